@@ -1,0 +1,5 @@
+"""The energylens command line, also the kubectl plugin."""
+
+from energylens.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,48 @@
+"""The command group: each subcommand's module is imported only when it is called, so that start-up stays fast."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from energylens import __version__
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "dev": ("energylens.cli.dev:dev", "Run a real Kubernetes control plane with GPU nodes on this machine."),
+}
+"""Subcommand name -> (module:attribute of a click command, one-line help)."""
+
+
+class LazyGroup(click.Group):
+    """A click group that imports a subcommand on first use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the subcommand names without importing any of them."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return one subcommand, or None when there is none of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute = COMMANDS[cmd_name][0].split(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the command list from the table, importing nothing."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="energylens")
+def cli() -> None:
+    """Serve LLMs with the least energy that meets their latency objectives."""
+
+
+def main() -> None:
+    """Entry point of the energylens and kubectl-energylens commands."""
+    name = "kubectl energylens" if sys.argv[0].endswith("kubectl-energylens") else "energylens"
+    cli(prog_name=name)

@@ -1,0 +1,1 @@
+"""GPU specifications, calibrated coefficients and the model catalogue, each with its provenance."""

@@ -1,0 +1,1 @@
+"""Spec and cluster snapshot in, plan and its reasons out. Pure."""

@@ -1,0 +1,164 @@
+"""What a language model is made of, as far as latency and energy can tell.
+
+A :class:`ModelSpec` is a sequence of layer groups. A layer is a *mixer* (attention or a recurrent state) and a
+*feed-forward* part, either of which may be absent (Nemotron-H has layers of one kind only). Facts only: what an
+operation costs is derived from these shapes by the einsum interface, never typed in per model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+WeightFormat = Literal["bfloat16", "fp8", "mxfp4", "nvfp4", "int8", "int4"]
+ActivationFormat = Literal["bfloat16", "fp8", "mxfp8", "nvfp4", "int8"]
+Scaling = Literal["none", "per_tensor", "per_channel", "block", "group"]
+
+BYTES_PER_WEIGHT: dict[str, float] = {
+    "bfloat16": 2.0,
+    "fp8": 1.0,
+    "int8": 1.0,
+    "mxfp4": 0.5 + 1 / 32,
+    "nvfp4": 0.5 + 1 / 16,
+    "int4": 0.5 + 2 / 128,
+}
+"""Bytes per stored weight, scales included.
+
+MXFP4 keeps one 8-bit scale per 32 weights (OCP Microscaling Formats v1.0), NVFP4 one FP8 scale per 16, INT4 (GPTQ and
+AWQ at group size 128) one 16-bit scale per 128. FP8 scales (one FP32 per 128x128 block or per channel) are below 0.1 %.
+"""
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How the weights of one part of a model are stored, and what the matrix units compute with."""
+
+    weight: WeightFormat = "bfloat16"
+    activation: ActivationFormat = "bfloat16"
+    scaling: Scaling = "none"
+
+    @property
+    def bytes_per_weight(self) -> float:
+        """Bytes per stored weight, scales included."""
+        return BYTES_PER_WEIGHT[self.weight]
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Multi-head, grouped-query or multi-query attention, full or over a sliding window."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    v_head_dim: int | None = None
+    """Width of a value head when it differs from ``head_dim``."""
+    window: int | None = None
+    """Tokens a query can see; None means all of them."""
+    output_gate: bool = False
+    """An extra query-sized gate projection multiplies the output (Qwen3-Next, Qwen3.5)."""
+    shared_kv: bool = False
+    """The key projection serves as the value too, so that the KV cache holds one tensor per token."""
+
+
+@dataclass(frozen=True)
+class LatentAttention:
+    """Multi-head latent attention (DeepSeek V2/V3, Kimi K2): the cache holds one compressed vector per token."""
+
+    heads: int
+    q_lora_rank: int | None
+    kv_lora_rank: int
+    qk_nope_head_dim: int
+    qk_rope_head_dim: int
+    v_head_dim: int
+    top_k_tokens: int | None = None
+    """Tokens that sparse attention (DeepSeek V3.2, GLM-5) reads per query; None means all of them."""
+
+
+@dataclass(frozen=True)
+class Mamba2:
+    """Selective state space mixer: a state of heads x head_dim x state_size per sequence, whatever its length."""
+
+    heads: int
+    head_dim: int
+    state_size: int
+    groups: int
+    conv_kernel: int
+
+
+@dataclass(frozen=True)
+class GatedDeltaNet:
+    """Gated delta rule linear attention (Qwen3-Next, Qwen3.5): a state of v_heads x k_dim x v_dim per sequence."""
+
+    k_heads: int
+    v_heads: int
+    k_dim: int
+    v_dim: int
+    conv_kernel: int
+
+
+@dataclass(frozen=True)
+class DenseFfn:
+    """Feed-forward network; ``gated`` means three matrices (SwiGLU, GeGLU) instead of two."""
+
+    intermediate: int
+    gated: bool = True
+
+
+@dataclass(frozen=True)
+class MoeFfn:
+    """Mixture of experts: ``top_k`` of ``experts`` routed experts per token, and shared ones that see every token."""
+
+    experts: int
+    top_k: int
+    intermediate: int
+    gated: bool = True
+    shared_intermediate: int = 0
+    """Total intermediate width of the shared experts; 0 when there are none."""
+
+
+Mixer = Attention | LatentAttention | Mamba2 | GatedDeltaNet
+FeedForward = DenseFfn | MoeFfn
+
+
+@dataclass(frozen=True)
+class LayerGroup:
+    """``count`` equal layers. Order within a model does not matter to latency or energy."""
+
+    count: int
+    mixer: Mixer | None
+    ffn: FeedForward | None
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A decoder-only language model (the text part of a multimodal one)."""
+
+    name: str
+    family: str
+    """The ``model_type`` of its config.json, such as ``llama`` or ``qwen3_moe``."""
+    hidden: int
+    vocab: int
+    layers: tuple[LayerGroup, ...]
+    tied_embeddings: bool = False
+    max_position: int = 131072
+    """Longest context in tokens."""
+    attention_quant: Quantization = field(default_factory=Quantization)
+    ffn_quant: Quantization = field(default_factory=Quantization)
+    """Dense feed-forward and shared experts."""
+    expert_quant: Quantization = field(default_factory=Quantization)
+    """Routed experts."""
+    head_quant: Quantization = field(default_factory=Quantization)
+    """Embeddings and output head."""
+    kv_bytes_per_element: float = 2.0
+    extra_weight_bytes: float = 0.0
+    """Weights that take memory but no time in text decoding, such as a vision tower."""
+
+    @property
+    def layer_count(self) -> int:
+        """Number of layers."""
+        return sum(group.count for group in self.layers)
+
+    @property
+    def is_moe(self) -> bool:
+        """Whether any layer routes tokens to experts."""
+        return any(isinstance(group.ffn, MoeFfn) for group in self.layers)

@@ -1,0 +1,163 @@
+"""What goes into a prediction and what comes out of it.
+
+Everything that varies over the planning space is a NumPy array of shape (n,), one element per candidate, so that a
+whole space is evaluated at once. Power, throughput and energy are those of one engine replica, all of its GPUs together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class GpuSpec:
+    """One GPU product, from its data sheet. Watts, bytes, bytes per second, FLOP per second; dense figures."""
+
+    product: str
+    """The value of the node label ``nvidia.com/gpu.product``."""
+    name: str
+    """Short name such as ``H100``, the key of calibrated coefficients."""
+    architecture: str
+    """``ampere``, ``ada-lovelace``, ``hopper`` or ``blackwell``."""
+    memory_bytes: float
+    """Memory that NVML reports."""
+    memory_bandwidth: float
+    flops_bf16: float
+    flops_fp8: float
+    """0 when the matrix units have no FP8 path."""
+    flops_fp4: float
+    """0 when the matrix units have no FP4 path."""
+    nvlink_bandwidth: float
+    """One way, per GPU; 0 without NVLink."""
+    pcie_bandwidth: float
+    """One way."""
+    sm_count: int
+    boost_clock_mhz: float
+    power_limit_watts: float
+    power_limit_min_watts: float
+    power_limit_max_watts: float
+    idle_watts: float
+    """Empty GPU."""
+    loaded_idle_watts: float
+    """Weights resident, no request running."""
+    max_gpus_per_node: int = 8
+
+
+@dataclass(frozen=True)
+class Layouts:
+    """Ways to place one replica of a model on GPUs; each field has shape (n,).
+
+    ``tensor_parallel x pipeline_parallel x data_parallel`` GPUs make a replica. Experts are split over
+    ``expert_parallel`` of them (1: every expert is split like a dense layer by tensor parallelism).
+    """
+
+    tensor_parallel: IntArray
+    pipeline_parallel: IntArray
+    expert_parallel: IntArray
+    data_parallel: IntArray
+    max_batch_size: IntArray
+    """Most sequences running at once on each data-parallel rank (vLLM's ``--max-num-seqs``)."""
+    power_cap_watts: FloatArray
+    """Per GPU; NaN means the product's default limit."""
+
+    @property
+    def gpus(self) -> IntArray:
+        """GPUs of one replica, shape (n,)."""
+        return self.tensor_parallel * self.pipeline_parallel * self.data_parallel
+
+    def __len__(self) -> int:
+        return int(self.tensor_parallel.shape[0])
+
+    def take(self, index: npt.NDArray[np.bool_] | npt.NDArray[np.int64]) -> Self:
+        """Return the candidates that a mask or an index array of shape (m,) selects."""
+        return type(self)(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Mean shape of a request."""
+
+    input_tokens: float
+    output_tokens: float
+    cached_input_fraction: float = 0.0
+    """Share of prompt tokens served from the prefix cache, which cost no prefill."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An 80 % prediction interval, arrays of shape (n,)."""
+
+    low: FloatArray
+    high: FloatArray
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Memory of the most loaded GPU of a replica, arrays of shape (n,)."""
+
+    weight_bytes: FloatArray
+    reserved_bytes: FloatArray
+    """Activations, graphs, communication buffers and the engine's own head room."""
+    kv_bytes_per_token: FloatArray
+    state_bytes_per_sequence: FloatArray
+    """Recurrent state, independent of length."""
+    kv_capacity_tokens: FloatArray
+    """Tokens that the KV cache of one data-parallel rank holds; 0 when the weights do not fit."""
+    max_concurrency: FloatArray
+    """Sequences of the workload's mean length at mid-life that one replica can keep running, before max_batch_size."""
+    fits: BoolArray
+    """Weights and at least one sequence of full length fit."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Steady-state behaviour of one replica, arrays of shape (n,).
+
+    Where ``supported`` is False the other numbers are NaN and ``reason`` says why.
+    """
+
+    supported: BoolArray
+    reason: npt.NDArray[np.str_]
+    """Empty where supported; else a sentence that names the rule, such as heads not divisible."""
+    sustainable: BoolArray
+    """The offered load is below capacity (always True for a given concurrency that fits)."""
+    concurrency: FloatArray
+    """Mean running sequences of the replica."""
+    max_concurrency: FloatArray
+    """min(max_batch_size x data_parallel, KV capacity)."""
+    utilization: FloatArray
+    """Offered output tokens per second over the capacity; 1 when saturated."""
+    mean_step_ms: FloatArray
+    itl_p50_ms: FloatArray
+    itl_p90_ms: FloatArray
+    itl_p95_ms: FloatArray
+    itl_p99_ms: FloatArray
+    ttft_p50_ms: FloatArray
+    ttft_p95_ms: FloatArray
+    ttft_p99_ms: FloatArray
+    output_tokens_per_second: FloatArray
+    power_watts: FloatArray
+    """Mean over time, idle gaps included."""
+    idle_power_watts: FloatArray
+    """The same replica with no request."""
+    joules_per_output_token: FloatArray
+    """power_watts / output_tokens_per_second: prefill and idle included."""
+    itl: Interval
+    """Of the median ITL, ms."""
+    ttft: Interval
+    """Of the median TTFT, ms."""
+    throughput: Interval
+    power: Interval
+    energy: Interval
+    """Of joules_per_output_token."""
+    extrapolated: BoolArray
+    """Outside what the coefficients were fitted on (GPU, engine, family, precision, layout or batch)."""
+    memory: Memory

@@ -1,0 +1,1 @@
+"""Plan in, Kubernetes manifests for a serving engine out. Pure."""
