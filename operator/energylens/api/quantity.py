@@ -1,0 +1,54 @@
+"""Kubernetes quantities: decimal numbers with an optional SI or binary suffix, kept as strings on the wire."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, StringConstraints
+
+_SUFFIX = {
+    "n": Decimal("1e-9"), "u": Decimal("1e-6"), "m": Decimal("1e-3"), "": Decimal(1),
+    "k": Decimal(10) ** 3, "M": Decimal(10) ** 6, "G": Decimal(10) ** 9, "T": Decimal(10) ** 12, "P": Decimal(10) ** 15,
+    "E": Decimal(10) ** 18, "Ki": Decimal(2) ** 10, "Mi": Decimal(2) ** 20, "Gi": Decimal(2) ** 30,
+    "Ti": Decimal(2) ** 40, "Pi": Decimal(2) ** 50, "Ei": Decimal(2) ** 60,
+}  # fmt: skip
+QUANTITY_PATTERN = r"^[+-]?([0-9]+|[0-9]+\.[0-9]*|\.[0-9]+)(([KMGTPE]i)|[numkMGTPE]|([eE][+-]?[0-9]+))?$"
+_PARTS = re.compile(r"^([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)([KMGTPE]i|[numkMGTPE])?$")
+
+
+def parse_quantity(text: str | int) -> Decimal:
+    """Return the value of a quantity such as ``1500m``, ``2k`` or ``0.5``.
+
+    Raises:
+        ValueError: the text is not a quantity; the message quotes it.
+    """
+    match = _PARTS.match(str(text).strip())
+    if match is None:
+        raise ValueError(f"{text!r} is not a Kubernetes quantity such as 2, 0.5, 1500m or 2k")
+    return Decimal(match[1]) * _SUFFIX[match[2] or ""]
+
+
+def format_milli(value: float) -> str:
+    """Return a quantity with milli resolution and at least three significant digits: 0.4123 is ``412m``.
+
+    Values below 0.1 use micro units, so that small energies keep their digits.
+    """
+    if value < 0.1:
+        return f"{round(value * 1e6)}u"
+    return f"{round(value * 1e3)}m"
+
+
+def _as_text(value: Any) -> Any:
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _positive(value: str) -> str:
+    if parse_quantity(value) <= 0:
+        raise ValueError(f"{value!r} must be greater than 0")
+    return value
+
+
+Quantity = Annotated[str, BeforeValidator(_as_text), StringConstraints(pattern=QUANTITY_PATTERN)]
+PositiveQuantity = Annotated[Quantity, AfterValidator(_positive)]

@@ -1,0 +1,128 @@
+"""What planning takes in and what it answers. Frozen, plain values; nothing here does I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from energylens.api.llmdeployment import PlanStatus
+
+
+@dataclass(frozen=True)
+class Taint:
+    """A node taint."""
+
+    key: str
+    value: str = ""
+    effect: str = "NoSchedule"
+
+
+@dataclass(frozen=True)
+class GpuAllocation:
+    """GPUs on a node requested by pods of one owner."""
+
+    owner: str
+    """``namespace/name`` of the LLMDeployment the pods belong to, or "" for anything else."""
+    gpus: int
+
+
+@dataclass(frozen=True)
+class GpuNode:
+    """A schedulable or unschedulable node with GPUs."""
+
+    name: str
+    product: str
+    """Value of the label ``nvidia.com/gpu.product`` (or the alias it was resolved from)."""
+    allocatable: int
+    allocations: tuple[GpuAllocation, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    taints: tuple[Taint, ...] = ()
+    schedulable: bool = True
+    """Ready and not cordoned."""
+
+    def free_for(self, owner: str) -> int:
+        """GPUs free if ``owner`` gave back what it holds; never negative."""
+        return max(0, self.allocatable - sum(a.gpus for a in self.allocations if a.owner != owner))
+
+    @property
+    def free_now(self) -> int:
+        """GPUs that no pod requests; never negative."""
+        return max(0, self.allocatable - sum(a.gpus for a in self.allocations))
+
+
+@dataclass(frozen=True)
+class ClusterSnapshot:
+    """The GPUs of a cluster at one moment, nodes in order of name."""
+
+    nodes: tuple[GpuNode, ...]
+
+    def products(self) -> tuple[str, ...]:
+        """Distinct GPU products, sorted."""
+        return tuple(sorted({node.product for node in self.nodes}))
+
+
+@dataclass(frozen=True)
+class PowerAllowance:
+    """Watts that budgets leave to this deployment, and the budget that binds."""
+
+    watts: float
+    source: str
+    """``EnergyBudget namespace/name`` or ``spec.energy.budget.powerWatts``."""
+
+
+@dataclass(frozen=True)
+class Relaxation:
+    """The smallest change of one constraint that would make a plan feasible, and what that plan would cost."""
+
+    field: str
+    """Path in the spec, such as ``spec.slo.itlMilliseconds``."""
+    value: str
+    """Its value now."""
+    allowed: str
+    """The nearest value that works."""
+    joules_per_output_token: float
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """How many candidates one rule removed, and the rule in words."""
+
+    rule: str
+    """A reason of the rejection, CamelCase, such as ``MemoryTooSmall``."""
+    candidates: int
+    message: str
+
+
+@dataclass(frozen=True)
+class Feasible:
+    """A plan that holds every constraint."""
+
+    plan: PlanStatus
+    rejections: tuple[Rejection, ...]
+    table: tuple[Mapping[str, object], ...] = ()
+    """Every feasible Pareto candidate, one row each, for the owned ConfigMap and the CLI."""
+
+
+@dataclass(frozen=True)
+class Infeasible:
+    """No candidate holds every constraint."""
+
+    reason: Literal[
+        "ModelUnknown",
+        "ModelUnsupported",
+        "NoMatchingGPUs",
+        "ModelTooLarge",
+        "InsufficientGPUs",
+        "SLOInfeasible",
+        "LoadTooHigh",
+        "BudgetExceeded",
+        "InvalidOverride",
+    ]
+    message: str
+    """Names the field, its value and the nearest thing that would work."""
+    rejections: tuple[Rejection, ...] = ()
+    relaxations: tuple[Relaxation, ...] = ()
+
+
+PlanningResult = Feasible | Infeasible
