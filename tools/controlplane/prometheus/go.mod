@@ -1,6 +1,6 @@
 module energylens.dev/tools/controlplane/prometheus
 
-go 1.26
+go 1.26.0
 
 tool (
 	github.com/prometheus/prometheus/cmd/prometheus
