@@ -58,6 +58,14 @@ class Attention:
     """An extra query-sized gate projection multiplies the output (Qwen3-Next, Qwen3.5)."""
     shared_kv: bool = False
     """The key projection serves as the value too, so that the KV cache holds one tensor per token."""
+    shared_kv_projection: bool = False
+    """Values come from the key projection (no value weights), but the KV cache holds both tensors (Gemma 4)."""
+    top_k_tokens: int | None = None
+    """Tokens that sparse attention (MiniMax M3) reads per query; None means all that the window allows."""
+    index_heads: int = 0
+    """Query heads of the indexer that picks those tokens; 0 when this layer has no indexer of its own."""
+    index_head_dim: int = 0
+    """Width of an indexer head; the indexer caches one such key per token."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,36 @@ class LatentAttention:
     v_head_dim: int
     top_k_tokens: int | None = None
     """Tokens that sparse attention (DeepSeek V3.2, GLM-5) reads per query; None means all of them."""
+    index_heads: int = 0
+    """Query heads of the indexer that picks those tokens; 0 when this layer has no indexer of its own (GLM-5.2 lets
+    layers share one)."""
+    index_head_dim: int = 0
+    """Width of an indexer head; the indexer caches one such key per token."""
+    output_gate: bool = False
+    """An extra projection to heads x v_head_dim multiplies the output (Kimi K3)."""
+
+
+@dataclass(frozen=True)
+class CompressedAttention:
+    """Multi-query attention over a short window and a compressed past (DeepSeek V4).
+
+    Each layer caches its last ``window`` tokens and one entry of ``head_dim`` per ``compress_ratio`` tokens before; an
+    entry is key and value at once. The query and the grouped output projection are of low rank.
+    """
+
+    heads: int
+    head_dim: int
+    q_lora_rank: int
+    o_lora_rank: int
+    """Rank of the output projection per group."""
+    o_groups: int
+    window: int
+    compress_ratio: int
+    """Tokens per compressed entry; 0 means that the layer sees its window only."""
+    top_k_entries: int | None = None
+    """Compressed entries that a query reads; None means all of them."""
+    index_heads: int = 0
+    index_head_dim: int = 0
 
 
 @dataclass(frozen=True)
@@ -83,17 +121,22 @@ class Mamba2:
     state_size: int
     groups: int
     conv_kernel: int
+    state_bytes_per_element: float = 2.0
 
 
 @dataclass(frozen=True)
 class GatedDeltaNet:
-    """Gated delta rule linear attention (Qwen3-Next, Qwen3.5): a state of v_heads x k_dim x v_dim per sequence."""
+    """Gated delta rule linear attention: a state of v_heads x k_dim x v_dim per sequence.
+
+    Qwen3-Next, Qwen3.5, and the Kimi delta attention of Kimi Linear and K3.
+    """
 
     k_heads: int
     v_heads: int
     k_dim: int
     v_dim: int
     conv_kernel: int
+    state_bytes_per_element: float = 2.0
 
 
 @dataclass(frozen=True)
@@ -114,9 +157,12 @@ class MoeFfn:
     gated: bool = True
     shared_intermediate: int = 0
     """Total intermediate width of the shared experts; 0 when there are none."""
+    latent: int | None = None
+    """Width that the routed experts work in, behind a shared down and up projection (Nemotron 3 Super, Kimi K3); None
+    means the hidden size."""
 
 
-Mixer = Attention | LatentAttention | Mamba2 | GatedDeltaNet
+Mixer = Attention | LatentAttention | CompressedAttention | Mamba2 | GatedDeltaNet
 FeedForward = DenseFfn | MoeFfn
 
 
