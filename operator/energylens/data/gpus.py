@@ -1,0 +1,111 @@
+"""GPU products by their node label, their short name or a cloud's name for them.
+
+The figures and their sources are in ``gpus.json``. Memory is what NVML reports, FLOP rates are dense, link bandwidths
+one way.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import fields
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from energylens.predictor.types import GpuSpec
+
+
+class UnknownGpuError(LookupError):
+    """No GPU product of that name. The message lists the known ones, nearest first."""
+
+    def __init__(self, name: str, known: tuple[str, ...]) -> None:
+        self.name = name
+        self.known = known
+        nearest = difflib.get_close_matches(name.upper(), [k.upper() for k in known], n=3, cutoff=0.4)
+        ordered = sorted(known, key=lambda k: (k.upper() not in nearest, k))
+        super().__init__(f"GPU product {name!r} is not known; known products: {', '.join(ordered)}")
+
+
+class PartitionedGpuError(LookupError):
+    """The label names a part of a GPU, which cannot be planned: its power and bandwidth are shared with strangers."""
+
+    def __init__(self, label: str, reason: str) -> None:
+        self.label = label
+        super().__init__(f"GPU product {label!r} is {reason}; only whole GPUs can be planned")
+
+
+def load_gpus() -> dict[str, GpuSpec]:
+    """Return the known GPUs by the value of the node label ``nvidia.com/gpu.product``."""
+    return dict(_gpus())
+
+
+def find_gpu(name: str) -> GpuSpec:
+    """Return the GPU of a product label, an NVML name, a short name such as ``H100``, or a cloud's name.
+
+    Letter case does not matter, and blanks count as dashes, since NVML writes blanks where the label has dashes.
+
+    Raises:
+        UnknownGpuError: No such product.
+        PartitionedGpuError: The label of a time-sliced or MPS-shared GPU, or of a MIG slice.
+    """
+    gpu = gpu_for_label(name)
+    if gpu is None:
+        raise UnknownGpuError(name, tuple(_gpus()))
+    return gpu
+
+
+def gpu_for_label(label: str) -> GpuSpec | None:
+    """Return the GPU of a node label or of any name that :func:`find_gpu` takes; None when it is not known.
+
+    Raises:
+        PartitionedGpuError: The label of a time-sliced or MPS-shared GPU (``-SHARED``), or of a MIG slice (``-MIG-``).
+    """
+    key = _key(label)
+    if key.endswith("-shared"):
+        raise PartitionedGpuError(label, "shared between pods by time slicing or MPS")
+    if "-mig-" in key:
+        raise PartitionedGpuError(label, "a MIG slice")
+    product = _names().get(key)
+    return None if product is None else _gpus()[product]
+
+
+def gpu_sources(product: str) -> tuple[str, ...]:
+    """Return where the figures of a product label come from, and what is uncertain about them.
+
+    Raises:
+        UnknownGpuError: No such product label.
+    """
+    entry = _document()["gpus"].get(product)
+    if entry is None:
+        raise UnknownGpuError(product, tuple(_gpus()))
+    return (*entry["sources"], *entry["notes"])
+
+
+def _key(name: str) -> str:
+    return "-".join(name.strip().lower().split())
+
+
+@cache
+def _document() -> dict[str, Any]:
+    text = resources.files("energylens.data").joinpath("gpus.json").read_text(encoding="utf-8")
+    document: dict[str, Any] = json.loads(text)
+    return document
+
+
+@cache
+def _gpus() -> dict[str, GpuSpec]:
+    wanted = {f.name for f in fields(GpuSpec)} - {"product"}
+    return {
+        product: GpuSpec(product=product, **{name: entry[name] for name in wanted})
+        for product, entry in _document()["gpus"].items()
+    }
+
+
+@cache
+def _names() -> dict[str, str]:
+    names: dict[str, str] = {}
+    for product, entry in _document()["gpus"].items():
+        for name in (product, entry["name"], *entry["aliases"]):
+            names[_key(name)] = product
+    return names

@@ -1,0 +1,115 @@
+"""Names that ``config.json`` uses: the families that are understood, and fields that change nothing here."""
+
+from __future__ import annotations
+
+KNOWN_FAMILIES = frozenset(
+    {
+        "cohere",
+        "cohere2",
+        "deepseek_ref",
+        "deepseek_v2",
+        "deepseek_v3",
+        "deepseek_v32",
+        "deepseek_v4",
+        "exaone4",
+        "gemma",
+        "gemma2",
+        "gemma3",
+        "gemma4",
+        "glm4",
+        "glm4_moe",
+        "glm_moe_dsa",
+        "gpt_oss",
+        "granite",
+        "kimi_k2",
+        "kimi_linear",
+        "llama",
+        "llama4",
+        "mimo",
+        "mimo_v2_flash",
+        "minimax_m2",
+        "minimax_m3",
+        "ministral",
+        "mistral",
+        "mistral3",
+        "mixtral",
+        "nemotron",
+        "nemotron-nas",
+        "nemotron_h",
+        "olmo2",
+        "olmo3",
+        "phi3",
+        "phimoe",
+        "qwen2",
+        "qwen2_moe",
+        "qwen3",
+        "qwen3_5",
+        "qwen3_5_moe",
+        "qwen3_moe",
+        "qwen3_next",
+        "qwen3_vl",
+        "qwen3_vl_moe",
+        "seed_oss",
+        "smollm3",
+        "starcoder2",
+        "step3p5",
+        "step3p7",
+    }
+)
+"""Values of ``model_type`` whose every shape-bearing field is understood."""
+
+FAMILY_OF_ARCHITECTURE = {
+    "DeepseekV3ForCausalLM": "deepseek_v3",
+    "Gemma2ForCausalLM": "gemma2",
+    "Gemma3ForCausalLM": "gemma3",
+    "Gemma3ForConditionalGeneration": "gemma3",
+    "GptOssForCausalLM": "gpt_oss",
+    "LlamaForCausalLM": "llama",
+    "MistralForCausalLM": "mistral",
+    "MixtralForCausalLM": "mixtral",
+    "Qwen2ForCausalLM": "qwen2",
+    "Qwen3ForCausalLM": "qwen3",
+    "Qwen3MoeForCausalLM": "qwen3_moe",
+}
+"""For files that name their classes but not their ``model_type``."""
+
+SHAPE_MARKS = ("num_", "n_", "_dim", "_size", "_rank", "_heads", "expert", "layer", "window", "ssm", "mamba", "conv")
+"""Parts of a name that suggest that the field sets a shape."""
+
+HARMLESS_FIELDS = frozenset(
+    {
+        "chunk_size_feed_forward",
+        "encoder_no_repeat_ngram_size",
+        "layer_norm_eps",
+        "layer_norm_epsilon",
+        "layernorm_epsilon",
+        "max_window_layers",
+        "mtp_num_hidden_layers",
+        "mtp_transformer_layers",
+        "n_group",
+        "no_repeat_ngram_size",
+        "num_beam_groups",
+        "num_beams",
+        "num_expert_group",
+        "num_experts_per_tok",
+        "num_hidden_layers",
+        "num_key_value_heads",
+        "num_labels",
+        "num_logits_to_keep",
+        "num_mtp_modules",
+        "num_nextn_predict_layers",
+        "num_return_sequences",
+        "output_router_logits",
+        "pretraining_tp",
+        "rope_dim",
+        "rotary_dim",
+        "routed_scaling_factor",
+        "swa_rope_theta",
+        "tie_word_embeddings",
+        "topk_group",
+        "transformers_version",
+        "use_conv_bias",
+        "use_sliding_window",
+    }
+)
+"""Names that look like a shape but do not change one that matters here."""

@@ -1,0 +1,152 @@
+"""Typed reading of a ``config.json``: every value that is missing or out of range gets an error that names it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+MAX_LAYERS = 2048
+MAX_SIZE = 1 << 24
+"""Largest width or vocabulary that is believed; far above any published model."""
+
+
+class UnsupportedConfigError(ValueError):
+    """A ``config.json`` whose shape cannot be read. The message names the field, its value and what is allowed."""
+
+    def __init__(self, model: str, field: str, value: object, allowed: str) -> None:
+        self.model = model
+        self.field = field
+        shown = "missing" if value is None else f"is {_shorten(value)}"
+        super().__init__(f"config.json of {model}: {field} {shown}; allowed: {allowed}")
+
+
+def _shorten(value: object, limit: int = 60) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+class Fields:
+    """The fields of one JSON object. Names read are remembered in ``used``.
+
+    Where a method takes several names, they are spellings of the same field and the first one present wins; a JSON
+    null counts as absent, as it does in the transformers library.
+    """
+
+    def __init__(self, values: Mapping[str, Any], model: str, path: str = "") -> None:
+        self.values = values
+        self.model = model
+        self.path = path
+        self.used: set[str] = set()
+
+    def error(self, field: str, allowed: str, value: object = None) -> UnsupportedConfigError:
+        """Return the error for a field; ``value`` None means that it is missing."""
+        return UnsupportedConfigError(self.model, self.path + field, value, allowed)
+
+    def get(self, *names: str) -> Any:
+        """Return the first present value, or None."""
+        self.used.update(names)
+        for name in names:
+            value = self.values.get(name)
+            if value is not None:
+                return value
+        return None
+
+    def _present(self, names: Sequence[str]) -> str:
+        return next((n for n in names if self.values.get(n) is not None), names[0])
+
+    def integer(self, *names: str, default: int | None = None, low: int = 1, high: int = MAX_SIZE) -> int:
+        """Return an integer in [low, high].
+
+        Raises:
+            UnsupportedConfigError: Missing without a default, not an integer, or out of range.
+        """
+        value = self.get(*names)
+        allowed = f"an integer from {low} to {high}"
+        if value is None:
+            if default is None:
+                raise self.error(" or ".join(names), allowed)
+            return default
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise self.error(self._present(names), allowed, value)
+        return value
+
+    def optional_integer(self, *names: str, low: int = 1, high: int = MAX_SIZE) -> int | None:
+        """Return an integer in [low, high], or None where it is absent.
+
+        Raises:
+            UnsupportedConfigError: Not an integer, or out of range.
+        """
+        return None if self.get(*names) is None else self.integer(*names, low=low, high=high)
+
+    def boolean(self, *names: str, default: bool = False) -> bool:
+        """Return a boolean.
+
+        Raises:
+            UnsupportedConfigError: Neither true nor false.
+        """
+        value = self.get(*names)
+        if value is None:
+            return default
+        if not isinstance(value, bool):
+            raise self.error(self._present(names), "true or false", value)
+        return value
+
+    def text(self, *names: str, default: str = "") -> str:
+        """Return a string.
+
+        Raises:
+            UnsupportedConfigError: Not a string.
+        """
+        value = self.get(*names)
+        if value is None:
+            return default
+        if not isinstance(value, str):
+            raise self.error(self._present(names), "a string", value)
+        return value
+
+    def array(self, *names: str) -> list[Any] | None:
+        """Return a list, or None where it is absent.
+
+        Raises:
+            UnsupportedConfigError: Not a list.
+        """
+        value = self.get(*names)
+        if value is None:
+            return None
+        if not isinstance(value, list | tuple):
+            raise self.error(self._present(names), "a list", value)
+        return list(value)
+
+    def per_layer(self, *names: str, layers: int, choices: Sequence[object]) -> list[Any] | None:
+        """Return the first ``layers`` entries of a list with one entry per layer, or None where it is absent.
+
+        Entries past ``layers`` belong to multi-token prediction modules, which serving does not load by default.
+
+        Raises:
+            UnsupportedConfigError: Not a list, too short, or an entry outside ``choices``.
+        """
+        entries = self.array(*names)
+        if entries is None:
+            return None
+        name = self._present(names)
+        if len(entries) < layers:
+            raise self.error(name, f"one entry for each of the {layers} layers", entries)
+        for entry in entries[:layers]:
+            # bool and float equal integers in Python but are no layer kinds
+            if type(entry) not in {type(c) for c in choices} or entry not in choices:
+                raise self.error(name, "entries out of " + ", ".join(map(repr, choices)), entry)
+        return entries[:layers]
+
+    def child(self, *names: str) -> Fields | None:
+        """Return a nested object, or None where it is absent.
+
+        Raises:
+            UnsupportedConfigError: Not an object.
+        """
+        value = self.get(*names)
+        if value is None:
+            return None
+        name = self._present(names)
+        if not isinstance(value, Mapping):
+            raise self.error(name, "an object", value)
+        return Fields(value, self.model, f"{self.path}{name}.")
