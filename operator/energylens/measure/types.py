@@ -5,8 +5,9 @@ A counter is a series of (time, value) samples of one identity. Energy is attrib
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 EnergyReason = Literal[
     "Measured",
@@ -18,8 +19,20 @@ EnergyReason = Literal[
     "NotAttributable",
     "PartialCoverage",
     "Implausible",
+    "TokensMissing",
     "TooFewTokens",
 ]
+Percentile = Literal["P50", "P95", "P99"]
+
+
+class PodRef(NamedTuple):
+    """A pod by namespace and name."""
+
+    namespace: str
+    pod: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.pod}"
 
 
 @dataclass(frozen=True)
@@ -28,6 +41,58 @@ class Sample:
 
     time: float
     value: float
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """A cumulative histogram: ``counts[i]`` observations were at most ``bounds[i]``; the last bound is infinite."""
+
+    bounds: tuple[float, ...]
+    """Seconds for latencies, ascending."""
+    counts: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class HistogramSample:
+    """A histogram as it stood at ``time``, in seconds since the Unix epoch."""
+
+    time: float
+    histogram: Histogram
+
+
+@dataclass(frozen=True)
+class GpuObservation:
+    """One GPU as one source saw it once."""
+
+    uuid: str
+    time: float
+    source: str
+    energy_joules: float | None = None
+    power_watts: float | None = None
+    power_limit_watts: float | None = None
+    owners: frozenset[PodRef] = frozenset()
+    """Pods that hold the GPU; several under time-slicing, MPS, MIG and shared DRA claims."""
+    partly_unallocated: bool = False
+    """Some MIG instances of the board belong to no pod, so its energy is not only the owners'."""
+    product: str = ""
+
+
+@dataclass(frozen=True)
+class EngineObservation:
+    """The serving metrics of one engine pod at one moment; what the engine does not report is None."""
+
+    pod: PodRef
+    time: float
+    engine: Literal["vllm", "sglang"]
+    generation_tokens: float | None = None
+    prompt_tokens: float | None = None
+    cached_prompt_tokens: float | None = None
+    running: float | None = None
+    waiting: float | None = None
+    kv_cache_usage: float | None = None
+    """Of the fullest data-parallel rank, 0 to 1."""
+    ttft: Histogram | None = None
+    itl: Histogram | None = None
 
 
 @dataclass(frozen=True)
@@ -52,14 +117,22 @@ class TokenSeries:
     generation_tokens: tuple[Sample, ...]
     prompt_tokens: tuple[Sample, ...] = ()
     running: tuple[Sample, ...] = ()
+    waiting: tuple[Sample, ...] = ()
+    ttft: tuple[HistogramSample, ...] = ()
+    itl: tuple[HistogramSample, ...] = ()
 
 
 @dataclass(frozen=True)
 class LatencyQuantiles:
-    """Milliseconds at the asked percentile, from the engine's histograms over the window."""
+    """Milliseconds at one percentile, from the engine's histograms over the window; None without observations.
+
+    A quantile beyond the last finite bucket is that bucket's bound, and the flag says that it is only a lower bound.
+    """
 
     ttft_ms: float | None
     itl_ms: float | None
+    ttft_is_lower_bound: bool = False
+    itl_is_lower_bound: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,10 +147,15 @@ class WindowMeasurement:
     """GPUs with samples over the whole window / GPUs owned."""
     energy_joules: float | None = None
     output_tokens: float | None = None
+    prompt_tokens: float | None = None
     power_watts: float | None = None
     idle_power_watts: float | None = None
     output_tokens_per_second: float | None = None
     joules_per_output_token: float | None = None
     """Withheld (None) below the token floor."""
     error_bound_joules: float | None = None
+    mean_running: float | None = None
+    """Mean number of running sequences, all pods together."""
     latency: LatencyQuantiles | None = None
+    """At the percentile that was asked for."""
+    latency_by_percentile: Mapping[Percentile, LatencyQuantiles] = field(default_factory=dict)

@@ -1,0 +1,150 @@
+"""Sources and engines into the history, and one deployment's window out of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from energylens.clock import Clock
+from energylens.measure.engines import EngineScraper, EngineTarget
+from energylens.measure.history import Attribution, History
+from energylens.measure.scrape import TargetFailure
+from energylens.measure.source import EnergySource
+from energylens.measure.types import EnergyReason, Percentile, PodRef, WindowMeasurement
+from energylens.measure.window import WindowOptions, measure_window
+
+MAX_NAMED = 3
+"""Failures spelled out in a message; the rest are counted."""
+
+
+@dataclass(frozen=True)
+class CollectReport:
+    """What one collect brought."""
+
+    gpus: int
+    engines: int
+    failures: tuple[TargetFailure, ...]
+    rejected: tuple[str, ...] = ()
+
+
+class Collector:
+    """Feeds a history from sources and engines, and measures windows on it."""
+
+    def __init__(self, sources: Sequence[EnergySource], engines: EngineScraper, history: History, clock: Clock) -> None:
+        """Take the parts; where two sources report one GPU the earlier in ``sources`` is read first."""
+        self._sources = tuple(sources)
+        self._engines = engines
+        self._history = history
+        self._clock = clock
+        self._source_failures: tuple[TargetFailure, ...] = ()
+        self._engine_failures: dict[PodRef, TargetFailure] = {}
+
+    async def collect(self, targets: Iterable[EngineTarget] = ()) -> CollectReport:
+        """Read every source and every engine once, all at the same time, and remember what they say."""
+        targets = tuple(targets)
+        async with asyncio.TaskGroup() as group:
+            engines = group.create_task(self._engines.read(targets))
+            sources = [group.create_task(source.read()) for source in self._sources]
+        observed, engine_failures = engines.result()
+        readings = [source.result() for source in sources]
+        for reading in readings:
+            self._history.record_gpus(reading.observations)
+        self._history.record_engines(observed)
+        self._history.prune(self._clock.now().timestamp())
+        self._source_failures = tuple(failure for reading in readings for failure in reading.failures)
+        by_url = {failure.target: failure for failure in engine_failures}
+        self._engine_failures = {target.pod: by_url[target.url] for target in targets if target.url in by_url}
+        return CollectReport(
+            gpus=sum(len({gpu.uuid for gpu in reading.observations}) for reading in readings),
+            engines=len(observed),
+            failures=self._source_failures + engine_failures,
+            rejected=tuple(sentence for reading in readings for sentence in reading.rejected),
+        )
+
+    def measurement(
+        self,
+        namespace: str,
+        pods: Collection[str],
+        gpus_owned: int,
+        window_seconds: float,
+        *,
+        ready_since: float | None = None,
+        warmup_seconds: float = 0.0,
+        engine_pods: Collection[str] | None = None,
+        percentile: Percentile = "P95",
+        power_limit_watts: float | None = None,
+        min_output_tokens: float = 100.0,
+    ) -> WindowMeasurement:
+        """Measure the window that ends now, from what was collected; no I/O.
+
+        Args:
+            namespace: of the pods.
+            pods: names of all pods of the running revision, on whatever GPUs.
+            gpus_owned: GPUs that its plan holds.
+            window_seconds: length of the window; at least four collects must fit.
+            ready_since: when the revision became ready, in seconds since the Unix epoch; the window begins no earlier
+                than ``warmup_seconds`` after it.
+            warmup_seconds: see ``ready_since``.
+            engine_pods: those of the pods that serve metrics; all when None.
+            percentile: of ``latency`` in the answer.
+            power_limit_watts: of one GPU, where no source reports it; a higher reading is refused.
+            min_output_tokens: fewer withhold the ratio.
+
+        Raises:
+            ValueError: ``gpus_owned`` or ``window_seconds`` is not positive.
+        """
+        serving = pods if engine_pods is None else engine_pods
+        options = WindowOptions(
+            end=self._clock.now().timestamp(),
+            window_seconds=window_seconds,
+            not_before=float("-inf") if ready_since is None else ready_since + warmup_seconds,
+            percentile=percentile,
+            power_limit_watts=power_limit_watts,
+            engines_expected=len(set(serving)),
+            min_output_tokens=min_output_tokens,
+        )
+        if not self._sources:
+            return WindowMeasurement("NoSource", "no energy source is configured")
+        found = self._history.gpus_of([PodRef(namespace, pod) for pod in pods], since=options.start)
+        if found.shared:
+            return WindowMeasurement("NotAttributable", _sentences(found.shared))
+        engines = [PodRef(namespace, pod) for pod in serving]
+        measured = measure_window(found.series, self._history.engines_of(engines), gpus_owned, options)
+        if measured.reason == "NoSeries":
+            return self._why_no_series(measured, found)
+        if measured.reason in ("PartialCoverage", "Collecting") and self._source_failures:
+            return replace(measured, message=f"{measured.message}; {_sentences(self._source_failures)}")
+        if measured.reason == "TokensMissing":
+            failures = [self._engine_failures[pod] for pod in engines if pod in self._engine_failures]
+            return replace(
+                measured, message=f"{measured.message}; {_sentences(failures)}" if failures else measured.message
+            )
+        return measured
+
+    def _why_no_series(self, measured: WindowMeasurement, found: Attribution) -> WindowMeasurement:
+        reason: EnergyReason = "NoSeries"
+        if self._source_failures:
+            reason, detail = "SourceUnreachable", _sentences(self._source_failures)
+        elif found.unlabelled:
+            reason, detail = "PodLabelsMissing", f"GPU {_sentences(found.unlabelled)} lost its pod labels"
+        elif found.series:
+            return measured
+        elif not self._history.gpu_count:
+            detail = "the energy sources answer without any GPU"
+        elif not self._history.any_pod_labels():
+            reason, detail = (
+                "PodLabelsMissing",
+                (
+                    f"none of {self._history.gpu_count} GPUs carries pod labels; dcgm-exporter needs "
+                    "DCGM_EXPORTER_KUBERNETES=true and the kubelet's pod-resources socket"
+                ),
+            )
+        else:
+            detail = f"none of {self._history.gpu_count} GPUs carries the pods' labels"
+        return replace(measured, reason=reason, message=f"{measured.message}: {detail}")
+
+
+def _sentences(items: Sequence[object]) -> str:
+    named = "; ".join(map(str, items[:MAX_NAMED]))
+    return named if len(items) <= MAX_NAMED else f"{named}; and {len(items) - MAX_NAMED} more"

@@ -1,0 +1,139 @@
+"""The serving metrics of vLLM and SGLang, by current and previous names.
+
+Sources: vllm/v1/metrics/loggers.py (0.11 to 0.33) and srt/observability/metrics_collector.py of SGLang 0.5. Counters
+are scraped with ``_total``; vLLM's iteration_tokens_total is a histogram in spite of its name and is not read.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from energylens.measure.exposition import MalformedExpositionError, MetricSample, parse
+from energylens.measure.types import EngineObservation, Histogram, PodRef
+
+
+@dataclass(frozen=True)
+class EngineNames:
+    """Metric names of one engine; where there are several the first one present wins."""
+
+    engine: Literal["vllm", "sglang"]
+    generation_tokens: tuple[str, ...]
+    prompt_tokens: tuple[str, ...]
+    cached_prompt_tokens: tuple[str, ...]
+    running: tuple[str, ...]
+    waiting: tuple[str, ...]
+    kv_cache_usage: tuple[str, ...]
+    ttft: tuple[str, ...]
+    itl: tuple[str, ...]
+
+    def lines(self) -> frozenset[str]:
+        """Every name that a line of interest may start with."""
+        scalars = self.generation_tokens + self.prompt_tokens + self.cached_prompt_tokens
+        gauges = self.running + self.waiting + self.kv_cache_usage
+        return frozenset(scalars + gauges + tuple(f"{name}_bucket" for name in self.ttft + self.itl))
+
+
+VLLM = EngineNames(
+    engine="vllm",
+    generation_tokens=("vllm:generation_tokens_total",),
+    prompt_tokens=("vllm:prompt_tokens_total",),
+    cached_prompt_tokens=("vllm:prompt_tokens_cached_total",),
+    running=("vllm:num_requests_running",),
+    waiting=("vllm:num_requests_waiting",),
+    kv_cache_usage=("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"),
+    ttft=("vllm:time_to_first_token_seconds",),
+    itl=("vllm:inter_token_latency_seconds", "vllm:time_per_output_token_seconds"),
+)
+SGLANG = EngineNames(
+    engine="sglang",
+    generation_tokens=("sglang:generation_tokens_total",),
+    prompt_tokens=("sglang:prompt_tokens_total",),
+    cached_prompt_tokens=("sglang:cached_tokens_total",),
+    running=("sglang:num_running_reqs",),
+    waiting=("sglang:num_queue_reqs",),
+    kv_cache_usage=("sglang:token_usage",),
+    ttft=("sglang:time_to_first_token_seconds",),
+    itl=("sglang:inter_token_latency_seconds", "sglang:time_per_output_token_seconds"),
+)
+ENGINES = (VLLM, SGLANG)
+_ALL_LINES = frozenset().union(*(names.lines() for names in ENGINES))
+
+# Ranks that run the same batch report the same gauge (SGLang's --enable-metrics-for-all-schedulers); only data-parallel
+# ranks, vLLM's "engine" and SGLang's "dp_rank", hold different sequences.
+_REPLICA_LABELS = ("model_name", "engine", "dp_rank")
+
+
+def parse_engine(text: str, *, pod: PodRef, time: float) -> EngineObservation | None:
+    """Return what an engine's exposition says, or None when it holds no metric of a known engine.
+
+    Counters and histograms are added over all label sets (data-parallel ranks, streaming or not). ``time`` is when the
+    text was read, in seconds since the Unix epoch.
+
+    Raises:
+        MalformedExpositionError: a line of interest cannot be parsed.
+    """
+    by_name: dict[str, list[MetricSample]] = defaultdict(list)
+    for sample in parse(text, _ALL_LINES):
+        by_name[sample.name].append(sample)
+    for names in ENGINES:
+        if names.lines() & by_name.keys():
+            return _observation(names, by_name, pod, time)
+    return None
+
+
+def _observation(
+    names: EngineNames, by_name: Mapping[str, list[MetricSample]], pod: PodRef, time: float
+) -> EngineObservation:
+    def read(candidates: tuple[str, ...], combine: Callable[[Iterable[MetricSample]], float]) -> float | None:
+        return next((combine(by_name[name]) for name in candidates if name in by_name), None)
+
+    return EngineObservation(
+        pod=pod,
+        time=time,
+        engine=names.engine,
+        generation_tokens=read(names.generation_tokens, _sum),
+        prompt_tokens=read(names.prompt_tokens, _sum),
+        cached_prompt_tokens=read(names.cached_prompt_tokens, _sum),
+        running=read(names.running, _sum_of_replicas),
+        waiting=read(names.waiting, _sum_of_replicas),
+        kv_cache_usage=read(names.kv_cache_usage, _max),
+        ttft=_histogram(names.ttft, by_name),
+        itl=_histogram(names.itl, by_name),
+    )
+
+
+def _sum(samples: Iterable[MetricSample]) -> float:
+    return sum(sample.value for sample in samples)
+
+
+def _max(samples: Iterable[MetricSample]) -> float:
+    return max(sample.value for sample in samples)
+
+
+def _sum_of_replicas(samples: Iterable[MetricSample]) -> float:
+    replicas: dict[tuple[str, ...], float] = {}
+    for sample in samples:
+        key = tuple(sample.labels.get(label, "") for label in _REPLICA_LABELS)
+        replicas[key] = max(replicas.get(key, 0.0), sample.value)
+    return sum(replicas.values())
+
+
+def _histogram(names: tuple[str, ...], by_name: Mapping[str, list[MetricSample]]) -> Histogram | None:
+    for name in names:
+        counts: dict[float, float] = defaultdict(float)
+        for sample in by_name.get(f"{name}_bucket", ()):
+            counts[_bound(sample)] += sample.value
+        if counts:
+            bounds = tuple(sorted(counts))
+            return Histogram(bounds, tuple(counts[bound] for bound in bounds))
+    return None
+
+
+def _bound(sample: MetricSample) -> float:
+    try:
+        return float(sample.labels["le"])
+    except (KeyError, ValueError) as error:
+        raise MalformedExpositionError(f"{sample.name} needs a number in its label le, has {sample.labels}") from error

@@ -1,0 +1,198 @@
+"""A bounded memory of what sources and engines said, and the series of a deployment's pods out of it.
+
+Identity is the GPU's UUID. Which pod holds it is a property of each observation, since GPUs change hands, and since
+dcgm-exporter serves a scrape without pod labels whenever it cannot reach the kubelet.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from energylens.measure.types import (
+    EngineObservation,
+    GpuEnergySeries,
+    GpuObservation,
+    HistogramSample,
+    PodRef,
+    Sample,
+    TokenSeries,
+)
+
+_Observation = TypeVar("_Observation", GpuObservation, EngineObservation)
+
+LABEL_GRACE_SECONDS = 120.0
+"""A GPU seen without pod labels keeps its last known pods so long: four default collect intervals of dcgm-exporter."""
+SOURCE_SILENCE_SECONDS = 120.0
+"""A GPU that two sources report is read from the first one until that was silent for so long."""
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """The GPUs of some pods."""
+
+    series: tuple[GpuEnergySeries, ...]
+    shared: tuple[str, ...] = ()
+    """One sentence for each GPU whose energy is not only theirs."""
+    unlabelled: tuple[str, ...] = ()
+    """UUIDs that were theirs and have carried no pod labels for longer than the grace."""
+
+
+@dataclass
+class _GpuMemory:
+    source: str
+    observations: list[GpuObservation] = field(default_factory=list)
+
+
+class History:
+    """Observations by identity, at most ``max_age_seconds`` old and ``max_samples`` each; not thread-safe."""
+
+    def __init__(
+        self,
+        *,
+        max_age_seconds: float = 1800.0,
+        max_samples: int = 4096,
+        label_grace_seconds: float = LABEL_GRACE_SECONDS,
+    ) -> None:
+        """Keep observations for the longest window that will be asked for, and a little more.
+
+        Raises:
+            ValueError: a limit is not positive.
+        """
+        for name, value in (("max_age_seconds", max_age_seconds), ("max_samples", max_samples)):
+            if value <= 0:
+                raise ValueError(f"{name} is {value}, must be above 0")
+        self._max_age = max_age_seconds
+        self._max_samples = max_samples
+        self._grace = label_grace_seconds
+        self._gpus: dict[str, _GpuMemory] = {}
+        self._engines: dict[PodRef, list[EngineObservation]] = {}
+
+    def record_gpus(self, observations: Iterable[GpuObservation]) -> None:
+        """Take in observations in any order; one already known by its time changes nothing."""
+        for observation in observations:
+            memory = self._gpus.setdefault(observation.uuid, _GpuMemory(observation.source))
+            if observation.source != memory.source:
+                if observation.time - memory.observations[-1].time <= SOURCE_SILENCE_SECONDS:
+                    continue
+                memory.source = observation.source
+            _insert(memory.observations, observation, self._max_samples)
+
+    def record_engines(self, observations: Iterable[EngineObservation]) -> None:
+        """Take in observations in any order; one already known by its time changes nothing."""
+        for observation in observations:
+            _insert(self._engines.setdefault(observation.pod, []), observation, self._max_samples)
+
+    def prune(self, now: float) -> None:
+        """Forget what is older than ``max_age_seconds`` at ``now``, and identities of which nothing is left."""
+        oldest = now - self._max_age
+        for uuid, memory in list(self._gpus.items()):
+            del memory.observations[: bisect.bisect_left(memory.observations, oldest, key=_time)]
+            if not memory.observations:
+                del self._gpus[uuid]
+        for pod, known in list(self._engines.items()):
+            del known[: bisect.bisect_left(known, oldest, key=_time)]
+            if not known:
+                del self._engines[pod]
+
+    @property
+    def gpu_count(self) -> int:
+        """GPUs known."""
+        return len(self._gpus)
+
+    @property
+    def engine_count(self) -> int:
+        """Engine pods known."""
+        return len(self._engines)
+
+    def any_pod_labels(self) -> bool:
+        """Whether the newest observation of any GPU names a pod."""
+        return any(memory.observations[-1].owners for memory in self._gpus.values())
+
+    def gpus_of(self, pods: Collection[PodRef], *, since: float) -> Attribution:
+        """Return the GPUs that ``pods`` hold now, each from the moment they got it.
+
+        A GPU shared with other pods, or of which a MIG instance is free, is named in ``shared`` when that was so after
+        ``since`` (seconds since the Unix epoch).
+        """
+        asked = frozenset(pods)
+        series, shared, unlabelled = [], [], []
+        for uuid, memory in self._gpus.items():
+            run: list[GpuObservation] = []
+            holder: frozenset[PodRef] = frozenset()
+            conflict = ""
+            for observation, owners in self._with_owners(memory.observations):
+                if owners and owners <= asked and not observation.partly_unallocated:
+                    run.append(observation)
+                    holder = owners
+                    continue
+                run = []
+                if owners & asked and observation.time >= since:
+                    others = ", ".join(sorted(map(str, owners - asked))) or "unallocated MIG instances"
+                    conflict = f"GPU {uuid} is shared with {others}"
+            if conflict:
+                shared.append(conflict)
+            elif run:
+                series.append(_series(uuid, run, min(holder)))
+            elif holder and not memory.observations[-1].owners:
+                unlabelled.append(uuid)
+        return Attribution(tuple(series), tuple(shared), tuple(unlabelled))
+
+    def engines_of(self, pods: Collection[PodRef]) -> tuple[TokenSeries, ...]:
+        """Return the serving counters of ``pods``, those that are known."""
+        return tuple(_tokens(pod, self._engines[pod]) for pod in sorted(pods) if pod in self._engines)
+
+    def _with_owners(
+        self, observations: Iterable[GpuObservation]
+    ) -> Iterator[tuple[GpuObservation, frozenset[PodRef]]]:
+        owners: frozenset[PodRef] = frozenset()
+        labelled = float("-inf")
+        for observation in observations:
+            if observation.owners:
+                owners, labelled = observation.owners, observation.time
+            elif observation.time - labelled > self._grace:
+                owners = frozenset()
+            yield observation, owners
+
+
+def _time(observation: GpuObservation | EngineObservation) -> float:
+    return observation.time
+
+
+def _insert(known: list[_Observation], observation: _Observation, limit: int) -> None:
+    index = bisect.bisect_left(known, observation.time, key=_time)
+    if index < len(known) and known[index].time == observation.time:
+        return
+    known.insert(index, observation)
+    del known[: max(0, len(known) - limit)]
+
+
+def _series(uuid: str, run: list[GpuObservation], pod: PodRef) -> GpuEnergySeries:
+    limits = [seen.power_limit_watts for seen in run if seen.power_limit_watts]
+    return GpuEnergySeries(
+        uuid=uuid,
+        samples=tuple(Sample(seen.time, seen.energy_joules) for seen in run if seen.energy_joules is not None),
+        pod=pod.pod,
+        namespace=pod.namespace,
+        power_samples=tuple(Sample(seen.time, seen.power_watts) for seen in run if seen.power_watts is not None),
+        power_limit_watts=max(limits) if limits else None,
+    )
+
+
+def _tokens(pod: PodRef, known: list[EngineObservation]) -> TokenSeries:
+    def scalars(name: str) -> tuple[Sample, ...]:
+        values = ((seen.time, getattr(seen, name)) for seen in known)
+        return tuple(Sample(time, value) for time, value in values if value is not None)
+
+    return TokenSeries(
+        pod=pod.pod,
+        namespace=pod.namespace,
+        generation_tokens=scalars("generation_tokens"),
+        prompt_tokens=scalars("prompt_tokens"),
+        running=scalars("running"),
+        waiting=scalars("waiting"),
+        ttft=tuple(HistogramSample(seen.time, seen.ttft) for seen in known if seen.ttft is not None),
+        itl=tuple(HistogramSample(seen.time, seen.itl) for seen in known if seen.itl is not None),
+    )

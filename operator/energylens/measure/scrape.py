@@ -1,0 +1,110 @@
+"""Reading metrics pages over HTTP. Every fault of a target becomes a value that says which target and what."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Literal, Protocol, Self
+
+import aiohttp
+
+from energylens.clock import Clock
+
+FailureReason = Literal[
+    "Timeout", "Unreachable", "HTTPStatus", "TooLarge", "NotText", "Malformed", "NoEnergyCounter", "NoEngineMetrics"
+]
+MEBIBYTE = 1 << 20
+
+
+@dataclass(frozen=True)
+class TargetFailure:
+    """A target that gave no usable answer."""
+
+    target: str
+    """Its URL."""
+    reason: FailureReason
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.target}: {self.message}"
+
+
+@dataclass(frozen=True)
+class Page:
+    """The body of a target's answer."""
+
+    target: str
+    text: str
+    time: float
+    """When the answer began, in seconds since the Unix epoch."""
+
+
+class Scraper(Protocol):
+    """Fetches pages; the only way that measuring reaches the network."""
+
+    async def fetch(self, url: str) -> Page | TargetFailure:
+        """Return the page at ``url`` or why there is none; raises for no fault of the target."""
+        ...
+
+
+class HttpScraper:
+    """An aiohttp session with limits, for ``async with``. It follows no redirect and uses no proxy of the environment."""
+
+    def __init__(
+        self, clock: Clock, *, timeout_seconds: float = 5.0, max_bytes: int = 8 * MEBIBYTE, max_concurrency: int = 32
+    ) -> None:
+        """Set the limits: seconds for a whole request, bytes of a decompressed body, requests in flight."""
+        self._clock = clock
+        self._timeout = timeout_seconds
+        self._max_bytes = max_bytes
+        self._slots = asyncio.Semaphore(max_concurrency)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        """Open the session."""
+        self._session = aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(total=self._timeout), cookie_jar=aiohttp.DummyCookieJar()
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the session."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def fetch(self, url: str) -> Page | TargetFailure:
+        """Return the page at ``url`` or why there is none.
+
+        Raises:
+            RuntimeError: outside of ``async with``.
+        """
+        if self._session is None:
+            raise RuntimeError("HttpScraper is used outside of its async with block")
+        async with self._slots:
+            try:
+                return await self._get(self._session, url)
+            except TimeoutError:
+                return TargetFailure(url, "Timeout", f"no answer within {self._timeout:g} s")
+            except aiohttp.InvalidURL:
+                return TargetFailure(url, "Unreachable", "not a URL")
+            except aiohttp.ClientError as error:
+                return TargetFailure(url, "Unreachable", str(error) or type(error).__name__)
+
+    async def _get(self, session: aiohttp.ClientSession, url: str) -> Page | TargetFailure:
+        async with session.get(url, allow_redirects=False) as response:
+            time = self._clock.now().timestamp()
+            if response.status != 200:
+                return TargetFailure(url, "HTTPStatus", f"answered with status {response.status}")
+            body = bytearray()
+            async for chunk in response.content.iter_chunked(1 << 16):
+                body += chunk
+                if len(body) > self._max_bytes:
+                    return TargetFailure(url, "TooLarge", f"answered with more than {self._max_bytes} bytes")
+        try:
+            return Page(url, body.decode("utf-8"), time)
+        except UnicodeDecodeError:
+            return TargetFailure(url, "NotText", "answered with something that is not UTF-8 text")
