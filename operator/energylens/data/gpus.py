@@ -19,12 +19,11 @@ from energylens.predictor.types import GpuSpec
 class UnknownGpuError(LookupError):
     """No GPU product of that name. The message lists the known ones, nearest first."""
 
-    def __init__(self, name: str, known: tuple[str, ...]) -> None:
+    def __init__(self, name: str, known: tuple[str, ...], nearest: tuple[str, ...] = ()) -> None:
         self.name = name
         self.known = known
-        nearest = difflib.get_close_matches(name.upper(), [k.upper() for k in known], n=3, cutoff=0.4)
-        ordered = sorted(known, key=lambda k: (k.upper() not in nearest, k))
-        super().__init__(f"GPU product {name!r} is not known; known products: {', '.join(ordered)}")
+        ordered = dict.fromkeys((*nearest, *known))
+        super().__init__(f"GPU product {name!r} is not known; known products, nearest first: {', '.join(ordered)}")
 
 
 class PartitionedGpuError(LookupError):
@@ -51,7 +50,7 @@ def find_gpu(name: str) -> GpuSpec:
     """
     gpu = gpu_for_label(name)
     if gpu is None:
-        raise UnknownGpuError(name, tuple(_gpus()))
+        raise _unknown(name)
     return gpu
 
 
@@ -78,8 +77,14 @@ def gpu_sources(product: str) -> tuple[str, ...]:
     """
     entry = _document()["gpus"].get(product)
     if entry is None:
-        raise UnknownGpuError(product, tuple(_gpus()))
+        raise _unknown(product)
     return (*entry["sources"], *entry["notes"])
+
+
+def _unknown(name: str) -> UnknownGpuError:
+    names = _names()
+    close = difflib.get_close_matches(_key(name), names, n=3, cutoff=0.5)
+    return UnknownGpuError(name, tuple(_gpus()), tuple(names[key] for key in close))
 
 
 def _key(name: str) -> str:
@@ -95,9 +100,10 @@ def _document() -> dict[str, Any]:
 
 @cache
 def _gpus() -> dict[str, GpuSpec]:
-    wanted = {f.name for f in fields(GpuSpec)} - {"product"}
+    # GpuSpec's annotations are strings; the two counts are its only integers, the rest are floats in every formula.
+    convert = {f.name: {"str": str, "int": int}.get(str(f.type), float) for f in fields(GpuSpec) if f.name != "product"}
     return {
-        product: GpuSpec(product=product, **{name: entry[name] for name in wanted})
+        product: GpuSpec(product=product, **{name: to(entry[name]) for name, to in convert.items()})
         for product, entry in _document()["gpus"].items()
     }
 

@@ -91,9 +91,19 @@ def read_quantization(
     if method == "mxfp4":
         # The published MXFP4 checkpoints quantise routed experts only, whatever their list of exceptions leaves out.
         return PartQuantization(experts=experts, kv_bytes=_kv_bytes(quant))
-    listed = method == "modelopt" and quant.get("quantized_layers") is not None
-    head = assign("lm_head") if listed else None
+    head = assign("lm_head") if _names_modules(quant, method) else None
     return PartQuantization(of("attention"), of("ffn"), experts, head or PLAIN, _kv_bytes(quant))
+
+
+def _names_modules(quant: Fields, method: str) -> bool:
+    """Return whether quantised modules are listed; only then can the output head be one of them."""
+    if method == "modelopt" and quant.get("quantized_layers") is not None:
+        return True
+    groups = quant.child("config_groups")
+    if groups is None or quant.text("quant_algo").upper() not in ("", "MIXED_PRECISION"):
+        return False
+    children = [groups.child(key) for key in groups.values]
+    return all("Linear" not in (group.array("targets") or ["Linear"]) for group in children if group is not None)
 
 
 def _method(quant: Fields) -> str:
