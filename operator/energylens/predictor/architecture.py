@@ -25,7 +25,8 @@ BYTES_PER_WEIGHT: dict[str, float] = {
 """Bytes per stored weight, scales included.
 
 MXFP4 keeps one 8-bit scale per 32 weights (OCP Microscaling Formats v1.0), NVFP4 one FP8 scale per 16, INT4 (GPTQ and
-AWQ at group size 128) one 16-bit scale per 128. FP8 scales (one FP32 per 128x128 block or per channel) are below 0.1 %.
+AWQ at their usual group size of 128) one 16-bit scale per 128. FP8 scales (one FP32 per 128x128 block or per channel)
+are below 0.1 %.
 """
 
 
@@ -36,10 +37,14 @@ class Quantization:
     weight: WeightFormat = "bfloat16"
     activation: ActivationFormat = "bfloat16"
     scaling: Scaling = "none"
+    group_size: int | None = None
+    """INT4 weights per 16-bit scale, where it is not 128 (Kimi K2 Thinking: 32)."""
 
     @property
     def bytes_per_weight(self) -> float:
         """Bytes per stored weight, scales included."""
+        if self.weight == "int4" and self.group_size is not None:
+            return 0.5 + 2 / self.group_size
         return BYTES_PER_WEIGHT[self.weight]
 
 

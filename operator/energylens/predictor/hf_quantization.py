@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from energylens.predictor.architecture import (
+    ActivationFormat,
     DenseFfn,
     FeedForward,
     GatedDeltaNet,
@@ -138,7 +139,8 @@ def _assignment(quant: Fields) -> Assign:
         bits = quant.integer("bits", "w_bit", default=4)
         if bits not in (4, 8):
             raise quant.error("bits", "4 or 8", bits)
-        return _everywhere(Quantization("int4" if bits == 4 else "int8", "bfloat16", "group"))
+        size = quant.optional_integer("group_size", "q_group_size", low=-1)
+        return _everywhere(_int4(size, "bfloat16") if bits == 4 else Quantization("int8", "bfloat16", "group"))
     raise quant.error("quant_method", METHODS, method or None)
 
 
@@ -214,13 +216,18 @@ def _group_quantization(group: Fields) -> Quantization:
     if bits == 8 and kind == "int":
         return Quantization("int8", "int8" if input_bits == 8 else "bfloat16", scaling)
     if bits == 4 and kind == "int":
-        return Quantization("int4", {8: "fp8"}.get(input_bits, "bfloat16"), "group")  # type: ignore[arg-type]
+        return _int4(size, "fp8" if input_bits == 8 else "bfloat16")
     if bits == 4 and kind == "float":
         microscaled = size == 32
         if input_bits == 4:
             return Quantization("mxfp4" if microscaled else "nvfp4", "mxfp8" if microscaled else "nvfp4", "group")
         return Quantization("mxfp4" if microscaled else "nvfp4", "fp8" if input_bits == 8 else "bfloat16", "group")
     raise weights.error("num_bits and type", "8 or 4 bits of type float or int", f"{bits} {kind}")
+
+
+def _int4(group_size: int | None, activation: ActivationFormat) -> Quantization:
+    usual = group_size is None or group_size < 1 or group_size == 128
+    return Quantization("int4", activation, "group", None if usual else group_size)
 
 
 def _expert_override(fields: Fields, quant: Fields) -> Quantization | None:
