@@ -1,0 +1,5 @@
+"""`python -m energylens`."""
+
+from energylens.cli import main
+
+main()

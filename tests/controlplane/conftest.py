@@ -1,0 +1,69 @@
+"""One real control plane for the whole run: API server, controllers, scheduler, and kwok nodes with GPUs.
+
+It is started for the run and removed after it. With ENERGYLENS_TEST_CLUSTER_DIR set, the cluster of that state
+directory is used (started when it does not run) and left running, which saves seconds on every run while developing.
+Without the programs and without Go to build them the tests fail; they are never skipped.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from energylens import devcluster
+from energylens.devcluster import Kubectl, PodStages, RunningCluster, StreamProgress
+
+_HERE = Path(__file__).parent
+_SECONDS_PER_TEST = 300
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test of this folder, and keep the first build of the programs out of the first test's time limit."""
+    for item in items:
+        if _HERE in item.path.parents:
+            item.add_marker(pytest.mark.controlplane)
+            if item.get_closest_marker("timeout") is None:
+                item.add_marker(pytest.mark.timeout(_SECONDS_PER_TEST, func_only=True))
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster]:
+    """A control plane with the default GPU nodes and fast pods, without the chart and the operator."""
+    shared = os.environ.get("ENERGYLENS_TEST_CLUSTER_DIR")
+    directory = Path(shared) if shared else tmp_path_factory.mktemp("cluster")
+    started = devcluster.up(
+        directory, pods=PodStages.FAST, chart=False, operator=False, progress=StreamProgress(sys.stderr)
+    )
+    yield started
+    if not shared:
+        started.down(purge=True)
+
+
+@pytest.fixture(scope="session")
+def admin(cluster: RunningCluster) -> Kubectl:
+    """Run kubectl as the cluster's administrator, in the namespace `default`."""
+    return cluster.client()
+
+
+@pytest.fixture
+def namespace(admin: Kubectl) -> Iterator[str]:
+    """Make a fresh namespace; it is deleted after the test without waiting for it to be gone."""
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    admin.run("create", "namespace", name)
+    yield name
+    admin.run("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def kubectl(admin: Kubectl, namespace: str) -> Kubectl:
+    """Run kubectl as the cluster's administrator, in the test's own namespace.
+
+    `run(*arguments)` returns stdout; `apply(yaml or dict)`, `get(kind, name)` and `list(kind)` give dicts;
+    `energylens.devcluster.eventually(check, timeout)` waits for a condition.
+    """
+    return admin.within(namespace)

@@ -1,0 +1,86 @@
+"""The control plane behaves as a cluster with GPU nodes does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from energylens.devcluster import Kubectl, eventually
+
+
+def deployment(name: str, product: str, replicas: int, gpus: int) -> dict[str, Any]:
+    labels = {"app": name}
+    container = {"name": "engine", "image": "example.org/engine", "resources": {"limits": {"nvidia.com/gpu": str(gpus)}}}
+    pod = {
+        "nodeSelector": {"nvidia.com/gpu.product": product},
+        "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+        "containers": [container],
+    }
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": pod},
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("product", "gpus"),
+    [("NVIDIA-H100-80GB-HBM3", 8), ("NVIDIA-H200", 8), ("NVIDIA-B200", 8), ("NVIDIA-L40S", 4)],
+)
+def test_pods_that_ask_for_gpus_run_on_two_nodes_of_the_wanted_product(
+    admin: Kubectl, kubectl: Kubectl, product: str, gpus: int
+) -> None:
+    kubectl.apply(deployment("engine", product, replicas=2, gpus=gpus))
+
+    def all_run() -> list[dict[str, Any]]:
+        pods = kubectl.list("pods")
+        assert [pod["status"]["phase"] for pod in pods] == ["Running", "Running"]
+        return pods
+
+    nodes = {pod["spec"]["nodeName"] for pod in eventually(all_run, timeout=60)}
+    assert len(nodes) == 2
+    for name in nodes:
+        node = admin.get("node", name)
+        assert node is not None
+        assert node["metadata"]["labels"]["nvidia.com/gpu.product"] == product
+
+
+def test_a_pod_that_fits_no_node_stays_pending_and_says_why(kubectl: Kubectl) -> None:
+    kubectl.apply(deployment("engine", "NVIDIA-H200", replicas=1, gpus=9))
+
+    def unschedulable() -> str:
+        (pod,) = kubectl.list("pods")
+        return next(c["message"] for c in pod["status"]["conditions"] if c["reason"] == "Unschedulable")
+
+    def message() -> str:
+        try:
+            return unschedulable()
+        except (KeyError, StopIteration, ValueError):
+            return ""
+
+    assert "Insufficient nvidia.com/gpu" in eventually(message, timeout=60)
+
+
+def test_children_are_collected_when_their_owner_goes(kubectl: Kubectl) -> None:
+    kubectl.apply(deployment("engine", "NVIDIA-L40S", replicas=1, gpus=1))
+    eventually(lambda: kubectl.list("pods"), timeout=60)
+    kubectl.run("delete", "deployment", "engine", "--wait=false")
+    eventually(lambda: not kubectl.list("pods") and not kubectl.list("replicasets"), timeout=60)
+
+
+def test_a_volume_claim_of_the_default_class_is_bound(kubectl: Kubectl) -> None:
+    kubectl.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": "models"},
+            "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "500Gi"}}},
+        }
+    )
+    eventually(lambda: (kubectl.get("pvc", "models") or {}).get("status", {}).get("phase") == "Bound", timeout=60)
