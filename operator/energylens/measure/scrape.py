@@ -49,7 +49,7 @@ class Scraper(Protocol):
 
 
 class HttpScraper:
-    """An aiohttp session with limits, for ``async with``. It follows no redirect and uses no proxy of the environment."""
+    """An aiohttp session with limits, for ``async with``; follows no redirect, uses no proxy of the environment."""
 
     def __init__(
         self, clock: Clock, *, timeout_seconds: float = 5.0, max_bytes: int = 8 * MEBIBYTE, max_concurrency: int = 32
