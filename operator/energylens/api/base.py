@@ -1,10 +1,12 @@
-"""What every custom resource shares: camelCase names on the wire, unknown fields refused, conditions."""
+"""What every custom resource shares: camelCase names on the wire, unknown fields refused, rules, conditions."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 GROUP = "energylens.dev"
 VERSION = "v1alpha1"
@@ -19,18 +21,128 @@ def camel(name: str) -> str:
     return head + "".join(_UPPER.get(word, word.capitalize()) for word in tail)
 
 
+@dataclass(frozen=True)
+class Rule:
+    """A constraint over the fields of one object, said for the API server (CEL) and for files (Python).
+
+    Both sides are held to the same table of good and bad objects by tests/controlplane/test_crds.py.
+    """
+
+    summary: str
+    """What is allowed, in one sentence: the documentation, and the message when ``message_cel`` cannot be evaluated."""
+    cel: str
+    """A CEL expression over ``self``; true means valid."""
+    message_cel: str
+    """A CEL expression for the message: it names the field, the value and what is allowed."""
+    check: Callable[[Any], str | None]
+    """Takes the model; returns the message, or None when the model is valid."""
+    only_on_create: bool = False
+    """Checked when an object is created. For rules over the whole object: API servers skip a failing rule only where
+    the value it covers did not change, and the whole object always changes, so that a rule made stricter later would
+    block finalizers and metadata of objects that exist."""
+
+    def to_schema(self) -> dict[str, Any]:
+        """Return the entry of ``x-kubernetes-validations``."""
+        entry: dict[str, Any] = {"rule": self.cel, "message": self.summary, "messageExpression": self.message_cel}
+        if self.only_on_create:
+            entry |= {"rule": f"oldSelf.hasValue() || ({self.cel})", "optionalOldSelf": True}
+        return entry
+
+
 class ApiModel(BaseModel):
     """Base of every object and sub-object of the API."""
 
     model_config = ConfigDict(alias_generator=camel, populate_by_name=True, extra="forbid", frozen=True)
 
+    rules: ClassVar[tuple[Rule, ...]] = ()
+    """Constraints over several fields."""
+    atomic: ClassVar[bool] = False
+    """Whether one field manager owns the object as a whole under server-side apply."""
+
+    @model_validator(mode="after")
+    def _hold_rules(self) -> Self:
+        for rule in self.rules:
+            message = rule.check(self)
+            if message is not None:
+                raise ValueError(message)
+        return self
+
+
+T = TypeVar("T")
+
+
+def _distinct(items: Sequence[T]) -> Sequence[T]:
+    for index, item in enumerate(items):
+        if item in items[:index]:
+            raise ValueError(f"{item!r} is listed twice; each entry may stand once")
+    return items
+
+
+DISTINCT = AfterValidator(_distinct)
+"""For lists that are sets: refuses an entry that stands twice."""
+
+
+def distinct_by(field: str) -> AfterValidator:
+    """Return a validator for lists of objects told apart by ``field``: refuses a value that stands twice."""
+
+    def check(items: Sequence[T]) -> Sequence[T]:
+        _distinct([getattr(item, field) for item in items])
+        return items
+
+    return AfterValidator(check)
+
+
+SET_LIST: dict[str, Any] = {"x-kubernetes-list-type": "set"}
+"""Schema of a list in which each value stands once."""
+ATOMIC_LIST: dict[str, Any] = {"x-kubernetes-list-type": "atomic"}
+"""Schema of a list that one field manager owns as a whole; the order matters."""
+
+
+def map_list(*keys: str) -> dict[str, Any]:
+    """Return the schema of a list of objects told apart by ``keys``, so that field managers can own one entry each."""
+    return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": list(keys)}
+
+
+NAME_PATTERN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
+ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=NAME_PATTERN)]
+"""The name of another Kubernetes object (RFC 1123 subdomain)."""
+DataKey = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")]
+"""A key of a ConfigMap or Secret."""
+AbsolutePath = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^/")]
+"""A path from the root of a file system."""
+Labels = Annotated[
+    dict[
+        Annotated[str, Field(max_length=317)],
+        Annotated[str, Field(max_length=63, pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$")],
+    ],
+    Field(max_length=64),
+]
+"""Labels by key."""
+
 
 class Condition(ApiModel):
     """One observed aspect of an object, as the Kubernetes API conventions define it."""
 
-    type: str
-    status: Literal["True", "False", "Unknown"]
-    reason: str
-    message: str = ""
-    observed_generation: int | None = None
-    last_transition_time: str = Field(default="", description="RFC 3339, UTC.")
+    type: str = Field(description="Name of the condition, CamelCase.")
+    status: Literal["True", "False", "Unknown"] = Field(
+        description="Whether the condition holds; Unknown: not known yet."
+    )
+    reason: str = Field(description="Why, as one CamelCase word that programs may rely on.")
+    message: str = Field(default="", description="Why, in words: the field, the value, and what would work.")
+    observed_generation: int | None = Field(
+        default=None, description="metadata.generation that the condition is about."
+    )
+    last_transition_time: str = Field(default="", description="When status last changed; RFC 3339, UTC.")
+
+
+class ObjectMeta(ApiModel):
+    """The part of object metadata that deciding needs."""
+
+    model_config = ApiModel.model_config | {"extra": "ignore"}
+
+    name: str = Field(min_length=1, max_length=253, description="Name of the object.")
+    namespace: str = Field(default="default", description="Namespace of the object.")
+    uid: str = Field(default="", description="Identity of the object over its lifetime.")
+    generation: int = Field(default=1, description="Counts the changes of spec.")
+    labels: dict[str, str] = Field(default_factory=dict, description="Labels of the object.")
+    annotations: dict[str, str] = Field(default_factory=dict, description="Annotations of the object.")

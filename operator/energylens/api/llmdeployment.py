@@ -1,331 +1,425 @@
-"""The LLMDeployment resource: what a team asks for, and what the operator found and did.
+"""The LLMDeployment resource: what a team asks for.
 
 No floats anywhere: integers with the unit in the name, or Kubernetes quantities kept as strings.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, WithJsonSchema
 
-from energylens.api.base import ApiModel, Condition
-from energylens.api.quantity import PositiveQuantity, Quantity
+from energylens.api import llmdeployment_rules as rules
+from energylens.api.base import (
+    ATOMIC_LIST,
+    DISTINCT,
+    SET_LIST,
+    AbsolutePath,
+    ApiModel,
+    DataKey,
+    Labels,
+    ObjectMeta,
+    ObjectName,
+    Rule,
+    distinct_by,
+    map_list,
+)
+from energylens.api.llmdeployment_status import (
+    ActiveRevision,
+    Alternative,
+    BudgetStatus,
+    Confidence,
+    LLMDeploymentStatus,
+    Measured,
+    PlanStatus,
+    PredictedFigures,
+    PredictionStatus,
+    WorkloadRef,
+    describe_layout,
+)
+from energylens.api.quantity import PositiveQuantity
+
+__all__ = [
+    "ActiveRevision",
+    "Alternative",
+    "BudgetStatus",
+    "Confidence",
+    "ConfigMapKeyRef",
+    "DeploymentBudget",
+    "Energy",
+    "Engine",
+    "EnvVar",
+    "Hardware",
+    "LLMDeployment",
+    "LLMDeploymentSpec",
+    "LLMDeploymentStatus",
+    "Measured",
+    "Model",
+    "ModelCache",
+    "ObjectMeta",
+    "Objective",
+    "Overrides",
+    "Percentile",
+    "PlanStatus",
+    "Planning",
+    "PlanningMode",
+    "PowerCap",
+    "PredictedFigures",
+    "PredictionStatus",
+    "Replan",
+    "Rollout",
+    "SecretKeyRef",
+    "Slo",
+    "Toleration",
+    "Validation",
+    "Workload",
+    "WorkloadRef",
+    "describe_layout",
+]
 
 Objective = Literal["MinimizeEnergy", "MinimizePower", "MinimizeGPUs"]
 PlanningMode = Literal["Auto", "Manual", "Advisory"]
 Percentile = Literal["P50", "P95", "P99"]
-Confidence = Literal["Interpolated", "Extrapolated"]
+Period = Literal["Hour", "Day", "Week", "Month"]
+
+_MAX_GPUS = 100_000
+_MAX_MILLISECONDS = 3_600_000
+_MAX_WATTS = 1_000_000_000
+_MAX_WATT_HOURS = 1_000_000_000_000
 
 
 class ConfigMapKeyRef(ApiModel):
     """A key of a ConfigMap in the object's namespace."""
 
-    name: str
-    key: str = "config.json"
+    name: ObjectName = Field(description="Name of the ConfigMap.")
+    key: DataKey = Field(default="config.json", description="Key that holds the model's Hugging Face config.json.")
 
 
 class SecretKeyRef(ApiModel):
     """A key of a Secret in the object's namespace."""
 
-    name: str
-    key: str = "HF_TOKEN"
+    name: ObjectName = Field(description="Name of the Secret.")
+    key: DataKey = Field(default="HF_TOKEN", description="Key that holds the token.")
 
 
 class ModelCache(ApiModel):
     """Where weights are kept between pod restarts."""
 
-    persistent_volume_claim: str | None = None
-    host_path: str | None = None
-    path: str = "/models"
+    rules: ClassVar[tuple[Rule, ...]] = (rules.ONE_CACHE,)
+
+    persistent_volume_claim: ObjectName | None = Field(
+        default=None, description="A PersistentVolumeClaim of the namespace. Set this or hostPath."
+    )
+    host_path: AbsolutePath | None = Field(
+        default=None, description="A directory on every GPU node. Set this or persistentVolumeClaim."
+    )
+    path: AbsolutePath = Field(default="/models", description="Where the cache is mounted in the engine's container.")
 
 
 class Model(ApiModel):
     """The model to serve."""
 
-    name: str = Field(min_length=1, max_length=253)
-    revision: str | None = None
-    quantization: Literal["None", "FP8", "MXFP4", "NVFP4", "INT8", "INT4"] | None = None
-    config_ref: ConfigMapKeyRef | None = None
-    token_secret_ref: SecretKeyRef | None = None
-    cache: ModelCache | None = None
+    name: str = Field(
+        min_length=1,
+        max_length=253,
+        pattern=r"^[A-Za-z0-9._/-]+$",
+        description="Hugging Face id, such as meta-llama/Llama-3.1-70B-Instruct. "
+        "A model that the operator's catalogue does not have needs configRef.",
+    )
+    revision: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9._/-]+$")] | None = Field(
+        default=None, description="Branch, tag or commit of the model's repository; absent: its main branch."
+    )
+    quantization: Literal["None", "FP8", "MXFP4", "NVFP4", "INT8", "INT4"] | None = Field(
+        default=None,
+        description="Number format of the weights. Absent: the one that the model's repository has. None: 16 bits.",
+    )
+    config_ref: ConfigMapKeyRef | None = Field(
+        default=None, description="ConfigMap with the model's config.json, for models that the catalogue does not have."
+    )
+    token_secret_ref: SecretKeyRef | None = Field(
+        default=None, description="Secret with the Hugging Face token, for models that need one to be downloaded."
+    )
+    cache: ModelCache | None = Field(
+        default=None, description="Where weights are kept between pod restarts; absent: every pod downloads them."
+    )
 
 
 class EnvVar(ApiModel):
     """A plain environment variable of the engine's container."""
 
-    name: str
-    value: str = ""
+    name: str = Field(min_length=1, max_length=253, pattern=r"^[^=\s]+$", description="Name of the variable.")
+    value: str = Field(default="", max_length=32_768, description="Value of the variable.")
 
 
 class Engine(ApiModel):
     """The serving engine."""
 
-    type: Literal["VLLM", "SGLang"] = "VLLM"
-    image: str | None = None
-    extra_args: tuple[str, ...] = ()
-    env: tuple[EnvVar, ...] = ()
+    type: Literal["VLLM", "SGLang"] = Field(default="VLLM", description="Which engine serves the model.")
+    image: Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^\S+$")] | None = Field(
+        default=None, description="Container image of the engine; absent: the one that this operator was proved with."
+    )
+    extra_args: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=4096)], ...],
+        Field(max_length=128, json_schema_extra=ATOMIC_LIST),
+    ] = Field(
+        default=(),
+        description="Arguments added to the engine's command line. Parallelism and batch size belong to the plan: "
+        "set them in spec.planning.overrides.",
+    )
+    env: Annotated[
+        tuple[EnvVar, ...], Field(max_length=128, json_schema_extra=map_list("name")), distinct_by("name")
+    ] = Field(default=(), description="Environment variables of the engine's container.")
 
 
 class Workload(ApiModel):
     """The load: mean request shape and either an arrival rate or a number of concurrent requests."""
 
-    input_tokens: int = Field(ge=1, le=10_000_000)
-    output_tokens: int = Field(ge=1, le=1_000_000)
-    requests_per_second: PositiveQuantity | None = None
-    concurrency: int | None = Field(default=None, ge=1, le=100_000)
+    rules: ClassVar[tuple[Rule, ...]] = (rules.ONE_LOAD,)
+
+    input_tokens: int = Field(ge=1, le=10_000_000, description="Mean tokens of a prompt.")
+    output_tokens: int = Field(ge=1, le=1_000_000, description="Mean tokens generated per request.")
+    requests_per_second: PositiveQuantity | None = Field(
+        default=None,
+        description='Mean arrival rate over all replicas, above 0: a whole number (2) or a string ("0.5", 500m). '
+        "A number with a fraction (0.5 without quotes) is refused. Set this or concurrency.",
+    )
+    concurrency: int | None = Field(
+        default=None,
+        ge=1,
+        le=100_000,
+        description="Requests in flight over all replicas. Set this or requestsPerSecond.",
+    )
 
 
 class Slo(ApiModel):
-    """What the deployment must hold at the given percentile."""
+    """What the deployment must hold at the given percentile. An absent objective does not constrain the plan."""
 
-    percentile: Percentile = "P95"
-    ttft_milliseconds: int | None = Field(default=None, ge=1)
-    itl_milliseconds: int | None = Field(default=None, ge=1)
-    joules_per_output_token: PositiveQuantity | None = None
+    percentile: Percentile = Field(default="P95", description="Share of requests that must hold the latencies.")
+    ttft_milliseconds: int | None = Field(
+        default=None, ge=1, le=_MAX_MILLISECONDS, description="Longest time to first token, ms."
+    )
+    itl_milliseconds: int | None = Field(
+        default=None, ge=1, le=_MAX_MILLISECONDS, description="Longest inter-token latency, ms."
+    )
+    joules_per_output_token: PositiveQuantity | None = Field(
+        default=None, description='Most GPU energy per generated token, J, greater than 0, such as "0.4" or 400m.'
+    )
 
 
 class DeploymentBudget(ApiModel):
     """The deployment's own budget; platform teams govern with EnergyBudget."""
 
-    power_watts: int | None = Field(default=None, ge=1)
-    energy_watt_hours: int | None = Field(default=None, ge=1)
-    period: Literal["Hour", "Day", "Week", "Month"] = "Month"
-    action: Literal["Warn", "Enforce"] = "Warn"
+    rules: ClassVar[tuple[Rule, ...]] = (rules.BUDGET_LIMITS_SOMETHING,)
+
+    power_watts: int | None = Field(
+        default=None, ge=1, le=_MAX_WATTS, description="Most power that all GPUs of the deployment may draw, W."
+    )
+    energy_watt_hours: int | None = Field(
+        default=None, ge=1, le=_MAX_WATT_HOURS, description="Most GPU energy in one period, Wh."
+    )
+    period: Period = Field(default="Month", description="Over which energyWattHours counts.")
+    action: Literal["Warn", "Enforce"] = Field(
+        default="Warn",
+        description="Warn: a condition says that the budget is exceeded. Enforce: no plan may exceed it.",
+    )
 
 
 class PowerCap(ApiModel):
     """Whether GPUs run under a power limit below the product's default."""
 
-    mode: Literal["Never", "Fixed", "Plan"] = "Never"
-    watts_per_gpu: int | None = Field(default=None, ge=1)
+    rules: ClassVar[tuple[Rule, ...]] = (rules.POWER_CAP_WATTS,)
+
+    mode: Literal["Never", "Fixed", "Plan"] = Field(
+        default="Never",
+        description="Never: the product's default limit. Fixed: wattsPerGPU. Plan: the planner picks the limit.",
+    )
+    watts_per_gpu: int | None = Field(
+        default=None, ge=1, le=10_000, description="Power limit of each GPU, W; needed by mode Fixed, and only by it."
+    )
 
 
 class Energy(ApiModel):
     """What to minimise, and within which budget."""
 
-    objective: Objective = "MinimizeEnergy"
-    budget: DeploymentBudget | None = None
-    power_cap: PowerCap = PowerCap()
+    objective: Objective = Field(
+        default="MinimizeEnergy",
+        description="MinimizeEnergy: joules per output token. MinimizePower: watts. MinimizeGPUs: GPUs, then energy.",
+    )
+    budget: DeploymentBudget | None = Field(default=None, description="The deployment's own budget.")
+    power_cap: PowerCap = Field(default=PowerCap(), description="Power limit of the GPUs.")
 
 
 class Toleration(ApiModel):
     """A pod toleration."""
 
-    key: str | None = None
-    operator: Literal["Exists", "Equal"] = "Equal"
-    value: str | None = None
-    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
-    toleration_seconds: int | None = None
+    rules: ClassVar[tuple[Rule, ...]] = (rules.TOLERATION_VALUE, rules.TOLERATION_SECONDS)
+
+    key: Annotated[str, Field(max_length=317)] | None = Field(
+        default=None, description="Taint key; absent with operator Exists: every taint."
+    )
+    operator: Literal["Exists", "Equal"] = Field(
+        default="Equal", description="Equal: the taint has this value. Exists: any value."
+    )
+    value: Annotated[str, Field(max_length=63)] | None = Field(
+        default=None, description="Taint value, for operator Equal."
+    )
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
+        default=None, description="Taint effect; absent: all of them."
+    )
+    toleration_seconds: int | None = Field(
+        default=None, description="How long a NoExecute taint is tolerated, s; absent: for ever."
+    )
 
 
 class Hardware(ApiModel):
-    """The GPUs that the planner may use."""
+    """The GPUs that the planner may use. Empty: every GPU of the cluster."""
 
-    gpu_products: tuple[str, ...] = ()
-    max_gpus: int | None = Field(default=None, ge=1)
-    max_gpus_per_replica: int | None = Field(default=None, ge=1)
-    node_selector: dict[str, str] = Field(default_factory=dict)
-    tolerations: tuple[Toleration, ...] = ()
+    rules: ClassVar[tuple[Rule, ...]] = (rules.REPLICA_WITHIN_MAX_GPUS,)
+
+    gpu_products: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=63)], ...],
+        Field(max_length=32, json_schema_extra=SET_LIST),
+        DISTINCT,
+    ] = Field(
+        default=(),
+        description="GPU products allowed, as in the node label nvidia.com/gpu.product (NVIDIA-H100-80GB-HBM3). "
+        "Empty: all products at hand.",
+    )
+    max_gpus: int | None = Field(
+        default=None, ge=1, le=_MAX_GPUS, description="Most GPUs over all replicas; checked again after planning."
+    )
+    max_gpus_per_replica: int | None = Field(
+        default=None, ge=1, le=_MAX_GPUS, description="Most GPUs of one replica; at most maxGPUs."
+    )
+    node_selector: Labels = Field(default_factory=dict, description="Labels that nodes must carry.")
+    tolerations: Annotated[tuple[Toleration, ...], Field(max_length=32, json_schema_extra=ATOMIC_LIST)] = Field(
+        default=(), description="Taints of nodes that pods tolerate."
+    )
 
 
 class Overrides(ApiModel):
     """Choices taken from the planner; each one set is a constraint."""
 
-    tensor_parallel: int | None = Field(default=None, ge=1)
-    pipeline_parallel: int | None = Field(default=None, ge=1)
-    expert_parallel: int | None = Field(default=None, ge=1)
-    data_parallel: int | None = Field(default=None, ge=1)
-    replicas: int | None = Field(default=None, ge=1)
-    max_batch_size: int | None = Field(default=None, ge=1)
+    rules: ClassVar[tuple[Rule, ...]] = (rules.EXPERTS_WITHIN_REPLICA,)
+
+    tensor_parallel: int | None = Field(default=None, ge=1, le=1024, description="GPUs that split each layer.")
+    pipeline_parallel: int | None = Field(default=None, ge=1, le=1024, description="Stages of layers.")
+    expert_parallel: int | None = Field(
+        default=None,
+        ge=1,
+        le=1024,
+        description="GPUs that experts are split over, at most tensorParallel x dataParallel.",
+    )
+    data_parallel: int | None = Field(
+        default=None, ge=1, le=1024, description="Copies of the attention layers in one replica."
+    )
+    replicas: int | None = Field(default=None, ge=1, le=10_000, description="Copies of the model.")
+    max_batch_size: int | None = Field(
+        default=None, ge=1, le=65_536, description="Most sequences running at once per data-parallel rank."
+    )
 
 
 class Replan(ApiModel):
     """When a better plan is worth a restart."""
 
-    min_energy_saving_percent: int = Field(default=10, ge=0, le=100)
-    cooldown_seconds: int = Field(default=3600, ge=0)
+    min_energy_saving_percent: int = Field(
+        default=10, ge=0, le=100, description="Least energy that a new plan must save, %."
+    )
+    cooldown_seconds: int = Field(
+        default=3600, ge=0, le=31_536_000, description="Least time between two changes of the plan, s."
+    )
 
 
 class Planning(ApiModel):
     """How plans are made and adopted."""
 
-    mode: PlanningMode = "Auto"
-    approved_plan_hash: str | None = None
-    overrides: Overrides = Overrides()
-    replan: Replan = Replan()
+    mode: PlanningMode = Field(
+        default="Auto",
+        description="Auto: follow the best plan. Manual: follow only the plan whose hash is approvedPlanHash. "
+        "Advisory: show the plan and run nothing.",
+    )
+    approved_plan_hash: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[0-9a-z]+$")] | None = Field(
+        default=None, description="status.plan.hash of the plan that mode Manual may follow."
+    )
+    overrides: Overrides = Field(default=Overrides(), description="Choices taken from the planner.")
+    replan: Replan = Field(default=Replan(), description="When a better plan is worth a restart.")
 
 
 class Rollout(ApiModel):
     """How a new plan replaces the running one."""
 
-    strategy: Literal["Auto", "Surge", "Recreate"] = "Auto"
-    progress_deadline_seconds: int = Field(default=3600, ge=60)
-    revision_history_limit: int = Field(default=3, ge=0, le=20)
-    rollback_on: tuple[Literal["SLOViolation", "HigherEnergy", "ProgressDeadline"], ...] = ()
+    strategy: Literal["Auto", "Surge", "Recreate"] = Field(
+        default="Auto",
+        description="Surge: start new replicas before old ones stop. Recreate: replace one by one. "
+        "Auto: Surge when enough GPUs are free, else Recreate.",
+    )
+    progress_deadline_seconds: int = Field(
+        default=3600, ge=60, le=604_800, description="How long a rollout may make no progress, s."
+    )
+    revision_history_limit: int = Field(default=3, ge=0, le=20, description="Old revisions kept.")
+    rollback_on: Annotated[
+        tuple[Literal["SLOViolation", "HigherEnergy", "ProgressDeadline"], ...],
+        Field(max_length=3, json_schema_extra=SET_LIST),
+        DISTINCT,
+    ] = Field(default=(), description="What returns the deployment to the plan before; empty: nothing does.")
 
 
 class Validation(ApiModel):
     """How predictions are checked against measurement."""
 
-    source: Literal["Auto", "Prometheus", "DCGMExporter", "None"] = "Auto"
-    warmup_seconds: int = Field(default=120, ge=0)
-    window_seconds: int = Field(default=600, ge=10)
-    tolerance_percent: int = Field(default=15, ge=1, le=100)
-    on_drift: Literal["Report", "Recalibrate", "Rollback"] = "Report"
+    source: Literal["Auto", "Prometheus", "DCGMExporter", "None"] = Field(
+        default="Auto", description="Where energy counters are read. None: not measured."
+    )
+    warmup_seconds: int = Field(default=120, ge=0, le=86_400, description="Left out after pods became ready, s.")
+    window_seconds: int = Field(default=600, ge=10, le=86_400, description="Time that one measurement covers, s.")
+    tolerance_percent: int = Field(
+        default=15, ge=1, le=100, description="Largest error of the predicted energy that counts as accurate, %."
+    )
+    on_drift: Literal["Report", "Recalibrate", "Rollback"] = Field(
+        default="Report",
+        description="What follows an error above tolerancePercent. Report: a condition says so. "
+        "Recalibrate: also correct the predictor for this deployment. Rollback: also return to the plan before.",
+    )
+
+
+PodTemplate = Annotated[
+    dict[str, Any], WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True})
+]
 
 
 class LLMDeploymentSpec(ApiModel):
     """What a team asks for."""
 
-    model: Model
-    engine: Engine = Engine()
-    workload: Workload
-    slo: Slo = Slo()
-    energy: Energy = Energy()
-    hardware: Hardware = Hardware()
-    planning: Planning = Planning()
-    rollout: Rollout = Rollout()
-    validation: Validation = Validation()
-    pod_template: dict[str, Any] | None = None
-    suspend: bool = False
+    rules: ClassVar[tuple[Rule, ...]] = (
+        rules.OVERRIDES_WITHIN_REPLICA,
+        rules.OVERRIDES_WITHIN_MAX_GPUS,
+    )
 
-
-class PredictedFigures(ApiModel):
-    """What the predictor expects, with the 80 % interval of the energy."""
-
-    joules_per_output_token: Quantity
-    joules_per_output_token_low: Quantity
-    joules_per_output_token_high: Quantity
-    power_watts: int
-    idle_power_watts: int
-    output_tokens_per_second: int
-    concurrency: int
-    ttft_milliseconds: int
-    itl_milliseconds: int
-    """TTFT and ITL at the SLO's percentile; the ITL rounded up."""
-
-
-class Alternative(ApiModel):
-    """A plan of the Pareto frontier that was not chosen, and why."""
-
-    gpu_product: str
-    gpus: int
-    replicas: int
-    tensor_parallel: int
-    pipeline_parallel: int
-    expert_parallel: int
-    data_parallel: int
-    max_batch_size: int
-    joules_per_output_token: Quantity
-    power_watts: int
-    ttft_milliseconds: int
-    itl_milliseconds: int
-    reason: str
-
-
-class PlanStatus(ApiModel):
-    """The plan that the operator follows or recommends."""
-
-    hash: str
-    predictor_version: str
-    confidence: Confidence
-    binding_constraint: str
-    gpu_product: str
-    gpus: int = Field(description="Total over all replicas.")
-    replicas: int
-    nodes_per_replica: int = 1
-    tensor_parallel: int
-    pipeline_parallel: int
-    expert_parallel: int
-    data_parallel: int
-    max_batch_size: int
-    power_cap_watts_per_gpu: int | None = None
-    predicted: PredictedFigures
-    alternatives: tuple[Alternative, ...] = Field(default=(), max_length=5)
-
-
-class WorkloadRef(ApiModel):
-    """The workload object that runs the pods."""
-
-    api_version: str
-    kind: str
-    name: str
-
-
-class ActiveRevision(ApiModel):
-    """What runs now."""
-
-    plan_hash: str
-    workload_ref: WorkloadRef
-    ready_replicas: int = 0
-    updated_replicas: int = 0
-
-
-class Measured(ApiModel):
-    """What the counters say over the last full window."""
-
-    window_start: str
-    window_end: str
-    coverage_percent: int
-    power_watts: int | None = None
-    idle_power_watts: int | None = None
-    output_tokens_per_second: int | None = None
-    joules_per_output_token: Quantity | None = None
-    energy_watt_hours_this_period: int | None = None
-    ttft_milliseconds: int | None = None
-    itl_milliseconds: int | None = None
-
-
-class PredictionStatus(ApiModel):
-    """How far the prediction was off: 100 x (predicted - measured) / measured, whole percents."""
-
-    energy_error_percent: int | None = None
-    power_error_percent: int | None = None
-    itl_error_percent: int | None = None
-    ttft_error_percent: int | None = None
-    samples: int = 0
-    correction: dict[str, Quantity] | None = None
-
-
-class BudgetStatus(ApiModel):
-    """The deployment's share of its budgets."""
-
-    used_percent: int | None = None
-    remaining_watt_hours: int | None = None
-    reset_time: str | None = None
-
-
-class LLMDeploymentStatus(ApiModel):
-    """What the operator found and did."""
-
-    observed_generation: int | None = None
-    plan: PlanStatus | None = None
-    active_revision: ActiveRevision | None = None
-    measured: Measured | None = None
-    prediction: PredictionStatus | None = None
-    budget: BudgetStatus | None = None
-    conditions: tuple[Condition, ...] = ()
-
-
-class ObjectMeta(ApiModel):
-    """The part of object metadata that deciding needs."""
-
-    model_config = ApiModel.model_config | {"extra": "ignore"}
-
-    name: str
-    namespace: str = "default"
-    uid: str = ""
-    generation: int = 1
-    labels: dict[str, str] = Field(default_factory=dict)
-    annotations: dict[str, str] = Field(default_factory=dict)
+    model: Model = Field(description="The model to serve.")
+    engine: Engine = Field(default=Engine(), description="The serving engine.")
+    workload: Workload = Field(description="The load: mean request shape and arrival rate or concurrency.")
+    slo: Slo = Field(default=Slo(), description="Service level objectives; absent ones do not constrain the plan.")
+    energy: Energy = Field(default=Energy(), description="What to minimise, and within which budget.")
+    hardware: Hardware = Field(default=Hardware(), description="The GPUs that the planner may use.")
+    planning: Planning = Field(default=Planning(), description="How plans are made and adopted.")
+    rollout: Rollout = Field(default=Rollout(), description="How a new plan replaces the running one.")
+    validation: Validation = Field(default=Validation(), description="How predictions are checked against measurement.")
+    pod_template: PodTemplate | None = Field(
+        default=None,
+        description="A PodTemplateSpec merged into the serving pods by strategic merge; the plan's own fields win.",
+    )
+    suspend: bool = Field(default=False, description="Stop all replicas, and keep the plan.")
 
 
 class LLMDeployment(ApiModel):
-    """A served model."""
+    """An LLM served with the least energy that meets its latency objectives."""
 
-    api_version: Literal["energylens.dev/v1alpha1"] = "energylens.dev/v1alpha1"
-    kind: Literal["LLMDeployment"] = "LLMDeployment"
-    metadata: ObjectMeta
-    spec: LLMDeploymentSpec
-    status: LLMDeploymentStatus = LLMDeploymentStatus()
+    rules: ClassVar[tuple[Rule, ...]] = (rules.NAME_LEAVES_ROOM,)
+
+    api_version: Literal["energylens.dev/v1alpha1"] = Field(
+        default="energylens.dev/v1alpha1", description="API group and version."
+    )
+    kind: Literal["LLMDeployment"] = Field(default="LLMDeployment", description="LLMDeployment.")
+    metadata: ObjectMeta = Field(description="Name, namespace, labels; metadata.name has at most 52 characters.")
+    spec: LLMDeploymentSpec = Field(description="What a team asks for.")
+    status: LLMDeploymentStatus = Field(default=LLMDeploymentStatus(), description="What the operator found and did.")

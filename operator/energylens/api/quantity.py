@@ -1,12 +1,18 @@
-"""Kubernetes quantities: decimal numbers with an optional SI or binary suffix, kept as strings on the wire."""
+"""Kubernetes quantities: decimal numbers with an optional SI or binary suffix, kept as strings on the wire.
+
+The API server takes a quantity as a string (``"0.5"``, ``500m``) or as a whole number (``2``), and refuses a YAML
+number with a fraction (``0.5``): a float has no exact decimal value, so Kubernetes APIs have none. Files read by the
+CLI are held to the same rule.
+"""
 
 from __future__ import annotations
 
+import math
 import re
 from decimal import Decimal
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, StringConstraints, WithJsonSchema
 
 _SUFFIX = {
     "n": Decimal("1e-9"), "u": Decimal("1e-6"), "m": Decimal("1e-3"), "": Decimal(1),
@@ -14,8 +20,9 @@ _SUFFIX = {
     "E": Decimal(10) ** 18, "Ki": Decimal(2) ** 10, "Mi": Decimal(2) ** 20, "Gi": Decimal(2) ** 30,
     "Ti": Decimal(2) ** 40, "Pi": Decimal(2) ** 50, "Ei": Decimal(2) ** 60,
 }  # fmt: skip
-QUANTITY_PATTERN = r"^[+-]?([0-9]+|[0-9]+\.[0-9]*|\.[0-9]+)(([KMGTPE]i)|[numkMGTPE]|([eE][+-]?[0-9]+))?$"
-_PARTS = re.compile(r"^([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)([KMGTPE]i|[numkMGTPE])?$")
+QUANTITY_PATTERN = r"^[+-]?([0-9]+|[0-9]+\.[0-9]*|\.[0-9]+)(([KMGTPE]i)|[numkMGTPE]|([eE][+-]?[0-9]{1,2}))?$"
+_PARTS = re.compile(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,2})?)([KMGTPE]i|[numkMGTPE])?")
+_MAX_LENGTH = 32
 
 
 def parse_quantity(text: str | int) -> Decimal:
@@ -24,7 +31,7 @@ def parse_quantity(text: str | int) -> Decimal:
     Raises:
         ValueError: the text is not a quantity; the message quotes it.
     """
-    match = _PARTS.match(str(text).strip())
+    match = _PARTS.fullmatch(str(text))
     if match is None:
         raise ValueError(f"{text!r} is not a Kubernetes quantity such as 2, 0.5, 1500m or 2k")
     return Decimal(match[1]) * _SUFFIX[match[2] or ""]
@@ -41,7 +48,17 @@ def format_milli(value: float) -> str:
 
 
 def _as_text(value: Any) -> Any:
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, float):
+        milli = (Decimal(repr(value)) * 1000).normalize() if math.isfinite(value) else Decimal(0)
+        raise ValueError(f'{value!r} is a number with a fraction; write it as a string: "{value!r}" or "{milli:f}m"')
+    return str(value) if isinstance(value, int) else value
+
+
+def _is_quantity(value: str) -> str:
+    parse_quantity(value)
+    return value
 
 
 def _positive(value: str) -> str:
@@ -50,5 +67,25 @@ def _positive(value: str) -> str:
     return value
 
 
-Quantity = Annotated[str, BeforeValidator(_as_text), StringConstraints(pattern=QUANTITY_PATTERN)]
-PositiveQuantity = Annotated[Quantity, AfterValidator(_positive)]
+_SCHEMA: dict[str, Any] = {
+    "x-kubernetes-int-or-string": True,
+    "anyOf": [{"type": "integer"}, {"type": "string"}],
+    "pattern": QUANTITY_PATTERN,
+    "maxLength": _MAX_LENGTH,
+}
+_POSITIVE_RULE = {
+    "rule": "quantity(string(self)).isGreaterThan(quantity('0'))",
+    "message": "must be greater than 0",
+    "messageExpression": "string(self) + ' must be greater than 0'",
+}
+
+Quantity = Annotated[
+    str,
+    BeforeValidator(_as_text),
+    StringConstraints(max_length=_MAX_LENGTH),
+    AfterValidator(_is_quantity),
+    WithJsonSchema(_SCHEMA),
+]
+PositiveQuantity = Annotated[
+    Quantity, AfterValidator(_positive), WithJsonSchema(_SCHEMA | {"x-kubernetes-validations": [_POSITIVE_RULE]})
+]

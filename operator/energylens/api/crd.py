@@ -1,0 +1,234 @@
+"""The CustomResourceDefinitions, generated from the models; ``python -m energylens.api.crd`` writes them to files."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from energylens.api.base import GROUP, VERSION, ApiModel
+from energylens.api.energybudget import EnergyBudget
+from energylens.api.llmdeployment import LLMDeployment
+from energylens.api.reference import reference
+from energylens.api.schema import structural
+
+_HEADER = "# Generated from the models in operator/energylens/api by `make generate`; edit those.\n"
+CRD_FOLDER = Path("crds")
+CHART_FOLDER = Path("charts/energylens/templates/crds")
+REFERENCE = Path("docs/api.md")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of ``kubectl get``."""
+
+    name: str
+    path: str
+    description: str
+    type: str = "string"
+    wide: bool = False
+    """Shown with ``-o wide`` only."""
+
+    def to_schema(self) -> dict[str, Any]:
+        """Return the entry of ``additionalPrinterColumns``; priority 1 is shown with ``-o wide`` only."""
+        entry: dict[str, Any] = {
+            "name": self.name,
+            "type": self.type,
+            "description": self.description,
+            "jsonPath": self.path,
+        }
+        return entry | ({"priority": 1} if self.wide else {})
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A custom resource and how users name and see it."""
+
+    model: type[ApiModel]
+    plural: str
+    short_name: str
+    columns: tuple[Column, ...]
+
+    @property
+    def name(self) -> str:
+        """The kind, such as LLMDeployment."""
+        return self.model.__name__
+
+
+_AGE = Column("Age", ".metadata.creationTimestamp", "Time since the object was made.", "date")
+LLM_DEPLOYMENT = Kind(
+    LLMDeployment,
+    "llmdeployments",
+    "llmd",
+    (
+        Column("Model", ".spec.model.name", "The model served."),
+        Column("GPU", ".status.plan.gpuProduct", "GPU product of the plan."),
+        Column("GPUs", ".status.plan.gpus", "GPUs over all replicas.", "integer"),
+        Column("Plan", ".status.plan.layout", "Parallelism of one replica."),
+        Column("Ready", '.status.conditions[?(@.type=="Ready")].status', "Whether the plan's replicas are ready."),
+        Column("J/Token", ".status.plan.predicted.joulesPerOutputToken", "Predicted GPU energy per output token, J."),
+        Column("Measured", ".status.measured.joulesPerOutputToken", "Measured GPU energy per output token, J."),
+        _AGE,
+        Column("Replicas", ".status.plan.replicas", "Copies of the model.", "integer", wide=True),
+        Column("Batch", ".status.plan.maxBatchSize", "Most sequences at once per rank.", "integer", wide=True),
+        Column("Power W", ".status.plan.predicted.powerWatts", "Predicted power of all GPUs, W.", "integer", wide=True),
+        Column("ITL ms", ".status.plan.predicted.itlMilliseconds", "Predicted ITL, ms.", "integer", wide=True),
+        Column(
+            "Error %", ".status.prediction.energyErrorPercent", "Error of the predicted energy.", "integer", wide=True
+        ),
+        Column("Reason", '.status.conditions[?(@.type=="Ready")].reason', "Reason of condition Ready.", wide=True),
+    ),
+)
+ENERGY_BUDGET = Kind(
+    EnergyBudget,
+    "energybudgets",
+    "eb",
+    (
+        Column("Power W", ".spec.powerWatts", "Most power allowed, W.", "integer"),
+        Column("Committed W", ".status.committedPowerWatts", "Sum of the members' predicted power, W.", "integer"),
+        Column("Measured W", ".status.measuredPowerWatts", "Sum of the members' measured power, W.", "integer"),
+        Column("Energy Wh", ".spec.energyWattHours", "Most energy allowed in one period, Wh.", "integer"),
+        Column("Used %", ".status.usedPercent", "Energy used in this period.", "integer"),
+        Column("Action", ".spec.action", "What happens when the budget is exceeded."),
+        Column("Ready", '.status.conditions[?(@.type=="Ready")].status', "Whether the budget can be checked."),
+        _AGE,
+        Column("Period", ".spec.period", "Over which the energy counts.", wide=True),
+        Column("Used Wh", ".status.usedWattHours", "Energy measured in this period, Wh.", "integer", wide=True),
+        Column("Members", ".status.memberCount", "LLMDeployments under the budget.", "integer", wide=True),
+        Column("Reason", '.status.conditions[?(@.type=="Ready")].reason', "Reason of condition Ready.", wide=True),
+    ),
+)
+KINDS = (LLM_DEPLOYMENT, ENERGY_BUDGET)
+
+
+def definition(kind: Kind) -> dict[str, Any]:
+    """Return the CustomResourceDefinition of ``kind``."""
+    fields = kind.model.model_fields
+    schema = structural(kind.model)
+    schema["properties"] = {
+        "apiVersion": {"description": fields["api_version"].description, "type": "string"},
+        "kind": {"description": fields["kind"].description, "type": "string"},
+        "metadata": {"type": "object"},
+        "spec": schema["properties"]["spec"],
+        "status": structural(_model_of(kind.model, "status"), status=True),
+    }
+    schema["required"] = ["spec"]
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{kind.plural}.{GROUP}"},
+        "spec": {
+            "group": GROUP,
+            "names": {
+                "kind": kind.name,
+                "listKind": f"{kind.name}List",
+                "plural": kind.plural,
+                "singular": kind.name.lower(),
+                "shortNames": [kind.short_name],
+                "categories": ["energylens"],
+            },
+            "scope": "Namespaced",
+            "versions": [
+                {
+                    "name": VERSION,
+                    "served": True,
+                    "storage": True,
+                    "additionalPrinterColumns": [column.to_schema() for column in kind.columns],
+                    "schema": {"openAPIV3Schema": schema},
+                    "subresources": {"status": {}},
+                }
+            ],
+        },
+    }
+
+
+def _model_of(model: type[ApiModel], field: str) -> type[ApiModel]:
+    annotation = model.model_fields[field].annotation
+    if not (isinstance(annotation, type) and issubclass(annotation, ApiModel)):
+        raise TypeError(f"{model.__name__}.{field} is not an object of the API")
+    return annotation
+
+
+def crd_text(kind: Kind) -> str:
+    """Return the definition as YAML, ready for ``kubectl apply``."""
+    return _HEADER + _dump(definition(kind))
+
+
+def chart_template(kind: Kind) -> str:
+    """Return the definition as a Helm template that the chart's ``crds.enabled`` and ``crds.keep`` switch.
+
+    Raises:
+        ValueError: the definition holds text that Helm would take for a template.
+    """
+    body = definition(kind)
+    if "{{" in _dump(body):
+        raise ValueError(f"the definition of {kind.name} holds '{{{{', which Helm takes for a template")
+    head = {"apiVersion": body["apiVersion"], "kind": body["kind"]}
+    return (
+        _HEADER
+        + "{{- if .Values.crds.enabled }}\n"
+        + _dump(head)
+        + f"metadata:\n  name: {body['metadata']['name']}\n"
+        + '  labels:\n    {{- include "energylens.labels" . | nindent 4 }}\n'
+        + "  {{- if .Values.crds.keep }}\n  annotations:\n    helm.sh/resource-policy: keep\n  {{- end }}\n"
+        + _dump({"spec": body["spec"]})
+        + "{{- end }}\n"
+    )
+
+
+def _dump(value: object) -> str:
+    text: str = yaml.safe_dump(value, sort_keys=False, width=120, allow_unicode=True)
+    return text
+
+
+def generated_files() -> dict[Path, str]:
+    """Return what is generated from the models: path from the repository's root -> text."""
+    files = {}
+    for kind in KINDS:
+        files[CRD_FOLDER / f"{kind.plural}.yaml"] = crd_text(kind)
+        files[CHART_FOLDER / f"{kind.plural}.yaml"] = chart_template(kind)
+    files[REFERENCE] = reference([(kind.name, kind.plural, kind.short_name, definition(kind)) for kind in KINDS])
+    return files
+
+
+def stale_files(root: Path) -> list[Path]:
+    """Return the generated files under ``root`` that are missing or differ from the models."""
+    return [
+        path
+        for path, text in generated_files().items()
+        if not (root / path).is_file() or (root / path).read_text(encoding="utf-8") != text
+    ]
+
+
+def write_files(root: Path) -> list[Path]:
+    """Write the generated files that differ under ``root``; return them."""
+    stale = stale_files(root)
+    files = generated_files()
+    for path in stale:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(files[path], encoding="utf-8")
+    return stale
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write or check the generated files of the repository in the current folder."""
+    parser = argparse.ArgumentParser(prog="python -m energylens.api.crd", description=main.__doc__)
+    parser.add_argument("--check", action="store_true", help="only say which files differ from the models; exit code 1")
+    root = Path.cwd()
+    check = parser.parse_args(arguments).check
+    if not (root / "pyproject.toml").is_file():
+        print(f"{root} holds no pyproject.toml: run this in the repository's root", file=sys.stderr)  # noqa: T201
+        return 2
+    stale = stale_files(root) if check else write_files(root)
+    for path in stale:
+        print(f"{path}: {'differs from the models; run `make generate`' if check else 'written'}")  # noqa: T201
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,257 @@
+"""Constraints over several fields of an LLMDeployment, as CEL and as Python.
+
+Each stands on the smallest object that has all its fields, because an API server skips a failing rule whose object an
+update did not change: objects that exist stay editable when a rule becomes stricter.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from energylens.api.base import Rule
+
+if TYPE_CHECKING:
+    from energylens.api.llmdeployment import (
+        DeploymentBudget,
+        Hardware,
+        LLMDeployment,
+        LLMDeploymentSpec,
+        ModelCache,
+        Overrides,
+        PowerCap,
+        Toleration,
+        Workload,
+    )
+
+NAME_LIMIT = 52
+"""Longest metadata.name: 63 (a label value, a Service's name) less the "-" and hash of 10 that controllers append."""
+NAME_REGEX = "^[a-z]([-a-z0-9]*[a-z0-9])?$"
+
+
+def _name_leaves_room(deployment: LLMDeployment) -> str | None:
+    name = deployment.metadata.name
+    if len(name) <= NAME_LIMIT and re.fullmatch(NAME_REGEX.strip("^$"), name):
+        return None
+    return f"metadata.name '{name}' ({len(name)} characters) {_NAME_ALLOWED}"
+
+
+_NAME_ALLOWED = (
+    f"must have at most {NAME_LIMIT} characters, start with a lower-case letter, end with a letter or digit, "
+    "and hold only a-z, 0-9 and -"
+)
+NAME_LEAVES_ROOM = Rule(
+    summary=f"metadata.name {_NAME_ALLOWED}",
+    cel=f"size(self.metadata.name) <= {NAME_LIMIT} && self.metadata.name.matches('{NAME_REGEX}')",
+    message_cel="'metadata.name \\'' + self.metadata.name + '\\' (' + string(size(self.metadata.name)) + ' characters) "
+    f"{_NAME_ALLOWED}'",
+    check=_name_leaves_room,
+    only_on_create=True,
+)
+
+
+def _one_cache(cache: ModelCache) -> str | None:
+    if cache.persistent_volume_claim is not None and cache.host_path is not None:
+        return (
+            f"persistentVolumeClaim '{cache.persistent_volume_claim}' and hostPath '{cache.host_path}' are both set; "
+            "set exactly one"
+        )
+    if cache.persistent_volume_claim is None and cache.host_path is None:
+        return "neither persistentVolumeClaim nor hostPath is set; set exactly one"
+    return None
+
+
+ONE_CACHE = Rule(
+    summary="set exactly one of persistentVolumeClaim and hostPath",
+    cel="has(self.persistentVolumeClaim) != has(self.hostPath)",
+    message_cel="has(self.hostPath) ? 'persistentVolumeClaim \\'' + self.persistentVolumeClaim + "
+    "'\\' and hostPath \\'' + self.hostPath + '\\' are both set; set exactly one' : "
+    "'neither persistentVolumeClaim nor hostPath is set; set exactly one'",
+    check=_one_cache,
+)
+
+
+def _one_load(workload: Workload) -> str | None:
+    rate, concurrency = workload.requests_per_second, workload.concurrency
+    if rate is not None and concurrency is not None:
+        return f"requestsPerSecond ({rate}) and concurrency ({concurrency}) are both set; set exactly one"
+    if rate is None and concurrency is None:
+        return "neither requestsPerSecond nor concurrency is set; set exactly one"
+    return None
+
+
+ONE_LOAD = Rule(
+    summary="set exactly one of requestsPerSecond and concurrency",
+    cel="has(self.requestsPerSecond) != has(self.concurrency)",
+    message_cel="has(self.concurrency) ? 'requestsPerSecond (' + string(self.requestsPerSecond) + "
+    "') and concurrency (' + string(self.concurrency) + ') are both set; set exactly one' : "
+    "'neither requestsPerSecond nor concurrency is set; set exactly one'",
+    check=_one_load,
+)
+
+
+def _budget_limits_something(budget: DeploymentBudget) -> str | None:
+    if budget.power_watts is None and budget.energy_watt_hours is None:
+        return "limits nothing: set powerWatts, energyWattHours or both"
+    return None
+
+
+BUDGET_LIMITS_SOMETHING = Rule(
+    summary="set powerWatts, energyWattHours or both",
+    cel="has(self.powerWatts) || has(self.energyWattHours)",
+    message_cel="'limits nothing: set powerWatts, energyWattHours or both'",
+    check=_budget_limits_something,
+)
+
+
+def _power_cap_watts(cap: PowerCap) -> str | None:
+    if cap.mode == "Fixed" and cap.watts_per_gpu is None:
+        return "mode Fixed needs wattsPerGPU; set it, or set mode to Never or Plan"
+    if cap.mode != "Fixed" and cap.watts_per_gpu is not None:
+        return (
+            f"wattsPerGPU ({cap.watts_per_gpu}) is for mode Fixed, and mode is {cap.mode}; "
+            "set mode to Fixed or leave it out"
+        )
+    return None
+
+
+POWER_CAP_WATTS = Rule(
+    summary="wattsPerGPU is set with mode Fixed, and only then",
+    cel="(self.mode == 'Fixed') == has(self.wattsPerGPU)",
+    message_cel="self.mode == 'Fixed' ? 'mode Fixed needs wattsPerGPU; set it, or set mode to Never or Plan' : "
+    "'wattsPerGPU (' + string(self.wattsPerGPU) + ') is for mode Fixed, and mode is ' + self.mode + "
+    "'; set mode to Fixed or leave it out'",
+    check=_power_cap_watts,
+)
+
+
+def _toleration_value(toleration: Toleration) -> str | None:
+    if toleration.operator == "Exists" and toleration.value:
+        return f"value '{toleration.value}' is not used by operator Exists; leave it out or set operator to Equal"
+    if toleration.operator == "Equal" and not toleration.key:
+        return "operator Equal needs key; set it, or set operator to Exists to tolerate every taint"
+    return None
+
+
+TOLERATION_VALUE = Rule(
+    summary="operator Exists takes no value, operator Equal needs a key",
+    cel="self.operator == 'Exists' ? !has(self.value) || self.value == '' : has(self.key) && self.key != ''",
+    message_cel="self.operator == 'Exists' ? 'value \\'' + self.value + '\\' is not used by operator Exists; "
+    "leave it out or set operator to Equal' : "
+    "'operator Equal needs key; set it, or set operator to Exists to tolerate every taint'",
+    check=_toleration_value,
+)
+
+
+def _toleration_seconds(toleration: Toleration) -> str | None:
+    if toleration.toleration_seconds is None or toleration.effect == "NoExecute":
+        return None
+    return f"tolerationSeconds ({toleration.toleration_seconds}) needs effect NoExecute"
+
+
+TOLERATION_SECONDS = Rule(
+    summary="tolerationSeconds needs effect NoExecute",
+    cel="!has(self.tolerationSeconds) || has(self.effect) && self.effect == 'NoExecute'",
+    message_cel="'tolerationSeconds (' + string(self.tolerationSeconds) + ') needs effect NoExecute'",
+    check=_toleration_seconds,
+)
+
+
+def _replica_within_max_gpus(hardware: Hardware) -> str | None:
+    if hardware.max_gpus is None or hardware.max_gpus_per_replica is None:
+        return None
+    if hardware.max_gpus_per_replica <= hardware.max_gpus:
+        return None
+    return (
+        f"maxGPUsPerReplica ({hardware.max_gpus_per_replica}) is more than maxGPUs ({hardware.max_gpus}); "
+        f"set it to {hardware.max_gpus} or less, or raise maxGPUs"
+    )
+
+
+REPLICA_WITHIN_MAX_GPUS = Rule(
+    summary="maxGPUsPerReplica is at most maxGPUs",
+    cel="!has(self.maxGPUs) || !has(self.maxGPUsPerReplica) || self.maxGPUsPerReplica <= self.maxGPUs",
+    message_cel="'maxGPUsPerReplica (' + string(self.maxGPUsPerReplica) + ') is more than maxGPUs (' + "
+    "string(self.maxGPUs) + '); set it to ' + string(self.maxGPUs) + ' or less, or raise maxGPUs'",
+    check=_replica_within_max_gpus,
+)
+
+
+def _experts_within_replica(overrides: Overrides) -> str | None:
+    expert, tensor, data = overrides.expert_parallel, overrides.tensor_parallel, overrides.data_parallel
+    if expert is None or tensor is None or data is None or expert <= tensor * data:
+        return None
+    return (
+        f"expertParallel ({expert}) is more than tensorParallel ({tensor}) x dataParallel ({data}) = {tensor * data} "
+        f"GPUs; set it to {tensor * data} or less"
+    )
+
+
+EXPERTS_WITHIN_REPLICA = Rule(
+    summary="expertParallel is at most tensorParallel x dataParallel where all three are set",
+    cel="!has(self.expertParallel) || !has(self.tensorParallel) || !has(self.dataParallel) || "
+    "self.expertParallel <= self.tensorParallel * self.dataParallel",
+    message_cel="'expertParallel (' + string(self.expertParallel) + ') is more than tensorParallel (' + "
+    "string(self.tensorParallel) + ') x dataParallel (' + string(self.dataParallel) + ') = ' + "
+    "string(self.tensorParallel * self.dataParallel) + ' GPUs; set it to ' + "
+    "string(self.tensorParallel * self.dataParallel) + ' or less'",
+    check=_experts_within_replica,
+)
+
+
+def _degrees(overrides: Overrides) -> tuple[int, int, int]:
+    return overrides.tensor_parallel or 1, overrides.pipeline_parallel or 1, overrides.data_parallel or 1
+
+
+def _overrides_within_replica(spec: LLMDeploymentSpec) -> str | None:
+    tensor, pipeline, data = _degrees(spec.planning.overrides)
+    limit = spec.hardware.max_gpus_per_replica
+    if limit is None or tensor * pipeline * data <= limit:
+        return None
+    return (
+        f"planning.overrides ask for tensorParallel {tensor} x pipelineParallel {pipeline} x dataParallel {data} = "
+        f"{tensor * pipeline * data} GPUs per replica, more than hardware.maxGPUsPerReplica ({limit}); "
+        f"lower them or raise maxGPUsPerReplica"
+    )
+
+
+def _degree(name: str) -> str:
+    return f"(has(self.planning.overrides.{name}) ? self.planning.overrides.{name} : 1)"
+
+
+_TP, _PP, _DP, _REPLICAS = map(_degree, ("tensorParallel", "pipelineParallel", "dataParallel", "replicas"))
+_PER_REPLICA = f"{_TP} * {_PP} * {_DP}"
+
+OVERRIDES_WITHIN_REPLICA = Rule(
+    summary="tensorParallel x pipelineParallel x dataParallel of planning.overrides "
+    "is at most hardware.maxGPUsPerReplica",
+    cel=f"!has(self.hardware.maxGPUsPerReplica) || {_PER_REPLICA} <= self.hardware.maxGPUsPerReplica",
+    message_cel=f"'planning.overrides ask for tensorParallel ' + string({_TP}) + ' x pipelineParallel ' + "
+    f"string({_PP}) + ' x dataParallel ' + string({_DP}) + ' = ' + string({_PER_REPLICA}) + ' GPUs per replica, "
+    "more than hardware.maxGPUsPerReplica (' + string(self.hardware.maxGPUsPerReplica) + "
+    "'); lower them or raise maxGPUsPerReplica'",
+    check=_overrides_within_replica,
+)
+
+
+def _overrides_within_max_gpus(spec: LLMDeploymentSpec) -> str | None:
+    tensor, pipeline, data = _degrees(spec.planning.overrides)
+    per_replica, replicas = tensor * pipeline * data, spec.planning.overrides.replicas or 1
+    limit = spec.hardware.max_gpus
+    if limit is None or per_replica * replicas <= limit:
+        return None
+    return (
+        f"planning.overrides ask for {per_replica} GPUs per replica x replicas {replicas} = {per_replica * replicas} "
+        f"GPUs, more than hardware.maxGPUs ({limit}); lower them or raise maxGPUs"
+    )
+
+
+OVERRIDES_WITHIN_MAX_GPUS = Rule(
+    summary="tensorParallel x pipelineParallel x dataParallel x replicas of planning.overrides "
+    "is at most hardware.maxGPUs",
+    cel=f"!has(self.hardware.maxGPUs) || {_PER_REPLICA} * {_REPLICAS} <= self.hardware.maxGPUs",
+    message_cel=f"'planning.overrides ask for ' + string({_PER_REPLICA}) + ' GPUs per replica x replicas ' + "
+    f"string({_REPLICAS}) + ' = ' + string({_PER_REPLICA} * {_REPLICAS}) + ' GPUs, more than hardware.maxGPUs (' + "
+    "string(self.hardware.maxGPUs) + '); lower them or raise maxGPUs'",
+    check=_overrides_within_max_gpus,
+)

@@ -1,0 +1,170 @@
+"""What the operator found and did about an LLMDeployment.
+
+Counts, milliseconds, watts and percents are whole numbers; energies are Kubernetes quantities in joules.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from energylens.api.base import ATOMIC_LIST, ApiModel, Condition, map_list
+from energylens.api.quantity import Quantity
+
+Confidence = Literal["Interpolated", "Extrapolated"]
+
+
+class PredictedFigures(ApiModel):
+    """What the predictor expects, with the 80 % interval of the energy."""
+
+    joules_per_output_token: Quantity = Field(description="GPU energy per generated token, all replicas, J.")
+    joules_per_output_token_low: Quantity = Field(description="Lower end of the 80 % interval, J.")
+    joules_per_output_token_high: Quantity = Field(description="Upper end of the 80 % interval, J.")
+    power_watts: int = Field(description="Mean power of all GPUs of all replicas under the stated load, W.")
+    idle_power_watts: int = Field(description="Power of the same GPUs while no request runs, W.")
+    output_tokens_per_second: int = Field(description="Tokens generated per second by all replicas.")
+    concurrency: int = Field(description="Requests in flight over all replicas in the steady state.")
+    ttft_milliseconds: int = Field(description="Time to first token at the percentile of spec.slo, ms.")
+    itl_milliseconds: int = Field(description="Inter-token latency at the percentile of spec.slo, ms, rounded up.")
+
+
+class Alternative(ApiModel):
+    """A plan of the Pareto frontier that was not chosen, and why."""
+
+    gpu_product: str = Field(description="GPU product, as in the node label nvidia.com/gpu.product.")
+    gpus: int = Field(description="GPUs over all replicas.")
+    replicas: int = Field(description="Copies of the model.")
+    tensor_parallel: int = Field(description="GPUs that split each layer.")
+    pipeline_parallel: int = Field(description="Stages that the layers are split into.")
+    expert_parallel: int = Field(
+        description="GPUs that experts are split over; 1: experts are split like dense layers."
+    )
+    data_parallel: int = Field(description="Copies of the attention layers in one replica.")
+    max_batch_size: int = Field(description="Most sequences running at once per data-parallel rank.")
+    joules_per_output_token: Quantity = Field(description="Predicted GPU energy per generated token, J.")
+    power_watts: int = Field(description="Predicted mean power of all its GPUs, W.")
+    ttft_milliseconds: int = Field(description="Predicted time to first token at the percentile of spec.slo, ms.")
+    itl_milliseconds: int = Field(description="Predicted inter-token latency at the percentile of spec.slo, ms.")
+    reason: str = Field(description="Why it was not chosen.")
+
+
+def _layout(data: dict[str, Any]) -> str:
+    return describe_layout(
+        tensor=data.get("tensor_parallel", 1),
+        pipeline=data.get("pipeline_parallel", 1),
+        expert=data.get("expert_parallel", 1),
+        data=data.get("data_parallel", 1),
+    )
+
+
+def describe_layout(*, tensor: int, pipeline: int, expert: int, data: int) -> str:
+    """Return a layout in the field's shorthand, without spaces: ``TP4``, ``TP8-PP2``, ``TP8-EP8``, ``TP1-EP8-DP8``."""
+    rest = (("PP", pipeline), ("EP", expert), ("DP", data))
+    return "-".join([f"TP{tensor}", *(f"{name}{size}" for name, size in rest if size > 1)])
+
+
+class PlanStatus(ApiModel):
+    """The plan that the operator follows or recommends."""
+
+    hash: str = Field(description="Identity of the plan: the hash of its inputs (spec, GPUs at hand, predictor).")
+    predictor_version: str = Field(description="Version of the predictor's code and coefficients.")
+    confidence: Confidence = Field(
+        description="Interpolated: inside what the coefficients were fitted on. Extrapolated: outside of it."
+    )
+    binding_constraint: str = Field(description="The constraint that kept a plan of lower energy from being chosen.")
+    gpu_product: str = Field(description="GPU product, as in the node label nvidia.com/gpu.product.")
+    gpus: int = Field(description="GPUs over all replicas.")
+    replicas: int = Field(description="Copies of the model.")
+    nodes_per_replica: int = Field(default=1, description="Nodes that one replica spans.")
+    tensor_parallel: int = Field(description="GPUs that split each layer.")
+    pipeline_parallel: int = Field(description="Stages that the layers are split into.")
+    expert_parallel: int = Field(
+        description="GPUs that experts are split over; 1: experts are split like dense layers."
+    )
+    data_parallel: int = Field(description="Copies of the attention layers in one replica.")
+    layout: str = Field(default_factory=_layout, description="The four degrees in short, such as TP4 or TP8-EP8.")
+    max_batch_size: int = Field(description="Most sequences running at once per data-parallel rank.")
+    power_cap_watts_per_gpu: int | None = Field(
+        default=None, description="Power limit that the plan sets on each GPU, W; absent: the product's default limit."
+    )
+    predicted: PredictedFigures = Field(description="What the predictor expects of the plan.")
+    alternatives: Annotated[
+        tuple[Alternative, ...],
+        Field(max_length=5, json_schema_extra=ATOMIC_LIST),
+    ] = Field(default=(), description="The next best plans, and why each was not chosen.")
+
+
+class WorkloadRef(ApiModel):
+    """The workload object that runs the pods."""
+
+    api_version: str = Field(description="API group and version, such as apps/v1.")
+    kind: str = Field(description="Deployment or LeaderWorkerSet.")
+    name: str = Field(description="Name, in the namespace of the LLMDeployment.")
+
+
+class ActiveRevision(ApiModel):
+    """What runs now."""
+
+    plan_hash: str = Field(description="hash of the plan that the workload was made from.")
+    workload_ref: WorkloadRef = Field(description="The workload object that runs the pods.")
+    ready_replicas: int = Field(default=0, description="Replicas of this plan that are ready.")
+    updated_replicas: int = Field(default=0, description="Replicas of this plan that exist, ready or not.")
+
+
+class Measured(ApiModel):
+    """What the counters say over the last full window. A figure that was not measured is absent, never zero."""
+
+    window_start: str = Field(description="RFC 3339, UTC.")
+    window_end: str = Field(description="RFC 3339, UTC.")
+    coverage_percent: int = Field(description="GPUs with samples over the whole window, of the GPUs owned, %.")
+    power_watts: int | None = Field(default=None, description="Mean power of all GPUs owned, W.")
+    idle_power_watts: int | None = Field(default=None, description="Mean power while no request ran, W.")
+    output_tokens_per_second: int | None = Field(default=None, description="Tokens generated per second.")
+    joules_per_output_token: Quantity | None = Field(default=None, description="GPU energy per generated token, J.")
+    energy_watt_hours_this_period: int | None = Field(
+        default=None, description="GPU energy since the budget's period began, Wh."
+    )
+    ttft_milliseconds: int | None = Field(
+        default=None, description="Time to first token at the percentile of spec.slo, from the engine's histogram, ms."
+    )
+    itl_milliseconds: int | None = Field(
+        default=None, description="Inter-token latency at the percentile of spec.slo, from the engine's histogram, ms."
+    )
+
+
+class PredictionStatus(ApiModel):
+    """How far the prediction was off: 100 x (predicted - measured) / measured, whole percents."""
+
+    energy_error_percent: int | None = Field(default=None, description="Of the joules per output token, %.")
+    power_error_percent: int | None = Field(default=None, description="Of the power, %.")
+    itl_error_percent: int | None = Field(default=None, description="Of the inter-token latency, %.")
+    ttft_error_percent: int | None = Field(default=None, description="Of the time to first token, %.")
+    samples: int = Field(default=0, description="Windows that the errors rest on.")
+    correction: dict[str, Quantity] | None = Field(
+        default=None, description="Factors learned from measurement that plans apply to the predictor, by figure."
+    )
+
+
+class BudgetStatus(ApiModel):
+    """The deployment's share of its budgets."""
+
+    used_percent: int | None = Field(default=None, description="Of the energy allowed in this period, %.")
+    remaining_watt_hours: int | None = Field(default=None, description="Energy left in this period, Wh.")
+    reset_time: str | None = Field(default=None, description="When the next period begins; RFC 3339, UTC.")
+
+
+class LLMDeploymentStatus(ApiModel):
+    """What the operator found and did."""
+
+    observed_generation: int | None = Field(default=None, description="metadata.generation that status is about.")
+    plan: PlanStatus | None = Field(default=None, description="The plan that the operator follows or recommends.")
+    active_revision: ActiveRevision | None = Field(default=None, description="What runs now.")
+    measured: Measured | None = Field(default=None, description="What the counters say over the last full window.")
+    prediction: PredictionStatus | None = Field(default=None, description="How far the prediction was off.")
+    budget: BudgetStatus | None = Field(default=None, description="The deployment's share of its budgets.")
+    conditions: Annotated[tuple[Condition, ...], Field(json_schema_extra=map_list("type"))] = Field(
+        default=(),
+        description="Ready, Progressing, PlanReady, SLOFeasible, SLOMet, WithinEnergyBudget, EnergyMetricsAvailable, "
+        "PredictionAccurate and Degraded.",
+    )

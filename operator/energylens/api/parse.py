@@ -1,0 +1,263 @@
+"""Read custom resources: strictly from files that people write, leniently from an API server.
+
+An object from an API server was already validated, perhaps by a newer CRD than this code knows: fields that this code
+does not know are left out, and so are parts of status that it cannot read, since status is found again. What it cannot
+understand in spec is an error: acting on half of a spec would be a guess.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from energylens.api.base import ApiModel
+from energylens.api.energybudget import EnergyBudget
+from energylens.api.llmdeployment import LLMDeployment
+
+_SHOWN = 3
+_VALUE_LENGTH = 60
+
+Location = tuple[str | int, ...]
+IgnoredCallback = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with an object."""
+
+    field: str
+    """Path on the wire, such as ``spec.slo.itlMilliseconds``; "" for the object as a whole."""
+    value: object
+    """What stands there; None when nothing does."""
+    message: str
+    """The value, and what is allowed."""
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.message}" if self.field else self.message
+
+
+class InvalidResourceError(ValueError):
+    """An object is not a valid custom resource; ``str()`` is one line that names field, value and what is allowed."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        shown = "; ".join(str(problem) for problem in self.problems[:_SHOWN])
+        more = len(self.problems) - _SHOWN
+        super().__init__(shown + (f"; and {more} more" if more > 0 else ""))
+
+
+Resource = TypeVar("Resource", LLMDeployment, EnergyBudget)
+
+
+def parse_llmdeployment(
+    obj: Mapping[str, Any], *, strict: bool, on_ignored: IgnoredCallback | None = None
+) -> LLMDeployment:
+    """Return the LLMDeployment that ``obj``, a decoded YAML or JSON object, says.
+
+    Args:
+        obj: the object with apiVersion, kind, metadata, spec.
+        strict: refuse unknown fields and any unreadable status (files); else leave them out (API server).
+        on_ignored: called with one line for each thing left out.
+
+    Raises:
+        InvalidResourceError: the object is not valid.
+    """
+    return _parse(LLMDeployment, obj, strict=strict, on_ignored=on_ignored)
+
+
+def parse_energybudget(
+    obj: Mapping[str, Any], *, strict: bool, on_ignored: IgnoredCallback | None = None
+) -> EnergyBudget:
+    """Return the EnergyBudget that ``obj`` says; see ``parse_llmdeployment``.
+
+    Raises:
+        InvalidResourceError: the object is not valid.
+    """
+    return _parse(EnergyBudget, obj, strict=strict, on_ignored=on_ignored)
+
+
+def read_llmdeployment(text: str) -> LLMDeployment:
+    """Return the LLMDeployment of a YAML or JSON text, read strictly; the text holds exactly one object.
+
+    Raises:
+        InvalidResourceError: the text is not YAML, not one object, or not a valid LLMDeployment.
+    """
+    try:
+        documents = [document for document in yaml.safe_load_all(text) if document is not None]
+    except yaml.YAMLError as error:
+        raise InvalidResourceError([Problem("", None, f"not YAML: {' '.join(str(error).split())}")]) from None
+    if len(documents) != 1:
+        raise InvalidResourceError(
+            [Problem("", None, f"holds {len(documents)} objects; give exactly one LLMDeployment")]
+        )
+    return parse_llmdeployment(documents[0], strict=True)
+
+
+def _parse(
+    model: type[Resource], obj: Mapping[str, Any], *, strict: bool, on_ignored: IgnoredCallback | None
+) -> Resource:
+    if not isinstance(obj, Mapping):
+        raise InvalidResourceError([Problem("", obj, f"{_shown(obj)} is not a {model.__name__} object")])
+    pruned = {key: _without_nulls(value) for key, value in obj.items()}
+    while True:
+        try:
+            return _validate(model, pruned)
+        except ValidationError as error:
+            details = error.errors(include_url=False)
+        ignorable = [] if strict else [detail for detail in details if _is_ignorable(detail)]
+        if not ignorable:
+            raise InvalidResourceError([_problem(model, detail) for detail in details])
+        for detail in ignorable:
+            if _remove(pruned, _ignored_part(detail)) and on_ignored is not None:
+                on_ignored(str(_problem(model, detail)))
+
+
+def _without_nulls(value: Any) -> Any:
+    """Return a deep copy without the entries that are null, which mean absence to an API server too."""
+    if isinstance(value, Mapping):
+        return {key: _without_nulls(entry) for key, entry in value.items() if entry is not None}
+    if isinstance(value, list):
+        return [_without_nulls(entry) for entry in value]
+    return value
+
+
+def _validate(model: type[Resource], obj: Mapping[str, Any]) -> Resource:
+    # JSON, since only there does strict mode (no "512" for 512, no true for 1) take lists for tuples. Dates stay text.
+    return model.model_validate_json(json.dumps(obj, default=str), strict=True, by_alias=True, by_name=False)
+
+
+def _is_ignorable(error: ErrorDetails) -> bool:
+    return error["type"] == "extra_forbidden" or error["loc"][:1] == ("status",)
+
+
+def _ignored_part(error: ErrorDetails) -> Location:
+    location: Location = error["loc"]
+    return location if error["type"] == "extra_forbidden" else location[:2]
+
+
+def _remove(obj: dict[str, Any], location: Location) -> bool:
+    """Take the part at ``location`` out of ``obj``; False when it is gone already."""
+    parent: Any = obj
+    for step in location[:-1]:
+        try:
+            parent = parent[step]
+        except (KeyError, IndexError, TypeError):
+            return False
+    last = location[-1]
+    if not isinstance(parent, dict) or last not in parent:
+        return False
+    del parent[last]
+    return True
+
+
+def _problem(model: type[ApiModel], error: ErrorDetails) -> Problem:
+    location: Location = error["loc"]
+    value = None if error["type"] == "missing" else error["input"]
+    return Problem(_path(location), value, _message(model, error))
+
+
+def _path(location: Location) -> str:
+    text = ""
+    for step in location:
+        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
+    return text
+
+
+def _message(model: type[ApiModel], error: ErrorDetails) -> str:
+    value, context = _shown(error["input"]), error.get("ctx", {})
+    match error["type"]:
+        case "extra_forbidden":
+            names = _field_names(model, error["loc"][:-1])
+            return f"unknown field{_nearest(str(error['loc'][-1]), names)}; known fields are {', '.join(names)}"
+        case "missing":
+            return f"required{_description(model, error['loc'])}"
+        case "literal_error":
+            allowed = _literals(model, error["loc"]) or (str(context["expected"]),)
+            return f"{value} is not allowed{_nearest(str(error['input']), allowed)}; use {' or '.join(allowed)}"
+        case "greater_than_equal":
+            return f"{value} must be at least {context['ge']}"
+        case "less_than_equal":
+            return f"{value} must be at most {context['le']}"
+        case "int_type" | "int_from_float":
+            return f"{value} must be a whole number"
+        case "string_type":
+            return f"{value} must be a text (in quotes)"
+        case "bool_type":
+            return f"{value} must be true or false"
+        case "string_too_short" | "too_short":
+            return f"must have at least {context['min_length']} characters or entries"
+        case "string_too_long" | "too_long":
+            return f"{value} must have at most {context['max_length']} characters or entries"
+        case "string_pattern_mismatch":
+            return f"{value} must match {context['pattern']}"
+        case "model_type" | "dict_type" | "model_attributes_type":
+            return f"{value} must be an object with named fields"
+        case "tuple_type" | "list_type":
+            return f"{value} must be a list"
+        case _:
+            return str(error["msg"]).removeprefix("Value error, ")
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "null"
+    text = json.dumps(value, default=str)
+    return text if len(text) <= _VALUE_LENGTH else text[: _VALUE_LENGTH - 3] + "..."
+
+
+def _nearest(name: str, names: Sequence[str]) -> str:
+    lower = {known.lower(): known for known in names}
+    close = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.5)
+    return f" (did you mean {lower[close[0]]}?)" if close else ""
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the models inside an annotation such as ``Annotated[tuple[Model, ...] | None, ...]``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)
+
+
+def _annotation(model: type[ApiModel], location: Location) -> Any:
+    """Return the annotation of the field at ``location``, or None; list indices are passed over."""
+    annotation: Any = model
+    for step in location:
+        if isinstance(step, int):
+            continue
+        owner = next(_models(annotation), None)
+        fields = {} if owner is None else {field.alias: field for field in owner.model_fields.values()}
+        if step not in fields:
+            return None
+        annotation = fields[step].annotation
+    return annotation
+
+
+def _field_names(model: type[ApiModel], location: Location) -> list[str]:
+    owner = next(_models(_annotation(model, location)), model)
+    return [str(field.alias) for field in owner.model_fields.values()]
+
+
+def _literals(model: type[ApiModel], location: Location) -> tuple[str, ...]:
+    def strings(annotation: Any) -> Iterator[str]:
+        for part in get_args(annotation):
+            if isinstance(part, str):
+                yield part
+            else:
+                yield from strings(part)
+
+    return tuple(strings(_annotation(model, location)))
+
+
+def _description(model: type[ApiModel], location: Location) -> str:
+    owner = next(_models(_annotation(model, location[:-1])), None)
+    fields = {} if owner is None else {field.alias: field for field in owner.model_fields.values()}
+    field = fields.get(str(location[-1]))
+    return f" ({field.description})" if field is not None and field.description else ""
