@@ -39,8 +39,8 @@ class LabelSelectorRequirement(ApiModel):
         Rule(
             summary="operators In and NotIn need values, Exists and DoesNotExist take none",
             cel="(self.operator in ['In', 'NotIn']) == (has(self.values) && size(self.values) > 0)",
-            message_cel="'operator ' + self.operator + ' of key \\'' + self.key + '\\' ' + "
-            "(self.operator in ['In', 'NotIn'] ? 'needs values' : 'takes no values; leave values out')",
+            message_cel="(self.operator in ['In', 'NotIn'] ? \"operator %s of key '%s' needs values\" : "
+            "\"operator %s of key '%s' takes no values; leave values out\").format([self.operator, self.key])",
             check=_selector_values,
         ),
     )
@@ -106,8 +106,8 @@ class EnergyBudgetSpec(ApiModel):
         Rule(
             summary="timeZone is a name of the IANA time zone database, such as UTC or Europe/Berlin",
             cel="self.timeZone != 'Local' && timestamp('2026-01-01T00:00:00Z').getHours(self.timeZone) >= 0",
-            message_cel="'timeZone \\'' + self.timeZone + '\\' is not in the IANA time zone database; "
-            "use UTC or a name such as Europe/Berlin'",
+            message_cel="\"timeZone '%s' is not in the IANA time zone database; "
+            'use UTC or a name such as Europe/Berlin".format([self.timeZone])',
             check=_known_time_zone,
         ),
     )

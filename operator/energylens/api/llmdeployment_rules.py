@@ -43,8 +43,8 @@ _NAME_ALLOWED = (
 NAME_LEAVES_ROOM = Rule(
     summary=f"metadata.name {_NAME_ALLOWED}",
     cel=f"size(self.metadata.name) <= {NAME_LIMIT} && self.metadata.name.matches('{NAME_REGEX}')",
-    message_cel="'metadata.name \\'' + self.metadata.name + '\\' (' + string(size(self.metadata.name)) + ' characters) "
-    f"{_NAME_ALLOWED}'",
+    message_cel=f"\"metadata.name '%s' (%s characters) {_NAME_ALLOWED}\".format("
+    "[self.metadata.name, size(self.metadata.name)])",
     check=_name_leaves_room,
     only_on_create=True,
 )
@@ -64,8 +64,9 @@ def _one_cache(cache: ModelCache) -> str | None:
 ONE_CACHE = Rule(
     summary="set exactly one of persistentVolumeClaim and hostPath",
     cel="has(self.persistentVolumeClaim) != has(self.hostPath)",
-    message_cel="has(self.hostPath) ? 'persistentVolumeClaim \\'' + self.persistentVolumeClaim + "
-    "'\\' and hostPath \\'' + self.hostPath + '\\' are both set; set exactly one' : "
+    message_cel="has(self.hostPath) ? "
+    "\"persistentVolumeClaim '%s' and hostPath '%s' are both set; set exactly one\".format("
+    "[self.persistentVolumeClaim, self.hostPath]) : "
     "'neither persistentVolumeClaim nor hostPath is set; set exactly one'",
     check=_one_cache,
 )
@@ -83,8 +84,9 @@ def _one_load(workload: Workload) -> str | None:
 ONE_LOAD = Rule(
     summary="set exactly one of requestsPerSecond and concurrency",
     cel="has(self.requestsPerSecond) != has(self.concurrency)",
-    message_cel="has(self.concurrency) ? 'requestsPerSecond (' + string(self.requestsPerSecond) + "
-    "') and concurrency (' + string(self.concurrency) + ') are both set; set exactly one' : "
+    message_cel="has(self.concurrency) ? "
+    "'requestsPerSecond (%s) and concurrency (%s) are both set; set exactly one'.format("
+    "[self.requestsPerSecond, self.concurrency]) : "
     "'neither requestsPerSecond nor concurrency is set; set exactly one'",
     check=_one_load,
 )
@@ -119,8 +121,8 @@ POWER_CAP_WATTS = Rule(
     summary="wattsPerGPU is set with mode Fixed, and only then",
     cel="(self.mode == 'Fixed') == has(self.wattsPerGPU)",
     message_cel="self.mode == 'Fixed' ? 'mode Fixed needs wattsPerGPU; set it, or set mode to Never or Plan' : "
-    "'wattsPerGPU (' + string(self.wattsPerGPU) + ') is for mode Fixed, and mode is ' + self.mode + "
-    "'; set mode to Fixed or leave it out'",
+    "'wattsPerGPU (%s) is for mode Fixed, and mode is %s; set mode to Fixed or leave it out'.format("
+    "[self.wattsPerGPU, self.mode])",
     check=_power_cap_watts,
 )
 
@@ -136,8 +138,8 @@ def _toleration_value(toleration: Toleration) -> str | None:
 TOLERATION_VALUE = Rule(
     summary="operator Exists takes no value, operator Equal needs a key",
     cel="self.operator == 'Exists' ? !has(self.value) || self.value == '' : has(self.key) && self.key != ''",
-    message_cel="self.operator == 'Exists' ? 'value \\'' + self.value + '\\' is not used by operator Exists; "
-    "leave it out or set operator to Equal' : "
+    message_cel="self.operator == 'Exists' ? "
+    "\"value '%s' is not used by operator Exists; leave it out or set operator to Equal\".format([self.value]) : "
     "'operator Equal needs key; set it, or set operator to Exists to tolerate every taint'",
     check=_toleration_value,
 )
@@ -152,7 +154,7 @@ def _toleration_seconds(toleration: Toleration) -> str | None:
 TOLERATION_SECONDS = Rule(
     summary="tolerationSeconds needs effect NoExecute",
     cel="!has(self.tolerationSeconds) || has(self.effect) && self.effect == 'NoExecute'",
-    message_cel="'tolerationSeconds (' + string(self.tolerationSeconds) + ') needs effect NoExecute'",
+    message_cel="'tolerationSeconds (%s) needs effect NoExecute'.format([self.tolerationSeconds])",
     check=_toleration_seconds,
 )
 
@@ -171,8 +173,8 @@ def _replica_within_max_gpus(hardware: Hardware) -> str | None:
 REPLICA_WITHIN_MAX_GPUS = Rule(
     summary="maxGPUsPerReplica is at most maxGPUs",
     cel="!has(self.maxGPUs) || !has(self.maxGPUsPerReplica) || self.maxGPUsPerReplica <= self.maxGPUs",
-    message_cel="'maxGPUsPerReplica (' + string(self.maxGPUsPerReplica) + ') is more than maxGPUs (' + "
-    "string(self.maxGPUs) + '); set it to ' + string(self.maxGPUs) + ' or less, or raise maxGPUs'",
+    message_cel="'maxGPUsPerReplica (%s) is more than maxGPUs (%s); set it to %s or less, or raise maxGPUs'.format("
+    "[self.maxGPUsPerReplica, self.maxGPUs, self.maxGPUs])",
     check=_replica_within_max_gpus,
 )
 
@@ -191,10 +193,9 @@ EXPERTS_WITHIN_REPLICA = Rule(
     summary="expertParallel is at most tensorParallel x dataParallel where all three are set",
     cel="!has(self.expertParallel) || !has(self.tensorParallel) || !has(self.dataParallel) || "
     "self.expertParallel <= self.tensorParallel * self.dataParallel",
-    message_cel="'expertParallel (' + string(self.expertParallel) + ') is more than tensorParallel (' + "
-    "string(self.tensorParallel) + ') x dataParallel (' + string(self.dataParallel) + ') = ' + "
-    "string(self.tensorParallel * self.dataParallel) + ' GPUs; set it to ' + "
-    "string(self.tensorParallel * self.dataParallel) + ' or less'",
+    message_cel="'expertParallel (%s) is more than tensorParallel (%s) x dataParallel (%s) = %s GPUs; "
+    "set it to %s or less'.format([self.expertParallel, self.tensorParallel, self.dataParallel, "
+    "self.tensorParallel * self.dataParallel, self.tensorParallel * self.dataParallel])",
     check=_experts_within_replica,
 )
 
@@ -226,10 +227,9 @@ OVERRIDES_WITHIN_REPLICA = Rule(
     summary="tensorParallel x pipelineParallel x dataParallel of planning.overrides "
     "is at most hardware.maxGPUsPerReplica",
     cel=f"!has(self.hardware.maxGPUsPerReplica) || {_PER_REPLICA} <= self.hardware.maxGPUsPerReplica",
-    message_cel=f"'planning.overrides ask for tensorParallel ' + string({_TP}) + ' x pipelineParallel ' + "
-    f"string({_PP}) + ' x dataParallel ' + string({_DP}) + ' = ' + string({_PER_REPLICA}) + ' GPUs per replica, "
-    "more than hardware.maxGPUsPerReplica (' + string(self.hardware.maxGPUsPerReplica) + "
-    "'); lower them or raise maxGPUsPerReplica'",
+    message_cel="'planning.overrides ask for tensorParallel %s x pipelineParallel %s x dataParallel %s = "
+    "%s GPUs per replica, more than hardware.maxGPUsPerReplica (%s); lower them or raise maxGPUsPerReplica'.format("
+    f"[{_TP}, {_PP}, {_DP}, {_PER_REPLICA}, self.hardware.maxGPUsPerReplica])",
     check=_overrides_within_replica,
 )
 
@@ -250,8 +250,8 @@ OVERRIDES_WITHIN_MAX_GPUS = Rule(
     summary="tensorParallel x pipelineParallel x dataParallel x replicas of planning.overrides "
     "is at most hardware.maxGPUs",
     cel=f"!has(self.hardware.maxGPUs) || {_PER_REPLICA} * {_REPLICAS} <= self.hardware.maxGPUs",
-    message_cel=f"'planning.overrides ask for ' + string({_PER_REPLICA}) + ' GPUs per replica x replicas ' + "
-    f"string({_REPLICAS}) + ' = ' + string({_PER_REPLICA} * {_REPLICAS}) + ' GPUs, more than hardware.maxGPUs (' + "
-    "string(self.hardware.maxGPUs) + '); lower them or raise maxGPUs'",
+    message_cel="'planning.overrides ask for %s GPUs per replica x replicas %s = %s GPUs, "
+    "more than hardware.maxGPUs (%s); lower them or raise maxGPUs'.format("
+    f"[{_PER_REPLICA}, {_REPLICAS}, {_PER_REPLICA} * {_REPLICAS}, self.hardware.maxGPUs])",
     check=_overrides_within_max_gpus,
 )

@@ -69,14 +69,13 @@ def _positive(value: str) -> str:
 
 _SCHEMA: dict[str, Any] = {
     "x-kubernetes-int-or-string": True,
-    "anyOf": [{"type": "integer"}, {"type": "string"}],
     "pattern": QUANTITY_PATTERN,
     "maxLength": _MAX_LENGTH,
 }
 _POSITIVE_RULE = {
     "rule": "quantity(string(self)).isGreaterThan(quantity('0'))",
     "message": "must be greater than 0",
-    "messageExpression": "string(self) + ' must be greater than 0'",
+    "messageExpression": "'%s must be greater than 0'.format([self])",
 }
 
 Quantity = Annotated[

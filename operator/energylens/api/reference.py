@@ -112,7 +112,7 @@ def _default(field: Mapping[str, Any], required: bool) -> str:
     if required:
         return "**required**"
     default = field.get("default")
-    if default is None or default in ({}, ""):
+    if default is None or default == "" or isinstance(default, dict):
         return ""
     return f"`{str(default).lower()}`" if isinstance(default, bool) else f"`{default}`"
 

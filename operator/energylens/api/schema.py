@@ -18,7 +18,7 @@ from energylens.api.base import ApiModel
 
 _KEPT = (
     "description", "type", "format", "enum", "pattern", "minLength", "maxLength", "minimum", "maximum", "minItems",
-    "maxItems", "maxProperties", "items", "anyOf", "x-kubernetes-int-or-string",
+    "maxItems", "maxProperties", "items", "x-kubernetes-int-or-string",
     "x-kubernetes-preserve-unknown-fields", "x-kubernetes-list-type", "x-kubernetes-list-map-keys",
     "x-kubernetes-validations",
 )  # fmt: skip
@@ -62,10 +62,16 @@ def _field(field: FieldInfo, raw: Mapping[str, Any], defs: Mapping[str, Any], pa
     if isinstance(default, BaseModel):
         if default != type(default)():
             raise ValueError(f"{path}: the default object must be the one that its own fields' defaults make")
-        schema["default"] = {}
+        # Nested defaults are filled in after this one, but an API server checks rules on it before that.
+        schema["default"] = _plain_defaults(default) if "x-kubernetes-validations" in schema else {}
     elif isinstance(default, str | int | bool):
         schema["default"] = default
     return schema
+
+
+def _plain_defaults(default: BaseModel) -> dict[str, Any]:
+    values = default.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return {name: value for name, value in values.items() if not isinstance(value, dict | list)}
 
 
 def _value(annotation: Any, raw: Mapping[str, Any], defs: Mapping[str, Any], path: str) -> dict[str, Any]:
