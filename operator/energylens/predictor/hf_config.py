@@ -6,7 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from energylens.predictor.architecture import DenseFfn, FeedForward, LayerGroup, Mixer, ModelSpec
-from energylens.predictor.hf_families import FAMILY_OF_ARCHITECTURE, HARMLESS_FIELDS, KNOWN_FAMILIES, SHAPE_MARKS
+from energylens.predictor.hf_families import (
+    FAMILY_OF_ARCHITECTURE,
+    HARMLESS_FIELDS,
+    KNOWN_FAMILIES,
+    SHAPE_MARKS,
+    SHAPE_PREFIXES,
+)
 from energylens.predictor.hf_ffn import read_dense, read_expert_count, read_ffns, read_gated, read_moe
 from energylens.predictor.hf_fields import MAX_LAYERS, Fields, UnsupportedConfigError
 from energylens.predictor.hf_mixers import read_attention, read_head_dim, read_mamba2, read_mixers
@@ -44,15 +50,13 @@ def model_from_config(config: Mapping[str, Any], name: str) -> ModelSpec:
     hidden = fields.integer("hidden_size")
     per_layer = _read_layers(fields, family, hidden, known)
     _reject_unmodelled(fields)
-    if not known:
-        _reject_unknown_shapes(fields, family)
     groups: dict[tuple[Mixer | None, FeedForward | None], int] = {}
     for layer in per_layer:
         groups[layer] = groups.get(layer, 0) + 1
     quant = read_quantization(outer, fields, per_layer, family)
     tied = fields.get("tie_word_embeddings")
     holder = fields if tied is not None else outer
-    return ModelSpec(
+    model = ModelSpec(
         name=name,
         family=family,
         hidden=hidden,
@@ -73,6 +77,10 @@ def model_from_config(config: Mapping[str, Any], name: str) -> ModelSpec:
         kv_bytes_per_element=quant.kv_bytes,
         extra_weight_bytes=_vision_bytes(outer),
     )
+    if not known:
+        # Last, when every field that is understood has been read.
+        _reject_unknown_shapes(fields, family)
+    return model
 
 
 def _text_fields(outer: Fields) -> Fields:
@@ -194,6 +202,9 @@ def _reject_unmodelled(fields: Fields) -> None:
         value = fields.integer(field, default=0, low=0)
         if value:
             raise fields.error(field, "0 (per-layer embeddings and shared KV layers are not modelled)", value)
+    kinds = fields.array("attn_type_list")
+    if kinds is not None and any(kind != 1 for kind in kinds):
+        raise fields.error("attn_type_list", "all 1 (softmax attention; lightning attention is not modelled)", kinds)
     if fields.boolean("is_encoder_decoder"):
         raise fields.error("is_encoder_decoder", "false (decoder-only models)", True)
 
@@ -204,11 +215,11 @@ def _reject_unknown_shapes(fields: Fields, family: str) -> None:
             continue
         if isinstance(value, str | bool) or field.endswith(("_token_id", "_eps", "_theta", "_std", "_range", "_coef")):
             continue
-        if any(mark in field for mark in SHAPE_MARKS):
+        if field.startswith(SHAPE_PREFIXES) or any(mark in field for mark in SHAPE_MARKS):
             raise fields.error(
                 field,
-                f"absent, as neither the model_type {family!r} nor this field is known; remove the field when it changes "
-                f"no weight shape, or use one of the known types: {', '.join(sorted(KNOWN_FAMILIES))}",
+                f"absent, as neither the model_type {family!r} nor this field is known; remove the field when it "
+                f"changes no weight shape, or use one of the known types: {', '.join(sorted(KNOWN_FAMILIES))}",
                 value,
             )
 

@@ -73,17 +73,30 @@ FAMILY_OF_ARCHITECTURE = {
 }
 """For files that name their classes but not their ``model_type``."""
 
-SHAPE_MARKS = ("num_", "n_", "_dim", "_size", "_rank", "_heads", "expert", "layer", "window", "ssm", "mamba", "conv")
+SHAPE_PREFIXES = ("num_", "n_", "moe_", "ssm_", "mamba_", "index_", "linear_")
+SHAPE_MARKS = ("_dim", "_size", "_rank", "_heads", "expert", "layer", "window", "conv", "attention_chunk", "_interval")
 """Parts of a name that suggest that the field sets a shape."""
 
 HARMLESS_FIELDS = frozenset(
     {
+        "attn_res_block_size",
+        "chunk_size",
         "chunk_size_feed_forward",
         "encoder_no_repeat_ngram_size",
+        "ep_size",
+        "first_k_dense_replace",
+        "index_skip_topk_offset",
+        "index_topk_freq",
+        "index_topk_pattern",
         "layer_norm_eps",
         "layer_norm_epsilon",
         "layernorm_epsilon",
         "max_window_layers",
+        "moe_layer_freq",
+        "moe_router_dtype",
+        "moe_router_scaling_factor",
+        "mtp_hybrid_override_pattern",
+        "mtp_layers_block_type",
         "mtp_num_hidden_layers",
         "mtp_transformer_layers",
         "n_group",
@@ -92,6 +105,7 @@ HARMLESS_FIELDS = frozenset(
         "num_beams",
         "num_expert_group",
         "num_experts_per_tok",
+        "num_hash_layers",
         "num_hidden_layers",
         "num_key_value_heads",
         "num_labels",
@@ -101,11 +115,13 @@ HARMLESS_FIELDS = frozenset(
         "num_return_sequences",
         "output_router_logits",
         "pretraining_tp",
+        "qk_head_dim",
         "rope_dim",
         "rotary_dim",
         "routed_scaling_factor",
         "swa_rope_theta",
         "tie_word_embeddings",
+        "time_step_rank",
         "topk_group",
         "transformers_version",
         "use_conv_bias",

@@ -202,13 +202,13 @@ def _gated_delta(fields: Fields) -> GatedDeltaNet:
 
 def _layer_kinds(fields: Fields, family: str, layers: int, defaults: FamilyDefaults) -> list[str]:
     given = fields.per_layer("layer_types", layers=layers, choices=LAYER_TYPES)
+    interval = fields.optional_integer("full_attention_interval", high=MAX_LAYERS)
     if given is not None:
         return given
     sparse = fields.child("sparse_attention_config")
     if sparse is not None:
         flags = sparse.per_layer("sparse_attention_freq", layers=layers, choices=(0, 1)) or [1] * layers
         return ["minimax_m3_sparse" if flag else "full_attention" for flag in flags]
-    interval = fields.optional_integer("full_attention_interval", high=MAX_LAYERS)
     if interval is not None or family == "qwen3_next":
         step = interval or 4
         return ["linear_attention" if (i + 1) % step else "full_attention" for i in range(layers)]
@@ -241,6 +241,8 @@ def _sliding_kinds(fields: Fields, family: str, layers: int, defaults: FamilyDef
 
 
 def _latent(fields: Fields) -> LatentAttention:
+    # Files keep a head width and a number of KV heads beside the latent widths; they set no shape.
+    fields.get("head_dim", "num_key_value_heads")
     top_k = fields.optional_integer("index_topk")
     return LatentAttention(
         heads=fields.integer("num_attention_heads"),
@@ -302,7 +304,11 @@ def _mimo_v2(fields: Fields, layers: int) -> list[Mixer]:
 def _compressed(fields: Fields, layers: int) -> list[Mixer]:
     ratios = fields.per_layer("compress_ratios", layers=layers, choices=(0, 4, 128)) or []
     heads = fields.integer("num_attention_heads")
-    head_dim = fields.integer("head_dim")
+    kv_heads = fields.integer("num_key_value_heads", default=1)
+    if kv_heads != 1:
+        raise fields.error("num_key_value_heads", "1, since compress_ratios belong to multi-query attention", kv_heads)
+    # The head width includes its rotary part.
+    head_dim = fields.integer("head_dim", low=fields.integer("qk_rope_head_dim", default=1))
     groups = fields.integer("o_groups")
     if heads % groups:
         raise fields.error("o_groups", f"a divisor of the {heads} attention heads", groups)
