@@ -259,6 +259,7 @@ def _latent(fields: Fields) -> LatentAttention:
 
 
 def _latent_layers(fields: Fields, layers: int) -> list[Mixer]:
+    fields.per_layer("layer_types", layers=layers, choices=("full_attention", "deepseek_sparse_attention"))
     full = _latent(fields)
     kinds = fields.per_layer("indexer_types", layers=layers, choices=("full", "shared"))
     if kinds is None:

@@ -157,6 +157,12 @@ def test_a_bad_expert_field_is_named(changes: dict[str, Any], message: str) -> N
         read_moe(**changes)
 
 
+def test_latent_attention_with_windows_is_not_taken_for_full_attention() -> None:
+    config = {**load_config("deepseek-ai/DeepSeek-V3"), "layer_types": ["sliding_attention"] * 61}
+    with pytest.raises(UnsupportedConfigError, match=r"layer_types is 'sliding_attention'; allowed: .*'full_attention'"):
+        model_from_config(config, "a/model")
+
+
 def test_something_that_is_no_object_is_refused() -> None:
     with pytest.raises(UnsupportedConfigError, match="allowed: a JSON object"):
         model_from_config([1, 2], "a/model")  # type: ignore[arg-type]
