@@ -159,7 +159,9 @@ def test_a_bad_expert_field_is_named(changes: dict[str, Any], message: str) -> N
 
 def test_latent_attention_with_windows_is_not_taken_for_full_attention() -> None:
     config = {**load_config("deepseek-ai/DeepSeek-V3"), "layer_types": ["sliding_attention"] * 61}
-    with pytest.raises(UnsupportedConfigError, match=r"layer_types is 'sliding_attention'; allowed: .*'full_attention'"):
+    with pytest.raises(
+        UnsupportedConfigError, match=r"layer_types is 'sliding_attention'; allowed: .*'full_attention'"
+    ):
         model_from_config(config, "a/model")
 
 
