@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 
-from energylens.devcluster import Kubectl, eventually
+from energylens.devcluster import Kubectl, KubectlError, RunningCluster, eventually
+from energylens.devcluster.audit import AuditLog
 
 
 def deployment(name: str, product: str, replicas: int, gpus: int) -> dict[str, Any]:
     labels = {"app": name}
-    container = {"name": "engine", "image": "example.org/engine", "resources": {"limits": {"nvidia.com/gpu": str(gpus)}}}
+    limits = {"nvidia.com/gpu": str(gpus)}
+    container = {"name": "engine", "image": "example.org/engine", "resources": {"limits": limits}}
     pod = {
         "nodeSelector": {"nvidia.com/gpu.product": product},
         "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
@@ -84,3 +86,24 @@ def test_a_volume_claim_of_the_default_class_is_bound(kubectl: Kubectl) -> None:
         }
     )
     eventually(lambda: (kubectl.get("pvc", "models") or {}).get("status", {}).get("phase") == "Bound", timeout=60)
+
+
+def test_the_audit_log_counts_the_writes_of_a_user(cluster: RunningCluster, kubectl: Kubectl, namespace: str) -> None:
+    log = AuditLog(cluster.audit_log)
+    kubectl.run("create", "configmap", "one")
+    kubectl.run("label", "configmap", "one", "a=b")
+    kubectl.run("get", "configmap", "one")
+    with pytest.raises(KubectlError, match="already exists"):
+        kubectl.run("create", "configmap", "one")
+
+    writes = log.writes("kubernetes-admin", namespace=namespace)
+    assert [(event.verb, event.resource, event.name) for event in writes] == [
+        ("create", "configmaps", "one"),
+        ("patch", "configmaps", "one"),
+    ]
+    assert log.writes("somebody-else") == []
+
+
+def test_a_user_without_a_role_may_do_nothing(kubectl: Kubectl) -> None:
+    with pytest.raises(KubectlError, match='User "someone" cannot list resource "pods"'):
+        kubectl.run("get", "pods", "--as=someone")

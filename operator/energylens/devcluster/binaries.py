@@ -1,6 +1,6 @@
 """Finds the control plane's programs, or builds them once into the user's cache folder.
 
-Looked for in KUBEBUILDER_ASSETS, on PATH (compatible versions only) and in the cache; what none of them has is built.
+Looked for in KUBEBUILDER_ASSETS, on PATH (in both, compatible versions only) and in the cache; else built.
 """
 
 from __future__ import annotations
@@ -122,17 +122,18 @@ class Binaries:
         module = self._module(component)
         pinned = pinned_version(module.go_mod, component.pin)
         assets = self._environ.get("KUBEBUILDER_ASSETS")
-        if assets and _executable(Path(assets) / component.name):
-            return Path(assets).absolute() / component.name
-        on_path = shutil.which(component.name, path=self._environ.get("PATH"))
-        if on_path is not None:
-            reported = self._reported_version(on_path, component)
+        candidates = [str(Path(assets) / component.name)] if assets else []
+        candidates.append(shutil.which(component.name, path=self._environ.get("PATH")) or "")
+        for candidate in candidates:
+            if not _executable(Path(candidate)):
+                continue
+            reported = self._reported_version(candidate, component)
             if acceptable(component, reported, pinned):
-                return Path(on_path).absolute()
+                return Path(candidate).absolute()
             version = parse_version(reported)
             found = "of unknown version" if version is None else ".".join(map(str, version))
             allowed = component.allowed.format(minor=".".join(pinned.removeprefix("v").split(".")[:2]))
-            self._rejected[component.name] = f"{on_path} is {found}, wanted is {allowed}: not used"
+            self._rejected[component.name] = f"{candidate} is {found}, wanted is {allowed}: not used"
         built = module.cache / component.name
         return built if _executable(built) else None
 
@@ -198,8 +199,12 @@ class Binaries:
     @contextlib.contextmanager
     def _locked(self, module: Module, what: str) -> Iterator[None]:
         """Hold the module's lock, so that two builders never write one file."""
-        module.cache.mkdir(parents=True, exist_ok=True)
-        with (module.cache / ".lock").open("w") as lock:
+        try:
+            module.cache.mkdir(parents=True, exist_ok=True)
+            opened = (module.cache / ".lock").open("w")
+        except OSError as error:
+            raise DevClusterError(f"cannot use the cache folder {module.cache}: {error.strerror}") from error
+        with opened as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -234,7 +239,11 @@ class Binaries:
 
 
 def _run_group(
-    command: Sequence[str], folder: Path, environment: Mapping[str, str], tick: Callable[[], None]
+    command: Sequence[str],
+    folder: Path,
+    environment: Mapping[str, str],
+    tick: Callable[[], None],
+    poll_seconds: float = 1.0,
 ) -> tuple[int, str]:
     """Run a command in a process group of its own and end the whole group when interrupted.
 
@@ -250,7 +259,7 @@ def _run_group(
         try:
             while True:
                 try:
-                    output, _ = process.communicate(timeout=1)
+                    output, _ = process.communicate(timeout=poll_seconds)
                 except subprocess.TimeoutExpired:
                     tick()
                 else:

@@ -56,14 +56,16 @@ class Launcher:
         self._before = {name: processes.running(name) for name in ALL_PROCESSES}
 
     def ensure(self, name: str, command: Sequence[str]) -> bool:
-        """Start a process unless it runs with this command line already.
+        """Start a process unless it runs with these arguments already.
+
+        The program's path is not compared: that it was found elsewhere today is no reason to restart it.
 
         Returns:
             Whether it was started.
         """
         running = self.processes.running(name)
         if running is not None:
-            if running.command == tuple(command):
+            if running.command[1:] == tuple(command[1:]):
                 return False
             self.progress.say(f"{name} runs with other arguments: restarting it")
             self.processes.stop([name], _GRACE_SECONDS)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Interrupted(BaseException):
-    """A signal asked this process to end; a BaseException, so that no handler of errors swallows it."""
+class Interrupted(KeyboardInterrupt):
+    """A signal asked this process to end; also for SIGTERM and SIGHUP what a Ctrl-C is."""
 
     def __init__(self, number: int) -> None:
         """Remember the signal's number."""
@@ -48,7 +48,7 @@ def deferred() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _handling(handler: object) -> Iterator[None]:
+def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     # Python runs signal handlers in the main thread only, so no other thread is ever interrupted by one.
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -57,7 +57,7 @@ def _handling(handler: object) -> Iterator[None]:
     # A signal that is ignored stays so: nohup and background jobs rely on it.
     handled = [number for number, old in before.items() if old is not signal.SIG_IGN]
     for number in handled:
-        signal.signal(number, handler)  # type: ignore[arg-type]
+        signal.signal(number, handler)
     try:
         yield
     finally:

@@ -64,17 +64,19 @@ class Kubectl:
             timeout: Seconds after which it is ended.
 
         Raises:
-            KubectlError: When it fails.
-            subprocess.TimeoutExpired: When it takes too long.
+            KubectlError: When it fails or takes too long.
         """
         command = [str(self.program), f"--kubeconfig={self.kubeconfig}", f"--cache-dir={self.cache}"]
         if self.namespace is not None:
             command.append(f"--namespace={self.namespace}")
         # KUBERC=off: a user's own defaults and aliases must not change what is run here.
-        answer = subprocess.run(
-            [*command, *arguments], input=stdin, capture_output=True, text=True, timeout=timeout, check=False,
-            env={**os.environ, "KUBERC": "off"},
-        )  # fmt: skip
+        try:
+            answer = subprocess.run(
+                [*command, *arguments], input=stdin, capture_output=True, text=True, timeout=timeout, check=False,
+                env={**os.environ, "KUBERC": "off"},
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as error:
+            raise KubectlError(arguments, f"no answer within {timeout:g} s") from error
         if answer.returncode != 0:
             raise KubectlError(arguments, answer.stderr)
         return answer.stdout

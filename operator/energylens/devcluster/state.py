@@ -110,8 +110,12 @@ class StateDirectory:
     @contextlib.contextmanager
     def locked(self, progress: Progress) -> Iterator[None]:
         """Hold the directory, made when missing, so that two commands never change one cluster at a time."""
-        self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with self._lock.open("w") as lock:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            opened = self._lock.open("w")
+        except OSError as error:
+            raise DevClusterError(f"cannot use the state directory {self.path}: {error.strerror}") from error
+        with opened as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
