@@ -92,18 +92,27 @@ class Module:
 class Binaries:
     """Finds programs for one environment, and builds those that are missing."""
 
-    def __init__(self, progress: Progress, environ: Mapping[str, str] | None = None, root: Path | None = None) -> None:
+    def __init__(
+        self,
+        progress: Progress,
+        environ: Mapping[str, str] | None = None,
+        root: Path | None = None,
+        *,
+        poll_seconds: float = 1.0,
+    ) -> None:
         """Look at nothing yet.
 
         Args:
             progress: Told about each build.
             environ: Environment variables; default: this process's.
             root: Root of the clone; default: found from this file.
+            poll_seconds: How often progress is told during a build.
         """
         self._progress = progress
         self._environ = dict(os.environ if environ is None else environ)
         self._root = root or repository_root()
         self._cache = cache_root(self._environ)
+        self._poll_seconds = poll_seconds
         self._rejected: dict[str, str] = {}
 
     def ensure(self, names: Sequence[str]) -> dict[str, Path]:
@@ -229,7 +238,9 @@ class Binaries:
             command = [go, "build", *flags, "-o", str(partial), component.package]
             try:
                 with self._progress.step(f"building {component.name} {version.removeprefix('v')}") as tick:
-                    code, output = _run_group(command, module.folder, self._build_environment(), tick)
+                    code, output = _run_group(
+                        command, module.folder, self._build_environment(), tick, self._poll_seconds
+                    )
                     if code != 0:
                         raise DevClusterError(f"go build of {component.name} failed:\n{_tail(output)}")
                 partial.rename(wanted)
@@ -243,7 +254,7 @@ def _run_group(
     folder: Path,
     environment: Mapping[str, str],
     tick: Callable[[], None],
-    poll_seconds: float = 1.0,
+    poll_seconds: float,
 ) -> tuple[int, str]:
     """Run a command in a process group of its own and end the whole group when interrupted.
 
