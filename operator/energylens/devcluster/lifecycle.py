@@ -233,16 +233,13 @@ def running(directory: Path | None = None) -> RunningCluster | None:
 
 def _run_operator(launcher: Launcher, kubectl: Kubectl, files: StateDirectory, state: State, clock: Clock) -> None:
     runs = launcher.processes.running(OPERATOR) is not None
-    good = operators.token_is_good(kubectl, files.operator_kubeconfig, state.token_expires, clock.now())
+    good = operators.token_is_good(kubectl, files.operator_kubeconfig, clock.now())
     if not (runs and good):
         if runs:
             launcher.progress.say("the operator's token has ended or soon will: restarting the operator")
             launcher.processes.stop([OPERATOR], grace_seconds=10)
         server = f"https://{LOOPBACK}:{state.ports[API_SERVER]}"
-        state.token_expires = operators.write_operator_kubeconfig(
-            kubectl, files.operator_kubeconfig, server, files.pki / "ca.crt"
-        )
-        files.save(state)
+        operators.write_operator_kubeconfig(kubectl, files.operator_kubeconfig, server, files.pki / "ca.crt")
     port = state.ports[OPERATOR]
     command = operators.operator_command(files.operator_kubeconfig, port, state.operator_arguments)
     if launcher.ensure(OPERATOR, command):

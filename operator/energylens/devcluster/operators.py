@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from energylens.devcluster.commands import NAMESPACE
 from energylens.devcluster.errors import DevClusterError
 from energylens.devcluster.kubeconfig import kubeconfig, write_kubeconfig
-from energylens.devcluster.kubectl import Kubectl, KubectlError
+from energylens.devcluster.kubectl import Kubectl
 from energylens.devcluster.ports import LOOPBACK
 from energylens.devcluster.progress import Progress
 
@@ -115,23 +120,23 @@ def _release_status(kubectl: Kubectl) -> str | None:
     return None if not revisions else str(max(revisions, key=lambda labels: int(labels["version"]))["status"])
 
 
-def service_account(kubectl: Kubectl) -> str:
-    """Return the name of the chart's service account.
+def service_account(kubectl: Kubectl) -> dict[str, Any]:
+    """Return the chart's service account.
 
     Raises:
         DevClusterError: When the release has none, or several.
     """
     found = kubectl.within(NAMESPACE).list("serviceaccounts", "-l", f"app.kubernetes.io/instance={RELEASE}")
-    names = [account["metadata"]["name"] for account in found]
-    if len(names) != 1:
+    if len(found) != 1:
+        names = [account["metadata"]["name"] for account in found]
         raise DevClusterError(
             f"release {RELEASE} must have one service account in {NAMESPACE} with the label "
             f"app.kubernetes.io/instance={RELEASE}, found {', '.join(names) or 'none'}"
         )
-    return str(names[0])
+    return found[0]
 
 
-def write_operator_kubeconfig(kubectl: Kubectl, path: Path, server: str, authority: Path) -> str:
+def write_operator_kubeconfig(kubectl: Kubectl, path: Path, server: str, authority: Path) -> None:
     """Write a kubeconfig with a fresh token of the chart's service account.
 
     Args:
@@ -139,37 +144,33 @@ def write_operator_kubeconfig(kubectl: Kubectl, path: Path, server: str, authori
         path: The kubeconfig's file.
         server: URL of the API server.
         authority: Certificate of the cluster's authority.
-
-    Returns:
-        When the token ends (RFC 3339).
     """
-    seconds = int(TOKEN_LIFETIME.total_seconds())
-    request = kubectl.within(NAMESPACE).json("create", "token", service_account(kubectl), f"--duration={seconds}s")
-    user = {"token": request["status"]["token"]}
-    write_kubeconfig(path, kubeconfig(server, authority.read_bytes(), user, NAMESPACE))
-    return str(request["status"]["expirationTimestamp"])
+    name = service_account(kubectl)["metadata"]["name"]
+    duration = f"--duration={int(TOKEN_LIFETIME.total_seconds())}s"
+    token = kubectl.within(NAMESPACE).run("create", "token", name, duration).strip()
+    write_kubeconfig(path, kubeconfig(server, authority.read_bytes(), {"token": token}, NAMESPACE))
 
 
-def token_is_good(kubectl: Kubectl, path: Path, expires: str | None, now: datetime) -> bool:
-    """Whether the operator's token is accepted and stays so for a day.
+def token_is_good(kubectl: Kubectl, path: Path, now: datetime) -> bool:
+    """Whether the operator's kubeconfig has a token of the present service account that lasts another day.
 
-    A token ends early when its service account is deleted, as by an uninstall of the chart.
+    A token ends with its service account: after an uninstall and an install of the chart there is another of the same
+    name. The token's own claims say for which it was made; asking the API server would not do, since it remembers the
+    tokens that it has accepted for some seconds.
 
     Args:
-        kubectl: As anyone.
+        kubectl: As administrator.
         path: The operator's kubeconfig.
-        expires: What `write_operator_kubeconfig` returned, or None.
         now: The current time.
     """
-    if expires is None or not path.exists() or datetime.fromisoformat(expires) - now < _RENEW_BEFORE:
+    if not path.exists():
         return False
-    try:
-        kubectl.as_user(path).run("auth", "whoami")
-    except KubectlError as error:
-        if "Unauthorized" in error.stderr or "must be logged in" in error.stderr:
-            return False
-        raise
-    return True
+    token = yaml.safe_load(path.read_text(encoding="utf-8"))["users"][0]["user"]["token"]
+    payload = token.split(".")[1]
+    claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    lasts = datetime.fromtimestamp(claims["exp"], tz=UTC) - now
+    owner = claims["kubernetes.io"]["serviceaccount"]["uid"]
+    return lasts > _RENEW_BEFORE and owner == service_account(kubectl)["metadata"]["uid"]
 
 
 def operator_command(kubeconfig_file: Path, metrics_port: int, extra: Sequence[str]) -> list[str]:

@@ -37,7 +37,6 @@ class State:
         pools: The node pools.
         operator: Whether the operator belongs to this cluster.
         operator_arguments: Further arguments of `energylens operator`.
-        token_expires: When the operator's token ends (RFC 3339), or None when there is none yet.
         chart: Digest of the chart and its values as installed, or None.
         programs: Path of kubectl and helm as used by the last `dev up`.
     """
@@ -47,7 +46,6 @@ class State:
     pools: tuple[NodePool, ...] = DEFAULT_POOLS
     operator: bool = False
     operator_arguments: tuple[str, ...] = ()
-    token_expires: str | None = None
     chart: str | None = None
     programs: dict[str, str] = field(default_factory=dict)
 
@@ -89,7 +87,6 @@ class StateDirectory:
                 pools=pools_from_data(data["pools"]),
                 operator=bool(data["operator"]),
                 operator_arguments=tuple(data["operator_arguments"]),
-                token_expires=data["token_expires"],
                 chart=data["chart"],
                 programs={str(name): str(path) for name, path in data["programs"].items()},
             )

@@ -78,7 +78,6 @@ def test_choices_are_remembered(tmp_path: Path) -> None:
         pools=(NodePool("NVIDIA-L4", 1, 1),),
         operator=True,
         operator_arguments=("--config=x",),
-        token_expires="2026-06-01T00:00:00Z",
         chart="abc",
         programs={"kubectl": "/bin/kubectl"},
     )
