@@ -147,11 +147,16 @@ class Binaries:
         return built if _executable(built) else None
 
     def stages(self) -> Path:
-        """Return a folder with the stage files of the pinned kwok, copied from its Go module on first use.
+        """Return a folder with kwok's stage files: that in KUBEBUILDER_ASSETS, else the pinned kwok's in the cache.
+
+        They are copied into the cache from kwok's Go module on first use.
 
         Raises:
-            DevClusterError: When they were never copied and Go is missing.
+            DevClusterError: When they are in neither and Go is missing.
         """
+        assets = self._environ.get("KUBEBUILDER_ASSETS")
+        if assets and (Path(assets) / "stages").is_dir():
+            return Path(assets).absolute() / "stages"
         module = self._module(COMPONENTS["kwok"])
         wanted = module.cache / "stages"
         if wanted.is_dir():
@@ -175,7 +180,7 @@ class Binaries:
     def _module_source(self, module: Module) -> Path:
         pin = f"{KWOK_PACKAGE}@{pinned_version(module.go_mod, KWOK_PACKAGE)}"
         answer = subprocess.run(
-            [self._go(), "mod", "download", "-json", pin],
+            [self._go("stages"), "mod", "download", "-json", pin],
             cwd=module.folder, env=self._build_environment(), capture_output=True, text=True, check=False,
         )  # fmt: skip
         if answer.returncode != 0:
@@ -192,12 +197,12 @@ class Binaries:
             return ""
         return answer.stdout
 
-    def _go(self) -> str:
+    def _go(self, what: str) -> str:
         go = shutil.which("go", path=self._environ.get("PATH"))
         if go is None:
             raise DevClusterError(
-                "go is not on PATH and the control plane's programs are not built yet: "
-                "install Go 1.26 or later (https://go.dev/dl), or point KUBEBUILDER_ASSETS at a folder that has them"
+                f"go is not on PATH and {what} must be built: install Go 1.26 or later (https://go.dev/dl), "
+                f"or point KUBEBUILDER_ASSETS at a folder that has {what}"
             )
         return go
 
@@ -225,7 +230,7 @@ class Binaries:
         module = self._module(component)
         version = pinned_version(module.go_mod, component.pin)
         wanted = module.cache / component.name
-        go = self._go()
+        go = self._go(component.name)
         with self._locked(module, component.name):
             if _executable(wanted):
                 return wanted

@@ -121,7 +121,9 @@ def test_an_interrupted_build_ends_the_compilers_too(tmp_path: Path, environ: di
 
 
 def test_without_go_the_message_says_what_to_install(environ: dict[str, str], tmp_path: Path) -> None:
-    with pytest.raises(DevClusterError, match=r"go is not on PATH.*install Go 1\.26.*KUBEBUILDER_ASSETS"):
+    with pytest.raises(
+        DevClusterError, match=r"go is not on PATH and etcd must be built: install Go 1\.26.*KUBEBUILDER_ASSETS"
+    ):
         Binaries(Progress(), {**environ, "PATH": str(tmp_path)}, ROOT).ensure(["etcd"])
 
 
@@ -145,6 +147,8 @@ def test_stages_are_copied_once_and_can_be_removed(tmp_path: Path, environ: dict
     assert all(os.access(path, os.W_OK) for path in stages.rglob("*"))
     no_go = {**environ, "PATH": str(tmp_path / "empty")}
     assert Binaries(Progress(), no_go, ROOT).stages() == stages
+    with_assets = {**no_go, "XDG_CACHE_HOME": "/nowhere", "KUBEBUILDER_ASSETS": str(stages.parent)}
+    assert Binaries(Progress(), with_assets, ROOT).stages() == stages
 
 
 def test_a_relative_cache_folder_is_ignored() -> None:
