@@ -1,0 +1,95 @@
+"""Kernel tables of NVIDIA aiconfigurator (Apache-2.0) -> the compact curves that predicting reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from energylens.predictor.architecture import BYTES_PER_WEIGHT
+from energylens.predictor.moe_tables import MoeCurves, roofline_seconds
+from energylens.predictor.types import FloatArray, GpuSpec
+
+TOKENS = (1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024, 2048, 4096, 8192, 16384)
+"""Thinned: between these the ratio is smooth on a logarithmic axis."""
+
+CLASSES: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "moe:bfloat16": ("bfloat16", "bfloat16", ()),
+    "moe:fp8_block": ("fp8_block", "fp8", ()),
+    "moe:fp8": ("fp8", "fp8", ()),
+    "moe:4bit": ("w4a16_mxfp4", "mxfp4", ("vllm_gptossmxfp4moe_triton_oaitritonmxfp4expertsmonolithic",)),
+}
+"""Kernel class -> the table's dtype, the stored weight format, and the kernels to keep (empty: all)."""
+LARGEST_SPLIT = 64
+SKIP = {("H100", "moe:fp8"), ("H200", "moe:fp8")}
+"""These ran a path twice as slow as bfloat16 that no engine picks by itself."""
+
+
+def moe_curves(directory: Path, gpus: dict[str, GpuSpec]) -> dict[str, MoeCurves]:
+    """Return the curves of every ``*-moe_perf.parquet`` in a directory.
+
+    Args:
+        directory: Holds files named ``<gpu>_sxm-moe_perf.parquet``.
+        gpus: GPU specifications by short name; others are left out.
+
+    Raises:
+        FileNotFoundError: No such file in the directory.
+    """
+    import pyarrow.parquet as pq
+
+    files = sorted(directory.glob("*_sxm-moe_perf.parquet"))
+    if not files:
+        raise FileNotFoundError(f"no *_sxm-moe_perf.parquet in {directory}")
+    out: dict[str, MoeCurves] = {}
+    for file in files:
+        name = file.name.split("_", 1)[0].upper()
+        if name not in gpus:
+            continue
+        table = pq.read_table(file)  # type: ignore[no-untyped-call]
+        columns = {c: np.array(table[c].to_pylist()) for c in COLUMNS}
+        for kernel in CLASSES:
+            if (name, kernel) not in SKIP:
+                curves = _curves(columns, kernel, gpus[name])
+                if curves is not None:
+                    out[f"{name}/{kernel}"] = curves
+    return out
+
+
+COLUMNS = (
+    "moe_dtype", "kernel_source", "distribution", "num_tokens", "hidden_size", "inter_size", "topk", "num_experts",
+    "moe_tp_size", "moe_ep_size", "latency",
+)  # fmt: skip
+
+
+def _curves(columns: dict[str, Any], kernel: str, gpu: GpuSpec) -> MoeCurves | None:
+    dtype, weight, sources = CLASSES[kernel]
+    rows = (columns["moe_dtype"] == dtype) & (columns["distribution"] != "power_law_1.2")
+    rows &= (columns["moe_tp_size"] <= LARGEST_SPLIT) & (columns["moe_ep_size"] <= LARGEST_SPLIT)
+    if sources:
+        rows &= np.isin(columns["kernel_source"], sources)
+    if not rows.any():
+        return None
+    c = {k: v[rows] for k, v in columns.items()}
+    keys = np.stack([c[k] for k in ("num_experts", "topk", "hidden_size", "inter_size", "moe_tp_size", "moe_ep_size")])
+    flops = gpu.flops_fp8 if weight == "fp8" else gpu.flops_bf16
+    shapes, ratios = [], []
+    wanted = np.log(np.array(TOKENS, dtype=float))
+    for key in np.unique(keys, axis=1).T:
+        mine = (keys == key[:, None]).all(axis=0)
+        # Real routing lies between balanced and a power law of 1.01: their geometric mean.
+        tokens, log_time = _mean_log(c["num_tokens"][mine].astype(float), c["latency"][mine].astype(float) * 1e-3)
+        e, k, h, f, tp, ep = (float(v) for v in key)
+        roof = roofline_seconds(
+            e, k, h, f, 3.0, tokens, np.full_like(tokens, ep), np.full_like(tokens, tp), BYTES_PER_WEIGHT[weight],
+            gpu.memory_bandwidth, flops,
+        )  # fmt: skip
+        shapes.append(np.log(key.astype(float)))
+        ratios.append(np.interp(wanted, np.log(tokens), log_time - np.log(roof)))
+    return MoeCurves(np.array(shapes), np.array(TOKENS, dtype=float), np.array(ratios))
+
+
+def _mean_log(tokens: FloatArray, seconds: FloatArray) -> tuple[FloatArray, FloatArray]:
+    unique, inverse = np.unique(tokens, return_inverse=True)
+    total = np.bincount(inverse, weights=np.log(seconds))
+    return unique, total / np.bincount(inverse)

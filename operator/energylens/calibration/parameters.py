@@ -1,0 +1,87 @@
+"""The constants that are fitted: prior mean, how far data may move them, and how they differ between GPU products.
+
+Each constant has one value shared by all products and a ratio per product, both log-normal. The ratio's prior is what
+ties products together: thirty layouts do not identify fifty constants, physics does most of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Constant:
+    """One constant on the reference product (H100), log-normal prior."""
+
+    name: str
+    prior: float
+    spread: float
+    """Standard deviation of its logarithm; 0 keeps it fixed."""
+    ratio: float = 1.0
+    """Prior of the B200's value over the H100's."""
+    ratio_spread: float = 0.15
+
+
+CONSTANTS = (
+    Constant("gemm_bandwidth", 0.81, 0.07, 0.88, 0.05),
+    Constant("gemm_flops", 0.68, 0.10, 0.95, 0.07),
+    Constant("gemm_launch_us", 2.0, 0.25, 1.0, 0.15),
+    Constant("gemm_fp8_block_extra_us", 4.0, 0.5, 1.0, 0.3),
+    Constant("gemm_fp8_extra_us", 2.0, 0.3, 1.0, 0.2),
+    Constant("cache_bandwidth", 0.85, 0.08, 1.0, 0.07),
+    Constant("attention_floor_us", 7.0, 0.25, 0.8, 0.15),
+    Constant("attention_flops", 0.40, 0.3, 0.9, 0.15),
+    Constant("state_bandwidth", 0.50, 0.3, 1.0, 0.15),
+    Constant("state_floor_us", 20.0, 0.4, 1.0, 0.2),
+    Constant("state_prefill_flops", 0.05, 0.5, 1.0, 0.2),
+    Constant("small_kernel_us", 4.0, 0.3, 1.0, 0.2),
+    Constant("small_moe_weight", 3.0, 0.3, 1.0, 0.0),
+    Constant("small_state_weight", 3.0, 0.3, 1.0, 0.0),
+    Constant("small_bandwidth", 0.5, 0.2, 1.0, 0.1),
+    Constant("moe_bandwidth", 0.70, 0.1, 0.95, 0.1),
+    Constant("moe_flops", 0.45, 0.15, 0.9, 0.1),
+    Constant("moe_floor_us", 10.0, 0.3, 1.0, 0.2),
+    Constant("moe_fp8_block_extra_us", 60.0, 0.5, 1.0, 0.2),
+    Constant("table_bfloat16", 1.06, 0.07, 1.05, 0.07),
+    Constant("table_fp8_block", 1.0, 0.15, 0.9, 0.12),
+    Constant("table_fp8", 1.0, 0.15, 0.9, 0.12),
+    Constant("table_4bit", 0.9, 0.12, 1.0, 0.15),
+    Constant("reduce_floor_2_us", 6.0, 0.2, 1.1, 0.1),
+    Constant("reduce_floor_4_us", 8.0, 0.2, 1.1, 0.1),
+    Constant("reduce_floor_8_us", 10.0, 0.2, 1.1, 0.1),
+    Constant("link_bandwidth", 0.5, 0.15, 1.0, 0.1),
+    Constant("launch_mixer_us", 100.0, 0.4, 1.0, 0.25),
+    Constant("launch_state_us", 400.0, 0.6, 1.0, 0.25),
+    Constant("launch_moe_us", 80.0, 0.5, 1.0, 0.25),
+    Constant("launch_ffn_us", 40.0, 0.4, 1.0, 0.25),
+    Constant("piecewise_share", 0.6, 0.3, 1.0, 0.0),
+    Constant("graph_tokens", 560.0, 0.05, 1.0, 0.0),
+    Constant("host_step_ms", 0.8, 0.25, 1.4, 0.2),
+    Constant("host_multi", 1.5, 0.15, 1.0, 0.05),
+    Constant("host_sequence_us", 10.0, 0.3, 1.1, 0.2),
+    Constant("host_prefill_ms", 1.0, 0.5, 1.0, 0.2),
+    Constant("sampler_us", 12.0, 0.3, 0.7, 0.2),
+    Constant("static_watts", 115.0, 0.06, 1.75, 0.06),
+    Constant("active_watts", 60.0, 0.3, 1.6, 0.2),
+    Constant("energy_byte_pj", 105.0, 0.10, 1.0, 0.08),
+    Constant("energy_moe_byte_pj", 60.0, 0.2, 1.0, 0.1),
+    Constant("energy_cache_byte_pj", 105.0, 0.2, 1.0, 0.1),
+    Constant("energy_flop_bf16_pj", 0.8, 0.12, 0.62, 0.1),
+    Constant("energy_flop_fp8_pj", 0.3, 0.25, 0.62, 0.1),
+    Constant("energy_flop_fp4_pj", 0.2, 0.0, 0.7, 0.0),
+    Constant("energy_link_byte_pj", 66.0, 0.2, 1.0, 0.1),
+    Constant("power_ceiling", 0.99, 0.01, 0.99, 0.005),
+)
+"""Priors: peak fractions and floors from the kernel tables and data sheets, energies from published measurements of H100
+and B200 (static 115 and 206 W loaded; 105 to 135 pJ per HBM byte; 0.6 to 1.0 pJ per bfloat16 FLOP)."""
+
+REFERENCE = "H100"
+RATIO_PRODUCT = "B200"
+
+
+def prior_constants() -> dict[str, dict[str, float]]:
+    """Return the constants of both measured products before any fit."""
+    return {
+        REFERENCE: {c.name: c.prior for c in CONSTANTS},
+        RATIO_PRODUCT: {c.name: c.prior * c.ratio for c in CONSTANTS},
+    }

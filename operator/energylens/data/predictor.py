@@ -1,0 +1,67 @@
+"""The shipped coefficients and engine profiles, read once per process."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+
+from energylens.predictor.coefficients import Coefficients, CoefficientsError
+from energylens.predictor.core import Predictor
+from energylens.predictor.profiles import EngineProfile, select_profile
+from energylens.predictor.serialization import coefficients_from, profiles_from
+
+PACKAGE = "energylens.data"
+COEFFICIENTS_FILE = "coefficients.json"
+CURVES_FILE = "moe-curves.npz"
+PROFILES_FILE = "engine-profiles.json"
+
+
+def load_predictor(engine: str = "vllm", version: str | None = None) -> Predictor:
+    """Return the predictor of an engine with the shipped coefficients; without a version the newest profile.
+
+    Raises:
+        UnknownEngineError: No profile of that engine, or none that covers the version.
+        ValueError: The version is not a version.
+    """
+    return Predictor(load_coefficients(), select_profile(load_profiles(), engine, version))
+
+
+@cache
+def load_coefficients() -> Coefficients:
+    """Return the shipped coefficients."""
+    root = resources.files(PACKAGE)
+    document = json.loads(root.joinpath(COEFFICIENTS_FILE).read_text(encoding="utf-8"))
+    with resources.as_file(root.joinpath(CURVES_FILE)) as path:
+        return coefficients_from(document, _arrays(path))
+
+
+def read_coefficients(path: Path) -> Coefficients:
+    """Return coefficients from a file of ``energylens calibrate fit``, with the shipped kernel curves.
+
+    Raises:
+        CoefficientsError: The file cannot be read, or is no coefficient file.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise CoefficientsError(f"{path}: {error}") from error
+    if not isinstance(document, dict):
+        raise CoefficientsError(f"{path}: the document must be a JSON object")
+    with resources.as_file(resources.files(PACKAGE).joinpath(CURVES_FILE)) as curves:
+        return coefficients_from(document, _arrays(curves))
+
+
+@cache
+def load_profiles() -> tuple[EngineProfile, ...]:
+    """Return the shipped engine profiles."""
+    text = resources.files(PACKAGE).joinpath(PROFILES_FILE).read_text(encoding="utf-8")
+    return profiles_from(json.loads(text))
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}

@@ -1,0 +1,52 @@
+"""Calibrated coefficients as data: constants per GPU product, kernel curves, residual, intervals, provenance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from energylens.predictor.intervals import IntervalModel
+from energylens.predictor.moe_tables import MoeTables
+from energylens.predictor.residual import ResidualModel
+from energylens.predictor.types import GpuSpec
+
+FORMAT = 1
+
+
+class CoefficientsError(ValueError):
+    """A coefficient file is not one, or lacks a constant; the message names it."""
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """Everything that calibration learned."""
+
+    version: str
+    constants: Mapping[str, Mapping[str, float]]
+    """GPU short name -> constant -> value."""
+    measured_gpus: tuple[str, ...]
+    """Products whose constants were fitted on serving runs; the rest follow from data sheets and kernel tables."""
+    architecture_default: Mapping[str, str]
+    """GPU architecture -> product whose constants serve products without their own."""
+    tables: MoeTables = field(default_factory=dict)
+    residual: ResidualModel | None = None
+    intervals: IntervalModel = field(default_factory=IntervalModel)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def for_gpu(self, gpu: GpuSpec) -> tuple[dict[str, float], bool]:
+        """Return the constants of a product, and whether they were fitted on it.
+
+        Raises:
+            CoefficientsError: Neither the product nor its architecture has any.
+        """
+        if gpu.name in self.constants:
+            return dict(self.constants[gpu.name]), gpu.name in self.measured_gpus
+        stand_in = self.architecture_default.get(gpu.architecture)
+        if stand_in is None or stand_in not in self.constants:
+            known = ", ".join(sorted(self.constants))
+            raise CoefficientsError(f"no coefficients for {gpu.name} ({gpu.architecture}); known products: {known}")
+        constants = dict(self.constants[stand_in])
+        # Static power is what the product's data sheet says of a loaded, idle GPU.
+        constants["static_watts"] = gpu.loaded_idle_watts
+        return constants, False

@@ -1,0 +1,389 @@
+"""The predictor: a model, a GPU product, layouts and a load in; latency, power and energy out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from energylens.predictor.architecture import ModelSpec
+from energylens.predictor.coefficients import Coefficients
+from energylens.predictor.features import run_features
+from energylens.predictor.intervals import around
+from energylens.predictor.latency import StepTime, step_time
+from energylens.predictor.memory import memory
+from energylens.predictor.mixture import StepMixture
+from energylens.predictor.power import capped, frequency_fraction, sheet_limit, step_energy
+from energylens.predictor.profiles import EngineProfile
+from energylens.predictor.queueing import prompt_wait, wait_quantile
+from energylens.predictor.rates import Constants, DataSheet, data_sheet, kernel_rates
+from energylens.predictor.residual import correct
+from energylens.predictor.rules import unsupported_reasons
+from energylens.predictor.types import FloatArray, GpuSpec, Interval, Layouts, Memory, Prediction, Workload
+from energylens.predictor.work import StepLoad, Work, build_work
+
+Role = Literal["aggregated", "prefill", "decode"]
+"""What a replica does: both phases, or one of them in a disaggregated deployment."""
+
+_Capacity = Callable[[Layouts, FloatArray], FloatArray]
+_Pair = tuple[FloatArray, FloatArray]
+
+CODE_VERSION = "1"
+ITERATIONS = 24
+IDLE_RETURN = 1.0
+"""Share of static power that a loaded GPU draws between requests."""
+
+
+@dataclass(frozen=True)
+class Steady:
+    """A saturated replica at a concurrency, before any residual; arrays of shape (n,), seconds and watts."""
+
+    mixture: StepMixture
+    mean_step: FloatArray
+    power_per_gpu: FloatArray
+    decode: StepTime
+    mixed: StepTime
+
+
+def steady_state(
+    model: ModelSpec,
+    gpu: GpuSpec,
+    layouts: Layouts,
+    workload: Workload,
+    sequences: FloatArray,
+    constants: Constants,
+    coefficients: Coefficients,
+    role: Role = "aggregated",
+) -> Steady:
+    """Return the physics of one replica at a given number of running sequences.
+
+    Args:
+        model: The architecture.
+        gpu: The product.
+        layouts: Candidates, shape (n,).
+        workload: Mean request.
+        sequences: Running sequences per replica, shape (n,), positive.
+        constants: Of the GPU product and the engine.
+        coefficients: For the kernel tables.
+        role: Which phases the replica runs.
+    """
+    sheet = data_sheet(gpu)
+    decode, mixed, starts = phase_work(model, gpu, layouts, workload, sequences, coefficients, role)
+    return combine(decode, mixed, starts, constants, sheet, layouts.power_cap_watts)
+
+
+def phase_work(
+    model: ModelSpec,
+    gpu: GpuSpec,
+    layouts: Layouts,
+    workload: Workload,
+    sequences: FloatArray,
+    coefficients: Coefficients,
+    role: Role = "aggregated",
+) -> tuple[Work, Work, FloatArray]:
+    """Return the work of a pure decode step, of a step that also prefills, and the mean starts per step."""
+    stages = layouts.data_parallel * layouts.pipeline_parallel
+    running = np.maximum(sequences / stages, 1e-6)
+    prompt = max(workload.input_tokens * (1.0 - workload.cached_input_fraction), 1.0)
+    context = np.full_like(running, workload.input_tokens + workload.output_tokens / 2.0)
+    length = np.full_like(running, prompt)
+    zero = np.zeros_like(running)
+    if role == "prefill":
+        load = StepLoad(zero + 1e-9, length, length * running, length)
+        only = build_work(model, gpu, layouts, load, coefficients.tables)
+        return only, only, np.maximum(running, 1e-9)
+    starts = running / max(workload.output_tokens, 1.0)
+    decode = build_work(model, gpu, layouts, StepLoad(running, context, zero, length), coefficients.tables)
+    if role == "decode":
+        return decode, decode, starts * 0.0
+    share = -np.expm1(-starts)
+    tokens = prompt * starts / np.maximum(share, 1e-12)
+    mixed = build_work(model, gpu, layouts, StepLoad(running, context, tokens, length), coefficients.tables)
+    return decode, mixed, starts
+
+
+def combine(
+    decode: Work, mixed: Work, starts: FloatArray, c: Constants, sheet: DataSheet, caps: FloatArray
+) -> Steady:
+    """Return times and power from the work of both kinds of steps."""
+    rates = kernel_rates(c, sheet)
+    td = step_time(decode, rates, c, sheet, mixed=False)
+    tm = step_time(mixed, rates, c, sheet, mixed=True)
+    growing = np.maximum(tm.kernels + tm.collectives - td.kernels - td.collectives, 0.0)
+    base = np.maximum(tm.total - td.total - growing, 0.0)
+    mixture = StepMixture(starts, td.total, np.maximum(tm.total, td.total), base)
+    share = mixture.mixed_share
+    mean = mixture.mean
+    joules = (1.0 - share) * step_energy(decode, rates, c).total + share * step_energy(mixed, rates, c).total
+    busy = (1.0 - share) * (td.kernels + td.collectives) + share * (tm.kernels + tm.collectives)
+    static = np.asarray(c["static_watts"], dtype=np.float64)
+    active = np.minimum(busy / mean, 1.0) * c["active_watts"]
+    power = static + active + joules / mean
+    limit = sheet_limit(sheet, caps)
+    default = capped(power, np.asarray(sheet.power_limit, dtype=np.float64) * c["power_ceiling"])
+    fraction = frequency_fraction(default, static, limit)
+    slowed = np.isfinite(caps) & (fraction < 1.0)
+    # Kernels follow the clock as far as they compute; memory keeps its own clock until the core one is very low.
+    compute = (mixed.flops.sum(axis=0) * share + decode.flops.sum(axis=0) * (1.0 - share)) / (
+        c["gemm_flops"] * sheet.flops_bf16
+    )
+    bound = np.clip(compute / np.maximum(busy, 1e-12), 0.1, 1.0)
+    stretch = np.where(slowed, 1.0 + bound * (1.0 / fraction - 1.0), 1.0)
+    power = np.minimum(np.where(slowed, static + (default - static) * fraction**2, default), limit)
+    mixture = StepMixture(starts, mixture.decode * stretch, mixture.mixed * stretch, mixture.base * stretch)
+    return Steady(mixture, mixture.mean, power, td, tm)
+
+
+class Predictor:
+    """Predicts with one set of coefficients and one engine profile."""
+
+    def __init__(self, coefficients: Coefficients, profile: EngineProfile) -> None:
+        self.coefficients = coefficients
+        self.profile = profile
+        self.version = f"{CODE_VERSION}+{coefficients.version}"
+
+    def constants(self, gpu: GpuSpec) -> tuple[dict[str, float], bool]:
+        """Return the constants of a product under this engine, and whether they were fitted on both."""
+        values, measured = self.coefficients.for_gpu(gpu)
+        for name, factor in self.profile.factors.items():
+            values[name] = values[name] * factor
+        return values, measured and self.profile.measured
+
+    def memory(self, model: ModelSpec, gpu: GpuSpec, layouts: Layouts, workload: Workload) -> Memory:
+        """Return what the most loaded GPU holds for every candidate."""
+        return memory(model, gpu, layouts, workload, self.profile.memory_utilization)
+
+    def at_concurrency(
+        self,
+        model: ModelSpec,
+        gpu: GpuSpec,
+        layouts: Layouts,
+        workload: Workload,
+        concurrency: FloatArray,
+        role: Role = "aggregated",
+    ) -> Prediction:
+        """Return a saturated replica that keeps ``concurrency`` sequences running, shape (n,).
+
+        Raises:
+            ValueError: ``concurrency`` does not have one positive number per candidate, or the workload is not
+                positive.
+        """
+        concurrency = _checked("concurrency", concurrency, len(layouts), zero=False)
+        _check_workload(workload)
+        held = self.memory(model, gpu, layouts, workload)
+        places = np.minimum(layouts.max_batch_size * layouts.data_parallel, held.max_concurrency)
+        constants, measured = self.constants(gpu)
+        steady = steady_state(model, gpu, layouts, workload, concurrency, constants, self.coefficients, role)
+        busy = np.ones_like(concurrency)
+        rate = concurrency / (steady.mean_step * workload.output_tokens)
+        return self._finish(
+            model, gpu, layouts, workload, steady, concurrency, places, held, constants, measured, busy,
+            np.ones_like(concurrency), concurrency <= places * (1.0 + 1e-9), rate, role,
+        )  # fmt: skip
+
+    def at_rate(
+        self,
+        model: ModelSpec,
+        gpu: GpuSpec,
+        layouts: Layouts,
+        workload: Workload,
+        requests_per_second: FloatArray,
+        role: Role = "aggregated",
+    ) -> Prediction:
+        """Return a replica under Poisson arrivals, ``requests_per_second`` per replica, shape (n,).
+
+        The mean number of running sequences solves Little's law, C = rate x output tokens x mean step(C), by bisection.
+        Where that exceeds the places, the replica runs full and ``sustainable`` is False.
+
+        Raises:
+            ValueError: ``requests_per_second`` does not have one number >= 0 per candidate, or the workload is not
+                positive.
+        """
+        rate = _checked("requests_per_second", requests_per_second, len(layouts), zero=True)
+        _check_workload(workload)
+        held = self.memory(model, gpu, layouts, workload)
+        constants, measured = self.constants(gpu)
+        places = np.minimum(layouts.max_batch_size * layouts.data_parallel, held.max_concurrency)
+        full = np.maximum(places, 1.0)
+
+        def capacity(where: Layouts, running: FloatArray) -> FloatArray:
+            state = steady_state(model, gpu, where, workload, running, constants, self.coefficients, role)
+            step = state.mean_step * np.exp(self._step_correction(model, gpu, where, workload, running))
+            return running / (step * max(workload.output_tokens, 1.0))
+
+        running, most = self._little(layouts, rate, full, capacity)
+        sustainable = (rate <= most) & (places >= 1.0)
+        mean = np.where(sustainable, running, full)
+        busy = np.where(sustainable, -np.expm1(-mean), 1.0)
+        given_busy = np.maximum(mean / np.maximum(busy, 1e-12), 1.0)
+        given_busy = np.where(mean > 1e-12, given_busy, 1.0)
+        steady = steady_state(model, gpu, layouts, workload, given_busy, constants, self.coefficients, role)
+        utilization = np.minimum(np.where(most > 0, rate / most, np.inf), 1.0)
+        return self._finish(
+            model, gpu, layouts, workload, steady, mean, places, held, constants, measured, busy, utilization,
+            sustainable, np.minimum(rate, most), role,
+        )  # fmt: skip
+
+    def _little(self, layouts: Layouts, rate: FloatArray, full: FloatArray, capacity: _Capacity) -> _Pair:
+        """Solve C = rate x service(C), once per distinct layout; candidates then differ only in their places."""
+        columns = (
+            layouts.tensor_parallel, layouts.pipeline_parallel, layouts.expert_parallel, layouts.data_parallel,
+            np.nan_to_num(layouts.power_cap_watts, nan=-1.0), rate,
+        )  # fmt: skip
+        _, first, inverse = np.unique(
+            np.stack([np.asarray(c, dtype=np.float64) for c in columns]), axis=1, return_index=True, return_inverse=True
+        )
+        inverse = inverse.reshape(-1)
+        subset = layouts.take(first)
+        wanted = rate[first]
+        top = np.zeros(len(first))
+        np.maximum.at(top, inverse, full)
+        low, high = np.full(len(first), np.log(1e-6)), np.log(np.maximum(top, 1.0))
+        for _ in range(ITERATIONS):
+            middle = 0.5 * (low + high)
+            mean = np.exp(middle)
+            busy = -np.expm1(-mean)
+            served = capacity(subset, np.maximum(mean / busy, 1.0)) * busy
+            enough = served >= wanted
+            high = np.where(enough, middle, high)
+            low = np.where(enough, low, middle)
+        solved = np.where(wanted > 0, np.exp(high), 0.0)
+        most = capacity(layouts, full)
+        running = np.minimum(solved[inverse], full)
+        return np.where(rate > 0, running, 0.0), most
+
+    def _step_correction(
+        self, model: ModelSpec, gpu: GpuSpec, layouts: Layouts, workload: Workload, running: FloatArray
+    ) -> FloatArray:
+        residual = self.coefficients.residual
+        if residual is None or not self.profile.measured:
+            return np.zeros_like(running)
+        runs = run_features(model, gpu, layouts, workload, running)
+        return correct(residual.targets["step"], residual.training, runs)[0]
+
+    def _finish(
+        self,
+        model: ModelSpec,
+        gpu: GpuSpec,
+        layouts: Layouts,
+        workload: Workload,
+        steady: Steady,
+        running: FloatArray,
+        places: FloatArray,
+        held: Memory,
+        constants: dict[str, float],
+        measured: bool,
+        busy: FloatArray,
+        utilization: FloatArray,
+        sustainable: np.ndarray,
+        rate: FloatArray,
+        role: Role,
+    ) -> Prediction:
+        logs, halves, inside = self._residual(model, gpu, layouts, workload, np.maximum(running, 1.0), measured)
+        step_factor, itl_factor, power_factor = (np.exp(logs[t]) for t in ("step", "itl", "power"))
+        gpus = layouts.gpus.astype(np.float64)
+        limit = sheet_limit(data_sheet(gpu), layouts.power_cap_watts)
+        idle = gpus * constants["static_watts"] * IDLE_RETURN
+        active = gpus * np.minimum(steady.power_per_gpu * power_factor, limit)
+        power = busy * active + (1.0 - busy) * idle
+        step = steady.mean_step * step_factor
+        throughput = np.where(utilization >= 1.0, running / step, rate * workload.output_tokens)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            energy = np.where(throughput > 0, power / np.maximum(throughput, 1e-300), np.inf)
+        itl = {q: steady.mixture.quantile(q) * itl_factor * 1e3 for q in (0.5, 0.9, 0.95, 0.99)}
+        prefill = steady.mixture.with_starts(np.ones_like(step)) * step_factor
+        transfer = self._transfer(model, gpu, workload) if role == "decode" else 0.0
+        base = prefill + step / 2.0 + transfer
+        service = step * workload.output_tokens + prefill
+        load = running / np.maximum(places, 1e-9)
+        queued = sustainable & (utilization < 1.0)
+        behind = base + prompt_wait(rate, prefill)
+        first = {}
+        for q in (0.5, 0.95, 0.99):
+            waited = behind + wait_quantile(q, np.where(queued, load, 0.0), places, service)
+            # Without an arrival rate only the prompt's own steps count; beyond capacity the queue grows for ever.
+            first[q] = 1e3 * np.where(queued, waited, np.where(sustainable, base, np.inf))
+        reason = unsupported_reasons(model, gpu, layouts).astype(object)
+        full = (reason == "") & ~held.fits
+        reason[full] = f"weights and one sequence do not fit in {gpu.name}'s memory"
+        reason = reason.astype(np.str_)
+        ok = reason == ""
+        nan = np.where(ok, 1.0, np.nan)
+
+        def interval(value: FloatArray, target: str) -> Interval:
+            return around(value * nan, halves[target])
+
+        return Prediction(
+            supported=ok,
+            reason=reason,
+            sustainable=np.asarray(sustainable & ok),
+            concurrency=running * nan,
+            max_concurrency=places,
+            utilization=utilization * nan,
+            mean_step_ms=step * 1e3 * nan,
+            itl_p50_ms=itl[0.5] * nan,
+            itl_p90_ms=itl[0.9] * nan,
+            itl_p95_ms=itl[0.95] * nan,
+            itl_p99_ms=itl[0.99] * nan,
+            ttft_p50_ms=first[0.5] * nan,
+            ttft_p95_ms=first[0.95] * nan,
+            ttft_p99_ms=first[0.99] * nan,
+            output_tokens_per_second=throughput * nan,
+            power_watts=power * nan,
+            idle_power_watts=idle * nan,
+            joules_per_output_token=energy * nan,
+            itl=interval(itl[0.5], "itl"),
+            ttft=interval(first[0.5], "itl"),
+            throughput=interval(throughput, "step"),
+            power=interval(power, "power"),
+            energy=interval(energy, "energy"),
+            extrapolated=~inside,
+            memory=held,
+        )
+
+    def _residual(
+        self,
+        model: ModelSpec,
+        gpu: GpuSpec,
+        layouts: Layouts,
+        workload: Workload,
+        running: FloatArray,
+        measured: bool,
+    ) -> tuple[dict[str, FloatArray], dict[str, FloatArray], np.ndarray]:
+        n = len(layouts)
+        model_intervals = self.coefficients.intervals
+        widen = self.profile.widening * (1.0 if measured else model_intervals.extrapolation)
+        residual = self.coefficients.residual
+        logs = {t: np.zeros(n) for t in ("step", "itl", "power", "energy")}
+        halves = {t: np.full(n, model_intervals.half_width[t] * widen) for t in logs}
+        return logs, halves, np.full(n, measured and residual is not None)
+
+    def _transfer(self, model: ModelSpec, gpu: GpuSpec, workload: Workload) -> float:
+        """Seconds to move a prompt's KV cache from a prefill replica: PCIe speed, the slowest common link."""
+        from energylens.predictor.parameters import kv_cache_bytes
+
+        return kv_cache_bytes(model, workload.input_tokens) / gpu.pcie_bandwidth
+
+
+def _checked(name: str, value: FloatArray, n: int, *, zero: bool) -> FloatArray:
+    array = np.asarray(value, dtype=np.float64)
+    if array.ndim == 0:
+        array = np.full(n, float(array))
+    if array.shape != (n,):
+        raise ValueError(f"{name} has shape {array.shape}; one number per candidate, ({n},), is needed")
+    bad = ~np.isfinite(array) | (array < 0) | ((array == 0) & (not zero))
+    if bad.any():
+        allowed = "finite and not negative" if zero else "finite and positive"
+        raise ValueError(f"{name} must be {allowed}, not {array[bad][0]}")
+    return array
+
+
+def _check_workload(workload: Workload) -> None:
+    for name in ("input_tokens", "output_tokens"):
+        value = getattr(workload, name)
+        if not np.isfinite(value) or value < 1:
+            raise ValueError(f"workload {name} must be at least 1, not {value}")
+    if not 0.0 <= workload.cached_input_fraction <= 1.0:
+        raise ValueError(f"workload cached_input_fraction must be in 0 to 1, not {workload.cached_input_fraction}")

@@ -1,0 +1,124 @@
+"""How long one engine step takes: roofline per operation, collectives, launches, host.
+
+Roofline: Williams et al., CACM 2009, with measured efficiencies and a soft corner between the memory and the compute
+side. Mixture-of-experts kernels take their shape from measured tables instead. The host terms follow from how vLLM
+captures CUDA graphs: pure decode steps up to a token limit replay one graph, steps that also prefill replay pieces of
+one between eagerly launched attention, and larger steps launch every kernel from the host.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from energylens.predictor.einsum import Collective
+from energylens.predictor.rates import Constants, DataSheet, KernelRates, per_operation
+from energylens.predictor.types import FloatArray
+from energylens.predictor.work import CollectiveWork, Work
+
+SOFT = 4.0
+"""Exponent of the soft maximum of memory and compute time; 1 adds them, infinity takes the larger."""
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """Seconds of one step, arrays of shape (n,)."""
+
+    operations: FloatArray
+    """Per operation, shape (k, n)."""
+    kernels: FloatArray
+    """All GPU kernels, small ones included, without collectives."""
+    collectives: FloatArray
+    launch: FloatArray
+    """Host time to launch what is not in a CUDA graph; it hides behind the kernels when these take longer."""
+    host: FloatArray
+    """Scheduling, input preparation, sampling: adds to the GPU's time."""
+    total: FloatArray
+
+
+def soft_maximum(a: FloatArray, b: FloatArray, exponent: float = SOFT) -> FloatArray:
+    """Return ``(a^p + b^p)^(1/p)``, elementwise, for non-negative input."""
+    larger, smaller = np.maximum(a, b), np.minimum(a, b)
+    ratio = smaller / np.maximum(larger, 1e-30)
+    return np.asarray(larger * (1.0 + ratio**exponent) ** (1.0 / exponent))
+
+
+def operation_seconds(work: Work, rates: KernelRates) -> FloatArray:
+    """Return the kernel time of every operation over all layers, shape (k, n)."""
+    pick = work.kernel
+    bandwidth = per_operation(rates.bandwidth, pick)
+    memory = (work.weight_bytes + work.activation_bytes) / bandwidth
+    memory += work.cache_bytes / per_operation(rates.cache_bandwidth, pick)
+    compute = work.flops / per_operation(rates.flops, pick)
+    seconds = soft_maximum(memory, compute)
+    measured = work.table_seconds > 0.0
+    if measured.any():
+        tabled = work.table_seconds * per_operation(rates.table_factor, pick)
+        seconds = np.where(measured, tabled, seconds)
+    seconds = seconds * work.imbalance
+    seconds += work.prefill_attention_flops / per_operation(rates.prefill_flops, pick)
+    launches = work.launches if work.launches.ndim == 2 else work.launches[:, None]
+    return np.asarray(seconds + launches * per_operation(rates.launch, pick))
+
+
+def collective_seconds(work: CollectiveWork, c: Constants, sheet: DataSheet) -> FloatArray:
+    """Return the time of all collectives of a step, shape (n,).
+
+    All-reduce: a floor per group size plus the bytes of a bandwidth-optimal schedule, 2 (g-1)/g of the message (Thakur
+    et al., IJHPCA 2005). All-gather and all-to-all move (g-1)/g.
+    """
+    total = np.zeros(work.group.shape[1])
+    for kind, count, message, group in zip(work.kind, work.count, work.message_bytes, work.group, strict=True):
+        active = group > 1
+        if not active.any():
+            continue
+        floor = reduce_floor(c, group)
+        if kind is Collective.NONE:
+            moved = message
+        else:
+            moved = (2.0 if kind is Collective.ALL_REDUCE else 1.0) * message * (group - 1.0) / group
+        each = floor + moved / (c["link_bandwidth"] * sheet.link_bandwidth)
+        total += np.where(active, count * each, 0.0)
+    return total
+
+
+def reduce_floor(c: Constants, group: FloatArray) -> FloatArray:
+    """Return the latency floor of a collective in seconds: measured at 2, 4 and 8 GPUs, log-linear between."""
+    steps = np.log2(np.maximum(group, 2.0))
+    two, four, eight = (np.asarray(c[f"reduce_floor_{g}_us"]) for g in (2, 4, 8))
+    low = two + (four - two) * np.clip(steps - 1.0, 0.0, 1.0)
+    return np.asarray(1e-6 * (low + (eight - four) * np.maximum(steps - 2.0, 0.0)))
+
+
+def step_time(work: Work, rates: KernelRates, c: Constants, sheet: DataSheet, mixed: bool) -> StepTime:
+    """Return the time of one step for every candidate.
+
+    Args:
+        work: What the step does.
+        rates: Kernel rates of the GPU product.
+        c: Constants of the GPU product and the engine.
+        sheet: Peaks of the GPU product.
+        mixed: The step also prefills.
+    """
+    operations = operation_seconds(work, rates)
+    layers = work.layers
+    small = layers.mixers + layers.ffns + c["small_moe_weight"] * layers.moes + c["small_state_weight"] * layers.recurrent
+    kernels = operations.sum(axis=0) + small * c["small_kernel_us"] * 1e-6
+    kernels = kernels + work.small_bytes / (c["small_bandwidth"] * sheet.bandwidth)
+    collectives = collective_seconds(work.collectives, c, sheet)
+    eager = layers.mixers * c["launch_mixer_us"] + layers.recurrent * c["launch_state_us"]
+    eager = eager + layers.moes * c["launch_moe_us"] + layers.ffns * c["launch_ffn_us"]
+    limit = c["graph_tokens"]
+    ungraphed = 1.0 / (1.0 + (limit / np.maximum(work.tokens, 1.0)) ** 12)
+    # Steps above the graph limit launch all kernels of a layer one by one, mixed ones only those between graph pieces.
+    pieces = c["piecewise_share"] if mixed else 0.0
+    launch = 1e-6 * eager * (pieces + (1.0 - pieces) * ungraphed)
+    several = work.gpus > 1
+    host = 1e-3 * c["host_step_ms"] * np.where(several, c["host_multi"], 1.0)
+    host = host + 1e-6 * work.sequences * (c["host_sequence_us"] + c["sampler_us"] * work.vocab / 128_256.0)
+    if mixed:
+        host = host + 1e-3 * c["host_prefill_ms"]
+    gpu = kernels + collectives
+    total = soft_maximum(gpu, launch + np.zeros_like(gpu), 3.0) + host
+    return StepTime(operations, kernels, collectives, launch, host, total)

@@ -1,0 +1,97 @@
+"""Continuous batching in steady state: steps that only decode, and steps that also prefill arriving requests.
+
+A replica that runs b sequences of S output tokens each sees b/S requests end, and as many start, per step. Starts per
+step are taken as Poisson. Throughput follows the mean step; inter-token latencies are quantiles of the mixture, which
+is why the median excludes most of the prefill.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import erf, sqrt
+
+import numpy as np
+
+from energylens.predictor.types import FloatArray
+
+MANY = 6.0
+"""Starts per step above which the Poisson distribution is taken as normal."""
+TERMS = 16
+
+
+@dataclass(frozen=True)
+class StepMixture:
+    """Two kinds of steps; arrays of shape (n,), seconds."""
+
+    starts: FloatArray
+    """Mean requests that start per step."""
+    decode: FloatArray
+    """Time of a step that only decodes."""
+    mixed: FloatArray
+    """Time of a step that also prefills the mean number of starts given at least one."""
+    base: FloatArray
+    """Part of ``mixed`` beyond ``decode`` that does not grow with the number of starts."""
+
+    @property
+    def mixed_share(self) -> FloatArray:
+        """Share of steps that prefill."""
+        return np.asarray(-np.expm1(-self.starts))
+
+    @property
+    def mean(self) -> FloatArray:
+        """Mean step."""
+        share = self.mixed_share
+        return np.asarray((1.0 - share) * self.decode + share * self.mixed)
+
+    @property
+    def starts_when_mixed(self) -> FloatArray:
+        """Mean starts of a step that has any."""
+        return np.where(self.starts > 1e-9, self.starts / np.maximum(self.mixed_share, 1e-12), 1.0)
+
+    def with_starts(self, count: FloatArray) -> FloatArray:
+        """Return the time of a step with ``count`` >= 1 starts."""
+        base = np.minimum(self.base, np.maximum(self.mixed - self.decode, 0.0))
+        slope = np.maximum(self.mixed - self.decode - base, 0.0) / self.starts_when_mixed
+        return np.asarray(self.decode + base + slope * count)
+
+    def quantile(self, level: float) -> FloatArray:
+        """Return a quantile of the step time over steps, shape (n,).
+
+        Steps between two counts of starts blend over a narrow range of levels, so that the result is continuous.
+        """
+        width = 0.08 * (1.0 - level)
+        value = self.decode.copy()
+        few = np.minimum(self.starts, MANY)
+        probability = np.exp(-few)
+        cumulative = probability.copy()
+        before = self.decode
+        for count in range(1, TERMS + 1):
+            after = self.with_starts(np.full_like(few, float(count)))
+            weight = 1.0 / (1.0 + np.exp(np.clip((cumulative - level) / width, -60.0, 60.0)))
+            value += (after - before) * weight
+            before = after
+            probability = probability * few / count
+            cumulative = cumulative + probability
+        z = normal_quantile(level)
+        normal = self.with_starts(np.maximum(self.starts + z * np.sqrt(self.starts), 1.0))
+        return np.where(self.starts > MANY, normal, value)
+
+
+def normal_cdf(x: float) -> float:
+    """Return the standard normal distribution function."""
+    return 0.5 * (1.0 + erf(x / sqrt(2.0)))
+
+
+def normal_quantile(level: float) -> float:
+    """Return the standard normal quantile by bisection.
+
+    Raises:
+        ValueError: ``level`` is not strictly between 0 and 1.
+    """
+    if not 0.0 < level < 1.0:
+        raise ValueError(f"level must be between 0 and 1, not {level}")
+    low, high = -8.0, 8.0
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if normal_cdf(middle) < level else (low, middle)
+    return 0.5 * (low + high)

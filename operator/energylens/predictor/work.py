@@ -1,0 +1,307 @@
+"""What one engine step has to do on the most loaded GPU: FLOPs, bytes and messages per operation.
+
+Nothing here is calibrated; see :mod:`energylens.predictor.latency` for what the work costs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from energylens.predictor.architecture import ModelSpec, Quantization
+from energylens.predictor.einsum import ACTIVATION_BYTES, Collective, Einsum, Operand, Split
+from energylens.predictor.lowering import AttentionReach, Lowered, Operation, lower
+from energylens.predictor.moe import ExpertLoad, expert_load
+from energylens.predictor.moe_tables import MoeTables, expert_ratio, roofline_seconds
+from energylens.predictor.types import FloatArray, GpuSpec, Layouts
+
+KERNELS = (
+    "gemm:bfloat16",
+    "gemm:fp8",
+    "gemm:fp8_block",
+    "gemm:int8",
+    "gemm:4bit",
+    "gemm:fp4",
+    "attention",
+    "state",
+    "moe:bfloat16",
+    "moe:fp8",
+    "moe:fp8_block",
+    "moe:int8",
+    "moe:4bit",
+    "moe:fp4",
+)
+"""Kernel classes: the rows of the calibrated coefficients. ``4bit`` computes in 16 bit, ``fp4`` in 4 bit."""
+KERNEL_INDEX = {name: i for i, name in enumerate(KERNELS)}
+
+
+def kernel_class(kernel: str, quant: Quantization) -> str:
+    """Return the kernel class of an einsum by how its weights are stored and scaled."""
+    if kernel in ("attention", "state"):
+        return kernel
+    if quant.weight == "fp8":
+        return f"{kernel}:fp8_block" if quant.scaling == "block" else f"{kernel}:fp8"
+    if quant.weight == "nvfp4" and quant.activation == "nvfp4":
+        return f"{kernel}:fp4"
+    if quant.weight in ("mxfp4", "nvfp4", "int4"):
+        return f"{kernel}:4bit"
+    return f"{kernel}:{quant.weight}"
+
+
+@dataclass(frozen=True)
+class StepLoad:
+    """Tokens of one step on one data-parallel rank and pipeline stage, arrays of shape (n,)."""
+
+    decode_tokens: FloatArray
+    """Running sequences: one token each."""
+    context_tokens: FloatArray
+    """Mean context length of those sequences."""
+    prefill_tokens: FloatArray
+    prefill_length: FloatArray
+    """Mean prompt length, over which prefill attention grows."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Work of one step per operation (k of them) and candidate (n), on one GPU.
+
+    Arrays have shape (k, n); ``kernel`` and ``launches`` have shape (k,). FLOPs and bytes are totals over the layers.
+    """
+
+    kernel: npt.NDArray[np.int64]
+    labels: tuple[str, ...]
+    launches: FloatArray
+    """Kernel launches per step."""
+    flops: FloatArray
+    weight_bytes: FloatArray
+    cache_bytes: FloatArray
+    activation_bytes: FloatArray
+    prefill_attention_flops: FloatArray
+    table_seconds: FloatArray
+    """Time from the kernel tables where there is one, else 0."""
+    imbalance: FloatArray
+    """Load of the most loaded GPU over the mean; time follows it, energy does not."""
+    small_bytes: FloatArray
+    """Bytes that norms, rotary embeddings and activation functions move, shape (n,)."""
+    collectives: CollectiveWork
+    layers: LayerCounts
+    tokens: FloatArray
+    """Tokens of the step, decode and prefill, shape (n,)."""
+    sequences: FloatArray
+    """Sequences that sample a token, shape (n,)."""
+    gpus: FloatArray
+    """GPUs of the replica, shape (n,)."""
+    vocab: FloatArray | float
+
+
+@dataclass(frozen=True)
+class CollectiveWork:
+    """Collectives of one step: arrays of shape (c, n), ``kind`` of length c."""
+
+    kind: tuple[Collective, ...]
+    count: FloatArray
+    message_bytes: FloatArray
+    """Bytes that each GPU contributes."""
+    group: FloatArray
+    """GPUs that take part; 1 means that nothing is sent."""
+
+
+@dataclass(frozen=True)
+class LayerCounts:
+    """Layers of a model by what they launch; arrays over runs when fitting."""
+
+    mixers: FloatArray | float
+    recurrent: FloatArray | float
+    ffns: FloatArray | float
+    moes: FloatArray | float
+    latent: FloatArray | float
+
+
+def visible_tokens(reach: AttentionReach, context: FloatArray) -> FloatArray:
+    """Return the cached entries that one query reads at a mean context length, shape of ``context``."""
+    seen = context if reach.window is None else np.minimum(context, float(reach.window))
+    if reach.compress_ratio > 1:
+        seen = seen / reach.compress_ratio
+    return seen if reach.top_k is None else np.minimum(seen, float(reach.top_k))
+
+
+def build_work(model: ModelSpec, gpu: GpuSpec, layouts: Layouts, load: StepLoad, tables: MoeTables) -> Work:
+    """Return the work of one step for every candidate.
+
+    With pipeline parallelism the load is that of one micro-batch, and the work is that of all stages in turn.
+
+    Args:
+        model: The architecture.
+        gpu: The product, for the kernel tables that apply.
+        layouts: Candidates, shape (n,).
+        load: Tokens per data-parallel rank and micro-batch, shape (n,).
+        tables: Measured efficiency of grouped expert kernels.
+    """
+    lowered = lower(model)
+    n = load.decode_tokens.shape[0]
+    tp = layouts.tensor_parallel.astype(np.float64)
+    k = len(lowered.operations)
+    flops, weight, cache, activation, prefill = (np.zeros((k, n)) for _ in range(5))
+    builder = _Builder(model, layouts, load, tp)
+    kernels, launches = [], np.zeros(k)
+    table, imbalance = np.zeros((k, n)), np.ones((k, n))
+    for i, op in enumerate(lowered.operations):
+        e = op.einsum
+        kernels.append(KERNEL_INDEX[kernel_class(e.kernel, e.quant)])
+        launches[i] = 0.0 if e.fused_with_next else float(op.count)
+        if op.moe is not None:
+            expert = builder.experts(op)
+            flops[i] = expert.flops * op.count
+            weight[i] = expert.weight_bytes * op.count
+            activation[i] = expert.activation_bytes * op.count
+            imbalance[i] = expert.max_over_mean
+            table[i] = builder.table_seconds(op, expert, gpu, tables)
+            continue
+        builder.einsum(op, flops[i], weight[i], cache[i], activation[i], prefill[i])
+    return Work(
+        kernel=np.array(kernels),
+        labels=tuple(op.einsum.label for op in lowered.operations),
+        launches=launches,
+        flops=flops,
+        weight_bytes=weight,
+        cache_bytes=cache,
+        activation_bytes=activation,
+        prefill_attention_flops=prefill,
+        table_seconds=table,
+        imbalance=imbalance,
+        small_bytes=builder.small_bytes(lowered),
+        collectives=builder.collectives(lowered),
+        layers=LayerCounts(
+            lowered.mixer_layers,
+            lowered.recurrent_layers,
+            lowered.ffn_layers,
+            lowered.moe_layers,
+            lowered.latent_layers,
+        ),
+        tokens=builder.tokens,
+        sequences=builder.head_tokens,
+        gpus=layouts.gpus.astype(np.float64),
+        vocab=float(model.vocab),
+    )
+
+
+class _Builder:
+    def __init__(self, model: ModelSpec, layouts: Layouts, load: StepLoad, tp: FloatArray) -> None:
+        self.model, self.layouts, self.load, self.tp = model, layouts, load, tp
+        self.dp = layouts.data_parallel.astype(np.float64)
+        self.tokens = load.decode_tokens + load.prefill_tokens
+        # Logits are needed for running sequences and for prompts that end in this step.
+        self.head_tokens = load.decode_tokens + load.prefill_tokens / np.maximum(load.prefill_length, 1.0)
+        self._visible: dict[AttentionReach, tuple[FloatArray, FloatArray]] = {}
+        self._shares: dict[int, FloatArray] = {}
+
+    def share(self, e: Einsum) -> FloatArray | float:
+        if e.split is not Split.TENSOR or not e.parallel:
+            return 1.0
+        size = e.size_of[e.parallel]
+        if size not in self._shares:
+            self._shares[size] = e.share(self.tp)
+        return self._shares[size]
+
+    def visible(self, reach: AttentionReach) -> tuple[FloatArray, FloatArray]:
+        """Entries that a decoding query reads, and that a prefill query reads on average (causal half)."""
+        if reach not in self._visible:
+            half = visible_tokens(reach, self.load.prefill_length / 2.0)
+            self._visible[reach] = (visible_tokens(reach, self.load.context_tokens), half)
+        return self._visible[reach]
+
+    def einsum(
+        self,
+        op: Operation,
+        flops: FloatArray,
+        weight: FloatArray,
+        cache: FloatArray,
+        activation: FloatArray,
+        prefill: FloatArray,
+    ) -> None:
+        e, share = op.einsum, self.share(op.einsum)
+        per_token = e.flops_per_token * op.count
+        if e.kernel == "attention":
+            decode, half = self.visible(op.reach)
+            flops[:] = per_token * share * decode * self.load.decode_tokens
+            prefill[:] = per_token * share * half * self.load.prefill_tokens
+            if e.operand is Operand.CACHE:
+                width = self.model.kv_bytes_per_element * e.operand_elements * op.count
+                cache[:] = width * share * decode * self.load.decode_tokens
+            return
+        if e.kernel == "state":
+            flops[:] = per_token * share * self.load.decode_tokens
+            prefill[:] = per_token * share * self.load.prefill_tokens
+            if e.operand is Operand.CACHE:
+                # The state is read, updated and written back.
+                width = 2.0 * e.quant.bytes_per_weight * e.operand_elements * op.count
+                cache[:] = width * share * self.load.decode_tokens
+            return
+        tokens = self.head_tokens if e.label == "head" else self.tokens
+        flops[:] = per_token * share * tokens
+        weight[:] = e.operand_elements * e.quant.bytes_per_weight * op.count * share
+        inputs = e.input_elements * (share if e.parallel in e.operands[0] and e.parallel else 1.0)
+        outputs = e.result_elements * (share if e.parallel in e.result and e.parallel else 1.0)
+        activation[:] = ACTIVATION_BYTES * op.count * tokens * (inputs + outputs)
+
+    def experts(self, op: Operation) -> ExpertLoad:
+        assert op.moe is not None
+        stage = self.tp * self.dp
+        ep = np.minimum(self.layouts.expert_parallel.astype(np.float64), stage)
+        bytes_per_weight = self.model.expert_quant.bytes_per_weight
+        return expert_load(op.moe, op.width, bytes_per_weight, self.tokens * self.dp, ep, stage / ep)
+
+    def table_seconds(self, op: Operation, expert: ExpertLoad, gpu: GpuSpec, tables: MoeTables) -> FloatArray:
+        assert op.moe is not None
+        kernel = kernel_class("moe", op.einsum.quant)
+        ep, tp = expert.expert_parallel, expert.tensor_parallel
+        ratio = expert_ratio(tables, gpu, kernel, op.moe, op.width, expert.tokens, ep, tp)
+        if ratio is None:
+            return np.zeros_like(expert.tokens)
+        flops = gpu.flops_fp8 if op.einsum.quant.weight == "fp8" and gpu.flops_fp8 else gpu.flops_bf16
+        e = op.moe
+        roof = roofline_seconds(
+            e.experts, e.top_k, op.width, e.intermediate, 3.0 if e.gated else 2.0, expert.tokens, ep, tp,
+            op.einsum.quant.bytes_per_weight, gpu.memory_bandwidth, flops,
+        )  # fmt: skip
+        return ratio * roof * op.count
+
+    def small_bytes(self, lowered: Lowered) -> FloatArray:
+        # Two norms with residual read and write four hidden vectors per layer part; activations and rotary about two.
+        per_token = 6.0 * ACTIVATION_BYTES * self.model.hidden * (lowered.mixer_layers + lowered.ffn_layers)
+        return per_token * self.tokens
+
+    def collectives(self, lowered: Lowered) -> CollectiveWork:
+        kinds: list[Collective] = []
+        counts: list[FloatArray] = []
+        messages: list[FloatArray] = []
+        groups: list[FloatArray] = []
+
+        def add(kind: Collective, count: FloatArray | float, message: FloatArray, group: FloatArray) -> None:
+            kinds.append(kind)
+            counts.append(np.broadcast_to(np.asarray(count, dtype=np.float64), message.shape))
+            messages.append(message)
+            groups.append(group)
+
+        one_rank = self.dp == 1
+        for op in lowered.operations:
+            e = op.einsum
+            if op.moe is not None:
+                hidden = ACTIVATION_BYTES * op.width * self.tokens
+                # Experts over the tensor-parallel group of one rank: tokens are everywhere already, sums are not.
+                add(Collective.ALL_REDUCE, op.count * one_rank, hidden, self.tp)
+                # Across data-parallel ranks tokens travel to the experts and back.
+                spread = np.where(one_rank, 1.0, self.tp * self.dp)
+                add(Collective.ALL_TO_ALL, 2.0 * op.count * ~one_rank, hidden, spread)
+            elif e.label.startswith("shared_"):
+                continue  # summed together with the routed experts
+            elif e.collective is Collective.ALL_REDUCE:
+                message = ACTIVATION_BYTES * e.result_elements * self.tokens
+                add(Collective.ALL_REDUCE, op.count, message, self.tp)
+            elif e.collective is Collective.ALL_GATHER:
+                add(Collective.ALL_GATHER, op.count, 2.0 * e.result_elements / self.tp * self.head_tokens, self.tp)
+        pp = self.layouts.pipeline_parallel.astype(np.float64)
+        add(Collective.NONE, pp - 1.0, ACTIVATION_BYTES * self.model.hidden * self.tokens, np.where(pp > 1, 2.0, 1.0))
+        return CollectiveWork(tuple(kinds), np.stack(counts), np.stack(messages), np.stack(groups))
