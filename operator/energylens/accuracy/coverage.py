@@ -1,0 +1,47 @@
+"""How often the measured value lies inside the 80 % interval of its prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from energylens.accuracy.evaluate import QUANTITIES, Predicted
+from energylens.predictor.types import BoolArray, FloatArray
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Coverage of some runs, by quantity; NaN where nothing was predicted."""
+
+    name: str
+    runs: int
+    inside: Mapping[str, float]
+    """Share of measured values inside, percent."""
+    below: Mapping[str, float]
+    """Share of measured values under the lower end, percent."""
+    width: Mapping[str, float]
+    """Median of upper end / lower end."""
+
+
+def coverage_table(mask: BoolArray, measured: Mapping[str, FloatArray], predicted: Predicted) -> list[Coverage]:
+    """Return the coverage of the runs of ``mask``, shape (n,), and apart of interpolations and extrapolations."""
+    usable = mask & predicted.ok
+    parts = {
+        "all": usable,
+        "interpolations": usable & ~predicted.extrapolated,
+        "extrapolations": usable & predicted.extrapolated,
+    }
+    return [_coverage(name, part, measured, predicted) for name, part in parts.items() if part.any()]
+
+
+def _coverage(name: str, part: BoolArray, measured: Mapping[str, FloatArray], predicted: Predicted) -> Coverage:
+    inside, below, width = {}, {}, {}
+    for quantity in QUANTITIES:
+        low, high = predicted.intervals[quantity].low[part], predicted.intervals[quantity].high[part]
+        truth = measured[quantity][part]
+        inside[quantity] = 100 * float(np.mean((truth >= low) & (truth <= high)))
+        below[quantity] = 100 * float(np.mean(truth < low))
+        width[quantity] = float(np.median(high / low))
+    return Coverage(name, int(part.sum()), inside, below, width)

@@ -1,0 +1,233 @@
+"""What plans picked by predictions would have done in measurement: ITL bounds broken, energy lost, energy saved.
+
+A *choice set* is what one could run for one (model, GPU type, task): every measured layout and batch size. For each ITL
+bound the pick is the candidate of the lowest predicted energy among those whose interval's upper ITL holds the bound.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from energylens.accuracy.evaluate import Predicted
+from energylens.predictor.types import BoolArray, FloatArray
+from energylens.runs import Run
+
+ITL_BOUNDS_MS = (20.0, 30.0, 50.0, 100.0)
+BASELINES = ("all GPUs of a node", "fewest GPUs", "highest throughput per GPU")
+
+
+@dataclass(frozen=True)
+class ChoiceSet:
+    """The candidates of one (model, GPU type, task); arrays of shape (m,), NaN where there is no prediction."""
+
+    name: str
+    gpus: FloatArray
+    batch: FloatArray
+    expert_parallel: FloatArray
+    measured_itl: FloatArray
+    measured_energy: FloatArray
+    measured_throughput: FloatArray
+    predicted_itl: FloatArray
+    predicted_itl_high: FloatArray
+    predicted_energy: FloatArray
+    node_gpus: int
+    """GPUs of a whole node of this type."""
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """The outcome for one ITL bound, or over all of them (``bound_ms`` None). Shares in percent, NaN of nothing."""
+
+    bound_ms: float | None
+    sets: int
+    feasible: int
+    """Choice sets with a candidate whose measured ITL holds the bound."""
+    picks: int
+    broken: int
+    """Picks whose measured ITL breaks the bound."""
+    without_pick: int
+    """Feasible choice sets without a pick."""
+    energy_above_best: float
+    """Mean of measured energy of the pick over that of the best choice that holds the bound, minus 1, over picks that
+    hold it."""
+    worst_energy_above_best: float
+    saved: Mapping[str, float]
+    """By baseline: mean of 1 - energy of the pick / energy of the baseline, over picks that hold the bound."""
+    compared: Mapping[str, int]
+    """By baseline: the number of picks it was compared with."""
+
+    @property
+    def broken_percent(self) -> float:
+        """Share of picks that break the bound."""
+        return _percent(self.broken, self.picks)
+
+    @property
+    def without_pick_percent(self) -> float:
+        """Share of feasible choice sets without a pick."""
+        return _percent(self.without_pick, self.feasible)
+
+
+@dataclass(frozen=True)
+class Pareto:
+    """How well predicted fronts of energy against ITL match the measured ones, over choice sets of >= 3 candidates."""
+
+    sets: int
+    true_points: int
+    predicted_points: int
+    common_points: int
+
+    @property
+    def recovered_percent(self) -> float:
+        """Share of the true fronts' points that are on the predicted fronts (arXiv 2605.14249 reports 69 %)."""
+        return _percent(self.common_points, self.true_points)
+
+    @property
+    def precision_percent(self) -> float:
+        """Share of the predicted fronts' points that are on the true fronts."""
+        return _percent(self.common_points, self.predicted_points)
+
+
+def choice_sets(
+    runs: Sequence[Run],
+    mask: BoolArray,
+    measured: Mapping[str, FloatArray],
+    predicted: Predicted,
+    node_gpus: Mapping[str, int],
+) -> list[ChoiceSet]:
+    """Return the choice sets of the runs of ``mask``; ``node_gpus`` is by the runs' ``gpu_model``."""
+    members: dict[tuple[str, str, str], list[int]] = defaultdict(list)
+    for i, (run, wanted) in enumerate(zip(runs, mask, strict=True)):
+        if wanted:
+            members[run.model_id, run.gpu_model, run.task].append(i)
+    sets = []
+    for key, index in sorted(members.items()):
+        chosen = [runs[i] for i in index]
+        sets.append(
+            ChoiceSet(
+                name=" / ".join(key),
+                gpus=np.array([float(run.num_gpus) for run in chosen]),
+                batch=np.array([float(run.max_num_seqs) for run in chosen]),
+                expert_parallel=np.array([float(run.expert_parallel) for run in chosen]),
+                measured_itl=measured["itl"][index],
+                measured_energy=measured["energy"][index],
+                measured_throughput=measured["throughput"][index],
+                predicted_itl=predicted.values["itl"][index],
+                predicted_itl_high=predicted.intervals["itl"].high[index],
+                predicted_energy=predicted.values["energy"][index],
+                node_gpus=node_gpus[key[1]],
+            )
+        )
+    return sets
+
+
+def pick(choices: ChoiceSet, bound_ms: float) -> int | None:
+    """Return the candidate of the lowest predicted energy whose upper ITL holds the bound; None when there is none."""
+    return _lowest(choices.predicted_energy, choices.predicted_itl_high <= bound_ms)
+
+
+def best(choices: ChoiceSet, bound_ms: float) -> int | None:
+    """Return the candidate of the lowest measured energy whose measured ITL holds the bound."""
+    return _lowest(choices.measured_energy, choices.measured_itl <= bound_ms)
+
+
+def baseline(choices: ChoiceSet, bound_ms: float, name: str) -> int | None:
+    """Return what people run instead, knowing by measurement what holds the bound; None where nothing of it does.
+
+    Args:
+        choices: the choice set.
+        bound_ms: the ITL bound.
+        name: one of :data:`BASELINES`. The first two take the largest batch that holds the bound, and plain tensor
+            parallelism before expert parallelism.
+    """
+    holds = choices.measured_itl <= bound_ms
+    if name == "highest throughput per GPU":
+        return _lowest(-choices.measured_throughput / choices.gpus, holds)
+    wanted = float(choices.node_gpus) if name == "all GPUs of a node" else float(choices.gpus.min())
+    index = np.flatnonzero(holds & (choices.gpus == wanted))
+    if len(index) == 0:
+        return None
+    return int(min(index, key=lambda i: (-choices.batch[i], choices.expert_parallel[i])))
+
+
+def decide(sets: Sequence[ChoiceSet], bounds_ms: Sequence[float] = ITL_BOUNDS_MS) -> list[Decisions]:
+    """Return the outcome for each bound, then over all of them."""
+    each = [_decisions(bound, [(choices, bound) for choices in sets]) for bound in bounds_ms]
+    return [*each, _decisions(None, [(choices, bound) for bound in bounds_ms for choices in sets])]
+
+
+def _decisions(bound: float | None, cases: Sequence[tuple[ChoiceSet, float]]) -> Decisions:
+    feasible = picks = broken = without = 0
+    above: list[float] = []
+    saved: dict[str, list[float]] = {name: [] for name in BASELINES}
+    for choices, limit in cases:
+        chosen, optimum = pick(choices, limit), best(choices, limit)
+        feasible += optimum is not None
+        if chosen is None:
+            without += optimum is not None
+            continue
+        picks += 1
+        if optimum is None or choices.measured_itl[chosen] > limit:
+            broken += 1
+            continue
+        energy = choices.measured_energy[chosen]
+        above.append(float(energy / choices.measured_energy[optimum] - 1))
+        for name, savings in saved.items():
+            other = baseline(choices, limit, name)
+            if other is not None:
+                savings.append(float(1 - energy / choices.measured_energy[other]))
+    return Decisions(
+        bound_ms=bound,
+        sets=len(cases),
+        feasible=feasible,
+        picks=picks,
+        broken=broken,
+        without_pick=without,
+        energy_above_best=_mean_percent(above),
+        worst_energy_above_best=100 * max(above, default=np.nan),
+        saved={name: _mean_percent(savings) for name, savings in saved.items()},
+        compared={name: len(savings) for name, savings in saved.items()},
+    )
+
+
+def pareto(sets: Sequence[ChoiceSet]) -> Pareto:
+    """Compare the fronts of predicted and of measured (energy, median ITL)."""
+    n = true_points = predicted_points = common = 0
+    for choices in sets:
+        if len(choices.gpus) < 3:
+            continue
+        n += 1
+        true = front(choices.measured_energy, choices.measured_itl)
+        found = front(choices.predicted_energy, choices.predicted_itl)
+        true_points += int(true.sum())
+        predicted_points += int(found.sum())
+        common += int((true & found).sum())
+    return Pareto(n, true_points, predicted_points, common)
+
+
+def front(energy: FloatArray, itl: FloatArray) -> BoolArray:
+    """Return which points, shape (m,), no other point beats in one of the two without losing in the other.
+
+    Points with NaN are never on the front.
+    """
+    known = np.isfinite(energy) & np.isfinite(itl)
+    no_worse = (energy[None, :] <= energy[:, None]) & (itl[None, :] <= itl[:, None])
+    better = (energy[None, :] < energy[:, None]) | (itl[None, :] < itl[:, None])
+    dominated = (no_worse & better & known[None, :]).any(axis=1)
+    return known & ~dominated
+
+
+def _lowest(values: FloatArray, allowed: BoolArray) -> int | None:
+    index = np.flatnonzero(allowed & np.isfinite(values))
+    return None if len(index) == 0 else int(index[np.argmin(values[index])])
+
+
+def _percent(part: int, whole: int) -> float:
+    return 100 * part / whole if whole else float("nan")
+
+
+def _mean_percent(values: Sequence[float]) -> float:
+    return 100 * float(np.mean(values)) if values else float("nan")

@@ -1,0 +1,95 @@
+"""Percentage errors of predictions, by what the runs have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from energylens.accuracy.evaluate import QUANTITIES, Predicted
+from energylens.predictor.types import BoolArray, FloatArray
+from energylens.runs import Run
+
+BY: dict[str, Callable[[Run], str]] = {
+    "GPU": lambda run: run.gpu_model,
+    "GPU count": lambda run: f"{run.gpu_model} x {run.num_gpus}",
+    "layout": lambda run: layout_name(run),
+    "model": lambda run: run.model_id,
+    "task": lambda run: run.task or "(none)",
+    "precision": lambda run: run.weight_precision or "(as published)",
+}
+"""Ways to split a table of errors, each from a run to the name of its part."""
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Absolute percentage errors of the runs of one part, in percent by quantity; NaN where nothing was predicted."""
+
+    by: str
+    """A key of :data:`BY`, or ``rows`` for the scopes of the whole table."""
+    name: str
+    runs: int
+    unpredicted: int
+    """Runs without a prediction; the errors are of the others."""
+    mean: Mapping[str, float]
+    """MAPE."""
+    median: Mapping[str, float]
+    bias: Mapping[str, float]
+    """exp(mean of ln(predicted / measured)) - 1: above 0 where predictions are too high."""
+
+
+def layout_name(run: Run) -> str:
+    """Return such as ``TP4 EP4``, naming only what is split."""
+    parts = (("TP", run.tensor_parallel), ("EP", run.expert_parallel), ("DP", run.data_parallel))
+    return " ".join(f"{name}{size}" for name, size in parts if size > 1) or "1 GPU"
+
+
+def clean(runs: Sequence[Run]) -> BoolArray:
+    """Return the mask, shape (n,), of runs that are neither limited by the host nor data parallel."""
+    return np.array([not run.host_bound and run.data_parallel == 1 for run in runs], dtype=bool)
+
+
+def error_table(runs: Sequence[Run], measured: Mapping[str, FloatArray], predicted: Predicted) -> list[Errors]:
+    """Return errors of the whole table in several scopes, then of the clean runs split in each way of :data:`BY`.
+
+    ``measured`` is by quantity, shape (n,).
+    """
+    good = clean(runs)
+    single = np.array([run.data_parallel == 1 for run in runs], dtype=bool)
+    multi = np.array([run.num_gpus > 1 for run in runs], dtype=bool)
+    scopes = {
+        "clean": good,
+        "clean, one GPU": good & ~multi,
+        "clean, several GPUs": good & multi,
+        "clean and host-bound": single,
+        "host-bound only": single & ~good,
+        "data parallel only": ~single,
+    }
+    table = [
+        errors_of("rows", name, np.flatnonzero(mask), measured, predicted)
+        for name, mask in scopes.items()
+        if mask.any()
+    ]
+    for by, key in BY.items():
+        names = [key(run) for run in runs]
+        for name in sorted({name for name, kept in zip(names, good, strict=True) if kept}):
+            part = np.flatnonzero(good & np.array([other == name for other in names], dtype=bool))
+            table.append(errors_of(by, name, part, measured, predicted))
+    return table
+
+
+def errors_of(
+    by: str, name: str, index: np.typing.NDArray[np.intp], measured: Mapping[str, FloatArray], predicted: Predicted
+) -> Errors:
+    """Return the errors of the runs of ``index``, shape (m,)."""
+    index_ok = index[predicted.ok[index]]
+    mean, median, bias = {}, {}, {}
+    for quantity in QUANTITIES:
+        ratio = predicted.values[quantity][index_ok] / measured[quantity][index_ok]
+        absolute = np.abs(ratio - 1)
+        nothing = len(ratio) == 0
+        mean[quantity] = np.nan if nothing else 100 * float(absolute.mean())
+        median[quantity] = np.nan if nothing else 100 * float(np.median(absolute))
+        bias[quantity] = np.nan if nothing else 100 * float(np.expm1(np.log(ratio).mean()))
+    return Errors(by, name, len(index), len(index) - len(index_ok), mean, median, bias)

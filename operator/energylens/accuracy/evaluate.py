@@ -1,0 +1,196 @@
+"""Predictions of a table of runs as arrays, beside what was measured."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Protocol
+
+import numpy as np
+
+from energylens.predictor.architecture import ModelSpec
+from energylens.predictor.types import BoolArray, FloatArray, GpuSpec, Interval, Layouts, Prediction, Workload
+from energylens.runs import Resolved, Run
+
+QUANTITIES = ("itl", "throughput", "power", "energy")
+"""Median ITL (ms), output tokens per second, watts, joules per output token."""
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Predictions of n runs: each quantity and its 80 % interval, shape (n,); NaN where ``error`` is not empty."""
+
+    values: dict[str, FloatArray]
+    intervals: dict[str, Interval]
+    extrapolated: BoolArray
+    error: tuple[str, ...]
+
+    @property
+    def ok(self) -> BoolArray:
+        """Where there is a prediction."""
+        return np.array([not text for text in self.error], dtype=bool)
+
+
+class PredictorLike(Protocol):
+    """What evaluation needs of a predictor; see :class:`energylens.predictor.Predictor`."""
+
+    def at_concurrency(
+        self, model: ModelSpec, gpu: GpuSpec, layouts: Layouts, workload: Workload, concurrency: FloatArray
+    ) -> Prediction:
+        """Predict candidates that share a model, a GPU and a workload."""
+        ...
+
+
+Resolver = Callable[[Run], Resolved]
+Chooser = Callable[[str | None], PredictorLike]
+"""The predictor of an engine; raises ValueError or LookupError naming the engine and the known ones."""
+
+
+def predict_runs(runs: Sequence[Run], resolve: Resolver, predictor_for: Chooser) -> Predicted:
+    """Predict runs, grouped so that what shares model, GPU, engine and workload is one array call.
+
+    A run that cannot be predicted gets an error text and costs no other.
+    """
+    groups: dict[tuple[str, str | None, str, str | None, float, float], list[int]] = defaultdict(list)
+    for i, run in enumerate(runs):
+        key = (run.model_id, run.weight_precision, run.gpu_model, run.engine, run.input_tokens, run.output_tokens)
+        groups[key].append(i)
+    parts: list[tuple[Sequence[int], Predicted]] = []
+    for members in groups.values():
+        first = runs[members[0]]
+        resolved = resolve(first)
+        if resolved.model is None or resolved.gpu is None:
+            parts.append((members, _refused(len(members), resolved.error)))
+            continue
+        try:
+            predictor = predictor_for(first.engine)
+        except (ValueError, LookupError) as refused:
+            parts.append((members, _refused(len(members), _text(refused))))
+            continue
+        parts.extend(_group(members, runs, predictor, resolved.model, resolved.gpu))
+    return merge(len(runs), parts)
+
+
+def _group(
+    members: Sequence[int], runs: Sequence[Run], predictor: PredictorLike, model: ModelSpec, gpu: GpuSpec
+) -> list[tuple[Sequence[int], Predicted]]:
+    group = [runs[i] for i in members]
+    try:
+        prediction = predictor.at_concurrency(
+            model,
+            gpu,
+            layouts_of(group),
+            Workload(group[0].input_tokens, group[0].output_tokens),
+            np.array([run.concurrency for run in group], dtype=np.float64),
+        )
+    except (ValueError, LookupError, ArithmeticError) as refused:
+        if len(members) == 1:
+            return [(members, _refused(1, _text(refused)))]
+        # One bad row must not cost its neighbours.
+        return [part for i in members for part in _group([i], runs, predictor, model, gpu)]
+    return [(members, _predicted(prediction))]
+
+
+def _predicted(prediction: Prediction) -> Predicted:
+    found = quantities(prediction)
+    usable = np.ones(len(prediction.supported), dtype=bool)
+    for value, interval in found.values():
+        for array in (value, interval.low, interval.high):
+            usable &= np.isfinite(array) & (array > 0)
+    error = tuple(
+        (str(reason) or "not supported") if not supported else "" if good else "the prediction is not a finite number"
+        for supported, reason, good in zip(prediction.supported, prediction.reason, usable, strict=True)
+    )
+    good = np.array([not text for text in error], dtype=bool)
+
+    def masked(array: FloatArray) -> FloatArray:
+        return np.where(good, array, np.nan)
+
+    return Predicted(
+        values={name: masked(value) for name, (value, _) in found.items()},
+        intervals={name: Interval(masked(ends.low), masked(ends.high)) for name, (_, ends) in found.items()},
+        extrapolated=np.asarray(prediction.extrapolated, dtype=bool),
+        error=error,
+    )
+
+
+def _refused(n: int, message: str) -> Predicted:
+    nothing = np.full(n, np.nan)
+    return Predicted(
+        values=dict.fromkeys(QUANTITIES, nothing),
+        intervals=dict.fromkeys(QUANTITIES, Interval(nothing, nothing)),
+        extrapolated=np.ones(n, dtype=bool),
+        error=(message or "not supported",) * n,
+    )
+
+
+def _text(error: Exception) -> str:
+    # str() of a KeyError is the repr of its argument.
+    return str(error.args[0]) if isinstance(error, LookupError) and error.args else str(error) or type(error).__name__
+
+
+def quantities(prediction: Prediction) -> dict[str, tuple[FloatArray, Interval]]:
+    """Return the four judged quantities of a prediction with their intervals."""
+    return {
+        "itl": (prediction.itl_p50_ms, prediction.itl),
+        "throughput": (prediction.output_tokens_per_second, prediction.throughput),
+        "power": (prediction.power_watts, prediction.power),
+        "energy": (prediction.joules_per_output_token, prediction.energy),
+    }
+
+
+def layouts_of(runs: Sequence[Run]) -> Layouts:
+    """Return the layouts of runs, shape (n,); no power cap."""
+
+    def whole(name: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        return np.array([getattr(run, name) for run in runs], dtype=np.int64)
+
+    data_parallel = whole("data_parallel")
+    return Layouts(
+        tensor_parallel=whole("tensor_parallel"),
+        pipeline_parallel=np.ones(len(runs), dtype=np.int64),
+        expert_parallel=whole("expert_parallel"),
+        data_parallel=data_parallel,
+        max_batch_size=np.maximum(1, -(-whole("max_num_seqs") // data_parallel)),
+        power_cap_watts=np.full(len(runs), np.nan),
+    )
+
+
+def measured_arrays(runs: Sequence[Run]) -> dict[str, FloatArray]:
+    """Return the measured quantities, shape (n,).
+
+    Raises:
+        ValueError: a run was read without its measured columns.
+    """
+    names = {
+        "itl": "median_itl_ms",
+        "throughput": "output_tokens_per_second",
+        "power": "power_watts",
+        "energy": "joules_per_output_token",
+    }
+    if any(run.measured is None for run in runs):
+        raise ValueError("runs were read without their measured columns")
+    return {key: np.array([getattr(run.measured, name) for run in runs]) for key, name in names.items()}
+
+
+def merge(n: int, parts: Sequence[tuple[Sequence[int], Predicted]]) -> Predicted:
+    """Put predictions of disjoint index sets together into one of n runs."""
+    empty = {name: np.full(n, np.nan) for name in QUANTITIES}
+    merged = Predicted(
+        values={name: array.copy() for name, array in empty.items()},
+        intervals={name: Interval(array.copy(), array.copy()) for name, array in empty.items()},
+        extrapolated=np.ones(n, dtype=bool),
+        error=("not predicted",) * n,
+    )
+    error = list(merged.error)
+    for index, part in parts:
+        where = np.array(index, dtype=np.int64)
+        for name in QUANTITIES:
+            merged.values[name][where] = part.values[name]
+            for end in fields(Interval):
+                getattr(merged.intervals[name], end.name)[where] = getattr(part.intervals[name], end.name)
+        merged.extrapolated[where] = part.extrapolated
+        for i, text in zip(index, part.error, strict=True):
+            error[i] = text
+    return replace(merged, error=tuple(error))

@@ -1,0 +1,44 @@
+"""Groups of models that are the same to a predictor, so that a left-out model has no sibling among those fitted on."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
+
+from energylens.predictor.architecture import ModelSpec, Quantization
+
+
+def shape(model: ModelSpec) -> ModelSpec:
+    """Return the model without what siblings differ in: name, quantization, vocabulary, context length.
+
+    Instruct, Thinking and Coder releases of one size, and a model and its FP8 release, have one shape.
+    """
+    plain = Quantization()
+    return replace(
+        model,
+        name="",
+        family="",
+        vocab=0,
+        tied_embeddings=False,
+        max_position=0,
+        attention_quant=plain,
+        ffn_quant=plain,
+        expert_quant=plain,
+        head_quant=plain,
+        kv_bytes_per_element=0.0,
+        extra_weight_bytes=0.0,
+    )
+
+
+def model_groups(models: Mapping[str, ModelSpec]) -> dict[str, str]:
+    """Return the group's name of each model id: the shortest id among the siblings, without its organisation."""
+    siblings: dict[ModelSpec, list[str]] = defaultdict(list)
+    for model_id, model in models.items():
+        siblings[shape(model)].append(model_id)
+    groups = {}
+    for members in siblings.values():
+        shortest = min(members, key=lambda model_id: (len(model_id), model_id)).rpartition("/")[2]
+        name = shortest if len(members) == 1 else f"{shortest} and {len(members) - 1} more"
+        groups.update(dict.fromkeys(members, name))
+    return groups

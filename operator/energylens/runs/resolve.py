@@ -1,0 +1,59 @@
+"""What a run names: its model and its GPU, looked up in the package's data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from energylens.data import PartitionedGpuError, UnknownGpuError, UnknownModelError, find_gpu, load_model
+from energylens.predictor.architecture import ModelSpec
+from energylens.predictor.requantize import UnsupportedQuantizationError, with_quantization
+from energylens.predictor.types import GpuSpec
+from energylens.runs.table import Run
+
+_REQUEST = {
+    "bfloat16": "None",
+    "fp8": "FP8",
+    "int8": "INT8",
+    "mxfp4": "MXFP4",
+    "nvfp4": "NVFP4",
+    "int4": "INT4",
+}
+"""A run's ``weight_precision`` as the quantization that a deployment would ask for."""
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What a run refers to by name; ``error`` says why it cannot be predicted."""
+
+    model: ModelSpec | None
+    gpu: GpuSpec | None
+    error: str = ""
+
+
+def resolver(models: Mapping[str, ModelSpec] | None = None) -> Callable[[Run], Resolved]:
+    """Return a function that looks up a run's model and GPU; ``models`` come before the catalogue."""
+    own = {name.lower(): model for name, model in (models or {}).items()}
+
+    def resolve(run: Run) -> Resolved:
+        try:
+            model = own.get(run.model_id.lower()) or load_model(run.model_id)
+            gpu = find_gpu(run.gpu_model)
+        except UnknownModelError as error:
+            hint = f"; nearest known: {', '.join(error.nearest)}" if error.nearest else ""
+            return Resolved(None, None, f"model_id={run.model_id!r} is not in the catalogue{hint}")
+        except (UnknownGpuError, PartitionedGpuError) as error:
+            return Resolved(None, None, f"gpu_model: {error}")
+        if run.weight_precision is None or run.weight_precision == weight_precision(model):
+            return Resolved(model, gpu)
+        try:
+            return Resolved(with_quantization(model, _REQUEST[run.weight_precision]), gpu)
+        except UnsupportedQuantizationError as error:
+            return Resolved(None, None, f"weight_precision={run.weight_precision!r}: {error}")
+
+    return resolve
+
+
+def weight_precision(model: ModelSpec) -> str:
+    """Return the format of most weights: of the experts where there are any, else of the feed-forward parts."""
+    return (model.expert_quant if model.is_moe else model.ffn_quant).weight
