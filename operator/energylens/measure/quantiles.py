@@ -44,11 +44,11 @@ def _parts(samples: Sequence[HistogramSample], start: float, end: float) -> Iter
         yield dict(zip(after.histogram.bounds, (delta * share).tolist(), strict=True))
 
 
-def quantile(histogram: Histogram, q: float) -> tuple[float, bool]:
-    """Return the ``q`` quantile, linear within its bucket, and whether it is only a lower bound.
+def quantile(histogram: Histogram, q: float) -> tuple[float, float, float]:
+    """Return the ``q`` quantile, linear within its bucket, and the bounds of that bucket.
 
     Buckets start at 0. A quantile in the infinite bucket is known only to be above the last finite bound, which is
-    returned with True.
+    returned for it.
 
     Raises:
         ValueError: ``q`` is not within (0, 1], or the histogram is empty.
@@ -64,7 +64,7 @@ def quantile(histogram: Histogram, q: float) -> tuple[float, bool]:
     lower = histogram.bounds[index - 1] if index else 0.0
     upper = histogram.bounds[index]
     if math.isinf(upper):
-        return lower, True
+        return lower, lower, upper
     below = histogram.counts[index - 1] if index else 0.0
     inside = histogram.counts[index] - below
-    return lower + (upper - lower) * (rank - below) / inside, False
+    return lower + (upper - lower) * (rank - below) / inside, lower, upper

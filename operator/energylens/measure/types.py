@@ -126,13 +126,16 @@ class TokenSeries:
 class LatencyQuantiles:
     """Milliseconds at one percentile, from the engine's histograms over the window; None without observations.
 
-    A quantile beyond the last finite bucket is that bucket's bound, and the flag says that it is only a lower bound.
+    A histogram tells no more than the bucket: the figure is a linear guess inside it. vLLM's default buckets of ITL end
+    at 10, 25, 50, 75 and 100 ms, so that a median of 28 ms may read 37 ms. Beyond the last finite bound the figure is
+    that bound, and the bucket ends at infinity.
     """
 
     ttft_ms: float | None
     itl_ms: float | None
-    ttft_is_lower_bound: bool = False
-    itl_is_lower_bound: bool = False
+    ttft_bucket_ms: tuple[float, float] | None = None
+    itl_bucket_ms: tuple[float, float] | None = None
+    """Bounds of the bucket that holds the quantile: what is certain."""
 
 
 @dataclass(frozen=True)

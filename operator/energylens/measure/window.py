@@ -327,14 +327,14 @@ def _latencies(tokens: Sequence[TokenSeries], start: float, end: float) -> dict[
     itl = window_histogram((series.itl for series in tokens), start, end)
     result: dict[Percentile, LatencyQuantiles] = {}
     for percentile, q in QUANTILES.items():
-        ttft_ms, ttft_bound = _milliseconds(ttft, q)
-        itl_ms, itl_bound = _milliseconds(itl, q)
-        result[percentile] = LatencyQuantiles(ttft_ms, itl_ms, ttft_bound, itl_bound)
+        ttft_ms, ttft_bucket = _milliseconds(ttft, q)
+        itl_ms, itl_bucket = _milliseconds(itl, q)
+        result[percentile] = LatencyQuantiles(ttft_ms, itl_ms, ttft_bucket, itl_bucket)
     return result
 
 
-def _milliseconds(histogram: Histogram | None, q: float) -> tuple[float | None, bool]:
+def _milliseconds(histogram: Histogram | None, q: float) -> tuple[float | None, tuple[float, float] | None]:
     if histogram is None:
-        return None, False
-    seconds, is_lower_bound = quantile(histogram, q)
-    return 1000.0 * seconds, is_lower_bound
+        return None, None
+    value, lower, upper = (1000.0 * seconds for seconds in quantile(histogram, q))
+    return value, (lower, upper)

@@ -44,12 +44,12 @@ def test_nothing_observed_is_none():
 
 
 def test_linear_within_the_bucket():
-    assert quantile(Histogram(BOUNDS, (0, 10, 10, 10)), 0.5) == (pytest.approx(0.055), False)
-    assert quantile(Histogram(BOUNDS, (10, 10, 10, 10)), 0.5) == (pytest.approx(0.005), False)
+    assert quantile(Histogram(BOUNDS, (0, 10, 10, 10)), 0.5) == (pytest.approx(0.055), 0.01, 0.1)
+    assert quantile(Histogram(BOUNDS, (10, 10, 10, 10)), 0.5) == (pytest.approx(0.005), 0.0, 0.01)
 
 
 def test_beyond_the_last_bound_is_a_lower_bound():
-    assert quantile(Histogram(BOUNDS, (0, 0, 1, 100)), 0.99) == (1.0, True)
+    assert quantile(Histogram(BOUNDS, (0, 0, 1, 100)), 0.99) == (1.0, 1.0, math.inf)
 
 
 @pytest.mark.parametrize("q", [0.0, -1.0, 1.5])

@@ -259,7 +259,7 @@ def test_latencies_come_from_the_window_alone():
     assert result.latency.ttft_ms is None
     assert result.latency == result.latency_by_percentile["P50"]
     assert result.latency_by_percentile["P99"].itl_ms == pytest.approx(29.9)
-    assert not result.latency_by_percentile["P99"].itl_is_lower_bound
+    assert result.latency.itl_bucket_ms == pytest.approx((20, 30))
 
 
 def test_prompt_tokens_are_kept_beside():

@@ -1,0 +1,67 @@
+"""Command line of the replay exporter: ``python -m tests.replay --kubeconfig FILE`` from the repository's root."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+from typing import get_args
+
+import click
+from aiohttp import web
+from tests.replay.cluster import KubernetesCluster
+from tests.replay.exposition import Generation, LabelStyle
+from tests.replay.faults import FAULTS
+from tests.replay.server import Options, Replay, application
+
+from energylens.clock import SystemClock
+
+_POSITIVE = click.FloatRange(min=0, min_open=True)
+
+
+@click.command()
+@click.option("--kubeconfig", required=True, type=click.Path(exists=True, dir_okay=False))
+@click.option("--port", default=0, type=click.IntRange(0, 65535), help="On 127.0.0.1; 0 takes a free one.")
+@click.option("--generation", default="new", type=click.Choice(get_args(Generation)), help="Of metric names: mJ or J.")
+@click.option("--labels", default="plain", type=click.Choice(get_args(LabelStyle)), help="How pods are named.")
+@click.option("--collect-interval", default=1.0, type=_POSITIVE, help="Seconds between new values.")
+@click.option("--speed", default=1.0, type=_POSITIVE, help="Time runs so many times faster; watts become as wrong.")
+@click.option("--refresh", default=2.0, type=_POSITIVE, help="Seconds between looks at the cluster.")
+@click.option("--fault", multiple=True, type=click.Choice(list(FAULTS)), help="Break the exporter; may be repeated.")
+def main(
+    kubeconfig: str,
+    port: int,
+    generation: Generation,
+    labels: LabelStyle,
+    collect_interval: float,
+    speed: float,
+    refresh: float,
+    fault: tuple[str, ...],
+) -> None:
+    """Serve metrics of measured runs for the serving pods of a cluster; prints one JSON line when it listens."""
+    replay = Replay(SystemClock(), Options(generation, labels, collect_interval, speed))
+    replay.set_faults(fault)
+    app = application(replay, KubernetesCluster(kubeconfig).snapshot, refresh)
+    asyncio.run(_serve(app, port))
+
+
+async def _serve(app: web.Application, port: int) -> None:
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "127.0.0.1", port)
+        await site.start()
+        address = runner.addresses[0]
+        click.echo(json.dumps({"url": f"http://{address[0]}:{address[1]}"}))
+        stop = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        with contextlib.suppress(asyncio.CancelledError):
+            await stop.wait()
+    finally:
+        await runner.cleanup()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""Listing nodes, pods and LLMDeployments of a cluster."""
+
+# mypy: disable-error-code="no-untyped-call,index"
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import kubernetes
+from tests.replay.fleet import ClusterState
+
+TIMEOUT_SECONDS = 10
+
+
+class KubernetesCluster:
+    """A cluster by its kubeconfig; every call blocks."""
+
+    def __init__(self, kubeconfig: str) -> None:
+        self._client = kubernetes.config.new_client_from_config(kubeconfig)
+
+    def snapshot(self) -> ClusterState:
+        """Return the objects that a replay needs, as plain dictionaries."""
+        core = kubernetes.client.CoreV1Api(self._client)
+        custom = kubernetes.client.CustomObjectsApi(self._client)
+        deployments = custom.list_cluster_custom_object(
+            "energylens.dev", "v1alpha1", "llmdeployments", _request_timeout=TIMEOUT_SECONDS
+        )
+        return ClusterState(
+            nodes=_items(core.list_node(_request_timeout=TIMEOUT_SECONDS, _preload_content=False)),
+            pods=_items(core.list_pod_for_all_namespaces(_request_timeout=TIMEOUT_SECONDS, _preload_content=False)),
+            deployments=deployments["items"],
+        )
+
+
+def _items(response: Any) -> list[dict[str, Any]]:
+    if response.status != 200:
+        raise RuntimeError(f"the API server answered {response.status}: {response.data[:200]!r}")
+    found: list[dict[str, Any]] = json.loads(response.data)["items"]
+    return found

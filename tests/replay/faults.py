@@ -1,0 +1,72 @@
+"""Ways for an exporter to go wrong, each a transformation of the rows it would report; they compose in any order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from tests.replay.exposition import Row
+
+Fault = Callable[[Sequence[Row]], list[Row]]
+
+
+class ExporterDeadError(Exception):
+    """The exporter does not answer."""
+
+
+def drop_pod_labels(table: Sequence[Row]) -> list[Row]:
+    """Lose every pod label, as when the kubelet's socket cannot be reached."""
+    return [replace(row, pod={}) for row in table]
+
+
+def dead(table: Sequence[Row]) -> list[Row]:
+    """Do not answer."""
+    raise ExporterDeadError
+
+
+def millijoules_as_joules(table: Sequence[Row]) -> list[Row]:
+    """Report energy 1000-fold too large under a name that says joules."""
+    return [replace(row, joules=row.joules * 1000) for row in table]
+
+
+def joules_as_millijoules(table: Sequence[Row]) -> list[Row]:
+    """Report energy 1000-fold too small."""
+    return [replace(row, joules=row.joules / 1000) for row in table]
+
+
+def time_slicing(table: Sequence[Row]) -> list[Row]:
+    """Report every allocated board once more for a second pod."""
+    return [*table, *(replace(row, pod=row.pod | {"pod": "stranger"}) for row in table if row.pod)]
+
+
+@dataclass
+class DriverReload:
+    """Counters restart from zero at the first collection that this sees."""
+
+    _zero: dict[str, float] = field(default_factory=dict)
+
+    def __call__(self, table: Sequence[Row]) -> list[Row]:
+        """Take each GPU's first value off all later ones."""
+        return [replace(row, joules=row.joules - self._zero.setdefault(row.uuid, row.joules)) for row in table]
+
+
+FAULTS: dict[str, Callable[[], Fault]] = {
+    "drop-labels": lambda: drop_pod_labels,
+    "dead": lambda: dead,
+    "millijoules-as-joules": lambda: millijoules_as_joules,
+    "joules-as-millijoules": lambda: joules_as_millijoules,
+    "time-slicing": lambda: time_slicing,
+    "driver-reload": DriverReload,
+}
+"""By the name that the command line and PUT /faults take; each call makes a fresh one."""
+
+
+def apply(faults: Iterable[Fault], table: Sequence[Row]) -> list[Row]:
+    """Return the rows after all faults, in order.
+
+    Raises:
+        ExporterDeadError: the exporter does not answer.
+    """
+    for fault in faults:
+        table = fault(table)
+    return list(table)
