@@ -52,10 +52,20 @@ class GpuNode:
 
 
 @dataclass(frozen=True)
+class ExcludedNode:
+    """A node with GPUs that cannot be planned, such as MIG slices, and why."""
+
+    name: str
+    product: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class ClusterSnapshot:
     """The GPUs of a cluster at one moment, nodes in order of name."""
 
     nodes: tuple[GpuNode, ...]
+    excluded: tuple[ExcludedNode, ...] = ()
 
     def products(self) -> tuple[str, ...]:
         """Distinct GPU products, sorted."""
@@ -104,21 +114,24 @@ class Feasible:
     """Every feasible Pareto candidate, one row each, for the owned ConfigMap and the CLI."""
 
 
+InfeasibleReason = Literal[
+    "ModelUnknown",
+    "ModelUnsupported",
+    "NoMatchingGPUs",
+    "ModelTooLarge",
+    "InsufficientGPUs",
+    "SLOInfeasible",
+    "LoadTooHigh",
+    "BudgetExceeded",
+    "InvalidOverride",
+]
+
+
 @dataclass(frozen=True)
 class Infeasible:
     """No candidate holds every constraint."""
 
-    reason: Literal[
-        "ModelUnknown",
-        "ModelUnsupported",
-        "NoMatchingGPUs",
-        "ModelTooLarge",
-        "InsufficientGPUs",
-        "SLOInfeasible",
-        "LoadTooHigh",
-        "BudgetExceeded",
-        "InvalidOverride",
-    ]
+    reason: InfeasibleReason
     message: str
     """Names the field, its value and the nearest thing that would work."""
     rejections: tuple[Rejection, ...] = ()

@@ -1,0 +1,198 @@
+"""Keep the running plan or adopt a new one: a restart costs energy and minutes, so a plan must be worth it.
+
+A plan that no longer holds the spec is replaced at once. A better one is adopted when it saves at least
+``minEnergySavingPercent``, the last change is at least ``cooldownSeconds`` ago, and the saving pays back what the
+switch costs. The saving is counted over the cooldown, the only time for which the new plan is sure to stay.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from energylens.api.llmdeployment import LLMDeployment, Objective, PlanStatus, Replan
+from energylens.api.quantity import parse_quantity
+from energylens.planner import describe
+from energylens.planner.types import Feasible, Infeasible, PlanningResult
+from energylens.predictor.types import GpuSpec
+
+LOAD_BYTES_PER_SECOND = 1e9
+"""Weights read from a network volume or a download; page caches are faster, so that the cost is not understated."""
+COMPILE_SECONDS = 180.0
+"""Compilation, kernel tuning and graph capture: reports for a 70B model on current vLLM are 1 to 4 minutes
+(https://github.com/vllm-project/vllm/issues/19824)."""
+MIN_EXPECTED_SECONDS = 3600.0
+"""Least time that a plan is expected to stay, for deployments without a cooldown."""
+
+AdoptionReason = Literal[
+    "FirstPlan",
+    "SamePlan",
+    "SameLayout",
+    "NoLongerValid",
+    "SavingTooSmall",
+    "Cooldown",
+    "DoesNotPayBack",
+    "EnergySaving",
+    "NothingBetter",
+]
+
+
+@dataclass(frozen=True)
+class SwitchCost:
+    """What it takes to bring a new plan up beside or instead of the running one."""
+
+    joules: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Which plan to follow, and why."""
+
+    adopt: bool
+    reason: AdoptionReason
+    message: str
+    plan: PlanStatus
+    """The plan to follow: the candidate when adopted, else the current one."""
+
+
+def switch_cost(candidate: PlanStatus, weight_bytes: float, gpu: GpuSpec) -> SwitchCost:
+    """Return the energy and time until the candidate's replicas are ready.
+
+    Every GPU of the new plan idles with its weights half loaded while the old plan goes on serving (or, without free
+    GPUs, while nobody is served by them): all of that energy is spent for the switch.
+
+    Args:
+        candidate: The plan to switch to.
+        weight_bytes: Bytes of all weights of one replica.
+        gpu: Its GPU product.
+    """
+    seconds = weight_bytes / LOAD_BYTES_PER_SECOND + COMPILE_SECONDS
+    return SwitchCost(candidate.gpus * gpu.loaded_idle_watts * seconds, seconds)
+
+
+def same_layout(a: PlanStatus, b: PlanStatus) -> bool:
+    """Return whether two plans run the same pods: product, parallelism, replicas, batch and power cap agree."""
+    fields = (
+        "gpu_product",
+        "replicas",
+        "nodes_per_replica",
+        "tensor_parallel",
+        "pipeline_parallel",
+        "expert_parallel",
+        "data_parallel",
+        "max_batch_size",
+        "power_cap_watts_per_gpu",
+    )
+    return all(getattr(a, field) == getattr(b, field) for field in fields)
+
+
+def pinned_to(deployment: LLMDeployment, running: PlanStatus) -> LLMDeployment | str:
+    """Return the deployment with every choice fixed to the running plan, or the override that it contradicts.
+
+    Planning the result says whether the running plan still holds the spec, and what it costs under today's load.
+    """
+    spec = deployment.spec
+    choices = {name: getattr(running, name) for name in type(spec.planning.overrides).model_fields}
+    for name, wanted in spec.planning.overrides.model_dump(exclude_none=True).items():
+        if choices[name] != wanted:
+            alias = type(spec.planning.overrides).model_fields[name].alias
+            return f"spec.planning.overrides.{alias}={wanted}, and the running plan has {choices[name]}"
+    planning = spec.planning.model_copy(update={"overrides": spec.planning.overrides.model_copy(update=choices)})
+    allowed = spec.hardware.gpu_products
+    hardware = (
+        spec.hardware.model_copy(update={"gpu_products": (running.gpu_product,)}) if not allowed else spec.hardware
+    )
+    return deployment.model_copy(update={"spec": spec.model_copy(update={"planning": planning, "hardware": hardware})})
+
+
+def decide(
+    current: PlanStatus | None,
+    candidate: Feasible,
+    *,
+    running: PlanningResult | str | None = None,
+    objective: Objective = "MinimizeEnergy",
+    replan: Replan | None = None,
+    seconds_since_adoption: float | None = None,
+    cost: SwitchCost | None = None,
+) -> Decision:
+    """Return whether to adopt a candidate.
+
+    Args:
+        current: The plan followed now; None when there is none.
+        candidate: The best plan under today's inputs.
+        running: The current plan evaluated under today's inputs (planning :func:`pinned_to`), or the text that
+            :func:`pinned_to` returned; None when it could not be evaluated, which counts as valid with old figures.
+        objective: What is minimised.
+        replan: Thresholds; the API's defaults when None.
+        seconds_since_adoption: Time since the current plan was adopted; None when unknown, which counts as long ago.
+        cost: Energy and time of the switch; None counts as free.
+    """
+    new = candidate.plan
+    if current is None:
+        return Decision(True, "FirstPlan", f"first plan: {_summary(new)}", new)
+    if new.hash == current.hash:
+        return Decision(False, "SamePlan", "the inputs of the plan have not changed", current)
+    if same_layout(new, current):
+        return Decision(False, "SameLayout", f"the inputs changed, the best plan is still {_summary(new)}", current)
+    if isinstance(running, str):
+        return Decision(True, "NoLongerValid", f"{running}; new plan: {_summary(new)}", new)
+    if isinstance(running, Infeasible):
+        return Decision(True, "NoLongerValid", f"the running plan no longer holds: {running.message}", new)
+    old = running.plan if isinstance(running, Feasible) else current
+    return _compare(current, old, new, objective, replan or Replan(), seconds_since_adoption, cost or SwitchCost(0, 0))
+
+
+def _compare(
+    current: PlanStatus,
+    old: PlanStatus,
+    new: PlanStatus,
+    objective: Objective,
+    replan: Replan,
+    seconds_since_adoption: float | None,
+    cost: SwitchCost,
+) -> Decision:
+    before, after = _objective(old, objective), _objective(new, objective)
+    saving = 100.0 * (1 - after / before)
+    needed = replan.min_energy_saving_percent
+    if saving <= 0:
+        return Decision(False, "NothingBetter", f"the running plan is the best: {_summary(old)}", current)
+    if saving < needed:
+        message = f"{_summary(new)} would save {saving:.1f} %, less than minEnergySavingPercent={needed}"
+        return Decision(False, "SavingTooSmall", message, current)
+    if seconds_since_adoption is not None and seconds_since_adoption < replan.cooldown_seconds:
+        left = replan.cooldown_seconds - seconds_since_adoption
+        message = (
+            f"{_summary(new)} would save {saving:.1f} %; cooldownSeconds={replan.cooldown_seconds}, {left:.0f} s left"
+        )
+        return Decision(False, "Cooldown", message, current)
+    if objective == "MinimizeGPUs":
+        return Decision(True, "EnergySaving", f"{_summary(new)} uses {old.gpus - new.gpus} GPUs less", new)
+    expected = max(float(replan.cooldown_seconds), MIN_EXPECTED_SECONDS)
+    saved_watts = _watts(old) - _watts(new, at=old)
+    saved = saved_watts * expected
+    numbers = (
+        f"switching costs {describe.watt_hours(cost.joules)}, the saving of {saving:.1f} % is worth "
+        f"{describe.watt_hours(saved)} in {expected / 3600:.1f} h"
+    )
+    if saved <= cost.joules:
+        return Decision(False, "DoesNotPayBack", f"{_summary(new)}: {numbers}", current)
+    return Decision(True, "EnergySaving", f"{_summary(new)}: {numbers}", new)
+
+
+def _objective(plan: PlanStatus, objective: Objective) -> float:
+    if objective == "MinimizePower":
+        return float(plan.predicted.power_watts)
+    if objective == "MinimizeGPUs":
+        return float(plan.gpus)
+    return float(parse_quantity(plan.predicted.joules_per_output_token))
+
+
+def _watts(plan: PlanStatus, at: PlanStatus | None = None) -> float:
+    """Return the power that a plan draws, at the token rate of another plan: with fewer tokens it would draw less."""
+    tokens = (at or plan).predicted.output_tokens_per_second
+    return float(parse_quantity(plan.predicted.joules_per_output_token)) * tokens
+
+
+def _summary(plan: PlanStatus) -> str:
+    return f"{plan.replicas} x {plan.gpu_product} {plan.layout}, max batch {plan.max_batch_size}"

@@ -1,0 +1,59 @@
+"""How many replicas fit on nodes, as the Kubernetes scheduler would place their pods."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from energylens.api.llmdeployment import Toleration
+from energylens.planner.types import GpuNode, Taint
+from energylens.predictor.types import IntArray
+
+GPU_TAINT = "nvidia.com/gpu"
+"""Taint that GPU nodes usually carry; every pod that we make tolerates it."""
+
+_BLOCKING = ("NoSchedule", "NoExecute")
+
+
+def tolerates(toleration: Toleration, taint: Taint) -> bool:
+    """Return whether one toleration matches one taint, by the rules of the Kubernetes scheduler."""
+    if toleration.effect is not None and toleration.effect != taint.effect:
+        return False
+    if not toleration.key:
+        return toleration.operator == "Exists"
+    if toleration.key != taint.key:
+        return False
+    return toleration.operator == "Exists" or (toleration.value or "") == taint.value
+
+
+def eligible(node: GpuNode, node_selector: Mapping[str, str], tolerations: Iterable[Toleration]) -> bool:
+    """Return whether pods may run on a node: labels match and every blocking taint is tolerated.
+
+    Whether the node is ready or cordoned does not count here: that passes, and a plan should not change with it.
+    """
+    if any(node.labels.get(key) != value for key, value in node_selector.items()):
+        return False
+    accepted = (*tolerations, Toleration(key=GPU_TAINT, operator="Exists"))
+    return all(
+        any(tolerates(toleration, taint) for toleration in accepted)
+        for taint in node.taints
+        if taint.effect in _BLOCKING
+    )
+
+
+def replicas_that_fit(gpus_on_nodes: Sequence[int], gpus_per_pod: IntArray, pods_per_replica: IntArray) -> IntArray:
+    """Return how many replicas fit, shape (n,), given the GPUs available on each node.
+
+    A replica is ``pods_per_replica`` pods of ``gpus_per_pod`` GPUs each. All pods of one layout are equal, so that any
+    order in which the scheduler places them uses every slot: the sum of whole pods per node is exact, not a bound.
+
+    Args:
+        gpus_on_nodes: GPUs available on each node.
+        gpus_per_pod: GPUs of one pod, shape (n,), at least 1.
+        pods_per_replica: Pods of one replica, shape (n,), at least 1.
+    """
+    sizes, counts = np.unique(np.asarray(gpus_on_nodes, dtype=np.int64), return_counts=True)
+    slots = (counts * (sizes // gpus_per_pod[:, None])).sum(axis=1)
+    result: IntArray = slots // pods_per_replica
+    return result

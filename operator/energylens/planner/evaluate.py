@@ -1,0 +1,298 @@
+"""The planning space with its predictions: one row per candidate, figures of the whole deployment."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from energylens.api.llmdeployment import Percentile
+from energylens.planner.space import ProductSpace, concatenate
+from energylens.predictor.architecture import ModelSpec
+from energylens.predictor.types import (
+    BoolArray,
+    FloatArray,
+    GpuSpec,
+    IntArray,
+    Interval,
+    Layouts,
+    Memory,
+    Prediction,
+    Workload,
+)
+
+
+class Predictor(Protocol):
+    """The predictor's face that planning uses; arrays of shape (n,), figures of one replica."""
+
+    @property
+    def version(self) -> str:
+        """Version of the code and of the coefficients."""
+        ...
+
+    def memory(self, model: ModelSpec, gpu: GpuSpec, layouts: Layouts, workload: Workload) -> Memory:
+        """Return the memory of the most loaded GPU."""
+        ...
+
+    def at_concurrency(
+        self, model: ModelSpec, gpu: GpuSpec, layouts: Layouts, workload: Workload, concurrency: FloatArray
+    ) -> Prediction:
+        """Return the behaviour with a constant number of requests in flight per replica."""
+        ...
+
+    def at_rate(
+        self, model: ModelSpec, gpu: GpuSpec, layouts: Layouts, workload: Workload, requests_per_second: FloatArray
+    ) -> Prediction:
+        """Return the behaviour under Poisson arrivals per replica."""
+        ...
+
+
+@dataclass(frozen=True)
+class Load:
+    """What the whole deployment is asked to serve: an arrival rate or a number of requests in flight."""
+
+    workload: Workload
+    requests_per_second: float | None = None
+    concurrency: int | None = None
+
+    def scaled(self, factor: float) -> Load:
+        """Return the load times a factor; a concurrency stays a whole number of at least 1."""
+        if self.concurrency is not None:
+            return replace(self, concurrency=max(1, math.floor(self.concurrency * factor)))
+        return replace(self, requests_per_second=(self.requests_per_second or 0.0) * factor)
+
+
+@dataclass(frozen=True)
+class Correction:
+    """Factors learned from measurement, applied to every prediction."""
+
+    itl: float = 1.0
+    ttft: float = 1.0
+    power: float = 1.0
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """One row per candidate, arrays of shape (n,); figures are those of all replicas together.
+
+    Where ``supported`` or ``fits`` is False the predicted figures are NaN.
+    """
+
+    products: tuple[str, ...]
+    product: IntArray
+    """Index into ``products``."""
+    layouts: Layouts
+    nodes_per_replica: IntArray
+    replicas: IntArray
+    supported: BoolArray
+    reason: npt.NDArray[np.str_]
+    fits: BoolArray
+    sustainable: BoolArray
+    itl_ms: FloatArray
+    """At the SLO's percentile."""
+    itl_upper_ms: FloatArray
+    """The same with the safety margin."""
+    ttft_ms: FloatArray
+    ttft_upper_ms: FloatArray
+    joules_per_output_token: FloatArray
+    joules_low: FloatArray
+    """Ends of the 80 % interval."""
+    joules_high: FloatArray
+    joules_upper: FloatArray
+    """With the safety margin."""
+    power_watts: FloatArray
+    idle_power_watts: FloatArray
+    output_tokens_per_second: FloatArray
+    concurrency: FloatArray
+    extrapolated: BoolArray
+
+    @property
+    def gpus(self) -> IntArray:
+        """GPUs over all replicas, shape (n,)."""
+        return self.layouts.gpus * self.replicas
+
+    @property
+    def gpus_per_node(self) -> IntArray:
+        """GPUs that a replica takes on each of its nodes, shape (n,)."""
+        result: IntArray = self.layouts.gpus // self.nodes_per_replica
+        return result
+
+    def __len__(self) -> int:
+        return len(self.layouts)
+
+    def take(self, index: IntArray) -> Candidates:
+        """Return the rows of an index array of shape (m,)."""
+        columns = {f.name: getattr(self, f.name)[index] for f in fields(self) if f.name not in ("products", "layouts")}
+        return replace(self, layouts=self.layouts.take(index), **columns)
+
+
+def evaluate(
+    spaces: Sequence[ProductSpace],
+    model: ModelSpec,
+    predictor: Predictor,
+    load: Load,
+    percentile: Percentile,
+    *,
+    margin: float = 1.0,
+    correction: Correction | None = None,
+) -> Candidates:
+    """Return every candidate of the spaces with its prediction under the load.
+
+    Args:
+        spaces: One per GPU product.
+        model: The model to serve.
+        predictor: Predicts one replica.
+        load: Split evenly over the replicas.
+        percentile: The percentile of ITL and TTFT to report.
+        margin: Share of the upper half of the 80 % interval that is added for the figures that SLOs are checked with:
+            0 trusts the prediction, 1 takes the interval's upper end.
+        correction: Factors learned from measurement.
+    """
+    parts = [
+        _evaluate_product(space, model, predictor, load, percentile, margin, correction or Correction())
+        for space in spaces
+    ]
+    columns = {
+        name: np.concatenate([getattr(part, name) for part in parts])
+        for name in (f.name for f in fields(Candidates))
+        if name not in ("products", "product", "layouts")
+    }
+    return Candidates(
+        products=tuple(space.gpu.product for space in spaces),
+        product=np.repeat(np.arange(len(parts)), [len(part) for part in parts]),
+        layouts=concatenate([part.layouts for part in parts]),
+        **columns,
+    )
+
+
+def _evaluate_product(
+    space: ProductSpace,
+    model: ModelSpec,
+    predictor: Predictor,
+    load: Load,
+    percentile: Percentile,
+    margin: float,
+    correction: Correction,
+) -> Candidates:
+    supported, reason, fits = _structure(space, model, predictor, load.workload)
+    index, replicas = space.expand()
+    figures = {name: np.full(index.size, np.nan) for name in _FIGURES}
+    sustainable, extrapolated = np.zeros(index.size, dtype=bool), np.zeros(index.size, dtype=bool)
+    for gpu, rows in _by_node_size(space, index, np.flatnonzero((supported & fits)[index])):
+        layouts = space.layouts.take(index[rows])
+        if load.concurrency is not None:
+            share = load.concurrency / replicas[rows]
+            prediction = predictor.at_concurrency(model, gpu, layouts, load.workload, share)
+            # What exceeds the batch queues in the engine, so that the fullest replica must hold its share, too.
+            sustainable[rows] = prediction.sustainable & (np.ceil(share) <= prediction.max_concurrency)
+        else:
+            rate = (load.requests_per_second or 0.0) / replicas[rows]
+            prediction = predictor.at_rate(model, gpu, layouts, load.workload, rate)
+            sustainable[rows] = prediction.sustainable
+        extrapolated[rows] = prediction.extrapolated
+        for name, values in _figures(prediction, percentile, margin, correction, replicas[rows]).items():
+            figures[name][rows] = values
+    return Candidates(
+        products=(space.gpu.product,),
+        product=np.zeros(index.size, dtype=np.int64),
+        layouts=space.layouts.take(index),
+        nodes_per_replica=space.nodes_per_replica[index],
+        replicas=replicas,
+        supported=supported[index],
+        reason=reason[index],
+        fits=fits[index],
+        sustainable=sustainable,
+        extrapolated=extrapolated,
+        **figures,
+    )
+
+
+def _structure(
+    space: ProductSpace, model: ModelSpec, predictor: Predictor, workload: Workload
+) -> tuple[BoolArray, npt.NDArray[np.str_], BoolArray]:
+    """Return for each layout whether the engine can run it, else why not, and whether it fits into memory."""
+    size = len(space.layouts)
+    supported, fits = np.zeros(size, dtype=bool), np.zeros(size, dtype=bool)
+    reason = np.full(size, "", dtype=object)
+    every = np.arange(size)
+    for gpu, rows in _by_node_size(space, every, every):
+        one = predictor.at_concurrency(model, gpu, space.layouts.take(rows), workload, np.ones(rows.size))
+        supported[rows], reason[rows], fits[rows] = one.supported, one.reason, one.memory.fits
+    layouts = space.layouts
+    # Expert parallelism has no size of its own in the engines: it is off or spans the tensor and data parallel GPUs.
+    ranks = layouts.tensor_parallel * layouts.data_parallel
+    no_such_size = supported & (layouts.expert_parallel > 1) & (layouts.expert_parallel != ranks)
+    reason[no_such_size] = "expert parallelism spans all tensor x data parallel GPUs or is off (1)"
+    cap = layouts.power_cap_watts
+    too_low, too_high = cap < space.gpu.power_limit_min_watts, cap > space.gpu.power_limit_max_watts
+    reason[supported & (too_low | too_high)] = (
+        f"the power limit of {space.gpu.product} can be set from {space.gpu.power_limit_min_watts:.0f} to "
+        f"{space.gpu.power_limit_max_watts:.0f} W"
+    )
+    supported &= ~(no_such_size | too_low | too_high)
+    return supported, reason.astype(np.str_), fits
+
+
+def _by_node_size(space: ProductSpace, index: IntArray, rows: IntArray) -> Iterator[tuple[GpuSpec, IntArray]]:
+    """Yield the rows in groups whose replicas see nodes of the same size, and the GPU with that size.
+
+    The size says which links are inside a node: a replica over two nodes of four GPUs is not one node of eight.
+    """
+    nodes, per_node = space.nodes_per_replica[index[rows]], space.gpus_per_node[index[rows]]
+    single = rows[nodes == 1]
+    if single.size:
+        widest = int(per_node[nodes == 1].max())
+        yield replace(space.gpu, max_gpus_per_node=max(widest, space.gpu.max_gpus_per_node)), single
+    for size in np.unique(per_node[nodes > 1]):
+        yield replace(space.gpu, max_gpus_per_node=int(size)), rows[(nodes > 1) & (per_node == size)]
+
+
+_FIGURES = (
+    "itl_ms",
+    "itl_upper_ms",
+    "ttft_ms",
+    "ttft_upper_ms",
+    "joules_per_output_token",
+    "joules_low",
+    "joules_high",
+    "joules_upper",
+    "power_watts",
+    "idle_power_watts",
+    "output_tokens_per_second",
+    "concurrency",
+)
+
+
+def _figures(
+    prediction: Prediction, percentile: Percentile, margin: float, correction: Correction, replicas: IntArray
+) -> dict[str, FloatArray]:
+    p = prediction
+    itl = {"P50": p.itl_p50_ms, "P95": p.itl_p95_ms, "P99": p.itl_p99_ms}[percentile] * correction.itl
+    ttft = {"P50": p.ttft_p50_ms, "P95": p.ttft_p95_ms, "P99": p.ttft_p99_ms}[percentile] * correction.ttft
+    joules = p.joules_per_output_token * correction.power
+    high = p.energy.high * correction.power
+    return {
+        "itl_ms": itl,
+        "itl_upper_ms": itl * _widened(p.itl, p.itl_p50_ms, margin),
+        "ttft_ms": ttft,
+        "ttft_upper_ms": ttft * _widened(p.ttft, p.ttft_p50_ms, margin),
+        "joules_per_output_token": joules,
+        "joules_low": p.energy.low * correction.power,
+        "joules_high": high,
+        "joules_upper": joules + margin * (high - joules),
+        "power_watts": p.power_watts * correction.power * replicas,
+        "idle_power_watts": p.idle_power_watts * correction.power * replicas,
+        "output_tokens_per_second": p.output_tokens_per_second * replicas,
+        "concurrency": p.concurrency * replicas,
+    }
+
+
+def _widened(interval: Interval, median: FloatArray, margin: float) -> FloatArray:
+    """Return the factor that the margin puts on a percentile: the interval is known for the median only."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        result: FloatArray = 1.0 + margin * np.maximum(0.0, interval.high / median - 1.0)
+    return result

@@ -1,0 +1,75 @@
+"""A plan's identity: the hash of the inputs that decide it.
+
+What counts: the part of the spec that planning reads, the model's shape, the GPUs that the cluster has (products and
+allocatable GPUs per node, of the nodes that the spec may use), the figures known of those products, the predictor's
+version and the watts that budgets leave.
+
+What does not: free GPUs, node names, whether a node is ready or cordoned. These pass; were they inputs, somebody
+else's pod or a drain would start a new plan. Nor do fields that only say how a plan is adopted or served.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from energylens.api.llmdeployment import LLMDeploymentSpec
+from energylens.planner.types import GpuNode, PowerAllowance
+from energylens.predictor.architecture import ModelSpec
+from energylens.predictor.types import GpuSpec
+
+HASH_LENGTH = 16
+"""Hexadecimal digits."""
+
+
+def planning_inputs(spec: LLMDeploymentSpec) -> dict[str, Any]:
+    """Return the part of a spec that planning reads. Defaults are left out, so that a new field changes no hash."""
+    dump = spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    energy = dict(dump.get("energy", {}))
+    # A budget that only warns constrains no plan; the energy of a period is checked while serving, not while planning.
+    energy.pop("budget", None)
+    inputs = {
+        "model": {key: value for key, value in dump["model"].items() if key in ("name", "revision", "quantization")},
+        "engine": dump.get("engine", {}).get("type"),
+        "workload": dump["workload"],
+        "slo": dump.get("slo"),
+        "energy": energy,
+        "hardware": dump.get("hardware"),
+        "overrides": dump.get("planning", {}).get("overrides"),
+    }
+    return {key: value for key, value in inputs.items() if value}
+
+
+def inputs_hash(
+    spec: LLMDeploymentSpec,
+    model: ModelSpec,
+    nodes: tuple[GpuNode, ...],
+    gpus: Mapping[str, GpuSpec],
+    predictor_version: str,
+    allowance: PowerAllowance | None,
+) -> str:
+    """Return the first 16 hexadecimal digits of the SHA-256 of the canonical JSON of a plan's inputs.
+
+    Args:
+        spec: What is asked for.
+        model: The model's shape, as the engine serves it.
+        nodes: The nodes that the spec may use.
+        gpus: The known GPU products.
+        predictor_version: Version of the predictor's code and coefficients.
+        allowance: Watts that budgets leave.
+    """
+    inventory = Counter((node.product, node.allocatable) for node in nodes if node.allocatable > 0)
+    document = {
+        "spec": planning_inputs(spec),
+        "model": asdict(model),
+        "inventory": sorted([product, size, count] for (product, size), count in inventory.items()),
+        "gpus": {product: asdict(gpus[product]) for product, _ in inventory if product in gpus},
+        "predictor": predictor_version,
+        "allowanceWatts": None if allowance is None else round(allowance.watts),
+    }
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:HASH_LENGTH]

@@ -1,0 +1,182 @@
+"""From spec, cluster snapshot and predictor to a plan and its reasons."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from energylens.api.llmdeployment import LLMDeployment, LLMDeploymentSpec, PlanStatus, PredictedFigures
+from energylens.api.quantity import format_milli
+from energylens.planner import describe
+from energylens.planner.constraints import count_rejections
+from energylens.planner.evaluate import Correction, Predictor
+from energylens.planner.frontier import alternatives, frontier_rows, table
+from energylens.planner.identity import inputs_hash
+from energylens.planner.nodes import allowed_nodes, no_matching_gpus, usable_nodes
+from energylens.planner.problem import Problem, Solution, binding_constraint, solve
+from energylens.planner.relaxations import explain_infeasible
+from energylens.planner.types import ClusterSnapshot, Feasible, Infeasible, PlanningResult, PowerAllowance
+from energylens.predictor.architecture import ModelSpec
+from energylens.predictor.requantize import UnsupportedQuantizationError, with_quantization
+from energylens.predictor.types import GpuSpec
+
+DEFAULT_MARGIN = 1.0
+"""Latency and energy objectives are checked at the upper end of the 80 % interval."""
+
+
+class PlanCheckError(RuntimeError):
+    """A finished plan breaks a limit that it was made under: a defect of the planner, never to be acted on."""
+
+
+def plan(
+    deployment: LLMDeployment,
+    model: ModelSpec,
+    snapshot: ClusterSnapshot,
+    gpus: Mapping[str, GpuSpec],
+    predictor: Predictor,
+    *,
+    allowance: PowerAllowance | None = None,
+    correction: Correction | None = None,
+    margin: float = DEFAULT_MARGIN,
+) -> PlanningResult:
+    """Return the plan of least energy (or power, or GPUs) that holds every constraint, or why there is none.
+
+    Args:
+        deployment: What is asked for.
+        model: The checkpoint's shape; ``spec.model.quantization`` is applied here.
+        snapshot: The cluster's GPUs.
+        gpus: Known GPU products by the label ``nvidia.com/gpu.product``.
+        predictor: Predicts one replica.
+        allowance: Watts that budgets leave. ``spec.energy.budget.powerWatts`` with action Enforce is applied here.
+        correction: Factors learned from measurement.
+        margin: Share of the upper half of the 80 % interval that objectives are checked with: 1 is its upper end.
+
+    Raises:
+        PlanCheckError: The finished plan breaks ``maxGPUs`` or an override.
+    """
+    try:
+        served = with_quantization(model, deployment.spec.model.quantization)
+    except UnsupportedQuantizationError as error:
+        return Infeasible("ModelUnsupported", f"spec.model.{error}")
+    problem = _problem(deployment, served, snapshot, gpus, predictor, allowance, correction, margin)
+    if not problem.allowed_products:
+        return no_matching_gpus(deployment.spec, snapshot, gpus)
+    solution = solve(problem)
+    if solution.chosen is None:
+        return explain_infeasible(problem, solution)
+    spec, rows, i = deployment.spec, solution.rows, solution.chosen
+    order, reasons = frontier_rows(rows, solution.constraints, i, spec)
+    status = _status(problem, solution, i).model_copy(
+        update={"alternatives": alternatives(rows, solution.constraints, order, reasons, i)}
+    )
+    _check(status, spec)
+    return Feasible(status, count_rejections(solution.constraints, len(rows)), table(rows, order, reasons))
+
+
+def plan_hash(
+    deployment: LLMDeployment,
+    model: ModelSpec,
+    snapshot: ClusterSnapshot,
+    gpus: Mapping[str, GpuSpec],
+    predictor_version: str,
+    *,
+    allowance: PowerAllowance | None = None,
+) -> str:
+    """Return the hash that a plan made from these inputs carries, without planning: equal means nothing to plan anew.
+
+    Raises:
+        UnsupportedQuantizationError: ``spec.model.quantization`` cannot be had from the checkpoint.
+    """
+    spec = deployment.spec
+    served = with_quantization(model, spec.model.quantization)
+    nodes = allowed_nodes(spec, usable_nodes(spec, snapshot, gpus), gpus)
+    return inputs_hash(spec, served, nodes, gpus, predictor_version, effective_allowance(spec, allowance))
+
+
+def effective_allowance(spec: LLMDeploymentSpec, allowance: PowerAllowance | None) -> PowerAllowance | None:
+    """Return the tighter of the budgets' allowance and the deployment's own enforced power budget."""
+    budget = spec.energy.budget
+    if budget is None or budget.power_watts is None or budget.action != "Enforce":
+        return allowance
+    own = PowerAllowance(float(budget.power_watts), "spec.energy.budget.powerWatts")
+    return own if allowance is None or own.watts <= allowance.watts else allowance
+
+
+def _problem(
+    deployment: LLMDeployment,
+    model: ModelSpec,
+    snapshot: ClusterSnapshot,
+    gpus: Mapping[str, GpuSpec],
+    predictor: Predictor,
+    allowance: PowerAllowance | None,
+    correction: Correction | None,
+    margin: float,
+) -> Problem:
+    return Problem(
+        spec=deployment.spec,
+        owner=f"{deployment.metadata.namespace}/{deployment.metadata.name}",
+        model=model,
+        nodes=usable_nodes(deployment.spec, snapshot, gpus),
+        gpus=gpus,
+        predictor=predictor,
+        allowance=effective_allowance(deployment.spec, allowance),
+        margin=margin,
+        correction=correction,
+    )
+
+
+def _status(problem: Problem, solution: Solution, i: int) -> PlanStatus:
+    rows, layouts = solution.rows, solution.rows.layouts
+    cap = float(layouts.power_cap_watts[i])
+    return PlanStatus(
+        hash=inputs_hash(
+            problem.spec,
+            problem.model,
+            allowed_nodes(problem.spec, problem.nodes, problem.gpus),
+            problem.gpus,
+            problem.predictor.version,
+            problem.allowance,
+        ),
+        predictor_version=problem.predictor.version,
+        confidence="Extrapolated" if rows.extrapolated[i] else "Interpolated",
+        binding_constraint=binding_constraint(solution, problem.spec),
+        gpu_product=rows.products[int(rows.product[i])],
+        gpus=int(rows.gpus[i]),
+        replicas=int(rows.replicas[i]),
+        nodes_per_replica=int(rows.nodes_per_replica[i]),
+        tensor_parallel=int(layouts.tensor_parallel[i]),
+        pipeline_parallel=int(layouts.pipeline_parallel[i]),
+        expert_parallel=int(layouts.expert_parallel[i]),
+        data_parallel=int(layouts.data_parallel[i]),
+        max_batch_size=int(layouts.max_batch_size[i]),
+        power_cap_watts_per_gpu=None if math.isnan(cap) else round(cap),
+        predicted=PredictedFigures(
+            joules_per_output_token=format_milli(float(rows.joules_per_output_token[i])),
+            joules_per_output_token_low=format_milli(float(rows.joules_low[i])),
+            joules_per_output_token_high=format_milli(float(rows.joules_high[i])),
+            power_watts=round(float(rows.power_watts[i])),
+            idle_power_watts=round(float(rows.idle_power_watts[i])),
+            output_tokens_per_second=round(float(rows.output_tokens_per_second[i])),
+            concurrency=round(float(rows.concurrency[i])),
+            ttft_milliseconds=describe.up(float(rows.ttft_ms[i])),
+            itl_milliseconds=describe.up(float(rows.itl_ms[i])),
+        ),
+    )
+
+
+def _check(status: PlanStatus, spec: LLMDeploymentSpec) -> None:
+    """Check the finished plan against what must never be exceeded, whatever the arrays said."""
+    per_replica = status.tensor_parallel * status.pipeline_parallel * status.data_parallel
+    if status.gpus != per_replica * status.replicas:
+        raise PlanCheckError(
+            f"the plan counts {status.gpus} GPUs but its replicas take {per_replica * status.replicas}"
+        )
+    for field, value, limit in (
+        ("maxGPUs", status.gpus, spec.hardware.max_gpus),
+        ("maxGPUsPerReplica", per_replica, spec.hardware.max_gpus_per_replica),
+    ):
+        if limit is not None and value > limit:
+            raise PlanCheckError(f"the plan uses {value} GPUs, more than spec.hardware.{field}={limit}")
+    for name, wanted in spec.planning.overrides.model_dump(exclude_none=True).items():
+        if getattr(status, name) != wanted:
+            raise PlanCheckError(f"the plan has {name} {getattr(status, name)} instead of the override {wanted}")

@@ -1,0 +1,122 @@
+"""A planning problem and its exact solution: every candidate predicted, every rule applied, the best one picked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from energylens.api.llmdeployment import LLMDeploymentSpec
+from energylens.api.quantity import parse_quantity
+from energylens.planner.constraints import Constraint, build_constraints, feasible
+from energylens.planner.evaluate import Candidates, Correction, Load, Predictor, evaluate
+from energylens.planner.nodes import allowed_nodes
+from energylens.planner.objective import best, objective_values
+from energylens.planner.space import enumerate_space
+from energylens.planner.types import GpuNode, PowerAllowance
+from energylens.predictor.architecture import ModelSpec
+from energylens.predictor.types import GpuSpec, Workload
+
+NO_BINDING_CONSTRAINT = "None"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is to be planned."""
+
+    spec: LLMDeploymentSpec
+    owner: str
+    """``namespace/name``: the GPUs that its own pods hold count as free."""
+    model: ModelSpec
+    """As the engine serves it."""
+    nodes: tuple[GpuNode, ...]
+    """Nodes that the spec may use, of known products."""
+    gpus: Mapping[str, GpuSpec]
+    predictor: Predictor
+    allowance: PowerAllowance | None
+    margin: float
+    correction: Correction | None = None
+    load_factor: float = 1.0
+
+    @property
+    def products(self) -> tuple[str, ...]:
+        """GPU products of the nodes, sorted."""
+        return tuple(sorted({node.product for node in self.nodes}))
+
+    @property
+    def allowed_products(self) -> tuple[str, ...]:
+        """Products that ``spec.hardware.gpuProducts`` allows, sorted."""
+        return tuple(sorted({node.product for node in allowed_nodes(self.spec, self.nodes, self.gpus)}))
+
+    @property
+    def load(self) -> Load:
+        """The offered load."""
+        w = self.spec.workload
+        load = Load(
+            Workload(w.input_tokens, w.output_tokens),
+            None if w.requests_per_second is None else float(parse_quantity(w.requests_per_second)),
+            w.concurrency,
+        )
+        return load if self.load_factor == 1.0 else load.scaled(self.load_factor)
+
+    def free_gpus(self, product: str) -> tuple[int, ...]:
+        """GPUs of each node of a product that this deployment could have; 0 where nothing can be scheduled."""
+        return tuple(n.free_for(self.owner) if n.schedulable else 0 for n in self.nodes if n.product == product)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Every candidate, every rule, and the best candidate that holds them all."""
+
+    rows: Candidates
+    constraints: tuple[Constraint, ...]
+    chosen: int | None
+
+
+def solve(problem: Problem) -> Solution:
+    """Return the exact optimum of a problem, with all that is needed to explain it.
+
+    What ``maxGPUs``, ``gpuProducts`` and other pods' GPUs forbid is evaluated too: only so can an answer say which of
+    them binds and what would come of relaxing it.
+    """
+    spec, load = problem.spec, problem.load
+    spaces = [
+        enumerate_space(
+            problem.model,
+            problem.gpus[product],
+            [node.allocatable for node in problem.nodes if node.product == product],
+            spec.planning.overrides,
+            spec.energy.power_cap,
+            max_replicas=load.concurrency,
+        )
+        for product in problem.products
+    ]
+    rows = evaluate(
+        spaces,
+        problem.model,
+        problem.predictor,
+        load,
+        spec.slo.percentile,
+        margin=problem.margin,
+        correction=problem.correction,
+    )
+    free = [problem.free_gpus(product) for product in problem.products]
+    constraints = build_constraints(rows, spec, problem.allowed_products, free, problem.allowance)
+    return Solution(rows, constraints, best(rows, feasible(constraints, len(rows)), spec.energy.objective))
+
+
+def binding_constraint(solution: Solution, spec: LLMDeploymentSpec) -> str:
+    """Return the field of the constraint whose removal would lower the objective most, or ``None`` in words."""
+    rows, objective = solution.rows, spec.energy.objective
+    assert solution.chosen is not None
+    values = objective_values(rows, objective)
+    field, lowest = NO_BINDING_CONSTRAINT, float(values[solution.chosen]) * (1 - 1e-3)
+    for constraint in solution.constraints:
+        if constraint.kind not in ("GPUs", "SLO", "Power"):
+            continue
+        mask = feasible(solution.constraints, len(rows), without=[constraint])
+        value = float(np.min(values[mask], initial=np.inf))
+        if value < lowest:
+            field, lowest = constraint.field, value
+    return field
