@@ -21,7 +21,9 @@ _SUFFIX = {
     "Ti": Decimal(2) ** 40, "Pi": Decimal(2) ** 50, "Ei": Decimal(2) ** 60,
 }  # fmt: skip
 QUANTITY_PATTERN = r"^[+-]?([0-9]+|[0-9]+\.[0-9]*|\.[0-9]+)(([KMGTPE]i)|[numkMGTPE]|([eE][+-]?[0-9]{1,2}))?$"
-_PARTS = re.compile(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,2})?)([KMGTPE]i|[numkMGTPE])?")
+_PARTS = re.compile(
+    r"(?P<number>[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))(?:(?P<exponent>[eE][+-]?[0-9]{1,2})|(?P<suffix>[KMGTPE]i|[numkMGTPE]))?"
+)
 _MAX_LENGTH = 32
 
 
@@ -34,7 +36,7 @@ def parse_quantity(text: str | int) -> Decimal:
     match = _PARTS.fullmatch(str(text))
     if match is None:
         raise ValueError(f"{text!r} is not a Kubernetes quantity such as 2, 0.5, 1500m or 2k")
-    return Decimal(match[1]) * _SUFFIX[match[2] or ""]
+    return Decimal(match["number"] + (match["exponent"] or "")) * _SUFFIX[match["suffix"] or ""]
 
 
 def format_milli(value: float) -> str:

@@ -10,6 +10,12 @@ import click
 from energylens import __version__
 
 COMMANDS: dict[str, tuple[str, str]] = {
+    "accuracy": (
+        "energylens.cli.accuracy:accuracy",
+        "Compare predictions with measured runs.",
+    ),
+    "predict": ("energylens.cli.predict:predict", "Predict latency, power and energy of a table of runs."),
+    "crds": ("energylens.cli.crds:crds", "Write the CustomResourceDefinitions as YAML files."),
     "dev": ("energylens.cli.dev:dev", "Run a real Kubernetes control plane with GPU nodes on this machine."),
 }
 """Subcommand name -> (module:attribute of a click command, one-line help)."""

@@ -1,0 +1,107 @@
+{{/* Name of the chart's objects: the release's name when it already says energylens. */}}
+{{- define "energylens.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" -}}
+{{- else -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 52 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 52 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "energylens.selectorLabels" -}}
+app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "energylens.labels" -}}
+{{ include "energylens.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{- define "energylens.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "energylens.fullname" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- required "serviceAccount.name is needed when serviceAccount.create is false" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{/* repository:tag, or repository:tag@digest when a digest pins it. */}}
+{{- define "energylens.image" -}}
+{{- printf "%s:%s" .Values.image.repository (default .Chart.AppVersion .Values.image.tag) -}}
+{{- if .Values.image.digest -}}@{{ .Values.image.digest }}{{- end -}}
+{{- end -}}
+
+{{- define "energylens.containerSecurityContext" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end -}}
+
+{{- define "energylens.podSecurityContext" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+fsGroup: 65532
+seccompProfile:
+  type: RuntimeDefault
+{{- end -}}
+
+{{/* What the operator does in each namespace that it manages. */}}
+{{- define "energylens.namespaceRules" -}}
+# What users ask for, and what platform teams cap. The operator never writes a spec.
+- apiGroups: [energylens.dev]
+  resources: [llmdeployments, energybudgets]
+  verbs: [list, watch]
+# Status is a server-side apply.
+- apiGroups: [energylens.dev]
+  resources: [llmdeployments/status, energybudgets/status]
+  verbs: [patch]
+# Serving pods of a layout on one node. Children go by owner references, so nothing here is deleted.
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs: [list, watch, create, patch]
+# Serving pods of a layout over several nodes.
+- apiGroups: [leaderworkerset.x-k8s.io]
+  resources: [leaderworkersets]
+  verbs: [list, watch, create, patch]
+# The endpoint of the serving pods.
+- apiGroups: [""]
+  resources: [services]
+  verbs: [list, watch, create, patch]
+# The table of plans that is kept beside each deployment; get: a model's config.json, spec.model.configRef.
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [get, list, watch, create, patch]
+# Keeps one replica serving while nodes are drained.
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [list, watch, create, patch]
+# Decisions that users see in `kubectl describe llmd`.
+- apiGroups: ["", events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
+{{- end -}}
+
+{{/* The GPUs at hand and those in use, by everyone. */}}
+{{- define "energylens.gpuRules" -}}
+# GPU products, counts, taints and labels.
+- apiGroups: [""]
+  resources: [nodes]
+  verbs: [list, watch]
+{{ include "energylens.podRules" . }}
+{{- end -}}
+
+{{- define "energylens.podRules" -}}
+# GPUs in use, readiness of the serving pods, and the addresses of their metrics.
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [list, watch]
+{{- end -}}

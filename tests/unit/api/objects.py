@@ -1,0 +1,209 @@
+"""Good objects that tests change, and the table of bad ones that the API server and the files' parser both refuse."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+DEPLOYMENT: dict[str, Any] = {
+    "apiVersion": "energylens.dev/v1alpha1",
+    "kind": "LLMDeployment",
+    "metadata": {"name": "llama"},
+    "spec": {
+        "model": {"name": "meta-llama/Llama-3.1-70B-Instruct"},
+        "workload": {"inputTokens": 512, "outputTokens": 128, "requestsPerSecond": 2},
+    },
+}
+BUDGET: dict[str, Any] = {
+    "apiVersion": "energylens.dev/v1alpha1",
+    "kind": "EnergyBudget",
+    "metadata": {"name": "team"},
+    "spec": {"powerWatts": 20_000},
+}
+
+
+def changed(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of ``base`` with values set at paths such as ``spec.slo.itlMilliseconds``; ``...`` removes."""
+    result = copy.deepcopy(dict(base))
+    for path, value in changes.items():
+        *parents, last = path.split(".")
+        at = result
+        for name in parents:
+            at = at.setdefault(name, {})
+        if value is ...:
+            del at[last]
+        else:
+            at[last] = copy.deepcopy(value)
+    return result
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A misoperation: what is set, the field that the message names, and words that it must hold."""
+
+    changes: Mapping[str, Any]
+    field: str
+    said: tuple[str, ...]
+    kind: str = "LLMDeployment"
+
+    @property
+    def object(self) -> dict[str, Any]:
+        return changed(DEPLOYMENT if self.kind == "LLMDeployment" else BUDGET, self.changes)
+
+    @property
+    def id(self) -> str:
+        return ",".join(f"{path.removeprefix('spec.')}={str(value)[:40]}" for path, value in self.changes.items())
+
+
+def _budget(changes: Mapping[str, Any], field: str, *said: str) -> Bad:
+    return Bad(changes, field, said, "EnergyBudget")
+
+
+RULES = (
+    Bad({"spec.workload.concurrency": 8}, "spec.workload", ("requestsPerSecond (2)", "concurrency (8)", "exactly one")),
+    Bad({"spec.workload.requestsPerSecond": ...}, "spec.workload", ("neither requestsPerSecond nor", "exactly one")),
+    Bad({"spec.workload.requestsPerSecond": 0}, "spec.workload.requestsPerSecond", ("0", "greater than 0")),
+    Bad({"spec.workload.requestsPerSecond": "-500m"}, "spec.workload.requestsPerSecond", ("-500m", "greater than 0")),
+    Bad({"spec.slo.joulesPerOutputToken": "0.0"}, "spec.slo.joulesPerOutputToken", ("0.0", "greater than 0")),
+    Bad(
+        {"spec.hardware": {"maxGPUs": 4, "maxGPUsPerReplica": 8}},
+        "spec.hardware",
+        ("maxGPUsPerReplica (8)", "maxGPUs (4)", "set it to 4 or less"),
+    ),
+    Bad({"spec.energy.powerCap": {"mode": "Fixed"}}, "spec.energy.powerCap", ("mode Fixed needs wattsPerGPU",)),
+    Bad(
+        {"spec.energy.powerCap": {"wattsPerGPU": 400}},
+        "spec.energy.powerCap",
+        ("wattsPerGPU (400)", "mode is Never", "set mode to Fixed"),
+    ),
+    Bad(
+        {"spec.energy.powerCap": {"mode": "Plan", "wattsPerGPU": 400}},
+        "spec.energy.powerCap",
+        ("wattsPerGPU (400)", "mode is Plan"),
+    ),
+    Bad({"spec.energy.budget": {"period": "Day"}}, "spec.energy.budget", ("powerWatts, energyWattHours or both",)),
+    Bad(
+        {
+            "spec.planning.overrides": {"tensorParallel": 8, "pipelineParallel": 2},
+            "spec.hardware.maxGPUsPerReplica": 8,
+        },
+        "spec",
+        ("tensorParallel 8 x pipelineParallel 2 x dataParallel 1 = 16", "maxGPUsPerReplica (8)"),
+    ),
+    Bad(
+        {"spec.planning.overrides": {"tensorParallel": 4, "replicas": 3}, "spec.hardware.maxGPUs": 8},
+        "spec",
+        ("4 GPUs per replica x replicas 3 = 12", "maxGPUs (8)"),
+    ),
+    Bad(
+        {"spec.planning.overrides": {"expertParallel": 16, "tensorParallel": 4, "dataParallel": 2}},
+        "spec.planning.overrides",
+        ("expertParallel (16)", "tensorParallel (4) x dataParallel (2) = 8", "8 or less"),
+    ),
+    Bad({"spec.model.cache": {}}, "spec.model.cache", ("neither persistentVolumeClaim nor hostPath",)),
+    Bad(
+        {"spec.model.cache": {"persistentVolumeClaim": "weights", "hostPath": "/data"}},
+        "spec.model.cache",
+        ("'weights'", "'/data'", "exactly one"),
+    ),
+    Bad(
+        {"spec.hardware.tolerations": [{"key": "gpu", "operator": "Exists", "value": "yes"}]},
+        "spec.hardware.tolerations[0]",
+        ("'yes'", "set operator to Equal"),
+    ),
+    Bad(
+        {"spec.hardware.tolerations": [{"value": "yes"}]},
+        "spec.hardware.tolerations[0]",
+        ("needs key", "set operator to Exists"),
+    ),
+    Bad(
+        {"spec.hardware.tolerations": [{"operator": "Exists", "tolerationSeconds": 5}]},
+        "spec.hardware.tolerations[0]",
+        ("tolerationSeconds (5)", "NoExecute"),
+    ),
+    Bad({"metadata.name": "l" * 53}, "", ("metadata.name", "(53 characters)", "at most 52")),
+    Bad({"metadata.name": "1lama"}, "", ("metadata.name '1lama'", "start with a lower-case letter")),
+    Bad({"metadata.name": "llama.v2"}, "", ("metadata.name 'llama.v2'", "hold only a-z, 0-9 and -")),
+    _budget({"spec.powerWatts": ...}, "spec", "powerWatts, energyWattHours or both"),
+    _budget({"spec.timeZone": "Mars/Phobos"}, "spec", "Mars/Phobos", "IANA time zone", "Europe/Berlin"),
+    _budget({"spec.timeZone": "Local"}, "spec", "'Local'", "IANA time zone"),
+    _budget(
+        {"spec.selector.matchExpressions": [{"key": "team", "operator": "In"}]},
+        "spec.selector.matchExpressions[0]",
+        "In",
+        "'team'",
+        "needs values",
+    ),
+    _budget(
+        {"spec.selector.matchExpressions": [{"key": "team", "operator": "Exists", "values": ["a"]}]},
+        "spec.selector.matchExpressions[0]",
+        "Exists",
+        "'team'",
+        "no values",
+    ),
+)
+"""Refused by a rule, with the same words on both sides."""
+
+SCHEMA = (
+    Bad({"spec.slo.itlMilliseconds": -5}, "spec.slo.itlMilliseconds", ("-5", "1")),
+    Bad({"spec.slo.ttftMilliseconds": 0}, "spec.slo.ttftMilliseconds", ("0", "1")),
+    Bad({"spec.slo.percentile": "P90"}, "spec.slo.percentile", ("P90", "P50", "P95", "P99")),
+    Bad({"spec.workload.requestsPerSecond": 0.5}, "spec.workload.requestsPerSecond", ("number",)),
+    Bad({"spec.workload.requestsPerSecond": "fast"}, "spec.workload.requestsPerSecond", ("fast",)),
+    Bad({"spec.workload.inputTokens": ...}, "spec.workload.inputTokens", ("equired",)),
+    Bad({"spec.workload.inputTokens": "512"}, "spec.workload.inputTokens", ()),
+    Bad({"spec.workload.inputTokens": 20_000_000}, "spec.workload.inputTokens", ("20000000", "10000000")),
+    Bad({"spec.workload.concurrency": True}, "spec.workload.concurrency", ()),
+    Bad({"spec.model.name": ""}, "spec.model.name", ("1",)),
+    Bad({"spec.model.name": "meta llama"}, "spec.model.name", ("meta llama",)),
+    Bad({"spec.model": ...}, "spec.model", ("equired",)),
+    Bad({"spec.engine.type": "vLLM"}, "spec.engine.type", ("vLLM", "VLLM", "SGLang")),
+    Bad({"spec.engine.env": [{"name": "A"}, {"name": "A"}]}, "spec.engine.env", ("A",)),
+    Bad({"spec.hardware.gpuProducts": ["H100", "H100"]}, "spec.hardware.gpuProducts", ("H100",)),
+    Bad({"spec.hardware.maxGPUs": 0}, "spec.hardware.maxGPUs", ("0", "1")),
+    Bad({"spec.hardware.nodeSelector": {"zone": "a b"}}, "spec.hardware.nodeSelector.zone", ("a b",)),
+    Bad({"spec.planning.overrides.tensorParallel": 0}, "spec.planning.overrides.tensorParallel", ("0", "1")),
+    Bad({"spec.planning.approvedPlanHash": "no hash!"}, "spec.planning.approvedPlanHash", ("no hash!",)),
+    Bad({"spec.validation.windowSeconds": 1}, "spec.validation.windowSeconds", ("1", "10")),
+    Bad({"spec.validation.tolerancePercent": 101}, "spec.validation.tolerancePercent", ("101", "100")),
+    Bad({"spec.rollout.rollbackOn": ["Rain"]}, "spec.rollout.rollbackOn[0]", ("Rain", "SLOViolation")),
+    Bad({"spec.model.cache": {"hostPath": "data"}}, "spec.model.cache.hostPath", ("data",)),
+    Bad({"spec.suspend": "yes"}, "spec.suspend", ()),
+    _budget({"spec.powerWatts": 0}, "spec.powerWatts", "0", "1"),
+    _budget({"spec.timeZone": "+02:00"}, "spec.timeZone", "+02:00"),
+    _budget({"spec.period": "Year"}, "spec.period", "Year", "Month"),
+    _budget({"spec.action": "Evict"}, "spec.action", "Evict", "Shed"),
+)
+"""Refused by types, bounds and enums; each side has its own words for these."""
+
+GOOD: tuple[tuple[str, Mapping[str, Any]], ...] = (
+    ("LLMDeployment", {}),
+    ("LLMDeployment", {"metadata.name": "l" * 52}),
+    ("LLMDeployment", {"spec.workload.requestsPerSecond": "500m"}),
+    ("LLMDeployment", {"spec.workload.requestsPerSecond": "0.5"}),
+    ("LLMDeployment", {"spec.workload.requestsPerSecond": "1e3"}),
+    ("LLMDeployment", {"spec.workload.requestsPerSecond": None, "spec.workload.concurrency": 64}),
+    ("LLMDeployment", {"spec.slo": {"itlMilliseconds": 40, "ttftMilliseconds": 2000, "joulesPerOutputToken": "400m"}}),
+    ("LLMDeployment", {"spec.slo": None, "spec.suspend": None}),
+    ("LLMDeployment", {"spec.hardware": {"maxGPUs": 8, "maxGPUsPerReplica": 8, "gpuProducts": ["NVIDIA-H200"]}}),
+    ("LLMDeployment", {"spec.hardware.tolerations": [{"operator": "Exists"}, {"key": "gpu", "value": "yes"}]}),
+    ("LLMDeployment", {"spec.energy.powerCap": {"mode": "Fixed", "wattsPerGPU": 400}}),
+    ("LLMDeployment", {"spec.energy.powerCap": {"mode": "Plan"}}),
+    ("LLMDeployment", {"spec.energy.budget": {"energyWattHours": 1000}}),
+    ("LLMDeployment", {"spec.planning.overrides": {"tensorParallel": 8}, "spec.hardware.maxGPUsPerReplica": 8}),
+    ("LLMDeployment", {"spec.planning.overrides": {"expertParallel": 8, "tensorParallel": 1, "dataParallel": 8}}),
+    ("LLMDeployment", {"spec.model.cache": {"hostPath": "/data"}}),
+    ("LLMDeployment", {"spec.model": {"name": "openai/gpt-oss-120b", "tokenSecretRef": {"name": "hub"}}}),
+    ("LLMDeployment", {"spec.podTemplate": {"spec": {"priorityClassName": "high", "anything": {"goes": [1]}}}}),
+    ("EnergyBudget", {}),
+    ("EnergyBudget", {"spec": {"energyWattHours": 5000, "timeZone": "America/Argentina/Ushuaia", "period": "Day"}}),
+    ("EnergyBudget", {"spec.selector.matchExpressions": [{"key": "team", "operator": "In", "values": ["a"]}]}),
+    ("EnergyBudget", {"spec.selector.matchLabels": {"team": "a"}}),
+)
+"""Accepted by both sides: what stands at the edge of a rule or a bound."""
+
+
+def good_object(kind: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+    return changed(DEPLOYMENT if kind == "LLMDeployment" else BUDGET, changes)

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+from tests.unit.api.objects import DEPLOYMENT, GOOD, RULES, SCHEMA, Bad, changed, good_object
+
+from energylens.api.energybudget import EnergyBudget
+from energylens.api.llmdeployment import LLMDeployment
+from energylens.api.parse import InvalidResourceError, parse_energybudget, parse_llmdeployment, read_llmdeployment
+
+
+def parse(kind: str, obj: dict[str, Any], *, strict: bool = True) -> LLMDeployment | EnergyBudget:
+    read = parse_llmdeployment if kind == "LLMDeployment" else parse_energybudget
+    return read(obj, strict=strict)
+
+
+@pytest.mark.parametrize(("kind", "changes"), GOOD, ids=lambda value: str(value)[:60])
+def test_good_objects_are_read(kind: str, changes: dict[str, Any]) -> None:
+    assert parse(kind, good_object(kind, changes)).kind == kind
+
+
+@pytest.mark.parametrize("strict", [True, False], ids=["file", "api-server"])
+@pytest.mark.parametrize("bad", RULES + SCHEMA, ids=lambda bad: bad.id)
+def test_a_bad_object_is_refused_in_one_line_that_names_field_value_and_what_is_allowed(bad: Bad, strict: bool) -> None:
+    with pytest.raises(InvalidResourceError) as refused:
+        parse(bad.kind, bad.object, strict=strict)
+    message = str(refused.value)
+    assert "\n" not in message
+    assert refused.value.problems[0].field == bad.field
+    if bad in RULES:
+        assert [words for words in bad.said if words not in message] == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"spec.slo": {"itlMs": 40}},
+            "spec.slo.itlMs: unknown field (did you mean itlMilliseconds?); known fields are percentile, "
+            "ttftMilliseconds, itlMilliseconds, joulesPerOutputToken",
+        ),
+        (
+            {"spec.hardware": {"maxGpus": 8}},
+            "spec.hardware.maxGpus: unknown field (did you mean maxGPUs?); known fields are gpuProducts, maxGPUs, "
+            "maxGPUsPerReplica, nodeSelector, tolerations",
+        ),
+        (
+            {"spec.hardware": {"tolerations": [{"operater": "Exists", "key": "a"}]}},
+            "spec.hardware.tolerations[0].operater: unknown field (did you mean operator?); known fields are key, "
+            "operator, value, effect, tolerationSeconds",
+        ),
+        (
+            {"spec.engine.type": "vLLM"},
+            'spec.engine.type: "vLLM" is not allowed (did you mean VLLM?); use VLLM or SGLang',
+        ),
+        (
+            {"spec.workload.requestsPerSecond": 0.5},
+            'spec.workload.requestsPerSecond: 0.5 is a number with a fraction; write it as a string: "0.5" or "500m"',
+        ),
+        ({"spec.slo.itlMilliseconds": -5}, "spec.slo.itlMilliseconds: -5 must be at least 1"),
+        ({"spec.suspend": "yes"}, 'spec.suspend: "yes" must be true or false'),
+        ({"spec.workload.inputTokens": "512"}, 'spec.workload.inputTokens: "512" must be a whole number'),
+        ({"spec.workload.inputTokens": ...}, "spec.workload.inputTokens: required (Mean tokens of a prompt.)"),
+        ({"spec.slo": 3}, "spec.slo: 3 must be an object with named fields"),
+        ({"kind": "Deployment"}, 'kind: "Deployment" is not allowed (did you mean LLMDeployment?); use LLMDeployment'),
+        ({"apiVersion": "v1"}, 'apiVersion: "v1" is not allowed; use energylens.dev/v1alpha1'),
+    ],
+)
+def test_messages_for_files(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidResourceError) as refused:
+        parse_llmdeployment(changed(DEPLOYMENT, changes), strict=True)
+    assert str(refused.value) == message
+
+
+def test_several_problems_are_one_line_with_a_count() -> None:
+    bad = changed(DEPLOYMENT, {"spec.slo": {"a": 1, "b": 2, "c": 3, "d": 4, "itlMilliseconds": 0}})
+    with pytest.raises(InvalidResourceError, match=r"; and 2 more$") as refused:
+        parse_llmdeployment(bad, strict=True)
+    assert len(refused.value.problems) == 5
+
+
+def test_a_file_may_not_use_the_names_of_the_code() -> None:
+    bad = changed(DEPLOYMENT, {"spec.hardware": {"max_gpus": 8}})
+    with pytest.raises(InvalidResourceError, match=r"max_gpus: unknown field \(did you mean maxGPUs\?\)"):
+        parse_llmdeployment(bad, strict=True)
+
+
+@pytest.mark.parametrize("text", ["[1, 2", "", "a: b: c", "- 1", "kind: A\n---\nkind: B\n", "3"])
+def test_text_that_holds_no_llmdeployment_is_refused_in_one_line(text: str) -> None:
+    with pytest.raises(InvalidResourceError) as refused:
+        read_llmdeployment(text)
+    assert "\n" not in str(refused.value)
+
+
+def test_an_unquoted_date_is_text_as_it_is_for_kubectl() -> None:
+    text = yaml.safe_dump(DEPLOYMENT).replace("Llama-3.1-70B-Instruct", "Llama\n    revision: 2026-01-02")
+    assert read_llmdeployment(text).spec.model.revision == "2026-01-02"
+
+
+def test_fields_that_a_newer_api_server_knows_are_left_out_and_named() -> None:
+    newer = changed(DEPLOYMENT, {"spec.carbon": {"a": 1}, "spec.slo": {"queueMilliseconds": 3, "percentile": "P50"}})
+    ignored: list[str] = []
+    deployment = parse_llmdeployment(newer, strict=False, on_ignored=ignored.append)
+    assert deployment.spec.slo.percentile == "P50"
+    assert sorted(line.split(":")[0] for line in ignored) == ["spec.carbon", "spec.slo.queueMilliseconds"]
+    assert newer["spec"]["carbon"] == {"a": 1}
+
+
+def test_an_enum_value_of_a_newer_api_server_is_an_error_since_acting_on_half_a_spec_is_a_guess() -> None:
+    newer = changed(DEPLOYMENT, {"spec.engine.type": "TensorRTLLM", "spec.new": 1})
+    with pytest.raises(InvalidResourceError, match=r'spec.engine.type: "TensorRTLLM" is not allowed.*VLLM or SGLang'):
+        parse_llmdeployment(newer, strict=False)
+
+
+def test_a_status_that_another_version_wrote_does_not_block_the_spec() -> None:
+    measured = {"windowStart": "a", "windowEnd": "b", "coveragePercent": 100, "carbonGrams": 3}
+    other = changed(DEPLOYMENT, {"status": {"plan": {"hash": "x"}, "measured": measured, "observedGeneration": 4}})
+    ignored: list[str] = []
+    deployment = parse_llmdeployment(other, strict=False, on_ignored=ignored.append)
+    assert deployment.status.plan is None
+    assert deployment.status.observed_generation == 4
+    assert deployment.status.measured is not None
+    assert deployment.status.measured.coverage_percent == 100
+    assert any(line.startswith("status.plan.") for line in ignored)
+
+
+@pytest.mark.parametrize("status", [[], 3, "lost"])
+def test_a_status_that_is_no_object_counts_as_absent(status: object) -> None:
+    deployment = parse_llmdeployment(changed(DEPLOYMENT, {"status": status}), strict=False)
+    assert deployment.status.plan is None
+
+
+def test_what_is_written_is_read_again() -> None:
+    deployment = parse_llmdeployment(DEPLOYMENT, strict=True)
+    again = deployment.model_dump(by_alias=True, exclude_none=True, mode="json")
+    assert parse_llmdeployment(again, strict=True) == deployment
