@@ -50,6 +50,18 @@ def admin(cluster: RunningCluster) -> Kubectl:
     return cluster.client()
 
 
+@pytest.fixture(scope="session")
+def chart(cluster: RunningCluster) -> None:
+    """Install the operator's chart, and with it the custom resources; no operator runs."""
+    devcluster.up(cluster.directory, chart=True, operator=False, progress=StreamProgress(sys.stderr))
+
+
+@pytest.fixture(scope="session")
+def chart(cluster: RunningCluster) -> RunningCluster:
+    """The same cluster with the project's chart installed as `energylens dev up` does it, the operator not running."""
+    return devcluster.up(cluster.directory, operator=False, progress=StreamProgress(sys.stderr))
+
+
 @pytest.fixture
 def namespace(admin: Kubectl) -> Iterator[str]:
     """Make a fresh namespace; it is deleted after the test without waiting for it to be gone."""

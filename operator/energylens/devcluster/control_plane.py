@@ -55,7 +55,7 @@ class Launcher:
         self.progress = progress
         self._before = {name: processes.running(name) for name in ALL_PROCESSES}
 
-    def ensure(self, name: str, command: Sequence[str]) -> bool:
+    def ensure(self, name: str, command: Sequence[str], extra_environment: Mapping[str, str] | None = None) -> bool:
         """Start a process unless it runs with these arguments already.
 
         The program's path is not compared: that it was found elsewhere today is no reason to restart it.
@@ -69,7 +69,7 @@ class Launcher:
                 return False
             self.progress.say(f"{name} runs with other arguments: restarting it")
             self.processes.stop([name], _GRACE_SECONDS)
-        self.processes.start(name, command, os.environ)
+        self.processes.start(name, command, {**os.environ, **(extra_environment or {})})
         return True
 
     def wait(self, name: str, ready: Callable[[], bool]) -> None:

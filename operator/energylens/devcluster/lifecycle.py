@@ -12,7 +12,7 @@ from typing import Self
 from energylens.clock import Clock, SystemClock
 from energylens.devcluster import operators
 from energylens.devcluster.binaries import Binaries, repository_root
-from energylens.devcluster.commands import API_SERVER, CONTROL_PLANE_PROCESSES, OPERATOR, health_urls
+from energylens.devcluster.commands import API_SERVER, CONTROL_PLANE_PROCESSES, NAMESPACE, OPERATOR, health_urls
 from energylens.devcluster.components import CONTROL_PLANE
 from energylens.devcluster.control_plane import (
     ALL_PROCESSES,
@@ -242,7 +242,8 @@ def _run_operator(launcher: Launcher, kubectl: Kubectl, files: StateDirectory, s
         operators.write_operator_kubeconfig(kubectl, files.operator_kubeconfig, server, files.pki / "ca.crt")
     port = state.ports[OPERATOR]
     command = operators.operator_command(files.operator_kubeconfig, port, state.operator_arguments)
-    if launcher.ensure(OPERATOR, command):
+    # In a pod the chart sets this: the operator's own namespace, where its lease is.
+    if launcher.ensure(OPERATOR, command, {"POD_NAMESPACE": NAMESPACE}):
         with launcher.progress.step("starting the operator"):
             launcher.wait(OPERATOR, lambda: answers(operators.metrics_url(port), None))
 
