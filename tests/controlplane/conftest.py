@@ -51,12 +51,6 @@ def admin(cluster: RunningCluster) -> Kubectl:
 
 
 @pytest.fixture(scope="session")
-def chart(cluster: RunningCluster) -> None:
-    """Install the operator's chart, and with it the custom resources; no operator runs."""
-    devcluster.up(cluster.directory, chart=True, operator=False, progress=StreamProgress(sys.stderr))
-
-
-@pytest.fixture(scope="session")
 def chart(cluster: RunningCluster) -> RunningCluster:
     """The same cluster with the project's chart installed as `energylens dev up` does it, the operator not running."""
     return devcluster.up(cluster.directory, operator=False, progress=StreamProgress(sys.stderr))
