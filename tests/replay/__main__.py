@@ -10,7 +10,7 @@ from typing import get_args
 
 import click
 from aiohttp import web
-from tests.replay.cluster import KubernetesCluster
+from tests.replay.cluster import ClusterError, KubernetesCluster
 from tests.replay.exposition import Generation, LabelStyle
 from tests.replay.faults import FAULTS
 from tests.replay.server import Options, Replay, application
@@ -43,11 +43,14 @@ def main(
     replay = Replay(SystemClock(), Options(generation, labels, collect_interval, speed))
     replay.set_faults(fault)
     app = application(replay, KubernetesCluster(kubeconfig).snapshot, refresh)
-    asyncio.run(_serve(app, port))
+    try:
+        asyncio.run(_serve(app, port))
+    except (ClusterError, OSError) as error:
+        raise click.ClickException(str(error)) from error
 
 
 async def _serve(app: web.Application, port: int) -> None:
-    runner = web.AppRunner(app)
+    runner = web.AppRunner(app, shutdown_timeout=1.0)
     await runner.setup()
     try:
         site = web.TCPSite(runner, "127.0.0.1", port)

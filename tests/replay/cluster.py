@@ -8,9 +8,14 @@ import json
 from typing import Any
 
 import kubernetes
+import urllib3
 from tests.replay.fleet import ClusterState
 
 TIMEOUT_SECONDS = 10
+
+
+class ClusterError(Exception):
+    """The API server gave no answer that can be used; the message is one line."""
 
 
 class KubernetesCluster:
@@ -20,7 +25,19 @@ class KubernetesCluster:
         self._client = kubernetes.config.new_client_from_config(kubeconfig)
 
     def snapshot(self) -> ClusterState:
-        """Return the objects that a replay needs, as plain dictionaries."""
+        """Return the objects that a replay needs, as plain dictionaries.
+
+        Raises:
+            ClusterError: the API server cannot be reached or refuses.
+        """
+        try:
+            return self._snapshot()
+        except kubernetes.client.ApiException as error:
+            raise ClusterError(f"the API server answered {error.status} {error.reason}") from error
+        except urllib3.exceptions.HTTPError as error:
+            raise ClusterError(f"the API server cannot be reached: {error}") from error
+
+    def _snapshot(self) -> ClusterState:
         core = kubernetes.client.CoreV1Api(self._client)
         custom = kubernetes.client.CustomObjectsApi(self._client)
         deployments = custom.list_cluster_custom_object(
@@ -35,6 +52,6 @@ class KubernetesCluster:
 
 def _items(response: Any) -> list[dict[str, Any]]:
     if response.status != 200:
-        raise RuntimeError(f"the API server answered {response.status}: {response.data[:200]!r}")
+        raise ClusterError(f"the API server answered {response.status}: {response.data[:200]!r}")
     found: list[dict[str, Any]] = json.loads(response.data)["items"]
     return found
