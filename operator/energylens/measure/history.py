@@ -27,6 +27,8 @@ LABEL_GRACE_SECONDS = 120.0
 """A GPU seen without pod labels keeps its last known pods so long: four default collect intervals of dcgm-exporter."""
 SOURCE_SILENCE_SECONDS = 120.0
 """A GPU that two sources report is read from the first one until that was silent for so long."""
+MAX_PODS_REMEMBERED = 16
+"""Of one GPU; beyond it the pods that no observation names any more are forgotten."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class Attribution:
 class _GpuMemory:
     source: str
     observations: list[GpuObservation] = field(default_factory=list)
+    pods: set[PodRef] = field(default_factory=set)
+    """At least those that the observations name; finds a deployment's GPUs without walking every sample."""
 
 
 class History:
@@ -79,6 +83,7 @@ class History:
                     continue
                 memory.source = observation.source
             _insert(memory.observations, observation, self._max_samples)
+            memory.pods |= observation.owners
 
     def record_engines(self, observations: Iterable[EngineObservation]) -> None:
         """Take in observations in any order; one already known by its time changes nothing."""
@@ -92,6 +97,8 @@ class History:
             del memory.observations[: bisect.bisect_left(memory.observations, oldest, key=_time)]
             if not memory.observations:
                 del self._gpus[uuid]
+            elif len(memory.pods) > MAX_PODS_REMEMBERED:
+                memory.pods = {pod for observation in memory.observations for pod in observation.owners}
         for pod, known in list(self._engines.items()):
             del known[: bisect.bisect_left(known, oldest, key=_time)]
             if not known:
@@ -120,6 +127,8 @@ class History:
         asked = frozenset(pods)
         series, shared, unlabelled = [], [], []
         for uuid, memory in self._gpus.items():
+            if memory.pods.isdisjoint(asked):
+                continue
             run: list[GpuObservation] = []
             holder: frozenset[PodRef] = frozenset()
             conflict = ""

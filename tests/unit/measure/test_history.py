@@ -142,3 +142,13 @@ def test_memory_is_bounded_by_count():
 def test_limits_are_checked(limit):
     with pytest.raises(ValueError, match=next(iter(limit))):
         History(**limit)
+
+
+def test_pods_that_left_long_ago_are_forgotten():
+    history = History(max_age_seconds=60)
+    for index in range(100):
+        history.record_gpus([seen(15 * index, owners=[PodRef("team", f"job-{index}")])])
+        history.prune(15 * index)
+    assert len(history._gpus["GPU-0"].pods) <= 17
+    (series,) = history.gpus_of([PodRef("team", "job-99")], since=ALWAYS).series
+    assert times(series) == [15 * 99]
