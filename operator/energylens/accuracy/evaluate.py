@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from energylens.predictor.architecture import ModelSpec
+from energylens.predictor.profiles import UnknownEngineError
 from energylens.predictor.types import BoolArray, FloatArray, GpuSpec, Interval, Layouts, Prediction, Workload
 from energylens.runs import Resolved, Run
 
@@ -44,7 +45,7 @@ class PredictorLike(Protocol):
 
 Resolver = Callable[[Run], Resolved]
 Chooser = Callable[[str | None], PredictorLike]
-"""The predictor of an engine; raises ValueError or LookupError naming the engine and the known ones."""
+"""The predictor of an engine; raises ValueError or UnknownEngineError naming the engine and the known ones."""
 
 
 def predict_runs(runs: Sequence[Run], resolve: Resolver, predictor_for: Chooser) -> Predicted:
@@ -65,8 +66,8 @@ def predict_runs(runs: Sequence[Run], resolve: Resolver, predictor_for: Chooser)
             continue
         try:
             predictor = predictor_for(first.engine)
-        except (ValueError, LookupError) as refused:
-            parts.append((members, _refused(len(members), _text(refused))))
+        except (ValueError, UnknownEngineError) as refused:
+            parts.append((members, _refused(len(members), str(refused))))
             continue
         parts.extend(_group(members, runs, predictor, resolved.model, resolved.gpu))
     return merge(len(runs), parts)
@@ -84,9 +85,9 @@ def _group(
             Workload(group[0].input_tokens, group[0].output_tokens),
             np.array([run.concurrency for run in group], dtype=np.float64),
         )
-    except (ValueError, LookupError, ArithmeticError) as refused:
+    except (ValueError, ArithmeticError) as refused:
         if len(members) == 1:
-            return [(members, _refused(1, _text(refused)))]
+            return [(members, _refused(1, str(refused)))]
         # One bad row must not cost its neighbours.
         return [part for i in members for part in _group([i], runs, predictor, model, gpu)]
     return [(members, _predicted(prediction))]
@@ -123,11 +124,6 @@ def _refused(n: int, message: str) -> Predicted:
         extrapolated=np.ones(n, dtype=bool),
         error=(message or "not supported",) * n,
     )
-
-
-def _text(error: Exception) -> str:
-    # str() of a KeyError is the repr of its argument.
-    return str(error.args[0]) if isinstance(error, LookupError) and error.args else str(error) or type(error).__name__
 
 
 def quantities(prediction: Prediction) -> dict[str, tuple[FloatArray, Interval]]:

@@ -1,0 +1,77 @@
+"""Everything that ``energylens accuracy`` says of one set of predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from math import isfinite
+from typing import Any
+
+from energylens.accuracy.coverage import Coverage, coverage_table
+from energylens.accuracy.decisions import Decisions, Pareto, choice_sets, decide, pareto
+from energylens.accuracy.errors import Errors, clean, error_table
+from energylens.accuracy.evaluate import Predicted, measured_arrays
+from energylens.runs import Run
+
+
+@dataclass(frozen=True)
+class Report:
+    """Errors, coverage and decisions; of clean runs (not host-bound, not data parallel) where nothing else is said."""
+
+    basis: str
+    """One sentence: what the predictions were fitted on."""
+    in_sample: bool
+    """Whether runs are judged that the coefficients were fitted on."""
+    errors: tuple[Errors, ...]
+    coverage: tuple[Coverage, ...]
+    decisions: tuple[Decisions, ...]
+    pareto: Pareto
+    unpredicted: Mapping[str, str]
+    """Run id -> why there is no prediction."""
+
+
+def report(
+    runs: Sequence[Run], predicted: Predicted, node_gpus: Mapping[str, int], *, basis: str, in_sample: bool
+) -> Report:
+    """Judge predictions of runs that were read with their measured columns.
+
+    Args:
+        runs: n runs.
+        predicted: of the same n runs.
+        node_gpus: GPUs of a whole node by the runs' ``gpu_model``.
+        basis: what the predictions were fitted on, one sentence.
+        in_sample: whether they were fitted on these runs.
+    """
+    measured = measured_arrays(runs)
+    good = clean(runs)
+    sets = choice_sets(runs, good, measured, predicted, node_gpus)
+    return Report(
+        basis=basis,
+        in_sample=in_sample,
+        errors=tuple(error_table(runs, measured, predicted)),
+        coverage=tuple(coverage_table(good, measured, predicted)),
+        decisions=tuple(decide(sets)),
+        pareto=pareto(sets),
+        unpredicted={run.run_id: text for run, text in zip(runs, predicted.error, strict=True) if text},
+    )
+
+
+def as_object(judged: Report) -> dict[str, Any]:
+    """Return the report as plain JSON values; what cannot be said (NaN) is null."""
+    document: dict[str, Any] = _plain(asdict(judged))
+    for entry, decisions in zip(document["decisions"], judged.decisions, strict=True):
+        entry["broken_percent"] = _plain(decisions.broken_percent)
+        entry["without_pick_percent"] = _plain(decisions.without_pick_percent)
+    document["pareto"]["recovered_percent"] = _plain(judged.pareto.recovered_percent)
+    document["pareto"]["precision_percent"] = _plain(judged.pareto.precision_percent)
+    return document
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return round(value, 4) if isfinite(value) else None
+    return value

@@ -1,0 +1,110 @@
+"""A report as text."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from math import isfinite
+
+from energylens.accuracy.coverage import Coverage
+from energylens.accuracy.decisions import BASELINES, Decisions, Pareto
+from energylens.accuracy.errors import Errors
+from energylens.accuracy.evaluate import QUANTITIES
+from energylens.accuracy.report import Report
+
+HEADINGS = {"itl": "median ITL", "throughput": "throughput", "power": "power", "energy": "energy"}
+_NAME_WIDTH = 46
+
+
+def render(judged: Report) -> str:
+    """Return the report as tables for a terminal of 120 columns."""
+    blocks = [judged.basis, _errors(judged.errors), _coverage(judged.coverage), _decisions(judged.decisions)]
+    blocks += [_savings(judged.decisions), _pareto(judged.pareto)]
+    if judged.unpredicted:
+        blocks.append(_unpredicted(judged.unpredicted))
+    return "\n\n".join(blocks)
+
+
+def _errors(table: Sequence[Errors]) -> str:
+    lines = ["Absolute percentage error, mean / median; bias of energy. Splits are of clean runs."]
+    columns = "".join(f"{HEADINGS[quantity]:>14}" for quantity in QUANTITIES)
+    lines.append(f"{'':{_NAME_WIDTH}}{'runs':>6}{columns}{'bias':>9}")
+    heading = "rows"
+    for part in table:
+        if part.by != heading:
+            heading = part.by
+            lines += ["", f"by {heading}"]
+        cells = "".join(f"{_pair(part.mean[q], part.median[q]):>14}" for q in QUANTITIES)
+        missing = f"   {part.unpredicted} without a prediction" if part.unpredicted else ""
+        bias = f"{part.bias['energy']:+.1f}" if isfinite(part.bias["energy"]) else "-"
+        lines.append(f"  {_cut(part.name):{_NAME_WIDTH - 2}}{part.runs:>6}{cells}{bias:>9}{missing}")
+    return "\n".join(lines)
+
+
+def _coverage(table: Sequence[Coverage]) -> str:
+    lines = ["80 % intervals: share of measured values inside, percent (upper end / lower end, median)."]
+    lines.append(f"{'':{_NAME_WIDTH}}{'runs':>6}" + "".join(f"{HEADINGS[quantity]:>14}" for quantity in QUANTITIES))
+    for part in table:
+        cells = "".join(f"{f'{part.inside[q]:.1f} ({part.width[q]:.2f})':>14}" for q in QUANTITIES)
+        lines.append(f"  {part.name:{_NAME_WIDTH - 2}}{part.runs:>6}{cells}")
+    return "\n".join(lines)
+
+
+def _decisions(table: Sequence[Decisions]) -> str:
+    lines = [
+        "Decisions: per (model, GPU type, task), the lowest predicted energy among what holds the ITL bound at the",
+        "upper end of the ITL interval. Feasible: a measured choice holds the bound.",
+        f"{'ITL bound':>12}{'sets':>7}{'feasible':>10}{'picks':>8}{'break bound':>15}{'no pick':>15}"
+        f"{'energy above best':>20}{'worst':>9}",
+    ]
+    for row in table:
+        bound = "all" if row.bound_ms is None else f"{row.bound_ms:g} ms"
+        lines.append(
+            f"{bound:>12}{row.sets:>7}{row.feasible:>10}{row.picks:>8}"
+            f"{f'{row.broken} ({_percent(row.broken_percent)})':>15}"
+            f"{f'{row.without_pick} ({_percent(row.without_pick_percent)})':>15}"
+            f"{_percent(row.energy_above_best):>20}{_percent(row.worst_energy_above_best):>9}"
+        )
+    return "\n".join(lines)
+
+
+def _savings(table: Sequence[Decisions]) -> str:
+    lines = [
+        "Energy saved by picks that hold the bound against what people run instead (mean; number compared). The first",
+        "two take the largest batch that holds the bound in measurement.",
+        f"{'ITL bound':>12}" + "".join(f"{name:>30}" for name in BASELINES),
+    ]
+    for row in table:
+        bound = "all" if row.bound_ms is None else f"{row.bound_ms:g} ms"
+        cells = "".join(f"{f'{_percent(row.saved[name])} ({row.compared[name]})':>30}" for name in BASELINES)
+        lines.append(f"{bound:>12}{cells}")
+    return "\n".join(lines)
+
+
+def _pareto(found: Pareto) -> str:
+    return (
+        f"Pareto fronts of energy and median ITL over {found.sets} choice sets of 3 or more: "
+        f"{_percent(found.recovered_percent)} of the {found.true_points} true points recovered; "
+        f"{_percent(found.precision_percent)} of the {found.predicted_points} predicted points true."
+    )
+
+
+def _unpredicted(messages: Mapping[str, str]) -> str:
+    counts = Counter(messages.values())
+    return "\n".join(["Runs without a prediction:", *(f"  {n:>4}  {text}" for text, n in _sorted(counts))])
+
+
+def _sorted(counts: Counter[str]) -> Iterator[tuple[str, int]]:
+    yield from sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
+def _pair(mean: float, median: float) -> str:
+    return f"{mean:.1f} / {median:.1f}" if isfinite(mean) else "-"
+
+
+def _percent(value: float) -> str:
+    return f"{value:.1f} %" if isfinite(value) else "-"
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= _NAME_WIDTH - 3 else name[: _NAME_WIDTH - 6] + "..."

@@ -1,0 +1,112 @@
+"""`energylens accuracy`: predictions against measured runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+import click
+
+from energylens.accuracy.evaluate import Chooser, Predicted, Resolver, predict_runs
+from energylens.accuracy.groups import model_groups
+from energylens.accuracy.leave_out import LEAVE_OUT, Fold, LeaveOutError, folds, predict_left_out
+from energylens.accuracy.plots import PlotError, check_matplotlib, write_plots
+from energylens.accuracy.report import as_object, report
+from energylens.accuracy.tables import render
+from energylens.cli.runs import one_line_errors, predictor_for
+from energylens.data.predictor import load_coefficients
+from energylens.runs import Run, RunsFileError, read_runs, resolver
+
+SHIPPED = "ml-energy-benchmark-v3.csv"
+
+
+@click.command()
+@click.option(
+    "--runs",
+    "runs_files",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="CSV of measured runs, with the columns of `energylens predict` and the measured ones; may be repeated. "
+    "Default: the runs that the shipped coefficients were fitted on.",
+)
+@click.option(
+    "--leave-out",
+    type=click.Choice(LEAVE_OUT),
+    help="Refit without one of these at a time and judge what was left out: models with their siblings, a number of "
+    "GPUs of one type, a GPU type, or a task. Takes minutes.",
+)
+@click.option("--plot", "plot_directory", type=click.Path(path_type=Path), metavar="DIR", help="Write PNG files there.")
+@click.option("-o", "output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+def accuracy(runs_files: tuple[Path, ...], leave_out: str | None, plot_directory: Path | None, output: str) -> None:
+    """Compare predictions with measured runs: errors, interval coverage, and what plans picked by them would cost."""
+    with one_line_errors(RunsFileError, PlotError, LeaveOutError):
+        if plot_directory is not None:
+            check_matplotlib()
+        runs = _read(runs_files)
+        resolve = resolver()
+        if leave_out is None:
+            predicted = predict_runs(runs, resolve, predictor_for)
+            basis, in_sample = _basis(runs)
+        else:
+            predicted = _left_out(runs, leave_out, resolve)
+            basis = f"Left out: each {leave_out} is predicted by coefficients fitted without it ({len(runs)} runs)."
+            in_sample = False
+        judged = report(runs, predicted, _node_gpus(runs, resolve), basis=basis, in_sample=in_sample)
+        click.echo(json.dumps(as_object(judged), indent=1) if output == "json" else render(judged))
+        if plot_directory is not None:
+            for path in write_plots(plot_directory, runs, predicted, judged.errors, basis):
+                click.echo(f"wrote {path}", err=True)
+
+
+def _read(files: Sequence[Path]) -> list[Run]:
+    if not files:
+        shipped = resources.files("energylens.data").joinpath("runs", SHIPPED)
+        with resources.as_file(shipped) as path:
+            return _read([path])
+    runs: list[Run] = []
+    for path in files:
+        table = read_runs(path, measured=True)
+        for error in table.errors:
+            click.echo(
+                f"{path}: line {error.row} ({error.run_id or 'no run_id'}) is left out: {error.message}", err=True
+            )
+        runs += table.runs
+    if not runs:
+        raise RunsFileError(f"{', '.join(map(str, files))}: no run can be read")
+    return runs
+
+
+def _basis(runs: Sequence[Run]) -> tuple[str, bool]:
+    coefficients = load_coefficients()
+    fitted = set(coefficients.provenance.get("run_ids", ()))
+    known = sum(run.run_id in fitted for run in runs)
+    if known == 0:
+        return f"Out of sample: no run was used to fit coefficients {coefficients.version} ({len(runs)} runs).", False
+    share = "these" if known == len(runs) else f"{known} of these"
+    return (
+        f"IN-SAMPLE: coefficients {coefficients.version} were fitted on {share} {len(runs)} runs. "
+        "New models err more; see --leave-out.",
+        True,
+    )
+
+
+def _left_out(runs: Sequence[Run], by: str, resolve: Resolver) -> Predicted:
+    models = {run.model_id: found.model for run in runs if (found := resolve(run)).model is not None}
+    groups = model_groups({name: model for name, model in models.items() if model is not None})
+    return predict_left_out(runs, folds(runs, by, groups), _fit, resolve, _progress)
+
+
+def _progress(number: int, count: int, fold: Fold) -> None:
+    click.echo(f"refit {number} of {count}: without {fold.name} ({len(fold.held_out)} runs)", err=True)
+
+
+def _fit(runs: Sequence[Run]) -> Chooser:
+    raise NotImplementedError
+
+
+def _node_gpus(runs: Sequence[Run], resolve: Resolver) -> dict[str, int]:
+    found = {run.gpu_model: resolve(run).gpu for run in runs}
+    return {name: 8 if gpu is None else gpu.max_gpus_per_node for name, gpu in found.items()}

@@ -1,0 +1,36 @@
+"""What the commands that read tables of runs share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+import click
+
+from energylens.predictor import Predictor
+from energylens.predictor.profiles import parse_engine
+
+
+@cache
+def predictor_for(engine: str | None) -> Predictor:
+    """Return the shipped predictor of an engine such as ``vllm==0.11.1``; None means vLLM's newest profile.
+
+    Raises:
+        UnknownEngineError: no profile of that engine, or none that covers the version.
+        ValueError: the version is not a version.
+    """
+    from energylens.data import load_predictor
+
+    found: Predictor = load_predictor() if engine is None else load_predictor(*parse_engine(engine))
+    return found
+
+
+@contextmanager
+def one_line_errors(*kinds: type[Exception]) -> Iterator[None]:
+    """Turn an error of these kinds into its message on one line of stderr and exit code 2."""
+    try:
+        yield
+    except kinds as error:
+        click.echo(f"Error: {' '.join(str(error).split())}", err=True)
+        raise SystemExit(2) from error
