@@ -1,0 +1,133 @@
+"""The API server over HTTP, as plain dicts: the typed models of the client would reject what they do not know."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+import aiohttp
+from kubernetes.aio import config as kube_config
+from kubernetes.aio.client import ApiClient, Configuration
+
+from energylens.cluster.errors import NotFoundError, TransientError, error_for
+from energylens.cluster.port import Object
+from energylens.cluster.resources import Resource, resource_of
+
+FIELD_MANAGER = "energylens"
+REQUEST_SECONDS = 15.0
+PAGE = 500
+
+_APPLY = "application/apply-patch+yaml"
+_JSON = "application/json"
+
+
+class KubeClient:
+    """A :class:`~energylens.cluster.port.ClusterPort` on a real API server; an async context manager."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        """Talk to the server of ``configuration``; see :func:`connect`."""
+        self._api = ApiClient(configuration)
+        self._host = str(configuration.host).rstrip("/")
+
+    async def __aenter__(self) -> Self:
+        """Return the client itself."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connections."""
+        await self._api.close()
+
+    async def list_objects(
+        self, resource: Resource, *, namespace: str | None = None, label_selector: str = ""
+    ) -> list[Object]:
+        """See the port; reads in pages, so that a large cluster never comes as one answer."""
+        found: list[Object] = []
+        token = ""
+        while True:
+            query = f"limit={PAGE}&labelSelector={quote(label_selector)}&continue={quote(token)}"
+            page = await self._request("GET", f"{resource.path(namespace)}?{query}")
+            kind = {"apiVersion": resource.api_version, "kind": resource.kind}
+            found += [kind | item for item in page.get("items") or ()]
+            token = page.get("metadata", {}).get("continue") or ""
+            if not token:
+                return found
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> Object:
+        """See the port."""
+        return await self._request("GET", resource.path(namespace, name))
+
+    async def apply(self, manifest: Mapping[str, Any]) -> Object:
+        """See the port."""
+        return await self._apply(manifest, None)
+
+    async def apply_status(self, manifest: Mapping[str, Any]) -> Object:
+        """See the port."""
+        return await self._apply(manifest, "status")
+
+    async def create(self, resource: Resource, manifest: Mapping[str, Any]) -> Object:
+        """See the port."""
+        return await self._request("POST", resource.path(manifest["metadata"].get("namespace")), manifest)
+
+    async def replace(self, resource: Resource, manifest: Mapping[str, Any]) -> Object:
+        """See the port."""
+        metadata = manifest["metadata"]
+        return await self._request("PUT", resource.path(metadata.get("namespace"), metadata["name"]), manifest)
+
+    async def serves(self, resource: Resource) -> bool:
+        """See the port."""
+        try:
+            answer = await self._request("GET", resource.path().rsplit("/", 1)[0])
+        except NotFoundError:
+            return False
+        return any(found.get("name") == resource.plural for found in answer.get("resources") or ())
+
+    async def _apply(self, manifest: Mapping[str, Any], subresource: str | None) -> Object:
+        metadata = manifest["metadata"]
+        path = resource_of(manifest).path(metadata.get("namespace"), metadata["name"], subresource)
+        return await self._request("PATCH", f"{path}?fieldManager={FIELD_MANAGER}&force=true", manifest, _APPLY)
+
+    async def _request(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, content_type: str = _JSON
+    ) -> Object:
+        headers: dict[str, str] = {"Accept": _JSON, "Content-Type": content_type}
+        queries: list[tuple[str, str]] = []
+        what = f"{method} {path.split('?', 1)[0]}"
+        try:
+            await self._api.update_params_for_auth(headers, queries, ["BearerToken"], path, method, body)
+            response = await self._api.call_api(
+                method, self._host + path, header_params=headers, body=body, _request_timeout=REQUEST_SECONDS
+            )
+            raw = await response.read()
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            raise TransientError(f"{what}: {type(error).__name__} {error}".rstrip()) from error
+        if response.status >= 300:
+            raise error_for(response.status, f"{what}: {response.status} {_message(raw)}", response.getheaders())
+        answer: Object = json.loads(raw)
+        return answer
+
+
+async def connect(kubeconfig: Path | None) -> KubeClient:
+    """Return a client for a kubeconfig file, or for the pod's service account when there is none.
+
+    Raises:
+        kubernetes.aio.config.ConfigException: neither is usable.
+    """
+    configuration = Configuration()
+    if kubeconfig is None:
+        kube_config.load_incluster_config(client_configuration=configuration)
+    else:
+        await kube_config.load_kube_config(config_file=str(kubeconfig), client_configuration=configuration)
+    return KubeClient(configuration)
+
+
+def _message(raw: bytes) -> str:
+    try:
+        return str(json.loads(raw)["message"])
+    except (ValueError, KeyError, TypeError):
+        return raw[:200].decode(errors="replace")

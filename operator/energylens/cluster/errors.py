@@ -1,0 +1,55 @@
+"""What can go wrong between the operator and the API server, by what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+class ClusterError(Exception):
+    """A request failed; the message says which, and the server's words."""
+
+
+class NotFoundError(ClusterError):
+    """The object, its namespace or its kind does not exist."""
+
+
+class ConflictError(ClusterError):
+    """The object changed since it was read, or somebody holds the lease."""
+
+
+class ForbiddenError(ClusterError):
+    """RBAC or admission refuses; trying again soon does not help."""
+
+
+class RefusedError(ClusterError):
+    """The server will never take this request as it is: a validation error or an unknown field."""
+
+
+class BusyError(ClusterError):
+    """The server asks to come back later."""
+
+    def __init__(self, message: str, retry_after_seconds: float) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class TransientError(ClusterError):
+    """The request may or may not have been carried out: a time-out, a broken connection, a server error."""
+
+
+def error_for(status: int, message: str, headers: Mapping[str, str]) -> ClusterError:
+    """Return the error of an HTTP status.
+
+    An unknown field in a server-side apply is answered with 500, although it will never succeed.
+    """
+    if status == 404:
+        return NotFoundError(message)
+    if status == 409:
+        return ConflictError(message)
+    if status in (401, 403):
+        return ForbiddenError(message)
+    if status == 429:
+        return BusyError(message, float(headers.get("Retry-After", "1")))
+    if status in (400, 415, 422) or (status == 500 and "field not declared in schema" in message):
+        return RefusedError(message)
+    return TransientError(message)

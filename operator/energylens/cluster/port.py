@@ -1,0 +1,44 @@
+"""What the controller needs of a cluster; the tests have another implementation, with faults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from energylens.cluster.resources import Resource
+
+Object = dict[str, Any]
+
+
+class ClusterPort(Protocol):
+    """Reads and writes of plain objects. Every method raises a :class:`~energylens.cluster.errors.ClusterError`."""
+
+    async def list_objects(
+        self, resource: Resource, *, namespace: str | None = None, label_selector: str = ""
+    ) -> list[Object]:
+        """Return all objects of a kind, in a namespace or everywhere."""
+        ...
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> Object:
+        """Return one object; NotFoundError when there is none."""
+        ...
+
+    async def apply(self, manifest: Mapping[str, Any]) -> Object:
+        """Server-side apply with force under our field manager; return the object."""
+        ...
+
+    async def apply_status(self, manifest: Mapping[str, Any]) -> Object:
+        """Server-side apply of the status subresource; return the object."""
+        ...
+
+    async def create(self, resource: Resource, manifest: Mapping[str, Any]) -> Object:
+        """Create; ConflictError when it exists."""
+        ...
+
+    async def replace(self, resource: Resource, manifest: Mapping[str, Any]) -> Object:
+        """Replace what still has the manifest's resourceVersion; ConflictError otherwise."""
+        ...
+
+    async def serves(self, resource: Resource) -> bool:
+        """Return whether the API server knows the kind."""
+        ...

@@ -1,0 +1,58 @@
+"""The kinds of Kubernetes objects that the operator touches, and their paths on the API server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Resource:
+    """One kind of object."""
+
+    group: str
+    """"" is the core group."""
+    version: str
+    kind: str
+    plural: str
+    namespaced: bool = True
+
+    @property
+    def api_version(self) -> str:
+        """Such as ``apps/v1``."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    def path(self, namespace: str | None = None, name: str | None = None, subresource: str | None = None) -> str:
+        """Return the URL path of a collection or of an object."""
+        base = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
+        scope = f"/namespaces/{namespace}" if self.namespaced and namespace else ""
+        tail = "".join(f"/{part}" for part in (name, subresource) if part)
+        return f"{base}{scope}/{self.plural}{tail}"
+
+
+LLM_DEPLOYMENT = Resource("energylens.dev", "v1alpha1", "LLMDeployment", "llmdeployments")
+ENERGY_BUDGET = Resource("energylens.dev", "v1alpha1", "EnergyBudget", "energybudgets")
+DEPLOYMENT = Resource("apps", "v1", "Deployment", "deployments")
+LEADER_WORKER_SET = Resource("leaderworkerset.x-k8s.io", "v1", "LeaderWorkerSet", "leaderworkersets")
+SERVICE = Resource("", "v1", "Service", "services")
+CONFIG_MAP = Resource("", "v1", "ConfigMap", "configmaps")
+POD_DISRUPTION_BUDGET = Resource("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets")
+POD = Resource("", "v1", "Pod", "pods")
+NODE = Resource("", "v1", "Node", "nodes", namespaced=False)
+EVENT = Resource("events.k8s.io", "v1", "Event", "events")
+LEASE = Resource("coordination.k8s.io", "v1", "Lease", "leases")
+
+CHILDREN = (DEPLOYMENT, LEADER_WORKER_SET, SERVICE, CONFIG_MAP, POD_DISRUPTION_BUDGET)
+"""Kinds that an LLMDeployment may own."""
+
+_BY_KIND = {resource.kind: resource for resource in (LLM_DEPLOYMENT, ENERGY_BUDGET, *CHILDREN, POD, NODE, EVENT, LEASE)}
+
+
+def resource_of(manifest: Mapping[str, Any]) -> Resource:
+    """Return the resource of a manifest.
+
+    Raises:
+        KeyError: its kind is not one that the operator touches.
+    """
+    return _BY_KIND[manifest["kind"]]
