@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from tests.unit.measure.builders import engine, gpu, grid, options
 
+from energylens.measure.counters import energy_track
 from energylens.measure.types import Histogram, HistogramSample, Sample
 from energylens.measure.window import measure_window
 
@@ -94,6 +95,16 @@ class TestSampling:
         assert measure_window([frozen], [engine()], 1, options()).reason == "NoSeries"
 
 
+class TestErrorBound:
+    def test_it_covers_values_as_old_as_one_collect_interval(self):
+        """Power falls from 700 to 50 W as the window begins, and every value shown is 15 s old."""
+        energy = gpu(energy=lambda time: 1e6 + 700 * min(time - 15, 100) + 50 * max(0.0, time - 15 - 100))
+        result = measure_window([energy], [engine()], 1, options(not_before=100, min_overlap=0.5))
+        error = result.energy_joules - 50 * 500
+        assert error == pytest.approx(650 * 15)
+        assert error <= result.error_bound_joules <= 3 * error
+
+
 class TestResets:
     def test_a_driver_reload_counts_from_zero(self):
         reloaded = gpu(energy=lambda time: 1e6 + 500 * time if time < 300 else 500 * (time - 290))
@@ -111,7 +122,9 @@ class TestResets:
         shifted = gpu(energy=lambda time: 1e6 + 500 * time - (400_000 if time >= 300 else 0))
         result = measure_window([shifted], [engine()], 1, options())
         assert result.energy_joules == pytest.approx(300_000 - 500 * 15)
-        assert result.error_bound_joules >= 500 * 15
+        track = energy_track(shifted.samples, ceiling_watts=700)
+        assert track.lost_between(0, 600) == 700 * 15
+        assert result.error_bound_joules >= 700 * 15 + 2 * 15 * 500
 
     def test_an_engine_that_restarted_on_the_same_gpu_counts_its_tokens_from_zero(self):
         tokens = engine(tokens=lambda time: 1000 * time if time < 300 else 1000 * (time - 300))
@@ -219,6 +232,18 @@ class TestIdlePower:
         result = measure_window([self.busy_until(300)], [tokens], 1, options())
         assert result.idle_power_watts == pytest.approx(110)
         assert result.power_watts == pytest.approx((600 + 110) / 2)
+
+    def test_no_joule_of_a_busy_moment_enters_where_energy_and_tokens_are_out_of_step(self):
+        tokens = engine(
+            times=grid(0, 600, 5),
+            tokens=lambda time: 1000 * min(time, 300),
+            running=lambda time: 8.0 if time < 300 else 0.0,
+        )
+        energy = gpu(
+            times=grid(-8, 592, 15), energy=lambda time: 1e6 + 600 * min(time, 300) + 110 * max(0.0, time - 300)
+        )
+        result = measure_window([energy], [tokens], 1, options())
+        assert result.idle_power_watts == pytest.approx(110)
 
     def test_a_span_too_short_to_separate_is_none(self):
         tokens = engine(running=lambda time: 0.0 if 300 <= time <= 315 else 8.0)
