@@ -1,0 +1,89 @@
+"""Names, labels and owner of the objects that a plan becomes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Any
+
+from energylens.api.base import API_VERSION
+from energylens.api.llmdeployment import LLMDeployment, PlanStatus
+from energylens.serving.errors import ServingError
+
+APPLICATION = "energylens-llm"
+OWNER_LABEL = "energylens.dev/llmdeployment"
+PLAN_LABEL = "energylens.dev/plan"
+APPLIED_HASH = "energylens.dev/applied-hash"
+LWS_WORKER_INDEX = "leaderworkerset.sigs.k8s.io/worker-index"
+MAX_NAME_LENGTH = 48
+"""A LeaderWorkerSet appends to the name, and its StatefulSets put name and hash into one label of 63 characters."""
+
+_DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+
+
+def check_name(deployment: LLMDeployment) -> None:
+    """Check that every object can carry the LLMDeployment's name.
+
+    Raises:
+        ServingError: The name is too long, or no name that a Service may have.
+    """
+    name = deployment.metadata.name
+    if len(name) > MAX_NAME_LENGTH or not _DNS_1035.fullmatch(name):
+        raise ServingError(
+            "metadata.name",
+            f"{name!r} must have at most {MAX_NAME_LENGTH} characters, lower-case letters, digits and '-', and begin "
+            "with a letter: a Service is named after it",
+        )
+
+
+def labels(deployment: LLMDeployment) -> dict[str, str]:
+    """Return the labels of every object of a deployment; they never change, so that selectors may use them."""
+    name = deployment.metadata.name
+    return {
+        "app.kubernetes.io/name": APPLICATION,
+        "app.kubernetes.io/instance": name,
+        "app.kubernetes.io/managed-by": "energylens",
+        OWNER_LABEL: name,
+    }
+
+
+def selector_labels(deployment: LLMDeployment) -> dict[str, str]:
+    """Return the labels that select the deployment's pods."""
+    return {"app.kubernetes.io/name": APPLICATION, OWNER_LABEL: deployment.metadata.name}
+
+
+def plan_labels(plan: PlanStatus) -> dict[str, str]:
+    """Return the label that ties an object to the plan it was made from."""
+    return {PLAN_LABEL: plan.hash}
+
+
+def child(
+    deployment: LLMDeployment, api_version: str, kind: str, name: str, body: dict[str, Any], plan: PlanStatus
+) -> dict[str, Any]:
+    """Return a child object: owned by the deployment, labelled, and carrying the hash of its own content."""
+    metadata = deployment.metadata
+    document = {
+        "apiVersion": api_version,
+        "kind": kind,
+        "metadata": {
+            "name": name,
+            "namespace": metadata.namespace,
+            "labels": labels(deployment) | plan_labels(plan),
+            "ownerReferences": [
+                {
+                    "apiVersion": API_VERSION,
+                    "kind": "LLMDeployment",
+                    "name": metadata.name,
+                    "uid": metadata.uid,
+                    "controller": True,
+                    # True would need the permission to update finalizers of the owner.
+                    "blockOwnerDeletion": False,
+                }
+            ],
+        },
+        **body,
+    }
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    document["metadata"]["annotations"] = {APPLIED_HASH: hashlib.sha256(text.encode()).hexdigest()[:16]}
+    return document

@@ -1,0 +1,161 @@
+"""The pod of an engine: one container with the plan's GPUs, probes that fit its start, and a clean stop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from energylens.api.llmdeployment import LLMDeployment, PlanStatus
+from energylens.planner.capacity import GPU_TAINT
+from energylens.planner.products import GKE_LABEL, PRODUCT_LABEL, gke_accelerators
+from energylens.serving import timing
+from energylens.serving.arguments import HTTP_PORT, EngineCommand, gpus_per_pod
+from energylens.serving.images import ENGINE_IMAGES
+from energylens.serving.merge import ENGINE_CONTAINER, merge_pod_template
+from energylens.serving.metadata import labels, plan_labels
+
+SHARED_MEMORY_GIB_PER_GPU = 2
+"""NCCL and the engines' queues between processes live in /dev/shm; the container runtime's default is 64 MiB."""
+HEALTH_PATH = "/health"
+CACHE_PATH = "/models"
+_PROBE_TIMEOUT_SECONDS = 5
+"""SGLang's health check takes more than the kubelet's default of 1 s."""
+
+
+def grace_period_seconds(deployment: LLMDeployment) -> int:
+    """Return the pod's grace period: the pod template's, else time for the requests that run to end."""
+    template = (deployment.spec.pod_template or {}).get("spec") or {}
+    return int(template.get("terminationGracePeriodSeconds", timing.DEFAULT_GRACE_PERIOD_SECONDS))
+
+
+def pod_template(
+    deployment: LLMDeployment, plan: PlanStatus, command: EngineCommand, startup_seconds: int
+) -> dict[str, Any]:
+    """Return the pod template of one kind of pod of a plan, the user's ``spec.podTemplate`` merged into it.
+
+    Raises:
+        ServingError: ``spec.podTemplate`` sets what the plan decides.
+    """
+    spec = deployment.spec
+    annotations = {}
+    if command.serves_http:
+        annotations = {
+            "prometheus.io/scrape": "true",
+            "prometheus.io/port": str(HTTP_PORT),
+            "prometheus.io/path": "/metrics",
+        }
+    pod_spec: dict[str, Any] = {
+        "affinity": {"nodeAffinity": _node_affinity(plan.gpu_product)},
+        "automountServiceAccountToken": False,
+        "containers": [_container(deployment, plan, command, startup_seconds)],
+        # Variables of every Service in the namespace clash with the engines' own: VLLM_PORT of a Service named vllm.
+        "enableServiceLinks": False,
+        "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
+        "terminationGracePeriodSeconds": grace_period_seconds(deployment),
+        "tolerations": _tolerations(deployment),
+        "volumes": _volumes(deployment, plan),
+    }
+    if spec.hardware.node_selector:
+        pod_spec["nodeSelector"] = dict(spec.hardware.node_selector)
+    template: dict[str, Any] = {
+        "metadata": {"labels": labels(deployment) | plan_labels(plan), "annotations": annotations},
+        "spec": pod_spec,
+    }
+    if not annotations:
+        del template["metadata"]["annotations"]
+    return merge_pod_template(template, spec.pod_template or {})
+
+
+def _container(
+    deployment: LLMDeployment, plan: PlanStatus, command: EngineCommand, startup_seconds: int
+) -> dict[str, Any]:
+    gpus = str(gpus_per_pod(plan))
+    container: dict[str, Any] = {
+        "name": ENGINE_CONTAINER,
+        "image": deployment.spec.engine.image or ENGINE_IMAGES[deployment.spec.engine.type],
+        "command": list(command.command),
+        "args": list(command.args),
+        "env": _environment(deployment, plan, command),
+        "resources": {"limits": {"nvidia.com/gpu": gpus}, "requests": {"nvidia.com/gpu": gpus}},
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        "volumeMounts": [
+            {"name": "shm", "mountPath": "/dev/shm"},
+            {"name": "models", "mountPath": _cache_path(deployment)},
+        ],
+    }
+    if command.serves_http:
+        container |= {
+            "ports": [{"name": "http", "containerPort": HTTP_PORT}],
+            "lifecycle": {"preStop": {"sleep": {"seconds": timing.PRE_STOP_SECONDS}}},
+            "startupProbe": _probe(timing.STARTUP_PERIOD_SECONDS, startup_seconds // timing.STARTUP_PERIOD_SECONDS),
+            "readinessProbe": _probe(5, 3),
+            "livenessProbe": _probe(10, 10),
+        }
+    return container
+
+
+def _probe(period_seconds: int, failures: int) -> dict[str, Any]:
+    return {
+        "httpGet": {"path": HEALTH_PATH, "port": "http"},
+        "periodSeconds": period_seconds,
+        "timeoutSeconds": _PROBE_TIMEOUT_SECONDS,
+        "failureThreshold": failures,
+    }
+
+
+def _environment(deployment: LLMDeployment, plan: PlanStatus, command: EngineCommand) -> list[dict[str, Any]]:
+    spec, cache = deployment.spec, _cache_path(deployment)
+    values = {"HF_HUB_CACHE": f"{cache}/hub", "VLLM_CACHE_ROOT": f"{cache}/vllm"} | dict(command.env)
+    if spec.engine.type != "VLLM":
+        del values["VLLM_CACHE_ROOT"]
+    own = {variable.name: variable.value for variable in spec.engine.env}
+    env: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in (values | own).items()]
+    secret = spec.model.token_secret_ref
+    if secret is not None and "HF_TOKEN" not in own:
+        reference = {"secretKeyRef": {"name": secret.name, "key": secret.key}}
+        env.append({"name": "HF_TOKEN", "valueFrom": reference})
+    if plan.nodes_per_replica > 1:
+        # First, because Kubernetes expands $(POD_IP) only from variables that stand before.
+        env.insert(0, {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}})
+    return env
+
+
+def _cache_path(deployment: LLMDeployment) -> str:
+    cache = deployment.spec.model.cache
+    return cache.path.rstrip("/") if cache is not None else CACHE_PATH
+
+
+def _volumes(deployment: LLMDeployment, plan: PlanStatus) -> list[dict[str, Any]]:
+    gib = SHARED_MEMORY_GIB_PER_GPU * gpus_per_pod(plan)
+    models: dict[str, Any] = {"name": "models", "emptyDir": {}}
+    cache = deployment.spec.model.cache
+    if cache is not None and cache.persistent_volume_claim:
+        models = {"name": "models", "persistentVolumeClaim": {"claimName": cache.persistent_volume_claim}}
+    elif cache is not None and cache.host_path:
+        models = {"name": "models", "hostPath": {"path": cache.host_path, "type": "DirectoryOrCreate"}}
+    return [{"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": f"{gib}Gi"}}, models]
+
+
+def _node_affinity(product: str) -> dict[str, Any]:
+    terms: list[dict[str, Any]] = [
+        {"matchExpressions": [{"key": PRODUCT_LABEL, "operator": "In", "values": [product]}]}
+    ]
+    accelerators = gke_accelerators(product)
+    if accelerators:
+        # Where GPU feature discovery runs too, its label decides: it tells shared and partitioned GPUs apart.
+        terms.append(
+            {
+                "matchExpressions": [
+                    {"key": GKE_LABEL, "operator": "In", "values": list(accelerators)},
+                    {"key": PRODUCT_LABEL, "operator": "DoesNotExist"},
+                ]
+            }
+        )
+    return {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
+
+
+def _tolerations(deployment: LLMDeployment) -> list[dict[str, Any]]:
+    own = [
+        toleration.model_dump(by_alias=True, exclude_none=True) for toleration in deployment.spec.hardware.tolerations
+    ]
+    gpu = {"key": GPU_TAINT, "operator": "Exists", "effect": "NoSchedule"}
+    return own if gpu in own else [gpu, *own]

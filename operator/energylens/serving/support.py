@@ -1,0 +1,80 @@
+"""What stands beside the pods: a Service, a PodDisruptionBudget, and a ConfigMap with the full plan table."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from energylens.api.llmdeployment import LLMDeployment, PlanStatus
+from energylens.serving.arguments import HTTP_PORT
+from energylens.serving.metadata import LWS_WORKER_INDEX, child, selector_labels
+
+MAX_TABLE_BYTES = 900 * 1024
+"""The API server refuses objects of more than 1 MiB, metadata and managed fields included."""
+TABLE_KEY = "candidates.csv"
+PLAN_KEY = "plan.json"
+
+
+def service_name(deployment: LLMDeployment) -> str:
+    """Return the Service's name: the deployment's, except ``vllm``, whose VLLM_PORT would break other vLLM pods."""
+    name = deployment.metadata.name
+    return f"{name}-http" if name == "vllm" else name
+
+
+def table_name(deployment: LLMDeployment) -> str:
+    """Return the name of the ConfigMap with the plan's table, apart from a ConfigMap that the user may have."""
+    return f"{deployment.metadata.name}-plan"
+
+
+def service(deployment: LLMDeployment, plan: PlanStatus) -> dict[str, Any]:
+    """Return the Service in front of the pods that answer requests."""
+    body = {
+        "type": "ClusterIP",
+        "selector": _serving_pods(deployment, plan),
+        "ports": [{"name": "http", "port": HTTP_PORT, "targetPort": "http", "protocol": "TCP", "appProtocol": "http"}],
+    }
+    return child(deployment, "v1", "Service", service_name(deployment), {"spec": body}, plan)
+
+
+def disruption_budget(deployment: LLMDeployment, plan: PlanStatus) -> dict[str, Any]:
+    """Return the PodDisruptionBudget: drains take one replica at a time, and never wait for one that is not ready.
+
+    ``maxUnavailable: 1`` lets the node of an only replica be drained; ``minAvailable: 1`` would block that for ever.
+    """
+    body = {
+        "maxUnavailable": 1,
+        "selector": {"matchLabels": _serving_pods(deployment, plan)},
+        "unhealthyPodEvictionPolicy": "AlwaysAllow",
+    }
+    name = deployment.metadata.name
+    return child(deployment, "policy/v1", "PodDisruptionBudget", name, {"spec": body}, plan)
+
+
+def plan_table(deployment: LLMDeployment, plan: PlanStatus, table: Sequence[Mapping[str, object]]) -> dict[str, Any]:
+    """Return the ConfigMap with the plan as JSON and its candidates as CSV, best first, as many as fit."""
+    data = {
+        PLAN_KEY: plan.model_dump_json(by_alias=True, exclude_none=True, indent=2),
+        TABLE_KEY: _csv(table),
+    }
+    return child(deployment, "v1", "ConfigMap", table_name(deployment), {"data": data}, plan)
+
+
+def _serving_pods(deployment: LLMDeployment, plan: PlanStatus) -> dict[str, str]:
+    pods = selector_labels(deployment)
+    return pods | {LWS_WORKER_INDEX: "0"} if plan.nodes_per_replica > 1 else pods
+
+
+def _csv(table: Sequence[Mapping[str, object]]) -> str:
+    text = io.StringIO()
+    if table:
+        writer = csv.DictWriter(text, fieldnames=list(table[0]), lineterminator="\n")
+        writer.writeheader()
+        for row in table:
+            before = text.tell()
+            writer.writerow(dict(row))
+            if len(text.getvalue().encode()) > MAX_TABLE_BYTES:
+                text.truncate(before)
+                break
+    return text.getvalue()

@@ -1,0 +1,41 @@
+"""How long an engine may take to start and to stop."""
+
+from __future__ import annotations
+
+import math
+
+from energylens.predictor.architecture import ModelSpec
+from energylens.predictor.parameters import weight_bytes
+
+SLOW_LOAD_BYTES_PER_SECOND = 0.5e9
+"""Weights from a slow network volume or a download. A probe that gives up earlier restarts the load for ever, whereas
+one that waits too long only delays the restart of an engine that would not have started."""
+COMPILE_SECONDS = 600
+"""Compilation, kernel tuning and graph capture. Current vLLM takes 1 to 4 minutes for a 70B model
+(https://github.com/vllm-project/vllm/issues/19824); a cold cache on a busy node takes longer."""
+STARTUP_PERIOD_SECONDS = 10
+
+PRE_STOP_SECONDS = 15
+"""Time for Services and proxies to stop sending requests to a pod that is being stopped."""
+DRAIN_SECONDS = 120
+"""Time for running requests to end."""
+TEARDOWN_SECONDS = 5
+"""Time that the engine needs to stop its workers once no request runs."""
+
+
+def startup_seconds(model: ModelSpec) -> int:
+    """Return the start-up budget of one replica in seconds, a multiple of the probe's period.
+
+    Args:
+        model: The checkpoint as it is loaded, before any conversion.
+    """
+    seconds = weight_bytes(model) / SLOW_LOAD_BYTES_PER_SECOND + COMPILE_SECONDS
+    return math.ceil(seconds / STARTUP_PERIOD_SECONDS) * STARTUP_PERIOD_SECONDS
+
+
+def drain_seconds(grace_period_seconds: int) -> int:
+    """Return how long requests may go on after SIGTERM so that all ends within the pod's grace period."""
+    return max(0, grace_period_seconds - PRE_STOP_SECONDS - TEARDOWN_SECONDS)
+
+
+DEFAULT_GRACE_PERIOD_SECONDS = PRE_STOP_SECONDS + DRAIN_SECONDS + TEARDOWN_SECONDS

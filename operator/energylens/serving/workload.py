@@ -1,0 +1,75 @@
+"""The object that runs the pods: a Deployment, or a LeaderWorkerSet where a replica spans nodes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from energylens.api.llmdeployment import LLMDeployment, PlanStatus, WorkloadRef
+from energylens.predictor.architecture import ModelSpec
+from energylens.serving import sglang, vllm
+from energylens.serving.arguments import Launch
+from energylens.serving.metadata import child, selector_labels
+from energylens.serving.pod import grace_period_seconds, pod_template
+from energylens.serving.rollout import Strategy
+from energylens.serving.timing import drain_seconds, startup_seconds
+
+LWS_API_VERSION = "leaderworkerset.x-k8s.io/v1"
+LWS_SUFFIX = "-group"
+"""A LeaderWorkerSet makes a headless Service of its own name, which must not be that of our Service."""
+
+
+def workload_ref(deployment: LLMDeployment, plan: PlanStatus) -> WorkloadRef:
+    """Return which object runs the pods of a plan."""
+    name = deployment.metadata.name
+    if plan.nodes_per_replica > 1:
+        return WorkloadRef(api_version=LWS_API_VERSION, kind="LeaderWorkerSet", name=f"{name}{LWS_SUFFIX}")
+    return WorkloadRef(api_version="apps/v1", kind="Deployment", name=name)
+
+
+def workload(deployment: LLMDeployment, plan: PlanStatus, model: ModelSpec, strategy: Strategy) -> dict[str, Any]:
+    """Return the Deployment or LeaderWorkerSet of a plan.
+
+    Raises:
+        ServingError: The spec's extra arguments or pod template contradict the plan.
+    """
+    spec = deployment.spec
+    startup = startup_seconds(model)
+    launch = Launch(deployment, plan, model, startup, drain_seconds(grace_period_seconds(deployment)))
+    engine = vllm if spec.engine.type == "VLLM" else sglang
+    leader, follower = engine.commands(launch)
+    replicas = 0 if spec.suspend else plan.replicas
+    ref = workload_ref(deployment, plan)
+    template = pod_template(deployment, plan, leader, startup)
+    if follower is None:
+        body = {
+            "replicas": replicas,
+            "selector": {"matchLabels": selector_labels(deployment)},
+            "strategy": {
+                "type": "RollingUpdate",
+                "rollingUpdate": {"maxSurge": strategy.max_surge, "maxUnavailable": strategy.max_unavailable},
+            },
+            "progressDeadlineSeconds": max(spec.rollout.progress_deadline_seconds, startup + 60),
+            "revisionHistoryLimit": spec.rollout.revision_history_limit,
+            "template": template,
+        }
+    else:
+        body = {
+            "replicas": replicas,
+            # Leaders turn ready only after their workers have joined, so that waiting for them would never end.
+            "startupPolicy": "LeaderCreated",
+            "rolloutStrategy": {
+                "type": "RollingUpdate",
+                "rollingUpdateConfiguration": {
+                    "maxSurge": strategy.max_surge,
+                    "maxUnavailable": strategy.max_unavailable,
+                },
+            },
+            "leaderWorkerTemplate": {
+                "size": plan.nodes_per_replica,
+                # One engine over several pods cannot lose one of them.
+                "restartPolicy": "RecreateGroupOnPodRestart",
+                "leaderTemplate": template,
+                "workerTemplate": pod_template(deployment, plan, follower, startup),
+            },
+        }
+    return child(deployment, ref.api_version, ref.kind, ref.name, {"spec": body}, plan)
