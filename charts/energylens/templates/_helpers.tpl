@@ -85,7 +85,7 @@ seccompProfile:
   resources: [poddisruptionbudgets]
   verbs: [list, watch, create, patch]
 # Decisions that users see in `kubectl describe llmd`.
-- apiGroups: ["", events.k8s.io]
+- apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
 {{- end -}}

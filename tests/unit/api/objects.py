@@ -54,7 +54,8 @@ class Bad:
 
     @property
     def id(self) -> str:
-        return ",".join(f"{path.removeprefix('spec.')}={str(value)[:40]}" for path, value in self.changes.items())
+        words = {path: "absent" if value is ... else str(value)[:40] for path, value in self.changes.items()}
+        return ",".join(f"{path.removeprefix('spec.')}={word}" for path, word in words.items())
 
 
 def _budget(changes: Mapping[str, Any], field: str, *said: str) -> Bad:

@@ -1,0 +1,407 @@
+"""The Helm chart: what it renders, what an install gives on a real API server, and what its service account may do."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.unit.api.objects import DEPLOYMENT, changed
+
+from energylens import __version__, devcluster
+from energylens.devcluster import DevClusterError, Kubectl, KubectlError, PodStages, RunningCluster, eventually
+from energylens.devcluster.operators import Helm
+
+ROOT = Path(__file__).resolve().parents[2]
+CHART = ROOT / "charts" / "energylens"
+NAMESPACE = "energylens-system"
+ACCOUNT = f"system:serviceaccount:{NAMESPACE}:energylens"
+Objects = dict[tuple[str, str, str], dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def own_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster]:
+    """A cluster of its own: the release comes and goes here."""
+    directory = tmp_path_factory.mktemp("release-cluster")
+    with devcluster.up(directory, pods=PodStages.FAST, chart=False, operator=False) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def helm(own_cluster: RunningCluster) -> Helm:
+    return Helm(own_cluster.helm, own_cluster.kubeconfig, own_cluster.directory / "cache" / "helm")
+
+
+@pytest.fixture(scope="module")
+def api(own_cluster: RunningCluster) -> Kubectl:
+    return own_cluster.client()
+
+
+def render(helm: Helm, *values: str, namespace: str = NAMESPACE) -> Objects:
+    """Return the chart's objects by (kind, namespace, name)."""
+    text = helm.run("template", "energylens", str(CHART), f"--namespace={namespace}", *(f"--set={v}" for v in values))
+    documents = [document for document in yaml.safe_load_all(text) if document]
+    return {(d["kind"], d["metadata"].get("namespace", ""), d["metadata"]["name"]): d for d in documents}
+
+
+def kinds(objects: Objects) -> set[str]:
+    return {kind for kind, _, _ in objects}
+
+
+def pod_spec(objects: Objects) -> dict[str, Any]:
+    spec: dict[str, Any] = objects["Deployment", NAMESPACE, "energylens"]["spec"]["template"]["spec"]
+    return spec
+
+
+def install(helm: Helm, *values: str) -> None:
+    sets = (f"--set={value}" for value in ("replicaCount=0", *values))
+    helm.run("upgrade", "energylens", str(CHART), "--install", f"--namespace={NAMESPACE}", "--create-namespace", *sets)
+
+
+@pytest.fixture
+def release(helm: Helm, api: Kubectl) -> Iterator[None]:
+    """The release as `dev up` installs it; afterwards it is gone, but for the custom resources that it keeps."""
+    install(helm)
+    yield
+    helm.run("uninstall", "energylens", f"--namespace={NAMESPACE}", "--ignore-not-found")
+    api.run("delete", "llmd", "--all", "--all-namespaces")
+
+
+def test_lint_has_nothing_to_say(helm: Helm) -> None:
+    assert "0 chart(s) failed" in helm.run("lint", "--strict", str(CHART))
+    assert "0 chart(s) failed" in helm.run("lint", "--strict", str(CHART), "--set=watchNamespaces={a,b}")
+
+
+def test_the_chart_is_of_the_packages_version() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert chart["appVersion"] == chart["version"] == __version__
+
+
+def test_the_pod_is_restricted(helm: Helm, api: Kubectl) -> None:
+    spec = pod_spec(render(helm))
+    (container,) = spec["containers"]
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert container["resources"]["limits"]["memory"]
+    # The API server's own judgement, by its Pod Security admission.
+    api.run("create", "namespace", "restricted")
+    api.run("label", "namespace", "restricted", "pod-security.kubernetes.io/enforce=restricted")
+    api.run("create", "serviceaccount", "energylens", "--namespace=restricted")
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "operator"}, "spec": spec}
+    api.within("restricted").run("create", "--dry-run=server", "--filename=-", stdin=json.dumps(pod))
+    spec["securityContext"]["runAsNonRoot"] = False
+    with pytest.raises(KubectlError, match="violates PodSecurity"):
+        api.within("restricted").run("create", "--dry-run=server", "--filename=-", stdin=json.dumps(pod))
+
+
+def test_the_pod_runs_the_image_as_the_dockerfile_starts_it(helm: Helm) -> None:
+    spec = pod_spec(render(helm))
+    (container,) = spec["containers"]
+    assert spec["serviceAccountName"] == "energylens"
+    assert container["image"] == f"energylens:{__version__}"
+    assert "command" not in container
+    assert container["args"] == ["operator", "--metrics-port=8080", "--config=/etc/energylens/config.yaml"]
+    assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "http"}
+    assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "http"}
+    assert container["ports"] == [{"name": "http", "containerPort": 8080}]
+    assert {mount["mountPath"] for mount in container["volumeMounts"]} == {"/etc/energylens", "/tmp"}
+
+
+def test_only_one_operator_runs_at_a_time(helm: Helm) -> None:
+    spec = render(helm)["Deployment", NAMESPACE, "energylens"]["spec"]
+    assert spec["strategy"] == {"type": "Recreate"}
+    assert spec["replicas"] == 1
+    assert render(helm, "replicaCount=0")["Deployment", NAMESPACE, "energylens"]["spec"]["replicas"] == 0
+
+
+def test_a_digest_pins_the_image(helm: Helm) -> None:
+    digest = "sha256:" + "a" * 64
+    values = ("image.repository=registry.example/energylens", "image.tag=1.2.3", f"image.digest={digest}")
+    (container,) = pod_spec(render(helm, *values))["containers"]
+    assert container["image"] == f"registry.example/energylens:1.2.3@{digest}"
+
+
+def test_settings_become_the_settings_file_and_restart_the_pod(helm: Helm) -> None:
+    plain, changed_objects = render(helm), render(helm, "operator.config.measurement.scrapeSeconds=5")
+    config = changed_objects["ConfigMap", NAMESPACE, "energylens"]["data"]["config.yaml"]
+    assert yaml.safe_load(config) == {"measurement": {"scrapeSeconds": 5}}
+    assert yaml.safe_load(plain["ConfigMap", NAMESPACE, "energylens"]["data"]["config.yaml"]) == {}
+    checksums = [
+        o["Deployment", NAMESPACE, "energylens"]["spec"]["template"]["metadata"]["annotations"]["checksum/config"]
+        for o in (plain, changed_objects)
+    ]
+    assert checksums[0] != checksums[1]
+
+
+def test_custom_resources_are_kept_unless_asked_otherwise(helm: Helm) -> None:
+    def definitions(*values: str) -> list[dict[str, Any]]:
+        return [o for (kind, _, _), o in render(helm, *values).items() if kind == "CustomResourceDefinition"]
+
+    assert len(definitions()) == 2
+    assert all(d["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep" for d in definitions())
+    assert all("annotations" not in d["metadata"] for d in definitions("crds.keep=false"))
+    assert definitions("crds.enabled=false") == []
+
+
+def test_the_charts_definitions_are_the_generated_ones(helm: Helm) -> None:
+    for (kind, _, name), definition in render(helm).items():
+        if kind == "CustomResourceDefinition":
+            generated = yaml.safe_load((ROOT / "crds" / f"{name.split('.')[0]}.yaml").read_text())
+            assert definition["spec"] == generated["spec"]
+
+
+def test_a_list_of_namespaces_makes_roles_there_and_none_for_the_cluster_but_gpus(helm: Helm) -> None:
+    objects = render(helm, "watchNamespaces={team-a,team-b}")
+    assert {namespace for kind, namespace, _ in objects if kind == "Role"} == {"team-a", "team-b", NAMESPACE}
+    bound = {name for kind, _, name in objects if kind == "ClusterRoleBinding"}
+    assert bound == {"energylens-gpus"}
+    (container,) = pod_spec(objects)["containers"]
+    assert container["args"][-2:] == ["--namespace=team-a", "--namespace=team-b"]
+
+
+def test_reading_the_whole_cluster_can_be_left_to_others(helm: Helm) -> None:
+    objects = render(helm, "watchNamespaces={team-a}", "rbac.clusterWide=false")
+    assert "ClusterRoleBinding" not in kinds(objects)
+    resources = [r for rule in objects["Role", "team-a", "energylens"]["rules"] for r in rule["resources"]]
+    assert "pods" in resources
+    assert "nodes" not in resources
+
+
+def test_no_rule_has_a_wildcard_deletes_or_reads_secrets(helm: Helm) -> None:
+    for values in ((), ("watchNamespaces={a}",)):
+        for (kind, _, name), role in render(helm, *values).items():
+            if kind in ("Role", "ClusterRole") and name in ("energylens", "energylens-gpus", "energylens-lease"):
+                for rule in role["rules"]:
+                    assert "*" not in rule["resources"] + rule["verbs"] + rule["apiGroups"]
+                    assert not {"delete", "deletecollection", "escalate", "bind", "impersonate"} & set(rule["verbs"])
+                    assert "secrets" not in rule["resources"]
+
+
+def test_every_rule_says_why(helm: Helm) -> None:
+    lines = helm.run("template", "energylens", str(CHART), "--show-only=templates/rbac.yaml").splitlines()
+    rules = [index for index, line in enumerate(lines) if line.strip().startswith("- apiGroups")]
+    assert len(rules) >= 10
+    assert [lines[index] for index in rules if not lines[index - 1].strip().startswith("#")] == []
+
+
+def test_optional_parts(helm: Helm) -> None:
+    assert not {"ServiceMonitor", "NetworkPolicy"} & kinds(render(helm))
+    objects = render(helm, "metrics.serviceMonitor.enabled=true", "networkPolicy.enabled=true")
+    assert {"ServiceMonitor", "NetworkPolicy"} <= kinds(objects)
+    without = render(
+        helm, "metrics.service.enabled=false", "rbac.create=false", "rbac.aggregateRoles=false",
+        "serviceAccount.create=false", "serviceAccount.name=mine",
+    )  # fmt: skip
+    assert kinds(without) == {"ConfigMap", "CustomResourceDefinition", "Deployment"}
+    assert pod_spec(without)["serviceAccountName"] == "mine"
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (("replicaCount=2",), ("replicaCount", "2", "1")),
+        (("replicaCount=-1",), ("replicaCount", "0")),
+        (("replicas=1",), ("replicas",)),
+        (("image.digest=latest",), ("image/digest", "latest")),
+        (("image.pullPolicy=Sometimes",), ("image/pullPolicy", "Always")),
+        (("watchNamespaces=team-a",), ("watchNamespaces", "array")),
+        (("watchNamespaces={Team_A}",), ("watchNamespaces", "Team_A")),
+        (("crds.keep=sometimes",), ("crds/keep", "boolean")),
+        (("operator.config=fast",), ("operator/config", "object")),
+        (("operator.config.measurement.scrapeSecond=5",), ("operator/config/measurement", "scrapeSecond")),
+        (("operator.config.workers=0",), ("operator/config/workers", "0")),
+        (("metrics.serviceMonitor.interval=often",), ("interval", "often")),
+        (("rbac.clusterWide=false",), ("rbac.clusterWide=false needs watchNamespaces",)),
+        (("serviceAccount.create=false",), ("serviceAccount.name is needed",)),
+        (("metrics.service.enabled=false", "metrics.serviceMonitor.enabled=true"), ("metrics.service.enabled",)),
+    ],
+)
+def test_a_bad_value_is_refused_by_name(helm: Helm, values: tuple[str, ...], words: tuple[str, ...]) -> None:
+    with pytest.raises(DevClusterError) as refused:
+        render(helm, *values)
+    assert [word for word in words if word not in str(refused.value)] == []
+
+
+@pytest.mark.usefixtures("release")
+def test_an_install_serves_the_custom_resources_and_one_service_account(api: Kubectl) -> None:
+    inside = api.within(NAMESPACE)
+    accounts = inside.list("serviceaccounts", "--selector=app.kubernetes.io/instance=energylens")
+    assert [account["metadata"]["name"] for account in accounts] == ["energylens"]
+    deployment = inside.get("deployment", "energylens")
+    assert deployment is not None
+    assert deployment["spec"]["replicas"] == 0
+    service = inside.get("service", "energylens-metrics")
+    assert service is not None
+    assert service["spec"]["ports"][0]["targetPort"] == "http"
+    eventually(lambda: inside.run("apply", "--filename=-", stdin=json.dumps(DEPLOYMENT)), timeout=30)
+    assert "llama" in inside.run("get", "llmd")
+
+
+def may(api: Kubectl, verb: str, resource: str, *arguments: str, user: str = ACCOUNT, groups: str = "") -> bool:
+    """Ask the API server, by a SubjectAccessReview."""
+    command = [str(api.program), f"--kubeconfig={api.kubeconfig}", f"--cache-dir={api.cache}", "auth", "can-i"]
+    identity = [f"--as={user}", *([f"--as-group={groups}"] if groups else [])]
+    answer = subprocess.run(
+        [*command, verb, resource, *arguments, *identity], capture_output=True, text=True, check=False
+    )
+    said = answer.stdout.strip()
+    assert said in ("yes", "no"), answer.stderr
+    return said == "yes"
+
+
+NEEDED = (
+    *((verb, "llmdeployments.energylens.dev", "default") for verb in ("list", "watch")),
+    *((verb, "energybudgets.energylens.dev", "default") for verb in ("list", "watch")),
+    ("patch", "llmdeployments.energylens.dev/status", "default"),
+    ("patch", "energybudgets.energylens.dev/status", "default"),
+    *(
+        (verb, resource, "default")
+        for verb in ("list", "watch", "create", "patch")
+        for resource in (
+            "deployments.apps", "services", "configmaps", "poddisruptionbudgets.policy",
+        )
+    ),
+    ("get", "configmaps", "default"),
+    ("create", "events.events.k8s.io", "default"),
+    ("patch", "events.events.k8s.io", "default"),
+    ("list", "nodes", ""),
+    ("watch", "nodes", ""),
+    ("list", "pods", "default"),
+    ("watch", "pods", "default"),
+    *((verb, "leases.coordination.k8s.io", NAMESPACE) for verb in ("get", "create", "update")),
+)  # fmt: skip
+FORBIDDEN = (
+    *((verb, "llmdeployments.energylens.dev", "default") for verb in ("create", "update", "patch", "delete")),
+    *((verb, "energybudgets.energylens.dev", "default") for verb in ("create", "update", "patch", "delete")),
+    *(("delete", r, "default") for r in ("deployments.apps", "services", "configmaps", "pods", "replicasets.apps")),
+    *((verb, "secrets", "default") for verb in ("get", "list", "watch", "create")),
+    *((verb, "pods", "default") for verb in ("create", "patch", "update")),
+    ("create", "pods/exec", "default"),
+    ("get", "pods/log", "default"),
+    *((verb, "nodes", "") for verb in ("patch", "update", "delete")),
+    ("list", "customresourcedefinitions.apiextensions.k8s.io", ""),
+    ("list", "namespaces", ""),
+    ("create", "clusterroles.rbac.authorization.k8s.io", ""),
+    ("create", "leases.coordination.k8s.io", "default"),
+    ("delete", "leases.coordination.k8s.io", NAMESPACE),
+    ("create", "serviceaccounts/token", NAMESPACE),
+)
+
+
+@pytest.mark.usefixtures("release")
+def test_the_operators_account_may_do_what_it_needs_and_nothing_else(api: Kubectl) -> None:
+    def asked(rows: tuple[tuple[str, str, str], ...]) -> list[tuple[str, str, str]]:
+        return [
+            (verb, resource, namespace)
+            for verb, resource, namespace in rows
+            if may(api, verb, *resource.split("/")[:1], *subresource(resource), *scope(namespace))
+        ]
+
+    eventually(lambda: may(api, "list", "nodes"), timeout=30)
+    assert asked(NEEDED) == list(NEEDED)
+    assert asked(FORBIDDEN) == []
+
+
+def subresource(resource: str) -> list[str]:
+    _, slash, name = resource.partition("/")
+    return [f"--subresource={name}"] if slash else []
+
+
+def scope(namespace: str) -> list[str]:
+    return [f"--namespace={namespace}"] if namespace else []
+
+
+@pytest.mark.usefixtures("release")
+def test_teams_edit_their_deployments_and_only_read_their_budgets(api: Kubectl) -> None:
+    api.run("create", "namespace", "team", "--dry-run=client")
+    for role, user in (("edit", "dev"), ("view", "guest"), ("energylens-budget-admin", "platform")):
+        binding = f"{user}-{role}"
+        api.run("delete", "rolebinding", binding, "--ignore-not-found")
+        api.run("create", "rolebinding", binding, f"--clusterrole={role}", f"--user={user}")
+    eventually(lambda: may(api, "create", "llmdeployments.energylens.dev", user="dev"), timeout=30)
+
+    def allowed(user: str, resource: str) -> set[str]:
+        verbs = ("get", "list", "watch", "create", "update", "patch", "delete")
+        return {verb for verb in verbs if may(api, verb, f"{resource}.energylens.dev", user=user)}
+
+    read, write = {"get", "list", "watch"}, {"create", "update", "patch", "delete"}
+    assert allowed("dev", "llmdeployments") == read | write
+    assert allowed("dev", "energybudgets") == read
+    assert allowed("guest", "llmdeployments") == read
+    assert allowed("guest", "energybudgets") == read
+    assert allowed("platform", "energybudgets") == read | write
+    assert allowed("platform", "llmdeployments") == read
+    assert not may(api, "patch", "llmdeployments.energylens.dev", "--subresource=status", user="dev")
+
+
+def test_a_list_of_namespaces_bounds_what_the_account_may_do(helm: Helm, api: Kubectl) -> None:
+    for name in ("team-in", "team-out"):
+        api.run("create", "namespace", name)
+    install(helm, "watchNamespaces={team-in}", "rbac.clusterWide=false")
+    try:
+        inside, outside = "--namespace=team-in", "--namespace=team-out"
+        eventually(lambda: may(api, "list", "llmdeployments.energylens.dev", inside), timeout=30)
+        assert may(api, "create", "deployments.apps", inside)
+        assert may(api, "list", "pods", inside)
+        for verb, resource in (
+            ("list", "llmdeployments.energylens.dev"),
+            ("create", "deployments.apps"),
+            ("list", "pods"),
+        ):
+            assert not may(api, verb, resource, outside)
+        assert not may(api, "list", "nodes")
+        install(helm, "watchNamespaces={team-in}")
+        eventually(lambda: may(api, "list", "nodes"), timeout=30)
+        assert may(api, "list", "pods", outside)
+        assert not may(api, "create", "deployments.apps", outside)
+    finally:
+        helm.run("uninstall", "energylens", f"--namespace={NAMESPACE}")
+
+
+@pytest.mark.usefixtures("release")
+def test_objects_survive_an_upgrade_an_uninstall_and_a_second_install(helm: Helm, api: Kubectl) -> None:
+    obj = changed(DEPLOYMENT, {"metadata.name": "survivor"})
+    eventually(lambda: api.run("apply", "--filename=-", stdin=json.dumps(obj)), timeout=30)
+
+    def uid() -> str:
+        stored = api.get("llmd", "survivor")
+        assert stored is not None
+        return str(stored["metadata"]["uid"])
+
+    before = uid()
+    install(helm, "podLabels.team=a")
+    assert uid() == before
+    helm.run("uninstall", "energylens", f"--namespace={NAMESPACE}")
+    assert api.within(NAMESPACE).get("deployment", "energylens") is None
+    assert uid() == before
+    install(helm)
+    assert uid() == before
+
+
+def test_without_keep_an_uninstall_removes_the_custom_resources(helm: Helm, api: Kubectl) -> None:
+    install(helm, "crds.keep=false")
+    helm.run("uninstall", "energylens", f"--namespace={NAMESPACE}")
+
+    def gone() -> bool:
+        return api.get("crd", "llmdeployments.energylens.dev") is None
+
+    # The API server tries a definition's clean-up again after a minute when it had just begun to serve it.
+    eventually(gone, timeout=180)
+
+
+def test_the_notes_say_what_comes_next(helm: Helm, own_cluster: RunningCluster) -> None:
+    del own_cluster
+    text = helm.run(
+        "install", "energylens", str(CHART), "--dry-run=client", f"--namespace={NAMESPACE}", "--set=replicaCount=0"
+    )
+    assert "kubectl get llmd -A -o wide" in text
+    assert "replicaCount is 0" in text

@@ -1,0 +1,57 @@
+"""The chart's values, their schema and the operator's settings say the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from energylens.controller.settings import Settings
+
+CHART = Path(__file__).resolve().parents[3] / "charts" / "energylens"
+BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
+
+
+def names(values: Mapping[str, Any], path: str = "") -> Iterator[str]:
+    for name, value in values.items():
+        yield f"{path}{name}"
+        if isinstance(value, dict):
+            yield from names(value, f"{path}{name}.")
+
+
+def fields(schema: Mapping[str, Any], definitions: Mapping[str, Any], path: str = "") -> dict[str, Mapping[str, Any]]:
+    """Return path -> bounds of every field of a JSON schema."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for name, raw in schema.get("properties", {}).items():
+        field = definitions[raw["$ref"].rsplit("/", 1)[-1]] if "$ref" in raw else raw
+        found[f"{path}{name}"] = {bound: float(field[bound]) for bound in BOUNDS if bound in field}
+        found |= fields(field, definitions, f"{path}{name}.")
+    return found
+
+
+def schema() -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
+    return loaded
+
+
+def test_every_value_is_in_the_schema() -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    described = fields(schema(), schema()["$defs"])
+    # What goes below resources is the API server's to check.
+    assert [name for name in names(values) if name not in described and not name.startswith("resources.")] == []
+
+
+def test_every_value_of_the_schema_is_shown_in_the_values() -> None:
+    text = (CHART / "values.yaml").read_text()
+    assert [path for path in fields(schema(), schema()["$defs"]) if path.rsplit(".", 1)[-1] + ":" not in text] == [
+        "global",
+        "resources.claims",
+    ]
+
+
+def test_the_schema_of_the_settings_is_that_of_the_operator() -> None:
+    model = Settings.model_json_schema(by_alias=True)
+    assert fields(schema()["properties"]["operator"]["properties"]["config"], {}) == fields(model, model["$defs"])
