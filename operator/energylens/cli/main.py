@@ -14,6 +14,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "energylens.cli.accuracy:accuracy",
         "Compare predictions with measured runs.",
     ),
+    "plan": ("energylens.cli.plan:plan", "Plan LLMDeployments for a cluster written down in a file."),
     "predict": ("energylens.cli.predict:predict", "Predict latency, power and energy of a table of runs."),
     "crds": ("energylens.cli.crds:crds", "Write the CustomResourceDefinitions as YAML files."),
     "dev": ("energylens.cli.dev:dev", "Run a real Kubernetes control plane with GPU nodes on this machine."),

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from energylens.api.llmdeployment import Percentile
 from energylens.planner.space import ProductSpace, concatenate
 from energylens.predictor.architecture import ModelSpec
+from energylens.predictor.rules import unsupported_reasons
 from energylens.predictor.types import (
     BoolArray,
     FloatArray,
@@ -196,6 +197,8 @@ def _evaluate_product(
         extrapolated[rows] = prediction.extrapolated
         for name, values in _figures(prediction, percentile, margin, correction, replicas[rows]).items():
             figures[name][rows] = values
+        # At the very edge of capacity the rate is below it, but the queue in front grows without bound.
+        sustainable[rows] &= np.isfinite(figures["ttft_upper_ms"][rows]) & np.isfinite(figures["itl_upper_ms"][rows])
     return Candidates(
         products=(space.gpu.product,),
         product=np.zeros(index.size, dtype=np.int64),
@@ -216,24 +219,29 @@ def _structure(
 ) -> tuple[BoolArray, npt.NDArray[np.str_], BoolArray]:
     """Return for each layout whether the engine can run it, else why not, and whether it fits into memory."""
     size = len(space.layouts)
-    supported, fits = np.zeros(size, dtype=bool), np.zeros(size, dtype=bool)
+    fits = np.zeros(size, dtype=bool)
     reason = np.full(size, "", dtype=object)
     every = np.arange(size)
     for gpu, rows in _by_node_size(space, every, every):
-        one = predictor.at_concurrency(model, gpu, space.layouts.take(rows), workload, np.ones(rows.size))
-        supported[rows], reason[rows], fits[rows] = one.supported, one.reason, one.memory.fits
+        layouts = space.layouts.take(rows)
+        reason[rows] = unsupported_reasons(model, gpu, layouts)
+        fits[rows] = predictor.memory(model, gpu, layouts, workload).fits
+    supported = reason == ""
     layouts = space.layouts
     # Expert parallelism has no size of its own in the engines: it is off or spans the tensor and data parallel GPUs.
     ranks = layouts.tensor_parallel * layouts.data_parallel
     no_such_size = supported & (layouts.expert_parallel > 1) & (layouts.expert_parallel != ranks)
     reason[no_such_size] = "expert parallelism spans all tensor x data parallel GPUs or is off (1)"
+    rank_gpus = layouts.tensor_parallel * layouts.pipeline_parallel
+    spread = (space.nodes_per_replica > 1) & (layouts.data_parallel > 1) & (space.gpus_per_node % rank_gpus != 0)
+    reason[supported & spread] = "a data-parallel rank of a replica over several nodes must fit into one of them"
     cap = layouts.power_cap_watts
     too_low, too_high = cap < space.gpu.power_limit_min_watts, cap > space.gpu.power_limit_max_watts
     reason[supported & (too_low | too_high)] = (
         f"the power limit of {space.gpu.product} can be set from {space.gpu.power_limit_min_watts:.0f} to "
         f"{space.gpu.power_limit_max_watts:.0f} W"
     )
-    supported &= ~(no_such_size | too_low | too_high)
+    supported &= ~(no_such_size | spread | too_low | too_high)
     return supported, reason.astype(np.str_), fits
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from energylens.api.llmdeployment import LLMDeploymentSpec
 from energylens.api.quantity import parse_quantity
+from energylens.planner.capacity import replicas_that_fit
 from energylens.planner.constraints import Constraint, build_constraints, feasible
 from energylens.planner.evaluate import Candidates, Correction, Load, Predictor, evaluate
 from energylens.planner.nodes import allowed_nodes
 from energylens.planner.objective import best, objective_values
-from energylens.planner.space import enumerate_space
+from energylens.planner.space import ProductSpace, enumerate_space
 from energylens.planner.types import GpuNode, PowerAllowance
 from energylens.predictor.architecture import ModelSpec
 from energylens.predictor.types import GpuSpec, Workload
@@ -38,6 +39,8 @@ class Problem:
     margin: float
     correction: Correction | None = None
     load_factor: float = 1.0
+    within_limits: bool = False
+    """Leave out what the hardware limits forbid instead of evaluating it for the explanation."""
 
     @property
     def products(self) -> tuple[str, ...]:
@@ -92,6 +95,8 @@ def solve(problem: Problem) -> Solution:
         )
         for product in problem.products
     ]
+    if problem.within_limits:
+        spaces = [_clipped(problem, space) for space in spaces]
     rows = evaluate(
         spaces,
         problem.model,
@@ -104,6 +109,22 @@ def solve(problem: Problem) -> Solution:
     free = [problem.free_gpus(product) for product in problem.products]
     constraints = build_constraints(rows, spec, problem.allowed_products, free, problem.allowance)
     return Solution(rows, constraints, best(rows, feasible(constraints, len(rows)), spec.energy.objective))
+
+
+def _clipped(problem: Problem, space: ProductSpace) -> ProductSpace:
+    """Return the layouts and replicas that gpuProducts, maxGPUs, maxGPUsPerReplica and other pods' GPUs leave."""
+    hardware, gpus = problem.spec.hardware, space.layouts.gpus
+    last = np.minimum(
+        space.last,
+        replicas_that_fit(problem.free_gpus(space.gpu.product), space.gpus_per_node, space.nodes_per_replica),
+    )
+    if hardware.max_gpus is not None:
+        last = np.minimum(last, hardware.max_gpus // gpus)
+    keep = last >= space.first
+    if hardware.max_gpus_per_replica is not None:
+        keep &= gpus <= hardware.max_gpus_per_replica
+    keep &= space.gpu.product in problem.allowed_products
+    return replace(space, last=last).take(np.flatnonzero(keep))
 
 
 def binding_constraint(solution: Solution, spec: LLMDeploymentSpec) -> str:

@@ -19,8 +19,8 @@ from energylens.planner.types import Infeasible, InfeasibleReason, Relaxation
 from energylens.predictor.parameters import weight_bytes
 from energylens.predictor.types import BoolArray
 
-_LOAD_STEPS = 12
-"""Halvings of the load's logarithmic range, which is then known to 0.3 %."""
+_LOAD_STEPS = 10
+"""Halvings of the load's logarithmic range, which is then known to 1 %."""
 _LOWEST_LOAD = 1e-4
 """Share of the offered load below which nobody would call it the same deployment."""
 
@@ -226,7 +226,7 @@ def _largest_load(problem: Problem, leave_out: tuple[str, ...]) -> tuple[str, fl
     """
 
     def energy_at(factor: float) -> float | None:
-        solution = solve(replace(problem, load_factor=factor))
+        solution = solve(replace(problem, load_factor=factor, within_limits=True))
         without = [c for c in solution.constraints if c.kind in leave_out]
         mask = feasible(solution.constraints, len(solution.rows), without=without)
         i = best(solution.rows, mask, problem.spec.energy.objective)
