@@ -1,0 +1,161 @@
+"""A key waits at most once, is never worked on twice at a time, and no request for it is lost."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from energylens.controller.queue import KeyQueue
+from energylens.controller.store import Key
+
+A: Key = ("team", "a")
+B: Key = ("team", "b")
+C: Key = ("team", "c")
+
+
+class LoopTime:
+    """The event loop's clock, moved by hand."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+    async def advance(self, seconds: float) -> None:
+        self.seconds += seconds
+        # A timer's callback is queued in one turn of the loop and runs in the next.
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def time(monkeypatch: pytest.MonkeyPatch) -> LoopTime:
+    now = LoopTime()
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", now)
+    return now
+
+
+@pytest.fixture
+def urgent() -> set[Key]:
+    return set()
+
+
+@pytest.fixture
+def queue(urgent: set[Key]) -> KeyQueue:
+    return KeyQueue(lambda key: key in urgent)
+
+
+async def drained(queue: KeyQueue) -> list[Key]:
+    taken = []
+    while len(queue):
+        key = await queue.take()
+        taken.append(key)
+        queue.done(key)
+    return taken
+
+
+async def test_many_requests_for_a_key_are_one(queue: KeyQueue) -> None:
+    for key in (A, B, A, A, B):
+        queue.add(key)
+    assert len(queue) == 2
+    assert await drained(queue) == [A, B]
+    assert queue.idle
+
+
+async def test_keys_whose_children_stand_go_first(queue: KeyQueue, urgent: set[Key]) -> None:
+    urgent.add(C)
+    for key in (A, B, C):
+        queue.add(key)
+    assert await drained(queue) == [C, A, B]
+
+
+async def test_a_request_while_the_key_is_worked_on_is_worked_on_once_more(queue: KeyQueue) -> None:
+    queue.add(A)
+    assert await queue.take() == A
+    queue.add(A)
+    queue.add(A)
+    assert len(queue) == 0
+    assert not queue.idle
+    queue.done(A)
+    assert await drained(queue) == [A]
+    assert queue.idle
+
+
+async def test_a_busy_key_is_not_handed_to_a_second_worker(queue: KeyQueue) -> None:
+    queue.add(A)
+    await queue.take()
+    queue.add(A)
+    second = asyncio.ensure_future(queue.take())
+    await asyncio.sleep(0)
+    assert not second.done()
+    queue.add(B)
+    assert await second == B
+    queue.done(A)
+    assert await queue.take() == A
+
+
+async def test_a_worker_waits_until_there_is_something(queue: KeyQueue) -> None:
+    waiting = [asyncio.ensure_future(queue.take()) for _ in range(2)]
+    await asyncio.sleep(0)
+    assert not any(task.done() for task in waiting)
+    queue.add(A)
+    queue.add(B)
+    assert set(await asyncio.gather(*waiting)) == {A, B}
+
+
+async def test_done_without_a_new_request_leaves_nothing_behind(queue: KeyQueue) -> None:
+    queue.add(A)
+    queue.done(await queue.take())
+    assert len(queue) == 0
+    assert queue.idle
+
+
+async def test_a_later_request_comes_when_its_time_has_come(queue: KeyQueue, time: LoopTime) -> None:
+    queue.add_later(A, 30.0)
+    await time.advance(29.0)
+    assert len(queue) == 0
+    await time.advance(1.5)
+    assert await drained(queue) == [A]
+    await time.advance(100.0)
+    assert len(queue) == 0
+
+
+async def test_a_request_now_replaces_the_later_one(queue: KeyQueue, time: LoopTime) -> None:
+    queue.add_later(A, 30.0)
+    queue.add(A)
+    assert await drained(queue) == [A]
+    await time.advance(60.0)
+    assert len(queue) == 0
+
+
+async def test_a_later_request_for_a_waiting_key_is_not_needed(queue: KeyQueue, time: LoopTime) -> None:
+    queue.add(A)
+    queue.add_later(A, 30.0)
+    assert await drained(queue) == [A]
+    await time.advance(60.0)
+    assert len(queue) == 0
+
+
+async def test_of_two_later_requests_the_earlier_one_counts(queue: KeyQueue, time: LoopTime) -> None:
+    queue.add_later(A, 30.0)
+    queue.add_later(A, 60.0)
+    queue.add_later(B, 60.0)
+    queue.add_later(B, 30.0)
+    await time.advance(31.0)
+    assert await drained(queue) == [A, B]
+    await time.advance(60.0)
+    assert len(queue) == 0
+
+
+async def test_a_later_request_for_a_busy_key_waits_for_its_time_and_for_the_worker(
+    queue: KeyQueue, time: LoopTime
+) -> None:
+    queue.add(A)
+    await queue.take()
+    queue.add_later(A, 10.0)
+    await time.advance(11.0)
+    assert len(queue) == 0
+    queue.done(A)
+    assert await drained(queue) == [A]
