@@ -1,0 +1,96 @@
+"""Which child objects a deployment should have now. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from energylens.controller.drift import holds
+from energylens.controller.observation import Observation
+from energylens.controller.reasons import Reason
+from energylens.serving import ServingError, Strategy, choose_strategy, manifests, strategy_of
+
+SAFE_MESSAGE = "no GPU is free for a new replica; old replicas stop first"
+
+
+@dataclass(frozen=True)
+class Children:
+    """The manifests to hold, or why there are none to act on."""
+
+    manifests: tuple[dict[str, Any], ...]
+    acting: bool
+    reason: Reason | None = None
+    message: str = ""
+    strategy: Strategy | None = None
+    """How the rollout that this change starts goes on; None when no rollout starts."""
+
+
+def children(observed: Observation) -> Children:
+    """Return the children of the plan that is followed; none where the plan is only shown."""
+    spec, planning = observed.deployment.spec, observed.planning
+    plan = planning.plan
+    if plan is None or planning.model is None:
+        return Children((), False)
+    if spec.planning.mode == "Advisory":
+        return Children((), False, Reason.ADVISORY, "planning.mode is Advisory: the plan is shown and not acted on")
+    if spec.planning.mode == "Manual" and spec.planning.approved_plan_hash != plan.hash:
+        return Children(
+            (),
+            False,
+            Reason.AWAITING_APPROVAL,
+            f"planning.mode is Manual: set spec.planning.approvedPlanHash to {plan.hash} to act on this plan",
+        )
+    if plan.nodes_per_replica > 1 and not observed.serves_lws:
+        return Children(
+            (),
+            False,
+            Reason.LEADER_WORKER_SET_MISSING,
+            f"a replica spans {plan.nodes_per_replica} nodes, which needs LeaderWorkerSet "
+            "(leaderworkerset.x-k8s.io/v1); install it, or allow GPUs on which a replica fits one node",
+        )
+    try:
+        return _act(observed)
+    except ServingError as error:
+        return Children((), False, Reason.INVALID_ENGINE_SETTINGS, str(error))
+
+
+def _act(observed: Observation) -> Children:
+    deployment, planning, live = observed.deployment, observed.planning, observed.workload
+    plan, model = planning.plan, planning.model
+    if plan is None or model is None:
+        return Children((), False)
+
+    def made(strategy: Strategy) -> list[dict[str, Any]]:
+        return manifests(deployment, plan, model, strategy=strategy, table=planning.table)
+
+    if live is None:
+        first = choose_strategy(deployment, None, plan, observed.snapshot)
+        return Children(tuple(made(first)), True, strategy=first)
+    current = strategy_of(dict(live))
+    wanted = made(current)
+    if not same_template(live, wanted[0]):
+        chosen = choose_strategy(deployment, deployment.status.plan, plan, observed.snapshot)
+        return Children(tuple(made(chosen)), True, strategy=chosen)
+    if _stuck(observed, current):
+        safe = Strategy("Recreate", 0, max(1, plan.replicas), SAFE_MESSAGE)
+        return Children(tuple(made(safe)), True, strategy=safe)
+    return Children(tuple(wanted), True)
+
+
+def same_template(live: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Return whether applying ``wanted`` would start no rollout."""
+    if live["kind"] != wanted["kind"]:
+        return False
+    part = "template" if live["kind"] == "Deployment" else "leaderWorkerTemplate"
+    return holds(live["spec"].get(part), wanted["spec"][part])
+
+
+def _stuck(observed: Observation, strategy: Strategy) -> bool:
+    """Return whether a surging rollout waits for GPUs that are no longer free, while old pods hold some."""
+    plan = observed.planning.plan
+    if plan is None or strategy.max_surge == 0:
+        return False
+    new = [pod for pod in observed.pods if pod.plan_hash == plan.hash]
+    old = [pod for pod in observed.pods if pod.plan_hash != plan.hash]
+    return bool(old) and any(pod.unschedulable for pod in new)

@@ -1,0 +1,57 @@
+"""Whether a live object still says everything that we applied: stateless, so that a restart knows it too.
+
+A live object has more than what was applied (defaults, injected sidecars, other managers' fields), so each applied
+value is looked for in it. Lists of objects are matched by the key that server-side apply merges them by.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+HASH_ANNOTATION = "energylens.dev/applied-hash"
+_MERGE_KEYS = ("name", "mountPath", "containerPort", "topologyKey", "key", "type", "uid")
+
+
+def stamped(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the manifest with the annotation that holds the hash of all of it."""
+    digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()[:16]
+    metadata = dict(manifest["metadata"])
+    metadata["annotations"] = {**metadata.get("annotations", {}), HASH_ANNOTATION: digest}
+    return {**manifest, "metadata": metadata}
+
+
+def holds(live: Any, applied: Any) -> bool:
+    """Return whether ``live`` has every value of ``applied``.
+
+    An empty value in ``applied`` holds where ``live`` has nothing: the API server drops empty maps and lists.
+    """
+    if isinstance(applied, Mapping):
+        if not isinstance(live, Mapping):
+            return not applied and not live
+        return all(holds(live.get(key), value) for key, value in applied.items())
+    if isinstance(applied, list):
+        return _list_holds(live or [], applied)
+    if applied is None or applied == "":
+        return live is None or live == ""
+    return bool(live == applied)
+
+
+def _list_holds(live: Any, applied: list[Any]) -> bool:
+    if not isinstance(live, list):
+        return False
+    key = _merge_key(applied)
+    if key is None:
+        return len(live) == len(applied) and all(map(holds, live, applied))
+    by_key = {item.get(key): item for item in live if isinstance(item, Mapping)}
+    return all(holds(by_key.get(item[key]), item) for item in applied)
+
+
+def _merge_key(items: list[Any]) -> str | None:
+    for key in _MERGE_KEYS:
+        if items and all(isinstance(item, Mapping) and key in item for item in items):
+            values = [item[key] for item in items]
+            return key if len(set(map(str, values))) == len(values) else None
+    return None

@@ -1,0 +1,66 @@
+"""Events that users see in `kubectl describe llmd`: one per transition, never one per pass."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from energylens.cluster.resources import EVENT, LLM_DEPLOYMENT
+from energylens.controller.children import Children
+from energylens.controller.observation import Observation
+from energylens.controller.reasons import ConditionType, EventReason
+
+CONTROLLER = "energylens.dev/operator"
+_NOTE_LENGTH = 1000
+
+
+def transitions(observed: Observation, children: Children, status: Mapping[str, Any]) -> list[tuple[EventReason, str]]:
+    """Return what changed in this pass that a user would want to know."""
+    before = {c.type: c for c in observed.deployment.status.conditions}
+    after = {c["type"]: c for c in status["conditions"]}
+    found: list[tuple[EventReason, str]] = []
+    planning = observed.planning
+    if planning.adopted:
+        found.append((EventReason.PLAN_ADOPTED, f"{planning.decision}: {planning.message}"))
+    plan_ready = after[ConditionType.PLAN_READY]
+    old_plan = before.get(ConditionType.PLAN_READY)
+    if not planning.good and (old_plan is None or old_plan.reason != plan_ready["reason"]):
+        found.append((EventReason.PLAN_REJECTED, f"{plan_ready['reason']}: {plan_ready.get('message', '')}"))
+    if children.strategy is not None and observed.workload is not None:
+        text = children.strategy.message or children.strategy.name
+        found.append((EventReason.ROLLOUT_STARTED, f"{children.strategy.name}: {text}"))
+    ready, old_ready = after[ConditionType.READY], before.get(ConditionType.READY)
+    if ready["status"] == "True" and (old_ready is None or old_ready.status != "True"):
+        found.append((EventReason.BECAME_READY, ready.get("message", "")))
+    if ready["status"] == "False" and old_ready is not None and old_ready.status == "True":
+        found.append((EventReason.BECAME_UNREADY, f"{ready['reason']}: {ready.get('message', '')}"))
+    return found
+
+
+def event(
+    deployment: Mapping[str, Any], reason: EventReason, note: str, now: datetime, instance: str
+) -> dict[str, Any]:
+    """Return an Event about an LLMDeployment."""
+    metadata = deployment["metadata"]
+    warning = reason in (EventReason.PLAN_REJECTED, EventReason.BECAME_UNREADY)
+    return {
+        "apiVersion": EVENT.api_version,
+        "kind": EVENT.kind,
+        "metadata": {"name": f"{metadata['name']}.{uuid.uuid4().hex[:16]}", "namespace": metadata["namespace"]},
+        "eventTime": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "type": "Warning" if warning else "Normal",
+        "reason": reason.value,
+        "action": "Reconcile",
+        "note": (note or reason.value)[:_NOTE_LENGTH],
+        "reportingController": CONTROLLER,
+        "reportingInstance": instance,
+        "regarding": {
+            "apiVersion": LLM_DEPLOYMENT.api_version,
+            "kind": LLM_DEPLOYMENT.kind,
+            "namespace": metadata["namespace"],
+            "name": metadata["name"],
+            "uid": metadata.get("uid", ""),
+        },
+    }

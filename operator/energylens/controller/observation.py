@@ -1,0 +1,91 @@
+"""What deciding looks at: one frozen value per pass over an LLMDeployment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from energylens.api.llmdeployment import LLMDeployment, PlanStatus
+from energylens.controller.reasons import Reason
+from energylens.measure.types import WindowMeasurement
+from energylens.planner.types import ClusterSnapshot
+from energylens.predictor.architecture import ModelSpec
+from energylens.serving.metadata import PLAN_LABEL
+
+Body = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Planning:
+    """The plan to follow or recommend, and why it is that one (or none)."""
+
+    plan: PlanStatus | None
+    model: ModelSpec | None
+    good: bool
+    """The plan holds the spec as it is now."""
+    reason: Reason
+    message: str
+    adopted: bool = False
+    """The plan is new in this pass."""
+    decision: str = "SamePlan"
+    table: Sequence[Mapping[str, object]] | None = None
+
+
+@dataclass(frozen=True)
+class BudgetView:
+    """What budgets say about one LLMDeployment."""
+
+    status: str
+    """``True``, ``False`` or ``Unknown``."""
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True)
+class PodState:
+    """One serving pod."""
+
+    name: str
+    plan_hash: str
+    ready: bool
+    ready_since: str
+    """RFC 3339; "" when not ready."""
+    unschedulable: str
+    """The scheduler's message; "" when it is scheduled."""
+    waiting: str
+    """Why a container waits, such as an image that cannot be pulled; "" when none does."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Everything that a pass decides from."""
+
+    deployment: LLMDeployment
+    planning: Planning
+    workload: Body | None
+    """The live Deployment or LeaderWorkerSet."""
+    pods: tuple[PodState, ...]
+    snapshot: ClusterSnapshot
+    serves_lws: bool
+    budget: BudgetView
+    measurement: WindowMeasurement | None
+    now: datetime
+    refused: str = ""
+    """Why the API server refused a child in this pass."""
+
+
+def pod_state(pod: Body) -> PodState:
+    """Return the state of a trimmed pod."""
+    conditions = {c["type"]: c for c in pod["status"]["conditions"]}
+    ready, scheduled = conditions.get("Ready", {}), conditions.get("PodScheduled", {})
+    is_ready = ready.get("status") == "True" and not pod["metadata"]["deleting"]
+    return PodState(
+        name=pod["metadata"]["name"],
+        plan_hash=pod["metadata"]["labels"].get(PLAN_LABEL, ""),
+        ready=is_ready,
+        ready_since=ready.get("lastTransitionTime", "") if is_ready else "",
+        unschedulable=scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else "",
+        waiting=next((text for text in pod["status"]["waiting"] if not text.startswith("ContainerCreating")), ""),
+    )

@@ -1,0 +1,205 @@
+"""Plans for one LLMDeployment: which model and predictor, whether to plan at all, whether to adopt the answer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from energylens.api.llmdeployment import LLMDeployment, PlanStatus
+from energylens.controller.observation import Planning
+from energylens.controller.reasons import Reason
+from energylens.data import UnknownModelError, load_gpus, load_model, load_predictor
+from energylens.planner import adoption, plan, plan_hash
+from energylens.planner.types import ClusterSnapshot, Feasible, Infeasible, PlanningResult, PowerAllowance
+from energylens.predictor import Predictor
+from energylens.predictor.architecture import ModelSpec
+from energylens.predictor.hf_config import UnsupportedConfigError, model_from_config
+from energylens.predictor.parameters import weight_bytes
+from energylens.predictor.profiles import UnknownEngineError
+from energylens.predictor.requantize import UnsupportedQuantizationError
+from energylens.serving import ServingError, check
+
+_IMAGE_VERSION = re.compile(r":v?(\d+\.\d+\.\d+)")
+
+
+class ModelProblemError(Exception):
+    """The model cannot be resolved; carries the condition's reason."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        self.reason = reason
+        super().__init__(message)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a planning depends on; everything it reads, so that it can run in a thread."""
+
+    deployment: LLMDeployment
+    config: Mapping[str, Any] | None
+    """The model's config.json from ``spec.model.configRef``; None when the catalogue is asked."""
+    snapshot: ClusterSnapshot
+    allowance: PowerAllowance | None
+    serves_lws: bool
+    adopted_at: datetime | None
+    now: datetime
+    want_table: bool
+    """The ConfigMap with the table of plans is missing."""
+
+
+@dataclass(frozen=True)
+class _Evaluated:
+    inputs: tuple[object, ...]
+    planning: Planning
+    at: datetime
+
+
+@dataclass
+class PlanningService:
+    """Plans, and remembers per deployment what was evaluated, so that equal inputs are not planned twice."""
+
+    resync_seconds: float = 300.0
+    _evaluated: dict[str, _Evaluated] = field(default_factory=dict)
+
+    def planning_for(self, request: Request) -> Planning:
+        """Return the plan to follow; pure but for its memory, and slow: run it off the event loop."""
+        deployment = request.deployment
+        current = deployment.status.plan
+        try:
+            check(deployment)
+            model = self._model(request)
+            predictor = self._predictor(deployment)
+            wanted = plan_hash(
+                deployment, model, request.snapshot, load_gpus(), predictor.version, allowance=request.allowance
+            )
+        except ServingError as error:
+            return Planning(current, None, False, Reason.INVALID_ENGINE_SETTINGS, str(error))
+        except ModelProblemError as error:
+            return Planning(current, None, False, error.reason, str(error))
+        except UnsupportedQuantizationError as error:
+            return Planning(current, None, False, Reason.MODEL_UNSUPPORTED, f"spec.model.{error}")
+        except UnknownEngineError as error:
+            return Planning(current, None, False, Reason.INVALID_ENGINE_SETTINGS, f"spec.engine: {error}")
+        same = current is not None and current.hash == wanted
+        if same and not request.want_table:
+            return Planning(current, model, True, Reason.PLANNED, _describe(current))
+        uid = deployment.metadata.uid
+        inputs = (wanted, current.hash if current else None, request.serves_lws, _free(request.snapshot))
+        known = self._evaluated.get(uid)
+        fresh = known is not None and (request.now - known.at).total_seconds() < self.resync_seconds
+        if known is not None and fresh and known.inputs == inputs and not request.want_table:
+            return known.planning
+        result = self._evaluate(request, model, predictor, wanted)
+        planning = (
+            Planning(current, model, True, Reason.PLANNED, _describe(current), table=_table(result, wanted))
+            if same
+            else self._choose(request, model, predictor, result)
+        )
+        self._evaluated[uid] = _Evaluated(inputs, planning, request.now)
+        return planning
+
+    def forget(self, uid: str) -> None:
+        """Drop what is remembered of a deleted deployment."""
+        self._evaluated.pop(uid, None)
+
+    def _model(self, request: Request) -> ModelSpec:
+        spec = request.deployment.spec.model
+        try:
+            return (
+                load_model(spec.name) if spec.config_ref is None else model_from_config(request.config or {}, spec.name)
+            )
+        except UnknownModelError as error:
+            raise ModelProblemError(Reason.MODEL_UNKNOWN, f"spec.model.name={spec.name!r}: {error}") from error
+        except UnsupportedConfigError as error:
+            where = f"spec.model.configRef={spec.config_ref.name!r}" if spec.config_ref else "spec.model.name"
+            raise ModelProblemError(Reason.MODEL_UNSUPPORTED, f"{where}: {error}") from error
+
+    def _predictor(self, deployment: LLMDeployment) -> Predictor:
+        engine = deployment.spec.engine
+        version = _IMAGE_VERSION.search(engine.image or "")
+        predictor: Predictor = load_predictor(engine.type.lower(), version[1] if version else None)
+        return predictor
+
+    def _evaluate(self, request: Request, model: ModelSpec, predictor: Predictor, wanted: str) -> PlanningResult:
+        """Plan; without LeaderWorkerSet first within one node, so that it is missed only where it is needed."""
+        deployment, snapshot = request.deployment, request.snapshot
+
+        def run(asked: LLMDeployment) -> PlanningResult:
+            return plan(asked, model, snapshot, load_gpus(), predictor, allowance=request.allowance)
+
+        result: PlanningResult | None = None
+        if not request.serves_lws and snapshot.nodes:
+            largest = max(node.allocatable for node in snapshot.nodes)
+            hardware = deployment.spec.hardware
+            limit = min(largest, hardware.max_gpus_per_replica or largest)
+            capped = hardware.model_copy(update={"max_gpus_per_replica": limit})
+            within = run(
+                deployment.model_copy(update={"spec": deployment.spec.model_copy(update={"hardware": capped})})
+            )
+            result = within if isinstance(within, Feasible) else None
+        result = result or run(deployment)
+        if isinstance(result, Feasible):
+            return Feasible(result.plan.model_copy(update={"hash": wanted}), result.rejections, result.table)
+        return result
+
+    def _choose(self, request: Request, model: ModelSpec, predictor: Predictor, result: PlanningResult) -> Planning:
+        current = request.deployment.status.plan
+        if isinstance(result, Infeasible):
+            kept = "; the running plan stays" if current is not None else ""
+            return Planning(
+                current, model, False, Reason(result.reason), f"{result.message}{kept}", decision="Infeasible"
+            )
+        running: PlanningResult | str | None = None
+        if current is not None:
+            pinned = adoption.pinned_to(request.deployment, current)
+            running = (
+                pinned
+                if isinstance(pinned, str)
+                else plan(pinned, model, request.snapshot, load_gpus(), predictor, allowance=request.allowance)
+            )
+        cost = adoption.switch_cost(result.plan, float(weight_bytes(model)), load_gpus()[result.plan.gpu_product])
+        decision = adoption.decide(
+            current,
+            result,
+            running=running,
+            objective=request.deployment.spec.energy.objective,
+            replan=request.deployment.spec.planning.replan,
+            seconds_since_adoption=(
+                (request.now - request.adopted_at).total_seconds() if request.adopted_at is not None else None
+            ),
+            cost=cost,
+        )
+        if decision.adopt:
+            return Planning(
+                decision.plan,
+                model,
+                True,
+                Reason.PLANNED,
+                _describe(decision.plan),
+                True,
+                decision.reason,
+                result.table,
+            )
+        return Planning(
+            decision.plan, model, True, Reason.KEEPING_RUNNING_PLAN, decision.message, decision=decision.reason
+        )
+
+
+def _table(result: PlanningResult, wanted: str) -> tuple[Mapping[str, object], ...] | None:
+    return result.table if isinstance(result, Feasible) and result.plan.hash == wanted else None
+
+
+def _free(snapshot: ClusterSnapshot) -> int:
+    """Return a digest of what is free: an infeasible plan may become feasible when that changes."""
+    return hash(tuple((node.name, node.free_now, node.schedulable) for node in snapshot.nodes))
+
+
+def _describe(chosen: PlanStatus | None) -> str:
+    if chosen is None:
+        return ""
+    return (
+        f"{chosen.replicas} x {chosen.gpu_product} {chosen.layout}, max batch {chosen.max_batch_size}: "
+        f"{chosen.predicted.joules_per_output_token} J per output token; bound by {chosen.binding_constraint}"
+    )

@@ -1,0 +1,85 @@
+"""Every reason of a condition or an event, in one place; docs/conditions.md has a row for each."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class ConditionType(StrEnum):
+    """The conditions of an LLMDeployment, in the order in which they are written."""
+
+    READY = "Ready"
+    PROGRESSING = "Progressing"
+    PLAN_READY = "PlanReady"
+    SLO_FEASIBLE = "SLOFeasible"
+    SLO_MET = "SLOMet"
+    WITHIN_ENERGY_BUDGET = "WithinEnergyBudget"
+    ENERGY_METRICS_AVAILABLE = "EnergyMetricsAvailable"
+    PREDICTION_ACCURATE = "PredictionAccurate"
+    DEGRADED = "Degraded"
+
+
+class Reason(StrEnum):
+    """Why a condition has its status."""
+
+    # PlanReady
+    PLANNED = "Planned"
+    KEEPING_RUNNING_PLAN = "KeepingRunningPlan"
+    AWAITING_APPROVAL = "AwaitingApproval"
+    ADVISORY = "Advisory"
+    INVALID_SPEC = "InvalidSpec"
+    MODEL_UNKNOWN = "ModelUnknown"
+    MODEL_UNSUPPORTED = "ModelUnsupported"
+    MODEL_CONFIG_MISSING = "ModelConfigMissing"
+    NO_MATCHING_GPUS = "NoMatchingGPUs"
+    MODEL_TOO_LARGE = "ModelTooLarge"
+    INSUFFICIENT_GPUS = "InsufficientGPUs"
+    SLO_INFEASIBLE = "SLOInfeasible"
+    LOAD_TOO_HIGH = "LoadTooHigh"
+    BUDGET_EXCEEDED = "BudgetExceeded"
+    INVALID_OVERRIDE = "InvalidOverride"
+    LEADER_WORKER_SET_MISSING = "LeaderWorkerSetMissing"
+    INVALID_ENGINE_SETTINGS = "InvalidEngineSettings"
+    PLANNER_ERROR = "PlannerError"
+    # Ready, Progressing, Degraded
+    PODS_READY = "PodsReady"
+    NOT_STARTED = "NotStarted"
+    PODS_NOT_READY = "PodsNotReady"
+    UNSCHEDULABLE = "Unschedulable"
+    SUSPENDED = "Suspended"
+    STARTING = "Starting"
+    ROLLING_SURGE = "RollingSurge"
+    ROLLING_RECREATE = "RollingRecreate"
+    COMPLETE = "Complete"
+    PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
+    APPLY_REFUSED = "ApplyRefused"
+    AS_EXPECTED = "AsExpected"
+    # SLOFeasible, SLOMet
+    FEASIBLE = "Feasible"
+    NO_PLAN = "NoPlan"
+    NO_OBJECTIVE = "NoObjective"
+    NOT_MEASURED = "NotMeasured"
+    MET = "Met"
+    VIOLATED = "Violated"
+    # WithinEnergyBudget
+    NO_BUDGET = "NoBudget"
+    WITHIN_BUDGET = "WithinBudget"
+    OVER_BUDGET = "OverBudget"
+    BUDGET_UNREADABLE = "BudgetUnreadable"
+    # EnergyMetricsAvailable (with the reasons of energylens.measure.types.EnergyReason), PredictionAccurate
+    MEASURED = "Measured"
+    DISABLED = "Disabled"
+    NOT_SERVING = "NotServing"
+    WITHIN_TOLERANCE = "WithinTolerance"
+    OUTSIDE_TOLERANCE = "OutsideTolerance"
+
+
+class EventReason(StrEnum):
+    """Why an event was written."""
+
+    PLAN_ADOPTED = "PlanAdopted"
+    PLAN_REJECTED = "PlanRejected"
+    ROLLOUT_STARTED = "RolloutStarted"
+    BECAME_READY = "BecameReady"
+    BECAME_UNREADY = "BecameUnready"
+    CHILD_RESTORED = "ChildRestored"

@@ -1,0 +1,317 @@
+"""One pass over one LLMDeployment: observe, decide, apply. Every step may run twice, and a pass may end anywhere.
+
+Children are written before status, so that a crash in between leaves a status that is behind, never one that is ahead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from energylens.api.base import Condition
+from energylens.api.llmdeployment import LLMDeployment
+from energylens.api.parse import InvalidResourceError, parse_llmdeployment
+from energylens.api.quantity import parse_quantity
+from energylens.clock import Clock
+from energylens.cluster.errors import ClusterError, ForbiddenError, NotFoundError, RefusedError
+from energylens.cluster.port import ClusterPort
+from energylens.cluster.resources import CONFIG_MAP, EVENT, LLM_DEPLOYMENT
+from energylens.controller import budgets
+from energylens.controller.children import Children, children
+from energylens.controller.conditions import keep_transition_times
+from energylens.controller.drift import holds
+from energylens.controller.events import event, transitions
+from energylens.controller.metrics import Metrics
+from energylens.controller.observation import Observation, Planning, pod_state
+from energylens.controller.planning import PlanningService, Request
+from energylens.controller.reasons import ConditionType, EventReason, Reason
+from energylens.controller.reservations import reservation, reserve
+from energylens.controller.settings import Settings
+from energylens.controller.status import status_of
+from energylens.controller.store import Body, Key, Store
+from energylens.measure.types import WindowMeasurement
+from energylens.planner.inventory import snapshot_from_objects
+from energylens.planner.types import ClusterSnapshot
+from energylens.serving.metadata import APPLIED_HASH
+from energylens.serving.support import table_name
+
+Measurements = Callable[[Key], WindowMeasurement | None]
+
+
+def _never_measured(key: Key) -> WindowMeasurement | None:
+    return None
+
+
+class Reconciler:
+    """Brings the cluster to what each LLMDeployment asks for."""
+
+    def __init__(
+        self,
+        cluster: ClusterPort,
+        store: Store,
+        planning: PlanningService,
+        clock: Clock,
+        settings: Settings,
+        metrics: Metrics,
+        *,
+        instance: str = "energylens",
+        measurements: Measurements = _never_measured,
+    ) -> None:
+        """Wire a pass; ``measurements`` returns the last full window of a deployment."""
+        self._cluster = cluster
+        self._store = store
+        self._planning = planning
+        self._clock = clock
+        self._settings = settings
+        self._metrics = metrics
+        self._instance = instance
+        self._measurements = measurements
+        self._one_plan_at_a_time = asyncio.Lock()
+        self._without_plan: set[Key] = set()
+        self.serves_lws = False
+
+    @property
+    def without_plan(self) -> frozenset[Key]:
+        """Deployments that had no feasible plan when last looked at."""
+        return frozenset(self._without_plan)
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Do one pass; return the seconds after which to look again, or None when only a change needs another pass.
+
+        Raises:
+            ClusterError: the API server did not take a write for a reason that may pass.
+        """
+        body = self._store.deployments.get(key)
+        if body is None or body["metadata"].get("deletionTimestamp"):
+            self._without_plan.discard(key)
+            self._metrics.forget(*key)
+            return None
+        try:
+            deployment = parse_llmdeployment(body, strict=False)
+        except InvalidResourceError as error:
+            await self._write_invalid(body, str(error))
+            return None
+        observed = await self._observe(key, body, deployment)
+        wanted = children(observed)
+        refused = await self._apply_children(wanted)
+        after = self._look(key, deployment, observed, refused)
+        await self._write_status(body, after, wanted)
+        self._count(key, after)
+        (self._without_plan.discard if after.planning.good else self._without_plan.add)(key)
+        return self._settings.resync_seconds
+
+    async def _observe(self, key: Key, body: Body, deployment: LLMDeployment) -> Observation:
+        config, problem = await self._model_config(deployment)
+        async with self._one_plan_at_a_time:
+            snapshot = self._snapshot(key)
+            allowance, budget = budgets.allowance(
+                self._store.deployments[key], self._store.budgets.values(), self._store.deployments.values()
+            )
+            request = Request(
+                deployment=deployment,
+                config=config,
+                snapshot=snapshot,
+                allowance=allowance,
+                serves_lws=self.serves_lws,
+                adopted_at=_adopted_at(deployment),
+                now=self._clock.now(),
+                want_table=self._lacks_table(key, deployment),
+            )
+            planning = problem or await asyncio.to_thread(self._planning.planning_for, request)
+            if planning.adopted and planning.plan is not None and key in self._store.deployments:
+                # Seen by the next planning at once: its GPUs and watts are taken although no pod exists yet.
+                status = self._store.deployments[key]["status"]
+                chosen = planning.plan.model_dump(mode="json", by_alias=True, exclude_none=True)
+                self._store.deployments[key]["status"] = {**status, "plan": chosen}
+        return Observation(
+            deployment=deployment,
+            planning=planning,
+            workload=self._workload(key),
+            pods=tuple(pod_state(pod) for pod in self._store.pods_owned(key)),
+            snapshot=snapshot,
+            serves_lws=self.serves_lws,
+            budget=budget,
+            measurement=self._measurements(key),
+            now=self._clock.now(),
+        )
+
+    def _look(self, key: Key, deployment: LLMDeployment, before: Observation, refused: str) -> Observation:
+        """Return the observation after the writes."""
+        return Observation(
+            deployment=deployment,
+            planning=before.planning,
+            workload=self._workload(key),
+            pods=tuple(pod_state(pod) for pod in self._store.pods_owned(key)),
+            snapshot=before.snapshot,
+            serves_lws=before.serves_lws,
+            budget=before.budget,
+            measurement=before.measurement,
+            now=self._clock.now(),
+            refused=refused,
+        )
+
+    def _snapshot(self, key: Key) -> ClusterSnapshot:
+        store = self._store
+        found = snapshot_from_objects(store.nodes.values(), store.pods.values())
+        bound: dict[str, int] = {}
+        for node in found.nodes:
+            for allocation in node.allocations:
+                bound[allocation.owner] = bound.get(allocation.owner, 0) + allocation.gpus
+        missing = (
+            reservation(body, bound.get(f"{other[0]}/{other[1]}", 0))
+            for other, body in sorted(store.deployments.items())
+            if other != key
+        )
+        return reserve(found, [wanted for wanted in missing if wanted is not None])
+
+    def _workload(self, key: Key) -> Body | None:
+        for kind in ("Deployment", "LeaderWorkerSet"):
+            for name in (key[1], f"{key[1]}-group"):
+                child = self._store.children.get((kind, key[0], name))
+                if child is not None:
+                    return child.body
+        return None
+
+    def _lacks_table(self, key: Key, deployment: LLMDeployment) -> bool:
+        if deployment.status.plan is None or self._workload(key) is None:
+            return False
+        return ("ConfigMap", key[0], table_name(deployment)) not in self._store.children
+
+    async def _model_config(self, deployment: LLMDeployment) -> tuple[Mapping[str, Any] | None, Planning | None]:
+        """Return config.json of ``spec.model.configRef``, or the planning that says why there is none."""
+        ref = deployment.spec.model.config_ref
+        if ref is None:
+            return None, None
+        current = deployment.status.plan
+        where = f"spec.model.configRef: ConfigMap {ref.name}"
+        try:
+            found = await self._cluster.get(CONFIG_MAP, deployment.metadata.namespace, ref.name)
+            text = (found.get("data") or {}).get(ref.key)
+            if text is None:
+                keys = ", ".join(sorted(found.get("data") or {})) or "none"
+                message = f"{where} has no key {ref.key!r}; its keys: {keys}"
+                return None, Planning(current, None, False, Reason.MODEL_CONFIG_MISSING, message)
+            config = json.loads(text)
+            if not isinstance(config, dict):
+                raise ValueError("not a JSON object")
+        except NotFoundError:
+            message = f"{where} does not exist"
+            return None, Planning(current, None, False, Reason.MODEL_CONFIG_MISSING, message)
+        except ValueError as error:
+            message = f"{where}, key {ref.key!r}: {error}"
+            return None, Planning(current, None, False, Reason.MODEL_UNSUPPORTED, message)
+        return config, None
+
+    async def _apply_children(self, wanted: Children) -> str:
+        """Write the children that differ; return why one was refused for good, or ""."""
+        for manifest in wanted.manifests:
+            metadata = manifest["metadata"]
+            child_key = (manifest["kind"], metadata["namespace"], metadata["name"])
+            live = self._store.children.get(child_key)
+            digest = metadata["annotations"][APPLIED_HASH]
+            if live is not None and live.verified == digest:
+                continue
+            if live is not None and holds(live.body, manifest):
+                live.verified = digest
+                continue
+            try:
+                self._metrics.writes.labels(manifest["kind"]).inc()
+                answer = await self._cluster.apply(manifest)
+            except (RefusedError, ForbiddenError) as error:
+                return f"{manifest['kind']} {metadata['name']}: {error}"
+            self._store.put_child(manifest["kind"], answer, deleted=False)
+            written = self._store.children.get(child_key)
+            if written is not None and holds(written.body, manifest):
+                written.verified = digest
+        return ""
+
+    async def _write_status(self, body: Body, after: Observation, wanted: Children) -> None:
+        status = status_of(after, wanted)
+        if status == body["status"]:
+            return
+        await self._apply_status(body, status)
+        for reason, note in transitions(after, wanted, status):
+            await self._say(body, reason, note)
+
+    async def _write_invalid(self, body: Body, message: str) -> None:
+        """Say that the spec cannot be read, and leave everything else as it is."""
+        status = dict(body["status"])
+        now = self._clock.now()
+        generation = body["metadata"].get("generation", 1)
+        try:
+            known = parse_llmdeployment({**body, "spec": _SMALLEST_SPEC}, strict=False).status.conditions
+        except InvalidResourceError:
+            known = ()
+        others = [c for c in known if c.type != ConditionType.PLAN_READY]
+        template = keep_transition_times((_invalid(message, generation),), known, now)[0]
+        conditions = sorted((*others, template), key=lambda c: list(ConditionType).index(ConditionType(c.type)))
+        status["conditions"] = [c.model_dump(by_alias=True, exclude_none=True) for c in conditions]
+        status["observedGeneration"] = generation
+        if status != body["status"]:
+            await self._apply_status(body, status)
+
+    async def _apply_status(self, body: Body, status: Mapping[str, Any]) -> None:
+        metadata = body["metadata"]
+        manifest = {
+            "apiVersion": LLM_DEPLOYMENT.api_version,
+            "kind": LLM_DEPLOYMENT.kind,
+            "metadata": {name: metadata[name] for name in ("name", "namespace", "uid") if name in metadata},
+            "status": status,
+        }
+        self._metrics.writes.labels("LLMDeployment/status").inc()
+        try:
+            answer = await self._cluster.apply_status(manifest)
+        except NotFoundError:
+            return
+        self._store.put_deployment(answer, deleted=False)
+
+    async def _say(self, body: Body, reason: EventReason, note: str) -> None:
+        """Write an event; one that is lost costs a user a line in `describe`, never a wrong state."""
+        try:
+            self._metrics.writes.labels("Event").inc()
+            await self._cluster.create(EVENT, event(body, reason, note, self._clock.now(), self._instance))
+        except ClusterError:
+            self._metrics.reconciles.labels("event_lost").inc()
+
+    def _count(self, key: Key, after: Observation) -> None:
+        planning = after.planning
+        if planning.decision != "SamePlan":
+            self._metrics.replans.labels("adopt" if planning.adopted else "keep", planning.decision).inc()
+        _observe_metrics(self._metrics, key, after)
+
+
+def _observe_metrics(metrics: Metrics, key: Key, after: Observation) -> None:
+    plan, found = after.planning.plan, after.measurement
+    if plan is not None:
+        energy = float(parse_quantity(plan.predicted.joules_per_output_token))
+        metrics.predicted_energy.labels(*key).set(energy)
+        if found is not None and found.joules_per_output_token:
+            metrics.measured_energy.labels(*key).set(found.joules_per_output_token)
+            metrics.error_ratio.labels(*key, "energy").set(energy / found.joules_per_output_token - 1)
+        if found is not None and found.power_watts:
+            metrics.measured_power.labels(*key).set(found.power_watts)
+            metrics.error_ratio.labels(*key, "power").set(plan.predicted.power_watts / found.power_watts - 1)
+
+
+def _adopted_at(deployment: LLMDeployment) -> datetime | None:
+    """Return when the last rollout began or ended, which is when the running plan was last paid for."""
+    for condition in deployment.status.conditions:
+        if condition.type == ConditionType.PROGRESSING and deployment.status.plan is not None:
+            return datetime.fromisoformat(condition.last_transition_time)
+    return None
+
+
+_SMALLEST_SPEC = {"model": {"name": "unknown"}, "workload": {"inputTokens": 1, "outputTokens": 1, "concurrency": 1}}
+
+
+def _invalid(message: str, generation: int) -> Condition:
+    return Condition(
+        type=ConditionType.PLAN_READY.value,
+        status="False",
+        reason=Reason.INVALID_SPEC.value,
+        message=message,
+        observed_generation=generation,
+    )

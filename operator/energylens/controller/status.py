@@ -1,0 +1,103 @@
+"""The status of an LLMDeployment, from what was observed. Pure."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from typing import Any
+
+from energylens.api.llmdeployment import ActiveRevision, LLMDeploymentStatus, Measured, PlanStatus, PredictionStatus
+from energylens.api.quantity import format_milli
+from energylens.controller.children import Children
+from energylens.controller.conditions import all_conditions, energy_error_percent, rollout
+from energylens.controller.observation import Observation
+from energylens.measure.types import WindowMeasurement
+from energylens.serving import workload_ref
+
+
+def status_of(observed: Observation, children: Children) -> dict[str, Any]:
+    """Return the whole status, as it is written."""
+    deployment, plan = observed.deployment, observed.planning.plan
+    before, state = deployment.status, rollout(observed)
+    active = before.active_revision
+    if observed.workload is None:
+        active = None
+    elif plan is not None:
+        live = observed.workload
+        ref = workload_ref(deployment, plan).model_copy(
+            update={
+                "api_version": live["apiVersion"],
+                "kind": live["kind"],
+                "name": live["metadata"]["name"],
+            }
+        )
+        active = ActiveRevision(
+            plan_hash=state.running_hash,
+            workload_ref=ref,
+            ready_replicas=state.ready,
+            updated_replicas=state.updated,
+        )
+    measured, prediction = before.measured, before.prediction
+    if active is None or before.active_revision is None or active.plan_hash != before.active_revision.plan_hash:
+        measured, prediction = None, None
+    found = observed.measurement
+    if found is not None and found.energy_joules is not None and plan is not None and active is not None:
+        samples = before.prediction.samples if before.prediction is not None and prediction is not None else 0
+        measured = measured_status(found)
+        prediction = prediction_status(plan, found, samples, before.measured)
+    status = LLMDeploymentStatus(
+        observed_generation=deployment.metadata.generation,
+        plan=plan,
+        active_revision=active,
+        measured=measured,
+        prediction=prediction,
+        budget=before.budget,
+        conditions=all_conditions(observed, children),
+    )
+    return status.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def measured_status(found: WindowMeasurement) -> Measured:
+    """Return a window's figures, rounded to the resolution of the API."""
+
+    def whole(value: float | None) -> int | None:
+        return None if value is None else round(value)
+
+    def up(value: float | None) -> int | None:
+        return None if value is None else math.ceil(value)
+
+    ratio = found.joules_per_output_token
+    return Measured(
+        window_start=_time(found.window_start),
+        window_end=_time(found.window_end),
+        coverage_percent=round(found.coverage_percent),
+        power_watts=whole(found.power_watts),
+        idle_power_watts=whole(found.idle_power_watts),
+        output_tokens_per_second=whole(found.output_tokens_per_second),
+        joules_per_output_token=None if ratio is None else format_milli(ratio),
+        ttft_milliseconds=up(found.latency.ttft_ms) if found.latency else None,
+        itl_milliseconds=up(found.latency.itl_ms) if found.latency else None,
+    )
+
+
+def prediction_status(
+    plan: PlanStatus, found: WindowMeasurement, samples: int, before: Measured | None
+) -> PredictionStatus:
+    """Return the errors of one window; ``samples`` counts windows, each once."""
+    predicted, latency = plan.predicted, found.latency
+    new = before is None or before.window_end != _time(found.window_end)
+    return PredictionStatus(
+        energy_error_percent=energy_error_percent(plan, found.joules_per_output_token),
+        power_error_percent=_percent(predicted.power_watts, found.power_watts),
+        itl_error_percent=_percent(predicted.itl_milliseconds, latency.itl_ms if latency else None),
+        ttft_error_percent=_percent(predicted.ttft_milliseconds, latency.ttft_ms if latency else None),
+        samples=samples + 1 if new else samples,
+    )
+
+
+def _percent(predicted: float, measured: float | None) -> int | None:
+    return None if measured is None or measured <= 0 else round(100 * (predicted / measured - 1))
+
+
+def _time(seconds: float | None) -> str:
+    return "" if seconds is None else datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

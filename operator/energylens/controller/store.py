@@ -1,0 +1,223 @@
+"""What the watches said last, trimmed to what deciding needs; and which keys a change concerns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from energylens.planner.inventory import OWNER_LABEL
+
+Key = tuple[str, str]
+"""Namespace and name of an LLMDeployment."""
+Body = dict[str, Any]
+ChildKey = tuple[str, str, str]
+"""Kind, namespace and name."""
+
+
+@dataclass
+class Child:
+    """A live child object."""
+
+    body: Body
+    verified: str | None = None
+    """Hash of the manifest that the body was found to hold; None after every change."""
+
+
+@dataclass
+class Store:
+    """Caches of the watched objects. Older resource versions never replace newer ones."""
+
+    deployments: dict[Key, Body] = field(default_factory=dict)
+    budgets: dict[Key, Body] = field(default_factory=dict)
+    children: dict[ChildKey, Child] = field(default_factory=dict)
+    nodes: dict[str, Body] = field(default_factory=dict)
+    pods: dict[Key, Body] = field(default_factory=dict)
+    pods_of: dict[Key, set[Key]] = field(default_factory=dict)
+    inventory_version: int = 0
+    """Counts changes of nodes and of GPUs held by pods."""
+
+    def put_deployment(self, body: Body, deleted: bool) -> Key | None:
+        """Take an LLMDeployment; return its key when there is something to do."""
+        key = _key(body)
+        old = self.deployments.get(key)
+        if deleted:
+            self.deployments.pop(key, None)
+            return key
+        if old is not None and not _newer(body, old):
+            return None
+        trimmed = {
+            "apiVersion": body.get("apiVersion"),
+            "kind": body.get("kind"),
+            "metadata": {
+                name: value for name, value in body["metadata"].items() if name not in ("managedFields", "annotations")
+            },
+            "spec": body.get("spec") or {},
+            "status": body.get("status") or {},
+        }
+        self.deployments[key] = trimmed
+        return None if old is not None and _same(old, trimmed) else key
+
+    def put_budget(self, body: Body, deleted: bool) -> list[Key]:
+        """Take an EnergyBudget; return the keys of its namespace's deployments."""
+        key = _key(body)
+        if deleted:
+            self.budgets.pop(key, None)
+        else:
+            old = self.budgets.get(key)
+            self.budgets[key] = {"metadata": {"name": key[1], "namespace": key[0]}, "spec": body.get("spec") or {}}
+            if old == self.budgets[key]:
+                return []
+        return [other for other in self.deployments if other[0] == key[0]]
+
+    def put_child(self, kind: str, body: Body, deleted: bool) -> Key | None:
+        """Take a child; return the key of its LLMDeployment when there is something to do."""
+        metadata = body["metadata"]
+        owner = (metadata.get("labels") or {}).get(OWNER_LABEL)
+        child_key = (kind, metadata["namespace"], metadata["name"])
+        old = self.children.get(child_key)
+        if deleted:
+            self.children.pop(child_key, None)
+        elif old is not None and not _newer(body, old.body):
+            return None
+        else:
+            trimmed = {**body, "metadata": {k: v for k, v in metadata.items() if k != "managedFields"}}
+            self.children[child_key] = Child(trimmed)
+        return (metadata["namespace"], owner) if owner else None
+
+    def put_node(self, body: Body, deleted: bool) -> None:
+        """Take a node."""
+        name = body["metadata"]["name"]
+        trimmed = None if deleted else trim_node(body)
+        if self.nodes.get(name) == trimmed:
+            return
+        self.inventory_version += 1
+        if trimmed is None:
+            del self.nodes[name]
+        else:
+            self.nodes[name] = trimmed
+
+    def put_pod(self, body: Body, deleted: bool) -> Key | None:
+        """Take a pod; return the key of its LLMDeployment when it has one and something changed."""
+        key = _key(body)
+        trimmed = None if deleted else trim_pod(body)
+        old = self.pods.get(key)
+        if old == trimmed:
+            return None
+        if _holding(old) != _holding(trimmed):
+            self.inventory_version += 1
+        owner = _owner(trimmed) or _owner(old)
+        if trimmed is None:
+            self.pods.pop(key, None)
+            if owner is not None:
+                self.pods_of.get(owner, set()).discard(key)
+        else:
+            self.pods[key] = trimmed
+            if owner is not None:
+                self.pods_of.setdefault(owner, set()).add(key)
+        return owner
+
+    def pods_owned(self, key: Key) -> list[Body]:
+        """Return the pods of an LLMDeployment, by name."""
+        return [self.pods[pod] for pod in sorted(self.pods_of.get(key, ()))]
+
+
+def trim_node(body: Mapping[str, Any]) -> Body:
+    """Return the part of a node that inventory reads."""
+    metadata, status = body["metadata"], body.get("status") or {}
+    return {
+        "metadata": {"name": metadata["name"], "labels": dict(metadata.get("labels") or {})},
+        "spec": {
+            name: value for name, value in (body.get("spec") or {}).items() if name in ("taints", "unschedulable")
+        },
+        "status": {
+            "allocatable": {k: v for k, v in (status.get("allocatable") or {}).items() if k == "nvidia.com/gpu"},
+            "conditions": [
+                {"type": c["type"], "status": c["status"]}
+                for c in status.get("conditions") or ()
+                if c["type"] == "Ready"
+            ],
+        },
+    }
+
+
+def trim_pod(body: Mapping[str, Any]) -> Body:
+    """Return the part of a pod that inventory, readiness and measurement read."""
+    metadata, spec, status = body["metadata"], body.get("spec") or {}, body.get("status") or {}
+    return {
+        "metadata": {
+            "name": metadata["name"],
+            "namespace": metadata["namespace"],
+            "labels": dict(metadata.get("labels") or {}),
+            "deleting": "deletionTimestamp" in metadata,
+        },
+        "spec": {
+            "nodeName": spec.get("nodeName") or "",
+            **{
+                group: [_container(c) for c in spec.get(group) or ()]
+                for group in ("containers", "initContainers")
+                if spec.get(group)
+            },
+        },
+        "status": {
+            "phase": status.get("phase", ""),
+            "podIP": status.get("podIP", ""),
+            "conditions": [
+                {name: c.get(name, "") for name in ("type", "status", "reason", "message", "lastTransitionTime")}
+                for c in status.get("conditions") or ()
+                if c["type"] in ("Ready", "PodScheduled")
+            ],
+            "waiting": [
+                f"{w.get('reason', '')}: {w.get('message', '')}".rstrip(": ")
+                for c in status.get("containerStatuses") or ()
+                if (w := (c.get("state") or {}).get("waiting"))
+            ],
+        },
+    }
+
+
+def _container(container: Mapping[str, Any]) -> Body:
+    resources = container.get("resources") or {}
+    kept = {
+        kind: {"nvidia.com/gpu": resources[kind]["nvidia.com/gpu"]}
+        for kind in ("requests", "limits")
+        if "nvidia.com/gpu" in (resources.get(kind) or {})
+    }
+    return {"resources": kept, **({"restartPolicy": p} if (p := container.get("restartPolicy")) else {})}
+
+
+def _key(body: Mapping[str, Any]) -> Key:
+    return body["metadata"]["namespace"], body["metadata"]["name"]
+
+
+def _owner(pod: Body | None) -> Key | None:
+    if pod is None:
+        return None
+    name = pod["metadata"]["labels"].get(OWNER_LABEL)
+    return (pod["metadata"]["namespace"], name) if name else None
+
+
+def _holding(pod: Body | None) -> tuple[Any, ...]:
+    if pod is None or pod["status"]["phase"] in ("Succeeded", "Failed"):
+        return ()
+    gpus = [c["resources"] for group in ("containers", "initContainers") for c in pod["spec"].get(group, ())]
+    return (pod["spec"]["nodeName"], str(gpus)) if any(gpus) else ()
+
+
+def _same(old: Body, new: Body) -> bool:
+    """Return whether nothing changed that a pass would look at."""
+
+    def seen(body: Body) -> tuple[Any, ...]:
+        metadata = body["metadata"]
+        return body["spec"], body["status"], metadata.get("deletionTimestamp"), metadata.get("labels")
+
+    return seen(old) == seen(new)
+
+
+def _newer(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
+    if new["metadata"].get("uid") != old["metadata"].get("uid"):
+        return True
+    try:
+        return int(new["metadata"]["resourceVersion"]) > int(old["metadata"]["resourceVersion"])
+    except (KeyError, ValueError):
+        return True
