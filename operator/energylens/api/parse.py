@@ -23,6 +23,7 @@ from energylens.api.llmdeployment import LLMDeployment
 
 _SHOWN = 3
 _VALUE_LENGTH = 60
+_MAX_DEPTH = 64
 
 Location = tuple[str | int, ...]
 IgnoredCallback = Callable[[str], None]
@@ -50,7 +51,8 @@ class InvalidResourceError(ValueError):
         self.problems = tuple(problems)
         shown = "; ".join(str(problem) for problem in self.problems[:_SHOWN])
         more = len(self.problems) - _SHOWN
-        super().__init__(shown + (f"; and {more} more" if more > 0 else ""))
+        # Names and values may hold line breaks.
+        super().__init__(" ".join(shown.split()) + (f"; and {more} more" if more > 0 else ""))
 
 
 Resource = TypeVar("Resource", LLMDeployment, EnergyBudget)
@@ -91,7 +93,7 @@ def read_llmdeployment(text: str) -> LLMDeployment:
     """
     try:
         documents = [document for document in yaml.safe_load_all(text) if document is not None]
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2026-13-45
         raise InvalidResourceError([Problem("", None, f"not YAML: {' '.join(str(error).split())}")]) from None
     if len(documents) != 1:
         raise InvalidResourceError(
@@ -105,7 +107,7 @@ def _parse(
 ) -> Resource:
     if not isinstance(obj, Mapping):
         raise InvalidResourceError([Problem("", obj, f"{_shown(obj)} is not a {model.__name__} object")])
-    pruned = {key: _without_nulls(value) for key, value in obj.items()}
+    pruned = _plain(obj)
     while True:
         try:
             return _validate(model, pruned)
@@ -119,12 +121,18 @@ def _parse(
                 on_ignored(str(_problem(model, detail)))
 
 
-def _without_nulls(value: Any) -> Any:
-    """Return a deep copy without the entries that are null, which mean absence to an API server too."""
+def _plain(value: Any, depth: int = 0) -> Any:
+    """Return a deep copy as JSON has it, without the entries that are null, which mean absence to an API server too.
+
+    Raises:
+        InvalidResourceError: the value is nested too deeply, as one that holds itself is.
+    """
+    if depth > _MAX_DEPTH:
+        raise InvalidResourceError([Problem("", None, f"nested more than {_MAX_DEPTH} levels deep")])
     if isinstance(value, Mapping):
-        return {key: _without_nulls(entry) for key, entry in value.items() if entry is not None}
+        return {str(key): _plain(entry, depth + 1) for key, entry in value.items() if entry is not None}
     if isinstance(value, list):
-        return [_without_nulls(entry) for entry in value]
+        return [_plain(entry, depth + 1) for entry in value]
     return value
 
 

@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.unit.api.objects import DEPLOYMENT, GOOD, RULES, SCHEMA, Bad, changed, good_object
 
 from energylens.api.energybudget import EnergyBudget
@@ -87,11 +89,51 @@ def test_a_file_may_not_use_the_names_of_the_code() -> None:
         parse_llmdeployment(bad, strict=True)
 
 
-@pytest.mark.parametrize("text", ["[1, 2", "", "a: b: c", "- 1", "kind: A\n---\nkind: B\n", "3"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[1, 2", "", "a: b: c", "- 1", "kind: A\n---\nkind: B\n", "3", "kind: 2026-13-45", "2026-01-01: x",
+        "a: &a {b: *a}", "spec: .nan", "? [a]\n: b", "a: " + "[" * 100 + "]" * 100, "\0", "{1: 2}",
+        "kind: " + "9" * 5000, '"\\ud800": 1', 'apiVersion: "a\\n\\nb"',
+    ],
+)  # fmt: skip
 def test_text_that_holds_no_llmdeployment_is_refused_in_one_line(text: str) -> None:
     with pytest.raises(InvalidResourceError) as refused:
         read_llmdeployment(text)
     assert "\n" not in str(refused.value)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def test_a_line_break_in_a_name_does_not_break_the_line() -> None:
+    with pytest.raises(InvalidResourceError) as refused:
+        parse_llmdeployment(changed(DEPLOYMENT, {"metadata.name": "a\nb\x1cc"}), strict=True)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+@given(
+    path=st.sampled_from(
+        ["spec", "spec.model.name", "spec.workload", "spec.workload.requestsPerSecond", "spec.slo", "spec.engine.env",
+         "spec.hardware.tolerations", "spec.hardware.nodeSelector", "spec.planning.overrides.replicas", "metadata",
+         "metadata.name", "spec.podTemplate", "status", "status.plan", "status.conditions"]
+    ),
+    value=JSON,
+    strict=st.booleans(),
+)  # fmt: skip
+def test_whatever_stands_in_a_field_is_read_or_refused_in_one_line(path: str, value: object, strict: bool) -> None:
+    try:
+        deployment = parse_llmdeployment(changed(DEPLOYMENT, {path: value}), strict=strict)
+    except InvalidResourceError as error:
+        refused = str(error)
+    else:
+        refused = ""
+        assert deployment.spec.workload.input_tokens >= 1
+    assert len(refused.splitlines()) <= 1
 
 
 def test_an_unquoted_date_is_text_as_it_is_for_kubectl() -> None:
