@@ -15,6 +15,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Compare predictions with measured runs.",
     ),
     "plan": ("energylens.cli.plan:plan", "Plan LLMDeployments for a cluster written down in a file."),
+    "operator": ("energylens.cli.operator:operator", "Run the operator."),
     "predict": ("energylens.cli.predict:predict", "Predict latency, power and energy of a table of runs."),
     "crds": ("energylens.cli.crds:crds", "Write the CustomResourceDefinitions as YAML files."),
     "dev": ("energylens.cli.dev:dev", "Run a real Kubernetes control plane with GPU nodes on this machine."),

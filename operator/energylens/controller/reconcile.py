@@ -71,6 +71,7 @@ class Reconciler:
         self._measurements = measurements
         self._one_plan_at_a_time = asyncio.Lock()
         self._without_plan: set[Key] = set()
+        self._under_way: dict[Key, Body] = {}
         self.serves_lws = False
 
     @property
@@ -87,6 +88,7 @@ class Reconciler:
         body = self._store.deployments.get(key)
         if body is None or body["metadata"].get("deletionTimestamp"):
             self._without_plan.discard(key)
+            self._under_way.pop(key, None)
             self._metrics.forget(*key)
             return None
         try:
@@ -99,6 +101,7 @@ class Reconciler:
         refused = await self._apply_children(wanted)
         after = self._look(key, deployment, observed, refused)
         await self._write_status(body, after, wanted)
+        self._under_way.pop(key, None)
         self._count(key, after)
         (self._without_plan.discard if after.planning.good else self._without_plan.add)(key)
         return self._settings.resync_seconds
@@ -106,10 +109,9 @@ class Reconciler:
     async def _observe(self, key: Key, body: Body, deployment: LLMDeployment) -> Observation:
         config, problem = await self._model_config(deployment)
         async with self._one_plan_at_a_time:
-            snapshot = self._snapshot(key)
-            allowance, budget = budgets.allowance(
-                self._store.deployments[key], self._store.budgets.values(), self._store.deployments.values()
-            )
+            everybody = self._with_plans_under_way()
+            snapshot = self._snapshot(key, everybody)
+            allowance, budget = budgets.allowance(body, self._store.budgets.values(), everybody.values())
             request = Request(
                 deployment=deployment,
                 config=config,
@@ -120,12 +122,11 @@ class Reconciler:
                 now=self._clock.now(),
                 want_table=self._lacks_table(key, deployment),
             )
-            planning = problem or await asyncio.to_thread(self._planning.planning_for, request)
-            if planning.adopted and planning.plan is not None and key in self._store.deployments:
-                # Seen by the next planning at once: its GPUs and watts are taken although no pod exists yet.
-                status = self._store.deployments[key]["status"]
-                chosen = planning.plan.model_dump(mode="json", by_alias=True, exclude_none=True)
-                self._store.deployments[key]["status"] = {**status, "plan": chosen}
+            planning = problem
+            if planning is None:
+                planning = await asyncio.to_thread(self._planning.planning_for, request)
+            if planning.adopted and planning.plan is not None:
+                self._under_way[key] = planning.plan.model_dump(mode="json", by_alias=True, exclude_none=True)
         return Observation(
             deployment=deployment,
             planning=planning,
@@ -153,7 +154,16 @@ class Reconciler:
             refused=refused,
         )
 
-    def _snapshot(self, key: Key) -> ClusterSnapshot:
+    def _with_plans_under_way(self) -> dict[Key, Body]:
+        """Return every deployment with the plan that it adopted, also where its status does not say so yet."""
+        return {
+            key: {**body, "status": {**body["status"], "plan": self._under_way[key]}}
+            if key in self._under_way
+            else body
+            for key, body in sorted(self._store.deployments.items())
+        }
+
+    def _snapshot(self, key: Key, everybody: Mapping[Key, Body]) -> ClusterSnapshot:
         store = self._store
         found = snapshot_from_objects(store.nodes.values(), store.pods.values())
         bound: dict[str, int] = {}
@@ -162,7 +172,7 @@ class Reconciler:
                 bound[allocation.owner] = bound.get(allocation.owner, 0) + allocation.gpus
         missing = (
             reservation(body, bound.get(f"{other[0]}/{other[1]}", 0))
-            for other, body in sorted(store.deployments.items())
+            for other, body in everybody.items()
             if other != key
         )
         return reserve(found, [wanted for wanted in missing if wanted is not None])

@@ -1,0 +1,67 @@
+"""`energylens operator`: run the operator, in a cluster or on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from energylens.controller.runner import NAMESPACE_VARIABLE, Options, known_namespaces, run
+from energylens.controller.settings import SettingsError, read_settings
+
+DEFAULT_LEASE_NAMESPACE = "energylens-system"
+
+
+@click.command()
+@click.option(
+    "--kubeconfig",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Kubeconfig of the operator's service account; without it that of the pod it runs in.",
+)
+@click.option("--metrics-port", type=click.IntRange(1, 65535), default=8080, show_default=True)
+@click.option("--metrics-host", default=None, help="Default: all addresses in a pod, 127.0.0.1 with --kubeconfig.")
+@click.option("--namespace", "namespaces", multiple=True, help="Watch only this namespace; may be repeated.")
+@click.option(
+    "--lease-namespace",
+    default=lambda: os.environ.get(NAMESPACE_VARIABLE, DEFAULT_LEASE_NAMESPACE),
+    help=f"Where the leader lease is. Default: {NAMESPACE_VARIABLE}, else {DEFAULT_LEASE_NAMESPACE}.",
+)
+@click.option(
+    "--config", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="The operator's settings, YAML."
+)
+@click.option("--verbose", is_flag=True, help="Log the libraries too.")
+def operator(
+    kubeconfig: Path | None,
+    metrics_port: int,
+    metrics_host: str | None,
+    namespaces: tuple[str, ...],
+    lease_namespace: str,
+    config: Path | None,
+    verbose: bool,
+) -> None:
+    """Watch LLMDeployments, plan, serve and measure them."""
+    logging.basicConfig(
+        stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING
+    )
+    logging.getLogger("energylens").setLevel(logging.INFO)
+    if verbose:
+        logging.getLogger().setLevel(logging.INFO)
+    try:
+        settings = read_settings(config)
+    except SettingsError as error:
+        click.echo(f"Error: {error}", err=True)
+        raise SystemExit(2) from error
+    host = metrics_host or ("127.0.0.1" if kubeconfig is not None else "")
+    options = Options(
+        kubeconfig=kubeconfig,
+        metrics_port=metrics_port,
+        metrics_host=host or "0.0.0.0",
+        namespaces=known_namespaces(namespaces),
+        lease_namespace=lease_namespace,
+        settings=settings,
+    )
+    asyncio.run(run(options))

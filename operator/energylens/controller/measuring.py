@@ -1,0 +1,138 @@
+"""Measures every serving deployment: collects counters at a steady pace, and publishes one result per full window."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from energylens.api.llmdeployment import LLMDeployment
+from energylens.api.parse import InvalidResourceError, parse_llmdeployment
+from energylens.clock import Clock
+from energylens.controller.observation import PodState, pod_state
+from energylens.controller.settings import MeasurementSettings
+from energylens.controller.store import Key, Store
+from energylens.data import load_gpus
+from energylens.measure.collector import Collector
+from energylens.measure.engines import EngineScraper, EngineTarget
+from energylens.measure.history import History
+from energylens.measure.scrape import HttpScraper
+from energylens.measure.source import DcgmExporterSource
+from energylens.measure.types import PodRef, WindowMeasurement
+from energylens.serving.metadata import LWS_WORKER_INDEX
+
+ENGINE_PORT = 8000
+HISTORY_SECONDS = 2 * 3600.0
+_EXPORTER_LABELS = (("app", "nvidia-dcgm-exporter"), ("app.kubernetes.io/name", "dcgm-exporter"))
+
+
+class Measuring:
+    """Holds the last published window of each deployment."""
+
+    def __init__(
+        self,
+        store: Store,
+        settings: MeasurementSettings,
+        http: HttpScraper,
+        clock: Clock,
+        changed: Callable[[Key], None],
+    ) -> None:
+        """Measure what is in ``store``; call ``changed`` for each new result."""
+        self._store = store
+        self._settings = settings
+        self._clock = clock
+        self._changed = changed
+        source = DcgmExporterSource(http, self._exporters)
+        self._collector = Collector([source], EngineScraper(http), History(max_age_seconds=HISTORY_SECONDS), clock)
+        self._published: dict[Key, tuple[str, WindowMeasurement]] = {}
+
+    def latest(self, key: Key) -> WindowMeasurement | None:
+        """Return the last published window of a deployment; None before the first."""
+        published = self._published.get(key)
+        return published[1] if published is not None else None
+
+    async def step(self) -> None:
+        """Collect once and publish what became due."""
+        serving = {key: found for key in self._store.deployments if (found := self._serving(key)) is not None}
+        await self._collector.collect(self._targets(serving))
+        for key in [key for key in self._published if key not in serving]:
+            del self._published[key]
+        for key, (deployment, pods, plan_hash) in serving.items():
+            self._measure(key, deployment, pods, plan_hash)
+
+    def _measure(self, key: Key, deployment: LLMDeployment, pods: list[PodState], plan_hash: str) -> None:
+        plan, validation = deployment.status.plan, deployment.spec.validation
+        if plan is None or validation.source == "None":
+            return
+        gpu = load_gpus().get(plan.gpu_product)
+        found = self._collector.measurement(
+            key[0],
+            [pod.name for pod in pods],
+            plan.gpus,
+            float(validation.window_seconds),
+            ready_since=max(datetime.fromisoformat(pod.ready_since).timestamp() for pod in pods),
+            warmup_seconds=float(validation.warmup_seconds),
+            engine_pods=[pod.name for pod in pods if self._answers(key, pod.name)],
+            percentile=deployment.spec.slo.percentile,
+            power_limit_watts=gpu.power_limit_max_watts if gpu is not None else None,
+        )
+        old = self._published.get(key)
+        if old is None or old[0] != plan_hash or self._is_due(old[1], found, float(validation.window_seconds)):
+            self._published[key] = (plan_hash, found)
+            self._changed(key)
+
+    def _is_due(self, old: WindowMeasurement, new: WindowMeasurement, window_seconds: float) -> bool:
+        """Return whether a window is worth a write: another reason, or a whole window after the last one."""
+        if new.reason != old.reason:
+            return True
+        if new.window_end is None or old.window_end is None:
+            return False
+        return new.reason != "Collecting" and new.window_end - old.window_end >= window_seconds
+
+    def _serving(self, key: Key) -> tuple[LLMDeployment, list[PodState], str] | None:
+        """Return a deployment whose pods are all ready, with those pods and the hash of their plan."""
+        body = self._store.deployments[key]
+        pods = [pod_state(pod) for pod in self._store.pods_owned(key)]
+        hashes = {pod.plan_hash for pod in pods}
+        if not pods or len(hashes) != 1 or not all(pod.ready for pod in pods):
+            return None
+        try:
+            deployment = parse_llmdeployment(body, strict=False)
+        except InvalidResourceError:
+            return None
+        plan_hash = hashes.pop()
+        if deployment.status.plan is None or deployment.status.plan.hash != plan_hash:
+            return None
+        return deployment, pods, plan_hash
+
+    def _targets(self, serving: Mapping[Key, tuple[LLMDeployment, list[PodState], str]]) -> Iterable[EngineTarget]:
+        for key, (_, pods, _) in serving.items():
+            for pod in pods:
+                if self._answers(key, pod.name):
+                    yield EngineTarget(PodRef(key[0], pod.name), self._engine_url(key[0], pod.name))
+
+    def _answers(self, key: Key, pod: str) -> bool:
+        """Return whether a pod serves metrics: followers of a multi-node replica do not."""
+        labels = self._store.pods[key[0], pod]["metadata"]["labels"]
+        return bool(labels.get(LWS_WORKER_INDEX, "0") == "0")
+
+    def _engine_url(self, namespace: str, pod: str) -> str:
+        template = self._settings.engine_endpoint_template
+        if template is not None:
+            return template.format(namespace=namespace, pod=pod)
+        return f"http://{_host(self._store.pods[namespace, pod])}:{ENGINE_PORT}/metrics"
+
+    def _exporters(self) -> list[str]:
+        if self._settings.dcgm_endpoints:
+            return list(self._settings.dcgm_endpoints)
+        found = [
+            pod
+            for _, pod in sorted(self._store.pods.items())
+            if pod["status"]["podIP"] and any(pod["metadata"]["labels"].get(k) == v for k, v in _EXPORTER_LABELS)
+        ]
+        return [f"http://{_host(pod)}:{self._settings.dcgm_port}/metrics" for pod in found]
+
+
+def _host(pod: Mapping[str, Any]) -> str:
+    address = str(pod["status"]["podIP"])
+    return f"[{address}]" if ":" in address else address
