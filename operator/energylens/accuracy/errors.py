@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -37,6 +37,8 @@ class Errors:
     median: Mapping[str, float]
     bias: Mapping[str, float]
     """exp(mean of ln(predicted / measured)) - 1: above 0 where predictions are too high."""
+    with_host_bound: bool = False
+    """Whether host-bound runs count too."""
 
 
 def layout_name(run: Run) -> str:
@@ -52,6 +54,8 @@ def clean(runs: Sequence[Run]) -> BoolArray:
 
 def error_table(runs: Sequence[Run], measured: Mapping[str, FloatArray], predicted: Predicted) -> list[Errors]:
     """Return errors of the whole table in several scopes, then of the clean runs split in each way of :data:`BY`.
+
+    Where a part holds host-bound runs, a second entry counts them too.
 
     ``measured`` is by quantity, shape (n,).
     """
@@ -72,10 +76,14 @@ def error_table(runs: Sequence[Run], measured: Mapping[str, FloatArray], predict
         if mask.any()
     ]
     for by, key in BY.items():
-        names = [key(run) for run in runs]
-        for name in sorted({name for name, kept in zip(names, good, strict=True) if kept}):
-            part = np.flatnonzero(good & np.array([other == name for other in names], dtype=bool))
-            table.append(errors_of(by, name, part, measured, predicted))
+        names = np.array([key(run) for run in runs], dtype=object)
+        for name in sorted(set(names[single])):
+            part = single & (names == name)
+            if (part & good).any():
+                table.append(errors_of(by, name, np.flatnonzero(part & good), measured, predicted))
+            if (part & ~good).any():
+                everything = errors_of(by, name, np.flatnonzero(part), measured, predicted)
+                table.append(replace(everything, with_host_bound=True))
     return table
 
 

@@ -142,7 +142,7 @@ def _bars(errors: Sequence[Errors], basis: str) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    panels = [(by, [part for part in errors if part.by == by]) for by in _SPLITS]
+    panels = [(by, [part for part in errors if part.by == by and not part.with_host_bound]) for by in _SPLITS]
     heights = [len(parts) + 1.6 for _, parts in panels]
     figure = Figure(figsize=(9.0, 1.2 + 0.27 * sum(heights)), layout="constrained")
     FigureCanvasAgg(figure)

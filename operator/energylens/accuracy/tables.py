@@ -37,7 +37,8 @@ def _errors(table: Sequence[Errors]) -> str:
         cells = "".join(f"{_pair(part.mean[q], part.median[q]):>14}" for q in QUANTITIES)
         missing = f"   {part.unpredicted} without a prediction" if part.unpredicted else ""
         bias = f"{part.bias['energy']:+.1f}" if isfinite(part.bias["energy"]) else "-"
-        lines.append(f"  {_cut(part.name):{_NAME_WIDTH - 2}}{part.runs:>6}{cells}{bias:>9}{missing}")
+        name = "  with host-bound" if part.with_host_bound else _cut(part.name)
+        lines.append(f"  {name:{_NAME_WIDTH - 2}}{part.runs:>6}{cells}{bias:>9}{missing}")
     return "\n".join(lines)
 
 

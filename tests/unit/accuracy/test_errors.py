@@ -24,7 +24,11 @@ PREDICTED = predicted(
 
 
 def test_scopes_keep_host_bound_and_data_parallel_runs_apart() -> None:
-    table = {(part.by, part.name): part for part in error_table(RUNS, measured_arrays(RUNS), PREDICTED)}
+    table = {
+        (part.by, part.name): part
+        for part in error_table(RUNS, measured_arrays(RUNS), PREDICTED)
+        if not part.with_host_bound
+    }
     assert clean(RUNS).tolist() == [True, True, False, False, True]
     all_clean = table["rows", "clean"]
     assert (all_clean.runs, all_clean.unpredicted) == (3, 1)
@@ -38,6 +42,13 @@ def test_scopes_keep_host_bound_and_data_parallel_runs_apart() -> None:
     assert table["GPU count", "B200 x 2"].mean["energy"] == pytest.approx(30)
     assert {name for by, name in table if by == "layout"} == {"1 GPU", "TP2", "TP2 EP2"}
     assert np.isnan(table["task", "code"].mean["energy"])
+
+
+def test_parts_with_host_bound_runs_are_shown_with_and_without_them() -> None:
+    table = error_table(RUNS, measured_arrays(RUNS), PREDICTED)
+    h100 = [(part.with_host_bound, part.runs, part.mean["energy"]) for part in table if part.name == "H100"]
+    assert h100 == [(False, 1, pytest.approx(10)), (True, 2, pytest.approx(55))]
+    assert len([part for part in table if part.name == "B200"]) == 1
 
 
 def test_coverage_counts_measured_values_inside_their_interval() -> None:
