@@ -28,7 +28,7 @@ def transitions(observed: Observation, children: Children, status: Mapping[str, 
     old_plan = before.get(ConditionType.PLAN_READY)
     if not planning.good and (old_plan is None or old_plan.reason != plan_ready["reason"]):
         found.append((EventReason.PLAN_REJECTED, f"{plan_ready['reason']}: {plan_ready.get('message', '')}"))
-    if children.strategy is not None and observed.workload is not None:
+    if children.strategy is not None and observed.deployment.status.active_revision is not None:
         text = children.strategy.message or children.strategy.name
         found.append((EventReason.ROLLOUT_STARTED, f"{children.strategy.name}: {text}"))
     ready, old_ready = after[ConditionType.READY], before.get(ConditionType.READY)
