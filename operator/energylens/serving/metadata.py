@@ -4,37 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from typing import Any
 
 from energylens.api.base import API_VERSION
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
-from energylens.serving.errors import ServingError
 
 APPLICATION = "energylens-llm"
 OWNER_LABEL = "energylens.dev/llmdeployment"
 PLAN_LABEL = "energylens.dev/plan"
 APPLIED_HASH = "energylens.dev/applied-hash"
 LWS_WORKER_INDEX = "leaderworkerset.sigs.k8s.io/worker-index"
-MAX_NAME_LENGTH = 48
-"""A LeaderWorkerSet appends to the name, and its StatefulSets put name and hash into one label of 63 characters."""
-
-_DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
-
-
-def check_name(deployment: LLMDeployment) -> None:
-    """Check that every object can carry the LLMDeployment's name.
-
-    Raises:
-        ServingError: The name is too long, or no name that a Service may have.
-    """
-    name = deployment.metadata.name
-    if len(name) > MAX_NAME_LENGTH or not _DNS_1035.fullmatch(name):
-        raise ServingError(
-            "metadata.name",
-            f"{name!r} must have at most {MAX_NAME_LENGTH} characters, lower-case letters, digits and '-', and begin "
-            "with a letter: a Service is named after it",
-        )
 
 
 def labels(deployment: LLMDeployment) -> dict[str, str]:

@@ -10,7 +10,6 @@ from energylens.predictor.architecture import ModelSpec
 from energylens.serving import sglang, vllm
 from energylens.serving.arguments import check_extra_args
 from energylens.serving.merge import merge_pod_template
-from energylens.serving.metadata import check_name
 from energylens.serving.rollout import Strategy
 from energylens.serving.support import disruption_budget, plan_table, service
 from energylens.serving.workload import workload
@@ -22,7 +21,6 @@ def check(deployment: LLMDeployment) -> None:
     Raises:
         ServingError: Naming the field, its value and what to do instead.
     """
-    check_name(deployment)
     engine = vllm if deployment.spec.engine.type == "VLLM" else sglang
     check_extra_args(deployment.spec.engine.extra_args, engine.RESERVED)
     merge_pod_template({}, deployment.spec.pod_template or {})

@@ -3,10 +3,14 @@
 A Deployment moves on when a new pod becomes ready or when it may stop an old one. Its limits are chosen such that one
 of the two is always possible:
 
-* new pods no larger than the old ones, on the same GPU product: a stopped old pod makes room for a new one. With a
-  free slot the new pod comes first (Surge), else an old one goes first (Recreate), one at a time.
-* all new pods fit beside the old ones, which is the case on another product: they come all first (Surge).
-* else the pods that must go may lie on different nodes, and no single one makes room: all go first (Recreate).
+* Recreate stops one old pod before it starts a new one. On the same GPU product that always makes room: an old pod that
+  is no larger than a new one blocks at most one place for it, and one that is larger leaves at least one.
+* Surge starts one new pod first, for which a place must be free. It goes on from there only if the new pods are no
+  larger than the old ones; larger ones surge only if all of them fit beside the old ones.
+* On another product all new pods fit beside the old ones, else the plan would not have been made: they come all first.
+
+Where the new plan has more replicas than the old, the Deployment controller first scales the *old* ReplicaSet up to the
+new number. So many more replicas may be unavailable, else the controller waits for pods that cannot be placed.
 """
 
 from __future__ import annotations
@@ -50,22 +54,13 @@ def choose_strategy(
         return Strategy("Surge", 1, 0, "first rollout")
     wanted = deployment.spec.rollout.strategy
     more = max(0, new.replicas - running.replicas)
-    same_product = new.gpu_product == running.gpu_product
-    makes_room = same_product and gpus_per_pod(new) <= gpus_per_pod(running)
-    makes_room = makes_room and new.nodes_per_replica <= running.nodes_per_replica
+    no_larger = new.gpu_product == running.gpu_product and gpus_per_pod(new) <= gpus_per_pod(running)
     slots = free_replicas(deployment, new, snapshot)
-    if wanted != "Recreate" and slots >= new.replicas and not makes_room:
-        return Strategy("Surge", new.replicas, 0, f"all {new.replicas} new replicas fit beside the running ones")
-    if wanted == "Surge" or (wanted == "Auto" and slots >= 1 and makes_room):
+    if wanted != "Recreate" and slots >= new.replicas and not no_larger:
+        return Strategy("Surge", new.replicas, more, f"all {new.replicas} new replicas fit beside the running ones")
+    if wanted == "Surge" or (wanted == "Auto" and slots >= 1 and no_larger):
         return Strategy("Surge", 1, more, f"GPUs for {slots} new replicas are free; {SURGE_ONE.message}")
-    if makes_room:
-        return Strategy("Recreate", 0, more + 1, "too few GPUs are free; an old replica stops before a new one starts")
-    return Strategy(
-        "Recreate",
-        0,
-        new.replicas,
-        "too few GPUs are free and a new replica is larger than an old one; all old replicas stop first",
-    )
+    return Strategy("Recreate", 0, more + 1, "too few GPUs are free; an old replica stops before a new one starts")
 
 
 def free_replicas(deployment: LLMDeployment, plan: PlanStatus, snapshot: ClusterSnapshot) -> int:

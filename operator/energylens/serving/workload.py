@@ -8,6 +8,7 @@ from energylens.api.llmdeployment import LLMDeployment, PlanStatus, WorkloadRef
 from energylens.predictor.architecture import ModelSpec
 from energylens.serving import sglang, vllm
 from energylens.serving.arguments import Launch
+from energylens.serving.errors import ServingError
 from energylens.serving.metadata import child, selector_labels
 from energylens.serving.pod import grace_period_seconds, pod_template
 from energylens.serving.rollout import Strategy
@@ -16,6 +17,8 @@ from energylens.serving.timing import drain_seconds, startup_seconds
 LWS_API_VERSION = "leaderworkerset.x-k8s.io/v1"
 LWS_SUFFIX = "-group"
 """A LeaderWorkerSet makes a headless Service of its own name, which must not be that of our Service."""
+MAX_GROUP_NAME_LENGTH = 48
+"""Its StatefulSets add a group number to the name, and a revision hash beside it in one label of 63 characters."""
 
 
 def workload_ref(deployment: LLMDeployment, plan: PlanStatus) -> WorkloadRef:
@@ -30,7 +33,7 @@ def workload(deployment: LLMDeployment, plan: PlanStatus, model: ModelSpec, stra
     """Return the Deployment or LeaderWorkerSet of a plan.
 
     Raises:
-        ServingError: The spec's extra arguments or pod template contradict the plan.
+        ServingError: The spec's extra arguments or pod template contradict the plan, or the name is too long for it.
     """
     spec = deployment.spec
     startup = startup_seconds(model)
@@ -39,6 +42,12 @@ def workload(deployment: LLMDeployment, plan: PlanStatus, model: ModelSpec, stra
     leader, follower = engine.commands(launch)
     replicas = 0 if spec.suspend else plan.replicas
     ref = workload_ref(deployment, plan)
+    if follower is not None and len(ref.name) > MAX_GROUP_NAME_LENGTH:
+        most = MAX_GROUP_NAME_LENGTH - len(LWS_SUFFIX)
+        raise ServingError(
+            "metadata.name",
+            f"{deployment.metadata.name!r} must have at most {most} characters where a replica spans several nodes",
+        )
     template = pod_template(deployment, plan, leader, startup)
     if follower is None:
         body = {

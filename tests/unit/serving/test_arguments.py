@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from energylens.api.llmdeployment import LLMDeployment, PlanStatus
+from energylens.predictor.architecture import ModelSpec
+from energylens.serving import ServingError, Strategy, check, manifests, sglang, vllm
+
+Deploy = Callable[..., LLMDeployment]
+Plan = Callable[..., PlanStatus]
+
+
+def container(deployment: LLMDeployment, plan: PlanStatus, model: ModelSpec) -> dict[str, Any]:
+    workload = manifests(deployment, plan, model, strategy=Strategy("Surge", 1, 0))[0]
+    found: dict[str, Any] = workload["spec"]["template"]["spec"]["containers"][0]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("engine", "argument", "instead"),
+    [
+        ("VLLM", "--tensor-parallel-size", "spec.planning.overrides.tensorParallel"),
+        ("VLLM", "--tensor_parallel_size=2", "spec.planning.overrides.tensorParallel"),
+        ("VLLM", "-tp", "spec.planning.overrides.tensorParallel"),
+        ("VLLM", "--max-num-seqs=12", "spec.planning.overrides.maxBatchSize"),
+        ("VLLM", "--enable-expert-parallel", "spec.planning.overrides.expertParallel"),
+        ("VLLM", "--quantization=fp8", "spec.model.quantization"),
+        ("VLLM", "--port=9000", "leave it out"),
+        ("VLLM", "--data-parallel-size-local=1", "leave it out"),
+        ("SGLang", "--tp=4", "spec.planning.overrides.tensorParallel"),
+        ("SGLang", "--tp-size", "spec.planning.overrides.tensorParallel"),
+        ("SGLang", "--model", "spec.model.name"),
+        ("SGLang", "--max-running-requests=1", "spec.planning.overrides.maxBatchSize"),
+    ],
+)
+def test_extra_arguments_may_not_undo_the_plan(
+    engine: str, argument: str, instead: str, make_deployment: Deploy
+) -> None:
+    deployment = make_deployment(engine={"type": engine, "extraArgs": [argument, "2"]})
+    with pytest.raises(ServingError) as raised:
+        check(deployment)
+    assert raised.value.field == "spec.engine.extraArgs"
+    assert repr(argument) in str(raised.value)
+    assert instead in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "argument", ["--enable-prefix-caching", "--kv-cache-dtype=fp8", "--max-num-batched-tokens", "4"]
+)
+def test_other_extra_arguments_come_last(
+    argument: str, make_deployment: Deploy, make_plan: Plan, models: dict[str, ModelSpec]
+) -> None:
+    deployment = make_deployment(engine={"extraArgs": [argument]})
+    assert container(deployment, make_plan(), models["70b"])["args"][-1] == argument
+
+
+def test_the_users_context_length_replaces_ours(
+    make_deployment: Deploy, make_plan: Plan, models: dict[str, ModelSpec]
+) -> None:
+    own = container(make_deployment(engine={"extraArgs": ["--max-model-len=8192"]}), make_plan(), models["70b"])
+    assert [a for a in own["args"] if a.startswith("--max-model-len")] == ["--max-model-len=8192"]
+    assert "--max-model-len=auto" in container(make_deployment(), make_plan(), models["70b"])["args"]
+
+
+@pytest.mark.parametrize(
+    ("model", "quantization", "flag"),
+    [("70b", None, False), ("70b", "FP8", True), ("405b-fp8", "FP8", False), ("405b-fp8", None, False)],
+)
+def test_quantization_is_asked_for_only_where_the_checkpoint_lacks_it(
+    model: str,
+    quantization: str | None,
+    flag: bool,
+    make_deployment: Deploy,
+    make_plan: Plan,
+    models: dict[str, ModelSpec],
+) -> None:
+    deployment = make_deployment(model_part={"quantization": quantization})
+    assert ("--quantization=fp8" in container(deployment, make_plan(), models[model])["args"]) is flag
+
+
+def test_every_flag_that_is_set_is_reserved(
+    make_deployment: Deploy, make_plan: Plan, models: dict[str, ModelSpec]
+) -> None:
+    """A flag that the operator sets and a user may repeat would be undone in silence."""
+    plans = [
+        make_plan(tensor_parallel=2, data_parallel=2, expert_parallel=4),
+        make_plan(tensor_parallel=8, pipeline_parallel=2, nodes_per_replica=2),
+        make_plan(data_parallel=16, expert_parallel=16, nodes_per_replica=2),
+    ]
+    user_may_set = {"--max-model-len", "--distributed-executor-backend"}
+    for engine, module in (("VLLM", vllm), ("SGLang", sglang)):
+        deployment = make_deployment(engine={"type": engine}, model_part={"quantization": "FP8", "revision": "main"})
+        for plan in plans:
+            workload = manifests(deployment, plan, models["moe"], strategy=Strategy("Surge", 1, 0))[0]["spec"]
+            templates = workload.get("leaderWorkerTemplate", workload)
+            for name in ("template", "leaderTemplate", "workerTemplate"):
+                args = templates.get(name, {"spec": {"containers": [{"args": []}]}})["spec"]["containers"][0]["args"]
+                flags = {arg.partition("=")[0] for arg in args if arg.startswith("-")}
+                assert flags <= set(module.RESERVED) | user_may_set
+
+
+def test_the_users_environment_wins(make_deployment: Deploy, make_plan: Plan, models: dict[str, ModelSpec]) -> None:
+    env = [{"name": "VLLM_CACHE_ROOT", "value": "/scratch"}, {"name": "HF_TOKEN", "value": "from-env"}]
+    deployment = make_deployment(engine={"env": env}, model_part={"tokenSecretRef": {"name": "huggingface"}})
+    found = container(deployment, make_plan(), models["70b"])["env"]
+    values = {entry["name"]: entry.get("value") for entry in found}
+    assert values["VLLM_CACHE_ROOT"] == "/scratch"
+    assert values["HF_TOKEN"] == "from-env"
+    assert len(found) == len(values)
+
+
+def test_the_token_comes_from_a_secret(make_deployment: Deploy, make_plan: Plan, models: dict[str, ModelSpec]) -> None:
+    deployment = make_deployment(model_part={"tokenSecretRef": {"name": "huggingface", "key": "token"}})
+    env = container(deployment, make_plan(), models["70b"])["env"]
+    assert {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "huggingface", "key": "token"}}} in env

@@ -1,0 +1,79 @@
+"""Whole manifests as they are applied. Run with UPDATE_GOLDEN=1 after a wanted change, then read the diff."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from energylens.api.llmdeployment import LLMDeployment, PlanStatus
+from energylens.predictor.architecture import ModelSpec
+from energylens.serving import Strategy, manifests
+
+GOLDEN = Path(__file__).parent / "golden"
+CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "8b-tp1": (
+        "8b",
+        {"model": "meta-llama/Llama-3.1-8B-Instruct", "engine": {"extraArgs": ["--enable-prefix-caching"]}},
+        {"replicas": 2, "gpu_product": "NVIDIA-L40S", "max_batch_size": 256},
+    ),
+    "70b-tp4": (
+        "70b",
+        {
+            "model_part": {
+                "revision": "1605565",
+                "quantization": "FP8",
+                "tokenSecretRef": {"name": "huggingface"},
+                "cache": {"persistentVolumeClaim": "models"},
+            },
+            "hardware": {"nodeSelector": {"pool": "llm"}, "tolerations": [{"key": "team", "value": "a"}]},
+        },
+        {"tensor_parallel": 4},
+    ),
+    "405b-tp8": (
+        "405b-fp8",
+        {"model": "meta-llama/Llama-3.1-405B-Instruct-FP8", "model_part": {"cache": {"hostPath": "/var/lib/models"}}},
+        {"tensor_parallel": 8, "gpu_product": "NVIDIA-H200", "max_batch_size": 128},
+    ),
+    "405b-two-nodes": (
+        "405b",
+        {"model": "meta-llama/Llama-3.1-405B-Instruct"},
+        {"tensor_parallel": 8, "pipeline_parallel": 2, "nodes_per_replica": 2, "replicas": 2},
+    ),
+    "wide-ep-two-nodes": (
+        "moe",
+        {"model": "Qwen/Qwen3-235B-A22B-Instruct-2507"},
+        {"tensor_parallel": 2, "data_parallel": 8, "expert_parallel": 16, "nodes_per_replica": 2},
+    ),
+    "moe-sglang": (
+        "moe",
+        {"model": "Qwen/Qwen3-235B-A22B-Instruct-2507", "engine": {"type": "SGLang"}},
+        {"tensor_parallel": 4, "data_parallel": 2, "expert_parallel": 8, "gpu_product": "NVIDIA-H200"},
+    ),
+    "405b-sglang-two-nodes": (
+        "405b",
+        {"model": "meta-llama/Llama-3.1-405B-Instruct", "engine": {"type": "SGLang"}},
+        {"tensor_parallel": 8, "pipeline_parallel": 2, "nodes_per_replica": 2},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_manifests(
+    case: str,
+    models: dict[str, ModelSpec],
+    make_deployment: Callable[..., LLMDeployment],
+    make_plan: Callable[..., PlanStatus],
+) -> None:
+    model, parts, plan = CASES[case]
+    deployment = make_deployment(**parts)
+    table = [{"gpuProduct": "NVIDIA-H200", "reason": "uses 12 % more energy"}]
+    objects = manifests(deployment, make_plan(**plan), models[model], strategy=Strategy("Surge", 1, 0), table=table)
+    path = GOLDEN / f"{case}.yaml"
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.write_text(yaml.safe_dump_all(objects, sort_keys=False, width=120))
+    assert objects == list(yaml.safe_load_all(path.read_text()))

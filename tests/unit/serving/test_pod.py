@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from energylens.api.llmdeployment import LLMDeployment, PlanStatus
+from energylens.predictor.architecture import ModelSpec
+from energylens.predictor.parameters import weight_bytes
+from energylens.serving import ServingError, Strategy, check, manifests
+
+Deploy = Callable[..., LLMDeployment]
+Plan = Callable[..., PlanStatus]
+STRATEGY = Strategy("Surge", 1, 0)
+
+
+def pod(deployment: LLMDeployment, plan: PlanStatus, model: ModelSpec) -> dict[str, Any]:
+    found: dict[str, Any] = manifests(deployment, plan, model, strategy=STRATEGY)[0]["spec"]["template"]
+    return found
+
+
+@pytest.mark.parametrize("name", ["8b", "70b", "405b", "405b-fp8"])
+def test_the_startup_budget_covers_a_slow_load_and_compilation(
+    name: str, make_deployment: Deploy, make_plan: Plan, models: dict[str, ModelSpec]
+) -> None:
+    probe = pod(make_deployment(), make_plan(), models[name])["spec"]["containers"][0]["startupProbe"]
+    budget = probe["periodSeconds"] * probe["failureThreshold"]
+    assert budget >= weight_bytes(models[name]) / 0.5e9 + 600
+    # 405B in 16 bit loads for 27 minutes at 0.5 GB/s; a fixed budget of ten minutes would restart it for ever.
+    assert budget >= (2200 if name == "405b" else 600)
+
+
+def test_the_engine_waits_as_long_as_the_probe(
+    make_deployment: Deploy, make_plan: Plan, models: dict[str, ModelSpec]
+) -> None:
+    container = pod(make_deployment(), make_plan(), models["405b"])["spec"]["containers"][0]
+    timeout = next(e["value"] for e in container["env"] if e["name"] == "VLLM_ENGINE_READY_TIMEOUT_S")
+    probe = container["startupProbe"]
+    assert int(timeout) == probe["periodSeconds"] * probe["failureThreshold"]
+
+
+@pytest.mark.parametrize("grace", [None, 60, 600, 10])
+def test_requests_end_before_the_pod_is_killed(
+    grace: int | None, make_deployment: Deploy, make_plan: Plan, models: dict[str, ModelSpec]
+) -> None:
+    template = {} if grace is None else {"podTemplate": {"spec": {"terminationGracePeriodSeconds": grace}}}
+    spec = pod(make_deployment(**template), make_plan(), models["70b"])["spec"]
+    container = spec["containers"][0]
+    drain = next(int(a.partition("=")[2]) for a in container["args"] if a.startswith("--shutdown-timeout"))
+    pre_stop = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert spec["terminationGracePeriodSeconds"] == (grace or 140)
+    assert drain == max(0, spec["terminationGracePeriodSeconds"] - pre_stop - 5)
+
+
+def test_probes_of_sglang_wait_longer_than_its_health_check_takes(
+    make_deployment: Deploy, make_plan: Plan, models: dict[str, ModelSpec]
+) -> None:
+    container = pod(make_deployment(engine={"type": "SGLang"}), make_plan(), models["70b"])["spec"]["containers"][0]
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert container[probe]["timeoutSeconds"] >= 5
+
+
+def test_followers_have_no_http_probe(make_deployment: Deploy, make_plan: Plan, models: dict[str, ModelSpec]) -> None:
+    plan = make_plan(tensor_parallel=8, pipeline_parallel=2, nodes_per_replica=2)
+    for engine in ("VLLM", "SGLang"):
+        workload = manifests(make_deployment(engine={"type": engine}), plan, models["405b"], strategy=STRATEGY)[0]
+        group = workload["spec"]["leaderWorkerTemplate"]
+        leader = group["leaderTemplate"]["spec"]["containers"][0]
+        follower = group["workerTemplate"]["spec"]["containers"][0]
+        assert "startupProbe" in leader
+        assert not {"startupProbe", "readinessProbe", "livenessProbe", "ports", "lifecycle"} & set(follower)
+        assert "annotations" not in group["workerTemplate"]["metadata"]
+
+
+@pytest.mark.parametrize(("nodes", "gpus"), [(1, "8"), (2, "4")])
+def test_each_pod_asks_for_its_share_of_the_gpus(
+    nodes: int, gpus: str, make_deployment: Deploy, make_plan: Plan, models: dict[str, ModelSpec]
+) -> None:
+    plan = make_plan(tensor_parallel=4, pipeline_parallel=2, nodes_per_replica=nodes)
+    spec = manifests(make_deployment(), plan, models["70b"], strategy=STRATEGY)[0]["spec"]
+    template = spec["template"] if nodes == 1 else spec["leaderWorkerTemplate"]["workerTemplate"]
+    resources = template["spec"]["containers"][0]["resources"]
+    assert resources["limits"]["nvidia.com/gpu"] == resources["requests"]["nvidia.com/gpu"] == gpus
+
+
+def test_the_pod_goes_only_to_the_planned_product(
+    make_deployment: Deploy, make_plan: Plan, models: dict[str, ModelSpec]
+) -> None:
+    spec = pod(make_deployment(), make_plan(gpu_product="NVIDIA-H100-NVL"), models["70b"])["spec"]
+    terms = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    assert terms == [
+        {"matchExpressions": [{"key": "nvidia.com/gpu.product", "operator": "In", "values": ["NVIDIA-H100-NVL"]}]}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cache", "volume"),
+    [
+        (None, {"name": "models", "emptyDir": {}}),
+        ({"persistentVolumeClaim": "w"}, {"name": "models", "persistentVolumeClaim": {"claimName": "w"}}),
+        ({"hostPath": "/w"}, {"name": "models", "hostPath": {"path": "/w", "type": "DirectoryOrCreate"}}),
+    ],
+)
+def test_weights_stay_where_the_spec_says(
+    cache: dict[str, str] | None,
+    volume: dict[str, Any],
+    make_deployment: Deploy,
+    make_plan: Plan,
+    models: dict[str, ModelSpec],
+) -> None:
+    spec = pod(make_deployment(model_part={"cache": cache} if cache else {}), make_plan(), models["70b"])["spec"]
+    assert volume in spec["volumes"]
+
+
+def test_the_users_template_is_merged(make_deployment: Deploy, make_plan: Plan, models: dict[str, ModelSpec]) -> None:
+    template = {
+        "metadata": {"labels": {"team": "a"}, "annotations": {"prometheus.io/scrape": "false"}},
+        "spec": {
+            "priorityClassName": "serving",
+            "tolerations": [{"key": "spot", "operator": "Exists"}],
+            "securityContext": {"runAsUser": 2000},
+            "containers": [
+                {
+                    "name": "engine",
+                    "resources": {"requests": {"cpu": "8"}},
+                    "env": [{"name": "NCCL_DEBUG", "value": "INFO"}],
+                    "volumeMounts": [{"name": "scratch", "mountPath": "/scratch"}],
+                },
+                {"name": "router", "image": "example.org/router:1"},
+            ],
+            "volumes": [{"name": "scratch", "emptyDir": {}}],
+        },
+    }
+    deployment = make_deployment(podTemplate=template)
+    merged = pod(deployment, make_plan(), models["70b"])
+    spec, (engine, router) = merged["spec"], merged["spec"]["containers"]
+    assert merged["metadata"]["labels"]["team"] == "a"
+    assert merged["metadata"]["labels"]["energylens.dev/plan"] == "0123456789abcdef"
+    assert merged["metadata"]["annotations"]["prometheus.io/scrape"] == "false"
+    assert merged["metadata"]["annotations"]["prometheus.io/port"] == "8000"
+    assert spec["priorityClassName"] == "serving"
+    assert [t["key"] for t in spec["tolerations"]] == ["nvidia.com/gpu", "spot"]
+    assert spec["securityContext"] == {"seccompProfile": {"type": "RuntimeDefault"}, "runAsUser": 2000}
+    assert engine["resources"]["requests"] == {"nvidia.com/gpu": "1", "cpu": "8"}
+    assert {"name": "NCCL_DEBUG", "value": "INFO"} in engine["env"]
+    assert len(engine["env"]) == 5
+    assert [m["mountPath"] for m in engine["volumeMounts"]] == ["/dev/shm", "/models", "/scratch"]
+    assert [v["name"] for v in spec["volumes"]] == ["shm", "models", "scratch"]
+    assert router["image"] == "example.org/router:1"
+    assert deployment.spec.pod_template == template
+
+
+@pytest.mark.parametrize(
+    ("template", "field", "instead"),
+    [
+        ({"spec": {"nodeSelector": {"a": "b"}}}, "nodeSelector", "spec.hardware.nodeSelector"),
+        ({"spec": {"nodeName": "a"}}, "nodeName", "spec.hardware.nodeSelector"),
+        ({"spec": {"affinity": {"nodeAffinity": {}}}}, "nodeAffinity", "spec.hardware.nodeSelector"),
+        ({"spec": {"containers": [{"name": "engine", "args": []}]}}, "args", "spec.engine.extraArgs"),
+        ({"spec": {"containers": [{"name": "engine", "image": "x"}]}}, "image", "spec.engine.image"),
+        (
+            {"spec": {"containers": [{"name": "engine", "resources": {"limits": {"nvidia.com/gpu": 1}}}]}},
+            "resources.limits",
+            "spec.planning.overrides.tensorParallel",
+        ),
+    ],
+)
+def test_the_users_template_may_not_change_the_plan(
+    template: dict[str, Any], field: str, instead: str, make_deployment: Deploy
+) -> None:
+    with pytest.raises(ServingError) as raised:
+        check(make_deployment(podTemplate=template))
+    assert raised.value.field.startswith("spec.podTemplate.spec.")
+    assert raised.value.field.endswith(field)
+    assert instead in str(raised.value)
+
+
+def test_the_users_template_may_not_take_our_labels(
+    make_deployment: Deploy, make_plan: Plan, models: dict[str, ModelSpec]
+) -> None:
+    deployment = make_deployment(podTemplate={"metadata": {"labels": {"energylens.dev/plan": "mine"}}})
+    with pytest.raises(ServingError, match=r"energylens\.dev/plan is set by the operator"):
+        pod(deployment, make_plan(), models["70b"])
