@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from energylens.api.llmdeployment import PlanStatus
 from energylens.controller.drift import holds
 from energylens.controller.observation import Observation
 from energylens.controller.reasons import Reason
+from energylens.planner.inventory import GPU_RESOURCE
+from energylens.planner.products import PRODUCT_LABEL
 from energylens.serving import ServingError, Strategy, choose_strategy, manifests, strategy_of
+from energylens.serving.metadata import APPLIED_HASH
 
 SAFE_MESSAGE = "no GPU is free for a new replica; old replicas stop first"
 
@@ -65,12 +69,18 @@ def _act(observed: Observation) -> Children:
         return manifests(deployment, plan, model, strategy=strategy, table=planning.table)
 
     if live is None:
+        if not planning.good:
+            return Children((), False)
         first = choose_strategy(deployment, None, plan, observed.snapshot)
         return Children(tuple(made(first)), True, strategy=first)
     current = strategy_of(dict(live))
     wanted = made(current)
-    if not same_template(live, wanted[0]):
-        chosen = choose_strategy(deployment, deployment.status.plan, plan, observed.snapshot)
+    same = same_template(live, wanted[0])
+    if not planning.good and not same and _digest(live) != _digest(wanted[0]):
+        # The spec as it is has no plan: what it says of the pods belongs to a plan that does not exist.
+        return Children((), False)
+    if not same:
+        chosen = choose_strategy(deployment, shape_of(live, plan), plan, observed.snapshot)
         return Children(tuple(made(chosen)), True, strategy=chosen)
     if _stuck(observed, current):
         safe = Strategy("Recreate", 0, max(1, plan.replicas), SAFE_MESSAGE)
@@ -84,6 +94,48 @@ def same_template(live: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
         return False
     part = "template" if live["kind"] == "Deployment" else "leaderWorkerTemplate"
     return holds(live["spec"].get(part), wanted["spec"][part])
+
+
+def shape_of(live: Mapping[str, Any], plan: PlanStatus) -> PlanStatus:
+    """Return ``plan`` with the product, replicas and GPUs per pod of the live workload.
+
+    Read from the workload and not from the last status: that may show a plan which was never acted on, because it
+    waits for approval or because the write of the workload failed.
+    """
+    spec = live["spec"]
+    group = spec.get("leaderWorkerTemplate") or {}
+    template = group.get("leaderTemplate") or group.get("workerTemplate") or spec.get("template") or {}
+    pod, nodes = template.get("spec") or {}, int(group.get("size") or 1)
+    gpus = sum(
+        int(((container.get("resources") or {}).get("limits") or {}).get(GPU_RESOURCE) or 0)
+        for container in pod.get("containers") or ()
+    )
+    return plan.model_copy(
+        update={
+            "gpu_product": _product(pod),
+            "replicas": int(spec.get("replicas") or 0),
+            "nodes_per_replica": nodes,
+            "tensor_parallel": gpus * nodes,
+            "pipeline_parallel": 1,
+            "data_parallel": 1,
+        }
+    )
+
+
+def _product(pod: Mapping[str, Any]) -> str:
+    """Return the GPU product that a pod's node affinity asks for; "" when it asks for none, as after a foreign edit."""
+    required = ((pod.get("affinity") or {}).get("nodeAffinity") or {}).get(
+        "requiredDuringSchedulingIgnoredDuringExecution"
+    ) or {}
+    for term in required.get("nodeSelectorTerms") or ():
+        for expression in term.get("matchExpressions") or ():
+            if expression["key"] == PRODUCT_LABEL and expression["operator"] == "In":
+                return str(expression["values"][0])
+    return ""
+
+
+def _digest(manifest: Mapping[str, Any]) -> str:
+    return str((manifest["metadata"].get("annotations") or {}).get(APPLIED_HASH, ""))
 
 
 def _stuck(observed: Observation, strategy: Strategy) -> bool:

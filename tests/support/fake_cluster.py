@@ -1,0 +1,220 @@
+"""An API server in memory, for tests that break it: what the operator wrote, and how often, is known exactly.
+
+Server-side apply is as faithful as our manifests need: fields that our manager applied before and no longer applies
+are removed, all others stay; lists of objects with a ``name`` are merged by it, other lists are replaced as a whole;
+an apply that changes nothing makes no new resource version. Deleting an object collects what it owns. What this
+leaves out (validation, defaults, admission) is tested on a real API server, in tests/controlplane.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from energylens.cluster.errors import ConflictError, NotFoundError
+from energylens.cluster.port import Object
+from energylens.cluster.resources import EVENT, LLM_DEPLOYMENT, Resource, resource_of
+
+ObjectKey = tuple[str, str, str]
+"""Kind, namespace ("" for cluster-scoped objects) and name."""
+Listener = Callable[[str, Object, bool], None]
+"""Takes kind, object and whether it was deleted."""
+
+
+@dataclass(frozen=True)
+class Write:
+    """One write of the operator that the server carried out."""
+
+    verb: str
+    key: ObjectKey
+    changed: bool
+
+
+@dataclass
+class FakeCluster:
+    """A :class:`~energylens.cluster.port.ClusterPort`."""
+
+    objects: dict[ObjectKey, Object] = field(default_factory=dict)
+    served: set[str] = field(default_factory=set)
+    """Kinds beyond the built-in ones, such as LeaderWorkerSet."""
+    writes: list[Write] = field(default_factory=list)
+    """What the operator wrote; events and what users and nodes do are not in it."""
+    events: list[Object] = field(default_factory=list)
+    listeners: list[Listener] = field(default_factory=list)
+    _applied: dict[tuple[ObjectKey, str], Object] = field(default_factory=dict)
+    _version: int = 100
+    _uids: int = 0
+
+    # What the operator asks for.
+
+    async def list_objects(
+        self, resource: Resource, *, namespace: str | None = None, label_selector: str = ""
+    ) -> list[Object]:
+        wanted = dict(term.split("=", 1) for term in label_selector.split(",") if term)
+        return [
+            copy.deepcopy(body)
+            for (kind, space, _), body in sorted(self.objects.items())
+            if kind == resource.kind
+            and namespace in (None, space)
+            and wanted.items() <= (body["metadata"].get("labels") or {}).items()
+        ]
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> Object:
+        return copy.deepcopy(self._found((resource.kind, namespace if resource.namespaced else "", name)))
+
+    async def apply(self, manifest: Mapping[str, Any]) -> Object:
+        resource = resource_of(manifest)
+        if resource.group == "leaderworkerset.x-k8s.io" and resource.kind not in self.served:
+            raise NotFoundError("the server could not find the requested resource")
+        key = _key(manifest)
+        old = self.objects.get(key)
+        before = self._applied.get((key, ""), {})
+        live = copy.deepcopy(old) if old is not None else {}
+        _apply(live, before, copy.deepcopy(dict(manifest)))
+        self._applied[key, ""] = copy.deepcopy(dict(manifest))
+        return self._write("apply", key, live)
+
+    async def apply_status(self, manifest: Mapping[str, Any]) -> Object:
+        key = _key(manifest)
+        live = copy.deepcopy(self._found(key))
+        part = {"status": copy.deepcopy(dict(manifest.get("status") or {}))}
+        _apply(live, self._applied.get((key, "status"), {}), part)
+        self._applied[key, "status"] = part
+        return self._write("apply status", key, live)
+
+    async def create(self, resource: Resource, manifest: Mapping[str, Any]) -> Object:
+        key = _key(manifest)
+        if resource is EVENT:
+            self.events.append(copy.deepcopy(dict(manifest)))
+            return copy.deepcopy(dict(manifest))
+        if key in self.objects:
+            raise ConflictError(f"{key} already exists")
+        return self._write("create", key, copy.deepcopy(dict(manifest)))
+
+    async def replace(self, resource: Resource, manifest: Mapping[str, Any]) -> Object:
+        key = _key(manifest)
+        version = self._found(key)["metadata"]["resourceVersion"]
+        if manifest["metadata"].get("resourceVersion") not in (None, version):
+            raise ConflictError(f"{key} has been modified")
+        return self._write("replace", key, copy.deepcopy(dict(manifest)))
+
+    async def delete(self, resource: Resource, namespace: str, name: str, **_: Any) -> None:
+        key = (resource.kind, namespace, name)
+        self._found(key)
+        self.writes.append(Write("delete", key, changed=True))
+        self._remove(key)
+
+    async def serves(self, resource: Resource) -> bool:
+        return resource.group != "leaderworkerset.x-k8s.io" or resource.kind in self.served
+
+    # What others do.
+
+    def put(self, manifest: Mapping[str, Any]) -> Object:
+        """Create an object, or replace its spec, labels and status where the manifest has them."""
+        key = _key(manifest)
+        live = copy.deepcopy(self.objects.get(key, {}))
+        fresh = copy.deepcopy(dict(manifest))
+        metadata = {**live.get("metadata", {}), **fresh.get("metadata", {})}
+        return self._store(key, {**live, **fresh, "metadata": metadata})[0]
+
+    def edit(self, kind: str, namespace: str, name: str, change: Callable[[Object], None]) -> None:
+        """Change an object as another manager."""
+        key = (kind, namespace, name)
+        live = copy.deepcopy(self._found(key))
+        change(live)
+        self._store(key, live)
+
+    def remove(self, kind: str, namespace: str, name: str) -> None:
+        """Delete an object and everything that it owns."""
+        self._remove((kind, namespace, name))
+
+    def children(self, namespace: str = "team") -> dict[ObjectKey, Object]:
+        """Return everything in a namespace that some LLMDeployment owns, pods left out."""
+        return {
+            key: body
+            for key, body in self.objects.items()
+            if key[1] == namespace
+            and any(owner["kind"] == LLM_DEPLOYMENT.kind for owner in body["metadata"].get("ownerReferences") or ())
+        }
+
+    # How it is kept.
+
+    def _found(self, key: ObjectKey) -> Object:
+        try:
+            return self.objects[key]
+        except KeyError:
+            raise NotFoundError(f"{key} not found") from None
+
+    def _write(self, verb: str, key: ObjectKey, body: Object) -> Object:
+        stored, changed = self._store(key, body)
+        self.writes.append(Write(verb, key, changed))
+        return stored
+
+    def _store(self, key: ObjectKey, body: Object) -> tuple[Object, bool]:
+        old = self.objects.get(key)
+        metadata = body.setdefault("metadata", {})
+        if old is None:
+            self._uids += 1
+            metadata |= {"uid": f"uid-{self._uids}", "generation": 1}
+        else:
+            metadata |= {name: old["metadata"][name] for name in ("uid", "resourceVersion", "generation")}
+            if body == old:
+                return copy.deepcopy(old), False
+            if body.get("spec") != old.get("spec"):
+                metadata["generation"] = old["metadata"]["generation"] + 1
+        self._version += 1
+        metadata["resourceVersion"] = str(self._version)
+        self.objects[key] = copy.deepcopy(body)
+        self._tell(key[0], body, deleted=False)
+        return copy.deepcopy(body), True
+
+    def _remove(self, key: ObjectKey) -> None:
+        gone = self.objects.pop(key)
+        for applied in [applied for applied in self._applied if applied[0] == key]:
+            del self._applied[applied]
+        self._version += 1
+        gone["metadata"]["resourceVersion"] = str(self._version)
+        self._tell(key[0], gone, deleted=True)
+        uid = gone["metadata"]["uid"]
+        for owned in [
+            other
+            for other, body in self.objects.items()
+            if any(owner.get("uid") == uid for owner in body["metadata"].get("ownerReferences") or ())
+        ]:
+            if owned in self.objects:
+                self._remove(owned)
+
+    def _tell(self, kind: str, body: Object, *, deleted: bool) -> None:
+        for listener in self.listeners:
+            listener(kind, copy.deepcopy(body), deleted)
+
+
+def _key(manifest: Mapping[str, Any]) -> ObjectKey:
+    metadata = manifest["metadata"]
+    return manifest["kind"], metadata.get("namespace", ""), metadata["name"]
+
+
+def _apply(live: Any, before: Any, wanted: Any) -> Any:
+    """Merge ``wanted`` into ``live`` and drop what ``before`` had and ``wanted`` has not; return the result."""
+    if isinstance(wanted, dict) and isinstance(live, dict):
+        old = before if isinstance(before, dict) else {}
+        for name in [name for name in old if name not in wanted]:
+            live.pop(name, None)
+        for name, value in wanted.items():
+            live[name] = _apply(live.get(name), old.get(name), value)
+        return live
+    if _keyed(wanted) and _keyed(live):
+        old_items = {item["name"]: item for item in before} if _keyed(before) else {}
+        live_items = {item["name"]: item for item in live}
+        merged = {
+            item["name"]: _apply(live_items.get(item["name"]), old_items.get(item["name"]), item) for item in wanted
+        }
+        kept = {name: item for name, item in live_items.items() if name not in merged and name not in old_items}
+        return [*merged.values(), *kept.values()]
+    return wanted
+
+
+def _keyed(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(i, dict) and "name" in i for i in value)

@@ -1,0 +1,230 @@
+"""An operator and its cluster in memory: one can crash it, lie to it, restart it, and read what it wrote."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from tests.support.fake_cluster import FakeCluster, Object, ObjectKey, Write
+from tests.support.fake_pods import node, run_pods
+
+from energylens.cluster.errors import ClusterError
+from energylens.cluster.port import ClusterPort
+from energylens.cluster.resources import CHILDREN, Resource
+from energylens.controller.metrics import Metrics
+from energylens.controller.planning import PlanningService
+from energylens.controller.reconcile import Reconciler
+from energylens.controller.settings import Settings
+from energylens.controller.store import Key, Store
+
+CHILD_KINDS = frozenset(resource.kind for resource in CHILDREN)
+NAMESPACE = "team"
+KEY: Key = (NAMESPACE, "llama")
+MOST_PASSES = 12
+
+
+class CrashError(BaseException):
+    """The process dies: no handler of the operator sees it."""
+
+
+@dataclass
+class ManualClock:
+    """A clock that stands still until it is moved."""
+
+    moment: datetime = datetime(2026, 3, 1, tzinfo=UTC)
+
+    def now(self) -> datetime:
+        return self.moment
+
+    def monotonic(self) -> float:
+        return self.moment.timestamp()
+
+    def advance(self, seconds: float) -> None:
+        self.moment += timedelta(seconds=seconds)
+
+
+@dataclass
+class Faults:
+    """A :class:`ClusterPort` in front of another one that breaks the write of a given number, counted from 1."""
+
+    inner: FakeCluster
+    crash_after: int | None = None
+    """The process dies when this write has been carried out."""
+    errors: dict[int, ClusterError] = field(default_factory=dict)
+    """Raised instead of carrying out the write."""
+    lost_answers: dict[int, ClusterError] = field(default_factory=dict)
+    """Raised after the write was carried out."""
+    count: int = 0
+
+    async def list_objects(
+        self, resource: Resource, *, namespace: str | None = None, label_selector: str = ""
+    ) -> list[Object]:
+        return await self.inner.list_objects(resource, namespace=namespace, label_selector=label_selector)
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> Object:
+        return await self.inner.get(resource, namespace, name)
+
+    async def serves(self, resource: Resource) -> bool:
+        return await self.inner.serves(resource)
+
+    async def apply(self, manifest: Mapping[str, Any]) -> Object:
+        self._before()
+        return self._after(await self.inner.apply(manifest))
+
+    async def apply_status(self, manifest: Mapping[str, Any]) -> Object:
+        self._before()
+        return self._after(await self.inner.apply_status(manifest))
+
+    async def create(self, resource: Resource, manifest: Mapping[str, Any]) -> Object:
+        self._before()
+        return self._after(await self.inner.create(resource, manifest))
+
+    async def replace(self, resource: Resource, manifest: Mapping[str, Any]) -> Object:
+        self._before()
+        return self._after(await self.inner.replace(resource, manifest))
+
+    async def delete(self, resource: Resource, namespace: str, name: str, **kwargs: Any) -> None:
+        self._before()
+        await self.inner.delete(resource, namespace, name, **kwargs)
+        self._after({})
+
+    def _before(self) -> None:
+        self.count += 1
+        if self.count in self.errors:
+            raise self.errors[self.count]
+
+    def _after(self, answer: Object) -> Object:
+        if self.count in self.lost_answers:
+            raise self.lost_answers[self.count]
+        if self.count == self.crash_after:
+            raise CrashError
+        return answer
+
+
+@dataclass
+class World:
+    """A cluster with nodes, and at most one operator on it."""
+
+    cluster: FakeCluster = field(default_factory=FakeCluster)
+    clock: ManualClock = field(default_factory=ManualClock)
+    pods_run: bool = True
+    """Whether pods come and become ready by themselves between two passes."""
+    delayed: list[tuple[str, Object, bool]] | None = None
+    """Watch events that have not arrived yet; None when they arrive at once."""
+    store: Store = field(init=False)
+    reconciler: Reconciler = field(init=False)
+    port: ClusterPort = field(init=False)
+
+    def __post_init__(self) -> None:
+        for index in range(2):
+            self.cluster.put(node(f"h100-{index}"))
+        self.start()
+
+    def start(self, port: ClusterPort | None = None) -> None:
+        """Start an operator that knows nothing but what the cluster says now."""
+        self.port = port if port is not None else self.cluster
+        self.store = Store()
+        self.cluster.listeners[:] = [self._hear]
+        for (kind, _, _), body in self.cluster.objects.items():
+            self._feed(kind, copy.deepcopy(body), deleted=False)
+        self.reconciler = Reconciler(
+            self.port, self.store, PlanningService(), self.clock, Settings(), Metrics(), instance="test"
+        )
+        self.reconciler.serves_lws = "LeaderWorkerSet" in self.cluster.served
+
+    async def settle(self, *keys: Key) -> None:
+        """Reconcile until nothing changes any more; a pass that failed is tried again."""
+        for _ in range(MOST_PASSES):
+            before = copy.deepcopy(self.cluster.objects)
+            failed = False
+            for key in keys or (KEY,):
+                try:
+                    await self.reconciler.reconcile(key)
+                except ClusterError:
+                    failed = True
+            if self.pods_run:
+                run_pods(self.cluster)
+            if not failed and self.cluster.objects == before:
+                return
+        raise AssertionError(f"not settled after {MOST_PASSES} passes; the last writes: {self.cluster.writes[-5:]}")
+
+    def writes_since(self, mark: int) -> list[Write]:
+        return self.cluster.writes[mark:]
+
+    @property
+    def mark(self) -> int:
+        """The number of writes so far."""
+        return len(self.cluster.writes)
+
+    def status(self, key: Key = KEY) -> Object:
+        status: Object = self.cluster.objects["LLMDeployment", key[0], key[1]].get("status", {})
+        return status
+
+    def condition(self, kind: str, key: Key = KEY) -> Object:
+        (found,) = [c for c in self.status(key).get("conditions", ()) if c["type"] == kind]
+        return found
+
+    def end_state(self) -> dict[ObjectKey, Object]:
+        """Return what users see of the end: children and statuses without what counts writes or tells the time."""
+        kinds = {"LLMDeployment", *CHILD_KINDS}
+        found = {key: body for key, body in self.cluster.objects.items() if key[0] in kinds}
+        return {key: plain(body) for key, body in found.items()}
+
+    def deliver(self) -> None:
+        """Let the watch events that were held back arrive."""
+        held, self.delayed = self.delayed or [], None
+        for kind, body, deleted in held:
+            self._feed(kind, body, deleted=deleted)
+
+    def _hear(self, kind: str, body: Object, deleted: bool) -> None:
+        if self.delayed is not None:
+            self.delayed.append((kind, body, deleted))
+        else:
+            self._feed(kind, body, deleted=deleted)
+
+    def _feed(self, kind: str, body: Object, *, deleted: bool) -> None:
+        if kind == "LLMDeployment":
+            self.store.put_deployment(body, deleted)
+        elif kind == "EnergyBudget":
+            self.store.put_budget(body, deleted)
+        elif kind in CHILD_KINDS:
+            self.store.put_child(kind, body, deleted)
+        elif kind == "Node":
+            self.store.put_node(body, deleted)
+        elif kind == "Pod":
+            self.store.put_pod(body, deleted)
+
+
+_COUNTERS = ("uid", "resourceVersion", "generation", "observedGeneration", "lastTransitionTime")
+
+
+def plain(value: Any) -> Any:
+    """Return a value without identities, counters of writes and times."""
+    if isinstance(value, dict):
+        return {name: plain(item) for name, item in value.items() if name not in _COUNTERS}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    return value
+
+
+def llama(name: str = "llama", **changes: Any) -> Object:
+    """Return an LLMDeployment of a small model with a fixed layout; ``changes`` are parts of its spec."""
+    spec = {
+        "model": {"name": "meta-llama/Llama-3.1-8B-Instruct"},
+        "workload": {"inputTokens": 512, "outputTokens": 256, "requestsPerSecond": 2},
+        "planning": {"overrides": {"tensorParallel": 1, "replicas": 2, "maxBatchSize": 64}},
+    }
+    return {
+        "apiVersion": "energylens.dev/v1alpha1",
+        "kind": "LLMDeployment",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {**spec, **changes},
+    }
+
+
+def overrides(**values: int) -> Object:
+    """Return ``spec.planning`` with these overrides."""
+    return {"overrides": {"tensorParallel": 1, "replicas": 2, "maxBatchSize": 64, **values}}
