@@ -253,7 +253,7 @@ async def test_a_bad_edit_takes_no_good_edit_with_it() -> None:
 
 async def test_a_rollout_that_is_tried_again_is_still_measured_against_what_runs() -> None:
     """The limits that keep a rollout from hanging depend on the plan of the live pods, whatever was tried since."""
-    first, second = llama(planning=overrides(tensorParallel=2)), llama(planning=overrides(tensorParallel=8))
+    first, second = llama(planning=overrides(replicas=1)), llama(planning=overrides(replicas=3, maxBatchSize=16))
     world = await clean(first)
     wanted = (await clean(first, second)).cluster.objects["Deployment", *KEY]["spec"]["strategy"]
     world.start(Faults(world.cluster, errors={1: TransientError("the connection was reset")}))
