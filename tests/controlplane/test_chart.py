@@ -176,13 +176,17 @@ def test_reading_the_whole_cluster_can_be_left_to_others(helm: Helm) -> None:
     assert "nodes" not in resources
 
 
-def test_no_rule_has_a_wildcard_deletes_or_reads_secrets(helm: Helm) -> None:
+WORKLOADS = {"deployments", "leaderworkersets"}
+
+
+def test_no_rule_has_a_wildcard_deletes_more_than_workloads_or_reads_secrets(helm: Helm) -> None:
     for values in ((), ("watchNamespaces={a}",)):
         for (kind, _, name), role in render(helm, *values).items():
             if kind in ("Role", "ClusterRole") and name in ("energylens", "energylens-gpus", "energylens-lease"):
                 for rule in role["rules"]:
                     assert "*" not in rule["resources"] + rule["verbs"] + rule["apiGroups"]
-                    assert not {"delete", "deletecollection", "escalate", "bind", "impersonate"} & set(rule["verbs"])
+                    assert not {"deletecollection", "escalate", "bind", "impersonate"} & set(rule["verbs"])
+                    assert "delete" not in rule["verbs"] or set(rule["resources"]) <= WORKLOADS
                     assert "secrets" not in rule["resources"]
 
 
@@ -270,6 +274,7 @@ NEEDED = (
             "deployments.apps", "services", "configmaps", "poddisruptionbudgets.policy",
         )
     ),
+    ("delete", "deployments.apps", "default"),
     ("get", "configmaps", "default"),
     ("create", "events.events.k8s.io", "default"),
     ("patch", "events.events.k8s.io", "default"),
@@ -282,7 +287,7 @@ NEEDED = (
 FORBIDDEN = (
     *((verb, "llmdeployments.energylens.dev", "default") for verb in ("create", "update", "patch", "delete")),
     *((verb, "energybudgets.energylens.dev", "default") for verb in ("create", "update", "patch", "delete")),
-    *(("delete", r, "default") for r in ("deployments.apps", "services", "configmaps", "pods", "replicasets.apps")),
+    *(("delete", r, "default") for r in ("services", "configmaps", "pods", "replicasets.apps")),
     *((verb, "secrets", "default") for verb in ("get", "list", "watch", "create")),
     *((verb, "pods", "default") for verb in ("create", "patch", "update")),
     ("create", "pods/exec", "default"),

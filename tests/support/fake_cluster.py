@@ -100,7 +100,7 @@ class FakeCluster:
             raise ConflictError(f"{key} has been modified")
         return self._write("replace", key, copy.deepcopy(dict(manifest)))
 
-    async def delete(self, resource: Resource, namespace: str, name: str, **_: Any) -> None:
+    async def delete(self, resource: Resource, namespace: str, name: str, uid: str) -> None:
         key = (resource.kind, namespace, name)
         self._found(key)
         self.writes.append(Write("delete", key, changed=True))

@@ -64,14 +64,15 @@ seccompProfile:
 - apiGroups: [energylens.dev]
   resources: [llmdeployments/status, energybudgets/status]
   verbs: [patch]
-# Serving pods of a layout on one node. Children go by owner references, so nothing here is deleted.
+# Serving pods of a layout on one node. Children go by owner references; delete: a plan that moves from one node to
+# several (or back) replaces this object by the next one (or the other way round).
 - apiGroups: [apps]
   resources: [deployments]
-  verbs: [list, watch, create, patch]
+  verbs: [list, watch, create, patch, delete]
 # Serving pods of a layout over several nodes.
 - apiGroups: [leaderworkerset.x-k8s.io]
   resources: [leaderworkersets]
-  verbs: [list, watch, create, patch]
+  verbs: [list, watch, create, patch, delete]
 # The endpoint of the serving pods.
 - apiGroups: [""]
   resources: [services]

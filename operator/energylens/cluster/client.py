@@ -79,6 +79,14 @@ class KubeClient:
         metadata = manifest["metadata"]
         return await self._request("PUT", resource.path(metadata.get("namespace"), metadata["name"]), manifest)
 
+    async def delete(self, resource: Resource, namespace: str, name: str, uid: str) -> None:
+        """See the port."""
+        options = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
+        try:
+            await self._request("DELETE", resource.path(namespace, name), options)
+        except NotFoundError:
+            return
+
     async def serves(self, resource: Resource) -> bool:
         """See the port."""
         try:

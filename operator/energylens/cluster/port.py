@@ -39,6 +39,10 @@ class ClusterPort(Protocol):
         """Replace what still has the manifest's resourceVersion; ConflictError otherwise."""
         ...
 
+    async def delete(self, resource: Resource, namespace: str, name: str, uid: str) -> None:
+        """Delete the object that has this uid, and its dependents; do nothing when it is gone."""
+        ...
+
     async def serves(self, resource: Resource) -> bool:
         """Return whether the API server knows the kind."""
         ...

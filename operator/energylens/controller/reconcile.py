@@ -12,13 +12,13 @@ from datetime import datetime
 from typing import Any
 
 from energylens.api.base import Condition
-from energylens.api.llmdeployment import LLMDeployment
+from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 from energylens.api.parse import InvalidResourceError, parse_llmdeployment
 from energylens.api.quantity import parse_quantity
 from energylens.clock import Clock
 from energylens.cluster.errors import ClusterError, ForbiddenError, NotFoundError, RefusedError
 from energylens.cluster.port import ClusterPort
-from energylens.cluster.resources import CONFIG_MAP, EVENT, LLM_DEPLOYMENT
+from energylens.cluster.resources import CONFIG_MAP, EVENT, LLM_DEPLOYMENT, resource_of
 from energylens.controller import budgets
 from energylens.controller.children import Children, children
 from energylens.controller.conditions import keep_transition_times
@@ -31,12 +31,13 @@ from energylens.controller.reasons import ConditionType, EventReason, Reason
 from energylens.controller.reservations import reservation, reserve
 from energylens.controller.settings import Settings
 from energylens.controller.status import status_of
-from energylens.controller.store import Body, Key, Store
+from energylens.controller.store import Body, ChildKey, Key, Store
 from energylens.measure.types import WindowMeasurement
 from energylens.planner.inventory import snapshot_from_objects
 from energylens.planner.types import ClusterSnapshot
-from energylens.serving.metadata import APPLIED_HASH
+from energylens.serving.metadata import APPLIED_HASH, OWNER_LABEL
 from energylens.serving.support import table_name
+from energylens.serving.workload import LWS_SUFFIX
 
 Measurements = Callable[[Key], WindowMeasurement | None]
 
@@ -99,6 +100,8 @@ class Reconciler:
         observed = await self._observe(key, body, deployment)
         wanted = children(observed)
         refused = await self._apply_children(wanted)
+        if not refused:
+            await self._delete_other_workload(key, wanted)
         after = self._look(key, deployment, observed, refused)
         await self._write_status(body, after, wanted)
         self._under_way.pop(key, None)
@@ -130,7 +133,7 @@ class Reconciler:
         return Observation(
             deployment=deployment,
             planning=planning,
-            workload=self._workload(key),
+            workload=self._workload(key, planning.plan),
             pods=tuple(pod_state(pod) for pod in self._store.pods_owned(key)),
             snapshot=snapshot,
             serves_lws=self.serves_lws,
@@ -144,7 +147,7 @@ class Reconciler:
         return Observation(
             deployment=deployment,
             planning=before.planning,
-            workload=self._workload(key),
+            workload=self._workload(key, before.planning.plan),
             pods=tuple(pod_state(pod) for pod in self._store.pods_owned(key)),
             snapshot=before.snapshot,
             serves_lws=before.serves_lws,
@@ -177,16 +180,32 @@ class Reconciler:
         )
         return reserve(found, [wanted for wanted in missing if wanted is not None])
 
-    def _workload(self, key: Key) -> Body | None:
-        for kind in ("Deployment", "LeaderWorkerSet"):
-            for name in (key[1], f"{key[1]}-group"):
-                child = self._store.children.get((kind, key[0], name))
-                if child is not None:
-                    return child.body
-        return None
+    def _workload(self, key: Key, plan: PlanStatus | None) -> Body | None:
+        """Return the object that runs the pods; where a change of kind leaves two, that of the plan."""
+        found = [self._store.children[child].body for child in self._workloads(key)]
+        several = plan is not None and plan.nodes_per_replica > 1
+        preferred = "LeaderWorkerSet" if several else "Deployment"
+        return min(found, key=lambda body: body["kind"] != preferred, default=None)
+
+    def _workloads(self, key: Key) -> list[ChildKey]:
+        names = (key[1], f"{key[1]}{LWS_SUFFIX}")
+        keys = [(kind, key[0], name) for kind in ("Deployment", "LeaderWorkerSet") for name in names]
+        return [child for child in keys if child in self._store.children]
+
+    async def _delete_other_workload(self, key: Key, wanted: Children) -> None:
+        """Remove the Deployment when the plan now needs a LeaderWorkerSet, and the other way round."""
+        kept = {(m["kind"], m["metadata"]["namespace"], m["metadata"]["name"]) for m in wanted.manifests}
+        if not any(kind in ("Deployment", "LeaderWorkerSet") for kind, _, _ in kept):
+            return
+        for child in self._workloads(key):
+            body = self._store.children[child].body
+            if child not in kept and (body["metadata"].get("labels") or {}).get(OWNER_LABEL) == key[1]:
+                self._metrics.writes.labels(child[0]).inc()
+                await self._cluster.delete(resource_of(body), key[0], child[2], body["metadata"]["uid"])
+                self._store.children.pop(child, None)
 
     def _lacks_table(self, key: Key, deployment: LLMDeployment) -> bool:
-        if deployment.status.plan is None or self._workload(key) is None:
+        if deployment.status.plan is None or not self._workloads(key):
             return False
         return ("ConfigMap", key[0], table_name(deployment)) not in self._store.children
 
