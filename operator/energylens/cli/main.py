@@ -10,6 +10,7 @@ import click
 from energylens import __version__
 
 COMMANDS: dict[str, tuple[str, str]] = {
+    "calibrate": ("energylens.cli.calibrate:calibrate", "Fit the predictor's coefficients to measured runs."),
     "accuracy": (
         "energylens.cli.accuracy:accuracy",
         "Compare predictions with measured runs.",

@@ -10,16 +10,17 @@ import numpy as np
 
 from energylens.predictor.architecture import ModelSpec
 from energylens.predictor.coefficients import Coefficients
-from energylens.predictor.features import run_features
+from energylens.predictor.features import run_features, within_range
 from energylens.predictor.intervals import around
 from energylens.predictor.latency import StepTime, step_time
 from energylens.predictor.memory import memory
 from energylens.predictor.mixture import StepMixture
+from energylens.predictor.noise import noise_variance
 from energylens.predictor.power import capped, frequency_fraction, sheet_limit, step_energy
 from energylens.predictor.profiles import EngineProfile
 from energylens.predictor.queueing import prompt_wait, wait_quantile
 from energylens.predictor.rates import Constants, DataSheet, data_sheet, kernel_rates
-from energylens.predictor.residual import correct
+from energylens.predictor.residual import TARGETS, correct, prior_variance
 from energylens.predictor.rules import unsupported_reasons
 from energylens.predictor.types import FloatArray, GpuSpec, Interval, Layouts, Memory, Prediction, Workload
 from energylens.predictor.work import StepLoad, Work, build_work
@@ -31,7 +32,9 @@ _Capacity = Callable[[Layouts, FloatArray], FloatArray]
 _Pair = tuple[FloatArray, FloatArray]
 
 CODE_VERSION = "1"
-ITERATIONS = 24
+GRID_POINTS = 16
+ROUNDS = 3
+"""Little's law is solved on a grid of log(C), refined twice and then interpolated: an error of 1e-5 is left."""
 IDLE_RETURN = 1.0
 """Share of static power that a loaded GPU draws between requests."""
 
@@ -113,11 +116,13 @@ def combine(
     tm = step_time(mixed, rates, c, sheet, mixed=True)
     growing = np.maximum(tm.kernels + tm.collectives - td.kernels - td.collectives, 0.0)
     base = np.maximum(tm.total - td.total - growing, 0.0)
-    mixture = StepMixture(starts, td.total, np.maximum(tm.total, td.total), base)
+    mixture = StepMixture(starts, td.total, np.maximum(tm.total, td.total), base, c["prompt_spread"])
     share = mixture.mixed_share
     mean = mixture.mean
     joules = (1.0 - share) * step_energy(decode, rates, c).total + share * step_energy(mixed, rates, c).total
-    busy = (1.0 - share) * (td.kernels + td.collectives) + share * (tm.kernels + tm.collectives)
+    busy = (1.0 - share) * td.busy + share * tm.busy
+    extra = (1.0 - share) * decode.padded_experts.sum(axis=0) + share * mixed.padded_experts.sum(axis=0)
+    joules = joules + extra * c["moe_fp8_block_expert_us"] * 1e-6 * c["padding_watts"]
     static = np.asarray(c["static_watts"], dtype=np.float64)
     active = np.minimum(busy / mean, 1.0) * c["active_watts"]
     power = static + active + joules / mean
@@ -132,7 +137,9 @@ def combine(
     bound = np.clip(compute / np.maximum(busy, 1e-12), 0.1, 1.0)
     stretch = np.where(slowed, 1.0 + bound * (1.0 / fraction - 1.0), 1.0)
     power = np.minimum(np.where(slowed, static + (default - static) * fraction**2, default), limit)
-    mixture = StepMixture(starts, mixture.decode * stretch, mixture.mixed * stretch, mixture.base * stretch)
+    mixture = StepMixture(
+        starts, mixture.decode * stretch, mixture.mixed * stretch, mixture.base * stretch, mixture.prompt_spread
+    )
     return Steady(mixture, mixture.mean, power, td, tm)
 
 
@@ -194,8 +201,8 @@ class Predictor:
     ) -> Prediction:
         """Return a replica under Poisson arrivals, ``requests_per_second`` per replica, shape (n,).
 
-        The mean number of running sequences solves Little's law, C = rate x output tokens x mean step(C), by bisection.
-        Where that exceeds the places, the replica runs full and ``sustainable`` is False.
+        The mean number of running sequences solves Little's law, C = rate x output tokens x mean step(C), on a grid that
+        is refined. Where that exceeds the places, the replica runs full and ``sustainable`` is False.
 
         Raises:
             ValueError: ``requests_per_second`` does not have one number >= 0 per candidate, or the workload is not
@@ -241,15 +248,22 @@ class Predictor:
         top = np.zeros(len(first))
         np.maximum.at(top, inverse, full)
         low, high = np.full(len(first), np.log(1e-6)), np.log(np.maximum(top, 1.0))
-        for _ in range(ITERATIONS):
-            middle = 0.5 * (low + high)
-            mean = np.exp(middle)
+        # All points of a round are one array call, since a call's fixed cost is that of a hundred candidates.
+        tiled = subset.take(np.tile(np.arange(len(first)), GRID_POINTS))
+        column = np.arange(len(first))
+        for _ in range(ROUNDS):
+            grid = np.linspace(low, high, GRID_POINTS)
+            mean = np.exp(grid).reshape(-1)
             busy = -np.expm1(-mean)
-            served = capacity(subset, np.maximum(mean / busy, 1.0)) * busy
+            served = (capacity(tiled, np.maximum(mean / busy, 1.0)) * busy).reshape(grid.shape)
             enough = served >= wanted
-            high = np.where(enough, middle, high)
-            low = np.where(enough, low, middle)
-        solved = np.where(wanted > 0, np.exp(high), 0.0)
+            enough[-1] = True
+            above = np.maximum(enough.argmax(axis=0), 1)
+            low, high = grid[above - 1, column], grid[above, column]
+        ends = np.log(np.maximum(served[above - 1, column], 1e-300)), np.log(np.maximum(served[above, column], 1e-300))
+        gap = np.log(np.maximum(wanted, 1e-300)) - ends[0]
+        part = np.clip(gap / np.maximum(ends[1] - ends[0], 1e-12), 0.0, 1.0)
+        solved = np.where(wanted > 0, np.exp(low + part * (high - low)), 0.0)
         most = capacity(layouts, full)
         running = np.minimum(solved[inverse], full)
         return np.where(rate > 0, running, 0.0), most
@@ -353,12 +367,31 @@ class Predictor:
         measured: bool,
     ) -> tuple[dict[str, FloatArray], dict[str, FloatArray], np.ndarray]:
         n = len(layouts)
-        model_intervals = self.coefficients.intervals
-        widen = self.profile.widening * (1.0 if measured else model_intervals.extrapolation)
+        runs = run_features(model, gpu, layouts, workload, running)
+        scales = self.coefficients.intervals
         residual = self.coefficients.residual
-        logs = {t: np.zeros(n) for t in ("step", "itl", "power", "energy")}
-        halves = {t: np.full(n, model_intervals.half_width[t] * widen) for t in logs}
-        return logs, halves, np.full(n, measured and residual is not None)
+        logs = {t: np.zeros(n) for t in TARGETS}
+        variance, prior = {}, {}
+        inside = np.zeros(n, dtype=np.bool_)
+        for target in TARGETS:
+            if residual is None:
+                variance[target], prior[target] = np.full(n, UNKNOWN_VARIANCE), UNKNOWN_VARIANCE
+                continue
+            fitted = residual.targets[target]
+            prior[target] = prior_variance(fitted.terms)
+            if measured:
+                logs[target], variance[target] = correct(fitted, residual.training, runs)
+            else:
+                variance[target] = np.full(n, prior[target])
+        if residual is not None and measured:
+            inside = within_range(residual.training, runs)
+        noise = {t: noise_variance(t, runs) for t in TARGETS}
+        variance["energy"] = variance["step"] + variance["power"]
+        prior["energy"] = prior["step"] + prior["power"]
+        noise["energy"] = noise["step"] + noise["power"]
+        widen = self.profile.widening * (1.0 if measured else scales.extrapolation)
+        halves = {t: widen * scales.half_width(t, variance[t], prior[t], noise[t]) for t in variance}
+        return logs, halves, inside
 
     def _transfer(self, model: ModelSpec, gpu: GpuSpec, workload: Workload) -> float:
         """Seconds to move a prompt's KV cache from a prefill replica: PCIe speed, the slowest common link."""

@@ -4,18 +4,72 @@ from __future__ import annotations
 
 import numpy as np
 
-from energylens.predictor.architecture import ModelSpec
+from energylens.predictor.architecture import ModelSpec, MoeFfn
 from energylens.predictor.residual import RunFeatures
-from energylens.predictor.types import FloatArray, GpuSpec, Layouts, Workload
+from energylens.predictor.types import BoolArray, FloatArray, GpuSpec, Layouts, Workload
+
+LONG_OUTPUT = 1500.0
+LONG_PROMPT = 600.0
 
 
 def architecture_key(model: ModelSpec) -> str:
     """Return a key that siblings share: releases of one architecture and size, whatever their name."""
-    return f"{model.family}/{model.hidden}/{model.layer_count}"
+    experts = max((g.ffn.experts for g in model.layers if isinstance(g.ffn, MoeFfn)), default=0)
+    return f"{model.family}/{model.hidden}x{model.layer_count}/{experts}"
+
+
+def storage_key(model: ModelSpec) -> str:
+    """Return how the bulk of the weights is stored."""
+    quant = model.expert_quant if model.is_moe else model.ffn_quant
+    return f"{quant.weight}-{quant.scaling}"
+
+
+def load_key(workload: Workload) -> str:
+    """Return the kind of load: long reasoning outputs, long prompts, or neither."""
+    if workload.output_tokens >= LONG_OUTPUT:
+        return "long-output"
+    return "long-prompt" if workload.input_tokens >= LONG_PROMPT else "chat"
 
 
 def run_features(
     model: ModelSpec, gpu: GpuSpec, layouts: Layouts, workload: Workload, concurrency: FloatArray
 ) -> RunFeatures:
     """Return the residual's features of every candidate."""
-    raise NotImplementedError
+    architecture, storage, load = architecture_key(model), storage_key(model), load_key(workload)
+    code = (
+        layouts.tensor_parallel * 1_000_000
+        + layouts.pipeline_parallel * 10_000
+        + np.minimum(layouts.expert_parallel, 99) * 100
+        + layouts.data_parallel
+    )
+    values, inverse = np.unique(code, return_inverse=True)
+    names = []
+    for value in values:
+        tp, rest = divmod(int(value), 1_000_000)
+        pp, rest = divmod(rest, 10_000)
+        ep, dp = divmod(rest, 100)
+        names.append(f"{architecture}/{storage}/{gpu.name}/tp{tp}pp{pp}ep{ep}dp{dp}")
+    layout = np.array(names, dtype=np.str_)[inverse.reshape(-1)]
+    single = np.where(layouts.gpus == 1, f"{gpu.name}/one", f"{gpu.name}/several").astype(np.str_)
+
+    def same(text: str) -> np.ndarray:
+        return np.full(len(layouts), text, dtype=np.str_)
+
+    kind = "moe" if model.is_moe else "dense"
+    keys = {
+        "family": same(model.family),
+        "architecture": same(architecture),
+        "stored": same(f"{architecture}/{storage}"),
+        "product": np.char.add(single, f"/{kind}-{storage}"),
+        "layout": layout,
+        "load": np.char.add(layout, f"/{load}"),
+    }
+    return RunFeatures(keys, np.log(np.maximum(concurrency, 1.0)))
+
+
+def within_range(training: RunFeatures, runs: RunFeatures) -> BoolArray:
+    """Return which candidates lie where runs were measured: family, kind of GPU and storage, and batch."""
+    known = np.isin(runs.keys["family"], training.keys["family"])
+    known &= np.isin(runs.keys["product"], training.keys["product"])
+    low, high = training.log_batch.min(), training.log_batch.max()
+    return np.asarray(known & (runs.log_batch >= low - 0.1) & (runs.log_batch <= high + 0.1))

@@ -9,23 +9,37 @@ import numpy as np
 
 from energylens.predictor.types import FloatArray, Interval
 
-DEFAULT_HALF_WIDTH = {"step": 0.22, "itl": 0.25, "power": 0.18, "energy": 0.25}
+
+
+DEFAULT_SCALE = {f"{t}/{k}": 1.3 for t in ("step", "itl", "power", "energy") for k in ("seen", "new")}
 
 
 @dataclass(frozen=True)
 class IntervalModel:
-    """Half-widths on a logarithmic scale.
+    """Half-widths on a logarithmic scale: scale x standard deviation of the residual model, noise included.
 
-    half-width = scale x sqrt(variance of the residual model), where ``scale`` was set so that 80 % of left-out runs
-    fall inside (split conformal prediction, Lei et al., JASA 2018, grouped by model).
+    The scales were set so that 80 % of left-out runs fall inside (split conformal prediction, Lei et al., JASA 2018), once
+    for runs of known layouts and once with a whole model left out. Between the two they follow how much of the prior
+    variance is left.
     """
 
-    half_width: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_HALF_WIDTH))
-    """Without a residual model."""
-    scale: Mapping[str, float] = field(default_factory=dict)
-    """Target -> factor on the residual model's standard deviation."""
+    scale: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_SCALE))
+    """``<target>/seen`` and ``<target>/new`` -> factor."""
     extrapolation: float = 1.5
-    """Factor on half-widths of GPU products without runs."""
+    """Factor on half-widths of GPU products and engines without runs."""
+
+    def half_width(self, target: str, variance: FloatArray, prior: float, noise: FloatArray) -> FloatArray:
+        """Return the half-width of the logarithm, shape (n,).
+
+        Args:
+            target: ``step``, ``itl``, ``power`` or ``energy``.
+            variance: Posterior variance of the residual model, shape (n,).
+            prior: Its variance where nothing is known.
+            noise: Variance of a single measurement, shape (n,).
+        """
+        unknown = np.clip(variance / prior, 0.0, 1.0)
+        seen, new = self.scale[f"{target}/seen"], self.scale[f"{target}/new"]
+        return np.asarray((seen + (new - seen) * unknown) * np.sqrt(variance + noise))
 
 
 def around(value: FloatArray, half_width: FloatArray) -> Interval:

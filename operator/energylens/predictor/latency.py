@@ -33,8 +33,15 @@ class StepTime:
     launch: FloatArray
     """Host time to launch what is not in a CUDA graph; it hides behind the kernels when these take longer."""
     host: FloatArray
-    """Scheduling, input preparation, sampling: adds to the GPU's time."""
+    """Scheduling and input preparation: adds to the GPU's time."""
+    sampler: FloatArray
+    """Sorting the logits for top-p sampling, on the GPU after the model."""
     total: FloatArray
+
+    @property
+    def busy(self) -> FloatArray:
+        """Time in which the GPU runs something."""
+        return self.kernels + self.collectives + self.sampler
 
 
 def soft_maximum(a: FloatArray, b: FloatArray, exponent: float = SOFT) -> FloatArray:
@@ -44,7 +51,7 @@ def soft_maximum(a: FloatArray, b: FloatArray, exponent: float = SOFT) -> FloatA
     return np.asarray(larger * (1.0 + ratio**exponent) ** (1.0 / exponent))
 
 
-def operation_seconds(work: Work, rates: KernelRates) -> FloatArray:
+def operation_seconds(work: Work, rates: KernelRates, c: Constants) -> FloatArray:
     """Return the kernel time of every operation over all layers, shape (k, n)."""
     pick = work.kernel
     bandwidth = per_operation(rates.bandwidth, pick)
@@ -56,9 +63,10 @@ def operation_seconds(work: Work, rates: KernelRates) -> FloatArray:
     if measured.any():
         tabled = work.table_seconds * per_operation(rates.table_factor, pick)
         seconds = np.where(measured, tabled, seconds)
-    seconds = seconds * work.imbalance
+    seconds = seconds * work.imbalance ** c["imbalance"]
     seconds += work.prefill_attention_flops / per_operation(rates.prefill_flops, pick)
     launches = work.launches if work.launches.ndim == 2 else work.launches[:, None]
+    seconds += work.padded_experts * c["moe_fp8_block_expert_us"] * 1e-6
     return np.asarray(seconds + launches * per_operation(rates.launch, pick))
 
 
@@ -101,7 +109,7 @@ def step_time(work: Work, rates: KernelRates, c: Constants, sheet: DataSheet, mi
         sheet: Peaks of the GPU product.
         mixed: The step also prefills.
     """
-    operations = operation_seconds(work, rates)
+    operations = operation_seconds(work, rates, c)
     layers = work.layers
     small = layers.mixers + layers.ffns + c["small_moe_weight"] * layers.moes + c["small_state_weight"] * layers.recurrent
     kernels = operations.sum(axis=0) + small * c["small_kernel_us"] * 1e-6
@@ -116,9 +124,11 @@ def step_time(work: Work, rates: KernelRates, c: Constants, sheet: DataSheet, mi
     launch = 1e-6 * eager * (pieces + (1.0 - pieces) * ungraphed)
     several = work.gpus > 1
     host = 1e-3 * c["host_step_ms"] * np.where(several, c["host_multi"], 1.0)
-    host = host + 1e-6 * work.sequences * (c["host_sequence_us"] + c["sampler_us"] * work.vocab / 128_256.0)
+    host = host + 1e-6 * work.sequences * c["host_sequence_us"]
+    logits = 1e-6 * work.sequences * work.sampled_vocab / 128_256.0
+    sampler = logits * (c["sampler_us"] + c["sampler_sort_us"] * work.sorts)
     if mixed:
         host = host + 1e-3 * c["host_prefill_ms"]
     gpu = kernels + collectives
-    total = soft_maximum(gpu, launch + np.zeros_like(gpu), 3.0) + host
-    return StepTime(operations, kernels, collectives, launch, host, total)
+    total = soft_maximum(gpu, launch + np.zeros_like(gpu), 3.0) + host + sampler
+    return StepTime(operations, kernels, collectives, launch, host, sampler, total)

@@ -31,6 +31,8 @@ class StepMixture:
     """Time of a step that also prefills the mean number of starts given at least one."""
     base: FloatArray
     """Part of ``mixed`` beyond ``decode`` that does not grow with the number of starts."""
+    prompt_spread: float | FloatArray = 0.0
+    """Standard deviation of the logarithm of the prompt length: most prompts are shorter than the mean."""
 
     @property
     def mixed_share(self) -> FloatArray:
@@ -49,7 +51,7 @@ class StepMixture:
         return np.where(self.starts > 1e-9, self.starts / np.maximum(self.mixed_share, 1e-12), 1.0)
 
     def with_starts(self, count: FloatArray) -> FloatArray:
-        """Return the time of a step with ``count`` >= 1 starts."""
+        """Return the time of a step with ``count`` > 0 starts of mean length."""
         base = np.minimum(self.base, np.maximum(self.mixed - self.decode, 0.0))
         slope = np.maximum(self.mixed - self.decode - base, 0.0) / self.starts_when_mixed
         return np.asarray(self.decode + base + slope * count)
@@ -60,21 +62,31 @@ class StepMixture:
         Steps between two counts of starts blend over a narrow range of levels, so that the result is continuous.
         """
         width = 0.08 * (1.0 - level)
+        z = normal_quantile(level)
+        spread = np.asarray(self.prompt_spread, dtype=np.float64)
         value = self.decode.copy()
         few = np.minimum(self.starts, MANY)
         probability = np.exp(-few)
         cumulative = probability.copy()
         before = self.decode
         for count in range(1, TERMS + 1):
-            after = self.with_starts(np.full_like(few, float(count)))
+            after = self.with_starts(float(count) * _length_quantile(z, spread, float(count)))
             weight = 1.0 / (1.0 + np.exp(np.clip((cumulative - level) / width, -60.0, 60.0)))
-            value += (after - before) * weight
+            value += np.maximum(after - before, 0.0) * weight
             before = after
             probability = probability * few / count
             cumulative = cumulative + probability
-        z = normal_quantile(level)
-        normal = self.with_starts(np.maximum(self.starts + z * np.sqrt(self.starts), 1.0))
-        return np.where(self.starts > MANY, normal, value)
+        # Many starts: Poisson counts of log-normal lengths, whose sum has this squared coefficient of variation.
+        many = np.maximum(self.starts, 1.0)
+        variation = np.log1p(np.exp(spread**2) / many)
+        total = many * np.exp(z * np.sqrt(variation) - variation / 2.0)
+        return np.where(self.starts > MANY, self.with_starts(total), value)
+
+
+def _length_quantile(z: float, spread: FloatArray, count: float) -> FloatArray:
+    """Return a quantile of the mean length of ``count`` prompts over the mean of all."""
+    variance = np.log1p(np.expm1(spread**2) / count)
+    return np.asarray(np.exp(z * np.sqrt(variance) - variance / 2.0))
 
 
 def normal_cdf(x: float) -> float:

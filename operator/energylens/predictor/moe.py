@@ -37,15 +37,26 @@ class ExpertLoad:
     """Pairs on the most loaded GPU over the mean."""
 
 
-def experts_hit(experts: float, top_k: float, tokens: FloatArray) -> FloatArray:
-    """Return the expected experts that a step reads when tokens are routed uniformly, shape of ``tokens``.
+# Gauss-Hermite nodes and weights of a standard normal: popularity quantiles of experts.
+_NODES = np.array([-2.8569700138728056, -1.3556261799742657, 0.0, 1.3556261799742657, 2.8569700138728056])
+_WEIGHTS = np.array([0.011257411327720693, 0.22207592200561263, 0.5333333333333333, 0.22207592200561263, 0.011257411327720693])
 
-    ``E (1 - (1 - k/E)^T)``: each of T tokens misses a given expert with probability 1 - k/E.
+
+def experts_hit(experts: float, top_k: float, tokens: FloatArray, skew: float = 0.0) -> FloatArray:
+    """Return the expected experts that a step reads, shape of ``tokens``.
+
+    Routed uniformly: ``E (1 - (1 - k/E)^T)``, since each of T tokens misses a given expert with probability 1 - k/E. With
+    a skew the experts' popularity is log-normal, ``skew`` being the standard deviation of its logarithm.
     """
-    miss = 1.0 - min(top_k / experts, 1.0)
-    if miss <= 0.0:
+    if top_k >= experts:
         return np.full_like(tokens, experts)
-    return np.asarray(experts * -np.expm1(tokens * np.log(miss)))
+    if skew <= 0.0:
+        return np.asarray(experts * -np.expm1(tokens * np.log1p(-top_k / experts)))
+    weights = np.exp(skew * _NODES)
+    weights /= _WEIGHTS @ weights
+    share = np.minimum(top_k / experts * weights, 0.999)
+    missed = np.exp(tokens[..., None] * np.log1p(-share)) @ _WEIGHTS
+    return np.asarray(experts * (1.0 - missed))
 
 
 def most_loaded(pairs: FloatArray, ranks: FloatArray) -> FloatArray:
@@ -65,6 +76,7 @@ def expert_load(
     tokens: FloatArray,
     expert_parallel: FloatArray,
     tensor_parallel: FloatArray,
+    skew: float = 0.0,
 ) -> ExpertLoad:
     """Return the load of one layer's routed experts.
 
@@ -75,9 +87,10 @@ def expert_load(
         tokens: Tokens of the step over all data-parallel ranks, shape (n,).
         expert_parallel: GPUs that share the experts, shape (n,).
         tensor_parallel: GPUs that share each expert, shape (n,).
+        skew: Unevenness of routing, see :func:`experts_hit`.
     """
     pairs = tokens * moe.top_k / expert_parallel
-    hit = experts_hit(moe.experts, moe.top_k, tokens) / expert_parallel
+    hit = experts_hit(moe.experts, moe.top_k, tokens, skew) / expert_parallel
     matrices = 3.0 if moe.gated else 2.0
     weights = matrices * width * moe.intermediate / tensor_parallel
     return ExpertLoad(

@@ -63,7 +63,7 @@ def data_sheet(gpu: GpuSpec) -> DataSheet:
 
 
 def _arithmetic(kernel: str, sheet: DataSheet) -> Number:
-    if kernel.endswith(("fp8", "fp8_block", "int8")):
+    if ("fp8" in kernel or kernel.endswith("int8")):
         return sheet.flops_fp8
     if kernel.endswith("fp4"):
         return sheet.flops_fp4
@@ -71,11 +71,17 @@ def _arithmetic(kernel: str, sheet: DataSheet) -> Number:
 
 
 def _flop_energy(kernel: str, c: Constants) -> Number:
-    if kernel.endswith(("fp8", "fp8_block", "int8")):
+    if ("fp8" in kernel or kernel.endswith("int8")):
         return c["energy_flop_fp8_pj"]
     if kernel.endswith("fp4"):
         return c["energy_flop_fp4_pj"]
     return c["energy_flop_bf16_pj"]
+
+
+def _byte_energy(kernel: str, c: Constants) -> Number:
+    if kernel.endswith("4bit"):
+        return c["energy_4bit_byte_pj"]  # includes turning four bits into sixteen
+    return c["energy_moe_byte_pj"] if kernel.startswith("moe") else c["energy_byte_pj"]
 
 
 def kernel_rates(c: Constants, sheet: DataSheet) -> KernelRates:
@@ -99,7 +105,7 @@ def kernel_rates(c: Constants, sheet: DataSheet) -> KernelRates:
             launch = c["moe_floor_us"]
         if kernel.endswith("fp8_block"):
             launch = launch + c["moe_fp8_block_extra_us" if moe else "gemm_fp8_block_extra_us"]
-        elif kernel.endswith(("fp8", "int8")):
+        elif kernel.endswith((":fp8", "int8")):
             launch = launch + c["gemm_fp8_extra_us"]
         factor = c.get("table_" + kernel.removeprefix("moe:"), c["table_bfloat16"]) if moe else 1.0
         state = kernel == "state"
@@ -110,7 +116,7 @@ def kernel_rates(c: Constants, sheet: DataSheet) -> KernelRates:
             prefill_flops=(c["state_prefill_flops"] if state else c["attention_flops"]) * sheet.flops_bf16,
             launch=launch * 1e-6,
             table_factor=factor,
-            joules_per_byte=(c["energy_moe_byte_pj"] if moe else c["energy_byte_pj"]) * 1e-12,
+            joules_per_byte=_byte_energy(kernel, c) * 1e-12,
             joules_per_cache_byte=c["energy_cache_byte_pj"] * 1e-12,
             joules_per_flop=_flop_energy(kernel, c) * 1e-12,
         )

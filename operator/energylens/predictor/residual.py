@@ -41,11 +41,12 @@ class TargetResidual:
     """The correction of one target."""
 
     terms: tuple[KernelTerm, ...]
-    noise: float
+    noise: FloatArray
+    """Variance of each training run around the smooth curve, shape (m,)."""
     weights: FloatArray
     """Solution of (K + noise) w = residuals, shape (m,)."""
-    cholesky: FloatArray
-    """Lower factor of K + noise, shape (m, m)."""
+    inverse: FloatArray
+    """Inverse of K + noise, shape (m, m)."""
     bound: float
     """Largest absolute correction, as a logarithm."""
 
@@ -75,9 +76,16 @@ def prior_variance(terms: tuple[KernelTerm, ...]) -> float:
 
 
 def correct(model: TargetResidual, training: RunFeatures, runs: RunFeatures) -> tuple[FloatArray, FloatArray]:
-    """Return the log correction and its posterior variance (noise included), each of shape (n,)."""
+    """Return the log correction and its posterior variance without noise, each of shape (n,).
+
+    Only training runs that share a key take part.
+    """
     cross = covariance(model.terms, runs, training)
-    mean = np.clip(cross @ model.weights, -model.bound, model.bound)
-    half = np.linalg.solve(model.cholesky, cross.T)
-    variance = prior_variance(model.terms) - (half**2).sum(axis=0) + model.noise
-    return mean, np.maximum(variance, model.noise)
+    related = cross.any(axis=0)
+    prior = prior_variance(model.terms)
+    if not related.any():
+        return np.zeros(cross.shape[0]), np.full(cross.shape[0], prior)
+    mean = np.clip(cross[:, related] @ model.weights[related], -model.bound, model.bound)
+    half = cross[:, related] @ model.inverse[np.ix_(related, related)]
+    variance = prior - (half * cross[:, related]).sum(axis=1)
+    return mean, np.clip(variance, 0.0, prior)

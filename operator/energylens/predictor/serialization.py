@@ -52,7 +52,6 @@ def document_of(coefficients: Coefficients) -> dict[str, Any]:
         "architecture_default": dict(coefficients.architecture_default),
         "constants": {g: {k: _rounded(v) for k, v in c.items()} for g, c in coefficients.constants.items()},
         "intervals": {
-            "half_width": {k: _rounded(v) for k, v in coefficients.intervals.half_width.items()},
             "scale": {k: _rounded(v) for k, v in coefficients.intervals.scale.items()},
             "extrapolation": coefficients.intervals.extrapolation,
         },
@@ -104,7 +103,6 @@ def _rounded(value: float) -> float:
 
 def _intervals_from(document: Mapping[str, Any]) -> IntervalModel:
     return IntervalModel(
-        {k: float(v) for k, v in document["half_width"].items()},
         {k: float(v) for k, v in document["scale"].items()},
         float(document["extrapolation"]),
     )
@@ -119,7 +117,7 @@ def _residual_document(model: ResidualModel | None) -> dict[str, Any] | None:
         "targets": {
             name: {
                 "terms": [[t.key, _rounded(t.variance), None if np.isinf(t.length) else t.length] for t in target.terms],
-                "noise": _rounded(target.noise),
+                "noise": [_rounded(v) for v in target.noise],
                 "bound": target.bound,
                 "weights": [_rounded(v) for v in target.weights],
             }
@@ -139,9 +137,12 @@ def _residual_from(document: Mapping[str, Any] | None) -> ResidualModel | None:
     )
     targets = {}
     for name, entry in document["targets"].items():
-        terms = tuple(KernelTerm(k, float(v), np.inf if length is None else float(length)) for k, v, length in entry["terms"])
-        noise = float(entry["noise"])
-        matrix = covariance(terms, training, training) + noise * np.eye(len(training.log_batch))
+        terms = tuple(
+            KernelTerm(key, float(variance), np.inf if length is None else float(length))
+            for key, variance, length in entry["terms"]
+        )
+        noise = np.array(entry["noise"], dtype=np.float64)
+        matrix = covariance(terms, training, training) + np.diag(noise)
         weights = np.array(entry["weights"], dtype=np.float64)
-        targets[name] = TargetResidual(terms, noise, weights, np.linalg.cholesky(matrix), float(entry["bound"]))
+        targets[name] = TargetResidual(terms, noise, weights, np.linalg.inv(matrix), float(entry["bound"]))
     return ResidualModel(training, targets)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from energylens.predictor.architecture import ModelSpec, Quantization
 from energylens.predictor.einsum import ACTIVATION_BYTES, Collective, Einsum, Operand, Split
 from energylens.predictor.lowering import AttentionReach, Lowered, Operation, lower
-from energylens.predictor.moe import ExpertLoad, expert_load
+from energylens.predictor.moe import ExpertLoad, expert_load, experts_hit
 from energylens.predictor.moe_tables import MoeTables, expert_ratio, roofline_seconds
 from energylens.predictor.types import FloatArray, GpuSpec, Layouts
 
@@ -29,12 +29,23 @@ KERNELS = (
     "moe:bfloat16",
     "moe:fp8",
     "moe:fp8_block",
+    "moe:fp8_block_latent",
     "moe:int8",
     "moe:4bit",
     "moe:fp4",
 )
 """Kernel classes: the rows of the calibrated coefficients. ``4bit`` computes in 16 bit, ``fp4`` in 4 bit."""
 KERNEL_INDEX = {name: i for i, name in enumerate(KERNELS)}
+
+
+SORT_FREE_FAMILIES = frozenset({"gpt_oss", "nemotron_h"})
+"""Families whose published generation_config.json sets neither top_p nor top_k: sampling then needs no sorted logits."""
+
+
+ROUTING_SKEW = 1.2
+"""Standard deviation of the logarithm of an expert's popularity within one step."""
+BALANCED_SKEW = 0.3
+"""The same for DeepSeek V3 and its kin, trained to balance experts without an auxiliary loss (arXiv 2412.19437)."""
 
 
 def kernel_class(kernel: str, quant: Quantization) -> str:
@@ -48,6 +59,11 @@ def kernel_class(kernel: str, quant: Quantization) -> str:
     if quant.weight in ("mxfp4", "nvfp4", "int4"):
         return f"{kernel}:4bit"
     return f"{kernel}:{quant.weight}"
+
+
+def _engine_path(kernel: str, lowered: Lowered) -> str:
+    """Engines run DeepSeek's block-scaled experts on other kernels than those of models with plain attention."""
+    return f"{kernel}_latent" if kernel == "moe:fp8_block" and lowered.latent_layers else kernel
 
 
 @dataclass(frozen=True)
@@ -93,7 +109,11 @@ class Work:
     """Sequences that sample a token, shape (n,)."""
     gpus: FloatArray
     """GPUs of the replica, shape (n,)."""
-    vocab: FloatArray | float
+    sampled_vocab: FloatArray | float
+    sorts: FloatArray | float
+    """1 when sampling sorts the logits (top-p or top-k), else 0."""
+    padded_experts: FloatArray
+    """Local experts x layers whose rows a block-scaled FP8 kernel pads to full tiles, shape (k, n)."""
 
 
 @dataclass(frozen=True)
@@ -146,10 +166,10 @@ def build_work(model: ModelSpec, gpu: GpuSpec, layouts: Layouts, load: StepLoad,
     flops, weight, cache, activation, prefill = (np.zeros((k, n)) for _ in range(5))
     builder = _Builder(model, layouts, load, tp)
     kernels, launches = [], np.zeros(k)
-    table, imbalance = np.zeros((k, n)), np.ones((k, n))
+    table, imbalance, padded = np.zeros((k, n)), np.ones((k, n)), np.zeros((k, n))
     for i, op in enumerate(lowered.operations):
         e = op.einsum
-        kernels.append(KERNEL_INDEX[kernel_class(e.kernel, e.quant)])
+        kernels.append(KERNEL_INDEX[_engine_path(kernel_class(e.kernel, e.quant), lowered)])
         launches[i] = 0.0 if e.fused_with_next else float(op.count)
         if op.moe is not None:
             expert = builder.experts(op)
@@ -157,6 +177,8 @@ def build_work(model: ModelSpec, gpu: GpuSpec, layouts: Layouts, load: StepLoad,
             weight[i] = expert.weight_bytes * op.count
             activation[i] = expert.activation_bytes * op.count
             imbalance[i] = expert.max_over_mean
+            if kernel_class("moe", e.quant) == "moe:fp8_block" and lowered.latent_layers == 0:
+                padded[i] = op.count * expert.experts / expert.expert_parallel
             table[i] = builder.table_seconds(op, expert, gpu, tables)
             continue
         builder.einsum(op, flops[i], weight[i], cache[i], activation[i], prefill[i])
@@ -183,7 +205,9 @@ def build_work(model: ModelSpec, gpu: GpuSpec, layouts: Layouts, load: StepLoad,
         tokens=builder.tokens,
         sequences=builder.head_tokens,
         gpus=layouts.gpus.astype(np.float64),
-        vocab=float(model.vocab),
+        sampled_vocab=float(model.vocab),
+        sorts=0.0 if model.family in SORT_FREE_FAMILIES else 1.0,
+        padded_experts=padded,
     )
 
 
@@ -194,6 +218,7 @@ class _Builder:
         self.tokens = load.decode_tokens + load.prefill_tokens
         # Logits are needed for running sequences and for prompts that end in this step.
         self.head_tokens = load.decode_tokens + load.prefill_tokens / np.maximum(load.prefill_length, 1.0)
+        self.skew = BALANCED_SKEW if model.family.startswith("deepseek") else ROUTING_SKEW
         self._visible: dict[AttentionReach, tuple[FloatArray, FloatArray]] = {}
         self._shares: dict[int, FloatArray] = {}
 
@@ -251,7 +276,7 @@ class _Builder:
         stage = self.tp * self.dp
         ep = np.minimum(self.layouts.expert_parallel.astype(np.float64), stage)
         bytes_per_weight = self.model.expert_quant.bytes_per_weight
-        return expert_load(op.moe, op.width, bytes_per_weight, self.tokens * self.dp, ep, stage / ep)
+        return expert_load(op.moe, op.width, bytes_per_weight, self.tokens * self.dp, ep, stage / ep, self.skew)
 
     def table_seconds(self, op: Operation, expert: ExpertLoad, gpu: GpuSpec, tables: MoeTables) -> FloatArray:
         assert op.moe is not None
@@ -266,7 +291,10 @@ class _Builder:
             e.experts, e.top_k, op.width, e.intermediate, 3.0 if e.gated else 2.0, expert.tokens, ep, tp,
             op.einsum.quant.bytes_per_weight, gpu.memory_bandwidth, flops,
         )  # fmt: skip
-        return ratio * roof * op.count
+        # The tables were measured with nearly even routing; real tokens share popular experts and hit fewer.
+        uneven = experts_hit(e.experts, e.top_k, expert.tokens, self.skew)
+        even = experts_hit(e.experts, e.top_k, expert.tokens)
+        return ratio * roof * op.count * uneven / even
 
     def small_bytes(self, lowered: Lowered) -> FloatArray:
         # Two norms with residual read and write four hidden vectors per layer part; activations and rotary about two.

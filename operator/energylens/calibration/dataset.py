@@ -1,0 +1,141 @@
+"""The work of every run, computed once: the fit then only applies constants to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from energylens.calibration.runs import Runs
+from energylens.predictor.architecture import ModelSpec
+from energylens.predictor.coefficients import Coefficients
+from energylens.predictor.core import phase_work
+from energylens.predictor.einsum import Collective
+from energylens.predictor.features import run_features
+from energylens.predictor.moe_tables import MoeTables
+from energylens.predictor.rates import DataSheet, data_sheet
+from energylens.predictor.residual import RunFeatures
+from energylens.predictor.types import FloatArray, GpuSpec, Workload
+from energylens.predictor.work import CollectiveWork, LayerCounts, Work
+
+KINDS = (Collective.ALL_REDUCE, Collective.ALL_REDUCE, Collective.ALL_REDUCE, Collective.ALL_REDUCE,
+         Collective.ALL_GATHER, Collective.ALL_TO_ALL, Collective.NONE)  # fmt: skip
+"""Slots that the collectives of any model are sorted into, so that runs of all models are one array."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Runs with their work: arrays over the runs, operations padded to the longest model."""
+
+    runs: Runs
+    decode: Work
+    mixed: Work
+    starts: FloatArray
+    sheet: DataSheet
+    features: RunFeatures
+
+    @property
+    def mean_step(self) -> FloatArray:
+        """Measured mean step in seconds: running sequences over throughput."""
+        return self.runs.concurrency / self.runs.output_tokens_per_second
+
+
+def build_dataset(
+    runs: Runs, models: Mapping[str, ModelSpec], gpus: Mapping[str, GpuSpec], tables: MoeTables
+) -> Dataset:
+    """Return the work of every run.
+
+    Args:
+        runs: The runs.
+        models: Architecture by model id; every id of ``runs`` must be there.
+        gpus: Product by short name; every one of ``runs`` must be there.
+        tables: Kernel curves.
+
+    Raises:
+        KeyError: A model or a GPU is not known.
+    """
+    shell = Coefficients("work", {}, (), {}, tables)
+    decodes: list[Work] = []
+    mixeds: list[Work] = []
+    features: list[RunFeatures] = []
+    starts = np.zeros(len(runs))
+    for i in range(len(runs)):
+        one = runs.take(np.array([i]))
+        workload = Workload(float(one.input_tokens_assumed[0]), float(one.output_tokens[0]))
+        d, m, s = phase_work(
+            models[str(one.model_id[0])], gpus[str(one.gpu_model[0])], one.layouts, workload, one.concurrency, shell
+        )
+        features.append(
+            run_features(
+                models[str(one.model_id[0])], gpus[str(one.gpu_model[0])], one.layouts, workload, one.concurrency
+            )
+        )
+        decodes.append(d)
+        mixeds.append(m)
+        starts[i] = s[0]
+    sheets = [data_sheet(gpus[str(name)]) for name in runs.gpu_model]
+    fields = DataSheet.__dataclass_fields__
+    sheet = DataSheet(**{f: np.array([getattr(s, f) for s in sheets], dtype=np.float64) for f in fields})
+    joined = join_features(features)
+    return Dataset(runs, concatenate(decodes), concatenate(mixeds), starts, sheet, joined)
+
+
+def join_features(parts: Sequence[RunFeatures]) -> RunFeatures:
+    """Return the features of several sets of runs as one."""
+    keys = {name: np.concatenate([p.keys[name] for p in parts]) for name in parts[0].keys}
+    return RunFeatures(keys, np.concatenate([p.log_batch for p in parts]))
+
+
+def concatenate(works: Sequence[Work]) -> Work:
+    """Return the works of single candidates as one, operations padded with empty ones."""
+    k = max(w.kernel.shape[0] for w in works)
+
+    def pad(name: str, fill: float) -> FloatArray:
+        out = np.full((k, len(works)), fill, dtype=np.float64)
+        for j, work in enumerate(works):
+            value = np.asarray(getattr(work, name), dtype=np.float64)
+            out[: value.shape[0], j] = value if value.ndim == 1 else value[:, 0]
+        return out
+
+    def row(name: str) -> FloatArray:
+        return np.array([float(np.asarray(getattr(w, name)).reshape(-1)[0]) for w in works])
+
+    layers = LayerCounts(
+        **{f: np.array([float(getattr(w.layers, f)) for w in works]) for f in LayerCounts.__dataclass_fields__}
+    )
+    return Work(
+        kernel=pad("kernel", 0).astype(np.int64),
+        labels=(),
+        launches=pad("launches", 0),
+        flops=pad("flops", 0),
+        weight_bytes=pad("weight_bytes", 0),
+        cache_bytes=pad("cache_bytes", 0),
+        activation_bytes=pad("activation_bytes", 0),
+        prefill_attention_flops=pad("prefill_attention_flops", 0),
+        table_seconds=pad("table_seconds", 0),
+        imbalance=pad("imbalance", 1),
+        small_bytes=row("small_bytes"),
+        collectives=_collectives(works),
+        layers=layers,
+        tokens=row("tokens"),
+        sequences=row("sequences"),
+        gpus=row("gpus"),
+        sampled_vocab=row("sampled_vocab"),
+        sorts=row("sorts"),
+        padded_experts=pad("padded_experts", 0),
+    )
+
+
+def _collectives(works: Sequence[Work]) -> CollectiveWork:
+    count = np.zeros((len(KINDS), len(works)))
+    message, group = np.zeros_like(count), np.ones_like(count)
+    for j, work in enumerate(works):
+        free = list(range(len(KINDS)))
+        for i, kind in enumerate(work.collectives.kind):
+            slot = next(s for s in free if KINDS[s] is kind)
+            free.remove(slot)
+            count[slot, j] = work.collectives.count[i, 0]
+            message[slot, j] = work.collectives.message_bytes[i, 0]
+            group[slot, j] = work.collectives.group[i, 0]
+    return CollectiveWork(KINDS, count, message, group)

@@ -1,0 +1,53 @@
+"""Errors with a whole group of models left out of the fit, siblings together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from energylens.calibration.dataset import build_dataset
+from energylens.calibration.fit import constants_of, fit_full, free_scales, measured_logs, predicted_logs
+from energylens.calibration.parameters import RATIO_PRODUCT
+from energylens.calibration.runs import Runs
+from energylens.predictor.architecture import ModelSpec
+from energylens.predictor.features import architecture_key
+from energylens.predictor.moe_tables import MoeTables
+from energylens.predictor.residual import TARGETS, correct
+from energylens.predictor.types import FloatArray, GpuSpec
+
+
+def architecture_groups(runs: Runs, models: Mapping[str, ModelSpec]) -> npt.NDArray[np.str_]:
+    """Return the group of each run: one architecture and size, whatever the release or the precision."""
+    return np.array([architecture_key(models[str(m)]) for m in runs.model_id], dtype=np.str_)
+
+
+def grouped_errors(
+    runs: Runs, models: Mapping[str, ModelSpec], gpus: Mapping[str, GpuSpec], tables: MoeTables, start: FloatArray
+) -> dict[str, float]:
+    """Return mean absolute percentage errors of clean runs, each predicted without its group.
+
+    Empty when all runs are of one group.
+    """
+    clean = runs.take(runs.clean)
+    groups = architecture_groups(clean, models)
+    names = np.unique(groups)
+    if names.size < 2:
+        return {}
+    rest = {t: np.zeros(len(clean)) for t in TARGETS}
+    scales = free_scales()
+    for name in names:
+        out = groups == name
+        result = fit_full(clean.take(~out), models, gpus, tables, start)
+        data = build_dataset(clean.take(out), models, gpus, tables)
+        second = (data.runs.gpu_model == RATIO_PRODUCT).astype(np.float64)
+        physics = predicted_logs(data, constants_of(result.theta, scales, second))
+        measured = measured_logs(data)
+        model = result.coefficients.residual
+        assert model is not None
+        for target in TARGETS:
+            learned = correct(model.targets[target], model.training, data.features)[0]
+            rest[target][out] = physics[target] + learned - measured[target]
+    rest["energy"] = rest["step"] + rest["power"]
+    return {name: float(100.0 * np.mean(np.abs(np.expm1(value)))) for name, value in rest.items()}

@@ -1,0 +1,137 @@
+"""From files of runs and kernel tables to the coefficient document: what ``energylens calibrate fit`` does."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from energylens.calibration.fit import FitResult, fit_full
+from energylens.calibration.kernels import moe_curves
+from energylens.calibration.leave_out import grouped_errors
+from energylens.calibration.runs import Runs, read_runs
+from energylens.data.catalogue import UnknownModelError, load_model
+from energylens.data.gpus import load_gpus
+from energylens.data.predictor import load_coefficients
+from energylens.predictor.architecture import ModelSpec
+from energylens.predictor.moe_tables import MoeTables
+from energylens.predictor.serialization import curves_to, document_of
+from energylens.predictor.types import GpuSpec
+
+SHIPPED_RUNS = "runs/ml-energy-benchmark-v3.csv"
+SOURCES = (
+    "Serving runs: ML.ENERGY Benchmark v3 (Chung et al., NeurIPS Datasets and Benchmarks 2025, arXiv 2505.06371), vLLM 0.11.1",
+    "Kernel curves: NVIDIA aiconfigurator (github.com/ai-dynamo/aiconfigurator, Apache-2.0), vLLM 0.22.0 and 0.24.0 tables",
+    "GPU peaks: data sheets, see gpus.json",
+)
+
+
+class CalibrationError(ValueError):
+    """The inputs of a calibration do not fit together."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished calibration."""
+
+    result: FitResult
+    document: dict[str, Any]
+    grouped: Mapping[str, float]
+    """Mean absolute percentage errors with a whole model group left out."""
+    tables: MoeTables
+
+    def summary(self) -> Iterator[str]:
+        """Yield lines for a person."""
+        yield f"version {self.document['version']}, {self.document['provenance']['clean_runs']} clean runs"
+        for title, errors in (("fitted runs", self.result.errors), ("model left out", self.grouped)):
+            parts = ", ".join(f"{name} {value:.1f} %" for name, value in errors.items())
+            yield f"mean absolute error, {title}: {parts}"
+
+    def write_curves(self, path: Path) -> None:
+        """Write the kernel curves as the shipped file has them."""
+        with path.open("wb") as file:
+            np.savez_compressed(file, **curves_to(self.tables))  # type: ignore[arg-type]
+
+
+def shipped_runs() -> Runs:
+    """Return the runs that the shipped coefficients were fitted to."""
+    with resources.as_file(resources.files("energylens.data").joinpath(SHIPPED_RUNS)) as path:
+        return read_runs(path)
+
+
+def models_of(runs: Runs) -> dict[str, ModelSpec]:
+    """Return the architecture of every model in the runs.
+
+    Raises:
+        CalibrationError: A model is not in the catalogue.
+    """
+    try:
+        return {str(name): load_model(str(name)) for name in np.unique(runs.model_id)}
+    except UnknownModelError as error:
+        raise CalibrationError(str(error)) from error
+
+
+def gpus_by_name() -> dict[str, GpuSpec]:
+    """Return the known products by short name."""
+    return {gpu.name: gpu for gpu in load_gpus().values()}
+
+
+def calibrate_files(runs_file: Path | None, kernel_directory: Path | None) -> Outcome:
+    """Fit to files, the shipped ones by default.
+
+    Raises:
+        RunsError: The runs cannot be read.
+        FitError: They cannot be fitted to.
+        CalibrationError: A model or GPU is not known, or the kernel tables cannot be read.
+    """
+    runs = shipped_runs() if runs_file is None else read_runs(runs_file)
+    gpus = gpus_by_name()
+    unknown = sorted(set(runs.gpu_model.tolist()) - set(gpus))
+    if unknown:
+        raise CalibrationError(f"gpu_model {unknown[0]!r} is not known; known: {', '.join(sorted(gpus))}")
+    tables: MoeTables = load_coefficients().tables
+    if kernel_directory is not None:
+        try:
+            tables = moe_curves(kernel_directory, {n: gpus[n] for n in ("H100", "B200", "H200")})
+        except OSError as error:
+            raise CalibrationError(f"kernel tables: {error}") from error
+    models = models_of(runs)
+    result = fit_full(runs, models, gpus, tables)
+    grouped = grouped_errors(runs, models, gpus, tables, result.theta)
+    return Outcome(result, _document(runs, result, grouped), grouped, tables)
+
+
+def _document(runs: Runs, result: FitResult, grouped: Mapping[str, float]) -> dict[str, Any]:
+    document = document_of(result.coefficients)
+    engines = sorted(set(runs.engine.tolist()))
+    document["provenance"] = {
+        "sources": list(SOURCES),
+        "engines": engines,
+        "runs": len(runs),
+        "clean_runs": int(runs.clean.sum()),
+        "fit_error_percent": {k: round(v, 2) for k, v in result.errors.items()},
+        "left_out_model_error_percent": {k: round(v, 2) for k, v in grouped.items()},
+        "parameters": list(result.names),
+        "parameter_values_in_prior_deviations": [round(float(v), 4) for v in result.theta],
+        "parameter_deviation_after_over_before": [round(float(v), 4) for v in np.sqrt(np.diag(result.covariance))],
+        "parameter_correlations": _correlations(result),
+    }
+    text = json.dumps({k: v for k, v in document.items() if k != "version"}, sort_keys=True)
+    document["version"] = f"2026.1-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return document
+
+
+def _correlations(result: FitResult, least: float = 0.3) -> list[list[Any]]:
+    """Return the pairs of parameters that the data hardly tells apart; the rest of the matrix is below ``least``."""
+    deviation = np.sqrt(np.diag(result.covariance))
+    matrix = result.covariance / deviation[:, None] / deviation[None, :]
+    rows, columns = np.where(np.triu(np.abs(matrix) >= least, 1))
+    return [
+        [result.names[i], result.names[j], round(float(matrix[i, j]), 2)] for i, j in zip(rows, columns, strict=True)
+    ]

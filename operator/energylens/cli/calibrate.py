@@ -1,0 +1,54 @@
+"""``energylens calibrate``: fit the predictor's coefficients to measured runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.group()
+def calibrate() -> None:
+    """Fit the predictor's coefficients to measured runs."""
+
+
+@calibrate.command("fit")
+@click.option(
+    "--runs",
+    "runs_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="CSV with the columns of the shipped runs; default: the shipped runs.",
+)
+@click.option(
+    "--kernels",
+    "kernel_directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder with *-moe_perf.parquet kernel tables; default: the shipped curves.",
+)
+@click.option("--out", "out_file", type=click.Path(path_type=Path, dir_okay=False), required=True, help="JSON to write.")
+@click.option("--curves-out", type=click.Path(path_type=Path, dir_okay=False), help="With --kernels: the curves to write.")
+def fit_command(
+    runs_file: Path | None, kernel_directory: Path | None, out_file: Path, curves_out: Path | None
+) -> None:
+    """Fit the constants and the residual, and write the coefficient file.
+
+    Deterministic: the same runs and tables give the same file.
+    """
+    from energylens.calibration.fit import FitError
+    from energylens.calibration.procedure import CalibrationError, calibrate_files
+    from energylens.calibration.runs import RunsError
+
+    try:
+        outcome = calibrate_files(runs_file, kernel_directory)
+    except (RunsError, FitError, CalibrationError) as error:
+        raise click.UsageError(str(error)) from error
+    try:
+        out_file.write_text(json.dumps(outcome.document, indent=1) + "\n", encoding="utf-8")
+        if curves_out is not None:
+            outcome.write_curves(curves_out)
+    except OSError as error:
+        raise click.UsageError(f"cannot write: {error}") from error
+    for line in outcome.summary():
+        click.echo(line)
+    click.echo(f"wrote {out_file}")
