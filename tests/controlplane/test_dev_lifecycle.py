@@ -140,15 +140,20 @@ def test_down_leaves_no_process_and_may_be_repeated(directory: Path, running: di
 
 @pytest.mark.parametrize(
     ("number", "reached"),
-    [(signal.SIGINT, "etcd"), (signal.SIGINT, "kube-apiserver"), (signal.SIGTERM, "kwok")],
+    [
+        (signal.SIGINT, "etcd"),
+        (signal.SIGTERM, "kube-apiserver"),
+        (signal.SIGINT, "kwok"),
+        (signal.SIGHUP, "operator"),
+    ],
 )
 def test_an_interrupted_up_leaves_no_process(tmp_path: Path, number: signal.Signals, reached: str) -> None:
     directory = tmp_path / "cluster"
-    command = [sys.executable, "-m", "energylens", "dev", *UP, f"--dir={directory}"]
+    command = [sys.executable, "-m", "energylens", "dev", "up", f"--dir={directory}"]
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        # A run in the background has SIGINT ignored, and children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        # A run in the background may have the signal ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
     ) as process:  # fmt: skip
         eventually((directory / "run" / f"{reached}.json").exists, timeout=120, interval=0.01)
         process.send_signal(number)
