@@ -14,7 +14,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
 from energylens.api.llmdeployment import LLMDeploymentSpec
@@ -65,11 +65,26 @@ def inputs_hash(
     inventory = Counter((node.product, node.allocatable) for node in nodes if node.allocatable > 0)
     document = {
         "spec": planning_inputs(spec),
-        "model": asdict(model),
+        "model": _plain(model),
         "inventory": sorted([product, size, count] for (product, size), count in inventory.items()),
-        "gpus": {product: asdict(gpus[product]) for product, _ in inventory if product in gpus},
+        "gpus": {product: _plain(gpus[product]) for product, _ in inventory if product in gpus},
         "predictor": predictor_version,
         "allowanceWatts": None if allowance is None else round(allowance.watts),
     }
     text = json.dumps(document, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:HASH_LENGTH]
+
+
+def _plain(value: Any) -> Any:
+    """Return dataclasses as plain values, without the fields that have their default: a new field changes no hash."""
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if not is_dataclass(value):
+        return value
+    named: dict[str, Any] = {"type": type(value).__name__}
+    for f in fields(value):
+        default = f.default_factory() if f.default_factory is not MISSING else f.default
+        entry = getattr(value, f.name)
+        if entry != default:
+            named[f.name] = _plain(entry)
+    return named

@@ -117,7 +117,7 @@ def _data_parallel(launch: Launch, base: list[str], env: dict[str, str]) -> tupl
     # The leader binds to its address, and a socket cannot be bound to a DNS name.
     leader = flags(shared | {"--data-parallel-address": "$(POD_IP)"})
     follower = flags(shared | {"--data-parallel-address": "$(LWS_LEADER_ADDRESS)", "--headless": True})
-    # Kubernetes expands $(NAME) but does no arithmetic, and $$ is its escape for $. With exec, SIGTERM gets to the engine.
+    # Kubernetes expands $(NAME), does no arithmetic and takes $$ for $. With exec the engine gets SIGTERM.
     ranked = f'exec vllm serve "$@" --data-parallel-start-rank=$$((LWS_WORKER_INDEX * {local}))'
     return (
         EngineCommand(("vllm", "serve"), (*base, *leader, *extra), env),

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from energylens.api.llmdeployment import LLMDeployment
+from energylens.planner import plan, plan_hash
+from energylens.planner.types import ClusterSnapshot, GpuAllocation, PowerAllowance
+from energylens.predictor.architecture import ModelSpec
+from energylens.predictor.types import GpuSpec
+
+H100, H200, L40S = "NVIDIA-H100-80GB-HBM3", "NVIDIA-H200", "NVIDIA-L40S"
+Deploy = Callable[..., LLMDeployment]
+Snapshot = Callable[..., ClusterSnapshot]
+
+
+@pytest.fixture
+def hash_of(
+    models: dict[str, ModelSpec], gpus: dict[str, GpuSpec], make_snapshot: Snapshot, make_deployment: Deploy
+) -> Callable[..., str]:
+    def build(
+        snapshot: ClusterSnapshot | None = None,
+        version: str = "1",
+        allowance: PowerAllowance | None = None,
+        shape: str = "70b",
+        **parts: Any,
+    ) -> str:
+        cluster = snapshot or make_snapshot((H100, 8, 2), (H200, 8, 1))
+        return plan_hash(make_deployment(**parts), models[shape], cluster, gpus, version, allowance=allowance)
+
+    return build
+
+
+def test_a_plan_carries_the_hash_of_its_inputs(
+    models: dict[str, ModelSpec],
+    gpus: dict[str, GpuSpec],
+    make_snapshot: Snapshot,
+    make_deployment: Deploy,
+    predictor: Any,
+) -> None:
+    snapshot, deployment = make_snapshot((H100, 8, 2)), make_deployment(model_part={"quantization": "FP8"})
+    result = plan(deployment, models["70b"], snapshot, gpus, predictor)
+    assert result.plan.hash == plan_hash(deployment, models["70b"], snapshot, gpus, predictor.version)  # type: ignore[union-attr]
+    assert len(result.plan.hash) == 16  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"slo": {"itlMilliseconds": 40}},
+        {"slo": {"percentile": "P99"}},
+        {"workload": {"inputTokens": 300, "outputTokens": 400, "requestsPerSecond": "3"}},
+        {"workload": {"inputTokens": 300, "outputTokens": 400, "concurrency": 3}},
+        {"hardware": {"maxGPUs": 8}},
+        {"hardware": {"gpuProducts": ["H100"]}},
+        {"energy": {"objective": "MinimizeGPUs"}},
+        {"energy": {"powerCap": {"mode": "Plan"}}},
+        {"energy": {"budget": {"powerWatts": 900, "action": "Enforce"}}},
+        {"planning": {"overrides": {"tensorParallel": 4}}},
+        {"engine": {"type": "SGLang"}},
+        {"model": "some/other-name"},
+        {"model_part": {"revision": "v2"}},
+    ],
+)
+def test_what_planning_reads_changes_the_hash(parts: dict[str, Any], hash_of: Callable[..., str]) -> None:
+    assert hash_of(**parts) != hash_of()
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"planning": {"mode": "Advisory"}},
+        {"planning": {"mode": "Manual", "approvedPlanHash": "abc"}},
+        {"planning": {"replan": {"cooldownSeconds": 5}}},
+        {"energy": {"budget": {"powerWatts": 900, "action": "Warn"}}},
+        {"energy": {"budget": {"energyWattHours": 900, "action": "Enforce"}}},
+        {"engine": {"extraArgs": ["--enable-prefix-caching"], "image": "example.org/vllm:1"}},
+        {"rollout": {"strategy": "Recreate"}},
+        {"validation": {"source": "None"}},
+        {"podTemplate": {"metadata": {"labels": {"team": "a"}}}},
+        {"model_part": {"cache": {"hostPath": "/models"}, "tokenSecretRef": {"name": "hf"}}},
+        {"suspend": True},
+        {"slo": {"percentile": "P95"}},
+    ],
+)
+def test_what_planning_does_not_read_keeps_the_hash(parts: dict[str, Any], hash_of: Callable[..., str]) -> None:
+    assert hash_of(**parts) == hash_of()
+
+
+def test_inventory_predictor_model_and_allowance_change_the_hash(
+    hash_of: Callable[..., str], make_snapshot: Snapshot
+) -> None:
+    hashes = [
+        hash_of(),
+        hash_of(snapshot=make_snapshot((H100, 8, 3), (H200, 8, 1))),
+        hash_of(snapshot=make_snapshot((H100, 4, 2), (H200, 8, 1))),
+        hash_of(version="2"),
+        hash_of(shape="405b"),
+        hash_of(allowance=PowerAllowance(1000, "EnergyBudget team-a/cap")),
+        hash_of(allowance=PowerAllowance(2000, "EnergyBudget team-a/cap")),
+    ]
+    assert len(set(hashes)) == len(hashes)
+
+
+def test_what_passes_keeps_the_hash(hash_of: Callable[..., str], make_snapshot: Snapshot) -> None:
+    """Free GPUs, node names, their order and cordons come and go; a restart or somebody's pod must not re-plan."""
+    cluster = make_snapshot((H100, 8, 2), (H200, 8, 1))
+    busy = make_snapshot((H100, 8, 2), (H200, 8, 1), used=5)
+    renamed = ClusterSnapshot(tuple(replace(n, name=f"x{i}") for i, n in enumerate(reversed(cluster.nodes))))
+    cordoned = ClusterSnapshot(tuple(replace(n, schedulable=False) for n in cluster.nodes))
+    own = ClusterSnapshot(tuple(replace(n, allocations=(GpuAllocation("team-a/chat", 8),)) for n in cluster.nodes))
+    assert {hash_of(snapshot=s) for s in (busy, renamed, cordoned, own)} == {hash_of()}
+
+
+def test_nodes_that_the_spec_may_not_use_do_not_count(hash_of: Callable[..., str], make_snapshot: Snapshot) -> None:
+    few, more = make_snapshot((H100, 8, 2)), make_snapshot((H100, 8, 2), (L40S, 4, 3))
+    only_h100 = {"hardware": {"gpuProducts": ["H100"]}}
+    selected = {"hardware": {"nodeSelector": {"pool": H100}}}
+    assert hash_of(snapshot=few, **only_h100) == hash_of(snapshot=more, **only_h100)
+    assert hash_of(snapshot=few, **selected) == hash_of(snapshot=more, **selected)
+    assert hash_of(snapshot=few) != hash_of(snapshot=more)
+
+
+def test_the_hash_is_stable_across_releases(hash_of: Callable[..., str]) -> None:
+    """A new operator version that hashes differently would plan every deployment anew."""
+    assert hash_of() == hash_of()
+    assert hash_of() == "fb3567519346ac2b"

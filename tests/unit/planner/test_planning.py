@@ -1,0 +1,386 @@
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from energylens.api.llmdeployment import LLMDeployment
+from energylens.api.quantity import parse_quantity
+from energylens.planner import plan
+from energylens.planner.evaluate import Correction
+from energylens.planner.types import ClusterSnapshot, Feasible, Infeasible, PlanningResult, PowerAllowance
+from energylens.predictor.architecture import ModelSpec
+from energylens.predictor.rules import unsupported_reasons
+from energylens.predictor.types import GpuSpec, Layouts, Workload
+
+H100, H200, L40S = "NVIDIA-H100-80GB-HBM3", "NVIDIA-H200", "NVIDIA-L40S"
+Deploy = Callable[..., LLMDeployment]
+Snapshot = Callable[..., ClusterSnapshot]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Everything that planning takes but the spec."""
+
+    models: dict[str, ModelSpec]
+    gpus: dict[str, GpuSpec]
+    predictor: Any
+    make_deployment: Deploy
+
+    def plan(self, model: str, snapshot: ClusterSnapshot, *, allowance: Any = None, **parts: Any) -> PlanningResult:
+        deployment = self.make_deployment(**parts)
+        return plan(deployment, self.models[model], snapshot, self.gpus, self.predictor, allowance=allowance)
+
+    def feasible(self, model: str, snapshot: ClusterSnapshot, **parts: Any) -> Feasible:
+        result = self.plan(model, snapshot, **parts)
+        assert isinstance(result, Feasible), result
+        return result
+
+
+@pytest.fixture(scope="module")
+def setup(models: dict[str, ModelSpec], gpus: dict[str, GpuSpec], predictor: Any, make_deployment: Deploy) -> Setup:
+    return Setup(models, gpus, predictor, make_deployment)
+
+
+def workload(rate: float, inputs: int = 300, outputs: int = 400) -> dict[str, Any]:
+    return {"inputTokens": inputs, "outputTokens": outputs, "requestsPerSecond": f"{round(rate * 1000)}m"}
+
+
+# --- the optimum, found once more by plain loops -----------------------------------------------------------------
+
+
+def one(tp: int, pp: int, ep: int, dp: int, batch: int) -> Layouts:
+    ints = [np.array([value]) for value in (tp, pp, ep, dp, batch)]
+    return Layouts(*ints, np.array([math.nan]))
+
+
+def candidates(moe: bool, sizes: list[int]) -> Iterator[tuple[int, int, int, int, int, int]]:
+    """Yield TP, PP, EP, DP, batch and nodes per replica."""
+    total, largest = sum(sizes), max(sizes)
+    for tp, pp, dp in itertools.product(range(1, largest + 1), range(1, 9), [1, 2, 4, 8, 16] if moe else [1]):
+        if tp * pp * dp > total:
+            continue
+        spans = {
+            next((n for n in range(1, len(sizes) + 1) if (pp * dp) % n == 0 and tp * pp * dp // n <= size), None)
+            for size in set(sizes)
+        }
+        for ep, batch, nodes in itertools.product({1, tp * dp} if moe else {1}, [2**i for i in range(11)], spans):
+            if nodes is not None:
+                yield tp, pp, ep, dp, batch, nodes
+
+
+def brute_force(setup: Setup, model: ModelSpec, product: str, sizes: list[int], free: list[int], spec: Any) -> float:
+    """Return the lowest energy per output token, infinity when nothing is feasible."""
+    lowest = math.inf
+    gpu = setup.gpus[product]
+    shape = Workload(spec.workload.input_tokens, spec.workload.output_tokens)
+    rate = float(parse_quantity(spec.workload.requests_per_second))
+    for tp, pp, ep, dp, batch, nodes in candidates(model.is_moe, sizes):
+        layout = one(tp, pp, ep, dp, batch)
+        gpus, per_node = tp * pp * dp, tp * pp * dp // nodes
+        if nodes > 1 and dp > 1 and per_node % (tp * pp):
+            continue
+        if spec.hardware.max_gpus_per_replica and gpus > spec.hardware.max_gpus_per_replica:
+            continue
+        seen = gpu if nodes == 1 else type(gpu)(**{**gpu.__dict__, "max_gpus_per_node": per_node})
+        if (
+            unsupported_reasons(model, seen, layout)[0]
+            or not setup.predictor.memory(model, seen, layout, shape).fits[0]
+        ):
+            continue
+        most = sum(room // per_node for room in free) // nodes
+        for replicas in range(1, most + 1):
+            if spec.hardware.max_gpus and gpus * replicas > spec.hardware.max_gpus:
+                break
+            p = setup.predictor.at_rate(model, seen, layout, shape, np.array([rate / replicas]))
+            ttft = float(p.ttft_p95_ms[0] * p.ttft.high[0] / p.ttft_p50_ms[0])
+            itl = float(p.itl_p95_ms[0] * p.itl.high[0] / p.itl_p50_ms[0])
+            fast = math.ceil(round(ttft, 6)) <= spec.slo.ttft_milliseconds
+            fast &= math.ceil(round(itl, 6)) <= spec.slo.itl_milliseconds
+            if p.sustainable[0] and fast:
+                lowest = min(lowest, float(p.joules_per_output_token[0]))
+    return lowest
+
+
+@settings(max_examples=12, deadline=None)
+@given(data=st.data())
+def test_the_plan_is_the_best_of_all(data: st.DataObject, setup: Setup, make_snapshot: Snapshot) -> None:
+    model = data.draw(st.sampled_from(["8b", "70b", "moe"]))
+    product = data.draw(st.sampled_from([H100, H200, L40S]))
+    pools = data.draw(st.sampled_from([[(4, 1)], [(2, 2)], [(4, 1), (2, 1)], [(4, 2)]]))
+    used = data.draw(st.integers(0, 2))
+    slo = {"ttftMilliseconds": data.draw(st.integers(20, 3000)), "itlMilliseconds": data.draw(st.integers(5, 120))}
+    limits: dict[str, int] = {}
+    if data.draw(st.booleans()):
+        limits["maxGPUs"] = data.draw(st.integers(1, 8))
+        limits["maxGPUsPerReplica"] = data.draw(st.integers(1, limits["maxGPUs"]))
+    load = workload(data.draw(st.floats(0.05, 30)))
+
+    snapshot = make_snapshot(*((product, size, count) for size, count in pools), used=used)
+    sizes = [node.allocatable for node in snapshot.nodes]
+    parts = {"slo": slo, "hardware": limits, "workload": load}
+    result = setup.plan(model, snapshot, **parts)
+    spec = setup.make_deployment(**parts).spec
+    expected = brute_force(setup, setup.models[model], product, sizes, [size - used for size in sizes], spec)
+
+    if isinstance(result, Infeasible):
+        assert expected == math.inf
+    else:
+        found = float(parse_quantity(result.plan.predicted.joules_per_output_token))
+        assert found == pytest.approx(expected, abs=0.0006)
+
+
+# --- properties ---------------------------------------------------------------------------------------------------
+
+
+def energy(result: PlanningResult) -> float:
+    if isinstance(result, Infeasible):
+        return math.inf
+    return float(parse_quantity(result.plan.predicted.joules_per_output_token))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    field=st.sampled_from(["ttftMilliseconds", "itlMilliseconds"]),
+    loose=st.integers(10, 3000),
+    tighter=st.integers(1, 99),
+    rate=st.floats(0.1, 50),
+    model=st.sampled_from(["8b", "70b"]),
+)
+def test_a_tighter_objective_never_saves_energy(
+    field: str, loose: int, tighter: int, rate: float, model: str, setup: Setup, make_snapshot: Snapshot
+) -> None:
+    snapshot = make_snapshot((H100, 4, 1), (H200, 2, 2))
+    tight = max(1, loose * tighter // 100)
+    before = setup.plan(model, snapshot, slo={field: loose}, workload=workload(rate))
+    after = setup.plan(model, snapshot, slo={field: tight}, workload=workload(rate))
+    assert energy(after) >= energy(before)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    pools=st.lists(st.tuples(st.sampled_from([H100, H200]), st.sampled_from([2, 4, 8])), min_size=1, max_size=3),
+    more=st.tuples(st.sampled_from([H100, H200, L40S]), st.sampled_from([2, 4, 8])),
+    rate=st.floats(0.1, 20),
+    itl=st.integers(8, 80),
+)
+def test_more_gpus_never_cost_energy(
+    pools: list[tuple[str, int]],
+    more: tuple[str, int],
+    rate: float,
+    itl: int,
+    setup: Setup,
+    make_snapshot: Snapshot,
+) -> None:
+    def best(nodes: list[tuple[str, int]]) -> float:
+        snapshot = make_snapshot(*((product, size, 1) for product, size in nodes))
+        return energy(setup.plan("70b", snapshot, slo={"itlMilliseconds": itl}, workload=workload(rate)))
+
+    assert best([*pools, more]) <= best(pools)
+
+
+@settings(max_examples=15, deadline=None)
+@given(small=st.integers(1, 8), more=st.integers(0, 8), rate=st.floats(0.1, 20))
+def test_a_higher_ceiling_never_costs_energy_and_is_kept(
+    small: int, more: int, rate: float, setup: Setup, make_snapshot: Snapshot
+) -> None:
+    snapshot = make_snapshot((H100, 8, 2))
+    results = [
+        setup.plan("70b", snapshot, hardware={"maxGPUs": limit}, workload=workload(rate))
+        for limit in (small, small + more)
+    ]
+    assert energy(results[1]) <= energy(results[0])
+    for result, limit in zip(results, (small, small + more), strict=True):
+        assert isinstance(result, Infeasible) or result.plan.gpus <= limit
+
+
+# --- what a plan says ---------------------------------------------------------------------------------------------
+
+
+def test_the_same_inputs_give_the_same_plan(setup: Setup, make_snapshot: Snapshot) -> None:
+    snapshot = make_snapshot((H100, 8, 1), (H200, 8, 1))
+    assert setup.feasible("70b", snapshot) == setup.feasible("70b", snapshot)
+
+
+def test_figures_are_those_of_all_replicas(setup: Setup, make_snapshot: Snapshot) -> None:
+    overrides = {"replicas": 3, "tensorParallel": 2, "pipelineParallel": 1, "maxBatchSize": 64}
+    result = setup.feasible("70b", make_snapshot((H200, 8, 1)), planning={"overrides": overrides}, workload=workload(6))
+    predicted = result.plan.predicted
+    assert (result.plan.replicas, result.plan.gpus) == (3, 6)
+    assert predicted.output_tokens_per_second == 2400
+    assert predicted.idle_power_watts == 6 * 125
+    joules = float(parse_quantity(predicted.joules_per_output_token))
+    assert predicted.power_watts == pytest.approx(joules * 2400, rel=0.002)
+    low, high = predicted.joules_per_output_token_low, predicted.joules_per_output_token_high
+    assert parse_quantity(low) < parse_quantity(predicted.joules_per_output_token) < parse_quantity(high)
+
+
+@pytest.mark.parametrize("objective", ["MinimizeEnergy", "MinimizePower", "MinimizeGPUs"])
+def test_objectives(objective: str, setup: Setup, make_snapshot: Snapshot) -> None:
+    snapshot = make_snapshot((H100, 8, 1), (L40S, 4, 2))
+    parts = {"slo": {"itlMilliseconds": 60}, "workload": workload(1)}
+    plans = {
+        o: setup.feasible("70b", snapshot, energy={"objective": o}, **parts).plan
+        for o in ("MinimizeEnergy", "MinimizePower", "MinimizeGPUs")
+    }
+    chosen = plans[objective]
+    measure = {
+        "MinimizeEnergy": lambda p: parse_quantity(p.predicted.joules_per_output_token),
+        "MinimizePower": lambda p: p.predicted.power_watts,
+        "MinimizeGPUs": lambda p: p.gpus,
+    }[objective]
+    assert all(measure(chosen) <= measure(other) for other in plans.values())
+
+
+def test_ties_go_to_fewer_gpus_fewer_replicas_and_a_smaller_batch(setup: Setup, make_snapshot: Snapshot) -> None:
+    """With a fixed concurrency every batch that holds it predicts the same."""
+    load = {"inputTokens": 300, "outputTokens": 400, "concurrency": 20}
+    result = setup.feasible("8b", make_snapshot((H100, 1, 1)), workload=load)
+    assert result.plan.max_batch_size == 32
+
+
+def test_a_concurrency_is_split_over_replicas(setup: Setup, make_snapshot: Snapshot) -> None:
+    load = {"inputTokens": 300, "outputTokens": 400, "concurrency": 3}
+    planning = {"overrides": {"replicas": 2, "maxBatchSize": 1, "tensorParallel": 1, "pipelineParallel": 1}}
+    result = setup.plan("8b", make_snapshot((H100, 8, 1)), workload=load, planning=planning)
+    assert isinstance(result, Infeasible)
+    planning["overrides"]["maxBatchSize"] = 2
+    feasible = setup.feasible("8b", make_snapshot((H100, 8, 1)), workload=load, planning=planning)
+    assert feasible.plan.predicted.concurrency == 3
+
+
+@pytest.mark.parametrize(
+    ("parts", "binding"),
+    [
+        ({}, "None"),
+        ({"slo": {"itlMilliseconds": 20}}, "spec.slo.itlMilliseconds"),
+        ({"slo": {"ttftMilliseconds": 40}}, "spec.slo.ttftMilliseconds"),
+        ({"hardware": {"gpuProducts": ["H100"]}}, "spec.hardware.gpuProducts"),
+        ({"slo": {"itlMilliseconds": 5000}}, "None"),
+    ],
+)
+def test_the_binding_constraint(parts: dict[str, Any], binding: str, setup: Setup, make_snapshot: Snapshot) -> None:
+    result = setup.feasible("70b", make_snapshot((H100, 8, 1), (H200, 8, 1)), **parts)
+    assert result.plan.binding_constraint == binding
+
+
+def test_alternatives_say_why_they_lost(setup: Setup, make_snapshot: Snapshot) -> None:
+    snapshot = make_snapshot((H100, 8, 1), (H200, 8, 1), (L40S, 4, 2))
+    result = setup.feasible("70b", snapshot, slo={"itlMilliseconds": 20, "ttftMilliseconds": 300})
+    alternatives = result.plan.alternatives
+    assert 1 <= len(alternatives) <= 5
+    assert all(a.reason for a in alternatives)
+    chosen = parse_quantity(result.plan.predicted.joules_per_output_token)
+    cheaper = [a for a in alternatives if parse_quantity(a.joules_per_output_token) < chosen]
+    assert cheaper
+    assert all("ms >" in a.reason for a in cheaper)
+    dearer = [a for a in alternatives if parse_quantity(a.joules_per_output_token) > chosen and "ms >" not in a.reason]
+    assert dearer
+    assert all("energy" in a.reason for a in dearer)
+    assert len({(a.gpu_product, a.replicas, a.tensor_parallel, a.max_batch_size) for a in alternatives}) == len(
+        alternatives
+    )
+
+
+def test_the_table_holds_the_chosen_plan_and_every_product(setup: Setup, make_snapshot: Snapshot) -> None:
+    snapshot = make_snapshot((H100, 8, 1), (H200, 8, 1), (L40S, 4, 2))
+    result = setup.feasible("70b", snapshot, slo={"itlMilliseconds": 50})
+    (chosen,) = [row for row in result.table if row["chosen"]]
+    assert chosen["gpuProduct"] == result.plan.gpu_product
+    assert {row["gpuProduct"] for row in result.table} == {H100, H200, L40S}
+    joules = [parse_quantity(str(row["joulesPerOutputToken"])) for row in result.table]
+    assert joules == sorted(joules)
+
+
+def test_rejections_count_every_candidate_once(setup: Setup, make_snapshot: Snapshot) -> None:
+    result = setup.plan("70b", make_snapshot((H100, 8, 1)), slo={"itlMilliseconds": 1})
+    assert isinstance(result, Infeasible)
+    from energylens.api.llmdeployment import Overrides, PowerCap
+    from energylens.planner.space import enumerate_space
+
+    space = enumerate_space(setup.models["70b"], setup.gpus[H100], [8], Overrides(), PowerCap())
+    assert sum(r.candidates for r in result.rejections) == len(space)
+
+
+def test_the_margin_makes_plans_careful(setup: Setup, make_snapshot: Snapshot) -> None:
+    def at(itl: int, margin: float) -> float:
+        deployment = setup.make_deployment(slo={"itlMilliseconds": itl})
+        model, snapshot = setup.models["70b"], make_snapshot((H100, 8, 1))
+        result = plan(deployment, model, snapshot, setup.gpus, setup.predictor, margin=margin)
+        if isinstance(result, Feasible):
+            # The interval of the test's predictor reaches 10 % above the prediction.
+            assert result.plan.predicted.itl_milliseconds <= itl / (1 + 0.1 * margin) + 1
+        return energy(result)
+
+    pairs = [(at(itl, 0.0), at(itl, 1.0)) for itl in range(8, 60)]
+    assert all(bold <= careful for bold, careful in pairs)
+    assert any(bold < careful for bold, careful in pairs)
+
+
+def test_a_correction_scales_what_is_predicted(setup: Setup, make_snapshot: Snapshot) -> None:
+    snapshot, deployment = make_snapshot((H100, 8, 1)), setup.make_deployment()
+    args = (deployment, setup.models["70b"], snapshot, setup.gpus, setup.predictor)
+    plain, corrected = plan(*args), plan(*args, correction=Correction(power=1.5, itl=2.0))
+    assert energy(corrected) == pytest.approx(1.5 * energy(plain), rel=1e-3)
+
+
+def test_confidence_follows_the_predictor(setup: Setup, make_snapshot: Snapshot) -> None:
+    for tensor, confidence in ((4, "Interpolated"), (8, "Extrapolated")):
+        planning = {"overrides": {"tensorParallel": tensor, "pipelineParallel": 1}}
+        result = setup.feasible("70b", make_snapshot((H100, 8, 1)), planning=planning)
+        assert result.plan.confidence == confidence
+
+
+def test_a_power_cap_is_planned(setup: Setup, make_snapshot: Snapshot) -> None:
+    snapshot = make_snapshot((H100, 8, 1))
+    fixed = setup.feasible("70b", snapshot, energy={"powerCap": {"mode": "Fixed", "wattsPerGPU": 300}})
+    assert fixed.plan.power_cap_watts_per_gpu == 300
+    assert setup.feasible("70b", snapshot).plan.power_cap_watts_per_gpu is None
+    planned = setup.feasible("70b", snapshot, energy={"powerCap": {"mode": "Plan"}})
+    assert planned.plan.power_cap_watts_per_gpu == 200
+
+
+def test_budgets_cap_power(setup: Setup, make_snapshot: Snapshot) -> None:
+    snapshot = make_snapshot((H100, 8, 1), (H200, 8, 1))
+    parts: dict[str, Any] = {"slo": {"itlMilliseconds": 16}}
+    free = setup.feasible("70b", snapshot, **parts).plan
+    watts = free.predicted.power_watts - 1
+    allowance = PowerAllowance(watts, "EnergyBudget team-a/cap")
+    result = setup.plan("70b", snapshot, allowance=allowance, **parts)
+    assert isinstance(result, Infeasible) or result.plan.predicted.power_watts <= watts
+    budget = {"budget": {"powerWatts": watts, "action": "Warn"}}
+    assert setup.feasible("70b", snapshot, energy=budget, **parts).plan.gpus == free.gpus
+
+
+def test_own_pods_do_not_stand_in_the_way(setup: Setup, make_snapshot: Snapshot) -> None:
+    mine = make_snapshot((H100, 8, 1), used=8, owner="team-a/chat")
+    theirs = make_snapshot((H100, 8, 1), used=8, owner="team-b/chat")
+    assert isinstance(setup.plan("70b", mine), Feasible)
+    assert isinstance(setup.plan("70b", theirs), Infeasible)
+
+
+def test_gpus_on_nodes_that_take_no_pods_are_not_free(setup: Setup, make_snapshot: Snapshot) -> None:
+    from dataclasses import replace
+
+    nodes = tuple(replace(node, schedulable=False) for node in make_snapshot((H100, 8, 1)).nodes)
+    result = setup.plan("70b", ClusterSnapshot(nodes))
+    assert isinstance(result, Infeasible)
+    assert result.reason == "InsufficientGPUs"
+
+
+def test_quantization_on_load_is_planned(setup: Setup, make_snapshot: Snapshot) -> None:
+    one_gpu = {"hardware": {"maxGPUs": 1}, "workload": workload(0.1)}
+    assert isinstance(setup.plan("70b", make_snapshot((H200, 8, 1)), **one_gpu), Infeasible)
+    fp8 = setup.feasible("70b", make_snapshot((H200, 8, 1)), model_part={"quantization": "FP8"}, **one_gpu)
+    assert fp8.plan.gpus == 1
+    other = setup.plan("70b", make_snapshot((H200, 8, 1)), model_part={"quantization": "NVFP4"})
+    assert isinstance(other, Infeasible)
+    assert other.reason == "ModelUnsupported"
+    assert other.message.startswith("spec.model.quantization NVFP4")
