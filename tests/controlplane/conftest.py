@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.support.operator_cluster import OperatorCluster, Team, operator_cluster
 
 from energylens import devcluster
 from energylens.devcluster import Kubectl, PodStages, RunningCluster, StreamProgress
@@ -73,3 +74,23 @@ def kubectl(admin: Kubectl, namespace: str) -> Kubectl:
     `energylens.devcluster.eventually(check, timeout)` waits for a condition.
     """
     return admin.within(namespace)
+
+
+@pytest.fixture(scope="session")
+def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorCluster]:
+    """A cluster of its own with the operator and the replay exporter; the operator would meddle with other tests."""
+    shared = os.environ.get("ENERGYLENS_TEST_CLUSTER_DIR")
+    directory = Path(f"{shared}-operator") if shared else tmp_path_factory.mktemp("operated-cluster")
+    with operator_cluster(directory, keep=bool(shared)) as running:
+        yield running
+
+
+@pytest.fixture
+def team(operator: OperatorCluster) -> Iterator[Team]:
+    """A fresh namespace under the operator; after the test its GPUs are free again."""
+    name = f"team-{uuid.uuid4().hex[:8]}"
+    operator.api.run("create", "namespace", name)
+    made = Team(operator.api.within(name))
+    yield made
+    made.clear()
+    operator.api.run("delete", "namespace", name, "--wait=false")
