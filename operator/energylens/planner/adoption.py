@@ -7,12 +7,14 @@ switch costs. The saving is counted over the cooldown, the only time for which t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from energylens.api.llmdeployment import LLMDeployment, Objective, PlanStatus, Replan
+from energylens.api.llmdeployment import LLMDeployment, Objective, Overrides, PlanStatus, PowerCap, Replan
 from energylens.api.quantity import parse_quantity
 from energylens.planner import describe
+from energylens.planner.products import resolve_products
 from energylens.planner.types import Feasible, Infeasible, PlanningResult
 from energylens.predictor.types import GpuSpec
 
@@ -87,23 +89,35 @@ def same_layout(a: PlanStatus, b: PlanStatus) -> bool:
     return all(getattr(a, field) == getattr(b, field) for field in fields)
 
 
-def pinned_to(deployment: LLMDeployment, running: PlanStatus) -> LLMDeployment | str:
-    """Return the deployment with every choice fixed to the running plan, or the override that it contradicts.
+def pinned_to(deployment: LLMDeployment, running: PlanStatus, gpus: Mapping[str, GpuSpec]) -> LLMDeployment | str:
+    """Return the deployment with every choice fixed to the running plan, or the field that forbids that plan.
 
     Planning the result says whether the running plan still holds the spec, and what it costs under today's load.
+
+    Args:
+        deployment: What is asked for now.
+        running: The plan that is followed.
+        gpus: Known GPU products, for the names in ``spec.hardware.gpuProducts``.
     """
     spec = deployment.spec
-    choices = {name: getattr(running, name) for name in type(spec.planning.overrides).model_fields}
+    choices = {name: getattr(running, name) for name in Overrides.model_fields}
     for name, wanted in spec.planning.overrides.model_dump(exclude_none=True).items():
         if choices[name] != wanted:
-            alias = type(spec.planning.overrides).model_fields[name].alias
-            return f"spec.planning.overrides.{alias}={wanted}, and the running plan has {choices[name]}"
-    planning = spec.planning.model_copy(update={"overrides": spec.planning.overrides.model_copy(update=choices)})
+            field = f"spec.planning.overrides.{Overrides.model_fields[name].alias}"
+            return f"{field}={wanted}, and the running plan has {choices[name]}"
     allowed = spec.hardware.gpu_products
-    hardware = (
-        spec.hardware.model_copy(update={"gpu_products": (running.gpu_product,)}) if not allowed else spec.hardware
-    )
-    return deployment.model_copy(update={"spec": spec.model_copy(update={"planning": planning, "hardware": hardware})})
+    if allowed and not resolve_products(allowed, [running.gpu_product], gpus):
+        return f"spec.hardware.gpuProducts=[{', '.join(allowed)}], and the running plan uses {running.gpu_product}"
+    cap, watts = spec.energy.power_cap, running.power_cap_watts_per_gpu
+    if cap.mode != "Plan" and cap.watts_per_gpu != watts:
+        asked = "Never" if cap.watts_per_gpu is None else f"Fixed at {cap.watts_per_gpu} W"
+        return f"spec.energy.powerCap is {asked}, and the running plan has {watts or 'no'} W"
+    pinned_cap = PowerCap() if watts is None else PowerCap(mode="Fixed", watts_per_gpu=watts)
+    planning = spec.planning.model_copy(update={"overrides": Overrides(**choices)})
+    hardware = spec.hardware.model_copy(update={"gpu_products": (running.gpu_product,)})
+    energy = spec.energy.model_copy(update={"power_cap": pinned_cap})
+    pinned = spec.model_copy(update={"planning": planning, "hardware": hardware, "energy": energy})
+    return deployment.model_copy(update={"spec": pinned})
 
 
 def decide(

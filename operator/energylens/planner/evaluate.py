@@ -52,6 +52,10 @@ class Predictor(Protocol):
         ...
 
 
+POWER_LIMIT_REASON = "the power limit of"
+"""How the reason of a layout begins whose power cap its GPU cannot take."""
+
+
 @dataclass(frozen=True)
 class Load:
     """What the whole deployment is asked to serve: an arrival rate or a number of requests in flight."""
@@ -238,7 +242,7 @@ def _structure(
     cap = layouts.power_cap_watts
     too_low, too_high = cap < space.gpu.power_limit_min_watts, cap > space.gpu.power_limit_max_watts
     reason[supported & (too_low | too_high)] = (
-        f"the power limit of {space.gpu.product} can be set from {space.gpu.power_limit_min_watts:.0f} to "
+        f"{POWER_LIMIT_REASON} {space.gpu.product} can be set from {space.gpu.power_limit_min_watts:.0f} to "
         f"{space.gpu.power_limit_max_watts:.0f} W"
     )
     supported &= ~(no_such_size | spread | too_low | too_high)

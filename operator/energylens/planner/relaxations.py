@@ -13,6 +13,7 @@ import numpy as np
 from energylens.api.llmdeployment import Overrides
 from energylens.planner import describe
 from energylens.planner.constraints import FREE_GPUS, Constraint, count_rejections, feasible
+from energylens.planner.evaluate import POWER_LIMIT_REASON
 from energylens.planner.objective import best
 from energylens.planner.problem import Problem, Solution, solve
 from energylens.planner.types import Infeasible, InfeasibleReason, Relaxation
@@ -47,6 +48,11 @@ def _headline(
 ) -> tuple[InfeasibleReason, str]:
     culprit, before = _culprit(solution)
     set_overrides = problem.spec.planning.overrides.model_dump(by_alias=True, exclude_none=True)
+    watts = problem.spec.energy.power_cap.watts_per_gpu
+    if culprit is not None and culprit.kind == "Structure" and watts is not None:
+        limits = sorted({str(r) for r in solution.rows.reason if str(r).startswith(POWER_LIMIT_REASON)})
+        if limits:
+            return "InvalidOverride", f"spec.energy.powerCap.wattsPerGPU={watts}: {'; '.join(limits)}"
     if culprit is None or (culprit.kind in ("Structure", "Memory") and set_overrides):
         return "InvalidOverride", _override_message(problem, solution, culprit, relaxations)
     if culprit.kind == "Structure":

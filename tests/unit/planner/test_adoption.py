@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from energylens.api.llmdeployment import LLMDeployment, PlanStatus, PredictedFigures, Replan
+from energylens.api.quantity import format_milli
+from energylens.planner import plan
+from energylens.planner.adoption import Decision, SwitchCost, decide, pinned_to, same_layout, switch_cost
+from energylens.planner.types import ClusterSnapshot, Feasible, Infeasible
+from energylens.predictor.architecture import ModelSpec
+from energylens.predictor.types import GpuSpec
+
+H100, H200 = "NVIDIA-H100-80GB-HBM3", "NVIDIA-H200"
+
+
+def status(joules: float = 1.0, tensor: int = 4, replicas: int = 1, **fields: Any) -> PlanStatus:
+    predicted = PredictedFigures(
+        joules_per_output_token=format_milli(joules),
+        joules_per_output_token_low=format_milli(joules * 0.8),
+        joules_per_output_token_high=format_milli(joules * 1.2),
+        power_watts=round(joules * 1000),
+        idle_power_watts=200,
+        output_tokens_per_second=1000,
+        concurrency=10,
+        ttft_milliseconds=100,
+        itl_milliseconds=20,
+    )
+    values = {
+        "hash": f"{tensor}-{replicas}-{joules}",
+        "predictor_version": "1",
+        "confidence": "Interpolated",
+        "binding_constraint": "None",
+        "gpu_product": H100,
+        "gpus": tensor * replicas,
+        "replicas": replicas,
+        "tensor_parallel": tensor,
+        "pipeline_parallel": 1,
+        "expert_parallel": 1,
+        "data_parallel": 1,
+        "max_batch_size": 64,
+        "predicted": predicted,
+    } | fields
+    return PlanStatus(**values)
+
+
+def feasible(plan_status: PlanStatus) -> Feasible:
+    return Feasible(plan_status, ())
+
+
+def decision(current: PlanStatus | None, new: PlanStatus, **options: Any) -> Decision:
+    return decide(current, feasible(new), **options)
+
+
+CHEAP = SwitchCost(joules=1.0, seconds=300.0)
+
+
+def test_the_first_plan_is_adopted() -> None:
+    found = decision(None, status())
+    assert (found.adopt, found.reason) == (True, "FirstPlan")
+
+
+def test_the_same_inputs_keep_the_plan_whatever_else_was_planned() -> None:
+    """Free GPUs are no input: a plan made anew from the same inputs may differ, and must not be followed."""
+    current = status(1.0, tensor=4, hash="a")
+    found = decision(current, status(0.1, tensor=2, hash="a"), cost=CHEAP)
+    assert (found.adopt, found.reason, found.plan) == (False, "SamePlan", current)
+
+
+def test_the_same_layout_keeps_the_plan_and_its_hash() -> None:
+    """The hash is a label of the pods; a new one would restart them for nothing."""
+    current = status(1.0, hash="a")
+    found = decision(current, status(0.5, hash="b"), running=Infeasible("SLOInfeasible", "no"), cost=CHEAP)
+    assert (found.adopt, found.reason) == (False, "SameLayout")
+    assert found.plan.hash == "a"
+
+
+@pytest.mark.parametrize(
+    "running", [Infeasible("SLOInfeasible", "spec.slo.itlMilliseconds=2 cannot be met"), "spec.planning.overrides.x=1"]
+)
+def test_a_plan_that_no_longer_holds_is_replaced_at_once(running: Any) -> None:
+    found = decision(
+        status(1.0), status(5.0, tensor=8), running=running, seconds_since_adoption=1.0, cost=SwitchCost(1e9, 1e3)
+    )
+    assert (found.adopt, found.reason) == (True, "NoLongerValid")
+    assert (running if isinstance(running, str) else running.message) in found.message
+
+
+def test_a_small_saving_is_not_worth_a_restart() -> None:
+    found = decision(status(1.0), status(0.91, tensor=2), cost=CHEAP)
+    assert (found.adopt, found.reason) == (False, "SavingTooSmall")
+    assert "9.0 %" in found.message
+    assert "minEnergySavingPercent=10" in found.message
+
+
+def test_a_worse_plan_is_never_adopted_while_the_old_one_holds() -> None:
+    assert decision(status(1.0), status(1.1, tensor=2), cost=CHEAP).reason == "NothingBetter"
+
+
+def test_a_change_waits_for_the_cooldown() -> None:
+    replan = Replan(cooldown_seconds=600)
+    early = decision(status(1.0), status(0.5, tensor=2), replan=replan, seconds_since_adoption=599.0, cost=CHEAP)
+    assert (early.adopt, early.reason) == (False, "Cooldown")
+    assert "cooldownSeconds=600, 1 s left" in early.message
+    late = decision(status(1.0), status(0.5, tensor=2), replan=replan, seconds_since_adoption=600.0, cost=CHEAP)
+    assert (late.adopt, late.reason) == (True, "EnergySaving")
+
+
+@pytest.mark.parametrize(("joules", "adopt"), [(1.79e6, True), (1.81e6, False)])
+def test_a_change_must_pay_back(joules: float, adopt: bool) -> None:
+    """500 W saved for an hour is 1.8 MJ."""
+    found = decision(status(1.0), status(0.5, tensor=2), cost=SwitchCost(joules, 300.0))
+    assert found.adopt is adopt
+    assert found.reason == ("EnergySaving" if adopt else "DoesNotPayBack")
+    assert f"switching costs {joules / 3600:.3g} Wh" in found.message
+    assert "the saving of 50.0 % is worth 500 Wh in 1.0 h" in found.message
+
+
+def test_the_running_plan_is_judged_under_todays_load() -> None:
+    """Its old figures are of another load; beside the candidate's they would promise a saving that is not there."""
+    current, today = status(2.0, hash="a"), status(0.55, hash="b")
+    found = decision(current, status(0.5, tensor=2), running=feasible(today), cost=CHEAP)
+    assert found.reason == "SavingTooSmall"
+
+
+def test_fewer_gpus_count_where_gpus_are_the_objective() -> None:
+    found = decision(status(1.0, tensor=8), status(1.5, tensor=4), objective="MinimizeGPUs", cost=SwitchCost(1e9, 1e3))
+    assert (found.adopt, found.reason) == (True, "EnergySaving")
+    assert "4 GPUs less" in found.message
+
+
+def test_less_power_counts_where_power_is_the_objective() -> None:
+    new = status(1.0, tensor=2)
+    new = new.model_copy(update={"predicted": new.predicted.model_copy(update={"power_watts": 500})})
+    assert decision(status(1.0), new, objective="MinimizePower").reason in ("EnergySaving", "DoesNotPayBack")
+
+
+@settings(max_examples=50, deadline=None)
+@given(noise=st.lists(st.floats(0.97, 1.03), min_size=20, max_size=60))
+def test_noise_makes_no_oscillation(noise: list[float]) -> None:
+    """Two plans of nearly equal energy, whose order changes with every load that is seen, a minute apart."""
+    current, changes, since = status(1.0, tensor=4, hash="start"), 0, 1e6
+    for step, factor in enumerate(noise):
+        energies = {4: 1.0 * factor, 2: 1.0 / factor}
+        best = min(energies, key=lambda tensor: energies[tensor])
+        candidate = status(energies[best], tensor=best, hash=f"s{step}")
+        today = status(energies[current.tensor_parallel], tensor=current.tensor_parallel, hash=f"r{step}")
+        found = decision(current, candidate, running=feasible(today), seconds_since_adoption=since, cost=CHEAP)
+        since += 60.0
+        if found.adopt:
+            changes, since = changes + 1, 0.0
+        current = found.plan
+    assert changes == 0
+
+
+def test_layouts_are_compared_by_what_the_pods_see() -> None:
+    assert same_layout(status(1.0), status(2.0, hash="other", binding_constraint="x"))
+    assert not same_layout(status(1.0), status(1.0, max_batch_size=32))
+    assert not same_layout(status(1.0), status(1.0, gpu_product=H200))
+
+
+def test_the_cost_of_a_switch_is_idle_gpus_for_the_time_of_a_load(gpus: dict[str, GpuSpec]) -> None:
+    cost = switch_cost(status(tensor=4), 120e9, gpus[H100])
+    assert cost.seconds == 120 + 180
+    assert cost.joules == 4 * 120 * 300
+
+
+def test_pinning_evaluates_the_running_plan(
+    models: dict[str, ModelSpec],
+    gpus: dict[str, GpuSpec],
+    predictor: Any,
+    make_snapshot: Callable[..., ClusterSnapshot],
+    make_deployment: Callable[..., LLMDeployment],
+) -> None:
+    snapshot = make_snapshot((H100, 8, 1), (H200, 8, 1))
+    before = plan(make_deployment(), models["70b"], snapshot, gpus, predictor)
+    assert isinstance(before, Feasible)
+    tighter = make_deployment(slo={"itlMilliseconds": 15})
+    pinned = pinned_to(tighter, before.plan, gpus)
+    assert isinstance(pinned, LLMDeployment)
+    assert isinstance(plan(pinned, models["70b"], snapshot, gpus, predictor), Infeasible)
+    looser = pinned_to(make_deployment(slo={"itlMilliseconds": 500}), before.plan, gpus)
+    assert isinstance(looser, LLMDeployment)
+    again = plan(looser, models["70b"], snapshot, gpus, predictor)
+    assert isinstance(again, Feasible)
+    assert same_layout(again.plan, before.plan)
+    assert again.plan.predicted == before.plan.predicted
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (
+            {"planning": {"overrides": {"tensorParallel": 8}}},
+            "spec.planning.overrides.tensorParallel=8, and the running plan has 4",
+        ),
+        (
+            {"hardware": {"gpuProducts": ["H200"]}},
+            f"spec.hardware.gpuProducts=[H200], and the running plan uses {H100}",
+        ),
+        (
+            {"energy": {"powerCap": {"mode": "Fixed", "wattsPerGPU": 400}}},
+            "spec.energy.powerCap is Fixed at 400 W, and the running plan has no W",
+        ),
+    ],
+)
+def test_pinning_names_what_forbids_the_running_plan(
+    parts: dict[str, Any],
+    message: str,
+    gpus: dict[str, GpuSpec],
+    make_deployment: Callable[..., LLMDeployment],
+) -> None:
+    assert pinned_to(make_deployment(**parts), status(tensor=4), gpus) == message
+
+
+def test_pinning_keeps_names_of_products_that_mean_the_running_one(
+    gpus: dict[str, GpuSpec], make_deployment: Callable[..., LLMDeployment]
+) -> None:
+    pinned = pinned_to(make_deployment(hardware={"gpuProducts": ["h100", "H200"]}), status(), gpus)
+    assert isinstance(pinned, LLMDeployment)
+    assert pinned.spec.hardware.gpu_products == (H100,)

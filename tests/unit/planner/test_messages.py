@@ -1,0 +1,296 @@
+"""What somebody reads who asked for what cannot be had: field, value, and the nearest thing that works.
+
+Each suggestion is tried: what a message says would work must work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from energylens.api.llmdeployment import LLMDeployment
+from energylens.planner import plan
+from energylens.planner.types import (
+    ClusterSnapshot,
+    ExcludedNode,
+    Feasible,
+    GpuNode,
+    Infeasible,
+    PowerAllowance,
+    Taint,
+)
+from energylens.predictor.architecture import ModelSpec
+from energylens.predictor.types import GpuSpec
+
+H100, H200, L40S = "NVIDIA-H100-80GB-HBM3", "NVIDIA-H200", "NVIDIA-L40S"
+Deploy = Callable[..., LLMDeployment]
+Snapshot = Callable[..., ClusterSnapshot]
+Refuse = Callable[..., Infeasible]
+LOAD = {"inputTokens": 300, "outputTokens": 400}
+
+
+@pytest.fixture
+def attempt(
+    models: dict[str, ModelSpec],
+    gpus: dict[str, GpuSpec],
+    predictor: Any,
+    make_deployment: Deploy,
+    make_snapshot: Snapshot,
+) -> Callable[..., Feasible | Infeasible]:
+    def build(
+        shape: str = "70b", snapshot: ClusterSnapshot | None = None, allowance: Any = None, **parts: Any
+    ) -> Feasible | Infeasible:
+        cluster = make_snapshot((H100, 8, 1), (H200, 8, 1), (L40S, 4, 2)) if snapshot is None else snapshot
+        deployment = make_deployment(models[shape].name, **parts)
+        return plan(deployment, models[shape], cluster, gpus, predictor, allowance=allowance)
+
+    return build
+
+
+@pytest.fixture
+def refuse(attempt: Callable[..., Feasible | Infeasible]) -> Refuse:
+    def build(*args: Any, **parts: Any) -> Infeasible:
+        result = attempt(*args, **parts)
+        assert isinstance(result, Infeasible), result
+        return result
+
+    return build
+
+
+def test_an_itl_that_nobody_can_meet(refuse: Refuse, attempt: Callable[..., Any]) -> None:
+    result = refuse(slo={"itlMilliseconds": 2})
+    assert result.reason == "SLOInfeasible"
+    assert result.message.startswith(
+        "spec.slo.itlMilliseconds=2 cannot be met: the lowest predicted ITL P95 (safety margin included) is 11 ms "
+        "(1 x NVIDIA-H200 TP8, max batch "
+    )
+    (relaxation,) = [r for r in result.relaxations if r.field == "spec.slo.itlMilliseconds"]
+    assert (relaxation.value, relaxation.allowed) == ("2", "11")
+    assert isinstance(attempt(slo={"itlMilliseconds": 11}), Feasible)
+    assert isinstance(attempt(slo={"itlMilliseconds": 10}), Infeasible)
+
+
+def test_a_ttft_that_nobody_can_meet(refuse: Refuse, attempt: Callable[..., Any]) -> None:
+    result = refuse(slo={"percentile": "P99", "ttftMilliseconds": 3})
+    assert result.reason == "SLOInfeasible"
+    assert "spec.slo.ttftMilliseconds=3 cannot be met: the lowest predicted TTFT P99" in result.message
+    (relaxation,) = [r for r in result.relaxations if r.field == "spec.slo.ttftMilliseconds"]
+    allowed = int(relaxation.allowed)
+    assert isinstance(attempt(slo={"percentile": "P99", "ttftMilliseconds": allowed}), Feasible)
+    assert isinstance(attempt(slo={"percentile": "P99", "ttftMilliseconds": allowed - 1}), Infeasible)
+
+
+def test_two_objectives_that_nobody_can_meet_are_both_named(refuse: Refuse) -> None:
+    message = refuse(slo={"ttftMilliseconds": 3, "itlMilliseconds": 2}).message
+    assert "spec.slo.ttftMilliseconds=3 cannot be met" in message
+    assert "spec.slo.itlMilliseconds=2 cannot be met" in message
+
+
+def test_objectives_that_nobody_can_meet_together(
+    refuse: Refuse, attempt: Callable[..., Any], make_snapshot: Snapshot
+) -> None:
+    """A small energy takes few GPUs, a small ITL takes many."""
+    both = {"itlMilliseconds": 14, "joulesPerOutputToken": "1"}
+    snapshot = make_snapshot((H200, 8, 1))
+    for field, value in both.items():
+        assert isinstance(attempt(snapshot=snapshot, slo={field: value}), Feasible)
+    result = refuse(snapshot=snapshot, slo=both)
+    assert result.reason == "SLOInfeasible"
+    assert "spec.slo.itlMilliseconds=14 and spec.slo.joulesPerOutputToken=1 cannot be met together" in result.message
+    assert {r.field for r in result.relaxations} >= {"spec.slo.itlMilliseconds", "spec.slo.joulesPerOutputToken"}
+    for relaxation in result.relaxations:
+        name = relaxation.field.removeprefix("spec.slo.")
+        if name in both:
+            value = int(relaxation.allowed) if name == "itlMilliseconds" else relaxation.allowed
+            assert isinstance(attempt(snapshot=snapshot, slo=both | {name: value}), Feasible)
+
+
+def test_an_energy_that_nobody_can_meet(refuse: Refuse, attempt: Callable[..., Any]) -> None:
+    result = refuse(slo={"joulesPerOutputToken": "1m"})
+    assert result.reason == "SLOInfeasible"
+    assert (
+        "spec.slo.joulesPerOutputToken=1m cannot be met: the lowest predicted energy per output token" in result.message
+    )
+    (relaxation,) = [r for r in result.relaxations if r.field == "spec.slo.joulesPerOutputToken"]
+    assert isinstance(attempt(slo={"joulesPerOutputToken": relaxation.allowed}), Feasible)
+
+
+def test_a_model_that_fits_no_gpu(refuse: Refuse, make_snapshot: Snapshot) -> None:
+    result = refuse("405b", make_snapshot((L40S, 4, 2)))
+    assert result.reason == "ModelTooLarge"
+    assert result.message == (
+        "spec.model.name=meta-llama/Llama-3.1-405B-Instruct needs 812 GB of weights and the KV cache of a request "
+        "beside them; the largest replica has 8 GPUs of NVIDIA-L40S with 384 GB"
+    )
+
+
+def test_a_model_that_fits_no_allowed_gpu_names_one_that_it_fits(refuse: Refuse) -> None:
+    result = refuse("405b", hardware={"gpuProducts": ["L40S"]})
+    assert result.reason == "ModelTooLarge"
+    assert "the largest replica within spec.hardware.gpuProducts=[L40S] has 8 GPUs of NVIDIA-L40S" in result.message
+    assert "would also work: spec.hardware.gpuProducts=[NVIDIA-H200]" in result.message
+
+
+@pytest.mark.parametrize("shape", ["70b", "405b"])
+def test_a_ceiling_that_is_too_low(
+    shape: str, refuse: Refuse, attempt: Callable[..., Any], make_snapshot: Snapshot
+) -> None:
+    snapshot = make_snapshot((H200, 8, 1))
+    result = refuse(shape, snapshot, hardware={"maxGPUs": 1})
+    needed = {"70b": 2, "405b": 7}[shape]
+    assert result.reason == "InsufficientGPUs"
+    assert result.message.startswith(f"spec.hardware.maxGPUs=1: needs at least {needed} GPUs of NVIDIA-H200 (1 x ")
+    assert isinstance(attempt(shape, snapshot, hardware={"maxGPUs": needed}), Feasible)
+    assert isinstance(attempt(shape, snapshot, hardware={"maxGPUs": needed - 1}), Infeasible)
+
+
+def test_a_ceiling_per_replica_that_is_too_low(refuse: Refuse) -> None:
+    result = refuse(hardware={"maxGPUs": 8, "maxGPUsPerReplica": 1})
+    assert result.reason == "InsufficientGPUs"
+    assert result.message.startswith("spec.hardware.maxGPUsPerReplica=1: needs at least 2 GPUs of ")
+
+
+def test_gpus_that_others_use(refuse: Refuse, make_snapshot: Snapshot) -> None:
+    result = refuse(snapshot=make_snapshot((H200, 8, 2), used=7))
+    assert result.reason == "InsufficientGPUs"
+    assert result.message.startswith(
+        "not enough free GPUs: needs 2 GPUs of NVIDIA-H200 on one node for 1 x NVIDIA-H200 "
+    )
+    assert result.message.endswith("free on its nodes now: 1, 1")
+
+
+def test_a_rate_that_is_too_high(refuse: Refuse, attempt: Callable[..., Any]) -> None:
+    load = LOAD | {"requestsPerSecond": "500"}
+    result = refuse(workload=load, hardware={"maxGPUs": 4})
+    assert result.reason == "LoadTooHigh"
+    assert result.message.startswith(
+        "spec.workload.requestsPerSecond=500 is too high: the most that a plan within "
+        "spec.hardware.maxGPUs=4 sustains is "
+    )
+    (relaxation,) = [r for r in result.relaxations if r.field == "spec.workload.requestsPerSecond"]
+    works = LOAD | {"requestsPerSecond": relaxation.allowed}
+    assert isinstance(attempt(workload=works, hardware={"maxGPUs": 4}), Feasible)
+    more = LOAD | {"requestsPerSecond": str(round(float(relaxation.allowed) * 1.03))}
+    assert isinstance(attempt(workload=more, hardware={"maxGPUs": 4}), Infeasible)
+
+
+def test_a_concurrency_that_is_too_high(refuse: Refuse, attempt: Callable[..., Any]) -> None:
+    result = refuse(workload=LOAD | {"concurrency": 90000}, hardware={"maxGPUs": 4})
+    assert result.reason == "LoadTooHigh"
+    (relaxation,) = [r for r in result.relaxations if r.field == "spec.workload.concurrency"]
+    works = LOAD | {"concurrency": int(relaxation.allowed)}
+    assert isinstance(attempt(workload=works, hardware={"maxGPUs": 4}), Feasible)
+
+
+def test_a_rate_that_more_gpus_would_carry(refuse: Refuse, attempt: Callable[..., Any]) -> None:
+    load = LOAD | {"requestsPerSecond": "120"}
+    result = refuse(workload=load, hardware={"maxGPUs": 2})
+    assert result.reason == "LoadTooHigh"
+    (relaxation,) = [r for r in result.relaxations if r.field == "spec.hardware.maxGPUs"]
+    assert f"spec.hardware.maxGPUs={relaxation.allowed}" in result.message
+    assert isinstance(attempt(workload=load, hardware={"maxGPUs": int(relaxation.allowed)}), Feasible)
+    assert isinstance(attempt(workload=load, hardware={"maxGPUs": int(relaxation.allowed) - 1}), Infeasible)
+
+
+@pytest.mark.parametrize("source", ["EnergyBudget team-a/cap", "spec.energy.budget.powerWatts"])
+def test_a_budget_that_is_too_small(source: str, refuse: Refuse, attempt: Callable[..., Any]) -> None:
+    if source.startswith("spec"):
+        result = refuse(energy={"budget": {"powerWatts": 300, "action": "Enforce"}})
+    else:
+        result = refuse(allowance=PowerAllowance(300, source))
+    assert result.reason == "BudgetExceeded"
+    assert result.message.startswith(f"{source}=300 leaves too little power: the lowest predicted power is ")
+    (relaxation,) = [r for r in result.relaxations if r.field == source]
+    assert isinstance(attempt(allowance=PowerAllowance(float(relaxation.allowed), source)), Feasible)
+    assert isinstance(attempt(allowance=PowerAllowance(float(relaxation.allowed) - 1, source)), Infeasible)
+
+
+def test_the_tighter_of_two_budgets_is_named(refuse: Refuse) -> None:
+    own = {"budget": {"powerWatts": 300, "action": "Enforce"}}
+    assert "spec.energy.budget.powerWatts=300" in refuse(energy=own, allowance=PowerAllowance(400, "x")).message
+    assert "EnergyBudget a/b=200" in refuse(energy=own, allowance=PowerAllowance(200, "EnergyBudget a/b")).message
+
+
+def test_no_such_gpu(refuse: Refuse) -> None:
+    result = refuse(hardware={"gpuProducts": ["A100", "NVIDIA-B200"]})
+    assert result.reason == "NoMatchingGPUs"
+    assert result.message == (
+        "spec.hardware.gpuProducts=[A100, NVIDIA-B200]: no node has such a GPU; at hand: "
+        "NVIDIA-H100-80GB-HBM3 (8 GPUs), NVIDIA-H200 (8 GPUs), NVIDIA-L40S (8 GPUs)"
+    )
+
+
+def test_no_such_node(refuse: Refuse) -> None:
+    result = refuse(hardware={"nodeSelector": {"zone": "b"}})
+    assert result.reason == "NoMatchingGPUs"
+    assert result.message.startswith("spec.hardware.nodeSelector={zone=b}: no node with NVIDIA-H100-80GB-HBM3, ")
+
+
+def test_nodes_with_a_taint(refuse: Refuse) -> None:
+    tainted = ClusterSnapshot((GpuNode("a", H100, 8, taints=(Taint("spot", "true"), Taint("nvidia.com/gpu"))),))
+    result = refuse(snapshot=tainted)
+    assert result.reason == "NoMatchingGPUs"
+    assert result.message.startswith("spec.hardware.tolerations: every node with NVIDIA-H100-80GB-HBM3 has a taint")
+    assert "spot=true:NoSchedule" in result.message
+
+
+def test_no_gpu_at_all(refuse: Refuse) -> None:
+    excluded = ExcludedNode("a", "NVIDIA-H100-80GB-HBM3-MIG-1g.10gb", "its GPUs are partitioned (MIG)")
+    message = refuse(snapshot=ClusterSnapshot((), (excluded,))).message
+    assert message == (
+        "the cluster has no node with allocatable nvidia.com/gpu; not usable: a: its GPUs are partitioned (MIG)"
+    )
+
+
+def test_a_gpu_that_nobody_knows(refuse: Refuse) -> None:
+    message = refuse(snapshot=ClusterSnapshot((GpuNode("a", "NVIDIA-X1", 8),))).message
+    assert message.startswith("GPU product NVIDIA-X1 is not known to the predictor; known: NVIDIA-H100-80GB-HBM3, ")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected", "works"),
+    [
+        ({"tensorParallel": 3}, "64 attention heads are not divisible by tensor parallel", "2"),
+        ({"expertParallel": 2}, "expert parallel needs a mixture-of-experts model", "1"),
+        ({"tensorParallel": 16}, "no such layout can be placed on 1 nodes of NVIDIA-H200", "2"),
+        ({"tensorParallel": 1, "pipelineParallel": 1}, "weights and the KV cache of one request do not fit", "2"),
+    ],
+)
+def test_overrides_that_cannot_be_had(
+    overrides: dict[str, int], expected: str, works: str, refuse: Refuse, make_snapshot: Snapshot
+) -> None:
+    result = refuse(snapshot=make_snapshot((H200, 8, 1)), planning={"overrides": overrides})
+    assert result.reason == "InvalidOverride"
+    name, value = next(iter(overrides.items()))
+    assert result.message.startswith(f"spec.planning.overrides.{name}={value}")
+    assert expected in result.message
+    assert f"nearest that works: spec.planning.overrides.{name}={works}" in result.message
+
+
+def test_a_power_cap_out_of_range(refuse: Refuse, make_snapshot: Snapshot) -> None:
+    capped = {"powerCap": {"mode": "Fixed", "wattsPerGPU": 50}}
+    result = refuse(snapshot=make_snapshot((H200, 8, 1), (L40S, 4, 1)), energy=capped)
+    assert result.reason == "InvalidOverride"
+    assert result.message == (
+        "spec.energy.powerCap.wattsPerGPU=50: the power limit of NVIDIA-H200 can be set from 200 to 700 W; the power "
+        "limit of NVIDIA-L40S can be set from 100 to 350 W"
+    )
+
+
+def test_relaxations_say_what_they_cost(refuse: Refuse, attempt: Callable[..., Any]) -> None:
+    from energylens.api.quantity import parse_quantity
+
+    result = refuse(slo={"itlMilliseconds": 2})
+    (relaxation,) = [r for r in result.relaxations if r.field == "spec.slo.itlMilliseconds"]
+    relaxed = attempt(slo={"itlMilliseconds": int(relaxation.allowed)})
+    planned = float(parse_quantity(relaxed.plan.predicted.joules_per_output_token))
+    assert relaxation.joules_per_output_token == pytest.approx(planned, abs=0.0006)
+
+
+def test_every_message_is_one_line(refuse: Refuse) -> None:
+    for parts in ({"slo": {"itlMilliseconds": 2}}, {"hardware": {"maxGPUs": 1}}, {"hardware": {"gpuProducts": ["X"]}}):
+        message = refuse(**parts).message
+        assert "\n" not in message
+        assert len(message) < 600
