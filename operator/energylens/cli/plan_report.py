@@ -42,7 +42,7 @@ def report(deployment: LLMDeployment, result: PlanningResult) -> str:
 
 def with_status(deployment: LLMDeployment, result: PlanningResult) -> dict[str, Any]:
     """Return the LLMDeployment with the part of its status that planning decides."""
-    document = deployment.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    document = deployment.model_dump(mode="json", by_alias=True, exclude_unset=True, include={"metadata", "spec"})
     document = {"apiVersion": deployment.api_version, "kind": deployment.kind} | document
     generation = deployment.metadata.generation
     document["status"] = {"observedGeneration": generation}
@@ -92,6 +92,7 @@ def _feasible(result: Feasible) -> list[str]:
         f"  confidence  {plan.confidence}, predictor {plan.predictor_version}",
         "",
         *_table(result.table[:_ROWS]),
+        "  TTFT and ITL are as predicted; objectives are checked at the upper end of their 80 % interval.",
     ]
 
 

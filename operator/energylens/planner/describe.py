@@ -43,8 +43,11 @@ def compared(new: float, old: float, what: str) -> str:
     if new > 2 * old:
         return f"{new / old:.1f} times the {what}"
     change = 100.0 * (new / old - 1.0)
+    direction = "more" if change >= 0 else "less"
+    if abs(change) < 0.1:
+        return f"less than 0.1 % {direction} {what}"
     size = f"{abs(change):.0f}" if abs(change) >= 1 else f"{abs(change):.1g}"
-    return f"{size} % {'more' if change >= 0 else 'less'} {what}"
+    return f"{size} % {direction} {what}"
 
 
 def floor_quantity(value: float) -> str:

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import pytest
+
+from energylens.planner import describe
+
+
+@pytest.mark.parametrize(
+    ("new", "text"),
+    [
+        (112.0, "12 % more energy"),
+        (100.5, "0.5 % more energy"),
+        (100.01, "less than 0.1 % more energy"),
+        (100.0, "less than 0.1 % more energy"),
+        (60.0, "40 % less energy"),
+        (99.99, "less than 0.1 % less energy"),
+        (310.0, "3.1 times the energy"),
+    ],
+)
+def test_compared(new: float, text: str) -> None:
+    assert describe.compared(new, 100.0, "energy") == text
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"),
+    [
+        (123.456, "123"),
+        (12.39, "12.3"),
+        (1.239, "1.23"),
+        (0.4567, "456m"),
+        (0.0123, "12.3m"),
+        (2000.0, "2000"),
+        (0, "0"),
+    ],
+)
+def test_rates_are_rounded_down(rate: float, text: str) -> None:
+    from energylens.api.quantity import parse_quantity
+
+    assert describe.floor_quantity(rate) == text
+    assert float(parse_quantity(text)) <= rate
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.4123, "0.412 J"), (412.0, "412 J"), (12.3, "12.3 J")])
+def test_joules(value: float, text: str) -> None:
+    assert describe.joules(value) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(141e9, "141 GB"), (8.03e9, "8.0 GB")])
+def test_gigabytes(value: float, text: str) -> None:
+    assert describe.gigabytes(value) == text
+
+
+@pytest.mark.parametrize(("value", "whole"), [(9.0, 9), (9.0000000001, 9), (9.01, 10)])
+def test_up(value: float, whole: int) -> None:
+    assert describe.up(value) == whole
