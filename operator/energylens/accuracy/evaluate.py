@@ -12,6 +12,7 @@ import numpy as np
 from energylens.predictor.architecture import ModelSpec
 from energylens.predictor.profiles import UnknownEngineError
 from energylens.predictor.types import BoolArray, FloatArray, GpuSpec, Interval, Layouts, Prediction, Workload
+from energylens.predictor.workloads import workload_of
 from energylens.runs import Resolved, Run
 
 QUANTITIES = ("itl", "throughput", "power", "energy")
@@ -53,10 +54,10 @@ def predict_runs(runs: Sequence[Run], resolve: Resolver, predictor_for: Chooser)
 
     A run that cannot be predicted gets an error text and costs no other.
     """
-    groups: dict[tuple[str, str | None, str, str | None, float, float], list[int]] = defaultdict(list)
+    groups: dict[tuple[object, ...], list[int]] = defaultdict(list)
     for i, run in enumerate(runs):
-        key = (run.model_id, run.weight_precision, run.gpu_model, run.engine, run.input_tokens, run.output_tokens)
-        groups[key].append(i)
+        served = (run.model_id, run.weight_precision, run.gpu_model, run.engine)
+        groups[(*served, run.task, run.input_tokens, run.output_tokens)].append(i)
     parts: list[tuple[Sequence[int], Predicted]] = []
     for members in groups.values():
         first = runs[members[0]]
@@ -82,7 +83,7 @@ def _group(
             model,
             gpu,
             layouts_of(group),
-            Workload(group[0].input_tokens, group[0].output_tokens),
+            workload_of(group[0].task, group[0].input_tokens, group[0].output_tokens),
             np.array([run.concurrency for run in group], dtype=np.float64),
         )
     except (ValueError, ArithmeticError) as refused:

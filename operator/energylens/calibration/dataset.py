@@ -16,7 +16,7 @@ from energylens.predictor.features import run_features
 from energylens.predictor.moe_tables import MoeTables
 from energylens.predictor.rates import DataSheet, data_sheet
 from energylens.predictor.residual import RunFeatures
-from energylens.predictor.types import FloatArray, GpuSpec, Workload
+from energylens.predictor.types import FloatArray, GpuSpec
 from energylens.predictor.work import CollectiveWork, LayerCounts, Work
 
 KINDS = (Collective.ALL_REDUCE, Collective.ALL_REDUCE, Collective.ALL_REDUCE, Collective.ALL_REDUCE,
@@ -62,7 +62,7 @@ def build_dataset(
     starts = np.zeros(len(runs))
     for i in range(len(runs)):
         one = runs.take(np.array([i]))
-        workload = Workload(float(one.input_tokens_assumed[0]), float(one.output_tokens[0]))
+        workload = one.workload(0)
         d, m, s = phase_work(
             models[str(one.model_id[0])], gpus[str(one.gpu_model[0])], one.layouts, workload, one.concurrency, shell
         )

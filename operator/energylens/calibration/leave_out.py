@@ -46,8 +46,8 @@ def grouped_errors(
         measured = measured_logs(data)
         model = result.coefficients.residual
         assert model is not None
+        learned = correct(model, data.features)
         for target in TARGETS:
-            learned = correct(model.targets[target], model.training, data.features)[0]
-            rest[target][out] = physics[target] + learned - measured[target]
+            rest[target][out] = physics[target] + learned[target][0] - measured[target]
     rest["energy"] = rest["step"] + rest["power"]
     return {name: float(100.0 * np.mean(np.abs(np.expm1(value)))) for name, value in rest.items()}

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from energylens.predictor.types import BoolArray, FloatArray, IntArray, Layouts
+from energylens.predictor.types import BoolArray, FloatArray, IntArray, Layouts, Workload
+from energylens.predictor.workloads import workload_of
 
 TEXT = ("run_id", "task", "model_id", "weight_precision", "gpu_model", "engine")
 WHOLE = ("num_gpus", "tensor_parallel", "expert_parallel", "data_parallel", "max_num_seqs")
@@ -60,6 +61,11 @@ class Runs:
     def clean(self) -> BoolArray:
         """Runs that say something about the GPU: not limited by the host, one data-parallel rank."""
         return ~self.host_bound & (self.data_parallel == 1)
+
+    def workload(self, index: int) -> Workload:
+        """Return the mean request of one run."""
+        tokens = float(self.input_tokens_assumed[index]), float(self.output_tokens[index])
+        return workload_of(str(self.task[index]), *tokens)
 
     @property
     def layouts(self) -> Layouts:

@@ -20,7 +20,7 @@ from energylens.predictor.power import capped, frequency_fraction, sheet_limit, 
 from energylens.predictor.profiles import EngineProfile
 from energylens.predictor.queueing import prompt_wait, wait_quantile
 from energylens.predictor.rates import Constants, DataSheet, data_sheet, kernel_rates
-from energylens.predictor.residual import TARGETS, correct, prior_variance
+from energylens.predictor.residual import TARGETS, RunFeatures, correct, prior_variance
 from energylens.predictor.rules import unsupported_reasons
 from energylens.predictor.types import FloatArray, GpuSpec, Interval, Layouts, Memory, Prediction, Workload
 from energylens.predictor.work import StepLoad, Work, build_work
@@ -28,7 +28,9 @@ from energylens.predictor.work import StepLoad, Work, build_work
 Role = Literal["aggregated", "prefill", "decode"]
 """What a replica does: both phases, or one of them in a disaggregated deployment."""
 
-_Capacity = Callable[[Layouts, FloatArray], FloatArray]
+_Correction = Callable[[FloatArray], FloatArray]
+_Served = Callable[[FloatArray], FloatArray]
+_Serve = Callable[[Layouts], _Served]
 _Pair = tuple[FloatArray, FloatArray]
 
 CODE_VERSION = "1"
@@ -122,6 +124,8 @@ def combine(
     joules = (1.0 - share) * step_energy(decode, rates, c).total + share * step_energy(mixed, rates, c).total
     busy = (1.0 - share) * td.busy + share * tm.busy
     extra = (1.0 - share) * decode.padded_experts.sum(axis=0) + share * mixed.padded_experts.sum(axis=0)
+    sorting = (1.0 - share) * td.sampler + share * tm.sampler
+    joules = joules + sorting * c["sampler_watts"]
     joules = joules + extra * c["moe_fp8_block_expert_us"] * 1e-6 * c["padding_watts"]
     static = np.asarray(c["static_watts"], dtype=np.float64)
     active = np.minimum(busy / mean, 1.0) * c["active_watts"]
@@ -215,12 +219,16 @@ class Predictor:
         places = np.minimum(layouts.max_batch_size * layouts.data_parallel, held.max_concurrency)
         full = np.maximum(places, 1.0)
 
-        def capacity(where: Layouts, running: FloatArray) -> FloatArray:
+        def capacity(where: Layouts, running: FloatArray, correction: _Correction) -> FloatArray:
             state = steady_state(model, gpu, where, workload, running, constants, self.coefficients, role)
-            step = state.mean_step * np.exp(self._step_correction(model, gpu, where, workload, running))
-            return running / (step * max(workload.output_tokens, 1.0))
+            step = state.mean_step * np.exp(correction(running))
+            return running / (step * workload.output_tokens)
 
-        running, most = self._little(layouts, rate, full, capacity)
+        def serve(where: Layouts) -> _Served:
+            correction = self._step_correction(model, gpu, where, workload, measured)
+            return lambda running: capacity(where, running, correction)
+
+        running, most = self._little(layouts, rate, full, serve)
         sustainable = (rate <= most) & (places >= 1.0)
         mean = np.where(sustainable, running, full)
         busy = np.where(sustainable, -np.expm1(-mean), 1.0)
@@ -233,7 +241,7 @@ class Predictor:
             sustainable, np.minimum(rate, most), role,
         )  # fmt: skip
 
-    def _little(self, layouts: Layouts, rate: FloatArray, full: FloatArray, capacity: _Capacity) -> _Pair:
+    def _little(self, layouts: Layouts, rate: FloatArray, full: FloatArray, serve: _Serve) -> _Pair:
         """Solve C = rate x service(C), once per distinct layout; candidates then differ only in their places."""
         columns = (
             layouts.tensor_parallel, layouts.pipeline_parallel, layouts.expert_parallel, layouts.data_parallel,
@@ -251,11 +259,12 @@ class Predictor:
         # All points of a round are one array call, since a call's fixed cost is that of a hundred candidates.
         tiled = subset.take(np.tile(np.arange(len(first)), GRID_POINTS))
         column = np.arange(len(first))
+        capacity = serve(tiled)
         for _ in range(ROUNDS):
             grid = np.linspace(low, high, GRID_POINTS)
             mean = np.exp(grid).reshape(-1)
             busy = -np.expm1(-mean)
-            served = (capacity(tiled, np.maximum(mean / busy, 1.0)) * busy).reshape(grid.shape)
+            served = (capacity(np.maximum(mean / busy, 1.0)) * busy).reshape(grid.shape)
             enough = served >= wanted
             enough[-1] = True
             above = np.maximum(enough.argmax(axis=0), 1)
@@ -264,18 +273,24 @@ class Predictor:
         gap = np.log(np.maximum(wanted, 1e-300)) - ends[0]
         part = np.clip(gap / np.maximum(ends[1] - ends[0], 1e-12), 0.0, 1.0)
         solved = np.where(wanted > 0, np.exp(low + part * (high - low)), 0.0)
-        most = capacity(layouts, full)
+        most = serve(layouts)(full)
         running = np.minimum(solved[inverse], full)
         return np.where(rate > 0, running, 0.0), most
 
     def _step_correction(
-        self, model: ModelSpec, gpu: GpuSpec, layouts: Layouts, workload: Workload, running: FloatArray
-    ) -> FloatArray:
+        self, model: ModelSpec, gpu: GpuSpec, layouts: Layouts, workload: Workload, measured: bool
+    ) -> _Correction:
+        """Return the residual of the step time as a function of the running sequences, for fixed layouts."""
         residual = self.coefficients.residual
-        if residual is None or not self.profile.measured:
-            return np.zeros_like(running)
-        runs = run_features(model, gpu, layouts, workload, running)
-        return correct(residual.targets["step"], residual.training, runs)[0]
+        if residual is None or not measured:
+            return np.zeros_like
+        features = run_features(model, gpu, layouts, workload, np.ones(len(layouts)))
+
+        def correction(running: FloatArray) -> FloatArray:
+            runs = RunFeatures(features.keys, np.log(np.maximum(running, 1.0)))
+            return correct(residual, runs, ("step",))["step"][0]
+
+        return correction
 
     def _finish(
         self,
@@ -373,14 +388,11 @@ class Predictor:
         logs = {t: np.zeros(n) for t in TARGETS}
         variance, prior = {}, {}
         inside = np.zeros(n, dtype=np.bool_)
+        learned = correct(residual, runs) if residual is not None and measured else {}
         for target in TARGETS:
-            if residual is None:
-                variance[target], prior[target] = np.full(n, UNKNOWN_VARIANCE), UNKNOWN_VARIANCE
-                continue
-            fitted = residual.targets[target]
-            prior[target] = prior_variance(fitted.terms)
-            if measured:
-                logs[target], variance[target] = correct(fitted, residual.training, runs)
+            prior[target] = UNKNOWN_VARIANCE if residual is None else prior_variance(residual.targets[target].terms)
+            if target in learned:
+                logs[target], variance[target] = learned[target]
             else:
                 variance[target] = np.full(n, prior[target])
         if residual is not None and measured:

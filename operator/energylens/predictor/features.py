@@ -53,7 +53,8 @@ def run_features(
     single = np.where(layouts.gpus == 1, f"{gpu.name}/one", f"{gpu.name}/several").astype(np.str_)
 
     def same(text: str) -> np.ndarray:
-        return np.full(len(layouts), text, dtype=np.str_)
+        # Without a dtype: np.str_ means one character here, and would cut the text.
+        return np.full(len(layouts), text)
 
     kind = "moe" if model.is_moe else "dense"
     keys = {

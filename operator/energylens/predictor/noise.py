@@ -7,7 +7,7 @@ import numpy as np
 from energylens.predictor.residual import RunFeatures
 from energylens.predictor.types import FloatArray
 
-WITHIN = {"step": 0.05, "itl": 0.06, "power": 0.03}
+WITHIN = {"step": 0.045, "itl": 0.055, "power": 0.027}
 """Standard deviation of the logarithm around a smooth curve over the batch."""
 SINGLE_B200 = {"step": 0.10, "itl": 0.10, "power": 0.05}
 """Added for one B200: its runs are partly limited by the host, from one run to the next."""

@@ -117,8 +117,8 @@ def kernel_rates(c: Constants, sheet: DataSheet) -> KernelRates:
             launch=launch * 1e-6,
             table_factor=factor,
             joules_per_byte=_byte_energy(kernel, c) * 1e-12,
-            joules_per_cache_byte=c["energy_cache_byte_pj"] * 1e-12,
-            joules_per_flop=_flop_energy(kernel, c) * 1e-12,
+            joules_per_cache_byte=c["energy_state_byte_pj" if state else "energy_cache_byte_pj"] * 1e-12,
+            joules_per_flop=_flop_energy(kernel, c) * (c["energy_moe_flop_factor"] if moe else 1.0) * 1e-12,
         )
     return KernelRates(**{name: _stack(values) for name, values in rows.items()})
 

@@ -7,15 +7,18 @@ run all kernels are zero, and so is the correction.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-from energylens.predictor.types import FloatArray
+from energylens.predictor.types import BoolArray, FloatArray, IntArray
 
 TARGETS = ("step", "itl", "power")
+KNOT_SPACING = 0.03
+"""In log(batch)."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,14 @@ class RunFeatures:
 
     keys: Mapping[str, npt.NDArray[np.str_]]
     log_batch: FloatArray
+
+    @cached_property
+    def members(self) -> Mapping[str, Mapping[str, BoolArray]]:
+        """By key and label which runs have it, shape (n,); kept, since training runs are asked on every call."""
+        return {
+            key: {label: values == label for label in dict.fromkeys(values.tolist())}
+            for key, values in self.keys.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -75,17 +86,80 @@ def prior_variance(terms: tuple[KernelTerm, ...]) -> float:
     return sum(term.variance for term in terms)
 
 
-def correct(model: TargetResidual, training: RunFeatures, runs: RunFeatures) -> tuple[FloatArray, FloatArray]:
-    """Return the log correction and its posterior variance without noise, each of shape (n,).
+def correct(
+    model: ResidualModel, runs: RunFeatures, targets: Sequence[str] = TARGETS
+) -> dict[str, tuple[FloatArray, FloatArray]]:
+    """Return by target the log correction and its posterior variance without noise, each of shape (n,).
 
-    Only training runs that share a key take part.
+    Only training runs that share a key take part. Candidates are taken together that agree in every key with the same
+    training runs; a space has a handful of such kinds. Of each kind both are smooth functions of log(batch) over
+    lengths of 1 or more, so that they are computed at knots and interpolated, with an error below 1e-4.
     """
-    cross = covariance(model.terms, runs, training)
-    related = cross.any(axis=0)
-    prior = prior_variance(model.terms)
-    if not related.any():
-        return np.zeros(cross.shape[0]), np.full(cross.shape[0], prior)
-    mean = np.clip(cross[:, related] @ model.weights[related], -model.bound, model.bound)
-    half = cross[:, related] @ model.inverse[np.ix_(related, related)]
-    variance = prior - (half * cross[:, related]).sum(axis=1)
-    return mean, np.clip(variance, 0.0, prior)
+    n = runs.log_batch.shape[0]
+    found = {target: (np.zeros(n), np.full(n, prior_variance(model.targets[target].terms))) for target in targets}
+    if n == 0:
+        return found
+    keys = sorted({term.key for target in targets for term in model.targets[target].terms})
+    for members, same in _kinds(model.training, runs, keys):
+        related = np.flatnonzero(np.any(list(same.values()), axis=0))
+        if related.size == 0:
+            continue
+        place = runs.log_batch[members] / KNOT_SPACING
+        below = np.floor(place)
+        part = place - below
+        knots, inverse = np.unique(np.concatenate([below, below + 1.0]), return_inverse=True)
+        lower, upper = inverse.reshape(2, -1)
+        squared = (knots[:, None] * KNOT_SPACING - model.training.log_batch[None, related]) ** 2
+        smooth: dict[float, FloatArray] = {}
+        for target in targets:
+            fitted = model.targets[target]
+            cross = np.zeros(squared.shape)
+            for length in sorted({term.length for term in fitted.terms}):
+                if length not in smooth:
+                    smooth[length] = np.exp(squared * (-0.5 / length**2))
+                shared = sum(
+                    (term.variance * same[term.key][related] for term in fitted.terms if term.length == length),
+                    start=np.zeros(related.size),
+                )
+                cross += shared * smooth[length]
+            mean, variance = found[target]
+            prior = prior_variance(fitted.terms)
+            explained = np.einsum("nm,nm->n", cross @ fitted.inverse[np.ix_(related, related)], cross)
+            at_knots = cross @ fitted.weights[related], prior - explained
+            between = [(1.0 - part) * values[lower] + part * values[upper] for values in at_knots]
+            mean[members] = np.clip(between[0], -fitted.bound, fitted.bound)
+            variance[members] = np.clip(between[1], 0.0, prior)
+    return found
+
+
+def _kinds(
+    training: RunFeatures, runs: RunFeatures, keys: Sequence[str]
+) -> Iterator[tuple[IntArray, dict[str, BoolArray]]]:
+    """Return sets of candidates, and by key the training runs, shape (m,), that all of the set agree with."""
+    kind = np.zeros(runs.log_batch.shape[0], dtype=np.int64)
+    agreements: dict[str, BoolArray] = {}
+    for key in keys:
+        labels, codes = _codes(runs.keys[key])
+        # Labels that no training run has are alike.
+        # Labels that no training run has are alike.
+        rows: dict[bytes, int] = {}
+        none = np.zeros(training.log_batch.shape[0], dtype=np.bool_)
+        agreeing = [training.members[key].get(label, none).tobytes() for label in labels]
+        alike = np.array([rows.setdefault(row, len(rows)) for row in agreeing], dtype=np.int64)
+        agreements[key] = np.array([np.frombuffer(row, dtype=np.bool_) for row in rows])
+        kind = kind * len(rows) + alike[codes]
+    for value in np.unique(kind).tolist():
+        rest, agreed = value, {}
+        for key in reversed(keys):
+            rest, row = divmod(rest, len(agreements[key]))
+            agreed[key] = agreements[key][row]
+        yield np.flatnonzero(kind == value), agreed
+
+
+def _codes(values: npt.NDArray[np.str_]) -> tuple[list[str], IntArray]:
+    """Return the u distinct values, and which of them each value is, shape (n,)."""
+    starts = np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]]))
+    # Candidates come in stretches of one layout; hashing the starts beats sorting all of the long strings.
+    seen: dict[str, int] = {}
+    codes = np.array([seen.setdefault(value, len(seen)) for value in values[starts].tolist()], dtype=np.int64)
+    return list(seen), np.repeat(codes, np.diff(np.append(starts, values.size)))
