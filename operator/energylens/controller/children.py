@@ -16,6 +16,7 @@ from energylens.serving import ServingError, Strategy, choose_strategy, manifest
 from energylens.serving.metadata import APPLIED_HASH
 
 SAFE_MESSAGE = "no GPU is free for a new replica; old replicas stop first"
+FOREIGN_MESSAGE = "the limits of the rolling update were edited; an old replica stops before a new one starts"
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,9 @@ def children(observed: Observation) -> Children:
         return Children((), False)
     if spec.planning.mode == "Advisory":
         return Children((), False, Reason.ADVISORY, "planning.mode is Advisory: the plan is shown and not acted on")
-    if spec.planning.mode == "Manual" and spec.planning.approved_plan_hash != plan.hash:
+    # Stopping needs no approval.
+    stops = spec.suspend and observed.workload is not None
+    if spec.planning.mode == "Manual" and spec.planning.approved_plan_hash != plan.hash and not stops:
         return Children(
             (),
             False,
@@ -73,7 +76,7 @@ def _act(observed: Observation) -> Children:
             return Children((), False)
         first = choose_strategy(deployment, None, plan, observed.snapshot)
         return Children(tuple(made(first)), True, strategy=first)
-    current = strategy_of(dict(live))
+    current = live_strategy(live) or Strategy("Recreate", 0, 1, FOREIGN_MESSAGE)
     wanted = made(current)
     same = same_template(live, wanted[0])
     if not planning.good and not same and _digest(live) != _digest(wanted[0]):
@@ -86,6 +89,14 @@ def _act(observed: Observation) -> Children:
         safe = Strategy("Recreate", 0, max(1, plan.replicas), SAFE_MESSAGE)
         return Children(tuple(made(safe)), True, strategy=safe)
     return Children(tuple(wanted), True)
+
+
+def live_strategy(live: Mapping[str, Any]) -> Strategy | None:
+    """Return the limits of the rolling update of a live workload; None when a foreign edit made them not ours."""
+    try:
+        return strategy_of(dict(live))
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def same_template(live: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
@@ -139,10 +150,14 @@ def _digest(manifest: Mapping[str, Any]) -> str:
 
 
 def _stuck(observed: Observation, strategy: Strategy) -> bool:
-    """Return whether a surging rollout waits for GPUs that are no longer free, while old pods hold some."""
+    """Return whether a surging rollout waits for GPUs that old pods hold.
+
+    Old pods on another product hold none that a new one could use: stopping them would end the service for nothing.
+    """
     plan = observed.planning.plan
     if plan is None or strategy.max_surge == 0:
         return False
     new = [pod for pod in observed.pods if pod.plan_hash == plan.hash]
-    old = [pod for pod in observed.pods if pod.plan_hash != plan.hash]
-    return bool(old) and any(pod.unschedulable for pod in new)
+    nodes = {node.name for node in observed.snapshot.nodes if node.product == plan.gpu_product}
+    in_the_way = any(pod.plan_hash != plan.hash and pod.node in nodes for pod in observed.pods)
+    return in_the_way and any(pod.unschedulable for pod in new)

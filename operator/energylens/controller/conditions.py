@@ -9,10 +9,9 @@ from datetime import datetime
 from energylens.api.base import Condition
 from energylens.api.llmdeployment import PlanStatus
 from energylens.api.quantity import parse_quantity
-from energylens.controller.children import Children
+from energylens.controller.children import Children, live_strategy
 from energylens.controller.observation import Observation, PodState
 from energylens.controller.reasons import ConditionType, Reason
-from energylens.serving import strategy_of
 from energylens.serving.metadata import PLAN_LABEL
 
 _SLO_REASONS = (Reason.SLO_INFEASIBLE, Reason.LOAD_TOO_HIGH)
@@ -44,7 +43,11 @@ def rollout(observed: Observation) -> Rollout:
     own = [pod for pod in observed.pods if pod.plan_hash == running_hash]
     ready = sum(pod.ready for pod in own) if live["kind"] == "Deployment" else int(status.get("readyReplicas") or 0)
     seen = int(status.get("observedGeneration") or 0) >= int(live["metadata"].get("generation") or 0)
+    if live["kind"] == "LeaderWorkerSet" and "observedGeneration" not in status:
+        # Not every release of LeaderWorkerSet v1 reports it; its pods tell the same a little later.
+        seen = bool(own) and len(own) == len(observed.pods)
     only = int(status.get("replicas") or 0) == updated
+    strategy = live_strategy(live)
     return Rollout(
         exists=True,
         current=seen and updated >= wanted and only,
@@ -52,7 +55,7 @@ def rollout(observed: Observation) -> Rollout:
         updated=updated if seen else 0,
         wanted=wanted,
         running_hash=running_hash,
-        strategy=strategy_of(dict(live)).name,
+        strategy=strategy.name if strategy is not None else "Recreate",
     )
 
 
@@ -200,16 +203,23 @@ def _measured(observed: Observation) -> list[Condition]:
 
 
 def _as_before(observed: Observation, kinds: Sequence[ConditionType], message: str) -> list[Condition]:
-    """Keep what the last window of the same revision said, so that a restart changes nothing."""
+    """Keep what was last said of the same revision, so that a restart changes nothing."""
     status = observed.deployment.status
     state = rollout(observed)
     same = status.active_revision is not None and status.active_revision.plan_hash == state.running_hash
-    old = {condition.type: condition for condition in status.conditions} if same and status.measured else {}
+    serving = state.exists and state.ready > 0
     reason, text = (
         ("Collecting", message or "the first window is not complete")
-        if state.exists and state.ready
+        if serving
         else (Reason.NOT_SERVING.value, "no replica is ready")
     )
+    # Without a window there may still be a verdict, such as that no metrics are found: it stays while pods serve.
+    passed = (Reason.NOT_SERVING.value, Reason.DISABLED.value)
+    old = {
+        condition.type: condition
+        for condition in status.conditions
+        if same and (status.measured or serving) and condition.reason not in passed
+    }
     kept = []
     for kind in kinds:
         before = old.get(kind.value)

@@ -46,10 +46,10 @@ class Measuring:
         self._collector = Collector([source], EngineScraper(http), History(max_age_seconds=HISTORY_SECONDS), clock)
         self._published: dict[Key, tuple[str, WindowMeasurement]] = {}
 
-    def latest(self, key: Key) -> WindowMeasurement | None:
-        """Return the last published window of a deployment; None before the first."""
+    def latest(self, key: Key, plan_hash: str) -> WindowMeasurement | None:
+        """Return the last published window of a deployment's pods of this plan; None before the first."""
         published = self._published.get(key)
-        return published[1] if published is not None else None
+        return published[1] if published is not None and published[0] == plan_hash else None
 
     async def step(self) -> None:
         """Collect once and publish what became due."""

@@ -56,6 +56,8 @@ class PodState:
     """The scheduler's message; "" when it is scheduled."""
     waiting: str
     """Why a container waits, such as an image that cannot be pulled; "" when none does."""
+    node: str = ""
+    """"" when it is not bound to one."""
 
 
 @dataclass(frozen=True)
@@ -88,4 +90,5 @@ def pod_state(pod: Body) -> PodState:
         ready_since=ready.get("lastTransitionTime", "") if is_ready else "",
         unschedulable=scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else "",
         waiting=next((text for text in pod["status"]["waiting"] if not text.startswith("ContainerCreating")), ""),
+        node=pod["spec"]["nodeName"],
     )

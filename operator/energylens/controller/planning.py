@@ -61,7 +61,7 @@ class PlanningService:
     """Plans, and remembers per deployment what was evaluated, so that equal inputs are not planned twice."""
 
     resync_seconds: float = 300.0
-    _evaluated: dict[str, _Evaluated] = field(default_factory=dict)
+    _evaluated: dict[tuple[str, str], _Evaluated] = field(default_factory=dict)
 
     def planning_for(self, request: Request) -> Planning:
         """Return the plan to follow; pure but for its memory, and slow: run it off the event loop."""
@@ -83,13 +83,22 @@ class PlanningService:
         except UnknownEngineError as error:
             return Planning(current, None, False, Reason.INVALID_ENGINE_SETTINGS, f"spec.engine: {error}")
         same = current is not None and current.hash == wanted
+        key = deployment.metadata.namespace, deployment.metadata.name
         if same and not request.want_table:
+            # The table of plans is large, and written by now.
+            self._evaluated.pop(key, None)
             return Planning(current, model, True, Reason.PLANNED, _describe(current))
-        uid = deployment.metadata.uid
-        inputs = (wanted, current.hash if current else None, request.serves_lws, _free(request.snapshot))
-        known = self._evaluated.get(uid)
+        inputs = (
+            deployment.metadata.uid,
+            wanted,
+            current.hash if current else None,
+            request.serves_lws,
+            request.want_table,
+            _free(request.snapshot),
+        )
+        known = self._evaluated.get(key)
         fresh = known is not None and (request.now - known.at).total_seconds() < self.resync_seconds
-        if known is not None and fresh and known.inputs == inputs and not request.want_table:
+        if known is not None and fresh and known.inputs == inputs:
             return known.planning
         result = self._evaluate(request, model, predictor, wanted)
         planning = (
@@ -97,12 +106,12 @@ class PlanningService:
             if same
             else self._choose(request, model, predictor, result)
         )
-        self._evaluated[uid] = _Evaluated(inputs, planning, request.now)
+        self._evaluated[key] = _Evaluated(inputs, planning, request.now)
         return planning
 
-    def forget(self, uid: str) -> None:
+    def forget(self, namespace: str, name: str) -> None:
         """Drop what is remembered of a deleted deployment."""
-        self._evaluated.pop(uid, None)
+        self._evaluated.pop((namespace, name), None)
 
     def _model(self, request: Request) -> ModelSpec:
         spec = request.deployment.spec.model
@@ -153,7 +162,7 @@ class PlanningService:
             )
         running: PlanningResult | str | None = None
         if current is not None:
-            pinned = adoption.pinned_to(request.deployment, current)
+            pinned = adoption.pinned_to(request.deployment, current, load_gpus())
             running = (
                 pinned
                 if isinstance(pinned, str)

@@ -35,14 +35,15 @@ from energylens.controller.store import Body, ChildKey, Key, Store
 from energylens.measure.types import WindowMeasurement
 from energylens.planner.inventory import snapshot_from_objects
 from energylens.planner.types import ClusterSnapshot
-from energylens.serving.metadata import APPLIED_HASH, OWNER_LABEL
+from energylens.serving.metadata import APPLIED_HASH, OWNER_LABEL, PLAN_LABEL
 from energylens.serving.support import table_name
 from energylens.serving.workload import LWS_SUFFIX
 
-Measurements = Callable[[Key], WindowMeasurement | None]
+Measurements = Callable[[Key, str], WindowMeasurement | None]
+"""Takes a deployment and the hash of the plan whose pods run."""
 
 
-def _never_measured(key: Key) -> WindowMeasurement | None:
+def _never_measured(key: Key, plan_hash: str) -> WindowMeasurement | None:
     return None
 
 
@@ -90,13 +91,14 @@ class Reconciler:
         if body is None or body["metadata"].get("deletionTimestamp"):
             self._without_plan.discard(key)
             self._under_way.pop(key, None)
+            self._planning.forget(*key)
             self._metrics.forget(*key)
             return None
         try:
             deployment = parse_llmdeployment(body, strict=False)
         except InvalidResourceError as error:
             await self._write_invalid(body, str(error))
-            return None
+            return self._next_look(key, body, None)
         observed = await self._observe(key, body, deployment)
         wanted = children(observed)
         refused = await self._apply_children(wanted)
@@ -107,7 +109,17 @@ class Reconciler:
         self._under_way.pop(key, None)
         self._count(key, after)
         (self._without_plan.discard if after.planning.good else self._without_plan.add)(key)
-        return self._settings.resync_seconds
+        return self._next_look(key, body, self._settings.resync_seconds)
+
+    def _next_look(self, key: Key, seen: Body, seconds: float | None) -> float | None:
+        """Return ``seconds``, or 0 when the answer to a write brought an edit that this pass has not seen.
+
+        The watch event of that edit is older than the answer by then, and makes no work.
+        """
+        now = self._store.deployments.get(key)
+        parts = ("deletionTimestamp", "generation", "labels", "uid")
+        edited = now is not None and any(now["metadata"].get(p) != seen["metadata"].get(p) for p in parts)
+        return 0.0 if edited else seconds
 
     async def _observe(self, key: Key, body: Body, deployment: LLMDeployment) -> Observation:
         config, problem = await self._model_config(deployment)
@@ -138,24 +150,30 @@ class Reconciler:
             snapshot=snapshot,
             serves_lws=self.serves_lws,
             budget=budget,
-            measurement=self._measurements(key),
+            measurement=None,
             now=self._clock.now(),
         )
 
     def _look(self, key: Key, deployment: LLMDeployment, before: Observation, refused: str) -> Observation:
         """Return the observation after the writes."""
+        workload = self._workload(key, before.planning.plan)
         return Observation(
             deployment=deployment,
             planning=before.planning,
-            workload=self._workload(key, before.planning.plan),
+            workload=workload,
             pods=tuple(pod_state(pod) for pod in self._store.pods_owned(key)),
             snapshot=before.snapshot,
             serves_lws=before.serves_lws,
             budget=before.budget,
-            measurement=before.measurement,
+            measurement=self._measurement(key, before.planning.plan, workload),
             now=self._clock.now(),
             refused=refused,
         )
+
+    def _measurement(self, key: Key, plan: PlanStatus | None, workload: Body | None) -> WindowMeasurement | None:
+        """Return the last window of the plan, and never that of another plan's pods."""
+        running = ((workload or {}).get("metadata", {}).get("labels") or {}).get(PLAN_LABEL)
+        return self._measurements(key, plan.hash) if plan is not None and plan.hash == running else None
 
     def _with_plans_under_way(self) -> dict[Key, Body]:
         """Return every deployment with the plan that it adopted, also where its status does not say so yet."""

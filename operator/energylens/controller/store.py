@@ -42,7 +42,11 @@ class Store:
         key = _key(body)
         old = self.deployments.get(key)
         if deleted:
+            if not _is_same_object(body, old):
+                return None
             self.deployments.pop(key, None)
+            # What it had reserved is free again, also where it never had a pod.
+            self.inventory_version += 1
             return key
         if old is not None and not _newer(body, old):
             return None
@@ -77,6 +81,8 @@ class Store:
         child_key = (kind, metadata["namespace"], metadata["name"])
         old = self.children.get(child_key)
         if deleted:
+            if not _is_same_object(body, old.body if old is not None else None):
+                return None
             self.children.pop(child_key, None)
         elif old is not None and not _newer(body, old.body):
             return None
@@ -102,6 +108,8 @@ class Store:
         key = _key(body)
         trimmed = None if deleted else trim_pod(body)
         old = self.pods.get(key)
+        if deleted and not _is_same_object(body, old):
+            return None
         if old == trimmed:
             return None
         if _holding(old) != _holding(trimmed):
@@ -110,12 +118,21 @@ class Store:
         if trimmed is None:
             self.pods.pop(key, None)
             if owner is not None:
-                self.pods_of.get(owner, set()).discard(key)
+                self._disown(owner, key)
         else:
             self.pods[key] = trimmed
-            if owner is not None:
-                self.pods_of.setdefault(owner, set()).add(key)
+            before, now = _owner(old), _owner(trimmed)
+            if before is not None and before != now:
+                self._disown(before, key)
+            if now is not None:
+                self.pods_of.setdefault(now, set()).add(key)
         return owner
+
+    def _disown(self, owner: Key, pod: Key) -> None:
+        pods = self.pods_of.get(owner, set())
+        pods.discard(pod)
+        if not pods:
+            self.pods_of.pop(owner, None)
 
     def pods_owned(self, key: Key) -> list[Body]:
         """Return the pods of an LLMDeployment, by name."""
@@ -148,6 +165,7 @@ def trim_pod(body: Mapping[str, Any]) -> Body:
         "metadata": {
             "name": metadata["name"],
             "namespace": metadata["namespace"],
+            "uid": metadata.get("uid", ""),
             "labels": dict(metadata.get("labels") or {}),
             "deleting": "deletionTimestamp" in metadata,
         },
@@ -201,7 +219,19 @@ def _holding(pod: Body | None) -> tuple[Any, ...]:
     if pod is None or pod["status"]["phase"] in ("Succeeded", "Failed"):
         return ()
     gpus = [c["resources"] for group in ("containers", "initContainers") for c in pod["spec"].get(group, ())]
-    return (pod["spec"]["nodeName"], str(gpus)) if any(gpus) else ()
+    return (pod["spec"]["nodeName"], str(gpus), _owner(pod)) if any(gpus) else ()
+
+
+def _is_same_object(deleted: Mapping[str, Any], known: Mapping[str, Any] | None) -> bool:
+    """Return whether a deletion is of the object that is known.
+
+    The deletion of an object may be heard of after the creation of its successor of the same name: kopf has one stream
+    per uid, and they do not wait for each other.
+    """
+    if known is None:
+        return True
+    uids = deleted["metadata"].get("uid"), known["metadata"].get("uid")
+    return uids[0] == uids[1] or not all(uids)
 
 
 def _same(old: Body, new: Body) -> bool:

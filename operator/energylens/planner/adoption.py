@@ -175,10 +175,8 @@ def _compare(
         message = f"{_summary(new)} would save {saving:.1f} %, less than minEnergySavingPercent={needed}"
         return Decision(False, "SavingTooSmall", message, current)
     if seconds_since_adoption is not None and seconds_since_adoption < replan.cooldown_seconds:
-        left = replan.cooldown_seconds - seconds_since_adoption
-        message = (
-            f"{_summary(new)} would save {saving:.1f} %; cooldownSeconds={replan.cooldown_seconds}, {left:.0f} s left"
-        )
+        # No countdown: the message is a condition's, and would be written anew at every look.
+        message = f"{_summary(new)} would save {saving:.1f} %; cooldownSeconds={replan.cooldown_seconds} are not over"
         return Decision(False, "Cooldown", message, current)
     if objective == "MinimizeGPUs":
         return Decision(True, "EnergySaving", f"{_summary(new)} uses {old.gpus - new.gpus} GPUs less", new)

@@ -1,0 +1,179 @@
+"""Defects that a review found: each test failed before its mend."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from tests.support.fake_cluster import Object
+from tests.support.world import KEY, Faults, World, llama, overrides
+
+from energylens.api.parse import parse_llmdeployment
+from energylens.controller.children import _stuck
+from energylens.controller.conditions import rollout
+from energylens.controller.observation import Observation
+from energylens.measure.types import WindowMeasurement
+from energylens.serving import Strategy
+
+
+async def ready(spec: Object | None = None) -> World:
+    world = World()
+    world.cluster.put(spec or llama())
+    await world.settle()
+    return world
+
+
+async def test_an_edit_that_comes_with_the_answer_to_a_status_write_is_looked_at_soon() -> None:
+    world = World()
+    edited = llama(planning=overrides(replicas=3))
+
+    class EditsBeforeStatus(Faults):
+        """A user edits the spec while a pass is about to write the status."""
+
+        async def apply_status(self, manifest: Mapping[str, Any]) -> Object:
+            if edited:
+                world.cluster.put(dict(edited))
+                edited.clear()
+            return await super().apply_status(manifest)
+
+    world.start(EditsBeforeStatus(world.cluster))
+    world.cluster.put(llama())
+    world.delayed = []
+    assert await world.reconciler.reconcile(KEY) == 0.0
+    # The event of the edit comes late: the answer had it already, and it asks for no pass.
+    assert all(
+        world.store.put_deployment(body, deleted) is None
+        for kind, body, deleted in world.delayed
+        if kind == "LLMDeployment"
+    )
+
+
+async def test_a_look_without_an_edit_comes_after_the_resync() -> None:
+    world = await ready()
+    assert await world.reconciler.reconcile(KEY) == 300.0
+
+
+STRATEGIES = [
+    {"type": "Recreate"},
+    {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}},
+]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=["no limits", "percentages"])
+async def test_foreign_limits_of_the_rolling_update_are_put_right(strategy: Object) -> None:
+    world = await ready()
+
+    def edit(body: Object) -> None:
+        body["spec"]["strategy"] = strategy
+
+    world.cluster.edit("Deployment", *KEY, edit)
+    await world.settle()
+    live = world.cluster.objects["Deployment", *KEY]["spec"]["strategy"]
+    assert live == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}
+    assert world.condition("Ready")["status"] == "True"
+
+
+async def test_a_suspension_needs_no_approval() -> None:
+    world = await ready()
+    planning = {**overrides(maxBatchSize=32), "mode": "Manual"}
+    world.cluster.put(llama(planning=planning))
+    await world.settle()
+    assert world.condition("PlanReady")["reason"] == "AwaitingApproval"
+    assert world.cluster.objects["Deployment", *KEY]["spec"]["replicas"] == 2
+    world.cluster.put(llama(planning=planning, suspend=True))
+    await world.settle()
+    assert world.cluster.objects["Deployment", *KEY]["spec"]["replicas"] == 0
+
+
+def window(**values: Any) -> WindowMeasurement:
+    times = {"window_start": 1000.0, "window_end": 1060.0, "coverage_percent": 100.0}
+    return WindowMeasurement("Measured", "measured", **{**times, **values})
+
+
+async def test_a_window_of_another_plans_pods_is_not_held_against_the_new_plan() -> None:
+    world = await ready()
+    old_hash = world.status()["plan"]["hash"]
+    asked: list[str] = []
+
+    def latest(key: tuple[str, str], plan_hash: str) -> WindowMeasurement | None:
+        asked.append(plan_hash)
+        found = window(energy_joules=600.0, power_watts=600.0, joules_per_output_token=2.0)
+        return found if plan_hash == old_hash else None
+
+    world.reconciler._measurements = latest
+    await world.settle()
+    assert world.status()["measured"]["joulesPerOutputToken"] == "2000m"
+    world.cluster.put(llama(planning=overrides(maxBatchSize=32)))
+    await world.settle()
+    assert world.status()["plan"]["hash"] != old_hash
+    assert "measured" not in world.status()
+    assert asked[-1] != old_hash
+
+
+async def test_a_restart_keeps_what_was_said_of_missing_metrics() -> None:
+    world = await ready()
+    missing = WindowMeasurement("NoSource", "no dcgm-exporter was found")
+    world.reconciler._measurements = lambda key, plan_hash: missing
+    await world.settle()
+    said = world.condition("EnergyMetricsAvailable")
+    assert (said["status"], said["reason"]) == ("False", "NoSource")
+    mark = world.mark
+    world.clock.advance(60)
+    world.start()
+    await world.settle()
+    assert world.writes_since(mark) == []
+
+
+async def test_nothing_is_remembered_of_a_deleted_deployment() -> None:
+    world = await ready()
+    world.cluster.put(llama(planning=overrides(maxBatchSize=32)))
+    await world.reconciler.reconcile(KEY)
+    planning = world.reconciler._planning
+    assert KEY in planning._evaluated
+    world.cluster.remove("LLMDeployment", *KEY)
+    await world.reconciler.reconcile(KEY)
+    assert not planning._evaluated
+
+
+async def observation(world: World) -> Observation:
+    body = copy.deepcopy(world.store.deployments[KEY])
+    deployment = parse_llmdeployment(body, strict=False)
+    observed = await world.reconciler._observe(KEY, body, deployment)
+    return observed
+
+
+def pods(observed: Observation, **changes: Any) -> tuple[Any, ...]:
+    return tuple(replace(pod, **changes) for pod in observed.pods)
+
+
+async def test_old_pods_on_another_product_are_not_stopped_for_new_ones_that_wait() -> None:
+    world = await ready()
+    observed = await observation(world)
+    plan = observed.planning.plan
+    assert plan is not None
+    (new, _) = pods(observed)
+    waiting = replace(new, name="new", ready=False, node="", unschedulable="Insufficient nvidia.com/gpu")
+    surge = Strategy("Surge", 1, 0)
+    same = replace(new, name="old", plan_hash="0" * 16, node="h100-0")
+    assert _stuck(replace(observed, pods=(waiting, same)), surge)
+    other = replace(same, node="h200-0")
+    assert not _stuck(replace(observed, pods=(waiting, other)), surge)
+
+
+async def test_a_leader_worker_set_that_reports_no_generation_still_becomes_current() -> None:
+    world = await ready()
+    observed = await observation(world)
+    live = copy.deepcopy(dict(observed.workload or {}))
+    live["kind"] = "LeaderWorkerSet"
+    live["spec"]["rolloutStrategy"] = {"rollingUpdateConfiguration": {"maxSurge": 1, "maxUnavailable": 0}}
+    live["status"] = {"replicas": 2, "updatedReplicas": 2, "readyReplicas": 2}
+    observed = replace(observed, workload=live)
+    assert rollout(observed).current
+    old = pods(observed, plan_hash="0" * 16)
+    assert not rollout(replace(observed, pods=(*old, *observed.pods))).current
+    live["status"]["observedGeneration"] = 0
+    live["metadata"]["generation"] = 2
+    assert not rollout(observed).current
