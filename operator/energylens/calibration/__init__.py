@@ -1,0 +1,1 @@
+"""Fitting the predictor to measured runs: what ``energylens calibrate`` runs, and nothing that predicts."""

@@ -10,12 +10,12 @@ import numpy as np
 from energylens.calibration.runs import Runs
 from energylens.predictor.architecture import ModelSpec
 from energylens.predictor.coefficients import Coefficients
-from energylens.predictor.core import phase_work
 from energylens.predictor.einsum import Collective
 from energylens.predictor.features import run_features
 from energylens.predictor.moe_tables import MoeTables
 from energylens.predictor.rates import DataSheet, data_sheet
 from energylens.predictor.residual import RunFeatures
+from energylens.predictor.steady import phase_work
 from energylens.predictor.types import FloatArray, GpuSpec
 from energylens.predictor.work import CollectiveWork, LayerCounts, Work
 

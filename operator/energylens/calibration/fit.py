@@ -1,7 +1,7 @@
 """Fit the constants and the residual to measured runs: deterministic, seconds, NumPy only.
 
-Maximum a posteriori in the logarithm of the constants by damped Gauss-Newton (Levenberg 1944). The errors of runs of one
-layout are correlated, so residuals are whitened with the covariance that the residual model gives them (generalised
+Maximum a posteriori in the logarithm of the constants by damped Gauss-Newton (Levenberg 1944). The errors of runs of
+one layout are correlated, so residuals are whitened with the covariance that the residual model gives them (generalised
 least squares, Aitken 1935): thirty layouts weigh like thirty layouts, not like three hundred runs.
 """
 
@@ -14,14 +14,13 @@ import numpy as np
 
 from energylens.calibration.dataset import Dataset, build_dataset
 from energylens.calibration.intervals import fit_intervals
-from energylens.predictor.noise import noise_variance
 from energylens.calibration.parameters import CONSTANTS, RATIO_PRODUCT, REFERENCE, Constant
 from energylens.calibration.products import derived_constants
 from energylens.calibration.runs import Runs
 from energylens.predictor.architecture import ModelSpec
 from energylens.predictor.coefficients import Coefficients
-from energylens.predictor.core import combine
 from energylens.predictor.moe_tables import MoeTables
+from energylens.predictor.noise import noise_variance
 from energylens.predictor.residual import (
     TARGETS,
     KernelTerm,
@@ -30,6 +29,7 @@ from energylens.predictor.residual import (
     TargetResidual,
     covariance,
 )
+from energylens.predictor.steady import combine
 from energylens.predictor.types import FloatArray, GpuSpec
 
 SHAPES = (
@@ -241,7 +241,7 @@ def solve(data: Dataset, start: FloatArray | None = None) -> tuple[FloatArray, F
         theta, current, cost, damping = theta + step, following, lower, damping * 0.2
         if gain < TOLERANCE * cost:
             break
-    return theta, np.linalg.inv(hessian)
+    return theta, np.asarray(np.linalg.inv(hessian), dtype=np.float64)
 
 
 def residual_model(data: Dataset, left: Mapping[str, FloatArray]) -> ResidualModel:
@@ -250,8 +250,10 @@ def residual_model(data: Dataset, left: Mapping[str, FloatArray]) -> ResidualMod
     for target in TARGETS:
         noise = noise_variance(target, data.features)
         matrix = covariance(TERMS[target], data.features, data.features) + np.diag(noise)
-        weights = np.linalg.solve(matrix, left[target])
-        targets[target] = TargetResidual(TERMS[target], noise, weights, np.linalg.inv(matrix), BOUND[target])
+        weights = np.asarray(np.linalg.solve(matrix, left[target]), dtype=np.float64)
+        targets[target] = TargetResidual(
+            TERMS[target], noise, weights, np.asarray(np.linalg.inv(matrix), dtype=np.float64), BOUND[target]
+        )
     return ResidualModel(data.features, targets)
 
 
@@ -259,6 +261,8 @@ def _errors(left: Mapping[str, FloatArray], model: ResidualModel, features: RunF
     rest = {}
     for target in TARGETS:
         of = model.targets[target]
-        rest[target] = left[target] - np.clip(covariance(of.terms, features, features) @ of.weights, -of.bound, of.bound)
+        rest[target] = left[target] - np.clip(
+            covariance(of.terms, features, features) @ of.weights, -of.bound, of.bound
+        )
     rest["energy"] = rest["step"] + rest["power"]
     return {name: float(100.0 * np.mean(np.abs(np.expm1(-value)))) for name, value in rest.items()}

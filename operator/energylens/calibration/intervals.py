@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from energylens.calibration.dataset import Dataset
-from energylens.predictor.noise import noise_variance
 from energylens.predictor.intervals import IntervalModel
+from energylens.predictor.noise import noise_variance
 from energylens.predictor.residual import TARGETS, KernelTerm, ResidualModel, RunFeatures, covariance
 from energylens.predictor.types import BoolArray, FloatArray
 

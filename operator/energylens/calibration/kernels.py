@@ -36,7 +36,7 @@ def moe_curves(directory: Path, gpus: dict[str, GpuSpec]) -> dict[str, MoeCurves
     Raises:
         FileNotFoundError: No such file in the directory.
     """
-    import pyarrow.parquet as pq
+    import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
     files = sorted(directory.glob("*_sxm-moe_perf.parquet"))
     if not files:
@@ -46,7 +46,7 @@ def moe_curves(directory: Path, gpus: dict[str, GpuSpec]) -> dict[str, MoeCurves
         name = file.name.split("_", 1)[0].upper()
         if name not in gpus:
             continue
-        table = pq.read_table(file)  # type: ignore[no-untyped-call]
+        table = pq.read_table(file)
         columns = {c: np.array(table[c].to_pylist()) for c in COLUMNS}
         for kernel in CLASSES:
             if (name, kernel) not in SKIP:

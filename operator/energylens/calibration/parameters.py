@@ -82,8 +82,8 @@ CONSTANTS = (
     Constant("energy_link_byte_pj", 66.0, 0.2, 1.0, 0.1),
     Constant("power_ceiling", 0.99, 0.01, 0.99, 0.005),
 )
-"""Priors: peak fractions and floors from the kernel tables and data sheets, energies from published measurements of H100
-and B200 (static 115 and 206 W loaded; 105 to 135 pJ per HBM byte; 0.6 to 1.0 pJ per bfloat16 FLOP)."""
+"""Priors: peak fractions and floors from the kernel tables and data sheets, energies from published measurements of
+H100 and B200 (static 115 and 206 W loaded; 105 to 135 pJ per HBM byte; 0.6 to 1.0 pJ per bfloat16 FLOP)."""
 
 REFERENCE = "H100"
 RATIO_PRODUCT = "B200"

@@ -26,8 +26,8 @@ from energylens.predictor.types import GpuSpec
 
 SHIPPED_RUNS = "runs/ml-energy-benchmark-v3.csv"
 SOURCES = (
-    "Serving runs: ML.ENERGY Benchmark v3 (Chung et al., NeurIPS Datasets and Benchmarks 2025, arXiv 2505.06371), vLLM 0.11.1",
-    "Kernel curves: NVIDIA aiconfigurator (github.com/ai-dynamo/aiconfigurator, Apache-2.0), vLLM 0.22.0 and 0.24.0 tables",
+    "Serving runs: ML.ENERGY Benchmark v3 (Chung et al., NeurIPS 2025, arXiv 2505.06371), vLLM 0.11.1",
+    "Kernel curves: NVIDIA aiconfigurator (github.com/ai-dynamo/aiconfigurator, Apache-2.0), vLLM 0.22 and 0.24",
     "GPU peaks: data sheets, see gpus.json",
 )
 
@@ -115,6 +115,7 @@ def _document(runs: Runs, result: FitResult, grouped: Mapping[str, float]) -> di
         "engines": engines,
         "runs": len(runs),
         "clean_runs": int(runs.clean.sum()),
+        "run_ids": sorted(runs.run_id[runs.clean].tolist()),
         "fit_error_percent": {k: round(v, 2) for k, v in result.errors.items()},
         "left_out_model_error_percent": {k: round(v, 2) for k, v in grouped.items()},
         "parameters": list(result.names),

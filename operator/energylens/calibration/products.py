@@ -36,13 +36,21 @@ def derived_constants(
         memory = MEMORY_ENERGY.get(gpu.architecture, 1.0)
         if gpu.architecture == "blackwell" and gpu.memory_bandwidth < 3e12:
             memory = MEMORY_ENERGY["ada-lovelace"]  # the workstation and server cards have GDDR7
-        for constant in ("energy_byte_pj", "energy_moe_byte_pj", "energy_cache_byte_pj", "energy_state_byte_pj", "energy_4bit_byte_pj"):
+        for constant in (
+            "energy_byte_pj",
+            "energy_moe_byte_pj",
+            "energy_cache_byte_pj",
+            "energy_state_byte_pj",
+            "energy_4bit_byte_pj",
+        ):
             values[constant] *= memory
         for constant in ("energy_flop_bf16_pj", "energy_flop_fp8_pj"):
             values[constant] *= FLOP_ENERGY.get(gpu.architecture, 1.0)
         for constant in ("gemm_launch_us", "attention_floor_us", "small_kernel_us", "moe_floor_us"):
             values[constant] *= LAUNCH.get(gpu.architecture, 1.0)
-        values["static_watts"] = fitted[relative]["static_watts"] * gpu.loaded_idle_watts / gpus[relative].loaded_idle_watts
+        values["static_watts"] = (
+            fitted[relative]["static_watts"] * gpu.loaded_idle_watts / gpus[relative].loaded_idle_watts
+        )
         ratio = gpu.power_limit_watts / gpus[relative].power_limit_watts
         values["active_watts"] *= min(ratio, 1.0)
         values["padding_watts"] *= min(ratio, 1.0)

@@ -60,7 +60,7 @@ class Runs:
     @property
     def clean(self) -> BoolArray:
         """Runs that say something about the GPU: not limited by the host, one data-parallel rank."""
-        return ~self.host_bound & (self.data_parallel == 1)
+        return np.asarray(~self.host_bound & (self.data_parallel == 1))
 
     def workload(self, index: int) -> Workload:
         """Return the mean request of one run."""

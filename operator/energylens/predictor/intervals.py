@@ -9,8 +9,6 @@ import numpy as np
 
 from energylens.predictor.types import FloatArray, Interval
 
-
-
 DEFAULT_SCALE = {f"{t}/{k}": 1.3 for t in ("step", "itl", "power", "energy") for k in ("seen", "new")}
 
 
@@ -18,9 +16,9 @@ DEFAULT_SCALE = {f"{t}/{k}": 1.3 for t in ("step", "itl", "power", "energy") for
 class IntervalModel:
     """Half-widths on a logarithmic scale: scale x standard deviation of the residual model, noise included.
 
-    The scales were set so that 80 % of left-out runs fall inside (split conformal prediction, Lei et al., JASA 2018), once
-    for runs of known layouts and once with a whole model left out. Between the two they follow how much of the prior
-    variance is left.
+    The scales were set so that 80 % of left-out runs fall inside (split conformal prediction, Lei et al., JASA 2018),
+    once for runs of known layouts and once with a whole model left out. Between the two they follow how much of the
+    prior variance is left.
     """
 
     scale: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_SCALE))

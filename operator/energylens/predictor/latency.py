@@ -111,7 +111,9 @@ def step_time(work: Work, rates: KernelRates, c: Constants, sheet: DataSheet, mi
     """
     operations = operation_seconds(work, rates, c)
     layers = work.layers
-    small = layers.mixers + layers.ffns + c["small_moe_weight"] * layers.moes + c["small_state_weight"] * layers.recurrent
+    small = (
+        layers.mixers + layers.ffns + c["small_moe_weight"] * layers.moes + c["small_state_weight"] * layers.recurrent
+    )
     kernels = operations.sum(axis=0) + small * c["small_kernel_us"] * 1e-6
     kernels = kernels + work.small_bytes / (c["small_bandwidth"] * sheet.bandwidth)
     collectives = collective_seconds(work.collectives, c, sheet)

@@ -242,14 +242,14 @@ def lower(model: ModelSpec) -> Lowered:
             recurrent += group.count * isinstance(group.mixer, Mamba2 | GatedDeltaNet)
             latent += group.count * isinstance(group.mixer, LatentAttention)
             for einsum, reach in _mixer(group.mixer, model.hidden, model.attention_quant, kv):
-                key = (einsum, reach, None, 0)
-                merged[key] = merged.get(key, 0) + group.count
+                mixed = (einsum, reach, None, 0)
+                merged[mixed] = merged.get(mixed, 0) + group.count
         if group.ffn is not None:
             ffns += group.count
             moes += group.count * isinstance(group.ffn, MoeFfn)
             for einsum, moe, width in _ffn(group.ffn, model):
-                key = (einsum, AttentionReach(), moe, width)
-                merged[key] = merged.get(key, 0) + group.count
+                part = (einsum, AttentionReach(), moe, width)
+                merged[part] = merged.get(part, 0) + group.count
     head = _gemm("head", "tm,mn->tn", model.head_quant, "n", True, m=model.hidden, n=model.vocab)
     merged[(head, AttentionReach(), None, 0)] = 1
     operations = tuple(Operation(e, n, reach, moe, width) for (e, reach, moe, width), n in merged.items())

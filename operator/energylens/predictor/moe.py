@@ -39,14 +39,16 @@ class ExpertLoad:
 
 # Gauss-Hermite nodes and weights of a standard normal: popularity quantiles of experts.
 _NODES = np.array([-2.8569700138728056, -1.3556261799742657, 0.0, 1.3556261799742657, 2.8569700138728056])
-_WEIGHTS = np.array([0.011257411327720693, 0.22207592200561263, 0.5333333333333333, 0.22207592200561263, 0.011257411327720693])
+_WEIGHTS = np.array(
+    [0.011257411327720693, 0.22207592200561263, 0.5333333333333333, 0.22207592200561263, 0.011257411327720693]
+)
 
 
 def experts_hit(experts: float, top_k: float, tokens: FloatArray, skew: float = 0.0) -> FloatArray:
     """Return the expected experts that a step reads, shape of ``tokens``.
 
-    Routed uniformly: ``E (1 - (1 - k/E)^T)``, since each of T tokens misses a given expert with probability 1 - k/E. With
-    a skew the experts' popularity is log-normal, ``skew`` being the standard deviation of its logarithm.
+    Routed uniformly: ``E (1 - (1 - k/E)^T)``, since each of T tokens misses a given expert with probability 1 - k/E.
+    With a skew the experts' popularity is log-normal, ``skew`` being the standard deviation of its logarithm.
     """
     if top_k >= experts:
         return np.full_like(tokens, experts)
@@ -54,7 +56,10 @@ def experts_hit(experts: float, top_k: float, tokens: FloatArray, skew: float = 
         return np.asarray(experts * -np.expm1(tokens * np.log1p(-top_k / experts)))
     weights = np.exp(skew * _NODES)
     weights /= _WEIGHTS @ weights
+    # No expert gets more than every token; what the popular ones cannot take goes to the others.
     share = np.minimum(top_k / experts * weights, 0.999)
+    for _ in range(3):
+        share = np.minimum(share * (top_k / experts) / (_WEIGHTS @ share), 0.999)
     missed = np.exp(tokens[..., None] * np.log1p(-share)) @ _WEIGHTS
     return np.asarray(experts * (1.0 - missed))
 

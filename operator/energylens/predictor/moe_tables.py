@@ -1,7 +1,7 @@
 """Measured efficiency of grouped expert kernels, as the ratio of measured time to roofline time.
 
-A curve belongs to a GPU, a kernel class and the shape of the local experts; it is the ratio over tokens. Shapes that were
-not measured take the nearest measured one: ratios carry over between shapes where times do not.
+A curve belongs to a GPU, a kernel class and the shape of the local experts; it is the ratio over tokens. Shapes that
+were not measured take the nearest measured one: ratios carry over between shapes where times do not.
 """
 
 from __future__ import annotations

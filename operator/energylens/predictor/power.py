@@ -1,7 +1,7 @@
 """Energy of a step and power over time: joules per byte and per FLOP, static power, and the power limit.
 
-The form is the additive energy roofline of Choi et al. (IPDPS 2013): energy = static power x time + energy per operation
-x operations. Energies are added over operations whatever overlaps in time.
+The form is the additive energy roofline of Choi et al. (IPDPS 2013): energy = static power x time + energy per
+operation x operations. Energies are added over operations whatever overlaps in time.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def data_sheet(gpu: GpuSpec) -> DataSheet:
 
 
 def _arithmetic(kernel: str, sheet: DataSheet) -> Number:
-    if ("fp8" in kernel or kernel.endswith("int8")):
+    if "fp8" in kernel or kernel.endswith("int8"):
         return sheet.flops_fp8
     if kernel.endswith("fp4"):
         return sheet.flops_fp4
@@ -71,7 +71,7 @@ def _arithmetic(kernel: str, sheet: DataSheet) -> Number:
 
 
 def _flop_energy(kernel: str, c: Constants) -> Number:
-    if ("fp8" in kernel or kernel.endswith("int8")):
+    if "fp8" in kernel or kernel.endswith("int8"):
         return c["energy_flop_fp8_pj"]
     if kernel.endswith("fp4"):
         return c["energy_flop_fp4_pj"]

@@ -116,7 +116,9 @@ def _residual_document(model: ResidualModel | None) -> dict[str, Any] | None:
         "log_batch": [_rounded(v) for v in model.training.log_batch],
         "targets": {
             name: {
-                "terms": [[t.key, _rounded(t.variance), None if np.isinf(t.length) else t.length] for t in target.terms],
+                "terms": [
+                    [t.key, _rounded(t.variance), None if np.isinf(t.length) else t.length] for t in target.terms
+                ],
                 "noise": [_rounded(v) for v in target.noise],
                 "bound": target.bound,
                 "weights": [_rounded(v) for v in target.weights],
@@ -144,5 +146,7 @@ def _residual_from(document: Mapping[str, Any] | None) -> ResidualModel | None:
         noise = np.array(entry["noise"], dtype=np.float64)
         matrix = covariance(terms, training, training) + np.diag(noise)
         weights = np.array(entry["weights"], dtype=np.float64)
-        targets[name] = TargetResidual(terms, noise, weights, np.linalg.inv(matrix), float(entry["bound"]))
+        targets[name] = TargetResidual(
+            terms, noise, weights, np.asarray(np.linalg.inv(matrix), dtype=np.float64), float(entry["bound"])
+        )
     return ResidualModel(training, targets)

@@ -1,7 +1,8 @@
 """What goes into a prediction and what comes out of it.
 
 Everything that varies over the planning space is a NumPy array of shape (n,), one element per candidate, so that a
-whole space is evaluated at once. Power, throughput and energy are those of one engine replica, all of its GPUs together.
+whole space is evaluated at once. Power, throughput and energy are those of one engine replica, all of its GPUs
+together.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ KERNEL_INDEX = {name: i for i, name in enumerate(KERNELS)}
 
 
 SORT_FREE_FAMILIES = frozenset({"gpt_oss", "nemotron_h"})
-"""Families whose published generation_config.json sets neither top_p nor top_k: sampling then needs no sorted logits."""
+"""Families whose published generation_config.json sets neither top_p nor top_k: sampling needs no sort then."""
 
 
 ROUTING_SKEW = 1.2

@@ -7,8 +7,8 @@ from energylens.predictor.types import Workload
 PREFILLED_SHARE = {"lm-arena-chat": 0.5}
 """Share of the assumed prompt that a task's requests make the engine compute.
 
-The ML.ENERGY Benchmark publishes no prompt lengths; 300 tokens are assumed for chat. Throughput of the largest models at
-the largest batches, where arithmetic sets the pace, allows about half of that: prompts are shorter, or in the prefix cache.
+The ML.ENERGY Benchmark publishes no prompt lengths; 300 tokens are assumed for chat. Throughput of the largest models
+at the largest batches, where arithmetic sets the pace, allows about half of that: prompts are shorter, or cached.
 """
 
 

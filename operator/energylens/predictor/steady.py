@@ -1,0 +1,130 @@
+"""A saturated replica: the mixture of steps that it runs, and the power that it draws.
+
+Physics only; the residual and the intervals come in :mod:`energylens.predictor.core`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from energylens.predictor.architecture import ModelSpec
+from energylens.predictor.coefficients import Coefficients
+from energylens.predictor.latency import StepTime, step_time
+from energylens.predictor.mixture import StepMixture
+from energylens.predictor.power import capped, frequency_fraction, sheet_limit, step_energy
+from energylens.predictor.rates import Constants, DataSheet, data_sheet, kernel_rates
+from energylens.predictor.types import FloatArray, GpuSpec, Layouts, Workload
+from energylens.predictor.work import StepLoad, Work, build_work
+
+Role = Literal["aggregated", "prefill", "decode"]
+"""What a replica does: both phases, or one of them in a disaggregated deployment."""
+
+
+@dataclass(frozen=True)
+class Steady:
+    """A saturated replica at a concurrency, before any residual; arrays of shape (n,), seconds and watts."""
+
+    mixture: StepMixture
+    mean_step: FloatArray
+    power_per_gpu: FloatArray
+    decode: StepTime
+    mixed: StepTime
+
+
+def steady_state(
+    model: ModelSpec,
+    gpu: GpuSpec,
+    layouts: Layouts,
+    workload: Workload,
+    sequences: FloatArray,
+    constants: Constants,
+    coefficients: Coefficients,
+    role: Role = "aggregated",
+) -> Steady:
+    """Return the physics of one replica at a given number of running sequences.
+
+    Args:
+        model: The architecture.
+        gpu: The product.
+        layouts: Candidates, shape (n,).
+        workload: Mean request.
+        sequences: Running sequences per replica, shape (n,), positive.
+        constants: Of the GPU product and the engine.
+        coefficients: For the kernel tables.
+        role: Which phases the replica runs.
+    """
+    sheet = data_sheet(gpu)
+    decode, mixed, starts = phase_work(model, gpu, layouts, workload, sequences, coefficients, role)
+    return combine(decode, mixed, starts, constants, sheet, layouts.power_cap_watts)
+
+
+def phase_work(
+    model: ModelSpec,
+    gpu: GpuSpec,
+    layouts: Layouts,
+    workload: Workload,
+    sequences: FloatArray,
+    coefficients: Coefficients,
+    role: Role = "aggregated",
+) -> tuple[Work, Work, FloatArray]:
+    """Return the work of a pure decode step, of a step that also prefills, and the mean starts per step."""
+    stages = layouts.data_parallel * layouts.pipeline_parallel
+    running = np.maximum(sequences / stages, 1e-6)
+    prompt = max(workload.input_tokens * (1.0 - workload.cached_input_fraction), 1.0)
+    context = np.full_like(running, workload.input_tokens + workload.output_tokens / 2.0)
+    length = np.full_like(running, prompt)
+    zero = np.zeros_like(running)
+    if role == "prefill":
+        load = StepLoad(zero + 1e-9, length, length * running, length)
+        only = build_work(model, gpu, layouts, load, coefficients.tables)
+        return only, only, np.maximum(running, 1e-9)
+    starts = running / max(workload.output_tokens, 1.0)
+    decode = build_work(model, gpu, layouts, StepLoad(running, context, zero, length), coefficients.tables)
+    if role == "decode":
+        return decode, decode, starts * 0.0
+    # Ranks that exchange experts' tokens step together: a prompt on one of them holds up all.
+    together = layouts.data_parallel.astype(np.float64) if model.is_moe else np.ones_like(running)
+    starts = starts * together
+    share = -np.expm1(-starts)
+    tokens = prompt * np.maximum(starts / np.maximum(share, 1e-12) / together, 1.0)
+    mixed = build_work(model, gpu, layouts, StepLoad(running, context, tokens, length), coefficients.tables)
+    return decode, mixed, starts
+
+
+def combine(decode: Work, mixed: Work, starts: FloatArray, c: Constants, sheet: DataSheet, caps: FloatArray) -> Steady:
+    """Return times and power from the work of both kinds of steps."""
+    rates = kernel_rates(c, sheet)
+    td = step_time(decode, rates, c, sheet, mixed=False)
+    tm = step_time(mixed, rates, c, sheet, mixed=True)
+    growing = np.maximum(tm.kernels + tm.collectives - td.kernels - td.collectives, 0.0)
+    base = np.maximum(tm.total - td.total - growing, 0.0)
+    mixture = StepMixture(starts, td.total, np.maximum(tm.total, td.total), base, c["prompt_spread"])
+    share = mixture.mixed_share
+    mean = mixture.mean
+    joules = (1.0 - share) * step_energy(decode, rates, c).total + share * step_energy(mixed, rates, c).total
+    busy = (1.0 - share) * td.busy + share * tm.busy
+    extra = (1.0 - share) * decode.padded_experts.sum(axis=0) + share * mixed.padded_experts.sum(axis=0)
+    sorting = (1.0 - share) * td.sampler + share * tm.sampler
+    joules = joules + sorting * c["sampler_watts"]
+    joules = joules + extra * c["moe_fp8_block_expert_us"] * 1e-6 * c["padding_watts"]
+    static = np.asarray(c["static_watts"], dtype=np.float64)
+    active = np.minimum(busy / mean, 1.0) * c["active_watts"]
+    power = static + active + joules / mean
+    limit = sheet_limit(sheet, caps)
+    default = capped(power, np.asarray(sheet.power_limit, dtype=np.float64) * c["power_ceiling"])
+    fraction = frequency_fraction(default, static, limit)
+    slowed = np.isfinite(caps) & (fraction < 1.0)
+    # Kernels follow the clock as far as they compute; memory keeps its own clock until the core one is very low.
+    compute = (mixed.flops.sum(axis=0) * share + decode.flops.sum(axis=0) * (1.0 - share)) / (
+        c["gemm_flops"] * sheet.flops_bf16
+    )
+    bound = np.clip(compute / np.maximum(busy, 1e-12), 0.1, 1.0)
+    stretch = np.where(slowed, 1.0 + bound * (1.0 / fraction - 1.0), 1.0)
+    power = np.minimum(np.where(slowed, static + (default - static) * fraction**2, default), limit)
+    mixture = StepMixture(
+        starts, mixture.decode * stretch, mixture.mixed * stretch, mixture.base * stretch, mixture.prompt_spread
+    )
+    return Steady(mixture, mixture.mean, power, td, tm)

@@ -1,0 +1,118 @@
+"""The pieces that the predictor is made of."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from energylens.predictor.latency import reduce_floor, soft_maximum
+from energylens.predictor.mixture import StepMixture, normal_quantile
+from energylens.predictor.moe import experts_hit, most_loaded
+from energylens.predictor.power import capped, frequency_fraction
+from energylens.predictor.queueing import prompt_wait, wait_probability, wait_quantile
+from energylens.predictor.recalibration import BOUND, MeasuredPoint, MeasuredPointError, correct_factors
+
+
+def test_experts_hit_follows_the_formula_and_never_exceeds_all() -> None:
+    tokens = np.array([1.0, 8.0, 64.0, 1e6])
+    found = experts_hit(128, 8, tokens)
+    assert found[0] == pytest.approx(8)
+    assert found[1] == pytest.approx(128 * (1 - (1 - 8 / 128) ** 8))
+    assert found[3] == pytest.approx(128)
+    assert experts_hit(8, 8, tokens).tolist() == [8.0] * 4
+
+
+@given(st.floats(1, 5000), st.floats(0.1, 2.0))
+def test_uneven_routing_hits_fewer_experts(tokens: float, skew: float) -> None:
+    even = experts_hit(128, 8, np.array([tokens]))
+    assert experts_hit(128, 8, np.array([tokens]), skew)[0] <= even[0] * (1 + 1e-6)
+
+
+def test_the_most_loaded_rank_is_the_mean_on_one_gpu_and_in_the_limit() -> None:
+    assert most_loaded(np.array([10.0]), np.array([1.0]))[0] == 1.0
+    assert most_loaded(np.array([1e9]), np.array([8.0]))[0] == pytest.approx(1.0, abs=1e-4)
+    assert most_loaded(np.array([1.0]), np.array([2.0]))[0] <= 2.0
+
+
+@given(st.floats(0, 1e3), st.floats(0, 1e3))
+def test_a_soft_maximum_lies_between_the_larger_and_the_sum(a: float, b: float) -> None:
+    found = soft_maximum(np.array([a]), np.array([b]))[0]
+    assert max(a, b) * (1 - 1e-12) <= found <= (a + b) * (1 + 1e-12)
+
+
+def test_the_floor_of_a_collective_is_measured_at_2_4_and_8() -> None:
+    floors = {"reduce_floor_2_us": 6.0, "reduce_floor_4_us": 8.0, "reduce_floor_8_us": 11.0}
+    found = reduce_floor(floors, np.array([2.0, 4.0, 8.0, 16.0])) * 1e6
+    assert found.tolist() == pytest.approx([6.0, 8.0, 11.0, 14.0])
+
+
+@given(st.floats(1, 3000), st.floats(100, 1000))
+def test_capped_power_stays_below_the_limit_and_the_demand(power: float, limit: float) -> None:
+    found = capped(np.array([power]), np.array([limit]))[0]
+    assert found <= min(power, limit) * (1 + 1e-12)
+    assert found == pytest.approx(power, rel=1e-3) or power > 0.5 * limit
+
+
+def test_the_clock_falls_with_the_square_root_of_dynamic_power() -> None:
+    found = frequency_fraction(np.array([500.0, 500.0]), np.array([100.0, 100.0]), np.array([600.0, 200.0]))
+    assert found.tolist() == pytest.approx([1.0, 0.5])
+
+
+def mixture(starts: float, decode: float = 0.010, mixed: float = 0.040) -> StepMixture:
+    one = np.array([1.0])
+    return StepMixture(starts * one, decode * one, mixed * one, 0.0 * one)
+
+
+def test_a_rare_prefill_leaves_the_median_at_the_decode_step_and_moves_the_mean() -> None:
+    rare = mixture(0.05)
+    assert rare.quantile(0.5)[0] == pytest.approx(0.010, rel=1e-3)
+    assert rare.quantile(0.99)[0] > 0.035
+    assert rare.mean[0] == pytest.approx(0.010 + 0.030 * -np.expm1(-0.05))
+
+
+@given(st.floats(0.0, 50.0))
+def test_quantiles_are_ordered_and_bounded_below_by_the_decode_step(starts: float) -> None:
+    steps = mixture(starts)
+    values = [steps.quantile(level)[0] for level in (0.5, 0.9, 0.95, 0.99)]
+    assert values == sorted(values)
+    assert values[0] >= 0.010 * (1 - 1e-9)
+
+
+def test_normal_quantiles() -> None:
+    assert normal_quantile(0.975) == pytest.approx(1.959964, abs=1e-5)
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        normal_quantile(1.0)
+
+
+def test_waiting_vanishes_at_low_load_and_is_infinite_at_saturation() -> None:
+    servers, service = np.array([32.0]), np.array([4.0])
+    assert wait_quantile(0.99, np.array([0.1]), servers, service)[0] == 0.0
+    assert wait_quantile(0.5, np.array([1.0]), servers, service)[0] == np.inf
+    near = wait_quantile(0.99, np.array([0.98]), servers, service)[0]
+    assert 0.0 < near < np.inf
+    # One server is M/M/1: the probability of waiting is the load.
+    assert wait_probability(np.array([0.7]), np.array([1.0]))[0] == pytest.approx(0.7)
+    assert prompt_wait(np.array([0.0]), np.array([0.1]))[0] == 0.0
+
+
+def test_one_measured_point_moves_a_factor_most_of_the_way_and_never_past_its_bound() -> None:
+    one = correct_factors([MeasuredPoint(itl_ratio=0.5, power_ratio=0.8)])
+    assert 0.5 < one.itl < 0.56
+    assert 0.8 < one.power < 0.83
+    assert one.ttft == 1.0
+    many = correct_factors([MeasuredPoint(itl_ratio=100.0)] * 50)
+    assert many.itl == pytest.approx(BOUND["itl"])
+    assert many.deviation_itl < one.deviation_itl
+    assert correct_factors([]).power == 1.0
+
+
+def test_one_bad_window_does_not_turn_a_factor() -> None:
+    points = [MeasuredPoint(power_ratio=0.9)] * 6 + [MeasuredPoint(power_ratio=20.0)]
+    assert correct_factors(points).power == pytest.approx(0.9, rel=0.02)
+
+
+def test_a_ratio_that_is_no_ratio_is_named() -> None:
+    with pytest.raises(MeasuredPointError, match="power_ratio must be finite and positive, not 0"):
+        correct_factors([MeasuredPoint(power_ratio=0.0)])

@@ -1,0 +1,193 @@
+"""The public face: properties that hold for every candidate."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.unit.predictor import models
+from tests.unit.predictor.models import layouts
+
+from energylens.data import find_gpu, load_model
+from energylens.data.predictor import load_coefficients, load_predictor, load_profiles
+from energylens.predictor import Predictor, UnknownEngineError
+from energylens.predictor.profiles import parse_engine, parse_version, select_profile
+from energylens.predictor.types import Workload
+
+H100, B200 = find_gpu("H100"), find_gpu("B200")
+CHAT = Workload(300.0, 400.0)
+ALL = [models.dense(), models.mixture(), models.sliding(), models.latent(), models.hybrid()]
+
+
+def predictor(version: str = "0.11.1") -> Predictor:
+    return load_predictor("vllm", version)
+
+
+@pytest.mark.parametrize("model", ALL, ids=lambda m: m.family)
+def test_a_larger_batch_costs_time_and_saves_energy(model: object) -> None:
+    batch = np.geomspace(8, 256, 6)
+    where = layouts(*[(1, 1, 1, 1)] * 6, batch=512)
+    found = predictor().at_concurrency(model, H100, where, CHAT, batch)  # type: ignore[arg-type]
+    assert (np.diff(found.mean_step_ms) > 0).all()
+    assert (np.diff(found.output_tokens_per_second) > 0).all()
+    assert (np.diff(found.joules_per_output_token) < 0).all()
+    assert (found.itl_p50_ms <= found.itl_p90_ms).all()
+    assert (found.itl_p90_ms <= found.itl_p95_ms).all()
+    assert (found.itl_p95_ms <= found.itl_p99_ms).all()
+
+
+@given(
+    concurrency=st.floats(1, 2000),
+    cap=st.floats(200, 700),
+    prompt=st.floats(1, 20_000),
+    output=st.floats(1, 20_000),
+    tp=st.sampled_from([1, 2, 4, 8]),
+)
+def test_power_never_exceeds_a_cap_and_a_cap_never_speeds_up(
+    concurrency: float, cap: float, prompt: float, output: float, tp: int
+) -> None:
+    model = load_model("meta-llama/Llama-3.1-8B-Instruct")
+    load = Workload(prompt, output)
+    free = predictor().at_concurrency(model, H100, layouts((tp, 1, 1, 1), batch=4096), load, np.array([concurrency]))
+    held = predictor().at_concurrency(
+        model, H100, layouts((tp, 1, 1, 1), batch=4096, cap=cap), load, np.array([concurrency])
+    )
+    assert free.power_watts[0] <= tp * 700.0 * (1 + 1e-9)
+    assert held.power_watts[0] <= tp * cap * (1 + 1e-9)
+    assert held.mean_step_ms[0] >= free.mean_step_ms[0] * (1 - 1e-9)
+
+
+@given(rate=st.floats(1e-6, 50.0))
+def test_power_lies_between_idle_and_saturated_and_energy_is_power_over_throughput(rate: float) -> None:
+    model = load_model("Qwen/Qwen3-8B")
+    where = layouts((1, 1, 1, 1), batch=128)
+    found = predictor().at_rate(model, H100, where, CHAT, np.array([rate]))
+    full = predictor().at_concurrency(model, H100, where, CHAT, found.max_concurrency)
+    assert found.idle_power_watts[0] <= found.power_watts[0] <= max(full.power_watts[0], 700.0)
+    ratio = found.power_watts[0] / found.output_tokens_per_second[0]
+    assert found.joules_per_output_token[0] == pytest.approx(ratio)
+    assert found.concurrency[0] <= found.max_concurrency[0] * (1 + 1e-9)
+
+
+def test_a_rate_near_zero_gives_idle_power() -> None:
+    found = predictor().at_rate(models.dense(), H100, layouts((1, 1, 1, 1)), CHAT, np.array([1e-9]))
+    assert found.power_watts[0] == pytest.approx(found.idle_power_watts[0], rel=1e-5)
+    assert found.sustainable[0]
+
+
+def test_a_rate_beyond_capacity_saturates_to_the_full_batch() -> None:
+    model = load_model("Qwen/Qwen3-8B")
+    where = layouts((1, 1, 1, 1), batch=64)
+    found = predictor().at_rate(model, H100, where, CHAT, np.array([1e4]))
+    full = predictor().at_concurrency(model, H100, where, CHAT, found.max_concurrency)
+    assert not found.sustainable[0]
+    assert found.ttft_p50_ms[0] == np.inf
+    assert found.output_tokens_per_second[0] == pytest.approx(full.output_tokens_per_second[0], rel=1e-6)
+    assert found.power_watts[0] == pytest.approx(full.power_watts[0], rel=1e-6)
+
+
+def test_littles_law_holds_at_a_sustainable_rate() -> None:
+    model = load_model("Qwen/Qwen3-8B")
+    found = predictor().at_rate(model, H100, layouts((1, 1, 1, 1), batch=256), CHAT, np.array([5.0]))
+    assert found.sustainable[0]
+    held = 5.0 * CHAT.output_tokens * found.mean_step_ms[0] / 1e3
+    assert found.concurrency[0] == pytest.approx(held, rel=0.02)
+
+
+def test_waiting_for_the_first_token_grows_with_the_rate_and_the_percentile() -> None:
+    model = load_model("Qwen/Qwen3-8B")
+    where = layouts(*[(1, 1, 1, 1)] * 4, batch=32)
+    found = predictor().at_rate(model, H100, where, CHAT, np.array([0.5, 2.0, 4.0, 5.0]))
+    assert (np.diff(found.ttft_p99_ms[found.sustainable]) >= 0).all()
+    assert (found.ttft_p50_ms <= found.ttft_p95_ms).all()
+    assert (found.ttft_p95_ms <= found.ttft_p99_ms).all()
+
+
+def test_layouts_that_an_engine_cannot_run_name_the_rule_and_have_no_numbers() -> None:
+    where = layouts((3, 1, 1, 1), (1, 1, 2, 1), (2, 1, 1, 1))
+    found = predictor().at_concurrency(models.dense(), H100, where, CHAT, np.full(3, 8.0))
+    assert found.supported.tolist() == [False, False, True]
+    assert found.reason[0] == "8 attention heads are not divisible by tensor parallel"
+    assert found.reason[1] == "expert parallel needs a mixture-of-experts model"
+    assert np.isnan(found.power_watts[:2]).all()
+
+
+def test_weights_that_do_not_fit_are_refused() -> None:
+    found = predictor().at_concurrency(
+        load_model("meta-llama/Llama-3.1-405B-Instruct"), H100, layouts((1, 1, 1, 1)), CHAT, np.array([1.0])
+    )
+    assert found.reason[0] == "weights and one sequence do not fit in H100's memory"
+
+
+def test_intervals_hold_the_prediction_and_widen_without_runs() -> None:
+    model = load_model("meta-llama/Llama-3.1-8B-Instruct")
+    where, batch = layouts((1, 1, 1, 1)), np.array([64.0])
+    seen = predictor().at_concurrency(model, H100, where, CHAT, batch)
+    other = predictor().at_concurrency(model, find_gpu("H200"), where, CHAT, batch)
+    newer = load_predictor("vllm").at_concurrency(model, H100, where, CHAT, batch)
+    unseen = predictor().at_concurrency(load_model("microsoft/phi-4"), H100, where, CHAT, batch)
+
+    def width(found: object) -> float:
+        return float(np.log(found.energy.high[0] / found.energy.low[0]))  # type: ignore[attr-defined]
+
+    assert seen.energy.low[0] < seen.joules_per_output_token[0] < seen.energy.high[0]
+    assert width(seen) < width(unseen) < width(other)
+    assert width(unseen) < width(newer)
+    assert [bool(f.extrapolated[0]) for f in (seen, other, newer, unseen)] == [False, True, True, True]
+
+
+def test_a_decode_replica_is_faster_than_an_aggregated_one_and_waits_for_the_cache() -> None:
+    model = load_model("meta-llama/Llama-3.1-70B-Instruct")
+    where, batch = layouts((4, 1, 1, 1), batch=128), np.array([64.0])
+    load = Workload(4000.0, 200.0)
+    both = predictor().at_concurrency(model, H100, where, load, batch)
+    decode = predictor().at_concurrency(model, H100, where, load, batch, role="decode")
+    assert decode.mean_step_ms[0] < both.mean_step_ms[0]
+    assert decode.itl_p99_ms[0] < both.itl_p99_ms[0]
+
+
+@pytest.mark.parametrize(
+    ("concurrency", "message"),
+    [
+        (np.array([1.0, 2.0]), r"concurrency has shape \(2,\)"),
+        (np.array([0.0]), "concurrency must be finite and positive, not 0.0"),
+        (np.array([np.nan]), "concurrency must be finite and positive, not nan"),
+    ],
+)
+def test_bad_concurrency_is_named(concurrency: np.ndarray, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        predictor().at_concurrency(models.dense(), H100, layouts((1, 1, 1, 1)), CHAT, concurrency)
+
+
+def test_a_bad_workload_is_named() -> None:
+    with pytest.raises(ValueError, match="workload output_tokens must be at least 1, not 0"):
+        predictor().at_rate(models.dense(), H100, layouts((1, 1, 1, 1)), Workload(10, 0), np.array([1.0]))
+
+
+def test_every_known_product_and_profile_predicts_finite_numbers() -> None:
+    from energylens.data import load_gpus
+
+    model = load_model("Qwen/Qwen3-0.6B")
+    for profile in load_profiles():
+        for gpu in load_gpus().values():
+            found = Predictor(load_coefficients(), profile).at_concurrency(
+                model, gpu, layouts((1, 1, 1, 1)), CHAT, np.array([16.0])
+            )
+            assert np.isfinite(found.joules_per_output_token[0]), (profile.name, gpu.name)
+            assert found.power_watts[0] <= gpu.power_limit_watts
+
+
+def test_profiles_are_chosen_by_version_and_newest_by_default() -> None:
+    profiles = load_profiles()
+    assert select_profile(profiles, "vllm", "0.11.1").measured
+    assert not select_profile(profiles, "vLLM", None).measured
+    assert parse_engine("vllm==0.11.1") == ("vllm", "0.11.1")
+    assert parse_engine("sglang") == ("sglang", None)
+    assert parse_version("v0.11.1rc2+cu128") == (0, 11, 1)
+    with pytest.raises(UnknownEngineError, match="known engines: sglang, vllm"):
+        select_profile(profiles, "triton", None)
+    with pytest.raises(UnknownEngineError, match="no profile of vllm covers version '0.5'"):
+        select_profile(profiles, "vllm", "0.5")
+    with pytest.raises(ValueError, match="does not start with a number"):
+        parse_version("latest")
