@@ -40,7 +40,6 @@ class Reason(StrEnum):
     INVALID_OVERRIDE = "InvalidOverride"
     LEADER_WORKER_SET_MISSING = "LeaderWorkerSetMissing"
     INVALID_ENGINE_SETTINGS = "InvalidEngineSettings"
-    PLANNER_ERROR = "PlannerError"
     # Ready, Progressing, Degraded
     PODS_READY = "PodsReady"
     NOT_STARTED = "NotStarted"
@@ -82,4 +81,3 @@ class EventReason(StrEnum):
     ROLLOUT_STARTED = "RolloutStarted"
     BECAME_READY = "BecameReady"
     BECAME_UNREADY = "BecameUnready"
-    CHILD_RESTORED = "ChildRestored"
