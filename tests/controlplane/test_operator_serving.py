@@ -18,6 +18,14 @@ def engine(deployment: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+CLAIM: dict[str, Any] = {
+    "apiVersion": "v1",
+    "kind": "PersistentVolumeClaim",
+    "metadata": {"name": "weights"},
+    "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "500Gi"}}},
+}
+
+
 def by_name(items: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {item["name"]: item for item in items}
 
@@ -33,6 +41,7 @@ def product_of(pod: dict[str, Any]) -> str:
 
 
 def test_an_applied_deployment_is_planned_served_and_ready(operator: OperatorCluster, team: Team) -> None:
+    team.kubectl.apply(CLAIM)
     log = operator.audit()
     team.kubectl.apply(
         llmdeployment(
@@ -257,4 +266,4 @@ def test_the_operators_account_can_write_no_spec(operator: OperatorCluster, team
     team.apply()
     as_operator = team.kubectl.as_user(operator.cluster.operator_kubeconfig)
     with pytest.raises(KubectlError, match=f'User "{ACCOUNT}" cannot patch resource "llmdeployments"'):
-        as_operator.run("patch", "llmd", "llama", "--type=merge", "-p", '{"spec":{"suspend":true}}')
+        as_operator.apply(llmdeployment(suspend=True))

@@ -61,6 +61,12 @@ class FakeCluster:
             and wanted.items() <= (body["metadata"].get("labels") or {}).items()
         ]
 
+    async def list_uids(
+        self, resource: Resource, *, namespace: str | None = None, label_selector: str = ""
+    ) -> dict[tuple[str, str], str]:
+        found = await self.list_objects(resource, namespace=namespace, label_selector=label_selector)
+        return {(b["metadata"].get("namespace", ""), b["metadata"]["name"]): b["metadata"]["uid"] for b in found}
+
     async def get(self, resource: Resource, namespace: str, name: str) -> Object:
         return copy.deepcopy(self._found((resource.kind, namespace if resource.namespaced else "", name)))
 
@@ -102,7 +108,10 @@ class FakeCluster:
 
     async def delete(self, resource: Resource, namespace: str, name: str, uid: str) -> None:
         key = (resource.kind, namespace, name)
-        self._found(key)
+        if key not in self.objects:
+            return
+        if self.objects[key]["metadata"]["uid"] != uid:
+            raise ConflictError(f"{key} is another object by now")
         self.writes.append(Write("delete", key, changed=True))
         self._remove(key)
 

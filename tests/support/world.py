@@ -64,6 +64,11 @@ class Faults:
     ) -> list[Object]:
         return await self.inner.list_objects(resource, namespace=namespace, label_selector=label_selector)
 
+    async def list_uids(
+        self, resource: Resource, *, namespace: str | None = None, label_selector: str = ""
+    ) -> dict[tuple[str, str], str]:
+        return await self.inner.list_uids(resource, namespace=namespace, label_selector=label_selector)
+
     async def get(self, resource: Resource, namespace: str, name: str) -> Object:
         return await self.inner.get(resource, namespace, name)
 
@@ -86,9 +91,9 @@ class Faults:
         self._before()
         return self._after(await self.inner.replace(resource, manifest))
 
-    async def delete(self, resource: Resource, namespace: str, name: str, **kwargs: Any) -> None:
+    async def delete(self, resource: Resource, namespace: str, name: str, uid: str) -> None:
         self._before()
-        await self.inner.delete(resource, namespace, name, **kwargs)
+        await self.inner.delete(resource, namespace, name, uid)
         self._after({})
 
     def _before(self) -> None:
