@@ -13,10 +13,13 @@ from energylens.accuracy.evaluate import Chooser, Predicted, Resolver, predict_r
 from energylens.accuracy.groups import model_groups
 from energylens.accuracy.leave_out import LEAVE_OUT, Fold, LeaveOutError, folds, predict_left_out
 from energylens.accuracy.plots import PlotError, check_matplotlib, write_plots
+from energylens.accuracy.refit import refitted
 from energylens.accuracy.report import as_object, report
 from energylens.accuracy.tables import render
+from energylens.calibration.fit import FitError
 from energylens.cli.runs import one_line_errors, predictor_for
-from energylens.data.predictor import load_coefficients
+from energylens.data import load_gpus
+from energylens.data.predictor import load_coefficients, load_profiles
 from energylens.runs import Run, RunsFileError, read_runs, resolver
 
 SHIPPED = "ml-energy-benchmark-v3.csv"
@@ -42,7 +45,7 @@ SHIPPED = "ml-energy-benchmark-v3.csv"
 @click.option("-o", "output", type=click.Choice(["table", "json"]), default="table", show_default=True)
 def accuracy(runs_files: tuple[Path, ...], leave_out: str | None, plot_directory: Path | None, output: str) -> None:
     """Compare predictions with measured runs: errors, interval coverage, and what plans picked by them would cost."""
-    with one_line_errors(RunsFileError, PlotError, LeaveOutError):
+    with one_line_errors(RunsFileError, PlotError, LeaveOutError, FitError):
         if plot_directory is not None:
             check_matplotlib()
         runs = _read(runs_files)
@@ -104,7 +107,8 @@ def _progress(number: int, count: int, fold: Fold) -> None:
 
 
 def _fit(runs: Sequence[Run]) -> Chooser:
-    raise NotImplementedError
+    gpus = {gpu.name: gpu for gpu in load_gpus().values()}
+    return refitted(runs, resolver(), gpus, load_coefficients().tables, load_profiles())
 
 
 def _node_gpus(runs: Sequence[Run], resolve: Resolver) -> dict[str, int]:

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from tests.unit.accuracy.fakes import run
+
+from energylens.accuracy.evaluate import predict_runs
+from energylens.accuracy.refit import as_arrays, refitted
+from energylens.calibration.fit import FitError
+from energylens.data import find_gpu, load_gpus, load_model
+from energylens.data.predictor import load_coefficients, load_profiles
+from energylens.predictor import UnknownEngineError
+from energylens.runs import resolver
+
+GPUS = {gpu.name: gpu for gpu in load_gpus().values()}
+# Rates of a plausible machine: what matters is that a fit to them predicts them.
+RUNS = [
+    run(
+        f"{gpu}-{batch}",
+        gpu=gpu,
+        batch=batch,
+        itl=itl,
+        throughput=1000 * batch / itl,
+        energy=450 * itl / (1000 * batch),
+    )
+    for gpu in ("H100", "B200")
+    for batch, itl in ((8, 8.5), (32, 10.0), (128, 17.0))
+]
+
+
+def test_runs_become_the_arrays_of_the_calibration() -> None:
+    one = run("a", itl=12.0, energy=0.5, throughput=700.0, gpus=4, expert_parallel=4, batch=16, host_bound=True)
+    arrays = as_arrays([(one, "model fp8", load_model("Qwen/Qwen3-8B"), find_gpu("H100"))])
+    row = {name: getattr(arrays, name)[0] for name in arrays.__dataclass_fields__}
+    assert row == {
+        "run_id": "a",
+        "task": "chat",
+        "model_id": "model fp8",
+        "weight_precision": "bfloat16",
+        "gpu_model": "H100",
+        "engine": "",
+        "num_gpus": 4,
+        "tensor_parallel": 4,
+        "expert_parallel": 4,
+        "data_parallel": 1,
+        "max_num_seqs": 16,
+        "concurrency": 16.0,
+        "input_tokens_assumed": 300.0,
+        "output_tokens": 500.0,
+        "median_itl_ms": 12.0,
+        "p99_itl_ms": 12.0,
+        "output_tokens_per_second": 700.0,
+        "power_watts": 350.0,
+        "host_bound": True,
+    }
+
+
+def test_runs_without_measurement_are_refused() -> None:
+    bare = replace(run(), measured=None)
+    with pytest.raises(ValueError, match="without their measured columns"):
+        as_arrays([(bare, "m", load_model("Qwen/Qwen3-8B"), find_gpu("H100"))])
+
+
+def test_a_refit_follows_its_runs_and_passes_over_what_it_cannot_use() -> None:
+    others = [run("x", model="nobody/nothing"), run("y", gpu="L40S"), run("z", host_bound=True, itl=900.0)]
+    choose = refitted([*RUNS, *others], resolver(), GPUS, load_coefficients().tables, load_profiles())
+    known = [replace(one, engine="vllm==0.11.1") for one in RUNS]
+    found = predict_runs(known, resolver(), choose)
+    assert found.error == ("",) * len(RUNS)
+    measured = np.array([one.measured.median_itl_ms for one in RUNS if one.measured is not None])
+    assert np.abs(found.values["itl"] / measured - 1).max() < 0.2
+    with pytest.raises(UnknownEngineError):
+        choose("triton==1")
+
+
+def test_nothing_to_fit_to_is_an_error() -> None:
+    with pytest.raises(FitError):
+        refitted([run(host_bound=True)], resolver(), GPUS, load_coefficients().tables, load_profiles())
