@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.support.fake_cluster import Object
 from tests.support.world import KEY, Faults, World, llama, overrides
 
 from energylens.api.parse import parse_llmdeployment
+from energylens.cluster.port import Object
 from energylens.controller.children import _stuck
 from energylens.controller.conditions import rollout
 from energylens.controller.observation import Observation
@@ -177,3 +177,35 @@ async def test_a_leader_worker_set_that_reports_no_generation_still_becomes_curr
     live["status"]["observedGeneration"] = 0
     live["metadata"]["generation"] = 2
     assert not rollout(observed).current
+
+
+FOREIGN = ("Deployment", "Service", "PodDisruptionBudget")
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+async def test_an_object_of_somebody_else_is_not_taken_over(kind: str) -> None:
+    theirs = (await ready()).cluster.objects[kind, *KEY]
+    for part in ("labels", "annotations", "ownerReferences", "uid"):
+        theirs["metadata"].pop(part, None)
+    world = World()
+    world.cluster.put({**theirs, "metadata": {**theirs["metadata"], "labels": {"app": "theirs"}}})
+    before = copy.deepcopy(world.cluster.objects[kind, *KEY])
+    world.cluster.put(llama())
+    world.pods_run = False
+    await world.settle()
+    assert world.cluster.objects[kind, *KEY] == before
+    degraded = world.condition("Degraded")
+    assert degraded["reason"] == "ApplyRefused"
+    assert f"{kind} llama exists and does not belong" in degraded["message"]
+    world.cluster.remove(kind, *KEY)
+    world.pods_run = True
+    await world.settle()
+    assert world.condition("Degraded")["status"] == "False"
+    assert world.condition("Ready")["status"] == "True"
+
+
+async def test_a_child_that_lost_its_labels_is_not_foreign() -> None:
+    world = await ready()
+    world.cluster.edit("Service", *KEY, lambda body: body["metadata"].pop("labels"))
+    await world.settle()
+    assert world.cluster.objects["Service", *KEY]["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "energylens"

@@ -50,13 +50,19 @@ class FakeCluster:
     # What the operator asks for.
 
     async def list_objects(
-        self, resource: Resource, *, namespace: str | None = None, label_selector: str = ""
+        self,
+        resource: Resource,
+        *,
+        namespace: str | None = None,
+        label_selector: str = "",
+        name: str | None = None,
     ) -> list[Object]:
         wanted = dict(term.split("=", 1) for term in label_selector.split(",") if term)
         return [
             copy.deepcopy(body)
-            for (kind, space, _), body in sorted(self.objects.items())
+            for (kind, space, called), body in sorted(self.objects.items())
             if kind == resource.kind
+            and name in (None, called)
             and namespace in (None, space)
             and wanted.items() <= (body["metadata"].get("labels") or {}).items()
         ]

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from tests.support.fake_cluster import FakeCluster, Object, ObjectKey, Write
+from tests.support.fake_cluster import FakeCluster, ObjectKey, Write
 from tests.support.fake_pods import node, run_pods
 
 from energylens.cluster.errors import ClusterError
-from energylens.cluster.port import ClusterPort
+from energylens.cluster.port import ClusterPort, Object
 from energylens.cluster.resources import CHILDREN, Resource
 from energylens.controller.metrics import Metrics
 from energylens.controller.planning import PlanningService
@@ -60,9 +60,14 @@ class Faults:
     count: int = 0
 
     async def list_objects(
-        self, resource: Resource, *, namespace: str | None = None, label_selector: str = ""
+        self,
+        resource: Resource,
+        *,
+        namespace: str | None = None,
+        label_selector: str = "",
+        name: str | None = None,
     ) -> list[Object]:
-        return await self.inner.list_objects(resource, namespace=namespace, label_selector=label_selector)
+        return await self.inner.list_objects(resource, namespace=namespace, label_selector=label_selector, name=name)
 
     async def list_uids(
         self, resource: Resource, *, namespace: str | None = None, label_selector: str = ""
@@ -196,7 +201,9 @@ class World:
         elif kind == "EnergyBudget":
             self.store.put_budget(body, deleted)
         elif kind in CHILD_KINDS:
-            self.store.put_child(kind, body, deleted)
+            # The watch is by label: what loses it is deleted as far as the watch can tell.
+            managed = (body["metadata"].get("labels") or {}).get("app.kubernetes.io/managed-by") == "energylens"
+            self.store.put_child(kind, body, deleted or not managed)
         elif kind == "Node":
             self.store.put_node(body, deleted)
         elif kind == "Pod":

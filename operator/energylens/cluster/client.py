@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -23,6 +23,7 @@ PAGE = 500
 
 _APPLY = "application/apply-patch+yaml"
 _JSON = "application/json"
+_METADATA_ONLY = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
 
 
 class KubeClient:
@@ -44,19 +45,40 @@ class KubeClient:
         await self._api.close()
 
     async def list_objects(
-        self, resource: Resource, *, namespace: str | None = None, label_selector: str = ""
+        self,
+        resource: Resource,
+        *,
+        namespace: str | None = None,
+        label_selector: str = "",
+        name: str | None = None,
     ) -> list[Object]:
         """See the port; reads in pages, so that a large cluster never comes as one answer."""
-        found: list[Object] = []
+        kind = {"apiVersion": resource.api_version, "kind": resource.kind}
+        return [kind | item async for item in self._items(resource, namespace, label_selector, _JSON, name)]
+
+    async def list_uids(
+        self, resource: Resource, *, namespace: str | None = None, label_selector: str = ""
+    ) -> dict[tuple[str, str], str]:
+        """See the port; asks for metadata only."""
+        found = {}
+        async for item in self._items(resource, namespace, label_selector, _METADATA_ONLY):
+            metadata = item["metadata"]
+            found[metadata.get("namespace", ""), metadata["name"]] = metadata["uid"]
+        return found
+
+    async def _items(
+        self, resource: Resource, namespace: str | None, label_selector: str, accept: str, name: str | None = None
+    ) -> AsyncIterator[Object]:
         token = ""
         while True:
             query = f"limit={PAGE}&labelSelector={quote(label_selector)}&continue={quote(token)}"
-            page = await self._request("GET", f"{resource.path(namespace)}?{query}")
-            kind = {"apiVersion": resource.api_version, "kind": resource.kind}
-            found += [kind | item for item in page.get("items") or ()]
+            query += f"&fieldSelector=metadata.name={quote(name)}" if name is not None else ""
+            page = await self._request("GET", f"{resource.path(namespace)}?{query}", accept=accept)
+            for item in page.get("items") or ():
+                yield item
             token = page.get("metadata", {}).get("continue") or ""
             if not token:
-                return found
+                return
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Object:
         """See the port."""
@@ -101,9 +123,14 @@ class KubeClient:
         return await self._request("PATCH", f"{path}?fieldManager={FIELD_MANAGER}&force=true", manifest, _APPLY)
 
     async def _request(
-        self, method: str, path: str, body: Mapping[str, Any] | None = None, content_type: str = _JSON
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        content_type: str = _JSON,
+        accept: str = _JSON,
     ) -> Object:
-        headers: dict[str, str] = {"Accept": _JSON, "Content-Type": content_type}
+        headers: dict[str, str] = {"Accept": accept, "Content-Type": content_type}
         queries: list[tuple[str, str]] = []
         what = f"{method} {path.split('?', 1)[0]}"
         try:

@@ -49,7 +49,12 @@ def error_for(status: int, message: str, headers: Mapping[str, str]) -> ClusterE
     if status in (401, 403):
         return ForbiddenError(message)
     if status == 429:
-        return BusyError(message, float(headers.get("Retry-After", "1")))
+        return BusyError(message, _seconds(headers.get("Retry-After", "")))
     if status in (400, 415, 422) or (status == 500 and "field not declared in schema" in message):
         return RefusedError(message)
     return TransientError(message)
+
+
+def _seconds(retry_after: str) -> float:
+    """Return the seconds of a Retry-After header; 1 without one, and where a proxy wrote a date."""
+    return float(retry_after) if retry_after.isdecimal() else 1.0

@@ -48,7 +48,9 @@ class LeaseGuard:
             await self.sleep(self.renew_seconds)
             started = self.clock.monotonic()
             try:
-                mine = await asyncio.wait_for(self._try(), max(0.1, deadline - started))
+                # Not wait_for, which may start a task: kopf cancels every task born after it when it stops.
+                async with asyncio.timeout(max(0.1, deadline - started)):
+                    mine = await self._try()
             except TimeoutError:
                 return
             if mine:

@@ -14,9 +14,20 @@ class ClusterPort(Protocol):
     """Reads and writes of plain objects. Every method raises a :class:`~energylens.cluster.errors.ClusterError`."""
 
     async def list_objects(
-        self, resource: Resource, *, namespace: str | None = None, label_selector: str = ""
+        self,
+        resource: Resource,
+        *,
+        namespace: str | None = None,
+        label_selector: str = "",
+        name: str | None = None,
     ) -> list[Object]:
-        """Return all objects of a kind, in a namespace or everywhere."""
+        """Return the objects of a kind, in a namespace or everywhere; with ``name`` at most one per namespace."""
+        ...
+
+    async def list_uids(
+        self, resource: Resource, *, namespace: str | None = None, label_selector: str = ""
+    ) -> dict[tuple[str, str], str]:
+        """Return the uid of every object of a kind, by namespace ("" for cluster-scoped objects) and name."""
         ...
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Object:

@@ -19,6 +19,7 @@ from energylens.cluster.resources import (
     LLM_DEPLOYMENT,
     NODE,
     POD,
+    POD_DISRUPTION_BUDGET,
     SERVICE,
     Resource,
 )
@@ -26,6 +27,8 @@ from energylens.controller.store import Key, Store
 
 MANAGED = "app.kubernetes.io/managed-by=energylens"
 Enqueue = Callable[[Key], None]
+Handle = Callable[[dict[str, Any], bool], None]
+"""Takes an object and whether it was deleted."""
 
 
 def watched_children(serves_lws: bool) -> tuple[Resource, ...]:
@@ -50,36 +53,45 @@ def settings_for(serves_lws: bool) -> kopf.OperatorSettings:
     return settings
 
 
-def registry_for(
-    store: Store, enqueue: Enqueue, alive: Callable[[], None], serves_lws: bool, kubeconfig: Path | None
-) -> kopf.OperatorRegistry:
-    """Return the handlers of all watched kinds."""
-    registry = kopf.OperatorRegistry()
-
-    def on_event(resource: Resource, handle: Callable[[dict[str, Any], bool], None]) -> None:
-        @kopf.on.event(resource.group, resource.version, resource.plural, registry=registry, id=resource.plural)
-        async def handler(event: Any, **_: Any) -> None:
-            alive()
-            body = {"apiVersion": resource.api_version, "kind": resource.kind, **event["object"]}
-            handle(body, event["type"] == "DELETED")
+def takers(store: Store, enqueue: Enqueue, serves_lws: bool) -> dict[Resource, Handle]:
+    """Return what puts an object of each kind into the store and its deployments into the queue."""
 
     def enqueue_found(key: Key | None) -> None:
         if key is not None:
             enqueue(key)
 
-    def child(kind: str) -> Callable[[dict[str, Any], bool], None]:
+    def child(kind: str) -> Handle:
         return lambda body, deleted: enqueue_found(store.put_child(kind, body, deleted))
 
     def budget(body: dict[str, Any], deleted: bool) -> None:
         for key in store.put_budget(body, deleted):
             enqueue(key)
 
-    on_event(LLM_DEPLOYMENT, lambda body, deleted: enqueue_found(store.put_deployment(body, deleted)))
-    on_event(ENERGY_BUDGET, budget)
-    on_event(NODE, store.put_node)
-    on_event(POD, lambda body, deleted: enqueue_found(store.put_pod(body, deleted)))
-    for resource in watched_children(serves_lws):
-        on_event(resource, child(resource.kind))
+    return {
+        LLM_DEPLOYMENT: lambda body, deleted: enqueue_found(store.put_deployment(body, deleted)),
+        ENERGY_BUDGET: budget,
+        NODE: store.put_node,
+        POD: lambda body, deleted: enqueue_found(store.put_pod(body, deleted)),
+        **{kind: child(kind.kind) for kind in (*watched_children(serves_lws), POD_DISRUPTION_BUDGET)},
+    }
+
+
+def registry_for(
+    store: Store, enqueue: Enqueue, alive: Callable[[], None], serves_lws: bool, kubeconfig: Path | None
+) -> kopf.OperatorRegistry:
+    """Return the handlers of all watched kinds."""
+    registry = kopf.OperatorRegistry()
+
+    def on_event(resource: Resource, handle: Handle) -> None:
+        @kopf.on.event(resource.group, resource.version, resource.plural, registry=registry, id=resource.plural)
+        async def handler(event: Any, **_: Any) -> None:
+            alive()
+            body = {"apiVersion": resource.api_version, "kind": resource.kind, **event["object"]}
+            handle(body, event["type"] == "DELETED")
+
+    for resource, handle in takers(store, enqueue, serves_lws).items():
+        if resource is not POD_DISRUPTION_BUDGET:
+            on_event(resource, handle)
 
     @kopf.on.login(registry=registry, id="login")
     def login(**kwargs: Any) -> Any:

@@ -113,8 +113,9 @@ class Measuring:
 
     def _answers(self, key: Key, pod: str) -> bool:
         """Return whether a pod serves metrics: followers of a multi-node replica do not."""
-        labels = self._store.pods[key[0], pod]["metadata"]["labels"]
-        return bool(labels.get(LWS_WORKER_INDEX, "0") == "0")
+        body = self._store.pods.get((key[0], pod))
+        # A pod may go while its counters are read.
+        return body is not None and bool(body["metadata"]["labels"].get(LWS_WORKER_INDEX, "0") == "0")
 
     def _engine_url(self, namespace: str, pod: str) -> str:
         template = self._settings.engine_endpoint_template

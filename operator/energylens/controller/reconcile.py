@@ -265,6 +265,11 @@ class Reconciler:
                 live.verified = digest
                 continue
             try:
+                if live is None and await self._is_foreign(manifest):
+                    return (
+                        f"{manifest['kind']} {metadata['name']} exists and does not belong to this LLMDeployment: "
+                        "rename one of the two; it is looked at again later"
+                    )
                 self._metrics.writes.labels(manifest["kind"]).inc()
                 answer = await self._cluster.apply(manifest)
             except (RefusedError, ForbiddenError) as error:
@@ -274,6 +279,18 @@ class Reconciler:
             if written is not None and holds(written.body, manifest):
                 written.verified = digest
         return ""
+
+    async def _is_foreign(self, manifest: Body) -> bool:
+        """Return whether somebody else's object has the name of a child: an apply would take it over."""
+        metadata = manifest["metadata"]
+        (owner,) = metadata["ownerReferences"]
+        for found in await self._cluster.list_objects(
+            resource_of(manifest), namespace=metadata["namespace"], name=metadata["name"]
+        ):
+            labels = found["metadata"].get("labels") or {}
+            owners = [reference["uid"] for reference in found["metadata"].get("ownerReferences") or ()]
+            return owner["uid"] not in owners and labels.get(OWNER_LABEL) != metadata["labels"][OWNER_LABEL]
+        return False
 
     async def _write_status(self, body: Body, after: Observation, wanted: Children) -> None:
         status = status_of(after, wanted)

@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +18,10 @@ from aiohttp import web
 from energylens import __version__
 from energylens.clock import Clock, SystemClock
 from energylens.cluster.client import KubeClient, connect
-from energylens.cluster.errors import BusyError, ClusterError
+from energylens.cluster.errors import BusyError, ClusterError, ForbiddenError
 from energylens.cluster.lease import LeaseGuard
-from energylens.cluster.resources import LEADER_WORKER_SET, POD_DISRUPTION_BUDGET
-from energylens.controller.handlers import MANAGED, registry_for, settings_for
+from energylens.cluster.resources import LEADER_WORKER_SET
+from energylens.controller.handlers import registry_for, settings_for
 from energylens.controller.http import application
 from energylens.controller.measuring import Measuring
 from energylens.controller.metrics import Metrics
@@ -30,13 +30,19 @@ from energylens.controller.queue import KeyQueue
 from energylens.controller.reconcile import Reconciler
 from energylens.controller.settings import Settings
 from energylens.controller.store import Key, Store
+from energylens.controller.sweep import Sweeper
 from energylens.measure.scrape import HttpScraper
+from energylens.serving.workload import LWS_SUFFIX
 
 LEASE_NAME = "energylens-operator"
 RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
 SILENCE_SECONDS = 600.0
 """No watch event for so long means dead watches: nodes' heartbeats alone bring some every minute."""
 KIND_CHECK_SECONDS = 60.0
+AGAIN_SECONDS = 2.0
+KOPF_STOP_SECONDS = 2.0
+"""For kopf to stop politely, and once more after it was cancelled; a pod has 30 s to stop, a user less patience."""
+RELEASE_SECONDS = 3.0
 IDENTITY_VARIABLE = "POD_NAME"
 NAMESPACE_VARIABLE = "POD_NAMESPACE"
 
@@ -79,6 +85,7 @@ class Operator:
             instance=self._identity,
             measurements=self._measuring.latest,
         )
+        self._sweeper = Sweeper(cluster, self._store, self._queue.add, options.namespaces)
         self._failures: dict[Key, int] = {}
         self._last_event = clock.monotonic()
         self._leading = False
@@ -87,9 +94,12 @@ class Operator:
 
     async def run(self) -> None:
         """Serve the metrics, wait for the lease, and act until told to stop."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+        self._stop_on_signals()
+        if self._options.namespaces:
+            log.warning(
+                "only %s: GPUs that pods of other namespaces hold are not seen, and count as free",
+                ", ".join(self._options.namespaces),
+            )
         runner = web.AppRunner(
             application(self._metrics.registry, self._refresh, self._health, self._readiness), access_log=None
         )
@@ -117,7 +127,10 @@ class Operator:
         await asyncio.wait({stop, acquire}, return_when=asyncio.FIRST_COMPLETED)
         if not acquire.done():
             acquire.cancel()
+            await self._give_back(lease)
             return
+        # Whatever went wrong there, to act without the lease would be worse.
+        acquire.result()
         self._leading = True
         log.info("leading")
         hold = asyncio.create_task(lease.hold())
@@ -129,31 +142,45 @@ class Operator:
             log.error("the lease is lost; ending at once")
             os._exit(1)
         act.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await act
-        hold.cancel()
-        await lease.release()
+        try:
+            with contextlib.suppress(asyncio.CancelledError):
+                await act
+        finally:
+            hold.cancel()
+            await self._give_back(lease)
+
+    async def _give_back(self, lease: LeaseGuard) -> None:
+        """Release the lease if that is quick; without it the next operator waits until it expires."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RELEASE_SECONDS):
+                await lease.release()
+
+    def _stop_on_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
 
     async def _act(self) -> None:
-        """Watch and work until cancelled; watch anew when LeaderWorkerSet comes or goes."""
-        # Tasks born after kopf started would be cancelled by it.
-        work = [asyncio.create_task(self._work()) for _ in range(self._options.settings.workers)]
-        background = [asyncio.create_task(task) for task in (self._measure(), self._plan_again())]
-        try:
-            while True:
-                self._reconciler.serves_lws = await self._served()
-                await self._list_disruption_budgets()
-                changed = asyncio.Event()
-                kind_check = asyncio.create_task(self._watch_kinds(changed))
-                await self._watch(changed)
-                kind_check.cancel()
-        finally:
-            for task in (*work, *background):
-                task.cancel()
+        """Watch and work until told to stop; watch anew when LeaderWorkerSet comes or goes."""
+        while not self._stop.is_set():
+            served = await self._served()
+            self._reconciler.serves_lws = self._sweeper.serves_lws = served
+            await self._until_done(self._sweeper.hear_of_disruption_budgets, "listing PodDisruptionBudgets")
+            await self._watch(served)
 
-    async def _watch(self, changed: asyncio.Event) -> None:
-        ready = asyncio.Event()
-        serves_lws = self._reconciler.serves_lws
+    async def _watch(self, serves_lws: bool) -> None:
+        self._synced.clear()
+        changed, ready = asyncio.Event(), asyncio.Event()
+        # When kopf stops it cancels every task of the loop that was born after it started: ours come first, and they
+        # end before it does.
+        started = asyncio.create_task(ready.wait())
+        ours = [
+            started,
+            asyncio.create_task(self._settle(ready)),
+            *(asyncio.create_task(self._work()) for _ in range(self._options.settings.workers)),
+            *(asyncio.create_task(task) for task in (self._measure(), self._plan_again(), self._sweep())),
+            asyncio.create_task(self._watch_kinds(changed)),
+        ]
         watching = asyncio.create_task(
             kopf.operator(
                 registry=registry_for(self._store, self._queue.add, self._alive, serves_lws, self._options.kubeconfig),
@@ -165,30 +192,51 @@ class Operator:
                 ready_flag=ready,
             )
         )
+        asked = asyncio.create_task(changed.wait())
         try:
-            await self._settle(ready)
-            await watching
+            await asyncio.wait({watching, started}, return_when=asyncio.FIRST_COMPLETED)
+            # kopf has set its own handlers by now.
+            self._stop_on_signals()
+            pending = {watching, asked, *ours} - {started}
+            while not watching.done() and not asked.done():
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
+            if not changed.is_set():
+                # Only a signal that came before the handlers were ours ends kopf without an error.
+                self._stop.set()
         finally:
-            if not watching.done():
-                changed.set()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await watching
+            # With the flag set kopf does not kill the process when it takes long to stop.
+            changed.set()
+            for task in ours:
+                task.cancel()
+            await asyncio.gather(*ours, return_exceptions=True)
+            await asyncio.wait({watching}, timeout=KOPF_STOP_SECONDS)
+            watching.cancel()
+            await asyncio.wait({watching}, timeout=KOPF_STOP_SECONDS)
 
     async def _settle(self, ready: asyncio.Event) -> None:
         """Let the initial lists come in before anything is written: half a view would undo what is there."""
         await ready.wait()
-        seen = -1
-        while self._synced.is_set() is False:
-            await asyncio.sleep(0.5)
-            count = len(self._store.deployments) + len(self._store.children) + len(self._store.pods)
-            count += len(self._store.nodes)
-            if count == seen:
-                self._synced.set()
-            seen = count
-        # kopf has its own handlers for these by now; ours stop the whole process in order.
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+        await self._until_done(self._sweeper.settle, "listing what is watched")
+        # What was deleted while nothing was watched is in the store of an earlier watch.
+        await self._until_done(self._sweeper.sweep, "listing what is watched")
+        self._synced.set()
+
+    async def _until_done(self, step: Callable[[], Awaitable[None]], what: str) -> None:
+        while True:
+            try:
+                return await step()
+            except ClusterError as error:
+                log.warning("%s: %s; trying again", what, error)
+                await asyncio.sleep(AGAIN_SECONDS)
+
+    async def _sweep(self) -> None:
+        """Find what the watches have missed."""
+        await self._synced.wait()
+        while True:
+            await asyncio.sleep(self._options.settings.resync_seconds)
+            await self._until_done(self._sweeper.sweep, "listing what is watched")
 
     async def _work(self) -> None:
         await self._synced.wait()
@@ -205,6 +253,10 @@ class Operator:
                 self._later(key, error.retry_after_seconds if isinstance(error, BusyError) else None)
                 self._metrics.reconciles.labels("retry").inc()
                 log.warning("%s/%s: %s; trying again", *key, error)
+            except asyncio.CancelledError:
+                # Another watch may follow, which will not bring the key again.
+                self._queue.add(key)
+                raise
             except Exception:
                 self._later(key, None)
                 self._metrics.reconciles.labels("error").inc()
@@ -238,12 +290,20 @@ class Operator:
                     self._queue.add(key)
 
     async def _served(self) -> bool:
+        """Return whether LeaderWorkerSet can be used; watching what may not be listed would end kopf."""
         while True:
             try:
-                return await self._cluster.serves(LEADER_WORKER_SET)
+                if not await self._cluster.serves(LEADER_WORKER_SET):
+                    return False
+                for namespace in self._options.namespaces or (None,):
+                    await self._cluster.list_uids(LEADER_WORKER_SET, namespace=namespace)
+                return True
+            except ForbiddenError as error:
+                log.warning("LeaderWorkerSets are not used: %s", error)
+                return False
             except ClusterError as error:
                 log.warning("asking for the kinds that are served: %s; trying again", error)
-                await asyncio.sleep(2)
+                await asyncio.sleep(AGAIN_SECONDS)
 
     async def _watch_kinds(self, changed: asyncio.Event) -> None:
         while True:
@@ -253,23 +313,10 @@ class Operator:
                 changed.set()
                 return
 
-    async def _list_disruption_budgets(self) -> None:
-        """Know the PodDisruptionBudgets, which are not watched, so that a restart does not write them all."""
-        for namespace in self._options.namespaces or (None,):
-            while True:
-                try:
-                    found = await self._cluster.list_objects(
-                        POD_DISRUPTION_BUDGET, namespace=namespace, label_selector=MANAGED
-                    )
-                    break
-                except ClusterError as error:
-                    log.warning("listing PodDisruptionBudgets: %s; trying again", error)
-                    await asyncio.sleep(2)
-            for body in found:
-                self._store.put_child(POD_DISRUPTION_BUDGET.kind, body, deleted=False)
-
     def _is_urgent(self, key: Key) -> bool:
-        return ("Deployment", *key) in self._store.children
+        namespace, name = key
+        children = self._store.children
+        return ("Deployment", *key) in children or ("LeaderWorkerSet", namespace, f"{name}{LWS_SUFFIX}") in children
 
     def _alive(self) -> None:
         self._last_event = self._clock.monotonic()

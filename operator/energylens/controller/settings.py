@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.alias_generators import to_camel
 
 
@@ -27,6 +27,16 @@ class MeasurementSettings(_Section):
     engine_endpoint_template: str | None = Field(
         default=None, description="URL with {namespace} and {pod}; absent: the pod's address and the engine's port."
     )
+
+    @field_validator("engine_endpoint_template")
+    @classmethod
+    def _is_a_template(cls, value: str | None) -> str | None:
+        try:
+            (value or "").format(namespace="", pod="")
+        except (KeyError, IndexError, ValueError) as error:
+            raise ValueError("allowed are {namespace} and {pod}, and {{ for a brace") from error
+        return value
+
     scrape_seconds: float = Field(default=15.0, gt=0, description="Time between two reads.")
 
 
@@ -43,6 +53,14 @@ class Settings(_Section):
     lease_seconds: float = Field(default=15.0, ge=3, description="Duration of the leader lease.")
     lease_renew_seconds: float = Field(default=5.0, gt=0, description="Time between two renewals.")
     measurement: MeasurementSettings = MeasurementSettings()
+
+    @field_validator("lease_renew_seconds")
+    @classmethod
+    def _renews_in_time(cls, value: float, info: ValidationInfo) -> float:
+        duration = info.data.get("lease_seconds")
+        if duration is not None and value > duration / 2:
+            raise ValueError(f"must be at most half of leaseSeconds={duration:g}, so that one renewal may fail")
+        return value
 
 
 def read_settings(path: Path | None) -> Settings:

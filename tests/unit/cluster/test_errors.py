@@ -46,3 +46,12 @@ def test_the_server_says_when_to_come_back() -> None:
     without = error_for(429, "too many requests", {})
     assert isinstance(without, BusyError)
     assert without.retry_after_seconds == 1.0
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"), [("7", 7.0), ("0", 0.0), ("", 1.0), ("Mon, 02 Mar 2026 00:00:00 GMT", 1.0)]
+)
+def test_a_busy_server_says_when_to_come_back(header: str, seconds: float) -> None:
+    error = error_for(429, "too many requests", {"Retry-After": header})
+    assert isinstance(error, BusyError)
+    assert error.retry_after_seconds == seconds

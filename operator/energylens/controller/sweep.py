@@ -1,0 +1,140 @@
+"""Compares the store with what the API server lists, in both directions.
+
+Waiting for what the store has not heard of tells when the initial lists are in. Dropping what the server no longer has
+is needed because kopf says nothing of objects that were deleted while a watch was down: after 410 Gone it lists anew
+and goes on with what is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+from energylens.cluster.port import ClusterPort
+from energylens.cluster.resources import (
+    ENERGY_BUDGET,
+    LLM_DEPLOYMENT,
+    NODE,
+    POD,
+    POD_DISRUPTION_BUDGET,
+    Resource,
+)
+from energylens.controller.handlers import MANAGED, Handle, takers, watched_children
+from energylens.controller.store import Key, Store
+
+LISTS_GET_OLD_AFTER = 20
+"""Looks at the store before listing again: what was deleted since the list never comes."""
+LOOK_SECONDS = 0.25
+
+ObjectName = tuple[str, str]
+"""Namespace ("" for cluster-scoped objects) and name."""
+
+
+class Sweeper:
+    """Lists names and uids of all watched kinds."""
+
+    def __init__(
+        self,
+        cluster: ClusterPort,
+        store: Store,
+        enqueue: Callable[[Key], None],
+        namespaces: tuple[str, ...] = (),
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """Compare ``store`` with ``cluster``; ``enqueue`` the deployments that a difference concerns."""
+        self._cluster = cluster
+        self._store = store
+        self._enqueue = enqueue
+        self._namespaces = namespaces
+        self._sleep = sleep
+        self.serves_lws = False
+
+    async def settle(self) -> None:
+        """Return when the store knows every object that the API server has.
+
+        Raises:
+            ClusterError: a kind cannot be listed.
+        """
+        while True:
+            listed = {resource: await self._listed(resource) for resource in self._watched()}
+            for _ in range(LISTS_GET_OLD_AFTER):
+                if all(names.keys() <= self._known(resource).keys() for resource, names in listed.items()):
+                    return
+                await self._sleep(LOOK_SECONDS)
+
+    async def sweep(self) -> None:
+        """Drop what the API server no longer has, and hear of changes to PodDisruptionBudgets.
+
+        Raises:
+            ClusterError: a kind cannot be listed.
+        """
+        handles = takers(self._store, self._enqueue, self.serves_lws)
+        for resource in self._watched():
+            # What is known before the list was there before it; so, where the list lacks it, it is gone.
+            before = dict(self._known(resource))
+            listed = await self._listed(resource)
+            now = self._known(resource)
+            for name, uid in before.items():
+                if listed.get(name) != uid and now.get(name) == uid:
+                    self._drop(resource, name, uid, handles[resource])
+        await self.hear_of_disruption_budgets()
+
+    async def hear_of_disruption_budgets(self) -> None:
+        """Take the PodDisruptionBudgets, which are not watched: their status changes with every pod."""
+        kind = POD_DISRUPTION_BUDGET.kind
+        before = dict(self._known(POD_DISRUPTION_BUDGET))
+        found: set[ObjectName] = set()
+        for namespace in self._namespaces or (None,):
+            for body in await self._cluster.list_objects(
+                POD_DISRUPTION_BUDGET, namespace=namespace, label_selector=MANAGED
+            ):
+                name = (body["metadata"]["namespace"], body["metadata"]["name"])
+                found.add(name)
+                old = self._store.children.get((kind, *name))
+                owner = self._store.put_child(kind, body, deleted=False)
+                if owner is not None and (old is None or _identity(old.body) != _identity(body)):
+                    self._enqueue(owner)
+        handle = takers(self._store, self._enqueue, self.serves_lws)[POD_DISRUPTION_BUDGET]
+        for name, uid in before.items():
+            if name not in found:
+                self._drop(POD_DISRUPTION_BUDGET, name, uid, handle)
+
+    def _watched(self) -> Iterator[Resource]:
+        yield from (LLM_DEPLOYMENT, ENERGY_BUDGET, NODE, POD)
+        yield from watched_children(self.serves_lws)
+
+    async def _listed(self, resource: Resource) -> dict[ObjectName, str]:
+        selector = MANAGED if resource in watched_children(self.serves_lws) else ""
+        found: dict[ObjectName, str] = {}
+        for namespace in (self._namespaces or (None,)) if resource.namespaced else (None,):
+            found |= await self._cluster.list_uids(resource, namespace=namespace, label_selector=selector)
+        return {name: uid if resource not in (NODE, ENERGY_BUDGET) else "" for name, uid in found.items()}
+
+    def _known(self, resource: Resource) -> dict[ObjectName, str]:
+        store = self._store
+        if resource is LLM_DEPLOYMENT:
+            return {key: body["metadata"].get("uid", "") for key, body in store.deployments.items()}
+        if resource is POD:
+            return {key: body["metadata"]["uid"] for key, body in store.pods.items()}
+        if resource is NODE:
+            return {("", name): "" for name in store.nodes}
+        if resource is ENERGY_BUDGET:
+            return dict.fromkeys(store.budgets, "")
+        return {
+            (namespace, name): child.body["metadata"].get("uid", "")
+            for (kind, namespace, name), child in store.children.items()
+            if kind == resource.kind
+        }
+
+    def _drop(self, resource: Resource, name: ObjectName, uid: str, handle: Handle) -> None:
+        metadata: dict[str, Any] = {"namespace": name[0], "name": name[1], "uid": uid}
+        child = self._store.children.get((resource.kind, *name))
+        if child is not None:
+            metadata["labels"] = child.body["metadata"].get("labels")
+        handle({"metadata": metadata}, True)
+
+
+def _identity(body: dict[str, Any]) -> tuple[Any, ...]:
+    metadata = body["metadata"]
+    return metadata.get("uid"), metadata.get("generation"), metadata.get("labels")

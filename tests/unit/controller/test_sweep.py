@@ -1,0 +1,146 @@
+"""The store against the API server's lists: waiting for what is missing, dropping what is gone."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+from tests.support.fake_pods import node
+from tests.support.world import KEY, World, llama
+
+from energylens.cluster.errors import ForbiddenError
+from energylens.cluster.port import Object
+from energylens.cluster.resources import Resource
+from energylens.controller.sweep import LISTS_GET_OLD_AFTER, Sweeper
+
+PDB = ("PodDisruptionBudget", *KEY)
+
+
+class Swept:
+    """A settled world whose watches are interrupted, and a sweeper."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.asked: list[tuple[str, str]] = []
+        self.naps = 0
+        self.sweeper = Sweeper(world.cluster, world.store, self.asked.append, sleep=self.nap)
+        world.delayed = []
+
+    async def nap(self, seconds: float) -> None:
+        self.naps += 1
+        if self.naps == 3:
+            self.world.deliver()
+
+
+@pytest.fixture
+async def swept() -> Swept:
+    world = World()
+    world.cluster.put(llama())
+    await world.settle()
+    return Swept(world)
+
+
+async def test_what_still_exists_stays_and_makes_no_work(swept: Swept) -> None:
+    before = copy.deepcopy(swept.world.store)
+    await swept.sweeper.sweep()
+    assert swept.world.store == before
+    assert swept.asked == []
+
+
+async def test_children_and_pods_deleted_during_an_interruption_are_dropped_and_made_again(swept: Swept) -> None:
+    world = swept.world
+    pods = len(world.store.pods)
+    world.cluster.remove("Deployment", *KEY)
+    for name in [key[2] for key in world.cluster.objects if key[0] == "Pod"][:1]:
+        world.cluster.remove("Pod", KEY[0], name)
+    version = world.store.inventory_version
+    await swept.sweeper.sweep()
+    assert ("Deployment", *KEY) not in world.store.children
+    assert len(world.store.pods) < pods
+    assert world.store.inventory_version > version
+    assert KEY in swept.asked
+    world.delayed = None
+    await world.settle()
+    assert ("Deployment", *KEY) in world.cluster.objects
+
+
+async def test_a_deployment_deleted_during_an_interruption_is_dropped(swept: Swept) -> None:
+    swept.world.cluster.remove("LLMDeployment", *KEY)
+    await swept.sweeper.sweep()
+    assert not swept.world.store.deployments
+    assert not swept.world.store.children
+    assert KEY in swept.asked
+
+
+async def test_a_node_that_went_during_an_interruption_is_dropped(swept: Swept) -> None:
+    swept.world.cluster.remove("Node", "", "h100-1")
+    await swept.sweeper.sweep()
+    assert set(swept.world.store.nodes) == {"h100-0"}
+
+
+async def test_a_successor_of_the_same_name_is_not_taken_for_the_old_object(swept: Swept) -> None:
+    world = swept.world
+    world.cluster.remove("LLMDeployment", *KEY)
+    world.cluster.put(llama())
+    await swept.sweeper.sweep()
+    assert not world.store.deployments
+    world.deliver()
+    assert (
+        world.store.deployments[KEY]["metadata"]["uid"]
+        == world.cluster.objects["LLMDeployment", *KEY]["metadata"]["uid"]
+    )
+
+
+async def test_settling_waits_for_what_the_watches_have_not_brought(swept: Swept) -> None:
+    swept.world.cluster.put(node("h100-2"))
+    await swept.sweeper.settle()
+    assert swept.naps == 3
+    assert "h100-2" in swept.world.store.nodes
+
+
+async def test_settling_does_not_wait_for_what_was_deleted_after_the_list(swept: Swept) -> None:
+    world = swept.world
+    swept.naps = 3
+    world.cluster.put(node("h100-2"))
+    listing = world.cluster.list_objects
+
+    async def goes_after_the_list(resource: Resource, **kwargs: str | None) -> list[Object]:
+        found = await listing(resource, **kwargs)  # type: ignore[arg-type]
+        if resource.kind == "Node" and ("Node", "", "h100-2") in world.cluster.objects:
+            world.cluster.remove("Node", "", "h100-2")
+        return found
+
+    world.cluster.list_objects = goes_after_the_list  # type: ignore[method-assign]
+    await swept.sweeper.settle()
+    assert swept.naps == 3 + LISTS_GET_OLD_AFTER
+
+
+async def test_a_disruption_budget_that_was_edited_or_deleted_is_put_right(swept: Swept) -> None:
+    world = swept.world
+    wanted = copy.deepcopy(world.cluster.objects[PDB]["spec"])
+
+    def edit(body: Object) -> None:
+        body["spec"]["maxUnavailable"] = 7
+        body["metadata"]["generation"] = 9
+
+    world.cluster.edit(*PDB, edit)
+    await swept.sweeper.sweep()
+    assert swept.asked == [KEY]
+    world.delayed = None
+    await world.settle()
+    assert world.cluster.objects[PDB]["spec"] == wanted
+    world.delayed = []
+    world.cluster.remove(*PDB)
+    await swept.sweeper.sweep()
+    world.delayed = None
+    await world.settle()
+    assert world.cluster.objects[PDB]["spec"] == wanted
+
+
+async def test_a_list_that_is_refused_is_an_error(swept: Swept) -> None:
+    async def refused(resource: Resource, **kwargs: str | None) -> dict[tuple[str, str], str]:
+        raise ForbiddenError("nodes is forbidden")
+
+    swept.world.cluster.list_uids = refused  # type: ignore[method-assign]
+    with pytest.raises(ForbiddenError):
+        await swept.sweeper.settle()
