@@ -53,7 +53,7 @@ CONDITIONS: dict[str, tuple[dict[str, Any], str, tuple[str, ...]]] = {
     "more GPUs than there are": (
         {"planning": layout(replicas=9)},
         "InsufficientGPUs",
-        ("9", "8"),
+        ("9 x NVIDIA-L40S", "4, 4", "spec.planning.overrides.replicas"),
     ),
     "argument of the plan": (
         {"engine": {"extraArgs": ["--max-num-seqs=4"]}},

@@ -1,0 +1,106 @@
+"""The status as it is written: figures of this plan only, absent where nothing was measured."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from tests.unit.controller.observations import OTHER, deployment, measured, observation, plan, workload
+
+from energylens.controller.children import children
+from energylens.controller.observation import Observation, Planning
+from energylens.controller.reasons import Reason
+from energylens.controller.status import status_of
+from energylens.measure.types import LatencyQuantiles
+
+
+def written(observed: Observation) -> dict[str, Any]:
+    return status_of(observed, children(observed))
+
+
+def after(status: dict[str, Any], **changes: Any) -> Observation:
+    """Return the observation of the next pass, with the status that the last one wrote."""
+    return observation(deployment=deployment(status), **changes)
+
+
+def test_a_first_window_is_one_sample_with_its_errors() -> None:
+    first = written(observation())
+    status = written(after(first, measurement=measured(joules_per_output_token=0.5, power_watts=1000.0)))
+    assert status["measured"] == {
+        "windowStart": "1970-01-01T00:16:40Z",
+        "windowEnd": "1970-01-01T00:26:40Z",
+        "coveragePercent": 100,
+        "powerWatts": 1000,
+        "outputTokensPerSecond": 2000,
+        "joulesPerOutputToken": "500m",
+        "ttftMilliseconds": 90,
+        "itlMilliseconds": 19,
+    }
+    assert status["prediction"] == {
+        "energyErrorPercent": -20,
+        "powerErrorPercent": -20,
+        "ttftErrorPercent": 11,
+        "itlErrorPercent": 5,
+        "samples": 1,
+    }
+
+
+def test_the_same_window_counts_once() -> None:
+    once = written(after(written(observation()), measurement=measured()))
+    again = written(after(once, measurement=measured()))
+    assert again["prediction"]["samples"] == 1
+    assert again == once
+    later = written(after(again, measurement=measured(window_start=1600.0, window_end=2200.0)))
+    assert later["prediction"]["samples"] == 2
+
+
+def test_what_was_not_measured_is_absent_and_never_zero() -> None:
+    status = written(after(written(observation()), measurement=measured("PartialCoverage")))
+    assert "measured" not in status
+    assert "prediction" not in status
+
+
+def test_a_window_without_tokens_has_power_and_no_ratio() -> None:
+    found = measured("TooFewTokens", energy_joules=1000.0, power_watts=200.0, coverage_percent=100.0)
+    status = written(after(written(observation()), measurement=found))
+    assert status["measured"]["powerWatts"] == 200
+    assert "joulesPerOutputToken" not in status["measured"]
+    assert "energyErrorPercent" not in status["prediction"]
+
+
+def test_a_latency_without_observations_is_absent() -> None:
+    found = measured(latency=LatencyQuantiles(ttft_ms=None, itl_ms=19.0))
+    status = written(after(written(observation()), measurement=found))
+    assert "ttftMilliseconds" not in status["measured"]
+    assert status["measured"]["itlMilliseconds"] == 19
+
+
+def test_a_restart_before_the_first_window_keeps_the_last_one() -> None:
+    status = written(after(written(observation()), measurement=measured()))
+    assert written(after(status, measurement=None)) == status
+
+
+def test_figures_of_another_plan_go_with_it() -> None:
+    status = written(after(written(observation()), measurement=measured()))
+    new = plan(OTHER, max_batch_size=64)
+    moved = after(
+        status,
+        planning=Planning(new, observation().planning.model, True, Reason.PLANNED, ""),
+        workload=workload(new),
+        pods=(),
+    )
+    assert "measured" not in written(moved)
+    assert "prediction" not in written(moved)
+
+
+def test_without_a_workload_nothing_is_active() -> None:
+    status = written(observation(workload=None, pods=()))
+    assert "activeRevision" not in status
+    assert status["observedGeneration"] == 3
+    assert status["plan"]["hash"] == plan().hash
+
+
+def test_the_status_of_the_same_observation_is_the_same() -> None:
+    first = observation(measurement=measured())
+    status = written(first)
+    assert written(replace(first, deployment=deployment(status))) == status
