@@ -119,9 +119,7 @@ def test_block_scaled_fp8_pads_the_rows_of_every_local_expert() -> None:
 def test_the_einsums_hold_every_parameter_of_a_model(name: str, billions: float) -> None:
     model = load_model(name)
     weights = sum(
-        op.count * op.einsum.operand_elements
-        for op in lower(model).operations
-        if op.einsum.operand.value == "weight"
+        op.count * op.einsum.operand_elements for op in lower(model).operations if op.einsum.operand.value == "weight"
     )
     embedding = 0 if model.tied_embeddings else model.vocab * model.hidden
     assert (weights + embedding) / 1e9 == pytest.approx(billions, rel=0.01)

@@ -187,7 +187,7 @@ def test_profiles_are_chosen_by_version_and_newest_by_default() -> None:
     assert parse_version("v0.11.1rc2+cu128") == (0, 11, 1)
     with pytest.raises(UnknownEngineError, match="known engines: sglang, vllm"):
         select_profile(profiles, "triton", None)
-    with pytest.raises(UnknownEngineError, match="no profile of vllm covers version '0.5'"):
+    with pytest.raises(UnknownEngineError, match=r"no profile of vllm covers version '0.5'"):
         select_profile(profiles, "vllm", "0.5")
     with pytest.raises(ValueError, match="does not start with a number"):
         parse_version("latest")
