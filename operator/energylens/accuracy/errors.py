@@ -11,12 +11,14 @@ from energylens.accuracy.evaluate import QUANTITIES, Predicted
 from energylens.predictor.types import BoolArray, FloatArray
 from energylens.runs import Run
 
+_BATCH_RANGES = (16, 64, 256, 1024)
 BY: dict[str, Callable[[Run], str]] = {
     "GPU": lambda run: run.gpu_model,
     "GPU count": lambda run: f"{run.gpu_model} x {run.num_gpus}",
     "layout": lambda run: layout_name(run),
     "model": lambda run: run.model_id,
     "task": lambda run: run.task or "(none)",
+    "batch": lambda run: batch_range(run),
     "precision": lambda run: run.weight_precision or "(as published)",
 }
 """Ways to split a table of errors, each from a run to the name of its part."""
@@ -45,6 +47,16 @@ def layout_name(run: Run) -> str:
     """Return such as ``TP4 EP4``, naming only what is split."""
     parts = (("TP", run.tensor_parallel), ("EP", run.expert_parallel), ("DP", run.data_parallel))
     return " ".join(f"{name}{size}" for name, size in parts if size > 1) or "1 GPU"
+
+
+def batch_range(run: Run) -> str:
+    """Return the range of ``max_num_seqs`` that the run falls into, named so that names sort by size."""
+    below = 1
+    for most in _BATCH_RANGES:
+        if run.max_num_seqs <= most:
+            return f"{below:>4} to {most}"
+        below = most + 1
+    return f"above {_BATCH_RANGES[-1]}"
 
 
 def clean(runs: Sequence[Run]) -> BoolArray:
