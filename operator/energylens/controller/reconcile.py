@@ -24,17 +24,16 @@ from energylens.controller.children import Children, children
 from energylens.controller.conditions import keep_transition_times
 from energylens.controller.drift import holds
 from energylens.controller.events import event, transitions
+from energylens.controller.inventory import Inventory
 from energylens.controller.metrics import Metrics
-from energylens.controller.observation import Observation, Planning, pod_state
+from energylens.controller.observation import BudgetView, Observation, Planning, pod_state
 from energylens.controller.planning import PlanningService, Request
 from energylens.controller.reasons import ConditionType, EventReason, Reason
-from energylens.controller.reservations import reservation, reserve
 from energylens.controller.settings import Settings
 from energylens.controller.status import status_of
 from energylens.controller.store import Body, ChildKey, Key, Store
 from energylens.measure.types import WindowMeasurement
-from energylens.planner.inventory import snapshot_from_objects
-from energylens.planner.types import ClusterSnapshot
+from energylens.planner.types import PowerAllowance
 from energylens.serving.metadata import APPLIED_HASH, OWNER_LABEL, PLAN_LABEL
 from energylens.serving.support import table_name
 from energylens.serving.workload import LWS_SUFFIX
@@ -73,7 +72,7 @@ class Reconciler:
         self._measurements = measurements
         self._one_plan_at_a_time = asyncio.Lock()
         self._without_plan: set[Key] = set()
-        self._under_way: dict[Key, Body] = {}
+        self._inventory = Inventory(store)
         self.serves_lws = False
 
     @property
@@ -90,7 +89,7 @@ class Reconciler:
         body = self._store.deployments.get(key)
         if body is None or body["metadata"].get("deletionTimestamp"):
             self._without_plan.discard(key)
-            self._under_way.pop(key, None)
+            self._inventory.settle(key)
             self._planning.forget(*key)
             self._metrics.forget(*key)
             return None
@@ -106,7 +105,7 @@ class Reconciler:
             await self._delete_other_workload(key, wanted)
         after = self._look(key, deployment, observed, refused)
         await self._write_status(body, after, wanted)
-        self._under_way.pop(key, None)
+        self._inventory.settle(key)
         self._count(key, after)
         (self._without_plan.discard if after.planning.good else self._without_plan.add)(key)
         return self._next_look(key, body, self._settings.resync_seconds)
@@ -124,9 +123,8 @@ class Reconciler:
     async def _observe(self, key: Key, body: Body, deployment: LLMDeployment) -> Observation:
         config, problem = await self._model_config(deployment)
         async with self._one_plan_at_a_time:
-            everybody = self._with_plans_under_way()
-            snapshot = self._snapshot(key, everybody)
-            allowance, budget = budgets.allowance(body, self._store.budgets.values(), everybody.values())
+            snapshot = self._inventory.snapshot(key)
+            allowance, budget = self._allowance(body)
             request = Request(
                 deployment=deployment,
                 config=config,
@@ -141,7 +139,7 @@ class Reconciler:
             if planning is None:
                 planning = await asyncio.to_thread(self._planning.planning_for, request)
             if planning.adopted and planning.plan is not None:
-                self._under_way[key] = planning.plan.model_dump(mode="json", by_alias=True, exclude_none=True)
+                self._inventory.adopt(key, planning.plan.model_dump(mode="json", by_alias=True, exclude_none=True))
         return Observation(
             deployment=deployment,
             planning=planning,
@@ -175,28 +173,15 @@ class Reconciler:
         running = ((workload or {}).get("metadata", {}).get("labels") or {}).get(PLAN_LABEL)
         return self._measurements(key, plan.hash) if plan is not None and plan.hash == running else None
 
-    def _with_plans_under_way(self) -> dict[Key, Body]:
-        """Return every deployment with the plan that it adopted, also where its status does not say so yet."""
-        return {
-            key: {**body, "status": {**body["status"], "plan": self._under_way[key]}}
-            if key in self._under_way
-            else body
-            for key, body in sorted(self._store.deployments.items())
-        }
-
-    def _snapshot(self, key: Key, everybody: Mapping[Key, Body]) -> ClusterSnapshot:
-        store = self._store
-        found = snapshot_from_objects(store.nodes.values(), store.pods.values())
-        bound: dict[str, int] = {}
-        for node in found.nodes:
-            for allocation in node.allocations:
-                bound[allocation.owner] = bound.get(allocation.owner, 0) + allocation.gpus
-        missing = (
-            reservation(body, bound.get(f"{other[0]}/{other[1]}", 0))
-            for other, body in everybody.items()
-            if other != key
+    def _allowance(self, body: Body) -> tuple[PowerAllowance | None, BudgetView]:
+        namespace = body["metadata"]["namespace"]
+        capping = [budget for (space, _), budget in self._store.budgets.items() if space == namespace]
+        members = (
+            self._inventory.with_plan(key, other)
+            for key, other in self._store.deployments.items()
+            if capping and key[0] == namespace
         )
-        return reserve(found, [wanted for wanted in missing if wanted is not None])
+        return budgets.allowance(body, capping, list(members))
 
     def _workload(self, key: Key, plan: PlanStatus | None) -> Body | None:
         """Return the object that runs the pods; where a change of kind leaves two, that of the plan."""

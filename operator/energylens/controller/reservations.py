@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from energylens.planner.types import ClusterSnapshot, GpuAllocation, GpuNode
+from energylens.planner.types import ClusterSnapshot, GpuAllocation
 
 
 @dataclass(frozen=True)
@@ -37,20 +38,26 @@ def reservation(deployment: Mapping[str, Any], bound_gpus: int) -> Reservation |
 
 def reserve(snapshot: ClusterSnapshot, reservations: Iterable[Reservation]) -> ClusterSnapshot:
     """Return the snapshot with the reserved GPUs taken, each pod on the fullest node that it fits on."""
-    nodes = list(snapshot.nodes)
+    # Nodes have few different numbers of free GPUs: per product a heap of node indices for each.
+    pools: dict[str, dict[int, list[int]]] = {}
+    for index, node in enumerate(snapshot.nodes):
+        if node.schedulable:
+            # Indices rise, so that each list is a heap already.
+            pools.setdefault(node.product, {}).setdefault(node.free_now, []).append(index)
+    taken: dict[int, list[GpuAllocation]] = {}
     for wanted in reservations:
+        levels = pools.get(wanted.product, {})
         for _ in range(wanted.pods):
-            fitting = [
-                (node.free_now, i)
-                for i, node in enumerate(nodes)
-                if node.product == wanted.product and node.schedulable and node.free_now >= wanted.gpus_per_pod
-            ]
+            fitting = [free for free, indices in levels.items() if indices and free >= wanted.gpus_per_pod]
             if not fitting:
                 break
-            _, i = min(fitting)
-            nodes[i] = _with(nodes[i], GpuAllocation(wanted.owner, wanted.gpus_per_pod))
+            free = min(fitting)
+            index = heapq.heappop(levels[free])
+            heapq.heappush(levels.setdefault(free - wanted.gpus_per_pod, []), index)
+            taken.setdefault(index, []).append(GpuAllocation(wanted.owner, wanted.gpus_per_pod))
+    if not taken:
+        return snapshot
+    nodes = list(snapshot.nodes)
+    for index, allocations in taken.items():
+        nodes[index] = replace(nodes[index], allocations=(*nodes[index].allocations, *allocations))
     return replace(snapshot, nodes=tuple(nodes))
-
-
-def _with(node: GpuNode, allocation: GpuAllocation) -> GpuNode:
-    return replace(node, allocations=(*node.allocations, allocation))

@@ -1,0 +1,75 @@
+"""The GPUs at hand for one deployment: what pods hold, and what plans of others still have to get.
+
+A snapshot of all nodes and pods is made once per change of them, and what each plan lacks is counted again only where
+its deployment or its pods changed: with thousands of deployments most passes find nothing to do here.
+"""
+
+from __future__ import annotations
+
+from energylens.controller.reservations import Reservation, reservation, reserve
+from energylens.controller.store import Body, Key, Store
+from energylens.planner.inventory import snapshot_from_objects
+from energylens.planner.types import ClusterSnapshot
+
+
+class Inventory:
+    """Snapshots of a store."""
+
+    def __init__(self, store: Store) -> None:
+        """Read off ``store``."""
+        self._store = store
+        self._version: int | None = None
+        self._base = ClusterSnapshot(())
+        self._bound: dict[Key, int] = {}
+        self._lacking: dict[Key, Reservation] = {}
+        self._seen: dict[Key, Body] = {}
+        """The bodies that the reservations were read from; the store makes a new one for each change."""
+        self._under_way: dict[Key, Body] = {}
+
+    def adopt(self, key: Key, plan: Body) -> None:
+        """Count the plan that a deployment adopted, until its status says so."""
+        self._under_way[key] = plan
+        self._seen.pop(key, None)
+
+    def settle(self, key: Key) -> None:
+        """Say that the status of a deployment has its plan, or that the deployment is gone."""
+        if self._under_way.pop(key, None) is not None:
+            self._seen.pop(key, None)
+
+    def with_plan(self, key: Key, body: Body) -> Body:
+        """Return a deployment with the plan that it adopted, also where its status does not say so yet."""
+        plan = self._under_way.get(key)
+        return body if plan is None else {**body, "status": {**body["status"], "plan": plan}}
+
+    def snapshot(self, key: Key) -> ClusterSnapshot:
+        """Return the nodes with all GPUs that are not for the deployment of this key, and those that its pods hold."""
+        self._refresh()
+        return reserve(self._base, [lacking for other, lacking in sorted(self._lacking.items()) if other != key])
+
+    def _refresh(self) -> None:
+        store = self._store
+        if self._version != store.inventory_version:
+            self._version = store.inventory_version
+            self._base = snapshot_from_objects(store.nodes.values(), store.pods.values())
+            bound: dict[Key, int] = {}
+            for node in self._base.nodes:
+                for allocation in node.allocations:
+                    namespace, _, name = allocation.owner.partition("/")
+                    bound[namespace, name] = bound.get((namespace, name), 0) + allocation.gpus
+            for key in {*bound, *self._bound}:
+                if bound.get(key) != self._bound.get(key):
+                    self._seen.pop(key, None)
+            self._bound = bound
+        for key in [key for key in self._lacking if key not in store.deployments]:
+            del self._lacking[key]
+        for key in [key for key in self._seen if key not in store.deployments]:
+            del self._seen[key]
+        for key, body in store.deployments.items():
+            if self._seen.get(key) is body:
+                continue
+            self._seen[key] = body
+            wanted = reservation(self.with_plan(key, body), self._bound.get(key, 0))
+            if wanted is not None:
+                self._lacking[key] = wanted
+            else:
+                self._lacking.pop(key, None)

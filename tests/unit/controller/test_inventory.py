@@ -1,0 +1,110 @@
+"""What is counted anew only where something changed is what counting everything anew would give."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from energylens.controller.inventory import Inventory
+from energylens.controller.reservations import reservation, reserve
+from energylens.controller.store import Key, Store
+from energylens.planner.inventory import OWNER_LABEL, snapshot_from_objects
+from energylens.planner.types import ClusterSnapshot
+
+PRODUCTS = ("NVIDIA-H100-80GB-HBM3", "NVIDIA-L40S")
+NAMES = ("a", "b", "c", "d")
+
+
+def node(name: str, product: str, gpus: int = 8) -> dict[str, Any]:
+    return {
+        "metadata": {"name": name, "labels": {"nvidia.com/gpu.product": product}},
+        "spec": {},
+        "status": {"allocatable": {"nvidia.com/gpu": str(gpus)}, "conditions": [{"type": "Ready", "status": "True"}]},
+    }
+
+
+def pod(name: str, owner: str, host: str, gpus: int) -> dict[str, Any]:
+    return {
+        "metadata": {"name": name, "namespace": "team", "uid": name, "labels": {OWNER_LABEL: owner}},
+        "spec": {"nodeName": host, "containers": [{"resources": {"requests": {"nvidia.com/gpu": str(gpus)}}}]},
+        "status": {"phase": "Running"},
+    }
+
+
+def plan(product: str, gpus_per_replica: int, replicas: int) -> dict[str, Any]:
+    return {
+        "gpuProduct": product,
+        "gpus": gpus_per_replica * replicas,
+        "tensorParallel": gpus_per_replica,
+        "pipelineParallel": 1,
+        "dataParallel": 1,
+    }
+
+
+def deployment(name: str, version: int, status: dict[str, Any], **spec: Any) -> dict[str, Any]:
+    metadata = {"name": name, "namespace": "team", "uid": name, "resourceVersion": str(version)}
+    return {"metadata": metadata, "spec": spec, "status": status}
+
+
+def counted_anew(store: Store, key: Key, under_way: dict[Key, dict[str, Any]]) -> ClusterSnapshot:
+    base = snapshot_from_objects(store.nodes.values(), store.pods.values())
+    wanted = []
+    for other, body in sorted(store.deployments.items()):
+        held = sum(a.gpus for n in base.nodes for a in n.allocations if a.owner == f"{other[0]}/{other[1]}")
+        seen = {**body, "status": {"plan": under_way[other]}} if other in under_way else body
+        found = reservation(seen, held)
+        if other != key and found is not None:
+            wanted.append(found)
+    return reserve(base, wanted)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_after_any_changes_the_snapshot_is_that_of_counting_anew(seed: int) -> None:
+    random_ = random.Random(seed)
+    store, under_way = Store(), dict[Key, dict[str, Any]]()
+    inventory = Inventory(store)
+    for index in range(4):
+        store.put_node(node(f"n{index}", PRODUCTS[index % 2]), deleted=False)
+    for step in range(120):
+        name = random_.choice(NAMES)
+        key = ("team", name)
+        some_plan = plan(random_.choice(PRODUCTS), random_.choice((1, 2, 4)), random_.choice((1, 2, 3)))
+        action = random_.randrange(6)
+        if action == 0:
+            store.put_deployment(deployment(name, step, {"plan": some_plan}), deleted=False)
+        elif action == 1:
+            store.put_deployment(deployment(name, step, {"plan": some_plan}, suspend=True), deleted=False)
+        elif action == 2:
+            store.put_deployment(deployment(name, step, {}), deleted=True)
+        elif action == 3:
+            body = pod(f"p{random_.randrange(6)}", name, f"n{random_.randrange(4)}", random_.choice((1, 2)))
+            store.put_pod(body, deleted=bool(random_.randrange(3)) is False)
+        elif action == 4:
+            inventory.adopt(key, some_plan)
+            under_way[key] = some_plan
+        else:
+            inventory.settle(key)
+            under_way.pop(key, None)
+        asked = ("team", random_.choice(NAMES))
+        assert inventory.snapshot(asked) == counted_anew(store, asked, under_way), f"step {step}"
+
+
+def test_a_snapshot_is_made_once_per_change_of_nodes_and_pods() -> None:
+    store = Store()
+    inventory = Inventory(store)
+    store.put_node(node("n0", PRODUCTS[0]), deleted=False)
+    first = inventory.snapshot(("team", "a"))
+    store.put_deployment(deployment("b", 1, {}), deleted=False)
+    assert inventory.snapshot(("team", "a")) is first
+    store.put_pod(pod("p0", "b", "n0", 2), deleted=False)
+    assert inventory.snapshot(("team", "a")).nodes[0].free_now == 6
+
+
+def test_each_pod_is_reserved_on_the_fullest_node_that_it_fits_on() -> None:
+    store = Store()
+    for index, gpus in enumerate((8, 4, 2)):
+        store.put_node(node(f"n{index}", PRODUCTS[0], gpus), deleted=False)
+    store.put_deployment(deployment("b", 1, {"plan": plan(PRODUCTS[0], 4, 2)}), deleted=False)
+    assert [n.free_now for n in Inventory(store).snapshot(("team", "a")).nodes] == [4, 0, 2]
