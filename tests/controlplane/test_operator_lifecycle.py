@@ -106,6 +106,25 @@ def test_deleting_works_while_the_operator_does_not_run(operator: OperatorCluste
         operator.start_operator()
 
 
+def test_a_deployment_made_anew_under_its_old_name_owns_its_children(team: Team) -> None:
+    team.apply()
+    team.ready()
+    old = team.get()["metadata"]["uid"]
+    team.kubectl.run("delete", "llmd", "llama")
+    team.apply()
+    new = team.get()["metadata"]["uid"]
+    assert new != old
+
+    def owned() -> bool:
+        children = team.children()
+        owners = {reference["uid"] for child in children.values() for reference in child["metadata"]["ownerReferences"]}
+        return len(children) == 4 and owners == {new}
+
+    eventually(owned, 60)
+    team.ready()
+    eventually(owned, 60)
+
+
 def full_node(**overrides: int) -> dict[str, object]:
     """Two replicas of four GPUs on one node of eight."""
     return {

@@ -178,3 +178,21 @@ def test_a_model_of_ones_own_needs_its_config(operator: OperatorCluster, team: T
     # ConfigMaps of users are not watched; the next look comes within the resync.
     team.wait("PlanReady", "True", seconds=90)
     team.ready()
+
+
+def test_somebody_elses_object_of_the_same_name_is_not_taken_over(team: Team) -> None:
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "llama"},
+        "spec": {"selector": {"app": "theirs"}, "ports": [{"port": 80}]},
+    }
+    team.kubectl.apply(service)
+    theirs = team.kubectl.get("service", "llama")
+    team.apply()
+    message = team.wait("Degraded", "True", "ApplyRefused")["message"]
+    assert "Service llama exists and does not belong to this LLMDeployment" in message
+    assert team.kubectl.get("service", "llama") == theirs
+    team.kubectl.run("delete", "llmd", "llama")
+    eventually(lambda: not team.pods(), 60)
+    assert team.kubectl.get("service", "llama") == theirs

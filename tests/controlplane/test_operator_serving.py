@@ -110,6 +110,8 @@ def test_an_applied_deployment_is_planned_served_and_ready(operator: OperatorClu
     }
     assert "energylens" not in managers
     writes = [event for event in operator.writes(log, team.namespace) if event.resource != "events"]
+    written = {event.resource for event in writes}
+    assert written == {"deployments", "services", "poddisruptionbudgets", "configmaps", "llmdeployments"}
     assert len(writes) <= 8, writes
     assert {event.subresource for event in writes if event.resource == "llmdeployments"} == {"status"}
 
