@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from energylens.controller.runner import NAMESPACE_VARIABLE, Options, known_namespaces, run
+from energylens.controller.runner import NAMESPACE_VARIABLE, Options, StartError, known_namespaces, run
 from energylens.controller.settings import SettingsError, read_settings
 
 DEFAULT_LEASE_NAMESPACE = "energylens-system"
@@ -24,7 +24,12 @@ DEFAULT_LEASE_NAMESPACE = "energylens-system"
 )
 @click.option("--metrics-port", type=click.IntRange(1, 65535), default=8080, show_default=True)
 @click.option("--metrics-host", default=None, help="Default: all addresses in a pod, 127.0.0.1 with --kubeconfig.")
-@click.option("--namespace", "namespaces", multiple=True, help="Watch only this namespace; may be repeated.")
+@click.option(
+    "--namespace",
+    "namespaces",
+    multiple=True,
+    help="Watch only this namespace, pods included: GPUs that pods of others hold count as free. May be repeated.",
+)
 @click.option(
     "--lease-namespace",
     default=lambda: os.environ.get(NAMESPACE_VARIABLE, DEFAULT_LEASE_NAMESPACE),
@@ -64,4 +69,8 @@ def operator(
         lease_namespace=lease_namespace,
         settings=settings,
     )
-    asyncio.run(run(options))
+    try:
+        asyncio.run(run(options))
+    except StartError as error:
+        click.echo(f"Error: {error}", err=True)
+        raise SystemExit(2) from error

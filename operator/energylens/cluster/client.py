@@ -10,6 +10,7 @@ from typing import Any, Self
 from urllib.parse import quote
 
 import aiohttp
+import yaml
 from kubernetes.aio import config as kube_config
 from kubernetes.aio.client import ApiClient, Configuration
 
@@ -24,6 +25,10 @@ PAGE = 500
 _APPLY = "application/apply-patch+yaml"
 _JSON = "application/json"
 _METADATA_ONLY = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
+
+
+class UnusableConfigError(Exception):
+    """There is no usable way to the API server; one line."""
 
 
 class KubeClient:
@@ -151,13 +156,20 @@ async def connect(kubeconfig: Path | None) -> KubeClient:
     """Return a client for a kubeconfig file, or for the pod's service account when there is none.
 
     Raises:
-        kubernetes.aio.config.ConfigException: neither is usable.
+        UnusableConfigError: neither is usable.
     """
     configuration = Configuration()
-    if kubeconfig is None:
-        kube_config.load_incluster_config(client_configuration=configuration)
-    else:
-        await kube_config.load_kube_config(config_file=str(kubeconfig), client_configuration=configuration)
+    try:
+        if kubeconfig is None:
+            kube_config.load_incluster_config(client_configuration=configuration)
+        else:
+            await kube_config.load_kube_config(config_file=str(kubeconfig), client_configuration=configuration)
+    except TypeError as error:
+        # What the client makes of an empty file, or of a list where a mapping is due.
+        raise UnusableConfigError(f"--kubeconfig={kubeconfig}: it is not a kubeconfig") from error
+    except (kube_config.ConfigException, OSError, ValueError, yaml.YAMLError) as error:
+        hint = "no pod's service account, and no --kubeconfig" if kubeconfig is None else f"--kubeconfig={kubeconfig}"
+        raise UnusableConfigError(f"{hint}: {' '.join(str(error).split())}") from error
     return KubeClient(configuration)
 
 

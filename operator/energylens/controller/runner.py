@@ -17,7 +17,7 @@ from aiohttp import web
 
 from energylens import __version__
 from energylens.clock import Clock, SystemClock
-from energylens.cluster.client import KubeClient, connect
+from energylens.cluster.client import KubeClient, UnusableConfigError, connect
 from energylens.cluster.errors import BusyError, ClusterError, ForbiddenError
 from energylens.cluster.lease import LeaseGuard
 from energylens.cluster.resources import LEADER_WORKER_SET
@@ -47,6 +47,10 @@ IDENTITY_VARIABLE = "POD_NAME"
 NAMESPACE_VARIABLE = "POD_NAMESPACE"
 
 log = logging.getLogger("energylens")
+
+
+class StartError(Exception):
+    """The operator cannot start as it was asked to; one line."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,12 @@ class Operator:
             application(self._metrics.registry, self._refresh, self._health, self._readiness), access_log=None
         )
         await runner.setup()
-        await web.TCPSite(runner, self._options.metrics_host, self._options.metrics_port).start()
+        host, port = self._options.metrics_host, self._options.metrics_port
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError as error:
+            await runner.cleanup()
+            raise StartError(f"--metrics-port={port}: cannot listen on {host}:{port}: {error.strerror}") from error
         settings = self._options.settings
         lease = LeaseGuard(
             self._cluster,
@@ -337,12 +346,20 @@ class Operator:
 
 
 async def run(options: Options) -> None:
-    """Run the operator until it is told to stop."""
+    """Run the operator until it is told to stop.
+
+    Raises:
+        StartError: the port is taken, or there is no usable way to the API server.
+    """
     if options.kubeconfig is not None:
         # kopf logs in by this variable only.
         os.environ["KUBECONFIG"] = str(options.kubeconfig)
     clock = SystemClock()
-    async with await connect(options.kubeconfig) as cluster, HttpScraper(clock) as http:
+    try:
+        client = await connect(options.kubeconfig)
+    except UnusableConfigError as error:
+        raise StartError(str(error)) from error
+    async with client as cluster, HttpScraper(clock) as http:
         await Operator(options, cluster, http, clock).run()
 
 
