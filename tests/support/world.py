@@ -101,6 +101,12 @@ class Faults:
         await self.inner.delete(resource, namespace, name, uid)
         self._after({})
 
+    def disarm(self) -> None:
+        """Let every further write through."""
+        self.crash_after = None
+        self.errors.clear()
+        self.lost_answers.clear()
+
     def _before(self) -> None:
         self.count += 1
         if self.count in self.errors:
