@@ -209,3 +209,18 @@ async def test_a_child_that_lost_its_labels_is_not_foreign() -> None:
     world.cluster.edit("Service", *KEY, lambda body: body["metadata"].pop("labels"))
     await world.settle()
     assert world.cluster.objects["Service", *KEY]["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "energylens"
+
+
+async def test_the_series_of_another_plans_measurement_go_with_that_plan() -> None:
+    world = await ready()
+    old_hash = world.status()["plan"]["hash"]
+    found = window(energy_joules=600.0, power_watts=600.0, joules_per_output_token=2.0)
+    world.reconciler._measurements = lambda key, plan_hash: found if plan_hash == old_hash else None
+    await world.settle()
+    registry = world.reconciler._metrics.registry
+    labels = {"namespace": KEY[0], "name": KEY[1]}
+    assert registry.get_sample_value("energylens_measured_power_watts", labels) == 600.0
+    world.cluster.put(llama(planning=overrides(maxBatchSize=32)))
+    await world.settle()
+    assert registry.get_sample_value("energylens_measured_power_watts", labels) is None
+    assert registry.get_sample_value("energylens_predicted_joules_per_output_token", labels) is not None

@@ -334,6 +334,9 @@ class Reconciler:
 
 def _observe_metrics(metrics: Metrics, key: Key, after: Observation) -> None:
     plan, found = after.planning.plan, after.measurement
+    if plan is None or after.planning.adopted:
+        # What was measured was another plan's.
+        metrics.forget(*key)
     if plan is not None:
         energy = float(parse_quantity(plan.predicted.joules_per_output_token))
         metrics.predicted_energy.labels(*key).set(energy)
