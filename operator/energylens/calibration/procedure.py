@@ -102,7 +102,7 @@ def calibrate_files(runs_file: Path | None, kernel_directory: Path | None) -> Ou
         except OSError as error:
             raise CalibrationError(f"kernel tables: {error}") from error
         except ImportError as error:
-            raise CalibrationError("reading kernel tables needs pyarrow: pip install 'energylens[calibrate]'") from error
+            raise CalibrationError("kernel tables need pyarrow: pip install 'energylens[calibrate]'") from error
     models = models_of(runs)
     result = fit_full(runs, models, gpus, tables)
     grouped = grouped_errors(runs, models, gpus, tables, result.theta)
