@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tests.support.world import KEY, CrashError, Faults, World, llama, overrides
 
@@ -81,6 +81,8 @@ def without_limits(value: Any) -> Any:
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 @given(history=st.lists(STEPS, max_size=4), last=st.sampled_from(GOOD))
+# Once left the table of the plan that was given up.
+@example(history=[Step(3, "none", 1, None), Step(0, "crash", 1, None), Step(0, "crash", 3, None)], last=3)
 async def test_any_history_ends_where_its_last_spec_says(history: list[Step], last: int) -> None:
     straight = World()
     straight.cluster.put(SPECS[last])

@@ -210,7 +210,12 @@ class Reconciler:
     def _lacks_table(self, key: Key, deployment: LLMDeployment) -> bool:
         if deployment.status.plan is None or not self._workloads(key):
             return False
-        return ("ConfigMap", key[0], table_name(deployment)) not in self._store.children
+        table = self._store.children.get(("ConfigMap", key[0], table_name(deployment)))
+        if table is None:
+            return True
+        # A pass that ended before its status may have left the table of a plan that was then given up.
+        workload = self._workload(key, deployment.status.plan)
+        return deployment.status.plan.hash == _plan_label(workload) != _plan_label(table.body)
 
     async def _model_config(self, deployment: LLMDeployment) -> tuple[Mapping[str, Any] | None, Planning | None]:
         """Return config.json of ``spec.model.configRef``, or the planning that says why there is none."""
@@ -330,6 +335,10 @@ class Reconciler:
         if planning.decision != "SamePlan":
             self._metrics.replans.labels("adopt" if planning.adopted else "keep", planning.decision).inc()
         _observe_metrics(self._metrics, key, after)
+
+
+def _plan_label(body: Body | None) -> str:
+    return str((body["metadata"].get("labels") or {}).get(PLAN_LABEL, "")) if body is not None else ""
 
 
 def _observe_metrics(metrics: Metrics, key: Key, after: Observation) -> None:
