@@ -26,11 +26,13 @@ def calibrate() -> None:
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder with *-moe_perf.parquet kernel tables; default: the shipped curves.",
 )
-@click.option("--out", "out_file", type=click.Path(path_type=Path, dir_okay=False), required=True, help="JSON to write.")
-@click.option("--curves-out", type=click.Path(path_type=Path, dir_okay=False), help="With --kernels: the curves to write.")
-def fit_command(
-    runs_file: Path | None, kernel_directory: Path | None, out_file: Path, curves_out: Path | None
-) -> None:
+@click.option(
+    "--out", "out_file", type=click.Path(path_type=Path, dir_okay=False), required=True, help="JSON to write."
+)
+@click.option(
+    "--curves-out", type=click.Path(path_type=Path, dir_okay=False), help="With --kernels: the curves to write."
+)
+def fit_command(runs_file: Path | None, kernel_directory: Path | None, out_file: Path, curves_out: Path | None) -> None:
     """Fit the constants and the residual, and write the coefficient file.
 
     Deterministic: the same runs and tables give the same file.
