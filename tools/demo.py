@@ -99,7 +99,7 @@ class Demo:
         config = self.directory / "operator.json"
         config.write_text(json.dumps(operator_settings(port)))
         self.step("Start a Kubernetes control plane with GPU nodes, install the chart, run the operator")
-        say("   (the first time builds it from Go modules: some 8 minutes on 2 cores; later times take seconds)")
+        say("   (the first time builds it from Go modules: 10 to 20 minutes on 2 cores; later times take seconds)")
         line = self.energylens("dev", "up", "--json", "--operator-arg", f"--config={config}").strip().splitlines()[-1]
         access = json.loads(line)
         self.kubectl_command = [access["kubectl"], "--kubeconfig", access["kubeconfig"]]
