@@ -97,8 +97,13 @@ def test_this_process_has_an_identity_and_a_free_id_has_none() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_is_raised_as_an_interrupt(number: signal.Signals) -> None:
-    with pytest.raises(Interrupted) as caught, raising():
-        signal.raise_signal(number)
+    # Under nohup the tests themselves start with SIGHUP ignored.
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        with pytest.raises(Interrupted) as caught, raising():
+            signal.raise_signal(number)
+    finally:
+        signal.signal(number, before)
     assert caught.value.signal_number == number
 
 
