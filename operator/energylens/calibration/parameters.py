@@ -87,11 +87,3 @@ H100 and B200 (static 115 and 206 W loaded; 105 to 135 pJ per HBM byte; 0.6 to 1
 
 REFERENCE = "H100"
 RATIO_PRODUCT = "B200"
-
-
-def prior_constants() -> dict[str, dict[str, float]]:
-    """Return the constants of both measured products before any fit."""
-    return {
-        REFERENCE: {c.name: c.prior for c in CONSTANTS},
-        RATIO_PRODUCT: {c.name: c.prior * c.ratio for c in CONSTANTS},
-    }

@@ -6,21 +6,10 @@ value is looked for in it. Lists of objects are matched by the key that server-s
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
-HASH_ANNOTATION = "energylens.dev/applied-hash"
 _MERGE_KEYS = ("name", "mountPath", "containerPort", "topologyKey", "key", "type", "uid")
-
-
-def stamped(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the manifest with the annotation that holds the hash of all of it."""
-    digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()[:16]
-    metadata = dict(manifest["metadata"])
-    metadata["annotations"] = {**metadata.get("annotations", {}), HASH_ANNOTATION: digest}
-    return {**manifest, "metadata": metadata}
 
 
 def holds(live: Any, applied: Any) -> bool:
