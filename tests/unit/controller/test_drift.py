@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.controller.observations import deployment, plan
 
-from energylens.controller.drift import HASH_ANNOTATION, holds, stamped
+from energylens.controller.drift import holds
+from energylens.serving.metadata import APPLIED_HASH, child
 
 NAMES = st.text("abcdefgh", min_size=1, max_size=4)
 LEAVES = st.one_of(st.integers(1, 9), st.booleans(), st.text("xyz", min_size=1, max_size=3))
@@ -131,12 +133,13 @@ def test_zero_and_false_are_values() -> None:
 
 
 def test_the_stamp_is_the_hash_of_all_of_the_manifest_and_changes_nothing_else() -> None:
-    manifest = {"kind": "Service", "metadata": {"name": "a", "annotations": {"x": "y"}}, "spec": {"ports": [1]}}
-    before = copy.deepcopy(manifest)
-    once, again = stamped(manifest), stamped(copy.deepcopy(manifest))
-    assert manifest == before
+    def made(port: int) -> dict[str, Any]:
+        return child(deployment(), "v1", "Service", "a", body[port], plan())
+
+    body: dict[int, dict[str, Any]] = {port: {"spec": {"ports": [port]}} for port in (1, 2)}
+    before = copy.deepcopy(body)
+    once, again = made(1), made(1)
+    assert body == before
     assert once == again
-    assert once["metadata"]["annotations"]["x"] == "y"
-    assert holds(once, manifest)
-    other = stamped({**manifest, "spec": {"ports": [2]}})
-    assert other["metadata"]["annotations"][HASH_ANNOTATION] != once["metadata"]["annotations"][HASH_ANNOTATION]
+    assert holds(once, body[1])
+    assert made(2)["metadata"]["annotations"][APPLIED_HASH] != once["metadata"]["annotations"][APPLIED_HASH]
