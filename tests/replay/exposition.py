@@ -100,6 +100,8 @@ def vllm(engine: Engine) -> str:
         f"vllm:num_requests_running{{{labels}}} {point.concurrency:.3f}",
         "# TYPE vllm:num_requests_waiting gauge",
         f"vllm:num_requests_waiting{{{labels}}} 0",
+        "# TYPE vllm:request_success_total counter",
+        f'vllm:request_success_total{{{labels},finished_reason="stop"}} {engine.requests:.3f}',
         "# TYPE vllm:generation_tokens_total counter",
         f"vllm:generation_tokens_total{{{labels}}} {engine.tokens:.3f}",
         f"# TYPE {itl} histogram",

@@ -56,6 +56,8 @@ class Engine:
     pod: Pod
     point: OperatingPoint
     tokens: float = 0.0
+    requests: float = 0.0
+    """That ended."""
     itl_counts: list[float] = field(default_factory=lambda: [0.0] * (len(ITL_BOUNDS) + 1))
     """Cumulative, the infinite bucket last."""
 
@@ -78,6 +80,7 @@ class Fleet:
         for engine in self.engines.values():
             tokens = engine.point.output_tokens_per_second * seconds
             engine.tokens += tokens
+            engine.requests += tokens / engine.point.output_tokens
             shares = itl_shares(engine.point.itl_ms)
             engine.itl_counts = [count + tokens * share for count, share in zip(engine.itl_counts, shares, strict=True)]
         self.time = max(self.time, time)

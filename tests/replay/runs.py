@@ -68,6 +68,8 @@ class OperatingPoint:
     task: str
     concurrency: float
     output_tokens_per_second: float
+    output_tokens: float
+    """Per request."""
     power_watts: float
     """All GPUs of the replica."""
     itl_ms: tuple[float, float, float, float]
@@ -191,6 +193,7 @@ def _at(curve: Sequence[Run], plan: Plan, load: Load, away: float) -> OperatingP
         task=ends[0].task,
         concurrency=math.exp(mix([math.log(run.concurrency) for run in ends])),
         output_tokens_per_second=mix([m.output_tokens_per_second for m in found]),
+        output_tokens=mix([run.output_tokens for run in ends]),
         power_watts=mix([m.power_watts for m in found]),
         itl_ms=(median, p90, p95, p99),
         distance=away,

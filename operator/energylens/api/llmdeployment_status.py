@@ -121,7 +121,18 @@ class Measured(ApiModel):
     power_watts: int | None = Field(default=None, description="Mean power of all GPUs owned, W.")
     idle_power_watts: int | None = Field(default=None, description="Mean power while no request ran, W.")
     output_tokens_per_second: int | None = Field(default=None, description="Tokens generated per second.")
+    requests_per_second: Quantity | None = Field(default=None, description="Requests that ended per second.")
+    input_tokens: int | None = Field(default=None, description="Mean prompt tokens of a request, cached ones included.")
+    output_tokens: int | None = Field(default=None, description="Mean generated tokens of a request.")
+    running_requests: int | None = Field(default=None, description="Mean number of requests that run.")
+    waiting_requests: int | None = Field(default=None, description="Mean number of requests that wait in the engines.")
+    kv_cache_percent: int | None = Field(
+        default=None, description="Largest part of the KV cache in use in any replica, %."
+    )
     joules_per_output_token: Quantity | None = Field(default=None, description="GPU energy per generated token, J.")
+    energy_bound_percent: int | None = Field(
+        default=None, description="Largest error that the window's edges and counter resets leave in the energy, %."
+    )
     energy_watt_hours_this_period: int | None = Field(
         default=None, description="GPU energy since the budget's period began, Wh."
     )

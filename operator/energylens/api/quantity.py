@@ -44,6 +44,8 @@ def format_milli(value: float) -> str:
 
     Values below 0.1 use micro units, so that small energies keep their digits.
     """
+    if value == 0:
+        return "0"
     if value < 0.1:
         return f"{round(value * 1e6)}u"
     return f"{round(value * 1e3)}m"

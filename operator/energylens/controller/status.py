@@ -66,7 +66,11 @@ def measured_status(found: WindowMeasurement) -> Measured:
     def up(value: float | None) -> int | None:
         return None if value is None else math.ceil(value)
 
-    ratio = found.joules_per_output_token
+    def per_request(tokens: float | None) -> int | None:
+        return round(tokens / found.requests) if tokens is not None and found.requests else None
+
+    ratio, bound = found.joules_per_output_token, found.error_bound_joules
+    usage = found.kv_cache_usage
     return Measured(
         window_start=_time(found.window_start),
         window_end=_time(found.window_end),
@@ -74,7 +78,16 @@ def measured_status(found: WindowMeasurement) -> Measured:
         power_watts=whole(found.power_watts),
         idle_power_watts=whole(found.idle_power_watts),
         output_tokens_per_second=whole(found.output_tokens_per_second),
+        requests_per_second=None if found.requests_per_second is None else format_milli(found.requests_per_second),
+        input_tokens=per_request(found.prompt_tokens),
+        output_tokens=per_request(found.output_tokens),
+        running_requests=whole(found.mean_running),
+        waiting_requests=whole(found.mean_waiting),
+        kv_cache_percent=None if usage is None else round(100 * usage),
         joules_per_output_token=None if ratio is None else format_milli(ratio),
+        energy_bound_percent=up(100 * bound / found.energy_joules)
+        if bound is not None and found.energy_joules
+        else None,
         ttft_milliseconds=up(found.latency.ttft_ms) if found.latency else None,
         itl_milliseconds=up(found.latency.itl_ms) if found.latency else None,
     )

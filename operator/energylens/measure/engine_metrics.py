@@ -23,6 +23,7 @@ class EngineNames:
     generation_tokens: tuple[str, ...]
     prompt_tokens: tuple[str, ...]
     cached_prompt_tokens: tuple[str, ...]
+    requests: tuple[str, ...]
     running: tuple[str, ...]
     waiting: tuple[str, ...]
     kv_cache_usage: tuple[str, ...]
@@ -31,7 +32,7 @@ class EngineNames:
 
     def lines(self) -> frozenset[str]:
         """Every name that a line of interest may start with."""
-        scalars = self.generation_tokens + self.prompt_tokens + self.cached_prompt_tokens
+        scalars = self.generation_tokens + self.prompt_tokens + self.cached_prompt_tokens + self.requests
         gauges = self.running + self.waiting + self.kv_cache_usage
         return frozenset(scalars + gauges + tuple(f"{name}_bucket" for name in self.ttft + self.itl))
 
@@ -41,6 +42,7 @@ VLLM = EngineNames(
     generation_tokens=("vllm:generation_tokens_total",),
     prompt_tokens=("vllm:prompt_tokens_total",),
     cached_prompt_tokens=("vllm:prompt_tokens_cached_total",),
+    requests=("vllm:request_success_total",),
     running=("vllm:num_requests_running",),
     waiting=("vllm:num_requests_waiting",),
     kv_cache_usage=("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"),
@@ -52,6 +54,7 @@ SGLANG = EngineNames(
     generation_tokens=("sglang:generation_tokens_total",),
     prompt_tokens=("sglang:prompt_tokens_total",),
     cached_prompt_tokens=("sglang:cached_tokens_total",),
+    requests=("sglang:num_requests_total",),
     running=("sglang:num_running_reqs",),
     waiting=("sglang:num_queue_reqs",),
     kv_cache_usage=("sglang:token_usage",),
@@ -97,6 +100,7 @@ def _observation(
         generation_tokens=read(names.generation_tokens, _sum),
         prompt_tokens=read(names.prompt_tokens, _sum),
         cached_prompt_tokens=read(names.cached_prompt_tokens, _sum),
+        requests=read(names.requests, _sum),
         running=read(names.running, _sum_of_replicas),
         waiting=read(names.waiting, _sum_of_replicas),
         kv_cache_usage=read(names.kv_cache_usage, _max),

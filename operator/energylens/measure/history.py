@@ -200,8 +200,11 @@ def _tokens(pod: PodRef, known: list[EngineObservation]) -> TokenSeries:
         namespace=pod.namespace,
         generation_tokens=scalars("generation_tokens"),
         prompt_tokens=scalars("prompt_tokens"),
+        cached_prompt_tokens=scalars("cached_prompt_tokens"),
+        requests=scalars("requests"),
         running=scalars("running"),
         waiting=scalars("waiting"),
+        kv_cache_usage=scalars("kv_cache_usage"),
         ttft=tuple(HistogramSample(seen.time, seen.ttft) for seen in known if seen.ttft is not None),
         itl=tuple(HistogramSample(seen.time, seen.itl) for seen in known if seen.itl is not None),
     )

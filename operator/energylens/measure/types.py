@@ -87,6 +87,8 @@ class EngineObservation:
     generation_tokens: float | None = None
     prompt_tokens: float | None = None
     cached_prompt_tokens: float | None = None
+    requests: float | None = None
+    """Requests that ended, whatever the reason."""
     running: float | None = None
     waiting: float | None = None
     kv_cache_usage: float | None = None
@@ -116,8 +118,11 @@ class TokenSeries:
     namespace: str
     generation_tokens: tuple[Sample, ...]
     prompt_tokens: tuple[Sample, ...] = ()
+    cached_prompt_tokens: tuple[Sample, ...] = ()
+    requests: tuple[Sample, ...] = ()
     running: tuple[Sample, ...] = ()
     waiting: tuple[Sample, ...] = ()
+    kv_cache_usage: tuple[Sample, ...] = ()
     ttft: tuple[HistogramSample, ...] = ()
     itl: tuple[HistogramSample, ...] = ()
 
@@ -151,6 +156,10 @@ class WindowMeasurement:
     energy_joules: float | None = None
     output_tokens: float | None = None
     prompt_tokens: float | None = None
+    cached_prompt_tokens: float | None = None
+    requests: float | None = None
+    """Requests that ended within the window."""
+    requests_per_second: float | None = None
     power_watts: float | None = None
     idle_power_watts: float | None = None
     output_tokens_per_second: float | None = None
@@ -159,6 +168,10 @@ class WindowMeasurement:
     error_bound_joules: float | None = None
     mean_running: float | None = None
     """Mean number of running sequences, all pods together."""
+    mean_waiting: float | None = None
+    """Mean number of requests that wait in the engines, all pods together."""
+    kv_cache_usage: float | None = None
+    """Largest share of the KV cache that was in use in any pod, 0 to 1."""
     latency: LatencyQuantiles | None = None
     """At the percentile that was asked for."""
     latency_by_percentile: Mapping[Percentile, LatencyQuantiles] = field(default_factory=dict)

@@ -215,15 +215,23 @@ def _with_tokens(
     output_tokens = sum(track.between(start, end) for track in tracks)
     joules = sum(gpu.track.between(start, end) for gpu in gpus)
     measured = _energy_only(gpus, start, end, "Measured", _summary(joules, output_tokens, end - start, len(gpus)))
-    prompts = [track for series in usable if (track := token_track(series.prompt_tokens)) is not None]
+    requests = _counted([series.requests for series in usable], start, end)
     latencies = _latencies(usable, start, end)
     measured = replace(
         measured,
         output_tokens=output_tokens,
-        prompt_tokens=sum(track.between(start, end) for track in prompts) if len(prompts) == len(usable) else None,
+        prompt_tokens=_counted([series.prompt_tokens for series in usable], start, end),
+        cached_prompt_tokens=_counted([series.cached_prompt_tokens for series in usable], start, end),
+        requests=requests,
+        requests_per_second=None if requests is None else requests / (end - start),
         output_tokens_per_second=output_tokens / (end - start),
         idle_power_watts=_idle_watts(gpus, usable, tracks, start, end),
-        mean_running=_mean_running(usable, start, end),
+        mean_running=_mean_sum([series.running for series in usable], start, end),
+        mean_waiting=_mean_sum([series.waiting for series in usable], start, end),
+        kv_cache_usage=max(
+            (sample.value for series in usable for sample in series.kv_cache_usage if start <= sample.time <= end),
+            default=None,
+        ),
         latency=latencies[options.percentile],
         latency_by_percentile=latencies,
     )
@@ -284,15 +292,23 @@ def _step(samples: Sequence[Sample], grid: FloatArray) -> FloatArray:
     return np.asarray(values[np.searchsorted(times, grid, side="right")], dtype=np.float64)
 
 
-def _mean_running(tokens: Sequence[TokenSeries], start: float, end: float) -> float | None:
-    if not tokens or not all(series.running for series in tokens):
+def _counted(counters: Sequence[Sequence[Sample]], start: float, end: float) -> float | None:
+    """Return what all counters together counted; None unless every one is there over the whole span."""
+    tracks = [token_track(samples) for samples in counters]
+    whole = [track for track in tracks if track is not None and track.first <= start and track.last >= end]
+    return sum(track.between(start, end) for track in whole) if len(whole) == len(counters) else None
+
+
+def _mean_sum(gauges: Sequence[Sequence[Sample]], start: float, end: float) -> float | None:
+    """Return the mean over time of the sum of all gauges; None unless every one is there."""
+    if not gauges or not all(gauges):
         return None
-    times = {sample.time for series in tokens for sample in series.running if start < sample.time < end}
+    times = {sample.time for samples in gauges for sample in samples if start < sample.time < end}
     grid = np.array(sorted({start, end, *times}))
-    running = np.sum([_step(series.running, grid[:-1]) for series in tokens], axis=0)
-    known = ~np.isnan(running)
+    total = np.sum([_step(samples, grid[:-1]) for samples in gauges], axis=0)
+    known = ~np.isnan(total)
     lengths = np.diff(grid)
-    return float((running * lengths)[known].sum() / lengths[known].sum()) if known.any() else None
+    return float((total * lengths)[known].sum() / lengths[known].sum()) if known.any() else None
 
 
 def _idle_watts(

@@ -45,6 +45,30 @@ def test_a_first_window_is_one_sample_with_its_errors() -> None:
     }
 
 
+def test_the_load_of_a_window_is_kept_per_request() -> None:
+    found = measured(
+        error_bound_joules=4801.0,
+        requests=6000.0,
+        requests_per_second=10.0,
+        prompt_tokens=3_072_000.0,
+        mean_running=15.6,
+        mean_waiting=0.2,
+        kv_cache_usage=0.316,
+    )
+    status = written(after(written(observation()), measurement=found))["measured"]
+    assert (status["requestsPerSecond"], status["inputTokens"], status["outputTokens"]) == ("10000m", 512, 200)
+    assert (status["runningRequests"], status["waitingRequests"], status["kvCachePercent"]) == (16, 0, 32)
+    assert status["energyBoundPercent"] == 2
+
+
+def test_a_window_in_which_no_request_ended_has_no_mean_request() -> None:
+    found = measured(requests=0.0, requests_per_second=0.0, prompt_tokens=100.0)
+    status = written(after(written(observation()), measurement=found))["measured"]
+    assert status["requestsPerSecond"] == "0"
+    assert "inputTokens" not in status
+    assert "outputTokens" not in status
+
+
 def test_the_same_window_counts_once() -> None:
     once = written(after(written(observation()), measurement=measured()))
     again = written(after(once, measurement=measured()))

@@ -21,6 +21,7 @@ def test_vllm_adds_up_data_parallel_engines():
     seen = read("vllm-0.33.txt")
     assert (seen.engine, seen.pod, seen.time) == ("vllm", POD, 5.0)
     assert (seen.generation_tokens, seen.prompt_tokens, seen.cached_prompt_tokens) == (12000, 3000, 100)
+    assert seen.requests == 16
     assert (seen.running, seen.waiting, seen.kv_cache_usage) == (124, 3, 0.5)
     assert seen.ttft == Histogram((0.25, 0.5, math.inf), (10, 20, 20))
     assert seen.itl == Histogram((0.025, 0.05, math.inf), (1000, 11980, 12000))
@@ -31,13 +32,14 @@ def test_vllm_by_its_previous_names():
     assert (seen.generation_tokens, seen.running, seen.kv_cache_usage) == (42, 4, 0.125)
     assert seen.itl == Histogram((0.025, math.inf), (40, 41))
     assert (seen.prompt_tokens, seen.waiting, seen.ttft) == (None, None, None)
+    assert seen.requests is None
 
 
 def test_sglang_counts_a_tensor_parallel_group_once():
     seen = read("sglang-0.5.txt")
     assert (seen.engine, seen.generation_tokens, seen.prompt_tokens) == ("sglang", 500, 800)
     assert (seen.running, seen.waiting, seen.kv_cache_usage) == (13, 2, 0.31)
-    assert seen.cached_prompt_tokens == 80
+    assert (seen.cached_prompt_tokens, seen.requests) == (80, 9)
     assert seen.ttft == Histogram((0.1, math.inf), (3, 4))
 
 

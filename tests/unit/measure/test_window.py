@@ -9,7 +9,7 @@ import pytest
 from tests.unit.measure.builders import engine, gpu, grid, options
 
 from energylens.measure.counters import energy_track
-from energylens.measure.types import Histogram, HistogramSample, Sample
+from energylens.measure.types import Histogram, HistogramSample, Sample, TokenSeries
 from energylens.measure.window import measure_window
 
 
@@ -290,3 +290,44 @@ def test_latencies_come_from_the_window_alone():
 def test_prompt_tokens_are_kept_beside():
     series = replace(engine(), prompt_tokens=tuple(Sample(time, 300 * time) for time in grid(0, 600, 15)))
     assert measure_window([gpu()], [series], 1, options()).prompt_tokens == pytest.approx(180_000)
+
+
+def load(pod: str, *, first: float = 0.0) -> TokenSeries:
+    """An engine with 2 requests a second of 300 prompt and 100 output tokens, from ``first`` on."""
+    times = grid(first, 600, 15)
+
+    def counter(rate: float) -> tuple[Sample, ...]:
+        return tuple(Sample(time, 7 + rate * time) for time in times)
+
+    waiting = tuple(Sample(time, 2.0 if time < 300 else 4.0) for time in times)
+    usage = tuple(Sample(time, 0.5 if time == 150 else 0.25) for time in times)
+    return replace(
+        engine(pod, rate=200),
+        requests=counter(2),
+        prompt_tokens=counter(600),
+        cached_prompt_tokens=counter(150),
+        waiting=waiting,
+        kv_cache_usage=usage,
+    )
+
+
+def test_the_load_is_measured_beside_the_energy():
+    result = measure_window([gpu()], [load("a"), load("b")], 1, options(engines_expected=2))
+    assert result.requests == pytest.approx(2400)
+    assert result.requests_per_second == pytest.approx(4)
+    assert (result.prompt_tokens, result.cached_prompt_tokens) == (pytest.approx(720_000), pytest.approx(180_000))
+    assert (result.mean_running, result.mean_waiting) == (16, pytest.approx(6))
+    assert result.kv_cache_usage == 0.5
+
+
+def test_a_load_that_one_engine_does_not_report_is_absent():
+    without = replace(load("b"), requests=(), prompt_tokens=(), waiting=())
+    result = measure_window([gpu()], [load("a"), without], 1, options(engines_expected=2))
+    assert result.reason == "Measured"
+    assert (result.requests, result.requests_per_second, result.prompt_tokens, result.mean_waiting) == (None,) * 4
+
+
+def test_a_load_counter_that_began_within_the_window_is_absent():
+    result = measure_window([gpu()], [load("a", first=300)], 1, options())
+    assert result.reason == "Measured"
+    assert (result.requests, result.prompt_tokens) == (None, None)

@@ -59,6 +59,8 @@ async def test_the_measured_run_is_found(generation, labels, collect_seconds):
     assert result.joules_per_output_token == pytest.approx(POINT.power_watts / POINT.output_tokens_per_second, rel=1e-3)
     assert result.power_watts == pytest.approx(POINT.power_watts, rel=1e-3)
     assert result.mean_running == pytest.approx(POINT.concurrency, rel=1e-3)
+    rate = POINT.output_tokens_per_second / POINT.output_tokens
+    assert result.requests_per_second == pytest.approx(rate, rel=1e-3)
     assert result.coverage_percent == 100
     assert result.latency.ttft_ms is None
     low, high = result.latency.itl_bucket_ms
