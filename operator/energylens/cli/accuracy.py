@@ -17,7 +17,8 @@ from energylens.accuracy.refit import refitted
 from energylens.accuracy.report import as_object, report
 from energylens.accuracy.tables import render
 from energylens.calibration.fit import FitError
-from energylens.cli.runs import one_line_errors, predictor_for
+from energylens.cli.errors import one_line_errors
+from energylens.cli.runs import predictor_for
 from energylens.data import load_gpus
 from energylens.data.predictor import load_coefficients, load_profiles
 from energylens.runs import Run, RunsFileError, read_runs, resolver

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import importlib
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from energylens import __version__
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "calibrate": ("energylens.cli.calibrate:calibrate", "Fit the predictor's coefficients to measured runs."),
@@ -15,6 +19,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "energylens.cli.accuracy:accuracy",
         "Compare predictions with measured runs.",
     ),
+    "completion": ("energylens.cli.completion:completion", "Print a shell's completion script."),
+    "status": ("energylens.cli.status:status", "Show the LLMDeployments of a cluster: plan, prediction, measurement."),
     "plan": ("energylens.cli.plan:plan", "Plan LLMDeployments for a cluster written down in a file."),
     "operator": ("energylens.cli.operator:operator", "Run the operator."),
     "predict": ("energylens.cli.predict:predict", "Predict latency, power and energy of a table of runs."),
@@ -38,6 +44,14 @@ class LazyGroup(click.Group):
         module, attribute = COMMANDS[cmd_name][0].split(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the subcommands that begin so, importing none of them: a Tab key has no second to spare."""
+        from click.shell_completion import CompletionItem
+
+        names = [name for name in self.list_commands(ctx) if name.startswith(incomplete)]
+        own = click.Command.shell_complete(self, ctx, incomplete)
+        return [*(CompletionItem(name, help=COMMANDS[name][1]) for name in names), *own]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the command list from the table, importing nothing."""

@@ -12,8 +12,8 @@ import yaml
 
 from energylens.api.llmdeployment import LLMDeployment
 from energylens.api.parse import InvalidResourceError, parse_llmdeployment
+from energylens.cli.errors import one_line_errors
 from energylens.cli.plan_report import report, with_status
-from energylens.cli.runs import one_line_errors
 from energylens.data import find_gpu, load_gpus, load_model, load_predictor
 from energylens.planner import plan as make_plan
 from energylens.planner.inventory import snapshot_from_objects

@@ -10,7 +10,8 @@ from pathlib import Path
 import click
 
 from energylens.accuracy.evaluate import Predicted, predict_runs
-from energylens.cli.runs import one_line_errors, predictor_for
+from energylens.cli.errors import one_line_errors
+from energylens.cli.runs import predictor_for
 from energylens.runs import Run, RunsFileError, RunTable, read_runs, resolver
 
 _COLUMNS = {

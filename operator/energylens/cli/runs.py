@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
-
-import click
 
 from energylens.predictor import Predictor
 from energylens.predictor.profiles import parse_engine
@@ -24,13 +20,3 @@ def predictor_for(engine: str | None) -> Predictor:
 
     found: Predictor = load_predictor() if engine is None else load_predictor(*parse_engine(engine))
     return found
-
-
-@contextmanager
-def one_line_errors(*kinds: type[Exception]) -> Iterator[None]:
-    """Turn an error of these kinds into its message on one line of stderr and exit code 2."""
-    try:
-        yield
-    except kinds as error:
-        click.echo(f"Error: {' '.join(str(error).split())}", err=True)
-        raise SystemExit(2) from error

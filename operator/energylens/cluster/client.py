@@ -173,6 +173,33 @@ async def connect(kubeconfig: Path | None) -> KubeClient:
     return KubeClient(configuration)
 
 
+async def connect_as_user(kubeconfig: Path | None, context: str | None = None) -> tuple[KubeClient, str]:
+    """Return a client as kubectl would connect, and the namespace of the context ("default" where it names none).
+
+    Args:
+        kubeconfig: The file; None for the files of $KUBECONFIG, else ~/.kube/config.
+        context: A context of it; None for the current one.
+
+    Raises:
+        UnusableConfigError: there is no such file or context, or it is not usable.
+    """
+    configuration = Configuration()
+    where = "the kubeconfig ($KUBECONFIG, else ~/.kube/config)" if kubeconfig is None else f"--kubeconfig={kubeconfig}"
+    try:
+        loader = await kube_config.load_kube_config(
+            config_file=None if kubeconfig is None else str(kubeconfig),
+            context=context,
+            client_configuration=configuration,
+            persist_config=False,
+        )
+        chosen = loader.current_context["context"]
+    except TypeError as error:
+        raise UnusableConfigError(f"{where}: it is not a kubeconfig") from error
+    except (kube_config.ConfigException, OSError, ValueError, yaml.YAMLError) as error:
+        raise UnusableConfigError(f"{where}: {' '.join(str(error).split())}") from error
+    return KubeClient(configuration), str(chosen.get("namespace") or "default")
+
+
 def _message(raw: bytes) -> str:
     try:
         return str(json.loads(raw)["message"])

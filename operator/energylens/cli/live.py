@@ -1,0 +1,109 @@
+"""Reading a live cluster as the user of a kubeconfig, for the commands of the kubectl plugin.
+
+The Kubernetes client is imported when the first object is read: offline commands must not pay for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from energylens.cli.errors import InputError
+
+if TYPE_CHECKING:
+    from energylens.cluster.resources import Resource
+
+Object = dict[str, Any]
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Access:
+    """Which cluster, and which of its namespaces."""
+
+    kubeconfig: Path | None = None
+    """None: as kubectl finds it."""
+    context: str | None = None
+    namespace: str | None = None
+    """None: that of the context."""
+    all_namespaces: bool = False
+
+
+@dataclass(frozen=True)
+class Found:
+    """Objects of a live cluster, by kind and in the server's order (namespace, then name)."""
+
+    namespace: str
+    """The namespace asked for; that of the kubeconfig's context unless one was named."""
+    objects: dict[str, list[Object]]
+
+
+def cluster_options(command: _Command) -> _Command:
+    """Add --kubeconfig and --context to a command."""
+    options = (
+        click.option(
+            "--kubeconfig",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="Default: the files of $KUBECONFIG, else ~/.kube/config.",
+        ),
+        click.option("--context", metavar="NAME", help="Context of the kubeconfig. Default: the current one."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def namespace_options(command: _Command) -> _Command:
+    """Add the options of :func:`cluster_options`, --namespace and --all-namespaces to a command."""
+    options = (
+        click.option("-n", "--namespace", metavar="NAME", help="Default: the namespace of the context."),
+        click.option("-A", "--all-namespaces", is_flag=True, help="Of all namespaces."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return cluster_options(command)
+
+
+def read_cluster(access: Access, namespaced: tuple[Resource, ...], everywhere: tuple[Resource, ...] = ()) -> Found:
+    """Return the objects of some kinds.
+
+    Args:
+        access: Which cluster and namespace.
+        namespaced: Kinds that are read in the namespace asked for (everywhere with ``all_namespaces``).
+        everywhere: Kinds that are read in every namespace, and cluster-scoped ones.
+
+    Raises:
+        InputError: The kubeconfig is not usable, or the API server cannot be reached or refuses.
+    """
+    import asyncio
+
+    from energylens.cluster.client import UnusableConfigError, connect_as_user
+    from energylens.cluster.errors import ClusterError, NotFoundError
+
+    async def read() -> Found:
+        client, own = await connect_as_user(access.kubeconfig, access.context)
+        namespace = access.namespace or own
+        objects: dict[str, list[Object]] = {}
+        async with client:
+            for resource in (*namespaced, *everywhere):
+                limited = resource in namespaced and not access.all_namespaces
+                try:
+                    objects[resource.kind] = await client.list_objects(
+                        resource, namespace=namespace if limited else None
+                    )
+                except NotFoundError as error:
+                    raise InputError(
+                        f"the cluster does not know {resource.plural}.{resource.group}: is EnergyLens installed? "
+                        "Its definitions come with the Helm chart and with `energylens crds`"
+                    ) from error
+        return Found(namespace, objects)
+
+    try:
+        return asyncio.run(read())
+    except (UnusableConfigError, ClusterError) as error:
+        raise InputError(str(error)) from error

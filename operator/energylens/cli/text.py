@@ -1,0 +1,35 @@
+"""Tables and documents as the commands print them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+from energylens.api.quantity import parse_quantity
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return rows of cells as lines with aligned columns, indented by two blanks."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return ["  " + "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def joules(quantity: str) -> str:
+    """Return a quantity of joules with three significant digits, without its unit."""
+    return f"{float(parse_quantity(quantity)):.3g}"
+
+
+def dump(documents: Sequence[dict[str, Any]], output: str) -> str:
+    """Return objects as JSON (several as a v1 List, as kubectl does) or as a stream of YAML documents.
+
+    Args:
+        documents: Plain objects.
+        output: ``json`` or ``yaml``.
+    """
+    if output == "yaml":
+        return str(yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True, width=120))
+    whole: Any = documents[0] if len(documents) == 1 else {"apiVersion": "v1", "kind": "List", "items": documents}
+    return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
