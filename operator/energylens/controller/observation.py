@@ -10,7 +10,7 @@ from typing import Any
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 from energylens.controller.reasons import Reason
 from energylens.measure.types import WindowMeasurement
-from energylens.planner.types import ClusterSnapshot
+from energylens.planner.types import ClusterSnapshot, PlanningResult
 from energylens.predictor.architecture import ModelSpec
 from energylens.serving.metadata import PLAN_LABEL
 
@@ -31,6 +31,8 @@ class Planning:
     """The plan is new in this pass."""
     decision: str = "SamePlan"
     table: Sequence[Mapping[str, object]] | None = None
+    result: PlanningResult | None = None
+    """What planning answered; None when nothing had to be planned, or could be."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -106,6 +106,7 @@ class PlanningService:
             if same
             else self._choose(request, model, predictor, result)
         )
+        planning = replace(planning, result=result)
         self._evaluated[key] = _Evaluated(inputs, planning, request.now)
         return planning
 

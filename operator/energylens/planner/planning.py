@@ -58,7 +58,7 @@ def plan(
         served = with_quantization(model, deployment.spec.model.quantization)
     except UnsupportedQuantizationError as error:
         return Infeasible("ModelUnsupported", f"spec.model.{error}")
-    problem = _problem(deployment, served, snapshot, gpus, predictor, allowance, correction, margin)
+    problem = problem_for(deployment, served, snapshot, gpus, predictor, allowance, correction, margin)
     if not problem.allowed_products:
         return no_matching_gpus(deployment.spec, snapshot, gpus)
     solution = solve(problem)
@@ -102,7 +102,7 @@ def effective_allowance(spec: LLMDeploymentSpec, allowance: PowerAllowance | Non
     return own if allowance is None or own.watts <= allowance.watts else allowance
 
 
-def _problem(
+def problem_for(
     deployment: LLMDeployment,
     model: ModelSpec,
     snapshot: ClusterSnapshot,
@@ -112,6 +112,7 @@ def _problem(
     correction: Correction | None,
     margin: float,
 ) -> Problem:
+    """Return the problem that :func:`plan` solves; the arguments are those of it, ``model`` as the engine serves it."""
     return Problem(
         spec=deployment.spec,
         owner=f"{deployment.metadata.namespace}/{deployment.metadata.name}",

@@ -20,14 +20,18 @@ from energylens.predictor.work import CollectiveWork, Work
 class StepEnergy:
     """Joules of one step on one GPU, static power apart; arrays of shape (n,)."""
 
-    memory: FloatArray
+    weights: FloatArray
+    cache: FloatArray
+    """KV cache and recurrent state."""
+    activations: FloatArray
+    """What small kernels move, too."""
     compute: FloatArray
     link: FloatArray
 
     @property
     def total(self) -> FloatArray:
         """All of it."""
-        return self.memory + self.compute + self.link
+        return self.weights + self.cache + self.activations + self.compute + self.link
 
 
 def moved_bytes(work: CollectiveWork) -> FloatArray:
@@ -43,12 +47,18 @@ def moved_bytes(work: CollectiveWork) -> FloatArray:
 def step_energy(work: Work, rates: KernelRates, c: Constants) -> StepEnergy:
     """Return the dynamic energy of one step on an average GPU."""
     pick = work.kernel
-    memory = (work.weight_bytes + work.activation_bytes) * per_operation(rates.joules_per_byte, pick)
-    memory += work.cache_bytes * per_operation(rates.joules_per_cache_byte, pick)
+    per_byte = per_operation(rates.joules_per_byte, pick)
+    cache = work.cache_bytes * per_operation(rates.joules_per_cache_byte, pick)
     compute = (work.flops + work.prefill_attention_flops) * per_operation(rates.joules_per_flop, pick)
     small = work.small_bytes * c["energy_byte_pj"] * 1e-12
     link = moved_bytes(work.collectives) * c["energy_link_byte_pj"] * 1e-12
-    return StepEnergy(memory.sum(axis=0) + small, compute.sum(axis=0), link)
+    return StepEnergy(
+        (work.weight_bytes * per_byte).sum(axis=0),
+        cache.sum(axis=0),
+        (work.activation_bytes * per_byte).sum(axis=0) + small,
+        compute.sum(axis=0),
+        link,
+    )
 
 
 def capped(power: FloatArray, limit: FloatArray) -> FloatArray:

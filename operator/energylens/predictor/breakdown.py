@@ -1,0 +1,102 @@
+"""Where the energy of an output token goes.
+
+The parts of a step follow from the same terms as the power (:mod:`energylens.predictor.power`). Static power is taken
+as it is; what the learned correction and the power limit change is shared by the moving parts in proportion.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from energylens.predictor.architecture import ModelSpec
+from energylens.predictor.core import IDLE_RETURN, Predictor
+from energylens.predictor.power import step_energy
+from energylens.predictor.rates import data_sheet, kernel_rates
+from energylens.predictor.steady import Role, combine, phase_work
+from energylens.predictor.types import FloatArray, GpuSpec, Layouts, Prediction, Workload
+
+
+@dataclass(frozen=True)
+class EnergyParts:
+    """Joules per output token of one replica by cause, arrays of shape (n,); they add up to the prediction's."""
+
+    idle: FloatArray
+    """Between requests."""
+    static: FloatArray
+    """Static power while requests run."""
+    weights: FloatArray
+    """Reading weights."""
+    cache: FloatArray
+    """Reading and writing the KV cache and recurrent state."""
+    activations: FloatArray
+    """Everything else that moves through memory."""
+    compute: FloatArray
+    links: FloatArray
+    """Collectives between GPUs."""
+    overhead: FloatArray
+    """Clocks of busy GPUs, sampling and the padding of expert kernels."""
+
+    @property
+    def total(self) -> FloatArray:
+        """All of it."""
+        return np.asarray(sum(getattr(self, f.name) for f in fields(self)))
+
+
+def energy_parts(
+    predictor: Predictor,
+    model: ModelSpec,
+    gpu: GpuSpec,
+    layouts: Layouts,
+    workload: Workload,
+    prediction: Prediction,
+    *,
+    saturated: bool,
+    role: Role = "aggregated",
+) -> EnergyParts:
+    """Return where the energy of a prediction goes; NaN where the layout is not supported.
+
+    Args:
+        predictor: What made the prediction.
+        model: The model that was predicted.
+        gpu: Its product.
+        layouts: The n candidates of the prediction.
+        workload: Its workload.
+        prediction: The prediction.
+        saturated: It was made for a number of requests in flight, not for an arrival rate.
+        role: Which phases the replica runs.
+    """
+    c, sheet = predictor.constants(gpu)[0], data_sheet(gpu)
+    rates = kernel_rates(c, sheet)
+    mean = np.nan_to_num(prediction.concurrency, nan=1.0)
+    busy = np.ones_like(mean) if saturated else np.where(prediction.sustainable, -np.expm1(-mean), 1.0)
+    running = np.maximum(mean / np.maximum(busy, 1e-12), 1.0)
+    decode, mixed, starts = phase_work(model, gpu, layouts, workload, running, predictor.coefficients, role)
+    steady = combine(decode, mixed, starts, c, sheet, np.full(len(layouts), np.nan))
+    share, step = steady.mixture.mixed_share, steady.mean_step
+    pure, filled = step_energy(decode, rates, c), step_energy(mixed, rates, c)
+    moving = {f.name: (1.0 - share) * getattr(pure, f.name) + share * getattr(filled, f.name) for f in fields(pure)}
+    at_work = (1.0 - share) * steady.decode.busy + share * steady.mixed.busy
+    sorting = (1.0 - share) * steady.decode.sampler + share * steady.mixed.sampler
+    padded = (1.0 - share) * decode.padded_experts.sum(axis=0) + share * mixed.padded_experts.sum(axis=0)
+    moving["overhead"] = (
+        np.minimum(at_work, step) * c["active_watts"]
+        + sorting * c["sampler_watts"]
+        + padded * c["moe_fp8_block_expert_us"] * 1e-6 * c["padding_watts"]
+    )
+    idle = (1.0 - busy) * prediction.idle_power_watts
+    active = prediction.power_watts - idle
+    static = np.minimum(busy * prediction.idle_power_watts / IDLE_RETURN, active)
+    scale = (active - static) / np.maximum(sum(moving.values()), 1e-300)
+    tokens = prediction.output_tokens_per_second
+    return EnergyParts(
+        idle=idle / tokens,
+        static=static / tokens,
+        weights=moving["weights"] * scale / tokens,
+        cache=moving["cache"] * scale / tokens,
+        activations=moving["activations"] * scale / tokens,
+        compute=moving["compute"] * scale / tokens,
+        links=moving["link"] * scale / tokens,
+        overhead=moving["overhead"] * scale / tokens,
+    )
