@@ -224,3 +224,34 @@ async def test_the_series_of_another_plans_measurement_go_with_that_plan() -> No
     await world.settle()
     assert registry.get_sample_value("energylens_measured_power_watts", labels) is None
     assert registry.get_sample_value("energylens_predicted_joules_per_output_token", labels) is not None
+
+
+async def test_the_event_of_a_switch_says_what_it_costs_and_what_it_saves() -> None:
+    world = await ready()
+    world.cluster.put(llama(planning={"overrides": {"tensorParallel": 1, "maxBatchSize": 64}}))
+    await world.settle()
+    assert world.condition("PlanReady")["reason"] == "KeepingRunningPlan"
+    assert "cooldownSeconds=3600 are not over" in world.condition("PlanReady")["message"]
+    world.clock.advance(3601)
+    await world.settle()
+    (note,) = [e["note"] for e in world.cluster.events if e["reason"] == "PlanAdopted"][1:]
+    assert note.startswith("EnergySaving: 1 x NVIDIA-H100-80GB-HBM3 TP1, max batch 64: switching costs ")
+    assert " Wh, the saving of " in note
+    assert " Wh in 1.0 h" in note
+
+
+async def test_a_crash_of_pods_does_not_put_off_a_better_plan() -> None:
+    world = await ready()
+    adopted = world.status()["planAdoptionTime"]
+    world.clock.advance(3000)
+    world.pods_run = False
+    for key in [key for key in world.cluster.objects if key[0] == "Pod"]:
+        world.cluster.remove(*key)
+    await world.settle()
+    assert world.condition("Ready")["status"] == "False"
+    world.pods_run = True
+    world.clock.advance(601)
+    world.cluster.put(llama(planning={"overrides": {"tensorParallel": 1, "maxBatchSize": 64}}))
+    await world.settle()
+    assert world.status()["plan"]["replicas"] == 1
+    assert world.status()["planAdoptionTime"] != adopted

@@ -216,7 +216,7 @@ class World:
             self.store.put_pod(body, deleted)
 
 
-_COUNTERS = ("uid", "resourceVersion", "generation", "observedGeneration", "lastTransitionTime")
+_COUNTERS = ("uid", "resourceVersion", "generation", "observedGeneration", "lastTransitionTime", "planAdoptionTime")
 
 
 def plain(value: Any) -> Any:

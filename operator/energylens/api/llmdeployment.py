@@ -34,6 +34,7 @@ from energylens.api.llmdeployment_status import (
     PlanStatus,
     PredictedFigures,
     PredictionStatus,
+    RelaxationStatus,
     WorkloadRef,
     describe_layout,
 )
@@ -66,6 +67,7 @@ __all__ = [
     "PowerCap",
     "PredictedFigures",
     "PredictionStatus",
+    "RelaxationStatus",
     "Replan",
     "Rollout",
     "SecretKeyRef",
@@ -342,6 +344,13 @@ class Planning(ApiModel):
         default=None, description="status.plan.hash of the plan that mode Manual may follow."
     )
     overrides: Overrides = Field(default=Overrides(), description="Choices taken from the planner.")
+    safety_margin_percent: int = Field(
+        default=100,
+        ge=0,
+        le=300,
+        description="How far above the prediction spec.slo is checked, in percent of the way to the upper end of its "
+        "80 % interval. 100: at that end, which nine of ten measurements stay below. 0: at the prediction itself.",
+    )
     replan: Replan = Field(default=Replan(), description="When a better plan is worth a restart.")
 
 

@@ -42,6 +42,9 @@ class Alternative(ApiModel):
     )
     data_parallel: int = Field(description="Copies of the attention layers in one replica.")
     max_batch_size: int = Field(description="Most sequences running at once per data-parallel rank.")
+    power_cap_watts_per_gpu: int | None = Field(
+        default=None, description="Power limit of each GPU, W; absent: the product's default limit."
+    )
     joules_per_output_token: Quantity = Field(description="Predicted GPU energy per generated token, J.")
     power_watts: int = Field(description="Predicted mean power of all its GPUs, W.")
     ttft_milliseconds: int = Field(description="Predicted time to first token at the percentile of spec.slo, ms.")
@@ -93,6 +96,22 @@ class PlanStatus(ApiModel):
         tuple[Alternative, ...],
         Field(max_length=5, json_schema_extra=ATOMIC_LIST),
     ] = Field(default=(), description="The next best plans, and why each was not chosen.")
+
+
+class RelaxationStatus(ApiModel):
+    """The smallest change that would make a plan possible, where there is none."""
+
+    field: str = Field(description="Field to change, such as spec.slo.itlMilliseconds, or what the cluster lacks.")
+    value: str = Field(description="Its value now.")
+    allowed: str = Field(description="The nearest value that works.")
+    with_field: str | None = Field(
+        default=None, description="A second field to change along with it, where no single change is enough."
+    )
+    with_value: str | None = Field(default=None, description="Value of the second field now.")
+    with_allowed: str | None = Field(default=None, description="The nearest value of the second field that works.")
+    joules_per_output_token: Quantity = Field(
+        description="Predicted GPU energy per generated token of the best plan after the change, J."
+    )
 
 
 class WorkloadRef(ApiModel):
@@ -170,6 +189,18 @@ class LLMDeploymentStatus(ApiModel):
 
     observed_generation: int | None = Field(default=None, description="metadata.generation that status is about.")
     plan: PlanStatus | None = Field(default=None, description="The plan that the operator follows or recommends.")
+    plan_adoption_time: str | None = Field(
+        default=None,
+        description="When plan last changed to other pods, which spec.planning.replan.cooldownSeconds counts from; "
+        "RFC 3339, UTC.",
+    )
+    relaxations: Annotated[tuple[RelaxationStatus, ...], Field(max_length=20, json_schema_extra=ATOMIC_LIST)] | None = (
+        Field(
+            default=None,
+            description="While no plan holds the spec: for each constraint the nearest change that alone would allow "
+            "one, or the pairs of changes that would where no single one is enough.",
+        )
+    )
     active_revision: ActiveRevision | None = Field(default=None, description="What runs now.")
     measured: Measured | None = Field(default=None, description="What the counters say over the last full window.")
     prediction: PredictionStatus | None = Field(default=None, description="How far the prediction was off.")

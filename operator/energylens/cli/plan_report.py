@@ -102,7 +102,15 @@ def _infeasible(result: Infeasible) -> list[str]:
         lines += ["", "Nearest change of each constraint that would work:"]
         lines += _columns(
             [("FIELD", "NOW", "WOULD WORK", "J/TOKEN")]
-            + [(r.field, r.value, r.allowed, f"{r.joules_per_output_token:.3g}") for r in result.relaxations]
+            + [
+                (
+                    " with ".join(change.field for change in r.changes),
+                    " with ".join(change.value for change in r.changes),
+                    " with ".join(change.allowed for change in r.changes),
+                    f"{r.joules_per_output_token:.3g}",
+                )
+                for r in result.relaxations
+            ]
         )
     return lines
 

@@ -23,7 +23,7 @@ def transitions(observed: Observation, children: Children, status: Mapping[str, 
     found: list[tuple[EventReason, str]] = []
     planning = observed.planning
     if planning.adopted:
-        found.append((EventReason.PLAN_ADOPTED, f"{planning.decision}: {planning.message}"))
+        found.append((EventReason.PLAN_ADOPTED, f"{planning.decision}: {planning.weighed}"))
     plan_ready = after[ConditionType.PLAN_READY]
     old_plan = before.get(ConditionType.PLAN_READY)
     if not planning.good and (old_plan is None or old_plan.reason != plan_ready["reason"]):

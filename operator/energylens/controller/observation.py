@@ -30,9 +30,12 @@ class Planning:
     adopted: bool = False
     """The plan is new in this pass."""
     decision: str = "SamePlan"
+    """Reason of the decision to adopt the plan or to keep the running one."""
     table: Sequence[Mapping[str, object]] | None = None
     result: PlanningResult | None = None
     """What planning answered; None when nothing had to be planned, or could be."""
+    weighed: str = ""
+    """What the decision to adopt weighed: energy of the switch against energy saved; "" when nothing was adopted."""
 
 
 @dataclass(frozen=True)

@@ -191,6 +191,7 @@ class PlanningService:
                 True,
                 decision.reason,
                 result.table,
+                weighed=decision.message,
             )
         return Planning(
             decision.plan, model, True, Reason.KEEPING_RUNNING_PLAN, decision.message, decision=decision.reason

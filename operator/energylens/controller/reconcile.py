@@ -358,11 +358,9 @@ def _observe_metrics(metrics: Metrics, key: Key, after: Observation) -> None:
 
 
 def _adopted_at(deployment: LLMDeployment) -> datetime | None:
-    """Return when the last rollout began or ended, which is when the running plan was last paid for."""
-    for condition in deployment.status.conditions:
-        if condition.type == ConditionType.PROGRESSING and deployment.status.plan is not None:
-            return datetime.fromisoformat(condition.last_transition_time)
-    return None
+    """Return when the plan that is followed was adopted; None when the status does not say."""
+    time = deployment.status.plan_adoption_time
+    return None if time is None else datetime.fromisoformat(time)
 
 
 _SMALLEST_SPEC = {"model": {"name": "unknown"}, "workload": {"inputTokens": 1, "outputTokens": 1, "concurrency": 1}}

@@ -6,13 +6,24 @@ import math
 from datetime import UTC, datetime
 from typing import Any
 
-from energylens.api.llmdeployment import ActiveRevision, LLMDeploymentStatus, Measured, PlanStatus, PredictionStatus
+from energylens.api.llmdeployment import (
+    ActiveRevision,
+    LLMDeploymentStatus,
+    Measured,
+    PlanStatus,
+    PredictionStatus,
+    RelaxationStatus,
+)
 from energylens.api.quantity import format_milli
 from energylens.controller.children import Children
 from energylens.controller.conditions import all_conditions, energy_error_percent, rollout
 from energylens.controller.observation import Observation
 from energylens.measure.types import WindowMeasurement
+from energylens.planner.types import Infeasible, PlanningResult, Relaxation
 from energylens.serving import workload_ref
+
+MAX_RELAXATIONS = 20
+"""As many as the API takes."""
 
 
 def status_of(observed: Observation, children: Children) -> dict[str, Any]:
@@ -48,6 +59,8 @@ def status_of(observed: Observation, children: Children) -> dict[str, Any]:
     status = LLMDeploymentStatus(
         observed_generation=deployment.metadata.generation,
         plan=plan,
+        plan_adoption_time=_adoption_time(observed),
+        relaxations=_relaxations(observed.planning.result),
         active_revision=active,
         measured=measured,
         prediction=prediction,
@@ -55,6 +68,35 @@ def status_of(observed: Observation, children: Children) -> dict[str, Any]:
         conditions=all_conditions(observed, children),
     )
     return status.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def _adoption_time(observed: Observation) -> str | None:
+    planning, before = observed.planning, observed.deployment.status
+    if planning.plan is None:
+        return None
+    # A status of an earlier release has none: its plan counts from now.
+    known = None if planning.adopted else before.plan_adoption_time
+    return known or _time(observed.now.timestamp())
+
+
+def _relaxations(result: PlanningResult | None) -> tuple[RelaxationStatus, ...] | None:
+    if not isinstance(result, Infeasible) or not result.relaxations:
+        return None
+    return tuple(map(relaxation_status, result.relaxations[:MAX_RELAXATIONS]))
+
+
+def relaxation_status(relaxation: Relaxation) -> RelaxationStatus:
+    """Return a change that would allow a plan, at the resolution of the API."""
+    also = relaxation.also
+    return RelaxationStatus(
+        field=relaxation.field,
+        value=relaxation.value,
+        allowed=relaxation.allowed,
+        with_field=also.field if also else None,
+        with_value=also.value if also else None,
+        with_allowed=also.allowed if also else None,
+        joules_per_output_token=format_milli(relaxation.joules_per_output_token),
+    )
 
 
 def measured_status(found: WindowMeasurement) -> Measured:

@@ -49,6 +49,14 @@ class Constraint:
     """The needed value as the spec writes it."""
     exceeded: Callable[[int], str] = str
     """Why one candidate breaks the rule, such as ``ITL P95 38 ms > 30 ms``."""
+    excess: FloatArray | None = None
+    """By what share of the field's value each candidate breaks the rule; None where that has no number."""
+
+    @property
+    def distance(self) -> FloatArray:
+        """By how much the field must give way for each candidate, shape (n,): 0 where it holds, infinite for NaN."""
+        excess = np.ones(self.holds.shape) if self.excess is None else np.nan_to_num(self.excess, nan=np.inf)
+        return np.where(self.holds, 0.0, excess)
 
 
 def build_constraints(
@@ -132,21 +140,21 @@ def _hardware(
         constraints.append(
             _ceiling("TooManyGPUs", "spec.hardware.maxGPUs", hardware.max_gpus, rows.gpus.astype(float), "GPUs")
         )
-    free = np.zeros(len(rows), dtype=bool)
+    missing = np.zeros(len(rows))
     for number, gpus in enumerate(free_gpus):
         mine = rows.product == number
-        free[mine] = rows.replicas[mine] <= replicas_that_fit(
-            gpus, rows.gpus_per_node[mine], rows.nodes_per_replica[mine]
-        )
+        fitting = replicas_that_fit(gpus, rows.gpus_per_node[mine], rows.nodes_per_replica[mine])
+        missing[mine] = np.maximum(0, rows.replicas[mine] - fitting) * rows.layouts.gpus[mine]
     constraints.append(
         Constraint(
             "NotEnoughFreeGPUs",
             "GPUs",
             FREE_GPUS,
             ", ".join(f"{sum(gpus)} of {product}" for product, gpus in zip(rows.products, free_gpus, strict=True)),
-            free,
+            missing == 0,
             "other pods use the GPUs that it needs",
             exceeded=lambda i: "other pods use the GPUs that it needs",
+            excess=missing / max(1, sum(map(sum, free_gpus))),
         )
     )
     return constraints
@@ -164,6 +172,7 @@ def _ceiling(rule: str, field: str, limit: int, needed: FloatArray, what: str) -
         f"number of {what}",
         lambda value: f"{value:.0f}",
         lambda i: f"{needed[i]:.0f} {what} > {limit} ({field})",
+        needed / limit - 1.0,
     )
 
 
@@ -202,6 +211,7 @@ def _objectives(rows: Candidates, spec: LLMDeploymentSpec) -> list[Constraint]:
                 "predicted energy per output token (safety margin included) in J",
                 lambda value: f"{round(value * 1e6)}u",
                 lambda i: f"{describe.joules(rows.joules_upper[i])} > {describe.joules(ceiling)} per output token",
+                rows.joules_upper / ceiling - 1.0,
             )
         )
     return constraints
@@ -220,6 +230,7 @@ def _latency(name: str, limit: int, upper: FloatArray, field: str, rule: str) ->
         f"predicted {name} (safety margin included) in ms",
         lambda value: f"{value:.0f}",
         lambda i: f"{name} {describe.up(upper[i])} ms > {limit} ms",
+        _ceil(upper, 1.0) / limit - 1.0,
     )
 
 
@@ -238,6 +249,7 @@ def _power(rows: Candidates, allowance: PowerAllowance | None) -> list[Constrain
             "predicted power in W",
             lambda value: f"{value:.0f}",
             lambda i: f"{describe.up(rows.power_watts[i])} W > {allowance.watts:.0f} W ({allowance.source})",
+            _ceil(rows.power_watts, 1.0) / allowance.watts - 1.0,
         )
     ]
 

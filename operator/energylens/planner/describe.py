@@ -59,6 +59,13 @@ def floor_quantity(value: float) -> str:
     return f"{floored:g}" if floored >= 1 else f"{floored * 1000:.3g}m"
 
 
+def ceil_quantity(value: float) -> str:
+    """Return a rate rounded up to three significant digits as a Kubernetes quantity."""
+    digits = 2 - math.floor(math.log10(value))
+    ceiled = math.ceil(value * 10**digits - 1e-9) / 10**digits
+    return f"{ceiled:g}" if ceiled >= 1 else f"{ceiled * 1000:.3g}m"
+
+
 def watt_hours(joules: float) -> str:
     """Return an energy in watt hours with three significant digits at most: ``57 Wh``."""
     return f"{joules / 3600:.3g} Wh"

@@ -79,8 +79,19 @@ def why_not(rows: Candidates, soft: Sequence[Constraint], i: int, chosen: int, s
     if spec.energy.objective == "MinimizePower":
         return f"draws {describe.compared(rows.power_watts[i], rows.power_watts[chosen], 'power')}"
     if math.isclose(energy[i], energy[chosen], rel_tol=1e-6):
-        return "uses the same energy with more GPUs, more replicas or a larger batch"
+        return f"uses the same energy with {_tie(rows, i, chosen)}"
     return f"uses {describe.compared(energy[i], energy[chosen], 'energy')}"
+
+
+def _tie(rows: Candidates, i: int, chosen: int) -> str:
+    """Return what decided between two candidates of the same energy."""
+    if rows.gpus[i] != rows.gpus[chosen]:
+        return f"{int(rows.gpus[i])} GPUs instead of {int(rows.gpus[chosen])}"
+    if rows.replicas[i] != rows.replicas[chosen]:
+        return f"{int(rows.replicas[i])} replicas instead of {int(rows.replicas[chosen])}"
+    if rows.ttft_ms[i] > rows.ttft_ms[chosen] * 1.01:
+        return f"a longer TTFT of {describe.up(rows.ttft_ms[i])} ms"
+    return "a larger batch or more stages"
 
 
 def alternatives(
@@ -123,7 +134,7 @@ def table(rows: Candidates, order: IntArray, reasons: Mapping[int, str]) -> tupl
 
 
 def _alternative(rows: Candidates, i: int, reason: str) -> Alternative:
-    layouts = rows.layouts
+    layouts, cap = rows.layouts, float(rows.layouts.power_cap_watts[i])
     return Alternative(
         gpu_product=rows.products[int(rows.product[i])],
         gpus=int(rows.gpus[i]),
@@ -133,6 +144,7 @@ def _alternative(rows: Candidates, i: int, reason: str) -> Alternative:
         expert_parallel=int(layouts.expert_parallel[i]),
         data_parallel=int(layouts.data_parallel[i]),
         max_batch_size=int(layouts.max_batch_size[i]),
+        power_cap_watts_per_gpu=None if math.isnan(cap) else round(cap),
         joules_per_output_token=format_milli(float(rows.joules_per_output_token[i])),
         power_watts=round(float(rows.power_watts[i])),
         ttft_milliseconds=describe.up(float(rows.ttft_ms[i])),

@@ -32,6 +32,7 @@ def planning_inputs(spec: LLMDeploymentSpec) -> dict[str, Any]:
     energy = dict(dump.get("energy", {}))
     # A budget that only warns constrains no plan; the energy of a period is checked while serving, not while planning.
     energy.pop("budget", None)
+    planning = dump.get("planning", {})
     inputs = {
         "model": {key: value for key, value in dump["model"].items() if key in ("name", "revision", "quantization")},
         "engine": dump.get("engine", {}).get("type"),
@@ -39,9 +40,10 @@ def planning_inputs(spec: LLMDeploymentSpec) -> dict[str, Any]:
         "slo": dump.get("slo"),
         "energy": energy,
         "hardware": dump.get("hardware"),
-        "overrides": dump.get("planning", {}).get("overrides"),
+        "overrides": planning.get("overrides"),
+        "safetyMarginPercent": planning.get("safetyMarginPercent"),
     }
-    return {key: value for key, value in inputs.items() if value}
+    return {key: value for key, value in inputs.items() if value is not None and value != {}}
 
 
 def inputs_hash(

@@ -12,16 +12,13 @@ from energylens.planner.constraints import count_rejections
 from energylens.planner.evaluate import Correction, Predictor
 from energylens.planner.frontier import alternatives, frontier_rows, table
 from energylens.planner.identity import inputs_hash
+from energylens.planner.infeasible import explain_infeasible
 from energylens.planner.nodes import allowed_nodes, no_matching_gpus, usable_nodes
 from energylens.planner.problem import Problem, Solution, binding_constraint, solve
-from energylens.planner.relaxations import explain_infeasible
 from energylens.planner.types import ClusterSnapshot, Feasible, Infeasible, PlanningResult, PowerAllowance
 from energylens.predictor.architecture import ModelSpec
 from energylens.predictor.requantize import UnsupportedQuantizationError, with_quantization
 from energylens.predictor.types import GpuSpec
-
-DEFAULT_MARGIN = 1.0
-"""Latency and energy objectives are checked at the upper end of the 80 % interval."""
 
 
 class PlanCheckError(RuntimeError):
@@ -37,7 +34,6 @@ def plan(
     *,
     allowance: PowerAllowance | None = None,
     correction: Correction | None = None,
-    margin: float = DEFAULT_MARGIN,
 ) -> PlanningResult:
     """Return the plan of least energy (or power, or GPUs) that holds every constraint, or why there is none.
 
@@ -49,7 +45,6 @@ def plan(
         predictor: Predicts one replica.
         allowance: Watts that budgets leave. ``spec.energy.budget.powerWatts`` with action Enforce is applied here.
         correction: Factors learned from measurement.
-        margin: Share of the upper half of the 80 % interval that objectives are checked with: 1 is its upper end.
 
     Raises:
         PlanCheckError: The finished plan breaks ``maxGPUs`` or an override.
@@ -58,7 +53,7 @@ def plan(
         served = with_quantization(model, deployment.spec.model.quantization)
     except UnsupportedQuantizationError as error:
         return Infeasible("ModelUnsupported", f"spec.model.{error}")
-    problem = problem_for(deployment, served, snapshot, gpus, predictor, allowance, correction, margin)
+    problem = problem_for(deployment, served, snapshot, gpus, predictor, allowance, correction)
     if not problem.allowed_products:
         return no_matching_gpus(deployment.spec, snapshot, gpus)
     solution = solve(problem)
@@ -110,7 +105,6 @@ def problem_for(
     predictor: Predictor,
     allowance: PowerAllowance | None,
     correction: Correction | None,
-    margin: float,
 ) -> Problem:
     """Return the problem that :func:`plan` solves; the arguments are those of it, ``model`` as the engine serves it."""
     return Problem(
@@ -121,7 +115,6 @@ def problem_for(
         gpus=gpus,
         predictor=predictor,
         allowance=effective_allowance(deployment.spec, allowance),
-        margin=margin,
         correction=correction,
     )
 

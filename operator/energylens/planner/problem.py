@@ -36,7 +36,6 @@ class Problem:
     gpus: Mapping[str, GpuSpec]
     predictor: Predictor
     allowance: PowerAllowance | None
-    margin: float
     correction: Correction | None = None
     load_factor: float = 1.0
     within_limits: bool = False
@@ -103,7 +102,7 @@ def solve(problem: Problem) -> Solution:
         problem.predictor,
         load,
         spec.slo.percentile,
-        margin=problem.margin,
+        margin=spec.planning.safety_margin_percent / 100.0,
         correction=problem.correction,
     )
     free = [problem.free_gpus(product) for product in problem.products]

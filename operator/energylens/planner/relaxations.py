@@ -1,255 +1,227 @@
-"""Why nothing fits, and the nearest change of each constraint that would.
+"""The nearest change of each constraint that would make a plan feasible, and what the best plan would cost then.
 
-A message names the field, its value and the nearest thing that works, for somebody who sees nothing but the message.
+Found by evaluating every candidate without that constraint. Where no single change is enough, pairs are tried.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import combinations
 
 import numpy as np
 
-from energylens.api.llmdeployment import Overrides
+from energylens.api.llmdeployment import Overrides, PowerCap
+from energylens.api.quantity import parse_quantity
 from energylens.planner import describe
-from energylens.planner.constraints import FREE_GPUS, Constraint, count_rejections, feasible
-from energylens.planner.evaluate import POWER_LIMIT_REASON
+from energylens.planner.constraints import Constraint, feasible
 from energylens.planner.objective import best
 from energylens.planner.problem import Problem, Solution, solve
-from energylens.planner.types import Infeasible, InfeasibleReason, Relaxation
-from energylens.predictor.parameters import weight_bytes
+from energylens.planner.types import Change, Relaxation
 from energylens.predictor.types import BoolArray
 
-_LOAD_STEPS = 10
-"""Halvings of the load's logarithmic range, which is then known to 1 %."""
-_LOWEST_LOAD = 1e-4
-"""Share of the offered load below which nobody would call it the same deployment."""
+_LOAD_STEP = 2.0
+_LOAD_STEPS = 13
+"""Loads down to a ten-thousandth of the offered one are tried; below, nobody would call it the same deployment."""
+_LOAD_HALVINGS = 7
+"""The nearest load is then known to 0.6 %."""
+_RELAXABLE = ("GPUs", "SLO", "Power")
 
 
-def explain_infeasible(problem: Problem, solution: Solution) -> Infeasible:
-    """Return why a problem without a feasible candidate has none.
-
-    The reason is that of the first rule, in their order, that leaves no candidate.
-    """
-    relaxations = tuple(_relaxations(problem, solution))
-    reason, message = _headline(problem, solution, relaxations)
-    named = message.partition("=")[0]
-    # Free GPUs are not for the reader to set; the message has said where they are missing.
-    others = [r for r in relaxations if r.field not in (named, FREE_GPUS)]
-    if others:
-        options = ", or ".join(f"{r.field}={r.allowed}" for r in others[:3])
-        message = f"{message}; would also work: {options}"
-    rejections = count_rejections(solution.constraints, len(solution.rows))
-    return Infeasible(reason, message, rejections, relaxations)
+def nearest_changes(problem: Problem, solution: Solution) -> tuple[Relaxation, ...]:
+    """Return for each constraint the nearest change that alone is enough; where there is none, the pairs that are."""
+    single = (*_choices(problem), *_limits(problem, solution), *_loads(problem, solution))
+    return single or tuple(_pairs(problem, solution))
 
 
-def _headline(
-    problem: Problem, solution: Solution, relaxations: tuple[Relaxation, ...]
-) -> tuple[InfeasibleReason, str]:
-    culprit, before = _culprit(solution)
-    set_overrides = problem.spec.planning.overrides.model_dump(by_alias=True, exclude_none=True)
-    watts = problem.spec.energy.power_cap.watts_per_gpu
-    if culprit is not None and culprit.kind == "Structure" and watts is not None:
-        limits = sorted({str(r) for r in solution.rows.reason if str(r).startswith(POWER_LIMIT_REASON)})
-        if limits:
-            return "InvalidOverride", f"spec.energy.powerCap.wattsPerGPU={watts}: {'; '.join(limits)}"
-    if culprit is None or (culprit.kind in ("Structure", "Memory") and set_overrides):
-        return "InvalidOverride", _override_message(problem, solution, culprit, relaxations)
-    if culprit.kind == "Structure":
-        return "ModelUnsupported", f"spec.model.name={problem.model.name} cannot be planned: {culprit.message}"
-    if culprit.kind == "Memory" or culprit.rule == "GPUProductNotAllowed":
-        return "ModelTooLarge", _too_large_message(problem, solution, culprit)
-    if culprit.kind == "GPUs":
-        return "InsufficientGPUs", _gpus_message(problem, solution, culprit, before)
-    if culprit.kind == "Load":
-        return "LoadTooHigh", _load_message(culprit, relaxations, problem)
-    if culprit.kind == "SLO":
-        return "SLOInfeasible", _slo_message(solution)
-    return "BudgetExceeded", (
-        f"{culprit.field}={culprit.value} leaves too little power: the lowest {_figure(solution, culprit, before)}"
-    )
-
-
-def _culprit(solution: Solution) -> tuple[Constraint | None, BoolArray]:
-    """Return the first rule that leaves nothing, None without candidates, and what the rules before it had left."""
-    left = np.ones(len(solution.rows), dtype=bool)
-    for constraint in solution.constraints if len(solution.rows) else ():
-        if not (left & constraint.holds).any():
-            return constraint, left
-        left &= constraint.holds
-    return None, left
-
-
-def _lowest(constraint: Constraint, mask: BoolArray) -> int:
-    assert constraint.needed is not None
-    return int(np.nanargmin(np.where(mask, constraint.needed, np.inf)))
-
-
-def _override_message(
-    problem: Problem, solution: Solution, culprit: Constraint | None, relaxations: tuple[Relaxation, ...]
-) -> str:
-    given = problem.spec.planning.overrides.model_dump(by_alias=True, exclude_none=True)
-    fields = " with ".join(f"spec.planning.overrides.{name}={value}" for name, value in given.items())
-    if culprit is None:
-        nodes = ", ".join(f"{sum(n.product == p for n in problem.nodes)} nodes of {p}" for p in problem.products)
-        why = f"no such layout can be placed on {nodes}"
-        if problem.load.concurrency is not None:
-            why += f" for {problem.load.concurrency} concurrent requests"
-    else:
-        why = culprit.message
-    works = [f"{r.field}={r.allowed}" for r in relaxations if r.field.startswith("spec.planning.overrides.")]
-    return f"{fields}: {why}" + (f"; nearest that works: {', or '.join(works)}" if works else "")
-
-
-def _too_large_message(problem: Problem, solution: Solution, culprit: Constraint) -> str:
-    rows, hardware = solution.rows, problem.spec.hardware
-    hard = [c for c in solution.constraints if c.kind == "GPUs" and c.rule != "NotEnoughFreeGPUs"]
-    allowed = rows.supported & feasible(hard, len(rows))
-    memory = rows.layouts.gpus * np.asarray([problem.gpus[p].memory_bytes for p in rows.products])[rows.product]
-    largest = int(np.argmax(np.where(allowed, memory, -1.0)))
-    limits = [
-        f"spec.hardware.{name}={value}"
-        for name, value in hardware.model_dump(by_alias=True, exclude_none=True).items()
-        if name in ("maxGPUs", "maxGPUsPerReplica")
-    ]
-    if hardware.gpu_products:
-        limits.append(f"spec.hardware.gpuProducts=[{', '.join(hardware.gpu_products)}]")
-    within = f" within {' and '.join(limits)}" if limits else ""
-    gpus = int(rows.layouts.gpus[largest])
-    return (
-        f"spec.model.name={problem.model.name} needs {describe.gigabytes(weight_bytes(problem.model))} of weights and "
-        f"the KV cache of a request beside them; the largest replica{within} has {gpus} GPUs of "
-        f"{rows.products[int(rows.product[largest])]} with {describe.gigabytes(float(memory[largest]))}"
-    )
-
-
-def _gpus_message(problem: Problem, solution: Solution, culprit: Constraint, before: BoolArray) -> str:
+def _limits(problem: Problem, solution: Solution) -> Iterator[Relaxation]:
+    """Yield the changes of the GPU limits, the objectives and the power budget."""
     rows = solution.rows
-    # The nearest that holds every other rule is the better advice; where there is none, what the model needs at least.
-    others = feasible(solution.constraints, len(rows), without=[culprit])
-    mask = others if others.any() else before
-    if culprit.needed is not None:
-        i = _lowest(culprit, mask)
-        return (
-            f"{culprit.field}={culprit.value}: needs at least {culprit.render(float(culprit.needed[i]))} GPUs of "
-            f"{rows.products[int(rows.product[i])]} ({describe.candidate(rows, i)})"
-        )
-    i = int(np.argmin(np.where(mask, rows.gpus, np.iinfo(np.int64).max)))
-    product = rows.products[int(rows.product[i])]
-    free = ", ".join(str(gpus) for gpus in problem.free_gpus(product))
-    nodes = int(rows.nodes_per_replica[i])
-    where = "on one node" if nodes == 1 else f"on each of {nodes} nodes"
-    return (
-        f"not enough free GPUs: needs {int(rows.gpus_per_node[i])} GPUs of {product} {where} for "
-        f"{describe.candidate(rows, i)}; free on its nodes now: {free}"
-    )
-
-
-def _load_message(culprit: Constraint, relaxations: tuple[Relaxation, ...], problem: Problem) -> str:
-    nearest = next((r for r in relaxations if r.field == culprit.field), None)
-    most = nearest.allowed if nearest is not None else _largest_load(problem, ("SLO", "Power"))[0]
-    limit = f" within spec.hardware.maxGPUs={problem.spec.hardware.max_gpus}" if problem.spec.hardware.max_gpus else ""
-    return f"{culprit.field}={culprit.value} is too high: the most that a plan{limit} sustains is {most}"
-
-
-def _slo_message(solution: Solution) -> str:
-    rows = solution.rows
-    slos = [c for c in solution.constraints if c.kind == "SLO"]
-    viable = feasible(
-        solution.constraints, len(rows), without=[c for c in solution.constraints if c.kind in ("SLO", "Power")]
-    )
-    alone = [c for c in slos if not (viable & c.holds).any()]
-    if alone:
-        return "; ".join(f"{c.field}={c.value} cannot be met: the lowest {_figure(solution, c, viable)}" for c in alone)
-    together = " and ".join(f"{c.field}={c.value}" for c in slos)
-    figures = []
-    for c in slos:
-        others = viable & feasible([o for o in slos if o is not c], len(rows))
-        if others.any():
-            figures.append(f"with the rest held the lowest {_figure(solution, c, others)}")
-    return f"{together} cannot be met together: " + "; ".join(figures or ["no two of them hold at once"])
-
-
-def _figure(solution: Solution, constraint: Constraint, mask: BoolArray) -> str:
-    assert constraint.needed is not None
-    i = _lowest(constraint, mask)
-    name, _, unit = constraint.what.rpartition(" in ")
-    value = float(constraint.needed[i])
-    shown = describe.joules(value) if unit == "J" else f"{value:.0f} {unit}"
-    return f"{name} is {shown} ({describe.candidate(solution.rows, i)})"
-
-
-def _relaxations(problem: Problem, solution: Solution) -> Iterator[Relaxation]:
-    yield from _override_relaxations(problem)
-    rows, objective = solution.rows, problem.spec.energy.objective
     for constraint in solution.constraints:
-        if constraint.kind not in ("GPUs", "SLO", "Power"):
+        if constraint.kind not in _RELAXABLE:
             continue
         mask = feasible(solution.constraints, len(rows), without=[constraint])
-        if not mask.any():
+        if mask.any():
+            yield _relaxed(problem, solution, mask, (constraint,))
+
+
+def _pairs(problem: Problem, solution: Solution) -> Iterator[Relaxation]:
+    """Yield the pairs of limits that are enough together."""
+    rows = solution.rows
+    relaxable = [c for c in solution.constraints if c.kind in _RELAXABLE]
+    yield from _loads_with_objective(problem, solution)
+    for pair in combinations(relaxable, 2):
+        mask = feasible(solution.constraints, len(rows), without=pair)
+        if mask.any():
+            yield _relaxed(problem, solution, mask, pair)
+
+
+def _relaxed(problem: Problem, solution: Solution, mask: BoolArray, constraints: tuple[Constraint, ...]) -> Relaxation:
+    """Return the smallest change of one or two constraints that lets a candidate of the mask in.
+
+    Of two constraints the sum of their relative changes is the smallest. The energy is that of the best candidate
+    within the changed limits.
+    """
+    rows = solution.rows
+    distance = np.sum([c.distance for c in constraints], axis=0)
+    nearest = int(np.argmin(np.where(mask, distance, np.inf)))
+    for constraint in constraints:
+        mask = mask & (constraint.distance <= constraint.distance[nearest])
+    chosen = best(rows, mask, problem.spec.energy.objective)
+    assert chosen is not None
+    first, *second = (_change(solution, constraint, nearest, chosen) for constraint in constraints)
+    return Relaxation(first, float(rows.joules_per_output_token[chosen]), *second)
+
+
+def _change(solution: Solution, constraint: Constraint, nearest: int, chosen: int) -> Change:
+    rows = solution.rows
+    product = rows.products[int(rows.product[chosen])]
+    if constraint.needed is not None:
+        allowed = constraint.render(float(constraint.needed[nearest]))
+    elif constraint.rule == "GPUProductNotAllowed":
+        allowed = f"[{product}]"
+    else:
+        allowed = f"{int(rows.gpus[chosen])} of {product}"
+    return Change(constraint.field, constraint.value, allowed)
+
+
+def _loads(problem: Problem, solution: Solution) -> Iterator[Relaxation]:
+    """Yield the nearest load that a plan within all other constraints takes."""
+    nearest = _nearest_load(problem, lambda constraint: False) if _can_run(solution) else None
+    if nearest is not None:
+        relaxed = solve(nearest)
+        assert relaxed.chosen is not None
+        yield Relaxation(_load_change(solution, nearest), float(relaxed.rows.joules_per_output_token[relaxed.chosen]))
+
+
+def _loads_with_objective(problem: Problem, solution: Solution) -> Iterator[Relaxation]:
+    """Yield for each objective and budget the nearest load that a plan takes that breaks only it, and by how much."""
+    for constraint in solution.constraints if _can_run(solution) else ():
+        if constraint.kind not in ("SLO", "Power"):
             continue
-        if constraint.needed is not None:
-            nearest = float(np.nanmin(np.where(mask, constraint.needed, np.inf)))
-            mask &= constraint.needed <= nearest
-        chosen = best(rows, mask, objective)
-        assert chosen is not None
-        product = rows.products[int(rows.product[chosen])]
-        if constraint.needed is not None:
-            allowed = constraint.render(nearest)
-        elif constraint.rule == "GPUProductNotAllowed":
-            allowed = f"[{product}]"
-        else:
-            allowed = f"{int(rows.gpus[chosen])} of {product}"
-        yield Relaxation(constraint.field, constraint.value, allowed, float(rows.joules_per_output_token[chosen]))
-    load = next((c for c in solution.constraints if c.kind == "Load"), None)
+        nearest = _nearest_load(problem, partial(_same_field, constraint))
+        if nearest is None:
+            continue
+        relaxed = solve(nearest)
+        twin = next(c for c in relaxed.constraints if _same_field(constraint, c))
+        mask = feasible(relaxed.constraints, len(relaxed.rows), without=[twin])
+        found = _relaxed(nearest, relaxed, mask, (twin,))
+        yield Relaxation(_load_change(solution, nearest), found.joules_per_output_token, found.change)
+
+
+def _same_field(one: Constraint, other: Constraint) -> bool:
+    return one.field == other.field
+
+
+def _can_run(solution: Solution) -> bool:
+    """Return whether some candidate has a load that it takes."""
     hard = [c for c in solution.constraints if c.kind in ("Structure", "Memory", "GPUs")]
-    if load is not None and feasible(hard, len(rows)).any():
-        allowed, energy = _largest_load(problem, ())
-        if energy is not None:
-            yield Relaxation(load.field, load.value, allowed, energy)
+    return bool(feasible(hard, len(solution.rows)).any())
 
 
-def _override_relaxations(problem: Problem) -> Iterator[Relaxation]:
-    given = problem.spec.planning.overrides
-    for name in Overrides.model_fields:
+def _load_change(solution: Solution, nearest: Problem) -> Change:
+    load = next(c for c in solution.constraints if c.kind == "Load")
+    return Change(load.field, load.value, _load_text(nearest))
+
+
+def _choices(problem: Problem) -> Iterator[Relaxation]:
+    """Yield the changes of overrides and of a fixed power cap, each to its nearest value that works."""
+    planning, energy = problem.spec.planning, problem.spec.energy
+    given = planning.overrides
+    for name, field in Overrides.model_fields.items():
         value = getattr(given, name)
-        if value is None:
-            continue
-        planning = problem.spec.planning.model_copy(update={"overrides": given.model_copy(update={name: None})})
-        solution = solve(replace(problem, spec=problem.spec.model_copy(update={"planning": planning})))
-        if solution.chosen is None:
-            continue
-        rows, i = solution.rows, solution.chosen
-        works = getattr(rows, name) if name == "replicas" else getattr(rows.layouts, name)
-        field = f"spec.planning.overrides.{Overrides.model_fields[name].alias}"
-        yield Relaxation(field, str(value), str(int(works[i])), float(rows.joules_per_output_token[i]))
+        if value is not None:
+            freed = planning.model_copy(update={"overrides": given.model_copy(update={name: None})})
+            spec = problem.spec.model_copy(update={"planning": freed})
+            yield from _chosen(replace(problem, spec=spec), f"spec.planning.overrides.{field.alias}", name, value)
+    watts = energy.power_cap.watts_per_gpu
+    if watts is not None:
+        freed_cap = energy.model_copy(update={"power_cap": PowerCap(mode="Plan")})
+        spec = problem.spec.model_copy(update={"energy": freed_cap})
+        yield from _chosen(replace(problem, spec=spec), "spec.energy.powerCap.wattsPerGPU", "power_cap_watts", watts)
 
 
-def _largest_load(problem: Problem, leave_out: tuple[str, ...]) -> tuple[str, float | None]:
-    """Return the largest load that a plan can take, as the spec writes it, and that plan's joules per output token.
+def _chosen(problem: Problem, field: str, column: str, value: int) -> Iterator[Relaxation]:
+    """Yield the value of a column nearest to the given one with which some candidate holds every constraint."""
+    solution = solve(problem)
+    rows = solution.rows
+    if solution.chosen is None:
+        return
+    taken = np.asarray(getattr(rows if column == "replicas" else rows.layouts, column), dtype=np.float64)
+    defaults = np.asarray([problem.gpus[product].power_limit_watts for product in rows.products])[rows.product]
+    taken = np.where(np.isnan(taken), defaults, taken)
+    mask = feasible(solution.constraints, len(rows))
+    distance = np.where(mask, np.abs(taken - value), np.inf)
+    i = best(rows, distance == distance.min(), problem.spec.energy.objective)
+    assert i is not None
+    yield Relaxation(Change(field, str(value), f"{taken[i]:.0f}"), float(rows.joules_per_output_token[i]))
 
-    Halves the logarithmic range below the offered load. The load that a plan sustains has no closed form.
+
+def largest_load(problem: Problem, leave_out: Sequence[str] = ()) -> str:
+    """Return the nearest load that a plan can take, as the spec writes it; ``0`` when there is none.
+
+    Args:
+        problem: Without a feasible candidate at its whole load.
+        leave_out: Kinds of constraints that do not count.
+    """
+    nearest = _nearest_load(problem, lambda constraint: constraint.kind in leave_out)
+    return "0" if nearest is None else _load_text(nearest)
+
+
+def _nearest_load(problem: Problem, leave_out: Callable[[Constraint], bool]) -> Problem | None:
+    """Return the problem at the nearest load that has a feasible candidate, None when no load has one.
+
+    The load that a plan sustains has no closed form: loads are tried in steps away from the offered one, and the step
+    that brings a candidate is halved. A higher load counts only where an energy objective may need it, since energy per
+    token falls with the load while latencies rise.
     """
 
-    def energy_at(factor: float) -> float | None:
-        solution = solve(replace(problem, load_factor=factor, within_limits=True))
-        without = [c for c in solution.constraints if c.kind in leave_out]
-        mask = feasible(solution.constraints, len(solution.rows), without=without)
-        i = best(solution.rows, mask, problem.spec.energy.objective)
-        return None if i is None else float(solution.rows.joules_per_output_token[i])
+    def at(factor: float) -> Problem | None:
+        scaled = replace(problem, load_factor=factor, within_limits=True)
+        solution = solve(scaled)
+        without = [c for c in solution.constraints if leave_out(c)]
+        return scaled if feasible(solution.constraints, len(solution.rows), without=without).any() else None
 
-    low, high = _LOWEST_LOAD, 1.0
-    energy = energy_at(low)
-    if energy is None:
-        return "0", None
-    for _ in range(_LOAD_STEPS):
-        middle = float(np.sqrt(low * high))
-        at_middle = energy_at(middle)
-        if at_middle is None:
-            high = middle
+    for direction in (
+        (1.0 / _LOAD_STEP, _LOAD_STEP) if problem.spec.slo.joules_per_output_token else (1.0 / _LOAD_STEP,)
+    ):
+        factor = 1.0
+        if problem.spec.slo.joules_per_output_token is None and at(direction**_LOAD_STEPS) is None:
+            continue
+        for _ in range(_LOAD_STEPS):
+            before, factor = factor, factor * direction
+            found = at(factor)
+            if found is not None:
+                return _as_written(at, _halved(at, before, found))
+    return None
+
+
+def _halved(at: Callable[[float], Problem | None], broken: float, found: Problem) -> Problem:
+    for _ in range(_LOAD_HALVINGS):
+        middle = at(float(np.sqrt(broken * found.load_factor)))
+        if middle is None:
+            broken = float(np.sqrt(broken * found.load_factor))
         else:
-            low, energy = middle, at_middle
-    load = replace(problem, load_factor=low).load
+            found = middle
+    return found
+
+
+def _as_written(at: Callable[[float], Problem | None], found: Problem) -> Problem:
+    """Return the problem at a load of three digits beside the found one, so that what is named is what was tried."""
+    rate = found.load.requests_per_second
+    if rate is None:
+        return found
+    offered = rate / found.load_factor
+    for text in (describe.floor_quantity(rate), describe.ceil_quantity(rate)):
+        written = at(float(parse_quantity(text)) / offered)
+        if written is not None:
+            return written
+    return found
+
+
+def _load_text(problem: Problem) -> str:
+    load = problem.load
     if load.concurrency is not None:
-        return str(load.concurrency), energy
-    return describe.floor_quantity(load.requests_per_second or 0.0), energy
+        return str(load.concurrency)
+    return describe.floor_quantity(load.requests_per_second or 0.0)

@@ -82,16 +82,48 @@ class PowerAllowance:
 
 
 @dataclass(frozen=True)
-class Relaxation:
-    """The smallest change of one constraint that would make a plan feasible, and what that plan would cost."""
+class Change:
+    """Another value of one constraint."""
 
     field: str
-    """Path in the spec, such as ``spec.slo.itlMilliseconds``."""
+    """Path in the spec, such as ``spec.slo.itlMilliseconds``, or ``free GPUs``."""
     value: str
     """Its value now."""
     allowed: str
     """The nearest value that works."""
+
+    def __str__(self) -> str:
+        return f"{self.field}={self.allowed}"
+
+
+@dataclass(frozen=True)
+class Relaxation:
+    """The smallest change that would make a plan feasible, and what the best plan would cost then."""
+
+    change: Change
     joules_per_output_token: float
+    also: Change | None = None
+    """A second change that is needed along with the first, where no single one is enough."""
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        """One change, or the two that are needed together."""
+        return (self.change,) if self.also is None else (self.change, self.also)
+
+    @property
+    def field(self) -> str:
+        """Field of the first change."""
+        return self.change.field
+
+    @property
+    def value(self) -> str:
+        """Value of the first change now."""
+        return self.change.value
+
+    @property
+    def allowed(self) -> str:
+        """The nearest value of the first change that works."""
+        return self.change.allowed
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
-from tests.unit.controller.observations import OTHER, deployment, measured, observation, plan, workload
+from tests.unit.controller.observations import NOW, OTHER, deployment, measured, observation, plan, workload
 
 from energylens.controller.children import children
 from energylens.controller.observation import Observation, Planning
 from energylens.controller.reasons import Reason
 from energylens.controller.status import status_of
 from energylens.measure.types import LatencyQuantiles
+from energylens.planner.types import Change, Infeasible, Relaxation
 
 
 def written(observed: Observation) -> dict[str, Any]:
@@ -128,3 +130,39 @@ def test_the_status_of_the_same_observation_is_the_same() -> None:
     first = observation(measurement=measured())
     status = written(first)
     assert written(replace(first, deployment=deployment(status))) == status
+
+
+def test_the_cooldown_counts_from_the_adoption_and_not_from_a_crash_of_pods() -> None:
+    adopted = replace(observation().planning, adopted=True, decision="FirstPlan")
+    first = written(observation(planning=adopted))
+    assert first["planAdoptionTime"] == "2026-03-01T12:00:00Z"
+    later = NOW + timedelta(hours=1)
+    crashed = written(after(first, workload=workload(ready=0), pods=(), now=later))
+    progressing = [c for c in crashed["conditions"] if c["type"] == "Progressing"]
+    assert progressing[0]["lastTransitionTime"] == "2026-03-01T13:00:00Z"
+    assert crashed["planAdoptionTime"] == first["planAdoptionTime"]
+    replaced = written(after(crashed, planning=replace(adopted, plan=plan(OTHER)), now=later))
+    assert replaced["planAdoptionTime"] == "2026-03-01T13:00:00Z"
+
+
+def test_what_would_allow_a_plan_is_listed_while_there_is_none() -> None:
+    single = Relaxation(Change("spec.slo.itlMilliseconds", "5", "11"), 1.235)
+    pair = Relaxation(Change("spec.slo.ttftMilliseconds", "5", "40"), 0.5, Change("free GPUs", "0 of X", "2 of X"))
+    none = Planning(
+        None, None, False, Reason.SLO_INFEASIBLE, "no", result=Infeasible("SLOInfeasible", "no", (), (single, pair))
+    )
+    status = written(observation(planning=none, workload=None, pods=()))
+    assert status["relaxations"] == [
+        {"field": "spec.slo.itlMilliseconds", "value": "5", "allowed": "11", "joulesPerOutputToken": "1235m"},
+        {
+            "field": "spec.slo.ttftMilliseconds",
+            "value": "5",
+            "allowed": "40",
+            "withField": "free GPUs",
+            "withValue": "0 of X",
+            "withAllowed": "2 of X",
+            "joulesPerOutputToken": "500m",
+        },
+    ]
+    assert "planAdoptionTime" not in status
+    assert "relaxations" not in written(after(status))

@@ -310,18 +310,18 @@ def test_rejections_count_every_candidate_once(setup: Setup, make_snapshot: Snap
 
 
 def test_the_margin_makes_plans_careful(setup: Setup, make_snapshot: Snapshot) -> None:
-    def at(itl: int, margin: float) -> float:
-        deployment = setup.make_deployment(slo={"itlMilliseconds": itl})
-        model, snapshot = setup.models["70b"], make_snapshot((H100, 8, 1))
-        result = plan(deployment, model, snapshot, setup.gpus, setup.predictor, margin=margin)
+    def at(itl: int, percent: int) -> float:
+        planning = {"safetyMarginPercent": percent}
+        result = setup.plan("70b", make_snapshot((H100, 8, 1)), slo={"itlMilliseconds": itl}, planning=planning)
         if isinstance(result, Feasible):
             # The interval of the test's predictor reaches 10 % above the prediction.
-            assert result.plan.predicted.itl_milliseconds <= itl / (1 + 0.1 * margin) + 1
+            assert result.plan.predicted.itl_milliseconds <= itl / (1 + 0.001 * percent) + 1
         return energy(result)
 
-    pairs = [(at(itl, 0.0), at(itl, 1.0)) for itl in range(8, 60)]
-    assert all(bold <= careful for bold, careful in pairs)
-    assert any(bold < careful for bold, careful in pairs)
+    triples = [(at(itl, 0), at(itl, 100), at(itl, 200)) for itl in range(8, 60)]
+    assert all(bold <= careful <= timid for bold, careful, timid in triples)
+    assert any(bold < careful for bold, careful, _ in triples)
+    assert any(careful < timid for _, careful, timid in triples)
 
 
 def test_a_correction_scales_what_is_predicted(setup: Setup, make_snapshot: Snapshot) -> None:
