@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.support.world import KEY, Faults, World, llama, overrides
+from tests.support.world import KEY, Faults, World, llama, overrides, plain
 
 from energylens.api.parse import parse_llmdeployment
 from energylens.cluster.port import Object
@@ -255,3 +255,62 @@ async def test_a_crash_of_pods_does_not_put_off_a_better_plan() -> None:
     await world.settle()
     assert world.status()["plan"]["replicas"] == 1
     assert world.status()["planAdoptionTime"] != adopted
+
+
+def edit_arguments(body: Object) -> None:
+    body["spec"]["template"]["spec"]["containers"][0]["args"][-1] = "--enforce-eager"
+
+
+def edit_replicas(body: Object) -> None:
+    body["spec"]["replicas"] = 7
+
+
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("edit", [edit_arguments, edit_replicas])
+async def test_while_a_plan_waits_for_approval_foreign_edits_of_the_running_one_are_put_right(
+    edit: Any, restart: bool
+) -> None:
+    world = await ready()
+    approved = world.status()["plan"]["hash"]
+    waiting = {**overrides(maxBatchSize=32), "mode": "Manual", "approvedPlanHash": approved}
+    world.cluster.put(llama(planning=waiting))
+    await world.settle()
+    assert world.condition("PlanReady")["reason"] == "AwaitingApproval"
+    before = {key: plain(body) for key, body in world.cluster.children().items()}
+    if restart:
+        world.start()
+    world.cluster.edit("Deployment", *KEY, edit)
+    world.cluster.remove("Service", *KEY)
+    await world.settle()
+    assert {key: plain(body) for key, body in world.cluster.children().items()} == before
+    assert world.condition("PlanReady")["reason"] == "AwaitingApproval"
+
+
+async def test_a_spec_that_waits_for_approval_changes_no_pod_of_the_running_plan() -> None:
+    world = await ready()
+    before = world.cluster.children()
+    waiting = {**overrides(maxBatchSize=32), "mode": "Manual"}
+    world.cluster.put(llama(planning=waiting, engine={"extraArgs": ["--enforce-eager"]}))
+    await world.settle()
+    assert world.cluster.children() == before
+
+
+async def test_a_plan_that_waits_for_approval_is_compared_with_the_one_that_runs() -> None:
+    """The first proposal was never approved: what is proposed next saves nothing over the plan that runs."""
+    world = await ready()
+    running = world.status()["plan"]
+    for planning in (overrides(maxBatchSize=32), overrides()):
+        world.cluster.put(llama(planning={**planning, "mode": "Manual", "approvedPlanHash": running["hash"]}))
+        await world.settle()
+    assert world.condition("PlanReady")["status"] == "True"
+    assert world.status()["plan"]["hash"] == running["hash"]
+
+
+async def test_a_plan_that_waits_for_approval_keeps_no_gpus_from_others() -> None:
+    """Sixteen GPUs: the first plan asks for all of them and is not approved."""
+    world = World()
+    world.cluster.put(llama(planning={**overrides(replicas=16), "mode": "Manual"}))
+    world.cluster.put(llama("other", planning=overrides(replicas=16)))
+    await world.settle(KEY, (KEY[0], "other"))
+    assert world.condition("PlanReady")["reason"] == "AwaitingApproval"
+    assert world.condition("Ready", (KEY[0], "other"))["status"] == "True"

@@ -43,7 +43,7 @@ def children(observed: Observation) -> Children:
     stops = spec.suspend and observed.workload is not None
     if spec.planning.mode == "Manual" and spec.planning.approved_plan_hash != plan.hash and not stops:
         return Children(
-            (),
+            _kept(observed),
             False,
             Reason.AWAITING_APPROVAL,
             f"planning.mode is Manual: set spec.planning.approvedPlanHash to {plan.hash} to act on this plan",
@@ -89,6 +89,23 @@ def _act(observed: Observation) -> Children:
         safe = Strategy("Recreate", 0, max(1, plan.replicas), SAFE_MESSAGE)
         return Children(tuple(made(safe)), True, strategy=safe)
     return Children(tuple(wanted), True)
+
+
+def _kept(observed: Observation) -> tuple[dict[str, Any], ...]:
+    """Return the children of the plan that runs while another one waits, so that foreign edits are put right meanwhile.
+
+    Nothing where the spec says other pods than those that run: what changed it waits along with the plan.
+    """
+    deployment, plan, model, live = observed.deployment, observed.standing, observed.planning.model, observed.workload
+    if plan is None or model is None or live is None:
+        return ()
+    strategy = live_strategy(live) or Strategy("Recreate", 0, 1, FOREIGN_MESSAGE)
+    try:
+        wanted = manifests(deployment, plan, model, strategy=strategy)
+    except ServingError:
+        return ()
+    unchanged = same_template(live, wanted[0]) or _digest(live) == _digest(wanted[0])
+    return tuple(wanted) if unchanged else ()
 
 
 def live_strategy(live: Mapping[str, Any]) -> Strategy | None:

@@ -79,6 +79,8 @@ class Observation:
     budget: BudgetView
     measurement: WindowMeasurement | None
     now: datetime
+    standing: PlanStatus | None = None
+    """The plan whose pods run while another one waits for approval; None where that is the plan itself."""
     refused: str = ""
     """Why the API server refused a child in this pass."""
 

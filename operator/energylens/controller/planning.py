@@ -47,6 +47,8 @@ class Request:
     now: datetime
     want_table: bool
     """The ConfigMap with the table of plans is missing."""
+    standing: PlanStatus | None = None
+    """The plan whose pods run while the one in status waits for approval."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,8 @@ class PlanningService:
         return result
 
     def _choose(self, request: Request, model: ModelSpec, predictor: Predictor, result: PlanningResult) -> Planning:
-        current = request.deployment.status.plan
+        # A plan that was never approved is nothing to switch from.
+        current = request.standing or request.deployment.status.plan
         if isinstance(result, Infeasible):
             kept = "; the running plan stays" if current is not None else ""
             return Planning(

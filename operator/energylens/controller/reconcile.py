@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
+from pydantic import ValidationError
+
 from energylens.api.base import Condition
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 from energylens.api.parse import InvalidResourceError, parse_llmdeployment
@@ -35,7 +37,7 @@ from energylens.controller.store import Body, ChildKey, Key, Store
 from energylens.measure.types import WindowMeasurement
 from energylens.planner.types import PowerAllowance
 from energylens.serving.metadata import APPLIED_HASH, OWNER_LABEL, PLAN_LABEL
-from energylens.serving.support import table_name
+from energylens.serving.support import PLAN_KEY, table_name
 from energylens.serving.workload import LWS_SUFFIX
 
 Measurements = Callable[[Key, str], WindowMeasurement | None]
@@ -122,6 +124,7 @@ class Reconciler:
 
     async def _observe(self, key: Key, body: Body, deployment: LLMDeployment) -> Observation:
         config, problem = await self._model_config(deployment)
+        standing = self._standing(key, deployment)
         async with self._one_plan_at_a_time:
             snapshot = self._inventory.snapshot(key)
             allowance, budget = self._allowance(body)
@@ -134,6 +137,7 @@ class Reconciler:
                 adopted_at=_adopted_at(deployment),
                 now=self._clock.now(),
                 want_table=self._lacks_table(key, deployment),
+                standing=standing,
             )
             planning = problem
             if planning is None:
@@ -150,6 +154,7 @@ class Reconciler:
             budget=budget,
             measurement=None,
             now=self._clock.now(),
+            standing=standing,
         )
 
     def _look(self, key: Key, deployment: LLMDeployment, before: Observation, refused: str) -> Observation:
@@ -165,6 +170,7 @@ class Reconciler:
             budget=before.budget,
             measurement=self._measurement(key, before.planning.plan, workload),
             now=self._clock.now(),
+            standing=before.standing,
             refused=refused,
         )
 
@@ -206,6 +212,21 @@ class Reconciler:
                 self._metrics.writes.labels(child[0]).inc()
                 await self._cluster.delete(resource_of(body), key[0], child[2], body["metadata"]["uid"])
                 self._store.children.pop(child, None)
+
+    def _standing(self, key: Key, deployment: LLMDeployment) -> PlanStatus | None:
+        """Return the plan of the live pods where that in status waits for approval, from the ConfigMap beside them."""
+        planning, plan = deployment.spec.planning, deployment.status.plan
+        if planning.mode != "Manual" or plan is None or planning.approved_plan_hash == plan.hash:
+            return None
+        table = self._store.children.get(("ConfigMap", key[0], table_name(deployment)))
+        running = _plan_label(self._workload(key, plan))
+        if table is None or running in ("", plan.hash):
+            return None
+        try:
+            found = PlanStatus.model_validate_json((table.body.get("data") or {}).get(PLAN_KEY) or "")
+        except ValidationError:
+            return None
+        return found if found.hash == running else None
 
     def _lacks_table(self, key: Key, deployment: LLMDeployment) -> bool:
         if deployment.status.plan is None or not self._workloads(key):

@@ -21,9 +21,16 @@ class Reservation:
 
 
 def reservation(deployment: Mapping[str, Any], bound_gpus: int) -> Reservation | None:
-    """Return what a deployment's plan lacks, given the GPUs that its bound pods hold; None when nothing."""
+    """Return what a deployment's plan lacks, given the GPUs that its bound pods hold; None when nothing.
+
+    A plan that is only shown, or waits for approval, keeps nobody from the GPUs.
+    """
     spec, plan = deployment.get("spec", {}), deployment.get("status", {}).get("plan")
-    if plan is None or spec.get("suspend") or spec.get("planning", {}).get("mode", "Auto") == "Advisory":
+    planning = spec.get("planning", {})
+    mode = planning.get("mode", "Auto")
+    if plan is None or spec.get("suspend") or mode == "Advisory":
+        return None
+    if mode == "Manual" and planning.get("approvedPlanHash") != plan["hash"]:
         return None
     missing = int(plan["gpus"]) - bound_gpus
     if missing <= 0:
