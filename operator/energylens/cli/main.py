@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "energylens.cli.accuracy:accuracy",
         "Compare predictions with measured runs.",
     ),
+    "measure": ("energylens.cli.measure:measure", "Measure energy per token on a machine with GPUs, by NVML."),
     "completion": ("energylens.cli.completion:completion", "Print a shell's completion script."),
     "status": ("energylens.cli.status:status", "Show the LLMDeployments of a cluster: plan, prediction, measurement."),
     "plan": ("energylens.cli.plan:plan", "Plan LLMDeployments for a cluster written down in a file."),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
 
@@ -10,19 +11,23 @@ from energylens.api.llmdeployment import LLMDeployment
 from energylens.api.parse import InvalidResourceError, parse_llmdeployment
 from energylens.clock import Clock
 from energylens.controller.observation import PodState, pod_state
-from energylens.controller.settings import MeasurementSettings
+from energylens.controller.settings import MeasurementSettings, PrometheusSettings
 from energylens.controller.store import Key, Store
 from energylens.data import load_gpus
 from energylens.measure.collector import Collector
 from energylens.measure.engines import EngineScraper, EngineTarget
 from energylens.measure.history import History
+from energylens.measure.prometheus import LabelMap, PrometheusSource
+from energylens.measure.prometheus_http import Access, PrometheusHttp
 from energylens.measure.scrape import HttpScraper
-from energylens.measure.source import DcgmExporterSource
+from energylens.measure.source import DcgmExporterSource, EnergySource
 from energylens.measure.types import PodRef, WindowMeasurement
 from energylens.serving.metadata import LWS_WORKER_INDEX
 
 ENGINE_PORT = 8000
 HISTORY_SECONDS = 2 * 3600.0
+SOURCES = {"Prometheus": PrometheusSource.name, "DCGMExporter": DcgmExporterSource.name}
+"""spec.validation.source -> the only source to believe; Auto is none of them."""
 _EXPORTER_LABELS = (("app", "nvidia-dcgm-exporter"), ("app.kubernetes.io/name", "dcgm-exporter"))
 
 
@@ -36,14 +41,18 @@ class Measuring:
         http: HttpScraper,
         clock: Clock,
         changed: Callable[[Key], None],
+        prometheus: EnergySource | None = None,
     ) -> None:
-        """Measure what is in ``store``; call ``changed`` for each new result."""
+        """Measure what is in ``store``, by ``prometheus`` first; call ``changed`` for each new result."""
         self._store = store
         self._settings = settings
         self._clock = clock
         self._changed = changed
-        source = DcgmExporterSource(http, self._exporters)
-        self._collector = Collector([source], EngineScraper(http), History(max_age_seconds=HISTORY_SECONDS), clock)
+        exporters = DcgmExporterSource(http, self._exporters)
+        sources = [exporters] if prometheus is None else [prometheus, exporters]
+        self._collector = Collector(
+            sources, EngineScraper(http), clock, history=lambda: History(max_age_seconds=HISTORY_SECONDS)
+        )
         self._published: dict[Key, tuple[str, WindowMeasurement]] = {}
 
     def latest(self, key: Key, plan_hash: str) -> WindowMeasurement | None:
@@ -75,6 +84,7 @@ class Measuring:
             engine_pods=[pod.name for pod in pods if self._answers(key, pod.name)],
             percentile=deployment.spec.slo.percentile,
             power_limit_watts=gpu.power_limit_max_watts if gpu is not None else None,
+            source=SOURCES.get(validation.source),
         )
         old = self._published.get(key)
         if old is None or old[0] != plan_hash or self._is_due(old[1], found, float(validation.window_seconds)):
@@ -132,6 +142,27 @@ class Measuring:
             if pod["status"]["podIP"] and any(pod["metadata"]["labels"].get(k) == v for k, v in _EXPORTER_LABELS)
         ]
         return [f"http://{_host(pod)}:{self._settings.dcgm_port}/metrics" for pod in found]
+
+
+@asynccontextmanager
+async def prometheus_source(settings: PrometheusSettings | None, clock: Clock) -> AsyncIterator[EnergySource | None]:
+    """Give the Prometheus of the settings as a source; None where none is configured.
+
+    Raises:
+        PrometheusError: the CA file cannot be used.
+    """
+    if settings is None:
+        yield None
+        return
+    access = Access(settings.url, settings.bearer_token_file, settings.ca_file, settings.headers)
+    async with PrometheusHttp(access) as api:
+        yield PrometheusSource(
+            api,
+            clock,
+            lookback_seconds=settings.lookback_seconds,
+            matchers=settings.matchers,
+            labels=LabelMap(**settings.labels.model_dump()),
+        )
 
 
 def _host(pod: Mapping[str, Any]) -> str:

@@ -23,7 +23,7 @@ from energylens.cluster.lease import LeaseGuard
 from energylens.cluster.resources import LEADER_WORKER_SET
 from energylens.controller.handlers import registry_for, settings_for
 from energylens.controller.http import application
-from energylens.controller.measuring import Measuring
+from energylens.controller.measuring import Measuring, prometheus_source
 from energylens.controller.metrics import Metrics
 from energylens.controller.planning import PlanningService
 from energylens.controller.queue import KeyQueue
@@ -31,7 +31,9 @@ from energylens.controller.reconcile import Reconciler
 from energylens.controller.settings import Settings
 from energylens.controller.store import Key, Store
 from energylens.controller.sweep import Sweeper
+from energylens.measure.prometheus_http import PrometheusError
 from energylens.measure.scrape import HttpScraper
+from energylens.measure.source import EnergySource
 from energylens.serving.workload import LWS_SUFFIX
 
 LEASE_NAME = "energylens-operator"
@@ -68,7 +70,14 @@ class Options:
 class Operator:
     """Everything of one process; :meth:`run` returns when it was asked to stop or the lease is lost."""
 
-    def __init__(self, options: Options, cluster: KubeClient, http: HttpScraper, clock: Clock) -> None:
+    def __init__(
+        self,
+        options: Options,
+        cluster: KubeClient,
+        http: HttpScraper,
+        clock: Clock,
+        prometheus: EnergySource | None = None,
+    ) -> None:
         """Build the parts; nothing runs yet."""
         self._options = options
         self._cluster = cluster
@@ -78,7 +87,7 @@ class Operator:
         self._metrics.build.info({"version": __version__})
         self._store = Store()
         self._queue = KeyQueue(self._is_urgent)
-        self._measuring = Measuring(self._store, options.settings.measurement, http, clock, self._queue.add)
+        self._measuring = Measuring(self._store, options.settings.measurement, http, clock, self._queue.add, prometheus)
         self._reconciler = Reconciler(
             cluster,
             self._store,
@@ -359,8 +368,15 @@ async def run(options: Options) -> None:
         client = await connect(options.kubeconfig)
     except UnusableConfigError as error:
         raise StartError(str(error)) from error
-    async with client as cluster, HttpScraper(clock) as http:
-        await Operator(options, cluster, http, clock).run()
+    try:
+        async with (
+            client as cluster,
+            HttpScraper(clock) as http,
+            prometheus_source(options.settings.measurement.prometheus, clock) as prometheus,
+        ):
+            await Operator(options, cluster, http, clock, prometheus).run()
+    except PrometheusError as error:
+        raise StartError(f"measurement.prometheus.{error}") from error
 
 
 def known_namespaces(namespaces: Sequence[str]) -> tuple[str, ...]:

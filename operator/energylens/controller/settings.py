@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.alias_generators import to_camel
+
+_MATCHER = r'[A-Za-z_]\w*(=|!=|=~|!~)"[^"\\]*"'
 
 
 class SettingsError(ValueError):
@@ -15,6 +18,35 @@ class SettingsError(ValueError):
 
 class _Section(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
+
+
+class PrometheusLabels(_Section):
+    """Labels of the energy series, where they are not those of dcgm-exporter or Prometheus's ``exported_*``."""
+
+    uuid: str = Field(default="", description="Label with the GPU's UUID; empty: UUID or uuid.")
+    pod: str = Field(default="", description="Label with the pod that holds the GPU; empty: exported_pod or pod.")
+    namespace: str = Field(default="", description="Label with that pod's namespace.")
+
+
+class PrometheusSettings(_Section):
+    """A Prometheus that scrapes dcgm-exporter."""
+
+    url: str = Field(pattern=r"^https?://\S+$", description="Base URL, without /api/v1.")
+    bearer_token_file: Path | None = Field(default=None, description="File with a token; read at each request.")
+    ca_file: Path | None = Field(default=None, description="PEM file of the authorities to trust.")
+    headers: dict[str, str] = Field(default={}, description="Sent with each request, such as X-Scope-OrgID.")
+    matchers: str = Field(default="", description='More label matchers of PromQL, such as cluster="a".')
+    lookback_seconds: float = Field(
+        default=1800.0, ge=60, le=7200, description="Range that is asked for after a start or an outage."
+    )
+    labels: PrometheusLabels = PrometheusLabels()
+
+    @field_validator("matchers")
+    @classmethod
+    def _are_matchers(cls, value: str) -> str:
+        if value and not re.fullmatch(rf"{_MATCHER}(,{_MATCHER})*", value):
+            raise ValueError('allowed are matchers such as cluster="a",site!="b"')
+        return value
 
 
 class MeasurementSettings(_Section):
@@ -38,6 +70,9 @@ class MeasurementSettings(_Section):
         return value
 
     scrape_seconds: float = Field(default=15.0, gt=0, description="Time between two reads.")
+    prometheus: PrometheusSettings | None = Field(
+        default=None, description="Where energy is read first; absent: dcgm-exporter only."
+    )
 
 
 class Settings(_Section):

@@ -8,7 +8,6 @@ metrics, `history.History` keeps both for a while, and `window.measure_window` t
         collector = Collector(
             sources=[DcgmExporterSource(http, lambda: ["http://10.0.0.7:9400/metrics"])],
             engines=EngineScraper(http),
-            history=History(max_age_seconds=3600),
             clock=clock,
         )
         report = await collector.collect([EngineTarget(PodRef("team", "llama-0"), "http://10.1.0.9:8000/metrics")])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from energylens.clock import Clock
@@ -29,15 +29,27 @@ class CollectReport:
 
 
 class Collector:
-    """Feeds a history from sources and engines, and measures windows on it."""
+    """Feeds histories from sources and engines, and measures windows on them.
 
-    def __init__(self, sources: Sequence[EnergySource], engines: EngineScraper, history: History, clock: Clock) -> None:
-        """Take the parts; where two sources report one GPU the earlier in ``sources`` is read first."""
+    Each source has a history of its own: two that report one GPU read it at different moments, and perhaps by
+    different clocks.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[EnergySource],
+        engines: EngineScraper,
+        clock: Clock,
+        *,
+        history: Callable[[], History] = History,
+    ) -> None:
+        """Take the parts, sources in the order in which they are asked for a window; ``history`` makes an empty one."""
         self._sources = tuple(sources)
         self._engines = engines
-        self._history = history
         self._clock = clock
-        self._source_failures: tuple[TargetFailure, ...] = ()
+        self._gpus = {source.name: history() for source in sources}
+        self._serving = history()
+        self._source_failures: dict[str, tuple[TargetFailure, ...]] = {}
         self._engine_failures: dict[PodRef, TargetFailure] = {}
 
     async def collect(self, targets: Iterable[EngineTarget] = ()) -> CollectReport:
@@ -48,17 +60,18 @@ class Collector:
             sources = [group.create_task(source.read()) for source in self._sources]
         observed, engine_failures = engines.result()
         readings = [source.result() for source in sources]
-        for reading in readings:
-            self._history.record_gpus(reading.observations)
-        self._history.record_engines(observed)
-        self._history.prune(self._clock.now().timestamp())
-        self._source_failures = tuple(failure for reading in readings for failure in reading.failures)
+        for source, reading in zip(self._sources, readings, strict=True):
+            self._gpus[source.name].record_gpus(reading.observations)
+            self._source_failures[source.name] = reading.failures
+        self._serving.record_engines(observed)
+        for history in (*self._gpus.values(), self._serving):
+            history.prune(self._clock.now().timestamp())
         by_url = {failure.target: failure for failure in engine_failures}
         self._engine_failures = {target.pod: by_url[target.url] for target in targets if target.url in by_url}
         return CollectReport(
             gpus=sum(len({gpu.uuid for gpu in reading.observations}) for reading in readings),
             engines=len(observed),
-            failures=self._source_failures + engine_failures,
+            failures=tuple(failure for reading in readings for failure in reading.failures) + engine_failures,
             rejected=tuple(sentence for reading in readings for sentence in reading.rejected),
         )
 
@@ -75,6 +88,7 @@ class Collector:
         percentile: Percentile = "P95",
         power_limit_watts: float | None = None,
         min_output_tokens: float = 100.0,
+        source: str | None = None,
     ) -> WindowMeasurement:
         """Measure the window that ends now, from what was collected; no I/O.
 
@@ -90,6 +104,8 @@ class Collector:
             percentile: of ``latency`` in the answer.
             power_limit_watts: of one GPU, where no source reports it; a higher reading is refused.
             min_output_tokens: fewer withhold the ratio.
+            source: name of the only source to believe; None: the first one that has the whole window, else the first
+                that has energy.
 
         Raises:
             ValueError: ``gpus_owned`` or ``window_seconds`` is not positive.
@@ -104,44 +120,63 @@ class Collector:
             engines_expected=len(set(serving)),
             min_output_tokens=min_output_tokens,
         )
-        if not self._sources:
-            return WindowMeasurement("NoSource", "no energy source is configured")
-        found = self._history.gpus_of([PodRef(namespace, pod) for pod in pods], since=options.start)
+        asked = [name for name in self._gpus if source in (None, name)]
+        if not asked:
+            return WindowMeasurement("NoSource", f"no energy source {source or 'of any kind'} is configured")
+        owners, engines = ([PodRef(namespace, pod) for pod in names] for names in (pods, serving))
+        answers = []
+        for name in asked:
+            found = replace(self._measured_by(name, owners, engines, gpus_owned, options), source=name)
+            if found.reason == "Measured":
+                return found
+            answers.append(found)
+        return next((found for found in answers if found.energy_joules is not None), answers[0])
+
+    def _measured_by(
+        self,
+        source: str,
+        owners: Sequence[PodRef],
+        engines: Sequence[PodRef],
+        gpus_owned: int,
+        options: WindowOptions,
+    ) -> WindowMeasurement:
+        failures = self._source_failures.get(source, ())
+        found = self._gpus[source].gpus_of(owners, since=options.start)
         if found.shared:
             return WindowMeasurement("NotAttributable", _sentences(found.shared))
-        engines = [PodRef(namespace, pod) for pod in serving]
-        measured = measure_window(found.series, self._history.engines_of(engines), gpus_owned, options)
+        measured = measure_window(found.series, self._serving.engines_of(engines), gpus_owned, options)
         if measured.reason == "NoSeries":
-            return self._why_no_series(measured, found)
-        if measured.reason in ("PartialCoverage", "Collecting") and self._source_failures:
-            return replace(measured, message=f"{measured.message}; {_sentences(self._source_failures)}")
+            return self._why_no_series(source, measured, found)
+        if measured.reason in ("PartialCoverage", "Collecting") and failures:
+            return replace(measured, message=f"{measured.message}; {_sentences(failures)}")
         if measured.reason == "TokensMissing":
-            failures = [self._engine_failures[pod] for pod in engines if pod in self._engine_failures]
+            silent = [self._engine_failures[pod] for pod in engines if pod in self._engine_failures]
             return replace(
-                measured, message=f"{measured.message}; {_sentences(failures)}" if failures else measured.message
+                measured, message=f"{measured.message}; {_sentences(silent)}" if silent else measured.message
             )
         return measured
 
-    def _why_no_series(self, measured: WindowMeasurement, found: Attribution) -> WindowMeasurement:
+    def _why_no_series(self, source: str, measured: WindowMeasurement, found: Attribution) -> WindowMeasurement:
         reason: EnergyReason = "NoSeries"
-        if self._source_failures:
-            reason, detail = "SourceUnreachable", _sentences(self._source_failures)
+        failures, history = self._source_failures.get(source, ()), self._gpus[source]
+        if failures:
+            reason, detail = "SourceUnreachable", _sentences(failures)
         elif found.unlabelled:
             reason, detail = "PodLabelsMissing", f"GPU {_sentences(found.unlabelled)} lost its pod labels"
         elif found.series:
             return measured
-        elif not self._history.gpu_count:
+        elif not history.gpu_count:
             detail = "the energy sources answer without any GPU"
-        elif not self._history.any_pod_labels():
+        elif not history.any_pod_labels():
             reason, detail = (
                 "PodLabelsMissing",
                 (
-                    f"none of {self._history.gpu_count} GPUs carries pod labels; dcgm-exporter needs "
+                    f"none of {history.gpu_count} GPUs carries pod labels; dcgm-exporter needs "
                     "DCGM_EXPORTER_KUBERNETES=true and the kubelet's pod-resources socket"
                 ),
             )
         else:
-            detail = f"none of {self._history.gpu_count} GPUs carries the pods' labels"
+            detail = f"none of {history.gpu_count} GPUs carries the pods' labels"
         return replace(measured, reason=reason, message=f"{measured.message}: {detail}")
 
 

@@ -7,7 +7,7 @@ dcgm-exporter serves a scrape without pod labels whenever it cannot reach the ku
 from __future__ import annotations
 
 import bisect
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -25,8 +25,6 @@ _Observation = TypeVar("_Observation", GpuObservation, EngineObservation)
 
 LABEL_GRACE_SECONDS = 120.0
 """A GPU seen without pod labels keeps its last known pods so long: four default collect intervals of dcgm-exporter."""
-SOURCE_SILENCE_SECONDS = 120.0
-"""A GPU that two sources report is read from the first one until that was silent for so long."""
 MAX_PODS_REMEMBERED = 16
 """Of one GPU; beyond it the pods that no observation names any more are forgotten."""
 
@@ -44,7 +42,6 @@ class Attribution:
 
 @dataclass
 class _GpuMemory:
-    source: str
     observations: list[GpuObservation] = field(default_factory=list)
     pods: set[PodRef] = field(default_factory=set)
     """At least those that the observations name; finds a deployment's GPUs without walking every sample."""
@@ -77,11 +74,7 @@ class History:
     def record_gpus(self, observations: Iterable[GpuObservation]) -> None:
         """Take in observations in any order; one already known by its time changes nothing."""
         for observation in observations:
-            memory = self._gpus.setdefault(observation.uuid, _GpuMemory(observation.source))
-            if observation.source != memory.source:
-                if observation.time - memory.observations[-1].time <= SOURCE_SILENCE_SECONDS:
-                    continue
-                memory.source = observation.source
+            memory = self._gpus.setdefault(observation.uuid, _GpuMemory())
             _insert(memory.observations, observation, self._max_samples)
             memory.pods |= observation.owners
 
@@ -144,7 +137,7 @@ class History:
             if conflict:
                 shared.append(conflict)
             elif run:
-                series.append(_series(uuid, run, min(holder)))
+                series.append(series_of_gpu(uuid, run, min(holder)))
             elif holder and not memory.observations[-1].owners:
                 unlabelled.append(uuid)
         return Attribution(tuple(series), tuple(shared), tuple(unlabelled))
@@ -178,13 +171,14 @@ def _insert(known: list[_Observation], observation: _Observation, limit: int) ->
     del known[: max(0, len(known) - limit)]
 
 
-def _series(uuid: str, run: list[GpuObservation], pod: PodRef) -> GpuEnergySeries:
+def series_of_gpu(uuid: str, run: Sequence[GpuObservation], pod: PodRef | None = None) -> GpuEnergySeries:
+    """Return the observations of one GPU as series, held by ``pod``."""
     limits = [seen.power_limit_watts for seen in run if seen.power_limit_watts]
     return GpuEnergySeries(
         uuid=uuid,
         samples=tuple(Sample(seen.time, seen.energy_joules) for seen in run if seen.energy_joules is not None),
-        pod=pod.pod,
-        namespace=pod.namespace,
+        pod=None if pod is None else pod.pod,
+        namespace=None if pod is None else pod.namespace,
         power_samples=tuple(Sample(seen.time, seen.power_watts) for seen in run if seen.power_watts is not None),
         power_limit_watts=max(limits) if limits else None,
     )

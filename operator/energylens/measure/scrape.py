@@ -12,7 +12,16 @@ import aiohttp
 from energylens.clock import Clock
 
 FailureReason = Literal[
-    "Timeout", "Unreachable", "HTTPStatus", "TooLarge", "NotText", "Malformed", "NoEnergyCounter", "NoEngineMetrics"
+    "Timeout",
+    "Unreachable",
+    "HTTPStatus",
+    "TooLarge",
+    "NotText",
+    "Malformed",
+    "NoEnergyCounter",
+    "NoEngineMetrics",
+    "Prometheus",
+    "NVML",
 ]
 MEBIBYTE = 1 << 20
 

@@ -12,6 +12,8 @@ from energylens.measure.exposition import MalformedExpositionError
 from energylens.measure.scrape import Scraper, TargetFailure
 from energylens.measure.types import GpuObservation
 
+ENERGY_COUNTERS = "DCGM_FI_DEV_GPU_ENERGY_JOULES_TOTAL or DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION"
+
 
 @dataclass(frozen=True)
 class SourceReading:
@@ -66,9 +68,6 @@ class DcgmExporterSource:
             return SourceReading((), (TargetFailure(url, "Malformed", str(error)),))
         failures: tuple[TargetFailure, ...] = ()
         if all(gpu.energy_joules is None for gpu in reading.gpus):
-            message = (
-                f"no energy counter among {len(reading.gpus)} GPUs; its counters file must list "
-                "DCGM_FI_DEV_GPU_ENERGY_JOULES_TOTAL or DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION"
-            )
+            message = f"no energy counter among {len(reading.gpus)} GPUs; its counters file must list {ENERGY_COUNTERS}"
             failures = (TargetFailure(url, "NoEnergyCounter", message),)
         return SourceReading(reading.gpus, failures, reading.rejected)

@@ -75,6 +75,8 @@ class GpuObservation:
     partly_unallocated: bool = False
     """Some MIG instances of the board belong to no pod, so its energy is not only the owners'."""
     product: str = ""
+    index: str = ""
+    """Its number on its machine, which is no identity."""
 
 
 @dataclass(frozen=True)
@@ -174,4 +176,6 @@ class WindowMeasurement:
     """Largest share of the KV cache that was in use in any pod, 0 to 1."""
     latency: LatencyQuantiles | None = None
     """At the percentile that was asked for."""
+    source: str = ""
+    """Name of the energy source."""
     latency_by_percentile: Mapping[Percentile, LatencyQuantiles] = field(default_factory=dict)

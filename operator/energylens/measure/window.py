@@ -201,7 +201,7 @@ def _with_tokens(
     gpus: Sequence[_Gpu], tokens: Sequence[TokenSeries], start: float, end: float, needed: float, options: WindowOptions
 ) -> WindowMeasurement:
     usable = [series for series in tokens if _is_fresh(series, options)]
-    if len(usable) < options.engines_expected:
+    if len(usable) < max(1, options.engines_expected):
         missing = f"token counters of {len(usable)} of {options.engines_expected} engine pods"
         return _energy_only(gpus, start, end, "TokensMissing", missing)
     tracks = [track for series in usable if (track := token_track(series.generation_tokens)) is not None]

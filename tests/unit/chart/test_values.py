@@ -26,7 +26,9 @@ def fields(schema: Mapping[str, Any], definitions: Mapping[str, Any], path: str 
     """Return path -> bounds of every field of a JSON schema."""
     found: dict[str, Mapping[str, Any]] = {}
     for name, raw in schema.get("properties", {}).items():
-        field = definitions[raw["$ref"].rsplit("/", 1)[-1]] if "$ref" in raw else raw
+        # An optional section is its schema or null.
+        named = next((each for each in raw.get("anyOf", ()) if "$ref" in each), raw)
+        field = definitions[named["$ref"].rsplit("/", 1)[-1]] if "$ref" in named else raw
         found[f"{path}{name}"] = {bound: float(field[bound]) for bound in BOUNDS if bound in field}
         found |= fields(field, definitions, f"{path}{name}.")
     return found

@@ -7,7 +7,6 @@ from tests.unit.measure.builders import POD, FakeClock
 
 from energylens.measure.collector import Collector
 from energylens.measure.engines import EngineScraper, EngineTarget
-from energylens.measure.history import History
 from energylens.measure.scrape import Page, TargetFailure
 from energylens.measure.source import DcgmExporterSource, SourceReading
 from energylens.measure.types import PodRef
@@ -46,7 +45,7 @@ class Rig:
         self.clock = FakeClock(10_000.0)
         self.pages = FakePages(self.clock)
         source = DcgmExporterSource(self.pages, lambda: [DCGM])
-        self.collector = Collector([source], EngineScraper(self.pages), History(), self.clock)
+        self.collector = Collector([source], EngineScraper(self.pages), self.clock)
 
     async def run(self, seconds: float, every: float = 15.0):
         report = None
@@ -88,7 +87,7 @@ async def test_warm_up_begins_with_readiness(rig):
 
 async def test_no_source():
     clock = FakeClock()
-    collector = Collector([], EngineScraper(FakePages(clock)), History(), clock)
+    collector = Collector([], EngineScraper(FakePages(clock)), clock)
     await collector.collect()
     assert collector.measurement("team", ["llama-0"], 1, 300).reason == "NoSource"
 
@@ -158,9 +157,7 @@ async def test_a_shared_gpu(rig):
 
     shared = Rig()
     pages = Sharing(shared.clock)
-    shared.collector = Collector(
-        [DcgmExporterSource(pages, lambda: [DCGM])], EngineScraper(pages), History(), shared.clock
-    )
+    shared.collector = Collector([DcgmExporterSource(pages, lambda: [DCGM])], EngineScraper(pages), shared.clock)
     await shared.run(330)
     result = shared.measure()
     assert (result.reason, result.energy_joules) == ("NotAttributable", None)
@@ -202,7 +199,7 @@ async def test_many_failures_are_counted(rig):
         async def read(self) -> SourceReading:
             return SourceReading((), failures)
 
-    collector = Collector([Broken()], EngineScraper(rig.pages), History(), rig.clock)
+    collector = Collector([Broken()], EngineScraper(rig.pages), rig.clock)
     await collector.collect()
     result = collector.measurement("team", ["llama-0"], 1, 300)
     assert "node-2" in result.message

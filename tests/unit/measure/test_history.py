@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from tests.unit.measure.builders import POD, engine_seen, grid, seen
 
-from energylens.measure.history import LABEL_GRACE_SECONDS, SOURCE_SILENCE_SECONDS, History
+from energylens.measure.history import LABEL_GRACE_SECONDS, History
 from energylens.measure.types import Histogram, PodRef
 
 OTHER = PodRef("team", "other-0")
@@ -101,15 +101,6 @@ def test_late_and_repeated_observations():
     (series,) = history.gpus_of([POD], since=ALWAYS).series
     assert times(series) == [0, 15, 30]
     assert series.samples[1].value == 1e6 + 7500
-
-
-def test_a_second_source_is_heard_only_when_the_first_is_silent():
-    history = History()
-    history.record_gpus([seen(0), seen(5, source="prometheus", watts=1.0), seen(15)])
-    assert times(history.gpus_of([POD], since=ALWAYS).series[0]) == [0, 15]
-    later = 15 + SOURCE_SILENCE_SECONDS + 1
-    history.record_gpus([seen(later, source="prometheus")])
-    assert times(history.gpus_of([POD], since=ALWAYS).series[0]) == [0, 15, later]
 
 
 def test_engines_by_pod():

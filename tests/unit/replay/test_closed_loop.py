@@ -13,7 +13,6 @@ from tests.unit.replay.test_runs import PLAN
 
 from energylens.measure.collector import Collector
 from energylens.measure.engines import EngineScraper, EngineTarget
-from energylens.measure.history import History
 from energylens.measure.scrape import HttpScraper, Page, TargetFailure
 from energylens.measure.source import DcgmExporterSource
 from energylens.measure.types import PodRef
@@ -30,7 +29,7 @@ class Loop:
         self.replay = Replay(self.clock, options)
         self.replay.update(cluster(pod()))
         source = DcgmExporterSource(self, lambda: ["dcgm"])
-        self.collector = Collector([source], EngineScraper(self), History(), self.clock)
+        self.collector = Collector([source], EngineScraper(self), self.clock)
 
     async def fetch(self, url: str) -> Page | TargetFailure:
         try:

@@ -1,0 +1,166 @@
+"""Asking a Prometheus HTTP API: authentication, TLS, limits, and what its errors say.
+
+Anything that speaks ``/api/v1/query`` will do: Prometheus, Thanos, Mimir, VictoriaMetrics.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import aiohttp
+
+from energylens.measure.scrape import MEBIBYTE
+
+
+class PrometheusError(Exception):
+    """No usable answer; the message is one line without the URL."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The ``data`` of a successful answer."""
+
+    data: Mapping[str, Any]
+    warnings: tuple[str, ...] = ()
+    """Such as a Thanos store that did not take part: what is missing may exist."""
+
+
+class Prometheus(Protocol):
+    """A place that evaluates PromQL at one instant."""
+
+    @property
+    def url(self) -> str:
+        """Base URL, for messages."""
+        ...
+
+    async def query(self, expression: str, time: float | None = None) -> Answer:
+        """Evaluate at ``time``, seconds since the Unix epoch by the server's clock; None: now.
+
+        Raises:
+            PrometheusError: there is no usable answer.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Access:
+    """How to reach the API."""
+
+    url: str
+    """Base URL, without /api/v1."""
+    bearer_token_file: Path | None = None
+    """Read at each request, since tokens are rotated."""
+    ca_file: Path | None = None
+    """PEM file of the authorities to trust instead of the system's."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Sent with each request, such as X-Scope-OrgID."""
+
+
+class PrometheusHttp:
+    """An HTTP session to one API, for ``async with``; follows no redirect, so that a token goes nowhere else."""
+
+    def __init__(self, access: Access, *, timeout_seconds: float = 15.0, max_bytes: int = 64 * MEBIBYTE) -> None:
+        """Set the limits: seconds for a whole request, bytes of a decompressed body."""
+        self._access = access
+        self._timeout = timeout_seconds
+        self._max_bytes = max_bytes
+        self._session: aiohttp.ClientSession | None = None
+
+    @property
+    def url(self) -> str:
+        """Base URL."""
+        return self._access.url.rstrip("/")
+
+    async def __aenter__(self) -> Self:
+        """Open the session.
+
+        Raises:
+            PrometheusError: the CA file cannot be used.
+        """
+        trust: ssl.SSLContext | bool = True
+        if self._access.ca_file is not None:
+            try:
+                trust = await asyncio.to_thread(ssl.create_default_context, cafile=str(self._access.ca_file))
+            except OSError as error:  # ssl.SSLError is one
+                raise PrometheusError(f"caFile={self._access.ca_file}: {error.strerror or error}") from error
+        self._session = aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(total=self._timeout),
+            connector=aiohttp.TCPConnector(ssl=trust),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers=dict(self._access.headers),
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the session."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def query(self, expression: str, time: float | None = None) -> Answer:
+        """Evaluate an expression; see `Prometheus.query`.
+
+        Raises:
+            PrometheusError: there is no usable answer.
+            RuntimeError: outside of ``async with``.
+        """
+        if self._session is None:
+            raise RuntimeError("PrometheusHttp is used outside of its async with block")
+        parameters = {"query": expression} | ({} if time is None else {"time": f"{time:.3f}"})
+        try:
+            async with self._session.get(
+                f"{self.url}/api/v1/query",
+                params=parameters,
+                headers=await asyncio.to_thread(self._authorization),
+                allow_redirects=False,
+            ) as response:
+                body = bytearray()
+                async for chunk in response.content.iter_chunked(1 << 16):
+                    body += chunk
+                    if len(body) > self._max_bytes:
+                        raise PrometheusError(f"answered with more than {self._max_bytes} bytes")
+        except TimeoutError as error:
+            raise PrometheusError(f"no answer within {self._timeout:g} s") from error
+        except aiohttp.InvalidURL as error:
+            raise PrometheusError("not a URL") from error
+        except aiohttp.ClientError as error:
+            raise PrometheusError(str(error) or type(error).__name__) from error
+        return await asyncio.to_thread(_answer, response.status, bytes(body))
+
+    def _authorization(self) -> dict[str, str]:
+        path = self._access.bearer_token_file
+        if path is None:
+            return {}
+        try:
+            token = path.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not text"
+            raise PrometheusError(f"bearerTokenFile={path}: {reason}") from error
+        return {"Authorization": f"Bearer {token}"}
+
+
+def _answer(status: int, body: bytes) -> Answer:
+    """Return what an answer says; errors of the API carry their text in JSON, those of a proxy do not."""
+    try:
+        document = json.loads(body)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict) or "status" not in document:
+        wanted = "" if status != 200 else " and no JSON of the Prometheus API"
+        raise PrometheusError(f"answered with status {status}{wanted}")
+    if document["status"] != "success":
+        text = " ".join(str(document.get("error") or document.get("errorType") or "no reason given").split())
+        raise PrometheusError(f"refused the query: {text[:500]}")
+    data = document.get("data")
+    if not isinstance(data, dict):
+        raise PrometheusError("answered without data")
+    return Answer(data, tuple(str(warning) for warning in document.get("warnings") or ()))
