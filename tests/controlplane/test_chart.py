@@ -280,6 +280,8 @@ NEEDED = (
     ("patch", "events.events.k8s.io", "default"),
     ("list", "nodes", ""),
     ("watch", "nodes", ""),
+    *((verb, r, "") for verb in ("list", "watch") for r in ("namespaces", "clusterenergybudgets.energylens.dev")),
+    ("patch", "clusterenergybudgets.energylens.dev/status", ""),
     ("list", "pods", "default"),
     ("watch", "pods", "default"),
     *((verb, "leases.coordination.k8s.io", NAMESPACE) for verb in ("get", "create", "update")),
@@ -287,6 +289,7 @@ NEEDED = (
 FORBIDDEN = (
     *((verb, "llmdeployments.energylens.dev", "default") for verb in ("create", "update", "patch", "delete")),
     *((verb, "energybudgets.energylens.dev", "default") for verb in ("create", "update", "patch", "delete")),
+    *((verb, "clusterenergybudgets.energylens.dev", "") for verb in ("create", "update", "patch", "delete")),
     *(("delete", r, "default") for r in ("services", "configmaps", "pods", "replicasets.apps")),
     *((verb, "secrets", "default") for verb in ("get", "list", "watch", "create")),
     *((verb, "pods", "default") for verb in ("create", "patch", "update")),
@@ -294,7 +297,7 @@ FORBIDDEN = (
     ("get", "pods/log", "default"),
     *((verb, "nodes", "") for verb in ("patch", "update", "delete")),
     ("list", "customresourcedefinitions.apiextensions.k8s.io", ""),
-    ("list", "namespaces", ""),
+    ("patch", "namespaces", ""),
     ("create", "clusterroles.rbac.authorization.k8s.io", ""),
     ("create", "leases.coordination.k8s.io", "default"),
     ("delete", "leases.coordination.k8s.io", NAMESPACE),
@@ -345,7 +348,17 @@ def test_teams_edit_their_deployments_and_only_read_their_budgets(api: Kubectl) 
     assert allowed("guest", "energybudgets") == read
     assert allowed("platform", "energybudgets") == read | write
     assert allowed("platform", "llmdeployments") == read
-    assert not may(api, "patch", "llmdeployments.energylens.dev", "--subresource=status", user="dev")
+    for kind in ("llmdeployments", "energybudgets", "clusterenergybudgets"):
+        assert not may(api, "patch", f"{kind}.energylens.dev", "--subresource=status", user="dev")
+    assert allowed("dev", "clusterenergybudgets") == set(), "a role of one namespace gives nothing of the cluster"
+    api.run("delete", "clusterrolebinding", "dev-view", "platform-budgets", "--ignore-not-found")
+    api.run("create", "clusterrolebinding", "dev-view", "--clusterrole=view", "--user=dev")
+    api.run(
+        "create", "clusterrolebinding", "platform-budgets", "--clusterrole=energylens-budget-admin", "--user=platform"
+    )
+    eventually(lambda: may(api, "list", "clusterenergybudgets.energylens.dev", user="dev"), timeout=30)
+    assert allowed("dev", "clusterenergybudgets") == read
+    assert allowed("platform", "clusterenergybudgets") == read | write
 
 
 def test_a_list_of_namespaces_bounds_what_the_account_may_do(helm: Helm, api: Kubectl) -> None:

@@ -60,7 +60,12 @@ def test_an_unknown_field_is_refused_by_name(kubectl: Kubectl) -> None:
 def test_defaults_are_filled_in_and_are_those_of_the_models(kubectl: Kubectl) -> None:
     stored = create(kubectl, DEPLOYMENT, "--dry-run=server")
     assert stored["spec"]["slo"] == {"percentile": "P95"}
-    assert stored["spec"]["energy"] == {"objective": "MinimizeEnergy", "powerCap": {"mode": "Never"}}
+    assert stored["spec"]["energy"] == {
+        "minReplicas": 1,
+        "objective": "MinimizeEnergy",
+        "powerCap": {"mode": "Never"},
+        "priority": 0,
+    }
     assert stored["spec"]["planning"] == {
         "mode": "Auto",
         "overrides": {},

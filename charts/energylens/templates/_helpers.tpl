@@ -93,10 +93,17 @@ seccompProfile:
 
 {{/* The GPUs at hand and those in use, by everyone. */}}
 {{- define "energylens.gpuRules" -}}
-# GPU products, counts, taints and labels.
+# GPU products, counts, taints and labels; the namespaces that a ClusterEnergyBudget selects by their labels.
 - apiGroups: [""]
-  resources: [nodes]
+  resources: [nodes, namespaces]
   verbs: [list, watch]
+# Caps over several namespaces or nodes.
+- apiGroups: [energylens.dev]
+  resources: [clusterenergybudgets]
+  verbs: [list, watch]
+- apiGroups: [energylens.dev]
+  resources: [clusterenergybudgets/status]
+  verbs: [patch]
 {{ include "energylens.podRules" . }}
 {{- end -}}
 

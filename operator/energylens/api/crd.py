@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from energylens.api.base import GROUP, VERSION, ApiModel
-from energylens.api.energybudget import EnergyBudget
+from energylens.api.energybudget import ClusterEnergyBudget, EnergyBudget
 from energylens.api.llmdeployment import LLMDeployment
 from energylens.api.reference import reference
 from energylens.api.schema import structural
@@ -53,6 +53,7 @@ class Kind:
     plural: str
     short_name: str
     columns: tuple[Column, ...]
+    namespaced: bool = True
 
     @property
     def name(self) -> str:
@@ -84,26 +85,31 @@ LLM_DEPLOYMENT = Kind(
         Column("Reason", '.status.conditions[?(@.type=="Ready")].reason', "Reason of condition Ready.", wide=True),
     ),
 )
-ENERGY_BUDGET = Kind(
-    EnergyBudget,
-    "energybudgets",
-    "eb",
-    (
-        Column("Power W", ".spec.powerWatts", "Most power allowed, W.", "integer"),
-        Column("Committed W", ".status.committedPowerWatts", "Sum of the members' predicted power, W.", "integer"),
-        Column("Measured W", ".status.measuredPowerWatts", "Sum of the members' measured power, W.", "integer"),
-        Column("Energy Wh", ".spec.energyWattHours", "Most energy allowed in one period, Wh.", "integer"),
-        Column("Used %", ".status.usedPercent", "Energy used in this period.", "integer"),
-        Column("Action", ".spec.action", "What happens when the budget is exceeded."),
-        Column("Ready", '.status.conditions[?(@.type=="Ready")].status', "Whether the budget can be checked."),
-        _AGE,
-        Column("Period", ".spec.period", "Over which the energy counts.", wide=True),
-        Column("Used Wh", ".status.usedWattHours", "Energy measured in this period, Wh.", "integer", wide=True),
-        Column("Members", ".status.memberCount", "LLMDeployments under the budget.", "integer", wide=True),
-        Column("Reason", '.status.conditions[?(@.type=="Ready")].reason', "Reason of condition Ready.", wide=True),
+_BUDGET_COLUMNS = (
+    Column("Used", ".status.used", "Energy of this period, or power without a limit of energy."),
+    Column("Remaining", ".status.remaining", "What is left of it."),
+    Column("Forecast", ".status.forecast", "When it runs out at the present rate."),
+    Column("Members", ".status.memberCount", "LLMDeployments under the budget.", "integer"),
+    Column("Action", ".spec.action", "What happens when the budget is exceeded."),
+    Column("Ready", '.status.conditions[?(@.type=="Ready")].status', "Whether the budget can be checked."),
+    _AGE,
+    Column("Period", ".spec.period", "Over which the energy counts.", wide=True),
+    Column("Reset", ".status.resetTime", "When the next period begins.", wide=True),
+    Column("Power W", ".spec.powerWatts", "Most power allowed, W.", "integer", wide=True),
+    Column("Committed W", ".status.committedPowerWatts", "The members' predicted power, W.", "integer", wide=True),
+    Column("Measured W", ".status.measuredPowerWatts", "The members' measured power, W.", "integer", wide=True),
+    Column("Burn %", ".status.burnRatePercent", "Of the rate that lasts until the reset.", "integer", wide=True),
+    Column(
+        "Within",
+        '.status.conditions[?(@.type=="WithinEnergyBudget")].status',
+        "Whether nothing is exceeded.",
+        wide=True,
     ),
+    Column("Reason", '.status.conditions[?(@.type=="Ready")].reason', "Reason of condition Ready.", wide=True),
 )
-KINDS = (LLM_DEPLOYMENT, ENERGY_BUDGET)
+ENERGY_BUDGET = Kind(EnergyBudget, "energybudgets", "eb", _BUDGET_COLUMNS)
+CLUSTER_ENERGY_BUDGET = Kind(ClusterEnergyBudget, "clusterenergybudgets", "ceb", _BUDGET_COLUMNS, namespaced=False)
+KINDS = (LLM_DEPLOYMENT, ENERGY_BUDGET, CLUSTER_ENERGY_BUDGET)
 
 
 def definition(kind: Kind) -> dict[str, Any]:
@@ -132,7 +138,7 @@ def definition(kind: Kind) -> dict[str, Any]:
                 "shortNames": [kind.short_name],
                 "categories": ["energylens"],
             },
-            "scope": "Namespaced",
+            "scope": "Namespaced" if kind.namespaced else "Cluster",
             "versions": [
                 {
                     "name": VERSION,

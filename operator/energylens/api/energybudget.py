@@ -1,4 +1,4 @@
-"""EnergyBudget: what platform teams cap in a namespace."""
+"""EnergyBudget and ClusterEnergyBudget: what platform teams cap in a namespace, or across several."""
 
 from __future__ import annotations
 
@@ -11,13 +11,32 @@ from pydantic import Field
 from energylens.api.base import (
     ATOMIC_LIST,
     ApiModel,
-    Condition,
+    DataKey,
     Labels,
     ObjectMeta,
     ObjectName,
     Rule,
-    map_list,
 )
+from energylens.api.energybudget_status import BudgetMember, EnergyBudgetStatus, LedgerEntry, UsagePoint
+
+__all__ = [
+    "BudgetMember",
+    "Carbon",
+    "ClusterEnergyBudget",
+    "ClusterEnergyBudgetSpec",
+    "EnergyBudget",
+    "EnergyBudgetSpec",
+    "EnergyBudgetStatus",
+    "ForecastRef",
+    "LabelSelector",
+    "LabelSelectorRequirement",
+    "LedgerEntry",
+    "Period",
+    "Shedding",
+    "UsagePoint",
+]
+
+Period = Literal["Hour", "Day", "Week", "Month"]
 
 _MAX_WATTS = 1_000_000_000
 _MAX_WATT_HOURS = 1_000_000_000_000
@@ -63,18 +82,46 @@ class LabelSelector(ApiModel):
     ] = Field(default=(), description="Requirements on labels that members hold, all of them.")
 
 
+class ForecastRef(ApiModel):
+    """A key of a ConfigMap that holds a forecast of the grid's carbon intensity."""
+
+    name: ObjectName = Field(description="Name of the ConfigMap.")
+    namespace: ObjectName | None = Field(
+        default=None,
+        description="Namespace of the ConfigMap: for a ClusterEnergyBudget only; an EnergyBudget reads its own.",
+    )
+    key: DataKey = Field(
+        default="forecast.csv",
+        description="Key that holds the forecast: lines of time,gramsPerKilowattHour, with times in RFC 3339.",
+    )
+
+
 class Carbon(ApiModel):
     """A carbon allowance: a forecast in grams of CO2 equivalent per kWh by hour, and grams per period."""
 
-    forecast_config_map_ref: ObjectName = Field(description="ConfigMap with the forecast.")
+    forecast_config_map_ref: ForecastRef = Field(description="ConfigMap with the forecast.")
     grams_per_period: int = Field(
         ge=1, le=_MAX_WATT_HOURS, description="Most grams of CO2 equivalent that members may cause in one period."
     )
 
 
+class Shedding(ApiModel):
+    """How members are moved to less power under action Shed, and back."""
+
+    hysteresis_percent: int = Field(
+        default=10,
+        ge=0,
+        le=90,
+        description="Members are given back power only when the budget then has this share of it left, %.",
+    )
+    cooldown_seconds: int = Field(
+        default=600, ge=0, le=86_400, description="Least time between taking power and giving it back, s."
+    )
+
+
 def _limits_something(spec: EnergyBudgetSpec) -> str | None:
-    if spec.power_watts is None and spec.energy_watt_hours is None:
-        return "limits nothing: set powerWatts, energyWattHours or both"
+    if spec.power_watts is None and spec.energy_watt_hours is None and spec.carbon is None:
+        return "limits nothing: set powerWatts, energyWattHours or carbon"
     return None
 
 
@@ -93,22 +140,51 @@ def _known_time_zone(spec: EnergyBudgetSpec) -> str | None:
     return f"timeZone '{zone}' is not in the IANA time zone database; use UTC or a name such as Europe/Berlin"
 
 
+_SPEC_RULES = (
+    Rule(
+        summary="set powerWatts, energyWattHours or carbon",
+        cel="has(self.powerWatts) || has(self.energyWattHours) || has(self.carbon)",
+        message_cel="'limits nothing: set powerWatts, energyWattHours or carbon'",
+        check=_limits_something,
+    ),
+    Rule(
+        summary="timeZone is a name of the IANA time zone database, such as UTC or Europe/Berlin",
+        cel="self.timeZone != 'Local' && timestamp('2026-01-01T00:00:00Z').getHours(self.timeZone) >= 0",
+        message_cel="\"timeZone '%s' is not in the IANA time zone database; "
+        'use UTC or a name such as Europe/Berlin".format([self.timeZone])',
+        check=_known_time_zone,
+    ),
+)
+
+
+def _own_forecast(spec: EnergyBudgetSpec) -> str | None:
+    namespace = spec.carbon.forecast_config_map_ref.namespace if spec.carbon is not None else None
+    if namespace is None:
+        return None
+    return (
+        f"carbon.forecastConfigMapRef.namespace '{namespace}' is set: an EnergyBudget reads its own namespace; "
+        "leave namespace out"
+    )
+
+
+def _named_forecast(spec: ClusterEnergyBudgetSpec) -> str | None:
+    if spec.carbon is None or spec.carbon.forecast_config_map_ref.namespace is not None:
+        return None
+    name = spec.carbon.forecast_config_map_ref.name
+    return f"carbon.forecastConfigMapRef '{name}' needs a namespace: a ClusterEnergyBudget has none of its own"
+
+
 class EnergyBudgetSpec(ApiModel):
     """What members may draw."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
+        *_SPEC_RULES,
         Rule(
-            summary="set powerWatts, energyWattHours or both",
-            cel="has(self.powerWatts) || has(self.energyWattHours)",
-            message_cel="'limits nothing: set powerWatts, energyWattHours or both'",
-            check=_limits_something,
-        ),
-        Rule(
-            summary="timeZone is a name of the IANA time zone database, such as UTC or Europe/Berlin",
-            cel="self.timeZone != 'Local' && timestamp('2026-01-01T00:00:00Z').getHours(self.timeZone) >= 0",
-            message_cel="\"timeZone '%s' is not in the IANA time zone database; "
-            'use UTC or a name such as Europe/Berlin".format([self.timeZone])',
-            check=_known_time_zone,
+            summary="carbon.forecastConfigMapRef.namespace is for ClusterEnergyBudgets only",
+            cel="!has(self.carbon) || !has(self.carbon.forecastConfigMapRef.__namespace__)",
+            message_cel="\"carbon.forecastConfigMapRef.namespace '%s' is set: an EnergyBudget reads its own namespace; "
+            'leave namespace out".format([self.carbon.forecastConfigMapRef.__namespace__])',
+            check=_own_forecast,
         ),
     )
 
@@ -133,36 +209,36 @@ class EnergyBudgetSpec(ApiModel):
     )
     action: Literal["Report", "Deny", "Shed"] = Field(
         default="Report",
-        description="Report: conditions say that the budget is exceeded. Deny: new plans must fit. "
-        "Shed: also scale members down until they fit.",
+        description="Report: conditions say that the budget is exceeded. Deny: new and larger plans must fit. "
+        "Shed: also move members to plans of less power, lowest spec.energy.priority first, until they fit.",
     )
-    carbon: Carbon | None = Field(default=None, description="A carbon allowance beside the energy.")
-
-
-class BudgetMember(ApiModel):
-    """One LLMDeployment under a budget."""
-
-    name: str = Field(description="Name of the LLMDeployment.")
-    namespace: str | None = Field(default=None, description="Its namespace, where the budget spans several.")
-    committed_power_watts: int = Field(default=0, description="Power that its plan is predicted to draw, W.")
-    measured_power_watts: int | None = Field(default=None, description="Power measured over the last window, W.")
-
-
-class EnergyBudgetStatus(ApiModel):
-    """How much of the budget is used."""
-
-    observed_generation: int | None = Field(default=None, description="metadata.generation that status is about.")
-    committed_power_watts: int | None = Field(default=None, description="Sum of the members' predicted power, W.")
-    measured_power_watts: int | None = Field(default=None, description="Sum of the members' measured power, W.")
-    used_watt_hours: int | None = Field(default=None, description="Energy measured in this period, Wh.")
-    used_percent: int | None = Field(default=None, description="Share of energyWattHours used in this period, %.")
-    forecast: str | None = Field(default=None, description="When the budget runs out at the present power, in words.")
-    member_count: int | None = Field(default=None, description="Members.")
-    members: Annotated[tuple[BudgetMember, ...], Field(max_length=256, json_schema_extra=ATOMIC_LIST)] = Field(
-        default=(), description="Members that draw most."
+    shed: Shedding = Field(default=Shedding(), description="How action Shed takes power and gives it back.")
+    carbon: Carbon | None = Field(
+        default=None, description="A carbon allowance: with a forecast, grams per period are another limit of energy."
     )
-    conditions: Annotated[tuple[Condition, ...], Field(json_schema_extra=map_list("type"))] = Field(
-        default=(), description="Ready and WithinEnergyBudget."
+
+
+class ClusterEnergyBudgetSpec(EnergyBudgetSpec):
+    """What members may draw, in several namespaces or on some nodes."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        *_SPEC_RULES,
+        Rule(
+            summary="carbon.forecastConfigMapRef of a ClusterEnergyBudget needs a namespace",
+            cel="!has(self.carbon) || has(self.carbon.forecastConfigMapRef.__namespace__)",
+            message_cel="\"carbon.forecastConfigMapRef '%s' needs a namespace: "
+            'a ClusterEnergyBudget has none of its own".format([self.carbon.forecastConfigMapRef.name])',
+            check=_named_forecast,
+        ),
+    )
+
+    namespace_selector: LabelSelector = Field(
+        default=LabelSelector(), description="In which namespaces LLMDeployments are members; empty: in all of them."
+    )
+    node_selector: Labels = Field(
+        default_factory=dict,
+        description="Only power drawn on nodes with these labels counts, such as those of a rack row or a power feed; "
+        "empty: on all nodes.",
     )
 
 
@@ -175,4 +251,16 @@ class EnergyBudget(ApiModel):
     kind: Literal["EnergyBudget"] = Field(default="EnergyBudget", description="EnergyBudget.")
     metadata: ObjectMeta = Field(description="Name, namespace and labels.")
     spec: EnergyBudgetSpec = Field(description="What members may draw.")
+    status: EnergyBudgetStatus = Field(default=EnergyBudgetStatus(), description="How much of the budget is used.")
+
+
+class ClusterEnergyBudget(ApiModel):
+    """A cap on the power and energy of LLMDeployments of several namespaces: a cluster, a rack row, a power feed."""
+
+    api_version: Literal["energylens.dev/v1alpha1"] = Field(
+        default="energylens.dev/v1alpha1", description="API group and version."
+    )
+    kind: Literal["ClusterEnergyBudget"] = Field(default="ClusterEnergyBudget", description="ClusterEnergyBudget.")
+    metadata: ObjectMeta = Field(description="Name and labels.")
+    spec: ClusterEnergyBudgetSpec = Field(description="What members may draw.")
     status: EnergyBudgetStatus = Field(default=EnergyBudgetStatus(), description="How much of the budget is used.")

@@ -249,6 +249,15 @@ class Energy(ApiModel):
     )
     budget: DeploymentBudget | None = Field(default=None, description="The deployment's own budget.")
     power_cap: PowerCap = Field(default=PowerCap(), description="Power limit of the GPUs.")
+    priority: int = Field(
+        default=0,
+        ge=-1_000_000,
+        le=1_000_000,
+        description="Under an EnergyBudget with action Shed, members of lower priority give power up first.",
+    )
+    min_replicas: int = Field(
+        default=1, ge=0, le=10_000, description="Replicas that an EnergyBudget with action Shed leaves at least."
+    )
 
 
 class Toleration(ApiModel):

@@ -177,8 +177,12 @@ class PredictionStatus(ApiModel):
 
 
 class BudgetStatus(ApiModel):
-    """The deployment's share of its budgets."""
+    """What the budget that binds says about the deployment."""
 
+    name: str | None = Field(default=None, description="The budget that binds: its kind, namespace and name.")
+    allowed_power_watts: int | None = Field(
+        default=None, description="Most power that budgets let the deployment draw now, W."
+    )
     used_percent: int | None = Field(default=None, description="Of the energy allowed in this period, %.")
     remaining_watt_hours: int | None = Field(default=None, description="Energy left in this period, Wh.")
     reset_time: str | None = Field(default=None, description="When the next period begins; RFC 3339, UTC.")

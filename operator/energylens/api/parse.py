@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from energylens.api.base import ApiModel
-from energylens.api.energybudget import EnergyBudget
+from energylens.api.energybudget import ClusterEnergyBudget, EnergyBudget
 from energylens.api.llmdeployment import LLMDeployment
 
 _SHOWN = 3
@@ -55,7 +55,7 @@ class InvalidResourceError(ValueError):
         super().__init__(" ".join(shown.split()) + (f"; and {more} more" if more > 0 else ""))
 
 
-Resource = TypeVar("Resource", LLMDeployment, EnergyBudget)
+Resource = TypeVar("Resource", LLMDeployment, EnergyBudget, ClusterEnergyBudget)
 
 
 def parse_llmdeployment(
@@ -83,6 +83,17 @@ def parse_energybudget(
         InvalidResourceError: the object is not valid.
     """
     return _parse(EnergyBudget, obj, strict=strict, on_ignored=on_ignored)
+
+
+def parse_clusterenergybudget(
+    obj: Mapping[str, Any], *, strict: bool, on_ignored: IgnoredCallback | None = None
+) -> ClusterEnergyBudget:
+    """Return the ClusterEnergyBudget that ``obj`` says; see ``parse_llmdeployment``.
+
+    Raises:
+        InvalidResourceError: the object is not valid.
+    """
+    return _parse(ClusterEnergyBudget, obj, strict=strict, on_ignored=on_ignored)
 
 
 def read_llmdeployment(text: str) -> LLMDeployment:

@@ -32,7 +32,8 @@ def _kind(name: str, plural: str, short_name: str, definition: Mapping[str, Any]
     lines = [
         f"## {name}",
         "",
-        f"{schema['description']} `{definition['spec']['group']}/{version['name']}`, namespaced; "
+        f"{schema['description']} `{definition['spec']['group']}/{version['name']}`, "
+        f"{'namespaced' if definition['spec']['scope'] == 'Namespaced' else 'cluster-scoped'}; "
         f"`kubectl get {plural}` or `{short_name}`.",
         "",
         f"### {name} spec",

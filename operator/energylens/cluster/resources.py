@@ -33,6 +33,9 @@ class Resource:
 
 LLM_DEPLOYMENT = Resource("energylens.dev", "v1alpha1", "LLMDeployment", "llmdeployments")
 ENERGY_BUDGET = Resource("energylens.dev", "v1alpha1", "EnergyBudget", "energybudgets")
+CLUSTER_ENERGY_BUDGET = Resource(
+    "energylens.dev", "v1alpha1", "ClusterEnergyBudget", "clusterenergybudgets", namespaced=False
+)
 DEPLOYMENT = Resource("apps", "v1", "Deployment", "deployments")
 LEADER_WORKER_SET = Resource("leaderworkerset.x-k8s.io", "v1", "LeaderWorkerSet", "leaderworkersets")
 SERVICE = Resource("", "v1", "Service", "services")
@@ -40,13 +43,27 @@ CONFIG_MAP = Resource("", "v1", "ConfigMap", "configmaps")
 POD_DISRUPTION_BUDGET = Resource("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets")
 POD = Resource("", "v1", "Pod", "pods")
 NODE = Resource("", "v1", "Node", "nodes", namespaced=False)
+NAMESPACE = Resource("", "v1", "Namespace", "namespaces", namespaced=False)
 EVENT = Resource("events.k8s.io", "v1", "Event", "events")
 LEASE = Resource("coordination.k8s.io", "v1", "Lease", "leases")
 
 CHILDREN = (DEPLOYMENT, LEADER_WORKER_SET, SERVICE, CONFIG_MAP, POD_DISRUPTION_BUDGET)
 """Kinds that an LLMDeployment may own."""
 
-_BY_KIND = {resource.kind: resource for resource in (LLM_DEPLOYMENT, ENERGY_BUDGET, *CHILDREN, POD, NODE, EVENT, LEASE)}
+_BY_KIND = {
+    resource.kind: resource
+    for resource in (
+        LLM_DEPLOYMENT,
+        ENERGY_BUDGET,
+        CLUSTER_ENERGY_BUDGET,
+        *CHILDREN,
+        POD,
+        NODE,
+        NAMESPACE,
+        EVENT,
+        LEASE,
+    )
+}
 
 
 def resource_of(manifest: Mapping[str, Any]) -> Resource:

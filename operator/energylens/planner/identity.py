@@ -31,7 +31,9 @@ def planning_inputs(spec: LLMDeploymentSpec) -> dict[str, Any]:
     dump = spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     energy = dict(dump.get("energy", {}))
     # A budget that only warns constrains no plan; the energy of a period is checked while serving, not while planning.
-    energy.pop("budget", None)
+    # Nor do the fields that only say who gives power up first, and how far.
+    for name in ("budget", "priority", "minReplicas"):
+        energy.pop(name, None)
     planning = dump.get("planning", {})
     inputs = {
         "model": {key: value for key, value in dump["model"].items() if key in ("name", "revision", "quantization")},

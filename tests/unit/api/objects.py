@@ -22,6 +22,15 @@ BUDGET: dict[str, Any] = {
     "metadata": {"name": "team"},
     "spec": {"powerWatts": 20_000},
 }
+CLUSTER_BUDGET: dict[str, Any] = {
+    "apiVersion": "energylens.dev/v1alpha1",
+    "kind": "ClusterEnergyBudget",
+    "metadata": {"name": "row-b"},
+    "spec": {"powerWatts": 60_000},
+}
+BASES = {base["kind"]: base for base in (DEPLOYMENT, BUDGET, CLUSTER_BUDGET)}
+FORECAST = {"forecastConfigMapRef": {"name": "grid"}, "gramsPerPeriod": 5000}
+CLUSTER_FORECAST = {**FORECAST, "forecastConfigMapRef": {"name": "grid", "namespace": "platform"}}
 
 
 def changed(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,7 +59,7 @@ class Bad:
 
     @property
     def object(self) -> dict[str, Any]:
-        return changed(DEPLOYMENT if self.kind == "LLMDeployment" else BUDGET, self.changes)
+        return changed(BASES[self.kind], self.changes)
 
     @property
     def id(self) -> str:
@@ -127,7 +136,11 @@ RULES = (
     Bad({"metadata.name": "l" * 53}, "", ("metadata.name", "(53 characters)", "at most 52")),
     Bad({"metadata.name": "1lama"}, "", ("metadata.name '1lama'", "start with a lower-case letter")),
     Bad({"metadata.name": "llama.v2"}, "", ("metadata.name 'llama.v2'", "hold only a-z, 0-9 and -")),
-    _budget({"spec.powerWatts": ...}, "spec", "powerWatts, energyWattHours or both"),
+    _budget({"spec.powerWatts": ...}, "spec", "powerWatts, energyWattHours or carbon"),
+    _budget({"spec.carbon": CLUSTER_FORECAST}, "spec", "namespace 'platform'", "reads its own namespace"),
+    Bad({"spec.carbon": FORECAST}, "spec", ("'grid'", "needs a namespace"), "ClusterEnergyBudget"),
+    Bad({"spec.powerWatts": ...}, "spec", ("powerWatts, energyWattHours or carbon",), "ClusterEnergyBudget"),
+    Bad({"spec.timeZone": "Mars/Phobos"}, "spec", ("Mars/Phobos", "IANA time zone"), "ClusterEnergyBudget"),
     _budget({"spec.timeZone": "Mars/Phobos"}, "spec", "Mars/Phobos", "IANA time zone", "Europe/Berlin"),
     _budget({"spec.timeZone": "Local"}, "spec", "'Local'", "IANA time zone"),
     _budget(
@@ -176,6 +189,11 @@ SCHEMA = (
     _budget({"spec.timeZone": "+02:00"}, "spec.timeZone", "+02:00"),
     _budget({"spec.period": "Year"}, "spec.period", "Year", "Month"),
     _budget({"spec.action": "Evict"}, "spec.action", "Evict", "Shed"),
+    _budget({"spec.shed.hysteresisPercent": 91}, "spec.shed.hysteresisPercent", "91", "90"),
+    _budget({"spec.carbon": {**FORECAST, "gramsPerPeriod": 0}}, "spec.carbon.gramsPerPeriod", "0", "1"),
+    Bad({"spec.nodeSelector": {"row": "b c"}}, "spec.nodeSelector.row", ("b c",), "ClusterEnergyBudget"),
+    Bad({"spec.energy.minReplicas": -1}, "spec.energy.minReplicas", ("-1", "0")),
+    Bad({"spec.energy.priority": 2_000_000}, "spec.energy.priority", ("2000000", "1000000")),
 )
 """Refused by types, bounds and enums; each side has its own words for these."""
 
@@ -202,9 +220,15 @@ GOOD: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("EnergyBudget", {"spec": {"energyWattHours": 5000, "timeZone": "America/Argentina/Ushuaia", "period": "Day"}}),
     ("EnergyBudget", {"spec.selector.matchExpressions": [{"key": "team", "operator": "In", "values": ["a"]}]}),
     ("EnergyBudget", {"spec.selector.matchLabels": {"team": "a"}}),
+    ("EnergyBudget", {"spec": {"carbon": FORECAST, "action": "Shed"}}),
+    ("EnergyBudget", {"spec.shed": {"hysteresisPercent": 0, "cooldownSeconds": 0}}),
+    ("ClusterEnergyBudget", {}),
+    ("ClusterEnergyBudget", {"spec.carbon": CLUSTER_FORECAST}),
+    ("ClusterEnergyBudget", {"spec.namespaceSelector.matchLabels": {"team": "a"}, "spec.nodeSelector": {"row": "b"}}),
+    ("LLMDeployment", {"spec.energy": {"priority": -5, "minReplicas": 0}}),
 )
 """Accepted by both sides: what stands at the edge of a rule or a bound."""
 
 
 def good_object(kind: str, changes: Mapping[str, Any]) -> dict[str, Any]:
-    return changed(DEPLOYMENT if kind == "LLMDeployment" else BUDGET, changes)
+    return changed(BASES[kind], changes)

@@ -98,7 +98,7 @@ def test_a_status_refuses_nothing_that_another_version_of_the_operator_writes(ki
     status = version(kind)["schema"]["openAPIV3Schema"]["properties"]["status"]
     for path, field in schemas(status):
         assert not {"enum", "minimum", "pattern", "default", "x-kubernetes-validations", "maxLength"} & set(field), path
-        assert field.get("required", []) in ([], ["type"]), path
+        assert field.get("required", []) in ([], ["type"], ["uid"]), path
     conditions = status["properties"]["conditions"]
     assert conditions["x-kubernetes-list-map-keys"] == ["type"]
 

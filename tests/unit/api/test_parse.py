@@ -8,14 +8,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.api.objects import DEPLOYMENT, GOOD, RULES, SCHEMA, Bad, changed, good_object
 
-from energylens.api.energybudget import EnergyBudget
+from energylens.api.energybudget import ClusterEnergyBudget, EnergyBudget
 from energylens.api.llmdeployment import LLMDeployment
-from energylens.api.parse import InvalidResourceError, parse_energybudget, parse_llmdeployment, read_llmdeployment
+from energylens.api.parse import (
+    InvalidResourceError,
+    parse_clusterenergybudget,
+    parse_energybudget,
+    parse_llmdeployment,
+    read_llmdeployment,
+)
 
 
-def parse(kind: str, obj: dict[str, Any], *, strict: bool = True) -> LLMDeployment | EnergyBudget:
-    read = parse_llmdeployment if kind == "LLMDeployment" else parse_energybudget
-    return read(obj, strict=strict)
+def parse(kind: str, obj: dict[str, Any], *, strict: bool = True) -> LLMDeployment | EnergyBudget | ClusterEnergyBudget:
+    if kind == "LLMDeployment":
+        return parse_llmdeployment(obj, strict=strict)
+    if kind == "EnergyBudget":
+        return parse_energybudget(obj, strict=strict)
+    return parse_clusterenergybudget(obj, strict=strict)
 
 
 @pytest.mark.parametrize(("kind", "changes"), GOOD, ids=lambda value: str(value)[:60])

@@ -1,0 +1,103 @@
+"""What the operator counted against a budget, and what it allows now.
+
+Whole watts, watt-hours and percents; the ledger keeps joules and milligrams, so that rounding never adds up.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from energylens.api.base import ATOMIC_LIST, ApiModel, Condition, map_list
+
+
+class BudgetMember(ApiModel):
+    """One LLMDeployment under a budget."""
+
+    name: str = Field(description="Name of the LLMDeployment.")
+    namespace: str = Field(default="", description="Its namespace.")
+    priority: int = Field(default=0, description="spec.energy.priority: the lowest gives way first.")
+    committed_power_watts: int = Field(default=0, description="Power that its plan is predicted to draw, W.")
+    measured_power_watts: int | None = Field(default=None, description="Power measured over the last minutes, W.")
+    used_watt_hours: int | None = Field(default=None, description="Energy of this period, Wh.")
+    allowed_power_watts: int | None = Field(
+        default=None, description="Power that shedding leaves to it, W; absent: nothing was taken from it."
+    )
+
+
+class LedgerEntry(ApiModel):
+    """Energy of one member in this period, up to a moment."""
+
+    uid: str = Field(description="metadata.uid of the LLMDeployment; entries stay until the period ends.")
+    namespace: str = Field(description="Namespace of the LLMDeployment.")
+    name: str = Field(description="Name of the LLMDeployment.")
+    measured_joules: int = Field(default=0, description="Energy measured, J.")
+    predicted_joules: int = Field(default=0, description="Energy predicted for the time that was not measured, J.")
+    milligrams: int = Field(default=0, description="CO2 equivalent of both by the forecast, mg.")
+    accounted_until: str = Field(description="Energy before it is counted, after it is not; RFC 3339, UTC.")
+
+
+class UsagePoint(ApiModel):
+    """Energy used since the period began, at one moment."""
+
+    time: str = Field(description="RFC 3339, UTC.")
+    used_watt_hours: int = Field(description="Energy of all members since the period began, Wh.")
+
+
+class EnergyBudgetStatus(ApiModel):
+    """How much of the budget is used."""
+
+    observed_generation: int | None = Field(default=None, description="metadata.generation that status is about.")
+    committed_power_watts: int | None = Field(default=None, description="Sum of the members' predicted power, W.")
+    measured_power_watts: int | None = Field(
+        default=None, description="Sum of the members' measured power, W; absent where a serving one is not measured."
+    )
+    allowed_power_watts: int | None = Field(
+        default=None,
+        description="Power that all limits allow now, W: powerWatts, and what is left of energy and carbon over what "
+        "is left of the period.",
+    )
+    binding_limit: str | None = Field(
+        default=None, description="The limit behind allowedPowerWatts, such as spec.energyWattHours."
+    )
+    period_start: str | None = Field(default=None, description="When this period began; RFC 3339, UTC.")
+    reset_time: str | None = Field(default=None, description="When the next period begins; RFC 3339, UTC.")
+    used_watt_hours: int | None = Field(
+        default=None, description="Energy of this period, measured and predicted for gaps, Wh."
+    )
+    predicted_watt_hours: int | None = Field(
+        default=None, description="Of usedWattHours: predicted, for time that was not measured, Wh."
+    )
+    remaining_watt_hours: int | None = Field(
+        default=None, description="Energy left in this period, Wh: the least that energyWattHours and carbon leave."
+    )
+    used_grams: int | None = Field(default=None, description="CO2 equivalent of this period by the forecast, g.")
+    used_percent: int | None = Field(
+        default=None, description="Share used of the energy of this period; without one, of powerWatts; %."
+    )
+    burn_rate_watts: int | None = Field(default=None, description="Mean power over the last hour of the ledger, W.")
+    burn_rate_percent: int | None = Field(
+        default=None, description="Of the rate at which the energy would last exactly until resetTime, %."
+    )
+    exhaustion_time: str | None = Field(
+        default=None,
+        description="When the energy runs out at the burn rate; absent: not in this period. RFC 3339, UTC.",
+    )
+    used: str | None = Field(default=None, description="What is used of what is allowed, for people.")
+    remaining: str | None = Field(default=None, description="What is left, for people.")
+    forecast: str | None = Field(default=None, description="When the budget runs out at the burn rate, for people.")
+    member_count: int | None = Field(default=None, description="Members.")
+    members: Annotated[tuple[BudgetMember, ...], Field(max_length=256, json_schema_extra=ATOMIC_LIST)] = Field(
+        default=(), description="Members, those from which power was taken and those that draw most first."
+    )
+    shed_time: str | None = Field(default=None, description="When power was last taken from a member; RFC 3339, UTC.")
+    ledger: Annotated[tuple[LedgerEntry, ...], Field(json_schema_extra=map_list("uid"))] = Field(
+        default=(), description="Energy of each member in this period, of those too that are gone."
+    )
+    history: Annotated[tuple[UsagePoint, ...], Field(json_schema_extra=ATOMIC_LIST)] = Field(
+        default=(), description="Energy used over this period, some points for the burn-down."
+    )
+    conditions: Annotated[tuple[Condition, ...], Field(json_schema_extra=map_list("type"))] = Field(
+        default=(), description="Ready, WithinEnergyBudget and Shedding."
+    )
