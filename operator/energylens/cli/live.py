@@ -5,7 +5,7 @@ The Kubernetes client is imported when the first object is read: offline command
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -69,13 +69,30 @@ def namespace_options(command: _Command) -> _Command:
     return cluster_options(command)
 
 
-def read_cluster(access: Access, namespaced: tuple[Resource, ...], everywhere: tuple[Resource, ...] = ()) -> Found:
+def namespace_of(access: Access) -> str:
+    """Return the namespace asked for: the one named, else that of the kubeconfig's context.
+
+    Raises:
+        InputError: The kubeconfig is not usable.
+    """
+    return access.namespace or read_cluster(access).namespace
+
+
+def read_cluster(
+    access: Access,
+    namespaced: tuple[Resource, ...] = (),
+    everywhere: tuple[Resource, ...] = (),
+    optional: tuple[Resource, ...] = (),
+    named: Sequence[tuple[Resource, str, str]] = (),
+) -> Found:
     """Return the objects of some kinds.
 
     Args:
         access: Which cluster and namespace.
         namespaced: Kinds that are read in the namespace asked for (everywhere with ``all_namespaces``).
         everywhere: Kinds that are read in every namespace, and cluster-scoped ones.
+        optional: Kinds of these that the cluster need not know; what it does not know is absent from the answer.
+        named: Single objects by kind, namespace and name; those that do not exist are left out.
 
     Raises:
         InputError: The kubeconfig is not usable, or the API server cannot be reached or refuses.
@@ -97,10 +114,15 @@ def read_cluster(access: Access, namespaced: tuple[Resource, ...], everywhere: t
                         resource, namespace=namespace if limited else None
                     )
                 except NotFoundError as error:
+                    if resource in optional:
+                        continue
                     raise InputError(
                         f"the cluster does not know {resource.plural}.{resource.group}: is EnergyLens installed? "
                         "Its definitions come with the Helm chart and with `energylens crds`"
                     ) from error
+            for resource, where, name in named:
+                objects.setdefault(resource.kind, [])
+                objects[resource.kind] += await client.list_objects(resource, namespace=where, name=name)
         return Found(namespace, objects)
 
     try:

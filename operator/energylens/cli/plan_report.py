@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from energylens.api.llmdeployment import LLMDeployment, PlanStatus
-from energylens.api.quantity import parse_quantity
-from energylens.planner.types import Feasible, Infeasible, PlanningResult
+from energylens.api.llmdeployment import PlanStatus
+from energylens.cli.text import columns, joules
+from energylens.controller.preview import Preview
+from energylens.controller.reasons import Reason
+from energylens.planner.types import Feasible, Infeasible
 
 _ROWS = 12
 """Candidates shown; the full table is in the ConfigMap that the operator writes."""
+_MARGIN = "  TTFT and ITL are as predicted; objectives are checked at the upper end of their 80 % interval."
 _HEADER = (
     "",
     "GPU",
@@ -29,90 +32,81 @@ _HEADER = (
 )
 
 
-def report(deployment: LLMDeployment, result: PlanningResult) -> str:
+def report(preview: Preview) -> str:
     """Return the chosen plan, the candidates beside it with the reason why each lost, and what the rules removed."""
-    title = f"{deployment.metadata.name}: {deployment.spec.model.name}"
-    body = _feasible(result) if isinstance(result, Feasible) else _infeasible(result)
-    lines = [title, *body]
-    if result.rejections:
+    deployment, planning = preview.deployment, preview.planning
+    lines = [f"{deployment.metadata.name}: {deployment.spec.model.name}"]
+    if planning.plan is not None:
+        lines += _plan(planning.plan)
+    if not planning.good:
+        lines += [
+            f"  {'the running plan stays' if planning.plan else 'no plan'}: {planning.reason}",
+            f"  {planning.message}",
+        ]
+    elif planning.reason is Reason.KEEPING_RUNNING_PLAN:
+        lines += [f"  kept        {planning.message}"]
+    lines += _waiting(preview)
+    if isinstance(planning.result, Feasible):
+        lines += ["", *_table(_first(planning.result.table)), _MARGIN]
+    elif planning.result is not None:
+        lines += _relaxations(planning.result)
+    if planning.result is not None and planning.result.rejections:
         lines += ["", "Removed before (candidates, rule):"]
-        lines += [f"  {r.candidates:>7}  {r.rule}: {r.message}" for r in result.rejections]
+        lines += [f"  {r.candidates:>7}  {r.rule}: {r.message}" for r in planning.result.rejections]
     return "\n".join(lines)
 
 
-def with_status(deployment: LLMDeployment, result: PlanningResult) -> dict[str, Any]:
-    """Return the LLMDeployment with the part of its status that planning decides."""
+def with_status(preview: Preview) -> dict[str, Any]:
+    """Return the LLMDeployment as the operator would write it in the pass after it was applied."""
+    deployment = preview.deployment
     document = deployment.model_dump(mode="json", by_alias=True, exclude_unset=True, include={"metadata", "spec"})
-    document = {"apiVersion": deployment.api_version, "kind": deployment.kind} | document
-    generation = deployment.metadata.generation
-    document["status"] = {"observedGeneration": generation}
-    if isinstance(result, Feasible):
-        document["status"]["plan"] = result.plan.model_dump(mode="json", by_alias=True, exclude_none=True)
-    document["status"]["conditions"] = [
-        {"type": kind, "status": status, "reason": reason, "message": message, "observedGeneration": generation}
-        for kind, status, reason, message in _conditions(deployment, result)
-    ]
-    return document
+    return {"apiVersion": deployment.api_version, "kind": deployment.kind} | document | {"status": preview.status}
 
 
-def _conditions(deployment: LLMDeployment, result: PlanningResult) -> list[tuple[str, str, str, str]]:
-    slo = deployment.spec.slo
-    asked = any((slo.ttft_milliseconds, slo.itl_milliseconds, slo.joules_per_output_token))
-    if isinstance(result, Feasible):
-        feasible = ("SLOFeasible", "True", "Feasible" if asked else "NoObjective", "")
-        return [("PlanReady", "True", "Planned", _summary(result.plan)), feasible]
-    infeasible = ("SLOFeasible", "Unknown", "NoPlan", result.message)
-    if result.reason == "SLOInfeasible":
-        infeasible = ("SLOFeasible", "False", result.reason, result.message)
-    return [("PlanReady", "False", result.reason, result.message), infeasible]
+def _waiting(preview: Preview) -> list[str]:
+    """Return why the operator would not act on a good plan, or that a budget is broken."""
+    shown, followed = [], (Reason.PLANNED, Reason.KEEPING_RUNNING_PLAN)
+    for condition in preview.status["conditions"]:
+        waits = condition["type"] == "PlanReady" and condition["reason"] not in followed
+        over = condition["type"] == "WithinEnergyBudget" and condition["status"] != "True"
+        if (waits and preview.planning.good) or over:
+            shown.append(f"  {condition['reason']}: {condition['message']}")
+    return shown
 
 
 def _summary(plan: PlanStatus) -> str:
     return f"{plan.replicas} x {plan.gpu_product} {plan.layout}, max batch {plan.max_batch_size}"
 
 
-def _feasible(result: Feasible) -> list[str]:
-    plan, predicted = result.plan, result.plan.predicted
-    low, middle, high = (
-        _joules(value)
-        for value in (
-            predicted.joules_per_output_token_low,
-            predicted.joules_per_output_token,
-            predicted.joules_per_output_token_high,
-        )
-    )
+def _plan(plan: PlanStatus) -> list[str]:
+    predicted = plan.predicted
     binding = plan.binding_constraint
     return [
         f"  plan        {_summary(plan)} ({plan.gpus} GPUs)   hash {plan.hash}",
-        f"  energy      {middle} J per output token (80 % interval {low} to {high} J)",
+        f"  energy      {joules(predicted.joules_per_output_token)} J per output token (80 % interval "
+        f"{joules(predicted.joules_per_output_token_low)} to {joules(predicted.joules_per_output_token_high)} J)",
         f"  power       {predicted.power_watts} W at the load, {predicted.idle_power_watts} W idle",
         f"  latency     TTFT {predicted.ttft_milliseconds} ms, ITL {predicted.itl_milliseconds} ms",
         f"  load        {predicted.output_tokens_per_second} tokens/s, {predicted.concurrency} requests at once",
         f"  bound by    {'nothing' if binding == 'None' else binding}",
         f"  confidence  {plan.confidence}, predictor {plan.predictor_version}",
-        "",
-        *_table(result.table[:_ROWS]),
-        "  TTFT and ITL are as predicted; objectives are checked at the upper end of their 80 % interval.",
     ]
 
 
-def _infeasible(result: Infeasible) -> list[str]:
-    lines = [f"  no plan: {result.reason}", f"  {result.message}"]
-    if result.relaxations:
-        lines += ["", "Nearest change of each constraint that would work:"]
-        lines += _columns(
-            [("FIELD", "NOW", "WOULD WORK", "J/TOKEN")]
-            + [
-                (
-                    " with ".join(change.field for change in r.changes),
-                    " with ".join(change.value for change in r.changes),
-                    " with ".join(change.allowed for change in r.changes),
-                    f"{r.joules_per_output_token:.3g}",
-                )
-                for r in result.relaxations
-            ]
-        )
-    return lines
+def _relaxations(result: Infeasible) -> list[str]:
+    if not result.relaxations:
+        return []
+    rows: list[tuple[str, ...]] = [("FIELD", "NOW", "WOULD WORK", "J/TOKEN")]
+    for r in result.relaxations:
+        names = (" with ".join(getattr(change, part) for change in r.changes) for part in ("field", "value", "allowed"))
+        rows.append((*names, f"{r.joules_per_output_token:.3g}"))
+    return ["", "Nearest change of each constraint that would work:", *columns(rows)]
+
+
+def _first(table: Sequence[Mapping[str, object]]) -> list[Mapping[str, object]]:
+    """Return the first rows; the last of them is the chosen one where it is farther down."""
+    rows = list(table[:_ROWS])
+    return rows if any(row["chosen"] for row in rows) else [*rows[:-1], *(row for row in table if row["chosen"])]
 
 
 def _table(rows: Sequence[Mapping[str, object]]) -> list[str]:
@@ -130,7 +124,7 @@ def _table(rows: Sequence[Mapping[str, object]]) -> list[str]:
             "*" if row["chosen"] else "",
             str(row["gpuProduct"]).removeprefix("NVIDIA-"),
             *(str(row[key]) for key in keys),
-            _joules(str(row["joulesPerOutputToken"])),
+            joules(str(row["joulesPerOutputToken"])),
             str(row["powerWatts"]),
             str(row["ttftMilliseconds"]),
             str(row["itlMilliseconds"]),
@@ -138,13 +132,4 @@ def _table(rows: Sequence[Mapping[str, object]]) -> list[str]:
         )
         for row in rows
     ]
-    return _columns([_HEADER, *body])
-
-
-def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return ["  " + "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
-def _joules(quantity: str) -> str:
-    return f"{float(parse_quantity(quantity)):.3g}"
+    return columns([_HEADER, *body])

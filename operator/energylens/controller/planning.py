@@ -217,3 +217,9 @@ def _describe(chosen: PlanStatus | None) -> str:
         f"{chosen.replicas} x {chosen.gpu_product} {chosen.layout}, max batch {chosen.max_batch_size}: "
         f"{chosen.predicted.joules_per_output_token} J per output token; bound by {chosen.binding_constraint}"
     )
+
+
+def adopted_at(deployment: LLMDeployment) -> datetime | None:
+    """Return when the plan that is followed was adopted; None when the status does not say."""
+    time = deployment.status.plan_adoption_time
+    return None if time is None else datetime.fromisoformat(time)

@@ -6,9 +6,7 @@ Children are written before status, so that a crash in between leaves a status t
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from typing import Any
 
 from pydantic import ValidationError
@@ -28,8 +26,9 @@ from energylens.controller.drift import holds
 from energylens.controller.events import event, transitions
 from energylens.controller.inventory import Inventory
 from energylens.controller.metrics import Metrics
+from energylens.controller.model_config import model_config
 from energylens.controller.observation import BudgetView, Observation, Planning, pod_state
-from energylens.controller.planning import PlanningService, Request
+from energylens.controller.planning import PlanningService, Request, adopted_at
 from energylens.controller.reasons import ConditionType, EventReason, Reason
 from energylens.controller.settings import Settings
 from energylens.controller.status import status_of
@@ -134,7 +133,7 @@ class Reconciler:
                 snapshot=snapshot,
                 allowance=allowance,
                 serves_lws=self.serves_lws,
-                adopted_at=_adopted_at(deployment),
+                adopted_at=adopted_at(deployment),
                 now=self._clock.now(),
                 want_table=self._lacks_table(key, deployment),
                 standing=standing,
@@ -243,25 +242,11 @@ class Reconciler:
         ref = deployment.spec.model.config_ref
         if ref is None:
             return None, None
-        current = deployment.status.plan
-        where = f"spec.model.configRef: ConfigMap {ref.name}"
         try:
             found = await self._cluster.get(CONFIG_MAP, deployment.metadata.namespace, ref.name)
-            text = (found.get("data") or {}).get(ref.key)
-            if text is None:
-                keys = ", ".join(sorted(found.get("data") or {})) or "none"
-                message = f"{where} has no key {ref.key!r}; its keys: {keys}"
-                return None, Planning(current, None, False, Reason.MODEL_CONFIG_MISSING, message)
-            config = json.loads(text)
-            if not isinstance(config, dict):
-                raise ValueError("not a JSON object")
         except NotFoundError:
-            message = f"{where} does not exist"
-            return None, Planning(current, None, False, Reason.MODEL_CONFIG_MISSING, message)
-        except ValueError as error:
-            message = f"{where}, key {ref.key!r}: {error}"
-            return None, Planning(current, None, False, Reason.MODEL_UNSUPPORTED, message)
-        return config, None
+            found = None
+        return model_config(deployment, ref, found)
 
     async def _apply_children(self, wanted: Children) -> str:
         """Write the children that differ; return why one was refused for good, or ""."""
@@ -376,12 +361,6 @@ def _observe_metrics(metrics: Metrics, key: Key, after: Observation) -> None:
         if found is not None and found.power_watts:
             metrics.measured_power.labels(*key).set(found.power_watts)
             metrics.error_ratio.labels(*key, "power").set(plan.predicted.power_watts / found.power_watts - 1)
-
-
-def _adopted_at(deployment: LLMDeployment) -> datetime | None:
-    """Return when the plan that is followed was adopted; None when the status does not say."""
-    time = deployment.status.plan_adoption_time
-    return None if time is None else datetime.fromisoformat(time)
 
 
 _SMALLEST_SPEC = {"model": {"name": "unknown"}, "workload": {"inputTokens": 1, "outputTokens": 1, "concurrency": 1}}

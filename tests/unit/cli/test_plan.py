@@ -1,30 +1,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from tests.unit.cli.conftest import Write
 
 from energylens.api.parse import parse_llmdeployment
 from energylens.cli.main import cli
+from energylens.controller.reasons import ConditionType
 
 ROOT = Path(__file__).resolve().parents[3]
 EXAMPLE, INVENTORY = ROOT / "examples" / "llama-3.1-70b.yaml", ROOT / "examples" / "inventory.yaml"
-Write = Callable[[str, str], Path]
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Write:
-    def build(name: str, text: str) -> Path:
-        path = tmp_path / name
-        path.write_text(text)
-        return path
-
-    return build
 
 
 @pytest.fixture
@@ -58,7 +48,11 @@ def test_the_object_is_printed_as_the_operator_would_write_it(output: str) -> No
     assert plan is not None
     assert 1 <= plan.gpus <= 8
     assert plan.predicted.itl_milliseconds <= 50
-    assert {c.type: c.status for c in deployment.status.conditions} == {"PlanReady": "True", "SLOFeasible": "True"}
+    conditions = {c.type: c.status for c in deployment.status.conditions}
+    assert list(conditions) == [kind.value for kind in ConditionType]
+    assert (conditions["PlanReady"], conditions["SLOFeasible"], conditions["Ready"]) == ("True", "True", "False")
+    assert deployment.status.active_revision is not None
+    assert deployment.status.active_revision.plan_hash == plan.hash
     assert document["spec"] == yaml.safe_load(EXAMPLE.read_text())["spec"]
 
 
@@ -78,10 +72,10 @@ def test_no_plan_is_exit_code_3(example: dict[str, Any], write: Write) -> None:
     assert "spec.slo.itlMilliseconds=1 cannot be met" in result.output
     assert "WOULD WORK" in result.output
     conditions = json.loads(run("-f", path, "--inventory", INVENTORY, "-o", "json").output)["status"]["conditions"]
-    assert [(c["type"], c["status"], c["reason"]) for c in conditions] == [
-        ("PlanReady", "False", "SLOInfeasible"),
-        ("SLOFeasible", "False", "SLOInfeasible"),
-    ]
+    found = [(c["type"], c["status"], c["reason"]) for c in conditions]
+    assert ("PlanReady", "False", "SLOInfeasible") in found
+    assert ("SLOFeasible", "False", "SLOInfeasible") in found
+    assert ("Ready", "False", "NotStarted") in found
 
 
 def test_a_cluster_as_kubectl_prints_it(write: Write) -> None:

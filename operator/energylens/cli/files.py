@@ -1,0 +1,171 @@
+"""Kubernetes objects from files and folders."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from energylens.api.energybudget import EnergyBudget
+from energylens.api.llmdeployment import ConfigMapKeyRef, LLMDeployment
+from energylens.api.parse import InvalidResourceError, parse_energybudget, parse_llmdeployment
+from energylens.cli.errors import InputError
+from energylens.predictor.hf_config import UnsupportedConfigError, model_from_config
+from energylens.serving import ServingError, check
+
+Object = dict[str, Any]
+Key = tuple[str, str]
+_SUFFIXES = (".yaml", ".yml", ".json")
+# The C loader reads a thousand nodes in a second instead of ten; it is missing where PyYAML was built without libyaml.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the files of ``-f`` hold."""
+
+    deployments: tuple[LLMDeployment, ...]
+    """In the order of the files."""
+    budgets: tuple[Object, ...] = ()
+    """EnergyBudgets, checked."""
+    config_maps: tuple[Object, ...] = ()
+
+
+def read_asked(paths: Iterable[Path], namespace: str | None = None) -> Asked:
+    """Return what files and folders ask for; kinds that planning does not read are passed over.
+
+    Args:
+        paths: YAML or JSON files, or folders, which are read with their subfolders.
+        namespace: Of objects that name none; None: ``default``.
+
+    Raises:
+        InputError: A path cannot be read, holds no LLMDeployment, or an invalid object, or names one twice.
+    """
+    deployments: dict[Key, LLMDeployment] = {}
+    budgets: list[Object] = []
+    config_maps: list[Object] = []
+    for path in paths:
+        found = 0
+        for where, document in _located(path):
+            kind = document.get("kind")
+            if kind not in ("LLMDeployment", "EnergyBudget", "ConfigMap"):
+                continue
+            placed = _placed(document, namespace)
+            if kind == "LLMDeployment":
+                deployment = _deployment(placed, where)
+                key = deployment.metadata.namespace, deployment.metadata.name
+                if key in deployments:
+                    raise InputError(f"{where}: LLMDeployment {key[0]}/{key[1]} is there twice")
+                deployments[key] = deployment
+                found += 1
+            elif kind == "EnergyBudget":
+                budgets.append(_budget(placed, where))
+            else:
+                config_maps.append(placed)
+        if not found:
+            raise InputError(f"{path}: holds no object of kind LLMDeployment")
+    return Asked(tuple(deployments.values()), tuple(budgets), tuple(config_maps))
+
+
+def read_documents(path: Path) -> list[Any]:
+    """Return the YAML or JSON documents of a file, empty ones left out.
+
+    Raises:
+        InputError: The file cannot be read or is not YAML.
+    """
+    text = read_text(path)
+    try:
+        return [document for document in yaml.load_all(text, Loader=_LOADER) if document is not None]
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2026-13-45
+        raise InputError(f"{path}: not YAML: {error}") from error
+
+
+def objects_of(documents: Sequence[Any]) -> list[Any]:
+    """Return Kubernetes objects, Lists unfolded."""
+    objects: list[Any] = []
+    for document in documents:
+        is_list = isinstance(document, Mapping) and isinstance(document.get("items"), list)
+        objects += document["items"] if is_list else [document]
+    return objects
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise InputError(f"{path}: {reason}") from error
+
+
+def with_model_config(asked: Asked, path: Path) -> Asked:
+    """Return the deployments as if each had its model's config.json from a file.
+
+    Raises:
+        InputError: The file is not the config.json of a model of a known shape.
+    """
+    text = read_text(path)
+    try:
+        for deployment in asked.deployments:
+            model_from_config(json.loads(text), deployment.spec.model.name)
+    except (json.JSONDecodeError, UnsupportedConfigError) as error:
+        raise InputError(f"{path}: {error}") from error
+    ref = ConfigMapKeyRef(name="model-config")
+    changed = tuple(
+        d.model_copy(
+            update={
+                "spec": d.spec.model_copy(update={"model": d.spec.model.model_copy(update={"config_ref": ref})}),
+            }
+        )
+        for d in asked.deployments
+    )
+    maps = tuple(
+        {"kind": "ConfigMap", "metadata": {"name": ref.name, "namespace": namespace}, "data": {ref.key: text}}
+        for namespace in sorted({d.metadata.namespace for d in changed})
+    )
+    return Asked(changed, asked.budgets, maps)
+
+
+def _located(path: Path) -> Iterator[tuple[str, Object]]:
+    files = [path]
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.suffix in _SUFFIXES and file.is_file())
+    for file in files:
+        for number, document in enumerate(objects_of(read_documents(file)), 1):
+            if isinstance(document, Mapping):
+                yield f"{file}: object {number}", dict(document)
+
+
+def _placed(document: Object, namespace: str | None) -> Object:
+    metadata = document.get("metadata")
+    if namespace is None or not isinstance(metadata, Mapping) or metadata.get("namespace"):
+        return document
+    return {**document, "metadata": {**metadata, "namespace": namespace}}
+
+
+def _deployment(document: Object, where: str) -> LLMDeployment:
+    try:
+        deployment = parse_llmdeployment(document, strict=True)
+        check(deployment)
+    except (InvalidResourceError, ServingError) as error:
+        raise InputError(f"{where}: {error}") from error
+    return deployment
+
+
+def _budget(document: Object, where: str) -> Object:
+    try:
+        budget: EnergyBudget = parse_energybudget(document, strict=True)
+    except InvalidResourceError as error:
+        raise InputError(f"{where}: {error}") from error
+    return {
+        "metadata": {"name": budget.metadata.name, "namespace": budget.metadata.namespace},
+        "spec": document["spec"],
+    }

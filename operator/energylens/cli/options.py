@@ -1,0 +1,96 @@
+"""Options that several planning commands share, and what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from energylens.api.llmdeployment import LLMDeployment
+from energylens.cli.errors import InputError
+from energylens.cli.files import Asked, read_asked, with_model_config
+from energylens.cli.live import Access, cluster_options, namespace_of
+from energylens.cli.world import join, world_of_cluster, world_of_file
+from energylens.controller.preview import World
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+INVENTORY_HELP = (
+    "The cluster: the output of `kubectl get nodes,pods -A -o json` (nodes alone work, too; LLMDeployments and "
+    "EnergyBudgets in it count), or a YAML list of pools: {nodes: [{product: H100, gpus: 8, count: 2}]}."
+)
+OUTPUT = click.option(
+    "-o", "--output", type=click.Choice(["table", "json", "yaml"]), default="table", show_default=True
+)
+FILES = click.option(
+    "-f",
+    "--filename",
+    "files",
+    type=click.Path(path_type=Path),
+    required=True,
+    multiple=True,
+    metavar="FILE",
+    help="YAML or JSON with one or more LLMDeployments, or a folder of such files; may be repeated. EnergyBudgets in "
+    "it count, too.",
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the cluster is described."""
+
+    inventory: Path | None
+    access: Access
+
+    @classmethod
+    def of(cls, inventory: Path | None, cluster: bool, access: Access) -> Source:
+        """Return the source that options name.
+
+        Raises:
+            InputError: They name two.
+        """
+        if inventory is not None and (cluster or access != Access()):
+            raise InputError("--inventory describes the cluster; --cluster and its options read another: give one")
+        return cls(inventory, access)
+
+    def read(self, files: tuple[Path, ...], model_config: Path | None) -> tuple[list[LLMDeployment], World]:
+        """Return the deployments of files and the world they come into.
+
+        Raises:
+            InputError: Something cannot be read.
+        """
+        if self.inventory is not None:
+            return join(_asked(files, None, model_config), world_of_file(self.inventory))
+        asked = _asked(files, namespace_of(self.access), model_config)
+        return join(asked, world_of_cluster(self.access, asked))
+
+
+def source_options(command: _Command) -> _Command:
+    """Add --inventory, --cluster and the options of a live cluster to a command, and --model-config."""
+    options = (
+        click.option("--inventory", type=click.Path(path_type=Path), metavar="FILE", help=INVENTORY_HELP),
+        click.option(
+            "--cluster", is_flag=True, help="The live cluster of the kubeconfig; the default without --inventory."
+        ),
+        cluster_options,
+        click.option(
+            "-n", "--namespace", metavar="NAME", help="Of objects in FILE that name none. Default: that of the context."
+        ),
+        click.option(
+            "--model-config",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="config.json of the model, for models that are not in the catalogue.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _asked(files: tuple[Path, ...], namespace: str | None, model_config: Path | None) -> Asked:
+    asked = read_asked(files, namespace)
+    return asked if model_config is None else with_model_config(asked, model_config)

@@ -1,0 +1,133 @@
+"""What the operator would see: from a file that describes a cluster, or from a live one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from energylens.api.llmdeployment import LLMDeployment
+from energylens.api.parse import InvalidResourceError, parse_llmdeployment
+from energylens.cli.errors import InputError
+from energylens.cli.files import Asked, Key, Object, objects_of, read_documents
+from energylens.cli.live import Access, read_cluster
+from energylens.controller.observation import PodState, pod_state
+from energylens.controller.preview import World
+from energylens.controller.store import trim_pod
+from energylens.data import find_gpu
+from energylens.planner.inventory import OWNER_LABEL, snapshot_from_objects
+from energylens.planner.inventory_file import InventoryError, snapshot_from_inventory
+
+_KINDS = ("Node", "Pod", "LLMDeployment", "EnergyBudget", "ConfigMap", "Deployment", "LeaderWorkerSet")
+
+
+def world_of_file(path: Path) -> World:
+    """Return the cluster that a file describes: objects as kubectl prints them, or a short list of node pools.
+
+    Raises:
+        InputError: The file cannot be read or is no inventory.
+    """
+    documents = read_documents(path)
+    objects = [o for o in objects_of(documents) if isinstance(o, Mapping) and o.get("kind") in _KINDS]
+    by_kind: dict[str, list[Object]] = {kind: [dict(o) for o in objects if o["kind"] == kind] for kind in _KINDS}
+    if by_kind["Node"]:
+        try:
+            return world_of_objects(by_kind)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path}: an object is not as kubectl prints it: {error!r}") from error
+    pools = [document for document in documents if not (isinstance(document, Mapping) and document.get("kind"))]
+    try:
+        snapshot = snapshot_from_inventory(pools[0] if len(pools) == 1 else pools, lambda name: find_gpu(name).product)
+    except InventoryError as error:
+        raise InputError(f"{path}: {error}") from error
+    return replace(world_of_objects(by_kind), snapshot=snapshot)
+
+
+def world_of_cluster(access: Access, asked: Asked) -> World:
+    """Return what a live cluster has, of ConfigMaps only those that are asked for.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    from energylens.cluster.resources import (
+        CONFIG_MAP,
+        DEPLOYMENT,
+        ENERGY_BUDGET,
+        LEADER_WORKER_SET,
+        LLM_DEPLOYMENT,
+        NODE,
+        POD,
+    )
+
+    own = (LLM_DEPLOYMENT, ENERGY_BUDGET, LEADER_WORKER_SET)
+    refs = {(d.metadata.namespace, r.name) for d in asked.deployments if (r := d.spec.model.config_ref) is not None}
+    found = read_cluster(
+        access,
+        everywhere=(NODE, POD, DEPLOYMENT, *own),
+        optional=own,
+        named=[(CONFIG_MAP, *ref) for ref in sorted(refs)],
+    )
+    return replace(world_of_objects(found.objects), serves_lws=LEADER_WORKER_SET.kind in found.objects)
+
+
+def world_of_objects(objects: Mapping[str, list[Object]]) -> World:
+    """Return the world that objects make, given by kind; a kind that is missing has none."""
+
+    def keyed(kind: str) -> dict[Key, Object]:
+        return {_key(body): body for body in objects.get(kind, ())}
+
+    workloads = [*objects.get("Deployment", ()), *objects.get("LeaderWorkerSet", ())]
+    owned = {(_key(body)[0], owner): body for body in workloads if (owner := _owner(body))}
+    pods: dict[Key, tuple[PodState, ...]] = {}
+    for pod in objects.get("Pod", ()):
+        if owner := _owner(pod):
+            key = _key(pod)[0], owner
+            pods[key] = (*pods.get(key, ()), pod_state(trim_pod(pod)))
+    return World(
+        snapshot=snapshot_from_objects(objects.get("Node", ()), objects.get("Pod", ())),
+        deployments={key: {"status": {}, **_placed(body)} for key, body in keyed("LLMDeployment").items()},
+        budgets=[_placed(body) for body in objects.get("EnergyBudget", ())],
+        config_maps=keyed("ConfigMap"),
+        workloads=owned,
+        pods=pods,
+    )
+
+
+def join(asked: Asked, world: World) -> tuple[list[LLMDeployment], World]:
+    """Return the deployments asked for with the status that they have in the world, and the world with the budgets.
+
+    Raises:
+        InputError: A deployment of the world cannot be understood.
+    """
+    budgets = {_key(body): body for body in (*world.budgets, *asked.budgets)}
+    maps = {**world.config_maps, **{_key(body): body for body in asked.config_maps}}
+    found = [_with_live(deployment, world.deployments) for deployment in asked.deployments]
+    return found, replace(world, budgets=tuple(budgets.values()), config_maps=maps)
+
+
+def _with_live(deployment: LLMDeployment, live: Mapping[Key, Mapping[str, Any]]) -> LLMDeployment:
+    body = live.get((deployment.metadata.namespace, deployment.metadata.name))
+    if body is None:
+        return deployment
+    try:
+        known = parse_llmdeployment(body, strict=False)
+    except InvalidResourceError as error:
+        raise InputError(f"the LLMDeployment in the cluster: {error}") from error
+    generation = known.metadata.generation + (known.spec != deployment.spec)
+    metadata = deployment.metadata.model_copy(update={"uid": known.metadata.uid, "generation": generation})
+    return deployment.model_copy(update={"metadata": metadata, "status": known.status})
+
+
+def _key(body: Mapping[str, Any]) -> Key:
+    metadata = body["metadata"]
+    return str(metadata.get("namespace") or "default"), str(metadata["name"])
+
+
+def _placed(body: Object) -> Object:
+    namespace, name = _key(body)
+    return {**body, "metadata": {**body["metadata"], "namespace": namespace, "name": name}}
+
+
+def _owner(body: Mapping[str, Any]) -> str:
+    return str((body["metadata"].get("labels") or {}).get(OWNER_LABEL, ""))

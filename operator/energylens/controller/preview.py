@@ -1,0 +1,146 @@
+"""What the operator would write for LLMDeployments, found without a cluster and without acting. Pure.
+
+The code that decides is the operator's own; only what it looks at is put together here instead of watched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from energylens.api.llmdeployment import LLMDeployment
+from energylens.controller import budgets
+from energylens.controller.children import Children, children
+from energylens.controller.model_config import model_config
+from energylens.controller.observation import Body, BudgetView, Observation, Planning, PodState
+from energylens.controller.planning import PlanningService, Request, adopted_at
+from energylens.controller.reservations import reservation, reserve
+from energylens.controller.status import status_of
+from energylens.planner.types import ClusterSnapshot, PowerAllowance
+
+Key = tuple[str, str]
+"""Namespace and name."""
+
+
+@dataclass(frozen=True)
+class World:
+    """What the operator would see of a cluster; bodies are plain objects."""
+
+    snapshot: ClusterSnapshot
+    """Its nodes and the GPUs that bound pods hold."""
+    deployments: Mapping[Key, Body] = field(default_factory=dict)
+    """LLMDeployments that exist."""
+    budgets: Sequence[Body] = ()
+    """EnergyBudgets."""
+    config_maps: Mapping[Key, Body] = field(default_factory=dict)
+    workloads: Mapping[Key, Body] = field(default_factory=dict)
+    """The live Deployment or LeaderWorkerSet of an LLMDeployment."""
+    pods: Mapping[Key, tuple[PodState, ...]] = field(default_factory=dict)
+    """The pods of an LLMDeployment."""
+    serves_lws: bool = True
+
+    def snapshot_for(self, key: Key) -> ClusterSnapshot:
+        """Return the nodes with all GPUs taken that are not for the deployment of this key."""
+        held: dict[str, int] = {}
+        for node in self.snapshot.nodes:
+            for allocation in node.allocations:
+                held[allocation.owner] = held.get(allocation.owner, 0) + allocation.gpus
+        lacking = [
+            reservation(body, held.get("/".join(other), 0))
+            for other, body in sorted(self.deployments.items())
+            if other != key
+        ]
+        return reserve(self.snapshot, [wanted for wanted in lacking if wanted is not None])
+
+    def allowance(self, deployment: Body) -> tuple[PowerAllowance | None, BudgetView]:
+        """Return the watts that budgets leave to a deployment, and what its condition says of them."""
+        return budgets.allowance(deployment, self.budgets, self.deployments.values())
+
+
+@dataclass(frozen=True)
+class Preview:
+    """One LLMDeployment as the operator would answer it."""
+
+    deployment: LLMDeployment
+    planning: Planning
+    request: Request
+    """What was planned from."""
+    status: dict[str, Any]
+    """As it would be written."""
+
+
+def preview(deployments: Sequence[LLMDeployment], world: World, now: datetime) -> Iterator[Preview]:
+    """Yield what the operator would write, one deployment after the other, each seeing the plans of those before it.
+
+    Args:
+        deployments: In the order in which they are applied. One that exists in the world has its status from there.
+        world: What there is.
+        now: For transition times and cooldowns.
+    """
+    service = PlanningService()
+    for deployment in deployments:
+        answer = _preview(deployment, world, service, now)
+        yield answer
+        key = deployment.metadata.namespace, deployment.metadata.name
+        world = replace(world, deployments={**world.deployments, key: _body(answer.deployment, answer.status)})
+
+
+def _preview(deployment: LLMDeployment, world: World, service: PlanningService, now: datetime) -> Preview:
+    key = deployment.metadata.namespace, deployment.metadata.name
+    allowance, budget = world.allowance(_body(deployment, deployment.status.model_dump(mode="json", by_alias=True)))
+    ref = deployment.spec.model.config_ref
+    config_map = None if ref is None else world.config_maps.get((key[0], ref.name))
+    config, problem = (None, None) if ref is None else model_config(deployment, ref, config_map)
+    request = Request(
+        deployment=deployment,
+        config=config,
+        snapshot=world.snapshot_for(key),
+        allowance=allowance,
+        serves_lws=world.serves_lws,
+        adopted_at=adopted_at(deployment),
+        now=now,
+        want_table=True,
+    )
+    planning = problem or service.planning_for(request)
+    before = Observation(
+        deployment=deployment,
+        planning=planning,
+        workload=world.workloads.get(key),
+        pods=world.pods.get(key, ()),
+        snapshot=request.snapshot,
+        serves_lws=world.serves_lws,
+        budget=budget,
+        measurement=None,
+        now=now,
+    )
+    wanted = children(before)
+    after = replace(before, workload=_applied(before.workload, wanted))
+    return Preview(deployment, planning, request, status_of(after, wanted))
+
+
+def _applied(live: Body | None, wanted: Children) -> Body | None:
+    """Return the workload as it would be right after the apply, before its controller has looked at it."""
+    for manifest in wanted.manifests:
+        if manifest["kind"] in ("Deployment", "LeaderWorkerSet"):
+            if live is not None and live["kind"] == manifest["kind"] and wanted.strategy is None:
+                return live
+            generation = 1 if live is None else int(live["metadata"].get("generation") or 0) + 1
+            status = {} if live is None else live.get("status") or {}
+            return {**manifest, "metadata": {**manifest["metadata"], "generation": generation}, "status": status}
+    return live
+
+
+def _body(deployment: LLMDeployment, status: Mapping[str, Any]) -> Body:
+    metadata = deployment.metadata
+    return {
+        "metadata": {
+            "name": metadata.name,
+            "namespace": metadata.namespace,
+            "uid": metadata.uid,
+            "labels": metadata.labels,
+        },
+        "spec": deployment.spec.model_dump(mode="json", by_alias=True, exclude_unset=True),
+        "status": {name: value for name, value in status.items() if value is not None},
+    }
