@@ -24,6 +24,7 @@ class BudgetMember(ApiModel):
     allowed_power_watts: int | None = Field(
         default=None, description="Power that shedding leaves to it, W; absent: nothing was taken from it."
     )
+    former_power_watts: int | None = Field(default=None, description="Power of its plan before any was taken, W.")
 
 
 class LedgerEntry(ApiModel):
@@ -35,6 +36,7 @@ class LedgerEntry(ApiModel):
     measured_joules: int = Field(default=0, description="Energy measured, J.")
     predicted_joules: int = Field(default=0, description="Energy predicted for the time that was not measured, J.")
     milligrams: int = Field(default=0, description="CO2 equivalent of both by the forecast, mg.")
+    ungraded_joules: int = Field(default=0, description="Of both: energy of time that no forecast covered, J.")
     accounted_until: str = Field(description="Energy before it is counted, after it is not; RFC 3339, UTC.")
 
 

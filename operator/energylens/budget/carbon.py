@@ -1,0 +1,128 @@
+"""A forecast of the grid's carbon intensity, and what it makes of energy."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+HEADER = ("time", "gramsPerKilowattHour")
+_STEP = timedelta(hours=1)
+_JOULES_PER_KILOWATT_HOUR = 3.6e6
+
+
+class ForecastError(ValueError):
+    """A forecast cannot be read, or says nothing of a moment that matters; one line."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Grams of CO2 equivalent per kilowatt-hour by time, each value from its time to the next one's."""
+
+    times: tuple[datetime, ...]
+    """Ascending, at least one."""
+    grams_per_kwh: tuple[float, ...]
+
+    @property
+    def end(self) -> datetime:
+        """When the last value ends: one hour after its time."""
+        return self.times[-1] + _STEP
+
+    @property
+    def highest(self) -> float:
+        """The largest value, g/kWh."""
+        return max(self.grams_per_kwh)
+
+    def covers(self, start: datetime, end: datetime) -> bool:
+        """Return whether every moment from ``start`` to ``end`` has a value."""
+        return self.times[0] <= start and end <= self.end
+
+    def mean(self, start: datetime, end: datetime) -> float:
+        """Return the mean intensity of a constant power from ``start`` to ``end``, g/kWh.
+
+        What comes after the forecast's end counts with the mean of what it says of the time from ``start``: a forecast
+        of a few days cannot cover a month.
+
+        Raises:
+            ForecastError: it says nothing of ``start``, or ``end`` is not after it.
+        """
+        if end <= start:
+            raise ForecastError(f"from {_text(start)} to {_text(end)} there is no time")
+        if not self.times[0] <= start < self.end:
+            raise ForecastError(
+                f"covers {_text(self.times[0])} to {_text(self.end)}, and says nothing of {_text(start)}"
+            )
+        until = min(end, self.end)
+        edges = [*self.times, self.end]
+        weighted = sum(
+            value * max(0.0, (min(until, last) - max(start, first)).total_seconds())
+            for value, (first, last) in zip(self.grams_per_kwh, itertools.pairwise(edges), strict=True)
+        )
+        return weighted / (until - start).total_seconds()
+
+    def grams(self, joules: float, start: datetime, end: datetime) -> float | None:
+        """Return what energy that was drawn evenly from ``start`` to ``end`` caused, g; None without a forecast."""
+        if not self.covers(start, end) or end <= start:
+            return None
+        return joules / _JOULES_PER_KILOWATT_HOUR * self.mean(start, end)
+
+    def watt_hours(self, grams: float, start: datetime, end: datetime) -> float:
+        """Return the energy of a constant power from ``start`` to ``end`` that causes so many grams, Wh.
+
+        Raises:
+            ForecastError: as :meth:`mean`.
+        """
+        mean = self.mean(start, end)
+        return math.inf if mean == 0 and grams > 0 else 0.0 if grams <= 0 else 1000.0 * grams / mean
+
+
+def parse_forecast(text: str) -> Forecast:
+    """Return the forecast of a CSV text with the columns time (RFC 3339) and gramsPerKilowattHour.
+
+    Raises:
+        ForecastError: it is not such a text; names the line, the value and what is allowed.
+    """
+    rows = [row for row in csv.reader(io.StringIO(text)) if row]
+    if not rows or tuple(cell.strip() for cell in rows[0]) != HEADER:
+        raise ForecastError(f"line 1 must be {','.join(HEADER)}")
+    if len(rows) < 2:
+        raise ForecastError("holds no values")
+    times: list[datetime] = []
+    values: list[float] = []
+    for number, row in enumerate(rows[1:], start=2):
+        if len(row) != len(HEADER):
+            raise ForecastError(f"line {number} has {len(row)} values, must have {len(HEADER)}")
+        times.append(_time(row[0].strip(), number))
+        values.append(_intensity(row[1].strip(), number))
+        if len(times) > 1 and times[-1] <= times[-2]:
+            raise ForecastError(f"line {number}: time {row[0].strip()} is not after the line before")
+        if len(times) > 1 and times[-1] - times[-2] > _STEP:
+            raise ForecastError(f"line {number}: more than an hour after the line before; every hour needs a value")
+    return Forecast(tuple(times), tuple(values))
+
+
+def _time(text: str, number: int) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ForecastError(f"line {number}: time {text!r} is not RFC 3339, such as 2026-11-25T13:00:00Z") from None
+    if moment.tzinfo is None:
+        raise ForecastError(f"line {number}: time {text!r} has no time zone; write 2026-11-25T13:00:00Z")
+    return moment.astimezone(UTC)
+
+
+def _intensity(text: str, number: int) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value >= 0):
+        raise ForecastError(f"line {number}: gramsPerKilowattHour {text!r} must be a number of at least 0")
+    return value
+
+
+def _text(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%MZ")

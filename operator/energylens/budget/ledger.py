@@ -1,0 +1,142 @@
+"""The energy ledger: per member what was used in this period, and the moment up to which it is counted.
+
+That moment is the watermark: energy before it is in the figures, energy after it is not. Figures and watermark are
+written together, so that whatever is counted after a crash is counted from where the last write ended. Time that
+nobody measured is counted with the predicted power, and marked as such; a measurement that comes later for the same
+time changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from energylens.api.energybudget_status import LedgerEntry
+from energylens.budget.carbon import Forecast
+from energylens.budget.periods import Span
+
+WAIT_SECONDS = 300.0
+"""A measurement may come so late; only then is time without one counted with the predicted power."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Energy measured over a span that may begin before the watermark."""
+
+    start: datetime
+    end: datetime
+    joules: float
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One member's account."""
+
+    uid: str
+    namespace: str
+    name: str
+    until: datetime
+    """The watermark; aware, UTC, whole seconds."""
+    measured_joules: float = 0.0
+    predicted_joules: float = 0.0
+    grams: float = 0.0
+    ungraded_joules: float = 0.0
+    """Of both: energy of time that no forecast covered."""
+
+    @property
+    def joules(self) -> float:
+        """Everything."""
+        return self.measured_joules + self.predicted_joules
+
+
+def account(
+    entry: Entry, now: datetime, measured: Measured | None, predicted_watts: float, forecast: Forecast | None
+) -> Entry:
+    """Return an entry with the time since its watermark counted, as far as it can be.
+
+    Args:
+        entry: The account.
+        now: The present moment.
+        measured: Energy of a span whose end may be after the watermark; what lies before it was counted already.
+        predicted_watts: Power of the member's pods, for the time that is not measured.
+        forecast: Carbon intensity; None where there is no carbon limit, or no forecast.
+
+    A measured span leaves a gap behind the watermark when it begins after it: the gap is predicted. Without a measured
+    span, time is predicted once it is older than ``WAIT_SECONDS``.
+    """
+    if measured is not None:
+        end = _whole(min(measured.end, now))
+        start = max(measured.start, entry.until)
+        if end > start and measured.end > measured.start:
+            entry = _predict(entry, start, predicted_watts, forecast)
+            share = (end - entry.until) / (measured.end - measured.start)
+            return _count(entry, end, measured.joules * share, forecast, is_measured=True)
+    if (now - entry.until).total_seconds() > WAIT_SECONDS:
+        return _predict(entry, now, predicted_watts, forecast)
+    return entry
+
+
+def _predict(entry: Entry, end: datetime, watts: float, forecast: Forecast | None) -> Entry:
+    # Up to the next whole second, so that the measured part begins where the predicted one ends.
+    end = _whole(end)
+    seconds = (end - entry.until).total_seconds()
+    return _count(entry, end, watts * seconds, forecast, is_measured=False) if seconds > 0 else entry
+
+
+def _count(entry: Entry, end: datetime, joules: float, forecast: Forecast | None, *, is_measured: bool) -> Entry:
+    grams = forecast.grams(joules, entry.until, end) if forecast is not None else None
+    return replace(
+        entry,
+        until=end,
+        measured_joules=entry.measured_joules + (joules if is_measured else 0.0),
+        predicted_joules=entry.predicted_joules + (0.0 if is_measured else joules),
+        grams=entry.grams + (grams or 0.0),
+        ungraded_joules=entry.ungraded_joules + (joules if grams is None else 0.0),
+    )
+
+
+def begin(entries: Iterable[Entry], period: Span) -> tuple[Entry, ...]:
+    """Return the accounts of a new period: nothing used, and counted from its start or from where the old one ended."""
+    return tuple(
+        Entry(entry.uid, entry.namespace, entry.name, max(entry.until, _whole(period.start))) for entry in entries
+    )
+
+
+def to_status(entry: Entry) -> LedgerEntry:
+    """Return an account as it is written."""
+    return LedgerEntry(
+        uid=entry.uid,
+        namespace=entry.namespace,
+        name=entry.name,
+        measured_joules=round(entry.measured_joules),
+        predicted_joules=round(entry.predicted_joules),
+        milligrams=round(1000.0 * entry.grams),
+        ungraded_joules=round(entry.ungraded_joules),
+        accounted_until=entry.until.strftime("%Y-%m-%dT%H:%M:%SZ"),
+    )
+
+
+def from_status(written: LedgerEntry) -> Entry:
+    """Return an account as it was read.
+
+    Raises:
+        ValueError: ``accountedUntil`` is not a time.
+    """
+    until = datetime.fromisoformat(written.accounted_until)
+    if until.tzinfo is None:
+        raise ValueError(f"accountedUntil {written.accounted_until!r} has no time zone")
+    return Entry(
+        uid=written.uid,
+        namespace=written.namespace,
+        name=written.name,
+        until=until.astimezone(UTC),
+        measured_joules=float(written.measured_joules),
+        predicted_joules=float(written.predicted_joules),
+        grams=written.milligrams / 1000.0,
+        ungraded_joules=float(written.ungraded_joules),
+    )
+
+
+def _whole(moment: datetime) -> datetime:
+    return moment.replace(microsecond=0)

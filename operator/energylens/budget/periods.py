@@ -1,0 +1,84 @@
+"""The hours, days, weeks and months over which energy counts, in any time zone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+from energylens.api.energybudget import Period
+
+_HOUR = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class Span:
+    """From ``start`` until just before ``end``; both aware, in UTC."""
+
+    start: datetime
+    end: datetime
+
+    @property
+    def hours(self) -> float:
+        """Length in hours."""
+        return (self.end - self.start) / _HOUR
+
+    def hours_left(self, now: datetime) -> float:
+        """Return the hours from ``now`` to the end; at least 0."""
+        return max(0.0, (self.end - now) / _HOUR)
+
+
+def period_at(period: Period, zone: ZoneInfo, now: datetime) -> Span:
+    """Return the period that a moment is in.
+
+    Days, weeks (from Monday) and months begin at midnight of the zone, or where that does not exist at the moment when
+    the clocks are put forward past it; a day has 23, 24 or 25 hours then. Hours are those of UTC: an hour of wall-clock
+    time may happen twice or never.
+
+    Args:
+        period: Which kind.
+        zone: Where midnight is.
+        now: An aware moment.
+    """
+    moment = now.astimezone(UTC)
+    if period == "Hour":
+        start = moment.replace(minute=0, second=0, microsecond=0)
+        return Span(start, start + _HOUR)
+    first, following = _STEPS[period]
+    begin = first(moment.astimezone(zone).date())
+    # Where the clocks skip midnight, the first moments of a date belong to the day before by this rule.
+    while _midnight(begin, zone) > moment:
+        begin = first(begin - timedelta(days=1))
+    end = following(begin)
+    while _midnight(end, zone) <= moment:
+        begin, end = end, following(end)
+    return Span(_midnight(begin, zone), _midnight(end, zone))
+
+
+def _midnight(day: date, zone: ZoneInfo) -> datetime:
+    """Return the first midnight of a date; a midnight that is skipped is the moment of the skip."""
+    return datetime.combine(day, time(0), tzinfo=zone).astimezone(UTC)
+
+
+def _same(day: date) -> date:
+    return day
+
+
+def _monday(day: date) -> date:
+    return day - timedelta(days=day.weekday())
+
+
+def _first_of_month(day: date) -> date:
+    return day.replace(day=1)
+
+
+def _next_month(day: date) -> date:
+    return (day.replace(day=1) + timedelta(days=32)).replace(day=1)
+
+
+_STEPS: dict[str, tuple[Callable[[date], date], Callable[[date], date]]] = {
+    "Day": (_same, lambda day: day + timedelta(days=1)),
+    "Week": (_monday, lambda day: day + timedelta(days=7)),
+    "Month": (_first_of_month, _next_month),
+}

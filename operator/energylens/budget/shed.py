@@ -1,0 +1,106 @@
+"""Who gives power up when a budget is exceeded, how much, and when it is given back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+Key = tuple[str, str]
+"""Namespace and name."""
+_WATT = 0.5
+"""Less than this is nothing: figures are whole watts."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """A member as shedding sees it; watts are those that count against the budget."""
+
+    key: Key
+    priority: int
+    watts: float
+    """What its plan draws now."""
+    least_watts: float
+    """What the plan of least power draws that still holds its objectives."""
+    floor_watts: float
+    """What is left of it at the fewest replicas that it must keep."""
+    cap_watts: float | None = None
+    """What was left to it by earlier shedding; None when nothing was taken."""
+    former_watts: float | None = None
+    """What it drew before anything was taken."""
+
+
+@dataclass(frozen=True)
+class Cap:
+    """What is left to a member, and what it had before."""
+
+    watts: float
+    former_watts: float
+
+
+@dataclass(frozen=True)
+class Shed:
+    """The caps that hold from now on."""
+
+    caps: Mapping[Key, Cap]
+    took: bool
+    """Something was taken from a member just now."""
+    missing_watts: float
+    """By how much the budget stays exceeded, every member being at its floor."""
+
+
+def shed(shares: Sequence[Share], allowed_watts: float, *, hysteresis_percent: int, may_give_back: bool) -> Shed:
+    """Return the caps under which members draw no more than ``allowed_watts`` together.
+
+    Power is taken from the lowest priority first, and of equals from the one that draws most: first as much as plans of
+    less power save, then replicas down to the floor, and only then from the next priority. It is given back in the
+    opposite order, to a member's former plan or at least to a plan that holds its objectives, and only where the budget
+    then has ``hysteresis_percent`` of it left.
+
+    Args:
+        shares: All members.
+        allowed_watts: What the budget allows now.
+        hysteresis_percent: Share of the budget that giving back leaves free, %.
+        may_give_back: Whether the cooldown since power was last taken is over.
+    """
+    caps = {s.key: Cap(s.cap_watts, s.former_watts or s.watts) for s in shares if s.cap_watts is not None}
+    # A member that has not come down to its cap yet is on the way there.
+    draws = {s.key: min(s.watts, caps[s.key].watts) if s.key in caps else s.watts for s in shares}
+    excess = sum(draws.values()) - allowed_watts
+    if excess > _WATT:
+        return _take(shares, draws, caps, excess)
+    if may_give_back:
+        room = allowed_watts * (1 - hysteresis_percent / 100.0) - sum(draws.values())
+        for share in reversed(_in_order(shares)):
+            if share.key not in caps:
+                continue
+            for level in (caps[share.key].former_watts, share.least_watts):
+                more = level - draws[share.key]
+                if more <= room and level > caps[share.key].watts + _WATT:
+                    room -= max(0.0, more)
+                    former = caps.pop(share.key).former_watts
+                    if level < former:
+                        caps[share.key] = Cap(level, former)
+                    break
+    return Shed(caps, False, 0.0)
+
+
+def _take(shares: Sequence[Share], draws: dict[Key, float], caps: dict[Key, Cap], excess: float) -> Shed:
+    took = False
+    for _, group in groupby(_in_order(shares), key=lambda share: share.priority):
+        members = list(group)
+        for floors in ({s.key: s.least_watts for s in members}, {s.key: s.floor_watts for s in members}):
+            for share in members:
+                taken = min(excess, draws[share.key] - floors[share.key])
+                if taken <= _WATT:
+                    continue
+                former = caps[share.key].former_watts if share.key in caps else share.watts
+                draws[share.key] -= taken
+                caps[share.key] = Cap(draws[share.key], former)
+                excess -= taken
+                took = True
+    return Shed(caps, took, excess if excess > _WATT else 0.0)
+
+
+def _in_order(shares: Iterable[Share]) -> list[Share]:
+    return sorted(shares, key=lambda share: (share.priority, -(share.former_watts or share.watts), share.key))

@@ -1,0 +1,138 @@
+"""What is left of a budget, how fast it goes, and the power that it allows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from energylens.api.energybudget import EnergyBudgetSpec
+from energylens.budget.carbon import Forecast
+from energylens.budget.ledger import Entry
+from energylens.budget.periods import Span
+
+_JOULES_PER_WATT_HOUR = 3600.0
+BURN_SECONDS = 3600.0
+"""The burn rate is the mean power over so long."""
+LEAST_BURN_SECONDS = 300.0
+"""With less of the ledger the present power stands for it."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """A period's figures."""
+
+    used_watt_hours: float
+    predicted_watt_hours: float
+    used_grams: float | None
+    """None without a forecast."""
+    allowed_watt_hours: float | None
+    """Most energy of the period that all limits allow; None without a limit of energy."""
+    limit: str
+    """The field of the limit behind ``allowed_watt_hours``; "" without one."""
+
+    @property
+    def remaining_watt_hours(self) -> float | None:
+        """Never below 0; None without a limit of energy."""
+        return None if self.allowed_watt_hours is None else max(0.0, self.allowed_watt_hours - self.used_watt_hours)
+
+
+def usage(
+    spec: EnergyBudgetSpec, entries: Sequence[Entry], period: Span, now: datetime, forecast: Forecast | None
+) -> Usage:
+    """Return what is used and allowed in a period.
+
+    A carbon allowance becomes energy: what is used, and what a constant power may draw until the period ends with the
+    grams that are left.
+
+    Args:
+        spec: The budget's.
+        entries: Its ledger.
+        period: The one that ``now`` is in.
+        now: The present moment.
+        forecast: Carbon intensity; must be there when the spec has a carbon limit.
+
+    Raises:
+        ForecastError: the forecast says nothing of ``now``.
+    """
+    used = sum(entry.joules for entry in entries) / _JOULES_PER_WATT_HOUR
+    predicted = sum(entry.predicted_joules for entry in entries) / _JOULES_PER_WATT_HOUR
+    limits: list[tuple[float, str]] = []
+    if spec.energy_watt_hours is not None:
+        limits.append((float(spec.energy_watt_hours), "spec.energyWattHours"))
+    grams = None
+    if spec.carbon is not None and forecast is not None:
+        ungraded = sum(entry.ungraded_joules for entry in entries) / _JOULES_PER_WATT_HOUR
+        # Time that no forecast covered counts with the worst that this one knows.
+        grams = sum(entry.grams for entry in entries) + ungraded / 1000.0 * forecast.highest
+        left = max(0.0, spec.carbon.grams_per_period - grams)
+        limits.append((used + forecast.watt_hours(left, now, period.end), "spec.carbon.gramsPerPeriod"))
+    allowed, limit = min(limits, default=(None, ""))
+    return Usage(used, predicted, grams, allowed, limit)
+
+
+@dataclass(frozen=True)
+class PowerAllowed:
+    """Power that a budget allows all of its members together."""
+
+    watts: float
+    limit: str
+    """The field of the limit that allows no more."""
+
+
+def power_allowed(spec: EnergyBudgetSpec, used: Usage, period: Span, now: datetime) -> PowerAllowed | None:
+    """Return the most power that holds every limit until the period ends; None where nothing limits it."""
+    limits: list[PowerAllowed] = []
+    if spec.power_watts is not None:
+        limits.append(PowerAllowed(float(spec.power_watts), "spec.powerWatts"))
+    if used.remaining_watt_hours is not None:
+        hours = period.hours_left(now)
+        watts = used.remaining_watt_hours / hours if hours > 0 else math.inf
+        limits.append(PowerAllowed(watts, used.limit))
+    return min((limit for limit in limits if math.isfinite(limit.watts)), key=lambda p: p.watts, default=None)
+
+
+def growth_allowed(spec: EnergyBudgetSpec, used: Usage, period: Span, now: datetime) -> PowerAllowed | None:
+    """Return the most power that a new or larger plan may bring the members to; None where nothing limits it.
+
+    A plan stays when the period ends, so that it must hold what is left of this period and a whole one after it too. In
+    steps of a hundredth of the mean power of a period, so that a plan's inputs do not change at every look.
+    """
+    allowed = power_allowed(spec, used, period, now)
+    whole = used.allowed_watt_hours if used.limit == "spec.energyWattHours" else None
+    if whole is not None:
+        mean = whole / period.hours
+        if allowed is None or mean < allowed.watts:
+            allowed = PowerAllowed(mean, used.limit)
+    if allowed is None or allowed.limit == "spec.powerWatts" or used.allowed_watt_hours is None:
+        return allowed
+    step = max(1.0, used.allowed_watt_hours / period.hours / 100.0)
+    return PowerAllowed(math.floor(allowed.watts / step + 1e-9) * step, allowed.limit)
+
+
+Point = tuple[datetime, float]
+"""A moment and the watt-hours used since the period began."""
+
+
+def burn_rate_watts(points: Sequence[Point], present_watts: float) -> float:
+    """Return the mean power over the last hour of the ledger, W; the present power where there is too little of it."""
+    if len(points) >= 2:
+        end, used = points[-1]
+        start, before = next(p for p in points if (end - p[0]).total_seconds() <= BURN_SECONDS)
+        seconds = (end - start).total_seconds()
+        if seconds >= LEAST_BURN_SECONDS:
+            return (used - before) * _JOULES_PER_WATT_HOUR / seconds
+    return present_watts
+
+
+def exhaustion(used: Usage, period: Span, now: datetime, burn_watts: float) -> datetime | None:
+    """Return when the energy runs out at a burn rate; None when it lasts until the period ends."""
+    left = used.remaining_watt_hours
+    if left is None:
+        return None
+    if left <= 0:
+        return now
+    if burn_watts <= 0 or left / burn_watts >= period.hours_left(now):
+        return None
+    return now + timedelta(hours=left / burn_watts)

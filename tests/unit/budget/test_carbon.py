@@ -1,0 +1,77 @@
+"""A forecast of carbon intensity: what is read, what is refused, and what it makes of energy."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from energylens.budget.carbon import Forecast, ForecastError, parse_forecast
+
+START = datetime(2026, 11, 25, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+def forecast(*values: float) -> Forecast:
+    return Forecast(tuple(START + number * HOUR for number in range(len(values))), values)
+
+
+def test_a_text_is_read() -> None:
+    text = "time,gramsPerKilowattHour\n2026-11-25T00:00:00Z,300\n2026-11-25T02:00:00+01:00, 412.5\n"
+    assert parse_forecast(text) == forecast(300.0, 412.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "line 1 must be time,gramsPerKilowattHour"),
+        ("hour,grams\n", "line 1 must be"),
+        ("time,gramsPerKilowattHour\n", "holds no values"),
+        ("time,gramsPerKilowattHour\n2026-11-25T00:00:00Z\n", "line 2 has 1 values, must have 2"),
+        ("time,gramsPerKilowattHour\nnoon,300\n", "line 2: time 'noon' is not RFC 3339"),
+        ("time,gramsPerKilowattHour\n2026-11-25T00:00:00,300\n", "has no time zone"),
+        ("time,gramsPerKilowattHour\n2026-11-25T00:00:00Z,nan\n", "gramsPerKilowattHour 'nan' must be a number"),
+        ("time,gramsPerKilowattHour\n2026-11-25T00:00:00Z,-1\n", "must be a number of at least 0"),
+        (
+            "time,gramsPerKilowattHour\n2026-11-25T00:00:00Z,1\n2026-11-25T00:00:00Z,1\n",
+            "line 3: time 2026-11-25T00:00:00Z is not after the line before",
+        ),
+        ("time,gramsPerKilowattHour\n2026-11-25T00:00:00Z,1\n2026-11-25T03:00:00Z,1\n", "every hour needs a value"),
+    ],
+)
+def test_a_text_that_is_no_forecast_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ForecastError, match=message.replace("(", r"\(")):
+        parse_forecast(text)
+
+
+def test_the_mean_is_weighted_by_time() -> None:
+    grid = forecast(100, 300)
+    assert grid.mean(START + HOUR / 2, START + 2 * HOUR) == pytest.approx((0.5 * 100 + 300) / 1.5)
+    assert grid.grams(3.6e6, START, START + 2 * HOUR) == pytest.approx(200)
+
+
+def test_what_comes_after_the_forecast_counts_with_its_mean() -> None:
+    assert forecast(100, 300).mean(START, START + 100 * HOUR) == pytest.approx(200)
+
+
+def test_what_the_forecast_does_not_cover_is_not_known() -> None:
+    grid = forecast(100, 300)
+    assert grid.grams(1.0, START - HOUR, START + HOUR) is None
+    assert grid.grams(1.0, START, START + 3 * HOUR) is None
+    for now in (START - HOUR, START + 2 * HOUR):
+        with pytest.raises(ForecastError, match="says nothing of"):
+            grid.mean(now, now + HOUR)
+
+
+@given(st.lists(st.floats(1, 1000), min_size=1, max_size=24), st.floats(0, 1e6))
+def test_grams_become_energy_that_causes_as_many_grams(values: list[float], grams: float) -> None:
+    grid = forecast(*values)
+    energy = grid.watt_hours(grams, START, grid.end)
+    assert grid.grams(energy * 3600.0, START, grid.end) == pytest.approx(grams)
+
+
+def test_a_grid_without_carbon_allows_any_energy() -> None:
+    assert forecast(0).watt_hours(1, START, START + HOUR) == float("inf")
+    assert forecast(0).watt_hours(0, START, START + HOUR) == 0

@@ -1,0 +1,119 @@
+"""The ledger loses nothing over a crash and counts nothing twice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from energylens.budget.carbon import Forecast
+from energylens.budget.ledger import WAIT_SECONDS, Entry, Measured, account, begin, from_status, to_status
+from energylens.budget.periods import Span
+
+START = datetime(2026, 11, 25, 12, tzinfo=UTC)
+
+
+def at(seconds: float) -> datetime:
+    return START + timedelta(seconds=seconds)
+
+
+def entry(until: float = 0.0) -> Entry:
+    return Entry("uid-1", "team", "llama", at(until))
+
+
+def measured(start: float, end: float, watts: float = 500.0) -> Measured:
+    return Measured(at(start), at(end), watts * (end - start))
+
+
+def test_a_measured_span_is_counted_once() -> None:
+    once = account(entry(), at(60), measured(0, 60), 400, None)
+    assert (once.measured_joules, once.predicted_joules, once.until) == (30_000, 0, at(60))
+    assert account(once, at(60), measured(0, 60), 400, None) == once
+
+
+def test_of_a_span_that_overlaps_only_the_new_part_is_counted() -> None:
+    once = account(entry(), at(60), measured(0, 60), 400, None)
+    twice = account(once, at(90), measured(30, 90), 400, None)
+    assert twice.measured_joules == pytest.approx(45_000)
+
+
+def test_a_gap_before_a_span_is_predicted_and_marked() -> None:
+    found = account(entry(), at(100), measured(40, 100), 400, None)
+    assert found.predicted_joules == 40 * 400
+    assert found.measured_joules == pytest.approx(60 * 500)
+
+
+def test_time_without_a_measurement_waits_and_is_then_predicted() -> None:
+    assert account(entry(), at(WAIT_SECONDS), None, 400, None) == entry()
+    late = account(entry(), at(WAIT_SECONDS + 1), None, 400, None)
+    assert late.predicted_joules == (WAIT_SECONDS + 1) * 400
+    assert late.until == at(WAIT_SECONDS + 1)
+    # What is measured of that time later on changes nothing.
+    assert account(late, at(WAIT_SECONDS + 1), measured(0, WAIT_SECONDS + 1), 400, None) == late
+
+
+def test_nothing_is_counted_ahead_of_the_clock() -> None:
+    assert account(entry(), at(30), measured(0, 60), 400, None).measured_joules == pytest.approx(15_000)
+
+
+def test_grams_follow_the_hour_and_uncovered_time_is_kept_apart() -> None:
+    grid = Forecast((START,), (360.0,))
+    found = account(entry(), at(3600), measured(0, 3600, 1000), 0, grid)
+    assert found.grams == pytest.approx(360)
+    assert found.ungraded_joules == 0
+    later = account(found, at(7200), measured(3600, 7200, 1000), 0, grid)
+    assert later.grams == pytest.approx(360)
+    assert later.ungraded_joules == pytest.approx(3.6e6)
+
+
+def test_a_new_period_begins_at_its_start_or_where_the_old_one_was_left() -> None:
+    period = Span(at(0), at(3600))
+    early, late = (Entry("a", "t", "a", at(-90), 5.0), Entry("b", "t", "b", at(90), 5.0))
+    fresh = begin((early, late), period)
+    assert [(e.until, e.joules) for e in fresh] == [(at(0), 0.0), (at(90), 0.0)]
+
+
+cuts = st.lists(st.integers(1, 3600), min_size=1, max_size=20, unique=True).map(sorted)
+
+
+def run(looks: Sequence[int], crashes: set[int], watts: float, hidden: tuple[int, int]) -> Entry:
+    """Return the account after looks at these seconds; a crash loses all that is in memory after it was written."""
+    found = entry()
+    alive_since = 0
+    for second in looks:
+        if second in crashes:
+            # The counters go on, but nobody has read them since: a new operator measures from its first look on.
+            found = from_status(to_status(found))
+            alive_since = second
+        start = max(alive_since, 0)
+        covered = not hidden[0] <= second <= hidden[1] and second > start
+        seen = measured(start, second, watts) if covered else None
+        found = account(found, at(second), seen, watts, None)
+    return found
+
+
+@given(cuts, st.sets(st.integers(0, 19)), st.floats(1, 5000), st.tuples(st.integers(0, 3600), st.integers(0, 3600)))
+def test_crashes_and_blind_spots_lose_nothing_and_count_nothing_twice(
+    looks: list[int], crashes: set[int], watts: float, hidden: tuple[int, int]
+) -> None:
+    # The power is constant and predicted rightly, so that every second must count once, measured or not.
+    found = run(looks, {looks[i] for i in crashes if i < len(looks)}, watts, hidden)
+    seconds = (found.until - START).total_seconds()
+    assert found.joules == pytest.approx(watts * seconds, abs=len(looks))
+    assert looks[-1] - seconds <= WAIT_SECONDS
+    assert 0 <= seconds <= looks[-1]
+
+
+@given(st.integers(0, 10**9), st.integers(0, 10**9), st.integers(0, 10**6), st.integers(0, 10**9))
+def test_what_is_written_is_read_back(energy: int, gap: int, milligrams: int, seconds: int) -> None:
+    kept = Entry("u", "t", "n", at(seconds), float(energy), float(gap), milligrams / 1000, float(gap // 2))
+    assert from_status(to_status(kept)) == kept
+
+
+def test_a_time_without_a_zone_is_refused() -> None:
+    written = to_status(entry()).model_copy(update={"accounted_until": "2026-11-25T12:00:00"})
+    with pytest.raises(ValueError, match="has no time zone"):
+        from_status(written)

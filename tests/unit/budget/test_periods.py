@@ -1,0 +1,116 @@
+"""Periods tile time in every zone, over daylight-saving changes and the ends of months."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from energylens.api.energybudget import Period
+from energylens.budget.periods import Span, period_at
+
+ZONES = (
+    "UTC",
+    "Europe/Berlin",
+    "America/New_York",
+    "Asia/Kolkata",
+    "Australia/Lord_Howe",  # clocks move by half an hour
+    "America/Havana",  # clocks go back from 01:00 to 00:00
+    "Asia/Beirut",  # midnight is skipped
+    "Pacific/Apia",  # 2011-12-30 was skipped
+    "Pacific/Kiritimati",
+)
+PERIODS: tuple[Period, ...] = ("Hour", "Day", "Week", "Month")
+moments = st.integers(1_104_537_600, 2_208_988_800).map(lambda seconds: datetime.fromtimestamp(seconds, UTC))
+zones = st.sampled_from(ZONES).map(ZoneInfo)
+LONGEST = {"Hour": 1, "Day": 26, "Week": 7 * 24 + 2, "Month": 31 * 24 + 2}
+
+
+@given(st.sampled_from(PERIODS), zones, moments)
+def test_a_moment_is_in_its_period_and_the_next_one_follows_at_once(
+    period: Period, zone: ZoneInfo, now: datetime
+) -> None:
+    span = period_at(period, zone, now)
+    assert span.start <= now < span.end
+    assert period_at(period, zone, span.start) == span
+    assert period_at(period, zone, span.end - timedelta(microseconds=1)) == span
+    following = period_at(period, zone, span.end)
+    assert following.start == span.end
+    assert 0 < span.hours <= LONGEST[period]
+
+
+@given(st.sampled_from(PERIODS), zones, moments, st.integers(1, 400))
+def test_a_year_of_resets_leaves_nothing_out(period: Period, zone: ZoneInfo, now: datetime, resets: int) -> None:
+    span = first = period_at(period, zone, now)
+    total = timedelta()
+    for _ in range(min(resets, 60)):
+        total += span.end - span.start
+        span = period_at(period, zone, span.end)
+    assert span.start - first.start == total
+
+
+@given(st.sampled_from(("Day", "Week", "Month")), st.sampled_from(ZONES[:4]).map(ZoneInfo), moments)
+def test_a_period_begins_at_midnight_of_the_zone(period: Period, zone: ZoneInfo, now: datetime) -> None:
+    start = period_at(period, zone, now).start.astimezone(zone)
+    assert (start.hour, start.minute, start.second) == (0, 0, 0)
+    assert period != "Week" or start.weekday() == 0
+    assert period != "Month" or start.day == 1
+
+
+def berlin(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=ZoneInfo("Europe/Berlin"))
+
+
+@pytest.mark.parametrize(
+    ("period", "now", "hours"),
+    [
+        ("Day", "2026-03-29T12:00", 23),
+        ("Day", "2026-10-25T12:00", 25),
+        ("Day", "2026-03-28T12:00", 24),
+        ("Week", "2026-03-25T12:00", 167),
+        ("Month", "2026-03-01T00:00", 743),
+        ("Month", "2026-10-31T23:59", 745),
+        ("Month", "2028-02-29T12:00", 29 * 24),
+        ("Month", "2026-02-28T23:59", 28 * 24),
+        ("Hour", "2026-10-25T02:30", 1),
+    ],
+)
+def test_daylight_saving_and_month_ends(period: Period, now: str, hours: float) -> None:
+    assert period_at(period, ZoneInfo("Europe/Berlin"), berlin(now)).hours == hours
+
+
+def test_a_repeated_hour_of_wall_clock_time_is_two_hours() -> None:
+    zone = ZoneInfo("Europe/Berlin")
+    first = berlin("2026-10-25T02:30")
+    second = first.replace(fold=1)
+    spans = [period_at("Hour", zone, moment) for moment in (first, second)]
+    assert spans[0].end == spans[1].start
+
+
+def test_a_skipped_midnight_is_the_moment_of_the_skip() -> None:
+    zone = ZoneInfo("Asia/Beirut")
+    span = period_at("Day", zone, datetime(2026, 3, 29, 12, tzinfo=UTC))
+    assert span.start.astimezone(zone).strftime("%F %T") == "2026-03-29 01:00:00"
+    assert span.hours == 23
+
+
+def test_a_skipped_day_has_no_period() -> None:
+    zone = ZoneInfo("Pacific/Apia")
+    span = period_at("Day", zone, datetime(2011, 12, 29, 20, tzinfo=UTC))
+    days = []
+    for _ in range(3):
+        days.append(span.start.astimezone(zone).day)
+        span = period_at("Day", zone, span.end)
+    assert days == [29, 31, 1]
+
+
+def test_hours_left_never_go_below_zero() -> None:
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    span = Span(start, start + timedelta(hours=2))
+    left = [span.hours_left(start + timedelta(hours=hours)) for hours in range(4)]
+    assert left == [2, 1, 0, 0]
+    assert all(a >= b for a, b in pairwise(left))
