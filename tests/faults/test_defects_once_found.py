@@ -296,10 +296,10 @@ async def test_a_spec_that_waits_for_approval_changes_no_pod_of_the_running_plan
 
 
 async def test_a_plan_that_waits_for_approval_is_compared_with_the_one_that_runs() -> None:
-    """The first proposal was never approved: what is proposed next saves nothing over the plan that runs."""
+    """Three replicas were proposed and never approved: what is not worth it after that keeps the two that run."""
     world = await ready()
     running = world.status()["plan"]
-    for planning in (overrides(maxBatchSize=32), overrides()):
+    for planning in (overrides(replicas=3), {"overrides": {"tensorParallel": 1, "maxBatchSize": 64}}):
         world.cluster.put(llama(planning={**planning, "mode": "Manual", "approvedPlanHash": running["hash"]}))
         await world.settle()
     assert world.condition("PlanReady")["status"] == "True"
