@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -68,5 +69,7 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point of the energylens and kubectl-energylens commands."""
+    # Read when NumPy is loaded. The matrices are small, so that threads only make the libraries wait for each other.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     name = "kubectl energylens" if sys.argv[0].endswith("kubectl-energylens") else "energylens"
     cli(prog_name=name)

@@ -255,12 +255,15 @@ def _by_node_size(space: ProductSpace, index: IntArray, rows: IntArray) -> Itera
     The size says which links are inside a node: a replica over two nodes of four GPUs is not one node of eight.
     """
     nodes, per_node = space.nodes_per_replica[index[rows]], space.gpus_per_node[index[rows]]
-    single = rows[nodes == 1]
-    if single.size:
-        widest = int(per_node[nodes == 1].max())
-        yield replace(space.gpu, max_gpus_per_node=max(widest, space.gpu.max_gpus_per_node)), single
-    for size in np.unique(per_node[nodes > 1]):
-        yield replace(space.gpu, max_gpus_per_node=int(size)), rows[(nodes > 1) & (per_node == size)]
+    single = nodes == 1
+    sizes = np.flatnonzero(np.bincount(per_node[~single])).tolist()
+    widest = int(per_node[single].max(initial=0))
+    if widest > max(sizes, default=0):
+        yield replace(space.gpu, max_gpus_per_node=max(widest, space.gpu.max_gpus_per_node)), rows[single]
+    for size in sizes:
+        # A replica inside one node sees nothing of the node's size, so it goes along, which saves a call.
+        along = (single & (widest <= size)) if size == sizes[-1] else False
+        yield replace(space.gpu, max_gpus_per_node=size), rows[(~single & (per_node == size)) | along]
 
 
 _FIGURES = (

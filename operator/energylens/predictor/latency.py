@@ -48,6 +48,10 @@ def soft_maximum(a: FloatArray, b: FloatArray, exponent: float = SOFT) -> FloatA
     """Return ``(a^p + b^p)^(1/p)``, elementwise, for non-negative input."""
     larger, smaller = np.maximum(a, b), np.minimum(a, b)
     ratio = smaller / np.maximum(larger, 1e-30)
+    if exponent == 4.0:
+        # Products and roots take a fifth of the time of a general power, which was a sixth of all planning.
+        square = ratio * ratio
+        return np.asarray(larger * np.sqrt(np.sqrt(1.0 + square * square)))
     return np.asarray(larger * (1.0 + ratio**exponent) ** (1.0 / exponent))
 
 
@@ -63,7 +67,8 @@ def operation_seconds(work: Work, rates: KernelRates, c: Constants) -> FloatArra
     if measured.any():
         tabled = work.table_seconds * per_operation(rates.table_factor, pick)
         seconds = np.where(measured, tabled, seconds)
-    seconds = seconds * work.imbalance ** c["imbalance"]
+    if np.any(work.imbalance != 1.0):
+        seconds = seconds * work.imbalance ** c["imbalance"]
     seconds += work.prefill_attention_flops / per_operation(rates.prefill_flops, pick)
     launches = work.launches if work.launches.ndim == 2 else work.launches[:, None]
     seconds += work.padded_experts * c["moe_fp8_block_expert_us"] * 1e-6

@@ -102,8 +102,9 @@ def expert_ratio(
     curves = tables[key]
     out = np.empty_like(tokens)
     log_tokens = np.log(np.maximum(tokens, 1.0))
-    code = expert_parallel * 4096.0 + tensor_parallel
-    for value in np.unique(code):
+    code = (expert_parallel * (tensor_parallel.max(initial=0.0) + 1.0) + tensor_parallel).astype(np.int64)
+    # Counting is faster than np.unique, which loads numpy.ma for 30 ms.
+    for value in np.flatnonzero(np.bincount(code)).tolist():
         rows = code == value
         first = int(np.argmax(rows))
         ep, tp = float(expert_parallel[first]), float(tensor_parallel[first])

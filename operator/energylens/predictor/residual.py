@@ -152,7 +152,7 @@ def _kinds(
         alike = np.array([rows.setdefault(row, len(rows)) for row in agreeing], dtype=np.int64)
         agreements[key] = np.array([np.frombuffer(row, dtype=np.bool_) for row in rows])
         kind = kind * len(rows) + alike[codes]
-    for value in np.unique(kind).tolist():
+    for value in np.flatnonzero(np.bincount(kind)).tolist():
         rest, agreed = value, {}
         for key in reversed(keys):
             rest, row = divmod(rest, len(agreements[key]))
