@@ -67,6 +67,15 @@ def describe_layout(*, tensor: int, pipeline: int, expert: int, data: int) -> st
     return "-".join([f"TP{tensor}", *(f"{name}{size}" for name, size in rest if size > 1)])
 
 
+class CorrectionFactors(ApiModel):
+    """What predictions are multiplied with: 1 leaves them as they are."""
+
+    ttft: Quantity = Field(description="On the time to first token, which prefill sets.")
+    itl: Quantity = Field(description="On the inter-token latency, which decode sets.")
+    power: Quantity = Field(description="On the power.")
+    energy: Quantity = Field(description="On the joules per output token.")
+
+
 class PlanStatus(ApiModel):
     """The plan that the operator follows or recommends."""
 
@@ -92,6 +101,9 @@ class PlanStatus(ApiModel):
         default=None, description="Power limit that the plan sets on each GPU, W; absent: the product's default limit."
     )
     predicted: PredictedFigures = Field(description="What the predictor expects of the plan.")
+    correction: CorrectionFactors | None = Field(
+        default=None, description="Factors from measurement that are in the predicted figures; absent: none."
+    )
     alternatives: Annotated[
         tuple[Alternative, ...],
         Field(max_length=5, json_schema_extra=ATOMIC_LIST),
@@ -163,6 +175,14 @@ class Measured(ApiModel):
     )
 
 
+class LearnedCorrection(CorrectionFactors):
+    """Factors learned from measured windows, older ones forgotten exponentially."""
+
+    gpu_product: str = Field(description="GPU product that they are for.")
+    layout: str = Field(description="Layout that they are for, such as TP4.")
+    windows: int = Field(description="Windows that they rest on, forgotten ones by what is left of them.")
+
+
 class PredictionStatus(ApiModel):
     """How far the prediction was off: 100 x (predicted - measured) / measured, whole percents."""
 
@@ -171,8 +191,58 @@ class PredictionStatus(ApiModel):
     itl_error_percent: int | None = Field(default=None, description="Of the inter-token latency, %.")
     ttft_error_percent: int | None = Field(default=None, description="Of the time to first token, %.")
     samples: int = Field(default=0, description="Windows that the errors rest on.")
-    correction: dict[str, Quantity] | None = Field(
-        default=None, description="Factors learned from measurement that plans apply to the predictor, by figure."
+    correction: LearnedCorrection | None = Field(
+        default=None, description="What onDrift: Recalibrate learned of this model, GPU product and layout."
+    )
+
+
+RollbackReason = Literal["SLOViolation", "HigherEnergy", "ProgressDeadline"]
+
+
+class LastGoodPlan(ApiModel):
+    """The plan that a rollback returns to: the last one that was measured and held spec.slo."""
+
+    plan: PlanStatus = Field(description="The plan, without its alternatives.")
+    joules_per_output_token: Quantity = Field(description="Mean of its measured windows, J.")
+    output_tokens_per_second: int = Field(description="Mean load of these windows, tokens generated per second.")
+
+
+class PlanTrial(ApiModel):
+    """A new plan that is measured against the last good one."""
+
+    plan_hash: str = Field(description="hash of the new plan.")
+    good_windows: int = Field(default=0, description="Windows in a row that are as good as the last good plan.")
+    bad_windows: int = Field(default=0, description="Windows in a row that are worse.")
+    reason: RollbackReason | None = Field(default=None, description="What was worse in the last bad window.")
+    message: str | None = Field(default=None, description="The figures of the last bad window.")
+
+
+class RejectedPlan(ApiModel):
+    """A plan that was rolled back. It is not adopted again for the same spec."""
+
+    hash: str = Field(description="hash of the plan.")
+    gpu_product: str = Field(description="GPU product, as in the node label nvidia.com/gpu.product.")
+    replicas: int = Field(description="Copies of the model.")
+    nodes_per_replica: int = Field(description="Nodes that one replica spans.")
+    tensor_parallel: int = Field(description="GPUs that split each layer.")
+    pipeline_parallel: int = Field(description="Stages that the layers are split into.")
+    expert_parallel: int = Field(description="GPUs that experts are split over.")
+    data_parallel: int = Field(description="Copies of the attention layers in one replica.")
+    max_batch_size: int = Field(description="Most sequences running at once per data-parallel rank.")
+    power_cap_watts_per_gpu: int | None = Field(default=None, description="Power limit of each GPU, W.")
+    inputs: str = Field(description="Hash of the part of the spec that the plan was made for.")
+    reason: RollbackReason = Field(description="Why it was rolled back.")
+    message: str = Field(description="The figures.")
+    time: str = Field(description="When; RFC 3339, UTC.")
+
+
+class RollbackStatus(ApiModel):
+    """What onDrift: Rollback and spec.rollout.rollbackOn go by."""
+
+    last_good_plan: LastGoodPlan | None = Field(default=None, description="The plan that a rollback returns to.")
+    trial: PlanTrial | None = Field(default=None, description="A new plan that is measured against it.")
+    rejected_plans: Annotated[tuple[RejectedPlan, ...], Field(max_length=10, json_schema_extra=ATOMIC_LIST)] = Field(
+        default=(), description="Plans that were rolled back, the last ten."
     )
 
 
@@ -208,6 +278,9 @@ class LLMDeploymentStatus(ApiModel):
     active_revision: ActiveRevision | None = Field(default=None, description="What runs now.")
     measured: Measured | None = Field(default=None, description="What the counters say over the last full window.")
     prediction: PredictionStatus | None = Field(default=None, description="How far the prediction was off.")
+    rollback: RollbackStatus | None = Field(
+        default=None, description="What rollbacks go by; absent where the spec asks for none."
+    )
     budget: BudgetStatus | None = Field(default=None, description="The deployment's share of its budgets.")
     conditions: Annotated[tuple[Condition, ...], Field(json_schema_extra=map_list("type"))] = Field(
         default=(),

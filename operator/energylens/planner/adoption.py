@@ -7,11 +7,12 @@ switch costs. The saving is counted over the cooldown, the only time for which t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from energylens.api.llmdeployment import LLMDeployment, Objective, Overrides, PlanStatus, PowerCap, Replan
+from energylens.api.llmdeployment_status import RejectedPlan
 from energylens.api.quantity import parse_quantity
 from energylens.planner import describe
 from energylens.planner.products import resolve_products
@@ -36,6 +37,7 @@ AdoptionReason = Literal[
     "DoesNotPayBack",
     "EnergySaving",
     "NothingBetter",
+    "RolledBack",
 ]
 
 
@@ -73,7 +75,7 @@ def switch_cost(candidate: PlanStatus, weight_bytes: float, gpu: GpuSpec) -> Swi
     return SwitchCost(candidate.gpus * gpu.loaded_idle_watts * seconds, seconds)
 
 
-def same_layout(a: PlanStatus, b: PlanStatus) -> bool:
+def same_layout(a: PlanStatus | RejectedPlan, b: PlanStatus | RejectedPlan) -> bool:
     """Return whether two plans run the same pods: product, parallelism, replicas, batch and power cap agree."""
     fields = (
         "gpu_product",
@@ -129,6 +131,7 @@ def decide(
     replan: Replan | None = None,
     seconds_since_adoption: float | None = None,
     cost: SwitchCost | None = None,
+    rejected: Sequence[RejectedPlan] = (),
 ) -> Decision:
     """Return whether to adopt a candidate.
 
@@ -141,6 +144,7 @@ def decide(
         replan: Thresholds; the API's defaults when None.
         seconds_since_adoption: Time since the current plan was adopted; None when unknown, which counts as long ago.
         cost: Energy and time of the switch; None counts as free.
+        rejected: Plans for this spec that measurement proved worse, and that are not tried again.
     """
     new = candidate.plan
     if current is None:
@@ -148,7 +152,15 @@ def decide(
     if new.hash == current.hash:
         return Decision(False, "SamePlan", "the inputs of the plan have not changed", current)
     if same_layout(new, current):
-        return Decision(False, "SameLayout", f"the inputs changed, the best plan is still {_summary(new)}", current)
+        kept = current
+        if new.correction != current.correction:
+            # The same pods under what measurement taught: new figures, and the hash that the pods carry.
+            kept = current.model_copy(update={"predicted": new.predicted, "correction": new.correction})
+        return Decision(False, "SameLayout", f"the inputs changed, the best plan is still {_summary(new)}", kept)
+    known = next((plan for plan in rejected if same_layout(plan, new)), None)
+    if known is not None:
+        message = f"{_summary(new)} was rolled back at {known.time} and is not tried again for this spec"
+        return Decision(False, "RolledBack", f"{message}: {known.message}", current)
     if isinstance(running, str):
         return Decision(True, "NoLongerValid", f"{running}; new plan: {_summary(new)}", new)
     if isinstance(running, Infeasible):

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from energylens.api.llmdeployment import Percentile
+from energylens.planner.corrections import Correction, Corrections
 from energylens.planner.space import ProductSpace, concatenate
 from energylens.predictor.architecture import ModelSpec
 from energylens.predictor.rules import unsupported_reasons
@@ -69,15 +70,6 @@ class Load:
         if self.concurrency is not None:
             return replace(self, concurrency=max(1, math.floor(self.concurrency * factor)))
         return replace(self, requests_per_second=(self.requests_per_second or 0.0) * factor)
-
-
-@dataclass(frozen=True)
-class Correction:
-    """Factors learned from measurement, applied to every prediction."""
-
-    itl: float = 1.0
-    ttft: float = 1.0
-    power: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -143,7 +135,7 @@ def evaluate(
     percentile: Percentile,
     *,
     margin: float = 1.0,
-    correction: Correction | None = None,
+    corrections: Corrections | None = None,
 ) -> Candidates:
     """Return every candidate of the spaces with its prediction under the load.
 
@@ -155,10 +147,10 @@ def evaluate(
         percentile: The percentile of ITL and TTFT to report.
         margin: Share of the upper half of the 80 % interval that is added for the figures that SLOs are checked with:
             0 trusts the prediction, 1 takes the interval's upper end.
-        correction: Factors learned from measurement.
+        corrections: Factors learned from measurement.
     """
     parts = [
-        _evaluate_product(space, model, predictor, load, percentile, margin, correction or Correction())
+        _evaluate_product(space, model, predictor, load, percentile, margin, corrections or Corrections())
         for space in spaces
     ]
     columns = {
@@ -181,7 +173,7 @@ def _evaluate_product(
     load: Load,
     percentile: Percentile,
     margin: float,
-    correction: Correction,
+    corrections: Corrections,
 ) -> Candidates:
     supported, reason, fits = _structure(space, model, predictor, load.workload)
     index, replicas = space.expand()
@@ -199,8 +191,12 @@ def _evaluate_product(
             prediction = predictor.at_rate(model, gpu, layouts, load.workload, rate)
             sustainable[rows] = prediction.sustainable
         extrapolated[rows] = prediction.extrapolated
+        correction = corrections.for_candidates(space.gpu.product, layouts)
         for name, values in _figures(prediction, percentile, margin, correction, replicas[rows]).items():
             figures[name][rows] = values
+        if load.concurrency is not None:
+            # So many requests in flight give fewer tokens when each takes longer; a rate stays what it is.
+            figures["output_tokens_per_second"][rows] /= correction.itl
         # At the very edge of capacity the rate is below it, but the queue in front grows without bound.
         sustainable[rows] &= np.isfinite(figures["ttft_upper_ms"][rows]) & np.isfinite(figures["itl_upper_ms"][rows])
     return Candidates(
@@ -288,15 +284,15 @@ def _figures(
     p = prediction
     itl = {"P50": p.itl_p50_ms, "P95": p.itl_p95_ms, "P99": p.itl_p99_ms}[percentile] * correction.itl
     ttft = {"P50": p.ttft_p50_ms, "P95": p.ttft_p95_ms, "P99": p.ttft_p99_ms}[percentile] * correction.ttft
-    joules = p.joules_per_output_token * correction.power
-    high = p.energy.high * correction.power
+    joules = p.joules_per_output_token * correction.energy
+    high = p.energy.high * correction.energy
     return {
         "itl_ms": itl,
         "itl_upper_ms": itl * _widened(p.itl, p.itl_p50_ms, margin),
         "ttft_ms": ttft,
         "ttft_upper_ms": ttft * _widened(p.ttft, p.ttft_p50_ms, margin),
         "joules_per_output_token": joules,
-        "joules_low": p.energy.low * correction.power,
+        "joules_low": p.energy.low * correction.energy,
         "joules_high": high,
         "joules_upper": joules + margin * (high - joules),
         "power_watts": p.power_watts * correction.power * replicas,

@@ -2,7 +2,7 @@
 
 What counts: the part of the spec that planning reads, the model's shape, the GPUs that the cluster has (products and
 allocatable GPUs per node, of the nodes that the spec may use), the figures known of those products, the predictor's
-version and the watts that budgets leave.
+version, the watts that budgets leave, and what measurement taught.
 
 What does not: free GPUs, node names, whether a node is ready or cordoned. These pass; were they inputs, somebody
 else's pod or a drain would start a new plan. Nor do fields that only say how a plan is adopted or served.
@@ -18,6 +18,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
 from energylens.api.llmdeployment import LLMDeploymentSpec
+from energylens.planner.corrections import Corrections
 from energylens.planner.types import GpuNode, PowerAllowance
 from energylens.predictor.architecture import ModelSpec
 from energylens.predictor.types import GpuSpec
@@ -55,6 +56,7 @@ def inputs_hash(
     gpus: Mapping[str, GpuSpec],
     predictor_version: str,
     allowance: PowerAllowance | None,
+    corrections: Corrections | None = None,
 ) -> str:
     """Return the first 16 hexadecimal digits of the SHA-256 of the canonical JSON of a plan's inputs.
 
@@ -65,6 +67,7 @@ def inputs_hash(
         gpus: The known GPU products.
         predictor_version: Version of the predictor's code and coefficients.
         allowance: Watts that budgets leave.
+        corrections: Factors learned from measurement.
     """
     inventory = Counter((node.product, node.allocatable) for node in nodes if node.allocatable > 0)
     document = {
@@ -75,6 +78,9 @@ def inputs_hash(
         "predictor": predictor_version,
         "allowanceWatts": None if allowance is None else round(allowance.watts),
     }
+    learned = corrections.document() if corrections is not None else {}
+    if learned:
+        document["corrections"] = learned
     text = json.dumps(document, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:HASH_LENGTH]
 

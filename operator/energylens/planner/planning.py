@@ -6,10 +6,12 @@ import math
 from collections.abc import Mapping
 
 from energylens.api.llmdeployment import LLMDeployment, LLMDeploymentSpec, PlanStatus, PredictedFigures
+from energylens.api.llmdeployment_status import CorrectionFactors, describe_layout
 from energylens.api.quantity import format_milli
 from energylens.planner import describe
 from energylens.planner.constraints import count_rejections
-from energylens.planner.evaluate import Correction, Predictor
+from energylens.planner.corrections import Corrections, correction_status
+from energylens.planner.evaluate import Candidates, Predictor
 from energylens.planner.frontier import alternatives, frontier_rows, table
 from energylens.planner.identity import inputs_hash
 from energylens.planner.infeasible import explain_infeasible
@@ -33,7 +35,7 @@ def plan(
     predictor: Predictor,
     *,
     allowance: PowerAllowance | None = None,
-    correction: Correction | None = None,
+    corrections: Corrections | None = None,
 ) -> PlanningResult:
     """Return the plan of least energy (or power, or GPUs) that holds every constraint, or why there is none.
 
@@ -44,7 +46,7 @@ def plan(
         gpus: Known GPU products by the label ``nvidia.com/gpu.product``.
         predictor: Predicts one replica.
         allowance: Watts that budgets leave. ``spec.energy.budget.powerWatts`` with action Enforce is applied here.
-        correction: Factors learned from measurement.
+        corrections: Factors learned from measurement.
 
     Raises:
         PlanCheckError: The finished plan breaks ``maxGPUs`` or an override.
@@ -53,7 +55,7 @@ def plan(
         served = with_quantization(model, deployment.spec.model.quantization)
     except UnsupportedQuantizationError as error:
         return Infeasible("ModelUnsupported", f"spec.model.{error}")
-    problem = problem_for(deployment, served, snapshot, gpus, predictor, allowance, correction)
+    problem = problem_for(deployment, served, snapshot, gpus, predictor, allowance, corrections)
     if not problem.allowed_products:
         return no_matching_gpus(deployment.spec, snapshot, gpus)
     solution = solve(problem)
@@ -76,6 +78,7 @@ def plan_hash(
     predictor_version: str,
     *,
     allowance: PowerAllowance | None = None,
+    corrections: Corrections | None = None,
 ) -> str:
     """Return the hash that a plan made from these inputs carries, without planning: equal means nothing to plan anew.
 
@@ -85,7 +88,7 @@ def plan_hash(
     spec = deployment.spec
     served = with_quantization(model, spec.model.quantization)
     nodes = allowed_nodes(spec, usable_nodes(spec, snapshot, gpus), gpus)
-    return inputs_hash(spec, served, nodes, gpus, predictor_version, effective_allowance(spec, allowance))
+    return inputs_hash(spec, served, nodes, gpus, predictor_version, effective_allowance(spec, allowance), corrections)
 
 
 def effective_allowance(spec: LLMDeploymentSpec, allowance: PowerAllowance | None) -> PowerAllowance | None:
@@ -104,7 +107,7 @@ def problem_for(
     gpus: Mapping[str, GpuSpec],
     predictor: Predictor,
     allowance: PowerAllowance | None,
-    correction: Correction | None,
+    corrections: Corrections | None,
 ) -> Problem:
     """Return the problem that :func:`plan` solves; the arguments are those of it, ``model`` as the engine serves it."""
     return Problem(
@@ -115,7 +118,7 @@ def problem_for(
         gpus=gpus,
         predictor=predictor,
         allowance=effective_allowance(deployment.spec, allowance),
-        correction=correction,
+        corrections=corrections,
     )
 
 
@@ -130,6 +133,7 @@ def _status(problem: Problem, solution: Solution, i: int) -> PlanStatus:
             problem.gpus,
             problem.predictor.version,
             problem.allowance,
+            problem.corrections,
         ),
         predictor_version=problem.predictor.version,
         confidence="Extrapolated" if rows.extrapolated[i] else "Interpolated",
@@ -144,6 +148,7 @@ def _status(problem: Problem, solution: Solution, i: int) -> PlanStatus:
         data_parallel=int(layouts.data_parallel[i]),
         max_batch_size=int(layouts.max_batch_size[i]),
         power_cap_watts_per_gpu=None if math.isnan(cap) else round(cap),
+        correction=_correction(problem, rows, i),
         predicted=PredictedFigures(
             joules_per_output_token=format_milli(float(rows.joules_per_output_token[i])),
             joules_per_output_token_low=format_milli(float(rows.joules_low[i])),
@@ -156,6 +161,19 @@ def _status(problem: Problem, solution: Solution, i: int) -> PlanStatus:
             itl_milliseconds=describe.up(float(rows.itl_ms[i])),
         ),
     )
+
+
+def _correction(problem: Problem, rows: Candidates, i: int) -> CorrectionFactors | None:
+    if problem.corrections is None:
+        return None
+    layouts = rows.layouts
+    layout = describe_layout(
+        tensor=int(layouts.tensor_parallel[i]),
+        pipeline=int(layouts.pipeline_parallel[i]),
+        expert=int(layouts.expert_parallel[i]),
+        data=int(layouts.data_parallel[i]),
+    )
+    return correction_status(problem.corrections.of(rows.products[int(rows.product[i])], layout))
 
 
 def _check(status: PlanStatus, spec: LLMDeploymentSpec) -> None:

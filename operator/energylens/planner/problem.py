@@ -11,7 +11,8 @@ from energylens.api.llmdeployment import LLMDeploymentSpec
 from energylens.api.quantity import parse_quantity
 from energylens.planner.capacity import replicas_that_fit
 from energylens.planner.constraints import Constraint, build_constraints, feasible
-from energylens.planner.evaluate import Candidates, Correction, Load, Predictor, evaluate
+from energylens.planner.corrections import Corrections
+from energylens.planner.evaluate import Candidates, Load, Predictor, evaluate
 from energylens.planner.nodes import allowed_nodes
 from energylens.planner.objective import best, objective_values
 from energylens.planner.space import ProductSpace, enumerate_space
@@ -36,7 +37,7 @@ class Problem:
     gpus: Mapping[str, GpuSpec]
     predictor: Predictor
     allowance: PowerAllowance | None
-    correction: Correction | None = None
+    corrections: Corrections | None = None
     load_factor: float = 1.0
     within_limits: bool = False
     """Leave out what the hardware limits forbid instead of evaluating it for the explanation."""
@@ -103,7 +104,7 @@ def solve(problem: Problem) -> Solution:
         load,
         spec.slo.percentile,
         margin=spec.planning.safety_margin_percent / 100.0,
-        correction=problem.correction,
+        corrections=problem.corrections,
     )
     free = [problem.free_gpus(product) for product in problem.products]
     constraints = build_constraints(rows, spec, problem.allowed_products, free, problem.allowance)
