@@ -396,7 +396,8 @@ class Validation(ApiModel):
     on_drift: Literal["Report", "Recalibrate", "Rollback"] = Field(
         default="Report",
         description="What follows an error above tolerancePercent. Report: a condition says so. "
-        "Recalibrate: also correct the predictor for this deployment. Rollback: also return to the plan before.",
+        "Recalibrate: correct the predictor by what is measured. Rollback: return to the last good plan when a new one "
+        "breaks the SLO or measures more energy.",
     )
 
 

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from energylens.api.base import Condition
-from energylens.api.llmdeployment import PlanStatus
-from energylens.api.quantity import parse_quantity
 from energylens.controller.children import Children, live_strategy
-from energylens.controller.observation import Observation, PodState
+from energylens.controller.comparison import energy_error_percent, is_comparable, load_share, objectives
+from energylens.controller.observation import Body, Observation, PodState
 from energylens.controller.reasons import ConditionType, Reason
 from energylens.serving.metadata import PLAN_LABEL
 
@@ -128,7 +127,7 @@ def _progressing(observed: Observation, state: Rollout) -> Condition:
     kind = ConditionType.PROGRESSING
     if not state.exists or observed.deployment.spec.suspend:
         return _condition(observed, kind, "False", Reason.NOT_STARTED, "no rollout is under way")
-    late = _deadline_exceeded(observed)
+    late = deadline_exceeded(observed.workload)
     if state.current and state.ready >= state.wanted:
         return _condition(observed, kind, "False", Reason.COMPLETE, f"plan {state.running_hash} is rolled out")
     text = f"{state.updated} of {state.wanted} replicas are of plan {state.running_hash}, {state.ready} are ready"
@@ -147,8 +146,9 @@ def _replacing(observed: Observation) -> bool:
     return int(status.get("replicas") or 0) > int(status.get("updatedReplicas") or 0)
 
 
-def _deadline_exceeded(observed: Observation) -> str:
-    conditions = ((observed.workload or {}).get("status") or {}).get("conditions") or ()
+def deadline_exceeded(workload: Body | None) -> str:
+    """Return why a rollout missed its deadline, in the words of its controller; "" when it did not."""
+    conditions = ((workload or {}).get("status") or {}).get("conditions") or ()
     for condition in conditions:
         if condition["type"] == "Progressing" and condition.get("reason") == "ProgressDeadlineExceeded":
             return str(condition.get("message") or "the progress deadline has passed")
@@ -183,7 +183,7 @@ def _degraded(observed: Observation, state: Rollout) -> Condition:
     kind = ConditionType.DEGRADED
     if observed.refused:
         return _condition(observed, kind, "True", Reason.APPLY_REFUSED, observed.refused)
-    late = _deadline_exceeded(observed)
+    late = deadline_exceeded(observed.workload)
     if late and not (state.current and state.ready >= state.wanted):
         return _condition(observed, kind, "True", Reason.PROGRESS_DEADLINE_EXCEEDED, late)
     return _condition(observed, kind, "False", Reason.AS_EXPECTED, "")
@@ -234,8 +234,13 @@ def _as_before(observed: Observation, kinds: Sequence[ConditionType], message: s
 def _accuracy(observed: Observation) -> Condition:
     kind, found, plan = ConditionType.PREDICTION_ACCURATE, observed.measurement, observed.planning.plan
     error = energy_error_percent(plan, found.joules_per_output_token if found is not None else None)
-    if error is None:
+    if error is None or plan is None or found is None:
         return _condition(observed, kind, "Unknown", Reason.NOT_MEASURED, "no energy per token was measured")
+    share = load_share(observed.deployment, plan, found)
+    if not is_comparable(share):
+        served = "unknown" if share is None else f"{100 * share:.0f} % of the one that the plan was made for"
+        text = f"the load was {served}, so that energy per token cannot be compared; it is off by {error:+d} %"
+        return _condition(observed, kind, "Unknown", Reason.LOAD_DIFFERS, text)
     tolerance = observed.deployment.spec.validation.tolerance_percent
     text = f"predicted energy per token is off by {error:+d} %; tolerancePercent={tolerance}"
     if abs(error) <= tolerance:
@@ -244,30 +249,14 @@ def _accuracy(observed: Observation) -> Condition:
 
 
 def _slo_met(observed: Observation) -> Condition:
-    kind, slo, found = ConditionType.SLO_MET, observed.deployment.spec.slo, observed.measurement
-    limits = {"TTFT": slo.ttft_milliseconds, "ITL": slo.itl_milliseconds}
-    asked = {name: limit for name, limit in limits.items() if limit is not None}
-    if not asked:
-        return _condition(observed, kind, "True", Reason.NO_OBJECTIVE, "spec.slo asks for no latency")
-    latency = found.latency if found is not None else None
-    values = {"TTFT": latency.ttft_ms if latency else None, "ITL": latency.itl_ms if latency else None}
-    known = {name: value for name, value in values.items() if name in asked and value is not None}
-    broken = [
-        f"{name} {slo.percentile} {value:.0f} ms > {asked[name]} ms"
-        for name, value in known.items()
-        if value > asked[name]
-    ]
+    kind = ConditionType.SLO_MET
+    answers = objectives(observed.deployment, observed.measurement)
+    if not answers:
+        return _condition(observed, kind, "True", Reason.NO_OBJECTIVE, "spec.slo asks for nothing")
+    broken = [text for text, holds in answers.values() if holds is False]
     if broken:
         return _condition(observed, kind, "False", Reason.VIOLATED, "; ".join(broken))
-    missing = [name for name in asked if name not in known]
+    missing = [text for text, holds in answers.values() if holds is None]
     if missing:
         return _condition(observed, kind, "Unknown", Reason.NOT_MEASURED, f"{', '.join(missing)} was not measured")
-    text = "; ".join(f"{name} {slo.percentile} {value:.0f} ms" for name, value in known.items())
-    return _condition(observed, kind, "True", Reason.MET, text)
-
-
-def energy_error_percent(plan: PlanStatus | None, measured: float | None) -> int | None:
-    """Return 100 x (predicted - measured) / measured of the joules per output token, a whole percent."""
-    if plan is None or measured is None or measured <= 0:
-        return None
-    return round(100 * (float(parse_quantity(plan.predicted.joules_per_output_token)) / measured - 1))
+    return _condition(observed, kind, "True", Reason.MET, "; ".join(text for text, _ in answers.values()))

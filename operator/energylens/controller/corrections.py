@@ -15,7 +15,7 @@ from typing import Any
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 from energylens.api.llmdeployment_status import LearnedCorrection
 from energylens.api.quantity import format_milli
-from energylens.planner.corrections import NAMES, Corrections
+from energylens.planner.corrections import Corrections
 from energylens.predictor.recalibration import BOUND, FIGURES, Factors, Learned, MeasuredPoint, factors_of, learn
 
 CONFIG_MAP_NAME = "energylens-corrections"
@@ -77,7 +77,7 @@ class Pool:
             return None
         known = factors_of(own.learned, factors_of(self._products[product].learned))
         return LearnedCorrection(
-            **{name: format_milli(getattr(known, name)) for name in NAMES},
+            **{name: format_milli(getattr(known, name)) for name in FIGURES},
             gpu_product=plan.gpu_product,
             layout=plan.layout,
             windows=math.ceil(own.learned.points),
@@ -88,9 +88,9 @@ class Pool:
         if deployment.spec.validation.on_drift != "Recalibrate":
             return None
         about = subject(deployment)
-        layouts = {key[2:]: entry.applied for key, entry in self._layouts.items() if key[:2] == about}
+        layouts = {(key[2], key[3]): entry.applied for key, entry in self._layouts.items() if key[:2] == about}
         products = {key[2]: entry.applied for key, entry in self._products.items() if key[:2] == about}
-        return Corrections({(product, layout): each for (product, layout), each in layouts.items()}, products) or None
+        return Corrections(layouts, products) if products else None
 
     def dump(self) -> str:
         """Return everything as JSON."""
@@ -136,11 +136,11 @@ def subject(deployment: LLMDeployment) -> Subject:
 
 
 def _apply(entry: _Entry, known: Factors) -> bool:
-    ratios = [abs(math.log(getattr(known, name) / getattr(entry.applied, name))) for name in NAMES]
+    ratios = [abs(math.log(getattr(known, name) / getattr(entry.applied, name))) for name in FIGURES]
     if max(ratios) <= math.log1p(STEP):
         return False
     # What plans use is what their status can show.
-    entry.applied = Factors(**{name: round(getattr(known, name), 3) for name in NAMES})
+    entry.applied = Factors(**{name: round(getattr(known, name), 3) for name in FIGURES})
     return True
 
 
@@ -148,14 +148,14 @@ def _plain(entry: _Entry) -> dict[str, Any]:
     return {
         "means": dict(entry.learned.means),
         "weights": dict(entry.learned.weights),
-        "applied": {name: getattr(entry.applied, name) for name in NAMES},
+        "applied": {name: getattr(entry.applied, name) for name in FIGURES},
     }
 
 
 def _entry(document: Mapping[str, Any]) -> _Entry:
     means = {name: _number(document["means"], name) for name in FIGURES if name in document["means"]}
     weights = {name: _number(document["weights"], name) for name in means}
-    applied = {name: _number(document["applied"], name) for name in NAMES}
+    applied = {name: _number(document["applied"], name) for name in FIGURES}
     for name, value in applied.items():
         if not 1 / BOUND[name] <= value <= BOUND[name]:
             raise CorrectionsError(f"factor {name}={value} is not within 1/{BOUND[name]:g} and {BOUND[name]:g}")

@@ -22,7 +22,9 @@ def transitions(observed: Observation, children: Children, status: Mapping[str, 
     after = {c["type"]: c for c in status["conditions"]}
     found: list[tuple[EventReason, str]] = []
     planning = observed.planning
-    if planning.adopted:
+    if planning.rollback is not None:
+        found.append((EventReason.PLAN_ROLLED_BACK, f"{planning.rollback.reason}: {planning.message}"))
+    elif planning.adopted:
         found.append((EventReason.PLAN_ADOPTED, f"{planning.decision}: {planning.weighed}"))
     plan_ready = after[ConditionType.PLAN_READY]
     old_plan = before.get(ConditionType.PLAN_READY)
@@ -44,7 +46,7 @@ def event(
 ) -> dict[str, Any]:
     """Return an Event about an LLMDeployment."""
     metadata = deployment["metadata"]
-    warning = reason in (EventReason.PLAN_REJECTED, EventReason.BECAME_UNREADY)
+    warning = reason in (EventReason.PLAN_REJECTED, EventReason.PLAN_ROLLED_BACK, EventReason.BECAME_UNREADY)
     return {
         "apiVersion": EVENT.api_version,
         "kind": EVENT.kind,

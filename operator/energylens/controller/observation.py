@@ -8,7 +8,9 @@ from datetime import datetime
 from typing import Any
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
+from energylens.api.llmdeployment_status import LearnedCorrection
 from energylens.controller.reasons import Reason
+from energylens.controller.rollback import Return
 from energylens.measure.types import WindowMeasurement
 from energylens.planner.types import ClusterSnapshot, PlanningResult
 from energylens.predictor.architecture import ModelSpec
@@ -36,6 +38,8 @@ class Planning:
     """What planning answered; None when nothing had to be planned, or could be."""
     weighed: str = ""
     """What the decision to adopt weighed: energy of the switch against energy saved; "" when nothing was adopted."""
+    rollback: Return | None = None
+    """The return to the last good plan that this pass makes."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,8 @@ class Observation:
     now: datetime
     standing: PlanStatus | None = None
     """The plan whose pods run while another one waits for approval; None where that is the plan itself."""
+    learned: LearnedCorrection | None = None
+    """What measurement taught of the plan's model, GPU and layout."""
     refused: str = ""
     """Why the API server refused a child in this pass."""
 

@@ -9,10 +9,12 @@ from datetime import datetime
 from typing import Any
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
+from energylens.controller import rollback
 from energylens.controller.observation import Planning
 from energylens.controller.reasons import Reason
 from energylens.data import UnknownModelError, load_gpus, load_model, load_predictor
 from energylens.planner import adoption, plan, plan_hash
+from energylens.planner.corrections import Corrections
 from energylens.planner.types import ClusterSnapshot, Feasible, Infeasible, PlanningResult, PowerAllowance
 from energylens.predictor import Predictor
 from energylens.predictor.architecture import ModelSpec
@@ -49,6 +51,10 @@ class Request:
     """The ConfigMap with the table of plans is missing."""
     standing: PlanStatus | None = None
     """The plan whose pods run while the one in status waits for approval."""
+    corrections: Corrections | None = None
+    """Factors learned from measurement."""
+    late: str = ""
+    """Why the rollout of the plan in status missed its deadline; "" when it did not."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,13 @@ class PlanningService:
             model = self._model(request)
             predictor = self._predictor(deployment)
             wanted = plan_hash(
-                deployment, model, request.snapshot, load_gpus(), predictor.version, allowance=request.allowance
+                deployment,
+                model,
+                request.snapshot,
+                load_gpus(),
+                predictor.version,
+                allowance=request.allowance,
+                corrections=request.corrections,
             )
         except ServingError as error:
             return Planning(current, None, False, Reason.INVALID_ENGINE_SETTINGS, str(error))
@@ -84,7 +96,12 @@ class PlanningService:
             return Planning(current, None, False, Reason.MODEL_UNSUPPORTED, f"spec.model.{error}")
         except UnknownEngineError as error:
             return Planning(current, None, False, Reason.INVALID_ENGINE_SETTINGS, f"spec.engine: {error}")
+        returned = self._return(request, model, predictor)
+        if returned is not None:
+            return returned
         same = current is not None and current.hash == wanted
+        # Figures of a correction that is not asked for any more are to be taken back.
+        same = same and (request.corrections is not None or current is None or current.correction is None)
         key = deployment.metadata.namespace, deployment.metadata.name
         if same and not request.want_table:
             # The table of plans is large, and written by now.
@@ -139,7 +156,7 @@ class PlanningService:
         deployment, snapshot = request.deployment, request.snapshot
 
         def run(asked: LLMDeployment) -> PlanningResult:
-            return plan(asked, model, snapshot, load_gpus(), predictor, allowance=request.allowance)
+            return _plan(request, asked, model, predictor)
 
         result: PlanningResult | None = None
         if not request.serves_lws and snapshot.nodes:
@@ -167,11 +184,7 @@ class PlanningService:
         running: PlanningResult | str | None = None
         if current is not None:
             pinned = adoption.pinned_to(request.deployment, current, load_gpus())
-            running = (
-                pinned
-                if isinstance(pinned, str)
-                else plan(pinned, model, request.snapshot, load_gpus(), predictor, allowance=request.allowance)
-            )
+            running = pinned if isinstance(pinned, str) else _plan(request, pinned, model, predictor)
         cost = adoption.switch_cost(result.plan, float(weight_bytes(model)), load_gpus()[result.plan.gpu_product])
         decision = adoption.decide(
             current,
@@ -183,6 +196,7 @@ class PlanningService:
                 (request.now - request.adopted_at).total_seconds() if request.adopted_at is not None else None
             ),
             cost=cost,
+            rejected=rollback.rejected_for(request.deployment),
         )
         if decision.adopt:
             return Planning(
@@ -196,9 +210,37 @@ class PlanningService:
                 result.table,
                 weighed=decision.message,
             )
+        reason = Reason.ROLLED_BACK if decision.reason == "RolledBack" else Reason.KEEPING_RUNNING_PLAN
+        return Planning(decision.plan, model, True, reason, decision.message, decision=decision.reason)
+
+    def _return(self, request: Request, model: ModelSpec, predictor: Predictor) -> Planning | None:
+        """Return to the last good plan when that is due and the spec still allows it."""
+        back = rollback.due(request.deployment, request.late)
+        if back is None:
+            return None
+        pinned = adoption.pinned_to(request.deployment, back.plan, load_gpus())
+        if isinstance(pinned, str):
+            return None
+        today = _plan(request, pinned, model, predictor)
+        # That it holds the objectives was measured; that GPUs, memory and budgets allow it was not.
+        if isinstance(today, Infeasible) and today.reason != "SLOInfeasible":
+            return None
+        message = f"back to {_describe(back.plan)}: {back.message}"
         return Planning(
-            decision.plan, model, True, Reason.KEEPING_RUNNING_PLAN, decision.message, decision=decision.reason
+            back.plan, model, True, Reason.ROLLED_BACK, message, True, "RolledBack", weighed=back.message, rollback=back
         )
+
+
+def _plan(request: Request, asked: LLMDeployment, model: ModelSpec, predictor: Predictor) -> PlanningResult:
+    return plan(
+        asked,
+        model,
+        request.snapshot,
+        load_gpus(),
+        predictor,
+        allowance=request.allowance,
+        corrections=request.corrections,
+    )
 
 
 def _table(result: PlanningResult, wanted: str) -> tuple[Mapping[str, object], ...] | None:

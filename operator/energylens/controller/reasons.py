@@ -25,6 +25,7 @@ class Reason(StrEnum):
     # PlanReady
     PLANNED = "Planned"
     KEEPING_RUNNING_PLAN = "KeepingRunningPlan"
+    ROLLED_BACK = "RolledBack"
     AWAITING_APPROVAL = "AwaitingApproval"
     ADVISORY = "Advisory"
     INVALID_SPEC = "InvalidSpec"
@@ -71,6 +72,7 @@ class Reason(StrEnum):
     NOT_SERVING = "NotServing"
     WITHIN_TOLERANCE = "WithinTolerance"
     OUTSIDE_TOLERANCE = "OutsideTolerance"
+    LOAD_DIFFERS = "LoadDiffers"
 
 
 class EventReason(StrEnum):
@@ -78,6 +80,7 @@ class EventReason(StrEnum):
 
     PLAN_ADOPTED = "PlanAdopted"
     PLAN_REJECTED = "PlanRejected"
+    PLAN_ROLLED_BACK = "PlanRolledBack"
     ROLLOUT_STARTED = "RolloutStarted"
     BECAME_READY = "BecameReady"
     BECAME_UNREADY = "BecameUnready"

@@ -19,9 +19,11 @@ from energylens.clock import Clock
 from energylens.cluster.errors import ClusterError, ForbiddenError, NotFoundError, RefusedError
 from energylens.cluster.port import ClusterPort
 from energylens.cluster.resources import CONFIG_MAP, EVENT, LLM_DEPLOYMENT, resource_of
-from energylens.controller import budgets
+from energylens.controller import budgets, rollback
 from energylens.controller.children import Children, children
-from energylens.controller.conditions import keep_transition_times
+from energylens.controller.comparison import is_comparable, load_share, measured_point
+from energylens.controller.conditions import deadline_exceeded, keep_transition_times
+from energylens.controller.corrections import Pool
 from energylens.controller.drift import holds
 from energylens.controller.events import event, transitions
 from energylens.controller.inventory import Inventory
@@ -31,7 +33,7 @@ from energylens.controller.observation import BudgetView, Observation, Planning,
 from energylens.controller.planning import PlanningService, Request, adopted_at
 from energylens.controller.reasons import ConditionType, EventReason, Reason
 from energylens.controller.settings import Settings
-from energylens.controller.status import status_of
+from energylens.controller.status import is_new_window, status_of
 from energylens.controller.store import Body, ChildKey, Key, Store
 from energylens.measure.types import WindowMeasurement
 from energylens.planner.types import PowerAllowance
@@ -61,8 +63,9 @@ class Reconciler:
         *,
         instance: str = "energylens",
         measurements: Measurements = _never_measured,
+        pool: Pool | None = None,
     ) -> None:
-        """Wire a pass; ``measurements`` returns the last full window of a deployment."""
+        """Wire a pass; ``measurements`` returns the last full window of a deployment, ``pool`` learns from it."""
         self._cluster = cluster
         self._store = store
         self._planning = planning
@@ -71,6 +74,8 @@ class Reconciler:
         self._metrics = metrics
         self._instance = instance
         self._measurements = measurements
+        self._pool = pool or Pool()
+        self._learned_until: dict[Key, float | None] = {}
         self._one_plan_at_a_time = asyncio.Lock()
         self._without_plan: set[Key] = set()
         self._inventory = Inventory(store)
@@ -93,12 +98,14 @@ class Reconciler:
             self._inventory.settle(key)
             self._planning.forget(*key)
             self._metrics.forget(*key)
+            self._learned_until.pop(key, None)
             return None
         try:
             deployment = parse_llmdeployment(body, strict=False)
         except InvalidResourceError as error:
             await self._write_invalid(body, str(error))
             return self._next_look(key, body, None)
+        version = self._pool.version
         observed = await self._observe(key, body, deployment)
         wanted = children(observed)
         refused = await self._apply_children(wanted)
@@ -109,7 +116,22 @@ class Reconciler:
         self._inventory.settle(key)
         self._count(key, after)
         (self._without_plan.discard if after.planning.good else self._without_plan.add)(key)
-        return self._next_look(key, body, self._settings.resync_seconds)
+        # What a window taught or decided is acted on at once.
+        acts = self._pool.version != version or self._must_return(key, deployment)
+        return self._next_look(key, body, 0.0 if acts else self._settings.resync_seconds)
+
+    def _must_return(self, key: Key, before: LLMDeployment) -> bool:
+        """Return whether a rollback became due in this pass."""
+        if (
+            not rollback.triggers(before.spec)
+            or rollback.due(before, "") is not None
+            or key not in self._store.deployments
+        ):
+            return False
+        try:
+            return rollback.due(parse_llmdeployment(self._store.deployments[key], strict=False), "") is not None
+        except InvalidResourceError:
+            return False
 
     def _next_look(self, key: Key, seen: Body, seconds: float | None) -> float | None:
         """Return ``seconds``, or 0 when the answer to a write brought an edit that this pass has not seen.
@@ -137,6 +159,8 @@ class Reconciler:
                 now=self._clock.now(),
                 want_table=self._lacks_table(key, deployment),
                 standing=standing,
+                corrections=self._pool.for_planning(deployment),
+                late=self._late(key, deployment),
             )
             planning = problem
             if planning is None:
@@ -158,7 +182,10 @@ class Reconciler:
 
     def _look(self, key: Key, deployment: LLMDeployment, before: Observation, refused: str) -> Observation:
         """Return the observation after the writes."""
-        workload = self._workload(key, before.planning.plan)
+        plan = before.planning.plan
+        workload = self._workload(key, plan)
+        measurement = self._measurement(key, plan, workload)
+        self._learn(key, deployment, plan, measurement)
         return Observation(
             deployment=deployment,
             planning=before.planning,
@@ -167,9 +194,10 @@ class Reconciler:
             snapshot=before.snapshot,
             serves_lws=before.serves_lws,
             budget=before.budget,
-            measurement=self._measurement(key, before.planning.plan, workload),
+            measurement=measurement,
             now=self._clock.now(),
             standing=before.standing,
+            learned=self._pool.of(deployment, plan) if plan is not None and _recalibrates(deployment) else None,
             refused=refused,
         )
 
@@ -177,6 +205,23 @@ class Reconciler:
         """Return the last window of the plan, and never that of another plan's pods."""
         running = ((workload or {}).get("metadata", {}).get("labels") or {}).get(PLAN_LABEL)
         return self._measurements(key, plan.hash) if plan is not None and plan.hash == running else None
+
+    def _learn(
+        self, key: Key, deployment: LLMDeployment, plan: PlanStatus | None, found: WindowMeasurement | None
+    ) -> None:
+        """Teach the pool one window, once, when it says something of the plan."""
+        if plan is None or found is None or found.reason != "Measured" or not _recalibrates(deployment):
+            return
+        new = is_new_window(deployment, found) and self._learned_until.get(key) != found.window_end
+        if new and is_comparable(load_share(deployment, plan, found)):
+            self._learned_until[key] = found.window_end
+            self._pool.learn(deployment, plan, measured_point(plan, found))
+
+    def _late(self, key: Key, deployment: LLMDeployment) -> str:
+        """Return why the rollout of the plan in status missed its deadline; "" when it did not."""
+        plan = deployment.status.plan
+        workload = self._workload(key, plan)
+        return deadline_exceeded(workload) if plan is not None and _plan_label(workload) == plan.hash else ""
 
     def _allowance(self, body: Body) -> tuple[PowerAllowance | None, BudgetView]:
         namespace = body["metadata"]["namespace"]
@@ -341,6 +386,10 @@ class Reconciler:
         if planning.decision != "SamePlan":
             self._metrics.replans.labels("adopt" if planning.adopted else "keep", planning.decision).inc()
         _observe_metrics(self._metrics, key, after)
+
+
+def _recalibrates(deployment: LLMDeployment) -> bool:
+    return deployment.spec.validation.on_drift == "Recalibrate"
 
 
 def _plan_label(body: Body | None) -> str:

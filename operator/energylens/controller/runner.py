@@ -21,6 +21,8 @@ from energylens.cluster.client import KubeClient, UnusableConfigError, connect
 from energylens.cluster.errors import BusyError, ClusterError, ForbiddenError
 from energylens.cluster.lease import LeaseGuard
 from energylens.cluster.resources import LEADER_WORKER_SET
+from energylens.controller.corrections import Pool
+from energylens.controller.corrections_store import load_pool, store_pool
 from energylens.controller.handlers import registry_for, settings_for
 from energylens.controller.http import application
 from energylens.controller.measuring import Measuring, prometheus_source
@@ -42,6 +44,8 @@ SILENCE_SECONDS = 600.0
 """No watch event for so long means dead watches: nodes' heartbeats alone bring some every minute."""
 KIND_CHECK_SECONDS = 60.0
 AGAIN_SECONDS = 2.0
+POOL_SECONDS = 10.0
+"""Between two looks at whether corrections are to be stored; what was learned since is learned again within hours."""
 KOPF_STOP_SECONDS = 2.0
 """For kopf to stop politely, and once more after it was cancelled; a pod has 30 s to stop, a user less patience."""
 RELEASE_SECONDS = 3.0
@@ -87,6 +91,7 @@ class Operator:
         self._metrics.build.info({"version": __version__})
         self._store = Store()
         self._queue = KeyQueue(self._is_urgent)
+        self._pool = Pool()
         self._measuring = Measuring(self._store, options.settings.measurement, http, clock, self._queue.add, prometheus)
         self._reconciler = Reconciler(
             cluster,
@@ -97,6 +102,7 @@ class Operator:
             self._metrics,
             instance=self._identity,
             measurements=self._measuring.latest,
+            pool=self._pool,
         )
         self._sweeper = Sweeper(cluster, self._store, self._queue.add, options.namespaces)
         self._failures: dict[Key, int] = {}
@@ -152,7 +158,7 @@ class Operator:
         self._leading = True
         log.info("leading")
         hold = asyncio.create_task(lease.hold())
-        act = asyncio.create_task(self._act())
+        act = asyncio.create_task(self._remember_and_act(lease.namespace))
         await asyncio.wait({stop, hold, act}, return_when=asyncio.FIRST_COMPLETED)
         self._leading = False
         if hold.done():
@@ -177,6 +183,20 @@ class Operator:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
+
+    async def _remember_and_act(self, namespace: str) -> None:
+        """Act with what earlier operators learned from measurement, and keep what is learned."""
+        await self._until_done(lambda: load_pool(self._cluster, namespace, self._pool), "reading the corrections")
+        keeping = asyncio.create_task(self._keep_pool(namespace))
+        try:
+            await self._act()
+        finally:
+            keeping.cancel()
+
+    async def _keep_pool(self, namespace: str) -> None:
+        while True:
+            await asyncio.sleep(POOL_SECONDS)
+            await self._until_done(lambda: store_pool(self._cluster, namespace, self._pool), "writing the corrections")
 
     async def _act(self) -> None:
         """Watch and work until told to stop; watch anew when LeaderWorkerSet comes or goes."""

@@ -8,15 +8,19 @@ from typing import Any
 
 from energylens.api.llmdeployment import (
     ActiveRevision,
+    LLMDeployment,
     LLMDeploymentStatus,
     Measured,
     PlanStatus,
     PredictionStatus,
     RelaxationStatus,
 )
+from energylens.api.llmdeployment_status import RollbackStatus
 from energylens.api.quantity import format_milli
+from energylens.controller import rollback
 from energylens.controller.children import Children
-from energylens.controller.conditions import all_conditions, energy_error_percent, rollout
+from energylens.controller.comparison import energy_error_percent, error_percent
+from energylens.controller.conditions import all_conditions, rollout
 from energylens.controller.observation import Observation
 from energylens.measure.types import WindowMeasurement
 from energylens.planner.types import Infeasible, PlanningResult, Relaxation
@@ -56,6 +60,8 @@ def status_of(observed: Observation, children: Children) -> dict[str, Any]:
         samples = before.prediction.samples if before.prediction is not None and prediction is not None else 0
         measured = measured_status(found)
         prediction = prediction_status(plan, found, samples, before.measured)
+    if prediction is not None:
+        prediction = prediction.model_copy(update={"correction": observed.learned or prediction.correction})
     status = LLMDeploymentStatus(
         observed_generation=deployment.metadata.generation,
         plan=plan,
@@ -64,10 +70,28 @@ def status_of(observed: Observation, children: Children) -> dict[str, Any]:
         active_revision=active,
         measured=measured,
         prediction=prediction,
+        rollback=_rollback(observed),
         budget=before.budget,
         conditions=all_conditions(observed, children),
     )
     return status.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def is_new_window(deployment: LLMDeployment, found: WindowMeasurement | None) -> bool:
+    """Return whether a window is not the one that the status has."""
+    before = deployment.status.measured
+    return found is not None and (before is None or before.window_end != _time(found.window_end))
+
+
+def _rollback(observed: Observation) -> RollbackStatus | None:
+    deployment, found, planning = observed.deployment, observed.measurement, observed.planning
+    if not rollback.triggers(deployment.spec):
+        return None
+    if planning.rollback is not None:
+        return rollback.after_return(deployment, planning.rollback, observed.now)
+    if found is None or planning.plan is None or not is_new_window(deployment, found):
+        return deployment.status.rollback
+    return rollback.after_window(deployment, planning.plan, found)
 
 
 def _adoption_time(observed: Observation) -> str | None:
@@ -143,15 +167,11 @@ def prediction_status(
     new = before is None or before.window_end != _time(found.window_end)
     return PredictionStatus(
         energy_error_percent=energy_error_percent(plan, found.joules_per_output_token),
-        power_error_percent=_percent(predicted.power_watts, found.power_watts),
-        itl_error_percent=_percent(predicted.itl_milliseconds, latency.itl_ms if latency else None),
-        ttft_error_percent=_percent(predicted.ttft_milliseconds, latency.ttft_ms if latency else None),
+        power_error_percent=error_percent(predicted.power_watts, found.power_watts),
+        itl_error_percent=error_percent(predicted.itl_milliseconds, latency.itl_ms if latency else None),
+        ttft_error_percent=error_percent(predicted.ttft_milliseconds, latency.ttft_ms if latency else None),
         samples=samples + 1 if new else samples,
     )
-
-
-def _percent(predicted: float, measured: float | None) -> int | None:
-    return None if measured is None or measured <= 0 else round(100 * (predicted / measured - 1))
 
 
 def _time(seconds: float | None) -> str:

@@ -149,13 +149,13 @@ def decide(
     new = candidate.plan
     if current is None:
         return Decision(True, "FirstPlan", f"first plan: {_summary(new)}", new)
+    kept = current
+    if same_layout(new, current) and new.correction != current.correction:
+        # The same pods under what measurement taught: new figures, and the hash that the pods carry.
+        kept = current.model_copy(update={"predicted": new.predicted, "correction": new.correction})
     if new.hash == current.hash:
-        return Decision(False, "SamePlan", "the inputs of the plan have not changed", current)
+        return Decision(False, "SamePlan", "the inputs of the plan have not changed", kept)
     if same_layout(new, current):
-        kept = current
-        if new.correction != current.correction:
-            # The same pods under what measurement taught: new figures, and the hash that the pods carry.
-            kept = current.model_copy(update={"predicted": new.predicted, "correction": new.correction})
         return Decision(False, "SameLayout", f"the inputs changed, the best plan is still {_summary(new)}", kept)
     known = next((plan for plan in rejected if same_layout(plan, new)), None)
     if known is not None:

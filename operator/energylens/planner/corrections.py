@@ -14,10 +14,8 @@ import numpy as np
 
 from energylens.api.llmdeployment_status import CorrectionFactors, describe_layout
 from energylens.api.quantity import format_milli
-from energylens.predictor.recalibration import Factors
+from energylens.predictor.recalibration import FIGURES, Factors
 from energylens.predictor.types import FloatArray, Layouts
-
-NAMES = ("itl", "ttft", "power", "energy")
 
 
 @dataclass(frozen=True)
@@ -56,17 +54,17 @@ class Corrections:
             for t, p, e, d in distinct.T
         ]
         rows = inverse.reshape(-1)
-        return Correction(**{name: np.array([getattr(each, name) for each in found])[rows] for name in NAMES})
+        return Correction(**{name: np.array([getattr(each, name) for each in found])[rows] for name in FIGURES})
 
     def document(self) -> dict[str, Any]:
         """Return what makes two sets equal, as plain values; empty when every factor is 1."""
         named = {f"{product} {layout}": each for (product, layout), each in self.by_layout.items()}
         named |= self.by_product
-        plain = {key: [format_milli(getattr(each, name)) for name in NAMES] for key, each in named.items()}
+        plain = {key: [format_milli(getattr(each, name)) for name in FIGURES] for key, each in named.items()}
         return {key: factors for key, factors in sorted(plain.items()) if set(factors) != {"1000m"}}
 
 
 def correction_status(factors: Factors) -> CorrectionFactors | None:
     """Return factors at the resolution of the API; None when all are 1."""
-    values = {name: format_milli(getattr(factors, name)) for name in NAMES}
+    values = {name: format_milli(getattr(factors, name)) for name in FIGURES}
     return CorrectionFactors(**values) if set(values.values()) != {"1000m"} else None

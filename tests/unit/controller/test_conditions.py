@@ -101,6 +101,12 @@ CASES = [
         "KeepingRunningPlan",
         planning=Planning(plan(), None, True, Reason.KEEPING_RUNNING_PLAN, "saves 3 %"),
     ),
+    case(
+        "PlanReady",
+        "True",
+        "RolledBack",
+        planning=Planning(plan(), None, True, Reason.ROLLED_BACK, "it was better"),
+    ),
     case("PlanReady", "True", "Advisory", deployment=deployment(planning={"mode": "Advisory"}), **FRESH),
     case("PlanReady", "False", "AwaitingApproval", deployment=deployment(planning={"mode": "Manual"}), **FRESH),
     *(case("PlanReady", "False", reason.value, planning=without_plan(reason), **FRESH) for reason in INFEASIBLE),
@@ -118,6 +124,14 @@ CASES = [
         "Violated",
         deployment=deployment(**SLO),
         measurement=measured(latency=LatencyQuantiles(ttft_ms=None, itl_ms=80.0, itl_bucket_ms=(75.0, 100.0))),
+    ),
+    case(
+        "SLOMet",
+        "False",
+        "Violated",
+        name="energy",
+        deployment=deployment(slo={"joulesPerOutputToken": "350m"}),
+        measurement=measured(),
     ),
     case("SLOMet", "Unknown", "NotMeasured", deployment=deployment(**SLO), measurement=measured(latency=None)),
     # WithinEnergyBudget
@@ -138,6 +152,8 @@ CASES = [
     case("PredictionAccurate", "True", "WithinTolerance", measurement=measured()),
     case("PredictionAccurate", "False", "OutsideTolerance", measurement=measured(joules_per_output_token=0.5)),
     case("PredictionAccurate", "Unknown", "NotMeasured", measurement=measured("TooFewTokens")),
+    case("PredictionAccurate", "Unknown", "LoadDiffers", measurement=measured(output_tokens_per_second=1000.0)),
+    case("PredictionAccurate", "Unknown", "LoadDiffers", name="up", measurement=measured(output_tokens_per_second=3e3)),
     *(
         one
         for kind in ("SLOMet", "EnergyMetricsAvailable", "PredictionAccurate")

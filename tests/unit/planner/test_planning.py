@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from energylens.api.llmdeployment import LLMDeployment
 from energylens.api.quantity import parse_quantity
 from energylens.planner import plan
-from energylens.planner.evaluate import Correction
+from energylens.planner.corrections import Corrections
 from energylens.planner.types import ClusterSnapshot, Feasible, Infeasible, PlanningResult, PowerAllowance
 from energylens.predictor.architecture import ModelSpec
+from energylens.predictor.recalibration import Factors
 from energylens.predictor.rules import unsupported_reasons
 from energylens.predictor.types import GpuSpec, Layouts, Workload
 
@@ -327,8 +328,12 @@ def test_the_margin_makes_plans_careful(setup: Setup, make_snapshot: Snapshot) -
 def test_a_correction_scales_what_is_predicted(setup: Setup, make_snapshot: Snapshot) -> None:
     snapshot, deployment = make_snapshot((H100, 8, 1)), setup.make_deployment()
     args = (deployment, setup.models["70b"], snapshot, setup.gpus, setup.predictor)
-    plain, corrected = plan(*args), plan(*args, correction=Correction(power=1.5, itl=2.0))
+    learned = Corrections(by_product={H100: Factors(power=1.25, energy=1.5)})
+    plain, corrected = plan(*args), plan(*args, corrections=learned)
     assert energy(corrected) == pytest.approx(1.5 * energy(plain), rel=1e-3)
+    assert corrected.plan.predicted.power_watts == pytest.approx(1.25 * plain.plan.predicted.power_watts, rel=0.01)
+    assert (plain.plan.correction, corrected.plan.correction.energy) == (None, "1500m")
+    assert corrected.plan.hash != plain.plan.hash
 
 
 def test_confidence_follows_the_predictor(setup: Setup, make_snapshot: Snapshot) -> None:

@@ -1,0 +1,54 @@
+"""Keeps the pooled corrections in a ConfigMap of the operator's own namespace."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from energylens.cluster.errors import NotFoundError
+from energylens.cluster.port import ClusterPort
+from energylens.cluster.resources import CONFIG_MAP
+from energylens.controller.corrections import CONFIG_MAP_NAME, DATA_KEY, CorrectionsError, Pool
+
+log = logging.getLogger("energylens")
+
+
+async def load_pool(cluster: ClusterPort, namespace: str, pool: Pool) -> None:
+    """Take what an earlier operator stored; what cannot be read is told, and learned anew.
+
+    Raises:
+        ClusterError: the ConfigMap cannot be read.
+    """
+    try:
+        found = await cluster.get(CONFIG_MAP, namespace, CONFIG_MAP_NAME)
+        pool.load((found.get("data") or {}).get(DATA_KEY, ""))
+    except NotFoundError:
+        return
+    except CorrectionsError as error:
+        log.error("ConfigMap %s/%s, key %s: %s; learning anew", namespace, CONFIG_MAP_NAME, DATA_KEY, error)
+
+
+async def store_pool(cluster: ClusterPort, namespace: str, pool: Pool) -> None:
+    """Store what was learned since the last time; nothing when that is nothing.
+
+    Raises:
+        ClusterError: the ConfigMap cannot be written.
+    """
+    if not pool.changed:
+        return
+    pool.changed = False
+    try:
+        await cluster.apply(_manifest(namespace, pool.dump()))
+    except BaseException:
+        pool.changed = True
+        raise
+
+
+def _manifest(namespace: str, text: str) -> dict[str, Any]:
+    labels = {"app.kubernetes.io/name": "energylens", "app.kubernetes.io/component": "corrections"}
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": CONFIG_MAP_NAME, "namespace": namespace, "labels": labels},
+        "data": {DATA_KEY: text},
+    }
