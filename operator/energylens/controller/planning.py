@@ -15,13 +15,15 @@ from energylens.controller.reasons import Reason
 from energylens.data import UnknownModelError, load_gpus, load_model, load_predictor
 from energylens.planner import adoption, plan, plan_hash
 from energylens.planner.corrections import Corrections
+from energylens.planner.planning import problem_for
+from energylens.planner.problem import Problem
 from energylens.planner.types import ClusterSnapshot, Feasible, Infeasible, PlanningResult, PowerAllowance
 from energylens.predictor import Predictor
 from energylens.predictor.architecture import ModelSpec
 from energylens.predictor.hf_config import UnsupportedConfigError, model_from_config
 from energylens.predictor.parameters import weight_bytes
 from energylens.predictor.profiles import UnknownEngineError
-from energylens.predictor.requantize import UnsupportedQuantizationError
+from energylens.predictor.requantize import UnsupportedQuantizationError, with_quantization
 from energylens.serving import ServingError, check
 
 _IMAGE_VERSION = re.compile(r":v?(\d+\.\d+\.\d+)")
@@ -78,7 +80,7 @@ class PlanningService:
         try:
             check(deployment)
             model = self._model(request)
-            predictor = self._predictor(deployment)
+            predictor = predictor_of(deployment)
             wanted = plan_hash(
                 deployment,
                 model,
@@ -144,12 +146,6 @@ class PlanningService:
         except UnsupportedConfigError as error:
             where = f"spec.model.configRef={spec.config_ref.name!r}" if spec.config_ref else "spec.model.name"
             raise ModelProblemError(Reason.MODEL_UNSUPPORTED, f"{where}: {error}") from error
-
-    def _predictor(self, deployment: LLMDeployment) -> Predictor:
-        engine = deployment.spec.engine
-        version = _IMAGE_VERSION.search(engine.image or "")
-        predictor: Predictor = load_predictor(engine.type.lower(), version[1] if version else None)
-        return predictor
 
     def _evaluate(self, request: Request, model: ModelSpec, predictor: Predictor, wanted: str) -> PlanningResult:
         """Plan; without LeaderWorkerSet first within one node, so that it is missed only where it is needed."""
@@ -258,6 +254,32 @@ def _describe(chosen: PlanStatus | None) -> str:
     return (
         f"{chosen.replicas} x {chosen.gpu_product} {chosen.layout}, max batch {chosen.max_batch_size}: "
         f"{chosen.predicted.joules_per_output_token} J per output token; bound by {chosen.binding_constraint}"
+    )
+
+
+def predictor_of(deployment: LLMDeployment) -> Predictor:
+    """Return the predictor of a deployment's engine, of the version that its image names.
+
+    Raises:
+        UnknownEngineError: No profile of that engine, or none that covers the version.
+    """
+    engine = deployment.spec.engine
+    version = _IMAGE_VERSION.search(engine.image or "")
+    predictor: Predictor = load_predictor(engine.type.lower(), version[1] if version else None)
+    return predictor
+
+
+def problem_of(request: Request, model: ModelSpec) -> Problem:
+    """Return the problem that planning solves for a request, for explanations.
+
+    Args:
+        request: One that was planned.
+        model: As planning found it.
+    """
+    served = with_quantization(model, request.deployment.spec.model.quantization)
+    predictor = predictor_of(request.deployment)
+    return problem_for(
+        request.deployment, served, request.snapshot, load_gpus(), predictor, request.allowance, request.corrections
     )
 
 

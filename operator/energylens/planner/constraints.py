@@ -51,6 +51,8 @@ class Constraint:
     """Why one candidate breaks the rule, such as ``ITL P95 38 ms > 30 ms``."""
     excess: FloatArray | None = None
     """By what share of the field's value each candidate breaks the rule; None where that has no number."""
+    resolution: float = 1.0
+    """Step of the field."""
 
     @property
     def distance(self) -> FloatArray:
@@ -212,6 +214,7 @@ def _objectives(rows: Candidates, spec: LLMDeploymentSpec) -> list[Constraint]:
                 lambda value: f"{round(value * 1e6)}u",
                 lambda i: f"{describe.joules(rows.joules_upper[i])} > {describe.joules(ceiling)} per output token",
                 rows.joules_upper / ceiling - 1.0,
+                1e-6,
             )
         )
     return constraints

@@ -107,7 +107,7 @@ def alternatives(
         if i != chosen and i not in picked and len(picked) < MAX_ALTERNATIVES:
             picked.append(i)
     rank = {int(i): position for position, i in enumerate(order)}
-    return tuple(_alternative(rows, i, reasons[i]) for i in sorted(picked, key=rank.__getitem__))
+    return tuple(alternative(rows, i, reasons[i]) for i in sorted(picked, key=rank.__getitem__))
 
 
 def _by_interest(rows: Candidates, constraints: Sequence[Constraint], order: IntArray, chosen: int) -> Iterator[int]:
@@ -128,12 +128,13 @@ def _by_interest(rows: Candidates, constraints: Sequence[Constraint], order: Int
 def table(rows: Candidates, order: IntArray, reasons: Mapping[int, str]) -> tuple[Mapping[str, object], ...]:
     """Return one plain row per candidate shown, best first, with the fields of an alternative, then the chosen flag."""
     return tuple(
-        {**_alternative(rows, i, reasons[i]).model_dump(by_alias=True), "chosen": not reasons[i]}
+        {**alternative(rows, i, reasons[i]).model_dump(by_alias=True), "chosen": not reasons[i]}
         for i in map(int, order[:MAX_ROWS])
     )
 
 
-def _alternative(rows: Candidates, i: int, reason: str) -> Alternative:
+def alternative(rows: Candidates, i: int, reason: str) -> Alternative:
+    """Return a candidate as status shows it."""
     layouts, cap = rows.layouts, float(rows.layouts.power_cap_watts[i])
     return Alternative(
         gpu_product=rows.products[int(rows.product[i])],
