@@ -30,6 +30,7 @@ from energylens.api.llmdeployment_status import (
     BudgetStatus,
     Confidence,
     LLMDeploymentStatus,
+    LoadStatus,
     Measured,
     PlanStatus,
     PredictedFigures,
@@ -54,6 +55,7 @@ __all__ = [
     "LLMDeployment",
     "LLMDeploymentSpec",
     "LLMDeploymentStatus",
+    "LoadStatus",
     "Measured",
     "Model",
     "ModelCache",
@@ -361,6 +363,11 @@ class Planning(ApiModel):
         "80 % interval. 100: at that end, which nine of ten measurements stay below. 0: at the prediction itself.",
     )
     replan: Replan = Field(default=Replan(), description="When a better plan is worth a restart.")
+    follow_load: Literal["Never", "Auto"] = Field(
+        default="Never",
+        description="Never: plans are made for workload.requestsPerSecond. Auto: for the measured rate where it "
+        "differs: at once where it is higher, after cooldownSeconds where it is lower. The rules of replan hold, too.",
+    )
 
 
 class Rollout(ApiModel):
@@ -412,6 +419,7 @@ class LLMDeploymentSpec(ApiModel):
     rules: ClassVar[tuple[Rule, ...]] = (
         rules.OVERRIDES_WITHIN_REPLICA,
         rules.OVERRIDES_WITHIN_MAX_GPUS,
+        rules.FOLLOWED_LOAD_IS_A_RATE,
     )
 
     model: Model = Field(description="The model to serve.")

@@ -255,3 +255,21 @@ OVERRIDES_WITHIN_MAX_GPUS = Rule(
     f"[{_PER_REPLICA}, {_REPLICAS}, {_PER_REPLICA} * {_REPLICAS}, self.hardware.maxGPUs])",
     check=_overrides_within_max_gpus,
 )
+
+
+def _followed_load_is_a_rate(spec: LLMDeploymentSpec) -> str | None:
+    if spec.planning.follow_load == "Never" or spec.workload.requests_per_second is not None:
+        return None
+    return (
+        f"planning.followLoad Auto needs workload.requestsPerSecond, and workload has concurrency "
+        f"({spec.workload.concurrency}); set followLoad to Never or give a rate"
+    )
+
+
+FOLLOWED_LOAD_IS_A_RATE = Rule(
+    summary="planning.followLoad Auto needs workload.requestsPerSecond",
+    cel="self.planning.followLoad == 'Never' || has(self.workload.requestsPerSecond)",
+    message_cel="'planning.followLoad Auto needs workload.requestsPerSecond, and workload has concurrency (%s); "
+    "set followLoad to Never or give a rate'.format([has(self.workload.concurrency) ? self.workload.concurrency : 0])",
+    check=_followed_load_is_a_rate,
+)

@@ -183,6 +183,25 @@ class LearnedCorrection(CorrectionFactors):
     windows: int = Field(description="Windows that they rest on, forgotten ones by what is left of them.")
 
 
+class LoadStatus(ApiModel):
+    """The load that plans are made for, with spec.planning.followLoad Auto."""
+
+    requests_per_second: Quantity = Field(description="Arrival rate that is planned for, over all replicas.")
+    declared_requests_per_second: Quantity = Field(
+        description="workload.requestsPerSecond that this started from; another one starts anew."
+    )
+    change_time: str | None = Field(default=None, description="When the rate last changed; RFC 3339, UTC.")
+    window_end: str | None = Field(
+        default=None, description="End of the last window that was looked at; RFC 3339, UTC."
+    )
+    below_since: str | None = Field(
+        default=None, description="Since when a lower rate is measured, which is followed after cooldownSeconds."
+    )
+    highest_below_requests_per_second: Quantity | None = Field(
+        default=None, description="Highest rate measured since belowSince."
+    )
+
+
 class PredictionStatus(ApiModel):
     """How far the prediction was off: 100 x (predicted - measured) / measured, whole percents."""
 
@@ -267,6 +286,9 @@ class LLMDeploymentStatus(ApiModel):
         default=None,
         description="When plan last changed to other pods, which spec.planning.replan.cooldownSeconds counts from; "
         "RFC 3339, UTC.",
+    )
+    load: LoadStatus | None = Field(
+        default=None, description="The load that plans are made for, with spec.planning.followLoad Auto."
     )
     relaxations: Annotated[tuple[RelaxationStatus, ...], Field(max_length=20, json_schema_extra=ATOMIC_LIST)] | None = (
         Field(

@@ -22,6 +22,10 @@ def transitions(observed: Observation, children: Children, status: Mapping[str, 
     after = {c["type"]: c for c in status["conditions"]}
     found: list[tuple[EventReason, str]] = []
     planning = observed.planning
+    old_load, load = observed.deployment.status.load, status.get("load")
+    if old_load is not None and load is not None and load["requestsPerSecond"] != old_load.requests_per_second:
+        text = f"{load['requestsPerSecond']} requests per second instead of {old_load.requests_per_second}"
+        found.append((EventReason.LOAD_FOLLOWED, f"plans are made for {text}"))
     if planning.rollback is not None:
         found.append((EventReason.PLAN_ROLLED_BACK, f"{planning.rollback.reason}: {planning.message}"))
     elif planning.adopted:

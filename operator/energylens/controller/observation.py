@@ -12,6 +12,7 @@ from energylens.api.llmdeployment_status import LearnedCorrection
 from energylens.controller.reasons import Reason
 from energylens.controller.rollback import Return
 from energylens.measure.types import WindowMeasurement
+from energylens.planner.load import FollowedLoad
 from energylens.planner.types import ClusterSnapshot, PlanningResult
 from energylens.predictor.architecture import ModelSpec
 from energylens.serving.metadata import PLAN_LABEL
@@ -36,6 +37,8 @@ class Planning:
     table: Sequence[Mapping[str, object]] | None = None
     result: PlanningResult | None = None
     """What planning answered; None when nothing had to be planned, or could be."""
+    carried_step: int | None = None
+    """Step of the followed load that the plan was made for, lower where no plan carries that load; None: all of it."""
     weighed: str = ""
     """What the decision to adopt weighed: energy of the switch against energy saved; "" when nothing was adopted."""
     rollback: Return | None = None
@@ -87,6 +90,8 @@ class Observation:
     """The plan whose pods run while another one waits for approval; None where that is the plan itself."""
     learned: LearnedCorrection | None = None
     """What measurement taught of the plan's model, GPU and layout."""
+    load: FollowedLoad | None = None
+    """The load that is planned for; None for that of the spec."""
     refused: str = ""
     """Why the API server refused a child in this pass."""
 

@@ -10,11 +10,13 @@ from typing import Any
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 from energylens.controller import rollback
+from energylens.controller.following import at_load, most_carried
 from energylens.controller.observation import Planning
 from energylens.controller.reasons import Reason
 from energylens.data import UnknownModelError, load_gpus, load_model, load_predictor
 from energylens.planner import adoption, plan, plan_hash
 from energylens.planner.corrections import Corrections
+from energylens.planner.load import FollowedLoad
 from energylens.planner.planning import problem_for
 from energylens.planner.problem import Problem
 from energylens.planner.types import ClusterSnapshot, Feasible, Infeasible, PlanningResult, PowerAllowance
@@ -57,6 +59,8 @@ class Request:
     """Factors learned from measurement."""
     late: str = ""
     """Why the rollout of the plan in status missed its deadline; "" when it did not."""
+    load: FollowedLoad | None = None
+    """The load to plan for; None for that of the spec."""
 
 
 @dataclass(frozen=True)
@@ -75,21 +79,13 @@ class PlanningService:
 
     def planning_for(self, request: Request) -> Planning:
         """Return the plan to follow; pure but for its memory, and slow: run it off the event loop."""
-        deployment = request.deployment
+        deployment = at_load(request.deployment, request.load)
         current = deployment.status.plan
         try:
             check(deployment)
             model = self._model(request)
             predictor = predictor_of(deployment)
-            wanted = plan_hash(
-                deployment,
-                model,
-                request.snapshot,
-                load_gpus(),
-                predictor.version,
-                allowance=request.allowance,
-                corrections=request.corrections,
-            )
+            wanted = _hash(request, deployment, model, predictor)
         except ServingError as error:
             return Planning(current, None, False, Reason.INVALID_ENGINE_SETTINGS, str(error))
         except ModelProblemError as error:
@@ -98,7 +94,7 @@ class PlanningService:
             return Planning(current, None, False, Reason.MODEL_UNSUPPORTED, f"spec.model.{error}")
         except UnknownEngineError as error:
             return Planning(current, None, False, Reason.INVALID_ENGINE_SETTINGS, f"spec.engine: {error}")
-        returned = self._return(request, model, predictor)
+        returned = self._return(replace(request, deployment=deployment), model, predictor)
         if returned is not None:
             return returned
         same = current is not None and current.hash == wanted
@@ -121,13 +117,16 @@ class PlanningService:
         fresh = known is not None and (request.now - known.at).total_seconds() < self.resync_seconds
         if known is not None and fresh and known.inputs == inputs:
             return known.planning
-        result = self._evaluate(request, model, predictor, wanted)
+        load, result = self._evaluate(request, model, predictor)
+        if load != request.load and isinstance(result, Feasible):
+            wanted = result.plan.hash
+            same = current is not None and current.hash == wanted
         planning = (
             Planning(current, model, True, Reason.PLANNED, _describe(current), table=_table(result, wanted))
             if same
-            else self._choose(request, model, predictor, result)
+            else self._choose(replace(request, deployment=at_load(request.deployment, load)), model, predictor, result)
         )
-        planning = replace(planning, result=result)
+        planning = replace(planning, result=result, carried_step=None if load is None else load.step)
         self._evaluated[key] = _Evaluated(inputs, planning, request.now)
         return planning
 
@@ -147,14 +146,27 @@ class PlanningService:
             where = f"spec.model.configRef={spec.config_ref.name!r}" if spec.config_ref else "spec.model.name"
             raise ModelProblemError(Reason.MODEL_UNSUPPORTED, f"{where}: {error}") from error
 
-    def _evaluate(self, request: Request, model: ModelSpec, predictor: Predictor, wanted: str) -> PlanningResult:
+    def _evaluate(
+        self, request: Request, model: ModelSpec, predictor: Predictor
+    ) -> tuple[FollowedLoad | None, PlanningResult]:
+        """Return the plan for the followed load, or for as much of it as a plan carries, and that load."""
+        load = request.load
+        result = self._solve(at_load(request.deployment, load), request, model, predictor)
+        lower = most_carried(load, result)
+        if lower is None:
+            return load, result
+        carried = self._solve(at_load(request.deployment, lower), request, model, predictor)
+        return (lower, carried) if isinstance(carried, Feasible) else (load, result)
+
+    def _solve(
+        self, deployment: LLMDeployment, request: Request, model: ModelSpec, predictor: Predictor
+    ) -> PlanningResult:
         """Plan; without LeaderWorkerSet first within one node, so that it is missed only where it is needed."""
-        deployment, snapshot = request.deployment, request.snapshot
+        snapshot = request.snapshot
 
         def run(asked: LLMDeployment) -> PlanningResult:
             return _plan(request, asked, model, predictor)
 
-        result: PlanningResult | None = None
         if not request.serves_lws and snapshot.nodes:
             largest = max(node.allocatable for node in snapshot.nodes)
             hardware = deployment.spec.hardware
@@ -163,11 +175,10 @@ class PlanningService:
             within = run(
                 deployment.model_copy(update={"spec": deployment.spec.model_copy(update={"hardware": capped})})
             )
-            result = within if isinstance(within, Feasible) else None
-        result = result or run(deployment)
-        if isinstance(result, Feasible):
-            return Feasible(result.plan.model_copy(update={"hash": wanted}), result.rejections, result.table)
-        return result
+            if isinstance(within, Feasible):
+                wanted = _hash(request, deployment, model, predictor)
+                return replace(within, plan=within.plan.model_copy(update={"hash": wanted}))
+        return run(deployment)
 
     def _choose(self, request: Request, model: ModelSpec, predictor: Predictor, result: PlanningResult) -> Planning:
         # A plan that was never approved is nothing to switch from.
@@ -227,6 +238,18 @@ class PlanningService:
         )
 
 
+def _hash(request: Request, asked: LLMDeployment, model: ModelSpec, predictor: Predictor) -> str:
+    return plan_hash(
+        asked,
+        model,
+        request.snapshot,
+        load_gpus(),
+        predictor.version,
+        allowance=request.allowance,
+        corrections=request.corrections,
+    )
+
+
 def _plan(request: Request, asked: LLMDeployment, model: ModelSpec, predictor: Predictor) -> PlanningResult:
     return plan(
         asked,
@@ -276,10 +299,11 @@ def problem_of(request: Request, model: ModelSpec) -> Problem:
         request: One that was planned.
         model: As planning found it.
     """
-    served = with_quantization(model, request.deployment.spec.model.quantization)
-    predictor = predictor_of(request.deployment)
+    deployment = at_load(request.deployment, request.load)
+    served = with_quantization(model, deployment.spec.model.quantization)
+    predictor = predictor_of(deployment)
     return problem_for(
-        request.deployment, served, request.snapshot, load_gpus(), predictor, request.allowance, request.corrections
+        deployment, served, request.snapshot, load_gpus(), predictor, request.allowance, request.corrections
     )
 
 

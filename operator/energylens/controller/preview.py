@@ -13,6 +13,7 @@ from typing import Any
 from energylens.api.llmdeployment import LLMDeployment
 from energylens.controller import budgets
 from energylens.controller.children import Children, children
+from energylens.controller.following import carried_load, followed_load
 from energylens.controller.model_config import model_config
 from energylens.controller.observation import Body, BudgetView, Observation, Planning, PodState
 from energylens.controller.planning import PlanningService, Request, adopted_at
@@ -93,6 +94,7 @@ def _preview(deployment: LLMDeployment, world: World, service: PlanningService, 
     ref = deployment.spec.model.config_ref
     config_map = None if ref is None else world.config_maps.get((key[0], ref.name))
     config, problem = (None, None) if ref is None else model_config(deployment, ref, config_map)
+    load = followed_load(deployment, None)
     request = Request(
         deployment=deployment,
         config=config,
@@ -102,6 +104,7 @@ def _preview(deployment: LLMDeployment, world: World, service: PlanningService, 
         adopted_at=adopted_at(deployment),
         now=now,
         want_table=True,
+        load=load,
     )
     planning = problem or service.planning_for(request)
     before = Observation(
@@ -114,6 +117,7 @@ def _preview(deployment: LLMDeployment, world: World, service: PlanningService, 
         budget=budget,
         measurement=None,
         now=now,
+        load=carried_load(load, planning.carried_step),
     )
     wanted = children(before)
     after = replace(before, workload=_applied(before.workload, wanted))

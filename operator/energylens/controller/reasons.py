@@ -81,6 +81,7 @@ class EventReason(StrEnum):
     PLAN_ADOPTED = "PlanAdopted"
     PLAN_REJECTED = "PlanRejected"
     PLAN_ROLLED_BACK = "PlanRolledBack"
+    LOAD_FOLLOWED = "LoadFollowed"
     ROLLOUT_STARTED = "RolloutStarted"
     BECAME_READY = "BecameReady"
     BECAME_UNREADY = "BecameUnready"

@@ -26,6 +26,7 @@ from energylens.controller.conditions import deadline_exceeded, keep_transition_
 from energylens.controller.corrections import Pool
 from energylens.controller.drift import holds
 from energylens.controller.events import event, transitions
+from energylens.controller.following import carried_load, followed_load
 from energylens.controller.inventory import Inventory
 from energylens.controller.metrics import Metrics
 from energylens.controller.model_config import model_config
@@ -146,6 +147,8 @@ class Reconciler:
     async def _observe(self, key: Key, body: Body, deployment: LLMDeployment) -> Observation:
         config, problem = await self._model_config(deployment)
         standing = self._standing(key, deployment)
+        running = deployment.status.plan
+        load = followed_load(deployment, self._measurement(key, running, self._workload(key, running)))
         async with self._one_plan_at_a_time:
             snapshot = self._inventory.snapshot(key)
             allowance, budget = self._allowance(body)
@@ -161,6 +164,7 @@ class Reconciler:
                 standing=standing,
                 corrections=self._pool.for_planning(deployment),
                 late=self._late(key, deployment),
+                load=load,
             )
             planning = problem
             if planning is None:
@@ -178,6 +182,7 @@ class Reconciler:
             measurement=None,
             now=self._clock.now(),
             standing=standing,
+            load=carried_load(load, planning.carried_step),
         )
 
     def _look(self, key: Key, deployment: LLMDeployment, before: Observation, refused: str) -> Observation:
@@ -198,6 +203,7 @@ class Reconciler:
             now=self._clock.now(),
             standing=before.standing,
             learned=self._pool.of(deployment, plan) if plan is not None and _recalibrates(deployment) else None,
+            load=before.load,
             refused=refused,
         )
 

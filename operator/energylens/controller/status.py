@@ -21,6 +21,7 @@ from energylens.controller import rollback
 from energylens.controller.children import Children
 from energylens.controller.comparison import energy_error_percent, error_percent
 from energylens.controller.conditions import all_conditions, rollout
+from energylens.controller.following import load_status
 from energylens.controller.observation import Observation
 from energylens.measure.types import WindowMeasurement
 from energylens.planner.types import Infeasible, PlanningResult, Relaxation
@@ -66,6 +67,7 @@ def status_of(observed: Observation, children: Children) -> dict[str, Any]:
         observed_generation=deployment.metadata.generation,
         plan=plan,
         plan_adoption_time=_adoption_time(observed),
+        load=load_status(observed.load),
         relaxations=_relaxations(observed.planning.result),
         active_revision=active,
         measured=measured,

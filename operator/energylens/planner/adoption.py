@@ -57,7 +57,7 @@ class Decision:
     reason: AdoptionReason
     message: str
     plan: PlanStatus
-    """The plan to follow: the candidate when adopted, else the current one."""
+    """The plan to follow: the candidate when adopted, else the current one with its figures under today's inputs."""
 
 
 def switch_cost(candidate: PlanStatus, weight_bytes: float, gpu: GpuSpec) -> SwitchCost:
@@ -149,14 +149,13 @@ def decide(
     new = candidate.plan
     if current is None:
         return Decision(True, "FirstPlan", f"first plan: {_summary(new)}", new)
-    kept = current
-    if same_layout(new, current) and new.correction != current.correction:
-        # The same pods under what measurement taught: new figures, and the hash that the pods carry.
-        kept = current.model_copy(update={"predicted": new.predicted, "correction": new.correction})
     if new.hash == current.hash:
+        # The same pods, perhaps under what measurement taught.
+        kept = _as_of_today(current, new) if new.correction != current.correction else current
         return Decision(False, "SamePlan", "the inputs of the plan have not changed", kept)
     if same_layout(new, current):
-        return Decision(False, "SameLayout", f"the inputs changed, the best plan is still {_summary(new)}", kept)
+        message = f"the inputs changed, the best plan is still {_summary(new)}"
+        return Decision(False, "SameLayout", message, _as_of_today(current, new))
     known = next((plan for plan in rejected if same_layout(plan, new)), None)
     if known is not None:
         message = f"{_summary(new)} was rolled back at {known.time} and is not tried again for this spec"
@@ -166,7 +165,14 @@ def decide(
     if isinstance(running, Infeasible):
         return Decision(True, "NoLongerValid", f"the running plan no longer holds: {running.message}", new)
     old = running.plan if isinstance(running, Feasible) else current
-    return _compare(current, old, new, objective, replan or Replan(), seconds_since_adoption, cost or SwitchCost(0, 0))
+    kept = _as_of_today(current, old)
+    return _compare(kept, old, new, objective, replan or Replan(), seconds_since_adoption, cost or SwitchCost(0, 0))
+
+
+def _as_of_today(current: PlanStatus, evaluated: PlanStatus) -> PlanStatus:
+    """Return the plan that is kept, and the hash that its pods carry, with its figures under today's inputs."""
+    fields = ("predicted", "confidence", "predictor_version", "correction")
+    return current.model_copy(update={field: getattr(evaluated, field) for field in fields})
 
 
 def _compare(

@@ -108,6 +108,11 @@ RULES = (
         ("4 GPUs per replica x replicas 3 = 12", "maxGPUs (8)"),
     ),
     Bad(
+        {"spec.planning.followLoad": "Auto", "spec.workload": {"inputTokens": 1, "outputTokens": 1, "concurrency": 4}},
+        "spec",
+        ("planning.followLoad Auto", "workload.requestsPerSecond", "concurrency (4)", "Never"),
+    ),
+    Bad(
         {"spec.planning.overrides": {"expertParallel": 16, "tensorParallel": 4, "dataParallel": 2}},
         "spec.planning.overrides",
         ("expertParallel (16)", "tensorParallel (4) x dataParallel (2) = 8", "8 or less"),

@@ -1,0 +1,133 @@
+"""A deployment whose measured load differs from the declared one, over passes, edits and restarts of the operator."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from tests.support.world import World, llama
+
+from energylens.api.quantity import parse_quantity
+from energylens.cluster.port import Object
+from energylens.measure.types import WindowMeasurement
+
+FREE = {"overrides": {"tensorParallel": 1, "maxBatchSize": 64}, "followLoad": "Auto"}
+LOAD = {"inputTokens": 512, "outputTokens": 256}
+
+
+class Served(World):
+    """A world whose engines report a rate."""
+
+    rate: float | None = None
+    waiting: float = 0.0
+
+    def start(self, port: Any = None) -> None:
+        super().start(port)
+        self.reconciler._measurements = lambda key, plan_hash: self.window()
+
+    def window(self) -> WindowMeasurement | None:
+        if self.rate is None:
+            return None
+        end = self.clock.now()
+        start = end - timedelta(minutes=10)
+        return WindowMeasurement(
+            "Measured",
+            "measured",
+            window_start=start.timestamp(),
+            window_end=end.timestamp(),
+            requests_per_second=self.rate,
+            mean_running=8.0,
+            mean_waiting=self.waiting,
+        )
+
+    async def serve(self, rate: float, *, minutes: int = 10, waiting: float = 0.0) -> Object:
+        """Let windows of a rate pass, and return the status."""
+        self.rate, self.waiting = rate, waiting
+        for _ in range(minutes // 10):
+            self.clock.advance(600)
+            await self.settle()
+        return self.status()
+
+
+async def world(rate: str = "2", **planning: Any) -> Served:
+    served = Served()
+    served.cluster.put(llama(planning=FREE | planning, workload=LOAD | {"requestsPerSecond": rate}))
+    await served.settle()
+    return served
+
+
+def planned(status: Object) -> float:
+    return float(parse_quantity(status["load"]["requestsPerSecond"]))
+
+
+def events(served: World, reason: str) -> list[str]:
+    return [event["note"] for event in served.cluster.events if event["reason"] == reason]
+
+
+async def test_a_higher_load_is_planned_for_at_once_and_said() -> None:
+    served = await world()
+    before = served.status()["plan"]
+    status = await served.serve(60.0)
+    assert planned(status) >= 60.0
+    assert status["plan"]["gpus"] > before["gpus"]
+    (note,) = events(served, "LoadFollowed")
+    assert note.endswith(" requests per second instead of 2000m")
+    assert events(served, "PlanAdopted")[-1].startswith("NoLongerValid: the running plan no longer holds: ")
+
+
+async def test_a_lower_load_is_planned_for_after_the_cooldown() -> None:
+    served = await world("60")
+    before = served.status()["plan"]
+    status = await served.serve(2.0, minutes=50)
+    assert (planned(status), status["plan"]["hash"]) == (60.0, before["hash"])
+    assert status["load"]["highestBelowRequestsPerSecond"] == "2000m"
+    status = await served.serve(2.0, minutes=20)
+    assert planned(status) < 8.0
+    assert status["plan"]["gpus"] < before["gpus"]
+    assert events(served, "PlanAdopted")[-1].startswith("EnergySaving: ")
+
+
+async def test_a_restart_changes_nothing_of_the_followed_load() -> None:
+    served = await world()
+    await served.serve(60.0)
+    mark, status = served.mark, served.status()
+    served.rate = None
+    served.start()
+    await served.settle()
+    assert served.writes_since(mark) == []
+    assert served.status() == status
+
+
+async def test_another_declared_load_begins_anew() -> None:
+    served = await world()
+    await served.serve(60.0)
+    served.rate = None
+    served.cluster.put(llama(planning=FREE, workload=LOAD | {"requestsPerSecond": "4"}))
+    await served.settle()
+    assert served.status()["load"] == {"requestsPerSecond": "4000m", "declaredRequestsPerSecond": "4000m"}
+
+
+async def test_what_no_plan_carries_is_planned_for_as_far_as_it_goes() -> None:
+    served = await world()
+    status = await served.serve(100_000.0)
+    assert status["plan"]["gpus"] > 8
+    assert served.condition("PlanReady")["status"] == "True"
+    assert 2.0 < planned(status) < 100_000.0
+    mark = served.mark
+    again = await served.serve(100_000.0)
+    assert again["plan"] == status["plan"]
+    assert planned(again) == planned(status)
+    assert {write.key[0] for write in served.writes_since(mark)} == {"LLMDeployment"}
+
+
+async def test_engines_that_let_requests_wait_are_given_more() -> None:
+    served = await world("20")
+    status = await served.serve(20.0, waiting=50.0)
+    assert planned(status) == 25.0
+
+
+async def test_never_follows_nothing() -> None:
+    served = await world(followLoad="Never")
+    status = await served.serve(60.0)
+    assert "load" not in status
+    assert status["plan"]["replicas"] == 1
