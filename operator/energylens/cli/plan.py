@@ -17,6 +17,12 @@ from energylens.cli.text import dump
 @click.command()
 @FILES
 @source_options
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Draw energy against ITL and TTFT: .png, .svg, or .html with the table of candidates.",
+)
 @OUTPUT
 def plan(
     files: tuple[Path, ...],
@@ -26,6 +32,7 @@ def plan(
     context: str | None,
     namespace: str | None,
     model_config: Path | None,
+    plot: Path | None,
     output: str,
 ) -> None:
     """Plan LLMDeployments as the operator would, for a live cluster or one that is written down in a file.
@@ -34,11 +41,21 @@ def plan(
     written to the cluster. Exit code 0: every deployment has a plan; 3: at least one has none; 2: bad input.
     """
     with one_line_errors(InputError):
+        if plot is not None:
+            from energylens.cli.plot import check_plot
+
+            check_plot(plot)
         source = Source.of(inventory, cluster, Access(kubeconfig, context, namespace))
         found = previews(*source.read(files, model_config))
     if output == "table":
         click.echo("\n\n".join(map(report, found)))
     else:
         click.echo(dump([with_status(preview) for preview in found], output), nl=False)
+    if plot is not None:
+        from energylens.cli.plot import write_plot
+
+        with one_line_errors(InputError):
+            write_plot(plot, found)
+        click.echo(f"wrote {plot}", err=True)
     if not all(preview.planning.good for preview in found):
         raise SystemExit(INFEASIBLE)

@@ -14,22 +14,23 @@ from energylens.planner.types import Feasible, Infeasible
 _ROWS = 12
 """Candidates shown; the full table is in the ConfigMap that the operator writes."""
 _MARGIN = "  TTFT and ITL are as predicted; objectives are checked at the upper end of their 80 % interval."
-_HEADER = (
-    "",
-    "GPU",
-    "GPUS",
-    "REPLICAS",
-    "TP",
-    "PP",
-    "EP",
-    "DP",
-    "BATCH",
-    "J/TOKEN",
-    "WATTS",
-    "TTFT MS",
-    "ITL MS",
-    "WHY NOT",
-)
+_COLUMNS = {
+    "GPU": "gpuProduct",
+    "GPUS": "gpus",
+    "REPLICAS": "replicas",
+    "TP": "tensorParallel",
+    "PP": "pipelineParallel",
+    "EP": "expertParallel",
+    "DP": "dataParallel",
+    "BATCH": "maxBatchSize",
+    "CAP W": "powerCapWattsPerGPU",
+    "J/TOKEN": "joulesPerOutputToken",
+    "WATTS": "powerWatts",
+    "TTFT MS": "ttftMilliseconds",
+    "ITL MS": "itlMilliseconds",
+    "WHY NOT": "reason",
+}
+"""Heading and field of each column; caps are shown where a row has one."""
 
 
 def report(preview: Preview) -> str:
@@ -109,27 +110,17 @@ def _first(table: Sequence[Mapping[str, object]]) -> list[Mapping[str, object]]:
     return rows if any(row["chosen"] for row in rows) else [*rows[:-1], *(row for row in table if row["chosen"])]
 
 
+def table_rows(rows: Sequence[Mapping[str, object]]) -> list[tuple[str, ...]]:
+    """Return the heading and one row of cells per candidate, as the operator's table has them."""
+    shown = {name: key for name, key in _COLUMNS.items() if any(row.get(key) is not None for row in rows)}
+    return [tuple(shown), *(tuple(_cell(row.get(key)) for key in shown.values()) for row in rows)]
+
+
+def _cell(value: object) -> str:
+    text = "-" if value is None else str(value)
+    return joules(text) if text[-1:] in ("m", "u") and text[:-1].isdecimal() else text.removeprefix("NVIDIA-")
+
+
 def _table(rows: Sequence[Mapping[str, object]]) -> list[str]:
-    keys = (
-        "gpus",
-        "replicas",
-        "tensorParallel",
-        "pipelineParallel",
-        "expertParallel",
-        "dataParallel",
-        "maxBatchSize",
-    )
-    body = [
-        (
-            "*" if row["chosen"] else "",
-            str(row["gpuProduct"]).removeprefix("NVIDIA-"),
-            *(str(row[key]) for key in keys),
-            joules(str(row["joulesPerOutputToken"])),
-            str(row["powerWatts"]),
-            str(row["ttftMilliseconds"]),
-            str(row["itlMilliseconds"]),
-            str(row["reason"]),
-        )
-        for row in rows
-    ]
-    return columns([_HEADER, *body])
+    marks = ("", *("*" if row["chosen"] else "" for row in rows))
+    return columns([(mark, *cells) for mark, cells in zip(marks, table_rows(rows), strict=True)])

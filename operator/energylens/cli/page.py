@@ -1,0 +1,111 @@
+"""A self-contained HTML page: no script, nothing from the network, light or dark as the reader's system is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1b1f24; --muted: #5f6b7a; --grid: #e3e7ec; --surface: #ffffff;
+  --back: #f4f6f8; --bad: #b9380b; --series-0: #0072b2; --series-1: #c65500; --series-2: #00835f; --series-3: #b0568a;
+  --series-4: #8a6a00; --series-5: #2f8fca; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e8ebef; --muted: #98a4b3; --grid: #2c343e; --surface: #171c22;
+  --back: #0e1216; --bad: #ff8a5c; --series-0: #5db8f5; --series-1: #f59a4c; --series-2: #3ecf9f; --series-3: #e59fc6;
+  --series-4: #e0bd4a; --series-5: #9bd4f7; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--back); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
+main { max-width: 1120px; margin: 0 auto; padding: 28px 20px 60px; }
+h1 { font-size: 24px; line-height: 1.25; margin: 0 0 4px; }
+h2 { font-size: 18px; margin: 34px 0 6px; }
+h3 { font-size: 15px; margin: 20px 0 4px; }
+p { margin: 6px 0; max-width: 78ch; }
+.muted { color: var(--muted); }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(165px, 1fr)); gap: 12px; margin: 18px 0; }
+.tile, figure, .table { background: var(--surface); border: 1px solid var(--grid); border-radius: 10px; }
+.tile { padding: 12px 14px; }
+.tile b { display: block; font-size: 22px; line-height: 1.25; font-variant-numeric: tabular-nums; }
+.tile span { color: var(--muted); font-size: 13px; }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 430px), 1fr)); gap: 14px;
+  margin: 12px 0; }
+figure { margin: 0; padding: 12px; min-width: 0; }
+figcaption { color: var(--muted); font-size: 13px; margin-top: 6px; }
+svg.chart { width: 100%; height: auto; display: block; font-family: inherit; }
+.table { overflow-x: auto; margin: 10px 0; }
+table { border-collapse: collapse; width: 100%; font-size: 13.5px; }
+th, td { padding: 7px 10px; text-align: left; white-space: nowrap; border-bottom: 1px solid var(--grid); }
+th { color: var(--muted); font-weight: 600; }
+tbody tr:last-child td { border-bottom: 0; }
+td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
+td.wide { white-space: normal; min-width: 220px; }
+tr.pick td { font-weight: 600; }
+.bad { color: var(--bad); }
+@media print { body { background: #fff; } main { max-width: none; } }
+"""
+
+
+def page(title: str, body: Iterable[str]) -> str:
+    """Return a whole document.
+
+    Args:
+        title: In the window and as the heading.
+        body: HTML of its parts.
+    """
+    parts = "\n".join(body)
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{escape(title)}</h1>\n{parts}\n</main>\n</body>\n</html>\n"
+    )
+
+
+def tiles(figures: Iterable[tuple[str, str]]) -> str:
+    """Return large figures, each with what it is."""
+    cells = "".join(
+        f'<div class="tile"><b>{escape(value)}</b><span>{escape(what)}</span></div>' for value, what in figures
+    )
+    return f'<div class="tiles">{cells}</div>'
+
+
+def charts(found: Iterable[tuple[str, str]]) -> str:
+    """Return SVG charts side by side where there is room, each with a caption."""
+    cells = "".join(f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>" for svg, caption in found)
+    return f'<div class="charts">{cells}</div>'
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, picked: int | None = None) -> str:
+    """Return a table; cells that read as numbers are set right, long ones wrap.
+
+    Args:
+        header: Column names.
+        rows: Cells as text.
+        picked: Row that is set off.
+    """
+    body = [list(row) for row in rows]
+    numbers = [bool(body) and all(_is_number(row[i]) for row in body) for i in range(len(header))]
+    head = "".join(f"<th{_class(n, name)}>{escape(name)}</th>" for name, n in zip(header, numbers, strict=True))
+    lines = [
+        ('<tr class="pick">' if at == picked else "<tr>")
+        + "".join(f"<td{_class(n, cell)}>{escape(cell)}</td>" for cell, n in zip(row, numbers, strict=True))
+        + "</tr>"
+        for at, row in enumerate(body)
+    ]
+    return f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+
+
+def paragraph(text: str, kind: str = "") -> str:
+    """Return a paragraph; ``kind`` is ``muted``, ``bad`` or nothing."""
+    opening = f'<p class="{kind}">' if kind else "<p>"
+    return f"{opening}{escape(text)}</p>"
+
+
+def heading(text: str, level: int = 2) -> str:
+    """Return a heading."""
+    return f"<h{level}>{escape(text)}</h{level}>"
+
+
+def _class(number: bool, cell: str) -> str:
+    return ' class="number"' if number else ' class="wide"' if len(cell) > 48 else ""
+
+
+def _is_number(text: str) -> bool:
+    return text in ("", "-") or text.replace(",", "").replace(".", "", 1).lstrip("+-").removesuffix(" %").isdecimal()
