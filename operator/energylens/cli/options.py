@@ -69,9 +69,14 @@ class Source:
 
 
 def source_options(command: _Command) -> _Command:
-    """Add --inventory, --cluster and the options of a live cluster to a command, and --model-config."""
+    """Add --inventory and the options of :func:`live_options` to a command."""
+    inventory = click.option("--inventory", type=click.Path(path_type=Path), metavar="FILE", help=INVENTORY_HELP)
+    return inventory(live_options(command))
+
+
+def live_options(command: _Command) -> _Command:
+    """Add --cluster and the options of a live cluster to a command, and --model-config."""
     options = (
-        click.option("--inventory", type=click.Path(path_type=Path), metavar="FILE", help=INVENTORY_HELP),
         click.option(
             "--cluster", is_flag=True, help="The live cluster of the kubeconfig; the default without --inventory."
         ),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from energylens.api.llmdeployment import PlanStatus
-from energylens.cli.text import columns, joules
+from energylens.cli.text import columns, joules, plan_text
 from energylens.controller.preview import Preview
 from energylens.controller.reasons import Reason
 from energylens.planner.types import Feasible, Infeasible
@@ -75,15 +75,11 @@ def _waiting(preview: Preview) -> list[str]:
     return shown
 
 
-def _summary(plan: PlanStatus) -> str:
-    return f"{plan.replicas} x {plan.gpu_product} {plan.layout}, max batch {plan.max_batch_size}"
-
-
 def _plan(plan: PlanStatus) -> list[str]:
     predicted = plan.predicted
     binding = plan.binding_constraint
     return [
-        f"  plan        {_summary(plan)} ({plan.gpus} GPUs)   hash {plan.hash}",
+        f"  plan        {plan_text(plan)} ({plan.gpus} GPUs)   hash {plan.hash}",
         f"  energy      {joules(predicted.joules_per_output_token)} J per output token (80 % interval "
         f"{joules(predicted.joules_per_output_token_low)} to {joules(predicted.joules_per_output_token_high)} J)",
         f"  power       {predicted.power_watts} W at the load, {predicted.idle_power_watts} W idle",

@@ -8,7 +8,7 @@ from typing import Any
 
 from energylens.api.base import Condition
 from energylens.api.llmdeployment import LLMDeployment, Measured, PlanStatus, PredictedFigures
-from energylens.cli.text import columns, joules
+from energylens.cli.text import columns, joules, plan_text
 
 _UNKNOWN = "-"
 
@@ -103,13 +103,7 @@ def _objectives(deployment: LLMDeployment) -> str:
 
 
 def _plan(plan: PlanStatus | None) -> str:
-    if plan is None:
-        return "none"
-    cap = "" if plan.power_cap_watts_per_gpu is None else f", {plan.power_cap_watts_per_gpu} W per GPU"
-    return (
-        f"{plan.replicas} x {plan.gpu_product} {plan.layout}, max batch {plan.max_batch_size}{cap} "
-        f"({plan.gpus} GPUs)   hash {plan.hash}"
-    )
+    return "none" if plan is None else f"{plan_text(plan)} ({plan.gpus} GPUs)   hash {plan.hash}"
 
 
 def _running(deployment: LLMDeployment) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from energylens.api.llmdeployment import PlanStatus
 from energylens.api.quantity import parse_quantity
 
 
@@ -20,6 +21,12 @@ def columns(rows: Sequence[Sequence[str]]) -> list[str]:
 def joules(quantity: str) -> str:
     """Return a quantity of joules with three significant digits, without its unit."""
     return f"{float(parse_quantity(quantity)):.3g}"
+
+
+def plan_text(plan: PlanStatus) -> str:
+    """Return a plan in short: ``2 x NVIDIA-H200 TP4, max batch 64`` is two replicas of four GPUs each."""
+    cap = "" if plan.power_cap_watts_per_gpu is None else f", {plan.power_cap_watts_per_gpu} W per GPU"
+    return f"{plan.replicas} x {plan.gpu_product} {plan.layout}, max batch {plan.max_batch_size}{cap}"
 
 
 def dump(documents: Sequence[dict[str, Any]], output: str) -> str:

@@ -1,0 +1,81 @@
+"""`energylens diff`: two specs on one cluster, one spec on two clusters."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from tests.unit.cli.conftest import POOLS, Run, Write, chat, compare
+
+FASTER = {"percentile": "P50", "ttftMilliseconds": 2000, "itlMilliseconds": 15}
+FEWER: dict[str, object] = {"nodes": [{"product": "L40S", "gpus": 4, "count": 2}]}
+
+
+def specs(run: Run, write: Write, a: object, b: object, *options: object) -> Any:
+    return run("diff", write("a.yaml", a), write("b.yaml", b), "--inventory", write("pools.yaml", POOLS), *options)
+
+
+def shown(text: str) -> str:
+    """Return a comparison without the names of files, which differ from run to run."""
+    return "".join(line for line in text.splitlines(keepends=True) if line[:3] not in ("A: ", "B: "))
+
+
+def test_two_specs(arithmetic: Run, write: Write) -> None:
+    result = specs(arithmetic, write, chat(), chat("renamed", slo=FASTER))
+    assert result.exit_code == 0, result.output
+    compare("diff-specs.txt", shown(result.stdout))
+
+
+def test_two_inventories_and_several_deployments(arithmetic: Run, write: Write) -> None:
+    loose = {"percentile": "P50", "itlMilliseconds": 70}
+    asked = [chat("chat"), chat("batch", slo=loose), chat("impossible", slo={"itlMilliseconds": 1})]
+    clusters = ["--inventory", write("a.yaml", POOLS), "--inventory", write("b.yaml", FEWER)]
+    result = arithmetic("diff", "-f", write("asked.yaml", asked), *clusters)
+    assert result.exit_code == 3, result.output
+    compare("diff-inventories.txt", shown(result.stdout))
+
+
+def test_the_same_spec_has_no_difference(arithmetic: Run, write: Write) -> None:
+    result = specs(arithmetic, write, chat(), chat())
+    assert "the plan is the same" in result.stdout
+    document = json.loads(specs(arithmetic, write, chat(), chat(), "-o", "json").stdout)
+    (pair,) = document["deployments"]
+    assert pair["specChanges"] == []
+    assert set(pair["difference"].values()) <= {0, "0"}
+
+
+def test_json_has_the_numbers(arithmetic: Run, write: Write) -> None:
+    document = json.loads(specs(arithmetic, write, chat(), chat(slo=FASTER), "-o", "json").stdout)
+    (pair,) = document["deployments"]
+    assert pair["specChanges"] == [{"field": "spec.slo.itlMilliseconds", "a": 30, "b": 15}]
+    a, b = (pair[side]["plan"] for side in ("a", "b"))
+    difference = pair["difference"]
+    assert difference["gpus"] == b["gpus"] - a["gpus"] == 2
+    assert difference["powerWatts"] == b["predicted"]["powerWatts"] - a["predicted"]["powerWatts"] > 0
+    assert difference["energyWattHoursPerDay"] == 24 * difference["powerWatts"]
+    assert document["total"]["difference"]["gpus"] == 2
+
+
+def test_a_deployment_of_one_side_only(arithmetic: Run, write: Write) -> None:
+    result = specs(arithmetic, write, [chat("one"), chat("two")], [chat("two"), chat("three")])
+    assert result.exit_code == 0, result.output
+    assert "default/one\n  only in A\n" in result.stdout
+    assert "default/three\n  only in B\n" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a.yaml"], "two specs are compared on one cluster: give A and B, and at most one --inventory"),
+        (["a.yaml", "b.yaml", "--inventory", "c", "--inventory", "d"], "two specs are compared on one cluster"),
+        (["a.yaml", "b.yaml", "-f", "c.yaml"], "A B compares two specs and -f one spec on two inventories"),
+        (["-f", "a.yaml", "--inventory", "c"], "give two specs A B, or one with -f and two --inventory"),
+        ([], "give two specs A B, or one with -f and two --inventory"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_line(arguments: list[str], message: str, arithmetic: Run) -> None:
+    result = arithmetic("diff", *arguments)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"Error: {message}")
+    assert result.stderr.count("\n") == 1
