@@ -14,11 +14,13 @@ from tests.support.fake_pods import node, run_pods
 from energylens.cluster.errors import ClusterError
 from energylens.cluster.port import ClusterPort, Object
 from energylens.cluster.resources import CHILDREN, Resource
+from energylens.controller.budget_keeper import BudgetKeeper
 from energylens.controller.metrics import Metrics
 from energylens.controller.planning import PlanningService
 from energylens.controller.reconcile import Reconciler
-from energylens.controller.settings import Settings
+from energylens.controller.settings import BudgetSettings, Settings
 from energylens.controller.store import Key, Store
+from energylens.measure.energy import EnergySpan
 
 CHILD_KINDS = frozenset(resource.kind for resource in CHILDREN)
 NAMESPACE = "team"
@@ -130,8 +132,11 @@ class World:
     """Whether pods come and become ready by themselves between two passes."""
     delayed: list[tuple[str, Object, bool]] | None = None
     """Watch events that have not arrived yet; None when they arrive at once."""
+    meter: dict[Key, float] = field(default_factory=dict)
+    """Watts that are measured of a deployment; nothing is measured of one that is not in it."""
     store: Store = field(init=False)
     reconciler: Reconciler = field(init=False)
+    keeper: BudgetKeeper = field(init=False)
     port: ClusterPort = field(init=False)
 
     def __post_init__(self) -> None:
@@ -150,6 +155,30 @@ class World:
             self.port, self.store, PlanningService(), self.clock, Settings(), Metrics(), instance="test"
         )
         self.reconciler.serves_lws = "LeaderWorkerSet" in self.cluster.served
+        self.started_at = self.clock.now().timestamp()
+        self.asked: set[Key] = set()
+        self.keeper = BudgetKeeper(
+            self.port,
+            self.store,
+            self.reconciler,
+            self._energy,
+            self.clock,
+            BudgetSettings(),
+            Metrics(),
+            self.asked.add,
+        )
+
+    def _energy(self, key: Key, since: float, nodes: frozenset[str] | None) -> EnergySpan | None:
+        """Return what a source would have seen since this operator started."""
+        start, now = max(since, self.started_at), self.clock.now().timestamp()
+        watts = self.meter.get(key)
+        return None if watts is None or start >= now else EnergySpan(start, now, watts * (now - start))
+
+    async def look(self, *keys: Key, seconds: float = 0.0) -> None:
+        """Let time pass, look at the budgets once, and let the deployments follow."""
+        self.clock.advance(seconds)
+        await self.keeper.step()
+        await self.settle(*keys)
 
     async def settle(self, *keys: Key) -> None:
         """Reconcile until nothing changes any more; a pass that failed is tried again."""
@@ -204,7 +233,9 @@ class World:
     def _feed(self, kind: str, body: Object, *, deleted: bool) -> None:
         if kind == "LLMDeployment":
             self.store.put_deployment(body, deleted)
-        elif kind == "EnergyBudget":
+        elif kind == "Namespace":
+            self.store.put_namespace(body, deleted)
+        elif kind in ("EnergyBudget", "ClusterEnergyBudget"):
             self.store.put_budget(body, deleted)
         elif kind in CHILD_KINDS:
             # The watch is by label: what loses it is deleted as far as the watch can tell.

@@ -101,6 +101,7 @@ seccompProfile:
 - apiGroups: [energylens.dev]
   resources: [clusterenergybudgets]
   verbs: [list, watch]
+# Their status is a server-side apply too.
 - apiGroups: [energylens.dev]
   resources: [clusterenergybudgets/status]
   verbs: [patch]

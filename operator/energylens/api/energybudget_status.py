@@ -74,6 +74,9 @@ class EnergyBudgetStatus(ApiModel):
     remaining_watt_hours: int | None = Field(
         default=None, description="Energy left in this period, Wh: the least that energyWattHours and carbon leave."
     )
+    energy_limit: str | None = Field(
+        default=None, description="The limit behind remainingWattHours: spec.energyWattHours or spec.carbon."
+    )
     used_grams: int | None = Field(default=None, description="CO2 equivalent of this period by the forecast, g.")
     used_percent: int | None = Field(
         default=None, description="Share used of the energy of this period; without one, of powerWatts; %."

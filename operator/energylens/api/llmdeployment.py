@@ -258,7 +258,7 @@ class Energy(ApiModel):
         description="Under an EnergyBudget with action Shed, members of lower priority give power up first.",
     )
     min_replicas: int = Field(
-        default=1, ge=0, le=10_000, description="Replicas that an EnergyBudget with action Shed leaves at least."
+        default=1, ge=1, le=10_000, description="Replicas that an EnergyBudget with action Shed leaves at least."
     )
 
 

@@ -100,6 +100,13 @@ class PlanStatus(ApiModel):
     power_cap_watts_per_gpu: int | None = Field(
         default=None, description="Power limit that the plan sets on each GPU, W; absent: the product's default limit."
     )
+    lowest_power_watts: int | None = Field(
+        default=None, description="Least power of any plan that holds the spec, budgets left aside, W."
+    )
+    shed_by: str | None = Field(
+        default=None,
+        description="The budget for which replicas were taken; the plan then carries less than the load.",
+    )
     predicted: PredictedFigures = Field(description="What the predictor expects of the plan.")
     correction: CorrectionFactors | None = Field(
         default=None, description="Factors from measurement that are in the predicted figures; absent: none."

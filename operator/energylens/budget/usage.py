@@ -67,7 +67,10 @@ def usage(
         # Time that no forecast covered counts with the worst that this one knows.
         grams = sum(entry.grams for entry in entries) + ungraded / 1000.0 * forecast.highest
         left = max(0.0, spec.carbon.grams_per_period - grams)
-        limits.append((used + forecast.watt_hours(left, now, period.end), "spec.carbon.gramsPerPeriod"))
+        more = forecast.watt_hours(left, now, period.end)
+        # A grid without carbon allows energy without end.
+        if math.isfinite(more):
+            limits.append((used + more, "spec.carbon.gramsPerPeriod"))
     allowed, limit = min(limits, default=(None, ""))
     return Usage(used, predicted, grams, allowed, limit)
 

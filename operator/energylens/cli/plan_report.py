@@ -70,6 +70,8 @@ def _waiting(preview: Preview) -> list[str]:
     for condition in preview.status["conditions"]:
         waits = condition["type"] == "PlanReady" and condition["reason"] not in followed
         over = condition["type"] == "WithinEnergyBudget" and condition["status"] != "True"
+        # What is denied was said as the reason why there is no plan.
+        over &= condition["reason"] != Reason.GROWTH_DENIED
         if (waits and preview.planning.good) or over:
             shown.append(f"  {condition['reason']}: {condition['message']}")
     return shown

@@ -1,86 +1,241 @@
-"""Watts that the EnergyBudgets of a namespace leave to one LLMDeployment.
+"""Watts that budgets leave to one LLMDeployment, from the budgets and their statuses. Pure.
 
-Committed power counts here: the predicted power of each member's plan. A budget that cannot be read allows no growth.
-Energy over a period and carbon are tracked by the ledger, not here.
+A budget's status is where energy is counted and where shedding is decided; what is committed is summed here, from the
+plans as they are now, so that two deployments never get the same watts. A budget that cannot be checked allows no
+growth, and takes nothing from what runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
-from energylens.api.energybudget import LabelSelector
-from energylens.api.parse import InvalidResourceError, parse_energybudget
-from energylens.controller.observation import BudgetView
+from energylens.api.energybudget import EnergyBudgetSpec, EnergyBudgetStatus
+from energylens.api.llmdeployment import BudgetStatus
+from energylens.api.parse import InvalidResourceError, parse_clusterenergybudget, parse_energybudget
+from energylens.budget.periods import period_at
+from energylens.budget.usage import PowerAllowed, Usage, growth_allowed
+from energylens.controller.membership import Surroundings, is_member, key_of, name_of, selects, share
+from energylens.controller.observation import Allowed, BudgetView
 from energylens.controller.reasons import Reason
 from energylens.planner.types import PowerAllowance
+
+__all__ = ["Allowed", "allowance", "budget_of", "committed_watts", "selects"]
 
 Body = Mapping[str, Any]
 
 
-def selects(selector: LabelSelector, labels: Mapping[str, str]) -> bool:
-    """Return whether a label selector selects an object with these labels."""
-    if any(labels.get(key) != value for key, value in selector.match_labels.items()):
-        return False
-    for requirement in selector.match_expressions:
-        present = requirement.key in labels
-        inside = present and labels[requirement.key] in requirement.values
-        if {
-            "In": not inside,
-            "NotIn": inside,
-            "Exists": not present,
-            "DoesNotExist": present,
-        }[requirement.operator]:
-            return False
-    return True
+@dataclass(frozen=True)
+class _Claim:
+    """One budget's word on one deployment."""
+
+    name: str
+    body: Body
+    spec: EnergyBudgetSpec
+    status: EnergyBudgetStatus
+    own: float
+    others: float
+    growth: PowerAllowed | None
+    problem: str
+    cap: float | None
+    """What shedding leaves to the deployment, W; None where nothing was taken."""
+
+    @property
+    def left(self) -> float:
+        """Watts that a plan of the deployment may draw."""
+        if self.cap is not None:
+            return self.cap
+        if self.problem:
+            return max(self.own, 1.0)
+        assert self.growth is not None
+        return max(self.own, self.growth.watts - self.others, 1.0)
+
+    @property
+    def limits(self) -> bool:
+        return self.spec.action != "Report" and bool(self.problem or self.growth is not None or self.cap is not None)
+
+
+def budget_of(body: Body) -> tuple[EnergyBudgetSpec, EnergyBudgetStatus]:
+    """Return what a budget of either kind says.
+
+    Raises:
+        InvalidResourceError: its spec cannot be read.
+    """
+    namespaced = bool(key_of(body)[0])
+    head = {
+        "apiVersion": "energylens.dev/v1alpha1",
+        "kind": "EnergyBudget" if namespaced else "ClusterEnergyBudget",
+        **body,
+    }
+    found = (parse_energybudget if namespaced else parse_clusterenergybudget)(head, strict=False)
+    return found.spec, found.status
 
 
 def committed_watts(deployment: Body) -> int:
-    """Return the predicted power of a deployment's plan; 0 without one."""
-    return int(deployment.get("status", {}).get("plan", {}).get("predicted", {}).get("powerWatts", 0))
+    """Return the predicted power of a deployment's plan; 0 without one, while suspended, and where it is only shown."""
+    spec, status = deployment.get("spec") or {}, deployment.get("status") or {}
+    if spec.get("suspend") or (spec.get("planning") or {}).get("mode") == "Advisory":
+        return 0
+    return int(((status.get("plan") or {}).get("predicted") or {}).get("powerWatts", 0))
 
 
 def allowance(
-    deployment: Body, budgets: Iterable[Body], deployments: Iterable[Body]
-) -> tuple[PowerAllowance | None, BudgetView]:
-    """Return the watts that the tightest budget with action Deny or Shed leaves, and the view for the condition.
+    deployment: Body,
+    budgets: Iterable[Body],
+    deployments: Iterable[Body],
+    now: datetime,
+    around: Surroundings | None = None,
+) -> Allowed:
+    """Return the watts that the tightest budget leaves, and what the condition says of all of them.
 
-    What runs already is never pushed out by what others committed: the allowance is at least its own power.
+    What runs is never pushed out by what others committed: without shedding the allowance is at least its own power.
+
+    Args:
+        deployment: The one that asks.
+        budgets: EnergyBudgets and ClusterEnergyBudgets, with their statuses.
+        deployments: All LLMDeployments, with the plans that they adopted.
+        now: The present moment.
+        around: Namespaces and nodes, for ClusterEnergyBudgets.
     """
-    metadata = deployment["metadata"]
-    mine = [b for b in budgets if b["metadata"]["namespace"] == metadata["namespace"]]
-    neighbours = [d for d in deployments if d["metadata"]["namespace"] == metadata["namespace"]]
-    own = committed_watts(deployment)
-    tightest: PowerAllowance | None = None
-    over: list[str] = []
-    members = 0
-    for body in mine:
-        name = f"EnergyBudget {metadata['namespace']}/{body['metadata']['name']}"
-        try:
-            spec = parse_energybudget(
-                {"apiVersion": "energylens.dev/v1alpha1", "kind": "EnergyBudget", **body}, strict=False
-            ).spec
-        except InvalidResourceError as error:
-            view = BudgetView("Unknown", Reason.BUDGET_UNREADABLE, f"{name}: {error}; growth is not allowed")
-            return PowerAllowance(float(max(own, 1)), name), view
-        if not selects(spec.selector, metadata.get("labels") or {}) or spec.power_watts is None:
+    around = around or Surroundings()
+    others = [d for d in deployments if key_of(d) != key_of(deployment)]
+    claims: list[_Claim] = []
+    for body in budgets:
+        name = name_of(body)
+        namespace = key_of(body)[0]
+        if namespace not in ("", deployment["metadata"]["namespace"]):
             continue
-        members += 1
-        others = sum(
-            committed_watts(d)
-            for d in neighbours
-            if d["metadata"]["name"] != metadata["name"] and selects(spec.selector, d["metadata"].get("labels") or {})
-        )
-        if others + own > spec.power_watts:
-            over.append(
-                f"{name}: {others + own} W are committed, {others + own - spec.power_watts} W more than "
-                f"spec.powerWatts={spec.power_watts}"
-            )
-        left = max(float(own), float(spec.power_watts - others), 1.0)
-        if spec.action != "Report" and (tightest is None or left < tightest.watts):
-            tightest = PowerAllowance(left, name)
+        try:
+            spec, status = budget_of(body)
+        except InvalidResourceError as error:
+            own = committed_watts(deployment)
+            view = BudgetView("Unknown", Reason.BUDGET_UNREADABLE, f"{name}: {error}; growth is not allowed")
+            return Allowed(PowerAllowance(float(max(own, 1)), name), view, BudgetStatus(name=name))
+        if is_member(spec, namespace, deployment, around):
+            members = [d for d in others if is_member(spec, namespace, d, around)]
+            claims.append(_claim(name, body, spec, status, deployment, members, now, around))
+    return _together(deployment, claims)
+
+
+def _claim(
+    name: str,
+    body: Body,
+    spec: EnergyBudgetSpec,
+    status: EnergyBudgetStatus,
+    deployment: Body,
+    members: Sequence[Body],
+    now: datetime,
+    around: Surroundings,
+) -> _Claim:
+    own_share = share(spec, deployment, around)
+    measured_above = _measured_above(spec, status)
+    others = sum(committed_watts(d) * share(spec, d, around) for d in members) + measured_above
+    cap = None
+    for member in status.members:
+        if (member.namespace, member.name) == key_of(deployment) and member.allowed_power_watts is not None:
+            cap = member.allowed_power_watts / own_share if own_share else None
+    growth, problem = _growth(body, spec, status, now)
+    return _Claim(
+        name=name,
+        body=body,
+        spec=spec,
+        status=status,
+        own=float(committed_watts(deployment)),
+        others=others,
+        growth=growth,
+        problem=problem,
+        cap=cap if spec.action == "Shed" else None,
+    )
+
+
+def _measured_above(spec: EnergyBudgetSpec, status: EnergyBudgetStatus) -> float:
+    """Return by how much the members draw more than was predicted, in steps of a hundredth of the limit."""
+    if spec.power_watts is None or status.measured_power_watts is None or status.committed_power_watts is None:
+        return 0.0
+    step = max(1.0, spec.power_watts / 100.0)
+    above = status.measured_power_watts - status.committed_power_watts
+    return step * -(-above // step) if above > 0 else 0.0
+
+
+def _growth(
+    body: Body, spec: EnergyBudgetSpec, status: EnergyBudgetStatus, now: datetime
+) -> tuple[PowerAllowed | None, str]:
+    """Return the power that a budget allows for growth, and why it cannot be checked ("" where it can)."""
+    if spec.energy_watt_hours is None and spec.carbon is None:
+        watts = spec.power_watts
+        return (None if watts is None else PowerAllowed(float(watts), "spec.powerWatts")), ""
+    seen = status.observed_generation == body["metadata"].get("generation", 1)
+    ready = next((c for c in status.conditions if c.type == "Ready"), None)
+    if not seen or ready is None:
+        return None, "its energy is not counted yet"
+    if ready.status != "True":
+        return None, ready.message or ready.reason
+    period = period_at(spec.period, ZoneInfo(spec.time_zone), now)
+    start = None if status.period_start is None else datetime.fromisoformat(status.period_start)
+    if start != period.start:
+        return None, "its energy of this period is not counted yet"
+    used = float(status.used_watt_hours or 0)
+    left = None if status.remaining_watt_hours is None else used + status.remaining_watt_hours
+    limit = status.energy_limit or ""
+    return growth_allowed(spec, Usage(used, 0.0, None, left, limit), period, now), ""
+
+
+def _together(deployment: Body, claims: Sequence[_Claim]) -> Allowed:
+    if not claims:
+        view = BudgetView("True", Reason.NO_BUDGET, "no budget selects this deployment")
+        return Allowed(None, view, None)
+    limiting = [claim for claim in claims if claim.limits]
+    tightest = min(limiting, key=lambda claim: (claim.left, claim.name), default=None)
+    allowed = None
+    if tightest is not None:
+        allowed = PowerAllowance(float(math.floor(tightest.left + 1e-6)), tightest.name, sheds=tightest.cap is not None)
+    binding = tightest or min(claims, key=lambda claim: (-_percent(claim), claim.name))
+    status = BudgetStatus(
+        name=binding.name,
+        allowed_power_watts=None if allowed is None else round(allowed.watts),
+        used_percent=binding.status.used_percent,
+        remaining_watt_hours=binding.status.remaining_watt_hours,
+        reset_time=binding.status.reset_time if binding.status.used_watt_hours is not None else None,
+    )
+    return Allowed(allowed, _view(claims, binding), status)
+
+
+def _percent(claim: _Claim) -> float:
+    return claim.status.used_percent or 0
+
+
+def _view(claims: Sequence[_Claim], binding: _Claim) -> BudgetView:
+    """Say the worst first: power was taken, something is exceeded, something cannot be checked."""
+    taken = [claim for claim in claims if claim.cap is not None]
+    if taken:
+        claim = min(taken, key=lambda c: (c.left, c.name))
+        text = f"{claim.name} binds: it leaves {claim.left:.0f} W to this deployment, by spec.energy.priority"
+        return BudgetView("False", Reason.POWER_TAKEN, text)
+    over = [text for claim in claims if (text := _exceeded(claim))]
     if over:
-        return tightest, BudgetView("False", Reason.OVER_BUDGET, "; ".join(over))
-    if not members:
-        return tightest, BudgetView("True", Reason.NO_BUDGET, "no EnergyBudget with powerWatts selects this deployment")
-    return tightest, BudgetView("True", Reason.WITHIN_BUDGET, f"{own} W are committed within {members} budget(s)")
+        return BudgetView("False", Reason.OVER_BUDGET, "; ".join(over))
+    unchecked = [f"{claim.name}: {claim.problem}" for claim in claims if claim.problem]
+    if unchecked:
+        text = f"{'; '.join(unchecked)}; until it is, no plan may draw more than the running one"
+        return BudgetView("Unknown", Reason.BUDGET_NOT_CHECKED, text)
+    text = f"{binding.name} binds" if binding.limits else f"{binding.name} only reports"
+    if binding.growth is not None:
+        used = binding.own + binding.others
+        text += f": {used:.0f} W are committed of {binding.growth.watts:.0f} W ({binding.growth.limit})"
+    others = len(claims) - 1
+    return BudgetView("True", Reason.WITHIN_BUDGET, text + (f"; {others} more hold too" if others else ""))
+
+
+def _exceeded(claim: _Claim) -> str:
+    """Say by how much a budget is exceeded; "" where it holds."""
+    used = claim.own + claim.others
+    limit = claim.spec.power_watts
+    if limit is not None and used > limit:
+        return f"{claim.name}: {used:.0f} W are committed, {used - limit:.0f} W more than spec.powerWatts={limit}"
+    if not claim.problem and claim.status.used_watt_hours is not None and claim.status.remaining_watt_hours == 0:
+        return f"{claim.name}: the energy of this period is used up until {claim.status.reset_time}"
+    return ""

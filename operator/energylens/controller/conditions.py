@@ -167,6 +167,8 @@ def _plan_ready(observed: Observation, children: Children) -> Condition:
 
 def _slo_feasible(observed: Observation) -> Condition:
     kind, planning = ConditionType.SLO_FEASIBLE, observed.planning
+    if planning.reason is Reason.SHED:
+        return _condition(observed, kind, "False", Reason.SHED, planning.message)
     if planning.good:
         return _condition(observed, kind, "True", Reason.FEASIBLE, "the plan's predictions hold spec.slo")
     if planning.reason in _SLO_REASONS:
@@ -175,7 +177,10 @@ def _slo_feasible(observed: Observation) -> Condition:
 
 
 def _budget(observed: Observation) -> Condition:
-    view = observed.budget
+    view, planning = observed.budget, observed.planning
+    if planning.reason is Reason.BUDGET_EXCEEDED and view.reason in (Reason.WITHIN_BUDGET, Reason.NO_BUDGET):
+        # What runs is within the budget; what the spec asks for is not.
+        return _condition(observed, ConditionType.WITHIN_ENERGY_BUDGET, "False", Reason.GROWTH_DENIED, planning.message)
     return _condition(observed, ConditionType.WITHIN_ENERGY_BUDGET, view.status, view.reason, view.message)
 
 

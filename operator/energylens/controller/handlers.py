@@ -12,11 +12,13 @@ from typing import Any
 import kopf
 
 from energylens.cluster.resources import (
+    CLUSTER_ENERGY_BUDGET,
     CONFIG_MAP,
     DEPLOYMENT,
     ENERGY_BUDGET,
     LEADER_WORKER_SET,
     LLM_DEPLOYMENT,
+    NAMESPACE,
     NODE,
     POD,
     POD_DISRUPTION_BUDGET,
@@ -53,7 +55,9 @@ def settings_for(serves_lws: bool) -> kopf.OperatorSettings:
     return settings
 
 
-def takers(store: Store, enqueue: Enqueue, serves_lws: bool) -> dict[Resource, Handle]:
+def takers(
+    store: Store, enqueue: Enqueue, serves_lws: bool, sees_cluster_budgets: bool = True
+) -> dict[Resource, Handle]:
     """Return what puts an object of each kind into the store and its deployments into the queue."""
 
     def enqueue_found(key: Key | None) -> None:
@@ -67,9 +71,14 @@ def takers(store: Store, enqueue: Enqueue, serves_lws: bool) -> dict[Resource, H
         for key in store.put_budget(body, deleted):
             enqueue(key)
 
+    def namespace(body: dict[str, Any], deleted: bool) -> None:
+        for key in store.put_namespace(body, deleted):
+            enqueue(key)
+
     return {
         LLM_DEPLOYMENT: lambda body, deleted: enqueue_found(store.put_deployment(body, deleted)),
         ENERGY_BUDGET: budget,
+        **({CLUSTER_ENERGY_BUDGET: budget, NAMESPACE: namespace} if sees_cluster_budgets else {}),
         NODE: store.put_node,
         POD: lambda body, deleted: enqueue_found(store.put_pod(body, deleted)),
         **{kind: child(kind.kind) for kind in (*watched_children(serves_lws), POD_DISRUPTION_BUDGET)},
@@ -77,7 +86,12 @@ def takers(store: Store, enqueue: Enqueue, serves_lws: bool) -> dict[Resource, H
 
 
 def registry_for(
-    store: Store, enqueue: Enqueue, alive: Callable[[], None], serves_lws: bool, kubeconfig: Path | None
+    store: Store,
+    enqueue: Enqueue,
+    alive: Callable[[], None],
+    serves_lws: bool,
+    kubeconfig: Path | None,
+    sees_cluster_budgets: bool = True,
 ) -> kopf.OperatorRegistry:
     """Return the handlers of all watched kinds."""
     registry = kopf.OperatorRegistry()
@@ -89,7 +103,7 @@ def registry_for(
             body = {"apiVersion": resource.api_version, "kind": resource.kind, **event["object"]}
             handle(body, event["type"] == "DELETED")
 
-    for resource, handle in takers(store, enqueue, serves_lws).items():
+    for resource, handle in takers(store, enqueue, serves_lws, sees_cluster_budgets).items():
         if resource is not POD_DISRUPTION_BUDGET:
             on_event(resource, handle)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from energylens.controller.reservations import Reservation, reservation, reserve
 from energylens.controller.store import Body, Key, Store
 from energylens.planner.inventory import snapshot_from_objects
-from energylens.planner.types import ClusterSnapshot
+from energylens.planner.types import ClusterSnapshot, GpuNode
 
 
 class Inventory:
@@ -40,6 +40,12 @@ class Inventory:
         """Return a deployment with the plan that it adopted, also where its status does not say so yet."""
         plan = self._under_way.get(key)
         return body if plan is None else {**body, "status": {**body["status"], "plan": plan}}
+
+    @property
+    def nodes(self) -> tuple[GpuNode, ...]:
+        """The nodes with the GPUs that bound pods hold."""
+        self._refresh()
+        return self._base.nodes
 
     def snapshot(self, key: Key) -> ClusterSnapshot:
         """Return the nodes with all GPUs that are not for the deployment of this key, and those that its pods hold."""

@@ -15,6 +15,7 @@ from energylens.controller.settings import MeasurementSettings, PrometheusSettin
 from energylens.controller.store import Key, Store
 from energylens.data import load_gpus
 from energylens.measure.collector import Collector
+from energylens.measure.energy import EnergySpan
 from energylens.measure.engines import EngineScraper, EngineTarget
 from energylens.measure.history import History
 from energylens.measure.prometheus import LabelMap, PrometheusSource
@@ -22,6 +23,7 @@ from energylens.measure.prometheus_http import Access, PrometheusHttp
 from energylens.measure.scrape import HttpScraper
 from energylens.measure.source import DcgmExporterSource, EnergySource
 from energylens.measure.types import PodRef, WindowMeasurement
+from energylens.planner.inventory import gpus_of_pod
 from energylens.serving.metadata import LWS_WORKER_INDEX
 
 ENGINE_PORT = 8000
@@ -59,6 +61,30 @@ class Measuring:
         """Return the last published window of a deployment's pods of this plan; None before the first."""
         published = self._published.get(key)
         return published[1] if published is not None and published[0] == plan_hash else None
+
+    def energy(self, key: Key, since: float, nodes: frozenset[str] | None = None) -> EnergySpan | None:
+        """Return the energy of a deployment's pods from ``since``, in seconds since the Unix epoch; None: not measured.
+
+        Args:
+            key: The deployment.
+            since: Begin no earlier.
+            nodes: Only pods on these nodes count; None for all.
+        """
+        pods = [
+            pod
+            for pod in self._store.pods_owned(key)
+            if pod["spec"]["nodeName"] and (nodes is None or pod["spec"]["nodeName"] in nodes)
+        ]
+        gpus = sum(gpus_of_pod(pod) for pod in pods)
+        plan = self._store.deployments[key]["status"].get("plan") or {}
+        gpu = load_gpus().get(plan.get("gpuProduct", ""))
+        return self._collector.energy(
+            key[0],
+            [pod["metadata"]["name"] for pod in pods],
+            gpus,
+            since,
+            power_limit_watts=gpu.power_limit_max_watts if gpu is not None else None,
+        )
 
     async def step(self) -> None:
         """Collect once and publish what became due."""

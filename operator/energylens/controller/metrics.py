@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+
+from energylens.api.energybudget import EnergyBudgetStatus
 
 _OBJECT = ("namespace", "name")
 
@@ -46,6 +50,63 @@ class Metrics:
         self.queue_length = gauge("energylens_queue_length", "LLMDeployments waiting for a pass.", ())
         self.event_age = gauge("energylens_last_event_age_seconds", "Time since the last watch event.", ())
         self.leading = gauge("energylens_leading", "1 while this operator holds the lease.", ())
+
+        self.budget_used = gauge("energylens_budget_used_ratio", "Energy used of what a budget allows in this period.")
+        self.budget_remaining = gauge("energylens_budget_remaining_watt_hours", "Energy left in this period, Wh.")
+        self.budget_predicted = gauge(
+            "energylens_budget_predicted_ratio", "Share of the energy used that was predicted and not measured."
+        )
+        self.budget_burn = gauge(
+            "energylens_budget_burn_rate_ratio", "Burn rate of the rate at which the energy lasts until the reset."
+        )
+        self.budget_exhaustion = gauge(
+            "energylens_budget_exhaustion_timestamp_seconds", "When the energy runs out at the burn rate."
+        )
+        self.budget_committed = gauge("energylens_budget_committed_watts", "Predicted power of the members' plans, W.")
+        self.budget_allowed = gauge("energylens_budget_allowed_watts", "Power that all limits of a budget allow, W.")
+        self.budget_checked = gauge("energylens_budget_checked", "1 while a budget can be checked, else 0.")
+        self.budget_taken = gauge("energylens_budget_shed_watts", "Power taken from members, W.")
+
+    def observe_budget(self, namespace: str, name: str, status: EnergyBudgetStatus) -> None:
+        """Set the series of a budget; those of figures that it does not have are removed."""
+        energy = status.energy_limit is not None and status.remaining_watt_hours is not None
+        used, left = status.used_watt_hours or 0, status.remaining_watt_hours or 0
+        ready = any(c.type == "Ready" and c.status == "True" for c in status.conditions)
+        gone = status.exhaustion_time
+        taken = sum(
+            (m.former_power_watts or 0) - m.allowed_power_watts for m in status.members if m.allowed_power_watts
+        )
+        figures: dict[Gauge, float | None] = {
+            self.budget_used: used / (used + left) if energy and used + left else None,
+            self.budget_remaining: left if energy else None,
+            self.budget_predicted: (status.predicted_watt_hours or 0) / used if used else None,
+            self.budget_burn: None if status.burn_rate_percent is None else status.burn_rate_percent / 100,
+            self.budget_exhaustion: None if gone is None else datetime.fromisoformat(gone).timestamp(),
+            self.budget_committed: status.committed_power_watts,
+            self.budget_allowed: status.allowed_power_watts,
+            self.budget_checked: float(ready),
+            self.budget_taken: float(taken),
+        }
+        for metric, value in figures.items():
+            if value is None:
+                _remove(metric, (namespace, name))
+            else:
+                metric.labels(namespace, name).set(value)
+
+    def forget_budget(self, namespace: str, name: str) -> None:
+        """Remove the series of a deleted budget."""
+        for metric in (
+            self.budget_used,
+            self.budget_remaining,
+            self.budget_predicted,
+            self.budget_burn,
+            self.budget_exhaustion,
+            self.budget_committed,
+            self.budget_allowed,
+            self.budget_checked,
+            self.budget_taken,
+        ):
+            _remove(metric, (namespace, name))
 
     def forget(self, namespace: str, name: str) -> None:
         """Remove the series of a deleted LLMDeployment."""

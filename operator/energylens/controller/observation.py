@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from energylens.api.llmdeployment import LLMDeployment, PlanStatus
+from energylens.api.llmdeployment import BudgetStatus, LLMDeployment, PlanStatus
 from energylens.api.llmdeployment_status import LearnedCorrection
 from energylens.controller.reasons import Reason
 from energylens.controller.rollback import Return
 from energylens.measure.types import WindowMeasurement
 from energylens.planner.load import FollowedLoad
-from energylens.planner.types import ClusterSnapshot, PlanningResult
+from energylens.planner.types import ClusterSnapshot, PlanningResult, PowerAllowance
 from energylens.predictor.architecture import ModelSpec
 from energylens.serving.metadata import PLAN_LABEL
 
@@ -56,6 +56,17 @@ class BudgetView:
 
 
 @dataclass(frozen=True)
+class Allowed:
+    """What budgets leave to one LLMDeployment."""
+
+    allowance: PowerAllowance | None
+    """None where no budget limits it."""
+    view: BudgetView
+    status: BudgetStatus | None
+    """Of the budget that binds; None without one."""
+
+
+@dataclass(frozen=True)
 class PodState:
     """One serving pod."""
 
@@ -92,6 +103,8 @@ class Observation:
     """What measurement taught of the plan's model, GPU and layout."""
     load: FollowedLoad | None = None
     """The load that is planned for; None for that of the spec."""
+    budget_status: BudgetStatus | None = None
+    """Of the budget that binds; None without one."""
     refused: str = ""
     """Why the API server refused a child in this pass."""
 

@@ -19,6 +19,7 @@ from energylens.planner.corrections import Corrections
 from energylens.planner.load import FollowedLoad
 from energylens.planner.planning import problem_for
 from energylens.planner.problem import Problem
+from energylens.planner.shedding import with_fewer_replicas
 from energylens.planner.types import ClusterSnapshot, Feasible, Infeasible, PlanningResult, PowerAllowance
 from energylens.predictor import Predictor
 from energylens.predictor.architecture import ModelSpec
@@ -100,6 +101,8 @@ class PlanningService:
         same = current is not None and current.hash == wanted
         # Figures of a correction that is not asked for any more are to be taken back.
         same = same and (request.corrections is not None or current is None or current.correction is None)
+        # A plan from which replicas were taken goes by the hash of the whole one.
+        same = same and (current is None or current.shed_by is None)
         key = deployment.metadata.namespace, deployment.metadata.name
         if same and not request.want_table:
             # The table of plans is large, and written by now.
@@ -112,6 +115,7 @@ class PlanningService:
             request.serves_lws,
             request.want_table,
             _free(request.snapshot),
+            current.replicas if current else None,
         )
         known = self._evaluated.get(key)
         fresh = known is not None and (request.now - known.at).total_seconds() < self.resync_seconds
@@ -120,7 +124,7 @@ class PlanningService:
         load, result = self._evaluate(request, model, predictor)
         if load != request.load and isinstance(result, Feasible):
             wanted = result.plan.hash
-            same = current is not None and current.hash == wanted
+            same = current is not None and current.hash == wanted and current.shed_by is None
         planning = (
             Planning(current, model, True, Reason.PLANNED, _describe(current), table=_table(result, wanted))
             if same
@@ -183,10 +187,27 @@ class PlanningService:
     def _choose(self, request: Request, model: ModelSpec, predictor: Predictor, result: PlanningResult) -> Planning:
         # A plan that was never approved is nothing to switch from.
         current = request.standing or request.deployment.status.plan
+        if isinstance(result, Infeasible) and current is not None:
+            shed = self._shed(request, model, predictor, current, result)
+            if shed is not None:
+                return shed
         if isinstance(result, Infeasible):
             kept = "; the running plan stays" if current is not None else ""
             return Planning(
                 current, model, False, Reason(result.reason), f"{result.message}{kept}", decision="Infeasible"
+            )
+        if current is not None and current.shed_by is not None:
+            text = f"{current.shed_by} gives back what it took"
+            return Planning(
+                result.plan,
+                model,
+                True,
+                Reason.PLANNED,
+                _describe(result.plan),
+                True,
+                "ShedEnded",
+                result.table,
+                weighed=text,
             )
         running: PlanningResult | str | None = None
         if current is not None:
@@ -218,7 +239,8 @@ class PlanningService:
                 weighed=decision.message,
             )
         reason = Reason.ROLLED_BACK if decision.reason == "RolledBack" else Reason.KEEPING_RUNNING_PLAN
-        return Planning(decision.plan, model, True, reason, decision.message, decision=decision.reason)
+        standing = decision.plan.model_copy(update={"lowest_power_watts": result.plan.lowest_power_watts})
+        return Planning(standing, model, True, reason, decision.message, decision=decision.reason)
 
     def _return(self, request: Request, model: ModelSpec, predictor: Predictor) -> Planning | None:
         """Return to the last good plan when that is due and the spec still allows it."""
@@ -236,6 +258,34 @@ class PlanningService:
         return Planning(
             back.plan, model, True, Reason.ROLLED_BACK, message, True, "RolledBack", weighed=back.message, rollback=back
         )
+
+    def _shed(
+        self, request: Request, model: ModelSpec, predictor: Predictor, current: PlanStatus, result: Infeasible
+    ) -> Planning | None:
+        """Return the running plan with fewer replicas, where a budget takes them; None where none does."""
+        allowance = request.allowance
+        if allowance is None or not allowance.sheds:
+            return None
+        fewer = None
+        if current.predicted.power_watts > allowance.watts:
+            fewer = with_fewer_replicas(
+                request.deployment,
+                model,
+                current,
+                request.snapshot,
+                load_gpus(),
+                predictor,
+                allowance,
+                corrections=request.corrections,
+            )
+        plan = fewer or current
+        if plan.shed_by is None:
+            return None
+        text = (
+            f"{allowance.source} leaves {allowance.watts:.0f} W: {plan.replicas} replicas run, and carry less than the "
+            f"load; {result.message}"
+        )
+        return Planning(plan, model, True, Reason.SHED, text, fewer is not None, "Shed")
 
 
 def _hash(request: Request, asked: LLMDeployment, model: ModelSpec, predictor: Predictor) -> str:

@@ -14,12 +14,13 @@ from energylens.api.llmdeployment import LLMDeployment
 from energylens.controller import budgets
 from energylens.controller.children import Children, children
 from energylens.controller.following import carried_load, followed_load
+from energylens.controller.membership import Surroundings
 from energylens.controller.model_config import model_config
-from energylens.controller.observation import Body, BudgetView, Observation, Planning, PodState
+from energylens.controller.observation import Allowed, Body, Observation, Planning, PodState
 from energylens.controller.planning import PlanningService, Request, adopted_at
 from energylens.controller.reservations import reservation, reserve
 from energylens.controller.status import status_of
-from energylens.planner.types import ClusterSnapshot, PowerAllowance
+from energylens.planner.types import ClusterSnapshot
 
 Key = tuple[str, str]
 """Namespace and name."""
@@ -34,7 +35,9 @@ class World:
     deployments: Mapping[Key, Body] = field(default_factory=dict)
     """LLMDeployments that exist."""
     budgets: Sequence[Body] = ()
-    """EnergyBudgets."""
+    """EnergyBudgets and ClusterEnergyBudgets, with their statuses."""
+    namespaces: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Labels of each namespace, for ClusterEnergyBudgets."""
     config_maps: Mapping[Key, Body] = field(default_factory=dict)
     workloads: Mapping[Key, Body] = field(default_factory=dict)
     """The live Deployment or LeaderWorkerSet of an LLMDeployment."""
@@ -55,9 +58,10 @@ class World:
         ]
         return reserve(self.snapshot, [wanted for wanted in lacking if wanted is not None])
 
-    def allowance(self, deployment: Body) -> tuple[PowerAllowance | None, BudgetView]:
+    def allowance(self, deployment: Body, now: datetime) -> Allowed:
         """Return the watts that budgets leave to a deployment, and what its condition says of them."""
-        return budgets.allowance(deployment, self.budgets, self.deployments.values())
+        around = Surroundings(self.namespaces, self.snapshot.nodes)
+        return budgets.allowance(deployment, self.budgets, self.deployments.values(), now, around)
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ def preview(deployments: Sequence[LLMDeployment], world: World, now: datetime) -
 
 def _preview(deployment: LLMDeployment, world: World, service: PlanningService, now: datetime) -> Preview:
     key = deployment.metadata.namespace, deployment.metadata.name
-    allowance, budget = world.allowance(_body(deployment, deployment.status.model_dump(mode="json", by_alias=True)))
+    allowed = world.allowance(_body(deployment, deployment.status.model_dump(mode="json", by_alias=True)), now)
     ref = deployment.spec.model.config_ref
     config_map = None if ref is None else world.config_maps.get((key[0], ref.name))
     config, problem = (None, None) if ref is None else model_config(deployment, ref, config_map)
@@ -99,7 +103,7 @@ def _preview(deployment: LLMDeployment, world: World, service: PlanningService, 
         deployment=deployment,
         config=config,
         snapshot=world.snapshot_for(key),
-        allowance=allowance,
+        allowance=allowed.allowance,
         serves_lws=world.serves_lws,
         adopted_at=adopted_at(deployment),
         now=now,
@@ -114,7 +118,8 @@ def _preview(deployment: LLMDeployment, world: World, service: PlanningService, 
         pods=world.pods.get(key, ()),
         snapshot=request.snapshot,
         serves_lws=world.serves_lws,
-        budget=budget,
+        budget=allowed.view,
+        budget_status=allowed.status,
         measurement=None,
         now=now,
         load=carried_load(load, planning.carried_step),

@@ -26,6 +26,7 @@ class Reason(StrEnum):
     PLANNED = "Planned"
     KEEPING_RUNNING_PLAN = "KeepingRunningPlan"
     ROLLED_BACK = "RolledBack"
+    SHED = "Shed"
     AWAITING_APPROVAL = "AwaitingApproval"
     ADVISORY = "Advisory"
     INVALID_SPEC = "InvalidSpec"
@@ -66,6 +67,9 @@ class Reason(StrEnum):
     WITHIN_BUDGET = "WithinBudget"
     OVER_BUDGET = "OverBudget"
     BUDGET_UNREADABLE = "BudgetUnreadable"
+    BUDGET_NOT_CHECKED = "BudgetNotChecked"
+    GROWTH_DENIED = "GrowthDenied"
+    POWER_TAKEN = "PowerTaken"
     # EnergyMetricsAvailable (with the reasons of energylens.measure.types.EnergyReason), PredictionAccurate
     MEASURED = "Measured"
     DISABLED = "Disabled"
@@ -73,6 +77,33 @@ class Reason(StrEnum):
     WITHIN_TOLERANCE = "WithinTolerance"
     OUTSIDE_TOLERANCE = "OutsideTolerance"
     LOAD_DIFFERS = "LoadDiffers"
+
+
+class BudgetConditionType(StrEnum):
+    """The conditions of an EnergyBudget and a ClusterEnergyBudget."""
+
+    READY = "Ready"
+    WITHIN_ENERGY_BUDGET = "WithinEnergyBudget"
+    SHEDDING = "Shedding"
+
+
+class BudgetReason(StrEnum):
+    """Why a condition of a budget has its status; docs/budgets.md has a row for each."""
+
+    # Ready
+    CHECKED = "Checked"
+    INVALID_SPEC = "InvalidSpec"
+    METRICS_MISSING = "MetricsMissing"
+    FORECAST_MISSING = "ForecastMissing"
+    FORECAST_INVALID = "ForecastInvalid"
+    # WithinEnergyBudget
+    WITHIN = "Within"
+    RUNS_OUT = "RunsOut"
+    EXCEEDED = "Exceeded"
+    # Shedding
+    NOTHING_TAKEN = "NothingTaken"
+    TAKING = "PowerTaken"
+    AT_THE_FLOOR = "AtTheFloor"
 
 
 class EventReason(StrEnum):

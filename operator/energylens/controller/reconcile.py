@@ -28,16 +28,16 @@ from energylens.controller.drift import holds
 from energylens.controller.events import event, transitions
 from energylens.controller.following import carried_load, followed_load
 from energylens.controller.inventory import Inventory
+from energylens.controller.membership import Surroundings
 from energylens.controller.metrics import Metrics
 from energylens.controller.model_config import model_config
-from energylens.controller.observation import BudgetView, Observation, Planning, pod_state
+from energylens.controller.observation import Allowed, Observation, Planning, pod_state
 from energylens.controller.planning import PlanningService, Request, adopted_at
 from energylens.controller.reasons import ConditionType, EventReason, Reason
 from energylens.controller.settings import Settings
 from energylens.controller.status import is_new_window, status_of
 from energylens.controller.store import Body, ChildKey, Key, Store
 from energylens.measure.types import WindowMeasurement
-from energylens.planner.types import PowerAllowance
 from energylens.serving.metadata import APPLIED_HASH, OWNER_LABEL, PLAN_LABEL
 from energylens.serving.support import PLAN_KEY, table_name
 from energylens.serving.workload import LWS_SUFFIX
@@ -151,12 +151,12 @@ class Reconciler:
         load = followed_load(deployment, self._measurement(key, running, self._workload(key, running)))
         async with self._one_plan_at_a_time:
             snapshot = self._inventory.snapshot(key)
-            allowance, budget = self._allowance(body)
+            allowed = self._allowance(body)
             request = Request(
                 deployment=deployment,
                 config=config,
                 snapshot=snapshot,
-                allowance=allowance,
+                allowance=allowed.allowance,
                 serves_lws=self.serves_lws,
                 adopted_at=adopted_at(deployment),
                 now=self._clock.now(),
@@ -178,7 +178,8 @@ class Reconciler:
             pods=tuple(pod_state(pod) for pod in self._store.pods_owned(key)),
             snapshot=snapshot,
             serves_lws=self.serves_lws,
-            budget=budget,
+            budget=allowed.view,
+            budget_status=allowed.status,
             measurement=None,
             now=self._clock.now(),
             standing=standing,
@@ -200,6 +201,7 @@ class Reconciler:
             serves_lws=before.serves_lws,
             budget=before.budget,
             measurement=measurement,
+            budget_status=before.budget_status,
             now=self._clock.now(),
             standing=before.standing,
             learned=self._pool.of(deployment, plan) if plan is not None and _recalibrates(deployment) else None,
@@ -229,15 +231,26 @@ class Reconciler:
         workload = self._workload(key, plan)
         return deadline_exceeded(workload) if plan is not None and _plan_label(workload) == plan.hash else ""
 
-    def _allowance(self, body: Body) -> tuple[PowerAllowance | None, BudgetView]:
+    def _allowance(self, body: Body) -> Allowed:
         namespace = body["metadata"]["namespace"]
-        capping = [budget for (space, _), budget in self._store.budgets.items() if space == namespace]
-        members = (
+        capping = [budget for (space, _), budget in self._store.budgets.items() if space in ("", namespace)]
+        spaces = {key[0] for key in self._store.budgets if key[0] in ("", namespace)}
+        members = [
             self._inventory.with_plan(key, other)
             for key, other in self._store.deployments.items()
-            if capping and key[0] == namespace
+            if "" in spaces or (spaces and key[0] == namespace)
+        ]
+        return budgets.allowance(
+            body, capping, members, self._clock.now(), self.surroundings() if "" in spaces else None
         )
-        return budgets.allowance(body, capping, list(members))
+
+    def surroundings(self) -> Surroundings:
+        """Return the namespaces and nodes that membership in budgets depends on."""
+        return Surroundings(self._store.namespaces, self._inventory.nodes)
+
+    def deployments(self) -> dict[Key, Body]:
+        """Return all LLMDeployments, with the plans that they adopted."""
+        return {key: self._inventory.with_plan(key, body) for key, body in self._store.deployments.items()}
 
     def _workload(self, key: Key, plan: PlanStatus | None) -> Body | None:
         """Return the object that runs the pods; where a change of kind leaves two, that of the plan."""

@@ -18,9 +18,10 @@ from aiohttp import web
 from energylens import __version__
 from energylens.clock import Clock, SystemClock
 from energylens.cluster.client import KubeClient, UnusableConfigError, connect
-from energylens.cluster.errors import BusyError, ClusterError, ForbiddenError
+from energylens.cluster.errors import BusyError, ClusterError, ForbiddenError, NotFoundError
 from energylens.cluster.lease import LeaseGuard
-from energylens.cluster.resources import LEADER_WORKER_SET
+from energylens.cluster.resources import CLUSTER_ENERGY_BUDGET, LEADER_WORKER_SET, NAMESPACE
+from energylens.controller.budget_keeper import BudgetKeeper
 from energylens.controller.corrections import Pool
 from energylens.controller.corrections_store import load_pool, store_pool
 from energylens.controller.handlers import registry_for, settings_for
@@ -103,6 +104,16 @@ class Operator:
             instance=self._identity,
             measurements=self._measuring.latest,
             pool=self._pool,
+        )
+        self._keeper = BudgetKeeper(
+            cluster,
+            self._store,
+            self._reconciler,
+            self._measuring.energy,
+            clock,
+            options.settings.budgets,
+            self._metrics,
+            self._queue.add,
         )
         self._sweeper = Sweeper(cluster, self._store, self._queue.add, options.namespaces)
         self._failures: dict[Key, int] = {}
@@ -203,6 +214,7 @@ class Operator:
         while not self._stop.is_set():
             served = await self._served()
             self._reconciler.serves_lws = self._sweeper.serves_lws = served
+            self._sweeper.sees_cluster_budgets = await self._sees_cluster_budgets()
             await self._until_done(self._sweeper.hear_of_disruption_budgets, "listing PodDisruptionBudgets")
             await self._watch(served)
 
@@ -216,12 +228,22 @@ class Operator:
             started,
             asyncio.create_task(self._settle(ready)),
             *(asyncio.create_task(self._work()) for _ in range(self._options.settings.workers)),
-            *(asyncio.create_task(task) for task in (self._measure(), self._plan_again(), self._sweep())),
+            *(
+                asyncio.create_task(task)
+                for task in (self._measure(), self._keep_budgets(), self._plan_again(), self._sweep())
+            ),
             asyncio.create_task(self._watch_kinds(changed)),
         ]
         watching = asyncio.create_task(
             kopf.operator(
-                registry=registry_for(self._store, self._queue.add, self._alive, serves_lws, self._options.kubeconfig),
+                registry=registry_for(
+                    self._store,
+                    self._queue.add,
+                    self._alive,
+                    serves_lws,
+                    self._options.kubeconfig,
+                    self._sweeper.sees_cluster_budgets,
+                ),
                 settings=settings_for(serves_lws),
                 standalone=True,
                 clusterwide=not self._options.namespaces,
@@ -317,6 +339,15 @@ class Operator:
                 log.exception("measuring failed; a defect of the operator")
             await asyncio.sleep(self._options.settings.measurement.scrape_seconds)
 
+    async def _keep_budgets(self) -> None:
+        await self._synced.wait()
+        while True:
+            try:
+                await self._keeper.step()
+            except Exception:
+                log.exception("keeping the budgets failed; a defect of the operator")
+            await asyncio.sleep(self._options.settings.measurement.scrape_seconds)
+
     async def _plan_again(self) -> None:
         """Look again at what had no plan whenever GPUs came or became free."""
         seen = self._store.inventory_version
@@ -341,6 +372,20 @@ class Operator:
                 return False
             except ClusterError as error:
                 log.warning("asking for the kinds that are served: %s; trying again", error)
+                await asyncio.sleep(AGAIN_SECONDS)
+
+    async def _sees_cluster_budgets(self) -> bool:
+        """Return whether ClusterEnergyBudgets and namespaces may be listed; watching what may not be would end kopf."""
+        while True:
+            try:
+                for resource in (CLUSTER_ENERGY_BUDGET, NAMESPACE):
+                    await self._cluster.list_uids(resource)
+                return True
+            except (ForbiddenError, NotFoundError) as error:
+                log.warning("ClusterEnergyBudgets are not kept: %s", error)
+                return False
+            except ClusterError as error:
+                log.warning("asking for ClusterEnergyBudgets: %s; trying again", error)
                 await asyncio.sleep(AGAIN_SECONDS)
 
     async def _watch_kinds(self, changed: asyncio.Event) -> None:

@@ -75,6 +75,17 @@ class MeasurementSettings(_Section):
     )
 
 
+class BudgetSettings(_Section):
+    """How energy budgets are kept."""
+
+    status_seconds: float = Field(
+        default=60.0, gt=0, description="Time between two writes of a budget's status while only its figures change."
+    )
+    unmeasured_seconds: float = Field(
+        default=900.0, ge=0, description="A member that is not measured for so long makes its budget uncheckable."
+    )
+
+
 class Settings(_Section):
     """All settings."""
 
@@ -88,6 +99,7 @@ class Settings(_Section):
     lease_seconds: float = Field(default=15.0, ge=3, description="Duration of the leader lease.")
     lease_renew_seconds: float = Field(default=5.0, gt=0, description="Time between two renewals.")
     measurement: MeasurementSettings = MeasurementSettings()
+    budgets: BudgetSettings = BudgetSettings()
 
     @field_validator("lease_renew_seconds")
     @classmethod

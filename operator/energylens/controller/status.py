@@ -8,6 +8,7 @@ from typing import Any
 
 from energylens.api.llmdeployment import (
     ActiveRevision,
+    BudgetStatus,
     LLMDeployment,
     LLMDeploymentStatus,
     Measured,
@@ -73,7 +74,7 @@ def status_of(observed: Observation, children: Children) -> dict[str, Any]:
         measured=measured,
         prediction=prediction,
         rollback=_rollback(observed),
-        budget=before.budget,
+        budget=_budget(observed),
         conditions=all_conditions(observed, children),
     )
     return status.model_dump(mode="json", by_alias=True, exclude_none=True)
@@ -94,6 +95,15 @@ def _rollback(observed: Observation) -> RollbackStatus | None:
     if found is None or planning.plan is None or not is_new_window(deployment, found):
         return deployment.status.rollback
     return rollback.after_window(deployment, planning.plan, found)
+
+
+def _budget(observed: Observation) -> BudgetStatus | None:
+    """Return what the binding budget says; energy that went by less than a percent is not worth a write."""
+    found, before = observed.budget_status, observed.deployment.status.budget
+    if found is None or before is None:
+        return found
+    same = found.model_copy(update={"remaining_watt_hours": before.remaining_watt_hours})
+    return before if same == before else found
 
 
 def _adoption_time(observed: Observation) -> str | None:

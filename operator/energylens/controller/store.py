@@ -30,6 +30,9 @@ class Store:
 
     deployments: dict[Key, Body] = field(default_factory=dict)
     budgets: dict[Key, Body] = field(default_factory=dict)
+    """EnergyBudgets, and ClusterEnergyBudgets under the namespace ""."""
+    namespaces: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    """Labels of each namespace."""
     children: dict[ChildKey, Child] = field(default_factory=dict)
     nodes: dict[str, Body] = field(default_factory=dict)
     pods: dict[Key, Body] = field(default_factory=dict)
@@ -63,16 +66,41 @@ class Store:
         return None if old is not None and _same(old, trimmed) else key
 
     def put_budget(self, body: Body, deleted: bool) -> list[Key]:
-        """Take an EnergyBudget; return the keys of its namespace's deployments."""
+        """Take an EnergyBudget or ClusterEnergyBudget; return the keys of the deployments that it may be about."""
         key = _key(body)
         if deleted:
             self.budgets.pop(key, None)
         else:
             old = self.budgets.get(key)
-            self.budgets[key] = {"metadata": {"name": key[1], "namespace": key[0]}, "spec": body.get("spec") or {}}
-            if old == self.budgets[key]:
+            if old is not None and not _newer(body, old):
                 return []
-        return [other for other in self.deployments if other[0] == key[0]]
+            metadata = body["metadata"]
+            kept = ("uid", "generation", "resourceVersion")
+            self.budgets[key] = {
+                "metadata": {
+                    "name": key[1],
+                    **({"namespace": key[0]} if key[0] else {}),
+                    **{name: metadata[name] for name in kept if name in metadata},
+                },
+                "spec": body.get("spec") or {},
+                "status": body.get("status") or {},
+            }
+            if old is not None and old["spec"] == self.budgets[key]["spec"]:
+                return []
+        return [other for other in self.deployments if key[0] in ("", other[0])]
+
+    def put_namespace(self, body: Body, deleted: bool) -> list[Key]:
+        """Take a namespace; return the keys of its deployments where its labels changed under a ClusterEnergyBudget."""
+        metadata = body["metadata"]
+        name, old = metadata["name"], self.namespaces.get(metadata["name"])
+        if deleted:
+            self.namespaces.pop(name, None)
+            return []
+        self.namespaces[name] = dict(metadata.get("labels") or {})
+        capped = any(not namespace for namespace, _ in self.budgets)
+        if not capped or old == self.namespaces[name]:
+            return []
+        return [key for key in self.deployments if key[0] == name]
 
     def put_child(self, kind: str, body: Body, deleted: bool) -> Key | None:
         """Take a child; return the key of its LLMDeployment when there is something to do."""
@@ -205,7 +233,7 @@ def _container(container: Mapping[str, Any]) -> Body:
 
 
 def _key(body: Mapping[str, Any]) -> Key:
-    return body["metadata"]["namespace"], body["metadata"]["name"]
+    return body["metadata"].get("namespace") or "", body["metadata"]["name"]
 
 
 def _owner(pod: Body | None) -> Key | None:

@@ -13,8 +13,10 @@ from typing import Any
 
 from energylens.cluster.port import ClusterPort
 from energylens.cluster.resources import (
+    CLUSTER_ENERGY_BUDGET,
     ENERGY_BUDGET,
     LLM_DEPLOYMENT,
+    NAMESPACE,
     NODE,
     POD,
     POD_DISRUPTION_BUDGET,
@@ -26,6 +28,9 @@ from energylens.controller.store import Key, Store
 LISTS_GET_OLD_AFTER = 20
 """Looks at the store before listing again: what was deleted since the list never comes."""
 LOOK_SECONDS = 0.25
+
+_WITHOUT_UID = (NODE, NAMESPACE, ENERGY_BUDGET, CLUSTER_ENERGY_BUDGET)
+"""Kinds of which the store knows names only: what has the same name is the same."""
 
 ObjectName = tuple[str, str]
 """Namespace ("" for cluster-scoped objects) and name."""
@@ -49,6 +54,7 @@ class Sweeper:
         self._namespaces = namespaces
         self._sleep = sleep
         self.serves_lws = False
+        self.sees_cluster_budgets = True
 
     async def settle(self) -> None:
         """Return when the store knows every object that the API server has.
@@ -69,7 +75,7 @@ class Sweeper:
         Raises:
             ClusterError: a kind cannot be listed.
         """
-        handles = takers(self._store, self._enqueue, self.serves_lws)
+        handles = takers(self._store, self._enqueue, self.serves_lws, self.sees_cluster_budgets)
         for resource in self._watched():
             # What is known before the list was there before it; so, where the list lacks it, it is gone.
             before = dict(self._known(resource))
@@ -102,6 +108,8 @@ class Sweeper:
 
     def _watched(self) -> Iterator[Resource]:
         yield from (LLM_DEPLOYMENT, ENERGY_BUDGET, NODE, POD)
+        if self.sees_cluster_budgets:
+            yield from (CLUSTER_ENERGY_BUDGET, NAMESPACE)
         yield from watched_children(self.serves_lws)
 
     async def _listed(self, resource: Resource) -> dict[ObjectName, str]:
@@ -109,7 +117,7 @@ class Sweeper:
         found: dict[ObjectName, str] = {}
         for namespace in (self._namespaces or (None,)) if resource.namespaced else (None,):
             found |= await self._cluster.list_uids(resource, namespace=namespace, label_selector=selector)
-        return {name: uid if resource not in (NODE, ENERGY_BUDGET) else "" for name, uid in found.items()}
+        return {name: "" if resource in _WITHOUT_UID else uid for name, uid in found.items()}
 
     def _known(self, resource: Resource) -> dict[ObjectName, str]:
         store = self._store
@@ -119,8 +127,10 @@ class Sweeper:
             return {key: body["metadata"]["uid"] for key, body in store.pods.items()}
         if resource is NODE:
             return {("", name): "" for name in store.nodes}
-        if resource is ENERGY_BUDGET:
-            return dict.fromkeys(store.budgets, "")
+        if resource is NAMESPACE:
+            return {("", name): "" for name in store.namespaces}
+        if resource in (ENERGY_BUDGET, CLUSTER_ENERGY_BUDGET):
+            return {key: "" for key in store.budgets if bool(key[0]) == resource.namespaced}
         return {
             (namespace, name): child.body["metadata"].get("uid", "")
             for (kind, namespace, name), child in store.children.items()

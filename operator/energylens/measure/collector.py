@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from energylens.clock import Clock
+from energylens.measure.energy import EnergySpan, energy_span
 from energylens.measure.engines import EngineScraper, EngineTarget
 from energylens.measure.history import Attribution, History
 from energylens.measure.scrape import TargetFailure
@@ -131,6 +132,33 @@ class Collector:
                 return found
             answers.append(found)
         return next((found for found in answers if found.energy_joules is not None), answers[0])
+
+    def energy(
+        self,
+        namespace: str,
+        pods: Collection[str],
+        gpus_owned: int,
+        since: float,
+        *,
+        power_limit_watts: float | None = None,
+    ) -> EnergySpan | None:
+        """Return the energy of pods from ``since`` on, by the first source that has it of all their GPUs; no I/O.
+
+        Args:
+            namespace: of the pods.
+            pods: their names, whether they are ready or not.
+            gpus_owned: GPUs that they hold.
+            since: in seconds since the Unix epoch.
+            power_limit_watts: of one GPU, where no source reports it.
+        """
+        owners = [PodRef(namespace, pod) for pod in pods]
+        for history in self._gpus.values():
+            found = history.gpus_of(owners, since=since)
+            if not found.shared:
+                span = energy_span(found.series, gpus_owned, since, power_limit_watts)
+                if span is not None:
+                    return span
+        return None
 
     def _measured_by(
         self,

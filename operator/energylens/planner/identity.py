@@ -77,6 +77,7 @@ def inputs_hash(
         "gpus": {product: _plain(gpus[product]) for product, _ in inventory if product in gpus},
         "predictor": predictor_version,
         "allowanceWatts": None if allowance is None else round(allowance.watts),
+        **({"sheds": allowance.source} if allowance is not None and allowance.sheds else {}),
     }
     learned = corrections.document() if corrections is not None else {}
     if learned:

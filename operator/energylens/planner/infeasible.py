@@ -64,9 +64,7 @@ def _headline(
         return "LoadTooHigh", _load_message(culprit, relaxations, problem)
     if culprit.kind == "SLO":
         return "SLOInfeasible", _slo_message(solution)
-    return "BudgetExceeded", (
-        f"{culprit.field}={culprit.value} leaves too little power: the lowest {_figure(solution, culprit, before)}"
-    )
+    return "BudgetExceeded", _budget_message(solution, culprit, before)
 
 
 def _culprit(solution: Solution) -> tuple[Constraint | None, BoolArray]:
@@ -167,6 +165,25 @@ def _slo_message(solution: Solution) -> str:
         if others.any():
             figures.append(f"with the rest held the lowest {_figure(solution, c, others)}")
     return f"{together} cannot be met together: " + "; ".join(figures or ["no two of them hold at once"])
+
+
+def _budget_message(solution: Solution, culprit: Constraint, before: BoolArray) -> str:
+    """Say by how much the budget is missed, and which plan would fit it that breaks objectives."""
+    assert culprit.needed is not None
+    rows, i = solution.rows, _lowest(culprit, before)
+    excess = float(culprit.needed[i]) - float(culprit.value)
+    text = (
+        f"{culprit.field}={culprit.value} leaves too little power: the lowest {_figure(solution, culprit, before)}, "
+        f"{excess:.0f} W too much"
+    )
+    slos = [c for c in solution.constraints if c.kind == "SLO"]
+    smaller = feasible(solution.constraints, len(rows), without=slos)
+    if not smaller.any():
+        return f"{text}; no smaller plan carries the load"
+    j = int(np.argmin(np.where(smaller, rows.itl_upper_ms, np.inf)))
+    broken = "; ".join(c.exceeded(j) for c in slos if not c.holds[j])
+    fits = f"{describe.candidate(rows, j)} at {describe.up(rows.power_watts[j])} W"
+    return f"{text}; a smaller plan that fits: {fits}, with {broken}"
 
 
 def _figure(solution: Solution, constraint: Constraint, mask: BoolArray) -> str:

@@ -88,11 +88,11 @@ def _ready(node: Mapping[str, Any]) -> bool:
     return any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
 
 
-def _pod_gpus(pod: Mapping[str, Any]) -> tuple[str, str, int]:
-    """Return the node, the owner (``namespace/name`` of an LLMDeployment or "") and the GPUs that a pod holds."""
+def gpus_of_pod(pod: Mapping[str, Any]) -> int:
+    """Return the GPUs that a pod asks for; 0 once it has succeeded or failed."""
     spec = pod.get("spec") or {}
     if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
-        return "", "", 0
+        return 0
     containers = sum(_container_gpus(c) for c in spec.get("containers") or ())
     sidecars = largest_init = 0
     for container in spec.get("initContainers") or ():
@@ -102,10 +102,15 @@ def _pod_gpus(pod: Mapping[str, Any]) -> tuple[str, str, int]:
             largest_init = max(largest_init, sidecars)
         else:
             largest_init = max(largest_init, sidecars + gpus)
+    return max(containers + sidecars, largest_init)
+
+
+def _pod_gpus(pod: Mapping[str, Any]) -> tuple[str, str, int]:
+    """Return the node, the owner (``namespace/name`` of an LLMDeployment or "") and the GPUs that a pod holds."""
     metadata = pod["metadata"]
     name = (metadata.get("labels") or {}).get(OWNER_LABEL, "")
     owner = f"{metadata.get('namespace', 'default')}/{name}" if name else ""
-    return spec.get("nodeName") or "", owner, max(containers + sidecars, largest_init)
+    return (pod.get("spec") or {}).get("nodeName") or "", owner, gpus_of_pod(pod)
 
 
 def _container_gpus(container: Mapping[str, Any]) -> int:

@@ -9,7 +9,7 @@ from energylens.api.llmdeployment import LLMDeployment, LLMDeploymentSpec, PlanS
 from energylens.api.llmdeployment_status import CorrectionFactors, describe_layout
 from energylens.api.quantity import format_milli
 from energylens.planner import describe
-from energylens.planner.constraints import count_rejections
+from energylens.planner.constraints import count_rejections, feasible
 from energylens.planner.corrections import Corrections, correction_status
 from energylens.planner.evaluate import Candidates, Predictor
 from energylens.planner.frontier import alternatives, frontier_rows, table
@@ -63,7 +63,7 @@ def plan(
         return explain_infeasible(problem, solution)
     spec, rows, i = deployment.spec, solution.rows, solution.chosen
     order, reasons = frontier_rows(rows, solution.constraints, i, spec)
-    status = _status(problem, solution, i).model_copy(
+    status = plan_status(problem, solution, i).model_copy(
         update={"alternatives": alternatives(rows, solution.constraints, order, reasons, i)}
     )
     _check(status, spec)
@@ -122,7 +122,8 @@ def problem_for(
     )
 
 
-def _status(problem: Problem, solution: Solution, i: int) -> PlanStatus:
+def plan_status(problem: Problem, solution: Solution, i: int) -> PlanStatus:
+    """Return a candidate of a solution as a plan, without alternatives."""
     rows, layouts = solution.rows, solution.rows.layouts
     cap = float(layouts.power_cap_watts[i])
     return PlanStatus(
@@ -149,6 +150,7 @@ def _status(problem: Problem, solution: Solution, i: int) -> PlanStatus:
         max_batch_size=int(layouts.max_batch_size[i]),
         power_cap_watts_per_gpu=None if math.isnan(cap) else round(cap),
         correction=_correction(problem, rows, i),
+        lowest_power_watts=_lowest_power(solution),
         predicted=PredictedFigures(
             joules_per_output_token=format_milli(float(rows.joules_per_output_token[i])),
             joules_per_output_token_low=format_milli(float(rows.joules_low[i])),
@@ -174,6 +176,12 @@ def _correction(problem: Problem, rows: Candidates, i: int) -> CorrectionFactors
         data=int(layouts.data_parallel[i]),
     )
     return correction_status(problem.corrections.of(rows.products[int(rows.product[i])], layout))
+
+
+def _lowest_power(solution: Solution) -> int | None:
+    power = [constraint for constraint in solution.constraints if constraint.kind == "Power"]
+    mask = feasible(solution.constraints, len(solution.rows), without=power)
+    return describe.up(float(solution.rows.power_watts[mask].min())) if mask.any() else None
 
 
 def _check(status: PlanStatus, spec: LLMDeploymentSpec) -> None:

@@ -79,6 +79,8 @@ class PowerAllowance:
     watts: float
     source: str
     """``EnergyBudget namespace/name`` or ``spec.energy.budget.powerWatts``."""
+    sheds: bool = False
+    """What runs must come down to it too, if need be with fewer replicas than the load needs."""
 
 
 @dataclass(frozen=True)

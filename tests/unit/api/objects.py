@@ -197,7 +197,7 @@ SCHEMA = (
     _budget({"spec.shed.hysteresisPercent": 91}, "spec.shed.hysteresisPercent", "91", "90"),
     _budget({"spec.carbon": {**FORECAST, "gramsPerPeriod": 0}}, "spec.carbon.gramsPerPeriod", "0", "1"),
     Bad({"spec.nodeSelector": {"row": "b c"}}, "spec.nodeSelector.row", ("b c",), "ClusterEnergyBudget"),
-    Bad({"spec.energy.minReplicas": -1}, "spec.energy.minReplicas", ("-1", "0")),
+    Bad({"spec.energy.minReplicas": 0}, "spec.energy.minReplicas", ("0", "1")),
     Bad({"spec.energy.priority": 2_000_000}, "spec.energy.priority", ("2000000", "1000000")),
 )
 """Refused by types, bounds and enums; each side has its own words for these."""
@@ -230,7 +230,7 @@ GOOD: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("ClusterEnergyBudget", {}),
     ("ClusterEnergyBudget", {"spec.carbon": CLUSTER_FORECAST}),
     ("ClusterEnergyBudget", {"spec.namespaceSelector.matchLabels": {"team": "a"}, "spec.nodeSelector": {"row": "b"}}),
-    ("LLMDeployment", {"spec.energy": {"priority": -5, "minReplicas": 0}}),
+    ("LLMDeployment", {"spec.energy": {"priority": -5, "minReplicas": 2}}),
 )
 """Accepted by both sides: what stands at the edge of a rule or a bound."""
 

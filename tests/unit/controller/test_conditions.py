@@ -45,6 +45,7 @@ INFEASIBLE = (
     Reason.INVALID_OVERRIDE,
     Reason.INVALID_ENGINE_SETTINGS,
 )
+SHED = Planning(plan(), None, True, Reason.SHED, "the cap leaves 300 W")
 SLO = {"slo": {"itlMilliseconds": 20}}
 
 
@@ -107,6 +108,7 @@ CASES = [
         "RolledBack",
         planning=Planning(plan(), None, True, Reason.ROLLED_BACK, "it was better"),
     ),
+    case("PlanReady", "True", "Shed", planning=SHED),
     case("PlanReady", "True", "Advisory", deployment=deployment(planning={"mode": "Advisory"}), **FRESH),
     case("PlanReady", "False", "AwaitingApproval", deployment=deployment(planning={"mode": "Manual"}), **FRESH),
     *(case("PlanReady", "False", reason.value, planning=without_plan(reason), **FRESH) for reason in INFEASIBLE),
@@ -114,6 +116,7 @@ CASES = [
     case("SLOFeasible", "True", "Feasible"),
     case("SLOFeasible", "False", "SLOInfeasible", planning=without_plan(Reason.SLO_INFEASIBLE), **FRESH),
     case("SLOFeasible", "False", "LoadTooHigh", planning=without_plan(Reason.LOAD_TOO_HIGH), **FRESH),
+    case("SLOFeasible", "False", "Shed", planning=SHED),
     case("SLOFeasible", "Unknown", "NoPlan", planning=without_plan(Reason.MODEL_UNKNOWN), **FRESH),
     # SLOMet
     case("SLOMet", "True", "Met", deployment=deployment(**SLO), measurement=measured()),
@@ -141,6 +144,11 @@ CASES = [
     case(
         "WithinEnergyBudget", "Unknown", "BudgetUnreadable", budget=BudgetView("Unknown", Reason.BUDGET_UNREADABLE, "")
     ),
+    case(
+        "WithinEnergyBudget", "Unknown", "BudgetNotChecked", budget=BudgetView("Unknown", Reason.BUDGET_NOT_CHECKED, "")
+    ),
+    case("WithinEnergyBudget", "False", "PowerTaken", budget=BudgetView("False", Reason.POWER_TAKEN, "")),
+    case("WithinEnergyBudget", "False", "GrowthDenied", planning=without_plan(Reason.BUDGET_EXCEEDED, plan())),
     # EnergyMetricsAvailable
     case("EnergyMetricsAvailable", "True", "Measured", measurement=measured()),
     *(

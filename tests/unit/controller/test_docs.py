@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 from energylens.controller.metrics import Metrics
-from energylens.controller.reasons import ConditionType, EventReason, Reason
+from energylens.controller.reasons import BudgetConditionType, BudgetReason, ConditionType, EventReason, Reason
 from energylens.measure.types import EnergyReason
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
@@ -51,6 +51,15 @@ def test_every_row_says_what_it_means_and_every_bad_one_what_to_do() -> None:
 
 def test_every_event_has_a_row_and_every_row_is_an_event() -> None:
     assert [row[0] for row in sections()["Events"]] == [reason.value for reason in EventReason]
+
+
+def test_every_reason_of_a_budget_has_a_row_and_every_row_is_a_reason() -> None:
+    text = (DOCS / "budgets.md").read_text()
+    lines = [line for line in text.splitlines() if re.match(r"\| (Ready|WithinEnergyBudget|Shedding) \|", line)]
+    rows = [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in lines]
+    assert {row[0] for row in rows} == {kind.value for kind in BudgetConditionType}
+    assert {row[2] for row in rows} == {reason.value for reason in BudgetReason}
+    assert all(row[3] for row in rows)
 
 
 def test_every_metric_has_a_row_with_its_type_and_labels() -> None:

@@ -145,9 +145,28 @@ def test_a_budget_concerns_the_deployments_of_its_namespace(store: Store) -> Non
     budget = {"metadata": {"name": "b", "namespace": "team", "resourceVersion": "1"}, "spec": {"powerWatts": 1000}}
     assert store.put_budget(budget, deleted=False) == [KEY]
     assert store.put_budget(copy.deepcopy(budget), deleted=False) == []
-    assert store.put_budget({**budget, "spec": {"powerWatts": 900}}, deleted=False) == [KEY]
+    counted = {**budget, "metadata": {**budget["metadata"], "resourceVersion": "2"}, "status": {"usedWattHours": 5}}
+    assert store.put_budget(counted, deleted=False) == [], "the operator's own status"
+    assert store.put_budget({**budget, "spec": {"powerWatts": 900}}, deleted=False) == [], "older than what is known"
+    assert store.budgets[KEY[0], "b"]["status"] == {"usedWattHours": 5}
+    newer = {**budget, "metadata": {**budget["metadata"], "resourceVersion": "3"}, "spec": {"powerWatts": 900}}
+    assert store.put_budget(newer, deleted=False) == [KEY]
     assert store.put_budget(budget, deleted=True) == [KEY]
     assert store.budgets == {}
+
+
+def test_a_budget_of_the_cluster_concerns_everybody_and_so_do_the_labels_of_namespaces(store: Store) -> None:
+    store.put_deployment(deployment(), deleted=False)
+    team = {"metadata": {"name": "team", "labels": {"row": "b"}}}
+    assert store.put_namespace(team, deleted=False) == [], "no ClusterEnergyBudget asks"
+    budget = {"metadata": {"name": "row-b", "resourceVersion": "1"}, "spec": {"powerWatts": 1000}}
+    assert store.put_budget(budget, deleted=False) == [KEY]
+    assert store.put_namespace(team, deleted=False) == []
+    assert store.put_namespace({"metadata": {"name": "team"}}, deleted=False) == [KEY]
+    assert store.put_namespace({"metadata": {"name": "elsewhere"}}, deleted=False) == []
+    assert store.put_namespace({"metadata": {"name": "team"}}, deleted=True) == []
+    assert set(store.namespaces) == {"elsewhere"}
+    assert store.put_budget(budget, deleted=True) == [KEY]
 
 
 def test_a_child_concerns_the_deployment_that_it_is_labelled_with(store: Store) -> None:

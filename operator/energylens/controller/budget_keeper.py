@@ -1,0 +1,306 @@
+"""Keeps the budgets: counts energy into their ledgers, decides shedding, and writes their statuses.
+
+The status is all the memory there is: after a restart counting goes on from the watermarks in it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Protocol
+from zoneinfo import ZoneInfo
+
+from energylens.api.energybudget import EnergyBudgetSpec, EnergyBudgetStatus
+from energylens.api.parse import InvalidResourceError
+from energylens.budget.carbon import Forecast, ForecastError, parse_forecast
+from energylens.budget.ledger import Entry, Measured, account, begin, from_status
+from energylens.budget.periods import Span, period_at
+from energylens.budget.usage import BURN_SECONDS, Usage, usage
+from energylens.clock import Clock
+from energylens.cluster.errors import ClusterError, NotFoundError
+from energylens.cluster.port import ClusterPort
+from energylens.cluster.resources import CLUSTER_ENERGY_BUDGET, CONFIG_MAP, ENERGY_BUDGET
+from energylens.controller.budget_status import Look, Member, status_of_budget, unreadable_status
+from energylens.controller.budgets import budget_of, committed_watts
+from energylens.controller.membership import Surroundings, counted_nodes, is_member, name_of, share
+from energylens.controller.metrics import Metrics
+from energylens.controller.reasons import BudgetReason
+from energylens.controller.settings import BudgetSettings
+from energylens.controller.store import Body, Key, Store
+from energylens.measure.energy import EnergySpan
+
+log = logging.getLogger("energylens")
+PRESENT_SECONDS = 300.0
+"""The measured power of a member is its mean over so long."""
+LEAST_SECONDS = 30.0
+"""With less of it there is no measured power."""
+
+EnergyOf = Callable[[Key, float, frozenset[str] | None], EnergySpan | None]
+"""Takes a deployment, a moment in seconds since the Unix epoch, and the nodes that count."""
+
+
+class Deployments(Protocol):
+    """What the reconciler knows."""
+
+    def deployments(self) -> Mapping[Key, Body]:
+        """Return all LLMDeployments, with the plans that they adopted."""
+        ...
+
+    def surroundings(self) -> Surroundings:
+        """Return namespaces and nodes."""
+        ...
+
+
+@dataclass
+class _Account:
+    """What is kept of one budget between two looks."""
+
+    entries: dict[str, Entry]
+    period: Span
+    points: list[tuple[datetime, float]] = field(default_factory=list)
+    measured_at: dict[str, datetime] = field(default_factory=dict)
+    """When a member was last measured, or began to draw."""
+    written_at: datetime | None = None
+
+
+class BudgetKeeper:
+    """One look at every budget per step."""
+
+    def __init__(
+        self,
+        cluster: ClusterPort,
+        store: Store,
+        known: Deployments,
+        energy: EnergyOf,
+        clock: Clock,
+        settings: BudgetSettings,
+        metrics: Metrics,
+        enqueue: Callable[[Key], None],
+    ) -> None:
+        """Keep the budgets of ``store``; ``enqueue`` members when what they are left changes."""
+        self._cluster = cluster
+        self._store = store
+        self._known = known
+        self._energy = energy
+        self._clock = clock
+        self._settings = settings
+        self._metrics = metrics
+        self._enqueue = enqueue
+        self._accounts: dict[tuple[Key, str], _Account] = {}
+
+    async def step(self) -> None:
+        """Look at every budget; one that fails is looked at again at the next step, and loses nothing by it."""
+        bodies = dict(self._store.budgets)
+        alive = {(key, str(body["metadata"].get("uid", ""))) for key, body in bodies.items()}
+        for gone in [identity for identity in self._accounts if identity not in alive]:
+            del self._accounts[gone]
+            self._metrics.forget_budget(*gone[0])
+        for key, body in sorted(bodies.items()):
+            try:
+                await self._look(key, body)
+            except ClusterError as error:
+                log.warning("%s: %s; trying again", name_of(body), error)
+
+    async def _look(self, key: Key, body: Body) -> None:
+        now = self._clock.now()
+        generation = int(body["metadata"].get("generation", 1))
+        try:
+            spec, before = budget_of(body)
+        except InvalidResourceError as error:
+            spec, before = budget_of({**body, "spec": {"powerWatts": 1}})
+            await self._write(key, body, before, unreadable_status(before, generation, str(error), now))
+            return
+        period = period_at(spec.period, ZoneInfo(spec.time_zone), now)
+        kept = self._account(key, body, before, period)
+        forecast, problem = await self._forecast(key[0], spec)
+        around = self._known.surroundings()
+        members = [
+            self._member(kept, spec, deployment, around, now, forecast)
+            for _, deployment in sorted(self._known.deployments().items())
+            if is_member(spec, key[0], deployment, around)
+        ]
+        self._close(kept, members, now, forecast)
+        used: Usage | None = None
+        if spec.carbon is None or forecast is not None:
+            try:
+                used = usage(spec, list(kept.entries.values()), period, now, forecast)
+            except ForecastError as error:
+                problem = (BudgetReason.FORECAST_INVALID, f"{_where(key[0], spec)} {error}")
+        if used is not None:
+            kept.points.append((now, used.used_watt_hours))
+        while kept.points and (now - kept.points[0][0]).total_seconds() > BURN_SECONDS:
+            kept.points.pop(0)
+        look = Look(
+            spec=spec,
+            generation=generation,
+            before=before,
+            members=members,
+            entries=list(kept.entries.values()),
+            period=period,
+            now=now,
+            used=used,
+            points=kept.points,
+            problem=problem,
+        )
+        status = status_of_budget(look)
+        self._metrics.observe_budget(*key, status)
+        due = kept.written_at is None or (now - kept.written_at).total_seconds() >= self._settings.status_seconds
+        if due or _turned(before, status):
+            await self._write(key, body, before, status)
+            kept.written_at = now
+
+    def _account(self, key: Key, body: Body, before: EnergyBudgetStatus, period: Span) -> _Account:
+        """Return what is kept of a budget in a period, read from its status at first sight."""
+        identity = key, str(body["metadata"].get("uid", ""))
+        kept = self._accounts.get(identity)
+        if kept is None:
+            entries = {}
+            for written in before.ledger:
+                try:
+                    entries[written.uid] = from_status(written)
+                except ValueError as error:
+                    log.warning("%s: the ledger of %s cannot be read: %s", name_of(body), written.name, error)
+            old = before.period_start
+            start = period.start if old is None else datetime.fromisoformat(old)
+            kept = self._accounts[identity] = _Account(entries, Span(start, period.end))
+        if kept.period.start != period.start:
+            kept.entries = {entry.uid: entry for entry in begin(kept.entries.values(), period)}
+            kept.points.clear()
+        kept.period = period
+        return kept
+
+    def _member(
+        self,
+        kept: _Account,
+        spec: EnergyBudgetSpec,
+        deployment: Body,
+        around: Surroundings,
+        now: datetime,
+        forecast: Forecast | None,
+    ) -> Member:
+        """Return a member as it is now, its energy counted."""
+        metadata = deployment["metadata"]
+        key, uid = (metadata["namespace"], metadata["name"]), str(metadata.get("uid", ""))
+        nodes = counted_nodes(spec, around.nodes)
+        entry = kept.entries.get(uid) or Entry(uid, *key, now.replace(microsecond=0))
+        gpus = sum(
+            allocation.gpus
+            for node in around.nodes
+            if nodes is None or node.name in nodes
+            for allocation in node.allocations
+            if allocation.owner == "/".join(key)
+        )
+        plan = (deployment.get("status") or {}).get("plan") or {}
+        planned = int((plan.get("predicted") or {}).get("powerWatts", 0))
+        # What is not planned by us (an old revision, a plan that is only shown) still draws on its GPUs.
+        predicted = planned * gpus / plan["gpus"] if plan.get("gpus") else 0.0
+        span = self._energy(key, entry.until.timestamp(), nodes) if gpus else None
+        kept.entries[uid] = account(entry, now, _measured(span), predicted, forecast)
+        if span is not None or not gpus:
+            kept.measured_at[uid] = now
+        silent = (now - kept.measured_at.setdefault(uid, now)).total_seconds()
+        recent = self._energy(key, now.timestamp() - PRESENT_SECONDS, nodes) if gpus else None
+        present = recent.watts if recent is not None and recent.end - recent.start >= LEAST_SECONDS else None
+        part = share(spec, deployment, around)
+        committed = committed_watts(deployment)
+        energy = (deployment.get("spec") or {}).get("energy") or {}
+        lowest = min(committed, int(plan.get("lowestPowerWatts") or committed))
+        replicas = int(plan.get("replicas") or 1)
+        floor = min(1.0, max(1, int(energy.get("minReplicas", 1))) / replicas)
+        if plan.get("shedBy"):
+            lowest = committed
+        return Member(
+            key=key,
+            uid=uid,
+            priority=int(energy.get("priority", 0)),
+            committed_watts=committed * part,
+            least_watts=lowest * part,
+            floor_watts=min(lowest, committed * floor) * part,
+            measured_watts=present if gpus else None,
+            draws=gpus > 0,
+            is_silent=gpus > 0 and silent > self._settings.unmeasured_seconds,
+        )
+
+    def _close(self, kept: _Account, members: list[Member], now: datetime, forecast: Forecast | None) -> None:
+        """Move the watermark of those that are no members any more: they draw nothing that counts."""
+        present = {member.uid for member in members}
+        for uid, entry in kept.entries.items():
+            if uid not in present:
+                kept.entries[uid] = account(entry, now, None, 0.0, forecast)
+                kept.measured_at.pop(uid, None)
+
+    async def _forecast(
+        self, namespace: str, spec: EnergyBudgetSpec
+    ) -> tuple[Forecast | None, tuple[BudgetReason, str] | None]:
+        if spec.carbon is None:
+            return None, None
+        ref, where = spec.carbon.forecast_config_map_ref, _where(namespace, spec)
+        try:
+            found = await self._cluster.get(CONFIG_MAP, ref.namespace or namespace, ref.name)
+        except NotFoundError:
+            return None, (BudgetReason.FORECAST_MISSING, f"{where} does not exist")
+        text = (found.get("data") or {}).get(ref.key)
+        if text is None:
+            keys = ", ".join(sorted(found.get("data") or {})) or "none"
+            return None, (BudgetReason.FORECAST_MISSING, f"{where} has no key {ref.key!r}; its keys: {keys}")
+        try:
+            return parse_forecast(text), None
+        except ForecastError as error:
+            return None, (BudgetReason.FORECAST_INVALID, f"{where}, key {ref.key!r}: {error}")
+
+    async def _write(self, key: Key, body: Body, before: EnergyBudgetStatus, status: EnergyBudgetStatus) -> None:
+        """Write a status that differs, and let the members look again when what it means to them changed."""
+        if status == before:
+            return
+        resource = ENERGY_BUDGET if key[0] else CLUSTER_ENERGY_BUDGET
+        metadata = {name: body["metadata"][name] for name in ("name", "namespace", "uid") if name in body["metadata"]}
+        manifest: dict[str, Any] = {
+            "apiVersion": resource.api_version,
+            "kind": resource.kind,
+            "metadata": metadata,
+            "status": status.model_dump(mode="json", by_alias=True, exclude_none=True),
+        }
+        self._metrics.writes.labels(f"{resource.kind}/status").inc()
+        try:
+            answer = await self._cluster.apply_status(manifest)
+        except NotFoundError:
+            return
+        self._store.put_budget(answer, deleted=False)
+        if _turned(before, status):
+            for other in self._store.deployments:
+                if key[0] in ("", other[0]):
+                    self._enqueue(other)
+
+
+def _measured(span: EnergySpan | None) -> Measured | None:
+    if span is None:
+        return None
+    return Measured(datetime.fromtimestamp(span.start, UTC), datetime.fromtimestamp(span.end, UTC), span.joules)
+
+
+def _where(namespace: str, spec: EnergyBudgetSpec) -> str:
+    assert spec.carbon is not None
+    ref = spec.carbon.forecast_config_map_ref
+    return f"spec.carbon.forecastConfigMapRef: ConfigMap {ref.namespace or namespace}/{ref.name}"
+
+
+def _turned(before: EnergyBudgetStatus, status: EnergyBudgetStatus) -> bool:
+    """Return whether members have to look again: another verdict, other caps, another period, other members."""
+
+    def verdict(found: EnergyBudgetStatus) -> tuple[object, ...]:
+        caps = tuple(
+            sorted(
+                (m.namespace, m.name, m.allowed_power_watts) for m in found.members if m.allowed_power_watts is not None
+            )
+        )
+        return (
+            found.observed_generation,
+            found.period_start,
+            found.member_count,
+            tuple((c.type, c.status, c.reason) for c in found.conditions),
+            caps,
+        )
+
+    return verdict(before) != verdict(status)

@@ -1,0 +1,315 @@
+"""Budgets of a whole operator in memory: shedding and its end, what cannot be checked, and the ledger over crashes."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from tests.support.world import NAMESPACE, CrashError, Faults, World, llama, overrides
+
+from energylens.cluster.errors import TransientError
+from energylens.controller.store import Key
+
+LOW, HIGH = (NAMESPACE, "low"), (NAMESPACE, "high")
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def budget(**spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "energylens.dev/v1alpha1",
+        "kind": "EnergyBudget",
+        "metadata": {"name": "cap", "namespace": NAMESPACE},
+        "spec": spec,
+    }
+
+
+def status(world: World, kind: str = "EnergyBudget", namespace: str = NAMESPACE) -> dict[str, Any]:
+    found: dict[str, Any] = world.cluster.objects[kind, namespace, "cap"].get("status", {})
+    return found
+
+
+def verdict(world: World, kind: str) -> tuple[str, str]:
+    (found,) = [c for c in status(world)["conditions"] if c["type"] == kind]
+    return found["status"], found["reason"]
+
+
+async def two(world: World, **low: Any) -> int:
+    """Let two deployments of two replicas run; return their power together, W."""
+    world.cluster.put(llama("low", energy={"priority": -1}, **low))
+    world.cluster.put(llama("high"))
+    await world.settle(LOW, HIGH)
+    return watts(world, LOW) + watts(world, HIGH)
+
+
+def watts(world: World, key: Key) -> int:
+    found: int = world.status(key)["plan"]["predicted"]["powerWatts"]
+    return found
+
+
+def replicas(world: World, key: Key) -> int:
+    found: int = world.cluster.objects["Deployment", *key]["spec"]["replicas"]
+    return found
+
+
+async def test_shedding_takes_replicas_from_the_lowest_priority_and_gives_them_back(world: World) -> None:
+    total = await two(world)
+    pods = {name for kind, _, name in world.cluster.objects if kind == "Pod" and name.startswith("high")}
+    world.cluster.put(budget(powerWatts=total - 10, action="Shed"))
+    await world.look(LOW, HIGH)
+    assert verdict(world, "Shedding") == ("True", "PowerTaken")
+    (taken,) = [m for m in status(world)["members"] if "allowedPowerWatts" in m]
+    assert (taken["name"], taken["formerPowerWatts"]) == ("low", total - watts(world, HIGH))
+    assert (replicas(world, LOW), replicas(world, HIGH)) == (1, 2)
+    assert world.condition("WithinEnergyBudget", LOW)["reason"] == "PowerTaken"
+    assert world.condition("PlanReady", LOW)["reason"] == "Shed"
+    assert world.condition("SLOFeasible", LOW)["reason"] == "Shed"
+    assert world.condition("Ready", LOW)["status"] == "True"
+    assert pods == {name for kind, _, name in world.cluster.objects if kind == "Pod" and name.startswith("high")}
+    await world.look(LOW, HIGH)
+    assert verdict(world, "WithinEnergyBudget") == ("True", "Within")
+    # With a little more the members would fit, and be taken from again at the next breath.
+    world.cluster.put(budget(powerWatts=total + 1, action="Shed"))
+    await world.look(LOW, HIGH, seconds=700)
+    assert replicas(world, LOW) == 1
+    world.cluster.put(budget(powerWatts=2 * total, action="Shed"))
+    await world.look(LOW, HIGH)
+    assert replicas(world, LOW) == 2
+    assert verdict(world, "Shedding") == ("False", "NothingTaken")
+    assert world.condition("PlanReady", LOW)["reason"] == "Planned"
+
+
+async def test_nobody_is_taken_below_its_floor_and_the_budget_says_what_is_missing(world: World) -> None:
+    await two(world)
+    world.cluster.put(budget(powerWatts=1, action="Shed"))
+    for _ in range(3):
+        await world.look(LOW, HIGH)
+    assert (replicas(world, LOW), replicas(world, HIGH)) == (1, 1)
+    assert verdict(world, "Shedding") == ("True", "AtTheFloor")
+    mark = world.mark
+    await world.look(LOW, HIGH)
+    assert [w for w in world.writes_since(mark) if w.key[0] != "EnergyBudget"] == []
+
+
+async def test_a_floor_of_its_own_keeps_all_replicas(world: World) -> None:
+    total = await two(world)
+    world.cluster.put(llama("low", energy={"priority": -1, "minReplicas": 2}))
+    world.cluster.put(budget(powerWatts=total - 10, action="Shed"))
+    await world.look(LOW, HIGH)
+    assert (replicas(world, LOW), replicas(world, HIGH)) == (2, 1)
+
+
+async def test_a_plan_of_less_power_is_taken_before_any_replica(world: World) -> None:
+    await two(world)
+    # Free to choose, a plan of less power exists, which the cooldown keeps from being followed.
+    world.cluster.put(llama("low", planning={"overrides": {"tensorParallel": 1}}, energy={"priority": -1}))
+    await world.settle(LOW, HIGH)
+    assert world.condition("PlanReady", LOW)["reason"] == "KeepingRunningPlan"
+    before = world.status(LOW)["plan"]
+    lowest = before["lowestPowerWatts"]
+    assert lowest < before["predicted"]["powerWatts"]
+    world.cluster.put(budget(powerWatts=lowest + watts(world, HIGH), action="Shed"))
+    await world.look(LOW, HIGH)
+    after = world.status(LOW)["plan"]
+    assert after["predicted"]["powerWatts"] <= lowest
+    assert world.condition("PlanReady", LOW)["status"] == "True"
+    assert world.condition("SLOFeasible", LOW)["status"] == "True"
+    assert "shedBy" not in after
+
+
+@pytest.mark.parametrize("action", ["Report", "Deny"])
+async def test_other_actions_take_nothing(world: World, action: str) -> None:
+    await two(world)
+    world.cluster.put(budget(powerWatts=1, action=action))
+    await world.look(LOW, HIGH)
+    assert (replicas(world, LOW), replicas(world, HIGH)) == (2, 2)
+    assert verdict(world, "WithinEnergyBudget") == ("False", "Exceeded")
+    assert world.condition("WithinEnergyBudget", LOW)["reason"] == "OverBudget"
+
+
+async def test_a_larger_plan_is_denied_and_the_running_one_stays(world: World) -> None:
+    total = await two(world)
+    world.cluster.put(budget(powerWatts=total + 10, action="Deny"))
+    before = world.status(LOW)["plan"]["hash"]
+    world.cluster.put(llama("low", planning=overrides(replicas=6)))
+    await world.look(LOW, HIGH)
+    assert world.status(LOW)["plan"]["hash"] == before
+    assert replicas(world, LOW) == 2
+    denied = world.condition("WithinEnergyBudget", LOW)
+    assert (denied["status"], denied["reason"]) == ("False", "GrowthDenied")
+    assert "EnergyBudget team/cap=" in denied["message"]
+    assert "W too much" in denied["message"]
+    assert world.condition("Ready", LOW)["status"] == "True"
+
+
+CARBON = {"carbon": {"forecastConfigMapRef": {"name": "grid"}, "gramsPerPeriod": 1000}, "period": "Day"}
+UNCHECKABLE = {
+    "no forecast": (CARBON, "ForecastMissing"),
+    "no metrics": ({"energyWattHours": 10**6, "period": "Day"}, "MetricsMissing"),
+    "a selector that says nothing": (
+        {"powerWatts": 9000, "selector": {"matchExpressions": [{"key": "a", "operator": "In"}]}},
+        "InvalidSpec",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNCHECKABLE)
+@pytest.mark.parametrize("action", ["Deny", "Shed"])
+async def test_what_cannot_be_checked_denies_growth_and_kills_nothing(world: World, name: str, action: str) -> None:
+    spec, reason = UNCHECKABLE[name]
+    await two(world)
+    standing = world.cluster.children()
+    world.cluster.put(budget(action=action, **spec))
+    await world.look(LOW, HIGH)
+    await world.look(LOW, HIGH, seconds=1000)
+    assert verdict(world, "Ready") == ("False", reason)
+    assert world.cluster.children() == standing
+    world.cluster.put(llama("low", planning=overrides(replicas=3)))
+    await world.settle(LOW, HIGH)
+    assert replicas(world, LOW) == 2
+    assert world.condition("WithinEnergyBudget", LOW)["status"] == "Unknown"
+
+
+async def test_a_forecast_that_comes_makes_a_carbon_budget_work(world: World) -> None:
+    await two(world)
+    world.meter = {LOW: 500.0, HIGH: 500.0}
+    world.cluster.put(budget(action="Deny", **CARBON))
+    await world.look(LOW, HIGH)
+    start = world.clock.now()
+    lines = "".join(f"{(start + timedelta(hours=h)).isoformat()},250\n" for h in range(24))
+    world.cluster.put(
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "grid", "namespace": NAMESPACE},
+            "data": {"forecast.csv": f"time,gramsPerKilowattHour\n{lines}"},
+        }
+    )
+    await world.look(LOW, HIGH, seconds=3600)
+    found = status(world)
+    assert verdict(world, "Ready") == ("True", "Checked")
+    assert found["usedWattHours"] == 1000
+    assert found["usedGrams"] == 250
+    assert found["energyLimit"] == "spec.carbon.gramsPerPeriod"
+    assert found["remainingWattHours"] == 3000
+    assert found["exhaustionTime"] == (world.clock.now() + timedelta(hours=3)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+async def test_a_reset_begins_anew_and_lets_denied_growth_in(world: World) -> None:
+    await two(world)
+    world.meter = {LOW: 500.0, HIGH: 500.0}
+    total = watts(world, LOW) + watts(world, HIGH)
+    world.cluster.put(budget(energyWattHours=48 * total, period="Day", action="Deny"))
+    await world.look(LOW, HIGH)
+    for _ in range(24):
+        await world.look(LOW, HIGH, seconds=3600)
+    assert status(world)["usedWattHours"] == 0
+    assert status(world)["periodStart"] == world.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ")
+    await world.look(LOW, HIGH, seconds=3600)
+    assert status(world)["usedWattHours"] == 1000
+
+
+async def count(world: World, looks: int, restart_at: set[int] | None = None) -> dict[str, Any]:
+    """Let hours pass in steps of 20 s with 500 W measured; return the budget's status."""
+    for number in range(looks):
+        if number in (restart_at or ()):
+            world.start(world.cluster)
+        await world.look(LOW, HIGH, seconds=20)
+    # So that the last look is written.
+    await world.look(LOW, HIGH, seconds=60)
+    return status(world)
+
+
+def accounted(found: dict[str, Any], start: datetime) -> tuple[float, float]:
+    """Return the joules in the ledger and those that constant power must have drawn until its watermarks."""
+    joules = sum(e["measuredJoules"] + e["predictedJoules"] for e in found["ledger"])
+    seconds = sum((datetime.fromisoformat(e["accountedUntil"]) - start).total_seconds() for e in found["ledger"])
+    return joules, 500.0 * seconds
+
+
+async def test_the_ledger_survives_restarts_at_any_moment(world: World) -> None:
+    await two(world)
+    for key in (LOW, HIGH):
+        # Predicted as it is measured, so that every second counts the same.
+        world.cluster.edit("LLMDeployment", *key, lambda b: b["status"]["plan"]["predicted"].update(powerWatts=500))
+    world.meter = {LOW: 500.0, HIGH: 500.0}
+    world.cluster.put(budget(energyWattHours=10**6, period="Day", action="Report"))
+    await world.look(LOW, HIGH)
+    start = world.clock.now()
+    found = await count(world, 30, restart_at={3, 4, 11, 20})
+    joules, due = accounted(found, start)
+    assert joules == pytest.approx(due, abs=30)
+    assert due == pytest.approx(2 * 500 * 660)
+    gaps = sum(e["predictedJoules"] for e in found["ledger"])
+    assert 0 < gaps < 0.5 * joules
+
+
+async def test_a_crash_or_a_lost_answer_at_any_write_of_a_status_counts_nothing_twice() -> None:
+    for number in range(1, 5):
+        for lost in (False, True):
+            world = World()
+            await two(world)
+            for key in (LOW, HIGH):
+                world.cluster.edit(
+                    "LLMDeployment", *key, lambda b: b["status"]["plan"]["predicted"].update(powerWatts=500)
+                )
+            world.meter = {LOW: 500.0, HIGH: 500.0}
+            world.cluster.put(budget(energyWattHours=10**6, period="Day", action="Report"))
+            await world.look(LOW, HIGH)
+            start = world.clock.now()
+            faults = Faults(world.cluster, lost_answers={number: TransientError("time-out")} if lost else {})
+            if not lost:
+                faults.crash_after = number
+            world.start(faults)
+            try:
+                await count(world, 12)
+            except CrashError:
+                world.start(world.cluster)
+            found = await count(world, 3)
+            joules, due = accounted(found, start)
+            assert joules == pytest.approx(due, abs=30), (number, lost)
+
+
+async def test_a_member_that_is_gone_stays_in_the_ledger_until_the_period_ends(world: World) -> None:
+    await two(world)
+    world.meter = {LOW: 500.0, HIGH: 500.0}
+    world.cluster.put(budget(energyWattHours=10**6, period="Day", action="Report"))
+    await world.look(LOW, HIGH)
+    await world.look(LOW, HIGH, seconds=3600)
+    world.cluster.remove("LLMDeployment", *LOW)
+    await world.look(HIGH, seconds=3600)
+    found = status(world)
+    assert found["memberCount"] == 1
+    assert found["usedWattHours"] == 1500
+    assert {e["name"] for e in found["ledger"]} == {"low", "high"}
+    await world.look(HIGH, seconds=86_400)
+    assert status(world)["usedWattHours"] < 20_000
+
+
+async def test_a_budget_of_the_cluster_is_kept_too(world: World) -> None:
+    total = await two(world)
+    world.cluster.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": {"a": "b"}}})
+    body = budget(powerWatts=total - 10, action="Shed", namespaceSelector={"matchLabels": {"a": "b"}})
+    body = {**body, "kind": "ClusterEnergyBudget", "metadata": {"name": "cap"}}
+    world.cluster.put(body)
+    await world.look(LOW, HIGH)
+    assert status(world, "ClusterEnergyBudget", "")["memberCount"] == 2
+    assert replicas(world, LOW) == 1
+    assert "ClusterEnergyBudget cap" in world.condition("WithinEnergyBudget", LOW)["message"]
+
+
+async def test_figures_alone_are_written_once_a_minute(world: World) -> None:
+    await two(world)
+    world.meter = {LOW: 500.0, HIGH: 500.0}
+    world.cluster.put(budget(energyWattHours=10**6, period="Day"))
+    await world.look(LOW, HIGH)
+    await world.look(LOW, HIGH, seconds=60)
+    mark = world.mark
+    for _ in range(8):
+        await world.look(LOW, HIGH, seconds=15)
+    assert len(world.writes_since(mark)) == 2
+    assert world.asked == {LOW, HIGH}

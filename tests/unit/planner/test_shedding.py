@@ -1,0 +1,76 @@
+"""The running plan with fewer replicas: the same pods, as many as the power allows, never below the floor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+from tests.unit.planner.conftest import H100, ArithmeticPredictor
+
+from energylens.api.llmdeployment import LLMDeployment, PlanStatus
+from energylens.planner import plan
+from energylens.planner.shedding import with_fewer_replicas
+from energylens.planner.types import ClusterSnapshot, Feasible, PowerAllowance
+from energylens.predictor.architecture import ModelSpec
+from energylens.predictor.types import GpuSpec
+
+Fewer = Callable[[float], PlanStatus | None]
+
+
+@pytest.fixture
+def running(
+    make_deployment: Callable[..., LLMDeployment],
+    make_snapshot: Callable[..., ClusterSnapshot],
+    models: Mapping[str, ModelSpec],
+    gpus: Mapping[str, GpuSpec],
+    predictor: ArithmeticPredictor,
+) -> Callable[..., tuple[PlanStatus, Fewer]]:
+    """Return a running plan of four replicas on a full node, and what is left of it under an allowance."""
+
+    def build(**energy: Any) -> tuple[PlanStatus, Fewer]:
+        asked = make_deployment(
+            "meta-llama/Llama-3.1-8B-Instruct",
+            energy=energy,
+            planning={"overrides": {"tensorParallel": 2, "replicas": 4, "maxBatchSize": 64}},
+        )
+        snapshot = make_snapshot((H100, 8, 1), used=8, owner="team-a/chat")
+        found = plan(asked, models["8b"], snapshot, gpus, predictor)
+        assert isinstance(found, Feasible)
+
+        def fewer(watts: float) -> PlanStatus | None:
+            allowed = PowerAllowance(watts, "EnergyBudget team-a/cap", sheds=True)
+            return with_fewer_replicas(asked, models["8b"], found.plan, snapshot, gpus, predictor, allowed)
+
+        return found.plan, fewer
+
+    return build
+
+
+def test_as_many_replicas_stay_as_the_power_allows(running: Callable[..., tuple[PlanStatus, Fewer]]) -> None:
+    whole, fewer = running()
+    one = fewer(1.0)
+    assert one is not None
+    two = fewer(one.predicted.power_watts * 2.5)
+    assert two is not None
+    assert (one.replicas, two.replicas) == (1, 2)
+    assert two.predicted.power_watts < whole.predicted.power_watts
+    assert (two.gpus, two.layout, two.max_batch_size) == (4, whole.layout, whole.max_batch_size)
+
+
+def test_the_pods_stay_what_they_are(running: Callable[..., tuple[PlanStatus, Fewer]]) -> None:
+    whole, fewer = running()
+    found = fewer(1.0)
+    assert found is not None
+    assert found.hash == whole.hash
+    assert found.shed_by == found.binding_constraint == "EnergyBudget team-a/cap"
+    assert found.lowest_power_watts == whole.lowest_power_watts
+
+
+def test_never_below_the_floor(running: Callable[..., tuple[PlanStatus, Fewer]]) -> None:
+    _, fewer = running(minReplicas=3)
+    found = fewer(1.0)
+    assert found is not None
+    assert found.replicas == 3
+    _, fewer = running(minReplicas=4)
+    assert fewer(1.0) is None
