@@ -55,6 +55,7 @@ CASES = (
     Case("64 GPUs of each, 70B", LARGE, 64, {}, {}),
     Case("64 GPUs of each, 235B experts", EXPERTS, 64, {}, {}),
     Case("64 GPUs, 70B, six power caps", LARGE, 64, {"powerCap": {"mode": "Plan"}}, {}, is_target=False),
+    Case("64 GPUs, 70B, roles apart, too", LARGE, 64, {}, {"disaggregation": "Compare"}, is_target=False),
 )
 
 

@@ -35,6 +35,7 @@ from energylens.api.llmdeployment_status import (
     PlanStatus,
     PredictedFigures,
     PredictionStatus,
+    PrefillReplicas,
     RelaxationStatus,
     WorkloadRef,
     describe_layout,
@@ -69,6 +70,7 @@ __all__ = [
     "PowerCap",
     "PredictedFigures",
     "PredictionStatus",
+    "PrefillReplicas",
     "RelaxationStatus",
     "Replan",
     "Rollout",
@@ -363,6 +365,11 @@ class Planning(ApiModel):
         "80 % interval. 100: at that end, which nine of ten measurements stay below. 0: at the prediction itself.",
     )
     replan: Replan = Field(default=Replan(), description="When a better plan is worth a restart.")
+    disaggregation: Literal["Never", "Compare"] = Field(
+        default="Never",
+        description="Compare: also evaluate prefill and decode on replicas of their own, and show the best such plan "
+        "among the alternatives. It is never followed: serving it takes a router that knows the two roles.",
+    )
     follow_load: Literal["Never", "Auto"] = Field(
         default="Never",
         description="Never: plans are made for workload.requestsPerSecond. Auto: for the measured rate where it "
@@ -420,6 +427,7 @@ class LLMDeploymentSpec(ApiModel):
         rules.OVERRIDES_WITHIN_REPLICA,
         rules.OVERRIDES_WITHIN_MAX_GPUS,
         rules.FOLLOWED_LOAD_IS_A_RATE,
+        rules.DISAGGREGATION_NEEDS_A_RATE,
     )
 
     model: Model = Field(description="The model to serve.")

@@ -7,6 +7,7 @@ update did not change: objects that exist stay editable when a rule becomes stri
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from energylens.api.base import Rule
@@ -257,19 +258,29 @@ OVERRIDES_WITHIN_MAX_GPUS = Rule(
 )
 
 
-def _followed_load_is_a_rate(spec: LLMDeploymentSpec) -> str | None:
-    if spec.planning.follow_load == "Never" or spec.workload.requests_per_second is not None:
+def _needs_a_rate(spec: LLMDeploymentSpec, field: str, value: str) -> str | None:
+    if value == "Never" or spec.workload.requests_per_second is not None:
         return None
     return (
-        f"planning.followLoad Auto needs workload.requestsPerSecond, and workload has concurrency "
-        f"({spec.workload.concurrency}); set followLoad to Never or give a rate"
+        f"planning.{field} {value} needs workload.requestsPerSecond, and workload has concurrency "
+        f"({spec.workload.concurrency}); set {field} to Never or give a rate"
     )
 
 
-FOLLOWED_LOAD_IS_A_RATE = Rule(
-    summary="planning.followLoad Auto needs workload.requestsPerSecond",
-    cel="self.planning.followLoad == 'Never' || has(self.workload.requestsPerSecond)",
-    message_cel="'planning.followLoad Auto needs workload.requestsPerSecond, and workload has concurrency (%s); "
-    "set followLoad to Never or give a rate'.format([has(self.workload.concurrency) ? self.workload.concurrency : 0])",
-    check=_followed_load_is_a_rate,
+def _rate_rule(field: str, value: str, check: Callable[[LLMDeploymentSpec], str | None]) -> Rule:
+    return Rule(
+        summary=f"planning.{field} {value} needs workload.requestsPerSecond",
+        cel=f"self.planning.{field} == 'Never' || has(self.workload.requestsPerSecond)",
+        message_cel=f"'planning.{field} {value} needs workload.requestsPerSecond, and workload has concurrency (%s); "
+        f"set {field} to Never or give a rate'.format("
+        "[has(self.workload.concurrency) ? self.workload.concurrency : 0])",
+        check=check,
+    )
+
+
+FOLLOWED_LOAD_IS_A_RATE = _rate_rule(
+    "followLoad", "Auto", lambda spec: _needs_a_rate(spec, "followLoad", spec.planning.follow_load)
+)
+DISAGGREGATION_NEEDS_A_RATE = _rate_rule(
+    "disaggregation", "Compare", lambda spec: _needs_a_rate(spec, "disaggregation", spec.planning.disaggregation)
 )

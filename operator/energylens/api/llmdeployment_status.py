@@ -29,6 +29,20 @@ class PredictedFigures(ApiModel):
     itl_milliseconds: int = Field(description="Inter-token latency at the percentile of spec.slo, ms, rounded up.")
 
 
+class PrefillReplicas(ApiModel):
+    """Replicas that process prompts, where those of a plan only generate tokens."""
+
+    replicas: int = Field(description="Copies of the model.")
+    tensor_parallel: int = Field(description="GPUs that split each layer.")
+    pipeline_parallel: int = Field(description="Stages that the layers are split into.")
+    expert_parallel: int = Field(description="GPUs that experts are split over.")
+    data_parallel: int = Field(description="Copies of the attention layers in one replica.")
+    max_batch_size: int = Field(description="Most prompts processed at once per data-parallel rank.")
+    power_cap_watts_per_gpu: int | None = Field(
+        default=None, description="Power limit of each GPU, W; absent: the product's default limit."
+    )
+
+
 class Alternative(ApiModel):
     """A plan of the Pareto frontier that was not chosen, and why."""
 
@@ -49,6 +63,11 @@ class Alternative(ApiModel):
     power_watts: int = Field(description="Predicted mean power of all its GPUs, W.")
     ttft_milliseconds: int = Field(description="Predicted time to first token at the percentile of spec.slo, ms.")
     itl_milliseconds: int = Field(description="Predicted inter-token latency at the percentile of spec.slo, ms.")
+    prefill: PrefillReplicas | None = Field(
+        default=None,
+        description="Present where prompts are processed by replicas of their own: these. The layout above is then "
+        "that of the replicas that generate; GPUs, energy, power and latencies are those of both.",
+    )
     reason: str = Field(description="Why it was not chosen.")
 
 

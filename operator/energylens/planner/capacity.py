@@ -42,6 +42,22 @@ def eligible(node: GpuNode, node_selector: Mapping[str, str], tolerations: Itera
     )
 
 
+def pods_beside(gpus_on_nodes: Sequence[int], gpus_per_pod: int, gpus_per_other: int) -> IntArray:
+    """Return how many pods of another size find a place beside 0, 1, 2, ... pods of one size, as many as fit.
+
+    The best of all placements: a (max, +) convolution over the nodes of what each leaves.
+    """
+    most = np.zeros(1, dtype=np.int64)
+    for free in gpus_on_nodes:
+        here = (free - gpus_per_pod * np.arange(free // gpus_per_pod + 1)) // gpus_per_other
+        together = np.zeros(most.size + here.size - 1, dtype=np.int64)
+        for count, others in enumerate(here.tolist()):
+            window = together[count : count + most.size]
+            np.maximum(window, most + others, out=window)
+        most = together
+    return most
+
+
 def replicas_that_fit(gpus_on_nodes: Sequence[int], gpus_per_pod: IntArray, pods_per_replica: IntArray) -> IntArray:
     """Return how many replicas fit, shape (n,), given the GPUs available on each node.
 

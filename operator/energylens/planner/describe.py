@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from energylens.api.llmdeployment import describe_layout
+from energylens.api.llmdeployment import PrefillReplicas, describe_layout
 from energylens.planner.evaluate import Candidates
 
 
@@ -21,6 +21,19 @@ def candidate(rows: Candidates, i: int) -> str:
     text += f", max batch {int(layouts.max_batch_size[i])}"
     cap = float(layouts.power_cap_watts[i])
     return text if math.isnan(cap) else f"{text}, {cap:.0f} W per GPU"
+
+
+def prefill(replicas: PrefillReplicas) -> str:
+    """Return the replicas that process prompts in short: ``2 x TP1, max batch 4``."""
+    layout = describe_layout(
+        tensor=replicas.tensor_parallel,
+        pipeline=replicas.pipeline_parallel,
+        expert=replicas.expert_parallel,
+        data=replicas.data_parallel,
+    )
+    text = f"{replicas.replicas} x {layout}, max batch {replicas.max_batch_size}"
+    cap = replicas.power_cap_watts_per_gpu
+    return text if cap is None else f"{text}, {cap} W per GPU"
 
 
 def up(value: float) -> int:

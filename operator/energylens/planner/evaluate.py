@@ -15,6 +15,7 @@ from energylens.planner.corrections import Correction, Corrections
 from energylens.planner.space import ProductSpace, concatenate
 from energylens.predictor.architecture import ModelSpec
 from energylens.predictor.rules import unsupported_reasons
+from energylens.predictor.steady import Role
 from energylens.predictor.types import (
     BoolArray,
     FloatArray,
@@ -47,9 +48,15 @@ class Predictor(Protocol):
         ...
 
     def at_rate(
-        self, model: ModelSpec, gpu: GpuSpec, layouts: Layouts, workload: Workload, requests_per_second: FloatArray
+        self,
+        model: ModelSpec,
+        gpu: GpuSpec,
+        layouts: Layouts,
+        workload: Workload,
+        requests_per_second: FloatArray,
+        role: Role = "aggregated",
     ) -> Prediction:
-        """Return the behaviour under Poisson arrivals per replica."""
+        """Return the behaviour under Poisson arrivals per replica, which does both phases or one of them."""
         ...
 
 
@@ -106,6 +113,7 @@ class Candidates:
     output_tokens_per_second: FloatArray
     concurrency: FloatArray
     extrapolated: BoolArray
+    role: Role = "aggregated"
 
     @property
     def gpus(self) -> IntArray:
@@ -123,7 +131,8 @@ class Candidates:
 
     def take(self, index: IntArray) -> Candidates:
         """Return the rows of an index array of shape (m,)."""
-        columns = {f.name: getattr(self, f.name)[index] for f in fields(self) if f.name not in ("products", "layouts")}
+        shared = ("products", "layouts", "role")
+        columns = {f.name: getattr(self, f.name)[index] for f in fields(self) if f.name not in shared}
         return replace(self, layouts=self.layouts.take(index), **columns)
 
 
@@ -136,6 +145,7 @@ def evaluate(
     *,
     margin: float = 1.0,
     corrections: Corrections | None = None,
+    role: Role = "aggregated",
 ) -> Candidates:
     """Return every candidate of the spaces with its prediction under the load.
 
@@ -148,20 +158,22 @@ def evaluate(
         margin: Share of the upper half of the 80 % interval that is added for the figures that SLOs are checked with:
             0 trusts the prediction, 1 takes the interval's upper end.
         corrections: Factors learned from measurement.
+        role: What the replicas do. Energy of the prefill role is per prompt, as is its number of output tokens.
     """
     parts = [
-        _evaluate_product(space, model, predictor, load, percentile, margin, corrections or Corrections())
+        _evaluate_product(space, model, predictor, load, percentile, margin, corrections or Corrections(), role)
         for space in spaces
     ]
     columns = {
         name: np.concatenate([getattr(part, name) for part in parts])
         for name in (f.name for f in fields(Candidates))
-        if name not in ("products", "product", "layouts")
+        if name not in ("products", "product", "layouts", "role")
     }
     return Candidates(
         products=tuple(space.gpu.product for space in spaces),
         product=np.repeat(np.arange(len(parts)), [len(part) for part in parts]),
         layouts=concatenate([part.layouts for part in parts]),
+        role=role,
         **columns,
     )
 
@@ -174,8 +186,11 @@ def _evaluate_product(
     percentile: Percentile,
     margin: float,
     corrections: Corrections,
+    role: Role,
 ) -> Candidates:
-    supported, reason, fits = _structure(space, model, predictor, load.workload)
+    # A prefill replica is done with a request after its first token.
+    workload = replace(load.workload, output_tokens=1) if role == "prefill" else load.workload
+    supported, reason, fits = _structure(space, model, predictor, workload)
     index, replicas = space.expand()
     figures = {name: np.full(index.size, np.nan) for name in _FIGURES}
     sustainable, extrapolated = np.zeros(index.size, dtype=bool), np.zeros(index.size, dtype=bool)
@@ -188,7 +203,7 @@ def _evaluate_product(
             sustainable[rows] = prediction.sustainable & (np.ceil(share) <= prediction.max_concurrency)
         else:
             rate = (load.requests_per_second or 0.0) / replicas[rows]
-            prediction = predictor.at_rate(model, gpu, layouts, load.workload, rate)
+            prediction = predictor.at_rate(model, gpu, layouts, workload, rate, role)
             sustainable[rows] = prediction.sustainable
         extrapolated[rows] = prediction.extrapolated
         correction = corrections.for_candidates(space.gpu.product, layouts)
@@ -210,6 +225,7 @@ def _evaluate_product(
         fits=fits[index],
         sustainable=sustainable,
         extrapolated=extrapolated,
+        role=role,
         **figures,
     )
 

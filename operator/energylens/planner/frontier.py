@@ -128,9 +128,16 @@ def _by_interest(rows: Candidates, constraints: Sequence[Constraint], order: Int
 def table(rows: Candidates, order: IntArray, reasons: Mapping[int, str]) -> tuple[Mapping[str, object], ...]:
     """Return one plain row per candidate shown, best first, with the fields of an alternative, then the chosen flag."""
     return tuple(
-        {**alternative(rows, i, reasons[i]).model_dump(by_alias=True), "chosen": not reasons[i]}
-        for i in map(int, order[:MAX_ROWS])
+        table_row(alternative(rows, i, reasons[i]), is_chosen=not reasons[i]) for i in map(int, order[:MAX_ROWS])
     )
+
+
+def table_row(shown: Alternative, *, is_chosen: bool) -> Mapping[str, object]:
+    """Return an alternative as a plain row; replicas for prefill as text such as ``2 x TP1, max batch 4``."""
+    row = shown.model_dump(by_alias=True)
+    if shown.prefill is not None:
+        row["prefill"] = describe.prefill(shown.prefill)
+    return {**row, "chosen": is_chosen}
 
 
 def alternative(rows: Candidates, i: int, reason: str) -> Alternative:

@@ -44,6 +44,7 @@ def planning_inputs(spec: LLMDeploymentSpec) -> dict[str, Any]:
         "energy": energy,
         "hardware": dump.get("hardware"),
         "overrides": planning.get("overrides"),
+        "disaggregation": planning.get("disaggregation"),
         "safetyMarginPercent": planning.get("safetyMarginPercent"),
     }
     return {key: value for key, value in inputs.items() if value is not None and value != {}}

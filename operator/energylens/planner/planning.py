@@ -11,6 +11,7 @@ from energylens.api.quantity import format_milli
 from energylens.planner import describe
 from energylens.planner.constraints import count_rejections, feasible
 from energylens.planner.corrections import Corrections, correction_status
+from energylens.planner.disaggregation_report import with_hint, with_pair
 from energylens.planner.evaluate import Candidates, Predictor
 from energylens.planner.frontier import alternatives, frontier_rows, table
 from energylens.planner.identity import inputs_hash
@@ -60,14 +61,17 @@ def plan(
         return no_matching_gpus(deployment.spec, snapshot, gpus)
     solution = solve(problem)
     if solution.chosen is None:
-        return explain_infeasible(problem, solution)
+        return with_hint(problem, explain_infeasible(problem, solution))
     spec, rows, i = deployment.spec, solution.rows, solution.chosen
     order, reasons = frontier_rows(rows, solution.constraints, i, spec)
     status = plan_status(problem, solution, i).model_copy(
         update={"alternatives": alternatives(rows, solution.constraints, order, reasons, i)}
     )
+    shown = table(rows, order, reasons)
+    if spec.planning.disaggregation == "Compare":
+        status, shown = with_pair(problem, solution, i, status, shown)
     _check(status, spec)
-    return Feasible(status, count_rejections(solution.constraints, len(rows)), table(rows, order, reasons))
+    return Feasible(status, count_rejections(solution.constraints, len(rows)), shown)
 
 
 def plan_hash(

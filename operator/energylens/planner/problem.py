@@ -84,17 +84,7 @@ def solve(problem: Problem) -> Solution:
     them binds and what would come of relaxing it.
     """
     spec, load = problem.spec, problem.load
-    spaces = [
-        enumerate_space(
-            problem.model,
-            problem.gpus[product],
-            [node.allocatable for node in problem.nodes if node.product == product],
-            spec.planning.overrides,
-            spec.energy.power_cap,
-            max_replicas=load.concurrency,
-        )
-        for product in problem.products
-    ]
+    spaces = spaces_of(problem)
     if problem.within_limits:
         spaces = [_clipped(problem, space) for space in spaces]
     rows = evaluate(
@@ -109,6 +99,22 @@ def solve(problem: Problem) -> Solution:
     free = [problem.free_gpus(product) for product in problem.products]
     constraints = build_constraints(rows, spec, problem.allowed_products, free, problem.allowance)
     return Solution(rows, constraints, best(rows, feasible(constraints, len(rows)), spec.energy.objective))
+
+
+def spaces_of(problem: Problem) -> list[ProductSpace]:
+    """Return the space of every product at hand, whatever the spec says of products and numbers of GPUs."""
+    spec = problem.spec
+    return [
+        enumerate_space(
+            problem.model,
+            problem.gpus[product],
+            [node.allocatable for node in problem.nodes if node.product == product],
+            spec.planning.overrides,
+            spec.energy.power_cap,
+            max_replicas=problem.load.concurrency,
+        )
+        for product in problem.products
+    ]
 
 
 def _clipped(problem: Problem, space: ProductSpace) -> ProductSpace:

@@ -113,6 +113,14 @@ RULES = (
         ("planning.followLoad Auto", "workload.requestsPerSecond", "concurrency (4)", "Never"),
     ),
     Bad(
+        {
+            "spec.planning.disaggregation": "Compare",
+            "spec.workload": {"inputTokens": 1, "outputTokens": 1, "concurrency": 4},
+        },
+        "spec",
+        ("planning.disaggregation Compare", "workload.requestsPerSecond", "concurrency (4)", "Never"),
+    ),
+    Bad(
         {"spec.planning.overrides": {"expertParallel": 16, "tensorParallel": 4, "dataParallel": 2}},
         "spec.planning.overrides",
         ("expertParallel (16)", "tensorParallel (4) x dataParallel (2) = 8", "8 or less"),

@@ -12,6 +12,7 @@ from energylens.api.llmdeployment import LLMDeployment
 from energylens.planner.types import ClusterSnapshot, GpuAllocation, GpuNode, Taint
 from energylens.predictor.architecture import Attention, DenseFfn, LayerGroup, ModelSpec, MoeFfn
 from energylens.predictor.parameters import weight_bytes
+from energylens.predictor.steady import Role
 from energylens.predictor.types import FloatArray, GpuSpec, Interval, Layouts, Memory, Prediction, Workload
 
 H100, H200, L40S = "NVIDIA-H100-80GB-HBM3", "NVIDIA-H200", "NVIDIA-L40S"
@@ -50,7 +51,13 @@ class ArithmeticPredictor:
         return self._predict(model, gpu, layouts, workload, concurrency, np.full(len(layouts), np.nan))
 
     def at_rate(
-        self, model: ModelSpec, gpu: GpuSpec, layouts: Layouts, workload: Workload, requests_per_second: FloatArray
+        self,
+        model: ModelSpec,
+        gpu: GpuSpec,
+        layouts: Layouts,
+        workload: Workload,
+        requests_per_second: FloatArray,
+        role: Role = "aggregated",
     ) -> Prediction:
         step = self._step_seconds(model, gpu, layouts, np.ones(len(layouts)))
         # Little's law with a step time that grows with the batch: n = rate x tokens x (a + b x n).
@@ -58,7 +65,12 @@ class ArithmeticPredictor:
         load = requests_per_second * workload.output_tokens
         with np.errstate(divide="ignore"):
             concurrency = np.where(load * slope < 1, load * (step - slope) / (1 - load * slope), np.inf)
-        return self._predict(model, gpu, layouts, workload, concurrency, requests_per_second)
+        if role == "prefill":
+            # One prompt at a time, each as long as its tokens take.
+            seconds = 2.0 * workload.input_tokens * 2e-5 / layouts.gpus
+            busy = requests_per_second * seconds
+            concurrency = np.where(busy < 1, busy / np.maximum(1 - busy, 1e-9), np.inf)
+        return self._predict(model, gpu, layouts, workload, concurrency, requests_per_second, role)
 
     def _step_seconds(self, model: ModelSpec, gpu: GpuSpec, layouts: Layouts, batch: FloatArray) -> FloatArray:
         gpus = layouts.gpus
@@ -75,6 +87,7 @@ class ArithmeticPredictor:
         workload: Workload,
         concurrency: FloatArray,
         rate: FloatArray,
+        role: Role = "aggregated",
     ) -> Prediction:
         memory = self.memory(model, gpu, layouts, workload)
         heads = model.layers[0].mixer.heads  # type: ignore[union-attr]
@@ -86,7 +99,8 @@ class ArithmeticPredictor:
         with np.errstate(divide="ignore", invalid="ignore"):
             utilization = np.clip(np.where(most > 0, concurrency / most, 1.0), 0.0, 1.0)
             itl = 1000 * self._step_seconds(model, gpu, layouts, running)
-            prefill = workload.input_tokens * 0.02 / layouts.gpus
+            # The decode role only fetches the prompt's KV cache.
+            prefill = 3.0 if role == "decode" else workload.input_tokens * 0.02 / layouts.gpus
             queue = np.where(np.isnan(rate), 0.0, utilization / np.maximum(1e-3, 1 - utilization))
             ttft = prefill + itl * (1 + queue)
             tokens = np.where(np.isnan(rate), 1000 * running / itl, rate * workload.output_tokens)
