@@ -14,6 +14,7 @@ from energylens.controller.preview import Preview, World
 
 HOURS_PER_DAY = 24
 _ABSENT = "-"
+_HEADER = ("", "A", "B", "B - A")
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def _pair(pair: Pair) -> list[str]:
 def _table(pair: Pair) -> list[tuple[str, str, str, str]]:
     a, b = (None if side is None else side.planning.plan for side in (pair.a, pair.b))
     plans = [_ABSENT if plan is None else plan_text(plan) for plan in (a, b)]
-    return [("", "A", "B", "B - A"), ("plan", plans[0], plans[1], ""), *map(_row, _figures(a, b))]
+    return [_HEADER, ("plan", plans[0], plans[1], ""), *map(_row, _figures(a, b))]
 
 
 def _row(figure: _Figure) -> tuple[str, str, str, str]:
