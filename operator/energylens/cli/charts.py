@@ -60,7 +60,7 @@ def check_matplotlib(option: str) -> None:
 
 def plan_figure(pictures: Sequence[Picture], colours: Colours = FILE) -> Figure:
     """Return energy against ITL and TTFT, a row of two panels per deployment."""
-    figure = _figure((11.0, 4.9 * len(pictures)), colours)
+    figure = blank((11.0, 4.9 * len(pictures)), colours)
     rows = figure.subfigures(len(pictures), 1, squeeze=False)[:, 0]
     for part, picture in zip(rows, pictures, strict=True):
         part.set_facecolor(colours.surface)
@@ -74,7 +74,7 @@ def plan_figure(pictures: Sequence[Picture], colours: Colours = FILE) -> Figure:
 
 def panel_figure(picture: Picture, panel: Panel, colours: Colours = PAGE) -> Figure:
     """Return one panel as a figure of its own, for pages that put two side by side where there is room."""
-    figure = _figure((5.6, 4.4), colours)
+    figure = blank((5.6, 4.4), colours)
     axes = figure.subplots()
     draw_panel(axes, picture, panel, colours, legend=True)
     axes.set_ylabel("J per output token", color=colours.ink)
@@ -114,7 +114,7 @@ def draw_panel(axes: Axes, picture: Picture, panel: Panel, colours: Colours, *, 
     _limits(axes, picture, panel, colours)
     if picture.chosen is not None:
         _pick(axes, picture, panel, colours)
-    _dress(axes, f"{panel.name}, ms", colours)
+    dress(axes, f"{panel.name}, ms", colours)
     if legend:
         found = axes.legend(fontsize=8, frameon=True, loc="upper right", labelcolor=colours.ink)
         found.get_frame().set(facecolor=colours.surface, edgecolor=colours.grid, alpha=0.85)
@@ -165,13 +165,15 @@ def _pick(axes: Axes, picture: Picture, panel: Panel, colours: Colours) -> None:
     artist.set_gid(f"tip-{i}")
 
 
-def _figure(size: tuple[float, float], colours: Colours) -> Figure:
+def blank(size: tuple[float, float], colours: Colours) -> Figure:
+    """Return an empty figure of a size in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=size, layout="constrained", facecolor=colours.surface)
 
 
-def _dress(axes: Axes, label: str, colours: Colours) -> None:
+def dress(axes: Axes, label: str, colours: Colours) -> None:
+    """Give axes their colours, ticks and the label of the horizontal one."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes.set_facecolor(colours.surface)

@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("energylens.cli.status:status", "Show the LLMDeployments of a cluster: plan, prediction, measurement."),
     "plan": ("energylens.cli.plan:plan", "Plan LLMDeployments for a live cluster or one in a file."),
     "diff": ("energylens.cli.diff:diff", "Compare the plans of two specs or of two clusters."),
+    "fleet": ("energylens.cli.fleet:fleet", "Plan many LLMDeployments together within shared watts and GPUs."),
     "explain": ("energylens.cli.explain:explain", "Say why the plan is what it is, or why another one is not it."),
     "operator": ("energylens.cli.operator:operator", "Run the operator."),
     "predict": ("energylens.cli.predict:predict", "Predict latency, power and energy of a table of runs."),

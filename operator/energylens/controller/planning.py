@@ -84,7 +84,7 @@ class PlanningService:
         current = deployment.status.plan
         try:
             check(deployment)
-            model = self._model(request)
+            model = model_of(deployment, request.config)
             predictor = predictor_of(deployment)
             wanted = _hash(request, deployment, model, predictor)
         except ServingError as error:
@@ -137,18 +137,6 @@ class PlanningService:
     def forget(self, namespace: str, name: str) -> None:
         """Drop what is remembered of a deleted deployment."""
         self._evaluated.pop((namespace, name), None)
-
-    def _model(self, request: Request) -> ModelSpec:
-        spec = request.deployment.spec.model
-        try:
-            return (
-                load_model(spec.name) if spec.config_ref is None else model_from_config(request.config or {}, spec.name)
-            )
-        except UnknownModelError as error:
-            raise ModelProblemError(Reason.MODEL_UNKNOWN, f"spec.model.name={spec.name!r}: {error}") from error
-        except UnsupportedConfigError as error:
-            where = f"spec.model.configRef={spec.config_ref.name!r}" if spec.config_ref else "spec.model.name"
-            raise ModelProblemError(Reason.MODEL_UNSUPPORTED, f"{where}: {error}") from error
 
     def _evaluate(
         self, request: Request, model: ModelSpec, predictor: Predictor
@@ -328,6 +316,26 @@ def _describe(chosen: PlanStatus | None) -> str:
         f"{chosen.replicas} x {chosen.gpu_product} {chosen.layout}, max batch {chosen.max_batch_size}: "
         f"{chosen.predicted.joules_per_output_token} J per output token; bound by {chosen.binding_constraint}"
     )
+
+
+def model_of(deployment: LLMDeployment, config: Mapping[str, Any] | None) -> ModelSpec:
+    """Return the shape of a deployment's model.
+
+    Args:
+        deployment: What names it.
+        config: The config.json of ``spec.model.configRef``.
+
+    Raises:
+        ModelProblemError: The catalogue does not have it, or its config.json is of no known shape.
+    """
+    spec = deployment.spec.model
+    try:
+        return load_model(spec.name) if spec.config_ref is None else model_from_config(config or {}, spec.name)
+    except UnknownModelError as error:
+        raise ModelProblemError(Reason.MODEL_UNKNOWN, f"spec.model.name={spec.name!r}: {error}") from error
+    except UnsupportedConfigError as error:
+        where = f"spec.model.configRef={spec.config_ref.name!r}" if spec.config_ref else "spec.model.name"
+        raise ModelProblemError(Reason.MODEL_UNSUPPORTED, f"{where}: {error}") from error
 
 
 def predictor_of(deployment: LLMDeployment) -> Predictor:

@@ -30,8 +30,8 @@ def ranked(rows: Candidates, mask: BoolArray, objective: Objective) -> IntArray:
     index = np.flatnonzero(mask)
     taken = rows.take(index)
     keys = (
-        _rounded(objective_values(taken, objective)),
-        _rounded(taken.joules_per_output_token),
+        rounded(objective_values(taken, objective)),
+        rounded(taken.joules_per_output_token),
         taken.gpus,
         taken.replicas,
         _steps(taken.ttft_upper_ms),
@@ -59,7 +59,8 @@ def _steps(latencies: FloatArray) -> FloatArray:
         return np.asarray(np.nan_to_num(np.floor(np.log(latencies) / np.log(1.05)), nan=np.inf))
 
 
-def _rounded(values: FloatArray) -> FloatArray:
+def rounded(values: FloatArray) -> FloatArray:
+    """Return the values with as many digits as are compared, shape of ``values``."""
     with np.errstate(divide="ignore", invalid="ignore"):
         scale = 10.0 ** (SIGNIFICANT_DIGITS - 1 - np.floor(np.log10(values)))
         rounded = np.round(values * scale) / scale

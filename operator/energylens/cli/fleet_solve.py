@@ -1,0 +1,179 @@
+"""The joint plan of a fleet with everything that a report says of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from energylens.api.llmdeployment import LLMDeployment
+from energylens.api.parse import InvalidResourceError, parse_energybudget
+from energylens.cli.errors import InputError
+from energylens.cli.progress import progress
+from energylens.clock import SystemClock
+from energylens.controller.budgets import committed_watts, selects
+from energylens.controller.model_config import model_config
+from energylens.controller.planning import ModelProblemError, Request, model_of, problem_of
+from energylens.controller.preview import World
+from energylens.planner.fleet import (
+    Deployment,
+    Fleet,
+    FleetPlan,
+    NoFleetPlan,
+    ObjectivePrice,
+    alone,
+    deployment_of,
+    latency_frontier,
+    limit_prices,
+    nodes_of,
+    objective_prices,
+    plan_fleet,
+)
+from energylens.planner.infeasible import explain_infeasible
+from energylens.planner.joint import LimitCost, PowerLimit
+from energylens.planner.nodes import no_matching_gpus
+from energylens.planner.types import ClusterSnapshot
+from energylens.predictor.profiles import UnknownEngineError
+from energylens.predictor.requantize import UnsupportedQuantizationError
+
+BUDGET = "--budget-watts"
+
+
+@dataclass(frozen=True)
+class FleetResult:
+    """The answer."""
+
+    deployments: tuple[Deployment, ...]
+    """Those that some GPU of the cluster may serve."""
+    limits: tuple[PowerLimit, ...]
+    free_gpus: Mapping[str, int]
+    """By product, before the fleet takes any."""
+    plan: FleetPlan | None
+    """Where objectives had to give way: with them relaxed."""
+    missing: NoFleetPlan | None
+    """Why no plan holds everything; None where one does."""
+    unplaced: Mapping[str, str]
+    """Deployments that have no plan even with all GPUs free, and why; the plan is that of the others."""
+    prices: tuple[ObjectivePrice, ...] = ()
+    """Those that cost something, the dearest first."""
+    limit_costs: tuple[LimitCost, ...] = ()
+    frontier: tuple[tuple[float, float | None], ...] = ()
+    """Factor on all latency objectives, and the watts of the fleet."""
+    alone_watts: float | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Whether everything that is asked for holds."""
+        return self.missing is None and not self.unplaced
+
+
+def solve_fleet(asked: Sequence[LLMDeployment], world: World, budget_watts: int | None) -> FleetResult:
+    """Return the joint plan and what objectives and budgets cost in it.
+
+    Raises:
+        InputError: A model, an engine setting or a budget cannot be planned with.
+        SolverError: the solver found no answer within its numerical means.
+    """
+    keys = {(d.metadata.namespace, d.metadata.name) for d in asked}
+    others = replace(world, deployments={key: body for key, body in world.deployments.items() if key not in keys})
+    snapshot = others.snapshot_for(("", ""))
+    members: list[Deployment] = []
+    unplaced: dict[str, str] = {}
+    with progress(asked, "evaluating", len(asked)) as each:
+        for deployment in each:
+            found = _deployment(deployment, snapshot, world)
+            if isinstance(found, Deployment) and found.is_possible:
+                members.append(found)
+            else:
+                unplaced[_name(deployment)] = found if isinstance(found, str) else _why(found)
+    nodes = nodes_of(snapshot, {_name(d) for d in asked})
+    free: Counter[str] = Counter()
+    for node in nodes:
+        free[node.product] += node.gpus
+    limits = tuple(_limits(asked, others, {d.name for d in members}, budget_watts))
+    fleet = Fleet(tuple(members), nodes, limits)
+    if not members:
+        return FleetResult((), limits, free, None, None, unplaced)
+    answer = plan_fleet(fleet)
+    if isinstance(answer, NoFleetPlan):
+        frontier = tuple(latency_frontier(fleet))
+        return FleetResult(fleet.deployments, limits, free, answer.relaxed, answer, unplaced, frontier=frontier)
+    count = sum(len(d.objectives) for d in members)
+    with progress(objective_prices(fleet, answer), "pricing objectives", count) as priced:
+        prices = sorted((p for p in priced if p.watts >= 1), key=lambda p: (-p.watts, p.deployment, p.field))
+    return FleetResult(
+        fleet.deployments,
+        limits,
+        free,
+        answer,
+        None,
+        unplaced,
+        tuple(prices),
+        limit_prices(fleet),
+        tuple(latency_frontier(fleet)),
+        alone(fleet),
+    )
+
+
+def _name(deployment: LLMDeployment) -> str:
+    return f"{deployment.metadata.namespace}/{deployment.metadata.name}"
+
+
+def _deployment(deployment: LLMDeployment, snapshot: ClusterSnapshot, world: World) -> Deployment | str:
+    """Return a deployment with its candidates, or why no GPU of the cluster can serve it."""
+    name, ref = _name(deployment), deployment.spec.model.config_ref
+    config = None
+    if ref is not None:
+        config, problem = model_config(
+            deployment, ref, world.config_maps.get((deployment.metadata.namespace, ref.name))
+        )
+        if problem is not None:
+            raise InputError(f"{name}: {problem.message}")
+    request = Request(
+        deployment=deployment,
+        config=config,
+        snapshot=snapshot,
+        allowance=None,
+        serves_lws=world.serves_lws,
+        adopted_at=None,
+        now=SystemClock().now(),
+        want_table=False,
+    )
+    try:
+        asked = problem_of(request, model_of(deployment, config))
+    except (ModelProblemError, UnknownEngineError, UnsupportedQuantizationError) as error:
+        raise InputError(f"{name}: {error}") from error
+    if not asked.allowed_products:
+        return no_matching_gpus(deployment.spec, snapshot, asked.gpus).message
+    return deployment_of(name, asked)
+
+
+def _why(deployment: Deployment) -> str:
+    return explain_infeasible(deployment.problem, deployment.solution).message
+
+
+def _limits(
+    asked: Sequence[LLMDeployment], others: World, members: set[str], budget_watts: int | None
+) -> list[PowerLimit]:
+    limits = [] if budget_watts is None else [PowerLimit(BUDGET, float(budget_watts), frozenset(members))]
+    for body in others.budgets:
+        namespace, name = body["metadata"]["namespace"], body["metadata"]["name"]
+        head = {"apiVersion": "energylens.dev/v1alpha1", "kind": "EnergyBudget"}
+        try:
+            spec = parse_energybudget({**head, **body}, strict=False).spec
+        except InvalidResourceError as error:
+            raise InputError(f"EnergyBudget {namespace}/{name}: {error}") from error
+        if spec.power_watts is None or spec.action == "Report":
+            continue
+        mine = {
+            _name(d) for d in asked if d.metadata.namespace == namespace and selects(spec.selector, d.metadata.labels)
+        }
+        taken = sum(
+            committed_watts(other)
+            for (where, _), other in others.deployments.items()
+            if where == namespace and selects(spec.selector, other["metadata"].get("labels") or {})
+        )
+        if mine & members:
+            left = max(0.0, float(spec.power_watts - taken))
+            limits.append(PowerLimit(f"EnergyBudget {namespace}/{name}", left, frozenset(mine & members)))
+    return limits

@@ -1,0 +1,135 @@
+"""`energylens fleet`: whole outputs on fixed figures, budgets, and the page."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.unit.cli.conftest import POOLS, Run, Write, budget, chat, compare
+
+SMALL = "meta-llama/Llama-3.1-8B-Instruct"
+TIGHT = {"percentile": "P50", "ttftMilliseconds": 2000, "itlMilliseconds": 15}
+FLEET = [
+    chat("search/answers"),
+    chat("search/titles", SMALL),
+    chat("coding/complete", SMALL, slo=TIGHT),
+    chat("coding/review", slo=TIGHT),
+]
+
+
+def planned(run: Run, write: Write, documents: list[object], *options: object) -> Any:
+    return run("fleet", "-f", write("fleet.yaml", documents), "--inventory", write("pools.yaml", POOLS), *options)
+
+
+IMPOSSIBLE = [chat("search/never", slo={"itlMilliseconds": 1}), chat("x/none", hardware={"gpuProducts": ["B200"]})]
+
+
+@pytest.mark.parametrize(
+    ("name", "documents", "options", "code"),
+    [
+        ("fleet", FLEET, ["--budget-watts", 4000], 0),
+        ("fleet-too-few-watts", FLEET, ["--budget-watts", 2000], 3),
+        ("fleet-impossible", [*FLEET, *IMPOSSIBLE], [], 3),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("output", ["table", "json"])
+def test_outputs(
+    name: str, documents: list[object], options: list[object], code: int, output: str, arithmetic: Run, write: Write
+) -> None:
+    result = planned(arithmetic, write, documents, *options, "-o", output)
+    assert result.exit_code == code, result.output
+    compare(f"{name}.{'txt' if output == 'table' else output}", result.stdout)
+
+
+def test_teams_and_deployments_add_up(arithmetic: Run, write: Write) -> None:
+    document = json.loads(planned(arithmetic, write, FLEET, "-o", "json").stdout)
+    watts = [sum(part["powerWatts"] for part in document["teams"])]
+    watts.append(sum(part["plan"]["powerWatts"] for part in document["deployments"]))
+    assert watts == [pytest.approx(document["powerWatts"], abs=2)] * 2
+    assert document["gpus"] == sum(part["plan"]["gpus"] for part in document["deployments"])
+
+
+def test_it_is_never_worse_than_one_after_the_other(arithmetic: Run, write: Write) -> None:
+    asked = [chat("a/greedy"), chat("b/needs-h200", hardware={"gpuProducts": ["H200"]}, slo=TIGHT)]
+    pools: dict[str, object] = {
+        "nodes": [{"product": "H200", "gpus": 4}, {"product": "H100", "gpus": 4}, {"product": "L40S", "gpus": 4}]
+    }
+    files = ["-f", write("asked.yaml", asked), "--inventory", write("small.yaml", pools), "-o", "json"]
+    one_by_one, together = arithmetic("plan", *files), arithmetic("fleet", *files)
+    assert one_by_one.exit_code == 3, "the first takes H200 GPUs that the second needs"
+    assert together.exit_code == 3 or json.loads(together.stdout)["feasible"]
+    loose = [chat("a/greedy", slo={"percentile": "P50", "itlMilliseconds": 40}), asked[1]]
+    files[1] = write("loose.yaml", loose)
+    assert arithmetic("plan", *files).exit_code == 3
+    assert arithmetic("fleet", *files).exit_code == 0
+
+
+def test_budgets_of_teams_are_limits_and_those_that_report_are_not(arithmetic: Run, write: Write) -> None:
+    caps = [budget("search/cap", 1000), budget("coding/watch", 1, "Report"), budget("other/cap", 1)]
+    document = json.loads(planned(arithmetic, write, [*FLEET, *caps], "-o", "json").stdout)
+    assert [(limit["name"], limit["powerWatts"]) for limit in document["limits"]] == [("EnergyBudget search/cap", 1000)]
+    enforced = planned(arithmetic, write, [*FLEET, budget("search/cap", 500)])
+    assert enforced.exit_code == 3
+    assert "would work: EnergyBudget search/cap higher by" in enforced.stdout
+
+
+def test_what_others_run_counts(arithmetic: Run, write: Write) -> None:
+    other = {
+        **chat("search/running"),
+        "status": {"plan": {"gpuProduct": "NVIDIA-H200", "gpus": 8, "tensorParallel": 8, "pipelineParallel": 1,
+                            "dataParallel": 1, "predicted": {"powerWatts": 400}}},
+    }  # fmt: skip
+    cap = budget("search/cap", 1000)
+    pools = write("pools-and-more.yaml", [POOLS, other, cap])
+    result = arithmetic("fleet", "-f", write("asked.yaml", FLEET[1:3]), "--inventory", pools, "-o", "json")
+    document = json.loads(result.stdout)
+    assert document["gpusFree"]["NVIDIA-H200"] == 0
+    assert document["limits"][0]["powerWatts"] == 600
+
+
+def test_the_page_needs_nothing_else(arithmetic: Run, write: Write, tmp_path: Path) -> None:
+    page = tmp_path / "fleet.html"
+    result = planned(arithmetic, write, FLEET, "--budget-watts", 4000, "--report", page)
+    assert result.exit_code == 0, result.output
+    assert f"wrote {page}\n" in result.stderr
+    text = page.read_text()
+    assert set(re.findall(r'(?:src|href)="([^"#]+)"', text)) == set()
+    assert "<script" not in text
+    assert text.count("<svg") == 3
+    assert not re.search(r"#f[0-9a-f]{2}0d", text), "a stand-in for a colour is left"
+    assert "<title>search/answers: " in text
+    for team in ("search", "coding"):
+        assert f">{team}</text>" in text
+    assert "left of --budget-watts (4,000 W)" in text
+
+
+def test_a_page_of_what_does_not_fit_says_why(arithmetic: Run, write: Write, tmp_path: Path) -> None:
+    page = tmp_path / "fleet.html"
+    assert planned(arithmetic, write, FLEET, "--budget-watts", 100, "--report", page).exit_code == 3
+    text = page.read_text()
+    assert "no joint plan" in text
+    assert "would work: --budget-watts higher by" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--report", "fleet.pdf"], "Error: --report fleet.pdf: the name must end in .html"),
+        (["--budget-watts", "0"], "0 is not in the range x>=1"),
+    ],
+)
+def test_bad_options(options: list[str], message: str, arithmetic: Run, write: Write) -> None:
+    result = planned(arithmetic, write, FLEET, *options)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_a_model_that_is_not_known_is_bad_input(write: Write) -> None:
+    from tests.unit.cli.conftest import run
+
+    result = planned(run, write, [chat("a/b", "nobody/knows")])
+    assert result.exit_code == 2
+    assert result.stderr.startswith("Error: a/b: spec.model.name='nobody/knows': ")
