@@ -197,6 +197,27 @@ def test_every_rule_says_why(helm: Helm) -> None:
     assert [lines[index] for index in rules if not lines[index - 1].strip().startswith("#")] == []
 
 
+def test_the_agent_that_sets_power_limits_is_off_and_has_what_it_needs_only(helm: Helm) -> None:
+    assert "DaemonSet" not in kinds(render(helm))
+    objects = render(helm, "powerCaps.enabled=true")
+    (spec,) = [o["spec"]["template"]["spec"] for (kind, _, _), o in objects.items() if kind == "DaemonSet"]
+    (container,) = spec["containers"]
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["SYS_ADMIN"]}
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert "privileged" not in container["securityContext"]
+    assert {"hostNetwork", "hostIPC"} & set(spec) == set()
+    assert [v["hostPath"]["path"] for v in spec["volumes"] if "hostPath" in v] == ["/run/energylens"]
+    rules = objects["ClusterRole", "", "energylens-power-caps"]["rules"]
+    assert rules == [{"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}]
+
+
+def test_the_agent_that_sets_power_limits_is_accepted_by_the_api_server(helm: Helm, api: Kubectl) -> None:
+    manifest = helm.run(
+        "template", "energylens", str(CHART), "--set=powerCaps.enabled=true", "--show-only=templates/power-caps.yaml"
+    )
+    api.run("apply", "--dry-run=server", "--filename=-", stdin=manifest)
+
+
 def test_optional_parts(helm: Helm) -> None:
     assert not {"ServiceMonitor", "NetworkPolicy"} & kinds(render(helm))
     objects = render(helm, "metrics.serviceMonitor.enabled=true", "networkPolicy.enabled=true")

@@ -30,6 +30,7 @@ SETTINGS: Object = {
     "leaseSeconds": 8,
     "leaseRenewSeconds": 2,
     "measurement": {"scrapeSeconds": 1},
+    "budgets": {"statusSeconds": 2, "unmeasuredSeconds": 5},
 }
 """The operator's settings, with times that a test can wait for."""
 
@@ -211,7 +212,7 @@ class Team:
 
     def clear(self) -> None:
         """Delete every LLMDeployment and wait until its GPUs are free again."""
-        self.kubectl.run("delete", "llmd", "--all", "--wait=true", "--ignore-not-found")
+        self.kubectl.run("delete", "llmd,eb", "--all", "--wait=true", "--ignore-not-found")
         eventually(lambda: not self.kubectl.list("pods"), SECONDS)
 
 

@@ -56,10 +56,15 @@ class KubeClient:
         namespace: str | None = None,
         label_selector: str = "",
         name: str | None = None,
+        field_selector: str = "",
     ) -> list[Object]:
-        """See the port; reads in pages, so that a large cluster never comes as one answer."""
+        """See the port; reads in pages, so that a large cluster never comes as one answer.
+
+        ``field_selector`` is such as ``spec.nodeName=a``; with ``name`` it is not used.
+        """
         kind = {"apiVersion": resource.api_version, "kind": resource.kind}
-        return [kind | item async for item in self._items(resource, namespace, label_selector, _JSON, name)]
+        fields = field_selector if name is None else f"metadata.name={name}"
+        return [kind | item async for item in self._items(resource, namespace, label_selector, _JSON, fields)]
 
     async def list_uids(
         self, resource: Resource, *, namespace: str | None = None, label_selector: str = ""
@@ -72,12 +77,12 @@ class KubeClient:
         return found
 
     async def _items(
-        self, resource: Resource, namespace: str | None, label_selector: str, accept: str, name: str | None = None
+        self, resource: Resource, namespace: str | None, label_selector: str, accept: str, fields: str = ""
     ) -> AsyncIterator[Object]:
         token = ""
         while True:
             query = f"limit={PAGE}&labelSelector={quote(label_selector)}&continue={quote(token)}"
-            query += f"&fieldSelector=metadata.name={quote(name)}" if name is not None else ""
+            query += f"&fieldSelector={quote(fields)}" if fields else ""
             page = await self._request("GET", f"{resource.path(namespace)}?{query}", accept=accept)
             for item in page.get("items") or ():
                 yield item

@@ -13,6 +13,8 @@ APPLICATION = "energylens-llm"
 OWNER_LABEL = "energylens.dev/llmdeployment"
 PLAN_LABEL = "energylens.dev/plan"
 APPLIED_HASH = "energylens.dev/applied-hash"
+POWER_LIMIT = "dynamo.nvidia.com/gpu-power-limit"
+"""Annotation of pods: whole watts for each of their GPUs. NVIDIA Dynamo's power agent acts on it, and so does ours."""
 LWS_WORKER_INDEX = "leaderworkerset.sigs.k8s.io/worker-index"
 
 

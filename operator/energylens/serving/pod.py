@@ -11,7 +11,7 @@ from energylens.serving import timing
 from energylens.serving.arguments import HTTP_PORT, EngineCommand, gpus_per_pod
 from energylens.serving.images import ENGINE_IMAGES
 from energylens.serving.merge import ENGINE_CONTAINER, merge_pod_template
-from energylens.serving.metadata import labels, plan_labels
+from energylens.serving.metadata import POWER_LIMIT, labels, plan_labels
 
 SHARED_MEMORY_GIB_PER_GPU = 2
 """NCCL and the engines' queues between processes live in /dev/shm; the container runtime's default is 64 MiB."""
@@ -62,7 +62,11 @@ def pod_template(
     }
     if not annotations:
         del template["metadata"]["annotations"]
-    return merge_pod_template(template, spec.pod_template or {})
+    merged = merge_pod_template(template, spec.pod_template or {})
+    if plan.power_cap_watts_per_gpu is not None:
+        # After the merge: the plan's figures hold for this cap only.
+        merged["metadata"].setdefault("annotations", {})[POWER_LIMIT] = str(plan.power_cap_watts_per_gpu)
+    return merged
 
 
 def _container(

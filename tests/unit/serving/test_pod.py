@@ -182,3 +182,20 @@ def test_the_users_template_may_not_take_our_labels(
     deployment = make_deployment(podTemplate={"metadata": {"labels": {"energylens.dev/plan": "mine"}}})
     with pytest.raises(ServingError, match=r"energylens\.dev/plan is set by the operator"):
         pod(deployment, make_plan(), models["70b"])
+
+
+def test_a_power_cap_of_the_plan_is_an_annotation_of_the_pods(
+    make_deployment: Deploy, make_plan: Plan, models: dict[str, ModelSpec]
+) -> None:
+    capped = pod(make_deployment(), make_plan(power_cap_watts_per_gpu=400), models["8b"])
+    assert capped["metadata"]["annotations"]["dynamo.nvidia.com/gpu-power-limit"] == "400"
+    free = pod(make_deployment(), make_plan(), models["8b"])
+    assert "dynamo.nvidia.com/gpu-power-limit" not in free["metadata"]["annotations"]
+
+
+def test_the_power_cap_of_the_plan_wins_over_the_pod_template(
+    make_deployment: Deploy, make_plan: Plan, models: dict[str, ModelSpec]
+) -> None:
+    own = {"metadata": {"annotations": {"dynamo.nvidia.com/gpu-power-limit": "100"}}}
+    capped = pod(make_deployment(podTemplate=own), make_plan(power_cap_watts_per_gpu=400), models["8b"])
+    assert capped["metadata"]["annotations"]["dynamo.nvidia.com/gpu-power-limit"] == "400"

@@ -1,0 +1,94 @@
+"""Which power limit each GPU of a node should have. Pure.
+
+A GPU is only ever touched for pods that carry the annotation, and gets back its default limit when they are gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+POWER_LIMIT_ANNOTATION = "dynamo.nvidia.com/gpu-power-limit"
+"""Whole watts for each GPU of the pod; the name that NVIDIA Dynamo's power agent acts on."""
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU as NVML shows it; limits in watts."""
+
+    uuid: str
+    product: str
+    limit_watts: float
+    default_watts: float
+    min_watts: float
+    max_watts: float
+    pods: frozenset[str]
+    """UIDs of the pods whose processes run on it."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A limit to set."""
+
+    uuid: str
+    watts: float
+    restores: bool
+    """It is the default limit, and the GPU is not ours any more."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do on a node."""
+
+    changes: tuple[Change, ...]
+    ours: frozenset[str]
+    """UUIDs of the GPUs that have a limit of ours afterwards."""
+    refused: tuple[str, ...]
+    """One sentence for each cap that is not set."""
+
+
+def decide(gpus: Iterable[Gpu], caps: Mapping[str, str], ours: frozenset[str]) -> Decision:
+    """Return the limits to set.
+
+    A cap outside the range of the GPU, or one that is not whole watts, is refused: the GPU keeps or gets back its
+    default. On a GPU that pods share the highest of their caps counts, and none where one of them has no cap: nobody is
+    slowed down beyond what it asked for.
+
+    Args:
+        gpus: The node's GPUs.
+        caps: The annotation of each pod of the node that has one, by the pod's UID.
+        ours: UUIDs of the GPUs that have a limit of ours.
+    """
+    changes: list[Change] = []
+    refused: list[str] = []
+    kept: set[str] = set()
+    for gpu in gpus:
+        wanted = _wanted(gpu, caps, refused)
+        if wanted is None:
+            if gpu.uuid in ours and round(gpu.limit_watts) != round(gpu.default_watts):
+                changes.append(Change(gpu.uuid, gpu.default_watts, True))
+            continue
+        kept.add(gpu.uuid)
+        if round(gpu.limit_watts) != wanted:
+            changes.append(Change(gpu.uuid, float(wanted), False))
+    return Decision(tuple(changes), frozenset(kept), tuple(refused))
+
+
+def _wanted(gpu: Gpu, caps: Mapping[str, str], refused: list[str]) -> int | None:
+    if not gpu.pods or not all(pod in caps for pod in gpu.pods):
+        return None
+    watts: list[int] = []
+    for pod in sorted(gpu.pods):
+        text = caps[pod]
+        if not text.isascii() or not text.isdecimal():
+            refused.append(f"pod {pod}: {POWER_LIMIT_ANNOTATION}={text!r} must be whole watts, such as 400")
+            return None
+        value = int(text)
+        if not gpu.min_watts <= value <= gpu.max_watts:
+            refused.append(
+                f"pod {pod}: {POWER_LIMIT_ANNOTATION}={value} is outside of {gpu.min_watts:.0f} to "
+                f"{gpu.max_watts:.0f} W of {gpu.product} ({gpu.uuid})"
+            )
+            return None
+        watts.append(value)
+    return max(watts)

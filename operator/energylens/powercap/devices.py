@@ -1,0 +1,97 @@
+"""The GPUs of this node by NVML: reading them, and the one call that changes a power limit."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+import pynvml
+
+from energylens.powercap.caps import Gpu
+
+log = logging.getLogger("energylens")
+_MILLI = 1000
+"""NVML takes and gives milliwatts."""
+
+
+class DevicesUnavailableError(Exception):
+    """NVML cannot be used on this node; one line."""
+
+
+class Devices:
+    """All GPUs of this node, for ``with``. Setting a limit needs root and CAP_SYS_ADMIN."""
+
+    def __init__(self, pod_of: Callable[[int], str | None], *, library: Any = pynvml) -> None:
+        """Take ``pod_of``, which returns the pod's UID of a process; ``library`` has the functions of pynvml."""
+        self._pod_of = pod_of
+        self._nvml = library
+
+    def __enter__(self) -> Self:
+        """Load NVML.
+
+        Raises:
+            DevicesUnavailableError: there is no driver, or it refuses.
+        """
+        try:
+            self._nvml.nvmlInit()
+        except self._nvml.NVMLError as error:
+            raise DevicesUnavailableError(f"NVML: {error}; is the NVIDIA driver mounted here?") from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Unload NVML."""
+        with contextlib.suppress(self._nvml.NVMLError):
+            self._nvml.nvmlShutdown()
+
+    def read(self) -> list[Gpu]:
+        """Return the GPUs whose power limit can be managed; the others are left out.
+
+        Raises:
+            DevicesUnavailableError: the driver answers no more.
+        """
+        try:
+            count = self._nvml.nvmlDeviceGetCount()
+        except self._nvml.NVMLError as error:
+            raise DevicesUnavailableError(f"NVML: {error}") from error
+        found = []
+        for index in range(count):
+            try:
+                found.append(self._read(self._nvml.nvmlDeviceGetHandleByIndex(index)))
+            except self._nvml.NVMLError_NotSupported:
+                continue
+            except self._nvml.NVMLError as error:
+                log.warning("GPU %d: %s", index, error)
+        return found
+
+    def set_limit(self, uuid: str, watts: float) -> None:
+        """Set the power limit of a GPU.
+
+        Raises:
+            DevicesUnavailableError: the driver refuses, such as without the capability.
+        """
+        nvml = self._nvml
+        try:
+            nvml.nvmlDeviceSetPowerManagementLimit(nvml.nvmlDeviceGetHandleByUUID(uuid), round(watts * _MILLI))
+        except nvml.NVMLError as error:
+            raise DevicesUnavailableError(f"GPU {uuid}: {watts:.0f} W: {error}") from error
+
+    def _read(self, handle: Any) -> Gpu:
+        nvml = self._nvml
+        low, high = nvml.nvmlDeviceGetPowerManagementLimitConstraints(handle)
+        processes = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
+        pods = {self._pod_of(int(process.pid)) for process in processes}
+        return Gpu(
+            uuid=str(nvml.nvmlDeviceGetUUID(handle)),
+            product=str(nvml.nvmlDeviceGetName(handle)),
+            limit_watts=nvml.nvmlDeviceGetPowerManagementLimit(handle) / _MILLI,
+            default_watts=nvml.nvmlDeviceGetPowerManagementDefaultLimit(handle) / _MILLI,
+            min_watts=low / _MILLI,
+            max_watts=high / _MILLI,
+            # A process outside of pods is somebody without a cap.
+            pods=frozenset(pod or "" for pod in pods),
+        )

@@ -1,0 +1,26 @@
+"""Which pod a process belongs to, from its control group."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+_POD = re.compile(r"pod([0-9a-f]{8}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{12})")
+
+
+def pod_of_cgroup(text: str) -> str | None:
+    """Return the UID of the pod that /proc/PID/cgroup names; None where it names none.
+
+    The kubelet's drivers write it in two ways: ``kubepods/burstable/pod<uid>`` and, by systemd,
+    ``kubepods-burstable-pod<uid with underscores>.slice``.
+    """
+    found = _POD.search(text)
+    return found[1].replace("_", "-") if found is not None else None
+
+
+def pod_of_process(pid: int, proc: Path = Path("/proc")) -> str | None:
+    """Return the UID of the pod of a process; None where it is in none, or has ended."""
+    try:
+        return pod_of_cgroup((proc / str(pid) / "cgroup").read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return None

@@ -1,0 +1,300 @@
+"""Budgets on a real API server: every action, what cannot be checked, the race for the last watts, and the ledger."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from tests.support.operator_cluster import Object, OperatorCluster, Team, layout, llmdeployment
+
+from energylens.clock import SystemClock
+from energylens.devcluster import eventually
+from energylens.devcluster.processes import start_identity
+
+DAY = {"period": "Day"}
+
+
+def budget(kind: str = "EnergyBudget", name: str = "cap", **spec: Any) -> Object:
+    return {"apiVersion": "energylens.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+
+
+def shown(team: Team, kind: str = "eb", name: str = "cap") -> Object:
+    body = team.kubectl.get(kind, name)
+    assert body is not None
+    status: Object = body.get("status", {})
+    assert status.get("observedGeneration") == body["metadata"]["generation"], "not seen yet"
+    return status
+
+
+def verdict(team: Team, condition: str, status: str, reason: str, kind: str = "eb") -> Object:
+    """Wait until a condition of the budget has a status and a reason; return the budget's status."""
+
+    def check() -> Object:
+        found = shown(team, kind)
+        (one,) = [c for c in found["conditions"] if c["type"] == condition]
+        assert (one["status"], one["reason"]) == (status, reason), one
+        return found
+
+    return eventually(check, 60)
+
+
+def watts(team: Team, name: str = "llama") -> int:
+    found: int = team.status(name)["plan"]["predicted"]["powerWatts"]
+    return found
+
+
+def two(team: Team) -> int:
+    """Let two deployments of two replicas run; return their power together, W."""
+    team.apply("low", energy={"priority": -1})
+    team.apply("high")
+    team.ready("low")
+    team.ready("high")
+    return watts(team, "low") + watts(team, "high")
+
+
+def replicas(team: Team, name: str) -> int:
+    found: int = team.children(name)["Deployment", name]["spec"]["replicas"]
+    return found
+
+
+def test_report_only_says_so(team: Team) -> None:
+    team.apply()
+    team.ready()
+    before = team.standing()
+    team.kubectl.apply(budget(powerWatts=1, action="Report"))
+    team.wait("WithinEnergyBudget", "False", "OverBudget")
+    verdict(team, "WithinEnergyBudget", "False", "Exceeded")
+    assert team.standing() == before
+
+
+def test_deny_says_by_how_much_and_which_smaller_plan_fits(team: Team) -> None:
+    # Two replicas within the objective; under the cap one of them, which breaks it.
+    load = {"inputTokens": 512, "outputTokens": 256, "concurrency": 16}
+    team.apply(planning=layout(replicas=1), workload=load)
+    power = team.ready()["plan"]["predicted"]["powerWatts"]
+    before = team.standing()
+    team.kubectl.apply(budget(powerWatts=int(power * 1.2), action="Deny"))
+    team.wait("WithinEnergyBudget", "True", "WithinBudget")
+    team.apply(planning=layout(replicas=2), workload={**load, "concurrency": 64})
+    condition = team.wait("WithinEnergyBudget", "False", "GrowthDenied")
+    assert f"EnergyBudget {team.namespace}/cap={int(power * 1.2)}" in condition["message"]
+    assert "W too much" in condition["message"]
+    assert "would also work" in condition["message"]
+    assert team.standing() == before
+    team.kubectl.apply(budget(powerWatts=power * 4, action="Deny"))
+    team.wait("WithinEnergyBudget", "True", "WithinBudget")
+    team.ready()
+    assert team.status()["plan"]["replicas"] == 2
+
+
+def test_shed_takes_replicas_of_the_lowest_priority_and_gives_them_back(team: Team) -> None:
+    total = two(team)
+    high = team.standing("high")
+    old = {pod["metadata"]["uid"] for pod in team.pods("low")}
+    team.kubectl.apply(
+        budget(powerWatts=total - 10, action="Shed", shed={"cooldownSeconds": 2, "hysteresisPercent": 5})
+    )
+    verdict(team, "Shedding", "True", "PowerTaken")
+    eventually(lambda: replicas(team, "low") == 1)
+    team.ready("low")
+    eventually(lambda: len(team.pods("low")) == 1)
+    assert {pod["metadata"]["uid"] for pod in team.pods("low")} < old, "a pod was restarted"
+    assert team.condition("PlanReady", "low")["reason"] == "Shed"
+    assert team.condition("SLOFeasible", "low")["reason"] == "Shed"
+    assert team.condition("WithinEnergyBudget", "low")["reason"] == "PowerTaken"
+    assert team.standing("high") == high
+    team.kubectl.apply(budget(powerWatts=2 * total, action="Shed", shed={"cooldownSeconds": 2, "hysteresisPercent": 5}))
+    eventually(lambda: replicas(team, "low") == 2, 60)
+    verdict(team, "Shedding", "False", "NothingTaken")
+    team.ready("low")
+
+
+@pytest.fixture
+def everywhere(operator: OperatorCluster, team: Team) -> Iterator[str]:
+    """The name of a ClusterEnergyBudget that may be made; it is gone after the test."""
+    name = f"row-{team.namespace}"
+    yield name
+    operator.api.run("delete", "ceb", name, "--ignore-not-found")
+
+
+def test_a_budget_of_the_cluster_selects_namespaces_and_nodes(
+    operator: OperatorCluster, team: Team, everywhere: str
+) -> None:
+    total = two(team)
+    operator.api.run("label", "namespace", team.namespace, f"feed={everywhere}")
+    nodes = {pod["spec"]["nodeName"] for pod in (*team.pods("low"), *team.pods("high"))}
+    operator.api.run("label", "node", *sorted(nodes), f"row={everywhere}")
+    body = budget(
+        "ClusterEnergyBudget",
+        everywhere,
+        powerWatts=total - 10,
+        action="Shed",
+        namespaceSelector={"matchLabels": {"feed": everywhere}},
+        nodeSelector={"row": everywhere},
+    )
+    operator.api.apply(body)
+    try:
+        eventually(lambda: replicas(team, "low") == 1, 60)
+        condition = team.wait("WithinEnergyBudget", "False", "PowerTaken", name="low")
+        assert f"ClusterEnergyBudget {everywhere} binds" in condition["message"]
+        assert replicas(team, "high") == 2
+        found = operator.api.get("ceb", everywhere)
+        assert found is not None
+        assert found["status"]["memberCount"] == 2
+        # Without its label the namespace is another one's.
+        operator.api.run("label", "namespace", team.namespace, "feed-")
+        eventually(lambda: replicas(team, "low") == 2, 60)
+    finally:
+        operator.api.run("label", "node", *sorted(nodes), "row-")
+
+
+def forecast(grams: int, hours: int = 48) -> Object:
+    start = SystemClock().now().replace(minute=0, second=0, microsecond=0)
+    lines = [f"{(start + timedelta(hours=h)).isoformat()},{grams}" for h in range(hours)]
+    text = "\n".join(["time,gramsPerKilowattHour", *lines])
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "grid"},
+        "data": {"forecast.csv": text},
+    }
+
+
+def test_a_missing_forecast_denies_growth_and_kills_nothing(team: Team) -> None:
+    carbon = {"forecastConfigMapRef": {"name": "grid"}, "gramsPerPeriod": 10**9}
+    team.apply()
+    team.ready()
+    before = team.standing()
+    team.kubectl.apply(budget(carbon=carbon, action="Shed", **DAY))
+    verdict(team, "Ready", "False", "ForecastMissing")
+    team.apply(planning=layout(replicas=3))
+    team.wait("WithinEnergyBudget", "Unknown", "BudgetNotChecked")
+    assert team.standing() == before
+    team.kubectl.apply(forecast(300))
+    found = verdict(team, "Ready", "True", "Checked")
+    assert found["energyLimit"] == "spec.carbon.gramsPerPeriod"
+    eventually(lambda: replicas(team, "llama") == 3, 60)
+
+
+def test_missing_metrics_deny_growth_under_a_limit_of_energy_and_kill_nothing(
+    operator: OperatorCluster, team: Team
+) -> None:
+    team.apply()
+    team.ready()
+    team.kubectl.apply(budget(energyWattHours=10**9, action="Shed", **DAY))
+    verdict(team, "Ready", "True", "Checked")
+    before = team.standing()
+    operator.break_exporter("dead")
+    try:
+        found = verdict(team, "Ready", "False", "MetricsMissing")
+        assert team.standing() == before
+        team.apply(planning=layout(replicas=3))
+        team.wait("WithinEnergyBudget", "Unknown", "BudgetNotChecked")
+        assert team.standing() == before
+    finally:
+        operator.break_exporter()
+    assert "measuredPowerWatts" in found or found["memberCount"] == 1
+    verdict(team, "Ready", "True", "Checked")
+    eventually(lambda: replicas(team, "llama") == 3, 60)
+
+
+def test_two_that_ask_for_the_last_watts_never_both_get_them(team: Team) -> None:
+    team.apply("first")
+    power = team.ready("first")["plan"]["predicted"]["powerWatts"]
+    team.kubectl.apply(budget(powerWatts=int(power * 2.5), action="Deny"))
+    team.wait("WithinEnergyBudget", "True", "WithinBudget", name="first")
+    names = ("left", "right")
+    barrier = threading.Barrier(len(names))
+
+    def ask(name: str) -> None:
+        barrier.wait()
+        team.kubectl.apply(llmdeployment(name))
+
+    threads = [threading.Thread(target=ask, args=(name,)) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    def decided() -> tuple[str, str]:
+        found = {name: team.condition("PlanReady", name) for name in names}
+        assert sorted(c["status"] for c in found.values()) == ["False", "True"], found
+        winner, loser = sorted(names, key=lambda name: found[name]["status"], reverse=True)
+        assert found[loser]["reason"] == "BudgetExceeded"
+        return winner, loser
+
+    winner, loser = eventually(decided, 60)
+    team.ready(winner)
+    assert team.children(loser) == {}
+    assert decided() == (winner, loser)
+    found = shown(team)
+    assert found["committedPowerWatts"] <= int(power * 2.5)
+    # What is given back goes to the one that waits.
+    team.kubectl.run("delete", "llmd", winner)
+    team.ready(loser)
+
+
+def energy(team: Team) -> dict[str, tuple[int, int, datetime]]:
+    """Return the measured and the predicted joules and the watermark of each member."""
+    return {
+        e["name"]: (
+            e.get("measuredJoules", 0),
+            e.get("predictedJoules", 0),
+            datetime.fromisoformat(e["accountedUntil"]),
+        )
+        for e in shown(team).get("ledger", ())
+    }
+
+
+def test_the_ledger_loses_nothing_over_a_crash_and_counts_nothing_twice(operator: OperatorCluster, team: Team) -> None:
+    team.apply()
+    team.ready()
+    team.kubectl.apply(budget(energyWattHours=10**9, **DAY))
+
+    def counted(after: datetime | None = None) -> tuple[int, int, datetime]:
+        measured, predicted, until = energy(team)["llama"]
+        assert measured > 0
+        assert after is None or until > after
+        return measured, predicted, until
+
+    before = eventually(counted, 60)
+    pid = operator.cluster.operator_pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: start_identity(pid) is None)
+    left = energy(team)["llama"]
+    operator.start_operator()
+    # It is counted from where the last write ended, the gap as predicted.
+    after = eventually(lambda: counted(left[2] + timedelta(seconds=5)), 90)
+    assert after[0] >= left[0] >= before[0]
+    assert after[1] >= left[1]
+    seconds = (after[2] - left[2]).total_seconds()
+    joules = sum(after[:2]) - sum(left[:2])
+    limit = 350.0 * 2
+    assert 0 < joules <= 1.15 * limit * seconds, "more than two L40S can draw"
+    gap = after[1] - left[1]
+    assert gap > 0, "nothing was predicted for the time without an operator"
+    # Another look adds what was drawn since, and nothing else.
+    later = eventually(lambda: counted(after[2] + timedelta(seconds=4)), 60)
+    assert later[1] == after[1]
+    assert sum(later[:2]) - sum(after[:2]) <= 1.15 * limit * (later[2] - after[2]).total_seconds()
+
+
+def test_kubectl_shows_used_remaining_forecast_and_members(team: Team) -> None:
+    team.apply()
+    team.ready()
+    team.kubectl.apply(budget(energyWattHours=5000, **DAY))
+    eventually(lambda: energy(team)["llama"][0] > 0, 60)
+    head, row = team.kubectl.run("get", "energybudgets").splitlines()
+    assert head.split() == ["NAME", "USED", "REMAINING", "FORECAST", "MEMBERS", "ACTION", "READY", "AGE"]
+    assert "/5000 Wh (" in row
+    wide = team.kubectl.run("get", "energybudgets", "-o", "json")
+    status = json.loads(wide)["items"][0]["status"]
+    assert status["memberCount"] == 1
+    assert status["forecast"] == "lasts" or status["forecast"].startswith("used up ")
