@@ -50,6 +50,21 @@ class DriverReload:
         return [replace(row, joules=row.joules - self._zero.setdefault(row.uuid, row.joules)) for row in table]
 
 
+@dataclass
+class Hungry:
+    """GPUs draw half as much again from the first collection that this sees."""
+
+    _since: dict[str, float] = field(default_factory=dict)
+
+    def __call__(self, table: Sequence[Row]) -> list[Row]:
+        """Let what is counted from then on, and the power, be 1.5-fold."""
+        grown = []
+        for row in table:
+            start = self._since.setdefault(row.uuid, row.joules)
+            grown.append(replace(row, joules=start + 1.5 * (row.joules - start), watts=1.5 * row.watts))
+        return grown
+
+
 FAULTS: dict[str, Callable[[], Fault]] = {
     "drop-labels": lambda: drop_pod_labels,
     "dead": lambda: dead,
@@ -57,6 +72,7 @@ FAULTS: dict[str, Callable[[], Fault]] = {
     "joules-as-millijoules": lambda: joules_as_millijoules,
     "time-slicing": lambda: time_slicing,
     "driver-reload": DriverReload,
+    "hungry": Hungry,
 }
 """By the name that the command line and PUT /faults take; each call makes a fresh one."""
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from tests.support.prometheus import Prometheus, prometheus
 
 from energylens import devcluster
 from energylens.devcluster import Kubectl, PodStages, RunningCluster, StreamProgress, eventually
@@ -35,10 +36,11 @@ SETTINGS: Object = {
 """The operator's settings, with times that a test can wait for."""
 
 
-def configuration(replay_url: str) -> Object:
-    """Return the operator's settings with the replay exporter as the place where metrics are."""
+def configuration(replay_url: str, prometheus_url: str) -> Object:
+    """Return the operator's settings with the replay exporter as the place where metrics are, and who scrapes it."""
     measurement = {
         **SETTINGS["measurement"],
+        "prometheus": {"url": prometheus_url},
         "dcgmEndpoints": [f"{replay_url}/dcgm/metrics"],
         "engineEndpointTemplate": replay_url + "/pods/{namespace}/{pod}/metrics",
     }
@@ -51,6 +53,7 @@ class OperatorCluster:
 
     cluster: RunningCluster
     replay_url: str
+    prometheus: Prometheus
 
     @property
     def api(self) -> Kubectl:
@@ -61,6 +64,8 @@ class OperatorCluster:
 
     def start_operator(self) -> None:
         self.cluster = devcluster.up(self.cluster.directory)
+        assert self.cluster.metrics_url is not None
+        self.prometheus.scrape("operator", self.cluster.metrics_url)
 
     def restart_operator(self) -> None:
         """End the operator and start it again; return when it has looked at every LLMDeployment."""
@@ -100,11 +105,17 @@ class OperatorCluster:
             assert answer.status == 200
 
 
-def read_metric(url: str, series: str) -> float:
-    """Return the value of a series of a text exposition; 0 when there is none."""
+def read_metrics(url: str | None) -> str:
+    """Return a text exposition."""
+    assert url is not None
     with urllib.request.urlopen(url, timeout=10) as answer:
         text: str = answer.read().decode()
-    found = re.search(rf"^{re.escape(series)} (\S+)$", text, re.MULTILINE)
+    return text
+
+
+def read_metric(url: str, series: str) -> float:
+    """Return the value of a series of a text exposition; 0 when there is none."""
+    found = re.search(rf"^{re.escape(series)} (\S+)$", read_metrics(url), re.MULTILINE)
     return float(found[1]) if found else 0.0
 
 
@@ -127,11 +138,13 @@ def operator_cluster(directory: Path, *, keep: bool = False) -> Iterator[Operato
     progress = StreamProgress(sys.stderr)
     cluster = devcluster.up(directory, pods=PodStages.FAST, operator=False, progress=progress)
     try:
-        with replay(cluster.kubeconfig) as url:
+        with replay(cluster.kubeconfig) as url, prometheus(directory, f"{url}/dcgm/metrics") as scraping:
             config = directory / "operator-settings.yaml"
-            config.write_text(yaml.safe_dump(configuration(url)))
+            config.write_text(yaml.safe_dump(configuration(url, scraping.url)))
             started = devcluster.up(directory, operator_arguments=[f"--config={config}"], progress=progress)
-            yield OperatorCluster(started, url)
+            assert started.metrics_url is not None
+            scraping.scrape("operator", started.metrics_url)
+            yield OperatorCluster(started, url, scraping)
             devcluster.up(directory, operator=False)
     finally:
         if not keep:

@@ -152,7 +152,7 @@ class World:
         for (kind, _, _), body in self.cluster.objects.items():
             self._feed(kind, copy.deepcopy(body), deleted=False)
         self.reconciler = Reconciler(
-            self.port, self.store, PlanningService(), self.clock, Settings(), Metrics(), instance="test"
+            self.port, self.store, PlanningService(), self.clock, Settings(), Metrics(self.store), instance="test"
         )
         self.reconciler.serves_lws = "LeaderWorkerSet" in self.cluster.served
         self.started_at = self.clock.now().timestamp()

@@ -14,7 +14,7 @@ from energylens.controller.observation import PodState, pod_state
 from energylens.controller.settings import MeasurementSettings, PrometheusSettings
 from energylens.controller.store import Key, Store
 from energylens.data import load_gpus
-from energylens.measure.collector import Collector
+from energylens.measure.collector import Collector, CollectReport
 from energylens.measure.energy import EnergySpan
 from energylens.measure.engines import EngineScraper, EngineTarget
 from energylens.measure.history import History
@@ -44,8 +44,12 @@ class Measuring:
         clock: Clock,
         changed: Callable[[Key], None],
         prometheus: EnergySource | None = None,
+        count_energy: Callable[[Key, float], None] = lambda key, joules: None,
     ) -> None:
-        """Measure what is in ``store``, by ``prometheus`` first; call ``changed`` for each new result."""
+        """Measure what is in ``store``, by ``prometheus`` first.
+
+        ``changed`` is called for each new result, ``count_energy`` for all joules that were measured, each once.
+        """
         self._store = store
         self._settings = settings
         self._clock = clock
@@ -55,6 +59,8 @@ class Measuring:
         self._collector = Collector(
             sources, EngineScraper(http), clock, history=lambda: History(max_age_seconds=HISTORY_SECONDS)
         )
+        self._count_energy = count_energy
+        self._counted_until: dict[Key, float] = {}
         self._published: dict[Key, tuple[str, WindowMeasurement]] = {}
 
     def latest(self, key: Key, plan_hash: str) -> WindowMeasurement | None:
@@ -86,14 +92,28 @@ class Measuring:
             power_limit_watts=gpu.power_limit_max_watts if gpu is not None else None,
         )
 
-    async def step(self) -> None:
-        """Collect once and publish what became due."""
+    async def step(self) -> CollectReport:
+        """Collect once, publish what became due, and return what the collect brought."""
         serving = {key: found for key in self._store.deployments if (found := self._serving(key)) is not None}
-        await self._collector.collect(self._targets(serving))
+        report = await self._collector.collect(self._targets(serving))
         for key in [key for key in self._published if key not in serving]:
             del self._published[key]
+        for key in [key for key in self._counted_until if key not in serving]:
+            del self._counted_until[key]
         for key, (deployment, pods, plan_hash) in serving.items():
             self._measure(key, deployment, pods, plan_hash)
+        return report
+
+    def _count(self, key: Key) -> None:
+        """Count the energy that came since the last time; the first look only begins."""
+        since = self._counted_until.get(key)
+        if since is None:
+            self._counted_until[key] = self._clock.now().timestamp()
+            return
+        span = self.energy(key, since)
+        if span is not None and span.end > since:
+            self._counted_until[key] = span.end
+            self._count_energy(key, span.joules)
 
     def _measure(self, key: Key, deployment: LLMDeployment, pods: list[PodState], plan_hash: str) -> None:
         plan, validation = deployment.status.plan, deployment.spec.validation
@@ -115,6 +135,7 @@ class Measuring:
         old = self._published.get(key)
         if old is None or old[0] != plan_hash or self._is_due(old[1], found, float(validation.window_seconds)):
             self._published[key] = (plan_hash, found)
+            self._count(key)
             self._changed(key)
 
     def _is_due(self, old: WindowMeasurement, new: WindowMeasurement, window_seconds: float) -> bool:

@@ -14,7 +14,6 @@ from pydantic import ValidationError
 from energylens.api.base import Condition
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 from energylens.api.parse import InvalidResourceError, parse_llmdeployment
-from energylens.api.quantity import parse_quantity
 from energylens.clock import Clock
 from energylens.cluster.errors import ClusterError, ForbiddenError, NotFoundError, RefusedError
 from energylens.cluster.port import ClusterPort
@@ -77,6 +76,7 @@ class Reconciler:
         self._measurements = measurements
         self._pool = pool or Pool()
         self._learned_until: dict[Key, float | None] = {}
+        self._decided: dict[Key, tuple[str, str]] = {}
         self._one_plan_at_a_time = asyncio.Lock()
         self._without_plan: set[Key] = set()
         self._inventory = Inventory(store)
@@ -98,7 +98,8 @@ class Reconciler:
             self._without_plan.discard(key)
             self._inventory.settle(key)
             self._planning.forget(*key)
-            self._metrics.forget(*key)
+            self._decided.pop(key, None)
+            self._metrics.forget(key)
             self._learned_until.pop(key, None)
             return None
         try:
@@ -115,7 +116,7 @@ class Reconciler:
         after = self._look(key, deployment, observed, refused)
         await self._write_status(body, after, wanted)
         self._inventory.settle(key)
-        self._count(key, after)
+        self._count(key, after.planning)
         (self._without_plan.discard if after.planning.good else self._without_plan.add)(key)
         # What a window taught or decided is acted on at once.
         acts = self._pool.version != version or self._must_return(key, deployment)
@@ -400,11 +401,16 @@ class Reconciler:
         except ClusterError:
             self._metrics.reconciles.labels("event_lost").inc()
 
-    def _count(self, key: Key, after: Observation) -> None:
-        planning = after.planning
-        if planning.decision != "SamePlan":
-            self._metrics.replans.labels("adopt" if planning.adopted else "keep", planning.decision).inc()
-        _observe_metrics(self._metrics, key, after)
+    def _count(self, key: Key, planning: Planning) -> None:
+        """Count a decision once, however many passes follow it."""
+        if planning.decision == "SamePlan" or self._decided.get(key) == (planning.decision, planning.message):
+            return
+        self._decided[key] = planning.decision, planning.message
+        if planning.rollback is not None:
+            decision = "rollback"
+        else:
+            decision = "adopt" if planning.adopted else "keep" if planning.good else "none"
+        self._metrics.replans.labels(decision, planning.decision).inc()
 
 
 def _recalibrates(deployment: LLMDeployment) -> bool:
@@ -413,22 +419,6 @@ def _recalibrates(deployment: LLMDeployment) -> bool:
 
 def _plan_label(body: Body | None) -> str:
     return str((body["metadata"].get("labels") or {}).get(PLAN_LABEL, "")) if body is not None else ""
-
-
-def _observe_metrics(metrics: Metrics, key: Key, after: Observation) -> None:
-    plan, found = after.planning.plan, after.measurement
-    if plan is None or after.planning.adopted:
-        # What was measured was another plan's.
-        metrics.forget(*key)
-    if plan is not None:
-        energy = float(parse_quantity(plan.predicted.joules_per_output_token))
-        metrics.predicted_energy.labels(*key).set(energy)
-        if found is not None and found.joules_per_output_token:
-            metrics.measured_energy.labels(*key).set(found.joules_per_output_token)
-            metrics.error_ratio.labels(*key, "energy").set(energy / found.joules_per_output_token - 1)
-        if found is not None and found.power_watts:
-            metrics.measured_power.labels(*key).set(found.power_watts)
-            metrics.error_ratio.labels(*key, "power").set(plan.predicted.power_watts / found.power_watts - 1)
 
 
 _SMALLEST_SPEC = {"model": {"name": "unknown"}, "workload": {"inputTokens": 1, "outputTokens": 1, "concurrency": 1}}

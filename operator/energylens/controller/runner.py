@@ -88,12 +88,20 @@ class Operator:
         self._cluster = cluster
         self._clock = clock
         self._identity = os.environ.get(IDENTITY_VARIABLE) or f"{socket.gethostname()}-{os.getpid()}"
-        self._metrics = Metrics()
-        self._metrics.build.info({"version": __version__})
         self._store = Store()
+        self._metrics = Metrics(self._store)
+        self._metrics.build.info({"version": __version__})
         self._queue = KeyQueue(self._is_urgent)
         self._pool = Pool()
-        self._measuring = Measuring(self._store, options.settings.measurement, http, clock, self._queue.add, prometheus)
+        self._measuring = Measuring(
+            self._store,
+            options.settings.measurement,
+            http,
+            clock,
+            self._queue.add,
+            prometheus,
+            lambda key, joules: self._metrics.energy.labels(*key).inc(joules),
+        )
         self._reconciler = Reconciler(
             cluster,
             self._store,
@@ -334,7 +342,9 @@ class Operator:
         await self._synced.wait()
         while True:
             try:
-                await self._measuring.step()
+                report = await self._measuring.step()
+                for failure in report.failures:
+                    self._metrics.collect_failures.labels(failure.reason).inc()
             except Exception:
                 log.exception("measuring failed; a defect of the operator")
             await asyncio.sleep(self._options.settings.measurement.scrape_seconds)

@@ -98,11 +98,10 @@ def measure_window(
     if not gpus:
         return WindowMeasurement("NoSeries", f"no energy counter for any of {gpus_owned} GPUs")
     newest = max(gpu.track.last for gpu in gpus)
-    if newest < options.end - options.stale_after_seconds:
+    allowed = _allowed_age(gpus, options)
+    if newest < options.end - allowed:
         age = options.end - newest
-        return WindowMeasurement(
-            "NoSeries", f"energy counters last moved {age:.0f} s ago, allowed are {options.stale_after_seconds:.0f} s"
-        )
+        return WindowMeasurement("NoSeries", f"energy counters last moved {age:.0f} s ago, allowed are {allowed:.0f} s")
     begin = max(options.start, min(gpu.track.first for gpu in gpus))
     finish = min(options.end, newest)
     whole = [gpu for gpu in gpus if _covers(gpu.track, begin, finish, options.min_overlap)]
@@ -160,6 +159,13 @@ def _gpus(energy: Sequence[GpuEnergySeries], options: WindowOptions) -> list[_Gp
         if track is not None:
             gpus.append(_Gpu(series, track, limit))
     return gpus
+
+
+def _allowed_age(gpus: Sequence[_Gpu], options: WindowOptions) -> float:
+    """Return how old the newest sample may be: a window without any is stale, unless it is shorter than the pace."""
+    gaps = np.concatenate([np.diff(gpu.track.times) for gpu in gpus])
+    pace = options.min_intervals * float(np.median(gaps)) if gaps.size else options.stale_after_seconds
+    return min(options.stale_after_seconds, max(options.window_seconds, pace))
 
 
 def _covers(track: Track, begin: float, finish: float, share: float) -> bool:

@@ -8,6 +8,7 @@ from typing import get_args
 
 from energylens.controller.metrics import Metrics
 from energylens.controller.reasons import BudgetConditionType, BudgetReason, ConditionType, EventReason, Reason
+from energylens.controller.status_metrics import DEPLOYMENT_FAMILIES, OBJECT
 from energylens.measure.types import EnergyReason
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
@@ -78,11 +79,14 @@ def test_every_metric_has_a_row_with_its_type_and_labels() -> None:
 
 def test_the_labels_of_metrics_are_documented() -> None:
     metrics = Metrics()
-    for attribute in vars(metrics).values():
-        labels = getattr(attribute, "_labelnames", None)
-        if labels is None:
-            continue
-        name = re.escape(attribute._name)
-        (row,) = re.findall(rf"^\| `{name}(?:_total|_info)?` \|.*$", (DOCS / "metrics.md").read_text(), re.MULTILINE)
+    labels = {
+        attribute._name: attribute._labelnames
+        for attribute in vars(metrics).values()
+        if hasattr(attribute, "_labelnames")
+    } | {family.name: (*OBJECT, *family.labels) for family in DEPLOYMENT_FAMILIES}
+    for metric, names in labels.items():
+        (row,) = re.findall(
+            rf"^\| `{re.escape(metric)}(?:_total|_info)?` \|.*$", (DOCS / "metrics.md").read_text(), re.MULTILINE
+        )
         said = re.findall(r"`(\w+)`", row.split("|")[3])
-        assert said == (list(labels) or (["version"] if "info" in row.split("|")[1] else [])), attribute._name
+        assert said == (list(names) or (["version"] if metric == "energylens_operator" else [])), metric

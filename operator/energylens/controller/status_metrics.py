@@ -1,0 +1,184 @@
+"""Series of every LLMDeployment and budget, read off their statuses at each scrape.
+
+Nothing is kept: a restart forgets no series, a deletion leaves none, and a figure that is no longer measured is absent
+rather than old.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from energylens.api.quantity import parse_quantity
+from energylens.controller.store import Store
+
+OBJECT = ("namespace", "name")
+FRESH = ("Measured", "TooFewTokens", "TokensMissing")
+"""Reasons of EnergyMetricsAvailable under which ``status.measured`` is of the last window."""
+CONDITION_VALUES = {"True": 1.0, "False": 0.0, "Unknown": -1.0}
+ERRORS = {
+    "energy": "energyErrorPercent",
+    "power": "powerErrorPercent",
+    "itl": "itlErrorPercent",
+    "ttft": "ttftErrorPercent",
+}
+FIGURES = ("energy", "power", "itl", "ttft")
+
+Status = Mapping[str, Any]
+Samples = Iterator[tuple[tuple[str, ...], float]]
+"""Values of the labels beyond namespace and name, and the value."""
+
+
+@dataclass(frozen=True)
+class _Family:
+    name: str
+    text: str
+    read: Callable[[Status], Samples]
+    labels: tuple[str, ...] = ()
+
+
+def _at(*path: str, scale: float = 1.0) -> Callable[[Status], Samples]:
+    """Return a reader of one number or quantity in a status; nothing where it is absent."""
+
+    def read(status: Status) -> Samples:
+        value: Any = status
+        for name in path:
+            value = value.get(name) if isinstance(value, Mapping) else None
+        if value is not None:
+            yield (), float(parse_quantity(value) if isinstance(value, str) else value) * scale
+
+    return read
+
+
+def _measured(name: str, scale: float = 1.0) -> Callable[[Status], Samples]:
+    read = _at("measured", name, scale=scale)
+    return lambda status: read(status) if _is_fresh(status) else iter(())
+
+
+def _is_fresh(status: Status) -> bool:
+    return any(c["type"] == "EnergyMetricsAvailable" and c["reason"] in FRESH for c in status.get("conditions") or ())
+
+
+def _errors(status: Status) -> Samples:
+    found = status.get("prediction") or {}
+    for figure in FIGURES:
+        if f"{figure}ErrorPercent" in found and _is_fresh(status):
+            yield (figure,), found[f"{figure}ErrorPercent"] / 100.0
+
+
+def _corrections(status: Status) -> Samples:
+    found = (status.get("plan") or {}).get("correction") or {}
+    for figure in FIGURES:
+        if figure in found:
+            yield (figure,), float(parse_quantity(found[figure]))
+
+
+def _conditions(status: Status) -> Samples:
+    for condition in status.get("conditions") or ():
+        yield (condition["type"], condition["reason"]), CONDITION_VALUES.get(condition["status"], -1.0)
+
+
+def _plan(status: Status) -> Samples:
+    plan = status.get("plan")
+    if plan is not None:
+        names = ("hash", "gpuProduct", "layout", "predictorVersion", "confidence")
+        yield tuple(str(plan.get(name, "")) for name in names), 1.0
+
+
+_PREDICTED = ("plan", "predicted")
+DEPLOYMENT_FAMILIES = (
+    _Family(
+        "energylens_predicted_joules_per_output_token",
+        "Predicted GPU energy per output token of the plan, J.",
+        _at(*_PREDICTED, "joulesPerOutputToken"),
+    ),
+    _Family(
+        "energylens_measured_joules_per_output_token",
+        "Measured GPU energy per output token of the last window, J.",
+        _measured("joulesPerOutputToken"),
+    ),
+    _Family("energylens_predicted_power_watts", "Predicted power of all GPUs, W.", _at(*_PREDICTED, "powerWatts")),
+    _Family("energylens_measured_power_watts", "Measured mean power of all GPUs owned, W.", _measured("powerWatts")),
+    _Family(
+        "energylens_measured_idle_power_watts",
+        "Measured power of all GPUs owned while no request ran, W.",
+        _measured("idlePowerWatts"),
+    ),
+    _Family(
+        "energylens_predicted_itl_seconds",
+        "Predicted inter-token latency at the percentile of spec.slo, s.",
+        _at(*_PREDICTED, "itlMilliseconds", scale=1e-3),
+    ),
+    _Family(
+        "energylens_measured_itl_seconds",
+        "Measured inter-token latency at the percentile of spec.slo, s.",
+        _measured("itlMilliseconds", 1e-3),
+    ),
+    _Family(
+        "energylens_predicted_ttft_seconds",
+        "Predicted time to first token at the percentile of spec.slo, s.",
+        _at(*_PREDICTED, "ttftMilliseconds", scale=1e-3),
+    ),
+    _Family(
+        "energylens_measured_ttft_seconds",
+        "Measured time to first token at the percentile of spec.slo, s.",
+        _measured("ttftMilliseconds", 1e-3),
+    ),
+    _Family(
+        "energylens_predicted_output_tokens_per_second",
+        "Tokens per second that the plan was made for.",
+        _at(*_PREDICTED, "outputTokensPerSecond"),
+    ),
+    _Family(
+        "energylens_measured_output_tokens_per_second",
+        "Tokens generated per second over the last window.",
+        _measured("outputTokensPerSecond"),
+    ),
+    _Family(
+        "energylens_measured_requests_per_second",
+        "Requests that ended per second over the last window.",
+        _measured("requestsPerSecond"),
+    ),
+    _Family("energylens_prediction_error_ratio", "(predicted - measured) / measured.", _errors, ("quantity",)),
+    _Family(
+        "energylens_plan_correction_ratio",
+        "Factor from measurement in the plan's predicted figures.",
+        _corrections,
+        ("figure",),
+    ),
+    _Family(
+        "energylens_plan_info",
+        "1; the plan that is followed.",
+        _plan,
+        ("hash", "gpu_product", "layout", "predictor_version", "confidence"),
+    ),
+    _Family("energylens_plan_gpus", "GPUs of the plan over all replicas.", _at("plan", "gpus")),
+    _Family("energylens_plan_replicas", "Copies of the model in the plan.", _at("plan", "replicas")),
+    _Family(
+        "energylens_condition_status",
+        "A condition of the LLMDeployment: 1 True, 0 False, -1 Unknown.",
+        _conditions,
+        ("type", "reason"),
+    ),
+)
+
+
+class StatusCollector(Collector):
+    """Yields the series of all objects in a store."""
+
+    def __init__(self, store: Store) -> None:
+        """Read ``store`` at each scrape."""
+        self._store = store
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield every family, those without a series too."""
+        for family in DEPLOYMENT_FAMILIES:
+            metric = GaugeMetricFamily(family.name, family.text, labels=(*OBJECT, *family.labels))
+            for key, body in self._store.deployments.items():
+                for labels, value in family.read(body["status"]):
+                    metric.add_metric([*key, *labels], value)
+            yield metric

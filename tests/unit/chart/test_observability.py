@@ -1,0 +1,82 @@
+"""Dashboard, alerts and runbooks name metrics that exist and each other."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from energylens.controller.metrics import Metrics
+from energylens.controller.reasons import ConditionType, Reason
+
+ROOT = Path(__file__).resolve().parents[3]
+CHART = ROOT / "charts" / "energylens"
+
+
+def dashboard() -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((CHART / "dashboards" / "energylens.json").read_text())
+    return loaded
+
+
+def alerts() -> list[dict[str, Any]]:
+    (group,) = yaml.safe_load((CHART / "rules" / "energylens.yaml").read_text())["groups"]
+    rules: list[dict[str, Any]] = group["rules"]
+    return rules
+
+
+def queries() -> Iterator[str]:
+    for panel in dashboard()["panels"]:
+        yield from (target["expr"] for target in panel.get("targets", ()))
+
+
+def served() -> set[str]:
+    names = set()
+    for metric in Metrics().registry.collect():
+        suffixes = {"counter": ("_total",), "info": ("_info",), "histogram": ("_bucket", "_sum", "_count")}
+        names |= {metric.name + suffix for suffix in suffixes.get(metric.type, ("",))}
+    return names
+
+
+def test_every_metric_that_is_asked_for_is_served() -> None:
+    text = [*queries(), *(rule["expr"] for rule in alerts())]
+    text += [
+        variable["query"]["query"] for variable in dashboard()["templating"]["list"] if variable["type"] == "query"
+    ]
+    asked = set(re.findall(r"energylens_\w+", " ".join(text)))
+    assert asked <= served()
+    assert len(asked) > 20
+
+
+def test_panels_do_not_overlap_and_have_titles_and_numbers_of_their_own() -> None:
+    panels = dashboard()["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    cells: set[tuple[int, int]] = set()
+    for panel in panels:
+        place = panel["gridPos"]
+        rows, columns = range(place["y"], place["y"] + place["h"]), range(place["x"], place["x"] + place["w"])
+        own = {(x, y) for x in columns for y in rows}
+        assert panel["title"]
+        assert own.isdisjoint(cells), panel["title"]
+        assert place["x"] + place["w"] <= 24
+        cells |= own
+
+
+def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
+    sections = re.findall(r"^## (\w+)$", (ROOT / "docs" / "runbooks.md").read_text(), re.MULTILINE)
+    assert sections == [rule["alert"] for rule in alerts()]
+    for rule in alerts():
+        assert rule["annotations"]["runbook_url"] == f"docs/runbooks.md#{rule['alert'].lower()}"
+        assert rule["labels"]["severity"] in ("critical", "warning", "info")
+        assert rule["annotations"]["summary"]
+        assert rule["annotations"]["description"]
+
+
+def test_conditions_in_alerts_exist() -> None:
+    text = " ".join(rule["expr"] for rule in alerts())
+    assert set(re.findall(r'type="(\w+)"', text)) <= {kind.value for kind in ConditionType}
+    reasons = {word for found in re.findall(r'reason[!=~]+"([^"]+)"', text) for word in found.split("|")}
+    assert reasons <= {reason.value for reason in Reason}
