@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from energylens.cli.diff_report import Pair, Side, as_object, compare, report
 from energylens.cli.errors import INFEASIBLE, InputError, one_line_errors
-from energylens.cli.live import Access
 from energylens.cli.options import INVENTORY_HELP, OUTPUT, Source, live_options
 from energylens.cli.previews import previews
 from energylens.cli.text import dump
@@ -40,11 +40,7 @@ def diff(
     specs: tuple[Path, ...],
     files: tuple[Path, ...],
     inventories: tuple[Path, ...],
-    cluster: bool,
-    kubeconfig: Path | None,
-    context: str | None,
-    namespace: str | None,
-    model_config: Path | None,
+    source: Source,
     output: str,
 ) -> None:
     """Compare the plans of two specs on one cluster (A B), or of one spec on two inventories (-f).
@@ -52,9 +48,8 @@ def diff(
     A and B are files or folders of LLMDeployments; those of the same namespace and name are compared. Exit code 0: both
     sides have a plan for everything; 3: something has none; 2: bad input.
     """
-    access = Access(kubeconfig, context, namespace)
     with one_line_errors(InputError):
-        found = compare(*_sides(specs, files, inventories, cluster, access, model_config))
+        found = compare(*_sides(specs, files, inventories, source))
     click.echo(report(found) if output == "table" else dump([as_object(found)], output), nl=output == "table")
     if not all(side.planning.good for pair in found.pairs for side in _present(pair)):
         raise SystemExit(INFEASIBLE)
@@ -68,20 +63,18 @@ def _sides(
     specs: tuple[Path, ...],
     files: tuple[Path, ...],
     inventories: tuple[Path, ...],
-    cluster: bool,
-    access: Access,
-    model_config: Path | None,
+    source: Source,
 ) -> tuple[Side, Side]:
     if specs and files:
         raise InputError("A B compares two specs and -f one spec on two inventories: give one of them")
     if specs:
         if len(specs) != 2 or len(inventories) > 1:
             raise InputError("two specs are compared on one cluster: give A and B, and at most one --inventory")
-        source = Source.of(inventories[0] if inventories else None, cluster, access)
-        pairs = [(str(path), source.read((path,), model_config)) for path in specs]
+        one = replace(source, inventory=inventories[0] if inventories else None)
+        pairs = [(str(path), one.read((path,))) for path in specs]
     else:
         if not files or len(inventories) != 2:
             raise InputError("give two specs A B, or one with -f and two --inventory to compare")
-        pairs = [(str(path), Source.of(path, cluster, access).read(files, model_config)) for path in inventories]
+        pairs = [(str(path), replace(source, inventory=path).read(files)) for path in inventories]
     first, second = (Side(name, world, previews(asked, world)) for name, (asked, world) in pairs)
     return first, second

@@ -10,7 +10,6 @@ import click
 from energylens.api.llmdeployment import Overrides
 from energylens.cli.errors import INFEASIBLE, InputError, one_line_errors
 from energylens.cli.explain_report import Explained, as_object, report
-from energylens.cli.live import Access
 from energylens.cli.options import FILES, OUTPUT, Source, source_options
 from energylens.cli.previews import previews
 from energylens.cli.text import dump
@@ -43,12 +42,7 @@ _KEYS = (*_OVERRIDES, "gpu", "cap")
 @OUTPUT
 def explain(
     files: tuple[Path, ...],
-    inventory: Path | None,
-    cluster: bool,
-    kubeconfig: Path | None,
-    context: str | None,
-    namespace: str | None,
-    model_config: Path | None,
+    source: Source,
     why: str | None,
     output: str,
 ) -> None:
@@ -58,8 +52,7 @@ def explain(
     """
     with one_line_errors(InputError):
         choice = None if why is None else parse_choice(why)
-        source = Source.of(inventory, cluster, Access(kubeconfig, context, namespace))
-        explained = [_explain(found, choice) for found in previews(*source.read(files, model_config))]
+        explained = [_explain(found, choice) for found in previews(*source.read(files))]
     if output == "table":
         click.echo("\n\n".join(map(report, explained)))
     else:

@@ -9,7 +9,6 @@ import click
 from energylens.cli.errors import INFEASIBLE, InputError, one_line_errors
 from energylens.cli.fleet_report import as_object, report
 from energylens.cli.fleet_solve import FleetResult, solve_fleet
-from energylens.cli.live import Access
 from energylens.cli.options import FILES, OUTPUT, Source, source_options
 from energylens.cli.text import dump
 from energylens.planner.milp import SolverError
@@ -28,12 +27,7 @@ from energylens.planner.milp import SolverError
 @OUTPUT
 def fleet(
     files: tuple[Path, ...],
-    inventory: Path | None,
-    cluster: bool,
-    kubeconfig: Path | None,
-    context: str | None,
-    namespace: str | None,
-    model_config: Path | None,
+    source: Source,
     budget_watts: int | None,
     report_file: Path | None,
     output: str,
@@ -49,8 +43,7 @@ def fleet(
             from energylens.cli.plot import check_plot
 
             check_plot(report_file, "--report", (".html",))
-        source = Source.of(inventory, cluster, Access(kubeconfig, context, namespace))
-        found = solve_fleet(*source.read(files, model_config), budget_watts)
+        found = solve_fleet(*source.read(files), budget_watts)
         if report_file is not None:
             _write(report_file, found)
     click.echo(report(found) if output == "table" else dump([as_object(found)], output), nl=output == "table")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,42 +44,57 @@ class Source:
     """Where the cluster is described."""
 
     inventory: Path | None
+    cluster: bool
     access: Access
+    model_config: Path | None
 
-    @classmethod
-    def of(cls, inventory: Path | None, cluster: bool, access: Access) -> Source:
-        """Return the source that options name.
-
-        Raises:
-            InputError: They name two.
-        """
-        if inventory is not None and (cluster or access != Access()):
-            raise InputError("--inventory describes the cluster; --cluster and its options read another: give one")
-        return cls(inventory, access)
-
-    def read(self, files: tuple[Path, ...], model_config: Path | None) -> tuple[list[LLMDeployment], World]:
+    def read(self, files: tuple[Path, ...]) -> tuple[list[LLMDeployment], World]:
         """Return the deployments of files and the world they come into.
 
         Raises:
-            InputError: Something cannot be read.
+            InputError: Something cannot be read, or two clusters are named.
         """
         if self.inventory is not None:
-            return join(_asked(files, None, model_config), world_of_file(self.inventory))
-        asked = _asked(files, namespace_of(self.access), model_config)
+            if self.cluster or self.access != Access():
+                raise InputError("--inventory describes the cluster; --cluster and its options read another: give one")
+            return join(self._asked(files, None), world_of_file(self.inventory))
+        asked = self._asked(files, namespace_of(self.access))
         return join(asked, world_of_cluster(self.access, asked))
 
+    def _asked(self, files: tuple[Path, ...], namespace: str | None) -> Asked:
+        asked = read_asked(files, namespace)
+        return asked if self.model_config is None else with_model_config(asked, self.model_config)
 
-def source_options(command: _Command) -> _Command:
-    """Add --inventory and the options of :func:`live_options` to a command."""
+
+def source_options(command: _Command) -> Callable[..., Any]:
+    """Add --inventory and the options of :func:`live_options`; the command takes them as ``source``."""
+
+    @wraps(command)
+    def wrapped(*, inventory: Path | None, source: Source, **rest: Any) -> Any:
+        return command(source=replace(source, inventory=inventory), **rest)
+
     inventory = click.option("--inventory", type=click.Path(path_type=Path), metavar="FILE", help=INVENTORY_HELP)
-    return inventory(live_options(command))
+    return inventory(live_options(wrapped))
 
 
-def live_options(command: _Command) -> _Command:
-    """Add --cluster and the options of a live cluster to a command, and --model-config."""
+def live_options(command: _Command) -> Callable[..., Any]:
+    """Add --cluster, the options of a live cluster and --model-config; the command takes them as ``source``."""
+
+    @wraps(command)
+    def wrapped(
+        *,
+        cluster: bool,
+        kubeconfig: Path | None,
+        context: str | None,
+        namespace: str | None,
+        model_config: Path | None,
+        **rest: Any,
+    ) -> Any:
+        return command(source=Source(None, cluster, Access(kubeconfig, context, namespace), model_config), **rest)
+
     options = (
         click.option(
-            "--cluster", is_flag=True, help="The live cluster of the kubeconfig; the default without --inventory."
+            "--cluster", is_flag=True, help="The live cluster of the kubeconfig: the default."
         ),
         cluster_options,
         click.option(
@@ -91,11 +107,7 @@ def live_options(command: _Command) -> _Command:
             help="config.json of the model, for models that are not in the catalogue.",
         ),
     )
+    found: Callable[..., Any] = wrapped
     for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def _asked(files: tuple[Path, ...], namespace: str | None, model_config: Path | None) -> Asked:
-    asked = read_asked(files, namespace)
-    return asked if model_config is None else with_model_config(asked, model_config)
+        found = option(found)
+    return found

@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 
 from energylens.cli.errors import INFEASIBLE, InputError, one_line_errors
-from energylens.cli.live import Access
 from energylens.cli.options import FILES, OUTPUT, Source, source_options
 from energylens.cli.plan_report import report, with_status
 from energylens.cli.previews import previews
@@ -26,12 +25,7 @@ from energylens.cli.text import dump
 @OUTPUT
 def plan(
     files: tuple[Path, ...],
-    inventory: Path | None,
-    cluster: bool,
-    kubeconfig: Path | None,
-    context: str | None,
-    namespace: str | None,
-    model_config: Path | None,
+    source: Source,
     plot: Path | None,
     output: str,
 ) -> None:
@@ -45,8 +39,7 @@ def plan(
             from energylens.cli.plot import check_plot
 
             check_plot(plot)
-        source = Source.of(inventory, cluster, Access(kubeconfig, context, namespace))
-        found = previews(*source.read(files, model_config))
+        found = previews(*source.read(files))
     if output == "table":
         click.echo("\n\n".join(map(report, found)))
     else:
