@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from energylens.api.energybudget import EnergyBudget
+from energylens.api.energybudget import ClusterEnergyBudget, EnergyBudget
 from energylens.api.llmdeployment import ConfigMapKeyRef, LLMDeployment
-from energylens.api.parse import InvalidResourceError, parse_energybudget, parse_llmdeployment
+from energylens.api.parse import (
+    InvalidResourceError,
+    parse_clusterenergybudget,
+    parse_energybudget,
+    parse_llmdeployment,
+)
 from energylens.cli.errors import InputError
 from energylens.predictor.hf_config import UnsupportedConfigError, model_from_config
 from energylens.serving import ServingError, check
 
 Object = dict[str, Any]
 Key = tuple[str, str]
+_Parse = Callable[..., EnergyBudget | ClusterEnergyBudget]
+_BUDGETS: Mapping[str, _Parse] = {"EnergyBudget": parse_energybudget, "ClusterEnergyBudget": parse_clusterenergybudget}
 _SUFFIXES = (".yaml", ".yml", ".json")
 # The C loader reads a thousand nodes in a second instead of ten; it is missing where PyYAML was built without libyaml.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -31,7 +38,7 @@ class Asked:
     deployments: tuple[LLMDeployment, ...]
     """In the order of the files."""
     budgets: tuple[Object, ...] = ()
-    """EnergyBudgets, checked."""
+    """EnergyBudgets and ClusterEnergyBudgets, checked."""
     config_maps: tuple[Object, ...] = ()
 
 
@@ -52,9 +59,9 @@ def read_asked(paths: Iterable[Path], namespace: str | None = None) -> Asked:
         found = 0
         for where, document in _located(path):
             kind = document.get("kind")
-            if kind not in ("LLMDeployment", "EnergyBudget", "ConfigMap"):
+            if kind not in ("LLMDeployment", *_BUDGETS, "ConfigMap"):
                 continue
-            placed = _placed(document, namespace)
+            placed = document if kind == "ClusterEnergyBudget" else _placed(document, namespace)
             if kind == "LLMDeployment":
                 deployment = _deployment(placed, where)
                 key = deployment.metadata.namespace, deployment.metadata.name
@@ -62,7 +69,7 @@ def read_asked(paths: Iterable[Path], namespace: str | None = None) -> Asked:
                     raise InputError(f"{where}: LLMDeployment {key[0]}/{key[1]} is there twice")
                 deployments[key] = deployment
                 found += 1
-            elif kind == "EnergyBudget":
+            elif kind in _BUDGETS:
                 budgets.append(_budget(placed, where))
             else:
                 config_maps.append(placed)
@@ -162,10 +169,9 @@ def _deployment(document: Object, where: str) -> LLMDeployment:
 
 def _budget(document: Object, where: str) -> Object:
     try:
-        budget: EnergyBudget = parse_energybudget(document, strict=True)
+        budget = _BUDGETS[document["kind"]](document, strict=True)
     except InvalidResourceError as error:
         raise InputError(f"{where}: {error}") from error
-    return {
-        "metadata": {"name": budget.metadata.name, "namespace": budget.metadata.namespace},
-        "spec": document["spec"],
-    }
+    namespace = {"namespace": budget.metadata.namespace} if isinstance(budget, EnergyBudget) else {}
+    metadata = {**document["metadata"], "name": budget.metadata.name, **namespace}
+    return {"metadata": metadata, "spec": document["spec"], "status": document.get("status") or {}}

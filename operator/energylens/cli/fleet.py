@@ -21,7 +21,7 @@ from energylens.planner.milp import SolverError
     "--budget-watts",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Most power that all of them may draw together, W. EnergyBudgets in the files and in the cluster count, too.",
+    help="Most power that all of them may draw together, W. Budgets in the files and in the cluster count, too.",
 )
 @click.option("--report", "report_file", type=click.Path(path_type=Path), metavar="FILE", help="Write an HTML report.")
 @OUTPUT

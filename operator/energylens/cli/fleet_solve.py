@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from energylens.api.llmdeployment import LLMDeployment
-from energylens.api.parse import InvalidResourceError, parse_energybudget
+from energylens.api.parse import InvalidResourceError
 from energylens.cli.errors import InputError
 from energylens.cli.progress import progress
 from energylens.clock import SystemClock
-from energylens.controller.budgets import committed_watts, selects
+from energylens.controller.budgets import budget_of, committed_watts, growth_of
+from energylens.controller.membership import Surroundings, counted_nodes, is_member, key_of, name_of, share
 from energylens.controller.model_config import model_config
 from energylens.controller.planning import ModelProblemError, Request, model_of, problem_of
-from energylens.controller.preview import World
+from energylens.controller.preview import World, counted_from_now
 from energylens.planner.fleet import (
     Deployment,
     Fleet,
@@ -74,6 +76,7 @@ def solve_fleet(asked: Sequence[LLMDeployment], world: World, budget_watts: int 
         InputError: A model, an engine setting or a budget cannot be planned with.
         SolverError: the solver found no answer within its numerical means.
     """
+    now = SystemClock().now()
     keys = {(d.metadata.namespace, d.metadata.name) for d in asked}
     others = replace(world, deployments={key: body for key, body in world.deployments.items() if key not in keys})
     snapshot = others.snapshot_for(("", ""))
@@ -81,7 +84,7 @@ def solve_fleet(asked: Sequence[LLMDeployment], world: World, budget_watts: int 
     unplaced: dict[str, str] = {}
     with progress(asked, "evaluating", len(asked)) as each:
         for deployment in each:
-            found = _deployment(deployment, snapshot, world)
+            found = _deployment(deployment, snapshot, world, now)
             if isinstance(found, Deployment) and found.is_possible:
                 members.append(found)
             else:
@@ -90,7 +93,7 @@ def solve_fleet(asked: Sequence[LLMDeployment], world: World, budget_watts: int 
     free: Counter[str] = Counter()
     for node in nodes:
         free[node.product] += node.gpus
-    limits = tuple(_limits(asked, others, {d.name for d in members}, budget_watts))
+    limits = tuple(_limits(asked, others, {d.name for d in members}, budget_watts, now))
     fleet = Fleet(tuple(members), nodes, limits)
     if not members:
         return FleetResult((), limits, free, None, None, unplaced)
@@ -119,7 +122,7 @@ def _name(deployment: LLMDeployment) -> str:
     return f"{deployment.metadata.namespace}/{deployment.metadata.name}"
 
 
-def _deployment(deployment: LLMDeployment, snapshot: ClusterSnapshot, world: World) -> Deployment | str:
+def _deployment(deployment: LLMDeployment, snapshot: ClusterSnapshot, world: World, now: datetime) -> Deployment | str:
     """Return a deployment with its candidates, or why no GPU of the cluster can serve it."""
     name, ref = _name(deployment), deployment.spec.model.config_ref
     config = None
@@ -136,7 +139,7 @@ def _deployment(deployment: LLMDeployment, snapshot: ClusterSnapshot, world: Wor
         allowance=None,
         serves_lws=world.serves_lws,
         adopted_at=None,
-        now=SystemClock().now(),
+        now=now,
         want_table=False,
     )
     try:
@@ -153,27 +156,33 @@ def _why(deployment: Deployment) -> str:
 
 
 def _limits(
-    asked: Sequence[LLMDeployment], others: World, members: set[str], budget_watts: int | None
+    asked: Sequence[LLMDeployment], others: World, members: set[str], budget_watts: int | None, now: datetime
 ) -> list[PowerLimit]:
+    """Return the limit of the option and those of the budgets; what others have committed is taken off.
+
+    Of a ClusterEnergyBudget of some nodes all GPUs count whose product is on such a node.
+    """
     limits = [] if budget_watts is None else [PowerLimit(BUDGET, float(budget_watts), frozenset(members))]
-    for body in others.budgets:
-        namespace, name = body["metadata"]["namespace"], body["metadata"]["name"]
-        head = {"apiVersion": "energylens.dev/v1alpha1", "kind": "EnergyBudget"}
+    around = Surroundings(others.namespaces, others.snapshot.nodes)
+    bodies = [{"metadata": d.metadata.model_dump(), "spec": d.spec.model_dump(by_alias=True)} for d in asked]
+    for budget in others.budgets:
+        name, namespace = name_of(budget), key_of(budget)[0]
         try:
-            spec = parse_energybudget({**head, **body}, strict=False).spec
+            body = counted_from_now(budget, now)
+            spec, status = budget_of(body)
         except InvalidResourceError as error:
-            raise InputError(f"EnergyBudget {namespace}/{name}: {error}") from error
-        if spec.power_watts is None or spec.action == "Report":
+            raise InputError(f"{name}: {error}") from error
+        mine = {"/".join(key_of(d)) for d in bodies if is_member(spec, namespace, d, around)} & members
+        growth, problem = growth_of(body, spec, status, now)
+        if spec.action == "Report" or not mine or (growth is None and not problem):
             continue
-        mine = {
-            _name(d) for d in asked if d.metadata.namespace == namespace and selects(spec.selector, d.metadata.labels)
-        }
-        taken = sum(
-            committed_watts(other)
-            for (where, _), other in others.deployments.items()
-            if where == namespace and selects(spec.selector, other["metadata"].get("labels") or {})
+        if growth is None:
+            raise InputError(f"{name}: {problem}")
+        rest = [d for d in others.deployments.values() if is_member(spec, namespace, d, around)]
+        left = growth.watts - sum(committed_watts(d) * share(spec, d, around) for d in rest)
+        counted = counted_nodes(spec, others.snapshot.nodes)
+        products = None if counted is None else {n.product for n in others.snapshot.nodes if n.name in counted}
+        limits.append(
+            PowerLimit(name, max(0.0, left), frozenset(mine), None if products is None else frozenset(products))
         )
-        if mine & members:
-            left = max(0.0, float(spec.power_watts - taken))
-            limits.append(PowerLimit(f"EnergyBudget {namespace}/{name}", left, frozenset(mine & members)))
     return limits

@@ -21,7 +21,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 INVENTORY_HELP = (
     "The cluster: the output of `kubectl get nodes,pods -A -o json` (nodes alone work, too; LLMDeployments and "
-    "EnergyBudgets in it count), or a YAML list of pools: {nodes: [{product: H100, gpus: 8, count: 2}]}."
+    "budgets in it count), or a YAML list of pools: {nodes: [{product: H100, gpus: 8, count: 2}]}."
 )
 OUTPUT = click.option(
     "-o", "--output", type=click.Choice(["table", "json", "yaml"]), default="table", show_default=True
@@ -34,8 +34,8 @@ FILES = click.option(
     required=True,
     multiple=True,
     metavar="FILE",
-    help="YAML or JSON with one or more LLMDeployments, or a folder of such files; may be repeated. EnergyBudgets in "
-    "it count, too.",
+    help="YAML or JSON with one or more LLMDeployments, or a folder of such files; may be repeated. Budgets in it "
+    "count, too.",
 )
 
 
@@ -93,9 +93,7 @@ def live_options(command: _Command) -> Callable[..., Any]:
         return command(source=Source(None, cluster, Access(kubeconfig, context, namespace), model_config), **rest)
 
     options = (
-        click.option(
-            "--cluster", is_flag=True, help="The live cluster of the kubeconfig: the default."
-        ),
+        click.option("--cluster", is_flag=True, help="The live cluster of the kubeconfig: the default."),
         cluster_options,
         click.option(
             "-n", "--namespace", metavar="NAME", help="Of objects in FILE that name none. Default: that of the context."

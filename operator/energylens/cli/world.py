@@ -12,6 +12,7 @@ from energylens.api.parse import InvalidResourceError, parse_llmdeployment
 from energylens.cli.errors import InputError
 from energylens.cli.files import Asked, Key, Object, objects_of, read_documents
 from energylens.cli.live import Access, read_cluster
+from energylens.controller.membership import name_of
 from energylens.controller.observation import PodState, pod_state
 from energylens.controller.preview import World
 from energylens.controller.store import trim_pod
@@ -19,7 +20,17 @@ from energylens.data import find_gpu
 from energylens.planner.inventory import OWNER_LABEL, snapshot_from_objects
 from energylens.planner.inventory_file import InventoryError, snapshot_from_inventory
 
-_KINDS = ("Node", "Pod", "LLMDeployment", "EnergyBudget", "ConfigMap", "Deployment", "LeaderWorkerSet")
+_KINDS = (
+    "Node",
+    "Pod",
+    "Namespace",
+    "LLMDeployment",
+    "EnergyBudget",
+    "ClusterEnergyBudget",
+    "ConfigMap",
+    "Deployment",
+    "LeaderWorkerSet",
+)
 
 
 def world_of_file(path: Path) -> World:
@@ -51,20 +62,22 @@ def world_of_cluster(access: Access, asked: Asked) -> World:
         InputError: It cannot be read.
     """
     from energylens.cluster.resources import (
+        CLUSTER_ENERGY_BUDGET,
         CONFIG_MAP,
         DEPLOYMENT,
         ENERGY_BUDGET,
         LEADER_WORKER_SET,
         LLM_DEPLOYMENT,
+        NAMESPACE,
         NODE,
         POD,
     )
 
-    own = (LLM_DEPLOYMENT, ENERGY_BUDGET, LEADER_WORKER_SET)
+    own = (LLM_DEPLOYMENT, ENERGY_BUDGET, CLUSTER_ENERGY_BUDGET, LEADER_WORKER_SET)
     refs = {(d.metadata.namespace, r.name) for d in asked.deployments if (r := d.spec.model.config_ref) is not None}
     found = read_cluster(
         access,
-        everywhere=(NODE, POD, DEPLOYMENT, *own),
+        everywhere=(NODE, POD, NAMESPACE, DEPLOYMENT, *own),
         optional=own,
         named=[(CONFIG_MAP, *ref) for ref in sorted(refs)],
     )
@@ -87,7 +100,10 @@ def world_of_objects(objects: Mapping[str, list[Object]]) -> World:
     return World(
         snapshot=snapshot_from_objects(objects.get("Node", ()), objects.get("Pod", ())),
         deployments={key: {"status": {}, **_placed(body)} for key, body in keyed("LLMDeployment").items()},
-        budgets=[_placed(body) for body in objects.get("EnergyBudget", ())],
+        budgets=[*map(_placed, objects.get("EnergyBudget", ())), *map(_bare, objects.get("ClusterEnergyBudget", ()))],
+        namespaces={
+            body["metadata"]["name"]: body["metadata"].get("labels") or {} for body in objects.get("Namespace", ())
+        },
         config_maps=keyed("ConfigMap"),
         workloads=owned,
         pods=pods,
@@ -100,7 +116,7 @@ def join(asked: Asked, world: World) -> tuple[list[LLMDeployment], World]:
     Raises:
         InputError: A deployment of the world cannot be understood.
     """
-    budgets = {_key(body): body for body in (*world.budgets, *asked.budgets)}
+    budgets = {name_of(body): body for body in (*world.budgets, *asked.budgets)}
     maps = {**world.config_maps, **{_key(body): body for body in asked.config_maps}}
     found = [_with_live(deployment, world.deployments) for deployment in asked.deployments]
     return found, replace(world, budgets=tuple(budgets.values()), config_maps=maps)
@@ -127,6 +143,10 @@ def _key(body: Mapping[str, Any]) -> Key:
 def _placed(body: Object) -> Object:
     namespace, name = _key(body)
     return {**body, "metadata": {**body["metadata"], "namespace": namespace, "name": name}}
+
+
+def _bare(body: Object) -> Object:
+    return {**body, "metadata": {key: value for key, value in body["metadata"].items() if key != "namespace"}}
 
 
 def _owner(body: Mapping[str, Any]) -> str:

@@ -24,7 +24,7 @@ from energylens.controller.observation import Allowed, BudgetView
 from energylens.controller.reasons import Reason
 from energylens.planner.types import PowerAllowance
 
-__all__ = ["Allowed", "allowance", "budget_of", "committed_watts", "selects"]
+__all__ = ["Allowed", "allowance", "budget_of", "committed_watts", "growth_of", "selects"]
 
 Body = Mapping[str, Any]
 
@@ -138,7 +138,7 @@ def _claim(
     for member in status.members:
         if (member.namespace, member.name) == key_of(deployment) and member.allowed_power_watts is not None:
             cap = member.allowed_power_watts / own_share if own_share else None
-    growth, problem = _growth(body, spec, status, now)
+    growth, problem = growth_of(body, spec, status, now)
     return _Claim(
         name=name,
         body=body,
@@ -161,7 +161,7 @@ def _measured_above(spec: EnergyBudgetSpec, status: EnergyBudgetStatus) -> float
     return step * -(-above // step) if above > 0 else 0.0
 
 
-def _growth(
+def growth_of(
     body: Body, spec: EnergyBudgetSpec, status: EnergyBudgetStatus, now: datetime
 ) -> tuple[PowerAllowed | None, str]:
     """Return the power that a budget allows for growth, and why it cannot be checked ("" where it can)."""

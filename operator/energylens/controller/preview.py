@@ -9,9 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from energylens.api.llmdeployment import LLMDeployment
+from energylens.budget.periods import period_at
+from energylens.budget.usage import Usage
 from energylens.controller import budgets
+from energylens.controller.budget_status import Look, status_of_budget
 from energylens.controller.children import Children, children
 from energylens.controller.following import carried_load, followed_load
 from energylens.controller.membership import Surroundings
@@ -76,6 +80,30 @@ class Preview:
     """As it would be written."""
 
 
+def counted_from_now(budget: Body, now: datetime) -> Body:
+    """Return a budget of energy that the operator has not looked at as it would be after its first look.
+
+    Nothing is used of it then. One with a carbon allowance stays as it is, since its forecast is not known here.
+    """
+    spec, status = budgets.budget_of(budget)
+    if status.observed_generation is not None or spec.energy_watt_hours is None or spec.carbon is not None:
+        return budget
+    generation = int(budget["metadata"].get("generation", 1))
+    look = Look(
+        spec=spec,
+        generation=generation,
+        before=status,
+        members=(),
+        entries=(),
+        period=period_at(spec.period, ZoneInfo(spec.time_zone), now),
+        now=now,
+        used=Usage(0.0, 0.0, None, float(spec.energy_watt_hours), "spec.energyWattHours"),
+        points=(),
+        problem=None,
+    )
+    return {**budget, "status": status_of_budget(look).model_dump(mode="json", by_alias=True, exclude_none=True)}
+
+
 def preview(deployments: Sequence[LLMDeployment], world: World, now: datetime) -> Iterator[Preview]:
     """Yield what the operator would write, one deployment after the other, each seeing the plans of those before it.
 
@@ -85,6 +113,7 @@ def preview(deployments: Sequence[LLMDeployment], world: World, now: datetime) -
         now: For transition times and cooldowns.
     """
     service = PlanningService()
+    world = replace(world, budgets=[counted_from_now(budget, now) for budget in world.budgets])
     for deployment in deployments:
         answer = _preview(deployment, world, service, now)
         yield answer

@@ -76,6 +76,22 @@ def test_budgets_of_teams_are_limits_and_those_that_report_are_not(arithmetic: R
     assert "would work: EnergyBudget search/cap higher by" in enforced.stdout
 
 
+def test_a_budget_of_the_cluster_is_a_limit_over_teams(arithmetic: Run, write: Write) -> None:
+    cap: dict[str, object] = {
+        "apiVersion": "energylens.dev/v1alpha1",
+        "kind": "ClusterEnergyBudget",
+        "metadata": {"name": "feed"},
+        "spec": {"powerWatts": 2000, "action": "Deny", "nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-H200"}},
+    }
+    document = json.loads(planned(arithmetic, write, [*FLEET, cap], "-o", "json").stdout)
+    (limit,) = document["limits"]
+    assert limit["name"] == "ClusterEnergyBudget feed"
+    on_h200 = sum(
+        part["plan"]["powerWatts"] for part in document["deployments"] if part["plan"]["gpuProduct"] == "NVIDIA-H200"
+    )
+    assert limit["usedPowerWatts"] == pytest.approx(on_h200, abs=2)
+
+
 def test_what_others_run_counts(arithmetic: Run, write: Write) -> None:
     other = {
         **chat("search/running"),

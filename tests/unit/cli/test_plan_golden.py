@@ -80,6 +80,34 @@ def test_watts_of_the_first_count_for_the_second(arithmetic: Run, write: Write) 
     assert conditions(second)["PlanReady"] == "BudgetExceeded"
 
 
+def cluster_budget(**spec: object) -> dict[str, object]:
+    kind = "ClusterEnergyBudget"
+    return {"apiVersion": "energylens.dev/v1alpha1", "kind": kind, "metadata": {"name": "feed"}, "spec": spec}
+
+
+@pytest.mark.parametrize(
+    ("selector", "reason"), [({}, "BudgetExceeded"), ({"team": "a"}, "BudgetExceeded"), ({"team": "b"}, "Planned")]
+)
+def test_a_budget_of_the_cluster_counts_for_the_namespaces_that_it_selects(
+    selector: dict[str, str], reason: str, arithmetic: Run, write: Write
+) -> None:
+    cap = cluster_budget(powerWatts=500, action="Deny", namespaceSelector={"matchLabels": selector})
+    space = {"kind": "Namespace", "metadata": {"name": "team-a", "labels": {"team": "a"}}}
+    asked = write("asked.yaml", [chat("team-a/chat"), cap])
+    (found,) = planned(arithmetic, asked, write("pools.yaml", [POOLS, space]))
+    assert conditions(found)["PlanReady"] == reason
+
+
+@pytest.mark.parametrize(("watt_hours", "reason"), [(10**6, "Planned"), (10**4, "BudgetExceeded")])
+def test_energy_of_a_budget_that_is_not_applied_yet_counts_from_now(
+    watt_hours: int, reason: str, arithmetic: Run, write: Write
+) -> None:
+    cap = budget("cap", 10**6)
+    cap["spec"] = {"energyWattHours": watt_hours, "period": "Month", "action": "Deny"}
+    (found,) = planned(arithmetic, write("asked.yaml", [chat(), cap]), write("pools.yaml", POOLS))
+    assert conditions(found)["PlanReady"] == reason
+
+
 def live(document: dict[str, Any], **status: object) -> dict[str, Any]:
     metadata = {"namespace": "default", **document["metadata"], "uid": "1", "generation": 4}
     return {**document, "metadata": metadata, "status": {**document["status"], **status}}
