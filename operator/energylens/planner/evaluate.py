@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from energylens.api.llmdeployment import Percentile
 from energylens.planner.corrections import Correction, Corrections
+from energylens.planner.engine_limits import EngineLimits
 from energylens.planner.space import ProductSpace, concatenate
 from energylens.predictor.architecture import ModelSpec
 from energylens.predictor.rules import unsupported_reasons
@@ -146,6 +147,7 @@ def evaluate(
     margin: float = 1.0,
     corrections: Corrections | None = None,
     role: Role = "aggregated",
+    limits: EngineLimits | None = None,
 ) -> Candidates:
     """Return every candidate of the spaces with its prediction under the load.
 
@@ -159,10 +161,11 @@ def evaluate(
             0 trusts the prediction, 1 takes the interval's upper end.
         corrections: Factors learned from measurement.
         role: What the replicas do. Energy of the prefill role is per prompt, as is its number of output tokens.
+        limits: What the engine refuses; vLLM's defaults when None.
     """
+    learned, refused = corrections or Corrections(), limits or EngineLimits()
     parts = [
-        _evaluate_product(space, model, predictor, load, percentile, margin, corrections or Corrections(), role)
-        for space in spaces
+        _evaluate_product(space, model, predictor, load, percentile, margin, learned, role, refused) for space in spaces
     ]
     columns = {
         name: np.concatenate([getattr(part, name) for part in parts])
@@ -187,10 +190,11 @@ def _evaluate_product(
     margin: float,
     corrections: Corrections,
     role: Role,
+    limits: EngineLimits,
 ) -> Candidates:
     # A prefill replica is done with a request after its first token.
     workload = replace(load.workload, output_tokens=1) if role == "prefill" else load.workload
-    supported, reason, fits = _structure(space, model, predictor, workload)
+    supported, reason, fits = _structure(space, model, predictor, workload, limits)
     index, replicas = space.expand()
     figures = {name: np.full(index.size, np.nan) for name in _FIGURES}
     sustainable, extrapolated = np.zeros(index.size, dtype=bool), np.zeros(index.size, dtype=bool)
@@ -231,7 +235,7 @@ def _evaluate_product(
 
 
 def _structure(
-    space: ProductSpace, model: ModelSpec, predictor: Predictor, workload: Workload
+    space: ProductSpace, model: ModelSpec, predictor: Predictor, workload: Workload, limits: EngineLimits
 ) -> tuple[BoolArray, npt.NDArray[np.str_], BoolArray]:
     """Return for each layout whether the engine can run it, else why not, and whether it fits into memory."""
     size = len(space.layouts)
@@ -242,8 +246,10 @@ def _structure(
         layouts = space.layouts.take(rows)
         reason[rows] = unsupported_reasons(model, gpu, layouts)
         fits[rows] = predictor.memory(model, gpu, layouts, workload).fits
-    supported = reason == ""
     layouts = space.layouts
+    refused = limits.reasons(space.gpu, layouts, space.nodes_per_replica, is_moe=model.is_moe)
+    reason = np.where(reason == "", refused, reason)
+    supported = reason == ""
     # Expert parallelism has no size of its own in the engines: it is off or spans the tensor and data parallel GPUs.
     ranks = layouts.tensor_parallel * layouts.data_parallel
     no_such_size = supported & (layouts.expert_parallel > 1) & (layouts.expert_parallel != ranks)

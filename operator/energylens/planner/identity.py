@@ -19,6 +19,7 @@ from typing import Any
 
 from energylens.api.llmdeployment import LLMDeploymentSpec
 from energylens.planner.corrections import Corrections
+from energylens.planner.engine_limits import EngineLimits
 from energylens.planner.types import GpuNode, PowerAllowance
 from energylens.predictor.architecture import ModelSpec
 from energylens.predictor.types import GpuSpec
@@ -39,6 +40,7 @@ def planning_inputs(spec: LLMDeploymentSpec) -> dict[str, Any]:
     inputs = {
         "model": {key: value for key, value in dump["model"].items() if key in ("name", "revision", "quantization")},
         "engine": dump.get("engine", {}).get("type"),
+        "stepTokens": EngineLimits.of(spec.engine).step_tokens,
         "workload": dump["workload"],
         "slo": dump.get("slo"),
         "energy": energy,
