@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from energylens.api.llmdeployment import PlanStatus
+from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 from energylens.cli.text import columns, joules, plan_text
 from energylens.controller.preview import Preview
 from energylens.controller.reasons import Reason
@@ -13,7 +13,6 @@ from energylens.planner.types import Feasible, Infeasible
 
 _ROWS = 12
 """Candidates shown; the full table is in the ConfigMap that the operator writes."""
-_MARGIN = "  TTFT and ITL are as predicted; objectives are checked at the upper end of their 80 % interval."
 _COLUMNS = {
     "GPU": "gpuProduct",
     "GPUS": "gpus",
@@ -48,7 +47,7 @@ def report(preview: Preview) -> str:
         lines += [f"  kept        {planning.message}"]
     lines += _waiting(preview)
     if isinstance(planning.result, Feasible):
-        lines += ["", *_table(_first(planning.result.table)), _MARGIN]
+        lines += ["", *_table(_first(planning.result.table)), _margin(deployment)]
     elif planning.result is not None:
         lines += _relaxations(planning.result)
     if planning.result is not None and planning.result.rejections:
@@ -62,6 +61,14 @@ def with_status(preview: Preview) -> dict[str, Any]:
     deployment = preview.deployment
     document = deployment.model_dump(mode="json", by_alias=True, exclude_unset=True, include={"metadata", "spec"})
     return {"apiVersion": deployment.api_version, "kind": deployment.kind} | document | {"status": preview.status}
+
+
+def _margin(deployment: LLMDeployment) -> str:
+    percent = deployment.spec.planning.safety_margin_percent
+    start = "  TTFT and ITL are as predicted; objectives are checked"
+    if percent == 100:
+        return f"{start} at the upper end of their 80 % interval."
+    return f"{start} with {percent} % of the way to the upper end of their 80 % interval."
 
 
 def _waiting(preview: Preview) -> list[str]:
