@@ -84,6 +84,7 @@ def read_cluster(
     everywhere: tuple[Resource, ...] = (),
     optional: tuple[Resource, ...] = (),
     named: Sequence[tuple[Resource, str, str]] = (),
+    if_allowed: tuple[Resource, ...] = (),
 ) -> Found:
     """Return the objects of some kinds.
 
@@ -92,6 +93,7 @@ def read_cluster(
         namespaced: Kinds that are read in the namespace asked for (everywhere with ``all_namespaces``).
         everywhere: Kinds that are read in every namespace, and cluster-scoped ones.
         optional: Kinds of these that the cluster need not know; what it does not know is absent from the answer.
+        if_allowed: Kinds of these that the user need not be allowed to read; they are absent then.
         named: Single objects by kind, namespace and name; those that do not exist are left out.
 
     Raises:
@@ -100,7 +102,7 @@ def read_cluster(
     import asyncio
 
     from energylens.cluster.client import UnusableConfigError, connect_as_user
-    from energylens.cluster.errors import ClusterError, NotFoundError
+    from energylens.cluster.errors import ClusterError, ForbiddenError, NotFoundError
 
     async def read() -> Found:
         client, own = await connect_as_user(access.kubeconfig, access.context)
@@ -113,8 +115,12 @@ def read_cluster(
                     objects[resource.kind] = await client.list_objects(
                         resource, namespace=namespace if limited else None
                     )
+                except ForbiddenError:
+                    if resource in if_allowed:
+                        continue
+                    raise
                 except NotFoundError as error:
-                    if resource in optional:
+                    if resource in optional or resource in if_allowed:
                         continue
                     raise InputError(
                         f"the cluster does not know {resource.plural}.{resource.group}: is EnergyLens installed? "

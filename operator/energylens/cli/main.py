@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "diff": ("energylens.cli.diff:diff", "Compare the plans of two specs or of two clusters."),
     "fleet": ("energylens.cli.fleet:fleet", "Plan many LLMDeployments together within shared watts and GPUs."),
     "explain": ("energylens.cli.explain:explain", "Say why the plan is what it is, or why another one is not it."),
+    "budget": ("energylens.cli.budget:budget", "Show what energy budgets have left, and draw their burn-down."),
     "power-caps": ("energylens.cli.power_caps:power_caps", "Set GPU power limits of one node by its pods' annotation."),
     "operator": ("energylens.cli.operator:operator", "Run the operator."),
     "predict": ("energylens.cli.predict:predict", "Predict latency, power and energy of a table of runs."),

@@ -79,6 +79,7 @@ def world_of_cluster(access: Access, asked: Asked) -> World:
         access,
         everywhere=(NODE, POD, NAMESPACE, DEPLOYMENT, *own),
         optional=own,
+        if_allowed=(CLUSTER_ENERGY_BUDGET, NAMESPACE),
         named=[(CONFIG_MAP, *ref) for ref in sorted(refs)],
     )
     return replace(world_of_objects(found.objects), serves_lws=LEADER_WORKER_SET.kind in found.objects)

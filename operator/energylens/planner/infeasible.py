@@ -176,14 +176,17 @@ def _budget_message(solution: Solution, culprit: Constraint, before: BoolArray) 
         f"{culprit.field}={culprit.value} leaves too little power: the lowest {_figure(solution, culprit, before)}, "
         f"{excess:.0f} W too much"
     )
-    slos = [c for c in solution.constraints if c.kind == "SLO"]
-    smaller = feasible(solution.constraints, len(rows), without=slos)
-    if not smaller.any():
-        return f"{text}; no smaller plan carries the load"
-    j = int(np.argmin(np.where(smaller, rows.itl_upper_ms, np.inf)))
-    broken = "; ".join(c.exceeded(j) for c in slos if not c.holds[j])
+    soft = [c for c in solution.constraints if c.kind in ("SLO", "Load")]
+    for left_out in (soft[1:], soft):
+        smaller = feasible(solution.constraints, len(rows), without=left_out)
+        if smaller.any():
+            break
+    else:
+        return f"{text}; no plan at all fits"
+    j = int(np.argmax(np.where(smaller, np.nan_to_num(rows.output_tokens_per_second), -1.0)))
+    broken = "; ".join(c.exceeded(j) for c in soft if not c.holds[j])
     fits = f"{describe.candidate(rows, j)} at {describe.up(rows.power_watts[j])} W"
-    return f"{text}; a smaller plan that fits: {fits}, with {broken}"
+    return f"{text}; a smaller plan that fits: {fits}, but {broken}"
 
 
 def _figure(solution: Solution, constraint: Constraint, mask: BoolArray) -> str:

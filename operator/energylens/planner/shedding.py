@@ -62,7 +62,11 @@ def with_fewer_replicas(
             return None
         problem = replace(problem_for(pinned, served, snapshot, gpus, predictor, None, corrections), allowance=None)
         solution = solve(problem)
-        usable = np.flatnonzero(solution.rows.supported & solution.rows.fits)
+        rows = solution.rows
+        # Candidates of products that the spec forbids are there too, for explanations.
+        product = np.asarray([name == running.gpu_product for name in rows.products])[rows.product]
+        same = product & (rows.nodes_per_replica == running.nodes_per_replica)
+        usable = np.flatnonzero(same & rows.supported & rows.fits)
         if not usable.size:
             return None
         i = int(usable[0])

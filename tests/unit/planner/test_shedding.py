@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.unit.planner.conftest import H100, ArithmeticPredictor
+from tests.unit.planner.conftest import H100, L40S, ArithmeticPredictor
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 from energylens.planner import plan
@@ -33,14 +34,17 @@ def running(
             "meta-llama/Llama-3.1-8B-Instruct",
             energy=energy,
             planning={"overrides": {"tensorParallel": 2, "replicas": 4, "maxBatchSize": 64}},
+            hardware={"gpuProducts": [H100]},
         )
-        snapshot = make_snapshot((H100, 8, 1), used=8, owner="team-a/chat")
-        found = plan(asked, models["8b"], snapshot, gpus, predictor)
+        known = {**gpus, "NVIDIA-A-Product": replace(gpus[H100], product="NVIDIA-A-Product")}
+        pools = (("NVIDIA-A-Product", 8, 1), (H100, 8, 1), (L40S, 8, 1))
+        snapshot = make_snapshot(*pools, used=8, owner="team-a/chat")
+        found = plan(asked, models["8b"], snapshot, known, predictor)
         assert isinstance(found, Feasible)
 
         def fewer(watts: float) -> PlanStatus | None:
             allowed = PowerAllowance(watts, "EnergyBudget team-a/cap", sheds=True)
-            return with_fewer_replicas(asked, models["8b"], found.plan, snapshot, gpus, predictor, allowed)
+            return with_fewer_replicas(asked, models["8b"], found.plan, snapshot, known, predictor, allowed)
 
         return found.plan, fewer
 
@@ -55,6 +59,7 @@ def test_as_many_replicas_stay_as_the_power_allows(running: Callable[..., tuple[
     assert two is not None
     assert (one.replicas, two.replicas) == (1, 2)
     assert two.predicted.power_watts < whole.predicted.power_watts
+    assert two.gpu_product == H100
     assert (two.gpus, two.layout, two.max_batch_size) == (4, whole.layout, whole.max_batch_size)
 
 

@@ -1,0 +1,91 @@
+"""`energylens budget`: what energy budgets have left, and a picture of the period's burn-down."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from energylens.api.energybudget import ClusterEnergyBudget, EnergyBudget
+from energylens.api.parse import InvalidResourceError, parse_clusterenergybudget, parse_energybudget
+from energylens.cli.budget_page import overview, page
+from energylens.cli.errors import InputError, one_line_errors
+from energylens.cli.live import Access, namespace_options, read_cluster
+from energylens.cli.options import OUTPUT
+from energylens.cli.text import dump
+
+Budget = EnergyBudget | ClusterEnergyBudget
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@namespace_options
+@OUTPUT
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Draw the burn-down of this period as .png or .svg: energy left, and how long it lasts at the present rate.",
+)
+def budget(
+    names: tuple[str, ...],
+    kubeconfig: Path | None,
+    context: str | None,
+    namespace: str | None,
+    all_namespaces: bool,
+    output: str,
+    plot: Path | None,
+) -> None:
+    """Show what energy budgets have used and left, when they run out, and their members.
+
+    Without a NAME: every EnergyBudget of the namespace, and the ClusterEnergyBudgets that may be read.
+    """
+    from energylens.cli.budget_plot import check_burn_down, write_burn_down
+
+    with one_line_errors(InputError):
+        if plot is not None:
+            check_burn_down(plot)
+        found = read_budgets(Access(kubeconfig, context, namespace, all_namespaces), names)
+        if plot is not None:
+            write_burn_down(plot, found)
+    if output != "table":
+        click.echo(dump([as_object(each) for each in found], output), nl=False)
+    elif names:
+        click.echo("\n\n".join(page(each) for each in found))
+    else:
+        click.echo(overview(found))
+
+
+def read_budgets(access: Access, names: tuple[str, ...]) -> list[Budget]:
+    """Return the budgets of a cluster: ClusterEnergyBudgets first, then by namespace and name.
+
+    Raises:
+        InputError: The cluster cannot be read, there is none, or none of a name.
+    """
+    from energylens.cluster.resources import CLUSTER_ENERGY_BUDGET, ENERGY_BUDGET
+
+    found = read_cluster(access, (ENERGY_BUDGET,), (CLUSTER_ENERGY_BUDGET,), if_allowed=(CLUSTER_ENERGY_BUDGET,))
+    try:
+        budgets: list[Budget] = [
+            parse_clusterenergybudget(body, strict=False) for body in found.objects.get(CLUSTER_ENERGY_BUDGET.kind, ())
+        ]
+        budgets += [parse_energybudget(body, strict=False) for body in found.objects[ENERGY_BUDGET.kind]]
+    except InvalidResourceError as error:
+        raise InputError(str(error)) from error
+    where = "the cluster" if access.all_namespaces else f"namespace {found.namespace}"
+    known = [each.metadata.name for each in budgets]
+    missing = [name for name in names if name not in known]
+    if missing:
+        raise InputError(f"NAME {missing[0]!r}: {where} has {', '.join(known) or 'no EnergyBudget'}")
+    if not known:
+        raise InputError(f"{where} has no EnergyBudget")
+    return [each for each in budgets if not names or each.metadata.name in names]
+
+
+def as_object(budget: Budget) -> dict[str, Any]:
+    """Return a budget as it is in the cluster."""
+    body = budget.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"api_version", "kind"})
+    if isinstance(budget, ClusterEnergyBudget):
+        body["metadata"].pop("namespace", None)
+    return {"apiVersion": budget.api_version, "kind": budget.kind, **body}
