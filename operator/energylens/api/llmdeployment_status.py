@@ -169,6 +169,17 @@ class ActiveRevision(ApiModel):
     updated_replicas: int = Field(default=0, description="Replicas of this plan that exist, ready or not.")
 
 
+class ItlPercentiles(ApiModel):
+    """Inter-token latency, ms, from the engine's histogram, which knows no more than the bucket."""
+
+    p50: Quantity = Field(
+        description="Median, ms; where it lies in the same bucket, the mean time per token of a running request."
+    )
+    p90: Quantity = Field(description="90th percentile, ms.")
+    p95: Quantity = Field(description="95th percentile, ms.")
+    p99: Quantity = Field(description="99th percentile, ms.")
+
+
 class Measured(ApiModel):
     """What the counters say over the last full window. A figure that was not measured is absent, never zero."""
 
@@ -181,8 +192,10 @@ class Measured(ApiModel):
     requests_per_second: Quantity | None = Field(default=None, description="Requests that ended per second.")
     input_tokens: int | None = Field(default=None, description="Mean prompt tokens of a request, cached ones included.")
     output_tokens: int | None = Field(default=None, description="Mean generated tokens of a request.")
-    running_requests: int | None = Field(default=None, description="Mean number of requests that run.")
-    waiting_requests: int | None = Field(default=None, description="Mean number of requests that wait in the engines.")
+    running_requests: Quantity | None = Field(default=None, description="Mean number of requests that run.")
+    waiting_requests: Quantity | None = Field(
+        default=None, description="Mean number of requests that wait in the engines."
+    )
     kv_cache_percent: int | None = Field(
         default=None, description="Largest part of the KV cache in use in any replica, %."
     )
@@ -199,6 +212,7 @@ class Measured(ApiModel):
     itl_milliseconds: int | None = Field(
         default=None, description="Inter-token latency at the percentile of spec.slo, from the engine's histogram, ms."
     )
+    itl_percentiles: ItlPercentiles | None = Field(default=None, description="Inter-token latency by percentile.")
 
 
 class LearnedCorrection(CorrectionFactors):

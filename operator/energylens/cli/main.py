@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Compare predictions with measured runs.",
     ),
     "measure": ("energylens.cli.measure:measure", "Measure energy per token on a machine with GPUs, by NVML."),
+    "drift": ("energylens.cli.drift:drift", "Compare predicted with measured for all LLMDeployments of a cluster."),
     "completion": ("energylens.cli.completion:completion", "Print a shell's completion script."),
     "status": ("energylens.cli.status:status", "Show the LLMDeployments of a cluster: plan, prediction, measurement."),
     "plan": ("energylens.cli.plan:plan", "Plan LLMDeployments for a live cluster or one in a file."),

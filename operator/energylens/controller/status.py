@@ -16,7 +16,7 @@ from energylens.api.llmdeployment import (
     PredictionStatus,
     RelaxationStatus,
 )
-from energylens.api.llmdeployment_status import RollbackStatus
+from energylens.api.llmdeployment_status import ItlPercentiles, RollbackStatus
 from energylens.api.quantity import format_milli
 from energylens.controller import rollback
 from energylens.controller.children import Children
@@ -24,10 +24,11 @@ from energylens.controller.comparison import energy_error_percent, error_percent
 from energylens.controller.conditions import all_conditions, rollout
 from energylens.controller.following import load_status
 from energylens.controller.observation import Observation
-from energylens.measure.types import WindowMeasurement
+from energylens.measure.types import Percentile, WindowMeasurement
 from energylens.planner.types import Infeasible, PlanningResult, Relaxation
 from energylens.serving import workload_ref
 
+PERCENTILES: tuple[Percentile, ...] = ("P50", "P90", "P95", "P99")
 MAX_RELAXATIONS = 20
 """As many as the API takes."""
 
@@ -144,6 +145,9 @@ def measured_status(found: WindowMeasurement) -> Measured:
     def up(value: float | None) -> int | None:
         return None if value is None else math.ceil(value)
 
+    def quantity(value: float | None) -> str | None:
+        return None if value is None else format_milli(value)
+
     def per_request(tokens: float | None) -> int | None:
         return round(tokens / found.requests) if tokens is not None and found.requests else None
 
@@ -156,18 +160,34 @@ def measured_status(found: WindowMeasurement) -> Measured:
         power_watts=whole(found.power_watts),
         idle_power_watts=whole(found.idle_power_watts),
         output_tokens_per_second=whole(found.output_tokens_per_second),
-        requests_per_second=None if found.requests_per_second is None else format_milli(found.requests_per_second),
+        requests_per_second=quantity(found.requests_per_second),
         input_tokens=per_request(found.prompt_tokens),
         output_tokens=per_request(found.output_tokens),
-        running_requests=whole(found.mean_running),
-        waiting_requests=whole(found.mean_waiting),
+        running_requests=quantity(found.mean_running),
+        waiting_requests=quantity(found.mean_waiting),
         kv_cache_percent=None if usage is None else round(100 * usage),
-        joules_per_output_token=None if ratio is None else format_milli(ratio),
+        joules_per_output_token=quantity(ratio),
         energy_bound_percent=up(100 * bound / found.energy_joules)
         if bound is not None and found.energy_joules
         else None,
         ttft_milliseconds=up(found.latency.ttft_ms) if found.latency else None,
         itl_milliseconds=up(found.latency.itl_ms) if found.latency else None,
+        itl_percentiles=_itl_percentiles(found),
+    )
+
+
+def _itl_percentiles(found: WindowMeasurement) -> ItlPercentiles | None:
+    values = {percentile: latency.itl_ms for percentile, latency in found.latency_by_percentile.items()}
+    p50, p90, p95, p99 = (values.get(name) for name in PERCENTILES)
+    if p50 is None or p90 is None or p95 is None or p99 is None:
+        return None
+    # Little's law gives the mean exactly. Within the bucket that is sure to hold the median it is the better guess.
+    bucket, rate = found.latency_by_percentile["P50"].itl_bucket_ms, found.output_tokens_per_second
+    if bucket is not None and found.mean_running and rate:
+        mean = 1000.0 * found.mean_running / rate
+        p50 = mean if bucket[0] <= mean <= min(bucket[1], p90) else p50
+    return ItlPercentiles(
+        **dict(zip(("p50", "p90", "p95", "p99"), map(format_milli, (p50, p90, p95, p99)), strict=True))
     )
 
 

@@ -22,7 +22,7 @@ EnergyReason = Literal[
     "TokensMissing",
     "TooFewTokens",
 ]
-Percentile = Literal["P50", "P95", "P99"]
+Percentile = Literal["P50", "P90", "P95", "P99"]
 
 
 class PodRef(NamedTuple):

@@ -33,7 +33,7 @@ CEILING_MARGIN = 1.1
 POWER_AGREEMENT = 3.0
 """Counter and gauge may differ by this factor: a gauge sampled every 30 s misses bursts."""
 MIN_POWER_SAMPLES = 4
-QUANTILES: dict[Percentile, float] = {"P50": 0.50, "P95": 0.95, "P99": 0.99}
+QUANTILES: dict[Percentile, float] = {"P50": 0.50, "P90": 0.90, "P95": 0.95, "P99": 0.99}
 
 
 @dataclass(frozen=True)

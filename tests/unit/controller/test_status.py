@@ -59,8 +59,24 @@ def test_the_load_of_a_window_is_kept_per_request() -> None:
     )
     status = written(after(written(observation()), measurement=found))["measured"]
     assert (status["requestsPerSecond"], status["inputTokens"], status["outputTokens"]) == ("10000m", 512, 200)
-    assert (status["runningRequests"], status["waitingRequests"], status["kvCachePercent"]) == (16, 0, 32)
+    assert (status["runningRequests"], status["waitingRequests"], status["kvCachePercent"]) == ("15600m", "200m", 32)
     assert status["energyBoundPercent"] == 2
+
+
+def test_the_median_itl_is_the_mean_where_the_buckets_allow_it() -> None:
+    def p50(bucket: tuple[float, float], **changes: float) -> str:
+        median = LatencyQuantiles(None, 37.0, None, bucket)
+        others = {name: LatencyQuantiles(None, 48.0) for name in ("P90", "P95", "P99")}
+        found = measured(mean_running=60.0, latency_by_percentile={"P50": median, **others}, **changes)
+        figures: dict[str, str] = written(after(written(observation()), measurement=found))["measured"][
+            "itlPercentiles"
+        ]
+        assert (figures["p90"], figures["p99"]) == ("48000m", "48000m")
+        return figures["p50"]
+
+    assert p50((25.0, 50.0)) == "30000m"
+    assert p50((35.0, 50.0)) == "37000m"
+    assert "itlPercentiles" not in written(after(written(observation()), measurement=measured()))["measured"]
 
 
 def test_a_window_in_which_no_request_ended_has_no_mean_request() -> None:

@@ -1,0 +1,48 @@
+"""Predicted against measured as a picture: a panel per figure, on the diagonal where both agree."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+from energylens.cli.charts import FILE, blank, dress
+from energylens.cli.drift_rows import FIGURES, Row
+
+NAMES = {"energy": "J per output token", "power": "power, W", "itl": "ITL, ms", "ttft": "TTFT, ms"}
+BAND = 0.15
+"""The default of spec.validation.tolerancePercent."""
+
+
+def png(rows: Sequence[Row]) -> bytes:
+    """Return the picture; figures that nobody measured have an empty panel that says so."""
+    figure = blank((11.0, 9.6), FILE)
+    figure.suptitle("Predicted against measured, last window", color=FILE.ink, fontsize=12, x=0.01, ha="left")
+    models = sorted({row.model for row in rows if row.measured})
+    for axes, name in zip(figure.subplots(2, 2).flat, FIGURES, strict=True):
+        points = [row for row in rows if row.found.get(name, 0) > 0 and row.predicted.get(name, 0) > 0]
+        dress(axes, f"measured {NAMES[name]}", FILE)
+        axes.set_ylabel(f"predicted {NAMES[name]}", color=FILE.ink)
+        if not points:
+            axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color=FILE.muted)
+            continue
+        values = [row.found[name] for row in points] + [row.predicted[name] for row in points]
+        ends = [min(values) / 1.5, max(values) * 1.5]
+        axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends)
+        axes.plot(ends, ends, color=FILE.muted, linewidth=1.2)
+        axes.fill_between(ends, [e * (1 - BAND) for e in ends], [e * (1 + BAND) for e in ends], color=FILE.grid)
+        dress(axes, f"measured {NAMES[name]}", FILE)
+        for row in points:
+            colour = FILE.series[models.index(row.model) % len(FILE.series)] if row.model in models else FILE.muted
+            face = colour if row.comparable else "none"
+            axes.scatter(row.found[name], row.predicted[name], s=46, facecolor=face, edgecolor=colour, zorder=3)
+            axes.annotate(
+                f"{row.namespace}/{row.name}", (row.found[name], row.predicted[name]), xytext=(6, 4),
+                textcoords="offset points", fontsize=7.5, color=FILE.muted,
+            )  # fmt: skip
+    for number, model in enumerate(models):
+        figure.axes[0].scatter([], [], color=FILE.series[number % len(FILE.series)], label=model)
+    if models:
+        figure.axes[0].legend(fontsize=8, frameon=False, loc="upper left")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130)
+    return buffer.getvalue()
