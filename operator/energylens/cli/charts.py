@@ -40,7 +40,7 @@ FILE = Colours(
     series=("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#a67c00", "#56b4e9"),
 )
 _NAMES = ("ink", "muted", "grid", "surface", "bad", *(f"series-{i}" for i in range(6)))
-_MARKS = [f"#f{i:02x}0d{i}" for i in range(len(_NAMES))]
+_MARKS = [f"#f{i:02x}0d{i:x}" for i in range(len(_NAMES))]
 PAGE = Colours(_MARKS[0], _MARKS[1], _MARKS[2], _MARKS[3], _MARKS[4], tuple(_MARKS[5:]))
 """Stand-ins that :func:`svg` turns into the page's CSS variables ``--ink``, ``--muted``, ``--series-0`` and so on."""
 _MARKERS = ("o", "s", "^", "D", "v", "P")

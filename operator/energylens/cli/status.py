@@ -39,7 +39,7 @@ def status(
 
 
 def read_deployments(access: Access, names: tuple[str, ...]) -> list[LLMDeployment]:
-    """Return the LLMDeployments of a cluster, by namespace and name.
+    """Return the LLMDeployments of a cluster, by namespace and name; one that cannot be read is told and left out.
 
     Raises:
         InputError: The cluster cannot be read, there is none, or none of a name.
@@ -48,10 +48,14 @@ def read_deployments(access: Access, names: tuple[str, ...]) -> list[LLMDeployme
 
     found = read_cluster(access, (LLM_DEPLOYMENT,))
     where = "the cluster" if access.all_namespaces else f"namespace {found.namespace}"
-    try:
-        all_of_them = [parse_llmdeployment(body, strict=False) for body in found.objects[LLM_DEPLOYMENT.kind]]
-    except InvalidResourceError as error:
-        raise InputError(str(error)) from error
+    all_of_them = []
+    for body in found.objects[LLM_DEPLOYMENT.kind]:
+        try:
+            all_of_them.append(parse_llmdeployment(body, strict=False))
+        except InvalidResourceError as error:
+            # One that a newer version understands must not hide the others.
+            metadata = body["metadata"]
+            click.echo(f"Warning: {metadata['namespace']}/{metadata['name']} is left out: {error}", err=True)
     known = [deployment.metadata.name for deployment in all_of_them]
     missing = [name for name in names if name not in known]
     if missing:

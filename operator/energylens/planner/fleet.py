@@ -36,6 +36,8 @@ MARGINAL = 1.1
 FACTORS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0)
 """Factors on all latency objectives at once, for the fleet's frontier."""
 _EXACT = 0.0
+_NOTHING = 1e-3
+"""Watts that the solver's arithmetic may make up."""
 
 
 @dataclass(frozen=True)
@@ -166,22 +168,34 @@ def plan_fleet(fleet: Fleet) -> FleetPlan | NoFleetPlan:
 
 
 def objective_prices(fleet: Fleet, plan: FleetPlan) -> Iterator[ObjectivePrice]:
-    """Yield what each objective costs, in watts of the whole fleet; two programs each.
+    """Yield what each objective costs, in watts of the whole fleet; two programs each at most.
 
     Raises:
         SolverError: as :func:`plan_fleet`.
     """
+    members = {d.name: _member(d, d.within({}), None) for d in fleet.deployments}
     for deployment in fleet.deployments:
         for objective in deployment.objectives:
-            saved = []
-            looser: FleetPlan | NoFleetPlan | None = None
-            for factor in (MARGINAL, math.inf):
-                looser = _solve(fleet, {deployment.name: {objective.field: factor}}, hard=True)
-                saved.append(plan.energy_watts - looser.energy_watts if isinstance(looser, FleetPlan) else 0.0)
-            needed = None
-            if isinstance(looser, FleetPlan) and objective.needed is not None and saved[1] > 1e-3:
-                needed = objective.render(float(objective.needed[looser.rows[deployment.name]]))
-            yield ObjectivePrice(deployment.name, objective.field, objective.value, saved[0], saved[1], needed)
+            saved, needed = [0.0, 0.0], None
+            # Relaxed by less it saves less: where it costs nothing at all there is nothing more to ask.
+            for number, factor in enumerate((math.inf, MARGINAL)):
+                looser = _member(deployment, deployment.within({objective.field: factor}), None)
+                if looser[0].points == members[deployment.name][0].points:
+                    break
+                found = _joint(fleet, {**members, deployment.name: looser})
+                saved[number] = plan.energy_watts - found.energy_watts if found is not None else 0.0
+                if found is None or saved[number] <= _NOTHING:
+                    break
+                if number == 0 and objective.needed is not None:
+                    row = looser[1][found.chosen[deployment.name]]
+                    needed = objective.render(float(objective.needed[row]))
+            yield ObjectivePrice(deployment.name, objective.field, objective.value, saved[1], saved[0], needed)
+
+
+def _joint(fleet: Fleet, members: Mapping[str, tuple[Member, list[int]]]) -> JointPlan | None:
+    problem = JointProblem(tuple(members[d.name][0] for d in fleet.deployments), fleet.nodes, fleet.limits)
+    found = solve_joint(problem, explain=False)
+    return found if isinstance(found, JointPlan) else None
 
 
 def latency_frontier(fleet: Fleet, factors: Sequence[float] = FACTORS) -> Iterator[tuple[float, float | None]]:

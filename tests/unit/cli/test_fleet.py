@@ -122,6 +122,14 @@ def test_the_page_needs_nothing_else(arithmetic: Run, write: Write, tmp_path: Pa
     assert "left of --budget-watts (4,000 W)" in text
 
 
+def test_a_page_of_many_teams_has_a_colour_for_each(arithmetic: Run, write: Write, tmp_path: Path) -> None:
+    page, many = tmp_path / "fleet.html", [chat(f"team-{i}/a", SMALL, slo={"percentile": "P50"}) for i in range(7)]
+    assert planned(arithmetic, write, many, "--report", page).exit_code == 0
+    text = page.read_text()
+    assert [f"var(--series-{i})" in text for i in range(6)] == [True] * 6
+    assert not re.search(r"#f[0-9a-f]{2}0d", text), "a stand-in for a colour is left"
+
+
 def test_a_page_of_what_does_not_fit_says_why(arithmetic: Run, write: Write, tmp_path: Path) -> None:
     page = tmp_path / "fleet.html"
     assert planned(arithmetic, write, FLEET, "--budget-watts", 100, "--report", page).exit_code == 3

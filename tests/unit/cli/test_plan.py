@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -161,3 +163,15 @@ def test_a_model_that_the_catalogue_lacks_is_planned_from_its_config(example: di
     path = write("finetune.yaml", yaml.safe_dump(example))
     assert run("-f", path, "--inventory", INVENTORY).exit_code == 2
     assert run("-f", path, "--inventory", INVENTORY, "--model-config", config).exit_code == 0
+
+
+def test_an_offline_plan_imports_nothing_that_only_other_commands_need() -> None:
+    script = (
+        "import sys; from click.testing import CliRunner; from energylens.cli.main import cli;"
+        f"result = CliRunner().invoke(cli, ['plan', '-f', {str(EXAMPLE)!r}, '--inventory', {str(INVENTORY)!r}]);"
+        "assert result.exit_code == 0, result.output;"
+        "heavy = ('matplotlib', 'scipy', 'kubernetes', 'kopf', 'aiohttp', 'asyncio', 'prometheus_client');"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"

@@ -166,6 +166,15 @@ def test_names_choose_and_a_wrong_one_is_told_what_there_is(monkeypatch: pytest.
     assert wrong.stderr == "Error: NAME 'lama': namespace team-a has llama, other\n"
 
 
+def test_one_that_cannot_be_read_does_not_hide_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    newer = changed(LIVE, {"metadata.name": "newer", "spec.engine": {"type": "Later"}})
+    monkeypatch.setattr(command, "read_cluster", lambda *_: Found("team-a", {"LLMDeployment": [newer, LIVE]}))
+    result = CliRunner().invoke(cli, ["status"])
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("team-a/llama: ")
+    assert result.stderr.startswith("Warning: team-a/newer is left out: spec.engine.type: ")
+
+
 @pytest.mark.parametrize("text", [None, "", "- a list\n", "kind: Config\n"])
 def test_a_kubeconfig_that_is_none_is_one_line(text: str | None, tmp_path: Path) -> None:
     path = tmp_path / "kubeconfig"
