@@ -67,6 +67,8 @@ def test_defaults_are_filled_in_and_are_those_of_the_models(kubectl: Kubectl) ->
         "priority": 0,
     }
     assert stored["spec"]["planning"] == {
+        "disaggregation": "Never",
+        "followLoad": "Never",
         "mode": "Auto",
         "overrides": {},
         "replan": {"cooldownSeconds": 3600, "minEnergySavingPercent": 10},

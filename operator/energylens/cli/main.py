@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
@@ -77,5 +78,7 @@ def main() -> None:
     """Entry point of the energylens and kubectl-energylens commands."""
     # Read when NumPy is loaded. The matrices are small, so that threads only make the libraries wait for each other.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # Imports make many objects and no garbage: looking for it at every 700th takes a tenth of a plan's time.
+    gc.set_threshold(50_000)
     name = "kubectl energylens" if sys.argv[0].endswith("kubectl-energylens") else "energylens"
     cli(prog_name=name)

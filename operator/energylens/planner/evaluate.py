@@ -38,6 +38,11 @@ class Predictor(Protocol):
         """Version of the code and of the coefficients."""
         ...
 
+    @property
+    def sees_nodes(self) -> bool:
+        """Whether predictions depend on ``GpuSpec.max_gpus_per_node``; where not, one call does for all node sizes."""
+        ...
+
     def memory(self, model: ModelSpec, gpu: GpuSpec, layouts: Layouts, workload: Workload) -> Memory:
         """Return the memory of the most loaded GPU."""
         ...
@@ -198,7 +203,8 @@ def _evaluate_product(
     index, replicas = space.expand()
     figures = {name: np.full(index.size, np.nan) for name in _FIGURES}
     sustainable, extrapolated = np.zeros(index.size, dtype=bool), np.zeros(index.size, dtype=bool)
-    for gpu, rows in _by_node_size(space, index, np.flatnonzero((supported & fits)[index])):
+    runnable = np.flatnonzero((supported & fits)[index])
+    for gpu, rows in _by_node_size(space, index, runnable, apart=predictor.sees_nodes):
         layouts = space.layouts.take(index[rows])
         if load.concurrency is not None:
             share = load.concurrency / replicas[rows]
@@ -242,7 +248,7 @@ def _structure(
     fits = np.zeros(size, dtype=bool)
     reason = np.full(size, "", dtype=object)
     every = np.arange(size)
-    for gpu, rows in _by_node_size(space, every, every):
+    for gpu, rows in _by_node_size(space, every, every, apart=predictor.sees_nodes):
         layouts = space.layouts.take(rows)
         reason[rows] = unsupported_reasons(model, gpu, layouts)
         fits[rows] = predictor.memory(model, gpu, layouts, workload).fits
@@ -267,11 +273,18 @@ def _structure(
     return supported, reason.astype(np.str_), fits
 
 
-def _by_node_size(space: ProductSpace, index: IntArray, rows: IntArray) -> Iterator[tuple[GpuSpec, IntArray]]:
+def _by_node_size(
+    space: ProductSpace, index: IntArray, rows: IntArray, *, apart: bool
+) -> Iterator[tuple[GpuSpec, IntArray]]:
     """Yield the rows in groups whose replicas see nodes of the same size, and the GPU with that size.
 
-    The size says which links are inside a node: a replica over two nodes of four GPUs is not one node of eight.
+    The size says which links are inside a node: a replica over two nodes of four GPUs is not one node of eight. Where
+    that makes no difference (``apart`` is False) all rows are one group.
     """
+    if not apart:
+        if rows.size:
+            yield space.gpu, rows
+        return
     nodes, per_node = space.nodes_per_replica[index[rows]], space.gpus_per_node[index[rows]]
     single = nodes == 1
     sizes = np.flatnonzero(np.bincount(per_node[~single])).tolist()

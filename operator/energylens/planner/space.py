@@ -4,7 +4,7 @@ Nothing is pruned by a rule of thumb. The axes are:
 
 * tensor parallel: every size up to the GPUs of a node that divides the attention heads;
 * pipeline parallel: 1 to 8 stages;
-* data parallel: powers of two, for mixture-of-experts models only, since on a dense model the engines run data-parallel
+* data parallel: every size, for mixture-of-experts models only, since on a dense model the engines run data-parallel
   ranks as independent copies, which is what replicas are;
 * expert parallel: off, or over all tensor x data parallel GPUs (the engines have no other size);
 * max batch: powers of two up to 1024, the largest default of current engines;
@@ -117,7 +117,7 @@ def enumerate_space(
     largest, total = max(node_sizes), sum(node_sizes)
     tensor = _axis(overrides.tensor_parallel, tensor_parallel_sizes(model, largest))
     pipeline = _axis(overrides.pipeline_parallel, range(1, min(MAX_PIPELINE_STAGES, model.layer_count, total) + 1))
-    data_sizes = [2**i for i in range(total.bit_length())] if model.is_moe else [1]
+    data_sizes = range(1, total + 1) if model.is_moe else range(1, 2)
     data = _axis(overrides.data_parallel, data_sizes)
     batch = _axis(overrides.max_batch_size, BATCH_SIZES)
     caps = np.asarray(power_caps(gpu, power_cap))

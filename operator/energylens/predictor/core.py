@@ -39,6 +39,9 @@ IDLE_RETURN = 1.0
 class Predictor:
     """Predicts with one set of coefficients and one engine profile."""
 
+    sees_nodes = False
+    """Whether predictions depend on ``GpuSpec.max_gpus_per_node``: planners then ask once per size of node."""
+
     def __init__(self, coefficients: Coefficients, profile: EngineProfile) -> None:
         self.coefficients = coefficients
         self.profile = profile

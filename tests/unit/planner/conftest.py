@@ -22,6 +22,7 @@ class ArithmeticPredictor:
     """Decode is bound by reading the weights, prefill takes a fixed time per token, power grows with utilisation."""
 
     version = "arithmetic-1"
+    sees_nodes = True
 
     def __init__(self, spread: float = 0.1) -> None:
         self.spread = spread

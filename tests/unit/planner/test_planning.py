@@ -70,7 +70,7 @@ OBJECTIVES = ["MinimizeEnergy", "MinimizePower", "MinimizeGPUs"]
 def candidates(moe: bool, sizes: list[int]) -> Iterator[tuple[int, int, int, int, int, int]]:
     """Yield TP, PP, EP, DP, batch and nodes per replica."""
     total, largest = sum(sizes), max(sizes)
-    for tp, pp, dp in itertools.product(range(1, largest + 1), range(1, 9), [1, 2, 4, 8, 16] if moe else [1]):
+    for tp, pp, dp in itertools.product(range(1, largest + 1), range(1, 9), range(1, sum(sizes) + 1) if moe else [1]):
         if tp * pp * dp > total:
             continue
         spans = {
