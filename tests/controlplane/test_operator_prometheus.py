@@ -18,9 +18,10 @@ from energylens.api.quantity import parse_quantity
 from energylens.devcluster import eventually
 
 CHART = Path(__file__).resolve().parents[2] / "charts" / "energylens"
+H100, B200 = "NVIDIA-H100-80GB-HBM3", "NVIDIA-B200"
 VALIDATION = {"source": "Prometheus", "warmupSeconds": 0, "windowSeconds": 10}
 MEASURED: dict[str, Any] = {
-    "hardware": {"gpuProducts": ["NVIDIA-H100-80GB-HBM3"]},
+    "hardware": {"gpuProducts": [H100]},
     "workload": {"inputTokens": 512, "outputTokens": 512, "concurrency": 64},
     "planning": {"overrides": {"tensorParallel": 1, "replicas": 1}},
     "slo": {"percentile": "P50", "itlMilliseconds": 200},
@@ -135,7 +136,7 @@ def test_recalibration_follows_the_measurement_without_a_restart(operator: Opera
     team.wait("PredictionAccurate", "True", "WithinTolerance", seconds=120)
     status = team.status()
     learned, applied = status["prediction"]["correction"], status["plan"]["correction"]
-    assert (learned["gpuProduct"], learned["layout"]) == ("NVIDIA-H100-80GB-HBM3", "TP1")
+    assert (learned["gpuProduct"], learned["layout"]) == (H100, "TP1")
     assert joules(applied["energy"]) == pytest.approx(joules(learned["energy"]), rel=0.06)
     assert status["plan"]["hash"] == plan["hash"]
     assert status["plan"]["predicted"] != plan["predicted"]
@@ -148,7 +149,52 @@ def test_recalibration_follows_the_measurement_without_a_restart(operator: Opera
         return json.loads(body["data"]["corrections.json"])
 
     entries = eventually(stored, 30)["entries"]
-    assert ["VLLM", "meta-llama/Llama-3.1-8B-Instruct", "NVIDIA-H100-80GB-HBM3", "TP1"] in [e["key"] for e in entries]
+    assert ["VLLM", "meta-llama/Llama-3.1-8B-Instruct", H100, "TP1"] in [e["key"] for e in entries]
+
+
+def test_a_plan_that_measures_more_energy_than_the_one_before_is_rolled_back(
+    operator: OperatorCluster, team: Team
+) -> None:
+    """H100 nodes are joined by a B200 node, which is predicted to be better, and then draws more than predicted."""
+    label = f"energylens.dev/{team.namespace}"
+    nodes = {product: _node(operator, product) for product in (H100, B200)}
+    operator.api.run("label", "node", nodes[H100], f"{label}=yes")
+    try:
+        overrides = {"tensorParallel": 1, "replicas": 1, "maxBatchSize": 64}
+        replan = {"minEnergySavingPercent": 5, "cooldownSeconds": 0}
+        spec = {
+            **MEASURED,
+            "hardware": {"nodeSelector": {label: "yes"}},
+            "planning": {"overrides": overrides, "replan": replan},
+            "validation": {**VALIDATION, "onDrift": "Rollback"},
+        }
+        team.apply(**spec)
+        assert team.ready()["plan"]["gpuProduct"] == H100
+        eventually(lambda: "lastGoodPlan" in team.status().get("rollback", {}), 60)
+        good = team.status()["rollback"]["lastGoodPlan"]
+        operator.api.run("label", "node", nodes[B200], f"{label}=yes")
+        eventually(lambda: team.status()["plan"]["gpuProduct"] == B200, 60)
+        operator.break_exporter("hungry")
+        team.wait("PlanReady", "True", "RolledBack", seconds=120)
+        status = team.status()
+        assert status["plan"]["gpuProduct"] == H100
+        (rejected,) = status["rollback"]["rejectedPlans"]
+        assert (rejected["gpuProduct"], rejected["reason"]) == (B200, "HigherEnergy")
+        before = f"the plan before {joules(good['joulesPerOutputToken']):.2g}"
+        assert before[:-1] in rejected["message"], rejected["message"]
+        assert "PlanRolledBack" in team.events()
+        team.ready()
+        operator.restart_operator()
+        assert team.status()["plan"]["gpuProduct"] == H100
+        assert team.condition("PlanReady")["reason"] == "RolledBack"
+    finally:
+        for name in nodes.values():
+            operator.api.run("label", "node", name, f"{label}-")
+
+
+def _node(operator: OperatorCluster, product: str) -> str:
+    found = [n["metadata"] for n in operator.api.list("nodes") if product in n["metadata"]["labels"].values()]
+    return str(found[0]["name"])
 
 
 def test_the_operators_metrics_give_promtool_nothing_to_say(operator: OperatorCluster, team: Team) -> None:
@@ -162,10 +208,14 @@ def test_the_operators_metrics_give_promtool_nothing_to_say(operator: OperatorCl
 
 
 def test_every_query_of_the_dashboard_and_the_alerts_runs(operator: OperatorCluster, team: Team) -> None:
+    limits = {"powerWatts": 5000, "energyWattHours": 100_000, "period": "Day"}
+    budget = {"apiVersion": "energylens.dev/v1alpha1", "kind": "EnergyBudget", "metadata": {"name": "team"}}
+    team.kubectl.apply({**budget, "spec": {**limits, "selector": {}}})
     team.apply(**MEASURED)
     team.ready()
     team.wait("EnergyMetricsAvailable", "True", "Measured")
-    eventually(lambda: series(operator, team, "energylens_measured_power_watts") is not None, 30)
+    eventually(lambda: (series(operator, team, "energylens_energy_joules_total") or 0) > 0, 60)
+    eventually(lambda: series(operator, team, "energylens_budget_committed_watts"), 60)
     dashboard = json.loads((CHART / "dashboards" / "energylens.json").read_text())
     targets = [target for panel in dashboard["panels"] for target in panel.get("targets", ())]
     empty = []
@@ -173,8 +223,10 @@ def test_every_query_of_the_dashboard_and_the_alerts_runs(operator: OperatorClus
         expression = target["expr"].replace("$namespace", team.namespace).replace("$name", ".*")
         if not operator.prometheus.values(expression):
             empty.append(expression)
-    # What this run has nothing of: idle moments and, in the replayed runs, times to first token; failures of reads.
-    assert all("idle" in each or "measured_ttft" in each or "failures" in each for each in empty), empty
+    # What this run has nothing of: idle moments; in the replayed runs, times to first token; reads that fail; an hour
+    # of a budget.
+    missing = ("idle", "measured_ttft", "failures", "burn_rate")
+    assert [each for each in empty if not any(word in each for word in missing)] == []
     (group,) = yaml.safe_load((CHART / "rules" / "energylens.yaml").read_text())["groups"]
     for rule in group["rules"]:
         firing = [labels for labels, _ in operator.prometheus.values(rule["expr"])]

@@ -70,7 +70,7 @@ def parse_dcgm(text: str, *, time: float, source: str) -> DcgmReading:
 
     Args:
         text: Prometheus text exposition.
-        time: when it was read, in seconds since the Unix epoch; a line's own timestamp goes before it.
+        time: when it was read, in seconds since the Unix epoch; a line's own earlier timestamp goes before it.
         source: name of the source, kept on the observations.
 
     Raises:
@@ -108,7 +108,8 @@ def observe(samples: Iterable[MetricSample], *, time: float, source: str) -> Dcg
         rank = _RANK[sample.name]
         known = values[uuid].get(quantity)
         if known is None or rank < known[0]:
-            values[uuid][quantity] = (rank, value, time if sample.time is None else sample.time)
+            # A stamp that has not come yet is of another clock.
+            values[uuid][quantity] = (rank, value, time if sample.time is None else min(sample.time, time))
     gpus = tuple(
         GpuObservation(
             uuid=uuid,
