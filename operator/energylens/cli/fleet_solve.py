@@ -148,10 +148,12 @@ def _deployment(deployment: LLMDeployment, snapshot: ClusterSnapshot, world: Wor
         raise InputError(f"{name}: {error}") from error
     if not asked.allowed_products:
         return no_matching_gpus(deployment.spec, snapshot, asked.gpus).message
-    return deployment_of(name, asked)
+    return deployment_of(name, asked, one_node=not world.serves_lws)
 
 
 def _why(deployment: Deployment) -> str:
+    if deployment.solution.chosen is not None:
+        return "a replica spans several nodes, which needs LeaderWorkerSet (leaderworkerset.x-k8s.io/v1)"
     return explain_infeasible(deployment.problem, deployment.solution).message
 
 

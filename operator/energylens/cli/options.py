@@ -34,8 +34,8 @@ FILES = click.option(
     required=True,
     multiple=True,
     metavar="FILE",
-    help="YAML or JSON with one or more LLMDeployments, or a folder of such files; may be repeated. Budgets in it "
-    "count, too.",
+    help="YAML or JSON with one or more LLMDeployments, a folder of such files, or - for stdin; may be repeated. "
+    "Budgets in it count, too.",
 )
 
 

@@ -50,13 +50,17 @@ class Deployment:
     solution: Solution
     tokens_per_second: float
     """At which its energy is counted."""
+    one_node: bool = False
+    """Replicas over several nodes cannot be run, as without LeaderWorkerSet."""
 
     @property
     def reachable(self) -> BoolArray:
         """Candidates that can run the load, whatever is free and whatever the objectives say; shape (n,)."""
         given_up = [c for c in self.solution.constraints if c.kind == "SLO" or c.rule == "NotEnoughFreeGPUs"]
-        energy = self.solution.rows.joules_per_output_token
-        return feasible(self.solution.constraints, len(energy), without=given_up) & np.isfinite(energy)
+        rows = self.solution.rows
+        able = feasible(self.solution.constraints, len(rows), without=given_up)
+        able &= np.isfinite(rows.joules_per_output_token)
+        return able & (rows.nodes_per_replica == 1) if self.one_node else able
 
     @property
     def objectives(self) -> tuple[Constraint, ...]:
@@ -130,7 +134,7 @@ class ObjectivePrice:
     """Its value with which the plan without it would be allowed."""
 
 
-def deployment_of(name: str, problem: Problem) -> Deployment:
+def deployment_of(name: str, problem: Problem, *, one_node: bool = False) -> Deployment:
     """Return a deployment with every candidate evaluated."""
     solution = solve(problem)
     rows = solution.rows
@@ -138,7 +142,7 @@ def deployment_of(name: str, problem: Problem) -> Deployment:
     holding = able & feasible([c for c in solution.constraints if c.rule != "NotEnoughFreeGPUs"], len(rows))
     leader = best(rows, holding if holding.any() else able, "MinimizeEnergy")
     tokens = np.nan if leader is None else float(rows.output_tokens_per_second[leader])
-    return Deployment(name, problem, solution, tokens)
+    return Deployment(name, problem, solution, tokens, one_node)
 
 
 def nodes_of(snapshot: ClusterSnapshot, owners: Collection[str]) -> tuple[Node, ...]:

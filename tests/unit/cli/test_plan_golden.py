@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 from tests.unit.cli.conftest import POOLS, Run, Write, budget, chat, compare
+
+from energylens.cli.main import cli
 
 NODE = {
     "kind": "Node",
@@ -165,6 +168,13 @@ def test_a_folder_is_read_with_its_subfolders(arithmetic: Run, write: Write) -> 
     folder = write("fleet/notes.txt", "not read").parent
     found = planned(arithmetic, folder, write("pools.yaml", POOLS))
     assert [document["metadata"]["name"] for document in found] == ["a", "b"]
+
+
+def test_what_is_piped_in_is_read(arithmetic: Run, write: Write) -> None:
+    arguments = ["plan", "-f", "-", "--inventory", str(write("pools.yaml", POOLS)), "-o", "json"]
+    piped = CliRunner().invoke(cli, arguments, input=yaml.safe_dump(chat("piped")))
+    assert json.loads(piped.stdout)["metadata"]["name"] == "piped"
+    assert CliRunner().invoke(cli, arguments, input="").stderr == "Error: -: holds no object of kind LLMDeployment\n"
 
 
 @pytest.mark.parametrize(

@@ -138,6 +138,13 @@ def test_what_has_no_plan_alone_is_told_from_what_lacks_free_gpus(make_fleet: Ma
     assert crowded.is_possible
 
 
+def test_replicas_over_several_nodes_are_left_out_where_they_cannot_run(make_fleet: Make) -> None:
+    spec = {"slo": {"percentile": "P50", "itlMilliseconds": 500}, "hardware": {"gpuProducts": ["L40S"]}}
+    (wide,) = make_fleet(dict(spec), pools=((L40S, 2, 4),)).deployments
+    assert wide.is_possible
+    assert not deployment_of("x/y", wide.problem, one_node=True).is_possible
+
+
 def test_the_price_of_an_objective_is_what_planning_without_it_saves(make_fleet: Make) -> None:
     slo = {"percentile": "P50", "itlMilliseconds": 15, "ttftMilliseconds": 5000}
     fleet = make_fleet({"slo": slo}, {"slo": ITL})
