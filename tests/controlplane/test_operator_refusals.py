@@ -102,9 +102,13 @@ def test_an_slo_that_nobody_can_meet_names_one_that_works(team: Team) -> None:
     found = re.search(r"(\d+) ms", message.replace("itlMilliseconds=1", ""))
     assert found is not None, message
     nearest = int(found[1])
+    (relaxation,) = team.status()["relaxations"]
+    assert (relaxation["field"], relaxation["allowed"]) == ("spec.slo.itlMilliseconds", str(nearest))
+    assert relaxation["joulesPerOutputToken"]
     team.apply(slo={"itlMilliseconds": nearest}, **spec)
     team.wait("SLOFeasible", "True", "Feasible")
     team.ready()
+    assert "relaxations" not in team.status()
 
 
 def test_bad_edits_leave_the_running_deployment_untouched(team: Team) -> None:

@@ -234,12 +234,21 @@ def test_manual_waits_for_approval_of_the_very_plan(team: Team) -> None:
     team.apply(planning={**layout(maxBatchSize=16), "mode": "Manual", "approvedPlanHash": found})
     team.wait("PlanReady", "False", "AwaitingApproval")
     assert team.standing() == before
+    # What a foreign hand does to it is put right meanwhile.
+    (name,) = [name for kind, name in team.children() if kind == "Deployment"]
+    team.kubectl.run("scale", "deployment", name, "--replicas=1")
+    eventually(lambda: team.children()["Deployment", name]["spec"]["replicas"] == 2)
+    assert team.condition("PlanReady")["reason"] == "AwaitingApproval"
 
 
 def test_advisory_shows_a_plan_and_runs_nothing(team: Team) -> None:
-    team.apply(planning={**layout(), "mode": "Advisory"})
+    team.apply(planning={**layout(replicas=1), "mode": "Advisory", "disaggregation": "Compare"})
     team.wait("PlanReady", "True", "Advisory")
-    assert team.status()["plan"]["replicas"] == 2
+    plan = team.status()["plan"]
+    assert plan["replicas"] == 1
+    (apart,) = [other for other in plan["alternatives"] if "prefill" in other]
+    assert apart["prefill"]["replicas"] == apart["replicas"] == 1
+    assert apart["gpus"] == 2
     team.wait("Ready", "False", "NotStarted")
     assert team.children() == {}
 

@@ -76,11 +76,18 @@ def budget_of(body: Body) -> tuple[EnergyBudgetSpec, EnergyBudgetStatus]:
 
 
 def committed_watts(deployment: Body) -> int:
-    """Return the predicted power of a deployment's plan; 0 without one, while suspended, and where it is only shown."""
+    """Return the predicted power of a deployment's plan; 0 without one, while suspended, and where it is only shown.
+
+    A plan that waits for approval commits nothing before something runs, and after that stands for what runs.
+    """
     spec, status = deployment.get("spec") or {}, deployment.get("status") or {}
-    if spec.get("suspend") or (spec.get("planning") or {}).get("mode") == "Advisory":
+    planning, plan = spec.get("planning") or {}, status.get("plan") or {}
+    if spec.get("suspend") or planning.get("mode") == "Advisory":
         return 0
-    return int(((status.get("plan") or {}).get("predicted") or {}).get("powerWatts", 0))
+    waits = planning.get("mode") == "Manual" and planning.get("approvedPlanHash") != plan.get("hash")
+    if waits and not status.get("activeRevision"):
+        return 0
+    return int((plan.get("predicted") or {}).get("powerWatts", 0))
 
 
 def allowance(

@@ -115,7 +115,8 @@ def pinned_to(deployment: LLMDeployment, running: PlanStatus, gpus: Mapping[str,
         asked = "Never" if cap.watts_per_gpu is None else f"Fixed at {cap.watts_per_gpu} W"
         return f"spec.energy.powerCap is {asked}, and the running plan has {watts or 'no'} W"
     pinned_cap = PowerCap() if watts is None else PowerCap(mode="Fixed", watts_per_gpu=watts)
-    planning = spec.planning.model_copy(update={"overrides": Overrides(**choices)})
+    # What the roles apart would do says nothing of the running plan.
+    planning = spec.planning.model_copy(update={"overrides": Overrides(**choices), "disaggregation": "Never"})
     hardware = spec.hardware.model_copy(update={"gpu_products": (running.gpu_product,)})
     energy = spec.energy.model_copy(update={"power_cap": pinned_cap})
     pinned = spec.model_copy(update={"planning": planning, "hardware": hardware, "energy": energy})

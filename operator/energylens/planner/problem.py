@@ -87,7 +87,7 @@ def solve(problem: Problem) -> Solution:
     spec, load = problem.spec, problem.load
     spaces = spaces_of(problem)
     if problem.within_limits:
-        spaces = [_clipped(problem, space) for space in spaces]
+        spaces = [clipped(problem, space) for space in spaces]
     rows = evaluate(
         spaces,
         problem.model,
@@ -119,7 +119,7 @@ def spaces_of(problem: Problem) -> list[ProductSpace]:
     ]
 
 
-def _clipped(problem: Problem, space: ProductSpace) -> ProductSpace:
+def clipped(problem: Problem, space: ProductSpace) -> ProductSpace:
     """Return the layouts and replicas that gpuProducts, maxGPUs, maxGPUsPerReplica and other pods' GPUs leave."""
     hardware, gpus = problem.spec.hardware, space.layouts.gpus
     last = np.minimum(

@@ -219,6 +219,15 @@ def test_what_is_suspended_or_only_shown_commits_nothing() -> None:
     assert watts(allowance(me, [budget()], [me, stopped, shown])) == 1000.0
 
 
+def test_a_plan_that_waits_for_approval_commits_its_power_once_something_runs() -> None:
+    me = member("me")
+    waiting = {**member("waiting", 300), "spec": {"planning": {"mode": "Manual"}}}
+    waiting["status"]["plan"]["hash"] = "b"
+    assert watts(allowance(me, [budget()], [me, waiting])) == 1000.0
+    running = {**waiting, "status": {**waiting["status"], "activeRevision": {"planHash": "a"}}}
+    assert watts(allowance(me, [budget()], [me, running])) == 700.0
+
+
 @pytest.mark.parametrize(
     "other",
     [
