@@ -11,8 +11,8 @@ import numpy as np
 
 from energylens.predictor.architecture import ModelSpec
 from energylens.predictor.profiles import UnknownEngineError
-from energylens.predictor.types import BoolArray, FloatArray, GpuSpec, Interval, Layouts, Prediction, Workload
-from energylens.predictor.workloads import workload_of
+from energylens.predictor.types import BoolArray, FloatArray, GpuSpec, Interval, Layouts, Prediction, Sampled, Workload
+from energylens.predictor.workloads import sampled_of, workload_of
 from energylens.runs import Resolved, Run
 
 QUANTITIES = ("itl", "throughput", "power", "energy")
@@ -38,7 +38,14 @@ class PredictorLike(Protocol):
     """What evaluation needs of a predictor; see :class:`energylens.predictor.Predictor`."""
 
     def at_concurrency(
-        self, model: ModelSpec, gpu: GpuSpec, layouts: Layouts, workload: Workload, concurrency: FloatArray
+        self,
+        model: ModelSpec,
+        gpu: GpuSpec,
+        layouts: Layouts,
+        workload: Workload,
+        concurrency: FloatArray,
+        *,
+        sampled: Sampled | None = None,
     ) -> Prediction:
         """Predict candidates that share a model, a GPU and a workload."""
         ...
@@ -57,7 +64,7 @@ def predict_runs(runs: Sequence[Run], resolve: Resolver, predictor_for: Chooser)
     groups: dict[tuple[object, ...], list[int]] = defaultdict(list)
     for i, run in enumerate(runs):
         served = (run.model_id, run.weight_precision, run.gpu_model, run.engine)
-        groups[(*served, run.task, run.input_tokens, run.output_tokens)].append(i)
+        groups[(*served, *_load(run))].append(i)
     parts: list[tuple[Sequence[int], Predicted]] = []
     for members in groups.values():
         first = runs[members[0]]
@@ -74,18 +81,19 @@ def predict_runs(runs: Sequence[Run], resolve: Resolver, predictor_for: Chooser)
     return merge(len(runs), parts)
 
 
+def _load(run: Run) -> tuple[Workload, Sampled | None]:
+    batch = float(run.max_num_seqs)
+    return workload_of(run.task, run.input_tokens, run.output_tokens, batch), sampled_of(run.task, batch)
+
+
 def _group(
     members: Sequence[int], runs: Sequence[Run], predictor: PredictorLike, model: ModelSpec, gpu: GpuSpec
 ) -> list[tuple[Sequence[int], Predicted]]:
     group = [runs[i] for i in members]
     try:
-        prediction = predictor.at_concurrency(
-            model,
-            gpu,
-            layouts_of(group),
-            workload_of(group[0].task, group[0].input_tokens, group[0].output_tokens),
-            np.array([run.concurrency for run in group], dtype=np.float64),
-        )
+        workload, sampled = _load(group[0])
+        concurrency = np.array([run.concurrency for run in group], dtype=np.float64)
+        prediction = predictor.at_concurrency(model, gpu, layouts_of(group), workload, concurrency, sampled=sampled)
     except (ValueError, ArithmeticError) as refused:
         if len(members) == 1:
             return [(members, _refused(1, str(refused)))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from energylens.predictor.residual import RunFeatures
 from energylens.predictor.steady import phase_work
 from energylens.predictor.types import FloatArray, GpuSpec
 from energylens.predictor.work import CollectiveWork, LayerCounts, Work
+from energylens.predictor.workloads import sampled_of
 
 KINDS = (Collective.ALL_REDUCE, Collective.ALL_REDUCE, Collective.ALL_REDUCE, Collective.ALL_REDUCE,
          Collective.ALL_GATHER, Collective.ALL_TO_ALL, Collective.NONE)  # fmt: skip
@@ -32,6 +33,11 @@ class Dataset:
     decode: Work
     mixed: Work
     starts: FloatArray
+    itl_decode: Work
+    """Work of the steps that the median inter-token latency is taken from."""
+    itl_mixed: Work
+    itl_starts: FloatArray
+    itl_level: FloatArray
     sheet: DataSheet
     features: RunFeatures
 
@@ -59,7 +65,9 @@ def build_dataset(
     decodes: list[Work] = []
     mixeds: list[Work] = []
     features: list[RunFeatures] = []
-    starts = np.zeros(len(runs))
+    starts, itl_starts, level = np.zeros(len(runs)), np.zeros(len(runs)), np.full(len(runs), 0.5)
+    itl_decodes: list[Work] = []
+    itl_mixeds: list[Work] = []
     for i in range(len(runs)):
         one = runs.take(np.array([i]))
         workload = one.workload(0)
@@ -74,11 +82,33 @@ def build_dataset(
         decodes.append(d)
         mixeds.append(m)
         starts[i] = s[0]
+        sampled = sampled_of(str(one.task[0]), float(one.max_num_seqs[0]))
+        if sampled is not None:
+            level[i] = sampled.level
+            age = workload.age_share if sampled.age_share is None else sampled.age_share
+            d, m, s = phase_work(
+                models[str(one.model_id[0])], gpus[str(one.gpu_model[0])], one.layouts,
+                replace(workload, age_share=age), one.concurrency * sampled.running_share, shell,
+            )  # fmt: skip
+        itl_decodes.append(d)
+        itl_mixeds.append(m)
+        itl_starts[i] = s[0]
     sheets = [data_sheet(gpus[str(name)]) for name in runs.gpu_model]
     fields = DataSheet.__dataclass_fields__
     sheet = DataSheet(**{f: np.array([getattr(s, f) for s in sheets], dtype=np.float64) for f in fields})
     joined = join_features(features)
-    return Dataset(runs, concatenate(decodes), concatenate(mixeds), starts, sheet, joined)
+    return Dataset(
+        runs,
+        concatenate(decodes),
+        concatenate(mixeds),
+        starts,
+        concatenate(itl_decodes),
+        concatenate(itl_mixeds),
+        itl_starts,
+        level,
+        sheet,
+        joined,
+    )
 
 
 def join_features(parts: Sequence[RunFeatures]) -> RunFeatures:
@@ -121,9 +151,12 @@ def concatenate(works: Sequence[Work]) -> Work:
         tokens=row("tokens"),
         sequences=row("sequences"),
         gpus=row("gpus"),
+        graph_tokens=row("graph_tokens"),
         sampled_vocab=row("sampled_vocab"),
         sorts=row("sorts"),
-        padded_experts=pad("padded_experts", 0),
+        tile_flops=pad("tile_flops", 0),
+        aligned_flops=pad("aligned_flops", 0),
+        coarse_tiles=pad("coarse_tiles", 0),
     )
 
 

@@ -38,9 +38,10 @@ SHAPES = (
     ("stored", 0.07, 2.0),
     ("layout", 0.10, 1.0),
     ("load", 0.10, 1.0),
+    ("product", 0.04, 1.5),
 )
 """Key, standard deviation of the step's logarithm, and length in log(batch), of each summand of the residual."""
-RELATIVE_SIZE = {"step": 1.0, "itl": 1.15, "power": 0.75}
+RELATIVE_SIZE = {"step": 1.0, "itl": 1.15, "power": 0.65}
 TERMS: dict[str, tuple[KernelTerm, ...]] = {
     target: tuple(KernelTerm(key, (deviation * size) ** 2, length) for key, deviation, length in SHAPES)
     for target, size in RELATIVE_SIZE.items()
@@ -98,9 +99,13 @@ def constants_of(theta: FloatArray, scales: Scales, second: FloatArray) -> dict[
 def predicted_logs(data: Dataset, constants: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
     """Return the logarithm of mean step (s), median and P99 ITL (s) and power per GPU (W) of every run."""
     state = combine(data.decode, data.mixed, data.starts, constants, data.sheet, np.full(len(data.runs), np.nan))
+    other = combine(
+        data.itl_decode, data.itl_mixed, data.itl_starts, constants, data.sheet, np.full(len(data.runs), np.nan)
+    )
+    itl = other.mixture.quantile(data.itl_level)
     return {
         "step": np.log(state.mean_step),
-        "itl": np.log(state.mixture.quantile(0.5)),
+        "itl": np.log(itl),
         "tail": np.log(state.mixture.quantile(0.99)),
         "power": np.log(state.power_per_gpu),
     }

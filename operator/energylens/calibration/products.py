@@ -53,7 +53,6 @@ def derived_constants(
         )
         ratio = gpu.power_limit_watts / gpus[relative].power_limit_watts
         values["active_watts"] *= min(ratio, 1.0)
-        values["padding_watts"] *= min(ratio, 1.0)
         values["sampler_watts"] *= min(ratio, 1.0)
         if not gpu.nvlink_bandwidth:
             # PCIe without peer access: NCCL floors, and less of the link's peak.

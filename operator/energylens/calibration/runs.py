@@ -65,7 +65,7 @@ class Runs:
     def workload(self, index: int) -> Workload:
         """Return the mean request of one run."""
         tokens = float(self.input_tokens_assumed[index]), float(self.output_tokens[index])
-        return workload_of(str(self.task[index]), *tokens)
+        return workload_of(str(self.task[index]), *tokens, float(self.max_num_seqs[index]))
 
     @property
     def layouts(self) -> Layouts:

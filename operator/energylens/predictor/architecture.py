@@ -59,6 +59,8 @@ class Attention:
     """Width of a value head when it differs from ``head_dim``."""
     window: int | None = None
     """Tokens a query can see; None means all of them."""
+    chunked: bool = False
+    """The window is a fixed chunk of the context (Llama 4), not the last tokens."""
     output_gate: bool = False
     """An extra query-sized gate projection multiplies the output (Qwen3-Next, Qwen3.5)."""
     shared_kv: bool = False

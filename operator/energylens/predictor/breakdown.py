@@ -73,18 +73,11 @@ def energy_parts(
     busy = np.ones_like(mean) if saturated else np.where(prediction.sustainable, -np.expm1(-mean), 1.0)
     running = np.maximum(mean / np.maximum(busy, 1e-12), 1.0)
     decode, mixed, starts = phase_work(model, gpu, layouts, workload, running, predictor.coefficients, role)
-    steady = combine(decode, mixed, starts, c, sheet, np.full(len(layouts), np.nan))
-    share, step = steady.mixture.mixed_share, steady.mean_step
-    pure, filled = step_energy(decode, rates, c), step_energy(mixed, rates, c)
+    no_cap = np.full(len(layouts), np.nan)
+    steady = combine(decode, mixed, starts, c, sheet, no_cap, predictor.profile.overlap)
+    share = steady.mixture.mixed_share
+    pure, filled = step_energy(decode, steady.decode, rates, c), step_energy(mixed, steady.mixed, rates, c)
     moving = {f.name: (1.0 - share) * getattr(pure, f.name) + share * getattr(filled, f.name) for f in fields(pure)}
-    at_work = (1.0 - share) * steady.decode.busy + share * steady.mixed.busy
-    sorting = (1.0 - share) * steady.decode.sampler + share * steady.mixed.sampler
-    padded = (1.0 - share) * decode.padded_experts.sum(axis=0) + share * mixed.padded_experts.sum(axis=0)
-    moving["overhead"] = (
-        np.minimum(at_work, step) * c["active_watts"]
-        + sorting * c["sampler_watts"]
-        + padded * c["moe_fp8_block_expert_us"] * 1e-6 * c["padding_watts"]
-    )
     idle = (1.0 - busy) * prediction.idle_power_watts
     active = prediction.power_watts - idle
     static = np.minimum(busy * prediction.idle_power_watts / IDLE_RETURN, active)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from energylens.predictor.rates import data_sheet
 from energylens.predictor.residual import TARGETS, RunFeatures, correct, prior_variance
 from energylens.predictor.rules import unsupported_reasons
 from energylens.predictor.steady import Role, Steady, steady_state
-from energylens.predictor.types import FloatArray, GpuSpec, Interval, Layouts, Memory, Prediction, Workload
+from energylens.predictor.types import FloatArray, GpuSpec, Interval, Layouts, Memory, Prediction, Sampled, Workload
 
 _Correction = Callable[[FloatArray], FloatArray]
 _Served = Callable[[FloatArray], FloatArray]
@@ -66,8 +67,18 @@ class Predictor:
         workload: Workload,
         concurrency: FloatArray,
         role: Role = "aggregated",
+        sampled: Sampled | None = None,
     ) -> Prediction:
         """Return a saturated replica that keeps ``concurrency`` sequences running, shape (n,).
+
+        Args:
+            model: The architecture.
+            gpu: The product.
+            layouts: Candidates, shape (n,).
+            workload: Mean request.
+            concurrency: Running sequences per replica, shape (n,), positive.
+            role: Which phases the replica runs.
+            sampled: Where a benchmark takes its median inter-token latency, when not in steady state.
 
         Raises:
             ValueError: ``concurrency`` does not have one positive number per candidate, or the workload is not
@@ -78,13 +89,32 @@ class Predictor:
         held = self.memory(model, gpu, layouts, workload)
         places = np.minimum(layouts.max_batch_size * layouts.data_parallel, held.max_concurrency)
         constants, measured = self.constants(gpu)
-        steady = steady_state(model, gpu, layouts, workload, concurrency, constants, self.coefficients, role)
+        steady = self._steady(model, gpu, layouts, workload, concurrency, constants, role)
+        median = None
+        if sampled is not None:
+            age = workload.age_share if sampled.age_share is None else sampled.age_share
+            there = replace(workload, age_share=age)
+            fewer = concurrency * sampled.running_share
+            median = self._steady(model, gpu, layouts, there, fewer, constants, role).mixture.quantile(sampled.level)
         busy = np.ones_like(concurrency)
         rate = concurrency / (steady.mean_step * workload.output_tokens)
         return self._finish(
             model, gpu, layouts, workload, steady, concurrency, places, held, constants, measured, busy,
-            np.ones_like(concurrency), concurrency <= places * (1.0 + 1e-9), rate, role,
+            np.ones_like(concurrency), concurrency <= places * (1.0 + 1e-9), rate, role, median,
         )  # fmt: skip
+
+    def _steady(
+        self,
+        model: ModelSpec,
+        gpu: GpuSpec,
+        layouts: Layouts,
+        workload: Workload,
+        running: FloatArray,
+        constants: dict[str, float],
+        role: Role,
+    ) -> Steady:
+        overlap = self.profile.overlap
+        return steady_state(model, gpu, layouts, workload, running, constants, self.coefficients, role, overlap)
 
     def at_rate(
         self,
@@ -112,7 +142,7 @@ class Predictor:
         full = np.maximum(places, 1.0)
 
         def capacity(where: Layouts, running: FloatArray, correction: _Correction) -> FloatArray:
-            state = steady_state(model, gpu, where, workload, running, constants, self.coefficients, role)
+            state = self._steady(model, gpu, where, workload, running, constants, role)
             step = state.mean_step * np.exp(correction(running))
             return running / (step * workload.output_tokens)
 
@@ -126,7 +156,7 @@ class Predictor:
         busy = np.where(sustainable, -np.expm1(-mean), 1.0)
         given_busy = np.maximum(mean / np.maximum(busy, 1e-12), 1.0)
         given_busy = np.where(mean > 1e-12, given_busy, 1.0)
-        steady = steady_state(model, gpu, layouts, workload, given_busy, constants, self.coefficients, role)
+        steady = self._steady(model, gpu, layouts, workload, given_busy, constants, role)
         utilization = np.minimum(np.where(most > 0, rate / most, np.inf), 1.0)
         return self._finish(
             model, gpu, layouts, workload, steady, mean, places, held, constants, measured, busy, utilization,
@@ -201,6 +231,7 @@ class Predictor:
         sustainable: np.ndarray,
         rate: FloatArray,
         role: Role,
+        median: FloatArray | None = None,
     ) -> Prediction:
         logs, halves, inside = self._residual(model, gpu, layouts, workload, np.maximum(running, 1.0), measured)
         step_factor, itl_factor, power_factor = (np.exp(logs[t]) for t in ("step", "itl", "power"))
@@ -214,6 +245,8 @@ class Predictor:
         with np.errstate(divide="ignore", invalid="ignore"):
             energy = np.where(throughput > 0, power / np.maximum(throughput, 1e-300), np.inf)
         itl = {q: steady.mixture.quantile(q) * itl_factor * 1e3 for q in (0.5, 0.9, 0.95, 0.99)}
+        if median is not None:
+            itl[0.5] = median * itl_factor * 1e3
         prefill = steady.mixture.with_starts(np.ones_like(step)) * step_factor
         transfer = self._transfer(model, gpu, workload) if role == "decode" else 0.0
         base = prefill + step / 2.0 + transfer

@@ -136,7 +136,8 @@ def _attention_layers(fields: Fields, family: str, layers: int, hidden: int) -> 
                 raise fields.error("sliding_window", "an integer, since some layers are sliding_attention")
             by_kind[kind] = _with(_sliding_heads(fields, full), window=window)
         elif kind == "chunked_attention":
-            by_kind[kind] = _with(full, window=fields.integer("attention_chunk_size", default=8192))
+            chunk = fields.integer("attention_chunk_size", default=8192)
+            by_kind[kind] = _with(full, window=chunk, chunked=True)
         elif kind == "minimax_m3_sparse":
             by_kind[kind] = _block_sparse(fields, full)
         else:

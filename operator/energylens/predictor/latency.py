@@ -15,10 +15,32 @@ import numpy as np
 from energylens.predictor.einsum import Collective
 from energylens.predictor.rates import Constants, DataSheet, KernelRates, per_operation
 from energylens.predictor.types import FloatArray
-from energylens.predictor.work import CollectiveWork, Work
+from energylens.predictor.work import KERNEL_INDEX, CollectiveWork, Work
 
+FRONTEND_SOFT = 4.0
+LATENT = KERNEL_INDEX["moe:fp8_block_latent"]
 SOFT = 4.0
 """Exponent of the soft maximum of memory and compute time; 1 adds them, infinity takes the larger."""
+
+
+FULL_LINK_SHARE = 16.0 / 132.0
+"""Share of the SMs with which collectives reach the link's bandwidth: 16 of an H100's 132 (NCCL's default channels)."""
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Collectives that run beside kernels, Megatron style."""
+
+    stages: int
+    """Parts that a step's tokens are cut into; 1 overlaps nothing."""
+    sm_share: float
+    """Share of the SMs that collectives hold meanwhile, between 0 and 1."""
+
+    def __post_init__(self) -> None:
+        if self.stages < 1:
+            raise ValueError(f"overlap stages is {self.stages}; at least 1 is needed")
+        if not 0.0 < self.sm_share < 1.0:
+            raise ValueError(f"overlap sm_share is {self.sm_share}; a number between 0 and 1 is needed")
 
 
 @dataclass(frozen=True)
@@ -63,15 +85,22 @@ def operation_seconds(work: Work, rates: KernelRates, c: Constants) -> FloatArra
     memory += work.cache_bytes / per_operation(rates.cache_bandwidth, pick)
     compute = work.flops / per_operation(rates.flops, pick)
     seconds = soft_maximum(memory, compute)
+    seconds = np.where(
+        (pick if pick.ndim == 2 else pick[:, None]) == LATENT,
+        seconds * per_operation(rates.table_factor, pick),
+        seconds,
+    )
     measured = work.table_seconds > 0.0
     if measured.any():
         tabled = work.table_seconds * per_operation(rates.table_factor, pick)
+        tabled = tabled * (1.0 + c["coarse_tiles"] * work.coarse_tiles)
         seconds = np.where(measured, tabled, seconds)
     if np.any(work.imbalance != 1.0):
         seconds = seconds * work.imbalance ** c["imbalance"]
     seconds += work.prefill_attention_flops / per_operation(rates.prefill_flops, pick)
     launches = work.launches if work.launches.ndim == 2 else work.launches[:, None]
-    seconds += work.padded_experts * c["moe_fp8_block_expert_us"] * 1e-6
+    aligned = c["moe_aligned_flops"] * per_operation(rates.flops, pick) / c["moe_flops"]
+    seconds += c["aligned_rows"] * work.aligned_flops / aligned
     return np.asarray(seconds + launches * per_operation(rates.launch, pick))
 
 
@@ -104,7 +133,30 @@ def reduce_floor(c: Constants, group: FloatArray) -> FloatArray:
     return np.asarray(1e-6 * (low + (eight - four) * np.maximum(steps - 2.0, 0.0)))
 
 
-def step_time(work: Work, rates: KernelRates, c: Constants, sheet: DataSheet, mixed: bool) -> StepTime:
+def overlapped(kernels: FloatArray, collectives: FloatArray, compute: FloatArray, overlap: Overlap) -> FloatArray:
+    """Return the time of kernels and collectives that run side by side, shape (n,).
+
+    The batch is cut into stages: the first stage's kernels and the last one's collectives stand alone, between them a
+    stage's collectives run beside the next one's kernels. Meanwhile the collectives hold a share of the SMs, which
+    slows the arithmetic; with too few SMs they miss the link's bandwidth (arXiv 2605.14249, section 3; Megatron-LM).
+
+    Args:
+        kernels: Seconds of all kernels on all SMs, shape (n,).
+        collectives: Seconds of all collectives at full bandwidth, shape (n,).
+        compute: Share of ``kernels`` that arithmetic limits, shape (n,).
+        overlap: Stages and SM share.
+    """
+    slowed = kernels * (1.0 + compute * (1.0 / (1.0 - overlap.sm_share) - 1.0))
+    starved = collectives * max(1.0, FULL_LINK_SHARE / overlap.sm_share)
+    alone = 1.0 / overlap.stages
+    apart = kernels + collectives
+    staged = alone * apart + (1.0 - alone) * np.maximum(slowed, starved)
+    return np.where(collectives > 0.0, staged, kernels)
+
+
+def step_time(
+    work: Work, rates: KernelRates, c: Constants, sheet: DataSheet, mixed: bool, overlap: Overlap | None = None
+) -> StepTime:
     """Return the time of one step for every candidate.
 
     Args:
@@ -113,6 +165,7 @@ def step_time(work: Work, rates: KernelRates, c: Constants, sheet: DataSheet, mi
         c: Constants of the GPU product and the engine.
         sheet: Peaks of the GPU product.
         mixed: The step also prefills.
+        overlap: How the engine runs collectives beside kernels; None for one after the other, as vLLM does.
     """
     operations = operation_seconds(work, rates, c)
     layers = work.layers
@@ -124,8 +177,7 @@ def step_time(work: Work, rates: KernelRates, c: Constants, sheet: DataSheet, mi
     collectives = collective_seconds(work.collectives, c, sheet)
     eager = layers.mixers * c["launch_mixer_us"] + layers.recurrent * c["launch_state_us"]
     eager = eager + layers.moes * c["launch_moe_us"] + layers.ffns * c["launch_ffn_us"]
-    limit = c["graph_tokens"]
-    ungraphed = 1.0 / (1.0 + (limit / np.maximum(work.tokens, 1.0)) ** 12)
+    ungraphed = 1.0 / (1.0 + (1.03 * work.graph_tokens / np.maximum(work.tokens, 1.0)) ** 32)
     # Steps above the graph limit launch all kernels of a layer one by one, mixed ones only those between graph pieces.
     pieces = c["piecewise_share"] if mixed else 0.0
     launch = 1e-6 * eager * (pieces + (1.0 - pieces) * ungraphed)
@@ -137,5 +189,10 @@ def step_time(work: Work, rates: KernelRates, c: Constants, sheet: DataSheet, mi
     if mixed:
         host = host + 1e-3 * c["host_prefill_ms"]
     gpu = kernels + collectives
+    if overlap is not None:
+        arithmetic = (work.flops / per_operation(rates.flops, work.kernel)).sum(axis=0)
+        gpu = overlapped(kernels, collectives, np.minimum(arithmetic / kernels, 1.0), overlap)
+    launch = launch + 1e-6 * layers.eager * c["eager_mixer_us"]
     total = soft_maximum(gpu, launch + np.zeros_like(gpu), 3.0) + host + sampler
+    total = soft_maximum(total, 1e-6 * work.sequences * c["frontend_us"], FRONTEND_SOFT)
     return StepTime(operations, kernels, collectives, launch, host, sampler, total)

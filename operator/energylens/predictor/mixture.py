@@ -17,6 +17,8 @@ from energylens.predictor.types import FloatArray
 MANY = 6.0
 """Starts per step above which the Poisson distribution is taken as normal."""
 TERMS = 16
+LOWEST = 1e-3
+"""Lowest and highest level of a quantile."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +58,13 @@ class StepMixture:
         slope = np.maximum(self.mixed - self.decode - base, 0.0) / self.starts_when_mixed
         return np.asarray(self.decode + base + slope * count)
 
-    def quantile(self, level: float) -> FloatArray:
-        """Return a quantile of the step time over steps, shape (n,).
+    def quantile(self, level: float | FloatArray) -> FloatArray:
+        """Return a quantile of the step time over steps, shape (n,); ``level`` is one number or of that shape.
 
         Steps between two counts of starts blend over a narrow range of levels, so that the result is continuous.
         """
         width = 0.08 * (1.0 - level)
-        z = normal_quantile(level)
+        z = normal_quantiles(np.clip(np.asarray(level, dtype=np.float64), LOWEST, 1.0 - LOWEST))
         spread = np.asarray(self.prompt_spread, dtype=np.float64)
         value = self.decode.copy()
         few = np.minimum(self.starts, MANY)
@@ -83,7 +85,7 @@ class StepMixture:
         return np.where(self.starts > MANY, self.with_starts(total), value)
 
 
-def _length_quantile(z: float, spread: FloatArray, count: float) -> FloatArray:
+def _length_quantile(z: FloatArray, spread: FloatArray, count: float) -> FloatArray:
     """Return a quantile of the mean length of ``count`` prompts over the mean of all."""
     variance = np.log1p(np.expm1(spread**2) / count)
     return np.asarray(np.exp(z * np.sqrt(variance) - variance / 2.0))
@@ -92,6 +94,12 @@ def _length_quantile(z: float, spread: FloatArray, count: float) -> FloatArray:
 def normal_cdf(x: float) -> float:
     """Return the standard normal distribution function."""
     return 0.5 * (1.0 + erf(x / sqrt(2.0)))
+
+
+def normal_quantiles(levels: FloatArray) -> FloatArray:
+    """Return :func:`normal_quantile` of every level, shape of ``levels``."""
+    values, inverse = np.unique(levels, return_inverse=True)
+    return np.asarray(np.array([normal_quantile(float(v)) for v in values])[inverse].reshape(np.shape(levels)))
 
 
 def normal_quantile(level: float) -> float:

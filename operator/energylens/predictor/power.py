@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from energylens.predictor.einsum import Collective
+from energylens.predictor.latency import StepTime
 from energylens.predictor.rates import Constants, DataSheet, KernelRates, per_operation
 from energylens.predictor.types import FloatArray
 from energylens.predictor.work import CollectiveWork, Work
@@ -27,11 +28,13 @@ class StepEnergy:
     """What small kernels move, too."""
     compute: FloatArray
     link: FloatArray
+    overhead: FloatArray
+    """Clocks of a GPU at work, sampling, and the padding of expert kernels."""
 
     @property
     def total(self) -> FloatArray:
         """All of it."""
-        return self.weights + self.cache + self.activations + self.compute + self.link
+        return self.weights + self.cache + self.activations + self.compute + self.link + self.overhead
 
 
 def moved_bytes(work: CollectiveWork) -> FloatArray:
@@ -44,20 +47,35 @@ def moved_bytes(work: CollectiveWork) -> FloatArray:
     return total
 
 
-def step_energy(work: Work, rates: KernelRates, c: Constants) -> StepEnergy:
-    """Return the dynamic energy of one step on an average GPU."""
+def step_energy(work: Work, time: StepTime, rates: KernelRates, c: Constants) -> StepEnergy:
+    """Return the dynamic energy of one step on an average GPU.
+
+    Args:
+        work: What the step does.
+        time: What it takes.
+        rates: Kernel rates of the GPU product.
+        c: Constants of the GPU product and the engine.
+    """
     pick = work.kernel
     per_byte = per_operation(rates.joules_per_byte, pick)
     cache = work.cache_bytes * per_operation(rates.joules_per_cache_byte, pick)
     compute = (work.flops + work.prefill_attention_flops) * per_operation(rates.joules_per_flop, pick)
     small = work.small_bytes * c["energy_byte_pj"] * 1e-12
     link = moved_bytes(work.collectives) * c["energy_link_byte_pj"] * 1e-12
+    # Rows that pad a tile are zeros, which switch fewer gates; those of an aligned buffer are whatever was there.
+    zeros = np.where(work.tile_flops > 0, np.maximum(work.tile_flops - work.flops, 0.0), 0.0) * c["padding_energy"]
+    stale = np.where(work.aligned_flops > 0, np.maximum(work.aligned_flops - work.flops, 0.0), 0.0)
+    stale = stale * c["aligned_rows"]
+    padding = ((zeros + stale) * per_operation(rates.joules_per_flop, pick)).sum(axis=0)
+    active = time.kernels + time.sampler + c["collective_activity"] * time.collectives
+    overhead = np.minimum(active, time.total) * c["active_watts"] + time.sampler * c["sampler_watts"] + padding
     return StepEnergy(
         (work.weight_bytes * per_byte).sum(axis=0),
         cache.sum(axis=0),
         (work.activation_bytes * per_byte).sum(axis=0) + small,
         compute.sum(axis=0),
         link,
+        overhead,
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from energylens.predictor.latency import Overlap
+
 
 @dataclass(frozen=True)
 class EngineProfile:
@@ -22,6 +24,8 @@ class EngineProfile:
     """Fitted on runs of this very engine; otherwise every prediction is an extrapolation."""
     widening: float = 1.0
     """Factor on the logarithmic half-width of every interval."""
+    overlap: Overlap | None = None
+    """How it runs collectives beside kernels; None for one after the other, as all profiles that ship do."""
     memory_utilization: float = 0.9
     """Share of GPU memory that the engine takes by default."""
     sources: tuple[str, ...] = ()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from energylens.predictor.types import FloatArray, GpuSpec
+from energylens.predictor.types import BoolArray, FloatArray, GpuSpec
 from energylens.predictor.work import KERNELS
 
 Number = float | FloatArray
@@ -62,7 +62,14 @@ def data_sheet(gpu: GpuSpec) -> DataSheet:
     )
 
 
+def _native_four_bit(sheet: DataSheet) -> BoolArray:
+    """Blackwell multiplies 4-bit weights as they are, with 8-bit activations; older GPUs widen them to 16 bit."""
+    return np.asarray(np.greater(sheet.flops_fp4, sheet.flops_fp8))
+
+
 def _arithmetic(kernel: str, sheet: DataSheet) -> Number:
+    if kernel.endswith("4bit"):
+        return np.where(_native_four_bit(sheet), sheet.flops_fp8, sheet.flops_bf16)
     if "fp8" in kernel or kernel.endswith("int8"):
         return sheet.flops_fp8
     if kernel.endswith("fp4"):
@@ -70,7 +77,9 @@ def _arithmetic(kernel: str, sheet: DataSheet) -> Number:
     return sheet.flops_bf16
 
 
-def _flop_energy(kernel: str, c: Constants) -> Number:
+def _flop_energy(kernel: str, c: Constants, sheet: DataSheet) -> Number:
+    if kernel.endswith("4bit"):
+        return np.where(_native_four_bit(sheet), c["energy_flop_fp8_pj"], c["energy_flop_bf16_pj"])
     if "fp8" in kernel or kernel.endswith("int8"):
         return c["energy_flop_fp8_pj"]
     if kernel.endswith("fp4"):
@@ -94,6 +103,7 @@ def kernel_rates(c: Constants, sheet: DataSheet) -> KernelRates:
 
     for kernel in KERNELS:
         moe = kernel.startswith("moe")
+        triton = moe and "fp8_block" not in kernel
         flops = c["moe_flops"] if moe else c["gemm_flops"]
         bandwidth = c["moe_bandwidth"] if moe else c["gemm_bandwidth"]
         launch = c["gemm_launch_us"]
@@ -118,7 +128,7 @@ def kernel_rates(c: Constants, sheet: DataSheet) -> KernelRates:
             table_factor=factor,
             joules_per_byte=_byte_energy(kernel, c) * 1e-12,
             joules_per_cache_byte=c["energy_state_byte_pj" if state else "energy_cache_byte_pj"] * 1e-12,
-            joules_per_flop=_flop_energy(kernel, c) * (c["energy_moe_flop_factor"] if moe else 1.0) * 1e-12,
+            joules_per_flop=_flop_energy(kernel, c, sheet) * (c["energy_moe_flop_factor"] if triton else 1.0) * 1e-12,
         )
     return KernelRates(**{name: _stack(values) for name, values in rows.items()})
 

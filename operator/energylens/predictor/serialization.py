@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from energylens.predictor.coefficients import FORMAT, Coefficients, CoefficientsError
 from energylens.predictor.intervals import IntervalModel
+from energylens.predictor.latency import Overlap
 from energylens.predictor.moe_tables import MoeCurves
 from energylens.predictor.profiles import EngineProfile
 from energylens.predictor.residual import KernelTerm, ResidualModel, RunFeatures, TargetResidual
@@ -86,6 +87,7 @@ def profiles_from(document: Mapping[str, Any]) -> tuple[EngineProfile, ...]:
                 below=tuple(entry["below"]) if entry.get("below") else None,
                 factors=dict(entry["factors"]),
                 measured=bool(entry["measured"]),
+                overlap=_overlap_from(entry.get("overlap")),
                 widening=float(entry["widening"]),
                 memory_utilization=float(entry["memory_utilization"]),
                 sources=tuple(entry["sources"]),
@@ -94,6 +96,10 @@ def profiles_from(document: Mapping[str, Any]) -> tuple[EngineProfile, ...]:
         )
     except KeyError as error:
         raise CoefficientsError(f"engine profile field {error.args[0]!r} is missing") from error
+
+
+def _overlap_from(entry: Mapping[str, Any] | None) -> Overlap | None:
+    return None if entry is None else Overlap(int(entry["stages"]), float(entry["sm_share"]))
 
 
 def _rounded(value: float) -> float:

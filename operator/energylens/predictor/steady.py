@@ -12,7 +12,7 @@ import numpy as np
 
 from energylens.predictor.architecture import ModelSpec
 from energylens.predictor.coefficients import Coefficients
-from energylens.predictor.latency import StepTime, step_time
+from energylens.predictor.latency import Overlap, StepTime, step_time
 from energylens.predictor.mixture import StepMixture
 from energylens.predictor.power import capped, frequency_fraction, sheet_limit, step_energy
 from energylens.predictor.rates import Constants, DataSheet, data_sheet, kernel_rates
@@ -50,6 +50,7 @@ def steady_state(
     constants: Constants,
     coefficients: Coefficients,
     role: Role = "aggregated",
+    overlap: Overlap | None = None,
 ) -> Steady:
     """Return the physics of one replica at a given number of running sequences.
 
@@ -62,10 +63,11 @@ def steady_state(
         constants: Of the GPU product and the engine.
         coefficients: For the kernel tables.
         role: Which phases the replica runs.
+        overlap: How the engine runs collectives beside kernels.
     """
     sheet = data_sheet(gpu)
     decode, mixed, starts = phase_work(model, gpu, layouts, workload, sequences, coefficients, role)
-    return combine(decode, mixed, starts, constants, sheet, layouts.power_cap_watts)
+    return combine(decode, mixed, starts, constants, sheet, layouts.power_cap_watts, overlap)
 
 
 def phase_work(
@@ -81,7 +83,7 @@ def phase_work(
     stages = layouts.data_parallel * layouts.pipeline_parallel
     running = np.maximum(sequences / stages, 1e-6)
     prompt = max(workload.input_tokens * (1.0 - workload.cached_input_fraction), 1.0)
-    context = np.full_like(running, workload.input_tokens + workload.output_tokens / 2.0)
+    context = np.full_like(running, workload.input_tokens + workload.output_tokens * workload.age_share)
     length = np.full_like(running, prompt)
     zero = np.zeros_like(running)
     if role == "prefill":
@@ -102,25 +104,28 @@ def phase_work(
     return decode, mixed, starts
 
 
-def combine(decode: Work, mixed: Work, starts: FloatArray, c: Constants, sheet: DataSheet, caps: FloatArray) -> Steady:
+def combine(
+    decode: Work,
+    mixed: Work,
+    starts: FloatArray,
+    c: Constants,
+    sheet: DataSheet,
+    caps: FloatArray,
+    overlap: Overlap | None = None,
+) -> Steady:
     """Return times and power from the work of both kinds of steps."""
     rates = kernel_rates(c, sheet)
-    td = step_time(decode, rates, c, sheet, mixed=False)
-    tm = step_time(mixed, rates, c, sheet, mixed=True)
+    td = step_time(decode, rates, c, sheet, mixed=False, overlap=overlap)
+    tm = step_time(mixed, rates, c, sheet, mixed=True, overlap=overlap)
     growing = np.maximum(tm.kernels + tm.collectives - td.kernels - td.collectives, 0.0)
     base = np.maximum(tm.total - td.total - growing, 0.0)
     mixture = StepMixture(starts, td.total, np.maximum(tm.total, td.total), base, c["prompt_spread"])
     share = mixture.mixed_share
     mean = mixture.mean
-    joules = (1.0 - share) * step_energy(decode, rates, c).total + share * step_energy(mixed, rates, c).total
+    joules = (1.0 - share) * step_energy(decode, td, rates, c).total + share * step_energy(mixed, tm, rates, c).total
     busy = (1.0 - share) * td.busy + share * tm.busy
-    extra = (1.0 - share) * decode.padded_experts.sum(axis=0) + share * mixed.padded_experts.sum(axis=0)
-    sorting = (1.0 - share) * td.sampler + share * tm.sampler
-    joules = joules + sorting * c["sampler_watts"]
-    joules = joules + extra * c["moe_fp8_block_expert_us"] * 1e-6 * c["padding_watts"]
     static = np.asarray(c["static_watts"], dtype=np.float64)
-    active = np.minimum(busy / mean, 1.0) * c["active_watts"]
-    power = static + active + joules / mean
+    power = static + joules / mean
     limit = sheet_limit(sheet, caps)
     default = capped(power, np.asarray(sheet.power_limit, dtype=np.float64) * c["power_ceiling"])
     fraction = frequency_fraction(default, static, limit)

@@ -90,6 +90,20 @@ class Workload:
     output_tokens: float
     cached_input_fraction: float = 0.0
     """Share of prompt tokens served from the prefix cache, which cost no prefill."""
+    age_share: float = 0.5
+    """Mean age of running sequences over the mean output, both in tokens: what a KV cache holds beyond the prompt."""
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Where in a run of a benchmark its median inter-token latency lies, when that is not plain steady state."""
+
+    level: float
+    """Quantile of the steps at full load that is the median of the run; 0 is a step that only decodes."""
+    running_share: float
+    """Running sequences at that point over those at full load."""
+    age_share: float | None
+    """The workload's, at that point; None leaves it as it is."""
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,8 @@ SORT_FREE_FAMILIES = frozenset({"gpt_oss", "nemotron_h"})
 """Families whose published generation_config.json sets neither top_p nor top_k: sampling needs no sort then."""
 
 
+LARGEST_GRAPH = 512.0
+"""vLLM captures CUDA graphs for steps of up to twice ``max_num_seqs`` tokens, and no larger ones than this."""
 ROUTING_SKEW = 1.2
 """Standard deviation of the logarithm of an expert's popularity within one step."""
 BALANCED_SKEW = 0.3
@@ -64,6 +66,45 @@ def kernel_class(kernel: str, quant: Quantization) -> str:
 def _engine_path(kernel: str, lowered: Lowered) -> str:
     """Engines run DeepSeek's block-scaled experts on other kernels than those of models with plain attention."""
     return f"{kernel}_latent" if kernel == "moe:fp8_block" and lowered.latent_layers else kernel
+
+
+def coarse_tiles(expert: ExpertLoad) -> FloatArray:
+    """Return 1 where a step has more tokens than a GPU has experts, shape (n,).
+
+    Without tuned tile sizes for a shape vLLM 0.11 takes tiles of 16 x 32 up to that many tokens and of 64 x 64 beyond,
+    whose rows are mostly padding. It ships none for the bfloat16 shapes of the models that are served most.
+    """
+    local = expert.experts / expert.expert_parallel
+    return np.asarray(1.0 / (1.0 + (1.04 * local / np.maximum(expert.tokens, 1.0)) ** 48))
+
+
+def tile_rows(expert: ExpertLoad, tile: FloatArray) -> FloatArray:
+    """Return the rows that grouped experts compute on one GPU when each hit expert fills whole tiles, shape (n,)."""
+    return np.maximum(expert.hit * tile, expert.pairs + expert.hit * (tile - 1.0) / 2.0)
+
+
+def aligned_rows(expert: ExpertLoad) -> FloatArray:
+    """Return the rows of a contiguous grouped kernel that aligns every local expert to 128 rows, shape (n,).
+
+    vLLM 0.11 runs block-scaled FP8 experts so (DeepGEMM). It sizes the buffer before routing is known, for all pairs of
+    the step whichever GPU holds their expert, and computes all of it.
+    """
+    local = expert.experts / expert.expert_parallel
+    return np.asarray(expert.tokens * expert.top_k + 127.0 * local)
+
+
+def eager_mixers(lowered: Lowered) -> int:
+    """Return the mixers whose kernels are launched one by one in every step.
+
+    Chunked attention (Llama 4) builds its metadata anew in each step, which no CUDA graph can hold; one such layer
+    keeps vLLM from capturing the others.
+    """
+    return lowered.mixer_layers if lowered.chunked_layers else 0
+
+
+def _tensorrt(kernel: int, gpu: GpuSpec) -> bool:
+    """DeepSeek's experts on Blackwell run in TensorRT-LLM's kernels, which the kernel tables of vLLM do not hold."""
+    return kernel == KERNEL_INDEX["moe:fp8_block_latent"] and gpu.architecture == "blackwell"
 
 
 @dataclass(frozen=True)
@@ -109,11 +150,17 @@ class Work:
     """Sequences that sample a token, shape (n,)."""
     gpus: FloatArray
     """GPUs of the replica, shape (n,)."""
+    graph_tokens: FloatArray
+    """Tokens of the largest step that a CUDA graph was captured for, shape (n,)."""
     sampled_vocab: FloatArray | float
     sorts: FloatArray | float
     """1 when sampling sorts the logits (top-p or top-k), else 0."""
-    padded_experts: FloatArray
-    """Local experts x layers whose rows a block-scaled FP8 kernel pads to full tiles, shape (k, n)."""
+    tile_flops: FloatArray
+    """FLOPs of grouped experts on all rows of their tiles, padding included, shape (k, n)."""
+    aligned_flops: FloatArray
+    """The same where every expert gets whole tiles, with or without tokens: block-scaled FP8, shape (k, n)."""
+    coarse_tiles: FloatArray
+    """1 where grouped 16-bit experts run in large tiles that are nearly empty, 0 elsewhere, shape (k, n)."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +183,8 @@ class LayerCounts:
     recurrent: FloatArray | float
     ffns: FloatArray | float
     moes: FloatArray | float
-    latent: FloatArray | float
+    eager: FloatArray | float
+    """Mixers that no CUDA graph covers even in a step that only decodes."""
 
 
 def visible_tokens(reach: AttentionReach, context: FloatArray) -> FloatArray:
@@ -166,7 +214,8 @@ def build_work(model: ModelSpec, gpu: GpuSpec, layouts: Layouts, load: StepLoad,
     flops, weight, cache, activation, prefill = (np.zeros((k, n)) for _ in range(5))
     builder = _Builder(model, layouts, load, tp)
     kernels, launches = [], np.zeros(k)
-    table, imbalance, padded = np.zeros((k, n)), np.ones((k, n)), np.zeros((k, n))
+    table, imbalance, coarse = np.zeros((k, n)), np.ones((k, n)), np.zeros((k, n))
+    tiles, aligned = np.zeros((k, n)), np.zeros((k, n))
     for i, op in enumerate(lowered.operations):
         e = op.einsum
         kernels.append(KERNEL_INDEX[_engine_path(kernel_class(e.kernel, e.quant), lowered)])
@@ -177,9 +226,18 @@ def build_work(model: ModelSpec, gpu: GpuSpec, layouts: Layouts, load: StepLoad,
             weight[i] = expert.weight_bytes * op.count
             activation[i] = expert.activation_bytes * op.count
             imbalance[i] = expert.max_over_mean
+            per_row = expert.flops / np.maximum(expert.pairs, 1e-12) * op.count
             if kernel_class("moe", e.quant) == "moe:fp8_block" and lowered.latent_layers == 0:
-                padded[i] = op.count * expert.experts / expert.expert_parallel
-            table[i] = builder.table_seconds(op, expert, gpu, tables)
+                aligned[i] = per_row * aligned_rows(expert)
+            else:
+                large = coarse_tiles(expert) if kernel_class("moe", e.quant) == "moe:bfloat16" else np.zeros(n)
+                tiles[i] = per_row * tile_rows(expert, 16.0 + 48.0 * large)
+                # Full tiles are no loss: then tuned ones are large, too.
+                coarse[i] = large / (1.0 + expert.pairs / np.maximum(expert.hit, 1e-12) / 64.0)
+            if not _tensorrt(kernels[-1], gpu):
+                table[i] = builder.table_seconds(op, expert, gpu, tables)
+            else:
+                tiles[i] = per_row * tile_rows(expert, np.full(n, 64.0))
             continue
         builder.einsum(op, flops[i], weight[i], cache[i], activation[i], prefill[i])
     return Work(
@@ -200,14 +258,17 @@ def build_work(model: ModelSpec, gpu: GpuSpec, layouts: Layouts, load: StepLoad,
             lowered.recurrent_layers,
             lowered.ffn_layers,
             lowered.moe_layers,
-            lowered.latent_layers,
+            eager_mixers(lowered),
         ),
         tokens=builder.tokens,
         sequences=builder.head_tokens,
         gpus=layouts.gpus.astype(np.float64),
+        graph_tokens=np.minimum(2.0 * layouts.max_batch_size, LARGEST_GRAPH),
         sampled_vocab=float(model.vocab),
         sorts=0.0 if model.family in SORT_FREE_FAMILIES else 1.0,
-        padded_experts=padded,
+        tile_flops=tiles,
+        aligned_flops=aligned,
+        coarse_tiles=coarse,
     )
 
 

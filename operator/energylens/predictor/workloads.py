@@ -1,17 +1,78 @@
-"""Requests of benchmark tasks whose prompt lengths are assumed."""
+"""How the ML.ENERGY Benchmark loads an engine, as far as it shows in what it measures.
+
+Facts from the benchmark's public configuration (github.com/ml-energy/benchmark, Apache-2.0): all requests are sent at
+once, the engine keeps ``max_num_seqs`` of them running, and a task's prompts are sent again as often as a large batch
+needs. Throughput and power are means over the time in which the queue is not empty; the quantiles of the inter-token
+latency are those of the whole run, in which the batch drains at the end.
+"""
 
 from __future__ import annotations
 
-from energylens.predictor.types import Workload
+from dataclasses import dataclass
+from math import expm1
 
-PREFILLED_SHARE = {"lm-arena-chat": 0.5}
-"""Share of the assumed prompt that a task's requests make the engine compute.
+from energylens.predictor.types import Sampled, Workload
 
-The ML.ENERGY Benchmark publishes no prompt lengths; 300 tokens are assumed for chat. Throughput of the largest models
-at the largest batches, where arithmetic sets the pace, allows about half of that: prompts are shorter, or cached.
-"""
+LIFETIME = 0.75
+"""Mean age of a running sequence over the mean output, in steady state: (1 + v^2) / 2 for outputs with a coefficient of
+variation v of 0.7 (length-biased sampling; Cox, Renewal Theory, 1962)."""
+DRAIN = 0.9
+"""Tokens that are generated after the queue is empty, over those of one batch of mean outputs; the lengths' own share
+of (1 + v^2) / 2, and what a batch of equal age adds."""
 
 
-def workload_of(task: str, input_tokens: float, output_tokens: float) -> Workload:
+@dataclass(frozen=True)
+class Protocol:
+    """One task of the benchmark."""
+
+    prompts: float
+    """Distinct prompts."""
+    spread: float
+    """Batch per time that all prompts are sent."""
+    length: float
+    """Mean prompt over the assumed one, as throughput at large batches has it."""
+    cached: bool = True
+    """Repeated prompts are still in the prefix cache; long ones have been evicted by then."""
+
+    def repeats(self, batch: float) -> float:
+        """Return how often every prompt is sent."""
+        return max(1.0, batch / self.spread)
+
+    def workload(self, input_tokens: float, output_tokens: float, batch: float) -> Workload:
+        """Return the mean request while the queue is not empty; repeated prompts hit the prefix cache."""
+        cached = 1.0 - 1.0 / self.repeats(batch) if self.cached else 0.0
+        queued = max(self.prompts * self.repeats(batch) / batch - 1.0, 0.05)
+        # A short run ends before its sequences have reached the ages of steady state.
+        age = LIFETIME * -expm1(-queued / (2.0 * LIFETIME))
+        return Workload(input_tokens * self.length, output_tokens, cached, age)
+
+    def sampled(self, batch: float) -> Sampled:
+        """Return where in the run the median inter-token latency lies.
+
+        Once the queue is empty the batch drains, about evenly over all sizes, and nothing starts any more.
+        """
+        draining = DRAIN * batch / (self.prompts * self.repeats(batch))
+        if draining < 0.5:
+            return Sampled((0.5 - draining) / (1.0 - draining), 1.0, None)
+        return Sampled(0.0, 0.5 / min(draining, 1.0), 1.0)
+
+
+PROTOCOLS = {
+    "lm-arena-chat": Protocol(1024.0, 700.0, 0.6),
+    "gpqa": Protocol(198.0, 150.0, 1.0),
+    "sourcegraph-fim": Protocol(1024.0, 190.0, 1.25, cached=False),
+}
+
+
+def workload_of(task: str, input_tokens: float, output_tokens: float, batch: float) -> Workload:
     """Return the mean request of a run of a benchmark task; of other tasks the whole prompt is computed."""
-    return Workload(input_tokens, output_tokens, 1.0 - PREFILLED_SHARE.get(task, 1.0))
+    protocol = PROTOCOLS.get(task)
+    if protocol is None:
+        return Workload(input_tokens, output_tokens)
+    return protocol.workload(input_tokens, output_tokens, batch)
+
+
+def sampled_of(task: str, batch: float) -> Sampled | None:
+    """Return where a task's median inter-token latency is taken; None is plain steady state."""
+    protocol = PROTOCOLS.get(task)
+    return None if protocol is None else protocol.sampled(batch)

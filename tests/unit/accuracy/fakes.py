@@ -6,7 +6,7 @@ import numpy as np
 
 from energylens.accuracy.evaluate import Predicted
 from energylens.predictor.architecture import ModelSpec
-from energylens.predictor.types import FloatArray, GpuSpec, Interval, Layouts, Memory, Prediction, Workload
+from energylens.predictor.types import FloatArray, GpuSpec, Interval, Layouts, Memory, Prediction, Sampled, Workload
 from energylens.runs import Measured, Run
 
 
@@ -69,7 +69,14 @@ class FakePredictor:
         self.calls = 0
 
     def at_concurrency(
-        self, model: ModelSpec, gpu: GpuSpec, layouts: Layouts, workload: Workload, concurrency: FloatArray
+        self,
+        model: ModelSpec,
+        gpu: GpuSpec,
+        layouts: Layouts,
+        workload: Workload,
+        concurrency: FloatArray,
+        *,
+        sampled: Sampled | None = None,
     ) -> Prediction:
         self.calls += 1
         if (concurrency == 13).any():

@@ -33,6 +33,14 @@ def test_folds_hold_out_what_belongs_together(by: str, expected: dict[str, str])
         assert sorted(fold.held_out + fold.kept) == [0, 1, 2, 3]
 
 
+def test_fifths_of_the_runs_are_the_same_every_time_and_about_equal() -> None:
+    runs = [run(f"r{i}") for i in range(500)]
+    found = folds(runs, "run", {})
+    assert [fold.name for fold in found] == [f"fifth {i}" for i in range(1, 6)]
+    assert all(70 < len(fold.held_out) < 130 for fold in found)
+    assert found == folds(runs, "run", {})
+
+
 def test_one_fold_leaves_nothing_to_fit_on() -> None:
     with pytest.raises(LeaveOutError, match="gpu-type: all runs are of one, H100"):
         folds(RUNS[:2], "gpu-type", {})

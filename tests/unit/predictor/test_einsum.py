@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from tests.unit.predictor import models
 from tests.unit.predictor.models import layouts
 
 from energylens.data import find_gpu, load_model
-from energylens.predictor.architecture import ModelSpec
+from energylens.data.predictor import load_coefficients
+from energylens.predictor.architecture import Attention, DenseFfn, LayerGroup, ModelSpec
 from energylens.predictor.einsum import Collective, Einsum, Split
 from energylens.predictor.lowering import lower
 from energylens.predictor.parameters import mixer_parameters, shared_ffn_parameters
@@ -96,11 +99,60 @@ def test_a_recurrent_layer_reads_and_writes_its_state_whatever_the_context() -> 
     assert row(long, "state_update", "cache_bytes")[0] == row(short, "state_update", "cache_bytes")[0]
 
 
-def test_block_scaled_fp8_pads_the_rows_of_every_local_expert() -> None:
+def test_block_scaled_fp8_computes_whole_tiles_for_every_local_expert() -> None:
     plain = step(models.mixture(), layouts((1, 1, 1, 1)), 10, 10)
     scaled = step(models.mixture(models.FP8_BLOCK), layouts((1, 1, 1, 1), (4, 1, 4, 1)), 10, 10)
-    assert plain.padded_experts.sum() == 0
-    assert scaled.padded_experts.sum(axis=0).tolist() == [3 * 32, 3 * 32 / 4]
+    assert plain.aligned_flops.sum() == 0
+    # 10 tokens x 4 pairs and 127 rows per local expert, three layers, three matrices of 128 x 128.
+    rows = [10 * 4 + 127 * 32, 10 * 4 + 127 * 32 / 4]
+    assert scaled.aligned_flops.sum(axis=0).tolist() == pytest.approx([3 * r * 2 * 3 * 128 * 128 for r in rows])
+
+
+def test_experts_run_in_large_tiles_once_a_step_has_more_tokens_than_a_gpu_has_experts() -> None:
+    few, many = (step(models.mixture(), layouts((1, 1, 1, 1), (4, 1, 4, 1)), n, 10) for n in (20, 36))
+    assert few.coarse_tiles.max(axis=0).tolist() == pytest.approx([0.0, 1.0], abs=0.1)
+    assert many.coarse_tiles.max(axis=0) == pytest.approx([0.9, 0.9], abs=0.1)
+    assert step(models.mixture(models.FP8_BLOCK), layouts((4, 1, 4, 1)), 36, 10).coarse_tiles.max() == 0.0
+    # Rows of padding are computed, too: at least 16 per hit expert in small tiles, 64 in large ones.
+    real = row(few, "experts", "flops")[0]
+    assert row(few, "experts", "tile_flops")[0] > 3 * real
+    assert row(few, "experts", "tile_flops")[1] > 3 * row(few, "experts", "tile_flops")[0] / 4
+
+
+def test_full_tiles_are_no_loss() -> None:
+    large = step(models.mixture(), layouts((1, 1, 1, 1)), 100_000, 10)
+    assert large.coarse_tiles.max() < 0.01
+    assert row(large, "experts", "tile_flops")[0] == pytest.approx(row(large, "experts", "flops")[0], rel=0.01)
+
+
+def test_one_chunked_layer_keeps_all_attention_out_of_cuda_graphs() -> None:
+    def group(chunked: bool) -> LayerGroup:
+        return LayerGroup(2, Attention(8, 4, 16, window=64, chunked=chunked), DenseFfn(256))
+
+    def eager(*groups: LayerGroup) -> object:
+        model = ModelSpec("m", "llama4", hidden=128, vocab=1000, layers=groups)
+        return step(model, layouts((1, 1, 1, 1)), 10, 10).layers.eager
+
+    assert eager(group(False), group(False)) == 0
+    assert eager(group(False), group(True)) == 4
+
+
+def test_cuda_graphs_hold_twice_the_batch_and_no_more_than_the_largest_graph() -> None:
+    work = step(models.dense(), layouts((1, 1, 1, 1), batch=8), 8, 10)
+    assert work.graph_tokens[0] == 16
+    assert step(models.dense(), layouts((1, 1, 1, 1), batch=1024), 8, 10).graph_tokens[0] == 512
+
+
+def test_deepseek_s_experts_are_not_aligned_and_take_no_table_on_blackwell() -> None:
+    model = replace(models.latent(), expert_quant=models.FP8_BLOCK)
+    ones, where, tables = np.ones(1), layouts((1, 1, 1, 1)), load_coefficients().tables
+    load = StepLoad(ones * 10, ones * 10, ones * 0.0, ones)
+    hopper, blackwell = (build_work(model, gpu, where, load, tables) for gpu in (H100, find_gpu("B200")))
+    for work in (hopper, blackwell):
+        assert work.aligned_flops.sum() == 0
+        assert row(work, "experts", "tile_flops")[0] > 0
+    assert row(hopper, "experts", "table_seconds")[0] > 0
+    assert row(blackwell, "experts", "table_seconds")[0] == 0
 
 
 @pytest.mark.parametrize(
