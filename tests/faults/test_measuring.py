@@ -1,0 +1,100 @@
+"""Measuring a deployment in memory: what is collected, published once per window, and counted once."""
+
+from __future__ import annotations
+
+from tests.support.world import KEY, World, llama
+
+from energylens.controller.measuring import Measuring
+from energylens.controller.settings import MeasurementSettings
+from energylens.controller.store import Key
+from energylens.measure.scrape import Page, TargetFailure
+
+EXPORTER = "http://exporter/metrics"
+SETTINGS = MeasurementSettings(
+    dcgm_endpoints=(EXPORTER,), engine_endpoint_template="http://engines/{namespace}/{pod}", scrape_seconds=15
+)
+
+
+class Lab:
+    """A world whose two pods hold a GPU each at 500 W and generate 100 tokens a second."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.dead = False
+        self.changed: list[Key] = []
+        self.joules = 0.0
+        self.measuring = Measuring(
+            world.store, SETTINGS, self, world.clock, self.changed.append, count_energy=self.count  # type: ignore[arg-type]
+        )  # fmt: skip
+
+    def count(self, key: Key, joules: float) -> None:
+        assert key == KEY
+        self.joules += joules
+
+    async def fetch(self, url: str) -> Page | TargetFailure:
+        now = self.world.clock.now().timestamp()
+        if url != EXPORTER:
+            return Page(url, f"vllm:generation_tokens_total {100 * now}\nvllm:num_requests_running 4\n", now)
+        if self.dead:
+            return TargetFailure(url, "Timeout", "no answer within 5 s")
+        pods = [pod["metadata"]["name"] for pod in self.world.store.pods_owned(KEY)]
+        lines = [
+            f'DCGM_FI_DEV_GPU_ENERGY_JOULES_TOTAL{{UUID="{number}",pod="{pod}",namespace="{KEY[0]}"}} {500 * now}\n'
+            for number, pod in enumerate(pods)
+        ]
+        return Page(url, "".join(lines), now)
+
+    async def run(self, seconds: float) -> None:
+        for _ in range(round(seconds / 15)):
+            self.world.clock.advance(15)
+            await self.measuring.step()
+
+
+async def lab(**validation: object) -> Lab:
+    world = World()
+    world.cluster.put(llama(validation={"warmupSeconds": 0, "windowSeconds": 120, **validation}))
+    await world.settle()
+    return Lab(world)
+
+
+async def test_a_window_is_published_once_and_its_energy_counted_once() -> None:
+    made = await lab()
+    await made.run(1215)
+    found = made.measuring.latest(KEY, made.world.status()["plan"]["hash"])
+    assert found is not None
+    assert (found.reason, found.source) == ("Measured", "dcgm-exporter")
+    assert found.joules_per_output_token == 5.0
+    # One for the first verdict, one for the first window, then one a window.
+    assert len(made.changed) in (10, 11)
+    # The first look only begins.
+    assert 1000 * (1215 - 2 * 120) <= made.joules <= 1000 * 1215
+    assert made.joules % 15_000 == 0
+
+
+async def test_energy_that_a_dead_exporter_missed_is_counted_when_it_is_back() -> None:
+    made = await lab()
+    await made.run(300)
+    before = made.joules
+    made.dead = True
+    await made.run(300)
+    found = made.measuring.latest(KEY, made.world.status()["plan"]["hash"])
+    assert found is not None
+    assert found.reason == "SourceUnreachable"
+    assert made.joules - before <= 1000 * 120
+    made.dead = False
+    await made.run(300)
+    assert made.joules >= 1000 * (900 - 2 * 120)
+
+
+async def test_only_the_source_that_the_spec_names_is_believed() -> None:
+    made = await lab(source="Prometheus")
+    await made.run(300)
+    found = made.measuring.latest(KEY, made.world.status()["plan"]["hash"])
+    assert found is not None
+    assert (found.reason, found.energy_joules) == ("NoSource", None)
+
+
+async def test_nothing_is_measured_where_the_spec_says_so() -> None:
+    made = await lab(source="None")
+    await made.run(300)
+    assert (made.changed, made.joules) == ([], 0.0)

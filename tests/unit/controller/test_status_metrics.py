@@ -1,0 +1,107 @@
+"""Series of objects: those of the status as it is, and none that is old."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from energylens.controller.metrics import Metrics
+from energylens.controller.store import Store
+
+LABELS = {"namespace": "team", "name": "llama"}
+STATUS: dict[str, Any] = {
+    "plan": {
+        "hash": "abc",
+        "gpuProduct": "NVIDIA-H100-80GB-HBM3",
+        "layout": "TP2",
+        "predictorVersion": "1+x",
+        "confidence": "Interpolated",
+        "gpus": 4,
+        "replicas": 2,
+        "correction": {"ttft": "1", "itl": "1100m", "power": "1", "energy": "1200m"},
+        "predicted": {
+            "joulesPerOutputToken": "400m",
+            "powerWatts": 2000,
+            "outputTokensPerSecond": 5000,
+            "itlMilliseconds": 20,
+            "ttftMilliseconds": 150,
+        },
+    },
+    "measured": {
+        "joulesPerOutputToken": "500m",
+        "powerWatts": 2100,
+        "requestsPerSecond": "2500m",
+        "itlMilliseconds": 25,
+    },
+    "prediction": {"energyErrorPercent": -20, "itlErrorPercent": -20, "samples": 3},
+    "conditions": [
+        {"type": "Ready", "status": "True", "reason": "PodsReady"},
+        {"type": "EnergyMetricsAvailable", "status": "True", "reason": "Measured"},
+        {"type": "SLOMet", "status": "Unknown", "reason": "NotMeasured"},
+    ],
+}
+
+
+def metrics(status: dict[str, Any]) -> Metrics:
+    store = Store()
+    metadata = {"namespace": "team", "name": "llama", "uid": "u", "resourceVersion": "1"}
+    store.put_deployment({"metadata": metadata, "spec": {}, "status": status}, deleted=False)
+    return Metrics(store)
+
+
+def value(found: Metrics, name: str, **labels: str) -> float | None:
+    return found.registry.get_sample_value(f"energylens_{name}", {**LABELS, **labels})
+
+
+def test_figures_are_those_of_the_status_in_base_units() -> None:
+    found = metrics(STATUS)
+    assert value(found, "predicted_joules_per_output_token") == 0.4
+    assert value(found, "measured_joules_per_output_token") == 0.5
+    assert (value(found, "predicted_itl_seconds"), value(found, "measured_itl_seconds")) == (0.02, 0.025)
+    assert value(found, "measured_requests_per_second") == 2.5
+    assert value(found, "prediction_error_ratio", quantity="energy") == -0.2
+    assert value(found, "plan_correction_ratio", figure="energy") == 1.2
+    assert (value(found, "plan_gpus"), value(found, "plan_replicas")) == (4, 2)
+    plan = {"hash": "abc", "gpu_product": "NVIDIA-H100-80GB-HBM3", "layout": "TP2"}
+    assert value(found, "plan_info", **plan, predictor_version="1+x", confidence="Interpolated") == 1
+
+
+def test_what_was_not_measured_has_no_series() -> None:
+    found = metrics(STATUS)
+    assert value(found, "measured_ttft_seconds") is None
+    assert value(found, "measured_idle_power_watts") is None
+    assert value(found, "prediction_error_ratio", quantity="power") is None
+
+
+@pytest.mark.parametrize("reason", ["SourceUnreachable", "Implausible", "Collecting", "Disabled"])
+def test_a_measurement_of_before_has_no_series(reason: str) -> None:
+    conditions = [{"type": "EnergyMetricsAvailable", "status": "False", "reason": reason}]
+    found = metrics({**STATUS, "conditions": conditions})
+    assert value(found, "measured_joules_per_output_token") is None
+    assert value(found, "measured_power_watts") is None
+    assert value(found, "prediction_error_ratio", quantity="energy") is None
+    assert value(found, "predicted_joules_per_output_token") == 0.4
+
+
+def test_conditions_have_three_values_and_their_reason() -> None:
+    found = metrics(STATUS)
+    assert value(found, "condition_status", type="Ready", reason="PodsReady") == 1
+    assert value(found, "condition_status", type="SLOMet", reason="NotMeasured") == -1
+    down = metrics({"conditions": [{"type": "Ready", "status": "False", "reason": "Suspended"}]})
+    assert value(down, "condition_status", type="Ready", reason="Suspended") == 0
+
+
+def test_an_object_without_a_status_and_a_deleted_one_have_no_series() -> None:
+    assert value(metrics({}), "plan_gpus") is None
+    store = Store()
+    body = {"metadata": {"namespace": "team", "name": "llama", "uid": "u", "resourceVersion": "1"}, "status": STATUS}
+    store.put_deployment(body, deleted=False)
+    found = Metrics(store)
+    assert value(found, "plan_gpus") == 4
+    store.put_deployment(body, deleted=True)
+    assert value(found, "plan_gpus") is None
+    found.energy.labels("team", "llama").inc(5)
+    found.forget(("team", "llama"))
+    found.forget(("team", "never-there"))
+    assert value(found, "energy_joules_total") is None
