@@ -216,6 +216,7 @@ def test_every_query_of_the_dashboard_and_the_alerts_runs(operator: OperatorClus
     team.wait("EnergyMetricsAvailable", "True", "Measured")
     eventually(lambda: (series(operator, team, "energylens_energy_joules_total") or 0) > 0, 60)
     eventually(lambda: series(operator, team, "energylens_budget_committed_watts"), 60)
+    eventually(lambda: series(operator, team, "energylens_prediction_error_ratio") is not None, 60)
     dashboard = json.loads((CHART / "dashboards" / "energylens.json").read_text())
     targets = [target for panel in dashboard["panels"] for target in panel.get("targets", ())]
     empty = []
