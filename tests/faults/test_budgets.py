@@ -174,6 +174,21 @@ async def test_what_cannot_be_checked_denies_growth_and_kills_nothing(world: Wor
     assert world.condition("WithinEnergyBudget", LOW)["status"] == "Unknown"
 
 
+async def test_sources_that_go_silent_are_missed_although_their_last_samples_are_known(world: World) -> None:
+    await two(world)
+    world.meter = {LOW: 500.0, HIGH: 500.0}
+    world.cluster.put(budget(energyWattHours=10**6, period="Day", action="Deny"))
+    await world.look(LOW, HIGH)
+    # Between two whole seconds, which is where the ledger counts up to.
+    world.last_sample_at = world.clock.now().timestamp() + 30.7
+    for _ in range(14):
+        await world.look(LOW, HIGH, seconds=60)
+    assert verdict(world, "Ready") == ("True", "Checked")
+    for _ in range(3):
+        await world.look(LOW, HIGH, seconds=60)
+    assert verdict(world, "Ready") == ("False", "MetricsMissing")
+
+
 async def test_a_forecast_that_comes_makes_a_carbon_budget_work(world: World) -> None:
     await two(world)
     world.meter = {LOW: 500.0, HIGH: 500.0}
@@ -197,6 +212,28 @@ async def test_a_forecast_that_comes_makes_a_carbon_budget_work(world: World) ->
     assert found["energyLimit"] == "spec.carbon.gramsPerPeriod"
     assert found["remainingWattHours"] == 3000
     assert found["exhaustionTime"] == (world.clock.now() + timedelta(hours=3)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+async def test_after_a_crash_between_workload_and_status_nobody_gets_the_same_watts(world: World) -> None:
+    world.cluster.put(llama("high"))
+    await world.settle(HIGH)
+    power = watts(world, HIGH)
+    world.cluster.put(budget(powerWatts=2 * power + 10, action="Deny"))
+    # The operator dies when the Deployment of the next one is written, before its status says so.
+    world.start(Faults(world.cluster, crash_after=1))
+    world.cluster.put(llama("low"))
+    with pytest.raises(CrashError):
+        await world.reconciler.reconcile(LOW)
+    assert "plan" not in world.status(LOW)
+    assert replicas(world, LOW) == 2
+    world.start(world.cluster)
+    world.cluster.put(llama("third"))
+    third = (NAMESPACE, "third")
+    await world.settle(third)
+    assert world.condition("PlanReady", third)["reason"] == "BudgetExceeded"
+    await world.settle(LOW, third)
+    assert world.condition("PlanReady", LOW)["status"] == "True"
+    assert world.condition("PlanReady", third)["reason"] == "BudgetExceeded"
 
 
 async def test_a_reset_begins_anew_and_lets_denied_growth_in(world: World) -> None:

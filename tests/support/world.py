@@ -134,6 +134,8 @@ class World:
     """Watch events that have not arrived yet; None when they arrive at once."""
     meter: dict[Key, float] = field(default_factory=dict)
     """Watts that are measured of a deployment; nothing is measured of one that is not in it."""
+    last_sample_at: float = float("inf")
+    """When the sources went silent, in seconds since the Unix epoch; what they said before is remembered."""
     store: Store = field(init=False)
     reconciler: Reconciler = field(init=False)
     keeper: BudgetKeeper = field(init=False)
@@ -170,7 +172,7 @@ class World:
 
     def _energy(self, key: Key, since: float, nodes: frozenset[str] | None) -> EnergySpan | None:
         """Return what a source would have seen since this operator started."""
-        start, now = max(since, self.started_at), self.clock.now().timestamp()
+        start, now = max(since, self.started_at), min(self.clock.now().timestamp(), self.last_sample_at)
         watts = self.meter.get(key)
         return None if watts is None or start >= now else EnergySpan(start, now, watts * (now - start))
 

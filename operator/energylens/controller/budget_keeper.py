@@ -198,9 +198,11 @@ class BudgetKeeper:
         predicted = planned * gpus / plan["gpus"] if plan.get("gpus") else 0.0
         span = self._energy(key, entry.until.timestamp(), nodes) if gpus else None
         kept.entries[uid] = account(entry, now, _measured(span), predicted, forecast)
-        if span is not None or not gpus:
-            kept.measured_at[uid] = now
-        silent = (now - kept.measured_at.setdefault(uid, now)).total_seconds()
+        measured_at = now if not gpus else kept.measured_at.get(uid, now)
+        if span is not None:
+            measured_at = max(measured_at, datetime.fromtimestamp(span.end, UTC))
+        kept.measured_at[uid] = measured_at
+        silent = (now - measured_at).total_seconds()
         recent = self._energy(key, now.timestamp() - PRESENT_SECONDS, nodes) if gpus else None
         present = recent.watts if recent is not None and recent.end - recent.start >= LEAST_SECONDS else None
         part = share(spec, deployment, around)

@@ -6,10 +6,14 @@ its deployment or its pods changed: with thousands of deployments most passes fi
 
 from __future__ import annotations
 
+import json
+
 from energylens.controller.reservations import Reservation, reservation, reserve
 from energylens.controller.store import Body, Key, Store
 from energylens.planner.inventory import snapshot_from_objects
 from energylens.planner.types import ClusterSnapshot, GpuNode
+from energylens.serving.metadata import PLAN_SUMMARY
+from energylens.serving.workload import LWS_SUFFIX
 
 
 class Inventory:
@@ -22,8 +26,8 @@ class Inventory:
         self._base = ClusterSnapshot(())
         self._bound: dict[Key, int] = {}
         self._lacking: dict[Key, Reservation] = {}
-        self._seen: dict[Key, Body] = {}
-        """The bodies that the reservations were read from; the store makes a new one for each change."""
+        self._seen: dict[Key, tuple[Body, Body | None]] = {}
+        """The deployments and workloads that the reservations were read from; a change makes a new body."""
         self._under_way: dict[Key, Body] = {}
 
     def adopt(self, key: Key, plan: Body) -> None:
@@ -37,9 +41,36 @@ class Inventory:
             self._seen.pop(key, None)
 
     def with_plan(self, key: Key, body: Body) -> Body:
-        """Return a deployment with the plan that it adopted, also where its status does not say so yet."""
-        plan = self._under_way.get(key)
+        """Return a deployment with the plan that it holds GPUs and power for, also where its status does not say so.
+
+        That is the plan of the pass that is under way, else the one that its workload was made from: an operator may
+        have ended between writing the two, and a plan in status may wait for approval.
+        """
+        plan = self._under_way.get(key) or self._running(key, body)
         return body if plan is None else {**body, "status": {**body["status"], "plan": plan}}
+
+    def _running(self, key: Key, body: Body) -> Body | None:
+        """Return the summary of the workload's plan where that is not the one in status."""
+        live = self._workload(key)
+        text = ((live or {}).get("metadata", {}).get("annotations") or {}).get(PLAN_SUMMARY)
+        if text is None:
+            return None
+        try:
+            found = json.loads(text)
+            # Somebody may have edited it; the operator writes it anew at its next pass.
+            known = isinstance(found, dict) and int(found["gpus"]) > 0 and int(found["predicted"]["powerWatts"]) >= 0
+        except (ValueError, KeyError, TypeError):
+            return None
+        stated = body["status"].get("plan") or {}
+        return found if known and found.get("hash") != stated.get("hash") else None
+
+    def _workload(self, key: Key) -> Body | None:
+        namespace, name = key
+        for kind, called in (("Deployment", name), ("LeaderWorkerSet", f"{name}{LWS_SUFFIX}")):
+            child = self._store.children.get((kind, namespace, called))
+            if child is not None:
+                return child.body
+        return None
 
     @property
     def nodes(self) -> tuple[GpuNode, ...]:
@@ -71,9 +102,11 @@ class Inventory:
         for key in [key for key in self._seen if key not in store.deployments]:
             del self._seen[key]
         for key, body in store.deployments.items():
-            if self._seen.get(key) is body:
+            live = self._workload(key)
+            seen = self._seen.get(key)
+            if seen is not None and seen[0] is body and seen[1] is live:
                 continue
-            self._seen[key] = body
+            self._seen[key] = body, live
             wanted = reservation(self.with_plan(key, body), self._bound.get(key, 0))
             if wanted is not None:
                 self._lacking[key] = wanted

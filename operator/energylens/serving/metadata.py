@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from energylens.api.base import API_VERSION
@@ -12,6 +13,8 @@ from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 APPLICATION = "energylens-llm"
 OWNER_LABEL = "energylens.dev/llmdeployment"
 PLAN_LABEL = "energylens.dev/plan"
+PLAN_SUMMARY = "energylens.dev/plan-summary"
+"""Annotation of the workload: what of its plan others must not get, for an operator that finds it without a status."""
 APPLIED_HASH = "energylens.dev/applied-hash"
 POWER_LIMIT = "dynamo.nvidia.com/gpu-power-limit"
 """Annotation of pods: whole watts for each of their GPUs. NVIDIA Dynamo's power agent acts on it, and so does ours."""
@@ -39,18 +42,35 @@ def plan_labels(plan: PlanStatus) -> dict[str, str]:
     return {PLAN_LABEL: plan.hash}
 
 
+def plan_summary(plan: PlanStatus) -> str:
+    """Return the GPUs and the power that a plan holds, as JSON in the words of ``status.plan``."""
+    fields = (
+        "hash", "gpu_product", "gpus", "replicas", "nodes_per_replica", "tensor_parallel", "pipeline_parallel",
+        "data_parallel", "shed_by",
+    )  # fmt: skip
+    found = plan.model_dump(mode="json", by_alias=True, exclude_none=True, include={*fields})
+    return json.dumps(found | {"predicted": {"powerWatts": plan.predicted.power_watts}}, separators=(",", ":"))
+
+
 def child(
-    deployment: LLMDeployment, api_version: str, kind: str, name: str, body: dict[str, Any], plan: PlanStatus
+    deployment: LLMDeployment,
+    api_version: str,
+    kind: str,
+    name: str,
+    body: dict[str, Any],
+    plan: PlanStatus,
+    annotations: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Return a child object: owned by the deployment, labelled, and carrying the hash of its own content."""
     metadata = deployment.metadata
-    document = {
+    document: dict[str, Any] = {
         "apiVersion": api_version,
         "kind": kind,
         "metadata": {
             "name": name,
             "namespace": metadata.namespace,
             "labels": labels(deployment) | plan_labels(plan),
+            **({"annotations": dict(annotations)} if annotations else {}),
             "ownerReferences": [
                 {
                     "apiVersion": API_VERSION,
@@ -66,5 +86,6 @@ def child(
         **body,
     }
     text = json.dumps(document, sort_keys=True, separators=(",", ":"))
-    document["metadata"]["annotations"] = {APPLIED_HASH: hashlib.sha256(text.encode()).hexdigest()[:16]}
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    document["metadata"]["annotations"] = {**(annotations or {}), APPLIED_HASH: digest}
     return document

@@ -9,7 +9,7 @@ from energylens.predictor.architecture import ModelSpec
 from energylens.serving import sglang, vllm
 from energylens.serving.arguments import Launch
 from energylens.serving.errors import ServingError
-from energylens.serving.metadata import child, selector_labels
+from energylens.serving.metadata import PLAN_SUMMARY, child, plan_summary, selector_labels
 from energylens.serving.pod import grace_period_seconds, pod_template
 from energylens.serving.rollout import Strategy
 from energylens.serving.timing import drain_seconds, startup_seconds
@@ -81,4 +81,5 @@ def workload(deployment: LLMDeployment, plan: PlanStatus, model: ModelSpec, stra
                 "workerTemplate": pod_template(deployment, plan, follower, startup),
             },
         }
-    return child(deployment, ref.api_version, ref.kind, ref.name, {"spec": body}, plan)
+    summary = {PLAN_SUMMARY: plan_summary(plan)}
+    return child(deployment, ref.api_version, ref.kind, ref.name, {"spec": body}, plan, summary)

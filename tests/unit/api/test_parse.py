@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.api.objects import DEPLOYMENT, GOOD, RULES, SCHEMA, Bad, changed, good_object
+from tests.unit.api.objects import BASES, DEPLOYMENT, GOOD, RULES, SCHEMA, Bad, changed, good_object
 
 from energylens.api.energybudget import ClusterEnergyBudget, EnergyBudget
 from energylens.api.llmdeployment import LLMDeployment
@@ -187,3 +189,20 @@ def test_what_is_written_is_read_again() -> None:
     deployment = parse_llmdeployment(DEPLOYMENT, strict=True)
     again = deployment.model_dump(by_alias=True, exclude_none=True, mode="json")
     assert parse_llmdeployment(again, strict=True) == deployment
+
+
+def test_the_examples_are_valid() -> None:
+    folder = Path(__file__).resolve().parents[3] / "examples"
+    documents = [d for path in sorted(folder.rglob("*.yaml")) for d in yaml.safe_load_all(path.read_text()) if d]
+    kinds = [parse(d["kind"], d).kind for d in documents if d.get("kind") in BASES]
+    assert set(kinds) == set(BASES)
+
+
+def test_the_budgets_of_the_documentation_are_valid() -> None:
+    text = (Path(__file__).resolve().parents[3] / "docs" / "budgets.md").read_text()
+    documents = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
+    whole = [d for d in documents if "kind" in d]
+    assert [parse(d["kind"], d).kind for d in whole] == ["EnergyBudget"]
+    # The others are parts of its spec.
+    for part in (d for d in documents if "kind" not in d):
+        assert parse("EnergyBudget", {**whole[0], "spec": {**whole[0]["spec"], **part["spec"]}}).spec.carbon

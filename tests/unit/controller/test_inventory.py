@@ -108,3 +108,44 @@ def test_each_pod_is_reserved_on_the_fullest_node_that_it_fits_on() -> None:
         store.put_node(node(f"n{index}", PRODUCTS[0], gpus), deleted=False)
     store.put_deployment(deployment("b", 1, {"plan": plan(PRODUCTS[0], 4, 2)}), deleted=False)
     assert [n.free_now for n in Inventory(store).snapshot(("team", "a")).nodes] == [4, 0, 2]
+
+
+SUMMARY = '{"hash":"new","gpuProduct":"NVIDIA-L40S","gpus":4,"tensorParallel":4,"pipelineParallel":1,"dataParallel":1,"predicted":{"powerWatts":900}}'  # noqa: E501
+
+
+def workload(summary: str | None, version: int = 2) -> dict[str, Any]:
+    annotations = {} if summary is None else {"energylens.dev/plan-summary": summary}
+    labels = {OWNER_LABEL: "a"}
+    metadata = {"name": "a", "namespace": "team", "uid": "w", "resourceVersion": str(version), "labels": labels}
+    return {"kind": "Deployment", "metadata": {**metadata, "annotations": annotations}, "spec": {}}
+
+
+def free(inventory: Inventory) -> int:
+    return sum(each.free_now for each in inventory.snapshot(("team", "b")).nodes)
+
+
+def test_a_workload_whose_plan_no_status_has_holds_its_gpus_and_its_power() -> None:
+    store = Store()
+    store.put_node(node("n", "NVIDIA-L40S"), deleted=False)
+    store.put_deployment(deployment("a", 1, {}), deleted=False)
+    inventory = Inventory(store)
+    assert free(inventory) == 8
+    store.put_child("Deployment", workload(SUMMARY), deleted=False)
+    assert free(inventory) == 4
+    held = inventory.with_plan(("team", "a"), store.deployments["team", "a"])
+    assert held["status"]["plan"]["predicted"]["powerWatts"] == 900
+    # Its status has caught up: what it says counts.
+    known = {"plan": {**plan("NVIDIA-L40S", 1, 1), "hash": "new"}}
+    store.put_deployment(deployment("a", 3, known), deleted=False)
+    assert free(inventory) == 7
+    store.put_child("Deployment", workload(SUMMARY, 4), deleted=True)
+    assert free(inventory) == 7
+
+
+@pytest.mark.parametrize("summary", [None, "no JSON", "[]", '{"gpus":0}', '{"gpus":4}'])
+def test_a_summary_that_says_nothing_counts_as_none(summary: str | None) -> None:
+    store = Store()
+    store.put_node(node("n", "NVIDIA-L40S"), deleted=False)
+    store.put_deployment(deployment("a", 1, {}), deleted=False)
+    store.put_child("Deployment", workload(summary), deleted=False)
+    assert free(Inventory(store)) == 8
