@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterator
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import pynvml
 
@@ -17,6 +16,7 @@ from energylens.clock import Clock
 from energylens.measure.scrape import TargetFailure
 from energylens.measure.source import SourceReading
 from energylens.measure.types import GpuObservation
+from energylens.nvml import NvmlSession
 
 MILLI = 1e-3
 """NVML counts millijoules and milliwatts."""
@@ -26,8 +26,8 @@ class NvmlUnavailableError(Exception):
     """There is no NVML on this machine; the message is one line."""
 
 
-class NvmlSource:
-    """Reads all GPUs of this machine, for ``with``.
+class NvmlSource(NvmlSession):
+    """Reads all GPUs of this machine, for ``with``, which raises NvmlUnavailableError without a driver.
 
     The energy counter (nvmlDeviceGetTotalEnergyConsumption, Volta and later) runs from the last load of the driver and
     moves about every 100 ms. Power is a mean over 1 s on Ampere and later but instantaneous on GA100 (A100) and before,
@@ -36,30 +36,13 @@ class NvmlSource:
     """
 
     name = "nvml"
+    unavailable = NvmlUnavailableError
+    hint = "is an NVIDIA driver loaded on this machine?"
 
     def __init__(self, clock: Clock, *, library: Any = pynvml) -> None:
         """Read by ``clock``; ``library`` has the functions of pynvml."""
+        super().__init__(library)
         self._clock = clock
-        self._nvml = library
-
-    def __enter__(self) -> Self:
-        """Load NVML.
-
-        Raises:
-            NvmlUnavailableError: there is no driver, or it refuses.
-        """
-        try:
-            self._nvml.nvmlInit()
-        except self._nvml.NVMLError as error:
-            raise NvmlUnavailableError(f"NVML: {error}; is an NVIDIA driver loaded on this machine?") from error
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Unload NVML."""
-        with contextlib.suppress(self._nvml.NVMLError):
-            self._nvml.nvmlShutdown()
 
     async def read(self) -> SourceReading:
         """Read every GPU once; one that cannot be read is a failure of its own."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Callable
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import pynvml
 
+from energylens.nvml import NvmlSession
 from energylens.powercap.caps import Gpu
 
 log = logging.getLogger("energylens")
@@ -21,32 +20,19 @@ class DevicesUnavailableError(Exception):
     """NVML cannot be used on this node; one line."""
 
 
-class Devices:
-    """All GPUs of this node, for ``with``. Setting a limit needs root and CAP_SYS_ADMIN."""
+class Devices(NvmlSession):
+    """All GPUs of this node, for ``with``, which raises DevicesUnavailableError without a driver.
+
+    Setting a limit needs root and CAP_SYS_ADMIN.
+    """
+
+    unavailable = DevicesUnavailableError
+    hint = "is the NVIDIA driver mounted here?"
 
     def __init__(self, pod_of: Callable[[int], str | None], *, library: Any = pynvml) -> None:
         """Take ``pod_of``, which returns the pod's UID of a process; ``library`` has the functions of pynvml."""
+        super().__init__(library)
         self._pod_of = pod_of
-        self._nvml = library
-
-    def __enter__(self) -> Self:
-        """Load NVML.
-
-        Raises:
-            DevicesUnavailableError: there is no driver, or it refuses.
-        """
-        try:
-            self._nvml.nvmlInit()
-        except self._nvml.NVMLError as error:
-            raise DevicesUnavailableError(f"NVML: {error}; is the NVIDIA driver mounted here?") from error
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Unload NVML."""
-        with contextlib.suppress(self._nvml.NVMLError):
-            self._nvml.nvmlShutdown()
 
     def read(self) -> list[Gpu]:
         """Return the GPUs whose power limit can be managed; the others are left out.
