@@ -49,6 +49,7 @@ class Alternative(ApiModel):
     gpu_product: str = Field(description="GPU product, as in the node label nvidia.com/gpu.product.")
     gpus: int = Field(description="GPUs over all replicas.")
     replicas: int = Field(description="Copies of the model.")
+    nodes_per_replica: int = Field(default=1, description="Nodes that one replica spans.")
     tensor_parallel: int = Field(description="GPUs that split each layer.")
     pipeline_parallel: int = Field(description="Stages that the layers are split into.")
     expert_parallel: int = Field(

@@ -46,13 +46,22 @@ class Disaggregated:
 
     prefill: Candidates
     decode: Candidates
-    best: Pair
-    broken: tuple[str, ...] = ()
-    """Objectives and budgets that even the best pair breaks; empty where it holds them all."""
+    pairs: tuple[tuple[Pair, tuple[str, ...]], ...]
+    """The best pair of every GPU product, the best of all first, with the objectives and budgets that it breaks."""
+
+    @property
+    def best(self) -> Pair:
+        """The best pair of all."""
+        return self.pairs[0][0]
+
+    @property
+    def is_feasible(self) -> bool:
+        """Whether the best pair holds every constraint."""
+        return not self.pairs[0][1]
 
 
-def best_pair(problem: Problem) -> Disaggregated | None:
-    """Return the best pair of a problem with an arrival rate, None where none can run the load on the GPUs at hand.
+def best_pairs(problem: Problem) -> Disaggregated | None:
+    """Return the best pairs of a problem with an arrival rate, None where none can run the load on the GPUs at hand.
 
     A pair that holds every constraint goes before all that do not; of these the best by the objective alone counts.
     """
@@ -75,13 +84,15 @@ def best_pair(problem: Problem) -> Disaggregated | None:
         for role in ("prefill", "decode")
     ]
     prefill, decode = roles
+    found: dict[int, tuple[Pair, tuple[str, ...]]] = {}
     for strict in (True, False):
-        found = list(_best_of_products(problem, prefill, decode, strict=strict))
-        if found:
-            chosen = min(found, key=lambda pair: _rank(problem.spec, pair))
-            broken = () if strict else tuple(_broken(problem, decode, chosen))
-            return Disaggregated(prefill, decode, chosen, broken)
-    return None
+        for pair in _best_of_products(problem, prefill, decode, strict=strict):
+            product = int(prefill.product[pair.prefill])
+            found.setdefault(product, (pair, () if strict else tuple(_broken(problem, decode, pair))))
+    if not found:
+        return None
+    ranked = sorted(found.values(), key=lambda each: (bool(each[1]), *_rank(problem.spec, each[0])))
+    return Disaggregated(prefill, decode, tuple(ranked))
 
 
 def _best_of_products(problem: Problem, prefill: Candidates, decode: Candidates, *, strict: bool) -> Iterator[Pair]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from energylens.api.llmdeployment import Alternative, LLMDeploymentSpec, PlanStatus, PrefillReplicas
 from energylens.api.quantity import format_milli, parse_quantity
 from energylens.planner import describe
-from energylens.planner.disaggregation import Disaggregated, best_pair
+from energylens.planner.disaggregation import Disaggregated, Pair, best_pairs
 from energylens.planner.frontier import MAX_ALTERNATIVES, alternative, table_row
 from energylens.planner.problem import Problem, Solution
 from energylens.planner.types import Infeasible
@@ -20,28 +20,29 @@ NOT_SERVED = "serving it takes a router that knows prefill from decode, which th
 def with_pair(
     problem: Problem, solution: Solution, i: int, status: PlanStatus, shown: tuple[Mapping[str, object], ...]
 ) -> tuple[PlanStatus, tuple[Mapping[str, object], ...]]:
-    """Return status and table with the best plan of prefill and decode apart, by the objective's order."""
-    found = best_pair(problem)
+    """Return status with the best plan of prefill and decode apart, and the table with that of every GPU product."""
+    found = best_pairs(problem)
     if found is None:
         return status, shown
     rows = solution.rows
     chosen = float(rows.joules_per_output_token[i]), float(rows.power_watts[i]), int(rows.gpus[i])
-    pair = alternative_of(found, problem.spec, chosen)
-    joules, key = str(pair.joules_per_output_token), _ORDER[problem.spec.energy.objective]
-    others = status.alternatives[: MAX_ALTERNATIVES - 1]
-    alternatives = tuple(sorted((*others, pair), key=key))
-    place = sum(parse_quantity(str(row["joulesPerOutputToken"])) <= parse_quantity(joules) for row in shown)
-    table_with_pair = (*shown[:place], table_row(pair, is_chosen=False), *shown[place:])
-    return status.model_copy(update={"alternatives": alternatives}), table_with_pair
+    pairs = [alternative_of(found, pair, broken, problem.spec, chosen) for pair, broken in found.pairs]
+    others = (*status.alternatives[: MAX_ALTERNATIVES - 1], pairs[0])
+    alternatives = tuple(sorted(others, key=_ORDER[problem.spec.energy.objective]))
+    for pair in pairs:
+        joules = parse_quantity(str(pair.joules_per_output_token))
+        place = sum(parse_quantity(str(row["joulesPerOutputToken"])) <= joules for row in shown)
+        shown = (*shown[:place], table_row(pair, is_chosen=False), *shown[place:])
+    return status.model_copy(update={"alternatives": alternatives}), shown
 
 
 def with_hint(problem: Problem, answer: Infeasible) -> Infeasible:
     """Return the answer, which also says when prefill and decode apart would hold the spec."""
-    found = best_pair(problem) if problem.spec.planning.disaggregation == "Compare" else None
-    if found is None or found.broken:
+    found = best_pairs(problem) if problem.spec.planning.disaggregation == "Compare" else None
+    if found is None or not found.is_feasible:
         return answer
-    pair = alternative_of(found, problem.spec, None)
-    text = f"prefill and decode apart would hold it on {pair.gpus} GPUs of {pair.gpu_product}"
+    product = found.decode.products[int(found.decode.product[found.best.decode])]
+    text = f"prefill and decode apart would hold it on {found.best.gpus} GPUs of {product}"
     return replace(answer, message=f"{answer.message}; {text}, but {NOT_SERVED}")
 
 
@@ -53,16 +54,22 @@ _ORDER: dict[str, Callable[[Alternative], float]] = {
 
 
 def alternative_of(
-    found: Disaggregated, spec: LLMDeploymentSpec, chosen: tuple[float, float, int] | None
+    found: Disaggregated,
+    pair: Pair,
+    broken: tuple[str, ...],
+    spec: LLMDeploymentSpec,
+    chosen: tuple[float, float, int],
 ) -> Alternative:
-    """Return the best pair as status shows it, decode's layout first, and why it is not followed.
+    """Return a pair as status shows it, decode's layout first, and why it is not followed.
 
     Args:
-        found: The best pair.
+        found: The candidates.
+        pair: One pair of them.
+        broken: Objectives and budgets that it breaks.
         spec: What is asked for.
-        chosen: Joules per output token, watts and GPUs of the plan that was chosen; None where there is none.
+        chosen: Joules per output token, watts and GPUs of the plan that was chosen.
     """
-    pair, p = found.best, found.prefill.layouts
+    p = found.prefill.layouts
     i, cap = pair.prefill, float(found.prefill.layouts.power_cap_watts[pair.prefill])
     prefill = PrefillReplicas(
         replicas=int(found.prefill.replicas[i]),
@@ -73,7 +80,7 @@ def alternative_of(
         max_batch_size=int(p.max_batch_size[i]),
         power_cap_watts_per_gpu=None if math.isnan(cap) else round(cap),
     )
-    reason = f"prompts on {describe.prefill(prefill)}: {_why_not(found, spec, chosen)}"
+    reason = f"prompts on {describe.prefill(prefill)}: {'; '.join(broken) or _why_not(pair, spec, chosen)}"
     return alternative(found.decode, pair.decode, reason).model_copy(
         update={
             "gpus": pair.gpus,
@@ -85,18 +92,14 @@ def alternative_of(
     )
 
 
-def _why_not(found: Disaggregated, spec: LLMDeploymentSpec, chosen: tuple[float, float, int] | None) -> str:
-    if found.broken:
-        return "; ".join(found.broken)
-    if chosen is None:
-        return f"holds the spec; {NOT_SERVED}"
+def _why_not(pair: Pair, spec: LLMDeploymentSpec, chosen: tuple[float, float, int]) -> str:
     joules, watts, gpus = chosen
     if spec.energy.objective == "MinimizeGPUs":
-        better, text = found.best.gpus < gpus, f"uses {found.best.gpus} GPUs instead of {gpus}"
+        better, text = pair.gpus < gpus, f"uses {pair.gpus} GPUs instead of {gpus}"
     elif spec.energy.objective == "MinimizePower":
-        better = found.best.power_watts < watts
-        text = f"draws {describe.compared(found.best.power_watts, watts, 'power')}"
+        better = pair.power_watts < watts
+        text = f"draws {describe.compared(pair.power_watts, watts, 'power')}"
     else:
-        better = found.best.joules_per_output_token < joules
-        text = f"uses {describe.compared(found.best.joules_per_output_token, joules, 'energy')}"
+        better = pair.joules_per_output_token < joules
+        text = f"uses {describe.compared(pair.joules_per_output_token, joules, 'energy')}"
     return f"{text}, but {NOT_SERVED}" if better else text

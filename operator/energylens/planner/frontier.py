@@ -147,6 +147,7 @@ def alternative(rows: Candidates, i: int, reason: str) -> Alternative:
         gpu_product=rows.products[int(rows.product[i])],
         gpus=int(rows.gpus[i]),
         replicas=int(rows.replicas[i]),
+        nodes_per_replica=int(rows.nodes_per_replica[i]),
         tensor_parallel=int(layouts.tensor_parallel[i]),
         pipeline_parallel=int(layouts.pipeline_parallel[i]),
         expert_parallel=int(layouts.expert_parallel[i]),

@@ -228,10 +228,24 @@ def test_the_pair_is_shown_with_both_roles_and_why_it_is_not_followed(
     assert isinstance(result, Feasible)
     assert result.plan.replicas * result.plan.tensor_parallel * result.plan.pipeline_parallel == result.plan.gpus
     (row,) = [row for row in result.table if row["prefill"]]
+    assert row["reason"] == found.reason
     assert row["prefill"] == f"{found.prefill.replicas} x TP1, max batch {found.prefill.max_batch_size}"
     assert [row["chosen"] for row in result.table].count(True) == 1
     joules = [parse_quantity(str(row["joulesPerOutputToken"])) for row in result.table]
     assert joules == sorted(joules)
+
+
+def test_the_table_has_the_best_pair_of_every_product(
+    setup: Setup, make_snapshot: Callable[..., ClusterSnapshot]
+) -> None:
+    result = setup.plan("70b", make_snapshot((H100, 8, 1), (H200, 8, 1)), slo={"itlMilliseconds": 60})
+    assert isinstance(result, Feasible)
+    rows = [row for row in result.table if row["prefill"]]
+    assert {row["gpuProduct"] for row in rows} == {H100, H200}
+    shown = apart(result)
+    assert min(parse_quantity(str(row["joulesPerOutputToken"])) for row in rows) == parse_quantity(
+        shown.joules_per_output_token
+    )
 
 
 def test_a_pair_that_would_be_better_is_not_followed_for_want_of_a_router(
