@@ -19,6 +19,7 @@ from energylens.controller.store import trim_pod
 from energylens.data import find_gpu
 from energylens.planner.inventory import OWNER_LABEL, snapshot_from_objects
 from energylens.planner.inventory_file import InventoryError, snapshot_from_inventory
+from energylens.serving.support import table_name
 
 _KINDS = (
     "Node",
@@ -75,6 +76,8 @@ def world_of_cluster(access: Access, asked: Asked) -> World:
 
     own = (LLM_DEPLOYMENT, ENERGY_BUDGET, CLUSTER_ENERGY_BUDGET, LEADER_WORKER_SET)
     refs = {(d.metadata.namespace, r.name) for d in asked.deployments if (r := d.spec.model.config_ref) is not None}
+    # Beside the pods of a plan that runs while another one waits for approval.
+    refs |= {(d.metadata.namespace, table_name(d)) for d in asked.deployments if d.spec.planning.mode == "Manual"}
     found = read_cluster(
         access,
         everywhere=(NODE, POD, NAMESPACE, DEPLOYMENT, *own),

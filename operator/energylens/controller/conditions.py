@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from energylens.api.base import Condition
+from energylens.api.llmdeployment import PlanStatus
 from energylens.controller.children import Children, live_strategy
 from energylens.controller.comparison import energy_error_percent, is_comparable, load_share, objectives
 from energylens.controller.observation import Body, Observation, PodState
@@ -153,6 +154,12 @@ def deadline_exceeded(workload: Body | None) -> str:
         if condition["type"] == "Progressing" and condition.get("reason") == "ProgressDeadlineExceeded":
             return str(condition.get("message") or "the progress deadline has passed")
     return ""
+
+
+def late_rollout(plan: PlanStatus | None, workload: Body | None) -> str:
+    """Return why the rollout of a plan missed its deadline; "" when it did not, or the workload is of another plan."""
+    running = ((workload or {}).get("metadata", {}).get("labels") or {}).get(PLAN_LABEL)
+    return deadline_exceeded(workload) if plan is not None and running == plan.hash else ""
 
 
 def _plan_ready(observed: Observation, children: Children) -> Condition:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from pydantic import ValidationError
+
 from energylens.api.llmdeployment import BudgetStatus, LLMDeployment, PlanStatus
 from energylens.api.llmdeployment_status import LearnedCorrection
 from energylens.controller.reasons import Reason
@@ -16,6 +18,7 @@ from energylens.planner.load import FollowedLoad
 from energylens.planner.types import ClusterSnapshot, PlanningResult, PowerAllowance
 from energylens.predictor.architecture import ModelSpec
 from energylens.serving.metadata import PLAN_LABEL
+from energylens.serving.support import PLAN_KEY
 
 Body = Mapping[str, Any]
 
@@ -123,3 +126,24 @@ def pod_state(pod: Body) -> PodState:
         waiting=next((text for text in pod["status"]["waiting"] if not text.startswith("ContainerCreating")), ""),
         node=pod["spec"]["nodeName"],
     )
+
+
+def standing_plan(deployment: LLMDeployment, table: Body | None, workload: Body | None) -> PlanStatus | None:
+    """Return the plan of the live pods where that in status waits for approval; None where they are the same.
+
+    Args:
+        deployment: With its last status.
+        table: The ConfigMap beside the pods, which has their plan.
+        workload: What runs the pods.
+    """
+    planning, plan = deployment.spec.planning, deployment.status.plan
+    if planning.mode != "Manual" or plan is None or planning.approved_plan_hash == plan.hash:
+        return None
+    running = ((workload or {}).get("metadata", {}).get("labels") or {}).get(PLAN_LABEL, "")
+    if table is None or running in ("", plan.hash):
+        return None
+    try:
+        found = PlanStatus.model_validate_json((table.get("data") or {}).get(PLAN_KEY) or "")
+    except ValidationError:
+        return None
+    return found if found.hash == running else None

@@ -17,14 +17,16 @@ from energylens.budget.usage import Usage
 from energylens.controller import budgets
 from energylens.controller.budget_status import Look, status_of_budget
 from energylens.controller.children import Children, children
+from energylens.controller.conditions import late_rollout
 from energylens.controller.following import carried_load, followed_load
 from energylens.controller.membership import Surroundings
 from energylens.controller.model_config import model_config
-from energylens.controller.observation import Allowed, Body, Observation, Planning, PodState
+from energylens.controller.observation import Allowed, Body, Observation, Planning, PodState, standing_plan
 from energylens.controller.planning import PlanningService, Request, adopted_at
 from energylens.controller.reservations import reservation, reserve
 from energylens.controller.status import status_of
 from energylens.planner.types import ClusterSnapshot
+from energylens.serving.support import table_name
 
 Key = tuple[str, str]
 """Namespace and name."""
@@ -128,6 +130,8 @@ def _preview(deployment: LLMDeployment, world: World, service: PlanningService, 
     config_map = None if ref is None else world.config_maps.get((key[0], ref.name))
     config, problem = (None, None) if ref is None else model_config(deployment, ref, config_map)
     load = followed_load(deployment, None)
+    workload = world.workloads.get(key)
+    standing = standing_plan(deployment, world.config_maps.get((key[0], table_name(deployment))), workload)
     request = Request(
         deployment=deployment,
         config=config,
@@ -137,13 +141,15 @@ def _preview(deployment: LLMDeployment, world: World, service: PlanningService, 
         adopted_at=adopted_at(deployment),
         now=now,
         want_table=True,
+        standing=standing,
+        late=late_rollout(deployment.status.plan, workload),
         load=load,
     )
     planning = problem or service.planning_for(request)
     before = Observation(
         deployment=deployment,
         planning=planning,
-        workload=world.workloads.get(key),
+        workload=workload,
         pods=world.pods.get(key, ()),
         snapshot=request.snapshot,
         serves_lws=world.serves_lws,
@@ -151,6 +157,7 @@ def _preview(deployment: LLMDeployment, world: World, service: PlanningService, 
         budget_status=allowed.status,
         measurement=None,
         now=now,
+        standing=standing,
         load=carried_load(load, planning.carried_step),
     )
     wanted = children(before)

@@ -9,8 +9,6 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pydantic import ValidationError
-
 from energylens.api.base import Condition
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 from energylens.api.parse import InvalidResourceError, parse_llmdeployment
@@ -21,7 +19,7 @@ from energylens.cluster.resources import CONFIG_MAP, EVENT, LLM_DEPLOYMENT, reso
 from energylens.controller import budgets, rollback
 from energylens.controller.children import Children, children
 from energylens.controller.comparison import is_comparable, load_share, measured_point
-from energylens.controller.conditions import deadline_exceeded, keep_transition_times
+from energylens.controller.conditions import keep_transition_times, late_rollout
 from energylens.controller.corrections import Pool
 from energylens.controller.drift import holds
 from energylens.controller.events import event, transitions
@@ -30,7 +28,7 @@ from energylens.controller.inventory import Inventory
 from energylens.controller.membership import Surroundings
 from energylens.controller.metrics import Metrics
 from energylens.controller.model_config import model_config
-from energylens.controller.observation import Allowed, Observation, Planning, pod_state
+from energylens.controller.observation import Allowed, Observation, Planning, pod_state, standing_plan
 from energylens.controller.planning import PlanningService, Request, adopted_at
 from energylens.controller.reasons import ConditionType, EventReason, Reason
 from energylens.controller.settings import Settings
@@ -38,7 +36,7 @@ from energylens.controller.status import is_new_window, status_of
 from energylens.controller.store import Body, ChildKey, Key, Store
 from energylens.measure.types import WindowMeasurement
 from energylens.serving.metadata import APPLIED_HASH, OWNER_LABEL, PLAN_LABEL
-from energylens.serving.support import PLAN_KEY, table_name
+from energylens.serving.support import table_name
 from energylens.serving.workload import LWS_SUFFIX
 
 Measurements = Callable[[Key, str], WindowMeasurement | None]
@@ -229,8 +227,7 @@ class Reconciler:
     def _late(self, key: Key, deployment: LLMDeployment) -> str:
         """Return why the rollout of the plan in status missed its deadline; "" when it did not."""
         plan = deployment.status.plan
-        workload = self._workload(key, plan)
-        return deadline_exceeded(workload) if plan is not None and _plan_label(workload) == plan.hash else ""
+        return late_rollout(plan, self._workload(key, plan))
 
     def _allowance(self, body: Body) -> Allowed:
         namespace = body["metadata"]["namespace"]
@@ -279,18 +276,9 @@ class Reconciler:
 
     def _standing(self, key: Key, deployment: LLMDeployment) -> PlanStatus | None:
         """Return the plan of the live pods where that in status waits for approval, from the ConfigMap beside them."""
-        planning, plan = deployment.spec.planning, deployment.status.plan
-        if planning.mode != "Manual" or plan is None or planning.approved_plan_hash == plan.hash:
-            return None
         table = self._store.children.get(("ConfigMap", key[0], table_name(deployment)))
-        running = _plan_label(self._workload(key, plan))
-        if table is None or running in ("", plan.hash):
-            return None
-        try:
-            found = PlanStatus.model_validate_json((table.body.get("data") or {}).get(PLAN_KEY) or "")
-        except ValidationError:
-            return None
-        return found if found.hash == running else None
+        workload = self._workload(key, deployment.status.plan)
+        return standing_plan(deployment, None if table is None else table.body, workload)
 
     def _lacks_table(self, key: Key, deployment: LLMDeployment) -> bool:
         if deployment.status.plan is None or not self._workloads(key):

@@ -130,6 +130,29 @@ def test_the_running_plan_stays_where_the_best_one_saves_too_little(arithmetic: 
     assert after["status"]["observedGeneration"] == 5
 
 
+def test_what_runs_while_a_plan_waits_for_approval_is_what_is_compared(arithmetic: Run, write: Write) -> None:
+    slo = {"percentile": "P50", "itlMilliseconds": 40}
+    manual = {"mode": "Manual", "approvedPlanHash": "0123456789abcdef"}
+    pools = write("pools.yaml", POOLS)
+    (runs,) = planned(arithmetic, write("a.yaml", chat(slo=slo, hardware={"gpuProducts": ["H100"]})), pools)
+    wide = {"overrides": {"tensorParallel": 8}}
+    (waits,) = planned(arithmetic, write("b.yaml", chat(slo=slo, planning=wide)), pools)
+    old = runs["status"]["plan"]
+    labels = {"energylens.dev/llmdeployment": "chat", "energylens.dev/plan": old["hash"]}
+    workload = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "chat", "labels": labels},
+        "spec": {},
+    }
+    table = {"kind": "ConfigMap", "metadata": {"name": "chat-plan"}, "data": {"plan.json": json.dumps(old)}}
+    asked = write("asked.yaml", chat(slo=slo, planning=manual))
+    (after,) = planned(arithmetic, asked, write("live.yaml", [POOLS, live(waits), workload, table]))
+    assert after["status"]["plan"]["hash"] == old["hash"]
+    (without,) = planned(arithmetic, asked, write("live.yaml", [POOLS, live(waits), workload]))
+    assert without["status"]["plan"]["hash"] != old["hash"]
+
+
 def test_the_gpus_of_its_own_pods_are_free_for_it(arithmetic: Run, write: Write) -> None:
     pod = {
         "kind": "Pod",
