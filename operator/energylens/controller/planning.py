@@ -128,7 +128,7 @@ class PlanningService:
         planning = (
             Planning(current, model, True, Reason.PLANNED, _describe(current), table=_table(result, wanted))
             if same
-            else self._choose(replace(request, deployment=at_load(request.deployment, load)), model, predictor, result)
+            else self._choose(request, load, model, predictor, result)
         )
         planning = replace(planning, result=result, carried_step=None if load is None else load.step)
         self._evaluated[key] = _Evaluated(inputs, planning, request.now)
@@ -172,7 +172,17 @@ class PlanningService:
                 return replace(within, plan=within.plan.model_copy(update={"hash": wanted}))
         return run(deployment)
 
-    def _choose(self, request: Request, model: ModelSpec, predictor: Predictor, result: PlanningResult) -> Planning:
+    def _choose(
+        self,
+        request: Request,
+        load: FollowedLoad | None,
+        model: ModelSpec,
+        predictor: Predictor,
+        result: PlanningResult,
+    ) -> Planning:
+        # Rolled back for the spec as it is, whatever load is followed.
+        rejected = rollback.rejected_for(request.deployment)
+        request = replace(request, deployment=at_load(request.deployment, load))
         # A plan that was never approved is nothing to switch from.
         current = request.standing or request.deployment.status.plan
         if isinstance(result, Infeasible) and current is not None:
@@ -212,7 +222,7 @@ class PlanningService:
                 (request.now - request.adopted_at).total_seconds() if request.adopted_at is not None else None
             ),
             cost=cost,
-            rejected=rollback.rejected_for(request.deployment),
+            rejected=rejected,
         )
         if decision.adopt:
             return Planning(
