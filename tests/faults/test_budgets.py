@@ -121,6 +121,24 @@ async def test_a_plan_of_less_power_is_taken_before_any_replica(world: World) ->
     assert "shedBy" not in after
 
 
+async def test_a_power_cap_is_taken_where_it_is_allowed_and_reaches_the_pods(world: World) -> None:
+    await two(world)
+    # Allowed from now on; the cooldown keeps the plan with a cap from being followed.
+    world.cluster.put(llama("low", energy={"priority": -1, "powerCap": {"mode": "Plan"}}))
+    await world.settle(LOW, HIGH)
+    before = world.status(LOW)["plan"]
+    assert "powerCapWattsPerGPU" not in before
+    world.cluster.put(budget(powerWatts=before["lowestPowerWatts"] + watts(world, HIGH), action="Shed"))
+    await world.look(LOW, HIGH)
+    after = world.status(LOW)["plan"]
+    template = world.cluster.objects["Deployment", *LOW]["spec"]["template"]
+    cap = template["metadata"]["annotations"]["dynamo.nvidia.com/gpu-power-limit"]
+    assert cap == str(after["powerCapWattsPerGPU"])
+    assert after["replicas"] == before["replicas"]
+    assert after["predicted"]["powerWatts"] <= before["lowestPowerWatts"]
+    assert world.condition("SLOFeasible", LOW)["status"] == "True"
+
+
 @pytest.mark.parametrize("action", ["Report", "Deny"])
 async def test_other_actions_take_nothing(world: World, action: str) -> None:
     await two(world)

@@ -175,14 +175,14 @@ def _limits(
         except InvalidResourceError as error:
             raise InputError(f"{name}: {error}") from error
         mine = {"/".join(key_of(d)) for d in bodies if is_member(spec, namespace, d, around)} & members
-        growth, problem = growth_of(body, spec, status, now)
+        growth, problem = growth_of(int(body["metadata"].get("generation", 1)), spec, status, now)
         if spec.action == "Report" or not mine or (growth is None and not problem):
             continue
         if growth is None:
             raise InputError(f"{name}: {problem}")
         rest = [d for d in others.deployments.values() if is_member(spec, namespace, d, around)]
         left = growth.watts - sum(committed_watts(d) * share(spec, d, around) for d in rest)
-        counted = counted_nodes(spec, others.snapshot.nodes)
+        counted = counted_nodes(spec, around)
         products = None if counted is None else {n.product for n in others.snapshot.nodes if n.name in counted}
         limits.append(
             PowerLimit(name, max(0.0, left), frozenset(mine), None if products is None else frozenset(products))

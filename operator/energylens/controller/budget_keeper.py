@@ -24,7 +24,7 @@ from energylens.cluster.port import ClusterPort
 from energylens.cluster.resources import CLUSTER_ENERGY_BUDGET, CONFIG_MAP, ENERGY_BUDGET
 from energylens.controller.budget_status import Look, Member, status_of_budget, unreadable_status
 from energylens.controller.budgets import budget_of, committed_watts
-from energylens.controller.membership import Surroundings, counted_nodes, is_member, name_of, share
+from energylens.controller.membership import Surroundings, counted_nodes, held_gpus, is_member, name_of, share
 from energylens.controller.metrics import Metrics
 from energylens.controller.reasons import BudgetReason
 from energylens.controller.settings import BudgetSettings
@@ -183,15 +183,9 @@ class BudgetKeeper:
         """Return a member as it is now, its energy counted."""
         metadata = deployment["metadata"]
         key, uid = (metadata["namespace"], metadata["name"]), str(metadata.get("uid", ""))
-        nodes = counted_nodes(spec, around.nodes)
+        nodes = counted_nodes(spec, around)
         entry = kept.entries.get(uid) or Entry(uid, *key, now.replace(microsecond=0))
-        gpus = sum(
-            allocation.gpus
-            for node in around.nodes
-            if nodes is None or node.name in nodes
-            for allocation in node.allocations
-            if allocation.owner == "/".join(key)
-        )
+        gpus = held_gpus(spec, deployment, around)
         plan = (deployment.get("status") or {}).get("plan") or {}
         planned = int((plan.get("predicted") or {}).get("powerWatts", 0))
         # What is not planned by us (an old revision, a plan that is only shown) still draws on its GPUs.

@@ -34,7 +34,6 @@ class _Claim:
     """One budget's word on one deployment."""
 
     name: str
-    body: Body
     spec: EnergyBudgetSpec
     status: EnergyBudgetStatus
     own: float
@@ -75,6 +74,31 @@ def budget_of(body: Body) -> tuple[EnergyBudgetSpec, EnergyBudgetStatus]:
     return found.spec, found.status
 
 
+@dataclass(frozen=True)
+class Budget:
+    """A budget as it was read; reading it costs more than deciding by it."""
+
+    namespace: str
+    """"" for a ClusterEnergyBudget."""
+    name: str
+    """As messages name it."""
+    generation: int
+    spec: EnergyBudgetSpec | None
+    status: EnergyBudgetStatus
+    problem: str = ""
+    """Why the spec cannot be read."""
+
+
+def read_budget(body: Body) -> Budget:
+    """Return a budget of either kind, also one whose spec cannot be read."""
+    namespace, generation = key_of(body)[0], int(body["metadata"].get("generation", 1))
+    try:
+        spec, status = budget_of(body)
+    except InvalidResourceError as error:
+        return Budget(namespace, name_of(body), generation, None, EnergyBudgetStatus(), str(error))
+    return Budget(namespace, name_of(body), generation, spec, status)
+
+
 def committed_watts(deployment: Body) -> int:
     """Return the predicted power of a deployment's plan; 0 without one, while suspended, and where it is only shown.
 
@@ -92,7 +116,7 @@ def committed_watts(deployment: Body) -> int:
 
 def allowance(
     deployment: Body,
-    budgets: Iterable[Body],
+    budgets: Iterable[Budget],
     deployments: Iterable[Body],
     now: datetime,
     around: Surroundings | None = None,
@@ -111,33 +135,29 @@ def allowance(
     around = around or Surroundings()
     others = [d for d in deployments if key_of(d) != key_of(deployment)]
     claims: list[_Claim] = []
-    for body in budgets:
-        name = name_of(body)
-        namespace = key_of(body)[0]
+    for budget in budgets:
+        name, namespace, spec = budget.name, budget.namespace, budget.spec
         if namespace not in ("", deployment["metadata"]["namespace"]):
             continue
-        try:
-            spec, status = budget_of(body)
-        except InvalidResourceError as error:
+        if spec is None:
             own = committed_watts(deployment)
-            view = BudgetView("Unknown", Reason.BUDGET_UNREADABLE, f"{name}: {error}; growth is not allowed")
+            view = BudgetView("Unknown", Reason.BUDGET_UNREADABLE, f"{name}: {budget.problem}; growth is not allowed")
             return Allowed(PowerAllowance(float(max(own, 1)), name), view, BudgetStatus(name=name))
         if is_member(spec, namespace, deployment, around):
             members = [d for d in others if is_member(spec, namespace, d, around)]
-            claims.append(_claim(name, body, spec, status, deployment, members, now, around))
+            claims.append(_claim(budget, spec, deployment, members, now, around))
     return _together(deployment, claims)
 
 
 def _claim(
-    name: str,
-    body: Body,
+    budget: Budget,
     spec: EnergyBudgetSpec,
-    status: EnergyBudgetStatus,
     deployment: Body,
     members: Sequence[Body],
     now: datetime,
     around: Surroundings,
 ) -> _Claim:
+    status = budget.status
     own_share = share(spec, deployment, around)
     measured_above = _measured_above(spec, status)
     others = sum(committed_watts(d) * share(spec, d, around) for d in members) + measured_above
@@ -145,10 +165,9 @@ def _claim(
     for member in status.members:
         if (member.namespace, member.name) == key_of(deployment) and member.allowed_power_watts is not None:
             cap = member.allowed_power_watts / own_share if own_share else None
-    growth, problem = growth_of(body, spec, status, now)
+    growth, problem = growth_of(budget.generation, spec, status, now)
     return _Claim(
-        name=name,
-        body=body,
+        name=budget.name,
         spec=spec,
         status=status,
         own=float(committed_watts(deployment)),
@@ -169,13 +188,13 @@ def _measured_above(spec: EnergyBudgetSpec, status: EnergyBudgetStatus) -> float
 
 
 def growth_of(
-    body: Body, spec: EnergyBudgetSpec, status: EnergyBudgetStatus, now: datetime
+    generation: int, spec: EnergyBudgetSpec, status: EnergyBudgetStatus, now: datetime
 ) -> tuple[PowerAllowed | None, str]:
     """Return the power that a budget allows for growth, and why it cannot be checked ("" where it can)."""
     if spec.energy_watt_hours is None and spec.carbon is None:
         watts = spec.power_watts
         return (None if watts is None else PowerAllowed(float(watts), "spec.powerWatts")), ""
-    seen = status.observed_generation == body["metadata"].get("generation", 1)
+    seen = status.observed_generation == generation
     ready = next((c for c in status.conditions if c.type == "Ready"), None)
     if not seen or ready is None:
         return None, "its energy is not counted yet"

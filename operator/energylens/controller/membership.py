@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,27 @@ class Surroundings:
     """Labels of every namespace."""
     nodes: Sequence[GpuNode] = ()
     """With the GPUs that bound pods hold."""
+    _selected: dict[frozenset[tuple[str, str]], _Selected] = field(default_factory=dict, compare=False, repr=False)
+    """What was counted of the nodes that a selector selects: thousands of members ask for the same."""
+
+    def selected(self, selector: Mapping[str, str]) -> _Selected:
+        """Return the nodes with these labels, and who holds how many GPUs on them."""
+        key = frozenset(selector.items())
+        if key not in self._selected:
+            nodes = tuple(node for node in self.nodes if _on(node, selector))
+            held: dict[str, int] = {}
+            for node in nodes:
+                for allocation in node.allocations:
+                    held[allocation.owner] = held.get(allocation.owner, 0) + allocation.gpus
+            self._selected[key] = _Selected(nodes, held)
+        return self._selected[key]
+
+
+@dataclass(frozen=True)
+class _Selected:
+    nodes: tuple[GpuNode, ...]
+    held: Mapping[str, int]
+    """GPUs by owner."""
 
 
 def key_of(body: Body) -> Key:
@@ -86,9 +107,8 @@ def share(spec: EnergyBudgetSpec, deployment: Body, around: Surroundings) -> flo
     if plan is None:
         return float(_may_come(spec, deployment, around))
     owner = "/".join(key_of(deployment))
-    held = [(sum(a.gpus for a in node.allocations if a.owner == owner), _on(node, selector)) for node in around.nodes]
-    total, bound = int(plan["gpus"]), sum(gpus for gpus, _ in held)
-    counted = sum(gpus for gpus, on in held if on)
+    total = int(plan["gpus"])
+    bound, counted = around.selected({}).held.get(owner, 0), around.selected(selector).held.get(owner, 0)
     if _may_come(spec, deployment, around):
         counted += max(0, total - bound)
     return min(1.0, counted / total) if total else 0.0
@@ -99,16 +119,20 @@ def node_selector(spec: EnergyBudgetSpec) -> Mapping[str, str]:
     return spec.node_selector if isinstance(spec, ClusterEnergyBudgetSpec) else {}
 
 
-def counted_nodes(spec: EnergyBudgetSpec, nodes: Iterable[GpuNode]) -> frozenset[str] | None:
+def counted_nodes(spec: EnergyBudgetSpec, around: Surroundings) -> frozenset[str] | None:
     """Return the names of the nodes that a budget is about; None for all of them."""
     selector = node_selector(spec)
-    return frozenset(node.name for node in nodes if _on(node, selector)) if selector else None
+    return frozenset(node.name for node in around.selected(selector).nodes) if selector else None
+
+
+def held_gpus(spec: EnergyBudgetSpec, deployment: Body, around: Surroundings) -> int:
+    """Return the GPUs that a member's pods hold where the budget counts."""
+    return around.selected(node_selector(spec)).held.get("/".join(key_of(deployment)), 0)
 
 
 def _may_come(spec: EnergyBudgetSpec, deployment: Body, around: Surroundings) -> bool:
     wanted = ((deployment.get("spec") or {}).get("hardware") or {}).get("nodeSelector") or {}
-    selector = node_selector(spec)
-    return any(_on(node, selector) and _on(node, wanted) for node in around.nodes)
+    return any(_on(node, wanted) for node in around.selected(node_selector(spec)).nodes)
 
 
 def _on(node: GpuNode, selector: Mapping[str, str]) -> bool:

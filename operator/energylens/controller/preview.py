@@ -67,7 +67,9 @@ class World:
     def allowance(self, deployment: Body, now: datetime) -> Allowed:
         """Return the watts that budgets leave to a deployment, and what its condition says of them."""
         around = Surroundings(self.namespaces, self.snapshot.nodes)
-        return budgets.allowance(deployment, self.budgets, self.deployments.values(), now, around)
+        return budgets.allowance(
+            deployment, map(budgets.read_budget, self.budgets), self.deployments.values(), now, around
+        )
 
 
 @dataclass(frozen=True)

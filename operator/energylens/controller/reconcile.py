@@ -78,6 +78,8 @@ class Reconciler:
         self._one_plan_at_a_time = asyncio.Lock()
         self._without_plan: set[Key] = set()
         self._inventory = Inventory(store)
+        self._budgets: dict[Key, tuple[Body, budgets.Budget]] = {}
+        self._around = Surroundings(store.namespaces)
         self.serves_lws = False
 
     @property
@@ -231,20 +233,29 @@ class Reconciler:
 
     def _allowance(self, body: Body) -> Allowed:
         namespace = body["metadata"]["namespace"]
-        capping = [budget for (space, _), budget in self._store.budgets.items() if space in ("", namespace)]
-        spaces = {key[0] for key in self._store.budgets if key[0] in ("", namespace)}
+        capping = [self._budget(key, found) for key, found in self._store.budgets.items() if key[0] in ("", namespace)]
+        everywhere = any(not budget.namespace for budget in capping)
         members = [
             self._inventory.with_plan(key, other)
             for key, other in self._store.deployments.items()
-            if "" in spaces or (spaces and key[0] == namespace)
+            if everywhere or (capping and key[0] == namespace)
         ]
-        return budgets.allowance(
-            body, capping, members, self._clock.now(), self.surroundings() if "" in spaces else None
-        )
+        around = self.surroundings() if everywhere else None
+        return budgets.allowance(body, capping, members, self._clock.now(), around)
+
+    def _budget(self, key: Key, body: Body) -> budgets.Budget:
+        """Return a budget as it was read; the store makes a new body for each change."""
+        known = self._budgets.get(key)
+        if known is None or known[0] is not body:
+            known = self._budgets[key] = body, budgets.read_budget(body)
+        return known[1]
 
     def surroundings(self) -> Surroundings:
         """Return the namespaces and nodes that membership in budgets depends on."""
-        return Surroundings(self._store.namespaces, self._inventory.nodes)
+        nodes = self._inventory.nodes
+        if self._around.nodes is not nodes:
+            self._around = Surroundings(self._store.namespaces, nodes)
+        return self._around
 
     def deployments(self) -> dict[Key, Body]:
         """Return all LLMDeployments, with the plans that they adopted."""

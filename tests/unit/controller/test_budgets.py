@@ -57,7 +57,7 @@ def taken(body: Body, name: str, watts: int) -> Body:
 
 
 def allowance(me: Body, capping: list[Body], everybody: list[Body], around: Surroundings | None = None) -> Allowed:
-    return module.allowance(me, capping, everybody, NOW, around)
+    return module.allowance(me, map(module.read_budget, capping), everybody, NOW, around)
 
 
 def watts(found: Allowed) -> float | None:
