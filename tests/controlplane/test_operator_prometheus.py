@@ -54,6 +54,7 @@ def test_energy_is_what_prometheus_has_too(operator: OperatorCluster, team: Team
     eventually(lambda: team.status()["prediction"]["samples"] >= 3, 60)
     measured = team.status()["measured"]
     assert measured["requestsPerSecond"]
+    assert measured["source"] == "Prometheus"
     window = f"[10s] @ {datetime.fromisoformat(measured['windowEnd']).timestamp()}"
     pod = f'exported_namespace="{team.namespace}"'
     (row,) = operator.prometheus.values(

@@ -186,6 +186,9 @@ class Measured(ApiModel):
 
     window_start: str = Field(description="RFC 3339, UTC.")
     window_end: str = Field(description="RFC 3339, UTC.")
+    source: Literal["Prometheus", "DCGMExporter"] | None = Field(
+        default=None, description="Where the energy counters were read."
+    )
     coverage_percent: int = Field(description="GPUs with samples over the whole window, of the GPUs owned, %.")
     power_watts: int | None = Field(default=None, description="Mean power of all GPUs owned, W.")
     idle_power_watts: int | None = Field(default=None, description="Mean power while no request ran, W.")

@@ -12,6 +12,7 @@ from energylens.api.parse import InvalidResourceError, parse_llmdeployment
 from energylens.clock import Clock
 from energylens.controller.observation import PodState, pod_state
 from energylens.controller.settings import MeasurementSettings, PrometheusSettings
+from energylens.controller.status import SOURCES
 from energylens.controller.store import Key, Store
 from energylens.data import load_gpus
 from energylens.measure.collector import Collector, CollectReport
@@ -28,8 +29,6 @@ from energylens.serving.metadata import LWS_WORKER_INDEX
 
 ENGINE_PORT = 8000
 HISTORY_SECONDS = 2 * 3600.0
-SOURCES = {"Prometheus": PrometheusSource.name, "DCGMExporter": DcgmExporterSource.name}
-"""spec.validation.source -> the only source to believe; Auto is none of them."""
 _EXPORTER_LABELS = (("app", "nvidia-dcgm-exporter"), ("app.kubernetes.io/name", "dcgm-exporter"))
 
 
@@ -130,7 +129,8 @@ class Measuring:
             engine_pods=[pod.name for pod in pods if self._answers(key, pod.name)],
             percentile=deployment.spec.slo.percentile,
             power_limit_watts=gpu.power_limit_max_watts if gpu is not None else None,
-            source=SOURCES.get(validation.source),
+            # Auto is none of them: every source may answer.
+            source=next((name for name, asked in SOURCES.items() if asked == validation.source), None),
         )
         old = self._published.get(key)
         if old is None or old[0] != plan_hash or self._is_due(old[1], found, float(validation.window_seconds)):

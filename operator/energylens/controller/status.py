@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from energylens.api.llmdeployment import (
     ActiveRevision,
@@ -29,6 +29,11 @@ from energylens.planner.types import Infeasible, PlanningResult, Relaxation
 from energylens.serving import workload_ref
 
 PERCENTILES: tuple[Percentile, ...] = ("P50", "P90", "P95", "P99")
+SOURCES: dict[str, Literal["Prometheus", "DCGMExporter"]] = {
+    "prometheus": "Prometheus",
+    "dcgm-exporter": "DCGMExporter",
+}
+"""The names of energy sources as the API has them."""
 MAX_RELAXATIONS = 20
 """As many as the API takes."""
 
@@ -156,6 +161,7 @@ def measured_status(found: WindowMeasurement) -> Measured:
     return Measured(
         window_start=_time(found.window_start),
         window_end=_time(found.window_end),
+        source=SOURCES.get(found.source),
         coverage_percent=round(found.coverage_percent),
         power_watts=whole(found.power_watts),
         idle_power_watts=whole(found.idle_power_watts),

@@ -27,10 +27,12 @@ def after(status: dict[str, Any], **changes: Any) -> Observation:
 
 def test_a_first_window_is_one_sample_with_its_errors() -> None:
     first = written(observation())
-    status = written(after(first, measurement=measured(joules_per_output_token=0.5, power_watts=1000.0)))
+    found = measured(joules_per_output_token=0.5, power_watts=1000.0, source="dcgm-exporter")
+    status = written(after(first, measurement=found))
     assert status["measured"] == {
         "windowStart": "1970-01-01T00:16:40Z",
         "windowEnd": "1970-01-01T00:26:40Z",
+        "source": "DCGMExporter",
         "coveragePercent": 100,
         "powerWatts": 1000,
         "outputTokensPerSecond": 2000,
