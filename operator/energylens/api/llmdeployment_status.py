@@ -173,9 +173,7 @@ class ActiveRevision(ApiModel):
 class ItlPercentiles(ApiModel):
     """Inter-token latency, ms, from the engine's histogram, which knows no more than the bucket."""
 
-    p50: Quantity = Field(
-        description="Median, ms; where it lies in the same bucket, the mean time per token of a running request."
-    )
+    p50: Quantity = Field(description="Median, ms.")
     p90: Quantity = Field(description="90th percentile, ms.")
     p95: Quantity = Field(description="95th percentile, ms.")
     p99: Quantity = Field(description="99th percentile, ms.")

@@ -187,11 +187,6 @@ def _itl_percentiles(found: WindowMeasurement) -> ItlPercentiles | None:
     p50, p90, p95, p99 = (values.get(name) for name in PERCENTILES)
     if p50 is None or p90 is None or p95 is None or p99 is None:
         return None
-    # Little's law gives the mean exactly. Within the bucket that is sure to hold the median it is the better guess.
-    bucket, rate = found.latency_by_percentile["P50"].itl_bucket_ms, found.output_tokens_per_second
-    if bucket is not None and found.mean_running and rate:
-        mean = 1000.0 * found.mean_running / rate
-        p50 = mean if bucket[0] <= mean <= min(bucket[1], p90) else p50
     return ItlPercentiles(
         **dict(zip(("p50", "p90", "p95", "p99"), map(format_milli, (p50, p90, p95, p99)), strict=True))
     )

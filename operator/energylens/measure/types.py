@@ -133,9 +133,9 @@ class TokenSeries:
 class LatencyQuantiles:
     """Milliseconds at one percentile, from the engine's histograms over the window; None without observations.
 
-    A histogram tells no more than the bucket: the figure is a linear guess inside it. vLLM's default buckets of ITL end
-    at 10, 25, 50, 75 and 100 ms, so that a median of 28 ms may read 37 ms. Beyond the last finite bound the figure is
-    that bound, and the bucket ends at infinity.
+    A histogram tells no more than the bucket: the figure is a linear guess inside it, the median ITL the mean where
+    that lies in it. vLLM's default buckets of ITL end at 10, 25, 50, 75 and 100 ms, so that a P95 of 28 ms may read
+    37 ms. Beyond the last finite bound the figure is that bound, and the bucket ends at infinity.
     """
 
     ttft_ms: float | None

@@ -65,19 +65,11 @@ def test_the_load_of_a_window_is_kept_per_request() -> None:
     assert status["energyBoundPercent"] == 2
 
 
-def test_the_median_itl_is_the_mean_where_the_buckets_allow_it() -> None:
-    def p50(bucket: tuple[float, float], **changes: float) -> str:
-        median = LatencyQuantiles(None, 37.0, None, bucket)
-        others = {name: LatencyQuantiles(None, 48.0) for name in ("P90", "P95", "P99")}
-        found = measured(mean_running=60.0, latency_by_percentile={"P50": median, **others}, **changes)
-        figures: dict[str, str] = written(after(written(observation()), measurement=found))["measured"][
-            "itlPercentiles"
-        ]
-        assert (figures["p90"], figures["p99"]) == ("48000m", "48000m")
-        return figures["p50"]
-
-    assert p50((25.0, 50.0)) == "30000m"
-    assert p50((35.0, 50.0)) == "37000m"
+def test_the_inter_token_latency_is_kept_by_percentile() -> None:
+    values = {"P50": 28.25, "P90": 40.0, "P95": 45.0, "P99": 60.0}
+    latencies = {name: LatencyQuantiles(None, value) for name, value in values.items()}
+    found = written(after(written(observation()), measurement=measured(latency_by_percentile=latencies)))["measured"]
+    assert found["itlPercentiles"] == {"p50": "28250m", "p90": "40000m", "p95": "45000m", "p99": "60000m"}
     assert "itlPercentiles" not in written(after(written(observation()), measurement=measured()))["measured"]
 
 

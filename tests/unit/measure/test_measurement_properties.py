@@ -1,9 +1,11 @@
-"""What must hold of a whole measurement, for generated counters of GPUs and engines that are broken on the way."""
+"""What must hold of a whole measurement, for recorded counters and for generated ones that are broken on the way."""
 
 from __future__ import annotations
 
 import itertools
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +13,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tests.unit.measure.builders import engine, grid, options
 
-from energylens.measure.types import GpuEnergySeries, Sample, TokenSeries, WindowMeasurement
+from energylens.measure.history import History
+from energylens.measure.prometheus import LabelMap, observations, series_of
+from energylens.measure.types import GpuEnergySeries, PodRef, Sample, TokenSeries, WindowMeasurement
 from energylens.measure.window import CEILING_MARGIN, measure_window
 
 LIMIT = 700.0
@@ -152,3 +156,46 @@ def test_any_partition_of_a_window_adds_up(power, rate):
     assert all(before.window_end == after.window_start for before, after in itertools.pairwise(parts))
     assert sum(part.energy_joules for part in parts) == pytest.approx(whole.energy_joules, rel=1e-6)
     assert sum(part.output_tokens for part in parts) == pytest.approx(whole.output_tokens, rel=1e-6)
+
+
+RECORDED = Path(__file__).parent / "recorded" / "prometheus-range.json"
+"""What Prometheus 3.13 answered to the source's selector: five GPUs that the replay exporter served for two pods, each
+third second of 200 s, in which the exporter was dead for 41 s."""
+
+
+def recorded() -> tuple[dict[str, list[GpuEnergySeries]], float, float]:
+    """Return the series by pod, and the first and the last time."""
+    series = series_of(json.loads(RECORDED.read_text()))
+    history = History()
+    history.record_gpus(observations(series, LabelMap(), 0.0, "prometheus").observations)
+    pods = {PodRef("chat", each.labels["exported_pod"]) for each in series}
+    found = {pod.pod: list(history.gpus_of([pod], since=0).series) for pod in pods}
+    times = [sample.time for each in found.values() for one in each for sample in one.samples]
+    return found, min(times), max(times)
+
+
+def fed(start: float, end: float, rate: float) -> TokenSeries:
+    times = np.array([start, end])
+    return replace(engine(), generation_tokens=samples(times, rate * (times - start)), running=(), waiting=())
+
+
+@settings(max_examples=50)
+@given(st.floats(30.0, 190.0), st.floats(0.0, 1.0), st.floats(10.0, 3000.0))
+def test_any_window_of_the_recording_gives_its_watts_or_a_reason(length, place, rate):
+    """The 70B ran on four H100, the 8B on one: before, within and after the outage."""
+    by_pod, first, last = recorded()
+    end = first + length + place * (last - first - length)
+    for pod, watts in (("llama-70b", 2002.3), ("llama-8b", 610.5)):
+        (series,) = (found for name, found in by_pod.items() if name.startswith(pod))
+        found = measure_window(
+            series,
+            [fed(first, last, rate)],
+            len(series),
+            options(end=end, window_seconds=length, min_output_tokens=1.0),
+        )
+        if found.energy_joules is None:
+            assert found.reason in ("Collecting", "NoSeries", "PartialCoverage")
+            continue
+        assert found.power_watts == pytest.approx(watts, rel=0.01)
+        if found.reason == "Measured":
+            assert found.joules_per_output_token == pytest.approx(watts / rate, rel=0.01)

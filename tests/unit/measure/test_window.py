@@ -331,3 +331,15 @@ def test_a_load_counter_that_began_within_the_window_is_absent():
     result = measure_window([gpu()], [load("a", first=300)], 1, options())
     assert result.reason == "Measured"
     assert (result.requests, result.prompt_tokens) == (None, None)
+
+
+@pytest.mark.parametrize(("running", "median"), [(6.0, 30.0), (9.6, 48.0), (2.0, 37.5), (20.0, 37.5)])
+def test_the_median_itl_is_the_mean_where_the_bucket_allows_it(running, median):
+    """All latencies lie in the bucket from 25 to 50 ms; 200 tokens a second are made."""
+    bounds, times = (0.025, 0.05, math.inf), grid(0, 600, 15)
+    itl = tuple(HistogramSample(time, Histogram(bounds, (0.0, 200 * time, 200 * time))) for time in times)
+    series = replace(engine(rate=200, running=lambda time: running), itl=itl)
+    result = measure_window([gpu()], [series], 1, options(percentile="P50"))
+    expected = median if median < 47.5 else 37.5
+    assert result.latency.itl_ms == pytest.approx(expected)
+    assert result.latency.itl_bucket_ms == (25.0, 50.0)
