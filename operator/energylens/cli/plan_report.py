@@ -17,6 +17,7 @@ _COLUMNS = {
     "GPU": "gpuProduct",
     "GPUS": "gpus",
     "REPLICAS": "replicas",
+    "NODES": "nodesPerReplica",
     "TP": "tensorParallel",
     "PP": "pipelineParallel",
     "EP": "expertParallel",
@@ -29,7 +30,7 @@ _COLUMNS = {
     "ITL MS": "itlMilliseconds",
     "WHY NOT": "reason",
 }
-"""Heading and field of each column; caps are shown where a row has one."""
+"""Heading and field of each column; caps are shown where a row has one, nodes where a replica spans several."""
 
 
 def report(preview: Preview) -> str:
@@ -117,7 +118,8 @@ def _first(table: Sequence[Mapping[str, object]]) -> list[Mapping[str, object]]:
 
 def table_rows(rows: Sequence[Mapping[str, object]]) -> list[tuple[str, ...]]:
     """Return the heading and one row of cells per candidate, as the operator's table has them."""
-    shown = {name: key for name, key in _COLUMNS.items() if any(row.get(key) is not None for row in rows)}
+    plain = {"nodesPerReplica": 1}
+    shown = {name: key for name, key in _COLUMNS.items() if any(row.get(key) != plain.get(key) for row in rows)}
     return [tuple(shown), *(tuple(_cell(row.get(key)) for key in shown.values()) for row in rows)]
 
 

@@ -193,6 +193,19 @@ def test_a_folder_is_read_with_its_subfolders(arithmetic: Run, write: Write) -> 
     assert [document["metadata"]["name"] for document in found] == ["a", "b"]
 
 
+def test_nodes_and_caps_are_columns_where_they_say_something(arithmetic: Run, write: Write) -> None:
+    two = {"nodes": [{"product": "H200", "gpus": 1, "count": 4}]}
+    slo = {"percentile": "P50", "itlMilliseconds": 1000}
+    capped = chat(slo=slo, energy={"powerCap": {"mode": "Fixed", "wattsPerGPU": 500}})
+    texts = [
+        arithmetic("plan", "-f", write("a.yaml", spec), "--inventory", write("b.yaml", two)).stdout
+        for spec in (chat(slo=slo), capped)
+    ]
+    headings = [next(line for line in text.splitlines() if "WHY NOT" in line).split("  ") for text in texts]
+    assert ["NODES" in heading for heading in headings] == [True, True]
+    assert ["CAP W" in heading for heading in headings] == [False, True]
+
+
 def test_what_is_piped_in_is_read(arithmetic: Run, write: Write) -> None:
     arguments = ["plan", "-f", "-", "--inventory", str(write("pools.yaml", POOLS)), "-o", "json"]
     piped = CliRunner().invoke(cli, arguments, input=yaml.safe_dump(chat("piped")))
