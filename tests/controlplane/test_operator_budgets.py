@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -288,7 +291,7 @@ def test_the_ledger_loses_nothing_over_a_crash_and_counts_nothing_twice(operator
     assert over_the_crash == pytest.approx(steady, rel=0.2)
 
 
-def test_kubectl_shows_used_remaining_forecast_and_members(team: Team) -> None:
+def test_kubectl_and_the_command_show_used_remaining_forecast_and_members(team: Team, tmp_path: Path) -> None:
     team.apply(**MEASURED, planning=ONE)
     team.ready()
     team.kubectl.apply(budget(energyWattHours=5000, **DAY))
@@ -300,3 +303,15 @@ def test_kubectl_shows_used_remaining_forecast_and_members(team: Team) -> None:
     status = json.loads(wide)["items"][0]["status"]
     assert status["memberCount"] == 1
     assert status["forecast"] == "lasts" or status["forecast"].startswith("used up ")
+    command = [Path(sys.executable).parent / "energylens", "budget", "cap", f"--kubeconfig={team.kubectl.kubeconfig}"]
+    answer = subprocess.run(
+        [*command, f"--namespace={team.namespace}", f"--plot={tmp_path / 'burn.png'}"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert f"EnergyBudget {team.namespace}/cap: Report" in answer.stdout
+    assert f"{team.namespace}/llama" in answer.stdout
+    assert (tmp_path / "burn.png").stat().st_size > 10_000

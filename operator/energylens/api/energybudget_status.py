@@ -93,8 +93,9 @@ class EnergyBudgetStatus(ApiModel):
     remaining: str | None = Field(default=None, description="What is left, for people.")
     forecast: str | None = Field(default=None, description="When the budget runs out at the burn rate, for people.")
     member_count: int | None = Field(default=None, description="Members.")
-    members: Annotated[tuple[BudgetMember, ...], Field(max_length=256, json_schema_extra=ATOMIC_LIST)] = Field(
-        default=(), description="Members, those from which power was taken and those that draw most first."
+    members: Annotated[tuple[BudgetMember, ...], Field(json_schema_extra=ATOMIC_LIST)] = Field(
+        default=(),
+        description="All members from which power was taken, then those that draw most, up to 256 of both.",
     )
     shed_time: str | None = Field(default=None, description="When power was last taken from a member; RFC 3339, UTC.")
     ledger: Annotated[tuple[LedgerEntry, ...], Field(json_schema_extra=map_list("uid"))] = Field(

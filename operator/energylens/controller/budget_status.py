@@ -104,7 +104,7 @@ def status_of_budget(look: Look) -> EnergyBudgetStatus:
         history=_history(look),
     )
     conditions = (
-        _condition(look, BudgetConditionType.READY, *_ready(problem)),
+        _condition(look, BudgetConditionType.READY, *_ready(spec, problem)),
         _condition(look, BudgetConditionType.WITHIN_ENERGY_BUDGET, *_within(look, committed, measured, gone, problem)),
         _condition(look, BudgetConditionType.SHEDDING, *_shedding(spec, found)),
     )
@@ -175,10 +175,11 @@ def _shed(look: Look, allowed: PowerAllowed | None, committed: float, measured: 
     )
 
 
-def _ready(problem: tuple[BudgetReason, str] | None) -> tuple[str, BudgetReason, str]:
+def _ready(spec: EnergyBudgetSpec, problem: tuple[BudgetReason, str] | None) -> tuple[str, BudgetReason, str]:
     if problem is None:
         return "True", BudgetReason.CHECKED, ""
-    return "False", problem[0], f"{problem[1]}; until then no plan may draw more than the running one"
+    closed = "" if spec.action == "Report" else "; meanwhile no plan may draw more than the running one"
+    return "False", problem[0], problem[1] + closed
 
 
 def _within(
@@ -243,7 +244,9 @@ def _members(look: Look, caps: Mapping[Key, Cap]) -> tuple[BudgetMember, ...]:
             )
         )
     found.sort(key=lambda m: (m.allowed_power_watts is None, -m.committed_power_watts, m.namespace, m.name))
-    return tuple(found[:MAX_MEMBERS])
+    # What was taken is remembered here only.
+    taken = sum(m.allowed_power_watts is not None for m in found)
+    return tuple(found[: max(MAX_MEMBERS, taken)])
 
 
 def _history(look: Look) -> tuple[UsagePoint, ...]:

@@ -246,7 +246,8 @@ def _view(claims: Sequence[_Claim], binding: _Claim) -> BudgetView:
         return BudgetView("False", Reason.OVER_BUDGET, "; ".join(over))
     unchecked = [f"{claim.name}: {claim.problem}" for claim in claims if claim.problem]
     if unchecked:
-        text = f"{'; '.join(unchecked)}; until it is, no plan may draw more than the running one"
+        closed = any(claim.problem and claim.limits for claim in claims)
+        text = "; ".join(unchecked) + ("; until it is, no plan may draw more than the running one" if closed else "")
         return BudgetView("Unknown", Reason.BUDGET_NOT_CHECKED, text)
     text = f"{binding.name} binds" if binding.limits else f"{binding.name} only reports"
     if binding.growth is not None:

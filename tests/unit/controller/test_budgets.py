@@ -176,6 +176,14 @@ def test_energy_that_cannot_be_checked_allows_no_growth(body: Body, said: str) -
     assert watts(allowance(member("new"), [body], [me])) == 1.0
 
 
+def test_a_budget_that_only_reports_and_cannot_be_checked_denies_nothing() -> None:
+    me = member("me", 70)
+    found = allowance(me, [budget(None, "Report")], [me])
+    assert found.allowance is None
+    assert found.view.reason is Reason.BUDGET_NOT_CHECKED
+    assert "no plan may draw more" not in found.view.message
+
+
 def test_energy_that_is_left_becomes_power() -> None:
     me = member("me")
     # 1200 Wh for the 12 h that are left; a whole day could have 2400 Wh.
