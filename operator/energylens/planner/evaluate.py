@@ -66,6 +66,9 @@ class Predictor(Protocol):
         ...
 
 
+CACHED_ROWS = 4096
+"""Candidates per call of the predictor, whose arrays then stay in the cache of a core: all 16,000 of a large space at
+once take half as long again."""
 POWER_LIMIT_REASON = "the power limit of"
 """How the reason of a layout begins whose power cap its GPU cannot take."""
 
@@ -204,7 +207,8 @@ def _evaluate_product(
     figures = {name: np.full(index.size, np.nan) for name in _FIGURES}
     sustainable, extrapolated = np.zeros(index.size, dtype=bool), np.zeros(index.size, dtype=bool)
     runnable = np.flatnonzero((supported & fits)[index])
-    for gpu, rows in _by_node_size(space, index, runnable, apart=predictor.sees_nodes):
+    groups = _by_node_size(space, index, runnable, apart=predictor.sees_nodes)
+    for gpu, rows in ((gpu, part) for gpu, group in groups for part in _in_cache(space, index, group)):
         layouts = space.layouts.take(index[rows])
         if load.concurrency is not None:
             share = load.concurrency / replicas[rows]
@@ -215,7 +219,8 @@ def _evaluate_product(
             rate = (load.requests_per_second or 0.0) / replicas[rows]
             prediction = predictor.at_rate(model, gpu, layouts, workload, rate, role)
             sustainable[rows] = prediction.sustainable
-        extrapolated[rows] = prediction.extrapolated
+        # No run that the coefficients were fitted on had a power cap, or one phase only.
+        extrapolated[rows] = prediction.extrapolated | np.isfinite(layouts.power_cap_watts) | (role != "aggregated")
         correction = corrections.for_candidates(space.gpu.product, layouts)
         for name, values in _figures(prediction, percentile, margin, correction, replicas[rows]).items():
             figures[name][rows] = values
@@ -271,6 +276,24 @@ def _structure(
     )
     supported &= ~(no_such_size | spread | too_low | too_high)
     return supported, reason.astype(np.str_), fits
+
+
+def _in_cache(space: ProductSpace, index: IntArray, rows: IntArray) -> Iterator[IntArray]:
+    """Yield the rows in parts of about :data:`CACHED_ROWS`, so that the predictor's arrays stay in the cache.
+
+    Candidates of one parallel layout stay together: what they have in common is then computed once, and alike.
+    """
+    layouts = space.layouts
+    degrees = (layouts.tensor_parallel, layouts.pipeline_parallel, layouts.expert_parallel, layouts.data_parallel)
+    changes = np.zeros(max(rows.size - 1, 0), dtype=bool)
+    for degree in degrees:
+        changes |= np.diff(degree[index[rows]]) != 0
+    ends = np.append(np.flatnonzero(changes) + 1, rows.size)
+    start = 0
+    while start < rows.size:
+        end = int(ends[np.searchsorted(ends, min(start + CACHED_ROWS, rows.size))])
+        yield rows[start:end]
+        start = end
 
 
 def _by_node_size(

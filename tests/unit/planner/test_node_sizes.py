@@ -9,6 +9,7 @@ import pytest
 
 from energylens.api.llmdeployment import Overrides, PowerCap
 from energylens.data import find_gpu, load_model, load_predictor
+from energylens.planner import evaluate as evaluation
 from energylens.planner.evaluate import Load, evaluate
 from energylens.planner.space import enumerate_space
 from energylens.predictor.types import Workload
@@ -40,3 +41,15 @@ def test_together_or_apart_the_candidates_are_the_same() -> None:
     apart = evaluate([space], spec, Apart(shipped.coefficients, shipped.profile), load, "P95")
     for name in ("sustainable", "itl_upper_ms", "ttft_upper_ms", "power_watts", "joules_per_output_token"):
         np.testing.assert_allclose(getattr(together, name), getattr(apart, name), rtol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 300])
+def test_in_parts_or_at_once_the_candidates_are_the_same(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor, gpu, spec = load_predictor(), find_gpu("H100"), load_model("Qwen/Qwen3-30B-A3B")
+    space = enumerate_space(spec, gpu, [4, 4], Overrides(), PowerCap(mode="Plan"))
+    load = Load(Workload(300, 200), 2.0)
+    at_once = evaluate([space], spec, predictor, load, "P95")
+    monkeypatch.setattr(evaluation, "CACHED_ROWS", rows)
+    in_parts = evaluate([space], spec, predictor, load, "P95")
+    for name in ("sustainable", "itl_upper_ms", "ttft_upper_ms", "power_watts", "joules_per_output_token"):
+        np.testing.assert_allclose(getattr(at_once, name), getattr(in_parts, name), rtol=1e-12)

@@ -509,6 +509,7 @@ def test_a_power_cap_is_picked_only_where_it_saves_and_holds_the_objectives(
     assert free.power_cap_watts_per_gpu is None
     assert capped.power_cap_watts_per_gpu == 200
     assert fixed.power_cap_watts_per_gpu == 300
+    assert (free.confidence, capped.confidence) == ("Interpolated", "Extrapolated")
     watts = [p.predicted.power_watts for p in (capped, fixed, free)]
     assert watts == sorted(watts)
     assert any(a.power_cap_watts_per_gpu is None for a in capped.alternatives) or len(capped.alternatives) < 5
