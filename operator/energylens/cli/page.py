@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
+from xml.sax.saxutils import quoteattr
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --muted: #5f6b7a; --grid: #e3e7ec; --surface: #ffffff;
@@ -25,9 +26,8 @@ p { margin: 6px 0; max-width: 78ch; }
 .tile { padding: 12px 14px; }
 .tile b { display: block; font-size: 22px; line-height: 1.25; font-variant-numeric: tabular-nums; }
 .tile span { color: var(--muted); font-size: 13px; }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 430px), 1fr)); gap: 14px;
-  margin: 12px 0; }
-figure { margin: 0; padding: 12px; min-width: 0; }
+.charts { columns: 430px 2; column-gap: 14px; margin: 12px 0; }
+figure { margin: 0 0 14px; padding: 12px; min-width: 0; break-inside: avoid; }
 figcaption { color: var(--muted); font-size: 13px; margin-top: 6px; }
 svg.chart { width: 100%; height: auto; display: block; font-family: inherit; }
 .table { overflow-x: auto; margin: 10px 0; }
@@ -67,8 +67,12 @@ def tiles(figures: Iterable[tuple[str, str]]) -> str:
 
 
 def charts(found: Iterable[tuple[str, str]]) -> str:
-    """Return SVG charts side by side where there is room, each with a caption."""
-    cells = "".join(f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>" for svg, caption in found)
+    """Return SVG charts side by side where there is room, each with a caption that is read out, too."""
+    cells = "".join(
+        f"<figure>{svg.replace('<svg ', f'<svg aria-label={quoteattr(caption)} ', 1)}"
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+        for svg, caption in found
+    )
     return f'<div class="charts">{cells}</div>'
 
 
