@@ -219,15 +219,37 @@ def test_the_agent_that_sets_power_limits_is_accepted_by_the_api_server(helm: He
 
 
 def test_optional_parts(helm: Helm) -> None:
-    assert not {"ServiceMonitor", "NetworkPolicy"} & kinds(render(helm))
-    objects = render(helm, "metrics.serviceMonitor.enabled=true", "networkPolicy.enabled=true")
-    assert {"ServiceMonitor", "NetworkPolicy"} <= kinds(objects)
+    optional = {"ServiceMonitor", "NetworkPolicy", "PrometheusRule"}
+    assert not optional & kinds(render(helm))
+    asked = ("metrics.serviceMonitor.enabled=true", "networkPolicy.enabled=true", "metrics.prometheusRule.enabled=true")
+    objects = render(helm, *asked)
+    assert optional <= kinds(objects)
     without = render(
         helm, "metrics.service.enabled=false", "rbac.create=false", "rbac.aggregateRoles=false",
         "serviceAccount.create=false", "serviceAccount.name=mine",
     )  # fmt: skip
     assert kinds(without) == {"ConfigMap", "CustomResourceDefinition", "Deployment"}
     assert pod_spec(without)["serviceAccountName"] == "mine"
+
+
+def test_alerts_and_dashboard_are_the_files_of_the_chart(helm: Helm) -> None:
+    wiki = "https://wiki.example/runbooks"
+    objects = render(
+        helm, "metrics.prometheusRule.enabled=true", f"metrics.prometheusRule.runbookUrl={wiki}",
+        "metrics.prometheusRule.labels.release=prometheus", "metrics.dashboard.enabled=true",
+        "metrics.dashboard.namespace=grafana",
+    )  # fmt: skip
+    rule = objects["PrometheusRule", NAMESPACE, "energylens"]
+    assert rule["metadata"]["labels"]["release"] == "prometheus"
+    (made,) = rule["spec"]["groups"]
+    (group,) = yaml.safe_load((CHART / "rules" / "energylens.yaml").read_text())["groups"]
+    assert [alert["expr"] for alert in made["rules"]] == [alert["expr"] for alert in group["rules"]]
+    assert {alert["annotations"]["runbook_url"].partition("#")[0] for alert in made["rules"]} == {wiki}
+    board = objects["ConfigMap", "grafana", "energylens-dashboard"]
+    assert board["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert json.loads(board["data"]["energylens.json"]) == json.loads(
+        (CHART / "dashboards" / "energylens.json").read_text()
+    )
 
 
 @pytest.mark.parametrize(

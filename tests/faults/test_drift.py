@@ -121,10 +121,10 @@ async def test_a_restart_knows_what_was_learned_and_writes_nothing() -> None:
     world = await serving(validation={"onDrift": "Recalibrate"})
     meter = Meter(world, lambda plan: {"joules": 1.5})
     await meter.windows(4)
-    await store_pool(world.cluster, NAMESPACE, world.reconciler._pool)
+    await store_pool(world.cluster, NAMESPACE, world.reconciler._learning.pool)
     status, mark = world.status(), world.mark
     world.start()
-    await load_pool(world.cluster, NAMESPACE, world.reconciler._pool)
+    await load_pool(world.cluster, NAMESPACE, world.reconciler._learning.pool)
     meter.attach()
     await world.settle()
     assert world.status() == status

@@ -13,11 +13,12 @@ from energylens.cli.text import columns, dump
 from energylens.clock import Clock, SystemClock
 from energylens.measure.engines import EngineScraper, EngineTarget
 from energylens.measure.history import History, series_of_gpu
+from energylens.measure.latencies import QUANTILES
 from energylens.measure.nvml import NvmlSource, NvmlUnavailableError
 from energylens.measure.scrape import HttpScraper, TargetFailure
 from energylens.measure.source import EnergySource
 from energylens.measure.types import GpuObservation, PodRef, WindowMeasurement
-from energylens.measure.window import QUANTILES, WindowOptions, measure_window
+from energylens.measure.window import WindowOptions, measure_window
 
 INTERVAL_SECONDS = 1.0
 MIN_SECONDS = 5.0

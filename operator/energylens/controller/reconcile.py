@@ -18,13 +18,13 @@ from energylens.cluster.port import ClusterPort
 from energylens.cluster.resources import CONFIG_MAP, EVENT, LLM_DEPLOYMENT, resource_of
 from energylens.controller import budgets, rollback
 from energylens.controller.children import Children, children
-from energylens.controller.comparison import is_comparable, load_share, measured_point
 from energylens.controller.conditions import keep_transition_times, late_rollout
 from energylens.controller.corrections import Pool
 from energylens.controller.drift import holds
 from energylens.controller.events import event, transitions
 from energylens.controller.following import carried_load, followed_load
 from energylens.controller.inventory import Inventory
+from energylens.controller.learning import Learning
 from energylens.controller.membership import Surroundings
 from energylens.controller.metrics import Metrics
 from energylens.controller.model_config import model_config
@@ -32,7 +32,7 @@ from energylens.controller.observation import Allowed, Observation, Planning, po
 from energylens.controller.planning import PlanningService, Request, adopted_at
 from energylens.controller.reasons import ConditionType, EventReason, Reason
 from energylens.controller.settings import Settings
-from energylens.controller.status import is_new_window, status_of
+from energylens.controller.status import status_of
 from energylens.controller.store import Body, ChildKey, Key, Store
 from energylens.measure.types import WindowMeasurement
 from energylens.serving.metadata import APPLIED_HASH, OWNER_LABEL, PLAN_LABEL
@@ -72,8 +72,7 @@ class Reconciler:
         self._metrics = metrics
         self._instance = instance
         self._measurements = measurements
-        self._pool = pool or Pool()
-        self._learned_until: dict[Key, float | None] = {}
+        self._learning = Learning(pool or Pool())
         self._decided: dict[Key, tuple[str, str]] = {}
         self._one_plan_at_a_time = asyncio.Lock()
         self._without_plan: set[Key] = set()
@@ -100,14 +99,14 @@ class Reconciler:
             self._planning.forget(*key)
             self._decided.pop(key, None)
             self._metrics.forget(key)
-            self._learned_until.pop(key, None)
+            self._learning.forget(key)
             return None
         try:
             deployment = parse_llmdeployment(body, strict=False)
         except InvalidResourceError as error:
             await self._write_invalid(body, str(error))
             return self._next_look(key, body, None)
-        version = self._pool.version
+        version = self._learning.pool.version
         observed = await self._observe(key, body, deployment)
         wanted = children(observed)
         refused = await self._apply_children(wanted)
@@ -119,7 +118,7 @@ class Reconciler:
         self._count(key, after.planning)
         (self._without_plan.discard if after.planning.good else self._without_plan.add)(key)
         # What a window taught or decided is acted on at once.
-        acts = self._pool.version != version or self._must_return(key, deployment)
+        acts = self._learning.pool.version != version or self._must_return(key, deployment)
         return self._next_look(key, body, 0.0 if acts else self._settings.resync_seconds)
 
     def _must_return(self, key: Key, before: LLMDeployment) -> bool:
@@ -163,7 +162,7 @@ class Reconciler:
                 now=self._clock.now(),
                 want_table=self._lacks_table(key, deployment),
                 standing=standing,
-                corrections=self._pool.for_planning(deployment),
+                corrections=self._learning.pool.for_planning(deployment),
                 late=self._late(key, deployment),
                 load=load,
             )
@@ -192,7 +191,7 @@ class Reconciler:
         plan = before.planning.plan
         workload = self._workload(key, plan)
         measurement = self._measurement(key, plan, workload)
-        self._learn(key, deployment, plan, measurement)
+        self._learning.learn(key, deployment, plan, measurement)
         return Observation(
             deployment=deployment,
             planning=before.planning,
@@ -205,7 +204,7 @@ class Reconciler:
             budget_status=before.budget_status,
             now=self._clock.now(),
             standing=before.standing,
-            learned=self._pool.of(deployment, plan) if plan is not None and _recalibrates(deployment) else None,
+            learned=self._learning.of(deployment, plan),
             load=before.load,
             refused=refused,
         )
@@ -214,17 +213,6 @@ class Reconciler:
         """Return the last window of the plan, and never that of another plan's pods."""
         running = ((workload or {}).get("metadata", {}).get("labels") or {}).get(PLAN_LABEL)
         return self._measurements(key, plan.hash) if plan is not None and plan.hash == running else None
-
-    def _learn(
-        self, key: Key, deployment: LLMDeployment, plan: PlanStatus | None, found: WindowMeasurement | None
-    ) -> None:
-        """Teach the pool one window, once, when it says something of the plan."""
-        if plan is None or found is None or found.reason != "Measured" or not _recalibrates(deployment):
-            return
-        new = is_new_window(deployment, found) and self._learned_until.get(key) != found.window_end
-        if new and is_comparable(load_share(deployment, plan, found)):
-            self._learned_until[key] = found.window_end
-            self._pool.learn(deployment, plan, measured_point(plan, found))
 
     def _late(self, key: Key, deployment: LLMDeployment) -> str:
         """Return why the rollout of the plan in status missed its deadline; "" when it did not."""
@@ -410,10 +398,6 @@ class Reconciler:
         else:
             decision = "adopt" if planning.adopted else "keep" if planning.good else "none"
         self._metrics.replans.labels(decision, planning.decision).inc()
-
-
-def _recalibrates(deployment: LLMDeployment) -> bool:
-    return deployment.spec.validation.on_drift == "Recalibrate"
 
 
 def _plan_label(body: Body | None) -> str:

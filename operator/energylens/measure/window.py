@@ -6,18 +6,16 @@ The energy counter is the only sound source of energy: power gauges are sampled 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from energylens.measure.counters import FloatArray, Track, energy_track, ordered, token_track
-from energylens.measure.quantiles import quantile, window_histogram
+from energylens.measure.latencies import latencies_of
 from energylens.measure.types import (
     EnergyReason,
     GpuEnergySeries,
-    Histogram,
-    LatencyQuantiles,
     Percentile,
     Sample,
     TokenSeries,
@@ -33,7 +31,6 @@ CEILING_MARGIN = 1.1
 POWER_AGREEMENT = 3.0
 """Counter and gauge may differ by this factor: a gauge sampled every 30 s misses bursts."""
 MIN_POWER_SAMPLES = 4
-QUANTILES: dict[Percentile, float] = {"P50": 0.50, "P90": 0.90, "P95": 0.95, "P99": 0.99}
 
 
 @dataclass(frozen=True)
@@ -223,8 +220,7 @@ def _with_tokens(
     measured = _energy_only(gpus, start, end, "Measured", _summary(joules, output_tokens, end - start, len(gpus)))
     requests = _counted([series.requests for series in usable], start, end)
     running = _mean_sum([series.running for series in usable], start, end)
-    latencies = _latencies(usable, start, end)
-    latencies["P50"] = _with_mean(latencies, running, output_tokens / (end - start))
+    latencies = latencies_of(usable, start, end, running, output_tokens / (end - start))
     measured = replace(
         measured,
         output_tokens=output_tokens,
@@ -344,37 +340,3 @@ def _idle_watts(
             joules += sum(gpu.track.between(begin, finish) for gpu in gpus)
             seconds += finish - begin
     return joules / seconds if seconds else None
-
-
-def _latencies(tokens: Sequence[TokenSeries], start: float, end: float) -> dict[Percentile, LatencyQuantiles]:
-    ttft = window_histogram((series.ttft for series in tokens), start, end)
-    itl = window_histogram((series.itl for series in tokens), start, end)
-    result: dict[Percentile, LatencyQuantiles] = {}
-    for percentile, q in QUANTILES.items():
-        ttft_ms, ttft_bucket = _milliseconds(ttft, q)
-        itl_ms, itl_bucket = _milliseconds(itl, q)
-        result[percentile] = LatencyQuantiles(ttft_ms, itl_ms, ttft_bucket, itl_bucket)
-    return result
-
-
-def _with_mean(
-    latencies: Mapping[Percentile, LatencyQuantiles], running: float | None, tokens_per_second: float
-) -> LatencyQuantiles:
-    """Return the median latencies, with the mean ITL for the median where the histogram does not tell them apart.
-
-    Little's law gives the mean exactly: sequences that run over tokens per second. vLLM's buckets are as wide as the
-    median itself; on the 316 runs of the ML.ENERGY Benchmark v3 the mean, where it lies in the bucket of the median, is
-    nearer to it than a linear guess: 8.3 % off instead of 13.4 %.
-    """
-    median, p90 = latencies["P50"], latencies["P90"].itl_ms
-    if not running or tokens_per_second <= 0 or median.itl_bucket_ms is None or p90 is None:
-        return median
-    mean, (low, high) = 1000.0 * running / tokens_per_second, median.itl_bucket_ms
-    return replace(median, itl_ms=mean) if low <= mean <= min(high, p90) else median
-
-
-def _milliseconds(histogram: Histogram | None, q: float) -> tuple[float | None, tuple[float, float] | None]:
-    if histogram is None:
-        return None, None
-    value, lower, upper = (1000.0 * seconds for seconds in quantile(histogram, q))
-    return value, (lower, upper)
