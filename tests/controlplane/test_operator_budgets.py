@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from typing import Any
 import pytest
 from tests.support.operator_cluster import Object, OperatorCluster, Team, llmdeployment
 
+from energylens.cli.power_caps import caps_of
 from energylens.clock import SystemClock
+from energylens.cluster.client import connect
 from energylens.devcluster import eventually
 from energylens.devcluster.processes import start_identity
 
@@ -247,6 +250,22 @@ def test_two_that_ask_for_the_last_watts_never_both_get_them(team: Team) -> None
     # What is given back goes to the one that waits.
     team.kubectl.run("delete", "llmd", winner)
     team.ready(loser)
+
+
+def test_a_power_cap_is_an_annotation_that_the_agent_of_the_node_finds(team: Team) -> None:
+    team.apply(energy={"powerCap": {"mode": "Fixed", "wattsPerGPU": 250}})
+    assert team.ready()["plan"]["powerCapWattsPerGPU"] == 250
+
+    async def found(node: str) -> Mapping[str, str] | None:
+        async with await connect(team.kubectl.kubeconfig) as client:
+            return await caps_of(client, node)
+
+    pods = {pod["metadata"]["uid"]: pod["spec"]["nodeName"] for pod in team.pods()}
+    for node in {*pods.values(), "elsewhere"}:
+        own = {uid for uid, host in pods.items() if host == node}
+        caps = asyncio.run(found(node))
+        assert caps is not None
+        assert {uid: cap for uid, cap in caps.items() if uid in pods} == dict.fromkeys(own, "250")
 
 
 def energy(team: Team) -> dict[str, tuple[int, int, datetime]]:

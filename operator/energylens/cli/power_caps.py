@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from energylens.cli.errors import BAD_INPUT
 from energylens.cluster.client import KubeClient, UnusableConfigError, connect
 from energylens.cluster.errors import ClusterError
 from energylens.cluster.resources import POD
@@ -51,7 +52,7 @@ def power_caps(node: str, record: Path, interval: float, kubeconfig: Path | None
         asyncio.run(_run(node, record, interval, kubeconfig))
     except (UnusableConfigError, DevicesUnavailableError, RecordError) as error:
         click.echo(f"Error: {error}", err=True)
-        raise SystemExit(1) from error
+        raise SystemExit(BAD_INPUT if isinstance(error, UnusableConfigError) else 1) from error
 
 
 async def _run(node: str, record: Path, interval: float, kubeconfig: Path | None) -> None:

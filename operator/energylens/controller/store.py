@@ -68,10 +68,12 @@ class Store:
     def put_budget(self, body: Body, deleted: bool) -> list[Key]:
         """Take an EnergyBudget or ClusterEnergyBudget; return the keys of the deployments that it may be about."""
         key = _key(body)
+        old = self.budgets.get(key)
         if deleted:
+            if not _is_same_object(body, old):
+                return []
             self.budgets.pop(key, None)
         else:
-            old = self.budgets.get(key)
             if old is not None and not _newer(body, old):
                 return []
             metadata = body["metadata"]

@@ -29,7 +29,7 @@ LISTS_GET_OLD_AFTER = 20
 """Looks at the store before listing again: what was deleted since the list never comes."""
 LOOK_SECONDS = 0.25
 
-_WITHOUT_UID = (NODE, NAMESPACE, ENERGY_BUDGET, CLUSTER_ENERGY_BUDGET)
+_WITHOUT_UID = (NODE, NAMESPACE)
 """Kinds of which the store knows names only: what has the same name is the same."""
 
 ObjectName = tuple[str, str]
@@ -130,7 +130,11 @@ class Sweeper:
         if resource is NAMESPACE:
             return {("", name): "" for name in store.namespaces}
         if resource in (ENERGY_BUDGET, CLUSTER_ENERGY_BUDGET):
-            return {key: "" for key in store.budgets if bool(key[0]) == resource.namespaced}
+            return {
+                key: body["metadata"].get("uid", "")
+                for key, body in store.budgets.items()
+                if bool(key[0]) == resource.namespaced
+            }
         return {
             (namespace, name): child.body["metadata"].get("uid", "")
             for (kind, namespace, name), child in store.children.items()

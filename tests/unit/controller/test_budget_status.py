@@ -12,6 +12,7 @@ from energylens.budget.ledger import Entry
 from energylens.budget.periods import Span
 from energylens.budget.usage import usage
 from energylens.controller.budget_status import HISTORY_POINTS, MAX_MEMBERS, Look, Member, status_of_budget
+from energylens.controller.metrics import Metrics
 from energylens.controller.reasons import BudgetReason
 
 START = datetime(2026, 11, 25, tzinfo=UTC)
@@ -143,3 +144,32 @@ def test_transition_times_stay_while_nothing_turns() -> None:
     first = status_of_budget(look())
     again = status_of_budget(look(hours=12.1, before=first))
     assert {c.last_transition_time for c in again.conditions} == {"2026-11-25T12:00:00Z"}
+
+
+def series(metrics: Metrics) -> dict[str, float]:
+    return {
+        sample.name: sample.value
+        for metric in metrics.registry.collect()
+        for sample in metric.samples
+        if sample.labels.get("name") == "cap"
+    }
+
+
+def test_the_series_of_a_budget_come_and_go_with_its_figures() -> None:
+    metrics = Metrics()
+    metrics.observe_budget("chat", "cap", status_of_budget(look(used=1800.0)))
+    found = series(metrics)
+    assert found["energylens_budget_used_ratio"] == 0.75
+    assert found["energylens_budget_remaining_watt_hours"] == 600
+    assert found["energylens_budget_burn_rate_ratio"] == pytest.approx(650 / 50)
+    assert found["energylens_budget_exhaustion_timestamp_seconds"] > START.timestamp()
+    assert found["energylens_budget_checked"] == 1
+    metrics.observe_budget("chat", "cap", status_of_budget(look(member(watts=60.0), used=10.0)))
+    assert "energylens_budget_exhaustion_timestamp_seconds" not in series(metrics)
+    shedding = look(member(), spec={"powerWatts": 500, "action": "Shed"}, problem=None)
+    metrics.observe_budget("chat", "cap", status_of_budget(shedding))
+    found = series(metrics)
+    assert found["energylens_budget_shed_watts"] == 200
+    assert "energylens_budget_used_ratio" not in found
+    metrics.forget_budget("chat", "cap")
+    assert series(metrics) == {}

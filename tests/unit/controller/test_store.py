@@ -151,6 +151,11 @@ def test_a_budget_concerns_the_deployments_of_its_namespace(store: Store) -> Non
     assert store.budgets[KEY[0], "b"]["status"] == {"usedWattHours": 5}
     newer = {**budget, "metadata": {**budget["metadata"], "resourceVersion": "3"}, "spec": {"powerWatts": 900}}
     assert store.put_budget(newer, deleted=False) == [KEY]
+    successor = {**newer, "metadata": {**newer["metadata"], "uid": "new", "resourceVersion": "5"}}
+    store.put_budget(successor, deleted=False)
+    gone = {**newer, "metadata": {**newer["metadata"], "uid": "old", "resourceVersion": "4"}}
+    assert store.put_budget(gone, deleted=True) == [], "the deletion of one that had its name"
+    assert (KEY[0], "b") in store.budgets
     assert store.put_budget(budget, deleted=True) == [KEY]
     assert store.budgets == {}
 
