@@ -141,6 +141,7 @@ def _deployment(deployment: LLMDeployment, snapshot: ClusterSnapshot, world: Wor
         adopted_at=None,
         now=now,
         want_table=False,
+        corrections=world.learned.for_planning(deployment),
     )
     try:
         asked = problem_of(request, model_of(deployment, config))

@@ -12,6 +12,7 @@ from energylens.api.parse import InvalidResourceError, parse_llmdeployment
 from energylens.cli.errors import InputError
 from energylens.cli.files import Asked, Key, Object, objects_of, read_documents
 from energylens.cli.live import Access, read_cluster
+from energylens.controller.corrections import CONFIG_MAP_NAME, DATA_KEY, CorrectionsError, Pool
 from energylens.controller.membership import name_of
 from energylens.controller.observation import PodState, pod_state
 from energylens.controller.preview import World
@@ -21,6 +22,8 @@ from energylens.planner.inventory import OWNER_LABEL, snapshot_from_objects
 from energylens.planner.inventory_file import InventoryError, snapshot_from_inventory
 from energylens.serving.support import table_name
 
+OPERATOR_NAMESPACE = "energylens-system"
+"""Where the chart's instructions install the operator, which keeps what it learned from measurement there."""
 _KINDS = (
     "Node",
     "Pod",
@@ -78,6 +81,8 @@ def world_of_cluster(access: Access, asked: Asked) -> World:
     refs = {(d.metadata.namespace, r.name) for d in asked.deployments if (r := d.spec.model.config_ref) is not None}
     # Beside the pods of a plan that runs while another one waits for approval.
     refs |= {(d.metadata.namespace, table_name(d)) for d in asked.deployments if d.spec.planning.mode == "Manual"}
+    if any(d.spec.validation.on_drift == "Recalibrate" for d in asked.deployments):
+        refs.add((OPERATOR_NAMESPACE, CONFIG_MAP_NAME))
     found = read_cluster(
         access,
         everywhere=(NODE, POD, NAMESPACE, DEPLOYMENT, *own),
@@ -101,6 +106,7 @@ def world_of_objects(objects: Mapping[str, list[Object]]) -> World:
         if owner := _owner(pod):
             key = _key(pod)[0], owner
             pods[key] = (*pods.get(key, ()), pod_state(trim_pod(pod)))
+    config_maps = keyed("ConfigMap")
     return World(
         snapshot=snapshot_from_objects(objects.get("Node", ()), objects.get("Pod", ())),
         deployments={key: {"status": {}, **_placed(body)} for key, body in keyed("LLMDeployment").items()},
@@ -108,10 +114,23 @@ def world_of_objects(objects: Mapping[str, list[Object]]) -> World:
         namespaces={
             body["metadata"]["name"]: body["metadata"].get("labels") or {} for body in objects.get("Namespace", ())
         },
-        config_maps=keyed("ConfigMap"),
+        config_maps=config_maps,
         workloads=owned,
         pods=pods,
+        learned=_learned(config_maps),
     )
+
+
+def _learned(config_maps: Mapping[Key, Object]) -> Pool:
+    """Return what the operator learned from measurement, from its ConfigMap; nothing where that is not there."""
+    pool = Pool()
+    for (namespace, name), body in sorted(config_maps.items()):
+        if name == CONFIG_MAP_NAME:
+            try:
+                pool.load((body.get("data") or {}).get(DATA_KEY, ""))
+            except CorrectionsError as error:
+                raise InputError(f"ConfigMap {namespace}/{name}, key {DATA_KEY}: {error}") from error
+    return pool
 
 
 def join(asked: Asked, world: World) -> tuple[list[LLMDeployment], World]:

@@ -18,6 +18,7 @@ from energylens.controller import budgets
 from energylens.controller.budget_status import Look, status_of_budget
 from energylens.controller.children import Children, children
 from energylens.controller.conditions import late_rollout
+from energylens.controller.corrections import Pool
 from energylens.controller.following import carried_load, followed_load
 from energylens.controller.membership import Surroundings
 from energylens.controller.model_config import model_config
@@ -50,6 +51,8 @@ class World:
     pods: Mapping[Key, tuple[PodState, ...]] = field(default_factory=dict)
     """The pods of an LLMDeployment."""
     serves_lws: bool = True
+    learned: Pool = field(default_factory=Pool)
+    """What the operator learned from measurement."""
 
     def snapshot_for(self, key: Key) -> ClusterSnapshot:
         """Return the nodes with all GPUs taken that are not for the deployment of this key."""
@@ -144,6 +147,7 @@ def _preview(deployment: LLMDeployment, world: World, service: PlanningService, 
         now=now,
         want_table=True,
         standing=standing,
+        corrections=world.learned.for_planning(deployment),
         late=late_rollout(deployment.status.plan, workload),
         load=load,
     )

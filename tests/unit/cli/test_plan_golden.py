@@ -10,7 +10,11 @@ import yaml
 from click.testing import CliRunner
 from tests.unit.cli.conftest import POOLS, Run, Write, budget, chat, compare
 
+from energylens.api.llmdeployment import PlanStatus
+from energylens.api.parse import parse_llmdeployment
 from energylens.cli.main import cli
+from energylens.controller.corrections import Pool
+from energylens.predictor.recalibration import MeasuredPoint
 
 NODE = {
     "kind": "Node",
@@ -151,6 +155,32 @@ def test_what_runs_while_a_plan_waits_for_approval_is_what_is_compared(arithmeti
     assert after["status"]["plan"]["hash"] == old["hash"]
     (without,) = planned(arithmetic, asked, write("live.yaml", [POOLS, live(waits), workload]))
     assert without["status"]["plan"]["hash"] != old["hash"]
+
+
+def test_what_the_operator_learned_from_measurement_counts_where_it_is_asked_for(arithmetic: Run, write: Write) -> None:
+    plain, asking = chat(), chat(validation={"onDrift": "Recalibrate"})
+    (before,) = planned(arithmetic, write("a.yaml", plain), write("pools.yaml", POOLS))
+    deployment = parse_llmdeployment(asking, strict=True)
+    pool, plan = Pool(), PlanStatus.model_validate(before["status"]["plan"])
+    for _ in range(30):
+        pool.learn(deployment, plan, MeasuredPoint(energy_ratio=1.5, power_ratio=1.5))
+    learned = {
+        "kind": "ConfigMap",
+        "metadata": {"name": "energylens-corrections", "namespace": "energylens-system"},
+        "data": {"corrections.json": pool.dump()},
+    }
+    world = write("learned.yaml", [POOLS, learned])
+    (same,) = planned(arithmetic, write("a.yaml", plain), world)
+    (other,) = planned(arithmetic, write("b.yaml", asking), world)
+    assert same["status"]["plan"] == before["status"]["plan"]
+    assert other["status"]["plan"]["hash"] != before["status"]["plan"]["hash"]
+    assert other["status"]["plan"]["correction"]["energy"] != "1000m"
+    watts = [one["status"]["plan"]["predicted"]["powerWatts"] for one in (before, other)]
+    assert watts[1] > 1.2 * watts[0]
+    broken = {**learned, "data": {"corrections.json": "{"}}
+    result = arithmetic("plan", "-f", write("b.yaml", asking), "--inventory", write("broken.yaml", [POOLS, broken]))
+    assert result.exit_code == 2
+    assert result.stderr.startswith("Error: ConfigMap energylens-system/energylens-corrections, key corrections.json: ")
 
 
 def test_the_gpus_of_its_own_pods_are_free_for_it(arithmetic: Run, write: Write) -> None:
