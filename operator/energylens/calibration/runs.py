@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,8 @@ import numpy.typing as npt
 
 from energylens.predictor.types import BoolArray, FloatArray, IntArray, Layouts, Workload
 from energylens.predictor.workloads import workload_of
-
-TEXT = ("run_id", "task", "model_id", "weight_precision", "gpu_model", "engine")
-WHOLE = ("num_gpus", "tensor_parallel", "expert_parallel", "data_parallel", "max_num_seqs")
-REAL = (
-    "concurrency", "input_tokens_assumed", "output_tokens", "median_itl_ms", "p99_itl_ms", "output_tokens_per_second",
-    "power_watts",
-)  # fmt: skip
+from energylens.runs import Run, RunsFileError
+from energylens.runs import read_runs as read_table
 
 
 class RunsError(ValueError):
@@ -33,7 +27,6 @@ class Runs:
     run_id: npt.NDArray[np.str_]
     task: npt.NDArray[np.str_]
     model_id: npt.NDArray[np.str_]
-    weight_precision: npt.NDArray[np.str_]
     gpu_model: npt.NDArray[np.str_]
     engine: npt.NDArray[np.str_]
     num_gpus: IntArray
@@ -78,49 +71,69 @@ class Runs:
 
 
 def read_runs(path: Path) -> Runs:
-    """Return the runs of a CSV file with the columns of ``serving-runs.csv``.
+    """Return the runs of a CSV file with the columns of the shipped runs.
 
     Raises:
-        RunsError: The file cannot be read, a column is missing, or a value is out of range.
+        RunsError: The file cannot be read, a column is missing, or a value is out of range. Other than a prediction, a
+            fit takes no part of a file.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return runs_from_rows(csv.DictReader(file), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise RunsError(f"{path}: {error}") from error
+        table = read_table(path, measured=True)
+    except RunsFileError as error:
+        raise RunsError(str(error)) from error
+    for bad in table.errors:
+        raise RunsError(f"{path}: line {bad.row}: {bad.message}")
+    if not table.runs:
+        raise RunsError(f"{path}: no runs")
+    return arrays_of(table.runs)
 
 
-def runs_from_rows(rows: Iterable[Mapping[str, str]], source: str) -> Runs:
-    """Return runs from rows of text.
+def arrays_of(
+    runs: Sequence[Run], model_ids: Sequence[str] | None = None, gpu_names: Sequence[str] | None = None
+) -> Runs:
+    """Return runs as arrays.
+
+    Args:
+        runs: Read with their measured columns.
+        model_ids: The id that each run's model goes by, where it is not the run's own.
+        gpu_names: The short name that each run's GPU goes by, where it is not the run's own.
 
     Raises:
-        RunsError: A column is missing, or a value is out of range.
+        RunsError: A run was read without its measured columns.
     """
-    columns: dict[str, list[Any]] = {name: [] for name in (*TEXT, *WHOLE, *REAL, "host_bound")}
-    for line, row in enumerate(rows, start=2):
-        for name in columns:
-            if row.get(name) is None:
-                raise RunsError(f"{source}: line {line}: column {name!r} is missing")
-        for name in TEXT:
-            columns[name].append(row[name].strip())
-        for name in WHOLE:
-            columns[name].append(int(_number(row, name, source, line)))
-        for name in REAL:
-            columns[name].append(_number(row, name, source, line))
-        columns["host_bound"].append(row["host_bound"].strip() == "1")
-    if not columns["run_id"]:
-        raise RunsError(f"{source}: no runs")
-    arrays: dict[str, Any] = {name: np.array(columns[name], dtype=np.str_) for name in TEXT}
-    arrays |= {name: np.array(columns[name], dtype=np.int64) for name in WHOLE}
-    arrays |= {name: np.array(columns[name], dtype=np.float64) for name in REAL}
-    return Runs(**arrays, host_bound=np.array(columns["host_bound"], dtype=np.bool_))
+    measured = [run.measured for run in runs]
+    if None in measured:
+        raise RunsError("runs were read without their measured columns")
 
+    def text(values: Sequence[str]) -> npt.NDArray[np.str_]:
+        return np.array(values, dtype=np.str_)
 
-def _number(row: Mapping[str, str], name: str, source: str, line: int) -> float:
-    try:
-        value = float(row[name])
-    except ValueError:
-        value = float("nan")
-    if not np.isfinite(value) or value <= 0:
-        raise RunsError(f"{source}: line {line}: {name} is {row[name]!r}; a positive number is needed")
-    return value
+    def whole(name: str) -> IntArray:
+        return np.array([getattr(run, name) for run in runs], dtype=np.int64)
+
+    def real(name: str) -> FloatArray:
+        return np.array([getattr(run, name) for run in runs], dtype=np.float64)
+
+    def truth(name: str) -> FloatArray:
+        return np.array([getattr(values, name) for values in measured], dtype=np.float64)
+
+    return Runs(
+        run_id=text([run.run_id for run in runs]),
+        task=text([run.task for run in runs]),
+        model_id=text(model_ids or [run.model_id for run in runs]),
+        gpu_model=text(gpu_names or [run.gpu_model for run in runs]),
+        engine=text([run.engine or "" for run in runs]),
+        num_gpus=whole("num_gpus"),
+        tensor_parallel=whole("tensor_parallel"),
+        expert_parallel=whole("expert_parallel"),
+        data_parallel=whole("data_parallel"),
+        max_num_seqs=whole("max_num_seqs"),
+        concurrency=real("concurrency"),
+        input_tokens_assumed=real("input_tokens"),
+        output_tokens=real("output_tokens"),
+        median_itl_ms=truth("median_itl_ms"),
+        p99_itl_ms=truth("p99_itl_ms"),
+        output_tokens_per_second=truth("output_tokens_per_second"),
+        power_watts=truth("power_watts"),
+        host_bound=np.array([run.host_bound for run in runs], dtype=np.bool_),
+    )

@@ -7,9 +7,10 @@ import pytest
 from tests.unit.accuracy.fakes import run
 
 from energylens.accuracy.evaluate import predict_runs
-from energylens.accuracy.refit import as_arrays, refitted
+from energylens.accuracy.refit import refitted
 from energylens.calibration.fit import FitError
-from energylens.data import find_gpu, load_gpus, load_model
+from energylens.calibration.runs import RunsError, arrays_of
+from energylens.data import load_gpus
 from energylens.data.predictor import load_coefficients, load_profiles
 from energylens.predictor import UnknownEngineError
 from energylens.runs import resolver
@@ -32,13 +33,12 @@ RUNS = [
 
 def test_runs_become_the_arrays_of_the_calibration() -> None:
     one = run("a", itl=12.0, energy=0.5, throughput=700.0, gpus=4, expert_parallel=4, batch=16, host_bound=True)
-    arrays = as_arrays([(one, "model fp8", load_model("Qwen/Qwen3-8B"), find_gpu("H100"))])
+    arrays = arrays_of([one], ["model fp8"], ["H100"])
     row = {name: getattr(arrays, name)[0] for name in arrays.__dataclass_fields__}
     assert row == {
         "run_id": "a",
         "task": "chat",
         "model_id": "model fp8",
-        "weight_precision": "bfloat16",
         "gpu_model": "H100",
         "engine": "",
         "num_gpus": 4,
@@ -59,8 +59,8 @@ def test_runs_become_the_arrays_of_the_calibration() -> None:
 
 def test_runs_without_measurement_are_refused() -> None:
     bare = replace(run(), measured=None)
-    with pytest.raises(ValueError, match="without their measured columns"):
-        as_arrays([(bare, "m", load_model("Qwen/Qwen3-8B"), find_gpu("H100"))])
+    with pytest.raises(RunsError, match="without their measured columns"):
+        arrays_of([bare])
 
 
 def test_a_refit_follows_its_runs_and_passes_over_what_it_cannot_use() -> None:

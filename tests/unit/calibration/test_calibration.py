@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -9,7 +11,7 @@ from click.testing import CliRunner
 from energylens.calibration.fit import FitError, FitResult, fit_full
 from energylens.calibration.parameters import CONSTANTS
 from energylens.calibration.procedure import gpus_by_name, models_of, shipped_runs
-from energylens.calibration.runs import Runs, RunsError, runs_from_rows
+from energylens.calibration.runs import Runs, RunsError, read_runs
 from energylens.cli.calibrate import calibrate
 from energylens.data.predictor import load_coefficients
 from energylens.predictor.serialization import document_of
@@ -18,7 +20,8 @@ ROW = {
     "run_id": "r1", "task": "gpqa", "model_id": "Qwen/Qwen3-8B", "weight_precision": "bfloat16", "gpu_model": "H100",
     "engine": "vllm==0.11.1", "num_gpus": "1", "tensor_parallel": "1", "expert_parallel": "1", "data_parallel": "1",
     "max_num_seqs": "8", "concurrency": "8", "input_tokens_assumed": "250", "output_tokens": "8000",
-    "median_itl_ms": "9.7", "p99_itl_ms": "14", "output_tokens_per_second": "820", "power_watts": "490",
+    "median_itl_ms": "9.7", "p90_itl_ms": "11", "p95_itl_ms": "12", "p99_itl_ms": "14",
+    "joules_per_output_token": "0.6", "output_tokens_per_second": "820", "power_watts": "490",
     "host_bound": "0",
 }  # fmt: skip
 
@@ -75,23 +78,31 @@ def test_runs_that_say_nothing_are_refused(runs: Runs) -> None:
         fit_full(bound, models_of(bound), gpus_by_name(), load_coefficients().tables)
 
 
-@pytest.mark.parametrize(
-    ("column", "value", "message"),
-    [
-        ("power_watts", "-3", "test: line 2: power_watts is '-3'; a positive number is needed"),
-        ("concurrency", "many", "test: line 2: concurrency is 'many'; a positive number is needed"),
-    ],
-)
-def test_a_bad_value_names_the_line_and_the_column(column: str, value: str, message: str) -> None:
-    with pytest.raises(RunsError) as caught:
-        runs_from_rows([{**ROW, column: value}], "test")
-    assert str(caught.value) == message
+def written(tmp_path: Path, row: dict[str, str]) -> Path:
+    path = tmp_path / "runs.csv"
+    path.write_text(",".join(row) + "\n" + ",".join(row.values()) + "\n")
+    return path
 
 
-def test_a_missing_column_is_named() -> None:
-    row = {k: v for k, v in ROW.items() if k != "power_watts"}
-    with pytest.raises(RunsError, match="line 2: column 'power_watts' is missing"):
-        runs_from_rows([row], "test")
+def test_a_good_file_is_read(tmp_path: Path) -> None:
+    assert read_runs(written(tmp_path, ROW)).power_watts.tolist() == [490.0]
+
+
+@pytest.mark.parametrize(("column", "value"), [("power_watts", "-3"), ("concurrency", "many"), ("p90_itl_ms", "")])
+def test_a_bad_value_names_the_line_and_the_column_and_no_part_of_the_file_is_fitted(
+    tmp_path: Path, column: str, value: str
+) -> None:
+    with pytest.raises(RunsError, match=f"runs.csv: line 2: {column}") as caught:
+        read_runs(written(tmp_path, {**ROW, column: value}))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_column_and_an_empty_table_are_named(tmp_path: Path) -> None:
+    with pytest.raises(RunsError, match="column 'power_watts' is missing"):
+        read_runs(written(tmp_path, {k: v for k, v in ROW.items() if k != "power_watts"}))
+    (tmp_path / "empty.csv").write_text(",".join(ROW) + "\n")
+    with pytest.raises(RunsError, match=r"empty\.csv: no runs"):
+        read_runs(tmp_path / "empty.csv")
 
 
 def test_the_command_refuses_a_missing_file_in_one_line(tmp_path: object) -> None:

@@ -127,14 +127,13 @@ def test_a_measured_deployment_is_a_run_of_one_replica() -> None:
     assert row["run_id"] != exported(**{"status.measured.windowEnd": "2026-01-01T00:20:00Z"})[0][0]["run_id"]
 
 
-def test_the_columns_are_those_of_the_shipped_runs_and_both_readers_take_them() -> None:
+def test_the_columns_are_those_of_the_shipped_runs_and_a_fit_takes_them() -> None:
     shipped = SHIPPED.read_text().splitlines()[0]
     assert ",".join(COLUMNS) == shipped
     table = runs_csv([parse_llmdeployment(MEASURED, strict=False)])
     (parsed,) = parse_runs(table.text, "out.csv", measured=True).rows
     assert isinstance(parsed, Run)
-    runs = calibration.runs_from_rows(csv.DictReader(io.StringIO(table.text)), "out.csv")
-    assert runs.power_watts[0] == 1000
+    assert calibration.arrays_of([parsed]).power_watts[0] == 1000
 
 
 @pytest.mark.parametrize(
