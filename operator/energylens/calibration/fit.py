@@ -37,7 +37,7 @@ SHAPES = (
     ("architecture", 0.06, 2.0),
     ("stored", 0.07, 2.0),
     ("layout", 0.10, 1.0),
-    ("load", 0.10, 1.0),
+    ("load", 0.14, 1.0),
     ("product", 0.04, 1.5),
 )
 """Key, standard deviation of the step's logarithm, and length in log(batch), of each summand of the residual."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from energylens.predictor.architecture import ModelSpec
 from energylens.predictor.coefficients import Coefficients
-from energylens.predictor.features import run_features, within_range
+from energylens.predictor.features import measured_parallelism, run_features, within_range
 from energylens.predictor.intervals import around
 from energylens.predictor.memory import memory
 from energylens.predictor.noise import noise_variance
@@ -326,7 +326,10 @@ class Predictor:
         variance["energy"] = variance["step"] + variance["power"]
         prior["energy"] = prior["step"] + prior["power"]
         noise["energy"] = noise["step"] + noise["power"]
-        widen = self.profile.widening * (1.0 if measured else scales.extrapolation)
+        widen: FloatArray | float = self.profile.widening * (1.0 if measured else scales.extrapolation)
+        if residual is not None and measured:
+            # Neither pipeline stages nor data-parallel ranks are in the runs that the intervals were set on.
+            widen = widen * np.where(measured_parallelism(residual.training, runs), 1.0, scales.extrapolation)
         halves = {t: widen * scales.half_width(t, variance[t], prior[t], noise[t]) for t in variance}
         return logs, halves, inside
 

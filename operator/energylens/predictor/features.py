@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from energylens.predictor.architecture import ModelSpec, MoeFfn
 from energylens.predictor.residual import RunFeatures
@@ -29,6 +30,13 @@ def load_key(workload: Workload) -> str:
     if workload.output_tokens >= LONG_OUTPUT:
         return "long-output"
     return "long-prompt" if workload.input_tokens >= LONG_PROMPT else "chat"
+
+
+def parallel_key(layouts: Layouts) -> npt.NDArray[np.str_]:
+    """Return whether each candidate has pipeline stages or data-parallel ranks beyond one, shape (n,)."""
+    staged, ranked = layouts.pipeline_parallel > 1, layouts.data_parallel > 1
+    names = np.array(["plain", "ranks", "stages", "both"], dtype=np.str_)
+    return np.asarray(names[2 * staged + ranked])
 
 
 def run_features(
@@ -64,13 +72,20 @@ def run_features(
         "product": np.char.add(single, f"/{kind}-{storage}"),
         "layout": layout,
         "load": np.char.add(layout, f"/{load}"),
+        "parallel": parallel_key(layouts),
     }
     return RunFeatures(keys, np.log(np.maximum(concurrency, 1.0)))
+
+
+def measured_parallelism(training: RunFeatures, runs: RunFeatures) -> BoolArray:
+    """Return which candidates are split over GPUs in a way that runs were measured with."""
+    return np.asarray(np.isin(runs.keys["parallel"], training.keys["parallel"]))
 
 
 def within_range(training: RunFeatures, runs: RunFeatures) -> BoolArray:
     """Return which candidates lie where runs were measured: family, kind of GPU and storage, and batch."""
     known = np.isin(runs.keys["family"], training.keys["family"])
     known &= np.isin(runs.keys["product"], training.keys["product"])
+    known &= measured_parallelism(training, runs)
     low, high = training.log_batch.min(), training.log_batch.max()
     return np.asarray(known & (runs.log_batch >= low - 0.1) & (runs.log_batch <= high + 0.1))

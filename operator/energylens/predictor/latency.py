@@ -176,6 +176,7 @@ def step_time(
     kernels = kernels + work.small_bytes / (c["small_bandwidth"] * sheet.bandwidth)
     collectives = collective_seconds(work.collectives, c, sheet)
     eager = layers.mixers * c["launch_mixer_us"] + layers.recurrent * c["launch_state_us"]
+    eager = eager + layers.latent * c["launch_latent_us"]
     eager = eager + layers.moes * c["launch_moe_us"] + layers.ffns * c["launch_ffn_us"]
     ungraphed = 1.0 / (1.0 + (1.03 * work.graph_tokens / np.maximum(work.tokens, 1.0)) ** 32)
     # Steps above the graph limit launch all kernels of a layer one by one, mixed ones only those between graph pieces.

@@ -183,6 +183,7 @@ class LayerCounts:
     recurrent: FloatArray | float
     ffns: FloatArray | float
     moes: FloatArray | float
+    latent: FloatArray | float
     eager: FloatArray | float
     """Mixers that no CUDA graph covers even in a step that only decodes."""
 
@@ -212,7 +213,7 @@ def build_work(model: ModelSpec, gpu: GpuSpec, layouts: Layouts, load: StepLoad,
     tp = layouts.tensor_parallel.astype(np.float64)
     k = len(lowered.operations)
     flops, weight, cache, activation, prefill = (np.zeros((k, n)) for _ in range(5))
-    builder = _Builder(model, layouts, load, tp)
+    builder = _Builder(model, layouts, load, tp, lowered.latent_layers > 0 and gpu.architecture == "blackwell")
     kernels, launches = [], np.zeros(k)
     table, imbalance, coarse = np.zeros((k, n)), np.ones((k, n)), np.zeros((k, n))
     tiles, aligned = np.zeros((k, n)), np.zeros((k, n))
@@ -258,6 +259,7 @@ def build_work(model: ModelSpec, gpu: GpuSpec, layouts: Layouts, load: StepLoad,
             lowered.recurrent_layers,
             lowered.ffn_layers,
             lowered.moe_layers,
+            lowered.latent_layers,
             eager_mixers(lowered),
         ),
         tokens=builder.tokens,
@@ -273,8 +275,10 @@ def build_work(model: ModelSpec, gpu: GpuSpec, layouts: Layouts, load: StepLoad,
 
 
 class _Builder:
-    def __init__(self, model: ModelSpec, layouts: Layouts, load: StepLoad, tp: FloatArray) -> None:
+    def __init__(self, model: ModelSpec, layouts: Layouts, load: StepLoad, tp: FloatArray, all_heads: bool) -> None:
         self.model, self.layouts, self.load, self.tp = model, layouts, load, tp
+        # Decoding latent attention on Blackwell runs in a kernel for all 128 heads, whatever share a GPU has of them.
+        self.all_heads = all_heads
         self.dp = layouts.data_parallel.astype(np.float64)
         self.tokens = load.decode_tokens + load.prefill_tokens
         # Logits are needed for running sequences and for prompts that end in this step.
@@ -311,7 +315,8 @@ class _Builder:
         per_token = e.flops_per_token * op.count
         if e.kernel == "attention":
             decode, half = self.visible(op.reach)
-            flops[:] = per_token * share * decode * self.load.decode_tokens
+            rows = 1.0 if self.all_heads and e.parallel == "h" else share
+            flops[:] = per_token * rows * decode * self.load.decode_tokens
             prefill[:] = per_token * share * half * self.load.prefill_tokens
             if e.operand is Operand.CACHE:
                 width = self.model.kv_bytes_per_element * e.operand_elements * op.count

@@ -193,3 +193,14 @@ def test_profiles_are_chosen_by_version_and_newest_by_default() -> None:
         select_profile(profiles, "vllm", "0.5")
     with pytest.raises(ValueError, match="does not start with a number"):
         parse_version("latest")
+
+
+def test_what_no_run_was_split_like_is_an_extrapolation_with_wider_intervals() -> None:
+    # One tensor-parallel pair as measured, two stages of a GPU, and two data-parallel ranks.
+    where = layouts((2, 1, 2, 1), (1, 2, 1, 1), (1, 1, 2, 2), batch=64)
+    model, running = load_model("Qwen/Qwen3-30B-A3B"), np.full(3, 32.0)
+    found = load_predictor("vllm", "0.11.1").at_concurrency(model, H100, where, CHAT, running)
+    assert found.extrapolated.tolist() == [False, True, True]
+    width = np.log(found.energy.high / found.energy.low)
+    assert width[1] > 1.4 * width[0]
+    assert width[2] > 1.4 * width[0]
