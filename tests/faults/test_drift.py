@@ -9,6 +9,7 @@ from tests.support.fake_pods import node
 from tests.support.world import World, llama
 
 from energylens.api.quantity import parse_quantity
+from energylens.cluster.errors import BusyError
 from energylens.controller.corrections import Pool
 from energylens.controller.corrections_store import load_pool, store_pool
 from energylens.measure.types import LatencyQuantiles, WindowMeasurement
@@ -108,6 +109,22 @@ async def test_the_same_window_is_learned_from_once_whatever_the_number_of_passe
         await world.settle()
     assert world.status()["prediction"]["correction"] == learned
     assert world.writes_since(mark) == []
+
+
+async def test_a_window_is_learned_from_once_though_its_status_is_written_late() -> None:
+    world = await serving(validation={"onDrift": "Recalibrate"})
+    write, failures = world.cluster.apply_status, [1, 2]
+
+    async def busy(manifest: Any) -> Any:
+        if failures:
+            failures.pop()
+            raise BusyError("try later", 1.0)
+        return await write(manifest)
+
+    world.cluster.apply_status = busy  # type: ignore[method-assign]
+    await Meter(world, lambda plan: {"joules": 1.5}).windows(1)
+    assert failures == []
+    assert world.status()["prediction"]["correction"]["windows"] == 1
 
 
 async def test_a_window_at_another_load_teaches_nothing() -> None:

@@ -130,13 +130,17 @@ async def test_pod_labels_that_never_come_are_named():
 
 async def test_a_target_whose_clock_is_ahead_is_read_by_ours():
     """An exporter behind a proxy may stamp its lines; a time that has not come yet cannot be one of ours."""
-    write = page()
-    cluster = Cluster(lambda time: write(time).rstrip("\n") + f" {int((time + 40) * 1000)}\n")
+
+    def write(time: float) -> str:
+        # Power doubles where the window begins, so that a window of another clock would mix the two.
+        value = joules(time) + 500 * max(0.0, time - 10_030)
+        return f'{JOULES}{{UUID="A",{OURS}}} {value:.3f} {int((time + 40) * 1000)}\n'
+
+    cluster = Cluster(write)
     await cluster.run(330)
     result = cluster.measure()
-    assert result.reason == "Measured"
-    assert result.window_end == cluster.clock.time
-    assert result.joules_per_output_token == pytest.approx(5.0)
+    assert (result.reason, result.window_end) == ("Measured", cluster.clock.time)
+    assert result.joules_per_output_token == pytest.approx(10.0)
 
 
 async def test_a_page_that_is_served_from_a_cache_is_stale():
