@@ -60,7 +60,7 @@ class PrometheusSource:
         matchers: str = "",
         labels: LabelMap = LabelMap(),
     ) -> None:
-        """Ask for ``lookback_seconds`` at the first read and after an outage, so that a restart forgets no window.
+        """Ask for ``lookback_seconds`` at the first read and after an outage, so that no energy goes uncounted.
 
         Args:
             prometheus: Where to ask.
