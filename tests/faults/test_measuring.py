@@ -98,3 +98,13 @@ async def test_nothing_is_measured_where_the_spec_says_so() -> None:
     made = await lab(source="None")
     await made.run(300)
     assert (made.changed, made.joules) == ([], 0.0)
+
+
+async def test_the_longest_window_that_the_api_takes_can_be_measured() -> None:
+    made = await lab(windowSeconds=7200)
+    await made.run(7500)
+    found = made.measuring.latest(KEY, made.world.status()["plan"]["hash"])
+    assert found is not None
+    assert found.reason == "Measured"
+    # Published as soon as 80 % of it are there.
+    assert found.window_end - found.window_start >= 0.8 * 7200

@@ -403,7 +403,7 @@ class Validation(ApiModel):
         default="Auto", description="Where energy counters are read. None: not measured."
     )
     warmup_seconds: int = Field(default=120, ge=0, le=86_400, description="Left out after pods became ready, s.")
-    window_seconds: int = Field(default=600, ge=10, le=86_400, description="Time that one measurement covers, s.")
+    window_seconds: int = Field(default=600, ge=10, le=7200, description="Time that one measurement covers, s.")
     tolerance_percent: int = Field(
         default=15, ge=1, le=100, description="Largest error of the predicted energy that counts as accurate, %."
     )

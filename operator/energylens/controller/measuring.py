@@ -28,7 +28,8 @@ from energylens.planner.inventory import gpus_of_pod
 from energylens.serving.metadata import LWS_WORKER_INDEX
 
 ENGINE_PORT = 8000
-HISTORY_SECONDS = 2 * 3600.0
+HISTORY_SECONDS = 2 * 3600.0 + 600.0
+"""The longest window that spec.validation.windowSeconds allows, and a little more."""
 _EXPORTER_LABELS = (("app", "nvidia-dcgm-exporter"), ("app.kubernetes.io/name", "dcgm-exporter"))
 
 

@@ -194,6 +194,7 @@ SCHEMA = (
     Bad({"spec.planning.overrides.tensorParallel": 0}, "spec.planning.overrides.tensorParallel", ("0", "1")),
     Bad({"spec.planning.approvedPlanHash": "no hash!"}, "spec.planning.approvedPlanHash", ("no hash!",)),
     Bad({"spec.validation.windowSeconds": 1}, "spec.validation.windowSeconds", ("1", "10")),
+    Bad({"spec.validation.windowSeconds": 7201}, "spec.validation.windowSeconds", ("7201", "7200")),
     Bad({"spec.validation.tolerancePercent": 101}, "spec.validation.tolerancePercent", ("101", "100")),
     Bad({"spec.rollout.rollbackOn": ["Rain"]}, "spec.rollout.rollbackOn[0]", ("Rain", "SLOViolation")),
     Bad({"spec.model.cache": {"hostPath": "data"}}, "spec.model.cache.hostPath", ("data",)),
