@@ -5,6 +5,7 @@ import pytest
 
 from energylens.data import find_gpu, load_model
 from energylens.predictor.features import architecture_key, run_features
+from energylens.predictor.noise import noise_variance
 from energylens.predictor.residual import (
     KernelTerm,
     ResidualModel,
@@ -88,3 +89,13 @@ def test_features_keep_whole_names() -> None:
     found = run_features(model, find_gpu("H100"), layouts, Workload(300, 800), np.array([8.0, 16.0]))
     assert found.keys["architecture"].tolist() == [architecture_key(model)] * 2
     assert found.keys["family"].tolist() == ["qwen3"] * 2
+
+
+def test_an_absurd_batch_has_the_spread_of_a_large_one() -> None:
+    def spread(batch: float) -> list[float]:
+        product = np.array(["H100/one/dense-bfloat16-none"])
+        features = RunFeatures({"product": product}, np.array([np.log(batch)]))
+        return [float(noise_variance(target, features)[0]) for target in ("step", "itl", "power")]
+
+    assert spread(1e9) == spread(8192.0)
+    assert all(large > small for large, small in zip(spread(8192.0), spread(64.0), strict=True))
