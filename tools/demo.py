@@ -149,6 +149,9 @@ class Demo:
         say("\nPredicted and measured")
         say(side_by_side(self.deployment()["status"]))
 
+        self.step("energylens drift: the same for every LLMDeployment of the cluster")
+        say(self.energylens("drift", "--kubeconfig", access["kubeconfig"]).rstrip())
+
         self.step("kubectl delete llmd: every child goes, no finalizer holds it")
         self.kubectl("delete", "llmd", NAME, "-n", NAMESPACE, "--wait=true", f"--timeout={GONE_DEADLINE_SECONDS}s")
         self.wait("Removal of the children", GONE_DEADLINE_SECONDS, lambda: not self.children(), self.children)

@@ -68,11 +68,9 @@ def test_energy_is_what_prometheus_has_too(operator: OperatorCluster, team: Team
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
-        ("millijoules-as-joules", "Implausible"),
         ("joules-as-millijoules", "Implausible"),
         ("drop-labels", "PodLabelsMissing"),
         ("dead", "NoSeries"),
-        ("time-slicing", "NotAttributable"),
     ],
 )
 def test_a_fault_is_a_condition_and_never_a_number(

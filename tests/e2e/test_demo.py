@@ -22,6 +22,8 @@ def test_demo_shows_measured_beside_predicted_and_cleans_up() -> None:
     row = re.search(r"J per output token\s+(\d+)([mu]?)\s+(\d+)([mu]?)\s+([+-]\d+) %", done.stdout)
     assert row is not None, done.stdout
     assert "nothing is left" in done.stdout
+    assert re.search(r"default +llama-3-1-70b .* [+-]\d+ %", done.stdout), done.stdout
+    assert "mean error of the energy per token" in done.stdout or "LoadDiffers" in done.stdout
     assert re.search(r"^\s+Ready\s+True\b", done.stdout, re.MULTILINE), done.stdout
     assert re.search(r"^\s+EnergyMetricsAvailable\s+True\b", done.stdout, re.MULTILINE), done.stdout
     directory = re.search(r"energylens-demo-\w+", done.stderr)

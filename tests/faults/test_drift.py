@@ -279,6 +279,10 @@ async def test_without_gpus_for_the_plan_before_the_new_one_stays() -> None:
     await Meter(world, worse).windows(4)
     assert world.status()["plan"]["gpuProduct"] == L40S
     assert world.status()["rollback"]["trial"]["badWindows"] >= 2
+    said = world.condition("Degraded")
+    assert (said["status"], said["reason"]) == ("True", "CannotRollBack")
+    assert "the plan before, 2 x NVIDIA-H100-80GB-HBM3 TP1" in said["message"]
+    assert "cannot be had: " in said["message"]
 
 
 async def test_a_plan_that_waits_for_approval_is_not_rolled_back() -> None:

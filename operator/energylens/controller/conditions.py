@@ -198,6 +198,8 @@ def _degraded(observed: Observation, state: Rollout) -> Condition:
     late = deadline_exceeded(observed.workload)
     if late and not (state.current and state.ready >= state.wanted):
         return _condition(observed, kind, "True", Reason.PROGRESS_DEADLINE_EXCEEDED, late)
+    if observed.planning.no_way_back:
+        return _condition(observed, kind, "True", Reason.CANNOT_ROLL_BACK, observed.planning.no_way_back)
     return _condition(observed, kind, "False", Reason.AS_EXPECTED, "")
 
 

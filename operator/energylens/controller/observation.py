@@ -46,6 +46,8 @@ class Planning:
     """What the decision to adopt weighed: energy of the switch against energy saved; "" when nothing was adopted."""
     rollback: Return | None = None
     """The return to the last good plan that this pass makes."""
+    no_way_back: str = ""
+    """Why a return to the last good plan is due and cannot be made."""
 
 
 @dataclass(frozen=True)

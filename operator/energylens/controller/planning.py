@@ -96,7 +96,7 @@ class PlanningService:
         except UnknownEngineError as error:
             return Planning(current, None, False, Reason.INVALID_ENGINE_SETTINGS, f"spec.engine: {error}")
         returned = self._return(replace(request, deployment=deployment), model, predictor)
-        if returned is not None:
+        if isinstance(returned, Planning):
             return returned
         same = current is not None and current.hash == wanted
         # Figures of a correction that is not asked for any more are to be taken back.
@@ -107,7 +107,7 @@ class PlanningService:
         if same and not request.want_table:
             # The table of plans is large, and written by now.
             self._evaluated.pop(key, None)
-            return Planning(current, model, True, Reason.PLANNED, _describe(current))
+            return Planning(current, model, True, Reason.PLANNED, _describe(current), no_way_back=returned)
         inputs = (
             deployment.metadata.uid,
             wanted,
@@ -120,7 +120,7 @@ class PlanningService:
         known = self._evaluated.get(key)
         fresh = known is not None and (request.now - known.at).total_seconds() < self.resync_seconds
         if known is not None and fresh and known.inputs == inputs:
-            return known.planning
+            return replace(known.planning, no_way_back=returned)
         load, result = self._evaluate(request, model, predictor)
         if load != request.load and isinstance(result, Feasible):
             wanted = result.plan.hash
@@ -132,7 +132,7 @@ class PlanningService:
         )
         planning = replace(planning, result=result, carried_step=None if load is None else load.step)
         self._evaluated[key] = _Evaluated(inputs, planning, request.now)
-        return planning
+        return replace(planning, no_way_back=returned)
 
     def forget(self, namespace: str, name: str) -> None:
         """Drop what is remembered of a deleted deployment."""
@@ -240,18 +240,19 @@ class PlanningService:
         standing = decision.plan.model_copy(update={"lowest_power_watts": result.plan.lowest_power_watts})
         return Planning(standing, model, True, reason, decision.message, decision=decision.reason)
 
-    def _return(self, request: Request, model: ModelSpec, predictor: Predictor) -> Planning | None:
-        """Return to the last good plan when that is due and the spec still allows it."""
+    def _return(self, request: Request, model: ModelSpec, predictor: Predictor) -> Planning | str:
+        """Return to the last good plan when that is due; "" when it is not, a text when it is and cannot be done."""
         back = rollback.due(request.deployment, request.late)
         if back is None:
-            return None
+            return ""
+        what = f"{back.reason}: {back.message}; the plan before, {_describe(back.plan)}, cannot be had"
         pinned = adoption.pinned_to(request.deployment, back.plan, load_gpus())
         if isinstance(pinned, str):
-            return None
+            return f"{what}: {pinned}"
         today = _plan(request, pinned, model, predictor)
         # That it holds the objectives was measured; that GPUs, memory and budgets allow it was not.
         if isinstance(today, Infeasible) and today.reason != "SLOInfeasible":
-            return None
+            return f"{what}: {today.message}"
         message = f"back to {_describe(back.plan)}: {back.message}"
         return Planning(
             back.plan, model, True, Reason.ROLLED_BACK, message, True, "RolledBack", weighed=back.message, rollback=back

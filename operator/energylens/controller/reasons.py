@@ -54,6 +54,7 @@ class Reason(StrEnum):
     COMPLETE = "Complete"
     PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
     APPLY_REFUSED = "ApplyRefused"
+    CANNOT_ROLL_BACK = "CannotRollBack"
     AS_EXPECTED = "AsExpected"
     # SLOFeasible, SLOMet
     FEASIBLE = "Feasible"

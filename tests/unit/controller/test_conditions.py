@@ -188,6 +188,12 @@ CASES = [
         workload=workload(ready=0, conditions=LATE),
         pods=(pod("p0", ready=False),),
     ),
+    case(
+        "Degraded",
+        "True",
+        "CannotRollBack",
+        planning=Planning(plan(), None, True, Reason.PLANNED, "", no_way_back="HigherEnergy: no H100 is left"),
+    ),
     case("Degraded", "False", "AsExpected", name="late but done", workload=workload(conditions=LATE)),
 ]
 SEVERAL_NODES = plan(nodes_per_replica=2, tensor_parallel=16, gpus=32)
