@@ -46,7 +46,7 @@ def test_together_or_apart_the_candidates_are_the_same() -> None:
 @pytest.mark.parametrize("rows", [1, 7, 300])
 def test_in_parts_or_at_once_the_candidates_are_the_same(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     predictor, gpu, spec = load_predictor(), find_gpu("H100"), load_model("Qwen/Qwen3-30B-A3B")
-    space = enumerate_space(spec, gpu, [4, 4], Overrides(), PowerCap(mode="Plan"))
+    space = enumerate_space(spec, gpu, [2, 2], Overrides(), PowerCap())
     load = Load(Workload(300, 200), 2.0)
     at_once = evaluate([space], spec, predictor, load, "P95")
     monkeypatch.setattr(evaluation, "CACHED_ROWS", rows)
