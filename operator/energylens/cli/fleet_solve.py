@@ -82,9 +82,10 @@ def solve_fleet(asked: Sequence[LLMDeployment], world: World, budget_watts: int 
     snapshot = others.snapshot_for(("", ""))
     members: list[Deployment] = []
     unplaced: dict[str, str] = {}
+    known: dict[tuple[object, ...], Deployment] = {}
     with progress(asked, "evaluating", len(asked)) as each:
         for deployment in each:
-            found = _deployment(deployment, snapshot, world, now)
+            found = _deployment(deployment, snapshot, world, now, known)
             if isinstance(found, Deployment) and found.is_possible:
                 members.append(found)
             else:
@@ -122,8 +123,14 @@ def _name(deployment: LLMDeployment) -> str:
     return f"{deployment.metadata.namespace}/{deployment.metadata.name}"
 
 
-def _deployment(deployment: LLMDeployment, snapshot: ClusterSnapshot, world: World, now: datetime) -> Deployment | str:
-    """Return a deployment with its candidates, or why no GPU of the cluster can serve it."""
+def _deployment(
+    deployment: LLMDeployment,
+    snapshot: ClusterSnapshot,
+    world: World,
+    now: datetime,
+    known: dict[tuple[object, ...], Deployment],
+) -> Deployment | str:
+    """Return a deployment with its candidates, or why no GPU can serve it; equal ones are evaluated once."""
     name, ref = _name(deployment), deployment.spec.model.config_ref
     config = None
     if ref is not None:
@@ -149,7 +156,7 @@ def _deployment(deployment: LLMDeployment, snapshot: ClusterSnapshot, world: Wor
         raise InputError(f"{name}: {error}") from error
     if not asked.allowed_products:
         return no_matching_gpus(deployment.spec, snapshot, asked.gpus).message
-    return deployment_of(name, asked, one_node=not world.serves_lws)
+    return deployment_of(name, asked, one_node=not world.serves_lws, known=known)
 
 
 def _why(deployment: Deployment) -> str:

@@ -98,6 +98,23 @@ def test_the_joint_plan_is_the_best_of_every_pair(watts: float, tight: int, make
         assert np.isinf(least)
 
 
+def test_deployments_that_ask_for_the_same_are_evaluated_once(make_fleet: Make) -> None:
+    specs = [{"slo": ITL}, {"slo": ITL}, {"slo": {**ITL, "itlMilliseconds": 31}}]
+    problems = [deployment.problem for deployment in make_fleet(*specs).deployments]
+    known: dict[tuple[object, ...], Deployment] = {}
+    first, same, other = (deployment_of(f"t/{i}", problem, known=known) for i, problem in enumerate(problems))
+    assert same.solution is first.solution
+    assert (same.name, same.problem) == ("t/1", problems[1])
+    assert other.solution is not first.solution
+    (elsewhere,) = make_fleet({"slo": ITL}, used=3).deployments
+    assert deployment_of("t/3", elsewhere.problem, known=known).solution is not first.solution
+    (busier,) = make_fleet({"slo": ITL}).deployments
+    assert deployment_of("t/4", replace(busier.problem, load_factor=1.1), known=known).solution is not first.solution
+    assert len(known) == 4
+    assert deployment_of("t/5", problems[0], one_node=True, known=known) is not first
+    assert len(known) == 5
+
+
 def test_two_that_want_the_same_gpus_cost_more_than_each_alone(make_fleet: Make) -> None:
     fleet = make_fleet({"slo": ITL}, {"slo": ITL}, {"slo": ITL})
     found, each = plan_fleet(fleet), alone(fleet)
