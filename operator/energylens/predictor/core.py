@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
 from energylens.predictor.architecture import ModelSpec
+from energylens.predictor.arrivals import Served, busy_share, running_sequences
 from energylens.predictor.coefficients import Coefficients
 from energylens.predictor.features import measured_parallelism, run_features, within_range
 from energylens.predictor.intervals import around
@@ -20,17 +22,21 @@ from energylens.predictor.rates import data_sheet
 from energylens.predictor.residual import TARGETS, RunFeatures, correct, prior_variance
 from energylens.predictor.rules import unsupported_reasons
 from energylens.predictor.steady import Role, Steady, steady_state
-from energylens.predictor.types import FloatArray, GpuSpec, Interval, Layouts, Memory, Prediction, Sampled, Workload
+from energylens.predictor.types import (
+    FloatArray,
+    GpuSpec,
+    Interval,
+    Layouts,
+    Memory,
+    Prediction,
+    Sampled,
+    Workload,
+    spread,
+)
 
 _Correction = Callable[[FloatArray], FloatArray]
-_Served = Callable[[FloatArray], FloatArray]
-_Serve = Callable[[Layouts], _Served]
-_Pair = tuple[FloatArray, FloatArray]
 
-CODE_VERSION = "1"
-GRID_POINTS = 16
-ROUNDS = 3
-"""Little's law is solved on a grid of log(C), refined twice and then interpolated: an error of 1e-5 is left."""
+CODE_VERSION = "2"
 UNKNOWN_VARIANCE = 0.12**2
 """Of the logarithm, without a residual model."""
 IDLE_RETURN = 1.0
@@ -86,7 +92,26 @@ class Predictor:
         """
         concurrency = _checked("concurrency", concurrency, len(layouts), zero=False)
         _check_workload(workload)
-        held = self.memory(model, gpu, layouts, workload)
+        held, reason = self._placed(model, gpu, layouts, workload)
+        can = np.flatnonzero(reason == "")
+        if len(can) < len(layouts):
+            found = self._saturated(
+                model, gpu, layouts.take(can), workload, concurrency[can], role, sampled, held.take(can)
+            )
+            return spread(found, can, reason, held)
+        return self._saturated(model, gpu, layouts, workload, concurrency, role, sampled, held)
+
+    def _saturated(
+        self,
+        model: ModelSpec,
+        gpu: GpuSpec,
+        layouts: Layouts,
+        workload: Workload,
+        concurrency: FloatArray,
+        role: Role,
+        sampled: Sampled | None,
+        held: Memory,
+    ) -> Prediction:
         places = np.minimum(layouts.max_batch_size * layouts.data_parallel, held.max_concurrency)
         constants, measured = self.constants(gpu)
         steady = self._steady(model, gpu, layouts, workload, concurrency, constants, role)
@@ -127,8 +152,8 @@ class Predictor:
     ) -> Prediction:
         """Return a replica under Poisson arrivals, ``requests_per_second`` per replica, shape (n,).
 
-        The mean number of running sequences solves Little's law, C = rate x output tokens x mean step(C), on a grid
-        that is refined. Where that exceeds the places, the replica runs full and ``sustainable`` is False.
+        The mean number of running sequences solves Little's law, C = rate x output tokens x mean step(C). Where that
+        exceeds the places, the replica runs full and ``sustainable`` is False.
 
         Raises:
             ValueError: ``requests_per_second`` does not have one number >= 0 per candidate, or the workload is not
@@ -136,7 +161,32 @@ class Predictor:
         """
         rate = _checked("requests_per_second", requests_per_second, len(layouts), zero=True)
         _check_workload(workload)
+        held, reason = self._placed(model, gpu, layouts, workload)
+        can = np.flatnonzero(reason == "")
+        if len(can) < len(layouts):
+            found = self._arriving(model, gpu, layouts.take(can), workload, rate[can], role, held.take(can))
+            return spread(found, can, reason, held)
+        return self._arriving(model, gpu, layouts, workload, rate, role, held)
+
+    def _placed(
+        self, model: ModelSpec, gpu: GpuSpec, layouts: Layouts, workload: Workload
+    ) -> tuple[Memory, npt.NDArray[np.str_]]:
+        """Return what candidates hold, and why they cannot run: half of a model's splits may be such."""
         held = self.memory(model, gpu, layouts, workload)
+        reason = unsupported_reasons(model, gpu, layouts).astype(object)
+        reason[(reason == "") & ~held.fits] = f"weights and one sequence do not fit in {gpu.name}'s memory"
+        return held, reason.astype(np.str_)
+
+    def _arriving(
+        self,
+        model: ModelSpec,
+        gpu: GpuSpec,
+        layouts: Layouts,
+        workload: Workload,
+        rate: FloatArray,
+        role: Role,
+        held: Memory,
+    ) -> Prediction:
         constants, measured = self.constants(gpu)
         places = np.minimum(layouts.max_batch_size * layouts.data_parallel, held.max_concurrency)
         full = np.maximum(places, 1.0)
@@ -146,58 +196,21 @@ class Predictor:
             step = state.mean_step * np.exp(correction(running))
             return running / (step * workload.output_tokens)
 
-        def serve(where: Layouts) -> _Served:
+        def serve(where: Layouts) -> Served:
             correction = self._step_correction(model, gpu, where, workload, measured)
             return lambda running: capacity(where, running, correction)
 
-        running, most = self._little(layouts, rate, full, serve)
+        prompt = workload.input_tokens * (1.0 - workload.cached_input_fraction)
+        running, most = running_sequences(layouts, rate, full, serve, prompt)
         sustainable = (rate <= most) & (places >= 1.0)
         mean = np.where(sustainable, running, full)
-        busy = np.where(sustainable, -np.expm1(-mean), 1.0)
-        given_busy = np.maximum(mean / np.maximum(busy, 1e-12), 1.0)
-        given_busy = np.where(mean > 1e-12, given_busy, 1.0)
-        steady = self._steady(model, gpu, layouts, workload, given_busy, constants, role)
+        busy, while_busy = busy_share(mean, full)
+        steady = self._steady(model, gpu, layouts, workload, while_busy, constants, role)
         utilization = np.minimum(np.where(most > 0, rate / most, np.inf), 1.0)
         return self._finish(
             model, gpu, layouts, workload, steady, mean, places, held, constants, measured, busy, utilization,
             sustainable, np.minimum(rate, most), role,
         )  # fmt: skip
-
-    def _little(self, layouts: Layouts, rate: FloatArray, full: FloatArray, serve: _Serve) -> _Pair:
-        """Solve C = rate x service(C), once per distinct layout; candidates then differ only in their places."""
-        columns = (
-            layouts.tensor_parallel, layouts.pipeline_parallel, layouts.expert_parallel, layouts.data_parallel,
-            np.nan_to_num(layouts.power_cap_watts, nan=-1.0), rate,
-        )  # fmt: skip
-        _, first, inverse = np.unique(
-            np.stack([np.asarray(c, dtype=np.float64) for c in columns]), axis=1, return_index=True, return_inverse=True
-        )
-        inverse = inverse.reshape(-1)
-        subset = layouts.take(first)
-        wanted = rate[first]
-        top = np.zeros(len(first))
-        np.maximum.at(top, inverse, full)
-        low, high = np.full(len(first), np.log(1e-6)), np.log(np.maximum(top, 1.0))
-        # All points of a round are one array call, since a call's fixed cost is that of a hundred candidates.
-        tiled = subset.take(np.tile(np.arange(len(first)), GRID_POINTS))
-        column = np.arange(len(first))
-        capacity = serve(tiled)
-        for _ in range(ROUNDS):
-            grid = np.linspace(low, high, GRID_POINTS)
-            mean = np.exp(grid).reshape(-1)
-            busy = -np.expm1(-mean)
-            served = (capacity(np.maximum(mean / busy, 1.0)) * busy).reshape(grid.shape)
-            enough = served >= wanted
-            enough[-1] = True
-            above = np.maximum(enough.argmax(axis=0), 1)
-            low, high = grid[above - 1, column], grid[above, column]
-        ends = np.log(np.maximum(served[above - 1, column], 1e-300)), np.log(np.maximum(served[above, column], 1e-300))
-        gap = np.log(np.maximum(wanted, 1e-300)) - ends[0]
-        part = np.clip(gap / np.maximum(ends[1] - ends[0], 1e-12), 0.0, 1.0)
-        solved = np.where(wanted > 0, np.exp(low + part * (high - low)), 0.0)
-        most = serve(layouts)(full)
-        running = np.minimum(solved[inverse], full)
-        return np.where(rate > 0, running, 0.0), most
 
     def _step_correction(
         self, model: ModelSpec, gpu: GpuSpec, layouts: Layouts, workload: Workload, measured: bool
@@ -233,7 +246,8 @@ class Predictor:
         role: Role,
         median: FloatArray | None = None,
     ) -> Prediction:
-        logs, halves, inside = self._residual(model, gpu, layouts, workload, np.maximum(running, 1.0), measured)
+        while_busy = np.maximum(running / np.maximum(busy, 1e-12), 1.0)
+        logs, halves, inside = self._residual(model, gpu, layouts, workload, while_busy, measured)
         step_factor, itl_factor, power_factor = (np.exp(logs[t]) for t in ("step", "itl", "power"))
         gpus = layouts.gpus.astype(np.float64)
         limit = sheet_limit(data_sheet(gpu), layouts.power_cap_watts)
@@ -259,39 +273,34 @@ class Predictor:
             waited = behind + wait_quantile(q, np.where(queued, load, 0.0), places, service)
             # Without an arrival rate only the prompt's own steps count; beyond capacity the queue grows for ever.
             first[q] = 1e3 * np.where(queued, waited, np.where(sustainable, base, np.inf))
-        reason = unsupported_reasons(model, gpu, layouts).astype(object)
-        full = (reason == "") & ~held.fits
-        reason[full] = f"weights and one sequence do not fit in {gpu.name}'s memory"
-        reason = reason.astype(np.str_)
-        ok = reason == ""
-        nan = np.where(ok, 1.0, np.nan)
 
         def interval(value: FloatArray, target: str) -> Interval:
-            return around(value * nan, halves[target])
+            return around(value, halves[target])
 
+        drawn = interval(power, "power")
         return Prediction(
-            supported=ok,
-            reason=reason,
-            sustainable=np.asarray(sustainable & ok),
-            concurrency=running * nan,
+            supported=np.ones(len(layouts), dtype=np.bool_),
+            reason=np.full(len(layouts), ""),
+            sustainable=np.asarray(sustainable),
+            concurrency=running,
             max_concurrency=places,
-            utilization=utilization * nan,
-            mean_step_ms=step * 1e3 * nan,
-            itl_p50_ms=itl[0.5] * nan,
-            itl_p90_ms=itl[0.9] * nan,
-            itl_p95_ms=itl[0.95] * nan,
-            itl_p99_ms=itl[0.99] * nan,
-            ttft_p50_ms=first[0.5] * nan,
-            ttft_p95_ms=first[0.95] * nan,
-            ttft_p99_ms=first[0.99] * nan,
-            output_tokens_per_second=throughput * nan,
-            power_watts=power * nan,
-            idle_power_watts=idle * nan,
-            joules_per_output_token=energy * nan,
+            utilization=utilization,
+            mean_step_ms=step * 1e3,
+            itl_p50_ms=itl[0.5],
+            itl_p90_ms=itl[0.9],
+            itl_p95_ms=itl[0.95],
+            itl_p99_ms=itl[0.99],
+            ttft_p50_ms=first[0.5],
+            ttft_p95_ms=first[0.95],
+            ttft_p99_ms=first[0.99],
+            output_tokens_per_second=throughput,
+            power_watts=power,
+            idle_power_watts=idle,
+            joules_per_output_token=energy,
             itl=interval(itl[0.5], "itl"),
             ttft=interval(first[0.5], "itl"),
             throughput=interval(throughput, "step"),
-            power=interval(power, "power"),
+            power=Interval(drawn.low, np.minimum(drawn.high, np.maximum(gpus * limit, power))),
             energy=interval(energy, "energy"),
             extrapolated=~inside,
             memory=held,

@@ -8,7 +8,7 @@ together.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -131,6 +131,10 @@ class Memory:
     fits: BoolArray
     """Weights and at least one sequence of full length fit."""
 
+    def take(self, index: npt.NDArray[np.int64]) -> Self:
+        """Return the candidates that an index array of shape (m,) selects."""
+        return type(self)(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -176,3 +180,25 @@ class Prediction:
     extrapolated: BoolArray
     """Outside what the coefficients were fitted on (GPU, engine, family, precision, layout or batch)."""
     memory: Memory
+
+
+def spread(found: Prediction, index: npt.NDArray[np.int64], reason: npt.NDArray[np.str_], held: Memory) -> Prediction:
+    """Return the prediction of n candidates from that of the m which can run.
+
+    Args:
+        found: Of those that can run, shape (m,).
+        index: Which they are, shape (m,).
+        reason: Why each candidate cannot run, shape (n,); empty where it can.
+        held: Memory of all candidates, shape (n,).
+    """
+    n = len(reason)
+
+    def column(values: Any) -> Any:
+        if isinstance(values, Interval):
+            return Interval(column(values.low), column(values.high))
+        out = np.zeros(n, dtype=np.bool_) if values.dtype == np.bool_ else np.full(n, np.nan)
+        out[index] = values
+        return out
+
+    columns = {f.name: column(getattr(found, f.name)) for f in fields(Prediction) if f.name not in ("reason", "memory")}
+    return Prediction(**columns, reason=reason, memory=held)

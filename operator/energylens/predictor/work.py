@@ -43,11 +43,16 @@ SORT_FREE_FAMILIES = frozenset({"gpt_oss", "nemotron_h"})
 
 
 LARGEST_GRAPH = 512.0
-"""vLLM captures CUDA graphs for steps of up to twice ``max_num_seqs`` tokens, and no larger ones than this."""
+"""Tokens; vLLM captures no CUDA graph for a larger step."""
 ROUTING_SKEW = 1.2
 """Standard deviation of the logarithm of an expert's popularity within one step."""
 BALANCED_SKEW = 0.3
 """The same for DeepSeek V3 and its kin, trained to balance experts without an auxiliary loss (arXiv 2412.19437)."""
+
+
+def graph_tokens(layouts: Layouts) -> FloatArray:
+    """Return the tokens of the largest step that vLLM captures a CUDA graph for: twice ``max_num_seqs``, bounded."""
+    return np.asarray(np.minimum(2.0 * layouts.max_batch_size, LARGEST_GRAPH))
 
 
 def kernel_class(kernel: str, quant: Quantization) -> str:
@@ -265,7 +270,7 @@ def build_work(model: ModelSpec, gpu: GpuSpec, layouts: Layouts, load: StepLoad,
         tokens=builder.tokens,
         sequences=builder.head_tokens,
         gpus=layouts.gpus.astype(np.float64),
-        graph_tokens=np.minimum(2.0 * layouts.max_batch_size, LARGEST_GRAPH),
+        graph_tokens=graph_tokens(layouts),
         sampled_vocab=float(model.vocab),
         sorts=0.0 if model.family in SORT_FREE_FAMILIES else 1.0,
         tile_flops=tiles,

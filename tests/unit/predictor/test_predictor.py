@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -89,12 +91,42 @@ def test_a_rate_beyond_capacity_saturates_to_the_full_batch() -> None:
     assert found.power_watts[0] == pytest.approx(full.power_watts[0], rel=1e-6)
 
 
-def test_littles_law_holds_at_a_sustainable_rate() -> None:
-    model = load_model("Qwen/Qwen3-8B")
-    found = predictor().at_rate(model, H100, layouts((1, 1, 1, 1), batch=256), CHAT, np.array([5.0]))
-    assert found.sustainable[0]
-    held = 5.0 * CHAT.output_tokens * found.mean_step_ms[0] / 1e3
-    assert found.concurrency[0] == pytest.approx(held, rel=0.02)
+@pytest.mark.parametrize("name", ["Qwen/Qwen3-8B", "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"])
+@pytest.mark.parametrize("workload", [CHAT, Workload(4000, 1000), Workload(100, 20), Workload(60, 400)], ids=str)
+@pytest.mark.parametrize("load", [0.1, 0.5, 0.9])
+def test_littles_law_holds_for_every_batch_of_a_layout(name: str, workload: Workload, load: float) -> None:
+    model = load_model(name)
+    batches = np.array([1, 2, 3, 6, 12, 48, 150, 400])
+    for order in (batches, batches[::-1]):
+        where = replace(layouts(*[(1, 1, 1, 1)] * len(order)), max_batch_size=order)
+        places = predictor().memory(model, H100, where, workload).max_concurrency
+        full = predictor().at_concurrency(model, H100, where, workload, np.minimum(places, order))
+        for rate in load * full.output_tokens_per_second[[0, 3, -1]] / workload.output_tokens:
+            found = predictor().at_rate(model, H100, where, workload, np.full(len(order), rate))
+            held = rate * workload.output_tokens * found.mean_step_ms / 1e3
+            ok = found.sustainable
+            assert ok.any()
+            np.testing.assert_allclose(found.concurrency[ok], held[ok], rtol=0.002)
+
+
+def test_what_cannot_run_changes_no_number_of_what_can() -> None:
+    model = load_model("Qwen/Qwen3-30B-A3B")
+    where = layouts((1, 1, 1, 1), (3, 1, 1, 1), (2, 1, 2, 1), (5, 1, 1, 1))
+    both = predictor().at_rate(model, H100, where, CHAT, np.full(4, 2.0))
+    alone = predictor().at_rate(model, H100, where.take(np.array([0, 2])), CHAT, np.full(2, 2.0))
+    assert both.supported.tolist() == [True, False, True, False]
+    for name in ("concurrency", "itl_p99_ms", "ttft_p95_ms", "power_watts", "extrapolated", "max_concurrency"):
+        np.testing.assert_array_equal(getattr(both, name)[[0, 2]], getattr(alone, name))
+    np.testing.assert_array_equal(both.energy.high[[0, 2]], alone.energy.high)
+    assert np.isnan([both.energy.low[1], both.max_concurrency[3]]).all()
+    assert not both.sustainable[[1, 3]].any()
+
+
+def test_the_interval_of_power_ends_at_the_power_limit() -> None:
+    found = predictor().at_concurrency(
+        load_model("Qwen/Qwen3-32B"), H100, layouts((1, 1, 1, 1)), Workload(8000, 50), np.array([64.0])
+    )
+    assert found.power.low[0] < found.power_watts[0] <= found.power.high[0] <= H100.power_limit_watts
 
 
 def test_waiting_for_the_first_token_grows_with_the_rate_and_the_percentile() -> None:
