@@ -89,6 +89,8 @@ class Demo:
         """Wait until ``done`` holds; raise a DemoError with what ``otherwise`` says at the deadline."""
         deadline = time.monotonic() + seconds
         while not done():
+            if self.replay is not None and self.replay.poll() is not None:
+                raise DemoError(f"{what}: the replay exporter has ended, see {self.directory / 'replay.log'}")
             if time.monotonic() > deadline:
                 raise DemoError(f"{what} did not happen within {seconds:.0f} s: {otherwise()}")
             time.sleep(0.5)
@@ -100,7 +102,9 @@ class Demo:
         config.write_text(json.dumps(operator_settings(port)))
         self.step("Start a Kubernetes control plane with GPU nodes, install the chart, run the operator")
         say("   (the first time builds it from Go modules: 10 to 20 minutes on 2 cores; later times take seconds)")
-        line = self.energylens("dev", "up", "--json", "--operator-arg", f"--config={config}").strip().splitlines()[-1]
+        # Life-like pods end at any time within their grace period, which is minutes for engines that drain.
+        up = ("dev", "up", "--json", "--fast-pods", "--operator-arg", f"--config={config}")
+        line = self.energylens(*up).strip().splitlines()[-1]
         access = json.loads(line)
         self.kubectl_command = [access["kubectl"], "--kubeconfig", access["kubeconfig"]]
         say(self.kubectl("get", "nodes", "-L", "nvidia.com/gpu.product,nvidia.com/gpu.count").rstrip())
@@ -159,7 +163,7 @@ class Demo:
 
     def children(self) -> str:
         """Name what still carries the deployment's label."""
-        kinds = "deployments,services,poddisruptionbudgets,configmaps,pods"
+        kinds = "deployments,replicasets,services,poddisruptionbudgets,configmaps,pods"
         return self.kubectl("get", kinds, "-n", NAMESPACE, "-l", f"energylens.dev/llmdeployment={NAME}", "-o", "name")
 
     def conditions(self) -> str:
@@ -167,8 +171,8 @@ class Demo:
         rows = self.deployment().get("status", {}).get("conditions", [])
         return "\n".join(f"  {c['type']:<23}{c['status']:<9}{c['reason']:<25}{c.get('message', '')}" for c in rows)
 
-    def clean_up(self) -> None:
-        """Stop everything that the demo started."""
+    def clean_up(self, keep: bool) -> None:
+        """Stop everything that the demo started; keep its logs and state where it failed."""
         if self.replay is not None and self.replay.poll() is None:
             self.replay.terminate()
             try:
@@ -177,7 +181,7 @@ class Demo:
                 self.replay.kill()
                 self.replay.wait()
         self.step("Clean up")
-        self.energylens("dev", "down", "--purge")
+        self.energylens("dev", "down", *([] if keep else ["--purge"]))
 
 
 def free_port() -> int:
@@ -264,15 +268,16 @@ def main() -> int:
         code = 130
     finally:
         try:
-            demo.clean_up()
+            demo.clean_up(keep=code == 1)
         except DemoError as error:
             sys.stderr.write(f"demo: {error}\n")
             code = 1
-    if code == 0:
-        shutil.rmtree(directory)
-        say("\nDone.")
-    else:
+    if code == 1:
         sys.stderr.write(f"demo: logs are kept in {directory}\n")
+    else:
+        shutil.rmtree(directory)
+    if code == 0:
+        say("\nDone.")
     return code
 
 
