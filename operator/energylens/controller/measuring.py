@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -101,7 +102,11 @@ class Measuring:
         for key in [key for key in self._counted_until if key not in serving]:
             del self._counted_until[key]
         for key, (deployment, pods, plan_hash) in serving.items():
-            self._measure(key, deployment, pods, plan_hash)
+            # A millisecond each: thousands in a row would keep the watches waiting. What they hear of meanwhile may be
+            # that one is gone.
+            if key in self._store.deployments:
+                self._measure(key, deployment, pods, plan_hash)
+            await asyncio.sleep(0)
         return report
 
     def _count(self, key: Key) -> None:
