@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from tests.support.world import KEY, World, llama
+import asyncio
+from typing import Any
+
+import pytest
+from tests.support.world import KEY, NAMESPACE, World, llama
 
 from energylens.controller.measuring import Measuring
 from energylens.controller.settings import MeasurementSettings
@@ -10,6 +14,7 @@ from energylens.controller.store import Key
 from energylens.measure.scrape import Page, TargetFailure
 
 EXPORTER = "http://exporter/metrics"
+OTHER: Key = (NAMESPACE, "other")
 SETTINGS = MeasurementSettings(
     dcgm_endpoints=(EXPORTER,), engine_endpoint_template="http://engines/{namespace}/{pod}", scrape_seconds=15
 )
@@ -28,7 +33,7 @@ class Lab:
         )  # fmt: skip
 
     def count(self, key: Key, joules: float) -> None:
-        assert key == KEY
+        assert key in (KEY, OTHER)
         self.joules += joules
 
     async def fetch(self, url: str) -> Page | TargetFailure:
@@ -37,7 +42,8 @@ class Lab:
             return Page(url, f"vllm:generation_tokens_total {100 * now}\nvllm:num_requests_running 4\n", now)
         if self.dead:
             return TargetFailure(url, "Timeout", "no answer within 5 s")
-        pods = [pod["metadata"]["name"] for pod in self.world.store.pods_owned(KEY)]
+        keys = [key for key in (KEY, OTHER) if key in self.world.store.deployments]
+        pods = [pod["metadata"]["name"] for key in keys for pod in self.world.store.pods_owned(key)]
         lines = [
             f'DCGM_FI_DEV_GPU_ENERGY_JOULES_TOTAL{{UUID="{number}",pod="{pod}",namespace="{KEY[0]}"}} {500 * now}\n'
             for number, pod in enumerate(pods)
@@ -108,3 +114,44 @@ async def test_the_longest_window_that_the_api_takes_can_be_measured() -> None:
     assert found.reason == "Measured"
     # Published as soon as 80 % of it are there.
     assert found.window_end - found.window_start >= 0.8 * 7200
+
+
+async def two() -> Lab:
+    made = await lab()
+    made.world.cluster.put(llama("other", validation={"warmupSeconds": 0, "windowSeconds": 120}))
+    await made.world.settle(KEY, OTHER)
+    return made
+
+
+async def test_a_defect_in_one_deployment_is_told_and_the_next_one_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = await two()
+    measure = made.measuring._measure
+
+    def defective(key: Key, *rest: Any) -> None:
+        if key == KEY:
+            raise ZeroDivisionError("ours")
+        measure(key, *rest)
+
+    monkeypatch.setattr(made.measuring, "_measure", defective)
+    made.world.clock.advance(15)
+    (failure,) = (await made.measuring.step()).failures
+    assert (failure.target, failure.reason) == ("team/llama", "Defect")
+    assert made.changed == [OTHER]
+
+
+async def test_the_watches_have_a_turn_between_two_deployments_which_may_be_gone_by_then() -> None:
+    made = await two()
+    turns: list[int] = []
+
+    async def watch() -> None:
+        while len(made.changed) < 1:
+            turns.append(len(made.changed))
+            await asyncio.sleep(0)
+        made.world.cluster.remove("LLMDeployment", *OTHER)
+
+    watching = asyncio.create_task(watch())
+    made.world.clock.advance(15)
+    assert (await made.measuring.step()).failures == ()
+    await watching
+    assert made.changed == [KEY]
+    assert len(turns) > 1

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -22,7 +24,7 @@ from energylens.measure.engines import EngineScraper, EngineTarget
 from energylens.measure.history import History
 from energylens.measure.prometheus import LabelMap, PrometheusSource
 from energylens.measure.prometheus_http import Access, PrometheusHttp
-from energylens.measure.scrape import HttpScraper
+from energylens.measure.scrape import HttpScraper, TargetFailure
 from energylens.measure.source import DcgmExporterSource, EnergySource
 from energylens.measure.types import PodRef, WindowMeasurement
 from energylens.planner.inventory import gpus_of_pod
@@ -32,6 +34,8 @@ ENGINE_PORT = 8000
 HISTORY_SECONDS = 2 * 3600.0 + 600.0
 """The longest window that spec.validation.windowSeconds allows, and a little more."""
 _EXPORTER_LABELS = (("app", "nvidia-dcgm-exporter"), ("app.kubernetes.io/name", "dcgm-exporter"))
+
+log = logging.getLogger("energylens")
 
 
 class Measuring:
@@ -49,7 +53,8 @@ class Measuring:
     ) -> None:
         """Measure what is in ``store``, by ``prometheus`` first.
 
-        ``changed`` is called for each new result, ``count_energy`` for all joules that were measured, each once.
+        ``changed`` is called for each new result, ``count_energy`` for all joules that were measured, each
+        once, and with 0 J where counting begins.
         """
         self._store = store
         self._settings = settings
@@ -95,25 +100,42 @@ class Measuring:
 
     async def step(self) -> CollectReport:
         """Collect once, publish what became due, and return what the collect brought."""
-        serving = {key: found for key in self._store.deployments if (found := self._serving(key)) is not None}
+        serving = {}
+        async for key in self._each(self._store.deployments):
+            if (found := self._serving(key)) is not None:
+                serving[key] = found
         report = await self._collector.collect(self._targets(serving))
         for key in [key for key in self._published if key not in serving]:
             del self._published[key]
         for key in [key for key in self._counted_until if key not in serving]:
             del self._counted_until[key]
-        for key, (deployment, pods, plan_hash) in serving.items():
-            # A millisecond each: thousands in a row would keep the watches waiting. What they hear of meanwhile may be
-            # that one is gone.
-            if key in self._store.deployments:
-                self._measure(key, deployment, pods, plan_hash)
+        defects = []
+        async for key in self._each(serving):
+            try:
+                self._measure(key, *serving[key])
+            except Exception as error:
+                # Those behind it are measured all the same.
+                log.exception("%s/%s: measuring failed; a defect of the operator", *key)
+                defects.append(TargetFailure("/".join(key), "Defect", repr(error)))
+        return replace(report, failures=(*report.failures, *defects))
+
+    async def _each(self, keys: Iterable[Key]) -> AsyncIterator[Key]:
+        """Give the keys whose deployments are still there, and the watches a turn before each.
+
+        A millisecond each: thousands in a row would keep the watches waiting. What they hear of meanwhile may be that
+        one is gone.
+        """
+        for key in tuple(keys):
             await asyncio.sleep(0)
-        return report
+            if key in self._store.deployments:
+                yield key
 
     def _count(self, key: Key) -> None:
         """Count the energy that came since the last time; the first look only begins."""
         since = self._counted_until.get(key)
         if since is None:
             self._counted_until[key] = self._clock.now().timestamp()
+            self._count_energy(key, 0.0)
             return
         span = self.energy(key, since)
         if span is not None and span.end > since:

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, disable_created_metrics
 
 from energylens.api.energybudget import EnergyBudgetStatus
+from energylens.controller.reasons import NO_PLAN_REASONS
 from energylens.controller.status_metrics import OBJECT, StatusCollector
 from energylens.controller.store import Key, Store
+from energylens.measure.scrape import FailureReason
 
 # A gauge beside each counter, which says when the process began to count, is one series in three for nothing.
 disable_created_metrics()  # type: ignore[no-untyped-call]
+
+RESULTS = ("ok", "retry", "error", "event_lost")
+PLAN_DECISIONS: Mapping[str, tuple[str, ...]] = {
+    "adopt": ("FirstPlan", "NoLongerValid", "EnergySaving", "Shed", "ShedEnded"),
+    "keep": ("SameLayout", "SavingTooSmall", "Cooldown", "DoesNotPayBack", "NothingBetter", "RolledBack", "Shed"),
+    "rollback": ("RolledBack",),
+    "none": NO_PLAN_REASONS,
+}
+"""Reasons by decision."""
 
 
 class Metrics:
@@ -42,6 +55,7 @@ class Metrics:
         self.collect_failures = counter(
             "energylens_measurement_failures_total", "Reads of a metrics target that gave nothing.", ("reason",)
         )
+        self._begin_at_zero()
         self.queue_length = gauge("energylens_queue_length", "LLMDeployments waiting for a pass.")
         self.event_age = gauge("energylens_last_event_age_seconds", "Time since the last watch event.")
         self.leading = gauge("energylens_leading", "1 while this operator holds the lease.")
@@ -61,6 +75,16 @@ class Metrics:
         self.budget_allowed = budget("energylens_budget_allowed_watts", "Power that all limits of a budget allow, W.")
         self.budget_checked = budget("energylens_budget_checked", "1 while a budget can be checked, else 0.")
         self.budget_taken = budget("energylens_budget_shed_watts", "Power taken from members, W.")
+
+    def _begin_at_zero(self) -> None:
+        """Make every series that is known beforehand: to PromQL one that begins at 1 has not increased."""
+        for result in RESULTS:
+            self.reconciles.labels(result)
+        for reason in get_args(FailureReason):
+            self.collect_failures.labels(reason)
+        for decision, reasons in PLAN_DECISIONS.items():
+            for reason in reasons:
+                self.replans.labels(decision, reason)
 
     def observe_budget(self, namespace: str, name: str, status: EnergyBudgetStatus) -> None:
         """Set the series of a budget; those of figures that it does not have are removed."""

@@ -80,6 +80,26 @@ class Reason(StrEnum):
     LOAD_DIFFERS = "LoadDiffers"
 
 
+NO_PLAN_REASONS = tuple(
+    reason.value
+    for reason in (
+        Reason.INVALID_SPEC,
+        Reason.MODEL_UNKNOWN,
+        Reason.MODEL_UNSUPPORTED,
+        Reason.MODEL_CONFIG_MISSING,
+        Reason.NO_MATCHING_GPUS,
+        Reason.MODEL_TOO_LARGE,
+        Reason.INSUFFICIENT_GPUS,
+        Reason.SLO_INFEASIBLE,
+        Reason.LOAD_TOO_HIGH,
+        Reason.BUDGET_EXCEEDED,
+        Reason.INVALID_OVERRIDE,
+        Reason.INVALID_ENGINE_SETTINGS,
+    )
+)
+"""Why there is no plan for a spec."""
+
+
 class BudgetConditionType(StrEnum):
     """The conditions of an EnergyBudget and a ClusterEnergyBudget."""
 

@@ -390,14 +390,15 @@ class Reconciler:
 
     def _count(self, key: Key, planning: Planning) -> None:
         """Count a decision once, however many passes follow it."""
-        if planning.decision == "SamePlan" or self._decided.get(key) == (planning.decision, planning.message):
+        reason = planning.decision if planning.good else planning.reason.value
+        if reason == "SamePlan" or self._decided.get(key) == (reason, planning.message):
             return
-        self._decided[key] = planning.decision, planning.message
+        self._decided[key] = reason, planning.message
         if planning.rollback is not None:
             decision = "rollback"
         else:
             decision = "adopt" if planning.adopted else "keep" if planning.good else "none"
-        self._metrics.replans.labels(decision, planning.decision).inc()
+        self._metrics.replans.labels(decision, reason).inc()
 
 
 def _plan_label(body: Body | None) -> str:

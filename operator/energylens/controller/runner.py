@@ -346,6 +346,7 @@ class Operator:
                 for failure in report.failures:
                     self._metrics.collect_failures.labels(failure.reason).inc()
             except Exception:
+                self._metrics.collect_failures.labels("Defect").inc()
                 log.exception("measuring failed; a defect of the operator")
             await asyncio.sleep(self._options.settings.measurement.scrape_seconds)
 

@@ -143,7 +143,7 @@ DEPLOYMENT_FAMILIES = (
         "Requests that ended per second over the last window.",
         _measured("requestsPerSecond"),
     ),
-    _Family("energylens_prediction_error_ratio", "(predicted - measured) / measured.", _errors, ("quantity",)),
+    _Family("energylens_prediction_error_ratio", "(predicted - measured) / measured.", _errors, ("figure",)),
     _Family(
         "energylens_plan_correction_ratio",
         "Factor from measurement in the plan's predicted figures.",

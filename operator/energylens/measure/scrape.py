@@ -22,7 +22,9 @@ FailureReason = Literal[
     "NoEngineMetrics",
     "Prometheus",
     "NVML",
+    "Defect",
 ]
+"""Why a target gave nothing; ``Defect``: the fault is ours."""
 MEBIBYTE = 1 << 20
 
 

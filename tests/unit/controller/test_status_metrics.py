@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from energylens.controller.metrics import Metrics
+from energylens.controller.metrics import PLAN_DECISIONS, Metrics
 from energylens.controller.store import Store
+from energylens.planner.adoption import AdoptionReason
 
 LABELS = {"namespace": "team", "name": "llama"}
 STATUS: dict[str, Any] = {
@@ -60,7 +61,7 @@ def test_figures_are_those_of_the_status_in_base_units() -> None:
     assert value(found, "measured_joules_per_output_token") == 0.5
     assert (value(found, "predicted_itl_seconds"), value(found, "measured_itl_seconds")) == (0.02, 0.025)
     assert value(found, "measured_requests_per_second") == 2.5
-    assert value(found, "prediction_error_ratio", quantity="energy") == -0.2
+    assert value(found, "prediction_error_ratio", figure="energy") == -0.2
     assert value(found, "plan_correction_ratio", figure="energy") == 1.2
     assert (value(found, "plan_gpus"), value(found, "plan_replicas")) == (4, 2)
     plan = {"hash": "abc", "gpu_product": "NVIDIA-H100-80GB-HBM3", "layout": "TP2"}
@@ -71,7 +72,7 @@ def test_what_was_not_measured_has_no_series() -> None:
     found = metrics(STATUS)
     assert value(found, "measured_ttft_seconds") is None
     assert value(found, "measured_idle_power_watts") is None
-    assert value(found, "prediction_error_ratio", quantity="power") is None
+    assert value(found, "prediction_error_ratio", figure="power") is None
 
 
 @pytest.mark.parametrize("reason", ["SourceUnreachable", "Implausible", "Collecting", "Disabled"])
@@ -80,7 +81,7 @@ def test_a_measurement_of_before_has_no_series(reason: str) -> None:
     found = metrics({**STATUS, "conditions": conditions})
     assert value(found, "measured_joules_per_output_token") is None
     assert value(found, "measured_power_watts") is None
-    assert value(found, "prediction_error_ratio", quantity="energy") is None
+    assert value(found, "prediction_error_ratio", figure="energy") is None
     assert value(found, "predicted_joules_per_output_token") == 0.4
 
 
@@ -105,3 +106,23 @@ def test_an_object_without_a_status_and_a_deleted_one_have_no_series() -> None:
     found.forget(("team", "llama"))
     found.forget(("team", "never-there"))
     assert value(found, "energy_joules_total") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [
+        ("reconciles_total", {"result": "error"}),
+        ("reconciles_total", {"result": "retry"}),
+        ("measurement_failures_total", {"reason": "Defect"}),
+        ("measurement_failures_total", {"reason": "NoEnergyCounter"}),
+        ("plan_decisions_total", {"decision": "adopt", "reason": "FirstPlan"}),
+        ("plan_decisions_total", {"decision": "none", "reason": "SLOInfeasible"}),
+    ],
+)
+def test_counters_begin_at_zero_so_that_the_first_time_is_an_increase(name: str, labels: dict[str, str]) -> None:
+    assert Metrics().registry.get_sample_value(f"energylens_{name}", labels) == 0
+
+
+def test_every_reason_to_adopt_or_keep_a_plan_is_counted_from_zero() -> None:
+    known = {*PLAN_DECISIONS["adopt"], *PLAN_DECISIONS["keep"]} - {"Shed", "ShedEnded"}
+    assert known == set(get_args(AdoptionReason)) - {"SamePlan"}
