@@ -16,6 +16,10 @@ from energylens.serving.metadata import PLAN_LABEL
 
 _SLO_REASONS = (Reason.SLO_INFEASIBLE, Reason.LOAD_TOO_HIGH)
 _MESSAGE_LENGTH = 1000
+KEPT_WINDOWS = 3
+"""Windows, and the warm-up, for which the last measurement is kept without a new one: a pod that restarts costs one."""
+LEAST_KEPT_SECONDS = 900.0
+"""However short the windows are: an operator that is updated takes minutes."""
 
 
 @dataclass(frozen=True)
@@ -217,22 +221,23 @@ def _measured(observed: Observation) -> list[Condition]:
 
 
 def _as_before(observed: Observation, kinds: Sequence[ConditionType], message: str) -> list[Condition]:
-    """Keep what was last said of the same revision, so that a restart changes nothing."""
+    """Keep what was last said of the same revision, so that a restart changes nothing; but not for long."""
     status = observed.deployment.status
     state = rollout(observed)
+    if not state.ready:
+        text = "no replica is ready"
+        return [_condition(observed, kind, "Unknown", Reason.NOT_SERVING, text) for kind in kinds]
     same = status.active_revision is not None and status.active_revision.plan_hash == state.running_hash
-    serving = state.exists and state.ready > 0
-    reason, text = (
-        ("Collecting", message or "the first window is not complete")
-        if serving
-        else (Reason.NOT_SERVING.value, "no replica is ready")
-    )
+    old_window = _too_old(observed)
+    reason, text = "Collecting", message or "the first window is not complete"
+    if old_window:
+        text = f"{old_window}; {state.ready} of {state.wanted} replicas are ready"
     # Without a window there may still be a verdict, such as that no metrics are found: it stays while pods serve.
     passed = (Reason.NOT_SERVING.value, Reason.DISABLED.value)
     old = {
         condition.type: condition
         for condition in status.conditions
-        if same and (status.measured or serving) and condition.reason not in passed
+        if same and not old_window and condition.reason not in passed
     }
     kept = []
     for kind in kinds:
@@ -243,6 +248,16 @@ def _as_before(observed: Observation, kinds: Sequence[ConditionType], message: s
             else _condition(observed, kind, "Unknown", reason, text)
         )
     return kept
+
+
+def _too_old(observed: Observation) -> str:
+    """Return why the last window says nothing of now any more; "" where there is none, or it does."""
+    measured, validation = observed.deployment.status.measured, observed.deployment.spec.validation
+    if measured is None or not measured.window_end:
+        return ""
+    age = (observed.now - datetime.fromisoformat(measured.window_end)).total_seconds()
+    most = max(LEAST_KEPT_SECONDS, validation.warmup_seconds + KEPT_WINDOWS * validation.window_seconds)
+    return f"no whole window since {measured.window_end}" if age > most else ""
 
 
 def _accuracy(observed: Observation) -> Condition:

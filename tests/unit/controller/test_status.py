@@ -6,13 +6,13 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from tests.unit.controller.observations import NOW, OTHER, deployment, measured, observation, plan, workload
+from tests.unit.controller.observations import NOW, OTHER, deployment, measured, observation, plan, pod, workload
 
 from energylens.controller.children import children
 from energylens.controller.observation import Observation, Planning
 from energylens.controller.reasons import Reason
 from energylens.controller.status import status_of
-from energylens.measure.types import LatencyQuantiles
+from energylens.measure.types import LatencyQuantiles, WindowMeasurement
 from energylens.planner.types import Change, Infeasible, Relaxation
 
 
@@ -111,9 +111,36 @@ def test_a_latency_without_observations_is_absent() -> None:
     assert status["measured"]["itlMilliseconds"] == 19
 
 
+def ended(seconds_ago: float) -> WindowMeasurement:
+    end = NOW.timestamp() - seconds_ago
+    return measured(window_start=end - 600.0, window_end=end)
+
+
 def test_a_restart_before_the_first_window_keeps_the_last_one() -> None:
-    status = written(after(written(observation()), measurement=measured()))
+    status = written(after(written(observation()), measurement=ended(1800)))
     assert written(after(status, measurement=None)) == status
+
+
+MEASURED_KINDS = ("EnergyMetricsAvailable", "PredictionAccurate", "SLOMet")
+
+
+def said(status: dict[str, Any]) -> set[tuple[str, str, str]]:
+    found = [c for c in status["conditions"] if c["type"] in MEASURED_KINDS]
+    return {(c["status"], c["reason"], c["message"]) for c in found}
+
+
+def test_a_window_that_ended_long_ago_says_nothing_of_now() -> None:
+    """Default windows of 600 s after a warm-up of 120 s: one of two replicas is not ready for half an hour."""
+    status = written(after(written(observation()), measurement=ended(1930)))
+    down = {"measurement": None, "pods": (pod("p0"), pod("p1", ready=False)), "workload": workload(ready=1)}
+    text = "no whole window since 2026-03-01T11:27:50Z; 1 of 2 replicas are ready"
+    assert said(written(after(status, **down))) == {("Unknown", "Collecting", text)}
+
+
+def test_without_a_ready_replica_nothing_is_said_to_be_measured() -> None:
+    status = written(after(written(observation()), measurement=ended(10)))
+    gone = {"measurement": None, "pods": (pod("p0", ready=False),), "workload": workload(ready=0)}
+    assert said(written(after(status, **gone))) == {("Unknown", "NotServing", "no replica is ready")}
 
 
 def test_figures_of_another_plan_go_with_it() -> None:
