@@ -31,6 +31,8 @@ class Access:
     namespace: str | None = None
     """None: that of the context."""
     all_namespaces: bool = False
+    operator_namespace: str | None = None
+    """Where the operator is installed; None: where its Deployment is."""
 
 
 @dataclass(frozen=True)

@@ -87,16 +87,23 @@ def live_options(command: _Command) -> Callable[..., Any]:
         kubeconfig: Path | None,
         context: str | None,
         namespace: str | None,
+        operator_namespace: str | None,
         model_config: Path | None,
         **rest: Any,
     ) -> Any:
-        return command(source=Source(None, cluster, Access(kubeconfig, context, namespace), model_config), **rest)
+        access = Access(kubeconfig, context, namespace, operator_namespace=operator_namespace)
+        return command(source=Source(None, cluster, access, model_config), **rest)
 
     options = (
         click.option("--cluster", is_flag=True, help="The live cluster of the kubeconfig: the default."),
         cluster_options,
         click.option(
             "-n", "--namespace", metavar="NAME", help="Of objects in FILE that name none. Default: that of the context."
+        ),
+        click.option(
+            "--operator-namespace",
+            metavar="NAME",
+            help="Where the operator keeps what it learned from measurement. Default: where its Deployment is.",
         ),
         click.option(
             "--model-config",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from energylens.serving.support import table_name
 
 OPERATOR_NAMESPACE = "energylens-system"
 """Where the chart's instructions install the operator, which keeps what it learned from measurement there."""
+_OPERATOR_LABELS = {"app.kubernetes.io/name": "energylens", "app.kubernetes.io/managed-by": "Helm"}
+"""Of the operator's own Deployment, by the chart."""
 _KINDS = (
     "Node",
     "Pod",
@@ -81,8 +83,6 @@ def world_of_cluster(access: Access, asked: Asked) -> World:
     refs = {(d.metadata.namespace, r.name) for d in asked.deployments if (r := d.spec.model.config_ref) is not None}
     # Beside the pods of a plan that runs while another one waits for approval.
     refs |= {(d.metadata.namespace, table_name(d)) for d in asked.deployments if d.spec.planning.mode == "Manual"}
-    if any(d.spec.validation.on_drift == "Recalibrate" for d in asked.deployments):
-        refs.add((OPERATOR_NAMESPACE, CONFIG_MAP_NAME))
     found = read_cluster(
         access,
         everywhere=(NODE, POD, NAMESPACE, DEPLOYMENT, *own),
@@ -90,7 +90,28 @@ def world_of_cluster(access: Access, asked: Asked) -> World:
         if_allowed=(CLUSTER_ENERGY_BUDGET, NAMESPACE),
         named=[(CONFIG_MAP, *ref) for ref in sorted(refs)],
     )
-    return replace(world_of_objects(found.objects), serves_lws=LEADER_WORKER_SET.kind in found.objects)
+    objects = dict(found.objects)
+    if any(d.spec.validation.on_drift == "Recalibrate" for d in asked.deployments):
+        namespace = access.operator_namespace or operator_namespace(objects.get(DEPLOYMENT.kind, ()))
+        learned = read_cluster(access, named=[(CONFIG_MAP, namespace, CONFIG_MAP_NAME)]).objects
+        objects[CONFIG_MAP.kind] = [*objects.get(CONFIG_MAP.kind, ()), *learned.get(CONFIG_MAP.kind, ())]
+    return replace(world_of_objects(objects), serves_lws=LEADER_WORKER_SET.kind in objects)
+
+
+def operator_namespace(deployments: Iterable[Mapping[str, Any]]) -> str:
+    """Return where the operator is installed: where its own Deployment is, else where the chart's instructions put it.
+
+    Raises:
+        InputError: Several namespaces have one.
+    """
+    found = {
+        body["metadata"]["namespace"]
+        for body in deployments
+        if _OPERATOR_LABELS.items() <= (body["metadata"].get("labels") or {}).items()
+    }
+    if len(found) > 1:
+        raise InputError(f"several operators, in {', '.join(sorted(found))}: name one by --operator-namespace")
+    return found.pop() if found else OPERATOR_NAMESPACE
 
 
 def world_of_objects(objects: Mapping[str, list[Object]]) -> World:

@@ -6,9 +6,15 @@ from types import TracebackType
 from typing import Any, Self
 
 import pytest
+from tests.unit.api.objects import changed
+from tests.unit.cli.test_status import LIVE
 
+from energylens.api.parse import parse_llmdeployment
+from energylens.cli import world
 from energylens.cli.errors import InputError
-from energylens.cli.live import Access, read_cluster
+from energylens.cli.files import Asked
+from energylens.cli.live import Access, Found, read_cluster
+from energylens.cli.world import operator_namespace, world_of_cluster
 from energylens.cluster import client as module
 from energylens.cluster.errors import NotFoundError
 from energylens.cluster.resources import CONFIG_MAP, ENERGY_BUDGET, LLM_DEPLOYMENT, NODE, Resource
@@ -72,3 +78,36 @@ def test_namespaces_and_names_are_those_asked_for(cluster: Cluster) -> None:
     assert cluster.asked[-1] == ("ConfigMap", "other", None)
     read_cluster(Access(all_namespaces=True), (CONFIG_MAP,))
     assert cluster.asked[-1] == ("ConfigMap", None, None)
+
+
+def deployed(namespace: str, **labels: str) -> dict[str, Any]:
+    chart = {"app.kubernetes.io/name": "energylens", "app.kubernetes.io/managed-by": "Helm"}
+    return {"metadata": {"name": "energylens", "namespace": namespace, "labels": {**chart, **labels}}}
+
+
+def test_the_operator_is_where_its_deployment_is() -> None:
+    serving = deployed("team", **{"app.kubernetes.io/managed-by": "energylens"})
+    assert operator_namespace([serving, deployed("gpu-ops")]) == "gpu-ops"
+    assert operator_namespace([serving, {"metadata": {"name": "x", "namespace": "y"}}]) == "energylens-system"
+    with pytest.raises(InputError, match="several operators, in a, b: name one by --operator-namespace"):
+        operator_namespace([deployed("b"), deployed("a")])
+
+
+@pytest.mark.parametrize(
+    ("on_drift", "named", "read"),
+    [("Report", None, []), ("Recalibrate", None, ["gpu-ops"]), ("Recalibrate", "mine", ["mine"])],
+)
+def test_what_was_learned_is_read_where_the_operator_is(
+    monkeypatch: pytest.MonkeyPatch, on_drift: str, named: str | None, read: list[str]
+) -> None:
+    asked: list[str] = []
+
+    def answer(access: Access, *_: object, named: Any = (), **__: object) -> Found:
+        asked.extend(namespace for _, namespace, name in named if name == "energylens-corrections")
+        return Found("team", {"Deployment": [deployed("gpu-ops")]})
+
+    monkeypatch.setattr(world, "read_cluster", answer)
+    body = changed(LIVE, {"spec.validation": {"onDrift": on_drift}})
+    deployment = parse_llmdeployment(body, strict=False)
+    world_of_cluster(Access(operator_namespace=named), Asked((deployment,)))
+    assert asked == read
