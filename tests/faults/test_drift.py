@@ -169,8 +169,29 @@ async def test_nothing_learned_is_not_stored_and_what_is_unreadable_is_learned_a
     assert (pool.changed, world.mark) == (False, 1)
     (body,) = [body for (kind, _, _), body in world.cluster.objects.items() if kind == "ConfigMap"]
     body["data"] = {"corrections.json": "{"}
-    await load_pool(world.cluster, NAMESPACE, pool)
-    assert pool == Pool()
+    again = Pool()
+    await load_pool(world.cluster, NAMESPACE, again)
+    assert again == Pool(stored=True)
+
+
+async def test_whoever_deletes_the_config_map_lets_the_operator_forget() -> None:
+    world = await serving(validation={"onDrift": "Recalibrate"})
+    before = joules(world.status()["plan"])
+    pool, meter = world.reconciler._learning.pool, Meter(world, lambda plan: {"joules": 2 * before})
+    await meter.windows(4)
+    await store_pool(world.cluster, NAMESPACE, pool)
+    assert joules(world.status()["plan"]) > 1.5 * before
+    world.cluster.remove("ConfigMap", NAMESPACE, "energylens-corrections")
+    await store_pool(world.cluster, NAMESPACE, pool)
+    assert pool.stored, "nothing was learned since, so nothing is written or looked at"
+    meter.rates = lambda plan: {"joules": before}
+    await meter.windows(1)
+    await store_pool(world.cluster, NAMESPACE, pool)
+    world.reconciler._measurements = lambda key, plan_hash: None
+    await world.settle()
+    assert (pool.stored, pool.changed) == (False, False)
+    assert joules(world.status()["plan"]) == before
+    assert "correction" not in world.status()["plan"]
 
 
 async def switched(validation: dict[str, Any], **spec: Any) -> World:

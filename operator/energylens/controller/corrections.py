@@ -16,14 +16,23 @@ from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 from energylens.api.llmdeployment_status import LearnedCorrection
 from energylens.api.quantity import format_milli
 from energylens.planner.corrections import Corrections
-from energylens.predictor.recalibration import BOUND, FIGURES, Factors, Learned, MeasuredPoint, factors_of, learn
+from energylens.predictor.recalibration import (
+    BOUND,
+    FIGURES,
+    MEMORY_POINTS,
+    Factors,
+    Learned,
+    MeasuredPoint,
+    factors_of,
+    learn,
+)
 
 CONFIG_MAP_NAME = "energylens-corrections"
 DATA_KEY = "corrections.json"
 STEP = 0.05
 """Plans take a factor anew when it moved by this share since they last did."""
-MOST_ENTRIES = 2000
-"""Of a ConfigMap that must stay below 1 MiB; the ones learned from last stay."""
+MOST_ENTRIES = 1000
+"""Layouts in a ConfigMap that must stay below 1 MiB; the ones learned from last stay."""
 
 Subject = tuple[str, str]
 """Engine and model, the quantization that was asked for included."""
@@ -45,6 +54,8 @@ class Pool:
 
     changed: bool = False
     version: int = 0
+    stored: bool = False
+    """Whether there is, as far as is known, a ConfigMap of it."""
     _layouts: dict[tuple[str, str, str, str], _Entry] = field(default_factory=dict)
     """(engine, model, product, layout); the one learned from last is last."""
     _products: dict[tuple[str, str, str], _Entry] = field(default_factory=dict)
@@ -59,7 +70,7 @@ class Pool:
         own.learned = learn(own.learned, point)
         self._layouts[key] = own
         while len(self._layouts) > MOST_ENTRIES:
-            del self._layouts[next(iter(self._layouts))]
+            self._forget_oldest()
         self.changed = True
         prior = factors_of(whole.learned)
         moved = _apply(whole, prior)
@@ -68,6 +79,18 @@ class Pool:
                 moved |= _apply(entry, factors_of(entry.learned, prior))
         self.version += moved
         return moved
+
+    def _forget_oldest(self) -> None:
+        oldest = next(iter(self._layouts))
+        del self._layouts[oldest]
+        if not any(key[:3] == oldest[:3] for key in self._layouts):
+            del self._products[oldest[:3]]
+
+    def forget(self) -> None:
+        """Forget everything: plans see no factor any more."""
+        self._layouts, self._products = {}, {}
+        self.changed, self.stored = False, False
+        self.version += 1
 
     def of(self, deployment: LLMDeployment, plan: PlanStatus) -> LearnedCorrection | None:
         """Return what is known of a plan's layout, as its object shows it; None when nothing was learned."""
@@ -93,10 +116,10 @@ class Pool:
         return Corrections(layouts, products) if products else None
 
     def dump(self) -> str:
-        """Return everything as JSON."""
+        """Return everything as JSON, a line per entry."""
         entries = [*self._products.items(), *self._layouts.items()]
-        document = [{"key": list(key), **_plain(entry)} for key, entry in entries]
-        return json.dumps({"version": 1, "entries": document}, indent=1, sort_keys=True)
+        lines = [json.dumps({"key": list(key), **_plain(entry)}, separators=(",", ":")) for key, entry in entries]
+        return '{"version":1,"entries":[\n' + ",\n".join(lines) + "\n]}"
 
     def load(self, text: str) -> None:
         """Take what :meth:`dump` wrote.
@@ -146,8 +169,8 @@ def _apply(entry: _Entry, known: Factors) -> bool:
 
 def _plain(entry: _Entry) -> dict[str, Any]:
     return {
-        "means": dict(entry.learned.means),
-        "weights": dict(entry.learned.weights),
+        "means": {name: round(value, 6) for name, value in entry.learned.means.items()},
+        "weights": {name: round(value, 4) for name, value in entry.learned.weights.items()},
         "applied": {name: getattr(entry.applied, name) for name in FIGURES},
     }
 
@@ -155,6 +178,9 @@ def _plain(entry: _Entry) -> dict[str, Any]:
 def _entry(document: Mapping[str, Any]) -> _Entry:
     means = {name: _number(document["means"], name) for name in FIGURES if name in document["means"]}
     weights = {name: _number(document["weights"], name) for name in means}
+    for name, weight in weights.items():
+        if not 0 < weight <= MEMORY_POINTS + 1:
+            raise CorrectionsError(f"weight {name}={weight} is not within 0 and {MEMORY_POINTS + 1:g}")
     applied = {name: _number(document["applied"], name) for name in FIGURES}
     for name, value in applied.items():
         if not 1 / BOUND[name] <= value <= BOUND[name]:

@@ -21,6 +21,7 @@ async def load_pool(cluster: ClusterPort, namespace: str, pool: Pool) -> None:
     """
     try:
         found = await cluster.get(CONFIG_MAP, namespace, CONFIG_MAP_NAME)
+        pool.stored = True
         pool.load((found.get("data") or {}).get(DATA_KEY, ""))
     except NotFoundError:
         return
@@ -31,17 +32,27 @@ async def load_pool(cluster: ClusterPort, namespace: str, pool: Pool) -> None:
 async def store_pool(cluster: ClusterPort, namespace: str, pool: Pool) -> None:
     """Store what was learned since the last time; nothing when that is nothing.
 
+    Where the ConfigMap was deleted meanwhile, everything is forgotten: that is how a user asks for it.
+
     Raises:
-        ClusterError: the ConfigMap cannot be written.
+        ClusterError: the ConfigMap cannot be read or written.
     """
     if not pool.changed:
         return
+    if pool.stored:
+        try:
+            await cluster.get(CONFIG_MAP, namespace, CONFIG_MAP_NAME)
+        except NotFoundError:
+            log.warning("ConfigMap %s/%s was deleted: what was learned is forgotten", namespace, CONFIG_MAP_NAME)
+            pool.forget()
+            return
     pool.changed = False
     try:
         await cluster.apply(_manifest(namespace, pool.dump()))
     except BaseException:
         pool.changed = True
         raise
+    pool.stored = True
 
 
 def _manifest(namespace: str, text: str) -> dict[str, Any]:

@@ -96,8 +96,20 @@ def test_the_oldest_layouts_are_forgotten_when_there_are_too_many(monkeypatch: p
         pool.learn(asking(), plan(layout=f"TP{index}"), POINT)
     assert pool.of(asking(), plan(layout="TP2")) is None
     assert pool.of(asking(), plan(layout="TP7")) is not None
+
+
+def test_a_pool_of_as_many_models_as_layouts_fits_into_a_config_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each entry of a layout may have one of its product, which goes with its last layout."""
+    kept = 20
+    monkeypatch.setattr("energylens.controller.corrections.MOST_ENTRIES", kept)
+    pool, point = Pool(), MeasuredPoint(1.234567891, 0.98765432, 1.11111111, 1.2345678901)
+    for index in range(2 * kept):
+        model = {"name": f"some-organization/{index:03d}{'x' * 80}", "quantization": "FP8"}
+        pool.learn(asking(model=model), plan(layout="TP8-PP2-EP8-DP4"), point)
+    text = pool.dump()
+    assert len(json.loads(text)["entries"]) == 2 * kept
     # A ConfigMap takes 1 MiB.
-    assert len(pool.dump()) / 6 * MOST_ENTRIES < 1 << 20
+    assert len(text) / kept * MOST_ENTRIES < 1 << 20
 
 
 def broken(**changes: Any) -> str:
@@ -116,6 +128,8 @@ def broken(**changes: Any) -> str:
         (broken(key=["a", "b", "c", "d"]), "no entry for the product of a/b/c/d"),
         (broken(applied={"itl": 1, "ttft": 1, "power": 1, "energy": 900}), "energy=900"),
         (broken(means={"energy": "Infinity"}), "not finite"),
+        (broken(weights={"energy": -120.0}), "weight energy=-120.0 is not within 0 and 21"),
+        (broken(weights={"energy": 1e6}), "weight energy=1000000.0 is not within 0 and 21"),
     ],
 )
 def test_what_cannot_be_used_is_refused_and_nothing_is_lost(text: str, message: str) -> None:
