@@ -5,11 +5,22 @@ Whole watts, watt-hours and percents; the ledger keeps joules and milligrams, so
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from energylens.api.base import ATOMIC_LIST, ApiModel, Condition, map_list
+
+
+def _is_a_moment(text: str) -> str:
+    if datetime.fromisoformat(text).tzinfo is None:
+        raise ValueError(f"{text!r} has no time zone")
+    return text
+
+
+Time = Annotated[str, AfterValidator(_is_a_moment), Field(json_schema_extra={"format": "date-time"})]
+"""RFC 3339; API servers refuse anything else, so that no edit of a status leaves a ledger that cannot be read."""
 
 
 class BudgetMember(ApiModel):
@@ -37,13 +48,16 @@ class LedgerEntry(ApiModel):
     predicted_joules: int = Field(default=0, description="Energy predicted for the time that was not measured, J.")
     milligrams: int = Field(default=0, description="CO2 equivalent of both by the forecast, mg.")
     ungraded_joules: int = Field(default=0, description="Of both: energy of time that no forecast covered, J.")
-    accounted_until: str = Field(description="Energy before it is counted, after it is not; RFC 3339, UTC.")
+    predicted_watts: int = Field(
+        default=0, description="Predicted power at that moment, W: what counts if the member is never seen again."
+    )
+    accounted_until: Time = Field(description="Energy before it is counted, after it is not; RFC 3339, UTC.")
 
 
 class UsagePoint(ApiModel):
     """Energy used since the period began, at one moment."""
 
-    time: str = Field(description="RFC 3339, UTC.")
+    time: Time = Field(description="RFC 3339, UTC.")
     used_watt_hours: int = Field(description="Energy of all members since the period began, Wh.")
 
 
@@ -55,6 +69,10 @@ class EnergyBudgetStatus(ApiModel):
     measured_power_watts: int | None = Field(
         default=None, description="Sum of the members' measured power, W; absent where a serving one is not measured."
     )
+    excess_power_watts: int | None = Field(
+        default=None,
+        description="By how much the members draw more than their plans predict, W: gone for growth, and shed as well.",
+    )
     allowed_power_watts: int | None = Field(
         default=None,
         description="Power that all limits allow now, W: powerWatts, and what is left of energy and carbon over what "
@@ -63,8 +81,8 @@ class EnergyBudgetStatus(ApiModel):
     binding_limit: str | None = Field(
         default=None, description="The limit behind allowedPowerWatts, such as spec.energyWattHours."
     )
-    period_start: str | None = Field(default=None, description="When this period began; RFC 3339, UTC.")
-    reset_time: str | None = Field(default=None, description="When the next period begins; RFC 3339, UTC.")
+    period_start: Time | None = Field(default=None, description="When this period began; RFC 3339, UTC.")
+    reset_time: Time | None = Field(default=None, description="When the next period begins; RFC 3339, UTC.")
     used_watt_hours: int | None = Field(
         default=None, description="Energy of this period, measured and predicted for gaps, Wh."
     )
@@ -85,7 +103,7 @@ class EnergyBudgetStatus(ApiModel):
     burn_rate_percent: int | None = Field(
         default=None, description="Of the rate at which the energy would last exactly until resetTime, %."
     )
-    exhaustion_time: str | None = Field(
+    exhaustion_time: Time | None = Field(
         default=None,
         description="When the energy runs out at the burn rate; absent: not in this period. RFC 3339, UTC.",
     )
@@ -97,7 +115,7 @@ class EnergyBudgetStatus(ApiModel):
         default=(),
         description="All members from which power was taken, then those that draw most, up to 256 of both.",
     )
-    shed_time: str | None = Field(default=None, description="When power was last taken from a member; RFC 3339, UTC.")
+    shed_time: Time | None = Field(default=None, description="When power was last taken from a member; RFC 3339, UTC.")
     ledger: Annotated[tuple[LedgerEntry, ...], Field(json_schema_extra=map_list("uid"))] = Field(
         default=(), description="Energy of each member in this period, of those too that are gone."
     )

@@ -43,6 +43,8 @@ class Entry:
     grams: float = 0.0
     ungraded_joules: float = 0.0
     """Of both: energy of time that no forecast covered."""
+    predicted_watts: float = 0.0
+    """At the last look: what counts for the time since, where the member is gone at the next one."""
 
     @property
     def joules(self) -> float:
@@ -77,6 +79,16 @@ def account(
     return entry
 
 
+def close(entry: Entry, now: datetime, forecast: Forecast | None) -> Entry:
+    """Return the account of a member that is gone: what it drew since it was last seen is predicted, once.
+
+    When it went is not known where the operator was away meanwhile; it counts up to now then.
+    """
+    if entry.predicted_watts > 0:
+        return replace(_predict(entry, now, entry.predicted_watts, forecast), predicted_watts=0.0)
+    return account(entry, now, None, 0.0, forecast)
+
+
 def _predict(entry: Entry, end: datetime, watts: float, forecast: Forecast | None) -> Entry:
     # Up to the next whole second, so that the measured part begins where the predicted one ends.
     end = _whole(end)
@@ -99,7 +111,14 @@ def _count(entry: Entry, end: datetime, joules: float, forecast: Forecast | None
 def begin(entries: Iterable[Entry], period: Span) -> tuple[Entry, ...]:
     """Return the accounts of a new period: nothing used, and counted from its start or from where the old one ended."""
     return tuple(
-        Entry(entry.uid, entry.namespace, entry.name, max(entry.until, _whole(period.start))) for entry in entries
+        Entry(
+            entry.uid,
+            entry.namespace,
+            entry.name,
+            max(entry.until, _whole(period.start)),
+            predicted_watts=entry.predicted_watts,
+        )
+        for entry in entries
     )
 
 
@@ -113,28 +132,23 @@ def to_status(entry: Entry) -> LedgerEntry:
         predicted_joules=round(entry.predicted_joules),
         milligrams=round(1000.0 * entry.grams),
         ungraded_joules=round(entry.ungraded_joules),
+        predicted_watts=round(entry.predicted_watts),
         accounted_until=entry.until.strftime("%Y-%m-%dT%H:%M:%SZ"),
     )
 
 
 def from_status(written: LedgerEntry) -> Entry:
-    """Return an account as it was read.
-
-    Raises:
-        ValueError: ``accountedUntil`` is not a time.
-    """
-    until = datetime.fromisoformat(written.accounted_until)
-    if until.tzinfo is None:
-        raise ValueError(f"accountedUntil {written.accounted_until!r} has no time zone")
+    """Return an account as it was read."""
     return Entry(
         uid=written.uid,
         namespace=written.namespace,
         name=written.name,
-        until=until.astimezone(UTC),
+        until=datetime.fromisoformat(written.accounted_until).astimezone(UTC),
         measured_joules=float(written.measured_joules),
         predicted_joules=float(written.predicted_joules),
         grams=written.milligrams / 1000.0,
         ungraded_joules=float(written.ungraded_joules),
+        predicted_watts=float(written.predicted_watts),
     )
 
 

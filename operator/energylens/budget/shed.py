@@ -10,6 +10,8 @@ Key = tuple[str, str]
 """Namespace and name."""
 _WATT = 0.5
 """Less than this is nothing: figures are whole watts."""
+COMING_DOWN_SECONDS = 120.0
+"""A member adopts a smaller plan within so long after power was taken; one that has not then counts as it is."""
 
 
 @dataclass(frozen=True)
@@ -49,47 +51,84 @@ class Shed:
     """By how much the budget stays exceeded, every member being at its floor."""
 
 
-def shed(shares: Sequence[Share], allowed_watts: float, *, hysteresis_percent: int, may_give_back: bool) -> Shed:
+def shed(
+    shares: Sequence[Share],
+    allowed_watts: float,
+    *,
+    growth_watts: float | None = None,
+    hysteresis_percent: int,
+    seconds_since: float | None,
+    cooldown_seconds: float,
+) -> Shed:
     """Return the caps under which members draw no more than ``allowed_watts`` together.
 
     Power is taken from the lowest priority first, and of equals from the one that draws most: first as much as plans of
     less power save, then replicas down to the floor, and only then from the next priority. It is given back in the
     opposite order, to a member's former plan or at least to a plan that holds its objectives, and only where the budget
-    then has ``hysteresis_percent`` of it left.
+    then has ``hysteresis_percent`` of it left. Where priorities changed meanwhile, so that one member gave power up
+    that now another one of lower priority should, all is shared out anew.
 
     Args:
         shares: All members.
         allowed_watts: What the budget allows now.
+        growth_watts: What it allows for giving back; None for ``allowed_watts``.
         hysteresis_percent: Share of the budget that giving back leaves free, %.
-        may_give_back: Whether the cooldown since power was last taken is over.
+        seconds_since: Since power was last taken; None: it never was.
+        cooldown_seconds: Least time between taking power and giving it back.
     """
     caps = {s.key: Cap(s.cap_watts, s.former_watts or s.watts) for s in shares if s.cap_watts is not None}
-    # A member that has not come down to its cap yet is on the way there.
-    draws = {s.key: min(s.watts, caps[s.key].watts) if s.key in caps else s.watts for s in shares}
+    above = {s.key for s in shares if s.key in caps and s.watts > caps[s.key].watts + _WATT}
+    # A member above its cap is on the way down, and some never come: no plan of theirs draws so little.
+    stuck = above if seconds_since is None or seconds_since >= COMING_DOWN_SECONDS else frozenset[Key]()
+    draws = {s.key: caps[s.key].watts if s.key in above - stuck else s.watts for s in shares}
+    floors = {s.key: s.watts if s.key in stuck else s.floor_watts for s in shares}
     excess = sum(draws.values()) - allowed_watts
     if excess > _WATT:
-        return _take(shares, draws, caps, excess)
-    if may_give_back:
-        room = allowed_watts * (1 - hysteresis_percent / 100.0) - sum(draws.values())
-        for share in reversed(_in_order(shares)):
-            if share.key not in caps:
-                continue
-            for level in (caps[share.key].former_watts, share.least_watts):
-                more = level - draws[share.key]
-                if more <= room and level > caps[share.key].watts + _WATT:
-                    room -= max(0.0, more)
-                    former = caps.pop(share.key).former_watts
-                    if level < former:
-                        caps[share.key] = Cap(level, former)
-                    break
+        return _take(shares, draws, floors, caps, excess)
+    if seconds_since is not None and seconds_since < cooldown_seconds:
+        return Shed(caps, False, 0.0)
+    whole = allowed_watts if growth_watts is None else min(allowed_watts, growth_watts)
+    room = whole * (1 - hysteresis_percent / 100.0) - sum(draws.values())
+    given = False
+    for share in reversed(_in_order(shares)):
+        if share.key not in caps:
+            continue
+        for level in (caps[share.key].former_watts, share.least_watts):
+            more = level - draws[share.key]
+            if more <= room and level > caps[share.key].watts + _WATT:
+                room -= max(0.0, more)
+                former = caps.pop(share.key).former_watts
+                if level < former:
+                    caps[share.key] = Cap(level, former)
+                given = True
+                break
+    if not given and _is_out_of_order(shares, draws, floors, caps):
+        before = {s.key: caps[s.key].former_watts if s.key in caps else s.watts for s in shares}
+        missing = sum(before.values()) - allowed_watts
+        if missing > _WATT:
+            return _take(shares, before, floors, {}, missing)
     return Shed(caps, False, 0.0)
 
 
-def _take(shares: Sequence[Share], draws: dict[Key, float], caps: dict[Key, Cap], excess: float) -> Shed:
+def _is_out_of_order(
+    shares: Sequence[Share], draws: Mapping[Key, float], floors: Mapping[Key, float], caps: Mapping[Key, Cap]
+) -> bool:
+    """Return whether power was taken from a member while one of lower priority has some to give."""
+    giving = [s.priority for s in shares if draws[s.key] > floors[s.key] + _WATT]
+    return any(s.priority > min(giving, default=s.priority) for s in shares if s.key in caps)
+
+
+def _take(
+    shares: Sequence[Share],
+    draws: dict[Key, float],
+    least: Mapping[Key, float],
+    caps: dict[Key, Cap],
+    excess: float,
+) -> Shed:
     took = False
     for _, group in groupby(_in_order(shares), key=lambda share: share.priority):
         members = list(group)
-        for floors in ({s.key: s.least_watts for s in members}, {s.key: s.floor_watts for s in members}):
+        for floors in ({s.key: max(s.least_watts, least[s.key]) for s in members}, least):
             for share in members:
                 taken = min(excess, draws[share.key] - floors[share.key])
                 if taken <= _WATT:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 from zoneinfo import ZoneInfo
@@ -15,16 +15,25 @@ from zoneinfo import ZoneInfo
 from energylens.api.energybudget import EnergyBudgetSpec, EnergyBudgetStatus
 from energylens.api.parse import InvalidResourceError
 from energylens.budget.carbon import Forecast, ForecastError, parse_forecast
-from energylens.budget.ledger import Entry, Measured, account, begin, from_status
+from energylens.budget.ledger import Entry, Measured, account, begin, close, from_status
 from energylens.budget.periods import Span, period_at
 from energylens.budget.usage import BURN_SECONDS, Usage, usage
 from energylens.clock import Clock
-from energylens.cluster.errors import ClusterError, NotFoundError
+from energylens.cluster.errors import ClusterError, ForbiddenError, NotFoundError
 from energylens.cluster.port import ClusterPort
 from energylens.cluster.resources import CLUSTER_ENERGY_BUDGET, CONFIG_MAP, ENERGY_BUDGET
 from energylens.controller.budget_status import Look, Member, status_of_budget, unreadable_status
 from energylens.controller.budgets import budget_of, committed_watts
-from energylens.controller.membership import Surroundings, counted_nodes, held_gpus, is_member, name_of, share
+from energylens.controller.member_power import EnergyOf, Steadiness, excess_watts, present_watts
+from energylens.controller.membership import (
+    Surroundings,
+    bound_gpus,
+    counted_nodes,
+    held_gpus,
+    is_member,
+    name_of,
+    share,
+)
 from energylens.controller.metrics import Metrics
 from energylens.controller.reasons import BudgetReason
 from energylens.controller.settings import BudgetSettings
@@ -32,13 +41,6 @@ from energylens.controller.store import Body, Key, Store
 from energylens.measure.energy import EnergySpan
 
 log = logging.getLogger("energylens")
-PRESENT_SECONDS = 300.0
-"""The measured power of a member is its mean over so long."""
-LEAST_SECONDS = 30.0
-"""With less of it there is no measured power."""
-
-EnergyOf = Callable[[Key, float, frozenset[str] | None], EnergySpan | None]
-"""Takes a deployment, a moment in seconds since the Unix epoch, and the nodes that count."""
 
 
 class Deployments(Protocol):
@@ -62,6 +64,9 @@ class _Account:
     points: list[tuple[datetime, float]] = field(default_factory=list)
     measured_at: dict[str, datetime] = field(default_factory=dict)
     """When a member was last measured, or began to draw."""
+    steady: dict[str, Steadiness] = field(default_factory=dict)
+    excess_ratio: float | None = None
+    """By the status at first sight, for members that were not judged since."""
     written_at: datetime | None = None
 
 
@@ -102,6 +107,9 @@ class BudgetKeeper:
                 await self._look(key, body)
             except ClusterError as error:
                 log.warning("%s: %s; trying again", name_of(body), error)
+            except Exception:
+                # The other budgets have to hold none the less.
+                log.exception("keeping %s failed; a defect of the operator", name_of(body))
 
     async def _look(self, key: Key, body: Body) -> None:
         now = self._clock.now()
@@ -110,7 +118,9 @@ class BudgetKeeper:
             spec, before = budget_of(body)
         except InvalidResourceError as error:
             spec, before = budget_of({**body, "spec": {"powerWatts": 1}})
-            await self._write(key, body, before, unreadable_status(before, generation, str(error), now))
+            status = unreadable_status(before, generation, str(error), now)
+            self._metrics.observe_budget(*key, status)
+            await self._write(key, body, before, status)
             return
         period = period_at(spec.period, ZoneInfo(spec.time_zone), now)
         kept = self._account(key, body, before, period)
@@ -156,16 +166,14 @@ class BudgetKeeper:
         identity = key, str(body["metadata"].get("uid", ""))
         kept = self._accounts.get(identity)
         if kept is None:
-            entries = {}
-            for written in before.ledger:
-                try:
-                    entries[written.uid] = from_status(written)
-                except ValueError as error:
-                    log.warning("%s: the ledger of %s cannot be read: %s", name_of(body), written.name, error)
+            entries = {written.uid: from_status(written) for written in before.ledger}
             old = before.period_start
             start = period.start if old is None else datetime.fromisoformat(old)
-            kept = self._accounts[identity] = _Account(entries, Span(start, period.end))
-        if kept.period.start != period.start:
+            committed, excess = before.committed_power_watts, before.excess_power_watts
+            ratio = excess / committed if committed and excess is not None else None
+            kept = self._accounts[identity] = _Account(entries, Span(start, period.end), excess_ratio=ratio)
+        # One that begins earlier, after an edit of the spec, has in it all that was counted.
+        if period.start > kept.period.start:
             kept.entries = {entry.uid: entry for entry in begin(kept.entries.values(), period)}
             kept.points.clear()
         kept.period = period
@@ -191,16 +199,25 @@ class BudgetKeeper:
         # What is not planned by us (an old revision, a plan that is only shown) still draws on its GPUs.
         predicted = planned * gpus / plan["gpus"] if plan.get("gpus") else 0.0
         span = self._energy(key, entry.until.timestamp(), nodes) if gpus else None
-        kept.entries[uid] = account(entry, now, _measured(span), predicted, forecast)
+        counted = account(entry, now, _measured(span), predicted, forecast) if gpus else close(entry, now, forecast)
+        kept.entries[uid] = replace(counted, predicted_watts=predicted)
         measured_at = now if not gpus else kept.measured_at.get(uid, now)
         if span is not None:
             measured_at = max(measured_at, datetime.fromtimestamp(span.end, UTC))
         kept.measured_at[uid] = measured_at
         silent = (now - measured_at).total_seconds()
-        recent = self._energy(key, now.timestamp() - PRESENT_SECONDS, nodes) if gpus else None
-        present = recent.watts if recent is not None and recent.end - recent.start >= LEAST_SECONDS else None
         part = share(spec, deployment, around)
         committed = committed_watts(deployment)
+        known = kept.steady.setdefault(uid, Steadiness(excess_ratio=kept.excess_ratio))
+        excess = excess_watts(
+            known,
+            deployment,
+            bound_gpus(deployment, around),
+            committed * part,
+            self._energy,
+            nodes,
+            now,
+        )
         energy = (deployment.get("spec") or {}).get("energy") or {}
         lowest = min(committed, int(plan.get("lowestPowerWatts") or committed))
         replicas = int(plan.get("replicas") or 1)
@@ -214,7 +231,8 @@ class BudgetKeeper:
             committed_watts=committed * part,
             least_watts=lowest * part,
             floor_watts=min(lowest, committed * floor) * part,
-            measured_watts=present if gpus else None,
+            measured_watts=present_watts(self._energy, key, nodes, now) if gpus else None,
+            excess_watts=excess if gpus else 0.0,
             draws=gpus > 0,
             is_silent=gpus > 0 and silent > self._settings.unmeasured_seconds,
         )
@@ -224,8 +242,9 @@ class BudgetKeeper:
         present = {member.uid for member in members}
         for uid, entry in kept.entries.items():
             if uid not in present:
-                kept.entries[uid] = account(entry, now, None, 0.0, forecast)
+                kept.entries[uid] = close(entry, now, forecast)
                 kept.measured_at.pop(uid, None)
+                kept.steady.pop(uid, None)
 
     async def _forecast(
         self, namespace: str, spec: EnergyBudgetSpec
@@ -237,6 +256,8 @@ class BudgetKeeper:
             found = await self._cluster.get(CONFIG_MAP, ref.namespace or namespace, ref.name)
         except NotFoundError:
             return None, (BudgetReason.FORECAST_MISSING, f"{where} does not exist")
+        except ForbiddenError as error:
+            return None, (BudgetReason.FORECAST_MISSING, f"{where} may not be read: {error}")
         text = (found.get("data") or {}).get(ref.key)
         if text is None:
             keys = ", ".join(sorted(found.get("data") or {})) or "none"

@@ -16,7 +16,7 @@ from energylens.api.energybudget import (
 from energylens.budget.ledger import Entry, to_status
 from energylens.budget.periods import Span
 from energylens.budget.shed import Cap, Share, Shed, shed
-from energylens.budget.usage import PowerAllowed, Usage, burn_rate_watts, exhaustion, power_allowed
+from energylens.budget.usage import PowerAllowed, Usage, burn_rate_watts, exhaustion, growth_allowed, power_allowed
 from energylens.controller.conditions import keep_transition_times
 from energylens.controller.membership import Key
 from energylens.controller.reasons import BudgetConditionType, BudgetReason
@@ -39,6 +39,8 @@ class Member:
     least_watts: float
     floor_watts: float
     measured_watts: float | None
+    excess_watts: float
+    """What it draws beyond what is committed; negative where it draws less."""
     draws: bool
     """Its pods hold GPUs that count."""
     is_silent: bool
@@ -73,7 +75,8 @@ def status_of_budget(look: Look) -> EnergyBudgetStatus:
     measured = sum(known) if len(known) == len(drawing) else None
     allowed = power_allowed(spec, used, look.period, now) if used is not None else None
     problem = look.problem or _silence(look)
-    found = _shed(look, allowed, committed, measured, checked=problem is None)
+    excess = max(0.0, sum(member.excess_watts for member in look.members))
+    found = _shed(look, allowed, excess, checked=problem is None)
     burn = burn_rate_watts(look.points, committed if measured is None else measured)
     energy = used is not None and used.allowed_watt_hours is not None
     gone = exhaustion(used, look.period, now, burn) if used is not None else None
@@ -81,6 +84,7 @@ def status_of_budget(look: Look) -> EnergyBudgetStatus:
         observed_generation=look.generation,
         committed_power_watts=round(committed),
         measured_power_watts=None if measured is None else round(measured),
+        excess_power_watts=round(excess),
         allowed_power_watts=None if allowed is None else int(allowed.watts),
         binding_limit=None if allowed is None else allowed.limit,
         period_start=_time(look.period.start),
@@ -126,17 +130,15 @@ def unreadable_status(before: EnergyBudgetStatus, generation: int, message: str,
 
 
 def _silence(look: Look) -> tuple[BudgetReason, str] | None:
-    if look.spec.energy_watt_hours is None and look.spec.carbon is None:
-        return None
     silent = ["/".join(member.key) for member in look.members if member.is_silent]
     if not silent:
         return None
     more = f" and {len(silent) - _NAMED} more" if len(silent) > _NAMED else ""
-    text = f"no energy is measured of {', '.join(silent[:_NAMED])}{more}; it is counted with the predicted power"
+    text = f"nothing is measured of {', '.join(silent[:_NAMED])}{more}; they count with their predicted power"
     return BudgetReason.METRICS_MISSING, text
 
 
-def _shed(look: Look, allowed: PowerAllowed | None, committed: float, measured: float | None, *, checked: bool) -> Shed:
+def _shed(look: Look, allowed: PowerAllowed | None, excess: float, *, checked: bool) -> Shed:
     """Return the caps that hold from now on; a budget that cannot be checked takes nothing and gives nothing back."""
     caps = {
         (m.namespace, m.name): Cap(float(m.allowed_power_watts), float(m.former_power_watts or m.allowed_power_watts))
@@ -161,17 +163,15 @@ def _shed(look: Look, allowed: PowerAllowed | None, committed: float, measured: 
         )
         for m in look.members
     ]
-    # What the members draw beyond their predictions has to be saved as well.
-    above = max(0.0, (measured or 0.0) - committed)
     since = look.before.shed_time
-    cooled = since is None or (
-        (look.now - datetime.fromisoformat(since)).total_seconds() >= look.spec.shed.cooldown_seconds
-    )
+    growth = None if look.used is None else growth_allowed(look.spec, look.used, look.period, look.now)
     return shed(
         shares,
-        max(0.0, allowed.watts - above),
+        max(0.0, allowed.watts - excess),
+        growth_watts=None if growth is None else max(0.0, growth.watts - excess),
         hysteresis_percent=look.spec.shed.hysteresis_percent,
-        may_give_back=cooled,
+        seconds_since=None if since is None else (look.now - datetime.fromisoformat(since)).total_seconds(),
+        cooldown_seconds=float(look.spec.shed.cooldown_seconds),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -37,6 +37,8 @@ class _Claim:
     spec: EnergyBudgetSpec
     status: EnergyBudgetStatus
     own: float
+    own_share: float
+    """The part of ``own`` that counts against this budget."""
     others: float
     growth: PowerAllowed | None
     problem: str
@@ -52,6 +54,11 @@ class _Claim:
             return max(self.own, 1.0)
         assert self.growth is not None
         return max(self.own, self.growth.watts - self.others, 1.0)
+
+    @property
+    def used(self) -> float:
+        """Watts that count against the budget now."""
+        return self.own * self.own_share + self.others
 
     @property
     def limits(self) -> bool:
@@ -135,18 +142,27 @@ def allowance(
     around = around or Surroundings()
     others = [d for d in deployments if key_of(d) != key_of(deployment)]
     claims: list[_Claim] = []
+    unreadable: Budget | None = None
     for budget in budgets:
-        name, namespace, spec = budget.name, budget.namespace, budget.spec
+        namespace, spec = budget.namespace, budget.spec
         if namespace not in ("", deployment["metadata"]["namespace"]):
             continue
         if spec is None:
-            own = committed_watts(deployment)
-            view = BudgetView("Unknown", Reason.BUDGET_UNREADABLE, f"{name}: {budget.problem}; growth is not allowed")
-            return Allowed(PowerAllowance(float(max(own, 1)), name), view, BudgetStatus(name=name))
-        if is_member(spec, namespace, deployment, around):
+            unreadable = unreadable or budget
+        elif is_member(spec, namespace, deployment, around):
             members = [d for d in others if is_member(spec, namespace, d, around)]
             claims.append(_claim(budget, spec, deployment, members, now, around))
-    return _together(deployment, claims)
+    found = _together(claims)
+    return found if unreadable is None else _without_growth(unreadable, float(committed_watts(deployment)), found)
+
+
+def _without_growth(unreadable: Budget, own: float, found: Allowed) -> Allowed:
+    """Return what is left where a budget cannot be read: no growth; what another one takes it takes all the same."""
+    text = f"{unreadable.name}: {unreadable.problem}; growth is not allowed"
+    view = BudgetView("Unknown", Reason.BUDGET_UNREADABLE, text)
+    if found.allowance is not None and found.allowance.sheds:
+        return replace(found, view=view)
+    return Allowed(PowerAllowance(max(own, 1.0), unreadable.name), view, BudgetStatus(name=unreadable.name))
 
 
 def _claim(
@@ -171,6 +187,7 @@ def _claim(
         spec=spec,
         status=status,
         own=float(committed_watts(deployment)),
+        own_share=own_share,
         others=others,
         growth=growth,
         problem=problem,
@@ -180,26 +197,26 @@ def _claim(
 
 def _measured_above(spec: EnergyBudgetSpec, status: EnergyBudgetStatus) -> float:
     """Return by how much the members draw more than was predicted, in steps of a hundredth of the limit."""
-    if spec.power_watts is None or status.measured_power_watts is None or status.committed_power_watts is None:
+    if spec.power_watts is None:
         return 0.0
     step = max(1.0, spec.power_watts / 100.0)
-    above = status.measured_power_watts - status.committed_power_watts
-    return step * -(-above // step) if above > 0 else 0.0
+    return step * -(-(status.excess_power_watts or 0) // step)
 
 
 def growth_of(
     generation: int, spec: EnergyBudgetSpec, status: EnergyBudgetStatus, now: datetime
 ) -> tuple[PowerAllowed | None, str]:
     """Return the power that a budget allows for growth, and why it cannot be checked ("" where it can)."""
-    if spec.energy_watt_hours is None and spec.carbon is None:
-        watts = spec.power_watts
-        return (None if watts is None else PowerAllowed(float(watts), "spec.powerWatts")), ""
     seen = status.observed_generation == generation
     ready = next((c for c in status.conditions if c.type == "Ready"), None)
+    if seen and ready is not None and ready.status != "True":
+        return None, ready.message or ready.reason
+    if spec.energy_watt_hours is None and spec.carbon is None:
+        # What is committed is known before anything is measured.
+        watts = spec.power_watts
+        return (None if watts is None else PowerAllowed(float(watts), "spec.powerWatts")), ""
     if not seen or ready is None:
         return None, "its energy is not counted yet"
-    if ready.status != "True":
-        return None, ready.message or ready.reason
     period = period_at(spec.period, ZoneInfo(spec.time_zone), now)
     start = None if status.period_start is None else datetime.fromisoformat(status.period_start)
     if start != period.start:
@@ -210,7 +227,7 @@ def growth_of(
     return growth_allowed(spec, Usage(used, 0.0, None, left, limit), period, now), ""
 
 
-def _together(deployment: Body, claims: Sequence[_Claim]) -> Allowed:
+def _together(claims: Sequence[_Claim]) -> Allowed:
     if not claims:
         view = BudgetView("True", Reason.NO_BUDGET, "no budget selects this deployment")
         return Allowed(None, view, None)
@@ -251,16 +268,14 @@ def _view(claims: Sequence[_Claim], binding: _Claim) -> BudgetView:
         return BudgetView("Unknown", Reason.BUDGET_NOT_CHECKED, text)
     text = f"{binding.name} binds" if binding.limits else f"{binding.name} only reports"
     if binding.growth is not None:
-        used = binding.own + binding.others
-        text += f": {used:.0f} W are committed of {binding.growth.watts:.0f} W ({binding.growth.limit})"
+        text += f": {binding.used:.0f} W are committed of {binding.growth.watts:.0f} W ({binding.growth.limit})"
     others = len(claims) - 1
     return BudgetView("True", Reason.WITHIN_BUDGET, text + (f"; {others} more hold too" if others else ""))
 
 
 def _exceeded(claim: _Claim) -> str:
     """Say by how much a budget is exceeded; "" where it holds."""
-    used = claim.own + claim.others
-    limit = claim.spec.power_watts
+    used, limit = claim.used, claim.spec.power_watts
     if limit is not None and used > limit:
         return f"{claim.name}: {used:.0f} W are committed, {used - limit:.0f} W more than spec.powerWatts={limit}"
     if not claim.problem and claim.status.used_watt_hours is not None and claim.status.remaining_watt_hours == 0:

@@ -130,6 +130,11 @@ def held_gpus(spec: EnergyBudgetSpec, deployment: Body, around: Surroundings) ->
     return around.selected(node_selector(spec)).held.get("/".join(key_of(deployment)), 0)
 
 
+def bound_gpus(deployment: Body, around: Surroundings) -> int:
+    """Return the GPUs that a deployment's pods hold anywhere."""
+    return around.selected({}).held.get("/".join(key_of(deployment)), 0)
+
+
 def _may_come(spec: EnergyBudgetSpec, deployment: Body, around: Surroundings) -> bool:
     wanted = ((deployment.get("spec") or {}).get("hardware") or {}).get("nodeSelector") or {}
     return any(_on(node, wanted) for node in around.selected(node_selector(spec)).nodes)

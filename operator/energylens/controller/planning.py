@@ -196,12 +196,16 @@ class PlanningService:
             )
         if current is not None and current.shed_by is not None:
             text = f"{current.shed_by} gives back what it took"
+            whole = result.plan
+            if adoption.same_layout(whole, current.model_copy(update={"replicas": whole.replicas})):
+                # Replicas join those that run, which would start anew under another hash.
+                whole = whole.model_copy(update={"hash": current.hash})
             return Planning(
-                result.plan,
+                whole,
                 model,
                 True,
                 Reason.PLANNED,
-                _describe(result.plan),
+                _describe(whole),
                 True,
                 "ShedEnded",
                 result.table,

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from energylens.api.energybudget_status import LedgerEntry
 from energylens.budget.carbon import Forecast
-from energylens.budget.ledger import WAIT_SECONDS, Entry, Measured, account, begin, from_status, to_status
+from energylens.budget.ledger import WAIT_SECONDS, Entry, Measured, account, begin, close, from_status, to_status
 from energylens.budget.periods import Span
 
 START = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -114,6 +115,15 @@ def test_what_is_written_is_read_back(energy: int, gap: int, milligrams: int, se
 
 
 def test_a_time_without_a_zone_is_refused() -> None:
-    written = to_status(entry()).model_copy(update={"accounted_until": "2026-11-25T12:00:00"})
+    written = to_status(entry()).model_dump() | {"accounted_until": "2026-11-25T12:00:00"}
     with pytest.raises(ValueError, match="has no time zone"):
-        from_status(written)
+        LedgerEntry.model_validate(written)
+
+
+def test_a_member_that_is_gone_counts_until_that_is_seen_and_no_longer() -> None:
+    kept = Entry("uid-1", "team", "llama", at(0), predicted_watts=400.0)
+    gone = close(from_status(to_status(kept)), at(100), None)
+    assert (gone.predicted_joules, gone.until) == (40_000, at(100))
+    assert close(gone, at(1000), None).joules == 40_000
+    # One that held no GPUs any more when it was last seen drew nothing since.
+    assert close(entry(), at(1000), None).joules == 0

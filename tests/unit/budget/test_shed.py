@@ -8,15 +8,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from energylens.budget.shed import Share, Shed, shed
+from energylens.budget.shed import COMING_DOWN_SECONDS, Share, Shed, shed
 
 
 def share(name: str, watts: float = 1000, *, priority: int = 0, least: float = 700, floor: float = 300) -> Share:
     return Share(("team", name), priority, watts, least, floor)
 
 
-def step(*shares: Share, allowed: float, hysteresis: int = 10, back: bool = True) -> Shed:
-    return shed(shares, allowed, hysteresis_percent=hysteresis, may_give_back=back)
+def step(
+    *shares: Share, allowed: float, hysteresis: int = 10, since: float | None = 600.0, growth: float | None = None
+) -> Shed:
+    return shed(
+        shares,
+        allowed,
+        growth_watts=growth,
+        hysteresis_percent=hysteresis,
+        seconds_since=since,
+        cooldown_seconds=600.0,
+    )
 
 
 def watts(found: Shed) -> dict[str, float]:
@@ -51,7 +60,7 @@ def test_nobody_falls_below_its_floor_and_what_is_missing_is_said() -> None:
 def test_power_comes_back_only_with_room_to_spare_and_after_the_cooldown() -> None:
     taken = replace(share("a", 700), cap_watts=700.0, former_watts=1000.0)
     assert watts(step(taken, share("b"), allowed=2100)) == {"a": 700}
-    assert watts(step(taken, share("b"), allowed=2300, back=False)) == {"a": 700}
+    assert watts(step(taken, share("b"), allowed=2300, since=599.0)) == {"a": 700}
     assert watts(step(taken, share("b"), allowed=2300)) == {}
 
 
@@ -65,7 +74,35 @@ def test_the_highest_priority_gets_power_back_first() -> None:
 
 def test_a_member_that_is_still_on_its_way_down_is_not_asked_again() -> None:
     coming = replace(share("a", 1000), cap_watts=700.0, former_watts=1000.0)
-    assert step(coming, share("b"), allowed=1700) == Shed(step(coming, allowed=700).caps, False, 0.0)
+    found = step(coming, share("b"), allowed=1700, since=COMING_DOWN_SECONDS - 1)
+    assert (watts(found), found.took) == ({"a": 700}, False)
+
+
+def test_a_member_that_never_comes_down_counts_with_what_it_draws_and_others_give_the_rest() -> None:
+    stays = replace(share("a", 1000, priority=-1), cap_watts=700.0, former_watts=1000.0)
+    found = step(stays, share("b"), allowed=1700, since=COMING_DOWN_SECONDS)
+    assert watts(found) == {"a": 700, "b": 700}
+    # And it is not asked for what it does not give.
+    found = step(stays, share("b"), allowed=1000)
+    assert watts(found) == {"a": 700, "b": 300}
+    assert found.missing_watts == 300
+
+
+def test_giving_back_must_last_as_any_growth() -> None:
+    taken = replace(share("a", 700), cap_watts=700.0, former_watts=1000.0)
+    assert watts(step(taken, share("b"), allowed=5000, growth=1800)) == {"a": 700}
+    assert watts(step(taken, share("b"), allowed=5000, growth=2300)) == {}
+
+
+def test_when_priorities_change_the_one_that_is_the_lowest_now_gives_instead() -> None:
+    raised = replace(share("a", 700, priority=5), cap_watts=700.0, former_watts=1000.0)
+    lowest = share("b", priority=0)
+    assert watts(step(raised, lowest, allowed=1750, since=599.0)) == {"a": 700}
+    found = step(raised, lowest, allowed=1750)
+    assert (watts(found), found.took) == ({"b": 750}, True)
+    # As it is afterwards, nothing is out of order any more.
+    after = replace(lowest, watts=750, least_watts=700, cap_watts=750.0, former_watts=1000.0)
+    assert watts(step(share("a", priority=5), after, allowed=1750)) == {"b": 750}
 
 
 shares = st.lists(
@@ -100,10 +137,19 @@ def test_taking_holds_the_budget_or_everybody_is_at_the_floor(members: list[Shar
         assert all(after[other.key] == pytest.approx(other.floor_watts, abs=0.6) for other in below)
 
 
-@given(shares, st.lists(st.integers(0, 6000), min_size=1, max_size=10), st.integers(0, 50))
-def test_at_a_steady_budget_shedding_comes_to_rest(members: list[Share], budgets: list[int], hysteresis: int) -> None:
+@given(
+    shares,
+    st.lists(st.integers(0, 6000), min_size=1, max_size=10),
+    st.integers(0, 50),
+    st.lists(st.integers(-2, 2), min_size=8, max_size=8),
+)
+def test_at_a_steady_budget_shedding_comes_to_rest_whatever_priorities_were_before(
+    members: list[Share], budgets: list[int], hysteresis: int, priorities: list[int]
+) -> None:
     now = members
-    for allowed in [*budgets, *[budgets[-1]] * 12]:
+    for number, allowed in enumerate([*budgets, *[budgets[-1]] * 12]):
+        if number == len(budgets):
+            now = [replace(m, priority=priority) for m, priority in zip(now, priorities, strict=False)]
         found = step(*now, allowed=float(allowed), hysteresis=hysteresis)
         now = [
             replace(

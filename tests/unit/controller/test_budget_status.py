@@ -28,6 +28,7 @@ def member(name: str = "llama", watts: float = 700.0, **changes: Any) -> Member:
         "least_watts": watts,
         "floor_watts": watts / 2,
         "measured_watts": watts - 50,
+        "excess_watts": 0.0,
         "draws": True,
         "is_silent": False,
     }
@@ -102,12 +103,12 @@ def test_the_measured_power_is_absent_where_a_member_that_draws_is_not_measured(
     assert status_of_budget(look(member("a"), idle)).measured_power_watts == 650
 
 
-def test_silent_members_matter_to_energy_and_not_to_power() -> None:
+def test_silent_members_make_every_limit_uncheckable() -> None:
     silent = member(is_silent=True)
     status = status_of_budget(look(silent))
     assert verdicts(status)["Ready"] == ("False", "MetricsMissing")
     assert "chat/llama" in status.conditions[0].message
-    assert verdicts(status_of_budget(look(silent, spec={"powerWatts": 1000})))["Ready"] == ("True", "Checked")
+    assert verdicts(status_of_budget(look(silent, spec={"powerWatts": 1000})))["Ready"] == ("False", "MetricsMissing")
 
 
 def test_a_budget_that_cannot_be_checked_keeps_what_it_took_and_takes_no_more() -> None:

@@ -204,10 +204,8 @@ def test_energy_that_is_used_up_allows_nothing_new_and_leaves_what_runs() -> Non
 
 def test_what_is_measured_above_the_predictions_is_not_there_for_growth() -> None:
     me = member("me")
-    body = {**budget(), "status": {"committedPowerWatts": 600, "measuredPowerWatts": 644}}
+    body = {**budget(), "status": {"excessPowerWatts": 44}}
     assert watts(allowance(me, [body], [me, member("other", 600)])) == 350.0
-    lower = {**budget(), "status": {"committedPowerWatts": 600, "measuredPowerWatts": 400}}
-    assert watts(allowance(me, [lower], [me, member("other", 600)])) == 400.0
 
 
 def test_power_that_is_taken_binds_below_what_runs() -> None:

@@ -1,0 +1,82 @@
+"""How much more a member draws than its plan predicts, judged only while its pods are those of the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from energylens.controller.store import Body, Key
+from energylens.measure.energy import EnergySpan
+
+PRESENT_SECONDS = 300.0
+"""The measured power of a member is its mean over so long."""
+LEAST_SECONDS = 30.0
+"""With less of it there is no measured power."""
+STEADY_SECONDS = 240.0
+"""With less of it, since the pods became those of the plan, the plan is not judged by it."""
+
+EnergyOf = Callable[[Key, float, frozenset[str] | None], EnergySpan | None]
+"""Takes a deployment, a moment in seconds since the Unix epoch, and the nodes that count."""
+
+
+@dataclass
+class Steadiness:
+    """What is remembered of one member between two looks."""
+
+    pods: tuple[object, ...] = ()
+    """Tells one set of pods from another."""
+    since: datetime | None = None
+    """When the pods became those of the plan; None while they are not."""
+    excess_ratio: float | None = None
+    """What was drawn beyond the plan when it was last judged, as a share of the plan; negative where it was less."""
+
+
+def present_watts(energy: EnergyOf, key: Key, nodes: frozenset[str] | None, now: datetime) -> float | None:
+    """Return the mean power over the last minutes, W; None where too little of them was measured."""
+    span = energy(key, now.timestamp() - PRESENT_SECONDS, nodes)
+    return span.watts if span is not None and span.end - span.start >= LEAST_SECONDS else None
+
+
+def excess_watts(
+    known: Steadiness,
+    deployment: Body,
+    bound_gpus: int,
+    committed_watts: float,
+    energy: EnergyOf,
+    nodes: frozenset[str] | None,
+    now: datetime,
+) -> float:
+    """Return by how much a member draws more than is committed for it, W; negative where it draws less.
+
+    While pods come and go, what is measured is that of another plan: the member then counts as it did before, in
+    proportion to its plan. Else power that was just taken would look as if it had not been, and be taken again.
+
+    Args:
+        known: Of this member; updated.
+        deployment: The LLMDeployment, with its plan.
+        bound_gpus: GPUs that its pods hold, wherever they are.
+        committed_watts: Of its plan, as far as it counts.
+        energy: Measures.
+        nodes: That count; None for all.
+        now: The present moment.
+    """
+    metadata, status = deployment["metadata"], deployment.get("status") or {}
+    plan: dict[str, Any] = status.get("plan") or {}
+    running = (status.get("activeRevision") or {}).get("planHash")
+    steady = bool(plan) and running == plan.get("hash") and bound_gpus == plan.get("gpus")
+    pods = (running, plan.get("replicas"), bound_gpus)
+    if not steady:
+        known.since = None
+    elif known.since is None or known.pods != pods:
+        known.since = now
+    known.pods = pods
+    if known.since is not None:
+        start = max(now.timestamp() - PRESENT_SECONDS, known.since.timestamp())
+        span = energy((metadata["namespace"], metadata["name"]), start, nodes)
+        if span is not None and span.end - span.start >= STEADY_SECONDS:
+            excess = span.watts - committed_watts
+            known.excess_ratio = excess / committed_watts if committed_watts else None
+            return excess
+    return (known.excess_ratio or 0.0) * committed_watts
