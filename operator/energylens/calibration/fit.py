@@ -256,9 +256,7 @@ def residual_model(data: Dataset, left: Mapping[str, FloatArray]) -> ResidualMod
         noise = noise_variance(target, data.features)
         matrix = covariance(TERMS[target], data.features, data.features) + np.diag(noise)
         weights = np.asarray(np.linalg.solve(matrix, left[target]), dtype=np.float64)
-        targets[target] = TargetResidual(
-            TERMS[target], noise, weights, np.asarray(np.linalg.inv(matrix), dtype=np.float64), BOUND[target]
-        )
+        targets[target] = TargetResidual(TERMS[target], noise, weights, BOUND[target])
     return ResidualModel(data.features, targets)
 
 

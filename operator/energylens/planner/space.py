@@ -4,8 +4,8 @@ Nothing is pruned by a rule of thumb. The axes are:
 
 * tensor parallel: every size up to the GPUs of a node that divides the attention heads;
 * pipeline parallel: 1 to 8 stages;
-* data parallel: every size, for mixture-of-experts models only, since on a dense model the engines run data-parallel
-  ranks as independent copies, which is what replicas are;
+* data parallel: every size over which experts split, for mixture-of-experts models only, since on a dense model the
+  engines run data-parallel ranks as independent copies, which is what replicas are;
 * expert parallel: off, or over all tensor x data parallel GPUs (the engines have no other size);
 * max batch: powers of two up to 1024, the largest default of current engines;
 * nodes per replica: one node where the replica fits into one, and the fewest of each smaller kind of node;
@@ -19,10 +19,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from energylens.api.llmdeployment import Overrides, PowerCap
 from energylens.planner.capacity import replicas_that_fit
-from energylens.predictor.architecture import Attention, CompressedAttention, LatentAttention, ModelSpec
+from energylens.predictor.architecture import Attention, CompressedAttention, LatentAttention, ModelSpec, MoeFfn
 from energylens.predictor.types import GpuSpec, IntArray, Layouts
 
 BATCH_SIZES: tuple[int, ...] = tuple(2**i for i in range(11))
@@ -132,6 +133,8 @@ def enumerate_space(
     else:
         ep = np.where(choice == 1, tp * dp, 1)
         keep = (tp * pp * dp <= total) & ((choice == 0) | (ep > 1))
+        if overrides.tensor_parallel is None and overrides.data_parallel is None:
+            keep &= _splits_experts(model, tp * dp, ep)
     keep &= tp <= largest
     layouts = Layouts(tp, pp, ep, dp, seqs, cap.astype(np.float64)).take(keep)
     layouts, nodes = _split_over_nodes(layouts, node_sizes)
@@ -144,6 +147,14 @@ def enumerate_space(
     if max_replicas is not None:
         last = np.minimum(last, max_replicas)
     return ProductSpace(gpu, layouts, nodes, first, last)
+
+
+def _splits_experts(model: ModelSpec, ranks: IntArray, expert_parallel: IntArray) -> npt.NDArray[np.bool_]:
+    """Return where experts can be split over tensor x data parallel ranks: whole, or in equal slices; shape (n,)."""
+    able = np.ones(ranks.shape, dtype=bool)
+    for moe in {group.ffn for group in model.layers if isinstance(group.ffn, MoeFfn)}:
+        able &= np.where(expert_parallel > 1, ranks <= moe.experts, moe.intermediate % ranks == 0)
+    return able
 
 
 def _axis(override: int | None, values: Sequence[int]) -> IntArray:

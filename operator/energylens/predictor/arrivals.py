@@ -1,30 +1,38 @@
 """How many sequences run under an arrival rate: Little's law, C = rate x output tokens x mean step(C), solved.
 
-Sequences in a replica are Poisson distributed around C, so that below a few of them it idles between requests.
-Candidates that differ in nothing but their places share a curve of throughput over running sequences, almost: the
-engine sizes its CUDA graphs by ``max_num_seqs``, which a step with a short prompt feels. The shared curve is searched
-first, another one only from there.
+Sequences in a replica are Poisson distributed around C, so that below a few of them it idles between requests. The law
+is a root in one variable, found for all candidates together; what one gets does not depend on those beside it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
 from energylens.predictor.types import FloatArray, IntArray, Layouts
-from energylens.predictor.work import graph_tokens
+from energylens.predictor.work import LARGEST_GRAPH, graph_tokens
 
-Served = Callable[[FloatArray], FloatArray]
-"""Requests per second that replicas serve with so many sequences running, 1 or more, shape (n,) each."""
-Serve = Callable[[Layouts], Served]
+Step = Callable[[IntArray, FloatArray], FloatArray]
+"""Indices of layouts and the sequences that run on each, 1 or more, to the mean step in seconds, all of shape (m,)."""
+Guess = tuple[FloatArray, FloatArray]
+"""A guess of log(C), and how fast log(C / step(C)) grows with it there; both of shape (n,)."""
 
-GRID_POINTS = 16
-ROUNDS = 3
-"""Little's law is solved on a grid of log(C), refined twice and then interpolated: an error of 1e-5 is left."""
-REFINEMENTS = 7
+TOLERANCE = 1e-4
+"""Relative difference between both sides of the law at which the search ends; its last move leaves a tenth of it."""
+MOST_ROUNDS = 60
+SHORTEST_STEP_SECONDS = 1e-7
+"""Below any step that a GPU takes: the lower end of the search."""
+CURVE = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0)
+"""Sequences per data-parallel rank at which a layout is timed for the first guess."""
 CLEAR_OF_GRAPHS = 1.25
 """A step of so many times the tokens of the largest graph runs no differently for where exactly that ends."""
+_LIGHT_SLOPE = 0.95
+"""Of log(C / step(C)) over log(C) at a light load."""
+_APART = 1e3
+"""Between the curves of two layouts that are interpolated in one call; logarithms of rates span less."""
 
 
 def busy_share(mean: FloatArray, full: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -41,108 +49,151 @@ def busy_share(mean: FloatArray, full: FloatArray) -> tuple[FloatArray, FloatArr
 
 
 def running_sequences(
-    layouts: Layouts, rate: FloatArray, full: FloatArray, serve: Serve, prompt: float
+    layouts: Layouts,
+    rate: FloatArray,
+    full: FloatArray,
+    ceiling: FloatArray,
+    step_of: Callable[[Layouts], Step],
+    prompt: float,
+    output_tokens: float,
 ) -> tuple[FloatArray, FloatArray]:
     """Return the mean running sequences of each replica, and the most requests per second that it can serve.
+
+    Candidates that differ in nothing but their places share a curve of step time over running sequences, almost: the
+    engine sizes its CUDA graphs by ``max_num_seqs``, which a step with a short prompt feels.
 
     Args:
         layouts: Candidates, shape (n,).
         rate: Requests per second that arrive, shape (n,).
         full: Sequences that run when all places are taken, shape (n,), 1 or more.
-        serve: Gives the throughput of layouts as a function of what runs.
+        ceiling: Sequences that any batch size would have room for, shape (n,).
+        step_of: Gives the mean step of layouts.
         prompt: Tokens of a prompt that are not cached.
+        output_tokens: Of a request.
 
     Returns:
         Both of shape (n,); the first is ``full`` at most, and 0 where nothing arrives.
     """
     if not len(layouts):
         return np.zeros(0), np.zeros(0)
-    columns = np.stack(
-        [
-            *(np.asarray(getattr(layouts, f"{kind}_parallel"), dtype=np.float64) for kind in _DEGREES),
-            np.nan_to_num(layouts.power_cap_watts, nan=-1.0),
-            rate,
-        ]
+    degrees = (
+        layouts.tensor_parallel,
+        layouts.pipeline_parallel,
+        layouts.expert_parallel,
+        layouts.data_parallel,
+        np.nan_to_num(layouts.power_cap_watts, nan=-1.0),
     )
-    limit = graph_tokens(layouts)
-    limit = np.where(prompt >= CLEAR_OF_GRAPHS * limit, 0.0, limit)
-    shared, leader = _groups(columns, layouts.max_batch_size)
-    start = _searched(layouts.take(leader), rate[leader], _largest(full, shared), serve)
-    most = serve(layouts)(full)
-    own, first = _groups(np.vstack([columns, limit]), layouts.max_batch_size)
-    solved = start[shared[first]]
-    rows = np.flatnonzero((limit[first] != limit[leader[shared[first]]]) & (rate[first] > 0))
-    if len(rows):
-        at = first[rows]
-        solved[rows] = _refined(solved[rows], rate[at], _largest(full, own)[rows], serve(layouts.take(at)))
-    running = np.minimum(solved[own], full)
+    graphs = graph_tokens(layouts)
+    graphs = np.where(prompt >= CLEAR_OF_GRAPHS * graphs, np.ceil(prompt / CLEAR_OF_GRAPHS), graphs)
+    (kinds, layout), (first, replica) = distinct(*degrees), distinct(*degrees, graphs)
+    step = step_of(_graphed(layouts.take(first), graphs[first]))
+    plain = layouts.take(kinds)
+    largest = np.full(len(plain), LARGEST_GRAPH)
+    guess = _curves(step_of(_graphed(plain, largest)), plain.data_parallel.astype(np.float64))
+
+    unlike, same = distinct(replica, full)
+    most = (full[unlike] / (step(replica[unlike], full[unlike]) * output_tokens))[same]
     with np.errstate(divide="ignore", invalid="ignore"):
         crowded = np.where(most > 0, full * np.minimum(rate / most, 1.0), full)
-    beyond = np.maximum(crowded, 1e-12) / -np.expm1(-np.maximum(crowded, 1e-12)) > full
-    return np.where(rate > 0, np.where(beyond, crowded, running), 0.0), most
+    # A Poisson number has a tail beyond the places, the replica has not.
+    beyond = _while_busy(np.maximum(crowded, 1e-12)) > full
+    mean = np.where(rate > 0, crowded, 0.0)
+    searched = np.flatnonzero((rate > 0) & ~beyond & (rate <= most))
+    if searched.size:
+        own, each = distinct(replica[searched], rate[searched])
+        asked = searched[own]
+        goal = np.log(rate[asked] * output_tokens)
+        top = np.maximum(ceiling, full)[asked]
+        mean[searched] = np.minimum(
+            _root(step, replica[asked], goal, top, guess(layout[asked], goal))[each], full[searched]
+        )
+    return mean, most
 
 
-_DEGREES = ("tensor", "pipeline", "expert", "data")
+def distinct(*columns: npt.NDArray[np.generic]) -> tuple[IntArray, IntArray]:
+    """Return the first of each distinct row of some columns of shape (n,), and which of them each row is."""
+    code = np.zeros(columns[0].shape, dtype=np.int64)
+    for column in columns:
+        values, number = np.unique(column, return_inverse=True)
+        code = code * values.size + number.reshape(-1)
+    _, first, inverse = np.unique(code, return_index=True, return_inverse=True)
+    return np.asarray(first), np.asarray(inverse).reshape(-1)
 
 
-def _groups(columns: FloatArray, batch: IntArray) -> tuple[IntArray, IntArray]:
-    """Return each candidate's group of equal columns, shape (n,), and each group's candidate with the largest batch."""
-    larger = np.argsort(-batch, kind="stable")
-    _, first, inverse = np.unique(columns[:, larger], axis=1, return_index=True, return_inverse=True)
-    member = np.empty(len(batch), dtype=np.int64)
-    member[larger] = inverse.reshape(-1)
-    return member, larger[first]
+def _graphed(layouts: Layouts, tokens: FloatArray) -> Layouts:
+    """Return the layouts with the batch whose CUDA graphs take steps of so many tokens, shape (n,)."""
+    return replace(layouts, max_batch_size=np.ceil(tokens / 2.0).astype(np.int64))
 
 
-def _largest(values: FloatArray, member: IntArray) -> FloatArray:
-    top = np.zeros(int(member.max()) + 1)
-    np.maximum.at(top, member, values)
-    return top
+def _while_busy(mean: FloatArray) -> FloatArray:
+    """Return how many sequences run on average while any does, shape of ``mean``: 1 at least."""
+    return np.maximum(mean / np.maximum(-np.expm1(-mean), 1e-300), 1.0)
 
 
-def _throughput(mean: FloatArray, served: Served) -> FloatArray:
-    busy, while_busy = busy_share(mean, np.full_like(mean, np.inf))
-    return np.asarray(served(while_busy) * busy)
+def _curves(step: Step, ranks: FloatArray) -> Callable[[IntArray, FloatArray], Guess]:
+    """Return guesses by the time of a few batches of each layout, between which it is interpolated.
+
+    Args:
+        step: The mean step of a layout with the largest CUDA graphs.
+        ranks: Data-parallel ranks of each layout, shape (u,).
+    """
+    on = np.repeat(np.arange(ranks.size), len(CURVE))
+    running = (ranks[:, None] * np.asarray(CURVE)).reshape(-1)
+    x = np.log(running)
+    y = np.maximum.accumulate(x - np.log(step(on, running)) + on * _APART)
+
+    def guess(layout: IntArray, goal: FloatArray) -> Guess:
+        place = np.searchsorted(y, goal + layout * _APART)
+        first = layout * len(CURVE)
+        below = np.clip(place - 1, first, first + len(CURVE) - 2)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            slope = (y[below + 1] - y[below]) / (x[below + 1] - x[below])
+        outside = (place <= first) | ~(slope > 0)
+        slope = np.where(outside, _LIGHT_SLOPE, slope)
+        return x[below] + (goal + layout * _APART - y[below]) / slope, slope
+
+    return guess
 
 
-def _searched(layouts: Layouts, wanted: FloatArray, top: FloatArray, serve: Serve) -> FloatArray:
-    """Return the solution of each of m layouts between none and ``top``, shape (m,) each."""
-    low, high = np.full(len(layouts), np.log(1e-6)), np.log(np.maximum(top, 1.0))
-    # All points of a round are one array call, since a call's fixed cost is that of a hundred candidates.
-    served = serve(layouts.take(np.tile(np.arange(len(layouts)), GRID_POINTS)))
-    column = np.arange(len(layouts))
-    for _ in range(ROUNDS):
-        grid = np.linspace(low, high, GRID_POINTS)
-        found = _throughput(np.exp(grid).reshape(-1), served).reshape(grid.shape)
-        enough = found >= wanted
-        enough[-1] = True
-        above = np.maximum(enough.argmax(axis=0), 1)
-        low, high = grid[above - 1, column], grid[above, column]
-    ends = np.log(np.maximum(found[above - 1, column], 1e-300)), np.log(np.maximum(found[above, column], 1e-300))
-    gap = np.log(np.maximum(wanted, 1e-300)) - ends[0]
-    part = np.clip(gap / np.maximum(ends[1] - ends[0], 1e-12), 0.0, 1.0)
-    return np.asarray(np.exp(low + part * (high - low)))
+def _root(
+    step: Step,
+    replica: IntArray,
+    goal: FloatArray,
+    most: FloatArray,
+    guess: Guess,
+) -> FloatArray:
+    """Return the mean number of running sequences that each arrival rate leads to, shape (n,), at most ``most``.
 
+    By the secant method in logarithms, kept between a lower and an upper end; a candidate is done when both sides of
+    the law agree to :data:`TOLERANCE`, so that few are left in the later rounds.
 
-def _refined(start: FloatArray, rate: FloatArray, top: FloatArray, served: Served) -> FloatArray:
-    """Return the solutions on slower curves than those that ``start`` solves: false position (Illinois) in log(C)."""
-
-    def excess(x: FloatArray) -> FloatArray:
-        return np.log(np.maximum(_throughput(np.exp(x), served), 1e-300) / rate)
-
-    low, high = np.log(np.minimum(start, top)), np.log(top)
-    under, over = excess(low), excess(high)
-    at, side = np.minimum(low - under, high), np.zeros(len(start))
-    for _ in range(REFINEMENTS):
-        value = excess(at)
-        short = value < 0
-        # The end that stays twice counts for half, or it would stay for ever.
-        over = np.where(short & (side < 0), over / 2.0, over)
-        under = np.where(~short & (side > 0), under / 2.0, under)
-        low, under = np.where(short, at, low), np.where(short, value, under)
-        high, over = np.where(short, high, at), np.where(short, over, value)
-        side = np.where(short, -1.0, 1.0)
-        width = over - under
-        part = np.where(width > 0, -under / np.where(width > 0, width, 1.0), 0.0)
-        at = low + np.clip(part, 0.0, 1.0) * (high - low)
-    return np.asarray(np.exp(at))
+    Args:
+        step: The mean step of a replica.
+        replica: Which replica each candidate is, shape (n,).
+        goal: log(rate x output tokens), shape (n,).
+        most: Upper end of the search, shape (n,).
+        guess: Where to begin.
+    """
+    low, top = goal + np.log(SHORTEST_STEP_SECONDS), np.log(most)
+    high = top.copy()
+    place, slope = np.clip(guess[0], low, high), guess[1]
+    before, behind = np.full_like(place, np.nan), np.full_like(place, np.nan)
+    active = np.arange(place.size)
+    for _ in range(MOST_ROUNDS):
+        if not active.size:
+            break
+        here = place[active]
+        now = here - goal[active] - np.log(step(replica[active], _while_busy(np.exp(here))))
+        low[active] = np.where(now < 0, here, low[active])
+        high[active] = np.where(now > 0, here, high[active])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            run = (now - behind[active]) / (here - before[active])
+            following = here - now / np.where(np.isfinite(run) & (run > 0), run, slope[active])
+        inside = (following > low[active]) & (following < high[active])
+        untried = (now < 0) & (high[active] == top[active])
+        otherwise = np.where(untried, high[active], (low[active] + high[active]) / 2.0)
+        # Where this is the last round the next place is the better answer, and costs nothing.
+        place[active] = np.where(inside, following, otherwise)
+        before[active], behind[active] = here, now
+        active = active[(np.abs(now) > TOLERANCE) & (high[active] - low[active] > TOLERANCE)]
+    return np.asarray(np.exp(np.clip(place, low, high)))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 from energylens.predictor.architecture import ModelSpec
-from energylens.predictor.arrivals import Served, busy_share, running_sequences
+from energylens.predictor.arrivals import Step, busy_share, distinct, running_sequences
 from energylens.predictor.coefficients import Coefficients
 from energylens.predictor.features import measured_parallelism, run_features, within_range
 from energylens.predictor.intervals import around
@@ -18,13 +17,14 @@ from energylens.predictor.noise import noise_variance
 from energylens.predictor.power import sheet_limit
 from energylens.predictor.profiles import EngineProfile
 from energylens.predictor.queueing import prompt_wait, wait_quantile
-from energylens.predictor.rates import data_sheet
+from energylens.predictor.rates import data_sheet, kernel_rates
 from energylens.predictor.residual import TARGETS, RunFeatures, correct, prior_variance
 from energylens.predictor.rules import unsupported_reasons
-from energylens.predictor.steady import Role, Steady, steady_state
+from energylens.predictor.steady import Pace, Role, Steady, phase_work, steady_state, step_mixture
 from energylens.predictor.types import (
     FloatArray,
     GpuSpec,
+    IntArray,
     Interval,
     Layouts,
     Memory,
@@ -33,8 +33,7 @@ from energylens.predictor.types import (
     Workload,
     spread,
 )
-
-_Correction = Callable[[FloatArray], FloatArray]
+from energylens.predictor.work import graph_tokens
 
 CODE_VERSION = "2"
 UNKNOWN_VARIANCE = 0.12**2
@@ -191,41 +190,57 @@ class Predictor:
         places = np.minimum(layouts.max_batch_size * layouts.data_parallel, held.max_concurrency)
         full = np.maximum(places, 1.0)
 
-        def capacity(where: Layouts, running: FloatArray, correction: _Correction) -> FloatArray:
-            state = self._steady(model, gpu, where, workload, running, constants, role)
-            step = state.mean_step * np.exp(correction(running))
-            return running / (step * workload.output_tokens)
-
-        def serve(where: Layouts) -> Served:
-            correction = self._step_correction(model, gpu, where, workload, measured)
-            return lambda running: capacity(where, running, correction)
+        def step_of(where: Layouts) -> Step:
+            return self._mean_step(model, gpu, where, workload, constants, measured, role)
 
         prompt = workload.input_tokens * (1.0 - workload.cached_input_fraction)
-        running, most = running_sequences(layouts, rate, full, serve, prompt)
+        running, most = running_sequences(
+            layouts, rate, full, held.max_concurrency, step_of, prompt, workload.output_tokens
+        )
         sustainable = (rate <= most) & (places >= 1.0)
         mean = np.where(sustainable, running, full)
         busy, while_busy = busy_share(mean, full)
-        steady = self._steady(model, gpu, layouts, workload, while_busy, constants, role)
+        # Replicas of unlike batches and the same load run alike.
+        degrees = (getattr(layouts, f"{kind}_parallel") for kind in ("tensor", "pipeline", "expert", "data"))
+        caps = np.nan_to_num(layouts.power_cap_watts, nan=-1.0)
+        unlike, same = distinct(*degrees, caps, graph_tokens(layouts), while_busy)
+        pace = self._steady(model, gpu, layouts.take(unlike), workload, while_busy[unlike], constants, role).take(same)
         utilization = np.minimum(np.where(most > 0, rate / most, np.inf), 1.0)
         return self._finish(
-            model, gpu, layouts, workload, steady, mean, places, held, constants, measured, busy, utilization,
+            model, gpu, layouts, workload, pace, mean, places, held, constants, measured, busy, utilization,
             sustainable, np.minimum(rate, most), role,
         )  # fmt: skip
 
-    def _step_correction(
-        self, model: ModelSpec, gpu: GpuSpec, layouts: Layouts, workload: Workload, measured: bool
-    ) -> _Correction:
-        """Return the residual of the step time as a function of the running sequences, for fixed layouts."""
-        residual = self.coefficients.residual
-        if residual is None or not measured:
-            return np.zeros_like
-        features = run_features(model, gpu, layouts, workload, np.ones(len(layouts)))
+    def _mean_step(
+        self,
+        model: ModelSpec,
+        gpu: GpuSpec,
+        layouts: Layouts,
+        workload: Workload,
+        constants: dict[str, float],
+        measured: bool,
+        role: Role,
+    ) -> Step:
+        """Return the mean step of some of the layouts, in seconds, as a function of the running sequences."""
+        residual = self.coefficients.residual if measured else None
+        sheet, coefficients, overlap = data_sheet(gpu), self.coefficients, self.profile.overlap
+        rates, capped = kernel_rates(constants, sheet), bool(np.isfinite(layouts.power_cap_watts).any())
+        features = None if residual is None else run_features(model, gpu, layouts, workload, np.ones(len(layouts)))
 
-        def correction(running: FloatArray) -> FloatArray:
-            runs = RunFeatures(features.keys, np.log(np.maximum(running, 1.0)))
-            return correct(residual, runs, ("step",))["step"][0]
+        def step(index: IntArray, running: FloatArray) -> FloatArray:
+            where = layouts.take(index)
+            if capped:
+                seconds = self._steady(model, gpu, where, workload, running, constants, role).mean_step
+            else:
+                # Only a cap makes the time depend on the power, which takes a quarter of the work.
+                decode, mixed, starts = phase_work(model, gpu, where, workload, running, coefficients, role)
+                seconds = step_mixture(decode, mixed, starts, rates, constants, sheet, overlap)[0].mean
+            if residual is None or features is None:
+                return seconds
+            runs = RunFeatures({key: labels[index] for key, labels in features.keys.items()}, np.log(running))
+            return np.asarray(seconds * np.exp(correct(residual, runs, ("step",))["step"][0]))
 
-        return correction
+        return step
 
     def _finish(
         self,
@@ -233,7 +248,7 @@ class Predictor:
         gpu: GpuSpec,
         layouts: Layouts,
         workload: Workload,
-        steady: Steady,
+        steady: Pace,
         running: FloatArray,
         places: FloatArray,
         held: Memory,

@@ -12,7 +12,7 @@ from math import erf, sqrt
 
 import numpy as np
 
-from energylens.predictor.types import FloatArray
+from energylens.predictor.types import FloatArray, IntArray
 
 MANY = 6.0
 """Starts per step above which the Poisson distribution is taken as normal."""
@@ -36,6 +36,17 @@ class StepMixture:
     prompt_spread: float | FloatArray = 0.0
     """Standard deviation of the logarithm of the prompt length: most prompts are shorter than the mean."""
 
+    def take(self, index: IntArray) -> StepMixture:
+        """Return the mixtures of an index array of shape (m,)."""
+        spread = self.prompt_spread
+        return StepMixture(
+            self.starts[index],
+            self.decode[index],
+            self.mixed[index],
+            self.base[index],
+            spread if isinstance(spread, float) else np.broadcast_to(spread, self.starts.shape)[index],
+        )
+
     @property
     def mixed_share(self) -> FloatArray:
         """Share of steps that prefill."""
@@ -54,9 +65,14 @@ class StepMixture:
 
     def with_starts(self, count: FloatArray) -> FloatArray:
         """Return the time of a step with ``count`` > 0 starts of mean length."""
+        base, slope = self._line()
+        return np.asarray(base + slope * count)
+
+    def _line(self) -> tuple[FloatArray, FloatArray]:
+        """Return the time of a step that starts requests without the part that grows with them, and that part."""
         base = np.minimum(self.base, np.maximum(self.mixed - self.decode, 0.0))
         slope = np.maximum(self.mixed - self.decode - base, 0.0) / self.starts_when_mixed
-        return np.asarray(self.decode + base + slope * count)
+        return self.decode + base, slope
 
     def quantile(self, level: float | FloatArray) -> FloatArray:
         """Return a quantile of the step time over steps, shape (n,); ``level`` is one number or of that shape.
@@ -70,9 +86,9 @@ class StepMixture:
         few = np.minimum(self.starts, MANY)
         probability = np.exp(-few)
         cumulative = probability.copy()
-        before = self.decode
+        before, (base, slope) = self.decode, self._line()
         for count in range(1, TERMS + 1):
-            after = self.with_starts(float(count) * _length_quantile(z, spread, float(count)))
+            after = base + slope * (float(count) * _length_quantile(z, spread, float(count)))
             weight = 1.0 / (1.0 + np.exp(np.clip((cumulative - level) / width, -60.0, 60.0)))
             value += np.maximum(after - before, 0.0) * weight
             before = after
@@ -82,7 +98,7 @@ class StepMixture:
         many = np.maximum(self.starts, 1.0)
         variation = np.log1p(np.exp(spread**2) / many)
         total = many * np.exp(z * np.sqrt(variation) - variation / 2.0)
-        return np.where(self.starts > MANY, self.with_starts(total), value)
+        return np.where(self.starts > MANY, base + slope * total, value)
 
 
 def _length_quantile(z: FloatArray, spread: FloatArray, count: float) -> FloatArray:

@@ -65,8 +65,6 @@ def table_gpu(gpu: GpuSpec, tables: MoeTables, kernel: str) -> str | None:
     return None
 
 
-# Distance weights: the local shape of an expert decides its kernel's efficiency, the number of experts less so.
-WEIGHTS = np.array([0.5, 0.5, 1.0, 1.0, 1.0, 1.0])
 NEIGHBOURS = 3
 
 

@@ -56,8 +56,6 @@ class TargetResidual:
     """Variance of each training run around the smooth curve, shape (m,)."""
     weights: FloatArray
     """Solution of (K + noise) w = residuals, shape (m,)."""
-    inverse: FloatArray
-    """Inverse of K + noise, shape (m, m)."""
     bound: float
     """Largest absolute correction, as a logarithm."""
 
@@ -68,6 +66,21 @@ class ResidualModel:
 
     training: RunFeatures
     targets: Mapping[str, TargetResidual]
+
+    @cached_property
+    def inverses(self) -> Mapping[str, FloatArray]:
+        """By target the inverse of K + noise, shape (m, m).
+
+        Found when first asked for: a start that needs no correction, as with an engine that was never measured, would
+        wait for it.
+        """
+        return {
+            name: np.asarray(
+                np.linalg.inv(covariance(target.terms, self.training, self.training) + np.diag(target.noise)),
+                dtype=np.float64,
+            )
+            for name, target in self.targets.items()
+        }
 
 
 def covariance(terms: tuple[KernelTerm, ...], a: RunFeatures, b: RunFeatures) -> FloatArray:
@@ -128,7 +141,7 @@ def correct(
                 cross += shared * smooth[length]
             mean, variance = found[target]
             prior = prior_variance(fitted.terms)
-            explained = np.einsum("nm,nm->n", cross @ fitted.inverse[np.ix_(related, related)], cross)
+            explained = np.einsum("nm,nm->n", cross @ model.inverses[target][np.ix_(related, related)], cross)
             at_knots = cross @ fitted.weights[related], prior - explained
             between = [(1.0 - part) * values[lower] + part * values[upper] for values in at_knots]
             mean[members] = np.clip(between[0], -fitted.bound, fitted.bound)

@@ -135,8 +135,6 @@ def _residual_document(model: ResidualModel | None) -> dict[str, Any] | None:
 
 
 def _residual_from(document: Mapping[str, Any] | None) -> ResidualModel | None:
-    from energylens.predictor.residual import covariance
-
     if document is None:
         return None
     training = RunFeatures(
@@ -150,9 +148,6 @@ def _residual_from(document: Mapping[str, Any] | None) -> ResidualModel | None:
             for key, variance, length in entry["terms"]
         )
         noise = np.array(entry["noise"], dtype=np.float64)
-        matrix = covariance(terms, training, training) + np.diag(noise)
         weights = np.array(entry["weights"], dtype=np.float64)
-        targets[name] = TargetResidual(
-            terms, noise, weights, np.asarray(np.linalg.inv(matrix), dtype=np.float64), float(entry["bound"])
-        )
+        targets[name] = TargetResidual(terms, noise, weights, float(entry["bound"]))
     return ResidualModel(training, targets)

@@ -15,8 +15,8 @@ from energylens.predictor.coefficients import Coefficients
 from energylens.predictor.latency import Overlap, StepTime, step_time
 from energylens.predictor.mixture import StepMixture
 from energylens.predictor.power import capped, frequency_fraction, sheet_limit, step_energy
-from energylens.predictor.rates import Constants, DataSheet, data_sheet, kernel_rates
-from energylens.predictor.types import FloatArray, GpuSpec, Layouts, Workload
+from energylens.predictor.rates import Constants, DataSheet, KernelRates, data_sheet, kernel_rates
+from energylens.predictor.types import FloatArray, GpuSpec, IntArray, Layouts, Workload
 from energylens.predictor.work import StepLoad, Work, build_work
 
 START_CLUMP = 2.5
@@ -31,12 +31,24 @@ Role = Literal["aggregated", "prefill", "decode"]
 
 
 @dataclass(frozen=True)
-class Steady:
-    """A saturated replica at a concurrency, before any residual; arrays of shape (n,), seconds and watts."""
+class Pace:
+    """How fast a saturated replica goes and what it draws, before any residual; arrays of shape (n,)."""
 
     mixture: StepMixture
     mean_step: FloatArray
+    """Seconds."""
     power_per_gpu: FloatArray
+    """Watts."""
+
+    def take(self, index: IntArray) -> Pace:
+        """Return the replicas of an index array of shape (m,)."""
+        return Pace(self.mixture.take(index), self.mean_step[index], self.power_per_gpu[index])
+
+
+@dataclass(frozen=True)
+class Steady(Pace):
+    """A saturated replica at a concurrency, with the times of both kinds of its steps."""
+
     decode: StepTime
     mixed: StepTime
 
@@ -104,6 +116,23 @@ def phase_work(
     return decode, mixed, starts
 
 
+def step_mixture(
+    decode: Work,
+    mixed: Work,
+    starts: FloatArray,
+    rates: KernelRates,
+    c: Constants,
+    sheet: DataSheet,
+    overlap: Overlap | None = None,
+) -> tuple[StepMixture, StepTime, StepTime]:
+    """Return the steps of a replica whose power is not capped, and the times of both kinds of them."""
+    td = step_time(decode, rates, c, sheet, mixed=False, overlap=overlap)
+    tm = step_time(mixed, rates, c, sheet, mixed=True, overlap=overlap)
+    growing = np.maximum(tm.kernels + tm.collectives - td.kernels - td.collectives, 0.0)
+    base = np.maximum(tm.total - td.total - growing, 0.0)
+    return StepMixture(starts, td.total, np.maximum(tm.total, td.total), base, c["prompt_spread"]), td, tm
+
+
 def combine(
     decode: Work,
     mixed: Work,
@@ -115,11 +144,7 @@ def combine(
 ) -> Steady:
     """Return times and power from the work of both kinds of steps."""
     rates = kernel_rates(c, sheet)
-    td = step_time(decode, rates, c, sheet, mixed=False, overlap=overlap)
-    tm = step_time(mixed, rates, c, sheet, mixed=True, overlap=overlap)
-    growing = np.maximum(tm.kernels + tm.collectives - td.kernels - td.collectives, 0.0)
-    base = np.maximum(tm.total - td.total - growing, 0.0)
-    mixture = StepMixture(starts, td.total, np.maximum(tm.total, td.total), base, c["prompt_spread"])
+    mixture, td, tm = step_mixture(decode, mixed, starts, rates, c, sheet, overlap)
     share = mixture.mixed_share
     mean = mixture.mean
     joules = (1.0 - share) * step_energy(decode, td, rates, c).total + share * step_energy(mixed, tm, rates, c).total
