@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.operator_cluster import Object, OperatorCluster, Team, llmdeployment
+from tests.support.operator_cluster import MEASURED, Object, OperatorCluster, Team, llmdeployment
 
 from energylens.cli.power_caps import caps_of
 from energylens.clock import SystemClock
@@ -24,11 +24,6 @@ from energylens.devcluster import eventually
 from energylens.devcluster.processes import start_identity
 
 DAY = {"period": "Day"}
-MEASURED: dict[str, Any] = {
-    "hardware": {"gpuProducts": ["NVIDIA-H100-80GB-HBM3"]},
-    "workload": {"inputTokens": 512, "outputTokens": 512, "concurrency": 64},
-}
-"""A load that the replay exporter has measured runs of."""
 ONE = {"overrides": {"tensorParallel": 1, "replicas": 1}}
 
 
@@ -63,8 +58,8 @@ def watts(team: Team, name: str = "llama") -> int:
 
 def two(team: Team) -> int:
     """Let two deployments of two replicas run; return their power together, W."""
-    team.apply("low", energy={"priority": -1})
-    team.apply("high")
+    team.apply("low", **MEASURED, energy={"priority": -1})
+    team.apply("high", **MEASURED)
     team.ready("low")
     team.ready("high")
     return watts(team, "low") + watts(team, "high")
@@ -87,17 +82,17 @@ def test_report_only_says_so(team: Team) -> None:
 
 def test_deny_says_by_how_much_and_which_smaller_plan_fits(team: Team) -> None:
     free = {"overrides": {"tensorParallel": 1, "maxBatchSize": 32}}
-    load = {"inputTokens": 512, "outputTokens": 256, "concurrency": 16}
-    team.apply(planning=free, workload=load)
+    asked = {**MEASURED, "planning": free}
+    team.apply(**asked | {"workload": MEASURED["workload"] | {"concurrency": 16}})
     power = team.ready()["plan"]["predicted"]["powerWatts"]
     before = team.standing()
     team.kubectl.apply(budget(powerWatts=int(power * 1.2), action="Deny"))
     team.wait("WithinEnergyBudget", "True", "WithinBudget")
-    team.apply(planning=free, workload={**load, "concurrency": 64})
+    team.apply(**asked)
     condition = team.wait("WithinEnergyBudget", "False", "GrowthDenied")
     assert f"EnergyBudget {team.namespace}/cap={int(power * 1.2)}" in condition["message"]
     assert "W too much" in condition["message"]
-    assert "a smaller plan that fits: 1 x NVIDIA-L40S TP1" in condition["message"]
+    assert "a smaller plan that fits: 1 x NVIDIA-H100-80GB-HBM3 TP1" in condition["message"]
     assert team.standing() == before
     team.kubectl.apply(budget(powerWatts=power * 4, action="Deny"))
     team.wait("WithinEnergyBudget", "True", "WithinBudget")
@@ -125,6 +120,32 @@ def test_shed_takes_replicas_of_the_lowest_priority_and_gives_them_back(team: Te
     eventually(lambda: replicas(team, "low") == 2, 60)
     verdict(team, "Shedding", "False", "NothingTaken")
     team.ready("low")
+
+
+def test_a_budget_that_is_deleted_while_it_sheds_gives_everything_back(team: Team) -> None:
+    total = two(team)
+    team.kubectl.apply(budget(powerWatts=total - 10, action="Shed"))
+    eventually(lambda: replicas(team, "low") == 1, 60)
+    eventually(lambda: len(team.pods("low")) == 1)
+    kept = {pod["metadata"]["uid"] for pod in team.pods("low")}
+    team.kubectl.run("delete", "eb", "cap")
+    eventually(lambda: replicas(team, "low") == 2, 60)
+    team.ready("low")
+    team.wait("WithinEnergyBudget", "True", "NoBudget", name="low")
+    assert kept < {pod["metadata"]["uid"] for pod in team.pods("low")}, "a pod was restarted"
+
+
+def test_a_budget_that_is_lowered_below_what_runs_and_raised_again_touches_nothing(team: Team) -> None:
+    total = two(team)
+    before = {name: team.standing(name) for name in ("low", "high")}
+    team.kubectl.apply(budget(powerWatts=2 * total, action="Deny"))
+    team.wait("WithinEnergyBudget", "True", "WithinBudget", name="low")
+    team.kubectl.apply(budget(powerWatts=total // 2, action="Deny"))
+    team.wait("WithinEnergyBudget", "False", "OverBudget", name="low")
+    verdict(team, "WithinEnergyBudget", "False", "Exceeded")
+    team.kubectl.apply(budget(powerWatts=2 * total, action="Deny"))
+    team.wait("WithinEnergyBudget", "True", "WithinBudget", name="low")
+    assert {name: team.standing(name) for name in ("low", "high")} == before
 
 
 @pytest.fixture
@@ -194,12 +215,14 @@ def test_a_missing_forecast_denies_growth_and_kills_nothing(team: Team) -> None:
     eventually(lambda: replicas(team, "llama") == 2, 60)
 
 
-def test_missing_metrics_deny_growth_under_a_limit_of_energy_and_kill_nothing(
-    operator: OperatorCluster, team: Team
+@pytest.mark.parametrize("limit", [{"energyWattHours": 10**9}, {"powerWatts": 10**6}], ids=["energy", "power"])
+@pytest.mark.parametrize("action", ["Deny", "Shed"])
+def test_missing_metrics_deny_growth_and_kill_nothing(
+    operator: OperatorCluster, team: Team, limit: dict[str, int], action: str
 ) -> None:
     team.apply(**MEASURED, planning=ONE)
     team.ready()
-    team.kubectl.apply(budget(energyWattHours=10**9, action="Shed", **DAY))
+    team.kubectl.apply(budget(**limit, action=action, **DAY))
     eventually(lambda: energy(team)["llama"][0] > 0, 60)
     verdict(team, "Ready", "True", "Checked")
     before = team.standing()
@@ -217,7 +240,7 @@ def test_missing_metrics_deny_growth_under_a_limit_of_energy_and_kill_nothing(
 
 
 def test_two_that_ask_for_the_last_watts_never_both_get_them(team: Team) -> None:
-    team.apply("first")
+    team.apply("first", **MEASURED)
     power = team.ready("first")["plan"]["predicted"]["powerWatts"]
     team.kubectl.apply(budget(powerWatts=int(power * 2.5), action="Deny"))
     team.wait("WithinEnergyBudget", "True", "WithinBudget", name="first")
@@ -226,7 +249,7 @@ def test_two_that_ask_for_the_last_watts_never_both_get_them(team: Team) -> None
 
     def ask(name: str) -> None:
         barrier.wait()
-        team.kubectl.apply(llmdeployment(name))
+        team.kubectl.apply(llmdeployment(name, **MEASURED))
 
     threads = [threading.Thread(target=ask, args=(name,)) for name in names]
     for thread in threads:

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import pytest
-from tests.support.operator_cluster import OperatorCluster, Team, layout, llmdeployment
+from tests.support.operator_cluster import MEASURED, OperatorCluster, Team, layout, llmdeployment
 
 from energylens.devcluster import KubectlError, eventually
 
@@ -154,13 +154,13 @@ def budget(watts: int, action: str) -> dict[str, Any]:
 
 
 def test_a_power_budget_keeps_a_larger_plan_out(team: Team) -> None:
-    load = {"inputTokens": 512, "outputTokens": 256, "concurrency": 32}
-    team.apply(planning=layout(replicas=1), workload=load)
+    load = {**MEASURED["workload"], "concurrency": 32}
+    team.apply(**MEASURED | {"workload": load}, planning=layout(replicas=1))
     watts = team.ready()["plan"]["predicted"]["powerWatts"]
     team.kubectl.apply(budget(int(watts * 1.3), "Deny"))
     team.wait("WithinEnergyBudget", "True", "WithinBudget")
     before = team.standing()
-    team.apply(planning=layout(replicas=4), workload={**load, "concurrency": 128})
+    team.apply(**MEASURED | {"workload": {**load, "concurrency": 128}}, planning=layout(replicas=4))
     condition = team.wait("PlanReady", "False", "BudgetExceeded")
     assert f"EnergyBudget {team.namespace}/team" in condition["message"]
     assert team.standing() == before

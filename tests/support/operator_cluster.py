@@ -36,6 +36,13 @@ SETTINGS: Object = {
 """The operator's settings, with times that a test can wait for."""
 
 
+MEASURED: Object = {
+    "hardware": {"gpuProducts": ["NVIDIA-H100-80GB-HBM3"]},
+    "workload": {"inputTokens": 512, "outputTokens": 512, "concurrency": 64},
+}
+"""Parts of the spec of a load that the replay exporter has measured runs of; nothing is measured of others."""
+
+
 def configuration(replay_url: str, prometheus_url: str) -> Object:
     """Return the operator's settings with the replay exporter as the place where metrics are, and who scrapes it."""
     measurement = {

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from energylens.cli.charts import svg
 from energylens.cli.fleet_charts import frontier_figure, prices_figure, teams_figure
-from energylens.cli.fleet_report import HOURS_PER_DAY, chosen, gpus_used, headline, price_rows, teams, why_missing
+from energylens.cli.fleet_report import (
+    HOURS_PER_DAY,
+    chosen,
+    gpus_used,
+    headline,
+    price_rows,
+    teams,
+    whole_products,
+    why_missing,
+)
 from energylens.cli.fleet_solve import FleetResult
 from energylens.cli.page import charts, heading, page, paragraph, table, tiles
 from energylens.planner import describe
@@ -33,6 +42,7 @@ def fleet_page(found: FleetResult) -> str:
         body += [heading("What each objective costs"), table([name.capitalize() for name in header], rows)]
     if found.plan is not None and found.limits:
         body += [heading("Power limits"), table(*_limits(found))]
+        body += [paragraph(text, "muted") for text in whole_products(found)]
     if parts:
         used = gpus_used(parts)
         rows = [(name, str(used[name]), str(free)) for name, free in sorted(found.free_gpus.items())]

@@ -88,7 +88,7 @@ def report(found: FleetResult) -> str:
         rows = [(product, str(used[product]), str(free)) for product, free in sorted(found.free_gpus.items())]
         lines += ["", *columns([("GPU", "USED", "FREE BEFORE"), *rows])]
         if found.limits:
-            lines += ["", *columns(_limit_rows(found))]
+            lines += ["", *columns(_limit_rows(found)), *(f"  {text}" for text in whole_products(found))]
     if found.prices:
         lines += ["", "  What each objective costs the fleet:", *columns(price_rows(found))]
     return "\n".join(lines)
@@ -124,6 +124,15 @@ def why_missing(found: FleetResult) -> Iterator[str]:
                 yield f"  {name}: {one.field}={one.needed} instead of {one.value}"
     elif not missing.extra_watts and not missing.extra_gpus:
         yield "no single kind of change is enough: watts, GPUs and objectives have to give way together"
+
+
+def whole_products(found: FleetResult) -> Iterator[str]:
+    """Yield of which limits the use is an upper bound, a line each."""
+    for name, products in sorted(found.whole_products.items()):
+        yield (
+            f"{name} is about some nodes with {', '.join(products)}: power on all of them counts, "
+            "since a plan does not say on which node a pod will be"
+        )
 
 
 def price_rows(found: FleetResult) -> list[tuple[str, ...]]:
@@ -220,6 +229,8 @@ def as_object(found: FleetResult) -> dict[str, Any]:
 
 def _limit_object(found: FleetResult, name: str, watts: float) -> dict[str, Any]:
     one: dict[str, Any] = {"name": name, "powerWatts": round(watts)}
+    if name in found.whole_products:
+        one["countsAllNodesOf"] = list(found.whole_products[name])
     if found.plan is not None:
         one["usedPowerWatts"] = round(found.plan.watts_of[name])
     cost = next((cost for cost in found.limit_costs if cost.limit == name), None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from energylens.api.llmdeployment import LLMDeployment
@@ -62,6 +62,8 @@ class FleetResult:
     frontier: tuple[tuple[float, float | None], ...] = ()
     """Factor on all latency objectives, and the watts of the fleet."""
     alone_watts: float | None = None
+    whole_products: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Limits that are about some nodes of these GPU products, and count the power on all nodes of them."""
 
     @property
     def holds(self) -> bool:
@@ -95,13 +97,23 @@ def solve_fleet(asked: Sequence[LLMDeployment], world: World, budget_watts: int 
     for node in nodes:
         free[node.product] += node.gpus
     limits = tuple(_limits(asked, others, {d.name for d in members}, budget_watts, now))
+    whole = _whole_products(others, limits)
     fleet = Fleet(tuple(members), nodes, limits)
     if not members:
-        return FleetResult((), limits, free, None, None, unplaced)
+        return FleetResult((), limits, free, None, None, unplaced, whole_products=whole)
     answer = plan_fleet(fleet)
     if isinstance(answer, NoFleetPlan):
         frontier = tuple(latency_frontier(fleet))
-        return FleetResult(fleet.deployments, limits, free, answer.relaxed, answer, unplaced, frontier=frontier)
+        return FleetResult(
+            fleet.deployments,
+            limits,
+            free,
+            answer.relaxed,
+            answer,
+            unplaced,
+            frontier=frontier,
+            whole_products=whole,
+        )
     count = sum(len(d.objectives) for d in members)
     with progress(objective_prices(fleet, answer), "pricing objectives", count) as priced:
         prices = sorted((p for p in priced if p.watts >= 1), key=lambda p: (-p.watts, p.deployment, p.field))
@@ -116,6 +128,7 @@ def solve_fleet(asked: Sequence[LLMDeployment], world: World, budget_watts: int 
         limit_prices(fleet),
         tuple(latency_frontier(fleet)),
         alone(fleet),
+        whole,
     )
 
 
@@ -178,7 +191,7 @@ def _limits(
     for budget in others.budgets:
         name, namespace = name_of(budget), key_of(budget)[0]
         try:
-            body = counted_from_now(budget, now)
+            body = counted_from_now(budget, others.config_maps, now)
             spec, status = budget_of(body)
         except InvalidResourceError as error:
             raise InputError(f"{name}: {error}") from error
@@ -196,3 +209,20 @@ def _limits(
             PowerLimit(name, max(0.0, left), frozenset(mine), None if products is None else frozenset(products))
         )
     return limits
+
+
+def _whole_products(others: World, limits: Sequence[PowerLimit]) -> dict[str, tuple[str, ...]]:
+    """Return the limits whose nodes are only some of those of a product, with such products."""
+    around = Surroundings(others.namespaces, others.snapshot.nodes)
+    named = {limit.name for limit in limits}
+    found = {}
+    for budget in others.budgets:
+        if name_of(budget) in named:
+            counted = counted_nodes(budget_of(budget)[0], around)
+            outside = {
+                node.product for node in others.snapshot.nodes if counted is not None and node.name not in counted
+            }
+            inside = {node.product for node in others.snapshot.nodes if counted is not None and node.name in counted}
+            if inside & outside:
+                found[name_of(budget)] = tuple(sorted(inside & outside))
+    return found

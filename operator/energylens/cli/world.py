@@ -12,8 +12,10 @@ from energylens.api.parse import InvalidResourceError, parse_llmdeployment
 from energylens.cli.errors import InputError
 from energylens.cli.files import Asked, Key, Object, objects_of, read_documents
 from energylens.cli.live import Access, read_cluster
+from energylens.controller.budgets import budget_of
 from energylens.controller.corrections import CONFIG_MAP_NAME, DATA_KEY, CorrectionsError, Pool
-from energylens.controller.membership import name_of
+from energylens.controller.forecasts import place
+from energylens.controller.membership import key_of, name_of
 from energylens.controller.observation import PodState, pod_state
 from energylens.controller.preview import World
 from energylens.controller.store import trim_pod
@@ -91,6 +93,10 @@ def world_of_cluster(access: Access, asked: Asked) -> World:
         named=[(CONFIG_MAP, *ref) for ref in sorted(refs)],
     )
     objects = dict(found.objects)
+    for body in asked.budgets:
+        spec, namespace = budget_of(body)[0], key_of(body)[0]
+        if spec.carbon is not None:
+            refs.add(place(namespace, spec))
     if any(d.spec.validation.on_drift == "Recalibrate" for d in asked.deployments):
         namespace = access.operator_namespace or operator_namespace(objects.get(DEPLOYMENT.kind, ()))
         learned = read_cluster(access, named=[(CONFIG_MAP, namespace, CONFIG_MAP_NAME)]).objects

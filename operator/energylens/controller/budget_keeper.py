@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 from energylens.api.energybudget import EnergyBudgetSpec, EnergyBudgetStatus
 from energylens.api.parse import InvalidResourceError
-from energylens.budget.carbon import Forecast, ForecastError, parse_forecast
+from energylens.budget.carbon import Forecast, ForecastError
 from energylens.budget.ledger import Entry, Measured, account, begin, close, from_status
 from energylens.budget.periods import Span, period_at
 from energylens.budget.usage import BURN_SECONDS, Usage, usage
@@ -24,6 +24,7 @@ from energylens.cluster.port import ClusterPort
 from energylens.cluster.resources import CLUSTER_ENERGY_BUDGET, CONFIG_MAP, ENERGY_BUDGET
 from energylens.controller.budget_status import Look, Member, status_of_budget, unreadable_status
 from energylens.controller.budgets import budget_of, committed_watts
+from energylens.controller.forecasts import Problem, forecast_of, place, where
 from energylens.controller.member_power import EnergyOf, Steadiness, excess_watts, present_watts
 from energylens.controller.membership import (
     Surroundings,
@@ -137,7 +138,7 @@ class BudgetKeeper:
             try:
                 used = usage(spec, list(kept.entries.values()), period, now, forecast)
             except ForecastError as error:
-                problem = (BudgetReason.FORECAST_INVALID, f"{_where(key[0], spec)} {error}")
+                problem = (BudgetReason.FORECAST_INVALID, f"{where(key[0], spec)} {error}")
         if used is not None:
             kept.points.append((now, used.used_watt_hours))
         while kept.points and (now - kept.points[0][0]).total_seconds() > BURN_SECONDS:
@@ -246,26 +247,16 @@ class BudgetKeeper:
                 kept.measured_at.pop(uid, None)
                 kept.steady.pop(uid, None)
 
-    async def _forecast(
-        self, namespace: str, spec: EnergyBudgetSpec
-    ) -> tuple[Forecast | None, tuple[BudgetReason, str] | None]:
+    async def _forecast(self, namespace: str, spec: EnergyBudgetSpec) -> tuple[Forecast | None, Problem | None]:
         if spec.carbon is None:
             return None, None
-        ref, where = spec.carbon.forecast_config_map_ref, _where(namespace, spec)
         try:
-            found = await self._cluster.get(CONFIG_MAP, ref.namespace or namespace, ref.name)
+            found = await self._cluster.get(CONFIG_MAP, *place(namespace, spec))
         except NotFoundError:
-            return None, (BudgetReason.FORECAST_MISSING, f"{where} does not exist")
+            found = None
         except ForbiddenError as error:
-            return None, (BudgetReason.FORECAST_MISSING, f"{where} may not be read: {error}")
-        text = (found.get("data") or {}).get(ref.key)
-        if text is None:
-            keys = ", ".join(sorted(found.get("data") or {})) or "none"
-            return None, (BudgetReason.FORECAST_MISSING, f"{where} has no key {ref.key!r}; its keys: {keys}")
-        try:
-            return parse_forecast(text), None
-        except ForecastError as error:
-            return None, (BudgetReason.FORECAST_INVALID, f"{where}, key {ref.key!r}: {error}")
+            return None, (BudgetReason.FORECAST_MISSING, f"{where(namespace, spec)} may not be read: {error}")
+        return forecast_of(namespace, spec, found)
 
     async def _write(self, key: Key, body: Body, before: EnergyBudgetStatus, status: EnergyBudgetStatus) -> None:
         """Write a status that differs, and let the members look again when what it means to them changed."""
@@ -295,12 +286,6 @@ def _measured(span: EnergySpan | None) -> Measured | None:
     if span is None:
         return None
     return Measured(datetime.fromtimestamp(span.start, UTC), datetime.fromtimestamp(span.end, UTC), span.joules)
-
-
-def _where(namespace: str, spec: EnergyBudgetSpec) -> str:
-    assert spec.carbon is not None
-    ref = spec.carbon.forecast_config_map_ref
-    return f"spec.carbon.forecastConfigMapRef: ConfigMap {ref.namespace or namespace}/{ref.name}"
 
 
 def _turned(before: EnergyBudgetStatus, status: EnergyBudgetStatus) -> bool:

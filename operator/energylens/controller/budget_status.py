@@ -17,6 +17,7 @@ from energylens.budget.ledger import Entry, to_status
 from energylens.budget.periods import Span
 from energylens.budget.shed import Cap, Share, Shed, shed
 from energylens.budget.usage import PowerAllowed, Usage, burn_rate_watts, exhaustion, growth_allowed, power_allowed
+from energylens.controller.budgets import CLOSED
 from energylens.controller.conditions import keep_transition_times
 from energylens.controller.membership import Key
 from energylens.controller.reasons import BudgetConditionType, BudgetReason
@@ -178,8 +179,7 @@ def _shed(look: Look, allowed: PowerAllowed | None, excess: float, *, checked: b
 def _ready(spec: EnergyBudgetSpec, problem: tuple[BudgetReason, str] | None) -> tuple[str, BudgetReason, str]:
     if problem is None:
         return "True", BudgetReason.CHECKED, ""
-    closed = "" if spec.action == "Report" else "; meanwhile no plan may draw more than the running one"
-    return "False", problem[0], problem[1] + closed
+    return "False", problem[0], problem[1] + ("" if spec.action == "Report" else CLOSED)
 
 
 def _within(

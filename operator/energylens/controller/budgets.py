@@ -27,6 +27,8 @@ from energylens.planner.types import PowerAllowance
 __all__ = ["Allowed", "allowance", "budget_of", "committed_watts", "growth_of", "selects"]
 
 Body = Mapping[str, Any]
+CLOSED = "; meanwhile no plan may draw more than the running one"
+"""What condition Ready of a budget that cannot be checked says besides why."""
 
 
 @dataclass(frozen=True)
@@ -210,7 +212,7 @@ def growth_of(
     seen = status.observed_generation == generation
     ready = next((c for c in status.conditions if c.type == "Ready"), None)
     if seen and ready is not None and ready.status != "True":
-        return None, ready.message or ready.reason
+        return None, ready.message.removesuffix(CLOSED) or ready.reason
     if spec.energy_watt_hours is None and spec.carbon is None:
         # What is committed is known before anything is measured.
         watts = spec.power_watts

@@ -12,18 +12,21 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from energylens.api.llmdeployment import LLMDeployment
+from energylens.budget.carbon import ForecastError
 from energylens.budget.periods import period_at
-from energylens.budget.usage import Usage
+from energylens.budget.usage import usage
 from energylens.controller import budgets
 from energylens.controller.budget_status import Look, status_of_budget
 from energylens.controller.children import Children, children
 from energylens.controller.conditions import late_rollout
 from energylens.controller.corrections import Pool
 from energylens.controller.following import carried_load, followed_load
-from energylens.controller.membership import Surroundings
+from energylens.controller.forecasts import forecast_of, place, where
+from energylens.controller.membership import Surroundings, key_of
 from energylens.controller.model_config import model_config
 from energylens.controller.observation import Allowed, Body, Observation, Planning, PodState, standing_plan
 from energylens.controller.planning import PlanningService, Request, adopted_at
+from energylens.controller.reasons import BudgetReason
 from energylens.controller.reservations import reservation, reserve
 from energylens.controller.status import status_of
 from energylens.planner.types import ClusterSnapshot
@@ -87,26 +90,41 @@ class Preview:
     """As it would be written."""
 
 
-def counted_from_now(budget: Body, now: datetime) -> Body:
-    """Return a budget of energy that the operator has not looked at as it would be after its first look.
+def counted_from_now(budget: Body, config_maps: Mapping[Key, Body], now: datetime) -> Body:
+    """Return a budget of energy or carbon that the operator has not looked at as after its first look: nothing is used.
 
-    Nothing is used of it then. One with a carbon allowance stays as it is, since its forecast is not known here.
+    Args:
+        budget: One of either kind.
+        config_maps: With the forecast of a carbon allowance; without it the budget cannot be checked.
+        now: From when it counts.
+
+    Raises:
+        InvalidResourceError: its spec cannot be read.
     """
     spec, status = budgets.budget_of(budget)
-    if status.observed_generation is not None or spec.energy_watt_hours is None or spec.carbon is not None:
+    if status.observed_generation is not None or (spec.energy_watt_hours is None and spec.carbon is None):
         return budget
-    generation = int(budget["metadata"].get("generation", 1))
+    namespace = key_of(budget)[0]
+    found = None if spec.carbon is None else config_maps.get(place(namespace, spec))
+    forecast, problem = forecast_of(namespace, spec, found)
+    period = period_at(spec.period, ZoneInfo(spec.time_zone), now)
+    used = None
+    if spec.carbon is None or forecast is not None:
+        try:
+            used = usage(spec, (), period, now, forecast)
+        except ForecastError as error:
+            problem = (BudgetReason.FORECAST_INVALID, f"{where(namespace, spec)} {error}")
     look = Look(
         spec=spec,
-        generation=generation,
+        generation=int(budget["metadata"].get("generation", 1)),
         before=status,
         members=(),
         entries=(),
-        period=period_at(spec.period, ZoneInfo(spec.time_zone), now),
+        period=period,
         now=now,
-        used=Usage(0.0, 0.0, None, float(spec.energy_watt_hours), "spec.energyWattHours"),
+        used=used,
         points=(),
-        problem=None,
+        problem=problem,
     )
     return {**budget, "status": status_of_budget(look).model_dump(mode="json", by_alias=True, exclude_none=True)}
 
@@ -120,7 +138,7 @@ def preview(deployments: Sequence[LLMDeployment], world: World, now: datetime) -
         now: For transition times and cooldowns.
     """
     service = PlanningService()
-    world = replace(world, budgets=[counted_from_now(budget, now) for budget in world.budgets])
+    world = replace(world, budgets=[counted_from_now(budget, world.config_maps, now) for budget in world.budgets])
     for deployment in deployments:
         answer = _preview(deployment, world, service, now)
         yield answer

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.unit.cli.conftest import POOLS, Run, Write, budget, chat, compare
 
+from energylens.clock import SystemClock
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+"""At which previews are made here."""
 SMALL = "meta-llama/Llama-3.1-8B-Instruct"
 TIGHT = {"percentile": "P50", "ttftMilliseconds": 2000, "itlMilliseconds": 15}
 FLEET = [
@@ -90,6 +95,67 @@ def test_a_budget_of_the_cluster_is_a_limit_over_teams(arithmetic: Run, write: W
         part["plan"]["powerWatts"] for part in document["deployments"] if part["plan"]["gpuProduct"] == "NVIDIA-H200"
     )
     assert limit["usedPowerWatts"] == pytest.approx(on_h200, abs=2)
+
+
+def test_a_limit_of_some_nodes_of_a_product_says_that_all_of_them_count(
+    arithmetic: Run, write: Write, tmp_path: Path
+) -> None:
+    nodes = [
+        {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {"name": f"n{i}", "labels": {"nvidia.com/gpu.product": "NVIDIA-H200", "row": f"{i}"}},
+            "status": {"allocatable": {"nvidia.com/gpu": "8"}, "conditions": [{"type": "Ready", "status": "True"}]},
+        }
+        for i in range(2)
+    ]
+    row = {**budget("row", 3000), "kind": "ClusterEnergyBudget"}
+    row["spec"] = {"powerWatts": 3000, "action": "Deny", "nodeSelector": {"row": "1"}}
+    page = tmp_path / "fleet.html"
+    files = ["-f", write("asked.yaml", [*FLEET[:2], row]), "--inventory", write("nodes.yaml", nodes)]
+    said = "ClusterEnergyBudget row is about some nodes with NVIDIA-H200: power on all of them counts"
+    assert said in arithmetic("fleet", *files, "--report", page).stdout
+    assert said in page.read_text()
+    (limit,) = json.loads(arithmetic("fleet", *files, "-o", "json").stdout)["limits"]
+    assert limit["countsAllNodesOf"] == ["NVIDIA-H200"]
+
+
+def carbon_budget(grams: int) -> dict[str, object]:
+    """Return a budget that no operator has looked at."""
+    found = budget("search/cap", 1)
+    carbon = {"forecastConfigMapRef": {"name": "grid"}, "gramsPerPeriod": grams}
+    return {**found, "spec": {"carbon": carbon, "period": "Hour", "action": "Deny"}}
+
+
+def grid(now: datetime) -> dict[str, object]:
+    """Return a forecast of 500 g/kWh for this hour and the next ones."""
+    hour = now.replace(minute=0, second=0, microsecond=0)
+    lines = [f"{(hour + timedelta(hours=h)).isoformat()},500" for h in range(-1, 4)]
+    text = "\n".join(["time,gramsPerKilowattHour", *lines])
+    metadata = {"name": "grid", "namespace": "search"}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"forecast.csv": text}}
+
+
+@pytest.mark.parametrize(("command", "now"), [("plan", NOW), ("fleet", SystemClock().now())], ids=["plan", "fleet"])
+def test_a_carbon_budget_that_is_not_applied_counts_from_now(
+    command: str, now: datetime, arithmetic: Run, write: Write
+) -> None:
+    pools = write("pools.yaml", POOLS)
+
+    def asked(grams: int) -> int:
+        files = write("asked.yaml", [FLEET[0], carbon_budget(grams), grid(now)])
+        return arithmetic(command, "-f", files, "--inventory", pools).exit_code
+
+    assert asked(10**6) == 0
+    assert asked(1) == 3
+
+
+def test_a_carbon_budget_without_its_forecast_says_what_is_missing(arithmetic: Run, write: Write) -> None:
+    result = planned(arithmetic, write, [FLEET[0], carbon_budget(1000)])
+    assert result.exit_code == 2
+    assert "EnergyBudget search/cap: spec.carbon.forecastConfigMapRef: ConfigMap search/grid does not exist" in (
+        result.stderr
+    )
 
 
 def test_what_others_run_counts(arithmetic: Run, write: Write) -> None:

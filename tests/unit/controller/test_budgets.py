@@ -39,7 +39,12 @@ def cluster_budget(watts: int = 1000, **spec: Any) -> Body:
 
 def counted(body: Body, ready: str = "True", start: str = "2026-11-25T00:00:00Z", **status: Any) -> Body:
     """Return a budget as its keeper left it."""
-    ready_condition = {"type": "Ready", "status": ready, "reason": "Any", "message": "the exporter is gone"}
+    ready_condition = {
+        "type": "Ready",
+        "status": ready,
+        "reason": "Any",
+        "message": f"the exporter is gone{module.CLOSED}",
+    }
     found = {
         "observedGeneration": 1,
         "periodStart": start,
@@ -126,6 +131,24 @@ def test_of_a_member_that_spans_rows_the_part_in_this_row_counts() -> None:
     assert watts(found) == 800.0
 
 
+def test_a_member_that_spans_rows_does_not_exceed_the_budget_of_one_by_its_whole_power() -> None:
+    me = member("me", 800)
+    around = row(("n1", "team/me", 4), ("n2", "team/me", 4), rows={"n1": "b", "n2": "c"})
+    # It asks for the other row only from now on, so that its half in this one is all that counts.
+    me["spec"] = {"hardware": {"nodeSelector": {"row": "c"}}}
+    found = allowance(me, [cluster_budget(500, nodeSelector={"row": "b"})], [me], around)
+    assert (found.view.reason, watts(found)) == (Reason.WITHIN_BUDGET, 800.0)
+    assert "400 W are committed of 500 W" in found.view.message
+
+
+def test_another_budget_that_cannot_be_read_keeps_nothing_from_being_shed() -> None:
+    me = member("me", 700)
+    unreadable = {**budget(powerWatts="much"), "metadata": {"name": "broken", "namespace": "team"}}
+    found = allowance(me, [unreadable, taken(budget(2000, "Shed"), "me", 450)], [me])
+    assert watts(found) == 450.0
+    assert found.view.reason is Reason.BUDGET_UNREADABLE
+
+
 def test_what_is_not_placed_yet_counts_where_it_may_come() -> None:
     me = member("me")
     around = row(("n1", "", 0), ("n2", "team/other", 6), rows={"n1": "b", "n2": "c"})
@@ -173,6 +196,7 @@ def test_energy_that_cannot_be_checked_allows_no_growth(body: Body, said: str) -
     assert watts(found) == 70.0
     assert (found.view.status, found.view.reason) == ("Unknown", Reason.BUDGET_NOT_CHECKED)
     assert said in found.view.message
+    assert found.view.message.count("no plan may draw more") == 1
     assert watts(allowance(member("new"), [body], [me])) == 1.0
 
 
