@@ -6,14 +6,12 @@ from collections.abc import Mapping, Sequence
 
 from energylens.accuracy.evaluate import Chooser, Resolver
 from energylens.calibration.fit import fit
-from energylens.calibration.parameters import RATIO_PRODUCT, REFERENCE
-from energylens.calibration.runs import arrays_of
+from energylens.calibration.runs import resolve_runs
 from energylens.predictor import EngineProfile, Predictor
-from energylens.predictor.architecture import ModelSpec
 from energylens.predictor.moe_tables import MoeTables
 from energylens.predictor.profiles import parse_engine, select_profile
 from energylens.predictor.types import GpuSpec
-from energylens.runs import Run, weight_precision
+from energylens.runs import Run
 
 
 def refitted(
@@ -26,7 +24,7 @@ def refitted(
     """Fit to runs and return the predictor of an engine.
 
     Args:
-        runs: with their measured values; those of unknown models and of GPUs without priors are not fitted to.
+        runs: with their measured values; those of unknown models and of GPUs of unknown architecture are not fitted to.
         resolve: looks up a run's model and GPU.
         gpus: all products, by short name.
         tables: kernel curves.
@@ -35,16 +33,6 @@ def refitted(
     Raises:
         FitError: no run is left that constants can be fitted to.
     """
-    models: dict[str, ModelSpec] = {}
-    usable: list[tuple[Run, str, ModelSpec, GpuSpec]] = []
-    for run in runs:
-        found = resolve(run)
-        if found.model is None or found.gpu is None or found.gpu.name not in (REFERENCE, RATIO_PRODUCT):
-            continue
-        # One id in two precisions is two models.
-        name = f"{run.model_id} {weight_precision(found.model)}"
-        models[name] = found.model
-        usable.append((run, name, found.model, found.gpu))
-    arrays = arrays_of([run for run, *_ in usable], [name for _, name, *_ in usable], [gpu.name for *_, gpu in usable])
-    coefficients = fit(arrays, models, gpus, tables)
+    known = resolve_runs(runs, resolve)
+    coefficients = fit(known.runs, known.models, gpus, tables, profiles)
     return lambda engine: Predictor(coefficients, select_profile(profiles, *parse_engine(engine or "vllm")))

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from energylens.calibration.runs import Runs
 from energylens.predictor.architecture import ModelSpec
@@ -13,6 +14,7 @@ from energylens.predictor.coefficients import Coefficients
 from energylens.predictor.einsum import Collective
 from energylens.predictor.features import run_features
 from energylens.predictor.moe_tables import MoeTables
+from energylens.predictor.profiles import EngineProfile, parse_engine, select_profile
 from energylens.predictor.rates import DataSheet, data_sheet
 from energylens.predictor.residual import RunFeatures
 from energylens.predictor.steady import phase_work
@@ -40,6 +42,10 @@ class Dataset:
     itl_level: FloatArray
     sheet: DataSheet
     features: RunFeatures
+    engines: npt.NDArray[np.str_]
+    """Name of the engine profile of each run."""
+    factors: Mapping[str, FloatArray]
+    """What the engine profile of each run does to constants, by constant; 1 where it does nothing."""
 
     @property
     def mean_step(self) -> FloatArray:
@@ -48,7 +54,11 @@ class Dataset:
 
 
 def build_dataset(
-    runs: Runs, models: Mapping[str, ModelSpec], gpus: Mapping[str, GpuSpec], tables: MoeTables
+    runs: Runs,
+    models: Mapping[str, ModelSpec],
+    gpus: Mapping[str, GpuSpec],
+    tables: MoeTables,
+    profiles: Sequence[EngineProfile],
 ) -> Dataset:
     """Return the work of every run.
 
@@ -57,11 +67,15 @@ def build_dataset(
         models: Architecture by model id; every id of ``runs`` must be there.
         gpus: Product by short name; every one of ``runs`` must be there.
         tables: Kernel curves.
+        profiles: Engine profiles; a run without an engine is of the newest one of vLLM.
 
     Raises:
         KeyError: A model or a GPU is not known.
+        UnknownEngineError: No profile of a run's engine.
     """
-    shell = Coefficients("work", {}, (), {}, tables)
+    mine = [select_profile(profiles, *parse_engine(str(engine) or "vllm")) for engine in runs.engine]
+    touched = sorted({name for profile in mine for name in profile.factors})
+    shell = Coefficients("work", {}, {}, {}, tables)
     decodes: list[Work] = []
     mixeds: list[Work] = []
     features: list[RunFeatures] = []
@@ -76,7 +90,12 @@ def build_dataset(
         )
         features.append(
             run_features(
-                models[str(one.model_id[0])], gpus[str(one.gpu_model[0])], one.layouts, workload, one.concurrency
+                models[str(one.model_id[0])],
+                gpus[str(one.gpu_model[0])],
+                one.layouts,
+                workload,
+                one.concurrency,
+                mine[i].tag,
             )
         )
         decodes.append(d)
@@ -108,6 +127,8 @@ def build_dataset(
         level,
         sheet,
         joined,
+        np.array([profile.name for profile in mine], dtype=np.str_),
+        {name: np.array([profile.factors.get(name, 1.0) for profile in mine]) for name in touched},
     )
 
 

@@ -7,20 +7,22 @@ least squares, Aitken 1935): thirty layouts weigh like thirty layouts, not like 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from energylens.calibration.dataset import Dataset, build_dataset
 from energylens.calibration.intervals import fit_intervals
-from energylens.calibration.parameters import CONSTANTS, RATIO_PRODUCT, REFERENCE, Constant
 from energylens.calibration.products import derived_constants
 from energylens.calibration.runs import Runs
+from energylens.calibration.scales import Scales, constants_of, product_constants, scales_for
 from energylens.predictor.architecture import ModelSpec
 from energylens.predictor.coefficients import Coefficients
 from energylens.predictor.moe_tables import MoeTables
 from energylens.predictor.noise import noise_variance
+from energylens.predictor.profiles import EngineProfile
 from energylens.predictor.residual import (
     TARGETS,
     KernelTerm,
@@ -59,45 +61,9 @@ class FitError(ValueError):
     """Runs that constants cannot be fitted to."""
 
 
-@dataclass(frozen=True)
-class Scales:
-    """Free constants in the order of the parameter vector."""
-
-    shared: tuple[Constant, ...]
-    ratios: tuple[Constant, ...]
-
-    @property
-    def size(self) -> int:
-        """Length of the parameter vector."""
-        return len(self.shared) + len(self.ratios)
-
-
-def free_scales(constants: tuple[Constant, ...] = CONSTANTS) -> Scales:
-    """Return what may move: one shared value and one ratio between products per constant."""
-    shared = tuple(c for c in constants if c.spread > 0)
-    return Scales(shared, tuple(c for c in shared if c.ratio_spread > 0))
-
-
-def constants_of(theta: FloatArray, scales: Scales, second: FloatArray) -> dict[str, FloatArray]:
-    """Return the constants of every run.
-
-    Args:
-        theta: Parameters in prior standard deviations, shape (p,).
-        scales: Their meaning.
-        second: 1 for runs on the ratio product, 0 for runs on the reference, shape (n,).
-    """
-    moved = {c.name: theta[i] for i, c in enumerate(scales.shared)}
-    turned = {c.name: theta[len(scales.shared) + i] for i, c in enumerate(scales.ratios)}
-    return {
-        c.name: c.prior
-        * np.exp(moved.get(c.name, 0.0) * c.spread)
-        * np.exp(second * (np.log(c.ratio) + turned.get(c.name, 0.0) * c.ratio_spread))
-        for c in CONSTANTS
-    }
-
-
 def predicted_logs(data: Dataset, constants: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
     """Return the logarithm of mean step (s), median and P99 ITL (s) and power per GPU (W) of every run."""
+    constants = {name: value * data.factors.get(name, 1.0) for name, value in constants.items()}
     state = combine(data.decode, data.mixed, data.starts, constants, data.sheet, np.full(len(data.runs), np.nan))
     other = combine(
         data.itl_decode, data.itl_mixed, data.itl_starts, constants, data.sheet, np.full(len(data.runs), np.nan)
@@ -130,6 +96,7 @@ class FitResult:
     covariance: FloatArray
     """Of theta in prior standard deviations, shape (p, p)."""
     names: tuple[str, ...]
+    """What each parameter moves: a constant, or constant/product for its ratio on a product."""
     errors: dict[str, float]
     """Mean absolute percentage error on the fitted runs, physics and residual together."""
 
@@ -139,7 +106,8 @@ def fit(
     models: Mapping[str, ModelSpec],
     gpus: Mapping[str, GpuSpec],
     tables: MoeTables,
-    start: FloatArray | None = None,
+    profiles: Sequence[EngineProfile],
+    start: Mapping[str, float] | None = None,
 ) -> Coefficients:
     """Return coefficients fitted to runs; host-bound and data-parallel runs are left out.
 
@@ -148,14 +116,15 @@ def fit(
         models: Architecture by model id.
         gpus: Products by short name, those without runs included: their constants are derived.
         tables: Kernel curves.
-        start: Parameters to start from, such as those of a fit to more runs; the result depends on them only within
-            the tolerance.
+        profiles: Engine profiles: constants are those of the engine without factors, whatever engine a run is of.
+        start: Parameters to start from by name, such as those of a fit to more runs; the result depends on them only
+            within the tolerance.
 
     Raises:
-        FitError: No clean run, or a product other than the reference and the ratio product.
+        FitError: No clean run, a product of an unknown architecture, or an engine without a profile.
         KeyError: A model or a product is not known.
     """
-    return fit_full(runs, models, gpus, tables, start).coefficients
+    return fit_full(runs, models, gpus, tables, profiles, start).coefficients
 
 
 def fit_full(
@@ -163,52 +132,47 @@ def fit_full(
     models: Mapping[str, ModelSpec],
     gpus: Mapping[str, GpuSpec],
     tables: MoeTables,
-    start: FloatArray | None = None,
+    profiles: Sequence[EngineProfile],
+    start: Mapping[str, float] | None = None,
 ) -> FitResult:
     """Fit as :func:`fit` does and return the parameters, their covariance and the errors too."""
     clean = runs.take(runs.clean)
     if not len(clean):
         raise FitError("no run to fit to: all are host-bound or data-parallel")
-    strange = sorted(set(clean.gpu_model.tolist()) - {REFERENCE, RATIO_PRODUCT})
-    if strange:
-        raise FitError(f"gpu_model {strange[0]!r} has no priors; known: {REFERENCE}, {RATIO_PRODUCT}")
-    data = build_dataset(clean, models, gpus, tables)
-    theta, spread = solve(data, start)
-    scales = free_scales()
+    try:
+        data = build_dataset(clean, models, gpus, tables, profiles)
+        scales = scales_for(clean.gpu_model.tolist(), gpus)
+    except LookupError as error:
+        if isinstance(error, KeyError):
+            raise
+        raise FitError(str(error)) from error
+    theta, spread = solve(data, scales, start)
     measured = measured_logs(data)
-    second = (clean.gpu_model == RATIO_PRODUCT).astype(np.float64)
-    physics = predicted_logs(data, constants_of(theta, scales, second))
+    physics = predicted_logs(data, constants_of(theta, scales, scales.membership(clean.gpu_model)))
     left = {t: measured[t] - physics[t] for t in TARGETS}
     residual = residual_model(data, left)
     intervals = fit_intervals(data, left, residual, TERMS)
     errors = _errors(left, residual, data.features)
-    constants = derived_constants(product_constants(theta, scales), gpus)
     coefficients = Coefficients(
         version="fit",
-        constants=constants,
-        measured_gpus=tuple(sorted(set(clean.gpu_model.tolist()))),
+        constants=derived_constants(product_constants(theta, scales), gpus),
+        measured=measured_pairs(clean.gpu_model, data.engines),
         architecture_default={"hopper": "H100", "ampere": "A100", "ada-lovelace": "L40S", "blackwell": "B200"},
         tables=tables,
         residual=residual,
         intervals=intervals,
     )
-    names = tuple(c.name for c in scales.shared) + tuple(f"{c.name}/ratio" for c in scales.ratios)
-    return FitResult(coefficients, theta, spread, names, errors)
+    return FitResult(coefficients, theta, spread, scales.names, errors)
 
 
-def product_constants(theta: FloatArray, scales: Scales) -> dict[str, dict[str, float]]:
-    """Return the constants of both measured products."""
-    both = constants_of(theta, scales, np.array([0.0, 1.0]))
-    return {
-        name: {k: float(np.broadcast_to(v, (2,))[i]) for k, v in both.items()}
-        for i, name in enumerate((REFERENCE, RATIO_PRODUCT))
-    }
+def measured_pairs(gpu_names: npt.NDArray[np.str_], engines: npt.NDArray[np.str_]) -> dict[str, tuple[str, ...]]:
+    """Return the engine profiles that runs are of, by product."""
+    return {str(name): tuple(sorted(set(engines[gpu_names == name].tolist()))) for name in np.unique(gpu_names)}
 
 
-def solve(data: Dataset, start: FloatArray | None = None) -> tuple[FloatArray, FloatArray]:
+def solve(data: Dataset, scales: Scales, start: Mapping[str, float] | None = None) -> tuple[FloatArray, FloatArray]:
     """Return the parameters of maximum posterior and their covariance (Laplace)."""
-    scales = free_scales()
-    second = (data.runs.gpu_model == RATIO_PRODUCT).astype(np.float64)
+    membership = scales.membership(data.runs.gpu_model)
     measured = measured_logs(data)
     whiten = {}
     for target in TARGETS:
@@ -218,11 +182,11 @@ def solve(data: Dataset, start: FloatArray | None = None) -> tuple[FloatArray, F
         whiten[target] = np.linalg.inv(np.linalg.cholesky(matrix))
 
     def residuals(theta: FloatArray) -> FloatArray:
-        logs = predicted_logs(data, constants_of(theta, scales, second))
+        logs = predicted_logs(data, constants_of(theta, scales, membership))
         tail = np.clip((logs["tail"] - measured["tail"]) / TAIL_DEVIATION, -TAIL_CLIP, TAIL_CLIP)
         return np.concatenate([whiten[t] @ (logs[t] - measured[t]) for t in TARGETS] + [tail, theta])
 
-    theta = np.zeros(scales.size) if start is None else start.copy()
+    theta = np.array([(start or {}).get(name, 0.0) for name in scales.names])
     current = residuals(theta)
     cost, damping = float(current @ current), 1e-3
     hessian = np.eye(scales.size)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from energylens.calibration.dataset import build_dataset
-from energylens.calibration.fit import constants_of, fit_full, free_scales, measured_logs, predicted_logs
-from energylens.calibration.parameters import RATIO_PRODUCT
+from energylens.calibration.fit import fit, measured_logs, predicted_logs
 from energylens.calibration.runs import Runs
 from energylens.predictor.architecture import ModelSpec
 from energylens.predictor.features import architecture_key
 from energylens.predictor.moe_tables import MoeTables
+from energylens.predictor.profiles import EngineProfile
 from energylens.predictor.residual import TARGETS, correct
-from energylens.predictor.types import FloatArray, GpuSpec
+from energylens.predictor.types import GpuSpec
 
 
 def architecture_groups(runs: Runs, models: Mapping[str, ModelSpec]) -> npt.NDArray[np.str_]:
@@ -24,7 +24,12 @@ def architecture_groups(runs: Runs, models: Mapping[str, ModelSpec]) -> npt.NDAr
 
 
 def grouped_errors(
-    runs: Runs, models: Mapping[str, ModelSpec], gpus: Mapping[str, GpuSpec], tables: MoeTables, start: FloatArray
+    runs: Runs,
+    models: Mapping[str, ModelSpec],
+    gpus: Mapping[str, GpuSpec],
+    tables: MoeTables,
+    profiles: Sequence[EngineProfile],
+    start: Mapping[str, float],
 ) -> dict[str, float]:
     """Return mean absolute percentage errors of clean runs, each predicted without its group.
 
@@ -36,15 +41,14 @@ def grouped_errors(
     if names.size < 2:
         return {}
     rest = {t: np.zeros(len(clean)) for t in TARGETS}
-    scales = free_scales()
     for name in names:
         out = groups == name
-        result = fit_full(clean.take(~out), models, gpus, tables, start)
-        data = build_dataset(clean.take(out), models, gpus, tables)
-        second = (data.runs.gpu_model == RATIO_PRODUCT).astype(np.float64)
-        physics = predicted_logs(data, constants_of(result.theta, scales, second))
+        coefficients = fit(clean.take(~out), models, gpus, tables, profiles, start)
+        data = build_dataset(clean.take(out), models, gpus, tables, profiles)
+        mine = [coefficients.constants[str(gpu)] for gpu in data.runs.gpu_model]
+        physics = predicted_logs(data, {name: np.array([values[name] for values in mine]) for name in mine[0]})
         measured = measured_logs(data)
-        model = result.coefficients.residual
+        model = coefficients.residual
         assert model is not None
         learned = correct(model, data.features)
         for target in TARGETS:

@@ -15,14 +15,13 @@ import numpy as np
 from energylens.calibration.fit import FitResult, fit_full
 from energylens.calibration.kernels import moe_curves
 from energylens.calibration.leave_out import grouped_errors
-from energylens.calibration.runs import Runs, read_runs
-from energylens.data.catalogue import UnknownModelError, load_model
+from energylens.calibration.runs import Runs, read_runs, resolve_runs
 from energylens.data.gpus import load_gpus
-from energylens.data.predictor import load_coefficients
-from energylens.predictor.architecture import ModelSpec
+from energylens.data.predictor import load_coefficients, load_profiles
 from energylens.predictor.moe_tables import MoeTables
 from energylens.predictor.serialization import curves_to, document_of
 from energylens.predictor.types import GpuSpec
+from energylens.runs import Run, resolver
 
 SHIPPED_RUNS = "runs/ml-energy-benchmark-v3.csv"
 SOURCES = (
@@ -59,22 +58,10 @@ class Outcome:
             np.savez_compressed(file, **curves_to(self.tables))  # type: ignore[arg-type]
 
 
-def shipped_runs() -> Runs:
+def shipped_runs() -> tuple[Run, ...]:
     """Return the runs that the shipped coefficients were fitted to."""
     with resources.as_file(resources.files("energylens.data").joinpath(SHIPPED_RUNS)) as path:
         return read_runs(path)
-
-
-def models_of(runs: Runs) -> dict[str, ModelSpec]:
-    """Return the architecture of every model in the runs.
-
-    Raises:
-        CalibrationError: A model is not in the catalogue.
-    """
-    try:
-        return {str(name): load_model(str(name)) for name in np.unique(runs.model_id)}
-    except UnknownModelError as error:
-        raise CalibrationError(str(error)) from error
 
 
 def gpus_by_name() -> dict[str, GpuSpec]:
@@ -82,19 +69,28 @@ def gpus_by_name() -> dict[str, GpuSpec]:
     return {gpu.name: gpu for gpu in load_gpus().values()}
 
 
-def calibrate_files(runs_file: Path | None, kernel_directory: Path | None) -> Outcome:
+def calibrate_files(runs_file: Path | None, kernel_directory: Path | None, add_shipped: bool = False) -> Outcome:
     """Fit to files, the shipped ones by default.
+
+    Args:
+        runs_file: Table of runs; None for the shipped one.
+        kernel_directory: Kernel tables; None for the shipped curves.
+        add_shipped: Fit to the shipped runs beside those of the file.
 
     Raises:
         RunsError: The runs cannot be read.
         FitError: They cannot be fitted to.
         CalibrationError: A model or GPU is not known, or the kernel tables cannot be read.
     """
-    runs = shipped_runs() if runs_file is None else read_runs(runs_file)
+    own = () if runs_file is None else read_runs(runs_file)
+    shipped = shipped_runs() if runs_file is None or add_shipped else ()
+    twice = sorted({run.run_id for run in own} & {run.run_id for run in shipped})
+    if twice:
+        raise CalibrationError(f"{runs_file}: run_id {twice[0]!r} is one of the shipped runs, which are asked for")
+    known = resolve_runs([*own, *shipped], resolver())
+    if known.errors:
+        raise CalibrationError(known.errors[0])
     gpus = gpus_by_name()
-    unknown = sorted(set(runs.gpu_model.tolist()) - set(gpus))
-    if unknown:
-        raise CalibrationError(f"gpu_model {unknown[0]!r} is not known; known: {', '.join(sorted(gpus))}")
     tables: MoeTables = load_coefficients().tables
     if kernel_directory is not None:
         try:
@@ -103,17 +99,19 @@ def calibrate_files(runs_file: Path | None, kernel_directory: Path | None) -> Ou
             raise CalibrationError(f"kernel tables: {error}") from error
         except ImportError as error:
             raise CalibrationError("kernel tables need pyarrow: pip install 'energylens[calibrate]'") from error
-    models = models_of(runs)
-    result = fit_full(runs, models, gpus, tables)
-    grouped = grouped_errors(runs, models, gpus, tables, result.theta)
-    return Outcome(result, _document(runs, result, grouped), grouped, tables)
+    profiles = load_profiles()
+    result = fit_full(known.runs, known.models, gpus, tables, profiles)
+    start = dict(zip(result.names, result.theta.tolist(), strict=True))
+    grouped = grouped_errors(known.runs, known.models, gpus, tables, profiles, start)
+    sources = [*([f"Serving runs: {runs_file.name}"] if runs_file else []), *(SOURCES if shipped else SOURCES[1:])]
+    return Outcome(result, _document(known.runs, sources, result, grouped), grouped, tables)
 
 
-def _document(runs: Runs, result: FitResult, grouped: Mapping[str, float]) -> dict[str, Any]:
+def _document(runs: Runs, sources: list[str], result: FitResult, grouped: Mapping[str, float]) -> dict[str, Any]:
     document = document_of(result.coefficients)
     engines = sorted(set(runs.engine.tolist()))
     document["provenance"] = {
-        "sources": list(SOURCES),
+        "sources": sources,
         "engines": engines,
         "runs": len(runs),
         "clean_runs": int(runs.clean.sum()),

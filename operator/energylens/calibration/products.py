@@ -17,46 +17,52 @@ LAUNCH = {"ampere": 1.2, "ada-lovelace": 1.2}
 """Floors of kernels and launches over the relative's, from the aiconfigurator kernel tables."""
 
 
-def derived_constants(
-    fitted: Mapping[str, Mapping[str, float]], gpus: Mapping[str, GpuSpec]
-) -> dict[str, dict[str, float]]:
-    """Return the fitted constants and those of every other product.
+_BYTE_ENERGIES = (
+    "energy_byte_pj",
+    "energy_moe_byte_pj",
+    "energy_cache_byte_pj",
+    "energy_state_byte_pj",
+    "energy_4bit_byte_pj",
+)
+_FLOP_ENERGIES = ("energy_flop_bf16_pj", "energy_flop_fp8_pj")
+_FLOORS = ("gemm_launch_us", "attention_floor_us", "small_kernel_us", "moe_floor_us")
+
+
+def relative_of(gpu: GpuSpec) -> str | None:
+    """Return the product whose constants a product without serving runs has, corrected; None: nothing is known."""
+    return RELATIVE.get(gpu.architecture)
+
+
+def derived_ratios(gpu: GpuSpec, relative: GpuSpec) -> dict[str, float]:
+    """Return a product's constants over its relative's, those that are the same left out.
 
     Fractions of peak carry over within and between architectures; energies per byte and FLOP follow the memory
     technology and the architecture; static power is the data of the product.
     """
+    memory = MEMORY_ENERGY.get(gpu.architecture, 1.0)
+    if gpu.architecture == "blackwell" and gpu.memory_bandwidth < 3e12:
+        memory = MEMORY_ENERGY["ada-lovelace"]  # the workstation and server cards have GDDR7
+    ratios = dict.fromkeys(_BYTE_ENERGIES, memory)
+    ratios |= dict.fromkeys(_FLOP_ENERGIES, FLOP_ENERGY.get(gpu.architecture, 1.0))
+    ratios |= dict.fromkeys(_FLOORS, LAUNCH.get(gpu.architecture, 1.0))
+    ratios["static_watts"] = gpu.loaded_idle_watts / relative.loaded_idle_watts
+    limit = min(gpu.power_limit_watts / relative.power_limit_watts, 1.0)
+    ratios |= dict.fromkeys(("active_watts", "sampler_watts"), limit)
+    if not gpu.nvlink_bandwidth:
+        # PCIe without peer access: NCCL floors, and less of the link's peak.
+        ratios |= dict.fromkeys([f"reduce_floor_{group}_us" for group in (2, 4, 8)], 2.0)
+    return ratios
+
+
+def derived_constants(
+    fitted: Mapping[str, Mapping[str, float]], gpus: Mapping[str, GpuSpec]
+) -> dict[str, dict[str, float]]:
+    """Return the fitted constants and those of every other product."""
     out = {name: dict(values) for name, values in fitted.items()}
     for name, gpu in gpus.items():
-        if name in out or gpu.architecture not in RELATIVE:
+        relative = relative_of(gpu)
+        if name in out or relative is None or relative not in fitted or relative not in gpus:
             continue
-        relative = RELATIVE[gpu.architecture]
-        if relative not in fitted or relative not in gpus:
-            continue
-        values = dict(fitted[relative])
-        memory = MEMORY_ENERGY.get(gpu.architecture, 1.0)
-        if gpu.architecture == "blackwell" and gpu.memory_bandwidth < 3e12:
-            memory = MEMORY_ENERGY["ada-lovelace"]  # the workstation and server cards have GDDR7
-        for constant in (
-            "energy_byte_pj",
-            "energy_moe_byte_pj",
-            "energy_cache_byte_pj",
-            "energy_state_byte_pj",
-            "energy_4bit_byte_pj",
-        ):
-            values[constant] *= memory
-        for constant in ("energy_flop_bf16_pj", "energy_flop_fp8_pj"):
-            values[constant] *= FLOP_ENERGY.get(gpu.architecture, 1.0)
-        for constant in ("gemm_launch_us", "attention_floor_us", "small_kernel_us", "moe_floor_us"):
-            values[constant] *= LAUNCH.get(gpu.architecture, 1.0)
-        values["static_watts"] = (
-            fitted[relative]["static_watts"] * gpu.loaded_idle_watts / gpus[relative].loaded_idle_watts
-        )
-        ratio = gpu.power_limit_watts / gpus[relative].power_limit_watts
-        values["active_watts"] *= min(ratio, 1.0)
-        values["sampler_watts"] *= min(ratio, 1.0)
-        if not gpu.nvlink_bandwidth:
-            # PCIe without peer access: NCCL floors, and less of the link's peak.
-            for group in (2, 4, 8):
-                values[f"reduce_floor_{group}_us"] *= 2.0
-        out[name] = values
+        ratios = derived_ratios(gpu, gpus[relative])
+        out[name] = {constant: value * ratios.get(constant, 1.0) for constant, value in fitted[relative].items()}
     return out

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from energylens.calibration.products import relative_of
+from energylens.predictor.architecture import ModelSpec
 from energylens.predictor.types import BoolArray, FloatArray, IntArray, Layouts, Workload
 from energylens.predictor.workloads import workload_of
-from energylens.runs import Run, RunsFileError
+from energylens.runs import Resolved, Run, RunsFileError, weight_precision
 from energylens.runs import read_runs as read_table
 
 
@@ -70,7 +72,7 @@ class Runs:
         )
 
 
-def read_runs(path: Path) -> Runs:
+def read_runs(path: Path) -> tuple[Run, ...]:
     """Return the runs of a CSV file with the columns of the shipped runs.
 
     Raises:
@@ -85,7 +87,45 @@ def read_runs(path: Path) -> Runs:
         raise RunsError(f"{path}: line {bad.row}: {bad.message}")
     if not table.runs:
         raise RunsError(f"{path}: no runs")
-    return arrays_of(table.runs)
+    return table.runs
+
+
+@dataclass(frozen=True)
+class ResolvedRuns:
+    """Runs whose model and GPU are known."""
+
+    runs: Runs
+    models: Mapping[str, ModelSpec]
+    """Architecture by the ids of ``runs``: one id in two precisions is two models."""
+    errors: tuple[str, ...]
+    """Why each of the others cannot be fitted to."""
+
+
+def resolve_runs(runs: Sequence[Run], resolve: Callable[[Run], Resolved]) -> ResolvedRuns:
+    """Return those of the runs whose models and GPUs can be looked up.
+
+    Args:
+        runs: With their measured values.
+        resolve: Looks up a run's model and GPU.
+
+    Raises:
+        RunsError: A run was read without its measured columns.
+    """
+    models: dict[str, ModelSpec] = {}
+    usable: list[tuple[Run, str, str]] = []
+    errors: list[str] = []
+    for run in runs:
+        found = resolve(run)
+        if found.model is None or found.gpu is None:
+            errors.append(f"run {run.run_id}: {found.error}")
+        elif relative_of(found.gpu) is None:
+            errors.append(f"run {run.run_id}: gpu_model {run.gpu_model!r} is of an architecture without constants")
+        else:
+            name = f"{run.model_id} {weight_precision(found.model)}"
+            models[name] = found.model
+            usable.append((run, name, found.gpu.name))
+    arrays = arrays_of([run for run, *_ in usable], [name for _, name, _ in usable], [gpu for *_, gpu in usable])
+    return ResolvedRuns(arrays, models, tuple(errors))
 
 
 def arrays_of(

@@ -20,6 +20,7 @@ def calibrate() -> None:
     type=click.Path(path_type=Path, dir_okay=False),
     help="CSV with the columns of the shipped runs; default: the shipped runs.",
 )
+@click.option("--add-shipped", is_flag=True, help="Fit to the shipped runs beside those of --runs.")
 @click.option(
     "--kernels",
     "kernel_directory",
@@ -32,17 +33,21 @@ def calibrate() -> None:
 @click.option(
     "--curves-out", type=click.Path(path_type=Path, dir_okay=False), help="With --kernels: the curves to write."
 )
-def fit_command(runs_file: Path | None, kernel_directory: Path | None, out_file: Path, curves_out: Path | None) -> None:
+def fit_command(
+    runs_file: Path | None, add_shipped: bool, kernel_directory: Path | None, out_file: Path, curves_out: Path | None
+) -> None:
     """Fit the constants and the residual, and write the coefficient file.
 
-    Deterministic: the same runs and tables give the same file.
+    Deterministic: the same runs and tables give the same file. Runs of a site, such as those of `energylens drift
+    --runs`, are few: with --add-shipped they say how its GPUs, engine and models differ from what is known already. Use
+    the file with `energylens --coefficients FILE ...`.
     """
     from energylens.calibration.fit import FitError
     from energylens.calibration.procedure import CalibrationError, calibrate_files
     from energylens.calibration.runs import RunsError
 
     try:
-        outcome = calibrate_files(runs_file, kernel_directory)
+        outcome = calibrate_files(runs_file, kernel_directory, add_shipped)
     except (RunsError, FitError, CalibrationError) as error:
         raise click.UsageError(str(error)) from error
     try:

@@ -6,6 +6,7 @@ import gc
 import importlib
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -70,8 +71,24 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="energylens")
-def cli() -> None:
+@click.option(
+    "--coefficients",
+    "coefficients_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    envvar="ENERGYLENS_COEFFICIENTS",
+    show_envvar=True,
+    help="Predict with this file of `calibrate fit` instead of the shipped coefficients.",
+)
+def cli(coefficients_file: Path | None) -> None:
     """Serve LLMs with the least energy that meets their latency objectives."""
+    if coefficients_file is not None:
+        from energylens.data.predictor import use_coefficients
+        from energylens.predictor.coefficients import CoefficientsError
+
+        try:
+            use_coefficients(coefficients_file)
+        except CoefficientsError as error:
+            raise click.UsageError(f"--coefficients: {error}") from error
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ PACKAGE = "energylens.data"
 COEFFICIENTS_FILE = "coefficients.json"
 CURVES_FILE = "moe-curves.npz"
 PROFILES_FILE = "engine-profiles.json"
+_instead: Coefficients | None = None
 
 
 def load_predictor(engine: str = "vllm", version: str | None = None) -> Predictor:
@@ -30,9 +31,24 @@ def load_predictor(engine: str = "vllm", version: str | None = None) -> Predicto
     return Predictor(load_coefficients(), select_profile(load_profiles(), engine, version))
 
 
-@cache
+def use_coefficients(path: Path) -> None:
+    """Let this process predict with the coefficients of a file instead of the shipped ones.
+
+    Raises:
+        CoefficientsError: The file cannot be read, or is no coefficient file.
+    """
+    global _instead
+    found = read_coefficients(path)
+    _instead = found
+
+
 def load_coefficients() -> Coefficients:
-    """Return the shipped coefficients."""
+    """Return the coefficients that this process predicts with: the shipped ones, if no others were asked for."""
+    return _shipped_coefficients() if _instead is None else _instead
+
+
+@cache
+def _shipped_coefficients() -> Coefficients:
     root = resources.files(PACKAGE)
     document = json.loads(root.joinpath(COEFFICIENTS_FILE).read_text(encoding="utf-8"))
     with resources.as_file(root.joinpath(CURVES_FILE)) as path:

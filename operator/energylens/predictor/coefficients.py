@@ -11,7 +11,7 @@ from energylens.predictor.moe_tables import MoeTables
 from energylens.predictor.residual import ResidualModel
 from energylens.predictor.types import GpuSpec
 
-FORMAT = 1
+FORMAT = 2
 
 
 class CoefficientsError(ValueError):
@@ -25,8 +25,11 @@ class Coefficients:
     version: str
     constants: Mapping[str, Mapping[str, float]]
     """GPU short name -> constant -> value."""
-    measured_gpus: tuple[str, ...]
-    """Products whose constants were fitted on serving runs; the rest follow from data sheets and kernel tables."""
+    measured: Mapping[str, tuple[str, ...]]
+    """GPU short name -> names of the engine profiles whose serving runs its constants were fitted on.
+
+    Those of other products follow from data sheets and kernel tables, those of other engines from profiles.
+    """
     architecture_default: Mapping[str, str]
     """GPU architecture -> product whose constants serve products without their own."""
     tables: MoeTables = field(default_factory=dict)
@@ -34,14 +37,18 @@ class Coefficients:
     intervals: IntervalModel = field(default_factory=IntervalModel)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
-    def for_gpu(self, gpu: GpuSpec) -> tuple[dict[str, float], bool]:
-        """Return the constants of a product, and whether they were fitted on it.
+    def for_gpu(self, gpu: GpuSpec, engine: str) -> tuple[dict[str, float], bool]:
+        """Return the constants of a product, and whether they were fitted on it under an engine.
+
+        Args:
+            gpu: The product.
+            engine: Name of the engine's profile.
 
         Raises:
             CoefficientsError: Neither the product nor its architecture has any.
         """
         if gpu.name in self.constants:
-            return dict(self.constants[gpu.name]), gpu.name in self.measured_gpus
+            return dict(self.constants[gpu.name]), engine in self.measured.get(gpu.name, ())
         stand_in = self.architecture_default.get(gpu.architecture)
         if stand_in is None or stand_in not in self.constants:
             known = ", ".join(sorted(self.constants))

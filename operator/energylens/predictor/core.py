@@ -55,10 +55,10 @@ class Predictor:
 
     def constants(self, gpu: GpuSpec) -> tuple[dict[str, float], bool]:
         """Return the constants of a product under this engine, and whether they were fitted on both."""
-        values, measured = self.coefficients.for_gpu(gpu)
+        values, measured = self.coefficients.for_gpu(gpu, self.profile.name)
         for name, factor in self.profile.factors.items():
             values[name] = values[name] * factor
-        return values, measured and self.profile.measured
+        return values, measured
 
     def memory(self, model: ModelSpec, gpu: GpuSpec, layouts: Layouts, workload: Workload) -> Memory:
         """Return what the most loaded GPU holds for every candidate."""
@@ -225,7 +225,8 @@ class Predictor:
         residual = self.coefficients.residual if measured else None
         sheet, coefficients, overlap = data_sheet(gpu), self.coefficients, self.profile.overlap
         rates, capped = kernel_rates(constants, sheet), bool(np.isfinite(layouts.power_cap_watts).any())
-        features = None if residual is None else run_features(model, gpu, layouts, workload, np.ones(len(layouts)))
+        tag, alone = self.profile.tag, np.ones(len(layouts))
+        features = None if residual is None else run_features(model, gpu, layouts, workload, alone, tag)
 
         def step(index: IntArray, running: FloatArray) -> FloatArray:
             where = layouts.take(index)
@@ -331,7 +332,7 @@ class Predictor:
         measured: bool,
     ) -> tuple[dict[str, FloatArray], dict[str, FloatArray], np.ndarray]:
         n = len(layouts)
-        runs = run_features(model, gpu, layouts, workload, running)
+        runs = run_features(model, gpu, layouts, workload, running, self.profile.tag)
         scales = self.coefficients.intervals
         residual = self.coefficients.residual
         logs = {t: np.zeros(n) for t in TARGETS}
@@ -350,7 +351,7 @@ class Predictor:
         variance["energy"] = variance["step"] + variance["power"]
         prior["energy"] = prior["step"] + prior["power"]
         noise["energy"] = noise["step"] + noise["power"]
-        widen: FloatArray | float = self.profile.widening * (1.0 if measured else scales.extrapolation)
+        widen: FloatArray | float = 1.0 if measured else self.profile.widening * scales.extrapolation
         if residual is not None and measured:
             # Neither pipeline stages nor data-parallel ranks are in the runs that the intervals were set on.
             widen = widen * np.where(measured_parallelism(residual.training, runs), 1.0, scales.extrapolation)

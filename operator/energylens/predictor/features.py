@@ -40,10 +40,19 @@ def parallel_key(layouts: Layouts) -> npt.NDArray[np.str_]:
 
 
 def run_features(
-    model: ModelSpec, gpu: GpuSpec, layouts: Layouts, workload: Workload, concurrency: FloatArray
+    model: ModelSpec, gpu: GpuSpec, layouts: Layouts, workload: Workload, concurrency: FloatArray, engine: str = ""
 ) -> RunFeatures:
-    """Return the residual's features of every candidate."""
-    architecture, storage, load = architecture_key(model), storage_key(model), load_key(workload)
+    """Return the residual's features of every candidate.
+
+    Args:
+        model: The architecture.
+        gpu: The product.
+        layouts: Candidates, shape (n,).
+        workload: Mean request.
+        concurrency: Running sequences, shape (n,).
+        engine: Of `EngineProfile.tag`: what physics leaves of one engine says nothing of another.
+    """
+    architecture, storage, load = architecture_key(model) + engine, storage_key(model), load_key(workload)
     code = (
         layouts.tensor_parallel * 1_000_000
         + layouts.pipeline_parallel * 10_000
@@ -66,13 +75,13 @@ def run_features(
 
     kind = "moe" if model.is_moe else "dense"
     keys = {
-        "family": same(model.family),
+        "family": same(model.family + engine),
         "architecture": same(architecture),
         "stored": same(f"{architecture}/{storage}"),
-        "product": np.char.add(single, f"/{kind}-{storage}"),
+        "product": np.char.add(single, f"/{kind}-{storage}{engine}"),
         "layout": layout,
         "load": np.char.add(layout, f"/{load}"),
-        "parallel": parallel_key(layouts),
+        "parallel": np.char.add(parallel_key(layouts), engine) if engine else parallel_key(layouts),
     }
     return RunFeatures(keys, np.log(np.maximum(concurrency, 1.0)))
 

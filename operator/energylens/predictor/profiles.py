@@ -20,10 +20,8 @@ class EngineProfile:
     """First version that it no longer covers; None means all later ones."""
     factors: Mapping[str, float] = field(default_factory=dict)
     """Constant -> factor on its fitted value."""
-    measured: bool = False
-    """Fitted on runs of this very engine; otherwise every prediction is an extrapolation."""
     widening: float = 1.0
-    """Factor on the logarithmic half-width of every interval."""
+    """Factor on the logarithmic half-width of every interval where no run of this very engine was fitted to."""
     overlap: Overlap | None = None
     """How it runs collectives beside kernels; None for one after the other, as all profiles that ship do."""
     memory_utilization: float = 0.9
@@ -34,6 +32,11 @@ class EngineProfile:
     def name(self) -> str:
         """Engine and first version, such as ``vllm>=0.11``."""
         return f"{self.engine}>={'.'.join(str(part) for part in self.minimum)}"
+
+    @property
+    def tag(self) -> str:
+        """What tells runs of this engine from those of the engine that constants are of; empty for that one."""
+        return f"@{self.name}" if self.factors else ""
 
     def covers(self, version: tuple[int, ...]) -> bool:
         """Return whether a version falls into the range."""

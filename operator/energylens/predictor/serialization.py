@@ -30,7 +30,7 @@ def coefficients_from(document: Mapping[str, Any], curves: Arrays) -> Coefficien
         return Coefficients(
             version=str(document["version"]),
             constants={g: {k: float(v) for k, v in c.items()} for g, c in document["constants"].items()},
-            measured_gpus=tuple(document["measured_gpus"]),
+            measured={gpu: tuple(engines) for gpu, engines in document["measured"].items()},
             architecture_default=dict(document["architecture_default"]),
             tables=curves_from(curves),
             residual=_residual_from(document.get("residual")),
@@ -49,7 +49,7 @@ def document_of(coefficients: Coefficients) -> dict[str, Any]:
         "format": FORMAT,
         "version": coefficients.version,
         "provenance": dict(coefficients.provenance),
-        "measured_gpus": list(coefficients.measured_gpus),
+        "measured": {gpu: list(engines) for gpu, engines in coefficients.measured.items()},
         "architecture_default": dict(coefficients.architecture_default),
         "constants": {g: {k: _rounded(v) for k, v in c.items()} for g, c in coefficients.constants.items()},
         "intervals": {
@@ -86,7 +86,6 @@ def profiles_from(document: Mapping[str, Any]) -> tuple[EngineProfile, ...]:
                 minimum=tuple(entry["minimum"]),
                 below=tuple(entry["below"]) if entry.get("below") else None,
                 factors=dict(entry["factors"]),
-                measured=bool(entry["measured"]),
                 overlap=_overlap_from(entry.get("overlap")),
                 widening=float(entry["widening"]),
                 memory_utilization=float(entry["memory_utilization"]),

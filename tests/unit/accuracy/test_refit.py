@@ -64,9 +64,9 @@ def test_runs_without_measurement_are_refused() -> None:
 
 
 def test_a_refit_follows_its_runs_and_passes_over_what_it_cannot_use() -> None:
-    others = [run("x", model="nobody/nothing"), run("y", gpu="L40S"), run("z", host_bound=True, itl=900.0)]
-    choose = refitted([*RUNS, *others], resolver(), GPUS, load_coefficients().tables, load_profiles())
+    others = [run("x", model="nobody/nothing"), run("y", gpu="TPU"), run("z", host_bound=True, itl=900.0)]
     known = [replace(one, engine="vllm==0.11.1") for one in RUNS]
+    choose = refitted([*known, *others], resolver(), GPUS, load_coefficients().tables, load_profiles())
     found = predict_runs(known, resolver(), choose)
     assert found.error == ("",) * len(RUNS)
     measured = np.array([one.measured.median_itl_ms for one in RUNS if one.measured is not None])

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from energylens.accuracy.evaluate import predict_runs
 from energylens.calibration.fit import FitError, FitResult, fit_full
 from energylens.calibration.parameters import CONSTANTS
-from energylens.calibration.procedure import gpus_by_name, models_of, shipped_runs
-from energylens.calibration.runs import Runs, RunsError, read_runs
+from energylens.calibration.procedure import gpus_by_name, shipped_runs
+from energylens.calibration.runs import ResolvedRuns, Runs, RunsError, read_runs, resolve_runs
 from energylens.cli.calibrate import calibrate
-from energylens.data.predictor import load_coefficients
+from energylens.data import find_gpu, load_predictor
+from energylens.data.predictor import load_coefficients, load_profiles
+from energylens.predictor import Predictor
+from energylens.predictor.profiles import parse_engine, select_profile
 from energylens.predictor.serialization import document_of
+from energylens.runs import Measured, Run, parse_runs, resolver
 
 ROW = {
     "run_id": "r1", "task": "gpqa", "model_id": "Qwen/Qwen3-8B", "weight_precision": "bfloat16", "gpu_model": "H100",
@@ -27,13 +33,17 @@ ROW = {
 
 
 @pytest.fixture(scope="module")
-def runs() -> Runs:
-    return shipped_runs()
+def shipped() -> ResolvedRuns:
+    return resolve_runs(shipped_runs(), resolver())
 
 
 @pytest.fixture(scope="module")
-def refitted(runs: Runs) -> FitResult:
-    return fit_full(runs, models_of(runs), gpus_by_name(), load_coefficients().tables)
+def refitted(shipped: ResolvedRuns) -> FitResult:
+    return fitted(shipped.runs, shipped)
+
+
+def fitted(runs: Runs, known: ResolvedRuns) -> FitResult:
+    return fit_full(runs, known.models, gpus_by_name(), load_coefficients().tables, load_profiles())
 
 
 def test_the_shipped_coefficients_are_what_the_fit_writes(refitted: FitResult) -> None:
@@ -72,10 +82,74 @@ def test_every_constant_has_a_value_for_every_product() -> None:
         assert all(value > 0 for value in values.values()), product
 
 
-def test_runs_that_say_nothing_are_refused(runs: Runs) -> None:
-    bound = runs.take(runs.host_bound)
+def test_runs_that_say_nothing_are_refused(shipped: ResolvedRuns) -> None:
     with pytest.raises(FitError, match="no run to fit to"):
-        fit_full(bound, models_of(bound), gpus_by_name(), load_coefficients().tables)
+        fitted(shipped.runs.take(shipped.runs.host_bound), shipped)
+
+
+SITE_BATCHES = (4, 8, 16, 32, 64, 128)
+
+
+def site_runs(gpu: str, engine: str, slower: float, hotter: float) -> list[Run]:
+    """Return runs of a site whose GPUs are so much slower, and draw so much more, than was known."""
+    base = parse_runs(",".join(ROW) + "\n" + ",".join(ROW.values()) + "\n", "runs.csv", measured=True).runs[0]
+    asked = [
+        replace(base, run_id=f"{model}-{batch}", task="site", model_id=model, gpu_model=gpu, engine=engine,
+                max_num_seqs=batch, concurrency=float(batch), input_tokens=500.0, output_tokens=300.0)
+        for model in ("Qwen/Qwen3-8B", "meta-llama/Llama-3.1-8B-Instruct")
+        for batch in SITE_BATCHES
+    ]  # fmt: skip
+    predictor = load_predictor(*parse_engine(engine))
+    found = predict_runs(asked, resolver(), lambda _: predictor).values
+    out = []
+    for i, run in enumerate(asked):
+        itl, power = found["itl"][i] * slower, found["power"][i] * hotter
+        throughput = found["throughput"][i] / slower
+        measured = Measured(itl, itl * 1.1, itl * 1.2, itl * 1.5, throughput, power, power / throughput)
+        out.append(replace(run, measured=measured))
+    return out
+
+
+@pytest.mark.parametrize(
+    ("gpu", "engine"), [("H200", "vllm==0.24.0"), ("A100-80GB", "vllm==0.11.1"), ("H100", "sglang==0.5.5")]
+)
+def test_a_sites_runs_move_its_gpu_and_engine_to_what_was_measured(gpu: str, engine: str) -> None:
+    runs = site_runs(gpu, engine, slower=1.25, hotter=0.93)
+    known = resolve_runs(runs, resolver())
+    coefficients = fitted(known.runs, known).coefficients
+    profile = select_profile(load_profiles(), *parse_engine(engine))
+    assert coefficients.measured == {find_gpu(gpu).name: (profile.name,)}
+    after = predict_runs(runs, resolver(), lambda _: Predictor(coefficients, profile))
+    for name, wanted in (
+        ("throughput", [run.measured.output_tokens_per_second for run in runs if run.measured]),
+        ("power", [run.measured.power_watts for run in runs if run.measured]),
+    ):
+        np.testing.assert_allclose(after.values[name], wanted, rtol=0.05)
+        assert (after.intervals[name].low < wanted).all()
+        assert (after.intervals[name].high > wanted).all()
+    assert not after.extrapolated.any()
+    # Another engine was not measured, whatever the GPU.
+    other = select_profile(load_profiles(), *parse_engine("sglang" if engine.startswith("vllm") else "vllm"))
+    assert predict_runs(runs, resolver(), lambda _: Predictor(coefficients, other)).extrapolated.all()
+
+
+def test_runs_of_an_engine_without_a_profile_are_refused() -> None:
+    runs = [replace(run, engine="triton==3") for run in site_runs("H100", "vllm==0.11.1", 1.0, 1.0)]
+    known = resolve_runs(runs, resolver())
+    with pytest.raises(FitError, match="engine 'triton' has no profile"):
+        fitted(known.runs, known)
+
+
+def test_the_command_refuses_shipped_runs_twice_and_unknown_models(tmp_path: Path) -> None:
+    out = ["--out", str(tmp_path / "out.json")]
+    again = shipped_runs()[0].run_id
+    for row, options, text in (
+        ({**ROW, "run_id": again}, ["--add-shipped"], f"run_id '{again}' is one of the shipped runs"),
+        ({**ROW, "model_id": "nobody/knows"}, [], "run r1: model_id='nobody/knows' is not in the catalogue"),
+        ({**ROW, "gpu_model": "TPU"}, [], "run r1: gpu_model: "),
+    ):
+        result = CliRunner().invoke(calibrate, ["fit", "--runs", str(written(tmp_path, row)), *options, *out])
+        assert (result.exit_code, text in result.output.splitlines()[-1]) == (2, True), result.output
 
 
 def written(tmp_path: Path, row: dict[str, str]) -> Path:
@@ -85,7 +159,9 @@ def written(tmp_path: Path, row: dict[str, str]) -> Path:
 
 
 def test_a_good_file_is_read(tmp_path: Path) -> None:
-    assert read_runs(written(tmp_path, ROW)).power_watts.tolist() == [490.0]
+    (run,) = read_runs(written(tmp_path, ROW))
+    assert run.measured is not None
+    assert run.measured.power_watts == 490.0
 
 
 @pytest.mark.parametrize(("column", "value"), [("power_watts", "-3"), ("concurrency", "many"), ("p90_itl_ms", "")])

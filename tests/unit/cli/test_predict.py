@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import csv
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,9 @@ from tests.unit.runs.test_table import GOOD, csv_of
 
 from energylens.cli.main import cli
 from energylens.cli.predict import OUTPUT_COLUMNS
+from energylens.cli.runs import predictor_for
+from energylens.data import predictor as predictor_data
+from energylens.predictor.serialization import document_of
 from energylens.runs import INPUT_COLUMNS, MEASURED_COLUMNS
 
 # Several in a row of one model, so that a bad one sits in the middle of an array call.
@@ -171,3 +176,37 @@ def test_no_row_is_a_crash_and_none_costs_another(tmp_path: Path, cells: dict[st
     assert is_good(rows[0])
     assert is_good(rows[2])
     assert rows[1]["error"] or is_good(rows[1])
+
+
+@pytest.fixture
+def own_coefficients(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(predictor_data, "_instead", None)
+    predictor_for.cache_clear()
+    yield
+    predictor_for.cache_clear()
+
+
+@pytest.mark.usefixtures("own_coefficients")
+def test_a_file_of_coefficients_is_used_instead_of_the_shipped_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, (before,) = call(tmp_path, csv_of(GOOD))
+    document = document_of(predictor_data.load_coefficients())
+    document["constants"]["H100"]["static_watts"] += 100.0
+    path = tmp_path / "site.json"
+    path.write_text(json.dumps(document))
+    monkeypatch.setenv("ENERGYLENS_COEFFICIENTS", str(path))
+    predictor_for.cache_clear()
+    _, (after,) = call(tmp_path, csv_of(GOOD))
+    assert float(after["predicted_power_watts"]) > float(before["predicted_power_watts"]) + 50
+
+
+@pytest.mark.usefixtures("own_coefficients")
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": 2}', None])
+def test_a_file_that_holds_no_coefficients_is_one_line(text: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "site.json"
+    if text is not None:
+        path.write_text(text)
+    result = CliRunner().invoke(cli, ["--coefficients", str(path), "predict", "--help"])
+    assert result.exit_code == 2
+    assert result.output.splitlines()[-1].startswith("Error: --coefficients: ")

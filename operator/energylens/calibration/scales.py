@@ -1,0 +1,109 @@
+"""What the parameter vector of a fit means: shared constants, and how each product differs from its relative."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from energylens.calibration.parameters import CONSTANTS, RATIO_PRODUCT, REFERENCE, Constant
+from energylens.calibration.products import derived_ratios, relative_of
+from energylens.predictor.types import FloatArray, GpuSpec
+
+DERIVED_SPREAD = 2.0
+"""How much further than those between H100 and B200 ratios may move whose prior follows from data sheets."""
+
+
+@dataclass(frozen=True)
+class Ratios:
+    """A product against its relative."""
+
+    product: str
+    relative: str
+    prior: Mapping[str, float]
+    """Constant -> ratio; 1 where there is none."""
+    spread: float
+    """Factor on the constants' ratio spreads."""
+
+
+@dataclass(frozen=True)
+class Scales:
+    """Free constants in the order of the parameter vector: the shared ones, then the ratios of each product."""
+
+    shared: tuple[Constant, ...]
+    ratios: tuple[Constant, ...]
+    products: tuple[Ratios, ...]
+
+    @property
+    def size(self) -> int:
+        """Length of the parameter vector."""
+        return len(self.shared) + len(self.ratios) * len(self.products)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of each parameter: a constant, or constant/product for a ratio."""
+        return tuple(c.name for c in self.shared) + tuple(
+            f"{c.name}/{product.product}" for product in self.products for c in self.ratios
+        )
+
+    def membership(self, gpu_names: npt.NDArray[np.str_] | Sequence[str]) -> FloatArray:
+        """Return which products' ratios apply to each run, shape (products, n): its own and those of its relatives."""
+        names = np.asarray(gpu_names, dtype=np.str_)
+        parents = {ratios.product: ratios.relative for ratios in self.products}
+        out = np.zeros((len(self.products), names.size))
+        for name in np.unique(names):
+            at: str | None = str(name)
+            while at in parents:
+                row = next(i for i, ratios in enumerate(self.products) if ratios.product == at)
+                out[row, names == name] = 1.0
+                at = parents[at]
+        return out
+
+
+def scales_for(gpu_names: Sequence[str], gpus: Mapping[str, GpuSpec]) -> Scales:
+    """Return what may move in a fit to runs on these products.
+
+    Args:
+        gpu_names: Short names.
+        gpus: Products by short name.
+
+    Raises:
+        LookupError: A product is of an architecture that nothing is known of; the message names it.
+    """
+    shared = tuple(c for c in CONSTANTS if c.spread > 0)
+    products = [Ratios(RATIO_PRODUCT, REFERENCE, {c.name: c.ratio for c in CONSTANTS}, 1.0)]
+    for name in sorted(set(gpu_names) - {REFERENCE, RATIO_PRODUCT}):
+        relative = relative_of(gpus[name])
+        if relative is None:
+            raise LookupError(f"gpu_model {name!r}: nothing is known of its architecture, {gpus[name].architecture}")
+        products.append(Ratios(name, relative, derived_ratios(gpus[name], gpus[relative]), DERIVED_SPREAD))
+    return Scales(shared, tuple(c for c in shared if c.ratio_spread > 0), tuple(products))
+
+
+def constants_of(theta: FloatArray, scales: Scales, membership: FloatArray) -> dict[str, FloatArray]:
+    """Return the constants of every run.
+
+    Args:
+        theta: Parameters in prior standard deviations, shape (p,).
+        scales: Their meaning.
+        membership: Of `Scales.membership`, shape (products, n).
+    """
+    moved = {c.name: theta[i] for i, c in enumerate(scales.shared)}
+    turned = theta[len(scales.shared) :].reshape(len(scales.products), len(scales.ratios))
+    free = {c.name: i for i, c in enumerate(scales.ratios)}
+    out = {}
+    for c in CONSTANTS:
+        apart = np.array([np.log(product.prior.get(c.name, 1.0)) for product in scales.products])
+        if c.name in free:
+            apart += turned[:, free[c.name]] * c.ratio_spread * [product.spread for product in scales.products]
+        out[c.name] = c.prior * np.exp(moved.get(c.name, 0.0) * c.spread) * np.exp(apart @ membership)
+    return out
+
+
+def product_constants(theta: FloatArray, scales: Scales) -> dict[str, dict[str, float]]:
+    """Return the constants of every fitted product."""
+    names = [REFERENCE, *(ratios.product for ratios in scales.products)]
+    found = constants_of(theta, scales, scales.membership(names))
+    return {name: {k: float(v[i]) for k, v in found.items()} for i, name in enumerate(names)}
