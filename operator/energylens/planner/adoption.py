@@ -162,9 +162,10 @@ def decide(
         message = f"{_summary(new)} was rolled back at {known.time} and is not tried again for this spec"
         return Decision(False, "RolledBack", f"{message}: {known.message}", current)
     if isinstance(running, str):
-        return Decision(True, "NoLongerValid", f"{running}; new plan: {_summary(new)}", new)
+        return Decision(True, "NoLongerValid", f"{running}; new plan: {_summary(new)}{_priced(cost)}", new)
     if isinstance(running, Infeasible):
-        return Decision(True, "NoLongerValid", f"the running plan no longer holds: {running.message}", new)
+        message = f"the running plan no longer holds: {running.message}; new plan: {_summary(new)}{_priced(cost)}"
+        return Decision(True, "NoLongerValid", message, new)
     old = running.plan if isinstance(running, Feasible) else current
     kept = _as_of_today(current, old)
     return _compare(kept, old, new, objective, replan or Replan(), seconds_since_adoption, cost or SwitchCost(0, 0))
@@ -197,11 +198,14 @@ def _compare(
         # No countdown: the message is a condition's, and would be written anew at every look.
         message = f"{_summary(new)} would save {saving:.1f} %; cooldownSeconds={replan.cooldown_seconds} are not over"
         return Decision(False, "Cooldown", message, current)
-    if objective == "MinimizeGPUs":
-        return Decision(True, "EnergySaving", f"{_summary(new)} uses {old.gpus - new.gpus} GPUs less", new)
     expected = max(float(replan.cooldown_seconds), MIN_EXPECTED_SECONDS)
     saved_watts = _watts(old) - _watts(new, at=old)
     saved = saved_watts * expected
+    if objective == "MinimizeGPUs":
+        # GPUs are what is saved, whatever energy that takes.
+        energy = f"{'saves' if saved >= 0 else 'takes'} {describe.watt_hours(abs(saved))} in {expected / 3600:.1f} h"
+        message = f"{_summary(new)} uses {old.gpus - new.gpus} GPUs less{_priced(cost)}, and it {energy}"
+        return Decision(True, "EnergySaving", message, new)
     numbers = (
         f"switching costs {describe.watt_hours(cost.joules)}, the saving of {saving:.1f} % is worth "
         f"{describe.watt_hours(saved)} in {expected / 3600:.1f} h"
@@ -209,6 +213,10 @@ def _compare(
     if saved <= cost.joules:
         return Decision(False, "DoesNotPayBack", f"{_summary(new)}: {numbers}", current)
     return Decision(True, "EnergySaving", f"{_summary(new)}: {numbers}", new)
+
+
+def _priced(cost: SwitchCost | None) -> str:
+    return "" if cost is None else f"; switching costs {describe.watt_hours(cost.joules)}"
 
 
 def _objective(plan: PlanStatus, objective: Objective) -> float:

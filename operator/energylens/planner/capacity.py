@@ -13,7 +13,8 @@ from energylens.predictor.types import IntArray
 GPU_TAINT = "nvidia.com/gpu"
 """Taint that GPU nodes usually carry; every pod that we make tolerates it."""
 
-_BLOCKING = ("NoSchedule", "NoExecute")
+BLOCKING_EFFECTS = ("NoSchedule", "NoExecute")
+"""Of taints that keep pods off a node."""
 
 
 def tolerates(toleration: Toleration, taint: Taint) -> bool:
@@ -38,7 +39,7 @@ def eligible(node: GpuNode, node_selector: Mapping[str, str], tolerations: Itera
     return all(
         any(tolerates(toleration, taint) for toleration in accepted)
         for taint in node.taints
-        if taint.effect in _BLOCKING
+        if taint.effect in BLOCKING_EFFECTS
     )
 
 

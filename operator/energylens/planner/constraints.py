@@ -154,8 +154,8 @@ def _hardware(
             FREE_GPUS,
             ", ".join(f"{sum(gpus)} of {product}" for product, gpus in zip(rows.products, free_gpus, strict=True)),
             missing == 0,
-            "other pods use the GPUs that it needs",
-            exceeded=lambda i: "other pods use the GPUs that it needs",
+            "the GPUs that it needs are not free",
+            exceeded=lambda i: "the GPUs that it needs are not free",
             excess=missing / max(1, sum(map(sum, free_gpus))),
         )
     )

@@ -20,21 +20,31 @@ _NAMED_CHANGES = 3
 """Changes that a message names; status has them all."""
 
 
-def explain_infeasible(problem: Problem, solution: Solution) -> Infeasible:
+def explain_infeasible(problem: Problem, solution: Solution, placements: tuple[Relaxation, ...] = ()) -> Infeasible:
     """Return why a problem without a feasible candidate has none.
 
     The reason is that of the first rule, in their order, that leaves no candidate.
+
+    Args:
+        problem: What was planned.
+        solution: Without a feasible candidate.
+        placements: Changes of the nodes that are enough.
     """
-    relaxations = nearest_changes(problem, solution)
+    relaxations = nearest_changes(problem, solution, placements)
     reason, message = _headline(problem, solution, relaxations)
-    named = message.partition("=")[0]
+    rejections = count_rejections(solution.constraints, len(solution.rows))
+    return Infeasible(reason, with_options(message, relaxations, message.partition("=")[0]), rejections, relaxations)
+
+
+def with_options(message: str, relaxations: tuple[Relaxation, ...], named: str = "") -> str:
+    """Return a message with the changes that would work, but for that of the field whose value it has already."""
     # Free GPUs are not for the reader to set; the message has said where they are missing.
     others = [r for r in relaxations if r.also is not None or r.field not in (named, FREE_GPUS)]
-    if others:
-        options = ", or ".join(_in_words(r) for r in others[:_NAMED_CHANGES])
-        message = f"{message}; would also work: {options}"
-    rejections = count_rejections(solution.constraints, len(solution.rows))
-    return Infeasible(reason, message, rejections, relaxations)
+    if not others:
+        return message
+    options = ", or ".join(_in_words(r) for r in others[:_NAMED_CHANGES])
+    also = "also " if any(r.also is None and r.field in (named, FREE_GPUS) for r in relaxations) else ""
+    return f"{message}; would {also}work: {options}"
 
 
 def _in_words(relaxation: Relaxation) -> str:
@@ -134,11 +144,13 @@ def _gpus_message(problem: Problem, solution: Solution, culprit: Constraint, bef
     i = int(np.argmin(np.where(mask, rows.gpus, np.iinfo(np.int64).max)))
     product = rows.products[int(rows.product[i])]
     free = ", ".join(str(gpus) for gpus in problem.free_gpus(product))
+    shut = sum(node.product == product and not node.schedulable for node in problem.nodes)
+    closed = f" ({shut} of these nodes cordoned or not ready)" if shut else ""
     nodes = int(rows.nodes_per_replica[i])
     where = "on one node" if nodes == 1 else f"on each of {nodes} nodes"
     return (
         f"not enough free GPUs: needs {int(rows.gpus_per_node[i])} GPUs of {product} {where} for "
-        f"{describe.candidate(rows, i)}; free on its nodes now: {free}"
+        f"{describe.candidate(rows, i)}; free on its nodes now: {free}{closed}"
     )
 
 

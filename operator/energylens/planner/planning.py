@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 from energylens.api.llmdeployment import LLMDeployment, LLMDeploymentSpec, PlanStatus, PredictedFigures
 from energylens.api.llmdeployment_status import CorrectionFactors, describe_layout
@@ -15,8 +16,9 @@ from energylens.planner.disaggregation_report import with_hint, with_pair
 from energylens.planner.evaluate import Candidates, Predictor
 from energylens.planner.frontier import alternatives, frontier_rows, table
 from energylens.planner.identity import inputs_hash
-from energylens.planner.infeasible import explain_infeasible
+from energylens.planner.infeasible import explain_infeasible, with_options
 from energylens.planner.nodes import allowed_nodes, no_matching_gpus, usable_nodes
+from energylens.planner.placement import placement_changes
 from energylens.planner.problem import Problem, Solution, binding_constraint, solve
 from energylens.planner.types import ClusterSnapshot, Feasible, Infeasible, PlanningResult, PowerAllowance
 from energylens.predictor.architecture import ModelSpec
@@ -58,10 +60,12 @@ def plan(
         return Infeasible("ModelUnsupported", f"spec.model.{error}")
     problem = problem_for(deployment, served, snapshot, gpus, predictor, allowance, corrections)
     if not problem.allowed_products:
-        return no_matching_gpus(deployment.spec, snapshot, gpus)
+        none = no_matching_gpus(deployment.spec, snapshot, gpus)
+        changes = placement_changes(problem, snapshot)
+        return replace(none, message=with_options(none.message, changes), relaxations=changes)
     solution = solve(problem)
     if solution.chosen is None:
-        return with_hint(problem, explain_infeasible(problem, solution))
+        return with_hint(problem, explain_infeasible(problem, solution, placement_changes(problem, snapshot)))
     spec, rows, i = deployment.spec, solution.rows, solution.chosen
     order, reasons = frontier_rows(rows, solution.constraints, i, spec)
     status = plan_status(problem, solution, i).model_copy(

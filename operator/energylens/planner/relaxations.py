@@ -29,9 +29,17 @@ _LOAD_HALVINGS = 7
 _RELAXABLE = ("GPUs", "SLO", "Power")
 
 
-def nearest_changes(problem: Problem, solution: Solution) -> tuple[Relaxation, ...]:
-    """Return for each constraint the nearest change that alone is enough; where there is none, the pairs that are."""
-    single = (*_choices(problem), *_limits(problem, solution), *_loads(problem, solution))
+def nearest_changes(
+    problem: Problem, solution: Solution, placements: tuple[Relaxation, ...] = ()
+) -> tuple[Relaxation, ...]:
+    """Return for each constraint the nearest change that alone is enough; where there is none, the pairs that are.
+
+    Args:
+        problem: What was planned.
+        solution: Without a feasible candidate.
+        placements: Changes of the nodes that are enough.
+    """
+    single = (*placements, *_choices(problem), *_limits(problem, solution), *_loads(problem, solution))
     return single or tuple(_pairs(problem, solution))
 
 

@@ -88,6 +88,7 @@ def test_a_plan_that_no_longer_holds_is_replaced_at_once(running: Any) -> None:
     )
     assert (found.adopt, found.reason) == (True, "NoLongerValid")
     assert (running if isinstance(running, str) else running.message) in found.message
+    assert found.message.endswith("; switching costs 2.78e+05 Wh")
 
 
 def test_a_small_saving_is_not_worth_a_restart() -> None:
@@ -130,7 +131,7 @@ def test_the_running_plan_is_judged_under_todays_load() -> None:
 def test_fewer_gpus_count_where_gpus_are_the_objective() -> None:
     found = decision(status(1.0, tensor=8), status(1.5, tensor=4), objective="MinimizeGPUs", cost=SwitchCost(1e9, 1e3))
     assert (found.adopt, found.reason) == (True, "EnergySaving")
-    assert "4 GPUs less" in found.message
+    assert "4 GPUs less; switching costs 2.78e+05 Wh, and it takes " in found.message
 
 
 def test_less_power_counts_where_power_is_the_objective() -> None:

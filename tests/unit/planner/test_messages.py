@@ -130,7 +130,7 @@ def test_a_model_that_fits_no_allowed_gpu_names_one_that_it_fits(refuse: Refuse)
     result = refuse("405b", hardware={"gpuProducts": ["L40S"]})
     assert result.reason == "ModelTooLarge"
     assert "the largest replica within spec.hardware.gpuProducts=[L40S] has 8 GPUs of NVIDIA-L40S" in result.message
-    assert "would also work: spec.hardware.gpuProducts=[NVIDIA-H200]" in result.message
+    assert "would work: spec.hardware.gpuProducts=[NVIDIA-H200]" in result.message
 
 
 @pytest.mark.parametrize("shape", ["70b", "405b"])
@@ -216,9 +216,10 @@ def test_the_tighter_of_two_budgets_is_named(refuse: Refuse) -> None:
 def test_no_such_gpu(refuse: Refuse) -> None:
     result = refuse(hardware={"gpuProducts": ["A100", "NVIDIA-B200"]})
     assert result.reason == "NoMatchingGPUs"
-    assert result.message == (
+    assert result.message.startswith(
         "spec.hardware.gpuProducts=[A100, NVIDIA-B200]: no node has such a GPU; at hand: "
-        "NVIDIA-H100-80GB-HBM3 (8 GPUs), NVIDIA-H200 (8 GPUs), NVIDIA-L40S (8 GPUs)"
+        "NVIDIA-H100-80GB-HBM3 (8 GPUs), NVIDIA-H200 (8 GPUs), NVIDIA-L40S (8 GPUs); would work: "
+        "spec.hardware.gpuProducts=[NVIDIA-H200] (at "
     )
 
 
