@@ -245,6 +245,11 @@ async def test_a_larger_plan_is_denied_and_the_running_one_stays(world: World) -
 
 CARBON = {"carbon": {"forecastConfigMapRef": {"name": "grid"}, "gramsPerPeriod": 1000}, "period": "Day"}
 UNCHECKABLE = {
+    # What API servers take, since only the values of labels can be checked there.
+    "a selector that no label can match": (
+        {"powerWatts": 9000, "selector": {"matchLabels": {"a b": "c"}}},
+        "InvalidSpec",
+    ),
     "no forecast": (CARBON, "ForecastMissing"),
     "no metrics": ({"energyWattHours": 10**6, "period": "Day"}, "MetricsMissing"),
     "no metrics, power": ({"powerWatts": 10**6}, "MetricsMissing"),

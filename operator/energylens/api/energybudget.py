@@ -6,7 +6,7 @@ import re
 from typing import Annotated, ClassVar, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from energylens.api.base import (
     ATOMIC_LIST,
@@ -51,6 +51,17 @@ def _selector_values(requirement: LabelSelectorRequirement) -> str | None:
     return f"operator {requirement.operator} of key '{requirement.key}' takes no values; leave values out"
 
 
+LABEL_KEY_PATTERN = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
+LABEL_VALUE_PATTERN = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
+
+
+def _label_keys(labels: dict[str, str]) -> dict[str, str]:
+    for key in labels:
+        if not re.fullmatch(LABEL_KEY_PATTERN.strip("^$"), key):
+            raise ValueError(f"key '{key}' is no label key, such as team or example.com/team: it would select nothing")
+    return labels
+
+
 class LabelSelectorRequirement(ApiModel):
     """One requirement of a label selector."""
 
@@ -64,10 +75,11 @@ class LabelSelectorRequirement(ApiModel):
         ),
     )
 
-    key: str = Field(min_length=1, max_length=317, description="Label key.")
+    key: str = Field(min_length=1, max_length=317, pattern=LABEL_KEY_PATTERN, description="Label key.")
     operator: Literal["In", "NotIn", "Exists", "DoesNotExist"] = Field(description="How the label is compared.")
     values: Annotated[
-        tuple[Annotated[str, Field(max_length=63)], ...], Field(max_length=64, json_schema_extra=ATOMIC_LIST)
+        tuple[Annotated[str, Field(max_length=63, pattern=LABEL_VALUE_PATTERN)], ...],
+        Field(max_length=64, json_schema_extra=ATOMIC_LIST),
     ] = Field(default=(), description="Label values, for operators In and NotIn.")
 
 
@@ -76,7 +88,10 @@ class LabelSelector(ApiModel):
 
     atomic: ClassVar[bool] = True
 
-    match_labels: Labels = Field(default_factory=dict, description="Labels that members carry, all of them.")
+    # The cost that API servers estimate for the same rule in CEL is above their limit: keys have no bound there.
+    match_labels: Annotated[Labels, AfterValidator(_label_keys)] = Field(
+        default_factory=dict, description="Labels that members carry, all of them."
+    )
     match_expressions: Annotated[
         tuple[LabelSelectorRequirement, ...], Field(max_length=32, json_schema_extra=ATOMIC_LIST)
     ] = Field(default=(), description="Requirements on labels that members hold, all of them.")
@@ -235,7 +250,7 @@ class ClusterEnergyBudgetSpec(EnergyBudgetSpec):
     namespace_selector: LabelSelector = Field(
         default=LabelSelector(), description="In which namespaces LLMDeployments are members; empty: in all of them."
     )
-    node_selector: Labels = Field(
+    node_selector: Annotated[Labels, AfterValidator(_label_keys)] = Field(
         default_factory=dict,
         description="Only power drawn on nodes with these labels counts, such as those of a rack row or a power feed; "
         "empty: on all nodes.",

@@ -23,6 +23,11 @@ ZONES = (
     "Asia/Beirut",  # midnight is skipped
     "Pacific/Apia",  # 2011-12-30 was skipped
     "Pacific/Kiritimati",
+    "Africa/Cairo",  # midnight is skipped, and comes twice
+    "America/Sao_Paulo",  # the same until 2019
+    "Asia/Tehran",  # half an hour off, and midnight skipped until 2022
+    "Antarctica/Troll",  # clocks move by two hours
+    "Asia/Gaza",  # another rule almost every year
 )
 PERIODS: tuple[Period, ...] = ("Hour", "Day", "Week", "Month")
 moments = st.integers(1_104_537_600, 2_208_988_800).map(lambda seconds: datetime.fromtimestamp(seconds, UTC))
@@ -89,6 +94,36 @@ def test_a_repeated_hour_of_wall_clock_time_is_two_hours() -> None:
     second = first.replace(fold=1)
     spans = [period_at("Hour", zone, moment) for moment in (first, second)]
     assert spans[0].end == spans[1].start
+
+
+@given(st.sampled_from(("Day", "Week", "Month")), zones, moments)
+def test_a_period_begins_where_the_date_of_the_zone_changes(period: Period, zone: ZoneInfo, now: datetime) -> None:
+    start = period_at(period, zone, now).start
+    first, before = (moment.astimezone(zone) for moment in (start, start - timedelta(microseconds=1)))
+    assert before.date() < first.date() <= now.astimezone(zone).date()
+    # Of a period whose first day was skipped the first day is that after it.
+    assert period != "Week" or first.date() - before.date() > timedelta(days=1) or first.weekday() == 0
+    assert period != "Month" or first.month != before.month
+
+
+@pytest.mark.parametrize(
+    ("name", "day", "hours"),
+    [
+        ("Africa/Cairo", "2026-04-24", 23),
+        ("Africa/Cairo", "2026-10-29", 25),
+        ("America/Sao_Paulo", "2018-11-04", 23),
+        ("America/Sao_Paulo", "2019-02-16", 25),
+        ("Australia/Lord_Howe", "2026-10-04", 23.5),
+        ("Australia/Lord_Howe", "2026-04-05", 24.5),
+        ("Asia/Kolkata", "2026-03-29", 24),
+    ],
+)
+def test_days_of_zones_with_rules_of_their_own(name: str, day: str, hours: float) -> None:
+    zone = ZoneInfo(name)
+    noon = datetime.fromisoformat(f"{day}T12:00").replace(tzinfo=zone)
+    span = period_at("Day", zone, noon)
+    assert span.hours == hours
+    assert span.start.astimezone(zone).date() == noon.date() < span.end.astimezone(zone).date()
 
 
 def test_a_skipped_midnight_is_the_moment_of_the_skip() -> None:
