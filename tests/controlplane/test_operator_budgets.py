@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -289,6 +290,80 @@ def test_a_power_cap_is_an_annotation_that_the_agent_of_the_node_finds(team: Tea
         caps = asyncio.run(found(node))
         assert caps is not None
         assert {uid: cap for uid, cap in caps.items() if uid in pods} == dict.fromkeys(own, "250")
+
+
+@dataclass
+class CapsAgent:
+    """The agent of one node as a process, with its GPUs in a file."""
+
+    team: Team
+    node: str
+    folder: Path
+    process: subprocess.Popen[str] | None = None
+
+    @property
+    def gpus(self) -> Path:
+        return self.folder / "gpus.json"
+
+    def put(self, limits: Mapping[str, int], pods: Mapping[str, str]) -> None:
+        self.gpus.write_text(json.dumps({"limits": limits, "pods": pods}))
+
+    def limits(self) -> dict[str, int]:
+        found: dict[str, int] = json.loads(self.gpus.read_text())["limits"]
+        return {uuid: milliwatts // 1000 for uuid, milliwatts in found.items()}
+
+    def start(self) -> None:
+        options = [f"--node={self.node}", f"--record={self.folder / 'record.json'}", "--interval=0.2"]
+        command = [sys.executable, "-m", "tests.support.power_caps", str(self.gpus), *options]
+        command.append(f"--kubeconfig={self.team.kubectl.kubeconfig}")
+        self.process = subprocess.Popen(command, cwd=Path(__file__).parents[2], text=True)
+
+    def end(self, number: signal.Signals) -> int:
+        assert self.process is not None
+        self.process.send_signal(number)
+        return self.process.wait(timeout=30)
+
+
+@pytest.fixture
+def agent(team: Team, tmp_path: Path) -> Iterator[CapsAgent]:
+    made = CapsAgent(team, "", tmp_path)
+    yield made
+    if made.process is not None and made.process.poll() is None:
+        made.end(signal.SIGKILL)
+
+
+def test_the_agent_restores_limits_after_it_was_killed_and_when_it_is_removed(team: Team, agent: CapsAgent) -> None:
+    capped = {"energy": {"powerCap": {"mode": "Fixed", "wattsPerGPU": 250}}, "planning": ONE}
+    team.apply(**capped)
+    team.ready()
+    (pod,) = team.pods()
+    agent.node = pod["spec"]["nodeName"]
+    default = {"GPU-0": 700_000, "GPU-1": 700_000}
+    agent.put(default, {"GPU-0": pod["metadata"]["uid"]})
+    agent.start()
+    eventually(lambda: agent.limits() == {"GPU-0": 250, "GPU-1": 700})
+    # Killed, it restores nothing, and the next one keeps what the pod still asks for.
+    agent.end(signal.SIGKILL)
+    assert agent.limits() == {"GPU-0": 250, "GPU-1": 700}
+    assert json.loads((agent.folder / "record.json").read_text()) == {"gpus": ["GPU-0"]}
+    team.kubectl.run("delete", "llmd", "llama")
+    eventually(lambda: not team.pods(), 60)
+    agent.put({"GPU-0": 250_000, "GPU-1": 700_000}, {})
+    agent.start()
+    eventually(lambda: agent.limits() == {"GPU-0": 700, "GPU-1": 700})
+    # Removed while a pod asks for a cap, as `helm upgrade --set powerCaps.enabled=false` does it.
+    team.apply(**capped)
+    team.ready()
+    (pod,) = team.pods()
+    if pod["spec"]["nodeName"] != agent.node:
+        agent.end(signal.SIGTERM)
+        agent.node = pod["spec"]["nodeName"]
+        agent.start()
+    agent.put(default, {"GPU-0": pod["metadata"]["uid"]})
+    eventually(lambda: agent.limits()["GPU-0"] == 250)
+    assert agent.end(signal.SIGTERM) == 0
+    assert agent.limits() == {"GPU-0": 700, "GPU-1": 700}
+    assert json.loads((agent.folder / "record.json").read_text()) == {"gpus": []}
 
 
 def energy(team: Team) -> dict[str, tuple[int, int, datetime]]:

@@ -37,6 +37,7 @@ def page(budget: Budget) -> str:
     power = [
         f"{status.committed_power_watts} W committed" if status.committed_power_watts is not None else "",
         f"{status.measured_power_watts} W measured" if status.measured_power_watts is not None else "",
+        f"{status.excess_power_watts} W beyond the plans" if status.excess_power_watts else "",
         f"{status.allowed_power_watts} W allowed by {status.binding_limit}" if status.binding_limit else "",
     ]
     burn = [

@@ -111,6 +111,7 @@ def _draw(axes: Axes, found: BurnDown, colours: Colours) -> None:
     axes.set_title(found.title, color=colours.ink, fontsize=10.5, loc="left")
     ticks = list(_ticks(found))
     axes.set_xticks([hours(tick) for tick, _ in ticks], [text for _, text in ticks])
+    axes.set_xlabel(found.zone.key, color=colours.muted, fontsize=9, loc="right")
     axes.legend(loc="upper right", frameon=False, fontsize=9, labelcolor=colours.ink)
 
 
