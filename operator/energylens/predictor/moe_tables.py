@@ -66,6 +66,8 @@ def table_gpu(gpu: GpuSpec, tables: MoeTables, kernel: str) -> str | None:
 
 
 NEIGHBOURS = 3
+FEW_TOKENS = 8.0
+"""Below it tables hold times of one token that are twice those of two, which no engine waits for: it pads the step."""
 
 
 def _log_ratio(curves: MoeCurves, shape: tuple[float, ...]) -> FloatArray:
@@ -80,7 +82,19 @@ def _log_ratio(curves: MoeCurves, shape: tuple[float, ...]) -> FloatArray:
     distance = np.sqrt((weights[:, None] * local**2).sum(axis=0))
     nearest = np.argsort(distance, kind="stable")[:NEIGHBOURS]
     weight = 1.0 / (distance[nearest] + 1e-3) ** 2
-    return np.asarray(weight @ curves.log_ratio[nearest] / weight.sum())
+    return _rising(curves.tokens, weight @ curves.log_ratio[nearest] / weight.sum(), shape)
+
+
+def _rising(tokens: FloatArray, log_ratio: FloatArray, shape: tuple[float, ...]) -> FloatArray:
+    """Return a curve along which a few tokens never take longer than more of them do, shape (p,)."""
+    experts, top_k, expert_parallel = shape[0], shape[1], shape[5]
+    few = tokens <= FEW_TOKENS
+    # A few tokens are limited by the weights of the experts that they hit.
+    hit = np.log(np.maximum(experts_hit(experts, top_k, tokens[few]) / expert_parallel, 1.0))
+    log_time = log_ratio[few] + hit
+    out = log_ratio.copy()
+    out[few] = np.minimum.accumulate(log_time[::-1])[::-1] - hit
+    return out
 
 
 def expert_ratio(

@@ -236,3 +236,14 @@ def test_what_no_run_was_split_like_is_an_extrapolation_with_wider_intervals() -
     width = np.log(found.energy.high / found.energy.low)
     assert width[1] > 1.4 * width[0]
     assert width[2] > 1.4 * width[0]
+
+
+@pytest.mark.parametrize("name", ["MiniMaxAI/MiniMax-M3", "Qwen/Qwen3-235B-A22B", "openai/gpt-oss-120b"])
+@pytest.mark.parametrize("gpu", ["H100", "B200", "H200"])
+def test_a_step_of_a_few_tokens_takes_no_longer_than_one_of_more(name: str, gpu: str) -> None:
+    batches = np.array([1, 2, 3, 4, 6, 8, 16])
+    for layout in ((4, 1, 1, 1), (2, 1, 1, 1), (8, 1, 1, 1), (4, 4, 1, 1)):
+        where = replace(layouts(*[layout] * len(batches)), max_batch_size=batches)
+        found = predictor().at_concurrency(load_model(name), find_gpu(gpu), where, CHAT, batches.astype(np.float64))
+        steps = found.mean_step_ms[found.supported]
+        assert (np.diff(steps) > -0.01 * steps[:-1]).all(), (layout, steps)
