@@ -120,6 +120,22 @@ def test_the_plugin_through_kubectl(team: Team, asked: Path) -> None:
     status = kubectl(team, "energylens", "status", "-n", team.namespace)
     assert status.returncode == 0, status.stderr
     assert f"{team.namespace}/llama" in status.stdout
+    drift = kubectl(team, "energylens", "drift", "-n", team.namespace)
+    assert drift.returncode == 0, drift.stderr
+    row = drift.stdout.splitlines()[1].split()
+    assert row[:2] == [team.namespace, "llama"], drift.stdout
+    team.kubectl.apply(
+        {
+            "apiVersion": "energylens.dev/v1alpha1",
+            "kind": "EnergyBudget",
+            "metadata": {"name": "month"},
+            "spec": {"powerWatts": 9000, "action": "Report"},
+        }
+    )
+    budget = kubectl(team, "energylens", "budget", "-n", team.namespace, "-o", "json")
+    assert budget.returncode == 0, budget.stderr
+    named = json.loads(budget.stdout)
+    assert [b["metadata"]["name"] for b in named.get("items", [named])] == ["month"]
     usage = kubectl(team, "energylens", "nonsense")
     assert usage.returncode == 2
     assert "Usage: kubectl energylens" in usage.stderr
