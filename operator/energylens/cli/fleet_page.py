@@ -30,10 +30,10 @@ def fleet_page(found: FleetResult) -> str:
     if parts:
         figure, tips = teams_figure(found)
         drawn.append((svg(figure, tips), "Predicted mean power by team, a segment per deployment."))
-    if any(watts is not None for _, watts in found.frontier):
-        drawn.append((svg(frontier_figure(found)), _FRONTIER))
     if found.prices:
         drawn.append((svg(prices_figure(found)), "Power that the fleet would save if one objective alone gave way."))
+    if any(watts is not None for _, watts in found.frontier):
+        drawn.append((svg(frontier_figure(found)), _FRONTIER))
     body.append(charts(drawn))
     if parts:
         body += [heading("Deployments"), table(*_deployments(found))]

@@ -32,15 +32,19 @@ figcaption { color: var(--muted); font-size: 13px; margin-top: 6px; }
 svg.chart { width: 100%; height: auto; display: block; font-family: inherit; }
 .table { overflow-x: auto; margin: 10px 0; }
 table { border-collapse: collapse; width: 100%; font-size: 13.5px; }
-th, td { padding: 7px 10px; text-align: left; white-space: nowrap; border-bottom: 1px solid var(--grid); }
+th, td { padding: 7px 8px; text-align: left; white-space: nowrap; border-bottom: 1px solid var(--grid); }
 th { color: var(--muted); font-weight: 600; }
 tbody tr:last-child td { border-bottom: 0; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
-td.wide { white-space: normal; min-width: 220px; }
+td.wide { white-space: normal; min-width: 170px; }
 tr.pick td { font-weight: 600; }
 .bad { color: var(--bad); }
 @media print { body { background: #fff; } main { max-width: none; } }
 """
+
+
+_LONG = 32
+"""Characters beyond which a cell wraps."""
 
 
 def page(title: str, body: Iterable[str]) -> str:
@@ -77,7 +81,7 @@ def charts(found: Iterable[tuple[str, str]]) -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, picked: int | None = None) -> str:
-    """Return a table; cells that read as numbers are set right, long ones wrap.
+    """Return a table; columns of numbers are set right, those with a long cell wrap.
 
     Args:
         header: Column names.
@@ -86,10 +90,11 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, picked: int |
     """
     body = [list(row) for row in rows]
     numbers = [bool(body) and all(_is_number(row[i]) for row in body) for i in range(len(header))]
-    head = "".join(f"<th{_class(n, name)}>{escape(name)}</th>" for name, n in zip(header, numbers, strict=True))
+    wide = [any(len(row[i]) > _LONG for row in body) for i in range(len(header))]
+    head = "".join(f"<th{_class(n)}>{escape(name)}</th>" for name, n in zip(header, numbers, strict=True))
     lines = [
         ('<tr class="pick">' if at == picked else "<tr>")
-        + "".join(f"<td{_class(n, cell)}>{escape(cell)}</td>" for cell, n in zip(row, numbers, strict=True))
+        + "".join(f"<td{_class(n, w)}>{escape(cell)}</td>" for cell, n, w in zip(row, numbers, wide, strict=True))
         + "</tr>"
         for at, row in enumerate(body)
     ]
@@ -107,8 +112,8 @@ def heading(text: str, level: int = 2) -> str:
     return f"<h{level}>{escape(text)}</h{level}>"
 
 
-def _class(number: bool, cell: str) -> str:
-    return ' class="number"' if number else ' class="wide"' if len(cell) > 48 else ""
+def _class(number: bool, wide: bool = False) -> str:
+    return ' class="number"' if number else ' class="wide"' if wide else ""
 
 
 def _is_number(text: str) -> bool:

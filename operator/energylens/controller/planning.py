@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
+from energylens.api.quantity import parse_quantity
 from energylens.controller import rollback
 from energylens.controller.following import at_load, most_carried
 from energylens.controller.observation import Planning
@@ -16,9 +17,10 @@ from energylens.controller.reasons import Reason
 from energylens.data import UnknownModelError, load_gpus, load_model, load_predictor
 from energylens.planner import adoption, plan, plan_hash
 from energylens.planner.corrections import Corrections
+from energylens.planner.describe import joules
 from energylens.planner.load import FollowedLoad
 from energylens.planner.planning import problem_for
-from energylens.planner.problem import Problem
+from energylens.planner.problem import NO_BINDING_CONSTRAINT, Problem
 from energylens.planner.shedding import with_fewer_replicas
 from energylens.planner.types import ClusterSnapshot, Feasible, Infeasible, PlanningResult, PowerAllowance
 from energylens.predictor import Predictor
@@ -329,7 +331,8 @@ def _describe(chosen: PlanStatus | None) -> str:
         return ""
     return (
         f"{chosen.replicas} x {chosen.gpu_product} {chosen.layout}, max batch {chosen.max_batch_size}: "
-        f"{chosen.predicted.joules_per_output_token} J per output token; bound by {chosen.binding_constraint}"
+        f"{joules(float(parse_quantity(chosen.predicted.joules_per_output_token)))} per output token; bound by "
+        f"{'nothing' if chosen.binding_constraint == NO_BINDING_CONSTRAINT else chosen.binding_constraint}"
     )
 
 
