@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from itertools import count as count_from
 from itertools import pairwise
 from typing import Any
 
@@ -104,7 +105,9 @@ async def measured(world: World, factor: float) -> None:
 
 async def test_power_beyond_the_predictions_is_shed_once_and_remembered_over_restarts_and_gaps(world: World) -> None:
     total = await two(world)
-    world.cluster.put(budget(powerWatts=total + 100, action="Shed", shed={"cooldownSeconds": 60}))
+    world.cluster.put(
+        budget(powerWatts=total + 100, action="Shed", shed={"cooldownSeconds": 60, "hysteresisPercent": 0})
+    )
     await measured(world, 1.0)
     assert (replicas(world, LOW), replicas(world, HIGH)) == (2, 2)
     await measured(world, 1.1)
@@ -122,7 +125,7 @@ async def test_noise_of_what_is_measured_does_not_make_replicas_come_and_go(worl
     total = await two(world)
     world.cluster.put(budget(powerWatts=total + 50, action="Shed"))
     turns = []
-    for number in range(120):
+    for number in range(40):
         noise = (1.0, 1.06, 0.95, 1.02, 0.97)[number % 5]
         world.meter = {key: noise * watts(world, key) for key in (LOW, HIGH)}
         await world.look(LOW, HIGH, seconds=60)
@@ -198,6 +201,41 @@ async def test_a_plan_of_less_power_is_taken_before_any_replica(world: World) ->
     assert world.condition("PlanReady", LOW)["status"] == "True"
     assert world.condition("SLOFeasible", LOW)["status"] == "True"
     assert "shedBy" not in after
+
+
+async def test_no_plan_of_less_power_has_fewer_replicas_than_the_floor(world: World) -> None:
+    await two(world)
+    free = {"planning": {"overrides": {"tensorParallel": 1}}, "energy": {"priority": -1, "minReplicas": 2}}
+    world.cluster.put(llama("low", **free))
+    await world.settle(LOW, HIGH)
+    lowest = world.status(LOW)["plan"]["lowestPowerWatts"]
+    assert lowest < watts(world, LOW)
+    world.cluster.put(budget(powerWatts=lowest + watts(world, HIGH), action="Shed"))
+    for _ in range(4):
+        await world.look(LOW, HIGH, seconds=60)
+    assert replicas(world, LOW) == 2
+    # The one of higher priority gives what the floor of the lower one keeps.
+    assert replicas(world, HIGH) == 1
+
+
+async def test_a_crash_at_any_write_while_power_is_taken_ends_in_the_same_state() -> None:
+    for number in count_from(1):
+        world = World()
+        total = await two(world)
+        world.cluster.put(budget(powerWatts=total - 10, action="Shed"))
+        world.start(Faults(world.cluster, crash_after=number))
+        try:
+            await world.look(LOW, HIGH)
+        except CrashError:
+            world.start(world.cluster)
+        else:
+            assert number > 4, "few writes were tried"
+            return
+        for _ in range(2):
+            await world.look(LOW, HIGH)
+        assert (replicas(world, LOW), replicas(world, HIGH)) == (1, 2), number
+        (taken,) = [m for m in status(world)["members"] if "allowedPowerWatts" in m]
+        assert (taken["name"], taken["formerPowerWatts"]) == ("low", total - watts(world, HIGH)), number
 
 
 async def test_a_power_cap_is_taken_where_it_is_allowed_and_reaches_the_pods(world: World) -> None:

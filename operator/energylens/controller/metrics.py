@@ -20,7 +20,16 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 RESULTS = ("ok", "retry", "error", "event_lost")
 PLAN_DECISIONS: Mapping[str, tuple[str, ...]] = {
     "adopt": ("FirstPlan", "NoLongerValid", "EnergySaving", "Shed", "ShedEnded"),
-    "keep": ("SameLayout", "SavingTooSmall", "Cooldown", "DoesNotPayBack", "NothingBetter", "RolledBack", "Shed"),
+    "keep": (
+        "SameLayout",
+        "SavingTooSmall",
+        "Cooldown",
+        "DoesNotPayBack",
+        "NothingBetter",
+        "RolledBack",
+        "Shed",
+        "AtTheFloor",
+    ),
     "rollback": ("RolledBack",),
     "none": NO_PLAN_REASONS,
 }

@@ -187,10 +187,12 @@ class PlanningService:
         request = replace(request, deployment=at_load(request.deployment, load))
         # A plan that was never approved is nothing to switch from.
         current = request.standing or request.deployment.status.plan
-        if isinstance(result, Infeasible) and current is not None:
-            shed = self._shed(request, model, predictor, current, result)
+        if current is not None and (why := _cannot_be_shed_to(request, current, result)):
+            shed = self._shed(request, model, predictor, current, why)
             if shed is not None:
                 return shed
+            if isinstance(result, Feasible):
+                return Planning(current, model, True, Reason.KEEPING_RUNNING_PLAN, why, decision="AtTheFloor")
         if isinstance(result, Infeasible):
             kept = "; the running plan stays" if current is not None else ""
             return Planning(
@@ -265,9 +267,12 @@ class PlanningService:
         )
 
     def _shed(
-        self, request: Request, model: ModelSpec, predictor: Predictor, current: PlanStatus, result: Infeasible
+        self, request: Request, model: ModelSpec, predictor: Predictor, current: PlanStatus, why: str
     ) -> Planning | None:
-        """Return the running plan with fewer replicas, where a budget takes them; None where none does."""
+        """Return the running plan with fewer replicas, where a budget takes them; None where none does.
+
+        ``why`` says what keeps a plan of less power for the whole load from being followed.
+        """
         allowance = request.allowance
         if allowance is None or not allowance.sheds:
             return None
@@ -288,9 +293,22 @@ class PlanningService:
             return None
         text = (
             f"{allowance.source} leaves {allowance.watts:.0f} W: {plan.replicas} replicas run, and carry less than the "
-            f"load; {result.message}"
+            f"load; {why}"
         )
         return Planning(plan, model, True, Reason.SHED, text, fewer is not None, "Shed")
+
+
+def _cannot_be_shed_to(request: Request, current: PlanStatus, result: PlanningResult) -> str:
+    """Return why a result is nothing that a budget may move a deployment to; "" where it is, or no budget sheds."""
+    if isinstance(result, Infeasible):
+        return result.message
+    allowance, fewest = request.allowance, request.deployment.spec.energy.min_replicas
+    if allowance is None or not allowance.sheds or result.plan.replicas >= min(fewest, current.replicas):
+        return ""
+    return (
+        f"the best plan that {allowance.source} leaves has {result.plan.replicas} replicas, fewer than "
+        f"spec.energy.minReplicas={fewest}; the running plan stays"
+    )
 
 
 def _hash(request: Request, asked: LLMDeployment, model: ModelSpec, predictor: Predictor) -> str:
