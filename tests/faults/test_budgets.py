@@ -470,7 +470,9 @@ async def test_a_member_that_is_gone_stays_in_the_ledger_until_the_period_ends(w
     assert found["usedWattHours"] == 2000 + power
     assert {e["name"] for e in found["ledger"]} == {"low", "high"}
     await world.look(HIGH, seconds=86_400)
-    assert status(world)["usedWattHours"] < 20_000
+    found = status(world)
+    assert found["usedWattHours"] < 20_000
+    assert {e["name"] for e in found["ledger"]} == {"high"}
 
 
 async def test_a_budget_of_the_cluster_is_kept_too(world: World) -> None:

@@ -18,6 +18,10 @@ from energylens.budget.periods import Span
 
 WAIT_SECONDS = 300.0
 """A measurement may come so late; only then is time without one counted with the predicted power."""
+MOST_GONE = 256
+"""Accounts of members that are gone; each takes some 300 bytes of an object that may have 1.5 MB."""
+FOLDED = "others"
+"""Identity of the account that has what the oldest of them used."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,31 @@ def begin(entries: Iterable[Entry], period: Span) -> tuple[Entry, ...]:
         )
         for entry in entries
     )
+
+
+def without_old(gone: Iterable[Entry]) -> tuple[Entry, ...]:
+    """Return the accounts of members that are gone, few enough for one object.
+
+    Those with nothing in this period are left out, and the oldest beyond ``MOST_GONE`` become one: a month may see
+    thousands of deployments come and go.
+    """
+    used = sorted((e for e in gone if e.joules or e.predicted_watts), key=lambda e: (e.uid == FOLDED, e.until, e.uid))
+    if len(used) <= MOST_GONE:
+        return tuple(used)
+    closed = [entry for entry in used if not entry.predicted_watts]
+    old = [*closed[: len(used) - MOST_GONE + 1], *(entry for entry in closed if entry.uid == FOLDED)]
+    folded = {entry.uid: entry for entry in old}
+    whole = Entry(
+        FOLDED,
+        "",
+        FOLDED,
+        max(entry.until for entry in folded.values()),
+        sum(entry.measured_joules for entry in folded.values()),
+        sum(entry.predicted_joules for entry in folded.values()),
+        sum(entry.grams for entry in folded.values()),
+        sum(entry.ungraded_joules for entry in folded.values()),
+    )
+    return (*(entry for entry in used if entry.uid not in folded), whole)
 
 
 def to_status(entry: Entry) -> LedgerEntry:

@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 from energylens.api.energybudget import EnergyBudgetSpec, EnergyBudgetStatus
 from energylens.api.parse import InvalidResourceError
 from energylens.budget.carbon import Forecast, ForecastError
-from energylens.budget.ledger import Entry, Measured, account, begin, close, from_status
+from energylens.budget.ledger import Entry, Measured, account, begin, close, from_status, without_old
 from energylens.budget.periods import Span, period_at
 from energylens.budget.usage import BURN_SECONDS, Usage, usage
 from energylens.clock import Clock
@@ -241,11 +241,12 @@ class BudgetKeeper:
     def _close(self, kept: _Account, members: list[Member], now: datetime, forecast: Forecast | None) -> None:
         """Move the watermark of those that are no members any more: they draw nothing that counts."""
         present = {member.uid for member in members}
-        for uid, entry in kept.entries.items():
-            if uid not in present:
-                kept.entries[uid] = close(entry, now, forecast)
-                kept.measured_at.pop(uid, None)
-                kept.steady.pop(uid, None)
+        gone = [close(entry, now, forecast) for uid, entry in kept.entries.items() if uid not in present]
+        for entry in gone:
+            del kept.entries[entry.uid]
+            kept.measured_at.pop(entry.uid, None)
+            kept.steady.pop(entry.uid, None)
+        kept.entries |= {entry.uid: entry for entry in without_old(gone)}
 
     async def _forecast(self, namespace: str, spec: EnergyBudgetSpec) -> tuple[Forecast | None, Problem | None]:
         if spec.carbon is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from unittest import mock
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,17 @@ from hypothesis import strategies as st
 
 from energylens.api.energybudget_status import LedgerEntry
 from energylens.budget.carbon import Forecast
-from energylens.budget.ledger import WAIT_SECONDS, Entry, Measured, account, begin, close, from_status, to_status
+from energylens.budget.ledger import (
+    WAIT_SECONDS,
+    Entry,
+    Measured,
+    account,
+    begin,
+    close,
+    from_status,
+    to_status,
+    without_old,
+)
 from energylens.budget.periods import Span
 
 START = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -118,6 +129,20 @@ def test_a_time_without_a_zone_is_refused() -> None:
     written = to_status(entry()).model_dump() | {"accounted_until": "2026-11-25T12:00:00"}
     with pytest.raises(ValueError, match="has no time zone"):
         LedgerEntry.model_validate(written)
+
+
+@given(st.lists(st.integers(0, 5), max_size=12), st.integers(1, 4))
+def test_accounts_of_the_gone_are_bounded_and_lose_nothing(joules: list[int], looks: int) -> None:
+    gone = tuple(Entry(f"u{i}", "t", f"u{i}", at(i), float(j), 1.0 if j else 0.0) for i, j in enumerate(joules))
+    with mock.patch("energylens.budget.ledger.MOST_GONE", 3):
+        for _ in range(looks):
+            gone = without_old(gone)
+        more = without_old((*gone, Entry("new", "t", "new", at(99), 7.0)))
+    assert len(gone) <= 3
+    assert len(more) <= 3
+    assert sum(e.joules for e in gone) == sum(joules) + sum(1 for j in joules if j)
+    assert sum(e.joules for e in more) == sum(e.joules for e in gone) + 7.0
+    assert len({e.uid for e in more}) == len(more)
 
 
 def test_a_member_that_is_gone_counts_until_that_is_seen_and_no_longer() -> None:
