@@ -15,6 +15,9 @@ MEASURED = {
     "validation": {"source": "DCGMExporter", "warmupSeconds": 0, "windowSeconds": 10},
 }
 
+AVAILABLE = "EnergyMetricsAvailable"
+MEASURED_KINDS = (AVAILABLE, "PredictionAccurate", "SLOMet")
+
 
 @pytest.fixture(autouse=True)
 def healthy_exporter(operator: OperatorCluster) -> None:
@@ -77,8 +80,67 @@ def test_without_metrics_there_is_a_condition_and_no_number(
     team.wait("EnergyMetricsAvailable", "True", "Measured")
 
 
+def test_every_gap_of_a_running_deployment_has_its_reason(operator: OperatorCluster, team: Team) -> None:
+    """Two replicas; a condition goes on to the next one as soon as its window sees the next fault."""
+    operator.break_exporter("dead-engine")
+    slo = {"percentile": "P50", "itlMilliseconds": 200}
+    spec = {**MEASURED, "slo": slo, "planning": {"overrides": {"tensorParallel": 1, "replicas": 2}}}
+    team.apply(**{**spec, "suspend": True})
+    for kind in MEASURED_KINDS:
+        team.wait(kind, "Unknown", "NotServing")
+    team.apply(**spec)
+    team.ready()
+    assert "token counters of 0 of 2 engine pods" in team.wait(AVAILABLE, "False", "TokensMissing")["message"]
+    operator.break_exporter()
+    team.wait(AVAILABLE, "True", "Measured")
+    team.wait("SLOMet", "True", "Met")
+
+    operator.break_exporter("time-slicing")
+    assert "is shared with" in team.wait(AVAILABLE, "False", "NotAttributable")["message"]
+    operator.break_exporter("one-gpu-missing")
+    assert "energy of 1 of 2 GPUs" in team.wait(AVAILABLE, "False", "PartialCoverage")["message"]
+    for kind in ("PredictionAccurate", "SLOMet"):
+        assert team.condition(kind)["reason"] == "NotMeasured"
+    operator.break_exporter()
+    team.wait(AVAILABLE, "True", "Measured")
+
+    operator.break_exporter("half-load")
+    message = team.wait("PredictionAccurate", "Unknown", "LoadDiffers")["message"]
+    assert "% of the one that the plan was made for" in message
+    operator.break_exporter("idle")
+    team.wait(AVAILABLE, "False", "TooFewTokens")
+    for kind in ("PredictionAccurate", "SLOMet"):
+        assert team.condition(kind)["reason"] == "NotMeasured"
+    eventually(lambda: team.status()["measured"]["idlePowerWatts"] > 0, 30)
+    assert "joulesPerOutputToken" not in team.status()["measured"]
+
+
+def test_an_error_is_reported_and_nothing_else_follows(operator: OperatorCluster, team: Team) -> None:
+    """The default of onDrift; 1 % is less than the two runs of one configuration differ by."""
+    operator.break_exporter("hungry")
+    team.apply(**{**MEASURED, "validation": {**MEASURED["validation"], "tolerancePercent": 1}})
+    plan = team.ready()["plan"]
+    team.wait("PredictionAccurate", "False", "OutsideTolerance")
+    assert team.condition("SLOMet")["reason"] == "NoObjective"
+    eventually(lambda: team.status()["prediction"]["samples"] >= 3, 60)
+    status = team.status()
+    assert status["plan"] == plan
+    assert "correction" not in status["prediction"]
+    team.apply(**{**MEASURED, "validation": {**MEASURED["validation"], "tolerancePercent": 100}})
+    team.wait("PredictionAccurate", "True", "WithinTolerance")
+
+
+def test_until_the_first_window_is_complete_nothing_is_said(operator: OperatorCluster, team: Team) -> None:
+    team.apply(**{**MEASURED, "validation": {**MEASURED["validation"], "windowSeconds": 3600}})
+    team.ready()
+    for kind in MEASURED_KINDS:
+        team.wait(kind, "Unknown", "Collecting")
+    assert "measured" not in team.status()
+
+
 def test_without_a_source_nothing_is_measured(team: Team) -> None:
     team.apply(**{**MEASURED, "validation": {"source": "None"}})
     team.ready()
-    team.wait("EnergyMetricsAvailable", "Unknown", "Disabled")
+    for kind in MEASURED_KINDS:
+        team.wait(kind, "Unknown", "Disabled")
     assert "measured" not in team.status()

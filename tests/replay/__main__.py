@@ -12,7 +12,7 @@ import click
 from aiohttp import web
 from tests.replay.cluster import ClusterError, KubernetesCluster
 from tests.replay.exposition import Generation, LabelStyle
-from tests.replay.faults import FAULTS
+from tests.replay.faults import ENGINE_FAULTS, FAULTS
 from tests.replay.server import Options, Replay, application
 
 from energylens.clock import SystemClock
@@ -28,7 +28,9 @@ _POSITIVE = click.FloatRange(min=0, min_open=True)
 @click.option("--collect-interval", default=1.0, type=_POSITIVE, help="Seconds between new values.")
 @click.option("--speed", default=1.0, type=_POSITIVE, help="Time runs so many times faster; watts become as wrong.")
 @click.option("--refresh", default=2.0, type=_POSITIVE, help="Seconds between looks at the cluster.")
-@click.option("--fault", multiple=True, type=click.Choice(list(FAULTS)), help="Break the exporter; may be repeated.")
+@click.option(
+    "--fault", multiple=True, type=click.Choice([*FAULTS, *ENGINE_FAULTS]), help="Break the exporter or the engines."
+)
 def main(
     kubeconfig: str,
     port: int,

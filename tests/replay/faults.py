@@ -1,4 +1,7 @@
-"""Ways for an exporter to go wrong, each a transformation of the rows it would report; they compose in any order."""
+"""Ways for an exporter to go wrong, each a transformation of the rows it would report, and ways for an engine to.
+
+They compose in any order.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from tests.replay.exposition import Row
+from tests.replay.fleet import ITL_BOUNDS, Engine
 
 Fault = Callable[[Sequence[Row]], list[Row]]
+EngineFault = Callable[[Engine], Engine]
 
 
 class ExporterDeadError(Exception):
@@ -37,6 +42,12 @@ def joules_as_millijoules(table: Sequence[Row]) -> list[Row]:
 def time_slicing(table: Sequence[Row]) -> list[Row]:
     """Report every allocated board once more for a second pod."""
     return [*table, *(replace(row, pod=row.pod | {"pod": "stranger"}) for row in table if row.pod)]
+
+
+def one_gpu_missing(table: Sequence[Row]) -> list[Row]:
+    """Leave out the first GPU that a pod holds."""
+    first = next((row for row in table if row.pod), None)
+    return [row for row in table if row is not first]
 
 
 @dataclass
@@ -73,8 +84,62 @@ FAULTS: dict[str, Callable[[], Fault]] = {
     "time-slicing": lambda: time_slicing,
     "driver-reload": DriverReload,
     "hungry": Hungry,
+    "one-gpu-missing": lambda: one_gpu_missing,
 }
 """By the name that the command line and PUT /faults take; each call makes a fresh one."""
+
+
+def dead_engine(engine: Engine) -> Engine:
+    """Do not answer."""
+    raise LookupError(f"{engine.pod.name} is dead, as asked for")
+
+
+@dataclass
+class Load:
+    """Engines carry a share of their load from the first page that this sees; the GPUs draw what they drew."""
+
+    share: float
+    _since: dict[str, Engine] = field(default_factory=dict)
+
+    def __call__(self, engine: Engine) -> Engine:
+        """Let that share of what is counted from then on, and of what runs, be there."""
+        start = self._since.setdefault(engine.pod.uid, replace(engine))
+
+        def part(before: float, now: float) -> float:
+            return before + self.share * (now - before)
+
+        return replace(
+            engine,
+            point=replace(engine.point, concurrency=self.share * engine.point.concurrency),
+            tokens=part(start.tokens, engine.tokens),
+            requests=part(start.requests, engine.requests),
+            itl_counts=list(map(part, start.itl_counts, engine.itl_counts)),
+        )
+
+
+@dataclass
+class Slow:
+    """Every token takes 0.4 s from the first page that this sees, for whoever asks the histogram."""
+
+    _since: dict[str, Engine] = field(default_factory=dict)
+
+    def __call__(self, engine: Engine) -> Engine:
+        """Count what came from then on in the bucket that ends at 0.4 s."""
+        start = self._since.setdefault(engine.pod.uid, replace(engine))
+        late = [bound >= 0.4 for bound in (*ITL_BOUNDS, float("inf"))]
+        new = engine.tokens - start.tokens
+        return replace(
+            engine, itl_counts=[n + new * is_late for n, is_late in zip(start.itl_counts, late, strict=True)]
+        )
+
+
+ENGINE_FAULTS: dict[str, Callable[[], EngineFault]] = {
+    "dead-engine": lambda: dead_engine,
+    "idle": lambda: Load(0.0),
+    "half-load": lambda: Load(0.5),
+    "slow": Slow,
+}
+"""Likewise, of engines."""
 
 
 def apply(faults: Iterable[Fault], table: Sequence[Row]) -> list[Row]:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from aiohttp import web
 from tests.replay import faults
 from tests.replay.exposition import Generation, LabelStyle, Row, dcgm, rows, vllm
-from tests.replay.faults import FAULTS, Fault
+from tests.replay.faults import ENGINE_FAULTS, FAULTS, EngineFault, Fault
 from tests.replay.fleet import ClusterState, Fleet
 
 from energylens.clock import Clock
@@ -42,6 +42,7 @@ class Replay:
         self._origin = clock.monotonic()
         self.fleet = Fleet(time=0.0)
         self.faults: dict[str, Fault] = {}
+        self.engine_faults: dict[str, EngineFault] = {}
         self._collected: tuple[float, list[Row]] | None = None
 
     def now(self) -> float:
@@ -60,9 +61,12 @@ class Replay:
         """
         wanted = list(names)
         for name in wanted:
-            if name not in FAULTS:
-                raise ValueError(f"fault {name!r} is not one of {', '.join(FAULTS)}")
-        self.faults = {name: self.faults.get(name) or FAULTS[name]() for name in wanted}
+            if name not in FAULTS | ENGINE_FAULTS:
+                raise ValueError(f"fault {name!r} is not one of {', '.join(FAULTS | ENGINE_FAULTS)}")
+        self.faults = {name: self.faults.get(name) or FAULTS[name]() for name in wanted if name in FAULTS}
+        self.engine_faults = {
+            name: self.engine_faults.get(name) or ENGINE_FAULTS[name]() for name in wanted if name in ENGINE_FAULTS
+        }
 
     def dcgm_text(self) -> str:
         """Return the exporters' text; values change once per collect interval.
@@ -87,6 +91,8 @@ class Replay:
         if engine is None:
             raise LookupError(self.fleet.missing.get(pod, f"{pod} is no ready serving pod"))
         self.fleet.advance(self.now())
+        for fault in self.engine_faults.values():
+            engine = fault(engine)
         return vllm(engine)
 
     def assignments(self) -> dict[str, object]:
@@ -94,7 +100,7 @@ class Replay:
         return {
             "pods": {str(pod): asdict(engine.point) for pod, engine in self.fleet.engines.items()},
             "missing": {str(pod): reason for pod, reason in self.fleet.missing.items()},
-            "faults": list(self.faults),
+            "faults": [*self.faults, *self.engine_faults],
         }
 
 
@@ -126,7 +132,7 @@ def application(
             replay.set_faults(await request.json())
         except (ValueError, TypeError) as error:
             return web.Response(status=400, text=f"{error}\n")
-        return web.json_response(list(replay.faults))
+        return web.json_response([*replay.faults, *replay.engine_faults])
 
     async def follow(app: web.Application) -> AsyncIterator[None]:
         if snapshot is None:
