@@ -16,6 +16,8 @@ from energylens.serving.metadata import PLAN_LABEL
 
 _SLO_REASONS = (Reason.SLO_INFEASIBLE, Reason.LOAD_TOO_HIGH)
 _MESSAGE_LENGTH = 1000
+_DISPROVED = ("NoSource", "SourceUnreachable", "NoSeries", "PodLabelsMissing", "NotAttributable")
+"""Verdicts that come before there is anything to collect: they are over once a window is being collected."""
 KEPT_WINDOWS = 3
 """Windows, and the warm-up, for which the last measurement is kept without a new one: a pod that restarts costs one."""
 LEAST_KEPT_SECONDS = 900.0
@@ -239,6 +241,9 @@ def _as_before(observed: Observation, kinds: Sequence[ConditionType], message: s
         for condition in status.conditions
         if same and not old_window and condition.reason not in passed
     }
+    energy = old.get(ConditionType.ENERGY_METRICS_AVAILABLE.value)
+    if observed.measurement is not None and energy is not None and energy.reason in _DISPROVED:
+        old = {}
     kept = []
     for kind in kinds:
         before = old.get(kind.value)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from tests.unit.controller.observations import NOW, OTHER, deployment, measured, observation, plan, pod, workload
 
 from energylens.controller.children import children
@@ -127,6 +128,23 @@ MEASURED_KINDS = ("EnergyMetricsAvailable", "PredictionAccurate", "SLOMet")
 def said(status: dict[str, Any]) -> set[tuple[str, str, str]]:
     found = [c for c in status["conditions"] if c["type"] in MEASURED_KINDS]
     return {(c["status"], c["reason"], c["message"]) for c in found}
+
+
+@pytest.mark.parametrize(
+    ("reason", "over"),
+    [("SourceUnreachable", True), ("PodLabelsMissing", True), ("NotAttributable", True), ("PartialCoverage", False),
+     ("Implausible", False), ("TokensMissing", False)],
+)  # fmt: skip
+def test_a_window_that_is_collected_ends_what_it_disproves_and_nothing_else(reason: str, over: bool) -> None:
+    """With windows of an hour a first look at a pod whose labels were late said PodLabelsMissing for that hour."""
+    status = written(after(written(observation()), measurement=measured(reason)))
+    later = written(after(status, measurement=measured("Collecting")))
+    energy = {c["reason"] for c in later["conditions"] if c["type"] == "EnergyMetricsAvailable"}
+    assert energy == {"Collecting" if over else reason}
+    others = {c["reason"] for c in later["conditions"] if c["type"] == "PredictionAccurate"}
+    assert others == {"Collecting" if over else "NotMeasured"}
+    # A restart has seen nothing yet.
+    assert written(after(status, measurement=None))["conditions"] == status["conditions"]
 
 
 def test_a_window_that_ended_long_ago_says_nothing_of_now() -> None:
