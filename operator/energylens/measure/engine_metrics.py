@@ -41,7 +41,8 @@ VLLM = EngineNames(
     engine="vllm",
     generation_tokens=("vllm:generation_tokens_total",),
     prompt_tokens=("vllm:prompt_tokens_total",),
-    cached_prompt_tokens=("vllm:prompt_tokens_cached_total",),
+    # prefix_cache_hits in releases without the former; gpu_prefix_cache_hits, still older, counted blocks at first.
+    cached_prompt_tokens=("vllm:prompt_tokens_cached_total", "vllm:prefix_cache_hits_total"),
     requests=("vllm:request_success_total",),
     running=("vllm:num_requests_running",),
     waiting=("vllm:num_requests_waiting",),

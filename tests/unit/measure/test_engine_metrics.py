@@ -32,7 +32,7 @@ def test_vllm_by_its_previous_names():
     assert (seen.generation_tokens, seen.running, seen.kv_cache_usage) == (42, 4, 0.125)
     assert seen.itl == Histogram((0.025, math.inf), (40, 41))
     assert (seen.prompt_tokens, seen.waiting, seen.ttft) == (None, None, None)
-    assert seen.requests is None
+    assert (seen.cached_prompt_tokens, seen.requests) == (6, None)
 
 
 def test_sglang_counts_a_tensor_parallel_group_once():
@@ -41,6 +41,12 @@ def test_sglang_counts_a_tensor_parallel_group_once():
     assert (seen.running, seen.waiting, seen.kv_cache_usage) == (13, 2, 0.31)
     assert (seen.cached_prompt_tokens, seen.requests) == (80, 9)
     assert seen.ttft == Histogram((0.1, math.inf), (3, 4))
+
+
+def test_sglang_tells_a_queue_by_priority_beside_the_whole_and_a_cached_token_by_one_source():
+    """A priority label of "" is the whole; a request's cached tokens are under their sources or under "total"."""
+    seen = read("sglang-0.5.txt")
+    assert (seen.running, seen.cached_prompt_tokens) == (13, 80)
 
 
 def test_another_program_is_no_engine():
