@@ -34,7 +34,7 @@ def drift(
     """Compare what was predicted with what was measured, for all LLMDeployments.
 
     Errors are (predicted - measured) / measured of the last window. What was not measured is "-", and the last column
-    says why.
+    says why, and what measurement taught the predicted figures (onDrift: Recalibrate).
     """
     with one_line_errors(InputError):
         if plot_file is not None:

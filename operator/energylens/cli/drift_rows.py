@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from energylens.api.llmdeployment import LLMDeployment
-from energylens.cli.text import joules
+from energylens.api.quantity import parse_quantity
+from energylens.cli.text import correction_text, joules
 
 FIGURES = ("energy", "power", "itl", "ttft")
 NOT_COMPARED = ("LoadDiffers",)
@@ -23,13 +24,16 @@ class Row:
     gpus: str
     layout: str
     load_percent: int | None
-    """Measured tokens per second over those that the plan was made for."""
+    """Measured load over the one that the plan was made for: of requests in flight, where the spec gives those, else
+    of tokens per second."""
     predicted: Mapping[str, float]
     """By figure: energy in J per output token, power in W, ITL and TTFT in ms."""
     found: Mapping[str, float]
     """The same, measured; a figure that was not measured is not there."""
     errors: Mapping[str, int]
     """Whole percents."""
+    correction: str
+    """What measurement put into the predicted figures; "" when nothing."""
     reason: str
     """Why there is no measurement, or why it is not compared; "" when there is one and it is."""
 
@@ -52,7 +56,8 @@ class Row:
         errors = (f"{self.errors[name]:+d} %" if name in self.errors else "-" for name in FIGURES)
         load = "-" if self.load_percent is None else f"{self.load_percent} %"
         energy = number(self.predicted, "energy"), number(self.found, "energy")
-        return (self.namespace, self.name, self.gpus, self.layout, load, *energy, *errors, self.reason)
+        why = " ".join(filter(None, (self.reason, self.correction and f"(corrected: {self.correction})")))
+        return (self.namespace, self.name, self.gpus, self.layout, load, *energy, *errors, why)
 
     def as_object(self) -> dict[str, Any]:
         """Return the row for programs."""
@@ -66,8 +71,21 @@ class Row:
             "predicted": dict(self.predicted),
             "measured": dict(self.found),
             "errorPercent": dict(self.errors),
+            "correction": self.correction,
             "reason": self.reason,
         }
+
+
+def _load_percent(deployment: LLMDeployment) -> int | None:
+    plan, measured = deployment.status.plan, deployment.status.measured
+    if plan is None or measured is None:
+        return None
+    predicted, running = plan.predicted, measured.running_requests
+    if deployment.spec.workload.concurrency is not None and running is not None and predicted.concurrency:
+        return round(100 * float(parse_quantity(running)) / predicted.concurrency)
+    if measured.output_tokens_per_second is None or not predicted.output_tokens_per_second:
+        return None
+    return round(100 * measured.output_tokens_per_second / predicted.output_tokens_per_second)
 
 
 def row_of(deployment: LLMDeployment) -> Row:
@@ -99,18 +117,16 @@ def row_of(deployment: LLMDeployment) -> Row:
         given = {name: getattr(prediction, f"{name}_error_percent") for name in FIGURES}
         errors = {name: value for name, value in given.items() if value is not None}
         reason = accurate.reason if accurate is not None and accurate.reason in NOT_COMPARED else ""
-    load = None
-    if plan is not None and found and measured is not None and measured.output_tokens_per_second is not None:
-        load = round(100 * measured.output_tokens_per_second / max(1, plan.predicted.output_tokens_per_second))
     return Row(
         metadata.namespace,
         metadata.name,
         deployment.spec.model.name,
         "-" if plan is None else f"{plan.gpus} x {plan.gpu_product.removeprefix('NVIDIA-')}",
         "-" if plan is None else f"{plan.replicas} x {plan.layout}",
-        load,
+        _load_percent(deployment) if found else None,
         predicted,
         found,
         errors,
+        correction_text(plan),
         reason,
     )

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
-from energylens.cli.text import columns, joules, plan_text
+from energylens.cli.text import columns, correction_text, joules, plan_text
 from energylens.controller.preview import Preview
 from energylens.controller.reasons import Reason
 from energylens.planner.types import Feasible, Infeasible
@@ -88,6 +88,7 @@ def _waiting(preview: Preview) -> list[str]:
 def _plan(plan: PlanStatus) -> list[str]:
     predicted = plan.predicted
     binding = plan.binding_constraint
+    learned = correction_text(plan)
     return [
         f"  plan        {plan_text(plan)} ({plan.gpus} GPUs)   hash {plan.hash}",
         f"  energy      {joules(predicted.joules_per_output_token)} J per output token (80 % interval "
@@ -97,6 +98,7 @@ def _plan(plan: PlanStatus) -> list[str]:
         f"  load        {predicted.output_tokens_per_second} tokens/s, {predicted.concurrency} requests at once",
         f"  bound by    {'nothing' if binding == 'None' else binding}",
         f"  confidence  {plan.confidence}, predictor {plan.predictor_version}",
+        *([f"  measured    the figures have what measurement taught: {learned}"] if learned else []),
     ]
 
 

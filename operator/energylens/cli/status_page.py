@@ -8,7 +8,7 @@ from typing import Any
 
 from energylens.api.base import Condition
 from energylens.api.llmdeployment import LLMDeployment, Measured, PlanStatus, PredictedFigures
-from energylens.cli.text import columns, joules, plan_text
+from energylens.cli.text import columns, correction_text, joules, plan_text
 
 _UNKNOWN = "-"
 
@@ -76,6 +76,8 @@ def page(deployment: LLMDeployment) -> str:
             for figure in figures
         ]
         lines += ["", *columns(rows), f"  {_window(deployment)}"]
+        learned = correction_text(status.plan)
+        lines += [f"  predicted figures have what measurement taught: {learned}"] if learned else []
     lines += ["", *_budget(deployment), *_conditions(status.conditions)]
     return "\n".join(lines).rstrip()
 

@@ -29,6 +29,15 @@ def plan_text(plan: PlanStatus) -> str:
     return f"{plan.replicas} x {plan.gpu_product} {plan.layout}, max batch {plan.max_batch_size}{cap}"
 
 
+def correction_text(plan: PlanStatus | None) -> str:
+    """Return what measurement put into a plan's predicted figures: ``energy x 1.2, ITL x 1.05``; "" when nothing."""
+    if plan is None or plan.correction is None:
+        return ""
+    names = {"energy": "energy", "power": "power", "itl": "ITL", "ttft": "TTFT"}
+    factors = {name: float(parse_quantity(getattr(plan.correction, field))) for field, name in names.items()}
+    return ", ".join(f"{name} x {factor:.3g}" for name, factor in factors.items() if factor != 1.0)
+
+
 def dump(documents: Sequence[dict[str, Any]], output: str) -> str:
     """Return objects as JSON (several as a v1 List, as kubectl does) or as a stream of YAML documents.
 

@@ -11,12 +11,11 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import aiohttp
 
-from energylens.measure.scrape import MEBIBYTE
+from energylens.measure.scrape import MEBIBYTE, HttpSession
 
 
 class PrometheusError(Exception):
@@ -63,23 +62,23 @@ class Access:
     """Sent with each request, such as X-Scope-OrgID."""
 
 
-class PrometheusHttp:
+class PrometheusHttp(HttpSession):
     """An HTTP session to one API, for ``async with``; follows no redirect, so that a token goes nowhere else."""
 
     def __init__(self, access: Access, *, timeout_seconds: float = 15.0, max_bytes: int = 64 * MEBIBYTE) -> None:
         """Set the limits: seconds for a whole request, bytes of a decompressed body."""
+        super().__init__()
         self._access = access
         self._timeout = timeout_seconds
         self._max_bytes = max_bytes
-        self._session: aiohttp.ClientSession | None = None
 
     @property
     def url(self) -> str:
         """Base URL."""
         return self._access.url.rstrip("/")
 
-    async def __aenter__(self) -> Self:
-        """Open the session.
+    async def _open(self) -> aiohttp.ClientSession:
+        """Return a session.
 
         Raises:
             PrometheusError: the CA file cannot be used.
@@ -90,21 +89,12 @@ class PrometheusHttp:
                 trust = await asyncio.to_thread(ssl.create_default_context, cafile=str(self._access.ca_file))
             except OSError as error:  # ssl.SSLError is one
                 raise PrometheusError(f"caFile={self._access.ca_file}: {error.strerror or error}") from error
-        self._session = aiohttp.ClientSession(
+        return aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=self._timeout),
             connector=aiohttp.TCPConnector(ssl=trust),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=dict(self._access.headers),
         )
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the session."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
 
     async def query(self, expression: str, time: float | None = None) -> Answer:
         """Evaluate an expression; see `Prometheus.query`.
@@ -113,11 +103,10 @@ class PrometheusHttp:
             PrometheusError: there is no usable answer.
             RuntimeError: outside of ``async with``.
         """
-        if self._session is None:
-            raise RuntimeError("PrometheusHttp is used outside of its async with block")
+        session = self._session
         parameters = {"query": expression} | ({} if time is None else {"time": f"{time:.3f}"})
         try:
-            async with self._session.get(
+            async with session.get(
                 f"{self.url}/api/v1/query",
                 params=parameters,
                 headers=await asyncio.to_thread(self._authorization),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Protocol, Self
@@ -59,33 +60,53 @@ class Scraper(Protocol):
         ...
 
 
-class HttpScraper:
-    """An aiohttp session with limits, for ``async with``; follows no redirect, uses no proxy of the environment."""
+class HttpSession(ABC):
+    """An aiohttp session for ``async with``."""
 
-    def __init__(
-        self, clock: Clock, *, timeout_seconds: float = 5.0, max_bytes: int = 8 * MEBIBYTE, max_concurrency: int = 32
-    ) -> None:
-        """Set the limits: seconds for a whole request, bytes of a decompressed body, requests in flight."""
-        self._clock = clock
-        self._timeout = timeout_seconds
-        self._max_bytes = max_bytes
-        self._slots = asyncio.Semaphore(max_concurrency)
-        self._session: aiohttp.ClientSession | None = None
+    def __init__(self) -> None:
+        """Open nothing yet."""
+        self._opened: aiohttp.ClientSession | None = None
+
+    @property
+    def _session(self) -> aiohttp.ClientSession:
+        if self._opened is None:
+            raise RuntimeError(f"{type(self).__name__} is used outside of its async with block")
+        return self._opened
+
+    @abstractmethod
+    async def _open(self) -> aiohttp.ClientSession: ...
 
     async def __aenter__(self) -> Self:
         """Open the session."""
-        self._session = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=self._timeout), cookie_jar=aiohttp.DummyCookieJar()
-        )
+        self._opened = await self._open()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close the session."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        if self._opened is not None:
+            await self._opened.close()
+            self._opened = None
+
+
+class HttpScraper(HttpSession):
+    """An aiohttp session with limits, for ``async with``; follows no redirect, uses no proxy of the environment."""
+
+    def __init__(
+        self, clock: Clock, *, timeout_seconds: float = 5.0, max_bytes: int = 8 * MEBIBYTE, max_concurrency: int = 32
+    ) -> None:
+        """Set the limits: seconds for a whole request, bytes of a decompressed body, requests in flight."""
+        super().__init__()
+        self._clock = clock
+        self._timeout = timeout_seconds
+        self._max_bytes = max_bytes
+        self._slots = asyncio.Semaphore(max_concurrency)
+
+    async def _open(self) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(total=self._timeout), cookie_jar=aiohttp.DummyCookieJar()
+        )
 
     async def fetch(self, url: str) -> Page | TargetFailure:
         """Return the page at ``url`` or why there is none.
@@ -93,11 +114,10 @@ class HttpScraper:
         Raises:
             RuntimeError: outside of ``async with``.
         """
-        if self._session is None:
-            raise RuntimeError("HttpScraper is used outside of its async with block")
+        session = self._session
         async with self._slots:
             try:
-                return await self._get(self._session, url)
+                return await self._get(session, url)
             except TimeoutError:
                 return TargetFailure(url, "Timeout", f"no answer within {self._timeout:g} s")
             except aiohttp.InvalidURL:

@@ -21,6 +21,7 @@ from energylens.cli.drift_rows import row_of
 from energylens.cli.drift_runs import COLUMNS, runs_csv
 from energylens.cli.live import Access, Found
 from energylens.cli.main import cli
+from energylens.cli.status_page import page
 from energylens.runs import Run, parse_runs
 
 SHIPPED = Path(energylens.__file__).parent / "data" / "runs" / "ml-energy-benchmark-v3.csv"
@@ -98,6 +99,29 @@ def test_the_table_has_errors_and_why_there_are_none(monkeypatch: pytest.MonkeyP
     assert lines[2].split()[-1] == "LoadDiffers"
     assert lines[3].split()[-1] == "NotPlanned"
     assert mean == "  mean error of the energy per token: 3 % over 1 deployment"
+
+
+CORRECTED = changed(
+    MEASURED, {"status.plan": {**PLAN, "correction": {"ttft": "1", "itl": "1050m", "power": "1", "energy": "1200m"}}}
+)
+
+
+def test_predicted_figures_say_what_measurement_taught_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = run(monkeypatch, [CORRECTED])
+    assert done.stdout.splitlines()[1].endswith("(corrected: energy x 1.2, ITL x 1.05)")
+    document = json.loads(run(monkeypatch, [CORRECTED, MEASURED], "-o", "json").stdout)
+    assert [item["correction"] for item in document["items"]] == ["energy x 1.2, ITL x 1.05", ""]
+    text = page(parse_llmdeployment(CORRECTED, strict=False))
+    assert "predicted figures have what measurement taught: energy x 1.2, ITL x 1.05" in text
+    assert "taught" not in page(parse_llmdeployment(MEASURED, strict=False))
+
+
+def test_the_load_is_of_requests_in_flight_where_the_spec_gives_those() -> None:
+    """As the condition LoadDiffers has it."""
+    in_flight = changed(MEASURED, {"spec.workload": {"inputTokens": 512, "outputTokens": 256, "concurrency": 90}})
+    figures = {**MEASURED["status"]["measured"], "runningRequests": "45"}
+    row = row_of(parse_llmdeployment(changed(in_flight, {"status.measured": figures}), strict=False))
+    assert row.load_percent == 50
 
 
 def test_programs_get_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

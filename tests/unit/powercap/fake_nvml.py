@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import pynvml
+from tests.support.fake_nvml import FakeLibrary
 
 
 @dataclass
@@ -24,20 +24,13 @@ class Device:
 
 
 @dataclass
-class FakeNvml:
+class FakeNvml(FakeLibrary):
     devices: list[Device] = field(default_factory=list)
     driver: bool = True
     calls: list[tuple[str, int]] = field(default_factory=list)
     """UUID and milliwatts of every change."""
     dies_at: int | None = None
     """The process dies in the change of this number, counted from 1, when the driver has carried it out."""
-
-    NVMLError = pynvml.NVMLError
-    NVMLError_NotSupported = pynvml.NVMLError_NotSupported
-
-    def __post_init__(self) -> None:
-        for name in [name for name in dir(self) if name.startswith("nvml")]:
-            assert inspect.signature(getattr(self, name)) == inspect.signature(getattr(pynvml, name)), name
 
     def nvmlInit(self):  # noqa: N802
         self._check()
@@ -57,12 +50,6 @@ class FakeNvml:
             if device.uuid == uuid:
                 return device
         raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
-
-    def nvmlDeviceGetUUID(self, handle):  # noqa: N802
-        return handle.uuid
-
-    def nvmlDeviceGetName(self, handle):  # noqa: N802
-        return "NVIDIA H100 80GB HBM3"
 
     def nvmlDeviceGetPowerManagementLimit(self, handle):  # noqa: N802
         return self._managed(handle).limit
