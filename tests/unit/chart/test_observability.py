@@ -80,3 +80,13 @@ def test_conditions_in_alerts_exist() -> None:
     assert set(re.findall(r'type="(\w+)"', text)) <= {kind.value for kind in ConditionType}
     reasons = {word for found in re.findall(r'reason[!=~]+"([^"]+)"', text) for word in found.split("|")}
     assert reasons <= {reason.value for reason in Reason}
+
+
+def test_every_alert_is_seen_to_fire_and_to_be_quiet() -> None:
+    """Those tests are promtool's; see tests/controlplane."""
+    tests = yaml.safe_load((ROOT / "tests" / "controlplane" / "alerts.test.yaml").read_text())["tests"]
+    quiet = {one["alertname"] for test in tests for one in test.get("alert_rule_test", ()) if not one["exp_alerts"]}
+    queries = " ".join(one["expr"] for test in tests for one in test.get("promql_expr_test", ()))
+    fired = set(re.findall(r'ALERTS\{alertname="(\w+)", alertstate="firing"\}', queries))
+    names = {rule["alert"] for rule in alerts()}
+    assert (quiet, fired) == (names, names)
