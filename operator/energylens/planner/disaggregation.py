@@ -20,7 +20,7 @@ from energylens.planner.capacity import pods_beside
 from energylens.planner.engine_limits import EngineLimits
 from energylens.planner.evaluate import Candidates, evaluate
 from energylens.planner.frontier import pareto
-from energylens.planner.problem import Problem, clipped, spaces_of
+from energylens.planner.problem import MOST_CANDIDATES, Problem, clipped, spaces_of
 from energylens.predictor.types import BoolArray, FloatArray, IntArray
 
 
@@ -67,7 +67,8 @@ def best_pairs(problem: Problem) -> Disaggregated | None:
     """
     rate = problem.load.requests_per_second
     assert rate is not None
-    spaces = [clipped(problem, space) for space in spaces_of(problem)]
+    # Both roles are held at once.
+    spaces = [clipped(problem, space).within(MOST_CANDIDATES // 2)[0] for space in spaces_of(problem)]
     margin = problem.spec.planning.safety_margin_percent / 100.0
     roles = [
         evaluate(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from energylens.planner import describe
-from energylens.planner.constraints import FREE_GPUS, Constraint, count_rejections, feasible
+from energylens.planner.constraints import FREE_GPUS, Constraint, feasible
 from energylens.planner.evaluate import POWER_LIMIT_REASON
 from energylens.planner.problem import Problem, Solution
 from energylens.planner.relaxations import largest_load, nearest_changes
@@ -32,8 +32,8 @@ def explain_infeasible(problem: Problem, solution: Solution, placements: tuple[R
     """
     relaxations = nearest_changes(problem, solution, placements)
     reason, message = _headline(problem, solution, relaxations)
-    rejections = count_rejections(solution.constraints, len(solution.rows))
-    return Infeasible(reason, with_options(message, relaxations, message.partition("=")[0]), rejections, relaxations)
+    text = with_options(message, relaxations, message.partition("=")[0])
+    return Infeasible(reason, text, solution.rejections, relaxations)
 
 
 def with_options(message: str, relaxations: tuple[Relaxation, ...], named: str = "") -> str:

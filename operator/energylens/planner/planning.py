@@ -10,7 +10,7 @@ from energylens.api.llmdeployment import LLMDeployment, LLMDeploymentSpec, PlanS
 from energylens.api.llmdeployment_status import CorrectionFactors, describe_layout
 from energylens.api.quantity import format_milli
 from energylens.planner import describe
-from energylens.planner.constraints import count_rejections, feasible
+from energylens.planner.constraints import feasible
 from energylens.planner.corrections import Corrections, correction_status
 from energylens.planner.disaggregation_report import with_hint, with_pair
 from energylens.planner.evaluate import Candidates, Predictor
@@ -75,7 +75,7 @@ def plan(
     if spec.planning.disaggregation == "Compare":
         status, shown = with_pair(problem, solution, i, status, shown)
     _check(status, spec)
-    return Feasible(status, count_rejections(solution.constraints, len(rows)), shown)
+    return Feasible(status, solution.rejections, shown)
 
 
 def plan_hash(

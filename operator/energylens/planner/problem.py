@@ -10,18 +10,21 @@ import numpy as np
 from energylens.api.llmdeployment import LLMDeploymentSpec
 from energylens.api.quantity import parse_quantity
 from energylens.planner.capacity import replicas_that_fit
-from energylens.planner.constraints import Constraint, build_constraints, feasible
+from energylens.planner.constraints import Constraint, build_constraints, count_rejections, feasible
 from energylens.planner.corrections import Corrections
 from energylens.planner.engine_limits import EngineLimits
 from energylens.planner.evaluate import Candidates, Load, Predictor, evaluate
 from energylens.planner.nodes import allowed_nodes
 from energylens.planner.objective import best, objective_values
 from energylens.planner.space import ProductSpace, enumerate_space
-from energylens.planner.types import GpuNode, PowerAllowance
+from energylens.planner.types import GpuNode, PowerAllowance, Rejection
 from energylens.predictor.architecture import ModelSpec
 from energylens.predictor.types import GpuSpec, Workload
 
 NO_BINDING_CONSTRAINT = "None"
+MOST_CANDIDATES = 400_000
+"""Of one product. A mixture of experts has as many on about 1,000 GPUs, a dense model on 7,500; with three products
+they take half a gigabyte, and the operator has one."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,13 @@ class Solution:
     rows: Candidates
     constraints: tuple[Constraint, ...]
     chosen: int | None
+    left_out: tuple[Rejection, ...] = ()
+    """Candidates that were not evaluated, since they are too many: those of the most GPUs."""
+
+    @property
+    def rejections(self) -> tuple[Rejection, ...]:
+        """What was left out, then what each rule removed."""
+        return (*self.left_out, *count_rejections(self.constraints, len(self.rows)))
 
 
 def solve(problem: Problem) -> Solution:
@@ -88,8 +98,18 @@ def solve(problem: Problem) -> Solution:
     spaces = spaces_of(problem)
     if problem.within_limits:
         spaces = [clipped(problem, space) for space in spaces]
+    smaller = [space.within(MOST_CANDIDATES) for space in spaces]
+    left_out = tuple(
+        Rejection(
+            "SpaceTooLarge",
+            len(space) - len(few),
+            f"plans of more than {gpus} GPUs of {space.gpu.product} are not considered on so many nodes",
+        )
+        for space, (few, gpus) in zip(spaces, smaller, strict=True)
+        if len(few) < len(space)
+    )
     rows = evaluate(
-        spaces,
+        [few for few, _ in smaller],
         problem.model,
         problem.predictor,
         load,
@@ -100,7 +120,8 @@ def solve(problem: Problem) -> Solution:
     )
     free = [problem.free_gpus(product) for product in problem.products]
     constraints = build_constraints(rows, spec, problem.allowed_products, free, problem.allowance)
-    return Solution(rows, constraints, best(rows, feasible(constraints, len(rows)), spec.energy.objective))
+    chosen = best(rows, feasible(constraints, len(rows)), spec.energy.objective)
+    return Solution(rows, constraints, chosen, left_out)
 
 
 def spaces_of(problem: Problem) -> list[ProductSpace]:

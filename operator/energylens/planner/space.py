@@ -64,6 +64,18 @@ class ProductSpace:
             last=self.last[index],
         )
 
+    def within(self, most: int) -> tuple[ProductSpace, int]:
+        """Return the candidates of the fewest GPUs, ``most`` at most, and the GPUs up to which they are all there."""
+        gpus, low, high = self.layouts.gpus, 0, int((self.layouts.gpus * self.last).max(initial=0))
+        if len(self) <= most:
+            return self, high
+        while high - low > 1:
+            middle = (low + high) // 2
+            enough = len(replace(self, last=np.minimum(self.last, middle // gpus))) <= most
+            low, high = (middle, high) if enough else (low, middle)
+        fewer = replace(self, last=np.minimum(self.last, low // gpus))
+        return fewer.take(np.flatnonzero(fewer.last >= fewer.first)), low
+
     def expand(self) -> tuple[IntArray, IntArray]:
         """Return for every candidate the index of its layout and its replicas, each of shape (n,)."""
         counts = np.maximum(0, self.last - self.first + 1)

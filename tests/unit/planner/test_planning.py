@@ -440,6 +440,22 @@ def test_the_table_holds_the_chosen_plan_and_every_product(setup: Setup, make_sn
     assert joules == sorted(joules)
 
 
+def test_a_space_too_large_for_memory_is_cut_at_the_most_gpus_and_says_so(
+    setup: Setup, make_snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = make_snapshot((H100, 8, 4), (H200, 8, 1))
+    whole = setup.feasible("70b", snapshot)
+    monkeypatch.setattr("energylens.planner.problem.MOST_CANDIDATES", 500)
+    cut = setup.feasible("70b", snapshot)
+    assert cut.plan == whole.plan
+    assert [r.rule for r in whole.rejections if r.rule == "SpaceTooLarge"] == []
+    (left_out,) = [r for r in cut.rejections if r.rule == "SpaceTooLarge"]
+    assert f"GPUs of {H100} are not considered" in left_out.message
+    far = setup.plan("70b", snapshot, workload=workload(1e4))
+    assert isinstance(far, Infeasible)
+    assert far.rejections[0] == left_out
+
+
 def test_rejections_count_every_candidate_once(setup: Setup, make_snapshot: Snapshot) -> None:
     result = setup.plan("70b", make_snapshot((H100, 8, 1)), slo={"itlMilliseconds": 1})
     assert isinstance(result, Infeasible)

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from energylens.api.llmdeployment import Overrides, PowerCap
-from energylens.planner.space import BATCH_SIZES, ProductSpace, enumerate_space, power_caps, tensor_parallel_sizes
+from energylens.planner.space import (
+    BATCH_SIZES,
+    ProductSpace,
+    enumerate_space,
+    power_caps,
+    tensor_parallel_sizes,
+)
 from energylens.predictor.architecture import Attention, DenseFfn, LayerGroup, Mamba2, ModelSpec
 from energylens.predictor.types import GpuSpec
 
@@ -122,3 +128,16 @@ def test_power_caps(gpus: dict[str, GpuSpec]) -> None:
     tried = power_caps(gpu, PowerCap(mode="Plan"))
     assert math.isnan(tried[0])
     assert tried[1:] == (200.0, 300.0, 400.0, 500.0, 600.0)
+
+
+def test_the_candidates_of_the_fewest_gpus_are_kept(models: dict[str, ModelSpec], gpus: dict[str, GpuSpec]) -> None:
+    whole = space(models["moe"], gpus[H100], [8] * 6)
+    few, up_to = whole.within(len(whole) // 3)
+    assert 0.8 * len(whole) / 3 < len(few) <= len(whole) // 3
+
+    def totals(found: ProductSpace) -> list[int]:
+        index, replicas = found.expand()
+        return sorted((found.layouts.gpus[index] * replicas).tolist())
+
+    assert totals(few) == [total for total in totals(whole) if total <= up_to]
+    assert whole.within(len(whole)) == (whole, 48)
