@@ -377,6 +377,16 @@ async def test_after_a_crash_between_workload_and_status_nobody_gets_the_same_wa
     assert world.condition("PlanReady", third)["reason"] == "BudgetExceeded"
 
 
+async def test_a_smaller_plan_that_waits_for_approval_frees_nothing_yet(world: World) -> None:
+    total = await two(world)
+    world.cluster.put(budget(powerWatts=total + 10, action="Deny"))
+    world.cluster.put(llama("low", planning={**overrides(replicas=1), "mode": "Manual"}))
+    await world.look(LOW, HIGH)
+    await world.look(LOW, HIGH, seconds=60)
+    assert (replicas(world, LOW), world.status(LOW)["plan"]["replicas"]) == (2, 1)
+    assert status(world)["committedPowerWatts"] == total
+
+
 async def test_a_reset_begins_anew_and_lets_denied_growth_in(world: World) -> None:
     await two(world)
     world.meter = {LOW: 500.0, HIGH: 500.0}

@@ -168,6 +168,9 @@ class ActiveRevision(ApiModel):
     workload_ref: WorkloadRef = Field(description="The workload object that runs the pods.")
     ready_replicas: int = Field(default=0, description="Replicas of this plan that are ready.")
     updated_replicas: int = Field(default=0, description="Replicas of this plan that exist, ready or not.")
+    power_watts: int | None = Field(
+        default=None, description="Power that this plan is predicted to draw, W: committed while another one waits."
+    )
 
 
 class ItlPercentiles(ApiModel):

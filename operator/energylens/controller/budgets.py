@@ -111,16 +111,17 @@ def read_budget(body: Body) -> Budget:
 def committed_watts(deployment: Body) -> int:
     """Return the predicted power of a deployment's plan; 0 without one, while suspended, and where it is only shown.
 
-    A plan that waits for approval commits nothing before something runs, and after that stands for what runs.
+    A plan that waits for approval commits nothing before something runs, and after that no less than what runs.
     """
     spec, status = deployment.get("spec") or {}, deployment.get("status") or {}
     planning, plan = spec.get("planning") or {}, status.get("plan") or {}
     if spec.get("suspend") or planning.get("mode") == "Advisory":
         return 0
     waits = planning.get("mode") == "Manual" and planning.get("approvedPlanHash") != plan.get("hash")
-    if waits and not status.get("activeRevision"):
-        return 0
-    return int((plan.get("predicted") or {}).get("powerWatts", 0))
+    planned, running = int((plan.get("predicted") or {}).get("powerWatts", 0)), status.get("activeRevision")
+    if not waits:
+        return planned
+    return max(planned, int(running.get("powerWatts", 0))) if running else 0
 
 
 def allowance(

@@ -59,6 +59,7 @@ def status_of(observed: Observation, children: Children) -> dict[str, Any]:
             workload_ref=ref,
             ready_replicas=state.ready,
             updated_replicas=state.updated,
+            power_watts=_running_watts(observed, state.running_hash),
         )
     measured, prediction = before.measured, before.prediction
     if active is None or before.active_revision is None or active.plan_hash != before.active_revision.plan_hash:
@@ -84,6 +85,15 @@ def status_of(observed: Observation, children: Children) -> dict[str, Any]:
         conditions=all_conditions(observed, children),
     )
     return status.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def _running_watts(observed: Observation, running_hash: str) -> int | None:
+    """Return the predicted power of the plan that runs, W; None where its figures are not known."""
+    for plan in (observed.planning.plan, observed.standing):
+        if plan is not None and plan.hash == running_hash:
+            return plan.predicted.power_watts
+    before = observed.deployment.status.active_revision
+    return before.power_watts if before is not None and before.plan_hash == running_hash else None
 
 
 def is_new_window(deployment: LLMDeployment, found: WindowMeasurement | None) -> bool:

@@ -256,6 +256,9 @@ def test_a_plan_that_waits_for_approval_commits_its_power_once_something_runs() 
     assert watts(allowance(me, [budget()], [me, waiting])) == 1000.0
     running = {**waiting, "status": {**waiting["status"], "activeRevision": {"planHash": "a"}}}
     assert watts(allowance(me, [budget()], [me, running])) == 700.0
+    # What runs draws more than the plan that waits.
+    running["status"]["activeRevision"]["powerWatts"] = 450
+    assert watts(allowance(me, [budget()], [me, running])) == 550.0
 
 
 @pytest.mark.parametrize(
