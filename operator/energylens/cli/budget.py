@@ -8,10 +8,10 @@ from typing import Any
 import click
 
 from energylens.api.energybudget import ClusterEnergyBudget, EnergyBudget
-from energylens.api.parse import InvalidResourceError, parse_clusterenergybudget, parse_energybudget
+from energylens.api.parse import parse_clusterenergybudget, parse_energybudget
 from energylens.cli.budget_page import overview, page
 from energylens.cli.errors import InputError, one_line_errors
-from energylens.cli.live import Access, namespace_options, read_cluster
+from energylens.cli.live import Access, by_name, namespace_options, read_cluster, readable
 from energylens.cli.options import OUTPUT
 from energylens.cli.text import dump
 
@@ -66,21 +66,11 @@ def read_budgets(access: Access, names: tuple[str, ...]) -> list[Budget]:
     from energylens.cluster.resources import CLUSTER_ENERGY_BUDGET, ENERGY_BUDGET
 
     found = read_cluster(access, (ENERGY_BUDGET,), (CLUSTER_ENERGY_BUDGET,), if_allowed=(CLUSTER_ENERGY_BUDGET,))
-    try:
-        budgets: list[Budget] = [
-            parse_clusterenergybudget(body, strict=False) for body in found.objects.get(CLUSTER_ENERGY_BUDGET.kind, ())
-        ]
-        budgets += [parse_energybudget(body, strict=False) for body in found.objects[ENERGY_BUDGET.kind]]
-    except InvalidResourceError as error:
-        raise InputError(str(error)) from error
-    where = "the cluster" if access.all_namespaces else f"namespace {found.namespace}"
-    known = [each.metadata.name for each in budgets]
-    missing = [name for name in names if name not in known]
-    if missing:
-        raise InputError(f"NAME {missing[0]!r}: {where} has {', '.join(known) or 'no EnergyBudget'}")
-    if not known:
-        raise InputError(f"{where} has no EnergyBudget")
-    return [each for each in budgets if not names or each.metadata.name in names]
+    budgets: list[Budget] = [
+        *readable(found.objects.get(CLUSTER_ENERGY_BUDGET.kind, ()), parse_clusterenergybudget),
+        *readable(found.objects[ENERGY_BUDGET.kind], parse_energybudget),
+    ]
+    return by_name(budgets, names, access, found.namespace, ENERGY_BUDGET.kind)
 
 
 def as_object(budget: Budget) -> dict[str, Any]:

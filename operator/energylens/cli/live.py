@@ -5,13 +5,15 @@ The Kubernetes client is imported when the first object is read: offline command
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
 
+from energylens.api.base import ObjectMeta
+from energylens.api.parse import InvalidResourceError
 from energylens.cli.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,6 +21,14 @@ if TYPE_CHECKING:
 
 Object = dict[str, Any]
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+class _HasMetadata(Protocol):
+    @property
+    def metadata(self) -> ObjectMeta: ...
+
+
+Named = TypeVar("Named", bound=_HasMetadata)
 
 
 @dataclass(frozen=True)
@@ -137,3 +147,38 @@ def read_cluster(
         return asyncio.run(read())
     except (UnusableConfigError, ClusterError) as error:
         raise InputError(str(error)) from error
+
+
+def by_name(found: Sequence[Named], names: Sequence[str], access: Access, namespace: str, kind: str) -> list[Named]:
+    """Return the objects of these names, or all of them without names.
+
+    Args:
+        found: What was read.
+        names: Those asked for.
+        access: Says where it was read.
+        namespace: That was read, unless all were.
+        kind: For the message.
+
+    Raises:
+        InputError: There is none, or none of a name.
+    """
+    where = "the cluster" if access.all_namespaces else f"namespace {namespace}"
+    known = [each.metadata.name for each in found]
+    missing = [name for name in names if name not in known]
+    if missing:
+        raise InputError(f"NAME {missing[0]!r}: {where} has {', '.join(known) or f'no {kind}'}")
+    if not known:
+        raise InputError(f"{where} has no {kind}")
+    return [each for each in found if not names or each.metadata.name in names]
+
+
+def readable(bodies: Iterable[Mapping[str, Any]], parse: Callable[..., Named]) -> list[Named]:
+    """Return objects of a cluster; one that a newer version understands must not hide the others, and is warned of."""
+    found = []
+    for body in bodies:
+        try:
+            found.append(parse(body, strict=False))
+        except InvalidResourceError as error:
+            name = "/".join(filter(None, (body["metadata"].get("namespace"), body["metadata"]["name"])))
+            click.echo(f"Warning: {name} is left out: {error}", err=True)
+    return found

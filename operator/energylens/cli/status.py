@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 
 from energylens.api.llmdeployment import LLMDeployment
-from energylens.api.parse import InvalidResourceError, parse_llmdeployment
+from energylens.api.parse import parse_llmdeployment
 from energylens.cli.errors import InputError, one_line_errors
-from energylens.cli.live import Access, namespace_options, read_cluster
+from energylens.cli.live import Access, by_name, namespace_options, read_cluster, readable
 from energylens.cli.status_page import as_object, page
 from energylens.cli.text import dump
 
@@ -47,19 +47,10 @@ def read_deployments(access: Access, names: tuple[str, ...]) -> list[LLMDeployme
     from energylens.cluster.resources import LLM_DEPLOYMENT
 
     found = read_cluster(access, (LLM_DEPLOYMENT,))
-    where = "the cluster" if access.all_namespaces else f"namespace {found.namespace}"
-    all_of_them = []
-    for body in found.objects[LLM_DEPLOYMENT.kind]:
-        try:
-            all_of_them.append(parse_llmdeployment(body, strict=False))
-        except InvalidResourceError as error:
-            # One that a newer version understands must not hide the others.
-            metadata = body["metadata"]
-            click.echo(f"Warning: {metadata['namespace']}/{metadata['name']} is left out: {error}", err=True)
-    known = [deployment.metadata.name for deployment in all_of_them]
-    missing = [name for name in names if name not in known]
-    if missing:
-        raise InputError(f"NAME {missing[0]!r}: {where} has {', '.join(known) or 'no LLMDeployment'}")
-    if not known:
-        raise InputError(f"{where} has no LLMDeployment")
-    return [deployment for deployment in all_of_them if not names or deployment.metadata.name in names]
+    return by_name(
+        readable(found.objects[LLM_DEPLOYMENT.kind], parse_llmdeployment),
+        names,
+        access,
+        found.namespace,
+        LLM_DEPLOYMENT.kind,
+    )

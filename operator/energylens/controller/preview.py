@@ -12,6 +12,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from energylens.api.llmdeployment import LLMDeployment
+from energylens.api.parse import InvalidResourceError
 from energylens.budget.carbon import ForecastError
 from energylens.budget.periods import period_at
 from energylens.budget.usage import usage
@@ -98,10 +99,13 @@ def counted_from_now(budget: Body, config_maps: Mapping[Key, Body], now: datetim
         config_maps: With the forecast of a carbon allowance; without it the budget cannot be checked.
         now: From when it counts.
 
-    Raises:
-        InvalidResourceError: its spec cannot be read.
+    Returns:
+        The budget as it is where it was looked at, has no such limit, or cannot be read.
     """
-    spec, status = budgets.budget_of(budget)
+    try:
+        spec, status = budgets.budget_of(budget)
+    except InvalidResourceError:
+        return budget
     if status.observed_generation is not None or (spec.energy_watt_hours is None and spec.carbon is None):
         return budget
     namespace = key_of(budget)[0]
