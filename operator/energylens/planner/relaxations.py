@@ -12,7 +12,7 @@ from itertools import combinations
 
 import numpy as np
 
-from energylens.api.llmdeployment import Overrides, PowerCap
+from energylens.api.llmdeployment import LLMDeploymentSpec, Overrides, PowerCap
 from energylens.api.quantity import parse_quantity
 from energylens.planner import describe
 from energylens.planner.constraints import Constraint, feasible
@@ -135,7 +135,7 @@ def _load_change(solution: Solution, nearest: Problem) -> Change:
 
 def _choices(problem: Problem) -> Iterator[Relaxation]:
     """Yield the changes of overrides and of a fixed power cap, each to its nearest value that works."""
-    planning, energy = problem.spec.planning, problem.spec.energy
+    planning = problem.spec.planning
     given = planning.overrides
     for name, field in Overrides.model_fields.items():
         value = getattr(given, name)
@@ -143,11 +143,30 @@ def _choices(problem: Problem) -> Iterator[Relaxation]:
             freed = planning.model_copy(update={"overrides": given.model_copy(update={name: None})})
             spec = problem.spec.model_copy(update={"planning": freed})
             yield from _chosen(replace(problem, spec=spec), f"spec.planning.overrides.{field.alias}", name, value)
-    watts = energy.power_cap.watts_per_gpu
+    watts = problem.spec.energy.power_cap.watts_per_gpu
     if watts is not None:
-        freed_cap = energy.model_copy(update={"power_cap": PowerCap(mode="Plan")})
-        spec = problem.spec.model_copy(update={"energy": freed_cap})
-        yield from _chosen(replace(problem, spec=spec), "spec.energy.powerCap.wattsPerGPU", "power_cap_watts", watts)
+        uncapped = replace(problem, spec=_with_cap(problem.spec, PowerCap(mode="Plan")))
+        for step in _chosen(uncapped, "spec.energy.powerCap.wattsPerGPU", "power_cap_watts", watts):
+            yield _nearest_cap(problem, step, watts)
+
+
+def _nearest_cap(problem: Problem, step: Relaxation, watts: int) -> Relaxation:
+    """Return the whole watts nearest to a fixed power cap that work, between it and a step that does."""
+    broken = watts
+    while abs(int(step.allowed) - broken) > 1:
+        middle = (int(step.allowed) + broken) // 2
+        cap = PowerCap(mode="Fixed", watts_per_gpu=middle)
+        solution = solve(replace(problem, spec=_with_cap(problem.spec, cap), within_limits=True))
+        if solution.chosen is None:
+            broken = middle
+        else:
+            joules = float(solution.rows.joules_per_output_token[solution.chosen])
+            step = Relaxation(replace(step.change, allowed=str(middle)), joules)
+    return step
+
+
+def _with_cap(spec: LLMDeploymentSpec, cap: PowerCap) -> LLMDeploymentSpec:
+    return spec.model_copy(update={"energy": spec.energy.model_copy(update={"power_cap": cap})})
 
 
 def _chosen(problem: Problem, field: str, column: str, value: int) -> Iterator[Relaxation]:

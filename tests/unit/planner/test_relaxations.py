@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from energylens.api.llmdeployment import LLMDeployment
 from energylens.api.quantity import parse_quantity
+from energylens.data import load_gpus, load_model, load_predictor
 from energylens.planner import plan
 from energylens.planner.constraints import FREE_GPUS
 from energylens.planner.types import Change, ClusterSnapshot, Feasible, Infeasible, PlanningResult
@@ -158,3 +159,26 @@ def test_a_free_gpu_that_is_missing_is_the_nearest_change(attempt: Attempt) -> N
     assert isinstance(result, Infeasible)
     (relaxation,) = [r for r in result.relaxations if r.field == FREE_GPUS]
     assert relaxation.allowed == f"2 of {H200}"
+
+
+def test_the_nearest_power_cap_is_known_to_the_watt(
+    make_deployment: Callable[..., LLMDeployment], make_snapshot: Callable[..., ClusterSnapshot]
+) -> None:
+    model, gpus, predictor = load_model("meta-llama/Llama-3.1-8B-Instruct"), load_gpus(), load_predictor("vllm")
+
+    def capped(watts: int) -> PlanningResult:
+        asked = make_deployment(
+            workload=LOAD | {"requestsPerSecond": "5"},
+            slo={"percentile": "P50", "itlMilliseconds": 10},
+            energy={"powerCap": {"mode": "Fixed", "wattsPerGPU": watts}},
+        )
+        return plan(asked, model, make_snapshot((H100, 1, 1)), gpus, predictor)
+
+    result = capped(210)
+    assert isinstance(result, Infeasible)
+    (nearest,) = [r for r in result.relaxations if r.field == "spec.energy.powerCap.wattsPerGPU"]
+    works = capped(int(nearest.allowed))
+    assert isinstance(works, Feasible)
+    assert energy(works) == pytest.approx(nearest.joules_per_output_token, abs=0.0006)
+    assert isinstance(capped(int(nearest.allowed) - 1), Infeasible)
+    assert int(nearest.allowed) not in (200, 300, 400, 500, 600, 700)
