@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from tests.support.world import NAMESPACE, CrashError, Faults, World, llama, overrides
 
-from energylens.cluster.errors import TransientError
+from energylens.cluster.errors import ForbiddenError, TransientError
+from energylens.cluster.resources import Resource
 from energylens.controller.store import Key
 
 LOW, HIGH = (NAMESPACE, "low"), (NAMESPACE, "high")
@@ -308,6 +309,8 @@ async def test_what_cannot_be_checked_denies_growth_and_kills_nothing(world: Wor
     await world.look(LOW, HIGH)
     await world.look(LOW, HIGH, seconds=1000)
     assert verdict(world, "Ready") == ("False", reason)
+    checked = "energylens_budget_checked", {"namespace": NAMESPACE, "name": "cap"}
+    assert world.budget_metrics.registry.get_sample_value(*checked) == 0
     assert world.cluster.children() == standing
     world.cluster.put(llama("low", planning=overrides(replicas=3)))
     await world.settle(LOW, HIGH)
@@ -385,6 +388,50 @@ async def test_a_smaller_plan_that_waits_for_approval_frees_nothing_yet(world: W
     await world.look(LOW, HIGH, seconds=60)
     assert (replicas(world, LOW), world.status(LOW)["plan"]["replicas"]) == (2, 1)
     assert status(world)["committedPowerWatts"] == total
+
+
+async def test_a_forecast_that_may_not_be_read_denies_growth_although_it_could_be_read_before(world: World) -> None:
+    class Forbidding(Faults):
+        async def get(self, resource: Resource, namespace: str, name: str) -> dict[str, Any]:
+            raise ForbiddenError("configmaps is forbidden")
+
+    await two(world)
+    world.cluster.put(budget(action="Deny", **CARBON))
+    world.start(Forbidding(world.cluster))
+    await world.look(LOW, HIGH)
+    assert verdict(world, "Ready") == ("False", "ForecastMissing")
+    assert "may not be read: configmaps is forbidden" in status(world)["conditions"][0]["message"]
+
+
+async def test_a_defect_in_one_budget_keeps_no_other_from_being_kept(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await two(world)
+    world.cluster.put({**budget(powerWatts=9000), "metadata": {"name": "a-broken", "namespace": NAMESPACE}})
+    world.cluster.put(budget(powerWatts=9000))
+    look = world.keeper._look
+
+    async def broken(key: Key, body: dict[str, Any]) -> None:
+        if key[1] == "a-broken":
+            raise ZeroDivisionError
+        await look(key, body)
+
+    monkeypatch.setattr(world.keeper, "_look", broken)
+    await world.look(LOW, HIGH)
+    assert verdict(world, "WithinEnergyBudget") == ("True", "Within")
+
+
+async def test_a_longer_period_keeps_what_was_counted_in_the_shorter_one(world: World) -> None:
+    await two(world)
+    world.meter = {LOW: 500.0, HIGH: 500.0}
+    world.clock.advance(36 * 3600)
+    world.cluster.put(budget(energyWattHours=10**6, period="Day"))
+    await world.look(LOW, HIGH)
+    await world.look(LOW, HIGH, seconds=3600)
+    assert status(world)["usedWattHours"] == 1000
+    world.cluster.put(budget(energyWattHours=10**6, period="Month"))
+    await world.look(LOW, HIGH, seconds=3600)
+    assert status(world)["usedWattHours"] == 2000
 
 
 async def test_a_reset_begins_anew_and_lets_denied_growth_in(world: World) -> None:

@@ -159,6 +159,7 @@ class World:
         self.reconciler.serves_lws = "LeaderWorkerSet" in self.cluster.served
         self.started_at = self.clock.now().timestamp()
         self.asked: set[Key] = set()
+        self.budget_metrics = Metrics()
         self.keeper = BudgetKeeper(
             self.port,
             self.store,
@@ -166,7 +167,7 @@ class World:
             self._energy,
             self.clock,
             BudgetSettings(),
-            Metrics(),
+            self.budget_metrics,
             self.asked.add,
         )
 
