@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
-from energylens.cli.text import columns, correction_text, joules, plan_text
+from energylens.cli.text import columns, correction_text, joules, plan_with_hash
 from energylens.controller.preview import Preview
 from energylens.controller.reasons import Reason
 from energylens.planner.types import Feasible, Infeasible
@@ -90,7 +90,7 @@ def _plan(plan: PlanStatus) -> list[str]:
     binding = plan.binding_constraint
     learned = correction_text(plan)
     return [
-        f"  plan        {plan_text(plan)} ({plan.gpus} GPUs)   hash {plan.hash}",
+        f"  plan        {plan_with_hash(plan)}",
         f"  energy      {joules(predicted.joules_per_output_token)} J per output token (80 % interval "
         f"{joules(predicted.joules_per_output_token_low)} to {joules(predicted.joules_per_output_token_high)} J)",
         f"  power       {predicted.power_watts} W at the load, {predicted.idle_power_watts} W idle",

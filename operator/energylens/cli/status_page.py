@@ -8,7 +8,7 @@ from typing import Any
 
 from energylens.api.base import Condition
 from energylens.api.llmdeployment import LLMDeployment, Measured, PlanStatus, PredictedFigures
-from energylens.cli.text import columns, correction_text, joules, plan_text
+from energylens.cli.text import columns, correction_text, joules, plan_with_hash
 
 _UNKNOWN = "-"
 
@@ -105,7 +105,7 @@ def _objectives(deployment: LLMDeployment) -> str:
 
 
 def _plan(plan: PlanStatus | None) -> str:
-    return "none" if plan is None else f"{plan_text(plan)} ({plan.gpus} GPUs)   hash {plan.hash}"
+    return "none" if plan is None else plan_with_hash(plan)
 
 
 def _running(deployment: LLMDeployment) -> list[str]:

@@ -38,6 +38,11 @@ def correction_text(plan: PlanStatus | None) -> str:
     return ", ".join(f"{name} x {factor:.3g}" for name, factor in factors.items() if factor != 1.0)
 
 
+def plan_with_hash(plan: PlanStatus) -> str:
+    """Return a plan in short with all of its GPUs and its hash."""
+    return f"{plan_text(plan)} ({plan.gpus} GPU{'' if plan.gpus == 1 else 's'})   hash {plan.hash}"
+
+
 def dump(documents: Sequence[dict[str, Any]], output: str) -> str:
     """Return objects as JSON (several as a v1 List, as kubectl does) or as a stream of YAML documents.
 

@@ -175,3 +175,11 @@ def test_an_offline_plan_imports_nothing_that_only_other_commands_need() -> None
     )
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"
+
+
+def test_one_gpu_is_one(tmp_path: Path, example: dict[str, Any]) -> None:
+    example["spec"]["model"]["name"] = "meta-llama/Llama-3.1-8B-Instruct"
+    example["spec"]["hardware"] = {"maxGPUs": 1}
+    path = tmp_path / "small.json"
+    path.write_text(json.dumps(example))
+    assert " (1 GPU)   hash " in run("-f", path, "--inventory", INVENTORY).output
