@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -92,7 +91,7 @@ def vllm(engine: Engine) -> str:
     """Return vLLM's text. The runs hold no time to first token and no prompt length, so neither is served."""
     point = engine.point
     labels = f'engine="0",model_name="{point.model_id}"'
-    itl, ttft = "vllm:inter_token_latency_seconds", "vllm:time_to_first_token_seconds"
+    itl = "vllm:inter_token_latency_seconds"
     bounds = [*map(str, ITL_BOUNDS), "+Inf"]
     lines = [
         f"# replays {' and '.join(point.run_ids)} ({point.model_id}, {point.task}) at distance {point.distance:.2f}"
@@ -108,9 +107,5 @@ def vllm(engine: Engine) -> str:
         f"# TYPE {itl} histogram",
         *(f'{itl}_bucket{{{labels},le="{le}"}} {n:.3f}' for le, n in zip(bounds, engine.itl_counts, strict=True)),
         f"{itl}_count{{{labels}}} {engine.tokens:.3f}",
-        *(
-            f'{ttft}_bucket{{{labels},le="{"+Inf" if math.isinf(bound) else bound}"}} {count:.3f}'
-            for bound, count in engine.ttft_counts
-        ),
     ]
     return "\n".join(lines) + "\n"

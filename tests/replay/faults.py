@@ -133,17 +133,11 @@ class Slow:
         )
 
 
-def made_up_ttft(engine: Engine) -> Engine:
-    """Say that every request waited between 0.1 and 0.25 s for its first token, which no run was measured for."""
-    return replace(engine, ttft_counts=((0.1, 0.0), (0.25, engine.requests), (float("inf"), engine.requests)))
-
-
 ENGINE_FAULTS: dict[str, Callable[[], EngineFault]] = {
     "dead-engine": lambda: dead_engine,
     "idle": lambda: Load(0.0),
     "half-load": lambda: Load(0.5),
     "slow": Slow,
-    "made-up-ttft": lambda: made_up_ttft,
 }
 """Likewise, of engines."""
 

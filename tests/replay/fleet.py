@@ -60,8 +60,6 @@ class Engine:
     """That ended."""
     itl_counts: list[float] = field(default_factory=lambda: [0.0] * (len(ITL_BOUNDS) + 1))
     """Cumulative, the infinite bucket last."""
-    ttft_counts: tuple[tuple[float, float], ...] = ()
-    """Bounds in seconds and cumulative counts; the runs hold no time to first token."""
 
 
 @dataclass
