@@ -166,6 +166,20 @@ async def test_a_budget_that_ends_or_grows_gives_everything_back(world: World, e
     assert "shedBy" not in world.status(LOW)["plan"]
 
 
+@pytest.mark.parametrize("load", [{"concurrency": 64}, {"requestsPerSecond": 12}], ids=["concurrency", "rate"])
+async def test_replicas_that_cannot_carry_the_load_are_as_busy_as_they_can_be(world: World, load: Any) -> None:
+    workload = {"inputTokens": 512, "outputTokens": 512, **load}
+    asked = {"workload": workload, "planning": overrides(replicas=2, maxBatchSize=32)}
+    world.cluster.put(llama("low", **asked, energy={"priority": -1}))
+    world.cluster.put(llama("high", **asked))
+    await world.settle(LOW, HIGH)
+    total = watts(world, LOW) + watts(world, HIGH)
+    world.cluster.put(budget(powerWatts=total - 10, action="Shed"))
+    await world.look(LOW, HIGH)
+    assert (replicas(world, LOW), replicas(world, HIGH)) == (1, 2)
+    assert watts(world, HIGH) / 2 * 0.8 < watts(world, LOW) < watts(world, HIGH)
+
+
 async def test_nobody_is_taken_below_its_floor_and_the_budget_says_what_is_missing(world: World) -> None:
     await two(world)
     world.cluster.put(budget(powerWatts=1, action="Shed"))

@@ -60,16 +60,20 @@ def with_fewer_replicas(
         pinned = pinned_to(asked, running.model_copy(update={"replicas": replicas}), gpus)
         if isinstance(pinned, str):
             return None
-        problem = replace(problem_for(pinned, served, snapshot, gpus, predictor, None, corrections), allowance=None)
-        solution = solve(problem)
-        rows = solution.rows
-        # Candidates of products that the spec forbids are there too, for explanations.
-        product = np.asarray([name == running.gpu_product for name in rows.products])[rows.product]
-        same = product & (rows.nodes_per_replica == running.nodes_per_replica)
-        usable = np.flatnonzero(same & rows.supported & rows.fits)
-        if not usable.size:
-            return None
-        i = int(usable[0])
+        for load in (pinned, _saturated(pinned, replicas * running.max_batch_size)):
+            problem = replace(problem_for(load, served, snapshot, gpus, predictor, None, corrections), allowance=None)
+            solution = solve(problem)
+            rows = solution.rows
+            # Candidates of products that the spec forbids are there too, for explanations.
+            product = np.asarray([name == running.gpu_product for name in rows.products])[rows.product]
+            same = product & (rows.nodes_per_replica == running.nodes_per_replica)
+            usable = np.flatnonzero(same & rows.supported & rows.fits)
+            if not usable.size:
+                return None
+            i = int(usable[0])
+            # More than they carry waits without end, which is no figure; then they are as busy as they can be.
+            if np.isfinite(rows.ttft_ms[i]):
+                break
         found = plan_status(problem, replace(solution, chosen=i), i)
         if found.predicted.power_watts <= allowance.watts:
             break
@@ -84,3 +88,9 @@ def with_fewer_replicas(
             "alternatives": running.alternatives,
         }
     )
+
+
+def _saturated(deployment: LLMDeployment, concurrency: int) -> LLMDeployment:
+    """Return a deployment whose load is so many requests at the same time."""
+    workload = deployment.spec.workload.model_copy(update={"requests_per_second": None, "concurrency": concurrency})
+    return deployment.model_copy(update={"spec": deployment.spec.model_copy(update={"workload": workload})})
