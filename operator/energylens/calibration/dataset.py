@@ -53,12 +53,30 @@ class Dataset:
         return self.runs.concurrency / self.runs.output_tokens_per_second
 
 
+def engine_profiles(engines: Sequence[str], profiles: Sequence[EngineProfile]) -> tuple[EngineProfile, ...]:
+    """Return the profile of each run's engine; a run without one is of the newest profile of vLLM.
+
+    Args:
+        engines: Such as ``vllm==0.11.1``; empty where a run has none.
+        profiles: All that are known.
+
+    Raises:
+        UnknownEngineError: No profile of an engine, or of a version.
+        ValueError: A version is no version, or a profile overlaps collectives, which a fit does not follow.
+    """
+    found = tuple(select_profile(profiles, *parse_engine(engine or "vllm")) for engine in engines)
+    for profile in found:
+        if profile.overlap is not None:
+            raise ValueError(f"engine profile {profile.name} overlaps collectives, which a fit does not follow")
+    return found
+
+
 def build_dataset(
     runs: Runs,
     models: Mapping[str, ModelSpec],
     gpus: Mapping[str, GpuSpec],
     tables: MoeTables,
-    profiles: Sequence[EngineProfile],
+    engines: Sequence[EngineProfile],
 ) -> Dataset:
     """Return the work of every run.
 
@@ -67,14 +85,12 @@ def build_dataset(
         models: Architecture by model id; every id of ``runs`` must be there.
         gpus: Product by short name; every one of ``runs`` must be there.
         tables: Kernel curves.
-        profiles: Engine profiles; a run without an engine is of the newest one of vLLM.
+        engines: Profile of each run's engine.
 
     Raises:
         KeyError: A model or a GPU is not known.
-        UnknownEngineError: No profile of a run's engine.
     """
-    mine = [select_profile(profiles, *parse_engine(str(engine) or "vllm")) for engine in runs.engine]
-    touched = sorted({name for profile in mine for name in profile.factors})
+    touched = sorted({name for profile in engines for name in profile.factors})
     shell = Coefficients("work", {}, {}, {}, tables)
     decodes: list[Work] = []
     mixeds: list[Work] = []
@@ -95,7 +111,7 @@ def build_dataset(
                 one.layouts,
                 workload,
                 one.concurrency,
-                mine[i].tag,
+                engines[i].tag,
             )
         )
         decodes.append(d)
@@ -127,8 +143,8 @@ def build_dataset(
         level,
         sheet,
         joined,
-        np.array([profile.name for profile in mine], dtype=np.str_),
-        {name: np.array([profile.factors.get(name, 1.0) for profile in mine]) for name in touched},
+        np.array([profile.name for profile in engines], dtype=np.str_),
+        {name: np.array([profile.factors.get(name, 1.0) for profile in engines]) for name in touched},
     )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from energylens.calibration.dataset import Dataset, build_dataset
+from energylens.calibration.dataset import Dataset, build_dataset, engine_profiles
 from energylens.calibration.intervals import fit_intervals
 from energylens.calibration.products import derived_constants
 from energylens.calibration.runs import Runs
@@ -22,7 +22,7 @@ from energylens.predictor.architecture import ModelSpec
 from energylens.predictor.coefficients import Coefficients
 from energylens.predictor.moe_tables import MoeTables
 from energylens.predictor.noise import noise_variance
-from energylens.predictor.profiles import EngineProfile
+from energylens.predictor.profiles import EngineProfile, UnknownEngineError
 from energylens.predictor.residual import (
     TARGETS,
     KernelTerm,
@@ -121,7 +121,7 @@ def fit(
             within the tolerance.
 
     Raises:
-        FitError: No clean run, a product of an unknown architecture, or an engine without a profile.
+        FitError: No clean run, a product of an unknown architecture, or an engine that no profile can be told for.
         KeyError: A model or a product is not known.
     """
     return fit_full(runs, models, gpus, tables, profiles, start).coefficients
@@ -140,12 +140,11 @@ def fit_full(
     if not len(clean):
         raise FitError("no run to fit to: all are host-bound or data-parallel")
     try:
-        data = build_dataset(clean, models, gpus, tables, profiles)
+        engines = engine_profiles(clean.engine.tolist(), profiles)
         scales = scales_for(clean.gpu_model.tolist(), gpus)
-    except LookupError as error:
-        if isinstance(error, KeyError):
-            raise
+    except (UnknownEngineError, ValueError) as error:
         raise FitError(str(error)) from error
+    data = build_dataset(clean, models, gpus, tables, engines)
     theta, spread = solve(data, scales, start)
     measured = measured_logs(data)
     physics = predicted_logs(data, constants_of(theta, scales, scales.membership(clean.gpu_model)))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from energylens.calibration.dataset import build_dataset
+from energylens.calibration.dataset import build_dataset, engine_profiles
 from energylens.calibration.fit import fit, measured_logs, predicted_logs
 from energylens.calibration.runs import Runs
 from energylens.predictor.architecture import ModelSpec
@@ -44,7 +44,8 @@ def grouped_errors(
     for name in names:
         out = groups == name
         coefficients = fit(clean.take(~out), models, gpus, tables, profiles, start)
-        data = build_dataset(clean.take(out), models, gpus, tables, profiles)
+        part = clean.take(out)
+        data = build_dataset(part, models, gpus, tables, engine_profiles(part.engine.tolist(), profiles))
         mine = [coefficients.constants[str(gpu)] for gpu in data.runs.gpu_model]
         physics = predicted_logs(data, {name: np.array([values[name] for values in mine]) for name in mine[0]})
         measured = measured_logs(data)

@@ -70,14 +70,14 @@ def scales_for(gpu_names: Sequence[str], gpus: Mapping[str, GpuSpec]) -> Scales:
         gpus: Products by short name.
 
     Raises:
-        LookupError: A product is of an architecture that nothing is known of; the message names it.
+        ValueError: A product is of an architecture that nothing is known of; the message names it.
     """
     shared = tuple(c for c in CONSTANTS if c.spread > 0)
     products = [Ratios(RATIO_PRODUCT, REFERENCE, {c.name: c.ratio for c in CONSTANTS}, 1.0)]
     for name in sorted(set(gpu_names) - {REFERENCE, RATIO_PRODUCT}):
         relative = relative_of(gpus[name])
         if relative is None:
-            raise LookupError(f"gpu_model {name!r}: nothing is known of its architecture, {gpus[name].architecture}")
+            raise ValueError(f"gpu_model {name!r}: nothing is known of its architecture, {gpus[name].architecture}")
         products.append(Ratios(name, relative, derived_ratios(gpus[name], gpus[relative]), DERIVED_SPREAD))
     return Scales(shared, tuple(c for c in shared if c.ratio_spread > 0), tuple(products))
 

@@ -35,10 +35,19 @@ def use_coefficients(path: Path) -> None:
     """Let this process predict with the coefficients of a file instead of the shipped ones.
 
     Raises:
-        CoefficientsError: The file cannot be read, or is no coefficient file.
+        CoefficientsError: The file cannot be read, is no coefficient file, or lacks what the shipped one has.
     """
     global _instead
     found = read_coefficients(path)
+    for product, constants in _shipped_coefficients().constants.items():
+        own = found.constants.get(product)
+        if own is None:
+            raise CoefficientsError(f"{path}: constants of {product} are missing")
+        for name in constants:
+            if not 0.0 < own.get(name, 0.0) < np.inf:
+                raise CoefficientsError(
+                    f"{path}: constant {name} of {product} is {own.get(name)}, not a number above 0"
+                )
     _instead = found
 
 

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from energylens.accuracy.evaluate import predict_runs
+from energylens.calibration.dataset import engine_profiles
 from energylens.calibration.fit import FitError, FitResult, fit_full
 from energylens.calibration.parameters import CONSTANTS
 from energylens.calibration.procedure import gpus_by_name, shipped_runs
@@ -18,6 +19,7 @@ from energylens.cli.calibrate import calibrate
 from energylens.data import find_gpu, load_predictor
 from energylens.data.predictor import load_coefficients, load_profiles
 from energylens.predictor import Predictor
+from energylens.predictor.latency import Overlap
 from energylens.predictor.profiles import parse_engine, select_profile
 from energylens.predictor.serialization import document_of
 from energylens.runs import Measured, Run, parse_runs, resolver
@@ -133,11 +135,21 @@ def test_a_sites_runs_move_its_gpu_and_engine_to_what_was_measured(gpu: str, eng
     assert predict_runs(runs, resolver(), lambda _: Predictor(coefficients, other)).extrapolated.all()
 
 
-def test_runs_of_an_engine_without_a_profile_are_refused() -> None:
-    runs = [replace(run, engine="triton==3") for run in site_runs("H100", "vllm==0.11.1", 1.0, 1.0)]
+@pytest.mark.parametrize(
+    ("engine", "text"),
+    [("triton==3", "engine 'triton' has no profile"), ("vllm==abc", "engine version 'abc' does not start with")],
+)
+def test_runs_of_an_engine_without_a_profile_are_refused(engine: str, text: str) -> None:
+    runs = [replace(run, engine=engine) for run in site_runs("H100", "vllm==0.11.1", 1.0, 1.0)]
     known = resolve_runs(runs, resolver())
-    with pytest.raises(FitError, match="engine 'triton' has no profile"):
+    with pytest.raises(FitError, match=text):
         fitted(known.runs, known)
+
+
+def test_runs_of_an_engine_that_overlaps_collectives_are_refused() -> None:
+    staged = replace(load_profiles()[0], overlap=Overlap(4, 0.12))
+    with pytest.raises(ValueError, match="overlaps collectives"):
+        engine_profiles(["vllm==0.11.1"], [staged])
 
 
 def test_the_command_refuses_shipped_runs_twice_and_unknown_models(tmp_path: Path) -> None:

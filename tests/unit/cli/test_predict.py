@@ -210,3 +210,26 @@ def test_a_file_that_holds_no_coefficients_is_one_line(text: str | None, tmp_pat
     result = CliRunner().invoke(cli, ["--coefficients", str(path), "predict", "--help"])
     assert result.exit_code == 2
     assert result.output.splitlines()[-1].startswith("Error: --coefficients: ")
+
+
+@pytest.mark.usefixtures("own_coefficients")
+@pytest.mark.parametrize(
+    ("product", "value", "text"),
+    [
+        ("B200", None, "constants of B200 are missing"),
+        ("H100", {}, "constant gemm_bandwidth of H100 is None, not a number above 0"),
+        ("H100", {"gemm_bandwidth": -1.0}, "constant gemm_bandwidth of H100 is -1.0, not a number above 0"),
+    ],
+)
+def test_a_file_without_a_products_constants_is_one_line(
+    product: str, value: dict[str, float] | None, text: str, tmp_path: Path
+) -> None:
+    document = document_of(predictor_data.load_coefficients())
+    if value is None:
+        del document["constants"][product]
+    else:
+        document["constants"][product] = value
+    path = tmp_path / "site.json"
+    path.write_text(json.dumps(document))
+    result = CliRunner().invoke(cli, ["--coefficients", str(path), "predict", "--help"])
+    assert (result.exit_code, result.output.splitlines()[-1]) == (2, f"Error: --coefficients: {path}: {text}")
