@@ -42,10 +42,9 @@ def busy_share(mean: FloatArray, full: FloatArray) -> tuple[FloatArray, FloatArr
         mean: Mean running sequences, shape (n,), not above ``full``.
         full: Places, shape (n,), 1 or more.
     """
-    busy = -np.expm1(-mean)
-    while_busy = np.where(mean > 1e-12, np.maximum(mean / np.maximum(busy, 1e-300), 1.0), 1.0)
+    while_busy = _while_busy(mean)
     # A Poisson number has a tail beyond the places, the replica has not.
-    return np.where(while_busy > full, mean / full, busy), np.minimum(while_busy, full)
+    return np.where(while_busy > full, mean / full, -np.expm1(-mean)), np.minimum(while_busy, full)
 
 
 def running_sequences(
@@ -76,16 +75,9 @@ def running_sequences(
     """
     if not len(layouts):
         return np.zeros(0), np.zeros(0)
-    degrees = (
-        layouts.tensor_parallel,
-        layouts.pipeline_parallel,
-        layouts.expert_parallel,
-        layouts.data_parallel,
-        np.nan_to_num(layouts.power_cap_watts, nan=-1.0),
-    )
     graphs = graph_tokens(layouts)
     graphs = np.where(prompt >= CLEAR_OF_GRAPHS * graphs, np.ceil(prompt / CLEAR_OF_GRAPHS), graphs)
-    (kinds, layout), (first, replica) = distinct(*degrees), distinct(*degrees, graphs)
+    (kinds, layout), (first, replica) = distinct(*layouts.split), distinct(*layouts.split, graphs)
     step = step_of(_graphed(layouts.take(first), graphs[first]))
     plain = layouts.take(kinds)
     largest = np.full(len(plain), LARGEST_GRAPH)
@@ -95,7 +87,7 @@ def running_sequences(
     most = (full[unlike] / (step(replica[unlike], full[unlike]) * output_tokens))[same]
     with np.errstate(divide="ignore", invalid="ignore"):
         crowded = np.where(most > 0, full * np.minimum(rate / most, 1.0), full)
-    # A Poisson number has a tail beyond the places, the replica has not.
+    # There the law is solved at once: the replica is full while it is busy.
     beyond = _while_busy(np.maximum(crowded, 1e-12)) > full
     mean = np.where(rate > 0, crowded, 0.0)
     searched = np.flatnonzero((rate > 0) & ~beyond & (rate <= most))

@@ -93,12 +93,10 @@ class Predictor:
         _check_workload(workload)
         held, reason = self._placed(model, gpu, layouts, workload)
         can = np.flatnonzero(reason == "")
-        if len(can) < len(layouts):
-            found = self._saturated(
-                model, gpu, layouts.take(can), workload, concurrency[can], role, sampled, held.take(can)
-            )
-            return spread(found, can, reason, held)
-        return self._saturated(model, gpu, layouts, workload, concurrency, role, sampled, held)
+        found = self._saturated(
+            model, gpu, layouts.take(can), workload, concurrency[can], role, sampled, held.take(can)
+        )
+        return spread(found, can, reason, held)
 
     def _saturated(
         self,
@@ -162,10 +160,8 @@ class Predictor:
         _check_workload(workload)
         held, reason = self._placed(model, gpu, layouts, workload)
         can = np.flatnonzero(reason == "")
-        if len(can) < len(layouts):
-            found = self._arriving(model, gpu, layouts.take(can), workload, rate[can], role, held.take(can))
-            return spread(found, can, reason, held)
-        return self._arriving(model, gpu, layouts, workload, rate, role, held)
+        found = self._arriving(model, gpu, layouts.take(can), workload, rate[can], role, held.take(can))
+        return spread(found, can, reason, held)
 
     def _placed(
         self, model: ModelSpec, gpu: GpuSpec, layouts: Layouts, workload: Workload
@@ -201,9 +197,7 @@ class Predictor:
         mean = np.where(sustainable, running, full)
         busy, while_busy = busy_share(mean, full)
         # Replicas of unlike batches and the same load run alike.
-        degrees = (getattr(layouts, f"{kind}_parallel") for kind in ("tensor", "pipeline", "expert", "data"))
-        caps = np.nan_to_num(layouts.power_cap_watts, nan=-1.0)
-        unlike, same = distinct(*degrees, caps, graph_tokens(layouts), while_busy)
+        unlike, same = distinct(*layouts.split, graph_tokens(layouts), while_busy)
         pace = self._steady(model, gpu, layouts.take(unlike), workload, while_busy[unlike], constants, role).take(same)
         utilization = np.minimum(np.where(most > 0, rate / most, np.inf), 1.0)
         return self._finish(

@@ -74,6 +74,12 @@ class Layouts:
         """GPUs of one replica, shape (n,)."""
         return self.tensor_parallel * self.pipeline_parallel * self.data_parallel
 
+    @property
+    def split(self) -> tuple[FloatArray | IntArray, ...]:
+        """What tells candidates apart that differ in more than their places: degrees and cap, shape (n,) each."""
+        degrees = (self.tensor_parallel, self.pipeline_parallel, self.expert_parallel, self.data_parallel)
+        return (*degrees, np.nan_to_num(self.power_cap_watts, nan=-1.0))
+
     def __len__(self) -> int:
         return int(self.tensor_parallel.shape[0])
 
