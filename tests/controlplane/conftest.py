@@ -11,16 +11,28 @@ import os
 import sys
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from tests.support.operator_cluster import OperatorCluster, Team, operator_cluster
 
 from energylens import devcluster
-from energylens.devcluster import Kubectl, PodStages, RunningCluster, StreamProgress
+from energylens.devcluster import Kubectl, PodStages, RunningCluster, StreamProgress, eventually
 
 _HERE = Path(__file__).parent
-_SECONDS_PER_TEST = 300
+_SECONDS_PER_TEST = 600
+
+
+@contextmanager
+def fresh_namespace(admin: Kubectl, prefix: str) -> Iterator[str]:
+    """Make a namespace, complete with what controllers put into every one; then delete it, without waiting for it."""
+    name = f"{prefix}-{uuid.uuid4().hex[:8]}"
+    admin.run("create", "namespace", name)
+    inside = admin.within(name)
+    eventually(lambda: inside.get("serviceaccount", "default") and inside.get("configmap", "kube-root-ca.crt"))
+    yield name
+    admin.run("delete", "namespace", name, "--wait=false")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -60,10 +72,8 @@ def chart(cluster: RunningCluster) -> RunningCluster:
 @pytest.fixture
 def namespace(admin: Kubectl) -> Iterator[str]:
     """Make a fresh namespace; it is deleted after the test without waiting for it to be gone."""
-    name = f"test-{uuid.uuid4().hex[:8]}"
-    admin.run("create", "namespace", name)
-    yield name
-    admin.run("delete", "namespace", name, "--wait=false")
+    with fresh_namespace(admin, "test") as name:
+        yield name
 
 
 @pytest.fixture
@@ -88,9 +98,7 @@ def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorClust
 @pytest.fixture
 def team(operator: OperatorCluster) -> Iterator[Team]:
     """A fresh namespace under the operator; after the test its GPUs are free again."""
-    name = f"team-{uuid.uuid4().hex[:8]}"
-    operator.api.run("create", "namespace", name)
-    made = Team(operator.api.within(name))
-    yield made
-    made.clear()
-    operator.api.run("delete", "namespace", name, "--wait=false")
+    with fresh_namespace(operator.api, "team") as name:
+        made = Team(operator.api.within(name))
+        yield made
+        made.clear()

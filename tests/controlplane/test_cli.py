@@ -14,6 +14,7 @@ import yaml
 from tests.support.operator_cluster import OperatorCluster, Team, llmdeployment
 
 from energylens.api.parse import parse_llmdeployment
+from energylens.devcluster import eventually
 
 BIN = Path(sys.executable).parent
 PASSING = ("lastTransitionTime", "planAdoptionTime")
@@ -61,10 +62,14 @@ def test_what_plan_prints_is_what_the_operator_then_writes(team: Team, asked: Pa
         for side, status in (("printed", printed["status"]), ("written", written))
     }
     assert conditions["printed"] == conditions["written"]
-    again = run(team, "plan", "-f", str(asked), "-n", team.namespace, "-o", "json")
-    live = json.loads(again.stdout)["status"]
-    # Its own pods hold the GPUs that it needs, and what runs is taken as it is.
-    assert without_times(live) == without_times(team.status())
+
+    def said_again() -> bool:
+        """Its own pods hold the GPUs that it needs, and what runs is taken as it is."""
+        again = run(team, "plan", "-f", str(asked), "-n", team.namespace, "-o", "json")
+        assert without_times(json.loads(again.stdout)["status"]) == without_times(team.status())
+        return True
+
+    eventually(said_again)
 
 
 def test_budgets_and_gpus_of_the_cluster_count(team: Team, asked: Path) -> None:

@@ -107,10 +107,10 @@ def test_a_rule_made_stricter_does_not_block_objects_that_exist(admin: Kubectl, 
     old["spec"]["slo"] = {"itlMilliseconds": -1}
     try:
         set_spec(admin, strict, loosened(strict["spec"]))
-        eventually(lambda: create(kubectl, old), timeout=30)
+        eventually(lambda: create(kubectl, old))
     finally:
         set_spec(admin, strict, strict["spec"])
-    eventually(lambda: refusal(kubectl, changed(old, {"metadata.name": "l" * 59})), timeout=30)
+    eventually(lambda: refusal(kubectl, changed(old, {"metadata.name": "l" * 59})))
 
     def patch(change: str, *arguments: str) -> None:
         kubectl.run("patch", "llmd", name, "--type=merge", "--patch", change, *arguments)
@@ -230,7 +230,7 @@ def test_explain_helps(kubectl: Kubectl, path: str, words: tuple[str, ...]) -> N
         assert [each for each in words if each not in text] == []
         return text
 
-    eventually(shown, timeout=30)
+    eventually(shown)
 
 
 def test_names_and_category(kubectl: Kubectl) -> None:

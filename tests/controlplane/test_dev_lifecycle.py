@@ -155,7 +155,7 @@ def test_an_interrupted_up_leaves_no_process(tmp_path: Path, number: signal.Sign
         # A run in the background may have the signal ignored, and children inherit that.
         preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
     ) as process:  # fmt: skip
-        eventually((directory / "run" / f"{reached}.json").exists, timeout=120, interval=0.01)
+        eventually((directory / "run" / f"{reached}.json").exists, interval=0.01)
         process.send_signal(number)
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 128 + number, stderr

@@ -45,7 +45,7 @@ def test_pods_that_ask_for_gpus_run_on_two_nodes_of_the_wanted_product(
         assert [pod["status"]["phase"] for pod in pods] == ["Running", "Running"]
         return pods
 
-    nodes = {pod["spec"]["nodeName"] for pod in eventually(all_run, timeout=60)}
+    nodes = {pod["spec"]["nodeName"] for pod in eventually(all_run)}
     assert len(nodes) == 2
     for name in nodes:
         node = admin.get("node", name)
@@ -57,23 +57,18 @@ def test_a_pod_that_fits_no_node_stays_pending_and_says_why(kubectl: Kubectl) ->
     kubectl.apply(deployment("engine", "NVIDIA-H200", replicas=1, gpus=9))
 
     def unschedulable() -> str:
-        (pod,) = kubectl.list("pods")
-        return next(c["message"] for c in pod["status"]["conditions"] if c["reason"] == "Unschedulable")
+        pod = kubectl.list("pods")[0]
+        messages: list[str] = [c["message"] for c in pod["status"]["conditions"] if c["reason"] == "Unschedulable"]
+        return messages[0]
 
-    def message() -> str:
-        try:
-            return unschedulable()
-        except (KeyError, StopIteration, ValueError):
-            return ""
-
-    assert "Insufficient nvidia.com/gpu" in eventually(message, timeout=60)
+    assert "Insufficient nvidia.com/gpu" in eventually(unschedulable)
 
 
 def test_children_are_collected_when_their_owner_goes(kubectl: Kubectl) -> None:
     kubectl.apply(deployment("engine", "NVIDIA-L40S", replicas=1, gpus=1))
-    eventually(lambda: kubectl.list("pods"), timeout=60)
+    eventually(lambda: kubectl.list("pods"))
     kubectl.run("delete", "deployment", "engine", "--wait=false")
-    eventually(lambda: not kubectl.list("pods") and not kubectl.list("replicasets"), timeout=60)
+    eventually(lambda: not kubectl.list("pods") and not kubectl.list("replicasets"))
 
 
 def test_a_volume_claim_of_the_default_class_is_bound(kubectl: Kubectl) -> None:
@@ -85,7 +80,7 @@ def test_a_volume_claim_of_the_default_class_is_bound(kubectl: Kubectl) -> None:
             "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "500Gi"}}},
         }
     )
-    eventually(lambda: (kubectl.get("pvc", "models") or {}).get("status", {}).get("phase") == "Bound", timeout=60)
+    eventually(lambda: (kubectl.get("pvc", "models") or {}).get("status", {}).get("phase") == "Bound")
 
 
 def test_the_audit_log_counts_the_writes_of_a_user(cluster: RunningCluster, kubectl: Kubectl, namespace: str) -> None:

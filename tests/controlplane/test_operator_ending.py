@@ -10,13 +10,12 @@ import urllib.request
 from collections.abc import Iterator
 
 import pytest
-from tests.support.operator_cluster import OperatorCluster, Team, read_metric
+from tests.support.operator_cluster import GRACE_SECONDS, OperatorCluster, Team, read_metric
 
 from energylens.devcluster import eventually
 from energylens.devcluster.operators import operator_command
 from energylens.devcluster.ports import LOOPBACK
 
-GRACE_SECONDS = 10.0
 LEASE = ("lease", "energylens-operator")
 
 
@@ -56,7 +55,7 @@ def test_a_signal_ends_an_operator_at_any_moment(alone: OperatorCluster, team: T
     }[moment]
     with subprocess.Popen(command, env=environment, stderr=sys.stderr) as process:
         try:
-            eventually(reached, 60, interval=0.02)
+            eventually(reached, interval=0.02)
             process.terminate()
             assert process.wait(timeout=GRACE_SECONDS) == 0
         finally:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from tests.support.operator_cluster import OperatorCluster, Team, layout, read_metric
+from tests.support.operator_cluster import GRACE_SECONDS, OperatorCluster, Team, layout, read_metric
 
 from energylens.devcluster import eventually
 from energylens.devcluster.operators import operator_command
@@ -82,7 +82,7 @@ def test_a_deleted_child_comes_back(team: Team, kind: str) -> None:
         return child is not None and child["metadata"]["uid"] != old
 
     # PodDisruptionBudgets are not watched but listed at every resync.
-    eventually(back, 90)
+    eventually(back)
     team.ready()
 
 
@@ -90,9 +90,8 @@ def test_deleting_the_deployment_removes_every_child(operator: OperatorCluster, 
     team.apply()
     team.ready()
     assert "finalizers" not in team.get()["metadata"]
-    team.kubectl.run("delete", "llmd", "llama", "--timeout=10s")
-    eventually(lambda: not team.children() and not team.pods(), 60)
-    assert team.kubectl.list("replicasets") == []
+    team.kubectl.run("delete", "llmd", "llama", "--timeout=60s")
+    eventually(lambda: not team.children() and not team.pods() and not team.kubectl.list("replicasets"))
 
 
 def test_deleting_works_while_the_operator_does_not_run(operator: OperatorCluster, team: Team) -> None:
@@ -100,8 +99,8 @@ def test_deleting_works_while_the_operator_does_not_run(operator: OperatorCluste
     team.ready()
     operator.stop_operator()
     try:
-        team.kubectl.run("delete", "llmd", "llama", "--timeout=10s")
-        eventually(lambda: not team.children() and not team.pods(), 60)
+        team.kubectl.run("delete", "llmd", "llama", "--timeout=60s")
+        eventually(lambda: not team.children() and not team.pods())
     finally:
         operator.start_operator()
 
@@ -120,9 +119,9 @@ def test_a_deployment_made_anew_under_its_old_name_owns_its_children(team: Team)
         owners = {reference["uid"] for child in children.values() for reference in child["metadata"]["ownerReferences"]}
         return len(children) == 4 and owners == {new}
 
-    eventually(owned, 60)
+    eventually(owned)
     team.ready()
-    eventually(owned, 60)
+    eventually(owned)
 
 
 def full_node(**overrides: int) -> dict[str, object]:
@@ -133,24 +132,29 @@ def full_node(**overrides: int) -> dict[str, object]:
     }
 
 
+def rolled_out(team: Team, old: str) -> str:
+    """Wait until another plan than ``old`` runs and nothing else does; return its hash."""
+
+    def complete() -> str:
+        new: str = team.status()["plan"]["hash"]
+        assert new != old
+        assert team.condition("Progressing")["reason"] == "Complete"
+        return new
+
+    new = eventually(complete)
+    team.ready()
+    return new
+
+
 def test_a_rollout_does_not_hang_when_all_gpus_are_taken(team: Team) -> None:
     team.apply(**full_node(maxBatchSize=32))
     old = team.ready()["plan"]["hash"]
-    # Pods that take their time to become ready keep the rollout visible.
     team.apply(**full_node(maxBatchSize=64))
-    reasons = set()
-
-    def rolled() -> bool:
-        condition = team.condition("Progressing")
-        reasons.add(condition["reason"])
-        return condition["reason"] == "Complete" and team.status()["plan"]["hash"] != old
-
-    eventually(rolled, 120, interval=0.02)
-    team.ready()
+    new = rolled_out(team, old)
     assert team.children()["Deployment", "llama"]["spec"]["strategy"]["rollingUpdate"]["maxSurge"] == 0
-    assert {pod["metadata"]["labels"]["energylens.dev/plan"] for pod in team.pods()} == {team.status()["plan"]["hash"]}
-    assert "RollingRecreate" in reasons
-    eventually(lambda: "RolloutStarted" in team.events())
+    assert {pod["metadata"]["labels"]["energylens.dev/plan"] for pod in team.pods()} == {new}
+    (note,) = eventually(lambda: team.events()["RolloutStarted"])
+    assert note.startswith("Recreate: "), note
 
 
 def test_a_rollout_to_larger_pods_does_not_hang_when_all_gpus_are_taken(team: Team) -> None:
@@ -172,19 +176,13 @@ def test_a_rollout_with_free_gpus_starts_new_replicas_first(team: Team) -> None:
     team.apply(hardware={"gpuProducts": [H100]})
     old = team.ready()["plan"]["hash"]
     team.apply(hardware={"gpuProducts": [H100]}, planning=layout(maxBatchSize=64))
-    reasons = set()
-
-    def rolled() -> bool:
-        condition = team.condition("Progressing")
-        reasons.add(condition["reason"])
-        return condition["reason"] == "Complete" and team.status()["plan"]["hash"] != old
-
-    eventually(rolled, 120, interval=0.02)
+    rolled_out(team, old)
     assert team.children()["Deployment", "llama"]["spec"]["strategy"]["rollingUpdate"] == {
         "maxSurge": 1,
         "maxUnavailable": 0,
     }
-    assert "RollingSurge" in reasons
+    (note,) = eventually(lambda: team.events()["RolloutStarted"])
+    assert note.startswith("Surge: "), note
 
 
 @pytest.fixture
@@ -212,7 +210,7 @@ def test_a_second_operator_waits_for_the_lease_and_takes_over(
         except OSError:
             return -1.0
 
-    eventually(lambda: leading() == 0.0, 60)
+    eventually(lambda: leading() == 0.0)
     team.apply()
     team.ready()
     assert leading() == 0.0
@@ -222,13 +220,13 @@ def test_a_second_operator_waits_for_the_lease_and_takes_over(
     log = operator.audit()
     os.kill(pid, signal.SIGKILL)
     eventually(lambda: start_identity(pid) is None)
-    eventually(lambda: leading() == 1.0, 60)
+    eventually(lambda: leading() == 1.0)
     team.apply(planning=layout(replicas=1))
     eventually(lambda: team.status()["plan"]["replicas"] == 1)
     team.ready()
     takeover = [event for event in operator.writes(log) if event.namespace != team.namespace]
     assert takeover == [], "the second operator wrote what the first had written"
     process.terminate()
-    assert process.wait(timeout=15) == 0
+    assert process.wait(timeout=GRACE_SECONDS) == 0
     operator.start_operator()
-    eventually(lambda: operator.metric("energylens_leading") == 1.0, 60)
+    eventually(lambda: operator.metric("energylens_leading") == 1.0)

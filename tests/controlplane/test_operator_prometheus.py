@@ -51,7 +51,7 @@ def test_energy_is_what_prometheus_has_too(operator: OperatorCluster, team: Team
     team.wait("EnergyMetricsAvailable", "True", "Measured")
     team.wait("SLOMet", "True", "Met")
     # Prometheus's rate() extrapolates where the GPU got its pod within the window.
-    eventually(lambda: team.status()["prediction"]["samples"] >= 3, 60)
+    eventually(lambda: team.status()["prediction"]["samples"] >= 3)
     measured = team.status()["measured"]
     assert measured["requestsPerSecond"]
     assert measured["source"] == "Prometheus"
@@ -61,8 +61,8 @@ def test_energy_is_what_prometheus_has_too(operator: OperatorCluster, team: Team
         f"sum(max by (UUID) (rate(DCGM_FI_DEV_GPU_ENERGY_JOULES_TOTAL{{{pod}}}{window})))"
     )
     assert measured["powerWatts"] == pytest.approx(row[1], rel=0.05)
-    eventually(lambda: series(operator, team, "energylens_measured_power_watts") is not None, 30)
-    assert series(operator, team, "energylens_prediction_error_ratio") is not None
+    eventually(lambda: series(operator, team, "energylens_measured_power_watts") is not None)
+    eventually(lambda: series(operator, team, "energylens_prediction_error_ratio") is not None)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_a_fault_is_a_condition_and_never_a_number(
     assert series(operator, team, "energylens_measured_joules_per_output_token") is None
     assert team.condition("Ready")["status"] == "True"
     operator.break_exporter()
-    team.wait("EnergyMetricsAvailable", "True", "Measured", seconds=90)
+    team.wait("EnergyMetricsAvailable", "True", "Measured")
 
 
 def test_a_running_deployment_goes_through_a_driver_reload_a_unit_error_and_a_dead_exporter(
@@ -99,14 +99,14 @@ def test_a_running_deployment_goes_through_a_driver_reload_a_unit_error_and_a_de
 
     operator.break_exporter("driver-reload")
     samples = team.status()["prediction"]["samples"]
-    eventually(lambda: team.status()["prediction"]["samples"] >= samples + 3, 90)
+    eventually(lambda: team.status()["prediction"]["samples"] >= samples + 3)
     after = team.status()["measured"]
     assert team.condition("EnergyMetricsAvailable")["reason"] == "Measured"
     assert joules(after["joulesPerOutputToken"]) == pytest.approx(true, rel=0.15)
 
     operator.break_exporter("driver-reload", "millijoules-as-joules")
     team.wait("EnergyMetricsAvailable", "False", "Implausible")
-    eventually(lambda: series(operator, team, "energylens_measured_joules_per_output_token") is None, 30)
+    eventually(lambda: series(operator, team, "energylens_measured_joules_per_output_token") is None)
 
     operator.break_exporter("dead")
     team.wait("EnergyMetricsAvailable", "False", "NoSeries")
@@ -132,7 +132,7 @@ def test_recalibration_follows_the_measurement_without_a_restart(operator: Opera
     validation = {**VALIDATION, "onDrift": "Recalibrate", "tolerancePercent": 10}
     team.apply(**{**MEASURED, "validation": validation})
     plan, standing = team.ready()["plan"], team.standing()
-    team.wait("PredictionAccurate", "True", "WithinTolerance", seconds=120)
+    team.wait("PredictionAccurate", "True", "WithinTolerance", seconds=240)
     status = team.status()
     learned, applied = status["prediction"]["correction"], status["plan"]["correction"]
     assert (learned["gpuProduct"], learned["layout"]) == (H100, "TP1")
@@ -142,13 +142,14 @@ def test_recalibration_follows_the_measurement_without_a_restart(operator: Opera
     pods = team.standing()
     assert pods["pods"] == standing["pods"]
 
-    def stored() -> Any:
+    def stored() -> bool:
         body = operator.api.within("energylens-system").get("configmap", "energylens-corrections")
         assert body is not None
-        return json.loads(body["data"]["corrections.json"])
+        keys = [entry["key"] for entry in json.loads(body["data"]["corrections.json"])["entries"]]
+        assert ["VLLM", "meta-llama/Llama-3.1-8B-Instruct", H100, "TP1"] in keys
+        return True
 
-    entries = eventually(stored, 30)["entries"]
-    assert ["VLLM", "meta-llama/Llama-3.1-8B-Instruct", H100, "TP1"] in [e["key"] for e in entries]
+    eventually(stored)
 
 
 @pytest.mark.parametrize(("fault", "reason"), [("hungry", "HigherEnergy"), ("slow", "SLOViolation")])
@@ -170,12 +171,12 @@ def test_a_plan_that_measures_worse_than_the_one_before_is_rolled_back(
         }
         team.apply(**spec)
         assert team.ready()["plan"]["gpuProduct"] == H100
-        eventually(lambda: "lastGoodPlan" in team.status().get("rollback", {}), 60)
+        eventually(lambda: "lastGoodPlan" in team.status().get("rollback", {}))
         good = team.status()["rollback"]["lastGoodPlan"]
         operator.api.run("label", "node", nodes[B200], f"{label}=yes")
-        eventually(lambda: team.status()["plan"]["gpuProduct"] == B200, 60)
+        eventually(lambda: team.status()["plan"]["gpuProduct"] == B200)
         operator.break_exporter(fault)
-        team.wait("PlanReady", "True", "RolledBack", seconds=120)
+        team.wait("PlanReady", "True", "RolledBack", seconds=240)
         status = team.status()
         assert status["plan"]["gpuProduct"] == H100
         (rejected,) = status["rollback"]["rejectedPlans"]
@@ -185,7 +186,7 @@ def test_a_plan_that_measures_worse_than_the_one_before_is_rolled_back(
             assert before[:-1] in rejected["message"], rejected["message"]
         else:
             assert "ms > 200 ms" in rejected["message"], rejected["message"]
-        assert "PlanRolledBack" in team.events()
+        eventually(lambda: "PlanRolledBack" in team.events())
         team.ready()
         operator.restart_operator()
         assert team.status()["plan"]["gpuProduct"] == H100
@@ -229,7 +230,7 @@ def test_every_query_of_the_dashboard_and_the_alerts_runs(operator: OperatorClus
         assert [each for each in empty if not any(word in each for word in missing)] == []
         return True
 
-    eventually(every_query_answers, 60)
+    eventually(every_query_answers)
     (group,) = yaml.safe_load((CHART / "rules" / "energylens.yaml").read_text())["groups"]
     for rule in group["rules"]:
         firing = [labels for labels, _ in operator.prometheus.values(rule["expr"])]

@@ -180,7 +180,7 @@ def test_a_model_of_ones_own_needs_its_config(operator: OperatorCluster, team: T
     )
     team.kubectl.run("create", "configmap", "own", f"--from-literal=config.json={config}")
     # ConfigMaps of users are not watched; the next look comes within the resync.
-    team.wait("PlanReady", "True", seconds=90)
+    team.wait("PlanReady", "True")
     team.ready()
 
 
@@ -198,5 +198,5 @@ def test_somebody_elses_object_of_the_same_name_is_not_taken_over(team: Team) ->
     assert "Service llama exists and does not belong to this LLMDeployment" in message
     assert team.kubectl.get("service", "llama") == theirs
     team.kubectl.run("delete", "llmd", "llama")
-    eventually(lambda: not team.pods(), 60)
+    eventually(lambda: not team.pods())
     assert team.kubectl.get("service", "llama") == theirs

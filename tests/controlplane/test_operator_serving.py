@@ -26,6 +26,11 @@ CLAIM: dict[str, Any] = {
 }
 
 
+def endpoints(team: Team) -> int:
+    slices = team.kubectl.list("endpointslices", "-l", "kubernetes.io/service-name=llama")
+    return sum(len(found.get("endpoints") or ()) for found in slices)
+
+
 def by_name(items: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {item["name"]: item for item in items}
 
@@ -89,8 +94,7 @@ def test_an_applied_deployment_is_planned_served_and_ready(operator: OperatorClu
     assert children["PodDisruptionBudget", "llama"]["spec"]["selector"]["matchLabels"] == selector
     for label, value in selector.items():
         assert deployment["spec"]["template"]["metadata"]["labels"][label] == value
-    slices = team.kubectl.list("endpointslices", "-l", "kubernetes.io/service-name=llama")
-    assert sum(len(s.get("endpoints") or ()) for s in slices) == 2
+    eventually(lambda: endpoints(team) == 2)
     assert "candidates.csv" in children["ConfigMap", "llama-plan"]["data"]
     # Status says the same, and everything is owned, so that nothing needs a finalizer.
     assert status["activeRevision"]["readyReplicas"] == 2

@@ -22,7 +22,9 @@ from energylens.devcluster.audit import AuditEvent, AuditLog
 
 ROOT = Path(__file__).resolve().parents[2]
 ACCOUNT = "system:serviceaccount:energylens-system:energylens"
-SECONDS = 60.0
+SECONDS = 120.0
+GRACE_SECONDS = 30.0
+"""What a pod gets to end in, unless it says otherwise."""
 Object = dict[str, Any]
 
 SETTINGS: Object = {
@@ -31,7 +33,7 @@ SETTINGS: Object = {
     "leaseSeconds": 8,
     "leaseRenewSeconds": 2,
     "measurement": {"scrapeSeconds": 1},
-    "budgets": {"statusSeconds": 2, "unmeasuredSeconds": 5},
+    "budgets": {"statusSeconds": 2, "unmeasuredSeconds": 10},
 }
 """The operator's settings, with times that a test can wait for."""
 
@@ -225,10 +227,13 @@ class Team:
         }
         return {"children": children, "pods": sorted(pod["metadata"]["uid"] for pod in self.pods(name))}
 
-    def events(self, name: str = "llama") -> list[str]:
-        """Return the reasons of the events about an LLMDeployment."""
-        found = self.kubectl.list("events.events.k8s.io")
-        return [event["reason"] for event in found if event["regarding"].get("name") == name]
+    def events(self, name: str = "llama") -> dict[str, list[str]]:
+        """Return the notes of the events about an LLMDeployment, by reason."""
+        notes: dict[str, list[str]] = {}
+        for event in self.kubectl.list("events.events.k8s.io"):
+            if event["regarding"].get("name") == name:
+                notes.setdefault(event["reason"], []).append(event["note"])
+        return notes
 
     def clear(self) -> None:
         """Delete every LLMDeployment and wait until its GPUs are free again."""

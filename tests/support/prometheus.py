@@ -97,7 +97,7 @@ def prometheus(directory: Path, exporter: str) -> Iterator[Prometheus]:
                 raise AssertionError(str(error)) from error
 
         try:
-            eventually(is_ready, 60)
+            eventually(is_ready)
             yield server
         finally:
             process.terminate()

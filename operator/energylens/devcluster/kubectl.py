@@ -106,12 +106,12 @@ class Kubectl:
         return self.run("apply", "--server-side", "--force-conflicts", "-f", "-", *arguments, stdin=text)
 
 
-def eventually(check: Callable[[], Result], timeout: float = 30, *, interval: float = 0.1) -> Result:
+def eventually(check: Callable[[], Result], timeout: float = 120, *, interval: float = 0.1) -> Result:
     """Call `check` until it passes, and return what it returned.
 
     Args:
-        check: Passes when it returns something true, and fails when it raises AssertionError or KubectlError or returns
-            something false.
+        check: Passes when it returns something true, and fails when it returns something false or raises
+            AssertionError, KubectlError or LookupError (a field or an entry that is not there yet).
         timeout: Seconds until the last failure is raised.
         interval: Seconds between two calls.
 
@@ -123,12 +123,12 @@ def eventually(check: Callable[[], Result], timeout: float = 30, *, interval: fl
         try:
             result = check()
             failure: Exception | None = None
-        except (AssertionError, KubectlError) as error:
+        except (AssertionError, KubectlError, LookupError) as error:
             failure = error
         else:
             if result:
                 return result
         if time.monotonic() > deadline:
-            why = failure if failure is not None else f"last value: {result!r}"
+            why = repr(failure) if isinstance(failure, LookupError) else failure or f"last value: {result!r}"
             raise AssertionError(f"not so within {timeout:g} s: {why}") from failure
         time.sleep(interval)
