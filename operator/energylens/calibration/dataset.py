@@ -13,6 +13,7 @@ from energylens.predictor.architecture import ModelSpec
 from energylens.predictor.coefficients import Coefficients
 from energylens.predictor.einsum import Collective
 from energylens.predictor.features import run_features
+from energylens.predictor.memory import memory, resident_sequences
 from energylens.predictor.moe_tables import MoeTables
 from energylens.predictor.profiles import EngineProfile, parse_engine, select_profile
 from energylens.predictor.rates import DataSheet, data_sheet
@@ -32,6 +33,8 @@ class Dataset:
     """Runs with their work: arrays over the runs, operations padded to the longest model."""
 
     runs: Runs
+    running: FloatArray
+    """Sequences that were decoded at a time."""
     decode: Work
     mixed: Work
     starts: FloatArray
@@ -50,7 +53,7 @@ class Dataset:
     @property
     def mean_step(self) -> FloatArray:
         """Measured mean step in seconds: running sequences over throughput."""
-        return self.runs.concurrency / self.runs.output_tokens_per_second
+        return self.running / self.runs.output_tokens_per_second
 
 
 def engine_profiles(engines: Sequence[str], profiles: Sequence[EngineProfile]) -> tuple[EngineProfile, ...]:
@@ -98,22 +101,17 @@ def build_dataset(
     starts, itl_starts, level = np.zeros(len(runs)), np.zeros(len(runs)), np.full(len(runs), 0.5)
     itl_decodes: list[Work] = []
     itl_mixeds: list[Work] = []
+    inside = runs.concurrency.copy()
     for i in range(len(runs)):
         one = runs.take(np.array([i]))
-        workload = one.workload(0)
-        d, m, s = phase_work(
-            models[str(one.model_id[0])], gpus[str(one.gpu_model[0])], one.layouts, workload, one.concurrency, shell
-        )
-        features.append(
-            run_features(
-                models[str(one.model_id[0])],
-                gpus[str(one.gpu_model[0])],
-                one.layouts,
-                workload,
-                one.concurrency,
-                engines[i].tag,
-            )
-        )
+        workload, layouts = one.workload(0), one.layouts
+        model, gpu = models[str(one.model_id[0])], gpus[str(one.gpu_model[0])]
+        held = memory(model, gpu, layouts, workload, engines[i].memory_utilization)
+        # A run that the estimate of the memory has no room for at all did run.
+        running = resident_sequences(one.concurrency, layouts, held) if held.fits[0] else one.concurrency
+        inside[i] = running[0]
+        d, m, s = phase_work(model, gpu, layouts, workload, running, shell)
+        features.append(run_features(model, gpu, layouts, workload, running, engines[i].tag))
         decodes.append(d)
         mixeds.append(m)
         starts[i] = s[0]
@@ -121,10 +119,8 @@ def build_dataset(
         if sampled is not None:
             level[i] = sampled.level
             age = workload.age_share if sampled.age_share is None else sampled.age_share
-            d, m, s = phase_work(
-                models[str(one.model_id[0])], gpus[str(one.gpu_model[0])], one.layouts,
-                replace(workload, age_share=age), one.concurrency * sampled.running_share, shell,
-            )  # fmt: skip
+            there, fewer = replace(workload, age_share=age), running * sampled.running_share
+            d, m, s = phase_work(model, gpu, layouts, there, fewer, shell)
         itl_decodes.append(d)
         itl_mixeds.append(m)
         itl_starts[i] = s[0]
@@ -134,6 +130,7 @@ def build_dataset(
     joined = join_features(features)
     return Dataset(
         runs,
+        inside,
         concatenate(decodes),
         concatenate(mixeds),
         starts,
@@ -182,6 +179,7 @@ def concatenate(works: Sequence[Work]) -> Work:
         prefill_attention_flops=pad("prefill_attention_flops", 0),
         table_seconds=pad("table_seconds", 0),
         imbalance=pad("imbalance", 1),
+        weight_imbalance=pad("weight_imbalance", 1),
         small_bytes=row("small_bytes"),
         collectives=_collectives(works),
         layers=layers,

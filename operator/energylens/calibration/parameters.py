@@ -46,7 +46,6 @@ CONSTANTS = (
     Constant("moe_aligned_flops", 0.5, 0.2, 0.85, 0.2),
     Constant("padding_energy", 0.5, 0.4, 1.0, 0.15),
     Constant("collective_activity", 0.5, 0.4, 1.0, 0.0),
-    Constant("imbalance", 0.3, 0.5, 1.0, 0.0),
     Constant("table_bfloat16", 1.06, 0.07, 1.05, 0.07),
     Constant("coarse_tiles", 0.4, 0.4, 1.5, 0.3),
     Constant("table_fp8_block", 0.9, 0.15, 0.9, 0.12),

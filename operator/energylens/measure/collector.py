@@ -188,7 +188,9 @@ class Collector:
         reason: EnergyReason = "NoSeries"
         failures, history = self._source_failures.get(source, ()), self._gpus[source]
         if failures:
-            reason, detail = "SourceUnreachable", _sentences(failures)
+            # One that answers without a counter is there: an exporter that died leaves a Prometheus such an answer.
+            answers = all(failure.reason == "NoEnergyCounter" for failure in failures)
+            reason, detail = "NoSeries" if answers else "SourceUnreachable", _sentences(failures)
         elif found.unlabelled:
             reason, detail = "PodLabelsMissing", f"GPU {_sentences(found.unlabelled)} lost its pod labels"
         elif found.series:

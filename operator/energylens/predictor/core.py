@@ -12,8 +12,8 @@ from energylens.predictor.arrivals import Step, busy_share, distinct, running_se
 from energylens.predictor.coefficients import Coefficients
 from energylens.predictor.features import measured_parallelism, run_features, within_range
 from energylens.predictor.intervals import around
-from energylens.predictor.memory import memory
-from energylens.predictor.noise import noise_variance
+from energylens.predictor.memory import memory, resident_sequences
+from energylens.predictor.noise import noise_variance, physics_spread
 from energylens.predictor.power import sheet_limit
 from energylens.predictor.profiles import EngineProfile
 from energylens.predictor.queueing import prompt_wait, wait_quantile
@@ -35,7 +35,7 @@ from energylens.predictor.types import (
 )
 from energylens.predictor.work import graph_tokens
 
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 UNKNOWN_VARIANCE = 0.12**2
 """Of the logarithm, without a residual model."""
 IDLE_RETURN = 1.0
@@ -110,19 +110,20 @@ class Predictor:
         held: Memory,
     ) -> Prediction:
         places = np.minimum(layouts.max_batch_size * layouts.data_parallel, held.max_concurrency)
+        running = resident_sequences(concurrency, layouts, held)
         constants, measured = self.constants(gpu)
-        steady = self._steady(model, gpu, layouts, workload, concurrency, constants, role)
+        steady = self._steady(model, gpu, layouts, workload, running, constants, role)
         median = None
         if sampled is not None:
             age = workload.age_share if sampled.age_share is None else sampled.age_share
             there = replace(workload, age_share=age)
-            fewer = concurrency * sampled.running_share
+            fewer = running * sampled.running_share
             median = self._steady(model, gpu, layouts, there, fewer, constants, role).mixture.quantile(sampled.level)
-        busy = np.ones_like(concurrency)
-        rate = concurrency / (steady.mean_step * workload.output_tokens)
+        busy = np.ones_like(running)
+        rate = running / (steady.mean_step * workload.output_tokens)
         return self._finish(
-            model, gpu, layouts, workload, steady, concurrency, places, held, constants, measured, busy,
-            np.ones_like(concurrency), concurrency <= places * (1.0 + 1e-9), rate, role, median,
+            model, gpu, layouts, workload, steady, running, places, held, constants, measured, busy,
+            np.ones_like(running), concurrency <= places * (1.0 + 1e-9), rate, role, median,
         )  # fmt: skip
 
     def _steady(
@@ -349,7 +350,8 @@ class Predictor:
         if residual is not None and measured:
             # Neither pipeline stages nor data-parallel ranks are in the runs that the intervals were set on.
             widen = widen * np.where(measured_parallelism(residual.training, runs), 1.0, scales.extrapolation)
-        halves = {t: widen * scales.half_width(t, variance[t], prior[t], noise[t]) for t in variance}
+        spread = physics_spread(runs)
+        halves = {t: widen * scales.half_width(t, variance[t], prior[t], noise[t], spread) for t in variance}
         return logs, halves, inside
 
     def _transfer(self, model: ModelSpec, gpu: GpuSpec, workload: Workload) -> float:

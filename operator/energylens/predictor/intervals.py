@@ -26,7 +26,9 @@ class IntervalModel:
     extrapolation: float = 1.5
     """Factor on half-widths of GPU products and engines without runs."""
 
-    def half_width(self, target: str, variance: FloatArray, prior: float, noise: FloatArray) -> FloatArray:
+    def half_width(
+        self, target: str, variance: FloatArray, prior: float, noise: FloatArray, spread: FloatArray
+    ) -> FloatArray:
         """Return the half-width of the logarithm, shape (n,).
 
         Args:
@@ -34,10 +36,11 @@ class IntervalModel:
             variance: Posterior variance of the residual model, shape (n,).
             prior: Its variance where nothing is known.
             noise: Variance of a single measurement, shape (n,).
+            spread: How the errors of physics compare with their prior deviation, shape (n,).
         """
         unknown = np.clip(variance / prior, 0.0, 1.0)
         seen, new = self.scale[f"{target}/seen"], self.scale[f"{target}/new"]
-        return np.asarray((seen + (new - seen) * unknown) * np.sqrt(variance + noise))
+        return np.asarray((seen + (new - seen) * unknown) * np.sqrt(spread**2 * variance + noise))
 
 
 def around(value: FloatArray, half_width: FloatArray) -> Interval:

@@ -83,9 +83,9 @@ def operation_seconds(work: Work, rates: KernelRates, c: Constants) -> FloatArra
     """Return the kernel time of every operation over all layers, shape (k, n)."""
     pick = work.kernel
     bandwidth = per_operation(rates.bandwidth, pick)
-    memory = (work.weight_bytes + work.activation_bytes) / bandwidth
+    memory = (work.weight_bytes * work.weight_imbalance + work.activation_bytes * work.imbalance) / bandwidth
     memory += work.cache_bytes / per_operation(rates.cache_bandwidth, pick)
-    compute = work.flops / per_operation(rates.flops, pick)
+    compute = work.flops * work.imbalance / per_operation(rates.flops, pick)
     seconds = soft_maximum(memory, compute)
     seconds = np.where(
         (pick if pick.ndim == 2 else pick[:, None]) == LATENT,
@@ -97,8 +97,6 @@ def operation_seconds(work: Work, rates: KernelRates, c: Constants) -> FloatArra
         tabled = work.table_seconds * per_operation(rates.table_factor, pick)
         tabled = tabled * (1.0 + c["coarse_tiles"] * work.coarse_tiles)
         seconds = np.where(measured, tabled, seconds)
-    if np.any(work.imbalance != 1.0):
-        seconds = seconds * work.imbalance ** c["imbalance"]
     seconds += work.prefill_attention_flops / per_operation(rates.prefill_flops, pick)
     launches = work.launches if work.launches.ndim == 2 else work.launches[:, None]
     aligned = c["moe_aligned_flops"] * per_operation(rates.flops, pick) / c["moe_flops"]

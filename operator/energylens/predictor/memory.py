@@ -27,6 +27,10 @@ ENGINE_BYTES = 1.5e9
 ACTIVATION_TOKENS = 8192.0
 """Tokens of the largest batched step, which sizes the activations."""
 
+FULL_CACHE = 1.1
+"""Sequences in a full KV cache over those of :attr:`Memory.max_concurrency`. In the ML.ENERGY v3 runs with more
+sequences than that, throughput goes on as if a tenth more ran, and does not grow with those that wait."""
+
 
 def memory(model: ModelSpec, gpu: GpuSpec, layouts: Layouts, workload: Workload, utilization: float) -> Memory:
     """Return what a GPU holds for every candidate.
@@ -78,6 +82,15 @@ def memory(model: ModelSpec, gpu: GpuSpec, layouts: Layouts, workload: Workload,
         max_concurrency=running,
         fits=fits,
     )
+
+
+def resident_sequences(concurrency: FloatArray, layouts: Layouts, held: Memory) -> FloatArray:
+    """Return how many of ``concurrency`` requests in flight are decoded at a time, shape (n,); the others wait.
+
+    The engine preempts what its KV cache has no room for, and starts no more than ``max_batch_size`` on a rank.
+    """
+    most = np.minimum(layouts.max_batch_size * layouts.data_parallel, FULL_CACHE * held.max_concurrency)
+    return np.asarray(np.minimum(concurrency, most))
 
 
 def _ffn_width(ffn: object) -> float:

@@ -35,6 +35,8 @@ class ExpertLoad:
     activation_bytes: FloatArray
     max_over_mean: FloatArray
     """Pairs on the most loaded GPU over the mean."""
+    hit_max_over_mean: FloatArray
+    """Experts hit on the most loaded GPU over the mean: once all are hit, more pairs read no more weights."""
 
 
 # Gauss-Hermite nodes and weights of a standard normal: popularity quantiles of experts.
@@ -96,6 +98,8 @@ def expert_load(
     """
     pairs = tokens * moe.top_k / expert_parallel
     hit = experts_hit(moe.experts, moe.top_k, tokens, skew) / expert_parallel
+    busiest = most_loaded(pairs, expert_parallel)
+    hit_on_busiest = experts_hit(moe.experts, moe.top_k, tokens * busiest, skew) / expert_parallel
     matrices = 3.0 if moe.gated else 2.0
     weights = matrices * width * moe.intermediate / tensor_parallel
     return ExpertLoad(
@@ -111,5 +115,6 @@ def expert_load(
         flops=2.0 * pairs * weights,
         weight_bytes=hit * weights * bytes_per_weight,
         activation_bytes=ACTIVATION_BYTES * pairs * (2.0 * width + matrices * moe.intermediate / tensor_parallel),
-        max_over_mean=most_loaded(pairs, expert_parallel),
+        max_over_mean=busiest,
+        hit_max_over_mean=hit_on_busiest / hit,
     )

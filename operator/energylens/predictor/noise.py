@@ -1,4 +1,4 @@
-"""How far apart two measurements of the same configuration are."""
+"""How far apart two measurements of the same configuration are, and how physics errs with the batch."""
 
 from __future__ import annotations
 
@@ -17,6 +17,15 @@ LARGEST_LOG_BATCH = np.log(8192.0)
 SINGLE_B200 = {"step": 0.10, "itl": 0.10, "power": 0.05}
 """Added for one B200: its runs are partly limited by the host, from one run to the next."""
 SEVERAL_B200 = {"step": 0.03, "itl": 0.03, "power": 0.02}
+SURE_BATCH, UNSURE_BATCH = 8.0, 128.0
+SURE = 0.5
+"""Errors at the first batch over those at the second, with a model left out: few sequences only read weights."""
+
+
+def physics_spread(features: RunFeatures) -> FloatArray:
+    """Return how much of the largest error physics has at the batch of each run, shape (n,), from ``SURE`` to 1."""
+    steps = (features.log_batch - np.log(SURE_BATCH)) / np.log(UNSURE_BATCH / SURE_BATCH)
+    return np.asarray(SURE + (1.0 - SURE) * np.clip(steps, 0.0, 1.0))
 
 
 def noise_variance(target: str, features: RunFeatures) -> FloatArray:

@@ -144,7 +144,9 @@ class Work:
     table_seconds: FloatArray
     """Time from the kernel tables where there is one, else 0."""
     imbalance: FloatArray
-    """Load of the most loaded GPU over the mean; time follows it, energy does not."""
+    """Pairs of the most loaded GPU over the mean, 1 where a table has it; time follows it, energy does not."""
+    weight_imbalance: FloatArray
+    """The same of the weights that it reads."""
     small_bytes: FloatArray
     """Bytes that norms, rotary embeddings and activation functions move, shape (n,)."""
     collectives: CollectiveWork
@@ -220,7 +222,7 @@ def build_work(model: ModelSpec, gpu: GpuSpec, layouts: Layouts, load: StepLoad,
     flops, weight, cache, activation, prefill = (np.zeros((k, n)) for _ in range(5))
     builder = _Builder(model, layouts, load, tp, lowered.latent_layers > 0 and gpu.architecture == "blackwell")
     kernels, launches = [], np.zeros(k)
-    table, imbalance, coarse = np.zeros((k, n)), np.ones((k, n)), np.zeros((k, n))
+    table, imbalance, hits, coarse = np.zeros((k, n)), np.ones((k, n)), np.ones((k, n)), np.zeros((k, n))
     tiles, aligned = np.zeros((k, n)), np.zeros((k, n))
     for i, op in enumerate(lowered.operations):
         e = op.einsum
@@ -231,7 +233,6 @@ def build_work(model: ModelSpec, gpu: GpuSpec, layouts: Layouts, load: StepLoad,
             flops[i] = expert.flops * op.count
             weight[i] = expert.weight_bytes * op.count
             activation[i] = expert.activation_bytes * op.count
-            imbalance[i] = expert.max_over_mean
             per_row = expert.flops / np.maximum(expert.pairs, 1e-12) * op.count
             if kernel_class("moe", e.quant) == "moe:fp8_block" and lowered.latent_layers == 0:
                 aligned[i] = per_row * aligned_rows(expert)
@@ -240,10 +241,13 @@ def build_work(model: ModelSpec, gpu: GpuSpec, layouts: Layouts, load: StepLoad,
                 tiles[i] = per_row * tile_rows(expert, 16.0 + 48.0 * large)
                 # Full tiles are no loss: then tuned ones are large, too.
                 coarse[i] = large / (1.0 + expert.pairs / np.maximum(expert.hit, 1e-12) / 64.0)
-            if not _tensorrt(kernels[-1], gpu):
-                table[i] = builder.table_seconds(op, expert, gpu, tables)
-            else:
+            if _tensorrt(kernels[-1], gpu):
                 tiles[i] = per_row * tile_rows(expert, np.full(n, 64.0))
+            else:
+                table[i] = builder.table_seconds(op, expert, gpu, tables)
+            tabled = table[i] > 0.0
+            imbalance[i] = np.where(tabled, 1.0, expert.max_over_mean)
+            hits[i] = np.where(tabled, 1.0, expert.hit_max_over_mean)
             continue
         builder.einsum(op, flops[i], weight[i], cache[i], activation[i], prefill[i])
     return Work(
@@ -257,6 +261,7 @@ def build_work(model: ModelSpec, gpu: GpuSpec, layouts: Layouts, load: StepLoad,
         prefill_attention_flops=prefill,
         table_seconds=table,
         imbalance=imbalance,
+        weight_imbalance=hits,
         small_bytes=builder.small_bytes(lowered),
         collectives=builder.collectives(lowered),
         layers=LayerCounts(
@@ -353,18 +358,20 @@ class _Builder:
         assert op.moe is not None
         kernel = kernel_class("moe", op.einsum.quant)
         ep, tp = expert.expert_parallel, expert.tensor_parallel
-        ratio = expert_ratio(tables, gpu, kernel, op.moe, op.width, expert.tokens, ep, tp)
+        # Time is that of the most loaded GPU.
+        tokens = expert.tokens * expert.max_over_mean
+        ratio = expert_ratio(tables, gpu, kernel, op.moe, op.width, tokens, ep, tp)
         if ratio is None:
-            return np.zeros_like(expert.tokens)
+            return np.zeros_like(tokens)
         flops = gpu.flops_fp8 if op.einsum.quant.weight == "fp8" and gpu.flops_fp8 else gpu.flops_bf16
         e = op.moe
         roof = roofline_seconds(
-            e.experts, e.top_k, op.width, e.intermediate, 3.0 if e.gated else 2.0, expert.tokens, ep, tp,
+            e.experts, e.top_k, op.width, e.intermediate, 3.0 if e.gated else 2.0, tokens, ep, tp,
             op.einsum.quant.bytes_per_weight, gpu.memory_bandwidth, flops,
         )  # fmt: skip
         # The tables were measured with nearly even routing; real tokens share popular experts and hit fewer.
-        uneven = experts_hit(e.experts, e.top_k, expert.tokens, self.skew)
-        even = experts_hit(e.experts, e.top_k, expert.tokens)
+        uneven = np.maximum(experts_hit(e.experts, e.top_k, tokens, self.skew) / ep, 1.0)
+        even = np.maximum(experts_hit(e.experts, e.top_k, tokens) / ep, 1.0)
         return ratio * roof * op.count * uneven / even
 
     def small_bytes(self, lowered: Lowered) -> FloatArray:

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from energylens.predictor.architecture import MoeFfn
 from energylens.predictor.latency import reduce_floor, soft_maximum
 from energylens.predictor.mixture import StepMixture, normal_quantile
-from energylens.predictor.moe import experts_hit, most_loaded
+from energylens.predictor.moe import expert_load, experts_hit, most_loaded
 from energylens.predictor.power import capped, frequency_fraction
 from energylens.predictor.queueing import prompt_wait, wait_probability, wait_quantile
 from energylens.predictor.recalibration import BOUND, MeasuredPoint, MeasuredPointError, correct_factors
@@ -34,6 +35,16 @@ def test_the_most_loaded_rank_is_the_mean_on_one_gpu_and_in_the_limit() -> None:
     assert most_loaded(np.array([10.0]), np.array([1.0]))[0] == 1.0
     assert most_loaded(np.array([1e9]), np.array([8.0]))[0] == pytest.approx(1.0, abs=1e-4)
     assert most_loaded(np.array([1.0]), np.array([2.0]))[0] <= 2.0
+
+
+def test_the_gpu_with_the_most_pairs_reads_more_weights_until_all_its_experts_are_hit() -> None:
+    mixture = MoeFfn(experts=128, top_k=8, intermediate=768)
+    tokens, eight = np.array([4.0, 16.0, 4096.0]), np.full(3, 8.0)
+    found = expert_load(mixture, 2048, 2.0, tokens, eight, np.ones(3))
+    assert (found.hit_max_over_mean[:2] > 1.05).all()
+    assert (found.hit_max_over_mean <= found.max_over_mean).all()
+    assert found.hit_max_over_mean[2] == pytest.approx(1.0, abs=1e-6)
+    assert found.max_over_mean[2] > 1.01
 
 
 @given(st.floats(0, 1e3), st.floats(0, 1e3))

@@ -242,8 +242,41 @@ def test_what_no_run_was_split_like_is_an_extrapolation_with_wider_intervals() -
 @pytest.mark.parametrize("gpu", ["H100", "B200", "H200"])
 def test_a_step_of_a_few_tokens_takes_no_longer_than_one_of_more(name: str, gpu: str) -> None:
     batches = np.array([1, 2, 3, 4, 6, 8, 16])
-    for layout in ((4, 1, 1, 1), (2, 1, 1, 1), (8, 1, 1, 1), (4, 4, 1, 1)):
+    for layout in ((4, 1, 1, 1), (2, 1, 1, 1), (8, 1, 1, 1), (4, 1, 4, 1), (8, 1, 8, 1)):
         where = replace(layouts(*[layout] * len(batches)), max_batch_size=batches)
         found = predictor().at_concurrency(load_model(name), find_gpu(gpu), where, CHAT, batches.astype(np.float64))
         steps = found.mean_step_ms[found.supported]
         assert (np.diff(steps) > -0.01 * steps[:-1]).all(), (layout, steps)
+
+
+def test_time_is_that_of_the_gpu_with_the_most_tokens_for_its_experts(monkeypatch: pytest.MonkeyPatch) -> None:
+    where, running = layouts((8, 1, 8, 1), (8, 1, 1, 1), batch=64), np.full(2, 48.0)
+
+    def steps() -> list[float]:
+        found = predictor().at_concurrency(load_model("Qwen/Qwen3-235B-A22B"), H100, where, CHAT, running)
+        return [float(step) for step in found.mean_step_ms]
+
+    spread_experts, every_expert_everywhere = steps()
+    monkeypatch.setattr("energylens.predictor.moe.most_loaded", lambda pairs, ranks: np.ones_like(pairs))
+    even, same = steps()
+    assert same == every_expert_everywhere
+    assert even < spread_experts < 1.3 * even
+
+
+def test_requests_that_the_kv_cache_has_no_room_for_wait() -> None:
+    where = layouts(*[(1, 1, 1, 1)] * 4, batch=100_000)
+    model = load_model("Qwen/Qwen3-8B")
+    room = predictor().memory(model, H100, where, CHAT).max_concurrency
+    found = predictor().at_concurrency(model, H100, where, CHAT, room * np.array([0.9, 1.0, 3.0, 30.0]))
+    assert found.sustainable.tolist() == [True, True, False, False]
+    assert found.concurrency[2] == found.concurrency[3] < 1.2 * room[3]
+    for figure in (found.output_tokens_per_second, found.itl_p50_ms, found.power_watts):
+        assert figure[2] == figure[3]
+    assert found.output_tokens_per_second[2] > found.output_tokens_per_second[0]
+    assert found.itl_p50_ms[2] > found.itl_p50_ms[0]
+
+
+def test_no_more_sequences_run_than_the_engine_starts() -> None:
+    where = layouts((1, 1, 1, 1), (1, 1, 1, 2), batch=8)
+    found = predictor().at_concurrency(load_model("Qwen/Qwen3-30B-A3B"), B200, where, CHAT, np.full(2, 100.0))
+    assert found.concurrency.tolist() == [8.0, 16.0]

@@ -5,7 +5,7 @@ import pytest
 
 from energylens.data import find_gpu, load_model
 from energylens.predictor.features import architecture_key, run_features
-from energylens.predictor.noise import noise_variance
+from energylens.predictor.noise import noise_variance, physics_spread
 from energylens.predictor.residual import (
     KernelTerm,
     ResidualModel,
@@ -90,6 +90,12 @@ def test_features_keep_whole_names() -> None:
     found = run_features(model, find_gpu("H100"), layouts, Workload(300, 800), np.array([8.0, 16.0]))
     assert found.keys["architecture"].tolist() == [architecture_key(model)] * 2
     assert found.keys["family"].tolist() == ["qwen3"] * 2
+
+
+def test_physics_is_surer_of_small_batches() -> None:
+    features = RunFeatures({}, np.log(np.array([1.0, 8.0, 32.0, 128.0, 4096.0])))
+    found = physics_spread(features)
+    assert found.tolist() == pytest.approx([0.5, 0.5, 0.75, 1.0, 1.0])
 
 
 def test_an_absurd_batch_has_the_spread_of_a_large_one() -> None:
