@@ -18,14 +18,14 @@ from aiohttp import web
 from energylens import __version__
 from energylens.clock import Clock, SystemClock
 from energylens.cluster.client import KubeClient, UnusableConfigError, connect
-from energylens.cluster.errors import BusyError, ClusterError, ForbiddenError, NotFoundError
+from energylens.cluster.errors import ClusterError
 from energylens.cluster.lease import LeaseGuard
-from energylens.cluster.resources import CLUSTER_ENERGY_BUDGET, LEADER_WORKER_SET, NAMESPACE
 from energylens.controller.budget_keeper import BudgetKeeper
 from energylens.controller.corrections import Pool
 from energylens.controller.corrections_store import load_pool, store_pool
 from energylens.controller.handlers import registry_for, settings_for
 from energylens.controller.http import application
+from energylens.controller.kinds import AGAIN_SECONDS, OptionalKinds
 from energylens.controller.measuring import Measuring, prometheus_source
 from energylens.controller.metrics import Metrics
 from energylens.controller.planning import PlanningService
@@ -34,17 +34,16 @@ from energylens.controller.reconcile import Reconciler
 from energylens.controller.settings import Settings
 from energylens.controller.store import Key, Store
 from energylens.controller.sweep import Sweeper
+from energylens.controller.workers import Workers
 from energylens.measure.prometheus_http import PrometheusError
 from energylens.measure.scrape import HttpScraper
 from energylens.measure.source import EnergySource
 from energylens.serving.workload import LWS_SUFFIX
 
 LEASE_NAME = "energylens-operator"
-RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
 SILENCE_SECONDS = 600.0
 """No watch event for so long means dead watches: nodes' heartbeats alone bring some every minute."""
 KIND_CHECK_SECONDS = 60.0
-AGAIN_SECONDS = 2.0
 POOL_SECONDS = 10.0
 """Between two looks at whether corrections are to be stored; what was learned since is learned again within hours."""
 KOPF_STOP_SECONDS = 2.0
@@ -124,7 +123,8 @@ class Operator:
             self._queue.add,
         )
         self._sweeper = Sweeper(cluster, self._store, self._queue.add, options.namespaces)
-        self._failures: dict[Key, int] = {}
+        self._kinds = OptionalKinds(cluster, options.namespaces)
+        self._workers = Workers(self._queue, self._reconciler.reconcile, self._metrics, clock)
         self._last_event = clock.monotonic()
         self._leading = False
         self._synced = asyncio.Event()
@@ -220,9 +220,9 @@ class Operator:
     async def _act(self) -> None:
         """Watch and work until told to stop; watch anew when LeaderWorkerSet comes or goes."""
         while not self._stop.is_set():
-            served = await self._served()
+            served = await self._kinds.leader_worker_sets()
             self._reconciler.serves_lws = self._sweeper.serves_lws = served
-            self._sweeper.sees_cluster_budgets = await self._sees_cluster_budgets()
+            self._sweeper.sees_cluster_budgets = await self._kinds.cluster_budgets()
             await self._until_done(self._sweeper.hear_of_disruption_budgets, "listing PodDisruptionBudgets")
             await self._watch(served)
 
@@ -308,35 +308,7 @@ class Operator:
 
     async def _work(self) -> None:
         await self._synced.wait()
-        while True:
-            key = await self._queue.take()
-            started = self._clock.monotonic()
-            try:
-                again = await self._reconciler.reconcile(key)
-                self._failures.pop(key, None)
-                self._metrics.reconciles.labels("ok").inc()
-                if again is not None:
-                    self._queue.add_later(key, again)
-            except ClusterError as error:
-                self._later(key, error.retry_after_seconds if isinstance(error, BusyError) else None)
-                self._metrics.reconciles.labels("retry").inc()
-                log.warning("%s/%s: %s; trying again", *key, error)
-            except asyncio.CancelledError:
-                # Another watch may follow, which will not bring the key again.
-                self._queue.add(key)
-                raise
-            except Exception:
-                self._later(key, None)
-                self._metrics.reconciles.labels("error").inc()
-                log.exception("%s/%s: a defect of the operator; trying again", *key)
-            finally:
-                self._metrics.reconcile_seconds.observe(self._clock.monotonic() - started)
-                self._queue.done(key)
-
-    def _later(self, key: Key, seconds: float | None) -> None:
-        failures = self._failures.get(key, 0)
-        self._failures[key] = failures + 1
-        self._queue.add_later(key, seconds or RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)])
+        await self._workers.work()
 
     async def _measure(self) -> None:
         await self._synced.wait()
@@ -369,40 +341,10 @@ class Operator:
                 for key in self._reconciler.without_plan:
                     self._queue.add(key)
 
-    async def _served(self) -> bool:
-        """Return whether LeaderWorkerSet can be used; watching what may not be listed would end kopf."""
-        while True:
-            try:
-                if not await self._cluster.serves(LEADER_WORKER_SET):
-                    return False
-                for namespace in self._options.namespaces or (None,):
-                    await self._cluster.list_uids(LEADER_WORKER_SET, namespace=namespace)
-                return True
-            except ForbiddenError as error:
-                log.warning("LeaderWorkerSets are not used: %s", error)
-                return False
-            except ClusterError as error:
-                log.warning("asking for the kinds that are served: %s; trying again", error)
-                await asyncio.sleep(AGAIN_SECONDS)
-
-    async def _sees_cluster_budgets(self) -> bool:
-        """Return whether ClusterEnergyBudgets and namespaces may be listed; watching what may not be would end kopf."""
-        while True:
-            try:
-                for resource in (CLUSTER_ENERGY_BUDGET, NAMESPACE):
-                    await self._cluster.list_uids(resource)
-                return True
-            except (ForbiddenError, NotFoundError) as error:
-                log.warning("ClusterEnergyBudgets are not kept: %s", error)
-                return False
-            except ClusterError as error:
-                log.warning("asking for ClusterEnergyBudgets: %s; trying again", error)
-                await asyncio.sleep(AGAIN_SECONDS)
-
     async def _watch_kinds(self, changed: asyncio.Event) -> None:
         while True:
             await asyncio.sleep(KIND_CHECK_SECONDS)
-            if await self._served() != self._reconciler.serves_lws:
+            if await self._kinds.leader_worker_sets() != self._reconciler.serves_lws:
                 log.info("LeaderWorkerSet came or went; watching anew")
                 changed.set()
                 return

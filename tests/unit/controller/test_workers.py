@@ -1,0 +1,101 @@
+"""What the workers do with an answer, a refusal, a defect and a stop."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from tests.support.world import ManualClock
+
+from energylens.cluster.errors import BusyError, TransientError
+from energylens.controller.metrics import Metrics
+from energylens.controller.queue import KeyQueue
+from energylens.controller.store import Key, Store
+from energylens.controller.workers import RETRY_SECONDS, Workers
+
+KEY: Key = ("team", "llama")
+
+
+class Queue(KeyQueue):
+    """A queue that notes what is asked for later."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda key: True)
+        self.later: list[float] = []
+
+    def add_later(self, key: Key, seconds: float) -> None:
+        assert key == KEY
+        self.later.append(seconds)
+
+
+class Work:
+    """Workers whose reconciliations end as told."""
+
+    def __init__(self, *outcomes: float | BaseException | None) -> None:
+        self.outcomes = list(outcomes)
+        self.queue = Queue()
+        self.metrics = Metrics(Store())
+        self.workers = Workers(self.queue, self.reconcile, self.metrics, ManualClock())
+
+    async def reconcile(self, key: Key) -> float | None:
+        outcome = self.outcomes.pop(0)
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    def run(self) -> None:
+        """Reconcile the key once per outcome."""
+
+        async def steps() -> None:
+            while self.outcomes:
+                self.queue.add(KEY)
+                await self.workers.step()
+
+        asyncio.run(steps())
+
+    def counted(self, result: str) -> float:
+        value = self.metrics.registry.get_sample_value("energylens_reconciles_total", {"result": result})
+        assert value is not None
+        return value
+
+
+def test_what_is_to_be_looked_at_again_is() -> None:
+    work = Work(30.0, None)
+    work.run()
+    assert work.queue.later == [30.0]
+    assert work.queue.idle
+    assert work.counted("ok") == 2
+
+
+def test_what_fails_is_tried_again_later_each_time_and_soon_after_a_success() -> None:
+    failures = [TransientError("connection reset")] * (len(RETRY_SECONDS) + 1)
+    work = Work(*failures, None, TransientError("connection reset"))
+    work.run()
+    assert work.queue.later == [*RETRY_SECONDS, RETRY_SECONDS[-1], RETRY_SECONDS[0]]
+    assert work.counted("retry") == len(failures) + 1
+
+
+def test_a_busy_server_is_asked_when_it_wants_to_be() -> None:
+    work = Work(BusyError("too many requests", 17.0))
+    work.run()
+    assert work.queue.later == [17.0]
+
+
+def test_a_defect_is_counted_and_stops_no_worker(caplog: pytest.LogCaptureFixture) -> None:
+    work = Work(KeyError("plan"), None)
+    work.run()
+    assert work.queue.later == [RETRY_SECONDS[0]]
+    assert (work.counted("error"), work.counted("ok")) == (1, 1)
+    assert "a defect of the operator" in caplog.text
+
+
+def test_a_key_outlives_a_stop() -> None:
+    work = Work(asyncio.CancelledError())
+
+    async def stopped() -> None:
+        work.queue.add(KEY)
+        with pytest.raises(asyncio.CancelledError):
+            await work.workers.step()
+        assert await work.queue.take() == KEY
+
+    asyncio.run(stopped())
