@@ -19,11 +19,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from energylens.api.llmdeployment import Overrides, PowerCap
 from energylens.planner.capacity import replicas_that_fit
 from energylens.predictor.architecture import Attention, CompressedAttention, LatentAttention, ModelSpec, MoeFfn
+from energylens.predictor.rules import splits_experts
 from energylens.predictor.types import GpuSpec, IntArray, Layouts
 
 BATCH_SIZES: tuple[int, ...] = tuple(2**i for i in range(11))
@@ -146,7 +146,8 @@ def enumerate_space(
         ep = np.where(choice == 1, tp * dp, 1)
         keep = (tp * pp * dp <= total) & ((choice == 0) | (ep > 1))
         if overrides.tensor_parallel is None and overrides.data_parallel is None:
-            keep &= _splits_experts(model, tp * dp, ep)
+            for moe in {group.ffn for group in model.layers if isinstance(group.ffn, MoeFfn)}:
+                keep &= splits_experts(moe, tp * dp, ep)
     keep &= tp <= largest
     layouts = Layouts(tp, pp, ep, dp, seqs, cap.astype(np.float64)).take(keep)
     layouts, nodes = _split_over_nodes(layouts, node_sizes)
@@ -159,14 +160,6 @@ def enumerate_space(
     if max_replicas is not None:
         last = np.minimum(last, max_replicas)
     return ProductSpace(gpu, layouts, nodes, first, last)
-
-
-def _splits_experts(model: ModelSpec, ranks: IntArray, expert_parallel: IntArray) -> npt.NDArray[np.bool_]:
-    """Return where experts can be split over tensor x data parallel ranks: whole, or in equal slices; shape (n,)."""
-    able = np.ones(ranks.shape, dtype=bool)
-    for moe in {group.ffn for group in model.layers if isinstance(group.ffn, MoeFfn)}:
-        able &= np.where(expert_parallel > 1, ranks <= moe.experts, moe.intermediate % ranks == 0)
-    return able
 
 
 def _axis(override: int | None, values: Sequence[int]) -> IntArray:

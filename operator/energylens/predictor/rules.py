@@ -15,7 +15,7 @@ from energylens.predictor.architecture import (
     ModelSpec,
     MoeFfn,
 )
-from energylens.predictor.types import BoolArray, GpuSpec, Layouts
+from energylens.predictor.types import BoolArray, GpuSpec, IntArray, Layouts
 
 
 def unsupported_reasons(model: ModelSpec, gpu: GpuSpec, layouts: Layouts) -> npt.NDArray[np.str_]:
@@ -43,9 +43,11 @@ def unsupported_reasons(model: ModelSpec, gpu: GpuSpec, layouts: Layouts) -> npt
         refuse(ep > 1, "expert parallel needs a mixture-of-experts model")
     for moe in sorted(experts, key=lambda m: m.experts):
         refuse((ep > 1) & (ep != stage), "expert parallel must be 1 or tensor parallel x data parallel")
-        refuse((ep > 1) & (ep > moe.experts), f"more expert-parallel ranks than {moe.experts} experts")
-        uneven = (ep == 1) & (moe.intermediate % np.maximum(stage, 1) != 0)
-        refuse(uneven, f"expert width {moe.intermediate} is not divisible by tensor parallel x data parallel")
+        apart = ~splits_experts(moe, np.maximum(stage, 1), ep)
+        refuse((ep > 1) & apart, f"more expert-parallel ranks than {moe.experts} experts")
+        refuse(
+            (ep == 1) & apart, f"expert width {moe.intermediate} is not divisible by tensor parallel x data parallel"
+        )
         if model.expert_quant.scaling == "block":
             local = moe.intermediate // np.maximum(stage, 1)
             broken = (ep == 1) & (local % 128 != 0)
@@ -53,6 +55,12 @@ def unsupported_reasons(model: ModelSpec, gpu: GpuSpec, layouts: Layouts) -> npt
     if model.attention_quant.activation == "nvfp4" or model.expert_quant.activation == "nvfp4":
         refuse(np.full(len(layouts), gpu.flops_fp4 <= 0), f"{gpu.name} has no FP4 arithmetic for NVFP4 weights")
     return reason.astype(np.str_)
+
+
+def splits_experts(moe: MoeFfn, ranks: IntArray, expert_parallel: IntArray) -> BoolArray:
+    """Return where experts can be split over tensor x data parallel ranks: whole, or in equal slices; shape (n,)."""
+    whole, slices = ranks <= moe.experts, moe.intermediate % ranks == 0
+    return np.asarray(np.where(expert_parallel > 1, whole, slices))
 
 
 def _heads(model: ModelSpec) -> set[int]:
