@@ -15,8 +15,9 @@ from energylens.clock import SystemClock
 from energylens.controller.budgets import budget_of, committed_watts, growth_of
 from energylens.controller.membership import Surroundings, counted_nodes, is_member, key_of, name_of, share
 from energylens.controller.model_config import model_config
-from energylens.controller.planning import ModelProblemError, Request, model_of, problem_of
+from energylens.controller.planning import Request, problem_of
 from energylens.controller.preview import World, counted_from_now
+from energylens.controller.served import ModelProblemError, model_of
 from energylens.planner.fleet import (
     Deployment,
     Fleet,

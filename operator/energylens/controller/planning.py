@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -14,7 +13,8 @@ from energylens.controller import rollback
 from energylens.controller.following import at_load, most_carried
 from energylens.controller.observation import Planning
 from energylens.controller.reasons import Reason
-from energylens.data import UnknownModelError, load_gpus, load_model, load_predictor
+from energylens.controller.served import ModelProblemError, model_of, predictor_of
+from energylens.data import load_gpus
 from energylens.planner import adoption, plan, plan_hash
 from energylens.planner.corrections import Corrections
 from energylens.planner.describe import joules
@@ -25,21 +25,10 @@ from energylens.planner.shedding import with_fewer_replicas
 from energylens.planner.types import ClusterSnapshot, Feasible, Infeasible, PlanningResult, PowerAllowance
 from energylens.predictor import Predictor
 from energylens.predictor.architecture import ModelSpec
-from energylens.predictor.hf_config import UnsupportedConfigError, model_from_config
 from energylens.predictor.parameters import weight_bytes
 from energylens.predictor.profiles import UnknownEngineError
 from energylens.predictor.requantize import UnsupportedQuantizationError, with_quantization
 from energylens.serving import ServingError, check
-
-_IMAGE_VERSION = re.compile(r":v?(\d+\.\d+\.\d+)")
-
-
-class ModelProblemError(Exception):
-    """The model cannot be resolved; carries the condition's reason."""
-
-    def __init__(self, reason: Reason, message: str) -> None:
-        self.reason = reason
-        super().__init__(message)
 
 
 @dataclass(frozen=True)
@@ -352,38 +341,6 @@ def _describe(chosen: PlanStatus | None) -> str:
         f"{joules(float(parse_quantity(chosen.predicted.joules_per_output_token)))} per output token; bound by "
         f"{'nothing' if chosen.binding_constraint == NO_BINDING_CONSTRAINT else chosen.binding_constraint}"
     )
-
-
-def model_of(deployment: LLMDeployment, config: Mapping[str, Any] | None) -> ModelSpec:
-    """Return the shape of a deployment's model.
-
-    Args:
-        deployment: What names it.
-        config: The config.json of ``spec.model.configRef``.
-
-    Raises:
-        ModelProblemError: The catalogue does not have it, or its config.json is of no known shape.
-    """
-    spec = deployment.spec.model
-    try:
-        return load_model(spec.name) if spec.config_ref is None else model_from_config(config or {}, spec.name)
-    except UnknownModelError as error:
-        raise ModelProblemError(Reason.MODEL_UNKNOWN, f"spec.model.name={spec.name!r}: {error}") from error
-    except UnsupportedConfigError as error:
-        where = f"spec.model.configRef={spec.config_ref.name!r}" if spec.config_ref else "spec.model.name"
-        raise ModelProblemError(Reason.MODEL_UNSUPPORTED, f"{where}: {error}") from error
-
-
-def predictor_of(deployment: LLMDeployment) -> Predictor:
-    """Return the predictor of a deployment's engine, of the version that its image names.
-
-    Raises:
-        UnknownEngineError: No profile of that engine, or none that covers the version.
-    """
-    engine = deployment.spec.engine
-    version = _IMAGE_VERSION.search(engine.image or "")
-    predictor: Predictor = load_predictor(engine.type.lower(), version[1] if version else None)
-    return predictor
 
 
 def problem_of(request: Request, model: ModelSpec) -> Problem:

@@ -14,7 +14,7 @@ from tests.unit.planner.conftest import H100, H200, L40S, ArithmeticPredictor, d
 
 from energylens.cli import previews
 from energylens.cli.main import cli
-from energylens.controller import planning
+from energylens.controller import planning, served
 from energylens.predictor.architecture import LayerGroup, ModelSpec, MoeFfn
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -54,9 +54,9 @@ def model(name: str) -> ModelSpec:
 @pytest.fixture
 def arithmetic(monkeypatch: pytest.MonkeyPatch) -> Run:
     """Return what runs a command on fixed figures, at a fixed time."""
-    monkeypatch.setattr(planning, "load_predictor", lambda *_: ArithmeticPredictor())
+    monkeypatch.setattr(served, "load_predictor", lambda *_: ArithmeticPredictor())
     monkeypatch.setattr(planning, "load_gpus", lambda: GPUS)
-    monkeypatch.setattr(planning, "load_model", model)
+    monkeypatch.setattr(served, "load_model", model)
     monkeypatch.setattr(previews, "SystemClock", FixedClock)
     return run
 
