@@ -187,16 +187,15 @@ class Collector:
     def _why_no_series(self, source: str, measured: WindowMeasurement, found: Attribution) -> WindowMeasurement:
         reason: EnergyReason = "NoSeries"
         failures, history = self._source_failures.get(source, ()), self._gpus[source]
-        if failures:
-            # One that answers without a counter is there: an exporter that died leaves a Prometheus such an answer.
-            answers = all(failure.reason == "NoEnergyCounter" for failure in failures)
-            reason, detail = "NoSeries" if answers else "SourceUnreachable", _sentences(failures)
+        # A source that answers without a counter is there: a Prometheus does, once an exporter has been dead for long.
+        if any(failure.reason != "NoEnergyCounter" for failure in failures):
+            reason, detail = "SourceUnreachable", _sentences(failures)
         elif found.unlabelled:
             reason, detail = "PodLabelsMissing", f"GPU {_sentences(found.unlabelled)} lost its pod labels"
         elif found.series:
             return measured
         elif not history.gpu_count:
-            detail = "the energy sources answer without any GPU"
+            detail = _sentences(failures) or "the energy sources answer without any GPU"
         elif not history.any_pod_labels():
             reason, detail = (
                 "PodLabelsMissing",

@@ -235,6 +235,22 @@ async def test_its_errors_and_warnings_are_told() -> None:
     assert f"no {ENERGY}" in message
 
 
+async def test_an_exporter_that_died_has_one_reason_however_long_ago() -> None:
+    rig = Rig()
+    await rig.run(330)
+    rig.prometheus.held = []
+    reasons = set()
+    for _ in range(10):
+        await rig.run(300)
+        reasons.add(rig.measure().reason)
+    assert reasons == {"NoSeries"}
+    fresh = Rig()
+    fresh.prometheus.held = []
+    await fresh.run(330)
+    assert fresh.measure().reason == "NoSeries"
+    assert f"no {ENERGY}" in fresh.measure().message
+
+
 @pytest.mark.parametrize("data", [{}, {"resultType": "vector", "result": []}, {"resultType": "matrix", "result": [{}]}])
 async def test_an_answer_of_another_shape_is_a_failure(data) -> None:
     class Odd(FakePrometheus):
