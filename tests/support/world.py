@@ -163,7 +163,7 @@ class World:
         self.keeper = BudgetKeeper(
             self.port,
             self.store,
-            self.reconciler,
+            self.reconciler.allowances,
             self._energy,
             self.clock,
             BudgetSettings(),

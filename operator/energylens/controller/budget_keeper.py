@@ -45,7 +45,7 @@ log = logging.getLogger("energylens")
 
 
 class Deployments(Protocol):
-    """What the reconciler knows."""
+    """What is known of the members of budgets."""
 
     def deployments(self) -> Mapping[Key, Body]:
         """Return all LLMDeployments, with the plans that they adopted."""

@@ -16,7 +16,8 @@ from energylens.clock import Clock
 from energylens.cluster.errors import ClusterError, ForbiddenError, NotFoundError, RefusedError
 from energylens.cluster.port import ClusterPort
 from energylens.cluster.resources import CONFIG_MAP, EVENT, LLM_DEPLOYMENT, resource_of
-from energylens.controller import budgets, rollback
+from energylens.controller import rollback
+from energylens.controller.allowances import Allowances
 from energylens.controller.children import Children, children
 from energylens.controller.conditions import keep_transition_times, late_rollout
 from energylens.controller.corrections import Pool
@@ -25,10 +26,9 @@ from energylens.controller.events import event, transitions
 from energylens.controller.following import carried_load, followed_load
 from energylens.controller.inventory import Inventory
 from energylens.controller.learning import Learning
-from energylens.controller.membership import Surroundings
 from energylens.controller.metrics import Metrics
 from energylens.controller.model_config import model_config
-from energylens.controller.observation import Allowed, Observation, Planning, pod_state, standing_plan
+from energylens.controller.observation import Observation, Planning, pod_state, standing_plan
 from energylens.controller.planning import PlanningService, Request, adopted_at
 from energylens.controller.reasons import ConditionType, EventReason, Reason
 from energylens.controller.settings import Settings
@@ -77,8 +77,7 @@ class Reconciler:
         self._one_plan_at_a_time = asyncio.Lock()
         self._without_plan: set[Key] = set()
         self._inventory = Inventory(store)
-        self._budgets: dict[Key, tuple[Body, budgets.Budget]] = {}
-        self._around = Surroundings(store.namespaces)
+        self.allowances = Allowances(store, self._inventory, clock)
         self.serves_lws = False
 
     @property
@@ -151,7 +150,7 @@ class Reconciler:
         load = followed_load(deployment, self._measurement(key, running, self._workload(key, running)))
         async with self._one_plan_at_a_time:
             snapshot = self._inventory.snapshot(key)
-            allowed = self._allowance(body)
+            allowed = self.allowances.of(body)
             request = Request(
                 deployment=deployment,
                 config=config,
@@ -218,36 +217,6 @@ class Reconciler:
         """Return why the rollout of the plan in status missed its deadline; "" when it did not."""
         plan = deployment.status.plan
         return late_rollout(plan, self._workload(key, plan))
-
-    def _allowance(self, body: Body) -> Allowed:
-        namespace = body["metadata"]["namespace"]
-        capping = [self._budget(key, found) for key, found in self._store.budgets.items() if key[0] in ("", namespace)]
-        everywhere = any(not budget.namespace for budget in capping)
-        members = [
-            self._inventory.with_plan(key, other)
-            for key, other in self._store.deployments.items()
-            if everywhere or (capping and key[0] == namespace)
-        ]
-        around = self.surroundings() if everywhere else None
-        return budgets.allowance(body, capping, members, self._clock.now(), around)
-
-    def _budget(self, key: Key, body: Body) -> budgets.Budget:
-        """Return a budget as it was read; the store makes a new body for each change."""
-        known = self._budgets.get(key)
-        if known is None or known[0] is not body:
-            known = self._budgets[key] = body, budgets.read_budget(body)
-        return known[1]
-
-    def surroundings(self) -> Surroundings:
-        """Return the namespaces and nodes that membership in budgets depends on."""
-        nodes = self._inventory.nodes
-        if self._around.nodes is not nodes:
-            self._around = Surroundings(self._store.namespaces, nodes)
-        return self._around
-
-    def deployments(self) -> dict[Key, Body]:
-        """Return all LLMDeployments, with the plans that they adopted."""
-        return {key: self._inventory.with_plan(key, body) for key, body in self._store.deployments.items()}
 
     def _workload(self, key: Key, plan: PlanStatus | None) -> Body | None:
         """Return the object that runs the pods; where a change of kind leaves two, that of the plan."""

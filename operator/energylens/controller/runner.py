@@ -115,7 +115,7 @@ class Operator:
         self._keeper = BudgetKeeper(
             cluster,
             self._store,
-            self._reconciler,
+            self._reconciler.allowances,
             self._measuring.energy,
             clock,
             options.settings.budgets,
