@@ -30,9 +30,11 @@ def fresh_namespace(admin: Kubectl, prefix: str) -> Iterator[str]:
     name = f"{prefix}-{uuid.uuid4().hex[:8]}"
     admin.run("create", "namespace", name)
     inside = admin.within(name)
-    eventually(lambda: inside.get("serviceaccount", "default") and inside.get("configmap", "kube-root-ca.crt"))
-    yield name
-    admin.run("delete", "namespace", name, "--wait=false")
+    try:
+        eventually(lambda: inside.get("serviceaccount", "default") and inside.get("configmap", "kube-root-ca.crt"))
+        yield name
+    finally:
+        admin.run("delete", "namespace", name, "--wait=false")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -152,7 +152,8 @@ def test_a_rollout_does_not_hang_when_all_gpus_are_taken(team: Team) -> None:
     team.apply(**full_node(maxBatchSize=64))
     new = rolled_out(team, old)
     assert team.children()["Deployment", "llama"]["spec"]["strategy"]["rollingUpdate"]["maxSurge"] == 0
-    assert {pod["metadata"]["labels"]["energylens.dev/plan"] for pod in team.pods()} == {new}
+    # Pods of the old plan may still be ending.
+    eventually(lambda: {pod["metadata"]["labels"]["energylens.dev/plan"] for pod in team.pods()} == {new})
     (note,) = eventually(lambda: team.events()["RolloutStarted"])
     assert note.startswith("Recreate: "), note
 

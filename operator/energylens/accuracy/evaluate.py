@@ -46,6 +46,7 @@ class PredictorLike(Protocol):
         concurrency: FloatArray,
         *,
         sampled: Sampled | None = None,
+        in_flight: bool = True,
     ) -> Prediction:
         """Predict candidates that share a model, a GPU and a workload."""
         ...
@@ -93,7 +94,10 @@ def _group(
     try:
         workload, sampled = _load(group[0])
         concurrency = np.array([run.concurrency for run in group], dtype=np.float64)
-        prediction = predictor.at_concurrency(model, gpu, layouts_of(group), workload, concurrency, sampled=sampled)
+        # The benchmark counts the requests that it has sent, a site those that its engine runs.
+        prediction = predictor.at_concurrency(
+            model, gpu, layouts_of(group), workload, concurrency, sampled=sampled, in_flight=sampled is not None
+        )
     except (ValueError, ArithmeticError) as refused:
         if len(members) == 1:
             return [(members, _refused(1, str(refused)))]

@@ -34,7 +34,7 @@ class Dataset:
 
     runs: Runs
     running: FloatArray
-    """Sequences that were decoded at a time."""
+    """Sequences that were decoded at a time: of the benchmark's requests in flight those that fit, else as measured."""
     decode: Work
     mixed: Work
     starts: FloatArray
@@ -106,16 +106,18 @@ def build_dataset(
         one = runs.take(np.array([i]))
         workload, layouts = one.workload(0), one.layouts
         model, gpu = models[str(one.model_id[0])], gpus[str(one.gpu_model[0])]
-        held = memory(model, gpu, layouts, workload, engines[i].memory_utilization)
-        # A run that the estimate of the memory has no room for at all did run.
-        running = resident_sequences(one.concurrency, layouts, held) if held.fits[0] else one.concurrency
+        sampled = sampled_of(str(one.task[0]), float(one.max_num_seqs[0]))
+        running = one.concurrency
+        if sampled is not None:
+            held = memory(model, gpu, layouts, workload, engines[i].memory_utilization)
+            # A run that the estimate of the memory has no room for at all did run.
+            running = resident_sequences(running, layouts, held) if held.fits[0] else running
         inside[i] = running[0]
         d, m, s = phase_work(model, gpu, layouts, workload, running, shell)
         features.append(run_features(model, gpu, layouts, workload, running, engines[i].tag))
         decodes.append(d)
         mixeds.append(m)
         starts[i] = s[0]
-        sampled = sampled_of(str(one.task[0]), float(one.max_num_seqs[0]))
         if sampled is not None:
             level[i] = sampled.level
             age = workload.age_share if sampled.age_share is None else sampled.age_share

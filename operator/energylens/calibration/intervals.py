@@ -8,7 +8,7 @@ import numpy as np
 
 from energylens.calibration.dataset import Dataset
 from energylens.predictor.intervals import IntervalModel
-from energylens.predictor.noise import noise_variance, physics_spread
+from energylens.predictor.noise import SURE, noise_variance, physics_spread
 from energylens.predictor.residual import TARGETS, KernelTerm, ResidualModel, RunFeatures, covariance
 from energylens.predictor.types import BoolArray, FloatArray
 
@@ -44,9 +44,9 @@ def fit_intervals(
     seen = {t: _quantile(near[t]) for t in near}
     new = {t: _quantile(far[t]) for t in far}
     if len(data.runs) < FEW_RUNS:
-        seen = {t: max(value, NORMAL) for t, value in seen.items()}
+        seen = {t: max(value, NORMAL / SURE) for t, value in seen.items()}
     if len(groups) < FEW_GROUPS:
-        new = {t: max(value, NORMAL) for t, value in new.items()}
+        new = {t: max(value, NORMAL / SURE) for t, value in new.items()}
     return IntervalModel({f"{t}/seen": seen[t] for t in seen} | {f"{t}/new": REFIT[t] * new[t] for t in new})
 
 

@@ -17,7 +17,7 @@ from energylens.calibration.kernels import moe_curves
 from energylens.calibration.leave_out import grouped_errors
 from energylens.calibration.runs import Runs, read_runs, resolve_runs
 from energylens.data.gpus import load_gpus
-from energylens.data.predictor import load_coefficients, load_profiles
+from energylens.data.predictor import load_curves, load_profiles
 from energylens.predictor.moe_tables import MoeTables
 from energylens.predictor.serialization import curves_to, document_of
 from energylens.predictor.types import GpuSpec
@@ -91,7 +91,7 @@ def calibrate_files(runs_file: Path | None, kernel_directory: Path | None, add_s
     if known.errors:
         raise CalibrationError(known.errors[0])
     gpus = gpus_by_name()
-    tables: MoeTables = load_coefficients().tables
+    tables: MoeTables = load_curves()
     if kernel_directory is not None:
         try:
             tables = moe_curves(kernel_directory, {n: gpus[n] for n in ("H100", "B200", "H200")})

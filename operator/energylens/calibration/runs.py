@@ -66,10 +66,8 @@ class Runs:
     def layouts(self) -> Layouts:
         """The layout of each run."""
         stages = self.num_gpus // (self.tensor_parallel * self.data_parallel)
-        no_cap = np.full(len(self), np.nan)
-        return Layouts(
-            self.tensor_parallel, stages, self.expert_parallel, self.data_parallel, self.max_num_seqs, no_cap
-        )
+        no_cap, batch = np.full(len(self), np.nan), -(-self.max_num_seqs // self.data_parallel)
+        return Layouts(self.tensor_parallel, stages, self.expert_parallel, self.data_parallel, batch, no_cap)
 
 
 def read_runs(path: Path) -> tuple[Run, ...]:

@@ -89,7 +89,7 @@ def _run(deployment: LLMDeployment) -> dict[str, object]:
         "tensor_parallel": plan.tensor_parallel,
         "expert_parallel": plan.expert_parallel,
         "data_parallel": plan.data_parallel,
-        "max_num_seqs": plan.max_batch_size,
+        "max_num_seqs": plan.max_batch_size * plan.data_parallel,
         "concurrency": f"{concurrency:.6g}",
         "input_tokens_assumed": measured.input_tokens or spec.workload.input_tokens,
         "output_tokens": tokens_per_request,

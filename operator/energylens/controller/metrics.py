@@ -65,7 +65,7 @@ class Metrics:
             "energylens_measurement_failures_total", "Reads of a metrics target that gave nothing.", ("reason",)
         )
         self._begin_at_zero()
-        self.queue_length = gauge("energylens_queue_length", "LLMDeployments waiting for a pass.")
+        self.queue_length = gauge("energylens_queue_length", "LLMDeployments waiting for a pass or in one.")
         self.event_age = gauge("energylens_last_event_age_seconds", "Time since the last watch event.")
         self.leading = gauge("energylens_leading", "1 while this operator holds the lease.")
 

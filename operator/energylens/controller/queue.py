@@ -30,6 +30,11 @@ class KeyQueue:
         return len(self._waiting)
 
     @property
+    def unfinished(self) -> int:
+        """Keys that wait or are worked on."""
+        return len(self._waiting | self._busy)
+
+    @property
     def idle(self) -> bool:
         """No key waits or is worked on."""
         return not self._waiting and not self._busy

@@ -358,7 +358,7 @@ class Operator:
         self._last_event = self._clock.monotonic()
 
     def _refresh(self) -> None:
-        self._metrics.queue_length.set(len(self._queue))
+        self._metrics.queue_length.set(self._queue.unfinished)
         self._metrics.event_age.set(self._clock.monotonic() - self._last_event)
         self._metrics.leading.set(1 if self._leading else 0)
 

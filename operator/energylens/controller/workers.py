@@ -1,4 +1,7 @@
-"""Takes keys from the queue and reconciles them; what fails is tried again, later each time."""
+"""Takes keys from the queue and reconciles them.
+
+What fails is tried again, later each time, and at once where it changed meanwhile.
+"""
 
 from __future__ import annotations
 

@@ -11,8 +11,9 @@ import numpy as np
 
 from energylens.predictor.coefficients import Coefficients, CoefficientsError
 from energylens.predictor.core import Predictor
+from energylens.predictor.moe_tables import MoeCurves
 from energylens.predictor.profiles import EngineProfile, select_profile
-from energylens.predictor.serialization import coefficients_from, profiles_from
+from energylens.predictor.serialization import coefficients_from, curves_from, profiles_from
 
 PACKAGE = "energylens.data"
 COEFFICIENTS_FILE = "coefficients.json"
@@ -78,6 +79,12 @@ def read_coefficients(path: Path) -> Coefficients:
         raise CoefficientsError(f"{path}: the document must be a JSON object")
     with resources.as_file(resources.files(PACKAGE).joinpath(CURVES_FILE)) as curves:
         return coefficients_from(document, _arrays(curves))
+
+
+def load_curves() -> dict[str, MoeCurves]:
+    """Return the shipped kernel curves, of which a fit makes coefficients."""
+    with resources.as_file(resources.files(PACKAGE).joinpath(CURVES_FILE)) as path:
+        return curves_from(_arrays(path))
 
 
 @cache

@@ -190,12 +190,14 @@ class Collector:
         # A source that answers without a counter is there: a Prometheus does, once an exporter has been dead for long.
         if any(failure.reason != "NoEnergyCounter" for failure in failures):
             reason, detail = "SourceUnreachable", _sentences(failures)
+        elif failures:
+            detail = _sentences(failures)
         elif found.unlabelled:
             reason, detail = "PodLabelsMissing", f"GPU {_sentences(found.unlabelled)} lost its pod labels"
         elif found.series:
             return measured
         elif not history.gpu_count:
-            detail = _sentences(failures) or "the energy sources answer without any GPU"
+            detail = "the energy sources answer without any GPU"
         elif not history.any_pod_labels():
             reason, detail = (
                 "PodLabelsMissing",

@@ -60,7 +60,8 @@ def with_fewer_replicas(
         pinned = pinned_to(asked, running.model_copy(update={"replicas": replicas}), gpus)
         if isinstance(pinned, str):
             return None
-        for load in (pinned, _saturated(pinned, replicas * running.max_batch_size)):
+        load, saturated = pinned, False
+        while True:
             problem = replace(problem_for(load, served, snapshot, gpus, predictor, None, corrections), allowance=None)
             solution = solve(problem)
             rows = solution.rows
@@ -72,8 +73,12 @@ def with_fewer_replicas(
                 return None
             i = int(usable[0])
             # More than they carry waits without end, which is no figure; then they are as busy as they can be.
-            if np.isfinite(rows.ttft_ms[i]):
+            if saturated or np.isfinite(rows.ttft_ms[i]):
                 break
+            layout, workload = rows.layouts.take(usable[:1]), problem.load.workload
+            held = predictor.memory(served, gpus[running.gpu_product], layout, workload).max_concurrency
+            places = np.minimum(layout.max_batch_size * layout.data_parallel, held)
+            load, saturated = _saturated(pinned, replicas * max(1, int(places[0]))), True
         found = plan_status(problem, replace(solution, chosen=i), i)
         if found.predicted.power_watts <= allowance.watts:
             break

@@ -11,7 +11,7 @@ from energylens.predictor.moe_tables import MoeTables
 from energylens.predictor.residual import ResidualModel
 from energylens.predictor.types import GpuSpec
 
-FORMAT = 2
+FORMAT = 3
 
 
 class CoefficientsError(ValueError):

@@ -73,17 +73,21 @@ class Predictor:
         concurrency: FloatArray,
         role: Role = "aggregated",
         sampled: Sampled | None = None,
+        *,
+        in_flight: bool = True,
     ) -> Prediction:
-        """Return a saturated replica that keeps ``concurrency`` sequences running, shape (n,).
+        """Return a saturated replica with ``concurrency`` requests, shape (n,).
 
         Args:
             model: The architecture.
             gpu: The product.
             layouts: Candidates, shape (n,).
             workload: Mean request.
-            concurrency: Running sequences per replica, shape (n,), positive.
+            concurrency: Requests per replica, shape (n,), positive.
             role: Which phases the replica runs.
             sampled: Where a benchmark takes its median inter-token latency, when not in steady state.
+            in_flight: The requests that the engine has no room for wait, and count as well; False where all of them
+                run, by the engine's own count.
 
         Raises:
             ValueError: ``concurrency`` does not have one positive number per candidate, or the workload is not
@@ -94,7 +98,7 @@ class Predictor:
         held, reason = self._placed(model, gpu, layouts, workload)
         can = np.flatnonzero(reason == "")
         found = self._saturated(
-            model, gpu, layouts.take(can), workload, concurrency[can], role, sampled, held.take(can)
+            model, gpu, layouts.take(can), workload, concurrency[can], role, sampled, held.take(can), in_flight
         )
         return spread(found, can, reason, held)
 
@@ -108,9 +112,10 @@ class Predictor:
         role: Role,
         sampled: Sampled | None,
         held: Memory,
+        in_flight: bool,
     ) -> Prediction:
         places = np.minimum(layouts.max_batch_size * layouts.data_parallel, held.max_concurrency)
-        running = resident_sequences(concurrency, layouts, held)
+        running = resident_sequences(concurrency, layouts, held) if in_flight else concurrency
         constants, measured = self.constants(gpu)
         steady = self._steady(model, gpu, layouts, workload, running, constants, role)
         median = None

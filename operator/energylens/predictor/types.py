@@ -155,7 +155,8 @@ class Prediction:
     sustainable: BoolArray
     """The offered load is below capacity (always True for a given concurrency that fits)."""
     concurrency: FloatArray
-    """Mean running sequences of the replica."""
+    """Mean running sequences of the replica; with more requests than it has room for, up to a tenth above
+    ``max_concurrency``, as far as the estimate of the room is cautious."""
     max_concurrency: FloatArray
     """min(max_batch_size x data_parallel, KV capacity)."""
     utilization: FloatArray

@@ -72,7 +72,8 @@ class Run:
     data_parallel: int
     max_num_seqs: int
     concurrency: float
-    """Mean running sequences over all data-parallel ranks; ``max_num_seqs`` where the table has none."""
+    """Over all data-parallel ranks: requests in flight of a benchmark's task, mean running sequences of any other;
+    ``max_num_seqs`` where the table has none."""
     input_tokens: float
     output_tokens: float
     engine: str | None

@@ -77,6 +77,7 @@ class FakePredictor:
         concurrency: FloatArray,
         *,
         sampled: Sampled | None = None,
+        in_flight: bool = True,
     ) -> Prediction:
         self.calls += 1
         if (concurrency == 13).any():

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from energylens.accuracy.evaluate import predict_runs
-from energylens.calibration.dataset import engine_profiles
+from energylens.calibration.dataset import build_dataset, engine_profiles
 from energylens.calibration.fit import FitError, FitResult, fit_full
 from energylens.calibration.parameters import CONSTANTS
 from energylens.calibration.procedure import gpus_by_name, shipped_runs
@@ -110,6 +110,26 @@ def site_runs(gpu: str, engine: str, slower: float, hotter: float) -> list[Run]:
         measured = Measured(itl, itl * 1.1, itl * 1.2, itl * 1.5, throughput, power, power / throughput)
         out.append(replace(run, measured=measured))
     return out
+
+
+def test_requests_that_wait_do_not_run_and_what_a_site_saw_running_did() -> None:
+    base = site_runs("H100", "vllm==0.11.1", slower=1.0, hotter=1.0)[0]
+    many = replace(base, max_num_seqs=2048, concurrency=2000.0, input_tokens=8000.0)
+    known = resolve_runs([replace(many, task="gpqa"), replace(many, run_id="site")], resolver())
+    engines = engine_profiles(known.runs.engine.tolist(), load_profiles())
+    found = build_dataset(known.runs, known.models, gpus_by_name(), load_coefficients().tables, engines)
+    benchmark, site = found.running
+    assert 20 < benchmark < 100
+    assert site == 2000
+    assert found.mean_step == pytest.approx(found.running / known.runs.output_tokens_per_second)
+
+
+def test_few_runs_make_no_interval_narrower_than_the_prior_at_any_batch() -> None:
+    known = resolve_runs(site_runs("H100", "vllm==0.11.1", slower=1.0, hotter=1.0), resolver())
+    scales = fitted(known.runs, known).coefficients.intervals
+    variance, nothing = np.full(2, 0.04), np.zeros(2)
+    widths = scales.half_width("step", variance, 0.04, nothing, np.array([0.5, 1.0]))
+    assert (widths >= 1.28 * 0.2).all()
 
 
 @pytest.mark.parametrize(

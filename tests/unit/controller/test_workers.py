@@ -99,3 +99,26 @@ def test_a_key_outlives_a_stop() -> None:
         assert await work.queue.take() == KEY
 
     asyncio.run(stopped())
+
+
+def test_what_changed_while_it_failed_is_tried_at_once() -> None:
+    queue, tries = KeyQueue(lambda key: True), 0
+
+    async def reconcile(key: Key) -> float | None:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            queue.add(key)
+            raise TransientError("connection reset")
+        return None
+
+    async def steps() -> None:
+        workers = Workers(queue, reconcile, Metrics(Store()), ManualClock())
+        queue.add(KEY)
+        await workers.step()
+        assert queue.unfinished == 1
+        await workers.step()
+        assert queue.unfinished == 0
+
+    asyncio.run(steps())
+    assert tries == 2

@@ -112,6 +112,28 @@ async def test_an_exporter_that_died(rig):
     assert "no answer within 5 s" in result.message
 
 
+class PowerOnly(FakePages):
+    """An exporter whose counters file lacks the energy."""
+
+    async def fetch(self, url: str) -> Page | TargetFailure:
+        page = await super().fetch(url)
+        if url != DCGM or isinstance(page, TargetFailure):
+            return page
+        return Page(url, page.text.replace("DCGM_FI_DEV_GPU_ENERGY_JOULES_TOTAL", "DCGM_FI_DEV_POWER_USAGE"), page.time)
+
+
+@pytest.mark.parametrize("unlabelled", [False, True])
+async def test_an_exporter_without_the_counter_is_named_with_what_it_lacks(rig, unlabelled):
+    rig.pages = PowerOnly(rig.clock)
+    rig.pages.unlabelled = unlabelled
+    rig.collector = Collector([DcgmExporterSource(rig.pages, lambda: [DCGM])], EngineScraper(rig.pages), rig.clock)
+    await rig.run(330)
+    result = rig.measure()
+    assert (result.reason, result.energy_joules) == ("NoSeries", None)
+    assert f"{DCGM}: no energy counter" in result.message
+    assert "counters file must list" in result.message
+
+
 async def test_labels_missing_for_one_scrape(rig):
     await rig.run(150)
     rig.pages.unlabelled = True

@@ -10,6 +10,7 @@ import pytest
 from tests.unit.planner.conftest import H100, L40S, ArithmeticPredictor
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
+from energylens.data import load_gpus, load_model, load_predictor
 from energylens.planner import plan
 from energylens.planner.shedding import with_fewer_replicas
 from energylens.planner.types import ClusterSnapshot, Feasible, PowerAllowance
@@ -79,3 +80,26 @@ def test_never_below_the_floor(running: Callable[..., tuple[PlanStatus, Fewer]])
     assert found.replicas == 3
     _, fewer = running(minReplicas=4)
     assert fewer(1.0) is None
+
+
+def test_replicas_whose_kv_cache_holds_less_than_a_batch_are_as_busy_as_it_allows(
+    make_deployment: Callable[..., LLMDeployment], make_snapshot: Callable[..., ClusterSnapshot]
+) -> None:
+    predictor, model, gpus = load_predictor("vllm"), load_model("Qwen/Qwen3-8B"), load_gpus()
+    asked = make_deployment(
+        "Qwen/Qwen3-8B",
+        workload={"inputTokens": 4000, "outputTokens": 1000, "concurrency": 180},
+        slo={},
+        planning={"overrides": {"tensorParallel": 1, "replicas": 4, "maxBatchSize": 256}},
+        hardware={"gpuProducts": [H100]},
+    )
+    snapshot = make_snapshot((H100, 8, 1))
+    whole = plan(asked, model, snapshot, gpus, predictor)
+    assert isinstance(whole, Feasible)
+    sheds = PowerAllowance(1.0, "EnergyBudget team-a/cap", sheds=True)
+    found = with_fewer_replicas(asked, model, whole.plan, snapshot, gpus, predictor, sheds)
+    assert found is not None
+    assert found.replicas == 1
+    # What fits into one replica's cache is more than a quarter of the load and less than its batch.
+    assert 45 < found.predicted.concurrency < 180
+    assert found.predicted.power_watts < whole.plan.predicted.power_watts

@@ -5,6 +5,7 @@ import pytest
 
 from energylens.data import find_gpu, load_model
 from energylens.predictor.features import architecture_key, run_features
+from energylens.predictor.intervals import IntervalModel
 from energylens.predictor.noise import noise_variance, physics_spread
 from energylens.predictor.residual import (
     KernelTerm,
@@ -96,6 +97,8 @@ def test_physics_is_surer_of_small_batches() -> None:
     features = RunFeatures({}, np.log(np.array([1.0, 8.0, 32.0, 128.0, 4096.0])))
     found = physics_spread(features)
     assert found.tolist() == pytest.approx([0.5, 0.5, 0.75, 1.0, 1.0])
+    widths = IntervalModel().half_width("step", np.full(5, 0.04), 0.04, np.full(5, 1e-6), found)
+    assert (widths / widths[-1]).tolist() == pytest.approx(found.tolist(), rel=1e-3)
 
 
 def test_an_absurd_batch_has_the_spread_of_a_large_one() -> None:
