@@ -28,8 +28,8 @@ ACTIVATION_TOKENS = 8192.0
 """Tokens of the largest batched step, which sizes the activations."""
 
 FULL_CACHE = 1.1
-"""Sequences in a full KV cache over those of :attr:`Memory.max_concurrency`, which is cautious. Chosen among 1.0 to 1.35
-by the errors of the eleven ML.ENERGY v3 runs with more sequences than fit; 1.1 to 1.2 differ little."""
+"""Sequences in a full KV cache over those of :attr:`Memory.max_concurrency`, which is cautious. Chosen among 1.0 to
+1.35 by the errors of the eleven ML.ENERGY v3 runs with more sequences than fit; 1.1 to 1.2 differ little."""
 
 
 def memory(model: ModelSpec, gpu: GpuSpec, layouts: Layouts, workload: Workload, utilization: float) -> Memory:
