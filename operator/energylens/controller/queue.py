@@ -37,7 +37,7 @@ class KeyQueue:
     @property
     def idle(self) -> bool:
         """No key waits or is worked on."""
-        return not self._waiting and not self._busy
+        return not self.unfinished
 
     def add(self, key: Key) -> None:
         """Ask for a key to be worked on, once more if it is being worked on now."""

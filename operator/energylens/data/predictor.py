@@ -61,8 +61,7 @@ def load_coefficients() -> Coefficients:
 def _shipped_coefficients() -> Coefficients:
     root = resources.files(PACKAGE)
     document = json.loads(root.joinpath(COEFFICIENTS_FILE).read_text(encoding="utf-8"))
-    with resources.as_file(root.joinpath(CURVES_FILE)) as path:
-        return coefficients_from(document, _arrays(path))
+    return coefficients_from(document, _curve_arrays())
 
 
 def read_coefficients(path: Path) -> Coefficients:
@@ -77,14 +76,15 @@ def read_coefficients(path: Path) -> Coefficients:
         raise CoefficientsError(f"{path}: {error}") from error
     if not isinstance(document, dict):
         raise CoefficientsError(f"{path}: the document must be a JSON object")
-    with resources.as_file(resources.files(PACKAGE).joinpath(CURVES_FILE)) as curves:
-        return coefficients_from(document, _arrays(curves))
+    try:
+        return coefficients_from(document, _curve_arrays())
+    except CoefficientsError as error:
+        raise CoefficientsError(f"{path}: {error}") from error
 
 
 def load_curves() -> dict[str, MoeCurves]:
     """Return the shipped kernel curves, of which a fit makes coefficients."""
-    with resources.as_file(resources.files(PACKAGE).joinpath(CURVES_FILE)) as path:
-        return curves_from(_arrays(path))
+    return curves_from(_curve_arrays())
 
 
 @cache
@@ -94,6 +94,9 @@ def load_profiles() -> tuple[EngineProfile, ...]:
     return profiles_from(json.loads(text))
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as archive:
+def _curve_arrays() -> dict[str, np.ndarray]:
+    with (
+        resources.as_file(resources.files(PACKAGE).joinpath(CURVES_FILE)) as path,
+        np.load(path, allow_pickle=False) as archive,
+    ):
         return {name: archive[name] for name in archive.files}

@@ -25,7 +25,10 @@ def coefficients_from(document: Mapping[str, Any], curves: Arrays) -> Coefficien
         CoefficientsError: A field is missing or has the wrong form; the message names it.
     """
     if document.get("format") != FORMAT:
-        raise CoefficientsError(f"format is {document.get('format')!r}, this version reads {FORMAT}")
+        raise CoefficientsError(
+            f"format is {document.get('format')!r}, this version reads {FORMAT}: write the file anew with "
+            "`energylens calibrate fit`"
+        )
     try:
         return Coefficients(
             version=str(document["version"]),

@@ -202,14 +202,14 @@ def test_a_file_of_coefficients_is_used_instead_of_the_shipped_ones(
 
 
 @pytest.mark.usefixtures("own_coefficients")
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": 2}', None])
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": 2}', '{"format": 3}', None])
 def test_a_file_that_holds_no_coefficients_is_one_line(text: str | None, tmp_path: Path) -> None:
     path = tmp_path / "site.json"
     if text is not None:
         path.write_text(text)
     result = CliRunner().invoke(cli, ["--coefficients", str(path), "predict", "--help"])
     assert result.exit_code == 2
-    assert result.output.splitlines()[-1].startswith("Error: --coefficients: ")
+    assert result.output.splitlines()[-1].startswith(f"Error: --coefficients: {path}: ")
 
 
 @pytest.mark.usefixtures("own_coefficients")
