@@ -136,6 +136,48 @@ async def test_a_defect_in_one_deployment_is_told_and_the_next_one_is_measured(m
     made.world.clock.advance(15)
     (failure,) = (await made.measuring.step()).failures
     assert (failure.target, failure.reason) == ("team/llama", "Defect")
+    assert made.changed == [KEY, OTHER]
+    # The object says so, once, until it can be measured again.
+    found = made.measuring.latest(KEY, made.world.status()["plan"]["hash"])
+    assert found is not None
+    assert (found.reason, found.message[:45]) == ("InternalError", "measuring failed: internal error: ZeroDivisio")
+    made.world.clock.advance(15)
+    await made.measuring.step()
+    assert made.changed.count(KEY) == 1
+    monkeypatch.undo()
+    made.world.clock.advance(15)
+    await made.measuring.step()
+    found = made.measuring.latest(KEY, made.world.status()["plan"]["hash"])
+    assert found is not None
+    assert found.reason == "Collecting"
+
+
+async def test_a_defect_in_collecting_shows_on_all_that_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = await two()
+
+    async def defective(targets: Any) -> None:
+        raise KeyError("ours")
+
+    monkeypatch.setattr(made.measuring._collector, "collect", defective)
+    made.world.clock.advance(15)
+    report = await made.measuring.step()
+    assert [failure.reason for failure in report.failures] == ["Defect", "Defect"]
+    assert made.changed == [KEY, OTHER]
+
+
+async def test_a_deployment_that_cannot_be_looked_at_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = await two()
+    serving = made.measuring._serving
+
+    def defective(key: Key) -> Any:
+        if key == KEY:
+            raise TypeError("ours")
+        return serving(key)
+
+    monkeypatch.setattr(made.measuring, "_serving", defective)
+    made.world.clock.advance(15)
+    (failure,) = (await made.measuring.step()).failures
+    assert (failure.target, failure.reason) == ("team/llama", "Defect")
     assert made.changed == [OTHER]
 
 

@@ -24,6 +24,7 @@ from energylens.cluster.port import ClusterPort
 from energylens.cluster.resources import CLUSTER_ENERGY_BUDGET, CONFIG_MAP, ENERGY_BUDGET
 from energylens.controller.budget_status import Look, Member, status_of_budget, unreadable_status
 from energylens.controller.budgets import budget_of, committed_watts
+from energylens.controller.failures import SHOWN_AFTER, failed_budget_status
 from energylens.controller.forecasts import Problem, forecast_of, place, where
 from energylens.controller.member_power import EnergyOf, Steadiness, excess_watts, present_watts
 from energylens.controller.membership import (
@@ -95,22 +96,43 @@ class BudgetKeeper:
         self._metrics = metrics
         self._enqueue = enqueue
         self._accounts: dict[tuple[Key, str], _Account] = {}
+        self._failed: dict[tuple[Key, str], int] = {}
+        """Looks in a row that failed."""
 
     async def step(self) -> None:
         """Look at every budget; one that fails is looked at again at the next step, and loses nothing by it."""
         bodies = dict(self._store.budgets)
-        alive = {(key, str(body["metadata"].get("uid", ""))) for key, body in bodies.items()}
+        alive = {_identity(key, body) for key, body in bodies.items()}
         for gone in [identity for identity in self._accounts if identity not in alive]:
             del self._accounts[gone]
             self._metrics.forget_budget(*gone[0])
+        self._failed = {identity: count for identity, count in self._failed.items() if identity in alive}
         for key, body in sorted(bodies.items()):
+            # A budget that fails says so itself; the other budgets have to hold none the less.
             try:
                 await self._look(key, body)
+                self._failed.pop(_identity(key, body), None)
             except ClusterError as error:
-                log.warning("%s: %s; trying again", name_of(body), error)
-            except Exception:
-                # The other budgets have to hold none the less.
-                log.exception("keeping %s failed; a defect of the operator", name_of(body))
+                log.warning("%s: %s; retrying", name_of(body), error)
+                await self._show(key, body, error)
+            except Exception as error:
+                log.exception("%s: internal error; retrying", name_of(body))
+                await self._show(key, body, error)
+
+    async def _show(self, key: Key, body: Body, error: Exception) -> None:
+        """Write into a budget's status that looking at it failed; a failed request only when it keeps failing."""
+        identity = _identity(key, body)
+        self._failed[identity] = self._failed.get(identity, 0) + 1
+        if isinstance(error, ClusterError) and self._failed[identity] < SHOWN_AFTER:
+            return
+        try:
+            status = failed_budget_status(body, error, self._clock.now())
+            if status != body["status"] and await self._put_status(key, body, status):
+                self._enqueue_members(key)
+        except ClusterError as unwritten:
+            log.warning("%s: its status cannot say that looking at it failed: %s", name_of(body), unwritten)
+        except Exception:
+            log.exception("%s: its status cannot say that looking at it failed", name_of(body))
 
     async def _look(self, key: Key, body: Body) -> None:
         now = self._clock.now()
@@ -164,7 +186,7 @@ class BudgetKeeper:
 
     def _account(self, key: Key, body: Body, before: EnergyBudgetStatus, period: Span) -> _Account:
         """Return what is kept of a budget in a period, read from its status at first sight."""
-        identity = key, str(body["metadata"].get("uid", ""))
+        identity = _identity(key, body)
         kept = self._accounts.get(identity)
         if kept is None:
             entries = {written.uid: from_status(written) for written in before.ledger}
@@ -263,24 +285,36 @@ class BudgetKeeper:
         """Write a status that differs, and let the members look again when what it means to them changed."""
         if status == before:
             return
+        written = status.model_dump(mode="json", by_alias=True, exclude_none=True)
+        if await self._put_status(key, body, written) and _turned(before, status):
+            self._enqueue_members(key)
+
+    async def _put_status(self, key: Key, body: Body, status: Mapping[str, Any]) -> bool:
+        """Write a status; return False where the budget is gone."""
         resource = ENERGY_BUDGET if key[0] else CLUSTER_ENERGY_BUDGET
         metadata = {name: body["metadata"][name] for name in ("name", "namespace", "uid") if name in body["metadata"]}
         manifest: dict[str, Any] = {
             "apiVersion": resource.api_version,
             "kind": resource.kind,
             "metadata": metadata,
-            "status": status.model_dump(mode="json", by_alias=True, exclude_none=True),
+            "status": status,
         }
         self._metrics.writes.labels(f"{resource.kind}/status").inc()
         try:
             answer = await self._cluster.apply_status(manifest)
         except NotFoundError:
-            return
+            return False
         self._store.put_budget(answer, deleted=False)
-        if _turned(before, status):
-            for other in self._store.deployments:
-                if key[0] in ("", other[0]):
-                    self._enqueue(other)
+        return True
+
+    def _enqueue_members(self, key: Key) -> None:
+        for other in self._store.deployments:
+            if key[0] in ("", other[0]):
+                self._enqueue(other)
+
+
+def _identity(key: Key, body: Body) -> tuple[Key, str]:
+    return key, str(body["metadata"].get("uid", ""))
 
 
 def _measured(span: EnergySpan | None) -> Measured | None:

@@ -16,7 +16,7 @@ from energylens.serving.metadata import PLAN_LABEL
 
 _SLO_REASONS = (Reason.SLO_INFEASIBLE, Reason.LOAD_TOO_HIGH)
 _MESSAGE_LENGTH = 1000
-_DISPROVED = ("NoSource", "SourceUnreachable", "NoSeries", "PodLabelsMissing", "NotAttributable")
+_DISPROVED = ("NoSource", "SourceUnreachable", "NoSeries", "PodLabelsMissing", "NotAttributable", "InternalError")
 """Verdicts that come before there is anything to collect: they are over once a window is being collected."""
 KEPT_WINDOWS = 3
 """Windows, and the warm-up, for which the last measurement is kept without a new one: a pod that restarts costs one."""

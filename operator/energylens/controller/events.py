@@ -14,6 +14,12 @@ from energylens.controller.reasons import ConditionType, EventReason
 
 CONTROLLER = "energylens.dev/operator"
 _NOTE_LENGTH = 1000
+_WARNINGS = (
+    EventReason.PLAN_REJECTED,
+    EventReason.PLAN_ROLLED_BACK,
+    EventReason.BECAME_UNREADY,
+    EventReason.RECONCILE_FAILED,
+)
 
 
 def transitions(observed: Observation, children: Children, status: Mapping[str, Any]) -> list[tuple[EventReason, str]]:
@@ -50,7 +56,7 @@ def event(
 ) -> dict[str, Any]:
     """Return an Event about an LLMDeployment."""
     metadata = deployment["metadata"]
-    warning = reason in (EventReason.PLAN_REJECTED, EventReason.PLAN_ROLLED_BACK, EventReason.BECAME_UNREADY)
+    warning = reason in _WARNINGS
     return {
         "apiVersion": EVENT.api_version,
         "kind": EVENT.kind,

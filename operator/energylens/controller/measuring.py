@@ -13,6 +13,7 @@ from typing import Any
 from energylens.api.llmdeployment import LLMDeployment
 from energylens.api.parse import InvalidResourceError, parse_llmdeployment
 from energylens.clock import Clock
+from energylens.controller.failures import described
 from energylens.controller.observation import PodState, pod_state
 from energylens.controller.settings import MeasurementSettings, PrometheusSettings
 from energylens.controller.status import SOURCES
@@ -100,24 +101,40 @@ class Measuring:
 
     async def step(self) -> CollectReport:
         """Collect once, publish what became due, and return what the collect brought."""
-        serving = {}
+        serving, defects = {}, []
         async for key in self._each(self._store.deployments):
-            if (found := self._serving(key)) is not None:
-                serving[key] = found
-        report = await self._collector.collect(self._targets(serving))
+            try:
+                if (found := self._serving(key)) is not None:
+                    serving[key] = found
+            except Exception as error:
+                # Its own pass reads the same, and says so on the object.
+                log.exception("%s/%s: measuring failed: internal error; retrying", *key)
+                defects.append(_defect(key, error))
+        try:
+            report = await self._collector.collect(self._targets(serving))
+        except Exception as error:
+            defects += [self._failed(key, plan_hash, error) for key, (_, _, plan_hash) in serving.items()]
+            return CollectReport(gpus=0, engines=0, failures=tuple(defects))
         for key in [key for key in self._published if key not in serving]:
             del self._published[key]
         for key in [key for key in self._counted_until if key not in serving]:
             del self._counted_until[key]
-        defects = []
         async for key in self._each(serving):
+            # Those behind one that fails are measured all the same.
             try:
                 self._measure(key, *serving[key])
             except Exception as error:
-                # Those behind it are measured all the same.
-                log.exception("%s/%s: measuring failed; a defect of the operator", *key)
-                defects.append(TargetFailure("/".join(key), "Defect", repr(error)))
+                defects.append(self._failed(key, serving[key][2], error))
         return replace(report, failures=(*report.failures, *defects))
+
+    def _failed(self, key: Key, plan_hash: str, error: Exception) -> TargetFailure:
+        """Let the deployment say that measuring it failed, and return that failure."""
+        log.error("%s/%s: measuring failed: internal error; retrying", *key, exc_info=error)
+        said = WindowMeasurement("InternalError", f"measuring failed: internal error: {described(error)}")
+        if self._published.get(key) != (plan_hash, said):
+            self._published[key] = plan_hash, said
+            self._changed(key)
+        return _defect(key, error)
 
     async def _each(self, keys: Iterable[Key]) -> AsyncIterator[Key]:
         """Give the keys whose deployments are still there, and the watches a turn before each.
@@ -238,6 +255,10 @@ async def prometheus_source(settings: PrometheusSettings | None, clock: Clock) -
             matchers=settings.matchers,
             labels=LabelMap(**settings.labels.model_dump()),
         )
+
+
+def _defect(key: Key, error: Exception) -> TargetFailure:
+    return TargetFailure("/".join(key), "Defect", described(error))
 
 
 def _host(pod: Mapping[str, Any]) -> str:

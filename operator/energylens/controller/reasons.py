@@ -55,6 +55,9 @@ class Reason(StrEnum):
     PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
     APPLY_REFUSED = "ApplyRefused"
     CANNOT_ROLL_BACK = "CannotRollBack"
+    # Every condition that a pass decides
+    INTERNAL_ERROR = "InternalError"
+    API_SERVER_ERROR = "APIServerError"
     AS_EXPECTED = "AsExpected"
     # SLOFeasible, SLOMet
     FEASIBLE = "Feasible"
@@ -117,6 +120,8 @@ class BudgetReason(StrEnum):
     METRICS_MISSING = "MetricsMissing"
     FORECAST_MISSING = "ForecastMissing"
     FORECAST_INVALID = "ForecastInvalid"
+    INTERNAL_ERROR = "InternalError"
+    API_SERVER_ERROR = "APIServerError"
     # WithinEnergyBudget
     WITHIN = "Within"
     RUNS_OUT = "RunsOut"
@@ -137,3 +142,4 @@ class EventReason(StrEnum):
     ROLLOUT_STARTED = "RolloutStarted"
     BECAME_READY = "BecameReady"
     BECAME_UNREADY = "BecameUnready"
+    RECONCILE_FAILED = "ReconcileFailed"

@@ -326,9 +326,9 @@ class Reconciler:
             known = parse_llmdeployment({**body, "spec": _SMALLEST_SPEC}, strict=False).status.conditions
         except InvalidResourceError:
             known = ()
-        others = [c for c in known if c.type != ConditionType.PLAN_READY]
-        template = keep_transition_times((_invalid(message, generation),), known, now)[0]
-        conditions = sorted((*others, template), key=lambda c: list(ConditionType).index(ConditionType(c.type)))
+        others = [_without_failure(c, generation) for c in known if c.type != ConditionType.PLAN_READY]
+        found = keep_transition_times((*others, _invalid(message, generation)), known, now)
+        conditions = sorted(found, key=lambda c: list(ConditionType).index(ConditionType(c.type)))
         status["conditions"] = [c.model_dump(by_alias=True, exclude_none=True) for c in conditions]
         status["observedGeneration"] = generation
         if status != body["status"]:
@@ -383,5 +383,19 @@ def _invalid(message: str, generation: int) -> Condition:
         status="False",
         reason=Reason.INVALID_SPEC.value,
         message=message,
+        observed_generation=generation,
+    )
+
+
+def _without_failure(condition: Condition, generation: int) -> Condition:
+    """Return a condition as this pass leaves it, which did not fail but could not read the spec either."""
+    if condition.reason not in (Reason.INTERNAL_ERROR, Reason.API_SERVER_ERROR):
+        return condition
+    degraded = condition.type == ConditionType.DEGRADED
+    return Condition(
+        type=condition.type,
+        status="False" if degraded else "Unknown",
+        reason=(Reason.AS_EXPECTED if degraded else Reason.INVALID_SPEC).value,
+        message="" if degraded else "the spec cannot be read, see condition PlanReady",
         observed_generation=generation,
     )

@@ -23,6 +23,7 @@ from energylens.cluster.lease import LeaseGuard
 from energylens.controller.budget_keeper import BudgetKeeper
 from energylens.controller.corrections import Pool
 from energylens.controller.corrections_store import load_pool, store_pool
+from energylens.controller.failures import Failures
 from energylens.controller.handlers import registry_for, settings_for
 from energylens.controller.http import application
 from energylens.controller.kinds import AGAIN_SECONDS, OptionalKinds
@@ -124,7 +125,8 @@ class Operator:
         )
         self._sweeper = Sweeper(cluster, self._store, self._queue.add, options.namespaces)
         self._kinds = OptionalKinds(cluster, options.namespaces)
-        self._workers = Workers(self._queue, self._reconciler.reconcile, self._metrics, clock)
+        failures = Failures(cluster, self._store, clock, self._metrics, self._identity)
+        self._workers = Workers(self._queue, self._reconciler.reconcile, failures.show, self._metrics, clock)
         self._last_event = clock.monotonic()
         self._leading = False
         self._synced = asyncio.Event()
@@ -319,7 +321,7 @@ class Operator:
                     self._metrics.collect_failures.labels(failure.reason).inc()
             except Exception:
                 self._metrics.collect_failures.labels("Defect").inc()
-                log.exception("measuring failed; a defect of the operator")
+                log.exception("measuring failed: internal error; retrying")
             await asyncio.sleep(self._options.settings.measurement.scrape_seconds)
 
     async def _keep_budgets(self) -> None:
@@ -328,7 +330,7 @@ class Operator:
             try:
                 await self._keeper.step()
             except Exception:
-                log.exception("keeping the budgets failed; a defect of the operator")
+                log.exception("keeping the budgets failed: internal error; retrying")
             await asyncio.sleep(self._options.settings.measurement.scrape_seconds)
 
     async def _plan_again(self) -> None:

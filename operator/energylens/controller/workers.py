@@ -15,6 +15,8 @@ from energylens.controller.metrics import Metrics
 from energylens.controller.queue import KeyQueue
 from energylens.controller.store import Key
 
+Show = Callable[[Key, Exception, int], Awaitable[None]]
+"""Takes a key, what its pass raised, and how many passes have failed in a row; does not raise."""
 RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
 
 log = logging.getLogger("energylens")
@@ -24,11 +26,20 @@ class Workers:
     """The loops over one queue, and how often each key has failed in a row."""
 
     def __init__(
-        self, queue: KeyQueue, reconcile: Callable[[Key], Awaitable[float | None]], metrics: Metrics, clock: Clock
+        self,
+        queue: KeyQueue,
+        reconcile: Callable[[Key], Awaitable[float | None]],
+        show: Show,
+        metrics: Metrics,
+        clock: Clock,
     ) -> None:
-        """Call ``reconcile`` for each key; it returns the seconds after which to look again, or None."""
+        """Call ``reconcile`` for each key; it returns the seconds after which to look again, or None.
+
+        What it raises is told to ``show``.
+        """
         self._queue = queue
         self._reconcile = reconcile
+        self._show = show
         self._metrics = metrics
         self._clock = clock
         self._failures: dict[Key, int] = {}
@@ -51,15 +62,17 @@ class Workers:
         except ClusterError as error:
             self._later(key, error.retry_after_seconds if isinstance(error, BusyError) else None)
             self._metrics.reconciles.labels("retry").inc()
-            log.warning("%s/%s: %s; trying again", *key, error)
+            log.warning("%s/%s: %s; retrying", *key, error)
+            await self._show(key, error, self._failures[key])
         except asyncio.CancelledError:
             # Another watch may follow, which will not bring the key again.
             self._queue.add(key)
             raise
-        except Exception:
+        except Exception as error:
             self._later(key, None)
             self._metrics.reconciles.labels("error").inc()
-            log.exception("%s/%s: a defect of the operator; trying again", *key)
+            log.exception("%s/%s: internal error; retrying", *key)
+            await self._show(key, error, self._failures[key])
         finally:
             self._metrics.reconcile_seconds.observe(self._clock.monotonic() - started)
             self._queue.done(key)

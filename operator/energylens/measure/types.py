@@ -21,6 +21,7 @@ EnergyReason = Literal[
     "Implausible",
     "TokensMissing",
     "TooFewTokens",
+    "InternalError",
 ]
 Percentile = Literal["P50", "P90", "P95", "P99"]
 

@@ -35,7 +35,11 @@ class Work:
         self.outcomes = list(outcomes)
         self.queue = Queue()
         self.metrics = Metrics(Store())
-        self.workers = Workers(self.queue, self.reconcile, self.metrics, ManualClock())
+        self.shown: list[tuple[Exception, int]] = []
+        self.workers = Workers(self.queue, self.reconcile, self.show, self.metrics, ManualClock())
+
+    async def show(self, key: Key, error: Exception, in_a_row: int) -> None:
+        self.shown.append((error, in_a_row))
 
     async def reconcile(self, key: Key) -> float | None:
         outcome = self.outcomes.pop(0)
@@ -86,7 +90,14 @@ def test_a_defect_is_counted_and_stops_no_worker(caplog: pytest.LogCaptureFixtur
     work.run()
     assert work.queue.later == [RETRY_SECONDS[0]]
     assert (work.counted("error"), work.counted("ok")) == (1, 1)
-    assert "a defect of the operator" in caplog.text
+    assert "internal error" in caplog.text
+
+
+def test_failures_are_told_with_their_number_in_a_row() -> None:
+    refused, defect = TransientError("connection reset"), KeyError("plan")
+    work = Work(refused, defect, None, refused)
+    work.run()
+    assert work.shown == [(refused, 1), (defect, 2), (refused, 1)]
 
 
 def test_a_key_outlives_a_stop() -> None:
@@ -112,8 +123,11 @@ def test_what_changed_while_it_failed_is_tried_at_once() -> None:
             raise TransientError("connection reset")
         return None
 
+    async def show(key: Key, error: Exception, in_a_row: int) -> None:
+        pass
+
     async def steps() -> None:
-        workers = Workers(queue, reconcile, Metrics(Store()), ManualClock())
+        workers = Workers(queue, reconcile, show, Metrics(Store()), ManualClock())
         queue.add(KEY)
         await workers.step()
         assert queue.unfinished == 1

@@ -1,0 +1,215 @@
+"""Shows a pass that failed on the object that it failed for.
+
+Nothing here plans, or reads a spec: what broke the pass must not break the word of it. A status is taken as it stands,
+so that what is remembered there, such as the plan, survives.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from types import TracebackType
+from typing import Any
+
+from energylens.clock import Clock
+from energylens.cluster.errors import ClusterError, NotFoundError
+from energylens.cluster.port import ClusterPort
+from energylens.cluster.resources import EVENT, LLM_DEPLOYMENT
+from energylens.controller.events import event
+from energylens.controller.metrics import Metrics
+from energylens.controller.reasons import BudgetConditionType, BudgetReason, ConditionType, EventReason, Reason
+from energylens.controller.store import Body, Key, Store
+
+SHOWN_AFTER = 5
+"""Failed requests in a row, some 20 s of them, after which a pass is shown as failed; a defect is shown at once."""
+DEPLOYMENT_VERDICTS: Mapping[str, str] = {
+    ConditionType.READY: "Unknown",
+    ConditionType.PROGRESSING: "Unknown",
+    ConditionType.PLAN_READY: "Unknown",
+    ConditionType.SLO_FEASIBLE: "Unknown",
+    ConditionType.WITHIN_ENERGY_BUDGET: "Unknown",
+    ConditionType.DEGRADED: "True",
+}
+"""The conditions of an LLMDeployment that every pass decides anew, and what they are when it could not."""
+BUDGET_VERDICTS: Mapping[str, str] = {
+    BudgetConditionType.READY: "False",
+    BudgetConditionType.WITHIN_ENERGY_BUDGET: "Unknown",
+}
+"""As :data:`DEPLOYMENT_VERDICTS`: a budget that is not Ready denies growth and takes nothing."""
+_TEXT_LENGTH = 400
+_MESSAGE_LENGTH = 1000
+_SECRETS = (
+    (re.compile(r"(?i)\b(bearer|basic)\s+[^\s'\",;]+"), r"\1 ***"),
+    (re.compile(r"://[^/\s@]+@"), "://***@"),
+    (re.compile(r"\beyJ[\w-]+\.[\w.-]+"), "***"),
+    (re.compile(r"\bhf_\w{8,}"), "***"),
+    (re.compile(r"(?i)((?:token(?!s)|password|passwd|secret|api[-_]?key)\w{0,12}['\"]?\s*[=:]\s*)[^\s,;}]+"), r"\1***"),
+)
+_ADDRESS = re.compile(r"0x[0-9a-fA-F]{6,}")
+
+log = logging.getLogger("energylens")
+
+
+def described(error: BaseException) -> str:
+    """Return the type, the text and the place of an error, on one short line without credentials.
+
+    The same error has the same words each time: addresses of objects are left out.
+    """
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    try:
+        text = " ".join(str(error).split())
+    except Exception:
+        text = ""
+    for pattern, replacement in _SECRETS:
+        text = pattern.sub(replacement, text)
+    text = _ADDRESS.sub("0x...", text)
+    if len(text) > _TEXT_LENGTH:
+        text = f"{text[: _TEXT_LENGTH - 3]}..."
+    if isinstance(error, ClusterError):
+        return text or type(error).__name__
+    place = _place(error.__traceback__)
+    named = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return f"{named} (in {place})" if place else named
+
+
+def _place(trace: TracebackType | None) -> str:
+    """Return the innermost function of ours that a traceback passes through."""
+    found = ""
+    while trace is not None:
+        module = str(trace.tb_frame.f_globals.get("__name__", ""))
+        if module.startswith("energylens."):
+            found = f"{module}.{trace.tb_frame.f_code.co_qualname}"
+        trace = trace.tb_next
+    return found
+
+
+def failed_status(
+    before: Mapping[str, Any], verdicts: Mapping[str, str], generation: int, reason: str, message: str, now: datetime
+) -> dict[str, Any]:
+    """Return the status after a pass over ``generation`` that failed.
+
+    Conditions that the pass did not decide, such as those of measured windows, stay with their observedGeneration.
+
+    Args:
+        before: The status as it stands, whatever is in it.
+        verdicts: Status by type of the conditions that a pass decides; the first that is not Unknown says why.
+        generation: Of the spec that the pass was about.
+        reason: Of each of these conditions.
+        message: What failed.
+        now: The present moment.
+    """
+    found = before.get("conditions")
+    known = {c["type"]: c for c in found if isinstance(c, Mapping) and "type" in c} if isinstance(found, list) else {}
+    stamp = now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    (told,) = (kind for kind, status in verdicts.items() if status != "Unknown")
+    written = {}
+    for kind, status in verdicts.items():
+        old = known.get(kind) or {}
+        same = old.get("status") == status and isinstance(old.get("lastTransitionTime"), str)
+        written[kind] = {
+            "type": str(kind),
+            "status": status,
+            "reason": reason,
+            "message": (message if kind == told else _unknown(old, reason, told))[:_MESSAGE_LENGTH],
+            "observedGeneration": generation,
+            "lastTransitionTime": old["lastTransitionTime"] if same else stamp,
+        }
+    # Known types in their order; what a newer operator may have written comes after them.
+    order = [kind.value for kind in (*ConditionType, *BudgetConditionType)]
+    together = {**known, **written}
+    kinds = sorted(together, key=lambda kind: order.index(kind) if kind in order else len(order))
+    return {
+        **before,
+        "observedGeneration": generation,
+        "conditions": [dict(together[kind]) for kind in kinds],
+    }
+
+
+def _unknown(old: Mapping[str, Any], reason: str, told: str) -> str:
+    """Return why a condition is not known, with what it was before the first of the failures."""
+    if old.get("reason") == reason and old.get("status") == "Unknown":
+        return str(old.get("message", ""))
+    text = f"the last pass failed, see condition {told}"
+    if not old:
+        return text
+    return f"{text}; before that it was {old.get('status')}, {old.get('reason')}: {old.get('message', '')}"
+
+
+class Failures:
+    """Writes what failed into the status of an LLMDeployment, and one event when that begins."""
+
+    def __init__(self, cluster: ClusterPort, store: Store, clock: Clock, metrics: Metrics, instance: str) -> None:
+        """Write through ``cluster`` about the objects of ``store``; ``instance`` names this operator in events."""
+        self._cluster = cluster
+        self._store = store
+        self._clock = clock
+        self._metrics = metrics
+        self._instance = instance
+
+    async def show(self, key: Key, error: Exception, in_a_row: int) -> None:
+        """Show a pass that ended in ``error``; never raises but when cancelled.
+
+        Args:
+            key: The LLMDeployment.
+            error: What the pass raised. A failed request may pass, and is shown only when it keeps failing.
+            in_a_row: Failures of this LLMDeployment without a good pass in between, this one included.
+        """
+        if isinstance(error, ClusterError) and in_a_row < SHOWN_AFTER:
+            return
+        body = self._store.deployments.get(key)
+        if body is None or body["metadata"].get("deletionTimestamp"):
+            return
+        try:
+            await self._show(body, error)
+        except ClusterError as unwritten:
+            log.warning("%s/%s: its status cannot say that the pass failed: %s", *key, unwritten)
+        except Exception:
+            log.exception("%s/%s: its status cannot say that the pass failed", *key)
+
+    async def _show(self, body: Body, error: Exception) -> None:
+        metadata, before = body["metadata"], body["status"]
+        refused = isinstance(error, ClusterError)
+        reason, text = (Reason.API_SERVER_ERROR if refused else Reason.INTERNAL_ERROR), described(error)
+        message = f"{text if refused else f'internal error: {text}'}; retrying"
+        generation = int(metadata.get("generation", 1))
+        status = failed_status(before, DEPLOYMENT_VERDICTS, generation, reason.value, message, self._clock.now())
+        if status == before:
+            return
+        manifest = {
+            "apiVersion": LLM_DEPLOYMENT.api_version,
+            "kind": LLM_DEPLOYMENT.kind,
+            "metadata": {name: metadata[name] for name in ("name", "namespace", "uid") if name in metadata},
+            "status": status,
+        }
+        self._metrics.writes.labels("LLMDeployment/status").inc()
+        try:
+            answer = await self._cluster.apply_status(manifest)
+        except NotFoundError:
+            return
+        self._store.put_deployment(answer, deleted=False)
+        if _said(before) != _said(status):
+            self._metrics.writes.labels("Event").inc()
+            note = f"{reason.value}: {text}"
+            said = event(body, EventReason.RECONCILE_FAILED, note, self._clock.now(), self._instance)
+            await self._cluster.create(EVENT, said)
+
+
+def failed_budget_status(body: Body, error: Exception, now: datetime) -> dict[str, Any]:
+    """Return the status of a budget after a look at it that ended in ``error``; what was counted and taken stays."""
+    refused = isinstance(error, ClusterError)
+    reason = BudgetReason.API_SERVER_ERROR if refused else BudgetReason.INTERNAL_ERROR
+    message = described(error) if refused else f"internal error: {described(error)}"
+    generation = int(body["metadata"].get("generation", 1))
+    return failed_status(body["status"], BUDGET_VERDICTS, generation, reason.value, message, now)
+
+
+def _said(status: Mapping[str, Any]) -> tuple[object, ...]:
+    """Return what of a failure is worth an event: its reason, and the generation that it began with."""
+    conditions = status.get("conditions")
+    for condition in conditions if isinstance(conditions, list) else ():
+        if isinstance(condition, Mapping) and condition.get("type") == ConditionType.DEGRADED:
+            return condition.get("status"), condition.get("reason"), condition.get("observedGeneration")
+    return ()
