@@ -40,15 +40,16 @@ def parse_quantity(text: str | int) -> Decimal:
 
 
 def format_milli(value: float) -> str:
-    """Return a quantity with milli resolution and at least three significant digits: 0.4123 is ``412m``.
+    """Return a quantity in milli units with at least three significant digits: 0.4123 is ``412m``, 0.0798963 ``79.9m``.
 
-    Values below 0.1 use micro units, so that small energies keep their digits.
+    One unit for every size, so that numbers in one column compare at a glance.
     """
-    if value == 0:
-        return "0"
-    if value < 0.1:
-        return f"{round(value * 1e6)}u"
-    return f"{round(value * 1e3)}m"
+    milli = Decimal(repr(float(value))) * 1000
+    if abs(milli) >= 100:
+        return f"{round(milli)}m"
+    text = f"{Decimal(f'{milli:.3e}'):f}"
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    return f"{text}m" if float(text) else "0"
 
 
 def _as_text(value: Any) -> Any:

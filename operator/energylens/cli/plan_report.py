@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,6 +32,9 @@ _COLUMNS = {
     "WHY NOT": "reason",
 }
 """Heading and field of each column; caps are shown where a row has one, nodes where a replica spans several."""
+
+_MILLI = re.compile(r"[0-9]+(\.[0-9]+)?m")
+"""An energy as :func:`energylens.api.quantity.format_milli` writes it."""
 
 
 def report(preview: Preview) -> str:
@@ -127,7 +131,7 @@ def table_rows(rows: Sequence[Mapping[str, object]]) -> list[tuple[str, ...]]:
 
 def _cell(value: object) -> str:
     text = "-" if value is None else str(value)
-    return joules(text) if text[-1:] in ("m", "u") and text[:-1].isdecimal() else text.removeprefix("NVIDIA-")
+    return joules(text) if _MILLI.fullmatch(text) else text.removeprefix("NVIDIA-")
 
 
 def _table(rows: Sequence[Mapping[str, object]]) -> list[str]:

@@ -48,7 +48,7 @@ class Constraint:
     render: Callable[[float], str] = str
     """The needed value as the spec writes it."""
     exceeded: Callable[[int], str] = str
-    """Why one candidate breaks the rule, such as ``ITL P95 38 ms > 30 ms``."""
+    """Why one candidate breaks the rule, such as ``20 GPUs > 16 (spec.hardware.maxGPUs)``."""
     excess: FloatArray | None = None
     """By what share of the field's value each candidate breaks the rule; None where that has no number."""
     resolution: float = 1.0
@@ -193,12 +193,12 @@ def _load(rows: Candidates, spec: LLMDeploymentSpec) -> Constraint:
 
 def _objectives(rows: Candidates, spec: LLMDeploymentSpec) -> list[Constraint]:
     slo, constraints = spec.slo, []
-    for name, limit, upper, field in (
-        ("TTFT", slo.ttft_milliseconds, rows.ttft_upper_ms, "spec.slo.ttftMilliseconds"),
-        ("ITL", slo.itl_milliseconds, rows.itl_upper_ms, "spec.slo.itlMilliseconds"),
+    for name, limit, predicted, upper, field in (
+        ("TTFT", slo.ttft_milliseconds, rows.ttft_ms, rows.ttft_upper_ms, "spec.slo.ttftMilliseconds"),
+        ("ITL", slo.itl_milliseconds, rows.itl_ms, rows.itl_upper_ms, "spec.slo.itlMilliseconds"),
     ):
         if limit is not None:
-            constraints.append(_latency(f"{name} {slo.percentile}", limit, upper, field, f"{name}TooHigh"))
+            constraints.append(_latency(f"{name} {slo.percentile}", limit, predicted, upper, field, f"{name}TooHigh"))
     if slo.joules_per_output_token is not None:
         ceiling = float(parse_quantity(slo.joules_per_output_token))
         constraints.append(
@@ -211,8 +211,8 @@ def _objectives(rows: Candidates, spec: LLMDeploymentSpec) -> list[Constraint]:
                 f"energy above {describe.joules(ceiling)} per output token",
                 _ceil(rows.joules_upper, 1e-6),
                 "predicted energy per output token (safety margin included) in J",
-                lambda value: f"{round(value * 1e6)}u",
-                lambda i: f"{describe.joules(rows.joules_upper[i])} > {describe.joules(ceiling)} per output token",
+                _ceil_milli,
+                lambda i: describe.above_joules(rows.joules_per_output_token[i], rows.joules_upper[i], ceiling),
                 rows.joules_upper / ceiling - 1.0,
                 1e-6,
             )
@@ -220,7 +220,7 @@ def _objectives(rows: Candidates, spec: LLMDeploymentSpec) -> list[Constraint]:
     return constraints
 
 
-def _latency(name: str, limit: int, upper: FloatArray, field: str, rule: str) -> Constraint:
+def _latency(name: str, limit: int, predicted: FloatArray, upper: FloatArray, field: str, rule: str) -> Constraint:
     return Constraint(
         rule,
         "SLO",
@@ -232,7 +232,7 @@ def _latency(name: str, limit: int, upper: FloatArray, field: str, rule: str) ->
         _ceil(upper, 1.0),
         f"predicted {name} (safety margin included) in ms",
         lambda value: f"{value:.0f}",
-        lambda i: f"{name} {describe.up(upper[i])} ms > {limit} ms",
+        lambda i: describe.above(name, predicted[i], upper[i], limit),
         _ceil(upper, 1.0) / limit - 1.0,
     )
 
@@ -257,6 +257,12 @@ def _power(rows: Candidates, allowance: PowerAllowance | None) -> list[Constrain
             watts / allowance.watts - 1.0,
         )
     ]
+
+
+def _ceil_milli(joules: float) -> str:
+    """Return joules as a quantity in milli units, rounded up to a thousandth of them, since a lower value would fail."""
+    milli = np.ceil(round(joules * 1e6, 3)) / 1e3
+    return f"{milli:.3f}".rstrip("0").rstrip(".") + "m"
 
 
 def _ceil(values: FloatArray, resolution: float) -> FloatArray:

@@ -41,6 +41,23 @@ def up(value: float) -> int:
     return math.ceil(round(value, 6))
 
 
+def above(name: str, predicted_ms: float, upper_ms: float, limit_ms: int) -> str:
+    """Return why a latency breaks its objective, with the prediction and the bound that objectives are checked with.
+
+    ``ITL P95 29 ms, with the safety margin 43 ms > 30 ms``; without a margin ``ITL P95 43 ms > 30 ms``.
+    """
+    shown, bound = up(predicted_ms), up(upper_ms)
+    margin = "" if shown == bound else f", with the safety margin {bound} ms"
+    return f"{name} {shown} ms{margin} > {limit_ms} ms"
+
+
+def above_joules(predicted: float, upper: float, ceiling: float) -> str:
+    """Return why the energy per output token breaks its objective, in joules, as :func:`above` does for a latency."""
+    shown, bound = joules(predicted), joules(upper)
+    margin = "" if shown == bound else f", with the safety margin {bound}"
+    return f"{shown}{margin} > {joules(ceiling)} per output token"
+
+
 def joules(value: float) -> str:
     """Return joules with three significant digits: ``0.412 J``."""
     return f"{value:#.3g} J".replace(". ", " ")

@@ -213,16 +213,16 @@ def _placed(
 
 def _broken(problem: Problem, decode: Candidates, pair: Pair) -> Iterator[str]:
     slo, percentile = problem.spec.slo, problem.spec.slo.percentile
-    for name, limit, value in (
-        ("TTFT", slo.ttft_milliseconds, pair.ttft_upper_ms),
-        ("ITL", slo.itl_milliseconds, float(decode.itl_upper_ms[pair.decode])),
+    for name, limit, predicted, upper in (
+        ("TTFT", slo.ttft_milliseconds, pair.ttft_ms, pair.ttft_upper_ms),
+        ("ITL", slo.itl_milliseconds, float(decode.itl_ms[pair.decode]), float(decode.itl_upper_ms[pair.decode])),
     ):
-        if limit is not None and describe.up(value) > limit:
-            yield f"{name} {percentile} {describe.up(value)} ms > {limit} ms"
+        if limit is not None and describe.up(upper) > limit:
+            yield describe.above(f"{name} {percentile}", predicted, upper, limit)
     if slo.joules_per_output_token is not None:
         ceiling = float(parse_quantity(slo.joules_per_output_token))
         if pair.joules_upper > ceiling:
-            yield f"{describe.joules(pair.joules_upper)} > {describe.joules(ceiling)} per output token"
+            yield describe.above_joules(pair.joules_per_output_token, pair.joules_upper, ceiling)
     allowance = problem.allowance
     if allowance is not None and pair.power_watts > allowance.watts:
         yield f"{describe.up(pair.power_watts)} W > {allowance.watts:.0f} W ({allowance.source})"

@@ -44,8 +44,17 @@ def test_what_can_be_read_the_schema_lets_through(text: str) -> None:
         assert re.fullmatch(QUANTITY_PATTERN, text) is not None
 
 
-@given(st.floats(min_value=0.001, max_value=1e9))
-def test_a_formatted_figure_keeps_three_digits(value: float) -> None:
+@given(st.floats(min_value=1e-9, max_value=1e9))
+def test_a_formatted_figure_keeps_three_digits_in_one_unit(value: float) -> None:
     text = format_milli(value)
     assert re.fullmatch(QUANTITY_PATTERN, text)
+    assert text.endswith("m"), "figures in one column have one unit"
     assert math.isclose(float(parse_quantity(text)), value, rel_tol=5e-3)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1.1284, "1128m"), (0.412, "412m"), (0.0798963, "79.9m"), (0.005, "5m"), (0.0999999, "100m"), (0.0, "0")],
+)
+def test_figures_below_a_tenth_keep_the_unit_of_their_column(value: float, text: str) -> None:
+    assert format_milli(value) == text

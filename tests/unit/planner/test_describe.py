@@ -53,3 +53,22 @@ def test_gigabytes(value: float, text: str) -> None:
 @pytest.mark.parametrize(("value", "whole"), [(9.0, 9), (9.0000000001, 9), (9.01, 10)])
 def test_up(value: float, whole: int) -> None:
     assert describe.up(value) == whole
+
+
+@pytest.mark.parametrize(
+    ("predicted", "upper", "text"),
+    [
+        (28.4, 42.1, "ITL P95 29 ms, with the safety margin 43 ms > 30 ms"),
+        (42.1, 42.1, "ITL P95 43 ms > 30 ms"),
+        (42.1, 42.9, "ITL P95 43 ms > 30 ms"),
+    ],
+)
+def test_a_broken_latency_shows_the_prediction_beside_the_bound(predicted: float, upper: float, text: str) -> None:
+    assert describe.above("ITL P95", predicted, upper, 30) == text
+
+
+def test_a_broken_energy_objective_shows_the_prediction_beside_the_bound() -> None:
+    assert (
+        describe.above_joules(0.31, 0.46, 0.4) == "0.310 J, with the safety margin 0.460 J > 0.400 J per output token"
+    )
+    assert describe.above_joules(0.46, 0.46, 0.4) == "0.460 J > 0.400 J per output token"

@@ -90,7 +90,9 @@ def test_the_plan_itself(make_problem: Callable[..., Problem]) -> None:
 def test_a_plan_that_breaks_an_objective_wins_where_that_gives_way(make_problem: Callable[..., Problem]) -> None:
     answer = why_not(make_problem(slo=PLAIN), choose(gpu=L40S))
     assert answer.verdict == "Removed"
-    assert answer.message == ("ITL P50 above 30 ms: ITL P50 60 ms > 30 ms (1 x NVIDIA-L40S TP4, max batch 64)")
+    assert answer.message == (
+        "ITL P50 above 30 ms: ITL P50 54 ms, with the safety margin 60 ms > 30 ms (1 x NVIDIA-L40S TP4, max batch 64)"
+    )
     (one,) = answer.winning
     (change,) = one.changes
     assert (change.field, change.value, change.allowed) == ("spec.slo.itlMilliseconds", "30", "60")
