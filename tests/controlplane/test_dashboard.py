@@ -36,7 +36,10 @@ STATUS: dict[str, Any] = {
     },
     "measured": {**PREDICTED, "idlePowerWatts": 480, "requestsPerSecond": "2500m"},
     "prediction": {f"{name}ErrorPercent": -20 for name in ("energy", "power", "itl", "ttft")},
-    "conditions": [{"type": "EnergyMetricsAvailable", "status": "True", "reason": "Measured"}],
+    "conditions": [
+        {"type": "Ready", "status": "True", "reason": "PodsReady"},
+        {"type": "EnergyMetricsAvailable", "status": "True", "reason": "Measured"},
+    ],
 }
 BUDGET = {
     "energyLimit": "100k",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,10 +12,12 @@ import numpy as np
 
 from energylens.cli.errors import InputError
 from energylens.cli.picture import Panel, Picture
+from energylens.cli.product_style import product_style
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, FigureBase
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,6 @@ _NAMES = ("ink", "muted", "grid", "surface", "bad", *(f"series-{i}" for i in ran
 _MARKS = [f"#f{i:02x}0d{i:x}" for i in range(len(_NAMES))]
 PAGE = Colours(_MARKS[0], _MARKS[1], _MARKS[2], _MARKS[3], _MARKS[4], tuple(_MARKS[5:]))
 """Stand-ins that :func:`svg` turns into the page's CSS variables ``--ink``, ``--muted``, ``--series-0`` and so on."""
-_MARKERS = ("o", "s", "^", "D", "v", "P")
 
 
 def check_matplotlib(option: str) -> None:
@@ -67,27 +68,30 @@ def plan_figure(pictures: Sequence[Picture], colours: Colours = FILE) -> Figure:
         part.suptitle(f"{picture.title}\n{picture.subtitle}", color=colours.ink, fontsize=11.5, x=0.01, ha="left")
         axes = part.subplots(1, 2, sharey=True)
         for number, panel in enumerate(picture.panels):
-            draw_panel(axes[number], picture, panel, colours, legend=number == 1)
+            draw_panel(axes[number], picture, panel, colours)
         axes[0].set_ylabel("J per output token", color=colours.ink)
+        _legend(part, axes, colours, columns=7)
     return figure
 
 
 def panel_figure(picture: Picture, panel: Panel, colours: Colours = PAGE) -> Figure:
     """Return one panel as a figure of its own, for pages that put two side by side where there is room."""
-    figure = blank((5.6, 4.4), colours)
+    figure = blank((5.6, 4.7), colours)
     axes = figure.subplots()
-    draw_panel(axes, picture, panel, colours, legend=True)
+    draw_panel(axes, picture, panel, colours)
     axes.set_ylabel("J per output token", color=colours.ink)
+    _legend(figure, [axes], colours, columns=4)
     return figure
 
 
-def draw_panel(axes: Axes, picture: Picture, panel: Panel, colours: Colours, *, legend: bool) -> None:
+def draw_panel(axes: Axes, picture: Picture, panel: Panel, colours: Colours) -> None:
     """Draw candidates, the frontier, the objective with what breaks it, and the pick."""
     axes.set(xscale="log", yscale="log")
     shown = np.zeros(len(picture.joules), dtype=bool)
     shown[panel.frontier] = True
     for number, product in enumerate(picture.products):
-        colour, marker = colours.series[number % 6], _MARKERS[number % 6]
+        style = product_style(product)
+        colour, marker = colours.series[style.colour], style.marker
         mine = picture.product == number
         if not mine.any():
             continue
@@ -115,9 +119,18 @@ def draw_panel(axes: Axes, picture: Picture, panel: Panel, colours: Colours, *, 
     if picture.chosen is not None:
         _pick(axes, picture, panel, colours)
     dress(axes, f"{panel.name}, ms", colours)
-    if legend:
-        found = axes.legend(fontsize=8, frameon=True, loc="upper right", labelcolor=colours.ink)
-        found.get_frame().set(facecolor=colours.surface, edgecolor=colours.grid, alpha=0.85)
+
+
+def _legend(figure: FigureBase, axes: Iterable[Axes], colours: Colours, columns: int) -> None:
+    """Put one legend for all axes below them, where no point can be hidden."""
+    found: dict[str, Artist] = {}
+    for one in axes:
+        handles, labels = one.get_legend_handles_labels()
+        found |= dict(zip(labels, handles, strict=True))
+    figure.legend(
+        list(found.values()), list(found), loc="outside lower center", ncols=columns, fontsize=8.5, frameon=False,
+        labelcolor=colours.ink, columnspacing=1.4, handletextpad=0.5,
+    )  # fmt: skip
 
 
 def _frontier(axes: Axes, picture: Picture, panel: Panel, colours: Colours) -> None:

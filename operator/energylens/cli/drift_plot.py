@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from energylens.cli.charts import FILE, blank, dress
 from energylens.cli.drift_rows import FIGURES, Row
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 NAMES = {"energy": "J per output token", "power": "power, W", "itl": "ITL, ms", "ttft": "TTFT, ms"}
 BAND = 0.15
 """The default of spec.validation.tolerancePercent."""
+_PERFECT = "predicted = measured"
+_BAND = f"within {BAND:.0%} (default of tolerancePercent)".replace("%", " %")
 
 
 def png(rows: Sequence[Row]) -> bytes:
@@ -29,7 +35,8 @@ def png(rows: Sequence[Row]) -> bytes:
         ends = [min(values) / 1.5, max(values) * 1.5]
         axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends)
         axes.plot(ends, ends, color=FILE.muted, linewidth=1.2)
-        axes.fill_between(ends, [e * (1 - BAND) for e in ends], [e * (1 + BAND) for e in ends], color=FILE.grid)
+        low, high = ([e * (1 + sign * BAND) for e in ends] for sign in (-1, 1))
+        axes.fill_between(ends, low, high, color=FILE.grid)
         dress(axes, f"measured {NAMES[name]}", FILE)
         for row in points:
             colour = FILE.series[models.index(row.model) % len(FILE.series)] if row.model in models else FILE.muted
@@ -39,10 +46,24 @@ def png(rows: Sequence[Row]) -> bytes:
                 f"{row.namespace}/{row.name}", (row.found[name], row.predicted[name]), xytext=(6, 4),
                 textcoords="offset points", fontsize=7.5, color=FILE.muted,
             )  # fmt: skip
-    for number, model in enumerate(models):
-        figure.axes[0].scatter([], [], color=FILE.series[number % len(FILE.series)], label=model)
-    if models:
-        figure.axes[0].legend(fontsize=8, frameon=False, loc="upper left")
+    _legend(figure, models)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130)
     return buffer.getvalue()
+
+
+def _legend(figure: Figure, models: Sequence[str]) -> None:
+    """Name the models, the diagonal and the band below all panels, where no point can be hidden."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    handles: list[Line2D | Patch] = [
+        Line2D([], [], marker="o", linestyle="", color=FILE.series[number % len(FILE.series)], label=model)
+        for number, model in enumerate(models)
+    ]
+    handles += [
+        Line2D([], [], marker="o", linestyle="", color=FILE.muted, markerfacecolor="none", label="load not comparable"),
+        Line2D([], [], color=FILE.muted, linewidth=1.2, label=_PERFECT),
+        Patch(color=FILE.grid, label=_BAND),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8.5, frameon=False)

@@ -10,7 +10,9 @@ from energylens.cli.errors import INFEASIBLE, InputError, one_line_errors
 from energylens.cli.fleet_report import as_object, report
 from energylens.cli.fleet_solve import FleetResult, solve_fleet
 from energylens.cli.options import FILES, OUTPUT, Source, source_options
+from energylens.cli.provenance import Provenance
 from energylens.cli.text import dump
+from energylens.clock import SystemClock
 from energylens.planner.milp import SolverError
 
 
@@ -43,17 +45,20 @@ def fleet(
             from energylens.cli.plot import check_plot
 
             check_plot(report_file, "--report", (".html",))
-        found = solve_fleet(*source.read(files), budget_watts)
+        asked, world = source.read(files)
+        found = solve_fleet(asked, world, budget_watts)
         if report_file is not None:
-            _write(report_file, found)
+            predictors = [part.problem.predictor.version for part in found.deployments]
+            made = Provenance(SystemClock().now(), source.cluster_text, world.snapshot).text(predictors)
+            _write(report_file, found, made)
     click.echo(report(found) if output == "table" else dump([as_object(found)], output), nl=output == "table")
     if not found.holds:
         raise SystemExit(INFEASIBLE)
 
 
-def _write(path: Path, found: FleetResult) -> None:
+def _write(path: Path, found: FleetResult, made: str) -> None:
     from energylens.cli.fleet_page import fleet_page
     from energylens.cli.plot import write_text
 
-    write_text(path, fleet_page(found), "--report")
+    write_text(path, fleet_page(found, made), "--report")
     click.echo(f"wrote {path}", err=True)

@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 MOST_TEAMS = 16
 MOST_PRICES = 12
 _WIDTH = 5.6
+_BAR_SHARE = 1.2
+"""Length of the horizontal axis as a multiple of the longest bar, which leaves room for its total."""
+_AXIS_CHARACTERS = 60
+"""Characters of a segment's name that fit along the whole axis: 4 inches at 8 points, half a point wide per point."""
+_FEWEST_CHARACTERS = 4
 
 
 def teams_figure(found: FleetResult, colours: Colours = PAGE) -> tuple[Figure, list[str]]:
@@ -26,22 +31,33 @@ def teams_figure(found: FleetResult, colours: Colours = PAGE) -> tuple[Figure, l
     for at, (_, parts) in enumerate(shown):
         start = 0.0
         for number, part in enumerate(sorted(parts, key=lambda part: -part.watts)):
+            # Fills are light enough for the names on them to be read in both of the page's colour schemes.
             bars = axes.barh(
-                at, part.watts, left=start, height=0.62, color=colours.series[at % 6], alpha=1.0 - 0.18 * (number % 4),
+                at, part.watts, left=start, height=0.62, color=colours.series[at % 6], alpha=0.5 - 0.2 * (number % 2),
                 edgecolor=colours.surface, linewidth=1.5,
             )  # fmt: skip
             bars[0].set_gid(f"tip-{len(tips)}")
+            name = _fitted(part.deployment.name.rpartition("/")[2], part.watts / (_BAR_SHARE * most))
+            axes.text(start + part.watts / 2, at, name, va="center", ha="center", fontsize=8, color=colours.ink)
             tips.append(f"{part.deployment.name}: {part.watts:.0f} W, {part.text}")
             start += part.watts
         axes.text(start + 0.015 * most, at, f"{start:,.0f} W", va="center", fontsize=9, color=colours.ink)
     axes.invert_yaxis()
-    axes.set_xlim(0, 1.2 * most)
+    axes.set_xlim(0, _BAR_SHARE * most)
     dress(axes, "W", colours)
     axes.set_yticks(range(len(shown)), [team for team, _ in shown])
     axes.tick_params(axis="y", colors=colours.ink, labelsize=9.5, length=0)
     axes.grid(False, axis="y")
     axes.spines["left"].set_visible(False)
     return figure, tips
+
+
+def _fitted(name: str, share: float) -> str:
+    """Return as much of a name as a segment of this share of the axis has room for; "" when hardly any."""
+    room = int(share * _AXIS_CHARACTERS)
+    if len(name) <= room:
+        return name
+    return f"{name[: room - 1]}…" if room > _FEWEST_CHARACTERS else ""
 
 
 def frontier_figure(found: FleetResult, colours: Colours = PAGE) -> Figure:
@@ -76,8 +92,7 @@ def frontier_figure(found: FleetResult, colours: Colours = PAGE) -> Figure:
     axes.set_ylim(low - 0.08 * (high - low), high + 0.1 * (high - low))
     axes.set_ylabel("W", color=colours.ink)
     dress(axes, "latency objectives, % of what is asked", colours)
-    legend = axes.legend(fontsize=8, frameon=True, loc="best", labelcolor=colours.ink)
-    legend.get_frame().set(facecolor=colours.surface, edgecolor=colours.grid, alpha=0.85)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False, labelcolor=colours.ink)
     return figure
 
 
@@ -102,6 +117,5 @@ def prices_figure(found: FleetResult, colours: Colours = PAGE) -> Figure:
     axes.tick_params(axis="y", colors=colours.ink, labelsize=8, length=0)
     axes.grid(False, axis="y")
     axes.spines["left"].set_visible(False)
-    legend = axes.legend(fontsize=8, frameon=True, loc="lower right", labelcolor=colours.ink)
-    legend.get_frame().set(facecolor=colours.surface, edgecolor=colours.grid, alpha=0.85)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False, labelcolor=colours.ink)
     return figure

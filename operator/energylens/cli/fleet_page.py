@@ -19,8 +19,8 @@ from energylens.cli.page import charts, heading, page, paragraph, table, tiles
 from energylens.planner import describe
 
 
-def fleet_page(found: FleetResult) -> str:
-    """Return the page."""
+def fleet_page(found: FleetResult, made: str) -> str:
+    """Return the page; ``made`` says when, from what and by which version."""
     parts = chosen(found)
     body = [paragraph(headline(found), "muted")]
     body += [paragraph(text, "bad") for text in why_missing(found)]
@@ -29,7 +29,12 @@ def fleet_page(found: FleetResult) -> str:
     drawn = []
     if parts:
         figure, tips = teams_figure(found)
-        drawn.append((svg(figure, tips), "Predicted mean power by team, a segment per deployment."))
+        drawn.append(
+            (
+                svg(figure, tips),
+                "Predicted mean power by team, a segment per deployment; point at a segment for its plan.",
+            )
+        )
     if found.prices:
         drawn.append((svg(prices_figure(found)), "Power that the fleet would save if one objective alone gave way."))
     if any(watts is not None for _, watts in found.frontier):
@@ -47,7 +52,7 @@ def fleet_page(found: FleetResult) -> str:
         used = gpus_used(parts)
         rows = [(name, str(used[name]), str(free)) for name, free in sorted(found.free_gpus.items())]
         body += [heading("GPUs"), table(("Product", "Used", "Free before"), rows)]
-    return page("EnergyLens fleet", body)
+    return page("EnergyLens fleet", body, made)
 
 
 _FRONTIER = (

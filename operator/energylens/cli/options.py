@@ -48,6 +48,13 @@ class Source:
     access: Access
     model_config: Path | None
 
+    @property
+    def cluster_text(self) -> str:
+        """Where the cluster is read from, for the foot of a page."""
+        if self.inventory is not None:
+            return f"inventory {self.inventory.name}"
+        return f"the cluster of context {self.access.context}" if self.access.context else "the live cluster"
+
     def read(self, files: tuple[Path, ...]) -> tuple[list[LLMDeployment], World]:
         """Return the deployments of files and the world they come into.
 

@@ -30,6 +30,7 @@ p { margin: 6px 0; max-width: 78ch; }
 figure { margin: 0 0 14px; padding: 12px; min-width: 0; break-inside: avoid; }
 figcaption { color: var(--muted); font-size: 13px; margin-top: 6px; }
 svg.chart { width: 100%; height: auto; display: block; font-family: inherit; }
+footer { margin-top: 36px; padding-top: 10px; border-top: 1px solid var(--grid); color: var(--muted); font-size: 13px; }
 .table { overflow-x: auto; margin: 10px 0; }
 table { border-collapse: collapse; width: 100%; font-size: 13.5px; }
 th, td { padding: 7px 8px; text-align: left; white-space: nowrap; border-bottom: 1px solid var(--grid); }
@@ -39,7 +40,21 @@ td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 td.wide { white-space: normal; min-width: 170px; }
 tr.pick td { font-weight: 600; }
 .bad { color: var(--bad); }
-@media print { body { background: #fff; } main { max-width: none; } }
+@media (max-width: 640px) {
+  main { padding: 16px 10px 40px; }
+  .charts { columns: 1; }
+  figure { padding: 8px; overflow-x: auto; }
+  svg.chart { min-width: 430px; }
+  thead { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
+  tr { display: grid; grid-template-columns: repeat(auto-fill, minmax(126px, 1fr)); padding: 8px 6px;
+    border-bottom: 1px solid var(--grid); }
+  tbody tr:last-child { border-bottom: 0; }
+  td, td.number { display: block; padding: 2px 4px; border: 0; text-align: left; white-space: normal; }
+  td.wide { grid-column: 1 / -1; }
+  td::before { content: attr(data-label) " "; color: var(--muted); font-weight: 400; }
+}
+@media print { body { background: #fff; } main { max-width: none; } .table { overflow: visible; }
+  th, td { white-space: normal; } }
 """
 
 
@@ -47,18 +62,20 @@ _LONG = 32
 """Characters beyond which a cell wraps."""
 
 
-def page(title: str, body: Iterable[str]) -> str:
+def page(title: str, body: Iterable[str], made: str) -> str:
     """Return a whole document.
 
     Args:
         title: In the window and as the heading.
         body: HTML of its parts.
+        made: When, from what and by which version: the foot of the page.
     """
     parts = "\n".join(body)
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{escape(title)}</h1>\n{parts}\n</main>\n</body>\n</html>\n"
+        f"<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{escape(title)}</h1>\n{parts}\n"
+        f"<footer>{escape(made)}</footer>\n</main>\n</body>\n</html>\n"
     )
 
 
@@ -83,6 +100,8 @@ def charts(found: Iterable[tuple[str, str]]) -> str:
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, picked: int | None = None) -> str:
     """Return a table; columns of numbers are set right, those with a long cell wrap.
 
+    On a narrow screen each row becomes a block in which every cell names its column, so that no column is cut off.
+
     Args:
         header: Column names.
         rows: Cells as text.
@@ -94,7 +113,10 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, picked: int |
     head = "".join(f"<th{_class(n)}>{escape(name)}</th>" for name, n in zip(header, numbers, strict=True))
     lines = [
         ('<tr class="pick">' if at == picked else "<tr>")
-        + "".join(f"<td{_class(n, w)}>{escape(cell)}</td>" for cell, n, w in zip(row, numbers, wide, strict=True))
+        + "".join(
+            f"<td{_class(n, w)} data-label={quoteattr(name)}>{escape(cell)}</td>"
+            for name, cell, n, w in zip(header, row, numbers, wide, strict=True)
+        )
         + "</tr>"
         for at, row in enumerate(body)
     ]

@@ -48,6 +48,7 @@ class Picture:
     panels: tuple[Panel, Panel]
     chosen: int | None
     joules_limit: float | None
+    predictor_version: str
 
 
 def picture(name: str, problem: Problem, solution: Solution) -> Picture | None:
@@ -104,6 +105,7 @@ def picture(name: str, problem: Problem, solution: Solution) -> Picture | None:
         joules_limit=None
         if slo.joules_per_output_token is None
         else float(parse_quantity(slo.joules_per_output_token)),
+        predictor_version=problem.predictor.version,
     )
 
 

@@ -48,7 +48,7 @@ def plan(
         from energylens.cli.plot import write_plot
 
         with one_line_errors(InputError):
-            write_plot(plot, found)
+            write_plot(plot, found, source.cluster_text)
         click.echo(f"wrote {plot}", err=True)
     if not all(preview.planning.good for preview in found):
         raise SystemExit(INFEASIBLE)

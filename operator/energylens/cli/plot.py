@@ -10,6 +10,7 @@ from energylens.cli.errors import InputError
 from energylens.cli.page import charts, heading, page, paragraph, table
 from energylens.cli.picture import Picture, picture
 from energylens.cli.plan_report import table_rows
+from energylens.cli.provenance import Provenance
 from energylens.controller.planning import problem_of
 from energylens.controller.preview import Preview
 from energylens.planner.problem import solve
@@ -29,8 +30,13 @@ def check_plot(path: Path, option: str = "--plot", suffixes: Sequence[str] = SUF
     check_matplotlib(option)
 
 
-def write_plot(path: Path, previews: Sequence[Preview]) -> None:
+def write_plot(path: Path, previews: Sequence[Preview], cluster: str) -> None:
     """Write the pictures of plans; deployments without any candidate are left out.
+
+    Args:
+        path: Written to; its suffix says what is written.
+        previews: Answers for the deployments.
+        cluster: Where the cluster was read from.
 
     Raises:
         InputError: Nothing can be drawn, or the file cannot be written.
@@ -41,7 +47,7 @@ def write_plot(path: Path, previews: Sequence[Preview]) -> None:
             f"--plot {path}: no candidate can run the load of any deployment, so that there is nothing to draw"
         )
     if path.suffix == ".html":
-        write_text(path, _page(drawn), "--plot")
+        write_text(path, _page(drawn, cluster), "--plot")
         return
     figure = plan_figure([found for _, found in drawn])
     try:
@@ -72,7 +78,7 @@ def _picture(preview: Preview) -> Picture | None:
     return picture(preview.deployment.metadata.name, problem, solve(problem))
 
 
-def _page(drawn: Sequence[tuple[Preview, Picture]]) -> str:
+def _page(drawn: Sequence[tuple[Preview, Picture]], cluster: str) -> str:
     body = [paragraph(_LEGEND, "muted")]
     for preview, found in drawn:
         planning = preview.planning
@@ -88,10 +94,13 @@ def _page(drawn: Sequence[tuple[Preview, Picture]]) -> str:
             header, *rows = table_rows(planning.result.table)
             picked = next(i for i, row in enumerate(planning.result.table) if row["chosen"])
             body.append(table(header, rows, picked=picked))
-    return page("EnergyLens plan", body)
+    # Each deployment is planned on what those before it leave: the nodes themselves are the same for all.
+    first = drawn[0][0].request
+    predictors = [found.predictor_version for _, found in drawn]
+    return page("EnergyLens plan", body, Provenance(first.now, cluster, first.snapshot).text(predictors))
 
 
 _LEGEND = (
     "Each point is a way to serve the load. Filled: holds every constraint; hollow: on the frontier, but breaks one. "
-    "The line to its right ends at the safety margin, with which objectives are checked."
+    "The line to the right of a point ends at the latency with the safety margin, which objectives are checked with."
 )

@@ -260,7 +260,7 @@ def _power(rows: Candidates, allowance: PowerAllowance | None) -> list[Constrain
 
 
 def _ceil_milli(joules: float) -> str:
-    """Return joules as a quantity in milli units, rounded up to a thousandth of them, since a lower value would fail."""
+    """Return joules as a quantity in milli units, rounded up: a lower objective would fail."""
     milli = np.ceil(round(joules * 1e6, 3)) / 1e3
     return f"{milli:.3f}".rstrip("0").rstrip(".") + "m"
 

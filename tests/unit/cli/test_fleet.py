@@ -186,6 +186,8 @@ def test_the_page_needs_nothing_else(arithmetic: Run, write: Write, tmp_path: Pa
     for team in ("search", "coding"):
         assert f">{team}</text>" in text
     assert "left of --budget-watts (4,000 W)" in text
+    assert re.search(r">answers</text>", text), "a segment is labelled with its deployment"
+    assert re.search(r"<footer>Made 20[0-9-]+ [0-9:]+ UTC by energylens [0-9.]+, predictor arithmetic-1, from ", text)
 
 
 def test_a_page_of_many_teams_has_a_colour_for_each(arithmetic: Run, write: Write, tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ from tests.unit.cli.conftest import GPUS, POOLS, Run, Write, chat, model
 from tests.unit.planner.conftest import ArithmeticPredictor
 
 from energylens.api.parse import parse_llmdeployment
+from energylens.cli.charts import FILE, plan_figure
 from energylens.cli.picture import Picture, picture
+from energylens.cli.product_style import product_style
 from energylens.data import find_gpu
 from energylens.planner.inventory_file import snapshot_from_inventory
 from energylens.planner.planning import problem_for
@@ -94,6 +96,32 @@ def test_a_page_needs_nothing_else_and_has_its_own_colours(arithmetic: Run, writ
     assert not re.search(r"#f[0-9a-f]{2}0d", text), "a stand-in for a colour is left"
     assert "<title>1 x NVIDIA-H200 TP2, max batch 256</title>" in text
     assert text.count('<tr class="pick">') == 2
+    assert re.search(r'<td class="number" data-label="J/TOKEN">[0-9.]+</td>', text), "a phone shows no column heads"
+    (made,) = re.findall(r"<footer>(.*)</footer>", text)
+    assert re.fullmatch(
+        r"Made 2026-01-01 00:00 UTC by energylens [0-9.]+, predictor arithmetic-1, from inventory pools.yaml: "
+        r"3 nodes with GPUs \(8 H100-80GB-HBM3, 8 H200, 4 L40S\)\.",
+        made,
+    ), made
+
+
+def test_a_product_has_one_colour_whatever_else_is_drawn(arithmetic: Run, write: Write, tmp_path: Path) -> None:
+    colours = []
+    for number, products in enumerate((["H200"], ["H100", "H200"], ["L40S", "H200"])):
+        path = tmp_path / f"plan-{number}.svg"
+        plotted(arithmetic, write, path, chat(hardware={"gpuProducts": products}))
+        colours.append(FILE.series[product_style("NVIDIA-H200").colour] in path.read_text())
+    assert colours == [True] * 3
+
+
+def test_no_legend_lies_on_the_points() -> None:
+    figure = plan_figure([drawn()])
+    figure.draw_without_rendering()
+    (part,) = figure.subfigs
+    (legend,) = part.legends
+    box = legend.get_window_extent()
+    assert [axes.get_legend() for axes in part.axes] == [None, None]
+    assert not any(box.overlaps(axes.get_window_extent()) for axes in part.axes)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,39 @@
+"""What a page was made from, so that a reader a month later knows how far to trust it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from energylens import __version__
+from energylens.planner.types import ClusterSnapshot
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """When, from which cluster and by which predictor."""
+
+    made: datetime
+    cluster: str
+    """Where the cluster was read from: ``inventory pools.yaml``."""
+    snapshot: ClusterSnapshot
+
+    def text(self, predictors: Iterable[str]) -> str:
+        """Return one line.
+
+        Args:
+            predictors: Versions of code and coefficients that made the figures.
+        """
+        gpus: Counter[str] = Counter()
+        for node in self.snapshot.nodes:
+            gpus[node.product] += node.allocatable
+        nodes = len(self.snapshot.nodes)
+        at_hand = ", ".join(f"{count} {product.removeprefix('NVIDIA-')}" for product, count in sorted(gpus.items()))
+        versions = ", ".join(sorted(set(predictors)))
+        return (
+            f"Made {self.made:%Y-%m-%d %H:%M} UTC by energylens {__version__}"
+            f"{f', predictor {versions}' if versions else ''}, from {self.cluster}: "
+            f"{nodes} node{'' if nodes == 1 else 's'} with GPUs{f' ({at_hand})' if at_hand else ''}."
+        )
