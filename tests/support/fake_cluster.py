@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from energylens.cluster.errors import ConflictError, NotFoundError
+from energylens.cluster.errors import ClusterError, ConflictError, NotFoundError
 from energylens.cluster.port import Object
 from energylens.cluster.resources import EVENT, LLM_DEPLOYMENT, Resource, resource_of
 
@@ -39,6 +39,8 @@ class FakeCluster:
     objects: dict[ObjectKey, Object] = field(default_factory=dict)
     served: set[str] = field(default_factory=set)
     """Kinds beyond the built-in ones, such as LeaderWorkerSet."""
+    withheld: dict[str, ClusterError] = field(default_factory=dict)
+    """Kinds that cannot be listed, and why; NotFoundError takes them from discovery too."""
     writes: list[Write] = field(default_factory=list)
     """What the operator wrote; events and what users and nodes do are not in it."""
     events: list[Object] = field(default_factory=list)
@@ -70,6 +72,8 @@ class FakeCluster:
     async def list_uids(
         self, resource: Resource, *, namespace: str | None = None, label_selector: str = ""
     ) -> dict[tuple[str, str], str]:
+        if resource.kind in self.withheld:
+            raise self.withheld[resource.kind]
         found = await self.list_objects(resource, namespace=namespace, label_selector=label_selector)
         return {(b["metadata"].get("namespace", ""), b["metadata"]["name"]): b["metadata"]["uid"] for b in found}
 
@@ -121,7 +125,15 @@ class FakeCluster:
         self.writes.append(Write("delete", key, changed=True))
         self._remove(key)
 
+    async def may_list(self, resource: Resource, *, namespace: str | None = None) -> None:
+        if resource.kind in self.withheld:
+            raise self.withheld[resource.kind]
+        if not await self.serves(resource):
+            raise NotFoundError("the server could not find the requested resource")
+
     async def serves(self, resource: Resource) -> bool:
+        if isinstance(self.withheld.get(resource.kind), NotFoundError):
+            return False
         return resource.group != "leaderworkerset.x-k8s.io" or resource.kind in self.served
 
     # What others do.

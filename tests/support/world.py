@@ -79,6 +79,9 @@ class Faults:
     async def get(self, resource: Resource, namespace: str, name: str) -> Object:
         return await self.inner.get(resource, namespace, name)
 
+    async def may_list(self, resource: Resource, *, namespace: str | None = None) -> None:
+        await self.inner.may_list(resource, namespace=namespace)
+
     async def serves(self, resource: Resource) -> bool:
         return await self.inner.serves(resource)
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import click
 
-from energylens.controller.runner import NAMESPACE_VARIABLE, Options, StartError, known_namespaces, run
+from energylens.controller.options import Options
+from energylens.controller.runner import NAMESPACE_VARIABLE, EndedError, StartError, known_namespaces, run
 from energylens.controller.settings import SettingsError, read_settings
 
 DEFAULT_LEASE_NAMESPACE = "energylens-system"
@@ -64,13 +65,15 @@ def operator(
     options = Options(
         kubeconfig=kubeconfig,
         metrics_port=metrics_port,
-        metrics_host=host or "0.0.0.0",
+        metrics_host=host,
         namespaces=known_namespaces(namespaces),
         lease_namespace=lease_namespace,
         settings=settings,
     )
     try:
         asyncio.run(run(options))
+    except EndedError as error:
+        raise SystemExit(1) from error
     except StartError as error:
         click.echo(f"Error: {error}", err=True)
         raise SystemExit(2) from error

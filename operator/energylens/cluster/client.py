@@ -36,6 +36,8 @@ class KubeClient:
 
     def __init__(self, configuration: Configuration) -> None:
         """Talk to the server of ``configuration``; see :func:`connect`."""
+        # As in energylens.tls: certificates without key identifiers are accepted, and verified all the same.
+        configuration.disable_strict_ssl_verification = True
         self._api = ApiClient(configuration)
         self._host = str(configuration.host).rstrip("/")
 
@@ -127,6 +129,10 @@ class KubeClient:
             return False
         return any(found.get("name") == resource.plural for found in answer.get("resources") or ())
 
+    async def may_list(self, resource: Resource, *, namespace: str | None = None) -> None:
+        """See the port; asks for the metadata of one object."""
+        await self._request("GET", f"{resource.path(namespace)}?limit=1", accept=_METADATA_ONLY)
+
     async def _apply(self, manifest: Mapping[str, Any], subresource: str | None) -> Object:
         metadata = manifest["metadata"]
         path = resource_of(manifest).path(metadata.get("namespace"), metadata["name"], subresource)
@@ -149,12 +155,12 @@ class KubeClient:
                 method, self._host + path, header_params=headers, body=body, _request_timeout=REQUEST_SECONDS
             )
             raw = await response.read()
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+        except (TimeoutError, aiohttp.ClientError, OSError, kube_config.ConfigException) as error:
+            # The last one: the kubelet is just writing a new token.
             raise TransientError(f"{what}: {type(error).__name__} {error}".rstrip()) from error
         if response.status >= 300:
             raise error_for(response.status, f"{what}: {response.status} {_message(raw)}", response.getheaders())
-        answer: Object = json.loads(raw)
-        return answer
+        return _object(what, raw)
 
 
 async def connect(kubeconfig: Path | None) -> KubeClient:
@@ -203,6 +209,17 @@ async def connect_as_user(kubeconfig: Path | None, context: str | None = None) -
     except (kube_config.ConfigException, OSError, ValueError, yaml.YAMLError) as error:
         raise UnusableConfigError(f"{where}: {' '.join(str(error).split())}") from error
     return KubeClient(configuration), str(chosen.get("namespace") or "default")
+
+
+def _object(what: str, raw: bytes) -> Object:
+    """Return the object of an answer; a proxy may answer for the API server, with a page of its own."""
+    try:
+        answer = json.loads(raw)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise TransientError(f"{what}: the answer is not an object of Kubernetes: {raw[:80].decode(errors='replace')}")
+    return answer
 
 
 def _message(raw: bytes) -> str:

@@ -18,6 +18,12 @@ from energylens.cluster.port import ClusterPort
 from energylens.cluster.resources import LEASE
 
 Sleep = Callable[[float], Awaitable[None]]
+Report = Callable[[str], None]
+"""Takes why the lease cannot be read or written, "" where it can: also where another holder has it."""
+
+
+def _unheard(problem: str) -> None:
+    pass
 
 
 @dataclass
@@ -32,30 +38,38 @@ class LeaseGuard:
     duration_seconds: float = 15.0
     renew_seconds: float = 5.0
     sleep: Sleep = asyncio.sleep
+    report: Report = _unheard
     _holder: str = field(default="", init=False)
     _seen_version: str = field(default="", init=False)
     _seen_at: float = field(default=0.0, init=False)
+    _held_until: float = field(default=float("-inf"), init=False)
 
     async def acquire(self) -> None:
         """Return when the lease is ours; wait as long as another holder renews it."""
         while not await self._try():
             await self.sleep(self.renew_seconds)
 
+    @property
+    def is_held(self) -> bool:
+        """Whether nobody else can have the lease yet, by this process's own clock.
+
+        A process that stood still finds this out before :meth:`hold` does.
+        """
+        return self.clock.monotonic() < self._held_until
+
     async def hold(self) -> None:
         """Renew for ever; return when the lease is lost."""
-        deadline = self.clock.monotonic() + self.duration_seconds
         while True:
             await self.sleep(self.renew_seconds)
             started = self.clock.monotonic()
             try:
                 # Not wait_for, which may start a task: kopf cancels every task born after it when it stops.
-                async with asyncio.timeout(max(0.1, deadline - started)):
+                async with asyncio.timeout(max(0.1, self._held_until - started)):
                     mine = await self._try()
             except TimeoutError:
+                self.report(f"no answer within {self.clock.monotonic() - started:.0f} s")
                 return
-            if mine:
-                deadline = started + self.duration_seconds
-            elif self.clock.monotonic() >= deadline or self._held_by_another():
+            if not mine and (not self.is_held or self._held_by_another()):
                 return
 
     async def release(self) -> None:
@@ -63,6 +77,7 @@ class LeaseGuard:
         try:
             lease = await self.cluster.get(LEASE, self.namespace, self.name)
             if lease["spec"].get("holderIdentity") == self.identity:
+                self._held_until = float("-inf")
                 lease["spec"] |= {"holderIdentity": "", "leaseDurationSeconds": 1}
                 await self.cluster.replace(LEASE, lease)
         except ClusterError:
@@ -72,12 +87,25 @@ class LeaseGuard:
         return self._holder not in ("", self.identity)
 
     async def _try(self) -> bool:
+        started = self.clock.monotonic()
         try:
-            return await self._take(await self.cluster.get(LEASE, self.namespace, self.name))
+            mine = await self._take_or_create()
+        except ConflictError:
+            mine = False
+        except ClusterError as error:
+            self.report(str(error))
+            return False
+        self.report("")
+        if mine:
+            self._held_until = started + self.duration_seconds
+        return mine
+
+    async def _take_or_create(self) -> bool:
+        try:
+            lease = await self.cluster.get(LEASE, self.namespace, self.name)
         except NotFoundError:
             return await self._create()
-        except ClusterError:
-            return False
+        return await self._take(lease)
 
     async def _create(self) -> bool:
         manifest = {
@@ -86,10 +114,7 @@ class LeaseGuard:
             "metadata": {"name": self.name, "namespace": self.namespace},
             "spec": self._spec({}),
         }
-        try:
-            await self.cluster.create(LEASE, manifest)
-        except ClusterError:
-            return False
+        await self.cluster.create(LEASE, manifest)
         return True
 
     async def _take(self, lease: dict[str, Any]) -> bool:
@@ -105,10 +130,7 @@ class LeaseGuard:
         if holder not in ("", self.identity) and not expired:
             return False
         lease["spec"] = self._spec(spec)
-        try:
-            await self.cluster.replace(LEASE, lease)
-        except ConflictError:
-            return False
+        await self.cluster.replace(LEASE, lease)
         self._holder = self.identity
         return True
 

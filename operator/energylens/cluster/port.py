@@ -54,6 +54,10 @@ class ClusterPort(Protocol):
         """Delete the object that has this uid, and its dependents; do nothing when it is gone."""
         ...
 
+    async def may_list(self, resource: Resource, *, namespace: str | None = None) -> None:
+        """Return when a kind can be listed; ForbiddenError or NotFoundError says why it cannot."""
+        ...
+
     async def serves(self, resource: Resource) -> bool:
         """Return whether the API server knows the kind."""
         ...

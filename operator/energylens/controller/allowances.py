@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from energylens.clock import Clock
 from energylens.controller import budgets
 from energylens.controller.inventory import Inventory
@@ -20,6 +22,8 @@ class Allowances:
         self._clock = clock
         self._read: dict[Key, tuple[Body, budgets.Budget]] = {}
         self._around = Surroundings(store.namespaces)
+        self.unserved: Mapping[str, str] = {}
+        """Why budgets of a kind cannot be seen, by kind."""
 
     def of(self, body: Body) -> Allowed:
         """Return what a deployment may draw."""
@@ -32,7 +36,7 @@ class Allowances:
             if everywhere or (capping and key[0] == namespace)
         ]
         around = self.surroundings() if everywhere else None
-        return budgets.allowance(body, capping, members, self._clock.now(), around)
+        return budgets.allowance(body, capping, members, self._clock.now(), around, self.unserved)
 
     def surroundings(self) -> Surroundings:
         """Return the namespaces and nodes that membership in budgets depends on."""

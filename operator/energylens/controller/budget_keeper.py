@@ -304,7 +304,9 @@ class BudgetKeeper:
             answer = await self._cluster.apply_status(manifest)
         except NotFoundError:
             return False
-        self._store.put_budget(answer, deleted=False)
+        # The answer may bring an edit of the spec, whose watch event makes no work any more.
+        for other in self._store.put_budget(answer, deleted=False):
+            self._enqueue(other)
         return True
 
     def _enqueue_members(self, key: Key) -> None:

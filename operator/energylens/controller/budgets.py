@@ -130,6 +130,7 @@ def allowance(
     deployments: Iterable[Body],
     now: datetime,
     around: Surroundings | None = None,
+    unserved: Mapping[str, str] | None = None,
 ) -> Allowed:
     """Return the watts that the tightest budget leaves, and what the condition says of all of them.
 
@@ -141,7 +142,9 @@ def allowance(
         deployments: All LLMDeployments, with the plans that they adopted.
         now: The present moment.
         around: Namespaces and nodes, for ClusterEnergyBudgets.
+        unserved: Why budgets of a kind cannot be seen any more, by kind; those of it are as they were last seen.
     """
+    unserved = unserved or {}
     around = around or Surroundings()
     others = [d for d in deployments if key_of(d) != key_of(deployment)]
     claims: list[_Claim] = []
@@ -154,18 +157,43 @@ def allowance(
             unreadable = unreadable or budget
         elif is_member(spec, namespace, deployment, around):
             members = [d for d in others if is_member(spec, namespace, d, around)]
-            claims.append(_claim(budget, spec, deployment, members, now, around))
-    found = _together(claims)
-    return found if unreadable is None else _without_growth(unreadable, float(committed_watts(deployment)), found)
+            claim = _claim(budget, spec, deployment, members, now, around)
+            gone = unserved.get("EnergyBudget" if namespace else "ClusterEnergyBudget")
+            claims.append(claim if gone is None else replace(claim, growth=None, problem=gone))
+    found, own = _together(claims), float(committed_watts(deployment))
+    if unreadable is not None:
+        text = f"{unreadable.name}: {unreadable.problem}; growth is not allowed"
+        return _without_growth(unreadable.name, BudgetView("Unknown", Reason.BUDGET_UNREADABLE, text), own, found)
+    return _unseen(deployment, claims, unserved, own, found) if unserved else found
 
 
-def _without_growth(unreadable: Budget, own: float, found: Allowed) -> Allowed:
+def _without_growth(name: str, view: BudgetView, own: float, found: Allowed) -> Allowed:
     """Return what is left where a budget cannot be read: no growth; what another one takes it takes all the same."""
-    text = f"{unreadable.name}: {unreadable.problem}; growth is not allowed"
-    view = BudgetView("Unknown", Reason.BUDGET_UNREADABLE, text)
     if found.allowance is not None and found.allowance.sheds:
         return replace(found, view=view)
-    return Allowed(PowerAllowance(max(own, 1.0), unreadable.name), view, BudgetStatus(name=unreadable.name))
+    watts = max(own, 1.0)
+    return Allowed(PowerAllowance(watts, name), view, BudgetStatus(name=name, allowed_power_watts=round(watts)))
+
+
+def _unseen(
+    deployment: Body, claims: Sequence[_Claim], unserved: Mapping[str, str], own: float, found: Allowed
+) -> Allowed:
+    """Return what is left where the API server does not have a kind of budget any more, or never had.
+
+    The status of a deployment remembers the budget that limited it, also for an operator that started since. One that
+    none limited is not limited now, and its condition says why nobody knows.
+    """
+    limited = (deployment.get("status") or {}).get("budget") or {}
+    before = str(limited.get("name") or "")
+    gone = unserved.get(before.partition(" ")[0]) if limited.get("allowedPowerWatts") is not None else None
+    if gone is not None and before not in {claim.name for claim in claims}:
+        text = f"{before}: {gone}; until it does, no plan may draw more than the running one"
+        return _without_growth(before, BudgetView("Unknown", Reason.BUDGET_NOT_CHECKED, text), own, found)
+    if claims:
+        return found
+    text = "; ".join(unserved.values())
+    view = BudgetView("Unknown", Reason.BUDGET_NOT_CHECKED, f"{text}; no budget is known to select this deployment")
+    return replace(found, view=view)
 
 
 def _claim(

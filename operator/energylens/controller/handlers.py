@@ -5,7 +5,7 @@ Only `on.event` handlers: kopf then writes nothing to any object, and no deletio
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +25,24 @@ from energylens.cluster.resources import (
     SERVICE,
     Resource,
 )
+from energylens.controller.kinds import ALL_KINDS
+from energylens.controller.login import log_in
 from energylens.controller.store import Key, Store
 
 MANAGED = "app.kubernetes.io/managed-by=energylens"
+ERROR_BACKOFFS = (1.0, 2.0, 3.0, 5.0)
+"""Seconds between kopf's tries of a request; by default it tries for a minute, however the request was refused."""
 Enqueue = Callable[[Key], None]
 Handle = Callable[[dict[str, Any], bool], None]
 """Takes an object and whether it was deleted."""
 
 
-def watched_children(serves_lws: bool) -> tuple[Resource, ...]:
+def watched_children(kinds: Collection[Resource]) -> tuple[Resource, ...]:
     """Return the kinds of children that are watched; PodDisruptionBudgets change with every pod and are not."""
-    return (DEPLOYMENT, SERVICE, CONFIG_MAP, *((LEADER_WORKER_SET,) if serves_lws else ()))
+    return tuple(kind for kind in (DEPLOYMENT, SERVICE, CONFIG_MAP, LEADER_WORKER_SET) if kind in kinds)
 
 
-def settings_for(serves_lws: bool) -> kopf.OperatorSettings:
+def settings_for(kinds: Collection[Resource]) -> kopf.OperatorSettings:
     """Return kopf's settings; the reasons are in docs/operator.md."""
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
@@ -48,16 +52,16 @@ def settings_for(serves_lws: bool) -> kopf.OperatorSettings:
     settings.watching.server_timeout = 300
     settings.watching.client_timeout = 310
     settings.watching.connect_timeout = 30
+    settings.networking.error_backoffs = ERROR_BACKOFFS
     settings.queueing.idle_timeout = 0.1
-    settings.process.ultimate_exiting_timeout = 3
-    for child in watched_children(serves_lws):
+    # kopf would kill the process so long after it ended with an error, which may pass.
+    settings.process.ultimate_exiting_timeout = None
+    for child in watched_children(kinds):
         settings.watching.label_selectors[child.group, child.version, child.plural] = MANAGED
     return settings
 
 
-def takers(
-    store: Store, enqueue: Enqueue, serves_lws: bool, sees_cluster_budgets: bool = True
-) -> dict[Resource, Handle]:
+def takers(store: Store, enqueue: Enqueue) -> dict[Resource, Handle]:
     """Return what puts an object of each kind into the store and its deployments into the queue."""
 
     def enqueue_found(key: Key | None) -> None:
@@ -78,10 +82,11 @@ def takers(
     return {
         LLM_DEPLOYMENT: lambda body, deleted: enqueue_found(store.put_deployment(body, deleted)),
         ENERGY_BUDGET: budget,
-        **({CLUSTER_ENERGY_BUDGET: budget, NAMESPACE: namespace} if sees_cluster_budgets else {}),
+        CLUSTER_ENERGY_BUDGET: budget,
+        NAMESPACE: namespace,
         NODE: store.put_node,
         POD: lambda body, deleted: enqueue_found(store.put_pod(body, deleted)),
-        **{kind: child(kind.kind) for kind in (*watched_children(serves_lws), POD_DISRUPTION_BUDGET)},
+        **{kind: child(kind.kind) for kind in (*watched_children(ALL_KINDS), POD_DISRUPTION_BUDGET)},
     }
 
 
@@ -89,11 +94,10 @@ def registry_for(
     store: Store,
     enqueue: Enqueue,
     alive: Callable[[], None],
-    serves_lws: bool,
+    kinds: Collection[Resource],
     kubeconfig: Path | None,
-    sees_cluster_budgets: bool = True,
 ) -> kopf.OperatorRegistry:
-    """Return the handlers of all watched kinds."""
+    """Return the handlers of ``kinds``."""
     registry = kopf.OperatorRegistry()
 
     def on_event(resource: Resource, handle: Handle) -> None:
@@ -103,14 +107,12 @@ def registry_for(
             body = {"apiVersion": resource.api_version, "kind": resource.kind, **event["object"]}
             handle(body, event["type"] == "DELETED")
 
-    for resource, handle in takers(store, enqueue, serves_lws, sees_cluster_budgets).items():
-        if resource is not POD_DISRUPTION_BUDGET:
+    for resource, handle in takers(store, enqueue).items():
+        if resource in kinds and resource is not POD_DISRUPTION_BUDGET:
             on_event(resource, handle)
 
     @kopf.on.login(registry=registry, id="login")
     def login(**kwargs: Any) -> Any:
-        if kubeconfig is None:
-            return kopf.login_with_service_account(**kwargs)
-        return kopf.login_with_kubeconfig(**kwargs)
+        return log_in(kubeconfig, **kwargs)
 
     return registry

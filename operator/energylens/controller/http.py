@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import socket
 from collections.abc import Callable
 
 from aiohttp import web
@@ -33,6 +36,37 @@ def application(
     app = web.Application()
     app.add_routes([web.get("/metrics", metrics), web.get("/healthz", healthz), web.get("/readyz", readyz)])
     return app
+
+
+class ListenError(Exception):
+    """The port cannot be listened on; one line."""
+
+
+async def listen(runner: web.BaseRunner, host: str, port: int) -> None:
+    """Serve on a port of an address or a name; without one on all addresses of IPv6 and IPv4, as far as there are any.
+
+    Raises:
+        ListenError: somebody else listens there, or there is no such address.
+    """
+    try:
+        site = web.TCPSite(runner, host, port) if host else web.SockSite(runner, _everywhere(port))
+        await site.start()
+    except OSError as error:
+        where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}" if host else "any address"
+        # asyncio words its own, with the address in it once more.
+        why = os.strerror(error.errno or 0) if error.errno in errno.errorcode else str(error)
+        raise ListenError(f"cannot listen on {where}: {why}") from error
+
+
+def _everywhere(port: int) -> socket.socket:
+    """Return a socket of both families; of IPv4 alone where the kernel has no IPv6, or no address of it may be used."""
+    if socket.has_dualstack_ipv6():
+        try:
+            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+        except OSError as error:
+            if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                raise
+    return socket.create_server(("", port))
 
 
 def _verdict(problem: str) -> web.Response:

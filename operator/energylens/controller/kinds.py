@@ -1,60 +1,138 @@
-"""Which optional kinds the operator may use: watching what is not served, or may not be listed, would end kopf."""
+"""Which kinds can be watched now: to watch what is not served, or may not be listed, ends kopf."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from energylens.cluster.errors import ClusterError, ForbiddenError, NotFoundError
 from energylens.cluster.port import ClusterPort
-from energylens.cluster.resources import CLUSTER_ENERGY_BUDGET, LEADER_WORKER_SET, NAMESPACE
+from energylens.cluster.resources import (
+    CLUSTER_ENERGY_BUDGET,
+    CONFIG_MAP,
+    DEPLOYMENT,
+    ENERGY_BUDGET,
+    LEADER_WORKER_SET,
+    LLM_DEPLOYMENT,
+    NAMESPACE,
+    NODE,
+    POD,
+    POD_DISRUPTION_BUDGET,
+    SERVICE,
+    Resource,
+)
 
 AGAIN_SECONDS = 2.0
 
-log = logging.getLogger("energylens")
+NEEDED = (LLM_DEPLOYMENT, NODE, POD, DEPLOYMENT, SERVICE, CONFIG_MAP, POD_DISRUPTION_BUDGET)
+"""Kinds without which nothing can be decided."""
+BUDGET_KINDS = (ENERGY_BUDGET, CLUSTER_ENERGY_BUDGET)
+OPTIONAL = (*BUDGET_KINDS, LEADER_WORKER_SET)
+_CUSTOM = (LLM_DEPLOYMENT, *OPTIONAL)
+ALL_KINDS = frozenset((*NEEDED, *OPTIONAL, NAMESPACE))
+
+Report = Callable[[str, str], None]
+"""Takes what was tried, and why it failed ("" where it worked)."""
 
 
-class OptionalKinds:
+@dataclass(frozen=True)
+class Found:
+    """Which kinds can be watched, and which cannot."""
+
+    kinds: frozenset[Resource]
+    left_out: Mapping[Resource, str] = field(default_factory=dict)
+    """Why an optional kind is not among them."""
+    unserved: frozenset[Resource] = frozenset()
+    """Those left out that the API server does not have, rather than keeps from the operator."""
+
+
+class Kinds:
     """Asks the API server, and goes on asking while it does not answer."""
 
     def __init__(
         self,
         cluster: ClusterPort,
         namespaces: Sequence[str],
+        report: Report,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """Ask ``cluster`` about ``namespaces``, or about all of them when there are none."""
         self._cluster = cluster
-        self._namespaces = tuple(namespaces)
+        self._namespaces: tuple[str | None, ...] = tuple(namespaces) or (None,)
+        self._report = report
         self._sleep = sleep
 
-    async def leader_worker_sets(self) -> bool:
-        """Return whether LeaderWorkerSets are served and may be listed wherever the operator works."""
-        while True:
-            try:
-                if not await self._cluster.serves(LEADER_WORKER_SET):
-                    return False
-                for namespace in self._namespaces or (None,):
-                    await self._cluster.list_uids(LEADER_WORKER_SET, namespace=namespace)
-                return True
-            except ForbiddenError as error:
-                log.warning("LeaderWorkerSets are not used: %s", error)
-                return False
-            except ClusterError as error:
-                log.warning("asking for the kinds that are served: %s; trying again", error)
-                await self._sleep(AGAIN_SECONDS)
+    async def settled(self) -> Found:
+        """Return the kinds that can be watched, as soon as all that are needed are among them.
 
-    async def cluster_budgets(self) -> bool:
-        """Return whether ClusterEnergyBudgets, and the namespaces that they select, may be listed."""
+        One that is needed and is not served, or may not be listed, is reported until it can be. Others are left out:
+
+        - LeaderWorkerSet where it is not served or may not be listed: plans over several nodes wait for it.
+        - EnergyBudget and ClusterEnergyBudget where they are not served: what was under a budget may not grow.
+        - ClusterEnergyBudget where it, or the namespaces that it selects, may not be listed, as by an operator of some
+          namespaces only.
+
+        An EnergyBudget that may not be listed is reported too: growth would break a cap that nobody sees.
+        """
         while True:
-            try:
-                for resource in (CLUSTER_ENERGY_BUDGET, NAMESPACE):
-                    await self._cluster.list_uids(resource)
-                return True
-            except (ForbiddenError, NotFoundError) as error:
-                log.warning("ClusterEnergyBudgets are not kept: %s", error)
-                return False
-            except ClusterError as error:
-                log.warning("asking for ClusterEnergyBudgets: %s; trying again", error)
-                await self._sleep(AGAIN_SECONDS)
+            # Each is asked, so that all that is missing is said at once.
+            needed = [await self._problem(resource, self._namespaces) is None for resource in NEEDED]
+            found = await self._optional(self._namespaces)
+            if all(needed) and found is not None:
+                return found
+            await self._sleep(AGAIN_SECONDS)
+
+    async def changed(self, known: Found) -> bool:
+        """Return whether a kind came or went since, by a few requests however many namespaces there are."""
+        found = await self._optional(self._namespaces[:1])
+        gone = isinstance(await self._problem(LLM_DEPLOYMENT, self._namespaces[:1]), NotFoundError)
+        return gone or (found is not None and found.kinds != known.kinds)
+
+    async def _optional(self, namespaces: Sequence[str | None]) -> Found | None:
+        """Return what can be watched if all that is needed can; None while nobody knows."""
+        kinds, left_out, unserved = set(NEEDED), {}, set()
+        for resource in OPTIONAL:
+            problem = await self._problem(resource, namespaces)
+            if problem is None:
+                kinds.add(resource)
+            elif isinstance(problem, NotFoundError):
+                unserved.add(resource)
+            elif not _may_lack(resource, problem):
+                return None
+            if problem is not None:
+                left_out[resource] = str(problem)
+        if CLUSTER_ENERGY_BUDGET in kinds:
+            kinds.add(NAMESPACE)
+        return Found(frozenset(kinds), left_out, frozenset(unserved))
+
+    async def _problem(self, resource: Resource, namespaces: Sequence[str | None]) -> ClusterError | None:
+        """Return why a kind cannot be watched; report what keeps the operator from its work."""
+        problem: ClusterError | None = None
+        try:
+            # Lists of a kind that has just been made may work before kopf finds the kind.
+            if resource in _CUSTOM and not await self._cluster.serves(resource):
+                raise NotFoundError
+            for listed in (resource, *((NAMESPACE,) if resource is CLUSTER_ENERGY_BUDGET else ())):
+                await self._may_list(listed, namespaces)
+        except NotFoundError:
+            text = f"the API server does not serve {resource.plural} of {resource.api_version}"
+            problem = NotFoundError(text)
+        except ClusterError as error:
+            problem = error
+        said = "" if problem is None or _may_lack(resource, problem) else str(problem)
+        if isinstance(problem, NotFoundError) and said:
+            said += "; install the CustomResourceDefinitions"
+        self._report(f"listing {resource.plural}", said)
+        return problem
+
+    async def _may_list(self, resource: Resource, namespaces: Sequence[str | None]) -> None:
+        for namespace in namespaces if resource.namespaced else (None,):
+            await self._cluster.may_list(resource, namespace=namespace)
+
+
+def _may_lack(resource: Resource, problem: ClusterError) -> bool:
+    """Return whether the operator does without a kind for such a reason."""
+    if resource not in OPTIONAL:
+        return False
+    return isinstance(problem, NotFoundError) or (isinstance(problem, ForbiddenError) and resource is not ENERGY_BUDGET)

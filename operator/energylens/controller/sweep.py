@@ -8,13 +8,14 @@ and goes on with what is there.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 from energylens.cluster.port import ClusterPort
 from energylens.cluster.resources import (
     CLUSTER_ENERGY_BUDGET,
     ENERGY_BUDGET,
+    LEADER_WORKER_SET,
     LLM_DEPLOYMENT,
     NAMESPACE,
     NODE,
@@ -23,6 +24,7 @@ from energylens.cluster.resources import (
     Resource,
 )
 from energylens.controller.handlers import MANAGED, Handle, takers, watched_children
+from energylens.controller.kinds import ALL_KINDS, Found
 from energylens.controller.store import Key, Store
 
 LISTS_GET_OLD_AFTER = 20
@@ -53,38 +55,59 @@ class Sweeper:
         self._enqueue = enqueue
         self._namespaces = namespaces
         self._sleep = sleep
-        self.serves_lws = False
-        self.sees_cluster_budgets = True
+        self.found = Found(ALL_KINDS)
+        """The kinds that are watched now."""
 
-    async def settle(self) -> None:
-        """Return when the store knows every object that the API server has.
+    async def settle(self) -> list[str]:
+        """Wait until the store knows every object that the API server has, or the lists have become old.
+
+        Returns:
+            What did not come, such as ``LLMDeployment team/a``; nothing where all is known.
 
         Raises:
             ClusterError: a kind cannot be listed.
         """
-        while True:
-            listed = {resource: await self._listed(resource) for resource in self._watched()}
-            for _ in range(LISTS_GET_OLD_AFTER):
-                if all(names.keys() <= self._known(resource).keys() for resource, names in listed.items()):
-                    return
-                await self._sleep(LOOK_SECONDS)
+        listed = {resource: await self._listed(resource) for resource in self._watched()}
+        for _ in range(LISTS_GET_OLD_AFTER):
+            missing = self._missing(listed)
+            if not missing:
+                break
+            await self._sleep(LOOK_SECONDS)
+        return missing
 
-    async def sweep(self) -> None:
+    def _missing(self, listed: Mapping[Resource, Mapping[ObjectName, str]]) -> list[str]:
+        return [
+            f"{resource.kind} {'/'.join(filter(None, name))}"
+            for resource, names in listed.items()
+            for name in sorted(names.keys() - self._known(resource).keys())
+        ]
+
+    async def sweep(self) -> bool:
         """Drop what the API server no longer has, and hear of changes to PodDisruptionBudgets.
 
+        Returns:
+            Whether the API server has something that the store does not know: a watch that is late, or dead.
+
         Raises:
             ClusterError: a kind cannot be listed.
         """
-        handles = takers(self._store, self._enqueue, self.serves_lws, self.sees_cluster_budgets)
+        behind = False
+        handles = takers(self._store, self._enqueue)
         for resource in self._watched():
             # What is known before the list was there before it; so, where the list lacks it, it is gone.
             before = dict(self._known(resource))
             listed = await self._listed(resource)
             now = self._known(resource)
+            behind = behind or not listed.keys() <= now.keys()
             for name, uid in before.items():
                 if listed.get(name) != uid and now.get(name) == uid:
                     self._drop(resource, name, uid, handles[resource])
+        if LEADER_WORKER_SET in self.found.unserved:
+            # They went with their kind; whether somebody heard of each does not matter.
+            for name, uid in dict(self._known(LEADER_WORKER_SET)).items():
+                self._drop(LEADER_WORKER_SET, name, uid, handles[LEADER_WORKER_SET])
         await self.hear_of_disruption_budgets()
+        return behind
 
     async def hear_of_disruption_budgets(self) -> None:
         """Take the PodDisruptionBudgets, which are not watched: their status changes with every pod."""
@@ -101,19 +124,18 @@ class Sweeper:
                 owner = self._store.put_child(kind, body, deleted=False)
                 if owner is not None and (old is None or _identity(old.body) != _identity(body)):
                     self._enqueue(owner)
-        handle = takers(self._store, self._enqueue, self.serves_lws)[POD_DISRUPTION_BUDGET]
+        handle = takers(self._store, self._enqueue)[POD_DISRUPTION_BUDGET]
         for name, uid in before.items():
             if name not in found:
                 self._drop(POD_DISRUPTION_BUDGET, name, uid, handle)
 
     def _watched(self) -> Iterator[Resource]:
-        yield from (LLM_DEPLOYMENT, ENERGY_BUDGET, NODE, POD)
-        if self.sees_cluster_budgets:
-            yield from (CLUSTER_ENERGY_BUDGET, NAMESPACE)
-        yield from watched_children(self.serves_lws)
+        order = (LLM_DEPLOYMENT, ENERGY_BUDGET, NODE, POD, CLUSTER_ENERGY_BUDGET, NAMESPACE)
+        yield from (kind for kind in order if kind in self.found.kinds)
+        yield from watched_children(self.found.kinds)
 
     async def _listed(self, resource: Resource) -> dict[ObjectName, str]:
-        selector = MANAGED if resource in watched_children(self.serves_lws) else ""
+        selector = MANAGED if resource in watched_children(self.found.kinds) else ""
         found: dict[ObjectName, str] = {}
         for namespace in (self._namespaces or (None,)) if resource.namespaced else (None,):
             found |= await self._cluster.list_uids(resource, namespace=namespace, label_selector=selector)

@@ -11,14 +11,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 from energylens.devcluster.errors import DevClusterError
+from energylens.tls import client_context as verifying_context
 
 _POLL_SECONDS = 0.1
 _REQUEST_TIMEOUT_SECONDS = 5.0
 
 
 def client_context(authority: Path, certificate: Path, key: Path) -> ssl.SSLContext:
-    """Return a TLS context that trusts `authority` and shows a client certificate."""
-    context = ssl.create_default_context(cafile=str(authority))
+    """Return a TLS context that trusts `authority` and shows a client certificate.
+
+    State directories of earlier releases have certificates without key identifiers.
+    """
+    context = verifying_context(str(authority))
     context.load_cert_chain(certificate, key)
     return context
 

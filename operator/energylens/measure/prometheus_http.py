@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any, Protocol
 import aiohttp
 
 from energylens.measure.scrape import MEBIBYTE, HttpSession
+from energylens.tls import client_context
 
 
 class PrometheusError(Exception):
@@ -83,12 +83,11 @@ class PrometheusHttp(HttpSession):
         Raises:
             PrometheusError: the CA file cannot be used.
         """
-        trust: ssl.SSLContext | bool = True
-        if self._access.ca_file is not None:
-            try:
-                trust = await asyncio.to_thread(ssl.create_default_context, cafile=str(self._access.ca_file))
-            except OSError as error:  # ssl.SSLError is one
-                raise PrometheusError(f"caFile={self._access.ca_file}: {error.strerror or error}") from error
+        ca_file = self._access.ca_file
+        try:
+            trust = await asyncio.to_thread(client_context, None if ca_file is None else str(ca_file))
+        except OSError as error:  # ssl.SSLError is one
+            raise PrometheusError(f"caFile={ca_file}: {error.strerror or error}") from error
         return aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=self._timeout),
             connector=aiohttp.TCPConnector(ssl=trust),

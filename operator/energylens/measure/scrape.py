@@ -11,6 +11,7 @@ from typing import Literal, Protocol, Self
 import aiohttp
 
 from energylens.clock import Clock
+from energylens.tls import client_context
 
 FailureReason = Literal[
     "Timeout",
@@ -105,7 +106,9 @@ class HttpScraper(HttpSession):
 
     async def _open(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=self._timeout), cookie_jar=aiohttp.DummyCookieJar()
+            timeout=aiohttp.ClientTimeout(total=self._timeout),
+            connector=aiohttp.TCPConnector(ssl=await asyncio.to_thread(client_context)),
+            cookie_jar=aiohttp.DummyCookieJar(),
         )
 
     async def fetch(self, url: str) -> Page | TargetFailure:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from energylens.cluster.errors import ConflictError, NotFoundError, TransientError
+from energylens.cluster.errors import ClusterError, ConflictError, ForbiddenError, NotFoundError, TransientError
 from energylens.cluster.lease import LeaseGuard
 from energylens.cluster.port import Object
 from energylens.cluster.resources import LEASE, Resource
@@ -36,6 +36,8 @@ class LeasePort:
 
     lease: Object | None = None
     down: bool = False
+    refused: dict[str, ClusterError] = field(default_factory=dict)
+    """By verb."""
     before_replace: Callable[[], None] | None = None
     writes: list[str] = field(default_factory=list)
 
@@ -43,6 +45,8 @@ class LeasePort:
         assert (resource, namespace, name) == (LEASE, "system", "energylens")
         if self.down:
             raise TransientError("connection refused")
+        if "get" in self.refused:
+            raise self.refused["get"]
         if self.lease is None:
             raise NotFoundError("not found")
         return copy.deepcopy(self.lease)
@@ -65,6 +69,8 @@ class LeasePort:
     def _store(self, resource: Resource, manifest: Mapping[str, Any], verb: str) -> Object:
         if self.down:
             raise TransientError("connection refused")
+        if verb in self.refused:
+            raise self.refused[verb]
         assert resource is LEASE
         old = int(self.lease["metadata"]["resourceVersion"]) if self.lease else 0
         self.lease = copy.deepcopy(dict(manifest))
@@ -101,8 +107,18 @@ class Guard:
     limit: int = 100
     sleeps: int = 0
 
+    said: list[str] = field(default_factory=list)
+
     def make(self, identity: str = "me") -> LeaseGuard:
-        return LeaseGuard(self.port, self.clock, "system", "energylens", identity, sleep=self._sleep)  # type: ignore[arg-type]
+        return LeaseGuard(
+            self.port,
+            self.clock,
+            "system",
+            "energylens",
+            identity,
+            sleep=self._sleep,
+            report=self.said.append,  # type: ignore[arg-type]
+        )
 
     async def _sleep(self, seconds: float) -> None:
         self.sleeps += 1
@@ -287,3 +303,69 @@ async def test_releasing_while_the_api_server_is_down_is_no_error(guard: Guard) 
     await first.release()
     guard.port.down = False
     assert guard.port.holder == "first"
+
+
+@pytest.mark.parametrize("verb", ["get", "create", "replace"])
+@pytest.mark.parametrize(
+    "error", [ForbiddenError("403 forbidden"), ForbiddenError("401 Unauthorized"), TransientError("certificate")]
+)
+async def test_why_the_lease_cannot_be_had_is_reported_until_it_can(
+    verb: str, error: ClusterError, guard: Guard
+) -> None:
+    if verb == "replace":
+        guard.port.foreign_write("")
+    guard.port.refused[verb] = error
+
+    def heals(number: int) -> None:
+        if number == 3:
+            guard.port.refused.clear()
+
+    guard.meanwhile = heals
+    await guard.make().acquire()
+    assert guard.said == [*[str(error)] * 3, ""]
+
+
+async def test_waiting_for_another_holder_is_no_problem(guard: Guard) -> None:
+    guard.port.foreign_write("other")
+    guard.meanwhile = lambda number: guard.port.foreign_write("other")
+    guard.limit = 3
+    with pytest.raises(StoppedError):
+        await guard.make().acquire()
+    assert set(guard.said) == {""}
+
+
+async def test_a_lost_race_is_no_problem(guard: Guard) -> None:
+    guard.port.foreign_write("")
+    guard.port.before_replace = lambda: guard.port.foreign_write("rival")
+    guard.limit = 2
+    with pytest.raises(StoppedError):
+        await guard.make().acquire()
+    assert set(guard.said) == {""}
+
+
+async def test_a_holder_that_cannot_renew_says_why(guard: Guard) -> None:
+    mine = guard.make()
+    await mine.acquire()
+    guard.port.refused["get"] = ForbiddenError("403 forbidden")
+    await mine.hold()
+    assert guard.said == ["", "403 forbidden", "403 forbidden", "403 forbidden"]
+
+
+async def test_a_lease_is_held_from_the_last_renewal_for_its_duration(guard: Guard) -> None:
+    mine = guard.make()
+    assert not mine.is_held
+    await mine.acquire()
+    guard.limit = 2
+    with pytest.raises(StoppedError):
+        await mine.hold()
+    guard.clock.seconds = 24.9
+    assert mine.is_held
+    guard.clock.seconds = 25.0
+    assert not mine.is_held
+
+
+async def test_a_lease_that_was_given_back_is_not_held(guard: Guard) -> None:
+    mine = guard.make()
+    await mine.acquire()
+    await mine.release()
+    assert not mine.is_held

@@ -385,3 +385,57 @@ def test_what_fits_nowhere_takes_nothing_from_others() -> None:
     wanted = reservation(promised(64, per_replica=16), bound_gpus=0)
     assert wanted is not None
     assert free(reserve(two_nodes(), [wanted])) == [8, 8]
+
+
+GONE = "the API server does not serve energybudgets of energylens.dev/v1alpha1"
+
+
+def without_the_kind(me: Body, capping: list[Body], everybody: list[Body], kind: str = "EnergyBudget") -> Allowed:
+    return module.allowance(me, map(module.read_budget, capping), everybody, NOW, unserved={kind: GONE})
+
+
+@pytest.mark.parametrize(("own", "left"), [(None, 1.0), (700, 700.0)])
+def test_a_budget_whose_kind_is_not_served_any_more_allows_no_growth(own: int | None, left: float) -> None:
+    me = member("me", own)
+    found = without_the_kind(me, [budget()], [me])
+    assert watts(found) == left
+    assert (found.view.status, found.view.reason) == ("Unknown", Reason.BUDGET_NOT_CHECKED)
+    assert f"EnergyBudget team/cap: {GONE}" in found.view.message
+    assert "no plan may draw more than the running one" in found.view.message
+    assert watts(without_the_kind(me, [cluster_budget()], [me])) == 1000.0
+    assert watts(without_the_kind(me, [cluster_budget()], [me], "ClusterEnergyBudget")) == left
+
+
+def test_power_that_was_taken_stays_taken_while_the_kind_is_not_served() -> None:
+    me = member("me", 700)
+    found = without_the_kind(me, [taken(budget(action="Shed"), "me", 300)], [me])
+    assert found.allowance is not None
+    assert (found.allowance.watts, found.allowance.sheds) == (300.0, True)
+
+
+def test_an_operator_that_started_since_knows_from_the_status_which_budget_there_was() -> None:
+    me = member("me", 700)
+    limited = without_the_kind(me, [budget()], [me]).status
+    assert limited is not None
+    me["status"]["budget"] = limited.model_dump(by_alias=True, exclude_none=True)
+    for _ in range(2):
+        found = without_the_kind(me, [], [me])
+        assert watts(found) == 700.0
+        assert found.view.reason == Reason.BUDGET_NOT_CHECKED
+        assert found.view.message.startswith(f"EnergyBudget team/cap: {GONE}")
+        assert found.status is not None
+        me["status"]["budget"] = found.status.model_dump(by_alias=True, exclude_none=True)
+    assert watts(without_the_kind(me, [], [me], "ClusterEnergyBudget")) is None
+
+
+def test_who_was_under_no_budget_is_not_limited_and_is_told() -> None:
+    me = member("me", 700)
+    only_reported = member("me", 700)
+    only_reported["status"]["budget"] = {"name": "EnergyBudget team/cap", "usedPercent": 40}
+    for asking in (me, only_reported):
+        found = without_the_kind(asking, [], [asking])
+        assert found.allowance is None
+        assert (found.view.status, found.view.reason) == ("Unknown", Reason.BUDGET_NOT_CHECKED)
+        assert found.view.message == f"{GONE}; no budget is known to select this deployment"
+    other = member("other", 100)
+    assert without_the_kind(me, [cluster_budget()], [me, other]).view.reason == Reason.WITHIN_BUDGET

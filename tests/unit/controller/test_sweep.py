@@ -8,10 +8,12 @@ import pytest
 from tests.support.fake_pods import node
 from tests.support.world import KEY, World, llama
 
-from energylens.cluster.errors import ForbiddenError
+from energylens.cluster.errors import ForbiddenError, NotFoundError
 from energylens.cluster.port import Object
-from energylens.cluster.resources import Resource
+from energylens.cluster.resources import ENERGY_BUDGET, LEADER_WORKER_SET, Resource
+from energylens.controller.kinds import ALL_KINDS, Found
 from energylens.controller.sweep import LISTS_GET_OLD_AFTER, Sweeper
+from energylens.planner.inventory import OWNER_LABEL
 
 PDB = ("PodDisruptionBudget", *KEY)
 
@@ -93,9 +95,46 @@ async def test_a_successor_of_the_same_name_is_not_taken_for_the_old_object(swep
 
 async def test_settling_waits_for_what_the_watches_have_not_brought(swept: Swept) -> None:
     swept.world.cluster.put(node("h100-2"))
-    await swept.sweeper.settle()
+    assert await swept.sweeper.settle() == []
     assert swept.naps == 3
     assert "h100-2" in swept.world.store.nodes
+
+
+async def test_what_does_not_come_in_is_named_by_settling_and_noticed_by_a_sweep(swept: Swept) -> None:
+    swept.naps = 3
+    swept.world.cluster.put(node("h100-2"))
+    assert await swept.sweeper.settle() == ["Node h100-2"]
+    assert swept.naps == 3 + LISTS_GET_OLD_AFTER
+    assert await swept.sweeper.sweep() is True
+    swept.world.deliver()
+    assert await swept.sweeper.sweep() is False
+
+
+async def test_a_kind_that_is_not_watched_is_not_listed(swept: Swept) -> None:
+    swept.world.cluster.withheld["EnergyBudget"] = NotFoundError("no such kind")
+    with pytest.raises(NotFoundError):
+        await swept.sweeper.settle()
+    swept.sweeper.found = Found(ALL_KINDS - {ENERGY_BUDGET}, unserved=frozenset({ENERGY_BUDGET}))
+    assert await swept.sweeper.settle() == []
+
+
+async def test_leader_worker_sets_that_went_with_their_kind_are_dropped(swept: Swept) -> None:
+    world = swept.world
+    name = f"{KEY[1]}-group"
+    body = {
+        "apiVersion": "leaderworkerset.x-k8s.io/v1",
+        "kind": "LeaderWorkerSet",
+        "metadata": {"namespace": KEY[0], "name": name, "uid": "u", "labels": {OWNER_LABEL: KEY[1]}},
+    }
+    world.store.put_child("LeaderWorkerSet", body, deleted=False)
+    rest = ALL_KINDS - {LEADER_WORKER_SET}
+    swept.sweeper.found = Found(rest, {LEADER_WORKER_SET: "forbidden"})
+    await swept.sweeper.sweep()
+    assert ("LeaderWorkerSet", KEY[0], name) in world.store.children
+    swept.sweeper.found = Found(rest, unserved=frozenset({LEADER_WORKER_SET}))
+    await swept.sweeper.sweep()
+    assert ("LeaderWorkerSet", KEY[0], name) not in world.store.children
+    assert KEY in swept.asked
 
 
 async def test_settling_does_not_wait_for_what_was_deleted_after_the_list(swept: Swept) -> None:

@@ -46,6 +46,19 @@ def test_certificates_name_their_user_groups_and_hosts(tmp_path: Path) -> None:
     assert key.stat().st_mode & 0o077 == 0
 
 
+def test_certificates_have_the_key_identifiers_that_strict_clients_ask_for(tmp_path: Path) -> None:
+    authority = Authority(tmp_path, FixedClock())
+    leaf, _ = authority.issue("a", "alice", hosts=["127.0.0.1"])
+    identifiers = []
+    for path in (authority.certificate_file, leaf):
+        extensions = x509.load_pem_x509_certificate(path.read_bytes()).extensions
+        subject = extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
+        issuer = extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
+        identifiers.append((subject, issuer))
+    (root, roots_issuer), (child, childs_issuer) = identifiers
+    assert root == roots_issuer == childs_issuer != child
+
+
 def test_certificates_and_keys_are_kept_for_the_next_start(tmp_path: Path) -> None:
     first = Authority(tmp_path, FixedClock()).issue("a", "alice")
     keys = service_account_keys(tmp_path)

@@ -1,0 +1,345 @@
+"""What a leader does: watch, plan, write, measure, and keep budgets, until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar, cast
+
+import kopf
+from prometheus_client import CollectorRegistry
+
+from energylens import __version__
+from energylens.clock import Clock
+from energylens.cluster.errors import ClusterError
+from energylens.cluster.port import ClusterPort
+from energylens.cluster.resources import LEADER_WORKER_SET
+from energylens.controller.budget_keeper import BudgetKeeper
+from energylens.controller.corrections import Pool
+from energylens.controller.corrections_store import load_pool, store_pool
+from energylens.controller.endings import may_pass, said_by
+from energylens.controller.failures import Failures
+from energylens.controller.handlers import registry_for, settings_for
+from energylens.controller.health import Health
+from energylens.controller.kinds import AGAIN_SECONDS, BUDGET_KINDS, Found, Kinds
+from energylens.controller.measuring import Measuring
+from energylens.controller.metrics import Metrics
+from energylens.controller.options import Options
+from energylens.controller.planning import PlanningService
+from energylens.controller.queue import KeyQueue
+from energylens.controller.reconcile import Reconciler
+from energylens.controller.store import Key, Store
+from energylens.controller.sweep import Sweeper
+from energylens.controller.workers import Workers
+from energylens.measure.scrape import HttpScraper
+from energylens.measure.source import EnergySource
+from energylens.serving.workload import LWS_SUFFIX
+
+KIND_CHECK_SECONDS = 10.0
+STUCK_LISTS = 12
+"""Lists in a row, 5 s apart, by which nothing more came in: a watch that kopf lost without a word (kopf issue 1276)."""
+POOL_SECONDS = 10.0
+"""Between two looks at whether corrections are to be stored; what was learned since is learned again within hours."""
+KOPF_STOP_SECONDS = 2.0
+"""For kopf to stop politely, and once more after it was cancelled; a pod has 30 s to stop, a user less patience."""
+WATCHING = "watching"
+
+T = TypeVar("T")
+
+log = logging.getLogger("energylens")
+
+
+class WatchesEndedError(Exception):
+    """The watches ended, and nobody asked for it."""
+
+
+class Acting:
+    """Everything that only the holder of the lease runs."""
+
+    def __init__(
+        self,
+        options: Options,
+        cluster: ClusterPort,
+        http: HttpScraper,
+        clock: Clock,
+        prometheus: EnergySource | None,
+        *,
+        identity: str,
+        health: Health,
+        stop: asyncio.Event,
+        stop_on_signals: Callable[[], None],
+    ) -> None:
+        """Build the parts; nothing runs yet.
+
+        Args:
+            options: What the command line says.
+            cluster: Takes writes only while the lease is held.
+            http: Reads metrics of pods.
+            clock: The clock.
+            prometheus: Where energy is read first.
+            identity: Of this process, for events and kopf.
+            health: Hears what does not work.
+            stop: Set when the process is to end.
+            stop_on_signals: Sets the signal handlers, which kopf replaces by its own when it starts.
+        """
+        self._options = options
+        self._identity = identity
+        self._health = health
+        self._stop = stop
+        self._stop_on_signals = stop_on_signals
+        self._cluster = cluster
+        self._store = Store()
+        self._metrics = Metrics(self._store)
+        self._metrics.build.info({"version": __version__})
+        self._queue = KeyQueue(self._is_urgent)
+        self._pool = Pool()
+        self._measuring = Measuring(
+            self._store,
+            options.settings.measurement,
+            http,
+            clock,
+            self._queue.add,
+            prometheus,
+            lambda key, joules: self._metrics.energy.labels(*key).inc(joules),
+        )
+        self._reconciler = Reconciler(
+            cluster,
+            self._store,
+            PlanningService(resync_seconds=options.settings.resync_seconds),
+            clock,
+            options.settings,
+            self._metrics,
+            instance=self._identity,
+            measurements=self._measuring.latest,
+            pool=self._pool,
+        )
+        self._keeper = BudgetKeeper(
+            cluster,
+            self._store,
+            self._reconciler.allowances,
+            self._measuring.energy,
+            clock,
+            options.settings.budgets,
+            self._metrics,
+            self._queue.add,
+        )
+        self._sweeper = Sweeper(cluster, self._store, self._queue.add, options.namespaces)
+        self._kinds = Kinds(cluster, options.namespaces, self._health.report)
+        failures = Failures(cluster, self._store, clock, self._metrics, self._identity)
+        self._workers = Workers(self._queue, self._reconciler.reconcile, failures.show, self._metrics, clock)
+        self._synced = asyncio.Event()
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        """The metrics."""
+        return self._metrics.registry
+
+    def refresh(self) -> None:
+        """Bring the metrics that are read off up to date."""
+        self._metrics.queue_length.set(self._queue.unfinished)
+        self._metrics.event_age.set(self._health.event_age_seconds)
+        self._metrics.leading.set(1 if self._health.leading else 0)
+
+    async def run(self, namespace: str) -> None:
+        """Act with what earlier operators learned from measurement, and keep what is learned."""
+        await self._until_done(lambda: load_pool(self._cluster, namespace, self._pool), "reading the corrections")
+        tasks = [asyncio.create_task(self._act()), asyncio.create_task(self._keep_pool(namespace))]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _keep_pool(self, namespace: str) -> None:
+        while True:
+            await asyncio.sleep(POOL_SECONDS)
+            await self._until_done(lambda: store_pool(self._cluster, namespace, self._pool), "writing the corrections")
+
+    async def _act(self) -> None:
+        """Watch and work until told to stop; watch anew when a kind comes or goes, or what ended a watch may pass."""
+        known: Found | None = None
+        while not self._stop.is_set():
+            found = await self._kinds.settled()
+            for kind, problem in found.left_out.items():
+                if known is None or known.left_out.get(kind) != problem:
+                    log.warning("%ss are not used: %s", kind.kind, problem)
+            self._sweeper.found = found
+            self._reconciler.serves_lws = LEADER_WORKER_SET in found.kinds
+            self._reconciler.allowances.unserved = {
+                kind.kind: found.left_out[kind] for kind in BUDGET_KINDS if kind in found.unserved
+            }
+            await self._until_done(self._sweeper.hear_of_disruption_budgets, "listing poddisruptionbudgets")
+            try:
+                await self._watch(found, known is not None and known.kinds != found.kinds)
+            except Exception as error:
+                if not may_pass(error):
+                    raise
+                self._health.report(WATCHING, said_by(error))
+                await asyncio.sleep(AGAIN_SECONDS)
+            known = found
+
+    async def _watch(self, found: Found, all_anew: bool) -> None:
+        """Watch and work until told to stop or to watch anew; ``all_anew`` looks at every deployment once more.
+
+        Raises:
+            WatchesEndedError: kopf ended, and did not say why.
+            Exception: what ended kopf or a task of ours.
+        """
+        self._synced.clear()
+        self._health.synced = False
+        changed, ready = asyncio.Event(), asyncio.Event()
+        # When kopf stops it cancels every task of the loop that was born after it started: ours come first, and they
+        # end before it does.
+        started = asyncio.create_task(ready.wait())
+        ours = [
+            started,
+            asyncio.create_task(self._settle(ready, changed, all_anew)),
+            *(asyncio.create_task(self._work()) for _ in range(self._options.settings.workers)),
+            *(
+                asyncio.create_task(task)
+                for task in (self._measure(), self._keep_budgets(), self._plan_again(), self._sweep(changed))
+            ),
+            asyncio.create_task(self._watch_kinds(found, changed)),
+        ]
+        watching = asyncio.create_task(
+            kopf.operator(
+                registry=registry_for(
+                    self._store, self._queue.add, self._health.heard, found.kinds, self._options.kubeconfig
+                ),
+                settings=settings_for(found.kinds),
+                # kopf would make one of the user's name, which a number without an entry in /etc/passwd has not.
+                identity=cast(Any, self._identity),
+                standalone=True,
+                clusterwide=not self._options.namespaces,
+                namespaces=list(self._options.namespaces),
+                stop_flag=changed,
+                ready_flag=ready,
+            )
+        )
+        asked = asyncio.create_task(changed.wait())
+        try:
+            pending = {watching, asked, *ours}
+            while not watching.done() and not asked.done():
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                if started in done:
+                    # kopf has set its own handlers by now.
+                    self._stop_on_signals()
+                for task in done:
+                    task.result()
+            if not changed.is_set():
+                if started.done():
+                    raise WatchesEndedError("kopf ended without an error")
+                # Only a signal that came before the handlers were ours ends kopf without an error.
+                self._stop.set()
+        finally:
+            self._health.synced = False
+            # With the flag set kopf does not kill the process when it takes long to stop.
+            changed.set()
+            for task in ours:
+                task.cancel()
+            await asyncio.gather(*ours, return_exceptions=True)
+            await asyncio.wait({watching}, timeout=KOPF_STOP_SECONDS)
+            watching.cancel()
+            await asyncio.wait({watching}, timeout=KOPF_STOP_SECONDS)
+
+    async def _settle(self, ready: asyncio.Event, changed: asyncio.Event, all_anew: bool) -> None:
+        """Let the initial lists come in before anything is written: half a view would undo what is there."""
+        await ready.wait()
+        if not await self._comes_in():
+            changed.set()
+            return
+        # What was deleted while nothing was watched is in the store of an earlier watch.
+        await self._until_done(self._sweeper.sweep, "listing what is watched")
+        if all_anew:
+            for key in self._store.deployments:
+                self._queue.add(key)
+        self._health.synced = True
+        self._synced.set()
+
+    async def _comes_in(self) -> bool:
+        """Return when the store knows what the API server has; False when that comes no nearer: a watch is dead."""
+        fewest, stuck = float("inf"), 0
+        while missing := await self._until_done(self._sweeper.settle, "listing what is watched"):
+            stuck = 0 if len(missing) < fewest else stuck + 1
+            fewest = min(fewest, len(missing))
+            if stuck:
+                self._health.report(WATCHING, f"{len(missing)} objects do not come in, such as {missing[0]}")
+            if stuck >= STUCK_LISTS:
+                return False
+        return True
+
+    async def _until_done(self, step: Callable[[], Awaitable[T]], what: str) -> T:
+        while True:
+            try:
+                result = await step()
+            except ClusterError as error:
+                self._health.report(what, str(error))
+                await asyncio.sleep(AGAIN_SECONDS)
+            else:
+                self._health.report(what, "")
+                return result
+
+    async def _sweep(self, changed: asyncio.Event) -> None:
+        """Find what the watches have missed; watch anew where one brings nothing any more."""
+        await self._synced.wait()
+        while True:
+            await asyncio.sleep(self._options.settings.resync_seconds)
+            if await self._until_done(self._sweeper.sweep, "listing what is watched") and not await self._comes_in():
+                changed.set()
+                return
+            self._health.report(WATCHING, "")
+
+    async def _work(self) -> None:
+        await self._synced.wait()
+        await self._workers.work()
+
+    async def _measure(self) -> None:
+        await self._synced.wait()
+        while True:
+            try:
+                report = await self._measuring.step()
+                for failure in report.failures:
+                    self._metrics.collect_failures.labels(failure.reason).inc()
+            except Exception:
+                self._metrics.collect_failures.labels("Defect").inc()
+                log.exception("measuring failed: internal error; retrying")
+            await asyncio.sleep(self._options.settings.measurement.scrape_seconds)
+
+    async def _keep_budgets(self) -> None:
+        await self._synced.wait()
+        while True:
+            try:
+                await self._keeper.step()
+            except Exception:
+                log.exception("keeping the budgets failed: internal error; retrying")
+            await asyncio.sleep(self._options.settings.measurement.scrape_seconds)
+
+    async def _plan_again(self) -> None:
+        """Look again at what had no plan whenever GPUs came or became free."""
+        seen = self._store.inventory_version
+        while True:
+            await asyncio.sleep(self._options.settings.replan_seconds)
+            if self._store.inventory_version != seen:
+                seen = self._store.inventory_version
+                for key in self._reconciler.without_plan:
+                    self._queue.add(key)
+
+    async def _watch_kinds(self, found: Found, changed: asyncio.Event) -> None:
+        while True:
+            await asyncio.sleep(KIND_CHECK_SECONDS)
+            if self._health.synced:
+                # They have been up for so long.
+                self._health.report(WATCHING, "")
+            if await self._kinds.changed(found):
+                log.info("a kind came or went; watching anew")
+                changed.set()
+                return
+
+    def _is_urgent(self, key: Key) -> bool:
+        namespace, name = key
+        children = self._store.children
+        return ("Deployment", *key) in children or ("LeaderWorkerSet", namespace, f"{name}{LWS_SUFFIX}") in children

@@ -1,0 +1,21 @@
+"""What the command line says of the operator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from energylens.controller.settings import Settings
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says."""
+
+    kubeconfig: Path | None
+    metrics_port: int
+    metrics_host: str
+    """"" for all addresses."""
+    namespaces: tuple[str, ...]
+    lease_namespace: str
+    settings: Settings

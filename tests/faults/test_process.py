@@ -1,0 +1,241 @@
+"""The process as a whole: it runs as a user without a name, ends with a code when it must, and its probes tell why."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import os
+import pwd
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import kopf
+import pytest
+from click.testing import CliRunner
+from tests.support.api_server import ApiServer, api_server
+
+from energylens.cli.operator import operator as command
+from energylens.clock import SystemClock
+from energylens.cluster.client import connect
+from energylens.controller import acting, handlers, kinds, runner
+from energylens.controller.acting import Acting
+from energylens.controller.options import Options
+from energylens.controller.runner import EndedError, Operator
+from energylens.controller.settings import Settings
+from energylens.devcluster.ports import free_port
+from energylens.measure.scrape import HttpScraper
+
+WATCHED = {"llmdeployments", "energybudgets", "clusterenergybudgets", "namespaces", "nodes", "pods", "deployments"}
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Try again at once, and look for kinds at once."""
+    monkeypatch.setattr(acting, "AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(kinds, "AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(acting, "KIND_CHECK_SECONDS", 0.05)
+    monkeypatch.setattr(handlers, "ERROR_BACKOFFS", (0.01,))
+
+    def lost(code: int) -> None:
+        raise AssertionError(f"the lease is lost, code {code}")
+
+    monkeypatch.setattr(os, "_exit", lost)
+
+
+@dataclass
+class Running:
+    """An operator that runs, and its probes."""
+
+    task: asyncio.Task[None]
+    port: int
+    http: aiohttp.ClientSession
+
+    async def probe(self, name: str) -> str:
+        """Return what a probe says: ``200 ok``."""
+        try:
+            async with self.http.get(f"http://127.0.0.1:{self.port}/{name}") as response:
+                return f"{response.status} {(await response.text()).strip()}"
+        except aiohttp.ClientConnectionError:
+            return ""
+
+    async def until(self, holds: Callable[[str], bool], probe: str = "readyz") -> str:
+        """Wait until a probe says something; return it."""
+        said = ""
+        async with asyncio.timeout(20):
+            while not holds(said := await self.probe(probe)):
+                if self.task.done():
+                    self.task.result()
+                await asyncio.sleep(0.02)
+        return said
+
+
+@asynccontextmanager
+async def running(server: ApiServer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Running]:
+    path, port = server.kubeconfig(folder), free_port()
+    monkeypatch.setenv("KUBECONFIG", str(path))
+    monkeypatch.setenv("POD_NAME", "operator-0")
+    settings = Settings(workers=1, lease_seconds=3, lease_renew_seconds=0.1)
+    options = Options(path, port, "127.0.0.1", (), "system", settings)
+    clock = SystemClock()
+    async with await connect(path) as cluster, HttpScraper(clock) as scraper, aiohttp.ClientSession() as http:
+        operator = Operator(options, cluster, scraper, clock)
+        task = asyncio.create_task(operator.run())
+        try:
+            yield Running(task, port, http)
+        finally:
+            operator._stop.set()
+            await asyncio.wait({task})
+
+
+async def test_it_runs_as_a_user_that_has_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(*_: Any) -> Any:
+        raise KeyError("getpwuid(): uid not found: 65532")
+
+    for variable in ("LOGNAME", "USER", "LNAME", "USERNAME", "HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    with pytest.raises((KeyError, OSError)):
+        getpass.getuser()
+    with api_server() as server:
+        async with running(server, tmp_path, monkeypatch) as operator:
+            await operator.until(lambda said: said == "200 ok" and set(server.watched) >= WATCHED)
+            assert server.lease is not None
+            assert server.lease["spec"]["holderIdentity"] == "operator-0"
+    assert server.lease["spec"]["holderIdentity"] == ""
+
+
+async def test_a_lease_that_cannot_be_read_shows_in_readiness_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with api_server(refused={("GET", "leases"): 403}) as server:
+        async with running(server, tmp_path, monkeypatch) as operator:
+            said = await operator.until(lambda said: said.startswith("503"))
+            assert "the lease system/energylens-operator: GET " in said
+            assert "403 leases is forbidden" in said
+            assert await operator.probe("healthz") == "200 ok"
+            server.refused[("GET", "leases")] = 401
+            await operator.until(lambda said: " 401 " in said)
+            server.refused.clear()
+            await operator.until(lambda said: said == "200 ok")
+
+
+async def test_a_right_that_is_missing_shows_in_readiness_until_it_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with api_server(refused={("GET", "pods"): 403, ("GET", "nodes"): 403}) as server:
+        async with running(server, tmp_path, monkeypatch) as operator:
+            said = await operator.until(lambda said: "pods" in said)
+            assert "listing nodes: GET /api/v1/nodes: 403 nodes is forbidden" in said
+            assert "listing pods: GET /api/v1/pods: 403 pods is forbidden" in said
+            assert await operator.probe("healthz") == "200 ok"
+            server.refused = {("watch", "pods"): 403}
+            said = await operator.until(lambda said: "watching" in said)
+            assert said == '503 watching: 403 pods is forbidden: User "me" cannot do that'
+            server.refused = {}
+            await operator.until(lambda said: said == "200 ok")
+
+
+async def test_kinds_that_come_and_go_are_watched_while_they_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with api_server(unserved={"energybudgets", "leaderworkersets"}) as server:
+        async with running(server, tmp_path, monkeypatch) as operator:
+            await operator.until(lambda said: said == "200 ok")
+            assert not {"energybudgets", "leaderworkersets"} & set(server.watched)
+            server.unserved = {"llmdeployments"}
+            await operator.until(lambda said: "install the CustomResourceDefinitions" in said)
+            server.watched.clear()
+            server.unserved = set()
+            await operator.until(
+                lambda said: said == "200 ok" and {*WATCHED, "leaderworkersets"} <= set(server.watched)
+            )
+
+
+@pytest.mark.parametrize("when", ["before it watches", "while it watches"])
+async def test_a_defect_of_kopf_ends_the_process_with_its_reason(
+    when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def ends(*, ready_flag: asyncio.Event, **_: Any) -> None:
+        if when == "while it watches":
+            ready_flag.set()
+            await asyncio.sleep(0)
+        raise OSError("No username set in the environment")
+
+    monkeypatch.setattr(kopf, "operator", ends)
+    with api_server() as server:
+        async with running(server, tmp_path, monkeypatch) as operator:
+            with pytest.raises(EndedError, match="No username set"):
+                await operator.task
+    assert [r.getMessage() for r in caplog.records if r.levelname == "ERROR"] == [
+        "ending with an error: No username set in the environment"
+    ]
+    assert server.lease is not None
+    assert server.lease["spec"]["holderIdentity"] == ""
+
+
+async def test_kopf_that_ends_without_a_word_ends_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def ends(*, ready_flag: asyncio.Event, **_: Any) -> None:
+        ready_flag.set()
+        await asyncio.sleep(0.01)
+
+    monkeypatch.setattr(kopf, "operator", ends)
+    with api_server() as server:
+        async with running(server, tmp_path, monkeypatch) as operator:
+            with pytest.raises(EndedError, match="kopf ended"):
+                await operator.task
+
+
+@pytest.mark.parametrize(
+    "name", ["_settle", "_work", "_measure", "_keep_budgets", "_plan_again", "_sweep", "_keep_pool"]
+)
+async def test_no_task_ends_unseen(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fails(self: Acting, *_: Any) -> None:
+        raise ZeroDivisionError(name)
+
+    async def waits(*, stop_flag: asyncio.Event, **_: Any) -> None:
+        await stop_flag.wait()
+
+    monkeypatch.setattr(Acting, name, fails)
+    monkeypatch.setattr(kopf, "operator", waits)
+    with api_server() as server:
+        async with running(server, tmp_path, monkeypatch) as operator:
+            with pytest.raises(EndedError, match=name):
+                await operator.task
+
+
+def test_a_defect_is_exit_code_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def ends(self: Operator) -> None:
+        raise EndedError("a defect")
+
+    monkeypatch.setattr(runner.Operator, "run", ends)
+    monkeypatch.setenv("KUBECONFIG", "")
+    path = ApiServer(url="http://127.0.0.1:9").kubeconfig(tmp_path)
+    assert CliRunner().invoke(command, [f"--kubeconfig={path}"]).exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("host", "addresses"), [("", ("127.0.0.1", "::1")), ("127.0.0.1", ("127.0.0.1",)), ("::1", ("::1",))]
+)
+async def test_it_listens_on_both_families_unless_told_otherwise(host: str, addresses: tuple[str, ...]) -> None:
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("this machine has no IPv6")
+    found = aiohttp.web.AppRunner(aiohttp.web.Application())
+    await found.setup()
+    port = free_port()
+    try:
+        await runner.listen(found, host, port)
+        for address in ("127.0.0.1", "::1"):
+            try:
+                _, writer = await asyncio.open_connection(address, port)
+            except ConnectionRefusedError:
+                assert address not in addresses
+            else:
+                assert address in addresses
+                writer.close()
+    finally:
+        await found.cleanup()

@@ -1,0 +1,89 @@
+"""The probes say what is true, and the log says it once."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from tests.support.world import ManualClock
+
+from energylens.controller.health import REPEAT_SECONDS, SILENCE_SECONDS, Health
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def health(clock: ManualClock) -> Health:
+    return Health(clock)
+
+
+def test_a_standby_that_waits_for_another_holder_is_ready_and_alive(health: Health, clock: ManualClock) -> None:
+    clock.advance(10 * SILENCE_SECONDS)
+    assert (health.ready(), health.alive()) == ("", "")
+
+
+def test_a_leader_is_ready_when_the_initial_lists_are_in(health: Health) -> None:
+    health.leading = True
+    assert health.ready() == "the initial lists are not in yet"
+    health.synced = True
+    assert health.ready() == ""
+
+
+@pytest.mark.parametrize("leading", [False, True])
+def test_what_does_not_work_is_named_until_it_works(health: Health, leading: bool) -> None:
+    health.leading = health.synced = leading
+    health.report("the lease a/b", "403 leases is forbidden")
+    health.report("listing pods", "403 pods is forbidden")
+    assert health.ready() == "listing pods: 403 pods is forbidden; the lease a/b: 403 leases is forbidden"
+    health.report("listing pods", "")
+    assert health.ready() == "the lease a/b: 403 leases is forbidden"
+    health.report("the lease a/b", "")
+    assert health.ready() == ""
+
+
+def test_a_leader_whose_watches_are_silent_is_not_alive(health: Health, clock: ManualClock) -> None:
+    health.leading = health.synced = True
+    clock.advance(SILENCE_SECONDS + 1)
+    assert health.alive() == f"no watch event for {SILENCE_SECONDS + 1:.0f} s"
+    health.heard()
+    assert health.alive() == ""
+
+
+def test_a_restart_is_not_asked_for_where_it_would_not_help(health: Health, clock: ManualClock) -> None:
+    health.leading = True
+    health.report("listing pods", "403 pods is forbidden")
+    clock.advance(10 * SILENCE_SECONDS)
+    assert health.alive() == ""
+    health.report("listing pods", "")
+    assert health.alive() == ""
+    clock.advance(SILENCE_SECONDS + 1)
+    assert health.alive() != ""
+
+
+def test_a_problem_is_logged_when_it_is_new_or_changes_and_now_and_then(
+    health: Health, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "energylens")
+
+    def lines() -> list[str]:
+        found = [record.getMessage() for record in caplog.records]
+        caplog.clear()
+        return found
+
+    health.report("the lease", "")
+    assert lines() == []
+    health.report("the lease", "refused")
+    health.report("the lease", "refused")
+    assert lines() == ["the lease: refused; trying again"]
+    health.report("the lease", "403")
+    assert lines() == ["the lease: 403; trying again"]
+    for _ in range(int(REPEAT_SECONDS) // 5):
+        clock.advance(5)
+        health.report("the lease", "403")
+    assert lines() == ["the lease: 403; trying again"]
+    health.report("the lease", "")
+    health.report("the lease", "")
+    assert lines() == ["the lease: works again"]
