@@ -297,8 +297,8 @@ class Hardware(ApiModel):
         DISTINCT,
     ] = Field(
         default=(),
-        description="GPU products allowed, as in the node label nvidia.com/gpu.product (NVIDIA-H100-80GB-HBM3). "
-        "Empty: all products at hand.",
+        description="GPU products allowed, as in the node label nvidia.com/gpu.product (NVIDIA-H100-80GB-HBM3); short "
+        "names (H100), labels of older drivers and GKE accelerator names are understood. Empty: all products at hand.",
     )
     max_gpus: int | None = Field(
         default=None, ge=1, le=_MAX_GPUS, description="Most GPUs over all replicas; checked again after planning."

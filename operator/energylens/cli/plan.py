@@ -11,6 +11,7 @@ from energylens.cli.options import FILES, OUTPUT, Source, source_options
 from energylens.cli.plan_report import report, with_status
 from energylens.cli.previews import previews
 from energylens.cli.text import dump
+from energylens.planner.nodes import unusable
 
 
 @click.command()
@@ -39,9 +40,12 @@ def plan(
             from energylens.cli.plot import check_plot
 
             check_plot(plot)
-        found = previews(*source.read(files))
+        deployments, world = source.read(files)
+        found = previews(deployments, world)
     if output == "table":
         click.echo("\n\n".join(map(report, found)))
+        if world.snapshot.excluded:
+            click.echo(f"nodes with GPUs{unusable(world.snapshot.excluded)}".replace("; ", " ", 1), err=True)
     else:
         click.echo(dump([with_status(preview) for preview in found], output), nl=False)
     if plot is not None:

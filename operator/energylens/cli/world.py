@@ -19,7 +19,7 @@ from energylens.controller.membership import key_of, name_of
 from energylens.controller.observation import PodState, pod_state
 from energylens.controller.preview import World
 from energylens.controller.store import trim_pod
-from energylens.data import find_gpu
+from energylens.data import find_gpu, load_gpus
 from energylens.planner.inventory import OWNER_LABEL, snapshot_from_objects
 from energylens.planner.inventory_file import InventoryError, snapshot_from_inventory
 from energylens.serving.support import table_name
@@ -135,7 +135,7 @@ def world_of_objects(objects: Mapping[str, list[Object]]) -> World:
             pods[key] = (*pods.get(key, ()), pod_state(trim_pod(pod)))
     config_maps = keyed("ConfigMap")
     return World(
-        snapshot=snapshot_from_objects(objects.get("Node", ()), objects.get("Pod", ())),
+        snapshot=snapshot_from_objects(objects.get("Node", ()), objects.get("Pod", ()), load_gpus()),
         deployments={key: {"status": {}, **_placed(body)} for key, body in keyed("LLMDeployment").items()},
         budgets=[*map(_placed, objects.get("EnergyBudget", ())), *map(_bare, objects.get("ClusterEnergyBudget", ()))],
         namespaces={

@@ -10,7 +10,8 @@ from energylens.api.llmdeployment import PlanStatus
 from energylens.controller.drift import holds
 from energylens.controller.observation import Observation
 from energylens.controller.reasons import Reason
-from energylens.planner.inventory import GPU_RESOURCE
+from energylens.data import load_gpus
+from energylens.planner.node_gpus import GPU_RESOURCE
 from energylens.planner.products import PRODUCT_LABEL
 from energylens.serving import ServingError, Strategy, choose_strategy, manifests, strategy_of
 from energylens.serving.metadata import APPLIED_HASH
@@ -68,8 +69,10 @@ def _act(observed: Observation) -> Children:
     if plan is None or model is None:
         return Children((), False)
 
+    gpu = load_gpus().get(plan.gpu_product)
+
     def made(strategy: Strategy) -> list[dict[str, Any]]:
-        return manifests(deployment, plan, model, strategy=strategy, table=planning.table)
+        return manifests(deployment, plan, model, strategy=strategy, gpu=gpu, table=planning.table)
 
     if live is None:
         if not planning.good:
@@ -101,7 +104,7 @@ def _kept(observed: Observation) -> tuple[dict[str, Any], ...]:
         return ()
     strategy = live_strategy(live) or Strategy("Recreate", 0, 1, FOREIGN_MESSAGE)
     try:
-        wanted = manifests(deployment, plan, model, strategy=strategy)
+        wanted = manifests(deployment, plan, model, strategy=strategy, gpu=load_gpus().get(plan.gpu_product))
     except ServingError:
         return ()
     unchanged = same_template(live, wanted[0]) or _digest(live) == _digest(wanted[0])

@@ -10,6 +10,7 @@ import json
 
 from energylens.controller.reservations import Reservation, reservation, reserve
 from energylens.controller.store import Body, Key, Store
+from energylens.data import load_gpus
 from energylens.planner.inventory import snapshot_from_objects
 from energylens.planner.types import ClusterSnapshot, GpuNode
 from energylens.serving.metadata import PLAN_SUMMARY
@@ -87,7 +88,7 @@ class Inventory:
         store = self._store
         if self._version != store.inventory_version:
             self._version = store.inventory_version
-            self._base = snapshot_from_objects(store.nodes.values(), store.pods.values())
+            self._base = snapshot_from_objects(store.nodes.values(), store.pods.values(), load_gpus())
             bound: dict[Key, int] = {}
             for node in self._base.nodes:
                 for allocation in node.allocations:

@@ -178,7 +178,12 @@ def trim_node(body: Mapping[str, Any]) -> Body:
             name: value for name, value in (body.get("spec") or {}).items() if name in ("taints", "unschedulable")
         },
         "status": {
-            "allocatable": {k: v for k, v in (status.get("allocatable") or {}).items() if k == "nvidia.com/gpu"},
+            **{
+                part: {
+                    name: value for name, value in (status.get(part) or {}).items() if name.startswith("nvidia.com/")
+                }
+                for part in ("allocatable", "capacity")
+            },
             "conditions": [
                 {"type": c["type"], "status": c["status"]}
                 for c in status.get("conditions") or ()

@@ -6,24 +6,24 @@ one way.
 
 from __future__ import annotations
 
-import difflib
 import json
+from collections.abc import Callable
 from dataclasses import fields
 from functools import cache
 from importlib import resources
 from typing import Any
 
+from energylens.predictor.gpu_names import index_of, name_key, nearest_first
 from energylens.predictor.types import GpuSpec
 
 
 class UnknownGpuError(LookupError):
     """No GPU product of that name. The message lists the known ones, nearest first."""
 
-    def __init__(self, name: str, known: tuple[str, ...], nearest: tuple[str, ...] = ()) -> None:
+    def __init__(self, name: str, known: tuple[str, ...]) -> None:
         self.name = name
         self.known = known
-        ordered = dict.fromkeys((*nearest, *known))
-        super().__init__(f"GPU product {name!r} is not known; known products, nearest first: {', '.join(ordered)}")
+        super().__init__(f"GPU product {name!r} is not known; known products, nearest first: {', '.join(known)}")
 
 
 class PartitionedGpuError(LookupError):
@@ -60,7 +60,7 @@ def gpu_for_label(label: str) -> GpuSpec | None:
     Raises:
         PartitionedGpuError: The label of a time-sliced or MPS-shared GPU (``-SHARED``), or of a MIG slice (``-MIG-``).
     """
-    key = _key(label)
+    key = name_key(label)
     if key.endswith("-shared"):
         raise PartitionedGpuError(label, "shared between pods by time slicing or MPS")
     if "-mig-" in key:
@@ -82,13 +82,7 @@ def gpu_sources(product: str) -> tuple[str, ...]:
 
 
 def _unknown(name: str) -> UnknownGpuError:
-    names = _names()
-    close = difflib.get_close_matches(_key(name), names, n=3, cutoff=0.5)
-    return UnknownGpuError(name, tuple(_gpus()), tuple(names[key] for key in close))
-
-
-def _key(name: str) -> str:
-    return "-".join(name.strip().lower().split())
+    return UnknownGpuError(name, nearest_first([name], _gpus()))
 
 
 @cache
@@ -98,10 +92,15 @@ def _document() -> dict[str, Any]:
     return document
 
 
+def _names_in(entry: Any) -> tuple[str, ...]:
+    return tuple(map(str, entry))
+
+
 @cache
 def _gpus() -> dict[str, GpuSpec]:
-    # GpuSpec's annotations are strings; the two counts are its only integers, the rest are floats in every formula.
-    convert = {f.name: {"str": str, "int": int}.get(str(f.type), float) for f in fields(GpuSpec) if f.name != "product"}
+    # GpuSpec's annotations are strings: names, the counts as integers, and floats in every formula.
+    by_type: dict[str, Callable[[Any], Any]] = {"str": str, "int": int, "float": float, "tuple[str, ...]": _names_in}
+    convert = {f.name: by_type[str(f.type)] for f in fields(GpuSpec) if f.name != "product"}
     return {
         product: GpuSpec(product=product, **{name: to(entry[name]) for name, to in convert.items()})
         for product, entry in _document()["gpus"].items()
@@ -110,8 +109,4 @@ def _gpus() -> dict[str, GpuSpec]:
 
 @cache
 def _names() -> dict[str, str]:
-    names: dict[str, str] = {}
-    for product, entry in _document()["gpus"].items():
-        for name in (product, entry["name"], *entry["aliases"]):
-            names[_key(name)] = product
-    return names
+    return index_of(_gpus().values())

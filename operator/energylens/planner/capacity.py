@@ -11,7 +11,10 @@ from energylens.planner.types import GpuNode, Taint
 from energylens.predictor.types import IntArray
 
 GPU_TAINT = "nvidia.com/gpu"
-"""Taint that GPU nodes usually carry; every pod that we make tolerates it."""
+"""Taint that GPU nodes usually carry."""
+
+GPU_TOLERATION = Toleration(key=GPU_TAINT, operator="Exists")
+"""The first toleration of every pod that we make: of any value and, without an effect, of every effect."""
 
 BLOCKING_EFFECTS = ("NoSchedule", "NoExecute")
 """Of taints that keep pods off a node."""
@@ -19,7 +22,7 @@ BLOCKING_EFFECTS = ("NoSchedule", "NoExecute")
 
 def tolerates(toleration: Toleration, taint: Taint) -> bool:
     """Return whether one toleration matches one taint, by the rules of the Kubernetes scheduler."""
-    if toleration.effect is not None and toleration.effect != taint.effect:
+    if toleration.effect and toleration.effect != taint.effect:
         return False
     if not toleration.key:
         return toleration.operator == "Exists"
@@ -28,19 +31,27 @@ def tolerates(toleration: Toleration, taint: Taint) -> bool:
     return toleration.operator == "Exists" or (toleration.value or "") == taint.value
 
 
+def tolerates_for_good(tolerations: Iterable[Toleration], taint: Taint) -> bool:
+    """Return whether a pod with these tolerations may run on a node with a taint, and stay there.
+
+    The first toleration that matches decides how long a pod bears a NoExecute taint (``GetMatchingTolerations`` of
+    Kubernetes' taint eviction controller): with ``tolerationSeconds`` it is evicted after that time.
+    """
+    first = next((toleration for toleration in tolerations if tolerates(toleration, taint)), None)
+    if first is None:
+        return False
+    return taint.effect != "NoExecute" or first.toleration_seconds is None
+
+
 def eligible(node: GpuNode, node_selector: Mapping[str, str], tolerations: Iterable[Toleration]) -> bool:
-    """Return whether pods may run on a node: labels match and every blocking taint is tolerated.
+    """Return whether pods may run on a node: labels match and every blocking taint is tolerated for good.
 
     Whether the node is ready or cordoned does not count here: that passes, and a plan should not change with it.
     """
     if any(node.labels.get(key) != value for key, value in node_selector.items()):
         return False
-    accepted = (*tolerations, Toleration(key=GPU_TAINT, operator="Exists"))
-    return all(
-        any(tolerates(toleration, taint) for toleration in accepted)
-        for taint in node.taints
-        if taint.effect in BLOCKING_EFFECTS
-    )
+    accepted = (GPU_TOLERATION, *tolerations)
+    return all(tolerates_for_good(accepted, taint) for taint in node.taints if taint.effect in BLOCKING_EFFECTS)
 
 
 def pods_beside(gpus_on_nodes: Sequence[int], gpus_per_pod: int, gpus_per_other: int) -> IntArray:

@@ -90,13 +90,18 @@ def inputs_hash(
 
 
 def _plain(value: Any) -> Any:
-    """Return dataclasses as plain values, without the fields that have their default: a new field changes no hash."""
+    """Return dataclasses as plain values, without the fields that have their default: a new field changes no hash.
+
+    Nor with those that do not count in comparisons, such as the names of a product.
+    """
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     if not is_dataclass(value):
         return value
     named: dict[str, Any] = {"type": type(value).__name__}
     for f in fields(value):
+        if not f.compare:
+            continue
         default = f.default_factory() if f.default_factory is not MISSING else f.default
         entry = getattr(value, f.name)
         if entry != default:

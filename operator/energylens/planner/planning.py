@@ -17,13 +17,16 @@ from energylens.planner.evaluate import Candidates, Predictor
 from energylens.planner.frontier import alternatives, frontier_rows, table
 from energylens.planner.identity import inputs_hash
 from energylens.planner.infeasible import explain_infeasible, with_options
-from energylens.planner.nodes import allowed_nodes, no_matching_gpus, usable_nodes
+from energylens.planner.nodes import allowed_nodes, excluded_for, no_matching_gpus, unusable, usable_nodes
 from energylens.planner.placement import placement_changes
 from energylens.planner.problem import Problem, Solution, binding_constraint, solve
 from energylens.planner.types import ClusterSnapshot, Feasible, Infeasible, PlanningResult, PowerAllowance
 from energylens.predictor.architecture import ModelSpec
 from energylens.predictor.requantize import UnsupportedQuantizationError, with_quantization
 from energylens.predictor.types import GpuSpec
+
+_MORE_GPUS_WOULD_DO = ("InsufficientGPUs", "ModelTooLarge", "LoadTooHigh")
+"""Reasons that nodes with GPUs which cannot be used may be behind."""
 
 
 class PlanCheckError(RuntimeError):
@@ -65,7 +68,11 @@ def plan(
         return replace(none, message=with_options(none.message, changes), relaxations=changes)
     solution = solve(problem)
     if solution.chosen is None:
-        return with_hint(problem, explain_infeasible(problem, solution, placement_changes(problem, snapshot)))
+        refused = with_hint(problem, explain_infeasible(problem, solution, placement_changes(problem, snapshot)))
+        if refused.reason in _MORE_GPUS_WOULD_DO:
+            left_out = unusable(excluded_for(deployment.spec, snapshot, gpus))
+            refused = replace(refused, message=refused.message + left_out)
+        return refused
     spec, rows, i = deployment.spec, solution.rows, solution.chosen
     order, reasons = frontier_rows(rows, solution.constraints, i, spec)
     status = plan_status(problem, solution, i).model_copy(

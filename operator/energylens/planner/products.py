@@ -1,51 +1,58 @@
-"""Names of GPU products: node labels, short names, and the label that a managed cluster uses instead."""
+"""Which GPU product a node has, by its labels, and which products a spec's names mean."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from energylens.predictor.gpu_names import name_key, names_of, node_label_values
 from energylens.predictor.types import GpuSpec
 
 PRODUCT_LABEL = "nvidia.com/gpu.product"
 """Written by NVIDIA GPU feature discovery (https://github.com/NVIDIA/k8s-device-plugin, docs/gpu-feature-discovery)."""
 
 GKE_LABEL = "cloud.google.com/gke-accelerator"
-"""Written by Google Kubernetes Engine, where GPU feature discovery is not installed by default."""
-
-GKE_ACCELERATORS: dict[str, str] = {
-    "nvidia-tesla-a100": "NVIDIA-A100-SXM4-40GB",
-    "nvidia-a100-80gb": "NVIDIA-A100-SXM4-80GB",
-    "nvidia-h100-80gb": "NVIDIA-H100-80GB-HBM3",
-    "nvidia-h100-mega-80gb": "NVIDIA-H100-80GB-HBM3",
-    "nvidia-h200-141gb": "NVIDIA-H200",
-    "nvidia-b200": "NVIDIA-B200",
-    "nvidia-gb200": "NVIDIA-GB200",
-    "nvidia-l4": "NVIDIA-L4",
-}
-"""GKE's accelerator names (https://cloud.google.com/kubernetes-engine/docs/how-to/gpus) to the product label."""
-
-
-def gke_accelerators(product: str) -> tuple[str, ...]:
-    """Return the GKE accelerator names of a product label, sorted; empty when GKE has none."""
-    return tuple(sorted(name for name, label in GKE_ACCELERATORS.items() if label == product))
+"""Written by Google Kubernetes Engine (https://cloud.google.com/kubernetes-engine/docs/how-to/gpus), where GPU feature
+discovery is not installed by default."""
 
 
 def resolve_products(wanted: Iterable[str], at_hand: Iterable[str], gpus: Mapping[str, GpuSpec]) -> tuple[str, ...]:
     """Return the products at hand that the wanted names mean, sorted.
 
-    A wanted name is a product label, the short name of a GPU (``H100``) or a GKE accelerator name; letter case does
-    not matter and blanks count as dashes.
+    A wanted name is any that the table of products has: a product label, also an older one, the short name of a GPU
+    (``H100``) or a GKE accelerator name; letter case does not matter and blanks count as dashes.
     """
-    keys = {_key(name) for name in wanted}
+    keys = {name_key(name) for name in wanted}
     return tuple(sorted(product for product in at_hand if keys & _names(product, gpus.get(product))))
 
 
 def _names(product: str, gpu: GpuSpec | None) -> set[str]:
-    names = {product, product.removeprefix("NVIDIA-"), *gke_accelerators(product)}
-    if gpu is not None:
-        names.add(gpu.name)
-    return {_key(name) for name in names}
+    names = {product, product.removeprefix("NVIDIA-"), *(names_of(gpu) if gpu is not None else ())}
+    return {name_key(name) for name in names}
 
 
-def _key(name: str) -> str:
-    return name.strip().lower().replace(" ", "-")
+class NodeLabels:
+    """The table of products by the label values of nodes.
+
+    Values are compared as Kubernetes compares them, letter by letter, since the pods of a plan find their nodes by the
+    same values (:func:`node_label_values`).
+    """
+
+    def __init__(self, gpus: Mapping[str, GpuSpec]) -> None:
+        self._by_product_label = {value: gpu.product for gpu in gpus.values() for value in node_label_values(gpu)}
+        self._by_gke_label = {value: gpu.product for gpu in gpus.values() for value in gpu.gke_accelerators}
+        self._by_key = {name_key(name): gpu.product for gpu in gpus.values() for name in names_of(gpu)}
+        self.gpus = gpus
+
+    def product(self, labels: Mapping[str, str]) -> str | None:
+        """Return the product that a node's labels name; None where they name none that is known.
+
+        Where the label of feature discovery is there it decides, even if nobody knows its value: it tells shared and
+        partitioned GPUs apart.
+        """
+        if PRODUCT_LABEL in labels:
+            return self._by_product_label.get(labels[PRODUCT_LABEL])
+        return self._by_gke_label.get(labels.get(GKE_LABEL, ""))
+
+    def meant(self, name: str) -> str | None:
+        """Return the product that a person means by any of its names, in any letter case; None where nobody knows."""
+        return self._by_key.get(name_key(name))

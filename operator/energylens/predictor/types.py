@@ -7,7 +7,7 @@ together.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 import numpy as np
@@ -50,6 +50,16 @@ class GpuSpec:
     loaded_idle_watts: float
     """Weights resident, no request running."""
     max_gpus_per_node: int = 8
+    gpus_per_nvlink_island: int = 8
+    """GPUs that NVLink joins: all of an HGX board, 2 or 4 cards of a bridge, 72 of a rack; 1 without NVLink. Beyond the
+    island messages take the host link."""
+    aliases: tuple[str, ...] = field(default=(), compare=False)
+    """Other names that people write, such as ``H100 SXM``. Names are no figures: specs compare equal without them."""
+    label_values: tuple[str, ...] = field(default=(), compare=False)
+    """Other values of the node label ``nvidia.com/gpu.product`` for this product: those of older drivers, and those in
+    circulation in manifests."""
+    gke_accelerators: tuple[str, ...] = field(default=(), compare=False)
+    """Values of GKE's node label ``cloud.google.com/gke-accelerator`` for this product."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 from energylens.predictor.architecture import ModelSpec
+from energylens.predictor.types import GpuSpec
 from energylens.serving import sglang, vllm
 from energylens.serving.arguments import check_extra_args
 from energylens.serving.merge import merge_pod_template
@@ -32,6 +33,7 @@ def manifests(
     model: ModelSpec,
     *,
     strategy: Strategy,
+    gpu: GpuSpec | None = None,
     table: Sequence[Mapping[str, object]] | None = None,
 ) -> list[dict[str, Any]]:
     """Return the objects that serve a plan, in the order to apply them.
@@ -41,6 +43,7 @@ def manifests(
         plan: The plan to serve.
         model: The checkpoint's shape, before ``spec.model.quantization`` is applied.
         strategy: How running pods are replaced.
+        gpu: The plan's product, whose names on nodes the pods look for; None where nobody knows it any more.
         table: Every candidate worth showing, for the ConfigMap. None leaves the ConfigMap out: only the planning that
             made a plan knows its table, and the ConfigMap written then is to stay.
 
@@ -49,7 +52,7 @@ def manifests(
     """
     check(deployment)
     objects = [
-        workload(deployment, plan, model, strategy),
+        workload(deployment, plan, model, strategy, gpu),
         service(deployment, plan),
         disruption_budget(deployment, plan),
     ]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
-from energylens.planner.capacity import GPU_TAINT
-from energylens.planner.products import GKE_LABEL, PRODUCT_LABEL, gke_accelerators
+from energylens.planner.capacity import GPU_TOLERATION
+from energylens.planner.products import GKE_LABEL, PRODUCT_LABEL
+from energylens.predictor.gpu_names import node_label_values
+from energylens.predictor.types import GpuSpec
 from energylens.serving import timing
 from energylens.serving.arguments import HTTP_PORT, EngineCommand, gpus_per_pod
 from energylens.serving.images import ENGINE_IMAGES
@@ -28,9 +31,16 @@ def grace_period_seconds(deployment: LLMDeployment) -> int:
 
 
 def pod_template(
-    deployment: LLMDeployment, plan: PlanStatus, command: EngineCommand, startup_seconds: int
+    deployment: LLMDeployment, plan: PlanStatus, command: EngineCommand, startup_seconds: int, gpu: GpuSpec | None
 ) -> dict[str, Any]:
     """Return the pod template of one kind of pod of a plan, the user's ``spec.podTemplate`` merged into it.
+
+    Args:
+        deployment: The owner.
+        plan: The plan to serve.
+        command: How the engine is started in this kind of pod.
+        startup_seconds: How long the engine may take to start.
+        gpu: The plan's product, for the names by which nodes have it; None where it is not in the table of products.
 
     Raises:
         ServingError: ``spec.podTemplate`` sets what the plan decides.
@@ -44,7 +54,7 @@ def pod_template(
             "prometheus.io/path": "/metrics",
         }
     pod_spec: dict[str, Any] = {
-        "affinity": {"nodeAffinity": _node_affinity(plan.gpu_product)},
+        "affinity": {"nodeAffinity": _node_affinity(plan.gpu_product, gpu)},
         "automountServiceAccountToken": False,
         "containers": [_container(deployment, plan, command, startup_seconds)],
         # Variables of every Service in the namespace clash with the engines' own: VLLM_PORT of a Service named vllm.
@@ -139,27 +149,28 @@ def _volumes(deployment: LLMDeployment, plan: PlanStatus) -> list[dict[str, Any]
     return [{"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": f"{gib}Gi"}}, models]
 
 
-def _node_affinity(product: str) -> dict[str, Any]:
-    terms: list[dict[str, Any]] = [
-        {"matchExpressions": [{"key": PRODUCT_LABEL, "operator": "In", "values": [product]}]}
-    ]
-    accelerators = gke_accelerators(product)
-    if accelerators:
-        # Where GPU feature discovery runs too, its label decides: it tells shared and partitioned GPUs apart.
-        terms.append(
-            {
-                "matchExpressions": [
-                    {"key": GKE_LABEL, "operator": "In", "values": list(accelerators)},
-                    {"key": PRODUCT_LABEL, "operator": "DoesNotExist"},
-                ]
-            }
-        )
+def _node_affinity(product: str, gpu: GpuSpec | None) -> dict[str, Any]:
+    """Return the nodes that have a product, by each of the labels that the planner knows them by."""
+    terms: list[dict[str, Any]] = [_term((PRODUCT_LABEL, "In", (product,)))]
+    if gpu is not None:
+        older = tuple(value for value in node_label_values(gpu) if value != product)
+        terms.append(_term((PRODUCT_LABEL, "In", older)))
+        if gpu.gke_accelerators:
+            # Where GPU feature discovery runs too, its label decides: it tells shared and partitioned GPUs apart.
+            terms.append(_term((GKE_LABEL, "In", gpu.gke_accelerators), (PRODUCT_LABEL, "DoesNotExist", ())))
     return {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
 
 
+def _term(*expressions: tuple[str, str, Sequence[str]]) -> dict[str, Any]:
+    return {
+        "matchExpressions": [
+            {"key": key, "operator": operator, **({"values": list(values)} if values else {})}
+            for key, operator, values in expressions
+        ]
+    }
+
+
 def _tolerations(deployment: LLMDeployment) -> list[dict[str, Any]]:
-    own = [
-        toleration.model_dump(by_alias=True, exclude_none=True) for toleration in deployment.spec.hardware.tolerations
-    ]
-    gpu = {"key": GPU_TAINT, "operator": "Exists", "effect": "NoSchedule"}
-    return own if gpu in own else [gpu, *own]
+    """Return ours first: the first toleration that matches decides how long a taint is borne."""
+    every = dict.fromkeys((GPU_TOLERATION, *deployment.spec.hardware.tolerations))
+    return [toleration.model_dump(by_alias=True, exclude_none=True) for toleration in every]

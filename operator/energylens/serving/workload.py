@@ -6,6 +6,7 @@ from typing import Any
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus, WorkloadRef
 from energylens.predictor.architecture import ModelSpec
+from energylens.predictor.types import GpuSpec
 from energylens.serving import sglang, vllm
 from energylens.serving.arguments import Launch
 from energylens.serving.errors import ServingError
@@ -29,7 +30,9 @@ def workload_ref(deployment: LLMDeployment, plan: PlanStatus) -> WorkloadRef:
     return WorkloadRef(api_version="apps/v1", kind="Deployment", name=name)
 
 
-def workload(deployment: LLMDeployment, plan: PlanStatus, model: ModelSpec, strategy: Strategy) -> dict[str, Any]:
+def workload(
+    deployment: LLMDeployment, plan: PlanStatus, model: ModelSpec, strategy: Strategy, gpu: GpuSpec | None
+) -> dict[str, Any]:
     """Return the Deployment or LeaderWorkerSet of a plan.
 
     Raises:
@@ -48,7 +51,7 @@ def workload(deployment: LLMDeployment, plan: PlanStatus, model: ModelSpec, stra
             "metadata.name",
             f"{deployment.metadata.name!r} must have at most {most} characters where a replica spans several nodes",
         )
-    template = pod_template(deployment, plan, leader, startup)
+    template = pod_template(deployment, plan, leader, startup, gpu)
     if follower is None:
         body = {
             "replicas": replicas,
@@ -78,7 +81,7 @@ def workload(deployment: LLMDeployment, plan: PlanStatus, model: ModelSpec, stra
                 # One engine over several pods cannot lose one of them.
                 "restartPolicy": "RecreateGroupOnPodRestart",
                 "leaderTemplate": template,
-                "workerTemplate": pod_template(deployment, plan, follower, startup),
+                "workerTemplate": pod_template(deployment, plan, follower, startup, gpu),
             },
         }
     summary = {PLAN_SUMMARY: plan_summary(plan)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from typing import Any
 
@@ -263,6 +264,17 @@ def test_one_cluster_is_read_and_not_two(arithmetic: Run, write: Write) -> None:
     result = arithmetic("plan", "-f", write("a.yaml", chat()), "--inventory", write("p.yaml", POOLS), "--cluster")
     assert result.exit_code == 2
     assert result.stderr.startswith("Error: --inventory describes the cluster")
+
+
+def test_nodes_that_cannot_be_used_are_named_beside_the_plan(arithmetic: Run, write: Write) -> None:
+    shared = copy.deepcopy(NODE)
+    shared["metadata"] |= {"name": "sliced"}
+    shared["metadata"]["labels"] |= {"nvidia.com/gpu.count": "1"}
+    result = arithmetic(
+        "plan", "-f", write("a.yaml", chat()), "--inventory", write("nodes.yaml", {"items": [NODE, shared]})
+    )
+    assert result.exit_code == 0
+    assert result.stderr == "nodes with GPUs not usable: sliced: its GPUs are shared: 8 allocatable, 1 physical\n"
 
 
 def test_objects_that_kubectl_did_not_print_are_bad_input(arithmetic: Run, write: Write) -> None:

@@ -11,7 +11,7 @@ from energylens.api.llmdeployment import LLMDeployment, PlanStatus, PredictedFig
 from energylens.api.parse import parse_llmdeployment
 from energylens.controller.observation import BudgetView, Observation, Planning, PodState
 from energylens.controller.reasons import Reason
-from energylens.data import load_model
+from energylens.data import load_gpus, load_model
 from energylens.measure.types import LatencyQuantiles, WindowMeasurement
 from energylens.planner.types import ClusterSnapshot, GpuNode
 from energylens.predictor.architecture import ModelSpec
@@ -87,7 +87,9 @@ def workload(
     **spec: Any,
 ) -> dict[str, Any]:
     """Return a live Deployment of a plan."""
-    body: dict[str, Any] = dict(manifests(deployment(**spec), made_from or plan(), model(), strategy=strategy)[0])
+    served = made_from or plan()
+    gpu = load_gpus().get(served.gpu_product)
+    body: dict[str, Any] = dict(manifests(deployment(**spec), served, model(), strategy=strategy, gpu=gpu)[0])
     body["metadata"] = {**body["metadata"], "generation": 2, "uid": "d1"}
     body["status"] = {
         "observedGeneration": 2 if seen else 1,

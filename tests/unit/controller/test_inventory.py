@@ -10,6 +10,7 @@ import pytest
 from energylens.controller.inventory import Inventory
 from energylens.controller.reservations import reservation, reserve
 from energylens.controller.store import Key, Store
+from energylens.data import load_gpus
 from energylens.planner.inventory import OWNER_LABEL, snapshot_from_objects
 from energylens.planner.types import ClusterSnapshot
 
@@ -49,7 +50,7 @@ def deployment(name: str, version: int, status: dict[str, Any], **spec: Any) -> 
 
 
 def counted_anew(store: Store, key: Key, under_way: dict[Key, dict[str, Any]]) -> ClusterSnapshot:
-    base = snapshot_from_objects(store.nodes.values(), store.pods.values())
+    base = snapshot_from_objects(store.nodes.values(), store.pods.values(), load_gpus())
     wanted = []
     for other, body in sorted(store.deployments.items()):
         held = sum(a.gpus for n in base.nodes for a in n.allocations if a.owner == f"{other[0]}/{other[1]}")

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from energylens.controller.store import Store
-from energylens.planner.inventory import OWNER_LABEL
+from energylens.data import load_gpus
+from energylens.planner.inventory import OWNER_LABEL, snapshot_from_objects
 
 KEY = ("team", "llama")
 Body = dict[str, Any]
@@ -189,6 +190,27 @@ def test_a_changed_child_is_not_known_to_hold_anything(store: Store) -> None:
     assert store.children["Deployment", "team", "llama"].verified is None
 
 
+@pytest.mark.parametrize(
+    ("allocatable", "capacity"),
+    [
+        ({"nvidia.com/gpu": "8"}, {"nvidia.com/gpu": "16"}),
+        ({"nvidia.com/gpu": "0"}, {"nvidia.com/gpu": "8"}),
+        ({"nvidia.com/gpu.shared": "80"}, {}),
+        ({"nvidia.com/mig-1g.10gb": "56", "nvidia.com/gpu": "0"}, {}),
+    ],
+)
+def test_what_is_kept_of_a_node_is_what_the_inventory_reads(
+    store: Store, allocatable: dict[str, str], capacity: dict[str, str]
+) -> None:
+    body = node()
+    body["metadata"]["labels"] = {"nvidia.com/gpu.product": "NVIDIA-H200", "nvidia.com/gpu.count": "8"}
+    body["status"] |= {"allocatable": allocatable | {"cpu": "8"}, "capacity": capacity}
+    store.put_node(body, deleted=False)
+    kept, whole = (snapshot_from_objects([one], [], load_gpus()) for one in (store.nodes["n0"], body))
+    assert kept == whole
+    assert kept.excluded
+
+
 def test_a_nodes_heartbeat_is_not_a_change_of_the_inventory(store: Store) -> None:
     store.put_node(node(), deleted=False)
     assert store.inventory_version == 1
@@ -200,7 +222,11 @@ def test_a_nodes_heartbeat_is_not_a_change_of_the_inventory(store: Store) -> Non
     assert store.nodes["n0"] == {
         "metadata": {"name": "n0", "labels": {}},
         "spec": {"taints": [{"key": "nvidia.com/gpu"}]},
-        "status": {"allocatable": {"nvidia.com/gpu": "8"}, "conditions": [{"type": "Ready", "status": "True"}]},
+        "status": {
+            "allocatable": {"nvidia.com/gpu": "8"},
+            "capacity": {},
+            "conditions": [{"type": "Ready", "status": "True"}],
+        },
     }
 
 

@@ -91,3 +91,37 @@ def test_eligible(node: GpuNode, expected: bool) -> None:
 def test_a_toleration_of_the_spec_opens_tainted_nodes() -> None:
     node = GpuNode("n", "p", 8, taints=(Taint("spot"), GPU_TAINT))
     assert eligible(node, {}, (Toleration(key="spot", operator="Exists"),))
+
+
+@pytest.mark.parametrize("effect", ["NoSchedule", "NoExecute"])
+def test_the_taint_of_gpu_nodes_is_tolerated_with_every_effect(effect: str) -> None:
+    assert eligible(GpuNode("n", "p", 8, taints=(Taint("nvidia.com/gpu", "present", effect),)), {}, ())
+
+
+SPOT = Taint("spot", "true", "NoExecute")
+
+
+@pytest.mark.parametrize(
+    ("tolerations", "expected"),
+    [
+        ([{"key": "spot", "operator": "Exists"}], True),
+        ([{"operator": "Exists"}], True),
+        ([{"key": "spot", "value": "true", "effect": "NoExecute"}], True),
+        ([{"key": "spot", "value": "true", "effect": "NoSchedule"}], False),
+        ([{"key": "spot", "value": "false"}], False),
+        ([{"key": "spot", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}], False),
+        # The first that matches decides, as in Kubernetes' taint eviction controller.
+        ([{"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 0}, {"operator": "Exists"}], False),
+        ([{"operator": "Exists"}, {"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 0}], True),
+    ],
+)
+def test_a_node_from_which_pods_are_evicted_after_a_while_is_no_place(
+    tolerations: list[dict[str, object]], expected: bool
+) -> None:
+    node = GpuNode("n", "p", 8, taints=(SPOT,))
+    assert eligible(node, {}, [Toleration.model_validate(toleration) for toleration in tolerations]) is expected
+
+
+def test_seconds_do_not_matter_where_nothing_is_evicted() -> None:
+    brief = Toleration(operator="Exists", effect="NoExecute", toleration_seconds=5)
+    assert eligible(GpuNode("n", "p", 8, taints=(Taint("a", "", "PreferNoSchedule"),)), {}, (brief,))

@@ -4,10 +4,16 @@ from typing import Any
 
 import pytest
 
-from energylens.planner.inventory import snapshot_from_objects
-from energylens.planner.types import GpuAllocation, Taint
+from energylens.data import load_gpus
+from energylens.planner import inventory
+from energylens.planner.types import ClusterSnapshot, GpuAllocation, Taint
 
 H100 = "NVIDIA-H100-80GB-HBM3"
+PRODUCT = "nvidia.com/gpu.product"
+
+
+def snapshot_from_objects(nodes: list[dict[str, Any]], pods: list[dict[str, Any]]) -> ClusterSnapshot:
+    return inventory.snapshot_from_objects(nodes, pods, load_gpus())
 
 
 def node(name: str = "a", gpus: int | str = 8, ready: str = "True", **labels: str) -> dict[str, Any]:
@@ -83,50 +89,175 @@ def test_allocations_name_their_owner() -> None:
     assert found.free_for("team-b/chat") == 4
 
 
+def offering(labels: dict[str, str], **resources: str) -> dict[str, Any]:
+    """A ready node with labels, and resources as ``nvidia_com/gpu`` (capacity 8 as ``capacity``)."""
+    found = node()
+    capacity = resources.pop("capacity", None)
+    found["metadata"]["labels"] = labels
+    found["status"]["allocatable"] = {"cpu": "64", **{f"nvidia.com/{k}": v for k, v in resources.items()}}
+    found["status"]["capacity"] = found["status"]["allocatable"] | ({"nvidia.com/gpu": capacity} if capacity else {})
+    return found
+
+
+def reason(one: dict[str, Any]) -> str:
+    snapshot = snapshot_from_objects([one], [])
+    assert snapshot.nodes == ()
+    (excluded,) = snapshot.excluded
+    assert excluded.name == "a"
+    return excluded.reason
+
+
+SHARED = "its GPUs are shared"
+
+
 @pytest.mark.parametrize(
-    ("labels", "reason"),
+    ("labels", "expected"),
     [
-        ({"nvidia.com/gpu.product": f"{H100}-SHARED"}, "shared between pods"),
-        ({"nvidia.com/gpu.sharing-strategy": "mps"}, "shared between pods"),
-        ({"nvidia.com/gpu.product": f"{H100}-MIG-1g.10gb"}, "partitioned (MIG)"),
-        ({"nvidia.com/gpu.product": ""}, "no label nvidia.com/gpu.product"),
-        ({"nvidia.com/gpu.product": "", "cloud.google.com/gke-accelerator": "nvidia-x"}, "no label"),
+        ({PRODUCT: f"{H100}-SHARED"}, "shared between pods"),
+        ({PRODUCT: H100, "nvidia.com/gpu.sharing-strategy": "mps"}, "shared between pods"),
+        ({PRODUCT: H100, "nvidia.com/gpu.replicas": "4"}, "nvidia.com/gpu.replicas=4"),
+        ({"cloud.google.com/gke-accelerator": "nvidia-l4", "cloud.google.com/gke-gpu-sharing-strategy": "mps"}, SHARED),
+        (
+            {"cloud.google.com/gke-accelerator": "nvidia-l4", "cloud.google.com/gke-max-shared-clients-per-gpu": "2"},
+            SHARED,
+        ),
+        ({PRODUCT: f"{H100}-MIG-1g.10gb"}, "partitioned (MIG)"),
+        ({PRODUCT: "NVIDIA-A100-SXM4-80GB-MIG-INVALID"}, "partitioned (MIG)"),
         (
             {
-                "nvidia.com/gpu.product": "",
                 "cloud.google.com/gke-accelerator": "nvidia-h100-80gb",
                 "cloud.google.com/gke-gpu-partition-size": "1g.10gb",
             },
             "partitioned (MIG)",
         ),
+        ({PRODUCT: H100, "nvidia.com/vgpu.present": "true"}, "virtual (vGPU)"),
+        ({PRODUCT: H100, "nvidia.com/vgpu.host-driver-version": "535.54.06"}, "virtual (vGPU)"),
+        ({PRODUCT: "GRID-A100D-40C"}, "virtual (vGPU)"),
+        ({PRODUCT: "NVIDIA-L40S-48Q"}, "virtual (vGPU)"),
+        ({PRODUCT: ""}, f"its label {PRODUCT} is empty"),
+        ({}, f"no label {PRODUCT} or cloud.google.com/gke-accelerator names its GPUs"),
+        (
+            {"cloud.google.com/gke-accelerator": "nvidia-h100-80gbs"},
+            "cloud.google.com/gke-accelerator=nvidia-h100-80gbs names no GPU product that is known; nearest: " + H100,
+        ),
+        ({"k8s.amazonaws.com/accelerator": "nvidia-tesla-v100"}, "k8s.amazonaws.com/accelerator=nvidia-tesla-v100"),
+        ({"karpenter.k8s.aws/instance-gpu-name": "h100"}, f"label the node {PRODUCT}={H100}"),
+        ({"kubernetes.azure.com/accelerator": "nvidia"}, "names its GPUs"),
+        ({PRODUCT: "H100"}, f"{PRODUCT}=H100 is no name that feature discovery writes: label the node {H100}"),
+        ({PRODUCT: "Nvidia-h100-80gb-HBM3"}, f"label the node {H100}"),
+        ({PRODUCT: H100, "nvidia.com/gpu.memory": "20390"}, "nvidia.com/gpu.memory=20390, a whole one has 81559 MiB"),
     ],
 )
-def test_nodes_without_whole_known_gpus_are_kept_apart(labels: dict[str, str], reason: str) -> None:
-    snapshot = snapshot_from_objects([node(**labels)], [])
-    assert snapshot.nodes == ()
-    (excluded,) = snapshot.excluded
-    assert excluded.name == "a"
-    assert reason in excluded.reason
+def test_nodes_without_whole_known_gpus_are_kept_apart(labels: dict[str, str], expected: str) -> None:
+    assert expected in reason(offering(labels, gpu="8"))
 
 
-def test_labels_of_an_unshared_gpu_exclude_nothing() -> None:
-    labels = {
-        "nvidia.com/gpu.sharing-strategy": "none",
-        "nvidia.com/gpu.replicas": "1",
-        "nvidia.com/mig.capable": "true",
-    }
-    assert len(snapshot_from_objects([node(**labels)], []).nodes) == 1
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {
+            PRODUCT: H100,
+            "nvidia.com/gpu.sharing-strategy": "none",
+            "nvidia.com/gpu.replicas": "1",
+            "nvidia.com/mig.capable": "true",
+            "nvidia.com/gpu.count": "8",
+            "nvidia.com/gpu.memory": "81559",
+            "nvidia.com/vgpu.present": "false",
+        },
+        # Labels that are stale or no numbers say nothing.
+        {PRODUCT: H100, "nvidia.com/gpu.count": "", "nvidia.com/gpu.replicas": "x", "nvidia.com/gpu.memory": "80Gi"},
+        # Two of ten were lost: the kubelet still has the capacity of ten.
+        {PRODUCT: H100, "nvidia.com/gpu.count": "10"},
+        {"cloud.google.com/gke-accelerator": "nvidia-h100-mega-80gb", "cloud.google.com/gke-accelerator-count": "8"},
+        # GDDR memory with error correction.
+        {PRODUCT: "NVIDIA-A10G", "nvidia.com/gpu.memory": "22731"},
+    ],
+)
+def test_whole_gpus_are_planned_with(labels: dict[str, str]) -> None:
+    (found,) = snapshot_from_objects([offering(labels, gpu="8", capacity="10")], []).nodes
+    assert found.allocatable == 8
 
 
-def test_gke_names_the_product_where_feature_discovery_does_not() -> None:
-    gke = node(**{"nvidia.com/gpu.product": "", "cloud.google.com/gke-accelerator": "nvidia-h100-80gb"})
-    assert snapshot_from_objects([gke], []).nodes[0].product == H100
+@pytest.mark.parametrize("product", [H100, "A100-PCIE-80GB", "NVIDIA-X1"])
+def test_a_node_has_the_product_that_its_label_means(product: str) -> None:
+    (found,) = snapshot_from_objects([offering({PRODUCT: product}, gpu="8")], []).nodes
+    assert found.product == {"A100-PCIE-80GB": "NVIDIA-A100-80GB-PCIe"}.get(product, product)
+
+
+@pytest.mark.parametrize(
+    ("count_label", "resources", "expected"),
+    [
+        ("nvidia.com/gpu.count", {"gpu": "10"}, "its GPUs are shared: 10 allocatable, 1 physical"),
+        ("cloud.google.com/gke-accelerator-count", {"gpu": "10"}, "its GPUs are shared: 10 allocatable, 1 physical"),
+        ("karpenter.k8s.aws/instance-gpu-count", {"gpu": "10"}, "its GPUs are shared: 10 allocatable, 1 physical"),
+        # All are unhealthy now, but they were offered ten times.
+        ("nvidia.com/gpu.count", {"gpu": "0", "capacity": "10"}, "shared: capacity 10, 0 allocatable, 1 physical"),
+        ("nvidia.com/gpu.count", {"gpu.shared": "10"}, "shared: 10 nvidia.com/gpu.shared, 1 physical"),
+        ("nvidia.com/gpu.count", {"gpu": "0", "gpu.shared": "10"}, "shared: 10 nvidia.com/gpu.shared, 1 physical"),
+    ],
+)
+def test_gpus_offered_several_times_are_shared_whatever_other_labels_say(
+    count_label: str, resources: dict[str, str], expected: str
+) -> None:
+    labels = {PRODUCT: "NVIDIA-A10G", "nvidia.com/gpu.replicas": "1", count_label: "1"}
+    assert expected in reason(offering(labels, **resources))
+
+
+@pytest.mark.parametrize(
+    ("labels", "resources", "expected"),
+    [
+        ({PRODUCT: H100}, {}, "the device plugin is not running on it"),
+        ({PRODUCT: H100}, {"gpu": "0"}, "the device plugin is not running on it"),
+        ({"cloud.google.com/gke-accelerator": "nvidia-l4"}, {}, "the device plugin is not running on it"),
+        ({"nvidia.com/gpu.present": "true"}, {}, "the device plugin is not running on it"),
+        ({"feature.node.kubernetes.io/pci-10de.present": "true"}, {}, "the device plugin is not running on it"),
+        ({PRODUCT: H100}, {"gpu": "0", "capacity": "8"}, "capacity 8, allocatable 0: its GPUs are unhealthy"),
+        ({PRODUCT: H100}, {"gpu": "0", "mig-1g.10gb": "56"}, "partitioned (MIG): 56 nvidia.com/mig-1g.10gb"),
+        ({}, {"mig-1g.10gb": "7"}, "partitioned (MIG): 7 nvidia.com/mig-1g.10gb"),
+        ({PRODUCT: "NVIDIA-A10"}, {"GA102GL_A10": "1"}, "it offers 1 nvidia.com/GA102GL_A10 instead of nvidia.com/gpu"),
+    ],
+)
+def test_a_gpu_node_with_nothing_to_give_is_named(
+    labels: dict[str, str], resources: dict[str, str], expected: str
+) -> None:
+    assert expected in reason(offering(labels, **resources))
+
+
+@pytest.mark.parametrize("value", ["a", "", "-1", "0.5", "8 GPUs", None, True, [8]])
+def test_a_malformed_quantity_is_a_reason(value: object) -> None:
+    broken = node()
+    broken["status"]["allocatable"]["nvidia.com/gpu"] = value
+    assert reason(broken) == f"its status is malformed: nvidia.com/gpu={value!r} must be a whole number"
+
+
+@pytest.mark.parametrize("value", [8, "8", "8.0", "8000m", "0.008k"])
+def test_a_quantity_may_be_written_in_every_way_of_kubernetes(value: object) -> None:
+    plain = node()
+    plain["status"]["allocatable"]["nvidia.com/gpu"] = value
+    assert [found.allocatable for found in snapshot_from_objects([plain], []).nodes] == [8]
+
+
+def test_a_node_whose_pods_cannot_be_counted_is_not_used() -> None:
+    broken = {"name": "c", "resources": {"limits": {"nvidia.com/gpu": "two"}}}
+    snapshot = snapshot_from_objects([node(), node("b")], [pod(broken)])
+    assert [found.name for found in snapshot.nodes] == ["b"]
+    assert [found.reason for found in snapshot.excluded] == [
+        "its pod team-a/p is malformed: nvidia.com/gpu='two' must be a whole number"
+    ]
 
 
 def test_nodes_without_gpus_are_left_out() -> None:
     plain = {"metadata": {"name": "cpu"}, "status": {"allocatable": {"cpu": "8"}}}
-    snapshot = snapshot_from_objects([plain, node(gpus=0)], [])
+    network = {"metadata": {"name": "n"}, "status": {"allocatable": {"nvidia.com/hostdev": "2"}}}
+    bare = {"metadata": {"name": "bare", "labels": None}, "spec": None, "status": None}
+    snapshot = snapshot_from_objects([plain, network, bare, {"metadata": {"name": "new"}}], [])
     assert (snapshot.nodes, snapshot.excluded) == ((), ())
+
+
+def test_labels_may_be_numbers_in_a_file() -> None:
+    found = node()
+    found["metadata"]["labels"] |= {"nvidia.com/gpu.count": 1}
+    assert reason(found) == "its GPUs are shared: 8 allocatable, 1 physical"
 
 
 @pytest.mark.parametrize(

@@ -218,9 +218,14 @@ def test_no_such_gpu(refuse: Refuse) -> None:
     assert result.reason == "NoMatchingGPUs"
     assert result.message.startswith(
         "spec.hardware.gpuProducts=[A100, NVIDIA-B200]: no node has such a GPU; at hand: "
-        "NVIDIA-H100-80GB-HBM3 (8 GPUs), NVIDIA-H200 (8 GPUs), NVIDIA-L40S (8 GPUs); would work: "
-        "spec.hardware.gpuProducts=[NVIDIA-H200] (at "
+        "NVIDIA-H100-80GB-HBM3 (8 GPUs), NVIDIA-H200 (8 GPUs), NVIDIA-L40S (8 GPUs); "
     )
+    assert "; would work: spec.hardware.gpuProducts=[NVIDIA-H200] (at " in result.message
+
+
+def test_a_wanted_gpu_that_nobody_knows_is_named_with_the_nearest(refuse: Refuse) -> None:
+    message = refuse(hardware={"gpuProducts": ["H200", "L4OS"]}, snapshot=ClusterSnapshot((GpuNode("a", H100, 8),)))
+    assert "; L4OS is no known product, nearest: NVIDIA-L40S, " in message.message
 
 
 def test_no_such_node(refuse: Refuse) -> None:
@@ -234,7 +239,16 @@ def test_nodes_with_a_taint(refuse: Refuse) -> None:
     result = refuse(snapshot=tainted)
     assert result.reason == "NoMatchingGPUs"
     assert result.message.startswith("spec.hardware.tolerations: every node with NVIDIA-H100-80GB-HBM3 has a taint")
-    assert "spot=true:NoSchedule" in result.message
+    # Only what keeps pods away is named.
+    assert result.message.split("tolerated: ")[1].startswith("spot=true:NoSchedule;")
+    assert "nvidia.com/gpu" not in result.message.split("tolerated: ")[1].split(";")[0]
+
+
+def test_a_taint_that_is_borne_for_a_while_only(refuse: Refuse) -> None:
+    tainted = ClusterSnapshot((GpuNode("a", H100, 8, taints=(Taint("spot", "", "NoExecute"),)),))
+    brief = {"key": "spot", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60}
+    message = refuse(snapshot=tainted, hardware={"tolerations": [brief]}).message
+    assert "a taint that is not tolerated for good (tolerationSeconds): spot:NoExecute" in message
 
 
 def test_no_gpu_at_all(refuse: Refuse) -> None:
@@ -246,8 +260,27 @@ def test_no_gpu_at_all(refuse: Refuse) -> None:
 
 
 def test_a_gpu_that_nobody_knows(refuse: Refuse) -> None:
-    message = refuse(snapshot=ClusterSnapshot((GpuNode("a", "NVIDIA-X1", 8),))).message
-    assert message.startswith("GPU product NVIDIA-X1 is not known to the predictor; known: NVIDIA-H100-80GB-HBM3, ")
+    message = refuse(snapshot=ClusterSnapshot((GpuNode("a", "NVIDIA-L40", 8),))).message
+    assert message == (
+        "GPU product NVIDIA-L40 is not known to the predictor; known, nearest first: "
+        "NVIDIA-L40S, NVIDIA-H200, NVIDIA-H100-80GB-HBM3"
+    )
+
+
+def test_nodes_that_cannot_be_used_are_named_with_their_reasons(refuse: Refuse) -> None:
+    excluded = [ExcludedNode(f"h{i}", H100, "its GPUs are shared") for i in range(5)]
+    excluded += [ExcludedNode(f"n{i}", "", reason) for i, reason in enumerate(("no label", "empty", "no plugin"))]
+    snapshot = ClusterSnapshot((GpuNode("a", L40S, 8),), tuple(excluded))
+    message = refuse(hardware={"gpuProducts": ["H100"]}, snapshot=snapshot).message
+    assert "; not usable: h0, h1, h2 and 2 more: its GPUs are shared; n0: no label; n1: empty; and 1 more" in message
+
+
+def test_too_few_gpus_names_the_nodes_that_would_have_more(refuse: Refuse) -> None:
+    excluded = (ExcludedNode("sick", H100, "its GPUs are unhealthy"), ExcludedNode("x", "NVIDIA-X1", "no label"))
+    snapshot = ClusterSnapshot((GpuNode("a", H100, 1),), excluded)
+    result = refuse("70b", snapshot=snapshot)
+    assert result.reason == "ModelTooLarge"
+    assert result.message.endswith("; not usable: sick: its GPUs are unhealthy")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
+from energylens.data import load_gpus
 from energylens.predictor.architecture import ModelSpec
 from energylens.serving import Strategy, manifests
 
@@ -72,7 +73,9 @@ def test_manifests(
     model, parts, plan = CASES[case]
     deployment = make_deployment(**parts)
     table = [{"gpuProduct": "NVIDIA-H200", "reason": "uses 12 % more energy"}]
-    objects = manifests(deployment, make_plan(**plan), models[model], strategy=Strategy("Surge", 1, 0), table=table)
+    made = make_plan(**plan)
+    gpu = load_gpus()[made.gpu_product]
+    objects = manifests(deployment, made, models[model], strategy=Strategy("Surge", 1, 0), gpu=gpu, table=table)
     path = GOLDEN / f"{case}.yaml"
     if os.environ.get("UPDATE_GOLDEN"):
         path.write_text(yaml.safe_dump_all(objects, sort_keys=False, width=120))

@@ -5,7 +5,11 @@ from typing import Any
 
 import pytest
 
-from energylens.api.llmdeployment import LLMDeployment, PlanStatus
+from energylens.api.llmdeployment import LLMDeployment, PlanStatus, Toleration
+from energylens.data import load_gpus
+from energylens.planner.capacity import tolerates_for_good
+from energylens.planner.products import GKE_LABEL, PRODUCT_LABEL, NodeLabels
+from energylens.planner.types import Taint
 from energylens.predictor.architecture import ModelSpec
 from energylens.predictor.parameters import weight_bytes
 from energylens.serving import ServingError, Strategy, check, manifests
@@ -16,7 +20,8 @@ STRATEGY = Strategy("Surge", 1, 0)
 
 
 def pod(deployment: LLMDeployment, plan: PlanStatus, model: ModelSpec) -> dict[str, Any]:
-    found: dict[str, Any] = manifests(deployment, plan, model, strategy=STRATEGY)[0]["spec"]["template"]
+    gpu = load_gpus().get(plan.gpu_product)
+    found: dict[str, Any] = manifests(deployment, plan, model, strategy=STRATEGY, gpu=gpu)[0]["spec"]["template"]
     return found
 
 
@@ -84,14 +89,75 @@ def test_each_pod_asks_for_its_share_of_the_gpus(
     assert resources["limits"]["nvidia.com/gpu"] == resources["requests"]["nvidia.com/gpu"] == gpus
 
 
+def terms_of(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    required = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    found: list[dict[str, Any]] = required["nodeSelectorTerms"]
+    return found
+
+
+def matches(term: dict[str, Any], labels: dict[str, str]) -> bool:
+    """Return what the scheduler says of a node selector term, for the operators that we use."""
+    return all(
+        labels.get(e["key"]) in e["values"] if e["operator"] == "In" else e["key"] not in labels
+        for e in term["matchExpressions"]
+    )
+
+
 def test_the_pod_goes_only_to_the_planned_product(
     make_deployment: Deploy, make_plan: Plan, models: dict[str, ModelSpec]
 ) -> None:
-    spec = pod(make_deployment(), make_plan(gpu_product="NVIDIA-H100-NVL"), models["70b"])["spec"]
-    terms = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    terms = terms_of(pod(make_deployment(), make_plan(gpu_product="NVIDIA-B200"), models["70b"])["spec"])
+    older = ["B200", "nvidia-b200", "b200"]
     assert terms == [
-        {"matchExpressions": [{"key": "nvidia.com/gpu.product", "operator": "In", "values": ["NVIDIA-H100-NVL"]}]}
+        {"matchExpressions": [{"key": PRODUCT_LABEL, "operator": "In", "values": ["NVIDIA-B200"]}]},
+        {"matchExpressions": [{"key": PRODUCT_LABEL, "operator": "In", "values": older}]},
+        {
+            "matchExpressions": [
+                {"key": GKE_LABEL, "operator": "In", "values": ["nvidia-b200"]},
+                {"key": PRODUCT_LABEL, "operator": "DoesNotExist"},
+            ]
+        },
     ]
+
+
+def test_a_product_that_nobody_knows_any_more_keeps_its_label(
+    make_deployment: Deploy, make_plan: Plan, models: dict[str, ModelSpec]
+) -> None:
+    terms = terms_of(pod(make_deployment(), make_plan(gpu_product="NVIDIA-X1"), models["70b"])["spec"])
+    assert terms == [{"matchExpressions": [{"key": PRODUCT_LABEL, "operator": "In", "values": ["NVIDIA-X1"]}]}]
+
+
+def test_a_node_has_the_planned_product_for_the_planner_where_it_has_it_for_the_pods(
+    make_deployment: Deploy, make_plan: Plan, models: dict[str, ModelSpec]
+) -> None:
+    gpus = load_gpus()
+    names = NodeLabels(gpus)
+    spelled = {n for gpu in gpus.values() for n in (gpu.product, gpu.name, *gpu.aliases, *gpu.label_values)}
+    gke = {name for gpu in gpus.values() for name in gpu.gke_accelerators}
+    nodes = [{PRODUCT_LABEL: form(name)} for name in spelled | gke for form in (str, str.lower, str.upper)]
+    nodes += [{GKE_LABEL: form(name)} for name in spelled | gke for form in (str, str.lower, str.upper)]
+    nodes += [{GKE_LABEL: "nvidia-l4", PRODUCT_LABEL: "NVIDIA-L40S"}, {GKE_LABEL: "nvidia-l4", PRODUCT_LABEL: "X"}, {}]
+    for product in gpus:
+        terms = terms_of(pod(make_deployment(), make_plan(gpu_product=product), models["8b"])["spec"])
+        for labels in nodes:
+            assert (names.product(labels) == product) == any(matches(term, labels) for term in terms), labels
+
+
+@pytest.mark.parametrize("effect", ["NoSchedule", "PreferNoSchedule", "NoExecute"])
+def test_pods_bear_the_taints_of_gpu_nodes_that_the_planner_counts_on(
+    effect: str, make_deployment: Deploy, make_plan: Plan, models: dict[str, ModelSpec]
+) -> None:
+    brief = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60}
+    deployment = make_deployment(hardware={"tolerations": [brief, {"key": "team", "value": "a"}]})
+    spec = pod(deployment, make_plan(), models["8b"])["spec"]
+    # Ours first: the first one that matches decides for how long a taint is borne.
+    assert spec["tolerations"] == [
+        {"key": "nvidia.com/gpu", "operator": "Exists"},
+        brief,
+        {"key": "team", "operator": "Equal", "value": "a"},
+    ]
+    borne = [Toleration.model_validate(toleration) for toleration in spec["tolerations"]]
+    assert tolerates_for_good(borne, Taint("nvidia.com/gpu", "present", effect))
 
 
 @pytest.mark.parametrize(
