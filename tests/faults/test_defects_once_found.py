@@ -157,7 +157,7 @@ async def test_old_pods_on_another_product_are_not_stopped_for_new_ones_that_wai
     (new, _) = pods(observed)
     waiting = replace(new, name="new", ready=False, node="", unschedulable="Insufficient nvidia.com/gpu")
     surge = Strategy("Surge", 1, 0)
-    same = replace(new, name="old", plan_hash="0" * 16, node="h100-0")
+    same = replace(new, name="old", revision="0" * 16, node="h100-0")
     assert _stuck(replace(observed, pods=(waiting, same)), surge)
     other = replace(same, node="h200-0")
     assert not _stuck(replace(observed, pods=(waiting, other)), surge)
@@ -170,9 +170,9 @@ async def test_a_leader_worker_set_that_reports_no_generation_still_becomes_curr
     live["kind"] = "LeaderWorkerSet"
     live["spec"]["rolloutStrategy"] = {"rollingUpdateConfiguration": {"maxSurge": 1, "maxUnavailable": 0}}
     live["status"] = {"replicas": 2, "updatedReplicas": 2, "readyReplicas": 2}
-    observed = replace(observed, workload=live)
+    observed = replace(observed, workload=live, pods=pods(observed, group="0"))
     assert rollout(observed).current
-    old = pods(observed, plan_hash="0" * 16)
+    old = pods(observed, revision="0" * 16)
     assert not rollout(replace(observed, pods=(*old, *observed.pods))).current
     live["status"]["observedGeneration"] = 0
     live["metadata"]["generation"] = 2

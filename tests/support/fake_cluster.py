@@ -58,8 +58,10 @@ class FakeCluster:
         namespace: str | None = None,
         label_selector: str = "",
         name: str | None = None,
+        field_selector: str = "",
     ) -> list[Object]:
         wanted = dict(term.split("=", 1) for term in label_selector.split(",") if term)
+        fields = dict(term.split("=", 1) for term in field_selector.split(",") if term)
         return [
             copy.deepcopy(body)
             for (kind, space, called), body in sorted(self.objects.items())
@@ -67,6 +69,7 @@ class FakeCluster:
             and name in (None, called)
             and namespace in (None, space)
             and wanted.items() <= (body["metadata"].get("labels") or {}).items()
+            and all(_at(body, path) == value for path, value in fields.items())
         ]
 
     async def list_uids(
@@ -216,6 +219,13 @@ class FakeCluster:
     def _tell(self, kind: str, body: Object, *, deleted: bool) -> None:
         for listener in self.listeners:
             listener(kind, copy.deepcopy(body), deleted)
+
+
+def _at(body: Mapping[str, Any], path: str) -> Any:
+    value: Any = body
+    for part in path.split("."):
+        value = (value or {}).get(part)
+    return value
 
 
 def _key(manifest: Mapping[str, Any]) -> ObjectKey:

@@ -1,4 +1,4 @@
-"""What happens to a Deployment in a cluster: pods come, are bound where GPUs are free, and are ready at once."""
+"""What happens to a workload in a cluster: pods come, are bound where GPUs are free, and are ready at once."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from tests.support.fake_cluster import FakeCluster
 H100 = "NVIDIA-H100-80GB-HBM3"
 GPU = "nvidia.com/gpu"
 PRODUCT = "nvidia.com/gpu.product"
+LWS = "leaderworkerset.sigs.k8s.io"
 
 
 def node(name: str, product: str = H100, gpus: int = 8) -> dict[str, Any]:
@@ -24,28 +25,58 @@ def node(name: str, product: str = H100, gpus: int = 8) -> dict[str, Any]:
 
 
 def run_pods(cluster: FakeCluster) -> None:
-    """Bring the pods of every Deployment to what its spec says, old pods first out; then write its status."""
+    """Bring the pods of every workload to what its spec says, old pods first out; then write its status."""
     for (kind, namespace, name), body in list(cluster.objects.items()):
-        if kind == "Deployment":
-            _run(cluster, namespace, name, body)
+        if kind in ("Deployment", "LeaderWorkerSet"):
+            _run(cluster, kind, namespace, name, body)
 
 
-def _run(cluster: FakeCluster, namespace: str, name: str, body: dict[str, Any]) -> None:
-    spec, uid = body["spec"], body["metadata"]["uid"]
-    template = spec["template"]
-    wanted = [f"{name}-{index}" for index in range(spec["replicas"])]
-    for (kind, space, pod), old in list(cluster.objects.items()):
+def _run(cluster: FakeCluster, kind: str, namespace: str, name: str, body: dict[str, Any]) -> None:
+    uid = body["metadata"]["uid"]
+    wanted = {pod: template for group in _groups(kind, name, body["spec"]) for pod, template in group.items()}
+    for (is_a, space, pod), old in list(cluster.objects.items()):
         owned = any(owner.get("uid") == uid for owner in old["metadata"].get("ownerReferences") or ())
-        same = {k: v for k, v in old.get("spec", {}).items() if k != "nodeName"} == template["spec"]
-        if kind == "Pod" and owned and not (pod in wanted and same and old["metadata"]["labels"] == _labels(template)):
+        if is_a == "Pod" and owned and not (pod in wanted and _made_from(old, wanted[pod])):
             cluster.remove("Pod", space, pod)
     ready = 0
-    for pod in wanted:
-        known = cluster.objects.get(("Pod", namespace, pod))
-        if known is None or not known["spec"].get("nodeName"):
-            known = cluster.put(_pod(cluster, namespace, pod, uid, name, template))
-        ready += bool(known["spec"].get("nodeName"))
-    cluster.edit("Deployment", namespace, name, lambda live: live.update(status=_status(live, len(wanted), ready)))
+    for group in _groups(kind, name, body["spec"]):
+        bound = 0
+        for pod, template in group.items():
+            known = cluster.objects.get(("Pod", namespace, pod))
+            if known is None or not known["spec"].get("nodeName"):
+                known = cluster.put(_pod(cluster, namespace, pod, uid, name, template))
+            bound += bool(known["spec"].get("nodeName"))
+        ready += bound == len(group)
+    replicas = body["spec"]["replicas"]
+    cluster.edit(kind, namespace, name, lambda live: live.update(status=_status(live, replicas, ready)))
+
+
+def _groups(kind: str, name: str, spec: dict[str, Any]) -> list[dict[str, dict[str, Any]]]:
+    """Return the template of each pod by its name, group by group; a pod of a Deployment is a group."""
+    if kind == "Deployment":
+        return [{f"{name}-{index}": spec["template"]} for index in range(spec["replicas"])]
+    group = spec["leaderWorkerTemplate"]
+    found = []
+    for index in range(spec["replicas"]):
+        kinds = ["leaderTemplate"] + ["workerTemplate"] * (group["size"] - 1)
+        names = [f"{name}-{index}"] + [f"{name}-{index}-{worker}" for worker in range(1, group["size"])]
+        found.append(
+            {
+                pod: _labelled(group[of], {f"{LWS}/group-index": str(index), f"{LWS}/worker-index": str(worker)})
+                for worker, (pod, of) in enumerate(zip(names, kinds, strict=True))
+            }
+        )
+    return found
+
+
+def _labelled(template: dict[str, Any], labels: dict[str, str]) -> dict[str, Any]:
+    metadata = template["metadata"]
+    return {**template, "metadata": {**metadata, "labels": {**metadata["labels"], **labels}}}
+
+
+def _made_from(pod: dict[str, Any], template: dict[str, Any]) -> bool:
+    spec = {k: v for k, v in pod.get("spec", {}).items() if k != "nodeName"}
+    return bool(spec == template["spec"] and pod["metadata"]["labels"] == _labels(template))
 
 
 def _status(live: dict[str, Any], replicas: int, ready: int) -> dict[str, Any]:

@@ -68,8 +68,11 @@ class Faults:
         namespace: str | None = None,
         label_selector: str = "",
         name: str | None = None,
+        field_selector: str = "",
     ) -> list[Object]:
-        return await self.inner.list_objects(resource, namespace=namespace, label_selector=label_selector, name=name)
+        return await self.inner.list_objects(
+            resource, namespace=namespace, label_selector=label_selector, name=name, field_selector=field_selector
+        )
 
     async def list_uids(
         self, resource: Resource, *, namespace: str | None = None, label_selector: str = ""

@@ -65,7 +65,7 @@ seccompProfile:
   resources: [llmdeployments/status, energybudgets/status]
   verbs: [patch]
 # Serving pods of a layout on one node. Children go by owner references; delete: a plan that moves from one node to
-# several (or back) replaces this object by the next one (or the other way round).
+# several (or back) replaces this object by the next one (or the other way round), once that one's pods are ready.
 - apiGroups: [apps]
   resources: [deployments]
   verbs: [list, watch, create, patch, delete]
@@ -85,10 +85,14 @@ seccompProfile:
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
   verbs: [list, watch, create, patch]
-# Decisions that users see in `kubectl describe llmd`.
+# Whether the volume claims that a spec names may be mounted by one pod or one node only.
+- apiGroups: [""]
+  resources: [persistentvolumeclaims]
+  verbs: [get]
+# Decisions that users see in `kubectl describe llmd`; list: why pods of a group are refused, or a volume is not mounted.
 - apiGroups: [events.k8s.io]
   resources: [events]
-  verbs: [create, patch]
+  verbs: [create, patch, list]
 {{- end -}}
 
 {{/* The GPUs at hand and those in use, by everyone. */}}

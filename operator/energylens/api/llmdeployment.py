@@ -385,8 +385,12 @@ class Rollout(ApiModel):
         description="Surge: start new replicas before old ones stop. Recreate: replace one by one. "
         "Auto: Surge when enough GPUs are free, else Recreate.",
     )
-    progress_deadline_seconds: int = Field(
-        default=3600, ge=60, le=604_800, description="How long a rollout may make no progress, s."
+    progress_deadline_seconds: int | None = Field(
+        default=None,
+        ge=60,
+        le=604_800,
+        description="How long a rollout may make no progress, s. Default: 3600, or 60 s more than the model may "
+        "take to start where that is longer.",
     )
     revision_history_limit: int = Field(default=3, ge=0, le=20, description="Old revisions kept.")
     rollback_on: Annotated[

@@ -22,6 +22,7 @@ from energylens.controller.store import trim_pod
 from energylens.data import find_gpu, load_gpus
 from energylens.planner.inventory import OWNER_LABEL, snapshot_from_objects
 from energylens.planner.inventory_file import InventoryError, snapshot_from_inventory
+from energylens.serving.metadata import PLAN_LABEL
 from energylens.serving.support import table_name
 
 OPERATOR_NAMESPACE = "energylens-system"
@@ -127,6 +128,9 @@ def world_of_objects(objects: Mapping[str, list[Object]]) -> World:
         return {_key(body): body for body in objects.get(kind, ())}
 
     workloads = [*objects.get("Deployment", ()), *objects.get("LeaderWorkerSet", ())]
+    deployments = keyed("LLMDeployment")
+    # While a plan moves between one node and several there are two: that of the plan in status counts.
+    workloads.sort(key=lambda body: _plan_of(deployments.get((_key(body)[0], _owner(body)))) == _plan_label(body))
     owned = {(_key(body)[0], owner): body for body in workloads if (owner := _owner(body))}
     pods: dict[Key, tuple[PodState, ...]] = {}
     for pod in objects.get("Pod", ()):
@@ -136,7 +140,7 @@ def world_of_objects(objects: Mapping[str, list[Object]]) -> World:
     config_maps = keyed("ConfigMap")
     return World(
         snapshot=snapshot_from_objects(objects.get("Node", ()), objects.get("Pod", ()), load_gpus()),
-        deployments={key: {"status": {}, **_placed(body)} for key, body in keyed("LLMDeployment").items()},
+        deployments={key: {"status": {}, **_placed(body)} for key, body in deployments.items()},
         budgets=[*map(_placed, objects.get("EnergyBudget", ())), *map(_bare, objects.get("ClusterEnergyBudget", ()))],
         namespaces={
             body["metadata"]["name"]: body["metadata"].get("labels") or {} for body in objects.get("Namespace", ())
@@ -197,6 +201,14 @@ def _placed(body: Object) -> Object:
 
 def _bare(body: Object) -> Object:
     return {**body, "metadata": {key: value for key, value in body["metadata"].items() if key != "namespace"}}
+
+
+def _plan_of(deployment: Mapping[str, Any] | None) -> str:
+    return str((((deployment or {}).get("status") or {}).get("plan") or {}).get("hash", ""))
+
+
+def _plan_label(body: Mapping[str, Any]) -> str:
+    return str((body["metadata"].get("labels") or {}).get(PLAN_LABEL, ""))
 
 
 def _owner(body: Mapping[str, Any]) -> str:

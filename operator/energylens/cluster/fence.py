@@ -36,9 +36,12 @@ class FencedCluster:
         namespace: str | None = None,
         label_selector: str = "",
         name: str | None = None,
+        field_selector: str = "",
     ) -> list[Object]:
         """See the port."""
-        return await self.inner.list_objects(resource, namespace=namespace, label_selector=label_selector, name=name)
+        return await self.inner.list_objects(
+            resource, namespace=namespace, label_selector=label_selector, name=name, field_selector=field_selector
+        )
 
     async def list_uids(
         self, resource: Resource, *, namespace: str | None = None, label_selector: str = ""

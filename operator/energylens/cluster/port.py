@@ -20,8 +20,12 @@ class ClusterPort(Protocol):
         namespace: str | None = None,
         label_selector: str = "",
         name: str | None = None,
+        field_selector: str = "",
     ) -> list[Object]:
-        """Return the objects of a kind, in a namespace or everywhere; with ``name`` at most one per namespace."""
+        """Return the objects of a kind, in a namespace or everywhere; with ``name`` at most one per namespace.
+
+        ``field_selector`` is such as ``reason=FailedCreate``; with ``name`` it is not used.
+        """
         ...
 
     async def list_uids(

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from energylens.api.llmdeployment import PlanStatus
 from energylens.controller.drift import holds
+from energylens.controller.handover import Handover, handover
 from energylens.controller.observation import Observation
 from energylens.controller.reasons import Reason
+from energylens.controller.rollouts import (
+    EXCEEDED_QUOTA,
+    group_size,
+    live_strategy,
+    refused_pods,
+    template_of,
+    workload_revision,
+)
 from energylens.data import load_gpus
 from energylens.planner.node_gpus import GPU_RESOURCE
 from energylens.planner.products import PRODUCT_LABEL
-from energylens.serving import ServingError, Strategy, choose_strategy, manifests, strategy_of
+from energylens.serving import ServingError, Strategy, choose_strategy, manifests
+from energylens.serving.claims import conflict, one_at_a_time
 from energylens.serving.metadata import APPLIED_HASH
 
-SAFE_MESSAGE = "no GPU is free for a new replica; old replicas stop first"
+SAFE_MESSAGE = "new replicas wait for what old ones hold; old replicas stop first"
 FOREIGN_MESSAGE = "the limits of the rolling update were edited; an old replica stops before a new one starts"
 
 
@@ -30,6 +40,8 @@ class Children:
     message: str = ""
     strategy: Strategy | None = None
     """How the rollout that this change starts goes on; None when no rollout starts."""
+    handover: Handover | None = None
+    """What becomes of the workload of the other kind; None where there is none, or nothing is acted on."""
 
 
 def children(observed: Observation) -> Children:
@@ -57,6 +69,9 @@ def children(observed: Observation) -> Children:
             f"a replica spans {plan.nodes_per_replica} nodes, which needs LeaderWorkerSet "
             "(leaderworkerset.x-k8s.io/v1); install it, or allow GPUs on which a replica fits one node",
         )
+    unshareable = conflict(observed.deployment, plan, observed.claims)
+    if unshareable:
+        return Children((), False, Reason.CLAIM_NOT_SHAREABLE, unshareable)
     try:
         return _act(observed)
     except ServingError as error:
@@ -77,7 +92,7 @@ def _act(observed: Observation) -> Children:
     if live is None:
         if not planning.good:
             return Children((), False)
-        first = choose_strategy(deployment, None, plan, observed.snapshot)
+        first = choose_strategy(deployment, None, plan, observed.snapshot, observed.claims)
         return Children(tuple(made(first)), True, strategy=first)
     current = live_strategy(live) or Strategy("Recreate", 0, 1, FOREIGN_MESSAGE)
     wanted = made(current)
@@ -86,12 +101,15 @@ def _act(observed: Observation) -> Children:
         # The spec as it is has no plan: what it says of the pods belongs to a plan that does not exist.
         return Children((), False)
     if not same:
-        chosen = choose_strategy(deployment, shape_of(live, plan), plan, observed.snapshot)
-        return Children(tuple(made(chosen)), True, strategy=chosen)
+        running = shape_of(live, plan)
+        chosen = choose_strategy(deployment, running, plan, observed.snapshot, observed.claims)
+        if observed.claims.unread:
+            chosen = replace(chosen, message=f"{chosen.message}; {observed.claims.unread}")
+        return Children(tuple(made(chosen)), True, strategy=chosen, handover=handover(observed))
     if _stuck(observed, current):
         safe = Strategy("Recreate", 0, max(1, plan.replicas), SAFE_MESSAGE)
-        return Children(tuple(made(safe)), True, strategy=safe)
-    return Children(tuple(wanted), True)
+        return Children(tuple(made(safe)), True, strategy=safe, handover=handover(observed))
+    return Children(tuple(wanted), True, handover=handover(observed))
 
 
 def _kept(observed: Observation) -> tuple[dict[str, Any], ...]:
@@ -111,14 +129,6 @@ def _kept(observed: Observation) -> tuple[dict[str, Any], ...]:
     return tuple(wanted) if unchanged else ()
 
 
-def live_strategy(live: Mapping[str, Any]) -> Strategy | None:
-    """Return the limits of the rolling update of a live workload; None when a foreign edit made them not ours."""
-    try:
-        return strategy_of(dict(live))
-    except (KeyError, TypeError, ValueError):
-        return None
-
-
 def same_template(live: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     """Return whether applying ``wanted`` would start no rollout."""
     if live["kind"] != wanted["kind"]:
@@ -134,9 +144,7 @@ def shape_of(live: Mapping[str, Any], plan: PlanStatus) -> PlanStatus:
     waits for approval or because the write of the workload failed.
     """
     spec = live["spec"]
-    group = spec.get("leaderWorkerTemplate") or {}
-    template = group.get("leaderTemplate") or group.get("workerTemplate") or spec.get("template") or {}
-    pod, nodes = template.get("spec") or {}, int(group.get("size") or 1)
+    pod, nodes = template_of(live).get("spec") or {}, group_size(live)
     gpus = sum(
         int(((container.get("resources") or {}).get("limits") or {}).get(GPU_RESOURCE) or 0)
         for container in pod.get("containers") or ()
@@ -170,14 +178,20 @@ def _digest(manifest: Mapping[str, Any]) -> str:
 
 
 def _stuck(observed: Observation, strategy: Strategy) -> bool:
-    """Return whether a surging rollout waits for GPUs that old pods hold.
+    """Return whether a surging rollout waits for what old pods hold: GPUs, a volume, or their share of a quota.
 
-    Old pods on another product hold none that a new one could use: stopping them would end the service for nothing.
+    Old pods on another product hold no GPU that a new one could use: stopping them would end the service for nothing.
     """
-    plan = observed.planning.plan
-    if plan is None or strategy.max_surge == 0:
+    plan, live = observed.planning.plan, observed.workload
+    if plan is None or live is None or strategy.max_surge == 0:
         return False
-    new = [pod for pod in observed.pods if pod.plan_hash == plan.hash]
+    if observed.deployment.spec.rollout.strategy == "Surge" and one_at_a_time(observed.claims) is None:
+        # Asked for, it waits.
+        return False
+    revision = workload_revision(live)
+    old = [pod for pod in observed.pods if pod.revision != revision and not pod.finished]
+    if old and EXCEEDED_QUOTA in refused_pods(observed):
+        return True
     nodes = {node.name for node in observed.snapshot.nodes if node.product == plan.gpu_product}
-    in_the_way = any(pod.plan_hash != plan.hash and pod.node in nodes for pod in observed.pods)
-    return in_the_way and any(pod.unschedulable for pod in new)
+    in_the_way = any(pod.node in nodes for pod in old)
+    return in_the_way and any(pod.unschedulable for pod in observed.pods if pod.revision == revision)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 from energylens.api.base import Condition
-from energylens.api.llmdeployment import PlanStatus
-from energylens.controller.children import Children, live_strategy
+from energylens.controller.children import Children
 from energylens.controller.comparison import energy_error_percent, is_comparable, load_share, objectives
-from energylens.controller.observation import Body, Observation, PodState
+from energylens.controller.observation import Observation
 from energylens.controller.reasons import ConditionType, Reason
-from energylens.serving.metadata import PLAN_LABEL
+from energylens.controller.rollouts import Rollout, late, rollout, trouble
 
 _SLO_REASONS = (Reason.SLO_INFEASIBLE, Reason.LOAD_TOO_HIGH)
 _MESSAGE_LENGTH = 1000
@@ -22,47 +20,6 @@ KEPT_WINDOWS = 3
 """Windows, and the warm-up, for which the last measurement is kept without a new one: a pod that restarts costs one."""
 LEAST_KEPT_SECONDS = 900.0
 """However short the windows are: an operator that is updated takes minutes."""
-
-
-@dataclass(frozen=True)
-class Rollout:
-    """How far the pods of the wanted plan are."""
-
-    exists: bool
-    current: bool
-    """The workload's controller has seen the wanted revision and only its pods are left."""
-    ready: int
-    updated: int
-    wanted: int
-    running_hash: str
-    strategy: str
-
-
-def rollout(observed: Observation) -> Rollout:
-    """Return the state of the workload, counted by pods of the plan it was made from."""
-    live = observed.workload
-    if live is None:
-        return Rollout(False, False, 0, 0, 0, "", "")
-    running_hash = (live["metadata"].get("labels") or {}).get(PLAN_LABEL, "")
-    status, wanted = live.get("status") or {}, int(live["spec"].get("replicas") or 0)
-    updated = int(status.get("updatedReplicas") or 0)
-    own = [pod for pod in observed.pods if pod.plan_hash == running_hash]
-    ready = sum(pod.ready for pod in own) if live["kind"] == "Deployment" else int(status.get("readyReplicas") or 0)
-    seen = int(status.get("observedGeneration") or 0) >= int(live["metadata"].get("generation") or 0)
-    if live["kind"] == "LeaderWorkerSet" and "observedGeneration" not in status:
-        # Not every release of LeaderWorkerSet v1 reports it; its pods tell the same a little later.
-        seen = bool(own) and len(own) == len(observed.pods)
-    only = int(status.get("replicas") or 0) == updated
-    strategy = live_strategy(live)
-    return Rollout(
-        exists=True,
-        current=seen and updated >= wanted and only,
-        ready=min(ready, wanted),
-        updated=updated if seen else 0,
-        wanted=wanted,
-        running_hash=running_hash,
-        strategy=strategy.name if strategy is not None else "Recreate",
-    )
 
 
 def all_conditions(observed: Observation, children: Children) -> tuple[Condition, ...]:
@@ -116,56 +73,61 @@ def _ready(observed: Observation, children: Children, state: Rollout) -> Conditi
     text = f"{state.ready} of {state.wanted} replicas of plan {state.running_hash} are ready"
     plan = observed.planning.plan
     behind = children.acting and plan is not None and state.running_hash != plan.hash
-    if state.current and state.wanted and state.ready >= state.wanted and not behind:
+    all_ready = state.wanted > 0 and state.ready >= state.wanted
+    if state.current and all_ready and not behind:
         return _condition(observed, kind, "True", Reason.PODS_READY, text)
-    blocked = [pod for pod in observed.pods if pod.unschedulable]
-    if blocked:
-        detail = f"{text}; {blocked[0].name} waits for a node: {blocked[0].unschedulable}"
-        return _condition(observed, kind, "False", Reason.UNSCHEDULABLE, detail)
-    return _condition(observed, kind, "False", Reason.PODS_NOT_READY, _with_waiting(text, observed.pods))
+    if all_ready:
+        # All are ready of what was there before, or are ready beside what has still to go.
+        why = f"plan {plan.hash} was not applied yet" if behind and plan is not None else state.pending
+        text = f"plan {state.running_hash} is not rolled out yet: {why}"
+    found = trouble(observed, state)
+    if found is not None:
+        return _condition(observed, kind, "False", found.reason, f"{text}; {found.text}")
+    waiting = [f"{pod.name}: {pod.waiting}" for pod in observed.pods if pod.waiting]
+    ending = [pod.name for pod in observed.pods if pod.ends_by]
+    serving = _still_serving(observed, state)
+    if waiting:
+        text = f"{text}; {waiting[0]}"
+    elif observed.unread:
+        text = f"{text}; {observed.unread}"
+    elif serving:
+        text = f"{text}; {serving}"
+    elif ending:
+        text = f"{text}; {ending[0]} is being stopped"
+    elif not all_ready and state.pending:
+        text = f"{text}; {state.pending}"
+    return _condition(observed, kind, "False", Reason.PODS_NOT_READY, text)
 
 
-def _with_waiting(text: str, pods: Iterable[PodState]) -> str:
-    waiting = [f"{pod.name}: {pod.waiting}" for pod in pods if pod.waiting]
-    return f"{text}; {waiting[0]}" if waiting else text
+def _still_serving(observed: Observation, state: Rollout) -> str:
+    """Return which pods serve while those of the wanted revision start; "" where there are none."""
+    old = sum(pod.ready and pod.leads for pod in observed.pods if pod.revision != state.revision)
+    return f"{old} replicas of the revision before still serve" if old and state.ready < state.wanted else ""
 
 
 def _progressing(observed: Observation, state: Rollout) -> Condition:
     kind = ConditionType.PROGRESSING
     if not state.exists or observed.deployment.spec.suspend:
         return _condition(observed, kind, "False", Reason.NOT_STARTED, "no rollout is under way")
-    late = deadline_exceeded(observed.workload)
     if state.current and state.ready >= state.wanted:
         return _condition(observed, kind, "False", Reason.COMPLETE, f"plan {state.running_hash} is rolled out")
     text = f"{state.updated} of {state.wanted} replicas are of plan {state.running_hash}, {state.ready} are ready"
-    if late:
-        return _condition(observed, kind, "False", Reason.PROGRESS_DEADLINE_EXCEEDED, f"{text}; {late}")
-    if all(pod.plan_hash == state.running_hash for pod in observed.pods) and not _replacing(observed):
+    missed = late(observed, state)
+    if missed:
+        return _condition(observed, kind, "False", Reason.PROGRESS_DEADLINE_EXCEEDED, f"{text}; {missed}")
+    others = any(pod.revision != state.revision for pod in observed.pods if not pod.finished)
+    if not others and not _replacing(observed):
         return _condition(observed, kind, "True", Reason.STARTING, text)
     surge = state.strategy == "Surge"
     reason = Reason.ROLLING_SURGE if surge else Reason.ROLLING_RECREATE
-    how = "new replicas start before old ones stop" if surge else "too few GPUs are free: old replicas stop first"
+    how = "new replicas start before old ones stop" if surge else "old replicas stop first"
     return _condition(observed, kind, "True", reason, f"{text}; {how}")
 
 
 def _replacing(observed: Observation) -> bool:
     status = (observed.workload or {}).get("status") or {}
-    return int(status.get("replicas") or 0) > int(status.get("updatedReplicas") or 0)
-
-
-def deadline_exceeded(workload: Body | None) -> str:
-    """Return why a rollout missed its deadline, in the words of its controller; "" when it did not."""
-    conditions = ((workload or {}).get("status") or {}).get("conditions") or ()
-    for condition in conditions:
-        if condition["type"] == "Progressing" and condition.get("reason") == "ProgressDeadlineExceeded":
-            return str(condition.get("message") or "the progress deadline has passed")
-    return ""
-
-
-def late_rollout(plan: PlanStatus | None, workload: Body | None) -> str:
-    """Return why the rollout of a plan missed its deadline; "" when it did not, or the workload is of another plan."""
-    running = ((workload or {}).get("metadata", {}).get("labels") or {}).get(PLAN_LABEL)
-    return deadline_exceeded(workload) if plan is not None and running == plan.hash else ""
+    replaced = int(status.get("replicas") or 0) > int(status.get("updatedReplicas") or 0)
+    return replaced or observed.outgoing is not None
 
 
 def _plan_ready(observed: Observation, children: Children) -> Condition:
@@ -201,9 +163,13 @@ def _degraded(observed: Observation, state: Rollout) -> Condition:
     kind = ConditionType.DEGRADED
     if observed.refused:
         return _condition(observed, kind, "True", Reason.APPLY_REFUSED, observed.refused)
-    late = deadline_exceeded(observed.workload)
-    if late and not (state.current and state.ready >= state.wanted):
-        return _condition(observed, kind, "True", Reason.PROGRESS_DEADLINE_EXCEEDED, late)
+    if state.exists and not observed.deployment.spec.suspend and not (state.current and state.ready >= state.wanted):
+        found = trouble(observed, state)
+        if found is not None and found.needs_a_person:
+            return _condition(observed, kind, "True", found.reason, found.text)
+        missed = late(observed, state)
+        if missed:
+            return _condition(observed, kind, "True", Reason.PROGRESS_DEADLINE_EXCEEDED, missed)
     if observed.planning.no_way_back:
         return _condition(observed, kind, "True", Reason.CANNOT_ROLL_BACK, observed.planning.no_way_back)
     return _condition(observed, kind, "False", Reason.AS_EXPECTED, "")

@@ -14,7 +14,6 @@ from energylens.data import load_gpus
 from energylens.planner.inventory import snapshot_from_objects
 from energylens.planner.types import ClusterSnapshot, GpuNode
 from energylens.serving.metadata import PLAN_SUMMARY
-from energylens.serving.workload import LWS_SUFFIX
 
 
 class Inventory:
@@ -27,7 +26,7 @@ class Inventory:
         self._base = ClusterSnapshot(())
         self._bound: dict[Key, int] = {}
         self._lacking: dict[Key, Reservation] = {}
-        self._seen: dict[Key, tuple[Body, Body | None]] = {}
+        self._seen: dict[Key, tuple[Body, tuple[Body, ...]]] = {}
         """The deployments and workloads that the reservations were read from; a change makes a new body."""
         self._under_way: dict[Key, Body] = {}
 
@@ -51,27 +50,17 @@ class Inventory:
         return body if plan is None else {**body, "status": {**body["status"], "plan": plan}}
 
     def _running(self, key: Key, body: Body) -> Body | None:
-        """Return the summary of the workload's plan where that is not the one in status."""
-        live = self._workload(key)
-        text = ((live or {}).get("metadata", {}).get("annotations") or {}).get(PLAN_SUMMARY)
-        if text is None:
-            return None
-        try:
-            found = json.loads(text)
-            # Somebody may have edited it; the operator writes it anew at its next pass.
-            known = isinstance(found, dict) and int(found["gpus"]) > 0 and int(found["predicted"]["powerWatts"]) >= 0
-        except (ValueError, KeyError, TypeError):
-            return None
-        stated = body["status"].get("plan") or {}
-        return found if known and found.get("hash") != stated.get("hash") else None
+        """Return the summary of the workload's plan where that is not the one in status.
 
-    def _workload(self, key: Key) -> Body | None:
-        namespace, name = key
-        for kind, called in (("Deployment", name), ("LeaderWorkerSet", f"{name}{LWS_SUFFIX}")):
-            child = self._store.children.get((kind, namespace, called))
-            if child is not None:
-                return child.body
-        return None
+        Where a plan moves between one node and several both workloads run: the one of more power counts.
+        """
+        known = [found for live in self._workloads(key) if (found := _summary(live)) is not None]
+        held = max(known, key=lambda found: int(found["predicted"]["powerWatts"]), default=None)
+        stated = body["status"].get("plan") or {}
+        return held if held is not None and held.get("hash") != stated.get("hash") else None
+
+    def _workloads(self, key: Key) -> tuple[Body, ...]:
+        return tuple(child.body for child in self._store.workloads_of(key))
 
     @property
     def nodes(self) -> tuple[GpuNode, ...]:
@@ -103,9 +92,9 @@ class Inventory:
         for key in [key for key in self._seen if key not in store.deployments]:
             del self._seen[key]
         for key, body in store.deployments.items():
-            live = self._workload(key)
+            live = self._workloads(key)
             seen = self._seen.get(key)
-            if seen is not None and seen[0] is body and seen[1] is live:
+            if seen is not None and seen[0] is body and _same(seen[1], live):
                 continue
             self._seen[key] = body, live
             wanted = reservation(self.with_plan(key, body), self._bound.get(key, 0))
@@ -113,3 +102,21 @@ class Inventory:
                 self._lacking[key] = wanted
             else:
                 self._lacking.pop(key, None)
+
+
+def _summary(live: Body) -> Body | None:
+    """Return what a workload says of its plan; None where it says nothing that can be read."""
+    text = (live["metadata"].get("annotations") or {}).get(PLAN_SUMMARY)
+    if text is None:
+        return None
+    try:
+        found = json.loads(text)
+        # Somebody may have edited it; the operator writes it anew at its next pass.
+        known = isinstance(found, dict) and int(found["gpus"]) > 0 and int(found["predicted"]["powerWatts"]) >= 0
+    except (ValueError, KeyError, TypeError):
+        return None
+    return found if known else None
+
+
+def _same(before: tuple[Body, ...], now: tuple[Body, ...]) -> bool:
+    return len(before) == len(now) and all(a is b for a, b in zip(before, now, strict=True))

@@ -10,14 +10,15 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from energylens.api.llmdeployment import LLMDeployment
+from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 from energylens.api.parse import InvalidResourceError, parse_llmdeployment
 from energylens.clock import Clock
 from energylens.controller.failures import described
 from energylens.controller.observation import PodState, pod_state
+from energylens.controller.rollouts import group_size, workload_revision
 from energylens.controller.settings import MeasurementSettings, PrometheusSettings
 from energylens.controller.status import SOURCES
-from energylens.controller.store import Key, Store
+from energylens.controller.store import Body, Key, Store
 from energylens.data import load_gpus
 from energylens.measure.collector import Collector, CollectReport
 from energylens.measure.energy import EnergySpan
@@ -29,7 +30,7 @@ from energylens.measure.scrape import HttpScraper, TargetFailure
 from energylens.measure.source import DcgmExporterSource, EnergySource
 from energylens.measure.types import PodRef, WindowMeasurement
 from energylens.planner.inventory import gpus_of_pod
-from energylens.serving.metadata import LWS_WORKER_INDEX
+from energylens.serving.metadata import LWS_WORKER_INDEX, PLAN_LABEL
 
 ENGINE_PORT = 8000
 HISTORY_SECONDS = 2 * 3600.0 + 600.0
@@ -69,6 +70,8 @@ class Measuring:
         self._count_energy = count_energy
         self._counted_until: dict[Key, float] = {}
         self._published: dict[Key, tuple[str, WindowMeasurement]] = {}
+        self._pods: dict[Key, tuple[tuple[str, frozenset[str]], float]] = {}
+        """Plan and pods that were measured last, and since when: what is measured of others is not theirs."""
 
     def latest(self, key: Key, plan_hash: str) -> WindowMeasurement | None:
         """Return the last published window of a deployment's pods of this plan; None before the first."""
@@ -119,6 +122,8 @@ class Measuring:
             del self._published[key]
         for key in [key for key in self._counted_until if key not in serving]:
             del self._counted_until[key]
+        for key in [key for key in self._pods if key not in self._store.deployments]:
+            del self._pods[key]
         async for key in self._each(serving):
             # Those behind one that fails are measured all the same.
             try:
@@ -169,7 +174,10 @@ class Measuring:
             [pod.name for pod in pods],
             plan.gpus,
             float(validation.window_seconds),
-            ready_since=max(datetime.fromisoformat(pod.ready_since).timestamp() for pod in pods),
+            ready_since=max(
+                self._unchanged_since(key, plan_hash, pods),
+                *(datetime.fromisoformat(pod.ready_since).timestamp() for pod in pods),
+            ),
             warmup_seconds=float(validation.warmup_seconds),
             engine_pods=[pod.name for pod in pods if self._answers(key, pod.name)],
             percentile=deployment.spec.slo.percentile,
@@ -183,6 +191,17 @@ class Measuring:
             self._count(key)
             self._changed(key)
 
+    def _unchanged_since(self, key: Key, plan_hash: str, pods: list[PodState]) -> float:
+        """Return since when these pods serve this plan, in seconds since the Unix epoch; 0 for as long as is known.
+
+        A plan of more or fewer replicas keeps the pods that it shares with the one before, at another load for each.
+        """
+        now = plan_hash, frozenset(pod.name for pod in pods)
+        known = self._pods.get(key)
+        if known is None or known[0] != now:
+            self._pods[key] = now, 0.0 if known is None else self._clock.now().timestamp()
+        return self._pods[key][1]
+
     def _is_due(self, old: WindowMeasurement, new: WindowMeasurement, window_seconds: float) -> bool:
         """Return whether a window is worth a write: another reason, or a whole window after the last one."""
         if new.reason != old.reason:
@@ -192,20 +211,29 @@ class Measuring:
         return new.reason != "Collecting" and new.window_end - old.window_end >= window_seconds
 
     def _serving(self, key: Key) -> tuple[LLMDeployment, list[PodState], str] | None:
-        """Return a deployment whose pods are all ready, with those pods and the hash of their plan."""
+        """Return a deployment whose pods are all there and ready, with those pods and the hash of their plan."""
         body = self._store.deployments[key]
-        pods = [pod_state(pod) for pod in self._store.pods_owned(key)]
-        hashes = {pod.plan_hash for pod in pods}
-        if not pods or len(hashes) != 1 or not all(pod.ready for pod in pods):
+        pods = [pod for pod in map(pod_state, self._store.pods_owned(key)) if not pod.finished]
+        if not pods or not all(pod.ready for pod in pods):
             return None
         try:
             deployment = parse_llmdeployment(body, strict=False)
         except InvalidResourceError:
             return None
-        plan_hash = hashes.pop()
-        if deployment.status.plan is None or deployment.status.plan.hash != plan_hash:
+        plan = deployment.status.plan
+        live = self._live(key, plan)
+        if plan is None or live is None or {pod.revision for pod in pods} != {workload_revision(live)}:
             return None
-        return deployment, pods, plan_hash
+        if len(pods) != int(live["spec"].get("replicas") or 0) * group_size(live):
+            # Pods of the plan have still to come.
+            return None
+        return deployment, pods, plan.hash
+
+    def _live(self, key: Key, plan: PlanStatus | None) -> Body | None:
+        """Return the workload that was made from a plan; None while another one is there."""
+        found = [child.body for child in self._store.workloads_of(key)]
+        hashes = [(body["metadata"].get("labels") or {}).get(PLAN_LABEL) for body in found]
+        return found[0] if plan is not None and hashes == [plan.hash] else None
 
     def _targets(self, serving: Mapping[Key, tuple[LLMDeployment, list[PodState], str]]) -> Iterable[EngineTarget]:
         for key, (_, pods, _) in serving.items():

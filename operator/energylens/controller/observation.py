@@ -13,11 +13,13 @@ from energylens.api.llmdeployment import BudgetStatus, LLMDeployment, PlanStatus
 from energylens.api.llmdeployment_status import LearnedCorrection
 from energylens.controller.reasons import Reason
 from energylens.controller.rollback import Return
+from energylens.controller.troubles import starts, waits, why_failed
 from energylens.measure.types import WindowMeasurement
 from energylens.planner.load import FollowedLoad
 from energylens.planner.types import ClusterSnapshot, PlanningResult, PowerAllowance
 from energylens.predictor.architecture import ModelSpec
-from energylens.serving.metadata import PLAN_LABEL
+from energylens.serving.claims import NO_CLAIMS, Claims
+from energylens.serving.metadata import LWS_GROUP_INDEX, LWS_WORKER_INDEX, PLAN_LABEL, revision_of
 from energylens.serving.support import PLAN_KEY
 
 Body = Mapping[str, Any]
@@ -76,16 +78,33 @@ class PodState:
     """One serving pod."""
 
     name: str
-    plan_hash: str
+    revision: str
+    """What it is, by its label; pods of earlier releases have their plan's hash."""
     ready: bool
     ready_since: str
     """RFC 3339; "" when not ready."""
     unschedulable: str
     """The scheduler's message; "" when it is scheduled."""
     waiting: str
-    """Why a container waits, such as an image that cannot be pulled; "" when none does."""
+    """What its containers wait for, or how one ended; "" when they run."""
     node: str = ""
     """"" when it is not bound to one."""
+    failing: bool = False
+    """``waiting`` is something that does not pass by itself, such as a crash loop or an image that cannot be pulled."""
+    creating: bool = False
+    """It has its node, and none of its containers has started yet."""
+    failed: str = ""
+    """Why it ended for good, as when the kubelet rejects it; "" when it did not."""
+    finished: bool = False
+    """It ended for good, whether it failed or not: it holds nothing."""
+    created: str = ""
+    """RFC 3339; "" when not known."""
+    ends_by: str = ""
+    """When a pod that is being deleted must have ended, RFC 3339; "" when it is not being deleted."""
+    group: str = ""
+    """Index of its group in a LeaderWorkerSet; "" outside of one."""
+    leads: bool = True
+    """It answers requests: it is no follower of a group."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +114,7 @@ class Observation:
     deployment: LLMDeployment
     planning: Planning
     workload: Body | None
-    """The live Deployment or LeaderWorkerSet."""
+    """The live Deployment or LeaderWorkerSet of the plan; that of the plan before while the plan's does not exist."""
     pods: tuple[PodState, ...]
     snapshot: ClusterSnapshot
     serves_lws: bool
@@ -112,21 +131,42 @@ class Observation:
     """Of the budget that binds; None without one."""
     refused: str = ""
     """Why the API server refused a child in this pass."""
+    outgoing: Body | None = None
+    """The workload of the other kind, which serves until the pods of the plan are ready; None when there is none."""
+    claims: Claims = NO_CLAIMS
+    """The volume claims that the pods mount."""
+    refused_pods: str = ""
+    """Why the pods of a LeaderWorkerSet cannot be created, by its events; a Deployment says so itself."""
+    unread: str = ""
+    """Why it is not known whether they can."""
 
 
 def pod_state(pod: Body) -> PodState:
     """Return the state of a trimmed pod."""
-    conditions = {c["type"]: c for c in pod["status"]["conditions"]}
+    metadata, status = pod["metadata"], pod["status"]
+    labels = metadata["labels"]
+    conditions = {c["type"]: c for c in status["conditions"]}
     ready, scheduled = conditions.get("Ready", {}), conditions.get("PodScheduled", {})
-    is_ready = ready.get("status") == "True" and not pod["metadata"]["deleting"]
+    finished = status["phase"] in ("Failed", "Succeeded")
+    is_ready = ready.get("status") == "True" and not metadata["deleting"] and not finished
+    waiting, failing = ("", False) if finished or is_ready else waits(status["containers"])
+    not_started = not finished and not is_ready and starts(status["containers"])
     return PodState(
-        name=pod["metadata"]["name"],
-        plan_hash=pod["metadata"]["labels"].get(PLAN_LABEL, ""),
+        name=metadata["name"],
+        revision=revision_of(labels),
         ready=is_ready,
         ready_since=ready.get("lastTransitionTime", "") if is_ready else "",
         unschedulable=scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else "",
-        waiting=next((text for text in pod["status"]["waiting"] if not text.startswith("ContainerCreating")), ""),
+        waiting=waiting,
         node=pod["spec"]["nodeName"],
+        failing=failing,
+        creating=bool(pod["spec"]["nodeName"]) and not_started,
+        failed=why_failed(status) if status["phase"] == "Failed" else "",
+        finished=finished,
+        created=metadata.get("creationTimestamp", ""),
+        ends_by=metadata.get("deletionTimestamp", ""),
+        group=labels.get(LWS_GROUP_INDEX, ""),
+        leads=labels.get(LWS_WORKER_INDEX, "0") == "0",
     )
 
 

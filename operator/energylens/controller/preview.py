@@ -19,7 +19,6 @@ from energylens.budget.usage import usage
 from energylens.controller import budgets
 from energylens.controller.budget_status import Look, status_of_budget
 from energylens.controller.children import Children, children
-from energylens.controller.conditions import late_rollout
 from energylens.controller.corrections import Pool
 from energylens.controller.following import carried_load, followed_load
 from energylens.controller.forecasts import forecast_of, place, where
@@ -29,6 +28,7 @@ from energylens.controller.observation import Allowed, Body, Observation, Planni
 from energylens.controller.planning import PlanningService, Request, adopted_at
 from energylens.controller.reasons import BudgetReason
 from energylens.controller.reservations import reservation, reserve
+from energylens.controller.rollouts import late_rollout
 from energylens.controller.status import status_of
 from energylens.planner.types import ClusterSnapshot
 from energylens.serving.support import table_name
@@ -170,7 +170,7 @@ def _preview(deployment: LLMDeployment, world: World, service: PlanningService, 
         want_table=True,
         standing=standing,
         corrections=world.learned.for_planning(deployment),
-        late=late_rollout(deployment.status.plan, workload),
+        late=late_rollout(deployment, deployment.status.plan, workload),
         load=load,
     )
     planning = problem or service.planning_for(request)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from energylens.api.base import Condition
@@ -19,25 +20,29 @@ from energylens.cluster.resources import CONFIG_MAP, EVENT, LLM_DEPLOYMENT, reso
 from energylens.controller import rollback
 from energylens.controller.allowances import Allowances
 from energylens.controller.children import Children, children
-from energylens.controller.conditions import keep_transition_times, late_rollout
+from energylens.controller.conditions import keep_transition_times
 from energylens.controller.corrections import Pool
 from energylens.controller.drift import holds
 from energylens.controller.events import event, transitions
 from energylens.controller.following import carried_load, followed_load
+from energylens.controller.inquiries import lacks_pods, read_claims, slow_pods, why_no_pods, why_slow
 from energylens.controller.inventory import Inventory
 from energylens.controller.learning import Learning
 from energylens.controller.metrics import Metrics
 from energylens.controller.model_config import model_config
-from energylens.controller.observation import Observation, Planning, pod_state, standing_plan
+from energylens.controller.observation import Observation, Planning, PodState, pod_state, standing_plan
 from energylens.controller.planning import PlanningService, Request, adopted_at
 from energylens.controller.reasons import ConditionType, EventReason, Reason
+from energylens.controller.rollouts import late_rollout, looks_again
 from energylens.controller.settings import Settings
 from energylens.controller.status import status_of
-from energylens.controller.store import Body, ChildKey, Key, Store
+from energylens.controller.store import Body, Key, Store
 from energylens.measure.types import WindowMeasurement
 from energylens.serving.metadata import APPLIED_HASH, OWNER_LABEL, PLAN_LABEL
 from energylens.serving.support import table_name
-from energylens.serving.workload import LWS_SUFFIX
+
+ROLLOUT_LOOK_SECONDS = 20.0
+"""Between two looks at a rollout that no watch may tell more about: events are not watched, and deadlines pass."""
 
 Measurements = Callable[[Key, str], WindowMeasurement | None]
 """Takes a deployment and the hash of the plan whose pods run."""
@@ -110,15 +115,17 @@ class Reconciler:
         wanted = children(observed)
         refused = await self._apply_children(wanted)
         if not refused:
-            await self._delete_other_workload(key, wanted)
-        after = self._look(key, deployment, observed, refused)
+            refused = await self._hand_over(key, wanted)
+        after = await self._look(key, deployment, observed, refused)
         await self._write_status(body, after, wanted)
         self._inventory.settle(key)
         self._count(key, after.planning)
         (self._without_plan.discard if after.planning.good else self._without_plan.add)(key)
         # What a window taught or decided is acted on at once.
         acts = self._learning.pool.version != version or self._must_return(key, deployment)
-        return self._next_look(key, body, 0.0 if acts else self._settings.resync_seconds)
+        soon = min(ROLLOUT_LOOK_SECONDS, self._settings.resync_seconds)
+        later = soon if looks_again(after) else self._settings.resync_seconds
+        return self._next_look(key, body, 0.0 if acts else later)
 
     def _must_return(self, key: Key, before: LLMDeployment) -> bool:
         """Return whether a rollback became due in this pass."""
@@ -170,11 +177,20 @@ class Reconciler:
                 planning = await asyncio.to_thread(self._planning.planning_for, request)
             if planning.adopted and planning.plan is not None:
                 self._inventory.adopt(key, planning.plan.model_dump(mode="json", by_alias=True, exclude_none=True))
+        workload, outgoing = self._workloads(key, standing or planning.plan)
+        pods = tuple(pod_state(pod) for pod in self._store.pods_owned(key))
+        refused_pods, unread = "", ""
+        if workload is not None and lacks_pods(workload, pods):
+            refused_pods, unread = await why_no_pods(self._cluster, workload, self._clock.now())
         return Observation(
             deployment=deployment,
             planning=planning,
-            workload=self._workload(key, planning.plan),
-            pods=tuple(pod_state(pod) for pod in self._store.pods_owned(key)),
+            workload=workload,
+            outgoing=outgoing,
+            claims=await read_claims(self._cluster, deployment),
+            refused_pods=refused_pods,
+            unread=unread,
+            pods=await self._with_warnings(key, pods),
             snapshot=snapshot,
             serves_lws=self.serves_lws,
             budget=allowed.view,
@@ -185,26 +201,27 @@ class Reconciler:
             load=carried_load(load, planning.carried_step),
         )
 
-    def _look(self, key: Key, deployment: LLMDeployment, before: Observation, refused: str) -> Observation:
+    async def _with_warnings(self, key: Key, pods: tuple[PodState, ...]) -> tuple[PodState, ...]:
+        """Return the pods, those that have long had no container with the last warning about them."""
+        slow = slow_pods(pods, self._clock.now())
+        told = await why_slow(self._cluster, key[0], slow) if slow else {}
+        return tuple(replace(pod, waiting=told[pod.name], failing=True) if pod.name in told else pod for pod in pods)
+
+    async def _look(self, key: Key, deployment: LLMDeployment, before: Observation, refused: str) -> Observation:
         """Return the observation after the writes."""
         plan = before.planning.plan
-        workload = self._workload(key, plan)
+        workload, outgoing = self._workloads(key, before.standing or plan)
         measurement = self._measurement(key, plan, workload)
         self._learning.learn(key, deployment, plan, measurement)
-        return Observation(
-            deployment=deployment,
-            planning=before.planning,
+        pods = tuple(pod_state(pod) for pod in self._store.pods_owned(key))
+        return replace(
+            before,
             workload=workload,
-            pods=tuple(pod_state(pod) for pod in self._store.pods_owned(key)),
-            snapshot=before.snapshot,
-            serves_lws=before.serves_lws,
-            budget=before.budget,
+            outgoing=outgoing,
+            pods=await self._with_warnings(key, pods),
             measurement=measurement,
-            budget_status=before.budget_status,
             now=self._clock.now(),
-            standing=before.standing,
             learned=self._learning.of(deployment, plan),
-            load=before.load,
             refused=refused,
         )
 
@@ -216,31 +233,43 @@ class Reconciler:
     def _late(self, key: Key, deployment: LLMDeployment) -> str:
         """Return why the rollout of the plan in status missed its deadline; "" when it did not."""
         plan = deployment.status.plan
-        return late_rollout(plan, self._workload(key, plan))
+        return late_rollout(deployment, plan, self._workload(key, plan))
 
     def _workload(self, key: Key, plan: PlanStatus | None) -> Body | None:
-        """Return the object that runs the pods; where a change of kind leaves two, that of the plan."""
-        found = [self._store.children[child].body for child in self._workloads(key)]
+        """Return the object that runs the pods of a plan; that of the plan before while the plan has none."""
+        return self._workloads(key, plan)[0]
+
+    def _workloads(self, key: Key, plan: PlanStatus | None) -> tuple[Body | None, Body | None]:
+        """Return the object that runs the pods of a plan, and that of the other kind while plans move between them."""
+        found = [child.body for child in self._store.workloads_of(key)]
         several = plan is not None and plan.nodes_per_replica > 1
         preferred = "LeaderWorkerSet" if several else "Deployment"
-        return min(found, key=lambda body: body["kind"] != preferred, default=None)
+        found.sort(key=lambda body: body["kind"] != preferred)
+        first, second = (*found, None, None)[:2]
+        return first, second
 
-    def _workloads(self, key: Key) -> list[ChildKey]:
-        names = (key[1], f"{key[1]}{LWS_SUFFIX}")
-        keys = [(kind, key[0], name) for kind in ("Deployment", "LeaderWorkerSet") for name in names]
-        return [child for child in keys if child in self._store.children]
+    async def _hand_over(self, key: Key, wanted: Children) -> str:
+        """Scale down or remove the Deployment where the plan now needs a LeaderWorkerSet, or the other way round.
 
-    async def _delete_other_workload(self, key: Key, wanted: Children) -> None:
-        """Remove the Deployment when the plan now needs a LeaderWorkerSet, and the other way round."""
-        kept = {(m["kind"], m["metadata"]["namespace"], m["metadata"]["name"]) for m in wanted.manifests}
-        if not any(kind in ("Deployment", "LeaderWorkerSet") for kind, _, _ in kept):
-            return
-        for child in self._workloads(key):
-            body = self._store.children[child].body
-            if child not in kept and (body["metadata"].get("labels") or {}).get(OWNER_LABEL) == key[1]:
-                self._metrics.writes.labels(child[0]).inc()
-                await self._cluster.delete(resource_of(body), key[0], child[2], body["metadata"]["uid"])
-                self._store.children.pop(child, None)
+        Returns why the API server refuses that for good; "" when it does not.
+        """
+        step = wanted.handover
+        if step is None:
+            return ""
+        body, manifest = step.body, step.manifest
+        kind, name = body["kind"], body["metadata"]["name"]
+        if manifest is None and step.replicas > 0:
+            return ""
+        self._metrics.writes.labels(kind).inc()
+        try:
+            if manifest is not None:
+                self._store.put_child(kind, await self._cluster.apply(manifest), deleted=False)
+                return ""
+            await self._cluster.delete(resource_of(body), key[0], name, body["metadata"]["uid"])
+        except (RefusedError, ForbiddenError) as error:
+            return f"{kind} {name}: {error}"
+        self._store.children.pop((kind, key[0], name), None)
+        return ""
 
     def _standing(self, key: Key, deployment: LLMDeployment) -> PlanStatus | None:
         """Return the plan of the live pods where that in status waits for approval, from the ConfigMap beside them."""
@@ -249,7 +278,7 @@ class Reconciler:
         return standing_plan(deployment, None if table is None else table.body, workload)
 
     def _lacks_table(self, key: Key, deployment: LLMDeployment) -> bool:
-        if deployment.status.plan is None or not self._workloads(key):
+        if deployment.status.plan is None or not self._store.workloads_of(key):
             return False
         table = self._store.children.get(("ConfigMap", key[0], table_name(deployment)))
         if table is None:

@@ -21,9 +21,10 @@ from energylens.api.quantity import format_milli
 from energylens.controller import rollback
 from energylens.controller.children import Children
 from energylens.controller.comparison import energy_error_percent, error_percent
-from energylens.controller.conditions import all_conditions, rollout
+from energylens.controller.conditions import all_conditions
 from energylens.controller.following import load_status
 from energylens.controller.observation import Observation
+from energylens.controller.rollouts import rollout
 from energylens.measure.types import Percentile, WindowMeasurement
 from energylens.planner.types import Infeasible, PlanningResult, Relaxation
 from energylens.serving import workload_ref

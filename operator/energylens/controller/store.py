@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from energylens.planner.inventory import OWNER_LABEL
+from energylens.serving.workload import LWS_SUFFIX
 
 Key = tuple[str, str]
 """Namespace and name of an LLMDeployment."""
@@ -164,6 +165,12 @@ class Store:
         if not pods:
             self.pods_of.pop(owner, None)
 
+    def workloads_of(self, key: Key) -> list[Child]:
+        """Return the Deployment and the LeaderWorkerSet of an LLMDeployment; both while a plan moves between them."""
+        names = (("Deployment", key[1]), ("LeaderWorkerSet", f"{key[1]}{LWS_SUFFIX}"))
+        found = [self.children.get((kind, key[0], name)) for kind, name in names]
+        return [child for child in found if child is not None]
+
     def pods_owned(self, key: Key) -> list[Body]:
         """Return the pods of an LLMDeployment, by name."""
         return [self.pods[pod] for pod in sorted(self.pods_of.get(key, ()))]
@@ -196,6 +203,8 @@ def trim_node(body: Mapping[str, Any]) -> Body:
 def trim_pod(body: Mapping[str, Any]) -> Body:
     """Return the part of a pod that inventory, readiness and measurement read."""
     metadata, spec, status = body["metadata"], body.get("spec") or {}, body.get("status") or {}
+    # Clusters have many pods of others, of which the GPUs they hold are enough.
+    own = OWNER_LABEL in (metadata.get("labels") or {})
     return {
         "metadata": {
             "name": metadata["name"],
@@ -203,6 +212,11 @@ def trim_pod(body: Mapping[str, Any]) -> Body:
             "uid": metadata.get("uid", ""),
             "labels": dict(metadata.get("labels") or {}),
             "deleting": "deletionTimestamp" in metadata,
+            **{
+                name: metadata[name]
+                for name in ("creationTimestamp", "deletionTimestamp")
+                if own and metadata.get(name)
+            },
         },
         "spec": {
             "nodeName": spec.get("nodeName") or "",
@@ -215,15 +229,16 @@ def trim_pod(body: Mapping[str, Any]) -> Body:
         "status": {
             "phase": status.get("phase", ""),
             "podIP": status.get("podIP", ""),
+            **{name: status[name] for name in ("reason", "message") if own and status.get(name)},
             "conditions": [
                 {name: c.get(name, "") for name in ("type", "status", "reason", "message", "lastTransitionTime")}
                 for c in status.get("conditions") or ()
                 if c["type"] in ("Ready", "PodScheduled")
             ],
-            "waiting": [
-                f"{w.get('reason', '')}: {w.get('message', '')}".rstrip(": ")
-                for c in status.get("containerStatuses") or ()
-                if (w := (c.get("state") or {}).get("waiting"))
+            "containers": [
+                _container_status(c)
+                for group in ("initContainerStatuses", "containerStatuses")
+                for c in (status.get(group) or () if own else ())
             ],
         },
     }
@@ -237,6 +252,19 @@ def _container(container: Mapping[str, Any]) -> Body:
         if "nvidia.com/gpu" in (resources.get(kind) or {})
     }
     return {"resources": kept, **({"restartPolicy": p} if (p := container.get("restartPolicy")) else {})}
+
+
+def _container_status(status: Mapping[str, Any]) -> Body:
+    """Return what a container waits for and how it ended last, without times: they change with nothing else."""
+    state, last = status.get("state") or {}, status.get("lastState") or {}
+    waiting, ended = state.get("waiting") or {}, state.get("terminated") or last.get("terminated") or {}
+    return {
+        "name": status.get("name", ""),
+        "ready": bool(status.get("ready")),
+        "restarts": int(status.get("restartCount") or 0),
+        "waiting": {name: waiting[name] for name in ("reason", "message") if waiting.get(name)},
+        "ended": {name: ended[name] for name in ("reason", "message", "exitCode", "signal") if ended.get(name)},
+    }
 
 
 def _key(body: Mapping[str, Any]) -> Key:

@@ -11,14 +11,20 @@ from energylens.api.base import API_VERSION
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 
 APPLICATION = "energylens-llm"
+FOLLOWER_APPLICATION = "energylens-llm-follower"
+"""``app.kubernetes.io/name`` of the pods of a group that answer no requests: no Service selects them."""
+PREFIX = "energylens.dev/"
 OWNER_LABEL = "energylens.dev/llmdeployment"
 PLAN_LABEL = "energylens.dev/plan"
+REVISION_LABEL = "energylens.dev/revision"
+"""Label of pods: a hash of what they are. Plans that differ in nothing but the number of replicas share it."""
 PLAN_SUMMARY = "energylens.dev/plan-summary"
 """Annotation of the workload: what of its plan others must not get, for an operator that finds it without a status."""
 APPLIED_HASH = "energylens.dev/applied-hash"
 POWER_LIMIT = "dynamo.nvidia.com/gpu-power-limit"
 """Annotation of pods: whole watts for each of their GPUs. NVIDIA Dynamo's power agent acts on it, and so does ours."""
 LWS_WORKER_INDEX = "leaderworkerset.sigs.k8s.io/worker-index"
+LWS_GROUP_INDEX = "leaderworkerset.sigs.k8s.io/group-index"
 
 
 def labels(deployment: LLMDeployment) -> dict[str, str]:
@@ -33,8 +39,25 @@ def labels(deployment: LLMDeployment) -> dict[str, str]:
 
 
 def selector_labels(deployment: LLMDeployment) -> dict[str, str]:
-    """Return the labels that select the deployment's pods."""
+    """Return the labels that select the deployment's pods that answer requests, whatever runs them."""
     return {"app.kubernetes.io/name": APPLICATION, OWNER_LABEL: deployment.metadata.name}
+
+
+def group_labels(deployment: LLMDeployment) -> dict[str, str]:
+    """Return the labels that select all of the deployment's pods, followers included."""
+    return {"app.kubernetes.io/managed-by": "energylens", OWNER_LABEL: deployment.metadata.name}
+
+
+def revision(*parts: object) -> str:
+    """Return the hash of what pods are: their templates, and what else tells one kind of pod from another."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def revision_of(labels: Mapping[str, str] | None) -> str:
+    """Return the revision that a pod or a pod template carries; pods of earlier releases carry their plan's hash."""
+    known = labels or {}
+    return known.get(REVISION_LABEL) or known.get(PLAN_LABEL, "")
 
 
 def plan_labels(plan: PlanStatus) -> dict[str, str]:

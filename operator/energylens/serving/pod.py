@@ -14,7 +14,7 @@ from energylens.serving import timing
 from energylens.serving.arguments import HTTP_PORT, EngineCommand, gpus_per_pod
 from energylens.serving.images import ENGINE_IMAGES
 from energylens.serving.merge import ENGINE_CONTAINER, merge_pod_template
-from energylens.serving.metadata import POWER_LIMIT, labels, plan_labels
+from energylens.serving.metadata import FOLLOWER_APPLICATION, POWER_LIMIT, labels
 
 SHARED_MEMORY_GIB_PER_GPU = 2
 """NCCL and the engines' queues between processes live in /dev/shm; the container runtime's default is 64 MiB."""
@@ -53,6 +53,9 @@ def pod_template(
             "prometheus.io/port": str(HTTP_PORT),
             "prometheus.io/path": "/metrics",
         }
+    own_labels = labels(deployment)
+    if not command.serves_http:
+        own_labels["app.kubernetes.io/name"] = FOLLOWER_APPLICATION
     pod_spec: dict[str, Any] = {
         "affinity": {"nodeAffinity": _node_affinity(plan.gpu_product, gpu)},
         "automountServiceAccountToken": False,
@@ -67,7 +70,8 @@ def pod_template(
     if spec.hardware.node_selector:
         pod_spec["nodeSelector"] = dict(spec.hardware.node_selector)
     template: dict[str, Any] = {
-        "metadata": {"labels": labels(deployment) | plan_labels(plan), "annotations": annotations},
+        # Nothing here may follow the number of replicas: a change of the template restarts every pod.
+        "metadata": {"labels": own_labels, "annotations": annotations},
         "spec": pod_spec,
     }
     if not annotations:

@@ -9,6 +9,13 @@ of the two is always possible:
   larger than the old ones; larger ones surge only if all of them fit beside the old ones.
 * On another product all new pods fit beside the old ones, else the plan would not have been made: they come all first.
 
+A plan that moves between one node and several gets another object: a Deployment cannot become a LeaderWorkerSet. The
+old one's pods serve until the new one's are ready. Where no GPU is free for a new replica, old ones stop one by one,
+each time only as new pods wait for GPUs that old ones hold (``energylens.controller.handover``).
+
+A volume claim that one pod or one node may mount rules out that new pods come first: they would wait for the old ones'
+volume for ever.
+
 Where the new plan has more replicas than the old, the Deployment controller first scales the *old* ReplicaSet up to the
 new number. So many more replicas may be unavailable, else the controller waits for pods that cannot be placed.
 """
@@ -24,6 +31,7 @@ from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 from energylens.planner.capacity import eligible, replicas_that_fit
 from energylens.planner.types import ClusterSnapshot
 from energylens.serving.arguments import gpus_per_pod
+from energylens.serving.claims import NO_CLAIMS, Claims, one_at_a_time
 
 
 @dataclass(frozen=True)
@@ -37,10 +45,15 @@ class Strategy:
 
 
 SURGE_ONE = Strategy("Surge", 1, 0, "a new replica starts before an old one stops")
+SURGE_ALL = "the old replicas serve until the new ones are ready"
 
 
 def choose_strategy(
-    deployment: LLMDeployment, running: PlanStatus | None, new: PlanStatus, snapshot: ClusterSnapshot
+    deployment: LLMDeployment,
+    running: PlanStatus | None,
+    new: PlanStatus,
+    snapshot: ClusterSnapshot,
+    claims: Claims = NO_CLAIMS,
 ) -> Strategy:
     """Return how to replace the running pods by those of a new plan.
 
@@ -49,13 +62,23 @@ def choose_strategy(
         running: The plan whose pods run; None when there are none.
         new: The plan to bring up; the same plan with other arguments counts too.
         snapshot: The cluster now.
+        claims: The volume claims that the pods mount.
     """
     if running is None:
         return Strategy("Surge", 1, 0, "first rollout")
     wanted = deployment.spec.rollout.strategy
     more = max(0, new.replicas - running.replicas)
     no_larger = new.gpu_product == running.gpu_product and gpus_per_pod(new) <= gpus_per_pod(running)
+    exclusive = one_at_a_time(claims)
+    if exclusive is not None:
+        why, by = exclusive
+        # Pods of one node: a new one may come to another node, where the last of the old ones must have gone.
+        return Strategy("Recreate", 0, more + 1 if by == "Pod" else max(1, new.replicas, running.replicas), why)
     slots = free_replicas(deployment, new, snapshot)
+    if (new.nodes_per_replica > 1) != (running.nodes_per_replica > 1):
+        if wanted == "Surge" or (wanted == "Auto" and slots >= 1):
+            return Strategy("Surge", 1, 0, f"GPUs for {slots} new replicas are free; {SURGE_ALL}")
+        return Strategy("Recreate", 0, 1, "too few GPUs are free; an old replica stops before a new one starts")
     if wanted != "Recreate" and slots >= new.replicas and not no_larger:
         return Strategy("Surge", new.replicas, more, f"all {new.replicas} new replicas fit beside the running ones")
     if wanted == "Surge" or (wanted == "Auto" and slots >= 1 and no_larger):

@@ -9,7 +9,7 @@ from typing import Any
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 from energylens.serving.arguments import HTTP_PORT
-from energylens.serving.metadata import LWS_WORKER_INDEX, child, selector_labels
+from energylens.serving.metadata import child, group_labels, selector_labels
 
 MAX_TABLE_BYTES = 900 * 1024
 """The API server refuses objects of more than 1 MiB, metadata and managed fields included."""
@@ -29,10 +29,13 @@ def table_name(deployment: LLMDeployment) -> str:
 
 
 def service(deployment: LLMDeployment, plan: PlanStatus) -> dict[str, Any]:
-    """Return the Service in front of the pods that answer requests."""
+    """Return the Service in front of the pods that answer requests, of a Deployment and of groups alike.
+
+    A plan that moves between one node and several has both for a while: whichever are ready serve.
+    """
     body = {
         "type": "ClusterIP",
-        "selector": _serving_pods(deployment, plan),
+        "selector": selector_labels(deployment),
         "ports": [{"name": "http", "port": HTTP_PORT, "targetPort": "http", "protocol": "TCP", "appProtocol": "http"}],
     }
     return child(deployment, "v1", "Service", service_name(deployment), {"spec": body}, plan)
@@ -42,10 +45,11 @@ def disruption_budget(deployment: LLMDeployment, plan: PlanStatus) -> dict[str, 
     """Return the PodDisruptionBudget: drains take one replica at a time, and never wait for one that is not ready.
 
     ``maxUnavailable: 1`` lets the node of an only replica be drained; ``minAvailable: 1`` would block that for ever.
+    All pods of all groups count: a follower's end ends its group, and until the group is back nothing else may go.
     """
     body = {
         "maxUnavailable": 1,
-        "selector": {"matchLabels": _serving_pods(deployment, plan)},
+        "selector": {"matchLabels": group_labels(deployment)},
         "unhealthyPodEvictionPolicy": "AlwaysAllow",
     }
     name = deployment.metadata.name
@@ -59,11 +63,6 @@ def plan_table(deployment: LLMDeployment, plan: PlanStatus, table: Sequence[Mapp
         TABLE_KEY: _csv(table),
     }
     return child(deployment, "v1", "ConfigMap", table_name(deployment), {"data": data}, plan)
-
-
-def _serving_pods(deployment: LLMDeployment, plan: PlanStatus) -> dict[str, str]:
-    pods = selector_labels(deployment)
-    return pods | {LWS_WORKER_INDEX: "0"} if plan.nodes_per_replica > 1 else pods
 
 
 def _csv(table: Sequence[Mapping[str, object]]) -> str:

@@ -14,6 +14,8 @@ COMPILE_SECONDS = 600
 """Compilation, kernel tuning and graph capture. Current vLLM takes 1 to 4 minutes for a 70B model
 (https://github.com/vllm-project/vllm/issues/19824); a cold cache on a busy node takes longer."""
 STARTUP_PERIOD_SECONDS = 10
+PROGRESS_DEADLINE_SECONDS = 3600
+"""Of a rollout whose spec asks for none."""
 
 PRE_STOP_SECONDS = 15
 """Time for Services and proxies to stop sending requests to a pod that is being stopped."""
@@ -31,6 +33,11 @@ def startup_seconds(model: ModelSpec) -> int:
     """
     seconds = weight_bytes(model) / SLOW_LOAD_BYTES_PER_SECOND + COMPILE_SECONDS
     return math.ceil(seconds / STARTUP_PERIOD_SECONDS) * STARTUP_PERIOD_SECONDS
+
+
+def progress_deadline_seconds(asked: int | None, startup_seconds: int) -> int:
+    """Return how long a rollout may make no progress: as asked for, else long enough for the model to start."""
+    return asked if asked is not None else max(PROGRESS_DEADLINE_SECONDS, startup_seconds + 60)
 
 
 def drain_seconds(grace_period_seconds: int) -> int:

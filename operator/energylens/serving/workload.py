@@ -10,10 +10,10 @@ from energylens.predictor.types import GpuSpec
 from energylens.serving import sglang, vllm
 from energylens.serving.arguments import Launch
 from energylens.serving.errors import ServingError
-from energylens.serving.metadata import PLAN_SUMMARY, child, plan_summary, selector_labels
+from energylens.serving.metadata import PLAN_SUMMARY, REVISION_LABEL, child, plan_summary, revision, selector_labels
 from energylens.serving.pod import grace_period_seconds, pod_template
 from energylens.serving.rollout import Strategy
-from energylens.serving.timing import drain_seconds, startup_seconds
+from energylens.serving.timing import drain_seconds, progress_deadline_seconds, startup_seconds
 
 LWS_API_VERSION = "leaderworkerset.x-k8s.io/v1"
 LWS_SUFFIX = "-group"
@@ -52,7 +52,12 @@ def workload(
             f"{deployment.metadata.name!r} must have at most {most} characters where a replica spans several nodes",
         )
     template = pod_template(deployment, plan, leader, startup, gpu)
-    if follower is None:
+    followers = None if follower is None else pod_template(deployment, plan, follower, startup, gpu)
+    label = {REVISION_LABEL: revision(template, followers, plan.nodes_per_replica)}
+    for one in (template, followers):
+        if one is not None:
+            one["metadata"]["labels"] |= label
+    if followers is None:
         body = {
             "replicas": replicas,
             "selector": {"matchLabels": selector_labels(deployment)},
@@ -60,7 +65,7 @@ def workload(
                 "type": "RollingUpdate",
                 "rollingUpdate": {"maxSurge": strategy.max_surge, "maxUnavailable": strategy.max_unavailable},
             },
-            "progressDeadlineSeconds": max(spec.rollout.progress_deadline_seconds, startup + 60),
+            "progressDeadlineSeconds": progress_deadline_seconds(spec.rollout.progress_deadline_seconds, startup),
             "revisionHistoryLimit": spec.rollout.revision_history_limit,
             "template": template,
         }
@@ -81,7 +86,7 @@ def workload(
                 # One engine over several pods cannot lose one of them.
                 "restartPolicy": "RecreateGroupOnPodRestart",
                 "leaderTemplate": template,
-                "workerTemplate": pod_template(deployment, plan, follower, startup, gpu),
+                "workerTemplate": followers,
             },
         }
     summary = {PLAN_SUMMARY: plan_summary(plan)}

@@ -11,6 +11,7 @@ from energylens.api.llmdeployment import LLMDeployment, PlanStatus, PredictedFig
 from energylens.api.parse import parse_llmdeployment
 from energylens.controller.observation import BudgetView, Observation, Planning, PodState
 from energylens.controller.reasons import Reason
+from energylens.controller.rollouts import workload_revision
 from energylens.data import load_gpus, load_model
 from energylens.measure.types import LatencyQuantiles, WindowMeasurement
 from energylens.planner.types import ClusterSnapshot, GpuNode
@@ -19,6 +20,8 @@ from energylens.serving import Strategy, manifests
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 HASH, OTHER = "a" * 16, "b" * 16
+OLD = "0" * 16
+"""The revision of pods that another template made."""
 PRODUCT = "NVIDIA-H100-80GB-HBM3"
 SURGE, RECREATE = Strategy("Surge", 1, 0), Strategy("Recreate", 0, 1)
 MODEL = "meta-llama/Llama-3.1-8B-Instruct"
@@ -101,11 +104,26 @@ def workload(
     return body
 
 
+@functools.cache
+def revision() -> str:
+    """Return the revision of the pods of ``workload()``."""
+    return workload_revision(workload())
+
+
 def pod(
-    name: str = "p0", plan_hash: str = HASH, *, ready: bool = True, unschedulable: str = "", waiting: str = ""
+    name: str = "p0",
+    revised: str | None = None,
+    *,
+    ready: bool = True,
+    unschedulable: str = "",
+    waiting: str = "",
+    **changes: Any,
 ) -> PodState:
+    """Return a pod of ``workload()``, or of another revision."""
     since = "2026-03-01T11:00:00Z" if ready else ""
-    return PodState(name, plan_hash, ready, since, unschedulable, waiting, "h100-0")
+    node = changes.pop("node", "" if unschedulable else "h100-0")
+    made = revision() if revised is None else revised
+    return PodState(name, made, ready, since, unschedulable, waiting, node, **changes)
 
 
 def measured(reason: str = "Measured", **changes: Any) -> WindowMeasurement:

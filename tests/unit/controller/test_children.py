@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from tests.unit.controller.observations import (
     HASH,
+    OLD,
     OTHER,
     RECREATE,
     SURGE,
@@ -62,14 +63,14 @@ def test_a_new_plan_surges_where_gpus_are_free_and_recreates_where_not() -> None
 
 
 def test_a_surge_whose_gpus_were_taken_goes_on_by_recreating() -> None:
-    pods = (pod("old", OTHER), pod("new", HASH, ready=False, unschedulable="no node"))
+    pods = (pod("old", OLD), pod("new", ready=False, unschedulable="no node"))
     found = children(observation(pods=pods))
     assert found.strategy is not None
     assert (found.strategy.name, found.strategy.max_surge, found.strategy.message) == ("Recreate", 0, SAFE_MESSAGE)
 
 
 def test_a_first_start_without_room_is_not_a_stuck_rollout() -> None:
-    found = children(observation(pods=(pod("new", HASH, ready=False, unschedulable="no node"),)))
+    found = children(observation(pods=(pod("new", ready=False, unschedulable="no node"),)))
     assert found.strategy is None
 
 

@@ -8,7 +8,9 @@ from typing import Any, get_args
 import pytest
 from tests.unit.controller.observations import (
     HASH,
+    MODEL,
     NOW,
+    OLD,
     OTHER,
     RECREATE,
     SURGE,
@@ -28,10 +30,12 @@ from energylens.controller.conditions import all_conditions, energy_error_percen
 from energylens.controller.observation import BudgetView, Observation, Planning
 from energylens.controller.reasons import ConditionType, Reason
 from energylens.measure.types import EnergyReason, LatencyQuantiles
+from energylens.serving.claims import Claims
 
 LATE = ({"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "too slow"},)
+REFUSED = ({"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota"},)
 FRESH: dict[str, Any] = {"workload": None, "pods": ()}
-OLD_PODS = (pod("old", OTHER), pod("new", HASH, ready=False))
+OLD_PODS = (pod("old", OLD), pod("new", ready=False))
 INFEASIBLE = (
     Reason.MODEL_UNKNOWN,
     Reason.MODEL_UNSUPPORTED,
@@ -76,9 +80,11 @@ CASES = [
         "PodsNotReady",
         name="pods of another plan",
         workload=workload(plan(OTHER)),
-        pods=(pod("a", OTHER), pod("b", OTHER)),
+        pods=(pod("a"), pod("b")),
     ),
     case("Ready", "False", "Unschedulable", pods=(pod("p0"), pod("p1", ready=False, unschedulable="no node"))),
+    case("Ready", "False", "PodsRefused", workload=workload(ready=0, conditions=REFUSED), pods=()),
+    case("Ready", "False", "PodsFailing", pods=(pod("p0"), pod("p1", ready=False, failed="Evicted", finished=True))),
     case("Ready", "False", "Suspended", deployment=deployment(suspend=True)),
     # Progressing
     case("Progressing", "False", "Complete"),
@@ -110,6 +116,14 @@ CASES = [
     ),
     case("PlanReady", "True", "Shed", planning=SHED),
     case("PlanReady", "True", "Advisory", deployment=deployment(planning={"mode": "Advisory"}), **FRESH),
+    case(
+        "PlanReady",
+        "False",
+        "ClaimNotShareable",
+        deployment=deployment(model={"name": MODEL, "cache": {"persistentVolumeClaim": "models"}}),
+        claims=Claims({"models": ("ReadWriteOncePod",)}),
+        **FRESH,
+    ),
     case("PlanReady", "False", "AwaitingApproval", deployment=deployment(planning={"mode": "Manual"}), **FRESH),
     *(case("PlanReady", "False", reason.value, planning=without_plan(reason), **FRESH) for reason in INFEASIBLE),
     # SLOFeasible
@@ -181,6 +195,8 @@ CASES = [
     # Degraded
     case("Degraded", "False", "AsExpected"),
     case("Degraded", "True", "ApplyRefused", refused="Deployment llama: exceeded quota"),
+    case("Degraded", "True", "PodsRefused", workload=workload(ready=0, conditions=REFUSED), pods=()),
+    case("Degraded", "True", "PodsFailing", pods=(pod("p0"), pod("p1", ready=False, waiting="no", failing=True))),
     case(
         "Degraded",
         "True",

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from energylens.controller.observation import pod_state
 from energylens.controller.store import Store
 from energylens.data import load_gpus
 from energylens.planner.inventory import OWNER_LABEL, snapshot_from_objects
@@ -298,8 +299,19 @@ def test_a_pod_without_gpus_is_not_inventory(store: Store) -> None:
 def test_why_a_container_waits_is_kept(store: Store) -> None:
     body = pod()
     body["status"]["containerStatuses"] = [
-        {"state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}},
-        {"state": {"running": {}}},
+        {"name": "engine", "state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}},
+        {"name": "router", "ready": True, "state": {"running": {}}},
     ]
     store.put_pod(body, deleted=False)
-    assert store.pods_owned(KEY)[0]["status"]["waiting"] == ["ImagePullBackOff: no such image"]
+    found = pod_state(store.pods_owned(KEY)[0])
+    assert (found.waiting, found.failing) == ("ImagePullBackOff: no such image", True)
+
+
+def test_of_pods_of_others_only_gpus_and_addresses_are_kept(store: Store) -> None:
+    body = pod()
+    body["metadata"]["labels"] = {"app": "theirs"}
+    body["status"] |= {"message": "long", "containerStatuses": [{"name": "x", "state": {"waiting": {"reason": "Y"}}}]}
+    store.put_pod(body, deleted=False)
+    ((_, kept),) = store.pods.items()
+    assert kept["status"]["containers"] == []
+    assert "message" not in kept["status"]

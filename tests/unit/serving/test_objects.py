@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
+from energylens.controller.rollouts import workload_revision
 from energylens.predictor.architecture import ModelSpec
 from energylens.serving import ServingError, Strategy, manifests, workload_ref
 from energylens.serving.support import MAX_TABLE_BYTES
+from energylens.serving.timing import progress_deadline_seconds
 
 Deploy = Callable[..., LLMDeployment]
 Plan = Callable[..., PlanStatus]
@@ -69,13 +72,21 @@ def test_a_suspended_deployment_runs_no_pods(
     assert workload["spec"]["replicas"] == 0
 
 
-def test_the_deadline_is_longer_than_the_start(
+@pytest.mark.parametrize(("asked", "startup", "deadline"), [(60, 700, 60), (9000, 700, 9000), (None, 700, 3600)])
+def test_a_deadline_that_was_asked_for_is_the_deadline(asked: int | None, startup: int, deadline: int) -> None:
+    assert progress_deadline_seconds(asked, startup) == deadline
+
+
+def test_without_one_the_deadline_is_longer_than_the_start() -> None:
+    assert progress_deadline_seconds(None, 5000) == 5060
+
+
+def test_the_deadline_is_on_the_deployment(
     make_deployment: Deploy, make_plan: Plan, models: dict[str, ModelSpec]
 ) -> None:
     deployment = make_deployment(rollout={"progressDeadlineSeconds": 60})
     workload = manifests(deployment, make_plan(), models["405b"], strategy=STRATEGY)[0]
-    probe = workload["spec"]["template"]["spec"]["containers"][0]["startupProbe"]
-    assert workload["spec"]["progressDeadlineSeconds"] > probe["periodSeconds"] * probe["failureThreshold"]
+    assert workload["spec"]["progressDeadlineSeconds"] == 60
 
 
 def test_a_drain_is_never_blocked(make_deployment: Deploy, make_plan: Plan, models: dict[str, ModelSpec]) -> None:
@@ -94,9 +105,67 @@ def test_a_replica_over_nodes_is_a_group(
     assert workload["metadata"]["name"] == ref.name
     # A LeaderWorkerSet owns a headless Service of its own name.
     assert ref.name != service["metadata"]["name"]
-    leaders = {"leaderworkerset.sigs.k8s.io/worker-index": "0"}
-    assert leaders.items() <= service["spec"]["selector"].items()
-    assert leaders.items() <= budget["spec"]["selector"]["matchLabels"].items()
+    leader, follower = (workload["spec"]["leaderWorkerTemplate"][f"{kind}Template"] for kind in ("leader", "worker"))
+    assert selects(service["spec"]["selector"], leader)
+    assert not selects(service["spec"]["selector"], follower)
+    # The end of a follower is the end of its group.
+    assert selects(budget["spec"]["selector"]["matchLabels"], leader)
+    assert selects(budget["spec"]["selector"]["matchLabels"], follower)
+
+
+def selects(selector: dict[str, str], template: dict[str, Any]) -> bool:
+    return selector.items() <= template["metadata"]["labels"].items()
+
+
+def test_one_service_selects_the_pods_of_a_deployment_and_the_leaders_of_groups(
+    make_deployment: Deploy, make_plan: Plan, models: dict[str, ModelSpec]
+) -> None:
+    group = make_plan(tensor_parallel=8, pipeline_parallel=2, nodes_per_replica=2)
+    several, service, budget = manifests(make_deployment(), group, models["405b"], strategy=STRATEGY)
+    one, other_service, other_budget = manifests(make_deployment(), make_plan(), models["405b"], strategy=STRATEGY)
+    assert service["spec"] == other_service["spec"]
+    assert budget["spec"] == other_budget["spec"]
+    for template in (one["spec"]["template"], several["spec"]["leaderWorkerTemplate"]["leaderTemplate"]):
+        assert selects(service["spec"]["selector"], template)
+
+
+GROUP = {"tensor_parallel": 8, "pipeline_parallel": 2, "nodes_per_replica": 2}
+
+
+def templates(workload: dict[str, Any]) -> object:
+    return workload["spec"].get("template") or workload["spec"]["leaderWorkerTemplate"]
+
+
+@pytest.mark.parametrize("layout", [{}, GROUP], ids=["Deployment", "LeaderWorkerSet"])
+def test_more_replicas_are_the_same_pods(
+    layout: dict[str, int], make_deployment: Deploy, make_plan: Plan, models: dict[str, ModelSpec]
+) -> None:
+    def pods(**changes: Any) -> object:
+        plan = make_plan(**{**layout, **changes})
+        return templates(manifests(make_deployment(), plan, models["405b"], strategy=STRATEGY)[0])
+
+    assert pods(replicas=1) == pods(replicas=5, hash="f" * 16)
+    assert pods() != pods(max_batch_size=7)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"engine": {"extraArgs": ["--seed=2"]}},
+        {"engine": {"image": "example.org/vllm:1"}},
+        {"podTemplate": {"spec": {"priorityClassName": "high"}}},
+        {"model_part": {"revision": "abc"}},
+    ],
+    ids=["argument", "image", "pod template", "model revision"],
+)
+def test_other_pods_have_another_revision_also_under_the_same_plan(
+    change: dict[str, Any], make_deployment: Deploy, make_plan: Plan, models: dict[str, ModelSpec]
+) -> None:
+    def revision(**spec: Any) -> str:
+        workload = manifests(make_deployment(**spec), make_plan(), models["70b"], strategy=STRATEGY)[0]
+        return workload_revision(workload)
+
+    assert revision() != revision(**change)
 
 
 def test_a_service_named_vllm_is_avoided(

@@ -202,7 +202,7 @@ def test_the_users_template_is_merged(make_deployment: Deploy, make_plan: Plan, 
     merged = pod(deployment, make_plan(), models["70b"])
     spec, (engine, router) = merged["spec"], merged["spec"]["containers"]
     assert merged["metadata"]["labels"]["team"] == "a"
-    assert merged["metadata"]["labels"]["energylens.dev/plan"] == "0123456789abcdef"
+    assert merged["metadata"]["labels"]["energylens.dev/revision"]
     assert merged["metadata"]["annotations"]["prometheus.io/scrape"] == "false"
     assert merged["metadata"]["annotations"]["prometheus.io/port"] == "8000"
     assert spec["priorityClassName"] == "serving"

@@ -1,0 +1,117 @@
+"""What is not watched and is asked for only when it matters: volume claims, and events about pods that do not start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from energylens.api.llmdeployment import LLMDeployment
+from energylens.cluster.errors import ForbiddenError, NotFoundError
+from energylens.cluster.port import ClusterPort
+from energylens.cluster.resources import EVENT, PERSISTENT_VOLUME_CLAIM
+from energylens.controller.observation import Body, PodState
+from energylens.controller.rollouts import group_size, workload_revision
+from energylens.serving.claims import NO_CLAIMS, Claims, claim_fields
+
+SLOW_START = timedelta(seconds=60)
+"""A pod that has its node and no container for so long waits for more than its sandbox: a volume, most often."""
+REPEATED = timedelta(minutes=20)
+"""A StatefulSet's controller tries again, and says so, at least every 1000 s (client-go's default rate limiter)."""
+_MOST = 3
+"""Pods whose events are read in one pass."""
+
+
+async def read_claims(cluster: ClusterPort, deployment: LLMDeployment) -> Claims:
+    """Return the access modes of the volume claims that a deployment's pods mount.
+
+    Raises:
+        ClusterError: They cannot be read for a reason that may pass.
+    """
+    modes: dict[str, tuple[str, ...]] = {}
+    for name in sorted(claim_fields(deployment)):
+        try:
+            found = await cluster.get(PERSISTENT_VOLUME_CLAIM, deployment.metadata.namespace, name)
+        except NotFoundError:
+            # The scheduler says so of the pods.
+            continue
+        except ForbiddenError as error:
+            return Claims(modes, f"whether claim {name} may be shared is not known: {error}")
+        modes[name] = tuple((found.get("spec") or {}).get("accessModes") or ())
+    return Claims(modes) if modes else NO_CLAIMS
+
+
+def lacks_pods(workload: Body | None, pods: Iterable[PodState]) -> bool:
+    """Return whether a LeaderWorkerSet has fewer pods than it should; its status does not say why, its events do."""
+    if workload is None or workload["kind"] != "LeaderWorkerSet":
+        return False
+    revision = workload_revision(workload)
+    there = sum(pod.revision == revision and not pod.finished for pod in pods)
+    return there < int(workload["spec"].get("replicas") or 0) * group_size(workload)
+
+
+def slow_pods(pods: Iterable[PodState], now: datetime) -> list[str]:
+    """Return the names of pods that have a node and still no container after some time."""
+    waiting = [pod for pod in pods if pod.creating and pod.created]
+    return [pod.name for pod in waiting if now - datetime.fromisoformat(pod.created) > SLOW_START]
+
+
+async def why_no_pods(cluster: ClusterPort, workload: Body, now: datetime) -> tuple[str, str]:
+    """Return why the StatefulSets of a LeaderWorkerSet cannot create pods, and why their events cannot be read.
+
+    Either is "" where it is not so.
+
+    Raises:
+        ClusterError: They cannot be read for a reason that may pass.
+    """
+    metadata = workload["metadata"]
+    name = metadata["name"]
+    since = max(metadata.get("creationTimestamp", ""), (now - REPEATED).strftime("%Y-%m-%dT%H:%M:%SZ"))
+    fields = "reason=FailedCreate,regarding.kind=StatefulSet"
+    try:
+        found = await cluster.list_objects(EVENT, namespace=metadata["namespace"], field_selector=fields)
+    except ForbiddenError as error:
+        return "", f"pods are missing, and events, which may say why, cannot be read: {error}"
+    # Of the leaders, and of each group's followers.
+    about = [
+        event
+        for event in found
+        if _is_of(name, (event.get("regarding") or {}).get("name", "")) and _told_at(event) >= since
+    ]
+    return (f"FailedCreate: {_last(about)}" if about else ""), ""
+
+
+async def why_slow(cluster: ClusterPort, namespace: str, names: Iterable[str]) -> dict[str, str]:
+    """Return the last warning about each of some pods, such as a volume that cannot be mounted.
+
+    Raises:
+        ClusterError: They cannot be read for a reason that may pass.
+    """
+    told = {}
+    for name in list(names)[:_MOST]:
+        fields = f"type=Warning,regarding.kind=Pod,regarding.name={name}"
+        try:
+            found = await cluster.list_objects(EVENT, namespace=namespace, field_selector=fields)
+        except ForbiddenError:
+            return {}
+        if found:
+            last = max(found, key=_told_at)
+            told[name] = f"{last.get('reason', '')}: {last.get('note', '')}"
+    return told
+
+
+def _is_of(workload: str, stateful_set: str) -> bool:
+    return stateful_set == workload or (
+        stateful_set.startswith(f"{workload}-") and stateful_set[len(workload) + 1 :].isdigit()
+    )
+
+
+def _last(events: Iterable[Mapping[str, Any]]) -> str:
+    return str(max(events, key=_told_at).get("note", ""))
+
+
+def _told_at(event: Mapping[str, Any]) -> str:
+    """Return when an event was last told, RFC 3339 to the second, as Kubernetes compares as text."""
+    series = event.get("series") or {}
+    time = series.get("lastObservedTime") or event.get("deprecatedLastTimestamp") or event.get("eventTime") or ""
+    return f"{time[:19]}Z" if time else ""
