@@ -473,26 +473,30 @@ async def count(world: World, looks: int, restart_at: set[int] | None = None) ->
     return status(world)
 
 
-def accounted(found: dict[str, Any], start: datetime) -> tuple[float, float]:
+def as_predicted(world: World) -> float:
+    """Let both be measured as they are predicted, so that every second counts the same; return the watts of one."""
+    world.meter = {key: float(watts(world, key)) for key in (LOW, HIGH)}
+    assert world.meter[LOW] == world.meter[HIGH]
+    return world.meter[LOW]
+
+
+def accounted(found: dict[str, Any], start: datetime, drawn: float) -> tuple[float, float]:
     """Return the joules in the ledger and those that constant power must have drawn until its watermarks."""
     joules = sum(e["measuredJoules"] + e["predictedJoules"] for e in found["ledger"])
     seconds = sum((datetime.fromisoformat(e["accountedUntil"]) - start).total_seconds() for e in found["ledger"])
-    return joules, 500.0 * seconds
+    return joules, drawn * seconds
 
 
 async def test_the_ledger_survives_restarts_at_any_moment(world: World) -> None:
     await two(world)
-    for key in (LOW, HIGH):
-        # Predicted as it is measured, so that every second counts the same.
-        world.cluster.edit("LLMDeployment", *key, lambda b: b["status"]["plan"]["predicted"].update(powerWatts=500))
-    world.meter = {LOW: 500.0, HIGH: 500.0}
+    drawn = as_predicted(world)
     world.cluster.put(budget(energyWattHours=10**6, period="Day", action="Report"))
     await world.look(LOW, HIGH)
     start = world.clock.now()
     found = await count(world, 30, restart_at={3, 4, 11, 20})
-    joules, due = accounted(found, start)
+    joules, due = accounted(found, start, drawn)
     assert joules == pytest.approx(due, abs=30)
-    assert due == pytest.approx(2 * 500 * 660)
+    assert due == pytest.approx(2 * drawn * 660)
     gaps = sum(e["predictedJoules"] for e in found["ledger"])
     assert 0 < gaps < 0.5 * joules
 
@@ -502,11 +506,7 @@ async def test_a_crash_or_a_lost_answer_at_any_write_of_a_status_counts_nothing_
         for lost in (False, True):
             world = World()
             await two(world)
-            for key in (LOW, HIGH):
-                world.cluster.edit(
-                    "LLMDeployment", *key, lambda b: b["status"]["plan"]["predicted"].update(powerWatts=500)
-                )
-            world.meter = {LOW: 500.0, HIGH: 500.0}
+            drawn = as_predicted(world)
             world.cluster.put(budget(energyWattHours=10**6, period="Day", action="Report"))
             await world.look(LOW, HIGH)
             start = world.clock.now()
@@ -519,7 +519,7 @@ async def test_a_crash_or_a_lost_answer_at_any_write_of_a_status_counts_nothing_
             except CrashError:
                 world.start(world.cluster)
             found = await count(world, 3)
-            joules, due = accounted(found, start)
+            joules, due = accounted(found, start, drawn)
             assert joules == pytest.approx(due, abs=30), (number, lost)
 
 

@@ -68,17 +68,26 @@ LLM_DEPLOYMENT = Kind(
     "llmd",
     (
         Column("Model", ".spec.model.name", "The model served."),
-        Column("GPU", ".status.plan.gpuProduct", "GPU product of the plan."),
-        Column("GPUs", ".status.plan.gpus", "GPUs over all replicas.", "integer"),
-        Column("Plan", ".status.plan.layout", "Parallelism of one replica."),
-        Column("Ready", '.status.conditions[?(@.type=="Ready")].status', "Whether the plan's replicas are ready."),
-        Column("J/Token", ".status.plan.predicted.joulesPerOutputToken", "Predicted GPU energy per output token, J."),
+        Column("GPU", ".status.activeRevision.gpuProduct", "GPU product of the plan that runs."),
+        Column("GPUs", ".status.activeRevision.gpus", "GPUs of what runs, over all replicas.", "integer"),
+        Column("Plan", ".status.activeRevision.layout", "Parallelism of one replica of what runs."),
+        Column(
+            "Ready", '.status.conditions[?(@.type=="Ready")].status', "Whether the replicas of what runs are ready."
+        ),
+        Column(
+            "Planning",
+            '.status.conditions[?(@.type=="PlanReady")].reason',
+            "Whether the plan is followed, or what it waits for.",
+        ),
+        Column("J/Token", ".status.activeRevision.joulesPerOutputToken", "Predicted GPU energy per output token, J."),
         Column("Measured", ".status.measured.joulesPerOutputToken", "Measured GPU energy per output token, J."),
         _AGE,
-        Column("Replicas", ".status.plan.replicas", "Copies of the model.", "integer", wide=True),
-        Column("Batch", ".status.plan.maxBatchSize", "Most sequences at once per rank.", "integer", wide=True),
-        Column("Power W", ".status.plan.predicted.powerWatts", "Predicted power of all GPUs, W.", "integer", wide=True),
-        Column("ITL ms", ".status.plan.predicted.itlMilliseconds", "Predicted ITL, ms.", "integer", wide=True),
+        Column("Replicas", ".status.activeRevision.replicas", "Copies of the model.", "integer", wide=True),
+        Column(
+            "Batch", ".status.activeRevision.maxBatchSize", "Most sequences at once per rank.", "integer", wide=True
+        ),
+        Column("Power W", ".status.activeRevision.powerWatts", "Predicted power of all GPUs, W.", "integer", wide=True),
+        Column("ITL ms", ".status.activeRevision.itlMilliseconds", "Predicted ITL, ms.", "integer", wide=True),
         Column(
             "Error %", ".status.prediction.energyErrorPercent", "Error of the predicted energy.", "integer", wide=True
         ),

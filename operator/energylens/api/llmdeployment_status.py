@@ -99,7 +99,18 @@ class CorrectionFactors(ApiModel):
 class PlanStatus(ApiModel):
     """The plan that the operator follows or recommends."""
 
-    hash: str = Field(description="Identity of the plan: the hash of its inputs (spec, GPUs at hand, predictor).")
+    hash: str = Field(
+        description="Identity of the plan: the hash of what the plan does (model, engine, GPU product, layout, "
+        "replicas, batch, power cap). spec.planning.approvedPlanHash names this hash."
+    )
+    serving_hash: str = Field(
+        default="", description="Of hash: the part that is the model and the engine with its settings."
+    )
+    inputs_hash: str | None = Field(
+        default=None,
+        description="Hash of what the plan was made from (spec, GPUs at hand, predictor) and of the plan itself; while "
+        "it stays the same, nothing is planned anew.",
+    )
     predictor_version: str = Field(description="Version of the predictor's code and coefficients.")
     confidence: Confidence = Field(
         description="Interpolated: inside what the coefficients were fitted on. Extrapolated: outside of it."
@@ -127,6 +138,9 @@ class PlanStatus(ApiModel):
         default=None,
         description="The budget for which replicas were taken; the plan then carries less than the load.",
     )
+    shed_from_replicas: int | None = Field(
+        default=None, description="Replicas before the budget took some; hash is that of the plan with all of them."
+    )
     predicted: PredictedFigures = Field(description="What the predictor expects of the plan.")
     correction: CorrectionFactors | None = Field(
         default=None, description="Factors from measurement that are in the predicted figures; absent: none."
@@ -135,6 +149,12 @@ class PlanStatus(ApiModel):
         tuple[Alternative, ...],
         Field(max_length=5, json_schema_extra=ATOMIC_LIST),
     ] = Field(default=(), description="The next best plans, and why each was not chosen.")
+
+
+def describe_plan(plan: PlanStatus) -> str:
+    """Return a plan in short: ``2 x NVIDIA-H200 TP4, max batch 64`` is two replicas of four GPUs each."""
+    cap = "" if plan.power_cap_watts_per_gpu is None else f", {plan.power_cap_watts_per_gpu} W per GPU"
+    return f"{plan.replicas} x {plan.gpu_product} {plan.layout}, max batch {plan.max_batch_size}{cap}"
 
 
 class RelaxationStatus(ApiModel):
@@ -165,6 +185,17 @@ class ActiveRevision(ApiModel):
     """What runs now."""
 
     plan_hash: str = Field(description="hash of the plan that the workload was made from.")
+    gpu_product: str | None = Field(default=None, description="GPU product of this plan.")
+    gpus: int | None = Field(default=None, description="GPUs of this plan over all replicas.")
+    replicas: int | None = Field(default=None, description="Copies of the model in this plan.")
+    layout: str | None = Field(default=None, description="Parallelism of one replica, such as TP4 or TP8-EP8.")
+    max_batch_size: int | None = Field(default=None, description="Most sequences at once per data-parallel rank.")
+    joules_per_output_token: Quantity | None = Field(
+        default=None, description="GPU energy per generated token that this plan is predicted to take, J."
+    )
+    itl_milliseconds: int | None = Field(
+        default=None, description="Inter-token latency that this plan is predicted to have, ms."
+    )
     workload_ref: WorkloadRef = Field(description="The workload object that runs the pods.")
     ready_replicas: int = Field(default=0, description="Replicas of this plan that are ready.")
     updated_replicas: int = Field(default=0, description="Replicas of this plan that exist, ready or not.")
@@ -326,11 +357,15 @@ class LLMDeploymentStatus(ApiModel):
     """What the operator found and did."""
 
     observed_generation: int | None = Field(default=None, description="metadata.generation that status is about.")
-    plan: PlanStatus | None = Field(default=None, description="The plan that the operator follows or recommends.")
+    plan: PlanStatus | None = Field(
+        default=None,
+        description="The plan that the operator follows, recommends (mode Advisory) or waits for the approval of (mode "
+        "Manual); activeRevision says what runs.",
+    )
     plan_adoption_time: str | None = Field(
         default=None,
-        description="When plan last changed to other pods, which spec.planning.replan.cooldownSeconds counts from; "
-        "RFC 3339, UTC.",
+        description="When the plan that is followed last changed, which spec.planning.replan.cooldownSeconds counts "
+        "from; RFC 3339, UTC.",
     )
     load: LoadStatus | None = Field(
         default=None, description="The load that plans are made for, with spec.planning.followLoad Auto."

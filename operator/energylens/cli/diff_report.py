@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from energylens.api.llmdeployment import PlanStatus
+from energylens.api.llmdeployment_status import describe_plan
 from energylens.api.quantity import format_milli, parse_quantity
-from energylens.cli.text import columns, plan_text
+from energylens.cli.text import columns
 from energylens.controller.preview import Preview, World
 
 HOURS_PER_DAY = 24
@@ -145,14 +146,14 @@ def _pair(pair: Pair) -> list[str]:
     for name, side in (("A", pair.a), ("B", pair.b)):
         if not side.planning.good:
             lines.append(f"  {name} has no plan: {side.planning.reason}: {side.planning.message}")
-    if plans[0] is not None and plans[1] is not None and plan_text(plans[0]) == plan_text(plans[1]):
+    if plans[0] is not None and plans[1] is not None and describe_plan(plans[0]) == describe_plan(plans[1]):
         lines.append("  the plan is the same")
     return [*lines, *(columns(_table(pair)) if any(plans) else ())]
 
 
 def _table(pair: Pair) -> list[tuple[str, str, str, str]]:
     a, b = (None if side is None else side.planning.plan for side in (pair.a, pair.b))
-    plans = [_ABSENT if plan is None else plan_text(plan) for plan in (a, b)]
+    plans = [_ABSENT if plan is None else describe_plan(plan) for plan in (a, b)]
     return [_HEADER, ("plan", plans[0], plans[1], ""), *map(_row, _figures(a, b))]
 
 

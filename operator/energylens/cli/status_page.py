@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from energylens.api.base import Condition
-from energylens.api.llmdeployment import LLMDeployment, Measured, PlanStatus, PredictedFigures
+from energylens.api.llmdeployment import ActiveRevision, LLMDeployment, Measured, PlanStatus, PredictedFigures
 from energylens.cli.text import columns, correction_text, joules, plan_with_hash
 
 _UNKNOWN = "-"
@@ -62,7 +62,7 @@ def page(deployment: LLMDeployment) -> str:
     if status.observed_generation != metadata.generation:
         seen = "not at all" if status.observed_generation is None else f"up to generation {status.observed_generation}"
         lines.append(f"  outdated    the operator has seen the spec {seen}, it is at {metadata.generation}")
-    lines += [f"  plan        {_plan(status.plan)}", *_running(deployment)]
+    lines += [f"  {_kind_of(deployment):<11} {_plan(status.plan)}", *_running(deployment)]
     figures = list(_figures(deployment))
     if figures:
         rows = [("FIGURE", "PREDICTED", "MEASURED", "PREDICTION OFF BY")]
@@ -104,6 +104,14 @@ def _objectives(deployment: LLMDeployment) -> str:
     return ", ".join(asked) or "none"
 
 
+def _kind_of(deployment: LLMDeployment) -> str:
+    """Return what the plan in status is: one that is followed, waits for approval, or is only shown."""
+    plan, planning = deployment.status.plan, deployment.spec.planning
+    if plan is not None and planning.mode == "Manual" and planning.approved_plan_hash != plan.hash:
+        return "pending"
+    return "advice" if plan is not None and planning.mode == "Advisory" else "plan"
+
+
 def _plan(plan: PlanStatus | None) -> str:
     return "none" if plan is None else plan_with_hash(plan)
 
@@ -115,9 +123,15 @@ def _running(deployment: LLMDeployment) -> list[str]:
         return ["  running     nothing"]
     plan = status.plan
     wanted = f" of {plan.replicas}" if plan is not None and plan.hash == active.plan_hash else ""
-    other = "" if wanted else f" of plan {active.plan_hash}"
+    other = "" if wanted else f" of plan {active.plan_hash}{_layout(active)}"
     ref = active.workload_ref
     return [f"  running     {active.ready_replicas}{wanted} replicas{other} are ready, {ref.kind} {ref.name}"]
+
+
+def _layout(active: ActiveRevision) -> str:
+    if active.gpu_product is None:
+        return ""
+    return f" ({active.replicas} x {active.gpu_product} {active.layout}, max batch {active.max_batch_size})"
 
 
 def _figures(deployment: LLMDeployment) -> Iterator[Figure]:

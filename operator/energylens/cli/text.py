@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from energylens.api.llmdeployment import PlanStatus
+from energylens.api.llmdeployment_status import describe_plan
 from energylens.api.quantity import parse_quantity
 
 
@@ -23,12 +24,6 @@ def joules(quantity: str) -> str:
     return f"{float(parse_quantity(quantity)):.3g}"
 
 
-def plan_text(plan: PlanStatus) -> str:
-    """Return a plan in short: ``2 x NVIDIA-H200 TP4, max batch 64`` is two replicas of four GPUs each."""
-    cap = "" if plan.power_cap_watts_per_gpu is None else f", {plan.power_cap_watts_per_gpu} W per GPU"
-    return f"{plan.replicas} x {plan.gpu_product} {plan.layout}, max batch {plan.max_batch_size}{cap}"
-
-
 def correction_text(plan: PlanStatus | None) -> str:
     """Return what measurement put into a plan's predicted figures: ``energy x 1.2, ITL x 1.05``; "" when nothing."""
     if plan is None or plan.correction is None:
@@ -40,7 +35,7 @@ def correction_text(plan: PlanStatus | None) -> str:
 
 def plan_with_hash(plan: PlanStatus) -> str:
     """Return a plan in short with all of its GPUs and its hash."""
-    return f"{plan_text(plan)} ({plan.gpus} GPU{'' if plan.gpus == 1 else 's'})   hash {plan.hash}"
+    return f"{describe_plan(plan)} ({plan.gpus} GPU{'' if plan.gpus == 1 else 's'})   hash {plan.hash}"
 
 
 def dump(documents: Sequence[dict[str, Any]], output: str) -> str:

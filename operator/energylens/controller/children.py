@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from energylens.api.llmdeployment import PlanStatus
+from energylens.controller.approval import waits, why_it_waits
 from energylens.controller.drift import holds
 from energylens.controller.handover import Handover, handover
-from energylens.controller.observation import Observation
+from energylens.controller.observation import Observation, plan_label
 from energylens.controller.reasons import Reason
 from energylens.controller.rollouts import (
     EXCEEDED_QUOTA,
@@ -54,12 +55,12 @@ def children(observed: Observation) -> Children:
         return Children((), False, Reason.ADVISORY, "planning.mode is Advisory: the plan is shown and not acted on")
     # Stopping needs no approval.
     stops = spec.suspend and observed.workload is not None
-    if spec.planning.mode == "Manual" and spec.planning.approved_plan_hash != plan.hash and not stops:
+    if waits(observed.deployment, plan) and not stops:
         return Children(
             _kept(observed),
             False,
             Reason.AWAITING_APPROVAL,
-            f"planning.mode is Manual: set spec.planning.approvedPlanHash to {plan.hash} to act on this plan",
+            why_it_waits(observed.deployment, plan, plan_label(observed.workload)),
         )
     if plan.nodes_per_replica > 1 and not observed.serves_lws:
         return Children(

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from energylens.api.base import Condition
+from energylens.api.llmdeployment_status import describe_plan
 from energylens.cluster.resources import EVENT, LLM_DEPLOYMENT
 from energylens.controller.children import Children
 from energylens.controller.observation import Observation
-from energylens.controller.reasons import ConditionType, EventReason
+from energylens.controller.reasons import ConditionType, EventReason, Reason
 
 CONTROLLER = "energylens.dev/operator"
 _NOTE_LENGTH = 1000
@@ -34,8 +36,15 @@ def transitions(observed: Observation, children: Children, status: Mapping[str, 
         found.append((EventReason.LOAD_FOLLOWED, f"plans are made for {text}"))
     if planning.rollback is not None:
         found.append((EventReason.PLAN_ROLLED_BACK, f"{planning.rollback.reason}: {planning.message}"))
-    elif planning.adopted:
-        found.append((EventReason.PLAN_ADOPTED, f"{planning.decision}: {planning.weighed}"))
+    elif observed.takes_over and planning.plan is not None:
+        why = f"{planning.decision}: {planning.weighed}" if planning.weighed else describe_plan(planning.plan)
+        approved = (
+            "" if observed.deployment.spec.planning.mode != "Manual" else f"plan {planning.plan.hash} is approved; "
+        )
+        found.append((EventReason.PLAN_ADOPTED, f"{approved}{why}"))
+    elif planning.plan is not None and _is_new(observed, children, before.get(ConditionType.PLAN_READY)):
+        proposed = EventReason.PLAN_PENDING if children.reason is Reason.AWAITING_APPROVAL else EventReason.PLAN_SHOWN
+        found.append((proposed, f"{describe_plan(planning.plan)}; {children.message}"))
     plan_ready = after[ConditionType.PLAN_READY]
     old_plan = before.get(ConditionType.PLAN_READY)
     if not planning.good and (old_plan is None or old_plan.reason != plan_ready["reason"]):
@@ -49,6 +58,14 @@ def transitions(observed: Observation, children: Children, status: Mapping[str, 
     if ready["status"] == "False" and old_ready is not None and old_ready.status == "True":
         found.append((EventReason.BECAME_UNREADY, f"{ready['reason']}: {ready.get('message', '')}"))
     return found
+
+
+def _is_new(observed: Observation, children: Children, before: Condition | None) -> bool:
+    """Return whether a plan is proposed that was not before."""
+    if children.reason not in (Reason.AWAITING_APPROVAL, Reason.ADVISORY) or observed.planning.plan is None:
+        return False
+    old = observed.deployment.status.plan
+    return before is None or before.reason != children.reason or old is None or old.hash != observed.planning.plan.hash
 
 
 def event(

@@ -22,6 +22,7 @@ PLAN_DECISIONS: Mapping[str, tuple[str, ...]] = {
     "adopt": ("FirstPlan", "NoLongerValid", "EnergySaving", "Shed", "ShedEnded"),
     "keep": (
         "SameLayout",
+        "OtherModelOrEngine",
         "SavingTooSmall",
         "Cooldown",
         "DoesNotPayBack",

@@ -11,10 +11,12 @@ from pydantic import ValidationError
 
 from energylens.api.llmdeployment import BudgetStatus, LLMDeployment, PlanStatus
 from energylens.api.llmdeployment_status import LearnedCorrection
+from energylens.controller import approval
 from energylens.controller.reasons import Reason
 from energylens.controller.rollback import Return
 from energylens.controller.troubles import starts, waits, why_failed
 from energylens.measure.types import WindowMeasurement
+from energylens.planner.identity import action_hash
 from energylens.planner.load import FollowedLoad
 from energylens.planner.types import ClusterSnapshot, PlanningResult, PowerAllowance
 from energylens.predictor.architecture import ModelSpec
@@ -139,6 +141,8 @@ class Observation:
     """Why the pods of a LeaderWorkerSet cannot be created, by its events; a Deployment says so itself."""
     unread: str = ""
     """Why it is not known whether they can."""
+    takes_over: bool = False
+    """The workload is of this plan from this pass on."""
 
 
 def pod_state(pod: Body) -> PodState:
@@ -178,14 +182,22 @@ def standing_plan(deployment: LLMDeployment, table: Body | None, workload: Body 
         table: The ConfigMap beside the pods, which has their plan.
         workload: What runs the pods.
     """
-    planning, plan = deployment.spec.planning, deployment.status.plan
-    if planning.mode != "Manual" or plan is None or planning.approved_plan_hash == plan.hash:
+    plan, running = deployment.status.plan, plan_label(workload)
+    if plan is None or not approval.waits(deployment, plan) or running in ("", plan.hash):
         return None
-    running = ((workload or {}).get("metadata", {}).get("labels") or {}).get(PLAN_LABEL, "")
-    if table is None or running in ("", plan.hash):
-        return None
+    found = recorded_plan(table)
+    return found if found is not None and found.hash == running else None
+
+
+def recorded_plan(table: Body | None) -> PlanStatus | None:
+    """Return the plan that the pods were made from, off the ConfigMap beside them; None where it does not hold one."""
     try:
-        found = PlanStatus.model_validate_json((table.get("data") or {}).get(PLAN_KEY) or "")
+        found = PlanStatus.model_validate_json(((table or {}).get("data") or {}).get(PLAN_KEY) or "")
     except ValidationError:
         return None
-    return found if found.hash == running else None
+    return found if found.hash == action_hash(found) else None
+
+
+def plan_label(body: Body | None) -> str:
+    """Return the hash of the plan that a child was made from; "" where it says none."""
+    return str(((body or {}).get("metadata", {}).get("labels") or {}).get(PLAN_LABEL, ""))

@@ -15,9 +15,10 @@ from energylens.controller.observation import Planning
 from energylens.controller.reasons import Reason
 from energylens.controller.served import ModelProblemError, model_of, predictor_of
 from energylens.data import load_gpus
-from energylens.planner import adoption, plan, plan_hash
+from energylens.planner import adoption, plan, plan_inputs_hash
 from energylens.planner.corrections import Corrections
 from energylens.planner.describe import joules
+from energylens.planner.identity import identified, is_made_from, sealed
 from energylens.planner.load import FollowedLoad
 from energylens.planner.planning import problem_for
 from energylens.planner.problem import NO_BINDING_CONSTRAINT, Problem
@@ -89,10 +90,12 @@ class PlanningService:
         returned = self._return(replace(request, deployment=deployment), model, predictor)
         if isinstance(returned, Planning):
             return returned
-        same = current is not None and current.hash == wanted
+        same = current is not None and is_made_from(current, wanted)
+        # The model's weights and the engine's settings are no inputs of the layout, and are of the plan.
+        same = same and current is not None and current == identified(current, deployment.spec)
         # Figures of a correction that is not asked for any more are to be taken back.
         same = same and (request.corrections is not None or current is None or current.correction is None)
-        # A plan from which replicas were taken goes by the hash of the whole one.
+        # What a budget took may be given back.
         same = same and (current is None or current.shed_by is None)
         key = deployment.metadata.namespace, deployment.metadata.name
         if same and not request.want_table:
@@ -102,6 +105,7 @@ class PlanningService:
         inputs = (
             deployment.metadata.uid,
             wanted,
+            current.inputs_hash if current else None,
             current.hash if current else None,
             request.serves_lws,
             request.want_table,
@@ -113,13 +117,13 @@ class PlanningService:
         if known is not None and fresh and known.inputs == inputs:
             return replace(known.planning, no_way_back=returned)
         load, result = self._evaluate(request, model, predictor)
-        if load != request.load and isinstance(result, Feasible):
-            wanted = result.plan.hash
-            same = current is not None and current.hash == wanted and current.shed_by is None
+        if load != request.load:
+            wanted = _hash(request, at_load(request.deployment, load), model, predictor)
+            same = current is not None and is_made_from(current, wanted) and current.shed_by is None
         planning = (
-            Planning(current, model, True, Reason.PLANNED, _describe(current), table=_table(result, wanted))
+            Planning(current, model, True, Reason.PLANNED, _describe(current), table=_table(result, current))
             if same
-            else self._choose(request, load, model, predictor, result)
+            else _sealed(self._choose(request, load, model, predictor, result), current, result, wanted)
         )
         planning = replace(planning, result=result, carried_step=None if load is None else load.step)
         self._evaluated[key] = _Evaluated(inputs, planning, request.now)
@@ -159,8 +163,7 @@ class PlanningService:
                 deployment.model_copy(update={"spec": deployment.spec.model_copy(update={"hardware": capped})})
             )
             if isinstance(within, Feasible):
-                wanted = _hash(request, deployment, model, predictor)
-                return replace(within, plan=within.plan.model_copy(update={"hash": wanted}))
+                return within
         return run(deployment)
 
     def _choose(
@@ -175,7 +178,8 @@ class PlanningService:
         rejected = rollback.rejected_for(request.deployment)
         request = replace(request, deployment=at_load(request.deployment, load))
         # A plan that was never approved is nothing to switch from.
-        current = request.standing or request.deployment.status.plan
+        before = request.standing or request.deployment.status.plan
+        current = None if before is None else identified(before, request.deployment.spec)
         if current is not None and (why := _cannot_be_shed_to(request, current, result)):
             shed = self._shed(request, model, predictor, current, why)
             if shed is not None:
@@ -185,14 +189,11 @@ class PlanningService:
         if isinstance(result, Infeasible):
             kept = "; the running plan stays" if current is not None else ""
             return Planning(
-                current, model, False, Reason(result.reason), f"{result.message}{kept}", decision="Infeasible"
+                before, model, False, Reason(result.reason), f"{result.message}{kept}", decision="Infeasible"
             )
         if current is not None and current.shed_by is not None:
             text = f"{current.shed_by} gives back what it took"
             whole = result.plan
-            if adoption.same_layout(whole, current.model_copy(update={"replicas": whole.replicas})):
-                # Replicas join those that run, which would start anew under another hash.
-                whole = whole.model_copy(update={"hash": current.hash})
             return Planning(
                 whole,
                 model,
@@ -235,6 +236,9 @@ class PlanningService:
             )
         reason = Reason.ROLLED_BACK if decision.reason == "RolledBack" else Reason.KEEPING_RUNNING_PLAN
         standing = decision.plan.model_copy(update={"lowest_power_watts": result.plan.lowest_power_watts})
+        if before is not None and standing.hash != before.hash:
+            text = f"the spec asks for another model or engine: {_describe(standing)}; {decision.message}"
+            return Planning(standing, model, True, reason, text, decision="OtherModelOrEngine", weighed=text)
         return Planning(standing, model, True, reason, decision.message, decision=decision.reason)
 
     def _return(self, request: Request, model: ModelSpec, predictor: Predictor) -> Planning | str:
@@ -252,7 +256,15 @@ class PlanningService:
             return f"{what}: {today.message}"
         message = f"back to {_describe(back.plan)}: {back.message}"
         return Planning(
-            back.plan, model, True, Reason.ROLLED_BACK, message, True, "RolledBack", weighed=back.message, rollback=back
+            identified(back.plan, request.deployment.spec),
+            model,
+            True,
+            Reason.ROLLED_BACK,
+            message,
+            True,
+            "RolledBack",
+            weighed=back.message,
+            rollback=back,
         )
 
     def _shed(
@@ -301,7 +313,7 @@ def _cannot_be_shed_to(request: Request, current: PlanStatus, result: PlanningRe
 
 
 def _hash(request: Request, asked: LLMDeployment, model: ModelSpec, predictor: Predictor) -> str:
-    return plan_hash(
+    return plan_inputs_hash(
         asked,
         model,
         request.snapshot,
@@ -324,8 +336,23 @@ def _plan(request: Request, asked: LLMDeployment, model: ModelSpec, predictor: P
     )
 
 
-def _table(result: PlanningResult, wanted: str) -> tuple[Mapping[str, object], ...] | None:
-    return result.table if isinstance(result, Feasible) and result.plan.hash == wanted else None
+def _table(result: PlanningResult, current: PlanStatus | None) -> tuple[Mapping[str, object], ...] | None:
+    if not isinstance(result, Feasible) or current is None or result.plan.hash != current.hash:
+        return None
+    return result.table
+
+
+def _sealed(planning: Planning, before: PlanStatus | None, result: PlanningResult, inputs: str) -> Planning:
+    """Return the planning with a plan that says what it was made from, where it is the best plan of these inputs.
+
+    Others (one that is not worth leaving yet, one from which replicas were taken) are judged anew after a restart.
+    """
+    found = planning.plan
+    if found is None:
+        return planning
+    if isinstance(result, Feasible) and result.plan.hash == found.hash and found.shed_by is None:
+        return replace(planning, plan=sealed(found, inputs))
+    return planning if found == before else replace(planning, plan=sealed(found, ""))
 
 
 def _free(snapshot: ClusterSnapshot) -> int:

@@ -139,6 +139,8 @@ class EventReason(StrEnum):
     """Why an event was written."""
 
     PLAN_ADOPTED = "PlanAdopted"
+    PLAN_PENDING = "PlanPending"
+    PLAN_SHOWN = "PlanShown"
     PLAN_REJECTED = "PlanRejected"
     PLAN_ROLLED_BACK = "PlanRolledBack"
     LOAD_FOLLOWED = "LoadFollowed"

@@ -30,7 +30,7 @@ from energylens.controller.inventory import Inventory
 from energylens.controller.learning import Learning
 from energylens.controller.metrics import Metrics
 from energylens.controller.model_config import model_config
-from energylens.controller.observation import Observation, Planning, PodState, pod_state, standing_plan
+from energylens.controller.observation import Observation, Planning, PodState, plan_label, pod_state, standing_plan
 from energylens.controller.planning import PlanningService, Request, adopted_at
 from energylens.controller.reasons import ConditionType, EventReason, Reason
 from energylens.controller.rollouts import late_rollout, looks_again
@@ -38,7 +38,7 @@ from energylens.controller.settings import Settings
 from energylens.controller.status import status_of
 from energylens.controller.store import Body, Key, Store
 from energylens.measure.types import WindowMeasurement
-from energylens.serving.metadata import APPLIED_HASH, OWNER_LABEL, PLAN_LABEL
+from energylens.serving.metadata import APPLIED_HASH, OWNER_LABEL
 from energylens.serving.support import table_name
 
 ROLLOUT_LOOK_SECONDS = 20.0
@@ -117,6 +117,7 @@ class Reconciler:
         if not refused:
             refused = await self._hand_over(key, wanted)
         after = await self._look(key, deployment, observed, refused)
+        after = replace(after, takes_over=not refused and _takes_over(observed, wanted))
         await self._write_status(body, after, wanted)
         self._inventory.settle(key)
         self._count(key, after.planning)
@@ -227,8 +228,7 @@ class Reconciler:
 
     def _measurement(self, key: Key, plan: PlanStatus | None, workload: Body | None) -> WindowMeasurement | None:
         """Return the last window of the plan, and never that of another plan's pods."""
-        running = ((workload or {}).get("metadata", {}).get("labels") or {}).get(PLAN_LABEL)
-        return self._measurements(key, plan.hash) if plan is not None and plan.hash == running else None
+        return self._measurements(key, plan.hash) if plan is not None and plan.hash == plan_label(workload) else None
 
     def _late(self, key: Key, deployment: LLMDeployment) -> str:
         """Return why the rollout of the plan in status missed its deadline; "" when it did not."""
@@ -285,7 +285,7 @@ class Reconciler:
             return True
         # A pass that ended before its status may have left the table of a plan that was then given up.
         workload = self._workload(key, deployment.status.plan)
-        return deployment.status.plan.hash == _plan_label(workload) != _plan_label(table.body)
+        return deployment.status.plan.hash == plan_label(workload) != plan_label(table.body)
 
     async def _model_config(self, deployment: LLMDeployment) -> tuple[Mapping[str, Any] | None, Planning | None]:
         """Return config.json of ``spec.model.configRef``, or the planning that says why there is none."""
@@ -399,8 +399,12 @@ class Reconciler:
         self._metrics.replans.labels(decision, reason).inc()
 
 
-def _plan_label(body: Body | None) -> str:
-    return str((body["metadata"].get("labels") or {}).get(PLAN_LABEL, "")) if body is not None else ""
+def _takes_over(before: Observation, wanted: Children) -> bool:
+    """Return whether the writes of a pass brought up another plan than the one that ran before."""
+    plan, active = before.planning.plan, before.deployment.status.active_revision
+    # A workload that somebody deleted is made again, and is no other plan for that.
+    ran = plan_label(before.workload) or (active.plan_hash if active is not None else "")
+    return wanted.acting and plan is not None and (before.planning.adopted or ran != plan.hash)
 
 
 _SMALLEST_SPEC = {"model": {"name": "unknown"}, "workload": {"inputTokens": 1, "outputTokens": 1, "concurrency": 1}}

@@ -16,7 +16,7 @@ from energylens.api.llmdeployment_status import LastGoodPlan, PlanTrial, Rejecte
 from energylens.api.quantity import format_milli
 from energylens.controller.comparison import LEAST_LOAD, MOST_LOAD, broken_objectives, joules
 from energylens.measure.types import WindowMeasurement
-from energylens.planner.identity import planning_inputs
+from energylens.planner.identity import action_hash, planning_inputs
 
 WINDOWS = 2
 """Windows in a row that decide: one may hold a burst, or the end of a warm-up."""
@@ -69,7 +69,7 @@ def due(deployment: LLMDeployment, late: str) -> Return | None:
     """
     status, asked = deployment.status, triggers(deployment.spec)
     before, plan = status.rollback, status.plan
-    if before is None or plan is None or before.last_good_plan is None or before.last_good_plan.plan.hash == plan.hash:
+    if before is None or plan is None or before.last_good_plan is None or _same(before.last_good_plan.plan, plan):
         return None
     good, trial = before.last_good_plan.plan, before.trial
     if "ProgressDeadline" in asked and late:
@@ -106,7 +106,7 @@ def after_window(deployment: LLMDeployment, plan: PlanStatus, found: WindowMeasu
         return before
     good = before.last_good_plan
     broken = broken_objectives(deployment, found)
-    if good is None or good.plan.hash == plan.hash:
+    if good is None or _same(good.plan, plan):
         # A plan of the same pods may have new figures by now.
         return (
             before if broken else before.model_copy(update={"last_good_plan": _good(plan, found, good), "trial": None})
@@ -126,6 +126,12 @@ def after_window(deployment: LLMDeployment, plan: PlanStatus, found: WindowMeasu
     if windows >= WINDOWS:
         return before.model_copy(update={"last_good_plan": _good(plan, found, None), "trial": None})
     return before.model_copy(update={"trial": PlanTrial(plan_hash=plan.hash, good_windows=windows)})
+
+
+def _same(a: PlanStatus, b: PlanStatus) -> bool:
+    """Return whether two plans are the same but for the engine's settings, which no rollback brings back."""
+    first, second = (action_hash(plan.model_copy(update={"serving_hash": ""})) for plan in (a, b))
+    return first == second
 
 
 def _worse(good: LastGoodPlan, found: WindowMeasurement, broken: list[str]) -> tuple[RollbackReason | None, str]:

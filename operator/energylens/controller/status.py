@@ -15,6 +15,7 @@ from energylens.api.llmdeployment import (
     PlanStatus,
     PredictionStatus,
     RelaxationStatus,
+    WorkloadRef,
 )
 from energylens.api.llmdeployment_status import ItlPercentiles, RollbackStatus
 from energylens.api.quantity import format_milli
@@ -24,6 +25,7 @@ from energylens.controller.comparison import energy_error_percent, error_percent
 from energylens.controller.conditions import all_conditions
 from energylens.controller.following import load_status
 from energylens.controller.observation import Observation
+from energylens.controller.reasons import Reason
 from energylens.controller.rollouts import rollout
 from energylens.measure.types import Percentile, WindowMeasurement
 from energylens.planner.types import Infeasible, PlanningResult, Relaxation
@@ -55,12 +57,13 @@ def status_of(observed: Observation, children: Children) -> dict[str, Any]:
                 "name": live["metadata"]["name"],
             }
         )
-        active = ActiveRevision(
-            plan_hash=state.running_hash,
-            workload_ref=ref,
-            ready_replicas=state.ready,
-            updated_replicas=state.updated,
-            power_watts=_running_watts(observed, state.running_hash),
+        active = _running(observed, state.running_hash).model_copy(
+            update={
+                "plan_hash": state.running_hash,
+                "workload_ref": ref,
+                "ready_replicas": state.ready,
+                "updated_replicas": state.updated,
+            }
         )
     measured, prediction = before.measured, before.prediction
     if active is None or before.active_revision is None or active.plan_hash != before.active_revision.plan_hash:
@@ -75,7 +78,7 @@ def status_of(observed: Observation, children: Children) -> dict[str, Any]:
     status = LLMDeploymentStatus(
         observed_generation=deployment.metadata.generation,
         plan=plan,
-        plan_adoption_time=_adoption_time(observed),
+        plan_adoption_time=_adoption_time(observed, children),
         load=load_status(observed.load),
         relaxations=_relaxations(observed.planning.result),
         active_revision=active,
@@ -88,13 +91,25 @@ def status_of(observed: Observation, children: Children) -> dict[str, Any]:
     return status.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-def _running_watts(observed: Observation, running_hash: str) -> int | None:
-    """Return the predicted power of the plan that runs, W; None where its figures are not known."""
+def _running(observed: Observation, running_hash: str) -> ActiveRevision:
+    """Return what is known of the plan that runs; its figures are absent where nobody knows them."""
+    empty = ActiveRevision(plan_hash=running_hash, workload_ref=WorkloadRef(api_version="", kind="", name=""))
     for plan in (observed.planning.plan, observed.standing):
         if plan is not None and plan.hash == running_hash:
-            return plan.predicted.power_watts
+            return empty.model_copy(
+                update={
+                    "gpu_product": plan.gpu_product,
+                    "gpus": plan.gpus,
+                    "replicas": plan.replicas,
+                    "layout": plan.layout,
+                    "max_batch_size": plan.max_batch_size,
+                    "joules_per_output_token": plan.predicted.joules_per_output_token,
+                    "itl_milliseconds": plan.predicted.itl_milliseconds,
+                    "power_watts": plan.predicted.power_watts,
+                }
+            )
     before = observed.deployment.status.active_revision
-    return before.power_watts if before is not None and before.plan_hash == running_hash else None
+    return before if before is not None and before.plan_hash == running_hash else empty
 
 
 def is_new_window(deployment: LLMDeployment, found: WindowMeasurement | None) -> bool:
@@ -123,13 +138,15 @@ def _budget(observed: Observation) -> BudgetStatus | None:
     return before if same == before else found
 
 
-def _adoption_time(observed: Observation) -> str | None:
-    planning, before = observed.planning, observed.deployment.status
+def _adoption_time(observed: Observation, children: Children) -> str | None:
+    planning, known = observed.planning, observed.deployment.status.plan_adoption_time
     if planning.plan is None:
         return None
+    if children.reason in (Reason.AWAITING_APPROVAL, Reason.ADVISORY):
+        # Nothing was adopted yet: the time is that of what runs.
+        return known
     # A status of an earlier release has none: its plan counts from now.
-    known = None if planning.adopted else before.plan_adoption_time
-    return known or _time(observed.now.timestamp())
+    return known if known and not observed.takes_over else _time(observed.now.timestamp())
 
 
 def _relaxations(result: PlanningResult | None) -> tuple[RelaxationStatus, ...] | None:

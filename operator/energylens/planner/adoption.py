@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from energylens.api.llmdeployment import LLMDeployment, Objective, Overrides, PlanStatus, PowerCap, Replan
-from energylens.api.llmdeployment_status import RejectedPlan
+from energylens.api.llmdeployment_status import RejectedPlan, describe_plan
 from energylens.api.quantity import parse_quantity
 from energylens.planner import describe
 from energylens.planner.products import resolve_products
@@ -29,7 +29,6 @@ MIN_EXPECTED_SECONDS = 3600.0
 
 AdoptionReason = Literal[
     "FirstPlan",
-    "SamePlan",
     "SameLayout",
     "NoLongerValid",
     "SavingTooSmall",
@@ -57,7 +56,8 @@ class Decision:
     reason: AdoptionReason
     message: str
     plan: PlanStatus
-    """The plan to follow: the candidate when adopted, else the current one with its figures under today's inputs."""
+    """The plan to follow: the candidate when adopted or when it does the same, else the current one with its figures
+    under today's inputs."""
 
 
 def switch_cost(candidate: PlanStatus, weight_bytes: float, gpu: GpuSpec) -> SwitchCost:
@@ -149,22 +149,18 @@ def decide(
     """
     new = candidate.plan
     if current is None:
-        return Decision(True, "FirstPlan", f"first plan: {_summary(new)}", new)
+        return Decision(True, "FirstPlan", f"first plan: {describe_plan(new)}", new)
     if new.hash == current.hash:
-        # The same pods, perhaps under what measurement taught.
-        kept = _as_of_today(current, new) if new.correction != current.correction else current
-        return Decision(False, "SamePlan", "the inputs of the plan have not changed", kept)
-    if same_layout(new, current):
-        message = f"the inputs changed, the best plan is still {_summary(new)}"
-        return Decision(False, "SameLayout", message, _as_of_today(current, new))
+        message = f"the inputs changed, the best plan is still {describe_plan(new)}"
+        return Decision(False, "SameLayout", message, new)
     known = next((plan for plan in rejected if same_layout(plan, new)), None)
     if known is not None:
-        message = f"{_summary(new)} was rolled back at {known.time} and is not tried again for this spec"
+        message = f"{describe_plan(new)} was rolled back at {known.time} and is not tried again for this spec"
         return Decision(False, "RolledBack", f"{message}: {known.message}", current)
     if isinstance(running, str):
-        return Decision(True, "NoLongerValid", f"{running}; new plan: {_summary(new)}{_priced(cost)}", new)
+        return Decision(True, "NoLongerValid", f"{running}; new plan: {describe_plan(new)}{_priced(cost)}", new)
     if isinstance(running, Infeasible):
-        message = f"the running plan no longer holds: {running.message}; new plan: {_summary(new)}{_priced(cost)}"
+        message = f"the running plan no longer holds: {running.message}; new plan: {describe_plan(new)}{_priced(cost)}"
         return Decision(True, "NoLongerValid", message, new)
     old = running.plan if isinstance(running, Feasible) else current
     kept = _as_of_today(current, old)
@@ -172,7 +168,7 @@ def decide(
 
 
 def _as_of_today(current: PlanStatus, evaluated: PlanStatus) -> PlanStatus:
-    """Return the plan that is kept, and the hash that its pods carry, with its figures under today's inputs."""
+    """Return the plan that is kept with its figures under today's inputs."""
     fields = ("predicted", "confidence", "predictor_version", "correction")
     return current.model_copy(update={field: getattr(evaluated, field) for field in fields})
 
@@ -190,13 +186,15 @@ def _compare(
     saving = 100.0 * (1 - after / before)
     needed = replan.min_energy_saving_percent
     if saving <= 0:
-        return Decision(False, "NothingBetter", f"the running plan is the best: {_summary(old)}", current)
+        return Decision(False, "NothingBetter", f"the running plan is the best: {describe_plan(old)}", current)
     if saving < needed:
-        message = f"{_summary(new)} would save {saving:.1f} %, less than minEnergySavingPercent={needed}"
+        message = f"{describe_plan(new)} would save {saving:.1f} %, less than minEnergySavingPercent={needed}"
         return Decision(False, "SavingTooSmall", message, current)
     if seconds_since_adoption is not None and seconds_since_adoption < replan.cooldown_seconds:
         # No countdown: the message is a condition's, and would be written anew at every look.
-        message = f"{_summary(new)} would save {saving:.1f} %; cooldownSeconds={replan.cooldown_seconds} are not over"
+        message = (
+            f"{describe_plan(new)} would save {saving:.1f} %; cooldownSeconds={replan.cooldown_seconds} are not over"
+        )
         return Decision(False, "Cooldown", message, current)
     expected = max(float(replan.cooldown_seconds), MIN_EXPECTED_SECONDS)
     saved_watts = _watts(old) - _watts(new, at=old)
@@ -204,15 +202,15 @@ def _compare(
     if objective == "MinimizeGPUs":
         # GPUs are what is saved, whatever energy that takes.
         energy = f"{'saves' if saved >= 0 else 'takes'} {describe.watt_hours(abs(saved))} in {expected / 3600:.1f} h"
-        message = f"{_summary(new)} uses {old.gpus - new.gpus} GPUs less{_priced(cost)}, and it {energy}"
+        message = f"{describe_plan(new)} uses {old.gpus - new.gpus} GPUs less{_priced(cost)}, and it {energy}"
         return Decision(True, "EnergySaving", message, new)
     numbers = (
         f"switching costs {describe.watt_hours(cost.joules)}, the saving of {saving:.1f} % is worth "
         f"{describe.watt_hours(saved)} in {expected / 3600:.1f} h"
     )
     if saved <= cost.joules:
-        return Decision(False, "DoesNotPayBack", f"{_summary(new)}: {numbers}", current)
-    return Decision(True, "EnergySaving", f"{_summary(new)}: {numbers}", new)
+        return Decision(False, "DoesNotPayBack", f"{describe_plan(new)}: {numbers}", current)
+    return Decision(True, "EnergySaving", f"{describe_plan(new)}: {numbers}", new)
 
 
 def _priced(cost: SwitchCost | None) -> str:
@@ -231,7 +229,3 @@ def _watts(plan: PlanStatus, at: PlanStatus | None = None) -> float:
     """Return the power that a plan draws, at the token rate of another plan: with fewer tokens it would draw less."""
     tokens = (at or plan).predicted.output_tokens_per_second
     return float(parse_quantity(plan.predicted.joules_per_output_token)) * tokens
-
-
-def _summary(plan: PlanStatus) -> str:
-    return f"{plan.replicas} x {plan.gpu_product} {plan.layout}, max batch {plan.max_batch_size}"

@@ -1,11 +1,14 @@
-"""A plan's identity: the hash of the inputs that decide it.
+"""Two hashes of a plan: of what the plan does, and of the inputs that it was made from.
 
-What counts: the part of the spec that planning reads, the model's shape, the GPUs that the cluster has (products and
+The first is the plan's identity. People approve it, pods are compared by it, and it stays while the action stays: with
+one node more, under a newer operator, after planning anew. The second says whether there is anything to plan anew.
+
+Inputs are: the part of the spec that planning reads, the model's shape, the GPUs that the cluster has (products and
 allocatable GPUs per node, of the nodes that the spec may use), the figures known of those products, the predictor's
 version, the watts that budgets leave, and what measurement taught.
 
-What does not: free GPUs, node names, whether a node is ready or cordoned. These pass; were they inputs, somebody
-else's pod or a drain would start a new plan. Nor do fields that only say how a plan is adopted or served.
+Inputs are not: free GPUs, node names, whether a node is ready or cordoned. These pass; were they inputs, somebody
+else's pod or a drain would start a new plan. Nor are fields that only say how a plan is adopted or served.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
-from energylens.api.llmdeployment import LLMDeploymentSpec
+from energylens.api.llmdeployment import LLMDeploymentSpec, PlanStatus
 from energylens.planner.corrections import Corrections
 from energylens.planner.engine_limits import EngineLimits
 from energylens.planner.types import GpuNode, PowerAllowance
@@ -26,6 +29,64 @@ from energylens.predictor.types import GpuSpec
 
 HASH_LENGTH = 16
 """Hexadecimal digits."""
+_ACTION = (
+    "serving_hash",
+    "gpu_product",
+    "nodes_per_replica",
+    "tensor_parallel",
+    "pipeline_parallel",
+    "expert_parallel",
+    "data_parallel",
+    "max_batch_size",
+    "power_cap_watts_per_gpu",
+)
+"""Fields of a plan that say what it does, replicas apart."""
+
+
+def serving_hash(spec: LLMDeploymentSpec) -> str:
+    """Return the hash of what pods serve and with what: the model and its weights, the engine and its settings."""
+    dump = spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    model = {key: value for key, value in dump["model"].items() if key in ("name", "revision", "quantization")}
+    return _digest({"model": model, "engine": dump.get("engine", {})})
+
+
+def action_hash(plan: PlanStatus) -> str:
+    """Return the hash of what a plan does: what it serves, on which GPUs, in which layout, how many times.
+
+    A plan from which a budget took replicas counts with all of them: what was approved is the whole plan. Two plans
+    that do the same have the same hash, whatever they were made from and whatever is predicted of them.
+    """
+    action = plan.model_dump(mode="json", include=set(_ACTION))
+    return _digest(action | {"replicas": plan.shed_from_replicas or plan.replicas})
+
+
+def identified(plan: PlanStatus, spec: LLMDeploymentSpec) -> PlanStatus:
+    """Return a plan with the identity that it has under a spec: its layout, with the spec's model and engine."""
+    plan = plan.model_copy(update={"serving_hash": serving_hash(spec)})
+    return plan.model_copy(update={"hash": action_hash(plan)})
+
+
+def sealed(plan: PlanStatus, inputs: str) -> PlanStatus:
+    """Return a plan that says what it was made from; ``inputs`` is of :func:`inputs_hash`, "" to plan anew next time.
+
+    The hash covers the plan's own fields as well, so that a plan which somebody edited is made anew.
+    """
+    return plan.model_copy(update={"inputs_hash": _seal(plan, inputs) if inputs else None})
+
+
+def is_made_from(plan: PlanStatus, inputs: str) -> bool:
+    """Return whether a plan was made from these inputs, and is as it was then."""
+    return plan.inputs_hash is not None and plan.inputs_hash == _seal(plan, inputs)
+
+
+def _seal(plan: PlanStatus, inputs: str) -> str:
+    fields = plan.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"inputs_hash"})
+    return _digest({"inputs": inputs, "plan": fields})
+
+
+def _digest(document: Mapping[str, Any]) -> str:
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:HASH_LENGTH]
 
 
 def planning_inputs(spec: LLMDeploymentSpec) -> dict[str, Any]:
@@ -85,8 +146,7 @@ def inputs_hash(
     learned = corrections.document() if corrections is not None else {}
     if learned:
         document["corrections"] = learned
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:HASH_LENGTH]
+    return _digest(document)
 
 
 def _plain(value: Any) -> Any:

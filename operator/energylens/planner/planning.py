@@ -15,7 +15,7 @@ from energylens.planner.corrections import Corrections, correction_status
 from energylens.planner.disaggregation_report import with_hint, with_pair
 from energylens.planner.evaluate import Candidates, Predictor
 from energylens.planner.frontier import alternatives, frontier_rows, table
-from energylens.planner.identity import inputs_hash
+from energylens.planner.identity import identified, inputs_hash, sealed
 from energylens.planner.infeasible import explain_infeasible, with_options
 from energylens.planner.nodes import allowed_nodes, excluded_for, no_matching_gpus, unusable, usable_nodes
 from energylens.planner.placement import placement_changes
@@ -82,10 +82,10 @@ def plan(
     if spec.planning.disaggregation == "Compare":
         status, shown = with_pair(problem, solution, i, status, shown)
     _check(status, spec)
-    return Feasible(status, solution.rejections, shown)
+    return Feasible(sealed(status, _inputs_hash(problem)), solution.rejections, shown)
 
 
-def plan_hash(
+def plan_inputs_hash(
     deployment: LLMDeployment,
     model: ModelSpec,
     snapshot: ClusterSnapshot,
@@ -95,7 +95,7 @@ def plan_hash(
     allowance: PowerAllowance | None = None,
     corrections: Corrections | None = None,
 ) -> str:
-    """Return the hash that a plan made from these inputs carries, without planning: equal means nothing to plan anew.
+    """Return the hash of a plan's inputs, without planning: a plan that was made from them need not be made anew.
 
     Raises:
         UnsupportedQuantizationError: ``spec.model.quantization`` cannot be had from the checkpoint.
@@ -141,16 +141,8 @@ def plan_status(problem: Problem, solution: Solution, i: int) -> PlanStatus:
     """Return a candidate of a solution as a plan, without alternatives."""
     rows, layouts = solution.rows, solution.rows.layouts
     cap = float(layouts.power_cap_watts[i])
-    return PlanStatus(
-        hash=inputs_hash(
-            problem.spec,
-            problem.model,
-            allowed_nodes(problem.spec, problem.nodes, problem.gpus),
-            problem.gpus,
-            problem.predictor.version,
-            problem.allowance,
-            problem.corrections,
-        ),
+    found = PlanStatus(
+        hash="",
         predictor_version=problem.predictor.version,
         confidence="Extrapolated" if rows.extrapolated[i] else "Interpolated",
         binding_constraint=binding_constraint(solution, problem.spec),
@@ -177,6 +169,19 @@ def plan_status(problem: Problem, solution: Solution, i: int) -> PlanStatus:
             ttft_milliseconds=describe.up(float(rows.ttft_ms[i])),
             itl_milliseconds=describe.up(float(rows.itl_ms[i])),
         ),
+    )
+    return identified(found, problem.spec)
+
+
+def _inputs_hash(problem: Problem) -> str:
+    return inputs_hash(
+        problem.spec,
+        problem.model,
+        allowed_nodes(problem.spec, problem.nodes, problem.gpus),
+        problem.gpus,
+        problem.predictor.version,
+        problem.allowance,
+        problem.corrections,
     )
 
 

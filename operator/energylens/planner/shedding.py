@@ -11,6 +11,7 @@ from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 from energylens.planner.adoption import pinned_to
 from energylens.planner.corrections import Corrections
 from energylens.planner.evaluate import Predictor
+from energylens.planner.identity import identified
 from energylens.planner.planning import plan_status, problem_for
 from energylens.planner.problem import solve
 from energylens.planner.types import ClusterSnapshot, PowerAllowance
@@ -46,7 +47,7 @@ def with_fewer_replicas(
         corrections: Factors learned from measurement.
 
     Returns:
-        The plan under the hash of the running one, since its pods are the same; None where the spec no longer allows
+        The plan under the hash of the whole one, which is what was approved; None where the spec no longer allows
         the running layout, or where it has the fewest replicas already.
     """
     spec = deployment.spec
@@ -84,15 +85,16 @@ def with_fewer_replicas(
             break
     if found is None:
         return None
-    return found.model_copy(
+    fewer = found.model_copy(
         update={
-            "hash": running.hash,
+            "shed_from_replicas": running.shed_from_replicas or running.replicas,
             "binding_constraint": allowance.source,
             "shed_by": allowance.source,
             "lowest_power_watts": running.lowest_power_watts,
             "alternatives": running.alternatives,
         }
     )
+    return identified(fewer, spec)
 
 
 def _saturated(deployment: LLMDeployment, concurrency: int) -> LLMDeployment:

@@ -174,7 +174,7 @@ def test_what_the_operator_learned_from_measurement_counts_where_it_is_asked_for
     (same,) = planned(arithmetic, write("a.yaml", plain), world)
     (other,) = planned(arithmetic, write("b.yaml", asking), world)
     assert same["status"]["plan"] == before["status"]["plan"]
-    assert other["status"]["plan"]["hash"] != before["status"]["plan"]["hash"]
+    assert other["status"]["plan"]["inputsHash"] != before["status"]["plan"]["inputsHash"]
     assert other["status"]["plan"]["correction"]["energy"] != "1000m"
     watts = [one["status"]["plan"]["predicted"]["powerWatts"] for one in (before, other)]
     assert watts[1] > 1.2 * watts[0]

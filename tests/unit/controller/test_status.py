@@ -189,14 +189,14 @@ def test_the_status_of_the_same_observation_is_the_same() -> None:
 
 def test_the_cooldown_counts_from_the_adoption_and_not_from_a_crash_of_pods() -> None:
     adopted = replace(observation().planning, adopted=True, decision="FirstPlan")
-    first = written(observation(planning=adopted))
+    first = written(observation(planning=adopted, takes_over=True))
     assert first["planAdoptionTime"] == "2026-03-01T12:00:00Z"
     later = NOW + timedelta(hours=1)
     crashed = written(after(first, workload=workload(ready=0), pods=(), now=later))
     progressing = [c for c in crashed["conditions"] if c["type"] == "Progressing"]
     assert progressing[0]["lastTransitionTime"] == "2026-03-01T13:00:00Z"
     assert crashed["planAdoptionTime"] == first["planAdoptionTime"]
-    replaced = written(after(crashed, planning=replace(adopted, plan=plan(OTHER)), now=later))
+    replaced = written(after(crashed, planning=replace(adopted, plan=plan(OTHER)), now=later, takes_over=True))
     assert replaced["planAdoptionTime"] == "2026-03-01T13:00:00Z"
 
 

@@ -124,5 +124,10 @@ def test_counters_begin_at_zero_so_that_the_first_time_is_an_increase(name: str,
 
 
 def test_every_reason_to_adopt_or_keep_a_plan_is_counted_from_zero() -> None:
-    known = {*PLAN_DECISIONS["adopt"], *PLAN_DECISIONS["keep"]} - {"Shed", "ShedEnded", "AtTheFloor"}
-    assert known == set(get_args(AdoptionReason)) - {"SamePlan"}
+    known = {*PLAN_DECISIONS["adopt"], *PLAN_DECISIONS["keep"]} - {
+        "Shed",
+        "ShedEnded",
+        "AtTheFloor",
+        "OtherModelOrEngine",
+    }
+    assert known == set(get_args(AdoptionReason))

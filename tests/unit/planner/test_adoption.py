@@ -31,7 +31,7 @@ def status(joules: float = 1.0, tensor: int = 4, replicas: int = 1, **fields: An
         itl_milliseconds=20,
     )
     values = {
-        "hash": f"{tensor}-{replicas}-{joules}",
+        "hash": f"{tensor}-{replicas}",
         "predictor_version": "1",
         "confidence": "Interpolated",
         "binding_constraint": "None",
@@ -64,19 +64,10 @@ def test_the_first_plan_is_adopted() -> None:
     assert (found.adopt, found.reason) == (True, "FirstPlan")
 
 
-def test_the_same_inputs_keep_the_plan_whatever_else_was_planned() -> None:
-    """Free GPUs are no input: a plan made anew from the same inputs may differ, and must not be followed."""
-    current = status(1.0, tensor=4, hash="a")
-    found = decision(current, status(0.1, tensor=2, hash="a"), cost=CHEAP)
-    assert (found.adopt, found.reason, found.plan) == (False, "SamePlan", current)
-
-
-def test_the_same_layout_keeps_the_plan_and_its_hash() -> None:
-    """The hash is a label of the pods; a new one would restart them for nothing."""
-    current = status(1.0, hash="a")
-    found = decision(current, status(0.5, hash="b"), running=Infeasible("SLOInfeasible", "no"), cost=CHEAP)
-    assert (found.adopt, found.reason) == (False, "SameLayout")
-    assert found.plan.hash == "a"
+def test_a_plan_that_does_the_same_is_no_new_plan_and_has_the_figures_of_today() -> None:
+    new = status(0.5)
+    found = decision(status(1.0), new, running=Infeasible("SLOInfeasible", "no"), cost=CHEAP)
+    assert (found.adopt, found.reason, found.plan) == (False, "SameLayout", new)
 
 
 @pytest.mark.parametrize(
