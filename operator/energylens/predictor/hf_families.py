@@ -1,62 +1,193 @@
-"""Names that ``config.json`` uses: the families that are understood, and fields that change nothing here."""
+"""The families (``model_type``) that are understood, with what each takes for granted, and those that are refused."""
 
 from __future__ import annotations
 
-KNOWN_FAMILIES = frozenset(
-    {
-        "cohere",
-        "cohere2",
-        "deepseek_ref",
-        "deepseek_v2",
-        "deepseek_v3",
-        "deepseek_v32",
-        "deepseek_v4",
-        "exaone4",
-        "gemma",
-        "gemma2",
-        "gemma3",
-        "gemma4",
-        "glm4",
-        "glm4_moe",
-        "glm_moe_dsa",
-        "gpt_oss",
-        "granite",
-        "kimi_k2",
-        "kimi_linear",
-        "llama",
-        "llama4",
-        "mimo",
-        "mimo_v2_flash",
-        "minimax_m2",
-        "minimax_m3",
-        "ministral",
-        "mistral",
-        "mistral3",
-        "mixtral",
-        "nemotron",
-        "nemotron-nas",
-        "nemotron_h",
-        "olmo2",
-        "olmo3",
-        "phi3",
-        "phimoe",
-        "qwen2",
-        "qwen2_moe",
-        "qwen3",
-        "qwen3_5",
-        "qwen3_5_moe",
-        "qwen3_moe",
-        "qwen3_next",
-        "qwen3_vl",
-        "qwen3_vl_moe",
-        "seed_oss",
-        "smollm3",
-        "starcoder2",
-        "step3p5",
-        "step3p7",
-    }
-)
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Family:
+    """What the configuration class of a ``model_type`` takes for granted."""
+
+    tied: bool = False
+    """Embedding and output head are one matrix unless ``tie_word_embeddings`` says otherwise."""
+    gated: bool = True
+    """Feed-forward networks have three matrices, not two."""
+    defaults: Mapping[str, int] = field(default_factory=dict)
+    """Fields that the file may leave out."""
+    sliding_pattern: int | None = None
+    """Every n-th layer attends to everything, the others to the window."""
+    all_layers_slide: bool = False
+    """``sliding_window`` alone means that every layer has that window."""
+
+
+def _family(
+    tied: bool = False,
+    gated: bool = True,
+    pattern: int | None = None,
+    slide: bool = False,
+    **defaults: int,
+) -> Family:
+    return Family(tied, gated, defaults, pattern, slide)
+
+
+FAMILIES: dict[str, Family] = {
+    "apertus": _family(gated=False),
+    "arcee": _family(gated=False),
+    "baichuan": _family(),
+    "bailing_moe": _family(),
+    "bailing_moe_v2": _family(),
+    "bamba": _family(num_key_value_heads=8),
+    "bloom": _family(tied=True, gated=False, max_position_embeddings=2048),
+    "chatglm": _family(),
+    "cohere": _family(tied=True),
+    "cohere2": _family(tied=True, pattern=4),
+    "dbrx": _family(),
+    "deepseek": _family(),
+    "deepseek_ref": _family(),
+    "deepseek_v2": _family(),
+    "deepseek_v3": _family(),
+    "deepseek_v32": _family(),
+    "deepseek_v4": _family(),
+    "dots1": _family(),
+    "ernie4_5": _family(tied=True, num_key_value_heads=2, head_dim=128),
+    "exaone": _family(num_key_value_heads=8, max_position_embeddings=4096),
+    "exaone4": _family(),
+    "falcon": _family(tied=True, gated=False, max_position_embeddings=2048),
+    "gemma": _family(tied=True, num_attention_heads=16, num_key_value_heads=16, head_dim=256),
+    "gemma2": _family(tied=True, pattern=2, num_attention_heads=8, num_key_value_heads=4, head_dim=256),
+    "gemma3": _family(
+        tied=True,
+        pattern=6,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        head_dim=256,
+        vocab_size=262_208,
+        max_position_embeddings=131_072,
+    ),
+    "gemma4": _family(tied=True, pattern=6),
+    "glm": _family(num_key_value_heads=2, head_dim=128),
+    "glm4": _family(num_key_value_heads=2, head_dim=128),
+    "glm4_moe": _family(num_key_value_heads=8),
+    "glm4_moe_lite": _family(),
+    "glm4v": _family(num_key_value_heads=2),
+    "glm4v_moe": _family(num_key_value_heads=8),
+    "glm_moe_dsa": _family(),
+    "gpt2": _family(tied=True, gated=False),
+    "gpt_bigcode": _family(tied=True, gated=False),
+    "gpt_neox": _family(gated=False),
+    "gpt_oss": _family(pattern=2, num_key_value_heads=8, head_dim=64),
+    "gptj": _family(gated=False),
+    "granite": _family(),
+    "granitemoe": _family(),
+    "granitemoehybrid": _family(),
+    "granitemoeshared": _family(),
+    "helium": _family(num_key_value_heads=20, head_dim=128),
+    "hunyuan_v1_dense": _family(),
+    "internlm": _family(),
+    "internlm2": _family(),
+    "internlm3": _family(num_key_value_heads=2, head_dim=128),
+    "kimi_k2": _family(),
+    "kimi_linear": _family(),
+    "llama": _family(),
+    "llama4": _family(num_key_value_heads=8, head_dim=128),
+    "mimo": _family(),
+    "mimo_v2_flash": _family(),
+    "minimax_m2": _family(num_key_value_heads=8, head_dim=128),
+    "minimax_m3": _family(num_key_value_heads=4, head_dim=128),
+    "ministral": _family(slide=True, num_key_value_heads=8),
+    "ministral3": _family(slide=True, num_key_value_heads=8, head_dim=128),
+    "mistral": _family(slide=True, num_key_value_heads=8),
+    "mistral3": _family(slide=True, num_key_value_heads=8),
+    "mixtral": _family(slide=True, num_key_value_heads=8),
+    "mpt": _family(tied=True, gated=False),
+    "nemotron": _family(gated=False),
+    "nemotron-nas": _family(),
+    "nemotron_h": _family(gated=False, num_key_value_heads=8, head_dim=128),
+    "olmo": _family(),
+    "olmo2": _family(),
+    "olmo3": _family(pattern=4),
+    "olmoe": _family(),
+    "opt": _family(tied=True, gated=False),
+    "persimmon": _family(gated=False),
+    "phi": _family(gated=False),
+    "phi3": _family(slide=True),
+    "phimoe": _family(slide=True, num_key_value_heads=8),
+    "qwen": _family(),
+    "qwen2": _family(num_key_value_heads=32),
+    "qwen2_5_omni": _family(num_key_value_heads=4),
+    "qwen2_5_vl": _family(num_key_value_heads=8),
+    "qwen2_moe": _family(num_key_value_heads=16),
+    "qwen2_vl": _family(num_key_value_heads=8),
+    "qwen3": _family(num_key_value_heads=32, head_dim=128),
+    "qwen3_5": _family(num_key_value_heads=4, head_dim=256),
+    "qwen3_5_moe": _family(num_key_value_heads=2, head_dim=256),
+    "qwen3_moe": _family(num_key_value_heads=4),
+    "qwen3_next": _family(num_key_value_heads=2, head_dim=256),
+    "qwen3_omni_moe": _family(num_key_value_heads=4),
+    "qwen3_vl": _family(num_key_value_heads=32, head_dim=128),
+    "qwen3_vl_moe": _family(num_key_value_heads=16),
+    "seed_oss": _family(num_key_value_heads=8, head_dim=128),
+    "smollm3": _family(tied=True, num_key_value_heads=4),
+    "solar_open": _family(num_key_value_heads=8, head_dim=128),
+    "stablelm": _family(num_key_value_heads=32),
+    "starcoder2": _family(tied=True, gated=False, slide=True, num_key_value_heads=2),
+    "step3p5": _family(num_key_value_heads=8, head_dim=128),
+    "step3p7": _family(num_key_value_heads=8, head_dim=128),
+}
+"""What is known of each ``model_type``.
+
+Defaults are those of the configuration classes of transformers 5.24.0; for baichuan, bailing_moe, chatglm, deepseek,
+deepseek_ref, internlm, internlm2, mimo, nemotron-nas and qwen those of the class that the publisher ships with the
+checkpoint.
+"""
+
+KNOWN_FAMILIES = frozenset(FAMILIES)
 """Values of ``model_type`` whose every shape-bearing field is understood."""
+
+UNMODELLED_FAMILIES = {
+    "arctic": "a dense network beside the experts",
+    "blt": "byte patches",
+    "deci": "a number of KV heads per layer",
+    "falcon_h1": "attention and Mamba-2 side by side in a layer",
+    "falcon_mamba": "Mamba-1 layers",
+    "gemma3n": "per-layer embeddings and layers that share a KV cache",
+    "gpt_neo": "attention_types",
+    "hunyuan": "layers that share a KV cache",
+    "idefics": "cross-attention layers",
+    "jamba": "Mamba-1 layers",
+    "jetmoe": "a mixture of attention heads",
+    "lfm2": "short convolutions as mixers",
+    "lfm2_moe": "short convolutions as mixers",
+    "longcat_flash": "two attention blocks in a layer, and experts without weights",
+    "mamba": "Mamba-1 layers",
+    "mamba2": "layers of nothing but Mamba-2",
+    "minimax": "lightning attention",
+    "minimax_text_01": "lightning attention",
+    "mllama": "cross-attention layers",
+    "mllama_text_model": "cross-attention layers",
+    "openelm": "widths of their own per layer",
+    "phi3small": "block-sparse attention",
+    "phi4_multimodal": "adapters for images and speech",
+    "phi4mm": "adapters for images and speech",
+    "plamo2": "Mamba layers",
+    "recurrent_gemma": "RG-LRU layers",
+    "rwkv": "RWKV layers",
+    "ultravox": "a text model that is named, not described",
+    "xlstm": "xLSTM layers",
+    "zamba": "Mamba-1 layers and shared attention",
+    "zamba2": "shared attention blocks",
+}
+"""Families that are refused by name -> what nothing here describes."""
+
+SAME_FAMILY = {
+    "RefinedWeb": "falcon",
+    "RefinedWebModel": "falcon",
+    "minimax_m3_vl": "minimax_m3",
+    "stablelm_epoch": "stablelm",
+}
+"""Names that a ``model_type`` had before, or has in another place."""
 
 FAMILY_OF_ARCHITECTURE = {
     "DeepseekV3ForCausalLM": "deepseek_v3",
@@ -72,60 +203,3 @@ FAMILY_OF_ARCHITECTURE = {
     "Qwen3MoeForCausalLM": "qwen3_moe",
 }
 """For files that name their classes but not their ``model_type``."""
-
-SHAPE_PREFIXES = ("num_", "n_", "moe_", "ssm_", "mamba_", "index_", "linear_")
-SHAPE_MARKS = ("_dim", "_size", "_rank", "_heads", "expert", "layer", "window", "conv", "attention_chunk", "_interval")
-"""Parts of a name that suggest that the field sets a shape."""
-
-HARMLESS_FIELDS = frozenset(
-    {
-        "attn_res_block_size",
-        "chunk_size",
-        "chunk_size_feed_forward",
-        "encoder_no_repeat_ngram_size",
-        "ep_size",
-        "first_k_dense_replace",
-        "index_skip_topk_offset",
-        "index_topk_freq",
-        "index_topk_pattern",
-        "layer_norm_eps",
-        "layer_norm_epsilon",
-        "layernorm_epsilon",
-        "max_window_layers",
-        "moe_layer_freq",
-        "moe_router_dtype",
-        "moe_router_scaling_factor",
-        "mtp_hybrid_override_pattern",
-        "mtp_layers_block_type",
-        "mtp_num_hidden_layers",
-        "mtp_transformer_layers",
-        "n_group",
-        "no_repeat_ngram_size",
-        "num_beam_groups",
-        "num_beams",
-        "num_expert_group",
-        "num_experts_per_tok",
-        "num_hash_layers",
-        "num_hidden_layers",
-        "num_key_value_heads",
-        "num_labels",
-        "num_logits_to_keep",
-        "num_mtp_modules",
-        "num_nextn_predict_layers",
-        "num_return_sequences",
-        "output_router_logits",
-        "pretraining_tp",
-        "qk_head_dim",
-        "rope_dim",
-        "rotary_dim",
-        "routed_scaling_factor",
-        "swa_rope_theta",
-        "tie_word_embeddings",
-        "time_step_rank",
-        "topk_group",
-        "transformers_version",
-        "use_conv_bias",
-        "use_sliding_window",
-    }
-)
-"""Names that look like a shape but do not change one that matters here."""

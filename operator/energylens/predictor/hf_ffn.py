@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from energylens.predictor.architecture import DenseFfn, FeedForward, MoeFfn
+from energylens.predictor.hf_families import FAMILIES
 from energylens.predictor.hf_fields import MAX_LAYERS, Fields
 
-UNGATED_FAMILIES = ("starcoder2", "nemotron", "nemotron_h", "phi", "gpt_neox", "opt", "gpt_bigcode", "falcon")
-"""Families with two feed-forward matrices instead of three."""
 GATED_ACTIVATIONS = ("silu", "swish", "swiglu", "swigluoai", "situ")
 UNGATED_ACTIVATIONS = ("relu2", "relu", "gelu_new", "gelu_fast")
-AMBIGUOUS_ACTIVATIONS = ("gelu", "gelu_pytorch_tanh", "gelu_tanh")
 MAX_EXPERTS = 1 << 16
 
 
-def read_ffns(fields: Fields, family: str, layers: int, known_family: bool = True) -> list[FeedForward | None]:
+def read_ffns(fields: Fields, family: str, layers: int) -> list[FeedForward | None]:
     """Return the feed-forward part of each of ``layers`` layers.
 
     Raises:
         UnsupportedConfigError: A field is missing, out of range or of an unknown kind.
     """
-    gated = read_gated(fields, family, known_family)
+    gated = read_gated(fields, family)
     experts = read_expert_count(fields)
     if experts is None or (family == "gemma4" and not fields.boolean("enable_moe_block")):
         return [read_dense(fields, gated)] * layers
@@ -29,22 +27,25 @@ def read_ffns(fields: Fields, family: str, layers: int, known_family: bool = Tru
     return [moe if is_sparse else dense for is_sparse in sparse]
 
 
-def read_gated(fields: Fields, family: str, known_family: bool = True) -> bool:
+def read_gated(fields: Fields, family: str) -> bool:
     """Return whether feed-forward networks have a gate matrix (three matrices) or not (two).
 
     Raises:
         UnsupportedConfigError: The activation does not tell, and neither does the family.
     """
-    activation = fields.text("mlp_hidden_act", "hidden_act", "hidden_activation")
-    if family in UNGATED_FAMILIES or activation in UNGATED_ACTIVATIONS:
+    names = ("mlp_hidden_act", "hidden_act", "hidden_activation")
+    activation = fields.text(*names)
+    if family in FAMILIES:
+        return FAMILIES[family].gated
+    if activation in UNGATED_ACTIVATIONS:
         return False
-    if known_family or not activation or activation in GATED_ACTIVATIONS:
+    if activation in GATED_ACTIVATIONS:
         return True
     raise fields.error(
-        "hidden_act",
+        fields.present(*names) if activation else "hidden_act",
         f"{', '.join(GATED_ACTIVATIONS)} (three matrices) or {', '.join(UNGATED_ACTIVATIONS)} (two) for a model_type "
         "that is not known by name",
-        activation,
+        activation or None,
     )
 
 

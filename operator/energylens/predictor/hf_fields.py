@@ -37,22 +37,48 @@ class Fields:
         self.model = model
         self.path = path
         self.used: set[str] = set()
+        self._spelling: Mapping[str, Sequence[str]] = {}
+        self._defaults: Mapping[str, Any] = {}
+        self._derived: dict[str, Any] = {}
+
+    def understand(self, spelling: Mapping[str, Sequence[str]], defaults: Mapping[str, Any]) -> None:
+        """Read by the conventions of a family.
+
+        Args:
+            spelling: Usual name of a field -> the names that the family writes instead, first one first.
+            defaults: Values of fields that are left out; a JSON null is not left out.
+        """
+        self._spelling, self._defaults = spelling, defaults
+
+    def derive(self, values: Mapping[str, Any]) -> None:
+        """Set fields that the family computes from others; they win over what the file says under that name."""
+        self._derived.update(values)
 
     def error(self, field: str, allowed: str, value: object = None) -> UnsupportedConfigError:
         """Return the error for a field; ``value`` None means that it is missing."""
-        return UnsupportedConfigError(self.model, self.path + field, value, allowed)
+        return UnsupportedConfigError(self.model, self.path + self.present(field), value, allowed)
 
     def get(self, *names: str) -> Any:
         """Return the first present value, or None."""
-        self.used.update(names)
+        self.used.update(names, *(self._spelling.get(name, ()) for name in names))
         for name in names:
-            value = self.values.get(name)
+            spelled = self._spelling.get(name, (name,))
+            if name in self._derived:
+                return self._derived[name]
+            value = next((self.values[n] for n in spelled if self.values.get(n) is not None), None)
+            if value is None and name in self._defaults and not any(n in self.values for n in spelled):
+                value = self._defaults[name]
             if value is not None:
                 return value
         return None
 
-    def _present(self, names: Sequence[str]) -> str:
-        return next((n for n in names if self.values.get(n) is not None), names[0])
+    def present(self, *names: str) -> str:
+        """Return the name under which the file has a field of these names, or would have it."""
+        spelled = [n for name in names for n in self._spelling.get(name, (name,))]
+        return next((n for n in spelled if self.values.get(n) is not None), spelled[0])
+
+    def _all(self, names: Sequence[str]) -> str:
+        return " or ".join(n for name in names for n in self._spelling.get(name, (name,)))
 
     def integer(self, *names: str, default: int | None = None, low: int = 1, high: int = MAX_SIZE) -> int:
         """Return an integer in [low, high].
@@ -64,10 +90,10 @@ class Fields:
         allowed = f"an integer from {low} to {high}"
         if value is None:
             if default is None:
-                raise self.error(" or ".join(names), allowed)
+                raise self.error(self._all(names), allowed)
             return default
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise self.error(self._present(names), allowed, value)
+            raise self.error(self.present(*names), allowed, value)
         return value
 
     def optional_integer(self, *names: str, low: int = 1, high: int = MAX_SIZE) -> int | None:
@@ -88,7 +114,7 @@ class Fields:
         if value is None:
             return default
         if not isinstance(value, bool):
-            raise self.error(self._present(names), "true or false", value)
+            raise self.error(self.present(*names), "true or false", value)
         return value
 
     def text(self, *names: str, default: str = "") -> str:
@@ -101,7 +127,7 @@ class Fields:
         if value is None:
             return default
         if not isinstance(value, str):
-            raise self.error(self._present(names), "a string", value)
+            raise self.error(self.present(*names), "a string", value)
         return value
 
     def array(self, *names: str) -> list[Any] | None:
@@ -114,7 +140,7 @@ class Fields:
         if value is None:
             return None
         if not isinstance(value, list | tuple):
-            raise self.error(self._present(names), "a list", value)
+            raise self.error(self.present(*names), "a list", value)
         return list(value)
 
     def per_layer(self, *names: str, layers: int, choices: Sequence[object]) -> list[Any] | None:
@@ -128,7 +154,7 @@ class Fields:
         entries = self.array(*names)
         if entries is None:
             return None
-        name = self._present(names)
+        name = self.present(*names)
         if len(entries) < layers:
             raise self.error(name, f"one entry for each of the {layers} layers", entries)
         for entry in entries[:layers]:
@@ -146,7 +172,7 @@ class Fields:
         value = self.get(*names)
         if value is None:
             return None
-        name = self._present(names)
+        name = self.present(*names)
         if not isinstance(value, Mapping):
             raise self.error(name, "an object", value)
         return Fields(value, self.model, f"{self.path}{name}.")

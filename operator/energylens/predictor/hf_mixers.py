@@ -6,8 +6,6 @@ publishers ship with a checkpoint.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from energylens.predictor.architecture import (
     Attention,
     CompressedAttention,
@@ -16,36 +14,11 @@ from energylens.predictor.architecture import (
     Mamba2,
     Mixer,
 )
+from energylens.predictor.hf_families import FAMILIES, Family
 from energylens.predictor.hf_fields import MAX_LAYERS, Fields
 
 LAYER_TYPES = ("full_attention", "sliding_attention", "chunked_attention", "linear_attention", "minimax_m3_sparse")
 SSM_BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "auto": 2.0}
-ALL_LAYERS_SLIDE = ("mistral", "mixtral", "phi3", "phimoe", "starcoder2", "mistral3", "ministral")
-"""Families in which ``sliding_window`` alone means that every layer has that window."""
-
-
-@dataclass(frozen=True)
-class FamilyDefaults:
-    """Values that a family's configuration class supplies when ``config.json`` leaves them out."""
-
-    heads: int | None = None
-    kv_heads: int | None = None
-    head_dim: int | None = None
-    sliding_pattern: int | None = None
-    """Every n-th layer attends to everything, the others to the window."""
-
-
-FAMILY_DEFAULTS: dict[str, FamilyDefaults] = {
-    "gemma": FamilyDefaults(heads=16, kv_heads=16, head_dim=256),
-    "gemma2": FamilyDefaults(heads=8, kv_heads=4, head_dim=256, sliding_pattern=2),
-    "gemma3": FamilyDefaults(heads=8, kv_heads=4, head_dim=256, sliding_pattern=6),
-    "gemma4": FamilyDefaults(sliding_pattern=6),
-    "qwen3": FamilyDefaults(head_dim=128),
-    "cohere2": FamilyDefaults(sliding_pattern=4),
-    "olmo3": FamilyDefaults(sliding_pattern=4),
-    "gpt_oss": FamilyDefaults(head_dim=64, sliding_pattern=2),
-    "qwen3_next": FamilyDefaults(head_dim=256),
-}
 
 
 def read_mixers(fields: Fields, family: str, layers: int, hidden: int) -> list[Mixer]:
@@ -65,25 +38,22 @@ def read_mixers(fields: Fields, family: str, layers: int, hidden: int) -> list[M
     return _attention_layers(fields, family, layers, hidden)
 
 
-def read_head_dim(fields: Fields, hidden: int, heads: int, default: int | None = None) -> int:
+def read_head_dim(fields: Fields, hidden: int, heads: int) -> int:
     """Return the width of an attention head: given, the family's default, or hidden / heads."""
     given = fields.optional_integer("head_dim", "attention_head_dim")
     if given is not None:
         return given
-    if default is not None:
-        return default
     if hidden % heads:
         raise fields.error("head_dim", f"given, since hidden_size {hidden} is no multiple of {heads} heads")
     return hidden // heads
 
 
-def read_attention(fields: Fields, hidden: int, defaults: FamilyDefaults | None = None) -> Attention:
+def read_attention(fields: Fields, hidden: int) -> Attention:
     """Return the full-attention layer that the plain fields describe."""
-    defaults = defaults or FamilyDefaults()
-    heads = fields.integer("num_attention_heads", default=defaults.heads)
-    kv_heads = fields.integer("num_key_value_heads", "num_attention_groups", default=defaults.kv_heads or heads)
+    heads = fields.integer("num_attention_heads")
+    kv_heads = fields.integer("num_attention_groups", "num_key_value_heads", default=heads)
     _check_groups(fields, heads, kv_heads)
-    head_dim = read_head_dim(fields, hidden, heads, defaults.head_dim)
+    head_dim = read_head_dim(fields, hidden, heads)
     value_dim = fields.optional_integer("v_head_dim")
     return Attention(
         heads,
@@ -119,13 +89,13 @@ def _window(fields: Fields, *names: str) -> int | None:
 
 
 def _attention_layers(fields: Fields, family: str, layers: int, hidden: int) -> list[Mixer]:
-    defaults = FAMILY_DEFAULTS.get(family, FamilyDefaults())
+    known = FAMILIES.get(family, Family())
     if family in ("qwen3_5", "qwen3_5_moe", "qwen3_next") and fields.get("attn_output_gate") is None:
         # Both families gate always; the flag is written by Qwen3.5 only.
-        full = _with(read_attention(fields, hidden, defaults), output_gate=True)
+        full = _with(read_attention(fields, hidden), output_gate=True)
     else:
-        full = read_attention(fields, hidden, defaults)
-    kinds = _layer_kinds(fields, family, layers, defaults)
+        full = read_attention(fields, hidden)
+    kinds = _layer_kinds(fields, family, layers, known)
     by_kind: dict[str, Mixer] = {}
     for kind in dict.fromkeys(kinds):
         if kind == "full_attention":
@@ -201,7 +171,7 @@ def _gated_delta(fields: Fields) -> GatedDeltaNet:
     )
 
 
-def _layer_kinds(fields: Fields, family: str, layers: int, defaults: FamilyDefaults) -> list[str]:
+def _layer_kinds(fields: Fields, family: str, layers: int, known: Family) -> list[str]:
     given = fields.per_layer("layer_types", layers=layers, choices=LAYER_TYPES)
     interval = fields.optional_integer("full_attention_interval", high=MAX_LAYERS)
     if given is not None:
@@ -220,20 +190,20 @@ def _layer_kinds(fields: Fields, family: str, layers: int, defaults: FamilyDefau
         step = fields.integer("no_rope_layer_interval", default=4, high=MAX_LAYERS)
         chunked = rope if rope is not None else [int((i + 1) % step != 0) for i in range(layers)]
         return ["chunked_attention" if flag else "full_attention" for flag in chunked]
-    return _sliding_kinds(fields, family, layers, defaults)
+    return _sliding_kinds(fields, layers, known)
 
 
-def _sliding_kinds(fields: Fields, family: str, layers: int, defaults: FamilyDefaults) -> list[str]:
+def _sliding_kinds(fields: Fields, layers: int, known: Family) -> list[str]:
     if _window(fields) is None or not fields.boolean("use_sliding_window", default=True):
         return ["full_attention"] * layers
     pattern = fields.optional_integer("sliding_window_pattern", "_sliding_window_pattern", high=MAX_LAYERS)
-    pattern = pattern or defaults.sliding_pattern
+    pattern = pattern or known.sliding_pattern
     if pattern is not None:
         return ["sliding_attention" if (i + 1) % pattern else "full_attention" for i in range(layers)]
     first = fields.optional_integer("max_window_layers", low=0, high=MAX_LAYERS)
     if first is not None:
         return ["sliding_attention" if i >= first else "full_attention" for i in range(layers)]
-    if family in ALL_LAYERS_SLIDE:
+    if known.all_layers_slide:
         return ["sliding_attention"] * layers
     raise fields.error(
         "layer_types",

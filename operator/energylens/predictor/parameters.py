@@ -109,6 +109,11 @@ def parameter_count(model: ModelSpec) -> int:
     )
 
 
+def served_parameter_count(model: ModelSpec) -> int:
+    """Return the parameters that an engine loads: the text part, and what is beside it in 16 bit, such as a tower."""
+    return parameter_count(model) + round(model.extra_weight_bytes / 2)
+
+
 def active_parameter_count(model: ModelSpec) -> int:
     """Return the parameters that one token passes: all but the routed experts that it is not sent to."""
     idle = 0

@@ -78,7 +78,10 @@ def test_the_text_part_of_a_multimodal_model_is_read() -> None:
     }
     model = model_from_config(outer, "a/model")
     assert (model.family, model.tied_embeddings) == ("qwen3_vl", True)
-    assert model.extra_weight_bytes == 2 * 27 * (4 * 1152**2 + 2 * 1152 * 4304)
+    layers = 27 * (4 * 1152**2 + 2 * 1152 * 4304)
+    # Patches of 16 x 16 pixels in three colours over two frames, a table of positions, four mergers of 2 x 2 patches.
+    ends = 2 * 3 * 16**2 * 1152 + 2304 * 1152 + 4 * ((4 * 1152) ** 2 + 4 * 1152 * 3584)
+    assert model.extra_weight_bytes == 2 * (layers + ends)
 
 
 def test_the_family_may_be_named_by_its_class_alone() -> None:
