@@ -1,0 +1,119 @@
+"""`energylens models check`: the sizes that config.json files add up to, against published parameters."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from energylens.cli.errors import BAD_INPUT, InputError, one_line_errors
+from energylens.cli.files import read_text
+from energylens.cli.models_report import Counted, Refused, Unread, as_document, as_text
+from energylens.cli.options import OUTPUT
+from energylens.data.published import published_count
+from energylens.predictor.hf_config import UnsupportedConfigError, model_from_config
+from energylens.predictor.hf_towers import unserved_parts
+
+OFF = 1
+"""Exit code when a count is off by more than the tolerance."""
+_BESIDE = ("index.json", "tokenizer", "processor_config.json", "preprocessor", "generation_config.json", "vocab.json")
+_NEVER = ("special_tokens_map.json", "added_tokens.json", "hf_quant_config.json", "chat_template.json")
+
+
+@click.group()
+def models() -> None:
+    """Look at models: what their config.json files add up to."""
+
+
+@models.command()
+@click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
+@OUTPUT
+def check(folder: Path, output: str) -> None:
+    """Count the parameters of every config.json in DIR and compare them with published ones.
+
+    DIR is searched with its subfolders; a single file may be named instead. A folder that has a config.json is one
+    model; elsewhere every .json file is one, such as Qwen--Qwen3-8B.json. The model of a file is known by the file's
+    name, by its folders (org/model, org--model, models--org--model of the Hub's cache), or by its _name_or_path.
+
+    Exit code 0: every count is within 1 % of what is published, has nothing published, or was refused with a reason.
+    1: at least one is off by more. 2: no such folder, no JSON in it, or a file that is not JSON.
+    """
+    with one_line_errors(InputError):
+        files = list(_files(folder))
+        if not files:
+            raise InputError(f"{folder}: holds no .json file")
+    rows = [_look(file, folder) for file in files]
+    if output == "table":
+        width = shutil.get_terminal_size((120, 24)).columns
+        click.echo(as_text(rows, width))
+    else:
+        click.echo(as_document(rows, output), nl=False)
+    if any(isinstance(row, Unread) for row in rows):
+        raise SystemExit(BAD_INPUT)
+    if any(isinstance(row, Counted) and row.off for row in rows):
+        raise SystemExit(OFF)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    if folder.is_file():
+        yield folder
+        return
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    found = sorted(path for path in folder.rglob("*.json") if path.is_file())
+    with_config = {path.parent for path in found if path.name == "config.json"}
+    for path in found:
+        if path.name == "config.json" or not (path.parent in with_config or _beside(path.name)):
+            yield path
+
+
+def _beside(name: str) -> bool:
+    return name in _NEVER or any(part in name for part in _BESIDE)
+
+
+def _look(file: Path, folder: Path) -> Counted | Refused | Unread:
+    shown = str(file.relative_to(folder)) if file != folder else file.name
+    try:
+        config = json.loads(read_text(file))
+        quant = file.with_name("hf_quant_config.json")
+        if isinstance(config, dict) and file.name == "config.json" and quant.is_file():
+            config = _with_quantization(config, json.loads(read_text(quant)))
+    except (InputError, ValueError, RecursionError) as error:
+        return Unread(shown, str(error) if isinstance(error, InputError) else f"{file}: not JSON: {error}")
+    named = config.get("_name_or_path") if isinstance(config, Mapping) else None
+    names = [*_names(file.absolute()), *([named] if isinstance(named, str) else [])]
+    published = published_count(names)
+    name = published.model if published is not None else next(iter(names), shown)
+    try:
+        model = model_from_config(config, name)
+    except UnsupportedConfigError as error:
+        return Refused(shown, name, str(error).removeprefix(f"config.json of {name}: "))
+    return Counted(shown, model, unserved_parts(config), published)
+
+
+def _with_quantization(config: dict[str, Any], beside: object) -> dict[str, Any]:
+    if "quantization_config" in config or not isinstance(beside, Mapping) or "quantization" not in beside:
+        return config
+    return {**config, "quantization": beside["quantization"]}
+
+
+def _names(file: Path) -> list[str]:
+    """Return what a file may be the config.json of, the likeliest first."""
+    parents = [parent.name for parent in file.parents]
+    if file.name != "config.json":
+        stem = file.name.removesuffix(".json").removesuffix(".config")
+        return [stem.replace("--", "/", 1), f"{parents[0]}/{stem}" if parents else stem, stem]
+    names = []
+    for i, parent in enumerate(parents):
+        if not parent:
+            continue
+        plain = parent.removeprefix("models--")
+        names += [plain.replace("--", "/", 1)] if "--" in plain else []
+        names += [f"{parents[i + 1]}/{parent}"] if i + 1 < len(parents) and parents[i + 1] else []
+        if i == 0:
+            names.append(parent)
+    return names

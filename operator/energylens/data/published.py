@@ -1,0 +1,86 @@
+"""Parameters that publishers give for their models, to hold our own counts to.
+
+``published.json`` keeps them with their sources: the Hub's page of the model, its card, or a paper.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+_FORMAT = re.compile(
+    r"(-(bf16|fp8|fp8-static-pertensor|fp8-dynamic|nvfp4|mxfp4|awq|int4|int8|gptq|gptq-int4|gptq-int8|w4a16|w8a8))+$"
+)
+
+
+@dataclass(frozen=True)
+class PublishedCount:
+    """What is published of a model."""
+
+    model: str
+    """Its Hugging Face id."""
+    parameters: int
+    """Of the whole checkpoint."""
+    source: str
+    text_parameters: int | None = None
+    """Of the text part of a multimodal model, where that is published."""
+    unserved_parameters: int = 0
+    """Of parts that engines leave out unless told otherwise."""
+    unserved_part: str = ""
+
+    def comparable(self, *, text_only: bool) -> int:
+        """Return the parameters that a count of what is served should come to.
+
+        Args:
+            text_only: The file that was counted has no part beside its text part.
+        """
+        if text_only and self.text_parameters is not None:
+            return self.text_parameters
+        return self.parameters - self.unserved_parameters
+
+
+def published_count(names: Iterable[str]) -> PublishedCount | None:
+    """Return what is published of the first of these names that is known, or None.
+
+    Args:
+        names: Hugging Face ids, or their last parts alone where only one known id ends so; letter case does not matter.
+    """
+    counts = _by_id()
+    for name in names:
+        key = name.strip().lower()
+        # A release in another number format has the same parameters.
+        plain = _FORMAT.sub("", key)
+        for candidate in (key, plain, f"{plain}-bf16"):
+            if candidate in counts:
+                return counts[candidate]
+    return None
+
+
+def published_counts() -> tuple[PublishedCount, ...]:
+    """Return all that is kept, sorted by id."""
+    return tuple(sorted(set(_by_id().values()), key=lambda count: count.model.lower()))
+
+
+@cache
+def _by_id() -> Mapping[str, PublishedCount]:
+    text = resources.files("energylens.data").joinpath("published.json").read_text(encoding="utf-8")
+    whole: dict[str, PublishedCount] = {}
+    tails: dict[str, list[PublishedCount]] = {}
+    for entry in json.loads(text)["counts"]:
+        left_out = entry.get("not_served", {})
+        for model in entry["ids"]:
+            count = PublishedCount(
+                model,
+                entry["parameters"],
+                entry["source"],
+                entry.get("text_parameters"),
+                left_out.get("parameters", 0),
+                left_out.get("part", ""),
+            )
+            whole[model.lower()] = count
+            tails.setdefault(model.rpartition("/")[2].lower(), []).append(count)
+    return {tail: found[0] for tail, found in tails.items() if len(found) == 1} | whole
