@@ -12,6 +12,7 @@ from energylens.predictor.hf_ffn import read_ffns
 from energylens.predictor.hf_fields import MAX_LAYERS, Fields, UnsupportedConfigError
 from energylens.predictor.hf_layers import Layer, read_mamba_hybrid, read_nemotron_hybrid, read_searched_layers
 from energylens.predictor.hf_mixers import read_mixers
+from energylens.predictor.hf_nested import NESTED_FAMILIES
 from energylens.predictor.hf_quantization import read_quantization
 from energylens.predictor.hf_towers import TEXT_PARTS, tower_parameters
 from energylens.predictor.hf_unknown import reject_foreign_fields, reject_unknown_fields
@@ -46,8 +47,6 @@ def model_from_config(config: Mapping[str, Any], name: str) -> ModelSpec:
     for layer in per_layer:
         groups[layer] = groups.get(layer, 0) + 1
     quant = read_quantization(outer, fields, per_layer, family)
-    holders = [fields, outer.child("thinker_config") or outer, outer]
-    holder = next((h for h in holders if h.get("tie_word_embeddings") is not None), outer)
     beside = tower_parameters(outer, fields) + position_parameters(fields, family)
     model = ModelSpec(
         name=name,
@@ -55,7 +54,7 @@ def model_from_config(config: Mapping[str, Any], name: str) -> ModelSpec:
         hidden=hidden,
         vocab=fields.integer("vocab_size"),
         layers=tuple(LayerGroup(count, mixer, ffn) for (mixer, ffn), count in groups.items()),
-        tied_embeddings=holder.boolean("tie_word_embeddings", default=family in FAMILIES and FAMILIES[family].tied),
+        tied_embeddings=_tied(outer, fields, family),
         max_position=fields.integer("max_position_embeddings", "model_max_length", "seq_length", high=1 << 31),
         attention_quant=quant.attention,
         ffn_quant=quant.ffn,
@@ -72,6 +71,16 @@ def model_from_config(config: Mapping[str, Any], name: str) -> ModelSpec:
     return model
 
 
+def _tied(outer: Fields, fields: Fields, family: str) -> bool:
+    for holder in (fields, outer.child("thinker_config"), outer):
+        if holder is not None and holder.get("tie_word_embeddings") is not None:
+            return holder.boolean("tie_word_embeddings")
+    if family not in FAMILIES:
+        # Configuration classes differ in what they take for granted.
+        raise fields.error("tie_word_embeddings", f"true or false, as the model_type {family!r} is not known by name")
+    return FAMILIES[family].tied
+
+
 def _text_fields(outer: Fields) -> Fields:
     thinker = outer.child("thinker_config")
     for holder in (thinker, outer):
@@ -82,7 +91,8 @@ def _text_fields(outer: Fields) -> Fields:
 
 
 def _family(outer: Fields, fields: Fields) -> str:
-    family = fields.text("model_type") or outer.text("model_type")
+    whole = outer.text("model_type")
+    family = fields.text("model_type") or (NESTED_FAMILIES.get(whole, whole) if fields is not outer else whole)
     if family:
         family = family.removesuffix("_text")
         return SAME_FAMILY.get(family, family)

@@ -223,3 +223,21 @@ NESTED_DEFAULTS: dict[str, Mapping[str, int | bool]] = {
     "exaone4": _text(4096, 16384, 32, 32, 32, None, 102400, 2048, sliding_window=4096),
 }
 """Family -> field -> value."""
+
+NESTED_FAMILIES = {
+    "aya_vision": "cohere2",
+    "cohere2_vision": "cohere2",
+    "idefics2": "mistral",
+    "idefics3": "llama",
+    "internvl": "qwen2",
+    "kimi_k25": "deepseek_v3",
+    "llava": "llama",
+    "llava_next": "llama",
+    "llava_onevision": "qwen2",
+    "mistral3": "mistral",
+    "paligemma": "gemma",
+    "qwen2_audio": "qwen2",
+    "smolvlm": "llama",
+    "voxtral": "llama",
+}
+"""``model_type`` of the whole file -> that of a text part which does not say."""

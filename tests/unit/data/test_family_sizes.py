@@ -188,6 +188,13 @@ def test_an_unknown_family_without_an_activation_is_refused() -> None:
         read("ibm-granite/granite-3.3-8b", model_type="brandnew")
 
 
+def test_an_unknown_family_says_whether_its_head_is_tied() -> None:
+    with pytest.raises(
+        UnsupportedConfigError, match=r"tie_word_embeddings missing; allowed: true or false, .*brandnew"
+    ):
+        read("ibm-granite/granite-3.3-8b", model_type="brandnew", hidden_act="silu", tie_word_embeddings="absent")
+
+
 @pytest.mark.parametrize("family", sorted(UNMODELLED_FAMILIES))
 def test_families_that_are_not_modelled_are_refused_by_name_before_their_fields(family: str) -> None:
     for config in ({"model_type": family}, {"model_type": family, "text_config": {"model_type": f"{family}_text"}}):
@@ -210,6 +217,14 @@ def test_what_a_nested_text_part_leaves_out_is_as_in_its_class() -> None:
     assert read("llava-1.5-7b").hidden == 4096
     with pytest.raises(UnsupportedConfigError, match="hidden_size missing"):
         model_from_config(text, "a/model")
+
+
+@pytest.mark.parametrize(
+    "name", ["llava-1.5-7b", "paligemma-3b", "InternVL3-8B-hf", "Voxtral-Mini-3B", "aya-vision-8b"]
+)
+def test_a_nested_text_part_that_names_no_type_is_of_the_usual_one(name: str) -> None:
+    text = {key: value for key, value in SHAPES[name]["config"]["text_config"].items() if key != "model_type"}
+    assert read(name, text_config=text) == read(name)
 
 
 def test_a_null_in_a_nested_text_part_is_not_left_out() -> None:
