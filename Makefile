@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 export OPENBLAS_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit lint format generate clean
+.PHONY: help demo test test-unit fuzz lint format generate clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -19,6 +19,9 @@ test: lint ## Run all tests: linters, unit, fault, control-plane and end-to-end 
 
 test-unit: $(STAMP) ## Run the tests that need no control plane (a minute)
 	$(BIN)/pytest tests/unit tests/faults
+
+fuzz: $(STAMP) ## Plan 20,000 random valid specs, clusters and budgets (an hour or two); FUZZ_EXAMPLES=N for another number
+	ENERGYLENS_FUZZ_EXAMPLES=$(or $(FUZZ_EXAMPLES),20000) $(BIN)/pytest tests/fuzz -p no:cacheprovider
 
 lint: $(STAMP) ## Run ruff, mypy, the import contracts and the check of generated files
 	$(BIN)/ruff check .

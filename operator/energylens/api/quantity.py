@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from decimal import Decimal
+from decimal import ROUND_UP, Decimal
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, StringConstraints, WithJsonSchema
@@ -25,10 +25,15 @@ _PARTS = re.compile(
     r"(?P<number>[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))(?:(?P<exponent>[eE][+-]?[0-9]{1,2})|(?P<suffix>[KMGTPE]i|[numkMGTPE]))?"
 )
 _MAX_LENGTH = 32
+_SMALLEST = Decimal("1e-9")
+_LARGEST = Decimal(2**63 - 1)
+"""What Kubernetes rounds up to and caps at: ParseQuantity in k8s.io/apimachinery, pkg/api/resource/quantity.go."""
 
 
 def parse_quantity(text: str | int) -> Decimal:
     """Return the value of a quantity such as ``1500m``, ``2k`` or ``0.5``.
+
+    As in Kubernetes digits below 1n are rounded up, away from zero, and nothing is beyond 2^63 - 1: ``1e-30`` is 1n.
 
     Raises:
         ValueError: the text is not a quantity; the message quotes it.
@@ -36,7 +41,10 @@ def parse_quantity(text: str | int) -> Decimal:
     match = _PARTS.fullmatch(str(text))
     if match is None:
         raise ValueError(f"{text!r} is not a Kubernetes quantity such as 2, 0.5, 1500m or 2k")
-    return Decimal(match["number"] + (match["exponent"] or "")) * _SUFFIX[match["suffix"] or ""]
+    value = Decimal(match["number"] + (match["exponent"] or "")) * _SUFFIX[match["suffix"] or ""]
+    if abs(value) >= _LARGEST:
+        return _LARGEST.copy_sign(value)
+    return (value / _SMALLEST).to_integral_value(ROUND_UP) * _SMALLEST
 
 
 def format_milli(value: float) -> str:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from energylens.api.llmdeployment import Alternative
 from energylens.api.quantity import format_milli
 from energylens.cli.text import columns, joules
 from energylens.controller.preview import Preview
 from energylens.planner import describe
 from energylens.planner.breakdown import parts_of, prices
 from energylens.planner.evaluate import Candidates
-from energylens.planner.frontier import alternative
+from energylens.planner.frontier import figures
 from energylens.planner.problem import Problem, Solution
 from energylens.planner.types import Change, Rejection
 from energylens.planner.whynot import Answer, Winning
@@ -112,13 +114,13 @@ def _answer(problem: Problem, answer: Answer) -> list[str]:
 
 
 def _figures(candidates: Sequence[tuple[str, Candidates, int]]) -> list[str]:
-    found = [alternative(rows, i, "") for _, rows, i in candidates]
+    found = [figures(rows, i) for _, rows, i in candidates]
     table = [
         ("", *(name for name, _, _ in candidates)),
         ("candidate", *(describe.candidate(rows, i) for _, rows, i in candidates)),
-        ("GPUs", *(str(one.gpus) for one in found)),
-        ("J per output token", *(joules(one.joules_per_output_token) for one in found)),
-        ("power, W", *(str(one.power_watts) for one in found)),
+        ("GPUs", *(str(one["gpus"]) for one in found)),
+        ("J per output token", *(joules(one["joules_per_output_token"]) for one in found)),
+        ("power, W", *(str(one["power_watts"]) for one in found)),
         ("TTFT, ms", *(_with_margin(rows.ttft_ms[i], rows.ttft_upper_ms[i]) for _, rows, i in candidates)),
         ("ITL, ms", *(_with_margin(rows.itl_ms[i], rows.itl_upper_ms[i]) for _, rows, i in candidates)),
     ]
@@ -126,7 +128,10 @@ def _figures(candidates: Sequence[tuple[str, Candidates, int]]) -> list[str]:
 
 
 def _with_margin(value: float, upper: float) -> str:
-    return f"{describe.up(value)} ({describe.up(upper)} with the margin)" if value == value else "-"
+    if not math.isfinite(value):
+        return "unbounded"
+    margin = str(describe.up(upper)) if math.isfinite(upper) else "unbounded"
+    return f"{describe.up(value)} ({margin} with the margin)"
 
 
 def _breakdown(problem: Problem, candidates: Sequence[tuple[str, Candidates, int]]) -> list[str]:
@@ -186,8 +191,9 @@ def _change_object(one: Winning) -> dict[str, Any]:
 
 
 def _candidate(problem: Problem, rows: Candidates, i: int) -> dict[str, Any]:
-    found = alternative(rows, i, "").model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"reason"})
+    fields = {str(Alternative.model_fields[name].alias): value for name, value in figures(rows, i).items()}
+    found = {name: value for name, value in fields.items() if value is not None}
     parts = parts_of(problem, rows, i)
-    if parts is not None:
+    if parts is not None and all(map(math.isfinite, parts.values())):
         found["energyParts"] = {name: format_milli(value) for name, value in parts.items()}
     return found

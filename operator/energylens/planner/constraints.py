@@ -7,6 +7,7 @@ since budgets add up the predicted power of many deployments, whose errors even 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -53,6 +54,11 @@ class Constraint:
     """By what share of the field's value each candidate breaks the rule; None where that has no number."""
     resolution: float = 1.0
     """Step of the field."""
+
+    def needed_text(self, i: int) -> str | None:
+        """Return the value of the field with which one candidate would hold the rule; None where no number would."""
+        value = math.nan if self.needed is None else float(self.needed[i])
+        return self.render(value) if math.isfinite(value) else None
 
     @property
     def distance(self) -> FloatArray:

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import math
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 from energylens.api.llmdeployment import PrefillReplicas, describe_layout
 from energylens.planner.evaluate import Candidates
+
+_SMALLEST = Decimal("1e-9")
+_UNITS = (("", Decimal(1)), ("m", Decimal("1e-3")), ("u", Decimal("1e-6")), ("n", _SMALLEST))
+_PLAIN = Decimal("1e15")
+"""Numbers from here on are written with an exponent."""
 
 
 def candidate(rows: Candidates, i: int) -> str:
@@ -37,7 +43,7 @@ def prefill(replicas: PrefillReplicas) -> str:
 
 
 def up(value: float) -> int:
-    """Return the value rounded up to a whole number, forgiving the noise of the last digits."""
+    """Return a finite value rounded up to a whole number, forgiving the noise of the last digits."""
     return math.ceil(round(value, 6))
 
 
@@ -46,9 +52,9 @@ def above(name: str, predicted_ms: float, upper_ms: float, limit_ms: int) -> str
 
     ``ITL P95 29 ms, with the safety margin 43 ms > 30 ms``; without a margin ``ITL P95 43 ms > 30 ms``.
     """
-    shown, bound = up(predicted_ms), up(upper_ms)
-    margin = "" if shown == bound else f", with the safety margin {bound} ms"
-    return f"{name} {shown} ms{margin} > {limit_ms} ms"
+    shown, bound = milliseconds(predicted_ms), milliseconds(upper_ms)
+    margin = "" if shown == bound else f", with the safety margin {bound}"
+    return f"{name} {shown}{margin} > {limit_ms} ms"
 
 
 def above_joules(predicted: float, upper: float, ceiling: float) -> str:
@@ -56,6 +62,11 @@ def above_joules(predicted: float, upper: float, ceiling: float) -> str:
     shown, bound = joules(predicted), joules(upper)
     margin = "" if shown == bound else f", with the safety margin {bound}"
     return f"{shown}{margin} > {joules(ceiling)} per output token"
+
+
+def milliseconds(value: float) -> str:
+    """Return a latency in whole milliseconds: ``38 ms``; ``unbounded`` where the queue in front grows for ever."""
+    return f"{up(value)} ms" if math.isfinite(value) else "unbounded"
 
 
 def joules(value: float) -> str:
@@ -82,18 +93,26 @@ def compared(new: float, old: float, what: str) -> str:
 
 def floor_quantity(value: float) -> str:
     """Return a rate rounded down to three significant digits as a Kubernetes quantity: ``12.3``, ``450m``."""
-    if value <= 0:
-        return "0"
-    digits = 2 - math.floor(math.log10(value))
-    floored = math.floor(value * 10**digits + 1e-9) / 10**digits
-    return f"{floored:g}" if floored >= 1 else f"{floored * 1000:.3g}m"
+    return _rounded_quantity(value, ROUND_FLOOR)
 
 
 def ceil_quantity(value: float) -> str:
     """Return a rate rounded up to three significant digits as a Kubernetes quantity."""
-    digits = 2 - math.floor(math.log10(value))
-    ceiled = math.ceil(value * 10**digits - 1e-9) / 10**digits
-    return f"{ceiled:g}" if ceiled >= 1 else f"{ceiled * 1000:.3g}m"
+    return _rounded_quantity(value, ROUND_CEILING)
+
+
+def _rounded_quantity(value: float, rounding: str) -> str:
+    if value <= 0:
+        return "0"
+    exact = Decimal(value)
+    # The noise of the last digits must not cost a digit: 0.3 is a little less in binary.
+    exact = round(exact, 9 - exact.adjusted())
+    step = max(Decimal(1).scaleb(exact.adjusted() - 2), _SMALLEST)
+    # Kubernetes has no quantity between 0 and 1n.
+    rounded = max((exact / step).to_integral_value(rounding) * step, _SMALLEST)
+    suffix, unit = next((suffix, unit) for suffix, unit in _UNITS if rounded >= unit)
+    shown = (rounded / unit).normalize()
+    return f"{shown:f}{suffix}" if shown < _PLAIN else f"{shown:e}"
 
 
 def watt_hours(joules: float) -> str:

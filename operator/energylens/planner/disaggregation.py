@@ -8,6 +8,7 @@ the sum: the two seldom are late together.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -217,7 +218,7 @@ def _broken(problem: Problem, decode: Candidates, pair: Pair) -> Iterator[str]:
         ("TTFT", slo.ttft_milliseconds, pair.ttft_ms, pair.ttft_upper_ms),
         ("ITL", slo.itl_milliseconds, float(decode.itl_ms[pair.decode]), float(decode.itl_upper_ms[pair.decode])),
     ):
-        if limit is not None and describe.up(upper) > limit:
+        if limit is not None and not (math.isfinite(upper) and describe.up(upper) <= limit):
             yield describe.above(f"{name} {percentile}", predicted, upper, limit)
     if slo.joules_per_output_token is not None:
         ceiling = float(parse_quantity(slo.joules_per_output_token))

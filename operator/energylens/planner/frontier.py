@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -144,22 +145,30 @@ def table_row(shown: Alternative, *, is_chosen: bool) -> Mapping[str, object]:
 
 
 def alternative(rows: Candidates, i: int, reason: str) -> Alternative:
-    """Return a candidate as status shows it."""
+    """Return a candidate that carries the load as status shows it."""
+    return Alternative(**figures(rows, i), reason=reason)
+
+
+def figures(rows: Candidates, i: int) -> dict[str, Any]:
+    """Return the fields of an alternative for a candidate that can run; latencies that have no bound are None."""
     layouts, cap = rows.layouts, float(rows.layouts.power_cap_watts[i])
-    return Alternative(
-        gpu_product=rows.products[int(rows.product[i])],
-        gpus=int(rows.gpus[i]),
-        replicas=int(rows.replicas[i]),
-        nodes_per_replica=int(rows.nodes_per_replica[i]),
-        tensor_parallel=int(layouts.tensor_parallel[i]),
-        pipeline_parallel=int(layouts.pipeline_parallel[i]),
-        expert_parallel=int(layouts.expert_parallel[i]),
-        data_parallel=int(layouts.data_parallel[i]),
-        max_batch_size=int(layouts.max_batch_size[i]),
-        power_cap_watts_per_gpu=None if math.isnan(cap) else round(cap),
-        joules_per_output_token=format_milli(float(rows.joules_per_output_token[i])),
-        power_watts=round(float(rows.power_watts[i])),
-        ttft_milliseconds=describe.up(float(rows.ttft_ms[i])),
-        itl_milliseconds=describe.up(float(rows.itl_ms[i])),
-        reason=reason,
-    )
+
+    def whole(value: float) -> int | None:
+        return describe.up(value) if math.isfinite(value) else None
+
+    return {
+        "gpu_product": rows.products[int(rows.product[i])],
+        "gpus": int(rows.gpus[i]),
+        "replicas": int(rows.replicas[i]),
+        "nodes_per_replica": int(rows.nodes_per_replica[i]),
+        "tensor_parallel": int(layouts.tensor_parallel[i]),
+        "pipeline_parallel": int(layouts.pipeline_parallel[i]),
+        "expert_parallel": int(layouts.expert_parallel[i]),
+        "data_parallel": int(layouts.data_parallel[i]),
+        "max_batch_size": int(layouts.max_batch_size[i]),
+        "power_cap_watts_per_gpu": None if math.isnan(cap) else round(cap),
+        "joules_per_output_token": format_milli(float(rows.joules_per_output_token[i])),
+        "power_watts": round(float(rows.power_watts[i])),
+        "ttft_milliseconds": whole(float(rows.ttft_ms[i])),
+        "itl_milliseconds": whole(float(rows.itl_ms[i])),
+    }

@@ -88,8 +88,10 @@ def _culprit(solution: Solution) -> tuple[Constraint | None, BoolArray]:
 
 
 def _lowest(constraint: Constraint, mask: BoolArray) -> int:
+    """Return the candidate of a mask that needs least of a field; NaN, a figure that there is not, comes last."""
     assert constraint.needed is not None
-    return int(np.nanargmin(np.where(mask, constraint.needed, np.inf)))
+    among = np.flatnonzero(mask)
+    return int(among[np.argmin(np.nan_to_num(constraint.needed[among], nan=np.inf))])
 
 
 def _override_message(
@@ -196,9 +198,11 @@ def _budget_message(solution: Solution, culprit: Constraint, before: BoolArray) 
     else:
         return f"{text}; no plan at all fits"
     j = int(np.argmax(np.where(smaller, np.nan_to_num(rows.output_tokens_per_second), -1.0)))
-    broken = "; ".join(c.exceeded(j) for c in soft if not c.holds[j])
+    broken = [c for c in soft if not c.holds[j]]
+    # Under a load that no queue bears latencies have no figure: that the load is too high says all.
+    shown = [c for c in broken if c.kind != "SLO" or c.needed_text(j) is not None] or broken
     fits = f"{describe.candidate(rows, j)} at {rows.power_watts[j]:.0f} W"
-    return f"{text}; a smaller plan that fits: {fits}, but {broken}"
+    return f"{text}; a smaller plan that fits: {fits}, but {'; '.join(c.exceeded(j) for c in shown)}"
 
 
 def _figure(solution: Solution, constraint: Constraint, mask: BoolArray) -> str:

@@ -23,7 +23,10 @@ from energylens.predictor.types import BoolArray
 
 _LOAD_STEP = 2.0
 _LOAD_STEPS = 13
-"""Loads down to a ten-thousandth of the offered one are tried; below, nobody would call it the same deployment."""
+"""Loads down to a ten-thousandth of what the GPUs carry at all are tried; below, nobody would call it the same
+deployment."""
+_MOST_TIMES_TOO_HIGH = 2.0**80
+"""The largest quantity of Kubernetes is 2^63; what carries less than 2^-17 requests per second carries nothing."""
 _LOAD_HALVINGS = 7
 """The nearest load is then known to 0.6 %."""
 _RELAXABLE = ("GPUs", "SLO", "Power")
@@ -73,7 +76,8 @@ def _relaxed(problem: Problem, solution: Solution, mask: BoolArray, constraints:
     """
     rows = solution.rows
     distance = np.sum([c.distance for c in constraints], axis=0)
-    nearest = int(np.argmin(np.where(mask, distance, np.inf)))
+    among = np.flatnonzero(mask)
+    nearest = int(among[np.argmin(distance[among])])
     for constraint in constraints:
         mask = mask & (constraint.distance <= constraint.distance[nearest])
     chosen = best(rows, mask, problem.spec.energy.objective)
@@ -210,18 +214,45 @@ def _nearest_load(problem: Problem, leave_out: Callable[[Constraint], bool]) -> 
         without = [c for c in solution.constraints if leave_out(c)]
         return scaled if feasible(solution.constraints, len(solution.rows), without=without).any() else None
 
-    for direction in (
-        (1.0 / _LOAD_STEP, _LOAD_STEP) if problem.spec.slo.joules_per_output_token else (1.0 / _LOAD_STEP,)
-    ):
-        factor = 1.0
-        if problem.spec.slo.joules_per_output_token is None and at(direction**_LOAD_STEPS) is None:
+    seeks_energy = problem.spec.slo.joules_per_output_token is not None
+    start = _carried_factor(problem)
+    for direction in (1.0 / _LOAD_STEP, _LOAD_STEP) if seeks_energy else (1.0 / _LOAD_STEP,):
+        if not seeks_energy and at(start * direction**_LOAD_STEPS) is None:
             continue
+        # Where the GPUs carry only a part of the load, that part is the first that is tried.
+        factor = start if start == 1.0 else start / direction
         for _ in range(_LOAD_STEPS):
             before, factor = factor, factor * direction
             found = at(factor)
             if found is not None:
                 return _as_written(at, _halved(at, before, found))
     return None
+
+
+def _carried_factor(problem: Problem) -> float:
+    """Return the largest power of 1/2, 1 included, times which some candidate carries the load, objectives aside.
+
+    Steps that double find it in a few tries, however far the load is from anything that GPUs carry. Where no load is
+    carried it is 1.
+    """
+    lowest = 1.0 / (problem.load.concurrency or _MOST_TIMES_TOO_HIGH)
+
+    def carries(halvings: int) -> bool:
+        solution = solve(replace(problem, load_factor=max(lowest, _LOAD_STEP**-halvings), within_limits=True))
+        soft = [c for c in solution.constraints if c.kind in ("SLO", "Power")]
+        return bool(feasible(solution.constraints, len(solution.rows), without=soft).any())
+
+    if carries(0):
+        return 1.0
+    fails, holds = 0, 1
+    while not carries(holds):
+        if _LOAD_STEP**-holds <= lowest:
+            return 1.0
+        fails, holds = holds, 2 * holds
+    while holds - fails > 1:
+        middle = (fails + holds) // 2
+        fails, holds = (fails, middle) if carries(middle) else (middle, holds)
+    return max(lowest, _LOAD_STEP**-holds)
 
 
 def _halved(at: Callable[[float], Problem | None], broken: float, found: Problem) -> Problem:

@@ -258,9 +258,12 @@ def _without(solution: Solution, rule: str) -> BoolArray:
 
 
 def _nearest(asked: Solution, mask: BoolArray) -> int:
+    """Return the candidate of a mask that breaks the rules least; one that can run where there is one."""
     able = mask & asked.rows.supported & asked.rows.fits
+    # All may be infinitely far, under a load that grows every queue without bound.
+    among = np.flatnonzero(able if able.any() else mask)
     distance = np.sum([c.distance for c in asked.constraints], axis=0)
-    return int(np.argmin(np.where(able, distance, np.inf)))
+    return int(among[np.argmin(distance[among])])
 
 
 def _rejections(asked: Solution, mask: BoolArray) -> tuple[Rejection, ...]:
@@ -275,7 +278,7 @@ def _with_fixed(fixed: tuple[Change, ...], found: Winning) -> Winning:
 def _all_at_once(fixed: tuple[Change, ...], asked: Solution, near: Row) -> Winning:
     """Return everything that would have to give way for one candidate, where no single constraint is enough."""
     changes = [
-        Change(c.field, c.value, "another" if c.needed is None else c.render(float(c.needed[near.index])))
+        Change(c.field, c.value, c.needed_text(near.index) or "another")
         for c in asked.constraints
         if not c.holds[near.index]
     ]

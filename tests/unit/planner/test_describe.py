@@ -30,6 +30,11 @@ def test_compared(new: float, text: str) -> None:
         (0.4567, "456m"),
         (0.0123, "12.3m"),
         (2000.0, "2000"),
+        (1234567.0, "1230000"),
+        (1.2345e18, "1.23e+18"),
+        (0.3, "300m"),
+        (0.00012345, "123u"),
+        (1.5e-8, "15n"),
         (0, "0"),
     ],
 )
@@ -38,6 +43,20 @@ def test_rates_are_rounded_down(rate: float, text: str) -> None:
 
     assert describe.floor_quantity(rate) == text
     assert float(parse_quantity(text)) <= rate
+
+
+def test_a_rate_below_what_a_quantity_can_say_is_the_smallest_and_not_nothing() -> None:
+    assert describe.floor_quantity(1e-12) == describe.ceil_quantity(1e-12) == "1n"
+
+
+@pytest.mark.parametrize(("value", "text"), [(12.31, "12.4"), (0.0123, "12.3m"), (1e-7, "100n"), (999.9, "1000")])
+def test_rates_are_rounded_up(value: float, text: str) -> None:
+    assert describe.ceil_quantity(value) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(37.2, "38 ms"), (float("inf"), "unbounded"), (float("nan"), "unbounded")])
+def test_milliseconds(value: float, text: str) -> None:
+    assert describe.milliseconds(value) == text
 
 
 @pytest.mark.parametrize(("value", "text"), [(0.4123, "0.412 J"), (412.0, "412 J"), (12.3, "12.3 J")])

@@ -328,3 +328,38 @@ def test_every_message_is_one_line(refuse: Refuse) -> None:
         message = refuse(**parts).message
         assert "\n" not in message
         assert len(message) < 600
+
+
+@pytest.mark.parametrize("watts", [300, 1000, 2000])
+@pytest.mark.parametrize("rate", ["200", "400", "5000"])
+def test_a_budget_that_leaves_too_little_is_said_in_numbers_under_any_objective(
+    refuse: Refuse, watts: int, rate: str
+) -> None:
+    """A smaller plan that cannot keep up has no TTFT: its queue grows for ever."""
+    result = refuse(
+        allowance=PowerAllowance(watts, "spec.energy.budget.powerWatts"),
+        workload={**LOAD, "requestsPerSecond": rate},
+        slo={"ttftMilliseconds": 20_000, "itlMilliseconds": 500},
+    )
+    assert result.reason in ("BudgetExceeded", "LoadTooHigh")
+    assert not any(word in result.message for word in ("nan", "inf", "unbounded")), result.message
+
+
+@pytest.mark.parametrize("rate", ["1e30", "9E", "10M"])
+def test_however_high_the_load_is_the_most_that_can_be_carried_is_named(
+    attempt: Callable[..., Any], refuse: Refuse, rate: str
+) -> None:
+    result = refuse(workload={**LOAD, "requestsPerSecond": rate})
+    assert result.reason == "LoadTooHigh"
+    most = result.message.partition("sustains is ")[2].partition(";")[0]
+    assert isinstance(attempt(workload={**LOAD, "requestsPerSecond": most}), Feasible), result.message
+
+
+def test_a_concurrency_of_the_schema_s_largest_value_has_a_most_too(
+    attempt: Callable[..., Any], refuse: Refuse, make_snapshot: Snapshot
+) -> None:
+    small = make_snapshot((H100, 2, 1))
+    result = refuse(snapshot=small, workload={**LOAD, "concurrency": 100_000}, planning={"overrides": {"replicas": 1}})
+    most = result.message.partition("sustains is ")[2].partition(";")[0]
+    workload = {**LOAD, "concurrency": int(most)}
+    assert isinstance(attempt(snapshot=small, workload=workload, planning={"overrides": {"replicas": 1}}), Feasible)

@@ -1,0 +1,327 @@
+"""Draws what users may write: specs that the CRD takes, clusters as nodes have them, and budgets.
+
+Values lean to the ends of their ranges and to what is usual, since defects sit at the first and users at the second.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from energylens.api.parse import InvalidResourceError, parse_llmdeployment
+from energylens.data import known_models, load_gpus
+from energylens.data.catalogue import load_model
+
+Object = dict[str, Any]
+Draw = st.DrawFn
+
+NAMESPACE = "team"
+# Small ones first: examples shrink towards them, and most GPUs serve them.
+MODELS = ("meta-llama/Llama-3.1-8B-Instruct", "Qwen/Qwen3-0.6B", "openai/gpt-oss-20b", "Qwen/Qwen3-30B-A3B")
+PRODUCTS = tuple(sorted(load_gpus()))
+USUAL_PRODUCTS = ("NVIDIA-H100-80GB-HBM3", "NVIDIA-L4", "NVIDIA-A100-SXM4-80GB", "NVIDIA-H200", "NVIDIA-B200")
+RATES = ("2", "60", "0.5", "500m", "20", "200", "1", "5000", "1u", "1n", "1e-30", "1e30", "9E", "99999999", "0.001")
+EXTRA_ARGS = (
+    "--max-num-batched-tokens=256",
+    "--max-num-batched-tokens=16384",
+    "--max-model-len=4096",
+    "--max-model-len=auto",
+    "--gpu-memory-utilization=0.5",
+    "--gpu-memory-utilization=0.01",
+    "--kv-cache-dtype=fp8",
+    "--enforce-eager",
+    "--cpu-offload-gb=10",
+    "--enable-lora",
+    "--mem-fraction-static=0.5",
+    "--disable-cuda-graph",
+    "--context-length=2048",
+    "--chunked-prefill-size=512",
+    "--speculative-config={}",
+    "--tensor-parallel-size=2",
+    "--trust-remote-code",
+    "--max-model-len",
+    "-O3",
+    "--no-such-flag=x=y",
+)
+
+
+def _families() -> list[str]:
+    """Return the ids of the catalogue so that each family comes as often as any other: one id after the other."""
+    groups: dict[str, list[str]] = {}
+    for name in known_models():
+        groups.setdefault(load_model(name).family, []).append(name)
+    return [name for members in groups.values() for name in (members * 4)[:4]]
+
+
+class _Values:
+    """How values are drawn for one object: calm ones are what users write, the others go to every end."""
+
+    def __init__(self, draw: Draw, calm: bool) -> None:
+        self.draw = draw
+        self.calm = calm
+
+    def whole(self, least: int, most: int, *usual: int) -> int:
+        every = st.sampled_from([*usual, least, most]) | st.integers(least, most)
+        return self.draw(st.sampled_from(usual) if self.calm and usual else every)
+
+    def one_of(self, *values: Any) -> Any:
+        return self.draw(st.sampled_from(values))
+
+    def is_set(self) -> bool:
+        """Return whether a field is there: a spec has few of all fields."""
+        return self.draw(st.integers(0, 99)) >= (85 if self.calm else 55)
+
+    def rate(self) -> str:
+        return self.draw(
+            st.sampled_from(RATES[:7]) if self.calm else st.sampled_from(RATES) | st.integers(1, 300).map(str)
+        )
+
+
+def _given(**fields: Any) -> Object:
+    return {name: value for name, value in fields.items() if value is not None and value != {}}
+
+
+@st.composite
+def specs(draw: Draw) -> Object:
+    """Draw a spec that the CRD takes, but for the rules over several fields."""
+    v = _Values(draw, draw(st.booleans()))
+    rate = v.one_of(True, True, False)
+    models = st.sampled_from(MODELS) | st.deferred(lambda: st.sampled_from(_families()))
+    most_gpus = v.whole(1, 100_000, 8, 4, 2) if v.is_set() else None
+    products = st.lists(st.sampled_from(USUAL_PRODUCTS), min_size=1, max_size=2, unique=True)
+    spec = _given(
+        model=_given(
+            name=draw(models),
+            quantization=v.one_of("None", "FP8", "MXFP4", "NVFP4", "INT8", "INT4") if v.is_set() else None,
+        ),
+        engine=_given(
+            type=v.one_of("VLLM", "SGLang"),
+            extraArgs=draw(st.lists(st.sampled_from(EXTRA_ARGS), max_size=2)) if v.is_set() else None,
+        ),
+        workload=_given(
+            inputTokens=v.whole(1, 10_000_000, 300, 1000, 2000),
+            outputTokens=v.whole(1, 1_000_000, 400, 200, 100),
+            requestsPerSecond=v.rate() if rate else None,
+            concurrency=None if rate else v.whole(1, 100_000, 16, 64),
+        ),
+        slo=_given(
+            percentile=v.one_of("P50", "P95", "P99"),
+            ttftMilliseconds=v.whole(1, 3_600_000, 5000, 2000) if v.is_set() else None,
+            itlMilliseconds=v.whole(1, 3_600_000, 100, 50) if v.is_set() else None,
+            joulesPerOutputToken=v.one_of("2", "9", "0.4", "50m", "1n", "1e-30", "1E") if v.is_set() else None,
+        ),
+        energy=_given(
+            objective=v.one_of("MinimizeEnergy", "MinimizePower", "MinimizeGPUs"),
+            budget=draw(deployment_budgets(v.calm)) if v.is_set() else None,
+            powerCap=draw(power_caps(v.calm)) if v.is_set() else None,
+            priority=draw(st.integers(-3, 3)) if v.is_set() else None,
+            minReplicas=v.whole(1, 10_000, 2) if v.is_set() else None,
+        ),
+        hardware=_given(
+            gpuProducts=draw(products) if v.is_set() else None,
+            maxGPUs=most_gpus,
+            maxGPUsPerReplica=draw(st.integers(1, most_gpus or 100_000)) if v.is_set() else None,
+            nodeSelector=v.one_of({"pool": "a"}, {"pool": "none"}) if v.is_set() else None,
+            tolerations=draw(st.lists(tolerations(), min_size=1, max_size=2)) if v.is_set() else None,
+        ),
+        planning=draw(plannings(v.calm, rate)),
+    )
+    if v.draw(st.integers(0, 9)) == 9:
+        spec["suspend"] = True
+    return spec
+
+
+@st.composite
+def plannings(draw: Draw, calm: bool, rate: bool) -> Object:
+    """Draw ``spec.planning``; what follows a rate only where there is one."""
+    v = _Values(draw, calm)
+    overrides = {}
+    if v.is_set():
+        overrides = _given(
+            tensorParallel=v.whole(1, 1024, 1, 2, 4) if v.is_set() else None,
+            pipelineParallel=v.whole(1, 1024, 1, 2) if v.is_set() else None,
+            expertParallel=v.whole(1, 1024, 1, 2, 8) if v.is_set() else None,
+            dataParallel=v.whole(1, 1024, 1, 2) if v.is_set() else None,
+            replicas=v.whole(1, 10_000, 1, 2) if v.is_set() else None,
+            maxBatchSize=v.whole(1, 65_536, 64, 256) if v.is_set() else None,
+        )
+    return _given(
+        mode=v.one_of("Auto", "Auto", "Manual", "Advisory"),
+        approvedPlanHash="0123456789abcdef" if v.is_set() else None,
+        overrides=overrides,
+        safetyMarginPercent=v.whole(0, 300, 50, 100) if v.is_set() else None,
+        disaggregation="Compare" if rate and v.is_set() and v.is_set() else None,
+        followLoad="Auto" if rate and v.is_set() else None,
+    )
+
+
+@st.composite
+def deployment_budgets(draw: Draw, calm: bool) -> Object:
+    """Draw ``spec.energy.budget``."""
+    v = _Values(draw, calm)
+    return _given(
+        powerWatts=v.whole(1, 10**9, 1000, 5000),
+        energyWattHours=v.whole(1, 10**12, 10**6) if v.is_set() else None,
+        period=v.one_of("Hour", "Day", "Week", "Month"),
+        action=v.one_of("Enforce", "Warn"),
+    )
+
+
+@st.composite
+def power_caps(draw: Draw, calm: bool) -> Object:
+    """Draw ``spec.energy.powerCap``."""
+    v = _Values(draw, calm)
+    mode = v.one_of("Plan", "Never", "Fixed")
+    return _given(mode=mode, wattsPerGPU=v.whole(1, 10_000, 400, 300) if mode == "Fixed" else None)
+
+
+@st.composite
+def tolerations(draw: Draw) -> Object:
+    """Draw a toleration."""
+    if draw(st.booleans()):
+        return _given(operator="Exists", key=draw(st.none() | st.just("team")))
+    return {
+        "key": "team",
+        "value": draw(st.sampled_from(["a", ""])),
+        "effect": draw(st.sampled_from(["NoSchedule", "NoExecute"])),
+    }
+
+
+@st.composite
+def deployments(draw: Draw, name: str = "a") -> Object:
+    """Draw an LLMDeployment that the CRD takes, with all rules over several fields."""
+    found = {
+        "apiVersion": "energylens.dev/v1alpha1",
+        "kind": "LLMDeployment",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": draw(specs()),
+    }
+    _drop_contradictions(found["spec"])
+    return found
+
+
+def _drop_contradictions(spec: Object) -> None:
+    """Take out what the rules over several fields refuse: a draw that is thrown away is a draw lost."""
+    document = {
+        "apiVersion": "energylens.dev/v1alpha1",
+        "kind": "LLMDeployment",
+        "metadata": {"name": "a"},
+        "spec": spec,
+    }
+    for path in (("planning", "overrides"), ("hardware", "maxGPUsPerReplica"), ("hardware", "maxGPUs"), ("hardware",)):
+        try:
+            parse_llmdeployment(document, strict=True)
+        except InvalidResourceError:
+            holder = spec
+            for name in path[:-1]:
+                holder = holder.get(name, {})
+            holder.pop(path[-1], None)
+        else:
+            return
+    parse_llmdeployment(document, strict=True)
+
+
+# Clusters
+
+
+@st.composite
+def pools(draw: Draw) -> Object:
+    """Draw an inventory as people write it by hand."""
+    return {"nodes": draw(st.lists(_pool(draw(st.booleans())), min_size=1, max_size=3))}
+
+
+@st.composite
+def _pool(draw: Draw, calm: bool) -> Object:
+    v = _Values(draw, calm)
+    gpus = v.one_of(8, 1, 2, 4, 16, 7, 3)
+    return _given(
+        product=draw(st.sampled_from(USUAL_PRODUCTS) | st.sampled_from(PRODUCTS)),
+        gpus=gpus,
+        count=v.one_of(1, 2, 3, 6),
+        used=draw(st.integers(0, gpus)) if v.is_set() else None,
+        labels={"pool": "a"} if v.is_set() else None,
+        taints=[{"key": "team", "value": "a", "effect": "NoSchedule"}] if v.is_set() else None,
+    )
+
+
+@st.composite
+def node_lists(draw: Draw) -> Object:
+    """Draw nodes and pods as `kubectl get -o json` prints them, with holes."""
+    v = _Values(draw, draw(st.booleans()))
+    ready = {"type": "Ready", "status": "True"}
+    labels_of_others = ({"pool": "a"}, {"nvidia.com/gpu.count": "8"}, {"nvidia.com/gpu.replicas": "x"})
+    items: list[Object] = []
+    for number in range(draw(st.integers(1, 5))):
+        name, gpus = f"n{number}", v.one_of(8, 1, 2, 4, 7, 0)
+        product = v.one_of("NVIDIA-GB999", "NVIDIA-A10G-SHARED", "") if v.is_set() and v.is_set() else None
+        labels = dict(v.one_of(*labels_of_others)) if v.is_set() else {}
+        product = product if product is not None else v.one_of(*USUAL_PRODUCTS)
+        if product:
+            labels["nvidia.com/gpu.product"] = product
+        status = {"allocatable": {"cpu": "8", "nvidia.com/gpu": str(gpus)}, "conditions": [ready]}
+        if v.is_set() and v.is_set():
+            status = v.one_of({}, {**status, "conditions": [{**ready, "status": "Unknown"}]}, {"conditions": [ready]})
+        items.append(
+            {
+                "kind": "Node",
+                "metadata": {"name": name, "labels": labels},
+                "spec": _given(
+                    unschedulable=True if v.is_set() and v.is_set() else None,
+                    taints=[{"key": "team", "effect": "NoSchedule"}] if v.is_set() else None,
+                ),
+                "status": status,
+            }
+        )
+        if gpus and v.is_set():
+            items.append(_pod(f"p{number}", name, draw(st.integers(1, gpus)), draw(st.booleans())))
+    return {"kind": "List", "apiVersion": "v1", "items": items}
+
+
+def _pod(name: str, node: str, gpus: int, ours: bool) -> Object:
+    labels = {"energylens.dev/llmdeployment": "a"} if ours else {}
+    container = {"name": "c", "resources": {"limits": {"nvidia.com/gpu": str(gpus)}}}
+    return {
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": NAMESPACE, "labels": labels, "uid": name},
+        "spec": {"nodeName": node, "containers": [container]},
+        "status": {"phase": "Running"},
+    }
+
+
+@st.composite
+def budgets(draw: Draw) -> Object:
+    """Draw an EnergyBudget or a ClusterEnergyBudget."""
+    v = _Values(draw, draw(st.booleans()))
+    kind = v.one_of("EnergyBudget", "ClusterEnergyBudget")
+    spec = _given(
+        powerWatts=v.whole(1, 10**9, 1000, 3000, 50_000),
+        energyWattHours=v.whole(1, 10**12, 10**6) if v.is_set() else None,
+        period=v.one_of("Hour", "Day", "Week", "Month"),
+        action=v.one_of("Deny", "Report", "Shed"),
+        selector={"matchLabels": {"no": "body"}} if v.is_set() else None,
+    )
+    namespace = {"namespace": NAMESPACE} if kind == "EnergyBudget" else {}
+    return {
+        "apiVersion": "energylens.dev/v1alpha1",
+        "kind": kind,
+        "metadata": {"name": "cap", **namespace},
+        "spec": spec,
+    }
+
+
+@st.composite
+def worlds(draw: Draw) -> tuple[list[Object], Object]:
+    """Draw the objects of `-f`, and the document of `--inventory`."""
+    names = draw(st.sampled_from([["a"], ["a"], ["a"], ["a", "b"]]))
+    asked = [draw(deployments(name)) for name in names]
+    budget = draw(st.none() | budgets())
+    return [*asked, *([budget] if budget else [])], draw(pools() | pools() | node_lists())
+
+
+CHOICES = st.sampled_from(
+    [
+        "tp=2", "tp=1", "pp=2", "ep=2", "dp=2", "replicas=1", "replicas=9999", "batch=1", "batch=65536",
+        "gpu=H100", "gpu=L4", "cap=300", "cap=none", "cap=1", "tp=4,pp=2,gpu=H200", "tp=1,replicas=2,batch=32",
+    ]
+)  # fmt: skip
