@@ -1,4 +1,4 @@
-# The operator's image: `docker build -t energylens:0.1.0 .`
+# The operator's image: `docker build -t REGISTRY/energylens:0.1.0 .`; `make image-test` builds and runs it without a daemon.
 # Pin the base image by digest in builds that must be repeatable: --build-arg PYTHON_IMAGE=python:3.13-slim@sha256:...
 ARG PYTHON_IMAGE=python:3.13-slim
 
@@ -6,16 +6,25 @@ FROM ${PYTHON_IMAGE} AS build
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY operator/ operator/
-RUN python -m venv /opt/energylens \
+# Installed from outside, so that the image has no installer.
+RUN python -m venv --without-pip /opt/energylens \
     && python -m pip wheel --no-cache-dir --no-deps --wheel-dir /wheels . \
-    && /opt/energylens/bin/pip install --no-cache-dir --no-compile /wheels/*.whl
+    && python -m pip --python /opt/energylens/bin/python install --no-cache-dir --no-compile /wheels/*.whl
 
 FROM ${PYTHON_IMAGE}
+# What a build knows of itself: --build-arg VERSION=0.1.0 --build-arg REVISION=$(git rev-parse HEAD) --build-arg SOURCE=URL
+ARG VERSION=""
+ARG REVISION=""
+ARG SOURCE=""
 LABEL org.opencontainers.image.title="energylens" \
       org.opencontainers.image.description="Serves LLMs on Kubernetes with the least energy that meets their latency objectives" \
-      org.opencontainers.image.licenses="Apache-2.0"
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.source="${SOURCE}"
 COPY --from=build /opt/energylens /opt/energylens
-# The root file system may be read-only: no bytecode is written, and temporary files go to /tmp.
+# The root file system may be read-only: no bytecode is written, and temporary files go to /tmp. Bytecode of all packages
+# would add 97 MB to 272 and save 0.7 s of CPU at a start.
 ENV PATH=/opt/energylens/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \

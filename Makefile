@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 export OPENBLAS_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit fuzz lint format generate clean
+.PHONY: help demo test test-unit fuzz image-test lint format generate clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -22,6 +22,9 @@ test-unit: $(STAMP) ## Run the tests that need no control plane (a minute)
 
 fuzz: $(STAMP) ## Plan 20,000 random valid specs, clusters and budgets (an hour or two); FUZZ_EXAMPLES=N for another number
 	ENERGYLENS_FUZZ_EXAMPLES=$(or $(FUZZ_EXAMPLES),20000) $(BIN)/pytest tests/fuzz -p no:cacheprovider
+
+image-test: $(STAMP) ## Build the Dockerfile without a daemon and run the image until an example is Ready (root, buildah, crun)
+	$(BIN)/python -m tools.image_test
 
 lint: $(STAMP) ## Run ruff, mypy, the import contracts and the check of generated files
 	$(BIN)/ruff check .

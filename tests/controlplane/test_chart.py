@@ -211,6 +211,19 @@ def test_the_agent_that_sets_power_limits_is_off_and_has_what_it_needs_only(helm
     assert rules == [{"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}]
 
 
+def test_power_limits_are_not_set_by_pods_that_nobody_would_start(helm: Helm, api: Kubectl) -> None:
+    install = ("install", "energylens", str(CHART), "--dry-run=server", f"--namespace={NAMESPACE}")
+    with pytest.raises(
+        DevClusterError, match=r"powerCaps\.runtimeClassName=nvidia: the cluster has no such RuntimeClass"
+    ):
+        helm.run(*install, "--set=powerCaps.enabled=true")
+    assert "kind: DaemonSet" in helm.run(*install, "--set=powerCaps.enabled=true,powerCaps.runtimeClassName=")
+    runtime = {"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "nvidia"}, "handler": "a"}
+    api.apply(runtime)
+    assert "kind: DaemonSet" in helm.run(*install, "--set=powerCaps.enabled=true")
+    api.run("delete", "runtimeclass", "nvidia")
+
+
 def test_the_agent_that_sets_power_limits_is_accepted_by_the_api_server(helm: Helm, api: Kubectl) -> None:
     manifest = helm.run(
         "template", "energylens", str(CHART), "--set=powerCaps.enabled=true", "--show-only=templates/power-caps.yaml"
@@ -269,6 +282,10 @@ def test_alerts_and_dashboard_are_the_files_of_the_chart(helm: Helm) -> None:
         (("metrics.serviceMonitor.interval=often",), ("interval", "often")),
         (("rbac.clusterWide=false",), ("rbac.clusterWide=false needs watchNamespaces",)),
         (("serviceAccount.create=false",), ("serviceAccount.name is needed",)),
+        (("nameOverride=My_Name",), ("nameOverride", "My_Name")),
+        (("nodeSelector.gpu=true",), ("nodeSelector/gpu", "got boolean, want string")),
+        (("tolerations[0].value=true",), ("tolerations/0/value", "got boolean, want string")),
+        (("operator.env[0].name=A", "operator.env[0].value=1"), ("operator/env/0/value", "got number, want string")),
         (("metrics.service.enabled=false", "metrics.serviceMonitor.enabled=true"), ("metrics.service.enabled",)),
     ],
 )
@@ -276,6 +293,36 @@ def test_a_bad_value_is_refused_by_name(helm: Helm, values: tuple[str, ...], wor
     with pytest.raises(DevClusterError) as refused:
         render(helm, *values)
     assert [word for word in words if word not in str(refused.value)] == []
+
+
+def test_names_that_yaml_takes_for_something_else_stay_text(helm: Helm, api: Kubectl) -> None:
+    """``y`` and ``on`` are booleans in YAML 1.1, ``12`` is a number; the API server reads them as such."""
+    optional = (
+        "metrics.dashboard.enabled=true", "networkPolicy.enabled=true", "powerCaps.enabled=true",
+        "networkPolicy.metricsFrom[0].podSelector.matchLabels.a=b", "priorityClassName=off", "crds.enabled=false",
+    )  # fmt: skip
+    names = ("watchNamespaces={on,12}",)
+    for release, override in (
+        ("12", "nameOverride=y"),
+        ("e", "fullnameOverride=on"),
+        ("1e3", "serviceAccount.name=no"),
+    ):
+        text = helm.run(
+            "template", release, str(CHART), f"--namespace={NAMESPACE}", "--set-string", ",".join((override, *names)),
+            *(f"--set={value}" for value in optional),
+        )  # fmt: skip
+        for namespace in ("on", "12", NAMESPACE):
+            api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+        api.run("apply", "--server-side", "--dry-run=server", "--filename=-", stdin=text)
+
+
+def test_the_pod_of_helm_test_is_bounded_and_finds_its_image(helm: Helm) -> None:
+    objects = render(helm, "imagePullSecrets[0].name=registry", "tolerations[0].key=a", "nodeSelector.b=c")
+    spec = objects["Pod", NAMESPACE, "energylens-test"]["spec"]
+    assert set(spec["containers"][0]["resources"]["requests"]) == {"cpu", "memory"}
+    assert spec["containers"][0]["resources"]["limits"]["memory"]
+    assert spec["imagePullSecrets"] == [{"name": "registry"}]
+    assert (spec["tolerations"], spec["nodeSelector"]) == ([{"key": "a"}], {"b": "c"})
 
 
 @pytest.mark.usefixtures("release")
@@ -493,3 +540,15 @@ def test_the_notes_say_what_comes_next(helm: Helm, own_cluster: RunningCluster) 
     )
     assert "kubectl get llmd -A -o wide" in text
     assert "replicaCount is 0" in text
+    for resource in ("llmdeployments", "energybudgets", "clusterenergybudgets"):
+        assert f"{resource}.energylens.dev" in text
+    assert "names no registry" in text
+    named = helm.run(
+        "install",
+        "energylens",
+        str(CHART),
+        "--dry-run=client",
+        f"--namespace={NAMESPACE}",
+        "--set=image.repository=r/e",
+    )
+    assert "names no registry" not in named

@@ -58,6 +58,21 @@ def test_it_needs_no_writable_root() -> None:
     assert {"PYTHONDONTWRITEBYTECODE=1", "HOME=/tmp"} <= set(shlex.split(environment))
 
 
+def test_it_has_no_installer() -> None:
+    (command,) = values(stages()[0], "RUN")
+    assert "-m venv --without-pip /opt/energylens" in command
+    assert re.search(r"pip --python /opt/energylens/bin/python install .* /wheels/", command)
+
+
+def test_a_build_says_what_it_is_of() -> None:
+    image = stages()[-1]
+    given = {name for name, _, default in (value.partition("=") for value in values(image, "ARG")) if default == '""'}
+    assert given == {"VERSION", "REVISION", "SOURCE"}
+    (labels,) = values(image, "LABEL")
+    for name in given:
+        assert f'org.opencontainers.image.{name.lower()}="${{{name}}}"' in labels
+
+
 def test_what_it_copies_exists_and_is_not_ignored() -> None:
     sources = [source for copy in values(stages()[0], "COPY") for source in copy.split()[:-1]]
     assert sources

@@ -30,6 +30,7 @@ from energylens.devcluster.components import (
     pinned_version,
 )
 from energylens.devcluster.errors import DevClusterError
+from energylens.devcluster.folders import user_folder
 from energylens.devcluster.progress import Progress
 from energylens.devcluster.stages import STAGE_FOLDERS
 
@@ -59,10 +60,7 @@ def repository_root(start: Path | None = None) -> Path:
 
 def cache_root(environ: Mapping[str, str]) -> Path:
     """Return the folder of built programs: $XDG_CACHE_HOME/energylens/controlplane, by default under ~/.cache."""
-    base = environ.get("XDG_CACHE_HOME", "")
-    # The XDG base directory specification says to ignore a relative path here.
-    home = Path(base) if base.startswith("/") else Path(environ.get("HOME") or Path.home()) / ".cache"
-    return home / "energylens" / "controlplane"
+    return user_folder(environ, "XDG_CACHE_HOME", ".cache") / "energylens" / "controlplane"
 
 
 @dataclass(frozen=True)

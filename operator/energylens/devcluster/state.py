@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from energylens.devcluster.errors import DevClusterError
+from energylens.devcluster.folders import user_folder
 from energylens.devcluster.nodes import DEFAULT_POOLS, NodePool, pools_from_data, pools_to_data
 from energylens.devcluster.progress import Progress
 from energylens.devcluster.stages import PodStages
@@ -22,9 +23,7 @@ def default_directory(environ: Mapping[str, str]) -> Path:
     chosen = environ.get("ENERGYLENS_DEV_DIR")
     if chosen:
         return Path(chosen).absolute()
-    base = environ.get("XDG_STATE_HOME", "")
-    home = Path(base) if base.startswith("/") else Path(environ.get("HOME") or Path.home()) / ".local" / "state"
-    return home / "energylens" / "dev"
+    return user_folder(environ, "XDG_STATE_HOME", ".local/state") / "energylens" / "dev"
 
 
 @dataclass

@@ -55,6 +55,11 @@ def test_every_value_of_the_schema_is_shown_in_the_values() -> None:
     ]
 
 
+def test_the_charts_page_has_every_value() -> None:
+    page = (CHART / "README.md").read_text()
+    assert [name for name in yaml.safe_load((CHART / "values.yaml").read_text()) if f"`{name}`" not in page] == []
+
+
 def test_the_schema_of_the_settings_is_that_of_the_operator() -> None:
     model = Settings.model_json_schema(by_alias=True)
     assert fields(schema()["properties"]["operator"]["properties"]["config"], {}) == fields(model, model["$defs"])

@@ -17,6 +17,7 @@ from energylens.devcluster import DevClusterError, NodePool, PodStages, Progress
 from energylens.devcluster.audit import AuditLog
 from energylens.devcluster.certificates import Authority, service_account_keys
 from energylens.devcluster.commands import PORT_NAMES, Files, audit_policy, command_lines
+from energylens.devcluster.folders import user_folder
 from energylens.devcluster.kubeconfig import client_certificate, kubeconfig, write_kubeconfig
 from energylens.devcluster.operators import chart_digest, check_chart
 from energylens.devcluster.ports import free_port, is_free
@@ -263,3 +264,14 @@ def test_an_interrupted_step_ends_its_line() -> None:
     with pytest.raises(KeyboardInterrupt), StreamProgress(stream, lambda: 0.0).step("building etcd"):
         raise KeyboardInterrupt
     assert stream.getvalue().endswith(" (stopped)\n")
+
+
+def test_a_user_without_a_home_directory_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(*_: object) -> object:
+        raise KeyError("getpwuid(): uid not found: 65532")
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    with pytest.raises(DevClusterError, match="set HOME or XDG_CACHE_HOME"):
+        user_folder({}, "XDG_CACHE_HOME", ".cache")
+    assert user_folder({"XDG_CACHE_HOME": "/c"}, "XDG_CACHE_HOME", ".cache") == Path("/c")
