@@ -199,7 +199,7 @@ def concatenate(works: Sequence[Work]) -> Work:
 
 def _collectives(works: Sequence[Work]) -> CollectiveWork:
     count = np.zeros((len(KINDS), len(works)))
-    message, group = np.zeros_like(count), np.ones_like(count)
+    message, group, share = np.zeros_like(count), np.ones_like(count), np.zeros_like(count)
     for j, work in enumerate(works):
         free = list(range(len(KINDS)))
         for i, kind in enumerate(work.collectives.kind):
@@ -208,4 +208,5 @@ def _collectives(works: Sequence[Work]) -> CollectiveWork:
             count[slot, j] = work.collectives.count[i, 0]
             message[slot, j] = work.collectives.message_bytes[i, 0]
             group[slot, j] = work.collectives.group[i, 0]
-    return CollectiveWork(KINDS, count, message, group)
+            share[slot, j] = work.collectives.host_share[i, 0]
+    return CollectiveWork(KINDS, count, message, group, share)

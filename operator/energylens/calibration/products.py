@@ -48,9 +48,6 @@ def derived_ratios(gpu: GpuSpec, relative: GpuSpec) -> dict[str, float]:
     ratios["static_watts"] = gpu.loaded_idle_watts / relative.loaded_idle_watts
     limit = min(gpu.power_limit_watts / relative.power_limit_watts, 1.0)
     ratios |= dict.fromkeys(("active_watts", "sampler_watts"), limit)
-    if not gpu.nvlink_bandwidth:
-        # PCIe without peer access: NCCL floors, and less of the link's peak.
-        ratios |= dict.fromkeys([f"reduce_floor_{group}_us" for group in (2, 4, 8)], 2.0)
     return ratios
 
 

@@ -1,7 +1,8 @@
 """GPU products by their node label, their short name or a cloud's name for them.
 
 The figures and their sources are in ``gpus.json``. Memory is what NVML reports, FLOP rates are dense, link bandwidths
-one way.
+one way. ``gpus_per_nvlink_island`` follows the data sheets and product briefs that an entry names: the board or rack of
+modules, two cards of an NVLink bridge, up to four of an H200 NVL.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from energylens.predictor.moe_tables import MoeTables
 from energylens.predictor.residual import ResidualModel
 from energylens.predictor.types import GpuSpec
 
-FORMAT = 3
+FORMAT = 4
 
 
 class CoefficientsError(ValueError):

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from energylens.predictor.architecture import ModelSpec
 from energylens.predictor.arrivals import Step, busy_share, distinct, running_sequences
 from energylens.predictor.coefficients import Coefficients
-from energylens.predictor.features import measured_parallelism, run_features, within_range
+from energylens.predictor.features import beyond_island, measured_parallelism, run_features, within_range
 from energylens.predictor.intervals import around
 from energylens.predictor.memory import memory, resident_sequences
 from energylens.predictor.noise import noise_variance, physics_spread
@@ -35,7 +35,7 @@ from energylens.predictor.types import (
 )
 from energylens.predictor.work import graph_tokens
 
-CODE_VERSION = "3"
+CODE_VERSION = "4"
 UNKNOWN_VARIANCE = 0.12**2
 """Of the logarithm, without a residual model."""
 IDLE_RETURN = 1.0
@@ -352,9 +352,11 @@ class Predictor:
         prior["energy"] = prior["step"] + prior["power"]
         noise["energy"] = noise["step"] + noise["power"]
         widen: FloatArray | float = 1.0 if measured else self.profile.widening * scales.extrapolation
-        if residual is not None and measured:
-            # Neither pipeline stages nor data-parallel ranks are in the runs that the intervals were set on.
-            widen = widen * np.where(measured_parallelism(residual.training, runs), 1.0, scales.extrapolation)
+        if residual is not None:
+            # Neither pipeline stages nor data-parallel ranks are in the runs that the intervals were set on, nor
+            # messages over a host link, whose speed differs between machines of one product.
+            new = ~measured_parallelism(residual.training, runs) & (measured | beyond_island(gpu, layouts))
+            widen = widen * np.where(new, scales.extrapolation, 1.0)
         spread = physics_spread(runs)
         halves = {t: widen * scales.half_width(t, variance[t], prior[t], noise[t], spread) for t in variance}
         return logs, halves, inside

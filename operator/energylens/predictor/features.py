@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from energylens.predictor.architecture import ModelSpec, MoeFfn
+from energylens.predictor.links import nvlink_island
 from energylens.predictor.residual import RunFeatures
 from energylens.predictor.types import BoolArray, FloatArray, GpuSpec, Layouts, Workload
 
@@ -32,11 +33,20 @@ def load_key(workload: Workload) -> str:
     return "long-prompt" if workload.input_tokens >= LONG_PROMPT else "chat"
 
 
-def parallel_key(layouts: Layouts) -> npt.NDArray[np.str_]:
-    """Return whether each candidate has pipeline stages or data-parallel ranks beyond one, shape (n,)."""
+def beyond_island(gpu: GpuSpec, layouts: Layouts) -> BoolArray:
+    """Return which candidates send messages over the host link, shape (n,)."""
+    return np.asarray(layouts.gpus > nvlink_island(gpu))
+
+
+def parallel_key(gpu: GpuSpec, layouts: Layouts) -> npt.NDArray[np.str_]:
+    """Return which kinds of links and splits each candidate has, shape (n,).
+
+    Pipeline stages and data-parallel ranks beyond one, and messages that leave an NVLink island.
+    """
     staged, ranked = layouts.pipeline_parallel > 1, layouts.data_parallel > 1
-    names = np.array(["plain", "ranks", "stages", "both"], dtype=np.str_)
-    return np.asarray(names[2 * staged + ranked])
+    kinds = ["plain", "ranks", "stages", "both"]
+    names = np.array([*kinds, *(f"{kind}/host-link" for kind in kinds)], dtype=np.str_)
+    return np.asarray(names[4 * beyond_island(gpu, layouts) + 2 * staged + ranked])
 
 
 def run_features(
@@ -73,7 +83,7 @@ def run_features(
         # Without a dtype: np.str_ means one character here, and would cut the text.
         return np.full(len(layouts), text)
 
-    kind = "moe" if model.is_moe else "dense"
+    kind, parallel = "moe" if model.is_moe else "dense", parallel_key(gpu, layouts)
     keys = {
         "family": same(model.family + engine),
         "architecture": same(architecture),
@@ -81,7 +91,7 @@ def run_features(
         "product": np.char.add(single, f"/{kind}-{storage}{engine}"),
         "layout": layout,
         "load": np.char.add(layout, f"/{load}"),
-        "parallel": np.char.add(parallel_key(layouts), engine) if engine else parallel_key(layouts),
+        "parallel": np.char.add(parallel, engine) if engine else parallel,
     }
     return RunFeatures(keys, np.log(np.maximum(concurrency, 1.0)))
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from energylens.predictor.einsum import Collective
+from energylens.predictor.links import host_link_factor, host_link_floor
 from energylens.predictor.rates import Constants, DataSheet, KernelRates, per_operation
 from energylens.predictor.types import FloatArray
 from energylens.predictor.work import KERNEL_INDEX, CollectiveWork, Work
@@ -108,20 +109,23 @@ def collective_seconds(work: CollectiveWork, c: Constants, sheet: DataSheet) -> 
     """Return the time of all collectives of a step, shape (n,).
 
     All-reduce: a floor per group size plus the bytes of a bandwidth-optimal schedule, 2 (g-1)/g of the message (Thakur
-    et al., IJHPCA 2005). All-gather and all-to-all move (g-1)/g.
+    et al., IJHPCA 2005). All-gather and all-to-all move (g-1)/g. What leaves an NVLink island goes over the host link.
     """
     total = np.zeros(work.group.shape[1])
-    for kind, count, message, group in zip(work.kind, work.count, work.message_bytes, work.group, strict=True):
+    rows = zip(work.kind, work.count, work.message_bytes, work.group, work.host_share, strict=True)
+    for kind, count, message, group, share in rows:
         active = group > 1
         if not active.any():
             continue
-        floor = reduce_floor(c, group)
         if kind is Collective.NONE:
             moved = message
         else:
             moved = (2.0 if kind is Collective.ALL_REDUCE else 1.0) * message * (group - 1.0) / group
-        each = floor + moved / (c["link_bandwidth"] * sheet.link_bandwidth)
-        total += np.where(active, count * each, 0.0)
+        near = moved / (c["link_bandwidth"] * sheet.link_bandwidth)
+        far = moved / (c["link_bandwidth"] * host_link_factor(group) * sheet.host_link_bandwidth)
+        crossing = share if kind is Collective.NONE else share > 0.0
+        floor = reduce_floor(c, group) + crossing * host_link_floor(group)
+        total += np.where(active, count * (floor + (1.0 - share) * near + share * far), 0.0)
     return total
 
 

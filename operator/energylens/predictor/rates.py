@@ -28,6 +28,9 @@ class DataSheet:
     flops_fp8: Number
     flops_fp4: Number
     link_bandwidth: Number
+    """Of NVLink; where there is none, of the host link, and all messages take that one."""
+    host_link_bandwidth: Number
+    """Of PCIe, which messages take beyond an NVLink island."""
     power_limit: Number
 
 
@@ -51,13 +54,14 @@ class KernelRates:
 
 
 def data_sheet(gpu: GpuSpec) -> DataSheet:
-    """Return the peaks of a product; without NVLink the link is PCIe."""
+    """Return the peaks of a product."""
     return DataSheet(
         gpu.memory_bandwidth,
         gpu.flops_bf16,
         gpu.flops_fp8 or gpu.flops_bf16,
         gpu.flops_fp4 or gpu.flops_fp8 or gpu.flops_bf16,
         gpu.nvlink_bandwidth or gpu.pcie_bandwidth,
+        gpu.pcie_bandwidth,
         gpu.power_limit_watts,
     )
 

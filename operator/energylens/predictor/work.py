@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from energylens.predictor.architecture import ModelSpec, Quantization
 from energylens.predictor.einsum import ACTIVATION_BYTES, Collective, Einsum, Operand, Split
+from energylens.predictor.links import host_share, nvlink_island, stage_share
 from energylens.predictor.lowering import AttentionReach, Lowered, Operation, lower
 from energylens.predictor.moe import ExpertLoad, expert_load, experts_hit
 from energylens.predictor.moe_tables import MoeTables, expert_ratio, roofline_seconds
@@ -180,6 +181,8 @@ class CollectiveWork:
     """Bytes that each GPU contributes."""
     group: FloatArray
     """GPUs that take part; 1 means that nothing is sent."""
+    host_share: FloatArray
+    """Share of each GPU's bytes that leave its NVLink island over the host link; 0 where the group fits into one."""
 
 
 @dataclass(frozen=True)
@@ -263,7 +266,7 @@ def build_work(model: ModelSpec, gpu: GpuSpec, layouts: Layouts, load: StepLoad,
         imbalance=imbalance,
         weight_imbalance=hits,
         small_bytes=builder.small_bytes(lowered),
-        collectives=builder.collectives(lowered),
+        collectives=builder.collectives(lowered, nvlink_island(gpu)),
         layers=LayerCounts(
             lowered.mixer_layers,
             lowered.recurrent_layers,
@@ -379,7 +382,7 @@ class _Builder:
         per_token = 6.0 * ACTIVATION_BYTES * self.model.hidden * (lowered.mixer_layers + lowered.ffn_layers)
         return per_token * self.tokens
 
-    def collectives(self, lowered: Lowered) -> CollectiveWork:
+    def collectives(self, lowered: Lowered, island: int) -> CollectiveWork:
         kinds: list[Collective] = []
         counts: list[FloatArray] = []
         messages: list[FloatArray] = []
@@ -410,4 +413,8 @@ class _Builder:
                 add(Collective.ALL_GATHER, op.count, 2.0 * e.result_elements / self.tp * self.head_tokens, self.tp)
         pp = self.layouts.pipeline_parallel.astype(np.float64)
         add(Collective.NONE, pp - 1.0, ACTIVATION_BYTES * self.model.hidden * self.tokens, np.where(pp > 1, 2.0, 1.0))
-        return CollectiveWork(tuple(kinds), np.stack(counts), np.stack(messages), np.stack(groups))
+        shares = [
+            stage_share(self.tp, pp, island) if kind is Collective.NONE else host_share(kind, group, island)
+            for kind, group in zip(kinds, groups, strict=True)
+        ]
+        return CollectiveWork(tuple(kinds), np.stack(counts), np.stack(messages), np.stack(groups), np.stack(shares))

@@ -202,7 +202,7 @@ def test_a_file_of_coefficients_is_used_instead_of_the_shipped_ones(
 
 
 @pytest.mark.usefixtures("own_coefficients")
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": 2}', '{"format": 3}', None])
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": 2}', '{"format": 4}', None])
 def test_a_file_that_holds_no_coefficients_is_one_line(text: str | None, tmp_path: Path) -> None:
     path = tmp_path / "site.json"
     if text is not None:
