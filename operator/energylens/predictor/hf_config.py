@@ -72,9 +72,15 @@ def model_from_config(config: Mapping[str, Any], name: str) -> ModelSpec:
 
 
 def _tied(outer: Fields, fields: Fields, family: str) -> bool:
-    for holder in (fields, outer.child("thinker_config"), outer):
-        if holder is not None and holder.get("tie_word_embeddings") is not None:
-            return holder.boolean("tie_word_embeddings")
+    said = [
+        holder.boolean("tie_word_embeddings")
+        for holder in (fields, outer.child("thinker_config"), outer)
+        if holder is not None and holder.get("tie_word_embeddings") is not None
+    ]
+    if said:
+        # Where the parts of a file contradict each other, as those of Qwen3-VL and Mistral Small 3.1 do once they are
+        # saved anew, the checkpoint has a head of its own.
+        return all(said)
     if family not in FAMILIES:
         # Configuration classes differ in what they take for granted.
         raise fields.error("tie_word_embeddings", f"true or false, as the model_type {family!r} is not known by name")

@@ -203,6 +203,39 @@ def _dbrx(fields: Fields) -> dict[str, int]:
     }
 
 
+def _ernie(fields: Fields) -> dict[str, int]:
+    layers, last = fields.integer("num_hidden_layers"), fields.integer("moe_layer_end_index", default=-1, low=-1)
+    if last not in (-1, layers - 1):
+        raise fields.error("moe_layer_end_index", f"-1 or {layers - 1}, the last layer", last)
+    if fields.integer("moe_layer_interval", default=1) != 1:
+        raise fields.error("moe_layer_interval", "1", fields.get("moe_layer_interval"))
+    return {
+        "num_experts_per_tok": fields.integer("moe_k", default=6),
+        "n_shared_experts": fields.integer("moe_num_shared_experts", default=2, low=0),
+        "first_k_dense_replace": fields.integer("moe_layer_start_index", default=1, low=0),
+    }
+
+
+def _hunyuan(fields: Fields) -> dict[str, int]:
+    """Each number may be a list with one for each layer."""
+    names = {
+        "moe_topk": "num_experts_per_tok",
+        "moe_intermediate_size": "moe_intermediate_size",
+        "num_shared_expert": "n_shared_experts",
+    }
+    derived: dict[str, int] = {}
+    for name, usual in names.items():
+        value = fields.get(name)
+        values = value if isinstance(value, list) else [value]
+        if any(each != values[0] for each in values):
+            raise fields.error(name, "the same number for each layer", value)
+        if values and values[0] is not None:
+            derived[usual] = Fields({name: values[0]}, fields.model, fields.path).integer(name, low=0)
+    if "moe_intermediate_size" not in derived:
+        derived["moe_intermediate_size"] = fields.integer("intermediate_size")
+    return derived
+
+
 def _opt(fields: Fields) -> dict[str, int]:
     hidden, _ = _shape(fields)
     width = fields.optional_integer("word_embed_proj_dim")
@@ -223,11 +256,13 @@ _DERIVED: dict[str, Callable[[Fields], dict[str, int]]] = {
     "bloom": lambda fields: {"intermediate_size": 4 * fields.integer("hidden_size"), **_all_heads(fields)},
     "chatglm": _chatglm,
     "dbrx": _dbrx,
+    "ernie4_5_moe": _ernie,
     "falcon": _falcon,
     "gpt2": _four_times_all_heads,
     "gpt_bigcode": _bigcode,
     "gpt_neox": _all_heads,
     "gptj": _four_times_all_heads,
+    "hunyuan_v1_moe": _hunyuan,
     "mpt": _mpt,
     "opt": _opt,
     "persimmon": _all_heads,

@@ -7,7 +7,6 @@ from energylens.predictor.hf_families import FAMILIES
 from energylens.predictor.hf_fields import MAX_LAYERS, Fields
 
 GATED_ACTIVATIONS = ("silu", "swish", "swiglu", "swigluoai", "situ")
-UNGATED_ACTIVATIONS = ("relu2", "relu", "gelu_new", "gelu_fast")
 MAX_EXPERTS = 1 << 16
 
 
@@ -31,20 +30,19 @@ def read_gated(fields: Fields, family: str) -> bool:
     """Return whether feed-forward networks have a gate matrix (three matrices) or not (two).
 
     Raises:
-        UnsupportedConfigError: The activation does not tell, and neither does the family.
+        UnsupportedConfigError: The family is not known and the activation does not tell.
     """
     names = ("mlp_hidden_act", "hidden_act", "hidden_activation")
     activation = fields.text(*names)
     if family in FAMILIES:
         return FAMILIES[family].gated
-    if activation in UNGATED_ACTIVATIONS:
-        return False
     if activation in GATED_ACTIVATIONS:
         return True
+    # BitNet gates relu2, Nemotron does not.
     raise fields.error(
         fields.present(*names) if activation else "hidden_act",
-        f"{', '.join(GATED_ACTIVATIONS)} (three matrices) or {', '.join(UNGATED_ACTIVATIONS)} (two) for a model_type "
-        "that is not known by name",
+        f"{', '.join(GATED_ACTIVATIONS)} (three matrices) for a model_type that is not known by name; gelu, relu and "
+        "relu2 do not tell how many there are",
         activation or None,
     )
 

@@ -14,7 +14,8 @@ Layer = tuple[Mixer | None, FeedForward | None]
 
 def read_nemotron_hybrid(fields: Fields, family: str, hidden: int) -> list[Layer]:
     """Nemotron-H: each layer is one of Mamba-2 (M), attention (*), dense (-) or expert (E) feed-forward."""
-    words = {"mamba": "M", "attention": "*", "mlp": "-", "moe": "E"}
+    # Since 5.24 the transformers library writes the general names.
+    words = {"mamba": "M", "linear_attention": "M", "attention": "*", "full_attention": "*", "mlp": "-", "moe": "E"}
     kinds = fields.array("layers_block_type")
     if kinds is not None:
         for kind in kinds:
@@ -97,7 +98,8 @@ def read_mamba_hybrid(fields: Fields, family: str, hidden: int) -> list[Layer]:
         UnsupportedConfigError: A field is missing, out of range or of an unknown kind.
     """
     layers = fields.integer("num_hidden_layers", high=MAX_LAYERS)
-    kinds = fields.per_layer("layer_types", "layers_block_type", layers=layers, choices=("attention", "mamba"))
+    choices = ("attention", "mamba", "full_attention", "linear_attention")
+    kinds = fields.per_layer("layer_types", "layers_block_type", layers=layers, choices=choices)
     if kinds is None:
         attention = fields.array("attn_layer_indices")
         if attention is None:
@@ -116,18 +118,10 @@ def read_mamba_hybrid(fields: Fields, family: str, hidden: int) -> list[Layer]:
         name = "shared_intermediate_size" if family == "granitemoehybrid" else "intermediate_size"
         ffn = DenseFfn(fields.integer(name), gated)
     mixer_of: dict[str, Mixer] = {}
-    if "attention" in kinds:
-        mixer_of["attention"] = read_attention(fields, hidden)
-    if "mamba" in kinds:
-        mixer_of["mamba"] = _mamba_of_transformers(fields, hidden)
-    else:
-        # A file without Mamba layers has their sizes all the same.
-        _mamba_names(fields)
+    for kind in dict.fromkeys(kinds):
+        attends = kind in ("attention", "full_attention")
+        mixer_of[kind] = read_attention(fields, hidden) if attends else _mamba_of_transformers(fields, hidden)
     return [(mixer_of[kind], ffn) for kind in kinds]
-
-
-def _mamba_names(fields: Fields) -> None:
-    fields.get("mamba_n_heads", "mamba_d_head", "mamba_d_state", "mamba_n_groups", "mamba_d_conv", "mamba_expand")
 
 
 def _mamba_of_transformers(fields: Fields, hidden: int) -> Mamba2:

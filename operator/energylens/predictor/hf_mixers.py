@@ -230,7 +230,8 @@ def _latent(fields: Fields) -> LatentAttention:
 
 
 def _latent_layers(fields: Fields, layers: int) -> list[Mixer]:
-    fields.per_layer("layer_types", layers=layers, choices=("full_attention", "deepseek_sparse_attention"))
+    sparse = ("deepseek_sparse_attention", "indexed_attention")
+    fields.per_layer("layer_types", layers=layers, choices=("full_attention", *sparse))
     full = _latent(fields)
     kinds = fields.per_layer("indexer_types", layers=layers, choices=("full", "shared"))
     if kinds is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,12 @@ def test_every_known_family_has_a_count_to_hold_it_to() -> None:
     catalogue = {load_config(name).get("model_type", "gemma3").removesuffix("_text") for name in known_models()}
     # A second name of DeepSeek V4 and the flat text parts of what the catalogue has whole.
     assert KNOWN_FAMILIES - families - catalogue == {"deepseek_ref", "mistral3"}
+
+
+def test_the_page_lists_the_known_families() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "models.md").read_text(encoding="utf-8")
+    table = page[page.index("| Known `model_type` |") : page.index("**Multimodal models**")]
+    assert set(re.findall(r"`(\S+)`", table)) - {"model_type"} == KNOWN_FAMILIES | {"RefinedWeb", "RefinedWebModel"}
 
 
 # Layers x two tensors x KV heads x head width x two bytes, by hand from each family's own words for KV heads.
@@ -130,6 +137,10 @@ def test_the_head_is_tied_as_the_family_has_it(name: str, tied: bool) -> None:
         ("databricks/dbrx-instruct", {"ffn_config": {"moe_top_k": 9}}, r"ffn_config\.moe_top_k is 9; .*from 1 to 4"),
         ("facebook/opt-1.3b", {"word_embed_proj_dim": 512}, r"word_embed_proj_dim is 512"),
         ("ibm-granite/granite-4.0-h-small", {"mamba_d_head": 32}, r"mamba_d_head is 32; allowed: mamba_expand"),
+        ("tencent/Hunyuan-A13B-Instruct", {"moe_topk": [8, 4] * 16}, r"moe_topk is \[8, 4, .*the same number for each"),
+        ("tencent/Hunyuan-A13B-Instruct", {"use_cla": True}, r"use_cla is True; allowed: false"),
+        ("baidu/ERNIE-4.5-21B-A3B-PT", {"moe_layer_interval": 2}, r"moe_layer_interval is 2; allowed: 1"),
+        ("baidu/ERNIE-4.5-21B-A3B-PT", {"moe_layer_end_index": 9}, r"moe_layer_end_index is 9; allowed: -1 or 27"),
         ("ibm-ai-platform/Bamba-9B", {"attn_layer_indices": [99]}, r"attn_layer_indices is 99; allowed: layer numbers"),
     ],
 )
@@ -186,6 +197,45 @@ def test_an_unknown_family_is_refused_for_every_field_that_is_not_understood(fie
 def test_an_unknown_family_without_an_activation_is_refused() -> None:
     with pytest.raises(UnsupportedConfigError, match=r"hidden_act missing; allowed: silu.*not known by name"):
         read("ibm-granite/granite-3.3-8b", model_type="brandnew")
+
+
+@pytest.mark.parametrize("activation", ["relu2", "relu", "gelu", "gelu_new"])
+def test_an_activation_that_some_families_gate_and_others_do_not_tells_nothing(activation: str) -> None:
+    assert read("microsoft/bitnet shape").layers[0].ffn == DenseFfn(6912, gated=True)
+    assert read("inceptionai/Jais-2-8B").layers[0].ffn == DenseFfn(26624, gated=False)
+    with pytest.raises(UnsupportedConfigError, match=rf"hidden_act is '{activation}'; allowed: silu"):
+        read("microsoft/bitnet shape", model_type="brandnew", hidden_act=activation)
+
+
+@pytest.mark.parametrize(
+    ("inner", "outer", "tied"),
+    [
+        (True, True, True),
+        (False, False, False),
+        (True, False, False),
+        (False, True, False),
+        ("absent", True, True),
+        (True, "absent", True),
+        ("absent", "absent", False),
+    ],
+)
+def test_a_head_is_tied_where_no_part_of_the_file_says_otherwise(inner: Any, outer: Any, tied: bool) -> None:
+    text = {**SHAPES["llava-1.5-7b"]["config"]["text_config"], "tie_word_embeddings": inner}
+    text = {key: value for key, value in text.items() if value != "absent"}
+    assert read("llava-1.5-7b", text_config=text, tie_word_embeddings=outer).tied_embeddings is tied
+
+
+def test_layer_types_may_be_named_as_newer_transformers_name_them() -> None:
+    name = "ibm-granite/granite-4.0-h-tiny"
+    newer = {"attention": "full_attention", "mamba": "linear_attention"}
+    assert read(name, layer_types=[newer[kind] for kind in SHAPES[name]["config"]["layer_types"]]) == read(name)
+    hybrid = load_config("nvidia/NVIDIA-Nemotron-Nano-9B-v2")
+    words = {"M": "linear_attention", "*": "full_attention", "-": "mlp"}
+    listed = {**hybrid, "layers_block_type": [words[letter] for letter in hybrid["hybrid_override_pattern"]]}
+    assert model_from_config(listed, "a/model").layers == model_from_config(hybrid, "a/model").layers
+    sparse = load_config("deepseek-ai/DeepSeek-V3.2")
+    kinds = {"layer_types": ["indexed_attention"] * sparse["num_hidden_layers"]}
+    assert model_from_config({**sparse, **kinds}, "a/model") == model_from_config(sparse, "a/model")
 
 
 def test_an_unknown_family_says_whether_its_head_is_tied() -> None:
