@@ -35,7 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "operator": ("energylens.cli.operator:operator", "Run the operator."),
     "predict": ("energylens.cli.predict:predict", "Predict latency, power and energy of a table of runs."),
     "crds": ("energylens.cli.crds:crds", "Write the CustomResourceDefinitions as YAML files."),
-    "models": ("energylens.cli.models:models", "Count the parameters of config.json files against published ones."),
+    "models": ("energylens.cli.models:models", "Compare the parameters of config.json files with published counts."),
     "dev": ("energylens.cli.dev:dev", "Run a real Kubernetes control plane with GPU nodes on this machine."),
 }
 """Subcommand name -> (module:attribute of a click command, one-line help)."""

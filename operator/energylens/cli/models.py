@@ -1,4 +1,4 @@
-"""`energylens models check`: the sizes that config.json files add up to, against published parameters."""
+"""`energylens models check`: compare the parameters of config.json files with published counts."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ _NEVER = ("special_tokens_map.json", "added_tokens.json", "hf_quant_config.json"
 
 @click.group()
 def models() -> None:
-    """Look at models: what their config.json files add up to."""
+    """Inspect the config.json files of models."""
 
 
 @models.command()
 @click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
 @OUTPUT
 def check(folder: Path, output: str) -> None:
-    """Count the parameters of every config.json in DIR and compare them with published ones.
+    """Count the parameters of every config.json in DIR and compare them with published counts.
 
-    DIR is searched with its subfolders; a single file may be named instead. A folder that has a config.json is one
-    model; elsewhere every .json file is one, such as Qwen--Qwen3-8B.json. The model of a file is known by the file's
-    name, by its folders (org/model, org--model, models--org--model of the Hub's cache), or by its _name_or_path.
+    DIR is searched with its subfolders; DIR may also be a single file. A folder with a config.json is one model; in
+    other folders every .json file is one model, such as Qwen--Qwen3-8B.json. The model id comes from the file name, the
+    folder names (org/model, org--model, models--org--model of the Hub's cache), or the field _name_or_path.
 
-    Exit code 0: every count is within 1 % of what is published, has nothing published, or was refused with a reason.
-    1: at least one is off by more. 2: no such folder, no JSON in it, or a file that is not JSON.
+    Exit code 0: every count is within 1 % of the published count, has no published count, or was refused with a reason.
+    1: at least one count is off by more. 2: no such folder, no JSON file in it, or a file that is not JSON.
     """
     with one_line_errors(InputError):
         files = list(_files(folder))
@@ -102,18 +102,13 @@ def _with_quantization(config: dict[str, Any], beside: object) -> dict[str, Any]
 
 
 def _names(file: Path) -> list[str]:
-    """Return what a file may be the config.json of, the likeliest first."""
+    """Return the model ids that a file may belong to, the likeliest first."""
     parents = [parent.name for parent in file.parents]
     if file.name != "config.json":
         stem = file.name.removesuffix(".json").removesuffix(".config")
         return [stem.replace("--", "/", 1), f"{parents[0]}/{stem}" if parents else stem, stem]
-    names = []
-    for i, parent in enumerate(parents):
-        if not parent:
-            continue
-        plain = parent.removeprefix("models--")
-        names += [plain.replace("--", "/", 1)] if "--" in plain else []
-        names += [f"{parents[i + 1]}/{parent}"] if i + 1 < len(parents) and parents[i + 1] else []
-        if i == 0:
-            names.append(parent)
-    return names
+    cached = [name for name in parents if name.startswith("models--")]
+    names = [name.removeprefix("models--").replace("--", "/", 1) for name in (*parents[:1], *cached) if "--" in name]
+    if len(parents) > 1 and parents[1]:
+        names.append(f"{parents[1]}/{parents[0]}")
+    return [*names, *([parents[0]] if parents and parents[0] else [])]

@@ -1,4 +1,4 @@
-"""What `energylens models check` prints."""
+"""The output of `energylens models check`."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ class Counted:
     file: str
     model: ModelSpec
     unserved: tuple[str, ...]
-    """Parts of the checkpoint that the file names and engines leave out."""
+    """Parts of the checkpoint that engines do not load by default."""
     published: PublishedCount | None
 
     @property
     def parameters(self) -> int:
-        """All that an engine loads, towers included."""
+        """Parameters that an engine loads, towers included."""
         return served_parameter_count(self.model)
 
     @property
     def expected(self) -> int | None:
-        """What is published of the same parts."""
+        """Published parameters of the same parts, or None."""
         if self.published is None:
             return None
         return self.published.comparable(text_only=not self.model.extra_weight_bytes)
 
     @property
     def difference_percent(self) -> float | None:
-        """Ours over what is published."""
+        """Difference from the published count, or None."""
         return None if self.expected is None else 100.0 * (self.parameters / self.expected - 1.0)
 
     @property
@@ -79,7 +79,7 @@ Row = Counted | Refused | Unread
 
 
 def as_text(rows: Sequence[Row], width: int) -> str:
-    """Return the table, what was refused, and a line that sums up, no line wider than ``width`` where that can be."""
+    """Return the table, the refusals and a summary line, within ``width`` columns unless a word is wider."""
     counted = [row for row in rows if isinstance(row, Counted)]
     lines: list[str] = []
     if counted:

@@ -1,6 +1,6 @@
-"""Parameters that publishers give for their models, to hold our own counts to.
+"""Published parameter counts, for comparison with our own.
 
-``published.json`` keeps them with their sources: the Hub's page of the model, its card, or a paper.
+``published.json`` keeps each count with its source: the model's page on the Hub, its card, or a paper.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _FORMAT = re.compile(
 
 @dataclass(frozen=True)
 class PublishedCount:
-    """What is published of a model."""
+    """The published parameters of a model."""
 
     model: str
     """Its Hugging Face id."""
@@ -29,14 +29,14 @@ class PublishedCount:
     text_parameters: int | None = None
     """Of the text part of a multimodal model, where that is published."""
     unserved_parameters: int = 0
-    """Of parts that engines leave out unless told otherwise."""
+    """Of the parts that engines do not load by default."""
     unserved_part: str = ""
 
     def comparable(self, *, text_only: bool) -> int:
-        """Return the parameters that a count of what is served should come to.
+        """Return the published parameters of the parts that an engine loads.
 
         Args:
-            text_only: The file that was counted has no part beside its text part.
+            text_only: The counted file describes no tower.
         """
         if text_only and self.text_parameters is not None:
             return self.text_parameters
@@ -44,7 +44,7 @@ class PublishedCount:
 
 
 def published_count(names: Iterable[str]) -> PublishedCount | None:
-    """Return what is published of the first of these names that is known, or None.
+    """Return the published count of the first known name, or None.
 
     Args:
         names: Hugging Face ids, or their last parts alone where only one known id ends so; letter case does not matter.
@@ -61,7 +61,7 @@ def published_count(names: Iterable[str]) -> PublishedCount | None:
 
 
 def published_counts() -> tuple[PublishedCount, ...]:
-    """Return all that is kept, sorted by id."""
+    """Return all published counts, sorted by id."""
     return tuple(sorted(set(_by_id().values()), key=lambda count: count.model.lower()))
 
 

@@ -1,4 +1,4 @@
-"""Families whose ``config.json`` says the usual things in other words, or leaves them to its code.
+"""Families whose ``config.json`` uses other field names, or leaves values to the modelling code.
 
 Each rule follows the configuration and modelling code of transformers 5.24.0; those of ChatGLM and Qwen follow the code
 that the publishers ship with the checkpoints (``modeling_chatglm.py``, ``modeling_qwen.py``).
@@ -55,11 +55,11 @@ SPELLINGS: dict[str, Mapping[str, tuple[str, ...]]] = {
     "opt": {"intermediate_size": ("ffn_dim",)},
     "qwen": {"head_dim": ("kv_channels",)},
 }
-"""Family -> usual name of a field -> the names that its files have."""
+"""Family -> usual name of a field -> the names in its files."""
 
 
 def apply_conventions(outer: Fields, fields: Fields, family: str) -> None:
-    """Let ``fields`` be read in the usual words, with the defaults and computed values of its family.
+    """Make ``fields`` answer to the usual field names, with the defaults and computed values of its family.
 
     Raises:
         UnsupportedConfigError: The family, or a feature of it, is not modelled.
@@ -79,7 +79,7 @@ def apply_conventions(outer: Fields, fields: Fields, family: str) -> None:
 
 
 def reject_unmodelled(fields: Fields) -> None:
-    """Refuse features whose weights or cache nothing here describes, whatever the family.
+    """Refuse features whose weights or KV cache are not modelled, in any family.
 
     Raises:
         UnsupportedConfigError: One is on.
@@ -111,7 +111,7 @@ _PARTS = {
 
 
 def position_parameters(fields: Fields, family: str) -> int:
-    """Return the weights of a table of learned positions, 0 for families that rotate or bias instead."""
+    """Return the weights of the learned position table, or 0 for families without one."""
     if family not in ("gpt2", "gpt_bigcode", "opt", "mpt"):
         return 0
     if family == "mpt":
@@ -268,4 +268,4 @@ _DERIVED: dict[str, Callable[[Fields], dict[str, int]]] = {
     "persimmon": _all_heads,
     "qwen": _qwen,
 }
-"""Family -> what it computes from its own fields, under the usual names."""
+"""Family -> function that computes fields of the usual names from the family's own."""

@@ -1,4 +1,4 @@
-"""The families (``model_type``) that are understood, with what each takes for granted, and those that are refused."""
+"""The known families (values of ``model_type``) with their defaults, and the families that are refused."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Family:
-    """What the configuration class of a ``model_type`` takes for granted."""
+    """Defaults that the configuration class of a ``model_type`` supplies."""
 
     tied: bool = False
     """Embedding and output head are one matrix unless ``tie_word_embeddings`` says otherwise."""
@@ -146,7 +146,7 @@ FAMILIES: dict[str, Family] = {
     "step3p7": _family(num_key_value_heads=8, head_dim=128),
     "youtu": _family(tied=True),
 }
-"""What is known of each ``model_type``.
+"""Known ``model_type`` -> its defaults.
 
 Defaults are those of the configuration classes of transformers 5.24.0; for baichuan, bailing_moe, chatglm, deepseek,
 deepseek_ref, internlm, internlm2, mimo, nemotron-nas and qwen those of the class that the publisher ships with the
@@ -189,7 +189,7 @@ UNMODELLED_FAMILIES = {
     "zamba": "Mamba-1 layers and shared attention",
     "zamba2": "shared attention blocks",
 }
-"""Families that are refused by name -> what nothing here describes."""
+"""Families that are refused by name -> the feature that is not modelled."""
 
 SAME_FAMILY = {
     "RefinedWeb": "falcon",
@@ -197,7 +197,7 @@ SAME_FAMILY = {
     "minimax_m3_vl": "minimax_m3",
     "stablelm_epoch": "stablelm",
 }
-"""Names that a ``model_type`` had before, or has in another place."""
+"""Other spelling of a ``model_type`` -> the spelling used here."""
 
 FAMILY_OF_ARCHITECTURE = {
     "DeepseekV3ForCausalLM": "deepseek_v3",

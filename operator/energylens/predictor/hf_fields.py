@@ -42,16 +42,16 @@ class Fields:
         self._derived: dict[str, Any] = {}
 
     def understand(self, spelling: Mapping[str, Sequence[str]], defaults: Mapping[str, Any]) -> None:
-        """Read by the conventions of a family.
+        """Set how the family spells fields and which values it assumes.
 
         Args:
-            spelling: Usual name of a field -> the names that the family writes instead, first one first.
-            defaults: Values of fields that are left out; a JSON null is not left out.
+            spelling: Usual name of a field -> the names in the files of the family, preferred name first.
+            defaults: Values of missing fields; a field that is null is not missing.
         """
         self._spelling, self._defaults = spelling, defaults
 
     def derive(self, values: Mapping[str, Any]) -> None:
-        """Set fields that the family computes from others; they win over what the file says under that name."""
+        """Set computed fields, which take precedence over fields of the same name in the file."""
         self._derived.update(values)
 
     def error(self, field: str, allowed: str, value: object = None) -> UnsupportedConfigError:

@@ -1,6 +1,6 @@
-"""What the text part of a multimodal ``config.json`` means where it leaves a field out.
+"""Defaults of the nested text part of a multimodal ``config.json``.
 
-The transformers library writes a nested configuration without the fields that are as in its class
+The transformers library omits the fields of a nested configuration that equal the defaults of its class
 (``PreTrainedConfig.to_diff_dict``): of LLaVA 1.5, ``text_config`` has not even the hidden size. The values are those of
 the configuration classes of transformers 5.24.0.
 """
@@ -240,4 +240,4 @@ NESTED_FAMILIES = {
     "smolvlm": "llama",
     "voxtral": "llama",
 }
-"""``model_type`` of the whole file -> that of a text part which does not say."""
+"""Outer ``model_type`` -> ``model_type`` of a nested text part that names none."""

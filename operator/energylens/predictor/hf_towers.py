@@ -14,13 +14,13 @@ from energylens.predictor.hf_fields import Fields
 
 TEXT_PARTS = ("text_config", "llm_config", "language_config")
 _NAMED_TOWERS = ("visual", "img_processor", "audio_processor", "embd_layer", "mm_vision_tower", "mm_audio_tower")
-"""Fields that name a tower, or describe one that nothing here knows."""
+"""Fields that name a tower without its shape, or describe a tower of an unknown kind."""
 UNSERVED = {
     "talker_config": "talker",
     "token2wav_config": "vocoder",
     "code2wav_config": "vocoder",
 }
-"""Parts that speak; vLLM and SGLang serve the part that thinks (``Qwen3OmniMoeThinkerForConditionalGeneration``)."""
+"""Speech output parts, which vLLM and SGLang do not load: they serve the thinker of Qwen-Omni."""
 _SHAPES = ("hidden_size", "d_model", "embed_dim", "width", "num_hidden_layers", "depth", "encoder_layers", "n_layer")
 
 Projector = Callable[[Fields, Fields, int], int]
@@ -29,14 +29,14 @@ Projector = Callable[[Fields, Fields, int], int]
 
 @dataclass(frozen=True)
 class Multimodal:
-    """What a multimodal ``model_type`` puts beside its text part."""
+    """The parts that a multimodal ``model_type`` has beside its text part."""
 
     vision: str = ""
     """Encoder, where ``vision_config`` does not name one; empty: none."""
     audio: str = ""
     """The same of ``audio_config``."""
     project: Projector | None = None
-    """From the tower to the text part, where the encoder does not hold that itself."""
+    """Parameters of the projector between tower and text part; None where the encoder includes it."""
 
 
 def tower_parameters(outer: Fields, fields: Fields) -> int:
@@ -47,7 +47,7 @@ def tower_parameters(outer: Fields, fields: Fields) -> int:
         fields: Its text part, read.
 
     Raises:
-        UnsupportedConfigError: The file has a part whose weights nothing here describes.
+        UnsupportedConfigError: The file has a part whose weights are not known.
     """
     holder = outer.child("thinker_config") or outer
     text = fields.integer("hidden_size")
@@ -71,7 +71,7 @@ def tower_parameters(outer: Fields, fields: Fields) -> int:
 
 
 def unserved_parts(config: Mapping[str, object]) -> tuple[str, ...]:
-    """Return the parts of a checkpoint that engines leave out unless told otherwise, such as a talker.
+    """Return the parts of a checkpoint that engines do not load by default, such as a talker.
 
     Args:
         config: The parsed ``config.json``.
@@ -201,7 +201,7 @@ _OF_ARCHITECTURE = {
     "LlavaForConditionalGeneration": "llava",
     "Mistral3ForConditionalGeneration": "mistral3",
 }
-"""For files whose ``model_type`` is that of the text part, or missing."""
+"""For files that lack the outer ``model_type``, or give the text part's."""
 
 _KIMI = Multimodal("moonvit", project=_patch_merger)
 _OMNI_2 = Multimodal("qwen2_5_omni_vision_encoder", "qwen2_5_omni_audio_encoder")
@@ -243,4 +243,4 @@ MULTIMODAL: dict[str, Multimodal] = {
     "step3p7": Multimodal("step3p5_vision", project=_step),
     "voxtral": Multimodal(audio="voxtral_encoder", project=_voxtral),
 }
-"""``model_type`` of the whole file -> what is beside its text part."""
+"""Outer ``model_type`` -> the parts beside the text part."""

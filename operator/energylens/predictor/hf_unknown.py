@@ -1,4 +1,4 @@
-"""Refusal of fields that may set a shape that nothing here understands: a shape that is guessed is wrong in silence."""
+"""Refuse fields that may set an unknown shape: a guessed shape would give wrong sizes without any sign."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ HARMLESS_ENDS = (
 )
 HARMLESS_STARTS = ("rope_", "rotary_", "dropout", "original_", "time_step_")
 NEGATIVE_MARKS = ("glu", "gate")
-"""Flags whose false, too, says how many matrices a network has."""
+"""Parts of the names of flags whose false value matters, too: it says that a network is not gated."""
 
 KV_FIELDS = (
     "multi_query",
@@ -76,16 +76,16 @@ KV_FIELDS = (
     "num_query_groups",
     "num_key_value_groups",
 )
-"""Fields by which some family says how many KV heads it has."""
+"""Fields that set the number of KV heads in some family."""
 PART_FIELDS = ("attn_config", "ffn_config", "kv_channels", "ffn_hidden_size", "ffn_dim", "n_inner", "mlp_ratio")
-"""Fields by which some family says other shapes."""
+"""Fields that set other shapes in some family."""
 
 
 def reject_unknown_fields(fields: Fields, family: str) -> None:
-    """Refuse, in a family that is not known, every field that is neither read nor known to change no shape.
+    """Refuse, in an unknown family, every field that was not read and is not known to be harmless.
 
     Raises:
-        UnsupportedConfigError: There is one; it is named.
+        UnsupportedConfigError: There is such a field; the message names the field.
     """
     for field, value in fields.values.items():
         if field in fields.used or field in HARMLESS_FIELDS or field.endswith(HARMLESS_ENDS):
@@ -104,20 +104,24 @@ def reject_unknown_fields(fields: Fields, family: str) -> None:
 
 
 def reject_foreign_fields(fields: Fields, family: str) -> None:
-    """Refuse, in a known family, fields by which other families set a shape and which this one does not read.
+    """Refuse, in a known family, the shape fields of other families that were not read.
 
     Raises:
-        UnsupportedConfigError: There is one that would change the shape; it is named.
+        UnsupportedConfigError: Such a field contradicts the shape that was read; the message names the field.
     """
+    heads = fields.get("num_attention_heads")
+    kv_heads = fields.get("num_key_value_heads") or heads
+    same: dict[str, tuple[object, ...]] = {
+        **dict.fromkeys(KV_FIELDS, (kv_heads,)),
+        "multi_query": (kv_heads == 1,),
+        "multi_query_attention": (kv_heads != heads,),
+        "num_key_value_groups": (heads // kv_heads,) if isinstance(heads, int) and isinstance(kv_heads, int) else (),
+        **dict.fromkeys(("ffn_hidden_size", "ffn_dim", "n_inner"), (fields.get("intermediate_size"),)),
+        "kv_channels": (fields.get("head_dim"), _head_width(fields)),
+    }
     for field in (*KV_FIELDS, *PART_FIELDS):
         value = fields.values.get(field)
-        if field in fields.used or value in (None, False, 0, [], {}, ""):
-            continue
-        if field in ("num_kv_heads", "n_kv_heads") and value == fields.get("num_key_value_heads"):
-            continue
-        if field in ("ffn_hidden_size", "ffn_dim", "n_inner") and value == fields.get("intermediate_size"):
-            continue
-        if field == "kv_channels" and value in (fields.get("head_dim"), _head_width(fields)):
+        if field in fields.used or value in (None, False, 0, [], {}, "") or value in same.get(field, ()):
             continue
         raise fields.error(field, f"absent, as the model_type {family!r} does not have it", value)
 

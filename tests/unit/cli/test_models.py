@@ -136,6 +136,13 @@ def test_a_model_is_known_by_its_file_or_its_folders(put: Put, tmp_path: Path, n
     assert row["withinTolerance"] is True
 
 
+def test_a_folder_further_up_does_not_name_a_model(put: Put, tmp_path: Path) -> None:
+    put("Qwen/Qwen3-8B/experiments/small/config.json", QWEN3_8B | {"num_hidden_layers": 4})
+    (row,) = rows(tmp_path / "configs").values()
+    assert row["model"] == "experiments/small"
+    assert "published" not in row
+
+
 def test_a_model_is_known_by_the_name_in_the_file_last(put: Put, tmp_path: Path) -> None:
     put("a.json", QWEN3_8B | {"_name_or_path": "Qwen/Qwen3-8B"})
     put("Qwen--Qwen3-8B.json", QWEN3_8B | {"_name_or_path": "Qwen/Qwen3-14B"})

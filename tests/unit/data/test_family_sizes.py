@@ -155,7 +155,8 @@ def test_messages_name_the_field_as_the_file_has_it(name: str, changes: dict[str
         ("multi_query", True),
         ("multi_query_group_num", 2),
         ("num_kv_heads", 1),
-        ("n_head_kv", 8),
+        ("num_key_value_groups", 8),
+        ("n_head_kv", 4),
         ("attn_config", {"kv_n_heads": 8}),
         ("ffn_config", {"ffn_hidden_size": 10752}),
         ("kv_channels", 64),
@@ -170,6 +171,8 @@ def test_a_shape_in_the_words_of_another_family_is_refused(field: str, value: ob
 def test_the_same_shape_in_other_words_is_no_contradiction() -> None:
     plain = read("ibm-granite/granite-3.3-8b")
     assert read("ibm-granite/granite-3.3-8b", num_kv_heads=8, kv_channels=128, ffn_dim=12800, n_inner=None) == plain
+    assert read("ibm-granite/granite-3.3-8b", num_key_value_groups=4, multi_query_attention=True) == plain
+    assert read("ibm-granite/granite-3.3-8b", num_key_value_heads=1, multi_query=True).layers != plain.layers
 
 
 @pytest.mark.parametrize(
