@@ -150,15 +150,14 @@ async def test_whatever_the_status_holds_a_failure_is_written(status: Object, mo
     assert world.condition("Ready")["status"] == "Unknown"
 
 
-async def test_a_failed_request_shows_only_when_it_keeps_failing() -> None:
+async def test_a_failed_request_shows_only_when_it_keeps_failing(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World()
-    answer = TransientError("PATCH /api/v1/namespaces/team/services/llama: 500 failed calling webhook")
+    answer = TransientError("GET /api/v1/namespaces/team/configmaps/config: 503 unavailable")
 
-    class DeadWebhook(Faults):
-        async def apply(self, manifest: Any) -> Object:
-            raise answer
+    async def unavailable(*_: Any) -> Any:
+        raise answer
 
-    world.start(DeadWebhook(world.cluster))
+    monkeypatch.setattr(world.reconciler, "_observe", unavailable)
     world.cluster.put(llama())
     await passes(world, *[KEY] * (SHOWN_AFTER - 1))
     assert world.status() == {}

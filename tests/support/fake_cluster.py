@@ -103,6 +103,12 @@ class FakeCluster:
         self._applied[key, "status"] = part
         return self._write("apply status", key, live)
 
+    async def patch_status(self, patch: Mapping[str, Any]) -> Object:
+        key = _key(patch)
+        live = copy.deepcopy(self._found(key))
+        live["status"] = _merge_patch(live.get("status"), patch["status"])
+        return self._write("patch status", key, live)
+
     async def create(self, resource: Resource, manifest: Mapping[str, Any]) -> Object:
         key = _key(manifest)
         if resource is EVENT:
@@ -251,6 +257,19 @@ def _apply(live: Any, before: Any, wanted: Any) -> Any:
         kept = {name: item for name, item in live_items.items() if name not in merged and name not in old_items}
         return [*merged.values(), *kept.values()]
     return wanted
+
+
+def _merge_patch(live: Any, patch: Any) -> Any:
+    """Return ``live`` after a JSON merge patch (RFC 7396)."""
+    if not isinstance(patch, dict):
+        return copy.deepcopy(patch)
+    merged = dict(live) if isinstance(live, dict) else {}
+    for name, value in patch.items():
+        if value is None:
+            merged.pop(name, None)
+        else:
+            merged[name] = _merge_patch(merged.get(name), value)
+    return merged
 
 
 def _keyed(value: Any) -> bool:

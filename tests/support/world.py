@@ -19,6 +19,8 @@ from energylens.controller.metrics import Metrics
 from energylens.controller.planning import PlanningService
 from energylens.controller.reconcile import Reconciler
 from energylens.controller.settings import BudgetSettings, Settings
+from energylens.controller.status_check import checked_status, own_part
+from energylens.controller.status_memory import remembering
 from energylens.controller.store import Key, Store
 from energylens.measure.energy import EnergySpan
 
@@ -26,6 +28,8 @@ CHILD_KINDS = frozenset(resource.kind for resource in CHILDREN)
 NAMESPACE = "team"
 KEY: Key = (NAMESPACE, "llama")
 MOST_PASSES = 12
+SOON = 60.0
+"""Longest pause before a write that was refused is tried again."""
 
 
 class CrashError(BaseException):
@@ -96,6 +100,10 @@ class Faults:
         self._before()
         return self._after(await self.inner.apply_status(manifest))
 
+    async def patch_status(self, patch: Mapping[str, Any]) -> Object:
+        self._before()
+        return self._after(await self.inner.patch_status(patch))
+
     async def create(self, resource: Resource, manifest: Mapping[str, Any]) -> Object:
         self._before()
         return self._after(await self.inner.create(resource, manifest))
@@ -155,7 +163,7 @@ class World:
     def start(self, port: ClusterPort | None = None) -> None:
         """Start an operator that knows nothing but what the cluster says now."""
         self.port = port if port is not None else self.cluster
-        self.store = Store()
+        self.store = Store(statuses=remembering(checked_status, own_part, self.clock))
         self.cluster.listeners[:] = [self._hear]
         for (kind, _, _), body in self.cluster.objects.items():
             self._feed(kind, copy.deepcopy(body), deleted=False)
@@ -190,7 +198,8 @@ class World:
         await self.settle(*keys)
 
     async def settle(self, *keys: Key) -> None:
-        """Reconcile until nothing changes any more; a pass that failed is tried again."""
+        """Reconcile until nothing changes any more; a pass that failed is tried again when it asks for it."""
+        retried = False
         for _ in range(MOST_PASSES):
             before = copy.deepcopy(self.cluster.objects)
             failed = False
@@ -201,9 +210,17 @@ class World:
                     failed = True
             if self.pods_run:
                 run_pods(self.cluster)
-            if not failed and self.cluster.objects == before:
+            same = not failed and self.cluster.objects == before
+            if same and (retried or not any(map(self._is_refused, keys or (KEY,)))):
                 return
+            if same:
+                self.clock.advance(SOON)
+            retried = same
         raise AssertionError(f"not settled after {MOST_PASSES} passes; the last writes: {self.cluster.writes[-5:]}")
+
+    def _is_refused(self, key: Key) -> bool:
+        conditions = self.cluster.objects.get(("LLMDeployment", *key), {}).get("status", {}).get("conditions", ())
+        return any(c["type"] == "Degraded" and c["reason"] in ("ApplyRefused", "APIServerError") for c in conditions)
 
     def writes_since(self, mark: int) -> list[Write]:
         return self.cluster.writes[mark:]

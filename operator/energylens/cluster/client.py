@@ -23,6 +23,7 @@ REQUEST_SECONDS = 15.0
 PAGE = 500
 
 _APPLY = "application/apply-patch+yaml"
+_MERGE = "application/merge-patch+json"
 _JSON = "application/json"
 _METADATA_ONLY = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
 
@@ -103,6 +104,14 @@ class KubeClient:
     async def apply_status(self, manifest: Mapping[str, Any]) -> Object:
         """See the port."""
         return await self._apply(manifest, "status")
+
+    async def patch_status(self, patch: Mapping[str, Any]) -> Object:
+        """See the port."""
+        metadata = patch["metadata"]
+        path = resource_of(patch).path(metadata.get("namespace"), metadata["name"], "status")
+        # An object of the same name with another uid is refused.
+        body = {"metadata": {"uid": metadata["uid"]} if "uid" in metadata else {}, "status": patch["status"]}
+        return await self._request("PATCH", f"{path}?fieldManager={FIELD_MANAGER}", body, _MERGE)
 
     async def create(self, resource: Resource, manifest: Mapping[str, Any]) -> Object:
         """See the port."""

@@ -71,6 +71,11 @@ class FencedCluster:
         self._check(manifest)
         return await self.inner.apply_status(manifest)
 
+    async def patch_status(self, patch: Mapping[str, Any]) -> Object:
+        """See the port."""
+        self._check(patch)
+        return await self.inner.patch_status(patch)
+
     async def create(self, resource: Resource, manifest: Mapping[str, Any]) -> Object:
         """See the port."""
         self._check(manifest)

@@ -46,6 +46,10 @@ class ClusterPort(Protocol):
         """Server-side apply of the status subresource; return the object."""
         ...
 
+    async def patch_status(self, patch: Mapping[str, Any]) -> Object:
+        """Merge-patch (RFC 7396) the status subresource of the object that ``patch`` names; return the object."""
+        ...
+
     async def create(self, resource: Resource, manifest: Mapping[str, Any]) -> Object:
         """Create; ConflictError when it exists."""
         ...

@@ -29,6 +29,8 @@ from energylens.controller.options import Options
 from energylens.controller.planning import PlanningService
 from energylens.controller.queue import KeyQueue
 from energylens.controller.reconcile import Reconciler
+from energylens.controller.status_check import checked_status, own_part
+from energylens.controller.status_memory import remembering
 from energylens.controller.store import Key, Store
 from energylens.controller.sweep import Sweeper
 from energylens.controller.workers import Workers
@@ -89,7 +91,7 @@ class Acting:
         self._stop = stop
         self._stop_on_signals = stop_on_signals
         self._cluster = cluster
-        self._store = Store()
+        self._store = Store(statuses=remembering(checked_status, own_part, clock))
         self._metrics = Metrics(self._store)
         self._metrics.build.info({"version": __version__})
         self._queue = KeyQueue(self._is_urgent)

@@ -162,7 +162,9 @@ def _budget(observed: Observation) -> Condition:
 def _degraded(observed: Observation, state: Rollout) -> Condition:
     kind = ConditionType.DEGRADED
     if observed.refused:
-        return _condition(observed, kind, "True", Reason.APPLY_REFUSED, observed.refused)
+        return _condition(observed, kind, "True", observed.refused_for, observed.refused)
+    if observed.contested:
+        return _condition(observed, kind, "True", Reason.FIELD_MANAGER_CONFLICT, observed.contested)
     if state.exists and not observed.deployment.spec.suspend and not (state.current and state.ready >= state.wanted):
         found = trouble(observed, state)
         if found is not None and found.needs_a_person:

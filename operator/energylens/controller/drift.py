@@ -38,6 +38,23 @@ def _list_holds(live: Any, applied: list[Any]) -> bool:
     return all(holds(by_key.get(item[key]), item) for item in applied)
 
 
+def differences(live: Any, applied: Any) -> list[tuple[str, ...]]:
+    """Return the fields of ``applied`` that ``live`` does not hold, as the names on the way to them.
+
+    An item of a list goes by its merge key's value; a list without one is a field as a whole.
+    """
+    if holds(live, applied):
+        return []
+    if isinstance(applied, Mapping):
+        known = live if isinstance(live, Mapping) else {}
+        return [(name, *path) for name, value in applied.items() for path in differences(known.get(name), value)]
+    key = _merge_key(applied) if isinstance(applied, list) and isinstance(live, list) else None
+    if key is None:
+        return [()]
+    by_key = {item.get(key): item for item in live if isinstance(item, Mapping)}
+    return [(str(item[key]), *path) for item in applied for path in differences(by_key.get(item[key]), item)]
+
+
 def _merge_key(items: list[Any]) -> str | None:
     for key in _MERGE_KEYS:
         if items and all(isinstance(item, Mapping) and key in item for item in items):

@@ -21,6 +21,8 @@ _WARNINGS = (
     EventReason.PLAN_ROLLED_BACK,
     EventReason.BECAME_UNREADY,
     EventReason.RECONCILE_FAILED,
+    EventReason.STATUS_RESTORED,
+    EventReason.FIELD_MANAGER_CONFLICT,
 )
 
 
@@ -55,6 +57,10 @@ def transitions(observed: Observation, children: Children, status: Mapping[str, 
     ready, old_ready = after[ConditionType.READY], before.get(ConditionType.READY)
     if ready["status"] == "True" and (old_ready is None or old_ready.status != "True"):
         found.append((EventReason.BECAME_READY, ready.get("message", "")))
+    degraded, old_degraded = after[ConditionType.DEGRADED], before.get(ConditionType.DEGRADED)
+    fights = degraded["reason"] == Reason.FIELD_MANAGER_CONFLICT
+    if fights and (old_degraded is None or old_degraded.reason != degraded["reason"]):
+        found.append((EventReason.FIELD_MANAGER_CONFLICT, degraded.get("message", "")))
     if ready["status"] == "False" and old_ready is not None and old_ready.status == "True":
         found.append((EventReason.BECAME_UNREADY, f"{ready['reason']}: {ready.get('message', '')}"))
     return found

@@ -14,12 +14,13 @@ from types import TracebackType
 from typing import Any
 
 from energylens.clock import Clock
-from energylens.cluster.errors import ClusterError, NotFoundError
+from energylens.cluster.errors import ClusterError
 from energylens.cluster.port import ClusterPort
-from energylens.cluster.resources import EVENT, LLM_DEPLOYMENT
+from energylens.cluster.resources import EVENT
 from energylens.controller.events import event
 from energylens.controller.metrics import Metrics
 from energylens.controller.reasons import BudgetConditionType, BudgetReason, ConditionType, EventReason, Reason
+from energylens.controller.status_writer import StatusWriter
 from energylens.controller.store import Body, Key, Store
 
 SHOWN_AFTER = 5
@@ -145,6 +146,7 @@ class Failures:
         """Write through ``cluster`` about the objects of ``store``; ``instance`` names this operator in events."""
         self._cluster = cluster
         self._store = store
+        self._statuses = StatusWriter(cluster, store, metrics)
         self._clock = clock
         self._metrics = metrics
         self._instance = instance
@@ -178,18 +180,7 @@ class Failures:
         status = failed_status(before, DEPLOYMENT_VERDICTS, generation, reason.value, message, self._clock.now())
         if status == before:
             return
-        manifest = {
-            "apiVersion": LLM_DEPLOYMENT.api_version,
-            "kind": LLM_DEPLOYMENT.kind,
-            "metadata": {name: metadata[name] for name in ("name", "namespace", "uid") if name in metadata},
-            "status": status,
-        }
-        self._metrics.writes.labels("LLMDeployment/status").inc()
-        try:
-            answer = await self._cluster.apply_status(manifest)
-        except NotFoundError:
-            return
-        self._store.put_deployment(answer, deleted=False)
+        await self._statuses.write(body, status)
         if _said(before) != _said(status):
             self._metrics.writes.labels("Event").inc()
             note = f"{reason.value}: {text}"

@@ -133,6 +133,10 @@ class Observation:
     """Of the budget that binds; None without one."""
     refused: str = ""
     """Why the API server refused a child in this pass."""
+    refused_for: Reason = Reason.APPLY_REFUSED
+    """Reason of condition Degraded where a child was refused."""
+    contested: str = ""
+    """Who changes what the operator wrote again and again; "" where nobody does."""
     outgoing: Body | None = None
     """The workload of the other kind, which serves until the pods of the plan are ready; None when there is none."""
     claims: Claims = NO_CLAIMS

@@ -57,6 +57,7 @@ class Reason(StrEnum):
     COMPLETE = "Complete"
     PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
     APPLY_REFUSED = "ApplyRefused"
+    FIELD_MANAGER_CONFLICT = "FieldManagerConflict"
     CANNOT_ROLL_BACK = "CannotRollBack"
     # Every condition that a pass decides
     INTERNAL_ERROR = "InternalError"
@@ -145,6 +146,8 @@ class EventReason(StrEnum):
     PLAN_ROLLED_BACK = "PlanRolledBack"
     LOAD_FOLLOWED = "LoadFollowed"
     ROLLOUT_STARTED = "RolloutStarted"
+    STATUS_RESTORED = "StatusRestored"
+    FIELD_MANAGER_CONFLICT = "FieldManagerConflict"
     BECAME_READY = "BecameReady"
     BECAME_UNREADY = "BecameUnready"
     RECONCILE_FAILED = "ReconcileFailed"

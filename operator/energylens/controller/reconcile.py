@@ -14,15 +14,15 @@ from energylens.api.base import Condition
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 from energylens.api.parse import InvalidResourceError, parse_llmdeployment
 from energylens.clock import Clock
-from energylens.cluster.errors import ClusterError, ForbiddenError, NotFoundError, RefusedError
+from energylens.cluster.errors import ClusterError, ForbiddenError, NotFoundError
 from energylens.cluster.port import ClusterPort
-from energylens.cluster.resources import CONFIG_MAP, EVENT, LLM_DEPLOYMENT, resource_of
+from energylens.cluster.resources import CONFIG_MAP, EVENT, resource_of
 from energylens.controller import rollback
 from energylens.controller.allowances import Allowances
+from energylens.controller.child_writer import ChildWriter
 from energylens.controller.children import Children, children
 from energylens.controller.conditions import keep_transition_times
 from energylens.controller.corrections import Pool
-from energylens.controller.drift import holds
 from energylens.controller.events import event, transitions
 from energylens.controller.following import carried_load, followed_load
 from energylens.controller.inquiries import lacks_pods, read_claims, slow_pods, why_no_pods, why_slow
@@ -33,16 +33,20 @@ from energylens.controller.model_config import model_config
 from energylens.controller.observation import Observation, Planning, PodState, plan_label, pod_state, standing_plan
 from energylens.controller.planning import PlanningService, Request, adopted_at
 from energylens.controller.reasons import ConditionType, EventReason, Reason
+from energylens.controller.recovery import recovered
 from energylens.controller.rollouts import late_rollout, looks_again
 from energylens.controller.settings import Settings
 from energylens.controller.status import status_of
+from energylens.controller.status_edits import StatusEdits, described_edit
+from energylens.controller.status_writer import StatusWriter
 from energylens.controller.store import Body, Key, Store
 from energylens.measure.types import WindowMeasurement
-from energylens.serving.metadata import APPLIED_HASH, OWNER_LABEL
 from energylens.serving.support import table_name
 
 ROLLOUT_LOOK_SECONDS = 20.0
 """Between two looks at a rollout that no watch may tell more about: events are not watched, and deadlines pass."""
+HANDOVER_RETRY_SECONDS = 10.0
+"""Between two tries to scale down or remove the workload of the plan before."""
 
 Measurements = Callable[[Key, str], WindowMeasurement | None]
 """Takes a deployment and the hash of the plan whose pods run."""
@@ -78,6 +82,11 @@ class Reconciler:
         self._instance = instance
         self._measurements = measurements
         self._learning = Learning(pool or Pool())
+        self._writer = ChildWriter(cluster, store, clock, metrics)
+        self._statuses = StatusWriter(cluster, store, metrics)
+        self._edits = StatusEdits(clock)
+        self._recovered: set[Key] = set()
+        """Deployments that were looked at since the start."""
         self._decided: dict[Key, tuple[str, str]] = {}
         self._one_plan_at_a_time = asyncio.Lock()
         self._without_plan: set[Key] = set()
@@ -102,6 +111,9 @@ class Reconciler:
             self._inventory.settle(key)
             self._planning.forget(*key)
             self._decided.pop(key, None)
+            self._recovered.discard(key)
+            self._edits.forget(key)
+            self._writer.forget(key)
             self._metrics.forget(key)
             self._learning.forget(key)
             return None
@@ -110,15 +122,22 @@ class Reconciler:
         except InvalidResourceError as error:
             await self._write_invalid(body, str(error))
             return self._next_look(key, body, None)
+        deployment = self._recover(key, body, deployment)
         version = self._learning.pool.version
         observed = await self._observe(key, body, deployment)
         wanted = children(observed)
-        refused = await self._apply_children(wanted)
-        if not refused:
-            refused = await self._hand_over(key, wanted)
+        outcome = await self._writer.apply(key, wanted.manifests)
+        unmoved = "" if outcome.refused else await self._hand_over(key, wanted)
+        refused = outcome.refused or unmoved
         after = await self._look(key, deployment, observed, refused)
-        after = replace(after, takes_over=not refused and _takes_over(observed, wanted))
-        await self._write_status(body, after, wanted)
+        after = replace(
+            after,
+            refused_for=outcome.reason,
+            contested="; ".join(filter(None, (outcome.contested, self._edits.contested(key)))),
+            takes_over=_takes_over(observed, after.workload, wanted),
+        )
+        await self._write_status(key, body, after, wanted)
+        self._recovered.add(key)
         self._inventory.settle(key)
         self._count(key, after.planning)
         (self._without_plan.discard if after.planning.good else self._without_plan.add)(key)
@@ -126,7 +145,9 @@ class Reconciler:
         acts = self._learning.pool.version != version or self._must_return(key, deployment)
         soon = min(ROLLOUT_LOOK_SECONDS, self._settings.resync_seconds)
         later = soon if looks_again(after) else self._settings.resync_seconds
-        return self._next_look(key, body, 0.0 if acts else later)
+        retry = HANDOVER_RETRY_SECONDS if unmoved else outcome.again_seconds
+        soonest = min(filter(None, (later, retry, self._edits.wait(key))))
+        return self._next_look(key, body, 0.0 if acts else soonest)
 
     def _must_return(self, key: Key, before: LLMDeployment) -> bool:
         """Return whether a rollback became due in this pass."""
@@ -251,7 +272,7 @@ class Reconciler:
     async def _hand_over(self, key: Key, wanted: Children) -> str:
         """Scale down or remove the Deployment where the plan now needs a LeaderWorkerSet, or the other way round.
 
-        Returns why the API server refuses that for good; "" when it does not.
+        Returns why that failed; "" when it did not.
         """
         step = wanted.handover
         if step is None:
@@ -266,8 +287,8 @@ class Reconciler:
                 self._store.put_child(kind, await self._cluster.apply(manifest), deleted=False)
                 return ""
             await self._cluster.delete(resource_of(body), key[0], name, body["metadata"]["uid"])
-        except (RefusedError, ForbiddenError) as error:
-            return f"{kind} {name}: {error}"
+        except ClusterError as error:
+            return f"{kind} {name}: {error}; retrying"
         self._store.children.pop((kind, key[0], name), None)
         return ""
 
@@ -296,53 +317,30 @@ class Reconciler:
             found = await self._cluster.get(CONFIG_MAP, deployment.metadata.namespace, ref.name)
         except NotFoundError:
             found = None
+        except ForbiddenError as error:
+            where = f"spec.model.configRef: ConfigMap {ref.name}"
+            text = f"{where} may not be read: {error}"
+            return None, Planning(deployment.status.plan, None, False, Reason.MODEL_CONFIG_MISSING, text)
         return model_config(deployment, ref, found)
 
-    async def _apply_children(self, wanted: Children) -> str:
-        """Write the children that differ; return why one was refused for good, or ""."""
-        for manifest in wanted.manifests:
-            metadata = manifest["metadata"]
-            child_key = (manifest["kind"], metadata["namespace"], metadata["name"])
-            live = self._store.children.get(child_key)
-            digest = metadata["annotations"][APPLIED_HASH]
-            if live is not None and live.verified == digest:
-                continue
-            if live is not None and holds(live.body, manifest):
-                live.verified = digest
-                continue
-            try:
-                if live is None and await self._is_foreign(manifest):
-                    return (
-                        f"{manifest['kind']} {metadata['name']} exists and does not belong to this LLMDeployment: "
-                        "rename one of the two; it is looked at again later"
-                    )
-                self._metrics.writes.labels(manifest["kind"]).inc()
-                answer = await self._cluster.apply(manifest)
-            except (RefusedError, ForbiddenError) as error:
-                return f"{manifest['kind']} {metadata['name']}: {error}"
-            self._store.put_child(manifest["kind"], answer, deleted=False)
-            written = self._store.children.get(child_key)
-            if written is not None and holds(written.body, manifest):
-                written.verified = digest
-        return ""
+    def _recover(self, key: Key, body: Body, deployment: LLMDeployment) -> LLMDeployment:
+        """Return a deployment with the plan to go by, which at the first look may not be the one in its status."""
+        if self._store.statuses is not None:
+            # From now on what others write there is known as an edit.
+            self._store.statuses.hold(key, body)
+        if key in self._recovered:
+            return deployment
+        table = self._store.children.get(("ConfigMap", key[0], table_name(deployment)))
+        workload = self._workload(key, deployment.status.plan)
+        return recovered(deployment, None if table is None else table.body, workload)
 
-    async def _is_foreign(self, manifest: Body) -> bool:
-        """Return whether somebody else's object has the name of a child: an apply would take it over."""
-        metadata = manifest["metadata"]
-        (owner,) = metadata["ownerReferences"]
-        for found in await self._cluster.list_objects(
-            resource_of(manifest), namespace=metadata["namespace"], name=metadata["name"]
-        ):
-            labels = found["metadata"].get("labels") or {}
-            owners = [reference["uid"] for reference in found["metadata"].get("ownerReferences") or ()]
-            return owner["uid"] not in owners and labels.get(OWNER_LABEL) != metadata["labels"][OWNER_LABEL]
-        return False
-
-    async def _write_status(self, body: Body, after: Observation, wanted: Children) -> None:
-        status = status_of(after, wanted)
-        if status == body["status"]:
+    async def _write_status(self, key: Key, body: Body, after: Observation, wanted: Children) -> None:
+        status, edited = status_of(after, wanted), self._store.edited.get(key)
+        if status == body["status"] and (edited is None or self._edits.wait(key) > 0):
             return
-        await self._apply_status(body, status)
+        await self._statuses.write(body, status)
+        if edited is not None and self._edits.count(key, edited):
+            await self._say(body, EventReason.STATUS_RESTORED, described_edit(edited))
         for reason, note in transitions(after, wanted, status):
             await self._say(body, reason, note)
 
@@ -361,22 +359,7 @@ class Reconciler:
         status["conditions"] = [c.model_dump(by_alias=True, exclude_none=True) for c in conditions]
         status["observedGeneration"] = generation
         if status != body["status"]:
-            await self._apply_status(body, status)
-
-    async def _apply_status(self, body: Body, status: Mapping[str, Any]) -> None:
-        metadata = body["metadata"]
-        manifest = {
-            "apiVersion": LLM_DEPLOYMENT.api_version,
-            "kind": LLM_DEPLOYMENT.kind,
-            "metadata": {name: metadata[name] for name in ("name", "namespace", "uid") if name in metadata},
-            "status": status,
-        }
-        self._metrics.writes.labels("LLMDeployment/status").inc()
-        try:
-            answer = await self._cluster.apply_status(manifest)
-        except NotFoundError:
-            return
-        self._store.put_deployment(answer, deleted=False)
+            await self._statuses.write(body, status)
 
     async def _say(self, body: Body, reason: EventReason, note: str) -> None:
         """Write an event; one that is lost costs a user a line in `describe`, never a wrong state."""
@@ -399,12 +382,14 @@ class Reconciler:
         self._metrics.replans.labels(decision, reason).inc()
 
 
-def _takes_over(before: Observation, wanted: Children) -> bool:
-    """Return whether the writes of a pass brought up another plan than the one that ran before."""
+def _takes_over(before: Observation, workload: Mapping[str, Any] | None, wanted: Children) -> bool:
+    """Return whether the writes of a pass, which left this workload, brought up another plan than ran before."""
     plan, active = before.planning.plan, before.deployment.status.active_revision
     # A workload that somebody deleted is made again, and is no other plan for that.
     ran = plan_label(before.workload) or (active.plan_hash if active is not None else "")
-    return wanted.acting and plan is not None and (before.planning.adopted or ran != plan.hash)
+    if plan is None or not wanted.acting or plan_label(workload) != plan.hash:
+        return False
+    return before.planning.adopted or ran != plan.hash
 
 
 _SMALLEST_SPEC = {"model": {"name": "unknown"}, "workload": {"inputTokens": 1, "outputTokens": 1, "concurrency": 1}}

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from energylens.controller.managers import status_managers
+from energylens.controller.status_memory import StatusMemory
 from energylens.planner.inventory import OWNER_LABEL
 from energylens.serving.workload import LWS_SUFFIX
 
@@ -25,6 +27,16 @@ class Child:
     """Hash of the manifest that the body was found to hold; None after every change."""
 
 
+@dataclass(frozen=True)
+class Edited:
+    """A status that somebody else wrote to."""
+
+    stated: Body
+    parts: tuple[str, ...]
+    """Where it differs from what the operator wrote, or cannot be true."""
+    managers: tuple[str, ...]
+
+
 @dataclass
 class Store:
     """Caches of the watched objects. Older resource versions never replace newer ones."""
@@ -34,6 +46,11 @@ class Store:
     """EnergyBudgets, and ClusterEnergyBudgets under the namespace ""."""
     namespaces: dict[str, Mapping[str, str]] = field(default_factory=dict)
     """Labels of each namespace."""
+    edited: dict[Key, Edited] = field(default_factory=dict)
+    """LLMDeployments whose status is not the one to go by."""
+    statuses: StatusMemory | None = None
+    """Which status to go by; None to go by what the API server has."""
+    budget_statuses: StatusMemory | None = None
     children: dict[ChildKey, Child] = field(default_factory=dict)
     nodes: dict[str, Body] = field(default_factory=dict)
     pods: dict[Key, Body] = field(default_factory=dict)
@@ -49,6 +66,9 @@ class Store:
             if not _is_same_object(body, old):
                 return None
             self.deployments.pop(key, None)
+            self.edited.pop(key, None)
+            if self.statuses is not None:
+                self.statuses.forget(key)
             # What it had reserved is free again, also where it never had a pod.
             self.inventory_version += 1
             return key
@@ -63,8 +83,21 @@ class Store:
             "spec": body.get("spec") or {},
             "status": body.get("status") or {},
         }
+        edited = self._believe(key, body, trimmed)
         self.deployments[key] = trimmed
-        return None if old is not None and _same(old, trimmed) else key
+        return None if old is not None and _same(old, trimmed) and not edited else key
+
+    def _believe(self, key: Key, body: Body, trimmed: Body) -> bool:
+        """Go by what can be believed of a status; return whether somebody else wrote to it since the last look."""
+        if self.statuses is None:
+            return False
+        trimmed["status"], parts = self.statuses.believed(key, body)
+        before = self.edited.pop(key, None)
+        if not parts:
+            return False
+        managers = tuple(status_managers(body["metadata"].get("managedFields") or ()))
+        self.edited[key] = Edited(body.get("status") or {}, parts, managers)
+        return before != self.edited[key]
 
     def put_budget(self, body: Body, deleted: bool) -> list[Key]:
         """Take an EnergyBudget or ClusterEnergyBudget; return the keys of the deployments that it may be about."""
@@ -74,6 +107,8 @@ class Store:
             if not _is_same_object(body, old):
                 return []
             self.budgets.pop(key, None)
+            if self.budget_statuses is not None:
+                self.budget_statuses.forget(key)
         else:
             if old is not None and not _newer(body, old):
                 return []
@@ -88,6 +123,8 @@ class Store:
                 "spec": body.get("spec") or {},
                 "status": body.get("status") or {},
             }
+            if self.budget_statuses is not None:
+                self.budgets[key]["status"], _ = self.budget_statuses.believed(key, body)
             if old is not None and old["spec"] == self.budgets[key]["spec"]:
                 return []
         return [other for other in self.deployments if key[0] in ("", other[0])]

@@ -1,0 +1,64 @@
+"""Exponential back-off per key."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+
+
+@dataclass
+class _Tries:
+    count: int
+    last: float
+    until: float
+
+
+class Backoff(Generic[K]):
+    """How long to wait before the next try of what keeps failing; times are those of one monotonic clock, s."""
+
+    def __init__(self, first_seconds: float, most_seconds: float, *, free_tries: int = 0) -> None:
+        """Wait ``first_seconds`` after a try, twice as long after each further one, at most ``most_seconds``.
+
+        The first ``free_tries`` wait for nothing.
+        """
+        self._first = first_seconds
+        self._most = most_seconds
+        self._free = free_tries
+        self._tries: dict[K, _Tries] = {}
+
+    def wait(self, key: K, now: float) -> float:
+        """Return the seconds until the next try; 0 when it is due."""
+        tries = self._tries.get(key)
+        return 0.0 if tries is None else max(0.0, tries.until - now)
+
+    def tried(self, key: K, now: float, *, at_least: float = 0.0) -> float:
+        """Count a try; return the seconds until the next one."""
+        count = self.count(key)
+        # Beyond some doublings the power overflows, and the bound holds anyway.
+        doublings = min(count - self._free, 32)
+        pause = 0.0 if doublings < 0 else min(self._most, self._first * 2.0**doublings)
+        pause = max(pause, at_least)
+        self._tries[key] = _Tries(count + 1, now, now + pause)
+        return pause
+
+    def count(self, key: K) -> int:
+        """Return how often a key was tried since it was last forgotten."""
+        tries = self._tries.get(key)
+        return 0 if tries is None else tries.count
+
+    def quiet(self, key: K, now: float) -> float:
+        """Return the seconds since the last try."""
+        tries = self._tries.get(key)
+        return 0.0 if tries is None else now - tries.last
+
+    def pause(self, key: K, at_least: float) -> float:
+        """Return the seconds after which a key that was not tried again is over: two of its pauses."""
+        tries = self._tries.get(key)
+        return at_least if tries is None else max(at_least, 2.0 * (tries.until - tries.last))
+
+    def forget(self, key: K) -> None:
+        """Begin anew: what failed has passed."""
+        self._tries.pop(key, None)

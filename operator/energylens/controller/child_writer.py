@@ -1,0 +1,198 @@
+"""Writes children that differ, and knows when not to: what is refused or undone is tried less and less often."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from energylens.clock import Clock
+from energylens.cluster.errors import BusyError, ClusterError, ForbiddenError, RefusedError
+from energylens.cluster.port import ClusterPort
+from energylens.cluster.resources import resource_of
+from energylens.controller.backoff import Backoff
+from energylens.controller.drift import differences, holds
+from energylens.controller.managers import managers_of
+from energylens.controller.metrics import Metrics
+from energylens.controller.reasons import Reason
+from energylens.controller.store import Body, Child, ChildKey, Key, Store
+from energylens.serving.metadata import APPLIED_HASH, OWNER_LABEL
+
+RETRY_SECONDS, MOST_RETRY_SECONDS = 1.0, 60.0
+"""Between two tries of a write that is refused or fails: a policy that is lifted is noticed within a minute."""
+REPAIR_SECONDS, MOST_REPAIR_SECONDS = 2.0, 300.0
+"""Between two repairs of a child that somebody else changes again each time; the first two follow at once."""
+CONTESTED_AFTER = 3
+"""Repairs in a row from which on the other writer is named in Degraded."""
+QUIET_SECONDS = 60.0
+"""A child that nobody changed for so long, and for two pauses, is contested no more."""
+WORKLOADS = ("Deployment", "LeaderWorkerSet")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of the writes of one pass."""
+
+    refused: str = ""
+    """Why children were not written; "" where all were, or need not be."""
+    reason: Reason = Reason.APPLY_REFUSED
+    contested: str = ""
+    """Who changes which field of a child again and again; "" where nobody does."""
+    again_seconds: float | None = None
+    """When to look again; None: when something changes."""
+
+
+@dataclass(frozen=True)
+class _Refusal:
+    digest: str
+    text: str
+    reason: Reason
+
+
+class ChildWriter:
+    """Server-side apply of children."""
+
+    def __init__(self, cluster: ClusterPort, store: Store, clock: Clock, metrics: Metrics) -> None:
+        """Write through ``cluster`` what ``store`` does not hold."""
+        self._cluster = cluster
+        self._store = store
+        self._clock = clock
+        self._metrics = metrics
+        self._retries: Backoff[ChildKey] = Backoff(RETRY_SECONDS, MOST_RETRY_SECONDS)
+        self._repairs: Backoff[ChildKey] = Backoff(REPAIR_SECONDS, MOST_REPAIR_SECONDS, free_tries=1)
+        self._refusals: dict[ChildKey, _Refusal] = {}
+        self._contested: dict[ChildKey, str] = {}
+        self._of: dict[Key, set[ChildKey]] = {}
+        self._held: dict[ChildKey, str] = {}
+        """Digest of the manifest that a child was last found to hold."""
+
+    async def apply(self, key: Key, manifests: Sequence[Body]) -> Outcome:
+        """Write the children that differ, in their order; never raises a ClusterError.
+
+        A workload that is not written ends it: what stands beside the pods belongs to the pods that run.
+        """
+        refused: list[_Refusal] = []
+        self._of.setdefault(key, set()).update(map(_child_key, manifests))
+        for manifest in manifests:
+            refusal = await self._apply_one(manifest)
+            if refusal is None:
+                continue
+            refused.append(refusal)
+            if refusal.reason is not Reason.APPLY_REFUSED or manifest["kind"] in WORKLOADS:
+                break
+        children = [_child_key(manifest) for manifest in manifests]
+        contested = [text for child in children if (text := self._contested.get(child))]
+        now = self._clock.monotonic()
+        waits = [self._retries.wait(child, now) for child in children if child in self._refusals]
+        waits += [self._next_repair(child, now) for child in children if self._repairs.count(child)]
+        return Outcome(
+            refused="; ".join(refusal.text for refusal in refused),
+            reason=refused[0].reason if refused else Reason.APPLY_REFUSED,
+            contested="; ".join(contested),
+            again_seconds=min(waits, default=None),
+        )
+
+    def forget(self, key: Key) -> None:
+        """Forget the children of a deployment that is gone."""
+        for child in self._of.pop(key, set()):
+            self._refusals.pop(child, None)
+            self._contested.pop(child, None)
+            self._held.pop(child, None)
+            self._retries.forget(child)
+            self._repairs.forget(child)
+
+    async def _apply_one(self, manifest: Body) -> _Refusal | None:
+        """Write one child where it differs; return why it was not written."""
+        child, digest = _child_key(manifest), manifest["metadata"]["annotations"][APPLIED_HASH]
+        live, now = self._store.children.get(child), self._clock.monotonic()
+        if live is not None and (live.verified == digest or holds(live.body, manifest)):
+            live.verified = self._held[child] = digest
+            self._written(child, now)
+            return None
+        known = self._refusals.get(child)
+        if known is not None and known.digest == digest and self._retries.wait(child, now) > 0:
+            return known
+        undone = self._held.get(child) == digest
+        if undone:
+            self._settle(child, now)
+            if self._repairs.wait(child, now) > 0:
+                return None
+        try:
+            if live is None and await self._is_foreign(manifest):
+                name = f"{manifest['kind']} {manifest['metadata']['name']}"
+                text = f"{name} exists and does not belong to this LLMDeployment: rename one of the two; retrying"
+                return self._refuse(child, _Refusal(digest, text, Reason.APPLY_REFUSED))
+            if undone:
+                await self._count_repair(child, manifest, live)
+            self._metrics.writes.labels(manifest["kind"]).inc()
+            answer = await self._cluster.apply(manifest)
+        except ClusterError as error:
+            for_good = isinstance(error, RefusedError | ForbiddenError)
+            reason = Reason.APPLY_REFUSED if for_good else Reason.API_SERVER_ERROR
+            text = f"{manifest['kind']} {manifest['metadata']['name']}: {error}; retrying"
+            at_least = error.retry_after_seconds if isinstance(error, BusyError) else 0.0
+            return self._refuse(child, _Refusal(digest, text, reason), at_least)
+        self._store.put_child(manifest["kind"], answer, deleted=False)
+        written = self._store.children.get(child)
+        if written is not None and holds(written.body, manifest):
+            written.verified = self._held[child] = digest
+        self._written(child, now)
+        return None
+
+    def _refuse(self, child: ChildKey, refusal: _Refusal, at_least: float = 0.0) -> _Refusal:
+        known = self._refusals.get(child)
+        if known is not None and known.digest != refusal.digest:
+            self._retries.forget(child)
+        self._refusals[child] = refusal
+        self._retries.tried(child, self._clock.monotonic(), at_least=at_least)
+        return refusal
+
+    def _written(self, child: ChildKey, now: float) -> None:
+        self._refusals.pop(child, None)
+        self._retries.forget(child)
+        self._settle(child, now)
+
+    def _settle(self, child: ChildKey, now: float) -> None:
+        """End a contest that is over."""
+        if self._repairs.count(child) and self._repairs.quiet(child, now) >= self._repairs.pause(child, QUIET_SECONDS):
+            self._repairs.forget(child)
+            self._contested.pop(child, None)
+
+    def _next_repair(self, child: ChildKey, now: float) -> float:
+        """Return the seconds until the next repair is due, or until the contest is over."""
+        over = self._repairs.pause(child, QUIET_SECONDS) - self._repairs.quiet(child, now)
+        return self._repairs.wait(child, now) or max(1.0, over)
+
+    async def _count_repair(self, child: ChildKey, manifest: Body, live: Child | None) -> None:
+        """Count one more repair, and name the other writer once it is plain that there is one."""
+        self._repairs.tried(child, self._clock.monotonic())
+        if self._repairs.count(child) < CONTESTED_AFTER:
+            return
+        name = f"{child[0]} {child[2]}"
+        slower = f"the operator writes its value again less and less often, at least every {MOST_REPAIR_SECONDS:.0f} s"
+        if live is None:
+            self._contested[child] = f"{name} is deleted by somebody else again and again; {slower}"
+            return
+        paths = differences(live.body, manifest)
+        found = await self._cluster.list_objects(resource_of(manifest), namespace=child[1], name=child[2])
+        managed = found[0]["metadata"].get("managedFields") if found else None
+        managers = managers_of(managed or (), paths)
+        who = f"field manager {', '.join(managers)}" if managers else "another field manager"
+        shown = ", ".join(".".join(path) for path in paths[:3]) or "its fields"
+        self._contested[child] = f"{name}: {who} changes {shown} again and again; {slower}"
+
+    async def _is_foreign(self, manifest: Body) -> bool:
+        """Return whether somebody else's object has the name of a child: an apply would take it over."""
+        metadata = manifest["metadata"]
+        (owner,) = metadata["ownerReferences"]
+        for found in await self._cluster.list_objects(
+            resource_of(manifest), namespace=metadata["namespace"], name=metadata["name"]
+        ):
+            labels = found["metadata"].get("labels") or {}
+            owners = [reference["uid"] for reference in found["metadata"].get("ownerReferences") or ()]
+            return owner["uid"] not in owners and labels.get(OWNER_LABEL) != metadata["labels"][OWNER_LABEL]
+        return False
+
+
+def _child_key(manifest: Body) -> ChildKey:
+    metadata = manifest["metadata"]
+    return manifest["kind"], metadata["namespace"], metadata["name"]

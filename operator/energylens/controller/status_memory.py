@@ -1,0 +1,115 @@
+"""What the operator wrote into each status, so that an edit by somebody else is known as such.
+
+What was written last is gone by, whatever the API server has meanwhile. After a restart there is nothing to compare
+with: then a status is checked as far as it can be (:mod:`energylens.controller.status_check`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from energylens.clock import Clock
+
+Body = Mapping[str, Any]
+Key = tuple[str, str]
+Checked = tuple[dict[str, Any], tuple[str, ...]]
+"""The parts of a status that can be true, and one line for each part that was left out."""
+Check = Callable[[Body], Checked]
+"""Takes an object as the API server has it."""
+OwnPart = Callable[[Body], dict[str, Any]]
+_MOST_NAMED = 3
+
+
+@dataclass
+class _Written:
+    uid: str
+    status: dict[str, Any]
+    attempt: dict[str, Any] | None = None
+    """What a write that was never answered may have written."""
+
+
+class StatusMemory:
+    """The statuses of one kind."""
+
+    def __init__(self, check: Check, own_part: OwnPart = dict) -> None:
+        """Check statuses of unknown origin with ``check``; only their ``own_part`` is ours."""
+        self._check = check
+        self._own_part = own_part
+        self._written: dict[Key, _Written] = {}
+
+    def believed(self, key: Key, body: Body) -> Checked:
+        """Return the status to go by, and one line for each part of the stated one that is not gone by."""
+        stated = self._own_part(body.get("status") or {})
+        kept = self._kept(key, body)
+        if kept is None:
+            return self._check(body)
+        if stated != kept.status and stated == kept.attempt:
+            kept.status, kept.attempt = stated, None
+        return kept.status, () if stated == kept.status else differences(kept.status, stated)
+
+    def hold(self, key: Key, body: Body) -> None:
+        """Go by the status of ``body`` from now on, unless another one was written already."""
+        if self._kept(key, body) is None:
+            self._written[key] = _Written(_uid(body), dict(body.get("status") or {}))
+
+    def attempts(self, key: Key, body: Body, status: Body) -> None:
+        """Say that a write begins; whether it is carried out may never be known."""
+        self.hold(key, body)
+        self._written[key].attempt = dict(status)
+
+    def wrote(self, key: Key, body: Body, status: Body) -> None:
+        """Say that a write was answered."""
+        self._written[key] = _Written(_uid(body), dict(status))
+
+    def forget(self, key: Key) -> None:
+        """Forget an object that is gone."""
+        self._written.pop(key, None)
+
+    def _kept(self, key: Key, body: Body) -> _Written | None:
+        kept = self._written.get(key)
+        return kept if kept is not None and kept.uid == _uid(body) else None
+
+
+def remembering(check: Callable[[Body, datetime], Checked], own_part: OwnPart, clock: Clock) -> StatusMemory:
+    """Return a memory whose checks know the present moment."""
+    return StatusMemory(lambda body: check(body, clock.now()), own_part)
+
+
+def _uid(body: Body) -> str:
+    return str(body["metadata"].get("uid", ""))
+
+
+def differences(ours: Body, stated: Body) -> tuple[str, ...]:
+    """Return where a status differs from the one that was written, as paths."""
+    found = list(_paths(ours, stated, "status"))
+    more = len(found) - _MOST_NAMED
+    return (*found[:_MOST_NAMED], *((f"{more} more",) if more > 0 else ()))
+
+
+def _paths(ours: Any, stated: Any, path: str) -> list[str]:
+    if ours == stated:
+        return []
+    if not isinstance(ours, Mapping) or not isinstance(stated, Mapping):
+        return [path]
+    return [
+        found
+        for name in sorted({*ours, *stated})
+        for found in _paths(ours.get(name), stated.get(name), f"{path}.{name}")
+    ]
+
+
+def removal(ours: Body, stated: Body) -> dict[str, Any]:
+    """Return the JSON merge patch (RFC 7396) that takes out of ``stated`` what ``ours`` does not have."""
+    patch: dict[str, Any] = {}
+    for name, value in stated.items():
+        if name not in ours:
+            patch[name] = None
+        elif isinstance(value, Mapping) and isinstance(ours[name], Mapping):
+            if inner := removal(ours[name], value):
+                patch[name] = inner
+        elif value != ours[name]:
+            patch[name] = ours[name]
+    return patch

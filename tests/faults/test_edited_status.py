@@ -1,0 +1,179 @@
+"""A status that somebody edits changes nothing: what runs stays, and the status is the operator's own again."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.support.world import KEY, World, llama, overrides, plain
+
+from energylens.api.llmdeployment import PlanStatus
+from energylens.planner.identity import action_hash
+
+Object = dict[str, Any]
+LLMD = ("LLMDeployment", *KEY)
+
+
+async def ready(**spec: Any) -> World:
+    world = World()
+    world.cluster.put(llama(**spec))
+    await world.settle()
+    return world
+
+
+def consistent(body: Object) -> None:
+    """Three replicas, with the figures and the hash that such a plan has."""
+    plan = body["status"]["plan"]
+    plan |= {"replicas": 3, "gpus": 3}
+    plan["hash"] = action_hash(PlanStatus.model_validate(plan))
+
+
+EDITS: dict[str, Any] = {
+    "replicas": lambda body: body["status"]["plan"].update(replicas=3),
+    "a whole plan of three replicas": consistent,
+    "GPU product": lambda body: body["status"]["plan"].update(gpuProduct="no-such-gpu"),
+    "hash": lambda body: body["status"]["plan"].update(hash="f" * 16),
+    "layout": lambda body: body["status"]["plan"].update(tensorParallel=8),
+    "negative": lambda body: body["status"]["plan"].update(replicas=-1),
+    "huge": lambda body: body["status"]["plan"].update(maxBatchSize=10**30),
+    "power": lambda body: body["status"]["plan"]["predicted"].update(powerWatts=-5),
+    "a budget that took replicas": lambda body: body["status"]["plan"].update(shedBy="x", shedFromReplicas=9),
+    "no plan": lambda body: body["status"].pop("plan"),
+    "no status": lambda body: body.update(status={}),
+    "no time": lambda body: body["status"].update(planAdoptionTime="yesterday"),
+    "a time to come": lambda body: body["status"].update(planAdoptionTime="2126-03-01T00:00:00Z"),
+    "a foreign condition": lambda body: body["status"]["conditions"].append(
+        {"type": "Synced", "status": "True", "reason": "ArgoCD", "message": ""}
+    ),
+    "no conditions": lambda body: body["status"].pop("conditions"),
+    "a condition": lambda body: body["status"]["conditions"][0].update(status="False", reason="Nonsense"),
+    "load": lambda body: body["status"].update(
+        load={"requestsPerSecond": "0", "declaredRequestsPerSecond": "2", "changeTime": "never"}
+    ),
+    "a long text": lambda body: body["status"]["plan"].update(bindingConstraint="x" * 100_000),
+    "another type": lambda body: body["status"].update(plan=["nonsense"], activeRevision="nothing"),
+    "generation": lambda body: body["status"].update(observedGeneration=10**9),
+}
+
+
+def without_others(state: Any) -> Any:
+    """Leave out conditions that other controllers may add."""
+    state = copy.deepcopy(state)
+    conditions = state[LLMD]["status"]["conditions"]
+    conditions[:] = [c for c in conditions if c["type"] != "Synced"]
+    return state
+
+
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("name", EDITS)
+async def test_an_edit_of_the_status_is_undone_and_moves_no_pod(name: str, restart: bool) -> None:
+    world = await ready()
+    before, pods = world.end_state(), {k: b for k, b in world.cluster.objects.items() if k[0] == "Pod"}
+    generation = world.cluster.objects["Deployment", *KEY]["metadata"]["generation"]
+    world.cluster.edit(*LLMD, EDITS[name])
+    if restart:
+        world.clock.advance(3600)
+        world.start()
+    await world.settle()
+    assert without_others(world.end_state()) == before
+    assert {k: b for k, b in world.cluster.objects.items() if k[0] == "Pod"} == pods
+    assert world.cluster.objects["Deployment", *KEY]["metadata"]["generation"] == generation
+    mark = world.mark
+    await world.reconciler.reconcile(KEY)
+    assert world.writes_since(mark) == []
+
+
+async def test_an_edit_is_told_once_with_who_and_what() -> None:
+    world = await ready()
+    events = len(world.cluster.events)
+
+    def edit(body: Object) -> None:
+        body["status"]["plan"]["replicas"] = 3
+        body["metadata"]["managedFields"] = [
+            {"manager": "kubectl-edit", "subresource": "status", "fieldsV1": {"f:status": {"f:plan": {}}}}
+        ]
+
+    world.cluster.edit(*LLMD, edit)
+    await world.settle()
+    (told,) = world.cluster.events[events:]
+    assert (told["reason"], told["type"]) == ("StatusRestored", "Warning")
+    assert "by field manager kubectl-edit" in told["note"]
+    assert "status.plan.replicas" in told["note"]
+
+
+async def test_a_program_that_edits_the_status_in_a_loop_is_answered_ever_more_slowly() -> None:
+    world = await ready()
+    mark, events = world.mark, len(world.cluster.events)
+    for _ in range(60):
+        world.cluster.edit(*LLMD, EDITS["replicas"])
+        await world.reconciler.reconcile(KEY)
+        world.clock.advance(1.0)
+    assert len(world.writes_since(mark)) <= 8
+    assert [event["reason"] for event in world.cluster.events[events:]] == ["StatusRestored", "FieldManagerConflict"]
+    assert world.cluster.objects["Deployment", *KEY]["spec"]["replicas"] == 2
+
+
+async def test_a_pending_plan_that_was_edited_while_nobody_looked_is_planned_anew() -> None:
+    manual = {**overrides(), "mode": "Manual"}
+    world = await ready(planning=manual)
+    found = world.status()["plan"]["hash"]
+    world.cluster.edit(*LLMD, consistent)
+    world.start()
+    world.cluster.put(llama(planning={**manual, "approvedPlanHash": found}))
+    await world.settle()
+    assert world.cluster.objects["Deployment", *KEY]["spec"]["replicas"] == 2
+    assert world.status()["plan"]["hash"] == found
+
+
+JUNK = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(10**20), 10**20),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(max_size=20),
+    st.lists(st.integers(), max_size=3),
+    st.dictionaries(st.text(max_size=5), st.integers(), max_size=3),
+)
+
+
+def paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    found = [path] if path else []
+    if isinstance(value, dict):
+        found += [deeper for name, inner in value.items() for deeper in paths(inner, (*path, name))]
+    elif isinstance(value, list):
+        found += [deeper for index, inner in enumerate(value) for deeper in paths(inner, (*path, index))]
+    return found
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data(), restart=st.booleans())
+async def test_any_mutation_of_the_status_ends_where_none_ends(data: st.DataObject, restart: bool) -> None:
+    world = await ready()
+    before = plain(world.end_state())
+    status = world.status()
+    changes = data.draw(st.lists(st.tuples(st.sampled_from(paths(status)), JUNK), min_size=1, max_size=3))
+
+    def mutate(body: Object) -> None:
+        for path, value in changes:
+            parent: Any = body["status"]
+            for step in path[:-1]:
+                try:
+                    parent = parent[step]
+                except (KeyError, IndexError, TypeError):
+                    break
+            else:
+                if isinstance(parent, dict) or (isinstance(parent, list) and path[-1] < len(parent)):
+                    parent[path[-1]] = value
+
+    world.cluster.edit(*LLMD, mutate)
+    if restart:
+        world.start()
+    await world.settle()
+    after = plain(world.end_state())
+    conditions = after[LLMD]["status"]["conditions"]
+    own = {c["type"] for c in before[LLMD]["status"]["conditions"]}
+    conditions[:] = [c for c in conditions if c.get("type") in own]
+    assert after == before
