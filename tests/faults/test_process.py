@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import getpass
 import os
 import pwd
@@ -188,6 +189,27 @@ async def test_kopf_that_ends_without_a_word_ends_the_process(tmp_path: Path, mo
         async with running(server, tmp_path, monkeypatch) as operator:
             with pytest.raises(EndedError, match="kopf ended"):
                 await operator.task
+
+
+async def test_a_kopf_that_does_not_stop_is_not_left_beside_another_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def goes_on(*, ready_flag: asyncio.Event, **_: Any) -> None:
+        ready_flag.set()
+        while not free.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await free.wait()
+
+    free = asyncio.Event()
+    monkeypatch.setattr(kopf, "operator", goes_on)
+    monkeypatch.setattr(acting, "KOPF_STOP_SECONDS", 0.01)
+    with api_server() as server:
+        async with running(server, tmp_path, monkeypatch) as operator:
+            await operator.until(lambda said: said == "200 ok")
+            server.unserved = {"leaderworkersets"}
+            with pytest.raises(EndedError, match="did not stop"):
+                await operator.task
+            free.set()
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from typing import Any
 import yaml
 from tools.image_test.base import ensure_base, named_base
 from tools.image_test.bundle import SERVICE_ACCOUNT, bundle
-from tools.image_test.programs import BUILDAH, CRUN, Buildah, ImageTestError, check, run
+from tools.image_test.programs import BUILDAH, CRUN, Buildah, Crun, ImageTestError, check, run
 
 from energylens import __version__, devcluster
 from energylens.devcluster import DevClusterError, Interrupted, Kubectl, StreamProgress, eventually
@@ -151,36 +151,28 @@ def operate(image: Mounted, found: devcluster.RunningCluster, kubectl: Kubectl) 
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(spec))
     log = image.work / "operator.log"
-    command = [
-        CRUN,
-        "--root",
-        str(image.work / "crun"),
-        "--cgroup-manager=disabled",
-        "run",
-        "--bundle",
-        str(folder),
-        POD,
-    ]
+    crun = Crun(image.work / "crun")
+    command = crun.command("run", "--bundle", str(folder), POD)
     with log.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL) as process:
         try:
-            _follow(process, image.work, kubectl, port)
+            _follow(process, crun, kubectl, port)
         except BaseException:
             sys.stderr.write(log.read_text(errors="replace"))
             raise
         finally:
             with deferred():
-                _crun(image.work, "delete", "--force", POD)
+                crun.remove(POD)
                 process.wait()
 
 
-def _follow(process: subprocess.Popen[bytes], work: Path, kubectl: Kubectl, port: int) -> None:
+def _follow(process: subprocess.Popen[bytes], crun: Crun, kubectl: Kubectl, port: int) -> None:
     def ready() -> bool:
         if process.poll() is not None:
             raise ImageTestError(f"the operator ended with code {process.returncode}; its log is above")
         return _readiness(port) == "200 ok"
 
     eventually(ready, READY_SECONDS)
-    pid = json.loads(run(CRUN, "--root", work / "crun", "state", POD))["pid"]
+    pid = json.loads(crun.run("state", POD))["pid"]
     facts = _facts(int(pid))
     say(f"ready as user {facts['user']}, capabilities {facts['capabilities']}, root {facts['root']}")
     expected = {"user": "65532", "capabilities": "0000000000000000", "root": "ro"}
@@ -198,7 +190,7 @@ def _follow(process: subprocess.Popen[bytes], work: Path, kubectl: Kubectl, port
         say(line.rstrip())
     say(f"{_facts(int(pid))['resident']} resident")
     began = time.monotonic()
-    _crun(work, "kill", POD, "TERM")
+    crun.run("kill", POD, "TERM")
     try:
         code = process.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired as error:
@@ -249,10 +241,6 @@ def _facts(pid: int) -> dict[str, str]:
         "root": options.split(",")[0],
         "resident": status["VmRSS"],
     }
-
-
-def _crun(work: Path, *arguments: str) -> None:
-    subprocess.run([CRUN, "--root", str(work / "crun"), *arguments], capture_output=True, check=False)
 
 
 if __name__ == "__main__":

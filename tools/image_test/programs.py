@@ -12,6 +12,7 @@ from energylens.devcluster.interrupts import deferred
 
 BUILDAH, CRUN, DEBOOTSTRAP = "buildah", "crun", "debootstrap"
 _TAIL_LINES = 15
+_UNIFIED = Path("/sys/fs/cgroup/unified")
 
 
 class ImageTestError(Exception):
@@ -68,3 +69,30 @@ class Buildah:
         with deferred():
             subprocess.run([*self._command, "rm", "--all"], capture_output=True, check=False)
             shutil.rmtree(self._storage, ignore_errors=True)
+
+
+class Crun:
+    """crun with a state directory of its own, and without control groups: nothing is limited here."""
+
+    def __init__(self, state: Path) -> None:
+        """Keep what runs under ``state``."""
+        self._state = state
+
+    def command(self, *arguments: str) -> list[str]:
+        """Return a command line.
+
+        crun refuses machines with control groups of both versions, even where it is told to use none: on those it gets
+        a mount namespace in which the second version is not there.
+        """
+        command = [CRUN, "--root", str(self._state), "--cgroup-manager=disabled", *arguments]
+        if not _UNIFIED.is_mount():
+            return command
+        return ["unshare", "--mount", "sh", "-c", f'umount {_UNIFIED} && exec "$@"', "sh", *command]
+
+    def run(self, *arguments: str) -> str:
+        """Run one of its commands; see :func:`run`."""
+        return run(*self.command(*arguments), seconds=60)
+
+    def remove(self, container: str) -> None:
+        """End a container and forget it; nothing where there is none."""
+        subprocess.run(self.command("delete", "--force", container), capture_output=True, check=False)

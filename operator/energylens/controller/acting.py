@@ -247,6 +247,9 @@ class Acting:
             await asyncio.wait({watching}, timeout=KOPF_STOP_SECONDS)
             watching.cancel()
             await asyncio.wait({watching}, timeout=KOPF_STOP_SECONDS)
+        if not watching.done() and not self._stop.is_set():
+            # It would cancel the tasks of the next watch.
+            raise WatchesEndedError("kopf did not stop")
 
     async def _settle(self, ready: asyncio.Event, changed: asyncio.Event, all_anew: bool) -> None:
         """Let the initial lists come in before anything is written: half a view would undo what is there."""
