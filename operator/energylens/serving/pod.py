@@ -20,6 +20,16 @@ SHARED_MEMORY_GIB_PER_GPU = 2
 """NCCL and the engines' queues between processes live in /dev/shm; the container runtime's default is 64 MiB."""
 HEALTH_PATH = "/health"
 CACHE_PATH = "/models"
+TEMPORARY_PATH, TEMPORARY_VOLUME = "/tmp", "energylens-tmp"
+_CACHES = {
+    "VLLM": {"VLLM_CACHE_ROOT": "vllm", "FLASHINFER_WORKSPACE_BASE": "flashinfer"},
+    "SGLang": {"SGLANG_CACHE_DIR": "sglang"},
+}
+"""Variables that say where an engine keeps compiled graphs and kernels, and the folder beside the weights for each.
+
+vLLM 0.33 keeps FlashInfer's kernels in ``$HOME`` unless FlashInfer is told otherwise (``flashinfer/jit/env.py``);
+SGLang 0.5.23 derives those of Triton, Inductor, FlashInfer and TileLang from one variable (``sglang/srt/environ.py``).
+"""
 _PROBE_TIMEOUT_SECONDS = 5
 """SGLang's health check takes more than the kubelet's default of 1 s."""
 
@@ -77,6 +87,7 @@ def pod_template(
     if not annotations:
         del template["metadata"]["annotations"]
     merged = merge_pod_template(template, spec.pod_template or {})
+    _give_room_to_write(merged["spec"])
     if plan.power_cap_watts_per_gpu is not None:
         # After the merge: the plan's figures hold for this cap only.
         merged["metadata"].setdefault("annotations", {})[POWER_LIMIT] = str(plan.power_cap_watts_per_gpu)
@@ -111,6 +122,21 @@ def _container(
     return container
 
 
+def _give_room_to_write(pod: dict[str, Any]) -> None:
+    """Give an engine whose root file system is read-only a writable ``/tmp`` and ``$HOME``, as far as the user has not.
+
+    Both engines compile kernels and make sockets there.
+    """
+    (engine,) = [container for container in pod["containers"] if container["name"] == ENGINE_CONTAINER]
+    if not (engine.get("securityContext") or {}).get("readOnlyRootFilesystem"):
+        return
+    if all(mount["mountPath"].rstrip("/") != TEMPORARY_PATH for mount in engine["volumeMounts"]):
+        engine["volumeMounts"] = [*engine["volumeMounts"], {"name": TEMPORARY_VOLUME, "mountPath": TEMPORARY_PATH}]
+        pod["volumes"] = [*pod["volumes"], {"name": TEMPORARY_VOLUME, "emptyDir": {}}]
+    if all(variable["name"] != "HOME" for variable in engine["env"]):
+        engine["env"] = [*engine["env"], {"name": "HOME", "value": TEMPORARY_PATH}]
+
+
 def _probe(period_seconds: int, failures: int) -> dict[str, Any]:
     return {
         "httpGet": {"path": HEALTH_PATH, "port": "http"},
@@ -122,9 +148,8 @@ def _probe(period_seconds: int, failures: int) -> dict[str, Any]:
 
 def _environment(deployment: LLMDeployment, plan: PlanStatus, command: EngineCommand) -> list[dict[str, Any]]:
     spec, cache = deployment.spec, _cache_path(deployment)
-    values = {"HF_HUB_CACHE": f"{cache}/hub", "VLLM_CACHE_ROOT": f"{cache}/vllm"} | dict(command.env)
-    if spec.engine.type != "VLLM":
-        del values["VLLM_CACHE_ROOT"]
+    folders = {"HF_HUB_CACHE": "hub", **_CACHES[spec.engine.type]}
+    values = {name: f"{cache}/{folder}" for name, folder in folders.items()} | dict(command.env)
     own = {variable.name: variable.value for variable in spec.engine.env}
     env: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in (values | own).items()]
     secret = spec.model.token_secret_ref

@@ -10,7 +10,15 @@ from energylens.predictor.types import GpuSpec
 from energylens.serving import sglang, vllm
 from energylens.serving.arguments import Launch
 from energylens.serving.errors import ServingError
-from energylens.serving.metadata import PLAN_SUMMARY, REVISION_LABEL, child, plan_summary, revision, selector_labels
+from energylens.serving.metadata import (
+    LWS_RECREATE_AFTER_START,
+    PLAN_SUMMARY,
+    REVISION_LABEL,
+    child,
+    plan_summary,
+    revision,
+    selector_labels,
+)
 from energylens.serving.pod import grace_period_seconds, pod_template
 from energylens.serving.rollout import Strategy
 from energylens.serving.timing import drain_seconds, progress_deadline_seconds, startup_seconds
@@ -83,11 +91,14 @@ def workload(
             },
             "leaderWorkerTemplate": {
                 "size": plan.nodes_per_replica,
-                # One engine over several pods cannot lose one of them.
+                # One engine over several pods cannot lose one of them. RecreateGroupAfterStart is an enum value that
+                # releases before 0.9 refuse; the annotation means the same from 0.8 on, and nothing before.
                 "restartPolicy": "RecreateGroupOnPodRestart",
                 "leaderTemplate": template,
                 "workerTemplate": followers,
             },
         }
-    summary = {PLAN_SUMMARY: plan_summary(plan)}
-    return child(deployment, ref.api_version, ref.kind, ref.name, {"spec": body}, plan, summary)
+    annotations = {PLAN_SUMMARY: plan_summary(plan)}
+    if followers is not None:
+        annotations[LWS_RECREATE_AFTER_START] = "true"
+    return child(deployment, ref.api_version, ref.kind, ref.name, {"spec": body}, plan, annotations)

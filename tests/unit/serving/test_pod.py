@@ -210,7 +210,7 @@ def test_the_users_template_is_merged(make_deployment: Deploy, make_plan: Plan, 
     assert spec["securityContext"] == {"seccompProfile": {"type": "RuntimeDefault"}, "runAsUser": 2000}
     assert engine["resources"]["requests"] == {"nvidia.com/gpu": "1", "cpu": "8"}
     assert {"name": "NCCL_DEBUG", "value": "INFO"} in engine["env"]
-    assert len(engine["env"]) == 5
+    assert len(engine["env"]) == 6
     assert [m["mountPath"] for m in engine["volumeMounts"]] == ["/dev/shm", "/models", "/scratch"]
     assert [v["name"] for v in spec["volumes"]] == ["shm", "models", "scratch"]
     assert router["image"] == "example.org/router:1"
@@ -265,3 +265,51 @@ def test_the_power_cap_of_the_plan_wins_over_the_pod_template(
     own = {"metadata": {"annotations": {"dynamo.nvidia.com/gpu-power-limit": "100"}}}
     capped = pod(make_deployment(podTemplate=own), make_plan(power_cap_watts_per_gpu=400), models["8b"])
     assert capped["metadata"]["annotations"]["dynamo.nvidia.com/gpu-power-limit"] == "400"
+
+
+READ_ONLY: dict[str, Any] = {"name": "engine", "securityContext": {"readOnlyRootFilesystem": True}}
+
+
+def engine_of(template: dict[str, Any]) -> dict[str, Any]:
+    (engine,) = [c for c in template["spec"]["containers"] if c["name"] == "engine"]
+    found: dict[str, Any] = engine
+    return found
+
+
+def test_an_engine_with_a_read_only_root_has_room_to_write(
+    make_deployment: Deploy, make_plan: Plan, models: dict[str, ModelSpec]
+) -> None:
+    plain = pod(make_deployment(), make_plan(), models["70b"])
+    assert "/tmp" not in {m["mountPath"] for m in engine_of(plain)["volumeMounts"]}
+    closed = pod(make_deployment(podTemplate={"spec": {"containers": [READ_ONLY]}}), make_plan(), models["70b"])
+    (mount,) = [m for m in engine_of(closed)["volumeMounts"] if m["mountPath"] == "/tmp"]
+    assert {"name": mount["name"], "emptyDir": {}} in closed["spec"]["volumes"]
+    assert {"name": "HOME", "value": "/tmp"} in engine_of(closed)["env"]
+
+
+def test_room_to_write_that_the_user_gives_stays(
+    make_deployment: Deploy, make_plan: Plan, models: dict[str, ModelSpec]
+) -> None:
+    container = {**READ_ONLY, "volumeMounts": [{"name": "scratch", "mountPath": "/tmp/"}]}
+    template = {"spec": {"containers": [container], "volumes": [{"name": "scratch", "emptyDir": {"sizeLimit": "9Gi"}}]}}
+    engine = {"env": [{"name": "HOME", "value": "/home/vllm"}]}
+    found = pod(make_deployment(podTemplate=template, engine=engine), make_plan(), models["70b"])
+    assert [m["name"] for m in engine_of(found)["volumeMounts"] if m["mountPath"].startswith("/tmp")] == ["scratch"]
+    assert [v["value"] for v in engine_of(found)["env"] if v["name"] == "HOME"] == ["/home/vllm"]
+
+
+@pytest.mark.parametrize(
+    ("engine", "wanted"),
+    [
+        ("VLLM", {"VLLM_CACHE_ROOT": "/w/vllm", "FLASHINFER_WORKSPACE_BASE": "/w/flashinfer"}),
+        ("SGLang", {"SGLANG_CACHE_DIR": "/w/sglang"}),
+    ],
+)
+def test_what_an_engine_compiles_is_kept_beside_the_weights(
+    engine: str, wanted: dict[str, str], make_deployment: Deploy, make_plan: Plan, models: dict[str, ModelSpec]
+) -> None:
+    cache = {"cache": {"persistentVolumeClaim": "weights", "path": "/w"}}
+    found = pod(make_deployment(model_part=cache, engine={"type": engine}), make_plan(), models["70b"])
+    env = {v["name"]: v.get("value") for v in engine_of(found)["env"]}
+    assert wanted.items() <= env.items()
+    assert {name for name in env if "CACHE" in name or "WORKSPACE" in name} == {"HF_HUB_CACHE", *wanted}
