@@ -166,11 +166,13 @@ async def test_a_volume_that_cannot_be_mounted_is_told_of() -> None:
     world.cluster.edit("Deployment", *KEY, lambda live: live["status"].update(readyReplicas=0))
     event = failed_create("llama-0", "Multi-Attach error for volume pvc-1", "2026-03-01T00:00:30Z")
     world.cluster.put({**event, "reason": "FailedAttachVolume", "regarding": {"kind": "Pod", "name": "llama-0"}})
+    late = failed_create("llama-0", "0/2 nodes are available", "2026-03-01T00:00:31Z")
+    world.cluster.put({**late, "reason": "FailedScheduling", "regarding": {"kind": "Pod", "name": "llama-0"}})
     again = await world.reconciler.reconcile(KEY)
     assert again is not None
     assert again <= 30
     assert world.condition("Degraded")["status"] == "False"
-    world.clock.advance(61)
+    world.clock.advance(31)
     await world.reconciler.reconcile(KEY)
     assert world.condition("Degraded")["reason"] == "PodsFailing"
     assert "llama-0: FailedAttachVolume: Multi-Attach error for volume pvc-1" in world.condition("Ready")["message"]

@@ -14,7 +14,7 @@ from energylens.controller.observation import Body, PodState
 from energylens.controller.rollouts import group_size, workload_revision
 from energylens.serving.claims import NO_CLAIMS, Claims, claim_fields
 
-SLOW_START = timedelta(seconds=60)
+SLOW_START = timedelta(seconds=30)
 """A pod that has its node and no container for so long waits for more than its sandbox: a volume, most often."""
 REPEATED = timedelta(minutes=20)
 """A StatefulSet's controller tries again, and says so, at least every 1000 s (client-go's default rate limiter)."""
@@ -94,6 +94,8 @@ async def why_slow(cluster: ClusterPort, namespace: str, names: Iterable[str]) -
             found = await cluster.list_objects(EVENT, namespace=namespace, field_selector=fields)
         except ForbiddenError:
             return {}
+        # It was scheduled since.
+        found = [event for event in found if event.get("reason") != "FailedScheduling"]
         if found:
             last = max(found, key=_told_at)
             told[name] = f"{last.get('reason', '')}: {last.get('note', '')}"

@@ -27,7 +27,7 @@ LWS_WORKER_INDEX = "leaderworkerset.sigs.k8s.io/worker-index"
 LWS_GROUP_INDEX = "leaderworkerset.sigs.k8s.io/group-index"
 LWS_RECREATE_AFTER_START = "leaderworkerset.sigs.k8s.io/experimental-recreate-group-after-start"
 """Annotation: while a pod of a group is pending, others that restart do not end it (``handleRestartPolicy`` in
-LeaderWorkerSet's ``pkg/controllers/pod_controller.go``). Followers give up on a leader that pulls its image for long."""
+LeaderWorkerSet's ``pkg/controllers/pod_controller.go``). Followers give up on a leader that pulls an image for long."""
 
 
 def labels(deployment: LLMDeployment) -> dict[str, str]:
