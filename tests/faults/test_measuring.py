@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from typing import Any
 
 import pytest
-from tests.support.world import KEY, NAMESPACE, World, llama
+from tests.support.world import KEY, NAMESPACE, World, llama, overrides
 
 from energylens.controller.measuring import Measuring
 from energylens.controller.settings import MeasurementSettings
@@ -114,6 +115,48 @@ async def test_the_longest_window_that_the_api_takes_can_be_measured() -> None:
     assert found.reason == "Measured"
     # Published as soon as 80 % of it are there.
     assert found.window_end - found.window_start >= 0.8 * 7200
+
+
+async def test_a_plan_of_fewer_replicas_is_measured_from_when_its_pods_serve_alone() -> None:
+    made = await lab()
+    await made.run(600)
+    before = made.world.status()["plan"]["hash"]
+    made.world.cluster.put(llama(planning=overrides(replicas=1), validation={"warmupSeconds": 0, "windowSeconds": 120}))
+    await made.world.settle()
+    changed, plan_hash = made.world.clock.now().timestamp(), made.world.status()["plan"]["hash"]
+    assert plan_hash != before
+    await made.run(60)
+    first = made.measuring.latest(KEY, plan_hash)
+    assert first is not None
+    assert first.reason == "Collecting"
+    await made.run(120)
+    found = made.measuring.latest(KEY, plan_hash)
+    assert found is not None
+    assert found.reason == "Measured"
+    assert found.window_start is not None
+    assert found.window_start >= changed
+
+
+async def test_nothing_is_measured_of_a_plan_while_pods_of_it_are_missing() -> None:
+    made = await lab()
+    made.world.pods_run = False
+    made.world.cluster.put(llama(planning=overrides(replicas=3), validation={"warmupSeconds": 0, "windowSeconds": 120}))
+    await made.world.settle()
+    await made.run(300)
+    assert made.measuring.latest(KEY, made.world.status()["plan"]["hash"]) is None
+    assert made.joules == 0
+
+
+async def test_a_pod_that_was_evicted_long_ago_keeps_nothing_from_being_measured() -> None:
+    made = await lab()
+    old = copy.deepcopy(made.world.cluster.objects["Pod", NAMESPACE, "llama-0"])
+    old["metadata"] |= {"name": "llama-evicted", "uid": "gone", "resourceVersion": "1"}
+    old["status"] = {"phase": "Failed", "reason": "Evicted"}
+    made.world.store.put_pod(old, deleted=False)
+    await made.run(300)
+    found = made.measuring.latest(KEY, made.world.status()["plan"]["hash"])
+    assert found is not None
+    assert found.reason == "Measured"
 
 
 async def two() -> Lab:
