@@ -10,7 +10,7 @@ from energylens.controller.children import Children
 from energylens.controller.comparison import energy_error_percent, is_comparable, load_share, objectives
 from energylens.controller.observation import Observation
 from energylens.controller.reasons import ConditionType, Reason
-from energylens.controller.rollouts import Rollout, late, rollout, trouble
+from energylens.controller.rollouts import Rollout, late, overdue, rollout, trouble
 
 _SLO_REASONS = (Reason.SLO_INFEASIBLE, Reason.LOAD_TOO_HIGH)
 _MESSAGE_LENGTH = 1000
@@ -172,6 +172,9 @@ def _degraded(observed: Observation, state: Rollout) -> Condition:
         missed = late(observed, state)
         if missed:
             return _condition(observed, kind, "True", Reason.PROGRESS_DEADLINE_EXCEEDED, missed)
+    stuck = overdue(observed)
+    if stuck:
+        return _condition(observed, kind, "True", Reason.PODS_FAILING, stuck)
     if observed.planning.no_way_back:
         return _condition(observed, kind, "True", Reason.CANNOT_ROLL_BACK, observed.planning.no_way_back)
     return _condition(observed, kind, "False", Reason.AS_EXPECTED, "")

@@ -141,10 +141,9 @@ def trouble(observed: Observation, state: Rollout) -> Trouble | None:
     for pod in alive:
         if pod.failing:
             return Trouble(Reason.PODS_FAILING, f"{pod.name}: {pod.waiting}")
-    for pod in observed.pods:
-        if pod.ends_by and observed.now - _time(pod.ends_by) > OVERDUE:
-            where = f"; its node {pod.node} may be gone" if pod.node else ""
-            return Trouble(Reason.PODS_FAILING, f"{pod.name} was to end by {pod.ends_by} and is still there{where}")
+    stuck = overdue(observed)
+    if stuck:
+        return Trouble(Reason.PODS_FAILING, stuck)
     shared = _on_too_many_nodes(observed, alive)
     if shared:
         return Trouble(Reason.PODS_FAILING, shared)
@@ -154,10 +153,20 @@ def trouble(observed: Observation, state: Rollout) -> Trouble | None:
     return None
 
 
+def overdue(observed: Observation) -> str:
+    """Return which pod should have ended and is still there, holding its GPUs; "" when none is."""
+    for pod in observed.pods:
+        if pod.ends_by and observed.now - _time(pod.ends_by) > OVERDUE:
+            where = f"; its node {pod.node} may be gone" if pod.node else ""
+            return f"{pod.name} was to end by {pod.ends_by} and is still there{where}"
+    return ""
+
+
 def refused_pods(observed: Observation) -> str:
     """Return why the API server refuses the pods of the workload; "" when it does not."""
     for condition in ((observed.workload or {}).get("status") or {}).get("conditions") or ():
-        if condition["type"] == "ReplicaFailure" and condition.get("status") == "True":
+        failed = condition["type"] == "ReplicaFailure" and condition.get("status") == "True"
+        if failed and condition.get("reason") != "FailedDelete":
             return ": ".join(filter(None, (condition.get("reason"), condition.get("message"))))
     return observed.refused_pods
 
@@ -165,10 +174,12 @@ def refused_pods(observed: Observation) -> str:
 def looks_again(observed: Observation) -> bool:
     """Return whether time alone, which no watch tells, may change what is said of a rollout that is under way."""
     state = rollout(observed)
+    if any(pod.ends_by for pod in observed.pods):
+        return True
     if not state.exists or (state.current and state.ready >= state.wanted):
         return False
     groups = (observed.workload or {}).get("kind") == "LeaderWorkerSet"
-    return groups or observed.outgoing is not None or any(pod.ends_by or pod.creating for pod in observed.pods)
+    return groups or observed.outgoing is not None or any(pod.creating for pod in observed.pods)
 
 
 def _failed(pods: Sequence[PodState]) -> str:

@@ -24,7 +24,7 @@ from energylens.controller.children import children
 from energylens.controller.conditions import all_conditions
 from energylens.controller.observation import Observation, Planning, PodState, pod_state
 from energylens.controller.reasons import Reason
-from energylens.controller.rollouts import late, rollout, workload_revision
+from energylens.controller.rollouts import late, looks_again, rollout, workload_revision
 from energylens.controller.store import trim_pod
 from energylens.data import load_gpus
 from energylens.serving import Strategy, manifests
@@ -227,6 +227,22 @@ def test_a_pod_that_does_not_end_is_told_of_when_its_time_is_over() -> None:
     assert late_one["Degraded"].reason == Reason.PODS_FAILING
     assert "p1 was to end by 2026-03-01T11:55:00Z and is still there; its node h100-0 may be gone" in (
         late_one["Ready"].message
+    )
+
+
+def test_a_pod_that_does_not_end_holds_gpus_though_all_others_are_ready() -> None:
+    stuck = live_pod("old", metadata={"deletionTimestamp": stamp(timedelta(minutes=5))}, phase="Running")
+    observed = observation(pods=(pod("p0"), pod("p1"), stuck))
+    found = conditions(observed)
+    assert (found["Ready"].status, found["Degraded"].reason) == ("True", Reason.PODS_FAILING)
+    assert looks_again(observed)
+    assert not looks_again(observation())
+
+
+def test_pods_that_cannot_be_deleted_are_not_said_to_be_refused() -> None:
+    other = ({**REFUSED[0], "reason": "FailedDelete"},)
+    assert conditions(observation(workload=workload(ready=0, conditions=other), pods=()))["Ready"].reason == (
+        Reason.PODS_NOT_READY
     )
 
 
