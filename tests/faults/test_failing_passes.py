@@ -13,11 +13,12 @@ from energylens.cluster.errors import ClusterError, RefusedError, TransientError
 from energylens.cluster.port import Object
 from energylens.cluster.resources import Resource
 from energylens.controller.budget_keeper import BudgetKeeper
-from energylens.controller.failures import DEPLOYMENT_VERDICTS, SHOWN_AFTER, Failures, described
+from energylens.controller.failures import DEPLOYMENT_VERDICTS, SHOWN_AFTER, Failures, said
 from energylens.controller.metrics import Metrics
 from energylens.controller.queue import KeyQueue
 from energylens.controller.store import Body, Key
 from energylens.controller.workers import Workers
+from energylens.described import described
 
 OTHER: Key = (NAMESPACE, "other")
 DECIDED = [kind.value for kind in DEPLOYMENT_VERDICTS if kind != "Degraded"]
@@ -307,12 +308,17 @@ class Bare:
         (Mute(), "Mute"),
         (ExceptionGroup("two", [ExceptionGroup("one", [TypeError("deep")])]), "TypeError: deep"),
         (ValueError(Bare()), f"ValueError: <{__name__}.Bare object at 0x...>"),
-        (ClusterError("GET /x: 500 no"), "GET /x: 500 no"),
-        (ClusterError(), "ClusterError"),
     ],
 )
 def test_an_error_is_one_line_that_is_the_same_each_time(error: BaseException, text: str) -> None:
     assert described(error) == text
+
+
+@pytest.mark.parametrize(
+    ("error", "text"), [(ClusterError("GET /x: 500 no"), "GET /x: 500 no"), (ClusterError(), "ClusterError")]
+)
+def test_a_failed_request_is_told_in_the_words_of_the_api_server(error: ClusterError, text: str) -> None:
+    assert said(error) == text
 
 
 def test_an_error_is_short() -> None:

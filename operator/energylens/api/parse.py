@@ -9,18 +9,30 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from energylens.api.base import ApiModel
 from energylens.api.energybudget import ClusterEnergyBudget, EnergyBudget
 from energylens.api.llmdeployment import LLMDeployment
+from energylens.documents import DocumentError, yaml_documents
 
+_UNITS: Mapping[str, Mapping[str, int]] = {
+    "WattHours": {"Wh": 1, "kWh": 1000, "MWh": 10**6},
+    "Watts": {"W": 1, "kW": 1000, "MW": 10**6},
+    "wattsPerGPU": {"W": 1, "kW": 1000},
+    "Milliseconds": {"ms": 1, "s": 1000, "m": 60_000, "min": 60_000},
+    "Seconds": {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400},
+    "Percent": {"%": 1},
+    "Tokens": {"k": 1000, "K": 1000},
+}
+"""Units that people append to the values of fields whose names end so, in units of the field."""
 _SHOWN = 3
 _VALUE_LENGTH = 60
 _MAX_DEPTH = 64
@@ -103,9 +115,9 @@ def read_llmdeployment(text: str) -> LLMDeployment:
         InvalidResourceError: the text is not YAML, not one object, or not a valid LLMDeployment.
     """
     try:
-        documents = [document for document in yaml.safe_load_all(text) if document is not None]
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2026-13-45
-        raise InvalidResourceError([Problem("", None, f"not YAML: {' '.join(str(error).split())}")]) from None
+        documents = yaml_documents(text)
+    except DocumentError as error:
+        raise InvalidResourceError([Problem("", None, str(error))]) from None
     if len(documents) != 1:
         raise InvalidResourceError(
             [Problem("", None, f"holds {len(documents)} objects; give exactly one LLMDeployment")]
@@ -205,7 +217,7 @@ def _message(model: type[ApiModel], error: ErrorDetails) -> str:
         case "less_than_equal":
             return f"{value} must be at most {context['le']}"
         case "int_type" | "int_from_float":
-            return f"{value} must be a whole number"
+            return f"{value} must be a whole number{_as_whole(str(error['loc'][-1]), error['input'])}"
         case "string_type":
             return f"{value} must be a text (in quotes)"
         case "bool_type":
@@ -222,6 +234,16 @@ def _message(model: type[ApiModel], error: ErrorDetails) -> str:
             return f"{value} must be a list"
         case _:
             return str(error["msg"]).removeprefix("Value error, ")
+
+
+def _as_whole(field: str, value: object) -> str:
+    """Return the number that was meant, for a value with a unit or in quotes; "" where none is plain."""
+    match = re.fullmatch(r"\s*(\d{1,12}(?:\.\d+)?)\s*([A-Za-z%]*)\s*", str(value))
+    units = next((units for ending, units in _UNITS.items() if field.endswith(ending)), {})
+    if match is None or isinstance(value, bool) or match[2] not in ("", *units):
+        return ""
+    number = Decimal(match[1]) * Decimal(units.get(match[2], 1))
+    return f": write {number:.0f}" if number == number.to_integral_value() else ""
 
 
 def _shown(value: object) -> str:

@@ -13,6 +13,10 @@ INFEASIBLE = 3
 """Exit code when at least one deployment has no plan."""
 
 
+DEFECT = 1
+"""Exit code of a defect of energylens itself, and of a pipe that was closed before everything was written."""
+
+
 class InputError(ValueError):
     """What was given cannot be used. The message names the file, field or option and what is wrong with it."""
 

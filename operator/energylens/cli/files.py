@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from energylens.api.energybudget import ClusterEnergyBudget, EnergyBudget
 from energylens.api.llmdeployment import ConfigMapKeyRef, LLMDeployment
@@ -20,6 +17,7 @@ from energylens.api.parse import (
     parse_llmdeployment,
 )
 from energylens.cli.errors import InputError
+from energylens.documents import DocumentError, json_document, yaml_documents
 from energylens.predictor.hf_config import UnsupportedConfigError, model_from_config
 from energylens.serving import ServingError, check
 
@@ -28,8 +26,8 @@ Key = tuple[str, str]
 _Parse = Callable[..., EnergyBudget | ClusterEnergyBudget]
 _BUDGETS: Mapping[str, _Parse] = {"EnergyBudget": parse_energybudget, "ClusterEnergyBudget": parse_clusterenergybudget}
 _SUFFIXES = (".yaml", ".yml", ".json")
-# The C loader reads a thousand nodes in a second instead of ten; it is missing where PyYAML was built without libyaml.
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_MOST_BYTES = 2**30
+"""Of a file; all nodes and pods of the largest clusters are a few hundred MB."""
 
 
 @dataclass(frozen=True)
@@ -83,13 +81,12 @@ def read_documents(path: Path) -> list[Any]:
     """Return the YAML or JSON documents of a file, empty ones left out.
 
     Raises:
-        InputError: The file cannot be read or is not YAML.
+        InputError: The file cannot be read, is not YAML, or has a key twice.
     """
-    text = read_text(path)
     try:
-        return [document for document in yaml.load_all(text, Loader=_LOADER) if document is not None]
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2026-13-45
-        raise InputError(f"{path}: not YAML: {error}") from error
+        return yaml_documents(read_text(path))
+    except DocumentError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def objects_of(documents: Sequence[Any]) -> list[Any]:
@@ -108,12 +105,27 @@ def read_text(path: Path) -> str:
         InputError: It cannot be read.
     """
     try:
-        if path == Path("-"):
-            return sys.stdin.read()
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise InputError(f"{path}: {reason}") from error
+        raw = _stdin() if path == Path("-") else _bytes(path)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name, or a stream that was closed
+        raise InputError(f"{path}: {(error.strerror if isinstance(error, OSError) else None) or error}") from error
+    if len(raw) > _MOST_BYTES:
+        raise InputError(f"{path}: larger than {_MOST_BYTES // 2**20} MiB")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 at byte {error.start}") from error
+
+
+def _bytes(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_MOST_BYTES + 1)
+
+
+def _stdin() -> bytes:
+    # The stream is missing when the shell closed it (<&-).
+    if sys.stdin is None:
+        raise ValueError("standard input is closed")
+    return sys.stdin.buffer.read(_MOST_BYTES + 1)
 
 
 def with_model_config(asked: Asked, path: Path) -> Asked:
@@ -124,9 +136,10 @@ def with_model_config(asked: Asked, path: Path) -> Asked:
     """
     text = read_text(path)
     try:
+        config = json_document(text)
         for deployment in asked.deployments:
-            model_from_config(json.loads(text), deployment.spec.model.name)
-    except (json.JSONDecodeError, UnsupportedConfigError) as error:
+            model_from_config(config, deployment.spec.model.name)
+    except (DocumentError, UnsupportedConfigError) as error:
         raise InputError(f"{path}: {error}") from error
     ref = ConfigMapKeyRef(name="model-config")
     changed = tuple(

@@ -113,8 +113,9 @@ def read_cluster(
     """
     import asyncio
 
-    from energylens.cluster.client import UnusableConfigError, connect_as_user
-    from energylens.cluster.errors import ClusterError, ForbiddenError, NotFoundError
+    from energylens.cluster.client import connect_as_user
+    from energylens.cluster.errors import ClusterError, ForbiddenError, NotFoundError, UnauthorizedError
+    from energylens.cluster.kubeconfig import UnusableConfigError
 
     async def read() -> Found:
         client, own = await connect_as_user(access.kubeconfig, access.context)
@@ -127,16 +128,17 @@ def read_cluster(
                     objects[resource.kind] = await client.list_objects(
                         resource, namespace=namespace if limited else None
                     )
-                except ForbiddenError:
-                    if resource in if_allowed:
+                except ForbiddenError as error:
+                    if resource in if_allowed and not isinstance(error, UnauthorizedError):
                         continue
                     raise
                 except NotFoundError as error:
                     if resource in optional or resource in if_allowed:
                         continue
                     raise InputError(
-                        f"the cluster does not know {resource.plural}.{resource.group}: is EnergyLens installed? "
-                        "Its definitions come with the Helm chart and with `energylens crds`"
+                        f"the cluster does not know {resource.plural}.{resource.group} in version {resource.version}: "
+                        "is EnergyLens installed? Install or upgrade its definitions by the Helm chart or by "
+                        "`energylens crds`"
                     ) from error
             for resource, where, name in named:
                 objects.setdefault(resource.kind, [])
@@ -145,6 +147,11 @@ def read_cluster(
 
     try:
         return asyncio.run(read())
+    except UnauthorizedError as error:
+        raise InputError(
+            f"{error}: the API server does not accept your credentials; they may have expired: log in again, or name "
+            "another context by --context"
+        ) from error
     except (UnusableConfigError, ClusterError) as error:
         raise InputError(str(error)) from error
 

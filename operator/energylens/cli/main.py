@@ -99,4 +99,11 @@ def main() -> None:
     # Imports make many objects and no garbage: looking for it at every 700th takes a tenth of a plan's time.
     gc.set_threshold(50_000)
     name = "kubectl energylens" if sys.argv[0].endswith("kubectl-energylens") else "energylens"
-    cli(prog_name=name)
+    # A service's log keeps the traceback of a defect; it prints nothing that could be lost.
+    is_service = sys.argv[1:2] in (["operator"], ["power-caps"])
+    if is_service:
+        cli(prog_name=name)
+    else:
+        from energylens.cli.ending import run_to_end
+
+        sys.exit(run_to_end(lambda: cli(prog_name=name)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from energylens.cli.files import read_text
 from energylens.cli.models_report import Counted, Refused, Unread, as_document, as_text
 from energylens.cli.options import OUTPUT
 from energylens.data.published import published_count
+from energylens.documents import DocumentError, json_document
 from energylens.predictor.hf_config import UnsupportedConfigError, model_from_config
 from energylens.predictor.hf_towers import unserved_parts
 
@@ -78,12 +78,14 @@ def _beside(name: str) -> bool:
 def _look(file: Path, folder: Path) -> Counted | Refused | Unread:
     shown = str(file.relative_to(folder)) if file != folder else file.name
     try:
-        config = json.loads(read_text(file))
+        config = json_document(read_text(file))
         quant = file.with_name("hf_quant_config.json")
         if isinstance(config, dict) and file.name == "config.json" and quant.is_file():
-            config = _with_quantization(config, json.loads(read_text(quant)))
-    except (InputError, ValueError, RecursionError) as error:
-        return Unread(shown, str(error) if isinstance(error, InputError) else f"{file}: not JSON: {error}")
+            config = _with_quantization(config, json_document(read_text(quant)))
+    except InputError as error:
+        return Unread(shown, str(error))
+    except DocumentError as error:
+        return Unread(shown, f"{file}: {error}")
     named = config.get("_name_or_path") if isinstance(config, Mapping) else None
     names = [*_names(file.absolute()), *([named] if isinstance(named, str) else [])]
     published = published_count(names)

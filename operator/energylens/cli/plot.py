@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,13 +22,22 @@ SUFFIXES = (".png", ".svg", ".html")
 
 
 def check_plot(path: Path, option: str = "--plot", suffixes: Sequence[str] = SUFFIXES) -> None:
-    """Refuse what cannot be drawn, before any planning.
+    """Refuse what cannot be drawn or written, before any planning.
 
     Raises:
-        InputError: The suffix is not known, or matplotlib is missing.
+        InputError: The suffix is not known, the file cannot be there, or matplotlib is missing.
     """
     if path.suffix not in suffixes:
         raise InputError(f"{option} {path}: the name must end in {', '.join(suffixes)}")
+    folder = path.absolute().parent
+    if path.is_dir():
+        number = errno.EISDIR
+    elif not folder.is_dir():
+        number = errno.ENOENT
+    else:
+        number = 0 if os.access(path if path.exists() else folder, os.W_OK) else errno.EACCES
+    if number:
+        raise InputError(f"{option} {path}: {os.strerror(number)}")
     check_matplotlib(option)
 
 

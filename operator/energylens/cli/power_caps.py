@@ -12,8 +12,9 @@ from pathlib import Path
 import click
 
 from energylens.cli.errors import BAD_INPUT
-from energylens.cluster.client import KubeClient, UnusableConfigError, connect
+from energylens.cluster.client import KubeClient, connect
 from energylens.cluster.errors import ClusterError
+from energylens.cluster.kubeconfig import UnusableConfigError
 from energylens.cluster.resources import POD
 from energylens.powercap.agent import Agent
 from energylens.powercap.caps import POWER_LIMIT_ANNOTATION

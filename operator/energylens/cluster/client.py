@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +16,7 @@ from kubernetes.aio import config as kube_config
 from kubernetes.aio.client import ApiClient, Configuration
 
 from energylens.cluster.errors import NotFoundError, TransientError, error_for
+from energylens.cluster.kubeconfig import UnusableConfigError, check_kubeconfig, told_failures
 from energylens.cluster.port import Object
 from energylens.cluster.resources import Resource, resource_of
 
@@ -26,10 +28,6 @@ _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
 _JSON = "application/json"
 _METADATA_ONLY = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
-
-
-class UnusableConfigError(Exception):
-    """There is no usable way to the API server; one line."""
 
 
 class KubeClient:
@@ -166,10 +164,29 @@ class KubeClient:
             raw = await response.read()
         except (TimeoutError, aiohttp.ClientError, OSError, kube_config.ConfigException) as error:
             # The last one: the kubelet is just writing a new token.
-            raise TransientError(f"{what}: {type(error).__name__} {error}".rstrip()) from error
+            raise TransientError(f"{what}: {_failure(error)}") from error
         if response.status >= 300:
             raise error_for(response.status, f"{what}: {response.status} {_message(raw)}", response.getheaders())
         return _object(what, raw)
+
+
+def _failure(error: Exception) -> str:
+    """Return why a request got no answer, in words and not in names of classes."""
+    match error:
+        case TimeoutError():
+            return f"no answer within {REQUEST_SECONDS:.0f} s"
+        case aiohttp.ClientConnectorCertificateError():
+            return f"the server's certificate is not trusted: {error.certificate_error}"
+        case aiohttp.ClientConnectorError():
+            number = error.os_error.errno or 0
+            why = os.strerror(number) if number > 0 else error.os_error.strerror or error.os_error
+            return f"cannot connect to {error.host}:{error.port}: {why}"
+        case aiohttp.ServerDisconnectedError():
+            return "the server closed the connection"
+        case OSError():
+            return error.strerror or str(error) or "the connection broke"
+        case _:
+            return str(error) or "the connection broke"
 
 
 async def connect(kubeconfig: Path | None) -> KubeClient:
@@ -183,6 +200,7 @@ async def connect(kubeconfig: Path | None) -> KubeClient:
         if kubeconfig is None:
             kube_config.load_incluster_config(client_configuration=configuration)
         else:
+            check_kubeconfig(kubeconfig)
             await kube_config.load_kube_config(config_file=str(kubeconfig), client_configuration=configuration)
     except TypeError as error:
         # What the client makes of an empty file, or of a list where a mapping is due.
@@ -205,18 +223,22 @@ async def connect_as_user(kubeconfig: Path | None, context: str | None = None) -
     """
     configuration = Configuration()
     where = "the kubeconfig ($KUBECONFIG, else ~/.kube/config)" if kubeconfig is None else f"--kubeconfig={kubeconfig}"
+    check_kubeconfig(kubeconfig, context)
     try:
-        loader = await kube_config.load_kube_config(
-            config_file=None if kubeconfig is None else str(kubeconfig),
-            context=context,
-            client_configuration=configuration,
-            persist_config=False,
-        )
+        with told_failures() as failures:
+            loader = await kube_config.load_kube_config(
+                config_file=None if kubeconfig is None else str(kubeconfig),
+                context=context,
+                client_configuration=configuration,
+                persist_config=False,
+            )
         chosen = loader.current_context["context"]
     except TypeError as error:
         raise UnusableConfigError(f"{where}: it is not a kubeconfig") from error
     except (kube_config.ConfigException, OSError, ValueError, yaml.YAMLError) as error:
         raise UnusableConfigError(f"{where}: {' '.join(str(error).split())}") from error
+    if failures:
+        raise UnusableConfigError(f"{where}: user {chosen.get('user')!r} cannot log in: {failures[-1]}")
     return KubeClient(configuration), str(chosen.get("namespace") or "default")
 
 

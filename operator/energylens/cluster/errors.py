@@ -21,6 +21,10 @@ class ForbiddenError(ClusterError):
     """RBAC or admission refuses; trying again soon does not help."""
 
 
+class UnauthorizedError(ForbiddenError):
+    """The server does not know who asks: a token has expired, or is not of this cluster."""
+
+
 class RefusedError(ClusterError):
     """The server will never take this request as it is: a validation error or an unknown field."""
 
@@ -46,7 +50,9 @@ def error_for(status: int, message: str, headers: Mapping[str, str]) -> ClusterE
         return NotFoundError(message)
     if status == 409:
         return ConflictError(message)
-    if status in (401, 403):
+    if status == 401:
+        return UnauthorizedError(message)
+    if status == 403:
         return ForbiddenError(message)
     if status == 429:
         return BusyError(message, _seconds(headers.get("Retry-After", "")))

@@ -7,10 +7,8 @@ so that what is remembered there, such as the plan, survives.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping
 from datetime import datetime
-from types import TracebackType
 from typing import Any
 
 from energylens.clock import Clock
@@ -22,6 +20,7 @@ from energylens.controller.metrics import Metrics
 from energylens.controller.reasons import BudgetConditionType, BudgetReason, ConditionType, EventReason, Reason
 from energylens.controller.status_writer import StatusWriter
 from energylens.controller.store import Body, Key, Store
+from energylens.described import described, text_of
 
 SHOWN_AFTER = 5
 """Failed requests in a row, some 20 s of them, after which a pass is shown as failed; a defect is shown at once."""
@@ -39,52 +38,14 @@ BUDGET_VERDICTS: Mapping[str, str] = {
     BudgetConditionType.WITHIN_ENERGY_BUDGET: "Unknown",
 }
 """As :data:`DEPLOYMENT_VERDICTS`: a budget that is not Ready denies growth and takes nothing."""
-_TEXT_LENGTH = 400
 _MESSAGE_LENGTH = 1000
-_SECRETS = (
-    (re.compile(r"(?i)\b(bearer|basic)\s+[^\s'\",;]+"), r"\1 ***"),
-    (re.compile(r"://[^/\s@]+@"), "://***@"),
-    (re.compile(r"\beyJ[\w-]+\.[\w.-]+"), "***"),
-    (re.compile(r"\bhf_\w{8,}"), "***"),
-    (re.compile(r"(?i)((?:token(?!s)|password|passwd|secret|api[-_]?key)\w{0,12}['\"]?\s*[=:]\s*)[^\s,;}]+"), r"\1***"),
-)
-_ADDRESS = re.compile(r"0x[0-9a-fA-F]{6,}")
 
 log = logging.getLogger("energylens")
 
 
-def described(error: BaseException) -> str:
-    """Return the type, the text and the place of an error, on one short line without credentials.
-
-    The same error has the same words each time: addresses of objects are left out.
-    """
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    try:
-        text = " ".join(str(error).split())
-    except Exception:
-        text = ""
-    for pattern, replacement in _SECRETS:
-        text = pattern.sub(replacement, text)
-    text = _ADDRESS.sub("0x...", text)
-    if len(text) > _TEXT_LENGTH:
-        text = f"{text[: _TEXT_LENGTH - 3]}..."
-    if isinstance(error, ClusterError):
-        return text or type(error).__name__
-    place = _place(error.__traceback__)
-    named = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return f"{named} (in {place})" if place else named
-
-
-def _place(trace: TracebackType | None) -> str:
-    """Return the innermost function of ours that a traceback passes through."""
-    found = ""
-    while trace is not None:
-        module = str(trace.tb_frame.f_globals.get("__name__", ""))
-        if module.startswith("energylens."):
-            found = f"{module}.{trace.tb_frame.f_code.co_qualname}"
-        trace = trace.tb_next
-    return found
+def said(error: Exception) -> str:
+    """Return an error as a condition says it: a failed request in the API server's words, a defect with its place."""
+    return (text_of(error) or type(error).__name__) if isinstance(error, ClusterError) else described(error)
 
 
 def failed_status(
@@ -174,7 +135,7 @@ class Failures:
     async def _show(self, body: Body, error: Exception) -> None:
         metadata, before = body["metadata"], body["status"]
         refused = isinstance(error, ClusterError)
-        reason, text = (Reason.API_SERVER_ERROR if refused else Reason.INTERNAL_ERROR), described(error)
+        reason, text = (Reason.API_SERVER_ERROR if refused else Reason.INTERNAL_ERROR), said(error)
         message = f"{text if refused else f'internal error: {text}'}; retrying"
         generation = int(metadata.get("generation", 1))
         status = failed_status(before, DEPLOYMENT_VERDICTS, generation, reason.value, message, self._clock.now())
@@ -184,15 +145,15 @@ class Failures:
         if _said(before) != _said(status):
             self._metrics.writes.labels("Event").inc()
             note = f"{reason.value}: {text}"
-            said = event(body, EventReason.RECONCILE_FAILED, note, self._clock.now(), self._instance)
-            await self._cluster.create(EVENT, said)
+            warning = event(body, EventReason.RECONCILE_FAILED, note, self._clock.now(), self._instance)
+            await self._cluster.create(EVENT, warning)
 
 
 def failed_budget_status(body: Body, error: Exception, now: datetime) -> dict[str, Any]:
     """Return the status of a budget after a look at it that ended in ``error``; what was counted and taken stays."""
     refused = isinstance(error, ClusterError)
     reason = BudgetReason.API_SERVER_ERROR if refused else BudgetReason.INTERNAL_ERROR
-    message = described(error) if refused else f"internal error: {described(error)}"
+    message = said(error) if refused else f"internal error: {said(error)}"
     generation = int(body["metadata"].get("generation", 1))
     return failed_status(body["status"], BUDGET_VERDICTS, generation, reason.value, message, now)
 

@@ -13,13 +13,13 @@ from typing import Any
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 from energylens.api.parse import InvalidResourceError, parse_llmdeployment
 from energylens.clock import Clock
-from energylens.controller.failures import described
 from energylens.controller.observation import PodState, pod_state
 from energylens.controller.rollouts import group_size, workload_revision
 from energylens.controller.settings import MeasurementSettings, PrometheusSettings
 from energylens.controller.status import SOURCES
 from energylens.controller.store import Body, Key, Store
 from energylens.data import load_gpus
+from energylens.described import described
 from energylens.measure.collector import Collector, CollectReport
 from energylens.measure.energy import EnergySpan
 from energylens.measure.engines import EngineScraper, EngineTarget

@@ -14,8 +14,9 @@ from functools import partial
 from aiohttp import web
 
 from energylens.clock import Clock, SystemClock
-from energylens.cluster.client import UnusableConfigError, connect
+from energylens.cluster.client import connect
 from energylens.cluster.fence import FencedCluster
+from energylens.cluster.kubeconfig import UnusableConfigError
 from energylens.cluster.lease import LeaseGuard
 from energylens.cluster.port import ClusterPort
 from energylens.controller.acting import Acting

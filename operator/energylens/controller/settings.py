@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.alias_generators import to_camel
+
+from energylens.documents import DocumentError, yaml_documents
 
 _MATCHER = r'[A-Za-z_]\w*(=|!=|=~|!~)"[^"\\]*"'
 
@@ -119,9 +120,11 @@ def read_settings(path: Path | None) -> Settings:
     if path is None:
         return Settings()
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        return Settings.model_validate(document)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        documents = yaml_documents(path.read_text(encoding="utf-8-sig"))
+        if len(documents) > 1:
+            raise DocumentError(f"holds {len(documents)} documents, and must hold one")
+        return Settings.model_validate(documents[0] if documents else {})
+    except (OSError, UnicodeDecodeError, DocumentError) as error:
         raise SettingsError(f"{path}: {' '.join(str(error).split())}") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from energylens.documents import DocumentError, json_document
 from energylens.predictor.coefficients import Coefficients, CoefficientsError
 from energylens.predictor.core import Predictor
 from energylens.predictor.moe_tables import MoeCurves
@@ -71,8 +72,10 @@ def read_coefficients(path: Path) -> Coefficients:
         CoefficientsError: The file cannot be read, or is no coefficient file.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+        document = json_document(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CoefficientsError(f"{path}: {error.strerror or error}") from error
+    except (UnicodeDecodeError, DocumentError) as error:
         raise CoefficientsError(f"{path}: {error}") from error
     if not isinstance(document, dict):
         raise CoefficientsError(f"{path}: the document must be a JSON object")

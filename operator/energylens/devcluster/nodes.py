@@ -14,9 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import yaml
-
 from energylens.devcluster.errors import DevClusterError
+from energylens.documents import DocumentError, yaml_documents
 
 NODE_LABEL = "energylens.dev/dev-node"
 """Label of every node made here, its value is the pool's name; a node without it is never touched."""
@@ -107,9 +106,10 @@ def parse_pools(text: str, origin: str) -> tuple[NodePool, ...]:
         DevClusterError: Naming the entry, the field, the value and what is allowed.
     """
     try:
-        entries = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise DevClusterError(f"{origin} is no YAML: {error}") from error
+        documents = yaml_documents(text)
+    except DocumentError as error:
+        raise DevClusterError(f"{origin}: {error}") from error
+    entries = documents[0] if len(documents) == 1 else documents
     if not isinstance(entries, list) or not entries:
         raise DevClusterError(f"{origin}: must be a list of {{product, count, gpus}}, not {entries!r}")
     pools = tuple(_pool(entry, f"{origin}: entry {number}") for number, entry in enumerate(entries, 1))

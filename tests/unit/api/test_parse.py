@@ -74,7 +74,7 @@ def test_a_bad_object_is_refused_in_one_line_that_names_field_value_and_what_is_
         ),
         ({"spec.slo.itlMilliseconds": -5}, "spec.slo.itlMilliseconds: -5 must be at least 1"),
         ({"spec.suspend": "yes"}, 'spec.suspend: "yes" must be true or false'),
-        ({"spec.workload.inputTokens": "512"}, 'spec.workload.inputTokens: "512" must be a whole number'),
+        ({"spec.workload.inputTokens": "512"}, 'spec.workload.inputTokens: "512" must be a whole number: write 512'),
         ({"spec.workload.inputTokens": ...}, "spec.workload.inputTokens: required (Mean tokens of a prompt.)"),
         ({"spec.slo": 3}, "spec.slo: 3 must be an object with named fields"),
         ({"kind": "Deployment"}, 'kind: "Deployment" is not allowed (did you mean LLMDeployment?); use LLMDeployment'),

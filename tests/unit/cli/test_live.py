@@ -54,7 +54,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
 
 
 def test_a_kind_that_the_cluster_does_not_know_is_told_with_the_way_out(cluster: Cluster) -> None:
-    with pytest.raises(InputError, match=r"does not know llmdeployments\.energylens\.dev: is EnergyLens installed\?"):
+    with pytest.raises(InputError, match=r"llmdeployments\.energylens\.dev in version v1alpha1: is EnergyLens"):
         read_cluster(Access(), (LLM_DEPLOYMENT,))
 
 

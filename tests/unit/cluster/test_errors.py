@@ -12,6 +12,7 @@ from energylens.cluster.errors import (
     NotFoundError,
     RefusedError,
     TransientError,
+    UnauthorizedError,
     error_for,
 )
 
@@ -21,7 +22,7 @@ from energylens.cluster.errors import (
     [
         (404, 'services "llama" not found', NotFoundError),
         (409, "the object has been modified", ConflictError),
-        (401, "Unauthorized", ForbiddenError),
+        (401, "Unauthorized", UnauthorizedError),
         (403, "services is forbidden", ForbiddenError),
         (429, "too many requests", BusyError),
         (400, "the server could not understand the request", RefusedError),

@@ -94,7 +94,7 @@ def test_pools_are_read_from_yaml() -> None:
         ("- {product: NVIDIA H200, count: 1, gpus: 8}", r"product is 'NVIDIA H200': allowed is a value of the label"),
         ("- {product: [a], count: 1, gpus: 8}", r"product is \['a'\]"),
         (2 * "- {product: NVIDIA-L4, count: 1, gpus: 8}\n", r"two entries have the same product and gpus \(l4-x8\)"),
-        ("- {product: [", r"n\.yaml is no YAML"),
+        ("- {product: [", r"n\.yaml: not YAML"),
     ],
 )
 def test_a_wrong_file_is_refused_with_field_and_value(text: str, message: str) -> None:
