@@ -15,6 +15,7 @@ from energylens.cluster.errors import ClusterError
 from energylens.cluster.port import ClusterPort, Object
 from energylens.cluster.resources import CHILDREN, Resource
 from energylens.controller.budget_keeper import BudgetKeeper
+from energylens.controller.energy_accounts import EnergyAccounts
 from energylens.controller.metrics import Metrics
 from energylens.controller.planning import PlanningService
 from energylens.controller.reconcile import Reconciler
@@ -167,12 +168,20 @@ class World:
         self.cluster.listeners[:] = [self._hear]
         for (kind, _, _), body in self.cluster.objects.items():
             self._feed(kind, copy.deepcopy(body), deleted=False)
-        self.reconciler = Reconciler(
-            self.port, self.store, PlanningService(), self.clock, Settings(), Metrics(self.store), instance="test"
-        )
-        self.reconciler.serves_lws = "LeaderWorkerSet" in self.cluster.served
         self.started_at = self.clock.now().timestamp()
         self.asked: set[Key] = set()
+        self.accounts = EnergyAccounts(self.store, self._energy, self.clock, BudgetSettings(), self.asked.add)
+        self.reconciler = Reconciler(
+            self.port,
+            self.store,
+            PlanningService(),
+            self.clock,
+            Settings(),
+            Metrics(self.store),
+            instance="test",
+            accounts=self.accounts,
+        )
+        self.reconciler.serves_lws = "LeaderWorkerSet" in self.cluster.served
         self.budget_metrics = Metrics()
         self.keeper = BudgetKeeper(
             self.port,
@@ -194,6 +203,7 @@ class World:
     async def look(self, *keys: Key, seconds: float = 0.0) -> None:
         """Let time pass, look at the budgets once, and let the deployments follow."""
         self.clock.advance(seconds)
+        self.accounts.step()
         await self.keeper.step()
         await self.settle(*keys)
 

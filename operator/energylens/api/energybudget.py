@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, ClassVar, Literal
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, Field
 
@@ -18,6 +17,7 @@ from energylens.api.base import (
     Rule,
 )
 from energylens.api.energybudget_status import BudgetMember, EnergyBudgetStatus, LedgerEntry, UsagePoint
+from energylens.api.time_zone import KNOWN_TIME_ZONE, TIME_ZONE_PATTERN
 
 __all__ = [
     "BudgetMember",
@@ -140,21 +140,6 @@ def _limits_something(spec: EnergyBudgetSpec) -> str | None:
     return None
 
 
-TIME_ZONE_PATTERN = r"^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9][A-Za-z0-9_+-]*){0,2}$"
-
-
-def _known_time_zone(spec: EnergyBudgetSpec) -> str | None:
-    zone = spec.time_zone
-    if zone != "Local" and re.fullmatch(TIME_ZONE_PATTERN.strip("^$"), zone):
-        try:
-            ZoneInfo(zone)
-        except (ZoneInfoNotFoundError, ValueError, OSError):
-            pass
-        else:
-            return None
-    return f"timeZone '{zone}' is not in the IANA time zone database; use UTC or a name such as Europe/Berlin"
-
-
 _SPEC_RULES = (
     Rule(
         summary="set powerWatts, energyWattHours or carbon",
@@ -162,13 +147,7 @@ _SPEC_RULES = (
         message_cel="'limits nothing: set powerWatts, energyWattHours or carbon'",
         check=_limits_something,
     ),
-    Rule(
-        summary="timeZone is a name of the IANA time zone database, such as UTC or Europe/Berlin",
-        cel="self.timeZone != 'Local' && timestamp('2026-01-01T00:00:00Z').getHours(self.timeZone) >= 0",
-        message_cel="\"timeZone '%s' is not in the IANA time zone database; "
-        'use UTC or a name such as Europe/Berlin".format([self.timeZone])',
-        check=_known_time_zone,
-    ),
+    KNOWN_TIME_ZONE,
 )
 
 

@@ -29,6 +29,7 @@ from energylens.api.llmdeployment_status import (
     Alternative,
     BudgetStatus,
     Confidence,
+    EnergyAccount,
     LLMDeploymentStatus,
     LoadStatus,
     Measured,
@@ -41,6 +42,7 @@ from energylens.api.llmdeployment_status import (
     describe_layout,
 )
 from energylens.api.quantity import PositiveQuantity
+from energylens.api.time_zone import KNOWN_TIME_ZONE, TIME_ZONE_PATTERN
 
 __all__ = [
     "ActiveRevision",
@@ -50,6 +52,7 @@ __all__ = [
     "ConfigMapKeyRef",
     "DeploymentBudget",
     "Energy",
+    "EnergyAccount",
     "Engine",
     "EnvVar",
     "Hardware",
@@ -215,7 +218,7 @@ class Slo(ApiModel):
 class DeploymentBudget(ApiModel):
     """The deployment's own budget; platform teams govern with EnergyBudget."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (rules.BUDGET_LIMITS_SOMETHING,)
+    rules: ClassVar[tuple[Rule, ...]] = (rules.BUDGET_LIMITS_SOMETHING, KNOWN_TIME_ZONE)
 
     power_watts: int | None = Field(
         default=None, ge=1, le=_MAX_WATTS, description="Most power that all GPUs of the deployment may draw, W."
@@ -224,9 +227,18 @@ class DeploymentBudget(ApiModel):
         default=None, ge=1, le=_MAX_WATT_HOURS, description="Most GPU energy in one period, Wh."
     )
     period: Period = Field(default="Month", description="Over which energyWattHours counts.")
+    time_zone: str = Field(
+        default="UTC",
+        min_length=1,
+        max_length=64,
+        pattern=TIME_ZONE_PATTERN,
+        description="Where days, weeks and months begin: a name of the IANA time zone database, such as Europe/Berlin.",
+    )
     action: Literal["Warn", "Enforce"] = Field(
         default="Warn",
-        description="Warn: a condition says that the budget is exceeded. Enforce: no plan may exceed it.",
+        description="Warn: condition WithinEnergyBudget and an event say that the budget is exceeded, and nothing else "
+        "happens. Enforce: a plan must also hold powerWatts, and energyWattHours over a whole period; a new or larger "
+        "plan must also hold the energy that is left. Pods that run are not stopped.",
     )
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from energylens.api.base import ATOMIC_LIST, ApiModel, Condition, map_list
+from energylens.api.energybudget_status import Time
 from energylens.api.quantity import Quantity
 
 Confidence = Literal["Interpolated", "Extrapolated"]
@@ -240,7 +241,9 @@ class Measured(ApiModel):
         default=None, description="Largest error that the window's edges and counter resets leave in the energy, %."
     )
     energy_watt_hours_this_period: int | None = Field(
-        default=None, description="GPU energy since the budget's period began, Wh."
+        default=None,
+        description="GPU energy measured since the period of spec.energy.budget began, Wh; absent without "
+        "energyWattHours there.",
     )
     ttft_milliseconds: int | None = Field(
         default=None, description="Time to first token at the percentile of spec.slo, from the engine's histogram, ms."
@@ -341,10 +344,31 @@ class RollbackStatus(ApiModel):
     )
 
 
+class EnergyAccount(ApiModel):
+    """Energy of the deployment in the present period of spec.energy.budget, up to a moment."""
+
+    period_start: Time = Field(description="When this period began; RFC 3339, UTC.")
+    reset_time: Time = Field(description="When the next period begins; RFC 3339, UTC.")
+    measured_joules: int = Field(default=0, ge=0, description="Energy measured, J.")
+    predicted_joules: int = Field(
+        default=0, ge=0, description="Energy predicted for the time that was not measured, J."
+    )
+    predicted_watts: int = Field(
+        default=0, ge=0, description="Predicted power of the pods at that moment, W; 0: none held a GPU."
+    )
+    accounted_until: Time = Field(description="Energy before it is counted, after it is not; RFC 3339, UTC.")
+    not_measured_since: Time | None = Field(
+        default=None, description="Since when nothing is measured of pods that hold GPUs; absent: energy is measured."
+    )
+
+
 class BudgetStatus(ApiModel):
     """What the budget that binds says about the deployment."""
 
-    name: str | None = Field(default=None, description="The budget that binds: its kind, namespace and name.")
+    name: str | None = Field(
+        default=None,
+        description="The budget that binds: its kind, namespace and name, or spec.energy.budget.",
+    )
     allowed_power_watts: int | None = Field(
         default=None, description="Most power that budgets let the deployment draw now, W."
     )
@@ -384,6 +408,10 @@ class LLMDeploymentStatus(ApiModel):
         default=None, description="What rollbacks go by; absent where the spec asks for none."
     )
     budget: BudgetStatus | None = Field(default=None, description="The deployment's share of its budgets.")
+    energy_account: EnergyAccount | None = Field(
+        default=None,
+        description="What is counted against spec.energy.budget.energyWattHours; absent where that is not set.",
+    )
     conditions: Annotated[tuple[Condition, ...], Field(json_schema_extra=map_list("type"))] = Field(
         default=(),
         description="Ready, Progressing, PlanReady, SLOFeasible, SLOMet, WithinEnergyBudget, EnergyMetricsAvailable, "

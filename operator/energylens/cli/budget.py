@@ -8,12 +8,15 @@ from typing import Any
 import click
 
 from energylens.api.energybudget import ClusterEnergyBudget, EnergyBudget
-from energylens.api.parse import parse_clusterenergybudget, parse_energybudget
+from energylens.api.llmdeployment import LLMDeployment
+from energylens.api.parse import parse_clusterenergybudget, parse_energybudget, parse_llmdeployment
 from energylens.cli.budget_page import overview, page
 from energylens.cli.errors import InputError, one_line_errors
 from energylens.cli.live import Access, by_name, namespace_options, read_cluster, readable
 from energylens.cli.options import OUTPUT
+from energylens.cli.own_budget import own_budget_rows
 from energylens.cli.text import dump
+from energylens.clock import SystemClock
 
 Budget = EnergyBudget | ClusterEnergyBudget
 
@@ -39,14 +42,15 @@ def budget(
 ) -> None:
     """Show what energy budgets have used and left, when they run out, and their members.
 
-    Without a NAME: every EnergyBudget of the namespace, and the ClusterEnergyBudgets that may be read.
+    Without a NAME: every EnergyBudget of the namespace, the ClusterEnergyBudgets that may be read, and the budgets in
+    the specs of LLMDeployments (spec.energy.budget), of which `energylens status` has the details.
     """
     from energylens.cli.budget_plot import check_burn_down, write_burn_down
 
     with one_line_errors(InputError):
         if plot is not None:
             check_burn_down(plot)
-        found = read_budgets(Access(kubeconfig, context, namespace, all_namespaces), names)
+        found, deployments = read_budgets(Access(kubeconfig, context, namespace, all_namespaces), names)
         if plot is not None:
             write_burn_down(plot, found)
     if output != "table":
@@ -54,23 +58,34 @@ def budget(
     elif names:
         click.echo("\n\n".join(page(each) for each in found))
     else:
-        click.echo(overview(found))
+        click.echo(overview(found, own_budget_rows(deployments, SystemClock().now())))
 
 
-def read_budgets(access: Access, names: tuple[str, ...]) -> list[Budget]:
+def read_budgets(access: Access, names: tuple[str, ...]) -> tuple[list[Budget], list[LLMDeployment]]:
     """Return the budgets of a cluster: ClusterEnergyBudgets first, then by namespace and name.
+
+    Also the LLMDeployments with a budget of their own, where no names are asked for and the user may read them.
 
     Raises:
         InputError: The cluster cannot be read, there is none, or none of a name.
     """
-    from energylens.cluster.resources import CLUSTER_ENERGY_BUDGET, ENERGY_BUDGET
+    from energylens.cluster.resources import CLUSTER_ENERGY_BUDGET, ENERGY_BUDGET, LLM_DEPLOYMENT
 
-    found = read_cluster(access, (ENERGY_BUDGET,), (CLUSTER_ENERGY_BUDGET,), if_allowed=(CLUSTER_ENERGY_BUDGET,))
+    found = read_cluster(
+        access,
+        (ENERGY_BUDGET, LLM_DEPLOYMENT),
+        (CLUSTER_ENERGY_BUDGET,),
+        if_allowed=(CLUSTER_ENERGY_BUDGET, LLM_DEPLOYMENT),
+    )
     budgets: list[Budget] = [
         *readable(found.objects.get(CLUSTER_ENERGY_BUDGET.kind, ()), parse_clusterenergybudget),
         *readable(found.objects[ENERGY_BUDGET.kind], parse_energybudget),
     ]
-    return by_name(budgets, names, access, found.namespace, ENERGY_BUDGET.kind)
+    deployments = [] if names else readable(found.objects.get(LLM_DEPLOYMENT.kind, ()), parse_llmdeployment)
+    own = [d for d in deployments if d.spec.energy.budget is not None]
+    if own and not budgets:
+        return [], own
+    return by_name(budgets, names, access, found.namespace, ENERGY_BUDGET.kind), own
 
 
 def as_object(budget: Budget) -> dict[str, Any]:

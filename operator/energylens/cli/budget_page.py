@@ -18,9 +18,9 @@ def name_of(budget: Budget) -> str:
     return metadata.name if isinstance(budget, ClusterEnergyBudget) else f"{metadata.namespace}/{metadata.name}"
 
 
-def overview(budgets: Sequence[Budget]) -> str:
-    """Return a table of budgets."""
-    return "\n".join(line[2:] for line in columns([_HEAD, *(_row(budget) for budget in budgets)]))
+def overview(budgets: Sequence[Budget], own: Sequence[tuple[str, ...]] = ()) -> str:
+    """Return a table of budgets, and below them of those in the specs of LLMDeployments."""
+    return "\n".join(line[2:] for line in columns([_HEAD, *(_row(budget) for budget in budgets), *own]))
 
 
 def page(budget: Budget) -> str:

@@ -16,7 +16,7 @@ from energylens.controller.budgets import budget_of, committed_watts, growth_of
 from energylens.controller.membership import Surroundings, counted_nodes, is_member, key_of, name_of, share
 from energylens.controller.model_config import model_config
 from energylens.controller.planning import Request, problem_of
-from energylens.controller.preview import World, counted_from_now
+from energylens.controller.preview import World, counted_from_now, new_body
 from energylens.controller.served import ModelProblemError, model_of
 from energylens.planner.fleet import (
     Deployment,
@@ -157,7 +157,7 @@ def _deployment(
         deployment=deployment,
         config=config,
         snapshot=snapshot,
-        allowance=None,
+        allowance=replace(world, budgets=()).allowance(new_body(deployment), now).allowance,
         serves_lws=world.serves_lws,
         adopted_at=None,
         now=now,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
+from energylens.cli.own_budget import own_budget_lines
 from energylens.cli.text import columns, correction_text, joules, plan_with_hash
 from energylens.controller.preview import Preview
 from energylens.controller.reasons import Reason
@@ -43,6 +44,7 @@ def report(preview: Preview) -> str:
     lines = [f"{deployment.metadata.name}: {deployment.spec.model.name}"]
     if planning.plan is not None:
         lines += _plan(planning.plan)
+    lines += own_budget_lines(preview.deployment, preview.own_account, planning.plan)
     if not planning.good:
         lines += [
             f"  {'the running plan stays' if planning.plan else 'no plan'}: {planning.reason}",
@@ -81,7 +83,9 @@ def _waiting(preview: Preview) -> list[str]:
     shown, followed = [], (Reason.PLANNED, Reason.KEEPING_RUNNING_PLAN)
     for condition in preview.status["conditions"]:
         waits = condition["type"] == "PlanReady" and condition["reason"] not in followed
-        over = condition["type"] == "WithinEnergyBudget" and condition["status"] != "True"
+        over = condition["type"] == "WithinEnergyBudget" and (
+            condition["status"] != "True" or condition["reason"] == Reason.RUNS_OUT
+        )
         # What is denied was said as the reason why there is no plan.
         over &= condition["reason"] != Reason.GROWTH_DENIED
         if (waits and preview.planning.good) or over:

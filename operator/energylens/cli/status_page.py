@@ -8,6 +8,7 @@ from typing import Any
 
 from energylens.api.base import Condition
 from energylens.api.llmdeployment import ActiveRevision, LLMDeployment, Measured, PlanStatus, PredictedFigures
+from energylens.cli.own_budget import own_budget_lines
 from energylens.cli.text import columns, correction_text, joules, plan_with_hash
 
 _UNKNOWN = "-"
@@ -44,6 +45,7 @@ def as_object(deployment: LLMDeployment) -> dict[str, Any]:
         ("measured", status.measured),
         ("prediction", status.prediction),
         ("budget", status.budget),
+        ("energyAccount", status.energy_account),
     ):
         if part is not None:
             found[name] = part.model_dump(mode="json", by_alias=True, exclude_none=True)
@@ -166,15 +168,17 @@ def _window(deployment: LLMDeployment) -> str:
 
 
 def _budget(deployment: LLMDeployment) -> list[str]:
-    budget = deployment.status.budget
+    budget, own = deployment.status.budget, own_budget_lines(deployment, deployment.status.energy_account)
     if budget is None:
-        return []
+        return [*own, ""] if own else []
     said = [
+        f"{budget.name} binds" if budget.name is not None else "",
+        f"{budget.allowed_power_watts} W allowed" if budget.allowed_power_watts is not None else "",
         f"{budget.used_percent} % used" if budget.used_percent is not None else "",
         f"{budget.remaining_watt_hours} Wh left" if budget.remaining_watt_hours is not None else "",
         f"next period {budget.reset_time}" if budget.reset_time is not None else "",
     ]
-    return [f"  budget      {', '.join(text for text in said if text)}", ""]
+    return [f"  budget      {', '.join(text for text in said if text)}", *own, ""]
 
 
 def _conditions(conditions: tuple[Condition, ...]) -> list[str]:

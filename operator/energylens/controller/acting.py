@@ -19,6 +19,7 @@ from energylens.controller.budget_keeper import BudgetKeeper
 from energylens.controller.corrections import Pool
 from energylens.controller.corrections_store import load_pool, store_pool
 from energylens.controller.endings import may_pass, said_by
+from energylens.controller.energy_accounts import EnergyAccounts
 from energylens.controller.failures import Failures
 from energylens.controller.handlers import registry_for, settings_for
 from energylens.controller.health import Health
@@ -105,6 +106,9 @@ class Acting:
             prometheus,
             lambda key, joules: self._metrics.energy.labels(*key).inc(joules),
         )
+        self._accounts = EnergyAccounts(
+            self._store, self._measuring.energy, clock, options.settings.budgets, self._queue.add
+        )
         self._reconciler = Reconciler(
             cluster,
             self._store,
@@ -115,6 +119,7 @@ class Acting:
             instance=self._identity,
             measurements=self._measuring.latest,
             pool=self._pool,
+            accounts=self._accounts,
         )
         self._keeper = BudgetKeeper(
             cluster,
@@ -318,6 +323,7 @@ class Acting:
         await self._synced.wait()
         while True:
             try:
+                self._accounts.step()
                 await self._keeper.step()
             except Exception:
                 log.exception("keeping the budgets failed: internal error; retrying")

@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 from energylens.api.energybudget import EnergyBudgetSpec, EnergyBudgetStatus
 from energylens.api.parse import InvalidResourceError
 from energylens.budget.carbon import Forecast, ForecastError
-from energylens.budget.ledger import Entry, Measured, account, begin, close, from_status, without_old
+from energylens.budget.ledger import Entry, account, begin, close, from_status, without_old
 from energylens.budget.periods import Span, period_at
 from energylens.budget.usage import BURN_SECONDS, Usage, usage
 from energylens.clock import Clock
@@ -26,7 +26,14 @@ from energylens.controller.budget_status import Look, Member, status_of_budget, 
 from energylens.controller.budgets import budget_of, committed_watts
 from energylens.controller.failures import SHOWN_AFTER, failed_budget_status
 from energylens.controller.forecasts import Problem, forecast_of, place, where
-from energylens.controller.member_power import EnergyOf, Steadiness, excess_watts, present_watts
+from energylens.controller.member_power import (
+    EnergyOf,
+    Steadiness,
+    as_measured,
+    drawn_watts,
+    excess_watts,
+    present_watts,
+)
 from energylens.controller.membership import (
     Surroundings,
     bound_gpus,
@@ -40,7 +47,6 @@ from energylens.controller.metrics import Metrics
 from energylens.controller.reasons import BudgetReason
 from energylens.controller.settings import BudgetSettings
 from energylens.controller.store import Body, Key, Store
-from energylens.measure.energy import EnergySpan
 
 log = logging.getLogger("energylens")
 
@@ -218,11 +224,9 @@ class BudgetKeeper:
         entry = kept.entries.get(uid) or Entry(uid, *key, now.replace(microsecond=0))
         gpus = held_gpus(spec, deployment, around)
         plan = (deployment.get("status") or {}).get("plan") or {}
-        planned = int((plan.get("predicted") or {}).get("powerWatts", 0))
-        # What is not planned by us (an old revision, a plan that is only shown) still draws on its GPUs.
-        predicted = planned * gpus / plan["gpus"] if plan.get("gpus") else 0.0
+        predicted = drawn_watts(deployment, gpus)
         span = self._energy(key, entry.until.timestamp(), nodes) if gpus else None
-        counted = account(entry, now, _measured(span), predicted, forecast) if gpus else close(entry, now, forecast)
+        counted = account(entry, now, as_measured(span), predicted, forecast) if gpus else close(entry, now, forecast)
         kept.entries[uid] = replace(counted, predicted_watts=predicted)
         measured_at = now if not gpus else kept.measured_at.get(uid, now)
         if span is not None:
@@ -317,12 +321,6 @@ class BudgetKeeper:
 
 def _identity(key: Key, body: Body) -> tuple[Key, str]:
     return key, str(body["metadata"].get("uid", ""))
-
-
-def _measured(span: EnergySpan | None) -> Measured | None:
-    if span is None:
-        return None
-    return Measured(datetime.fromtimestamp(span.start, UTC), datetime.fromtimestamp(span.end, UTC), span.joules)
 
 
 def _turned(before: EnergyBudgetStatus, status: EnergyBudgetStatus) -> bool:

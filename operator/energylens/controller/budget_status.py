@@ -17,6 +17,7 @@ from energylens.budget.ledger import Entry, to_status
 from energylens.budget.periods import Span
 from energylens.budget.shed import Cap, Share, Shed, shed
 from energylens.budget.usage import PowerAllowed, Usage, burn_rate_watts, exhaustion, growth_allowed, power_allowed
+from energylens.budget.verdict import Figures, exceeded
 from energylens.controller.budgets import CLOSED
 from energylens.controller.conditions import keep_transition_times
 from energylens.controller.membership import Key
@@ -189,13 +190,15 @@ def _within(
     gone: datetime | None,
     problem: tuple[BudgetReason, str] | None,
 ) -> tuple[str, BudgetReason, str]:
-    spec, over = look.spec, []
-    for what, watts in (("committed", committed), ("measured", measured)):
-        if spec.power_watts is not None and watts is not None and round(watts) > spec.power_watts:
-            more = watts - spec.power_watts
-            over.append(f"{watts:.0f} W are {what}, {more:.0f} W more than spec.powerWatts={spec.power_watts}")
-    if look.used is not None and look.used.remaining_watt_hours == 0:
-        over.append(f"{look.used.used_watt_hours:.0f} Wh are used, all that {look.used.limit} allows")
+    used = look.used
+    figures = Figures(
+        round(committed),
+        None if measured is None else round(measured),
+        None if used is None else round(used.used_watt_hours),
+        None if used is None else _whole(used.remaining_watt_hours),
+        used.limit if used is not None else None,
+    )
+    over = exceeded(look.spec, figures)
     if over:
         return "False", BudgetReason.EXCEEDED, "; ".join(over)
     if look.used is None and problem is not None:

@@ -17,18 +17,32 @@ from zoneinfo import ZoneInfo
 from energylens.api.energybudget import EnergyBudgetSpec, EnergyBudgetStatus
 from energylens.api.llmdeployment import BudgetStatus
 from energylens.api.parse import InvalidResourceError, parse_clusterenergybudget, parse_energybudget
-from energylens.budget.periods import period_at
+from energylens.budget.periods import Span, period_at
 from energylens.budget.usage import PowerAllowed, Usage, growth_allowed
+from energylens.budget.verdict import Figures, exceeded
 from energylens.controller.membership import Surroundings, is_member, key_of, name_of, selects, share
 from energylens.controller.observation import Allowed, BudgetView
+from energylens.controller.own_budget import (
+    FIELD,
+    GENERATION,
+    account_of,
+    budget_spec,
+    in_period,
+    own_budget,
+    own_status,
+    period_of,
+)
 from energylens.controller.reasons import Reason
-from energylens.planner.types import PowerAllowance
+from energylens.planner.types import BudgetLimit, EnergyLeft, PowerAllowance
 
 __all__ = ["Allowed", "allowance", "budget_of", "committed_watts", "growth_of", "selects"]
 
 Body = Mapping[str, Any]
 CLOSED = "; meanwhile no plan may draw more than the running one"
 """What condition Ready of a budget that cannot be checked says besides why."""
+
+
+_SPEC = "spec."
 
 
 @dataclass(frozen=True)
@@ -46,25 +60,77 @@ class _Claim:
     problem: str
     cap: float | None
     """What shedding leaves to the deployment, W; None where nothing was taken."""
+    period: Span
+    now: datetime
+    beyond: float = 0.0
+    """What the members draw beyond their plans, as far as it counts against growth."""
+    ceiling: PowerAllowed | None = None
+    """What no plan may exceed, the running one neither."""
+    path: str = _SPEC
+    """Of the budget's spec, as messages name its fields."""
 
     @property
     def left(self) -> float:
         """Watts that a plan of the deployment may draw."""
+        left = math.inf
         if self.cap is not None:
-            return self.cap
-        if self.problem:
-            return max(self.own, 1.0)
-        assert self.growth is not None
-        return max(self.own, self.growth.watts - self.others, 1.0)
+            left = self.cap
+        elif self.problem:
+            left = max(self.own, 1.0)
+        elif self.growth is not None:
+            left = max(self.own, self.growth.watts - self.others - self.beyond, 1.0)
+        return left if self.ceiling is None else min(left, max(self.ceiling.watts, 1.0))
 
     @property
-    def used(self) -> float:
-        """Watts that count against the budget now."""
-        return self.own * self.own_share + self.others
+    def allowance(self) -> PowerAllowance:
+        """What is left, with the limit behind it."""
+        watts = float(math.floor(self.left + 1e-6))
+        ceiling = self.ceiling
+        if ceiling is not None and max(1.0, ceiling.watts) <= self.left:
+            return self._by(ceiling.limit, watts)
+        if self.cap is not None:
+            return PowerAllowance(watts, self.name, sheds=True)
+        if self.problem or self.growth is None:
+            return PowerAllowance(watts, self.name, because=self.problem)
+        return self._by(self.growth.limit, watts)
+
+    def _by(self, limit: str, watts: float) -> PowerAllowance:
+        field, others = self.field(limit), self.others + self.beyond
+        is_own = self.path != _SPEC
+        source, named = (field, "") if is_own else (self.name, field)
+        if limit == "spec.powerWatts" and self.spec.power_watts is not None:
+            # The watts that its own spec allows are the value of the field.
+            made = None if is_own else BudgetLimit(named, self.spec.power_watts, None, others)
+        elif limit == "spec.energyWattHours" and self.spec.energy_watt_hours is not None:
+            left = EnergyLeft(
+                float(self.status.used_watt_hours or 0), self.period.hours_left(self.now), self.period.hours
+            )
+            made = BudgetLimit(named, self.spec.energy_watt_hours, left, others)
+        else:
+            return PowerAllowance(watts, source, because=f"by {named}")
+        return PowerAllowance(watts, source, limit=made)
+
+    @property
+    def used(self) -> int:
+        """Watts that plans commit against the budget now."""
+        return round(self.own * self.own_share + self.others)
 
     @property
     def limits(self) -> bool:
         return self.spec.action != "Report" and bool(self.problem or self.growth is not None or self.cap is not None)
+
+    def field(self, limit: str) -> str:
+        """Return the path of a limit as messages name it."""
+        return limit.replace(_SPEC, self.path, 1)
+
+    def value(self, limit: str) -> str:
+        """Return a limit with its value and unit: ``spec.energyWattHours=43320 Wh``."""
+        values = {
+            "spec.powerWatts": (self.spec.power_watts, "W"),
+            "spec.energyWattHours": (self.spec.energy_watt_hours, "Wh"),
+        }
+        value, unit = values.get(limit, (None, ""))
+        return self.field(limit) + ("" if value is None else f"={value} {unit}")
 
 
 def budget_of(body: Body) -> tuple[EnergyBudgetSpec, EnergyBudgetStatus]:
@@ -160,19 +226,24 @@ def allowance(
             claim = _claim(budget, spec, deployment, members, now, around)
             gone = unserved.get("EnergyBudget" if namespace else "ClusterEnergyBudget")
             claims.append(claim if gone is None else replace(claim, growth=None, problem=gone))
+    mine = _own_claim(deployment, now)
+    claims += [] if mine is None else [mine]
     found, own = _together(claims), float(committed_watts(deployment))
     if unreadable is not None:
         text = f"{unreadable.name}: {unreadable.problem}; growth is not allowed"
-        return _without_growth(unreadable.name, BudgetView("Unknown", Reason.BUDGET_UNREADABLE, text), own, found)
+        view, why = BudgetView("Unknown", Reason.BUDGET_UNREADABLE, text), "it cannot be read"
+        return _without_growth(unreadable.name, why, view, own, found)
     return _unseen(deployment, claims, unserved, own, found) if unserved else found
 
 
-def _without_growth(name: str, view: BudgetView, own: float, found: Allowed) -> Allowed:
+def _without_growth(name: str, why: str, view: BudgetView, own: float, found: Allowed) -> Allowed:
     """Return what is left where a budget cannot be read: no growth; what another one takes it takes all the same."""
-    if found.allowance is not None and found.allowance.sheds:
-        return replace(found, view=view)
     watts = max(own, 1.0)
-    return Allowed(PowerAllowance(watts, name), view, BudgetStatus(name=name, allowed_power_watts=round(watts)))
+    if found.allowance is not None and (found.allowance.sheds or found.allowance.watts < watts):
+        return replace(found, view=view)
+    return Allowed(
+        PowerAllowance(watts, name, because=why), view, BudgetStatus(name=name, allowed_power_watts=round(watts))
+    )
 
 
 def _unseen(
@@ -188,7 +259,7 @@ def _unseen(
     gone = unserved.get(before.partition(" ")[0]) if limited.get("allowedPowerWatts") is not None else None
     if gone is not None and before not in {claim.name for claim in claims}:
         text = f"{before}: {gone}; until it does, no plan may draw more than the running one"
-        return _without_growth(before, BudgetView("Unknown", Reason.BUDGET_NOT_CHECKED, text), own, found)
+        return _without_growth(before, gone, BudgetView("Unknown", Reason.BUDGET_NOT_CHECKED, text), own, found)
     if claims:
         return found
     text = "; ".join(unserved.values())
@@ -206,8 +277,7 @@ def _claim(
 ) -> _Claim:
     status = budget.status
     own_share = share(spec, deployment, around)
-    measured_above = _measured_above(spec, status)
-    others = sum(committed_watts(d) * share(spec, d, around) for d in members) + measured_above
+    others = sum(committed_watts(d) * share(spec, d, around) for d in members)
     cap = None
     for member in status.members:
         if (member.namespace, member.name) == key_of(deployment) and member.allowed_power_watts is not None:
@@ -223,6 +293,40 @@ def _claim(
         growth=growth,
         problem=problem,
         cap=cap if spec.action == "Shed" else None,
+        period=period_at(spec.period, ZoneInfo(spec.time_zone), now),
+        now=now,
+        beyond=_measured_above(spec, status),
+    )
+
+
+def _own_claim(deployment: Body, now: datetime) -> _Claim | None:
+    """Return what the budget of the deployment's own spec says; None where it has none."""
+    own = own_budget(deployment)
+    if own is None:
+        return None
+    committed, period, spec = committed_watts(deployment), period_of(own, now), budget_spec(own)
+    measured = ((deployment.get("status") or {}).get("measured") or {}).get("powerWatts")
+    account = in_period(account_of(deployment), own, now)
+    # Without pods nothing is drawn, whatever the last window said.
+    status = own_status(own, account, committed, measured if committed else None)
+    growth, problem = growth_of(GENERATION, spec, status, now)
+    ceilings = [PowerAllowed(float(own.power_watts), "spec.powerWatts")] if own.power_watts is not None else []
+    if own.energy_watt_hours is not None:
+        ceilings.append(PowerAllowed(own.energy_watt_hours / period.hours, "spec.energyWattHours"))
+    return _Claim(
+        name=FIELD,
+        spec=spec,
+        status=status,
+        own=float(committed),
+        own_share=1.0,
+        others=0.0,
+        growth=growth,
+        problem=problem,
+        cap=None,
+        period=period,
+        now=now,
+        ceiling=min(ceilings, key=lambda c: c.watts) if own.action == "Enforce" else None,
+        path=f"{FIELD}.",
     )
 
 
@@ -264,9 +368,7 @@ def _together(claims: Sequence[_Claim]) -> Allowed:
         return Allowed(None, view, None)
     limiting = [claim for claim in claims if claim.limits]
     tightest = min(limiting, key=lambda claim: (claim.left, claim.name), default=None)
-    allowed = None
-    if tightest is not None:
-        allowed = PowerAllowance(float(math.floor(tightest.left + 1e-6)), tightest.name, sheds=tightest.cap is not None)
+    allowed = None if tightest is None else tightest.allowance
     binding = tightest or min(claims, key=lambda claim: (-_percent(claim), claim.name))
     status = BudgetStatus(
         name=binding.name,
@@ -283,13 +385,14 @@ def _percent(claim: _Claim) -> float:
 
 
 def _view(claims: Sequence[_Claim], binding: _Claim) -> BudgetView:
-    """Say the worst first: power was taken, something is exceeded, something cannot be checked."""
+    """Say the worst first: power was taken, something is exceeded, something cannot be checked, energy runs out."""
     taken = [claim for claim in claims if claim.cap is not None]
     if taken:
         claim = min(taken, key=lambda c: (c.left, c.name))
-        text = f"{claim.name} binds: it leaves {claim.left:.0f} W to this deployment, by spec.energy.priority"
+        watts = claim.allowance.watts
+        text = f"{claim.name} binds: it leaves {watts:.0f} W to this deployment, by spec.energy.priority"
         return BudgetView("False", Reason.POWER_TAKEN, text)
-    over = [text for claim in claims if (text := _exceeded(claim))]
+    over = [text for claim in claims for text in _exceeded(claim)]
     if over:
         return BudgetView("False", Reason.OVER_BUDGET, "; ".join(over))
     unchecked = [f"{claim.name}: {claim.problem}" for claim in claims if claim.problem]
@@ -297,18 +400,43 @@ def _view(claims: Sequence[_Claim], binding: _Claim) -> BudgetView:
         closed = any(claim.problem and claim.limits for claim in claims)
         text = "; ".join(unchecked) + ("; until it is, no plan may draw more than the running one" if closed else "")
         return BudgetView("Unknown", Reason.BUDGET_NOT_CHECKED, text)
+    fast = [text for claim in claims if (text := _too_fast(claim))]
+    if fast:
+        return BudgetView("True", Reason.RUNS_OUT, "; ".join(fast))
     text = f"{binding.name} binds" if binding.limits else f"{binding.name} only reports"
     if binding.growth is not None:
-        text += f": {binding.used:.0f} W are committed of {binding.growth.watts:.0f} W ({binding.growth.limit})"
+        limit = binding.growth.limit
+        # The watts are the value of a limit of power.
+        limit = binding.field(limit) if limit == "spec.powerWatts" else binding.value(limit)
+        text += f": {binding.used} W are committed of {math.floor(binding.growth.watts)} W ({limit})"
+        text += f", and {binding.beyond:.0f} W are drawn beyond the plans" if binding.beyond else ""
     others = len(claims) - 1
     return BudgetView("True", Reason.WITHIN_BUDGET, text + (f"; {others} more hold too" if others else ""))
 
 
-def _exceeded(claim: _Claim) -> str:
-    """Say by how much a budget is exceeded; "" where it holds."""
-    used, limit = claim.used, claim.spec.power_watts
-    if limit is not None and used > limit:
-        return f"{claim.name}: {used:.0f} W are committed, {used - limit:.0f} W more than spec.powerWatts={limit}"
-    if not claim.problem and claim.status.used_watt_hours is not None and claim.status.remaining_watt_hours == 0:
-        return f"{claim.name}: the energy of this period is used up until {claim.status.reset_time}"
-    return ""
+def _exceeded(claim: _Claim) -> list[str]:
+    """Return by how much a budget is exceeded, as its own condition says it; empty where it holds."""
+    status, is_counted = claim.status, not claim.problem
+    figures = Figures(
+        claim.used,
+        status.measured_power_watts,
+        status.used_watt_hours if is_counted else None,
+        status.remaining_watt_hours if is_counted else None,
+        status.energy_limit,
+    )
+    until = f" until {status.reset_time}" if figures.remaining_watt_hours == 0 else ""
+    return [
+        f"{claim.name}: {text}{until if ' Wh are used' in text else ''}"
+        for text in exceeded(claim.spec, figures, claim.path)
+    ]
+
+
+def _too_fast(claim: _Claim) -> str:
+    """Return that a limit of energy does not last at the power that is committed; "" where it does."""
+    growth = claim.growth
+    if growth is None or growth.limit == "spec.powerWatts" or claim.used <= growth.watts:
+        return ""
+    return (
+        f"{claim.name}: {claim.used} W are committed, and {claim.value(growth.limit)} lasts at up to "
+        f"{math.floor(growth.watts)} W" + ("" if claim.spec.action == "Report" else "; no plan may draw more")
+    )

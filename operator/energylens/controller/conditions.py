@@ -153,7 +153,11 @@ def _slo_feasible(observed: Observation) -> Condition:
 
 def _budget(observed: Observation) -> Condition:
     view, planning = observed.budget, observed.planning
-    if planning.reason is Reason.BUDGET_EXCEEDED and view.reason in (Reason.WITHIN_BUDGET, Reason.NO_BUDGET):
+    if planning.reason is Reason.BUDGET_EXCEEDED and view.reason in (
+        Reason.WITHIN_BUDGET,
+        Reason.RUNS_OUT,
+        Reason.NO_BUDGET,
+    ):
         # What runs is within the budget; what the spec asks for is not.
         return _condition(observed, ConditionType.WITHIN_ENERGY_BUDGET, "False", Reason.GROWTH_DENIED, planning.message)
     return _condition(observed, ConditionType.WITHIN_ENERGY_BUDGET, view.status, view.reason, view.message)

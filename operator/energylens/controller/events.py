@@ -20,6 +20,7 @@ _WARNINGS = (
     EventReason.PLAN_REJECTED,
     EventReason.PLAN_ROLLED_BACK,
     EventReason.BECAME_UNREADY,
+    EventReason.BUDGET_EXCEEDED,
     EventReason.RECONCILE_FAILED,
     EventReason.STATUS_RESTORED,
     EventReason.FIELD_MANAGER_CONFLICT,
@@ -63,6 +64,7 @@ def transitions(observed: Observation, children: Children, status: Mapping[str, 
         found.append((EventReason.FIELD_MANAGER_CONFLICT, degraded.get("message", "")))
     if ready["status"] == "False" and old_ready is not None and old_ready.status == "True":
         found.append((EventReason.BECAME_UNREADY, f"{ready['reason']}: {ready.get('message', '')}"))
+    found += _budget(observed, before, after)
     return found
 
 
@@ -72,6 +74,22 @@ def _is_new(observed: Observation, children: Children, before: Condition | None)
         return False
     old = observed.deployment.status.plan
     return before is None or before.reason != children.reason or old is None or old.hash != observed.planning.plan.hash
+
+
+def _budget(
+    observed: Observation, before: Mapping[str, Condition], after: Mapping[str, Mapping[str, Any]]
+) -> list[tuple[EventReason, str]]:
+    """Return that the deployment's own budget is exceeded, or holds again.
+
+    Members of a budget that is shared have no event each: its own condition says so once.
+    """
+    if observed.deployment.spec.energy.budget is None:
+        return []
+    old, new = before.get(ConditionType.WITHIN_ENERGY_BUDGET), after[ConditionType.WITHIN_ENERGY_BUDGET]
+    was = old is not None and old.reason == Reason.OVER_BUDGET
+    if new["reason"] == Reason.OVER_BUDGET:
+        return [] if was else [(EventReason.BUDGET_EXCEEDED, new.get("message", ""))]
+    return [(EventReason.BUDGET_HOLDS, new.get("message", ""))] if was and new["status"] == "True" else []
 
 
 def event(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
+from energylens.budget.ledger import Measured
 from energylens.controller.store import Body, Key
 from energylens.measure.energy import EnergySpan
 
@@ -31,6 +32,23 @@ class Steadiness:
     """When the pods became those of the plan; None while they are not."""
     excess_ratio: float | None = None
     """What was drawn beyond the plan when it was last judged, as a share of the plan; negative where it was less."""
+
+
+def drawn_watts(deployment: Body, gpus: int) -> float:
+    """Return the predicted power of the GPUs that a deployment's pods hold, W.
+
+    What is not planned by us (an old revision, a plan that is only shown) still draws on its GPUs.
+    """
+    plan = (deployment.get("status") or {}).get("plan") or {}
+    planned = int((plan.get("predicted") or {}).get("powerWatts", 0))
+    return planned * gpus / plan["gpus"] if plan.get("gpus") else 0.0
+
+
+def as_measured(span: EnergySpan | None) -> Measured | None:
+    """Return a measured span as ledgers count it."""
+    if span is None:
+        return None
+    return Measured(datetime.fromtimestamp(span.start, UTC), datetime.fromtimestamp(span.end, UTC), span.joules)
 
 
 def present_watts(energy: EnergyOf, key: Key, nodes: frozenset[str] | None, now: datetime) -> float | None:

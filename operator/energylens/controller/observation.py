@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from energylens.api.llmdeployment import BudgetStatus, LLMDeployment, PlanStatus
+from energylens.api.llmdeployment import BudgetStatus, EnergyAccount, LLMDeployment, PlanStatus
 from energylens.api.llmdeployment_status import LearnedCorrection
 from energylens.controller import approval
 from energylens.controller.reasons import Reason
@@ -131,6 +131,8 @@ class Observation:
     """The load that is planned for; None for that of the spec."""
     budget_status: BudgetStatus | None = None
     """Of the budget that binds; None without one."""
+    energy_account: EnergyAccount | None = None
+    """What is counted against the deployment's own limit of energy; None without one."""
     refused: str = ""
     """Why the API server refused a child in this pass."""
     refused_for: Reason = Reason.APPLY_REFUSED

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from energylens.api.llmdeployment import LLMDeployment
+from energylens.api.llmdeployment import EnergyAccount, LLMDeployment
 from energylens.api.parse import InvalidResourceError
 from energylens.budget.carbon import ForecastError
 from energylens.budget.periods import period_at
@@ -25,6 +25,7 @@ from energylens.controller.forecasts import forecast_of, place, where
 from energylens.controller.membership import Surroundings, key_of
 from energylens.controller.model_config import model_config
 from energylens.controller.observation import Allowed, Body, Observation, Planning, PodState, standing_plan
+from energylens.controller.own_budget import in_period, with_account
 from energylens.controller.planning import PlanningService, Request, adopted_at
 from energylens.controller.reasons import BudgetReason
 from energylens.controller.reservations import reservation, reserve
@@ -89,6 +90,8 @@ class Preview:
     """What was planned from."""
     status: dict[str, Any]
     """As it would be written."""
+    own_account: EnergyAccount | None = None
+    """What counts against the deployment's own limit of energy; None without one."""
 
 
 def counted_from_now(budget: Body, config_maps: Mapping[Key, Body], now: datetime) -> Body:
@@ -152,7 +155,10 @@ def preview(deployments: Sequence[LLMDeployment], world: World, now: datetime) -
 
 def _preview(deployment: LLMDeployment, world: World, service: PlanningService, now: datetime) -> Preview:
     key = deployment.metadata.namespace, deployment.metadata.name
-    allowed = world.allowance(_body(deployment, deployment.status.model_dump(mode="json", by_alias=True)), now)
+    own = deployment.spec.energy.budget
+    account = None if own is None else in_period(deployment.status.energy_account, own, now)
+    body = _body(deployment, deployment.status.model_dump(mode="json", by_alias=True))
+    allowed = world.allowance(with_account(body, account), now)
     ref = deployment.spec.model.config_ref
     config_map = None if ref is None else world.config_maps.get((key[0], ref.name))
     config, problem = (None, None) if ref is None else model_config(deployment, ref, config_map)
@@ -187,10 +193,11 @@ def _preview(deployment: LLMDeployment, world: World, service: PlanningService, 
         now=now,
         standing=standing,
         load=carried_load(load, planning.carried_step),
+        energy_account=account,
     )
     wanted = children(before)
     after = replace(before, workload=_applied(before.workload, wanted))
-    return Preview(deployment, planning, request, status_of(after, wanted))
+    return Preview(deployment, planning, request, status_of(after, wanted), account)
 
 
 def _applied(live: Body | None, wanted: Children) -> Body | None:
@@ -203,6 +210,12 @@ def _applied(live: Body | None, wanted: Children) -> Body | None:
             status = {} if live is None else live.get("status") or {}
             return {**manifest, "metadata": {**manifest["metadata"], "generation": generation}, "status": status}
     return live
+
+
+def new_body(deployment: LLMDeployment) -> Body:
+    """Return a deployment as an object, as if nothing of it ran: with what its own budget has counted, and no plan."""
+    account = deployment.status.energy_account
+    return with_account(_body(deployment, {}), account)
 
 
 def _body(deployment: LLMDeployment, status: Mapping[str, Any]) -> Body:

@@ -73,6 +73,7 @@ class Reason(StrEnum):
     # WithinEnergyBudget
     NO_BUDGET = "NoBudget"
     WITHIN_BUDGET = "WithinBudget"
+    RUNS_OUT = "RunsOut"
     OVER_BUDGET = "OverBudget"
     BUDGET_UNREADABLE = "BudgetUnreadable"
     BUDGET_NOT_CHECKED = "BudgetNotChecked"
@@ -151,3 +152,5 @@ class EventReason(StrEnum):
     BECAME_READY = "BecameReady"
     BECAME_UNREADY = "BecameUnready"
     RECONCILE_FAILED = "ReconcileFailed"
+    BUDGET_EXCEEDED = "BudgetExceeded"
+    BUDGET_HOLDS = "BudgetHolds"

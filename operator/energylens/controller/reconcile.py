@@ -23,6 +23,7 @@ from energylens.controller.child_writer import ChildWriter
 from energylens.controller.children import Children, children
 from energylens.controller.conditions import keep_transition_times
 from energylens.controller.corrections import Pool
+from energylens.controller.energy_accounts import EnergyAccounts
 from energylens.controller.events import event, transitions
 from energylens.controller.following import carried_load, followed_load
 from energylens.controller.inquiries import lacks_pods, read_claims, slow_pods, why_no_pods, why_slow
@@ -31,15 +32,17 @@ from energylens.controller.learning import Learning
 from energylens.controller.metrics import Metrics
 from energylens.controller.model_config import model_config
 from energylens.controller.observation import Observation, Planning, PodState, plan_label, pod_state, standing_plan
+from energylens.controller.own_budget import with_account
 from energylens.controller.planning import PlanningService, Request, adopted_at
 from energylens.controller.reasons import ConditionType, EventReason, Reason
 from energylens.controller.recovery import recovered
 from energylens.controller.rollouts import late_rollout, looks_again
 from energylens.controller.settings import Settings
-from energylens.controller.status import status_of
+from energylens.controller.status import is_new_window, status_of
 from energylens.controller.status_edits import StatusEdits, described_edit
 from energylens.controller.status_writer import StatusWriter
 from energylens.controller.store import Body, Key, Store
+from energylens.measure.energy import EnergySpan
 from energylens.measure.types import WindowMeasurement
 from energylens.serving.support import table_name
 
@@ -53,6 +56,10 @@ Measurements = Callable[[Key, str], WindowMeasurement | None]
 
 
 def _never_measured(key: Key, plan_hash: str) -> WindowMeasurement | None:
+    return None
+
+
+def _never_counted(key: Key, since: float, nodes: frozenset[str] | None) -> EnergySpan | None:
     return None
 
 
@@ -71,8 +78,13 @@ class Reconciler:
         instance: str = "energylens",
         measurements: Measurements = _never_measured,
         pool: Pool | None = None,
+        accounts: EnergyAccounts | None = None,
     ) -> None:
-        """Wire a pass; ``measurements`` returns the last full window of a deployment, ``pool`` learns from it."""
+        """Wire a pass.
+
+        ``measurements`` returns the last full window of a deployment, ``pool`` learns from it, and ``accounts`` count
+        the energy of deployments that limit it themselves.
+        """
         self._cluster = cluster
         self._store = store
         self._planning = planning
@@ -87,6 +99,7 @@ class Reconciler:
         self._edits = StatusEdits(clock)
         self._recovered: set[Key] = set()
         """Deployments that were looked at since the start."""
+        self._accounts = accounts or EnergyAccounts(store, _never_counted, clock, settings.budgets, lambda key: None)
         self._decided: dict[Key, tuple[str, str]] = {}
         self._one_plan_at_a_time = asyncio.Lock()
         self._without_plan: set[Key] = set()
@@ -176,10 +189,12 @@ class Reconciler:
         config, problem = await self._model_config(deployment)
         standing = self._standing(key, deployment)
         running = deployment.status.plan
-        load = followed_load(deployment, self._measurement(key, running, self._workload(key, running)))
+        window = self._measurement(key, running, self._workload(key, running))
+        load = followed_load(deployment, window)
+        account = self._accounts.of(key, body, is_written=is_new_window(deployment, window))
         async with self._one_plan_at_a_time:
             snapshot = self._inventory.snapshot(key)
-            allowed = self.allowances.of(body)
+            allowed = self.allowances.of(with_account(body, account))
             request = Request(
                 deployment=deployment,
                 config=config,
@@ -221,6 +236,7 @@ class Reconciler:
             now=self._clock.now(),
             standing=standing,
             load=carried_load(load, planning.carried_step),
+            energy_account=account,
         )
 
     async def _with_warnings(self, key: Key, pods: tuple[PodState, ...]) -> tuple[PodState, ...]:

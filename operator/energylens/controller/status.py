@@ -73,6 +73,10 @@ def status_of(observed: Observation, children: Children) -> dict[str, Any]:
         samples = before.prediction.samples if before.prediction is not None and prediction is not None else 0
         measured = measured_status(found)
         prediction = prediction_status(plan, found, samples, before.measured)
+    if measured is not None:
+        account = observed.energy_account
+        watt_hours = None if account is None else round(account.measured_joules / 3600.0)
+        measured = measured.model_copy(update={"energy_watt_hours_this_period": watt_hours})
     if prediction is not None:
         prediction = prediction.model_copy(update={"correction": observed.learned or prediction.correction})
     status = LLMDeploymentStatus(
@@ -86,6 +90,7 @@ def status_of(observed: Observation, children: Children) -> dict[str, Any]:
         prediction=prediction,
         rollback=_rollback(observed),
         budget=_budget(observed),
+        energy_account=observed.energy_account,
         conditions=all_conditions(observed, children),
     )
     return status.model_dump(mode="json", by_alias=True, exclude_none=True)

@@ -247,19 +247,19 @@ def _power(rows: Candidates, allowance: PowerAllowance | None) -> list[Constrain
     if allowance is None:
         return []
     # In whole watts, as a plan's power is stated: a running plan always fits into what it is stated to draw.
-    watts = np.rint(rows.power_watts)
+    watts, limit = np.rint(rows.power_watts), allowance.limit
     return [
         Constraint(
             "PowerBudgetExceeded",
             "Power",
-            allowance.source,
-            f"{allowance.watts:.0f}",
+            allowance.field,
+            f"{allowance.watts:.0f}" if limit is None else str(limit.value),
             watts <= allowance.watts,
-            f"more power than the {allowance.watts:.0f} W that {allowance.source} leaves",
-            watts,
+            f"more power than the {allowance.watts:.0f} W that {allowance.field} leaves",
+            watts if limit is None else limit.needed(watts),
             "predicted power in W",
             lambda value: f"{value:.0f}",
-            lambda i: f"{watts[i]:.0f} W > {allowance.watts:.0f} W ({allowance.source})",
+            lambda i: f"{watts[i]:.0f} W > {allowance.watts:.0f} W ({allowance.field})",
             watts / allowance.watts - 1.0,
         )
     ]

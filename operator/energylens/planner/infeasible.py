@@ -12,7 +12,7 @@ from energylens.planner.constraints import FREE_GPUS, Constraint, feasible
 from energylens.planner.evaluate import POWER_LIMIT_REASON
 from energylens.planner.problem import Problem, Solution
 from energylens.planner.relaxations import largest_load, nearest_changes
-from energylens.planner.types import Infeasible, InfeasibleReason, Relaxation
+from energylens.planner.types import Infeasible, InfeasibleReason, PowerAllowance, Relaxation
 from energylens.predictor.parameters import weight_bytes
 from energylens.predictor.types import BoolArray
 
@@ -32,7 +32,9 @@ def explain_infeasible(problem: Problem, solution: Solution, placements: tuple[R
     """
     relaxations = nearest_changes(problem, solution, placements)
     reason, message = _headline(problem, solution, relaxations)
-    text = with_options(message, relaxations, message.partition("=")[0])
+    # In watts the message has the value that works, in watt-hours it has not.
+    in_watts = reason != "BudgetExceeded" or problem.allowance is None or problem.allowance.limit is None
+    text = with_options(message, relaxations, message.partition("=")[0] if in_watts else "")
     return Infeasible(reason, text, solution.rejections, relaxations)
 
 
@@ -74,7 +76,8 @@ def _headline(
         return "LoadTooHigh", _load_message(culprit, relaxations, problem)
     if culprit.kind == "SLO":
         return "SLOInfeasible", _slo_message(solution)
-    return "BudgetExceeded", _budget_message(solution, culprit, before)
+    assert problem.allowance is not None
+    return "BudgetExceeded", _budget_message(solution, culprit, before, problem.allowance)
 
 
 def _culprit(solution: Solution) -> tuple[Constraint | None, BoolArray]:
@@ -181,14 +184,13 @@ def _slo_message(solution: Solution) -> str:
     return f"{together} cannot be met together: " + "; ".join(figures or ["no two of them hold at once"])
 
 
-def _budget_message(solution: Solution, culprit: Constraint, before: BoolArray) -> str:
+def _budget_message(solution: Solution, culprit: Constraint, before: BoolArray, allowance: PowerAllowance) -> str:
     """Say by how much the budget is missed, and which plan would fit it that breaks objectives."""
-    assert culprit.needed is not None
     rows, i = solution.rows, _lowest(culprit, before)
-    excess = float(culprit.needed[i]) - float(culprit.value)
+    watts = float(np.rint(rows.power_watts[i]))
     text = (
-        f"{culprit.field}={culprit.value} leaves too little power: the lowest {_figure(solution, culprit, before)}, "
-        f"{excess:.0f} W too much"
+        f"{allowance} leaves too little power: the lowest predicted power is {watts:.0f} W "
+        f"({describe.candidate(rows, i)}), {watts - allowance.watts:.0f} W too much"
     )
     soft = [c for c in solution.constraints if c.kind in ("SLO", "Load")]
     for left_out in (soft[1:], soft):

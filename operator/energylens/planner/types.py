@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+
 from energylens.api.llmdeployment import PlanStatus
+from energylens.predictor.types import FloatArray
 
 
 @dataclass(frozen=True)
@@ -73,14 +76,79 @@ class ClusterSnapshot:
 
 
 @dataclass(frozen=True)
+class EnergyLeft:
+    """What a limit of energy is compared with when it becomes power."""
+
+    used_watt_hours: float
+    """In this period."""
+    hours_left: float
+    """Of this period."""
+    period_hours: float
+
+
+@dataclass(frozen=True)
+class BudgetLimit:
+    """The limit of a budget behind the watts that it leaves."""
+
+    field: str
+    """Of the budget's spec, such as ``spec.energyWattHours``; "" where the allowance's source is the field itself."""
+    value: int
+    """As the spec has it: W, or Wh where ``energy`` is there."""
+    energy: EnergyLeft | None = None
+    """None for a limit of power."""
+    others_watts: float = 0.0
+    """What counts against the same limit beside this deployment, W."""
+
+    @property
+    def unit(self) -> str:
+        """Unit of ``value``."""
+        return "W" if self.energy is None else "Wh"
+
+    def needed(self, watts: FloatArray) -> FloatArray:
+        """Return the smallest value that leaves each of these powers, shape (n,); with energy at most 1 % above it.
+
+        Energy must hold the power over a whole period, and over what is left of this one, where it is offered in steps
+        of a hundredth of the mean power of a period (:func:`energylens.budget.usage.growth_allowed`).
+        """
+        total: FloatArray = np.ceil(np.round(watts + self.others_watts, 6))
+        if self.energy is None:
+            return total
+        used, left, hours = self.energy.used_watt_hours, self.energy.hours_left, self.energy.period_hours
+        whole = total * hours
+        by_watt = used + (total + 1.0) * left
+        by_hundredth = (used + total * left) / (1.0 - left / hours / 100.0)
+        now = np.maximum(by_watt, by_hundredth)
+        result: FloatArray = np.ceil(np.where(whole - used >= total * left, whole, np.maximum(whole, now)))
+        return result
+
+
+@dataclass(frozen=True)
 class PowerAllowance:
     """Watts that budgets leave to this deployment, and the budget that binds."""
 
     watts: float
     source: str
-    """``EnergyBudget namespace/name`` or ``spec.energy.budget.powerWatts``."""
+    """``EnergyBudget namespace/name``, ``spec.energy.budget.powerWatts`` or ``spec.energy.budget.energyWattHours``."""
     sheds: bool = False
     """What runs must come down to it too, if need be with fewer replicas than the load needs."""
+    limit: BudgetLimit | None = None
+    """Behind the watts; None where they are the source's value, and where no value of a field would leave more."""
+    because: str = ""
+    """Why there are no more watts, where no limit says so."""
+
+    @property
+    def field(self) -> str:
+        """The field that must change for more."""
+        return f"{self.source}: {self.limit.field}" if self.limit is not None and self.limit.field else self.source
+
+    def __str__(self) -> str:
+        """Return source, watts and limit: ``EnergyBudget a/b=1805 W (of spec.energyWattHours=43320 Wh)``."""
+        if self.limit is None:
+            return f"{self.source}={self.watts:.0f}" + (f" W ({self.because})" if self.because else "")
+        value = f"{self.limit.value} {self.limit.unit}"
+        if not self.limit.field:
+            return f"{self.source}={self.limit.value} ({self.watts:.0f} W)"
+        return f"{self.source}={self.watts:.0f} W (of {self.limit.field}={value})"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,160 @@
+"""Counts the energy of deployments that limit it themselves: ``spec.energy.budget.energyWattHours``.
+
+The account in a deployment's status is all the memory there is, as the ledger is for an EnergyBudget: figures and the
+moment up to which they count are written together. They are written along with a measured window, which is written
+anyhow, and at once when their meaning changes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from energylens.api.llmdeployment import DeploymentBudget, EnergyAccount
+from energylens.budget.ledger import Entry, account, begin, close
+from energylens.budget.periods import Span
+from energylens.clock import Clock
+from energylens.controller.member_power import EnergyOf, as_measured, drawn_watts
+from energylens.controller.own_budget import (
+    account_of,
+    account_status,
+    entry_of,
+    own_budget,
+    period_of,
+    used_watt_hours,
+)
+from energylens.controller.settings import BudgetSettings
+from energylens.controller.store import Body, Key, Store
+from energylens.planner.inventory import gpus_of_pod
+
+log = logging.getLogger("energylens")
+
+WINDOWS = 2
+"""Windows without a measurement after which the account is written by itself."""
+DEFAULT_WINDOW_SECONDS = 600
+"""Of spec.validation.windowSeconds; a body from an API server has its defaults."""
+
+
+@dataclass
+class _Count:
+    """What is kept of one deployment between two looks."""
+
+    entry: Entry
+    period: Span
+    measured_at: datetime
+    """When it was last measured, or began to draw."""
+    not_measured_since: datetime | None
+
+    def written(self) -> EnergyAccount:
+        """Return the account as it would be written."""
+        return account_status(self.entry, self.period, self.not_measured_since)
+
+
+class EnergyAccounts:
+    """One account for each deployment whose budget limits energy."""
+
+    def __init__(
+        self, store: Store, energy: EnergyOf, clock: Clock, settings: BudgetSettings, enqueue: Callable[[Key], None]
+    ) -> None:
+        """Count for the deployments of ``store``; ``enqueue`` those whose account means something else now."""
+        self._store = store
+        self._energy = energy
+        self._clock = clock
+        self._settings = settings
+        self._enqueue = enqueue
+        self._counts: dict[tuple[Key, str], _Count] = {}
+
+    def step(self) -> None:
+        """Count what was drawn since the last look."""
+        bodies = dict(self._store.deployments)
+        alive = {_identity(key, body) for key, body in bodies.items()}
+        for gone in [identity for identity in self._counts if identity not in alive]:
+            del self._counts[gone]
+        for key, body in bodies.items():
+            own = own_budget(body)
+            if own is None or own.energy_watt_hours is None:
+                self._counts.pop(_identity(key, body), None)
+                continue
+            try:
+                count = self._look(key, body, own)
+            except Exception:
+                # Those behind it are counted all the same.
+                log.exception("%s/%s: counting energy failed: internal error; retrying", *key)
+                continue
+            if _turned(account_of(body), count.written(), own.energy_watt_hours):
+                self._enqueue(key)
+
+    def of(self, key: Key, body: Body, *, is_written: bool) -> EnergyAccount | None:
+        """Return the account that a pass over a deployment goes by, and writes; None without a limit of energy.
+
+        Args:
+            key: The deployment.
+            body: As the store has it.
+            is_written: The pass writes the status anyhow.
+        """
+        own = own_budget(body)
+        if own is None or own.energy_watt_hours is None:
+            return None
+        before, now = account_of(body), self._look(key, body, own).written()
+        if before is None or is_written or _turned(before, now, own.energy_watt_hours):
+            return now
+        return now if self._is_due(body, before, now) else before
+
+    def _look(self, key: Key, body: Body, own: DeploymentBudget) -> _Count:
+        now = self._clock.now()
+        period, identity = period_of(own, now), _identity(key, body)
+        count = self._counts.get(identity)
+        if count is None:
+            before = account_of(body)
+            silent = before.not_measured_since if before is not None else None
+            since = None if silent is None else datetime.fromisoformat(silent)
+            entry = entry_of(before, identity[1], key, period, now)
+            count = self._counts[identity] = _Count(entry, period, since or now, since)
+        elif period.start > count.period.start:
+            (count.entry,) = begin([count.entry], period)
+        count.period = period
+        gpus = sum(gpus_of_pod(pod) for pod in self._store.pods_owned(key) if pod["spec"]["nodeName"])
+        self._count(count, key, gpus, drawn_watts(body, gpus), now)
+        return count
+
+    def _count(self, count: _Count, key: Key, gpus: int, predicted_watts: float, now: datetime) -> None:
+        entry = count.entry
+        if gpus:
+            span = self._energy(key, entry.until.timestamp(), None)
+            entry = account(entry, now, as_measured(span), predicted_watts, None)
+            if span is not None:
+                count.measured_at = max(count.measured_at, datetime.fromtimestamp(span.end, UTC))
+        else:
+            entry = close(entry, now, None)
+            count.measured_at = now
+        count.entry = replace(entry, predicted_watts=predicted_watts)
+        silent = (now - count.measured_at).total_seconds() > self._settings.unmeasured_seconds
+        count.not_measured_since = count.measured_at if silent else None
+
+    def _is_due(self, body: Body, before: EnergyAccount, now: EnergyAccount) -> bool:
+        """Return whether the account has waited for a measured window for too long."""
+        window = ((body.get("spec") or {}).get("validation") or {}).get("windowSeconds", DEFAULT_WINDOW_SECONDS)
+        passed = datetime.fromisoformat(now.accounted_until) - datetime.fromisoformat(before.accounted_until)
+        moved = round(used_watt_hours(now)) != round(used_watt_hours(before))
+        return moved and passed.total_seconds() >= WINDOWS * float(window)
+
+
+def _identity(key: Key, body: Body) -> tuple[Key, str]:
+    return key, str(body["metadata"].get("uid", ""))
+
+
+def _turned(before: EnergyAccount | None, now: EnergyAccount, limit: int) -> bool:
+    """Return whether an account means something else than the written one."""
+
+    def meaning(found: EnergyAccount) -> tuple[object, ...]:
+        return (
+            found.period_start,
+            found.reset_time,
+            found.not_measured_since is None,
+            found.predicted_watts > 0,
+            round(used_watt_hours(found)) >= limit,
+        )
+
+    return before is None or meaning(before) != meaning(now)
