@@ -59,7 +59,7 @@ async def test_energy_beyond_the_limit_is_a_condition_and_one_event_and_nothing_
     await serve(world, energyWattHours=1000, period="Day")
     assert verdict(world) == ("True", "RunsOut")
     standing = world.cluster.children()
-    world.meter = {KEY: WATTS}
+    world.meter = {KEY: float(WATTS)}
     for _ in range(5):
         await world.look(seconds=1800)
     assert verdict(world) == ("False", "OverBudget")
@@ -80,8 +80,9 @@ async def test_energy_beyond_the_limit_is_a_condition_and_one_event_and_nothing_
     await world.settle()
     assert replicas(world) == 3
     # The next period begins with nothing used.
-    world.meter = {}
+    world.meter = {KEY: 20.0}
     await world.look(seconds=86_400)
+    await world.look(seconds=15)
     assert verdict(world)[0] == "True"
     assert world.status()["energyAccount"]["periodStart"] == "2026-03-02T00:00:00Z"
     assert len(events(world, "BudgetHolds")) == 1

@@ -180,6 +180,9 @@ def _preview(deployment: LLMDeployment, world: World, service: PlanningService, 
         load=load,
     )
     planning = problem or service.planning_for(request)
+    if planning.adopted and planning.plan is not None:
+        plan = planning.plan.model_dump(mode="json", by_alias=True, exclude_none=True)
+        allowed = world.allowance(with_account({**body, "status": {**body["status"], "plan": plan}}, account), now)
     before = Observation(
         deployment=deployment,
         planning=planning,

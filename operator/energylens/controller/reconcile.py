@@ -214,6 +214,8 @@ class Reconciler:
                 planning = await asyncio.to_thread(self._planning.planning_for, request)
             if planning.adopted and planning.plan is not None:
                 self._inventory.adopt(key, planning.plan.model_dump(mode="json", by_alias=True, exclude_none=True))
+                # What is committed now is what the conditions of this pass are about.
+                allowed = self.allowances.of(with_account(self._inventory.with_plan(key, body), account))
         workload, outgoing = self._workloads(key, standing or planning.plan)
         pods = tuple(pod_state(pod) for pod in self._store.pods_owned(key))
         refused_pods, unread = "", ""

@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from tests.unit.api.objects import DEPLOYMENT, changed
 
 from energylens.api.energybudget import EnergyBudget
 from energylens.cli import budget as command
 from energylens.cli.budget_plot import burn_down
 from energylens.cli.live import Access, Found
 from energylens.cli.main import cli
+from energylens.clock import SystemClock
 
 START = datetime(2026, 11, 25, tzinfo=UTC)
 MEMBER = {
@@ -197,3 +199,25 @@ def test_access_is_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "read_cluster", note)
     CliRunner().invoke(cli, ["budget", "-A", "--context", "prod"])
     assert asked == [Access(None, "prod", None, True)]
+
+
+def owner(name: str, **own: Any) -> dict[str, Any]:
+    """Return an LLMDeployment with a budget of its own, of whose month 600 Wh are used."""
+    body = changed(DEPLOYMENT, {"metadata.namespace": "chat", "metadata.name": name, "spec.energy.budget": own})
+    month = SystemClock().now().strftime("%Y-%m-01T00:00:00Z")
+    account = {"periodStart": month, "resetTime": time(999), "measuredJoules": 600 * 3600, "accountedUntil": month}
+    return {**body, "status": {"energyAccount": account}}
+
+
+def test_budgets_in_the_specs_of_deployments_are_rows_too(run: Any) -> None:
+    owners = [owner("llama", energyWattHours=2400, action="Enforce"), owner("gemma", powerWatts=500)]
+    result = run({**both(), "LLMDeployment": owners})
+    assert result.exit_code == 0, result.output
+    rows = {line.split()[0]: " ".join(line.split()[1:]) for line in result.output.splitlines()}
+    assert rows["chat/llama"] == "(spec.energy.budget) 600/2400 Wh (25 %) 1800 Wh 1 Enforce True"
+    assert rows["chat/gemma"] == "(spec.energy.budget) 0/500 W (0 %) 500 W 1 Warn True"
+    alone = run({"EnergyBudget": [], "LLMDeployment": owners})
+    assert alone.exit_code == 0, alone.output
+    assert len(alone.output.splitlines()) == 3
+    none = run({"EnergyBudget": [], "LLMDeployment": []})
+    assert none.exit_code == 2

@@ -183,3 +183,24 @@ def test_one_gpu_is_one(tmp_path: Path, example: dict[str, Any]) -> None:
     path = tmp_path / "small.json"
     path.write_text(json.dumps(example))
     assert " (1 GPU)   hash " in run("-f", path, "--inventory", INVENTORY).output
+
+
+def test_a_budget_of_ones_own_is_shown_and_enforced_as_the_operator_does(example: dict[str, Any], write: Write) -> None:
+    plain = run("-f", EXAMPLE, "--inventory", INVENTORY, "-o", "json")
+    watts = json.loads(plain.output)["status"]["plan"]["predicted"]["powerWatts"]
+
+    def planned(action: str, watt_hours: int, *args: str) -> Result:
+        own = {"energyWattHours": watt_hours, "period": "Day", "action": action}
+        example["spec"]["energy"] = {"budget": own}
+        return run("-f", write("own.yaml", yaml.safe_dump(example)), "--inventory", INVENTORY, *args)
+
+    warned = planned("Warn", 24 * watts - 24)
+    assert warned.exit_code == 0, warned.output
+    assert f"own budget  Warn: 0 Wh used of {24 * watts - 24} Wh per day (UTC), next period" in warned.output
+    assert f"RunsOut: spec.energy.budget: {watts} W are committed" in warned.output
+    enforced = planned("Enforce", 24, "-o", "json")
+    assert enforced.exit_code == 3
+    status = json.loads(enforced.output)["status"]
+    (denied,) = [c for c in status["conditions"] if c["type"] == "WithinEnergyBudget"]
+    assert (denied["status"], denied["reason"]) == ("False", "GrowthDenied")
+    assert denied["message"].startswith("spec.energy.budget.energyWattHours=24 (1 W) leaves too little power")

@@ -201,3 +201,20 @@ def test_a_context_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert gone.exit_code == 2
     assert "127.0.0.1:9" in gone.stderr
     assert gone.stderr.count("\n") == 1
+
+
+def test_a_budget_of_ones_own_has_a_line() -> None:
+    account = {
+        "periodStart": "2026-01-01T00:00:00Z",
+        "resetTime": "2026-02-01T00:00:00Z",
+        "measuredJoules": 3600 * 700,
+        "predictedJoules": 3600 * 50,
+        "accountedUntil": "2026-01-01T12:00:00Z",
+    }
+    own = {"energyWattHours": 1000, "powerWatts": 3000, "action": "Enforce"}
+    live = changed(LIVE, {"spec.energy.budget": own, "status.energyAccount": account})
+    text = page(parse_llmdeployment(live, strict=True))
+    assert (
+        "  own budget  Enforce: 3000 W; 750 Wh used of 1000 Wh per month (UTC), 50 Wh of them predicted, "
+        "next period 2026-02-01T00:00:00Z\n"
+    ) in text

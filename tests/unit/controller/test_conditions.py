@@ -154,6 +154,7 @@ CASES = [
     # WithinEnergyBudget
     case("WithinEnergyBudget", "True", "NoBudget"),
     case("WithinEnergyBudget", "True", "WithinBudget", budget=BudgetView("True", Reason.WITHIN_BUDGET, "")),
+    case("WithinEnergyBudget", "True", "RunsOut", budget=BudgetView("True", Reason.RUNS_OUT, "")),
     case("WithinEnergyBudget", "False", "OverBudget", budget=BudgetView("False", Reason.OVER_BUDGET, "")),
     case(
         "WithinEnergyBudget", "Unknown", "BudgetUnreadable", budget=BudgetView("Unknown", Reason.BUDGET_UNREADABLE, "")
