@@ -97,6 +97,15 @@ class CorrectionFactors(ApiModel):
     energy: Quantity = Field(description="On the joules per output token.")
 
 
+class ReplicaPower(ApiModel):
+    """What a plan draws with another number of replicas."""
+
+    replicas: int = Field(description="Copies of the model.")
+    power_watts: int = Field(
+        description="Predicted power of all GPUs under the same load, or at most what these replicas carry of it, W."
+    )
+
+
 class PlanStatus(ApiModel):
     """The plan that the operator follows or recommends."""
 
@@ -134,6 +143,14 @@ class PlanStatus(ApiModel):
     )
     lowest_power_watts: int | None = Field(
         default=None, description="Least power of any plan that holds the spec, budgets left aside, W."
+    )
+    fewer_replicas: Annotated[tuple[ReplicaPower, ...], Field(max_length=32, json_schema_extra=ATOMIC_LIST)] = Field(
+        default=(),
+        description="What the same pods are predicted to draw when there are fewer, down to spec.energy.minReplicas, "
+        "most first: what a budget with action Shed can take.",
+    )
+    shed_from_power_watts: int | None = Field(
+        default=None, description="Predicted power with the replicas that a budget took, W; absent: it took none."
     )
     shed_by: str | None = Field(
         default=None,

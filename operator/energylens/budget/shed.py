@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -24,12 +25,28 @@ class Share:
     """What its plan draws now."""
     least_watts: float
     """What the plan of least power draws that still holds its objectives."""
-    floor_watts: float
-    """What is left of it at the fewest replicas that it must keep."""
+    levels_watts: tuple[float, ...] = ()
+    """What it is predicted to draw with each smaller number of replicas that it may be left with."""
+    is_priced: bool = True
+    """Whether ``levels_watts`` are known; a member that has just been planned may lack them for a moment."""
+    has_answered: bool = False
+    """Its plan is the answer to the present cap: where it draws more, it cannot draw less."""
     cap_watts: float | None = None
     """What was left to it by earlier shedding; None when nothing was taken."""
     former_watts: float | None = None
     """What it drew before anything was taken."""
+    whole_watts: float | None = None
+    """What its plan draws with the replicas that this budget took; None where it took none."""
+
+    @property
+    def most_watts(self) -> float:
+        """What it drew before anything was taken, also where what was given back was not adopted yet."""
+        return max(self.former_watts or self.watts, self.whole_watts or 0.0)
+
+    @property
+    def floor_watts(self) -> float:
+        """The least that it can be left with."""
+        return min((self.watts, self.least_watts, *self.levels_watts))
 
 
 @dataclass(frozen=True)
@@ -49,6 +66,8 @@ class Shed:
     """Something was taken from a member just now."""
     missing_watts: float
     """By how much the budget stays exceeded, every member being at its floor."""
+    waits: bool = False
+    """Members are still on their way down, or have not said yet what they can be left with: look again soon."""
 
 
 def shed(
@@ -63,7 +82,8 @@ def shed(
     """Return the caps under which members draw no more than ``allowed_watts`` together.
 
     Power is taken from the lowest priority first, and of equals from the one that draws most: first as much as plans of
-    less power save, then replicas down to the floor, and only then from the next priority. It is given back in the
+    less power save, then replicas, and only then from the next priority. A member is left with what it is predicted to
+    draw with so many replicas, never with a part of a replica's power. It is given back in the
     opposite order, to a member's former plan or at least to a plan that holds its objectives, and only where the budget
     then has ``hysteresis_percent`` of it left. Where priorities changed meanwhile, so that one member gave power up
     that now another one of lower priority should, all is shared out anew.
@@ -76,17 +96,19 @@ def shed(
         seconds_since: Since power was last taken; None: it never was.
         cooldown_seconds: Least time between taking power and giving it back.
     """
-    caps = {s.key: Cap(s.cap_watts, s.former_watts or s.watts) for s in shares if s.cap_watts is not None}
+    caps = {s.key: Cap(s.cap_watts, s.most_watts) for s in shares if s.cap_watts is not None}
     above = {s.key for s in shares if s.key in caps and s.watts > caps[s.key].watts + _WATT}
     # A member above its cap is on the way down, and some never come: no plan of theirs draws so little.
-    stuck = above if seconds_since is None or seconds_since >= COMING_DOWN_SECONDS else frozenset[Key]()
+    late = seconds_since is None or seconds_since >= COMING_DOWN_SECONDS
+    stuck = {s.key for s in shares if s.key in above and (late or s.has_answered)}
+    waits = bool(above - stuck)
     draws = {s.key: caps[s.key].watts if s.key in above - stuck else s.watts for s in shares}
     floors = {s.key: s.watts if s.key in stuck else s.floor_watts for s in shares}
     excess = sum(draws.values()) - allowed_watts
     if excess > _WATT:
-        return _take(shares, draws, floors, caps, excess)
+        return _take(shares, draws, stuck, caps, excess, waits)
     if seconds_since is not None and seconds_since < cooldown_seconds:
-        return Shed(caps, False, 0.0)
+        return Shed(caps, False, 0.0, waits)
     whole = allowed_watts if growth_watts is None else min(allowed_watts, growth_watts)
     room = whole * (1 - hysteresis_percent / 100.0) - sum(draws.values())
     given = False
@@ -106,8 +128,8 @@ def shed(
         before = {s.key: caps[s.key].former_watts if s.key in caps else s.watts for s in shares}
         missing = sum(before.values()) - allowed_watts
         if missing > _WATT:
-            return _take(shares, before, floors, {}, missing)
-    return Shed(caps, False, 0.0)
+            return _take(shares, before, stuck, {}, missing, waits)
+    return Shed(caps, False, 0.0, waits)
 
 
 def _is_out_of_order(
@@ -121,24 +143,45 @@ def _is_out_of_order(
 def _take(
     shares: Sequence[Share],
     draws: dict[Key, float],
-    least: Mapping[Key, float],
+    stuck: Iterable[Key],
     caps: dict[Key, Cap],
     excess: float,
+    waits: bool,
 ) -> Shed:
-    took = False
+    took, done, kept = False, False, frozenset(stuck)
     for _, group in groupby(_in_order(shares), key=lambda share: share.priority):
-        members = list(group)
-        for floors in ({s.key: max(s.least_watts, least[s.key]) for s in members}, least):
+        members = [share for share in group if share.key not in kept]
+        # The next priority has to give only what this one cannot, which is not known of all yet.
+        done = not all(share.is_priced for share in members)
+        for find in (_less_power,) if done else (_less_power, _fewer_replicas):
             for share in members:
-                taken = min(excess, draws[share.key] - floors[share.key])
-                if taken <= _WATT:
+                left = find(share, draws[share.key], excess) if excess > _WATT else None
+                if left is None:
                     continue
-                former = caps[share.key].former_watts if share.key in caps else share.watts
-                draws[share.key] -= taken
-                caps[share.key] = Cap(draws[share.key], former)
-                excess -= taken
+                former = caps[share.key].former_watts if share.key in caps else share.most_watts
+                excess -= draws[share.key] - left
+                draws[share.key] = left
+                caps[share.key] = Cap(left, former)
                 took = True
-    return Shed(caps, took, excess if excess > _WATT else 0.0)
+        if done or excess <= _WATT:
+            break
+    waits = waits or took or (done and excess > _WATT)
+    return Shed(caps, took, excess if excess > _WATT and not done else 0.0, waits)
+
+
+def _less_power(share: Share, draws: float, excess: float) -> float | None:
+    """Return the whole watts to leave for a plan of less power; None where it has none."""
+    left = max(math.ceil(share.least_watts), math.floor(draws - excess))
+    return float(left) if left < draws - _WATT else None
+
+
+def _fewer_replicas(share: Share, draws: float, excess: float) -> float | None:
+    """Return the watts of the most replicas that give all of the excess, else of least power; None without any."""
+    # Where all is shared out anew, one that gave replicas up may also stay as it is.
+    known = map(math.ceil, (*share.levels_watts, share.watts))
+    levels = [level for level in known if level < draws - _WATT]
+    enough = [level for level in levels if draws - level >= excess - _WATT]
+    return float(max(enough) if enough else min(levels)) if levels else None
 
 
 def _in_order(shares: Iterable[Share]) -> list[Share]:

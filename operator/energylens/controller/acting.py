@@ -46,6 +46,8 @@ POOL_SECONDS = 10.0
 """Between two looks at whether corrections are to be stored; what was learned since is learned again within hours."""
 KOPF_STOP_SECONDS = 2.0
 """For kopf to stop politely, and once more after it was cancelled; a pod has 30 s to stop, a user less patience."""
+UNSETTLED_SECONDS = 1.0
+"""Between two looks at the budgets while members answer to what was taken: a pass takes less."""
 WATCHING = "watching"
 
 T = TypeVar("T")
@@ -327,7 +329,8 @@ class Acting:
                 await self._keeper.step()
             except Exception:
                 log.exception("keeping the budgets failed: internal error; retrying")
-            await asyncio.sleep(self._options.settings.measurement.scrape_seconds)
+            seconds = self._options.settings.measurement.scrape_seconds
+            await asyncio.sleep(min(UNSETTLED_SECONDS, seconds) if self._keeper.is_unsettled else seconds)
 
     async def _plan_again(self) -> None:
         """Look again at what had no plan whenever GPUs came or became free."""

@@ -17,12 +17,13 @@ from energylens.api.parse import InvalidResourceError
 from energylens.budget.carbon import Forecast, ForecastError
 from energylens.budget.ledger import Entry, account, begin, close, from_status, without_old
 from energylens.budget.periods import Span, period_at
+from energylens.budget.shed import COMING_DOWN_SECONDS
 from energylens.budget.usage import BURN_SECONDS, Usage, usage
 from energylens.clock import Clock
 from energylens.cluster.errors import ClusterError, ForbiddenError, NotFoundError
 from energylens.cluster.port import ClusterPort
 from energylens.cluster.resources import CLUSTER_ENERGY_BUDGET, CONFIG_MAP, ENERGY_BUDGET
-from energylens.controller.budget_status import Look, Member, status_of_budget, unreadable_status
+from energylens.controller.budget_status import Look, Member, decide, unreadable_status
 from energylens.controller.budgets import budget_of, committed_watts
 from energylens.controller.failures import SHOWN_AFTER, failed_budget_status
 from energylens.controller.forecasts import Problem, forecast_of, place, where
@@ -73,9 +74,12 @@ class _Account:
     measured_at: dict[str, datetime] = field(default_factory=dict)
     """When a member was last measured, or began to draw."""
     steady: dict[str, Steadiness] = field(default_factory=dict)
+    unpriced_since: dict[str, datetime] = field(default_factory=dict)
+    """When a member was first seen without what it draws with fewer replicas."""
     excess_ratio: float | None = None
     """By the status at first sight, for members that were not judged since."""
     written_at: datetime | None = None
+    was_unsettled: bool = False
 
 
 class BudgetKeeper:
@@ -107,7 +111,7 @@ class BudgetKeeper:
 
     async def step(self) -> None:
         """Look at every budget; one that fails is looked at again at the next step, and loses nothing by it."""
-        bodies = dict(self._store.budgets)
+        bodies, self.is_unsettled = dict(self._store.budgets), False
         alive = {_identity(key, body) for key, body in bodies.items()}
         for gone in [identity for identity in self._accounts if identity not in alive]:
             del self._accounts[gone]
@@ -156,7 +160,7 @@ class BudgetKeeper:
         forecast, problem = await self._forecast(key[0], spec)
         around = self._known.surroundings()
         members = [
-            self._member(kept, spec, deployment, around, now, forecast)
+            self._member(kept, name_of(body), spec, deployment, around, now, forecast)
             for _, deployment in sorted(self._known.deployments().items())
             if is_member(spec, key[0], deployment, around)
         ]
@@ -183,9 +187,13 @@ class BudgetKeeper:
             points=kept.points,
             problem=problem,
         )
-        status = status_of_budget(look)
+        decided = decide(look)
+        status, self.is_unsettled = decided.status, self.is_unsettled or decided.is_unsettled
         self._metrics.observe_budget(*key, status)
         due = kept.written_at is None or (now - kept.written_at).total_seconds() >= self._settings.status_seconds
+        # What members were left with is known now.
+        due |= kept.was_unsettled and not decided.is_unsettled
+        kept.was_unsettled = decided.is_unsettled
         if due or _turned(before, status):
             await self._write(key, body, before, status)
             kept.written_at = now
@@ -211,6 +219,7 @@ class BudgetKeeper:
     def _member(
         self,
         kept: _Account,
+        budget_name: str,
         spec: EnergyBudgetSpec,
         deployment: Body,
         around: Surroundings,
@@ -247,17 +256,27 @@ class BudgetKeeper:
         )
         energy = (deployment.get("spec") or {}).get("energy") or {}
         lowest = min(committed, int(plan.get("lowestPowerWatts") or committed))
-        replicas = int(plan.get("replicas") or 1)
-        floor = min(1.0, max(1, int(energy.get("minReplicas", 1))) / replicas)
         if plan.get("shedBy"):
             lowest = committed
+        levels, is_priced = _levels(plan, int(energy.get("minReplicas", 1)), committed)
+        if is_priced:
+            kept.unpriced_since.pop(uid, None)
+        else:
+            since = kept.unpriced_since.setdefault(uid, now)
+            is_priced = (now - since).total_seconds() >= COMING_DOWN_SECONDS
+        bound = (deployment.get("status") or {}).get("budget") or {}
+        answered = bound.get("allowedPowerWatts") if bound.get("name") == budget_name else None
+        whole = plan.get("shedFromPowerWatts") if plan.get("shedBy") == budget_name else None
         return Member(
             key=key,
             uid=uid,
             priority=int(energy.get("priority", 0)),
             committed_watts=committed * part,
             least_watts=lowest * part,
-            floor_watts=min(lowest, committed * floor) * part,
+            levels_watts=tuple(level * part for level in levels),
+            is_priced=is_priced,
+            answered_watts=None if answered is None else float(answered) * part,
+            whole_watts=None if whole is None else float(whole) * part,
             measured_watts=present_watts(self._energy, key, nodes, now) if gpus else None,
             excess_watts=excess if gpus else 0.0,
             draws=gpus > 0,
@@ -272,6 +291,7 @@ class BudgetKeeper:
             del kept.entries[entry.uid]
             kept.measured_at.pop(entry.uid, None)
             kept.steady.pop(entry.uid, None)
+            kept.unpriced_since.pop(entry.uid, None)
         kept.entries |= {entry.uid: entry for entry in without_old(gone)}
 
     async def _forecast(self, namespace: str, spec: EnergyBudgetSpec) -> tuple[Forecast | None, Problem | None]:
@@ -321,6 +341,13 @@ class BudgetKeeper:
 
 def _identity(key: Key, body: Body) -> tuple[Key, str]:
     return key, str(body["metadata"].get("uid", ""))
+
+
+def _levels(plan: Mapping[str, Any], fewest: int, committed: int) -> tuple[list[int], bool]:
+    """Return the watts with each smaller number of replicas that is allowed, and whether they are known."""
+    found = [each for each in plan.get("fewerReplicas") or () if each["replicas"] >= fewest]
+    is_priced = not committed or int(plan.get("replicas") or 1) <= fewest or bool(found)
+    return [int(each["powerWatts"]) for each in found if each["powerWatts"] < committed], is_priced
 
 
 def _turned(before: EnergyBudgetStatus, status: EnergyBudgetStatus) -> bool:

@@ -39,7 +39,14 @@ class Member:
     priority: int
     committed_watts: float
     least_watts: float
-    floor_watts: float
+    levels_watts: tuple[float, ...]
+    """With each smaller number of replicas that it may be left with."""
+    is_priced: bool
+    """The levels are known, or are not going to be."""
+    answered_watts: float | None
+    """The watts that its plan was made for, of this budget; None where another one binds it, or none."""
+    whole_watts: float | None
+    """What its plan draws with the replicas that this budget took; None where it took none."""
     measured_watts: float | None
     excess_watts: float
     """What it draws beyond what is committed; negative where it draws less."""
@@ -68,8 +75,22 @@ class Look:
     """Why the budget cannot be checked."""
 
 
+@dataclass(frozen=True)
+class Decided:
+    """A budget's status, and whether it is to be looked at again soon."""
+
+    status: EnergyBudgetStatus
+    is_unsettled: bool
+    """Power was just taken, or members have not answered yet."""
+
+
 def status_of_budget(look: Look) -> EnergyBudgetStatus:
     """Return the status of a budget whose spec can be read."""
+    return decide(look).status
+
+
+def decide(look: Look) -> Decided:
+    """Return the status of a budget whose spec can be read, and whether what it took is not answered yet."""
     spec, before, now, used = look.spec, look.before, look.now, look.used
     committed = sum(member.committed_watts for member in look.members)
     drawing = [member for member in look.members if member.draws]
@@ -114,7 +135,8 @@ def status_of_budget(look: Look) -> EnergyBudgetStatus:
         _condition(look, BudgetConditionType.WITHIN_ENERGY_BUDGET, *_within(look, committed, measured, gone, problem)),
         _condition(look, BudgetConditionType.SHEDDING, *_shedding(spec, found)),
     )
-    return status.model_copy(update={"conditions": keep_transition_times(conditions, before.conditions, now)})
+    status = status.model_copy(update={"conditions": keep_transition_times(conditions, before.conditions, now)})
+    return Decided(status, found.waits)
 
 
 def unreadable_status(before: EnergyBudgetStatus, generation: int, message: str, now: datetime) -> EnergyBudgetStatus:
@@ -159,9 +181,12 @@ def _shed(look: Look, allowed: PowerAllowed | None, excess: float, *, checked: b
             m.priority,
             m.committed_watts,
             m.least_watts,
-            m.floor_watts,
+            m.levels_watts,
+            m.is_priced,
+            m.key in kept and m.answered_watts is not None and abs(m.answered_watts - kept[m.key].watts) < 1,
             kept[m.key].watts if m.key in kept else None,
             kept[m.key].former_watts if m.key in kept else None,
+            m.whole_watts,
         )
         for m in look.members
     ]
@@ -211,7 +236,7 @@ def _within(
 def _shedding(spec: EnergyBudgetSpec, found: Shed) -> tuple[str, BudgetReason, str]:
     if not found.caps:
         return "False", BudgetReason.NOTHING_TAKEN, ""
-    taken = sum(cap.former_watts - cap.watts for cap in found.caps.values())
+    taken = sum(max(0.0, cap.former_watts - cap.watts) for cap in found.caps.values())
     text = f"{taken:.0f} W are taken from {len(found.caps)} members, lowest spec.energy.priority first"
     if found.missing_watts:
         short = f"{text}; {found.missing_watts:.0f} W are still missing, and every member is at its floor"

@@ -22,7 +22,7 @@ from energylens.planner.identity import identified, is_made_from, sealed
 from energylens.planner.load import FollowedLoad
 from energylens.planner.planning import problem_for
 from energylens.planner.problem import NO_BINDING_CONSTRAINT, Problem
-from energylens.planner.shedding import with_fewer_replicas
+from energylens.planner.shedding import Running, is_priced, replica_powers, with_fewer_replicas
 from energylens.planner.types import ClusterSnapshot, Feasible, Infeasible, PlanningResult, PowerAllowance
 from energylens.predictor import Predictor
 from energylens.predictor.architecture import ModelSpec
@@ -98,6 +98,9 @@ class PlanningService:
         # What a budget took may be given back.
         same = same and (current is None or current.shed_by is None)
         key = deployment.metadata.namespace, deployment.metadata.name
+        if same and current is not None:
+            priced = _priced(request, request.load, model, predictor, current)
+            current = current if priced == current else sealed(priced, wanted)
         if same and not request.want_table:
             # The table of plans is large, and written by now.
             self._evaluated.pop(key, None)
@@ -111,6 +114,7 @@ class PlanningService:
             request.want_table,
             _free(request.snapshot),
             current.replicas if current else None,
+            deployment.spec.energy.min_replicas,
         )
         known = self._evaluated.get(key)
         fresh = known is not None and (request.now - known.at).total_seconds() < self.resync_seconds
@@ -120,11 +124,14 @@ class PlanningService:
         if load != request.load:
             wanted = _hash(request, at_load(request.deployment, load), model, predictor)
             same = current is not None and is_made_from(current, wanted) and current.shed_by is None
-        planning = (
-            Planning(current, model, True, Reason.PLANNED, _describe(current), table=_table(result, current))
-            if same
-            else _sealed(self._choose(request, load, model, predictor, result), current, result, wanted)
-        )
+        if same:
+            table = _table(result, current)
+            planning = Planning(current, model, True, Reason.PLANNED, _describe(current), table=table)
+        else:
+            planning = self._choose(request, load, model, predictor, result)
+            if planning.plan is not None:
+                planning = replace(planning, plan=_priced(request, load, model, predictor, planning.plan))
+            planning = _sealed(planning, current, result, wanted)
         planning = replace(planning, result=result, carried_step=None if load is None else load.step)
         self._evaluated[key] = _Evaluated(inputs, planning, request.now)
         return replace(planning, no_way_back=returned)
@@ -279,16 +286,7 @@ class PlanningService:
             return None
         fewer = None
         if current.predicted.power_watts > allowance.watts:
-            fewer = with_fewer_replicas(
-                request.deployment,
-                model,
-                current,
-                request.snapshot,
-                load_gpus(),
-                predictor,
-                allowance,
-                corrections=request.corrections,
-            )
+            fewer = with_fewer_replicas(_running(request, model, predictor, current), allowance)
         plan = fewer or current
         if plan.shed_by is None:
             return None
@@ -297,6 +295,25 @@ class PlanningService:
             f"load; {why}"
         )
         return Planning(plan, model, True, Reason.SHED, text, fewer is not None, "Shed")
+
+
+def _running(request: Request, model: ModelSpec, predictor: Predictor, plan: PlanStatus) -> Running:
+    return Running(request.deployment, model, plan, request.snapshot, load_gpus(), predictor, request.corrections)
+
+
+def _priced(
+    request: Request, load: FollowedLoad | None, model: ModelSpec, predictor: Predictor, plan: PlanStatus
+) -> PlanStatus:
+    """Return a plan that says what it draws with fewer replicas; that of the status where nothing else changed."""
+    before, fewest = request.deployment.status.plan, request.deployment.spec.energy.min_replicas
+    if before is not None:
+        kept = {"fewer_replicas": before.fewer_replicas, "inputs_hash": before.inputs_hash}
+        same = plan.model_copy(update=kept) == before
+        plan = plan.model_copy(update={"fewer_replicas": before.fewer_replicas if same else ()})
+    if is_priced(plan, fewest):
+        return plan
+    asked = replace(request, deployment=at_load(request.deployment, load))
+    return plan.model_copy(update={"fewer_replicas": replica_powers(_running(asked, model, predictor, plan))})
 
 
 def _cannot_be_shed_to(request: Request, current: PlanStatus, result: PlanningResult) -> str:

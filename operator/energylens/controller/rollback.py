@@ -158,7 +158,7 @@ def _good(plan: PlanStatus, found: WindowMeasurement, known: LastGoodPlan | None
         now = NEWEST_SHARE * now + (1 - NEWEST_SHARE) * joules(known.joules_per_output_token)
         tokens = NEWEST_SHARE * tokens + (1 - NEWEST_SHARE) * known.output_tokens_per_second
     return LastGoodPlan(
-        plan=plan.model_copy(update={"alternatives": ()}),
+        plan=plan.model_copy(update={"alternatives": (), "fewer_replicas": ()}),
         joules_per_output_token=format_milli(now),
         output_tokens_per_second=round(tokens),
     )

@@ -59,7 +59,7 @@ def disruption_budget(deployment: LLMDeployment, plan: PlanStatus) -> dict[str, 
 def plan_table(deployment: LLMDeployment, plan: PlanStatus, table: Sequence[Mapping[str, object]]) -> dict[str, Any]:
     """Return the ConfigMap with the plan as JSON and its candidates as CSV, best first, as many as fit."""
     data = {
-        PLAN_KEY: plan.model_dump_json(by_alias=True, exclude_none=True, indent=2),
+        PLAN_KEY: plan.model_dump_json(by_alias=True, exclude_none=True, exclude={"fewer_replicas"}, indent=2),
         TABLE_KEY: _csv(table),
     }
     return child(deployment, "v1", "ConfigMap", table_name(deployment), {"data": data}, plan)

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from energylens.budget.shed import COMING_DOWN_SECONDS, Share, Shed, shed
 
 
-def share(name: str, watts: float = 1000, *, priority: int = 0, least: float = 700, floor: float = 300) -> Share:
-    return Share(("team", name), priority, watts, least, floor)
+def share(
+    name: str, watts: float = 1000, *, priority: int = 0, least: float = 700, levels: tuple[float, ...] = (500, 300)
+) -> Share:
+    return Share(("team", name), priority, watts, least, levels)
 
 
 def step(
@@ -40,12 +42,15 @@ def test_the_lowest_priority_gives_first_plans_then_replicas() -> None:
     low, high = share("low", priority=-1), share("high", priority=1)
     assert watts(step(low, high, allowed=1800)) == {"low": 800}
     assert watts(step(low, high, allowed=1500)) == {"low": 500}
+    # What a number of replicas draws, never a part of it.
+    assert watts(step(low, high, allowed=1600)) == {"low": 500}
+    assert watts(step(low, high, allowed=1499)) == {"low": 300}
     assert watts(step(low, high, allowed=1300)) == {"low": 300}
     assert watts(step(low, high, allowed=1100)) == {"low": 300, "high": 800}
 
 
 def test_of_equal_priority_the_largest_gives_first_and_all_plans_before_any_replica() -> None:
-    large, small = share("large", 2000, least=1500, floor=500), share("small", 1000, least=900)
+    large, small = share("large", 2000, least=1500, levels=(1100, 500)), share("small", 1000, least=900)
     assert watts(step(small, large, allowed=2500)) == {"large": 1500}
     assert watts(step(small, large, allowed=2400)) == {"large": 1500, "small": 900}
     assert watts(step(small, large, allowed=2000)) == {"large": 1100, "small": 900}
@@ -78,6 +83,31 @@ def test_a_member_that_is_still_on_its_way_down_is_not_asked_again() -> None:
     assert (watts(found), found.took) == ({"a": 700}, False)
 
 
+def test_a_member_whose_plan_is_the_answer_to_its_cap_is_believed_at_once() -> None:
+    answered = replace(share("a", 420, levels=()), cap_watts=300.0, former_watts=1000.0, has_answered=True)
+    found = step(answered, share("b"), allowed=1100, since=1.0)
+    assert (watts(found), found.took, found.waits) == ({"a": 300, "b": 500}, True, True)
+    found = step(answered, replace(share("b", 500, levels=(300,)), cap_watts=500.0), allowed=1100, since=1.0)
+    assert (found.took, found.waits, found.missing_watts) == (False, False, 0.0)
+
+
+def test_one_that_has_not_said_what_its_replicas_draw_is_waited_for_and_no_higher_priority_gives() -> None:
+    low = replace(share("low", priority=-1, levels=()), is_priced=False)
+    found = step(low, share("high"), allowed=1200)
+    assert watts(found) == {"low": 700}
+    assert (found.waits, found.missing_watts) == (True, 0.0)
+    assert watts(step(replace(low, is_priced=True), share("high"), allowed=1200)) == {"low": 700, "high": 500}
+
+
+def test_what_was_given_back_and_not_adopted_yet_is_given_back_when_it_was_taken_again() -> None:
+    # Its cap was lifted, and before its plan grew the budget became small again.
+    half_way = replace(share("a", 500, levels=(300,)), least_watts=500, whole_watts=1000.0)
+    taken = step(half_way, allowed=300)
+    assert (taken.caps["team", "a"].watts, taken.caps["team", "a"].former_watts) == (300, 1000)
+    down = replace(half_way, watts=300, levels_watts=(), cap_watts=300.0, former_watts=500.0)
+    assert watts(step(down, allowed=2000)) == {}
+
+
 def test_a_member_that_never_comes_down_counts_with_what_it_draws_and_others_give_the_rest() -> None:
     stays = replace(share("a", 1000, priority=-1), cap_watts=700.0, former_watts=1000.0)
     found = step(stays, share("b"), allowed=1700, since=COMING_DOWN_SECONDS)
@@ -96,7 +126,7 @@ def test_giving_back_must_last_as_any_growth() -> None:
 
 def test_when_priorities_change_the_one_that_is_the_lowest_now_gives_instead() -> None:
     raised = replace(share("a", 700, priority=5), cap_watts=700.0, former_watts=1000.0)
-    lowest = share("b", priority=0)
+    lowest = share("b", priority=0, levels=(740, 300))
     assert watts(step(raised, lowest, allowed=1750, since=599.0)) == {"a": 700}
     found = step(raised, lowest, allowed=1750)
     assert (watts(found), found.took) == ({"b": 750}, True)
@@ -107,17 +137,17 @@ def test_when_priorities_change_the_one_that_is_the_lowest_now_gives_instead() -
 
 shares = st.lists(
     st.builds(
-        lambda priority, floor, more, most: (priority, float(floor), float(floor + more), float(floor + more + most)),
+        lambda priority, powers, least: (priority, sorted(map(float, powers), reverse=True), float(least)),
         st.integers(-2, 2),
-        st.integers(0, 500),
-        st.integers(0, 500),
-        st.integers(0, 500),
+        st.lists(st.integers(1, 900), min_size=1, max_size=4, unique=True),
+        st.integers(1, 900),
     ),
     min_size=1,
     max_size=8,
 ).map(
     lambda rows: [
-        Share(("team", f"m{i}"), priority, most, least, floor) for i, (priority, floor, least, most) in enumerate(rows)
+        Share(("team", f"m{i}"), priority, powers[0], min(least, powers[0]), tuple(powers[1:]))
+        for i, (priority, powers, least) in enumerate(rows)
     ]
 )
 
@@ -135,31 +165,39 @@ def test_taking_holds_the_budget_or_everybody_is_at_the_floor(members: list[Shar
         # No member of lower priority has anything left to give.
         below = [other for other in members if other.priority < m.priority]
         assert all(after[other.key] == pytest.approx(other.floor_watts, abs=0.6) for other in below)
+        # A plan of less power may have any power, replicas have theirs.
+        assert after[m.key] >= m.least_watts or after[m.key] in m.levels_watts
 
 
-@given(
-    shares,
-    st.lists(st.integers(0, 6000), min_size=1, max_size=10),
-    st.integers(0, 50),
-    st.lists(st.integers(-2, 2), min_size=8, max_size=8),
-)
-def test_at_a_steady_budget_shedding_comes_to_rest_whatever_priorities_were_before(
-    members: list[Share], budgets: list[int], hysteresis: int, priorities: list[int]
-) -> None:
-    now = members
-    for number, allowed in enumerate([*budgets, *[budgets[-1]] * 12]):
-        if number == len(budgets):
-            now = [replace(m, priority=priority) for m, priority in zip(now, priorities, strict=False)]
-        found = step(*now, allowed=float(allowed), hysteresis=hysteresis)
-        now = [
-            replace(
-                m,
-                watts=found.caps[m.key].watts if m.key in found.caps else m.former_watts or m.watts,
-                cap_watts=found.caps[m.key].watts if m.key in found.caps else None,
-                former_watts=found.caps[m.key].former_watts if m.key in found.caps else None,
-            )
-            for m in now
-        ]
-    again = step(*now, allowed=float(budgets[-1]), hysteresis=hysteresis)
-    assert not again.took
-    assert watts(again) == {m.key[1]: m.cap_watts for m in now if m.cap_watts is not None}
+@given(shares, st.integers(0, 6000))
+def test_answers_end_at_or_below_the_budget_where_some_replicas_do(members: list[Share], allowed: int) -> None:
+    """Members answer with the most replicas under their cap; no plan of less power is to be had."""
+    if sum(min((m.watts, *m.levels_watts)) for m in members) > allowed:
+        return
+    before = {m.key: m for m in members}
+    for _ in range(2 * len(members) + 2):
+        found = step(*members, allowed=float(allowed), since=1.0)
+        if not found.took and not found.waits:
+            break
+        members = [_answer(m, before[m.key], found) for m in members]
+    assert sum(m.watts for m in members) <= allowed + 1
+    assert not found.missing_watts
+
+
+def _answer(member: Share, before: Share, found: Shed) -> Share:
+    cap = found.caps.get(member.key)
+    if cap is None:
+        return member
+    levels = (member.watts, *member.levels_watts)
+    fitting = [level for level in levels if level <= cap.watts]
+    watts = max(fitting) if fitting else min(levels)
+    left = tuple(level for level in member.levels_watts if level < watts)
+    return replace(
+        member,
+        watts=watts,
+        least_watts=min(watts, member.least_watts) if not fitting else watts,
+        levels_watts=left,
+        has_answered=True,
+        cap_watts=cap.watts,
+        former_watts=before.watts,
+    )

@@ -35,7 +35,7 @@ def look(spec: EnergyBudgetSpec, watts: list[int], measured: list[int], used: in
     now = START + timedelta(hours=hours)
     entries = [Entry("u", "team", "m0", now.replace(microsecond=0), used * 3600.0)]
     members = [
-        Member(("team", f"m{i}"), f"u{i}", 0, w, w, w / 2, m, max(0.0, m - w), True, False)
+        Member(("team", f"m{i}"), f"u{i}", 0, w, w, (w / 2,), True, None, None, m, max(0.0, m - w), True, False)
         for i, (w, m) in enumerate(zip(watts, measured, strict=True))
     ]
     found = usage(spec, entries, DAY, now, None)

@@ -26,7 +26,10 @@ def member(name: str = "llama", watts: float = 700.0, **changes: Any) -> Member:
         "priority": 0,
         "committed_watts": watts,
         "least_watts": watts,
-        "floor_watts": watts / 2,
+        "levels_watts": (watts / 2,),
+        "is_priced": True,
+        "answered_watts": None,
+        "whole_watts": None,
         "measured_watts": watts - 50,
         "excess_watts": 0.0,
         "draws": True,
@@ -170,7 +173,8 @@ def test_the_series_of_a_budget_come_and_go_with_its_figures() -> None:
     shedding = look(member(), spec={"powerWatts": 500, "action": "Shed"}, problem=None)
     metrics.observe_budget("chat", "cap", status_of_budget(shedding))
     found = series(metrics)
-    assert found["energylens_budget_shed_watts"] == 200
+    # The one replica that is left draws 350 W: less than half of it cannot be taken.
+    assert found["energylens_budget_shed_watts"] == 350
     assert "energylens_budget_used_ratio" not in found
     metrics.forget_budget("chat", "cap")
     assert series(metrics) == {}

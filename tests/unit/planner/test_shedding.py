@@ -12,7 +12,7 @@ from tests.unit.planner.conftest import H100, L40S, ArithmeticPredictor
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 from energylens.data import load_gpus, load_model, load_predictor
 from energylens.planner import plan
-from energylens.planner.shedding import with_fewer_replicas
+from energylens.planner.shedding import MOST_COUNTS, Running, counts_of, replica_powers, with_fewer_replicas
 from energylens.planner.types import ClusterSnapshot, Feasible, PowerAllowance
 from energylens.predictor.architecture import ModelSpec
 from energylens.predictor.types import GpuSpec
@@ -45,7 +45,7 @@ def running(
 
         def fewer(watts: float) -> PlanStatus | None:
             allowed = PowerAllowance(watts, "EnergyBudget team-a/cap", sheds=True)
-            return with_fewer_replicas(asked, models["8b"], found.plan, snapshot, known, predictor, allowed)
+            return with_fewer_replicas(Running(asked, models["8b"], found.plan, snapshot, known, predictor), allowed)
 
         return found.plan, fewer
 
@@ -97,9 +97,56 @@ def test_replicas_whose_kv_cache_holds_less_than_a_batch_are_as_busy_as_it_allow
     whole = plan(asked, model, snapshot, gpus, predictor)
     assert isinstance(whole, Feasible)
     sheds = PowerAllowance(1.0, "EnergyBudget team-a/cap", sheds=True)
-    found = with_fewer_replicas(asked, model, whole.plan, snapshot, gpus, predictor, sheds)
+    running = Running(asked, model, whole.plan, snapshot, gpus, predictor)
+    found = with_fewer_replicas(running, sheds)
     assert found is not None
     assert found.replicas == 1
     # What fits into one replica's cache is more than a quarter of the load and less than its batch.
     assert 45 < found.predicted.concurrency < 180
     assert found.predicted.power_watts < whole.plan.predicted.power_watts
+
+
+@pytest.mark.parametrize(
+    "workload",
+    [
+        {"inputTokens": 512, "outputTokens": 256, "requestsPerSecond": 4},
+        {"inputTokens": 512, "outputTokens": 512, "requestsPerSecond": 60},
+        {"inputTokens": 4000, "outputTokens": 1000, "concurrency": 180},
+    ],
+    ids=["some load", "more than fewer carry", "concurrency"],
+)
+def test_the_powers_of_a_plan_are_those_that_shedding_comes_to(
+    workload: dict[str, Any],
+    make_deployment: Callable[..., LLMDeployment],
+    make_snapshot: Callable[..., ClusterSnapshot],
+) -> None:
+    asked = make_deployment(
+        "Qwen/Qwen3-8B",
+        workload=workload,
+        slo={},
+        planning={"overrides": {"tensorParallel": 1, "replicas": 6, "maxBatchSize": 64}},
+        hardware={"gpuProducts": [H100]},
+    )
+    predictor, model, gpus = load_predictor("vllm"), load_model("Qwen/Qwen3-8B"), load_gpus()
+    snapshot = make_snapshot((H100, 8, 1))
+    whole = plan(asked, model, snapshot, gpus, predictor)
+    assert isinstance(whole, Feasible)
+    running = Running(asked, model, whole.plan, snapshot, gpus, predictor)
+    found = replica_powers(running)
+    assert [each.replicas for each in found] == [5, 4, 3, 2, 1]
+    for each in found:
+        one = running.at(each.replicas)
+        assert one is not None
+        assert one.predicted.power_watts == pytest.approx(each.power_watts, abs=1)
+        # Told to draw as much as that, so many replicas stay.
+        allowed = PowerAllowance(float(each.power_watts), "EnergyBudget team-a/cap", sheds=True)
+        left = with_fewer_replicas(running, allowed)
+        assert left is not None
+        assert left.replicas == each.replicas
+
+
+def test_of_many_replicas_some_numbers_are_priced_the_fewest_among_them() -> None:
+    assert counts_of(4, 1) == (3, 2, 1)
+    assert counts_of(4, 4) == counts_of(3, 4) == ()
+    many = counts_of(1000, 7)
+    assert (len(many), many[0], many[-1]) == (MOST_COUNTS, 999, 7)
