@@ -27,6 +27,7 @@ from tests.unit.controller.test_docs import documented
 from energylens.api.base import Condition
 from energylens.controller.children import children
 from energylens.controller.conditions import all_conditions, energy_error_percent, keep_transition_times
+from energylens.controller.failures import DEPLOYMENT_VERDICTS
 from energylens.controller.observation import BudgetView, Observation, Planning
 from energylens.controller.reasons import ConditionType, Reason
 from energylens.measure.types import EnergyReason, LatencyQuantiles
@@ -235,6 +236,10 @@ def test_every_documented_status_and_reason_is_reached_and_every_reached_one_is_
     reached = {(kind, status, reason) for kind, status, reason, _ in (c.values for c in CASES)}
     # Reached by tests of their own: above, and in tests/faults.
     reached |= {("PlanReady", "False", "LeaderWorkerSetMissing"), ("PlanReady", "False", "InvalidSpec")}
+    for kind, status in DEPLOYMENT_VERDICTS.items():
+        reached |= {(str(kind), status, "InternalError"), (str(kind), status, "APIServerError")}
+        if (kind, status) not in ((ConditionType.PLAN_READY, "Unknown"), (ConditionType.DEGRADED, "True")):
+            reached.add((str(kind), status, "InvalidSpec"))
     assert reached == documented()
 
 
