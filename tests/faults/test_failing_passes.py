@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tests.support.world import KEY, NAMESPACE, Faults, World, llama, overrides
 
+from energylens.api.parse import parse_llmdeployment
 from energylens.cluster.errors import ClusterError, RefusedError, TransientError
 from energylens.cluster.port import Object
 from energylens.cluster.resources import Resource
@@ -88,6 +89,8 @@ async def test_a_defect_shows_on_the_object_with_the_generation_that_failed(monk
     assert world.condition("SLOMet") == windows
     assert world.status()["plan"] == plan
     assert told(world) == [("Warning", f"InternalError: {DEFECT}")]
+    # The API server would take what was written.
+    parse_llmdeployment(world.cluster.objects["LLMDeployment", *KEY], strict=True)
 
 
 async def test_a_defect_that_stays_is_written_once_and_told_once_per_generation(

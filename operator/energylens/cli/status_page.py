@@ -64,6 +64,12 @@ def page(deployment: LLMDeployment) -> str:
     if status.observed_generation != metadata.generation:
         seen = "not at all" if status.observed_generation is None else f"up to generation {status.observed_generation}"
         lines.append(f"  outdated    the operator has seen the spec {seen}, it is at {metadata.generation}")
+    # What needs a person must not be the last of nine rows.
+    lines += [
+        f"  degraded    {c.reason} at generation {c.observed_generation or metadata.generation}: {c.message}"
+        for c in status.conditions
+        if c.type == "Degraded" and c.status == "True"
+    ]
     lines += [f"  {_kind_of(deployment):<11} {_plan(status.plan)}", *_running(deployment)]
     figures = list(_figures(deployment))
     if figures:

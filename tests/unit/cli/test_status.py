@@ -121,6 +121,19 @@ def test_a_status_of_an_older_spec_is_said_to_be_so() -> None:
     )
 
 
+def test_a_pass_that_failed_is_said_first() -> None:
+    degraded = {
+        "type": "Degraded",
+        "status": "True",
+        "reason": "InternalError",
+        "message": "internal error: KeyError: 'x'; retrying",
+        "observedGeneration": 3,
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }
+    text = shown({"status.conditions": [degraded]})
+    assert "degraded    InternalError at generation 3: internal error: KeyError: 'x'; retrying" in text.splitlines()[3]
+
+
 def test_what_runs_is_named_where_it_is_not_the_plan() -> None:
     text = shown({"status.activeRevision.planHash": "fedcba9876543210"})
     assert "running     1 replicas of plan fedcba9876543210 are ready" in text
