@@ -14,6 +14,8 @@ from tests.support.fake_pods import node, run_pods
 from energylens.cluster.errors import ClusterError
 from energylens.cluster.port import ClusterPort, Object
 from energylens.cluster.resources import CHILDREN, Resource
+from energylens.controller.budget_check import checked_budget_status
+from energylens.controller.budget_check import own_part as own_budget_part
 from energylens.controller.budget_keeper import BudgetKeeper
 from energylens.controller.energy_accounts import EnergyAccounts
 from energylens.controller.metrics import Metrics
@@ -164,7 +166,10 @@ class World:
     def start(self, port: ClusterPort | None = None) -> None:
         """Start an operator that knows nothing but what the cluster says now."""
         self.port = port if port is not None else self.cluster
-        self.store = Store(statuses=remembering(checked_status, own_part, self.clock))
+        self.store = Store(
+            statuses=remembering(checked_status, own_part, self.clock),
+            budget_statuses=remembering(checked_budget_status, own_budget_part, self.clock),
+        )
         self.cluster.listeners[:] = [self._hear]
         for (kind, _, _), body in self.cluster.objects.items():
             self._feed(kind, copy.deepcopy(body), deleted=False)

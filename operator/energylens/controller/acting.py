@@ -15,6 +15,8 @@ from energylens.clock import Clock
 from energylens.cluster.errors import ClusterError
 from energylens.cluster.port import ClusterPort
 from energylens.cluster.resources import LEADER_WORKER_SET
+from energylens.controller.budget_check import checked_budget_status
+from energylens.controller.budget_check import own_part as own_budget_part
 from energylens.controller.budget_keeper import BudgetKeeper
 from energylens.controller.corrections import Pool
 from energylens.controller.corrections_store import load_pool, store_pool
@@ -94,7 +96,10 @@ class Acting:
         self._stop = stop
         self._stop_on_signals = stop_on_signals
         self._cluster = cluster
-        self._store = Store(statuses=remembering(checked_status, own_part, clock))
+        self._store = Store(
+            statuses=remembering(checked_status, own_part, clock),
+            budget_statuses=remembering(checked_budget_status, own_budget_part, clock),
+        )
         self._metrics = Metrics(self._store)
         self._metrics.build.info({"version": __version__})
         self._queue = KeyQueue(self._is_urgent)

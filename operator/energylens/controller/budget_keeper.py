@@ -23,6 +23,7 @@ from energylens.clock import Clock
 from energylens.cluster.errors import ClusterError, ForbiddenError, NotFoundError
 from energylens.cluster.port import ClusterPort
 from energylens.cluster.resources import CLUSTER_ENERGY_BUDGET, CONFIG_MAP, ENERGY_BUDGET
+from energylens.controller.budget_check import own_part
 from energylens.controller.budget_status import Look, Member, decide, unreadable_status
 from energylens.controller.budgets import budget_of, committed_watts
 from energylens.controller.failures import SHOWN_AFTER, failed_budget_status
@@ -47,6 +48,7 @@ from energylens.controller.membership import (
 from energylens.controller.metrics import Metrics
 from energylens.controller.reasons import BudgetReason
 from energylens.controller.settings import BudgetSettings
+from energylens.controller.status_memory import removal
 from energylens.controller.store import Body, Key, Store
 
 log = logging.getLogger("energylens")
@@ -194,7 +196,7 @@ class BudgetKeeper:
         # What members were left with is known now.
         due |= kept.was_unsettled and not decided.is_unsettled
         kept.was_unsettled = decided.is_unsettled
-        if due or _turned(before, status):
+        if due or _turned(before, status) or key in self._store.edited_budgets:
             await self._write(key, body, before, status)
             kept.written_at = now
 
@@ -307,7 +309,7 @@ class BudgetKeeper:
 
     async def _write(self, key: Key, body: Body, before: EnergyBudgetStatus, status: EnergyBudgetStatus) -> None:
         """Write a status that differs, and let the members look again when what it means to them changed."""
-        if status == before:
+        if status == before and key not in self._store.edited_budgets:
             return
         written = status.model_dump(mode="json", by_alias=True, exclude_none=True)
         if await self._put_status(key, body, written) and _turned(before, status):
@@ -323,11 +325,24 @@ class BudgetKeeper:
             "metadata": metadata,
             "status": status,
         }
+        memory, edited = self._store.budget_statuses, self._store.edited_budgets.get(key)
+        if edited is not None:
+            log.warning("%s: its status was edited and is written again: %s", name_of(body), "; ".join(edited))
+        if memory is not None:
+            memory.attempts(key, body, status)
         self._metrics.writes.labels(f"{resource.kind}/status").inc()
         try:
             answer = await self._cluster.apply_status(manifest)
+            # An apply leaves what other managers added.
+            foreign = removal(status, own_part(answer.get("status") or {})) if memory is not None else {}
+            foreign.pop("conditions", None)
+            if foreign:
+                self._metrics.writes.labels(f"{resource.kind}/status").inc()
+                answer = await self._cluster.patch_status({**manifest, "status": foreign})
         except NotFoundError:
             return False
+        if memory is not None:
+            memory.wrote(key, body, status)
         # The answer may bring an edit of the spec, whose watch event makes no work any more.
         for other in self._store.put_budget(answer, deleted=False):
             self._enqueue(other)

@@ -51,6 +51,8 @@ class Store:
     statuses: StatusMemory | None = None
     """Which status to go by; None to go by what the API server has."""
     budget_statuses: StatusMemory | None = None
+    edited_budgets: dict[Key, tuple[str, ...]] = field(default_factory=dict)
+    """Budgets whose status is not the one to go by, and where it differs."""
     children: dict[ChildKey, Child] = field(default_factory=dict)
     nodes: dict[str, Body] = field(default_factory=dict)
     pods: dict[Key, Body] = field(default_factory=dict)
@@ -107,6 +109,7 @@ class Store:
             if not _is_same_object(body, old):
                 return []
             self.budgets.pop(key, None)
+            self.edited_budgets.pop(key, None)
             if self.budget_statuses is not None:
                 self.budget_statuses.forget(key)
         else:
@@ -124,7 +127,10 @@ class Store:
                 "status": body.get("status") or {},
             }
             if self.budget_statuses is not None:
-                self.budgets[key]["status"], _ = self.budget_statuses.believed(key, body)
+                self.edited_budgets.pop(key, None)
+                self.budgets[key]["status"], parts = self.budget_statuses.believed(key, body)
+                if parts:
+                    self.edited_budgets[key] = parts
             if old is not None and old["spec"] == self.budgets[key]["spec"]:
                 return []
         return [other for other in self.deployments if key[0] in ("", other[0])]
