@@ -10,6 +10,7 @@ from typing import Any
 from energylens.api.llmdeployment import Alternative
 from energylens.api.quantity import format_milli
 from energylens.cli.text import columns, joules
+from energylens.controller.caveats import caveats_of
 from energylens.controller.preview import Preview
 from energylens.planner import describe
 from energylens.planner.breakdown import parts_of, prices
@@ -56,6 +57,7 @@ def report(one: Explained) -> str:
     if solution is None or solution.chosen is None:
         return "\n".join([*lines, f"  no plan: {planning.reason}", f"  {planning.message}"])
     lines.append(f"  plan  {describe.candidate(solution.rows, solution.chosen)}")
+    lines += [f"  note  {note}" for note in caveats_of(deployment, planning)]
     lines += ["", *_breakdown(one.problem, [("PLAN", solution.rows, solution.chosen)])]
     return "\n".join([*lines, "", *_prices(one.problem, solution)])
 

@@ -9,6 +9,7 @@ from typing import Any
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 from energylens.cli.own_budget import own_budget_lines
 from energylens.cli.text import columns, correction_text, joules, plan_with_hash
+from energylens.controller.caveats import caveats_of
 from energylens.controller.preview import Preview
 from energylens.controller.reasons import Reason
 from energylens.planner.types import Feasible, Infeasible
@@ -44,6 +45,7 @@ def report(preview: Preview) -> str:
     lines = [f"{deployment.metadata.name}: {deployment.spec.model.name}"]
     if planning.plan is not None:
         lines += _plan(planning.plan)
+        lines += [f"  note        {note}" for note in caveats_of(deployment, planning)]
     lines += own_budget_lines(preview.deployment, preview.own_account, planning.plan)
     if not planning.good:
         lines += [

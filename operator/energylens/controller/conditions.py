@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from energylens.api.base import Condition
+from energylens.controller.caveats import caveats_of
 from energylens.controller.children import Children
 from energylens.controller.comparison import energy_error_percent, is_comparable, load_share, objectives
 from energylens.controller.observation import Observation
@@ -134,10 +135,11 @@ def _plan_ready(observed: Observation, children: Children) -> Condition:
     planning = observed.planning
     if not planning.good:
         return _condition(observed, ConditionType.PLAN_READY, "False", planning.reason, planning.message)
+    notes = "".join(f"; {note}" for note in caveats_of(observed.deployment, planning))
     if children.reason is not None:
         status = "True" if children.reason is Reason.ADVISORY else "False"
-        return _condition(observed, ConditionType.PLAN_READY, status, children.reason, children.message)
-    return _condition(observed, ConditionType.PLAN_READY, "True", planning.reason, planning.message)
+        return _condition(observed, ConditionType.PLAN_READY, status, children.reason, children.message + notes)
+    return _condition(observed, ConditionType.PLAN_READY, "True", planning.reason, planning.message + notes)
 
 
 def _slo_feasible(observed: Observation) -> Condition:

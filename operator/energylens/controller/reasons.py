@@ -35,6 +35,7 @@ class Reason(StrEnum):
     MODEL_CONFIG_MISSING = "ModelConfigMissing"
     NO_MATCHING_GPUS = "NoMatchingGPUs"
     MODEL_TOO_LARGE = "ModelTooLarge"
+    CONTEXT_TOO_SHORT = "ContextTooShort"
     INSUFFICIENT_GPUS = "InsufficientGPUs"
     SLO_INFEASIBLE = "SLOInfeasible"
     LOAD_TOO_HIGH = "LoadTooHigh"
@@ -97,6 +98,7 @@ NO_PLAN_REASONS = tuple(
         Reason.MODEL_CONFIG_MISSING,
         Reason.NO_MATCHING_GPUS,
         Reason.MODEL_TOO_LARGE,
+        Reason.CONTEXT_TOO_SHORT,
         Reason.INSUFFICIENT_GPUS,
         Reason.SLO_INFEASIBLE,
         Reason.LOAD_TOO_HIGH,

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from energylens.api.llmdeployment import LLMDeployment
 from energylens.controller.reasons import Reason
 from energylens.data import UnknownModelError, load_model, load_predictor
+from energylens.planner.engines import tagged_version
 from energylens.predictor import Predictor
 from energylens.predictor.architecture import ModelSpec
 from energylens.predictor.hf_config import UnsupportedConfigError, model_from_config
-
-_IMAGE_VERSION = re.compile(r":v?(\d+\.\d+\.\d+)")
 
 
 class ModelProblemError(Exception):
@@ -51,6 +49,5 @@ def predictor_of(deployment: LLMDeployment) -> Predictor:
         UnknownEngineError: No profile of that engine, or none that covers the version.
     """
     engine = deployment.spec.engine
-    version = _IMAGE_VERSION.search(engine.image or "")
-    predictor: Predictor = load_predictor(engine.type.lower(), version[1] if version else None)
+    predictor: Predictor = load_predictor(engine.type.lower(), tagged_version(engine))
     return predictor

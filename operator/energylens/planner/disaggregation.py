@@ -18,7 +18,7 @@ from energylens.api.llmdeployment import LLMDeploymentSpec
 from energylens.api.quantity import parse_quantity
 from energylens.planner import describe
 from energylens.planner.capacity import pods_beside
-from energylens.planner.engine_limits import EngineLimits
+from energylens.planner.engines import EngineSettings
 from energylens.planner.evaluate import Candidates, evaluate
 from energylens.planner.frontier import pareto
 from energylens.planner.problem import MOST_CANDIDATES, Problem, clipped, spaces_of
@@ -81,7 +81,7 @@ def best_pairs(problem: Problem) -> Disaggregated | None:
             margin=margin,
             corrections=problem.corrections,
             role=role,
-            limits=EngineLimits.of(problem.spec.engine),
+            settings=EngineSettings.of(problem.spec.engine),
         )
         for role in ("prefill", "decode")
     ]

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from energylens.api.llmdeployment import Percentile
 from energylens.planner.corrections import Correction, Corrections
-from energylens.planner.engine_limits import EngineLimits
+from energylens.planner.engines import EngineSettings, refusals
 from energylens.planner.space import ProductSpace, concatenate
 from energylens.predictor.architecture import ModelSpec
 from energylens.predictor.rules import unsupported_reasons
@@ -155,7 +155,7 @@ def evaluate(
     margin: float = 1.0,
     corrections: Corrections | None = None,
     role: Role = "aggregated",
-    limits: EngineLimits | None = None,
+    settings: EngineSettings | None = None,
 ) -> Candidates:
     """Return every candidate of the spaces with its prediction under the load.
 
@@ -169,11 +169,11 @@ def evaluate(
             0 trusts the prediction, 1 takes the interval's upper end.
         corrections: Factors learned from measurement.
         role: What the replicas do. Energy of the prefill role is per prompt, as is its number of output tokens.
-        limits: What the engine refuses; vLLM's defaults when None.
+        settings: The engine and what its arguments set; vLLM's defaults when None.
     """
-    learned, refused = corrections or Corrections(), limits or EngineLimits()
+    learned, engine = corrections or Corrections(), settings or EngineSettings()
     parts = [
-        _evaluate_product(space, model, predictor, load, percentile, margin, learned, role, refused) for space in spaces
+        _evaluate_product(space, model, predictor, load, percentile, margin, learned, role, engine) for space in spaces
     ]
     columns = {
         name: np.concatenate([getattr(part, name) for part in parts])
@@ -198,11 +198,11 @@ def _evaluate_product(
     margin: float,
     corrections: Corrections,
     role: Role,
-    limits: EngineLimits,
+    settings: EngineSettings,
 ) -> Candidates:
     # A prefill replica is done with a request after its first token.
     workload = replace(load.workload, output_tokens=1) if role == "prefill" else load.workload
-    supported, reason, fits = _structure(space, model, predictor, workload, limits)
+    supported, reason, fits = _structure(space, model, predictor, load.workload, workload, settings)
     index, replicas = space.expand()
     figures = {name: np.full(index.size, np.nan) for name in _FIGURES}
     sustainable, extrapolated = np.zeros(index.size, dtype=bool), np.zeros(index.size, dtype=bool)
@@ -246,19 +246,27 @@ def _evaluate_product(
 
 
 def _structure(
-    space: ProductSpace, model: ModelSpec, predictor: Predictor, workload: Workload, limits: EngineLimits
+    space: ProductSpace,
+    model: ModelSpec,
+    predictor: Predictor,
+    whole: Workload,
+    workload: Workload,
+    settings: EngineSettings,
 ) -> tuple[BoolArray, npt.NDArray[np.object_], BoolArray]:
-    """Return for each layout whether the engine can run it, else why not, and whether it fits into memory."""
+    """Return for each layout whether the engine can run it, else why not, and whether it fits into memory.
+
+    ``workload`` is what the replicas' role leaves of the ``whole`` request.
+    """
     size = len(space.layouts)
     fits = np.zeros(size, dtype=bool)
     reason = np.full(size, "", dtype=object)
     every = np.arange(size)
     for gpu, rows in _by_node_size(space, every, every, apart=predictor.sees_nodes):
         layouts = space.layouts.take(rows)
-        reason[rows] = unsupported_reasons(model, gpu, layouts)
+        reason[rows] = unsupported_reasons(model, layouts)
         fits[rows] = predictor.memory(model, gpu, layouts, workload).fits
     layouts = space.layouts
-    refused = limits.reasons(space.gpu, layouts, space.nodes_per_replica, is_moe=model.is_moe)
+    refused = refusals(model, space.gpu, layouts, space.nodes_per_replica, whole, settings)
     reason = np.where(reason == "", refused, reason)
     supported = reason == ""
     # Expert parallelism has no size of its own in the engines: it is off or spans the tensor and data parallel GPUs.

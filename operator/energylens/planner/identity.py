@@ -22,7 +22,7 @@ from typing import Any
 
 from energylens.api.llmdeployment import LLMDeploymentSpec, PlanStatus
 from energylens.planner.corrections import Corrections
-from energylens.planner.engine_limits import EngineLimits
+from energylens.planner.engines import EngineSettings
 from energylens.planner.types import GpuNode, PowerAllowance
 from energylens.predictor.architecture import ModelSpec
 from energylens.predictor.types import GpuSpec
@@ -101,7 +101,7 @@ def planning_inputs(spec: LLMDeploymentSpec) -> dict[str, Any]:
     inputs = {
         "model": {key: value for key, value in dump["model"].items() if key in ("name", "revision", "quantization")},
         "engine": dump.get("engine", {}).get("type"),
-        "stepTokens": EngineLimits.of(spec.engine).step_tokens,
+        "engineSettings": EngineSettings.of(spec.engine).planning_inputs(),
         "workload": dump["workload"],
         "slo": dump.get("slo"),
         "energy": energy,

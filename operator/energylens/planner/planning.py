@@ -13,6 +13,7 @@ from energylens.planner import describe
 from energylens.planner.constraints import feasible
 from energylens.planner.corrections import Corrections, correction_status
 from energylens.planner.disaggregation_report import with_hint, with_pair
+from energylens.planner.engines import EngineSettings, too_long
 from energylens.planner.evaluate import Candidates, Predictor
 from energylens.planner.frontier import alternatives, frontier_rows, table
 from energylens.planner.identity import identified, inputs_hash, sealed
@@ -21,6 +22,7 @@ from energylens.planner.nodes import allowed_nodes, excluded_for, no_matching_gp
 from energylens.planner.placement import placement_changes
 from energylens.planner.problem import Problem, Solution, binding_constraint, solve
 from energylens.planner.types import ClusterSnapshot, Feasible, Infeasible, PlanningResult, PowerAllowance
+from energylens.predictor import Predictor as ProfiledPredictor
 from energylens.predictor.architecture import ModelSpec
 from energylens.predictor.requantize import UnsupportedQuantizationError, with_quantization
 from energylens.predictor.types import GpuSpec
@@ -62,6 +64,10 @@ def plan(
     except UnsupportedQuantizationError as error:
         return Infeasible("ModelUnsupported", f"spec.model.{error}")
     problem = problem_for(deployment, served, snapshot, gpus, predictor, allowance, corrections)
+    settings = EngineSettings.of(deployment.spec.engine)
+    beyond = too_long(problem.model, problem.load.workload, settings)
+    if beyond:
+        return Infeasible("ContextTooShort", f"spec.workload: {beyond}")
     if not problem.allowed_products:
         none = no_matching_gpus(deployment.spec, snapshot, gpus)
         changes = placement_changes(problem, snapshot)
@@ -101,7 +107,7 @@ def plan_inputs_hash(
         UnsupportedQuantizationError: ``spec.model.quantization`` cannot be had from the checkpoint.
     """
     spec = deployment.spec
-    served = with_quantization(model, spec.model.quantization)
+    served = EngineSettings.of(spec.engine).served(with_quantization(model, spec.model.quantization))
     nodes = allowed_nodes(spec, usable_nodes(spec, snapshot, gpus), gpus)
     return inputs_hash(spec, served, nodes, gpus, predictor_version, effective_allowance(spec, allowance), corrections)
 
@@ -124,17 +130,29 @@ def problem_for(
     allowance: PowerAllowance | None,
     corrections: Corrections | None,
 ) -> Problem:
-    """Return the problem that :func:`plan` solves; the arguments are those of it, ``model`` as the engine serves it."""
+    """Return the problem that :func:`plan` solves; the arguments are those of it, ``model`` in its number format.
+
+    What ``spec.engine`` says of memory and of the KV cache's format is applied here.
+    """
+    settings = EngineSettings.of(deployment.spec.engine)
     return Problem(
         spec=deployment.spec,
         owner=f"{deployment.metadata.namespace}/{deployment.metadata.name}",
-        model=model,
+        model=settings.served(model),
         nodes=usable_nodes(deployment.spec, snapshot, gpus),
         gpus=gpus,
-        predictor=predictor,
+        predictor=_with_settings(predictor, settings),
         allowance=effective_allowance(deployment.spec, allowance),
         corrections=corrections,
     )
+
+
+def _with_settings(predictor: Predictor, settings: EngineSettings) -> Predictor:
+    """Return the predictor of an engine that is told its limits; a stand-in without a profile stays as it is."""
+    if not isinstance(predictor, ProfiledPredictor):
+        return predictor
+    profile = settings.profile(predictor.profile)
+    return predictor if profile is predictor.profile else predictor.with_profile(profile)
 
 
 def plan_status(problem: Problem, solution: Solution, i: int) -> PlanStatus:

@@ -12,7 +12,7 @@ from energylens.api.quantity import parse_quantity
 from energylens.planner.capacity import replicas_that_fit
 from energylens.planner.constraints import Constraint, build_constraints, count_rejections, feasible
 from energylens.planner.corrections import Corrections
-from energylens.planner.engine_limits import EngineLimits
+from energylens.planner.engines import EngineSettings
 from energylens.planner.evaluate import Candidates, Load, Predictor, evaluate
 from energylens.planner.nodes import allowed_nodes
 from energylens.planner.objective import best, objective_values
@@ -116,7 +116,7 @@ def solve(problem: Problem) -> Solution:
         spec.slo.percentile,
         margin=spec.planning.safety_margin_percent / 100.0,
         corrections=problem.corrections,
-        limits=EngineLimits.of(spec.engine),
+        settings=EngineSettings.of(spec.engine),
     )
     free = [problem.free_gpus(product) for product in problem.products]
     constraints = build_constraints(rows, spec, problem.allowed_products, free, problem.allowance)

@@ -71,7 +71,7 @@ class Running:
         """Return a deployment whose replicas, as many as the row has, are as busy as they can be."""
         layout = solution.rows.layouts.take(np.asarray([row]))
         gpu = self.gpus[self.plan.gpu_product]
-        held = self.predictor.memory(problem.model, gpu, layout, problem.load.workload).max_concurrency
+        held = problem.predictor.memory(problem.model, gpu, layout, problem.load.workload).max_concurrency
         places = np.minimum(layout.max_batch_size * layout.data_parallel, held)
         return _loaded(pinned, int(solution.rows.replicas[row]) * max(1, int(places[0])))
 

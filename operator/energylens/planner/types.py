@@ -221,6 +221,7 @@ InfeasibleReason = Literal[
     "ModelUnsupported",
     "NoMatchingGPUs",
     "ModelTooLarge",
+    "ContextTooShort",
     "InsufficientGPUs",
     "SLOInfeasible",
     "LoadTooHigh",

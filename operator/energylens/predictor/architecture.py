@@ -7,7 +7,7 @@ operation costs is derived from these shapes by the einsum interface, never type
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 WeightFormat = Literal["bfloat16", "fp8", "mxfp4", "nvfp4", "int8", "int4"]
@@ -38,11 +38,29 @@ class Quantization:
     activation: ActivationFormat = "bfloat16"
     scaling: Scaling = "none"
     group_size: int | None = None
-    """INT4 weights per 16-bit scale, where it is not 128 (Kimi K2 Thinking: 32)."""
+    """Weights per scale of one row, where the format does not fix the number and it is not 128 (Kimi K2 Thinking:
+    32)."""
+    block: tuple[int, int] | None = None
+    """Rows and columns of the block that one scale covers, where it is not 128 x 128."""
+
+    @property
+    def scaled_block(self) -> tuple[int, int] | None:
+        """Output and input features that share a scale, which no GPU may cut; None where no block or group is kept.
+
+        One scale covers 1 x 32 weights in MXFP4 and MXFP8 (OCP Microscaling Formats v1.0), 1 x 16 in NVFP4.
+        """
+        if self.scaling == "block":
+            return self.block or (128, 128)
+        if self.scaling != "group":
+            return None
+        fixed = {"mxfp4": 32, "nvfp4": 16, "fp8": 32}.get(self.weight)
+        return 1, fixed or self.group_size or 128
 
     @property
     def bytes_per_weight(self) -> float:
         """Bytes per stored weight, scales included."""
+        if self.weight == "int4" and self.scaling == "per_channel":
+            return 0.5
         if self.weight == "int4" and self.group_size is not None:
             return 0.5 + 2 / self.group_size
         return BYTES_PER_WEIGHT[self.weight]
@@ -194,7 +212,9 @@ class ModelSpec:
     layers: tuple[LayerGroup, ...]
     tied_embeddings: bool = False
     max_position: int = 131072
-    """Longest context in tokens."""
+    """Longest context in tokens, as engines derive it: position scaling that config.json asks for is counted."""
+    start_position: int | None = None
+    """Context that vLLM takes unasked where that is shorter: what LongRoPE was trained with before its extension."""
     attention_quant: Quantization = field(default_factory=Quantization)
     ffn_quant: Quantization = field(default_factory=Quantization)
     """Dense feed-forward and shared experts."""
@@ -205,6 +225,8 @@ class ModelSpec:
     kv_bytes_per_element: float = 2.0
     extra_weight_bytes: float = 0.0
     """Weights that take memory but no time in text decoding, such as a vision tower."""
+    quant_method: str = ""
+    """``quant_method`` of config.json (``fp8``, ``fbgemm_fp8``, ``awq``, ``modelopt``, ...); empty for 16 bit."""
 
     @property
     def layer_count(self) -> int:
@@ -215,3 +237,28 @@ class ModelSpec:
     def is_moe(self) -> bool:
         """Whether any layer routes tokens to experts."""
         return any(isinstance(group.ffn, MoeFfn) for group in self.layers)
+
+
+def served_on(model: ModelSpec, *, fp4_arithmetic: bool) -> ModelSpec:
+    """Return the model as an engine computes it on a GPU: without FP4 arithmetic NVFP4 stores weights only.
+
+    vLLM and SGLang then unpack the weights and compute in 16 bit (the Marlin kernels; vllm-project/vllm#18000, SGLang
+    0.5.23 layers/quantization/modelopt_quant.py).
+
+    Args:
+        model: As the checkpoint is.
+        fp4_arithmetic: Whether the GPU has FP4 matrix units.
+    """
+    if fp4_arithmetic:
+        return model
+
+    def weight_only(quant: Quantization) -> Quantization:
+        return replace(quant, activation="bfloat16") if quant.activation == "nvfp4" else quant
+
+    return replace(
+        model,
+        attention_quant=weight_only(model.attention_quant),
+        ffn_quant=weight_only(model.ffn_quant),
+        expert_quant=weight_only(model.expert_quant),
+        head_quant=weight_only(model.head_quant),
+    )

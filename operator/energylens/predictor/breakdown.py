@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from energylens.predictor.architecture import ModelSpec
+from energylens.predictor.architecture import ModelSpec, served_on
 from energylens.predictor.core import IDLE_RETURN, Predictor
 from energylens.predictor.power import step_energy
 from energylens.predictor.rates import data_sheet, kernel_rates
@@ -67,6 +67,7 @@ def energy_parts(
         saturated: It was made for a number of requests in flight, not for an arrival rate.
         role: Which phases the replica runs.
     """
+    model = served_on(model, fp4_arithmetic=gpu.flops_fp4 > 0)
     c, sheet = predictor.constants(gpu)[0], data_sheet(gpu)
     rates = kernel_rates(c, sheet)
     mean = np.nan_to_num(prediction.concurrency, nan=1.0)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
-from energylens.predictor.architecture import ModelSpec
+from energylens.predictor.architecture import ModelSpec, served_on
 from energylens.predictor.arrivals import Step, busy_share, distinct, running_sequences
 from energylens.predictor.coefficients import Coefficients
 from energylens.predictor.features import beyond_island, measured_parallelism, run_features, within_range
@@ -53,6 +54,10 @@ class Predictor:
         self.profile = profile
         self.version = f"{CODE_VERSION}+{coefficients.version}"
 
+    def with_profile(self, profile: EngineProfile) -> Self:
+        """Return a predictor with the same coefficients for an engine that was told other limits."""
+        return type(self)(self.coefficients, profile)
+
     def constants(self, gpu: GpuSpec) -> tuple[dict[str, float], bool]:
         """Return the constants of a product under this engine, and whether they were fitted on both."""
         values, measured = self.coefficients.for_gpu(gpu, self.profile.name)
@@ -62,7 +67,17 @@ class Predictor:
 
     def memory(self, model: ModelSpec, gpu: GpuSpec, layouts: Layouts, workload: Workload) -> Memory:
         """Return what the most loaded GPU holds for every candidate."""
-        return memory(model, gpu, layouts, workload, self.profile.memory_utilization)
+        profile = self.profile
+        return memory(
+            model,
+            gpu,
+            layouts,
+            workload,
+            profile.memory_utilization,
+            step_tokens=profile.step_tokens,
+            fixed_cache_bytes=profile.kv_cache_bytes,
+            longest_request=profile.longest_request,
+        )
 
     def at_concurrency(
         self,
@@ -95,6 +110,7 @@ class Predictor:
         """
         concurrency = _checked("concurrency", concurrency, len(layouts), zero=False)
         _check_workload(workload)
+        model = served_on(model, fp4_arithmetic=gpu.flops_fp4 > 0)
         held, reason = self._placed(model, gpu, layouts, workload)
         can = np.flatnonzero(reason == "")
         found = self._saturated(
@@ -164,6 +180,7 @@ class Predictor:
         """
         rate = _checked("requests_per_second", requests_per_second, len(layouts), zero=True)
         _check_workload(workload)
+        model = served_on(model, fp4_arithmetic=gpu.flops_fp4 > 0)
         held, reason = self._placed(model, gpu, layouts, workload)
         can = np.flatnonzero(reason == "")
         found = self._arriving(model, gpu, layouts.take(can), workload, rate[can], role, held.take(can))
@@ -174,7 +191,7 @@ class Predictor:
     ) -> tuple[Memory, npt.NDArray[np.str_]]:
         """Return what candidates hold, and why they cannot run: half of a model's splits may be such."""
         held = self.memory(model, gpu, layouts, workload)
-        reason = unsupported_reasons(model, gpu, layouts).astype(object)
+        reason = unsupported_reasons(model, layouts).astype(object)
         reason[(reason == "") & ~held.fits] = f"weights and one sequence do not fit in {gpu.name}'s memory"
         return held, reason.astype(np.str_)
 

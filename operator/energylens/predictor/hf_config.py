@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from energylens.predictor.architecture import FeedForward, LayerGroup, Mixer, ModelSpec
+from energylens.predictor.hf_context import read_context
 from energylens.predictor.hf_conventions import apply_conventions, position_parameters
 from energylens.predictor.hf_families import FAMILIES, FAMILY_OF_ARCHITECTURE, KNOWN_FAMILIES, SAME_FAMILY
 from energylens.predictor.hf_ffn import read_ffns
@@ -48,6 +49,7 @@ def model_from_config(config: Mapping[str, Any], name: str) -> ModelSpec:
         groups[layer] = groups.get(layer, 0) + 1
     quant = read_quantization(outer, fields, per_layer, family)
     beside = tower_parameters(outer, fields) + position_parameters(fields, family)
+    longest, start = read_context(fields, family)
     model = ModelSpec(
         name=name,
         family=family,
@@ -55,13 +57,15 @@ def model_from_config(config: Mapping[str, Any], name: str) -> ModelSpec:
         vocab=fields.integer("vocab_size"),
         layers=tuple(LayerGroup(count, mixer, ffn) for (mixer, ffn), count in groups.items()),
         tied_embeddings=_tied(outer, fields, family),
-        max_position=fields.integer("max_position_embeddings", "model_max_length", "seq_length", high=1 << 31),
+        max_position=longest,
+        start_position=start,
         attention_quant=quant.attention,
         ffn_quant=quant.ffn,
         expert_quant=quant.experts,
         head_quant=quant.head,
         kv_bytes_per_element=quant.kv_bytes,
         extra_weight_bytes=2.0 * beside,
+        quant_method=quant.method,
     )
     # Last, when every field that is understood has been read.
     if family in KNOWN_FAMILIES:

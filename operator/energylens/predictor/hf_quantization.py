@@ -58,6 +58,8 @@ class PartQuantization:
     experts: Quantization = PLAIN
     head: Quantization = PLAIN
     kv_bytes: float = 2.0
+    method: str = ""
+    """How the checkpoint says it was quantised, in the engines' words."""
 
 
 Assign = Callable[[str], Quantization | None]
@@ -91,9 +93,9 @@ def read_quantization(
         experts = override
     if method == "mxfp4":
         # The published MXFP4 checkpoints quantise routed experts only, whatever their list of exceptions leaves out.
-        return PartQuantization(experts=experts, kv_bytes=_kv_bytes(quant))
+        return PartQuantization(experts=experts, kv_bytes=_kv_bytes(quant), method=method)
     head = assign("lm_head") if _names_modules(quant, method) else None
-    return PartQuantization(of("attention"), of("ffn"), experts, head or PLAIN, _kv_bytes(quant))
+    return PartQuantization(of("attention"), of("ffn"), experts, head or PLAIN, _kv_bytes(quant), method)
 
 
 def _names_modules(quant: Fields, method: str) -> bool:
@@ -129,8 +131,10 @@ def _assignment(quant: Fields) -> Assign:
             return _everywhere(_algorithm(quant, algorithm))
         return _group_assignment(quant)
     if method == "fp8":
-        block = quant.get("weight_block_size") is not None
-        return _everywhere(Quantization("fp8", "fp8", "block" if block else "per_tensor"))
+        block = _block(quant, "weight_block_size")
+        if block is None:
+            return _everywhere(Quantization("fp8", "fp8", "per_tensor"))
+        return _everywhere(Quantization("fp8", "fp8", "block", block=_unless_usual(block)))
     if method == "fbgemm_fp8":
         return _everywhere(Quantization("fp8", "fp8", "per_channel"))
     if method == "mxfp4":
@@ -140,7 +144,7 @@ def _assignment(quant: Fields) -> Assign:
         if bits not in (4, 8):
             raise quant.error("bits", "4 or 8", bits)
         size = quant.optional_integer("group_size", "q_group_size", low=-1)
-        return _everywhere(_int4(size, "bfloat16") if bits == 4 else Quantization("int8", "bfloat16", "group"))
+        return _everywhere(_int4(size, "bfloat16") if bits == 4 else _int8(size))
     raise quant.error("quant_method", METHODS, method or None)
 
 
@@ -212,11 +216,14 @@ def _group_quantization(group: Fields) -> Quantization:
     elif strategy == "block":
         scaling = "block"
     if bits == 8 and kind == "float":
-        return Quantization("fp8", "fp8" if input_bits == 8 else "bfloat16", scaling)
+        block = _block(weights, "block_structure") if scaling == "block" else None
+        activation: ActivationFormat = "fp8" if input_bits == 8 else "bfloat16"
+        return Quantization("fp8", activation, scaling, block=_unless_usual(block))
     if bits == 8 and kind == "int":
-        return Quantization("int8", "int8" if input_bits == 8 else "bfloat16", scaling)
+        kept = _unless_128(size) if scaling == "group" else None
+        return Quantization("int8", "int8" if input_bits == 8 else "bfloat16", scaling, kept)
     if bits == 4 and kind == "int":
-        return _int4(size, "fp8" if input_bits == 8 else "bfloat16")
+        return _int4(-1 if strategy == "channel" else size, "fp8" if input_bits == 8 else "bfloat16")
     if bits == 4 and kind == "float":
         microscaled = size == 32
         if input_bits == 4:
@@ -226,8 +233,33 @@ def _group_quantization(group: Fields) -> Quantization:
 
 
 def _int4(group_size: int | None, activation: ActivationFormat) -> Quantization:
-    usual = group_size is None or group_size < 1 or group_size == 128
-    return Quantization("int4", activation, "group", None if usual else group_size)
+    if group_size == -1:
+        return Quantization("int4", activation, "per_channel")
+    return Quantization("int4", activation, "group", _unless_128(group_size))
+
+
+def _int8(group_size: int | None) -> Quantization:
+    if group_size == -1:
+        return Quantization("int8", "bfloat16", "per_channel")
+    return Quantization("int8", "bfloat16", "group", _unless_128(group_size))
+
+
+def _unless_128(group_size: int | None) -> int | None:
+    return None if group_size is None or group_size < 1 or group_size == 128 else group_size
+
+
+def _block(holder: Fields, name: str) -> tuple[int, int] | None:
+    """Return the output and input features of a block; None where the field is absent."""
+    sizes = holder.array(name)
+    if sizes is None:
+        return None
+    if len(sizes) != 2 or any(isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in sizes):
+        raise holder.error(name, "two whole numbers above 0, such as [128, 128]", sizes)
+    return sizes[0], sizes[1]
+
+
+def _unless_usual(block: tuple[int, int] | None) -> tuple[int, int] | None:
+    return None if block == (128, 128) else block
 
 
 def _expert_override(fields: Fields, quant: Fields) -> Quantization | None:

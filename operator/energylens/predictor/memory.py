@@ -32,7 +32,17 @@ FULL_CACHE = 1.1
 1.35 by the errors of the eleven ML.ENERGY v3 runs with more sequences than fit; 1.1 to 1.2 differ little."""
 
 
-def memory(model: ModelSpec, gpu: GpuSpec, layouts: Layouts, workload: Workload, utilization: float) -> Memory:
+def memory(
+    model: ModelSpec,
+    gpu: GpuSpec,
+    layouts: Layouts,
+    workload: Workload,
+    utilization: float,
+    *,
+    step_tokens: int | None = None,
+    fixed_cache_bytes: float | None = None,
+    longest_request: int | None = None,
+) -> Memory:
     """Return what a GPU holds for every candidate.
 
     Args:
@@ -41,6 +51,9 @@ def memory(model: ModelSpec, gpu: GpuSpec, layouts: Layouts, workload: Workload,
         layouts: Candidates, shape (n,).
         workload: Mean request.
         utilization: Share of the GPU's memory that the engine may use (vLLM's ``--gpu-memory-utilization``).
+        step_tokens: Tokens of the largest step, which size the activations; None for :data:`ACTIVATION_TOKENS`.
+        fixed_cache_bytes: KV cache of a GPU where it is fixed instead of what ``utilization`` leaves.
+        longest_request: Tokens of a request for which the cache must have room at the start; None for the workload's.
     """
     tp = layouts.tensor_parallel.astype(np.float64)
     pp = layouts.pipeline_parallel.astype(np.float64)
@@ -64,11 +77,14 @@ def memory(model: ModelSpec, gpu: GpuSpec, layouts: Layouts, workload: Workload,
     per_token = kv_cache_bytes(model, full) / full * share
     state = state_bytes_per_sequence(model) / (tp * pp)
     width = max([model.hidden * 2.0] + [3.0 * _ffn_width(g.ffn) for g in model.layers])
-    reserved = ENGINE_BYTES + ACTIVATION_TOKENS * (width / tp + 2.0 * model.hidden) * 2.0
+    reserved = ENGINE_BYTES + (step_tokens or ACTIVATION_TOKENS) * (width / tp + 2.0 * model.hidden) * 2.0
     room = gpu.memory_bytes * utilization - weights - reserved
+    if fixed_cache_bytes is not None:
+        # The share is not looked at then; what is asked for and not there ends the start.
+        room = np.where(gpu.memory_bytes - weights - reserved >= fixed_cache_bytes, fixed_cache_bytes, 0.0)
     middle = workload.input_tokens + workload.output_tokens / 2.0
     per_sequence = per_token * middle + state
-    longest = per_token * full + state
+    longest = kv_cache_bytes(model, max(full, longest_request or 0.0)) * share + state
     fits = room >= longest
     # A stage of the pipeline holds the cache of all micro-batches in flight, so the whole cache is shared by b.
     running = np.where(fits, dp * np.maximum(room, 0.0) / per_sequence, 0.0)

@@ -26,6 +26,12 @@ class EngineProfile:
     """How it runs collectives beside kernels; None for one after the other, as all profiles that ship do."""
     memory_utilization: float = 0.9
     """Share of GPU memory that the engine takes by default."""
+    kv_cache_bytes: float | None = None
+    """Bytes of KV cache per GPU where an argument fixes them; None where the cache gets what is left."""
+    step_tokens: int | None = None
+    """Tokens of the largest step where an argument sets them, which size the activations."""
+    longest_request: int | None = None
+    """Tokens of a request that must fit into the KV cache at the start, where an argument says so."""
     sources: tuple[str, ...] = ()
 
     @property

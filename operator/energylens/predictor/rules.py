@@ -1,4 +1,4 @@
-"""Which layouts an engine can run at all, and why not."""
+"""Which layouts split a model's heads, widths, layers and experts at all, whatever the engine, and why not."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from energylens.predictor.architecture import (
     ModelSpec,
     MoeFfn,
 )
-from energylens.predictor.types import BoolArray, GpuSpec, IntArray, Layouts
+from energylens.predictor.types import BoolArray, IntArray, Layouts
 
 
-def unsupported_reasons(model: ModelSpec, gpu: GpuSpec, layouts: Layouts) -> npt.NDArray[np.str_]:
+def unsupported_reasons(model: ModelSpec, layouts: Layouts) -> npt.NDArray[np.str_]:
     """Return why a candidate cannot run, empty where it can; shape (n,). The first rule that fails is named."""
     tp = layouts.tensor_parallel
     ep = layouts.expert_parallel
@@ -48,12 +48,6 @@ def unsupported_reasons(model: ModelSpec, gpu: GpuSpec, layouts: Layouts) -> npt
         refuse(
             (ep == 1) & apart, f"expert width {moe.intermediate} is not divisible by tensor parallel x data parallel"
         )
-        if model.expert_quant.scaling == "block":
-            local = moe.intermediate // np.maximum(stage, 1)
-            broken = (ep == 1) & (local % 128 != 0)
-            refuse(broken, f"expert width {moe.intermediate} does not split into blocks of 128 that FP8 scales cover")
-    if model.attention_quant.activation == "nvfp4" or model.expert_quant.activation == "nvfp4":
-        refuse(np.full(len(layouts), gpu.flops_fp4 <= 0), f"{gpu.name} has no FP4 arithmetic for NVFP4 weights")
     return reason.astype(np.str_)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from energylens.planner.engines import PROVED
+
+_REPOSITORIES = {"VLLM": "vllm/vllm-openai", "SGLang": "lmsysorg/sglang"}
 ENGINE_IMAGES: dict[str, str] = {
-    "VLLM": "vllm/vllm-openai:v0.33.0",
-    "SGLang": "lmsysorg/sglang:v0.5.23",
+    engine: f"{repository}:v{'.'.join(map(str, PROVED[engine]))}" for engine, repository in _REPOSITORIES.items()
 }
 """Engine type to image, pinned by tag. ``spec.engine.image`` replaces it."""

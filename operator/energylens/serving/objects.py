@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from energylens.api.llmdeployment import LLMDeployment, PlanStatus
+from energylens.api.llmdeployment import Engine, LLMDeployment, PlanStatus
+from energylens.planner.engines import EngineSettings, SettingError
 from energylens.predictor.architecture import ModelSpec
 from energylens.predictor.types import GpuSpec
-from energylens.serving import sglang, vllm
-from energylens.serving.arguments import check_extra_args
+from energylens.serving import reserved
+from energylens.serving.errors import ServingError
 from energylens.serving.merge import merge_pod_template
 from energylens.serving.rollout import Strategy
 from energylens.serving.support import disruption_budget, plan_table, service
@@ -22,9 +23,27 @@ def check(deployment: LLMDeployment) -> None:
     Raises:
         ServingError: Naming the field, its value and what to do instead.
     """
-    engine = vllm if deployment.spec.engine.type == "VLLM" else sglang
-    check_extra_args(deployment.spec.engine.extra_args, engine.RESERVED)
+    check_engine(deployment.spec.engine)
     merge_pod_template({}, deployment.spec.pod_template or {})
+
+
+def check_engine(engine: Engine) -> None:
+    """Check that an engine's arguments and environment do not undo the plan, and that it would start with them.
+
+    Raises:
+        ServingError: Naming the argument or variable, and what to do instead.
+    """
+    settings = EngineSettings.of(engine)
+    undone = reserved.undone(settings.arguments, reserved.VLLM if engine.type == "VLLM" else reserved.SGLANG)
+    if undone is not None:
+        raise ServingError("spec.engine.extraArgs", undone)
+    for name in reserved.ENVIRONMENT:
+        if name in settings.env:
+            raise ServingError("spec.engine.env", f"{name} is decided by the plan; leave it out")
+    try:
+        settings.check()
+    except SettingError as error:
+        raise ServingError("spec.engine.extraArgs", str(error)) from error
 
 
 def manifests(

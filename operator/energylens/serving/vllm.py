@@ -1,4 +1,4 @@
-"""vLLM's command line for a plan (flags and defaults as of 0.33)."""
+"""vLLM's command line for a plan (options and defaults as of 0.33; what older versions lack is left out)."""
 
 from __future__ import annotations
 
@@ -6,63 +6,26 @@ from energylens.serving.arguments import (
     HTTP_PORT,
     EngineCommand,
     Launch,
-    check_extra_args,
     converts_to_fp8,
     flags,
-    has_flag,
 )
 
 MASTER_PORT = 29501
 DATA_PARALLEL_RPC_PORT = 29550
 """vLLM's own defaults, written out because followers must agree with their leader."""
 
-_OVERRIDE = "set spec.planning.overrides.{} instead"
-_MANAGED = "leave it out"
-RESERVED: dict[str, str] = {
-    "--tensor-parallel-size": _OVERRIDE.format("tensorParallel"),
-    "-tp": _OVERRIDE.format("tensorParallel"),
-    "--pipeline-parallel-size": _OVERRIDE.format("pipelineParallel"),
-    "-pp": _OVERRIDE.format("pipelineParallel"),
-    "--data-parallel-size": _OVERRIDE.format("dataParallel"),
-    "-dp": _OVERRIDE.format("dataParallel"),
-    "--enable-expert-parallel": _OVERRIDE.format("expertParallel"),
-    "--no-enable-expert-parallel": _OVERRIDE.format("expertParallel"),
-    "-ep": _OVERRIDE.format("expertParallel"),
-    "--max-num-seqs": _OVERRIDE.format("maxBatchSize"),
-    "--model": "set spec.model.name instead",
-    "--revision": "set spec.model.revision instead",
-    "--quantization": "set spec.model.quantization instead",
-    "-q": "set spec.model.quantization instead",
-    "--host": _MANAGED,
-    "--port": _MANAGED,
-    "--shutdown-timeout": "set spec.podTemplate.spec.terminationGracePeriodSeconds instead",
-    "--headless": _MANAGED,
-    "--nnodes": _MANAGED,
-    "-n": _MANAGED,
-    "--node-rank": _MANAGED,
-    "-r": _MANAGED,
-    "--master-addr": _MANAGED,
-    "--master-port": _MANAGED,
-    "--data-parallel-size-local": _MANAGED,
-    "-dpl": _MANAGED,
-    "--data-parallel-address": _MANAGED,
-    "-dpa": _MANAGED,
-    "--data-parallel-rpc-port": _MANAGED,
-    "-dpp": _MANAGED,
-    "--data-parallel-start-rank": _MANAGED,
-    "-dpr": _MANAGED,
-}
-"""Flags that the operator sets, to what the user should set instead."""
+DEPRECATED_METHODS = ("fbgemm_fp8", "fp_quant")
+"""Methods of checkpoints that vLLM 0.14 to 0.33 loads only when allowed to (layers/quantization/__init__.py)."""
+_ALLOW_DEPRECATED_SINCE = (0, 14)
+_CONTEXT_AUTO_SINCE = (0, 14)
+_SHUTDOWN_TIMEOUT_SINCE = (0, 18)
+_FP8_PER_TENSOR_SINCE = (0, 20)
+"""Of ``--quantization``; ``fp8`` no longer converts in 0.33 (layers/quantization/fp8.py). All read in the wheels."""
 
 
 def commands(launch: Launch) -> tuple[EngineCommand, EngineCommand | None]:
-    """Return how to start the pod that serves, and its followers when a replica spans nodes.
-
-    Raises:
-        ServingError: ``spec.engine.extraArgs`` repeat a flag of the plan.
-    """
+    """Return how to start the pod that serves, and its followers when a replica spans nodes."""
     extra = launch.deployment.spec.engine.extra_args
-    check_extra_args(extra, RESERVED)
     env = {
         # The front end gives up on an engine that loads longer than this, 600 s by default, whatever the probe allows.
         "VLLM_ENGINE_READY_TIMEOUT_S": str(launch.startup_seconds),
@@ -87,26 +50,47 @@ def commands(launch: Launch) -> tuple[EngineCommand, EngineCommand | None]:
 
 
 def _base(launch: Launch) -> list[str]:
-    spec, plan = launch.deployment.spec, launch.plan
-    # With the context of the checkpoint the engine refuses to start where the KV cache cannot hold one such request.
-    max_model_len = None if has_flag(spec.engine.extra_args, "--max-model-len") else "auto"
+    spec, plan, version = launch.deployment.spec, launch.plan, launch.settings.version
+    given = launch.settings.arguments
+    deprecated = launch.model.quant_method in DEPRECATED_METHODS and version >= _ALLOW_DEPRECATED_SINCE
     return [
         spec.model.name,
         *flags(
             {
                 "--port": HTTP_PORT,
                 "--revision": spec.model.revision,
-                "--quantization": "fp8" if converts_to_fp8(launch.deployment, launch.model) else None,
+                "--quantization": _conversion(launch),
+                "--allow-deprecated-quantization": deprecated and not given.switch("--allow-deprecated-quantization"),
                 "--tensor-parallel-size": plan.tensor_parallel,
                 "--pipeline-parallel-size": plan.pipeline_parallel if plan.pipeline_parallel > 1 else None,
                 "--data-parallel-size": plan.data_parallel if plan.data_parallel > 1 else None,
                 "--enable-expert-parallel": plan.expert_parallel > 1,
                 "--max-num-seqs": plan.max_batch_size,
-                "--max-model-len": max_model_len,
-                "--shutdown-timeout": launch.drain_seconds,
+                "--max-model-len": _context(launch) if given.value("--max-model-len") is None else None,
+                "--shutdown-timeout": launch.drain_seconds if version >= _SHUTDOWN_TIMEOUT_SINCE else None,
             }
         ),
     ]
+
+
+def _conversion(launch: Launch) -> str | None:
+    if not converts_to_fp8(launch.deployment, launch.model):
+        return None
+    return "fp8_per_tensor" if launch.settings.version >= _FP8_PER_TENSOR_SINCE else "fp8"
+
+
+def _context(launch: Launch) -> str | int:
+    """Return the context to ask for: as much of the checkpoint's as the KV cache holds.
+
+    With the whole context of the checkpoint the engine refuses to start where the cache cannot hold one such request.
+    LongRoPE's unasked context is the one before its extension, and old versions cannot find out by themselves: they get
+    room for requests of twice the mean.
+    """
+    workload, model = launch.deployment.spec.workload, launch.model
+    wanted = min(model.max_position, 2 * (workload.input_tokens + workload.output_tokens))
+    if launch.settings.version < _CONTEXT_AUTO_SINCE:
+        return wanted
+    return "auto" if model.start_position is None or wanted <= model.start_position else wanted
 
 
 def _data_parallel(launch: Launch, base: list[str], env: dict[str, str]) -> tuple[EngineCommand, EngineCommand]:

@@ -110,7 +110,7 @@ def of_role(setup: Setup, model: ModelSpec, product: str, sizes: list[int], spec
         }
         for nodes, cap in itertools.product(sorted(span for span in spans if span), caps):
             layout = Layouts(*[np.array([v]) for v in (tp, pp, 1, 1, batch)], np.array([cap]))
-            if unsupported_reasons(model, gpu, layout)[0]:
+            if unsupported_reasons(model, layout)[0]:
                 continue
             if not setup.predictor.memory(model, gpu, layout, shape).fits[0]:
                 continue

@@ -121,10 +121,7 @@ def brute_force(
         if spec.hardware.max_gpus_per_replica and gpus > spec.hardware.max_gpus_per_replica:
             continue
         seen = gpu if nodes == 1 else type(gpu)(**{**gpu.__dict__, "max_gpus_per_node": per_node})
-        if (
-            unsupported_reasons(model, seen, layout)[0]
-            or not setup.predictor.memory(model, seen, layout, shape).fits[0]
-        ):
+        if unsupported_reasons(model, layout)[0] or not setup.predictor.memory(model, seen, layout, shape).fits[0]:
             continue
         most = sum(room // per_node for room in free) // nodes
         for replicas in range(1, most + 1):

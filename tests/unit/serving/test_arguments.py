@@ -7,7 +7,7 @@ import pytest
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 from energylens.predictor.architecture import ModelSpec
-from energylens.serving import ServingError, Strategy, check, manifests, sglang, vllm
+from energylens.serving import ServingError, Strategy, check, manifests, reserved
 
 Deploy = Callable[..., LLMDeployment]
 Plan = Callable[..., PlanStatus]
@@ -48,13 +48,13 @@ def test_extra_arguments_may_not_undo_the_plan(
 
 
 @pytest.mark.parametrize(
-    "argument", ["--enable-prefix-caching", "--kv-cache-dtype=fp8", "--max-num-batched-tokens", "4"]
+    "arguments", [["--enable-prefix-caching"], ["--kv-cache-dtype=fp8"], ["--max-num-batched-tokens", "4096"]]
 )
 def test_other_extra_arguments_come_last(
-    argument: str, make_deployment: Deploy, make_plan: Plan, models: dict[str, ModelSpec]
+    arguments: list[str], make_deployment: Deploy, make_plan: Plan, models: dict[str, ModelSpec]
 ) -> None:
-    deployment = make_deployment(engine={"extraArgs": [argument]})
-    assert container(deployment, make_plan(), models["70b"])["args"][-1] == argument
+    deployment = make_deployment(engine={"extraArgs": arguments})
+    assert container(deployment, make_plan(), models["70b"])["args"][-len(arguments) :] == arguments
 
 
 def test_the_users_context_length_replaces_ours(
@@ -78,7 +78,7 @@ def test_quantization_is_asked_for_only_where_the_checkpoint_lacks_it(
     models: dict[str, ModelSpec],
 ) -> None:
     deployment = make_deployment(model_part={"quantization": quantization})
-    assert ("--quantization=fp8" in container(deployment, make_plan(), models[model])["args"]) is flag
+    assert ("--quantization=fp8_per_tensor" in container(deployment, make_plan(), models[model])["args"]) is flag
 
 
 def test_every_flag_that_is_set_is_reserved(
@@ -90,8 +90,8 @@ def test_every_flag_that_is_set_is_reserved(
         make_plan(tensor_parallel=8, pipeline_parallel=2, nodes_per_replica=2),
         make_plan(data_parallel=16, expert_parallel=16, nodes_per_replica=2),
     ]
-    user_may_set = {"--max-model-len", "--distributed-executor-backend"}
-    for engine, module in (("VLLM", vllm), ("SGLang", sglang)):
+    user_may_set = {"--max-model-len", "--allow-deprecated-quantization"}
+    for engine, options in (("VLLM", reserved.VLLM), ("SGLang", reserved.SGLANG)):
         deployment = make_deployment(engine={"type": engine}, model_part={"quantization": "FP8", "revision": "main"})
         for plan in plans:
             workload = manifests(deployment, plan, models["moe"], strategy=Strategy("Surge", 1, 0))[0]["spec"]
@@ -99,7 +99,7 @@ def test_every_flag_that_is_set_is_reserved(
             for name in ("template", "leaderTemplate", "workerTemplate"):
                 args = templates.get(name, {"spec": {"containers": [{"args": []}]}})["spec"]["containers"][0]["args"]
                 flags = {arg.partition("=")[0] for arg in args if arg.startswith("-")}
-                assert flags <= set(module.RESERVED) | user_may_set
+                assert flags <= set(options) | user_may_set
 
 
 def test_the_users_environment_wins(make_deployment: Deploy, make_plan: Plan, models: dict[str, ModelSpec]) -> None:

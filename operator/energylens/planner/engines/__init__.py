@@ -1,0 +1,7 @@
+"""What serving engines refuse at their start, by version, so that a plan that is given can start."""
+
+from energylens.planner.engines.layouts import refusals, too_long
+from energylens.planner.engines.settings import EngineSettings, SettingError
+from energylens.planner.engines.versions import PROVED, tagged_version, version_of
+
+__all__ = ["PROVED", "EngineSettings", "SettingError", "refusals", "tagged_version", "too_long", "version_of"]

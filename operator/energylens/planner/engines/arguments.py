@@ -1,0 +1,160 @@
+"""``spec.engine.extraArgs`` as the engine's own parser reads them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from energylens.planner.engines.options import Option, find, is_gone, is_read, nearest
+from energylens.planner.engines.versions import Version, display
+
+_NUMBER = re.compile(r"^-\d+$|^-\d*\.\d+$")
+"""What argparse takes for a value and not for an option, although it begins with a dash."""
+_SWITCH = Option("", (), "")
+
+
+@dataclass(frozen=True)
+class Given:
+    """One option among the arguments."""
+
+    written: str
+    """The argument as the user wrote it."""
+    spelling: str
+    """The option in full, such as ``--no-enable-prefix-caching``."""
+    name: str
+    """First spelling of the same option, such as ``--enable-prefix-caching``; where none is known, ``spelling``."""
+    value: str | None = None
+    """What follows; None for a switch."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Options in the order of the arguments, and what the engine would not understand."""
+
+    given: tuple[Given, ...] = ()
+    problems: tuple[str, ...] = ()
+    """Why the engine would end at once; each names the argument."""
+    unresolved: tuple[str, ...] = ()
+    """Arguments that begin like an option and are none that is known, or could be several."""
+    parts: dict[str, Any] = field(default_factory=dict)
+    """JSON values by option, dotted arguments (``--hf-overrides.rope_scaling.factor 4``) merged."""
+
+    def value(self, name: str) -> str | None:
+        """Return the value of an option by its first spelling; the last one counts. None where it is not given."""
+        return next((g.value for g in reversed(self.given) if g.name == name), None)
+
+    def switch(self, name: str) -> bool | None:
+        """Return whether a switch was turned on or off; None where it is not given."""
+        last = next((g for g in reversed(self.given) if g.name == name), None)
+        if last is None:
+            return None
+        opposite = name.replace("--enable-", "--disable-") if "--enable-" in name else name.replace("--dis", "--en")
+        return not last.spelling.startswith("--no-") and (last.spelling != opposite or opposite == name)
+
+    def written(self, name: str) -> str:
+        """Return how the user wrote an option that is given."""
+        return next(g.written for g in reversed(self.given) if g.name == name)
+
+
+def read_arguments(extra_args: Sequence[str], engine: str, version: Version) -> Arguments:
+    """Return arguments as an engine's parser would take them.
+
+    Args:
+        extra_args: ``spec.engine.extraArgs``.
+        engine: ``VLLM`` or ``SGLang``.
+        version: Of the engine; options that only another version has are told by it.
+    """
+    given: list[Given] = []
+    problems: list[str] = []
+    unresolved: list[str] = []
+    parts: dict[str, Any] = {}
+    rest = list(extra_args)
+    while rest:
+        argument = rest.pop(0)
+        if not _is_option(argument):
+            problems.append(_stray(argument, given))
+            unresolved += [argument] if argument.startswith("-") else []
+            continue
+        spelling, equals, attached = argument.partition("=")
+        base, dot, path = spelling.partition(".") if spelling.startswith("--") else (spelling, "", "")
+        option, full, problem = _resolve(base, engine, version)
+        unresolved += [argument] if option is _SWITCH else []
+        if problem:
+            problems.append(f"{argument!r} {problem}")
+            continue
+        value: str | None = attached if equals else None
+        if option.values == "" and equals and option is not _SWITCH:
+            problems.append(f"{argument!r} takes no value; write {full}")
+        elif not equals and (option.values or dot or option is _SWITCH):
+            value = _values(option, rest, dotted=bool(dot))
+            if value is None and option.values in ("=", "+"):
+                problems.append(f"{argument!r} needs a value")
+        given.append(Given(argument, full, option.name or full, value))
+        if value is not None and (dot or value[:1] == "{"):
+            _merge(parts, option.name or full, path, value, problems, argument)
+    return Arguments(tuple(given), tuple(problems), tuple(unresolved), parts)
+
+
+def _is_option(argument: str) -> bool:
+    return len(argument) > 1 and argument.startswith("-") and not _NUMBER.match(argument) and " " not in _head(argument)
+
+
+def _head(argument: str) -> str:
+    return argument.partition("=")[0]
+
+
+def _stray(argument: str, given: Sequence[Given]) -> str:
+    name, blank, value = argument.strip().partition(" ")
+    if blank and name.startswith("-"):
+        return f"{argument!r} is one argument with a blank in it; write {name + '=' + value.strip()!r}"
+    after = f" after {given[-1].written!r}" if given else ""
+    return f"{argument!r}{after} belongs to no option"
+
+
+def _resolve(base: str, engine: str, version: Version) -> tuple[Option, str, str]:
+    """Return the option, its full spelling, and why there is no such option in this version."""
+    dashed = base.replace("_", "-")
+    if is_gone(engine, dashed, version):
+        return _SWITCH, base, f"does not exist any more in {display(engine, version)}; leave it out"
+    found = find(engine, base)
+    if isinstance(found, tuple):
+        return found[0], found[1], ""
+    if not is_read(engine, version):
+        # A version whose options nobody read: the engine decides.
+        return _SWITCH, dashed if base.startswith("--") else base, ""
+    if found is not None:
+        return _SWITCH, base, f"may be {', '.join(found[:4])}: write the option in full"
+    close = nearest(engine, base)
+    hint = f"; did you mean {close}?" if close else "; leave it out"
+    return _SWITCH, base, f"is no option of {display(engine, version)}{hint}"
+
+
+def _values(option: Option, rest: list[str], *, dotted: bool) -> str | None:
+    most = len(rest) if option.values in ("+", "*") and not dotted else 1
+    taken: list[str] = []
+    while rest and len(taken) < most and not _is_option(rest[0]):
+        taken.append(rest.pop(0))
+    return " ".join(taken) if taken else None
+
+
+def _merge(parts: dict[str, Any], name: str, path: str, value: str, problems: list[str], argument: str) -> None:
+    try:
+        parsed: Any = json.loads(value)
+    except ValueError:
+        if not path:
+            problems.append(f"{argument!r}: {value!r} is not JSON")
+            return
+        parsed = value
+    for key in reversed(path.rstrip("+").split(".") if path else []):
+        parsed = {key: parsed}
+    parts[name] = _merged(parts.get(name, {}), parsed) if isinstance(parsed, dict) else parsed
+
+
+def _merged(before: Any, after: dict[str, Any]) -> dict[str, Any]:
+    result = dict(before) if isinstance(before, dict) else {}
+    for key, value in after.items():
+        result[key] = _merged(result.get(key), value) if isinstance(value, dict) else value
+    return result

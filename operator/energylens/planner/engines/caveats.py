@@ -1,0 +1,137 @@
+"""What a plan's figures leave out of what its engine was told, and what the engine will need besides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from energylens.planner.engines.settings import EngineSettings
+from energylens.predictor.architecture import ModelSpec
+from energylens.predictor.types import GpuSpec
+
+_NOT_COUNTED: dict[str, tuple[str, ...]] = {
+    "no CUDA graphs": (
+        "--enforce-eager",
+        "--disable-cuda-graph",
+        "--disable-decode-cuda-graph",
+        "--disable-prefill-cuda-graph",
+    ),
+    "compilation and CUDA graphs": (
+        "--compilation-config",
+        "--optimization-level",
+        "--max-cudagraph-capture-size",
+        "--cudagraph-capture-sizes",
+        "--cuda-graph-config",
+        "--cuda-graph-max-bs-decode",
+        "--cuda-graph-bs-decode",
+        "--enable-torch-compile",
+        "--performance-mode",
+    ),
+    "speculative decoding": (
+        "--speculative-config",
+        "--spec-method",
+        "--spec-model",
+        "--speculative-algorithm",
+        "--speculative-draft-model-path",
+    ),
+    "LoRA adapters": ("--enable-lora", "--lora-modules", "--lora-paths"),
+    "weights in host memory": (
+        "--cpu-offload-gb",
+        "--offload-backend",
+        "--offload-group-size",
+        "--kt-weight-path",
+    ),
+    "KV cache in host memory or moved between engines": (
+        "--kv-offloading-size",
+        "--kv-transfer-config",
+        "--enable-hierarchical-cache",
+        "--enable-lmcache",
+        "--enable-flexkv",
+    ),
+    "other kernels": (
+        "--attention-backend",
+        "--attention-config",
+        "--decode-attention-backend",
+        "--prefill-attention-backend",
+        "--moe-backend",
+        "--moe-runner-backend",
+        "--linear-backend",
+        "--fp8-gemm-backend",
+        "--fp4-gemm-backend",
+        "--kernel-config",
+        "--disable-custom-all-reduce",
+        "--all2all-backend",
+        "--moe-a2a-backend",
+    ),
+    "another schedule of steps": (
+        "--async-scheduling",
+        "--enable-chunked-prefill",
+        "--enable-dbo",
+        "--enable-two-batch-overlap",
+        "--enable-single-batch-overlap",
+        "--disable-overlap-schedule",
+        "--enable-mixed-chunk",
+        "--num-continuous-decode-steps",
+        "--max-prefill-tokens",
+        "--pp-max-micro-batch-size",
+        "--long-prefill-token-threshold",
+    ),
+    "experts moved or doubled": ("--enable-eplb", "--ep-num-redundant-experts", "--eplb-config"),
+    "a KV cache of another size": ("--num-gpu-blocks-override", "--max-total-tokens", "--swa-full-tokens-ratio"),
+    "another number format": ("--dtype", "--quantization-config", "--mamba-ssm-cache-dtype", "--mamba-ssm-dtype"),
+    "a changed config.json": ("--hf-overrides", "--json-model-override-args", "--hf-config-path"),
+}
+"""What the predictor does not know, to the options of either engine that ask for it."""
+_HARMLESS_VALUES: dict[str, tuple[str, ...]] = {
+    "--dtype": ("auto", "bfloat16", "half", "float16"),
+    "--all2all-backend": ("allgather_reducescatter",),
+}
+_OFF_IS_USUAL = ("--enforce-eager", "--enable-lora", "--enable-eplb", "--enable-dbo", "--disable-custom-all-reduce")
+"""Switches that are off by default in both engines."""
+_STEP_IS_MEMORY = "the latency of prompts in steps of another size"
+REMOTE_CODE_FAMILIES = ("kimi_k2", "kimi_k25", "kimi_linear", "kimi_k3")
+"""Families whose tokenizer is Python code in the model's repository (moonshotai/Kimi-K2-Instruct, deployment guide)."""
+
+
+def caveats(settings: EngineSettings, model: ModelSpec | None, gpu: GpuSpec | None) -> tuple[str, ...]:
+    """Return what a reader of the figures must know, one sentence each, without a full stop.
+
+    Args:
+        settings: The engine and what it was told.
+        model: The checkpoint; None where it is not known.
+        gpu: The plan's product; None without a plan.
+    """
+    return tuple(_caveats(settings, model, gpu))
+
+
+def _caveats(settings: EngineSettings, model: ModelSpec | None, gpu: GpuSpec | None) -> Iterator[str]:
+    left_out = [f"{written} ({what})" for what, written in _not_counted(settings)]
+    if left_out:
+        yield f"the figures do not include {', '.join(left_out)}"
+    if model is None:
+        return
+    if model.family in REMOTE_CODE_FAMILIES and not settings.arguments.switch("--trust-remote-code"):
+        yield (
+            f"{model.name} comes with Python code of its own; where you trust it, add --trust-remote-code to "
+            "spec.engine.extraArgs, without which the engine may end at its start"
+        )
+    formats = {q.activation for q in (model.attention_quant, model.ffn_quant, model.expert_quant)}
+    if gpu is not None and "nvfp4" in formats and gpu.flops_fp4 <= 0:
+        yield f"{gpu.name} has no FP4 arithmetic: NVFP4 weights are planned with 16-bit activations"
+
+
+def _not_counted(settings: EngineSettings) -> Iterator[tuple[str, str]]:
+    given = settings.arguments
+    names = {g.name for g in given.given}
+    for what, options in _NOT_COUNTED.items():
+        for option in options:
+            if option not in names or given.value(option) in _HARMLESS_VALUES.get(option, ()):
+                continue
+            # What a switch turns off is mostly what the figures are of.
+            if given.value(option) is None and given.switch(option) is False and option in _OFF_IS_USUAL:
+                continue
+            yield what, given.written(option)
+    if settings.step_tokens is not None:
+        yield _STEP_IS_MEMORY, given.written(settings.names.step)
+    cache = given.value("--kv-cache-dtype")
+    if cache is not None and cache.lower() != "auto" and settings.kv_bytes_per_element is None:
+        yield "a KV cache format of unknown size", given.written("--kv-cache-dtype")

@@ -1,0 +1,94 @@
+"""Which GPUs an engine has kernels for, given what a model needs of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from energylens.planner.engines.settings import EngineSettings
+from energylens.predictor.architecture import CompressedAttention, LatentAttention, ModelSpec, Quantization
+from energylens.predictor.types import GpuSpec
+
+Capability = tuple[int, int]
+
+_CAPABILITIES: dict[str, Capability] = {
+    "volta": (7, 0),
+    "turing": (7, 5),
+    "ampere": (8, 0),
+    "ada-lovelace": (8, 9),
+    "hopper": (9, 0),
+    "blackwell": (10, 0),
+}
+_FP8_ARITHMETIC: Capability = (8, 9)
+_DATACENTRE = (9, 10)
+"""Major compute capabilities of Hopper and of Blackwell with NVLink, the only ones that sparse attention is planned on.
+
+vLLM: v1/attention/backends/mla/flashmla_sparse.py and models/deepseek_v4/sparse_mla.py list 9 and 10; issues #40851 and
+#57144 report Ampere refused. Nobody has reported its path for 12.0 (since 0.24) or MiniMax M3's Triton kernels to work.
+SGLang: layers/attention/dsa_backend.py on DeepGEMM, whose kernels begin with Hopper; MiniMax M3 names 9.0 and 10.0
+(arg_groups/model_overrides/minimax_m3.py).
+"""
+
+
+def capability(gpu: GpuSpec) -> Capability | None:
+    """Return the CUDA compute capability of a product, to the digit that kernels ask for; None where it is not known.
+
+    Blackwell without NVLink is the graphics generation, 12.0 (developer.nvidia.com/cuda-gpus).
+    """
+    if gpu.architecture == "blackwell" and gpu.nvlink_bandwidth <= 0:
+        return 12, 0
+    return _CAPABILITIES.get(gpu.architecture)
+
+
+def missing_kernels(model: ModelSpec, gpu: GpuSpec, settings: EngineSettings) -> str:
+    """Return why an engine cannot run a model on a GPU product at all; "" where it can."""
+    found = capability(gpu)
+    return "" if found is None else next(_missing(model, gpu, found, settings), "")
+
+
+def _missing(model: ModelSpec, gpu: GpuSpec, found: Capability, settings: EngineSettings) -> Iterator[str]:
+    name, engine = settings.name, settings.engine
+    sm = f"{gpu.name} (compute capability {found[0]}.{found[1]})"
+    quants = (model.attention_quant, model.ffn_quant, model.expert_quant)
+    if found < (7, 5):
+        yield f"{name} needs compute capability 7.5 or newer, and {gpu.name} has {found[0]}.{found[1]}"
+    if _is_sparse(model) and found[0] not in _DATACENTRE:
+        yield f"sparse attention needs Hopper or datacentre Blackwell with {name}; {sm} has no kernel for it"
+    if _is_latent(model) and model.kv_bytes_per_element < 2 and found < _FP8_ARITHMETIC:
+        # vLLM 0.33 v1/attention/backends/mla/triton_mla.py: the only latent attention below Hopper.
+        yield (
+            f"latent attention with an FP8 KV cache needs compute capability 8.9 or newer with {name}; {sm} is older: "
+            "set --kv-cache-dtype=bfloat16 in spec.engine.extraArgs"
+        )
+    if any(q.weight == "nvfp4" for q in quants) and gpu.flops_fp4 <= 0:
+        yield from _weight_only(sm, found, settings)
+    if any(q.activation == "int8" for q in quants) and found >= (10, 0) and engine == "VLLM":
+        # vLLM's cutlass_scaled_mm: "Int8 not supported on SM100".
+        yield f"{name} has no INT8 arithmetic on Blackwell, which {gpu.name} is; serve an FP8 release"
+    if engine == "SGLang":
+        if model.quant_method == "fbgemm_fp8":
+            yield f"{name} does not know quant_method fbgemm_fp8 of {model.name}; serve another FP8 release"
+        if model.quant_method == "modelopt" and _has(quants, "fp8") and found < _FP8_ARITHMETIC:
+            # SGLang 0.5.23 layers/quantization/modelopt_quant.py, get_min_capability.
+            yield f"{name} needs compute capability 8.9 or newer for FP8 of NVIDIA ModelOpt; {sm} is older"
+
+
+def _weight_only(sm: str, found: Capability, settings: EngineSettings) -> Iterator[str]:
+    """Refuse NVFP4 where an engine cannot unpack it to 16 bit: SGLang does from 0.5.23 on, Marlin wants Ampere."""
+    too_old = settings.engine == "SGLang" and settings.version < (0, 5, 23)
+    if too_old or found < (8, 0):
+        yield f"{sm} has no FP4 arithmetic for NVFP4 weights, and {settings.name} does not unpack them there"
+
+
+def _is_sparse(model: ModelSpec) -> bool:
+    return any(
+        isinstance(group.mixer, CompressedAttention) or getattr(group.mixer, "top_k_tokens", None) is not None
+        for group in model.layers
+    )
+
+
+def _is_latent(model: ModelSpec) -> bool:
+    return any(isinstance(group.mixer, LatentAttention) for group in model.layers)
+
+
+def _has(quants: tuple[Quantization, ...], weight: str) -> bool:
+    return any(quant.weight == weight for quant in quants)

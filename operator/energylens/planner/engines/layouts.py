@@ -1,0 +1,150 @@
+"""Which layouts of a model an engine starts with on a GPU product, and why not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from energylens.planner.engines.kernels import missing_kernels
+from energylens.planner.engines.settings import EngineSettings
+from energylens.planner.engines.splits import Slice, experts, slices
+from energylens.predictor.architecture import ModelSpec
+from energylens.predictor.types import BoolArray, GpuSpec, IntArray, Layouts, Workload
+
+_GIB = 2**30
+MEGA_MOE = ("deepseek_v4",)
+"""Families whose experts vLLM spreads without remainders (models/deepseek_v4/nvidia/model.py, ``MegaMoE``)."""
+
+
+def default_step_tokens(gpu: GpuSpec) -> int:
+    """Return vLLM's default of ``--max-num-batched-tokens`` on a GPU, for its OpenAI server (engine/arg_utils.py)."""
+    if gpu.memory_bytes >= 160 * _GIB:
+        return 16384
+    return 8192 if gpu.memory_bytes >= 70 * _GIB and "A100" not in gpu.name.upper() else 2048
+
+
+def refusals(
+    model: ModelSpec,
+    gpu: GpuSpec,
+    layouts: Layouts,
+    nodes_per_replica: IntArray,
+    workload: Workload,
+    settings: EngineSettings,
+) -> npt.NDArray[np.object_]:
+    """Return why the engine does not start with each layout, empty where it does; shape (n,).
+
+    Args:
+        model: As the engine serves it.
+        gpu: The product.
+        layouts: Candidates, shape (n,).
+        nodes_per_replica: Shape (n,).
+        workload: The mean request, which must fit into the context.
+        settings: The engine.
+    """
+    reason = np.full(len(layouts), "", dtype=object)
+    every = np.ones(len(layouts), dtype=bool)
+    whole = too_long(model, workload, settings) or missing_kernels(model, gpu, settings)
+    if whole:
+        reason[every] = whole
+        return reason
+    for bad, text in _layout_rules(model, gpu, layouts, nodes_per_replica, settings):
+        reason[bad & (reason == "")] = text
+    return reason
+
+
+def too_long(model: ModelSpec, workload: Workload, settings: EngineSettings) -> str:
+    """Return why a request of the mean size gets no answer; "" where it does.
+
+    Engines answer 400 to a request beyond their context (vllm-project/vllm pull request 12600), and end at once where
+    an argument asks for more than the checkpoint has (vLLM config/model.py, SGLang configs/model_config.py).
+    """
+    tokens = round(workload.input_tokens + workload.output_tokens)
+    asked = f"inputTokens {workload.input_tokens:.0f} + outputTokens {workload.output_tokens:.0f}"
+    context, given, name = settings.context_of(model), settings.context_tokens, settings.names.context
+    if given is not None and given > context and not settings.takes_longer_context:
+        return (
+            f"{settings.arguments.written(name)!r} asks for more than the {context} tokens of the model's context, "
+            f"which {settings.name} refuses; the most is {name}={context}"
+        )
+    if given is not None and tokens > given:
+        return f"{asked} is more than the {given} tokens that {settings.arguments.written(name)!r} allows"
+    if given is None and tokens > context:
+        return f"{asked} is more than the {context} tokens of the model's context"
+    cache = settings.cache_tokens
+    if cache is not None and tokens > cache:
+        return f"{asked} is more than the {cache} tokens of --max-total-tokens"
+    return ""
+
+
+def _layout_rules(
+    model: ModelSpec, gpu: GpuSpec, layouts: Layouts, nodes: IntArray, settings: EngineSettings
+) -> Iterator[tuple[BoolArray, str]]:
+    if settings.engine == "VLLM":
+        yield from _vllm(model, gpu, layouts, settings)
+    else:
+        yield from _sglang(model, layouts, nodes, settings)
+    for cut in slices(model, layouts, settings.engine):
+        yield from _cut_rules(cut)
+
+
+def _cut_rules(cut: Slice) -> Iterator[tuple[BoolArray, str]]:
+    uneven = cut.uneven()
+    for ranks in _sizes(cut.ranks[uneven]):
+        yield uneven & (cut.ranks == ranks), f"{cut.what} {cut.size} is not divisible by {cut.across} ({ranks})"
+    broken, unit = cut.broken()
+    broken &= ~uneven
+    for ranks in _sizes(cut.ranks[broken]):
+        part = cut.size // ranks
+        yield (
+            broken & (cut.ranks == ranks),
+            f"{cut.what} {cut.size} over {ranks} ranks of {cut.across} is {part} each, "
+            f"which does not split into {unit}",
+        )
+
+
+def _sizes(ranks: IntArray) -> list[int]:
+    return sorted(set(ranks.tolist()))
+
+
+def _vllm(
+    model: ModelSpec, gpu: GpuSpec, layouts: Layouts, settings: EngineSettings
+) -> Iterator[tuple[BoolArray, str]]:
+    """Refuse what vLLM does: a batch beyond a step (config/scheduler.py), MegaMoE with a remainder."""
+    tokens = settings.step_tokens or default_step_tokens(gpu)
+    for batch in _sizes(layouts.max_batch_size[layouts.max_batch_size > tokens]):
+        yield (
+            np.asarray(layouts.max_batch_size == batch),
+            f"max batch {batch} is more than the {tokens} tokens of a step on {gpu.name}; raise "
+            f"{settings.names.step} in spec.engine.extraArgs",
+        )
+    if model.family in MEGA_MOE:
+        yield from _whole_experts(model, layouts, settings)
+
+
+def _sglang(
+    model: ModelSpec, layouts: Layouts, nodes: IntArray, settings: EngineSettings
+) -> Iterator[tuple[BoolArray, str]]:
+    """Refuse what SGLang does: experts with a remainder (layers/moe/fused_moe_triton/layer.py), copies over nodes.
+
+    ``arg_groups/validation_hook.py``: ``dp_size`` above 1 on several nodes is refused, and all GPUs of a replica must
+    divide by its nodes, which every layout does.
+    """
+    yield from _whole_experts(model, layouts, settings)
+    if not model.is_moe:
+        apart = (layouts.data_parallel > 1) & (nodes > 1)
+        yield np.asarray(apart), "SGLang runs data-parallel copies of a dense model on one node only"
+
+
+def _whole_experts(model: ModelSpec, layouts: Layouts, settings: EngineSettings) -> Iterator[tuple[BoolArray, str]]:
+    ranks = layouts.expert_parallel
+    for moe in experts(model):
+        uneven = moe.experts % ranks != 0
+        for size in _sizes(ranks[uneven]):
+            near = max(n for n in range(1, size) if moe.experts % n == 0)
+            yield (
+                np.asarray(ranks == size),
+                f"{moe.experts} experts are not divisible by expert parallel ({size}), which {settings.name} asks for; "
+                f"the nearest below is {near}",
+            )

@@ -1,0 +1,120 @@
+"""Which options an engine's server has, and how a spelling on its command line is read.
+
+Both engines parse with Python's argparse, so that any unambiguous beginning of a long option stands for it. vLLM takes
+underscores for dashes before that (vllm/utils/argparse_utils.py); SGLang does not.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+
+from energylens.planner.engines.sglang_options import OPTIONS as SGLANG_OPTIONS
+from energylens.planner.engines.versions import Version
+from energylens.planner.engines.vllm_options import OPTIONS as VLLM_OPTIONS
+
+_TABLES = {"VLLM": VLLM_OPTIONS, "SGLang": SGLANG_OPTIONS}
+_READ: dict[str, Version] = {"VLLM": (0, 33), "SGLang": (0, 5, 23)}
+"""The versions whose options the tables are; of others an option that is missing may exist."""
+
+REMOVED: dict[str, tuple[Version, Version | None]] = {
+    **dict.fromkeys(
+        (
+            "--guided-decoding-backend",
+            "--rope-scaling",
+            "--rope-theta",
+            "--override-pooler-config",
+            "--num-lookahead-slots",
+            "--lora-extra-vocab-size",
+            "--enable-lora-bias",
+        ),
+        ((0, 12), None),
+    ),
+    "--task": ((0, 13), None),
+    "--disable-log-requests": ((0, 17), (0, 33)),
+    "--swap-space": ((0, 18), None),
+    **dict.fromkeys(
+        ("--calculate-kv-scales", "--max-num-partial-prefills", "--max-long-partial-prefills"), ((0, 33), None)
+    ),
+}
+"""Option of vLLM to the first version without it, and the first that has it again (wheels of 0.11 to 0.33)."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of an engine's server."""
+
+    name: str
+    """First spelling, such as ``--tensor-parallel-size``."""
+    spellings: tuple[str, ...]
+    values: str
+    """``""`` for a switch, ``=`` for one value, ``+``, ``*`` or ``?`` as in argparse."""
+
+
+@cache
+def options_of(engine: str) -> tuple[Option, ...]:
+    """Return the options of an engine, ``VLLM`` or ``SGLang``, of the version that was read."""
+    found = []
+    for line in _TABLES[engine].split("\n"):
+        if line:
+            values = line[-1] if line[-1] in "=+*?" else ""
+            spellings = tuple((line[:-1] if values else line).split(" "))
+            found.append(Option(spellings[0], spellings, values))
+    return tuple(found)
+
+
+def is_read(engine: str, version: Version) -> bool:
+    """Return whether the options of this very version are known, so that any other ends the start."""
+    wanted = _READ[engine]
+    return version[: len(wanted)] == wanted
+
+
+def is_gone(engine: str, spelling: str, version: Version) -> bool:
+    """Return whether a version is known to be without an option that older ones had."""
+    if engine != "VLLM" or spelling not in REMOVED:
+        return False
+    gone, again = REMOVED[spelling]
+    return version >= gone and (again is None or version < again)
+
+
+def find(engine: str, spelling: str) -> tuple[Option, str] | list[str] | None:
+    """Return the option that a spelling stands for, and the spelling in full.
+
+    Args:
+        engine: ``VLLM`` or ``SGLang``.
+        spelling: What stands before ``=``, such as ``--tensor_parallel`` or ``-tp``.
+
+    Returns:
+        The option and its full spelling; several spellings where the beginning is ambiguous; None for none.
+    """
+    wanted = spelling
+    if engine == "VLLM" and spelling.startswith("--"):
+        head, dot, rest = spelling.partition(".")
+        wanted = head.replace("_", "-") + dot + rest
+    by_spelling = _by_spelling(engine)
+    exact = by_spelling.get(wanted)
+    if exact is not None:
+        return exact, wanted
+    if len(wanted) < 3 or not wanted.startswith("--"):
+        return None
+    longer = [full for full in by_spelling if full.startswith(wanted)]
+    if len(longer) == 1:
+        return by_spelling[longer[0]], longer[0]
+    return longer or None
+
+
+def nearest(engine: str, spelling: str) -> str | None:
+    """Return the option whose spelling is the most like one that does not exist; None where none is close."""
+    close = difflib.get_close_matches("--" + spelling.strip("-").replace("_", "-"), _long(engine), n=1, cutoff=0.75)
+    return close[0] if close else None
+
+
+@cache
+def _by_spelling(engine: str) -> dict[str, Option]:
+    return {spelling: option for option in options_of(engine) for spelling in option.spellings}
+
+
+def _long(engine: str) -> Iterable[str]:
+    return [spelling for spelling in _by_spelling(engine) if spelling.startswith("--")]

@@ -1,0 +1,234 @@
+"""What ``spec.engine`` says of memory, context and steps, read from its arguments and environment."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from energylens.api.llmdeployment import Engine
+from energylens.planner.engines.arguments import Arguments, read_arguments
+from energylens.planner.engines.versions import PROVED, Version, display, version_of
+from energylens.predictor.architecture import ModelSpec
+from energylens.predictor.profiles import EngineProfile
+
+_BINARY = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+_DECIMAL = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_SIZE = re.compile(r"^(\d+(?:\.\d+)?)([kKmMgGtT]?)$")
+_CACHE_BYTES = (
+    ("nvfp4", 0.5 + 1 / 16),
+    ("fp4", 0.5 + 1 / 16),
+    ("int4", 0.5),
+    ("fp8", 1.0),
+    ("int8", 1.0),
+    ("bf16", 2.0),
+    ("bfloat16", 2.0),
+    ("float16", 2.0),
+)
+"""Beginning of a KV cache format to bytes per element, scales of 16 included."""
+_LONGER = {"VLLM": "VLLM_ALLOW_LONG_MAX_MODEL_LEN", "SGLang": "SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN"}
+
+
+@dataclass(frozen=True)
+class Names:
+    """What the two engines call the same limit."""
+
+    memory: str
+    step: str
+    context: str
+    overrides: str
+
+
+NAMES = {
+    "VLLM": Names(
+        memory="--gpu-memory-utilization",
+        step="--max-num-batched-tokens",
+        context="--max-model-len",
+        overrides="--hf-overrides",
+    ),
+    "SGLang": Names(
+        memory="--mem-fraction-static",
+        step="--chunked-prefill-size",
+        context="--context-length",
+        overrides="--json-model-override-args",
+    ),
+}
+
+
+class SettingError(ValueError):
+    """An argument whose value the engine refuses. The message names the argument and what is allowed."""
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """An engine, its version, and what its arguments and environment set."""
+
+    engine: str = "VLLM"
+    version: Version = PROVED["VLLM"]
+    arguments: Arguments = field(default_factory=Arguments)
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, engine: Engine) -> EngineSettings:
+        """Return the settings of ``spec.engine``."""
+        version = version_of(engine)
+        arguments = read_arguments(engine.extra_args, engine.type, version)
+        return cls(engine.type, version, arguments, {entry.name: entry.value for entry in engine.env})
+
+    @property
+    def name(self) -> str:
+        """Engine and version, such as ``vLLM 0.33.0``."""
+        return display(self.engine, self.version)
+
+    @property
+    def names(self) -> Names:
+        """What this engine calls its limits."""
+        return NAMES[self.engine]
+
+    def check(self) -> None:
+        """Check the values of the arguments that planning reads.
+
+        Raises:
+            SettingError: The engine would refuse the value; the first one is named.
+        """
+        for problem in self.arguments.problems:
+            raise SettingError(problem)
+        _ = (self.memory_utilization, self.step_tokens, self.kv_cache_bytes, self.kv_bytes_per_element)
+        _ = (self.context_tokens, self.cache_tokens)
+
+    @cached_property
+    def memory_utilization(self) -> float | None:
+        """Share of a GPU's memory for weights and cache; None for the engine's default."""
+        text = self.arguments.value(self.names.memory)
+        if text is None:
+            return None
+        try:
+            share = float(text)
+        except ValueError:
+            share = -1.0
+        if not 0.0 < share <= 1.0:
+            raise self._error(self.names.memory, "a number above 0 and at most 1")
+        return share
+
+    @cached_property
+    def step_tokens(self) -> int | None:
+        """Tokens of a step; None for the engine's default."""
+        if self.engine == "SGLang" and self.arguments.value(self.names.step) == "-1":
+            return None
+        return self._tokens(self.names.step)
+
+    @cached_property
+    def context_tokens(self) -> int | None:
+        """Longest request that the engine is told to take; None where it finds out by itself."""
+        text = self.arguments.value(self.names.context)
+        if text is not None and self.engine == "VLLM" and text.lower() in ("auto", "-1"):
+            return None
+        return self._tokens(self.names.context)
+
+    @cached_property
+    def cache_tokens(self) -> int | None:
+        """Tokens of the whole KV cache of a rank where SGLang is told (``--max-total-tokens``)."""
+        return self._tokens("--max-total-tokens") if self.engine == "SGLang" else None
+
+    @cached_property
+    def kv_cache_bytes(self) -> float | None:
+        """KV cache bytes per GPU where vLLM is told (``--kv-cache-memory-bytes``)."""
+        if self.engine != "VLLM":
+            return None
+        found = self._tokens("--kv-cache-memory-bytes")
+        return None if found is None else float(found)
+
+    @cached_property
+    def kv_bytes_per_element(self) -> float | None:
+        """Bytes of a KV cache element; None where the checkpoint decides, or the format is not one of known size."""
+        text = (self.arguments.value("--kv-cache-dtype") or "auto").lower()
+        return next((size for start, size in _CACHE_BYTES if text.startswith(start)), None)
+
+    @property
+    def takes_longer_context(self) -> bool:
+        """Whether the environment lets the engine go beyond the context of the checkpoint."""
+        return self.env.get(_LONGER[self.engine], "").strip().lower() in ("1", "true", "yes", "y", "on", "t")
+
+    def context_of(self, model: ModelSpec) -> int:
+        """Return the longest context that the checkpoint has, with what overrides of its config.json make of it."""
+        overrides = self.arguments.parts.get(self.names.overrides, {})
+        longest = model.max_position
+        for holder in (overrides, overrides.get("text_config")):
+            if not isinstance(holder, Mapping):
+                continue
+            given = holder.get("max_position_embeddings")
+            if isinstance(given, int) and not isinstance(given, bool) and given > 0:
+                longest = given
+            scaling = holder.get("rope_parameters") or holder.get("rope_scaling")
+            longest = max(longest, self._scaled(scaling, model.max_position))
+        return longest
+
+    def served(self, model: ModelSpec) -> ModelSpec:
+        """Return the model with the KV cache format that the arguments ask for."""
+        size = self.kv_bytes_per_element
+        return model if size is None else replace(model, kv_bytes_per_element=size)
+
+    def profile(self, profile: EngineProfile) -> EngineProfile:
+        """Return an engine profile with the memory that the arguments leave."""
+        changes: dict[str, Any] = {
+            "memory_utilization": self.memory_utilization,
+            "step_tokens": self.step_tokens,
+            "kv_cache_bytes": self.kv_cache_bytes,
+            # SGLang does not ask at its start whether its cache holds one request of the whole context.
+            "longest_request": self.context_tokens if self.engine == "VLLM" else None,
+        }
+        given = {name: value for name, value in changes.items() if value is not None}
+        return replace(profile, **given) if given else profile
+
+    def planning_inputs(self) -> dict[str, Any]:
+        """Return what of the settings decides a plan, for its hash; empty for the defaults."""
+        inputs = {
+            "stepTokens": self.step_tokens,
+            "memoryUtilization": self.memory_utilization,
+            "kvCacheBytes": self.kv_cache_bytes,
+            "kvBytesPerElement": self.kv_bytes_per_element,
+            "contextTokens": self.context_tokens,
+            "cacheTokens": self.cache_tokens,
+            "longerContext": self.takes_longer_context or None,
+            "modelOverrides": self.arguments.parts.get(self.names.overrides),
+            "version": None if self.version == PROVED[self.engine] else ".".join(map(str, self.version)),
+        }
+        return {name: value for name, value in inputs.items() if value is not None}
+
+    def _scaled(self, scaling: object, context: int) -> int:
+        """Return the context that position scaling asks for; 0 where it asks for none.
+
+        YaRN multiplies in SGLang, and did in vLLM; vLLM 0.33 (config/model.py) takes ``max_position_embeddings`` for
+        multiplied already.
+        """
+        if not isinstance(scaling, Mapping):
+            return 0
+        kind = scaling.get("rope_type") or scaling.get("type")
+        multiplies = kind in ("linear", "dynamic")
+        if kind == "yarn":
+            multiplies = self.engine == "SGLang" or self.version < (0, 33)
+        factor, original = scaling.get("factor"), scaling.get("original_max_position_embeddings", context)
+        if isinstance(factor, bool) or not isinstance(factor, int | float) or not isinstance(original, int):
+            return 0
+        return int(factor * original) if multiplies else 0
+
+    def _tokens(self, name: str) -> int | None:
+        text = self.arguments.value(name)
+        if text is None:
+            return None
+        found = _SIZE.match(text)
+        if found is None or (found[2] and self.engine != "VLLM"):
+            raise self._error(name, "a whole number above 0" + (" (1k and 1K too)" if self.engine == "VLLM" else ""))
+        # vLLM (utils/argparse_utils.py, human_readable_int): 1k is 1000, 1K is 1024.
+        factors = _BINARY if found[2].isupper() else _DECIMAL
+        number = float(found[1]) * factors.get(found[2].lower(), 1)
+        if number < 1 or ("." in found[1] and not found[2]):
+            raise self._error(name, "a whole number above 0")
+        return int(number)
+
+    def _error(self, name: str, allowed: str) -> SettingError:
+        return SettingError(
+            f"{self.arguments.written(name)!r}: {name} is {self.arguments.value(name)!r}; allowed: {allowed}"
+        )

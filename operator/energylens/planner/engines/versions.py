@@ -1,0 +1,31 @@
+"""Which version of an engine a deployment runs, as its image says."""
+
+from __future__ import annotations
+
+import re
+
+from energylens.api.llmdeployment import Engine
+
+Version = tuple[int, ...]
+
+PROVED: dict[str, Version] = {"VLLM": (0, 33, 0), "SGLang": (0, 5, 23)}
+"""Engine type to the version that the command lines and rules here were checked with."""
+NAMES = {"VLLM": "vLLM", "SGLang": "SGLang"}
+_TAG = re.compile(r":v?(\d+)\.(\d+)\.(\d+)")
+
+
+def tagged_version(engine: Engine) -> str | None:
+    """Return the version that the tag of ``spec.engine.image`` names, such as ``0.24.0``; None where it names none."""
+    found = _TAG.search(engine.image or "")
+    return ".".join(found.groups()) if found else None
+
+
+def version_of(engine: Engine) -> Version:
+    """Return the version of a deployment's engine: its image's, or where the tag names none the proved one."""
+    tagged = tagged_version(engine)
+    return PROVED[engine.type] if tagged is None else tuple(map(int, tagged.split(".")))
+
+
+def display(engine: str, version: Version) -> str:
+    """Return an engine and its version for messages, such as ``vLLM 0.33.0``."""
+    return f"{NAMES[engine]} {'.'.join(map(str, version))}"

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import pytest
+
+from energylens.api.llmdeployment import Engine
+from energylens.planner.engines import EngineSettings, SettingError
+from energylens.planner.engines.arguments import read_arguments
+
+VLLM, SGLANG = (0, 33, 0), (0, 5, 23)
+
+
+def settings(*arguments: str, engine: str = "VLLM", **fields: object) -> EngineSettings:
+    return EngineSettings.of(Engine.model_validate({"type": engine, "extraArgs": list(arguments)} | fields))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--gpu-memory-utilization=0.5",),
+        ("--gpu-memory-utilization", "0.5"),
+        ("--gpu_memory_utilization", "0.5"),
+        ("--gpu-mem=0.5",),
+        ("--device-memory-utilization=.5",),
+        ("--enforce-eager", "--gpu-memory-utilization", "0.5", "--seed=1"),
+        ("--gpu-memory-utilization=0.9", "--gpu-memory-utilization=0.5"),
+    ],
+)
+def test_every_spelling_of_an_option_is_read(arguments: tuple[str, ...]) -> None:
+    found = settings(*arguments)
+    found.check()
+    assert found.memory_utilization == 0.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name", "value"),
+    [
+        (("--max-num-batched-tokens=16k",), "step_tokens", 16_000),
+        (("--max_num_batched_tokens", "2K"), "step_tokens", 2048),
+        (("--max-model-len=25.6k",), "context_tokens", 25_600),
+        (("--max-model-len=auto",), "context_tokens", None),
+        (("--max-model-len", "-1"), "context_tokens", None),
+        (("--kv-cache-memory-bytes=20G",), "kv_cache_bytes", 20 * 2.0**30),
+        (("--kv-cache-dtype=fp8_e5m2",), "kv_bytes_per_element", 1.0),
+        (("--kv-cache-dtype", "bfloat16"), "kv_bytes_per_element", 2.0),
+        (("--kv-cache-dtype=nvfp4",), "kv_bytes_per_element", 0.5625),
+        (("--kv-cache-dtype=auto",), "kv_bytes_per_element", None),
+    ],
+)
+def test_limits_are_read_as_vllm_reads_them(arguments: tuple[str, ...], name: str, value: float | None) -> None:
+    assert getattr(settings(*arguments), name) == value
+
+
+def test_sglang_has_names_of_its_own() -> None:
+    found = settings(
+        "--mem-fraction-static", "0.7", "--context-length=8192", "--chunked-prefill-size=-1", engine="SGLang"
+    )
+    found.check()
+    assert (found.memory_utilization, found.context_tokens, found.step_tokens) == (0.7, 8192, None)
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--gpu-memory-utilization=1.5", "'1.5'; allowed: a number above 0 and at most 1"),
+        ("--gpu-memory-utilization=nan", "allowed: a number above 0 and at most 1"),
+        ("--max-model-len=0", "allowed: a whole number above 0"),
+        ("--max-model-len=8.5", "allowed: a whole number above 0"),
+        ("--max-num-batched-tokens", "needs a value"),
+        ("--enforce-eager=true", "takes no value; write --enforce-eager"),
+        ("--seed 1", "is one argument with a blank in it; write '--seed=1'"),
+        ("loose", "belongs to no option"),
+        ("--hf-overrides={", "is not JSON"),
+        ("--swap-space=4", "does not exist any more in vLLM 0.33.0"),
+        ("--max-num-partial-prefills=2", "does not exist any more in vLLM 0.33.0"),
+        ("--enable-prefx-caching", "is no option of vLLM 0.33.0; did you mean --enable-prefix-caching?"),
+        ("--enable-l", "may be --enable-layerwise-nvtx-tracing, --enable-log-deltas"),
+    ],
+)
+def test_what_the_parser_refuses_is_refused(argument: str, message: str) -> None:
+    found = settings(argument)
+    with pytest.raises(SettingError, match=r".") as raised:
+        found.check()
+    assert message in str(raised.value)
+    assert argument in str(raised.value)
+
+
+def test_dotted_and_json_values_are_one() -> None:
+    dotted = settings("--hf-overrides.rope_parameters.factor", "2", "--hf-overrides.rope_parameters.rope_type=linear")
+    whole = settings("--hf-overrides", '{"rope_parameters": {"factor": 2, "rope_type": "linear"}}')
+    assert dotted.arguments.parts == whole.arguments.parts
+    assert dotted.arguments.parts["--hf-overrides"] == {"rope_parameters": {"factor": 2, "rope_type": "linear"}}
+
+
+@pytest.mark.parametrize(
+    ("argument", "version", "gone"),
+    [
+        ("--swap-space=4", (0, 17, 0), False),
+        ("--swap-space=4", (0, 18, 0), True),
+        ("--disable-log-requests", (0, 16, 0), False),
+        ("--disable-log-requests", (0, 20, 1), True),
+        ("--disable-log-requests", (0, 33, 0), False),
+        ("--task=generate", (0, 12, 0), False),
+        ("--task=generate", (0, 14, 0), True),
+        ("--an-option-of-tomorrow", (0, 34, 0), False),
+        ("--an-option-of-tomorrow", (0, 33, 1), True),
+    ],
+)
+def test_options_go_by_version(argument: str, version: tuple[int, ...], gone: bool) -> None:
+    assert bool(read_arguments([argument], "VLLM", version).problems) is gone
+
+
+def test_sglang_does_not_take_underscores_for_dashes() -> None:
+    problems = read_arguments(["--mem_fraction_static=0.8"], "SGLang", SGLANG).problems
+    assert problems == (
+        "'--mem_fraction_static=0.8' is no option of SGLang 0.5.23; did you mean --mem-fraction-static?",
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "on"),
+    [
+        (["--enable-prefix-caching"], True),
+        (["--no-enable-prefix-caching"], False),
+        (["--disable-prefix-caching"], False),
+        (["--disable-prefix-caching", "--enable-prefix-caching"], True),
+        ([], None),
+    ],
+)
+def test_the_last_of_opposite_switches_counts(arguments: list[str], on: bool | None) -> None:
+    assert read_arguments(arguments, "VLLM", VLLM).switch("--enable-prefix-caching") is on
+
+
+def test_what_leaves_the_plan_as_it_is_changes_no_hash() -> None:
+    assert settings("--seed=1", "--enforce-eager").planning_inputs() == {}
+    assert settings("--gpu-memory-utilization=0.8").planning_inputs() == {"memoryUtilization": 0.8}
