@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from energylens.controller.settings import Settings
+from energylens.controller.settings import BudgetSettings, MeasurementSettings, PrometheusSettings, Settings
 
 CHART = Path(__file__).resolve().parents[3] / "charts" / "energylens"
 BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
@@ -63,3 +65,35 @@ def test_the_charts_page_has_every_value() -> None:
 def test_the_schema_of_the_settings_is_that_of_the_operator() -> None:
     model = Settings.model_json_schema(by_alias=True)
     assert fields(schema()["properties"]["operator"]["properties"]["config"], {}) == fields(model, model["$defs"])
+
+
+def test_every_value_is_used_by_a_template() -> None:
+    """What a template takes whole (toYaml, with, range) uses all that is below it."""
+    templates = "".join(path.read_text() for path in sorted((CHART / "templates").rglob("*")) if path.is_file())
+    assignment = r"\{\{-? *\$(\w+) := \.Values\.([A-Za-z0-9_.]+) *-?\}\}"
+    used = set(re.findall(r"\.Values\.([A-Za-z0-9_.]+)", re.sub(assignment, "", templates)))
+    # A variable stands for a part of the values.
+    for name, path in re.findall(assignment, templates):
+        used |= {f"{path}.{below}" for below in re.findall(rf"\${name}\.([A-Za-z0-9_.]+)", templates)}
+    values = list(names(yaml.safe_load((CHART / "values.yaml").read_text())))
+    leaves = [name for name in values if not any(other.startswith(f"{name}.") for other in values)]
+
+    def is_used(name: str) -> bool:
+        whole = {name.rsplit(".", count)[0] for count in range(name.count(".") + 1)}
+        return bool(whole & used)
+
+    assert [name for name in leaves if not is_used(name)] == []
+    assert not is_used("operator.neverRead")
+
+
+def test_every_setting_is_read_by_the_operator() -> None:
+    package = Path(__file__).resolve().parents[3] / "operator" / "energylens"
+    read = {
+        node.attr
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+    }
+    settings = [Settings, MeasurementSettings, PrometheusSettings, BudgetSettings]
+    fields_of = {f"{each.__name__}.{name}" for each in settings for name in each.model_fields}
+    assert {name for name in fields_of if name.rsplit(".", 1)[-1] not in read} == set()
