@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -10,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.support.world import KEY, World, llama, overrides, plain
 
-from energylens.api.llmdeployment import PlanStatus
+from energylens.api.llmdeployment import EnergyAccount, PlanStatus
+from energylens.controller.status_check import sane_account
 from energylens.planner.identity import action_hash
 
 Object = dict[str, Any]
@@ -126,6 +128,38 @@ async def test_a_pending_plan_that_was_edited_while_nobody_looked_is_planned_ane
     await world.settle()
     assert world.cluster.objects["Deployment", *KEY]["spec"]["replicas"] == 2
     assert world.status()["plan"]["hash"] == found
+
+
+ACCOUNT_EDITS: dict[str, Any] = {
+    "no account": lambda status: status.pop("energyAccount"),
+    "nothing measured": lambda status: status["energyAccount"].update(measuredJoules=0),
+    "negative": lambda status: status["energyAccount"].update(measuredJoules=-(10**9)),
+    "no number": lambda status: status["energyAccount"].update(measuredJoules="NaN"),
+    "up to a time to come": lambda status: status["energyAccount"].update(accountedUntil="2126-03-01T00:00:00Z"),
+    "a period to come": lambda status: status["energyAccount"].update(periodStart="2126-03-01T00:00:00Z"),
+}
+
+
+@pytest.mark.parametrize("name", ACCOUNT_EDITS)
+def test_an_edited_account_of_energy_has_no_less_than_was_measured(name: str) -> None:
+    now = datetime(2026, 3, 1, 6, tzinfo=UTC)
+    status: Object = {
+        "measured": {"energyWattHoursThisPeriod": 1000},
+        "energyAccount": {
+            "periodStart": "2026-03-01T00:00:00Z",
+            "resetTime": "2026-03-02T00:00:00Z",
+            "measuredJoules": 3_600_000,
+            "predictedJoules": 7200,
+            "predictedWatts": 500,
+            "accountedUntil": "2026-03-01T06:00:00Z",
+        },
+    }
+    assert sane_account(status, now) == status["energyAccount"]
+    ACCOUNT_EDITS[name](status)
+    found = sane_account(status, now)
+    assert found is not None
+    assert found["measuredJoules"] >= 999 * 3600
+    assert EnergyAccount.model_validate(found).accounted_until <= "2026-03-01T06:00:00Z"
 
 
 JUNK = st.one_of(

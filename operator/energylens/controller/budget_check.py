@@ -20,13 +20,11 @@ from energylens.budget.ledger import FOLDED
 from energylens.budget.periods import period_at
 from energylens.controller.budgets import budget_of
 from energylens.controller.reasons import BudgetConditionType
-from energylens.controller.status_check import time_problem
+from energylens.controller.status_check import MOST_JOULES, time_problem
 from energylens.controller.status_memory import Checked
 
 Body = Mapping[str, Any]
 
-MOST_JOULES = 10**15
-"""A ledger entry has no more: a gigawatt for eleven days."""
 MOST_WATTS = 10**9
 _AMOUNTS = ("measuredJoules", "predictedJoules", "milligrams", "ungradedJoules", "predictedWatts")
 _ORDER = [kind.value for kind in BudgetConditionType]

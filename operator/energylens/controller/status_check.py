@@ -27,6 +27,9 @@ CLOCK_SKEW = timedelta(minutes=5)
 """A time may lie so far ahead: it was written by an operator on another machine."""
 MOST = 10**12
 """No count, power, rate or latency of a plan is larger; what is beyond would overflow what is computed of it."""
+MOST_JOULES = 10**15
+"""No account has more: a gigawatt for eleven days."""
+_FUTURE = "lies in the future"
 MOST_LOAD_RATIO = 1e4
 """A followed load beyond so many times the declared one, or below that part of it, was not measured."""
 
@@ -44,6 +47,47 @@ def own_part(status: Body) -> dict[str, Any]:
     return {**status, "conditions": sorted(own, key=lambda condition: _ORDER.index(condition["type"]))}
 
 
+def sane_account(status: Body, now: datetime) -> dict[str, Any] | None:
+    """Return ``status.energyAccount`` without what cannot be true; None where nothing was counted.
+
+    An edit lowers nothing that was used: there is no less than was measured in the period, and time of which the energy
+    cannot be read is predicted from the start of the period on.
+    """
+    raw, measured = status.get("energyAccount"), status.get("measured")
+    known = measured.get("energyWattHoursThisPeriod") if isinstance(measured, Mapping) else None
+    least = 3600 * (known - 1) if _is_amount(known) and known else 0
+    if raw is None and not least:
+        return None
+    stated = raw if isinstance(raw, Mapping) else {}
+    found = dict(stated)
+    stamp = now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    for name in ("periodStart", "resetTime"):
+        ahead = timedelta.max if name == "resetTime" else CLOCK_SKEW
+        found[name] = found[name] if _is_time(found.get(name), now, ahead) else stamp
+    wrong = [name for name in ("measuredJoules", "predictedJoules") if not _is_amount(found.get(name, 0))]
+    found |= dict.fromkeys(wrong, 0)
+    if not _is_amount(found.get("predictedWatts", 0)):
+        found["predictedWatts"] = 0
+    if wrong or not _is_time(found.get("accountedUntil"), now, CLOCK_SKEW):
+        found["accountedUntil"] = found["periodStart"] if wrong else stamp
+    if "notMeasuredSince" in found and not _is_time(found["notMeasuredSince"], now, CLOCK_SKEW):
+        found["notMeasuredSince"] = stamp
+    if found.get("measuredJoules", 0) < least:
+        found["measuredJoules"] = least
+    return found
+
+
+def _is_amount(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_JOULES
+
+
+def _is_time(value: Any, now: datetime, ahead: timedelta) -> bool:
+    if not isinstance(value, str):
+        return False
+    why = time_problem(value, now)
+    return not why or (ahead == timedelta.max and why.endswith(_FUTURE))
+
+
 def _is_own(condition: Any) -> bool:
     return isinstance(condition, Mapping) and condition.get("type") in _ORDER
 
@@ -57,6 +101,10 @@ def checked_status(body: Body, now: datetime) -> Checked:
     """
     stated = own_part(body.get("status") or {})
     left_out: list[str] = []
+    account = sane_account(stated, now)
+    if account is not None and account != stated.get("energyAccount"):
+        left_out.append("status.energyAccount: less than was measured, or what cannot be true")
+        stated = {**stated, "energyAccount": account}
     try:
         found = parse_llmdeployment(
             {**body, "spec": _SMALLEST_SPEC, "status": stated}, strict=False, on_ignored=left_out.append
@@ -154,7 +202,7 @@ def time_problem(time: str | None, now: datetime) -> str:
         return f"{time!r} is no time"
     if moment.tzinfo is None:
         return f"{time!r} has no time zone"
-    return f"{time} lies in the future" if moment > now + CLOCK_SKEW else ""
+    return f"{time} {_FUTURE}" if moment > now + CLOCK_SKEW else ""
 
 
 def _condition(condition: Condition, now: datetime) -> Condition:
