@@ -48,9 +48,9 @@ class Store:
     """Labels of each namespace."""
     edited: dict[Key, Edited] = field(default_factory=dict)
     """LLMDeployments whose status is not the one to go by."""
-    statuses: StatusMemory | None = None
+    statuses: StatusMemory | None = field(default=None, compare=False)
     """Which status to go by; None to go by what the API server has."""
-    budget_statuses: StatusMemory | None = None
+    budget_statuses: StatusMemory | None = field(default=None, compare=False)
     edited_budgets: dict[Key, tuple[str, ...]] = field(default_factory=dict)
     """Budgets whose status is not the one to go by, and where it differs."""
     children: dict[ChildKey, Child] = field(default_factory=dict)
