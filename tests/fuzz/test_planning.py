@@ -45,6 +45,8 @@ SECOND = st.one_of(
     CHOICES.map(lambda choice: ["explain", "--why", choice]),
     CHOICES.map(lambda choice: ["explain", "--why", choice, "-o", "json"]),
     st.just(["fleet"]),
+    st.just(["diff"]),
+    st.just(["diff", "-o", "json"]),
     st.sampled_from(["1", "1500", "9999999"]).map(lambda watts: ["fleet", "--budget-watts", watts, "-o", "json"]),
 )
 
@@ -61,6 +63,8 @@ def no_number(name: str) -> NoReturn:
 def run(arguments: Sequence[str], folder: Path) -> Result:
     """Run a command on the files of the folder, and check what holds of every answer."""
     files = ["-f", str(folder / "asked.json"), "--inventory", str(folder / "inventory.json")]
+    if arguments[0] == "diff":
+        files += ["--inventory", str(folder / "other.json")]
     found = CliRunner().invoke(cli, [arguments[0], *files, *arguments[1:]])
     if found.exception is not None and not isinstance(found.exception, SystemExit):
         raise found.exception
@@ -79,6 +83,7 @@ def run(arguments: Sequence[str], folder: Path) -> Result:
 def write(folder: Path, asked: Sequence[Object], inventory: Object) -> None:
     (folder / "asked.json").write_text(json.dumps({"kind": "List", "apiVersion": "v1", "items": list(asked)}))
     (folder / "inventory.json").write_text(json.dumps(inventory))
+    (folder / "other.json").write_text(json.dumps({"nodes": [{"product": "NVIDIA-H200", "gpus": 8, "count": 2}]}))
 
 
 def small(model: str, workload: Object, **parts: Any) -> Object:
@@ -133,7 +138,7 @@ def test_every_valid_input_has_a_sane_answer(
         planned = json.loads(first.stdout)
         check(planned["items"] if planned["kind"] == "List" else [planned], asked, inventory)
     also = run(second, folder)
-    if second[0] != "fleet" and "--why" not in second:
+    if second[0] in ("plan", "explain") and "--why" not in second:
         assert also.exit_code == first.exit_code
 
 
