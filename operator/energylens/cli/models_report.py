@@ -92,6 +92,10 @@ def as_text(rows: Sequence[Row], width: int) -> str:
     if off:
         lines += ["", f"Off by more than {TOLERANCE_PERCENT:g} %:"]
         lines += [line for row in off for line in _reason(row.file, _why_off(row), width)]
+    left_out = _left_out(counted)
+    if left_out:
+        lines += ["", "Not counted, because engines do not load them by default:"]
+        lines += [line for part, files in left_out for line in _reason(part, files, width)]
     lines += ["", *textwrap.wrap(_summary(rows), width)]
     return "\n".join(lines).lstrip("\n")
 
@@ -150,6 +154,15 @@ def _why_off(row: Counted) -> str:
         f"{row.parameters / 1e9:.3f} B counted, {expected / 1e9:.3f} B published of {published.model}{left_out} "
         f"({published.source})"
     )
+
+
+def _left_out(rows: Sequence[Counted]) -> list[tuple[str, str]]:
+    files: dict[str, list[str]] = {}
+    for row in rows:
+        if row.unserved:
+            files.setdefault(", ".join(row.unserved), []).append(row.file)
+    few = 3
+    return [(part, ", ".join(names) if len(names) <= few else f"{len(names)} files") for part, names in files.items()]
 
 
 def _summary(rows: Sequence[Row]) -> str:

@@ -13,7 +13,18 @@ from energylens.predictor.hf_encoders import AUDIO, VISION
 from energylens.predictor.hf_fields import Fields
 
 TEXT_PARTS = ("text_config", "llm_config", "language_config")
-_NAMED_TOWERS = ("visual", "img_processor", "audio_processor", "embd_layer", "mm_vision_tower", "mm_audio_tower")
+_NAMED_TOWERS = (
+    "audio_encoder",
+    "audio_processor",
+    "audio_tower",
+    "embd_layer",
+    "img_processor",
+    "mm_audio_tower",
+    "mm_vision_tower",
+    "vision_encoder",
+    "vision_tower",
+    "visual",
+)
 """Fields that name a tower without its shape, or describe a tower of an unknown kind."""
 UNSERVED = {
     "talker_config": "talker",
@@ -21,7 +32,20 @@ UNSERVED = {
     "code2wav_config": "vocoder",
 }
 """Speech output parts, which vLLM and SGLang do not load: they serve the thinker of Qwen-Omni."""
-_SHAPES = ("hidden_size", "d_model", "embed_dim", "width", "num_hidden_layers", "depth", "encoder_layers", "n_layer")
+_SHAPES = (
+    "d_model",
+    "depth",
+    "embed_dim",
+    "encoder_layers",
+    "hidden_size",
+    "layers",
+    "n_layer",
+    "n_layers",
+    "num_hidden_layers",
+    "num_layers",
+    "width",
+)
+"""Fields by which a nested object describes layers."""
 
 Projector = Callable[[Fields, Fields, int], int]
 """The whole file, the tower and the hidden size of the text part in; parameters out."""
@@ -101,9 +125,7 @@ def _reject_other_parts(holder: Fields) -> None:
         if holder.get(name):
             raise holder.error(name, "absent (its weights are named, not described)", holder.get(name))
     for name, value in holder.values.items():
-        if not name.endswith("_config") or name in holder.used or not isinstance(value, Mapping):
-            continue
-        if name in (*UNSERVED, *TEXT_PARTS, "thinker_config"):
+        if name in holder.used or name in (*UNSERVED, *TEXT_PARTS, "thinker_config") or not isinstance(value, Mapping):
             continue
         if any(value.get(shape) is not None for shape in _SHAPES):
             raise holder.error(name, "absent (a part whose weights are not known)", dict(value))

@@ -189,6 +189,19 @@ def test_what_engines_leave_out_is_not_compared(put: Put, tmp_path: Path) -> Non
     assert row["withinTolerance"] is True
 
 
+def test_parts_that_engines_do_not_load_are_said(put: Put, tmp_path: Path) -> None:
+    put("some--talker.json", {**QWEN3_8B, "talker_config": {"hidden_size": 1024}, "code2wav_config": {}})
+    for i in range(4):
+        put(f"some--mtp-{i}.json", QWEN3_8B | {"num_nextn_predict_layers": 1})
+    text = check(tmp_path / "configs").stdout
+    assert (
+        "Not counted, because engines do not load them by default:\n"
+        "  multi-token prediction: 4 files\n"
+        "  talker: some--talker.json\n"
+    ) in text
+    assert rows(tmp_path / "configs")["some--talker.json"]["notServed"] == ["talker"]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

@@ -299,6 +299,12 @@ def test_a_null_in_a_nested_text_part_is_not_left_out() -> None:
         ),
         ("gemma-3-4b", {"audio_config": {"model_type": "whisper"}}, r"model_type is 'gemma3'; .*audio_config is known"),
         ("gemma-3-4b", {"depth_config": {"hidden_size": 64}}, r"depth_config is .*; allowed: absent \(a part whose"),
+        ("Qwen/Qwen-7B", {"audio": {"n_layer": 32, "n_state": 1280}}, r"audio is .*; allowed: absent \(a part whose"),
+        (
+            "Qwen/Qwen-7B",
+            {"vision_tower": "openai/clip-vit-large-patch14"},
+            r"vision_tower is 'openai.*; allowed: absent",
+        ),
         ("Qwen/Qwen-7B", {"visual": {"width": 1664}}, r"visual is .*; allowed: absent \(its weights are named"),
         ("llava-1.5-7b", {"model_type": "llava_new"}, r"model_type is 'llava_new'; .*vision_config is known"),
         ("InternVL3-78B", {"downsample_ratio": 7}, r"downsample_ratio is 7"),
