@@ -1,8 +1,8 @@
 # ruff: noqa: E501
 """The options of the server of SGLang 0.5.23, one a line, as its own argument parser has them.
 
-``make engine-test`` compares them, and writes them anew with UPDATE_OPTIONS=1. After the spellings follows how many values
-an option takes: ``=`` one, ``+``, ``*`` and ``?`` as in argparse; nothing is a switch.
+After the spellings follows how many values an option takes: ``=`` one, ``+``, ``*`` and ``?`` as in argparse; nothing is
+a switch.
 """
 
 OPTIONS = """\
