@@ -61,14 +61,19 @@ def yaml_documents(text: str) -> list[Any]:
     return documents
 
 
-def json_document(text: str) -> Any:
+def json_document(text: str, *, infinite: bool = False) -> Any:
     """Return the value of a JSON text.
+
+    Args:
+        text: The text.
+        infinite: Accept NaN and infinities, as Python writes them: ``time_step_limit`` of a Mamba model's config.json
+            is ``[0.0, Infinity]``.
 
     Raises:
         DocumentError: the text is not JSON, has NaN or an infinity, or an object has a key twice.
     """
     try:
-        return json.loads(text, object_pairs_hook=_distinct, parse_constant=_no_number)
+        return json.loads(text, object_pairs_hook=_distinct, parse_constant=float if infinite else _no_number)
     except DocumentError:
         raise
     except (ValueError, RecursionError) as error:

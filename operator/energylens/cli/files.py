@@ -136,7 +136,7 @@ def with_model_config(asked: Asked, path: Path) -> Asked:
     """
     text = read_text(path)
     try:
-        config = json_document(text)
+        config = json_document(text, infinite=True)
         for deployment in asked.deployments:
             model_from_config(config, deployment.spec.model.name)
     except (DocumentError, UnsupportedConfigError) as error:

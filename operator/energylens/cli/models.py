@@ -78,10 +78,10 @@ def _beside(name: str) -> bool:
 def _look(file: Path, folder: Path) -> Counted | Refused | Unread:
     shown = str(file.relative_to(folder)) if file != folder else file.name
     try:
-        config = json_document(read_text(file))
+        config = json_document(read_text(file), infinite=True)
         quant = file.with_name("hf_quant_config.json")
         if isinstance(config, dict) and file.name == "config.json" and quant.is_file():
-            config = _with_quantization(config, json_document(read_text(quant)))
+            config = _with_quantization(config, json_document(read_text(quant), infinite=True))
     except InputError as error:
         return Unread(shown, str(error))
     except DocumentError as error:

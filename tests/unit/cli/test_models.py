@@ -12,6 +12,7 @@ import yaml
 from click.testing import CliRunner, Result
 from tests.unit.cli.conftest import compare
 
+from energylens.cli.files import Asked, with_model_config
 from energylens.cli.main import cli
 from energylens.data import known_models, load_model
 from energylens.data.published import published_count, published_counts
@@ -134,6 +135,14 @@ def test_a_model_is_known_by_its_file_or_its_folders(put: Put, tmp_path: Path, n
     put(name)
     (row,) = rows(tmp_path / "configs").values()
     assert row["withinTolerance"] is True
+
+
+def test_an_infinity_of_a_published_file_is_read(put: Put, tmp_path: Path) -> None:
+    path = put("Qwen--Qwen3-8B.json", json.dumps(QWEN3_8B | {"time_step_limit": [0.0, float("inf")]}))
+    assert "Infinity" in path.read_text(encoding="utf-8")
+    assert rows(tmp_path / "configs")["Qwen--Qwen3-8B.json"]["withinTolerance"] is True
+    asked = Asked(())
+    assert with_model_config(asked, path) == asked
 
 
 def test_a_folder_further_up_does_not_name_a_model(put: Put, tmp_path: Path) -> None:
