@@ -44,8 +44,10 @@ def plan(
         found = previews(deployments, world)
     if output == "table":
         click.echo("\n\n".join(map(report, found)))
-        if world.snapshot.excluded:
-            click.echo(f"nodes with GPUs{unusable(world.snapshot.excluded)}".replace("; ", " ", 1), err=True)
+        left_out = unusable(world.snapshot.excluded)
+        # A message of NoMatchingGPUs has them already.
+        if any(left_out not in preview.planning.message for preview in found):
+            click.echo(f"nodes with GPUs {left_out.removeprefix('; ')}", err=True)
     else:
         click.echo(dump([with_status(preview) for preview in found], output), nl=False)
     if plot is not None:

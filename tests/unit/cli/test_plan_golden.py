@@ -275,6 +275,9 @@ def test_nodes_that_cannot_be_used_are_named_beside_the_plan(arithmetic: Run, wr
     )
     assert result.exit_code == 0
     assert result.stderr == "nodes with GPUs not usable: sliced: its GPUs are shared: 8 allocatable, 1 physical\n"
+    alone = arithmetic("plan", "-f", write("a.yaml", chat()), "--inventory", write("nodes.yaml", {"items": [shared]}))
+    assert (alone.exit_code, alone.stderr) == (3, "")
+    assert "; not usable: sliced: its GPUs are shared: 8 allocatable, 1 physical" in alone.stdout
 
 
 def test_objects_that_kubectl_did_not_print_are_bad_input(arithmetic: Run, write: Write) -> None:

@@ -178,6 +178,12 @@ def test_whole_gpus_are_planned_with(labels: dict[str, str]) -> None:
     assert found.allocatable == 8
 
 
+def test_whole_gpus_count_beside_slices_of_others() -> None:
+    labels = {PRODUCT: H100, "nvidia.com/gpu.count": "8", "nvidia.com/mig.strategy": "mixed"}
+    (found,) = snapshot_from_objects([offering(labels, gpu="6", **{"mig-1g.10gb": "14"})], []).nodes
+    assert found.allocatable == 6
+
+
 @pytest.mark.parametrize("product", [H100, "A100-PCIE-80GB", "NVIDIA-X1"])
 def test_a_node_has_the_product_that_its_label_means(product: str) -> None:
     (found,) = snapshot_from_objects([offering({PRODUCT: product}, gpu="8")], []).nodes
