@@ -294,7 +294,9 @@ class Toleration(ApiModel):
         default=None, description="Taint effect; absent: all of them."
     )
     toleration_seconds: int | None = Field(
-        default=None, description="How long a NoExecute taint is tolerated, s; absent: for ever."
+        default=None,
+        description="How long a NoExecute taint is tolerated, s; absent: for ever. Nodes with a taint that is "
+        "tolerated for a time only are not planned for.",
     )
 
 

@@ -13,12 +13,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from energylens.planner.node_gpus import MOST_GPUS
 from energylens.planner.products import PRODUCT_LABEL
 from energylens.planner.types import ClusterSnapshot, GpuAllocation, GpuNode, Taint
 
 _FIELDS = ("product", "gpus", "count", "used", "labels", "taints")
 _MOST_NODES = 10_000
-_MOST_GPUS = 1024
 
 
 class InventoryError(ValueError):
@@ -62,7 +62,7 @@ def _pool(pool: object, where: str, product_label: Callable[[str], str]) -> list
         product = product_label(name)
     except LookupError as error:
         raise InventoryError(f"{where}.product={name!r}: {error.args[0] if error.args else error}") from error
-    gpus = _whole(pool.get("gpus"), f"{where}.gpus", 1, _MOST_GPUS)
+    gpus = _whole(pool.get("gpus"), f"{where}.gpus", 1, MOST_GPUS)
     count = _whole(pool.get("count", 1), f"{where}.count", 1, _MOST_NODES)
     used = _whole(pool.get("used", 0), f"{where}.used", 0, gpus)
     labels = pool.get("labels") or {}

@@ -16,6 +16,8 @@ from energylens.planner.products import GKE_LABEL, PRODUCT_LABEL, NodeLabels
 from energylens.predictor.gpu_names import nearest_first
 
 GPU_RESOURCE = "nvidia.com/gpu"
+MOST_GPUS = 1024
+"""Of one node; more is a mistake."""
 _RESOURCE_PREFIX = "nvidia.com/"
 _MIG_PREFIX = "nvidia.com/mig-"
 _SHARED_SUFFIX = ".shared"
@@ -108,7 +110,7 @@ def gpu_count(resources: Mapping[str, Any]) -> int:
     """Return the whole GPUs of a list of resources, 0 where it has none.
 
     Raises:
-        ValueError: The quantity is no whole number of at least 0; the message names the resource and the value.
+        ValueError: The quantity is no whole number of GPUs; the message names the resource and the value.
     """
     return _whole(GPU_RESOURCE, resources.get(GPU_RESOURCE, 0))
 
@@ -118,20 +120,21 @@ def _whole(resource: str, value: object) -> int:
         number = parse_quantity(str(value)) if not isinstance(value, bool) else None
     except ValueError:
         number = None
-    if number is None or number < 0 or number != int(number):
-        raise ValueError(f"{resource}={value!r} must be a whole number")
+    if number is None or number != int(number) or not 0 <= number <= MOST_GPUS:
+        raise ValueError(f"{resource}={value!r} must be a whole number from 0 to {MOST_GPUS}")
     return int(number)
 
 
 def _parts(labels: Mapping[str, str], product: str) -> str | None:
     """Return why the labels say that GPUs are given out in parts."""
     strategies = (labels.get(SHARING_LABEL), labels.get(GKE_SHARING_LABEL))
-    if product.endswith("-SHARED") or any(strategy not in (None, "", "none") for strategy in strategies):
+    name = product.lower()
+    if name.endswith("-shared") or any(strategy not in (None, "", "none") for strategy in strategies):
         return "its GPUs are shared between pods (time slicing or MPS)"
     for label in (REPLICAS_LABEL, GKE_CLIENTS_LABEL):
         if (_number(labels.get(label)) or 1) > 1:
             return f"its GPUs are shared between pods ({label}={labels[label]})"
-    if "-MIG-" in product or labels.get(GKE_PARTITION_LABEL):
+    if "-mig-" in name or labels.get(GKE_PARTITION_LABEL):
         return "its GPUs are partitioned (MIG)"
     virtual = any(key.startswith(VGPU_PREFIX) and value not in ("", "false") for key, value in labels.items())
     if virtual or _VGPU_PRODUCT.search(product):

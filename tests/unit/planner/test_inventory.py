@@ -122,6 +122,7 @@ SHARED = "its GPUs are shared"
             SHARED,
         ),
         ({PRODUCT: f"{H100}-MIG-1g.10gb"}, "partitioned (MIG)"),
+        ({PRODUCT: "nvidia-a10g-shared"}, "shared between pods"),
         ({PRODUCT: "NVIDIA-A100-SXM4-80GB-MIG-INVALID"}, "partitioned (MIG)"),
         (
             {
@@ -229,11 +230,11 @@ def test_a_gpu_node_with_nothing_to_give_is_named(
     assert expected in reason(offering(labels, **resources))
 
 
-@pytest.mark.parametrize("value", ["a", "", "-1", "0.5", "8 GPUs", None, True, [8]])
+@pytest.mark.parametrize("value", ["a", "", "-1", "0.5", "8 GPUs", "1e30", None, True, [8]])
 def test_a_malformed_quantity_is_a_reason(value: object) -> None:
     broken = node()
     broken["status"]["allocatable"]["nvidia.com/gpu"] = value
-    assert reason(broken) == f"its status is malformed: nvidia.com/gpu={value!r} must be a whole number"
+    assert reason(broken) == f"its status is malformed: nvidia.com/gpu={value!r} must be a whole number from 0 to 1024"
 
 
 @pytest.mark.parametrize("value", [8, "8", "8.0", "8000m", "0.008k"])
@@ -248,7 +249,7 @@ def test_a_node_whose_pods_cannot_be_counted_is_not_used() -> None:
     snapshot = snapshot_from_objects([node(), node("b")], [pod(broken)])
     assert [found.name for found in snapshot.nodes] == ["b"]
     assert [found.reason for found in snapshot.excluded] == [
-        "its pod team-a/p is malformed: nvidia.com/gpu='two' must be a whole number"
+        "its pod team-a/p is malformed: nvidia.com/gpu='two' must be a whole number from 0 to 1024"
     ]
 
 
