@@ -35,8 +35,8 @@ async def test_what_it_had_still_to_write_does_not_undo_what_its_successor_wrote
         left -= 1
         return left >= 0
 
+    world.start(FencedCluster(world.cluster, is_held))
     old = world.reconciler
-    old._cluster = FencedCluster(world.cluster, is_held)
     with pytest.raises(LeaseLostError):
         await old.reconcile(KEY)
     assert len(world.writes_since(mark)) == writes

@@ -180,7 +180,8 @@ class Acting:
             found = await self._kinds.settled()
             for kind, problem in found.left_out.items():
                 if known is None or known.left_out.get(kind) != problem:
-                    log.warning("%ss are not used: %s", kind.kind, problem)
+                    level = logging.INFO if kind in found.unserved else logging.WARNING
+                    log.log(level, "%ss are not used: %s", kind.kind, problem)
             self._sweeper.found = found
             self._reconciler.serves_lws = LEADER_WORKER_SET in found.kinds
             self._reconciler.allowances.unserved = {
