@@ -41,7 +41,10 @@ def _coverage(name: str, part: BoolArray, measured: Mapping[str, FloatArray], pr
     for quantity in QUANTITIES:
         low, high = predicted.intervals[quantity].low[part], predicted.intervals[quantity].high[part]
         truth = measured[quantity][part]
-        inside[quantity] = 100 * float(np.mean((truth >= low) & (truth <= high)))
-        below[quantity] = 100 * float(np.mean(truth < low))
-        width[quantity] = float(np.median(high / low))
+        known = np.isfinite(truth)
+        low, high, truth = low[known], high[known], truth[known]
+        nothing = truth.size == 0
+        inside[quantity] = np.nan if nothing else 100 * float(np.mean((truth >= low) & (truth <= high)))
+        below[quantity] = np.nan if nothing else 100 * float(np.mean(truth < low))
+        width[quantity] = np.nan if nothing else float(np.median(high / low))
     return Coverage(name, int(part.sum()), inside, below, width)

@@ -1,7 +1,8 @@
-"""What plans picked by predictions would have done in measurement: ITL bounds broken, energy lost, energy saved.
+"""What plans picked by predictions would have done in measurement: bounds broken, energy lost, energy saved.
 
-A *choice set* is what one could run for one (model, GPU type, task): every measured layout and batch size. For each ITL
-bound the pick is the candidate of the lowest predicted energy among those whose interval's upper ITL holds the bound.
+A *choice set* is what one could run for one (model, GPU type, task): every measured layout and batch size. For each
+bound on the median ITL (the time per output token where runs have no ITL) the pick is the candidate of the lowest
+predicted energy among those whose interval's upper latency holds the bound.
 """
 
 from __future__ import annotations
@@ -106,17 +107,18 @@ def choice_sets(
     sets = []
     for key, index in sorted(members.items()):
         chosen = [runs[i] for i in index]
+        latency = "itl" if np.isfinite(measured["itl"][index]).any() else "tpot"
         sets.append(
             ChoiceSet(
                 name=" / ".join(key),
                 gpus=np.array([float(run.num_gpus) for run in chosen]),
                 batch=np.array([float(run.max_num_seqs) for run in chosen]),
                 expert_parallel=np.array([float(run.expert_parallel) for run in chosen]),
-                measured_itl=measured["itl"][index],
+                measured_itl=measured[latency][index],
                 measured_energy=measured["energy"][index],
                 measured_throughput=measured["throughput"][index],
-                predicted_itl=predicted.values["itl"][index],
-                predicted_itl_high=predicted.intervals["itl"].high[index],
+                predicted_itl=predicted.values[latency][index],
+                predicted_itl_high=predicted.intervals[latency].high[index],
                 predicted_energy=predicted.values["energy"][index],
                 node_gpus=node_gpus[key[1]],
             )

@@ -20,6 +20,7 @@ BY: dict[str, Callable[[Run], str]] = {
     "task": lambda run: run.task or "(none)",
     "batch": lambda run: batch_range(run),
     "precision": lambda run: run.weight_precision or "(as published)",
+    "engine": lambda run: run.engine or "(newest vLLM)",
 }
 """Ways to split a table of errors, each from a run to the name of its part."""
 
@@ -60,8 +61,16 @@ def batch_range(run: Run) -> str:
 
 
 def clean(runs: Sequence[Run]) -> BoolArray:
-    """Return the mask, shape (n,), of runs that are neither limited by the host nor data parallel."""
-    return np.array([not run.host_bound and run.data_parallel == 1 for run in runs], dtype=bool)
+    """Return the mask, shape (n,), of runs that are neither limited by the host nor data parallel.
+
+    Data-parallel runs whose time per output token was measured count: that follows throughput, other than a median ITL.
+    """
+    return np.array([not run.host_bound and judges_ranks(run) for run in runs], dtype=bool)
+
+
+def judges_ranks(run: Run) -> bool:
+    """Return whether a run has one data-parallel rank, or a latency that says something of several."""
+    return run.data_parallel == 1 or (run.measured is not None and run.measured.median_tpot_ms is not None)
 
 
 def error_table(runs: Sequence[Run], measured: Mapping[str, FloatArray], predicted: Predicted) -> list[Errors]:
@@ -72,7 +81,8 @@ def error_table(runs: Sequence[Run], measured: Mapping[str, FloatArray], predict
     ``measured`` is by quantity, shape (n,).
     """
     good = clean(runs)
-    single = np.array([run.data_parallel == 1 for run in runs], dtype=bool)
+    single = np.array([judges_ranks(run) for run in runs], dtype=bool)
+    ranked = np.array([run.data_parallel > 1 for run in runs], dtype=bool)
     multi = np.array([run.num_gpus > 1 for run in runs], dtype=bool)
     scopes = {
         "clean": good,
@@ -80,7 +90,7 @@ def error_table(runs: Sequence[Run], measured: Mapping[str, FloatArray], predict
         "clean, several GPUs": good & multi,
         "clean and host-bound": single,
         "host-bound only": single & ~good,
-        "data parallel only": ~single,
+        "data parallel only": ranked,
     }
     table = [
         errors_of("rows", name, np.flatnonzero(mask), measured, predicted)
@@ -107,6 +117,7 @@ def errors_of(
     mean, median, bias = {}, {}, {}
     for quantity in QUANTITIES:
         ratio = predicted.values[quantity][index_ok] / measured[quantity][index_ok]
+        ratio = ratio[np.isfinite(ratio)]
         absolute = np.abs(ratio - 1)
         nothing = len(ratio) == 0
         mean[quantity] = np.nan if nothing else 100 * float(absolute.mean())

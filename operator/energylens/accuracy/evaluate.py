@@ -12,11 +12,11 @@ import numpy as np
 from energylens.predictor.architecture import ModelSpec
 from energylens.predictor.profiles import UnknownEngineError
 from energylens.predictor.types import BoolArray, FloatArray, GpuSpec, Interval, Layouts, Prediction, Sampled, Workload
-from energylens.predictor.workloads import sampled_of, workload_of
+from energylens.predictor.workloads import counts_in_flight, loaded, sampled_of, standing_share, workload_of
 from energylens.runs import Resolved, Run
 
-QUANTITIES = ("itl", "throughput", "power", "energy")
-"""Median ITL (ms), output tokens per second, watts, joules per output token."""
+QUANTITIES = ("itl", "tpot", "throughput", "power", "energy")
+"""Median ITL (ms), time per output token (ms), output tokens per second, watts, joules per output token."""
 
 
 @dataclass(frozen=True)
@@ -96,18 +96,24 @@ def _group(
         concurrency = np.array([run.concurrency for run in group], dtype=np.float64)
         # The benchmark counts the requests that it has sent, a site those that its engine runs.
         prediction = predictor.at_concurrency(
-            model, gpu, layouts_of(group), workload, concurrency, sampled=sampled, in_flight=sampled is not None
+            loaded(group[0].task, model),
+            gpu,
+            layouts_of(group),
+            workload,
+            concurrency,
+            sampled=sampled,
+            in_flight=counts_in_flight(group[0].task),
         )
     except (ValueError, ArithmeticError) as refused:
         if len(members) == 1:
             return [(members, _refused(1, str(refused)))]
         # One bad row must not cost its neighbours.
         return [part for i in members for part in _group([i], runs, predictor, model, gpu)]
-    return [(members, _predicted(prediction))]
+    return [(members, _predicted(prediction, standing_share(group[0].task)))]
 
 
-def _predicted(prediction: Prediction) -> Predicted:
-    found = quantities(prediction)
+def _predicted(prediction: Prediction, standing: float) -> Predicted:
+    found = quantities(prediction, standing)
     usable = np.ones(len(prediction.supported), dtype=bool)
     for value, interval in found.values():
         for array in (value, interval.low, interval.high):
@@ -139,13 +145,24 @@ def _refused(n: int, message: str) -> Predicted:
     )
 
 
-def quantities(prediction: Prediction) -> dict[str, tuple[FloatArray, Interval]]:
-    """Return the four judged quantities of a prediction with their intervals."""
+def quantities(prediction: Prediction, standing: float = 0.0) -> dict[str, tuple[FloatArray, Interval]]:
+    """Return the judged quantities of a prediction with their intervals.
+
+    Args:
+        prediction: Of steady state.
+        standing: Share of a benchmark's time in which its places stand empty, which counts into throughput and energy.
+    """
+    served = 1.0 - standing
+
+    def scaled(value: FloatArray, ends: Interval, factor: float) -> tuple[FloatArray, Interval]:
+        return value * factor, Interval(ends.low * factor, ends.high * factor)
+
     return {
         "itl": (prediction.itl_p50_ms, prediction.itl),
-        "throughput": (prediction.output_tokens_per_second, prediction.throughput),
+        "tpot": (prediction.tpot_ms, prediction.tpot),
+        "throughput": scaled(prediction.output_tokens_per_second, prediction.throughput, served),
         "power": (prediction.power_watts, prediction.power),
-        "energy": (prediction.joules_per_output_token, prediction.energy),
+        "energy": scaled(prediction.joules_per_output_token, prediction.energy, 1.0 / served),
     }
 
 
@@ -167,20 +184,22 @@ def layouts_of(runs: Sequence[Run]) -> Layouts:
 
 
 def measured_arrays(runs: Sequence[Run]) -> dict[str, FloatArray]:
-    """Return the measured quantities, shape (n,).
+    """Return the measured quantities, shape (n,); NaN where a run lacks one.
 
     Raises:
         ValueError: a run was read without its measured columns.
     """
     names = {
         "itl": "median_itl_ms",
+        "tpot": "median_tpot_ms",
         "throughput": "output_tokens_per_second",
         "power": "power_watts",
         "energy": "joules_per_output_token",
     }
     if any(run.measured is None for run in runs):
         raise ValueError("runs were read without their measured columns")
-    return {key: np.array([getattr(run.measured, name) for run in runs]) for key, name in names.items()}
+    found = {key: [getattr(run.measured, name) for run in runs] for key, name in names.items()}
+    return {key: np.array([np.nan if value is None else value for value in found[key]]) for key in names}
 
 
 def merge(n: int, parts: Sequence[tuple[Sequence[int], Predicted]]) -> Predicted:

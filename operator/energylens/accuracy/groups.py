@@ -28,6 +28,7 @@ def shape(model: ModelSpec) -> ModelSpec:
         head_quant=plain,
         kv_bytes_per_element=0.0,
         extra_weight_bytes=0.0,
+        quant_method="",
     )
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 LABELS = {
     "itl": ("Median ITL", "ms"),
+    "tpot": ("Time per output token", "ms"),
     "throughput": ("Output throughput", "tokens/s"),
     "power": ("Power", "W"),
     "energy": ("Energy per output token", "J"),
@@ -63,7 +64,7 @@ def write_plots(
     written = []
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        for quantity in QUANTITIES:
+        for quantity in (name for name in QUANTITIES if np.isfinite(measured[name]).any()):
             figure = Figure(figsize=(7.2, 7.0), layout="constrained")
             FigureCanvasAgg(figure)
             _scatter(figure.add_subplot(), quantity, runs, measured, predicted, basis)
@@ -86,7 +87,7 @@ def _scatter(
     basis: str,
 ) -> None:
     truth, value, ends = measured[quantity], predicted.values[quantity], predicted.intervals[quantity]
-    good, usable = clean(runs), predicted.ok
+    good, usable = clean(runs), predicted.ok & np.isfinite(truth)
     gpu = np.array([run.gpu_model for run in runs])
     for colour, name in zip(_COLOURS * (1 + len(set(gpu)) // len(_COLOURS)), sorted(set(gpu)), strict=False):
         for kind, kept in (("", good), (", host-bound or data parallel", ~good)):

@@ -11,6 +11,7 @@ from energylens.accuracy.coverage import Coverage, coverage_table
 from energylens.accuracy.decisions import Decisions, Pareto, choice_sets, decide, pareto
 from energylens.accuracy.errors import Errors, clean, error_table
 from energylens.accuracy.evaluate import Predicted, measured_arrays
+from energylens.accuracy.same_load import SameLoad, same_load
 from energylens.runs import Run
 
 
@@ -26,6 +27,7 @@ class Report:
     coverage: tuple[Coverage, ...]
     decisions: tuple[Decisions, ...]
     pareto: Pareto
+    same_load: tuple[SameLoad, ...]
     unpredicted: Mapping[str, str]
     """Run id -> why there is no prediction."""
 
@@ -52,6 +54,7 @@ def report(
         coverage=tuple(coverage_table(good, measured, predicted)),
         decisions=tuple(decide(sets)),
         pareto=pareto(sets),
+        same_load=same_load(runs, good, measured, predicted, node_gpus),
         unpredicted={run.run_id: text for run, text in zip(runs, predicted.error, strict=True) if text},
     )
 

@@ -11,15 +11,16 @@ from energylens.accuracy.decisions import BASELINES, Decisions, Pareto
 from energylens.accuracy.errors import Errors
 from energylens.accuracy.evaluate import QUANTITIES
 from energylens.accuracy.report import Report
+from energylens.accuracy.same_load import SameLoad
 
-HEADINGS = {"itl": "median ITL", "throughput": "throughput", "power": "power", "energy": "energy"}
-_NAME_WIDTH = 46
+HEADINGS = {"itl": "median ITL", "tpot": "TPOT", "throughput": "throughput", "power": "power", "energy": "energy"}
+_NAME_WIDTH = 36
 
 
 def render(judged: Report) -> str:
     """Return the report as tables for a terminal of 120 columns."""
     blocks = [judged.basis, _errors(judged.errors), _coverage(judged.coverage), _decisions(judged.decisions)]
-    blocks += [_savings(judged.decisions), _pareto(judged.pareto)]
+    blocks += [_savings(judged.decisions), _same_load(judged.same_load), _pareto(judged.pareto)]
     if judged.unpredicted:
         blocks.append(_unpredicted(judged.unpredicted))
     return "\n\n".join(blocks)
@@ -46,7 +47,7 @@ def _coverage(table: Sequence[Coverage]) -> str:
     lines = ["80 % intervals: share of measured values inside, percent (upper end / lower end, median)."]
     lines.append(f"{'':{_NAME_WIDTH}}{'runs':>6}" + "".join(f"{HEADINGS[quantity]:>14}" for quantity in QUANTITIES))
     for part in table:
-        cells = "".join(f"{f'{part.inside[q]:.1f} ({part.width[q]:.2f})':>14}" for q in QUANTITIES)
+        cells = "".join(f"{_share(part.inside[q], part.width[q]):>14}" for q in QUANTITIES)
         lines.append(f"  {part.name:{_NAME_WIDTH - 2}}{part.runs:>6}{cells}")
     return "\n".join(lines)
 
@@ -82,6 +83,20 @@ def _savings(table: Sequence[Decisions]) -> str:
     return "\n".join(lines)
 
 
+def _same_load(table: Sequence[SameLoad]) -> str:
+    lines = [
+        "Energy saved at the same load and bound, by choosing the layout (mean over cases; a case without a pick, or",
+        "whose pick breaks the bound, saves nothing).",
+        f"{'against':>28}{'cases':>8}{'sets':>7}{'best layout':>14}{'picks':>10}{'break bound':>14}{'no pick':>10}",
+    ]
+    lines += [
+        f"{row.rival:>28}{row.cases:>8}{row.sets:>7}{_percent(row.best_percent):>14}{_percent(row.kept_percent):>10}"
+        f"{row.broken:>14}{row.without_pick:>10}"
+        for row in table
+    ]
+    return "\n".join(lines)
+
+
 def _pareto(found: Pareto) -> str:
     return (
         f"Pareto fronts of energy and median ITL over {found.sets} choice sets of 3 or more: "
@@ -101,6 +116,10 @@ def _sorted(counts: Counter[str]) -> Iterator[tuple[str, int]]:
 
 def _pair(mean: float, median: float) -> str:
     return f"{mean:.1f} / {median:.1f}" if isfinite(mean) else "-"
+
+
+def _share(inside: float, width: float) -> str:
+    return f"{inside:.1f} ({width:.2f})" if isfinite(inside) else "-"
 
 
 def _percent(value: float) -> str:

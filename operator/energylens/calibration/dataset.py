@@ -19,12 +19,11 @@ from energylens.predictor.profiles import EngineProfile, parse_engine, select_pr
 from energylens.predictor.rates import DataSheet, data_sheet
 from energylens.predictor.residual import RunFeatures
 from energylens.predictor.steady import phase_work
-from energylens.predictor.types import FloatArray, GpuSpec
+from energylens.predictor.types import FloatArray, GpuSpec, IntArray
 from energylens.predictor.work import CollectiveWork, LayerCounts, Work
-from energylens.predictor.workloads import sampled_of
+from energylens.predictor.workloads import counts_in_flight, loaded, sampled_of
 
-KINDS = (Collective.ALL_REDUCE, Collective.ALL_REDUCE, Collective.ALL_REDUCE, Collective.ALL_REDUCE,
-         Collective.ALL_GATHER, Collective.ALL_TO_ALL, Collective.NONE)  # fmt: skip
+KINDS = (*[Collective.ALL_REDUCE] * 5, Collective.ALL_GATHER, Collective.ALL_TO_ALL, Collective.NONE)
 """Slots that the collectives of any model are sorted into, so that runs of all models are one array."""
 
 
@@ -38,6 +37,10 @@ class Dataset:
     decode: Work
     mixed: Work
     starts: FloatArray
+    ranks: FloatArray
+    """Data-parallel ranks, over which the running sequences are spread."""
+    itl_rows: IntArray
+    """The m runs whose median inter-token latency was measured; the next four are of these, shape (m,)."""
     itl_decode: Work
     """Work of the steps that the median inter-token latency is taken from."""
     itl_mixed: Work
@@ -47,13 +50,44 @@ class Dataset:
     features: RunFeatures
     engines: npt.NDArray[np.str_]
     """Name of the engine profile of each run."""
-    factors: Mapping[str, FloatArray]
-    """What the engine profile of each run does to constants, by constant; 1 where it does nothing."""
 
     @property
     def mean_step(self) -> FloatArray:
-        """Measured mean step in seconds: running sequences over throughput."""
-        return self.running / self.runs.output_tokens_per_second
+        """Measured mean step in seconds: the time per output token, else running sequences over throughput."""
+        throughput = self.running / self.runs.output_tokens_per_second
+        return np.where(np.isnan(self.runs.median_tpot_ms), throughput, 1e-3 * self.runs.median_tpot_ms)
+
+    def take(self, index: IntArray) -> Dataset:
+        """Return the runs of an ascending index array of shape (r,)."""
+        kept = np.flatnonzero(np.isin(self.itl_rows, index))
+        return Dataset(
+            self.runs.take(index),
+            self.running[index],
+            take_work(self.decode, index),
+            take_work(self.mixed, index),
+            self.starts[index],
+            self.ranks[index],
+            np.searchsorted(index, self.itl_rows[kept]),
+            take_work(self.itl_decode, kept),
+            take_work(self.itl_mixed, kept),
+            self.itl_starts[kept],
+            self.itl_level[kept],
+            take_sheet(self.sheet, index),
+            RunFeatures(
+                {key: labels[index] for key, labels in self.features.keys.items()}, self.features.log_batch[index]
+            ),
+            self.engines[index],
+        )
+
+    def factors(self, by_profile: Mapping[str, Mapping[str, float]]) -> dict[str, FloatArray]:
+        """Return what the engine profile of each run does to constants, by constant, shape (n,).
+
+        Args:
+            by_profile: Factors of each profile; a profile or a constant that is absent changes nothing.
+        """
+        names = sorted({name for factors in by_profile.values() for name in factors})
+        mine = [by_profile.get(engine, {}) for engine in self.engines.tolist()]
+        return {name: np.array([factors.get(name, 1.0) for factors in mine]) for name in names}
 
 
 def engine_profiles(engines: Sequence[str], profiles: Sequence[EngineProfile]) -> tuple[EngineProfile, ...]:
@@ -93,12 +127,12 @@ def build_dataset(
     Raises:
         KeyError: A model or a GPU is not known.
     """
-    touched = sorted({name for profile in engines for name in profile.factors})
     shell = Coefficients("work", {}, {}, {}, tables)
     decodes: list[Work] = []
     mixeds: list[Work] = []
     features: list[RunFeatures] = []
     starts, itl_starts, level = np.zeros(len(runs)), np.zeros(len(runs)), np.full(len(runs), 0.5)
+    itl_rows: list[int] = []
     itl_decodes: list[Work] = []
     itl_mixeds: list[Work] = []
     inside = runs.concurrency.copy()
@@ -108,7 +142,8 @@ def build_dataset(
         model, gpu = models[str(one.model_id[0])], gpus[str(one.gpu_model[0])]
         sampled = sampled_of(str(one.task[0]), float(one.max_num_seqs[0]))
         running = one.concurrency
-        if sampled is not None:
+        model = loaded(str(one.task[0]), model)
+        if counts_in_flight(str(one.task[0])):
             held = memory(model, gpu, layouts, workload, engines[i].memory_utilization)
             # A run that the estimate of the memory has no room for at all did run.
             running = resident_sequences(running, layouts, held) if held.fits[0] else running
@@ -123,9 +158,11 @@ def build_dataset(
             age = workload.age_share if sampled.age_share is None else sampled.age_share
             there, fewer = replace(workload, age_share=age), running * sampled.running_share
             d, m, s = phase_work(model, gpu, layouts, there, fewer, shell)
-        itl_decodes.append(d)
-        itl_mixeds.append(m)
-        itl_starts[i] = s[0]
+        if np.isfinite(one.median_itl_ms[0]):
+            itl_rows.append(i)
+            itl_decodes.append(d)
+            itl_mixeds.append(m)
+            itl_starts[i] = s[0]
     sheets = [data_sheet(gpus[str(name)]) for name in runs.gpu_model]
     fields = DataSheet.__dataclass_fields__
     sheet = DataSheet(**{f: np.array([getattr(s, f) for s in sheets], dtype=np.float64) for f in fields})
@@ -136,14 +173,40 @@ def build_dataset(
         concatenate(decodes),
         concatenate(mixeds),
         starts,
-        concatenate(itl_decodes),
-        concatenate(itl_mixeds),
-        itl_starts,
-        level,
+        runs.data_parallel.astype(np.float64),
+        np.array(itl_rows, dtype=np.int64),
+        concatenate(itl_decodes or decodes[:1]),
+        concatenate(itl_mixeds or mixeds[:1]),
+        itl_starts[itl_rows],
+        level[itl_rows],
         sheet,
         joined,
         np.array([profile.name for profile in engines], dtype=np.str_),
-        {name: np.array([profile.factors.get(name, 1.0) for profile in engines]) for name in touched},
+    )
+
+
+def take_sheet(sheet: DataSheet, index: IntArray) -> DataSheet:
+    """Return the peaks of the runs of an index array; numbers that all runs share stay numbers."""
+    return DataSheet(**{name: np.asarray(getattr(sheet, name))[index] for name in DataSheet.__dataclass_fields__})
+
+
+def take_work(work: Work, index: IntArray) -> Work:
+    """Return the joined work of the runs of an index array of shape (r,)."""
+    c, layers = work.collectives, work.layers
+    found = {
+        name: np.asarray(getattr(work, name))[..., index]
+        for name in Work.__dataclass_fields__
+        if name not in ("labels", "collectives", "layers")
+    }
+    return Work(
+        labels=work.labels,
+        collectives=CollectiveWork(
+            c.kind, *(part[:, index] for part in (c.count, c.message_bytes, c.group, c.host_share))
+        ),
+        layers=LayerCounts(
+            **{name: np.asarray(getattr(layers, name))[index] for name in LayerCounts.__dataclass_fields__}
+        ),
+        **found,
     )
 
 

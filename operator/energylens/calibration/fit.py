@@ -1,8 +1,6 @@
 """Fit the constants and the residual to measured runs: deterministic, seconds, NumPy only.
 
-Maximum a posteriori in the logarithm of the constants by damped Gauss-Newton (Levenberg 1944). The errors of runs of
-one layout are correlated, so residuals are whitened with the covariance that the residual model gives them (generalised
-least squares, Aitken 1935): thirty layouts weigh like thirty layouts, not like three hundred runs.
+Maximum a posteriori in the logarithm of the constants; see :mod:`energylens.calibration.solve`.
 """
 
 from __future__ import annotations
@@ -14,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from energylens.calibration.dataset import Dataset, build_dataset, engine_profiles
-from energylens.calibration.intervals import fit_intervals
+from energylens.calibration.intervals import NOT_MEASURED, fit_intervals
 from energylens.calibration.products import derived_constants
 from energylens.calibration.runs import Runs
-from energylens.calibration.scales import Scales, constants_of, product_constants, scales_for
+from energylens.calibration.scales import constants_of, engine_factors, product_constants, scales_for
+from energylens.calibration.solve import measured_logs, predicted_logs, solve
 from energylens.predictor.architecture import ModelSpec
 from energylens.predictor.coefficients import Coefficients
 from energylens.predictor.moe_tables import MoeTables
@@ -31,7 +30,6 @@ from energylens.predictor.residual import (
     TargetResidual,
     covariance,
 )
-from energylens.predictor.steady import combine
 from energylens.predictor.types import FloatArray, GpuSpec
 
 SHAPES = (
@@ -49,42 +47,11 @@ TERMS: dict[str, tuple[KernelTerm, ...]] = {
     for target, size in RELATIVE_SIZE.items()
 }
 """Prior covariance of the logarithmic errors: what physics leaves, by model, storage, layout and load."""
-TAIL_DEVIATION, TAIL_CLIP = 1.0, 2.0
-"""Standard deviation given to the P99 ITL, which says what steps with a prefill cost; weak, as runs share it."""
 BOUND = {"step": 0.35, "itl": 0.45, "power": 0.30}
-ITERATIONS = 8
-STEP = 1e-3
-TOLERANCE = 2e-4
 
 
 class FitError(ValueError):
     """Runs that constants cannot be fitted to."""
-
-
-def predicted_logs(data: Dataset, constants: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
-    """Return the logarithm of mean step (s), median and P99 ITL (s) and power per GPU (W) of every run."""
-    constants = {name: value * data.factors.get(name, 1.0) for name, value in constants.items()}
-    state = combine(data.decode, data.mixed, data.starts, constants, data.sheet, np.full(len(data.runs), np.nan))
-    other = combine(
-        data.itl_decode, data.itl_mixed, data.itl_starts, constants, data.sheet, np.full(len(data.runs), np.nan)
-    )
-    itl = other.mixture.quantile(data.itl_level)
-    return {
-        "step": np.log(state.mean_step),
-        "itl": np.log(itl),
-        "tail": np.log(state.mixture.quantile(0.99)),
-        "power": np.log(state.power_per_gpu),
-    }
-
-
-def measured_logs(data: Dataset) -> dict[str, FloatArray]:
-    """Return the measured counterparts of :func:`predicted_logs`."""
-    return {
-        "step": np.log(data.mean_step),
-        "itl": np.log(data.runs.median_itl_ms * 1e-3),
-        "tail": np.log(data.runs.p99_itl_ms * 1e-3),
-        "power": np.log(data.runs.power_watts / data.runs.num_gpus),
-    }
 
 
 @dataclass(frozen=True)
@@ -98,7 +65,7 @@ class FitResult:
     names: tuple[str, ...]
     """What each parameter moves: a constant, or constant/product for its ratio on a product."""
     errors: dict[str, float]
-    """Mean absolute percentage error on the fitted runs, physics and residual together."""
+    """Mean absolute percentage error on the fitted runs, physics and residual together, of what was measured."""
 
 
 def fit(
@@ -141,13 +108,14 @@ def fit_full(
         raise FitError("no run to fit to: all are host-bound or data-parallel")
     try:
         engines = engine_profiles(clean.engine.tolist(), profiles)
-        scales = scales_for(clean.gpu_model.tolist(), gpus)
+        scales = scales_for(clean.gpu_model.tolist(), gpus, engines)
     except (UnknownEngineError, ValueError) as error:
         raise FitError(str(error)) from error
     data = build_dataset(clean, models, gpus, tables, engines)
-    theta, spread = solve(data, scales, start)
+    theta, spread = solve(data, scales, TERMS, start)
     measured = measured_logs(data)
-    physics = predicted_logs(data, constants_of(theta, scales, scales.membership(clean.gpu_model)))
+    factors = engine_factors(theta, scales)
+    physics = predicted_logs(data, constants_of(theta, scales, scales.membership(clean.gpu_model)), factors)
     left = {t: measured[t] - physics[t] for t in TARGETS}
     residual = residual_model(data, left)
     intervals = fit_intervals(data, left, residual, TERMS)
@@ -158,6 +126,7 @@ def fit_full(
         measured=measured_pairs(clean.gpu_model, data.engines),
         architecture_default={"hopper": "H100", "ampere": "A100", "ada-lovelace": "L40S", "blackwell": "B200"},
         tables=tables,
+        engines=factors,
         residual=residual,
         intervals=intervals,
     )
@@ -169,56 +138,14 @@ def measured_pairs(gpu_names: npt.NDArray[np.str_], engines: npt.NDArray[np.str_
     return {str(name): tuple(sorted(set(engines[gpu_names == name].tolist()))) for name in np.unique(gpu_names)}
 
 
-def solve(data: Dataset, scales: Scales, start: Mapping[str, float] | None = None) -> tuple[FloatArray, FloatArray]:
-    """Return the parameters of maximum posterior and their covariance (Laplace)."""
-    membership = scales.membership(data.runs.gpu_model)
-    measured = measured_logs(data)
-    whiten = {}
-    for target in TARGETS:
-        matrix = covariance(TERMS[target], data.features, data.features)
-        # Twice the noise of a repeated run: physics is not exact from one batch to the next either.
-        matrix += np.diag(2.0 * noise_variance(target, data.features))
-        whiten[target] = np.linalg.inv(np.linalg.cholesky(matrix))
-
-    def residuals(theta: FloatArray) -> FloatArray:
-        logs = predicted_logs(data, constants_of(theta, scales, membership))
-        tail = np.clip((logs["tail"] - measured["tail"]) / TAIL_DEVIATION, -TAIL_CLIP, TAIL_CLIP)
-        return np.concatenate([whiten[t] @ (logs[t] - measured[t]) for t in TARGETS] + [tail, theta])
-
-    theta = np.array([(start or {}).get(name, 0.0) for name in scales.names])
-    current = residuals(theta)
-    cost, damping = float(current @ current), 1e-3
-    hessian = np.eye(scales.size)
-    for _ in range(ITERATIONS):
-        jacobian = np.empty((current.size, scales.size))
-        for j in range(scales.size):
-            moved = theta.copy()
-            moved[j] += STEP
-            jacobian[:, j] = (residuals(moved) - current) / STEP
-        hessian = jacobian.T @ jacobian
-        for _ in range(8):
-            step = np.linalg.solve(hessian + damping * np.eye(scales.size), -jacobian.T @ current)
-            following = residuals(theta + step)
-            lower = float(following @ following)
-            if lower < cost:
-                break
-            damping = max(damping, 1e-2) * 5.0
-        else:
-            break
-        gain = cost - lower
-        theta, current, cost, damping = theta + step, following, lower, damping * 0.2
-        if gain < TOLERANCE * cost:
-            break
-    return theta, np.asarray(np.linalg.inv(hessian), dtype=np.float64)
-
-
 def residual_model(data: Dataset, left: Mapping[str, FloatArray]) -> ResidualModel:
     """Return the Gaussian process over what physics left."""
     targets = {}
     for target in TARGETS:
-        noise = noise_variance(target, data.features)
+        known = np.isfinite(left[target])
+        noise = np.where(known, noise_variance(target, data.features), NOT_MEASURED)
         matrix = covariance(TERMS[target], data.features, data.features) + np.diag(noise)
-        weights = np.asarray(np.linalg.solve(matrix, left[target]), dtype=np.float64)
+        weights = np.asarray(np.linalg.solve(matrix, np.where(known, left[target], 0.0)), dtype=np.float64)
         targets[target] = TargetResidual(TERMS[target], noise, weights, BOUND[target])
     return ResidualModel(data.features, targets)
 
@@ -231,4 +158,5 @@ def _errors(left: Mapping[str, FloatArray], model: ResidualModel, features: RunF
             covariance(of.terms, features, features) @ of.weights, -of.bound, of.bound
         )
     rest["energy"] = rest["step"] + rest["power"]
-    return {name: float(100.0 * np.mean(np.abs(np.expm1(-value)))) for name, value in rest.items()}
+    found = {name: value[np.isfinite(value)] for name, value in rest.items()}
+    return {name: float(100.0 * np.mean(np.abs(np.expm1(-value)))) for name, value in found.items() if value.size}

@@ -20,6 +20,8 @@ fitted with it: measured by refitting, since refitting inside every fit would co
 FOLDS = 8
 FEW_RUNS, FEW_GROUPS = 20, 6
 """Fewer say nothing of how wide errors are: no interval is narrower then than the prior deviations make it."""
+NOT_MEASURED = 1e6
+"""Variance that a run has in a target that it lacks: the run says nothing of it."""
 NORMAL = 1.282
 """80 % of a normal distribution lie within so many standard deviations."""
 
@@ -62,7 +64,10 @@ def _scores(
     variance = {t: np.ones_like(left[t]) for t in TARGETS}
     spread = physics_spread(features)
     for target in TARGETS:
-        noise = noise_variance(target, features)
+        known = np.isfinite(left[target])
+        noise = np.where(known, noise_variance(target, features), NOT_MEASURED)
+        found = np.where(known, left[target], 0.0)
+        error[target][~known] = np.nan
         full = covariance(terms[target], features, features)
         prior = sum(t.variance for t in terms[target])
         for out in parts:
@@ -72,7 +77,7 @@ def _scores(
             matrix = full[np.ix_(kept, kept)] + np.diag(noise[kept])
             cross = full[np.ix_(out, kept)]
             solved = np.linalg.solve(matrix, cross.T)
-            error[target][out] = left[target][out] - solved.T @ left[target][kept]
+            error[target][out] = left[target][out] - solved.T @ found[kept]
             remaining = prior - (cross * solved.T).sum(axis=1)
             variance[target][out] = spread[out] ** 2 * remaining + noise[out]
     scores = {t: np.abs(error[t]) / np.sqrt(variance[t]) for t in TARGETS}
@@ -82,5 +87,8 @@ def _scores(
 
 def _quantile(scores: FloatArray) -> float:
     """Return the conformal quantile: the (n + 1) x coverage-th smallest score."""
+    scores = scores[np.isfinite(scores)]
+    if scores.size == 0:
+        return NORMAL / SURE
     level = min(np.ceil((scores.size + 1) * COVERAGE) / scores.size, 1.0)
     return float(np.quantile(scores, level))

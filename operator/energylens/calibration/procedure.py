@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -14,7 +14,6 @@ import numpy as np
 
 from energylens.calibration.fit import FitResult, fit_full
 from energylens.calibration.kernels import moe_curves
-from energylens.calibration.leave_out import grouped_errors
 from energylens.calibration.runs import Runs, read_runs, resolve_runs
 from energylens.data.gpus import load_gpus
 from energylens.data.predictor import load_curves, load_profiles
@@ -23,9 +22,11 @@ from energylens.predictor.serialization import curves_to, document_of
 from energylens.predictor.types import GpuSpec
 from energylens.runs import Run, resolver
 
-SHIPPED_RUNS = "runs/ml-energy-benchmark-v3.csv"
+SHIPPED_RUNS = ("ml-energy-benchmark-v3.csv", "engines-2026.csv")
 SOURCES = (
     "Serving runs: ML.ENERGY Benchmark v3 (Chung et al., NeurIPS 2025, arXiv 2505.06371), vLLM 0.11.1",
+    "Serving runs: InferenceX 2026-07-20 (SemiAnalysis), vLLM 0.19 to 0.25 and SGLang 0.5.8 to 0.5.15",
+    "Serving runs: efficient-ai ac0df20, vLLM 0.10.2",
     "Kernel curves: NVIDIA aiconfigurator (github.com/ai-dynamo/aiconfigurator, Apache-2.0), vLLM 0.22 and 0.24",
     "GPU peaks: data sheets, see gpus.json",
 )
@@ -41,16 +42,14 @@ class Outcome:
 
     result: FitResult
     document: dict[str, Any]
-    grouped: Mapping[str, float]
-    """Mean absolute percentage errors with a whole model group left out."""
     tables: MoeTables
 
     def summary(self) -> Iterator[str]:
         """Yield lines for a person."""
         yield f"version {self.document['version']}, {self.document['provenance']['clean_runs']} clean runs"
-        for title, errors in (("fitted runs", self.result.errors), ("model left out", self.grouped)):
-            parts = ", ".join(f"{name} {value:.1f} %" for name, value in errors.items())
-            yield f"mean absolute error, {title}: {parts}"
+        parts = ", ".join(f"{name} {value:.1f} %" for name, value in self.result.errors.items())
+        yield f"mean absolute error of the fitted runs: {parts}"
+        yield "of runs that were left out: `energylens accuracy --leave-out model`"
 
     def write_curves(self, path: Path) -> None:
         """Write the kernel curves as the shipped file has them."""
@@ -60,8 +59,11 @@ class Outcome:
 
 def shipped_runs() -> tuple[Run, ...]:
     """Return the runs that the shipped coefficients were fitted to."""
-    with resources.as_file(resources.files("energylens.data").joinpath(SHIPPED_RUNS)) as path:
-        return read_runs(path)
+    found: list[Run] = []
+    for name in SHIPPED_RUNS:
+        with resources.as_file(resources.files("energylens.data").joinpath("runs", name)) as path:
+            found += read_runs(path)
+    return tuple(found)
 
 
 def gpus_by_name() -> dict[str, GpuSpec]:
@@ -101,13 +103,12 @@ def calibrate_files(runs_file: Path | None, kernel_directory: Path | None, add_s
             raise CalibrationError("kernel tables need pyarrow: pip install 'energylens[calibrate]'") from error
     profiles = load_profiles()
     result = fit_full(known.runs, known.models, gpus, tables, profiles)
-    start = dict(zip(result.names, result.theta.tolist(), strict=True))
-    grouped = grouped_errors(known.runs, known.models, gpus, tables, profiles, start)
-    sources = [*([f"Serving runs: {runs_file.name}"] if runs_file else []), *(SOURCES if shipped else SOURCES[1:])]
-    return Outcome(result, _document(known.runs, sources, result, grouped), grouped, tables)
+    others = [text for text in SOURCES if shipped or not text.startswith("Serving runs")]
+    sources = [*([f"Serving runs: {runs_file.name}"] if runs_file else []), *others]
+    return Outcome(result, _document(known.runs, sources, result), tables)
 
 
-def _document(runs: Runs, sources: list[str], result: FitResult, grouped: Mapping[str, float]) -> dict[str, Any]:
+def _document(runs: Runs, sources: list[str], result: FitResult) -> dict[str, Any]:
     document = document_of(result.coefficients)
     engines = sorted(set(runs.engine.tolist()))
     document["provenance"] = {
@@ -117,7 +118,6 @@ def _document(runs: Runs, sources: list[str], result: FitResult, grouped: Mappin
         "clean_runs": int(runs.clean.sum()),
         "run_ids": sorted(runs.run_id[runs.clean].tolist()),
         "fit_error_percent": {k: round(v, 2) for k, v in result.errors.items()},
-        "left_out_model_error_percent": {k: round(v, 2) for k, v in grouped.items()},
         "parameters": list(result.names),
         "parameter_values_in_prior_deviations": [round(float(v), 4) for v in result.theta],
         "parameter_deviation_after_over_before": [round(float(v), 4) for v in np.sqrt(np.diag(result.covariance))],

@@ -24,7 +24,7 @@ class RunsError(ValueError):
 
 @dataclass(frozen=True)
 class Runs:
-    """One element per run, arrays of shape (n,); units in the names."""
+    """One element per run, arrays of shape (n,); units in the names; measured values that a run lacks are NaN."""
 
     run_id: npt.NDArray[np.str_]
     task: npt.NDArray[np.str_]
@@ -41,6 +41,7 @@ class Runs:
     output_tokens: FloatArray
     median_itl_ms: FloatArray
     p99_itl_ms: FloatArray
+    median_tpot_ms: FloatArray
     output_tokens_per_second: FloatArray
     power_watts: FloatArray
     host_bound: BoolArray
@@ -54,8 +55,11 @@ class Runs:
 
     @property
     def clean(self) -> BoolArray:
-        """Runs that say something about the GPU: not limited by the host, one data-parallel rank."""
-        return np.asarray(~self.host_bound & (self.data_parallel == 1))
+        """Runs that say something about the GPU: not limited by the host, and of several ranks only those with a TPOT.
+
+        The median ITL of data-parallel ranks that wait for each other says little about their throughput.
+        """
+        return np.asarray(~self.host_bound & ((self.data_parallel == 1) | np.isfinite(self.median_tpot_ms)))
 
     def workload(self, index: int) -> Workload:
         """Return the mean request of one run."""
@@ -153,7 +157,8 @@ def arrays_of(
         return np.array([getattr(run, name) for run in runs], dtype=np.float64)
 
     def truth(name: str) -> FloatArray:
-        return np.array([getattr(values, name) for values in measured], dtype=np.float64)
+        found = [getattr(values, name) for values in measured]
+        return np.array([np.nan if value is None else value for value in found], dtype=np.float64)
 
     return Runs(
         run_id=text([run.run_id for run in runs]),
@@ -171,6 +176,7 @@ def arrays_of(
         output_tokens=real("output_tokens"),
         median_itl_ms=truth("median_itl_ms"),
         p99_itl_ms=truth("p99_itl_ms"),
+        median_tpot_ms=truth("median_tpot_ms"),
         output_tokens_per_second=truth("output_tokens_per_second"),
         power_watts=truth("power_watts"),
         host_bound=np.array([run.host_bound for run in runs], dtype=np.bool_),

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from energylens.calibration.parameters import CONSTANTS, RATIO_PRODUCT, REFERENCE, Constant
+from energylens.calibration.parameters import CONSTANTS, ENGINE_SPREADS, RATIO_PRODUCT, REFERENCE, Constant
 from energylens.calibration.products import derived_ratios, relative_of
+from energylens.predictor.profiles import EngineProfile
 from energylens.predictor.types import FloatArray, GpuSpec
 
 DERIVED_SPREAD = 2.0
@@ -29,23 +30,36 @@ class Ratios:
 
 
 @dataclass(frozen=True)
+class Factors:
+    """An engine profile against the engine that the constants are of."""
+
+    profile: str
+    prior: Mapping[str, float]
+    """Constant -> factor; 1 where there is none."""
+
+
+@dataclass(frozen=True)
 class Scales:
-    """Free constants in the order of the parameter vector: the shared ones, then the ratios of each product."""
+    """Free constants in the order of the parameter vector: shared ones, ratios of products, factors of engines."""
 
     shared: tuple[Constant, ...]
     ratios: tuple[Constant, ...]
     products: tuple[Ratios, ...]
+    engines: tuple[Factors, ...] = ()
 
     @property
     def size(self) -> int:
         """Length of the parameter vector."""
-        return len(self.shared) + len(self.ratios) * len(self.products)
+        ratios = len(self.ratios) * len(self.products)
+        return len(self.shared) + ratios + len(ENGINE_SPREADS) * len(self.engines)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Of each parameter: a constant, or constant/product for a ratio."""
-        return tuple(c.name for c in self.shared) + tuple(
-            f"{c.name}/{product.product}" for product in self.products for c in self.ratios
+        return (
+            tuple(c.name for c in self.shared)
+            + tuple(f"{c.name}/{product.product}" for product in self.products for c in self.ratios)
+            + tuple(f"{name}@{engine.profile}" for engine in self.engines for name in ENGINE_SPREADS)
         )
 
     def membership(self, gpu_names: npt.NDArray[np.str_] | Sequence[str]) -> FloatArray:
@@ -62,12 +76,13 @@ class Scales:
         return out
 
 
-def scales_for(gpu_names: Sequence[str], gpus: Mapping[str, GpuSpec]) -> Scales:
+def scales_for(gpu_names: Sequence[str], gpus: Mapping[str, GpuSpec], engines: Sequence[EngineProfile] = ()) -> Scales:
     """Return what may move in a fit to runs on these products.
 
     Args:
         gpu_names: Short names.
         gpus: Products by short name.
+        engines: Profiles of the runs' engines; those without factors are the engine that the constants are of.
 
     Raises:
         ValueError: A product is of an architecture that nothing is known of; the message names it.
@@ -79,7 +94,9 @@ def scales_for(gpu_names: Sequence[str], gpus: Mapping[str, GpuSpec]) -> Scales:
         if relative is None:
             raise ValueError(f"gpu_model {name!r}: nothing is known of its architecture, {gpus[name].architecture}")
         products.append(Ratios(name, relative, derived_ratios(gpus[name], gpus[relative]), DERIVED_SPREAD))
-    return Scales(shared, tuple(c for c in shared if c.ratio_spread > 0), tuple(products))
+    unlike = {profile.name: profile for profile in engines if profile.factors}
+    factors = tuple(Factors(name, unlike[name].factors) for name in sorted(unlike))
+    return Scales(shared, tuple(c for c in shared if c.ratio_spread > 0), tuple(products), factors)
 
 
 def constants_of(theta: FloatArray, scales: Scales, membership: FloatArray) -> dict[str, FloatArray]:
@@ -91,7 +108,8 @@ def constants_of(theta: FloatArray, scales: Scales, membership: FloatArray) -> d
         membership: Of `Scales.membership`, shape (products, n).
     """
     moved = {c.name: theta[i] for i, c in enumerate(scales.shared)}
-    turned = theta[len(scales.shared) :].reshape(len(scales.products), len(scales.ratios))
+    end = len(scales.shared) + len(scales.products) * len(scales.ratios)
+    turned = theta[len(scales.shared) : end].reshape(len(scales.products), len(scales.ratios))
     free = {c.name: i for i, c in enumerate(scales.ratios)}
     out = {}
     for c in CONSTANTS:
@@ -100,6 +118,24 @@ def constants_of(theta: FloatArray, scales: Scales, membership: FloatArray) -> d
             apart += turned[:, free[c.name]] * c.ratio_spread * [product.spread for product in scales.products]
         out[c.name] = c.prior * np.exp(moved.get(c.name, 0.0) * c.spread) * np.exp(apart @ membership)
     return out
+
+
+def engine_factors(theta: FloatArray, scales: Scales) -> dict[str, dict[str, float]]:
+    """Return what each fitted engine profile does to constants: profile -> constant -> factor.
+
+    Args:
+        theta: Parameters in prior standard deviations, shape (p,).
+        scales: Their meaning.
+    """
+    start = len(scales.shared) + len(scales.products) * len(scales.ratios)
+    moved = theta[start:].reshape(len(scales.engines), len(ENGINE_SPREADS))
+    found = {}
+    for engine, row in zip(scales.engines, moved, strict=True):
+        factors = dict(engine.prior)
+        for (name, spread), value in zip(ENGINE_SPREADS.items(), row.tolist(), strict=True):
+            factors[name] = factors.get(name, 1.0) * float(np.exp(value * spread))
+        found[engine.profile] = factors
+    return found
 
 
 def product_constants(theta: FloatArray, scales: Scales) -> dict[str, dict[str, float]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 
 import click
@@ -17,13 +16,12 @@ from energylens.accuracy.refit import refitted
 from energylens.accuracy.report import as_object, report
 from energylens.accuracy.tables import render
 from energylens.calibration.fit import FitError
+from energylens.calibration.procedure import shipped_runs
 from energylens.cli.errors import one_line_errors
 from energylens.cli.runs import predictor_for
 from energylens.data import load_gpus
 from energylens.data.predictor import load_coefficients, load_profiles
 from energylens.runs import Run, RunsFileError, read_runs, resolver
-
-SHIPPED = "ml-energy-benchmark-v3.csv"
 
 
 @click.command()
@@ -67,9 +65,7 @@ def accuracy(runs_files: tuple[Path, ...], leave_out: str | None, plot_directory
 
 def _read(files: Sequence[Path]) -> list[Run]:
     if not files:
-        shipped = resources.files("energylens.data").joinpath("runs", SHIPPED)
-        with resources.as_file(shipped) as path:
-            return _read([path])
+        return list(shipped_runs())
     runs: list[Run] = []
     for path in files:
         table = read_runs(path, measured=True)

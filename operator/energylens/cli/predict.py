@@ -16,6 +16,7 @@ from energylens.runs import Run, RunsFileError, RunTable, read_runs, resolver
 
 _COLUMNS = {
     "itl": "predicted_median_itl_ms",
+    "tpot": "predicted_tpot_ms",
     "throughput": "predicted_output_tokens_per_second",
     "power": "predicted_power_watts",
     "energy": "predicted_joules_per_output_token",

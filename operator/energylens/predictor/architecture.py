@@ -81,6 +81,9 @@ class Attention:
     """The window is a fixed chunk of the context (Llama 4), not the last tokens."""
     output_gate: bool = False
     """An extra query-sized gate projection multiplies the output (Qwen3-Next, Qwen3.5)."""
+    norm_over_heads: bool = False
+    """Queries and keys are normalised over all heads of a layer together (MiniMax M2), so that tensor-parallel ranks
+    exchange sums of squares."""
     shared_kv: bool = False
     """The key projection serves as the value too, so that the KV cache holds one tensor per token."""
     shared_kv_projection: bool = False

@@ -11,7 +11,7 @@ from energylens.predictor.moe_tables import MoeTables
 from energylens.predictor.residual import ResidualModel
 from energylens.predictor.types import GpuSpec
 
-FORMAT = 4
+FORMAT = 5
 
 
 class CoefficientsError(ValueError):
@@ -33,6 +33,8 @@ class Coefficients:
     architecture_default: Mapping[str, str]
     """GPU architecture -> product whose constants serve products without their own."""
     tables: MoeTables = field(default_factory=dict)
+    engines: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Name of an engine profile -> constant -> factor, fitted to runs of that engine; other profiles keep their own."""
     residual: ResidualModel | None = None
     intervals: IntervalModel = field(default_factory=IntervalModel)
     provenance: Mapping[str, Any] = field(default_factory=dict)

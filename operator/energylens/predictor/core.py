@@ -11,7 +11,7 @@ import numpy.typing as npt
 from energylens.predictor.architecture import ModelSpec, served_on
 from energylens.predictor.arrivals import Step, busy_share, distinct, running_sequences
 from energylens.predictor.coefficients import Coefficients
-from energylens.predictor.features import beyond_island, measured_parallelism, run_features, within_range
+from energylens.predictor.features import beyond_island, measured_kind, measured_parallelism, run_features, within_range
 from energylens.predictor.intervals import around
 from energylens.predictor.memory import memory, resident_sequences
 from energylens.predictor.noise import noise_variance, physics_spread
@@ -36,7 +36,7 @@ from energylens.predictor.types import (
 )
 from energylens.predictor.work import graph_tokens
 
-CODE_VERSION = "4"
+CODE_VERSION = "5"
 UNKNOWN_VARIANCE = 0.12**2
 """Of the logarithm, without a residual model."""
 IDLE_RETURN = 1.0
@@ -61,7 +61,7 @@ class Predictor:
     def constants(self, gpu: GpuSpec) -> tuple[dict[str, float], bool]:
         """Return the constants of a product under this engine, and whether they were fitted on both."""
         values, measured = self.coefficients.for_gpu(gpu, self.profile.name)
-        for name, factor in self.profile.factors.items():
+        for name, factor in self.coefficients.engines.get(self.profile.name, self.profile.factors).items():
             values[name] = values[name] * factor
         return values, measured
 
@@ -294,6 +294,8 @@ class Predictor:
         itl = {q: steady.mixture.quantile(q) * itl_factor * 1e3 for q in (0.5, 0.9, 0.95, 0.99)}
         if median is not None:
             itl[0.5] = median * itl_factor * 1e3
+        ranks = np.where(model.is_moe, layouts.data_parallel, 1).astype(np.float64)
+        tpot = 1e3 * step_factor * steady.mixture.tpot(while_busy / ranks)
         prefill = steady.mixture.with_starts(np.ones_like(step)) * step_factor
         transfer = self._transfer(model, gpu, workload) if role == "decode" else 0.0
         base = prefill + step / 2.0 + transfer
@@ -319,6 +321,7 @@ class Predictor:
             max_concurrency=places,
             utilization=utilization,
             mean_step_ms=step * 1e3,
+            tpot_ms=tpot,
             itl_p50_ms=itl[0.5],
             itl_p90_ms=itl[0.9],
             itl_p95_ms=itl[0.95],
@@ -331,6 +334,7 @@ class Predictor:
             idle_power_watts=idle,
             joules_per_output_token=energy,
             itl=interval(itl[0.5], "itl"),
+            tpot=interval(tpot, "step"),
             ttft=interval(first[0.5], "itl"),
             throughput=interval(throughput, "step"),
             power=Interval(drawn.low, np.minimum(drawn.high, np.maximum(gpus * limit, power))),
@@ -373,6 +377,8 @@ class Predictor:
             # Neither pipeline stages nor data-parallel ranks are in the runs that the intervals were set on, nor
             # messages over a host link, whose speed differs between machines of one product.
             new = ~measured_parallelism(residual.training, runs) & (measured | beyond_island(gpu, layouts))
+            # An engine that was run with mixtures of experts alone says less of a dense model.
+            new |= measured & ~measured_kind(residual.training, runs)
             widen = widen * np.where(new, scales.extrapolation, 1.0)
         spread = physics_spread(runs)
         halves = {t: widen * scales.half_width(t, variance[t], prior[t], noise[t], spread) for t in variance}

@@ -84,11 +84,13 @@ def run_features(
         return np.full(len(layouts), text)
 
     kind, parallel = "moe" if model.is_moe else "dense", parallel_key(gpu, layouts)
+    # What physics leaves of ranks that wait for each other says nothing of a replica of one rank.
+    ranks = np.where(layouts.data_parallel > 1, "/ranks", "")
     keys = {
-        "family": same(model.family + engine),
-        "architecture": same(architecture),
-        "stored": same(f"{architecture}/{storage}"),
-        "product": np.char.add(single, f"/{kind}-{storage}{engine}"),
+        "family": np.char.add(same(model.family + engine), ranks),
+        "architecture": np.char.add(same(architecture), ranks),
+        "stored": np.char.add(same(f"{architecture}/{storage}"), ranks),
+        "product": np.char.add(np.char.add(single, f"/{kind}-{storage}{engine}"), ranks),
         "layout": layout,
         "load": np.char.add(layout, f"/{load}"),
         "parallel": np.char.add(parallel, engine) if engine else parallel,
@@ -101,10 +103,15 @@ def measured_parallelism(training: RunFeatures, runs: RunFeatures) -> BoolArray:
     return np.asarray(np.isin(runs.keys["parallel"], training.keys["parallel"]))
 
 
+def measured_kind(training: RunFeatures, runs: RunFeatures) -> BoolArray:
+    """Return which candidates are of a kind of model and storage that was run on their product under their engine."""
+    return np.asarray(np.isin(runs.keys["product"], training.keys["product"]))
+
+
 def within_range(training: RunFeatures, runs: RunFeatures) -> BoolArray:
     """Return which candidates lie where runs were measured: family, kind of GPU and storage, and batch."""
     known = np.isin(runs.keys["family"], training.keys["family"])
-    known &= np.isin(runs.keys["product"], training.keys["product"])
+    known &= measured_kind(training, runs)
     known &= measured_parallelism(training, runs)
     low, high = training.log_batch.min(), training.log_batch.max()
     return np.asarray(known & (runs.log_batch >= low - 0.1) & (runs.log_batch <= high + 0.1))

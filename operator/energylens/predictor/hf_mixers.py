@@ -61,6 +61,7 @@ def read_attention(fields: Fields, hidden: int) -> Attention:
         head_dim,
         v_head_dim=None if value_dim == head_dim else value_dim,
         output_gate=fields.boolean("attn_output_gate", "attention_output_gate"),
+        norm_over_heads=fields.boolean("use_qk_norm") and fields.get("qk_norm_type") == "per_layer",
     )
 
 

@@ -63,6 +63,8 @@ class Lowered:
     moe_layers: int
     latent_layers: int
     chunked_layers: int
+    norm_layers: int
+    """Layers that normalise queries and keys over all heads."""
 
 
 def _gemm(
@@ -236,13 +238,14 @@ def lower(model: ModelSpec) -> Lowered:
     """Return the operations of one pass of a token through a model, output head included."""
     kv = Quantization("fp8" if model.kv_bytes_per_element < 2 else "bfloat16")
     merged: dict[tuple[Einsum, AttentionReach, MoeFfn | None, int], int] = {}
-    mixers = recurrent = ffns = moes = latent = chunked = 0
+    mixers = recurrent = ffns = moes = latent = chunked = norms = 0
     for group in model.layers:
         if group.mixer is not None:
             mixers += group.count
             recurrent += group.count * isinstance(group.mixer, Mamba2 | GatedDeltaNet)
             latent += group.count * isinstance(group.mixer, LatentAttention)
             chunked += group.count * (isinstance(group.mixer, Attention) and group.mixer.chunked)
+            norms += group.count * (isinstance(group.mixer, Attention) and group.mixer.norm_over_heads)
             for einsum, reach in _mixer(group.mixer, model.hidden, model.attention_quant, kv):
                 mixed = (einsum, reach, None, 0)
                 merged[mixed] = merged.get(mixed, 0) + group.count
@@ -255,4 +258,4 @@ def lower(model: ModelSpec) -> Lowered:
     head = _gemm("head", "tm,mn->tn", model.head_quant, "n", True, m=model.hidden, n=model.vocab)
     merged[(head, AttentionReach(), None, 0)] = 1
     operations = tuple(Operation(e, n, reach, moe, width) for (e, reach, moe, width), n in merged.items())
-    return Lowered(operations, mixers, recurrent, ffns, moes, latent, chunked)
+    return Lowered(operations, mixers, recurrent, ffns, moes, latent, chunked, norms)

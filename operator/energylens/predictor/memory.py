@@ -14,6 +14,7 @@ from energylens.predictor.architecture import (
 )
 from energylens.predictor.parameters import (
     embedding_parameters,
+    index_cache_bytes,
     kv_cache_bytes,
     mixer_parameters,
     routed_expert_parameters,
@@ -74,7 +75,9 @@ def memory(
     weights = dense / (tp * pp) + experts / (tp * dp * pp) + ends / tp / np.minimum(pp, 2.0)
     full = workload.input_tokens + workload.output_tokens
     share = kv_share(model, tp) / pp
-    per_token = kv_cache_bytes(model, full) / full * share
+    index = index_cache_bytes(model)
+    # Every rank holds the indexer's keys, which have one head.
+    per_token = (kv_cache_bytes(model, full) / full - index) * share + index / pp
     state = state_bytes_per_sequence(model) / (tp * pp)
     width = max([model.hidden * 2.0] + [3.0 * _ffn_width(g.ffn) for g in model.layers])
     reserved = ENGINE_BYTES + (step_tokens or ACTIVATION_TOKENS) * (width / tp + 2.0 * model.hidden) * 2.0

@@ -58,6 +58,15 @@ class StepMixture:
         share = self.mixed_share
         return np.asarray((1.0 - share) * self.decode + share * self.mixed)
 
+    def tpot(self, running: FloatArray) -> FloatArray:
+        """Return the mean time per output token of a request: steps that prefill others count, the one's own do not.
+
+        Args:
+            running: Sequences of the rank, shape (n,): all but one of their prompts are others'.
+        """
+        others = np.maximum(1.0 - 1.0 / np.maximum(running, 1.0), 0.0)
+        return np.asarray(self.decode + (self.mean - self.decode) * others)
+
     @property
     def starts_when_mixed(self) -> FloatArray:
         """Mean starts of a step that has any."""

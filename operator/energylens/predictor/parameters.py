@@ -170,6 +170,16 @@ def kv_cache_bytes(model: ModelSpec, context: float) -> float:
     return model.kv_bytes_per_element * sum(g.count * cached_elements(g.mixer, context) for g in model.layers)
 
 
+def index_cache_bytes(model: ModelSpec) -> float:
+    """Return the part of a token's KV cache bytes that is the indexer's keys beside grouped-query attention."""
+    keys = sum(
+        g.count * g.mixer.index_head_dim
+        for g in model.layers
+        if isinstance(g.mixer, Attention) and g.mixer.index_heads and g.mixer.window is None
+    )
+    return model.kv_bytes_per_element * keys
+
+
 def kv_bytes_per_token(model: ModelSpec) -> float:
     """Return the KV cache bytes that a token takes while every window still holds it."""
     return kv_cache_bytes(model, 1.0)

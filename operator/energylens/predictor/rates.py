@@ -53,6 +53,14 @@ class KernelRates:
     joules_per_flop: FloatArray
 
 
+_PREFILL = {
+    "state": "state_prefill_flops",
+    "attention_latent": "attention_latent_flops",
+    "attention_sparse": "attention_sparse_flops",
+}
+"""Constants of the arithmetic of prompts, by kernel class; the others have that of plain attention."""
+
+
 def data_sheet(gpu: GpuSpec) -> DataSheet:
     """Return the peaks of a product."""
     return DataSheet(
@@ -110,8 +118,10 @@ def kernel_rates(c: Constants, sheet: DataSheet) -> KernelRates:
         triton = moe and "fp8_block" not in kernel
         flops = c["moe_flops"] if moe else c["gemm_flops"]
         bandwidth = c["moe_bandwidth"] if moe else c["gemm_bandwidth"]
+        if kernel == "moe:fp4":
+            flops, bandwidth = c["moe_fp4_flops"], c["moe_fp4_bandwidth"]
         launch = c["gemm_launch_us"]
-        if kernel == "attention":
+        if kernel.startswith("attention"):
             launch = c["attention_floor_us"]
         elif kernel == "state":
             launch, bandwidth = c["state_floor_us"], c["state_bandwidth"]
@@ -127,7 +137,7 @@ def kernel_rates(c: Constants, sheet: DataSheet) -> KernelRates:
             bandwidth=bandwidth * sheet.bandwidth,
             cache_bandwidth=(c["state_bandwidth"] if state else c["cache_bandwidth"]) * sheet.bandwidth,
             flops=flops * _arithmetic(kernel, sheet),
-            prefill_flops=(c["state_prefill_flops"] if state else c["attention_flops"]) * sheet.flops_bf16,
+            prefill_flops=c[_PREFILL.get(kernel, "attention_flops")] * sheet.flops_bf16,
             launch=launch * 1e-6,
             table_factor=factor,
             joules_per_byte=_byte_energy(kernel, c) * 1e-12,

@@ -36,6 +36,7 @@ def coefficients_from(document: Mapping[str, Any], curves: Arrays) -> Coefficien
             measured={gpu: tuple(engines) for gpu, engines in document["measured"].items()},
             architecture_default=dict(document["architecture_default"]),
             tables=curves_from(curves),
+            engines={e: {k: float(v) for k, v in f.items()} for e, f in document["engines"].items()},
             residual=_residual_from(document.get("residual")),
             intervals=_intervals_from(document["intervals"]),
             provenance=dict(document["provenance"]),
@@ -55,6 +56,7 @@ def document_of(coefficients: Coefficients) -> dict[str, Any]:
         "measured": {gpu: list(engines) for gpu, engines in coefficients.measured.items()},
         "architecture_default": dict(coefficients.architecture_default),
         "constants": {g: {k: _rounded(v) for k, v in c.items()} for g, c in coefficients.constants.items()},
+        "engines": {e: {k: _rounded(v) for k, v in f.items()} for e, f in coefficients.engines.items()},
         "intervals": {
             "scale": {k: _rounded(v) for k, v in coefficients.intervals.scale.items()},
             "extrapolation": coefficients.intervals.extrapolation,

@@ -79,7 +79,8 @@ def steady_state(
     """
     sheet = data_sheet(gpu)
     decode, mixed, starts = phase_work(model, gpu, layouts, workload, sequences, coefficients, role)
-    return combine(decode, mixed, starts, constants, sheet, layouts.power_cap_watts, overlap)
+    ranks = layouts.data_parallel.astype(np.float64) if model.is_moe else 1.0
+    return combine(decode, mixed, starts, constants, sheet, layouts.power_cap_watts, overlap, ranks)
 
 
 def phase_work(
@@ -108,7 +109,8 @@ def phase_work(
         return decode, decode, starts * 0.0
     # Ranks that exchange experts' tokens step together: a prompt on one of them holds up all.
     together = layouts.data_parallel.astype(np.float64) if model.is_moe else np.ones_like(running)
-    clump = 1.0 + (START_CLUMP - 1.0) * np.minimum(starts * together, 1.0)
+    # Ranks admit requests apart from each other: what starts together on one of them does not on the others.
+    clump = 1.0 + (START_CLUMP - 1.0) * np.minimum(starts * together, 1.0) / together
     starts = starts * together / clump
     share = -np.expm1(-starts)
     tokens = prompt * np.maximum(clump * starts / np.maximum(share, 1e-12) / together, 1.0)
@@ -141,14 +143,29 @@ def combine(
     sheet: DataSheet,
     caps: FloatArray,
     overlap: Overlap | None = None,
+    ranks: float | FloatArray = 1.0,
 ) -> Steady:
-    """Return times and power from the work of both kinds of steps."""
+    """Return times and power from the work of both kinds of steps.
+
+    Args:
+        decode: Work of a step that only decodes.
+        mixed: Work of a step that also prefills.
+        starts: Requests that start per step on all ranks that step together, shape (n,).
+        c: Constants of the GPU product and the engine.
+        sheet: Peaks of the GPU product.
+        caps: Power caps in watts per GPU, NaN for none, shape (n,).
+        overlap: How the engine runs collectives beside kernels.
+        ranks: Data-parallel ranks that step together, shape (n,).
+    """
     rates = kernel_rates(c, sheet)
     mixture, td, tm = step_mixture(decode, mixed, starts, rates, c, sheet, overlap)
     share = mixture.mixed_share
     mean = mixture.mean
-    joules = (1.0 - share) * step_energy(decode, td, rates, c).total + share * step_energy(mixed, tm, rates, c).total
-    busy = (1.0 - share) * td.busy + share * tm.busy
+    # A prompt holds up all data-parallel ranks, and costs energy on those that work on it.
+    working = share * np.minimum(np.maximum(mixture.starts_when_mixed, 1.0) / ranks, 1.0)
+    joules = (1.0 - working) * step_energy(decode, td, rates, c).total
+    joules = joules + working * step_energy(mixed, tm, rates, c).total
+    busy = (1.0 - working) * td.busy + working * tm.busy
     static = np.asarray(c["static_watts"], dtype=np.float64)
     power = static + joules / mean
     limit = sheet_limit(sheet, caps)

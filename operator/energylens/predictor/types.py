@@ -172,6 +172,8 @@ class Prediction:
     utilization: FloatArray
     """Offered output tokens per second over the capacity; 1 when saturated."""
     mean_step_ms: FloatArray
+    tpot_ms: FloatArray
+    """Mean time per output token of a request after its first: prefill of other requests included."""
     itl_p50_ms: FloatArray
     itl_p90_ms: FloatArray
     itl_p95_ms: FloatArray
@@ -188,6 +190,7 @@ class Prediction:
     """power_watts / output_tokens_per_second: prefill and idle included."""
     itl: Interval
     """Of the median ITL, ms."""
+    tpot: Interval
     ttft: Interval
     """Of the median TTFT, ms."""
     throughput: Interval

@@ -26,6 +26,8 @@ KERNELS = (
     "gemm:4bit",
     "gemm:fp4",
     "attention",
+    "attention_latent",
+    "attention_sparse",
     "state",
     "moe:bfloat16",
     "moe:fp8",
@@ -69,8 +71,16 @@ def kernel_class(kernel: str, quant: Quantization) -> str:
     return f"{kernel}:{quant.weight}"
 
 
-def _engine_path(kernel: str, lowered: Lowered) -> str:
-    """Engines run DeepSeek's block-scaled experts on other kernels than those of models with plain attention."""
+def _engine_path(kernel: str, lowered: Lowered, op: Operation) -> str:
+    """Return the class of the kernels that engines run for an operation.
+
+    DeepSeek's block-scaled experts run on other kernels than those of models with plain attention, and latent and
+    sparse attention on kernels of their own.
+    """
+    if kernel == "attention":
+        if op.reach.top_k is not None or op.einsum.label.startswith("index"):
+            return "attention_sparse"
+        return "attention_latent" if lowered.latent_layers else kernel
     return f"{kernel}_latent" if kernel == "moe:fp8_block" and lowered.latent_layers else kernel
 
 
@@ -229,7 +239,7 @@ def build_work(model: ModelSpec, gpu: GpuSpec, layouts: Layouts, load: StepLoad,
     tiles, aligned = np.zeros((k, n)), np.zeros((k, n))
     for i, op in enumerate(lowered.operations):
         e = op.einsum
-        kernels.append(KERNEL_INDEX[_engine_path(kernel_class(e.kernel, e.quant), lowered)])
+        kernels.append(KERNEL_INDEX[_engine_path(kernel_class(e.kernel, e.quant), lowered, op)])
         launches[i] = 0.0 if e.fused_with_next else float(op.count)
         if op.moe is not None:
             expert = builder.experts(op)
@@ -411,6 +421,9 @@ class _Builder:
                 add(Collective.ALL_REDUCE, op.count, message, self.tp)
             elif e.collective is Collective.ALL_GATHER:
                 add(Collective.ALL_GATHER, op.count, 2.0 * e.result_elements / self.tp * self.head_tokens, self.tp)
+        if lowered.norm_layers:
+            # Queries and keys each need the sum of squares over all heads of a token.
+            add(Collective.ALL_REDUCE, float(lowered.norm_layers), 8.0 * self.tokens, self.tp)
         pp = self.layouts.pipeline_parallel.astype(np.float64)
         add(Collective.NONE, pp - 1.0, ACTIVATION_BYTES * self.model.hidden * self.tokens, np.where(pp > 1, 2.0, 1.0))
         shares = [

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from energylens.data import PartitionedGpuError, UnknownGpuError, UnknownModelError, find_gpu, load_model
 from energylens.predictor.architecture import ModelSpec
-from energylens.predictor.requantize import UnsupportedQuantizationError, with_quantization
+from energylens.predictor.requantize import UnsupportedQuantizationError, usual_release, with_quantization
 from energylens.predictor.types import GpuSpec
 from energylens.runs.table import Run
 
@@ -46,10 +46,12 @@ def resolver(models: Mapping[str, ModelSpec] | None = None) -> Callable[[Run], R
             return Resolved(None, None, f"gpu_model: {error}")
         if run.weight_precision is None or run.weight_precision == weight_precision(model):
             return Resolved(model, gpu)
+        wanted = _REQUEST[run.weight_precision]
         try:
-            return Resolved(with_quantization(model, _REQUEST[run.weight_precision]), gpu)
-        except UnsupportedQuantizationError as error:
-            return Resolved(None, None, f"weight_precision={run.weight_precision!r}: {error}")
+            return Resolved(with_quantization(model, wanted), gpu)
+        except UnsupportedQuantizationError:
+            # A run did run: the engine loaded a release of the model in that format.
+            return Resolved(usual_release(model, wanted), gpu)
 
     return resolve
 

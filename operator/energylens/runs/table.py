@@ -29,6 +29,8 @@ MEASURED_COLUMNS = (
     "p90_itl_ms",
     "p95_itl_ms",
     "p99_itl_ms",
+    "median_tpot_ms",
+    "median_ttft_ms",
     "output_tokens_per_second",
     "power_watts",
     "joules_per_output_token",
@@ -45,15 +47,20 @@ class RunsFileError(ValueError):
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured; power, throughput and energy of all GPUs together."""
+    """What was measured, None where it was not; power, throughput and energy of all GPUs together."""
 
-    median_itl_ms: float
-    p90_itl_ms: float
-    p95_itl_ms: float
-    p99_itl_ms: float
-    output_tokens_per_second: float
-    power_watts: float
-    joules_per_output_token: float
+    median_itl_ms: float | None = None
+    """Time between two tokens of a request, median over tokens: most steps that prefill other requests are above it."""
+    p90_itl_ms: float | None = None
+    p95_itl_ms: float | None = None
+    p99_itl_ms: float | None = None
+    output_tokens_per_second: float | None = None
+    power_watts: float | None = None
+    joules_per_output_token: float | None = None
+    median_tpot_ms: float | None = None
+    """Time per output token of a request, last minus first token over the tokens between, median over requests: the
+    prefill of other requests is part of it, so that it lies near the mean step and above the median ITL."""
+    median_ttft_ms: float | None = None
 
 
 @dataclass(frozen=True)
@@ -133,10 +140,11 @@ def parse_runs(text: str, source: str, *, measured: bool) -> RunTable:
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     # One line is one row, so that a stray quote cannot swallow the rows after it; no field of a run spans lines.
     header = _header(next(iter(lines), ""), source)
-    needed = (*_REQUIRED, *(MEASURED_COLUMNS if measured else ()))
-    missing = [name for name in needed if name not in header]
+    missing = [name for name in _REQUIRED if name not in header]
     if missing:
-        raise RunsFileError(f"{source}: column {missing[0]!r} is missing; needed are {', '.join(needed)}")
+        raise RunsFileError(f"{source}: column {missing[0]!r} is missing; needed are {', '.join(_REQUIRED)}")
+    if measured and not set(MEASURED_COLUMNS) & set(header):
+        raise RunsFileError(f"{source}: no measured column; at least one is needed of {', '.join(MEASURED_COLUMNS)}")
     rows = (_row(number, line, header, measured) for number, line in enumerate(lines[1:], start=2) if line.strip())
     return RunTable(tuple(rows))
 
@@ -201,8 +209,25 @@ def _run(row: Mapping[str, str], measured: bool) -> Run:
         output_tokens=_positive(row, "output_tokens", None),
         engine=_text(row, "engine"),
         host_bound=measured and (_text(row, "host_bound") == "1"),
-        measured=Measured(**{name: _positive(row, name, None) for name in MEASURED_COLUMNS}) if measured else None,
+        measured=_measured(row) if measured else None,
     )
+
+
+def _measured(row: Mapping[str, str]) -> Measured:
+    """Return the measured values of a row; of power, throughput and energy per token a third follows from two."""
+    found = {name: _positive(row, name, None) for name in MEASURED_COLUMNS if _text(row, name) is not None}
+    if not found:
+        raise _FieldError(f"nothing was measured: {', '.join(MEASURED_COLUMNS)} are all empty")
+    power, rate, energy = (
+        found.get(name) for name in ("power_watts", "output_tokens_per_second", "joules_per_output_token")
+    )
+    if energy is None and power is not None and rate is not None:
+        found["joules_per_output_token"] = power / rate
+    elif power is None and energy is not None and rate is not None:
+        found["power_watts"] = energy * rate
+    elif rate is None and energy is not None and power is not None:
+        found["output_tokens_per_second"] = power / energy
+    return Measured(**found)
 
 
 def _text(row: Mapping[str, str], name: str) -> str | None:

@@ -51,6 +51,7 @@ def predicted(runs: list[Run], *, itl: list[float], high: list[float], energy: l
     """Predictions where throughput is 100 and intervals are those given for ITL and +-10 % else."""
     values = {
         "itl": np.array(itl),
+        "tpot": np.array(itl),
         "throughput": np.full(len(runs), 100.0),
         "power": 100.0 * np.array(energy),
         "energy": np.array(energy),
@@ -103,6 +104,7 @@ class FakePredictor:
             max_concurrency=concurrency,
             utilization=ones,
             mean_step_ms=itl,
+            tpot_ms=itl,
             itl_p50_ms=itl,
             itl_p90_ms=itl,
             itl_p95_ms=itl,
@@ -115,6 +117,7 @@ class FakePredictor:
             idle_power_watts=power,
             joules_per_output_token=energy,
             itl=around(itl),
+            tpot=around(itl),
             ttft=around(itl),
             throughput=around(throughput),
             power=around(power),

@@ -61,7 +61,7 @@ def test_json_holds_the_same(tmp_path: Path) -> None:
     document = json.loads(call(tmp_path, "-o", "json").stdout)
     first = document["errors"][0]
     assert (first["by"], first["name"], first["runs"]) == ("rows", "clean", 3)
-    assert first["mean"] == {"itl": 0.0, "throughput": 0.0, "power": 0.0, "energy": 0.0}
+    assert first["mean"] == {"itl": 0.0, "tpot": 0.0, "throughput": 0.0, "power": 0.0, "energy": 0.0}
     assert document["in_sample"] is False
     assert document["decisions"][-1]["broken_percent"] == 0.0
     assert document["pareto"]["recovered_percent"] is None
@@ -129,6 +129,7 @@ def test_plots_are_written(tmp_path: Path) -> None:
     names = {path.name for path in (tmp_path / "new" / "plots").iterdir()}
     assert names == {
         "predicted-vs-measured-itl.png",
+        "predicted-vs-measured-tpot.png",
         "predicted-vs-measured-throughput.png",
         "predicted-vs-measured-power.png",
         "predicted-vs-measured-energy.png",

@@ -9,6 +9,8 @@ import pytest
 import yaml
 from tests.unit.cli.conftest import POOLS, Run, Write, chat, compare, run
 
+from energylens.api.quantity import parse_quantity
+
 ROOT = Path(__file__).resolve().parents[3]
 EXAMPLE, INVENTORY = ROOT / "examples" / "llama-3.1-70b.yaml", ROOT / "examples" / "inventory.yaml"
 TIGHT = {"percentile": "P50", "ttftMilliseconds": 2000, "itlMilliseconds": 15}
@@ -83,9 +85,8 @@ def test_the_shipped_figures_add_up() -> None:
     assert document["verdict"] in ("Loses", "Removed", "Chosen")
     for side in ("plan", "asked"):
         parts = document[side]["energyParts"]
-        whole = float(document[side]["joulesPerOutputToken"].removesuffix("m")) / 1e3
-        units = {"m": 1e-3, "u": 1e-6}
-        assert sum(float(text[:-1]) * units[text[-1]] for text in parts.values()) == pytest.approx(whole, abs=0.005)
+        whole = float(parse_quantity(document[side]["joulesPerOutputToken"]))
+        assert float(sum(map(parse_quantity, parts.values()))) == pytest.approx(whole, abs=0.005)
 
 
 def test_yaml_is_the_same_as_json(arithmetic: Run, write: Write) -> None:

@@ -50,6 +50,9 @@ def test_columns_are_those_that_others_read() -> None:
         "predicted_median_itl_ms",
         "predicted_median_itl_ms_low",
         "predicted_median_itl_ms_high",
+        "predicted_tpot_ms",
+        "predicted_tpot_ms_low",
+        "predicted_tpot_ms_high",
         "predicted_output_tokens_per_second",
         "predicted_output_tokens_per_second_low",
         "predicted_output_tokens_per_second_high",
@@ -97,7 +100,6 @@ def test_a_missing_engine_is_the_newest_profile(tmp_path: Path) -> None:
         ({"engine": "triton==1"}, "engine 'triton' has no profile"),
         ({"engine": "vllm==old"}, "'old'"),
         ({"engine": "vllm==0.0.1"}, "0.0.1"),
-        ({"weight_precision": "nvfp4"}, "weight_precision='nvfp4'"),
         ({"num_gpus": "3", "tensor_parallel": "3"}, "3"),
         ({"model_id": "meta-llama/Llama-3.1-405B-Instruct"}, "fit"),
         ({"expert_parallel": "2"}, "expert"),
@@ -117,6 +119,16 @@ def test_a_row_that_cannot_be_predicted_says_why_and_costs_no_other(
         len(OUTPUT_COLUMNS) - 2
     )
     assert all(is_good(row) for i, row in enumerate(rows) if i != 1)
+
+
+@pytest.mark.parametrize("precision", ["fp8", "nvfp4", "mxfp4", "int8", "int4"])
+def test_a_release_that_the_catalogue_lacks_is_answered_as_its_format_is_usually_published(
+    tmp_path: Path, precision: str
+) -> None:
+    base = {**GOOD, "gpu_model": "B200"}
+    _, rows = call(tmp_path, csv_of({**base, "weight_precision": precision}, base))
+    assert all(is_good(row) for row in rows)
+    assert float(rows[0]["predicted_joules_per_output_token"]) < float(rows[1]["predicted_joules_per_output_token"])
 
 
 @pytest.mark.parametrize("text", ["", "{}", "run_id,model_id\nr,m\n", "\n\n\n", "no csv at all"])

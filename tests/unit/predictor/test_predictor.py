@@ -158,7 +158,7 @@ def test_intervals_hold_the_prediction_and_widen_without_runs() -> None:
     model = load_model("meta-llama/Llama-3.1-8B-Instruct")
     where, batch = layouts((1, 1, 1, 1)), np.array([64.0])
     seen = predictor().at_concurrency(model, H100, where, CHAT, batch)
-    other = predictor().at_concurrency(model, find_gpu("H200"), where, CHAT, batch)
+    other = predictor().at_concurrency(model, find_gpu("A100"), where, CHAT, batch)
     newer = load_predictor("vllm").at_concurrency(model, H100, where, CHAT, batch)
     unseen = predictor().at_concurrency(load_model("microsoft/phi-4"), H100, where, CHAT, batch)
 
@@ -215,7 +215,8 @@ def test_every_known_product_and_profile_predicts_finite_numbers() -> None:
 def test_profiles_are_chosen_by_version_and_newest_by_default() -> None:
     profiles = load_profiles()
     assert select_profile(profiles, "vllm", "0.11.1").name in load_coefficients().measured["H100"]
-    assert select_profile(profiles, "vLLM", None).name not in load_coefficients().measured["H100"]
+    assert select_profile(profiles, "vLLM", None).name in load_coefficients().measured["H200"]
+    assert select_profile(profiles, "vLLM", None).name not in load_coefficients().measured.get("L40S", ())
     assert parse_engine("vllm==0.11.1") == ("vllm", "0.11.1")
     assert parse_engine("sglang") == ("sglang", None)
     assert parse_version("v0.11.1rc2+cu128") == (0, 11, 1)

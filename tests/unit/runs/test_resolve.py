@@ -31,13 +31,16 @@ def test_unknown_names_are_errors_that_show_the_way() -> None:
     assert "MIG slice" in resolve(run(gpu_model="NVIDIA-H100-80GB-HBM3-MIG-1g.10gb")).error
 
 
-def test_a_precision_that_differs_from_the_checkpoint_is_made_while_loading_or_refused() -> None:
+def test_a_precision_that_differs_from_the_checkpoint_is_made_while_loading_or_that_of_the_usual_release() -> None:
     resolve = resolver()
     online = resolve(run(weight_precision="fp8")).model
     assert online is not None
     assert weight_precision(online) == "fp8"
     assert online.ffn_quant == Quantization("fp8", "fp8", "per_tensor")
-    assert "weight_precision='nvfp4'" in resolve(run(weight_precision="nvfp4")).error
+    four_bit = resolve(run(weight_precision="nvfp4")).model
+    assert four_bit is not None
+    assert four_bit.ffn_quant == Quantization("nvfp4", "nvfp4", "group")
+    assert four_bit.attention_quant == Quantization()
     published = resolve(run(model_id="openai/gpt-oss-120b", weight_precision="mxfp4")).model
     assert published is not None
     assert weight_precision(published) == "mxfp4"

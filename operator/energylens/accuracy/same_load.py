@@ -1,0 +1,112 @@
+"""What layouts chosen by predictions save against all GPUs of the node, at the same load and the same latency bound.
+
+A *case* is one (model, precision, GPU type, engine, task, requests at once) and one bound, with every layout that was
+measured at that load. The rival is what people do without a planner: all GPUs of the node. At equal load nothing is
+won by a larger batch, so that only the choice of the layout counts.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from energylens.accuracy.decisions import ITL_BOUNDS_MS
+from energylens.accuracy.evaluate import Predicted
+from energylens.predictor.profiles import parse_engine
+from energylens.predictor.types import BoolArray, FloatArray, IntArray
+from energylens.runs import Run
+
+WHOLE_NODE, LOWEST_LATENCY = "all GPUs of the node", "layout of lowest latency"
+
+
+@dataclass(frozen=True)
+class SameLoad:
+    """Energy saved against one rival; shares in percent, NaN where there is no case."""
+
+    rival: str
+    cases: int
+    sets: int
+    best_percent: float
+    """Mean saving of the layout of least measured energy that holds the bound."""
+    kept_percent: float
+    """Mean saving of the predictor's picks; a case without a pick, or whose pick breaks the bound, saves nothing."""
+    broken: int
+    without_pick: int
+
+
+def same_load(
+    runs: Sequence[Run],
+    mask: BoolArray,
+    measured: Mapping[str, FloatArray],
+    predicted: Predicted,
+    node_gpus: Mapping[str, int],
+) -> tuple[SameLoad, ...]:
+    """Return the savings against each rival.
+
+    Args:
+        runs: n runs.
+        mask: Which count, shape (n,).
+        measured: By quantity, shape (n,).
+        predicted: Of the same n runs.
+        node_gpus: GPUs of a whole node by the runs' ``gpu_model``.
+    """
+    groups: dict[tuple[object, ...], list[int]] = defaultdict(list)
+    for i, run in enumerate(runs):
+        if mask[i]:
+            engine = parse_engine(run.engine or "vllm")[0]
+            key: tuple[object, ...] = (
+                run.model_id,
+                run.weight_precision,
+                run.gpu_model,
+                engine,
+                run.task,
+                round(run.concurrency),
+            )
+            groups[key].append(i)
+    rows: dict[str, list[tuple[float, float, str]]] = {WHOLE_NODE: [], LOWEST_LATENCY: []}
+    sets: dict[str, set[tuple[object, ...]]] = {name: set() for name in rows}
+    for key, members in sorted(groups.items(), key=lambda item: str(item[0])):
+        index = np.array(members)
+        if len(index) < 2:
+            continue
+        latency = "itl" if np.isfinite(measured["itl"][index]).any() else "tpot"
+        times, energy = measured[latency][index], measured["energy"][index]
+        gpus = np.array([runs[i].num_gpus for i in members])
+        whole = np.flatnonzero(gpus == node_gpus[runs[members[0]].gpu_model])
+        for bound in ITL_BOUNDS_MS:
+            holds = times <= bound
+            picked = _pick(predicted, latency, index, bound)
+            rivals = {WHOLE_NODE: whole, LOWEST_LATENCY: np.array([int(np.argmin(times))])}
+            for name, candidates in rivals.items():
+                able = candidates[holds[candidates]]
+                if able.size == 0 or np.unique(gpus).size < 2:
+                    continue
+                # Of several layouts on all GPUs, people run the fastest.
+                rival = energy[able[np.argmin(times[able])]]
+                best = 1.0 - energy[holds].min() / rival
+                outcome = "none" if picked is None else "broken" if not holds[picked] else "holds"
+                kept = 1.0 - energy[picked] / rival if picked is not None and holds[picked] else 0.0
+                rows[name].append((best, kept, outcome))
+                sets[name].add(key[:-1])
+    return tuple(
+        SameLoad(
+            rival=name,
+            cases=len(found),
+            sets=len(sets[name]),
+            best_percent=100.0 * float(np.mean([best for best, _, _ in found])) if found else float("nan"),
+            kept_percent=100.0 * float(np.mean([kept for _, kept, _ in found])) if found else float("nan"),
+            broken=sum(outcome == "broken" for _, _, outcome in found),
+            without_pick=sum(outcome == "none" for _, _, outcome in found),
+        )
+        for name, found in rows.items()
+    )
+
+
+def _pick(predicted: Predicted, latency: str, index: IntArray, bound: float) -> int | None:
+    """Return the candidate of the lowest predicted energy whose upper latency holds the bound; None when none does."""
+    energy = predicted.values["energy"][index]
+    allowed = np.flatnonzero((predicted.intervals[latency].high[index] <= bound) & np.isfinite(energy))
+    return None if allowed.size == 0 else int(allowed[np.argmin(energy[allowed])])
