@@ -71,8 +71,15 @@ def _ready(observed: Observation, children: Children, state: Rollout) -> Conditi
     if not state.exists:
         why = children.message or observed.planning.message
         return _condition(observed, kind, "False", Reason.NOT_STARTED, why)
-    text = f"{state.ready} of {state.wanted} replicas of plan {state.running_hash} are ready"
     plan = observed.planning.plan
+    runs = next((p for p in (plan, observed.standing) if p is not None and p.hash == state.running_hash), None)
+    if runs is not None and state.wanted < runs.replicas:
+        # Somebody else scaled it: what the workload asks for is not what the plan does.
+        text = f"{state.ready} of {runs.replicas} replicas of plan {state.running_hash} are ready"
+        return _condition(
+            observed, kind, "False", Reason.PODS_NOT_READY, f"{text}; the workload asks for {state.wanted}"
+        )
+    text = f"{state.ready} of {state.wanted} replicas of plan {state.running_hash} are ready"
     behind = children.acting and plan is not None and state.running_hash != plan.hash
     all_ready = state.wanted > 0 and state.ready >= state.wanted
     if state.current and all_ready and not behind:

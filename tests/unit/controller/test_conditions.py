@@ -227,6 +227,13 @@ def test_a_condition_says_what_was_observed(kind: str, status: str, reason: str,
     assert condition.observed_generation == 3
 
 
+def test_fewer_replicas_than_the_plan_has_are_not_ready_however_ready_they_are() -> None:
+    scaled = workload(plan(replicas=1, gpus=1), replicas=1, updated=1, ready=1)
+    ready = conditions(observation(workload=scaled, pods=(pod(),)))["Ready"]
+    assert (ready.status, ready.reason) == ("False", "PodsNotReady")
+    assert ready.message == f"1 of 2 replicas of plan {HASH} are ready; the workload asks for 1"
+
+
 def test_a_replica_over_several_nodes_needs_leader_worker_set() -> None:
     planning = Planning(SEVERAL_NODES, observation().planning.model, True, Reason.PLANNED, "")
     condition = conditions(observation(planning=planning, **FRESH))["PlanReady"]
