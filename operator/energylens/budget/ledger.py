@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from energylens.api.energybudget_status import LedgerEntry
+from energylens.api.timestamp import timestamp
 from energylens.budget.carbon import Forecast
 from energylens.budget.periods import Span
 
@@ -162,7 +163,7 @@ def to_status(entry: Entry) -> LedgerEntry:
         milligrams=round(1000.0 * entry.grams),
         ungraded_joules=round(entry.ungraded_joules),
         predicted_watts=round(entry.predicted_watts),
-        accounted_until=entry.until.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        accounted_until=timestamp(entry.until),
     )
 
 

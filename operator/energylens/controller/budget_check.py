@@ -8,7 +8,7 @@ and a ledger that has less than the status says was used is filled up.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -16,11 +16,12 @@ from pydantic import ValidationError
 
 from energylens.api.energybudget_status import EnergyBudgetStatus, LedgerEntry
 from energylens.api.parse import InvalidResourceError
+from energylens.api.timestamp import timestamp
 from energylens.budget.ledger import FOLDED
 from energylens.budget.periods import period_at
 from energylens.controller.budgets import budget_of
 from energylens.controller.reasons import BudgetConditionType
-from energylens.controller.status_check import MOST_JOULES, time_problem
+from energylens.controller.status_check import MOST_JOULES, is_amount, time_problem
 from energylens.controller.status_memory import Checked
 
 Body = Mapping[str, Any]
@@ -62,7 +63,7 @@ def checked_budget_status(body: Body, now: datetime) -> Checked:
     counted_in_it = any(datetime.fromisoformat(entry.accounted_until) > period.start for entry in ledger)
     if ledger and counted_in_it and start is not None and start != period.start and not _was_edited(body, status):
         left_out.append(f"status.periodStart: {status.period_start}, and the ledger is of {period.start.isoformat()}")
-        changes["period_start"] = _time(period.start)
+        changes["period_start"] = timestamp(period.start)
         start = period.start
     if start == period.start:
         missing = _missing_joules(status, ledger)
@@ -108,7 +109,7 @@ def _ledger(stated: Any, start: datetime, now: datetime) -> tuple[tuple[LedgerEn
             left_out.append("status.ledger: an account without a uid")
             continue
         amounts = {name: raw.get(name, 0) for name in _AMOUNTS}
-        wrong = [name for name, value in amounts.items() if not _is_amount(value)]
+        wrong = [name for name, value in amounts.items() if not is_amount(value)]
         until = raw.get("accountedUntil")
         if not isinstance(until, str) or time_problem(until, now):
             wrong.append("accountedUntil")
@@ -122,14 +123,10 @@ def _ledger(stated: Any, start: datetime, now: datetime) -> tuple[tuple[LedgerEn
         sane = {name: 0 if name in wrong else value for name, value in amounts.items()}
         # An account whose energy is known goes on from now; else its time is predicted.
         known = not any(name in wrong for name in ("measuredJoules", "predictedJoules"))
-        since = until if "accountedUntil" not in wrong and known else _time(now if known else start)
+        since = until if "accountedUntil" not in wrong and known else timestamp(now if known else start)
         names = {name: str(raw.get(name) or "") for name in ("namespace", "name")}
         found.append(LedgerEntry.model_validate({"uid": uid, **names, **sane, "accountedUntil": since}))
     return tuple(found), left_out
-
-
-def _is_amount(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_JOULES
 
 
 def _missing_joules(status: EnergyBudgetStatus, ledger: tuple[LedgerEntry, ...]) -> int:
@@ -145,7 +142,7 @@ def _missing_joules(status: EnergyBudgetStatus, ledger: tuple[LedgerEntry, ...])
 
 def _with_others(ledger: tuple[LedgerEntry, ...], joules: int, now: datetime) -> tuple[LedgerEntry, ...]:
     old = next((entry for entry in ledger if entry.uid == FOLDED), None)
-    before = old or LedgerEntry(uid=FOLDED, namespace="", name=FOLDED, accounted_until=_time(now))
+    before = old or LedgerEntry(uid=FOLDED, namespace="", name=FOLDED, accounted_until=timestamp(now))
     folded = before.model_copy(
         update={
             "predicted_joules": before.predicted_joules + joules,
@@ -153,7 +150,3 @@ def _with_others(ledger: tuple[LedgerEntry, ...], joules: int, now: datetime) ->
         }
     )
     return (*(entry for entry in ledger if entry.uid != FOLDED), folded)
-
-
-def _time(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

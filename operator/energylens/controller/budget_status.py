@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from energylens.api.base import Condition
 from energylens.api.energybudget import (
@@ -13,6 +13,7 @@ from energylens.api.energybudget import (
     EnergyBudgetStatus,
     UsagePoint,
 )
+from energylens.api.timestamp import timestamp
 from energylens.budget.ledger import Entry, to_status
 from energylens.budget.periods import Span
 from energylens.budget.shed import Cap, Share, Shed, shed
@@ -110,8 +111,8 @@ def decide(look: Look) -> Decided:
         excess_power_watts=round(excess),
         allowed_power_watts=None if allowed is None else int(allowed.watts),
         binding_limit=None if allowed is None else allowed.limit,
-        period_start=_time(look.period.start),
-        reset_time=_time(look.period.end),
+        period_start=timestamp(look.period.start),
+        reset_time=timestamp(look.period.end),
         used_watt_hours=round(used.used_watt_hours) if used is not None else before.used_watt_hours,
         predicted_watt_hours=round(used.predicted_watt_hours) if used is not None else before.predicted_watt_hours,
         remaining_watt_hours=_whole(used.remaining_watt_hours if used is not None else None),
@@ -120,13 +121,13 @@ def decide(look: Look) -> Decided:
         used_percent=_percent(spec, used, committed),
         burn_rate_watts=round(burn),
         burn_rate_percent=_burn_percent(look, burn),
-        exhaustion_time=None if gone is None else _time(gone),
+        exhaustion_time=None if gone is None else timestamp(gone),
         used=_used(spec, used, committed),
         remaining=_remaining(spec, used, committed),
         forecast=_forecast(gone, now) if energy else None,
         member_count=len(look.members),
         members=_members(look, found.caps),
-        shed_time=_time(now) if found.took else before.shed_time,
+        shed_time=timestamp(now) if found.took else before.shed_time,
         ledger=tuple(to_status(entry) for entry in sorted(look.entries, key=lambda e: (e.namespace, e.name, e.uid))),
         history=_history(look),
     )
@@ -229,7 +230,7 @@ def _within(
     if look.used is None and problem is not None:
         return "Unknown", problem[0], problem[1]
     if gone is not None:
-        return "True", BudgetReason.RUNS_OUT, f"at the present rate the energy is used up by {_time(gone)}"
+        return "True", BudgetReason.RUNS_OUT, f"at the present rate the energy is used up by {timestamp(gone)}"
     return "True", BudgetReason.WITHIN, ""
 
 
@@ -279,14 +280,14 @@ def _members(look: Look, caps: Mapping[Key, Cap]) -> tuple[BudgetMember, ...]:
 
 def _history(look: Look) -> tuple[UsagePoint, ...]:
     """Return the burn-down with the present point, where the last one is old enough."""
-    start = _time(look.period.start)
+    start = timestamp(look.period.start)
     kept = look.before.history if look.before.period_start == start else ()
     if look.used is None:
         return kept
     step = (look.period.end - look.period.start) / HISTORY_POINTS
     if kept and look.now - datetime.fromisoformat(kept[-1].time) < step:
         return kept
-    return (*kept, UsagePoint(time=_time(look.now), used_watt_hours=round(look.used.used_watt_hours)))
+    return (*kept, UsagePoint(time=timestamp(look.now), used_watt_hours=round(look.used.used_watt_hours)))
 
 
 def _percent(spec: EnergyBudgetSpec, used: Usage | None, committed: float) -> int | None:
@@ -309,7 +310,7 @@ def _burn_percent(look: Look, burn: float) -> int | None:
 def _forecast(gone: datetime | None, now: datetime) -> str:
     if gone is None:
         return "lasts"
-    return f"used up {_time(gone)}" if gone > now else "used up"
+    return f"used up {timestamp(gone)}" if gone > now else "used up"
 
 
 def _used(spec: EnergyBudgetSpec, used: Usage | None, committed: float) -> str | None:
@@ -328,7 +329,3 @@ def _remaining(spec: EnergyBudgetSpec, used: Usage | None, committed: float) -> 
 
 def _whole(value: float | None) -> int | None:
     return None if value is None else round(value)
-
-
-def _time(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from energylens.api.base import Condition
+from energylens.api.timestamp import timestamp
 from energylens.controller.caveats import caveats_of
 from energylens.controller.children import Children
 from energylens.controller.comparison import energy_error_percent, is_comparable, load_share, objectives
@@ -45,7 +46,7 @@ def keep_transition_times(
 ) -> tuple[Condition, ...]:
     """Return conditions whose lastTransitionTime changes only with their status."""
     old = {condition.type: condition for condition in before}
-    stamp = now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    stamp = timestamp(now)
     kept = []
     for condition in found:
         same = old.get(condition.type)

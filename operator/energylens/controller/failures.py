@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from energylens.api.timestamp import timestamp
 from energylens.clock import Clock
 from energylens.cluster.errors import ClusterError
 from energylens.cluster.port import ClusterPort
@@ -65,7 +66,7 @@ def failed_status(
     """
     found = before.get("conditions")
     known = {c["type"]: c for c in found if isinstance(c, Mapping) and "type" in c} if isinstance(found, list) else {}
-    stamp = now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    stamp = timestamp(now)
     (told,) = (kind for kind, status in verdicts.items() if status != "Unknown")
     written = {}
     for kind, status in verdicts.items():

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from energylens.api.llmdeployment import LLMDeployment, LoadStatus
 from energylens.api.quantity import format_milli, parse_quantity
+from energylens.api.timestamp import timestamp
 from energylens.measure.types import WindowMeasurement
 from energylens.planner.load import STEP, FollowedLoad, MeasuredLoad, follow
 from energylens.planner.types import Infeasible, PlanningResult
@@ -99,4 +100,4 @@ def _moment(time: str | None) -> datetime | None:
 
 
 def _time(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return None if moment is None else timestamp(moment)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from energylens.api.timestamp import timestamp
 from energylens.controller.observation import Body, Observation, PodState
 from energylens.controller.rollouts import (
     EXCEEDED_QUOTA,
@@ -64,7 +65,7 @@ def handover(observed: Observation) -> Handover | None:
     old, new = observed.outgoing, observed.workload
     if old is None or new is None:
         return None
-    return Handover(old, _left(observed, old, new), observed.now.strftime("%Y-%m-%dT%H:%M:%SZ"))
+    return Handover(old, _left(observed, old, new), timestamp(observed.now))
 
 
 def _left(observed: Observation, old: Body, new: Body) -> int:

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from energylens.api.llmdeployment import LLMDeployment
+from energylens.api.timestamp import timestamp
 from energylens.cluster.errors import ForbiddenError, NotFoundError
 from energylens.cluster.port import ClusterPort
 from energylens.cluster.resources import EVENT, PERSISTENT_VOLUME_CLAIM
@@ -66,7 +67,7 @@ async def why_no_pods(cluster: ClusterPort, workload: Body, now: datetime) -> tu
     """
     metadata = workload["metadata"]
     name = metadata["name"]
-    since = max(metadata.get("creationTimestamp", ""), (now - REPEATED).strftime("%Y-%m-%dT%H:%M:%SZ"))
+    since = max(metadata.get("creationTimestamp", ""), timestamp(now - REPEATED))
     fields = "reason=FailedCreate,regarding.kind=StatefulSet"
     try:
         found = await cluster.list_objects(EVENT, namespace=metadata["namespace"], field_selector=fields)

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from energylens.api.base import Condition
 from energylens.api.energybudget import EnergyBudgetSpec, EnergyBudgetStatus
 from energylens.api.llmdeployment import DeploymentBudget, EnergyAccount
+from energylens.api.timestamp import timestamp
 from energylens.budget.ledger import Entry, begin
 from energylens.budget.periods import Span, period_at
 
@@ -100,13 +101,13 @@ def entry_of(account: EnergyAccount | None, uid: str, key: tuple[str, str], peri
 def account_status(entry: Entry, period: Span, not_measured_since: datetime | None) -> EnergyAccount:
     """Return an account as it is written."""
     return EnergyAccount(
-        period_start=_time(period.start),
-        reset_time=_time(period.end),
+        period_start=timestamp(period.start),
+        reset_time=timestamp(period.end),
         measured_joules=round(entry.measured_joules),
         predicted_joules=round(entry.predicted_joules),
         predicted_watts=round(entry.predicted_watts),
-        accounted_until=_time(entry.until),
-        not_measured_since=None if not_measured_since is None else _time(not_measured_since),
+        accounted_until=timestamp(entry.until),
+        not_measured_since=None if not_measured_since is None else timestamp(not_measured_since),
     )
 
 
@@ -170,7 +171,3 @@ def _known(found: Mapping[str, Any], model: type[DeploymentBudget | EnergyAccoun
     """Return what this code knows of an object that a newer CRD may have let in."""
     names = {field.alias for field in model.model_fields.values()}
     return {name: value for name, value in found.items() if name in names}
-
-
-def _time(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -14,6 +14,7 @@ from datetime import datetime
 from energylens.api.llmdeployment import LLMDeployment, LLMDeploymentSpec, PlanStatus
 from energylens.api.llmdeployment_status import LastGoodPlan, PlanTrial, RejectedPlan, RollbackReason, RollbackStatus
 from energylens.api.quantity import format_milli
+from energylens.api.timestamp import timestamp
 from energylens.controller.comparison import LEAST_LOAD, MOST_LOAD, broken_objectives, joules
 from energylens.measure.types import WindowMeasurement
 from energylens.planner.identity import action_hash, planning_inputs
@@ -90,7 +91,7 @@ def after_return(deployment: LLMDeployment, back: Return, now: datetime) -> Roll
         inputs=inputs_of(deployment.spec),
         reason=back.reason,
         message=back.message,
-        time=now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        time=timestamp(now),
     )
     plans = (*before.rejected_plans, rejected)[-MOST_REJECTED:]
     return before.model_copy(update={"trial": None, "rejected_plans": plans})

@@ -19,6 +19,7 @@ from energylens.api.llmdeployment import (
 )
 from energylens.api.llmdeployment_status import ItlPercentiles, RollbackStatus
 from energylens.api.quantity import format_milli
+from energylens.api.timestamp import timestamp
 from energylens.controller import rollback
 from energylens.controller.children import Children
 from energylens.controller.comparison import energy_error_percent, error_percent
@@ -241,4 +242,4 @@ def prediction_status(
 
 
 def _time(seconds: float | None) -> str:
-    return "" if seconds is None else datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return "" if seconds is None else timestamp(datetime.fromtimestamp(seconds, tz=UTC))

@@ -15,6 +15,7 @@ from energylens.api.llmdeployment import LLMDeploymentStatus, LoadStatus, Measur
 from energylens.api.llmdeployment_status import RollbackStatus
 from energylens.api.parse import InvalidResourceError, parse_llmdeployment
 from energylens.api.quantity import parse_quantity
+from energylens.api.timestamp import timestamp
 from energylens.controller.reasons import ConditionType, Reason
 from energylens.controller.status_memory import Checked
 from energylens.data import load_gpus
@@ -55,18 +56,18 @@ def sane_account(status: Body, now: datetime) -> dict[str, Any] | None:
     """
     raw, measured = status.get("energyAccount"), status.get("measured")
     known = measured.get("energyWattHoursThisPeriod") if isinstance(measured, Mapping) else None
-    least = 3600 * (known - 1) if _is_amount(known) and known else 0
+    least = 3600 * (known - 1) if is_amount(known) and known else 0
     if raw is None and not least:
         return None
     stated = raw if isinstance(raw, Mapping) else {}
     found = dict(stated)
-    stamp = now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    stamp = timestamp(now)
     for name in ("periodStart", "resetTime"):
         ahead = timedelta.max if name == "resetTime" else CLOCK_SKEW
         found[name] = found[name] if _is_time(found.get(name), now, ahead) else stamp
-    wrong = [name for name in ("measuredJoules", "predictedJoules") if not _is_amount(found.get(name, 0))]
+    wrong = [name for name in ("measuredJoules", "predictedJoules") if not is_amount(found.get(name, 0))]
     found |= dict.fromkeys(wrong, 0)
-    if not _is_amount(found.get("predictedWatts", 0)):
+    if not is_amount(found.get("predictedWatts", 0)):
         found["predictedWatts"] = 0
     if wrong or not _is_time(found.get("accountedUntil"), now, CLOCK_SKEW):
         found["accountedUntil"] = found["periodStart"] if wrong else stamp
@@ -77,7 +78,8 @@ def sane_account(status: Body, now: datetime) -> dict[str, Any] | None:
     return found
 
 
-def _is_amount(value: Any) -> bool:
+def is_amount(value: Any) -> bool:
+    """Return whether a value of a status can be an energy, J."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_JOULES
 
 
