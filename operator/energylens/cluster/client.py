@@ -17,10 +17,9 @@ from kubernetes.aio.client import ApiClient, Configuration
 
 from energylens.cluster.errors import NotFoundError, TransientError, error_for
 from energylens.cluster.kubeconfig import UnusableConfigError, check_kubeconfig, told_failures
-from energylens.cluster.port import Object
+from energylens.cluster.port import FIELD_MANAGER, Object
 from energylens.cluster.resources import Resource, resource_of
 
-FIELD_MANAGER = "energylens"
 REQUEST_SECONDS = 15.0
 PAGE = 500
 

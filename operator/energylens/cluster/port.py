@@ -9,6 +9,9 @@ from energylens.cluster.resources import Resource
 
 Object = dict[str, Any]
 
+FIELD_MANAGER = "energylens"
+"""Owns what is written, in ``metadata.managedFields``."""
+
 
 class ClusterPort(Protocol):
     """Reads and writes of plain objects. Every method raises a :class:`~energylens.cluster.errors.ClusterError`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from energylens.cluster.client import FIELD_MANAGER
+from energylens.cluster.port import FIELD_MANAGER
 
 Path = tuple[str, ...]
 
