@@ -199,8 +199,11 @@ async def test_any_mutation_of_the_status_ends_where_none_ends(data: st.DataObje
                 except (KeyError, IndexError, TypeError):
                     break
             else:
-                if isinstance(parent, dict) or (isinstance(parent, list) and path[-1] < len(parent)):
-                    parent[path[-1]] = value
+                last = path[-1]
+                # An earlier change may have put another kind of value where the path led.
+                within = isinstance(parent, list) and isinstance(last, int) and last < len(parent)
+                if within or (isinstance(parent, dict) and isinstance(last, str)):
+                    parent[last] = value
 
     world.cluster.edit(*LLMD, mutate)
     if restart:
