@@ -134,13 +134,21 @@ PLAN = {
     "expertParallel": 1, "dataParallel": 1, "layout": "TP4", "maxBatchSize": 64,
     "predicted": {"joulesPerOutputToken": "412m", "powerWatts": 2000, "itlMilliseconds": 21},
 }  # fmt: skip
+ACTIVE = {
+    "planHash": "c3d4", "gpuProduct": "NVIDIA-H100-80GB-HBM3", "gpus": 12, "replicas": 3, "layout": "TP2-PP2",
+    "maxBatchSize": 32, "joulesPerOutputToken": "510m", "itlMilliseconds": 33, "powerWatts": 2400,
+    "workloadRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "llama"},
+    "readyReplicas": 3, "updatedReplicas": 3,
+}  # fmt: skip
 STATUS = {
     "observedGeneration": 1,
     "plan": PLAN,
+    "activeRevision": ACTIVE,
     "measured": {"windowStart": "a", "windowEnd": "b", "coveragePercent": 100, "joulesPerOutputToken": "450m"},
     "prediction": {"energyErrorPercent": -8, "samples": 3},
     "conditions": [
-        {"type": "Ready", "status": "True", "reason": "ReplicasReady", "message": "", "observedGeneration": 1}
+        {"type": "Ready", "status": "True", "reason": "ReplicasReady", "message": "", "observedGeneration": 1},
+        {"type": "PlanReady", "status": "False", "reason": "AwaitingApproval", "message": "", "observedGeneration": 1},
     ],
 }
 
@@ -151,7 +159,7 @@ def write_status(kubectl: Kubectl, status: dict[str, Any]) -> None:
     kubectl.run(*apply, stdin=json.dumps(obj))
 
 
-def test_columns(kubectl: Kubectl) -> None:
+def test_columns_show_what_runs_while_another_plan_waits(kubectl: Kubectl) -> None:
     kubectl.apply(DEPLOYMENT)
     write_status(kubectl, STATUS)
     header, row = kubectl.run("get", "llmd").splitlines()
@@ -162,17 +170,19 @@ def test_columns(kubectl: Kubectl) -> None:
         "GPUS",
         "PLAN",
         "READY",
+        "PLANNING",
         "J/TOKEN",
         "MEASURED",
         "AGE",
     ]
     assert row.split()[:-1] == [
-        "llama", "meta-llama/Llama-3.1-70B-Instruct", "NVIDIA-H200", "8", "TP4", "True", "412m", "450m",
+        "llama", "meta-llama/Llama-3.1-70B-Instruct", "NVIDIA-H100-80GB-HBM3", "12", "TP2-PP2", "True",
+        "AwaitingApproval", "510m", "450m",
     ]  # fmt: skip
     header, row = kubectl.run("get", "llmd", "--output=wide").splitlines()
     wide = ["AGE", "REPLICAS", "BATCH", "POWER W", "ITL MS", "ERROR %", "REASON"]
     assert re.split(r" {2,}", header.strip())[-7:] == wide
-    assert row.split()[-6:] == ["2", "64", "2000", "21", "-8", "ReplicasReady"]
+    assert row.split()[-6:] == ["3", "32", "2400", "33", "-8", "ReplicasReady"]
 
 
 def test_status_is_a_subresource_that_the_spec_cannot_reach(kubectl: Kubectl) -> None:
