@@ -12,8 +12,9 @@ from tests.support.fake_cluster import FakeCluster, ObjectKey, Write
 from tests.support.fake_pods import node, run_pods
 
 from energylens.cluster.errors import ClusterError
+from energylens.cluster.interceptor import Send, WriteInterceptor
 from energylens.cluster.port import ClusterPort, Object
-from energylens.cluster.resources import CHILDREN, Resource
+from energylens.cluster.resources import CHILDREN
 from energylens.controller.budget_check import checked_budget_status
 from energylens.controller.budget_check import own_part as own_budget_part
 from energylens.controller.budget_keeper import BudgetKeeper
@@ -56,10 +57,9 @@ class ManualClock:
 
 
 @dataclass
-class Faults:
+class Faults(WriteInterceptor):
     """A :class:`ClusterPort` in front of another one that breaks the write of a given number, counted from 1."""
 
-    inner: FakeCluster
     crash_after: int | None = None
     """The process dies when this write has been carried out."""
     errors: dict[int, ClusterError] = field(default_factory=dict)
@@ -68,75 +68,23 @@ class Faults:
     """Raised after the write was carried out."""
     count: int = 0
 
-    async def list_objects(
-        self,
-        resource: Resource,
-        *,
-        namespace: str | None = None,
-        label_selector: str = "",
-        name: str | None = None,
-        field_selector: str = "",
-    ) -> list[Object]:
-        return await self.inner.list_objects(
-            resource, namespace=namespace, label_selector=label_selector, name=name, field_selector=field_selector
-        )
-
-    async def list_uids(
-        self, resource: Resource, *, namespace: str | None = None, label_selector: str = ""
-    ) -> dict[tuple[str, str], str]:
-        return await self.inner.list_uids(resource, namespace=namespace, label_selector=label_selector)
-
-    async def get(self, resource: Resource, namespace: str, name: str) -> Object:
-        return await self.inner.get(resource, namespace, name)
-
-    async def may_list(self, resource: Resource, *, namespace: str | None = None) -> None:
-        await self.inner.may_list(resource, namespace=namespace)
-
-    async def serves(self, resource: Resource) -> bool:
-        return await self.inner.serves(resource)
-
-    async def apply(self, manifest: Mapping[str, Any]) -> Object:
-        self._before()
-        return self._after(await self.inner.apply(manifest))
-
-    async def apply_status(self, manifest: Mapping[str, Any]) -> Object:
-        self._before()
-        return self._after(await self.inner.apply_status(manifest))
-
-    async def patch_status(self, patch: Mapping[str, Any]) -> Object:
-        self._before()
-        return self._after(await self.inner.patch_status(patch))
-
-    async def create(self, resource: Resource, manifest: Mapping[str, Any]) -> Object:
-        self._before()
-        return self._after(await self.inner.create(resource, manifest))
-
-    async def replace(self, resource: Resource, manifest: Mapping[str, Any]) -> Object:
-        self._before()
-        return self._after(await self.inner.replace(resource, manifest))
-
-    async def delete(self, resource: Resource, namespace: str, name: str, uid: str) -> None:
-        self._before()
-        await self.inner.delete(resource, namespace, name, uid)
-        self._after({})
+    async def _write(self, manifest: Mapping[str, Any], send: Send) -> Object:
+        self.count += 1
+        number = self.count
+        if number in self.errors:
+            raise self.errors[number]
+        answer = await send()
+        if number in self.lost_answers:
+            raise self.lost_answers[number]
+        if number == self.crash_after:
+            raise CrashError
+        return answer
 
     def disarm(self) -> None:
         """Let every further write through."""
         self.crash_after = None
         self.errors.clear()
         self.lost_answers.clear()
-
-    def _before(self) -> None:
-        self.count += 1
-        if self.count in self.errors:
-            raise self.errors[self.count]
-
-    def _after(self, answer: Object) -> Object:
-        if self.count in self.lost_answers:
-            raise self.lost_answers[self.count]
-        if self.count == self.crash_after:
-            raise CrashError
-        return answer
 
 
 @dataclass
