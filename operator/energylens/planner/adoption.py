@@ -15,6 +15,7 @@ from energylens.api.llmdeployment import LLMDeployment, Objective, Overrides, Pl
 from energylens.api.llmdeployment_status import RejectedPlan, describe_plan
 from energylens.api.quantity import parse_quantity
 from energylens.planner import describe
+from energylens.planner.identity import LAYOUT_FIELDS
 from energylens.planner.products import resolve_products
 from energylens.planner.types import Feasible, Infeasible, PlanningResult
 from energylens.predictor.types import GpuSpec
@@ -77,18 +78,7 @@ def switch_cost(candidate: PlanStatus, weight_bytes: float, gpu: GpuSpec) -> Swi
 
 def same_layout(a: PlanStatus | RejectedPlan, b: PlanStatus | RejectedPlan) -> bool:
     """Return whether two plans run the same pods: product, parallelism, replicas, batch and power cap agree."""
-    fields = (
-        "gpu_product",
-        "replicas",
-        "nodes_per_replica",
-        "tensor_parallel",
-        "pipeline_parallel",
-        "expert_parallel",
-        "data_parallel",
-        "max_batch_size",
-        "power_cap_watts_per_gpu",
-    )
-    return all(getattr(a, field) == getattr(b, field) for field in fields)
+    return all(getattr(a, field) == getattr(b, field) for field in ("replicas", *LAYOUT_FIELDS))
 
 
 def pinned_to(deployment: LLMDeployment, running: PlanStatus, gpus: Mapping[str, GpuSpec]) -> LLMDeployment | str:

@@ -29,8 +29,7 @@ from energylens.predictor.types import GpuSpec
 
 HASH_LENGTH = 16
 """Hexadecimal digits."""
-_ACTION = (
-    "serving_hash",
+LAYOUT_FIELDS = (
     "gpu_product",
     "nodes_per_replica",
     "tensor_parallel",
@@ -40,6 +39,8 @@ _ACTION = (
     "max_batch_size",
     "power_cap_watts_per_gpu",
 )
+"""Fields of a plan that say how one replica runs."""
+_ACTION = {"serving_hash", *LAYOUT_FIELDS}
 """Fields of a plan that say what it does, replicas apart."""
 
 
@@ -56,7 +57,7 @@ def action_hash(plan: PlanStatus) -> str:
     A plan from which a budget took replicas counts with all of them: what was approved is the whole plan. Two plans
     that do the same have the same hash, whatever they were made from and whatever is predicted of them.
     """
-    action = plan.model_dump(mode="json", include=set(_ACTION))
+    action = plan.model_dump(mode="json", include=_ACTION)
     return _digest(action | {"replicas": plan.shed_from_replicas or plan.replicas})
 
 
