@@ -17,7 +17,7 @@ from energylens.api.base import (
     Rule,
 )
 from energylens.api.energybudget_status import BudgetMember, EnergyBudgetStatus, LedgerEntry, UsagePoint
-from energylens.api.time_zone import KNOWN_TIME_ZONE, TIME_ZONE_PATTERN
+from energylens.api.time_zone import KNOWN_TIME_ZONE, Period, TimeZone
 
 __all__ = [
     "BudgetMember",
@@ -35,8 +35,6 @@ __all__ = [
     "Shedding",
     "UsagePoint",
 ]
-
-Period = Literal["Hour", "Day", "Week", "Month"]
 
 _MAX_WATTS = 1_000_000_000
 _MAX_WATT_HOURS = 1_000_000_000_000
@@ -191,16 +189,8 @@ class EnergyBudgetSpec(ApiModel):
     energy_watt_hours: int | None = Field(
         default=None, ge=1, le=_MAX_WATT_HOURS, description="Most GPU energy of all members in one period, Wh."
     )
-    period: Literal["Hour", "Day", "Week", "Month"] = Field(
-        default="Month", description="Over which energyWattHours counts."
-    )
-    time_zone: str = Field(
-        default="UTC",
-        min_length=1,
-        max_length=64,
-        pattern=TIME_ZONE_PATTERN,
-        description="Where days, weeks and months begin: a name of the IANA time zone database, such as Europe/Berlin.",
-    )
+    period: Period = Field(default="Month", description="Over which energyWattHours counts.")
+    time_zone: TimeZone = "UTC"
     action: Literal["Report", "Deny", "Shed"] = Field(
         default="Report",
         description="Report: conditions say that the budget is exceeded. Deny: new and larger plans must fit. "

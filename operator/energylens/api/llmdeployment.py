@@ -42,7 +42,7 @@ from energylens.api.llmdeployment_status import (
     describe_layout,
 )
 from energylens.api.quantity import PositiveQuantity
-from energylens.api.time_zone import KNOWN_TIME_ZONE, TIME_ZONE_PATTERN
+from energylens.api.time_zone import KNOWN_TIME_ZONE, Period, TimeZone
 
 __all__ = [
     "ActiveRevision",
@@ -89,7 +89,6 @@ __all__ = [
 Objective = Literal["MinimizeEnergy", "MinimizePower", "MinimizeGPUs"]
 PlanningMode = Literal["Auto", "Manual", "Advisory"]
 Percentile = Literal["P50", "P95", "P99"]
-Period = Literal["Hour", "Day", "Week", "Month"]
 
 _MAX_GPUS = 100_000
 _MAX_MILLISECONDS = 3_600_000
@@ -227,13 +226,7 @@ class DeploymentBudget(ApiModel):
         default=None, ge=1, le=_MAX_WATT_HOURS, description="Most GPU energy in one period, Wh."
     )
     period: Period = Field(default="Month", description="Over which energyWattHours counts.")
-    time_zone: str = Field(
-        default="UTC",
-        min_length=1,
-        max_length=64,
-        pattern=TIME_ZONE_PATTERN,
-        description="Where days, weeks and months begin: a name of the IANA time zone database, such as Europe/Berlin.",
-    )
+    time_zone: TimeZone = "UTC"
     action: Literal["Warn", "Enforce"] = Field(
         default="Warn",
         description="Warn: condition WithinEnergyBudget and an event say that the budget is exceeded, and nothing else "

@@ -1,14 +1,26 @@
-"""Names of time zones, in which the days, weeks and months of budgets begin."""
+"""Periods of budgets, and names of the time zones in which they begin."""
 
 from __future__ import annotations
 
 import re
-from typing import Protocol
+from typing import Annotated, Literal, Protocol
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import Field
 
 from energylens.api.base import Rule
 
 TIME_ZONE_PATTERN = r"^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9][A-Za-z0-9_+-]*){0,2}$"
+Period = Literal["Hour", "Day", "Week", "Month"]
+TimeZone = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=64,
+        pattern=TIME_ZONE_PATTERN,
+        description="Where days, weeks and months begin: a name of the IANA time zone database, such as Europe/Berlin.",
+    ),
+]
 
 
 class _HasTimeZone(Protocol):
