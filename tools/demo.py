@@ -22,11 +22,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+import yaml
+
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "examples" / "llama-3.1-70b.yaml"
 NAME = "llama-3-1-70b"
 NAMESPACE = "default"
 WARMUP_SECONDS, WINDOW_SECONDS = 10, 40
+MEASURED_PRODUCTS = ("H100", "B200")
+"""GPU products of the runs that the replay exporter serves."""
 READY_DEADLINE_SECONDS, MEASURED_DEADLINE_SECONDS, GONE_DEADLINE_SECONDS = 180, 240, 120
 
 
@@ -117,19 +121,12 @@ class Demo:
         )  # fmt: skip
 
         self.step(f"kubectl apply -f {EXAMPLE.relative_to(ROOT)}")
-        self.kubectl("apply", "-n", NAMESPACE, "-f", str(EXAMPLE))
-        validation = {"warmupSeconds": WARMUP_SECONDS, "windowSeconds": WINDOW_SECONDS}
-        self.kubectl(
-            "patch",
-            "llmd",
-            NAME,
-            "-n",
-            NAMESPACE,
-            "--type=merge",
-            "-p",
-            json.dumps({"spec": {"validation": validation}}),
-        )
-        say(f"   measurement shortened for the demo: {WARMUP_SECONDS} s warm-up, {WINDOW_SECONDS} s window")
+        example = yaml.safe_load(EXAMPLE.read_text())
+        example["spec"]["validation"] = {"warmupSeconds": WARMUP_SECONDS, "windowSeconds": WINDOW_SECONDS}
+        example["spec"]["hardware"]["gpuProducts"] = list(MEASURED_PRODUCTS)
+        self.kubectl("apply", "-n", NAMESPACE, "-f", "-", standard_input=json.dumps(example))
+        say(f"   measurement shortened for the demo: {WARMUP_SECONDS} s warm-up, {WINDOW_SECONDS} s window;")
+        say(f"   GPUs limited to {' and '.join(MEASURED_PRODUCTS)}, of which there are measured runs to replay")
 
         self.step("The operator plans")
         self.wait("A plan", 60, lambda: condition(self.deployment(), "PlanReady") == "True", self.conditions)
