@@ -39,9 +39,9 @@ def _twice(node: yaml.MappingNode) -> str:
         if isinstance(key, yaml.ScalarNode):
             line = key.start_mark.line + 1
             if key.value in lines:
-                return f"line {line}: key {key.value!r} is there twice, first in line {lines[key.value]}"
+                return f"line {line}: key {key.value!r} appears twice, first in line {lines[key.value]}"
             lines[key.value] = line
-    raise AssertionError("no key is there twice")
+    raise AssertionError("no key appears twice")
 
 
 def yaml_documents(text: str) -> list[Any]:
@@ -85,7 +85,7 @@ def _distinct(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         name = next(name for name in names if names.count(name) > 1)
-        raise DocumentError(f"key {name!r} is there twice")
+        raise DocumentError(f"key {name!r} appears twice")
     return found
 
 
@@ -112,7 +112,7 @@ def _check_aliases(documents: Sequence[Any]) -> None:
             if sizes[id(value)] > MOST_VALUES:
                 raise DocumentError(f"its aliases stand for more than {MOST_VALUES:,} values")
         elif id(value) in open_values:
-            raise DocumentError("an alias stands for what it is in")
+            raise DocumentError("an alias refers to a list or mapping that contains the alias")
         elif id(value) not in sizes and inner:
             open_values.add(id(value))
             stack.append((value, True))

@@ -223,9 +223,9 @@ def _message(model: type[ApiModel], error: ErrorDetails) -> str:
         case "bool_type":
             return f"{value} must be true or false"
         case "string_too_short" | "too_short":
-            return f"must have at least {context['min_length']} characters or entries"
+            return "must not be empty" if context["min_length"] == 1 else f"{value} must have at least {_length(error)}"
         case "string_too_long" | "too_long":
-            return f"{value} must have at most {context['max_length']} characters or entries"
+            return f"{value} must have at most {_length(error)}"
         case "string_pattern_mismatch":
             return f"{value} must match {context['pattern']}"
         case "model_type" | "dict_type" | "model_attributes_type":
@@ -234,6 +234,13 @@ def _message(model: type[ApiModel], error: ErrorDetails) -> str:
             return f"{value} must be a list"
         case _:
             return str(error["msg"]).removeprefix("Value error, ")
+
+
+def _length(error: ErrorDetails) -> str:
+    limits = error.get("ctx", {})
+    count = limits["min_length" if error["type"].endswith("too_short") else "max_length"]
+    one, many = ("character", "characters") if isinstance(error["input"], str) else ("entry", "entries")
+    return f"{count} {one if count == 1 else many}"
 
 
 def _as_whole(field: str, value: object) -> str:

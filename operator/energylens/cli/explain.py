@@ -73,7 +73,7 @@ def parse_choice(text: str) -> Choice:
         if not equals or key not in _KEYS:
             raise InputError(f"--why {part.strip()!r}: must be KEY=VALUE with KEY one of {', '.join(_KEYS)}")
         if key in values:
-            raise InputError(f"--why: {key} is there twice")
+            raise InputError(f"--why: {key} appears twice")
         values[key] = value
     counts = {_OVERRIDES[key]: _whole(key, value) for key, value in values.items() if key in _OVERRIDES}
     product = None

@@ -65,7 +65,7 @@ def read_asked(paths: Iterable[Path], namespace: str | None = None) -> Asked:
                 deployment = _deployment(placed, where)
                 key = deployment.metadata.namespace, deployment.metadata.name
                 if key in deployments:
-                    raise InputError(f"{where}: LLMDeployment {key[0]}/{key[1]} is there twice")
+                    raise InputError(f"{where}: LLMDeployment {key[0]}/{key[1]} appears twice")
                 deployments[key] = deployment
                 found += 1
             elif kind in _BUDGETS:

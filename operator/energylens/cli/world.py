@@ -54,8 +54,10 @@ def world_of_file(path: Path) -> World:
     if by_kind["Node"]:
         try:
             return world_of_objects(by_kind)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{path}: an object is not as kubectl prints it: {error!r}") from error
+        except KeyError as error:
+            raise InputError(f"{path}: an object lacks the field {error.args[0]!r}, which kubectl prints") from error
+        except (AttributeError, TypeError, ValueError) as error:
+            raise InputError(f"{path}: an object is not as kubectl prints it: {error}") from error
     pools = [document for document in documents if not (isinstance(document, Mapping) and document.get("kind"))]
     try:
         snapshot = snapshot_from_inventory(pools[0] if len(pools) == 1 else pools, lambda name: find_gpu(name).product)

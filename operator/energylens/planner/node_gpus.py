@@ -35,6 +35,7 @@ COUNT_LABELS = (
     "nvidia.com/gpu.count",
     "cloud.google.com/gke-accelerator-count",
     "karpenter.k8s.aws/instance-gpu-count",
+    "eks.amazonaws.com/instance-gpu-count",
 )
 """Physical GPUs of a node: feature discovery's own count first, else that of the machine type."""
 
@@ -44,12 +45,14 @@ _PRESENCE = {
     "feature.node.kubernetes.io/pci-0302_10de.present": "true",
     "cloud.google.com/gke-gpu": "true",
     "karpenter.k8s.aws/instance-gpu-manufacturer": "nvidia",
+    "eks.amazonaws.com/instance-gpu-manufacturer": "nvidia",
     "kubernetes.azure.com/accelerator": "nvidia",
 }
 """Labels that say that a node has an NVIDIA GPU, without saying which."""
 _CLOUD_NAMES = (
     "k8s.amazonaws.com/accelerator",
     "karpenter.k8s.aws/instance-gpu-name",
+    "eks.amazonaws.com/instance-gpu-name",
     "karpenter.azure.com/sku-gpu-name",
 )
 """Labels of clouds with a name that tells no product: EKS and Karpenter have one name for cards and modules."""

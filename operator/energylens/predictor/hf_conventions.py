@@ -236,6 +236,12 @@ def _hunyuan(fields: Fields) -> dict[str, int]:
     return derived
 
 
+def _minicpm3(fields: Fields) -> dict[str, int]:
+    # The published file has no v_head_dim; vLLM (models/minicpm3.py) and SGLang compute the width of the values.
+    hidden, heads = _shape(fields)
+    return {"v_head_dim": fields.integer("v_head_dim", default=hidden // heads)}
+
+
 def _opt(fields: Fields) -> dict[str, int]:
     hidden, _ = _shape(fields)
     width = fields.optional_integer("word_embed_proj_dim")
@@ -263,6 +269,7 @@ _DERIVED: dict[str, Callable[[Fields], dict[str, int]]] = {
     "gpt_neox": _all_heads,
     "gptj": _four_times_all_heads,
     "hunyuan_v1_moe": _hunyuan,
+    "minicpm3": _minicpm3,
     "mpt": _mpt,
     "opt": _opt,
     "persimmon": _all_heads,

@@ -280,6 +280,9 @@ def _kv_bytes(quant: Fields) -> float:
     if scheme is None:
         return 2.0
     if isinstance(scheme, str):
+        if scheme in ("static", "dynamic") and quant.text("quant_method") == "fp8":
+            # AutoFP8 says that the file has scales; a cache in FP8 takes --kv-cache-dtype (vLLM, quantization/fp8.py).
+            return 2.0
         if scheme.upper() in ("FP8", "INT8"):
             return 1.0
         if scheme.upper() == "NVFP4":

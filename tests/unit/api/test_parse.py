@@ -74,6 +74,12 @@ def test_a_bad_object_is_refused_in_one_line_that_names_field_value_and_what_is_
         ),
         ({"spec.slo.itlMilliseconds": -5}, "spec.slo.itlMilliseconds: -5 must be at least 1"),
         ({"spec.suspend": "yes"}, 'spec.suspend: "yes" must be true or false'),
+        ({"spec.model.name": ""}, "spec.model.name: must not be empty"),
+        ({"spec.engine": {"extraArgs": [""]}}, "spec.engine.extraArgs[0]: must not be empty"),
+        (
+            {"spec.engine": {"extraArgs": ["-"] * 129}},
+            "spec.engine.extraArgs: [" + '"-", ' * 11 + '"... must have at most 128 entries',
+        ),
         ({"spec.workload.inputTokens": "512"}, 'spec.workload.inputTokens: "512" must be a whole number: write 512'),
         ({"spec.workload.inputTokens": ...}, "spec.workload.inputTokens: required (Mean tokens of a prompt.)"),
         ({"spec.slo": 3}, "spec.slo: 3 must be an object with named fields"),

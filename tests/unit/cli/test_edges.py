@@ -31,10 +31,10 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
 )
 BAD: dict[str, tuple[bytes, str]] = {
     "binary": (b"\xff\xfe\x00", "not UTF-8 at byte 0"),
-    "twice": (b"spec:\n  slo: {}\n  slo: {}\n", "line 3: key 'slo' is there twice, first in line 2"),
-    "twice in json": (b'{"spec": 1,\n"spec": 2}', "line 2: key 'spec' is there twice, first in line 1"),
-    "twice in a list": (b"- a: 1\n- {b: 1, c: 2, b: 3}\n", "line 2: key 'b' is there twice"),
-    "endless": (b"a: &a [*a]\n", "an alias stands for what it is in"),
+    "twice": (b"spec:\n  slo: {}\n  slo: {}\n", "line 3: key 'slo' appears twice, first in line 2"),
+    "twice in json": (b'{"spec": 1,\n"spec": 2}', "line 2: key 'spec' appears twice, first in line 1"),
+    "twice in a list": (b"- a: 1\n- {b: 1, c: 2, b: 3}\n", "line 2: key 'b' appears twice"),
+    "endless": (b"a: &a [*a]\n", "an alias refers to a list or mapping that contains the alias"),
     "bomb": (BOMB.encode(), "its aliases stand for more than 20,000,000 values"),
     "tag": (b"!!python/object/apply:os.system [ls]\n", "not YAML: could not determine a constructor"),
     "deep": (b"[" * 5000, "not YAML"),
@@ -117,7 +117,7 @@ def test_aliases_that_stand_for_little_are_read() -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ('{"a": {"b": 1, "b": 2}}', "key 'b' is there twice"),
+        ('{"a": {"b": 1, "b": 2}}', "key 'b' appears twice"),
         ('{"a": NaN}', "not JSON: NaN is no number"),
         ("", "not JSON: Expecting value"),
         ("[" * 100_000, "not JSON"),
@@ -208,7 +208,7 @@ PLUGIN = "exec: {apiVersion: client.authentication.k8s.io/v1, command: no-such-p
         ("name: u, user", "name: v, user", None, "context 'a' names user 'u'; its users are v"),
         (WHOLE, "", None, "empty, not a kubeconfig"),
         (WHOLE, "- 1", None, "not a kubeconfig"),
-        (WHOLE, "a: 1\na: 2", None, "line 2: key 'a' is there twice, first in line 1"),
+        (WHOLE, "a: 1\na: 2", None, "line 2: key 'a' appears twice, first in line 1"),
         (WHOLE, "current-context: a", None, "there is no context 'a'; it has no context"),
     ],
 )  # fmt: skip

@@ -61,7 +61,7 @@ def test_a_cluster_without_gpus_has_nothing_to_explain(output: str, arithmetic: 
     [
         ("tp", "--why 'tp': must be KEY=VALUE with KEY one of tp, pp, ep, dp, replicas, batch, gpu, cap"),
         ("tensor=4", "--why 'tensor=4': must be KEY=VALUE with KEY one of tp, pp, ep, dp, replicas, batch, gpu, cap"),
-        ("tp=4,tp=8", "--why: tp is there twice"),
+        ("tp=4,tp=8", "--why: tp appears twice"),
         ("tp=0", "--why tp=0: must be a whole number of at least 1"),
         ("cap=max", "--why cap=max: must be a whole number of at least 1"),
     ],

@@ -249,7 +249,7 @@ def test_what_is_piped_in_is_read(arithmetic: Run, write: Write) -> None:
 @pytest.mark.parametrize(
     ("documents", "message"),
     [
-        ([chat(), chat()], "object 2: LLMDeployment default/chat is there twice"),
+        ([chat(), chat()], "object 2: LLMDeployment default/chat appears twice"),
         ([chat(), budget("cap", -1)], "object 2: spec.powerWatts: -1 must be at least 1"),
     ],
 )
@@ -284,7 +284,7 @@ def test_objects_that_kubectl_did_not_print_are_bad_input(arithmetic: Run, write
     nodes = write("nodes.yaml", [{"kind": "Node", "metadata": {}}])
     result = arithmetic("plan", "-f", write("a.yaml", chat()), "--inventory", nodes)
     assert result.exit_code == 2
-    assert result.stderr == f"Error: {nodes}: an object is not as kubectl prints it: KeyError('name')\n"
+    assert result.stderr == f"Error: {nodes}: an object lacks the field 'name', which kubectl prints\n"
 
 
 def test_yaml_and_json_are_the_same_document(arithmetic: Run, write: Write) -> None:

@@ -103,6 +103,11 @@ def test_the_width_of_the_first_qwen_is_half_of_what_its_file_says() -> None:
         read("Qwen/Qwen-14B", intermediate_size=27393)
 
 
+def test_the_width_of_the_values_of_minicpm3_is_computed_where_the_file_has_none() -> None:
+    assert read("openbmb/MiniCPM3-4B", v_head_dim="absent") == read("openbmb/MiniCPM3-4B")
+    assert parameter_count(read("openbmb/MiniCPM3-4B", v_head_dim=32)) < parameter_count(read("openbmb/MiniCPM3-4B"))
+
+
 @pytest.mark.parametrize(
     ("name", "tied"),
     [

@@ -324,6 +324,14 @@ def test_the_checkpoint_sets_the_cache_format(scheme: object, expected: float) -
     assert read(quantization_config=quant).kv_bytes_per_element == expected
 
 
+@pytest.mark.parametrize("scheme", ["static", "dynamic"])
+def test_scales_of_a_cache_in_fp8_do_not_set_its_format(scheme: str) -> None:
+    quant = {"quant_method": "fp8", "activation_scheme": "static", "kv_cache_scheme": scheme}
+    assert read(quantization_config=quant).kv_bytes_per_element == 2.0
+    with pytest.raises(UnsupportedConfigError, match=f"kv_cache_scheme is '{scheme}'; allowed: FP8, INT8 or NVFP4"):
+        read(quantization_config={"quant_method": "modelopt", "quant_algo": "FP8", "kv_cache_scheme": scheme})
+
+
 def test_int4_bytes_follow_the_group_size() -> None:
     assert Quantization("int4", "bfloat16", "group").bytes_per_weight == 0.515625
     assert Quantization("int4", "bfloat16", "group", 32).bytes_per_weight == 0.5625

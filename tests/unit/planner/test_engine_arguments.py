@@ -50,6 +50,21 @@ def test_limits_are_read_as_vllm_reads_them(arguments: tuple[str, ...], name: st
     assert getattr(settings(*arguments), name) == value
 
 
+@pytest.mark.parametrize("arguments", [("-O3",), ("-O=3",), ("-O", "3"), ("--optimization-level=3",), ("-O0", "-O3")])
+def test_the_short_form_of_the_optimization_level_is_read(arguments: tuple[str, ...]) -> None:
+    found = settings(*arguments)
+    found.check()
+    assert found.arguments.value("--optimization-level") == "3"
+
+
+@pytest.mark.parametrize("argument", ["-O", "-Ofast"])
+def test_other_short_forms_of_the_optimization_level_are_refused(argument: str) -> None:
+    with pytest.raises(SettingError, match=f"'{argument}' is no option of vLLM"):
+        settings(argument).check()
+    with pytest.raises(SettingError, match="'-O3' is no option of SGLang"):
+        settings("-O3", engine="SGLang").check()
+
+
 def test_sglang_has_names_of_its_own() -> None:
     found = settings(
         "--mem-fraction-static", "0.7", "--context-length=8192", "--chunked-prefill-size=-1", engine="SGLang"

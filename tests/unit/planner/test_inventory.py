@@ -143,6 +143,7 @@ SHARED = "its GPUs are shared"
         ),
         ({"k8s.amazonaws.com/accelerator": "nvidia-tesla-v100"}, "k8s.amazonaws.com/accelerator=nvidia-tesla-v100"),
         ({"karpenter.k8s.aws/instance-gpu-name": "h100"}, f"label the node {PRODUCT}={H100}"),
+        ({"eks.amazonaws.com/instance-gpu-name": "h100"}, f"label the node {PRODUCT}={H100}"),
         ({"kubernetes.azure.com/accelerator": "nvidia"}, "names its GPUs"),
         ({PRODUCT: "H100"}, f"{PRODUCT}=H100 is no name that feature discovery writes: label the node {H100}"),
         ({PRODUCT: "Nvidia-h100-80gb-HBM3"}, f"label the node {H100}"),
@@ -197,6 +198,7 @@ def test_a_node_has_the_product_that_its_label_means(product: str) -> None:
         ("nvidia.com/gpu.count", {"gpu": "10"}, "its GPUs are shared: 10 allocatable, 1 physical"),
         ("cloud.google.com/gke-accelerator-count", {"gpu": "10"}, "its GPUs are shared: 10 allocatable, 1 physical"),
         ("karpenter.k8s.aws/instance-gpu-count", {"gpu": "10"}, "its GPUs are shared: 10 allocatable, 1 physical"),
+        ("eks.amazonaws.com/instance-gpu-count", {"gpu": "10"}, "its GPUs are shared: 10 allocatable, 1 physical"),
         # All are unhealthy now, but they were offered ten times.
         ("nvidia.com/gpu.count", {"gpu": "0", "capacity": "10"}, "shared: capacity 10, 0 allocatable, 1 physical"),
         ("nvidia.com/gpu.count", {"gpu.shared": "10"}, "shared: 10 nvidia.com/gpu.shared, 1 physical"),

@@ -14,6 +14,9 @@ from energylens.planner.engines.versions import Version, display
 _NUMBER = re.compile(r"^-\d+$|^-\d*\.\d+$")
 """What argparse takes for a value and not for an option, although it begins with a dash."""
 _SWITCH = Option("", (), "")
+_LEVEL_OPTION = "--optimization-level"
+_LEVEL = re.compile(r"^-O=?(\d+)$")
+_LEVELS = ("0", "1", "2", "3")
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,8 @@ def read_arguments(extra_args: Sequence[str], engine: str, version: Version) -> 
     parts: dict[str, Any] = {}
     rest = list(extra_args)
     while rest:
+        if engine == "VLLM":
+            _spell_out(rest)
         argument = rest.pop(0)
         if not _is_option(argument):
             problems.append(_stray(argument, given))
@@ -96,6 +101,15 @@ def read_arguments(extra_args: Sequence[str], engine: str, version: Version) -> 
         if value is not None and (dot or value[:1] == "{"):
             _merge(parts, option.name or full, path, value, problems, argument)
     return Arguments(tuple(given), tuple(problems), tuple(unresolved), parts)
+
+
+def _spell_out(rest: list[str]) -> None:
+    """Spell out ``-O3``, ``-O=3`` and ``-O 3`` as vLLM does before it parses (vllm/utils/argparse_utils.py)."""
+    level = _LEVEL.match(rest[0])
+    if level is not None:
+        rest[:1] = [f"{_LEVEL_OPTION}={level[1]}"]
+    elif rest[0] == "-O" and rest[1:] and rest[1] in _LEVELS:
+        rest[:2] = [f"{_LEVEL_OPTION}={rest[1]}"]
 
 
 def _is_option(argument: str) -> bool:
