@@ -168,6 +168,8 @@ def undone(arguments: Arguments, reserved: Mapping[str, str]) -> str | None:
         written = argument.partition("=")[0].partition(" ")[0]
         spelling = "--" + written.lstrip("-").replace("_", "-")
         for taken, instead in reserved.items():
-            if written == taken or spelling == taken or (len(spelling) > 3 and taken.startswith(spelling)):
+            # argparse completes short options of several letters too: -t stands for -tp.
+            short = not written.startswith("--") and len(written) > 1 and taken.startswith(written)
+            if short or spelling == taken or (len(spelling) > 3 and taken.startswith(spelling)):
                 return f"{argument!r} is set by the operator; {instead}"
     return None

@@ -88,6 +88,13 @@ def test_sglang_has_names_of_its_own() -> None:
         ("--swap-space=4", "does not exist any more in vLLM 0.33.0"),
         ("--max-num-partial-prefills=2", "does not exist any more in vLLM 0.33.0"),
         ("--enable-prefx-caching", "is no option of vLLM 0.33.0; did you mean --enable-prefix-caching?"),
+        ("--optimization-level=4", "--optimization-level is '4'; allowed: 0, 1, 2, 3"),
+        ("--dtype=int8", "--dtype is 'int8'; allowed: auto, bfloat16, float, float16, float32, half"),
+        ("--kv-cache-dtype=FP8", "--kv-cache-dtype is 'FP8'; allowed: auto, float16, bfloat16, fp8,"),
+        ("--moe-back=cutlas", "--moe-backend is 'cutlas'; allowed: aiter,"),
+        ("--block-size=0", "--block-size is '0'; allowed: a multiple of 16"),
+        ("--block-size=24", "allowed: a multiple of 16"),
+        ("--block_size=x", "allowed: a multiple of 16"),
         ("--enable-l", "may be --enable-layerwise-nvtx-tracing, --enable-log-deltas"),
     ],
 )
@@ -148,3 +155,54 @@ def test_the_last_of_opposite_switches_counts(arguments: list[str], on: bool | N
 def test_what_leaves_the_plan_as_it_is_changes_no_hash() -> None:
     assert settings("--seed=1", "--enforce-eager").planning_inputs() == {}
     assert settings("--gpu-memory-utilization=0.8").planning_inputs() == {"memoryUtilization": 0.8}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name", "value"),
+    [
+        (("-cc.mode=3",), "--compilation-config", "3"),
+        (("-cc", '{"mode": 3}'), "--compilation-config", '{"mode": 3}'),
+    ],
+)
+def test_dotted_short_options_of_vllm_are_read(arguments: tuple[str, ...], name: str, value: str) -> None:
+    found = settings(*arguments)
+    found.check()
+    assert found.arguments.value(name) == value
+
+
+def test_dotted_values_replace_json_as_in_vllm() -> None:
+    """vLLM appends what it gathered from dotted arguments, and argparse keeps the last."""
+    found = settings("--hf-overrides.b=2", "--hf-overrides", '{"a": 1}', "--hf-overrides.c.d=3")
+    assert found.arguments.parts["--hf-overrides"] == {"b": 2, "c": {"d": 3}}
+    twice = settings("--hf-overrides", '{"a": 1}', "--hf-overrides", '{"b": 2}')
+    assert twice.arguments.parts["--hf-overrides"] == {"b": 2}
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--page-size=0", "--page-size is '0'; allowed: a whole number above 0"),
+        ("--page-size=1.5", "allowed: a whole number above 0"),
+        ("--kv-cache-dtype=fp8", "--kv-cache-dtype is 'fp8'; allowed: auto, fp8_e5m2, fp8_e4m3,"),
+        ("--attention-backend=flash", "allowed: triton, torch_native,"),
+        ("--hf-overrides.a=1", "is no option of SGLang 0.5.23"),
+        ("--json-model-override-args.a=1", "is no option of SGLang 0.5.23"),
+    ],
+)
+def test_what_sglangs_parser_refuses_is_refused(argument: str, message: str) -> None:
+    with pytest.raises(SettingError) as raised:
+        settings(argument, engine="SGLang").check()
+    assert message in str(raised.value)
+    assert argument in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("engine", "argument", "tokens"),
+    [("VLLM", "--block-size=32", 32), ("VLLM", "--block_size=128", 128), ("SGLang", "--page-size=64", 64)],
+)
+def test_blocks_of_the_cache_are_read(engine: str, argument: str, tokens: int) -> None:
+    assert settings(argument, engine=engine).block_tokens == tokens
+
+
+def test_values_of_versions_that_were_not_read_are_the_engines_to_judge() -> None:
+    assert read_arguments(["--dtype=int8", "-O3"], "VLLM", (0, 30, 0)).problems == ()

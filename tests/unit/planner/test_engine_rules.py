@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from energylens.api.llmdeployment import Engine, Overrides, PowerCap
-from energylens.data import find_gpu, known_models, load_model
+from energylens.data import find_gpu, known_models, load_gpus, load_model
 from energylens.planner.engines import EngineSettings, refusals
 from energylens.planner.engines.caveats import caveats
 from energylens.planner.engines.kernels import capability, missing_kernels
@@ -18,7 +18,7 @@ from energylens.planner.space import enumerate_space
 from energylens.predictor.architecture import Attention, DenseFfn, LayerGroup, ModelSpec, Quantization
 from energylens.predictor.hf_config import model_from_config
 from energylens.predictor.rules import unsupported_reasons
-from energylens.predictor.types import Layouts, Workload
+from energylens.predictor.types import GpuSpec, Layouts, Workload
 
 H100 = find_gpu("H100")
 SHORT = Workload(100, 100)
@@ -286,6 +286,8 @@ def test_the_tokens_of_a_step_follow_from_the_gpu(gpu: str, tokens: int) -> None
         (["--gpu-memory-utilization=0.8"], ""),
         (["--kv-cache-dtype=turboquant_k8v4"], "a KV cache format of unknown size"),
         (["--kv-cache-dtype=fp8"], ""),
+        (["--block-size=32"], "--block-size=32 (a KV cache in blocks of another size)"),
+        (["-O2"], "--optimization-level=2 (compilation and CUDA graphs)"),
     ],
 )
 def test_what_the_figures_leave_out_is_said(arguments: list[str], named: str) -> None:
@@ -310,15 +312,33 @@ def test_what_is_offered_of_the_catalogue_holds_the_rules_and_every_model_has_so
     for model_name in SHAPES.values():
         model, offered = load_model(model_name), 0
         for gpu in map(find_gpu, GENERATIONS):
-            if missing_kernels(model, gpu, settings):
-                continue
-            space = enumerate_space(model, gpu, [8, 8], Overrides(max_batch_size=16), PowerCap())
-            found = refusals(model, gpu, space.layouts, space.nodes_per_replica, SHORT, settings)
-            kept = space.layouts.take((found == "") & (unsupported_reasons(model, space.layouts) == ""))
-            offered += len(kept)
-            _check(model, kept, name)
+            offered += _offered(model, gpu, name, settings)
         fbgemm_on_sglang = name == "SGLang" and model.quant_method == "fbgemm_fp8"
         assert fbgemm_on_sglang or offered, model_name
+
+
+@pytest.mark.parametrize("name", ["VLLM", "SGLang"])
+@pytest.mark.parametrize("product", sorted(load_gpus()))
+def test_every_product_is_judged_like_its_generation(product: str, name: str) -> None:
+    """Each product with every tenth model of its own, so that the products of a generation cover most of them."""
+    settings, gpu, start = engine(name), find_gpu(product), sorted(load_gpus()).index(product) % 10
+    twins = [twin for twin in load_gpus().values() if capability(twin) == capability(gpu)]
+    for model_name in list(SHAPES.values())[start::10]:
+        model = load_model(model_name)
+        assert len({bool(missing_kernels(model, twin, settings)) for twin in twins}) == 1, model_name
+        offered = _offered(model, gpu, name, settings)
+        assert bool(offered) is (missing_kernels(model, gpu, settings) == ""), model_name
+
+
+def _offered(model: ModelSpec, gpu: GpuSpec, name: str, settings: EngineSettings) -> int:
+    """Check the layouts that the rules leave on two nodes, and return their number."""
+    if missing_kernels(model, gpu, settings):
+        return 0
+    space = enumerate_space(model, gpu, [gpu.max_gpus_per_node] * 2, Overrides(max_batch_size=16), PowerCap())
+    found = refusals(model, gpu, space.layouts, space.nodes_per_replica, SHORT, settings)
+    kept = space.layouts.take((found == "") & (unsupported_reasons(model, space.layouts) == ""))
+    _check(model, kept, name)
+    return len(kept)
 
 
 def _check(model: ModelSpec, kept: Layouts, name: str) -> None:

@@ -30,6 +30,32 @@ def container(deployment: LLMDeployment, plan: PlanStatus, model: ModelSpec) -> 
         ("VLLM", "--quantization=fp8", "spec.model.quantization"),
         ("VLLM", "--port=9000", "leave it out"),
         ("VLLM", "--data-parallel-size-local=1", "leave it out"),
+        ("VLLM", "--disable-expert-parallel", "spec.planning.overrides.expertParallel"),
+        ("VLLM", "--no-enable-expert", "spec.planning.overrides.expertParallel"),
+        ("VLLM", "-ep", "spec.planning.overrides.expertParallel"),
+        ("VLLM", "-dp=2", "spec.planning.overrides.dataParallel"),
+        ("VLLM", "--max_num_seq", "spec.planning.overrides.maxBatchSize"),
+        ("VLLM", "-q=awq", "spec.model.quantization"),
+        ("VLLM", "--data-parallel-rank=1", "leave it out"),
+        ("VLLM", "-dpn", "leave it out"),
+        ("VLLM", "--data_parallel_external_lb", "leave it out"),
+        ("VLLM", "--data-parallel-hyb", "leave it out"),
+        ("VLLM", "--decode-context-parallel-size=2", "leave it out"),
+        ("VLLM", "-dcp", "leave it out"),
+        ("VLLM", "--nnodes=2", "leave it out"),
+        ("VLLM", "--enable-elastic-ep", "leave it out"),
+        ("VLLM", "--ssl-certf=/a", "leave it out"),
+        ("VLLM", "--config=/etc/vllm.yaml", "spec.engine.extraArgs"),
+        ("SGLang", "--attention-data-parallel-size=2", "spec.planning.overrides.dataParallel"),
+        ("SGLang", "--attn-dp", "spec.planning.overrides.dataParallel"),
+        ("SGLang", "--enable-dp-a", "spec.planning.overrides.dataParallel"),
+        ("SGLang", "--max-running=8", "spec.planning.overrides.maxBatchSize"),
+        ("SGLang", "--moe-dp-size=2", "leave it out"),
+        ("SGLang", "--moe-data-parallel-size", "leave it out"),
+        ("SGLang", "--moe-dense-tp-size=1", "leave it out"),
+        ("SGLang", "--dcp-size=2", "leave it out"),
+        ("SGLang", "--disaggregation-mode=prefill", "leave it out"),
+        ("SGLang", "--modelopt-q", "spec.model.quantization"),
         ("SGLang", "--tp=4", "spec.planning.overrides.tensorParallel"),
         ("SGLang", "--tp-size", "spec.planning.overrides.tensorParallel"),
         ("SGLang", "--model", "spec.model.name"),
@@ -116,3 +142,22 @@ def test_the_token_comes_from_a_secret(make_deployment: Deploy, make_plan: Plan,
     deployment = make_deployment(model_part={"tokenSecretRef": {"name": "huggingface", "key": "token"}})
     env = container(deployment, make_plan(), models["70b"])["env"]
     assert {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "huggingface", "key": "token"}}} in env
+
+
+@pytest.mark.parametrize("argument", ["-t", "-t=2", "-pp", "-d"])
+def test_short_options_of_versions_that_were_not_read_may_not_undo_the_plan(
+    argument: str, make_deployment: Deploy
+) -> None:
+    engine = {"image": "vllm/vllm-openai:v0.30.0", "extraArgs": [argument, "2"]}
+    with pytest.raises(ServingError) as raised:
+        check(make_deployment(engine=engine))
+    assert repr(argument) in str(raised.value)
+
+
+@pytest.mark.parametrize("name", reserved.ENVIRONMENT)
+@pytest.mark.parametrize("engine", ["VLLM", "SGLang"])
+def test_variables_that_place_the_plans_ranks_are_refused(name: str, engine: str, make_deployment: Deploy) -> None:
+    with pytest.raises(ServingError) as raised:
+        check(make_deployment(engine={"type": engine, "env": [{"name": name, "value": "1"}]}))
+    assert raised.value.field == "spec.engine.env"
+    assert name in str(raised.value)

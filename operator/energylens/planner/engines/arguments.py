@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from energylens.planner.engines.options import Option, find, is_gone, is_read, nearest
+from energylens.planner.engines.options import Option, choices_of, find, is_gone, is_read, nearest
 from energylens.planner.engines.versions import Version, display
 
 _NUMBER = re.compile(r"^-\d+$|^-\d*\.\d+$")
@@ -43,7 +43,7 @@ class Arguments:
     unresolved: tuple[str, ...] = ()
     """Arguments that begin like an option and are none that is known, or could be several."""
     parts: dict[str, Any] = field(default_factory=dict)
-    """JSON values by option, dotted arguments (``--hf-overrides.rope_scaling.factor 4``) merged."""
+    """JSON values by option; dotted arguments (``--hf-overrides.rope_scaling.factor 4``) are merged, and replace it."""
 
     def value(self, name: str) -> str | None:
         """Return the value of an option by its first spelling; the last one counts. None where it is not given."""
@@ -73,7 +73,8 @@ def read_arguments(extra_args: Sequence[str], engine: str, version: Version) -> 
     given: list[Given] = []
     problems: list[str] = []
     unresolved: list[str] = []
-    parts: dict[str, Any] = {}
+    whole: dict[str, Any] = {}
+    dotted: dict[str, Any] = {}
     rest = list(extra_args)
     while rest:
         if engine == "VLLM":
@@ -84,7 +85,8 @@ def read_arguments(extra_args: Sequence[str], engine: str, version: Version) -> 
             unresolved += [argument] if argument.startswith("-") else []
             continue
         spelling, equals, attached = argument.partition("=")
-        base, dot, path = spelling.partition(".") if spelling.startswith("--") else (spelling, "", "")
+        # Only vLLM's parser gathers dotted arguments, after long options and short ones.
+        base, dot, path = spelling.partition(".") if engine == "VLLM" else (spelling, "", "")
         option, full, problem = _resolve(base, engine, version)
         unresolved += [argument] if option is _SWITCH else []
         if problem:
@@ -97,10 +99,15 @@ def read_arguments(extra_args: Sequence[str], engine: str, version: Version) -> 
             value = _values(option, rest, dotted=bool(dot))
             if value is None and option.values in ("=", "+"):
                 problems.append(f"{argument!r} needs a value")
+        allowed = choices_of(engine, option) if is_read(engine, version) else ()
+        wrong = _not_among(allowed, option, value)
+        if wrong is not None:
+            problems.append(f"{argument!r}: {full} is {wrong!r}; allowed: {', '.join(allowed)}")
         given.append(Given(argument, full, option.name or full, value))
         if value is not None and (dot or value[:1] == "{"):
-            _merge(parts, option.name or full, path, value, problems, argument)
-    return Arguments(tuple(given), tuple(problems), tuple(unresolved), parts)
+            _merge(dotted if dot else whole, option.name or full, path, value, problems, argument)
+    # vLLM puts what it gathered from dotted arguments last, and the last of two equal options counts.
+    return Arguments(tuple(given), tuple(problems), tuple(unresolved), whole | dotted)
 
 
 def _spell_out(rest: list[str]) -> None:
@@ -154,6 +161,13 @@ def _values(option: Option, rest: list[str], *, dotted: bool) -> str | None:
     return " ".join(taken) if taken else None
 
 
+def _not_among(allowed: Sequence[str], option: Option, value: str | None) -> str | None:
+    if not allowed or value is None:
+        return None
+    given = value.split(" ") if option.values in ("+", "*") else [value]
+    return next((text for text in given if text not in allowed), None)
+
+
 def _merge(parts: dict[str, Any], name: str, path: str, value: str, problems: list[str], argument: str) -> None:
     try:
         parsed: Any = json.loads(value)
@@ -164,7 +178,7 @@ def _merge(parts: dict[str, Any], name: str, path: str, value: str, problems: li
         parsed = value
     for key in reversed(path.rstrip("+").split(".") if path else []):
         parsed = {key: parsed}
-    parts[name] = _merged(parts.get(name, {}), parsed) if isinstance(parsed, dict) else parsed
+    parts[name] = _merged(parts.get(name, {}), parsed) if path else parsed
 
 
 def _merged(before: Any, after: dict[str, Any]) -> dict[str, Any]:

@@ -77,6 +77,7 @@ _NOT_COUNTED: dict[str, tuple[str, ...]] = {
     ),
     "experts moved or doubled": ("--enable-eplb", "--ep-num-redundant-experts", "--eplb-config"),
     "a KV cache of another size": ("--num-gpu-blocks-override", "--max-total-tokens", "--swa-full-tokens-ratio"),
+    "a KV cache in blocks of another size": ("--block-size", "--page-size"),
     "another number format": ("--dtype", "--quantization-config", "--mamba-ssm-cache-dtype", "--mamba-ssm-dtype"),
     "a changed config.json": ("--hf-overrides", "--json-model-override-args", "--hf-config-path"),
 }

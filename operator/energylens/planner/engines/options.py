@@ -7,6 +7,7 @@ underscores for dashes before that (vllm/utils/argparse_utils.py); SGLang does n
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -51,18 +52,37 @@ class Option:
     spellings: tuple[str, ...]
     values: str
     """``""`` for a switch, ``=`` for one value, ``+``, ``*`` or ``?`` as in argparse."""
+    choices: tuple[str, ...] = ()
+    """The values that the parser takes; empty where the parser does not list them."""
 
 
 @cache
 def options_of(engine: str) -> tuple[Option, ...]:
     """Return the options of an engine, ``VLLM`` or ``SGLang``, of the version that was read."""
     found = []
-    for line in _TABLES[engine].split("\n"):
-        if line:
-            values = line[-1] if line[-1] in "=+*?" else ""
-            spellings = tuple((line[:-1] if values else line).split(" "))
-            found.append(Option(spellings[0], spellings, values))
+    for line in filter(None, _TABLES[engine].split("\n")):
+        names = re.split(r"[=+*?]", line)[0]
+        values, choices = line[len(names) :][:1], line[len(names) + 1 :]
+        spellings = tuple(names.split(" "))
+        found.append(Option(spellings[0], spellings, values, tuple(choices.split("|")) if choices else ()))
     return tuple(found)
+
+
+_CHECKED_LATER = {
+    "--kv-cache-dtype": (
+        *("auto", "float16", "bfloat16", "fp8", "fp8_e4m3", "fp8_e5m2", "fp8_inc", "fp8_ds_mla", "nvfp4_ds_mla"),
+        *("turboquant_k8v4", "turboquant_4bit_nc", "turboquant_k3v4_nc", "turboquant_3bit_nc", "octave_k3v4"),
+        *("octave_k3v3", "octave_k3v3_compact", "ultraquant_4bit", "int4_per_token_head", "int8_per_token_head"),
+        *("fp8_per_token_head", "nvfp4", "nvfp4_4over6"),
+    ),
+    "--optimization-level": ("0", "1", "2", "3"),
+}
+"""Values that vLLM 0.33 takes beside its parser's lists (config/cache.py, config/vllm.py)."""
+
+
+def choices_of(engine: str, option: Option) -> tuple[str, ...]:
+    """Return the values that an engine takes for an option; empty where any may do."""
+    return option.choices or (_CHECKED_LATER.get(option.name, ()) if engine == "VLLM" else ())
 
 
 def is_read(engine: str, version: Version) -> bool:

@@ -28,6 +28,7 @@ _CACHE_BYTES = (
     ("float16", 2.0),
 )
 """Beginning of a KV cache format to bytes per element, scales of 16 included."""
+_KERNEL_BLOCK = 16
 _LONGER = {"VLLM": "VLLM_ALLOW_LONG_MAX_MODEL_LEN", "SGLang": "SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN"}
 
 
@@ -39,6 +40,7 @@ class Names:
     step: str
     context: str
     overrides: str
+    block: str
 
 
 NAMES = {
@@ -47,12 +49,14 @@ NAMES = {
         step="--max-num-batched-tokens",
         context="--max-model-len",
         overrides="--hf-overrides",
+        block="--block-size",
     ),
     "SGLang": Names(
         memory="--mem-fraction-static",
         step="--chunked-prefill-size",
         context="--context-length",
         overrides="--json-model-override-args",
+        block="--page-size",
     ),
 }
 
@@ -96,7 +100,7 @@ class EngineSettings:
         for problem in self.arguments.problems:
             raise SettingError(problem)
         _ = (self.memory_utilization, self.step_tokens, self.kv_cache_bytes, self.kv_bytes_per_element)
-        _ = (self.context_tokens, self.cache_tokens)
+        _ = (self.context_tokens, self.cache_tokens, self.block_tokens)
 
     @cached_property
     def memory_utilization(self) -> float | None:
@@ -133,6 +137,24 @@ class EngineSettings:
         return self._tokens("--max-total-tokens") if self.engine == "SGLang" else None
 
     @cached_property
+    def block_tokens(self) -> int | None:
+        """Tokens of a block of the KV cache; None for the engine's default.
+
+        vLLM 0.33 has attention kernels for multiples of 16 on NVIDIA GPUs (``get_supported_kernel_block_sizes`` of
+        v1/attention/backends). SGLang 0.5.23 rounds pages to what its kernels take (arg_groups/overrides.py).
+        """
+        name = self.names.block
+        text = self.arguments.value(name)
+        if text is None:
+            return None
+        number = int(text) if text.isascii() and text.isdigit() else 0
+        if self.engine == "VLLM" and (number < 1 or number % _KERNEL_BLOCK):
+            raise self._error(name, f"a multiple of {_KERNEL_BLOCK}")
+        if number < 1:
+            raise self._error(name, "a whole number above 0")
+        return number
+
+    @cached_property
     def kv_cache_bytes(self) -> float | None:
         """KV cache bytes per GPU where vLLM is told (``--kv-cache-memory-bytes``)."""
         if self.engine != "VLLM":
@@ -155,7 +177,8 @@ class EngineSettings:
         """Return the longest context that the checkpoint has, with what overrides of its config.json make of it."""
         overrides = self.arguments.parts.get(self.names.overrides, {})
         longest = model.max_position
-        for holder in (overrides, overrides.get("text_config")):
+        holders = (overrides, overrides.get("text_config")) if isinstance(overrides, Mapping) else ()
+        for holder in holders:
             if not isinstance(holder, Mapping):
                 continue
             given = holder.get("max_position_embeddings")

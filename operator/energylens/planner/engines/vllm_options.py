@@ -2,13 +2,13 @@
 """The options of the server of vLLM 0.33.0, one a line, as its own argument parser has them.
 
 After the spellings follows how many values an option takes: ``=`` one, ``+``, ``*`` and ``?`` as in argparse; nothing is
-a switch.
+a switch. Where the parser lists the values that it takes, they stand last.
 """
 
 OPTIONS = """\
 --additional-config=
 --aggregate-engine-logging
---all2all-backend=
+--all2all-backend=allgather_reducescatter|deepep_high_throughput|deepep_low_latency|deepep_v2|flashinfer_all2allv|flashinfer_nvlink_one_sided|flashinfer_nvlink_two_sided|moonep|mori_high_throughput|mori_low_latency|naive|nixl_ep|pplx
 --allow-credentials --no-allow-credentials
 --allow-deprecated-quantization --no-allow-deprecated-quantization
 --allowed-headers=
@@ -16,7 +16,7 @@ OPTIONS = """\
 --allowed-media-domains+
 --allowed-methods=
 --allowed-origins=
---anthropic-disabled-thinking-effort=
+--anthropic-disabled-thinking-effort=auto|high|low|max|medium|none|xhigh
 --api-key+
 --api-server-count -asc=
 --async-scheduling --no-async-scheduling
@@ -24,16 +24,16 @@ OPTIONS = """\
 --attention-config -ac=
 --aux-output-config=
 --block-size=
---chat-template-content-format=
+--chat-template-content-format=auto|openai|string
 --chat-template=
 --code-revision=
 --cohere-format=
 --cohere-is-reasoning-model --no-cohere-is-reasoning-model
---collect-detailed-traces+
+--collect-detailed-traces+all|model|worker|None
 --compilation-config -cc=
 --config-format=
 --config=
---convert=
+--convert=auto|classify|embed|none
 --cp-kv-cache-interleave-size=
 --cpu-distributed-timeout-seconds=
 --cpu-offload-gb=
@@ -54,7 +54,7 @@ OPTIONS = """\
 --data-parallel-supervisor-port=
 --dbo-decode-token-threshold=
 --dbo-prefill-token-threshold=
---dcp-comm-backend=
+--dcp-comm-backend=a2a|ag_rs|None
 --dcp-kv-cache-interleave-size=
 --dcp-q-replicate --no-dcp-q-replicate
 --decode-context-parallel-size -dcp=
@@ -79,7 +79,7 @@ OPTIONS = """\
 --dp-supervisor-probe-interval-s=
 --dp-supervisor-probe-timeout-s=
 --dp-sync-interval=
---dtype=
+--dtype=auto|bfloat16|float|float16|float32|half
 --ec-manager-config=
 --ec-transfer-config=
 --elastic-ep-max-dp-size=
@@ -129,13 +129,13 @@ OPTIONS = """\
 --engram-config=
 --eplb-config=
 --exclude-tools-when-tool-choice-none --no-exclude-tools-when-tool-choice-none
---expert-placement-strategy=
+--expert-placement-strategy=linear|round_robin
 --fail-on-environ-validation --no-fail-on-environ-validation
 --fault-tolerance-config=
---fingerprint-mode=
+--fingerprint-mode=custom|full|hash|none
 --fingerprint-value=
 --fully-sharded-loras --no-fully-sharded-loras
---gdn-prefill-backend=
+--gdn-prefill-backend=flashinfer|triton|cutedsl|aiter_flydsl|sycl
 --generation-config=
 --gpu-memory-utilization --device-memory-utilization=
 --grpc
@@ -151,10 +151,10 @@ OPTIONS = """\
 --interleave-mm-strings --no-interleave-mm-strings
 --io-processor-plugin=
 --ir-op-priority=
---jit-monitor-mode=
+--jit-monitor-mode=error|warn
 --jit-monitor-verbose --no-jit-monitor-verbose
---kda-decode-backend=
---kda-prefill-backend=
+--kda-decode-backend=auto|native|flashinfer|triton
+--kda-prefill-backend=auto|triton|flashkda|flashinfer|fused
 --kernel-config=
 --kv-cache-dtype-skip-layers+
 --kv-cache-dtype=
@@ -162,32 +162,32 @@ OPTIONS = """\
 --kv-cache-metrics --no-kv-cache-metrics
 --kv-cache-metrics-sample=
 --kv-events-config=
---kv-offloading-backend=
+--kv-offloading-backend=lmcache|native
 --kv-offloading-size=
 --kv-sharing-fast-prefill --no-kv-sharing-fast-prefill
 --kv-transfer-config=
 --language-model-only --no-language-model-only
 --limit-mm-per-prompt=
---linear-backend=
+--linear-backend=aiter|auto|b12x|conch|cutlass|deep_gemm|emulation|exllama|fbgemm|flashinfer_b12x|flashinfer_cudnn|flashinfer_cutedsl|flashinfer_cutlass|flashinfer_trtllm|humming|machete|marlin|torch|triton|xpu|xpu_woq
 --load-format=
 --log-config-file=
 --log-error-stack --no-log-error-stack
---log-level=
+--log-level=CRITICAL|ERROR|WARNING|INFO|DEBUG|NOTSET
 --logging-config=
 --logits-processors+
---logprobs-mode=
+--logprobs-mode=processed_logits|processed_logprobs|raw_logits|raw_logprobs
 --long-prefill-token-threshold-adaptive --no-long-prefill-token-threshold-adaptive
 --long-prefill-token-threshold=
---lora-dtype=
+--lora-dtype=auto|bfloat16|float16
 --lora-modules+
 --lora-target-modules+
 --mamba-backend=
 --mamba-block-size=
---mamba-cache-dtype=
---mamba-cache-mode=
+--mamba-cache-dtype=auto|bfloat16|float16|float32
+--mamba-cache-mode=align|none
 --mamba-cache-philox-rounds=
---mamba-ssm-cache-dtype=
---mamba-ssu-algorithm=
+--mamba-ssm-cache-dtype=auto|bfloat16|float16|float32
+--mamba-ssu-algorithm=auto|horizontal|simple|vertical|None
 --master-addr=
 --master-port=
 --max-cpu-loras=
@@ -195,7 +195,7 @@ OPTIONS = """\
 --max-log-len=
 --max-logprobs=
 --max-lora-cls-labels=
---max-lora-rank=
+--max-lora-rank=1|8|16|32|64|128|256|320|512
 --max-loras=
 --max-model-len=
 --max-num-active-seqs=
@@ -209,25 +209,25 @@ OPTIONS = """\
 --middleware=
 --mm-device-do-normalize --no-mm-device-do-normalize
 --mm-encoder-attn-backend=
---mm-encoder-attn-dtype=
+--mm-encoder-attn-dtype=fp8|None
 --mm-encoder-fp8-scale-path=
 --mm-encoder-fp8-scale-save-margin=
 --mm-encoder-fp8-scale-save-path=
 --mm-encoder-only --no-mm-encoder-only
---mm-encoder-tp-mode=
---mm-hasher-algorithm=
+--mm-encoder-tp-mode=data|weights
+--mm-hasher-algorithm=blake3|sha256|sha512
 --mm-ipc-gpu-memory-gb=
 --mm-processor-cache-gb=
---mm-processor-cache-type=
---mm-processor-device=
+--mm-processor-cache-type=lru|shm
+--mm-processor-device=auto|cpu|cuda
 --mm-processor-kwargs=
 --mm-shm-cache-max-object-size-mb=
---mm-tensor-ipc=
+--mm-tensor-ipc=direct_rpc|torch_shm
 --model-class-overrides=
 --model-impl=
 --model-loader-extra-config=
 --model=
---moe-backend=
+--moe-backend=aiter|aiter_mega_moe|aiter_triton_mxfp4_bf16|aiter_triton_mxfp4_mxfp4|auto|b12x|batched_triton|cutlass|deep_gemm|deep_gemm_mega_moe|emulation|flashinfer_b12x|flashinfer_cutedsl|flashinfer_cutlass|flashinfer_moe_ep_cutedsl|flashinfer_moe_ep_mega_deep_gemm|flashinfer_trtllm|flydsl|hpc|humming|marlin|rdna3|triton|triton_unfused
 --monokernel --no-monokernel
 --nnodes -n=
 --node-rank -r=
@@ -235,7 +235,7 @@ OPTIONS = """\
 --numa-bind --no-numa-bind
 --numa-bind-cpus+
 --numa-bind-nodes+
---offload-backend=
+--offload-backend=auto|prefetch|uva
 --offload-group-size=
 --offload-num-in-group=
 --offload-params+
@@ -243,15 +243,15 @@ OPTIONS = """\
 --optimization-level=
 --otlp-traces-endpoint=
 --override-generation-config=
---per-request-spec-decode-metrics=
---performance-mode=
+--per-request-spec-decode-metrics=detailed|none|summary
+--performance-mode=balanced|interactivity|throughput
 --pipeline-parallel-size -pp=
 --pooler-config=
 --port=
 --prefill-context-parallel-size -pcp=
 --prefill-schedule-interval=
 --prefix-cache-retention-interval=
---prefix-caching-hash-algo=
+--prefix-caching-hash-algo=sha256|sha256_cbor|xxhash|xxhash_cbor
 --prefix-match-unit=
 --profiler-config=
 --pt-load-map-location=
@@ -269,13 +269,13 @@ OPTIONS = """\
 --return-tokens-as-token-ids --no-return-tokens-as-token-ids
 --revision=
 --root-path=
---runner=
---safetensors-load-strategy=
+--runner=auto|draft|generate|pooling
+--safetensors-load-strategy=eager|lazy|prefetch|torchao|None
 --safetensors-prefetch-block-size=
 --safetensors-prefetch-num-threads=
 --scheduler-cls=
 --scheduler-reserve-full-isl --no-scheduler-reserve-full-isl
---scheduling-policy=
+--scheduling-policy=fcfs|priority
 --seed=
 --served-model-name+
 --show-hidden-metrics-for-version=
@@ -285,8 +285,8 @@ OPTIONS = """\
 --sleep-mode-backend=
 --sleep-mode-offload-cudagraph --no-sleep-mode-offload-cudagraph
 --sleep-preserve-parameter-names+
---sparse-indexer-topk-backend=
---spec-method=
+--sparse-indexer-topk-backend=aiter|auto|cooperative|deep_select|flashinfer|per_row|persistent|torch
+--spec-method=bailing_hybrid_mtp|bailing_hybrid_v3_mtp|custom_class|deepseek_mtp|dflash|dots3_note_mtp|draft_model|dspark|eagle|eagle3|ernie_mtp|exaone4_5_mtp|exaone_moe_mtp|extract_hidden_states|gemma4_mtp|glm4_moe_lite_mtp|glm4_moe_mtp|glm5_next_mtp|glm_ocr_mtp|hy_v3_mtp|hy_v4_mtp|inkling_mtp|kimi_k3_mtp|longcat_flash_mtp|mimo_mtp|mimo_v2_mtp|minimax_m3_mtp|mtp|nemotron_h_mtp|ngram|ngram_gpu|pangu_ultra_moe_mtp|qwen3_5_mtp|qwen3_next_mtp|qwen4_exp_mtp|step3p5_mtp|step5_mtp|suffix|None
 --spec-model=
 --spec-tokens=
 --specialize-active-lora --no-specialize-active-lora
@@ -308,7 +308,7 @@ OPTIONS = """\
 --tool-call-parser=
 --tool-parser-plugin=
 --tool-server=
---tool-strict-level=
+--tool-strict-level=auto|function|parameter|None
 --trust-remote-code --no-trust-remote-code
 --trust-request-chat-template --no-trust-request-chat-template
 --trust-request-mm-kwargs --no-trust-request-mm-kwargs
@@ -317,8 +317,8 @@ OPTIONS = """\
 --use-fp64-gumbel --no-use-fp64-gumbel
 --use-replayssm --no-use-replayssm
 --use-tqdm-on-load --no-use-tqdm-on-load
---uvicorn-log-level=
---video-pruning-method=
+--uvicorn-log-level=critical|debug|error|info|trace|warning
+--video-pruning-method=evs|vidcom2
 --video-pruning-rate=
 --watchdog-config=
 --watermark-config=
