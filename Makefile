@@ -4,9 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export OPENBLAS_NUM_THREADS ?= 1
+# vLLM of the version that the rules in planner/engines were read in; 10 GB, so apart from the checkout and kept.
+VLLM_VERSION := 0.33.0
+VLLM_VENV ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/energylens/vllm-$(VLLM_VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit fuzz image-test lint format generate clean
+.PHONY: help demo test test-unit fuzz image-test engine-test lint format generate clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -25,6 +28,11 @@ fuzz: $(STAMP) ## Plan 20,000 random valid specs, clusters and budgets (an hour 
 
 image-test: $(STAMP) ## Build the Dockerfile without a daemon and run the image until an example is Ready (root, buildah, crun)
 	$(BIN)/python -m tools.image_test
+
+engine-test: $(STAMP) ## Feed the command lines of plans to vLLM's own parser and configuration (installs vLLM, 10 GB, outside the checkout)
+	@test -x "$(VLLM_VENV)/bin/vllm" || { $(PYTHON) -m venv "$(VLLM_VENV)" && "$(VLLM_VENV)/bin/python" -m pip install --quiet --disable-pip-version-check vllm==$(VLLM_VERSION); } \
+	  || { echo "engine-test: vLLM $(VLLM_VERSION) could not be installed in $(VLLM_VENV); set VLLM_VENV to an environment that has it" >&2; exit 1; }
+	VLLM_PYTHON="$(VLLM_VENV)/bin/python" $(BIN)/pytest tests/engines/check_vllm.py --timeout=3600
 
 lint: $(STAMP) ## Run ruff, mypy, the import contracts and the check of generated files
 	$(BIN)/ruff check .
