@@ -37,6 +37,8 @@ MEASURED_COLUMNS = (
 )
 _REQUIRED = ("run_id", "model_id", "gpu_model", "num_gpus", "max_num_seqs", "input_tokens_assumed", "output_tokens")
 _PRECISIONS = ("bfloat16", "fp8", "mxfp4", "nvfp4", "int8", "int4")
+_SIXTEEN_BITS = ("bf16", "fp16", "float16")
+"""Names that count as ``bfloat16``: either format has the same bytes and the same arithmetic rate."""
 _LARGEST = 1e9
 """Far above any token count, batch, watt or millisecond of a run; keeps formulas from overflowing."""
 
@@ -197,7 +199,7 @@ def _run(row: Mapping[str, str], measured: bool) -> Run:
         run_id=_required_text(row, "run_id"),
         task=_text(row, "task") or "",
         model_id=_required_text(row, "model_id"),
-        weight_precision=_choice(row, "weight_precision", _PRECISIONS),
+        weight_precision=_precision(row),
         gpu_model=_required_text(row, "gpu_model"),
         num_gpus=gpus,
         tensor_parallel=tensor_parallel,
@@ -241,11 +243,14 @@ def _required_text(row: Mapping[str, str], name: str) -> str:
     return text
 
 
-def _choice(row: Mapping[str, str], name: str, allowed: tuple[str, ...]) -> str | None:
-    text = _text(row, name)
-    if text is not None and text not in allowed:
-        raise _FieldError(f"{name}={_short(text)} is not one of {', '.join(allowed)}")
-    return text
+def _precision(row: Mapping[str, str]) -> str | None:
+    text = _text(row, "weight_precision")
+    if text is None:
+        return None
+    name = "bfloat16" if text.lower() in _SIXTEEN_BITS else text.lower()
+    if name not in _PRECISIONS:
+        raise _FieldError(f"weight_precision={_short(text)} is not one of {', '.join(_PRECISIONS)}")
+    return name
 
 
 def _positive(row: Mapping[str, str], name: str, default: float | None) -> float:

@@ -57,6 +57,23 @@ def test_a_row_is_read_as_written() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "precision"),
+    [
+        ("BF16", "bfloat16"),
+        ("fp16", "bfloat16"),
+        ("Float16", "bfloat16"),
+        ("FP8", "fp8"),
+        ("NVFP4", "nvfp4"),
+        ("", None),
+    ],
+)
+def test_precisions_are_read_in_their_usual_spellings(text: str, precision: str | None) -> None:
+    run = only(csv_of(GOOD | {"weight_precision": text}))
+    assert isinstance(run, Run)
+    assert run.weight_precision == precision
+
+
 def test_what_may_be_left_out_has_defaults() -> None:
     columns = tuple(
         name
