@@ -220,7 +220,7 @@ def test_conditions_are_merged_by_type(kubectl: Kubectl) -> None:
     kubectl.run(*apply, stdin=json.dumps(obj))
     stored = kubectl.get("llmd", "llama")
     assert stored is not None
-    assert {condition["type"] for condition in stored["status"]["conditions"]} == {"Ready", "Degraded"}
+    assert {condition["type"] for condition in stored["status"]["conditions"]} == {"Ready", "PlanReady", "Degraded"}
 
 
 @pytest.mark.parametrize(
