@@ -182,7 +182,10 @@ def paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return found
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+MEASURED = ("EnergyMetricsAvailable", "PredictionAccurate", "SLOMet")
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 @given(data=st.data(), restart=st.booleans())
 async def test_any_mutation_of_the_status_ends_where_none_ends(data: st.DataObject, restart: bool) -> None:
     world = await ready()
@@ -213,4 +216,9 @@ async def test_any_mutation_of_the_status_ends_where_none_ends(data: st.DataObje
     conditions = after[LLMD]["status"]["conditions"]
     own = {c["type"] for c in before[LLMD]["status"]["conditions"]}
     conditions[:] = [c for c in conditions if c.get("type") in own]
+    if restart:
+        # The text of a verdict on a measurement has no other memory than the condition itself.
+        for condition in (*conditions, *before[LLMD]["status"]["conditions"]):
+            if condition["type"] in MEASURED:
+                condition["message"] = ""
     assert after == before
