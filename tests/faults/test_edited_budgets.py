@@ -89,7 +89,7 @@ async def test_a_status_that_nobody_edited_is_gone_on_from() -> None:
 JUNK = st.one_of(st.none(), st.integers(-(10**20), 10**20), st.text(max_size=8), st.lists(st.integers(), max_size=2))
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 @given(data=st.data(), restart=st.booleans())
 async def test_no_mutation_stops_a_budget(data: st.DataObject, restart: bool) -> None:
     world, _ = await counted()
