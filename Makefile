@@ -9,7 +9,7 @@ VLLM_VERSION := 0.33.0
 VLLM_VENV ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/energylens/vllm-$(VLLM_VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit fuzz image-test engine-test lint format generate clean
+.PHONY: help demo test test-unit fuzz image-test engine-test lint format generate gallery clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ format: $(STAMP) ## Format the code and mend what ruff can mend
 
 generate: $(STAMP) ## Write crds/, the chart's copy and docs/api.md from the models
 	$(BIN)/python -m energylens.api.crd
+
+gallery: $(STAMP) ## Write the expected output of every example anew, after a wanted change
+	$(BIN)/python -m tests.gallery write
 
 clean: ## Remove the virtual environment and caches of this checkout
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -13,7 +13,7 @@ from energylens.api.parse import parse_llmdeployment
 from energylens.cli.main import cli
 
 ROOT = Path(__file__).resolve().parents[3]
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted([ROOT / "README.md", ROOT / "examples" / "README.md", *(ROOT / "docs").rglob("*.md")])
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 COMMAND = re.compile(r"^(?:\$ )?(?:kubectl )?energylens ((?:[a-z][a-z-]*)(?: [a-z][a-z-]*)*)", re.MULTILINE)
@@ -40,7 +40,9 @@ def test_readme_shows_an_llmdeployment() -> None:
     assert documents(ROOT / "README.md")
 
 
-@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "example", sorted((ROOT / "examples").rglob("*.yaml")), ids=lambda p: f"{p.parent.name}-{p.name}"
+)
 def test_examples_are_valid(example: Path) -> None:
     for document in yaml.safe_load_all(example.read_text()):
         if document.get("kind") == "LLMDeployment":
