@@ -39,15 +39,24 @@ class KubernetesCluster:
 
     def _snapshot(self) -> ClusterState:
         core = kubernetes.client.CoreV1Api(self._client)
-        custom = kubernetes.client.CustomObjectsApi(self._client)
-        deployments = custom.list_cluster_custom_object(
-            "energylens.dev", "v1alpha1", "llmdeployments", _request_timeout=TIMEOUT_SECONDS
-        )
         return ClusterState(
             nodes=_items(core.list_node(_request_timeout=TIMEOUT_SECONDS, _preload_content=False)),
             pods=_items(core.list_pod_for_all_namespaces(_request_timeout=TIMEOUT_SECONDS, _preload_content=False)),
-            deployments=deployments["items"],
+            deployments=self._deployments(),
         )
+
+    def _deployments(self) -> list[dict[str, Any]]:
+        """Return the LLMDeployments; none where the API server does not serve the kind, or not any more."""
+        custom = kubernetes.client.CustomObjectsApi(self._client)
+        try:
+            found: list[dict[str, Any]] = custom.list_cluster_custom_object(
+                "energylens.dev", "v1alpha1", "llmdeployments", _request_timeout=TIMEOUT_SECONDS
+            )["items"]
+        except kubernetes.client.ApiException as error:
+            if error.status != 404:
+                raise
+            return []
+        return found
 
 
 def _items(response: Any) -> list[dict[str, Any]]:
