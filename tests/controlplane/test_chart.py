@@ -367,7 +367,6 @@ NEEDED = (
     ("delete", "deployments.apps", "default"),
     ("get", "configmaps", "default"),
     ("create", "events.events.k8s.io", "default"),
-    ("patch", "events.events.k8s.io", "default"),
     ("list", "events.events.k8s.io", "default"),
     ("get", "persistentvolumeclaims", "default"),
     ("list", "nodes", ""),

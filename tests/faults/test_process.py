@@ -23,7 +23,7 @@ from tests.support.api_server import ApiServer, api_server
 from energylens.cli.operator import operator as command
 from energylens.clock import SystemClock
 from energylens.cluster.client import connect
-from energylens.controller import acting, handlers, kinds, runner
+from energylens.controller import acting, handlers, kinds, rights, runner
 from energylens.controller.acting import Acting
 from energylens.controller.options import Options
 from energylens.controller.runner import EndedError, Operator
@@ -124,6 +124,26 @@ async def test_a_lease_that_cannot_be_read_shows_in_readiness_alone(
             await operator.until(lambda said: " 401 " in said)
             server.refused.clear()
             await operator.until(lambda said: said == "200 ok")
+
+
+@pytest.mark.parametrize("leading", [True, False])
+async def test_a_right_to_write_that_is_missing_shows_in_readiness_also_of_one_that_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, leading: bool
+) -> None:
+    held = {"holderIdentity": "another", "leaseDurationSeconds": 600}
+    lease = None if leading else {"metadata": {"name": "x", "resourceVersion": "1"}, "spec": held}
+    monkeypatch.setattr(rights, "AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(rights, "LOOK_SECONDS", 0.01)
+    with api_server(denied={("patch", "deployments")}, lease=lease) as server:
+        async with running(server, tmp_path, monkeypatch) as operator:
+            said = await operator.until(lambda said: "rights" in said)
+            assert "503 the rights of the operator: not granted: patch deployments.apps" in said
+            assert await operator.probe("healthz") == "200 ok"
+            server.denied.clear()
+            await operator.until(lambda said: said == "200 ok")
+            server.denied.add(("create", "events"))
+            said = await operator.until(lambda said: said.startswith("503"))
+            assert said == "503 the rights of the operator: not granted: create events.events.k8s.io"
 
 
 async def test_a_right_that_is_missing_shows_in_readiness_until_it_is_given(

@@ -31,6 +31,8 @@ class ApiServer:
     refused: dict[tuple[str, str], int] = field(default_factory=dict)
     unserved: set[str] = field(default_factory=set)
     """Plurals that are not there."""
+    denied: set[tuple[str, str]] = field(default_factory=set)
+    """Rights that a review does not find: a verb, and a plural with its subresource."""
     pages: dict[str, Object] = field(default_factory=dict)
     """More answers, by path."""
     lease: Object | None = None
@@ -62,6 +64,10 @@ class ApiServer:
             return _failure(status, f'{plural} is forbidden: User "me" cannot do that')
         if request.path in self.pages:
             return web.json_response(self.pages[request.path])
+        if plural == "selfsubjectaccessreviews":
+            asked = (await request.json())["spec"]["resourceAttributes"]
+            right = asked["verb"], "/".join(filter(None, (asked["resource"], asked["subresource"])))
+            return web.json_response({"status": {"allowed": right not in self.denied}}, status=201)
         if plural == "leases":
             return await self._lease(request)
         groups = sorted({kind.group for kind in ALL_KINDS if kind.plural not in self.unserved})

@@ -41,6 +41,8 @@ class FakeCluster:
     """Kinds beyond the built-in ones, such as LeaderWorkerSet."""
     withheld: dict[str, ClusterError] = field(default_factory=dict)
     """Kinds that cannot be listed, and why; NotFoundError takes them from discovery too."""
+    denied: set[tuple[str, str]] = field(default_factory=set)
+    """Rights that are not granted: a verb, and a plural with its subresource."""
     writes: list[Write] = field(default_factory=list)
     """What the operator wrote; events and what users and nodes do are not in it."""
     events: list[Object] = field(default_factory=list)
@@ -139,6 +141,9 @@ class FakeCluster:
             raise self.withheld[resource.kind]
         if not await self.serves(resource):
             raise NotFoundError("the server could not find the requested resource")
+
+    async def may(self, verb: str, resource: Resource, subresource: str = "", *, namespace: str | None = None) -> bool:
+        return (verb, "/".join(filter(None, (resource.plural, subresource)))) not in self.denied
 
     async def serves(self, resource: Resource) -> bool:
         if isinstance(self.withheld.get(resource.kind), NotFoundError):

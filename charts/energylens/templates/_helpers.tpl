@@ -92,7 +92,7 @@ seccompProfile:
 # Decisions that users see in `kubectl describe llmd`; list: why pods of a group are refused, or a volume is not mounted.
 - apiGroups: [events.k8s.io]
   resources: [events]
-  verbs: [create, patch, list]
+  verbs: [create, list]
 {{- end -}}
 
 {{/* The GPUs at hand and those in use, by everyone. */}}

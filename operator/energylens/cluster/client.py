@@ -18,7 +18,7 @@ from kubernetes.aio.client import ApiClient, Configuration
 from energylens.cluster.errors import NotFoundError, TransientError, error_for
 from energylens.cluster.kubeconfig import UnusableConfigError, check_kubeconfig, told_failures
 from energylens.cluster.port import FIELD_MANAGER, Object
-from energylens.cluster.resources import Resource, resource_of
+from energylens.cluster.resources import REVIEW, Resource, resource_of
 
 REQUEST_SECONDS = 15.0
 PAGE = 500
@@ -138,6 +138,18 @@ class KubeClient:
     async def may_list(self, resource: Resource, *, namespace: str | None = None) -> None:
         """See the port; asks for the metadata of one object."""
         await self._request("GET", f"{resource.path(namespace)}?limit=1", accept=_METADATA_ONLY)
+
+    async def may(self, verb: str, resource: Resource, subresource: str = "", *, namespace: str | None = None) -> bool:
+        """See the port; one SelfSubjectAccessReview."""
+        attributes = {"verb": verb, "group": resource.group, "resource": resource.plural}
+        attributes |= {"namespace": namespace or "", "subresource": subresource}
+        review = {
+            "apiVersion": REVIEW.api_version,
+            "kind": REVIEW.kind,
+            "spec": {"resourceAttributes": attributes},
+        }
+        answer = await self._request("POST", REVIEW.path(), review)
+        return bool((answer.get("status") or {}).get("allowed"))
 
     async def _apply(self, manifest: Mapping[str, Any], subresource: str | None) -> Object:
         metadata = manifest["metadata"]

@@ -57,6 +57,10 @@ class WriteInterceptor(ABC):
         """See the port."""
         await self.inner.may_list(resource, namespace=namespace)
 
+    async def may(self, verb: str, resource: Resource, subresource: str = "", *, namespace: str | None = None) -> bool:
+        """See the port."""
+        return await self.inner.may(verb, resource, subresource, namespace=namespace)
+
     async def serves(self, resource: Resource) -> bool:
         """See the port."""
         return await self.inner.serves(resource)

@@ -69,6 +69,13 @@ class ClusterPort(Protocol):
         """Return when a kind can be listed; ForbiddenError or NotFoundError says why it cannot."""
         ...
 
+    async def may(self, verb: str, resource: Resource, subresource: str = "", *, namespace: str | None = None) -> bool:
+        """Return whether the operator has a right, in a namespace or (None) in all of them.
+
+        ForbiddenError or NotFoundError where nobody may ask.
+        """
+        ...
+
     async def serves(self, resource: Resource) -> bool:
         """Return whether the API server knows the kind."""
         ...

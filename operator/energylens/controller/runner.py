@@ -24,6 +24,7 @@ from energylens.controller.health import Health
 from energylens.controller.http import ListenError, application, listen
 from energylens.controller.measuring import prometheus_source
 from energylens.controller.options import Options
+from energylens.controller.rights import Rights
 from energylens.measure.prometheus_http import PrometheusError
 from energylens.measure.scrape import HttpScraper
 from energylens.measure.source import EnergySource
@@ -69,6 +70,7 @@ class Operator:
             options.settings.lease_renew_seconds,
             report=partial(self._health.report, f"the lease {options.lease_namespace}/{LEASE_NAME}"),
         )
+        self._rights = Rights(cluster, options.namespaces, self._health.report)
         self._stop = asyncio.Event()
         self._acting = Acting(
             options,
@@ -100,6 +102,9 @@ class Operator:
             access_log=None,
         )
         await runner.setup()
+        # Also while another one leads: an operator that could not act must not look ready to take over. It is born
+        # before kopf starts, which cancels every task that is younger when it stops.
+        rights = asyncio.create_task(self._rights.watch())
         try:
             await listen(runner, self._options.metrics_host, self._options.metrics_port)
             await self._lead(self._lease)
@@ -109,6 +114,8 @@ class Operator:
             log.exception("ending with an error: %s", error or type(error).__name__)
             raise EndedError(str(error)) from error
         finally:
+            rights.cancel()
+            await asyncio.gather(rights, return_exceptions=True)
             await runner.cleanup()
 
     async def _lead(self, lease: LeaseGuard) -> None:
