@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.support.fake_pods import run_pods
 from tests.support.world import KEY, World, llama, overrides
 
 from energylens.cluster.errors import ClusterError, ForbiddenError, RefusedError, TransientError
@@ -94,6 +95,42 @@ async def test_the_other_writer_and_the_field_are_named_for_as_long_as_they_figh
         world.clock.advance(again)
         again = await world.reconciler.reconcile(KEY)
     assert 60 <= world.clock.monotonic() - stopped <= 120
+    assert world.cluster.objects["Deployment", *KEY]["spec"]["replicas"] == 2
+
+
+def set_image(body: Object) -> None:
+    body["spec"]["template"]["spec"]["containers"][0]["image"] = "mine:1"
+    body["metadata"]["managedFields"] = [MANAGED]
+
+
+@pytest.mark.parametrize(
+    ("kind", "edit"), [("Deployment", set_replicas), ("Deployment", set_image), ("Service", drop_selector)]
+)
+async def test_ready_is_never_true_for_a_moment_while_somebody_fights_over_what_serves(
+    kind: str, edit: Callable[[Object], None]
+) -> None:
+    world, found = await ready(), list[Object]()
+    for second in range(400):
+        if second % 2 == 0:
+            world.cluster.edit(kind, *KEY, edit)
+        await world.reconciler.reconcile(KEY)
+        run_pods(world.cluster)
+        await world.reconciler.reconcile(KEY)
+        found.append(world.condition("Ready"))
+        world.clock.advance(1.0)
+    # The first repairs follow at once, and nobody knows yet that it goes on.
+    assert {condition["status"] for condition in found[5:]} == {"False"}
+    assert world.condition("Ready")["reason"] in ("FieldManagerConflict", "PodsNotReady")
+    assert len([e for e in world.cluster.events if e["reason"] == "FieldManagerConflict"]) == 1
+    # The other one stops: what was written last stays for a minute, and is counted on again.
+    stopped = world.clock.monotonic()
+    again: float | None = 0.0
+    while world.condition("Ready")["status"] != "True":
+        assert again is not None
+        world.clock.advance(again)
+        again = await world.reconciler.reconcile(KEY)
+        run_pods(world.cluster)
+    assert 60 <= world.clock.monotonic() - stopped <= 300 + 60
     assert world.cluster.objects["Deployment", *KEY]["spec"]["replicas"] == 2
 
 

@@ -1,9 +1,10 @@
 """An API server in memory, for tests that break it: what the operator wrote, and how often, is known exactly.
 
 Server-side apply is as faithful as our manifests need: fields that our manager applied before and no longer applies
-are removed, all others stay; lists of objects with a ``name`` are merged by it, other lists are replaced as a whole;
-an apply that changes nothing makes no new resource version. Deleting an object collects what it owns. What this
-leaves out (validation, defaults, admission) is tested on a real API server, in tests/controlplane.
+are removed, all others stay; lists of objects with a ``name`` are merged by it, those of a status by the keys that the
+custom resources name (conditions by ``type``, a ledger by ``uid``), other lists are replaced as a whole; an apply that
+changes nothing makes no new resource version. Deleting an object collects what it owns. What this leaves out
+(validation, defaults, admission) is tested on a real API server, in tests/controlplane.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ ObjectKey = tuple[str, str, str]
 """Kind, namespace ("" for cluster-scoped objects) and name."""
 Listener = Callable[[str, Object, bool], None]
 """Takes kind, object and whether it was deleted."""
+
+_STATUS_KEYS = {"conditions": "type", "ledger": "uid"}
+"""Keys of the lists of statuses that an apply merges."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,7 @@ class FakeCluster:
         key = _key(manifest)
         live = copy.deepcopy(self._found(key))
         part = {"status": copy.deepcopy(dict(manifest.get("status") or {}))}
-        _apply(live, self._applied.get((key, "status"), {}), part)
+        _apply(live, self._applied.get((key, "status"), {}), part, _STATUS_KEYS)
         self._applied[key, "status"] = part
         return self._write("apply status", key, live)
 
@@ -244,20 +248,23 @@ def _key(manifest: Mapping[str, Any]) -> ObjectKey:
     return manifest["kind"], metadata.get("namespace", ""), metadata["name"]
 
 
-def _apply(live: Any, before: Any, wanted: Any) -> Any:
-    """Merge ``wanted`` into ``live`` and drop what ``before`` had and ``wanted`` has not; return the result."""
+def _apply(live: Any, before: Any, wanted: Any, keys: Mapping[str, str] | None = None, key: str = "name") -> Any:
+    """Merge ``wanted`` into ``live`` and drop what ``before`` had and ``wanted`` has not; return the result.
+
+    Lists are merged by ``key``, and where ``keys`` are given by that of their field; lists without one are replaced.
+    """
     if isinstance(wanted, dict) and isinstance(live, dict):
         old = before if isinstance(before, dict) else {}
         for name in [name for name in old if name not in wanted]:
             live.pop(name, None)
         for name, value in wanted.items():
-            live[name] = _apply(live.get(name), old.get(name), value)
+            live[name] = _apply(live.get(name), old.get(name), value, keys, key if keys is None else keys.get(name, ""))
         return live
-    if _keyed(wanted) and _keyed(live):
-        old_items = {item["name"]: item for item in before} if _keyed(before) else {}
-        live_items = {item["name"]: item for item in live}
+    if _keyed(wanted, key) and _keyed(live, key):
+        old_items = {item[key]: item for item in before} if _keyed(before, key) else {}
+        live_items = {item[key]: item for item in live}
         merged = {
-            item["name"]: _apply(live_items.get(item["name"]), old_items.get(item["name"]), item) for item in wanted
+            item[key]: _apply(live_items.get(item[key]), old_items.get(item[key]), item, keys, key) for item in wanted
         }
         kept = {name: item for name, item in live_items.items() if name not in merged and name not in old_items}
         return [*merged.values(), *kept.values()]
@@ -277,5 +284,7 @@ def _merge_patch(live: Any, patch: Any) -> Any:
     return merged
 
 
-def _keyed(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(i, dict) and "name" in i for i in value)
+def _keyed(value: Any, key: str) -> bool:
+    """Return whether a value is a list that is merged by a key."""
+    items = value if isinstance(value, list) else ()
+    return bool(items) and all(isinstance(item, dict) and isinstance(item.get(key), str) for item in items)

@@ -14,6 +14,7 @@ from energylens.controller.drift import differences, holds
 from energylens.controller.managers import managers_of
 from energylens.controller.metrics import Metrics
 from energylens.controller.reasons import Reason
+from energylens.controller.rollouts import WORKLOADS
 from energylens.controller.store import Body, Child, ChildKey, Key, Store
 from energylens.serving.metadata import APPLIED_HASH, OWNER_LABEL
 
@@ -25,7 +26,10 @@ CONTESTED_AFTER = 3
 """Repairs in a row from which on the other writer is named in Degraded."""
 QUIET_SECONDS = 60.0
 """A child that nobody changed for so long, and for two pauses, is contested no more."""
-WORKLOADS = ("Deployment", "LeaderWorkerSet")
+SETTLED_SECONDS = 60.0
+"""A contested child that is as it was written for so long is counted on again."""
+SERVING = (*WORKLOADS, "Service")
+"""Children without which, as they were written, requests are not answered."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,8 @@ class Outcome:
     reason: Reason = Reason.APPLY_REFUSED
     contested: str = ""
     """Who changes which field of a child again and again; "" where nobody does."""
+    unsettled: str = ""
+    """Why a child that requests are answered by is not as it was written, or may not stay so; "" where all are."""
     again_seconds: float | None = None
     """When to look again; None: when something changes."""
 
@@ -64,6 +70,8 @@ class ChildWriter:
         self._of: dict[Key, set[ChildKey]] = {}
         self._held: dict[ChildKey, str] = {}
         """Digest of the manifest that a child was last found to hold."""
+        self._awaiting: set[ChildKey] = set()
+        """Children that somebody else changed, and that were not written again yet."""
 
     async def apply(self, key: Key, manifests: Sequence[Body]) -> Outcome:
         """Write the children that differ, in their order; never raises a ClusterError.
@@ -88,6 +96,7 @@ class ChildWriter:
             refused="; ".join(refusal.text for refusal in refused),
             reason=refused[0].reason if refused else Reason.APPLY_REFUSED,
             contested="; ".join(contested),
+            unsettled="; ".join(text for child in children if (text := self._unsettled(child, now))),
             again_seconds=min(waits, default=None),
         )
 
@@ -97,6 +106,7 @@ class ChildWriter:
             self._refusals.pop(child, None)
             self._contested.pop(child, None)
             self._held.pop(child, None)
+            self._awaiting.discard(child)
             self._retries.forget(child)
             self._repairs.forget(child)
 
@@ -113,6 +123,7 @@ class ChildWriter:
             return known
         undone = self._held.get(child) == digest
         if undone:
+            self._awaiting.add(child)
             self._settle(child, now)
             if self._repairs.wait(child, now) > 0:
                 return None
@@ -147,6 +158,7 @@ class ChildWriter:
         return refusal
 
     def _written(self, child: ChildKey, now: float) -> None:
+        self._awaiting.discard(child)
         self._refusals.pop(child, None)
         self._retries.forget(child)
         self._settle(child, now)
@@ -158,9 +170,22 @@ class ChildWriter:
             self._contested.pop(child, None)
 
     def _next_repair(self, child: ChildKey, now: float) -> float:
-        """Return the seconds until the next repair is due, or until the contest is over."""
-        over = self._repairs.pause(child, QUIET_SECONDS) - self._repairs.quiet(child, now)
-        return self._repairs.wait(child, now) or max(1.0, over)
+        """Return the seconds until the next repair is due, or until the contest or a part of it is over."""
+        quiet = self._repairs.quiet(child, now)
+        over = self._repairs.pause(child, QUIET_SECONDS) - quiet
+        due = self._repairs.wait(child, now) if child in self._awaiting else 0.0
+        if due:
+            return due
+        return max(1.0, min(over, SETTLED_SECONDS - quiet) if quiet < SETTLED_SECONDS else over)
+
+    def _unsettled(self, child: ChildKey, now: float) -> str:
+        if child[0] not in SERVING:
+            return ""
+        contested = self._contested.get(child, "")
+        if child in self._awaiting:
+            return contested or f"{child[0]} {child[2]} was changed by somebody else and is written again soon"
+        # Whoever undid it so often may do so again at once.
+        return contested if contested and self._repairs.quiet(child, now) < SETTLED_SECONDS else ""
 
     async def _count_repair(self, child: ChildKey, manifest: Body, live: Child | None) -> None:
         """Count one more repair, and name the other writer once it is plain that there is one."""

@@ -83,6 +83,8 @@ def _ready(observed: Observation, children: Children, state: Rollout) -> Conditi
     text = f"{state.ready} of {state.wanted} replicas of plan {state.running_hash} are ready"
     behind = children.acting and plan is not None and state.running_hash != plan.hash
     all_ready = state.wanted > 0 and state.ready >= state.wanted
+    if state.current and all_ready and not behind and observed.unsettled:
+        return _condition(observed, kind, "False", Reason.FIELD_MANAGER_CONFLICT, f"{text}; {observed.unsettled}")
     if state.current and all_ready and not behind:
         return _condition(observed, kind, "True", Reason.PODS_READY, text)
     if all_ready:

@@ -139,6 +139,8 @@ class Observation:
     """Reason of condition Degraded where a child was refused."""
     contested: str = ""
     """Who changes what the operator wrote again and again; "" where nobody does."""
+    unsettled: str = ""
+    """Why what requests are answered by is not as it was written, or may not stay so; "" where it is."""
     outgoing: Body | None = None
     """The workload of the other kind, which serves until the pods of the plan are ready; None when there is none."""
     claims: Claims = NO_CLAIMS

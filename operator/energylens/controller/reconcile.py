@@ -147,6 +147,7 @@ class Reconciler:
             after,
             refused_for=outcome.reason,
             contested="; ".join(filter(None, (outcome.contested, self._edits.contested(key)))),
+            unsettled=outcome.unsettled,
             takes_over=_takes_over(observed, after.workload, wanted),
         )
         await self._write_status(key, body, after, wanted)

@@ -15,6 +15,8 @@ from energylens.serving.claims import one_at_a_time
 from energylens.serving.metadata import PLAN_LABEL, revision_of
 from energylens.serving.timing import progress_deadline_seconds, startup_seconds
 
+WORKLOADS = ("Deployment", "LeaderWorkerSet")
+"""Kinds of children that run the pods."""
 RECENT = timedelta(minutes=10)
 """A pod that failed longer ago says nothing of the pods that are started now; Kubernetes keeps thousands of them."""
 OVERDUE = timedelta(seconds=60)
