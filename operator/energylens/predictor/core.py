@@ -17,7 +17,7 @@ from energylens.predictor.memory import memory, resident_sequences
 from energylens.predictor.noise import noise_variance, physics_spread
 from energylens.predictor.power import sheet_limit
 from energylens.predictor.profiles import EngineProfile
-from energylens.predictor.queueing import prompt_wait, wait_quantile
+from energylens.predictor.queueing import closed_loop_wait, prompt_wait, wait_quantile, wait_tail
 from energylens.predictor.rates import data_sheet, kernel_rates
 from energylens.predictor.residual import TARGETS, RunFeatures, correct, prior_variance
 from energylens.predictor.rules import unsupported_reasons
@@ -145,6 +145,7 @@ class Predictor:
         return self._finish(
             model, gpu, layouts, workload, steady, running, places, held, constants, measured, busy,
             np.ones_like(running), concurrency <= places * (1.0 + 1e-9), rate, role, median,
+            np.maximum(concurrency - running, 0.0),
         )  # fmt: skip
 
     def _steady(
@@ -278,7 +279,9 @@ class Predictor:
         rate: FloatArray,
         role: Role,
         median: FloatArray | None = None,
+        queue: FloatArray | None = None,
     ) -> Prediction:
+        """Return the prediction; ``queue`` are the requests that wait of a fixed number in flight, None for arrivals."""
         while_busy = np.maximum(running / np.maximum(busy, 1e-12), 1.0)
         logs, halves, inside = self._residual(model, gpu, layouts, workload, while_busy, measured)
         step_factor, itl_factor, power_factor = (np.exp(logs[t]) for t in ("step", "itl", "power"))
@@ -295,19 +298,35 @@ class Predictor:
         if median is not None:
             itl[0.5] = median * itl_factor * 1e3
         ranks = np.where(model.is_moe, layouts.data_parallel, 1).astype(np.float64)
+
+        def prefill_of(prompts: float) -> FloatArray:
+            return np.asarray(steady.mixture.with_starts(np.full_like(step, prompts)) * step_factor)
+
         tpot = 1e3 * step_factor * steady.mixture.tpot(while_busy / ranks)
-        prefill = steady.mixture.with_starts(np.ones_like(step)) * step_factor
+        prefill = prefill_of(1.0)
         transfer = self._transfer(model, gpu, workload) if role == "decode" else 0.0
         base = prefill + step / 2.0 + transfer
         service = step * workload.output_tokens + prefill
         load = running / np.maximum(places, 1e-9)
         queued = sustainable & (utilization < 1.0)
         behind = base + prompt_wait(rate, prefill)
+        # With a fixed number in flight each request follows another: a prompt waits for the prompts of those, and
+        # before that for a place where there are fewer places than requests (Little's law).
+        in_flight = while_busy / layouts.data_parallel
+        one_more = prefill_of(2.0) - prefill
+        decoding = 1e-3 * tpot * (workload.output_tokens - 1.0)
+        behind_others = closed_loop_wait(in_flight, one_more, decoding)
+        most_wait = (in_flight - 1.0) * one_more
+        prompts_busy = most_wait / (decoding + base + behind_others)
         first = {}
         for q in (0.5, 0.95, 0.99):
             waited = behind + wait_quantile(q, np.where(queued, load, 0.0), places, service)
-            # Without an arrival rate only the prompt's own steps count; beyond capacity the queue grows for ever.
-            first[q] = 1e3 * np.where(queued, waited, np.where(sustainable, base, np.inf))
+            if queue is not None:
+                waited = wait_tail(q, behind_others, prompts_busy, most_wait)
+                first[q] = 1e3 * (base + waited + queue * workload.output_tokens / throughput)
+            else:
+                # Beyond capacity the queue grows for ever.
+                first[q] = 1e3 * np.where(queued, waited, np.where(sustainable, base, np.inf))
 
         def interval(value: FloatArray, target: str) -> Interval:
             return around(value, halves[target])

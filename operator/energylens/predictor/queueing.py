@@ -3,6 +3,8 @@
 Sequences that run at once are the servers of an M/G/c queue. Its probability of waiting follows Sakasegawa (Annals of
 the Institute of Statistical Mathematics 1977), the wait given waiting is exponential (Allen and Cunneen's
 approximation). Prompts queue for the next step as in M/G/1 (Pollaczek and Khinchine).
+A fixed number of requests in flight is a closed network of one queue and one delay, solved by mean value analysis with
+Schweitzer's approximation (1979).
 """
 
 from __future__ import annotations
@@ -39,3 +41,35 @@ def prompt_wait(requests_per_second: FloatArray, prefill: FloatArray) -> FloatAr
     """Return the mean wait behind other prompts in seconds, shape (n,)."""
     busy = np.minimum(requests_per_second * prefill, 0.95)
     return np.asarray(busy / (1.0 - busy) * prefill / 2.0)
+
+
+def closed_loop_wait(requests: FloatArray, prefill: FloatArray, decoding: FloatArray) -> FloatArray:
+    """Return the mean wait behind other prompts in seconds, shape (n,), when each request follows the end of another.
+
+    A prompt finds the queue that the other ``requests - 1`` leave, of which one is being computed and half done.
+
+    Args:
+        requests: In flight on one rank, shape (n,), at least 1.
+        prefill: Seconds that one more prompt costs, shape (n,).
+        decoding: Seconds from a request's first token to its last, shape (n,).
+    """
+    others = np.maximum(requests - 1.0, 0.0)
+    # R (R + Z) = S (R + Z) + S (N - 1) (R - S / 2), where R is the time from arrival to the first token.
+    linear = decoding - prefill * (1.0 + others)
+    constant = prefill * (prefill * others / 2.0 - decoding)
+    root = np.sqrt(np.maximum(linear**2 - 4.0 * constant, 0.0))
+    return np.asarray(np.maximum((root - linear) / 2.0 - prefill, 0.0))
+
+
+def wait_tail(level: float, mean: FloatArray, busy: FloatArray, most: FloatArray) -> FloatArray:
+    """Return a quantile of a wait of which the mean is known, exponential where there is one; never below the mean.
+
+    Args:
+        level: Quantile, between 0 and 1.
+        mean: Mean wait in seconds, shape (n,).
+        busy: Probability that there is a wait, shape (n,).
+        most: Longest wait, shape (n,).
+    """
+    likely = np.clip(busy, 1e-9, 1.0)
+    tail = mean / likely * np.maximum(np.log(likely / (1.0 - level)), 0.0)
+    return np.asarray(np.minimum(np.maximum(tail, mean), np.maximum(most, mean)))
