@@ -70,7 +70,7 @@ def clean(runs: Sequence[Run]) -> BoolArray:
 
 def judges_ranks(run: Run) -> bool:
     """Return whether a run has one data-parallel rank, or a latency that says something of several."""
-    return run.data_parallel == 1 or (run.measured is not None and run.measured.median_tpot_ms is not None)
+    return run.data_parallel == 1 or (run.measured is not None and run.measured.time_per_output_token_ms is not None)
 
 
 def error_table(runs: Sequence[Run], measured: Mapping[str, FloatArray], predicted: Predicted) -> list[Errors]:

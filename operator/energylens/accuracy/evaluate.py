@@ -12,11 +12,13 @@ import numpy as np
 from energylens.predictor.architecture import ModelSpec
 from energylens.predictor.profiles import UnknownEngineError
 from energylens.predictor.types import BoolArray, FloatArray, GpuSpec, Interval, Layouts, Prediction, Sampled, Workload
-from energylens.predictor.workloads import counts_in_flight, loaded, sampled_of, standing_share, workload_of
+from energylens.predictor.workloads import loaded, sampled_of, standing_share, workload_of
 from energylens.runs import Resolved, Run
+from energylens.runs.types import Role
 
-QUANTITIES = ("itl", "tpot", "throughput", "power", "energy")
-"""Median ITL (ms), time per output token (ms), output tokens per second, watts, joules per output token."""
+QUANTITIES = ("itl", "tpot", "ttft", "throughput", "power", "energy")
+"""Median ITL (ms), time per output token (ms), time to first token (ms), output tokens per second, watts, joules per
+output token."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class PredictorLike(Protocol):
         *,
         sampled: Sampled | None = None,
         in_flight: bool = True,
+        role: Role = "aggregated",
     ) -> Prediction:
         """Predict candidates that share a model, a GPU and a workload."""
         ...
@@ -64,7 +67,7 @@ def predict_runs(runs: Sequence[Run], resolve: Resolver, predictor_for: Chooser)
     """
     groups: dict[tuple[object, ...], list[int]] = defaultdict(list)
     for i, run in enumerate(runs):
-        served = (run.model_id, run.weight_precision, run.gpu_model, run.engine)
+        served = (run.model_id, run.weight_precision, run.gpu_model, run.engine, run.role, run.concurrency_counts)
         groups[(*served, *_load(run))].append(i)
     parts: list[tuple[Sequence[int], Predicted]] = []
     for members in groups.values():
@@ -94,7 +97,6 @@ def _group(
     try:
         workload, sampled = _load(group[0])
         concurrency = np.array([run.concurrency for run in group], dtype=np.float64)
-        # The benchmark counts the requests that it has sent, a site those that its engine runs.
         prediction = predictor.at_concurrency(
             loaded(group[0].task, model),
             gpu,
@@ -102,7 +104,8 @@ def _group(
             workload,
             concurrency,
             sampled=sampled,
-            in_flight=counts_in_flight(group[0].task),
+            in_flight=group[0].counts_waiting,
+            role=group[0].role,
         )
     except (ValueError, ArithmeticError) as refused:
         if len(members) == 1:
@@ -160,6 +163,7 @@ def quantities(prediction: Prediction, standing: float = 0.0) -> dict[str, tuple
     return {
         "itl": (prediction.itl_p50_ms, prediction.itl),
         "tpot": (prediction.tpot_ms, prediction.tpot),
+        "ttft": (prediction.ttft_p50_ms, prediction.ttft),
         "throughput": scaled(prediction.output_tokens_per_second, prediction.throughput, served),
         "power": (prediction.power_watts, prediction.power),
         "energy": scaled(prediction.joules_per_output_token, prediction.energy, 1.0 / served),
@@ -191,7 +195,8 @@ def measured_arrays(runs: Sequence[Run]) -> dict[str, FloatArray]:
     """
     names = {
         "itl": "median_itl_ms",
-        "tpot": "median_tpot_ms",
+        "tpot": "time_per_output_token_ms",
+        "ttft": "time_to_first_token_ms",
         "throughput": "output_tokens_per_second",
         "power": "power_watts",
         "energy": "joules_per_output_token",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 LABELS = {
     "itl": ("Median ITL", "ms"),
     "tpot": ("Time per output token", "ms"),
+    "ttft": ("Time to first token", "ms"),
     "throughput": ("Output throughput", "tokens/s"),
     "power": ("Power", "W"),
     "energy": ("Energy per output token", "J"),

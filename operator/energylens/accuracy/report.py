@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from math import isfinite
 from typing import Any
 
+import numpy as np
+
 from energylens.accuracy.coverage import Coverage, coverage_table
 from energylens.accuracy.decisions import Decisions, Pareto, choice_sets, decide, pareto
 from energylens.accuracy.errors import Errors, clean, error_table
@@ -46,7 +48,10 @@ def report(
     """
     measured = measured_arrays(runs)
     good = clean(runs)
-    sets = choice_sets(runs, good, measured, predicted, node_gpus)
+    # Layouts can only be chosen among by runs that say both what they cost and how fast they are.
+    latency = np.where(np.isfinite(measured["itl"]), measured["itl"], measured["tpot"])
+    costed = good & np.isfinite(measured["energy"]) & np.isfinite(latency)
+    sets = choice_sets(runs, costed, measured, predicted, node_gpus)
     return Report(
         basis=basis,
         in_sample=in_sample,
@@ -54,7 +59,7 @@ def report(
         coverage=tuple(coverage_table(good, measured, predicted)),
         decisions=tuple(decide(sets)),
         pareto=pareto(sets),
-        same_load=same_load(runs, good, measured, predicted, node_gpus),
+        same_load=same_load(runs, costed, measured, predicted, node_gpus),
         unpredicted={run.run_id: text for run, text in zip(runs, predicted.error, strict=True) if text},
     )
 

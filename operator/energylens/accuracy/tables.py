@@ -13,41 +13,53 @@ from energylens.accuracy.evaluate import QUANTITIES
 from energylens.accuracy.report import Report
 from energylens.accuracy.same_load import SameLoad
 
-HEADINGS = {"itl": "median ITL", "tpot": "TPOT", "throughput": "throughput", "power": "power", "energy": "energy"}
+HEADINGS = {
+    "itl": "median ITL",
+    "tpot": "TPOT",
+    "ttft": "TTFT",
+    "throughput": "throughput",
+    "power": "power",
+    "energy": "energy",
+}
 _NAME_WIDTH = 36
 
 
 def render(judged: Report) -> str:
     """Return the report as tables for a terminal of 120 columns."""
-    blocks = [judged.basis, _errors(judged.errors), _coverage(judged.coverage), _decisions(judged.decisions)]
-    blocks += [_savings(judged.decisions), _same_load(judged.same_load), _pareto(judged.pareto)]
+    shown = [q for q in QUANTITIES if any(isfinite(part.mean[q]) for part in judged.errors)]
+    blocks = [judged.basis, _errors(judged.errors, shown), _coverage(judged.coverage, shown)]
+    if any(row.sets for row in judged.decisions):
+        blocks += [_decisions(judged.decisions), _savings(judged.decisions)]
+        blocks += [_same_load(judged.same_load), _pareto(judged.pareto)]
     if judged.unpredicted:
         blocks.append(_unpredicted(judged.unpredicted))
     return "\n\n".join(blocks)
 
 
-def _errors(table: Sequence[Errors]) -> str:
-    lines = ["Absolute percentage error, mean / median; bias of energy. Splits are of clean runs."]
-    columns = "".join(f"{HEADINGS[quantity]:>14}" for quantity in QUANTITIES)
+def _errors(table: Sequence[Errors], shown: Sequence[str]) -> str:
+    biased = "energy" if "energy" in shown else next((q for q in ("tpot", "itl") if q in shown), "energy")
+    of = HEADINGS[biased]
+    lines = [f"Absolute percentage error, mean / median; bias of {of}. Splits are of clean runs."]
+    columns = "".join(f"{HEADINGS[quantity]:>14}" for quantity in shown)
     lines.append(f"{'':{_NAME_WIDTH}}{'runs':>6}{columns}{'bias':>9}")
     heading = "rows"
     for part in table:
         if part.by != heading:
             heading = part.by
             lines += ["", f"by {heading}"]
-        cells = "".join(f"{_pair(part.mean[q], part.median[q]):>14}" for q in QUANTITIES)
+        cells = "".join(f"{_pair(part.mean[q], part.median[q]):>14}" for q in shown)
         missing = f"   {part.unpredicted} without a prediction" if part.unpredicted else ""
-        bias = f"{part.bias['energy']:+.1f}" if isfinite(part.bias["energy"]) else "-"
+        bias = f"{part.bias[biased]:+.1f}" if isfinite(part.bias[biased]) else "-"
         name = "  with host-bound" if part.with_host_bound else _cut(part.name)
         lines.append(f"  {name:{_NAME_WIDTH - 2}}{part.runs:>6}{cells}{bias:>9}{missing}")
     return "\n".join(lines)
 
 
-def _coverage(table: Sequence[Coverage]) -> str:
+def _coverage(table: Sequence[Coverage], shown: Sequence[str]) -> str:
     lines = ["80 % intervals: share of measured values inside, percent (upper end / lower end, median)."]
-    lines.append(f"{'':{_NAME_WIDTH}}{'runs':>6}" + "".join(f"{HEADINGS[quantity]:>14}" for quantity in QUANTITIES))
+    lines.append(f"{'':{_NAME_WIDTH}}{'runs':>6}" + "".join(f"{HEADINGS[quantity]:>14}" for quantity in shown))
     for part in table:
-        cells = "".join(f"{_share(part.inside[q], part.width[q]):>14}" for q in QUANTITIES)
+        cells = "".join(f"{_share(part.inside[q], part.width[q]):>14}" for q in shown)
         lines.append(f"  {part.name:{_NAME_WIDTH - 2}}{part.runs:>6}{cells}")
     return "\n".join(lines)
 

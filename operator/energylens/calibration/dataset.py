@@ -18,10 +18,10 @@ from energylens.predictor.moe_tables import MoeTables
 from energylens.predictor.profiles import EngineProfile, parse_engine, select_profile
 from energylens.predictor.rates import DataSheet, data_sheet
 from energylens.predictor.residual import RunFeatures
-from energylens.predictor.steady import phase_work
+from energylens.predictor.steady import Role, phase_work
 from energylens.predictor.types import FloatArray, GpuSpec, IntArray
 from energylens.predictor.work import CollectiveWork, LayerCounts, Work
-from energylens.predictor.workloads import counts_in_flight, loaded, sampled_of
+from energylens.predictor.workloads import loaded, sampled_of
 
 KINDS = (*[Collective.ALL_REDUCE] * 5, Collective.ALL_GATHER, Collective.ALL_TO_ALL, Collective.NONE)
 """Slots that the collectives of any model are sorted into, so that runs of all models are one array."""
@@ -143,12 +143,13 @@ def build_dataset(
         sampled = sampled_of(str(one.task[0]), float(one.max_num_seqs[0]))
         running = one.concurrency
         model = loaded(str(one.task[0]), model)
-        if counts_in_flight(str(one.task[0])):
+        if one.waiting_counts[0]:
             held = memory(model, gpu, layouts, workload, engines[i].memory_utilization)
             # A run that the estimate of the memory has no room for at all did run.
             running = resident_sequences(running, layouts, held) if held.fits[0] else running
         inside[i] = running[0]
-        d, m, s = phase_work(model, gpu, layouts, workload, running, shell)
+        role: Role = "decode" if one.decodes_only[0] else "aggregated"
+        d, m, s = phase_work(model, gpu, layouts, workload, running, shell, role)
         features.append(run_features(model, gpu, layouts, workload, running, engines[i].tag))
         decodes.append(d)
         mixeds.append(m)
@@ -157,7 +158,7 @@ def build_dataset(
             level[i] = sampled.level
             age = workload.age_share if sampled.age_share is None else sampled.age_share
             there, fewer = replace(workload, age_share=age), running * sampled.running_share
-            d, m, s = phase_work(model, gpu, layouts, there, fewer, shell)
+            d, m, s = phase_work(model, gpu, layouts, there, fewer, shell, role)
         if np.isfinite(one.median_itl_ms[0]):
             itl_rows.append(i)
             itl_decodes.append(d)

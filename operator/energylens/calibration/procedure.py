@@ -23,6 +23,8 @@ from energylens.predictor.types import GpuSpec
 from energylens.runs import Run, resolver
 
 SHIPPED_RUNS = ("ml-energy-benchmark-v3.csv", "engines-2026.csv")
+LATENCY_RUNS = "latency-2026.csv"
+"""Of NVIDIA aiconfigurator: TTFT and TPOT by exact engine version, no power."""
 SOURCES = (
     "Serving runs: ML.ENERGY Benchmark v3 (Chung et al., NeurIPS 2025, arXiv 2505.06371), vLLM 0.11.1",
     "Serving runs: InferenceX 2026-07-20 (SemiAnalysis), vLLM 0.19 to 0.25 and SGLang 0.5.8 to 0.5.15",
@@ -59,11 +61,17 @@ class Outcome:
 
 def shipped_runs() -> tuple[Run, ...]:
     """Return the runs that the shipped coefficients were fitted to."""
-    found: list[Run] = []
-    for name in SHIPPED_RUNS:
-        with resources.as_file(resources.files("energylens.data").joinpath("runs", name)) as path:
-            found += read_runs(path)
-    return tuple(found)
+    return tuple(run for name in SHIPPED_RUNS for run in _shipped(name))
+
+
+def shipped_latency_runs() -> tuple[Run, ...]:
+    """Return the shipped runs that have latencies only."""
+    return _shipped(LATENCY_RUNS)
+
+
+def _shipped(name: str) -> tuple[Run, ...]:
+    with resources.as_file(resources.files("energylens.data").joinpath("runs", name)) as path:
+        return read_runs(path)
 
 
 def gpus_by_name() -> dict[str, GpuSpec]:

@@ -42,9 +42,14 @@ class Runs:
     median_itl_ms: FloatArray
     p99_itl_ms: FloatArray
     median_tpot_ms: FloatArray
+    """A mean where a run has no median."""
     output_tokens_per_second: FloatArray
     power_watts: FloatArray
     host_bound: BoolArray
+    waiting_counts: BoolArray
+    """Whether ``concurrency`` counts requests that wait for a place, too."""
+    decodes_only: BoolArray
+    """Whether the run is of a worker that prefills nothing."""
 
     def __len__(self) -> int:
         return int(self.run_id.shape[0])
@@ -176,8 +181,10 @@ def arrays_of(
         output_tokens=real("output_tokens"),
         median_itl_ms=truth("median_itl_ms"),
         p99_itl_ms=truth("p99_itl_ms"),
-        median_tpot_ms=truth("median_tpot_ms"),
+        median_tpot_ms=truth("time_per_output_token_ms"),
         output_tokens_per_second=truth("output_tokens_per_second"),
         power_watts=truth("power_watts"),
         host_bound=np.array([run.host_bound for run in runs], dtype=np.bool_),
+        waiting_counts=np.array([run.counts_waiting for run in runs], dtype=np.bool_),
+        decodes_only=np.array([run.role == "decode" for run in runs], dtype=np.bool_),
     )

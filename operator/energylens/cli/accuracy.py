@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -16,12 +16,15 @@ from energylens.accuracy.refit import refitted
 from energylens.accuracy.report import as_object, report
 from energylens.accuracy.tables import render
 from energylens.calibration.fit import FitError
-from energylens.calibration.procedure import shipped_runs
+from energylens.calibration.procedure import shipped_latency_runs, shipped_runs
 from energylens.cli.errors import one_line_errors
 from energylens.cli.runs import predictor_for
 from energylens.data import load_gpus
 from energylens.data.predictor import load_coefficients, load_profiles
-from energylens.runs import Run, RunsFileError, read_runs, resolver
+from energylens.runs import RowError, Run, RunsFileError, read_runs, resolver
+
+MANY_ALIKE = 3
+"""Rows that are left out for one reason, above which one line tells of all."""
 
 
 @click.command()
@@ -32,7 +35,12 @@ from energylens.runs import Run, RunsFileError, read_runs, resolver
     multiple=True,
     metavar="FILE",
     help="CSV of measured runs, with the columns of `energylens predict` and the measured ones; may be repeated. "
-    "Default: the runs that the shipped coefficients were fitted on.",
+    "Latency tables of aiconfigurator are read, too. Default: the runs that the shipped coefficients were fitted on.",
+)
+@click.option(
+    "--latency-runs",
+    is_flag=True,
+    help="Judge TTFT and TPOT on the shipped latency runs, which name exact engine versions and have no power.",
 )
 @click.option(
     "--leave-out",
@@ -42,12 +50,14 @@ from energylens.runs import Run, RunsFileError, read_runs, resolver
 )
 @click.option("--plot", "plot_directory", type=click.Path(path_type=Path), metavar="DIR", help="Write PNG files there.")
 @click.option("-o", "output", type=click.Choice(["table", "json"]), default="table", show_default=True)
-def accuracy(runs_files: tuple[Path, ...], leave_out: str | None, plot_directory: Path | None, output: str) -> None:
+def accuracy(
+    runs_files: tuple[Path, ...], latency_runs: bool, leave_out: str | None, plot_directory: Path | None, output: str
+) -> None:
     """Compare predictions with measured runs: errors, interval coverage, and what plans picked by them would cost."""
     with one_line_errors(RunsFileError, PlotError, LeaveOutError, FitError):
         if plot_directory is not None:
             check_matplotlib()
-        runs = _read(runs_files)
+        runs = [*_read(runs_files, latency_runs), *(shipped_latency_runs() if latency_runs else ())]
         resolve = resolver()
         if leave_out is None:
             predicted = predict_runs(runs, resolve, predictor_for)
@@ -63,20 +73,32 @@ def accuracy(runs_files: tuple[Path, ...], leave_out: str | None, plot_directory
                 click.echo(f"wrote {path}", err=True)
 
 
-def _read(files: Sequence[Path]) -> list[Run]:
+def _read(files: Sequence[Path], others: bool) -> list[Run]:
+    """Return the runs of files; without files the shipped ones unless there are ``others``."""
     if not files:
-        return list(shipped_runs())
+        return [] if others else list(shipped_runs())
     runs: list[Run] = []
     for path in files:
         table = read_runs(path, measured=True)
-        for error in table.errors:
-            click.echo(
-                f"{path}: line {error.row} ({error.run_id or 'no run_id'}) is left out: {error.message}", err=True
-            )
+        for line in left_out_lines(path, table.errors):
+            click.echo(line, err=True)
         runs += table.runs
     if not runs:
         raise RunsFileError(f"{', '.join(map(str, files))}: no run can be read")
     return runs
+
+
+def left_out_lines(path: Path, errors: Sequence[RowError]) -> Iterator[str]:
+    """Yield what is said of the rows that cannot be read: one line each, or one for each reason that many share."""
+    alike: dict[str, list[RowError]] = {}
+    for error in errors:
+        alike.setdefault(error.message, []).append(error)
+    for message, rows in alike.items():
+        if len(rows) > MANY_ALIKE:
+            yield f"{path}: {len(rows)} lines, the first is {rows[0].row}, are left out: {message}"
+        else:
+            for row in rows:
+                yield f"{path}: line {row.row} ({row.run_id or 'no run_id'}) is left out: {message}"
 
 
 def _basis(runs: Sequence[Run]) -> tuple[str, bool]:

@@ -281,7 +281,7 @@ class Predictor:
         median: FloatArray | None = None,
         queue: FloatArray | None = None,
     ) -> Prediction:
-        """Return the prediction; ``queue`` are the requests that wait of a fixed number in flight, None for arrivals."""
+        """Return the prediction; ``queue``: of a fixed number in flight the requests that wait, None for arrivals."""
         while_busy = np.maximum(running / np.maximum(busy, 1e-12), 1.0)
         logs, halves, inside = self._residual(model, gpu, layouts, workload, while_busy, measured)
         step_factor, itl_factor, power_factor = (np.exp(logs[t]) for t in ("step", "itl", "power"))

@@ -4,18 +4,18 @@ from energylens.runs.resolve import Resolved, resolver, weight_precision
 from energylens.runs.table import (
     INPUT_COLUMNS,
     MEASURED_COLUMNS,
-    Measured,
-    RowError,
-    Run,
+    OPTIONAL_COLUMNS,
     RunsFileError,
     RunTable,
     parse_runs,
     read_runs,
 )
+from energylens.runs.types import Measured, RowError, Run
 
 __all__ = [
     "INPUT_COLUMNS",
     "MEASURED_COLUMNS",
+    "OPTIONAL_COLUMNS",
     "Measured",
     "Resolved",
     "RowError",

@@ -9,7 +9,7 @@ from energylens.data import PartitionedGpuError, UnknownGpuError, UnknownModelEr
 from energylens.predictor.architecture import ModelSpec
 from energylens.predictor.requantize import UnsupportedQuantizationError, usual_release, with_quantization
 from energylens.predictor.types import GpuSpec
-from energylens.runs.table import Run
+from energylens.runs.types import Run
 
 _REQUEST = {
     "bfloat16": "None",

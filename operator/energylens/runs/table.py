@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from energylens.runs.fields import FieldError, choice, count, positive, required_text, short, text
+from energylens.runs.latency_table import is_latency_table, latency_run
+from energylens.runs.types import CONCURRENCY_COUNTS, ROLES, Measured, RowError, Run
 
 INPUT_COLUMNS = (
     "run_id",
@@ -24,6 +27,7 @@ INPUT_COLUMNS = (
     "output_tokens",
     "engine",
 )
+OPTIONAL_COLUMNS = ("concurrency_counts", "role")
 MEASURED_COLUMNS = (
     "median_itl_ms",
     "p90_itl_ms",
@@ -34,71 +38,19 @@ MEASURED_COLUMNS = (
     "output_tokens_per_second",
     "power_watts",
     "joules_per_output_token",
+    "mean_tpot_ms",
+    "tpot_ms",
+    "mean_ttft_ms",
+    "ttft_ms",
 )
 _REQUIRED = ("run_id", "model_id", "gpu_model", "num_gpus", "max_num_seqs", "input_tokens_assumed", "output_tokens")
 _PRECISIONS = ("bfloat16", "fp8", "mxfp4", "nvfp4", "int8", "int4")
 _SIXTEEN_BITS = ("bf16", "fp16", "float16")
 """Names that count as ``bfloat16``: either format has the same bytes and the same arithmetic rate."""
-_LARGEST = 1e9
-"""Far above any token count, batch, watt or millisecond of a run; keeps formulas from overflowing."""
 
 
 class RunsFileError(ValueError):
     """The file is no table of runs; the message is one line for the user."""
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What was measured, None where it was not; power, throughput and energy of all GPUs together."""
-
-    median_itl_ms: float | None = None
-    """Time between two tokens of a request, median over tokens: most steps that prefill other requests are above it."""
-    p90_itl_ms: float | None = None
-    p95_itl_ms: float | None = None
-    p99_itl_ms: float | None = None
-    output_tokens_per_second: float | None = None
-    power_watts: float | None = None
-    joules_per_output_token: float | None = None
-    median_tpot_ms: float | None = None
-    """Time per output token of a request, last minus first token over the tokens between, median over requests: the
-    prefill of other requests is part of it, so that it lies near the mean step and above the median ITL."""
-    median_ttft_ms: float | None = None
-
-
-@dataclass(frozen=True)
-class Run:
-    """One configuration, and what was measured of it when that was asked for and is there."""
-
-    run_id: str
-    task: str
-    model_id: str
-    weight_precision: str | None
-    """None: as the catalogue says."""
-    gpu_model: str
-    num_gpus: int
-    tensor_parallel: int
-    expert_parallel: int
-    data_parallel: int
-    max_num_seqs: int
-    concurrency: float
-    """Over all data-parallel ranks: requests in flight of a benchmark's task, mean running sequences of any other;
-    ``max_num_seqs`` where the table has none."""
-    input_tokens: float
-    output_tokens: float
-    engine: str | None
-    """Such as ``vllm==0.11.1``; None means the newest profile."""
-    host_bound: bool = False
-    measured: Measured | None = None
-
-
-@dataclass(frozen=True)
-class RowError:
-    """A row that could not be read; ``message`` names the field, the value and what is allowed."""
-
-    row: int
-    """Line of the file, the header being line 1."""
-    run_id: str
-    message: str
 
 
 @dataclass(frozen=True)
@@ -142,13 +94,22 @@ def parse_runs(text: str, source: str, *, measured: bool) -> RunTable:
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     # One line is one row, so that a stray quote cannot swallow the rows after it; no field of a run spans lines.
     header = _header(next(iter(lines), ""), source)
+    if is_latency_table(header):
+        return RunTable(tuple(_rows(lines, header, lambda row: latency_run(row, measured))))
     missing = [name for name in _REQUIRED if name not in header]
     if missing:
         raise RunsFileError(f"{source}: column {missing[0]!r} is missing; needed are {', '.join(_REQUIRED)}")
     if measured and not set(MEASURED_COLUMNS) & set(header):
         raise RunsFileError(f"{source}: no measured column; at least one is needed of {', '.join(MEASURED_COLUMNS)}")
-    rows = (_row(number, line, header, measured) for number, line in enumerate(lines[1:], start=2) if line.strip())
-    return RunTable(tuple(rows))
+    return RunTable(tuple(_rows(lines, header, lambda row: _run(row, measured))))
+
+
+def _rows(
+    lines: Sequence[str], header: tuple[str, ...], read: Callable[[Mapping[str, str]], Run]
+) -> Iterator[Run | RowError]:
+    for number, line in enumerate(lines[1:], start=2):
+        if line.strip():
+            yield _row(number, line, header, read)
 
 
 def _header(line: str, source: str) -> tuple[str, ...]:
@@ -158,17 +119,13 @@ def _header(line: str, source: str) -> tuple[str, ...]:
         header = tuple(name.strip() for name in next(csv.reader([line], strict=True)))
     except csv.Error as error:
         raise RunsFileError(f"{source}: not a CSV table: {error}") from error
-    for name in (*INPUT_COLUMNS, *MEASURED_COLUMNS, "host_bound"):
+    for name in (*INPUT_COLUMNS, *OPTIONAL_COLUMNS, *MEASURED_COLUMNS, "host_bound"):
         if header.count(name) > 1:
             raise RunsFileError(f"{source}: column {name!r} appears {header.count(name)} times; once is allowed")
     return header
 
 
-class _FieldError(ValueError):
-    pass
-
-
-def _row(number: int, line: str, header: tuple[str, ...], measured: bool) -> Run | RowError:
+def _row(number: int, line: str, header: tuple[str, ...], read: Callable[[Mapping[str, str]], Run]) -> Run | RowError:
     try:
         values = next(csv.reader([line], strict=True))
     except csv.Error as error:
@@ -178,48 +135,50 @@ def _row(number: int, line: str, header: tuple[str, ...], measured: bool) -> Run
     if len(values) > len(header):
         return RowError(number, run_id, f"line {number} has {len(values)} fields; the header has {len(header)}")
     try:
-        return _run(row, measured)
-    except _FieldError as error:
+        return read(row)
+    except FieldError as error:
         return RowError(number, run_id, str(error))
 
 
 def _run(row: Mapping[str, str], measured: bool) -> Run:
-    gpus = _count(row, "num_gpus", None)
-    data_parallel = _count(row, "data_parallel", 1)
+    gpus = count(row, "num_gpus", None)
+    data_parallel = count(row, "data_parallel", 1)
     if gpus % data_parallel:
-        raise _FieldError(f"data_parallel={data_parallel} must divide num_gpus={gpus}")
-    tensor_parallel = _count(row, "tensor_parallel", gpus // data_parallel)
+        raise FieldError(f"data_parallel={data_parallel} must divide num_gpus={gpus}")
+    tensor_parallel = count(row, "tensor_parallel", gpus // data_parallel)
     if tensor_parallel * data_parallel != gpus:
-        raise _FieldError(
+        raise FieldError(
             f"tensor_parallel={tensor_parallel} x data_parallel={data_parallel} must be num_gpus={gpus}; "
             "runs have no pipeline parallelism"
         )
-    batch = _count(row, "max_num_seqs", None)
+    batch = count(row, "max_num_seqs", None)
     return Run(
-        run_id=_required_text(row, "run_id"),
-        task=_text(row, "task") or "",
-        model_id=_required_text(row, "model_id"),
+        run_id=required_text(row, "run_id"),
+        task=text(row, "task") or "",
+        model_id=required_text(row, "model_id"),
         weight_precision=_precision(row),
-        gpu_model=_required_text(row, "gpu_model"),
+        gpu_model=required_text(row, "gpu_model"),
         num_gpus=gpus,
         tensor_parallel=tensor_parallel,
-        expert_parallel=_count(row, "expert_parallel", 1),
+        expert_parallel=count(row, "expert_parallel", 1),
         data_parallel=data_parallel,
         max_num_seqs=batch,
-        concurrency=_positive(row, "concurrency", float(batch)),
-        input_tokens=_positive(row, "input_tokens_assumed", None),
-        output_tokens=_positive(row, "output_tokens", None),
-        engine=_text(row, "engine"),
-        host_bound=measured and (_text(row, "host_bound") == "1"),
+        concurrency=positive(row, "concurrency", float(batch)),
+        input_tokens=positive(row, "input_tokens_assumed", None),
+        output_tokens=positive(row, "output_tokens", None),
+        engine=text(row, "engine"),
+        host_bound=measured and (text(row, "host_bound") == "1"),
         measured=_measured(row) if measured else None,
+        concurrency_counts=choice(row, "concurrency_counts", CONCURRENCY_COUNTS),
+        role="decode" if choice(row, "role", ROLES) == "decode" else "aggregated",
     )
 
 
 def _measured(row: Mapping[str, str]) -> Measured:
     """Return the measured values of a row; of power, throughput and energy per token a third follows from two."""
-    found = {name: _positive(row, name, None) for name in MEASURED_COLUMNS if _text(row, name) is not None}
+    found = {name: positive(row, name, None) for name in MEASURED_COLUMNS if text(row, name) is not None}
     if not found:
-        raise _FieldError(f"nothing was measured: {', '.join(MEASURED_COLUMNS)} are all empty")
+        raise FieldError(f"nothing was measured: {', '.join(MEASURED_COLUMNS)} are all empty")
     power, rate, energy = (
         found.get(name) for name in ("power_watts", "output_tokens_per_second", "joules_per_output_token")
     )
@@ -232,50 +191,11 @@ def _measured(row: Mapping[str, str]) -> Measured:
     return Measured(**found)
 
 
-def _text(row: Mapping[str, str], name: str) -> str | None:
-    return (row.get(name) or "").strip() or None
-
-
-def _required_text(row: Mapping[str, str], name: str) -> str:
-    text = _text(row, name)
-    if text is None:
-        raise _FieldError(f"{name} is empty")
-    return text
-
-
 def _precision(row: Mapping[str, str]) -> str | None:
-    text = _text(row, "weight_precision")
-    if text is None:
+    found = text(row, "weight_precision")
+    if found is None:
         return None
-    name = "bfloat16" if text.lower() in _SIXTEEN_BITS else text.lower()
+    name = "bfloat16" if found.lower() in _SIXTEEN_BITS else found.lower()
     if name not in _PRECISIONS:
-        raise _FieldError(f"weight_precision={_short(text)} is not one of {', '.join(_PRECISIONS)}")
+        raise FieldError(f"weight_precision={short(found)} is not one of {', '.join(_PRECISIONS)}")
     return name
-
-
-def _positive(row: Mapping[str, str], name: str, default: float | None) -> float:
-    text = _text(row, name)
-    if text is None:
-        if default is None:
-            raise _FieldError(f"{name} is empty; a number above 0 is needed")
-        return default
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value <= _LARGEST or "_" in text:
-        raise _FieldError(f"{name}={_short(text)} is not a number above 0 and at most {_LARGEST:g}")
-    return value
-
-
-def _count(row: Mapping[str, str], name: str, default: int | None) -> int:
-    text = _text(row, name)
-    value = _positive(row, name, None if default is None else float(default))
-    if value != int(value) or value > 1_000_000:
-        raise _FieldError(f"{name}={_short(text)} is not a whole number from 1 to 1000000")
-    return int(value)
-
-
-def _short(text: str | None) -> str:
-    shown = repr(text)
-    return shown if len(shown) <= 60 else shown[:57] + "..."

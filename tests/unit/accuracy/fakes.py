@@ -8,6 +8,7 @@ from energylens.accuracy.evaluate import Predicted
 from energylens.predictor.architecture import ModelSpec
 from energylens.predictor.types import FloatArray, GpuSpec, Interval, Layouts, Memory, Prediction, Sampled, Workload
 from energylens.runs import Measured, Run
+from energylens.runs.types import Role
 
 
 def run(
@@ -52,6 +53,7 @@ def predicted(runs: list[Run], *, itl: list[float], high: list[float], energy: l
     values = {
         "itl": np.array(itl),
         "tpot": np.array(itl),
+        "ttft": np.array(itl),
         "throughput": np.full(len(runs), 100.0),
         "power": 100.0 * np.array(energy),
         "energy": np.array(energy),
@@ -79,6 +81,7 @@ class FakePredictor:
         *,
         sampled: Sampled | None = None,
         in_flight: bool = True,
+        role: Role = "aggregated",
     ) -> Prediction:
         self.calls += 1
         if (concurrency == 13).any():

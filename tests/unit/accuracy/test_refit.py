@@ -55,6 +55,8 @@ def test_runs_become_the_arrays_of_the_calibration() -> None:
         "output_tokens_per_second": 700.0,
         "power_watts": 350.0,
         "host_bound": True,
+        "waiting_counts": False,
+        "decodes_only": False,
     }
 
 

@@ -61,7 +61,7 @@ def test_json_holds_the_same(tmp_path: Path) -> None:
     document = json.loads(call(tmp_path, "-o", "json").stdout)
     first = document["errors"][0]
     assert (first["by"], first["name"], first["runs"]) == ("rows", "clean", 3)
-    assert first["mean"] == {"itl": 0.0, "tpot": 0.0, "throughput": 0.0, "power": 0.0, "energy": 0.0}
+    assert first["mean"] == {"itl": 0.0, "tpot": 0.0, "ttft": 0.0, "throughput": 0.0, "power": 0.0, "energy": 0.0}
     assert document["in_sample"] is False
     assert document["decisions"][-1]["broken_percent"] == 0.0
     assert document["pareto"]["recovered_percent"] is None
@@ -83,6 +83,23 @@ def test_a_bad_row_is_named_and_left_out(tmp_path: Path) -> None:
     result = call(tmp_path, rows=[*ROWS, measured("bad", 8, power_watts="much")])
     assert result.exit_code == 0
     assert "line 6 (bad) is left out: power_watts='much'" in result.stderr
+
+
+def test_rows_that_are_refused_for_one_reason_are_told_of_in_one_line(tmp_path: Path) -> None:
+    bad = [measured(f"bad{i}", 8, power_watts="much") for i in range(5)]
+    result = call(tmp_path, rows=[*ROWS, *bad])
+    assert result.stderr.count("is left out") == 0
+    assert "5 lines, the first is 6, are left out: power_watts='much'" in result.stderr
+
+
+def test_latency_runs_have_no_power_and_choose_nothing() -> None:
+    result = CliRunner().invoke(cli, ["accuracy", "--latency-runs"], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "bias of TPOT" in result.stdout
+    assert "TTFT" in result.stdout
+    assert "sglang==0.5.9" in result.stdout
+    for text in ("energy", "power", "throughput", "Decisions"):
+        assert text not in result.stdout
 
 
 def test_unpredicted_runs_are_counted_with_their_reason(tmp_path: Path) -> None:
