@@ -209,6 +209,13 @@ class Slo(ApiModel):
     itl_milliseconds: int | None = Field(
         default=None, ge=1, le=_MAX_MILLISECONDS, description="Longest inter-token latency, ms."
     )
+    tpot_milliseconds: int | None = Field(
+        default=None,
+        ge=1,
+        le=_MAX_MILLISECONDS,
+        description="Longest time per output token of a request, the mean over its tokens after the first, ms. The "
+        "prefill of other requests is part of it, which a median inter-token latency leaves out.",
+    )
     joules_per_output_token: PositiveQuantity | None = Field(
         default=None, description='Most GPU energy per generated token, J, greater than 0, such as "0.4" or 400m.'
     )

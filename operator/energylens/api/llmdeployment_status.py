@@ -28,6 +28,11 @@ class PredictedFigures(ApiModel):
     concurrency: int = Field(description="Requests in flight over all replicas in the steady state.")
     ttft_milliseconds: int = Field(description="Time to first token at the percentile of spec.slo, ms.")
     itl_milliseconds: int = Field(description="Inter-token latency at the percentile of spec.slo, ms, rounded up.")
+    tpot_milliseconds: int | None = Field(
+        default=None,
+        description="Time per output token of a request at the percentile of spec.slo, ms, rounded up; absent in plans "
+        "of releases that did not predict it.",
+    )
 
 
 class PrefillReplicas(ApiModel):
@@ -65,6 +70,9 @@ class Alternative(ApiModel):
     power_watts: int = Field(description="Predicted mean power of all its GPUs, W.")
     ttft_milliseconds: int = Field(description="Predicted time to first token at the percentile of spec.slo, ms.")
     itl_milliseconds: int = Field(description="Predicted inter-token latency at the percentile of spec.slo, ms.")
+    tpot_milliseconds: int | None = Field(
+        default=None, description="Predicted time per output token of a request at the percentile of spec.slo, ms."
+    )
     prefill: PrefillReplicas | None = Field(
         default=None,
         description="Present where prompts are processed by replicas of their own: these. The layout above is then "
@@ -268,6 +276,11 @@ class Measured(ApiModel):
     itl_milliseconds: int | None = Field(
         default=None, description="Inter-token latency at the percentile of spec.slo, from the engine's histogram, ms."
     )
+    tpot_milliseconds: int | None = Field(
+        default=None,
+        description="Time per output token of a request at the percentile of spec.slo, from the engine's histogram, "
+        "ms.",
+    )
     itl_percentiles: ItlPercentiles | None = Field(default=None, description="Inter-token latency by percentile.")
 
 
@@ -304,6 +317,7 @@ class PredictionStatus(ApiModel):
     energy_error_percent: int | None = Field(default=None, description="Of the joules per output token, %.")
     power_error_percent: int | None = Field(default=None, description="Of the power, %.")
     itl_error_percent: int | None = Field(default=None, description="Of the inter-token latency, %.")
+    tpot_error_percent: int | None = Field(default=None, description="Of the time per output token, %.")
     ttft_error_percent: int | None = Field(default=None, description="Of the time to first token, %.")
     samples: int = Field(default=0, description="Windows that the errors rest on.")
     correction: LearnedCorrection | None = Field(

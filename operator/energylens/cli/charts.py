@@ -60,13 +60,14 @@ def check_matplotlib(option: str) -> None:
 
 
 def plan_figure(pictures: Sequence[Picture], colours: Colours = FILE) -> Figure:
-    """Return energy against ITL and TTFT, a row of two panels per deployment."""
-    figure = blank((11.0, 4.9 * len(pictures)), colours)
+    """Return energy against ITL and TTFT (and TPOT where it is bounded), a row of panels per deployment."""
+    most = max((len(picture.panels) for picture in pictures), default=2)
+    figure = blank((5.5 * most, 4.9 * len(pictures)), colours)
     rows = figure.subfigures(len(pictures), 1, squeeze=False)[:, 0]
     for part, picture in zip(rows, pictures, strict=True):
         part.set_facecolor(colours.surface)
         part.suptitle(f"{picture.title}\n{picture.subtitle}", color=colours.ink, fontsize=11.5, x=0.01, ha="left")
-        axes = part.subplots(1, 2, sharey=True)
+        axes = part.subplots(1, len(picture.panels), sharey=True)
         for number, panel in enumerate(picture.panels):
             draw_panel(axes[number], picture, panel, colours)
         axes[0].set_ylabel("J per output token", color=colours.ink)

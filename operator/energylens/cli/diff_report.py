@@ -184,6 +184,7 @@ def _figures(a: PlanStatus | None, b: PlanStatus | None) -> list[_Figure]:
         both("idle power, W", "idlePowerWatts", "idle_power_watts"),
         both("TTFT, ms", "ttftMilliseconds", "ttft_milliseconds"),
         both("ITL, ms", "itlMilliseconds", "itl_milliseconds"),
+        both("TPOT, ms", "tpotMilliseconds", "tpot_milliseconds"),
         both("output tokens per second", "outputTokensPerSecond", "output_tokens_per_second"),
     ]
 

@@ -12,7 +12,7 @@ from energylens.cli.drift_rows import FIGURES, Row
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-NAMES = {"energy": "J per output token", "power": "power, W", "itl": "ITL, ms", "ttft": "TTFT, ms"}
+NAMES = {"energy": "J per output token", "power": "power, W", "itl": "ITL, ms", "tpot": "TPOT, ms", "ttft": "TTFT, ms"}
 BAND = 0.15
 """The default of spec.validation.tolerancePercent."""
 _PERFECT = "predicted = measured"
@@ -21,10 +21,12 @@ _BAND = f"within {BAND:.0%} (default of tolerancePercent)".replace("%", " %")
 
 def png(rows: Sequence[Row]) -> bytes:
     """Return the picture; figures that nobody measured have an empty panel that says so."""
-    figure = blank((11.0, 9.6), FILE)
+    figure = blank((15.5, 9.6), FILE)
     figure.suptitle("Predicted against measured, last window", color=FILE.ink, fontsize=12, x=0.01, ha="left")
     models = sorted({row.model for row in rows if row.measured})
-    for axes, name in zip(figure.subplots(2, 2).flat, FIGURES, strict=True):
+    *panels, spare = figure.subplots(2, 3).flat
+    spare.set_axis_off()
+    for axes, name in zip(panels, FIGURES, strict=True):
         points = [row for row in rows if row.found.get(name, 0) > 0 and row.predicted.get(name, 0) > 0]
         dress(axes, f"measured {NAMES[name]}", FILE)
         axes.set_ylabel(f"predicted {NAMES[name]}", color=FILE.ink)

@@ -10,7 +10,7 @@ from energylens.api.llmdeployment import LLMDeployment
 from energylens.api.quantity import parse_quantity
 from energylens.cli.text import correction_text, joules
 
-FIGURES = ("energy", "power", "itl", "ttft")
+FIGURES = ("energy", "power", "itl", "tpot", "ttft")
 NOT_COMPARED = ("LoadDiffers",)
 
 
@@ -27,7 +27,7 @@ class Row:
     """Measured load over the one that the plan was made for: of requests in flight, where the spec gives those, else
     of tokens per second."""
     predicted: Mapping[str, float]
-    """By figure: energy in J per output token, power in W, ITL and TTFT in ms."""
+    """By figure: energy in J per output token, power in W, ITL, TPOT and TTFT in ms."""
     found: Mapping[str, float]
     """The same, measured; a figure that was not measured is not there."""
     errors: Mapping[str, int]
@@ -106,11 +106,14 @@ def row_of(deployment: LLMDeployment) -> Row:
             "itl": float(figures.itl_milliseconds),
             "ttft": float(figures.ttft_milliseconds),
         }
+        if figures.tpot_milliseconds is not None:
+            predicted["tpot"] = float(figures.tpot_milliseconds)
     if measured is not None and prediction is not None and available is not None and available.status == "True":
         values = {
             "energy": measured.joules_per_output_token and float(joules(measured.joules_per_output_token)),
             "power": measured.power_watts,
             "itl": measured.itl_milliseconds,
+            "tpot": measured.tpot_milliseconds,
             "ttft": measured.ttft_milliseconds,
         }
         found = {name: float(value) for name, value in values.items() if value is not None}

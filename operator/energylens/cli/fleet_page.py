@@ -91,6 +91,7 @@ def _deployments(found: FleetResult) -> tuple[tuple[str, ...], list[tuple[str, .
         "J/token",
         "TTFT ms",
         "ITL ms",
+        "TPOT ms",
         "Objectives relaxed",
     )
     rows: list[tuple[str, ...]] = []
@@ -106,6 +107,7 @@ def _deployments(found: FleetResult) -> tuple[tuple[str, ...], list[tuple[str, .
                 f"{figures.joules_per_output_token[i]:.3g}",
                 str(describe.up(float(figures.ttft_ms[i]))),
                 str(describe.up(float(figures.itl_ms[i]))),
+                str(describe.up(float(figures.tpot_ms[i]))),
                 "; ".join(f"{one.field} {one.value} to {one.needed}" for one in part.relaxed),
             )
         )

@@ -135,7 +135,7 @@ def document(found: WindowMeasurement) -> dict[str, object]:
     """Return a window's figures by name, their units in the names; what was not measured is None."""
     latency = {
         f"{name}{percentile}Milliseconds": getattr(found.latency_by_percentile[percentile], f"{name}_ms")
-        for name in ("ttft", "itl")
+        for name in ("ttft", "itl", "tpot")
         for percentile in QUANTILES
         if percentile in found.latency_by_percentile
     }

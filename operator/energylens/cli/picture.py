@@ -45,7 +45,8 @@ class Picture:
     allowed: BoolArray
     """Holds every constraint."""
     labels: tuple[str, ...]
-    panels: tuple[Panel, Panel]
+    panels: tuple[Panel, ...]
+    """ITL and TTFT; TPOT between them where the spec bounds it."""
     chosen: int | None
     joules_limit: float | None
     predictor_version: str
@@ -64,11 +65,18 @@ def picture(name: str, problem: Problem, solution: Solution) -> Picture | None:
     rows, slo = solution.rows, problem.spec.slo
     soft = [c for c in solution.constraints if c.kind in ("SLO", "Power")]
     runnable = feasible(solution.constraints, len(rows), without=soft)
-    runnable &= np.isfinite(rows.joules_per_output_token) & np.isfinite(rows.itl_ms) & np.isfinite(rows.ttft_ms)
+    drawn = [
+        ("ITL", rows.itl_ms, rows.itl_upper_ms, slo.itl_milliseconds),
+        ("TPOT", rows.tpot_ms, rows.tpot_upper_ms, slo.tpot_milliseconds),
+        ("TTFT", rows.ttft_ms, rows.ttft_upper_ms, slo.ttft_milliseconds),
+    ]
+    drawn = [each for each in drawn if each[0] != "TPOT" or each[3] is not None]
+    latencies = [latency for _, latency, _, _ in drawn]
+    runnable &= np.isfinite([rows.joules_per_output_token, *latencies]).all(axis=0)
     if not runnable.any():
         return None
     every = np.flatnonzero(runnable)
-    energy, latencies = rows.joules_per_output_token, (rows.itl_ms, rows.ttft_ms)
+    energy = rows.joules_per_output_token
     fronts = [every[pareto(np.column_stack([energy[every], latency[every]]), RESOLUTION)] for latency in latencies]
     fronts = [front[np.argsort(latency[front])] for front, latency in zip(fronts, latencies, strict=True)]
     near = every[energy[every] <= MOST_ENERGY * energy[every].min()]
@@ -86,10 +94,7 @@ def picture(name: str, problem: Problem, solution: Solution) -> Picture | None:
             limit_ms=limit,
             frontier=np.asarray([place[int(i)] for i in front]),
         )
-        for label, latency, upper, limit, front in (
-            ("ITL", rows.itl_ms, rows.itl_upper_ms, slo.itl_milliseconds, fronts[0]),
-            ("TTFT", rows.ttft_ms, rows.ttft_upper_ms, slo.ttft_milliseconds, fronts[1]),
-        )
+        for (label, latency, upper, limit), front in zip(drawn, fronts, strict=True)
     ]
     chosen = None if solution.chosen is None else place[solution.chosen]
     return Picture(
@@ -100,7 +105,7 @@ def picture(name: str, problem: Problem, solution: Solution) -> Picture | None:
         joules=energy[index],
         allowed=feasible(solution.constraints, len(rows))[index],
         labels=tuple(describe.candidate(rows, int(i)) for i in index),
-        panels=(panels[0], panels[1]),
+        panels=tuple(panels),
         chosen=chosen,
         joules_limit=None
         if slo.joules_per_output_token is None

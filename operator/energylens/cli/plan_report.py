@@ -31,9 +31,11 @@ _COLUMNS = {
     "WATTS": "powerWatts",
     "TTFT MS": "ttftMilliseconds",
     "ITL MS": "itlMilliseconds",
+    "TPOT MS": "tpotMilliseconds",
     "WHY NOT": "reason",
 }
-"""Heading and field of each column; caps are shown where a row has one, nodes where a replica spans several."""
+"""Heading and field of each column; caps are shown where a row has one, nodes where a replica spans several,
+TPOT where the spec bounds it."""
 
 _MILLI = re.compile(r"[0-9]+(\.[0-9]+)?m")
 """An energy as :func:`energylens.api.quantity.format_milli` writes it."""
@@ -56,7 +58,7 @@ def report(preview: Preview) -> str:
         lines += [f"  kept        {planning.message}"]
     lines += _waiting(preview)
     if isinstance(planning.result, Feasible):
-        lines += ["", *_table(_first(planning.result.table)), _margin(deployment)]
+        lines += ["", *_table(deployment, _first(planning.result.table)), _margin(deployment)]
     elif planning.result is not None:
         lines += _relaxations(planning.result)
     if planning.result is not None and planning.result.rejections:
@@ -74,7 +76,8 @@ def with_status(preview: Preview) -> dict[str, Any]:
 
 def _margin(deployment: LLMDeployment) -> str:
     percent = deployment.spec.planning.safety_margin_percent
-    start = "  TTFT and ITL are as predicted; objectives are checked"
+    names = "TTFT, ITL and TPOT" if deployment.spec.slo.tpot_milliseconds is not None else "TTFT and ITL"
+    start = f"  {names} are as predicted; objectives are checked"
     if percent == 100:
         return f"{start} at the upper end of their 80 % interval."
     return f"{start} with {percent} % of the way to the upper end of their 80 % interval."
@@ -104,7 +107,8 @@ def _plan(plan: PlanStatus) -> list[str]:
         f"  energy      {joules(predicted.joules_per_output_token)} J per output token (80 % interval "
         f"{joules(predicted.joules_per_output_token_low)} to {joules(predicted.joules_per_output_token_high)} J)",
         f"  power       {predicted.power_watts} W at the load, {predicted.idle_power_watts} W idle",
-        f"  latency     TTFT {predicted.ttft_milliseconds} ms, ITL {predicted.itl_milliseconds} ms",
+        f"  latency     TTFT {predicted.ttft_milliseconds} ms, ITL {predicted.itl_milliseconds} ms"
+        + (f", TPOT {predicted.tpot_milliseconds} ms" if predicted.tpot_milliseconds is not None else ""),
         f"  load        {predicted.output_tokens_per_second} tokens/s, {predicted.concurrency} requests at once",
         f"  bound by    {'nothing' if binding == 'None' else binding}",
         f"  confidence  {plan.confidence}, predictor {plan.predictor_version}",
@@ -128,10 +132,12 @@ def _first(table: Sequence[Mapping[str, object]]) -> list[Mapping[str, object]]:
     return rows if any(row["chosen"] for row in rows) else [*rows[:-1], *(row for row in table if row["chosen"])]
 
 
-def table_rows(rows: Sequence[Mapping[str, object]]) -> list[tuple[str, ...]]:
+def table_rows(deployment: LLMDeployment, rows: Sequence[Mapping[str, object]]) -> list[tuple[str, ...]]:
     """Return the heading and one row of cells per candidate, as the operator's table has them."""
     plain = {"nodesPerReplica": 1}
     shown = {name: key for name, key in _COLUMNS.items() if any(row.get(key) != plain.get(key) for row in rows)}
+    if deployment.spec.slo.tpot_milliseconds is None:
+        shown.pop("TPOT MS", None)
     return [tuple(shown), *(tuple(_cell(row.get(key)) for key in shown.values()) for row in rows)]
 
 
@@ -140,6 +146,6 @@ def _cell(value: object) -> str:
     return joules(text) if _MILLI.fullmatch(text) else text.removeprefix("NVIDIA-")
 
 
-def _table(rows: Sequence[Mapping[str, object]]) -> list[str]:
+def _table(deployment: LLMDeployment, rows: Sequence[Mapping[str, object]]) -> list[str]:
     marks = ("", *("*" if row["chosen"] else "" for row in rows))
-    return columns([(mark, *cells) for mark, cells in zip(marks, table_rows(rows), strict=True)])
+    return columns([(mark, *cells) for mark, cells in zip(marks, table_rows(deployment, rows), strict=True)])

@@ -102,7 +102,7 @@ def _page(drawn: Sequence[tuple[Preview, Picture]], cluster: str) -> str:
             ),
         ]
         if isinstance(planning.result, Feasible):
-            header, *rows = table_rows(planning.result.table)
+            header, *rows = table_rows(preview.deployment, planning.result.table)
             picked = next(i for i, row in enumerate(planning.result.table) if row["chosen"])
             body.append(table(header, rows, picked=picked))
     # Each deployment is planned on what those before it leave: the nodes themselves are the same for all.

@@ -104,7 +104,11 @@ def _objectives(deployment: LLMDeployment) -> str:
     slo = deployment.spec.slo
     asked = [
         f"{slo.percentile} {name} <= {limit} ms"
-        for name, limit in (("TTFT", slo.ttft_milliseconds), ("ITL", slo.itl_milliseconds))
+        for name, limit in (
+            ("TTFT", slo.ttft_milliseconds),
+            ("ITL", slo.itl_milliseconds),
+            ("TPOT", slo.tpot_milliseconds),
+        )
         if limit is not None
     ]
     if slo.joules_per_output_token is not None:
@@ -153,6 +157,7 @@ def _figures(deployment: LLMDeployment) -> Iterator[Figure]:
         ("output tokens per second", "output_tokens_per_second", None),
         (f"TTFT {deployment.spec.slo.percentile}, ms", "ttft_milliseconds", off.ttft_error_percent if off else None),
         (f"ITL {deployment.spec.slo.percentile}, ms", "itl_milliseconds", off.itl_error_percent if off else None),
+        (f"TPOT {deployment.spec.slo.percentile}, ms", "tpot_milliseconds", off.tpot_error_percent if off else None),
     ):
         yield Figure(name, _shown(plan.predicted, field), _shown(measured, field), error)
 

@@ -11,9 +11,9 @@ LEAST_LOAD, MOST_LOAD = 0.75, 1.33
 """Energy per token depends on the load more than on the plan: outside of these shares of it nothing is compared."""
 
 
-def error_percent(predicted: float, measured: float | None) -> int | None:
-    """Return 100 x (predicted - measured) / measured, a whole percent; None where nothing was measured."""
-    return None if measured is None or measured <= 0 else round(100 * (predicted / measured - 1))
+def error_percent(predicted: float | None, measured: float | None) -> int | None:
+    """Return 100 x (predicted - measured) / measured, a whole percent; None where one of them is not known."""
+    return None if predicted is None or measured is None or measured <= 0 else round(100 * (predicted / measured - 1))
 
 
 def energy_error_percent(plan: PlanStatus | None, measured: float | None) -> int | None:
@@ -56,6 +56,7 @@ def objectives(deployment: LLMDeployment, found: WindowMeasurement | None) -> di
     for name, limit, value in (
         ("TTFT", slo.ttft_milliseconds, latency.ttft_ms if latency else None),
         ("ITL", slo.itl_milliseconds, latency.itl_ms if latency else None),
+        ("TPOT", slo.tpot_milliseconds, latency.tpot_ms if latency else None),
     ):
         if limit is not None:
             known = f"{name} {slo.percentile} {value:.0f} ms" if value is not None else name

@@ -24,6 +24,7 @@ ERRORS = {
     "energy": "energyErrorPercent",
     "power": "powerErrorPercent",
     "itl": "itlErrorPercent",
+    "tpot": "tpotErrorPercent",
     "ttft": "ttftErrorPercent",
 }
 FIGURES = ("energy", "power", "itl", "ttft")
@@ -65,9 +66,9 @@ def _is_fresh(status: Status) -> bool:
 
 def _errors(status: Status) -> Samples:
     found = status.get("prediction") or {}
-    for figure in FIGURES:
-        if f"{figure}ErrorPercent" in found and _is_fresh(status):
-            yield (figure,), found[f"{figure}ErrorPercent"] / 100.0
+    for figure, name in ERRORS.items():
+        if name in found and _is_fresh(status):
+            yield (figure,), found[name] / 100.0
 
 
 def _corrections(status: Status) -> Samples:
@@ -117,6 +118,16 @@ DEPLOYMENT_FAMILIES = (
         "energylens_measured_itl_seconds",
         "Measured inter-token latency at the percentile of spec.slo, s.",
         _measured("itlMilliseconds", 1e-3),
+    ),
+    _Family(
+        "energylens_predicted_tpot_seconds",
+        "Predicted time per output token of a request at the percentile of spec.slo, s.",
+        _at(*_PREDICTED, "tpotMilliseconds", scale=1e-3),
+    ),
+    _Family(
+        "energylens_measured_tpot_seconds",
+        "Measured time per output token of a request at the percentile of spec.slo, s.",
+        _measured("tpotMilliseconds", 1e-3),
     ),
     _Family(
         "energylens_predicted_ttft_seconds",

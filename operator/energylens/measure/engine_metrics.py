@@ -29,12 +29,14 @@ class EngineNames:
     kv_cache_usage: tuple[str, ...]
     ttft: tuple[str, ...]
     itl: tuple[str, ...]
+    tpot: tuple[str, ...]
+    """Of a request: one observation each, the mean over its tokens after the first."""
 
     def lines(self) -> frozenset[str]:
         """Every name that a line of interest may start with."""
         scalars = self.generation_tokens + self.prompt_tokens + self.cached_prompt_tokens + self.requests
         gauges = self.running + self.waiting + self.kv_cache_usage
-        return frozenset(scalars + gauges + tuple(f"{name}_bucket" for name in self.ttft + self.itl))
+        return frozenset(scalars + gauges + tuple(f"{name}_bucket" for name in self.ttft + self.itl + self.tpot))
 
 
 VLLM = EngineNames(
@@ -48,7 +50,9 @@ VLLM = EngineNames(
     waiting=("vllm:num_requests_waiting",),
     kv_cache_usage=("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"),
     ttft=("vllm:time_to_first_token_seconds",),
+    # In spite of its name the latter observes every token: it is what inter_token_latency replaced.
     itl=("vllm:inter_token_latency_seconds", "vllm:time_per_output_token_seconds"),
+    tpot=("vllm:request_time_per_output_token_seconds",),
 )
 SGLANG = EngineNames(
     engine="sglang",
@@ -61,6 +65,7 @@ SGLANG = EngineNames(
     kv_cache_usage=("sglang:token_usage",),
     ttft=("sglang:time_to_first_token_seconds",),
     itl=("sglang:inter_token_latency_seconds", "sglang:time_per_output_token_seconds"),
+    tpot=("sglang:request_time_per_output_token_seconds",),
 )
 ENGINES = (VLLM, SGLANG)
 _ALL_LINES = frozenset().union(*(names.lines() for names in ENGINES))
@@ -107,6 +112,7 @@ def _observation(
         kv_cache_usage=read(names.kv_cache_usage, _max),
         ttft=_histogram(names.ttft, by_name),
         itl=_histogram(names.itl, by_name),
+        tpot=_histogram(names.tpot, by_name),
     )
 
 

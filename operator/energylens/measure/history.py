@@ -201,4 +201,5 @@ def _tokens(pod: PodRef, known: list[EngineObservation]) -> TokenSeries:
         kv_cache_usage=scalars("kv_cache_usage"),
         ttft=tuple(HistogramSample(seen.time, seen.ttft) for seen in known if seen.ttft is not None),
         itl=tuple(HistogramSample(seen.time, seen.itl) for seen in known if seen.itl is not None),
+        tpot=tuple(HistogramSample(seen.time, seen.tpot) for seen in known if seen.tpot is not None),
     )

@@ -98,6 +98,7 @@ class EngineObservation:
     """Of the fullest data-parallel rank, 0 to 1."""
     ttft: Histogram | None = None
     itl: Histogram | None = None
+    tpot: Histogram | None = None
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,7 @@ class TokenSeries:
     kv_cache_usage: tuple[Sample, ...] = ()
     ttft: tuple[HistogramSample, ...] = ()
     itl: tuple[HistogramSample, ...] = ()
+    tpot: tuple[HistogramSample, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,9 @@ class LatencyQuantiles:
     ttft_bucket_ms: tuple[float, float] | None = None
     itl_bucket_ms: tuple[float, float] | None = None
     """Bounds of the bucket that holds the quantile: what is certain."""
+    tpot_ms: float | None = None
+    """Of a request, the mean over its tokens after the first; over the requests that ended in the window."""
+    tpot_bucket_ms: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)

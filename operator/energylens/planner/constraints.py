@@ -202,6 +202,7 @@ def _objectives(rows: Candidates, spec: LLMDeploymentSpec) -> list[Constraint]:
     for name, limit, predicted, upper, field in (
         ("TTFT", slo.ttft_milliseconds, rows.ttft_ms, rows.ttft_upper_ms, "spec.slo.ttftMilliseconds"),
         ("ITL", slo.itl_milliseconds, rows.itl_ms, rows.itl_upper_ms, "spec.slo.itlMilliseconds"),
+        ("TPOT", slo.tpot_milliseconds, rows.tpot_ms, rows.tpot_upper_ms, "spec.slo.tpotMilliseconds"),
     ):
         if limit is not None:
             constraints.append(_latency(f"{name} {slo.percentile}", limit, predicted, upper, field, f"{name}TooHigh"))

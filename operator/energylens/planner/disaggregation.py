@@ -1,7 +1,7 @@
 """Prefill and decode on replicas of their own: the best pair of the two, exactly.
 
 Energy, power and GPUs of a pair are sums, TTFT is the sum of both roles' (the transfer of the KV cache is part of the
-decode role's), ITL is decode's alone. So a candidate of one role that another one beats in every figure and pod count
+decode role's), ITL and TPOT are decode's alone. So a candidate of one role that another one beats in every figure and pod count
 is in no best pair, and the rest are paired as arrays. Latencies at a percentile are added as they are, which overstates
 the sum: the two seldom are late together.
 """
@@ -102,8 +102,8 @@ def _best_of_products(problem: Problem, prefill: Candidates, decode: Candidates,
         if product not in problem.allowed_products:
             continue
         first = _undominated(prefill, _alone(problem, prefill, strict=strict) & (prefill.product == number), ())
-        itl = (decode.itl_upper_ms,)
-        second = _undominated(decode, _alone(problem, decode, strict=strict) & (decode.product == number), itl)
+        tokens = (decode.itl_upper_ms, decode.tpot_upper_ms)
+        second = _undominated(decode, _alone(problem, decode, strict=strict) & (decode.product == number), tokens)
         if first.size and second.size:
             pair = _best_of(problem, prefill, decode, first, second, product, strict=strict)
             if pair is not None:
@@ -118,8 +118,10 @@ def _alone(problem: Problem, rows: Candidates, *, strict: bool) -> BoolArray:
         mask &= rows.layouts.gpus <= hardware.max_gpus_per_replica
     if hardware.max_gpus is not None:
         mask &= rows.gpus < hardware.max_gpus
-    if strict and slo.itl_milliseconds is not None and rows.role == "decode":
-        mask &= np.ceil(np.round(rows.itl_upper_ms, 6)) <= slo.itl_milliseconds
+    if strict and rows.role == "decode":
+        for limit, upper in ((slo.itl_milliseconds, rows.itl_upper_ms), (slo.tpot_milliseconds, rows.tpot_upper_ms)):
+            if limit is not None:
+                mask &= np.ceil(np.round(upper, 6)) <= limit
     return mask
 
 
@@ -217,6 +219,7 @@ def _broken(problem: Problem, decode: Candidates, pair: Pair) -> Iterator[str]:
     for name, limit, predicted, upper in (
         ("TTFT", slo.ttft_milliseconds, pair.ttft_ms, pair.ttft_upper_ms),
         ("ITL", slo.itl_milliseconds, float(decode.itl_ms[pair.decode]), float(decode.itl_upper_ms[pair.decode])),
+        ("TPOT", slo.tpot_milliseconds, float(decode.tpot_ms[pair.decode]), float(decode.tpot_upper_ms[pair.decode])),
     ):
         if limit is not None and not (math.isfinite(upper) and describe.up(upper) <= limit):
             yield describe.above(f"{name} {percentile}", predicted, upper, limit)

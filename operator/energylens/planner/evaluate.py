@@ -109,6 +109,8 @@ class Candidates:
     """At the SLO's percentile."""
     itl_upper_ms: FloatArray
     """The same with the safety margin."""
+    tpot_ms: FloatArray
+    tpot_upper_ms: FloatArray
     ttft_ms: FloatArray
     ttft_upper_ms: FloatArray
     joules_per_output_token: FloatArray
@@ -164,7 +166,7 @@ def evaluate(
         model: The model to serve.
         predictor: Predicts one replica.
         load: Split evenly over the replicas.
-        percentile: The percentile of ITL and TTFT to report.
+        percentile: The percentile of ITL, TPOT and TTFT to report.
         margin: Share of the upper half of the 80 % interval that is added for the figures that SLOs are checked with:
             0 trusts the prediction, 1 takes the interval's upper end.
         corrections: Factors learned from measurement.
@@ -228,7 +230,8 @@ def _evaluate_product(
             # So many requests in flight give fewer tokens when each takes longer; a rate stays what it is.
             figures["output_tokens_per_second"][rows] /= correction.itl
         # At the very edge of capacity the rate is below it, but the queue in front grows without bound.
-        sustainable[rows] &= np.isfinite(figures["ttft_upper_ms"][rows]) & np.isfinite(figures["itl_upper_ms"][rows])
+        for name in ("ttft_upper_ms", "itl_upper_ms", "tpot_upper_ms"):
+            sustainable[rows] &= np.isfinite(figures[name][rows])
     return Candidates(
         products=(space.gpu.product,),
         product=np.zeros(index.size, dtype=np.int64),
@@ -331,6 +334,8 @@ def _by_node_size(
 _FIGURES = (
     "itl_ms",
     "itl_upper_ms",
+    "tpot_ms",
+    "tpot_upper_ms",
     "ttft_ms",
     "ttft_upper_ms",
     "joules_per_output_token",
@@ -349,12 +354,16 @@ def _figures(
 ) -> dict[str, FloatArray]:
     p = prediction
     itl = {"P50": p.itl_p50_ms, "P95": p.itl_p95_ms, "P99": p.itl_p99_ms}[percentile] * correction.itl
+    # A token costs a request what a step costs, whichever of the two latencies says so.
+    tpot = {"P50": p.tpot_ms, "P95": p.tpot_p95_ms, "P99": p.tpot_p99_ms}[percentile] * correction.itl
     ttft = {"P50": p.ttft_p50_ms, "P95": p.ttft_p95_ms, "P99": p.ttft_p99_ms}[percentile] * correction.ttft
     joules = p.joules_per_output_token * correction.energy
     high = p.energy.high * correction.energy
     return {
         "itl_ms": itl,
         "itl_upper_ms": itl * _widened(p.itl, p.itl_p50_ms, margin),
+        "tpot_ms": tpot,
+        "tpot_upper_ms": tpot * _widened(p.tpot, p.tpot_ms, margin),
         "ttft_ms": ttft,
         "ttft_upper_ms": ttft * _widened(p.ttft, p.ttft_p50_ms, margin),
         "joules_per_output_token": joules,

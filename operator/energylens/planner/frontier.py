@@ -56,9 +56,7 @@ def frontier_rows(
     soft = [c for c in constraints if c.kind in ("SLO", "Power")]
     runnable = feasible(constraints, len(rows), without=soft) & np.isfinite(objective_values(rows, objective))
     index = np.flatnonzero(runnable)
-    costs = np.column_stack(
-        [objective_values(rows, objective)[index], rows.itl_upper_ms[index], rows.ttft_upper_ms[index]]
-    )
+    costs = np.column_stack([values[index] for values in (objective_values(rows, objective), *latencies(rows, spec))])
     shown = set(index[pareto(np.nan_to_num(costs, nan=np.inf))].tolist()) | {chosen}
     valid = feasible(constraints, len(rows))
     for number in range(len(rows.products)):
@@ -70,6 +68,15 @@ def frontier_rows(
     order = ranked(rows, mask, objective)
     reasons = {int(i): "" if i == chosen else why_not(rows, soft, int(i), chosen, spec) for i in order}
     return order, reasons
+
+
+def latencies(rows: Candidates, spec: LLMDeploymentSpec) -> tuple[FloatArray, ...]:
+    """Return the latencies that make a candidate worth showing, with the safety margin, shape (n,) each.
+
+    TPOT lies so near ITL that it counts only where the spec bounds it.
+    """
+    bounded = spec.slo.tpot_milliseconds is not None
+    return (rows.itl_upper_ms, *((rows.tpot_upper_ms,) if bounded else ()), rows.ttft_upper_ms)
 
 
 def why_not(rows: Candidates, soft: Sequence[Constraint], i: int, chosen: int, spec: LLMDeploymentSpec) -> str:
@@ -99,22 +106,29 @@ def _tie(rows: Candidates, i: int, chosen: int) -> str:
 
 
 def alternatives(
-    rows: Candidates, constraints: Sequence[Constraint], order: IntArray, reasons: Mapping[int, str], chosen: int
+    rows: Candidates,
+    constraints: Sequence[Constraint],
+    order: IntArray,
+    reasons: Mapping[int, str],
+    chosen: int,
+    spec: LLMDeploymentSpec,
 ) -> tuple[Alternative, ...]:
     """Return at most five alternatives, best first.
 
     In order of interest: for each SLO or budget the better plan that breaks nothing else, the best plan of every other
-    GPU product, the lowest ITL, the lowest TTFT and the fewest GPUs.
+    GPU product, the lowest ITL, TPOT (where the spec bounds it) and TTFT, and the fewest GPUs.
     """
     picked: list[int] = []
-    for i in _by_interest(rows, constraints, order, chosen):
+    for i in _by_interest(rows, constraints, order, chosen, spec):
         if i != chosen and i not in picked and len(picked) < MAX_ALTERNATIVES:
             picked.append(i)
     rank = {int(i): position for position, i in enumerate(order)}
     return tuple(alternative(rows, i, reasons[i]) for i in sorted(picked, key=rank.__getitem__))
 
 
-def _by_interest(rows: Candidates, constraints: Sequence[Constraint], order: IntArray, chosen: int) -> Iterator[int]:
+def _by_interest(
+    rows: Candidates, constraints: Sequence[Constraint], order: IntArray, chosen: int, spec: LLMDeploymentSpec
+) -> Iterator[int]:
     soft = [c for c in constraints if c.kind in ("SLO", "Power")]
     ranking = [int(i) for i in order]
     better = ranking[: ranking.index(chosen)]
@@ -125,7 +139,7 @@ def _by_interest(rows: Candidates, constraints: Sequence[Constraint], order: Int
     for product in sorted(set(rows.product[order].tolist()) - {int(rows.product[chosen])}):
         mine = [i for i in ranking if rows.product[i] == product]
         yield from ([i for i in mine if i in valid] or mine)[:1]
-    for cost in (rows.itl_upper_ms, rows.ttft_upper_ms, rows.gpus):
+    for cost in (*latencies(rows, spec), rows.gpus):
         yield valid[int(np.argmin(cost[valid]))]
 
 
@@ -171,4 +185,5 @@ def figures(rows: Candidates, i: int) -> dict[str, Any]:
         "power_watts": round(float(rows.power_watts[i])),
         "ttft_milliseconds": whole(float(rows.ttft_ms[i])),
         "itl_milliseconds": whole(float(rows.itl_ms[i])),
+        "tpot_milliseconds": whole(float(rows.tpot_ms[i])),
     }

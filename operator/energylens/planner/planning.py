@@ -82,7 +82,7 @@ def plan(
     spec, rows, i = deployment.spec, solution.rows, solution.chosen
     order, reasons = frontier_rows(rows, solution.constraints, i, spec)
     status = plan_status(problem, solution, i).model_copy(
-        update={"alternatives": alternatives(rows, solution.constraints, order, reasons, i)}
+        update={"alternatives": alternatives(rows, solution.constraints, order, reasons, i, problem.spec)}
     )
     shown = table(rows, order, reasons)
     if spec.planning.disaggregation == "Compare":
@@ -186,6 +186,7 @@ def plan_status(problem: Problem, solution: Solution, i: int) -> PlanStatus:
             concurrency=round(float(rows.concurrency[i])),
             ttft_milliseconds=describe.up(float(rows.ttft_ms[i])),
             itl_milliseconds=describe.up(float(rows.itl_ms[i])),
+            tpot_milliseconds=describe.up(float(rows.tpot_ms[i])),
         ),
     )
     return identified(found, problem.spec)

@@ -25,7 +25,12 @@ from energylens.predictor.types import BoolArray, FloatArray
 Verdict = Literal["Chosen", "Loses", "Removed"]
 NOT_SET = "not set"
 _RELAXABLE = ("GPUs", "SLO", "Power")
-_UNSET = {"ttft_milliseconds": 10**9, "itl_milliseconds": 10**9, "joules_per_output_token": "1G"}
+_UNSET = {
+    "ttft_milliseconds": 10**9,
+    "itl_milliseconds": 10**9,
+    "tpot_milliseconds": 10**9,
+    "joules_per_output_token": "1G",
+}
 _CLOSE = 1e-6
 """Relative difference within which two objectives count as equal."""
 

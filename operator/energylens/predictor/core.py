@@ -14,6 +14,7 @@ from energylens.predictor.coefficients import Coefficients
 from energylens.predictor.features import beyond_island, measured_kind, measured_parallelism, run_features, within_range
 from energylens.predictor.intervals import around
 from energylens.predictor.memory import memory, resident_sequences
+from energylens.predictor.mixture import normal_quantile
 from energylens.predictor.noise import noise_variance, physics_spread
 from energylens.predictor.power import sheet_limit
 from energylens.predictor.profiles import EngineProfile
@@ -303,6 +304,7 @@ class Predictor:
             return np.asarray(steady.mixture.with_starts(np.full_like(step, prompts)) * step_factor)
 
         tpot = 1e3 * step_factor * steady.mixture.tpot(while_busy / ranks)
+        uneven = steady.mixture.tpot_spread(while_busy / ranks, workload.output_tokens)
         prefill = prefill_of(1.0)
         transfer = self._transfer(model, gpu, workload) if role == "decode" else 0.0
         base = prefill + step / 2.0 + transfer
@@ -341,6 +343,8 @@ class Predictor:
             utilization=utilization,
             mean_step_ms=step * 1e3,
             tpot_ms=tpot,
+            tpot_p95_ms=tpot * np.exp(normal_quantile(0.95) * uneven),
+            tpot_p99_ms=tpot * np.exp(normal_quantile(0.99) * uneven),
             itl_p50_ms=itl[0.5],
             itl_p90_ms=itl[0.9],
             itl_p95_ms=itl[0.95],

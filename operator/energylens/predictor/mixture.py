@@ -67,6 +67,25 @@ class StepMixture:
         others = np.maximum(1.0 - 1.0 / np.maximum(running, 1.0), 0.0)
         return np.asarray(self.decode + (self.mean - self.decode) * others)
 
+    def tpot_spread(self, running: FloatArray, output_tokens: float) -> FloatArray:
+        """Return the standard deviation of the logarithm of the time per output token over requests, shape (n,).
+
+        A request's figure is the mean of its steps, which differ by the prompts that start in them: a Poisson number,
+        each of log-normal length. The mean of k such steps has a k-th of the variance of one.
+
+        Args:
+            running: Sequences of the rank, shape (n,), as for :meth:`tpot`.
+            output_tokens: Mean tokens that a request generates.
+        """
+        base, slope = self._line()
+        once, share = base - self.decode, self.mixed_share
+        prompt = np.exp(np.asarray(self.prompt_spread, dtype=np.float64) ** 2)
+        variance = once**2 * share * (1.0 - share) + slope**2 * self.starts * prompt
+        variance += 2.0 * once * slope * self.starts * (1.0 - share)
+        others = np.maximum(1.0 - 1.0 / np.maximum(running, 1.0), 0.0)
+        steps = max(output_tokens - 1.0, 1.0)
+        return np.asarray(np.sqrt(np.log1p(variance * others / (steps * self.tpot(running) ** 2))))
+
     @property
     def starts_when_mixed(self) -> FloatArray:
         """Mean starts of a step that has any."""

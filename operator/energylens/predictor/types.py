@@ -173,7 +173,9 @@ class Prediction:
     """Offered output tokens per second over the capacity; 1 when saturated."""
     mean_step_ms: FloatArray
     tpot_ms: FloatArray
-    """Mean time per output token of a request after its first: prefill of other requests included."""
+    """Time per output token of a request after its first, the median over requests: prefill of others included."""
+    tpot_p95_ms: FloatArray
+    tpot_p99_ms: FloatArray
     itl_p50_ms: FloatArray
     itl_p90_ms: FloatArray
     itl_p95_ms: FloatArray

@@ -108,6 +108,8 @@ class FakePredictor:
             utilization=ones,
             mean_step_ms=itl,
             tpot_ms=itl,
+            tpot_p95_ms=itl,
+            tpot_p99_ms=itl,
             itl_p50_ms=itl,
             itl_p90_ms=itl,
             itl_p95_ms=itl,

@@ -153,6 +153,22 @@ CASES = [
         measurement=measured(),
     ),
     case("SLOMet", "Unknown", "NotMeasured", deployment=deployment(**SLO), measurement=measured(latency=None)),
+    case(
+        "SLOMet",
+        "False",
+        "Violated",
+        name="tpot",
+        deployment=deployment(slo={"tpotMilliseconds": 20}),
+        measurement=measured(latency=LatencyQuantiles(ttft_ms=None, itl_ms=15.0, tpot_ms=24.0)),
+    ),
+    case(
+        "SLOMet",
+        "Unknown",
+        "NotMeasured",
+        name="tpot",
+        deployment=deployment(slo={"tpotMilliseconds": 20}),
+        measurement=measured(latency=LatencyQuantiles(ttft_ms=90.0, itl_ms=15.0)),
+    ),
     # WithinEnergyBudget
     case("WithinEnergyBudget", "True", "NoBudget"),
     case("WithinEnergyBudget", "True", "WithinBudget", budget=BudgetView("True", Reason.WITHIN_BUDGET, "")),

@@ -74,6 +74,22 @@ def test_the_inter_token_latency_is_kept_by_percentile() -> None:
     assert "itlPercentiles" not in written(after(written(observation()), measurement=measured()))["measured"]
 
 
+def test_the_time_per_output_token_is_compared_with_the_plans() -> None:
+    found = measured(latency=LatencyQuantiles(ttft_ms=90.0, itl_ms=19.0, tpot_ms=24.2))
+    before = observation()
+    assert before.planning.plan is not None
+    figures = before.planning.plan.predicted.model_copy(update={"tpot_milliseconds": 20})
+    plan = before.planning.plan.model_copy(update={"predicted": figures})
+    before = replace(before, planning=replace(before.planning, plan=plan))
+    status = written(replace(after(written(before), measurement=found), planning=before.planning))
+    assert status["measured"]["tpotMilliseconds"] == 25
+    assert status["prediction"]["tpotErrorPercent"] == round(100 * (20 / 24.2 - 1))
+    # A plan of a release that did not predict it is compared in all else.
+    old = written(after(written(observation()), measurement=found))
+    assert "tpotErrorPercent" not in old["prediction"]
+    assert "itlErrorPercent" in old["prediction"]
+
+
 def test_a_window_in_which_no_request_ended_has_no_mean_request() -> None:
     found = measured(requests=0.0, requests_per_second=0.0, prompt_tokens=100.0)
     status = written(after(written(observation()), measurement=found))["measured"]

@@ -26,6 +26,7 @@ STATUS: dict[str, Any] = {
             "powerWatts": 2000,
             "outputTokensPerSecond": 5000,
             "itlMilliseconds": 20,
+            "tpotMilliseconds": 30,
             "ttftMilliseconds": 150,
         },
     },
@@ -34,8 +35,9 @@ STATUS: dict[str, Any] = {
         "powerWatts": 2100,
         "requestsPerSecond": "2500m",
         "itlMilliseconds": 25,
+        "tpotMilliseconds": 40,
     },
-    "prediction": {"energyErrorPercent": -20, "itlErrorPercent": -20, "samples": 3},
+    "prediction": {"energyErrorPercent": -20, "itlErrorPercent": -20, "tpotErrorPercent": -25, "samples": 3},
     "conditions": [
         {"type": "Ready", "status": "True", "reason": "PodsReady"},
         {"type": "EnergyMetricsAvailable", "status": "True", "reason": "Measured"},
@@ -60,6 +62,8 @@ def test_figures_are_those_of_the_status_in_base_units() -> None:
     assert value(found, "predicted_joules_per_output_token") == 0.4
     assert value(found, "measured_joules_per_output_token") == 0.5
     assert (value(found, "predicted_itl_seconds"), value(found, "measured_itl_seconds")) == (0.02, 0.025)
+    assert (value(found, "predicted_tpot_seconds"), value(found, "measured_tpot_seconds")) == (0.03, 0.04)
+    assert value(found, "prediction_error_ratio", figure="tpot") == -0.25
     assert value(found, "measured_requests_per_second") == 2.5
     assert value(found, "prediction_error_ratio", figure="energy") == -0.2
     assert value(found, "plan_correction_ratio", figure="energy") == 1.2

@@ -25,12 +25,15 @@ def test_vllm_adds_up_data_parallel_engines():
     assert (seen.running, seen.waiting, seen.kv_cache_usage) == (124, 3, 0.5)
     assert seen.ttft == Histogram((0.25, 0.5, math.inf), (10, 20, 20))
     assert seen.itl == Histogram((0.025, 0.05, math.inf), (1000, 11980, 12000))
+    assert seen.tpot == Histogram((0.025, 0.05, math.inf), (2, 16, 16))
 
 
 def test_vllm_by_its_previous_names():
     seen = read("vllm-0.11.txt")
     assert (seen.generation_tokens, seen.running, seen.kv_cache_usage) == (42, 4, 0.125)
     assert seen.itl == Histogram((0.025, math.inf), (40, 41))
+    # time_per_output_token_seconds of that release observes tokens, not requests.
+    assert seen.tpot is None
     assert (seen.prompt_tokens, seen.waiting, seen.ttft) == (None, None, None)
     assert (seen.cached_prompt_tokens, seen.requests) == (6, None)
 
@@ -41,6 +44,7 @@ def test_sglang_counts_a_tensor_parallel_group_once():
     assert (seen.running, seen.waiting, seen.kv_cache_usage) == (13, 2, 0.31)
     assert (seen.cached_prompt_tokens, seen.requests) == (80, 9)
     assert seen.ttft == Histogram((0.1, math.inf), (3, 4))
+    assert seen.tpot == Histogram((0.01, math.inf), (7, 9))
 
 
 def test_sglang_tells_a_queue_by_priority_beside_the_whole_and_a_cached_token_by_one_source():

@@ -278,8 +278,13 @@ def test_latencies_come_from_the_window_alone():
             HistogramSample(0, Histogram(bounds, (0, 0, 1000))),
             HistogramSample(600, Histogram(bounds, (0, 1000, 2000))),
         ),
+        tpot=(
+            HistogramSample(0, Histogram(bounds, (50, 50, 50))),
+            HistogramSample(600, Histogram(bounds, (50, 54, 54))),
+        ),
     )
     result = measure_window([gpu()], [series], 1, options(percentile="P50"))
+    assert (result.latency.tpot_ms, result.latency.tpot_bucket_ms) == (pytest.approx(25), pytest.approx((20, 30)))
     assert result.latency.itl_ms == pytest.approx(25)
     assert result.latency.ttft_ms is None
     assert result.latency == result.latency_by_percentile["P50"]

@@ -91,6 +91,7 @@ class One:
     upper_joules: float
     ttft: float
     itl: float
+    tpot: float
     gpus: int
     pod: int
     pods: int
@@ -125,6 +126,7 @@ def of_role(setup: Setup, model: ModelSpec, product: str, sizes: list[int], spec
                     float(p.energy.high[0]),
                     float(p.ttft_p95_ms[0] * p.ttft.high[0] / p.ttft_p50_ms[0]),
                     float(p.itl_p95_ms[0] * p.itl.high[0] / p.itl_p50_ms[0]),
+                    float(p.tpot_p95_ms[0] * p.tpot.high[0] / p.tpot_ms[0]),
                     tp * pp * replicas,
                     tp * pp // nodes,
                     replicas * nodes,
@@ -152,6 +154,8 @@ def brute_force(
                 continue
             if math.ceil(round(d.itl, 6)) > slo.itl_milliseconds:
                 continue
+            if math.ceil(round(d.tpot, 6)) > (slo.tpot_milliseconds or math.inf):
+                continue
             if (p.pod, d.pod) not in beside:
                 beside[p.pod, d.pod] = placements(free, p.pod, d.pod)
             if d.pods <= beside[p.pod, d.pod].get(p.pods, -1):
@@ -172,6 +176,8 @@ def test_the_pair_is_the_best_of_all(
         "ttftMilliseconds": data.draw(st.sampled_from([40, 100, 1000, 5000])),
         "itlMilliseconds": data.draw(st.sampled_from([12, 25, 60, 200])),
     }
+    if data.draw(st.booleans()):
+        slo["tpotMilliseconds"] = data.draw(st.sampled_from([14, 25, 60]))
     if data.draw(st.integers(0, 3)) == 0:
         slo["joulesPerOutputToken"] = f"{data.draw(st.sampled_from([1500, 4000, 12000]))}m"
     parts: dict[str, Any] = {

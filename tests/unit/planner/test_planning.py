@@ -134,6 +134,8 @@ def brute_force(
             itl = float(p.itl_p95_ms[0] * p.itl.high[0] / p.itl_p50_ms[0])
             fast = math.ceil(round(ttft, 6)) <= spec.slo.ttft_milliseconds
             fast &= math.ceil(round(itl, 6)) <= spec.slo.itl_milliseconds
+            tpot = float(p.tpot_p95_ms[0] * p.tpot.high[0] / p.tpot_ms[0])
+            fast &= math.ceil(round(tpot, 6)) <= (spec.slo.tpot_milliseconds or math.inf)
             joules, power = float(p.joules_per_output_token[0]), float(p.power_watts[0]) * replicas
             ceiling = spec.slo.joules_per_output_token
             frugal = ceiling is None or float(p.energy.high[0]) <= float(parse_quantity(ceiling))
@@ -218,6 +220,8 @@ def test_the_plan_is_the_best_of_all(data: st.DataObject, setup: Setup, make_sna
         st.one_of(st.tuples(near, st.just(50.0)), st.tuples(st.just(50.0), near), st.tuples(near, near))
     )
     parts = with_objectives(setup, model, snapshot, parts, ttft, itl)
+    if data.draw(st.integers(0, 2)) == 0:
+        parts["slo"]["tpotMilliseconds"] = max(1, round(1.25 * parts["slo"]["itlMilliseconds"] * data.draw(near)))
     if data.draw(st.integers(0, 3)) == 0:
         parts["slo"]["joulesPerOutputToken"] = f"{data.draw(st.sampled_from([300, 1000, 3000]))}m"
     check_against_brute_force(setup, model, snapshot, parts, used, watts)
@@ -263,7 +267,9 @@ def value(result: PlanningResult, objective: str) -> float:
 
 @settings(max_examples=25, deadline=None)
 @given(
-    field=st.sampled_from(["ttftMilliseconds", "itlMilliseconds", "joulesPerOutputToken", "maxGPUs"]),
+    field=st.sampled_from(
+        ["ttftMilliseconds", "itlMilliseconds", "tpotMilliseconds", "joulesPerOutputToken", "maxGPUs"]
+    ),
     loose=st.integers(10, 3000),
     tighter=st.integers(1, 99),
     rate=st.floats(0.1, 50),
@@ -399,6 +405,7 @@ def test_a_concurrency_is_split_over_replicas(setup: Setup, make_snapshot: Snaps
     [
         ({}, "None"),
         ({"slo": {"itlMilliseconds": 20}}, "spec.slo.itlMilliseconds"),
+        ({"slo": {"tpotMilliseconds": 25}}, "spec.slo.tpotMilliseconds"),
         ({"slo": {"ttftMilliseconds": 40}}, "spec.slo.ttftMilliseconds"),
         ({"hardware": {"gpuProducts": ["H100"]}}, "spec.hardware.gpuProducts"),
         ({"slo": {"itlMilliseconds": 5000}}, "None"),
@@ -461,6 +468,22 @@ def test_rejections_count_every_candidate_once(setup: Setup, make_snapshot: Snap
 
     space = enumerate_space(setup.models["70b"], setup.gpus[H100], [8], Overrides(), PowerCap())
     assert sum(r.candidates for r in result.rejections) == len(space)
+
+
+def test_a_bound_on_tpot_is_checked_with_the_margin_and_named(setup: Setup, make_snapshot: Snapshot) -> None:
+    snapshot = make_snapshot((H100, 8, 1))
+    held = setup.feasible("70b", snapshot, slo={"tpotMilliseconds": 25})
+    upper = 1.1 * (held.plan.predicted.tpot_milliseconds or math.inf)
+    assert held.plan.predicted.itl_milliseconds < held.plan.predicted.tpot_milliseconds
+    assert upper <= 25 + 1.1
+    assert any("TPOT P95" in shown.reason and "> 25 ms" in shown.reason for shown in held.plan.alternatives)
+    refused = setup.plan("70b", snapshot, slo={"tpotMilliseconds": 2})
+    assert isinstance(refused, Infeasible)
+    assert refused.reason == "SLOInfeasible"
+    (nearest,) = [one for one in refused.relaxations if one.field == "spec.slo.tpotMilliseconds"]
+    allowed = setup.feasible("70b", snapshot, slo={"tpotMilliseconds": int(nearest.allowed)})
+    assert allowed.plan.binding_constraint == "spec.slo.tpotMilliseconds"
+    assert isinstance(setup.plan("70b", snapshot, slo={"tpotMilliseconds": int(nearest.allowed) - 1}), Infeasible)
 
 
 def test_the_margin_makes_plans_careful(setup: Setup, make_snapshot: Snapshot) -> None:

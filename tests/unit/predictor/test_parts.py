@@ -91,6 +91,25 @@ def test_quantiles_are_ordered_and_bounded_below_by_the_decode_step(starts: floa
     assert values[0] >= 0.010 * (1 - 1e-9)
 
 
+@pytest.mark.parametrize(("starts", "base", "spread"), [(0.05, 0.0, 0.0), (0.4, 0.01, 0.8), (3.0, 0.004, 0.5)])
+def test_the_tpot_of_requests_spreads_as_means_of_drawn_steps_do(starts: float, base: float, spread: float) -> None:
+    one, tokens, running = np.array([1.0]), 50, 1e9
+    steps = StepMixture(starts * one, 0.010 * one, 0.060 * one, base * one, spread)
+    draw = np.random.default_rng(3)
+    counts = draw.poisson(starts, size=(4000, tokens - 1))
+    slope = (0.060 - 0.010 - base) / steps.starts_when_mixed[0]
+    lengths = np.zeros(counts.shape)
+    for count in range(1, int(counts.max()) + 1):
+        lengths += (counts >= count) * draw.lognormal(-(spread**2) / 2, spread, counts.shape)
+    drawn = (0.010 + np.where(counts > 0, base, 0.0) + slope * lengths).mean(axis=1)
+    assert steps.tpot(running * one)[0] == pytest.approx(drawn.mean(), rel=0.01)
+    found = steps.tpot_spread(running * one, tokens)[0]
+    assert found == pytest.approx(np.log(drawn).std(), rel=0.08)
+    # Four times the steps halve it, and a request that runs alone meets no prompt of another.
+    assert steps.tpot_spread(running * one, 197)[0] == pytest.approx(found / 2, rel=0.02)
+    assert steps.tpot_spread(one, tokens)[0] == 0.0
+
+
 def test_normal_quantiles() -> None:
     assert normal_quantile(0.975) == pytest.approx(1.959964, abs=1e-5)
     with pytest.raises(ValueError, match="between 0 and 1"):
