@@ -39,6 +39,7 @@ PLAN = {
         "concurrency": 90,
         "ttftMilliseconds": 180,
         "itlMilliseconds": 17,
+        "tpotMilliseconds": 20,
     },
 }
 LIVE = changed(
@@ -63,8 +64,9 @@ LIVE = changed(
                 "powerWatts": 2000,
                 "joulesPerOutputToken": "392m",
                 "itlMilliseconds": 18,
+                "tpotMilliseconds": 19,
             },
-            "prediction": {"energyErrorPercent": 5, "itlErrorPercent": -6, "samples": 4},
+            "prediction": {"energyErrorPercent": 5, "itlErrorPercent": -6, "tpotErrorPercent": 5, "samples": 4},
             "budget": {"usedPercent": 12, "remainingWattHours": 300, "resetTime": "2026-02-01T00:00:00Z"},
             "conditions": [
                 {
@@ -92,6 +94,7 @@ team-a/llama: meta-llama/Llama-3.1-70B-Instruct on VLLM
   output tokens per second  5100       -         -
   TTFT P95, ms              180        -         -
   ITL P95, ms               17         18        -6 %
+  TPOT P95, ms              20         19        +5 %
   Measured 2026-01-01T00:00:00Z to 2026-01-01T00:10:00Z, 100 % of the GPUs covered, 4 windows so far.
 
   budget      12 % used, 300 Wh left, next period 2026-02-01T00:00:00Z
@@ -163,7 +166,7 @@ def test_json_has_what_the_page_says(monkeypatch: pytest.MonkeyPatch) -> None:
     assert document["predicted"]["powerWatts"] == 2100
     assert document["measured"]["powerWatts"] == 2000
     assert "ttftMilliseconds" not in document["measured"]
-    assert document["prediction"] == {"energyErrorPercent": 5, "itlErrorPercent": -6, "samples": 4}
+    assert document["prediction"] == {"energyErrorPercent": 5, "itlErrorPercent": -6, "tpotErrorPercent": 5, "samples": 4}
     assert document["plan"]["layout"] == "TP4"
     assert document["conditions"][0]["reason"] == "PodsNotReady"
 
