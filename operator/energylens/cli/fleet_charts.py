@@ -106,7 +106,12 @@ def prices_figure(found: FleetResult, colours: Colours = PAGE) -> Figure:
         axes.barh(at, price.watts, height=0.6, color=colours.series[0], alpha=0.35, linewidth=0)
         axes.barh(at, max(0.0, price.marginal_watts), height=0.6, color=colours.series[0], linewidth=0)
         axes.text(price.watts + 0.015 * most, at, f"{price.watts:,.0f}", va="center", fontsize=9, color=colours.ink)
-    names = {"ttftMilliseconds": "TTFT", "itlMilliseconds": "ITL", "tpotMilliseconds": "TPOT", "joulesPerOutputToken": "J/token"}
+    names = {
+        "ttftMilliseconds": "TTFT",
+        "itlMilliseconds": "ITL",
+        "tpotMilliseconds": "TPOT",
+        "joulesPerOutputToken": "J/token",
+    }
     labels = [f"{p.deployment}\n{names[p.field.rpartition('.')[2]]} {p.value}" for p in shown]
     axes.invert_yaxis()
     axes.set_xlim(0, 1.18 * most)
