@@ -1,9 +1,9 @@
 """Prefill and decode on replicas of their own: the best pair of the two, exactly.
 
 Energy, power and GPUs of a pair are sums, TTFT is the sum of both roles' (the transfer of the KV cache is part of the
-decode role's), ITL and TPOT are decode's alone. So a candidate of one role that another one beats in every figure and pod count
-is in no best pair, and the rest are paired as arrays. Latencies at a percentile are added as they are, which overstates
-the sum: the two seldom are late together.
+decode role's), ITL and TPOT are decode's alone. So a candidate of one role that another one beats in every figure and
+pod count is in no best pair, and the rest are paired as arrays. Latencies at a percentile are added as they are, which
+overstates the sum: the two seldom are late together.
 """
 
 from __future__ import annotations
