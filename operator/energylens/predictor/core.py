@@ -288,7 +288,8 @@ class Predictor:
         step_factor, itl_factor, power_factor = (np.exp(logs[t]) for t in ("step", "itl", "power"))
         gpus = layouts.gpus.astype(np.float64)
         limit = sheet_limit(data_sheet(gpu), layouts.power_cap_watts)
-        idle = gpus * constants["static_watts"] * IDLE_RETURN
+        # A cap holds between requests, too, and the lowest that some products take is below what they draw then.
+        idle = gpus * np.minimum(constants["static_watts"] * IDLE_RETURN, limit)
         active = gpus * np.minimum(steady.power_per_gpu * power_factor, limit)
         power = busy * active + (1.0 - busy) * idle
         step = steady.mean_step * step_factor

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.unit.predictor import models
 from tests.unit.predictor.models import layouts
 
-from energylens.data import find_gpu, load_model
+from energylens.data import find_gpu, load_gpus, load_model
 from energylens.data.predictor import load_coefficients, load_predictor, load_profiles
 from energylens.predictor import Predictor, UnknownEngineError
 from energylens.predictor.profiles import parse_engine, parse_version, select_profile
@@ -72,6 +72,14 @@ def test_power_lies_between_idle_and_saturated_and_energy_is_power_over_throughp
     ratio = found.power_watts[0] / found.output_tokens_per_second[0]
     assert found.joules_per_output_token[0] == pytest.approx(ratio)
     assert found.concurrency[0] <= found.max_concurrency[0] * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("product", sorted(load_gpus()))
+def test_a_cap_holds_between_requests_too(product: str) -> None:
+    gpu = load_gpus()[product]
+    lowest = layouts((1, 1, 1, 1), cap=gpu.power_limit_min_watts)
+    found = predictor().at_concurrency(load_model("Qwen/Qwen3-0.6B"), gpu, lowest, CHAT, np.array([1.0]))
+    assert found.idle_power_watts[0] <= found.power_watts[0] <= gpu.power_limit_min_watts * (1 + 1e-9)
 
 
 def test_a_rate_near_zero_gives_idle_power() -> None:
