@@ -194,7 +194,11 @@ def argvs(document: dict[str, Any], nodes: int) -> Iterator[tuple[list[str], dic
         args = [_expanded(arg, values) for arg in container["args"]]
         script = next((text for text in container["command"] if text.startswith("exec vllm")), "")
         ranks = re.search(r"LWS_WORKER_INDEX \* (\d+)", script)
-        yield [*args, *([f"--data-parallel-start-rank={int(index) * int(ranks[1])}"] if ranks else [])], env
+        if ranks:
+            args.append(f"--data-parallel-start-rank={int(index) * int(ranks[1])}")
+        elif "--headless" not in args:
+            args.append("--host=::")
+        yield args, env
 
 
 def _expanded(argument: str, values: dict[str, str]) -> str:

@@ -13,6 +13,7 @@ from energylens.predictor.architecture import ModelSpec
 from energylens.predictor.requantize import with_quantization
 
 HTTP_PORT = 8000
+_LISTEN = 'case "$POD_IP" in *:*) host=::;; *) host=0.0.0.0;; esac; exec "$0" "$@" --host="$host"'
 Env = Mapping[str, str]
 
 
@@ -24,7 +25,9 @@ class EngineCommand:
     args: tuple[str, ...]
     env: Env = field(default_factory=dict)
     serves_http: bool = True
-    """Whether the pod answers requests, health checks and metrics; followers of a multi-node replica do not."""
+    """Whether the pod answers requests and metrics; followers of a multi-node replica do not."""
+    answers_health: bool = True
+    """Whether the pod answers health checks: SGLang's followers do once their ranks are loaded, vLLM's do not."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,17 @@ class Launch:
     def gpus_per_node(self) -> int:
         """GPUs of one pod."""
         return gpus_per_pod(self.plan)
+
+
+def listening(*command: str) -> tuple[str, ...]:
+    """Return a command whose server takes connections at every address of its pod, where probes and the Service go.
+
+    No value of ``--host`` does so everywhere. vLLM opens an IPv4 socket for its default and for 0.0.0.0, and an IPv6
+    one for ``::`` (entrypoints/launchers/launcher.py, 0.33), which a node without IPv6 refuses; so does SGLang, whose
+    IPv6 socket takes no IPv4 (uvicorn, by asyncio). So the family is that of the pod's own address. With ``exec`` the
+    engine gets the signals.
+    """
+    return ("/bin/sh", "-c", _LISTEN, *command)
 
 
 def gpus_per_pod(plan: PlanStatus) -> int:

@@ -103,7 +103,7 @@ def _container(
         "image": deployment.spec.engine.image or ENGINE_IMAGES[deployment.spec.engine.type],
         "command": list(command.command),
         "args": list(command.args),
-        "env": _environment(deployment, plan, command),
+        "env": _environment(deployment, command),
         "resources": {"limits": {"nvidia.com/gpu": gpus}, "requests": {"nvidia.com/gpu": gpus}},
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
         "volumeMounts": [
@@ -119,6 +119,9 @@ def _container(
             "readinessProbe": _probe(5, 3),
             "livenessProbe": _probe(10, 10),
         }
+    elif command.answers_health:
+        # A follower that waits for its leader is ended by the engine, which knows why, and by no probe.
+        container["readinessProbe"] = _probe(5, 3, HTTP_PORT)
     return container
 
 
@@ -137,16 +140,16 @@ def _give_room_to_write(pod: dict[str, Any]) -> None:
         engine["env"] = [*engine["env"], {"name": "HOME", "value": TEMPORARY_PATH}]
 
 
-def _probe(period_seconds: int, failures: int) -> dict[str, Any]:
+def _probe(period_seconds: int, failures: int, port: str | int = "http") -> dict[str, Any]:
     return {
-        "httpGet": {"path": HEALTH_PATH, "port": "http"},
+        "httpGet": {"path": HEALTH_PATH, "port": port},
         "periodSeconds": period_seconds,
         "timeoutSeconds": _PROBE_TIMEOUT_SECONDS,
         "failureThreshold": failures,
     }
 
 
-def _environment(deployment: LLMDeployment, plan: PlanStatus, command: EngineCommand) -> list[dict[str, Any]]:
+def _environment(deployment: LLMDeployment, command: EngineCommand) -> list[dict[str, Any]]:
     spec, cache = deployment.spec, _cache_path(deployment)
     folders = {"HF_HUB_CACHE": "hub", **_CACHES[spec.engine.type]}
     values = {name: f"{cache}/{folder}" for name, folder in folders.items()} | dict(command.env)
@@ -156,10 +159,8 @@ def _environment(deployment: LLMDeployment, plan: PlanStatus, command: EngineCom
     if secret is not None and "HF_TOKEN" not in own:
         reference = {"secretKeyRef": {"name": secret.name, "key": secret.key}}
         env.append({"name": "HF_TOKEN", "valueFrom": reference})
-    if plan.nodes_per_replica > 1:
-        # First, because Kubernetes expands $(POD_IP) only from variables that stand before.
-        env.insert(0, {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}})
-    return env
+    # First, because Kubernetes expands $(POD_IP) only from variables that stand before.
+    return [{"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}, *env]
 
 
 def _cache_path(deployment: LLMDeployment) -> str:

@@ -22,8 +22,9 @@ ENVIRONMENT: tuple[str, ...] = (
     "VLLM_DP_MASTER_IP",
     "VLLM_DP_MASTER_PORT",
     "VLLM_PORT",
+    "POD_IP",
 )
-"""Variables that take GPUs from the plan or place its ranks (vLLM 0.33 envs.py)."""
+"""Variables that take GPUs from the plan, place its ranks (vLLM 0.33 envs.py), or say where its server listens."""
 
 
 def _each(options: Iterable[str], instead: str) -> dict[str, str]:

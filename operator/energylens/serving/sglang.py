@@ -8,6 +8,7 @@ from energylens.serving.arguments import (
     Launch,
     converts_to_fp8,
     flags,
+    listening,
 )
 
 DIST_INIT_PORT = 20000
@@ -24,8 +25,6 @@ def commands(launch: Launch) -> tuple[EngineCommand, EngineCommand | None]:
             "--model-path": spec.model.name,
             "--revision": spec.model.revision,
             "--quantization": "fp8" if converts_to_fp8(launch.deployment, launch.model) else None,
-            # Its default is 127.0.0.1, where no probe reaches it.
-            "--host": "0.0.0.0",
             "--port": HTTP_PORT,
             "--tp-size": plan.tensor_parallel * attention_ranks,
             "--pp-size": plan.pipeline_parallel if plan.pipeline_parallel > 1 else None,
@@ -42,8 +41,9 @@ def commands(launch: Launch) -> tuple[EngineCommand, EngineCommand | None]:
     )
     # By default every health check generates a token, which costs energy on an idle engine and counts as output.
     env = {"SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION": "false"}
-    command = ("python3", "-m", "sglang.launch_server")
+    command = listening("python3", "-m", "sglang.launch_server")
     leader = EngineCommand(command, (*args, *spec.engine.extra_args), env)
     if not multi_node:
         return leader, None
+    # Ranks beyond the first answer health checks at the same port, nothing else (entrypoints/engine.py).
     return leader, EngineCommand(command, leader.args, env, serves_http=False)

@@ -8,8 +8,10 @@ from energylens.serving.arguments import (
     Launch,
     converts_to_fp8,
     flags,
+    listening,
 )
 
+_SERVE = listening("vllm", "serve")
 MASTER_PORT = 29501
 DATA_PARALLEL_RPC_PORT = 29550
 """vLLM's own defaults, written out because followers must agree with their leader."""
@@ -33,7 +35,7 @@ def commands(launch: Launch) -> tuple[EngineCommand, EngineCommand | None]:
     }
     base = _base(launch)
     if launch.plan.nodes_per_replica == 1:
-        return EngineCommand(("vllm", "serve"), (*base, *extra), env), None
+        return EngineCommand(_SERVE, (*base, *extra), env), None
     if launch.plan.data_parallel > 1:
         return _data_parallel(launch, base, env)
     group = flags(
@@ -45,8 +47,12 @@ def commands(launch: Launch) -> tuple[EngineCommand, EngineCommand | None]:
             "--master-port": MASTER_PORT,
         }
     )
-    leader = EngineCommand(("vllm", "serve"), (*base, *group, *extra), env)
-    return leader, EngineCommand(("vllm", "serve"), (*base, *group, "--headless", *extra), env, serves_http=False)
+    leader = EngineCommand(_SERVE, (*base, *group, *extra), env)
+    return leader, _follower(("vllm", "serve"), (*base, *group, "--headless", *extra), env)
+
+
+def _follower(command: tuple[str, ...], args: tuple[str, ...], env: dict[str, str]) -> EngineCommand:
+    return EngineCommand(command, args, env, serves_http=False, answers_health=False)
 
 
 def _base(launch: Launch) -> list[str]:
@@ -104,6 +110,6 @@ def _data_parallel(launch: Launch, base: list[str], env: dict[str, str]) -> tupl
     # Kubernetes expands $(NAME), does no arithmetic and takes $$ for $. With exec the engine gets SIGTERM.
     ranked = f'exec vllm serve "$@" --data-parallel-start-rank=$$((LWS_WORKER_INDEX * {local}))'
     return (
-        EngineCommand(("vllm", "serve"), (*base, *leader, *extra), env),
-        EngineCommand(("/bin/sh", "-c", ranked, "vllm"), (*base, *follower, *extra), env, serves_http=False),
+        EngineCommand(_SERVE, (*base, *leader, *extra), env),
+        _follower(("/bin/sh", "-c", ranked, "vllm"), (*base, *follower, *extra), env),
     )

@@ -66,7 +66,7 @@ def test_probes_of_sglang_wait_longer_than_its_health_check_takes(
         assert container[probe]["timeoutSeconds"] >= 5
 
 
-def test_followers_have_no_http_probe(make_deployment: Deploy, make_plan: Plan, models: dict[str, ModelSpec]) -> None:
+def test_followers_serve_no_requests(make_deployment: Deploy, make_plan: Plan, models: dict[str, ModelSpec]) -> None:
     plan = make_plan(tensor_parallel=8, pipeline_parallel=2, nodes_per_replica=2)
     for engine in ("VLLM", "SGLang"):
         workload = manifests(make_deployment(engine={"type": engine}), plan, models["405b"], strategy=STRATEGY)[0]
@@ -74,7 +74,7 @@ def test_followers_have_no_http_probe(make_deployment: Deploy, make_plan: Plan, 
         leader = group["leaderTemplate"]["spec"]["containers"][0]
         follower = group["workerTemplate"]["spec"]["containers"][0]
         assert "startupProbe" in leader
-        assert not {"startupProbe", "readinessProbe", "livenessProbe", "ports", "lifecycle"} & set(follower)
+        assert not {"startupProbe", "livenessProbe", "ports", "lifecycle"} & set(follower)
         assert "annotations" not in group["workerTemplate"]["metadata"]
 
 
@@ -210,7 +210,7 @@ def test_the_users_template_is_merged(make_deployment: Deploy, make_plan: Plan, 
     assert spec["securityContext"] == {"seccompProfile": {"type": "RuntimeDefault"}, "runAsUser": 2000}
     assert engine["resources"]["requests"] == {"nvidia.com/gpu": "1", "cpu": "8"}
     assert {"name": "NCCL_DEBUG", "value": "INFO"} in engine["env"]
-    assert len(engine["env"]) == 6
+    assert len(engine["env"]) == 7
     assert [m["mountPath"] for m in engine["volumeMounts"]] == ["/dev/shm", "/models", "/scratch"]
     assert [v["name"] for v in spec["volumes"]] == ["shm", "models", "scratch"]
     assert router["image"] == "example.org/router:1"
