@@ -5,11 +5,15 @@ ARG PYTHON_IMAGE=python:3.13-slim
 FROM ${PYTHON_IMAGE} AS build
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
+COPY requirements/ requirements/
 COPY operator/ operator/
-# Installed from outside, so that the image has no installer.
-RUN python -m venv --without-pip /opt/energylens \
-    && python -m pip wheel --no-cache-dir --no-deps --wheel-dir /wheels . \
-    && python -m pip --python /opt/energylens/bin/python install --no-cache-dir --no-compile /wheels/*.whl
+# Dependencies come from the lock: --require-hashes refuses any file that is not in it. They are installed from outside,
+# so that the image has no installer.
+RUN python -m venv /opt/build && python -m venv --without-pip /opt/energylens \
+    && /opt/build/bin/python -m pip install --no-cache-dir --require-hashes -r requirements/build.txt \
+    && /opt/build/bin/python -m pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels . \
+    && /opt/build/bin/python -m pip --python /opt/energylens/bin/python install --no-cache-dir --no-compile --require-hashes -r requirements/image.txt \
+    && /opt/build/bin/python -m pip --python /opt/energylens/bin/python install --no-cache-dir --no-compile --no-deps /wheels/*.whl
 
 FROM ${PYTHON_IMAGE}
 # What a build knows of itself: --build-arg VERSION=0.1.0 --build-arg REVISION=$(git rev-parse HEAD) --build-arg SOURCE=URL

@@ -64,6 +64,15 @@ def test_it_has_no_installer() -> None:
     assert re.search(r"pip --python /opt/energylens/bin/python install .* /wheels/", command)
 
 
+def test_everything_in_it_comes_from_the_lock() -> None:
+    (command,) = values(stages()[0], "RUN")
+    installs = re.findall(r"pip (?:--python \S+ )?install ([^&]*)", command)
+    assert len(installs) == 3
+    for options in installs:
+        assert re.search(r"--require-hashes -r requirements/\w+\.txt|--no-deps /wheels/", options), options
+    assert "--no-build-isolation" in command, "an isolated build would fetch its own tools"
+
+
 def test_a_build_says_what_it_is_of() -> None:
     image = stages()[-1]
     given = {name for name, _, default in (value.partition("=") for value in values(image, "ARG")) if default == '""'}
@@ -91,7 +100,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
         if (ROOT / name).is_file():
             (context / name).parent.mkdir(parents=True, exist_ok=True)
             (context / name).write_bytes((ROOT / name).read_bytes())
-    (command,) = re.findall(r"python (-m pip wheel [^&]*)", values(stages()[0], "RUN")[0])
+    # Isolated here, since hatchling need not be installed where tests run.
+    (command,) = re.findall(
+        r"python (-m pip wheel [^&]*)", values(stages()[0], "RUN")[0].replace("--no-build-isolation", "")
+    )
     command = command.replace("/wheels", str(out))
     subprocess.run(
         [sys.executable, *shlex.split(command), "--disable-pip-version-check"],
