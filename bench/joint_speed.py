@@ -16,8 +16,8 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-from energylens.planner.joint import JointPlan, JointProblem, JointResult, Member, Point, PowerLimit, solve_joint
-from energylens.planner.joint_packing import Node
+from energylens.planner.fleet.joint import JointPlan, JointProblem, JointResult, Member, Point, PowerLimit, solve_joint
+from energylens.planner.fleet.packing import Node
 
 TARGET_SECONDS = 1.0
 TARGET = (200, 30, 64)

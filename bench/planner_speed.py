@@ -80,7 +80,7 @@ def candidates(case: Case) -> int:
     """Return how many candidates the space of a case has."""
     from energylens.api.llmdeployment import Overrides, PowerCap
     from energylens.data import load_gpus, load_model
-    from energylens.planner.space import enumerate_space
+    from energylens.planner.search.space import enumerate_space
 
     cap = PowerCap.model_validate(case.energy.get("powerCap", {}))
     sizes = [min(8, case.gpus)] * -(-case.gpus // 8)

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from tests.support.operator_cluster import MEASURED, Object, OperatorCluster, Team, llmdeployment
 
-from energylens.cli.power_caps import caps_of
+from energylens.cli.commands.power_caps import caps_of
 from energylens.clock import SystemClock
 from energylens.cluster.client import connect
 from energylens.devcluster import eventually

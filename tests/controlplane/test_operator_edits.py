@@ -12,7 +12,7 @@ from tests.support.operator_cluster import OperatorCluster, Team, layout
 
 from energylens.api.llmdeployment import PlanStatus
 from energylens.devcluster import Kubectl, KubectlError, eventually
-from energylens.planner.identity import action_hash
+from energylens.planner.search.identity import action_hash
 
 L40S = "NVIDIA-L40S"
 LOOP_SECONDS = 15.0

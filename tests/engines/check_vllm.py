@@ -24,8 +24,8 @@ from energylens.data.catalogue import load_config, load_model
 from energylens.planner.engines import PROVED, EngineSettings, SettingError, refusals
 from energylens.planner.engines.kernels import capability
 from energylens.planner.engines.options import options_of
-from energylens.planner.space import enumerate_space
-from energylens.predictor.rules import unsupported_reasons
+from energylens.planner.search.space import enumerate_space
+from energylens.predictor.model.rules import unsupported_reasons
 from energylens.predictor.types import Workload
 from energylens.serving import Strategy, manifests
 

@@ -12,9 +12,9 @@ from tests.support.world import KEY, Faults, World, llama, overrides, plain
 
 from energylens.api.parse import parse_llmdeployment
 from energylens.cluster.port import Object
-from energylens.controller.children import _stuck
-from energylens.controller.conditions import rollout
-from energylens.controller.observation import Observation
+from energylens.decide.deployment.children import _stuck
+from energylens.decide.deployment.conditions import rollout
+from energylens.decide.deployment.observation import Observation
 from energylens.measure.types import WindowMeasurement
 from energylens.serving import Strategy
 

@@ -10,8 +10,8 @@ from tests.support.world import World, llama
 
 from energylens.api.quantity import parse_quantity
 from energylens.cluster.errors import BusyError
-from energylens.controller.corrections import Pool
 from energylens.controller.corrections_store import load_pool, store_pool
+from energylens.decide.learned.corrections import Pool
 from energylens.measure.types import LatencyQuantiles, WindowMeasurement
 
 L40S = "NVIDIA-L40S"

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tests.support.world import KEY, World, llama, overrides, plain
 
 from energylens.api.llmdeployment import EnergyAccount, PlanStatus
-from energylens.controller.status_check import sane_account
-from energylens.planner.identity import action_hash
+from energylens.decide.deployment.status_check import sane_account
+from energylens.planner.search.identity import action_hash
 
 Object = dict[str, Any]
 LLMD = ("LLMDeployment", *KEY)

@@ -20,7 +20,7 @@ import pytest
 from click.testing import CliRunner
 from tests.support.api_server import ApiServer, api_server
 
-from energylens.cli.operator import operator as command
+from energylens.cli.commands.operator import operator as command
 from energylens.clock import SystemClock
 from energylens.cluster.client import connect
 from energylens.controller import acting, handlers, kinds, rights, runner

@@ -21,10 +21,10 @@ from tests.fuzz.strategies import CHOICES, NAMESPACE, Object, worlds
 from energylens.api.parse import parse_llmdeployment
 from energylens.api.quantity import parse_quantity
 from energylens.cli.main import cli
-from energylens.cli.status_page import as_object, page
-from energylens.cli.text import dump
-from energylens.controller import planning
+from energylens.cli.text.status import as_object, page
+from energylens.cli.text.tables import dump
 from energylens.data import find_gpu
+from energylens.decide.deployment import planning
 from energylens.planner.types import PlanningResult
 
 EXAMPLES = int(os.environ.get("ENERGYLENS_FUZZ_EXAMPLES", "300"))

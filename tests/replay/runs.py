@@ -12,7 +12,7 @@ from importlib import resources
 import numpy as np
 
 from energylens.data import UnknownModelError, find_gpu, load_model
-from energylens.predictor.architecture import ModelSpec, Quantization
+from energylens.predictor.model.architecture import ModelSpec, Quantization
 from energylens.runs.resolve import weight_precision
 from energylens.runs.table import Run, parse_runs
 

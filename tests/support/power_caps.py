@@ -13,7 +13,7 @@ from unittest import mock
 
 from tests.unit.powercap.fake_nvml import Device, FakeNvml
 
-from energylens.cli import power_caps as command
+from energylens.cli.commands import power_caps as command
 from energylens.cli.main import cli
 from energylens.powercap.devices import Devices
 

@@ -9,10 +9,10 @@ from typing import Protocol
 
 import numpy as np
 
-from energylens.predictor.architecture import ModelSpec
-from energylens.predictor.profiles import UnknownEngineError
+from energylens.predictor.fitted.profiles import UnknownEngineError
+from energylens.predictor.load.workloads import loaded, sampled_of, standing_share, workload_of
+from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.types import BoolArray, FloatArray, GpuSpec, Interval, Layouts, Prediction, Sampled, Workload
-from energylens.predictor.workloads import loaded, sampled_of, standing_share, workload_of
 from energylens.runs import Resolved, Run
 from energylens.runs.types import Role
 

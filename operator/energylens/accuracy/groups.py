@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 
-from energylens.predictor.architecture import ModelSpec, Quantization
+from energylens.predictor.model.architecture import ModelSpec, Quantization
 
 
 def shape(model: ModelSpec) -> ModelSpec:

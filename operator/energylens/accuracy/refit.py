@@ -8,8 +8,8 @@ from energylens.accuracy.evaluate import Chooser, Resolver
 from energylens.calibration.fit import fit
 from energylens.calibration.runs import resolve_runs
 from energylens.predictor import EngineProfile, Predictor
-from energylens.predictor.moe_tables import MoeTables
-from energylens.predictor.profiles import parse_engine, select_profile
+from energylens.predictor.fitted.profiles import parse_engine, select_profile
+from energylens.predictor.step.moe_tables import MoeTables
 from energylens.predictor.types import GpuSpec
 from energylens.runs import Run
 

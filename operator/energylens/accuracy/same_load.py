@@ -15,7 +15,7 @@ import numpy as np
 
 from energylens.accuracy.decisions import ITL_BOUNDS_MS
 from energylens.accuracy.evaluate import Predicted
-from energylens.predictor.profiles import parse_engine
+from energylens.predictor.fitted.profiles import parse_engine
 from energylens.predictor.types import BoolArray, FloatArray, IntArray
 from energylens.runs import Run
 

@@ -9,19 +9,19 @@ import numpy as np
 import numpy.typing as npt
 
 from energylens.calibration.runs import Runs
-from energylens.predictor.architecture import ModelSpec
-from energylens.predictor.coefficients import Coefficients
-from energylens.predictor.einsum import Collective
-from energylens.predictor.features import run_features
-from energylens.predictor.memory import memory, resident_sequences
-from energylens.predictor.moe_tables import MoeTables
-from energylens.predictor.profiles import EngineProfile, parse_engine, select_profile
-from energylens.predictor.rates import DataSheet, data_sheet
-from energylens.predictor.residual import RunFeatures
-from energylens.predictor.steady import Role, phase_work
+from energylens.predictor.fitted.coefficients import Coefficients
+from energylens.predictor.fitted.features import run_features
+from energylens.predictor.fitted.profiles import EngineProfile, parse_engine, select_profile
+from energylens.predictor.fitted.residual import RunFeatures
+from energylens.predictor.load.steady import Role, phase_work
+from energylens.predictor.load.workloads import loaded, sampled_of
+from energylens.predictor.model.architecture import ModelSpec
+from energylens.predictor.model.einsum import Collective
+from energylens.predictor.model.memory import memory, resident_sequences
+from energylens.predictor.step.moe_tables import MoeTables
+from energylens.predictor.step.rates import DataSheet, data_sheet
+from energylens.predictor.step.work import CollectiveWork, LayerCounts, Work
 from energylens.predictor.types import FloatArray, GpuSpec, IntArray
-from energylens.predictor.work import CollectiveWork, LayerCounts, Work
-from energylens.predictor.workloads import loaded, sampled_of
 
 KINDS = (*[Collective.ALL_REDUCE] * 5, Collective.ALL_GATHER, Collective.ALL_TO_ALL, Collective.NONE)
 """Slots that the collectives of any model are sorted into, so that runs of all models are one array."""

@@ -17,12 +17,10 @@ from energylens.calibration.products import derived_constants
 from energylens.calibration.runs import Runs
 from energylens.calibration.scales import constants_of, engine_factors, product_constants, scales_for
 from energylens.calibration.solve import measured_logs, predicted_logs, solve
-from energylens.predictor.architecture import ModelSpec
-from energylens.predictor.coefficients import Coefficients
-from energylens.predictor.moe_tables import MoeTables
-from energylens.predictor.noise import noise_variance
-from energylens.predictor.profiles import EngineProfile, UnknownEngineError
-from energylens.predictor.residual import (
+from energylens.predictor.fitted.coefficients import Coefficients
+from energylens.predictor.fitted.noise import noise_variance
+from energylens.predictor.fitted.profiles import EngineProfile, UnknownEngineError
+from energylens.predictor.fitted.residual import (
     TARGETS,
     KernelTerm,
     ResidualModel,
@@ -30,6 +28,8 @@ from energylens.predictor.residual import (
     TargetResidual,
     covariance,
 )
+from energylens.predictor.model.architecture import ModelSpec
+from energylens.predictor.step.moe_tables import MoeTables
 from energylens.predictor.types import FloatArray, GpuSpec
 
 SHAPES = (

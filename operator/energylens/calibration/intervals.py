@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from energylens.calibration.dataset import Dataset
-from energylens.predictor.intervals import IntervalModel
-from energylens.predictor.noise import SURE, noise_variance, physics_spread
-from energylens.predictor.residual import TARGETS, KernelTerm, ResidualModel, RunFeatures, covariance
+from energylens.predictor.fitted.intervals import IntervalModel
+from energylens.predictor.fitted.noise import SURE, noise_variance, physics_spread
+from energylens.predictor.fitted.residual import TARGETS, KernelTerm, ResidualModel, RunFeatures, covariance
 from energylens.predictor.types import BoolArray, FloatArray
 
 COVERAGE = 0.80

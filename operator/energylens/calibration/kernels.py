@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from energylens.predictor.architecture import BYTES_PER_WEIGHT
-from energylens.predictor.moe_tables import MoeCurves, roofline_seconds
+from energylens.predictor.model.architecture import BYTES_PER_WEIGHT
+from energylens.predictor.step.moe_tables import MoeCurves, roofline_seconds
 from energylens.predictor.types import FloatArray, GpuSpec
 
 TOKENS = (1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024, 2048, 4096, 8192, 16384)

@@ -17,8 +17,8 @@ from energylens.calibration.kernels import moe_curves
 from energylens.calibration.runs import Runs, read_runs, resolve_runs
 from energylens.data.gpus import load_gpus
 from energylens.data.predictor import load_curves, load_profiles
-from energylens.predictor.moe_tables import MoeTables
-from energylens.predictor.serialization import curves_to, document_of
+from energylens.predictor.fitted.serialization import curves_to, document_of
+from energylens.predictor.step.moe_tables import MoeTables
 from energylens.predictor.types import GpuSpec
 from energylens.runs import Run, resolver
 

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from energylens.calibration.products import relative_of
-from energylens.predictor.architecture import ModelSpec
+from energylens.predictor.load.workloads import workload_of
+from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.types import BoolArray, FloatArray, IntArray, Layouts, Workload
-from energylens.predictor.workloads import workload_of
 from energylens.runs import Resolved, Run, RunsFileError, weight_precision
 from energylens.runs import read_runs as read_table
 

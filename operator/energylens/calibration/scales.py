@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from energylens.calibration.parameters import CONSTANTS, ENGINE_SPREADS, RATIO_PRODUCT, REFERENCE, Constant
 from energylens.calibration.products import derived_ratios, relative_of
-from energylens.predictor.profiles import EngineProfile
+from energylens.predictor.fitted.profiles import EngineProfile
 from energylens.predictor.types import FloatArray, GpuSpec
 
 DERIVED_SPREAD = 2.0

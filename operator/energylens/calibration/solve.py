@@ -16,9 +16,9 @@ import numpy as np
 from energylens.calibration.dataset import Dataset, take_sheet
 from energylens.calibration.parameters import ENGINE_SPREADS
 from energylens.calibration.scales import Scales, constants_of, engine_factors
-from energylens.predictor.noise import noise_variance
-from energylens.predictor.residual import TARGETS, KernelTerm, covariance
-from energylens.predictor.steady import combine
+from energylens.predictor.fitted.noise import noise_variance
+from energylens.predictor.fitted.residual import TARGETS, KernelTerm, covariance
+from energylens.predictor.load.steady import combine
 from energylens.predictor.types import FloatArray, IntArray
 
 TAIL_DEVIATION, TAIL_CLIP = 1.0, 2.0

@@ -17,26 +17,44 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "calibrate": ("energylens.cli.calibrate:calibrate", "Fit the predictor's coefficients to measured runs."),
+    "calibrate": ("energylens.cli.commands.calibrate:calibrate", "Fit the predictor's coefficients to measured runs."),
     "accuracy": (
-        "energylens.cli.accuracy:accuracy",
+        "energylens.cli.commands.accuracy:accuracy",
         "Compare predictions with measured runs.",
     ),
-    "measure": ("energylens.cli.measure:measure", "Measure energy per token on a machine with GPUs, by NVML."),
-    "drift": ("energylens.cli.drift:drift", "Compare predicted with measured for all LLMDeployments of a cluster."),
+    "measure": ("energylens.cli.commands.measure:measure", "Measure energy per token on a machine with GPUs, by NVML."),
+    "drift": (
+        "energylens.cli.commands.drift:drift",
+        "Compare predicted with measured for all LLMDeployments of a cluster.",
+    ),
     "completion": ("energylens.cli.completion:completion", "Print a shell's completion script."),
-    "status": ("energylens.cli.status:status", "Show the LLMDeployments of a cluster: plan, prediction, measurement."),
-    "plan": ("energylens.cli.plan:plan", "Plan LLMDeployments for a live cluster or one in a file."),
-    "diff": ("energylens.cli.diff:diff", "Compare the plans of two specs or of two clusters."),
-    "fleet": ("energylens.cli.fleet:fleet", "Plan many LLMDeployments together within shared watts and GPUs."),
-    "explain": ("energylens.cli.explain:explain", "Say why the plan is what it is, or why another one is not it."),
-    "budget": ("energylens.cli.budget:budget", "Show what energy budgets have left, and draw their burn-down."),
-    "power-caps": ("energylens.cli.power_caps:power_caps", "Set GPU power limits of one node by its pods' annotation."),
-    "operator": ("energylens.cli.operator:operator", "Run the operator."),
-    "predict": ("energylens.cli.predict:predict", "Predict latency, power and energy of a table of runs."),
-    "crds": ("energylens.cli.crds:crds", "Write the CustomResourceDefinitions as YAML files."),
-    "models": ("energylens.cli.models:models", "Compare the parameters of config.json files with published counts."),
-    "dev": ("energylens.cli.dev:dev", "Run a real Kubernetes control plane with GPU nodes on this machine."),
+    "status": (
+        "energylens.cli.commands.status:status",
+        "Show the LLMDeployments of a cluster: plan, prediction, measurement.",
+    ),
+    "plan": ("energylens.cli.commands.plan:plan", "Plan LLMDeployments for a live cluster or one in a file."),
+    "diff": ("energylens.cli.commands.diff:diff", "Compare the plans of two specs or of two clusters."),
+    "fleet": ("energylens.cli.commands.fleet:fleet", "Plan many LLMDeployments together within shared watts and GPUs."),
+    "explain": (
+        "energylens.cli.commands.explain:explain",
+        "Say why the plan is what it is, or why another one is not it.",
+    ),
+    "budget": (
+        "energylens.cli.commands.budget:budget",
+        "Show what energy budgets have left, and draw their burn-down.",
+    ),
+    "power-caps": (
+        "energylens.cli.commands.power_caps:power_caps",
+        "Set GPU power limits of one node by its pods' annotation.",
+    ),
+    "operator": ("energylens.cli.commands.operator:operator", "Run the operator."),
+    "predict": ("energylens.cli.commands.predict:predict", "Predict latency, power and energy of a table of runs."),
+    "crds": ("energylens.cli.commands.crds:crds", "Write the CustomResourceDefinitions as YAML files."),
+    "models": (
+        "energylens.cli.commands.models:models",
+        "Compare the parameters of config.json files with published counts.",
+    ),
+    "dev": ("energylens.cli.commands.dev:dev", "Run a real Kubernetes control plane with GPU nodes on this machine."),
 }
 """Subcommand name -> (module:attribute of a click command, one-line help)."""
 
@@ -84,7 +102,7 @@ def cli(coefficients_file: Path | None) -> None:
     """Serve LLMs with the least energy that meets their latency objectives."""
     if coefficients_file is not None:
         from energylens.data.predictor import use_coefficients
-        from energylens.predictor.coefficients import CoefficientsError
+        from energylens.predictor.fitted.coefficients import CoefficientsError
 
         try:
             use_coefficients(coefficients_file)

@@ -15,10 +15,7 @@ from energylens.clock import Clock
 from energylens.cluster.errors import ClusterError
 from energylens.cluster.port import ClusterPort
 from energylens.cluster.resources import LEADER_WORKER_SET
-from energylens.controller.budget_check import checked_budget_status
-from energylens.controller.budget_check import own_part as own_budget_part
 from energylens.controller.budget_keeper import BudgetKeeper
-from energylens.controller.corrections import Pool
 from energylens.controller.corrections_store import load_pool, store_pool
 from energylens.controller.endings import may_pass, said_by
 from energylens.controller.energy_accounts import EnergyAccounts
@@ -29,14 +26,17 @@ from energylens.controller.kinds import AGAIN_SECONDS, BUDGET_KINDS, Found, Kind
 from energylens.controller.measuring import Measuring
 from energylens.controller.metrics import Metrics
 from energylens.controller.options import Options
-from energylens.controller.planning import PlanningService
 from energylens.controller.queue import KeyQueue
 from energylens.controller.reconcile import Reconciler
-from energylens.controller.status_check import checked_status, own_part
 from energylens.controller.status_memory import remembering
 from energylens.controller.store import Key, Store
 from energylens.controller.sweep import Sweeper
 from energylens.controller.workers import Workers
+from energylens.decide.budgets.status_check import checked_budget_status
+from energylens.decide.budgets.status_check import own_part as own_budget_part
+from energylens.decide.deployment.planning import PlanningService
+from energylens.decide.deployment.status_check import checked_status, own_part
+from energylens.decide.learned.corrections import Pool
 from energylens.measure.scrape import HttpScraper
 from energylens.measure.source import EnergySource
 from energylens.serving.workload import LWS_SUFFIX

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from energylens.clock import Clock
-from energylens.controller import budgets
 from energylens.controller.inventory import Inventory
-from energylens.controller.membership import Surroundings
-from energylens.controller.observation import Allowed
 from energylens.controller.store import Body, Key, Store
+from energylens.decide.budgets import allowance as budgets
+from energylens.decide.budgets.membership import Surroundings
+from energylens.decide.deployment.observation import Allowed
 
 
 class Allowances:

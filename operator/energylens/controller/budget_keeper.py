@@ -23,11 +23,7 @@ from energylens.clock import Clock
 from energylens.cluster.errors import ClusterError, ForbiddenError, NotFoundError
 from energylens.cluster.port import ClusterPort
 from energylens.cluster.resources import CLUSTER_ENERGY_BUDGET, CONFIG_MAP, ENERGY_BUDGET
-from energylens.controller.budget_check import own_part
-from energylens.controller.budget_status import Look, Member, decide, unreadable_status
-from energylens.controller.budgets import budget_of, committed_watts
 from energylens.controller.failures import SHOWN_AFTER, failed_budget_status
-from energylens.controller.forecasts import Problem, forecast_of, place, where
 from energylens.controller.member_power import (
     EnergyOf,
     Steadiness,
@@ -36,7 +32,13 @@ from energylens.controller.member_power import (
     excess_watts,
     present_watts,
 )
-from energylens.controller.membership import (
+from energylens.controller.metrics import Metrics
+from energylens.controller.settings import BudgetSettings
+from energylens.controller.status_memory import removal
+from energylens.controller.store import Body, Key, Store
+from energylens.decide.budgets.allowance import budget_of, committed_watts
+from energylens.decide.budgets.forecasts import Problem, forecast_of, place, where
+from energylens.decide.budgets.membership import (
     Surroundings,
     bound_gpus,
     counted_nodes,
@@ -45,11 +47,9 @@ from energylens.controller.membership import (
     name_of,
     share,
 )
-from energylens.controller.metrics import Metrics
-from energylens.controller.reasons import BudgetReason
-from energylens.controller.settings import BudgetSettings
-from energylens.controller.status_memory import removal
-from energylens.controller.store import Body, Key, Store
+from energylens.decide.budgets.status import Look, Member, decide, unreadable_status
+from energylens.decide.budgets.status_check import own_part
+from energylens.decide.reasons import BudgetReason
 
 log = logging.getLogger("energylens")
 

@@ -10,12 +10,12 @@ from energylens.cluster.errors import BusyError, ClusterError, ForbiddenError, R
 from energylens.cluster.port import ClusterPort
 from energylens.cluster.resources import resource_of
 from energylens.controller.backoff import Backoff
-from energylens.controller.drift import differences, holds
 from energylens.controller.managers import managers_of
 from energylens.controller.metrics import Metrics
-from energylens.controller.reasons import Reason
-from energylens.controller.rollouts import WORKLOADS
 from energylens.controller.store import Body, Child, ChildKey, Key, Store
+from energylens.decide.deployment.applied import differences, holds
+from energylens.decide.deployment.rollouts import WORKLOADS
+from energylens.decide.reasons import Reason
 from energylens.serving.metadata import APPLIED_HASH, OWNER_LABEL
 
 RETRY_SECONDS, MOST_RETRY_SECONDS = 1.0, 60.0

@@ -8,7 +8,7 @@ from typing import Any
 from energylens.cluster.errors import NotFoundError
 from energylens.cluster.port import ClusterPort
 from energylens.cluster.resources import CONFIG_MAP
-from energylens.controller.corrections import CONFIG_MAP_NAME, DATA_KEY, CorrectionsError, Pool
+from energylens.decide.learned.corrections import CONFIG_MAP_NAME, DATA_KEY, CorrectionsError, Pool
 
 log = logging.getLogger("energylens")
 

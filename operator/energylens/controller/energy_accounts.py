@@ -17,7 +17,9 @@ from energylens.budget.ledger import Entry, account, begin, close
 from energylens.budget.periods import Span
 from energylens.clock import Clock
 from energylens.controller.member_power import EnergyOf, as_measured, drawn_watts
-from energylens.controller.own_budget import (
+from energylens.controller.settings import BudgetSettings
+from energylens.controller.store import Body, Key, Store
+from energylens.decide.budgets.own_budget import (
     account_of,
     account_status,
     entry_of,
@@ -25,9 +27,7 @@ from energylens.controller.own_budget import (
     period_of,
     used_watt_hours,
 )
-from energylens.controller.settings import BudgetSettings
-from energylens.controller.store import Body, Key, Store
-from energylens.planner.inventory import gpus_of_pod
+from energylens.planner.inventory.snapshot import gpus_of_pod
 
 log = logging.getLogger("energylens")
 

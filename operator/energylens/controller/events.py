@@ -10,9 +10,9 @@ from typing import Any
 from energylens.api.base import Condition
 from energylens.api.llmdeployment_status import describe_plan
 from energylens.cluster.resources import EVENT, LLM_DEPLOYMENT
-from energylens.controller.children import Children
-from energylens.controller.observation import Observation
-from energylens.controller.reasons import ConditionType, EventReason, Reason
+from energylens.decide.deployment.children import Children
+from energylens.decide.deployment.observation import Observation
+from energylens.decide.reasons import ConditionType, EventReason, Reason
 
 CONTROLLER = "energylens.dev/operator"
 _NOTE_LENGTH = 1000

@@ -18,9 +18,9 @@ from energylens.cluster.port import ClusterPort
 from energylens.cluster.resources import EVENT
 from energylens.controller.events import event
 from energylens.controller.metrics import Metrics
-from energylens.controller.reasons import BudgetConditionType, BudgetReason, ConditionType, EventReason, Reason
 from energylens.controller.status_writer import StatusWriter
 from energylens.controller.store import Body, Key, Store
+from energylens.decide.reasons import BudgetConditionType, BudgetReason, ConditionType, EventReason, Reason
 from energylens.described import described, text_of
 
 SHOWN_AFTER = 5

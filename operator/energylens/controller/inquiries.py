@@ -11,8 +11,8 @@ from energylens.api.timestamp import timestamp
 from energylens.cluster.errors import ForbiddenError, NotFoundError
 from energylens.cluster.port import ClusterPort
 from energylens.cluster.resources import EVENT, PERSISTENT_VOLUME_CLAIM
-from energylens.controller.observation import Body, PodState
-from energylens.controller.rollouts import group_size, workload_revision
+from energylens.decide.deployment.observation import Body, PodState
+from energylens.decide.deployment.rollouts import group_size, workload_revision
 from energylens.serving.claims import NO_CLAIMS, Claims, claim_fields
 
 SLOW_START = timedelta(seconds=30)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 
-from energylens.controller.reservations import Reservation, reservation, reserve
 from energylens.controller.store import Body, Key, Store
 from energylens.data import load_gpus
-from energylens.planner.inventory import snapshot_from_objects
+from energylens.decide.reservations import Reservation, reservation, reserve
+from energylens.planner.inventory.snapshot import snapshot_from_objects
 from energylens.planner.types import ClusterSnapshot, GpuNode
 from energylens.serving.metadata import PLAN_SUMMARY
 

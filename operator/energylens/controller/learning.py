@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 from energylens.api.llmdeployment_status import LearnedCorrection
-from energylens.controller.comparison import is_comparable, load_share, measured_point
-from energylens.controller.corrections import Pool
-from energylens.controller.status import is_new_window
 from energylens.controller.store import Key
+from energylens.decide.deployment.status import is_new_window
+from energylens.decide.learned.comparison import is_comparable, load_share, measured_point
+from energylens.decide.learned.corrections import Pool
 from energylens.measure.types import WindowMeasurement
 
 

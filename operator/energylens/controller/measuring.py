@@ -13,12 +13,12 @@ from typing import Any
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 from energylens.api.parse import InvalidResourceError, parse_llmdeployment
 from energylens.clock import Clock
-from energylens.controller.observation import PodState, pod_state
-from energylens.controller.rollouts import group_size, workload_revision
 from energylens.controller.settings import MeasurementSettings, PrometheusSettings
-from energylens.controller.status import SOURCES
 from energylens.controller.store import Body, Key, Store
 from energylens.data import load_gpus
+from energylens.decide.deployment.observation import PodState, pod_state
+from energylens.decide.deployment.rollouts import group_size, workload_revision
+from energylens.decide.deployment.status import SOURCES
 from energylens.described import described
 from energylens.measure.collector import Collector, CollectReport
 from energylens.measure.energy import EnergySpan
@@ -29,7 +29,7 @@ from energylens.measure.prometheus_http import Access, PrometheusHttp
 from energylens.measure.scrape import HttpScraper, TargetFailure
 from energylens.measure.source import DcgmExporterSource, EnergySource
 from energylens.measure.types import PodRef, WindowMeasurement
-from energylens.planner.inventory import gpus_of_pod
+from energylens.planner.inventory.snapshot import gpus_of_pod
 from energylens.serving.metadata import LWS_WORKER_INDEX, PLAN_LABEL
 
 ENGINE_PORT = 8000

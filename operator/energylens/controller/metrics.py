@@ -9,9 +9,9 @@ from typing import get_args
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, disable_created_metrics
 
 from energylens.api.energybudget import EnergyBudgetStatus
-from energylens.controller.reasons import NO_PLAN_REASONS
 from energylens.controller.status_metrics import OBJECT, StatusCollector
 from energylens.controller.store import Key, Store
+from energylens.decide.reasons import NO_PLAN_REASONS
 from energylens.measure.scrape import FailureReason
 
 # A gauge beside each counter, which says when the process began to count, is one series in three for nothing.

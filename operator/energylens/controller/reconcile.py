@@ -17,31 +17,38 @@ from energylens.clock import Clock
 from energylens.cluster.errors import ClusterError, ForbiddenError, NotFoundError
 from energylens.cluster.port import ClusterPort
 from energylens.cluster.resources import CONFIG_MAP, EVENT, resource_of
-from energylens.controller import rollback
 from energylens.controller.allowances import Allowances
 from energylens.controller.child_writer import ChildWriter
-from energylens.controller.children import Children, children
-from energylens.controller.conditions import keep_transition_times
-from energylens.controller.corrections import Pool
 from energylens.controller.energy_accounts import EnergyAccounts
 from energylens.controller.events import event, transitions
-from energylens.controller.following import carried_load, followed_load
 from energylens.controller.inquiries import lacks_pods, read_claims, slow_pods, why_no_pods, why_slow
 from energylens.controller.inventory import Inventory
 from energylens.controller.learning import Learning
 from energylens.controller.metrics import Metrics
-from energylens.controller.model_config import model_config
-from energylens.controller.observation import Observation, Planning, PodState, plan_label, pod_state, standing_plan
-from energylens.controller.own_budget import with_account
-from energylens.controller.planning import PlanningService, Request, adopted_at
-from energylens.controller.reasons import ConditionType, EventReason, Reason
-from energylens.controller.recovery import recovered
-from energylens.controller.rollouts import late_rollout, looks_again
 from energylens.controller.settings import Settings
-from energylens.controller.status import is_new_window, status_of
 from energylens.controller.status_edits import StatusEdits, described_edit
 from energylens.controller.status_writer import StatusWriter
 from energylens.controller.store import Body, Key, Store
+from energylens.decide.budgets.own_budget import with_account
+from energylens.decide.deployment import rollback
+from energylens.decide.deployment.children import Children, children
+from energylens.decide.deployment.conditions import keep_transition_times
+from energylens.decide.deployment.following import carried_load, followed_load
+from energylens.decide.deployment.model_config import model_config
+from energylens.decide.deployment.observation import (
+    Observation,
+    Planning,
+    PodState,
+    plan_label,
+    pod_state,
+    standing_plan,
+)
+from energylens.decide.deployment.planning import PlanningService, Request, adopted_at
+from energylens.decide.deployment.recovery import recovered
+from energylens.decide.deployment.rollouts import late_rollout, looks_again
+from energylens.decide.deployment.status import is_new_window, status_of
+from energylens.decide.learned.corrections import Pool
+from energylens.decide.reasons import ConditionType, EventReason, Reason
 from energylens.measure.energy import EnergySpan
 from energylens.measure.types import WindowMeasurement
 from energylens.serving.support import table_name

@@ -1,7 +1,7 @@
 """What the operator wrote into each status, so that an edit by somebody else is known as such.
 
 What was written last is gone by, whatever the API server has meanwhile. After a restart there is nothing to compare
-with: then a status is checked as far as it can be (:mod:`energylens.controller.status_check`).
+with: then a status is checked as far as it can be (:mod:`energylens.decide.deployment.status_check`).
 """
 
 from __future__ import annotations

@@ -9,9 +9,9 @@ from energylens.cluster.errors import NotFoundError
 from energylens.cluster.port import ClusterPort
 from energylens.cluster.resources import LLM_DEPLOYMENT
 from energylens.controller.metrics import Metrics
-from energylens.controller.status_check import own_part
 from energylens.controller.status_memory import removal
 from energylens.controller.store import Body, Store
+from energylens.decide.deployment.status_check import own_part
 
 
 class StatusWriter:

@@ -8,7 +8,7 @@ from typing import Any
 
 from energylens.controller.managers import status_managers
 from energylens.controller.status_memory import StatusMemory
-from energylens.planner.inventory import OWNER_LABEL
+from energylens.planner.inventory.snapshot import OWNER_LABEL
 from energylens.serving.workload import LWS_SUFFIX
 
 Key = tuple[str, str]

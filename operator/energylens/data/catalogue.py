@@ -13,8 +13,8 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from energylens.predictor.architecture import ModelSpec
-from energylens.predictor.hf_config import model_from_config
+from energylens.predictor.huggingface.config import model_from_config
+from energylens.predictor.model.architecture import ModelSpec
 
 
 class UnknownModelError(LookupError):

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from energylens.documents import DocumentError, json_document
-from energylens.predictor.coefficients import Coefficients, CoefficientsError
 from energylens.predictor.core import Predictor
-from energylens.predictor.moe_tables import MoeCurves
-from energylens.predictor.profiles import EngineProfile, select_profile
-from energylens.predictor.serialization import coefficients_from, curves_from, profiles_from
+from energylens.predictor.fitted.coefficients import Coefficients, CoefficientsError
+from energylens.predictor.fitted.profiles import EngineProfile, select_profile
+from energylens.predictor.fitted.serialization import coefficients_from, curves_from, profiles_from
+from energylens.predictor.step.moe_tables import MoeCurves
 
 PACKAGE = "energylens.data"
 COEFFICIENTS_FILE = "coefficients.json"

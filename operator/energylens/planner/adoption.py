@@ -14,9 +14,9 @@ from typing import Literal
 from energylens.api.llmdeployment import LLMDeployment, Objective, Overrides, PlanStatus, PowerCap, Replan
 from energylens.api.llmdeployment_status import RejectedPlan, describe_plan
 from energylens.api.quantity import parse_quantity
-from energylens.planner import describe
-from energylens.planner.identity import LAYOUT_FIELDS
-from energylens.planner.products import resolve_products
+from energylens.planner.inventory.products import resolve_products
+from energylens.planner.search import describe
+from energylens.planner.search.identity import LAYOUT_FIELDS
 from energylens.planner.types import Feasible, Infeasible, PlanningResult
 from energylens.predictor.types import GpuSpec
 

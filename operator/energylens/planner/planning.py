@@ -9,22 +9,22 @@ from dataclasses import replace
 from energylens.api.llmdeployment import LLMDeployment, LLMDeploymentSpec, PlanStatus, PredictedFigures
 from energylens.api.llmdeployment_status import CorrectionFactors, describe_layout
 from energylens.api.quantity import format_milli
-from energylens.planner import describe
-from energylens.planner.constraints import feasible
-from energylens.planner.corrections import Corrections, correction_status
-from energylens.planner.disaggregation_report import with_hint, with_pair
 from energylens.planner.engines import EngineSettings, too_long
-from energylens.planner.evaluate import Candidates, Predictor
-from energylens.planner.frontier import alternatives, frontier_rows, table
-from energylens.planner.identity import identified, inputs_hash, sealed
-from energylens.planner.infeasible import explain_infeasible, with_options
-from energylens.planner.nodes import allowed_nodes, excluded_for, no_matching_gpus, unusable, usable_nodes
-from energylens.planner.placement import placement_changes
-from energylens.planner.problem import Problem, Solution, binding_constraint, solve
+from energylens.planner.explain.disaggregation import with_hint, with_pair
+from energylens.planner.explain.infeasible import explain_infeasible, with_options
+from energylens.planner.explain.placement import placement_changes
+from energylens.planner.inventory.nodes import allowed_nodes, excluded_for, no_matching_gpus, unusable, usable_nodes
+from energylens.planner.search import describe
+from energylens.planner.search.constraints import feasible
+from energylens.planner.search.corrections import Corrections, correction_status
+from energylens.planner.search.evaluate import Candidates, Predictor
+from energylens.planner.search.frontier import alternatives, frontier_rows, table
+from energylens.planner.search.identity import identified, inputs_hash, sealed
+from energylens.planner.search.problem import Problem, Solution, binding_constraint, solve
 from energylens.planner.types import ClusterSnapshot, Feasible, Infeasible, PlanningResult, PowerAllowance
 from energylens.predictor import Predictor as ProfiledPredictor
-from energylens.predictor.architecture import ModelSpec
-from energylens.predictor.requantize import UnsupportedQuantizationError, with_quantization
+from energylens.predictor.model.architecture import ModelSpec
+from energylens.predictor.model.requantize import UnsupportedQuantizationError, with_quantization
 from energylens.predictor.types import GpuSpec
 
 _MORE_GPUS_WOULD_DO = ("InsufficientGPUs", "ModelTooLarge", "LoadTooHigh")

@@ -10,14 +10,14 @@ import numpy as np
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 from energylens.api.llmdeployment_status import ReplicaPower
 from energylens.planner.adoption import pinned_to
-from energylens.planner.corrections import Corrections
-from energylens.planner.evaluate import Predictor
-from energylens.planner.identity import identified
 from energylens.planner.planning import plan_status, problem_for
-from energylens.planner.problem import Problem, Solution, solve
+from energylens.planner.search.corrections import Corrections
+from energylens.planner.search.evaluate import Predictor
+from energylens.planner.search.identity import identified
+from energylens.planner.search.problem import Problem, Solution, solve
 from energylens.planner.types import ClusterSnapshot, PowerAllowance
-from energylens.predictor.architecture import ModelSpec
-from energylens.predictor.requantize import with_quantization
+from energylens.predictor.model.architecture import ModelSpec
+from energylens.predictor.model.requantize import with_quantization
 from energylens.predictor.types import GpuSpec
 
 MOST_COUNTS = 32

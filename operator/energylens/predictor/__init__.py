@@ -1,7 +1,7 @@
 """Model, hardware, layout and load in, latency, power and energy out. NumPy only: no I/O, no clock."""
 
-from energylens.predictor.coefficients import Coefficients, CoefficientsError
 from energylens.predictor.core import Predictor
-from energylens.predictor.profiles import EngineProfile, UnknownEngineError
+from energylens.predictor.fitted.coefficients import Coefficients, CoefficientsError
+from energylens.predictor.fitted.profiles import EngineProfile, UnknownEngineError
 
 __all__ = ["Coefficients", "CoefficientsError", "EngineProfile", "Predictor", "UnknownEngineError"]

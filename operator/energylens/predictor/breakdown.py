@@ -1,7 +1,7 @@
 """Where the energy of an output token goes.
 
-The parts of a step follow from the same terms as the power (:mod:`energylens.predictor.power`). Static power is taken
-as it is; what the learned correction and the power limit change is shared by the moving parts in proportion.
+The parts of a step follow from the same terms as the power (:mod:`energylens.predictor.step.power`). Static power is
+taken as it is; what the learned correction and the power limit change is shared by the moving parts in proportion.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from energylens.predictor.architecture import ModelSpec, served_on
 from energylens.predictor.core import IDLE_RETURN, Predictor
-from energylens.predictor.power import step_energy
-from energylens.predictor.rates import data_sheet, kernel_rates
-from energylens.predictor.steady import Role, combine, phase_work
+from energylens.predictor.load.steady import Role, combine, phase_work
+from energylens.predictor.model.architecture import ModelSpec, served_on
+from energylens.predictor.step.power import step_energy
+from energylens.predictor.step.rates import data_sheet, kernel_rates
 from energylens.predictor.types import FloatArray, GpuSpec, Layouts, Prediction, Workload
 
 

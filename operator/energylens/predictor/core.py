@@ -8,21 +8,28 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from energylens.predictor.architecture import ModelSpec, served_on
-from energylens.predictor.arrivals import Step, busy_share, distinct, running_sequences
-from energylens.predictor.coefficients import Coefficients
-from energylens.predictor.features import beyond_island, measured_kind, measured_parallelism, run_features, within_range
-from energylens.predictor.intervals import around
-from energylens.predictor.memory import memory, resident_sequences
-from energylens.predictor.mixture import normal_quantile
-from energylens.predictor.noise import noise_variance, physics_spread
-from energylens.predictor.power import sheet_limit
-from energylens.predictor.profiles import EngineProfile
-from energylens.predictor.queueing import closed_loop_wait, prompt_wait, wait_quantile, wait_tail
-from energylens.predictor.rates import data_sheet, kernel_rates
-from energylens.predictor.residual import TARGETS, RunFeatures, correct, prior_variance
-from energylens.predictor.rules import unsupported_reasons
-from energylens.predictor.steady import Pace, Role, Steady, phase_work, steady_state, step_mixture
+from energylens.predictor.fitted.coefficients import Coefficients
+from energylens.predictor.fitted.features import (
+    beyond_island,
+    measured_kind,
+    measured_parallelism,
+    run_features,
+    within_range,
+)
+from energylens.predictor.fitted.intervals import around
+from energylens.predictor.fitted.noise import noise_variance, physics_spread
+from energylens.predictor.fitted.profiles import EngineProfile
+from energylens.predictor.fitted.residual import TARGETS, RunFeatures, correct, prior_variance
+from energylens.predictor.load.arrivals import Step, busy_share, distinct, running_sequences
+from energylens.predictor.load.mixture import normal_quantile
+from energylens.predictor.load.queueing import closed_loop_wait, prompt_wait, wait_quantile, wait_tail
+from energylens.predictor.load.steady import Pace, Role, Steady, phase_work, steady_state, step_mixture
+from energylens.predictor.model.architecture import ModelSpec, served_on
+from energylens.predictor.model.memory import memory, resident_sequences
+from energylens.predictor.model.rules import unsupported_reasons
+from energylens.predictor.step.power import sheet_limit
+from energylens.predictor.step.rates import data_sheet, kernel_rates
+from energylens.predictor.step.work import graph_tokens
 from energylens.predictor.types import (
     FloatArray,
     GpuSpec,
@@ -35,7 +42,6 @@ from energylens.predictor.types import (
     Workload,
     spread,
 )
-from energylens.predictor.work import graph_tokens
 
 CODE_VERSION = "5"
 UNKNOWN_VARIANCE = 0.12**2
@@ -410,7 +416,7 @@ class Predictor:
 
     def _transfer(self, model: ModelSpec, gpu: GpuSpec, workload: Workload) -> float:
         """Seconds to move a prompt's KV cache from a prefill replica: PCIe speed, the slowest common link."""
-        from energylens.predictor.parameters import kv_cache_bytes
+        from energylens.predictor.model.parameters import kv_cache_bytes
 
         return kv_cache_bytes(model, workload.input_tokens) / gpu.pcie_bandwidth
 

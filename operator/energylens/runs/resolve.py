@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from energylens.data import PartitionedGpuError, UnknownGpuError, UnknownModelError, find_gpu, load_model
-from energylens.predictor.architecture import ModelSpec
-from energylens.predictor.requantize import UnsupportedQuantizationError, usual_release, with_quantization
+from energylens.predictor.model.architecture import ModelSpec
+from energylens.predictor.model.requantize import UnsupportedQuantizationError, usual_release, with_quantization
 from energylens.predictor.types import GpuSpec
 from energylens.runs.types import Run
 

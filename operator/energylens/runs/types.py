@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from energylens.predictor.workloads import counts_in_flight
+from energylens.predictor.load.workloads import counts_in_flight
 
 Role = Literal["aggregated", "decode"]
 ROLES: tuple[Role, ...] = ("aggregated", "decode")

@@ -9,8 +9,8 @@ from typing import Any
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 from energylens.planner.engines import EngineSettings
-from energylens.predictor.architecture import ModelSpec
-from energylens.predictor.requantize import with_quantization
+from energylens.predictor.model.architecture import ModelSpec
+from energylens.predictor.model.requantize import with_quantization
 
 HTTP_PORT = 8000
 _LISTEN = 'case "$POD_IP" in *:*) host=::;; *) host=0.0.0.0;; esac; exec "$0" "$@" --host="$host"'

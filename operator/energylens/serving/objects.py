@@ -7,7 +7,7 @@ from typing import Any
 
 from energylens.api.llmdeployment import Engine, LLMDeployment, PlanStatus
 from energylens.planner.engines import EngineSettings, SettingError
-from energylens.predictor.architecture import ModelSpec
+from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.types import GpuSpec
 from energylens.serving import reserved
 from energylens.serving.errors import ServingError

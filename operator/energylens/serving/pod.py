@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
-from energylens.planner.capacity import GPU_TOLERATION
-from energylens.planner.products import GKE_LABEL, PRODUCT_LABEL
+from energylens.planner.inventory.capacity import GPU_TOLERATION
+from energylens.planner.inventory.products import GKE_LABEL, PRODUCT_LABEL
 from energylens.predictor.gpu_names import node_label_values
 from energylens.predictor.types import GpuSpec
 from energylens.serving import timing

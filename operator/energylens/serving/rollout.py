@@ -11,7 +11,7 @@ of the two is always possible:
 
 A plan that moves between one node and several gets another object: a Deployment cannot become a LeaderWorkerSet. The
 old one's pods serve until the new one's are ready. Where no GPU is free for a new replica, old ones stop one by one,
-each time only as new pods wait for GPUs that old ones hold (``energylens.controller.handover``).
+each time only as new pods wait for GPUs that old ones hold (``energylens.decide.deployment.handover``).
 
 A volume claim that one pod or one node may mount rules out that new pods come first: they would wait for the old ones'
 volume for ever.
@@ -28,7 +28,7 @@ from typing import Any, Literal
 import numpy as np
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
-from energylens.planner.capacity import eligible, replicas_that_fit
+from energylens.planner.inventory.capacity import eligible, replicas_that_fit
 from energylens.planner.types import ClusterSnapshot
 from energylens.serving.arguments import gpus_per_pod
 from energylens.serving.claims import NO_CLAIMS, Claims, one_at_a_time

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from energylens.predictor.architecture import ModelSpec
-from energylens.predictor.parameters import weight_bytes
+from energylens.predictor.model.architecture import ModelSpec
+from energylens.predictor.model.parameters import weight_bytes
 
 SLOW_LOAD_BYTES_PER_SECOND = 0.5e9
 """Weights from a slow network volume or a download. A probe that gives up earlier restarts the load for ever, whereas

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus, WorkloadRef
-from energylens.predictor.architecture import ModelSpec
+from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.types import GpuSpec
 from energylens.serving import sglang, vllm
 from energylens.serving.arguments import Launch

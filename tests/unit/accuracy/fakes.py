@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from energylens.accuracy.evaluate import Predicted
-from energylens.predictor.architecture import ModelSpec
+from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.types import FloatArray, GpuSpec, Interval, Layouts, Memory, Prediction, Sampled, Workload
 from energylens.runs import Measured, Run
 from energylens.runs.types import Role

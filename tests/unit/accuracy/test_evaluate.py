@@ -6,7 +6,7 @@ from tests.unit.accuracy.fakes import FakePredictor, run
 from tests.unit.runs.test_table import GOOD, csv_of
 
 from energylens.accuracy.evaluate import PredictorLike, measured_arrays, predict_runs
-from energylens.predictor.profiles import UnknownEngineError
+from energylens.predictor.fitted.profiles import UnknownEngineError
 from energylens.runs import parse_runs, resolver
 
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from energylens.api import crd
 from energylens.api.base import ApiModel, Rule
 from energylens.api.schema import structural
-from energylens.cli.crds import crds
+from energylens.cli.commands.crds import crds
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -21,17 +21,23 @@ PACKAGE = Path(__file__).resolve().parents[3] / "operator" / "energylens"
 KINDS: tuple[Model, ...] = (LLMDeployment, EnergyBudget, ClusterEnergyBudget)
 READ = {
     "Energy.priority": ("controller/budget_keeper.py", r'energy\.get\("priority"'),
-    "ClusterEnergyBudgetSpec.node_selector": ("controller/membership.py", r"return spec\.node_selector if isinstance"),
+    "ClusterEnergyBudgetSpec.node_selector": (
+        "decide/budgets/membership.py",
+        r"return spec\.node_selector if isinstance",
+    ),
 }
 """Fields of specs that are read where types cannot be followed, with the code that does."""
 COPIED = r"left\.model_dump\(include=set\(RejectedPlan\.model_fields\)"
 WRITTEN = {
     "PlanStatus.layout": ("api/llmdeployment_status.py", r"default_factory=_layout"),
-    "PredictionStatus.correction": ("controller/status.py", r'prediction\.model_copy\(update=\{"correction":'),
-    "CorrectionFactors.energy": ("planner/corrections.py", r"CorrectionFactors\(\*\*values\)"),
-    **{f"ItlPercentiles.p{p}": ("controller/status.py", rf'\("p50", [^)]*"p{p}"|"p{p}"') for p in (50, 90, 95, 99)},
+    "PredictionStatus.correction": ("decide/deployment/status.py", r'prediction\.model_copy\(update=\{"correction":'),
+    "CorrectionFactors.energy": ("planner/search/corrections.py", r"CorrectionFactors\(\*\*values\)"),
     **{
-        f"Alternative.{name}": ("planner/frontier.py", rf'^        "{name}": ')
+        f"ItlPercentiles.p{p}": ("decide/deployment/status.py", rf'\("p50", [^)]*"p{p}"|"p{p}"')
+        for p in (50, 90, 95, 99)
+    },
+    **{
+        f"Alternative.{name}": ("planner/search/frontier.py", rf'^        "{name}": ')
         for name in (
             "gpu_product", "gpus", "replicas", "nodes_per_replica", "tensor_parallel", "pipeline_parallel",
             "expert_parallel", "data_parallel", "max_batch_size", "power_cap_watts_per_gpu", "power_watts",
@@ -39,7 +45,7 @@ WRITTEN = {
         )
     },
     **{
-        f"RejectedPlan.{name}": ("controller/rollback.py", COPIED)
+        f"RejectedPlan.{name}": ("decide/deployment/rollback.py", COPIED)
         for name in (
             "hash", "gpu_product", "replicas", "nodes_per_replica", "tensor_parallel", "pipeline_parallel",
             "expert_parallel", "data_parallel", "max_batch_size", "power_cap_watts_per_gpu",

@@ -15,13 +15,13 @@ from energylens.calibration.fit import FitError, FitResult, fit_full
 from energylens.calibration.parameters import CONSTANTS
 from energylens.calibration.procedure import gpus_by_name, shipped_runs
 from energylens.calibration.runs import ResolvedRuns, Runs, RunsError, read_runs, resolve_runs
-from energylens.cli.calibrate import calibrate
+from energylens.cli.commands.calibrate import calibrate
 from energylens.data import find_gpu, load_predictor
 from energylens.data.predictor import load_coefficients, load_profiles
 from energylens.predictor import Predictor
-from energylens.predictor.latency import Overlap
-from energylens.predictor.profiles import parse_engine, select_profile
-from energylens.predictor.serialization import document_of
+from energylens.predictor.fitted.profiles import parse_engine, select_profile
+from energylens.predictor.fitted.serialization import document_of
+from energylens.predictor.step.latency import Overlap
 from energylens.runs import MEASURED_COLUMNS, Measured, Run, parse_runs, resolver
 
 ROW = {

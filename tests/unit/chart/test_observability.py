@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from energylens.controller.metrics import Metrics
-from energylens.controller.reasons import ConditionType, Reason
+from energylens.decide.reasons import ConditionType, Reason
 
 ROOT = Path(__file__).resolve().parents[3]
 CHART = ROOT / "charts" / "energylens"

@@ -12,10 +12,10 @@ import yaml
 from click.testing import CliRunner, Result
 from tests.unit.planner.conftest import H100, H200, L40S, ArithmeticPredictor, dense, gpu
 
-from energylens.cli import previews
+from energylens.cli.inputs import previews
 from energylens.cli.main import cli
-from energylens.controller import planning, served
-from energylens.predictor.architecture import LayerGroup, ModelSpec, MoeFfn
+from energylens.decide.deployment import planning, served
+from energylens.predictor.model.architecture import LayerGroup, ModelSpec, MoeFfn
 
 GOLDEN = Path(__file__).parent / "golden"
 GPUS = {

@@ -16,10 +16,10 @@ from click.testing import CliRunner
 from tests.unit.api.objects import DEPLOYMENT, changed
 
 from energylens.api.parse import InvalidResourceError, parse_llmdeployment
-from energylens.cli import files
 from energylens.cli.ending import TRACEBACK_VARIABLE, run_to_end
 from energylens.cli.errors import InputError
-from energylens.cli.files import read_documents, read_text
+from energylens.cli.inputs import files
+from energylens.cli.inputs.files import read_documents, read_text
 from energylens.cli.main import cli
 from energylens.cluster.client import _failure
 from energylens.cluster.errors import ForbiddenError, UnauthorizedError, error_for
@@ -184,7 +184,7 @@ def test_a_defect_is_one_line_to_report(
     assert ("Traceback" in error) == wanted
     last = error.splitlines()[-1]
     assert last.startswith("Error: internal error, please report it: AttributeError: ")
-    assert "(in energylens.cli.files._bytes)" in last
+    assert "(in energylens.cli.inputs.files._bytes)" in last
 
 
 # Kubeconfigs and answers

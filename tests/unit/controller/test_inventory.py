@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from energylens.controller.inventory import Inventory
-from energylens.controller.reservations import reservation, reserve
 from energylens.controller.store import Key, Store
 from energylens.data import load_gpus
-from energylens.planner.inventory import OWNER_LABEL, snapshot_from_objects
+from energylens.decide.reservations import reservation, reserve
+from energylens.planner.inventory.snapshot import OWNER_LABEL, snapshot_from_objects
 from energylens.planner.types import ClusterSnapshot
 
 PRODUCTS = ("NVIDIA-H100-80GB-HBM3", "NVIDIA-L40S")

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from energylens.controller.drift import differences
 from energylens.controller.managers import managers_of, status_managers
+from energylens.decide.deployment.applied import differences
 
 
 def entry(manager: str, fields: dict[str, Any], time: str = "2026-03-01T00:00:00Z", **more: str) -> dict[str, Any]:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from energylens.controller.observation import pod_state
 from energylens.controller.store import Store
 from energylens.data import load_gpus
-from energylens.planner.inventory import OWNER_LABEL, snapshot_from_objects
+from energylens.decide.deployment.observation import pod_state
+from energylens.planner.inventory.snapshot import OWNER_LABEL, snapshot_from_objects
 
 KEY = ("team", "llama")
 Body = dict[str, Any]

@@ -13,7 +13,7 @@ from energylens.cluster.port import Object
 from energylens.cluster.resources import ENERGY_BUDGET, LEADER_WORKER_SET, Resource
 from energylens.controller.kinds import ALL_KINDS, Found
 from energylens.controller.sweep import LISTS_GET_OLD_AFTER, Sweeper
-from energylens.planner.inventory import OWNER_LABEL
+from energylens.planner.inventory.snapshot import OWNER_LABEL
 
 PDB = ("PodDisruptionBudget", *KEY)
 

@@ -6,9 +6,9 @@ import pytest
 
 from energylens.data import UnknownModelError, known_models, load_config, load_model, model_sources
 from energylens.data.catalogue import _document
-from energylens.predictor.architecture import Attention, GatedDeltaNet, LatentAttention, Mamba2, MoeFfn
-from energylens.predictor.hf_config import model_from_config
-from energylens.predictor.parameters import (
+from energylens.predictor.huggingface.config import model_from_config
+from energylens.predictor.model.architecture import Attention, GatedDeltaNet, LatentAttention, Mamba2, MoeFfn
+from energylens.predictor.model.parameters import (
     active_parameter_count,
     kv_bytes_per_token,
     kv_cache_bytes,

@@ -18,11 +18,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from energylens.data import known_models, load_config
-from energylens.predictor.architecture import Attention, DenseFfn, ModelSpec
-from energylens.predictor.hf_config import KNOWN_FAMILIES, UnsupportedConfigError, model_from_config
-from energylens.predictor.hf_families import UNMODELLED_FAMILIES
-from energylens.predictor.hf_towers import unserved_parts
-from energylens.predictor.parameters import kv_bytes_per_token, parameter_count, served_parameter_count
+from energylens.predictor.huggingface.config import KNOWN_FAMILIES, UnsupportedConfigError, model_from_config
+from energylens.predictor.huggingface.families import UNMODELLED_FAMILIES
+from energylens.predictor.huggingface.towers import unserved_parts
+from energylens.predictor.model.architecture import Attention, DenseFfn, ModelSpec
+from energylens.predictor.model.parameters import kv_bytes_per_token, parameter_count, served_parameter_count
 
 SHAPES: dict[str, dict[str, Any]] = json.loads(
     Path(__file__).with_name("family_shapes.json").read_text(encoding="utf-8")

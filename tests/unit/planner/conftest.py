@@ -10,9 +10,9 @@ import pytest
 
 from energylens.api.llmdeployment import LLMDeployment
 from energylens.planner.types import ClusterSnapshot, GpuAllocation, GpuNode, Taint
-from energylens.predictor.architecture import Attention, DenseFfn, LayerGroup, ModelSpec, MoeFfn
-from energylens.predictor.parameters import weight_bytes
-from energylens.predictor.steady import Role
+from energylens.predictor.load.steady import Role
+from energylens.predictor.model.architecture import Attention, DenseFfn, LayerGroup, ModelSpec, MoeFfn
+from energylens.predictor.model.parameters import weight_bytes
 from energylens.predictor.types import FloatArray, GpuSpec, Interval, Layouts, Memory, Prediction, Workload
 
 H100, H200, L40S = "NVIDIA-H100-80GB-HBM3", "NVIDIA-H200", "NVIDIA-L40S"

@@ -12,7 +12,7 @@ from energylens.api.quantity import format_milli
 from energylens.planner import plan
 from energylens.planner.adoption import Decision, SwitchCost, decide, pinned_to, same_layout, switch_cost
 from energylens.planner.types import ClusterSnapshot, Feasible, Infeasible
-from energylens.predictor.architecture import ModelSpec
+from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.types import GpuSpec
 
 H100, H200 = "NVIDIA-H100-80GB-HBM3", "NVIDIA-H200"

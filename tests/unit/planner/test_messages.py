@@ -21,7 +21,7 @@ from energylens.planner.types import (
     PowerAllowance,
     Taint,
 )
-from energylens.predictor.architecture import ModelSpec
+from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.types import GpuSpec
 
 H100, H200, L40S = "NVIDIA-H100-80GB-HBM3", "NVIDIA-H200", "NVIDIA-L40S"

@@ -15,11 +15,11 @@ from energylens.api.llmdeployment import LLMDeployment
 from energylens.api.quantity import parse_quantity
 from energylens.data import load_gpus, load_model, load_predictor
 from energylens.planner import plan
-from energylens.planner.corrections import Corrections
+from energylens.planner.search.corrections import Corrections
 from energylens.planner.types import ClusterSnapshot, Feasible, Infeasible, PlanningResult, PowerAllowance
-from energylens.predictor.architecture import ModelSpec
-from energylens.predictor.recalibration import Factors
-from energylens.predictor.rules import unsupported_reasons
+from energylens.predictor.fitted.recalibration import Factors
+from energylens.predictor.model.architecture import ModelSpec
+from energylens.predictor.model.rules import unsupported_reasons
 from energylens.predictor.types import GpuSpec, Layouts, Workload
 
 H100, H200, L40S = "NVIDIA-H100-80GB-HBM3", "NVIDIA-H200", "NVIDIA-L40S"
@@ -449,7 +449,7 @@ def test_a_space_too_large_for_memory_is_cut_at_the_most_gpus_and_says_so(
 ) -> None:
     snapshot = make_snapshot((H100, 8, 4), (H200, 8, 1))
     whole = setup.feasible("70b", snapshot)
-    monkeypatch.setattr("energylens.planner.problem.MOST_CANDIDATES", 500)
+    monkeypatch.setattr("energylens.planner.search.problem.MOST_CANDIDATES", 500)
     cut = setup.feasible("70b", snapshot)
     assert cut.plan == whole.plan
     assert [r.rule for r in whole.rejections if r.rule == "SpaceTooLarge"] == []
@@ -464,7 +464,7 @@ def test_rejections_count_every_candidate_once(setup: Setup, make_snapshot: Snap
     result = setup.plan("70b", make_snapshot((H100, 8, 1)), slo={"itlMilliseconds": 1})
     assert isinstance(result, Infeasible)
     from energylens.api.llmdeployment import Overrides, PowerCap
-    from energylens.planner.space import enumerate_space
+    from energylens.planner.search.space import enumerate_space
 
     space = enumerate_space(setup.models["70b"], setup.gpus[H100], [8], Overrides(), PowerCap())
     assert sum(r.candidates for r in result.rejections) == len(space)

@@ -14,7 +14,7 @@ from energylens.data import load_gpus, load_model, load_predictor
 from energylens.planner import plan
 from energylens.planner.shedding import MOST_COUNTS, Running, counts_of, replica_powers, with_fewer_replicas
 from energylens.planner.types import ClusterSnapshot, Feasible, PowerAllowance
-from energylens.predictor.architecture import ModelSpec
+from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.types import GpuSpec
 
 Fewer = Callable[[float], PlanStatus | None]

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
+from energylens.decide.deployment.load import FollowedLoad, MeasuredLoad, follow
 from energylens.planner import plan
 from energylens.planner.adoption import decide, pinned_to, switch_cost
-from energylens.planner.load import FollowedLoad, MeasuredLoad, follow
 from energylens.planner.types import ClusterSnapshot, Feasible, PlanningResult
-from energylens.predictor.architecture import ModelSpec
-from energylens.predictor.parameters import weight_bytes
+from energylens.predictor.model.architecture import ModelSpec
+from energylens.predictor.model.parameters import weight_bytes
 from energylens.predictor.types import GpuSpec
 
 H100, H200 = "NVIDIA-H100-80GB-HBM3", "NVIDIA-H200"

@@ -10,9 +10,9 @@ import pytest
 from click.testing import CliRunner
 from tests.unit.powercap.fake_nvml import Device, FakeNvml
 
-from energylens.cli import power_caps as command
+from energylens.cli.commands import power_caps as command
+from energylens.cli.commands.power_caps import caps_of
 from energylens.cli.main import cli
-from energylens.cli.power_caps import caps_of
 from energylens.cluster.errors import TransientError
 from energylens.powercap.devices import Devices
 

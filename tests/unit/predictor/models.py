@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from energylens.predictor.architecture import (
+from energylens.predictor.model.architecture import (
     Attention,
     DenseFfn,
     LatentAttention,

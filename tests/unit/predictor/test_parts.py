@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from energylens.predictor.architecture import MoeFfn
-from energylens.predictor.latency import reduce_floor, soft_maximum
-from energylens.predictor.mixture import StepMixture, normal_quantile
-from energylens.predictor.moe import expert_load, experts_hit, most_loaded
-from energylens.predictor.power import capped, frequency_fraction
-from energylens.predictor.queueing import prompt_wait, wait_probability, wait_quantile
-from energylens.predictor.recalibration import BOUND, MeasuredPoint, MeasuredPointError, correct_factors
+from energylens.predictor.fitted.recalibration import BOUND, MeasuredPoint, MeasuredPointError, correct_factors
+from energylens.predictor.load.mixture import StepMixture, normal_quantile
+from energylens.predictor.load.queueing import prompt_wait, wait_probability, wait_quantile
+from energylens.predictor.model.architecture import MoeFfn
+from energylens.predictor.step.latency import reduce_floor, soft_maximum
+from energylens.predictor.step.moe import expert_load, experts_hit, most_loaded
+from energylens.predictor.step.power import capped, frequency_fraction
 
 
 def test_experts_hit_follows_the_formula_and_never_exceeds_all() -> None:

@@ -14,7 +14,7 @@ from tests.unit.predictor.models import layouts
 from energylens.data import find_gpu, load_gpus, load_model
 from energylens.data.predictor import load_coefficients, load_predictor, load_profiles
 from energylens.predictor import Predictor, UnknownEngineError
-from energylens.predictor.profiles import parse_engine, parse_version, select_profile
+from energylens.predictor.fitted.profiles import parse_engine, parse_version, select_profile
 from energylens.predictor.types import Workload
 
 H100, B200 = find_gpu("H100"), find_gpu("B200")
@@ -266,7 +266,7 @@ def test_time_is_that_of_the_gpu_with_the_most_tokens_for_its_experts(monkeypatc
         return [float(step) for step in found.mean_step_ms]
 
     spread_experts, every_expert_everywhere = steps()
-    monkeypatch.setattr("energylens.predictor.moe.most_loaded", lambda pairs, ranks: np.ones_like(pairs))
+    monkeypatch.setattr("energylens.predictor.step.moe.most_loaded", lambda pairs, ranks: np.ones_like(pairs))
     even, same = steps()
     assert same == every_expert_everywhere
     assert even < spread_experts < 1.3 * even

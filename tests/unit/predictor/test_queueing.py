@@ -7,7 +7,7 @@ import heapq
 import numpy as np
 import pytest
 
-from energylens.predictor.queueing import closed_loop_wait, wait_tail
+from energylens.predictor.load.queueing import closed_loop_wait, wait_tail
 
 
 def simulated_wait(requests: int, prefill: float, decoding: float, prompts: int = 4000) -> float:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from tests.unit.runs.test_table import GOOD, csv_of
 
-from energylens.predictor.architecture import Quantization
+from energylens.predictor.model.architecture import Quantization
 from energylens.runs import Run, parse_runs, resolver, weight_precision
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus, PredictedFigures
 from energylens.data import load_model
-from energylens.predictor.architecture import ModelSpec
+from energylens.predictor.model.architecture import ModelSpec
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import yaml
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 from energylens.data import load_gpus
-from energylens.predictor.architecture import ModelSpec
+from energylens.predictor.model.architecture import ModelSpec
 from energylens.serving import Strategy, manifests
 
 GOLDEN = Path(__file__).parent / "golden"

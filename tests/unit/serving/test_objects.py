@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
-from energylens.controller.rollouts import workload_revision
-from energylens.predictor.architecture import ModelSpec
+from energylens.decide.deployment.rollouts import workload_revision
+from energylens.predictor.model.architecture import ModelSpec
 from energylens.serving import ServingError, Strategy, manifests, workload_ref
 from energylens.serving.support import MAX_TABLE_BYTES
 from energylens.serving.timing import progress_deadline_seconds

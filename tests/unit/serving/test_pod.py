@@ -7,11 +7,11 @@ import pytest
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus, Toleration
 from energylens.data import load_gpus
-from energylens.planner.capacity import tolerates_for_good
-from energylens.planner.products import GKE_LABEL, PRODUCT_LABEL, NodeLabels
+from energylens.planner.inventory.capacity import tolerates_for_good
+from energylens.planner.inventory.products import GKE_LABEL, PRODUCT_LABEL, NodeLabels
 from energylens.planner.types import Taint
-from energylens.predictor.architecture import ModelSpec
-from energylens.predictor.parameters import weight_bytes
+from energylens.predictor.model.architecture import ModelSpec
+from energylens.predictor.model.parameters import weight_bytes
 from energylens.serving import ServingError, Strategy, check, manifests
 
 Deploy = Callable[..., LLMDeployment]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from energylens.planner.engines.settings import EngineSettings
-from energylens.predictor.architecture import ModelSpec
+from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.types import GpuSpec
 
 _NOT_COUNTED: dict[str, tuple[str, ...]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from energylens.planner.engines.settings import EngineSettings
-from energylens.predictor.architecture import CompressedAttention, LatentAttention, ModelSpec, Quantization
+from energylens.predictor.model.architecture import CompressedAttention, LatentAttention, ModelSpec, Quantization
 from energylens.predictor.types import GpuSpec
 
 Capability = tuple[int, int]

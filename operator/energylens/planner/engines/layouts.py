@@ -10,7 +10,7 @@ import numpy.typing as npt
 from energylens.planner.engines.kernels import missing_kernels
 from energylens.planner.engines.settings import EngineSettings
 from energylens.planner.engines.splits import Slice, experts, slices
-from energylens.predictor.architecture import ModelSpec
+from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.types import BoolArray, GpuSpec, IntArray, Layouts, Workload
 
 _GIB = 2**30

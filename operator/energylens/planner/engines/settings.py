@@ -11,8 +11,8 @@ from typing import Any
 from energylens.api.llmdeployment import Engine
 from energylens.planner.engines.arguments import Arguments, read_arguments
 from energylens.planner.engines.versions import PROVED, Version, display, version_of
-from energylens.predictor.architecture import ModelSpec
-from energylens.predictor.profiles import EngineProfile
+from energylens.predictor.fitted.profiles import EngineProfile
+from energylens.predictor.model.architecture import ModelSpec
 
 _BINARY = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _DECIMAL = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}

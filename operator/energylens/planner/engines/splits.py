@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from energylens.predictor.architecture import (
+from energylens.predictor.model.architecture import (
     Attention,
     CompressedAttention,
     DenseFfn,

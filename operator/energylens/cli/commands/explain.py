@@ -1,0 +1,105 @@
+"""`energylens explain`: why the plan is what it is, and why another one is not it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import click
+
+from energylens.api.llmdeployment import Overrides
+from energylens.cli.errors import INFEASIBLE, InputError, one_line_errors
+from energylens.cli.inputs.options import FILES, OUTPUT, Source, source_options
+from energylens.cli.inputs.previews import previews
+from energylens.cli.text.explain import Explained, as_object, report
+from energylens.cli.text.tables import dump
+from energylens.data import find_gpu
+from energylens.decide.deployment.planning import problem_of
+from energylens.decide.preview import Preview
+from energylens.planner.explain.whynot import Choice, why_not
+from energylens.planner.search.problem import Problem, solve
+
+_OVERRIDES = {
+    "tp": "tensor_parallel",
+    "pp": "pipeline_parallel",
+    "ep": "expert_parallel",
+    "dp": "data_parallel",
+    "replicas": "replicas",
+    "batch": "max_batch_size",
+}
+_KEYS = (*_OVERRIDES, "gpu", "cap")
+
+
+@click.command()
+@FILES
+@source_options
+@click.option(
+    "--why",
+    metavar="KEY=VALUE[,...]",
+    help="Ask why no such plan was chosen: tp, pp, ep, dp, replicas, batch, gpu, or cap in W per GPU (cap=none: the "
+    "product's limit). Example: tp=4,gpu=H100. Choices not named are left to the planner.",
+)
+@OUTPUT
+def explain(
+    files: tuple[Path, ...],
+    source: Source,
+    why: str | None,
+    output: str,
+) -> None:
+    """Say where the plan's energy goes and what each constraint costs, or why another plan was not chosen.
+
+    Exit code 0: every deployment has a plan; 3: at least one has none; 2: bad input.
+    """
+    with one_line_errors(InputError):
+        choice = None if why is None else parse_choice(why)
+        explained = [_explain(found, choice) for found in previews(*source.read(files))]
+    if output == "table":
+        click.echo("\n\n".join(map(report, explained)))
+    else:
+        click.echo(dump([as_object(one) for one in explained], output), nl=False)
+    if not all(one.preview.planning.good for one in explained):
+        raise SystemExit(INFEASIBLE)
+
+
+def parse_choice(text: str) -> Choice:
+    """Return what ``--why`` asks about.
+
+    Raises:
+        InputError: A key is unknown or there twice, or a value is not allowed.
+    """
+    values: dict[str, str] = {}
+    for part in text.split(","):
+        key, equals, value = (word.strip() for word in part.partition("="))
+        if not equals or key not in _KEYS:
+            raise InputError(f"--why {part.strip()!r}: must be KEY=VALUE with KEY one of {', '.join(_KEYS)}")
+        if key in values:
+            raise InputError(f"--why: {key} appears twice")
+        values[key] = value
+    counts = {_OVERRIDES[key]: _whole(key, value) for key, value in values.items() if key in _OVERRIDES}
+    product = None
+    if "gpu" in values:
+        try:
+            product = find_gpu(values["gpu"]).product
+        except LookupError as error:
+            raise InputError(f"--why gpu={values['gpu']}: {error.args[0]}") from error
+    cap = values.get("cap")
+    watts = None if cap is None else math.nan if cap.lower() == "none" else float(_whole("cap", cap))
+    return Choice(product, Overrides().model_copy(update=counts), watts)
+
+
+def _whole(key: str, value: str) -> int:
+    if not value.isdecimal() or int(value) < 1:
+        raise InputError(f"--why {key}={value}: must be a whole number of at least 1")
+    return int(value)
+
+
+def _explain(preview: Preview, choice: Choice | None) -> Explained:
+    planning = preview.planning
+    problem: Problem | None = None
+    if planning.model is not None and planning.result is not None:
+        problem = problem_of(preview.request, planning.model)
+    if problem is None or not problem.allowed_products:
+        return Explained(preview)
+    if choice is not None:
+        return Explained(preview, problem, answer=why_not(problem, choice))
+    return Explained(preview, problem, solution=solve(problem))

@@ -1,0 +1,60 @@
+"""`energylens plan`: the operator's plan, before anything is applied."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from energylens.cli.errors import INFEASIBLE, InputError, one_line_errors
+from energylens.cli.inputs.options import FILES, OUTPUT, Source, source_options
+from energylens.cli.inputs.previews import previews
+from energylens.cli.text.plan import report, with_status
+from energylens.cli.text.tables import dump
+from energylens.planner.inventory.nodes import unusable
+
+
+@click.command()
+@FILES
+@source_options
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Draw energy against ITL and TTFT: .png, .svg, or .html with the table of candidates.",
+)
+@OUTPUT
+def plan(
+    files: tuple[Path, ...],
+    source: Source,
+    plot: Path | None,
+    output: str,
+) -> None:
+    """Plan LLMDeployments as the operator would, for a live cluster or one that is written down in a file.
+
+    Several deployments are planned in their order, each on the GPUs and watts that those before it leave. Nothing is
+    written to the cluster. Exit code 0: every deployment has a plan; 3: at least one has none; 2: bad input.
+    """
+    with one_line_errors(InputError):
+        if plot is not None:
+            from energylens.cli.pictures.plot import check_plot
+
+            check_plot(plot)
+        deployments, world = source.read(files)
+        found = previews(deployments, world)
+    if output == "table":
+        click.echo("\n\n".join(map(report, found)))
+        left_out = unusable(world.snapshot.excluded)
+        # A message of NoMatchingGPUs has them already.
+        if any(left_out not in preview.planning.message for preview in found):
+            click.echo(f"nodes with GPUs {left_out.removeprefix('; ')}", err=True)
+    else:
+        click.echo(dump([with_status(preview) for preview in found], output), nl=False)
+    if plot is not None:
+        from energylens.cli.pictures.plot import write_plot
+
+        with one_line_errors(InputError):
+            write_plot(plot, found, source.cluster_text)
+        click.echo(f"wrote {plot}", err=True)
+    if not all(preview.planning.good for preview in found):
+        raise SystemExit(INFEASIBLE)

@@ -1,0 +1,217 @@
+"""What the operator would see: from a file that describes a cluster, or from a live one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from energylens.api.llmdeployment import LLMDeployment
+from energylens.api.parse import InvalidResourceError, parse_llmdeployment
+from energylens.cli.errors import InputError
+from energylens.cli.inputs.files import Asked, Key, Object, objects_of, read_documents
+from energylens.cli.inputs.live import Access, read_cluster
+from energylens.controller.store import trim_pod
+from energylens.data import find_gpu, load_gpus
+from energylens.decide.budgets.allowance import budget_of
+from energylens.decide.budgets.forecasts import place
+from energylens.decide.budgets.membership import key_of, name_of
+from energylens.decide.deployment.observation import PodState, pod_state
+from energylens.decide.learned.corrections import CONFIG_MAP_NAME, DATA_KEY, CorrectionsError, Pool
+from energylens.decide.preview import World
+from energylens.planner.inventory.file import InventoryError, snapshot_from_inventory
+from energylens.planner.inventory.snapshot import OWNER_LABEL, snapshot_from_objects
+from energylens.serving.metadata import PLAN_LABEL
+from energylens.serving.support import table_name
+
+OPERATOR_NAMESPACE = "energylens-system"
+"""Where the chart's instructions install the operator, which keeps what it learned from measurement there."""
+_OPERATOR_LABELS = {"app.kubernetes.io/name": "energylens", "app.kubernetes.io/managed-by": "Helm"}
+"""Of the operator's own Deployment, by the chart."""
+_KINDS = (
+    "Node",
+    "Pod",
+    "Namespace",
+    "LLMDeployment",
+    "EnergyBudget",
+    "ClusterEnergyBudget",
+    "ConfigMap",
+    "Deployment",
+    "LeaderWorkerSet",
+)
+
+
+def world_of_file(path: Path) -> World:
+    """Return the cluster that a file describes: objects as kubectl prints them, or a short list of node pools.
+
+    Raises:
+        InputError: The file cannot be read or is no inventory.
+    """
+    documents = read_documents(path)
+    objects = [o for o in objects_of(documents) if isinstance(o, Mapping) and o.get("kind") in _KINDS]
+    by_kind: dict[str, list[Object]] = {kind: [dict(o) for o in objects if o["kind"] == kind] for kind in _KINDS}
+    if by_kind["Node"]:
+        try:
+            return world_of_objects(by_kind)
+        except KeyError as error:
+            raise InputError(f"{path}: an object lacks the field {error.args[0]!r}, which kubectl prints") from error
+        except (AttributeError, TypeError, ValueError) as error:
+            raise InputError(f"{path}: an object is not as kubectl prints it: {error}") from error
+    pools = [document for document in documents if not (isinstance(document, Mapping) and document.get("kind"))]
+    try:
+        snapshot = snapshot_from_inventory(pools[0] if len(pools) == 1 else pools, lambda name: find_gpu(name).product)
+    except InventoryError as error:
+        raise InputError(f"{path}: {error}") from error
+    return replace(world_of_objects(by_kind), snapshot=snapshot)
+
+
+def world_of_cluster(access: Access, asked: Asked) -> World:
+    """Return what a live cluster has, of ConfigMaps only those that are asked for.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    from energylens.cluster.resources import (
+        CLUSTER_ENERGY_BUDGET,
+        CONFIG_MAP,
+        DEPLOYMENT,
+        ENERGY_BUDGET,
+        LEADER_WORKER_SET,
+        LLM_DEPLOYMENT,
+        NAMESPACE,
+        NODE,
+        POD,
+    )
+
+    own = (LLM_DEPLOYMENT, ENERGY_BUDGET, CLUSTER_ENERGY_BUDGET, LEADER_WORKER_SET)
+    refs = {(d.metadata.namespace, r.name) for d in asked.deployments if (r := d.spec.model.config_ref) is not None}
+    # Beside the pods of a plan that runs while another one waits for approval.
+    refs |= {(d.metadata.namespace, table_name(d)) for d in asked.deployments if d.spec.planning.mode == "Manual"}
+    found = read_cluster(
+        access,
+        everywhere=(NODE, POD, NAMESPACE, DEPLOYMENT, *own),
+        optional=own,
+        if_allowed=(CLUSTER_ENERGY_BUDGET, NAMESPACE),
+        named=[(CONFIG_MAP, *ref) for ref in sorted(refs)],
+    )
+    objects = dict(found.objects)
+    for body in asked.budgets:
+        spec, namespace = budget_of(body)[0], key_of(body)[0]
+        if spec.carbon is not None:
+            refs.add(place(namespace, spec))
+    if any(d.spec.validation.on_drift == "Recalibrate" for d in asked.deployments):
+        namespace = access.operator_namespace or operator_namespace(objects.get(DEPLOYMENT.kind, ()))
+        learned = read_cluster(access, named=[(CONFIG_MAP, namespace, CONFIG_MAP_NAME)]).objects
+        objects[CONFIG_MAP.kind] = [*objects.get(CONFIG_MAP.kind, ()), *learned.get(CONFIG_MAP.kind, ())]
+    return replace(world_of_objects(objects), serves_lws=LEADER_WORKER_SET.kind in objects)
+
+
+def operator_namespace(deployments: Iterable[Mapping[str, Any]]) -> str:
+    """Return where the operator is installed: where its own Deployment is, else where the chart's instructions put it.
+
+    Raises:
+        InputError: Several namespaces have one.
+    """
+    found = {
+        body["metadata"]["namespace"]
+        for body in deployments
+        if _OPERATOR_LABELS.items() <= (body["metadata"].get("labels") or {}).items()
+    }
+    if len(found) > 1:
+        raise InputError(f"several operators, in {', '.join(sorted(found))}: name one by --operator-namespace")
+    return found.pop() if found else OPERATOR_NAMESPACE
+
+
+def world_of_objects(objects: Mapping[str, list[Object]]) -> World:
+    """Return the world that objects make, given by kind; a kind that is missing has none."""
+
+    def keyed(kind: str) -> dict[Key, Object]:
+        return {_key(body): body for body in objects.get(kind, ())}
+
+    workloads = [*objects.get("Deployment", ()), *objects.get("LeaderWorkerSet", ())]
+    deployments = keyed("LLMDeployment")
+    # While a plan moves between one node and several there are two: that of the plan in status counts.
+    workloads.sort(key=lambda body: _plan_of(deployments.get((_key(body)[0], _owner(body)))) == _plan_label(body))
+    owned = {(_key(body)[0], owner): body for body in workloads if (owner := _owner(body))}
+    pods: dict[Key, tuple[PodState, ...]] = {}
+    for pod in objects.get("Pod", ()):
+        if owner := _owner(pod):
+            key = _key(pod)[0], owner
+            pods[key] = (*pods.get(key, ()), pod_state(trim_pod(pod)))
+    config_maps = keyed("ConfigMap")
+    return World(
+        snapshot=snapshot_from_objects(objects.get("Node", ()), objects.get("Pod", ()), load_gpus()),
+        deployments={key: {"status": {}, **_placed(body)} for key, body in deployments.items()},
+        budgets=[*map(_placed, objects.get("EnergyBudget", ())), *map(_bare, objects.get("ClusterEnergyBudget", ()))],
+        namespaces={
+            body["metadata"]["name"]: body["metadata"].get("labels") or {} for body in objects.get("Namespace", ())
+        },
+        config_maps=config_maps,
+        workloads=owned,
+        pods=pods,
+        learned=_learned(config_maps),
+    )
+
+
+def _learned(config_maps: Mapping[Key, Object]) -> Pool:
+    """Return what the operator learned from measurement, from its ConfigMap; nothing where that is not there."""
+    pool = Pool()
+    for (namespace, name), body in sorted(config_maps.items()):
+        if name == CONFIG_MAP_NAME:
+            try:
+                pool.load((body.get("data") or {}).get(DATA_KEY, ""))
+            except CorrectionsError as error:
+                raise InputError(f"ConfigMap {namespace}/{name}, key {DATA_KEY}: {error}") from error
+    return pool
+
+
+def join(asked: Asked, world: World) -> tuple[list[LLMDeployment], World]:
+    """Return the deployments asked for with the status that they have in the world, and the world with the budgets.
+
+    Raises:
+        InputError: A deployment of the world cannot be understood.
+    """
+    budgets = {name_of(body): body for body in (*world.budgets, *asked.budgets)}
+    maps = {**world.config_maps, **{_key(body): body for body in asked.config_maps}}
+    found = [_with_live(deployment, world.deployments) for deployment in asked.deployments]
+    return found, replace(world, budgets=tuple(budgets.values()), config_maps=maps)
+
+
+def _with_live(deployment: LLMDeployment, live: Mapping[Key, Mapping[str, Any]]) -> LLMDeployment:
+    body = live.get((deployment.metadata.namespace, deployment.metadata.name))
+    if body is None:
+        return deployment
+    try:
+        known = parse_llmdeployment(body, strict=False)
+    except InvalidResourceError as error:
+        raise InputError(f"the LLMDeployment in the cluster: {error}") from error
+    generation = known.metadata.generation + (known.spec != deployment.spec)
+    metadata = deployment.metadata.model_copy(update={"uid": known.metadata.uid, "generation": generation})
+    return deployment.model_copy(update={"metadata": metadata, "status": known.status})
+
+
+def _key(body: Mapping[str, Any]) -> Key:
+    metadata = body["metadata"]
+    return str(metadata.get("namespace") or "default"), str(metadata["name"])
+
+
+def _placed(body: Object) -> Object:
+    namespace, name = _key(body)
+    return {**body, "metadata": {**body["metadata"], "namespace": namespace, "name": name}}
+
+
+def _bare(body: Object) -> Object:
+    return {**body, "metadata": {key: value for key, value in body["metadata"].items() if key != "namespace"}}
+
+
+def _plan_of(deployment: Mapping[str, Any] | None) -> str:
+    return str((((deployment or {}).get("status") or {}).get("plan") or {}).get("hash", ""))
+
+
+def _plan_label(body: Mapping[str, Any]) -> str:
+    return str((body["metadata"].get("labels") or {}).get(PLAN_LABEL, ""))
+
+
+def _owner(body: Mapping[str, Any]) -> str:
+    return str((body["metadata"].get("labels") or {}).get(OWNER_LABEL, ""))

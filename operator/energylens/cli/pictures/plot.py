@@ -1,0 +1,117 @@
+"""`--plot`: a picture of plans in a file, by its suffix."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from energylens.cli.errors import InputError
+from energylens.cli.pictures.charts import check_matplotlib, panel_figure, plan_figure, svg
+from energylens.cli.pictures.page import charts, heading, page, paragraph, table
+from energylens.cli.pictures.plan import Picture, picture
+from energylens.cli.text.plan import table_rows
+from energylens.cli.text.provenance import Provenance
+from energylens.decide.deployment.planning import problem_of
+from energylens.decide.preview import Preview
+from energylens.planner.search.problem import solve
+from energylens.planner.types import Feasible
+
+SUFFIXES = (".png", ".svg", ".html")
+
+
+def check_plot(path: Path, option: str = "--plot", suffixes: Sequence[str] = SUFFIXES) -> None:
+    """Refuse what cannot be drawn or written, before any planning.
+
+    Raises:
+        InputError: The suffix is not known, the file cannot be there, or matplotlib is missing.
+    """
+    if path.suffix not in suffixes:
+        raise InputError(f"{option} {path}: the name must end in {', '.join(suffixes)}")
+    folder = path.absolute().parent
+    if path.is_dir():
+        number = errno.EISDIR
+    elif not folder.is_dir():
+        number = errno.ENOENT
+    else:
+        number = 0 if os.access(path if path.exists() else folder, os.W_OK) else errno.EACCES
+    if number:
+        raise InputError(f"{option} {path}: {os.strerror(number)}")
+    check_matplotlib(option)
+
+
+def write_plot(path: Path, previews: Sequence[Preview], cluster: str) -> None:
+    """Write the pictures of plans; deployments without any candidate are left out.
+
+    Args:
+        path: Written to; its suffix says what is written.
+        previews: Answers for the deployments.
+        cluster: Where the cluster was read from.
+
+    Raises:
+        InputError: Nothing can be drawn, or the file cannot be written.
+    """
+    drawn = [(preview, found) for preview in previews if (found := _picture(preview)) is not None]
+    if not drawn:
+        raise InputError(
+            f"--plot {path}: no candidate can run the load of any deployment, so that there is nothing to draw"
+        )
+    if path.suffix == ".html":
+        write_text(path, _page(drawn, cluster), "--plot")
+        return
+    figure = plan_figure([found for _, found in drawn])
+    try:
+        figure.savefig(path, dpi=150)
+    except OSError as error:
+        raise InputError(f"--plot {path}: {error.strerror or error}") from error
+
+
+def write_text(path: Path, text: str, option: str) -> None:
+    """Write a file.
+
+    Raises:
+        InputError: It cannot be written.
+    """
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{option} {path}: {error.strerror or error}") from error
+
+
+def _picture(preview: Preview) -> Picture | None:
+    planning = preview.planning
+    if planning.model is None or planning.result is None:
+        return None
+    problem = problem_of(preview.request, planning.model)
+    if not problem.allowed_products:
+        return None
+    return picture(preview.deployment.metadata.name, problem, solve(problem))
+
+
+def _page(drawn: Sequence[tuple[Preview, Picture]], cluster: str) -> str:
+    body = [paragraph(_LEGEND, "muted")]
+    for preview, found in drawn:
+        planning = preview.planning
+        body += [
+            heading(found.title),
+            paragraph(planning.message, "" if planning.good else "bad"),
+            charts(
+                (svg(panel_figure(found, panel), found.labels), f"Energy against {panel.name}")
+                for panel in found.panels
+            ),
+        ]
+        if isinstance(planning.result, Feasible):
+            header, *rows = table_rows(preview.deployment, planning.result.table)
+            picked = next(i for i, row in enumerate(planning.result.table) if row["chosen"])
+            body.append(table(header, rows, picked=picked))
+    # Each deployment is planned on what those before it leave: the nodes themselves are the same for all.
+    first = drawn[0][0].request
+    predictors = [found.predictor_version for _, found in drawn]
+    return page("EnergyLens plan", body, Provenance(first.now, cluster, first.snapshot).text(predictors))
+
+
+_LEGEND = (
+    "Each point is a way to serve the load. Filled: holds every constraint; hollow: on the frontier, but breaks one. "
+    "The line to the right of a point ends at the latency with the safety margin, which objectives are checked with."
+)

@@ -1,0 +1,250 @@
+"""Two sets of plans side by side, as text and as an object. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from energylens.api.llmdeployment import PlanStatus
+from energylens.api.llmdeployment_status import describe_plan
+from energylens.api.quantity import format_milli, parse_quantity
+from energylens.cli.text.tables import columns
+from energylens.decide.preview import Preview, World
+
+HOURS_PER_DAY = 24
+_ABSENT = "-"
+_HEADER = ("", "A", "B", "B - A")
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two that are compared."""
+
+    name: str
+    world: World
+    previews: Sequence[Preview]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One deployment on both sides; None where a side does not have it."""
+
+    namespace: str
+    name: str
+    a: Preview | None
+    b: Preview | None
+
+
+@dataclass(frozen=True)
+class FieldChange:
+    """A value that differs; None where it is not set."""
+
+    field: str
+    a: Any
+    b: Any
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything that is compared."""
+
+    a: Side
+    b: Side
+    pairs: tuple[Pair, ...]
+
+
+@dataclass(frozen=True)
+class _Figure:
+    words: str
+    field: str
+    a: float | None
+    b: float | None
+    digits: int = 0
+
+    @property
+    def change(self) -> float | None:
+        return None if self.a is None or self.b is None else self.b - self.a
+
+
+def compare(a: Side, b: Side) -> Comparison:
+    """Return two sides by deployment; where each has one, these two are compared whatever their names."""
+    if len(a.previews) == len(b.previews) == 1:
+        (one,), (other,) = a.previews, b.previews
+        metadata = one.deployment.metadata
+        return Comparison(a, b, (Pair(metadata.namespace, metadata.name, one, other),))
+    found: dict[tuple[str, str], list[Preview | None]] = {}
+    for number, side in enumerate((a, b)):
+        for preview in side.previews:
+            metadata = preview.deployment.metadata
+            found.setdefault((metadata.namespace, metadata.name), [None, None])[number] = preview
+    return Comparison(a, b, tuple(Pair(*key, *sides) for key, sides in found.items()))
+
+
+def report(found: Comparison) -> str:
+    """Return the comparison as text."""
+    lines = [f"A: {found.a.name}", f"B: {found.b.name}"]
+    lines += [f"  {change.field}: {change.a} in A, {change.b} in B" for change in inventory_changes(found)]
+    for pair in found.pairs:
+        lines += ["", f"{pair.namespace}/{pair.name}", *_pair(pair)]
+    if len(found.pairs) > 1:
+        lines += [
+            "",
+            "All with a plan on both sides",
+            *columns([("", "A", "B", "B - A"), *map(_row, _totals(found.pairs))]),
+        ]
+    return "\n".join(lines)
+
+
+def as_object(found: Comparison) -> dict[str, Any]:
+    """Return the comparison for programs; differences are B - A."""
+    return {
+        "a": found.a.name,
+        "b": found.b.name,
+        "inventoryChanges": [_change_object(change) for change in inventory_changes(found)],
+        "deployments": [_pair_object(pair) for pair in found.pairs],
+        "total": {side: _figures_object(_totals(found.pairs), side) for side in ("a", "b", "difference")},
+    }
+
+
+def inventory_changes(found: Comparison) -> Iterator[FieldChange]:
+    """Yield the GPU products of which the two clusters have different numbers."""
+    gpus = [Counter[str](), Counter[str]()]
+    for count, side in zip(gpus, (found.a, found.b), strict=True):
+        for node in side.world.snapshot.nodes:
+            count[node.product] += node.allocatable
+    for product in sorted({*gpus[0], *gpus[1]}):
+        if gpus[0][product] != gpus[1][product]:
+            yield FieldChange(f"GPUs of {product}", gpus[0][product], gpus[1][product])
+
+
+def spec_changes(pair: Pair) -> Iterator[FieldChange]:
+    """Yield the fields of spec that differ."""
+    if pair.a is None or pair.b is None:
+        return
+    a, b = (dict(_leaves(side.deployment.spec.model_dump(mode="json", by_alias=True, exclude_unset=True), "spec"))
+            for side in (pair.a, pair.b))  # fmt: skip
+    for field in sorted({*a, *b}):
+        if a.get(field) != b.get(field):
+            yield FieldChange(field, a.get(field), b.get(field))
+
+
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for key, entry in value.items():
+            yield from _leaves(entry, f"{path}.{key}")
+    else:
+        yield path, value
+
+
+def _pair(pair: Pair) -> list[str]:
+    if pair.a is None or pair.b is None:
+        return [f"  only in {'B' if pair.a is None else 'A'}", *columns(_table(pair))]
+    lines = [f"  {change.field}: {_text(change.a)} in A, {_text(change.b)} in B" for change in spec_changes(pair)]
+    plans = [side.planning.plan for side in (pair.a, pair.b)]
+    for name, side in (("A", pair.a), ("B", pair.b)):
+        if not side.planning.good:
+            lines.append(f"  {name} has no plan: {side.planning.reason}: {side.planning.message}")
+    if plans[0] is not None and plans[1] is not None and describe_plan(plans[0]) == describe_plan(plans[1]):
+        lines.append("  the plan is the same")
+    return [*lines, *(columns(_table(pair)) if any(plans) else ())]
+
+
+def _table(pair: Pair) -> list[tuple[str, str, str, str]]:
+    a, b = (None if side is None else side.planning.plan for side in (pair.a, pair.b))
+    plans = [_ABSENT if plan is None else describe_plan(plan) for plan in (a, b)]
+    return [_HEADER, ("plan", plans[0], plans[1], ""), *map(_row, _figures(a, b))]
+
+
+def _row(figure: _Figure) -> tuple[str, str, str, str]:
+    shown = [_ABSENT if value is None else f"{value:.{figure.digits}f}" for value in (figure.a, figure.b)]
+    change = figure.change
+    if change is None or figure.a is None:
+        return figure.words, shown[0], shown[1], _ABSENT
+    share = f" ({100 * change / figure.a:+.0f} %)" if figure.a and change else ""
+    return figure.words, shown[0], shown[1], f"{change:+.{figure.digits}f}{share}" if change else "same"
+
+
+def _figures(a: PlanStatus | None, b: PlanStatus | None) -> list[_Figure]:
+    def both(words: str, field: str, of: str, digits: int = 0) -> _Figure:
+        values = [None if plan is None else float(getattr(plan.predicted, of)) for plan in (a, b)]
+        return _Figure(words, field, values[0], values[1], digits)
+
+    joules = [
+        None if plan is None else float(parse_quantity(plan.predicted.joules_per_output_token)) for plan in (a, b)
+    ]
+    gpus = [None if plan is None else float(plan.gpus) for plan in (a, b)]
+    watts = both("power, W", "powerWatts", "power_watts")
+    return [
+        _Figure("GPUs", "gpus", gpus[0], gpus[1]),
+        _Figure("J per output token", "joulesPerOutputToken", joules[0], joules[1], 3),
+        watts,
+        _per_day(watts),
+        both("idle power, W", "idlePowerWatts", "idle_power_watts"),
+        both("TTFT, ms", "ttftMilliseconds", "ttft_milliseconds"),
+        both("ITL, ms", "itlMilliseconds", "itl_milliseconds"),
+        both("TPOT, ms", "tpotMilliseconds", "tpot_milliseconds"),
+        both("output tokens per second", "outputTokensPerSecond", "output_tokens_per_second"),
+    ]
+
+
+def _per_day(watts: _Figure) -> _Figure:
+    kwh = [None if value is None else HOURS_PER_DAY * value / 1000 for value in (watts.a, watts.b)]
+    return _Figure("kWh per day", "energyWattHoursPerDay", kwh[0], kwh[1], 1)
+
+
+def _totals(pairs: Sequence[Pair]) -> list[_Figure]:
+    """Return the sums over the deployments that have a plan on both sides."""
+    sums: dict[str, _Figure] = {}
+    for pair in pairs:
+        a, b = (None if side is None else side.planning.plan for side in (pair.a, pair.b))
+        for figure in _figures(a, b) if a is not None and b is not None else ():
+            if figure.field in ("gpus", "powerWatts", "energyWattHoursPerDay", "idlePowerWatts"):
+                old = sums.get(figure.field, replace(figure, a=0.0, b=0.0))
+                sums[figure.field] = replace(old, a=(old.a or 0) + (figure.a or 0), b=(old.b or 0) + (figure.b or 0))
+    return list(sums.values())
+
+
+def _text(value: Any) -> str:
+    return "not set" if value is None else str(value)
+
+
+def _pair_object(pair: Pair) -> dict[str, Any]:
+    found: dict[str, Any] = {"namespace": pair.namespace, "name": pair.name}
+    found["specChanges"] = [_change_object(change) for change in spec_changes(pair)]
+    plans: dict[str, PlanStatus | None] = {}
+    for name, side in (("a", pair.a), ("b", pair.b)):
+        if side is None:
+            continue
+        plan = plans[name] = side.planning.plan
+        found[name] = {
+            "feasible": side.planning.good,
+            "reason": str(side.planning.reason),
+            "message": side.planning.message,
+        }
+        if plan is not None:
+            found[name]["plan"] = plan.model_dump(
+                mode="json", by_alias=True, exclude_none=True, exclude={"alternatives"}
+            )
+    found["difference"] = _figures_object(_figures(plans.get("a"), plans.get("b")), "difference")
+    return found
+
+
+def _figures_object(figures: Sequence[_Figure], side: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for figure in figures:
+        value = {"a": figure.a, "b": figure.b, "difference": figure.change}[side]
+        if value is not None:
+            found[figure.field] = _value(figure.field, value)
+    return found
+
+
+def _value(field: str, value: float) -> int | str:
+    if field == "joulesPerOutputToken":
+        return format_milli(value)
+    return round(1000 * value) if field == "energyWattHoursPerDay" else round(value)
+
+
+def _change_object(change: FieldChange) -> dict[str, Any]:
+    return {"field": change.field, "a": change.a, "b": change.b}

@@ -1,0 +1,202 @@
+"""An explanation for people (text) and for programs (an object). Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from energylens.api.llmdeployment import Alternative
+from energylens.api.quantity import format_milli
+from energylens.cli.text.tables import columns, joules
+from energylens.decide.deployment.caveats import caveats_of
+from energylens.decide.preview import Preview
+from energylens.planner.explain.breakdown import parts_of, prices
+from energylens.planner.explain.whynot import Answer, Winning
+from energylens.planner.search import describe
+from energylens.planner.search.evaluate import Candidates
+from energylens.planner.search.frontier import figures
+from energylens.planner.search.problem import Problem, Solution
+from energylens.planner.types import Change, Rejection
+
+_PARTS = {
+    "idle": "idle between requests",
+    "static": "static power at work",
+    "weights": "reading weights",
+    "cache": "KV cache",
+    "activations": "other memory traffic",
+    "compute": "compute",
+    "links": "links between GPUs",
+    "overhead": "clocks, sampling, padding",
+}
+
+
+@dataclass(frozen=True)
+class Explained:
+    """What was found out about one deployment."""
+
+    preview: Preview
+    problem: Problem | None = None
+    """None where nothing could be planned."""
+    answer: Answer | None = None
+    """To --why."""
+    solution: Solution | None = None
+    """Without --why."""
+
+
+def report(one: Explained) -> str:
+    """Return the explanation as text."""
+    deployment, planning = one.preview.deployment, one.preview.planning
+    lines = [f"{deployment.metadata.name}: {deployment.spec.model.name}"]
+    if one.problem is None or (one.answer is None and planning.plan is None):
+        return "\n".join([*lines, f"  no plan: {planning.reason}", f"  {planning.message}"])
+    if one.answer is not None:
+        return "\n".join([*lines, *_answer(one.problem, one.answer)])
+    solution = one.solution
+    if solution is None or solution.chosen is None:
+        return "\n".join([*lines, f"  no plan: {planning.reason}", f"  {planning.message}"])
+    lines.append(f"  plan  {describe.candidate(solution.rows, solution.chosen)}")
+    lines += [f"  note  {note}" for note in caveats_of(deployment, planning)]
+    lines += ["", *_breakdown(one.problem, [("PLAN", solution.rows, solution.chosen)])]
+    return "\n".join([*lines, "", *_prices(one.problem, solution)])
+
+
+def as_object(one: Explained) -> dict[str, Any]:
+    """Return the explanation for programs; energies are quantities of joules per output token."""
+    metadata, planning = one.preview.deployment.metadata, one.preview.planning
+    found: dict[str, Any] = {"namespace": metadata.namespace, "name": metadata.name}
+    if one.problem is None or (one.answer is None and (one.solution is None or one.solution.chosen is None)):
+        return {**found, "reason": str(planning.reason), "message": planning.message}
+    if one.answer is None:
+        solution = one.solution
+        assert solution is not None
+        assert solution.chosen is not None
+        costs = prices(one.problem, solution)
+        return {
+            **found,
+            "plan": _candidate(one.problem, solution.rows, solution.chosen),
+            "constraints": [
+                {
+                    "field": price.field,
+                    "value": price.value,
+                    **({} if price.needed is None else {"neededValue": price.needed}),
+                    "joulesPerOutputTokenSaved": format_milli(price.joules_saved),
+                    "powerWattsSaved": round(price.watts_saved),
+                    "planWithout": _candidate(one.problem, solution.rows, price.plan),
+                }
+                for price in costs
+            ],
+        }
+    answer = one.answer
+    rows = {name: row for name, row in (("plan", answer.chosen), ("asked", answer.asked)) if row is not None}
+    return {
+        **found,
+        "verdict": answer.verdict,
+        "message": answer.message,
+        **{name: _candidate(one.problem, row.rows, row.index) for name, row in rows.items()},
+        "rejections": [{"rule": r.rule, "candidates": r.candidates, "message": r.message} for r in answer.rejections],
+        "changes": [_change_object(winning) for winning in answer.winning],
+    }
+
+
+def _answer(problem: Problem, answer: Answer) -> list[str]:
+    lines = [f"  {answer.verdict.lower()}: {answer.message}"]
+    shown = [(name, row) for name, row in (("PLAN", answer.chosen), ("ASKED", answer.asked)) if row is not None]
+    if answer.verdict == "Chosen":
+        shown = shown[:1]
+    if answer.asked is not None:
+        lines += ["", *_figures([(name, row.rows, row.index) for name, row in shown])]
+        lines += ["", *_breakdown(problem, [(name, row.rows, row.index) for name, row in shown])]
+    if answer.rejections:
+        lines += ["", *_rejections(answer.rejections)]
+    if answer.winning:
+        lines += ["", "  What would change the answer (each line alone, nearest first):", *_changes(answer.winning)]
+    return lines
+
+
+def _figures(candidates: Sequence[tuple[str, Candidates, int]]) -> list[str]:
+    found = [figures(rows, i) for _, rows, i in candidates]
+    table = [
+        ("", *(name for name, _, _ in candidates)),
+        ("candidate", *(describe.candidate(rows, i) for _, rows, i in candidates)),
+        ("GPUs", *(str(one["gpus"]) for one in found)),
+        ("J per output token", *(joules(one["joules_per_output_token"]) for one in found)),
+        ("power, W", *(str(one["power_watts"]) for one in found)),
+        ("TTFT, ms", *(_with_margin(rows.ttft_ms[i], rows.ttft_upper_ms[i]) for _, rows, i in candidates)),
+        ("ITL, ms", *(_with_margin(rows.itl_ms[i], rows.itl_upper_ms[i]) for _, rows, i in candidates)),
+        ("TPOT, ms", *(_with_margin(rows.tpot_ms[i], rows.tpot_upper_ms[i]) for _, rows, i in candidates)),
+    ]
+    return columns(table)
+
+
+def _with_margin(value: float, upper: float) -> str:
+    if not math.isfinite(value):
+        return "unbounded"
+    margin = str(describe.up(upper)) if math.isfinite(upper) else "unbounded"
+    return f"{describe.up(value)} ({margin} with the margin)"
+
+
+def _breakdown(problem: Problem, candidates: Sequence[tuple[str, Candidates, int]]) -> list[str]:
+    found = [(name, parts_of(problem, rows, i)) for name, rows, i in candidates]
+    known = [(name, parts) for name, parts in found if parts is not None and sum(parts.values()) == sum(parts.values())]
+    if not known:
+        return ["  The predictor does not say where the energy goes."]
+    table = [("J PER OUTPUT TOKEN", *(name for name, _ in known))]
+    for key, words in _PARTS.items():
+        table.append((words, *(_share(parts[key], sum(parts.values())) for _, parts in known)))
+    table.append(("all", *(f"{sum(parts.values()):.3g}" for _, parts in known)))
+    return columns(table)
+
+
+def _share(part: float, whole: float) -> str:
+    return f"{part:.3g} ({100 * part / whole:.0f} %)" if part > whole * 1e-4 else "0"
+
+
+def _prices(problem: Problem, solution: Solution) -> list[str]:
+    found = prices(problem, solution)
+    if not found:
+        return ["  No constraint costs anything: the plan would be the same without any one of them."]
+    table: list[tuple[str, ...]] = [
+        ("CONSTRAINT", "VALUE", "WOULD NEED", "J/TOKEN SAVED", "W SAVED", "PLAN WITHOUT IT")
+    ]
+    for price in found:
+        plan = describe.candidate(solution.rows, price.plan)
+        saved = f"{price.joules_saved:.3g}"
+        table.append((price.field, price.value, price.needed or "-", saved, f"{price.watts_saved:.0f}", plan))
+    return ["  What each constraint costs, left out alone:", *columns(table)]
+
+
+def _rejections(rejections: Sequence[Rejection]) -> list[str]:
+    lines = ["  Removed of those asked about (candidates, rule):"]
+    return lines + [f"  {r.candidates:>7}  {r.rule}: {r.message}" for r in rejections]
+
+
+def _changes(winning: Sequence[Winning]) -> list[str]:
+    table: list[tuple[str, ...]] = [("CHANGE", "J/TOKEN", "THEN IT")]
+    for one in winning:
+        change = " and ".join(map(_change, one.changes))
+        table.append((change, f"{one.joules_per_output_token:.3g}", "is the plan" if one.wins else "is allowed"))
+    return columns(table)
+
+
+def _change(change: Change) -> str:
+    return f"{change} instead of {change.value}" if change.value != "not set" else f"{change} (not set now)"
+
+
+def _change_object(one: Winning) -> dict[str, Any]:
+    return {
+        "changes": [{"field": c.field, "value": c.value, "allowed": c.allowed} for c in one.changes],
+        "wins": one.wins,
+        "relaxes": one.relaxes,
+        "joulesPerOutputToken": format_milli(one.joules_per_output_token),
+    }
+
+
+def _candidate(problem: Problem, rows: Candidates, i: int) -> dict[str, Any]:
+    fields = {str(Alternative.model_fields[name].alias): value for name, value in figures(rows, i).items()}
+    found = {name: value for name, value in fields.items() if value is not None}
+    parts = parts_of(problem, rows, i)
+    if parts is not None and all(map(math.isfinite, parts.values())):
+        found["energyParts"] = {name: format_milli(value) for name, value in parts.items()}
+    return found

@@ -1,0 +1,251 @@
+"""A fleet's joint plan as text and as an object. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from energylens.cli.inputs.fleet_solve import FleetResult
+from energylens.cli.text.tables import columns
+from energylens.planner.fleet.joint import BrokenObjective
+from energylens.planner.fleet.planning import MARGINAL, Deployment, FleetPlan
+from energylens.planner.search import describe
+from energylens.planner.search.frontier import alternative
+
+HOURS_PER_DAY = 24
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """One deployment's part of the plan."""
+
+    deployment: Deployment
+    row: int
+    relaxed: tuple[BrokenObjective, ...]
+
+    @property
+    def team(self) -> str:
+        """Its namespace."""
+        return self.deployment.name.partition("/")[0]
+
+    @property
+    def product(self) -> str:
+        """GPU product."""
+        rows = self.deployment.solution.rows
+        return rows.products[int(rows.product[self.row])]
+
+    @property
+    def gpus(self) -> int:
+        """GPUs over all replicas."""
+        return int(self.deployment.solution.rows.gpus[self.row])
+
+    @property
+    def watts(self) -> float:
+        """Mean power."""
+        return float(self.deployment.solution.rows.power_watts[self.row])
+
+    @property
+    def text(self) -> str:
+        """The candidate in short."""
+        return describe.candidate(self.deployment.solution.rows, self.row)
+
+
+def chosen(found: FleetResult) -> list[Chosen]:
+    """Return the parts of the plan by name; empty without one."""
+    plan = found.plan
+    if plan is None:
+        return []
+    parts = (Chosen(d, plan.rows[d.name], plan.relaxed.get(d.name, ())) for d in found.deployments)
+    return sorted(parts, key=lambda part: part.deployment.name)
+
+
+def teams(parts: list[Chosen]) -> dict[str, list[Chosen]]:
+    """Return the parts by namespace, the one that draws most first."""
+    found: dict[str, list[Chosen]] = {}
+    for part in parts:
+        found.setdefault(part.team, []).append(part)
+    return dict(sorted(found.items(), key=lambda item: (-sum(p.watts for p in item[1]), item[0])))
+
+
+def gpus_used(parts: list[Chosen]) -> Mapping[str, int]:
+    """Return the GPUs that the plan takes of each product."""
+    used: Counter[str] = Counter()
+    for part in parts:
+        used[part.product] += part.gpus
+    return used
+
+
+def report(found: FleetResult) -> str:
+    """Return everything as text."""
+    parts = chosen(found)
+    lines = [headline(found), *(f"  {text}" for text in why_missing(found))]
+    if parts and found.plan is not None:
+        lines += ["", *columns(_team_rows(found.plan, parts))]
+        lines += ["", *columns(_deployment_rows(parts))]
+        used = gpus_used(parts)
+        rows = [(product, str(used[product]), str(free)) for product, free in sorted(found.free_gpus.items())]
+        lines += ["", *columns([("GPU", "USED", "FREE BEFORE"), *rows])]
+        if found.limits:
+            lines += ["", *columns(_limit_rows(found)), *(f"  {text}" for text in whole_products(found))]
+    if found.prices:
+        lines += ["", "  What each objective costs the fleet:", *columns(price_rows(found))]
+    return "\n".join(lines)
+
+
+def headline(found: FleetResult) -> str:
+    """Return the plan in one line."""
+    count = len(found.deployments) + len(found.unplaced)
+    without = f", {len(found.unplaced)} without a plan" if found.unplaced else ""
+    start = f"Fleet of {count} deployment{'' if count == 1 else 's'}{without}"
+    if found.plan is None:
+        return f"{start}: no joint plan"
+    watts, gpus = found.plan.power_watts, sum(part.gpus for part in chosen(found))
+    loose = f"only with {len(found.plan.relaxed)} of them relaxed: " if found.missing is not None else ""
+    return f"{start}: {loose}{watts:.0f} W on {gpus} GPUs, {HOURS_PER_DAY * watts / 1000:.0f} kWh per day"
+
+
+def why_missing(found: FleetResult) -> Iterator[str]:
+    """Yield why not everything holds, and what would have to give way, a line each."""
+    for name, why in sorted(found.unplaced.items()):
+        yield f"{name} has no plan: {why}"
+    missing = found.missing
+    if missing is None:
+        return
+    for limit, watts in missing.extra_watts.items():
+        yield f"would work: {limit} higher by {watts:.0f} W"
+    if missing.extra_gpus:
+        yield f"would work: {', '.join(missing.extra_gpus)} more"
+    if missing.relaxed is not None:
+        yield f"would work, and is shown: objectives relaxed by a factor of {missing.factor:g} at most, namely"
+        for name, objectives in sorted(missing.relaxed.relaxed.items()):
+            for one in objectives:
+                yield f"  {name}: {one.field}={one.needed} instead of {one.value}"
+    elif not missing.extra_watts and not missing.extra_gpus:
+        yield "no single kind of change is enough: watts, GPUs and objectives have to give way together"
+
+
+def whole_products(found: FleetResult) -> Iterator[str]:
+    """Yield of which limits the use is an upper bound, a line each."""
+    for name, products in sorted(found.whole_products.items()):
+        yield (
+            f"{name} is about some nodes with {', '.join(products)}: power on all of them counts, "
+            "since a plan does not say on which node a pod will be"
+        )
+
+
+def price_rows(found: FleetResult) -> list[tuple[str, ...]]:
+    """Return heading and rows of what objectives cost."""
+    percent = round(100 * MARGINAL - 100)
+    header = ("DEPLOYMENT", "OBJECTIVE", "NOW", f"W SAVED AT +{percent} %", "W SAVED WITHOUT IT", "WOULD NEED")
+    rows = [
+        (p.deployment, p.field, p.value, f"{max(0.0, p.marginal_watts):.0f}", f"{p.watts:.0f}", p.needed or "-")
+        for p in found.prices
+    ]
+    return [header, *rows]
+
+
+def _team_rows(plan: FleetPlan, parts: list[Chosen]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [("TEAM", "DEPLOYMENTS", "GPUS", "WATTS", "SHARE")]
+    for team, mine in teams(parts).items():
+        watts = sum(part.watts for part in mine)
+        share = f"{100 * watts / plan.power_watts:.0f} %"
+        rows.append((team, str(len(mine)), str(sum(part.gpus for part in mine)), f"{watts:.0f}", share))
+    return rows
+
+
+def _deployment_rows(parts: list[Chosen]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [("DEPLOYMENT", "PLAN", "GPUS", "WATTS", "J/TOKEN", "TTFT MS", "ITL MS", "TPOT MS")]
+    for part in parts:
+        found, i = part.deployment.solution.rows, part.row
+        figures = (
+            f"{found.joules_per_output_token[i]:.3g}",
+            *map(str, map(describe.up, (found.ttft_ms[i], found.itl_ms[i], found.tpot_ms[i]))),
+        )
+        rows.append((part.deployment.name, part.text, str(part.gpus), f"{part.watts:.0f}", *figures))
+    return rows
+
+
+def _limit_rows(found: FleetResult) -> list[tuple[str, ...]]:
+    assert found.plan is not None
+    costs = {cost.limit: cost for cost in found.limit_costs}
+    rows: list[tuple[str, ...]] = [("POWER LIMIT", "WATTS", "USED", "LEFT", "COSTS W")]
+    for limit in found.limits:
+        used = found.plan.watts_of[limit.name]
+        cost = costs.get(limit.name)
+        price = f"{cost.energy_watts:.0f}" if cost is not None else "0"
+        rows.append((limit.name, f"{limit.watts:.0f}", f"{used:.0f}", f"{limit.watts - used:.0f}", price))
+    return rows
+
+
+def as_object(found: FleetResult) -> dict[str, Any]:
+    """Return everything for programs."""
+    parts, missing = chosen(found), found.missing
+    whole: dict[str, Any] = {"feasible": found.holds}
+    if found.plan is not None:
+        whole |= {
+            "powerWatts": round(found.plan.power_watts),
+            "energyWattHoursPerDay": round(HOURS_PER_DAY * found.plan.power_watts),
+            "gpus": sum(part.gpus for part in parts),
+            "teams": [
+                {
+                    "namespace": team,
+                    "deployments": len(mine),
+                    "gpus": sum(part.gpus for part in mine),
+                    "powerWatts": round(sum(part.watts for part in mine)),
+                }
+                for team, mine in teams(parts).items()
+            ],
+            "deployments": [_part_object(part) for part in parts],
+        }
+    if found.alone_watts is not None:
+        whole["powerWattsEachAlone"] = round(found.alone_watts)
+    whole["gpusFree"] = dict(sorted(found.free_gpus.items()))
+    whole["limits"] = [_limit_object(found, limit.name, limit.watts) for limit in found.limits]
+    whole["objectives"] = [
+        {
+            "deployment": price.deployment,
+            "field": price.field,
+            "value": price.value,
+            "powerWattsSavedAtTenPercentMore": round(max(0.0, price.marginal_watts)),
+            "powerWattsSavedWithout": round(price.watts),
+            **({} if price.needed is None else {"neededValue": price.needed}),
+        }
+        for price in found.prices
+    ]
+    whole["latencyFrontier"] = [
+        {"objectivesPercent": round(100 * factor), **({} if watts is None else {"powerWatts": round(watts)})}
+        for factor, watts in found.frontier
+    ]
+    whole["unplaced"] = [{"deployment": name, "message": why} for name, why in sorted(found.unplaced.items())]
+    if missing is not None:
+        whole["wouldWork"] = {
+            "extraWatts": {name: round(watts) for name, watts in missing.extra_watts.items()},
+            "extraGPUs": list(missing.extra_gpus),
+        }
+    return whole
+
+
+def _limit_object(found: FleetResult, name: str, watts: float) -> dict[str, Any]:
+    one: dict[str, Any] = {"name": name, "powerWatts": round(watts)}
+    if name in found.whole_products:
+        one["countsAllNodesOf"] = list(found.whole_products[name])
+    if found.plan is not None:
+        one["usedPowerWatts"] = round(found.plan.watts_of[name])
+    cost = next((cost for cost in found.limit_costs if cost.limit == name), None)
+    return (
+        one
+        if cost is None
+        else {**one, "costsPowerWatts": round(cost.energy_watts), "wouldNeedMoreWatts": round(cost.watts_more)}
+    )
+
+
+def _part_object(part: Chosen) -> dict[str, Any]:
+    namespace, _, name = part.deployment.name.partition("/")
+    rows = part.deployment.solution.rows
+    plan = alternative(rows, part.row, "").model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"reason"})
+    found: dict[str, Any] = {"namespace": namespace, "name": name, "plan": plan}
+    if part.relaxed:
+        found["relaxed"] = [{"field": one.field, "value": one.value, "allowed": one.needed} for one in part.relaxed]
+    return found

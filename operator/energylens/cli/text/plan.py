@@ -1,0 +1,151 @@
+"""A planning result for people (a table) and for programs (the object as the operator would write it)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from energylens.api.llmdeployment import LLMDeployment, PlanStatus
+from energylens.cli.text.own_budget import own_budget_lines
+from energylens.cli.text.tables import columns, correction_text, joules, plan_with_hash
+from energylens.decide.deployment.caveats import caveats_of
+from energylens.decide.preview import Preview
+from energylens.decide.reasons import Reason
+from energylens.planner.types import Feasible, Infeasible
+
+_ROWS = 12
+"""Candidates shown; the full table is in the ConfigMap that the operator writes."""
+_COLUMNS = {
+    "GPU": "gpuProduct",
+    "GPUS": "gpus",
+    "REPLICAS": "replicas",
+    "NODES": "nodesPerReplica",
+    "TP": "tensorParallel",
+    "PP": "pipelineParallel",
+    "EP": "expertParallel",
+    "DP": "dataParallel",
+    "BATCH": "maxBatchSize",
+    "CAP W": "powerCapWattsPerGPU",
+    "J/TOKEN": "joulesPerOutputToken",
+    "WATTS": "powerWatts",
+    "TTFT MS": "ttftMilliseconds",
+    "ITL MS": "itlMilliseconds",
+    "TPOT MS": "tpotMilliseconds",
+    "WHY NOT": "reason",
+}
+"""Heading and field of each column; caps are shown where a row has one, nodes where a replica spans several,
+TPOT where the spec bounds it."""
+
+_MILLI = re.compile(r"[0-9]+(\.[0-9]+)?m")
+"""An energy as :func:`energylens.api.quantity.format_milli` writes it."""
+
+
+def report(preview: Preview) -> str:
+    """Return the chosen plan, the candidates beside it with the reason why each lost, and what the rules removed."""
+    deployment, planning = preview.deployment, preview.planning
+    lines = [f"{deployment.metadata.name}: {deployment.spec.model.name}"]
+    if planning.plan is not None:
+        lines += _plan(planning.plan)
+        lines += [f"  note        {note}" for note in caveats_of(deployment, planning)]
+    lines += own_budget_lines(preview.deployment, preview.own_account, planning.plan)
+    if not planning.good:
+        lines += [
+            f"  {'the running plan stays' if planning.plan else 'no plan'}: {planning.reason}",
+            f"  {planning.message}",
+        ]
+    elif planning.reason is Reason.KEEPING_RUNNING_PLAN:
+        lines += [f"  kept        {planning.message}"]
+    lines += _waiting(preview)
+    if isinstance(planning.result, Feasible):
+        lines += ["", *_table(deployment, _first(planning.result.table)), _margin(deployment)]
+    elif planning.result is not None:
+        lines += _relaxations(planning.result)
+    if planning.result is not None and planning.result.rejections:
+        lines += ["", "Removed before (candidates, rule):"]
+        lines += [f"  {r.candidates:>7}  {r.rule}: {r.message}" for r in planning.result.rejections]
+    return "\n".join(lines)
+
+
+def with_status(preview: Preview) -> dict[str, Any]:
+    """Return the LLMDeployment as the operator would write it in the pass after it was applied."""
+    deployment = preview.deployment
+    document = deployment.model_dump(mode="json", by_alias=True, exclude_unset=True, include={"metadata", "spec"})
+    return {"apiVersion": deployment.api_version, "kind": deployment.kind} | document | {"status": preview.status}
+
+
+def _margin(deployment: LLMDeployment) -> str:
+    percent = deployment.spec.planning.safety_margin_percent
+    names = "TTFT, ITL and TPOT" if deployment.spec.slo.tpot_milliseconds is not None else "TTFT and ITL"
+    start = f"  {names} are as predicted; objectives are checked"
+    if percent == 100:
+        return f"{start} at the upper end of their 80 % interval."
+    return f"{start} with {percent} % of the way to the upper end of their 80 % interval."
+
+
+def _waiting(preview: Preview) -> list[str]:
+    """Return why the operator would not act on a good plan, or that a budget is broken."""
+    shown, followed = [], (Reason.PLANNED, Reason.KEEPING_RUNNING_PLAN)
+    for condition in preview.status["conditions"]:
+        waits = condition["type"] == "PlanReady" and condition["reason"] not in followed
+        over = condition["type"] == "WithinEnergyBudget" and (
+            condition["status"] != "True" or condition["reason"] == Reason.RUNS_OUT
+        )
+        # What is denied was said as the reason why there is no plan.
+        over &= condition["reason"] != Reason.GROWTH_DENIED
+        if (waits and preview.planning.good) or over:
+            shown.append(f"  {condition['reason']}: {condition['message']}")
+    return shown
+
+
+def _plan(plan: PlanStatus) -> list[str]:
+    predicted = plan.predicted
+    binding = plan.binding_constraint
+    learned = correction_text(plan)
+    return [
+        f"  plan        {plan_with_hash(plan)}",
+        f"  energy      {joules(predicted.joules_per_output_token)} J per output token (80 % interval "
+        f"{joules(predicted.joules_per_output_token_low)} to {joules(predicted.joules_per_output_token_high)} J)",
+        f"  power       {predicted.power_watts} W at the load, {predicted.idle_power_watts} W idle",
+        f"  latency     TTFT {predicted.ttft_milliseconds} ms, ITL {predicted.itl_milliseconds} ms"
+        + (f", TPOT {predicted.tpot_milliseconds} ms" if predicted.tpot_milliseconds is not None else ""),
+        f"  load        {predicted.output_tokens_per_second} tokens/s, {predicted.concurrency} requests at once",
+        f"  bound by    {'nothing' if binding == 'None' else binding}",
+        f"  confidence  {plan.confidence}, predictor {plan.predictor_version}",
+        *([f"  measured    the figures have what measurement taught: {learned}"] if learned else []),
+    ]
+
+
+def _relaxations(result: Infeasible) -> list[str]:
+    if not result.relaxations:
+        return []
+    rows: list[tuple[str, ...]] = [("FIELD", "NOW", "WOULD WORK", "J/TOKEN")]
+    for r in result.relaxations:
+        names = (" with ".join(getattr(change, part) for change in r.changes) for part in ("field", "value", "allowed"))
+        rows.append((*names, f"{r.joules_per_output_token:.3g}"))
+    return ["", "Nearest change of each constraint that would work:", *columns(rows)]
+
+
+def _first(table: Sequence[Mapping[str, object]]) -> list[Mapping[str, object]]:
+    """Return the first rows; the last of them is the chosen one where it is farther down."""
+    rows = list(table[:_ROWS])
+    return rows if any(row["chosen"] for row in rows) else [*rows[:-1], *(row for row in table if row["chosen"])]
+
+
+def table_rows(deployment: LLMDeployment, rows: Sequence[Mapping[str, object]]) -> list[tuple[str, ...]]:
+    """Return the heading and one row of cells per candidate, as the operator's table has them."""
+    plain = {"nodesPerReplica": 1}
+    shown = {name: key for name, key in _COLUMNS.items() if any(row.get(key) != plain.get(key) for row in rows)}
+    if deployment.spec.slo.tpot_milliseconds is None:
+        shown.pop("TPOT MS", None)
+    return [tuple(shown), *(tuple(_cell(row.get(key)) for key in shown.values()) for row in rows)]
+
+
+def _cell(value: object) -> str:
+    text = "-" if value is None else str(value)
+    return joules(text) if _MILLI.fullmatch(text) else text.removeprefix("NVIDIA-")
+
+
+def _table(deployment: LLMDeployment, rows: Sequence[Mapping[str, object]]) -> list[str]:
+    marks = ("", *("*" if row["chosen"] else "" for row in rows))
+    return columns([(mark, *cells) for mark, cells in zip(marks, table_rows(deployment, rows), strict=True)])

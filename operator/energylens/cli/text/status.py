@@ -1,0 +1,200 @@
+"""One LLMDeployment as a page of text, and as a small object for programs. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from energylens.api.base import Condition
+from energylens.api.llmdeployment import ActiveRevision, LLMDeployment, Measured, PlanStatus, PredictedFigures
+from energylens.cli.text.own_budget import own_budget_lines
+from energylens.cli.text.tables import columns, correction_text, joules, plan_with_hash
+
+_UNKNOWN = "-"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One quantity, predicted and measured; None where it is not known."""
+
+    name: str
+    predicted: str | None
+    measured: str | None
+    error_percent: int | None
+    """100 x (predicted - measured) / measured, as the operator wrote it."""
+
+
+def as_object(deployment: LLMDeployment) -> dict[str, Any]:
+    """Return what the page says, for programs; what is not known is absent."""
+    status, metadata = deployment.status, deployment.metadata
+    found: dict[str, Any] = {
+        "namespace": metadata.namespace,
+        "name": metadata.name,
+        "model": deployment.spec.model.name,
+        "engine": deployment.spec.engine.type,
+        "upToDate": status.observed_generation == metadata.generation,
+    }
+    if status.plan is not None:
+        found["plan"] = status.plan.model_dump(
+            mode="json", by_alias=True, exclude_none=True, exclude={"predicted", "alternatives"}
+        )
+    for name, part in (
+        ("activeRevision", status.active_revision),
+        ("predicted", status.plan.predicted if status.plan is not None else None),
+        ("measured", status.measured),
+        ("prediction", status.prediction),
+        ("budget", status.budget),
+        ("energyAccount", status.energy_account),
+    ):
+        if part is not None:
+            found[name] = part.model_dump(mode="json", by_alias=True, exclude_none=True)
+    found["conditions"] = [c.model_dump(mode="json", by_alias=True, exclude_none=True) for c in status.conditions]
+    return found
+
+
+def page(deployment: LLMDeployment) -> str:
+    """Return the page: what is asked, planned, running, measured, what budgets leave, and every condition."""
+    metadata, status, spec = deployment.metadata, deployment.status, deployment.spec
+    lines = [
+        f"{metadata.namespace}/{metadata.name}: {spec.model.name} on {spec.engine.type}",
+        f"  load        {_load(deployment)}",
+        f"  objectives  {_objectives(deployment)}",
+    ]
+    if status.observed_generation != metadata.generation:
+        seen = "not at all" if status.observed_generation is None else f"up to generation {status.observed_generation}"
+        lines.append(f"  outdated    the operator has seen the spec {seen}, it is at {metadata.generation}")
+    # What needs a person must not be the last of nine rows.
+    lines += [
+        f"  degraded    {c.reason} at generation {c.observed_generation or metadata.generation}: {c.message}"
+        for c in status.conditions
+        if c.type == "Degraded" and c.status == "True"
+    ]
+    lines += [f"  {_kind_of(deployment):<11} {_plan(status.plan)}", *_running(deployment)]
+    figures = list(_figures(deployment))
+    if figures:
+        rows = [("FIGURE", "PREDICTED", "MEASURED", "PREDICTION OFF BY")]
+        rows += [
+            (
+                figure.name,
+                figure.predicted or _UNKNOWN,
+                figure.measured or _UNKNOWN,
+                _UNKNOWN if figure.error_percent is None else f"{figure.error_percent:+d} %",
+            )
+            for figure in figures
+        ]
+        lines += ["", *columns(rows), f"  {_window(deployment)}"]
+        learned = correction_text(status.plan)
+        lines += [f"  predicted figures have what measurement taught: {learned}"] if learned else []
+    lines += ["", *_budget(deployment), *_conditions(status.conditions)]
+    return "\n".join(lines).rstrip()
+
+
+def _load(deployment: LLMDeployment) -> str:
+    workload = deployment.spec.workload
+    rate = (
+        f"{workload.concurrency} requests in flight"
+        if workload.concurrency is not None
+        else f"{workload.requests_per_second} requests per second"
+    )
+    return f"{rate}, {workload.input_tokens} tokens in, {workload.output_tokens} out"
+
+
+def _objectives(deployment: LLMDeployment) -> str:
+    slo = deployment.spec.slo
+    asked = [
+        f"{slo.percentile} {name} <= {limit} ms"
+        for name, limit in (
+            ("TTFT", slo.ttft_milliseconds),
+            ("ITL", slo.itl_milliseconds),
+            ("TPOT", slo.tpot_milliseconds),
+        )
+        if limit is not None
+    ]
+    if slo.joules_per_output_token is not None:
+        asked.append(f"at most {joules(slo.joules_per_output_token)} J per output token")
+    return ", ".join(asked) or "none"
+
+
+def _kind_of(deployment: LLMDeployment) -> str:
+    """Return what the plan in status is: one that is followed, waits for approval, or is only shown."""
+    plan, planning = deployment.status.plan, deployment.spec.planning
+    if plan is not None and planning.mode == "Manual" and planning.approved_plan_hash != plan.hash:
+        return "pending"
+    return "advice" if plan is not None and planning.mode == "Advisory" else "plan"
+
+
+def _plan(plan: PlanStatus | None) -> str:
+    return "none" if plan is None else plan_with_hash(plan)
+
+
+def _running(deployment: LLMDeployment) -> list[str]:
+    status = deployment.status
+    active = status.active_revision
+    if active is None:
+        return ["  running     nothing"]
+    plan = status.plan
+    wanted = f" of {plan.replicas}" if plan is not None and plan.hash == active.plan_hash else ""
+    other = "" if wanted else f" of plan {active.plan_hash}{_layout(active)}"
+    ref = active.workload_ref
+    return [f"  running     {active.ready_replicas}{wanted} replicas{other} are ready, {ref.kind} {ref.name}"]
+
+
+def _layout(active: ActiveRevision) -> str:
+    if active.gpu_product is None:
+        return ""
+    return f" ({active.replicas} x {active.gpu_product} {active.layout}, max batch {active.max_batch_size})"
+
+
+def _figures(deployment: LLMDeployment) -> Iterator[Figure]:
+    plan, measured, off = deployment.status.plan, deployment.status.measured, deployment.status.prediction
+    if plan is None:
+        return
+    for name, field, error in (
+        ("J per output token", "joules_per_output_token", off.energy_error_percent if off else None),
+        ("power, W", "power_watts", off.power_error_percent if off else None),
+        ("idle power, W", "idle_power_watts", None),
+        ("output tokens per second", "output_tokens_per_second", None),
+        (f"TTFT {deployment.spec.slo.percentile}, ms", "ttft_milliseconds", off.ttft_error_percent if off else None),
+        (f"ITL {deployment.spec.slo.percentile}, ms", "itl_milliseconds", off.itl_error_percent if off else None),
+        (f"TPOT {deployment.spec.slo.percentile}, ms", "tpot_milliseconds", off.tpot_error_percent if off else None),
+    ):
+        yield Figure(name, _shown(plan.predicted, field), _shown(measured, field), error)
+
+
+def _shown(part: PredictedFigures | Measured | None, field: str) -> str | None:
+    value = None if part is None else getattr(part, field)
+    return joules(value) if isinstance(value, str) else None if value is None else str(value)
+
+
+def _window(deployment: LLMDeployment) -> str:
+    measured, off = deployment.status.measured, deployment.status.prediction
+    if measured is None:
+        return "Nothing was measured yet."
+    windows = "" if off is None else f", {off.samples} windows so far"
+    return (
+        f"Measured {measured.window_start} to {measured.window_end}, {measured.coverage_percent} % of the GPUs "
+        f"covered{windows}."
+    )
+
+
+def _budget(deployment: LLMDeployment) -> list[str]:
+    budget, own = deployment.status.budget, own_budget_lines(deployment, deployment.status.energy_account)
+    if budget is None:
+        return [*own, ""] if own else []
+    said = [
+        f"{budget.name} binds" if budget.name is not None else "",
+        f"{budget.allowed_power_watts} W allowed" if budget.allowed_power_watts is not None else "",
+        f"{budget.used_percent} % used" if budget.used_percent is not None else "",
+        f"{budget.remaining_watt_hours} Wh left" if budget.remaining_watt_hours is not None else "",
+        f"next period {budget.reset_time}" if budget.reset_time is not None else "",
+    ]
+    return [f"  budget      {', '.join(text for text in said if text)}", *own, ""]
+
+
+def _conditions(conditions: tuple[Condition, ...]) -> list[str]:
+    if not conditions:
+        return ["  The operator has not looked at it yet."]
+    rows = [("CONDITION", "STATUS", "REASON", "SINCE", "MESSAGE")]
+    rows += [(c.type, c.status, c.reason, c.last_transition_time or _UNKNOWN, c.message) for c in conditions]
+    return columns(rows)

@@ -1,0 +1,1 @@
+"""Deciding, pure: from what was observed, what children, status, conditions and events of each object should be."""

@@ -1,0 +1,1 @@
+"""Decisions about EnergyBudgets and ClusterEnergyBudgets, and what they leave to their members."""

@@ -1,0 +1,442 @@
+"""Watts that budgets leave to one LLMDeployment, from the budgets and their statuses. Pure.
+
+A budget's status is where energy is counted and where shedding is decided; what is committed is summed here, from the
+plans as they are now, so that two deployments never get the same watts. A budget that cannot be checked allows no
+growth, and takes nothing from what runs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from energylens.api.energybudget import EnergyBudgetSpec, EnergyBudgetStatus
+from energylens.api.llmdeployment import BudgetStatus
+from energylens.api.parse import InvalidResourceError, parse_clusterenergybudget, parse_energybudget
+from energylens.budget.periods import Span, period_at
+from energylens.budget.usage import PowerAllowed, Usage, growth_allowed
+from energylens.budget.verdict import Figures, exceeded
+from energylens.decide.budgets.membership import Surroundings, is_member, key_of, name_of, selects, share
+from energylens.decide.budgets.own_budget import (
+    FIELD,
+    GENERATION,
+    account_of,
+    budget_spec,
+    in_period,
+    own_budget,
+    own_status,
+    period_of,
+)
+from energylens.decide.deployment.observation import Allowed, BudgetView
+from energylens.decide.reasons import Reason
+from energylens.planner.types import BudgetLimit, EnergyLeft, PowerAllowance
+
+__all__ = ["Allowed", "allowance", "budget_of", "committed_watts", "growth_of", "selects"]
+
+Body = Mapping[str, Any]
+CLOSED = "; meanwhile no plan may draw more than the running one"
+"""What condition Ready of a budget that cannot be checked says besides why."""
+
+
+_SPEC = "spec."
+
+
+@dataclass(frozen=True)
+class _Claim:
+    """One budget's word on one deployment."""
+
+    name: str
+    spec: EnergyBudgetSpec
+    status: EnergyBudgetStatus
+    own: float
+    own_share: float
+    """The part of ``own`` that counts against this budget."""
+    others: float
+    growth: PowerAllowed | None
+    problem: str
+    cap: float | None
+    """What shedding leaves to the deployment, W; None where nothing was taken."""
+    period: Span
+    now: datetime
+    beyond: float = 0.0
+    """What the members draw beyond their plans, as far as it counts against growth."""
+    ceiling: PowerAllowed | None = None
+    """What no plan may exceed, the running one neither."""
+    path: str = _SPEC
+    """Of the budget's spec, as messages name its fields."""
+
+    @property
+    def left(self) -> float:
+        """Watts that a plan of the deployment may draw."""
+        left = math.inf
+        if self.cap is not None:
+            left = self.cap
+        elif self.problem:
+            left = max(self.own, 1.0)
+        elif self.growth is not None:
+            left = max(self.own, self.growth.watts - self.others - self.beyond, 1.0)
+        return left if self.ceiling is None else min(left, max(self.ceiling.watts, 1.0))
+
+    @property
+    def allowance(self) -> PowerAllowance:
+        """What is left, with the limit behind it."""
+        watts = float(math.floor(self.left + 1e-6))
+        ceiling = self.ceiling
+        if ceiling is not None and max(1.0, ceiling.watts) <= self.left:
+            return self._by(ceiling.limit, watts)
+        if self.cap is not None:
+            return PowerAllowance(watts, self.name, sheds=True)
+        if self.problem or self.growth is None:
+            return PowerAllowance(watts, self.name, because=self.problem)
+        return self._by(self.growth.limit, watts)
+
+    def _by(self, limit: str, watts: float) -> PowerAllowance:
+        field, others = self.field(limit), self.others + self.beyond
+        is_own = self.path != _SPEC
+        source, named = (field, "") if is_own else (self.name, field)
+        if limit == "spec.powerWatts" and self.spec.power_watts is not None:
+            # The watts that its own spec allows are the value of the field.
+            made = None if is_own else BudgetLimit(named, self.spec.power_watts, None, others)
+        elif limit == "spec.energyWattHours" and self.spec.energy_watt_hours is not None:
+            left = EnergyLeft(
+                float(self.status.used_watt_hours or 0), self.period.hours_left(self.now), self.period.hours
+            )
+            made = BudgetLimit(named, self.spec.energy_watt_hours, left, others)
+        else:
+            return PowerAllowance(watts, source, because=f"by {named}")
+        return PowerAllowance(watts, source, limit=made)
+
+    @property
+    def used(self) -> int:
+        """Watts that plans commit against the budget now."""
+        return round(self.own * self.own_share + self.others)
+
+    @property
+    def limits(self) -> bool:
+        return self.spec.action != "Report" and bool(self.problem or self.growth is not None or self.cap is not None)
+
+    def field(self, limit: str) -> str:
+        """Return the path of a limit as messages name it."""
+        return limit.replace(_SPEC, self.path, 1)
+
+    def value(self, limit: str) -> str:
+        """Return a limit with its value and unit: ``spec.energyWattHours=43320 Wh``."""
+        values = {
+            "spec.powerWatts": (self.spec.power_watts, "W"),
+            "spec.energyWattHours": (self.spec.energy_watt_hours, "Wh"),
+        }
+        value, unit = values.get(limit, (None, ""))
+        return self.field(limit) + ("" if value is None else f"={value} {unit}")
+
+
+def budget_of(body: Body) -> tuple[EnergyBudgetSpec, EnergyBudgetStatus]:
+    """Return what a budget of either kind says.
+
+    Raises:
+        InvalidResourceError: its spec cannot be read.
+    """
+    namespaced = bool(key_of(body)[0])
+    head = {
+        "apiVersion": "energylens.dev/v1alpha1",
+        "kind": "EnergyBudget" if namespaced else "ClusterEnergyBudget",
+        **body,
+    }
+    found = (parse_energybudget if namespaced else parse_clusterenergybudget)(head, strict=False)
+    return found.spec, found.status
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A budget as it was read; reading it costs more than deciding by it."""
+
+    namespace: str
+    """"" for a ClusterEnergyBudget."""
+    name: str
+    """As messages name it."""
+    generation: int
+    spec: EnergyBudgetSpec | None
+    status: EnergyBudgetStatus
+    problem: str = ""
+    """Why the spec cannot be read."""
+
+
+def read_budget(body: Body) -> Budget:
+    """Return a budget of either kind, also one whose spec cannot be read."""
+    namespace, generation = key_of(body)[0], int(body["metadata"].get("generation", 1))
+    try:
+        spec, status = budget_of(body)
+    except InvalidResourceError as error:
+        return Budget(namespace, name_of(body), generation, None, EnergyBudgetStatus(), str(error))
+    return Budget(namespace, name_of(body), generation, spec, status)
+
+
+def committed_watts(deployment: Body) -> int:
+    """Return the predicted power of a deployment's plan; 0 without one, while suspended, and where it is only shown.
+
+    A plan that waits for approval commits nothing before something runs, and after that no less than what runs.
+    """
+    spec, status = deployment.get("spec") or {}, deployment.get("status") or {}
+    planning, plan = spec.get("planning") or {}, status.get("plan") or {}
+    if spec.get("suspend") or planning.get("mode") == "Advisory":
+        return 0
+    waits = planning.get("mode") == "Manual" and planning.get("approvedPlanHash") != plan.get("hash")
+    planned, running = int((plan.get("predicted") or {}).get("powerWatts", 0)), status.get("activeRevision")
+    if not waits:
+        return planned
+    return max(planned, int(running.get("powerWatts", 0))) if running else 0
+
+
+def allowance(
+    deployment: Body,
+    budgets: Iterable[Budget],
+    deployments: Iterable[Body],
+    now: datetime,
+    around: Surroundings | None = None,
+    unserved: Mapping[str, str] | None = None,
+) -> Allowed:
+    """Return the watts that the tightest budget leaves, and what the condition says of all of them.
+
+    What runs is never pushed out by what others committed: without shedding the allowance is at least its own power.
+
+    Args:
+        deployment: The one that asks.
+        budgets: EnergyBudgets and ClusterEnergyBudgets, with their statuses.
+        deployments: All LLMDeployments, with the plans that they adopted.
+        now: The present moment.
+        around: Namespaces and nodes, for ClusterEnergyBudgets.
+        unserved: Why budgets of a kind cannot be seen any more, by kind; those of it are as they were last seen.
+    """
+    unserved = unserved or {}
+    around = around or Surroundings()
+    others = [d for d in deployments if key_of(d) != key_of(deployment)]
+    claims: list[_Claim] = []
+    unreadable: Budget | None = None
+    for budget in budgets:
+        namespace, spec = budget.namespace, budget.spec
+        if namespace not in ("", deployment["metadata"]["namespace"]):
+            continue
+        if spec is None:
+            unreadable = unreadable or budget
+        elif is_member(spec, namespace, deployment, around):
+            members = [d for d in others if is_member(spec, namespace, d, around)]
+            claim = _claim(budget, spec, deployment, members, now, around)
+            gone = unserved.get("EnergyBudget" if namespace else "ClusterEnergyBudget")
+            claims.append(claim if gone is None else replace(claim, growth=None, problem=gone))
+    mine = _own_claim(deployment, now)
+    claims += [] if mine is None else [mine]
+    found, own = _together(claims), float(committed_watts(deployment))
+    if unreadable is not None:
+        text = f"{unreadable.name}: {unreadable.problem}; growth is not allowed"
+        view, why = BudgetView("Unknown", Reason.BUDGET_UNREADABLE, text), "it cannot be read"
+        return _without_growth(unreadable.name, why, view, own, found)
+    return _unseen(deployment, claims, unserved, own, found) if unserved else found
+
+
+def _without_growth(name: str, why: str, view: BudgetView, own: float, found: Allowed) -> Allowed:
+    """Return what is left where a budget cannot be read: no growth; what another one takes it takes all the same."""
+    watts = max(own, 1.0)
+    if found.allowance is not None and (found.allowance.sheds or found.allowance.watts < watts):
+        return replace(found, view=view)
+    return Allowed(
+        PowerAllowance(watts, name, because=why), view, BudgetStatus(name=name, allowed_power_watts=round(watts))
+    )
+
+
+def _unseen(
+    deployment: Body, claims: Sequence[_Claim], unserved: Mapping[str, str], own: float, found: Allowed
+) -> Allowed:
+    """Return what is left where the API server does not have a kind of budget any more, or never had.
+
+    The status of a deployment remembers the budget that limited it, also for an operator that started since. One that
+    none limited is not limited now, and its condition says why nobody knows.
+    """
+    limited = (deployment.get("status") or {}).get("budget") or {}
+    before = str(limited.get("name") or "")
+    gone = unserved.get(before.partition(" ")[0]) if limited.get("allowedPowerWatts") is not None else None
+    if gone is not None and before not in {claim.name for claim in claims}:
+        text = f"{before}: {gone}; until it does, no plan may draw more than the running one"
+        return _without_growth(before, gone, BudgetView("Unknown", Reason.BUDGET_NOT_CHECKED, text), own, found)
+    if claims:
+        return found
+    text = "; ".join(unserved.values())
+    view = BudgetView("Unknown", Reason.BUDGET_NOT_CHECKED, f"{text}; no budget is known to select this deployment")
+    return replace(found, view=view)
+
+
+def _claim(
+    budget: Budget,
+    spec: EnergyBudgetSpec,
+    deployment: Body,
+    members: Sequence[Body],
+    now: datetime,
+    around: Surroundings,
+) -> _Claim:
+    status = budget.status
+    own_share = share(spec, deployment, around)
+    others = sum(committed_watts(d) * share(spec, d, around) for d in members)
+    cap = None
+    for member in status.members:
+        if (member.namespace, member.name) == key_of(deployment) and member.allowed_power_watts is not None:
+            cap = member.allowed_power_watts / own_share if own_share else None
+    growth, problem = growth_of(budget.generation, spec, status, now)
+    return _Claim(
+        name=budget.name,
+        spec=spec,
+        status=status,
+        own=float(committed_watts(deployment)),
+        own_share=own_share,
+        others=others,
+        growth=growth,
+        problem=problem,
+        cap=cap if spec.action == "Shed" else None,
+        period=period_at(spec.period, ZoneInfo(spec.time_zone), now),
+        now=now,
+        beyond=_measured_above(spec, status),
+    )
+
+
+def _own_claim(deployment: Body, now: datetime) -> _Claim | None:
+    """Return what the budget of the deployment's own spec says; None where it has none."""
+    own = own_budget(deployment)
+    if own is None:
+        return None
+    committed, period, spec = committed_watts(deployment), period_of(own, now), budget_spec(own)
+    measured = ((deployment.get("status") or {}).get("measured") or {}).get("powerWatts")
+    account = in_period(account_of(deployment), own, now)
+    # Without pods nothing is drawn, whatever the last window said.
+    status = own_status(own, account, committed, measured if committed else None)
+    growth, problem = growth_of(GENERATION, spec, status, now)
+    ceilings = [PowerAllowed(float(own.power_watts), "spec.powerWatts")] if own.power_watts is not None else []
+    if own.energy_watt_hours is not None:
+        ceilings.append(PowerAllowed(own.energy_watt_hours / period.hours, "spec.energyWattHours"))
+    return _Claim(
+        name=FIELD,
+        spec=spec,
+        status=status,
+        own=float(committed),
+        own_share=1.0,
+        others=0.0,
+        growth=growth,
+        problem=problem,
+        cap=None,
+        period=period,
+        now=now,
+        ceiling=min(ceilings, key=lambda c: c.watts) if own.action == "Enforce" else None,
+        path=f"{FIELD}.",
+    )
+
+
+def _measured_above(spec: EnergyBudgetSpec, status: EnergyBudgetStatus) -> float:
+    """Return by how much the members draw more than was predicted, in steps of a hundredth of the limit."""
+    if spec.power_watts is None:
+        return 0.0
+    step = max(1.0, spec.power_watts / 100.0)
+    return step * -(-(status.excess_power_watts or 0) // step)
+
+
+def growth_of(
+    generation: int, spec: EnergyBudgetSpec, status: EnergyBudgetStatus, now: datetime
+) -> tuple[PowerAllowed | None, str]:
+    """Return the power that a budget allows for growth, and why it cannot be checked ("" where it can)."""
+    seen = status.observed_generation == generation
+    ready = next((c for c in status.conditions if c.type == "Ready"), None)
+    if seen and ready is not None and ready.status != "True":
+        return None, ready.message.removesuffix(CLOSED) or ready.reason
+    if spec.energy_watt_hours is None and spec.carbon is None:
+        # What is committed is known before anything is measured.
+        watts = spec.power_watts
+        return (None if watts is None else PowerAllowed(float(watts), "spec.powerWatts")), ""
+    if not seen or ready is None:
+        return None, "its energy is not counted yet"
+    period = period_at(spec.period, ZoneInfo(spec.time_zone), now)
+    start = None if status.period_start is None else datetime.fromisoformat(status.period_start)
+    if start != period.start:
+        return None, "its energy of this period is not counted yet"
+    used = float(status.used_watt_hours or 0)
+    left = None if status.remaining_watt_hours is None else used + status.remaining_watt_hours
+    limit = status.energy_limit or ""
+    return growth_allowed(spec, Usage(used, 0.0, None, left, limit), period, now), ""
+
+
+def _together(claims: Sequence[_Claim]) -> Allowed:
+    if not claims:
+        view = BudgetView("True", Reason.NO_BUDGET, "no budget selects this deployment")
+        return Allowed(None, view, None)
+    limiting = [claim for claim in claims if claim.limits]
+    tightest = min(limiting, key=lambda claim: (claim.left, claim.name), default=None)
+    allowed = None if tightest is None else tightest.allowance
+    binding = tightest or min(claims, key=lambda claim: (-_percent(claim), claim.name))
+    status = BudgetStatus(
+        name=binding.name,
+        allowed_power_watts=None if allowed is None else round(allowed.watts),
+        used_percent=binding.status.used_percent,
+        remaining_watt_hours=binding.status.remaining_watt_hours,
+        reset_time=binding.status.reset_time if binding.status.used_watt_hours is not None else None,
+    )
+    return Allowed(allowed, _view(claims, binding), status)
+
+
+def _percent(claim: _Claim) -> float:
+    return claim.status.used_percent or 0
+
+
+def _view(claims: Sequence[_Claim], binding: _Claim) -> BudgetView:
+    """Say the worst first: power was taken, something is exceeded, something cannot be checked, energy runs out."""
+    taken = [claim for claim in claims if claim.cap is not None]
+    if taken:
+        claim = min(taken, key=lambda c: (c.left, c.name))
+        watts = claim.allowance.watts
+        text = f"{claim.name} binds: it leaves {watts:.0f} W to this deployment, by spec.energy.priority"
+        return BudgetView("False", Reason.POWER_TAKEN, text)
+    over = [text for claim in claims for text in _exceeded(claim)]
+    if over:
+        return BudgetView("False", Reason.OVER_BUDGET, "; ".join(over))
+    unchecked = [f"{claim.name}: {claim.problem}" for claim in claims if claim.problem]
+    if unchecked:
+        closed = any(claim.problem and claim.limits for claim in claims)
+        text = "; ".join(unchecked) + ("; until it is, no plan may draw more than the running one" if closed else "")
+        return BudgetView("Unknown", Reason.BUDGET_NOT_CHECKED, text)
+    fast = [text for claim in claims if (text := _too_fast(claim))]
+    if fast:
+        return BudgetView("True", Reason.RUNS_OUT, "; ".join(fast))
+    text = f"{binding.name} binds" if binding.limits else f"{binding.name} only reports"
+    if binding.growth is not None:
+        limit = binding.growth.limit
+        # The watts are the value of a limit of power.
+        limit = binding.field(limit) if limit == "spec.powerWatts" else binding.value(limit)
+        text += f": {binding.used} W are committed of {math.floor(binding.growth.watts)} W ({limit})"
+        text += f", and {binding.beyond:.0f} W are drawn beyond the plans" if binding.beyond else ""
+    others = len(claims) - 1
+    return BudgetView("True", Reason.WITHIN_BUDGET, text + (f"; {others} more hold too" if others else ""))
+
+
+def _exceeded(claim: _Claim) -> list[str]:
+    """Return by how much a budget is exceeded, as its own condition says it; empty where it holds."""
+    status, is_counted = claim.status, not claim.problem
+    figures = Figures(
+        claim.used,
+        status.measured_power_watts,
+        status.used_watt_hours if is_counted else None,
+        status.remaining_watt_hours if is_counted else None,
+        status.energy_limit,
+    )
+    until = f" until {status.reset_time}" if figures.remaining_watt_hours == 0 else ""
+    return [
+        f"{claim.name}: {text}{until if ' Wh are used' in text else ''}"
+        for text in exceeded(claim.spec, figures, claim.path)
+    ]
+
+
+def _too_fast(claim: _Claim) -> str:
+    """Return that a limit of energy does not last at the power that is committed; "" where it does."""
+    growth = claim.growth
+    if growth is None or growth.limit == "spec.powerWatts" or claim.used <= growth.watts:
+        return ""
+    return (
+        f"{claim.name}: {claim.used} W are committed, and {claim.value(growth.limit)} lasts at up to "
+        f"{math.floor(growth.watts)} W" + ("" if claim.spec.action == "Report" else "; no plan may draw more")
+    )

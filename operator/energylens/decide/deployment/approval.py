@@ -1,0 +1,52 @@
+"""What ``spec.planning.approvedPlanHash`` says of the plan that waits. Pure."""
+
+from __future__ import annotations
+
+import difflib
+
+from energylens.api.llmdeployment import LLMDeployment, PlanStatus
+from energylens.api.llmdeployment_status import describe_plan
+from energylens.planner.search.identity import HASH_LENGTH
+
+_FIELD = "spec.planning.approvedPlanHash"
+_DIGITS = frozenset("0123456789abcdef")
+_MISTYPED = 0.8
+"""Share of digits in common from which on a hash is taken for a mistyped one; chance gives about a third."""
+
+
+def waits(deployment: LLMDeployment, plan: PlanStatus) -> bool:
+    """Return whether a plan is not to be acted on before a person approves it."""
+    planning = deployment.spec.planning
+    return planning.mode == "Manual" and planning.approved_plan_hash != plan.hash
+
+
+def why_it_waits(deployment: LLMDeployment, plan: PlanStatus, running_hash: str) -> str:
+    """Return what to approve, and what is wrong with an approval that is given already.
+
+    Args:
+        deployment: With the approval.
+        plan: The plan that waits.
+        running_hash: Hash of the plan that runs; "" where nothing does.
+    """
+    approved = deployment.spec.planning.approved_plan_hash
+    ask = f"set {_FIELD} to {plan.hash} to act on this plan"
+    pending = f"pending: {describe_plan(plan)} ({plan.gpus} GPUs)"
+    runs = f"; plan {running_hash} runs meanwhile" if running_hash else ""
+    if approved is None:
+        return f"planning.mode is Manual: {ask}; {pending}{runs}"
+    if approved == running_hash:
+        return f"the approved plan {approved} runs, and another one is pending: {ask}; {pending}"
+    return f"{_FIELD}={approved} {_mistake(approved, plan.hash)}: {ask}; {pending}{runs}"
+
+
+def _mistake(approved: str, pending: str) -> str:
+    if pending.startswith(approved):
+        return f"is only the first {len(approved)} of the {HASH_LENGTH} digits of the pending plan's hash"
+    if set(approved) - _DIGITS:
+        wrong = "".join(sorted(set(approved) - _DIGITS))
+        return f"is no plan's hash, which has the digits 0 to 9 and a to f and not {wrong!r}"
+    if len(approved) != HASH_LENGTH:
+        return f"is no plan's hash, which has {HASH_LENGTH} digits and not {len(approved)}"
+    if difflib.SequenceMatcher(None, approved, pending).ratio() >= _MISTYPED:
+        return "is not the pending plan's hash, and looks like a mistyped one"
+    return "is not the pending plan's hash: unknown, or of a plan that another one has replaced"

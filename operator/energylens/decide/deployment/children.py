@@ -1,0 +1,198 @@
+"""Which child objects a deployment should have now. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from energylens.api.llmdeployment import PlanStatus
+from energylens.data import load_gpus
+from energylens.decide.deployment.applied import holds
+from energylens.decide.deployment.approval import waits, why_it_waits
+from energylens.decide.deployment.handover import Handover, handover
+from energylens.decide.deployment.observation import Observation, plan_label
+from energylens.decide.deployment.rollouts import (
+    EXCEEDED_QUOTA,
+    group_size,
+    live_strategy,
+    refused_pods,
+    template_of,
+    workload_revision,
+)
+from energylens.decide.reasons import Reason
+from energylens.planner.inventory.node_gpus import GPU_RESOURCE
+from energylens.planner.inventory.products import PRODUCT_LABEL
+from energylens.serving import ServingError, Strategy, choose_strategy, manifests
+from energylens.serving.claims import conflict, one_at_a_time
+from energylens.serving.metadata import APPLIED_HASH
+
+SAFE_MESSAGE = "new replicas wait for what old ones hold; old replicas stop first"
+FOREIGN_MESSAGE = "the limits of the rolling update were edited; an old replica stops before a new one starts"
+
+
+@dataclass(frozen=True)
+class Children:
+    """The manifests to hold, or why there are none to act on."""
+
+    manifests: tuple[dict[str, Any], ...]
+    acting: bool
+    reason: Reason | None = None
+    message: str = ""
+    strategy: Strategy | None = None
+    """How the rollout that this change starts goes on; None when no rollout starts."""
+    handover: Handover | None = None
+    """What becomes of the workload of the other kind; None where there is none, or nothing is acted on."""
+
+
+def children(observed: Observation) -> Children:
+    """Return the children of the plan that is followed; none where the plan is only shown."""
+    spec, planning = observed.deployment.spec, observed.planning
+    plan = planning.plan
+    if plan is None or planning.model is None:
+        return Children((), False)
+    if spec.planning.mode == "Advisory":
+        return Children((), False, Reason.ADVISORY, "planning.mode is Advisory: the plan is shown and not acted on")
+    # Stopping needs no approval.
+    stops = spec.suspend and observed.workload is not None
+    if waits(observed.deployment, plan) and not stops:
+        return Children(
+            _kept(observed),
+            False,
+            Reason.AWAITING_APPROVAL,
+            why_it_waits(observed.deployment, plan, plan_label(observed.workload)),
+        )
+    if plan.nodes_per_replica > 1 and not observed.serves_lws:
+        return Children(
+            (),
+            False,
+            Reason.LEADER_WORKER_SET_MISSING,
+            f"a replica spans {plan.nodes_per_replica} nodes, which needs LeaderWorkerSet "
+            "(leaderworkerset.x-k8s.io/v1); install it, or allow GPUs on which a replica fits one node",
+        )
+    unshareable = conflict(observed.deployment, plan, observed.claims)
+    if unshareable:
+        return Children((), False, Reason.CLAIM_NOT_SHAREABLE, unshareable)
+    try:
+        return _act(observed)
+    except ServingError as error:
+        return Children((), False, Reason.INVALID_ENGINE_SETTINGS, str(error))
+
+
+def _act(observed: Observation) -> Children:
+    deployment, planning, live = observed.deployment, observed.planning, observed.workload
+    plan, model = planning.plan, planning.model
+    if plan is None or model is None:
+        return Children((), False)
+
+    gpu = load_gpus().get(plan.gpu_product)
+
+    def made(strategy: Strategy) -> list[dict[str, Any]]:
+        return manifests(deployment, plan, model, strategy=strategy, gpu=gpu, table=planning.table)
+
+    if live is None:
+        if not planning.good:
+            return Children((), False)
+        first = choose_strategy(deployment, None, plan, observed.snapshot, observed.claims)
+        return Children(tuple(made(first)), True, strategy=first)
+    current = live_strategy(live) or Strategy("Recreate", 0, 1, FOREIGN_MESSAGE)
+    wanted = made(current)
+    same = same_template(live, wanted[0])
+    if not planning.good and not same and _digest(live) != _digest(wanted[0]):
+        # The spec as it is has no plan: what it says of the pods belongs to a plan that does not exist.
+        return Children((), False)
+    if not same:
+        running = shape_of(live, plan)
+        chosen = choose_strategy(deployment, running, plan, observed.snapshot, observed.claims)
+        if observed.claims.unread:
+            chosen = replace(chosen, message=f"{chosen.message}; {observed.claims.unread}")
+        return Children(tuple(made(chosen)), True, strategy=chosen, handover=handover(observed))
+    if _stuck(observed, current):
+        safe = Strategy("Recreate", 0, max(1, plan.replicas), SAFE_MESSAGE)
+        return Children(tuple(made(safe)), True, strategy=safe, handover=handover(observed))
+    return Children(tuple(wanted), True, handover=handover(observed))
+
+
+def _kept(observed: Observation) -> tuple[dict[str, Any], ...]:
+    """Return the children of the plan that runs while another one waits, so that foreign edits are put right meanwhile.
+
+    Nothing where the spec says other pods than those that run: what changed it waits along with the plan.
+    """
+    deployment, plan, model, live = observed.deployment, observed.standing, observed.planning.model, observed.workload
+    if plan is None or model is None or live is None:
+        return ()
+    strategy = live_strategy(live) or Strategy("Recreate", 0, 1, FOREIGN_MESSAGE)
+    try:
+        wanted = manifests(deployment, plan, model, strategy=strategy, gpu=load_gpus().get(plan.gpu_product))
+    except ServingError:
+        return ()
+    unchanged = same_template(live, wanted[0]) or _digest(live) == _digest(wanted[0])
+    return tuple(wanted) if unchanged else ()
+
+
+def same_template(live: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Return whether applying ``wanted`` would start no rollout."""
+    if live["kind"] != wanted["kind"]:
+        return False
+    part = "template" if live["kind"] == "Deployment" else "leaderWorkerTemplate"
+    return holds(live["spec"].get(part), wanted["spec"][part])
+
+
+def shape_of(live: Mapping[str, Any], plan: PlanStatus) -> PlanStatus:
+    """Return ``plan`` with the product, replicas and GPUs per pod of the live workload.
+
+    Read from the workload and not from the last status: that may show a plan which was never acted on, because it
+    waits for approval or because the write of the workload failed.
+    """
+    spec = live["spec"]
+    pod, nodes = template_of(live).get("spec") or {}, group_size(live)
+    gpus = sum(
+        int(((container.get("resources") or {}).get("limits") or {}).get(GPU_RESOURCE) or 0)
+        for container in pod.get("containers") or ()
+    )
+    return plan.model_copy(
+        update={
+            "gpu_product": _product(pod),
+            "replicas": int(spec.get("replicas") or 0),
+            "nodes_per_replica": nodes,
+            "tensor_parallel": gpus * nodes,
+            "pipeline_parallel": 1,
+            "data_parallel": 1,
+        }
+    )
+
+
+def _product(pod: Mapping[str, Any]) -> str:
+    """Return the GPU product that a pod's node affinity asks for; "" when it asks for none, as after a foreign edit."""
+    required = ((pod.get("affinity") or {}).get("nodeAffinity") or {}).get(
+        "requiredDuringSchedulingIgnoredDuringExecution"
+    ) or {}
+    for term in required.get("nodeSelectorTerms") or ():
+        for expression in term.get("matchExpressions") or ():
+            if expression["key"] == PRODUCT_LABEL and expression["operator"] == "In":
+                return str(expression["values"][0])
+    return ""
+
+
+def _digest(manifest: Mapping[str, Any]) -> str:
+    return str((manifest["metadata"].get("annotations") or {}).get(APPLIED_HASH, ""))
+
+
+def _stuck(observed: Observation, strategy: Strategy) -> bool:
+    """Return whether a surging rollout waits for what old pods hold: GPUs, a volume, or their share of a quota.
+
+    Old pods on another product hold no GPU that a new one could use: stopping them would end the service for nothing.
+    """
+    plan, live = observed.planning.plan, observed.workload
+    if plan is None or live is None or strategy.max_surge == 0:
+        return False
+    if observed.deployment.spec.rollout.strategy == "Surge" and one_at_a_time(observed.claims) is None:
+        # Asked for, it waits.
+        return False
+    revision = workload_revision(live)
+    old = [pod for pod in observed.pods if pod.revision != revision and not pod.finished]
+    if old and EXCEEDED_QUOTA in refused_pods(observed):
+        return True
+    nodes = {node.name for node in observed.snapshot.nodes if node.product == plan.gpu_product}
+    in_the_way = any(pod.node in nodes for pod in old)
+    return in_the_way and any(pod.unschedulable for pod in observed.pods if pod.revision == revision)

@@ -1,0 +1,103 @@
+"""The load that a deployment is planned for where ``spec.planning.followLoad`` is Auto. Pure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from energylens.api.llmdeployment import LLMDeployment, LoadStatus
+from energylens.api.quantity import format_milli, parse_quantity
+from energylens.api.timestamp import timestamp
+from energylens.decide.deployment.load import STEP, FollowedLoad, MeasuredLoad, follow
+from energylens.measure.types import WindowMeasurement
+from energylens.planner.types import Infeasible, PlanningResult
+
+
+def followed_load(deployment: LLMDeployment, window: WindowMeasurement | None) -> FollowedLoad | None:
+    """Return the load to plan for after the last window; None where the spec's own is planned for."""
+    spec = deployment.spec
+    declared = spec.workload.requests_per_second
+    if spec.planning.follow_load == "Never" or declared is None:
+        return None
+    before = _known(deployment.status.load, float(parse_quantity(declared)))
+    measured = _measured(window)
+    hold = timedelta(seconds=spec.planning.replan.cooldown_seconds)
+    return before if measured is None else follow(before, measured, hold)
+
+
+def at_load(deployment: LLMDeployment, load: FollowedLoad | None) -> LLMDeployment:
+    """Return the deployment with the load to plan for as the load that it declares."""
+    if load is None or load.step == 0:
+        return deployment
+    rate = format_milli(load.requests_per_second)
+    workload = deployment.spec.workload.model_copy(update={"requests_per_second": rate})
+    return deployment.model_copy(update={"spec": deployment.spec.model_copy(update={"workload": workload})})
+
+
+def most_carried(load: FollowedLoad | None, answer: PlanningResult) -> FollowedLoad | None:
+    """Return the highest step that some plan carries where none carries the followed load.
+
+    None where that is less than the declared load: then the spec itself has no plan.
+    """
+    if load is None or load.step <= 0 or not isinstance(answer, Infeasible):
+        return None
+    for relaxation in answer.relaxations:
+        if relaxation.field == "spec.workload.requestsPerSecond" and relaxation.also is None:
+            step = math.floor(math.log(float(parse_quantity(relaxation.allowed)) / load.declared, STEP) + 1e-9)
+            return replace(load, step=step) if 0 <= step < load.step else None
+    return None
+
+
+def carried_load(load: FollowedLoad | None, step: int | None) -> FollowedLoad | None:
+    """Return the followed load at the step that the plan was made for; None for the step that it has."""
+    return load if load is None or step is None else replace(load, step=step)
+
+
+def load_status(load: FollowedLoad | None) -> LoadStatus | None:
+    """Return the followed load as it is written."""
+    if load is None:
+        return None
+    return LoadStatus(
+        requests_per_second=format_milli(load.requests_per_second),
+        declared_requests_per_second=format_milli(load.declared),
+        change_time=_time(load.changed),
+        window_end=_time(load.counted),
+        below_since=_time(load.below_since),
+        highest_below_requests_per_second=None if load.below_since is None else format_milli(load.highest_below),
+    )
+
+
+def _known(status: LoadStatus | None, declared: float) -> FollowedLoad:
+    if status is None or not math.isclose(float(parse_quantity(status.declared_requests_per_second)), declared):
+        return FollowedLoad(declared)
+    rate = float(parse_quantity(status.requests_per_second))
+    return FollowedLoad(
+        declared,
+        round(math.log(rate / declared, STEP)),
+        _moment(status.change_time),
+        _moment(status.below_since),
+        float(parse_quantity(status.highest_below_requests_per_second or "0")),
+        _moment(status.window_end),
+    )
+
+
+def _measured(window: WindowMeasurement | None) -> MeasuredLoad | None:
+    if window is None or window.requests_per_second is None or window.window_start is None or window.window_end is None:
+        return None
+    running, waiting = window.mean_running, window.mean_waiting
+    return MeasuredLoad(
+        # Whole seconds, as status keeps them: a window must be known again.
+        datetime.fromtimestamp(int(window.window_start), tz=UTC),
+        datetime.fromtimestamp(int(window.window_end), tz=UTC),
+        window.requests_per_second,
+        running is not None and waiting is not None and waiting > max(running, 1.0),
+    )
+
+
+def _moment(time: str | None) -> datetime | None:
+    return None if time is None else datetime.fromisoformat(time)
+
+
+def _time(moment: datetime | None) -> str | None:
+    return None if moment is None else timestamp(moment)

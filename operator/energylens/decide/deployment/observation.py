@@ -1,0 +1,211 @@
+"""What deciding looks at: one frozen value per pass over an LLMDeployment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pydantic import ValidationError
+
+from energylens.api.llmdeployment import BudgetStatus, EnergyAccount, LLMDeployment, PlanStatus
+from energylens.api.llmdeployment_status import LearnedCorrection
+from energylens.decide.deployment import approval
+from energylens.decide.deployment.load import FollowedLoad
+from energylens.decide.deployment.rollback import Return
+from energylens.decide.deployment.troubles import starts, waits, why_failed
+from energylens.decide.reasons import Reason
+from energylens.measure.types import WindowMeasurement
+from energylens.planner.search.identity import action_hash
+from energylens.planner.types import ClusterSnapshot, PlanningResult, PowerAllowance
+from energylens.predictor.model.architecture import ModelSpec
+from energylens.serving.claims import NO_CLAIMS, Claims
+from energylens.serving.metadata import LWS_GROUP_INDEX, LWS_WORKER_INDEX, PLAN_LABEL, revision_of
+from energylens.serving.support import PLAN_KEY
+
+Body = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Planning:
+    """The plan to follow or recommend, and why it is that one (or none)."""
+
+    plan: PlanStatus | None
+    model: ModelSpec | None
+    good: bool
+    """The plan holds the spec as it is now."""
+    reason: Reason
+    message: str
+    adopted: bool = False
+    """The plan is new in this pass."""
+    decision: str = "SamePlan"
+    """Reason of the decision to adopt the plan or to keep the running one."""
+    table: Sequence[Mapping[str, object]] | None = None
+    result: PlanningResult | None = None
+    """What planning answered; None when nothing had to be planned, or could be."""
+    carried_step: int | None = None
+    """Step of the followed load that the plan was made for, lower where no plan carries that load; None: all of it."""
+    weighed: str = ""
+    """What the decision to adopt weighed: energy of the switch against energy saved; "" when nothing was adopted."""
+    rollback: Return | None = None
+    """The return to the last good plan that this pass makes."""
+    no_way_back: str = ""
+    """Why a return to the last good plan is due and cannot be made."""
+
+
+@dataclass(frozen=True)
+class BudgetView:
+    """What budgets say about one LLMDeployment."""
+
+    status: str
+    """``True``, ``False`` or ``Unknown``."""
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """What budgets leave to one LLMDeployment."""
+
+    allowance: PowerAllowance | None
+    """None where no budget limits it."""
+    view: BudgetView
+    status: BudgetStatus | None
+    """Of the budget that binds; None without one."""
+
+
+@dataclass(frozen=True)
+class PodState:
+    """One serving pod."""
+
+    name: str
+    revision: str
+    """What it is, by its label; pods of earlier releases have their plan's hash."""
+    ready: bool
+    ready_since: str
+    """RFC 3339; "" when not ready."""
+    unschedulable: str
+    """The scheduler's message; "" when it is scheduled."""
+    waiting: str
+    """What its containers wait for, or how one ended; "" when they run."""
+    node: str = ""
+    """"" when it is not bound to one."""
+    failing: bool = False
+    """``waiting`` is something that does not pass by itself, such as a crash loop or an image that cannot be pulled."""
+    creating: bool = False
+    """It has its node, and none of its containers has started yet."""
+    failed: str = ""
+    """Why it ended for good, as when the kubelet rejects it; "" when it did not."""
+    finished: bool = False
+    """It ended for good, whether it failed or not: it holds nothing."""
+    created: str = ""
+    """RFC 3339; "" when not known."""
+    ends_by: str = ""
+    """When a pod that is being deleted must have ended, RFC 3339; "" when it is not being deleted."""
+    group: str = ""
+    """Index of its group in a LeaderWorkerSet; "" outside of one."""
+    leads: bool = True
+    """It answers requests: it is no follower of a group."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Everything that a pass decides from."""
+
+    deployment: LLMDeployment
+    planning: Planning
+    workload: Body | None
+    """The live Deployment or LeaderWorkerSet of the plan; that of the plan before while the plan's does not exist."""
+    pods: tuple[PodState, ...]
+    snapshot: ClusterSnapshot
+    serves_lws: bool
+    budget: BudgetView
+    measurement: WindowMeasurement | None
+    now: datetime
+    standing: PlanStatus | None = None
+    """The plan whose pods run while another one waits for approval; None where that is the plan itself."""
+    learned: LearnedCorrection | None = None
+    """What measurement taught of the plan's model, GPU and layout."""
+    load: FollowedLoad | None = None
+    """The load that is planned for; None for that of the spec."""
+    budget_status: BudgetStatus | None = None
+    """Of the budget that binds; None without one."""
+    energy_account: EnergyAccount | None = None
+    """What is counted against the deployment's own limit of energy; None without one."""
+    refused: str = ""
+    """Why the API server refused a child in this pass."""
+    refused_for: Reason = Reason.APPLY_REFUSED
+    """Reason of condition Degraded where a child was refused."""
+    contested: str = ""
+    """Who changes what the operator wrote again and again; "" where nobody does."""
+    unsettled: str = ""
+    """Why what requests are answered by is not as it was written, or may not stay so; "" where it is."""
+    outgoing: Body | None = None
+    """The workload of the other kind, which serves until the pods of the plan are ready; None when there is none."""
+    claims: Claims = NO_CLAIMS
+    """The volume claims that the pods mount."""
+    refused_pods: str = ""
+    """Why the pods of a LeaderWorkerSet cannot be created, by its events; a Deployment says so itself."""
+    unread: str = ""
+    """Why it is not known whether they can."""
+    takes_over: bool = False
+    """The workload is of this plan from this pass on."""
+
+
+def pod_state(pod: Body) -> PodState:
+    """Return the state of a trimmed pod."""
+    metadata, status = pod["metadata"], pod["status"]
+    labels = metadata["labels"]
+    conditions = {c["type"]: c for c in status["conditions"]}
+    ready, scheduled = conditions.get("Ready", {}), conditions.get("PodScheduled", {})
+    finished = status["phase"] in ("Failed", "Succeeded")
+    is_ready = ready.get("status") == "True" and not metadata["deleting"] and not finished
+    waiting, failing = ("", False) if finished or is_ready else waits(status["containers"])
+    not_started = not finished and not is_ready and starts(status["containers"])
+    return PodState(
+        name=metadata["name"],
+        revision=revision_of(labels),
+        ready=is_ready,
+        ready_since=ready.get("lastTransitionTime", "") if is_ready else "",
+        unschedulable=scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else "",
+        waiting=waiting,
+        node=pod["spec"]["nodeName"],
+        failing=failing,
+        creating=bool(pod["spec"]["nodeName"]) and not_started,
+        failed=why_failed(status) if status["phase"] == "Failed" else "",
+        finished=finished,
+        created=metadata.get("creationTimestamp", ""),
+        ends_by=metadata.get("deletionTimestamp", ""),
+        group=labels.get(LWS_GROUP_INDEX, ""),
+        leads=labels.get(LWS_WORKER_INDEX, "0") == "0",
+    )
+
+
+def standing_plan(deployment: LLMDeployment, table: Body | None, workload: Body | None) -> PlanStatus | None:
+    """Return the plan of the live pods where that in status waits for approval; None where they are the same.
+
+    Args:
+        deployment: With its last status.
+        table: The ConfigMap beside the pods, which has their plan.
+        workload: What runs the pods.
+    """
+    plan, running = deployment.status.plan, plan_label(workload)
+    if plan is None or not approval.waits(deployment, plan) or running in ("", plan.hash):
+        return None
+    found = recorded_plan(table)
+    return found if found is not None and found.hash == running else None
+
+
+def recorded_plan(table: Body | None) -> PlanStatus | None:
+    """Return the plan that the pods were made from, off the ConfigMap beside them; None where it does not hold one."""
+    try:
+        found = PlanStatus.model_validate_json(((table or {}).get("data") or {}).get(PLAN_KEY) or "")
+    except ValidationError:
+        return None
+    return found if found.hash == action_hash(found) else None
+
+
+def plan_label(body: Body | None) -> str:
+    """Return the hash of the plan that a child was made from; "" where it says none."""
+    return str(((body or {}).get("metadata", {}).get("labels") or {}).get(PLAN_LABEL, ""))

@@ -1,0 +1,267 @@
+"""How far the pods of the wanted plan are, and what holds them up. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from energylens.api.llmdeployment import LLMDeployment, PlanStatus
+from energylens.decide.deployment.observation import Body, Observation, PodState
+from energylens.decide.reasons import ConditionType, Reason
+from energylens.serving import Strategy, strategy_of
+from energylens.serving.claims import one_at_a_time
+from energylens.serving.metadata import PLAN_LABEL, revision_of
+from energylens.serving.timing import progress_deadline_seconds, startup_seconds
+
+WORKLOADS = ("Deployment", "LeaderWorkerSet")
+"""Kinds of children that run the pods."""
+RECENT = timedelta(minutes=10)
+"""A pod that failed longer ago says nothing of the pods that are started now; Kubernetes keeps thousands of them."""
+OVERDUE = timedelta(seconds=60)
+"""A kubelet ends what runs when the grace period is over, and then deletes the pod at once."""
+EXCEEDED_QUOTA = "exceeded quota"
+"""In the API server's refusal of a pod (``plugin/pkg/admission/resourcequota``): less elsewhere would make room."""
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """How far the pods of the wanted plan are."""
+
+    exists: bool
+    current: bool
+    """The workload's controller has seen the wanted revision and only its pods are left."""
+    ready: int
+    updated: int
+    wanted: int
+    running_hash: str
+    strategy: str
+    revision: str = ""
+    """Of the pods that the workload makes now."""
+    pending: str = ""
+    """Why it is not current; "" when it is."""
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """What keeps pods from becoming ready."""
+
+    reason: Reason
+    text: str
+
+    @property
+    def needs_a_person(self) -> bool:
+        """Whether it does not pass as pods start and GPUs become free."""
+        return self.reason is not Reason.UNSCHEDULABLE
+
+
+def live_strategy(live: Mapping[str, Any]) -> Strategy | None:
+    """Return the limits of the rolling update of a live workload; None when a foreign edit made them not ours."""
+    try:
+        return strategy_of(dict(live))
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def template_of(live: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the template of a workload's pods that answer requests; empty after a foreign edit."""
+    spec = live.get("spec") or {}
+    group = spec.get("leaderWorkerTemplate") or {}
+    found: Mapping[str, Any] = group.get("leaderTemplate") or group.get("workerTemplate") or spec.get("template") or {}
+    return found
+
+
+def workload_revision(live: Mapping[str, Any]) -> str:
+    """Return the revision of the pods that a workload makes now."""
+    return revision_of((template_of(live).get("metadata") or {}).get("labels"))
+
+
+def group_size(live: Mapping[str, Any]) -> int:
+    """Return the pods of one replica of a workload."""
+    return int(((live.get("spec") or {}).get("leaderWorkerTemplate") or {}).get("size") or 1)
+
+
+def rollout(observed: Observation) -> Rollout:
+    """Return the state of the workload, counted by the pods that it makes now."""
+    live = observed.workload
+    if live is None:
+        return Rollout(False, False, 0, 0, 0, "", "")
+    running_hash = (live["metadata"].get("labels") or {}).get(PLAN_LABEL, "")
+    revision, groups = workload_revision(live), live["kind"] == "LeaderWorkerSet"
+    status, wanted = live.get("status") or {}, int(live["spec"].get("replicas") or 0)
+    updated, existing = int(status.get("updatedReplicas") or 0), int(status.get("replicas") or 0)
+    own = [pod for pod in observed.pods if pod.revision == revision]
+    ready = sum(pod.ready for pod in own)
+    if groups:
+        # Its own count takes leaders for ready that are being stopped.
+        ready = min(int(status.get("readyReplicas") or 0), _whole_groups(own, group_size(live)))
+    seen = int(status.get("observedGeneration") or 0) >= int(live["metadata"].get("generation") or 0)
+    if groups and "observedGeneration" not in status:
+        # Not every release of LeaderWorkerSet v1 reports it; its pods tell the same a little later.
+        seen = bool(own) and all(pod.revision == revision for pod in observed.pods if pod.group)
+    pending = ""
+    if not seen:
+        pending = f"the controller of the {live['kind']} has not acted on its last change yet"
+    elif updated < wanted:
+        pending = f"{updated} of {wanted} replicas are of the newest revision"
+    elif existing != updated:
+        pending = f"{abs(existing - updated)} replicas of the revision before are not gone yet"
+    elif observed.outgoing is not None:
+        pending = f"the {observed.outgoing['kind']} of the plan before is still there"
+    strategy = live_strategy(live)
+    return Rollout(
+        exists=True,
+        current=not pending,
+        ready=min(ready, wanted),
+        updated=updated if seen else 0,
+        wanted=wanted,
+        running_hash=running_hash,
+        strategy=strategy.name if strategy is not None else "Recreate",
+        revision=revision,
+        pending=pending,
+    )
+
+
+def _whole_groups(pods: Iterable[PodState], size: int) -> int:
+    groups: dict[str, list[PodState]] = {}
+    for pod in pods:
+        groups.setdefault(pod.group or pod.name, []).append(pod)
+    return sum(sum(pod.ready for pod in group) >= size for group in groups.values())
+
+
+def trouble(observed: Observation, state: Rollout) -> Trouble | None:
+    """Return the worst that keeps the pods of a workload from becoming ready; None where nothing is known to."""
+    refused = refused_pods(observed)
+    if refused:
+        return Trouble(Reason.PODS_REFUSED, f"pods cannot be created: {refused}")
+    own = [pod for pod in observed.pods if pod.revision == state.revision] or list(observed.pods)
+    failed = [pod for pod in own if pod.failed and (not pod.created or observed.now - _time(pod.created) < RECENT)]
+    if failed:
+        return Trouble(Reason.PODS_FAILING, _failed(failed))
+    alive = [pod for pod in own if not pod.finished and not pod.ends_by]
+    for pod in alive:
+        if pod.failing:
+            return Trouble(Reason.PODS_FAILING, f"{pod.name}: {pod.waiting}")
+    stuck = overdue(observed)
+    if stuck:
+        return Trouble(Reason.PODS_FAILING, stuck)
+    shared = _on_too_many_nodes(observed, alive)
+    if shared:
+        return Trouble(Reason.PODS_FAILING, shared)
+    for pod in alive:
+        if pod.unschedulable:
+            return Trouble(Reason.UNSCHEDULABLE, f"{pod.name} waits for a node: {pod.unschedulable}")
+    return None
+
+
+def overdue(observed: Observation) -> str:
+    """Return which pod should have ended and is still there, holding its GPUs; "" when none is."""
+    for pod in observed.pods:
+        if pod.ends_by and observed.now - _time(pod.ends_by) > OVERDUE:
+            where = f"; its node {pod.node} may be gone" if pod.node else ""
+            return f"{pod.name} was to end by {pod.ends_by} and is still there{where}"
+    return ""
+
+
+def refused_pods(observed: Observation) -> str:
+    """Return why the API server refuses the pods of the workload; "" when it does not."""
+    for condition in ((observed.workload or {}).get("status") or {}).get("conditions") or ():
+        failed = condition["type"] == "ReplicaFailure" and condition.get("status") == "True"
+        if failed and condition.get("reason") != "FailedDelete":
+            return ": ".join(filter(None, (condition.get("reason"), condition.get("message"))))
+    return observed.refused_pods
+
+
+def looks_again(observed: Observation) -> bool:
+    """Return whether time alone, which no watch tells, may change what is said of a rollout that is under way."""
+    state = rollout(observed)
+    if any(pod.ends_by for pod in observed.pods):
+        return True
+    if not state.exists or (state.current and state.ready >= state.wanted):
+        return False
+    groups = (observed.workload or {}).get("kind") == "LeaderWorkerSet"
+    return groups or observed.outgoing is not None or any(pod.creating for pod in observed.pods)
+
+
+def _failed(pods: Sequence[PodState]) -> str:
+    """Return how the pods failed on the node where most of them did."""
+    by_node: dict[str, list[PodState]] = {}
+    for pod in pods:
+        by_node.setdefault(pod.node, []).append(pod)
+    node, found = max(by_node.items(), key=lambda one: len(one[1]))
+    last = max(found, key=lambda pod: (pod.created, pod.name))
+    count = "1 pod" if len(found) == 1 else f"{len(found)} pods"
+    return f"{count} failed{f' on node {node}' if node else ''}: {last.name}: {last.failed}"
+
+
+def _on_too_many_nodes(observed: Observation, alive: Iterable[PodState]) -> str:
+    exclusive = one_at_a_time(observed.claims)
+    if exclusive is None or exclusive[1] != "Node":
+        return ""
+    nodes = sorted({pod.node for pod in alive if pod.node})
+    return f"{exclusive[0].partition(', so that')[0]}, and the pods are on {', '.join(nodes)}" if nodes[1:] else ""
+
+
+def late(observed: Observation, state: Rollout) -> str:
+    """Return why a rollout missed its deadline; "" when it did not."""
+    live = observed.workload
+    if live is None or (state.current and state.ready >= state.wanted):
+        return ""
+    if live["kind"] == "LeaderWorkerSet":
+        return _late_group(observed, state)
+    told = deadline_exceeded(live)
+    return told + _shorter_than_the_start(observed) if told else ""
+
+
+def deadline_exceeded(workload: Body | None) -> str:
+    """Return why a rollout missed its deadline, in the words of the Deployment's controller; "" when it did not."""
+    conditions = ((workload or {}).get("status") or {}).get("conditions") or ()
+    for condition in conditions:
+        if condition["type"] == "Progressing" and condition.get("reason") == "ProgressDeadlineExceeded":
+            return str(condition.get("message") or "the progress deadline has passed")
+    return ""
+
+
+def _shorter_than_the_start(observed: Observation) -> str:
+    asked, model = observed.deployment.spec.rollout.progress_deadline_seconds, observed.planning.model
+    if asked is None or model is None or asked >= (most := startup_seconds(model)):
+        return ""
+    return f"; spec.rollout.progressDeadlineSeconds={asked} is less than the {most} s that the model may take to start"
+
+
+def _late_group(observed: Observation, state: Rollout) -> str:
+    """Return why a LeaderWorkerSet missed the deadline, which its controller does not know."""
+    deployment, model = observed.deployment, observed.planning.model
+    before = {c.type: c for c in deployment.status.conditions}.get(ConditionType.PROGRESSING)
+    active = deployment.status.active_revision
+    if before is None or model is None or active is None or active.plan_hash != state.running_hash:
+        return ""
+    since = [pod.ready_since for pod in observed.pods if pod.revision == state.revision and pod.ready_since]
+    passed = before.reason == Reason.PROGRESS_DEADLINE_EXCEEDED
+    if before.status != "True" and not passed:
+        return ""
+    begin = max(map(_time, filter(None, (*since, before.last_transition_time, deployment.status.plan_adoption_time))))
+    limit = progress_deadline_seconds(deployment.spec.rollout.progress_deadline_seconds, startup_seconds(model))
+    still = passed and begin <= _time(before.last_transition_time)
+    if not still and (observed.now - begin).total_seconds() <= limit:
+        return ""
+    return f"no replica became ready for {limit} s" + _shorter_than_the_start(observed)
+
+
+def late_rollout(deployment: LLMDeployment, plan: PlanStatus | None, workload: Body | None) -> str:
+    """Return why the rollout of a plan missed its deadline; "" when it did not, or the workload is of another plan."""
+    live = workload or {}
+    running = (live.get("metadata", {}).get("labels") or {}).get(PLAN_LABEL)
+    if plan is None or running != plan.hash:
+        return ""
+    if live.get("kind") != "LeaderWorkerSet":
+        return deadline_exceeded(workload)
+    known = {c.type: c for c in deployment.status.conditions}.get(ConditionType.PROGRESSING)
+    active = deployment.status.active_revision
+    same = known is not None and active is not None and active.plan_hash == plan.hash
+    return known.message if same and known is not None and known.reason == Reason.PROGRESS_DEADLINE_EXCEEDED else ""
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)

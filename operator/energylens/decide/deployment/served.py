@@ -1,0 +1,53 @@
+"""What a deployment serves: the shape of its model, and the predictor of its engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from energylens.api.llmdeployment import LLMDeployment
+from energylens.data import UnknownModelError, load_model, load_predictor
+from energylens.decide.reasons import Reason
+from energylens.planner.engines import tagged_version
+from energylens.predictor import Predictor
+from energylens.predictor.huggingface.config import UnsupportedConfigError, model_from_config
+from energylens.predictor.model.architecture import ModelSpec
+
+
+class ModelProblemError(Exception):
+    """The model cannot be resolved; carries the condition's reason."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        self.reason = reason
+        super().__init__(message)
+
+
+def model_of(deployment: LLMDeployment, config: Mapping[str, Any] | None) -> ModelSpec:
+    """Return the shape of a deployment's model.
+
+    Args:
+        deployment: What names it.
+        config: The config.json of ``spec.model.configRef``.
+
+    Raises:
+        ModelProblemError: The catalogue does not have it, or its config.json is of no known shape.
+    """
+    spec = deployment.spec.model
+    try:
+        return load_model(spec.name) if spec.config_ref is None else model_from_config(config or {}, spec.name)
+    except UnknownModelError as error:
+        raise ModelProblemError(Reason.MODEL_UNKNOWN, f"spec.model.name={spec.name!r}: {error}") from error
+    except UnsupportedConfigError as error:
+        where = f"spec.model.configRef={spec.config_ref.name!r}" if spec.config_ref else "spec.model.name"
+        raise ModelProblemError(Reason.MODEL_UNSUPPORTED, f"{where}: {error}") from error
+
+
+def predictor_of(deployment: LLMDeployment) -> Predictor:
+    """Return the predictor of a deployment's engine, of the version that its image names.
+
+    Raises:
+        UnknownEngineError: No profile of that engine, or none that covers the version.
+    """
+    engine = deployment.spec.engine
+    predictor: Predictor = load_predictor(engine.type.lower(), tagged_version(engine))
+    return predictor

@@ -1,0 +1,214 @@
+"""Which parts of a status can be true. Pure.
+
+A status is the operator's memory, and others may edit it: every part that is read back is checked like input. What
+cannot be true is left out, and found again from the cluster or by planning anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+from typing import Any, get_args
+
+from energylens.api.base import Condition
+from energylens.api.llmdeployment import LLMDeploymentStatus, LoadStatus, Measured, PlanStatus
+from energylens.api.llmdeployment_status import RollbackStatus
+from energylens.api.parse import InvalidResourceError, parse_llmdeployment
+from energylens.api.quantity import parse_quantity
+from energylens.api.timestamp import timestamp
+from energylens.controller.status_memory import Checked
+from energylens.data import load_gpus
+from energylens.decide.reasons import ConditionType, Reason
+from energylens.measure.types import EnergyReason
+from energylens.planner.search.identity import action_hash
+
+Body = Mapping[str, Any]
+
+CLOCK_SKEW = timedelta(minutes=5)
+"""A time may lie so far ahead: it was written by an operator on another machine."""
+MOST = 10**12
+"""No count, power, rate or latency of a plan is larger; what is beyond would overflow what is computed of it."""
+MOST_JOULES = 10**15
+"""No account has more: a gigawatt for eleven days."""
+_FUTURE = "lies in the future"
+MOST_LOAD_RATIO = 1e4
+"""A followed load beyond so many times the declared one, or below that part of it, was not measured."""
+
+_SMALLEST_SPEC = {"model": {"name": "unknown"}, "workload": {"inputTokens": 1, "outputTokens": 1, "concurrency": 1}}
+_ORDER = [kind.value for kind in ConditionType]
+_REASONS = frozenset((*(reason.value for reason in Reason), *get_args(EnergyReason)))
+
+
+def own_part(status: Body) -> dict[str, Any]:
+    """Return a status without conditions of other types, which other controllers may add, in the order of ours."""
+    conditions = status.get("conditions")
+    if not isinstance(conditions, list):
+        return dict(status)
+    own = [condition for condition in conditions if _is_own(condition)]
+    return {**status, "conditions": sorted(own, key=lambda condition: _ORDER.index(condition["type"]))}
+
+
+def sane_account(status: Body, now: datetime) -> dict[str, Any] | None:
+    """Return ``status.energyAccount`` without what cannot be true; None where nothing was counted.
+
+    An edit lowers nothing that was used: there is no less than was measured in the period, and time of which the energy
+    cannot be read is predicted from the start of the period on.
+    """
+    raw, measured = status.get("energyAccount"), status.get("measured")
+    known = measured.get("energyWattHoursThisPeriod") if isinstance(measured, Mapping) else None
+    least = 3600 * (known - 1) if is_amount(known) and known else 0
+    if raw is None and not least:
+        return None
+    stated = raw if isinstance(raw, Mapping) else {}
+    found = dict(stated)
+    stamp = timestamp(now)
+    for name in ("periodStart", "resetTime"):
+        ahead = timedelta.max if name == "resetTime" else CLOCK_SKEW
+        found[name] = found[name] if _is_time(found.get(name), now, ahead) else stamp
+    wrong = [name for name in ("measuredJoules", "predictedJoules") if not is_amount(found.get(name, 0))]
+    found |= dict.fromkeys(wrong, 0)
+    if not is_amount(found.get("predictedWatts", 0)):
+        found["predictedWatts"] = 0
+    if wrong or not _is_time(found.get("accountedUntil"), now, CLOCK_SKEW):
+        found["accountedUntil"] = found["periodStart"] if wrong else stamp
+    if "notMeasuredSince" in found and not _is_time(found["notMeasuredSince"], now, CLOCK_SKEW):
+        found["notMeasuredSince"] = stamp
+    if found.get("measuredJoules", 0) < least:
+        found["measuredJoules"] = least
+    return found
+
+
+def is_amount(value: Any) -> bool:
+    """Return whether a value of a status can be an energy, J."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_JOULES
+
+
+def _is_time(value: Any, now: datetime, ahead: timedelta) -> bool:
+    if not isinstance(value, str):
+        return False
+    why = time_problem(value, now)
+    return not why or (ahead == timedelta.max and why.endswith(_FUTURE))
+
+
+def _is_own(condition: Any) -> bool:
+    return isinstance(condition, Mapping) and condition.get("type") in _ORDER
+
+
+def checked_status(body: Body, now: datetime) -> Checked:
+    """Return the parts of an LLMDeployment's status that can be true.
+
+    Args:
+        body: The object as the API server has it.
+        now: The present moment.
+    """
+    stated = own_part(body.get("status") or {})
+    left_out: list[str] = []
+    account = sane_account(stated, now)
+    if account is not None and account != stated.get("energyAccount"):
+        left_out.append("status.energyAccount: less than was measured, or what cannot be true")
+        stated = {**stated, "energyAccount": account}
+    try:
+        found = parse_llmdeployment(
+            {**body, "spec": _SMALLEST_SPEC, "status": stated}, strict=False, on_ignored=left_out.append
+        )
+    except InvalidResourceError as error:
+        return {}, (str(error),)
+    status = found.status
+    changes: dict[str, Any] = {}
+    for name, why in _untrue(status, found.metadata.generation, now):
+        left_out.append(f"status.{LLMDeploymentStatus.model_fields[name].alias}: {why}")
+        changes[name] = None
+    conditions = tuple(_condition(condition, now) for condition in status.conditions if condition.reason in _REASONS)
+    if conditions != status.conditions:
+        left_out.append("status.conditions: a reason or a time that the operator does not write")
+        changes["conditions"] = conditions
+    if not left_out:
+        return stated, ()
+    kept = status.model_copy(update=changes)
+    return kept.model_dump(mode="json", by_alias=True, exclude_none=True), tuple(left_out)
+
+
+def _untrue(status: LLMDeploymentStatus, generation: int, now: datetime) -> Iterator[tuple[str, str]]:
+    """Yield the fields that cannot be true, and why."""
+    if status.observed_generation is not None and not 0 <= status.observed_generation <= generation:
+        yield "observed_generation", f"{status.observed_generation}, and metadata.generation is {generation}"
+    for name, why in (
+        ("plan", "" if status.plan is None else _plan_problem(status.plan)),
+        ("plan_adoption_time", time_problem(status.plan_adoption_time, now)),
+        ("load", "" if status.load is None else _load_problem(status.load, now)),
+        ("rollback", "" if status.rollback is None else _rollback_problem(status.rollback)),
+        ("measured", "" if status.measured is None else _measured_problem(status.measured, now)),
+    ):
+        if why:
+            yield name, why
+    active = status.active_revision
+    if active is not None and active.power_watts is not None and active.power_watts > MOST:
+        yield "active_revision", f"{active.power_watts} W"
+    if status.prediction is not None and status.prediction.samples > MOST:
+        yield "prediction", f"{status.prediction.samples} samples"
+
+
+def _plan_problem(plan: PlanStatus) -> str:
+    """Return why a plan is none of ours; "" where it may be."""
+    if plan.hash != action_hash(plan):
+        return f"hash {plan.hash!r} is not that of the plan"
+    per_replica = plan.tensor_parallel * plan.pipeline_parallel * plan.data_parallel
+    if plan.gpus != per_replica * plan.replicas:
+        return f"{plan.gpus} GPUs, and {plan.replicas} replicas of {per_replica} GPUs"
+    if plan.gpu_product not in load_gpus():
+        return f"GPU product {plan.gpu_product!r} is not known"
+    figures = {**plan.model_dump(include={"gpus", "max_batch_size"}), **plan.predicted.model_dump()}
+    for name, value in figures.items():
+        number = float(parse_quantity(value)) if isinstance(value, str) else value
+        if not 0 <= number <= MOST:
+            return f"{name}={value}"
+    return ""
+
+
+def _load_problem(load: LoadStatus, now: datetime) -> str:
+    declared, rate = (
+        float(parse_quantity(value)) for value in (load.declared_requests_per_second, load.requests_per_second)
+    )
+    if declared <= 0 or not 1 / MOST_LOAD_RATIO <= rate / declared <= MOST_LOAD_RATIO:
+        return f"{load.requests_per_second} of {load.declared_requests_per_second} requests per second"
+    highest = load.highest_below_requests_per_second
+    if highest is not None and float(parse_quantity(highest)) < 0:
+        return f"{highest} requests per second"
+    times = (load.change_time, load.window_end, load.below_since)
+    return next((why for time in times if (why := time_problem(time, now))), "")
+
+
+def _rollback_problem(rollback: RollbackStatus) -> str:
+    good, trial = rollback.last_good_plan, rollback.trial
+    if good is not None and (why := _plan_problem(good.plan)):
+        return f"lastGoodPlan: {why}"
+    if good is not None and float(parse_quantity(good.joules_per_output_token)) < 0:
+        return f"lastGoodPlan: {good.joules_per_output_token} J"
+    windows = () if trial is None else (trial.bad_windows, trial.good_windows)
+    return "" if all(0 <= count <= MOST for count in windows) else f"trial: {max(windows)} windows"
+
+
+def _measured_problem(measured: Measured, now: datetime) -> str:
+    # A window that was never whole has no times.
+    times = [time for time in (measured.window_start, measured.window_end) if time]
+    return next((why for time in times if (why := time_problem(time, now))), "")
+
+
+def time_problem(time: str | None, now: datetime) -> str:
+    """Return why a time cannot be one that was written; "" where it can."""
+    if time is None:
+        return ""
+    try:
+        moment = datetime.fromisoformat(time)
+    except ValueError:
+        return f"{time!r} is no time"
+    if moment.tzinfo is None:
+        return f"{time!r} has no time zone"
+    return f"{time} {_FUTURE}" if moment > now + CLOCK_SKEW else ""
+
+
+def _condition(condition: Condition, now: datetime) -> Condition:
+    """Return a condition without a time that cannot be true; it counts from now then."""
+    if not condition.last_transition_time or not time_problem(condition.last_transition_time, now):
+        return condition
+    return condition.model_copy(update={"last_transition_time": ""})

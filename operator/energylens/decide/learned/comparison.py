@@ -1,0 +1,91 @@
+"""What a window says of the plan that was measured: its errors, its objectives, and whether the load was the plan's."""
+
+from __future__ import annotations
+
+from energylens.api.llmdeployment import LLMDeployment, PlanStatus
+from energylens.api.quantity import parse_quantity
+from energylens.measure.types import WindowMeasurement
+from energylens.predictor.fitted.recalibration import MeasuredPoint
+
+LEAST_LOAD, MOST_LOAD = 0.75, 1.33
+"""Energy per token depends on the load more than on the plan: outside of these shares of it nothing is compared."""
+
+
+def error_percent(predicted: float | None, measured: float | None) -> int | None:
+    """Return 100 x (predicted - measured) / measured, a whole percent; None where one of them is not known."""
+    return None if predicted is None or measured is None or measured <= 0 else round(100 * (predicted / measured - 1))
+
+
+def energy_error_percent(plan: PlanStatus | None, measured: float | None) -> int | None:
+    """Return the error of the predicted joules per output token in percent."""
+    return None if plan is None else error_percent(joules(plan.predicted.joules_per_output_token), measured)
+
+
+def joules(quantity: str) -> float:
+    """Return a quantity of joules as a number."""
+    return float(parse_quantity(quantity))
+
+
+def load_share(deployment: LLMDeployment, plan: PlanStatus, found: WindowMeasurement) -> float | None:
+    """Return the measured load over the one that the plan was predicted for; None where neither is known.
+
+    A load of requests in flight is compared by the sequences that ran, a rate by the tokens that came of it.
+    """
+    predicted = plan.predicted
+    if deployment.spec.workload.concurrency is not None and found.mean_running is not None:
+        return found.mean_running / predicted.concurrency if predicted.concurrency else None
+    if found.output_tokens_per_second is None or not predicted.output_tokens_per_second:
+        return None
+    return found.output_tokens_per_second / predicted.output_tokens_per_second
+
+
+def is_comparable(share: float | None) -> bool:
+    """Return whether a window's load is near enough to compare energy and latency."""
+    return share is not None and LEAST_LOAD <= share <= MOST_LOAD
+
+
+def broken_objectives(deployment: LLMDeployment, found: WindowMeasurement | None) -> list[str]:
+    """Return one text per objective of ``spec.slo`` that a window breaks."""
+    return [text for text, holds in objectives(deployment, found).values() if holds is False]
+
+
+def objectives(deployment: LLMDeployment, found: WindowMeasurement | None) -> dict[str, tuple[str, bool | None]]:
+    """Return for each objective that is asked for its figures in words, and whether it holds; None: not measured."""
+    slo, latency = deployment.spec.slo, found.latency if found is not None else None
+    answers: dict[str, tuple[str, bool | None]] = {}
+    for name, limit, value in (
+        ("TTFT", slo.ttft_milliseconds, latency.ttft_ms if latency else None),
+        ("ITL", slo.itl_milliseconds, latency.itl_ms if latency else None),
+        ("TPOT", slo.tpot_milliseconds, latency.tpot_ms if latency else None),
+    ):
+        if limit is not None:
+            known = f"{name} {slo.percentile} {value:.0f} ms" if value is not None else name
+            over = value is not None and value > limit
+            answers[name] = (f"{known} > {limit} ms" if over else known, None if value is None else not over)
+    if slo.joules_per_output_token is not None:
+        limit_joules = joules(slo.joules_per_output_token)
+        ratio = found.joules_per_output_token if found is not None else None
+        known = f"{ratio:.3g} J per output token" if ratio is not None else "energy per output token"
+        over = ratio is not None and ratio > limit_joules
+        answers["energy"] = (f"{known} > {limit_joules:.3g} J" if over else known, None if ratio is None else not over)
+    return answers
+
+
+def measured_point(plan: PlanStatus, found: WindowMeasurement) -> MeasuredPoint:
+    """Return what was measured over what the predictor says without the corrections that are in the plan."""
+    applied, predicted, latency = plan.correction, plan.predicted, found.latency
+
+    def ratio(measured: float | None, expected: float, factor: str) -> float | None:
+        if measured is None or measured <= 0 or expected <= 0:
+            return None
+        return measured / expected * (joules(factor) if factor else 1.0)
+
+    def factor(name: str) -> str:
+        return "" if applied is None else getattr(applied, name)
+
+    return MeasuredPoint(
+        itl_ratio=ratio(latency.itl_ms if latency else None, predicted.itl_milliseconds, factor("itl")),
+        ttft_ratio=ratio(latency.ttft_ms if latency else None, predicted.ttft_milliseconds, factor("ttft")),
+        power_ratio=ratio(found.power_watts, predicted.power_watts, factor("power")),
+        energy_ratio=ratio(found.joules_per_output_token, joules(predicted.joules_per_output_token), factor("energy")),
+    )

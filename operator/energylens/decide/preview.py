@@ -1,0 +1,235 @@
+"""What the operator would write for LLMDeployments, found without a cluster and without acting. Pure.
+
+The code that decides is the operator's own; only what it looks at is put together here instead of watched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from energylens.api.llmdeployment import EnergyAccount, LLMDeployment
+from energylens.api.parse import InvalidResourceError
+from energylens.budget.carbon import ForecastError
+from energylens.budget.periods import period_at
+from energylens.budget.usage import usage
+from energylens.decide.budgets import allowance as budgets
+from energylens.decide.budgets.forecasts import forecast_of, place, where
+from energylens.decide.budgets.membership import Surroundings, key_of
+from energylens.decide.budgets.own_budget import in_period, with_account
+from energylens.decide.budgets.status import Look, status_of_budget
+from energylens.decide.deployment.children import Children, children
+from energylens.decide.deployment.following import carried_load, followed_load
+from energylens.decide.deployment.model_config import model_config
+from energylens.decide.deployment.observation import Allowed, Body, Observation, Planning, PodState, standing_plan
+from energylens.decide.deployment.planning import PlanningService, Request, adopted_at
+from energylens.decide.deployment.rollouts import late_rollout
+from energylens.decide.deployment.status import status_of
+from energylens.decide.learned.corrections import Pool
+from energylens.decide.reasons import BudgetReason
+from energylens.decide.reservations import reservation, reserve
+from energylens.planner.types import ClusterSnapshot
+from energylens.serving.support import table_name
+
+Key = tuple[str, str]
+"""Namespace and name."""
+
+
+@dataclass(frozen=True)
+class World:
+    """What the operator would see of a cluster; bodies are plain objects."""
+
+    snapshot: ClusterSnapshot
+    """Its nodes and the GPUs that bound pods hold."""
+    deployments: Mapping[Key, Body] = field(default_factory=dict)
+    """LLMDeployments that exist."""
+    budgets: Sequence[Body] = ()
+    """EnergyBudgets and ClusterEnergyBudgets, with their statuses."""
+    namespaces: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Labels of each namespace, for ClusterEnergyBudgets."""
+    config_maps: Mapping[Key, Body] = field(default_factory=dict)
+    workloads: Mapping[Key, Body] = field(default_factory=dict)
+    """The live Deployment or LeaderWorkerSet of an LLMDeployment."""
+    pods: Mapping[Key, tuple[PodState, ...]] = field(default_factory=dict)
+    """The pods of an LLMDeployment."""
+    serves_lws: bool = True
+    learned: Pool = field(default_factory=Pool)
+    """What the operator learned from measurement."""
+
+    def snapshot_for(self, key: Key) -> ClusterSnapshot:
+        """Return the nodes with all GPUs taken that are not for the deployment of this key."""
+        held: dict[str, int] = {}
+        for node in self.snapshot.nodes:
+            for allocation in node.allocations:
+                held[allocation.owner] = held.get(allocation.owner, 0) + allocation.gpus
+        lacking = [
+            reservation(body, held.get("/".join(other), 0))
+            for other, body in sorted(self.deployments.items())
+            if other != key
+        ]
+        return reserve(self.snapshot, [wanted for wanted in lacking if wanted is not None])
+
+    def allowance(self, deployment: Body, now: datetime) -> Allowed:
+        """Return the watts that budgets leave to a deployment, and what its condition says of them."""
+        around = Surroundings(self.namespaces, self.snapshot.nodes)
+        return budgets.allowance(
+            deployment, map(budgets.read_budget, self.budgets), self.deployments.values(), now, around
+        )
+
+
+@dataclass(frozen=True)
+class Preview:
+    """One LLMDeployment as the operator would answer it."""
+
+    deployment: LLMDeployment
+    planning: Planning
+    request: Request
+    """What was planned from."""
+    status: dict[str, Any]
+    """As it would be written."""
+    own_account: EnergyAccount | None = None
+    """What counts against the deployment's own limit of energy; None without one."""
+
+
+def counted_from_now(budget: Body, config_maps: Mapping[Key, Body], now: datetime) -> Body:
+    """Return a budget of energy or carbon that the operator has not looked at as after its first look: nothing is used.
+
+    Args:
+        budget: One of either kind.
+        config_maps: With the forecast of a carbon allowance; without it the budget cannot be checked.
+        now: From when it counts.
+
+    Returns:
+        The budget as it is where it was looked at, has no such limit, or cannot be read.
+    """
+    try:
+        spec, status = budgets.budget_of(budget)
+    except InvalidResourceError:
+        return budget
+    if status.observed_generation is not None or (spec.energy_watt_hours is None and spec.carbon is None):
+        return budget
+    namespace = key_of(budget)[0]
+    found = None if spec.carbon is None else config_maps.get(place(namespace, spec))
+    forecast, problem = forecast_of(namespace, spec, found)
+    period = period_at(spec.period, ZoneInfo(spec.time_zone), now)
+    used = None
+    if spec.carbon is None or forecast is not None:
+        try:
+            used = usage(spec, (), period, now, forecast)
+        except ForecastError as error:
+            problem = (BudgetReason.FORECAST_INVALID, f"{where(namespace, spec)} {error}")
+    look = Look(
+        spec=spec,
+        generation=int(budget["metadata"].get("generation", 1)),
+        before=status,
+        members=(),
+        entries=(),
+        period=period,
+        now=now,
+        used=used,
+        points=(),
+        problem=problem,
+    )
+    return {**budget, "status": status_of_budget(look).model_dump(mode="json", by_alias=True, exclude_none=True)}
+
+
+def preview(deployments: Sequence[LLMDeployment], world: World, now: datetime) -> Iterator[Preview]:
+    """Yield what the operator would write, one deployment after the other, each seeing the plans of those before it.
+
+    Args:
+        deployments: In the order in which they are applied. One that exists in the world has its status from there.
+        world: What there is.
+        now: For transition times and cooldowns.
+    """
+    service = PlanningService()
+    world = replace(world, budgets=[counted_from_now(budget, world.config_maps, now) for budget in world.budgets])
+    for deployment in deployments:
+        answer = _preview(deployment, world, service, now)
+        yield answer
+        key = deployment.metadata.namespace, deployment.metadata.name
+        world = replace(world, deployments={**world.deployments, key: _body(answer.deployment, answer.status)})
+
+
+def _preview(deployment: LLMDeployment, world: World, service: PlanningService, now: datetime) -> Preview:
+    key = deployment.metadata.namespace, deployment.metadata.name
+    own = deployment.spec.energy.budget
+    account = None if own is None else in_period(deployment.status.energy_account, own, now)
+    body = _body(deployment, deployment.status.model_dump(mode="json", by_alias=True))
+    allowed = world.allowance(with_account(body, account), now)
+    ref = deployment.spec.model.config_ref
+    config_map = None if ref is None else world.config_maps.get((key[0], ref.name))
+    config, problem = (None, None) if ref is None else model_config(deployment, ref, config_map)
+    load = followed_load(deployment, None)
+    workload = world.workloads.get(key)
+    standing = standing_plan(deployment, world.config_maps.get((key[0], table_name(deployment))), workload)
+    request = Request(
+        deployment=deployment,
+        config=config,
+        snapshot=world.snapshot_for(key),
+        allowance=allowed.allowance,
+        serves_lws=world.serves_lws,
+        adopted_at=adopted_at(deployment),
+        now=now,
+        want_table=True,
+        standing=standing,
+        corrections=world.learned.for_planning(deployment),
+        late=late_rollout(deployment, deployment.status.plan, workload),
+        load=load,
+    )
+    planning = problem or service.planning_for(request)
+    if planning.adopted and planning.plan is not None:
+        plan = planning.plan.model_dump(mode="json", by_alias=True, exclude_none=True)
+        allowed = world.allowance(with_account({**body, "status": {**body["status"], "plan": plan}}, account), now)
+    before = Observation(
+        deployment=deployment,
+        planning=planning,
+        workload=workload,
+        pods=world.pods.get(key, ()),
+        snapshot=request.snapshot,
+        serves_lws=world.serves_lws,
+        budget=allowed.view,
+        budget_status=allowed.status,
+        measurement=None,
+        now=now,
+        standing=standing,
+        load=carried_load(load, planning.carried_step),
+        energy_account=account,
+    )
+    wanted = children(before)
+    after = replace(before, workload=_applied(before.workload, wanted))
+    return Preview(deployment, planning, request, status_of(after, wanted), account)
+
+
+def _applied(live: Body | None, wanted: Children) -> Body | None:
+    """Return the workload as it would be right after the apply, before its controller has looked at it."""
+    for manifest in wanted.manifests:
+        if manifest["kind"] in ("Deployment", "LeaderWorkerSet"):
+            if live is not None and live["kind"] == manifest["kind"] and wanted.strategy is None:
+                return live
+            generation = 1 if live is None else int(live["metadata"].get("generation") or 0) + 1
+            status = {} if live is None else live.get("status") or {}
+            return {**manifest, "metadata": {**manifest["metadata"], "generation": generation}, "status": status}
+    return live
+
+
+def new_body(deployment: LLMDeployment) -> Body:
+    """Return a deployment as an object, as if nothing of it ran: with what its own budget has counted, and no plan."""
+    account = deployment.status.energy_account
+    return with_account(_body(deployment, {}), account)
+
+
+def _body(deployment: LLMDeployment, status: Mapping[str, Any]) -> Body:
+    metadata = deployment.metadata
+    return {
+        "metadata": {
+            "name": metadata.name,
+            "namespace": metadata.namespace,
+            "uid": metadata.uid,
+            "labels": metadata.labels,
+        },
+        "spec": deployment.spec.model_dump(mode="json", by_alias=True, exclude_unset=True),
+        "status": {name: value for name, value in status.items() if value is not None},
+    }

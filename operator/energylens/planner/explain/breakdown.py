@@ -1,0 +1,80 @@
+"""Where the energy of one candidate goes, and what each constraint of a plan costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+
+from energylens.planner.search.constraints import feasible
+from energylens.planner.search.evaluate import Candidates
+from energylens.planner.search.objective import best, objective_values
+from energylens.planner.search.problem import Problem, Solution
+from energylens.predictor import Predictor
+from energylens.predictor.breakdown import EnergyParts, energy_parts
+
+_WORTH_SAYING = 1e-4
+"""Relative difference of the objective below which a constraint costs nothing."""
+_PRICED = ("GPUs", "SLO", "Power")
+
+
+@dataclass(frozen=True)
+class Price:
+    """What one constraint costs: the best plan without it, against the plan."""
+
+    field: str
+    value: str
+    needed: str | None
+    """Value of the field with which that plan would be allowed; None where the field has no number."""
+    joules_saved: float
+    """Per output token; negative where the objective is another one than energy."""
+    watts_saved: float
+    plan: int
+    """Index of the plan without the constraint."""
+
+
+def parts_of(problem: Problem, rows: Candidates, i: int) -> dict[str, float] | None:
+    """Return the joules per output token of a candidate by cause, as EnergyParts has them.
+
+    None for a predictor that does not say, such as a stand-in.
+    """
+    predictor = problem.predictor
+    if not isinstance(predictor, Predictor):
+        return None
+    gpu = problem.gpus[rows.products[int(rows.product[i])]]
+    per_node = int(rows.gpus_per_node[i])
+    widest = per_node if rows.nodes_per_replica[i] > 1 else max(per_node, gpu.max_gpus_per_node)
+    gpu, layouts, load = replace(gpu, max_gpus_per_node=widest), rows.layouts.take(np.asarray([i])), problem.load
+    saturated = load.concurrency is not None
+    share = (load.concurrency if load.concurrency is not None else load.requests_per_second or 0.0) / rows.replicas[i]
+    predict = predictor.at_concurrency if saturated else predictor.at_rate
+    prediction = predict(problem.model, gpu, layouts, load.workload, np.asarray([share], dtype=np.float64))
+    found = energy_parts(predictor, problem.model, gpu, layouts, load.workload, prediction, saturated=saturated)
+    parts = {f.name: float(getattr(found, f.name)[0]) for f in fields(EnergyParts)}
+    # Factors learned from measurement are on the whole.
+    whole = float(rows.joules_per_output_token[i]) / sum(parts.values())
+    return {name: whole * part for name, part in parts.items()}
+
+
+def prices(problem: Problem, solution: Solution) -> tuple[Price, ...]:
+    """Return what each constraint of a plan costs, the costliest first; those that cost nothing are left out.
+
+    Args:
+        problem: What was planned.
+        solution: With a plan.
+    """
+    rows, chosen, objective = solution.rows, solution.chosen, problem.spec.energy.objective
+    if chosen is None:
+        raise ValueError("there is no plan: nothing can be said to cost it anything")
+    found, values = [], objective_values(rows, objective)
+    for constraint in solution.constraints:
+        if constraint.kind not in _PRICED:
+            continue
+        i = best(rows, feasible(solution.constraints, len(rows), without=[constraint]), objective)
+        if i is None or values[i] >= values[chosen] * (1 - _WORTH_SAYING):
+            continue
+        needed = None if constraint.needed is None else constraint.render(float(constraint.needed[i]))
+        joules = float(rows.joules_per_output_token[chosen] - rows.joules_per_output_token[i])
+        watts = float(rows.power_watts[chosen] - rows.power_watts[i])
+        found.append(Price(constraint.field, constraint.value, needed, joules, watts, i))
+    return tuple(sorted(found, key=lambda price: -price.joules_saved))

@@ -1,0 +1,105 @@
+"""What an answer says of prefill and decode apart: the best pair among the alternatives, and why it is not followed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from energylens.api.llmdeployment import Alternative, LLMDeploymentSpec, PlanStatus, PrefillReplicas
+from energylens.api.quantity import format_milli, parse_quantity
+from energylens.planner.search import describe
+from energylens.planner.search.disaggregation import Disaggregated, Pair, best_pairs
+from energylens.planner.search.frontier import MAX_ALTERNATIVES, alternative, table_row
+from energylens.planner.search.problem import Problem, Solution
+from energylens.planner.types import Infeasible
+
+NOT_SERVED = "serving it takes a router that knows prefill from decode, which the operator does not run"
+
+
+def with_pair(
+    problem: Problem, solution: Solution, i: int, status: PlanStatus, shown: tuple[Mapping[str, object], ...]
+) -> tuple[PlanStatus, tuple[Mapping[str, object], ...]]:
+    """Return status with the best plan of prefill and decode apart, and the table with that of every GPU product."""
+    found = best_pairs(problem)
+    if found is None:
+        return status, shown
+    rows = solution.rows
+    chosen = float(rows.joules_per_output_token[i]), float(rows.power_watts[i]), int(rows.gpus[i])
+    pairs = [alternative_of(found, pair, broken, problem.spec, chosen) for pair, broken in found.pairs]
+    others = (*status.alternatives[: MAX_ALTERNATIVES - 1], pairs[0])
+    alternatives = tuple(sorted(others, key=_ORDER[problem.spec.energy.objective]))
+    for pair in pairs:
+        joules = parse_quantity(str(pair.joules_per_output_token))
+        place = sum(parse_quantity(str(row["joulesPerOutputToken"])) <= joules for row in shown)
+        shown = (*shown[:place], table_row(pair, is_chosen=False), *shown[place:])
+    return status.model_copy(update={"alternatives": alternatives}), shown
+
+
+def with_hint(problem: Problem, answer: Infeasible) -> Infeasible:
+    """Return the answer, which also says when prefill and decode apart would hold the spec."""
+    found = best_pairs(problem) if problem.spec.planning.disaggregation == "Compare" else None
+    if found is None or not found.is_feasible:
+        return answer
+    product = found.decode.products[int(found.decode.product[found.best.decode])]
+    text = f"prefill and decode apart would hold it on {found.best.gpus} GPUs of {product}"
+    return replace(answer, message=f"{answer.message}; {text}, but {NOT_SERVED}")
+
+
+_ORDER: dict[str, Callable[[Alternative], float]] = {
+    "MinimizeEnergy": lambda shown: float(parse_quantity(shown.joules_per_output_token)),
+    "MinimizePower": lambda shown: float(shown.power_watts),
+    "MinimizeGPUs": lambda shown: float(shown.gpus),
+}
+
+
+def alternative_of(
+    found: Disaggregated,
+    pair: Pair,
+    broken: tuple[str, ...],
+    spec: LLMDeploymentSpec,
+    chosen: tuple[float, float, int],
+) -> Alternative:
+    """Return a pair as status shows it, decode's layout first, and why it is not followed.
+
+    Args:
+        found: The candidates.
+        pair: One pair of them.
+        broken: Objectives and budgets that it breaks.
+        spec: What is asked for.
+        chosen: Joules per output token, watts and GPUs of the plan that was chosen.
+    """
+    p = found.prefill.layouts
+    i, cap = pair.prefill, float(found.prefill.layouts.power_cap_watts[pair.prefill])
+    prefill = PrefillReplicas(
+        replicas=int(found.prefill.replicas[i]),
+        tensor_parallel=int(p.tensor_parallel[i]),
+        pipeline_parallel=int(p.pipeline_parallel[i]),
+        expert_parallel=int(p.expert_parallel[i]),
+        data_parallel=int(p.data_parallel[i]),
+        max_batch_size=int(p.max_batch_size[i]),
+        power_cap_watts_per_gpu=None if math.isnan(cap) else round(cap),
+    )
+    reason = f"prompts on {describe.prefill(prefill)}: {'; '.join(broken) or _why_not(pair, spec, chosen)}"
+    return alternative(found.decode, pair.decode, reason).model_copy(
+        update={
+            "gpus": pair.gpus,
+            "joules_per_output_token": format_milli(pair.joules_per_output_token),
+            "power_watts": round(pair.power_watts),
+            "ttft_milliseconds": describe.up(pair.ttft_ms),
+            "prefill": prefill,
+        }
+    )
+
+
+def _why_not(pair: Pair, spec: LLMDeploymentSpec, chosen: tuple[float, float, int]) -> str:
+    joules, watts, gpus = chosen
+    if spec.energy.objective == "MinimizeGPUs":
+        better, text = pair.gpus < gpus, f"uses {pair.gpus} GPUs instead of {gpus}"
+    elif spec.energy.objective == "MinimizePower":
+        better = pair.power_watts < watts
+        text = f"draws {describe.compared(pair.power_watts, watts, 'power')}"
+    else:
+        better = pair.joules_per_output_token < joules
+        text = f"uses {describe.compared(pair.joules_per_output_token, joules, 'energy')}"
+    return f"{text}, but {NOT_SERVED}" if better else text

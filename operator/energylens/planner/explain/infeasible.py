@@ -1,0 +1,216 @@
+"""Why nothing fits, in words.
+
+A message names the field, its value and the nearest thing that works, for somebody who sees nothing but the message.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from energylens.planner.explain.relaxations import largest_load, nearest_changes
+from energylens.planner.search import describe
+from energylens.planner.search.constraints import FREE_GPUS, Constraint, feasible
+from energylens.planner.search.evaluate import POWER_LIMIT_REASON
+from energylens.planner.search.problem import Problem, Solution
+from energylens.planner.types import Infeasible, InfeasibleReason, PowerAllowance, Relaxation
+from energylens.predictor.model.parameters import weight_bytes
+from energylens.predictor.types import BoolArray
+
+_NAMED_CHANGES = 3
+"""Changes that a message names; status has them all."""
+
+
+def explain_infeasible(problem: Problem, solution: Solution, placements: tuple[Relaxation, ...] = ()) -> Infeasible:
+    """Return why a problem without a feasible candidate has none.
+
+    The reason is that of the first rule, in their order, that leaves no candidate.
+
+    Args:
+        problem: What was planned.
+        solution: Without a feasible candidate.
+        placements: Changes of the nodes that are enough.
+    """
+    relaxations = nearest_changes(problem, solution, placements)
+    reason, message = _headline(problem, solution, relaxations)
+    # In watts the message has the value that works, in watt-hours it has not.
+    in_watts = reason != "BudgetExceeded" or problem.allowance is None or problem.allowance.limit is None
+    text = with_options(message, relaxations, message.partition("=")[0] if in_watts else "")
+    return Infeasible(reason, text, solution.rejections, relaxations)
+
+
+def with_options(message: str, relaxations: tuple[Relaxation, ...], named: str = "") -> str:
+    """Return a message with the changes that would work, but for that of the field whose value it has already."""
+    # Free GPUs are not for the reader to set; the message has said where they are missing.
+    others = [r for r in relaxations if r.also is not None or r.field not in (named, FREE_GPUS)]
+    if not others:
+        return message
+    options = ", or ".join(_in_words(r) for r in others[:_NAMED_CHANGES])
+    also = "also " if any(r.also is None and r.field in (named, FREE_GPUS) for r in relaxations) else ""
+    return f"{message}; would {also}work: {options}"
+
+
+def _in_words(relaxation: Relaxation) -> str:
+    changes = " with ".join(map(str, relaxation.changes))
+    return f"{changes} (at {describe.joules(relaxation.joules_per_output_token)} per output token)"
+
+
+def _headline(
+    problem: Problem, solution: Solution, relaxations: tuple[Relaxation, ...]
+) -> tuple[InfeasibleReason, str]:
+    culprit, before = _culprit(solution)
+    set_overrides = problem.spec.planning.overrides.model_dump(by_alias=True, exclude_none=True)
+    watts = problem.spec.energy.power_cap.watts_per_gpu
+    if culprit is not None and culprit.kind == "Structure" and watts is not None:
+        limits = sorted({str(r) for r in solution.rows.reason if str(r).startswith(POWER_LIMIT_REASON)})
+        if limits:
+            return "InvalidOverride", f"spec.energy.powerCap.wattsPerGPU={watts}: {'; '.join(limits)}"
+    if culprit is None or (culprit.kind in ("Structure", "Memory") and set_overrides):
+        return "InvalidOverride", _override_message(problem, solution, culprit, relaxations)
+    if culprit.kind == "Structure":
+        return "ModelUnsupported", f"spec.model.name={problem.model.name} cannot be planned: {culprit.message}"
+    if culprit.kind == "Memory" or culprit.rule == "GPUProductNotAllowed":
+        return "ModelTooLarge", _too_large_message(problem, solution, culprit)
+    if culprit.kind == "GPUs":
+        return "InsufficientGPUs", _gpus_message(problem, solution, culprit, before)
+    if culprit.kind == "Load":
+        return "LoadTooHigh", _load_message(culprit, relaxations, problem)
+    if culprit.kind == "SLO":
+        return "SLOInfeasible", _slo_message(solution)
+    assert problem.allowance is not None
+    return "BudgetExceeded", _budget_message(solution, culprit, before, problem.allowance)
+
+
+def _culprit(solution: Solution) -> tuple[Constraint | None, BoolArray]:
+    """Return the first rule that leaves nothing, None without candidates, and what the rules before it had left."""
+    left = np.ones(len(solution.rows), dtype=bool)
+    for constraint in solution.constraints if len(solution.rows) else ():
+        if not (left & constraint.holds).any():
+            return constraint, left
+        left &= constraint.holds
+    return None, left
+
+
+def _lowest(constraint: Constraint, mask: BoolArray) -> int:
+    """Return the candidate of a mask that needs least of a field; NaN, a figure that there is not, comes last."""
+    assert constraint.needed is not None
+    among = np.flatnonzero(mask)
+    return int(among[np.argmin(np.nan_to_num(constraint.needed[among], nan=np.inf))])
+
+
+def _override_message(
+    problem: Problem, solution: Solution, culprit: Constraint | None, relaxations: tuple[Relaxation, ...]
+) -> str:
+    given = problem.spec.planning.overrides.model_dump(by_alias=True, exclude_none=True)
+    fields = " with ".join(f"spec.planning.overrides.{name}={value}" for name, value in given.items())
+    if culprit is None:
+        nodes = ", ".join(f"{sum(n.product == p for n in problem.nodes)} nodes of {p}" for p in problem.products)
+        why = f"no such layout can be placed on {nodes}"
+        if problem.load.concurrency is not None:
+            why += f" for {problem.load.concurrency} concurrent requests"
+    else:
+        why = culprit.message
+    works = [f"{r.field}={r.allowed}" for r in relaxations if r.field.startswith("spec.planning.overrides.")]
+    return f"{fields}: {why}" + (f"; nearest that works: {', or '.join(works)}" if works else "")
+
+
+def _too_large_message(problem: Problem, solution: Solution, culprit: Constraint) -> str:
+    rows, hardware = solution.rows, problem.spec.hardware
+    hard = [c for c in solution.constraints if c.kind == "GPUs" and c.rule != "NotEnoughFreeGPUs"]
+    allowed = rows.supported & feasible(hard, len(rows))
+    memory = rows.layouts.gpus * np.asarray([problem.gpus[p].memory_bytes for p in rows.products])[rows.product]
+    largest = int(np.argmax(np.where(allowed, memory, -1.0)))
+    limits = [
+        f"spec.hardware.{name}={value}"
+        for name, value in hardware.model_dump(by_alias=True, exclude_none=True).items()
+        if name in ("maxGPUs", "maxGPUsPerReplica")
+    ]
+    if hardware.gpu_products:
+        limits.append(f"spec.hardware.gpuProducts=[{', '.join(hardware.gpu_products)}]")
+    within = f" within {' and '.join(limits)}" if limits else ""
+    gpus = int(rows.layouts.gpus[largest])
+    return (
+        f"spec.model.name={problem.model.name} needs {describe.gigabytes(weight_bytes(problem.model))} of weights and "
+        f"the KV cache of a request beside them; the largest replica{within} has {gpus} GPUs of "
+        f"{rows.products[int(rows.product[largest])]} with {describe.gigabytes(float(memory[largest]))}"
+    )
+
+
+def _gpus_message(problem: Problem, solution: Solution, culprit: Constraint, before: BoolArray) -> str:
+    rows = solution.rows
+    # The nearest that holds every other rule is the better advice; where there is none, what the model needs at least.
+    others = feasible(solution.constraints, len(rows), without=[culprit])
+    mask = others if others.any() else before
+    if culprit.needed is not None:
+        i = _lowest(culprit, mask)
+        return (
+            f"{culprit.field}={culprit.value}: needs at least {culprit.render(float(culprit.needed[i]))} GPUs of "
+            f"{rows.products[int(rows.product[i])]} ({describe.candidate(rows, i)})"
+        )
+    i = int(np.argmin(np.where(mask, rows.gpus, np.iinfo(np.int64).max)))
+    product = rows.products[int(rows.product[i])]
+    free = ", ".join(str(gpus) for gpus in problem.free_gpus(product))
+    shut = sum(node.product == product and not node.schedulable for node in problem.nodes)
+    closed = f" ({shut} of these nodes cordoned or not ready)" if shut else ""
+    nodes = int(rows.nodes_per_replica[i])
+    where = "on one node" if nodes == 1 else f"on each of {nodes} nodes"
+    return (
+        f"not enough free GPUs: needs {int(rows.gpus_per_node[i])} GPUs of {product} {where} for "
+        f"{describe.candidate(rows, i)}; free on its nodes now: {free}{closed}"
+    )
+
+
+def _load_message(culprit: Constraint, relaxations: tuple[Relaxation, ...], problem: Problem) -> str:
+    nearest = next((r for r in relaxations if r.field == culprit.field), None)
+    most = nearest.allowed if nearest is not None else largest_load(problem, ("SLO", "Power"))
+    limit = f" within spec.hardware.maxGPUs={problem.spec.hardware.max_gpus}" if problem.spec.hardware.max_gpus else ""
+    return f"{culprit.field}={culprit.value} is too high: the most that a plan{limit} sustains is {most}"
+
+
+def _slo_message(solution: Solution) -> str:
+    rows = solution.rows
+    slos = [c for c in solution.constraints if c.kind == "SLO"]
+    viable = feasible(
+        solution.constraints, len(rows), without=[c for c in solution.constraints if c.kind in ("SLO", "Power")]
+    )
+    alone = [c for c in slos if not (viable & c.holds).any()]
+    if alone:
+        return "; ".join(f"{c.field}={c.value} cannot be met: the lowest {_figure(solution, c, viable)}" for c in alone)
+    together = " and ".join(f"{c.field}={c.value}" for c in slos)
+    figures = []
+    for c in slos:
+        others = viable & feasible([o for o in slos if o is not c], len(rows))
+        if others.any():
+            figures.append(f"with the rest held the lowest {_figure(solution, c, others)}")
+    return f"{together} cannot be met together: " + "; ".join(figures or ["no two of them hold at once"])
+
+
+def _budget_message(solution: Solution, culprit: Constraint, before: BoolArray, allowance: PowerAllowance) -> str:
+    """Say by how much the budget is missed, and which plan would fit it that breaks objectives."""
+    rows, i = solution.rows, _lowest(culprit, before)
+    watts = float(np.rint(rows.power_watts[i]))
+    text = (
+        f"{allowance} leaves too little power: the lowest predicted power is {watts:.0f} W "
+        f"({describe.candidate(rows, i)}), {watts - allowance.watts:.0f} W too much"
+    )
+    soft = [c for c in solution.constraints if c.kind in ("SLO", "Load")]
+    for left_out in (soft[1:], soft):
+        smaller = feasible(solution.constraints, len(rows), without=left_out)
+        if smaller.any():
+            break
+    else:
+        return f"{text}; no plan at all fits"
+    j = int(np.argmax(np.where(smaller, np.nan_to_num(rows.output_tokens_per_second), -1.0)))
+    broken = [c for c in soft if not c.holds[j]]
+    # Under a load that no queue bears latencies have no figure: that the load is too high says all.
+    shown = [c for c in broken if c.kind != "SLO" or c.needed_text(j) is not None] or broken
+    fits = f"{describe.candidate(rows, j)} at {rows.power_watts[j]:.0f} W"
+    return f"{text}; a smaller plan that fits: {fits}, but {'; '.join(c.exceeded(j) for c in shown)}"
+
+
+def _figure(solution: Solution, constraint: Constraint, mask: BoolArray) -> str:
+    assert constraint.needed is not None
+    i = _lowest(constraint, mask)
+    name, _, unit = constraint.what.rpartition(" in ")
+    value = float(constraint.needed[i])
+    shown = describe.joules(value) if unit == "J" else f"{value:.0f} {unit}"
+    return f"{name} is {shown} ({describe.candidate(solution.rows, i)})"

@@ -1,0 +1,285 @@
+"""The nearest change of each constraint that would make a plan feasible, and what the best plan would cost then.
+
+Found by evaluating every candidate without that constraint. Where no single change is enough, pairs are tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import combinations
+
+import numpy as np
+
+from energylens.api.llmdeployment import LLMDeploymentSpec, Overrides, PowerCap
+from energylens.api.quantity import parse_quantity
+from energylens.planner.search import describe
+from energylens.planner.search.constraints import Constraint, feasible
+from energylens.planner.search.objective import best
+from energylens.planner.search.problem import Problem, Solution, solve
+from energylens.planner.types import Change, Relaxation
+from energylens.predictor.types import BoolArray
+
+_LOAD_STEP = 2.0
+_LOAD_STEPS = 13
+"""Loads down to a ten-thousandth of what the GPUs carry at all are tried; below, nobody would call it the same
+deployment."""
+_MOST_TIMES_TOO_HIGH = 2.0**80
+"""The largest quantity of Kubernetes is 2^63; what carries less than 2^-17 requests per second carries nothing."""
+_LOAD_HALVINGS = 7
+"""The nearest load is then known to 0.6 %."""
+_RELAXABLE = ("GPUs", "SLO", "Power")
+
+
+def nearest_changes(
+    problem: Problem, solution: Solution, placements: tuple[Relaxation, ...] = ()
+) -> tuple[Relaxation, ...]:
+    """Return for each constraint the nearest change that alone is enough; where there is none, the pairs that are.
+
+    Args:
+        problem: What was planned.
+        solution: Without a feasible candidate.
+        placements: Changes of the nodes that are enough.
+    """
+    single = (*placements, *_choices(problem), *_limits(problem, solution), *_loads(problem, solution))
+    return single or tuple(_pairs(problem, solution))
+
+
+def _limits(problem: Problem, solution: Solution) -> Iterator[Relaxation]:
+    """Yield the changes of the GPU limits, the objectives and the power budget."""
+    rows = solution.rows
+    for constraint in solution.constraints:
+        if constraint.kind not in _RELAXABLE:
+            continue
+        mask = feasible(solution.constraints, len(rows), without=[constraint])
+        if mask.any():
+            yield _relaxed(problem, solution, mask, (constraint,))
+
+
+def _pairs(problem: Problem, solution: Solution) -> Iterator[Relaxation]:
+    """Yield the pairs of limits that are enough together."""
+    rows = solution.rows
+    relaxable = [c for c in solution.constraints if c.kind in _RELAXABLE]
+    yield from _loads_with_objective(problem, solution)
+    for pair in combinations(relaxable, 2):
+        mask = feasible(solution.constraints, len(rows), without=pair)
+        if mask.any():
+            yield _relaxed(problem, solution, mask, pair)
+
+
+def _relaxed(problem: Problem, solution: Solution, mask: BoolArray, constraints: tuple[Constraint, ...]) -> Relaxation:
+    """Return the smallest change of one or two constraints that lets a candidate of the mask in.
+
+    Of two constraints the sum of their relative changes is the smallest. The energy is that of the best candidate
+    within the changed limits.
+    """
+    rows = solution.rows
+    distance = np.sum([c.distance for c in constraints], axis=0)
+    among = np.flatnonzero(mask)
+    nearest = int(among[np.argmin(distance[among])])
+    for constraint in constraints:
+        mask = mask & (constraint.distance <= constraint.distance[nearest])
+    chosen = best(rows, mask, problem.spec.energy.objective)
+    assert chosen is not None
+    first, *second = (_change(solution, constraint, nearest, chosen) for constraint in constraints)
+    return Relaxation(first, float(rows.joules_per_output_token[chosen]), *second)
+
+
+def _change(solution: Solution, constraint: Constraint, nearest: int, chosen: int) -> Change:
+    rows = solution.rows
+    product = rows.products[int(rows.product[chosen])]
+    if constraint.needed is not None:
+        allowed = constraint.render(float(constraint.needed[nearest]))
+    elif constraint.rule == "GPUProductNotAllowed":
+        allowed = f"[{product}]"
+    else:
+        allowed = f"{int(rows.gpus[chosen])} of {product}"
+    return Change(constraint.field, constraint.value, allowed)
+
+
+def _loads(problem: Problem, solution: Solution) -> Iterator[Relaxation]:
+    """Yield the nearest load that a plan within all other constraints takes."""
+    nearest = _nearest_load(problem, lambda constraint: False) if _can_run(solution) else None
+    if nearest is not None:
+        relaxed = solve(nearest)
+        assert relaxed.chosen is not None
+        yield Relaxation(_load_change(solution, nearest), float(relaxed.rows.joules_per_output_token[relaxed.chosen]))
+
+
+def _loads_with_objective(problem: Problem, solution: Solution) -> Iterator[Relaxation]:
+    """Yield for each objective and budget the nearest load that a plan takes that breaks only it, and by how much."""
+    for constraint in solution.constraints if _can_run(solution) else ():
+        if constraint.kind not in ("SLO", "Power"):
+            continue
+        nearest = _nearest_load(problem, partial(_same_field, constraint))
+        if nearest is None:
+            continue
+        relaxed = solve(nearest)
+        twin = next(c for c in relaxed.constraints if _same_field(constraint, c))
+        mask = feasible(relaxed.constraints, len(relaxed.rows), without=[twin])
+        found = _relaxed(nearest, relaxed, mask, (twin,))
+        yield Relaxation(_load_change(solution, nearest), found.joules_per_output_token, found.change)
+
+
+def _same_field(one: Constraint, other: Constraint) -> bool:
+    return one.field == other.field
+
+
+def _can_run(solution: Solution) -> bool:
+    """Return whether some candidate has a load that it takes."""
+    hard = [c for c in solution.constraints if c.kind in ("Structure", "Memory", "GPUs")]
+    return bool(feasible(hard, len(solution.rows)).any())
+
+
+def _load_change(solution: Solution, nearest: Problem) -> Change:
+    load = next(c for c in solution.constraints if c.kind == "Load")
+    return Change(load.field, load.value, _load_text(nearest))
+
+
+def _choices(problem: Problem) -> Iterator[Relaxation]:
+    """Yield the changes of overrides and of a fixed power cap, each to its nearest value that works."""
+    planning = problem.spec.planning
+    given = planning.overrides
+    for name, field in Overrides.model_fields.items():
+        value = getattr(given, name)
+        if value is not None:
+            freed = planning.model_copy(update={"overrides": given.model_copy(update={name: None})})
+            spec = problem.spec.model_copy(update={"planning": freed})
+            yield from _chosen(replace(problem, spec=spec), f"spec.planning.overrides.{field.alias}", name, value)
+    watts = problem.spec.energy.power_cap.watts_per_gpu
+    if watts is not None:
+        uncapped = replace(problem, spec=_with_cap(problem.spec, PowerCap(mode="Plan")))
+        for step in _chosen(uncapped, "spec.energy.powerCap.wattsPerGPU", "power_cap_watts", watts):
+            yield _nearest_cap(problem, step, watts)
+
+
+def _nearest_cap(problem: Problem, step: Relaxation, watts: int) -> Relaxation:
+    """Return the whole watts nearest to a fixed power cap that work, between it and a step that does."""
+    broken = watts
+    while abs(int(step.allowed) - broken) > 1:
+        middle = (int(step.allowed) + broken) // 2
+        cap = PowerCap(mode="Fixed", watts_per_gpu=middle)
+        solution = solve(replace(problem, spec=_with_cap(problem.spec, cap), within_limits=True))
+        if solution.chosen is None:
+            broken = middle
+        else:
+            joules = float(solution.rows.joules_per_output_token[solution.chosen])
+            step = Relaxation(replace(step.change, allowed=str(middle)), joules)
+    return step
+
+
+def _with_cap(spec: LLMDeploymentSpec, cap: PowerCap) -> LLMDeploymentSpec:
+    return spec.model_copy(update={"energy": spec.energy.model_copy(update={"power_cap": cap})})
+
+
+def _chosen(problem: Problem, field: str, column: str, value: int) -> Iterator[Relaxation]:
+    """Yield the value of a column nearest to the given one with which some candidate holds every constraint."""
+    solution = solve(problem)
+    rows = solution.rows
+    if solution.chosen is None:
+        return
+    taken = np.asarray(getattr(rows if column == "replicas" else rows.layouts, column), dtype=np.float64)
+    defaults = np.asarray([problem.gpus[product].power_limit_watts for product in rows.products])[rows.product]
+    taken = np.where(np.isnan(taken), defaults, taken)
+    mask = feasible(solution.constraints, len(rows))
+    distance = np.where(mask, np.abs(taken - value), np.inf)
+    i = best(rows, distance == distance.min(), problem.spec.energy.objective)
+    assert i is not None
+    yield Relaxation(Change(field, str(value), f"{taken[i]:.0f}"), float(rows.joules_per_output_token[i]))
+
+
+def largest_load(problem: Problem, leave_out: Sequence[str] = ()) -> str:
+    """Return the nearest load that a plan can take, as the spec writes it; ``0`` when there is none.
+
+    Args:
+        problem: Without a feasible candidate at its whole load.
+        leave_out: Kinds of constraints that do not count.
+    """
+    nearest = _nearest_load(problem, lambda constraint: constraint.kind in leave_out)
+    return "0" if nearest is None else _load_text(nearest)
+
+
+def _nearest_load(problem: Problem, leave_out: Callable[[Constraint], bool]) -> Problem | None:
+    """Return the problem at the nearest load that has a feasible candidate, None when no load has one.
+
+    The load that a plan sustains has no closed form: loads are tried in steps away from the offered one, and the step
+    that brings a candidate is halved. A higher load counts only where an energy objective may need it, since energy per
+    token falls with the load while latencies rise.
+    """
+
+    def at(factor: float) -> Problem | None:
+        scaled = replace(problem, load_factor=factor, within_limits=True)
+        solution = solve(scaled)
+        without = [c for c in solution.constraints if leave_out(c)]
+        return scaled if feasible(solution.constraints, len(solution.rows), without=without).any() else None
+
+    seeks_energy = problem.spec.slo.joules_per_output_token is not None
+    start = _carried_factor(problem)
+    for direction in (1.0 / _LOAD_STEP, _LOAD_STEP) if seeks_energy else (1.0 / _LOAD_STEP,):
+        if not seeks_energy and at(start * direction**_LOAD_STEPS) is None:
+            continue
+        # Where the GPUs carry only a part of the load, that part is the first that is tried.
+        factor = start if start == 1.0 else start / direction
+        for _ in range(_LOAD_STEPS):
+            before, factor = factor, factor * direction
+            found = at(factor)
+            if found is not None:
+                return _as_written(at, _halved(at, before, found))
+    return None
+
+
+def _carried_factor(problem: Problem) -> float:
+    """Return the largest power of 1/2, 1 included, times which some candidate carries the load, objectives aside.
+
+    Steps that double find it in a few tries, however far the load is from anything that GPUs carry. Where no load is
+    carried it is 1.
+    """
+    lowest = 1.0 / (problem.load.concurrency or _MOST_TIMES_TOO_HIGH)
+
+    def carries(halvings: int) -> bool:
+        solution = solve(replace(problem, load_factor=max(lowest, _LOAD_STEP**-halvings), within_limits=True))
+        soft = [c for c in solution.constraints if c.kind in ("SLO", "Power")]
+        return bool(feasible(solution.constraints, len(solution.rows), without=soft).any())
+
+    if carries(0):
+        return 1.0
+    fails, holds = 0, 1
+    while not carries(holds):
+        if _LOAD_STEP**-holds <= lowest:
+            return 1.0
+        fails, holds = holds, 2 * holds
+    while holds - fails > 1:
+        middle = (fails + holds) // 2
+        fails, holds = (fails, middle) if carries(middle) else (middle, holds)
+    return max(lowest, _LOAD_STEP**-holds)
+
+
+def _halved(at: Callable[[float], Problem | None], broken: float, found: Problem) -> Problem:
+    for _ in range(_LOAD_HALVINGS):
+        middle = at(float(np.sqrt(broken * found.load_factor)))
+        if middle is None:
+            broken = float(np.sqrt(broken * found.load_factor))
+        else:
+            found = middle
+    return found
+
+
+def _as_written(at: Callable[[float], Problem | None], found: Problem) -> Problem:
+    """Return the problem at a load of three digits beside the found one, so that what is named is what was tried."""
+    rate = found.load.requests_per_second
+    if rate is None:
+        return found
+    offered = rate / found.load_factor
+    for text in (describe.floor_quantity(rate), describe.ceil_quantity(rate)):
+        written = at(float(parse_quantity(text)) / offered)
+        if written is not None:
+            return written
+    return found
+
+
+def _load_text(problem: Problem) -> str:
+    load = problem.load
+    if load.concurrency is not None:
+        return str(load.concurrency)
+    return describe.floor_quantity(load.requests_per_second or 0.0)

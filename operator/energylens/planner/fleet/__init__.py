@@ -1,0 +1,1 @@
+"""Many deployments planned together within shared watts and GPUs."""

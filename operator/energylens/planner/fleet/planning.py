@@ -1,0 +1,392 @@
+"""Many deployments planned together: their candidates as points of the joint program, and what objectives cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+
+from energylens.api.quantity import parse_quantity
+from energylens.planner.fleet.joint import (
+    BrokenObjective,
+    JointInfeasible,
+    JointPlan,
+    JointProblem,
+    LimitCost,
+    Member,
+    Point,
+    PowerLimit,
+    limit_costs,
+    solve_joint,
+)
+from energylens.planner.fleet.packing import Node
+from energylens.planner.search.constraints import Constraint, feasible
+from energylens.planner.search.frontier import pareto
+from energylens.planner.search.identity import inputs_hash
+from energylens.planner.search.objective import best, ranked, rounded
+from energylens.planner.search.problem import Problem, Solution, solve
+from energylens.planner.types import ClusterSnapshot
+from energylens.predictor.types import BoolArray
+
+RELAXATIONS = (1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
+"""Factors on objectives that are tried, smallest first, where no joint plan holds them all."""
+MARGINAL = 1.1
+"""Factor on an objective whose saving is its marginal cost."""
+FACTORS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0)
+"""Factors on all latency objectives at once, for the fleet's frontier."""
+_EXACT = 0.0
+_NOTHING = 1e-3
+"""Watts that the solver's arithmetic may make up."""
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """One deployment of a fleet with all of its candidates."""
+
+    name: str
+    """``namespace/name``."""
+    problem: Problem
+    solution: Solution
+    tokens_per_second: float
+    """At which its energy is counted."""
+    one_node: bool = False
+    """Replicas over several nodes cannot be run, as without LeaderWorkerSet."""
+    _points: dict[tuple[bytes, bool], list[tuple[Point, int]]] = field(default_factory=dict, repr=False, compare=False)
+    """By mask; every program asks for those that hold all objectives. Shared by deployments that ask for the same."""
+
+    def points(self, mask: BoolArray, broken: bool) -> list[tuple[Point, int]]:
+        """Return the candidates of a mask, shape (n,), that can be best, and the index of each.
+
+        Args:
+            mask: Candidates to look at.
+            broken: Whether points say which objectives they break.
+        """
+        key = mask.tobytes(), broken
+        if key not in self._points:
+            self._points[key] = list(_points(self, mask, broken)) if mask.any() else []
+        return self._points[key]
+
+    @cached_property
+    def reachable(self) -> BoolArray:
+        """Candidates that can run the load, whatever is free and whatever the objectives say; shape (n,)."""
+        given_up = [c for c in self.solution.constraints if c.kind == "SLO" or c.rule == "NotEnoughFreeGPUs"]
+        rows = self.solution.rows
+        able = feasible(self.solution.constraints, len(rows), without=given_up)
+        able &= np.isfinite(rows.joules_per_output_token)
+        return able & (rows.nodes_per_replica == 1) if self.one_node else able
+
+    @property
+    def objectives(self) -> tuple[Constraint, ...]:
+        """Its objectives."""
+        return tuple(c for c in self.solution.constraints if c.kind == "SLO")
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether some candidate holds every constraint with all GPUs of the cluster free."""
+        return bool(self.within({}).any())
+
+    def within(self, factors: Mapping[str, float]) -> BoolArray:
+        """Return the candidates that hold each objective times its factor (1 where none is given); shape (n,)."""
+        mask = self.reachable.copy()
+        for objective in self.objectives:
+            factor = factors.get(objective.field, 1.0)
+            if factor == 1.0 or objective.needed is None:
+                mask &= objective.holds
+            elif not math.isinf(factor):
+                mask &= objective.needed <= factor * float(parse_quantity(objective.value))
+        return mask
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """Deployments and what they share."""
+
+    deployments: tuple[Deployment, ...]
+    nodes: tuple[Node, ...]
+    limits: tuple[PowerLimit, ...] = ()
+
+
+@dataclass(frozen=True)
+class FleetPlan:
+    """One candidate per deployment."""
+
+    rows: Mapping[str, int]
+    """Index into the deployment's candidates."""
+    power_watts: float
+    energy_watts: float
+    watts_of: Mapping[str, float]
+    """Power that counts against each limit."""
+    relaxed: Mapping[str, tuple[BrokenObjective, ...]]
+    """Objectives that had to give way, by deployment; empty when all hold."""
+
+
+@dataclass(frozen=True)
+class NoFleetPlan:
+    """Nothing holds everything, and what would help."""
+
+    extra_watts: Mapping[str, float]
+    extra_gpus: tuple[str, ...]
+    relaxed: FleetPlan | None
+    """The plan with the fewest deployments whose objectives give way, by the smallest factor that helps."""
+    factor: float | None
+    """That factor."""
+
+
+@dataclass(frozen=True)
+class ObjectivePrice:
+    """What one objective costs the fleet."""
+
+    deployment: str
+    field: str
+    value: str
+    marginal_watts: float
+    """Saved where it is relaxed by :data:`MARGINAL`."""
+    watts: float
+    """Saved where it is left out."""
+    needed: str | None
+    """Its value with which the plan without it would be allowed."""
+
+
+def deployment_of(
+    name: str,
+    problem: Problem,
+    *,
+    one_node: bool = False,
+    known: MutableMapping[tuple[object, ...], Deployment] | None = None,
+) -> Deployment:
+    """Return a deployment with every candidate evaluated.
+
+    Args:
+        name: ``namespace/name``.
+        problem: What to plan.
+        one_node: Leave out replicas over several nodes.
+        known: Deployments by what their candidates follow from; one that differs from them in nothing but its name or
+            priority takes theirs, any other is added.
+    """
+    known = {} if known is None else known
+    key = (*_inputs(problem), one_node)
+    if key not in known:
+        known[key] = _evaluated(name, problem, one_node)
+    return replace(known[key], name=name, problem=problem)
+
+
+def _inputs(problem: Problem) -> tuple[object, ...]:
+    """Return what a solution follows from: the inputs of a plan, and where GPUs are free for the deployment."""
+    digest = inputs_hash(
+        problem.spec,
+        problem.model,
+        problem.nodes,
+        problem.gpus,
+        problem.predictor.version,
+        problem.allowance,
+        problem.corrections,
+    )
+    free = tuple((product, problem.free_gpus(product)) for product in problem.products)
+    return digest, free, problem.load_factor, problem.within_limits
+
+
+def _evaluated(name: str, problem: Problem, one_node: bool) -> Deployment:
+    solution = solve(problem)
+    rows = solution.rows
+    able = rows.sustainable & np.isfinite(rows.joules_per_output_token)
+    holding = able & feasible([c for c in solution.constraints if c.rule != "NotEnoughFreeGPUs"], len(rows))
+    leader = best(rows, holding if holding.any() else able, "MinimizeEnergy")
+    tokens = np.nan if leader is None else float(rows.output_tokens_per_second[leader])
+    return Deployment(name, problem, solution, tokens, one_node)
+
+
+def nodes_of(snapshot: ClusterSnapshot, owners: Collection[str]) -> tuple[Node, ...]:
+    """Return the GPUs of each node that nobody but the owners holds."""
+    return tuple(
+        Node(n.name, n.product, max(0, n.allocatable - sum(a.gpus for a in n.allocations if a.owner not in owners)))
+        for n in snapshot.nodes
+        if n.schedulable
+    )
+
+
+def plan_fleet(fleet: Fleet) -> FleetPlan | NoFleetPlan:
+    """Return the plan of least energy of the whole fleet, exact, or why there is none.
+
+    Raises:
+        SolverError: the solver found no answer within its numerical means.
+    """
+    found = _solve(fleet, {}, explain=True)
+    if isinstance(found, FleetPlan):
+        return found
+    for factor in RELAXATIONS:
+        loose = {d.name: {c.field: factor for c in d.objectives} for d in fleet.deployments}
+        again = _solve(fleet, loose, explain=True)
+        if isinstance(again, NoFleetPlan) and again.relaxed is not None:
+            return replace(found, relaxed=again.relaxed, factor=factor)
+    return found
+
+
+def objective_prices(fleet: Fleet, plan: FleetPlan) -> Iterator[ObjectivePrice]:
+    """Yield what each objective costs, in watts of the whole fleet; two programs each at most.
+
+    Raises:
+        SolverError: as :func:`plan_fleet`.
+    """
+    members = {d.name: _member(d, d.within({}), None) for d in fleet.deployments}
+    for deployment in fleet.deployments:
+        for objective in deployment.objectives:
+            saved, needed = [0.0, 0.0], None
+            # Relaxed by less it saves less: where it costs nothing at all there is nothing more to ask.
+            for number, factor in enumerate((math.inf, MARGINAL)):
+                looser = _member(deployment, deployment.within({objective.field: factor}), None)
+                if looser[0].points == members[deployment.name][0].points:
+                    break
+                found = _joint(fleet, {**members, deployment.name: looser})
+                saved[number] = plan.energy_watts - found.energy_watts if found is not None else 0.0
+                if found is None or saved[number] <= _NOTHING:
+                    break
+                if number == 0 and objective.needed is not None:
+                    row = looser[1][found.chosen[deployment.name]]
+                    needed = objective.render(float(objective.needed[row]))
+            yield ObjectivePrice(deployment.name, objective.field, objective.value, saved[1], saved[0], needed)
+
+
+def _joint(fleet: Fleet, members: Mapping[str, tuple[Member, list[int]]]) -> JointPlan | None:
+    problem = JointProblem(tuple(members[d.name][0] for d in fleet.deployments), fleet.nodes, fleet.limits)
+    found = solve_joint(problem, explain=False)
+    return found if isinstance(found, JointPlan) else None
+
+
+def latency_frontier(fleet: Fleet, factors: Sequence[float] = FACTORS) -> Iterator[tuple[float, float | None]]:
+    """Yield the power of the whole fleet with all latency objectives times a factor; None where there is no plan.
+
+    Power limits are left out: they are what the frontier is compared with.
+
+    Raises:
+        SolverError: as :func:`plan_fleet`.
+    """
+    free = replace(fleet, limits=())
+    for factor in factors:
+        loose = {
+            d.name: {c.field: factor for c in d.objectives if c.field.endswith("Milliseconds")}
+            for d in fleet.deployments
+        }
+        found = _solve(free, loose, hard=True)
+        yield factor, found.power_watts if isinstance(found, FleetPlan) else None
+
+
+def limit_prices(fleet: Fleet) -> tuple[LimitCost, ...]:
+    """Return what each power limit costs, the dearest first; the fleet has a plan.
+
+    Raises:
+        SolverError: as :func:`plan_fleet`.
+    """
+    members = tuple(_member(deployment, deployment.within({}), None)[0] for deployment in fleet.deployments)
+    problem = JointProblem(members, fleet.nodes, fleet.limits)
+    plan = solve_joint(problem, explain=False)
+    return limit_costs(problem, plan) if isinstance(plan, JointPlan) else ()
+
+
+def alone(fleet: Fleet) -> float | None:
+    """Return the energy, W, if each deployment had the cluster to itself; None where one has no plan even then."""
+    total = 0.0
+    for deployment in fleet.deployments:
+        problem = JointProblem((_member(deployment, deployment.within({}), None)[0],), fleet.nodes)
+        found = solve_joint(problem, explain=False) if problem.members[0].points else JointInfeasible()
+        if not isinstance(found, JointPlan):
+            return None
+        total += found.energy_watts
+    return total
+
+
+def _solve(
+    fleet: Fleet, factors: Mapping[str, Mapping[str, float]], *, hard: bool = False, explain: bool = False
+) -> FleetPlan | NoFleetPlan:
+    """Solve the joint program.
+
+    Args:
+        fleet: What to choose for.
+        factors: On objectives, by deployment and field.
+        hard: Objectives times their factors are the objectives. Else the objectives stand, and candidates within the
+            factors say what relaxing them would allow.
+        explain: Find out what would have to give way.
+    """
+    members, index = [], {}
+    for deployment in fleet.deployments:
+        mine = factors.get(deployment.name, {})
+        strict = deployment.within(mine if hard else {})
+        loose = deployment.within(mine) & ~strict if explain else None
+        member, rows = _member(deployment, strict, loose)
+        members.append(member)
+        index[deployment.name] = rows
+    found = solve_joint(JointProblem(tuple(members), fleet.nodes, fleet.limits), explain=explain)
+    if isinstance(found, JointPlan):
+        rows_of = {name: index[name][point] for name, point in found.chosen.items()}
+        return FleetPlan(rows_of, found.power_watts, found.energy_watts, found.watts_of, {})
+    relaxed = _relaxed_plan(fleet, tuple(members), index, found) if explain else None
+    gpus = tuple(f"{hole.count} x {hole.gpus} GPUs of {hole.product} on one node" for hole in found.extra_gpus)
+    return NoFleetPlan(found.extra_watts, gpus, relaxed, None)
+
+
+def _relaxed_plan(
+    fleet: Fleet, members: tuple[Member, ...], index: Mapping[str, Sequence[int]], found: JointInfeasible
+) -> FleetPlan | None:
+    """Return the plan in which the objectives of some members give way; None where that does not help."""
+    if not found.relaxed:
+        return None
+    fixed = []
+    for member in members:
+        points = member.points
+        if member.name in found.relaxed:
+            points = tuple(replace(point, broken=()) for point in points)
+        fixed.append(replace(member, points=points))
+    joint = solve_joint(JointProblem(tuple(fixed), fleet.nodes, fleet.limits), explain=False)
+    if not isinstance(joint, JointPlan):
+        return None
+    broken = {m.name: m.points[joint.chosen[m.name]].broken for m in members if m.points[joint.chosen[m.name]].broken}
+    rows = {name: index[name][point] for name, point in joint.chosen.items()}
+    return FleetPlan(rows, joint.power_watts, joint.energy_watts, joint.watts_of, broken)
+
+
+def _member(deployment: Deployment, strict: BoolArray, loose: BoolArray | None) -> tuple[Member, list[int]]:
+    """Return the points of a deployment, and the candidate of each."""
+    found: list[tuple[Point, int]] = []
+    for mask, broken in ((strict, False), (loose, True)):
+        if mask is not None:
+            found += deployment.points(mask, broken)
+    nodes = frozenset(node.name for node in deployment.problem.nodes)
+    return Member(deployment.name, tuple(point for point, _ in found), nodes), [row for _, row in found]
+
+
+def _points(deployment: Deployment, mask: BoolArray, broken: bool) -> Iterator[tuple[Point, int]]:
+    """Yield the candidates that can be best: of those on the same pods the frontier of energy and power.
+
+    A candidate with more pods of the same size is left out where one with fewer needs neither more energy nor power.
+    """
+    rows = deployment.solution.rows
+    # What the planner prefers comes first, and is kept where others are as good.
+    index = ranked(rows, mask, "MinimizeEnergy")
+    energy = rows.joules_per_output_token[index] * deployment.tokens_per_second
+    power = rows.power_watts[index]
+    pods = (rows.replicas * rows.nodes_per_replica)[index]
+    sizes = rows.gpus_per_node[index]
+    # One number per kind: rows of a table sort a hundred times slower.
+    kinds = rows.product[index] * (int(sizes.max()) + 1) + sizes
+    for kind in np.unique(kinds):
+        mine = np.flatnonzero(kinds == kind)
+        costs = np.column_stack([rounded(energy[mine]), rounded(power[mine]), pods[mine].astype(np.float64)])
+        for at in mine[pareto(costs, _EXACT)]:
+            i = int(index[at])
+            point = Point(
+                product=rows.products[int(rows.product[i])],
+                gpus_per_pod=int(sizes[at]),
+                pods=int(pods[at]),
+                power_watts=float(power[at]),
+                energy_watts=float(energy[at]),
+                broken=tuple(_broken(deployment.objectives, i)) if broken else (),
+            )
+            yield point, i
+
+
+def _broken(objectives: Iterable[Constraint], i: int) -> Iterator[BrokenObjective]:
+    for objective in objectives:
+        if not objective.holds[i] and objective.needed is not None:
+            yield BrokenObjective(objective.field, objective.value, objective.render(float(objective.needed[i])))

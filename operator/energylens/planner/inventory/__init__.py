@@ -1,0 +1,1 @@
+"""The GPUs of a cluster: products, nodes, what is free, how many replicas fit."""

@@ -1,0 +1,245 @@
+"""What GPUs a node offers to pods as whole GPUs, and why it offers none that can be planned.
+
+Predictions are made for whole GPUs of a known product. A node may be labelled with GPUs and offer none of them, or
+offer parts of them under the name of whole ones.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from energylens.api.quantity import parse_quantity
+from energylens.planner.inventory.products import GKE_LABEL, PRODUCT_LABEL, NodeLabels
+from energylens.predictor.gpu_names import nearest_first
+
+GPU_RESOURCE = "nvidia.com/gpu"
+MOST_GPUS = 1024
+"""Of one node; more is a mistake."""
+_RESOURCE_PREFIX = "nvidia.com/"
+_MIG_PREFIX = "nvidia.com/mig-"
+_SHARED_SUFFIX = ".shared"
+"""Of the resource that time slicing renames (``renameByDefault`` of the NVIDIA device plugin)."""
+
+SHARING_LABEL = "nvidia.com/gpu.sharing-strategy"
+REPLICAS_LABEL = "nvidia.com/gpu.replicas"
+GKE_SHARING_LABEL = "cloud.google.com/gke-gpu-sharing-strategy"
+GKE_CLIENTS_LABEL = "cloud.google.com/gke-max-shared-clients-per-gpu"
+GKE_PARTITION_LABEL = "cloud.google.com/gke-gpu-partition-size"
+VGPU_PREFIX = "nvidia.com/vgpu."
+MEMORY_LABEL = "nvidia.com/gpu.memory"
+"""MiB of one GPU, by GPU feature discovery."""
+COUNT_LABELS = (
+    "nvidia.com/gpu.count",
+    "cloud.google.com/gke-accelerator-count",
+    "karpenter.k8s.aws/instance-gpu-count",
+    "eks.amazonaws.com/instance-gpu-count",
+)
+"""Physical GPUs of a node: feature discovery's own count first, else that of the machine type."""
+
+_PRESENCE = {
+    "nvidia.com/gpu.present": "true",
+    "feature.node.kubernetes.io/pci-10de.present": "true",
+    "feature.node.kubernetes.io/pci-0302_10de.present": "true",
+    "cloud.google.com/gke-gpu": "true",
+    "karpenter.k8s.aws/instance-gpu-manufacturer": "nvidia",
+    "eks.amazonaws.com/instance-gpu-manufacturer": "nvidia",
+    "kubernetes.azure.com/accelerator": "nvidia",
+}
+"""Labels that say that a node has an NVIDIA GPU, without saying which."""
+_CLOUD_NAMES = (
+    "k8s.amazonaws.com/accelerator",
+    "karpenter.k8s.aws/instance-gpu-name",
+    "eks.amazonaws.com/instance-gpu-name",
+    "karpenter.azure.com/sku-gpu-name",
+)
+"""Labels of clouds with a name that tells no product: EKS and Karpenter have one name for cards and modules."""
+
+_VGPU_PRODUCT = re.compile(r"(^|-)GRID-|-[0-9]+[ABCQ]$")
+"""Names of virtual GPUs end in their frame buffer and series: ``GRID-A100D-40C``, ``NVIDIA-L40S-48Q`` (NVIDIA vGPU
+software documentation, virtual GPU types)."""
+_LEAST_MEMORY = 0.9
+"""Of the product's memory that a whole GPU shows at least: error correction takes a sixteenth of GDDR memory."""
+
+
+@dataclass(frozen=True)
+class NodeGpus:
+    """What one node offers."""
+
+    product: str
+    """The product, else the label's value as it stands, else empty."""
+    gpus: int
+    """Whole GPUs that pods may ask for."""
+    reason: str | None
+    """Why they cannot be planned; None where they can."""
+
+
+def node_gpus(node: Mapping[str, Any], names: NodeLabels) -> NodeGpus | None:
+    """Return what a node offers; None where it has no GPU, by its labels and its resources.
+
+    Args:
+        node: A Node object.
+        names: The table of products.
+    """
+    labels = labels_of(node)
+    status = node.get("status") or {}
+    allocatable, capacity = status.get("allocatable") or {}, status.get("capacity") or {}
+    known = names.product(labels)
+    product = known or labels.get(PRODUCT_LABEL) or labels.get(GKE_LABEL) or ""
+    try:
+        gpus, most = gpu_count(allocatable), gpu_count(capacity)
+    except ValueError as error:
+        return NodeGpus(product, 0, f"its status is malformed: {error}")
+    if not (product or gpus or most or _present(labels) or any(map(_is_part, _others(allocatable)))):
+        return None
+    reason = (
+        _parts(labels, product)
+        or _shared(labels, allocatable, gpus, most)
+        or (_nothing(allocatable, most) if gpus == 0 else None)
+        or _unnamed(labels, known, names)
+        or _too_small(labels, known, names)
+    )
+    return NodeGpus(product, gpus, reason)
+
+
+def labels_of(node: Mapping[str, Any]) -> dict[str, str]:
+    """Return the labels of a node as text; files may have numbers among them."""
+    return {str(key): str(value) for key, value in ((node.get("metadata") or {}).get("labels") or {}).items()}
+
+
+def gpu_count(resources: Mapping[str, Any]) -> int:
+    """Return the whole GPUs of a list of resources, 0 where it has none.
+
+    Raises:
+        ValueError: The quantity is no whole number of GPUs; the message names the resource and the value.
+    """
+    return _whole(GPU_RESOURCE, resources.get(GPU_RESOURCE, 0))
+
+
+def _whole(resource: str, value: object) -> int:
+    try:
+        number = parse_quantity(str(value)) if not isinstance(value, bool) else None
+    except ValueError:
+        number = None
+    if number is None or number != int(number) or not 0 <= number <= MOST_GPUS:
+        raise ValueError(f"{resource}={value!r} must be a whole number from 0 to {MOST_GPUS}")
+    return int(number)
+
+
+def _parts(labels: Mapping[str, str], product: str) -> str | None:
+    """Return why the labels say that GPUs are given out in parts."""
+    strategies = (labels.get(SHARING_LABEL), labels.get(GKE_SHARING_LABEL))
+    name = product.lower()
+    if name.endswith("-shared") or any(strategy not in (None, "", "none") for strategy in strategies):
+        return "its GPUs are shared between pods (time slicing or MPS)"
+    for label in (REPLICAS_LABEL, GKE_CLIENTS_LABEL):
+        if (_number(labels.get(label)) or 1) > 1:
+            return f"its GPUs are shared between pods ({label}={labels[label]})"
+    if "-mig-" in name or labels.get(GKE_PARTITION_LABEL):
+        return "its GPUs are partitioned (MIG)"
+    virtual = any(key.startswith(VGPU_PREFIX) and value not in ("", "false") for key, value in labels.items())
+    if virtual or _VGPU_PRODUCT.search(product):
+        return "its GPUs are virtual (vGPU): a share of a GPU that other machines use too"
+    return None
+
+
+def _shared(labels: Mapping[str, str], allocatable: Mapping[str, Any], gpus: int, capacity: int) -> str | None:
+    """Return why the counts say that a GPU is offered several times.
+
+    Labels may say nothing of it: where only the device plugin is configured to share, feature discovery writes
+    ``gpu.replicas=1`` (k8s-device-plugin issue 732). A count below the allocatable GPUs gives it away. Below the
+    capacity alone does not: a GPU that was lost leaves the count at once and the capacity only when the kubelet starts
+    anew; sharing multiplies it.
+    """
+    physical = next((number for label in COUNT_LABELS if (number := _number(labels.get(label)))), None)
+    of = "" if physical is None else f", {physical} physical"
+    if physical is not None and gpus > physical:
+        return f"its GPUs are shared: {gpus} allocatable{of}"
+    if physical is not None and capacity >= 2 * physical:
+        return f"its GPUs are shared: capacity {capacity}, {gpus} allocatable{of}"
+    renamed = [name for name in _others(allocatable) if name.endswith(_SHARED_SUFFIX)]
+    if renamed and gpus == 0:
+        return f"its GPUs are shared: {allocatable[renamed[0]]} {renamed[0]}{of}"
+    return None
+
+
+def _nothing(allocatable: Mapping[str, Any], capacity: int) -> str:
+    """Return why a node with GPUs has none to give."""
+    others = _others(allocatable)
+    listed = ", ".join(f"{allocatable[name]} {name}" for name in others)
+    if any(name.startswith(_MIG_PREFIX) for name in others):
+        return f"its GPUs are partitioned (MIG): {listed}"
+    if capacity:
+        return (
+            f"{GPU_RESOURCE}: capacity {capacity}, allocatable 0: its GPUs are unhealthy, or the device plugin has "
+            "stopped"
+        )
+    if others:
+        return f"it offers {listed} instead of {GPU_RESOURCE}"
+    return (
+        f"it is labelled as a GPU node but offers no {GPU_RESOURCE}: the device plugin is not running on it, or its "
+        "GPUs are given out through dynamic resource allocation only"
+    )
+
+
+def _unnamed(labels: Mapping[str, str], known: str | None, names: NodeLabels) -> str | None:
+    """Return why nobody knows which product a node has; None for a product label whose value nobody knows."""
+    value = labels.get(PRODUCT_LABEL)
+    if known is not None:
+        return None
+    if value == "":
+        return f"its label {PRODUCT_LABEL} is empty"
+    if value is not None:
+        meant = names.meant(value)
+        # An unknown product is kept, so that the answer can say that the cluster has it.
+        if meant is None:
+            return None
+        return f"{PRODUCT_LABEL}={value} is no name that feature discovery writes: label the node {meant} if it is one"
+    if labels.get(GKE_LABEL):
+        nearest = nearest_first([labels[GKE_LABEL]], names.gpus)[:3]
+        return (
+            f"it has no label {PRODUCT_LABEL}, and {GKE_LABEL}={labels[GKE_LABEL]} names no GPU product that is known; "
+            f"nearest: {', '.join(nearest)}"
+        )
+    found = next((label for label in _CLOUD_NAMES if labels.get(label)), None)
+    meant = None if found is None else names.meant(labels[found])
+    beside = "" if found is None else f"; {found}={labels[found]} is not read, since it names no one product"
+    advice = "" if meant is None else f": run GPU feature discovery, or label the node {PRODUCT_LABEL}={meant} if so"
+    return f"no label {PRODUCT_LABEL} or {GKE_LABEL} names its GPUs{beside}{advice}"
+
+
+def _too_small(labels: Mapping[str, str], known: str | None, names: NodeLabels) -> str | None:
+    memory = _number(labels.get(MEMORY_LABEL))
+    if known is None or not memory:
+        return None
+    whole = round(names.gpus[known].memory_bytes / 2**20)
+    if memory >= _LEAST_MEMORY * whole:
+        return None
+    return f"its GPUs are no whole {known}: {MEMORY_LABEL}={memory}, a whole one has {whole} MiB"
+
+
+def _others(allocatable: Mapping[str, Any]) -> list[str]:
+    """Return the resources beside whole GPUs under which a node offers GPUs, sorted."""
+    return sorted(
+        name
+        for name, value in allocatable.items()
+        if name.startswith(_RESOURCE_PREFIX) and name != GPU_RESOURCE and str(value) != "0"
+    )
+
+
+def _is_part(resource: str) -> bool:
+    """Return whether a resource is parts of GPUs; network cards have names under ``nvidia.com/`` too."""
+    return resource.startswith((_MIG_PREFIX, f"{GPU_RESOURCE}.")) or resource.endswith(_SHARED_SUFFIX)
+
+
+def _present(labels: Mapping[str, str]) -> bool:
+    return any(labels.get(label) == value for label, value in _PRESENCE.items()) or any(
+        labels.get(label) for label in _CLOUD_NAMES
+    )
+
+
+def _number(value: str | None) -> int | None:
+    """Return the whole number of a label; None where it has none, as labels may be missing or stale."""
+    return int(value) if value is not None and value.isdecimal() else None

@@ -1,0 +1,137 @@
+"""Which nodes a deployment may use, and what to say when it may use none."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from energylens.api.llmdeployment import LLMDeploymentSpec
+from energylens.planner.inventory.capacity import (
+    BLOCKING_EFFECTS,
+    GPU_TOLERATION,
+    eligible,
+    tolerates,
+    tolerates_for_good,
+)
+from energylens.planner.inventory.products import resolve_products
+from energylens.planner.types import ClusterSnapshot, ExcludedNode, GpuNode, Infeasible, Taint
+from energylens.predictor.gpu_names import index_of, name_key, nearest_first
+from energylens.predictor.types import GpuSpec
+
+_REASONS = 3
+_NAMES = 3
+_NEAREST = 3
+"""Reasons, nodes of one reason, and products that a message names."""
+
+
+def usable_nodes(
+    spec: LLMDeploymentSpec, snapshot: ClusterSnapshot, gpus: Mapping[str, GpuSpec]
+) -> tuple[GpuNode, ...]:
+    """Return the nodes whose labels, taints and GPU product allow the deployment's pods, free or not."""
+    hardware = spec.hardware
+    return tuple(
+        node
+        for node in snapshot.nodes
+        if node.allocatable > 0
+        and node.product in gpus
+        and eligible(node, hardware.node_selector, hardware.tolerations)
+    )
+
+
+def allowed_nodes(
+    spec: LLMDeploymentSpec, nodes: tuple[GpuNode, ...], gpus: Mapping[str, GpuSpec]
+) -> tuple[GpuNode, ...]:
+    """Return the nodes whose product ``spec.hardware.gpuProducts`` allows; all of them where it is empty."""
+    wanted = spec.hardware.gpu_products
+    if not wanted:
+        return nodes
+    products = resolve_products(wanted, {node.product for node in nodes}, gpus)
+    return tuple(node for node in nodes if node.product in products)
+
+
+def no_matching_gpus(spec: LLMDeploymentSpec, snapshot: ClusterSnapshot, gpus: Mapping[str, GpuSpec]) -> Infeasible:
+    """Return why no node of a snapshot can be used."""
+    return Infeasible("NoMatchingGPUs", _no_match(spec, snapshot, gpus) + unusable(snapshot.excluded))
+
+
+def unusable(excluded: Iterable[ExcludedNode]) -> str:
+    """Return nodes with GPUs that cannot be planned, by their reasons, as the end of a message; empty without any."""
+    by_reason: dict[str, list[str]] = {}
+    for node in excluded:
+        by_reason.setdefault(node.reason, []).append(node.name)
+    if not by_reason:
+        return ""
+    parts = []
+    for reason, names in list(by_reason.items())[:_REASONS]:
+        more = len(names) - _NAMES
+        parts.append(f"{', '.join(names[:_NAMES])}{f' and {more} more' if more > 0 else ''}: {reason}")
+    left = sum(len(names) for names in list(by_reason.values())[_REASONS:])
+    return f"; not usable: {'; '.join(parts)}" + (f"; and {left} more" if left else "")
+
+
+def excluded_for(
+    spec: LLMDeploymentSpec, snapshot: ClusterSnapshot, gpus: Mapping[str, GpuSpec]
+) -> tuple[ExcludedNode, ...]:
+    """Return the nodes that cannot be planned and have a product which the spec allows."""
+    wanted = spec.hardware.gpu_products
+    known = {node.product for node in snapshot.excluded if node.product in gpus}
+    products = set(resolve_products(wanted, known, gpus) if wanted else known)
+    return tuple(node for node in snapshot.excluded if node.product in products)
+
+
+def _no_match(spec: LLMDeploymentSpec, snapshot: ClusterSnapshot, gpus: Mapping[str, GpuSpec]) -> str:
+    hardware = spec.hardware
+    if not snapshot.nodes:
+        return "the cluster has no node with allocatable nvidia.com/gpu"
+    wanted = hardware.gpu_products
+    matching = resolve_products(wanted, snapshot.products(), gpus) if wanted else snapshot.products()
+    if not matching:
+        names = index_of(gpus.values())
+        unknown = [name for name in wanted if name_key(name) not in names]
+        nearest = ", ".join(nearest_first(unknown, gpus)[:_NEAREST])
+        advice = f"; {', '.join(unknown)} is no known product, nearest: {nearest}" if unknown and nearest else ""
+        return (
+            f"spec.hardware.gpuProducts=[{', '.join(wanted)}]: no node has such a GPU; at hand: "
+            f"{_at_hand(snapshot.nodes)}{advice}"
+        )
+    known = [product for product in matching if product in gpus]
+    if not known:
+        return (
+            f"GPU product {', '.join(matching)} is not known to the predictor; known, nearest first: "
+            f"{', '.join(nearest_first(matching, gpus))}"
+        )
+    nodes = [node for node in snapshot.nodes if node.product in known and node.allocatable > 0]
+    if nodes and not any(_selected(node, hardware.node_selector) for node in nodes):
+        selector = ", ".join(f"{key}={value}" for key, value in sorted(hardware.node_selector.items()))
+        return (
+            f"spec.hardware.nodeSelector={{{selector}}}: no node with {', '.join(known)} has these labels; at hand: "
+            f"{_at_hand(nodes)}"
+        )
+    tolerations = (GPU_TOLERATION, *hardware.tolerations)
+    taints = {
+        taint
+        for node in nodes
+        if _selected(node, hardware.node_selector)
+        for taint in node.taints
+        if taint.effect in BLOCKING_EFFECTS and not tolerates_for_good(tolerations, taint)
+    }
+    passing = any(any(tolerates(toleration, taint) for toleration in tolerations) for taint in taints)
+    return (
+        f"spec.hardware.tolerations: every node with {', '.join(known)} has a taint that is not tolerated"
+        f"{' for good (tolerationSeconds)' if passing else ''}: {', '.join(sorted(map(_taint_text, taints)))}"
+    )
+
+
+def _taint_text(taint: Taint) -> str:
+    return f"{taint.key}={taint.value}:{taint.effect}" if taint.value else f"{taint.key}:{taint.effect}"
+
+
+def _selected(node: GpuNode, selector: Mapping[str, str]) -> bool:
+    return all(node.labels.get(key) == value for key, value in selector.items())
+
+
+def _at_hand(nodes: Iterable[GpuNode]) -> str:
+    counts: Counter[str] = Counter()
+    for node in nodes:
+        counts[node.product] += node.allocatable
+    return ", ".join(f"{product} ({gpus} GPUs)" for product, gpus in sorted(counts.items()))

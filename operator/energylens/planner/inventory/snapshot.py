@@ -1,0 +1,127 @@
+"""A cluster snapshot from plain Kubernetes objects: what GPU nodes there are and who holds their GPUs.
+
+Counting follows the scheduler: a pod counts on the node it is bound to until it has succeeded or failed, with the
+larger of the sum of its containers and its largest init container (restartable init containers run on beside the
+containers, so that they add up with them).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from energylens.planner.inventory.node_gpus import gpu_count, labels_of, node_gpus
+from energylens.planner.inventory.products import NodeLabels
+from energylens.planner.types import ClusterSnapshot, ExcludedNode, GpuAllocation, GpuNode, Taint
+from energylens.predictor.types import GpuSpec
+
+OWNER_LABEL = "energylens.dev/llmdeployment"
+
+_PASSING_TAINT_PREFIX = "node.kubernetes.io/"
+"""Taints that the node controller puts on and takes off; they say that a node cannot be used now, not whose it is."""
+
+
+def snapshot_from_objects(
+    nodes: Iterable[Mapping[str, Any]], pods: Iterable[Mapping[str, Any]], gpus: Mapping[str, GpuSpec]
+) -> ClusterSnapshot:
+    """Return the GPUs of a cluster from its Node and Pod objects, as ``kubectl get -o json`` prints them.
+
+    Nodes that have GPUs but offer none that can be planned (shared, partitioned or virtual ones, unhealthy ones, a
+    product that no label names) are kept apart with the reason.
+
+    Args:
+        nodes: The Node objects.
+        pods: The Pod objects of all namespaces.
+        gpus: The known products.
+    """
+    held: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    malformed: dict[str, str] = {}
+    for pod in pods:
+        host = (pod.get("spec") or {}).get("nodeName") or ""
+        if not host:
+            continue
+        try:
+            count = gpus_of_pod(pod)
+        except ValueError as error:
+            malformed[host] = f"its pod {_name_of(pod)} is malformed: {error}"
+            continue
+        if count:
+            held[host][_owner_of(pod)] += count
+    names = NodeLabels(gpus)
+    usable: list[GpuNode] = []
+    excluded: list[ExcludedNode] = []
+    for node in nodes:
+        found, name = node_gpus(node, names), str(node["metadata"]["name"])
+        if found is None:
+            continue
+        reason = found.reason or malformed.get(name)
+        if reason is not None:
+            excluded.append(ExcludedNode(name, found.product, reason))
+        else:
+            usable.append(_gpu_node(node, name, found.product, found.gpus, held[name]))
+    by_name = sorted(usable, key=lambda node: node.name)
+    return ClusterSnapshot(tuple(by_name), tuple(sorted(excluded, key=lambda node: node.name)))
+
+
+def _gpu_node(node: Mapping[str, Any], name: str, product: str, gpus: int, held: Mapping[str, int]) -> GpuNode:
+    spec = node.get("spec") or {}
+    taints = [
+        Taint(taint.get("key") or "", taint.get("value") or "", taint.get("effect") or "")
+        for taint in spec.get("taints") or ()
+    ]
+    passing = [taint for taint in taints if taint.key.startswith(_PASSING_TAINT_PREFIX)]
+    blocked = any(taint.effect in ("NoSchedule", "NoExecute") for taint in passing)
+    return GpuNode(
+        name=name,
+        product=product,
+        allocatable=gpus,
+        allocations=tuple(GpuAllocation(owner, count) for owner, count in sorted(held.items())),
+        labels=labels_of(node),
+        taints=tuple(taint for taint in taints if taint not in passing),
+        schedulable=_ready(node) and not spec.get("unschedulable", False) and not blocked,
+    )
+
+
+def _ready(node: Mapping[str, Any]) -> bool:
+    conditions: Sequence[Mapping[str, Any]] = (node.get("status") or {}).get("conditions") or ()
+    return any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
+
+
+def gpus_of_pod(pod: Mapping[str, Any]) -> int:
+    """Return the GPUs that a pod asks for; 0 once it has succeeded or failed.
+
+    Raises:
+        ValueError: A quantity is no whole number of GPUs.
+    """
+    spec = pod.get("spec") or {}
+    if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
+        return 0
+    containers = sum(_container_gpus(c) for c in spec.get("containers") or ())
+    sidecars = largest_init = 0
+    for container in spec.get("initContainers") or ():
+        gpus = _container_gpus(container)
+        if container.get("restartPolicy") == "Always":
+            sidecars += gpus
+            largest_init = max(largest_init, sidecars)
+        else:
+            largest_init = max(largest_init, sidecars + gpus)
+    return max(containers + sidecars, largest_init)
+
+
+def _owner_of(pod: Mapping[str, Any]) -> str:
+    """Return the LLMDeployment that a pod belongs to, as ``namespace/name``; "" for anything else."""
+    metadata = pod.get("metadata") or {}
+    name = (metadata.get("labels") or {}).get(OWNER_LABEL, "")
+    return f"{metadata.get('namespace', 'default')}/{name}" if name else ""
+
+
+def _name_of(pod: Mapping[str, Any]) -> str:
+    metadata = pod.get("metadata") or {}
+    return f"{metadata.get('namespace', 'default')}/{metadata.get('name', '')}"
+
+
+def _container_gpus(container: Mapping[str, Any]) -> int:
+    resources = container.get("resources") or {}
+    # The API server copies limits to requests; objects from a file may have limits only.
+    return gpu_count(resources.get("requests") or {}) or gpu_count(resources.get("limits") or {})

@@ -1,0 +1,1 @@
+"""The candidates of one deployment: their space, predictions, constraints and order."""

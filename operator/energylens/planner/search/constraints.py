@@ -1,0 +1,299 @@
+"""The rules that a plan must hold, each as a mask over the candidates.
+
+Latencies and the energy objective are checked with the safety margin, the upper end of the 80 % interval by default: a
+prediction that is right on average would break half of the objectives that it just meets. Power is checked without it,
+since budgets add up the predicted power of many deployments, whose errors even out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from energylens.api.llmdeployment import LLMDeploymentSpec
+from energylens.api.quantity import parse_quantity
+from energylens.planner.inventory.capacity import replicas_that_fit
+from energylens.planner.search import describe
+from energylens.planner.search.evaluate import Candidates
+from energylens.planner.types import PowerAllowance, Rejection
+from energylens.predictor.types import BoolArray, FloatArray
+
+Kind = Literal["Structure", "Memory", "GPUs", "Load", "SLO", "Power"]
+
+
+FREE_GPUS = "free GPUs"
+"""The field of a constraint that the cluster sets, not the spec."""
+
+
+@dataclass(frozen=True, eq=False)
+class Constraint:
+    """One rule; ``holds`` has shape (n,)."""
+
+    rule: str
+    """CamelCase reason of a rejection."""
+    kind: Kind
+    field: str
+    """Path in the spec, or a name such as ``free GPUs`` for what the spec does not set."""
+    value: str
+    holds: BoolArray
+    message: str
+    needed: FloatArray | None = None
+    """The smallest value of the field with which each candidate would hold the rule, in the field's resolution; None
+    where no number would."""
+    what: str = ""
+    """What ``needed`` is, with its unit left to ``render``."""
+    render: Callable[[float], str] = str
+    """The needed value as the spec writes it."""
+    exceeded: Callable[[int], str] = str
+    """Why one candidate breaks the rule, such as ``20 GPUs > 16 (spec.hardware.maxGPUs)``."""
+    excess: FloatArray | None = None
+    """By what share of the field's value each candidate breaks the rule; None where that has no number."""
+    resolution: float = 1.0
+    """Step of the field."""
+
+    def needed_text(self, i: int) -> str | None:
+        """Return the value of the field with which one candidate would hold the rule; None where no number would."""
+        value = math.nan if self.needed is None else float(self.needed[i])
+        return self.render(value) if math.isfinite(value) else None
+
+    @property
+    def distance(self) -> FloatArray:
+        """By how much the field must give way for each candidate, shape (n,): 0 where it holds, infinite for NaN."""
+        excess = np.ones(self.holds.shape) if self.excess is None else np.nan_to_num(self.excess, nan=np.inf)
+        return np.where(self.holds, 0.0, excess)
+
+
+def build_constraints(
+    rows: Candidates,
+    spec: LLMDeploymentSpec,
+    allowed_products: Sequence[str],
+    free_gpus: Sequence[Sequence[int]],
+    allowance: PowerAllowance | None,
+) -> tuple[Constraint, ...]:
+    """Return the rules of a spec in the order in which they are applied.
+
+    Args:
+        rows: The candidates.
+        spec: What is asked for.
+        allowed_products: Products that ``spec.hardware.gpuProducts`` lets the plan use.
+        free_gpus: For each of the candidates' products the GPUs free for this deployment on every node.
+        allowance: Watts that budgets leave.
+    """
+    return (
+        *_structure(rows),
+        *_hardware(rows, spec, allowed_products, free_gpus),
+        _load(rows, spec),
+        *_objectives(rows, spec),
+        *_power(rows, allowance),
+    )
+
+
+def _structure(rows: Candidates) -> list[Constraint]:
+    refused = rows.reason[~rows.supported]
+    example = ""
+    if refused.size:
+        reasons, counts = np.unique(refused, return_counts=True)
+        example = f": {reasons[np.argmax(counts)]}"
+    return [
+        Constraint(
+            "UnsupportedLayout",
+            "Structure",
+            "layout",
+            "",
+            rows.supported,
+            f"the engine cannot run the layout{example}",
+            exceeded=lambda i: str(rows.reason[i]),
+        ),
+        Constraint(
+            "MemoryTooSmall",
+            "Memory",
+            "GPU memory",
+            "",
+            rows.fits | ~rows.supported,
+            "weights and the KV cache of one request do not fit into the GPUs of a replica",
+            exceeded=lambda i: "does not fit into GPU memory",
+        ),
+    ]
+
+
+def _hardware(
+    rows: Candidates, spec: LLMDeploymentSpec, allowed_products: Sequence[str], free_gpus: Sequence[Sequence[int]]
+) -> list[Constraint]:
+    hardware = spec.hardware
+    constraints: list[Constraint] = []
+    if hardware.gpu_products:
+        allowed = np.asarray([product in allowed_products for product in rows.products])
+        value = "[" + ", ".join(hardware.gpu_products) + "]"
+        constraints.append(
+            Constraint(
+                "GPUProductNotAllowed",
+                "GPUs",
+                "spec.hardware.gpuProducts",
+                value,
+                allowed[rows.product],
+                f"not one of spec.hardware.gpuProducts={value}",
+                exceeded=lambda i: f"{rows.products[int(rows.product[i])]} is not in spec.hardware.gpuProducts",
+            )
+        )
+    if hardware.max_gpus_per_replica is not None:
+        constraints.append(
+            _ceiling("TooManyGPUsPerReplica", "spec.hardware.maxGPUsPerReplica", hardware.max_gpus_per_replica,
+                     rows.layouts.gpus.astype(float), "GPUs per replica")
+        )  # fmt: skip
+    if hardware.max_gpus is not None:
+        constraints.append(
+            _ceiling("TooManyGPUs", "spec.hardware.maxGPUs", hardware.max_gpus, rows.gpus.astype(float), "GPUs")
+        )
+    missing = np.zeros(len(rows))
+    for number, gpus in enumerate(free_gpus):
+        mine = rows.product == number
+        fitting = replicas_that_fit(gpus, rows.gpus_per_node[mine], rows.nodes_per_replica[mine])
+        missing[mine] = np.maximum(0, rows.replicas[mine] - fitting) * rows.layouts.gpus[mine]
+    constraints.append(
+        Constraint(
+            "NotEnoughFreeGPUs",
+            "GPUs",
+            FREE_GPUS,
+            ", ".join(f"{sum(gpus)} of {product}" for product, gpus in zip(rows.products, free_gpus, strict=True)),
+            missing == 0,
+            "the GPUs that it needs are not free",
+            exceeded=lambda i: "the GPUs that it needs are not free",
+            excess=missing / max(1, sum(map(sum, free_gpus))),
+        )
+    )
+    return constraints
+
+
+def _ceiling(rule: str, field: str, limit: int, needed: FloatArray, what: str) -> Constraint:
+    return Constraint(
+        rule,
+        "GPUs",
+        field,
+        str(limit),
+        needed <= limit,
+        f"more {what} than {field}={limit}",
+        needed,
+        f"number of {what}",
+        lambda value: f"{value:.0f}",
+        lambda i: f"{needed[i]:.0f} {what} > {limit} ({field})",
+        needed / limit - 1.0,
+    )
+
+
+def _load(rows: Candidates, spec: LLMDeploymentSpec) -> Constraint:
+    workload = spec.workload
+    if workload.concurrency is not None:
+        field, value = "spec.workload.concurrency", str(workload.concurrency)
+        message = f"cannot keep {value} requests running at once"
+    else:
+        field, value = "spec.workload.requestsPerSecond", str(workload.requests_per_second)
+        message = f"cannot keep up with {value} requests per second"
+    return Constraint(
+        "LoadTooHigh", "Load", field, value, rows.sustainable, message, exceeded=lambda i: f"it {message}"
+    )
+
+
+def _objectives(rows: Candidates, spec: LLMDeploymentSpec) -> list[Constraint]:
+    slo, constraints = spec.slo, []
+    for name, limit, predicted, upper, field in (
+        ("TTFT", slo.ttft_milliseconds, rows.ttft_ms, rows.ttft_upper_ms, "spec.slo.ttftMilliseconds"),
+        ("ITL", slo.itl_milliseconds, rows.itl_ms, rows.itl_upper_ms, "spec.slo.itlMilliseconds"),
+        ("TPOT", slo.tpot_milliseconds, rows.tpot_ms, rows.tpot_upper_ms, "spec.slo.tpotMilliseconds"),
+    ):
+        if limit is not None:
+            constraints.append(_latency(f"{name} {slo.percentile}", limit, predicted, upper, field, f"{name}TooHigh"))
+    if slo.joules_per_output_token is not None:
+        ceiling = float(parse_quantity(slo.joules_per_output_token))
+        constraints.append(
+            Constraint(
+                "EnergyTooHigh",
+                "SLO",
+                "spec.slo.joulesPerOutputToken",
+                slo.joules_per_output_token,
+                rows.joules_upper <= ceiling,
+                f"energy above {describe.joules(ceiling)} per output token",
+                _ceil(rows.joules_upper, 1e-6),
+                "predicted energy per output token (safety margin included) in J",
+                _ceil_milli,
+                lambda i: describe.above_joules(rows.joules_per_output_token[i], rows.joules_upper[i], ceiling),
+                rows.joules_upper / ceiling - 1.0,
+                1e-6,
+            )
+        )
+    return constraints
+
+
+def _latency(name: str, limit: int, predicted: FloatArray, upper: FloatArray, field: str, rule: str) -> Constraint:
+    return Constraint(
+        rule,
+        "SLO",
+        field,
+        str(limit),
+        # Compared in whole milliseconds, as the SLO is stated and as every message shows it.
+        _ceil(upper, 1.0) <= limit,
+        f"{name} above {limit} ms",
+        _ceil(upper, 1.0),
+        f"predicted {name} (safety margin included) in ms",
+        lambda value: f"{value:.0f}",
+        lambda i: describe.above(name, predicted[i], upper[i], limit),
+        _ceil(upper, 1.0) / limit - 1.0,
+    )
+
+
+def _power(rows: Candidates, allowance: PowerAllowance | None) -> list[Constraint]:
+    if allowance is None:
+        return []
+    # In whole watts, as a plan's power is stated: a running plan always fits into what it is stated to draw.
+    watts, limit = np.rint(rows.power_watts), allowance.limit
+    return [
+        Constraint(
+            "PowerBudgetExceeded",
+            "Power",
+            allowance.field,
+            f"{allowance.watts:.0f}" if limit is None else str(limit.value),
+            watts <= allowance.watts,
+            f"more power than the {allowance.watts:.0f} W that {allowance.field} leaves",
+            watts if limit is None else limit.needed(watts),
+            "predicted power in W",
+            lambda value: f"{value:.0f}",
+            lambda i: f"{watts[i]:.0f} W > {allowance.watts:.0f} W ({allowance.field})",
+            watts / allowance.watts - 1.0,
+        )
+    ]
+
+
+def _ceil_milli(joules: float) -> str:
+    """Return joules as a quantity in milli units, rounded up: a lower objective would fail."""
+    milli = np.ceil(round(joules * 1e6, 3)) / 1e3
+    return f"{milli:.3f}".rstrip("0").rstrip(".") + "m"
+
+
+def _ceil(values: FloatArray, resolution: float) -> FloatArray:
+    """Return the values rounded up to a multiple of the resolution, forgiving the noise of the last digits."""
+    result: FloatArray = np.ceil(np.round(values / resolution, 6)) * resolution
+    return result
+
+
+def feasible(constraints: Sequence[Constraint], size: int, *, without: Sequence[Constraint] = ()) -> BoolArray:
+    """Return which of ``size`` candidates hold every constraint, leaving some constraints out; shape (size,)."""
+    mask = np.ones(size, dtype=bool)
+    for constraint in constraints:
+        if constraint not in without:
+            mask &= constraint.holds
+    return mask
+
+
+def count_rejections(constraints: Sequence[Constraint], size: int) -> tuple[Rejection, ...]:
+    """Return for each rule in order how many candidates it removed that the rules before it had left."""
+    left = np.ones(size, dtype=bool)
+    rejections = []
+    for constraint in constraints:
+        removed = int((left & ~constraint.holds).sum())
+        left &= constraint.holds
+        if removed:
+            rejections.append(Rejection(constraint.rule, removed, constraint.message))
+    return tuple(rejections)

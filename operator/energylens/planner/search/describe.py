@@ -1,0 +1,120 @@
+"""Numbers and layouts in words, as status, conditions and the command line show them."""
+
+from __future__ import annotations
+
+import math
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+
+from energylens.api.llmdeployment import PrefillReplicas, describe_layout
+from energylens.planner.search.evaluate import Candidates
+
+_SMALLEST = Decimal("1e-9")
+_UNITS = (("", Decimal(1)), ("m", Decimal("1e-3")), ("u", Decimal("1e-6")), ("n", _SMALLEST))
+_PLAIN = Decimal("1e15")
+"""Numbers from here on are written with an exponent."""
+
+
+def candidate(rows: Candidates, i: int) -> str:
+    """Return a candidate in short: ``2 x NVIDIA-H200 TP4, max batch 64`` is two replicas of four GPUs each."""
+    layouts = rows.layouts
+    layout = describe_layout(
+        tensor=int(layouts.tensor_parallel[i]),
+        pipeline=int(layouts.pipeline_parallel[i]),
+        expert=int(layouts.expert_parallel[i]),
+        data=int(layouts.data_parallel[i]),
+    )
+    text = f"{int(rows.replicas[i])} x {rows.products[int(rows.product[i])]} {layout}"
+    text += f", max batch {int(layouts.max_batch_size[i])}"
+    cap = float(layouts.power_cap_watts[i])
+    return text if math.isnan(cap) else f"{text}, {cap:.0f} W per GPU"
+
+
+def prefill(replicas: PrefillReplicas) -> str:
+    """Return the replicas that process prompts in short: ``2 x TP1, max batch 4``."""
+    layout = describe_layout(
+        tensor=replicas.tensor_parallel,
+        pipeline=replicas.pipeline_parallel,
+        expert=replicas.expert_parallel,
+        data=replicas.data_parallel,
+    )
+    text = f"{replicas.replicas} x {layout}, max batch {replicas.max_batch_size}"
+    cap = replicas.power_cap_watts_per_gpu
+    return text if cap is None else f"{text}, {cap} W per GPU"
+
+
+def up(value: float) -> int:
+    """Return a finite value rounded up to a whole number, forgiving the noise of the last digits."""
+    return math.ceil(round(value, 6))
+
+
+def above(name: str, predicted_ms: float, upper_ms: float, limit_ms: int) -> str:
+    """Return why a latency breaks its objective, with the prediction and the bound that objectives are checked with.
+
+    ``ITL P95 29 ms, with the safety margin 43 ms > 30 ms``; without a margin ``ITL P95 43 ms > 30 ms``.
+    """
+    shown, bound = milliseconds(predicted_ms), milliseconds(upper_ms)
+    margin = "" if shown == bound else f", with the safety margin {bound}"
+    return f"{name} {shown}{margin} > {limit_ms} ms"
+
+
+def above_joules(predicted: float, upper: float, ceiling: float) -> str:
+    """Return why the energy per output token breaks its objective, in joules, as :func:`above` does for a latency."""
+    shown, bound = joules(predicted), joules(upper)
+    margin = "" if shown == bound else f", with the safety margin {bound}"
+    return f"{shown}{margin} > {joules(ceiling)} per output token"
+
+
+def milliseconds(value: float) -> str:
+    """Return a latency in whole milliseconds: ``38 ms``; ``unbounded`` where the queue in front grows for ever."""
+    return f"{up(value)} ms" if math.isfinite(value) else "unbounded"
+
+
+def joules(value: float) -> str:
+    """Return joules with three significant digits: ``0.412 J``."""
+    return f"{value:#.3g} J".replace(". ", " ")
+
+
+def gigabytes(value: float) -> str:
+    """Return bytes as decimal gigabytes, as model and GPU sizes are given."""
+    return f"{value / 1e9:.0f} GB" if value >= 10e9 else f"{value / 1e9:.1f} GB"
+
+
+def compared(new: float, old: float, what: str) -> str:
+    """Return how much more or less ``new`` is than ``old``: ``12 % more energy``, ``3.1 times the energy``."""
+    if new > 2 * old:
+        return f"{new / old:.1f} times the {what}"
+    change = 100.0 * (new / old - 1.0)
+    direction = "more" if change >= 0 else "less"
+    if abs(change) < 0.1:
+        return f"less than 0.1 % {direction} {what}"
+    size = f"{abs(change):.0f}" if abs(change) >= 1 else f"{abs(change):.1g}"
+    return f"{size} % {direction} {what}"
+
+
+def floor_quantity(value: float) -> str:
+    """Return a rate rounded down to three significant digits as a Kubernetes quantity: ``12.3``, ``450m``."""
+    return _rounded_quantity(value, ROUND_FLOOR)
+
+
+def ceil_quantity(value: float) -> str:
+    """Return a rate rounded up to three significant digits as a Kubernetes quantity."""
+    return _rounded_quantity(value, ROUND_CEILING)
+
+
+def _rounded_quantity(value: float, rounding: str) -> str:
+    if value <= 0:
+        return "0"
+    exact = Decimal(value)
+    # The noise of the last digits must not cost a digit: 0.3 is a little less in binary.
+    exact = round(exact, 9 - exact.adjusted())
+    step = max(Decimal(1).scaleb(exact.adjusted() - 2), _SMALLEST)
+    # Kubernetes has no quantity between 0 and 1n.
+    rounded = max((exact / step).to_integral_value(rounding) * step, _SMALLEST)
+    suffix, unit = next((suffix, unit) for suffix, unit in _UNITS if rounded >= unit)
+    shown = (rounded / unit).normalize()
+    return f"{shown:f}{suffix}" if shown < _PLAIN else f"{shown:e}"
+
+
+def watt_hours(joules: float) -> str:
+    """Return an energy in watt hours with three significant digits at most: ``57 Wh``."""
+    return f"{joules / 3600:.3g} Wh"

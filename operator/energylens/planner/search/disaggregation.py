@@ -1,0 +1,240 @@
+"""Prefill and decode on replicas of their own: the best pair of the two, exactly.
+
+Energy, power and GPUs of a pair are sums, TTFT is the sum of both roles' (the transfer of the KV cache is part of the
+decode role's), ITL and TPOT are decode's alone. So a candidate of one role that another one beats in every figure and
+pod count is in no best pair, and the rest are paired as arrays. Latencies at a percentile are added as they are, which
+overstates the sum: the two seldom are late together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from energylens.api.llmdeployment import LLMDeploymentSpec
+from energylens.api.quantity import parse_quantity
+from energylens.planner.engines import EngineSettings
+from energylens.planner.inventory.capacity import pods_beside
+from energylens.planner.search import describe
+from energylens.planner.search.evaluate import Candidates, evaluate
+from energylens.planner.search.frontier import pareto
+from energylens.planner.search.problem import MOST_CANDIDATES, Problem, clipped, spaces_of
+from energylens.predictor.types import BoolArray, FloatArray, IntArray
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One candidate of each role on the same GPU product; figures are those of both together."""
+
+    prefill: int
+    """Row of the prefill candidates."""
+    decode: int
+    joules_per_output_token: float
+    joules_upper: float
+    """With the safety margin."""
+    power_watts: float
+    gpus: int
+    ttft_ms: float
+    ttft_upper_ms: float
+
+
+@dataclass(frozen=True)
+class Disaggregated:
+    """The candidates of both roles, and the best pair."""
+
+    prefill: Candidates
+    decode: Candidates
+    pairs: tuple[tuple[Pair, tuple[str, ...]], ...]
+    """The best pair of every GPU product, the best of all first, with the objectives and budgets that it breaks."""
+
+    @property
+    def best(self) -> Pair:
+        """The best pair of all."""
+        return self.pairs[0][0]
+
+    @property
+    def is_feasible(self) -> bool:
+        """Whether the best pair holds every constraint."""
+        return not self.pairs[0][1]
+
+
+def best_pairs(problem: Problem) -> Disaggregated | None:
+    """Return the best pairs of a problem with an arrival rate, None where none can run the load on the GPUs at hand.
+
+    A pair that holds every constraint goes before all that do not; of these the best by the objective alone counts.
+    """
+    rate = problem.load.requests_per_second
+    assert rate is not None
+    # Both roles are held at once.
+    spaces = [clipped(problem, space).within(MOST_CANDIDATES // 2)[0] for space in spaces_of(problem)]
+    margin = problem.spec.planning.safety_margin_percent / 100.0
+    roles = [
+        evaluate(
+            spaces,
+            problem.model,
+            problem.predictor,
+            problem.load,
+            problem.spec.slo.percentile,
+            margin=margin,
+            corrections=problem.corrections,
+            role=role,
+            settings=EngineSettings.of(problem.spec.engine),
+        )
+        for role in ("prefill", "decode")
+    ]
+    prefill, decode = roles
+    found: dict[int, tuple[Pair, tuple[str, ...]]] = {}
+    for strict in (True, False):
+        for pair in _best_of_products(problem, prefill, decode, strict=strict):
+            product = int(prefill.product[pair.prefill])
+            found.setdefault(product, (pair, () if strict else tuple(_broken(problem, decode, pair))))
+    if not found:
+        return None
+    ranked = sorted(found.values(), key=lambda each: (bool(each[1]), *_rank(problem.spec, each[0])))
+    return Disaggregated(prefill, decode, tuple(ranked))
+
+
+def _best_of_products(problem: Problem, prefill: Candidates, decode: Candidates, *, strict: bool) -> Iterator[Pair]:
+    for number, product in enumerate(prefill.products):
+        if product not in problem.allowed_products:
+            continue
+        first = _undominated(prefill, _alone(problem, prefill, strict=strict) & (prefill.product == number), ())
+        tokens = (decode.itl_upper_ms, decode.tpot_upper_ms)
+        second = _undominated(decode, _alone(problem, decode, strict=strict) & (decode.product == number), tokens)
+        if first.size and second.size:
+            pair = _best_of(problem, prefill, decode, first, second, product, strict=strict)
+            if pair is not None:
+                yield pair
+
+
+def _alone(problem: Problem, rows: Candidates, *, strict: bool) -> BoolArray:
+    """Return which candidates of one role could be in a pair at all, shape (n,)."""
+    hardware, slo = problem.spec.hardware, problem.spec.slo
+    mask = rows.supported & rows.fits & rows.sustainable
+    if hardware.max_gpus_per_replica is not None:
+        mask &= rows.layouts.gpus <= hardware.max_gpus_per_replica
+    if hardware.max_gpus is not None:
+        mask &= rows.gpus < hardware.max_gpus
+    if strict and rows.role == "decode":
+        for limit, upper in ((slo.itl_milliseconds, rows.itl_upper_ms), (slo.tpot_milliseconds, rows.tpot_upper_ms)):
+            if limit is not None:
+                mask &= np.ceil(np.round(upper, 6)) <= limit
+    return mask
+
+
+def _undominated(rows: Candidates, mask: BoolArray, extra: tuple[FloatArray, ...]) -> IntArray:
+    """Return the candidates of a mask that no other one with pods of the same size beats in everything that counts."""
+    kept = []
+    index = np.flatnonzero(mask)
+    for size in np.flatnonzero(np.bincount(rows.gpus_per_node[index])) if index.size else ():
+        same = index[rows.gpus_per_node[index] == size]
+        figures = (
+            rows.joules_per_output_token,
+            rows.joules_upper,
+            rows.power_watts,
+            rows.ttft_upper_ms,
+            rows.ttft_ms,
+            (rows.replicas * rows.nodes_per_replica).astype(np.float64),
+            *extra,
+        )
+        costs = np.column_stack([column[same] for column in figures])
+        kept.append(same[pareto(costs, resolution=0.0)])
+    return np.concatenate(kept) if kept else np.zeros(0, dtype=np.int64)
+
+
+def _best_of(
+    problem: Problem,
+    prefill: Candidates,
+    decode: Candidates,
+    first: IntArray,
+    second: IntArray,
+    product: str,
+    *,
+    strict: bool,
+) -> Pair | None:
+    """Return the best pair of two sets of candidates; arrays below have shape (len(first), len(second))."""
+    spec, tokens = problem.spec, float(problem.spec.workload.output_tokens)
+
+    def total(column: str, share: float = 1.0) -> FloatArray:
+        return np.asarray(np.add.outer(getattr(prefill, column)[first] * share, getattr(decode, column)[second]))
+
+    # A prefill replica's figures are per prompt, of which there is one per request.
+    joules, upper = total("joules_per_output_token", 1 / tokens), total("joules_upper", 1 / tokens)
+    watts, gpus = total("power_watts"), total("gpus").astype(np.int64)
+    ttft = total("ttft_upper_ms")
+    valid = _placed(problem, prefill, decode, first, second, product)
+    if spec.hardware.max_gpus is not None:
+        valid &= gpus <= spec.hardware.max_gpus
+    if strict:
+        if spec.slo.ttft_milliseconds is not None:
+            valid &= np.ceil(np.round(ttft, 6)) <= spec.slo.ttft_milliseconds
+        if spec.slo.joules_per_output_token is not None:
+            valid &= upper <= float(parse_quantity(spec.slo.joules_per_output_token))
+        if problem.allowance is not None:
+            valid &= watts <= problem.allowance.watts
+    if not valid.any():
+        return None
+    value = {"MinimizePower": watts, "MinimizeGPUs": gpus + joules / (joules[valid].max() * 2)}.get(
+        spec.energy.objective, joules
+    )
+    i, j = np.unravel_index(int(np.argmin(np.where(valid, value, np.inf))), valid.shape)
+    return Pair(
+        int(first[i]),
+        int(second[j]),
+        float(joules[i, j]),
+        float(upper[i, j]),
+        float(watts[i, j]),
+        int(gpus[i, j]),
+        float(prefill.ttft_ms[first[i]] + decode.ttft_ms[second[j]]),
+        float(ttft[i, j]),
+    )
+
+
+def _placed(
+    problem: Problem, prefill: Candidates, decode: Candidates, first: IntArray, second: IntArray, product: str
+) -> BoolArray:
+    """Return which pairs have a place for all of their pods at once, shape (len(first), len(second))."""
+    free = problem.free_gpus(product)
+    sizes = prefill.gpus_per_node[first], decode.gpus_per_node[second]
+    pods = (
+        prefill.replicas[first] * prefill.nodes_per_replica[first],
+        decode.replicas[second] * decode.nodes_per_replica[second],
+    )
+    placed = np.zeros((first.size, second.size), dtype=bool)
+    for one in np.flatnonzero(np.bincount(sizes[0])).tolist():
+        rows = np.flatnonzero(sizes[0] == one)
+        for other in np.flatnonzero(np.bincount(sizes[1])).tolist():
+            columns = np.flatnonzero(sizes[1] == other)
+            beside = pods_beside(free, one, other)
+            room = np.where(pods[0][rows] < beside.size, beside[np.minimum(pods[0][rows], beside.size - 1)], -1)
+            placed[np.ix_(rows, columns)] = pods[1][columns][None, :] <= room[:, None]
+    return placed
+
+
+def _broken(problem: Problem, decode: Candidates, pair: Pair) -> Iterator[str]:
+    slo, percentile = problem.spec.slo, problem.spec.slo.percentile
+    for name, limit, predicted, upper in (
+        ("TTFT", slo.ttft_milliseconds, pair.ttft_ms, pair.ttft_upper_ms),
+        ("ITL", slo.itl_milliseconds, float(decode.itl_ms[pair.decode]), float(decode.itl_upper_ms[pair.decode])),
+        ("TPOT", slo.tpot_milliseconds, float(decode.tpot_ms[pair.decode]), float(decode.tpot_upper_ms[pair.decode])),
+    ):
+        if limit is not None and not (math.isfinite(upper) and describe.up(upper) <= limit):
+            yield describe.above(f"{name} {percentile}", predicted, upper, limit)
+    if slo.joules_per_output_token is not None:
+        ceiling = float(parse_quantity(slo.joules_per_output_token))
+        if pair.joules_upper > ceiling:
+            yield describe.above_joules(pair.joules_per_output_token, pair.joules_upper, ceiling)
+    allowance = problem.allowance
+    if allowance is not None and pair.power_watts > allowance.watts:
+        yield f"{describe.up(pair.power_watts)} W > {allowance.watts:.0f} W ({allowance.source})"
+
+
+def _rank(spec: LLMDeploymentSpec, pair: Pair) -> tuple[float, float]:
+    if spec.energy.objective == "MinimizeGPUs":
+        return float(pair.gpus), pair.joules_per_output_token
+    if spec.energy.objective == "MinimizePower":
+        return pair.power_watts, pair.gpus
+    return pair.joules_per_output_token, pair.gpus

@@ -1,0 +1,189 @@
+"""The Pareto frontier of energy, ITL and TTFT, and why each alternative lost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from energylens.api.llmdeployment import Alternative, LLMDeploymentSpec
+from energylens.api.quantity import format_milli
+from energylens.planner.search import describe
+from energylens.planner.search.constraints import Constraint, feasible
+from energylens.planner.search.evaluate import Candidates
+from energylens.planner.search.objective import best, objective_values, ranked
+from energylens.predictor.types import FloatArray, IntArray
+
+RESOLUTION = 0.01
+"""Latencies closer than 1 % count as equal on the frontier: no prediction tells them apart."""
+MAX_ALTERNATIVES = 5
+MAX_ROWS = 500
+"""Rows of the full table, which must fit into one ConfigMap."""
+
+
+def pareto(costs: FloatArray, resolution: float = RESOLUTION) -> IntArray:
+    """Return the indices of the points that no other point dominates, lowest first cost first.
+
+    Args:
+        costs: Shape (n, k), all to be minimised. The first column is compared exactly, the others within
+            ``resolution``: of points that are equal within it the one with the lowest first cost stays.
+        resolution: Relative difference below which two costs count as equal.
+    """
+    order = np.lexsort(costs.T[::-1])
+    # Column by column, which takes a third of the time of rows.
+    columns, kept = [np.ascontiguousarray(costs[order, k]) for k in range(1, costs.shape[1])], []
+    while order.size:
+        kept.append(int(order[0]))
+        better = np.zeros(order.size, dtype=bool)
+        for column in columns:
+            better |= column[0] > column * (1 + resolution)
+        better[0] = False
+        order, columns = order[better], [column[better] for column in columns]
+    return np.asarray(kept, dtype=np.int64)
+
+
+def frontier_rows(
+    rows: Candidates, constraints: Sequence[Constraint], chosen: int, spec: LLMDeploymentSpec
+) -> tuple[IntArray, dict[int, str]]:
+    """Return the candidates worth showing, best first, and why each of them was not chosen ("" for the chosen one).
+
+    Worth showing are the chosen one, the frontier of all candidates that can run the load on the GPUs allowed (those
+    that break an SLO or a budget too), and the best of every GPU product.
+    """
+    objective = spec.energy.objective
+    soft = [c for c in constraints if c.kind in ("SLO", "Power")]
+    runnable = feasible(constraints, len(rows), without=soft) & np.isfinite(objective_values(rows, objective))
+    index = np.flatnonzero(runnable)
+    costs = np.column_stack([values[index] for values in (objective_values(rows, objective), *latencies(rows, spec))])
+    shown = set(index[pareto(np.nan_to_num(costs, nan=np.inf))].tolist()) | {chosen}
+    valid = feasible(constraints, len(rows))
+    for number in range(len(rows.products)):
+        for mask in (valid, runnable):
+            leader = best(rows, mask & (rows.product == number), objective)
+            shown |= {leader} if leader is not None else set()
+    mask = np.zeros(len(rows), dtype=bool)
+    mask[list(shown)] = True
+    order = ranked(rows, mask, objective)
+    reasons = {int(i): "" if i == chosen else why_not(rows, soft, int(i), chosen, spec) for i in order}
+    return order, reasons
+
+
+def latencies(rows: Candidates, spec: LLMDeploymentSpec) -> tuple[FloatArray, ...]:
+    """Return the latencies that make a candidate worth showing, with the safety margin, shape (n,) each.
+
+    TPOT lies so near ITL that it counts only where the spec bounds it.
+    """
+    bounded = spec.slo.tpot_milliseconds is not None
+    return (rows.itl_upper_ms, *((rows.tpot_upper_ms,) if bounded else ()), rows.ttft_upper_ms)
+
+
+def why_not(rows: Candidates, soft: Sequence[Constraint], i: int, chosen: int, spec: LLMDeploymentSpec) -> str:
+    """Return why a candidate that can run lost: the objectives that it breaks, else what it costs more."""
+    broken = [c.exceeded(i) for c in soft if not c.holds[i]]
+    if broken:
+        return "; ".join(broken)
+    energy = rows.joules_per_output_token
+    if spec.energy.objective == "MinimizeGPUs" and rows.gpus[i] != rows.gpus[chosen]:
+        return f"uses {int(rows.gpus[i])} GPUs instead of {int(rows.gpus[chosen])}"
+    if spec.energy.objective == "MinimizePower":
+        return f"draws {describe.compared(rows.power_watts[i], rows.power_watts[chosen], 'power')}"
+    if math.isclose(energy[i], energy[chosen], rel_tol=1e-6):
+        return f"uses the same energy with {_tie(rows, i, chosen)}"
+    return f"uses {describe.compared(energy[i], energy[chosen], 'energy')}"
+
+
+def _tie(rows: Candidates, i: int, chosen: int) -> str:
+    """Return what decided between two candidates of the same energy."""
+    if rows.gpus[i] != rows.gpus[chosen]:
+        return f"{int(rows.gpus[i])} GPUs instead of {int(rows.gpus[chosen])}"
+    if rows.replicas[i] != rows.replicas[chosen]:
+        return f"{int(rows.replicas[i])} replicas instead of {int(rows.replicas[chosen])}"
+    if rows.ttft_ms[i] > rows.ttft_ms[chosen] * 1.01:
+        return f"a longer TTFT of {describe.up(rows.ttft_ms[i])} ms"
+    return "a larger batch or more stages"
+
+
+def alternatives(
+    rows: Candidates,
+    constraints: Sequence[Constraint],
+    order: IntArray,
+    reasons: Mapping[int, str],
+    chosen: int,
+    spec: LLMDeploymentSpec,
+) -> tuple[Alternative, ...]:
+    """Return at most five alternatives, best first.
+
+    In order of interest: for each SLO or budget the better plan that breaks nothing else, the best plan of every other
+    GPU product, the lowest ITL, TPOT (where the spec bounds it) and TTFT, and the fewest GPUs.
+    """
+    picked: list[int] = []
+    for i in _by_interest(rows, constraints, order, chosen, spec):
+        if i != chosen and i not in picked and len(picked) < MAX_ALTERNATIVES:
+            picked.append(i)
+    rank = {int(i): position for position, i in enumerate(order)}
+    return tuple(alternative(rows, i, reasons[i]) for i in sorted(picked, key=rank.__getitem__))
+
+
+def _by_interest(
+    rows: Candidates, constraints: Sequence[Constraint], order: IntArray, chosen: int, spec: LLMDeploymentSpec
+) -> Iterator[int]:
+    soft = [c for c in constraints if c.kind in ("SLO", "Power")]
+    ranking = [int(i) for i in order]
+    better = ranking[: ranking.index(chosen)]
+    for constraint in soft:
+        others = [c for c in soft if c is not constraint]
+        yield from [i for i in better if not constraint.holds[i] and all(c.holds[i] for c in others)][:1]
+    valid = [i for i in ranking if all(c.holds[i] for c in soft)]
+    for product in sorted(set(rows.product[order].tolist()) - {int(rows.product[chosen])}):
+        mine = [i for i in ranking if rows.product[i] == product]
+        yield from ([i for i in mine if i in valid] or mine)[:1]
+    for cost in (*latencies(rows, spec), rows.gpus):
+        yield valid[int(np.argmin(cost[valid]))]
+
+
+def table(rows: Candidates, order: IntArray, reasons: Mapping[int, str]) -> tuple[Mapping[str, object], ...]:
+    """Return one plain row per candidate shown, best first, with the fields of an alternative, then the chosen flag."""
+    return tuple(
+        table_row(alternative(rows, i, reasons[i]), is_chosen=not reasons[i]) for i in map(int, order[:MAX_ROWS])
+    )
+
+
+def table_row(shown: Alternative, *, is_chosen: bool) -> Mapping[str, object]:
+    """Return an alternative as a plain row; replicas for prefill as text such as ``2 x TP1, max batch 4``."""
+    row = shown.model_dump(by_alias=True)
+    if shown.prefill is not None:
+        row["prefill"] = describe.prefill(shown.prefill)
+    return {**row, "chosen": is_chosen}
+
+
+def alternative(rows: Candidates, i: int, reason: str) -> Alternative:
+    """Return a candidate that carries the load as status shows it."""
+    return Alternative(**figures(rows, i), reason=reason)
+
+
+def figures(rows: Candidates, i: int) -> dict[str, Any]:
+    """Return the fields of an alternative for a candidate that can run; latencies that have no bound are None."""
+    layouts, cap = rows.layouts, float(rows.layouts.power_cap_watts[i])
+
+    def whole(value: float) -> int | None:
+        return describe.up(value) if math.isfinite(value) else None
+
+    return {
+        "gpu_product": rows.products[int(rows.product[i])],
+        "gpus": int(rows.gpus[i]),
+        "replicas": int(rows.replicas[i]),
+        "nodes_per_replica": int(rows.nodes_per_replica[i]),
+        "tensor_parallel": int(layouts.tensor_parallel[i]),
+        "pipeline_parallel": int(layouts.pipeline_parallel[i]),
+        "expert_parallel": int(layouts.expert_parallel[i]),
+        "data_parallel": int(layouts.data_parallel[i]),
+        "max_batch_size": int(layouts.max_batch_size[i]),
+        "power_cap_watts_per_gpu": None if math.isnan(cap) else round(cap),
+        "joules_per_output_token": format_milli(float(rows.joules_per_output_token[i])),
+        "power_watts": round(float(rows.power_watts[i])),
+        "ttft_milliseconds": whole(float(rows.ttft_ms[i])),
+        "itl_milliseconds": whole(float(rows.itl_ms[i])),
+        "tpot_milliseconds": whole(float(rows.tpot_ms[i])),
+    }

@@ -1,0 +1,172 @@
+"""A planning problem and its exact solution: every candidate predicted, every rule applied, the best one picked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from energylens.api.llmdeployment import LLMDeploymentSpec
+from energylens.api.quantity import parse_quantity
+from energylens.planner.engines import EngineSettings
+from energylens.planner.inventory.capacity import replicas_that_fit
+from energylens.planner.inventory.nodes import allowed_nodes
+from energylens.planner.search.constraints import Constraint, build_constraints, count_rejections, feasible
+from energylens.planner.search.corrections import Corrections
+from energylens.planner.search.evaluate import Candidates, Load, Predictor, evaluate
+from energylens.planner.search.objective import best, objective_values
+from energylens.planner.search.space import ProductSpace, enumerate_space
+from energylens.planner.types import GpuNode, PowerAllowance, Rejection
+from energylens.predictor.model.architecture import ModelSpec
+from energylens.predictor.types import GpuSpec, Workload
+
+NO_BINDING_CONSTRAINT = "None"
+MOST_CANDIDATES = 400_000
+"""Of one product. A mixture of experts has as many on about 1,000 GPUs, a dense model on 7,500; with three products
+they take half a gigabyte, and the operator has one."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is to be planned."""
+
+    spec: LLMDeploymentSpec
+    owner: str
+    """``namespace/name``: the GPUs that its own pods hold count as free."""
+    model: ModelSpec
+    """As the engine serves it."""
+    nodes: tuple[GpuNode, ...]
+    """Nodes that the spec may use, of known products."""
+    gpus: Mapping[str, GpuSpec]
+    predictor: Predictor
+    allowance: PowerAllowance | None
+    corrections: Corrections | None = None
+    load_factor: float = 1.0
+    within_limits: bool = False
+    """Leave out what the hardware limits forbid instead of evaluating it for the explanation."""
+
+    @property
+    def products(self) -> tuple[str, ...]:
+        """GPU products of the nodes, sorted."""
+        return tuple(sorted({node.product for node in self.nodes}))
+
+    @property
+    def allowed_products(self) -> tuple[str, ...]:
+        """Products that ``spec.hardware.gpuProducts`` allows, sorted."""
+        return tuple(sorted({node.product for node in allowed_nodes(self.spec, self.nodes, self.gpus)}))
+
+    @property
+    def load(self) -> Load:
+        """The offered load."""
+        w = self.spec.workload
+        load = Load(
+            Workload(w.input_tokens, w.output_tokens),
+            None if w.requests_per_second is None else float(parse_quantity(w.requests_per_second)),
+            w.concurrency,
+        )
+        return load if self.load_factor == 1.0 else load.scaled(self.load_factor)
+
+    def free_gpus(self, product: str) -> tuple[int, ...]:
+        """GPUs of each node of a product that this deployment could have; 0 where nothing can be scheduled."""
+        return tuple(n.free_for(self.owner) if n.schedulable else 0 for n in self.nodes if n.product == product)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Every candidate, every rule, and the best candidate that holds them all."""
+
+    rows: Candidates
+    constraints: tuple[Constraint, ...]
+    chosen: int | None
+    left_out: tuple[Rejection, ...] = ()
+    """Candidates that were not evaluated, since they are too many: those of the most GPUs."""
+
+    @property
+    def rejections(self) -> tuple[Rejection, ...]:
+        """What was left out, then what each rule removed."""
+        return (*self.left_out, *count_rejections(self.constraints, len(self.rows)))
+
+
+def solve(problem: Problem) -> Solution:
+    """Return the exact optimum of a problem, with all that is needed to explain it.
+
+    What ``maxGPUs``, ``gpuProducts`` and other pods' GPUs forbid is evaluated too: only so can an answer say which of
+    them binds and what would come of relaxing it.
+    """
+    spec, load = problem.spec, problem.load
+    spaces = spaces_of(problem)
+    if problem.within_limits:
+        spaces = [clipped(problem, space) for space in spaces]
+    smaller = [space.within(MOST_CANDIDATES) for space in spaces]
+    left_out = tuple(
+        Rejection(
+            "SpaceTooLarge",
+            len(space) - len(few),
+            f"plans of more than {gpus} GPUs of {space.gpu.product} are not considered on so many nodes",
+        )
+        for space, (few, gpus) in zip(spaces, smaller, strict=True)
+        if len(few) < len(space)
+    )
+    rows = evaluate(
+        [few for few, _ in smaller],
+        problem.model,
+        problem.predictor,
+        load,
+        spec.slo.percentile,
+        margin=spec.planning.safety_margin_percent / 100.0,
+        corrections=problem.corrections,
+        settings=EngineSettings.of(spec.engine),
+    )
+    free = [problem.free_gpus(product) for product in problem.products]
+    constraints = build_constraints(rows, spec, problem.allowed_products, free, problem.allowance)
+    chosen = best(rows, feasible(constraints, len(rows)), spec.energy.objective)
+    return Solution(rows, constraints, chosen, left_out)
+
+
+def spaces_of(problem: Problem) -> list[ProductSpace]:
+    """Return the space of every product at hand, whatever the spec says of products and numbers of GPUs."""
+    spec = problem.spec
+    return [
+        enumerate_space(
+            problem.model,
+            problem.gpus[product],
+            [node.allocatable for node in problem.nodes if node.product == product],
+            spec.planning.overrides,
+            spec.energy.power_cap,
+            max_replicas=problem.load.concurrency,
+        )
+        for product in problem.products
+    ]
+
+
+def clipped(problem: Problem, space: ProductSpace) -> ProductSpace:
+    """Return the layouts and replicas that gpuProducts, maxGPUs, maxGPUsPerReplica and other pods' GPUs leave."""
+    hardware, gpus = problem.spec.hardware, space.layouts.gpus
+    last = np.minimum(
+        space.last,
+        replicas_that_fit(problem.free_gpus(space.gpu.product), space.gpus_per_node, space.nodes_per_replica),
+    )
+    if hardware.max_gpus is not None:
+        last = np.minimum(last, hardware.max_gpus // gpus)
+    keep = last >= space.first
+    if hardware.max_gpus_per_replica is not None:
+        keep &= gpus <= hardware.max_gpus_per_replica
+    keep &= space.gpu.product in problem.allowed_products
+    return replace(space, last=last).take(np.flatnonzero(keep))
+
+
+def binding_constraint(solution: Solution, spec: LLMDeploymentSpec) -> str:
+    """Return the field of the constraint whose removal would lower the objective most, or ``None`` in words."""
+    rows, objective = solution.rows, spec.energy.objective
+    assert solution.chosen is not None
+    values = objective_values(rows, objective)
+    field, lowest = NO_BINDING_CONSTRAINT, float(values[solution.chosen]) * (1 - 1e-3)
+    for constraint in solution.constraints:
+        if constraint.kind not in ("GPUs", "SLO", "Power"):
+            continue
+        mask = feasible(solution.constraints, len(rows), without=[constraint])
+        value = float(np.min(values[mask], initial=np.inf))
+        if value < lowest:
+            field, lowest = constraint.field, value
+    return field

@@ -1,0 +1,1 @@
+"""What was fitted to measured runs: coefficients, profiles, residual, intervals and corrections."""

@@ -1,0 +1,61 @@
+"""Calibrated coefficients as data: constants per GPU product, kernel curves, residual, intervals, provenance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from energylens.predictor.fitted.intervals import IntervalModel
+from energylens.predictor.fitted.residual import ResidualModel
+from energylens.predictor.step.moe_tables import MoeTables
+from energylens.predictor.types import GpuSpec
+
+FORMAT = 5
+
+
+class CoefficientsError(ValueError):
+    """A coefficient file is not one, or lacks a constant; the message names it."""
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """Everything that calibration learned."""
+
+    version: str
+    constants: Mapping[str, Mapping[str, float]]
+    """GPU short name -> constant -> value."""
+    measured: Mapping[str, tuple[str, ...]]
+    """GPU short name -> names of the engine profiles whose serving runs its constants were fitted on.
+
+    Those of other products follow from data sheets and kernel tables, those of other engines from profiles.
+    """
+    architecture_default: Mapping[str, str]
+    """GPU architecture -> product whose constants serve products without their own."""
+    tables: MoeTables = field(default_factory=dict)
+    engines: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Name of an engine profile -> constant -> factor, fitted to runs of that engine; other profiles keep their own."""
+    residual: ResidualModel | None = None
+    intervals: IntervalModel = field(default_factory=IntervalModel)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def for_gpu(self, gpu: GpuSpec, engine: str) -> tuple[dict[str, float], bool]:
+        """Return the constants of a product, and whether they were fitted on it under an engine.
+
+        Args:
+            gpu: The product.
+            engine: Name of the engine's profile.
+
+        Raises:
+            CoefficientsError: Neither the product nor its architecture has any.
+        """
+        if gpu.name in self.constants:
+            return dict(self.constants[gpu.name]), engine in self.measured.get(gpu.name, ())
+        stand_in = self.architecture_default.get(gpu.architecture)
+        if stand_in is None or stand_in not in self.constants:
+            known = ", ".join(sorted(self.constants))
+            raise CoefficientsError(f"no coefficients for {gpu.name} ({gpu.architecture}); known products: {known}")
+        constants = dict(self.constants[stand_in])
+        # Static power is what the product's data sheet says of a loaded, idle GPU.
+        constants["static_watts"] = gpu.loaded_idle_watts
+        return constants, False

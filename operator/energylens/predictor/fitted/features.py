@@ -1,0 +1,117 @@
+"""What the residual and the range check know of a candidate."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from energylens.predictor.fitted.residual import RunFeatures
+from energylens.predictor.model.architecture import ModelSpec, MoeFfn
+from energylens.predictor.step.links import nvlink_island
+from energylens.predictor.types import BoolArray, FloatArray, GpuSpec, Layouts, Workload
+
+LONG_OUTPUT = 1500.0
+LONG_PROMPT = 600.0
+
+
+def architecture_key(model: ModelSpec) -> str:
+    """Return a key that siblings share: releases of one architecture and size, whatever their name."""
+    experts = max((g.ffn.experts for g in model.layers if isinstance(g.ffn, MoeFfn)), default=0)
+    return f"{model.family}/{model.hidden}x{model.layer_count}/{experts}"
+
+
+def storage_key(model: ModelSpec) -> str:
+    """Return how the bulk of the weights is stored."""
+    quant = model.expert_quant if model.is_moe else model.ffn_quant
+    return f"{quant.weight}-{quant.scaling}"
+
+
+def load_key(workload: Workload) -> str:
+    """Return the kind of load: long reasoning outputs, long prompts, or neither."""
+    if workload.output_tokens >= LONG_OUTPUT:
+        return "long-output"
+    return "long-prompt" if workload.input_tokens >= LONG_PROMPT else "chat"
+
+
+def beyond_island(gpu: GpuSpec, layouts: Layouts) -> BoolArray:
+    """Return which candidates send messages over the host link, shape (n,)."""
+    return np.asarray(layouts.gpus > nvlink_island(gpu))
+
+
+def parallel_key(gpu: GpuSpec, layouts: Layouts) -> npt.NDArray[np.str_]:
+    """Return which kinds of links and splits each candidate has, shape (n,).
+
+    Pipeline stages and data-parallel ranks beyond one, and messages that leave an NVLink island.
+    """
+    staged, ranked = layouts.pipeline_parallel > 1, layouts.data_parallel > 1
+    kinds = ["plain", "ranks", "stages", "both"]
+    names = np.array([*kinds, *(f"{kind}/host-link" for kind in kinds)], dtype=np.str_)
+    return np.asarray(names[4 * beyond_island(gpu, layouts) + 2 * staged + ranked])
+
+
+def run_features(
+    model: ModelSpec, gpu: GpuSpec, layouts: Layouts, workload: Workload, concurrency: FloatArray, engine: str = ""
+) -> RunFeatures:
+    """Return the residual's features of every candidate.
+
+    Args:
+        model: The architecture.
+        gpu: The product.
+        layouts: Candidates, shape (n,).
+        workload: Mean request.
+        concurrency: Running sequences, shape (n,).
+        engine: Of `EngineProfile.tag`: what physics leaves of one engine says nothing of another.
+    """
+    architecture, storage, load = architecture_key(model) + engine, storage_key(model), load_key(workload)
+    code = (
+        layouts.tensor_parallel * 1_000_000
+        + layouts.pipeline_parallel * 10_000
+        + np.minimum(layouts.expert_parallel, 99) * 100
+        + layouts.data_parallel
+    )
+    values, inverse = np.unique(code, return_inverse=True)
+    names = []
+    for value in values:
+        tp, rest = divmod(int(value), 1_000_000)
+        pp, rest = divmod(rest, 10_000)
+        ep, dp = divmod(rest, 100)
+        names.append(f"{architecture}/{storage}/{gpu.name}/tp{tp}pp{pp}ep{ep}dp{dp}")
+    layout = np.array(names, dtype=np.str_)[inverse.reshape(-1)]
+    single = np.where(layouts.gpus == 1, f"{gpu.name}/one", f"{gpu.name}/several").astype(np.str_)
+
+    def same(text: str) -> np.ndarray:
+        # Without a dtype: np.str_ means one character here, and would cut the text.
+        return np.full(len(layouts), text)
+
+    kind, parallel = "moe" if model.is_moe else "dense", parallel_key(gpu, layouts)
+    # What physics leaves of ranks that wait for each other says nothing of a replica of one rank.
+    ranks = np.where(layouts.data_parallel > 1, "/ranks", "")
+    keys = {
+        "family": np.char.add(same(model.family + engine), ranks),
+        "architecture": np.char.add(same(architecture), ranks),
+        "stored": np.char.add(same(f"{architecture}/{storage}"), ranks),
+        "product": np.char.add(np.char.add(single, f"/{kind}-{storage}{engine}"), ranks),
+        "layout": layout,
+        "load": np.char.add(layout, f"/{load}"),
+        "parallel": np.char.add(parallel, engine) if engine else parallel,
+    }
+    return RunFeatures(keys, np.log(np.maximum(concurrency, 1.0)))
+
+
+def measured_parallelism(training: RunFeatures, runs: RunFeatures) -> BoolArray:
+    """Return which candidates are split over GPUs in a way that runs were measured with."""
+    return np.asarray(np.isin(runs.keys["parallel"], training.keys["parallel"]))
+
+
+def measured_kind(training: RunFeatures, runs: RunFeatures) -> BoolArray:
+    """Return which candidates are of a kind of model and storage that was run on their product under their engine."""
+    return np.asarray(np.isin(runs.keys["product"], training.keys["product"]))
+
+
+def within_range(training: RunFeatures, runs: RunFeatures) -> BoolArray:
+    """Return which candidates lie where runs were measured: family, kind of GPU and storage, and batch."""
+    known = np.isin(runs.keys["family"], training.keys["family"])
+    known &= measured_kind(training, runs)
+    known &= measured_parallelism(training, runs)
+    low, high = training.log_batch.min(), training.log_batch.max()
+    return np.asarray(known & (runs.log_batch >= low - 0.1) & (runs.log_batch <= high + 0.1))

@@ -1,0 +1,45 @@
+"""How far apart two measurements of the same configuration are, and how physics errs with the batch."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from energylens.predictor.fitted.residual import RunFeatures
+from energylens.predictor.types import FloatArray
+
+WITHIN = {"step": 0.028, "itl": 0.028, "power": 0.022}
+"""Standard deviation of the logarithm around a smooth curve over the batch, at small batches."""
+GROWTH = {"step": (400.0, 0.6), "itl": (150.0, 0.75), "power": (600.0, 0.5)}
+"""Batch at which it has doubled, and the power of the batch with which it grows: large batches start and drain in ways
+that differ from run to run."""
+LARGEST_LOG_BATCH = np.log(8192.0)
+"""Twice the largest batch of a run: beyond it nothing says how spread grows."""
+SINGLE_B200 = {"step": 0.10, "itl": 0.10, "power": 0.05}
+"""Added for one B200: its runs are partly limited by the host, from one run to the next."""
+SEVERAL_B200 = {"step": 0.03, "itl": 0.03, "power": 0.02}
+MIXED = {"step": 0.045, "itl": 0.045, "power": 0.035}
+"""Added for engines whose runs name no version: each figure of them is a median over images and repeats of its own."""
+SURE_BATCH, UNSURE_BATCH = 8.0, 128.0
+SURE = 0.5
+"""Errors at the first batch over those at the second, with a model left out: few sequences only read weights."""
+
+
+def physics_spread(features: RunFeatures) -> FloatArray:
+    """Return how much of the largest error physics has at the batch of each run, shape (n,), from ``SURE`` to 1."""
+    steps = (features.log_batch - np.log(SURE_BATCH)) / np.log(UNSURE_BATCH / SURE_BATCH)
+    return np.asarray(SURE + (1.0 - SURE) * np.clip(steps, 0.0, 1.0))
+
+
+def noise_variance(target: str, features: RunFeatures) -> FloatArray:
+    """Return the variance of the logarithm of each run, shape (n,)."""
+    batch = np.exp(np.minimum(features.log_batch, LARGEST_LOG_BATCH))
+    double, power = GROWTH[target]
+    base = WITHIN[target] * (1.0 + (batch / double) ** power)
+    product = features.keys["product"]
+    single = np.char.startswith(product, "B200/one")
+    several = np.char.startswith(product, "B200/several")
+    mixed = np.char.find(product, "@") >= 0
+    total = (
+        base**2 + mixed * MIXED[target] ** 2 + single * SINGLE_B200[target] ** 2 + several * SEVERAL_B200[target] ** 2
+    )
+    return np.asarray(total, dtype=np.float64)

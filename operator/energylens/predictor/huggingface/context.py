@@ -1,0 +1,48 @@
+"""The longest context of a model, as the engines derive it from a ``config.json``.
+
+vLLM 0.33 (config/model.py, ``_get_and_verify_max_len``) and SGLang 0.5.23 (utils/hf_transformers/common.py,
+``get_context_length``) agree: linear and dynamic position scaling multiply the context; ``max_position_embeddings``
+counts Llama 3's, YaRN's and LongRoPE's already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from energylens.predictor.huggingface.fields import Fields
+
+_COUNTED_ALREADY = ("default", "su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling", "mrope")
+_LONGEST = 1 << 31
+
+
+def read_context(fields: Fields, family: str) -> tuple[int, int | None]:
+    """Return the tokens of the longest context, and of the one that vLLM takes unasked where that is shorter.
+
+    Raises:
+        UnsupportedConfigError: The context is missing or out of range.
+    """
+    names = ("max_position_embeddings", "model_max_length", "seq_length")
+    longest = fields.integer(*names, high=_LONGEST)
+    start = None
+    for scaling in _scalings(fields.get("rope_scaling", "rope_parameters")):
+        kind = scaling.get("rope_type") or scaling.get("type")
+        if kind == "longrope":
+            original = fields.optional_integer("original_max_position_embeddings", high=_LONGEST)
+            start = original if original is not None and original < longest else None
+        elif kind is not None and kind not in _COUNTED_ALREADY and family != "gemma3":
+            longest = min(_LONGEST, int(longest * _factor(scaling.get("factor"))))
+            break
+    return longest, start
+
+
+def _scalings(value: Any) -> Iterator[dict[str, Any]]:
+    """Yield the position scalings: one, or one for each kind of layer."""
+    if isinstance(value, dict):
+        nested = [entry for entry in value.values() if isinstance(entry, dict)]
+        yield from nested or [value]
+
+
+def _factor(value: Any) -> float:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and 1 <= value <= 4096 else 1.0

@@ -1,0 +1,1 @@
+"""An engine under load: arrivals, queueing, mixture of steps, steady state."""

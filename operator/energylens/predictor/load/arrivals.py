@@ -1,0 +1,191 @@
+"""How many sequences run under an arrival rate: Little's law, C = rate x output tokens x mean step(C), solved.
+
+Sequences in a replica are Poisson distributed around C, so that below a few of them it idles between requests. The law
+is a root in one variable, found for all candidates together; what one gets does not depend on those beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from energylens.predictor.step.work import LARGEST_GRAPH, graph_tokens
+from energylens.predictor.types import FloatArray, IntArray, Layouts
+
+Step = Callable[[IntArray, FloatArray], FloatArray]
+"""Indices of layouts and the sequences that run on each, 1 or more, to the mean step in seconds, all of shape (m,)."""
+Guess = tuple[FloatArray, FloatArray]
+"""A guess of log(C), and how fast log(C / step(C)) grows with it there; both of shape (n,)."""
+
+TOLERANCE = 1e-4
+"""Relative difference between both sides of the law at which the search ends; its last move leaves a tenth of it."""
+MOST_ROUNDS = 60
+SHORTEST_STEP_SECONDS = 1e-7
+"""Below any step that a GPU takes: the lower end of the search."""
+CURVE = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0)
+"""Sequences per data-parallel rank at which a layout is timed for the first guess."""
+CLEAR_OF_GRAPHS = 1.25
+"""A step of so many times the tokens of the largest graph runs no differently for where exactly that ends."""
+_LIGHT_SLOPE = 0.95
+"""Of log(C / step(C)) over log(C) at a light load."""
+_APART = 1e3
+"""Between the curves of two layouts that are interpolated in one call; logarithms of rates span less."""
+
+
+def busy_share(mean: FloatArray, full: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return the share of time in which anything runs, and the mean sequences that run meanwhile.
+
+    Args:
+        mean: Mean running sequences, shape (n,), not above ``full``.
+        full: Places, shape (n,), 1 or more.
+    """
+    while_busy = _while_busy(mean)
+    # A Poisson number has a tail beyond the places, the replica has not.
+    return np.where(while_busy > full, mean / full, -np.expm1(-mean)), np.minimum(while_busy, full)
+
+
+def running_sequences(
+    layouts: Layouts,
+    rate: FloatArray,
+    full: FloatArray,
+    ceiling: FloatArray,
+    step_of: Callable[[Layouts], Step],
+    prompt: float,
+    output_tokens: float,
+) -> tuple[FloatArray, FloatArray]:
+    """Return the mean running sequences of each replica, and the most requests per second that it can serve.
+
+    Candidates that differ in nothing but their places share a curve of step time over running sequences, almost: the
+    engine sizes its CUDA graphs by ``max_num_seqs``, which a step with a short prompt feels.
+
+    Args:
+        layouts: Candidates, shape (n,).
+        rate: Requests per second that arrive, shape (n,).
+        full: Sequences that run when all places are taken, shape (n,), 1 or more.
+        ceiling: Sequences that any batch size would have room for, shape (n,).
+        step_of: Gives the mean step of layouts.
+        prompt: Tokens of a prompt that are not cached.
+        output_tokens: Of a request.
+
+    Returns:
+        Both of shape (n,); the first is ``full`` at most, and 0 where nothing arrives.
+    """
+    if not len(layouts):
+        return np.zeros(0), np.zeros(0)
+    graphs = graph_tokens(layouts)
+    graphs = np.where(prompt >= CLEAR_OF_GRAPHS * graphs, np.ceil(prompt / CLEAR_OF_GRAPHS), graphs)
+    (kinds, layout), (first, replica) = distinct(*layouts.split), distinct(*layouts.split, graphs)
+    step = step_of(_graphed(layouts.take(first), graphs[first]))
+    plain = layouts.take(kinds)
+    largest = np.full(len(plain), LARGEST_GRAPH)
+    guess = _curves(step_of(_graphed(plain, largest)), plain.data_parallel.astype(np.float64))
+
+    unlike, same = distinct(replica, full)
+    most = (full[unlike] / (step(replica[unlike], full[unlike]) * output_tokens))[same]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        crowded = np.where(most > 0, full * np.minimum(rate / most, 1.0), full)
+    # There the law is solved at once: the replica is full while it is busy.
+    beyond = _while_busy(np.maximum(crowded, 1e-12)) > full
+    mean = np.where(rate > 0, crowded, 0.0)
+    searched = np.flatnonzero((rate > 0) & ~beyond & (rate <= most))
+    if searched.size:
+        own, each = distinct(replica[searched], rate[searched])
+        asked = searched[own]
+        goal = np.log(rate[asked] * output_tokens)
+        top = np.maximum(ceiling, full)[asked]
+        mean[searched] = np.minimum(
+            _root(step, replica[asked], goal, top, guess(layout[asked], goal))[each], full[searched]
+        )
+    return mean, most
+
+
+def distinct(*columns: npt.NDArray[np.generic]) -> tuple[IntArray, IntArray]:
+    """Return the first of each distinct row of some columns of shape (n,), and which of them each row is."""
+    code = np.zeros(columns[0].shape, dtype=np.int64)
+    for column in columns:
+        values, number = np.unique(column, return_inverse=True)
+        code = code * values.size + number.reshape(-1)
+    _, first, inverse = np.unique(code, return_index=True, return_inverse=True)
+    return np.asarray(first), np.asarray(inverse).reshape(-1)
+
+
+def _graphed(layouts: Layouts, tokens: FloatArray) -> Layouts:
+    """Return the layouts with the batch whose CUDA graphs take steps of so many tokens, shape (n,)."""
+    return replace(layouts, max_batch_size=np.ceil(tokens / 2.0).astype(np.int64))
+
+
+def _while_busy(mean: FloatArray) -> FloatArray:
+    """Return how many sequences run on average while any does, shape of ``mean``: 1 at least."""
+    return np.maximum(mean / np.maximum(-np.expm1(-mean), 1e-300), 1.0)
+
+
+def _curves(step: Step, ranks: FloatArray) -> Callable[[IntArray, FloatArray], Guess]:
+    """Return guesses by the time of a few batches of each layout, between which it is interpolated.
+
+    Args:
+        step: The mean step of a layout with the largest CUDA graphs.
+        ranks: Data-parallel ranks of each layout, shape (u,).
+    """
+    on = np.repeat(np.arange(ranks.size), len(CURVE))
+    running = (ranks[:, None] * np.asarray(CURVE)).reshape(-1)
+    x = np.log(running)
+    y = np.maximum.accumulate(x - np.log(step(on, running)) + on * _APART)
+
+    def guess(layout: IntArray, goal: FloatArray) -> Guess:
+        place = np.searchsorted(y, goal + layout * _APART)
+        first = layout * len(CURVE)
+        below = np.clip(place - 1, first, first + len(CURVE) - 2)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            slope = (y[below + 1] - y[below]) / (x[below + 1] - x[below])
+        outside = (place <= first) | ~(slope > 0)
+        slope = np.where(outside, _LIGHT_SLOPE, slope)
+        return x[below] + (goal + layout * _APART - y[below]) / slope, slope
+
+    return guess
+
+
+def _root(
+    step: Step,
+    replica: IntArray,
+    goal: FloatArray,
+    most: FloatArray,
+    guess: Guess,
+) -> FloatArray:
+    """Return the mean number of running sequences that each arrival rate leads to, shape (n,), at most ``most``.
+
+    By the secant method in logarithms, kept between a lower and an upper end; a candidate is done when both sides of
+    the law agree to :data:`TOLERANCE`, so that few are left in the later rounds.
+
+    Args:
+        step: The mean step of a replica.
+        replica: Which replica each candidate is, shape (n,).
+        goal: log(rate x output tokens), shape (n,).
+        most: Upper end of the search, shape (n,).
+        guess: Where to begin.
+    """
+    low, top = goal + np.log(SHORTEST_STEP_SECONDS), np.log(most)
+    high = top.copy()
+    place, slope = np.clip(guess[0], low, high), guess[1]
+    before, behind = np.full_like(place, np.nan), np.full_like(place, np.nan)
+    active = np.arange(place.size)
+    for _ in range(MOST_ROUNDS):
+        if not active.size:
+            break
+        here = place[active]
+        now = here - goal[active] - np.log(step(replica[active], _while_busy(np.exp(here))))
+        low[active] = np.where(now < 0, here, low[active])
+        high[active] = np.where(now > 0, here, high[active])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            run = (now - behind[active]) / (here - before[active])
+            following = here - now / np.where(np.isfinite(run) & (run > 0), run, slope[active])
+        inside = (following > low[active]) & (following < high[active])
+        untried = (now < 0) & (high[active] == top[active])
+        otherwise = np.where(untried, high[active], (low[active] + high[active]) / 2.0)
+        # Where this is the last round the next place is the better answer, and costs nothing.
+        place[active] = np.where(inside, following, otherwise)
+        before[active], behind[active] = here, now
+        active = active[(np.abs(now) > TOLERANCE) & (high[active] - low[active] > TOLERANCE)]
+    return np.asarray(np.exp(np.clip(place, low, high)))

@@ -1,0 +1,185 @@
+"""A saturated replica: the mixture of steps that it runs, and the power that it draws.
+
+Physics only; the residual and the intervals come in :mod:`energylens.predictor.core`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from energylens.predictor.fitted.coefficients import Coefficients
+from energylens.predictor.load.mixture import StepMixture
+from energylens.predictor.model.architecture import ModelSpec
+from energylens.predictor.step.latency import Overlap, StepTime, step_time
+from energylens.predictor.step.power import capped, frequency_fraction, sheet_limit, step_energy
+from energylens.predictor.step.rates import Constants, DataSheet, KernelRates, data_sheet, kernel_rates
+from energylens.predictor.step.work import StepLoad, Work, build_work
+from energylens.predictor.types import FloatArray, GpuSpec, IntArray, Layouts, Workload
+
+START_CLUMP = 2.5
+"""Requests that start together, once one or more start per step on average.
+
+With Poisson starts alone more than half of the steps would prefill from 0.7 starts per step; measured medians show that
+it takes three times as many. Sequences that started together end together, and the front end admits what has arrived
+while a step ran.
+"""
+Role = Literal["aggregated", "prefill", "decode"]
+"""What a replica does: both phases, or one of them in a disaggregated deployment."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast a saturated replica goes and what it draws, before any residual; arrays of shape (n,)."""
+
+    mixture: StepMixture
+    mean_step: FloatArray
+    """Seconds."""
+    power_per_gpu: FloatArray
+    """Watts."""
+
+    def take(self, index: IntArray) -> Pace:
+        """Return the replicas of an index array of shape (m,)."""
+        return Pace(self.mixture.take(index), self.mean_step[index], self.power_per_gpu[index])
+
+
+@dataclass(frozen=True)
+class Steady(Pace):
+    """A saturated replica at a concurrency, with the times of both kinds of its steps."""
+
+    decode: StepTime
+    mixed: StepTime
+
+
+def steady_state(
+    model: ModelSpec,
+    gpu: GpuSpec,
+    layouts: Layouts,
+    workload: Workload,
+    sequences: FloatArray,
+    constants: Constants,
+    coefficients: Coefficients,
+    role: Role = "aggregated",
+    overlap: Overlap | None = None,
+) -> Steady:
+    """Return the physics of one replica at a given number of running sequences.
+
+    Args:
+        model: The architecture.
+        gpu: The product.
+        layouts: Candidates, shape (n,).
+        workload: Mean request.
+        sequences: Running sequences per replica, shape (n,), positive.
+        constants: Of the GPU product and the engine.
+        coefficients: For the kernel tables.
+        role: Which phases the replica runs.
+        overlap: How the engine runs collectives beside kernels.
+    """
+    sheet = data_sheet(gpu)
+    decode, mixed, starts = phase_work(model, gpu, layouts, workload, sequences, coefficients, role)
+    ranks = layouts.data_parallel.astype(np.float64) if model.is_moe else 1.0
+    return combine(decode, mixed, starts, constants, sheet, layouts.power_cap_watts, overlap, ranks)
+
+
+def phase_work(
+    model: ModelSpec,
+    gpu: GpuSpec,
+    layouts: Layouts,
+    workload: Workload,
+    sequences: FloatArray,
+    coefficients: Coefficients,
+    role: Role = "aggregated",
+) -> tuple[Work, Work, FloatArray]:
+    """Return the work of a pure decode step, of a step that also prefills, and the mean starts per step."""
+    stages = layouts.data_parallel * layouts.pipeline_parallel
+    running = np.maximum(sequences / stages, 1e-6)
+    prompt = max(workload.input_tokens * (1.0 - workload.cached_input_fraction), 1.0)
+    context = np.full_like(running, workload.input_tokens + workload.output_tokens * workload.age_share)
+    length = np.full_like(running, prompt)
+    zero = np.zeros_like(running)
+    if role == "prefill":
+        load = StepLoad(zero + 1e-9, length, length * running, length)
+        only = build_work(model, gpu, layouts, load, coefficients.tables)
+        return only, only, np.maximum(running, 1e-9)
+    starts = running / max(workload.output_tokens, 1.0)
+    decode = build_work(model, gpu, layouts, StepLoad(running, context, zero, length), coefficients.tables)
+    if role == "decode":
+        return decode, decode, starts * 0.0
+    # Ranks that exchange experts' tokens step together: a prompt on one of them holds up all.
+    together = layouts.data_parallel.astype(np.float64) if model.is_moe else np.ones_like(running)
+    # Ranks admit requests apart from each other: what starts together on one of them does not on the others.
+    clump = 1.0 + (START_CLUMP - 1.0) * np.minimum(starts * together, 1.0) / together
+    starts = starts * together / clump
+    share = -np.expm1(-starts)
+    tokens = prompt * np.maximum(clump * starts / np.maximum(share, 1e-12) / together, 1.0)
+    mixed = build_work(model, gpu, layouts, StepLoad(running, context, tokens, length), coefficients.tables)
+    return decode, mixed, starts
+
+
+def step_mixture(
+    decode: Work,
+    mixed: Work,
+    starts: FloatArray,
+    rates: KernelRates,
+    c: Constants,
+    sheet: DataSheet,
+    overlap: Overlap | None = None,
+) -> tuple[StepMixture, StepTime, StepTime]:
+    """Return the steps of a replica whose power is not capped, and the times of both kinds of them."""
+    td = step_time(decode, rates, c, sheet, mixed=False, overlap=overlap)
+    tm = step_time(mixed, rates, c, sheet, mixed=True, overlap=overlap)
+    growing = np.maximum(tm.kernels + tm.collectives - td.kernels - td.collectives, 0.0)
+    base = np.maximum(tm.total - td.total - growing, 0.0)
+    return StepMixture(starts, td.total, np.maximum(tm.total, td.total), base, c["prompt_spread"]), td, tm
+
+
+def combine(
+    decode: Work,
+    mixed: Work,
+    starts: FloatArray,
+    c: Constants,
+    sheet: DataSheet,
+    caps: FloatArray,
+    overlap: Overlap | None = None,
+    ranks: float | FloatArray = 1.0,
+) -> Steady:
+    """Return times and power from the work of both kinds of steps.
+
+    Args:
+        decode: Work of a step that only decodes.
+        mixed: Work of a step that also prefills.
+        starts: Requests that start per step on all ranks that step together, shape (n,).
+        c: Constants of the GPU product and the engine.
+        sheet: Peaks of the GPU product.
+        caps: Power caps in watts per GPU, NaN for none, shape (n,).
+        overlap: How the engine runs collectives beside kernels.
+        ranks: Data-parallel ranks that step together, shape (n,).
+    """
+    rates = kernel_rates(c, sheet)
+    mixture, td, tm = step_mixture(decode, mixed, starts, rates, c, sheet, overlap)
+    share = mixture.mixed_share
+    mean = mixture.mean
+    # A prompt holds up all data-parallel ranks, and costs energy on those that work on it.
+    working = share * np.minimum(np.maximum(mixture.starts_when_mixed, 1.0) / ranks, 1.0)
+    joules = (1.0 - working) * step_energy(decode, td, rates, c).total
+    joules = joules + working * step_energy(mixed, tm, rates, c).total
+    busy = (1.0 - working) * td.busy + working * tm.busy
+    static = np.asarray(c["static_watts"], dtype=np.float64)
+    power = static + joules / mean
+    limit = sheet_limit(sheet, caps)
+    default = capped(power, np.asarray(sheet.power_limit, dtype=np.float64) * c["power_ceiling"])
+    fraction = frequency_fraction(default, static, limit)
+    slowed = np.isfinite(caps) & (fraction < 1.0)
+    # Kernels follow the clock as far as they compute; memory keeps its own clock until the core one is very low.
+    compute = (mixed.flops.sum(axis=0) * share + decode.flops.sum(axis=0) * (1.0 - share)) / (
+        c["gemm_flops"] * sheet.flops_bf16
+    )
+    bound = np.clip(compute / np.maximum(busy, 1e-12), 0.1, 1.0)
+    stretch = np.where(slowed, 1.0 + bound * (1.0 / fraction - 1.0), 1.0)
+    power = np.minimum(np.where(slowed, static + (default - static) * fraction**2, default), limit)
+    mixture = StepMixture(
+        starts, mixture.decode * stretch, mixture.mixed * stretch, mixture.base * stretch, mixture.prompt_spread
+    )
+    return Steady(mixture, mixture.mean, power, td, tm)

@@ -1,0 +1,107 @@
+"""How the ML.ENERGY Benchmark loads an engine, as far as it shows in what it measures.
+
+Facts from the benchmark's public configuration (github.com/ml-energy/benchmark, Apache-2.0): all requests are sent at
+once, the engine keeps ``max_num_seqs`` of them running, and a task's prompts are sent again as often as a large batch
+needs. Throughput and power are means over the time in which the queue is not empty; the quantiles of the inter-token
+latency are those of the whole run, in which the batch drains at the end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import expm1
+
+from energylens.predictor.model.architecture import Attention, ModelSpec
+from energylens.predictor.types import Sampled, Workload
+
+LIFETIME = 0.75
+"""Mean age of a running sequence over the mean output, in steady state: (1 + v^2) / 2 for outputs with a coefficient of
+variation v of 0.7 (length-biased sampling; Cox, Renewal Theory, 1962)."""
+DRAIN = 0.9
+"""Tokens that are generated after the queue is empty, over those of one batch of mean outputs; the lengths' own share
+of (1 + v^2) / 2, and what a batch of equal age adds."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One task of the benchmark."""
+
+    prompts: float
+    """Distinct prompts."""
+    spread: float
+    """Batch per time that all prompts are sent."""
+    length: float
+    """Mean prompt over the assumed one, as throughput at large batches has it."""
+    cached: bool = True
+    """Repeated prompts are still in the prefix cache; long ones have been evicted by then."""
+
+    def repeats(self, batch: float) -> float:
+        """Return how often every prompt is sent."""
+        return max(1.0, batch / self.spread)
+
+    def workload(self, input_tokens: float, output_tokens: float, batch: float) -> Workload:
+        """Return the mean request while the queue is not empty; repeated prompts hit the prefix cache."""
+        cached = 1.0 - 1.0 / self.repeats(batch) if self.cached else 0.0
+        queued = max(self.prompts * self.repeats(batch) / batch - 1.0, 0.05)
+        # A short run ends before its sequences have reached the ages of steady state.
+        age = LIFETIME * -expm1(-queued / (2.0 * LIFETIME))
+        return Workload(input_tokens * self.length, output_tokens, cached, age)
+
+    def sampled(self, batch: float) -> Sampled:
+        """Return where in the run the median inter-token latency lies.
+
+        Once the queue is empty the batch drains, about evenly over all sizes, and nothing starts any more.
+        """
+        draining = DRAIN * batch / (self.prompts * self.repeats(batch))
+        if draining < 0.5:
+            return Sampled((0.5 - draining) / (1.0 - draining), 1.0, None)
+        return Sampled(0.0, 0.5 / min(draining, 1.0), 1.0)
+
+
+PROTOCOLS = {
+    "lm-arena-chat": Protocol(1024.0, 700.0, 0.6),
+    "gpqa": Protocol(198.0, 150.0, 1.0),
+    "sourcegraph-fim": Protocol(1024.0, 190.0, 1.25, cached=False),
+}
+
+
+CLOSED_LOOPS = frozenset({"random-1k1k", "random-8k1k", "random-1k8k"})
+"""Tasks of InferenceX (SemiAnalysis): a fixed number of requests in flight, random prompts that no prefix cache holds,
+ten requests per place. Its runs of quantized checkpoints hold as many sequences as an FP8 KV cache has room for."""
+CLOSED_LOOP_LOSS = 0.035
+"""Share of the time that places stand empty while the last requests of a closed loop end. Places that have served ten
+outputs of 80 to 100 % of the largest length end apart by less than one output: 0 to 9 %; the runs say 3 to 4 %."""
+
+
+def counts_in_flight(task: str) -> bool:
+    """Return whether a task's concurrency counts requests in flight, not the sequences that the engine runs."""
+    return task in PROTOCOLS or task in CLOSED_LOOPS
+
+
+def standing_share(task: str) -> float:
+    """Return the share of a task's time in which its places stand empty; it counts into throughput and energy."""
+    return CLOSED_LOOP_LOSS if task in CLOSED_LOOPS else 0.0
+
+
+def loaded(task: str, model: ModelSpec) -> ModelSpec:
+    """Return the model as a task's recipes load it: with an FP8 KV cache where they ask for one."""
+    quant = model.expert_quant if model.is_moe else model.ffn_quant
+    # The runs of MiniMax M3 hold as many sequences as a cache in 16 bits has room for.
+    sparse = any(isinstance(g.mixer, Attention) and g.mixer.top_k_tokens for g in model.layers)
+    if task not in CLOSED_LOOPS or quant.weight == "bfloat16" or sparse:
+        return model
+    return replace(model, kv_bytes_per_element=min(model.kv_bytes_per_element, 1.0))
+
+
+def workload_of(task: str, input_tokens: float, output_tokens: float, batch: float) -> Workload:
+    """Return the mean request of a run of a benchmark task; of other tasks the whole prompt is computed."""
+    protocol = PROTOCOLS.get(task)
+    if protocol is None:
+        return Workload(input_tokens, output_tokens)
+    return protocol.workload(input_tokens, output_tokens, batch)
+
+
+def sampled_of(task: str, batch: float) -> Sampled | None:
+    """Return where a task's median inter-token latency is taken; None is plain steady state."""
+    protocol = PROTOCOLS.get(task)
+    return None if protocol is None else protocol.sampled(batch)

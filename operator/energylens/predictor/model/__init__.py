@@ -1,0 +1,1 @@
+"""What a model computes and holds, whatever the GPU: einsums, their lowering to operators, parameters, memory."""

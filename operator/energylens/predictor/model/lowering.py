@@ -1,0 +1,261 @@
+"""From the layers of a :class:`ModelSpec` to the einsums that a serving engine runs.
+
+Sources of the shapes: the attention and feed-forward forms of Llama, Qwen, Gemma and gpt-oss model cards; multi-head
+latent attention in its absorbed form, as engines run it at decode (DeepSeek-V2, arXiv 2405.04434, appendix C);
+Mamba-2 (arXiv 2405.21060); gated delta rule (arXiv 2412.06464).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from energylens.predictor.model.architecture import (
+    Attention,
+    CompressedAttention,
+    DenseFfn,
+    FeedForward,
+    GatedDeltaNet,
+    LatentAttention,
+    Mamba2,
+    Mixer,
+    ModelSpec,
+    MoeFfn,
+    Quantization,
+)
+from energylens.predictor.model.einsum import Einsum, Operand, Split
+
+BF16 = Quantization()
+TENSOR, WEIGHT, CACHE = Split.TENSOR, Operand.WEIGHT, Operand.CACHE
+
+
+@dataclass(frozen=True)
+class AttentionReach:
+    """How many tokens of context a query reads, given a context length; see :func:`visible_tokens`."""
+
+    window: int | None = None
+    top_k: int | None = None
+    compress_ratio: int = 1
+
+
+@dataclass(frozen=True)
+class Operation:
+    """An einsum and how often a model runs it per token pass."""
+
+    einsum: Einsum
+    count: int
+    reach: AttentionReach = AttentionReach()
+    moe: MoeFfn | None = None
+    """The mixture of experts that a grouped einsum belongs to."""
+    width: int = 0
+    """Hidden width of that mixture's experts."""
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A model as operations, with the counts that launch and host terms need."""
+
+    operations: tuple[Operation, ...]
+    mixer_layers: int
+    """Layers with a mixer of any kind."""
+    recurrent_layers: int
+    ffn_layers: int
+    moe_layers: int
+    latent_layers: int
+    chunked_layers: int
+    norm_layers: int
+    """Layers that normalise queries and keys over all heads."""
+
+
+def _gemm(
+    label: str, equation: str, quant: Quantization, parallel: str = "", gather: bool = False, **sizes: int
+) -> Einsum:
+    split = TENSOR if parallel else Split.NONE
+    return Einsum(label, equation, tuple(sizes.items()), parallel, split, WEIGHT, quant, "gemm", gather=gather)
+
+
+def _attend(label: str, equation: str, parallel: str, fused: bool, quant: Quantization, **sizes: int) -> Einsum:
+    split = TENSOR if parallel else Split.NONE
+    return Einsum(label, equation, tuple(sizes.items()), parallel, split, CACHE, quant, "attention", fused)
+
+
+def _attention(a: Attention, m: int, q: Quantization, kv: Quantization) -> list[tuple[Einsum, AttentionReach]]:
+    value = a.v_head_dim or a.head_dim
+    group = a.heads // a.kv_heads
+    reach = AttentionReach(a.window, a.top_k_tokens)
+    queries = a.heads * (2 if a.output_gate else 1)
+    out = [
+        _gemm("query", "tm,mhd->thd", q, "h", m=m, h=queries, d=a.head_dim),
+        _gemm("key", "tm,mgd->tgd", q, "g", m=m, g=a.kv_heads, d=a.head_dim),
+    ]
+    if not (a.shared_kv or a.shared_kv_projection):
+        out.append(_gemm("value", "tm,mgv->tgv", q, "g", m=m, g=a.kv_heads, v=value))
+    # r query heads read the same key head, which is what makes grouped-query attention cheap in bytes.
+    out.append(_attend("scores", "tgrd,cgd->tgrc", "g", True, kv, g=a.kv_heads, r=group, d=a.head_dim))
+    values = Operand.ACTIVATION if a.shared_kv else CACHE
+    sizes = (("g", a.kv_heads), ("r", group), ("v", value))
+    out.append(Einsum("values", "tgrc,cgv->tgrv", sizes, "g", TENSOR, values, kv, "attention"))
+    out.append(_gemm("output", "thv,hvm->tm", q, "h", m=m, h=a.heads, v=value))
+    if a.index_heads:
+        out += _indexer(m, m, a.index_heads, a.index_head_dim, q, kv)
+    whole = AttentionReach(a.window)
+    return [(e, whole if e.label.startswith("index") else reach) for e in out]
+
+
+def _indexer(m: int, source: int, heads: int, dim: int, q: Quantization, kv: Quantization) -> list[Einsum]:
+    return [
+        _gemm("index_query", "tm,mid->tid", q, "", m=source, i=heads, d=dim),
+        _gemm("index_key", "tm,md->td", q, "", m=m, d=dim),
+        _attend("index_scores", "tid,cd->tic", "", False, kv, i=heads, d=dim),
+    ]
+
+
+def _latent(a: LatentAttention, m: int, q: Quantization, kv: Quantization) -> list[tuple[Einsum, AttentionReach]]:
+    nope, rope, rank = a.qk_nope_head_dim, a.qk_rope_head_dim, a.kv_lora_rank
+    reach = AttentionReach(None, a.top_k_tokens)
+    out = []
+    source = m
+    if a.q_lora_rank is not None:
+        out.append(_gemm("query_down", "tm,ml->tl", q, "", m=m, l=a.q_lora_rank))
+        source = a.q_lora_rank
+    out += [
+        _gemm("query", "tl,lhd->thd", q, "h", l=source, h=a.heads, d=nope + rope),
+        _gemm("latent", "tm,me->te", q, "", m=m, e=rank + rope),
+        _gemm("absorb_key", "thn,hne->the", q, "h", h=a.heads, n=nope, e=rank),
+        _attend("scores", "the,ce->thc", "h", True, kv, h=a.heads, e=rank + rope),
+        # The values are the same cached vectors as the keys: no bytes of their own.
+        Einsum(
+            "values", "thc,ce->the", (("h", a.heads), ("e", rank)), "h", TENSOR, Operand.ACTIVATION, kv, "attention"
+        ),
+        _gemm("absorb_value", "the,hev->thv", q, "h", h=a.heads, e=rank, v=a.v_head_dim),
+        _gemm("output", "thv,hvm->tm", q, "h", h=a.heads, v=a.v_head_dim, m=m),
+    ]
+    if a.output_gate:
+        out.append(_gemm("output_gate", "tm,mhv->thv", q, "h", m=m, h=a.heads, v=a.v_head_dim))
+    if a.index_heads:
+        out += _indexer(m, a.q_lora_rank or m, a.index_heads, a.index_head_dim, q, kv)
+    return [(e, AttentionReach() if e.label.startswith("index") else reach) for e in out]
+
+
+def _compressed(
+    a: CompressedAttention, m: int, q: Quantization, kv: Quantization
+) -> list[tuple[Einsum, AttentionReach]]:
+    d, h = a.head_dim, a.heads
+    ratio = max(a.compress_ratio, 1)
+    past = AttentionReach(None, a.top_k_entries, ratio)
+    window = AttentionReach(a.window)
+    pairs = [
+        (_gemm("query_down", "tm,ml->tl", q, "", m=m, l=a.q_lora_rank), window),
+        (_gemm("query", "tl,lhd->thd", q, "h", l=a.q_lora_rank, h=h, d=d), window),
+        (_gemm("key", "tm,md->td", q, "", m=m, d=d), window),
+        (_attend("scores", "thd,cd->thc", "h", True, kv, h=h, d=d), window),
+        (_gemm("output_down", "thd,hdl->tl", q, "h", h=h, d=d, l=a.o_lora_rank), window),
+        (_gemm("output", "tgl,glm->tm", q, "g", g=a.o_groups, l=a.o_lora_rank, m=m), window),
+    ]
+    if a.compress_ratio:
+        pairs.append((_gemm("compress", "tm,md->td", q, "", m=m, d=d * (4 if a.index_heads else 2)), window))
+        pairs.append((_attend("past_scores", "thd,cd->thc", "h", False, kv, h=h, d=d), past))
+    if a.index_heads:
+        whole = AttentionReach(None, None, ratio)
+        indexer = _indexer(m, a.q_lora_rank, a.index_heads, a.index_head_dim, q, kv)
+        pairs += [(e, whole) for e in indexer]
+    return pairs
+
+
+def _mamba2(a: Mamba2, m: int, q: Quantization) -> list[tuple[Einsum, AttentionReach]]:
+    inner = a.heads * a.head_dim
+    state = Quantization("int8" if a.state_bytes_per_element < 2 else "bfloat16")
+    # Gate, convolved input, B and C of each group, and one step size per head, in one projection.
+    out = [
+        _gemm("input_heads", "tm,mhd->thd", q, "h", m=m, h=a.heads, d=2 * a.head_dim + 1),
+        _gemm("input_groups", "tm,mgn->tgn", q, "g", m=m, g=a.groups, n=2 * a.state_size),
+        Einsum("state_update", "thp,hpn->thpn", (("h", a.heads), ("p", a.head_dim), ("n", a.state_size)), "h", TENSOR,
+               CACHE, state, "state", True),
+        Einsum("state_read", "thpn,hn->thp", (("h", a.heads), ("p", a.head_dim), ("n", a.state_size)), "h", TENSOR,
+               Operand.ACTIVATION, state, "state"),
+        _gemm("output", "tk,km->tm", q, "k", k=inner, m=m),
+    ]  # fmt: skip
+    return [(e, AttentionReach()) for e in out]
+
+
+def _delta(a: GatedDeltaNet, m: int, q: Quantization) -> list[tuple[Einsum, AttentionReach]]:
+    state = Quantization("int8" if a.state_bytes_per_element < 2 else "bfloat16")
+    sizes = (("h", a.v_heads), ("k", a.k_dim), ("v", a.v_dim))
+    out = [
+        _gemm("input_keys", "tm,mhk->thk", q, "h", m=m, h=a.k_heads, k=2 * a.k_dim),
+        _gemm("input_values", "tm,mhv->thv", q, "h", m=m, h=a.v_heads, v=2 * a.v_dim + 2),
+        Einsum("state_update", "thk,hkv->thkv", sizes, "h", TENSOR, CACHE, state, "state", True),
+        Einsum("state_read", "thkv,hk->thv", sizes, "h", TENSOR, Operand.ACTIVATION, state, "state"),
+        _gemm("output", "thv,hvm->tm", q, "h", h=a.v_heads, v=a.v_dim, m=m),
+    ]
+    return [(e, AttentionReach()) for e in out]
+
+
+def _mixer(mixer: Mixer, m: int, q: Quantization, kv: Quantization) -> list[tuple[Einsum, AttentionReach]]:
+    if isinstance(mixer, Attention):
+        return _attention(mixer, m, q, kv)
+    if isinstance(mixer, LatentAttention):
+        return _latent(mixer, m, q, kv)
+    if isinstance(mixer, CompressedAttention):
+        return _compressed(mixer, m, q, kv)
+    if isinstance(mixer, Mamba2):
+        return _mamba2(mixer, m, q)
+    return _delta(mixer, m, q)
+
+
+def _dense(width: int, gated: bool, m: int, q: Quantization, prefix: str = "") -> list[Einsum]:
+    up = 2 * width if gated else width
+    return [
+        _gemm(prefix + "up", "tm,mf->tf", q, "f", m=m, f=up),
+        _gemm(prefix + "down", "tf,fm->tm", q, "f", f=width, m=m),
+    ]
+
+
+def _ffn(ffn: FeedForward, model: ModelSpec) -> list[tuple[Einsum, MoeFfn | None, int]]:
+    m = model.hidden
+    if isinstance(ffn, DenseFfn):
+        return [(e, None, 0) for e in _dense(ffn.intermediate, ffn.gated, m, model.ffn_quant)]
+    out: list[tuple[Einsum, MoeFfn | None, int]] = [
+        (_gemm("router", "tm,mx->tx", BF16, "", m=m, x=ffn.experts), None, 0)
+    ]
+    width = m
+    if ffn.latent:
+        width = ffn.latent
+        out.append((_gemm("latent_down", "tm,ml->tl", model.ffn_quant, "", m=m, l=width), None, 0))
+        out.append((_gemm("latent_up", "tl,lm->tm", model.ffn_quant, "", m=m, l=width), None, 0))
+    matrices = 3 if ffn.gated else 2
+    sizes = (("x", ffn.experts), ("w", width), ("f", matrices * ffn.intermediate))
+    grouped = Einsum("experts", "tw,xwf->txf", sizes, "x", Split.EXPERT, WEIGHT, model.expert_quant, "moe")
+    out.append((grouped, ffn, width))
+    if ffn.shared_intermediate:
+        shared = _dense(ffn.shared_intermediate, ffn.gated, m, model.ffn_quant, "shared_")
+        out += [(e, None, 0) for e in shared]
+    return out
+
+
+@lru_cache(maxsize=256)
+def lower(model: ModelSpec) -> Lowered:
+    """Return the operations of one pass of a token through a model, output head included."""
+    kv = Quantization("fp8" if model.kv_bytes_per_element < 2 else "bfloat16")
+    merged: dict[tuple[Einsum, AttentionReach, MoeFfn | None, int], int] = {}
+    mixers = recurrent = ffns = moes = latent = chunked = norms = 0
+    for group in model.layers:
+        if group.mixer is not None:
+            mixers += group.count
+            recurrent += group.count * isinstance(group.mixer, Mamba2 | GatedDeltaNet)
+            latent += group.count * isinstance(group.mixer, LatentAttention)
+            chunked += group.count * (isinstance(group.mixer, Attention) and group.mixer.chunked)
+            norms += group.count * (isinstance(group.mixer, Attention) and group.mixer.norm_over_heads)
+            for einsum, reach in _mixer(group.mixer, model.hidden, model.attention_quant, kv):
+                mixed = (einsum, reach, None, 0)
+                merged[mixed] = merged.get(mixed, 0) + group.count
+        if group.ffn is not None:
+            ffns += group.count
+            moes += group.count * isinstance(group.ffn, MoeFfn)
+            for einsum, moe, width in _ffn(group.ffn, model):
+                part = (einsum, AttentionReach(), moe, width)
+                merged[part] = merged.get(part, 0) + group.count
+    head = _gemm("head", "tm,mn->tn", model.head_quant, "n", True, m=model.hidden, n=model.vocab)
+    merged[(head, AttentionReach(), None, 0)] = 1
+    operations = tuple(Operation(e, n, reach, moe, width) for (e, reach, moe, width), n in merged.items())
+    return Lowered(operations, mixers, recurrent, ffns, moes, latent, chunked, norms)

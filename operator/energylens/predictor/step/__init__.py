@@ -1,0 +1,1 @@
+"""One step of an engine on given GPUs: its work, latency and power."""

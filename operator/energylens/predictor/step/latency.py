@@ -1,0 +1,203 @@
+"""How long one engine step takes: roofline per operation, collectives, launches, host.
+
+Roofline: Williams et al., CACM 2009, with measured efficiencies and a soft corner between the memory and the compute
+side. Mixture-of-experts kernels take their shape from measured tables instead. The host terms follow from how vLLM
+captures CUDA graphs: pure decode steps up to a token limit replay one graph, steps that also prefill replay pieces of
+one between eagerly launched attention, and larger steps launch every kernel from the host.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from energylens.predictor.model.einsum import Collective
+from energylens.predictor.step.links import host_link_factor, host_link_floor
+from energylens.predictor.step.rates import Constants, DataSheet, KernelRates, per_operation
+from energylens.predictor.step.work import KERNEL_INDEX, CollectiveWork, Work
+from energylens.predictor.types import FloatArray
+
+FRONTEND_SOFT = 4.0
+LATENT = KERNEL_INDEX["moe:fp8_block_latent"]
+SOFT = 4.0
+"""Exponent of the soft maximum of memory and compute time; 1 adds them, infinity takes the larger."""
+
+
+FULL_LINK_SHARE = 16.0 / 132.0
+"""Share of the SMs with which collectives reach the link's bandwidth: 16 of an H100's 132 (NCCL's default channels)."""
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Collectives that run beside kernels, Megatron style."""
+
+    stages: int
+    """Parts that a step's tokens are cut into; 1 overlaps nothing."""
+    sm_share: float
+    """Share of the SMs that collectives hold meanwhile, between 0 and 1."""
+
+    def __post_init__(self) -> None:
+        if self.stages < 1:
+            raise ValueError(f"overlap stages is {self.stages}; at least 1 is needed")
+        if not 0.0 < self.sm_share < 1.0:
+            raise ValueError(f"overlap sm_share is {self.sm_share}; a number between 0 and 1 is needed")
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """Seconds of one step, arrays of shape (n,)."""
+
+    operations: FloatArray
+    """Per operation, shape (k, n)."""
+    kernels: FloatArray
+    """All GPU kernels, small ones included, without collectives."""
+    collectives: FloatArray
+    launch: FloatArray
+    """Host time to launch what is not in a CUDA graph; it hides behind the kernels when these take longer."""
+    host: FloatArray
+    """Scheduling and input preparation: adds to the GPU's time."""
+    sampler: FloatArray
+    """Sorting the logits for top-p sampling, on the GPU after the model."""
+    total: FloatArray
+
+    @property
+    def busy(self) -> FloatArray:
+        """Time in which the GPU runs something."""
+        return self.kernels + self.collectives + self.sampler
+
+
+def soft_maximum(a: FloatArray, b: FloatArray, exponent: float = SOFT) -> FloatArray:
+    """Return ``(a^p + b^p)^(1/p)``, elementwise, for non-negative input."""
+    larger, smaller = np.maximum(a, b), np.minimum(a, b)
+    ratio = smaller / np.maximum(larger, 1e-30)
+    if exponent == 4.0:
+        # Products and roots take a fifth of the time of a general power, which was a sixth of all planning.
+        square = ratio * ratio
+        return np.asarray(larger * np.sqrt(np.sqrt(1.0 + square * square)))
+    if exponent == 3.0:
+        return np.asarray(larger * np.cbrt(1.0 + ratio * ratio * ratio))
+    return np.asarray(larger * (1.0 + ratio**exponent) ** (1.0 / exponent))
+
+
+def operation_seconds(work: Work, rates: KernelRates, c: Constants) -> FloatArray:
+    """Return the kernel time of every operation over all layers, shape (k, n)."""
+    pick = work.kernel
+    bandwidth = per_operation(rates.bandwidth, pick)
+    memory = (work.weight_bytes * work.weight_imbalance + work.activation_bytes * work.imbalance) / bandwidth
+    memory += work.cache_bytes / per_operation(rates.cache_bandwidth, pick)
+    compute = work.flops * work.imbalance / per_operation(rates.flops, pick)
+    seconds = soft_maximum(memory, compute)
+    seconds = np.where(
+        (pick if pick.ndim == 2 else pick[:, None]) == LATENT,
+        seconds * per_operation(rates.table_factor, pick),
+        seconds,
+    )
+    measured = work.table_seconds > 0.0
+    if measured.any():
+        tabled = work.table_seconds * per_operation(rates.table_factor, pick)
+        tabled = tabled * (1.0 + c["coarse_tiles"] * work.coarse_tiles)
+        seconds = np.where(measured, tabled, seconds)
+    seconds += work.prefill_attention_flops / per_operation(rates.prefill_flops, pick)
+    launches = work.launches if work.launches.ndim == 2 else work.launches[:, None]
+    aligned = c["moe_aligned_flops"] * per_operation(rates.flops, pick) / c["moe_flops"]
+    seconds += c["aligned_rows"] * work.aligned_flops / aligned
+    return np.asarray(seconds + launches * per_operation(rates.launch, pick))
+
+
+def collective_seconds(work: CollectiveWork, c: Constants, sheet: DataSheet) -> FloatArray:
+    """Return the time of all collectives of a step, shape (n,).
+
+    All-reduce: a floor per group size plus the bytes of a bandwidth-optimal schedule, 2 (g-1)/g of the message (Thakur
+    et al., IJHPCA 2005). All-gather and all-to-all move (g-1)/g. What leaves an NVLink island goes over the host link.
+    """
+    total = np.zeros(work.group.shape[1])
+    rows = zip(work.kind, work.count, work.message_bytes, work.group, work.host_share, strict=True)
+    for kind, count, message, group, share in rows:
+        active = group > 1
+        if not active.any():
+            continue
+        if kind is Collective.NONE:
+            moved = message
+        else:
+            moved = (2.0 if kind is Collective.ALL_REDUCE else 1.0) * message * (group - 1.0) / group
+        near = moved / (c["link_bandwidth"] * sheet.link_bandwidth)
+        far = moved / (c["link_bandwidth"] * host_link_factor(group) * sheet.host_link_bandwidth)
+        crossing = share if kind is Collective.NONE else share > 0.0
+        floor = reduce_floor(c, group) + crossing * host_link_floor(group)
+        total += np.where(active, count * (floor + (1.0 - share) * near + share * far), 0.0)
+    return total
+
+
+def reduce_floor(c: Constants, group: FloatArray) -> FloatArray:
+    """Return the latency floor of a collective in seconds: measured at 2, 4 and 8 GPUs, log-linear between."""
+    steps = np.log2(np.maximum(group, 2.0))
+    two, four, eight = (np.asarray(c[f"reduce_floor_{g}_us"]) for g in (2, 4, 8))
+    low = two + (four - two) * np.clip(steps - 1.0, 0.0, 1.0)
+    return np.asarray(1e-6 * (low + (eight - four) * np.maximum(steps - 2.0, 0.0)))
+
+
+def overlapped(kernels: FloatArray, collectives: FloatArray, compute: FloatArray, overlap: Overlap) -> FloatArray:
+    """Return the time of kernels and collectives that run side by side, shape (n,).
+
+    The batch is cut into stages: the first stage's kernels and the last one's collectives stand alone, between them a
+    stage's collectives run beside the next one's kernels. Meanwhile the collectives hold a share of the SMs, which
+    slows the arithmetic; with too few SMs they miss the link's bandwidth (arXiv 2605.14249, section 3; Megatron-LM).
+
+    Args:
+        kernels: Seconds of all kernels on all SMs, shape (n,).
+        collectives: Seconds of all collectives at full bandwidth, shape (n,).
+        compute: Share of ``kernels`` that arithmetic limits, shape (n,).
+        overlap: Stages and SM share.
+    """
+    slowed = kernels * (1.0 + compute * (1.0 / (1.0 - overlap.sm_share) - 1.0))
+    starved = collectives * max(1.0, FULL_LINK_SHARE / overlap.sm_share)
+    alone = 1.0 / overlap.stages
+    apart = kernels + collectives
+    staged = alone * apart + (1.0 - alone) * np.maximum(slowed, starved)
+    return np.where(collectives > 0.0, staged, kernels)
+
+
+def step_time(
+    work: Work, rates: KernelRates, c: Constants, sheet: DataSheet, mixed: bool, overlap: Overlap | None = None
+) -> StepTime:
+    """Return the time of one step for every candidate.
+
+    Args:
+        work: What the step does.
+        rates: Kernel rates of the GPU product.
+        c: Constants of the GPU product and the engine.
+        sheet: Peaks of the GPU product.
+        mixed: The step also prefills.
+        overlap: How the engine runs collectives beside kernels; None for one after the other, as vLLM does.
+    """
+    operations = operation_seconds(work, rates, c)
+    layers = work.layers
+    small = (
+        layers.mixers + layers.ffns + c["small_moe_weight"] * layers.moes + c["small_state_weight"] * layers.recurrent
+    )
+    kernels = operations.sum(axis=0) + small * c["small_kernel_us"] * 1e-6
+    kernels = kernels + work.small_bytes / (c["small_bandwidth"] * sheet.bandwidth)
+    collectives = collective_seconds(work.collectives, c, sheet)
+    eager = layers.mixers * c["launch_mixer_us"] + layers.recurrent * c["launch_state_us"]
+    eager = eager + layers.latent * c["launch_latent_us"]
+    eager = eager + layers.moes * c["launch_moe_us"] + layers.ffns * c["launch_ffn_us"]
+    ungraphed = 1.0 / (1.0 + (1.03 * work.graph_tokens / np.maximum(work.tokens, 1.0)) ** 32)
+    # Steps above the graph limit launch all kernels of a layer one by one, mixed ones only those between graph pieces.
+    pieces = c["piecewise_share"] if mixed else 0.0
+    launch = 1e-6 * eager * (pieces + (1.0 - pieces) * ungraphed)
+    several = work.gpus > 1
+    host = 1e-3 * c["host_step_ms"] * np.where(several, c["host_multi"], 1.0)
+    host = host + 1e-6 * work.sequences * c["host_sequence_us"]
+    logits = 1e-6 * work.sequences * work.sampled_vocab / 128_256.0
+    sampler = logits * (c["sampler_us"] + c["sampler_sort_us"] * work.sorts)
+    if mixed:
+        host = host + 1e-3 * c["host_prefill_ms"]
+    gpu = kernels + collectives
+    if overlap is not None:
+        arithmetic = (work.flops / per_operation(rates.flops, work.kernel)).sum(axis=0)
+        gpu = overlapped(kernels, collectives, np.minimum(arithmetic / kernels, 1.0), overlap)
+    launch = launch + 1e-6 * layers.eager * c["eager_mixer_us"]
+    total = soft_maximum(gpu, launch + np.zeros_like(gpu), 3.0) + host + sampler
+    total = soft_maximum(total, 1e-6 * work.sequences * c["frontend_us"], FRONTEND_SOFT)
+    return StepTime(operations, kernels, collectives, launch, host, sampler, total)

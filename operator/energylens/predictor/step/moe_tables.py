@@ -1,0 +1,148 @@
+"""Measured efficiency of grouped expert kernels, as the ratio of measured time to roofline time.
+
+A curve belongs to a GPU, a kernel class and the shape of the local experts; it is the ratio over tokens. Shapes that
+were not measured take the nearest measured one: ratios carry over between shapes where times do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from energylens.predictor.model.architecture import MoeFfn
+from energylens.predictor.step.moe import experts_hit
+from energylens.predictor.types import FloatArray, GpuSpec
+
+SHAPE_FEATURES = ("experts", "top_k", "width", "intermediate", "tensor_parallel", "expert_parallel")
+
+
+@dataclass(frozen=True)
+class MoeCurves:
+    """Curves of one GPU and kernel class."""
+
+    shapes: FloatArray
+    """log of :data:`SHAPE_FEATURES`, shape (m, 6)."""
+    tokens: FloatArray
+    """Shape (p,), ascending."""
+    log_ratio: FloatArray
+    """log(measured / roofline), shape (m, p)."""
+
+
+MoeTables = Mapping[str, MoeCurves]
+"""``<GPU short name>/<kernel class>`` -> curves."""
+
+
+def roofline_seconds(
+    experts: float,
+    top_k: float,
+    width: float,
+    intermediate: float,
+    matrices: float,
+    tokens: FloatArray,
+    expert_parallel: FloatArray,
+    tensor_parallel: FloatArray,
+    bytes_per_weight: float,
+    bandwidth: float,
+    flops_per_second: float,
+) -> FloatArray:
+    """Return the time below which a layer's routed experts cannot run: bytes of hit experts, or FLOPs."""
+    weights = matrices * width * intermediate / tensor_parallel
+    pairs = tokens * top_k / expert_parallel
+    hit = np.maximum(experts_hit(experts, top_k, tokens) / expert_parallel, 1.0)
+    traffic = hit * weights * bytes_per_weight + 2.0 * pairs * (2.0 * width + matrices * intermediate / tensor_parallel)
+    return np.maximum(traffic / bandwidth, 2.0 * pairs * weights / flops_per_second)
+
+
+def table_gpu(gpu: GpuSpec, tables: MoeTables, kernel: str) -> str | None:
+    """Return the GPU whose curves serve ``gpu``: itself, else one of its architecture, else Hopper's."""
+    order = [gpu.name] + (["B200"] if gpu.architecture == "blackwell" else ["H100", "H200"])
+    for name in [*order, "H100", "B200", "H200"]:
+        if f"{name}/{kernel}" in tables:
+            return f"{name}/{kernel}"
+    return None
+
+
+NEIGHBOURS = 3
+FEW_TOKENS = 8.0
+"""Below it tables hold times of one token that are twice those of two, which no engine waits for: it pads the step."""
+
+
+def _log_ratio(curves: MoeCurves, shape: tuple[float, ...]) -> FloatArray:
+    """Return the curve at one shape: the mean of the nearest ones, weighted by inverse distance, shape (p,)."""
+    own = np.log(np.array(shape))
+    delta = curves.shapes - own
+    # What a kernel sees is the width of an expert on this GPU and how many experts it has.
+    local = np.stack(
+        [delta[:, 0] - delta[:, 5], delta[:, 1], delta[:, 2], delta[:, 3] - delta[:, 4], delta[:, 5] * 0.3, delta[:, 0]]
+    )
+    weights = np.array([1.0, 0.7, 0.7, 0.7, 0.3, 0.3])
+    distance = np.sqrt((weights[:, None] * local**2).sum(axis=0))
+    nearest = np.argsort(distance, kind="stable")[:NEIGHBOURS]
+    weight = 1.0 / (distance[nearest] + 1e-3) ** 2
+    return _rising(curves.tokens, weight @ curves.log_ratio[nearest] / weight.sum(), shape)
+
+
+def _rising(tokens: FloatArray, log_ratio: FloatArray, shape: tuple[float, ...]) -> FloatArray:
+    """Return a curve along which a few tokens never take longer than more of them do, shape (p,)."""
+    experts, top_k, expert_parallel = shape[0], shape[1], shape[5]
+    few = tokens <= FEW_TOKENS
+    # A few tokens are limited by the weights of the experts that they hit.
+    hit = np.log(np.maximum(experts_hit(experts, top_k, tokens[few]) / expert_parallel, 1.0))
+    log_time = log_ratio[few] + hit
+    out = log_ratio.copy()
+    out[few] = np.minimum.accumulate(log_time[::-1])[::-1] - hit
+    return out
+
+
+def expert_ratio(
+    tables: MoeTables,
+    gpu: GpuSpec,
+    kernel: str,
+    moe: MoeFfn,
+    width: int,
+    tokens: FloatArray,
+    expert_parallel: FloatArray,
+    tensor_parallel: FloatArray,
+) -> FloatArray | None:
+    """Return measured over roofline time for every candidate, shape (n,); None when no curve applies."""
+    key = table_gpu(gpu, tables, kernel)
+    if key is None:
+        return None
+    curves = tables[key]
+    out = np.empty_like(tokens)
+    log_tokens = np.log(np.maximum(tokens, 1.0))
+    code = (expert_parallel * (tensor_parallel.max(initial=0.0) + 1.0) + tensor_parallel).astype(np.int64)
+    # Counting is faster than np.unique, which loads numpy.ma for 30 ms.
+    for value in np.flatnonzero(np.bincount(code)).tolist():
+        rows = code == value
+        first = int(np.argmax(rows))
+        ep, tp = float(expert_parallel[first]), float(tensor_parallel[first])
+        shape = (float(moe.experts), float(moe.top_k), float(width), float(moe.intermediate), tp, ep)
+        curve = _cached(curves, key, shape)
+        out[rows] = np.exp(np.interp(log_tokens[rows], np.log(curves.tokens), curve))
+    return out
+
+
+class _Keyed:
+    """Curves hashable by their identity, so that interpolated shapes can be cached."""
+
+    def __init__(self, curves: MoeCurves, key: str) -> None:
+        self.curves, self.key = curves, key
+
+    def __hash__(self) -> int:
+        return hash((id(self.curves), self.key))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Keyed) and other.curves is self.curves
+
+
+@lru_cache(maxsize=4096)
+def _lookup(keyed: _Keyed, shape: tuple[float, ...]) -> FloatArray:
+    return _log_ratio(keyed.curves, shape)
+
+
+def _cached(curves: MoeCurves, key: str, shape: tuple[float, ...]) -> FloatArray:
+    return _lookup(_Keyed(curves, key), shape)

@@ -1,0 +1,103 @@
+"""Energy of a step and power over time: joules per byte and per FLOP, static power, and the power limit.
+
+The form is the additive energy roofline of Choi et al. (IPDPS 2013): energy = static power x time + energy per
+operation x operations. Energies are added over operations whatever overlaps in time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from energylens.predictor.model.einsum import Collective
+from energylens.predictor.step.latency import StepTime
+from energylens.predictor.step.rates import Constants, DataSheet, KernelRates, per_operation
+from energylens.predictor.step.work import CollectiveWork, Work
+from energylens.predictor.types import FloatArray
+
+
+@dataclass(frozen=True)
+class StepEnergy:
+    """Joules of one step on one GPU, static power apart; arrays of shape (n,)."""
+
+    weights: FloatArray
+    cache: FloatArray
+    """KV cache and recurrent state."""
+    activations: FloatArray
+    """What small kernels move, too."""
+    compute: FloatArray
+    link: FloatArray
+    overhead: FloatArray
+    """Clocks of a GPU at work, sampling, and the padding of expert kernels."""
+
+    @property
+    def total(self) -> FloatArray:
+        """All of it."""
+        return self.weights + self.cache + self.activations + self.compute + self.link + self.overhead
+
+
+def moved_bytes(work: CollectiveWork) -> FloatArray:
+    """Return the bytes that each GPU puts on the link per step, shape (n,)."""
+    total = np.zeros(work.group.shape[1])
+    for kind, count, message, group in zip(work.kind, work.count, work.message_bytes, work.group, strict=True):
+        factor = {Collective.ALL_REDUCE: 2.0, Collective.NONE: 1.0}.get(kind, 1.0)
+        share = np.where(group > 1, 1.0 if kind is Collective.NONE else (group - 1.0) / group, 0.0)
+        total += factor * count * message * share
+    return total
+
+
+def step_energy(work: Work, time: StepTime, rates: KernelRates, c: Constants) -> StepEnergy:
+    """Return the dynamic energy of one step on an average GPU.
+
+    Args:
+        work: What the step does.
+        time: What it takes.
+        rates: Kernel rates of the GPU product.
+        c: Constants of the GPU product and the engine.
+    """
+    pick = work.kernel
+    per_byte = per_operation(rates.joules_per_byte, pick)
+    cache = work.cache_bytes * per_operation(rates.joules_per_cache_byte, pick)
+    compute = (work.flops + work.prefill_attention_flops) * per_operation(rates.joules_per_flop, pick)
+    small = work.small_bytes * c["energy_byte_pj"] * 1e-12
+    link = moved_bytes(work.collectives) * c["energy_link_byte_pj"] * 1e-12
+    # Rows that pad a tile are zeros, which switch fewer gates; those of an aligned buffer are whatever was there.
+    zeros = np.where(work.tile_flops > 0, np.maximum(work.tile_flops - work.flops, 0.0), 0.0) * c["padding_energy"]
+    stale = np.where(work.aligned_flops > 0, np.maximum(work.aligned_flops - work.flops, 0.0), 0.0)
+    stale = stale * c["aligned_rows"]
+    padding = ((zeros + stale) * per_operation(rates.joules_per_flop, pick)).sum(axis=0)
+    active = time.kernels + time.sampler + c["collective_activity"] * time.collectives
+    overhead = np.minimum(active, time.total) * c["active_watts"] + time.sampler * c["sampler_watts"] + padding
+    return StepEnergy(
+        (work.weight_bytes * per_byte).sum(axis=0),
+        cache.sum(axis=0),
+        (work.activation_bytes * per_byte).sum(axis=0) + small,
+        compute.sum(axis=0),
+        link,
+        overhead,
+    )
+
+
+def capped(power: FloatArray, limit: FloatArray) -> FloatArray:
+    """Return the power per GPU under a limit, with a soft corner just below it; never above ``limit``."""
+    ratio = power / limit
+    return np.asarray(limit * ratio / (1.0 + ratio**12) ** (1.0 / 12.0))
+
+
+def frequency_fraction(power: FloatArray, idle: FloatArray, limit: FloatArray) -> FloatArray:
+    """Return the share of the boost clock at which ``power`` meets ``limit``, 1 where it already does.
+
+    Dynamic power follows V^2 f, and voltage falls about linearly with frequency above its floor, which together is
+    close to a power of 2 over the range that power limits reach on Ampere to Blackwell. Below 40 % of the clock the
+    voltage is at its floor; the result stops at 0.2.
+    """
+    room = np.maximum(limit - idle, 1.0)
+    dynamic = np.maximum(power - idle, 1.0)
+    return np.asarray(np.clip(np.sqrt(np.minimum(room / dynamic, 1.0)), 0.2, 1.0))
+
+
+def sheet_limit(sheet: DataSheet, caps: FloatArray) -> FloatArray:
+    """Return the limit in force per GPU: the product's, or a lower cap; NaN means no cap."""
+    default = np.asarray(sheet.power_limit, dtype=np.float64)
+    return np.where(np.isnan(caps), default, np.minimum(caps, default))

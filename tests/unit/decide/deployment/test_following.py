@@ -1,0 +1,89 @@
+"""The followed load where it meets the rest of planning: what no plan carries, and plans that were rolled back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from tests.unit.decide.observations import NOW, PRODUCT, deployment
+
+from energylens.api.llmdeployment import PlanStatus
+from energylens.api.llmdeployment_status import RejectedPlan, RollbackStatus
+from energylens.decide.deployment import rollback
+from energylens.decide.deployment.following import at_load, followed_load, load_status, most_carried
+from energylens.decide.deployment.load import FollowedLoad
+from energylens.decide.deployment.planning import PlanningService, Request
+from energylens.measure.types import WindowMeasurement
+from energylens.planner.types import Change, ClusterSnapshot, GpuNode, Infeasible, Relaxation
+
+AUTO = {"overrides": {"tensorParallel": 1, "maxBatchSize": 64}, "followLoad": "Auto"}
+SNAPSHOT = ClusterSnapshot((GpuNode("h100-0", PRODUCT, 8), GpuNode("h100-1", PRODUCT, 8)))
+
+
+def ask(load: FollowedLoad | None, status: dict[str, Any] | None = None, **planning: Any) -> Request:
+    asked = deployment(status, planning=AUTO | planning, rollout={"rollbackOn": ["HigherEnergy"]})
+    return Request(asked, None, SNAPSHOT, None, False, None, NOW, False, load=load)
+
+
+def refused(allowed: str, **changes: Any) -> Infeasible:
+    relaxation = Relaxation(Change("spec.workload.requestsPerSecond", "9", allowed), 1.0, **changes)
+    return Infeasible("LoadTooHigh", "no", (), (relaxation,))
+
+
+@pytest.mark.parametrize(
+    ("allowed", "step"), [("7", 2), ("6250m", 2), ("6", 1), ("4", 0), ("3900m", None), ("4000", None)]
+)
+def test_what_no_plan_carries_is_lowered_to_a_step_that_one_does(allowed: str, step: int | None) -> None:
+    found = most_carried(FollowedLoad(4.0, step=5), refused(allowed))
+    assert (None if found is None else found.step) == step
+
+
+def test_only_a_load_above_the_declared_one_is_lowered() -> None:
+    assert most_carried(FollowedLoad(4.0, step=0), refused("3")) is None
+    assert most_carried(None, refused("3")) is None
+    assert most_carried(FollowedLoad(4.0, step=5), Infeasible("SLOInfeasible", "no")) is None
+    both = refused("7", also=Change("spec.hardware.maxGPUs", "1", "2"))
+    assert most_carried(FollowedLoad(4.0, step=5), both) is None
+
+
+def test_the_load_survives_its_way_through_status() -> None:
+    load = FollowedLoad(2.0, -3, NOW, NOW, 0.7, NOW)
+    asked = deployment({"load": load_status(load).model_dump(by_alias=True)}, planning=AUTO)  # type: ignore[union-attr]
+    assert followed_load(asked, None) == load
+
+
+def test_the_declared_step_plans_the_very_spec() -> None:
+    asked = deployment(planning=AUTO)
+    assert at_load(asked, FollowedLoad(2.0)) is asked
+    assert at_load(asked, FollowedLoad(2.0, step=1)).spec.workload.requests_per_second == "2500m"
+
+
+@pytest.mark.parametrize("missing", ["requests_per_second", "window_start", "window_end"])
+def test_a_window_without_a_rate_or_times_changes_nothing(missing: str) -> None:
+    window = WindowMeasurement("Measured", "", window_start=0.0, window_end=600.0, requests_per_second=90.0)
+    asked = deployment(planning=AUTO)
+    assert followed_load(asked, window) != FollowedLoad(2.0)
+    assert followed_load(asked, replace(window, **{missing: None})) == FollowedLoad(2.0)
+
+
+def test_a_plan_that_was_rolled_back_is_not_tried_again_under_another_load() -> None:
+    service, high = PlanningService(), FollowedLoad(2.0, step=16)
+    small, large = (service.planning_for(ask(load)).plan for load in (None, high))
+    assert isinstance(small, PlanStatus)
+    assert isinstance(large, PlanStatus)
+    assert small.replicas < large.replicas
+    shape = large.model_dump(include=set(RejectedPlan.model_fields) - {"inputs", "reason", "message", "time"})
+    before = RejectedPlan(
+        **shape,
+        inputs=rollback.inputs_of(ask(None).deployment.spec),
+        reason="HigherEnergy",
+        message="it drew more",
+        time="2026-03-01T11:00:00Z",
+    )
+    status = {
+        "plan": small.model_dump(mode="json", by_alias=True, exclude_none=True),
+        "rollback": RollbackStatus(rejected_plans=(before,)).model_dump(mode="json", by_alias=True, exclude_none=True),
+    }
+    found = service.planning_for(ask(high, status))
+    assert (found.adopted, found.decision) == (False, "RolledBack")

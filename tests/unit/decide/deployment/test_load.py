@@ -1,0 +1,98 @@
+"""The load that is followed: up at once, down after a cooldown, and never to and fro under noise."""
+
+from __future__ import annotations
+
+import itertools
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from energylens.decide.deployment.load import LOWEST_STEP, FollowedLoad, MeasuredLoad, follow, rate_of
+
+START = datetime(2026, 3, 1, tzinfo=UTC)
+WINDOW, HOLD = timedelta(minutes=10), timedelta(hours=1)
+
+
+def run(
+    rates: list[float], declared: float = 4.0, load: FollowedLoad | None = None, saturated: bool = False
+) -> list[FollowedLoad]:
+    """Return the load after each window."""
+    found, before = [], load or FollowedLoad(declared)
+    for number, rate in enumerate(rates):
+        start = START + number * WINDOW
+        before = follow(before, MeasuredLoad(start, start + WINDOW, rate, saturated), HOLD)
+        found.append(before)
+    return found
+
+
+def test_the_declared_rate_is_planned_for_until_something_else_is_measured() -> None:
+    assert FollowedLoad(4.0).requests_per_second == 4.0
+    assert {load.step for load in run([4.0, 4.3, 3.3, 4.39])} == {0}
+
+
+def test_a_rise_is_followed_at_once_and_covers_what_was_measured() -> None:
+    (load,) = run([9.0])
+    assert load.requests_per_second >= 9.0
+    assert rate_of(4.0, load.step - 1) < 9.0
+    assert load.changed == START + WINDOW
+
+
+def test_a_fall_is_followed_after_the_hold_to_the_highest_rate_of_it() -> None:
+    loads = run([1.0, 1.1, 2.0, 1.0, 1.0, 1.0])
+    assert [load.step for load in loads[:5]] == [0] * 5
+    assert rate_of(4.0, loads[5].step - 1) < 2.0 <= loads[5].requests_per_second
+
+
+def test_one_busy_window_begins_the_hold_anew() -> None:
+    assert [load.step for load in run([1.0, 1.0, 4.0, 1.0, 1.0, 1.0, 1.0, 1.0])] == [0] * 8
+    assert run([1.0, 1.0, 4.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0])[-1].step < 0
+
+
+def test_saturated_engines_hide_the_load_so_that_a_step_is_added() -> None:
+    assert run([4.0], saturated=True)[-1].step == 1
+    assert run([4.0, 4.0, 4.0], saturated=True)[-1].step == 3
+
+
+def test_without_requests_a_tenth_of_the_declared_load_stays() -> None:
+    loads = run([0.0] * 30)
+    assert loads[-1].step == LOWEST_STEP
+    assert loads[-1].requests_per_second == pytest.approx(0.43, abs=0.01)
+
+
+@given(rates=st.lists(st.floats(0, 40), max_size=30))
+def test_the_same_window_twice_changes_nothing(rates: list[float]) -> None:
+    load = FollowedLoad(4.0)
+    saturated = len(rates) % 2 == 0
+    for number, rate in enumerate(rates):
+        window = MeasuredLoad(START + number * WINDOW, START + (number + 1) * WINDOW, rate, saturated)
+        load = follow(load, window, HOLD)
+        assert follow(load, window, HOLD) == load
+
+
+@settings(max_examples=200)
+@given(
+    mean=st.floats(0.3, 40),
+    noise=st.lists(st.floats(0.91, 1.09), min_size=40, max_size=80),
+)
+def test_noise_around_a_constant_load_ends_in_one_step(mean: float, noise: list[float]) -> None:
+    """From the declared rate it goes to the load's step, and from there nowhere."""
+    steps = [load.step for load in run([mean * factor for factor in noise])]
+    changes = [after for before, after in zip([0, *steps], steps, strict=False) if after != before]
+    assert len(changes) <= 2
+    assert len(set(changes)) == len(changes)
+
+
+@settings(max_examples=200)
+@given(rates=st.lists(st.floats(0.01, 40), min_size=1, max_size=80))
+def test_whatever_comes_the_load_falls_at_most_once_per_hold_and_is_never_far_too_low(rates: list[float]) -> None:
+    loads = run(rates)
+    for rate, load in zip(rates, loads, strict=True):
+        assert rate <= load.requests_per_second * 1.11
+    falls = [
+        number
+        for number, (before, after) in enumerate(zip([FollowedLoad(4.0), *loads], loads, strict=False))
+        if after.step < before.step
+    ]
+    assert all((later - earlier) * WINDOW >= HOLD for earlier, later in itertools.pairwise(falls))

@@ -1,0 +1,151 @@
+"""When a plan is given up: only after several windows, at a like load, for what was asked, and never twice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.unit.decide.observations import HASH, NOW, OTHER, deployment, measured, plan
+
+from energylens.api.llmdeployment import LLMDeployment, PlanStatus
+from energylens.api.llmdeployment_status import LastGoodPlan, RollbackStatus
+from energylens.decide.deployment import rollback
+from energylens.decide.deployment.rollback import Return, after_return, after_window, due, rejected_for, triggers
+
+OLD, NEW = plan(HASH), plan(OTHER, tensor_parallel=2, layout="TP2")
+GOOD = LastGoodPlan(plan=OLD, joules_per_output_token="400m", output_tokens_per_second=2000)
+
+
+def asking(state: RollbackStatus | None, followed: PlanStatus = NEW, **spec: Any) -> LLMDeployment:
+    spec = {"validation": {"onDrift": "Rollback"}, "slo": {"itlMilliseconds": 50}, **spec}
+    status: dict[str, Any] = {"plan": followed.model_dump(mode="json", by_alias=True, exclude_none=True)}
+    if state is not None:
+        status["rollback"] = state.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return deployment(status, **spec)
+
+
+def run(windows: list[float], state: RollbackStatus | None = None, **spec: Any) -> RollbackStatus | None:
+    """Return the state after windows of the new plan with these joules per token."""
+    state = state or RollbackStatus(last_good_plan=GOOD)
+    for joules in windows:
+        found = after_window(asking(state, **spec), NEW, measured(joules_per_output_token=joules))
+        assert found is not None
+        state = found
+    return state
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ({}, set()),
+        ({"validation": {"onDrift": "Recalibrate"}}, set()),
+        ({"validation": {"onDrift": "Rollback"}}, {"SLOViolation", "HigherEnergy"}),
+        ({"rollout": {"rollbackOn": ["ProgressDeadline"]}}, {"ProgressDeadline"}),
+        ({"validation": {"onDrift": "Rollback"}, "planning": {"mode": "Manual"}}, set()),
+    ],
+)
+def test_what_triggers(spec: dict[str, Any], expected: set[str]) -> None:
+    assert triggers(deployment(**spec).spec) == expected
+
+
+def test_two_bad_windows_in_a_row_are_due() -> None:
+    assert due(asking(run([0.5])), "") is None
+    back = due(asking(run([0.5, 0.5])), "")
+    assert back is not None
+    assert (back.plan, back.reason) == (OLD, "HigherEnergy")
+    assert due(asking(run([0.5, 0.4, 0.5])), "") is None
+
+
+def test_a_little_more_energy_is_not_worse() -> None:
+    state = run([0.41, 0.41])
+    assert state is not None
+    assert state.last_good_plan is not None
+    assert state.last_good_plan.plan.hash == OTHER
+
+
+def test_the_first_good_window_makes_a_good_plan_and_later_ones_its_mean() -> None:
+    state = after_window(asking(None, OLD), OLD, measured(joules_per_output_token=0.4))
+    assert state is not None
+    assert state.last_good_plan == GOOD
+    state = after_window(
+        asking(state, OLD), OLD, measured(joules_per_output_token=0.5, output_tokens_per_second=1000.0)
+    )
+    assert state is not None
+    assert state.last_good_plan is not None
+    assert (state.last_good_plan.joules_per_output_token, state.last_good_plan.output_tokens_per_second) == (
+        "430m",
+        1700,
+    )
+
+
+def test_a_window_that_breaks_the_objective_makes_no_good_plan() -> None:
+    found = measured()
+    state = after_window(asking(None, OLD, slo={"itlMilliseconds": 10}), OLD, found)
+    assert state == RollbackStatus()
+
+
+@pytest.mark.parametrize("reason", ["TooFewTokens", "Implausible", "SourceUnreachable"])
+def test_a_window_without_a_figure_changes_nothing(reason: str) -> None:
+    state = run([0.5])
+    assert after_window(asking(state), NEW, measured(reason)) == state
+
+
+@pytest.mark.parametrize(("tokens", "reason"), [(1000.0, None), (3000.0, None), (1600.0, "HigherEnergy")])
+def test_energy_is_compared_at_a_like_load(tokens: float, reason: str | None) -> None:
+    found = measured(joules_per_output_token=0.6, output_tokens_per_second=tokens)
+    state = after_window(asking(RollbackStatus(last_good_plan=GOOD)), NEW, found)
+    assert state is not None
+    assert (state.trial.reason if state.trial else None) == reason
+
+
+def test_a_plan_that_cannot_carry_the_load_breaks_the_objective() -> None:
+    found = measured(output_tokens_per_second=500.0)
+    state = after_window(asking(RollbackStatus(last_good_plan=GOOD), slo={"itlMilliseconds": 10}), NEW, found)
+    assert state is not None
+    assert state.trial is not None
+    assert state.trial.reason == "SLOViolation"
+
+
+def test_a_missed_deadline_is_due_at_once_where_it_was_asked_for() -> None:
+    state, asked = RollbackStatus(last_good_plan=GOOD), {"rollout": {"rollbackOn": ["ProgressDeadline"]}}
+    back = due(asking(state, **asked), "no progress for 3600 s")
+    assert back == Return(OLD, "ProgressDeadline", "no progress for 3600 s")
+    assert due(asking(state), "no progress") is None
+    assert due(asking(state, OLD, **asked), "no progress") is None
+
+
+def test_what_was_left_is_not_tried_again_for_the_same_spec() -> None:
+    given_up = asking(run([0.5, 0.5]))
+    back = due(given_up, "")
+    assert back is not None
+    state = after_return(given_up, back, NOW)
+    assert state.trial is None
+    (kept,) = rejected_for(asking(state, OLD))
+    assert (kept.hash, kept.tensor_parallel, kept.time) == (OTHER, 2, "2026-03-01T12:00:00Z")
+    assert due(asking(state, OLD), "") is None
+    assert rejected_for(asking(state, OLD, slo={"itlMilliseconds": 60})) == ()
+    assert rejected_for(deployment(asking(state).status.model_dump(mode="json", by_alias=True))) == ()
+
+
+def test_no_more_than_ten_are_remembered() -> None:
+    state = RollbackStatus(last_good_plan=GOOD)
+    for index in range(12):
+        state = after_return(asking(state, plan(f"{index:016x}")), Return(OLD, "HigherEnergy", "more"), NOW)
+    assert len(state.rejected_plans) == 10
+    assert state.rejected_plans[-1].hash == f"{11:016x}"
+
+
+@given(st.lists(st.sampled_from([0.3, 0.4, 0.5, 0.6]), max_size=30))
+def test_it_is_never_due_without_two_worse_windows_in_a_row(windows: list[float]) -> None:
+    state: RollbackStatus | None = RollbackStatus(last_good_plan=GOOD)
+    worse = 0
+    for joules in windows:
+        assert state is not None
+        if state.last_good_plan is not None and state.last_good_plan.plan.hash == OTHER:
+            assert due(asking(state), "") is None
+            return
+        state = after_window(asking(state), NEW, measured(joules_per_output_token=joules))
+        worse = worse + 1 if joules > 0.42 else 0
+        assert (due(asking(state), "") is not None) == (worse >= rollback.WINDOWS)

@@ -1,0 +1,167 @@
+"""The pool: what is told apart, what plans see of it, and what is stored."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.unit.decide.observations import MODEL, PRODUCT, deployment, measured, plan
+
+from energylens.api.llmdeployment import LLMDeployment
+from energylens.api.llmdeployment_status import CorrectionFactors
+from energylens.decide.learned.comparison import load_share, measured_point
+from energylens.decide.learned.corrections import MOST_ENTRIES, CorrectionsError, Pool, subject
+from energylens.planner.search.corrections import Corrections
+from energylens.predictor.fitted.recalibration import Factors, MeasuredPoint
+from energylens.predictor.types import Layouts
+
+POINT = MeasuredPoint(energy_ratio=1.5)
+
+
+def asking(**spec: Any) -> LLMDeployment:
+    return deployment(validation={"onDrift": "Recalibrate"}, **spec)
+
+
+def energy(pool: Pool, layout: str = "TP1", product: str = PRODUCT, of: LLMDeployment | None = None) -> float:
+    found = pool.for_planning(of or asking())
+    return 1.0 if found is None else found.of(product, layout).energy
+
+
+def taught(count: int = 5) -> Pool:
+    pool = Pool()
+    for _ in range(count):
+        pool.learn(asking(), plan(), POINT)
+    return pool
+
+
+def test_only_those_who_ask_get_corrections() -> None:
+    pool = taught()
+    assert energy(pool) == pytest.approx(1.5, rel=0.07)
+    assert pool.for_planning(deployment()) is None
+    assert Pool().for_planning(asking()) is None
+
+
+def test_models_engines_and_products_are_told_apart() -> None:
+    pool = taught()
+    assert subject(asking()) == ("VLLM", MODEL)
+    for other in (
+        asking(model={"name": "Qwen/Qwen3-32B"}),
+        asking(model={"name": MODEL, "quantization": "FP8"}),
+        asking(engine={"type": "SGLang"}),
+    ):
+        assert pool.for_planning(other) is None
+    assert energy(pool, product="NVIDIA-L4") == 1.0
+
+
+def test_a_layout_that_nobody_measured_has_what_its_product_taught() -> None:
+    pool = taught()
+    assert energy(pool, "TP8") == pytest.approx(energy(pool, "TP1"), rel=0.05)
+
+
+def test_layouts_of_one_product_differ() -> None:
+    pool = Pool()
+    for _ in range(20):
+        pool.learn(asking(), plan(), MeasuredPoint(energy_ratio=1.5))
+        pool.learn(asking(), plan(tensor_parallel=2, layout="TP2"), MeasuredPoint(energy_ratio=1.0))
+    assert energy(pool, "TP1") > 1.4
+    assert energy(pool, "TP2") < 1.1
+    assert 1.15 < energy(pool, "TP4") < 1.35
+
+
+def test_plans_see_a_factor_only_in_steps() -> None:
+    pool = taught(20)
+    version, seen = pool.version, energy(pool)
+    for ratio in (1.52, 1.48, 1.51, 1.49):
+        assert not pool.learn(asking(), plan(), MeasuredPoint(energy_ratio=ratio))
+    assert (pool.version, energy(pool)) == (version, seen)
+    moved = [pool.learn(asking(), plan(), MeasuredPoint(energy_ratio=1.9)) for _ in range(20)]
+    assert True in moved
+    assert energy(pool) > seen
+
+
+def test_what_is_stored_is_what_is_loaded() -> None:
+    pool, again = taught(), Pool()
+    again.load(pool.dump())
+    assert again.dump() == pool.dump()
+    assert (again.of(asking(), plan()), energy(again)) == (pool.of(asking(), plan()), energy(pool))
+    assert not again.changed
+
+
+def test_the_oldest_layouts_are_forgotten_when_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("energylens.decide.learned.corrections.MOST_ENTRIES", 5)
+    pool = Pool()
+    for index in range(8):
+        pool.learn(asking(), plan(layout=f"TP{index}"), POINT)
+    assert pool.of(asking(), plan(layout="TP2")) is None
+    assert pool.of(asking(), plan(layout="TP7")) is not None
+
+
+def test_a_pool_of_as_many_models_as_layouts_fits_into_a_config_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each entry of a layout may have one of its product, which goes with its last layout."""
+    kept = 20
+    monkeypatch.setattr("energylens.decide.learned.corrections.MOST_ENTRIES", kept)
+    pool, point = Pool(), MeasuredPoint(1.234567891, 0.98765432, 1.11111111, 1.2345678901)
+    for index in range(2 * kept):
+        model = {"name": f"some-organization/{index:03d}{'x' * 80}", "quantization": "FP8"}
+        pool.learn(asking(model=model), plan(layout="TP8-PP2-EP8-DP4"), point)
+    text = pool.dump()
+    assert len(json.loads(text)["entries"]) == 2 * kept
+    # A ConfigMap takes 1 MiB.
+    assert len(text) / kept * MOST_ENTRIES < 1 << 20
+
+
+def broken(**changes: Any) -> str:
+    document = json.loads(taught().dump())
+    document["entries"][1] |= changes
+    return json.dumps(document)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "not what the operator wrote"),
+        ("[]", "not what the operator wrote"),
+        ('{"version": 2}', "version 2 is not known"),
+        (broken(key=["a"]), "neither 3 nor 4 parts"),
+        (broken(key=["a", "b", "c", "d"]), "no entry for the product of a/b/c/d"),
+        (broken(applied={"itl": 1, "ttft": 1, "power": 1, "energy": 900}), "energy=900"),
+        (broken(means={"energy": "Infinity"}), "not finite"),
+        (broken(weights={"energy": -120.0}), "weight energy=-120.0 is not within 0 and 21"),
+        (broken(weights={"energy": 1e6}), "weight energy=1000000.0 is not within 0 and 21"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_and_nothing_is_lost(text: str, message: str) -> None:
+    pool = taught()
+    before = pool.dump()
+    with pytest.raises(CorrectionsError, match=message):
+        pool.load(text)
+    assert pool.dump() == before
+
+
+def test_a_point_is_over_the_prediction_without_its_correction() -> None:
+    corrected = plan(correction=CorrectionFactors(ttft="1", itl="2", power="1", energy="2"))
+    found = measured(joules_per_output_token=0.4)
+    plain, other = measured_point(plan(), found), measured_point(corrected, found)
+    assert (plain.energy_ratio, other.energy_ratio) == (pytest.approx(1.0), pytest.approx(2.0))
+    assert other.itl_ratio == pytest.approx(2 * 19 / 20)
+    assert measured_point(plan(), measured("TooFewTokens")) == MeasuredPoint()
+
+
+def test_the_load_is_compared_by_what_was_asked_for() -> None:
+    found = measured(output_tokens_per_second=1000.0, mean_running=16.0)
+    assert load_share(deployment(), plan(), found) == 0.5
+    in_flight = deployment(workload={"inputTokens": 512, "outputTokens": 256, "concurrency": 16})
+    assert load_share(in_flight, plan(), found) == 1.0
+    assert load_share(deployment(), plan(), measured("Implausible")) is None
+
+
+def test_factors_go_to_the_candidates_of_their_layout() -> None:
+    learned = Corrections({(PRODUCT, "TP2"): Factors(energy=1.5)}, {PRODUCT: Factors(energy=1.2)})
+    ones = np.ones(3, dtype=np.int64)
+    layouts = Layouts(np.array([1, 2, 4]), ones, ones, ones, ones * 8, np.full(3, np.nan))
+    assert learned.for_candidates(PRODUCT, layouts).energy == pytest.approx([1.2, 1.5, 1.2])
+    assert learned.for_candidates("NVIDIA-L4", layouts).energy == 1.0
+    assert learned.document()[f"{PRODUCT} TP2"][-1] == "1500m"
+    assert Corrections({}, {PRODUCT: Factors()}).document() == {}

@@ -1,0 +1,98 @@
+"""What constraints cost and where energy goes, of planned candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import pytest
+from tests.unit.planner.conftest import H100, H200, L40S, ArithmeticPredictor
+
+from energylens.api.llmdeployment import LLMDeployment
+from energylens.data import find_gpu, load_gpus, load_model
+from energylens.data.predictor import load_predictor
+from energylens.planner.explain.breakdown import parts_of, prices
+from energylens.planner.planning import problem_for
+from energylens.planner.search.corrections import Corrections
+from energylens.planner.search.problem import Problem, solve
+from energylens.planner.types import ClusterSnapshot
+from energylens.predictor.fitted.recalibration import Factors
+from energylens.predictor.model.architecture import ModelSpec
+from energylens.predictor.types import GpuSpec
+
+
+@pytest.fixture
+def problem(
+    make_deployment: Callable[..., LLMDeployment],
+    make_snapshot: Callable[..., ClusterSnapshot],
+    gpus: Mapping[str, GpuSpec],
+    models: Mapping[str, ModelSpec],
+    predictor: ArithmeticPredictor,
+) -> Problem:
+    asked = make_deployment(
+        slo={"percentile": "P50", "itlMilliseconds": 15, "ttftMilliseconds": 4000},
+        hardware={"gpuProducts": ["H100", "L40S"], "maxGPUs": 8},
+    )
+    snapshot = make_snapshot((H100, 8, 1), (H200, 8, 1), (L40S, 4, 1))
+    return problem_for(asked, models["70b"], snapshot, gpus, predictor, None, None)
+
+
+def test_each_price_is_what_planning_without_the_constraint_saves(problem: Problem) -> None:
+    solution = solve(problem)
+    assert solution.chosen is not None
+    found = {price.field: price for price in prices(problem, solution)}
+    assert set(found) == {"spec.slo.itlMilliseconds", "spec.hardware.gpuProducts"}
+    slo = problem.spec.slo.model_copy(update={"itl_milliseconds": None})
+    without = solve(replace(problem, spec=problem.spec.model_copy(update={"slo": slo})))
+    assert without.chosen is not None
+    energies = (
+        solution.rows.joules_per_output_token[solution.chosen],
+        without.rows.joules_per_output_token[without.chosen],
+    )
+    price = found["spec.slo.itlMilliseconds"]
+    assert price.joules_saved == pytest.approx(energies[0] - energies[1])
+    assert price.value == "15"
+    assert price.needed is not None
+    looser = problem.spec.slo.model_copy(update={"itl_milliseconds": int(price.needed)})
+    within = solve(replace(problem, spec=problem.spec.model_copy(update={"slo": looser})))
+    assert within.chosen is not None
+    assert within.rows.joules_per_output_token[within.chosen] == pytest.approx(energies[1])
+    assert found["spec.hardware.gpuProducts"].needed is None
+
+
+def test_prices_need_a_plan(problem: Problem) -> None:
+    impossible = problem.spec.slo.model_copy(update={"itl_milliseconds": 1})
+    nothing = replace(problem, spec=problem.spec.model_copy(update={"slo": impossible}))
+    with pytest.raises(ValueError, match="there is no plan"):
+        prices(nothing, solve(nothing))
+
+
+def test_a_stand_in_for_the_predictor_has_no_parts(problem: Problem) -> None:
+    solution = solve(problem)
+    assert solution.chosen is not None
+    assert parts_of(problem, solution.rows, solution.chosen) is None
+
+
+@pytest.mark.parametrize("load", [{"requestsPerSecond": "2"}, {"concurrency": 24}])
+@pytest.mark.parametrize("corrections", [None, Corrections(by_product={find_gpu("H100").product: Factors(energy=1.1)})])
+def test_parts_add_up_to_the_energy_of_the_candidate(
+    load: dict[str, object],
+    corrections: Corrections | None,
+    make_deployment: Callable[..., LLMDeployment],
+    make_snapshot: Callable[..., ClusterSnapshot],
+) -> None:
+    asked = make_deployment(
+        workload={"inputTokens": 300, "outputTokens": 400, **load}, planning={"overrides": {"replicas": 2}}
+    )
+    snapshot = make_snapshot((find_gpu("H100").product, 4, 4))
+    model = load_model("meta-llama/Llama-3.1-70B-Instruct")
+    problem = problem_for(asked, model, snapshot, load_gpus(), load_predictor(), None, corrections)
+    solution = solve(problem)
+    rows = solution.rows
+    spanning = int(rows.sustainable.nonzero()[0][rows.nodes_per_replica[rows.sustainable].argmax()])
+    assert rows.nodes_per_replica[spanning] > 1
+    for i in (solution.chosen, spanning):
+        assert i is not None
+        parts = parts_of(problem, rows, i)
+        assert parts is not None
+        assert sum(parts.values()) == pytest.approx(float(rows.joules_per_output_token[i]))

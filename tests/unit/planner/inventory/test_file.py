@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from energylens.planner.inventory.file import InventoryError, snapshot_from_inventory
+from energylens.planner.types import Taint
+
+H100 = "NVIDIA-H100-80GB-HBM3"
+
+
+def label(name: str) -> str:
+    if name in ("H100", H100):
+        return H100
+    raise LookupError("known: H100")
+
+
+def test_pools_become_nodes() -> None:
+    pools = [
+        {"product": "H100", "gpus": 8, "count": 2, "used": 3, "labels": {"zone": "b"}},
+        {"product": H100, "gpus": 4, "taints": [{"key": "spot", "value": True}]},
+    ]
+    nodes = snapshot_from_inventory({"nodes": pools}, label).nodes
+    assert [(n.name, n.product, n.allocatable, n.free_now) for n in nodes] == [
+        ("node-0", H100, 8, 5),
+        ("node-1", H100, 8, 5),
+        ("node-2", H100, 4, 4),
+    ]
+    assert nodes[0].labels == {"nvidia.com/gpu.product": H100, "zone": "b"}
+    assert nodes[2].taints == (Taint("spot", "True"),)
+
+
+def test_names_sort_in_the_order_of_the_file() -> None:
+    nodes = snapshot_from_inventory({"nodes": [{"product": "H100", "gpus": 8, "count": 12}]}, label).nodes
+    assert [n.name for n in nodes] == sorted(n.name for n in nodes)
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        (None, "must have a list `nodes`"),
+        ({"nodes": []}, "must have a list `nodes`"),
+        ([{"product": "H100", "gpus": 8}], "must have a list `nodes`"),
+        ({"nodes": ["H100"]}, r"nodes\[0\]: must be a mapping"),
+        ({"nodes": [{"product": "H100", "gpu": 8}]}, r"nodes\[0\]: unknown field 'gpu'; allowed: product, gpus, count"),
+        ({"nodes": [{"gpus": 8}]}, r"nodes\[0\]\.product=None: must be a GPU product"),
+        ({"nodes": [{"product": "V100", "gpus": 8}]}, r"nodes\[0\]\.product='V100': known: H100"),
+        ({"nodes": [{"product": "H100"}]}, r"nodes\[0\]\.gpus=None: must be a whole number from 1 to 1024"),
+        ({"nodes": [{"product": "H100", "gpus": 0}]}, r"nodes\[0\]\.gpus=0: "),
+        ({"nodes": [{"product": "H100", "gpus": True}]}, r"nodes\[0\]\.gpus=True: "),
+        ({"nodes": [{"product": "H100", "gpus": 8, "used": 9}]}, r"nodes\[0\]\.used=9: must be .* from 0 to 8"),
+        ({"nodes": [{"product": "H100", "gpus": 8, "count": 0}]}, r"nodes\[0\]\.count=0: "),
+        ({"nodes": [{"product": "H100", "gpus": 8, "labels": ["a"]}]}, r"nodes\[0\]\.labels=\['a'\]: "),
+        ({"nodes": [{"product": "H100", "gpus": 8, "taints": [{}]}]}, r"nodes\[0\]\.taints=\[\{\}\]: "),
+    ],
+)
+def test_what_is_wrong_is_named(document: Any, message: str) -> None:
+    with pytest.raises(InventoryError, match=message):
+        snapshot_from_inventory(document, label)

@@ -1,0 +1,55 @@
+"""Whether one call of the predictor does for nodes of all sizes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from energylens.api.llmdeployment import Overrides, PowerCap
+from energylens.data import find_gpu, load_model, load_predictor
+from energylens.planner.search import evaluate as evaluation
+from energylens.planner.search.evaluate import Load, evaluate
+from energylens.planner.search.space import enumerate_space
+from energylens.predictor.types import Workload
+
+
+@pytest.mark.parametrize("model", ["meta-llama/Llama-3.1-70B-Instruct", "Qwen/Qwen3-30B-A3B"])
+def test_the_shipped_predictor_says_rightly_that_it_sees_no_nodes(model: str) -> None:
+    """Were it to tell links inside a node from links between nodes, planning would have to ask once per size."""
+    predictor, gpu, spec = load_predictor(), find_gpu("H100"), load_model(model)
+    assert not predictor.sees_nodes
+    space = enumerate_space(spec, gpu, [8, 8], Overrides(max_batch_size=64), PowerCap())
+    rate = np.full(len(space.layouts), 0.5)
+    found = [
+        predictor.at_rate(spec, replace(gpu, max_gpus_per_node=size), space.layouts, Workload(300, 200), rate)
+        for size in (2, 8)
+    ]
+    for name in ("itl_p95_ms", "ttft_p95_ms", "power_watts", "joules_per_output_token"):
+        np.testing.assert_array_equal(getattr(found[0], name), getattr(found[1], name))
+
+
+def test_together_or_apart_the_candidates_are_the_same() -> None:
+    class Apart(type(load_predictor())):  # type: ignore[misc]
+        sees_nodes = True
+
+    shipped, gpu, spec = load_predictor(), find_gpu("H100"), load_model("Qwen/Qwen3-30B-A3B")
+    space = enumerate_space(spec, gpu, [4, 4], Overrides(max_batch_size=64), PowerCap())
+    load = Load(Workload(300, 200), 2.0)
+    together = evaluate([space], spec, shipped, load, "P95")
+    apart = evaluate([space], spec, Apart(shipped.coefficients, shipped.profile), load, "P95")
+    for name in ("sustainable", "itl_upper_ms", "ttft_upper_ms", "power_watts", "joules_per_output_token"):
+        np.testing.assert_allclose(getattr(together, name), getattr(apart, name), rtol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 300])
+def test_in_parts_or_at_once_the_candidates_are_the_same(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor, gpu, spec = load_predictor(), find_gpu("H100"), load_model("Qwen/Qwen3-30B-A3B")
+    space = enumerate_space(spec, gpu, [2, 2], Overrides(), PowerCap())
+    load = Load(Workload(300, 200), 2.0)
+    at_once = evaluate([space], spec, predictor, load, "P95")
+    monkeypatch.setattr(evaluation, "CACHED_ROWS", rows)
+    in_parts = evaluate([space], spec, predictor, load, "P95")
+    for name in ("sustainable", "itl_upper_ms", "ttft_upper_ms", "power_watts", "joules_per_output_token"):
+        np.testing.assert_allclose(getattr(at_once, name), getattr(in_parts, name), rtol=1e-12)

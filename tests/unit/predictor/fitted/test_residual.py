@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from energylens.data import find_gpu, load_model
+from energylens.predictor.fitted.features import architecture_key, run_features
+from energylens.predictor.fitted.intervals import IntervalModel
+from energylens.predictor.fitted.noise import noise_variance, physics_spread
+from energylens.predictor.fitted.residual import (
+    KernelTerm,
+    ResidualModel,
+    RunFeatures,
+    TargetResidual,
+    correct,
+    covariance,
+    prior_variance,
+)
+from energylens.predictor.types import FloatArray, Layouts, Workload
+
+TERMS = (KernelTerm("model", 0.02, 2.0), KernelTerm("layout", 0.03, 1.0))
+
+
+def features(models: list[str], layouts: list[str], batch: FloatArray) -> RunFeatures:
+    return RunFeatures({"model": np.array(models), "layout": np.array(layouts)}, np.log(batch))
+
+
+def fitted(training: RunFeatures, left: FloatArray, bound: float) -> ResidualModel:
+    noise = np.full(left.size, 0.004)
+    matrix = covariance(TERMS, training, training) + np.diag(noise)
+    target = TargetResidual(TERMS, noise, np.linalg.solve(matrix, left), bound)
+    return ResidualModel(training, {"step": target})
+
+
+def example(bound: float = 0.3) -> tuple[ResidualModel, RunFeatures]:
+    random = np.random.default_rng(1)
+    training = features(["a"] * 8 + ["b"] * 8, (["x"] * 4 + ["y"] * 4) * 2, random.uniform(4, 1500, 16))
+    model = fitted(training, random.normal(0, 0.2, 16), bound)
+    n = 400
+    runs = features(
+        random.choice(["a", "b", "new"], n).tolist(),
+        random.choice(["x", "y", "z"], n).tolist(),
+        random.uniform(1, 4000, n),
+    )
+    return model, runs
+
+
+def test_the_correction_is_the_gaussian_process_within_the_interpolation_error() -> None:
+    model, runs = example()
+    target = model.targets["step"]
+    cross = covariance(TERMS, runs, model.training)
+    mean, variance = correct(model, runs, ("step",))["step"]
+    assert np.abs(mean - np.clip(cross @ target.weights, -0.3, 0.3)).max() < 2e-4
+    inverse = np.linalg.inv(covariance(TERMS, model.training, model.training) + np.diag(target.noise))
+    exact = prior_variance(TERMS) - np.einsum("nm,mk,nk->n", cross, inverse, cross)
+    assert np.abs(variance - exact).max() < 2e-5
+
+
+def test_what_shares_nothing_with_training_is_left_alone() -> None:
+    model, _ = example()
+    mean, variance = correct(model, features(["new"] * 3, ["z"] * 3, np.array([1.0, 8.0, 900.0])), ("step",))["step"]
+    assert mean.tolist() == [0.0] * 3
+    assert variance == pytest.approx([prior_variance(TERMS)] * 3)
+
+
+def test_a_correction_is_bounded() -> None:
+    model, runs = example(bound=0.01)
+    mean, _ = correct(model, runs, ("step",))["step"]
+    assert np.abs(mean).max() == pytest.approx(0.01)
+
+
+def test_a_candidate_s_correction_does_not_depend_on_its_neighbours() -> None:
+    model, runs = example()
+    together = correct(model, runs, ("step",))["step"][0]
+    for i in (0, 17, 399):
+        alone = RunFeatures({key: values[[i]] for key, values in runs.keys.items()}, runs.log_batch[[i]])
+        assert correct(model, alone, ("step",))["step"][0][0] == pytest.approx(together[i], abs=1e-12)
+
+
+def test_no_candidate_gives_no_correction() -> None:
+    model, runs = example()
+    nobody = RunFeatures({key: values[:0] for key, values in runs.keys.items()}, runs.log_batch[:0])
+    mean, variance = correct(model, nobody, ("step",))["step"]
+    assert mean.size == variance.size == 0
+
+
+def test_features_keep_whole_names() -> None:
+    one = np.ones(2, dtype=np.int64)
+    layouts = Layouts(one, one, one, one, 8 * one, np.full(2, np.nan))
+    model = load_model("Qwen/Qwen3-8B")
+    found = run_features(model, find_gpu("H100"), layouts, Workload(300, 800), np.array([8.0, 16.0]))
+    assert found.keys["architecture"].tolist() == [architecture_key(model)] * 2
+    assert found.keys["family"].tolist() == ["qwen3"] * 2
+
+
+def test_physics_is_surer_of_small_batches() -> None:
+    features = RunFeatures({}, np.log(np.array([1.0, 8.0, 32.0, 128.0, 4096.0])))
+    found = physics_spread(features)
+    assert found.tolist() == pytest.approx([0.5, 0.5, 0.75, 1.0, 1.0])
+    widths = IntervalModel().half_width("step", np.full(5, 0.04), 0.04, np.full(5, 1e-6), found)
+    assert (widths / widths[-1]).tolist() == pytest.approx(found.tolist(), rel=1e-3)
+
+
+def test_an_absurd_batch_has_the_spread_of_a_large_one() -> None:
+    def spread(batch: float) -> list[float]:
+        product = np.array(["H100/one/dense-bfloat16-none"])
+        features = RunFeatures({"product": product}, np.array([np.log(batch)]))
+        return [float(noise_variance(target, features)[0]) for target in ("step", "itl", "power")]
+
+    assert spread(1e9) == spread(8192.0)
+    assert all(large > small for large, small in zip(spread(8192.0), spread(64.0), strict=True))
