@@ -1,4 +1,4 @@
-"""Events that users see in `kubectl describe llmd`: one per transition, never one per pass."""
+"""Events about LLMDeployments as Kubernetes has them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from energylens.api.base import Condition
-from energylens.api.llmdeployment_status import describe_plan
 from energylens.cluster.resources import EVENT, LLM_DEPLOYMENT
-from energylens.decide.deployment.children import Children
-from energylens.decide.deployment.observation import Observation
-from energylens.decide.reasons import ConditionType, EventReason, Reason
+from energylens.decide.reasons import EventReason
 
 CONTROLLER = "energylens.dev/operator"
 _NOTE_LENGTH = 1000
@@ -25,71 +21,6 @@ _WARNINGS = (
     EventReason.STATUS_RESTORED,
     EventReason.FIELD_MANAGER_CONFLICT,
 )
-
-
-def transitions(observed: Observation, children: Children, status: Mapping[str, Any]) -> list[tuple[EventReason, str]]:
-    """Return what changed in this pass that a user would want to know."""
-    before = {c.type: c for c in observed.deployment.status.conditions}
-    after = {c["type"]: c for c in status["conditions"]}
-    found: list[tuple[EventReason, str]] = []
-    planning = observed.planning
-    old_load, load = observed.deployment.status.load, status.get("load")
-    if old_load is not None and load is not None and load["requestsPerSecond"] != old_load.requests_per_second:
-        text = f"{load['requestsPerSecond']} requests per second instead of {old_load.requests_per_second}"
-        found.append((EventReason.LOAD_FOLLOWED, f"plans are made for {text}"))
-    if planning.rollback is not None:
-        found.append((EventReason.PLAN_ROLLED_BACK, f"{planning.rollback.reason}: {planning.message}"))
-    elif observed.takes_over and planning.plan is not None:
-        why = f"{planning.decision}: {planning.weighed}" if planning.weighed else describe_plan(planning.plan)
-        approved = (
-            "" if observed.deployment.spec.planning.mode != "Manual" else f"plan {planning.plan.hash} is approved; "
-        )
-        found.append((EventReason.PLAN_ADOPTED, f"{approved}{why}"))
-    elif planning.plan is not None and _is_new(observed, children, before.get(ConditionType.PLAN_READY)):
-        proposed = EventReason.PLAN_PENDING if children.reason is Reason.AWAITING_APPROVAL else EventReason.PLAN_SHOWN
-        found.append((proposed, f"{describe_plan(planning.plan)}; {children.message}"))
-    plan_ready = after[ConditionType.PLAN_READY]
-    old_plan = before.get(ConditionType.PLAN_READY)
-    if not planning.good and (old_plan is None or old_plan.reason != plan_ready["reason"]):
-        found.append((EventReason.PLAN_REJECTED, f"{plan_ready['reason']}: {plan_ready.get('message', '')}"))
-    if children.strategy is not None and observed.deployment.status.active_revision is not None:
-        text = children.strategy.message or children.strategy.name
-        found.append((EventReason.ROLLOUT_STARTED, f"{children.strategy.name}: {text}"))
-    ready, old_ready = after[ConditionType.READY], before.get(ConditionType.READY)
-    if ready["status"] == "True" and (old_ready is None or old_ready.status != "True"):
-        found.append((EventReason.BECAME_READY, ready.get("message", "")))
-    degraded, old_degraded = after[ConditionType.DEGRADED], before.get(ConditionType.DEGRADED)
-    fights = degraded["reason"] == Reason.FIELD_MANAGER_CONFLICT
-    if fights and (old_degraded is None or old_degraded.reason != degraded["reason"]):
-        found.append((EventReason.FIELD_MANAGER_CONFLICT, degraded.get("message", "")))
-    if ready["status"] == "False" and old_ready is not None and old_ready.status == "True":
-        found.append((EventReason.BECAME_UNREADY, f"{ready['reason']}: {ready.get('message', '')}"))
-    found += _budget(observed, before, after)
-    return found
-
-
-def _is_new(observed: Observation, children: Children, before: Condition | None) -> bool:
-    """Return whether a plan is proposed that was not before."""
-    if children.reason not in (Reason.AWAITING_APPROVAL, Reason.ADVISORY) or observed.planning.plan is None:
-        return False
-    old = observed.deployment.status.plan
-    return before is None or before.reason != children.reason or old is None or old.hash != observed.planning.plan.hash
-
-
-def _budget(
-    observed: Observation, before: Mapping[str, Condition], after: Mapping[str, Mapping[str, Any]]
-) -> list[tuple[EventReason, str]]:
-    """Return that the deployment's own budget is exceeded, or holds again.
-
-    Members of a budget that is shared have no event each: its own condition says so once.
-    """
-    if observed.deployment.spec.energy.budget is None:
-        return []
-    old, new = before.get(ConditionType.WITHIN_ENERGY_BUDGET), after[ConditionType.WITHIN_ENERGY_BUDGET]
-    was = old is not None and old.reason == Reason.OVER_BUDGET
-    if new["reason"] == Reason.OVER_BUDGET:
-        return [] if was else [(EventReason.BUDGET_EXCEEDED, new.get("message", ""))]
-    return [(EventReason.BUDGET_HOLDS, new.get("message", ""))] if was and new["status"] == "True" else []
 
 
 def event(

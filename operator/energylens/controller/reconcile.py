@@ -20,7 +20,7 @@ from energylens.cluster.resources import CONFIG_MAP, EVENT, resource_of
 from energylens.controller.allowances import Allowances
 from energylens.controller.child_writer import ChildWriter
 from energylens.controller.energy_accounts import EnergyAccounts
-from energylens.controller.events import event, transitions
+from energylens.controller.events import event
 from energylens.controller.inquiries import lacks_pods, read_claims, slow_pods, why_no_pods, why_slow
 from energylens.controller.inventory import Inventory
 from energylens.controller.learning import Learning
@@ -33,6 +33,7 @@ from energylens.decide.budgets.own_budget import with_account
 from energylens.decide.deployment import rollback
 from energylens.decide.deployment.children import Children, children
 from energylens.decide.deployment.conditions import keep_transition_times
+from energylens.decide.deployment.events import transitions
 from energylens.decide.deployment.following import carried_load, followed_load
 from energylens.decide.deployment.model_config import model_config
 from energylens.decide.deployment.observation import (

@@ -12,11 +12,10 @@ from datetime import datetime
 from typing import Any
 
 from energylens.clock import Clock
+from energylens.decide.deployment.status_check import Checked
 
 Body = Mapping[str, Any]
 Key = tuple[str, str]
-Checked = tuple[dict[str, Any], tuple[str, ...]]
-"""The parts of a status that can be true, and one line for each part that was left out."""
 Check = Callable[[Body], Checked]
 """Takes an object as the API server has it."""
 OwnPart = Callable[[Body], dict[str, Any]]

@@ -8,6 +8,7 @@ from typing import Any
 
 from energylens.controller.managers import status_managers
 from energylens.controller.status_memory import StatusMemory
+from energylens.decide.trimmed import trim_node, trim_pod
 from energylens.planner.inventory.snapshot import OWNER_LABEL
 from energylens.serving.workload import LWS_SUFFIX
 
@@ -217,97 +218,6 @@ class Store:
     def pods_owned(self, key: Key) -> list[Body]:
         """Return the pods of an LLMDeployment, by name."""
         return [self.pods[pod] for pod in sorted(self.pods_of.get(key, ()))]
-
-
-def trim_node(body: Mapping[str, Any]) -> Body:
-    """Return the part of a node that inventory reads."""
-    metadata, status = body["metadata"], body.get("status") or {}
-    return {
-        "metadata": {"name": metadata["name"], "labels": dict(metadata.get("labels") or {})},
-        "spec": {
-            name: value for name, value in (body.get("spec") or {}).items() if name in ("taints", "unschedulable")
-        },
-        "status": {
-            **{
-                part: {
-                    name: value for name, value in (status.get(part) or {}).items() if name.startswith("nvidia.com/")
-                }
-                for part in ("allocatable", "capacity")
-            },
-            "conditions": [
-                {"type": c["type"], "status": c["status"]}
-                for c in status.get("conditions") or ()
-                if c["type"] == "Ready"
-            ],
-        },
-    }
-
-
-def trim_pod(body: Mapping[str, Any]) -> Body:
-    """Return the part of a pod that inventory, readiness and measurement read."""
-    metadata, spec, status = body["metadata"], body.get("spec") or {}, body.get("status") or {}
-    # Clusters have many pods of others, of which the GPUs they hold are enough.
-    own = OWNER_LABEL in (metadata.get("labels") or {})
-    return {
-        "metadata": {
-            "name": metadata["name"],
-            "namespace": metadata["namespace"],
-            "uid": metadata.get("uid", ""),
-            "labels": dict(metadata.get("labels") or {}),
-            "deleting": "deletionTimestamp" in metadata,
-            **{
-                name: metadata[name]
-                for name in ("creationTimestamp", "deletionTimestamp")
-                if own and metadata.get(name)
-            },
-        },
-        "spec": {
-            "nodeName": spec.get("nodeName") or "",
-            **{
-                group: [_container(c) for c in spec.get(group) or ()]
-                for group in ("containers", "initContainers")
-                if spec.get(group)
-            },
-        },
-        "status": {
-            "phase": status.get("phase", ""),
-            "podIP": status.get("podIP", ""),
-            **{name: status[name] for name in ("reason", "message") if own and status.get(name)},
-            "conditions": [
-                {name: c.get(name, "") for name in ("type", "status", "reason", "message", "lastTransitionTime")}
-                for c in status.get("conditions") or ()
-                if c["type"] in ("Ready", "PodScheduled")
-            ],
-            "containers": [
-                _container_status(c)
-                for group in ("initContainerStatuses", "containerStatuses")
-                for c in (status.get(group) or () if own else ())
-            ],
-        },
-    }
-
-
-def _container(container: Mapping[str, Any]) -> Body:
-    resources = container.get("resources") or {}
-    kept = {
-        kind: {"nvidia.com/gpu": resources[kind]["nvidia.com/gpu"]}
-        for kind in ("requests", "limits")
-        if "nvidia.com/gpu" in (resources.get(kind) or {})
-    }
-    return {"resources": kept, **({"restartPolicy": p} if (p := container.get("restartPolicy")) else {})}
-
-
-def _container_status(status: Mapping[str, Any]) -> Body:
-    """Return what a container waits for and how it ended last, without times: they change with nothing else."""
-    state, last = status.get("state") or {}, status.get("lastState") or {}
-    waiting, ended = state.get("waiting") or {}, state.get("terminated") or last.get("terminated") or {}
-    return {
-        "name": status.get("name", ""),
-        "ready": bool(status.get("ready")),
-        "restarts": int(status.get("restartCount") or 0),
-        "waiting": {name: waiting[name] for name in ("reason", "message") if waiting.get(name)},
-        "ended": {name: ended[name] for name in ("reason", "message", "exitCode", "signal") if ended.get(name)},
-    }
 
 
 def _key(body: Mapping[str, Any]) -> Key:

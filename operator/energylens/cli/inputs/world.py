@@ -12,7 +12,6 @@ from energylens.api.parse import InvalidResourceError, parse_llmdeployment
 from energylens.cli.errors import InputError
 from energylens.cli.inputs.files import Asked, Key, Object, objects_of, read_documents
 from energylens.cli.inputs.live import Access, read_cluster
-from energylens.controller.store import trim_pod
 from energylens.data import find_gpu, load_gpus
 from energylens.decide.budgets.allowance import budget_of
 from energylens.decide.budgets.forecasts import place
@@ -20,6 +19,7 @@ from energylens.decide.budgets.membership import key_of, name_of
 from energylens.decide.deployment.observation import PodState, pod_state
 from energylens.decide.learned.corrections import CONFIG_MAP_NAME, DATA_KEY, CorrectionsError, Pool
 from energylens.decide.preview import World
+from energylens.decide.trimmed import trim_pod
 from energylens.planner.inventory.file import InventoryError, snapshot_from_inventory
 from energylens.planner.inventory.snapshot import OWNER_LABEL, snapshot_from_objects
 from energylens.serving.metadata import PLAN_LABEL

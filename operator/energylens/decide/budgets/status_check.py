@@ -19,9 +19,8 @@ from energylens.api.parse import InvalidResourceError
 from energylens.api.timestamp import timestamp
 from energylens.budget.ledger import FOLDED
 from energylens.budget.periods import period_at
-from energylens.controller.status_memory import Checked
 from energylens.decide.budgets.allowance import budget_of
-from energylens.decide.deployment.status_check import MOST_JOULES, is_amount, time_problem
+from energylens.decide.deployment.status_check import MOST_JOULES, Checked, is_amount, time_problem
 from energylens.decide.reasons import BudgetConditionType
 
 Body = Mapping[str, Any]

@@ -16,13 +16,14 @@ from energylens.api.llmdeployment_status import RollbackStatus
 from energylens.api.parse import InvalidResourceError, parse_llmdeployment
 from energylens.api.quantity import parse_quantity
 from energylens.api.timestamp import timestamp
-from energylens.controller.status_memory import Checked
 from energylens.data import load_gpus
 from energylens.decide.reasons import ConditionType, Reason
 from energylens.measure.types import EnergyReason
 from energylens.planner.search.identity import action_hash
 
 Body = Mapping[str, Any]
+Checked = tuple[dict[str, Any], tuple[str, ...]]
+"""The parts of a status that can be true, and one line for each part that was left out."""
 
 CLOCK_SKEW = timedelta(minutes=5)
 """A time may lie so far ahead: it was written by an operator on another machine."""

@@ -20,13 +20,13 @@ from tests.unit.decide.observations import (
     workload,
 )
 
-from energylens.controller.store import trim_pod
 from energylens.data import load_gpus
 from energylens.decide.deployment.children import children
 from energylens.decide.deployment.conditions import all_conditions
 from energylens.decide.deployment.observation import Observation, Planning, PodState, pod_state
 from energylens.decide.deployment.rollouts import late, looks_again, rollout, workload_revision
 from energylens.decide.reasons import Reason
+from energylens.decide.trimmed import trim_pod
 from energylens.serving import Strategy, manifests
 from energylens.serving.claims import Claims
 from energylens.serving.metadata import OWNER_LABEL, REVISION_LABEL
