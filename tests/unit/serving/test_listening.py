@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
-from energylens.predictor.architecture import ModelSpec
+from energylens.predictor.model.architecture import ModelSpec
 from energylens.serving import Strategy, manifests
 
 Deploy = Callable[..., LLMDeployment]
