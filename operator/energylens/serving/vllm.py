@@ -93,7 +93,7 @@ def _context(launch: Launch) -> str | int:
     room for requests of twice the mean.
     """
     workload, model = launch.deployment.spec.workload, launch.model
-    wanted = min(model.max_position, 2 * (workload.input_tokens + workload.output_tokens))
+    wanted = min(launch.settings.context_of(model), 2 * (workload.input_tokens + workload.output_tokens))
     if launch.settings.version < _CONTEXT_AUTO_SINCE:
         return wanted
     return "auto" if model.start_position is None or wanted <= model.start_position else wanted

@@ -29,6 +29,7 @@ _CACHE_BYTES = (
 )
 """Beginning of a KV cache format to bytes per element, scales of 16 included."""
 _KERNEL_BLOCK = 16
+_YARN_COUNTED_SINCE = (0, 30)
 _LONGER = {"VLLM": "VLLM_ALLOW_LONG_MAX_MODEL_LEN", "SGLang": "SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN"}
 
 
@@ -177,6 +178,8 @@ class EngineSettings:
         """Return the longest context that the checkpoint has, with what overrides of its config.json make of it."""
         overrides = self.arguments.parts.get(self.names.overrides, {})
         longest = model.max_position
+        if self._multiplies_yarn and model.yarn_position is not None:
+            longest = model.yarn_position
         holders = (overrides, overrides.get("text_config")) if isinstance(overrides, Mapping) else ()
         for holder in holders:
             if not isinstance(holder, Mapping):
@@ -185,7 +188,7 @@ class EngineSettings:
             if isinstance(given, int) and not isinstance(given, bool) and given > 0:
                 longest = given
             scaling = holder.get("rope_parameters") or holder.get("rope_scaling")
-            longest = max(longest, self._scaled(scaling, model.max_position))
+            longest = max(longest, self._scaled(scaling, longest))
         return longest
 
     def served(self, model: ModelSpec) -> ModelSpec:
@@ -220,22 +223,31 @@ class EngineSettings:
         }
         return {name: value for name, value in inputs.items() if value is not None}
 
-    def _scaled(self, scaling: object, context: int) -> int:
-        """Return the context that position scaling asks for; 0 where it asks for none.
+    @property
+    def _multiplies_yarn(self) -> bool:
+        """Whether YaRN's factor multiplies the context: in vLLM up to 0.29 (config/model.py)."""
+        return self.engine == "VLLM" and self.version < _YARN_COUNTED_SINCE
 
-        YaRN multiplies in SGLang, and did in vLLM; vLLM 0.33 (config/model.py) takes ``max_position_embeddings`` for
-        multiplied already.
+    def _scaled(self, scaling: object, context: int) -> int:
+        """Return the context that an override of the position scaling asks for; 0 where it asks for none.
+
+        From 0.30 on vLLM takes ``max_position_embeddings`` for multiplied by YaRN already. SGLang 0.5.23
+        (utils/hf_transformers/common.py) takes it so for every scaling that says what it was trained from, and
+        multiplies with the others.
         """
         if not isinstance(scaling, Mapping):
             return 0
         kind = scaling.get("rope_type") or scaling.get("type")
-        multiplies = kind in ("linear", "dynamic")
-        if kind == "yarn":
-            multiplies = self.engine == "SGLang" or self.version < (0, 33)
-        factor, original = scaling.get("factor"), scaling.get("original_max_position_embeddings", context)
-        if isinstance(factor, bool) or not isinstance(factor, int | float) or not isinstance(original, int):
+        factor, original = scaling.get("factor"), scaling.get("original_max_position_embeddings")
+        if self.engine == "SGLang":
+            multiplies = original is None and kind != "llama3"
+        else:
+            multiplies = kind in ("linear", "dynamic") or (kind == "yarn" and self._multiplies_yarn)
+        if kind == "yarn" and isinstance(original, int) and not isinstance(original, bool):
+            context = original
+        if isinstance(factor, bool) or not isinstance(factor, int | float):
             return 0
-        return int(factor * original) if multiplies else 0
+        return int(factor * context) if multiplies else 0
 
     def _tokens(self, name: str) -> int | None:
         text = self.arguments.value(name)

@@ -49,7 +49,7 @@ def model_from_config(config: Mapping[str, Any], name: str) -> ModelSpec:
         groups[layer] = groups.get(layer, 0) + 1
     quant = read_quantization(outer, fields, per_layer, family)
     beside = tower_parameters(outer, fields) + position_parameters(fields, family)
-    longest, start = read_context(fields, family)
+    context = read_context(fields, family)
     model = ModelSpec(
         name=name,
         family=family,
@@ -57,8 +57,9 @@ def model_from_config(config: Mapping[str, Any], name: str) -> ModelSpec:
         vocab=fields.integer("vocab_size"),
         layers=tuple(LayerGroup(count, mixer, ffn) for (mixer, ffn), count in groups.items()),
         tied_embeddings=_tied(outer, fields, family),
-        max_position=longest,
-        start_position=start,
+        max_position=context.longest,
+        start_position=context.start,
+        yarn_position=context.yarn,
         attention_quant=quant.attention,
         ffn_quant=quant.ffn,
         expert_quant=quant.experts,

@@ -2,12 +2,13 @@
 
 vLLM 0.33 (config/model.py, ``_get_and_verify_max_len``) and SGLang 0.5.23 (utils/hf_transformers/common.py,
 ``get_context_length``) agree: linear and dynamic position scaling multiply the context; ``max_position_embeddings``
-counts Llama 3's, YaRN's and LongRoPE's already.
+counts Llama 3's, YaRN's and LongRoPE's already. Up to 0.29 vLLM multiplied what YaRN was trained from by its factor.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from energylens.predictor.huggingface.fields import Fields
@@ -16,24 +17,40 @@ _COUNTED_ALREADY = ("default", "su", "longrope", "llama3", "yarn", "deepseek_yar
 _LONGEST = 1 << 31
 
 
-def read_context(fields: Fields, family: str) -> tuple[int, int | None]:
-    """Return the tokens of the longest context, and of the one that vLLM takes unasked where that is shorter.
+@dataclass(frozen=True)
+class Context:
+    """Tokens of the longest request of a model."""
+
+    longest: int
+    start: int | None
+    """What vLLM takes unasked where that is shorter."""
+    yarn: int | None
+    """The longest up to vLLM 0.29 where that is another."""
+
+
+def read_context(fields: Fields, family: str) -> Context:
+    """Return the context that a config.json gives.
 
     Raises:
         UnsupportedConfigError: The context is missing or out of range.
     """
     names = ("max_position_embeddings", "model_max_length", "seq_length")
     longest = fields.integer(*names, high=_LONGEST)
-    start = None
+    original = fields.optional_integer("original_max_position_embeddings", high=_LONGEST)
+    start, yarn = None, None
     for scaling in _scalings(fields.get("rope_scaling", "rope_parameters")):
         kind = scaling.get("rope_type") or scaling.get("type")
         if kind == "longrope":
-            original = fields.optional_integer("original_max_position_embeddings", high=_LONGEST)
             start = original if original is not None and original < longest else None
+        elif kind == "yarn":
+            # The transformers library fills in what the scaling does not say (modeling_rope_utils.py, 5.24).
+            trained = scaling.get("original_max_position_embeddings", original or longest)
+            if isinstance(trained, int) and not isinstance(trained, bool) and 0 < trained <= _LONGEST:
+                yarn = min(_LONGEST, int(trained * _factor(scaling.get("factor"))))
         elif kind is not None and kind not in _COUNTED_ALREADY and family != "gemma3":
             longest = min(_LONGEST, int(longest * _factor(scaling.get("factor"))))
             break
-    return longest, start
+    return Context(longest, start, None if yarn == longest or family == "gemma3" else yarn)
 
 
 def _scalings(value: Any) -> Iterator[dict[str, Any]]:

@@ -218,6 +218,8 @@ class ModelSpec:
     """Longest context in tokens, as engines derive it: position scaling that config.json asks for is counted."""
     start_position: int | None = None
     """Context that vLLM takes unasked where that is shorter: what LongRoPE was trained with before its extension."""
+    yarn_position: int | None = None
+    """Longest context in tokens up to vLLM 0.29 where that is another: what YaRN was trained from times its factor."""
     attention_quant: Quantization = field(default_factory=Quantization)
     ffn_quant: Quantization = field(default_factory=Quantization)
     """Dense feed-forward and shared experts."""

@@ -22,6 +22,14 @@ from energylens.predictor.types import GpuSpec, Layouts, Workload
 
 H100 = find_gpu("H100")
 SHORT = Workload(100, 100)
+SMALL = {
+    "model_type": "llama",
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "vocab_size": 100,
+}
 
 
 def engine(name: str = "VLLM", *arguments: str, image: str | None = None, **env: str) -> EngineSettings:
@@ -220,6 +228,14 @@ def test_other_kernels_that_are_missing() -> None:
         (engine("VLLM", "--hf-overrides.max_position_embeddings=32768", "--max-model-len=32k"), ""),
         (engine("VLLM", '--hf-overrides={"rope_scaling": {"rope_type": "linear", "factor": 2}}'), ""),
         (engine("SGLang", '--json-model-override-args={"rope_scaling": {"type": "yarn", "factor": 2.0}}'), ""),
+        (
+            engine(
+                "SGLang",
+                '--json-model-override-args={"rope_scaling": {"rope_type": "yarn", "factor": 2.0, '
+                '"original_max_position_embeddings": 16384}}',
+            ),
+            "more than the 16384 tokens",
+        ),
         (engine("VLLM", "--max-model-len=8192"), "more than the 8192 tokens that '--max-model-len=8192' allows"),
         (engine("SGLang", "--max-total-tokens=9000", "--context-length=16384"), "more than the 16384 tokens"),
     ],
@@ -249,19 +265,44 @@ def test_a_request_fits_into_the_context(settings: EngineSettings, message: str)
 def test_position_scaling_is_counted_as_engines_count_it(
     scaling: dict[str, Any] | None, longest: int, start: int | None
 ) -> None:
-    config = {
-        "model_type": "llama",
-        "hidden_size": 256,
-        "intermediate_size": 512,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "vocab_size": 100,
+    config = SMALL | {
         "max_position_embeddings": 4096,
         "original_max_position_embeddings": 1024,
         "rope_scaling": scaling,
     }
     model = model_from_config(config, "m")
     assert (model.max_position, model.start_position) == (longest, start)
+
+
+@pytest.mark.parametrize(
+    ("image", "context"),
+    [
+        ("vllm/vllm-openai:v0.10.2", 131_072),
+        ("vllm/vllm-openai:v0.29.0", 131_072),
+        ("vllm/vllm-openai:v0.30.0", 32_768),
+        ("vllm/vllm-openai:latest", 32_768),
+        ("lmsysorg/sglang:v0.5.20", 32_768),
+    ],
+)
+@pytest.mark.parametrize("trained", [{"original_max_position_embeddings": 32_768}, {}])
+def test_yarn_is_counted_as_the_version_of_the_image_counts_it(
+    image: str, context: int, trained: dict[str, int]
+) -> None:
+    config = SMALL | {
+        "max_position_embeddings": 32_768,
+        "rope_scaling": {"type": "yarn", "factor": 4.0, **trained},
+    }
+    settings = engine("SGLang" if "sglang" in image else "VLLM", image=image)
+    found = refusals(model_from_config(config, "m"), H100, layout(), np.asarray([1]), Workload(39_000, 1000), settings)
+    short = "inputTokens 39000 + outputTokens 1000 is more than the 32768 tokens of the model's context"
+    assert found[0] == ("" if context > 40_000 else short)
+
+
+def test_yarn_that_is_counted_already_is_so_for_every_version() -> None:
+    scaling = {"type": "yarn", "factor": 40, "original_max_position_embeddings": 4096}
+    model = model_from_config(SMALL | {"max_position_embeddings": 163_840, "rope_scaling": scaling}, "m")
+    old = engine(image="vllm/vllm-openai:v0.24.0")
+    assert (model.max_position, model.yarn_position, old.context_of(model)) == (163_840, None, 163_840)
 
 
 @pytest.mark.parametrize(
