@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
@@ -15,6 +16,11 @@ from typing import Any
 
 from energylens.predictor.huggingface.config import model_from_config
 from energylens.predictor.model.architecture import ModelSpec
+
+_FORMAT = re.compile(
+    r"[-.](bf16|fp8|fp4|nvfp4|mxfp4|awq|gptq|int4|int8|w4a16|w8a8|dynamic|static|pertensor|quantized|original)$"
+)
+"""Parts at the end of a release's name that say its number format."""
 
 
 class UnknownModelError(LookupError):
@@ -65,6 +71,39 @@ def load_config(name: str) -> dict[str, Any]:
     if "quantization" in entry:
         config["quantization_config"] = document["quantizations"][entry["quantization"]]["config"]
     return config
+
+
+def releases_of(name: str) -> tuple[str, ...]:
+    """Return the ids of the catalogue that are the same model in a number format of their own, sorted; none of unknown.
+
+    The same model has the same architecture, and a name that differs in the organisation and the format alone.
+    """
+    known = _by_key().get(name.strip().lower())
+    if known is None:
+        return ()
+    models, tail = _document()["models"], _plain_tail(known)
+    config = _config_of(models[known])
+    return tuple(
+        other
+        for other in _known()
+        if other != known
+        and isinstance(models[other], dict)
+        and "quantization" in models[other]
+        and _config_of(models[other]) == config
+        and _plain_tail(other) == tail
+    )
+
+
+def _config_of(entry: str | Mapping[str, Any]) -> str:
+    return entry if isinstance(entry, str) else str(entry["config"])
+
+
+def _plain_tail(name: str) -> str:
+    """Return a model's name without its organisation, its number format and the prefix that Meta once had."""
+    tail = name.rpartition("/")[2].lower().removeprefix("meta-")
+    while (shorter := _FORMAT.sub("", tail)) != tail:
+        tail = shorter
+    return tail
 
 
 def model_sources(name: str) -> tuple[str, ...]:

@@ -29,6 +29,8 @@ class Resolved:
     model: ModelSpec | None
     gpu: GpuSpec | None
     error: str = ""
+    what_if: str = ""
+    """The number format that the checkpoint named does not have, as releases in it usually are; "" for its own."""
 
 
 def resolver(models: Mapping[str, ModelSpec] | None = None) -> Callable[[Run], Resolved]:
@@ -51,7 +53,7 @@ def resolver(models: Mapping[str, ModelSpec] | None = None) -> Callable[[Run], R
             return Resolved(with_quantization(model, wanted), gpu)
         except UnsupportedQuantizationError:
             # A run did run: the engine loaded a release of the model in that format.
-            return Resolved(usual_release(model, wanted), gpu)
+            return Resolved(usual_release(model, wanted), gpu, what_if=wanted)
 
     return resolve
 

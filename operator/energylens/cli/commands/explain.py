@@ -9,10 +9,12 @@ import click
 
 from energylens.api.llmdeployment import Overrides
 from energylens.cli.errors import INFEASIBLE, InputError, one_line_errors
-from energylens.cli.inputs.options import FILES, OUTPUT, Source, source_options
+from energylens.cli.inputs.options import FILES, OUTPUT, WHAT_IF, Source, source_options
 from energylens.cli.inputs.previews import previews
 from energylens.cli.text.explain import Explained, as_object, report
 from energylens.cli.text.tables import dump
+from energylens.cli.text.what_if import answers_for, as_objects, parse_formats
+from energylens.cli.text.what_if import report as what_if_report
 from energylens.data import find_gpu
 from energylens.decide.deployment.planning import problem_of
 from energylens.decide.preview import Preview
@@ -39,11 +41,13 @@ _KEYS = (*_OVERRIDES, "gpu", "cap")
     help="Ask why no such plan was chosen: tp, pp, ep, dp, replicas, batch, gpu, or cap in W per GPU (cap=none: the "
     "product's limit). Example: tp=4,gpu=H100. Choices not named are left to the planner.",
 )
+@WHAT_IF
 @OUTPUT
 def explain(
     files: tuple[Path, ...],
     source: Source,
     why: str | None,
+    what_if: str | None,
     output: str,
 ) -> None:
     """Say where the plan's energy goes and what each constraint costs, or why another plan was not chosen.
@@ -52,11 +56,19 @@ def explain(
     """
     with one_line_errors(InputError):
         choice = None if why is None else parse_choice(why)
+        formats = () if what_if is None else parse_formats(what_if)
         explained = [_explain(found, choice) for found in previews(*source.read(files))]
+    whats = [answers_for(one.preview, formats) for one in explained] if formats else []
     if output == "table":
-        click.echo("\n\n".join(map(report, explained)))
+        texts = [report(one) for one in explained]
+        for number, answers in enumerate(whats):
+            texts[number] = "\n".join([texts[number], *what_if_report(answers)])
+        click.echo("\n\n".join(texts))
     else:
-        click.echo(dump([as_object(one) for one in explained], output), nl=False)
+        documents = [as_object(one) for one in explained]
+        for document, answers in zip(documents, whats, strict=False):
+            document["whatIf"] = as_objects(answers)
+        click.echo(dump(documents, output), nl=False)
     if not all(one.preview.planning.good for one in explained):
         raise SystemExit(INFEASIBLE)
 

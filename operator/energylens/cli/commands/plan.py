@@ -7,10 +7,12 @@ from pathlib import Path
 import click
 
 from energylens.cli.errors import INFEASIBLE, InputError, one_line_errors
-from energylens.cli.inputs.options import FILES, OUTPUT, Source, source_options
+from energylens.cli.inputs.options import FILES, OUTPUT, WHAT_IF, Source, source_options
 from energylens.cli.inputs.previews import previews
 from energylens.cli.text.plan import report, with_status
 from energylens.cli.text.tables import dump
+from energylens.cli.text.what_if import answers_for, as_objects, parse_formats
+from energylens.cli.text.what_if import report as what_if_report
 from energylens.planner.inventory.nodes import unusable
 
 
@@ -23,11 +25,13 @@ from energylens.planner.inventory.nodes import unusable
     metavar="FILE",
     help="Draw energy against ITL and TTFT: .png, .svg, or .html with the table of candidates.",
 )
+@WHAT_IF
 @OUTPUT
 def plan(
     files: tuple[Path, ...],
     source: Source,
     plot: Path | None,
+    what_if: str | None,
     output: str,
 ) -> None:
     """Plan LLMDeployments as the operator would, for a live cluster or one that is written down in a file.
@@ -40,21 +44,29 @@ def plan(
             from energylens.cli.pictures.plot import check_plot
 
             check_plot(plot)
+        formats = () if what_if is None else parse_formats(what_if)
         deployments, world = source.read(files)
         found = previews(deployments, world)
+    whats = [answers_for(preview, formats) for preview in found] if formats else []
     if output == "table":
-        click.echo("\n\n".join(map(report, found)))
+        texts = [report(preview) for preview in found]
+        for number, answers in enumerate(whats):
+            texts[number] = "\n".join([texts[number], *what_if_report(answers)])
+        click.echo("\n\n".join(texts))
         left_out = unusable(world.snapshot.excluded)
         # A message of NoMatchingGPUs has them already.
         if any(left_out not in preview.planning.message for preview in found):
             click.echo(f"nodes with GPUs {left_out.removeprefix('; ')}", err=True)
     else:
-        click.echo(dump([with_status(preview) for preview in found], output), nl=False)
+        documents = [with_status(preview) for preview in found]
+        for document, answers in zip(documents, whats, strict=False):
+            document["whatIf"] = as_objects(answers)
+        click.echo(dump(documents, output), nl=False)
     if plot is not None:
         from energylens.cli.pictures.plot import write_plot
 
         with one_line_errors(InputError):
-            write_plot(plot, found, source.cluster_text)
+            write_plot(plot, found, source.cluster_text, whats)
         click.echo(f"wrote {plot}", err=True)
     if not all(preview.planning.good for preview in found):
         raise SystemExit(INFEASIBLE)

@@ -26,7 +26,11 @@ OUTPUT_COLUMNS = (
     *(f"{name}{end}" for name in _COLUMNS.values() for end in ("", "_low", "_high")),
     "confidence",
     "error",
+    "what_if",
 )
+"""``what_if``: the number format that the checkpoint lacks, taken as releases in it usually are; empty for its own."""
+
+_BLANK = [""] * OUTPUT_COLUMNS[1:].index("error")
 
 
 @click.command()
@@ -44,13 +48,16 @@ OUTPUT_COLUMNS = (
 def predict(runs_file: Path, out: Path) -> None:
     """Predict latency, throughput, power and energy of each row of a table, with 80 % intervals.
 
-    A row that cannot be predicted gets a text in the column error and costs no other row.
+    A row that cannot be predicted gets a text in the column error and costs no other row. One whose weight_precision
+    the checkpoint does not have is a what-if, by the usual recipe of releases in it: the column what_if says so.
     """
     with one_line_errors(RunsFileError):
         table = read_runs(runs_file, measured=False)
-    predicted = predict_runs(table.runs, resolver(), predictor_for)
+    resolve = resolver()
+    predicted = predict_runs(table.runs, resolve, predictor_for)
+    what_ifs = [resolve(run).what_if for run in table.runs]
     try:
-        out.write_text(as_csv(table, predicted), encoding="utf-8")
+        out.write_text(as_csv(table, predicted, what_ifs), encoding="utf-8")
     except OSError as error:
         click.echo(f"Error: --out {out}: {error.strerror or error}", err=True)
         raise SystemExit(2) from error
@@ -59,27 +66,33 @@ def predict(runs_file: Path, out: Path) -> None:
     click.echo(f"{rows} written to {out}, {failed} without a prediction (see its column error)", err=True)
 
 
-def as_csv(table: RunTable, predicted: Predicted) -> str:
-    """Return the output table, one line per row of the input and in its order."""
+def as_csv(table: RunTable, predicted: Predicted, what_ifs: Sequence[str]) -> str:
+    """Return the output table, one line per row of the input and in its order.
+
+    Args:
+        table: The rows.
+        predicted: Of the rows that are runs.
+        what_ifs: Of the same rows, the number format that the checkpoint lacks; "" for the checkpoint's own.
+    """
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(OUTPUT_COLUMNS)
     at = 0
     for row in table.rows:
         if isinstance(row, Run):
-            writer.writerow(_cells(row.run_id, predicted, at))
+            writer.writerow(_cells(row.run_id, predicted, at, what_ifs[at]))
             at += 1
         else:
-            writer.writerow([row.run_id, *[""] * (len(OUTPUT_COLUMNS) - 2), row.message])
+            writer.writerow([row.run_id, *_BLANK, row.message, ""])
     return buffer.getvalue()
 
 
-def _cells(run_id: str, predicted: Predicted, at: int) -> Sequence[str]:
+def _cells(run_id: str, predicted: Predicted, at: int, what_if: str) -> Sequence[str]:
     if predicted.error[at]:
-        return [run_id, *[""] * (len(OUTPUT_COLUMNS) - 2), predicted.error[at]]
+        return [run_id, *_BLANK, predicted.error[at], what_if]
     numbers = []
     for quantity in _COLUMNS:
         ends = predicted.intervals[quantity]
         numbers += [predicted.values[quantity][at], ends.low[at], ends.high[at]]
     confidence = "extrapolation" if predicted.extrapolated[at] else "interpolation"
-    return [run_id, *(f"{number:.6g}" for number in numbers), confidence, ""]
+    return [run_id, *(f"{number:.6g}" for number in numbers), confidence, "", what_if]

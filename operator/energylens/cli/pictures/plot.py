@@ -13,6 +13,8 @@ from energylens.cli.pictures.page import charts, heading, page, paragraph, table
 from energylens.cli.pictures.plan import Picture, picture
 from energylens.cli.text.plan import table_rows
 from energylens.cli.text.provenance import Provenance
+from energylens.cli.text.what_if import NOTE, WhatIfs
+from energylens.cli.text.what_if import table_rows as what_if_rows
 from energylens.decide.deployment.planning import problem_of
 from energylens.decide.preview import Preview
 from energylens.planner.search.problem import solve
@@ -41,18 +43,24 @@ def check_plot(path: Path, option: str = "--plot", suffixes: Sequence[str] = SUF
     check_matplotlib(option)
 
 
-def write_plot(path: Path, previews: Sequence[Preview], cluster: str) -> None:
+def write_plot(path: Path, previews: Sequence[Preview], cluster: str, what_ifs: Sequence[WhatIfs] = ()) -> None:
     """Write the pictures of plans; deployments without any candidate are left out.
 
     Args:
         path: Written to; its suffix says what is written.
         previews: Answers for the deployments.
         cluster: Where the cluster was read from.
+        what_ifs: Answers to ``--what-if`` for each of them, for pages; empty without the option.
 
     Raises:
         InputError: Nothing can be drawn, or the file cannot be written.
     """
-    drawn = [(preview, found) for preview in previews if (found := _picture(preview)) is not None]
+    asked: Sequence[WhatIfs | None] = what_ifs or [None] * len(previews)
+    drawn = [
+        (preview, found, answers)
+        for preview, answers in zip(previews, asked, strict=True)
+        if (found := _picture(preview)) is not None
+    ]
     if not drawn:
         raise InputError(
             f"--plot {path}: no candidate can run the load of any deployment, so that there is nothing to draw"
@@ -60,7 +68,7 @@ def write_plot(path: Path, previews: Sequence[Preview], cluster: str) -> None:
     if path.suffix == ".html":
         write_text(path, _page(drawn, cluster), "--plot")
         return
-    figure = plan_figure([found for _, found in drawn])
+    figure = plan_figure([found for _, found, _ in drawn])
     try:
         figure.savefig(path, dpi=150)
     except OSError as error:
@@ -89,9 +97,9 @@ def _picture(preview: Preview) -> Picture | None:
     return picture(preview.deployment.metadata.name, problem, solve(problem))
 
 
-def _page(drawn: Sequence[tuple[Preview, Picture]], cluster: str) -> str:
+def _page(drawn: Sequence[tuple[Preview, Picture, WhatIfs | None]], cluster: str) -> str:
     body = [paragraph(_LEGEND, "muted")]
-    for preview, found in drawn:
+    for preview, found, answers in drawn:
         planning = preview.planning
         body += [
             heading(found.title),
@@ -105,9 +113,12 @@ def _page(drawn: Sequence[tuple[Preview, Picture]], cluster: str) -> str:
             header, *rows = table_rows(preview.deployment, planning.result.table)
             picked = next(i for i, row in enumerate(planning.result.table) if row["chosen"])
             body.append(table(header, rows, picked=picked))
+        if answers is not None:
+            head, *lines = what_if_rows(answers)
+            body += [heading("What if", 3), paragraph(NOTE, "muted"), table(head, lines)]
     # Each deployment is planned on what those before it leave: the nodes themselves are the same for all.
     first = drawn[0][0].request
-    predictors = [found.predictor_version for _, found in drawn]
+    predictors = [found.predictor_version for _, found, _ in drawn]
     return page("EnergyLens plan", body, Provenance(first.now, cluster, first.snapshot).text(predictors))
 
 

@@ -71,7 +71,8 @@ def usual_release(model: ModelSpec, requested: str) -> ModelSpec:
     Raises:
         UnsupportedQuantizationError: The format is not known.
     """
-    plain = Quantization()
+    # How the release will say what it is cannot be known.
+    model, plain = replace(model, quant_method=""), Quantization()
     if requested == "None":
         return replace(model, attention_quant=plain, ffn_quant=plain, expert_quant=plain)
     if requested not in _USUAL:

@@ -37,7 +37,7 @@ def call(directory: Path, text: str) -> tuple[Result, list[dict[str, str]]]:
 
 
 def is_good(row: dict[str, str]) -> bool:
-    numbers = [float(row[name]) for name in OUTPUT_COLUMNS[1:-2]]
+    numbers = [float(row[name]) for name in OUTPUT_COLUMNS[1:-3]]
     in_order = all(low <= value <= high for value, low, high in zip(*[iter(numbers)] * 3, strict=True))
     return (
         in_order and min(numbers) > 0 and row["error"] == "" and row["confidence"] in {"interpolation", "extrapolation"}
@@ -64,6 +64,7 @@ def test_columns_are_those_that_others_read() -> None:
         "predicted_joules_per_output_token_high",
         "confidence",
         "error",
+        "what_if",
     )
 
 
@@ -74,6 +75,18 @@ def test_good_rows_get_numbers_in_the_order_of_the_file(tmp_path: Path) -> None:
     assert all(is_good(row) for row in rows)
     itl = [float(row["predicted_median_itl_ms"]) for row in rows]
     assert itl == sorted(itl)
+
+
+def test_a_format_that_the_checkpoint_lacks_is_answered_and_said_to_be_a_what_if(tmp_path: Path) -> None:
+    base = {**GOOD, "model_id": "Qwen/Qwen3-8B"}
+    asked = [{**base, "run_id": f, "weight_precision": f} for f in ("bfloat16", "fp8", "int4")]
+    plain, fp8, int4 = call(tmp_path, csv_of(*asked))[1]
+    # Engines convert 16 bits to FP8 while loading: that is no what-if.
+    assert [row["what_if"] for row in (plain, fp8, int4)] == ["", "", "INT4"]
+    assert is_good(int4)
+    assert float(int4["predicted_joules_per_output_token"]) < float(plain["predicted_joules_per_output_token"])
+    (stored,) = call(tmp_path, csv_of({**base, "model_id": "Qwen/Qwen3-8B-AWQ", "weight_precision": "int4"}))[1]
+    assert (stored["what_if"], stored["error"]) == ("", "")
 
 
 def test_measured_columns_change_nothing(tmp_path: Path) -> None:

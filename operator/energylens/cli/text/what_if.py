@@ -1,0 +1,155 @@
+"""Plans with weights in formats that the checkpoint lacks, for people and for programs; said to be what-ifs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from energylens.api.llmdeployment import Alternative
+from energylens.api.quantity import format_milli
+from energylens.cli.errors import InputError
+from energylens.cli.text.tables import columns
+from energylens.data import load_model
+from energylens.data.catalogue import releases_of
+from energylens.decide.deployment.planning import problem_of
+from energylens.decide.preview import Preview
+from energylens.planner.explain.whatif import ALL_FORMATS, SIXTEEN_BITS, WhatIf, stored_formats, what_ifs
+from energylens.planner.search import describe
+from energylens.planner.search.frontier import figures
+from energylens.planner.search.problem import Solution, solve
+
+NOTE = (
+    "What if the weights were in another format, as such releases are usually made? The operator plans the checkpoint "
+    "that spec.model names, and refuses what cannot be loaded; no accuracy of the model's answers is looked at."
+)
+HEADER = ("FORMAT", "J/TOKEN", "ENERGY", "GPUS", "PLAN", "WATTS", "TTFT MS", "ITL MS", "TPOT MS", "NEEDS")
+_EVERY = "all"
+_SHOWN_RELEASES = 3
+
+
+@dataclass(frozen=True)
+class WhatIfs:
+    """The answers for one deployment."""
+
+    model: str
+    """As ``spec.model.name`` has it."""
+    planned: Solution | None
+    """Of the checkpoint as the spec asks for it; None where nothing could be planned."""
+    answers: tuple[WhatIf, ...]
+
+
+def parse_formats(text: str) -> tuple[str, ...]:
+    """Return the formats that ``--what-if`` names, each once.
+
+    Raises:
+        InputError: One is not known.
+    """
+    known = {name.lower(): name for name in ALL_FORMATS}
+    found: dict[str, None] = {}
+    for part in (word.strip() for word in text.split(",")):
+        if part.lower() == _EVERY:
+            return ALL_FORMATS
+        if part.lower() not in known:
+            raise InputError(f"--what-if {part!r}: must be {', '.join(ALL_FORMATS)} or {_EVERY}")
+        found[known[part.lower()]] = None
+    return tuple(found)
+
+
+def answers_for(preview: Preview, formats: Sequence[str]) -> WhatIfs:
+    """Return the answers for a deployment; none where its model is not known or no GPU is allowed."""
+    name, planning = preview.deployment.spec.model.name, preview.planning
+    if planning.model is None:
+        return WhatIfs(name, None, ())
+    problem = problem_of(preview.request, planning.model)
+    if not problem.allowed_products:
+        return WhatIfs(name, None, ())
+    return WhatIfs(name, solve(problem), what_ifs(problem, planning.model, formats))
+
+
+def table_rows(found: WhatIfs) -> list[tuple[str, ...]]:
+    """Return the heading and a row of cells for the checkpoint and each format."""
+    if found.planned is None:
+        return []
+    rows = [HEADER, ("as planned", *_cells(found.planned, found.planned, ""), "")]
+    return rows + [
+        (answer.format, *_cells(answer.solution, found.planned, answer.refused), needs(found, answer))
+        for answer in found.answers
+    ]
+
+
+def report(found: WhatIfs) -> list[str]:
+    """Return the answers as lines."""
+    if found.planned is None:
+        return ["", "  --what-if: nothing could be planned, see above"]
+    lines = ["", f"  {NOTE}", *columns(table_rows(found))]
+    lacks = dict.fromkeys(f"{answer.format}: {text}" for answer in found.answers for text in answer.kernels)
+    return [*lines, *(f"  {text}" for text in lacks)]
+
+
+def as_objects(found: WhatIfs) -> list[dict[str, Any]]:
+    """Return the answers for programs; each names its format and says that it is a what-if."""
+    return [_object(found, answer) for answer in found.answers]
+
+
+def needs(found: WhatIfs, answer: WhatIf) -> str:
+    """Return what one would have to serve for an answer to come true."""
+    if answer.is_stored:
+        return "nothing: the checkpoint is in this format"
+    wanted = "16 bits" if answer.format == SIXTEEN_BITS else answer.format
+    known = releases(found.model, answer.format)
+    text = f"a release of {found.model} in {wanted}"
+    if known:
+        more = len(known) - _SHOWN_RELEASES
+        text += f", such as {', '.join(known[:_SHOWN_RELEASES])}" + (f" and {more} more" if more > 0 else "")
+    if answer.converts:
+        text += f"; engines also convert while loading: spec.model.quantization={answer.format}"
+    return text
+
+
+def releases(model: str, wanted: str) -> tuple[str, ...]:
+    """Return the ids of the catalogue that are a model in a format."""
+    return tuple(name for name in releases_of(model) if wanted in stored_formats(load_model(name)))
+
+
+def _cells(solution: Solution, planned: Solution, refused: str) -> tuple[str, ...]:
+    i, rows = solution.chosen, solution.rows
+    if i is None:
+        return ("-", "-", "-", f"no plan: {refused}" if refused else "no plan", "-", "-", "-", "-")
+    energy = float(rows.joules_per_output_token[i])
+    change = _change(energy, planned)
+    return (
+        f"{energy:.3g}",
+        "-" if change is None else f"{change:+.0f} %",
+        str(int(rows.gpus[i])),
+        describe.candidate(rows, i),
+        f"{rows.power_watts[i]:.0f}",
+        *(str(describe.up(float(each[i]))) for each in (rows.ttft_ms, rows.itl_ms, rows.tpot_ms)),
+    )
+
+
+def _change(energy: float, planned: Solution) -> float | None:
+    """Return the energy against that of the plan, in percent; None where there is no plan, or it is the plan."""
+    if planned.chosen is None:
+        return None
+    change = 100.0 * (energy / float(planned.rows.joules_per_output_token[planned.chosen]) - 1.0)
+    return change if abs(change) >= 1e-9 else None
+
+
+def _object(found: WhatIfs, answer: WhatIf) -> dict[str, Any]:
+    assert found.planned is not None
+    i, rows = answer.solution.chosen, answer.solution.rows
+    shown: dict[str, Any] = {"whatIf": not answer.is_stored, "format": answer.format, "needs": needs(found, answer)}
+    if known := releases(found.model, answer.format):
+        shown["releases"] = list(known)
+    if answer.kernels:
+        shown["kernels"] = list(answer.kernels)
+    if i is None:
+        return {**shown, "message": f"no plan: {answer.refused}" if answer.refused else "no plan"}
+    change = _change(float(rows.joules_per_output_token[i]), found.planned)
+    wire = Alternative(**figures(rows, i), reason="").model_dump(
+        mode="json", by_alias=True, exclude_none=True, exclude={"reason"}
+    )
+    extra = {} if change is None else {"energyChangePercent": round(change)}
+    low, high = (format_milli(float(each[i])) for each in (rows.joules_low, rows.joules_high))
+    return {**shown, **extra, "plan": {**wire, "joulesPerOutputTokenLow": low, "joulesPerOutputTokenHigh": high}}
