@@ -116,7 +116,7 @@ class Demo:
         self.step("Start the replay exporter: dcgm-exporter's and vLLM's metrics from measured runs")
         log = (self.directory / "replay.log").open("wb")
         self.replay = subprocess.Popen(
-            [sys.executable, "-m", "tests.replay", "--kubeconfig", access["kubeconfig"], "--port", str(port)],
+            [sys.executable, "-m", "energylens_dev.replay", "--kubeconfig", access["kubeconfig"], "--port", str(port)],
             cwd=ROOT, stdout=log, stderr=log,
         )  # fmt: skip
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 from tests.support.operator_cluster import OperatorCluster, Team, operator_cluster
 
-from energylens import devcluster
-from energylens.devcluster import Kubectl, PodStages, RunningCluster, StreamProgress, eventually
+from energylens_dev import devcluster
+from energylens_dev.devcluster import Kubectl, PodStages, RunningCluster, StreamProgress, eventually
 
 _HERE = Path(__file__).parent
 _SECONDS_PER_TEST = 600
@@ -83,7 +83,7 @@ def kubectl(admin: Kubectl, namespace: str) -> Kubectl:
     """Run kubectl as the cluster's administrator, in the test's own namespace.
 
     `run(*arguments)` returns stdout; `apply(yaml or dict)`, `get(kind, name)` and `list(kind)` give dicts;
-    `energylens.devcluster.eventually(check, timeout)` waits for a condition.
+    `energylens_dev.devcluster.eventually(check, timeout)` waits for a condition.
     """
     return admin.within(namespace)
 

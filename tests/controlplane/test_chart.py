@@ -12,9 +12,10 @@ import pytest
 import yaml
 from tests.unit.api.objects import BUDGET, CLUSTER_BUDGET, DEPLOYMENT, changed
 
-from energylens import __version__, devcluster
-from energylens.devcluster import DevClusterError, Kubectl, KubectlError, PodStages, RunningCluster, eventually
-from energylens.devcluster.operators import Helm
+from energylens import __version__
+from energylens_dev import devcluster
+from energylens_dev.devcluster import DevClusterError, Kubectl, KubectlError, PodStages, RunningCluster, eventually
+from energylens_dev.devcluster.operators import Helm
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "energylens"

@@ -14,7 +14,7 @@ import yaml
 from tests.support.operator_cluster import OperatorCluster, Team, llmdeployment
 
 from energylens.api.parse import parse_llmdeployment
-from energylens.devcluster import eventually
+from energylens_dev.devcluster import eventually
 
 BIN = Path(sys.executable).parent
 PASSING = ("lastTransitionTime", "planAdoptionTime")

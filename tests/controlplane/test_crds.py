@@ -10,7 +10,7 @@ import pytest
 from tests.unit.api.objects import BUDGET, DEPLOYMENT, GOOD, RULES, SCHEMA, Bad, changed, good_object
 
 from energylens.api.parse import parse_llmdeployment
-from energylens.devcluster import Kubectl, KubectlError, eventually
+from energylens_dev.devcluster import Kubectl, KubectlError, eventually
 
 pytestmark = pytest.mark.usefixtures("chart")
 

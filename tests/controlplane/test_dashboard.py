@@ -16,8 +16,8 @@ from energylens.api.energybudget import EnergyBudgetStatus
 from energylens.controller.metrics import Metrics
 from energylens.controller.status_metrics import DEPLOYMENT_FAMILIES
 from energylens.controller.store import Store
-from energylens.devcluster import eventually
-from energylens.devcluster.ports import free_port
+from energylens_dev.devcluster import eventually
+from energylens_dev.devcluster.ports import free_port
 
 DASHBOARD = Path(__file__).resolve().parents[2] / "charts" / "energylens" / "dashboards" / "energylens.json"
 PREDICTED = {"joulesPerOutputToken": "400m", "powerWatts": 2000, "outputTokensPerSecond": 5000, "itlMilliseconds": 20,

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from energylens import devcluster
-from energylens.devcluster import DevClusterError, Kubectl, PodStages, Progress, RunningCluster
-from energylens.devcluster.commands import NAMESPACE
-from energylens.devcluster.operators import (
+from energylens_dev import devcluster
+from energylens_dev.devcluster import DevClusterError, Kubectl, PodStages, Progress, RunningCluster
+from energylens_dev.devcluster.commands import NAMESPACE
+from energylens_dev.devcluster.operators import (
     RELEASE,
     Helm,
     ensure_chart,

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from energylens import devcluster
-from energylens.devcluster import eventually
-from energylens.devcluster.processes import start_identity
+from energylens_dev import devcluster
+from energylens_dev.devcluster import eventually
+from energylens_dev.devcluster.processes import start_identity
 
 PROCESSES = {"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok"}
 UP = ("up", "--no-chart", "--no-operator", "--fast-pods")

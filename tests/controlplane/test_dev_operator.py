@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from energylens import devcluster
-from energylens.devcluster import PodStages, RunningCluster, eventually
-from energylens.devcluster.processes import start_identity
+from energylens_dev import devcluster
+from energylens_dev.devcluster import PodStages, RunningCluster, eventually
+from energylens_dev.devcluster.processes import start_identity
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from energylens.devcluster import Kubectl, KubectlError, RunningCluster, eventually
-from energylens.devcluster.audit import AuditLog
+from energylens_dev.devcluster import Kubectl, KubectlError, RunningCluster, eventually
+from energylens_dev.devcluster.audit import AuditLog
 
 
 def deployment(name: str, product: str, replicas: int, gpus: int) -> dict[str, Any]:

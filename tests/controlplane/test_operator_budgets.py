@@ -21,8 +21,8 @@ from tests.support.operator_cluster import MEASURED, Object, OperatorCluster, Te
 from energylens.cli.commands.power_caps import caps_of
 from energylens.clock import SystemClock
 from energylens.cluster.client import connect
-from energylens.devcluster import eventually
-from energylens.devcluster.processes import start_identity
+from energylens_dev.devcluster import eventually
+from energylens_dev.devcluster.processes import start_identity
 
 DAY = {"period": "Day"}
 ONE = {"overrides": {"tensorParallel": 1, "replicas": 1}}

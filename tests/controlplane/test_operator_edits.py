@@ -11,8 +11,8 @@ import pytest
 from tests.support.operator_cluster import OperatorCluster, Team, layout
 
 from energylens.api.llmdeployment import PlanStatus
-from energylens.devcluster import Kubectl, KubectlError, eventually
 from energylens.planner.search.identity import action_hash
+from energylens_dev.devcluster import Kubectl, KubectlError, eventually
 
 L40S = "NVIDIA-L40S"
 LOOP_SECONDS = 15.0

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 import pytest
 from tests.support.operator_cluster import GRACE_SECONDS, OperatorCluster, Team, read_metric
 
-from energylens.devcluster import eventually
-from energylens.devcluster.operators import operator_command
-from energylens.devcluster.ports import LOOPBACK
+from energylens_dev.devcluster import eventually
+from energylens_dev.devcluster.operators import operator_command
+from energylens_dev.devcluster.ports import LOOPBACK
 
 LEASE = ("lease", "energylens-operator")
 

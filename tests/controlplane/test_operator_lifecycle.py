@@ -12,10 +12,10 @@ from collections.abc import Iterator
 import pytest
 from tests.support.operator_cluster import GRACE_SECONDS, OperatorCluster, Team, layout, read_metric
 
-from energylens.devcluster import eventually
-from energylens.devcluster.operators import operator_command
-from energylens.devcluster.ports import LOOPBACK
-from energylens.devcluster.processes import start_identity
+from energylens_dev.devcluster import eventually
+from energylens_dev.devcluster.operators import operator_command
+from energylens_dev.devcluster.ports import LOOPBACK
+from energylens_dev.devcluster.processes import start_identity
 
 H100, H200, L40S = "NVIDIA-H100-80GB-HBM3", "NVIDIA-H200", "NVIDIA-L40S"
 NODE = "h100-80gb-hbm3-x8-0"

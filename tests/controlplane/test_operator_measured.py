@@ -6,7 +6,7 @@ import pytest
 from tests.support.operator_cluster import OperatorCluster, Team
 
 from energylens.api.quantity import parse_quantity
-from energylens.devcluster import eventually
+from energylens_dev.devcluster import eventually
 
 MEASURED = {
     "hardware": {"gpuProducts": ["NVIDIA-H100-80GB-HBM3"]},

@@ -15,7 +15,7 @@ from tests.support.operator_cluster import OperatorCluster, Team, read_metrics
 from tests.support.prometheus import promtool
 
 from energylens.api.quantity import parse_quantity
-from energylens.devcluster import eventually
+from energylens_dev.devcluster import eventually
 
 CHART = Path(__file__).resolve().parents[2] / "charts" / "energylens"
 H100, B200 = "NVIDIA-H100-80GB-HBM3", "NVIDIA-B200"

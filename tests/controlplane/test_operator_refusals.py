@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.support.operator_cluster import MEASURED, OperatorCluster, Team, layout, llmdeployment
 
-from energylens.devcluster import KubectlError, eventually
+from energylens_dev.devcluster import KubectlError, eventually
 
 H100, H200, L40S = "NVIDIA-H100-80GB-HBM3", "NVIDIA-H200", "NVIDIA-L40S"
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.support.operator_cluster import OperatorCluster, Team, layout
 
-from energylens.devcluster import KubectlError, eventually
+from energylens_dev.devcluster import KubectlError, eventually
 
 H100 = "NVIDIA-H100-80GB-HBM3"
 LWS = "leaderworkerset.sigs.k8s.io"

@@ -28,8 +28,8 @@ from energylens.controller.acting import Acting
 from energylens.controller.options import Options
 from energylens.controller.runner import EndedError, Operator
 from energylens.controller.settings import Settings
-from energylens.devcluster.ports import free_port
 from energylens.measure.scrape import HttpScraper
+from energylens_dev.devcluster.ports import free_port
 
 WATCHED = {"llmdeployments", "energybudgets", "clusterenergybudgets", "namespaces", "nodes", "pods", "deployments"}
 

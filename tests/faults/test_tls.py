@@ -21,9 +21,9 @@ from energylens.cluster.client import connect, connect_as_user
 from energylens.cluster.errors import TransientError
 from energylens.cluster.resources import NODE
 from energylens.controller.login import Connection, in_cluster_server, log_in
-from energylens.devcluster.health import client_context as dev_context
 from energylens.measure.prometheus_http import Access, PrometheusError, PrometheusHttp
 from energylens.measure.scrape import HttpScraper, TargetFailure
+from energylens_dev.devcluster.health import client_context as dev_context
 
 NODES = "/api/v1/nodes"
 

@@ -16,9 +16,9 @@ from typing import Any
 import yaml
 from tests.support.prometheus import Prometheus, prometheus
 
-from energylens import devcluster
-from energylens.devcluster import Kubectl, PodStages, RunningCluster, StreamProgress, eventually
-from energylens.devcluster.audit import AuditEvent, AuditLog
+from energylens_dev import devcluster
+from energylens_dev.devcluster import Kubectl, PodStages, RunningCluster, StreamProgress, eventually
+from energylens_dev.devcluster.audit import AuditEvent, AuditLog
 
 ROOT = Path(__file__).resolve().parents[2]
 ACCOUNT = "system:serviceaccount:energylens-system:energylens"
@@ -131,7 +131,14 @@ def read_metric(url: str, series: str) -> float:
 @contextmanager
 def replay(kubeconfig: Path) -> Iterator[str]:
     """Run the replay exporter; give its URL."""
-    command = [sys.executable, "-m", "tests.replay", f"--kubeconfig={kubeconfig}", "--port=0", "--collect-interval=0.5"]
+    command = [
+        sys.executable,
+        "-m",
+        "energylens_dev.replay",
+        f"--kubeconfig={kubeconfig}",
+        "--port=0",
+        "--collect-interval=0.5",
+    ]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:

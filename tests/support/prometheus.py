@@ -15,9 +15,9 @@ from typing import Any
 
 import yaml
 
-from energylens.devcluster import StreamProgress, eventually
-from energylens.devcluster.binaries import Binaries
-from energylens.devcluster.ports import free_port
+from energylens_dev.devcluster import StreamProgress, eventually
+from energylens_dev.devcluster.binaries import Binaries
+from energylens_dev.devcluster.ports import free_port
 
 Object = dict[str, Any]
 

@@ -28,11 +28,12 @@ from tools.image_test.base import ensure_base, named_base
 from tools.image_test.bundle import SERVICE_ACCOUNT, bundle
 from tools.image_test.programs import BUILDAH, CRUN, Buildah, Crun, ImageTestError, check, run
 
-from energylens import __version__, devcluster
-from energylens.devcluster import DevClusterError, Interrupted, Kubectl, StreamProgress, eventually
-from energylens.devcluster.folders import user_folder
-from energylens.devcluster.interrupts import deferred, raising
-from energylens.devcluster.ports import LOOPBACK, free_port
+from energylens import __version__
+from energylens_dev import devcluster
+from energylens_dev.devcluster import DevClusterError, Interrupted, Kubectl, StreamProgress, eventually
+from energylens_dev.devcluster.folders import user_folder
+from energylens_dev.devcluster.interrupts import deferred, raising
+from energylens_dev.devcluster.ports import LOOPBACK, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 TAG = "energylens:image-test"

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from energylens.devcluster.interrupts import deferred
+from energylens_dev.devcluster.interrupts import deferred
 
 BUILDAH, CRUN, DEBOOTSTRAP = "buildah", "crun", "debootstrap"
 _TAIL_LINES = 15

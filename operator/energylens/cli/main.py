@@ -6,6 +6,7 @@ import gc
 import importlib
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,9 +55,15 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "energylens.cli.commands.models:models",
         "Compare the parameters of config.json files with published counts.",
     ),
-    "dev": ("energylens.cli.commands.dev:dev", "Run a real Kubernetes control plane with GPU nodes on this machine."),
+    "dev": ("energylens_dev.command:dev", "Run a real Kubernetes control plane with GPU nodes on this machine."),
 }
 """Subcommand name -> (module:attribute of a click command, one-line help)."""
+
+
+def is_installed(name: str) -> bool:
+    """Return whether a subcommand's package is installed: the operator's image has no development tools."""
+    package = COMMANDS[name][0].partition(".")[0]
+    return package == __name__.partition(".")[0] or find_spec(package) is not None
 
 
 class LazyGroup(click.Group):
@@ -64,12 +71,21 @@ class LazyGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the subcommand names without importing any of them."""
-        return sorted(COMMANDS)
+        return sorted(filter(is_installed, COMMANDS))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return one subcommand, or None when there is none of that name."""
+        """Import and return one subcommand, or None when there is none of that name.
+
+        Raises:
+            click.UsageError: it is one of the development tools, and those are not installed.
+        """
         if cmd_name not in COMMANDS:
             return None
+        if not is_installed(cmd_name):
+            raise click.UsageError(
+                f"`energylens {cmd_name}` is one of the development tools, which are not installed: in a clone of the "
+                "repository, `pip install tools/energylens_dev` installs them"
+            )
         module, attribute = COMMANDS[cmd_name][0].split(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from energylens.devcluster import DevClusterError, Progress
-from energylens.devcluster.binaries import Binaries, Module, cache_root, repository_root
-from energylens.devcluster.components import COMPONENTS
-from energylens.devcluster.processes import start_identity
-from energylens.devcluster.stages import STAGE_FOLDERS
+from energylens_dev.devcluster import DevClusterError, Progress
+from energylens_dev.devcluster.binaries import Binaries, Module, cache_root, repository_root
+from energylens_dev.devcluster.components import COMPONENTS
+from energylens_dev.devcluster.processes import start_identity
+from energylens_dev.devcluster.stages import STAGE_FOLDERS
 
 ROOT = repository_root()
 

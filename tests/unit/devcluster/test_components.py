@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from energylens.devcluster import DevClusterError
-from energylens.devcluster.components import (
+from energylens_dev.devcluster import DevClusterError
+from energylens_dev.devcluster.components import (
     COMPONENTS,
     CONTROL_PLANE,
     acceptable,

@@ -13,16 +13,16 @@ import pytest
 import yaml
 from cryptography import x509
 
-from energylens.devcluster import DevClusterError, NodePool, PodStages, Progress, StreamProgress
-from energylens.devcluster.audit import AuditLog
-from energylens.devcluster.certificates import Authority, service_account_keys
-from energylens.devcluster.commands import PORT_NAMES, Files, audit_policy, command_lines
-from energylens.devcluster.folders import user_folder
-from energylens.devcluster.kubeconfig import client_certificate, kubeconfig, write_kubeconfig
-from energylens.devcluster.operators import chart_digest, check_chart
-from energylens.devcluster.ports import free_port, is_free
-from energylens.devcluster.stages import stage_files
-from energylens.devcluster.state import State, StateDirectory, default_directory
+from energylens_dev.devcluster import DevClusterError, NodePool, PodStages, Progress, StreamProgress
+from energylens_dev.devcluster.audit import AuditLog
+from energylens_dev.devcluster.certificates import Authority, service_account_keys
+from energylens_dev.devcluster.commands import PORT_NAMES, Files, audit_policy, command_lines
+from energylens_dev.devcluster.folders import user_folder
+from energylens_dev.devcluster.kubeconfig import client_certificate, kubeconfig, write_kubeconfig
+from energylens_dev.devcluster.operators import chart_digest, check_chart
+from energylens_dev.devcluster.ports import free_port, is_free
+from energylens_dev.devcluster.stages import stage_files
+from energylens_dev.devcluster.state import State, StateDirectory, default_directory
 
 
 class FixedClock:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from energylens.devcluster import DEFAULT_POOLS, DevClusterError, NodePool, parse_pools
-from energylens.devcluster.nodes import NODE_LABEL, SPEC_ANNOTATION, node_manifests, pools_from_data, pools_to_data
+from energylens_dev.devcluster import DEFAULT_POOLS, DevClusterError, NodePool, parse_pools
+from energylens_dev.devcluster.nodes import NODE_LABEL, SPEC_ANNOTATION, node_manifests, pools_from_data, pools_to_data
 
 
 def test_the_default_nodes_are_two_of_each_product() -> None:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from energylens.devcluster import DevClusterError
-from energylens.devcluster.interrupts import Interrupted, deferred, raising
-from energylens.devcluster.processes import Processes, start_identity
+from energylens_dev.devcluster import DevClusterError
+from energylens_dev.devcluster.interrupts import Interrupted, deferred, raising
+from energylens_dev.devcluster.processes import Processes, start_identity
 
 SLEEP = ("/bin/sleep", "600")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.replay.fleet import ClusterState
+from energylens_dev.replay.fleet import ClusterState
 
 H100 = "NVIDIA-H100-80GB-HBM3"
 MODEL = "meta-llama/Llama-3.1-70B-Instruct"

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
-from tests.replay.faults import ExporterDeadError
-from tests.replay.runs import Load, operating_point
-from tests.replay.server import Options, Replay, application
 from tests.unit.measure.builders import FakeClock
 from tests.unit.replay.objects import cluster, pod
 from tests.unit.replay.test_runs import PLAN
@@ -16,6 +13,9 @@ from energylens.measure.engines import EngineScraper, EngineTarget
 from energylens.measure.scrape import HttpScraper, Page, TargetFailure
 from energylens.measure.source import DcgmExporterSource
 from energylens.measure.types import PodRef
+from energylens_dev.replay.faults import ExporterDeadError
+from energylens_dev.replay.runs import Load, operating_point
+from energylens_dev.replay.server import Options, Replay, application
 
 POD = PodRef("team", "llama-0")
 POINT = operating_point(PLAN, Load(concurrency=128))

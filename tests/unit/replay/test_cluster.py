@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.replay.cluster import ClusterError, KubernetesCluster
 from tests.support.api_server import api_server
+
+from energylens_dev.replay.cluster import ClusterError, KubernetesCluster
 
 DEPLOYMENTS = "/apis/energylens.dev/v1alpha1/llmdeployments"
 

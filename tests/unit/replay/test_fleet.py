@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.replay.fleet import ITL_BOUNDS, Fleet, itl_shares
-from tests.replay.runs import Load, operating_point
 from tests.unit.replay.objects import H100, cluster, deployment, node, pod
 from tests.unit.replay.test_runs import PLAN
 
 from energylens.measure.types import PodRef
+from energylens_dev.replay.fleet import ITL_BOUNDS, Fleet, itl_shares
+from energylens_dev.replay.runs import Load, operating_point
 
 POD = PodRef("team", "llama-0")
 

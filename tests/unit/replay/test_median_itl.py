@@ -6,13 +6,13 @@ import math
 from dataclasses import replace
 
 import numpy as np
-from tests.replay.fleet import ITL_BOUNDS, itl_shares
-from tests.replay.runs import measured_runs
 from tests.unit.measure.builders import engine, gpu, grid, options
 
 from energylens.measure.quantiles import quantile
 from energylens.measure.types import Histogram, HistogramSample
 from energylens.measure.window import measure_window
+from energylens_dev.replay.fleet import ITL_BOUNDS, itl_shares
+from energylens_dev.replay.runs import measured_runs
 
 TIMES = grid(0, 600, 150)
 

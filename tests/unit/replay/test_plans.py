@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import pytest
-from tests.replay.plans import gpu_pods, load_of, plan_of
-from tests.replay.runs import Load, NoRunError
 from tests.unit.replay.objects import H100, MODEL, deployment, pod
+
+from energylens_dev.replay.plans import gpu_pods, load_of, plan_of
+from energylens_dev.replay.runs import Load, NoRunError
 
 
 def only(**changes):

@@ -4,8 +4,9 @@ import math
 from dataclasses import replace
 
 import pytest
-from tests.replay.runs import Load, NoRunError, Plan, distance, measured_runs, operating_point
 from tests.unit.replay.objects import H100, MODEL
+
+from energylens_dev.replay.runs import Load, NoRunError, Plan, distance, measured_runs, operating_point
 
 PLAN = Plan(MODEL, None, H100, 4, 1, 1, False, None, 300, 800)
 

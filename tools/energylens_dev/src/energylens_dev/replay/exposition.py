@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tests.replay.fleet import ITL_BOUNDS, Engine, Fleet
+from energylens_dev.replay.fleet import ITL_BOUNDS, Engine, Fleet
 
 Generation = Literal["old", "new"]
 LabelStyle = Literal["plain", "exported", "pod-name"]

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from energylens.devcluster.errors import DevClusterError
+from energylens_dev.devcluster.errors import DevClusterError
 
 Version = tuple[int, int, int]
 

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tests.replay.runs import Load, NoRunError, Plan
-
 from energylens.api.quantity import parse_quantity
+from energylens_dev.replay.runs import Load, NoRunError, Plan
 
 GPU_RESOURCE = "nvidia.com/gpu"
 PRODUCT_LABEL = "nvidia.com/gpu.product"

@@ -10,11 +10,18 @@ from pathlib import Path
 
 import click
 
-from energylens import devcluster
-from energylens.devcluster import DevClusterError, Interrupted, PodStages, RunningCluster, StreamProgress, parse_pools
-from energylens.devcluster.binaries import Binaries
-from energylens.devcluster.components import COMPONENTS, CONTROL_PLANE
-from energylens.devcluster.interrupts import raising
+from energylens_dev import devcluster
+from energylens_dev.devcluster import (
+    DevClusterError,
+    Interrupted,
+    PodStages,
+    RunningCluster,
+    StreamProgress,
+    parse_pools,
+)
+from energylens_dev.devcluster.binaries import Binaries
+from energylens_dev.devcluster.components import COMPONENTS, CONTROL_PLANE
+from energylens_dev.devcluster.interrupts import raising
 
 DIR = click.option(
     "--dir",

@@ -6,7 +6,7 @@ import random
 import socket
 from collections.abc import Collection
 
-from energylens.devcluster.errors import DevClusterError
+from energylens_dev.devcluster.errors import DevClusterError
 
 LOOPBACK = "127.0.0.1"
 

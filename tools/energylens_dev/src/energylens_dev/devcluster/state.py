@@ -11,11 +11,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from energylens.devcluster.errors import DevClusterError
-from energylens.devcluster.folders import user_folder
-from energylens.devcluster.nodes import DEFAULT_POOLS, NodePool, pools_from_data, pools_to_data
-from energylens.devcluster.progress import Progress
-from energylens.devcluster.stages import PodStages
+from energylens_dev.devcluster.errors import DevClusterError
+from energylens_dev.devcluster.folders import user_folder
+from energylens_dev.devcluster.nodes import DEFAULT_POOLS, NodePool, pools_from_data, pools_to_data
+from energylens_dev.devcluster.progress import Progress
+from energylens_dev.devcluster.stages import PodStages
 
 
 def default_directory(environ: Mapping[str, str]) -> Path:

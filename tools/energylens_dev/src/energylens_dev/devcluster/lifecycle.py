@@ -10,11 +10,11 @@ from types import TracebackType
 from typing import Self
 
 from energylens.clock import Clock, SystemClock
-from energylens.devcluster import operators
-from energylens.devcluster.binaries import Binaries, repository_root
-from energylens.devcluster.commands import API_SERVER, CONTROL_PLANE_PROCESSES, NAMESPACE, OPERATOR, health_urls
-from energylens.devcluster.components import CONTROL_PLANE
-from energylens.devcluster.control_plane import (
+from energylens_dev.devcluster import operators
+from energylens_dev.devcluster.binaries import Binaries, repository_root
+from energylens_dev.devcluster.commands import API_SERVER, CONTROL_PLANE_PROCESSES, NAMESPACE, OPERATOR, health_urls
+from energylens_dev.devcluster.components import CONTROL_PLANE
+from energylens_dev.devcluster.control_plane import (
     ALL_PROCESSES,
     ControlPlane,
     Launcher,
@@ -22,16 +22,16 @@ from energylens.devcluster.control_plane import (
     ensure_nodes,
     stop,
 )
-from energylens.devcluster.errors import DevClusterError
-from energylens.devcluster.health import answers, client_context
-from energylens.devcluster.interrupts import deferred, raising
-from energylens.devcluster.kubectl import Kubectl
-from energylens.devcluster.nodes import NodePool
-from energylens.devcluster.ports import LOOPBACK
-from energylens.devcluster.processes import Processes
-from energylens.devcluster.progress import Progress
-from energylens.devcluster.stages import PodStages
-from energylens.devcluster.state import State, StateDirectory, default_directory
+from energylens_dev.devcluster.errors import DevClusterError
+from energylens_dev.devcluster.health import answers, client_context
+from energylens_dev.devcluster.interrupts import deferred, raising
+from energylens_dev.devcluster.kubectl import Kubectl
+from energylens_dev.devcluster.nodes import NodePool
+from energylens_dev.devcluster.ports import LOOPBACK
+from energylens_dev.devcluster.processes import Processes
+from energylens_dev.devcluster.progress import Progress
+from energylens_dev.devcluster.stages import PodStages
+from energylens_dev.devcluster.state import State, StateDirectory, default_directory
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from energylens.devcluster.errors import DevClusterError
+from energylens_dev.devcluster.errors import DevClusterError
 
 
 def user_folder(environ: Mapping[str, str], variable: str, below_home: str) -> Path:

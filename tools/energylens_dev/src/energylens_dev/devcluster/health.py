@@ -10,8 +10,8 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from energylens.devcluster.errors import DevClusterError
 from energylens.tls import client_context as verifying_context
+from energylens_dev.devcluster.errors import DevClusterError
 
 _POLL_SECONDS = 0.1
 _REQUEST_TIMEOUT_SECONDS = 5.0

@@ -10,13 +10,13 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import asdict, dataclass
 
 from aiohttp import web
-from tests.replay import faults
-from tests.replay.exposition import Generation, LabelStyle, Row, dcgm, rows, vllm
-from tests.replay.faults import ENGINE_FAULTS, FAULTS, EngineFault, Fault
-from tests.replay.fleet import ClusterState, Fleet
 
 from energylens.clock import Clock
 from energylens.measure.types import PodRef
+from energylens_dev.replay import faults
+from energylens_dev.replay.exposition import Generation, LabelStyle, Row, dcgm, rows, vllm
+from energylens_dev.replay.faults import ENGINE_FAULTS, FAULTS, EngineFault, Fault
+from energylens_dev.replay.fleet import ClusterState, Fleet
 
 _LOG = logging.getLogger(__name__)
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import kubernetes
 import urllib3
-from tests.replay.fleet import ClusterState
+
+from energylens_dev.replay.fleet import ClusterState
 
 TIMEOUT_SECONDS = 10
 

@@ -1,4 +1,4 @@
-"""Command line of the replay exporter: ``python -m tests.replay --kubeconfig FILE`` from the repository's root."""
+"""Command line of the replay exporter: ``python -m energylens_dev.replay --kubeconfig FILE``."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import get_args
 
 import click
 from aiohttp import web
-from tests.replay.cluster import ClusterError, KubernetesCluster
-from tests.replay.exposition import Generation, LabelStyle
-from tests.replay.faults import ENGINE_FAULTS, FAULTS
-from tests.replay.server import Options, Replay, application
 
 from energylens.clock import SystemClock
+from energylens_dev.replay.cluster import ClusterError, KubernetesCluster
+from energylens_dev.replay.exposition import Generation, LabelStyle
+from energylens_dev.replay.faults import ENGINE_FAULTS, FAULTS
+from energylens_dev.replay.server import Options, Replay, application
 
 _POSITIVE = click.FloatRange(min=0, min_open=True)
 

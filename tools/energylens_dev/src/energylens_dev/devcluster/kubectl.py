@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from energylens.devcluster.errors import DevClusterError
+from energylens_dev.devcluster.errors import DevClusterError
 
 Result = TypeVar("Result")
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from energylens.devcluster.components import (
+from energylens_dev.devcluster.components import (
     BUILD_FLAGS,
     COMPONENTS,
     CONTROL_PLANE,
@@ -29,10 +29,10 @@ from energylens.devcluster.components import (
     parse_version,
     pinned_version,
 )
-from energylens.devcluster.errors import DevClusterError
-from energylens.devcluster.folders import user_folder
-from energylens.devcluster.progress import Progress
-from energylens.devcluster.stages import STAGE_FOLDERS
+from energylens_dev.devcluster.errors import DevClusterError
+from energylens_dev.devcluster.folders import user_folder
+from energylens_dev.devcluster.progress import Progress
+from energylens_dev.devcluster.stages import STAGE_FOLDERS
 
 _MODULES_FOLDER = Path("tools") / "controlplane"
 _TARGET = f"{platform.system().lower()}/{platform.machine()}"

@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from energylens.devcluster.errors import DevClusterError
-from energylens.devcluster.interrupts import deferred
+from energylens_dev.devcluster.errors import DevClusterError
+from energylens_dev.devcluster.interrupts import deferred
 
 _POLL_SECONDS = 0.05
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from tests.replay.exposition import Row
-from tests.replay.fleet import ITL_BOUNDS, Engine
+from energylens_dev.replay.exposition import Row
+from energylens_dev.replay.fleet import ITL_BOUNDS, Engine
 
 Fault = Callable[[Sequence[Row]], list[Row]]
 EngineFault = Callable[[Engine], Engine]

@@ -14,7 +14,8 @@ import numpy as np
 from energylens.data import UnknownModelError, find_gpu, load_model
 from energylens.predictor.model.architecture import ModelSpec, Quantization
 from energylens.runs.resolve import weight_precision
-from energylens.runs.table import Run, parse_runs
+from energylens.runs.table import parse_runs
+from energylens.runs.types import Run
 
 FILE = "ml-energy-benchmark-v3.csv"
 SIBLING_DISTANCE = 1.0
@@ -106,6 +107,8 @@ def operating_point(plan: Plan, load: Load, runs: Iterable[Run] | None = None) -
     for run in measured_runs() if runs is None else runs:
         if (
             run.measured is None
+            or run.measured.output_tokens_per_second is None
+            or run.measured.power_watts is None
             or run.gpu_model != gpu
             or run.num_gpus != plan.gpus
             or run.weight_precision != precision
@@ -192,9 +195,9 @@ def _at(curve: Sequence[Run], plan: Plan, load: Load, away: float) -> OperatingP
         model_id=ends[0].model_id,
         task=ends[0].task,
         concurrency=math.exp(mix([math.log(run.concurrency) for run in ends])),
-        output_tokens_per_second=mix([m.output_tokens_per_second for m in found]),
+        output_tokens_per_second=mix([r for m in found if (r := m.output_tokens_per_second) is not None]),
         output_tokens=mix([run.output_tokens for run in ends]),
-        power_watts=mix([m.power_watts for m in found]),
+        power_watts=mix([w for m in found if (w := m.power_watts) is not None]),
         itl_ms=(median, p90, p95, p99),
         distance=away,
         clamped=clamped,

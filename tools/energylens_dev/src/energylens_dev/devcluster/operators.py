@@ -15,12 +15,12 @@ from typing import Any
 
 import yaml
 
-from energylens.devcluster.commands import NAMESPACE
-from energylens.devcluster.errors import DevClusterError
-from energylens.devcluster.kubeconfig import kubeconfig, write_kubeconfig
-from energylens.devcluster.kubectl import Kubectl
-from energylens.devcluster.ports import LOOPBACK
-from energylens.devcluster.progress import Progress
+from energylens_dev.devcluster.commands import NAMESPACE
+from energylens_dev.devcluster.errors import DevClusterError
+from energylens_dev.devcluster.kubeconfig import kubeconfig, write_kubeconfig
+from energylens_dev.devcluster.kubectl import Kubectl
+from energylens_dev.devcluster.ports import LOOPBACK
+from energylens_dev.devcluster.progress import Progress
 
 RELEASE = "energylens"
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from tests.replay.plans import PRODUCT_LABEL, Pod, gpu_pods, load_of, plan_of
-from tests.replay.runs import NoRunError, OperatingPoint, operating_point
 
 from energylens.data import find_gpu
 from energylens.measure.types import PodRef
+from energylens_dev.replay.plans import PRODUCT_LABEL, Pod, gpu_pods, load_of, plan_of
+from energylens_dev.replay.runs import NoRunError, OperatingPoint, operating_point
 
 # vLLM's buckets of inter-token latency, seconds (vllm/v1/metrics/loggers.py).
 ITL_BOUNDS = (

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from energylens.devcluster.errors import DevClusterError
 from energylens.documents import DocumentError, yaml_documents
+from energylens_dev.devcluster.errors import DevClusterError
 
 NODE_LABEL = "energylens.dev/dev-node"
 """Label of every node made here, its value is the pool's name; a node without it is never touched."""

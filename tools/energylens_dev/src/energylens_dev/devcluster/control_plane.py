@@ -9,8 +9,8 @@ from pathlib import Path
 import yaml
 
 from energylens.clock import Clock
-from energylens.devcluster.certificates import Authority, service_account_keys
-from energylens.devcluster.commands import (
+from energylens_dev.devcluster.certificates import Authority, service_account_keys
+from energylens_dev.devcluster.commands import (
     API_SERVER,
     CLIENTS,
     CONTROL_PLANE_PROCESSES,
@@ -27,16 +27,16 @@ from energylens.devcluster.commands import (
     health_urls,
     kwok_bindings,
 )
-from energylens.devcluster.errors import DevClusterError
-from energylens.devcluster.health import answers, client_context, wait_ready
-from energylens.devcluster.kubeconfig import client_certificate, kubeconfig, write_kubeconfig
-from energylens.devcluster.kubectl import Kubectl
-from energylens.devcluster.nodes import NODE_LABEL, SPEC_ANNOTATION, NodePool, node_manifests
-from energylens.devcluster.ports import LOOPBACK, free_port, is_free
-from energylens.devcluster.processes import Processes, ProcessRecord
-from energylens.devcluster.progress import Progress
-from energylens.devcluster.stages import manifest_files, stage_files
-from energylens.devcluster.state import State, StateDirectory
+from energylens_dev.devcluster.errors import DevClusterError
+from energylens_dev.devcluster.health import answers, client_context, wait_ready
+from energylens_dev.devcluster.kubeconfig import client_certificate, kubeconfig, write_kubeconfig
+from energylens_dev.devcluster.kubectl import Kubectl
+from energylens_dev.devcluster.nodes import NODE_LABEL, SPEC_ANNOTATION, NodePool, node_manifests
+from energylens_dev.devcluster.ports import LOOPBACK, free_port, is_free
+from energylens_dev.devcluster.processes import Processes, ProcessRecord
+from energylens_dev.devcluster.progress import Progress
+from energylens_dev.devcluster.stages import manifest_files, stage_files
+from energylens_dev.devcluster.state import State, StateDirectory
 
 ALL_PROCESSES = (*CONTROL_PLANE_PROCESSES, OPERATOR)
 
@@ -136,7 +136,7 @@ class ControlPlane:
         Args:
             directory: Where its files are.
             programs: Path of each program.
-            stages: kwok's files, see `energylens.devcluster.stages`.
+            stages: kwok's files, see `energylens_dev.devcluster.stages`.
             clock: For the validity of certificates.
         """
         self._directory = directory
