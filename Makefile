@@ -9,7 +9,7 @@ VLLM_VERSION := 0.33.0
 VLLM_VENV ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/energylens/vllm-$(VLLM_VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit fuzz image-test engine-test lint format generate gallery lock clean
+.PHONY: help demo test test-unit fuzz image-test engine-test lint format generate gallery docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -40,6 +40,7 @@ lint: $(STAMP) ## Run ruff, mypy, the import contracts and the check of generate
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m energylens.api.crd --check
+	$(BIN)/python tools/layers.py --check
 
 format: $(STAMP) ## Format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix .
@@ -47,12 +48,22 @@ format: $(STAMP) ## Format the code and mend what ruff can mend
 
 generate: $(STAMP) ## Write crds/, the chart's copy and docs/api.md from the models
 	$(BIN)/python -m energylens.api.crd
+	$(BIN)/python tools/layers.py
 
 gallery: $(STAMP) ## Write the expected output of every example anew, after a wanted change
 	$(BIN)/python -m tests.gallery write
 
 clean: ## Remove the virtual environment and caches of this checkout
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-docs $(VENV)-lock site .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+docs: $(VENV)-docs/.installed ## Build the site of docs/ into site/, with every link checked
+	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --strict --quiet
+
+$(VENV)-docs/.installed: requirements/docs.txt
+	$(PYTHON) -m venv $(VENV)-docs
+	$(VENV)-docs/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(VENV)-docs/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/docs.txt
+	@touch $@
 
 LOCK_VENV := .venv-lock
 COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" $(LOCK_VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate $(UPGRADE)
