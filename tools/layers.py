@@ -23,7 +23,7 @@ PACKAGES = {
     "controller": ("watches, queue, Lease, writes", "io"),
     "data": ("GPUs, models, coefficients", "files"),
     "decide": ("children, status, conditions, events", "pure"),
-    "devcluster": ("development control plane", "io"),
+    "energylens_dev": ("a second package, tools/energylens_dev: control plane, replay exporter", "io"),
     "measure": ("counters to J per token", "io"),
     "planner": ("the search for a plan", "pure"),
     "predictor": ("latency, power, energy", "pure"),

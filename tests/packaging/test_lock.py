@@ -13,6 +13,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "requirements").glob("*.txt"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+TOOLS = tomllib.loads((ROOT / "tools" / "energylens_dev" / "pyproject.toml").read_text())
 PYTHONS = ("3.11", "3.12", "3.13")
 
 
@@ -62,6 +63,7 @@ def test_no_registry_is_named(path: Path) -> None:
         ("build", (PROJECT["build-system"]["requires"],)),
         ("image", (PROJECT["project"]["dependencies"],)),
         ("dev", (PROJECT["project"]["dependencies"], PROJECT["project"]["optional-dependencies"]["dev"])),
+        ("dev", (TOOLS["project"]["dependencies"],)),
         ("docs", (PROJECT["dependency-groups"]["docs"],)),
     ],
 )
