@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -194,10 +195,11 @@ def take_sheet(sheet: DataSheet, index: IntArray) -> DataSheet:
 def take_work(work: Work, index: IntArray) -> Work:
     """Return the joined work of the runs of an index array of shape (r,)."""
     c, layers = work.collectives, work.layers
-    found = {
+    found: dict[str, Any] = {
         name: np.asarray(getattr(work, name))[..., index]
         for name in Work.__dataclass_fields__
-        if name not in ("labels", "collectives", "layers")
+        # No run that is fitted drafted tokens.
+        if name not in ("labels", "collectives", "layers", "logit_rows", "drafts")
     }
     return Work(
         labels=work.labels,

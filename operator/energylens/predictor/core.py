@@ -25,6 +25,7 @@ from energylens.predictor.load.mixture import normal_quantile
 from energylens.predictor.load.queueing import closed_loop_wait, prompt_wait, wait_quantile, wait_tail
 from energylens.predictor.load.steady import Pace, Role, Steady, phase_work, steady_state, step_mixture
 from energylens.predictor.model.architecture import ModelSpec, served_on
+from energylens.predictor.model.drafts import draft_of
 from energylens.predictor.model.memory import memory, resident_sequences
 from energylens.predictor.model.rules import unsupported_reasons
 from energylens.predictor.step.power import sheet_limit
@@ -84,6 +85,7 @@ class Predictor:
             step_tokens=profile.step_tokens,
             fixed_cache_bytes=profile.kv_cache_bytes,
             longest_request=profile.longest_request,
+            draft=None if workload.speculation is None else draft_of(model, workload.speculation),
         )
 
     def at_concurrency(
@@ -148,7 +150,7 @@ class Predictor:
             fewer = running * sampled.running_share
             median = self._steady(model, gpu, layouts, there, fewer, constants, role).mixture.quantile(sampled.level)
         busy = np.ones_like(running)
-        rate = running / (steady.mean_step * workload.output_tokens)
+        rate = running / (steady.mean_step * workload.decode_steps)
         return self._finish(
             model, gpu, layouts, workload, steady, running, places, held, constants, measured, busy,
             np.ones_like(running), concurrency <= places * (1.0 + 1e-9), rate, role, median,
@@ -220,9 +222,10 @@ class Predictor:
         def step_of(where: Layouts) -> Step:
             return self._mean_step(model, gpu, where, workload, constants, measured, role)
 
-        prompt = workload.input_tokens * (1.0 - workload.cached_input_fraction)
+        # Of the graphs' tokens, which grow with those that are verified for each sequence.
+        prompt = workload.computed_prompt / workload.verified
         running, most = running_sequences(
-            layouts, rate, full, held.max_concurrency, step_of, prompt, workload.output_tokens
+            layouts, rate, full, held.max_concurrency, step_of, prompt, workload.decode_steps
         )
         sustainable = (rate <= most) & (places >= 1.0)
         mean = np.where(sustainable, running, full)
@@ -299,23 +302,26 @@ class Predictor:
         active = gpus * np.minimum(steady.power_per_gpu * power_factor, limit)
         power = busy * active + (1.0 - busy) * idle
         step = steady.mean_step * step_factor
-        throughput = np.where(utilization >= 1.0, running / step, rate * workload.output_tokens)
+        generated = 1.0 if role == "prefill" else workload.tokens_per_step
+        throughput = np.where(utilization >= 1.0, generated * running / step, rate * workload.output_tokens)
         with np.errstate(divide="ignore", invalid="ignore"):
             energy = np.where(throughput > 0, power / np.maximum(throughput, 1e-300), np.inf)
         itl = {q: steady.mixture.quantile(q) * itl_factor * 1e3 for q in (0.5, 0.9, 0.95, 0.99)}
         if median is not None:
             itl[0.5] = median * itl_factor * 1e3
+        if self.profile.divides_itl:
+            itl = {q: values / generated for q, values in itl.items()}
         ranks = np.where(model.is_moe, layouts.data_parallel, 1).astype(np.float64)
 
         def prefill_of(prompts: float) -> FloatArray:
             return np.asarray(steady.mixture.with_starts(np.full_like(step, prompts)) * step_factor)
 
-        tpot = 1e3 * step_factor * steady.mixture.tpot(while_busy / ranks)
-        uneven = steady.mixture.tpot_spread(while_busy / ranks, workload.output_tokens)
+        tpot = 1e3 * step_factor * steady.mixture.tpot(while_busy / ranks) / generated
+        uneven = steady.mixture.tpot_spread(while_busy / ranks, workload.decode_steps)
         prefill = prefill_of(1.0)
         transfer = self._transfer(model, gpu, workload) if role == "decode" else 0.0
         base = prefill + step / 2.0 + transfer
-        service = step * workload.output_tokens + prefill
+        service = step * workload.decode_steps + prefill
         load = running / np.maximum(places, 1e-9)
         queued = sustainable & (utilization < 1.0)
         behind = base + prompt_wait(rate, prefill)
@@ -410,6 +416,9 @@ class Predictor:
             # An engine that was run with mixtures of experts alone says less of a dense model.
             new |= measured & ~measured_kind(residual.training, runs)
             widen = widen * np.where(new, scales.extrapolation, 1.0)
+        if workload.speculation is not None:
+            # No run that the coefficients were fitted to drafted tokens.
+            inside, widen = np.zeros(n, dtype=np.bool_), widen * scales.extrapolation
         spread = physics_spread(runs)
         halves = {t: widen * scales.half_width(t, variance[t], prior[t], noise[t], spread) for t in variance}
         return logs, halves, inside
@@ -439,5 +448,12 @@ def _check_workload(workload: Workload) -> None:
         value = getattr(workload, name)
         if not np.isfinite(value) or value < 1:
             raise ValueError(f"workload {name} must be at least 1, not {value}")
-    if not 0.0 <= workload.cached_input_fraction <= 1.0:
-        raise ValueError(f"workload cached_input_fraction must be in 0 to 1, not {workload.cached_input_fraction}")
+    for name in ("cached_input_fraction", "prefix_hit_fraction"):
+        if not 0.0 <= getattr(workload, name) <= 1.0:
+            raise ValueError(f"workload {name} must be in 0 to 1, not {getattr(workload, name)}")
+    speculation = workload.speculation
+    if speculation is not None:
+        if speculation.draft_tokens < 1:
+            raise ValueError(f"speculation draft_tokens must be at least 1, not {speculation.draft_tokens}")
+        if not 0.0 <= speculation.acceptance <= 1.0:
+            raise ValueError(f"speculation acceptance must be in 0 to 1, not {speculation.acceptance}")

@@ -8,7 +8,7 @@ together.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -99,15 +99,68 @@ class Layouts:
 
 
 @dataclass(frozen=True)
+class Speculation:
+    """Tokens that are drafted and verified in one step, a chain of them per sequence."""
+
+    method: Literal["NGram", "EAGLE", "MTP", "DraftModel"]
+    draft_tokens: int
+    """Drafted per sequence and step, 1 or more."""
+    acceptance: float
+    """Accepted over drafted tokens, 0 to 1: what the engines count."""
+    draft_parameters: float | None = None
+    """Of a draft model, embeddings left out."""
+
+    @property
+    def verified(self) -> int:
+        """Tokens that a step computes for each running sequence: the drafts, and the one after the last output."""
+        return self.draft_tokens + 1
+
+    @property
+    def tokens_per_step(self) -> float:
+        """Tokens that a step adds to each running sequence: the accepted drafts, and one that the model chose."""
+        return 1.0 + self.acceptance * self.draft_tokens
+
+
+@dataclass(frozen=True)
 class Workload:
     """Mean shape of a request."""
 
     input_tokens: float
     output_tokens: float
     cached_input_fraction: float = 0.0
-    """Share of prompt tokens served from the prefix cache, which cost no prefill."""
+    """Share of prompts that the prefix cache has whole, as where prompts are sent again; they cost no prefill."""
     age_share: float = 0.5
     """Mean age of running sequences over the mean output, both in tokens: what a KV cache holds beyond the prompt."""
+    prefix_hit_fraction: float = 0.0
+    """Share of each prompt, from its beginning, that the prefix cache has. It costs no prefill, the rest attends to it,
+    and the cache holds it once for all running requests of a rank."""
+    speculation: Speculation | None = None
+
+    @property
+    def computed_prompt(self) -> float:
+        """Mean prompt tokens that a prefill computes: 1 at least, since logits are never cached."""
+        uncached = self.input_tokens * (1.0 - self.cached_input_fraction)
+        return max(uncached * (1.0 - self.prefix_hit_fraction), 1.0)
+
+    @property
+    def shared_prefix(self) -> float:
+        """Tokens at the beginning of a prompt that are in the cache already."""
+        return self.input_tokens * self.prefix_hit_fraction
+
+    @property
+    def verified(self) -> float:
+        """Tokens that a decoding step computes for each sequence."""
+        return 1.0 if self.speculation is None else float(self.speculation.verified)
+
+    @property
+    def tokens_per_step(self) -> float:
+        """Output tokens that a decoding step adds to each sequence."""
+        return 1.0 if self.speculation is None else self.speculation.tokens_per_step
+
+    @property
+    def decode_steps(self) -> float:
+        """Steps that generate a request's output: 1 at least."""
+        return max(self.output_tokens / self.tokens_per_step, 1.0)
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,15 @@ class EngineProfile:
         """What tells runs of this engine from those of the engine that constants are of; empty for that one."""
         return f"@{self.name}" if self.factors else ""
 
+    @property
+    def divides_itl(self) -> bool:
+        """Whether ITL, as the engine counts it, is the time between two outputs over the tokens of the later one.
+
+        So SGLang observes it, once for each token (observability/metrics_collector.py, observe_inter_token_latency).
+        vLLM observes the time between two outputs, whatever their tokens (v1/metrics/stats.py).
+        """
+        return self.engine == "sglang"
+
     def covers(self, version: tuple[int, ...]) -> bool:
         """Return whether a version falls into the range."""
         return self.minimum <= version and (self.below is None or version < self.below)

@@ -5,7 +5,7 @@ Physics only; the residual and the intervals come in :mod:`energylens.predictor.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 from energylens.predictor.fitted.coefficients import Coefficients
 from energylens.predictor.load.mixture import StepMixture
 from energylens.predictor.model.architecture import ModelSpec
+from energylens.predictor.model.drafts import draft_of
 from energylens.predictor.step.latency import Overlap, StepTime, step_time
 from energylens.predictor.step.power import capped, frequency_fraction, sheet_limit, step_energy
 from energylens.predictor.step.rates import Constants, DataSheet, KernelRates, data_sheet, kernel_rates
@@ -95,16 +96,18 @@ def phase_work(
     """Return the work of a pure decode step, of a step that also prefills, and the mean starts per step."""
     stages = layouts.data_parallel * layouts.pipeline_parallel
     running = np.maximum(sequences / stages, 1e-6)
-    prompt = max(workload.input_tokens * (1.0 - workload.cached_input_fraction), 1.0)
+    prompt, queries, prefix = workload.computed_prompt, workload.verified, workload.shared_prefix
     context = np.full_like(running, workload.input_tokens + workload.output_tokens * workload.age_share)
     length = np.full_like(running, prompt)
     zero = np.zeros_like(running)
     if role == "prefill":
-        load = StepLoad(zero + 1e-9, length, length * running, length)
+        load = StepLoad(zero + 1e-9, length, length * running, length, prefix_tokens=prefix)
         only = build_work(model, gpu, layouts, load, coefficients.tables)
         return only, only, np.maximum(running, 1e-9)
-    starts = running / max(workload.output_tokens, 1.0)
-    decode = build_work(model, gpu, layouts, StepLoad(running, context, zero, length), coefficients.tables)
+    starts = running / workload.decode_steps
+    decode = build_work(model, gpu, layouts, StepLoad(running, context, zero, length, queries), coefficients.tables)
+    drafted = _drafts(model, gpu, layouts, workload, running, context, coefficients)
+    decode = replace(decode, drafts=drafted) if drafted else decode
     if role == "decode":
         return decode, decode, starts * 0.0
     # Ranks that exchange experts' tokens step together: a prompt on one of them holds up all.
@@ -114,8 +117,34 @@ def phase_work(
     starts = starts * together / clump
     share = -np.expm1(-starts)
     tokens = prompt * np.maximum(clump * starts / np.maximum(share, 1e-12) / together, 1.0)
-    mixed = build_work(model, gpu, layouts, StepLoad(running, context, tokens, length), coefficients.tables)
-    return decode, mixed, starts
+    load = StepLoad(running, context, tokens, length, queries, prefix)
+    mixed = build_work(model, gpu, layouts, load, coefficients.tables)
+    return decode, replace(mixed, drafts=drafted) if drafted else mixed, starts
+
+
+def _drafts(
+    model: ModelSpec,
+    gpu: GpuSpec,
+    layouts: Layouts,
+    workload: Workload,
+    running: FloatArray,
+    context: FloatArray,
+    coefficients: Coefficients,
+) -> tuple[tuple[Work, float], ...]:
+    """Return the passes that draft a step's tokens: one for each, over a token of every running sequence.
+
+    A draft's own prefill of a prompt is left out: a layer or a small model beside all layers of the target.
+    """
+    speculation = workload.speculation
+    drafts = None if speculation is None else draft_of(model, speculation)
+    if speculation is None or drafts is None:
+        return ()
+    zero, one = np.zeros_like(running), np.ones_like(running)
+    # The last stage of a pipeline drafts alone.
+    place = replace(layouts, pipeline_parallel=np.ones_like(layouts.pipeline_parallel))
+    work = build_work(drafts, gpu, place, StepLoad(running, context, zero, one), coefficients.tables)
+    # Drafts are the likeliest tokens, which takes no sort.
+    return ((replace(work, sorts=0.0), float(speculation.draft_tokens)),)
 
 
 def step_mixture(

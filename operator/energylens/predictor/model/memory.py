@@ -20,6 +20,7 @@ from energylens.predictor.model.parameters import (
     routed_expert_parameters,
     shared_ffn_parameters,
     state_bytes_per_sequence,
+    weight_bytes,
 )
 from energylens.predictor.types import FloatArray, GpuSpec, Layouts, Memory, Workload
 
@@ -43,6 +44,7 @@ def memory(
     step_tokens: int | None = None,
     fixed_cache_bytes: float | None = None,
     longest_request: int | None = None,
+    draft: ModelSpec | None = None,
 ) -> Memory:
     """Return what a GPU holds for every candidate.
 
@@ -55,6 +57,7 @@ def memory(
         step_tokens: Tokens of the largest step, which size the activations; None for :data:`ACTIVATION_TOKENS`.
         fixed_cache_bytes: KV cache of a GPU where it is fixed instead of what ``utilization`` leaves.
         longest_request: Tokens of a request for which the cache must have room at the start; None for the workload's.
+        draft: A model that drafts tokens, held beside it on every stage's GPUs.
     """
     tp = layouts.tensor_parallel.astype(np.float64)
     pp = layouts.pipeline_parallel.astype(np.float64)
@@ -79,18 +82,27 @@ def memory(
     # Every rank holds the indexer's keys, which have one head.
     per_token = (kv_cache_bytes(model, full) / full - index) * share + index / pp
     state = state_bytes_per_sequence(model) / (tp * pp)
+    drafted = np.zeros_like(per_token)
+    if draft is not None:
+        weights = weights + drafting_bytes(model, draft) / tp
+        drafted = kv_cache_bytes(draft, full) / full * kv_share(draft, tp)
+        per_token = per_token + drafted
     width = max([model.hidden * 2.0] + [3.0 * _ffn_width(g.ffn) for g in model.layers])
     reserved = ENGINE_BYTES + (step_tokens or ACTIVATION_TOKENS) * (width / tp + 2.0 * model.hidden) * 2.0
     room = gpu.memory_bytes * utilization - weights - reserved
     if fixed_cache_bytes is not None:
         # The share is not looked at then; what is asked for and not there ends the start.
         room = np.where(gpu.memory_bytes - weights - reserved >= fixed_cache_bytes, fixed_cache_bytes, 0.0)
-    middle = workload.input_tokens + workload.output_tokens / 2.0
+    # What is verified at once has its places in the cache, accepted or not.
+    ahead = workload.verified - 1.0
+    shared = workload.shared_prefix
+    middle = workload.input_tokens - shared + workload.output_tokens / 2.0 + ahead
     per_sequence = per_token * middle + state
-    longest = kv_cache_bytes(model, max(full, longest_request or 0.0)) * share + state
+    most = max(full, longest_request or 0.0) + ahead
+    longest = kv_cache_bytes(model, most) * share + state + drafted * most
     fits = room >= longest
     # A stage of the pipeline holds the cache of all micro-batches in flight, so the whole cache is shared by b.
-    running = np.where(fits, dp * np.maximum(room, 0.0) / per_sequence, 0.0)
+    running = np.where(fits, dp * np.maximum(room - per_token * shared, 0.0) / per_sequence, 0.0)
     tokens = np.where(room > 0, np.maximum(room, 0.0) / np.maximum(per_token + state / full, 1.0), 0.0)
     return Memory(
         weight_bytes=weights,
@@ -101,6 +113,12 @@ def memory(
         max_concurrency=running,
         fits=fits,
     )
+
+
+def drafting_bytes(model: ModelSpec, draft: ModelSpec) -> float:
+    """Return the weights that a draft holds beside its target: one in the target's format uses its embeddings."""
+    shared = draft.hidden == model.hidden and draft.vocab == model.vocab
+    return weight_bytes(draft) - shared * embedding_parameters(draft) * draft.head_quant.bytes_per_weight
 
 
 def resident_sequences(concurrency: FloatArray, layouts: Layouts, held: Memory) -> FloatArray:

@@ -189,7 +189,8 @@ def step_time(
     several = work.gpus > 1
     host = 1e-3 * c["host_step_ms"] * np.where(several, c["host_multi"], 1.0)
     host = host + 1e-6 * work.sequences * c["host_sequence_us"]
-    logits = 1e-6 * work.sequences * work.sampled_vocab / 128_256.0
+    rows = work.sequences if work.logit_rows is None else work.logit_rows
+    logits = 1e-6 * rows * work.sampled_vocab / 128_256.0
     sampler = logits * (c["sampler_us"] + c["sampler_sort_us"] * work.sorts)
     if mixed:
         host = host + 1e-3 * c["host_prefill_ms"]
@@ -199,5 +200,11 @@ def step_time(
         gpu = overlapped(kernels, collectives, np.minimum(arithmetic / kernels, 1.0), overlap)
     launch = launch + 1e-6 * layers.eager * c["eager_mixer_us"]
     total = soft_maximum(gpu, launch + np.zeros_like(gpu), 3.0) + host + sampler
+    for draft, passes in work.drafts:
+        # The host prepares a step once, and its passes find what it prepared.
+        one = step_time(draft, rates, c, sheet, mixed=False)
+        kernels, collectives = kernels + passes * one.kernels, collectives + passes * one.collectives
+        launch, sampler = launch + passes * one.launch, sampler + passes * one.sampler
+        total = total + passes * (soft_maximum(one.kernels + one.collectives, one.launch, 3.0) + one.sampler)
     total = soft_maximum(total, 1e-6 * work.sequences * c["frontend_us"], FRONTEND_SOFT)
     return StepTime(operations, kernels, collectives, launch, host, sampler, total)

@@ -6,7 +6,7 @@ operation x operations. Energies are added over operations whatever overlaps in 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -69,7 +69,7 @@ def step_energy(work: Work, time: StepTime, rates: KernelRates, c: Constants) ->
     padding = ((zeros + stale) * per_operation(rates.joules_per_flop, pick)).sum(axis=0)
     active = time.kernels + time.sampler + c["collective_activity"] * time.collectives
     overhead = np.minimum(active, time.total) * c["active_watts"] + time.sampler * c["sampler_watts"] + padding
-    return StepEnergy(
+    found = StepEnergy(
         (work.weight_bytes * per_byte).sum(axis=0),
         cache.sum(axis=0),
         (work.activation_bytes * per_byte).sum(axis=0) + small,
@@ -77,6 +77,12 @@ def step_energy(work: Work, time: StepTime, rates: KernelRates, c: Constants) ->
         link,
         overhead,
     )
+    for draft, passes in work.drafts:
+        # The times of the step have those of its drafts: what runs meanwhile is counted above.
+        one, none = step_energy(draft, time, rates, c), "overhead"
+        more = {f.name: getattr(found, f.name) + passes * getattr(one, f.name) for f in fields(one) if f.name != none}
+        found = StepEnergy(**more, overhead=found.overhead)
+    return found
 
 
 def capped(power: FloatArray, limit: FloatArray) -> FloatArray:

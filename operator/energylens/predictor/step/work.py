@@ -134,6 +134,10 @@ class StepLoad:
     prefill_tokens: FloatArray
     prefill_length: FloatArray
     """Mean prompt length, over which prefill attention grows."""
+    queries: float = 1.0
+    """Tokens that are computed for each running sequence: more than one where drafted tokens are verified."""
+    prefix_tokens: float = 0.0
+    """Cached tokens in front of each prompt, which its tokens attend to."""
 
 
 @dataclass(frozen=True)
@@ -179,6 +183,10 @@ class Work:
     """The same where every expert gets whole tiles, with or without tokens: block-scaled FP8, shape (k, n)."""
     coarse_tiles: FloatArray
     """1 where grouped 16-bit experts run in large tiles that are nearly empty, 0 elsewhere, shape (k, n)."""
+    logit_rows: FloatArray | None = None
+    """Tokens whose logits are sampled from or verified, shape (n,); None: one for each sequence."""
+    drafts: tuple[tuple[Work, float], ...] = ()
+    """Work of a model that drafts tokens, and how many times it is done, one after the other."""
 
 
 @dataclass(frozen=True)
@@ -286,9 +294,10 @@ def build_work(model: ModelSpec, gpu: GpuSpec, layouts: Layouts, load: StepLoad,
             eager_mixers(lowered),
         ),
         tokens=builder.tokens,
-        sequences=builder.head_tokens,
+        sequences=builder.sequences,
+        logit_rows=None if load.queries == 1.0 else builder.head_tokens,
         gpus=layouts.gpus.astype(np.float64),
-        graph_tokens=graph_tokens(layouts),
+        graph_tokens=np.minimum(graph_tokens(layouts) * load.queries, LARGEST_GRAPH),
         sampled_vocab=float(model.vocab),
         sorts=0.0 if model.family in SORT_FREE_FAMILIES else 1.0,
         tile_flops=tiles,
@@ -303,9 +312,12 @@ class _Builder:
         # Decoding latent attention on Blackwell runs in a kernel for all 128 heads, whatever share a GPU has of them.
         self.all_heads = all_heads
         self.dp = layouts.data_parallel.astype(np.float64)
-        self.tokens = load.decode_tokens + load.prefill_tokens
+        self.queries = load.decode_tokens * load.queries
+        self.tokens = self.queries + load.prefill_tokens
         # Logits are needed for running sequences and for prompts that end in this step.
-        self.head_tokens = load.decode_tokens + load.prefill_tokens / np.maximum(load.prefill_length, 1.0)
+        ending = load.prefill_tokens / np.maximum(load.prefill_length, 1.0)
+        self.sequences = load.decode_tokens + ending
+        self.head_tokens = self.queries + ending
         self.skew = BALANCED_SKEW if model.family.startswith("deepseek") else ROUTING_SKEW
         self._visible: dict[AttentionReach, tuple[FloatArray, FloatArray]] = {}
         self._shares: dict[int, FloatArray] = {}
@@ -321,7 +333,7 @@ class _Builder:
     def visible(self, reach: AttentionReach) -> tuple[FloatArray, FloatArray]:
         """Entries that a decoding query reads, and that a prefill query reads on average (causal half)."""
         if reach not in self._visible:
-            half = visible_tokens(reach, self.load.prefill_length / 2.0)
+            half = visible_tokens(reach, self.load.prefix_tokens + self.load.prefill_length / 2.0)
             self._visible[reach] = (visible_tokens(reach, self.load.context_tokens), half)
         return self._visible[reach]
 
@@ -339,19 +351,23 @@ class _Builder:
         if e.kernel == "attention":
             decode, half = self.visible(op.reach)
             rows = 1.0 if self.all_heads and e.parallel == "h" else share
-            flops[:] = per_token * rows * decode * self.load.decode_tokens
+            flops[:] = per_token * rows * decode * self.queries
             prefill[:] = per_token * share * half * self.load.prefill_tokens
             if e.operand is Operand.CACHE:
                 width = self.model.kv_bytes_per_element * e.operand_elements * op.count
+                # The tokens of one sequence that are verified together read its cache once.
                 cache[:] = width * share * decode * self.load.decode_tokens
+                if self.load.prefix_tokens > 0.0:
+                    prefix = visible_tokens(op.reach, np.full_like(decode, self.load.prefix_tokens))
+                    cache += width * share * prefix * (self.sequences - self.load.decode_tokens)
             return
         if e.kernel == "state":
-            flops[:] = per_token * share * self.load.decode_tokens
+            flops[:] = per_token * share * self.queries
             prefill[:] = per_token * share * self.load.prefill_tokens
             if e.operand is Operand.CACHE:
                 # The state is read, updated and written back.
                 width = 2.0 * e.quant.bytes_per_weight * e.operand_elements * op.count
-                cache[:] = width * share * self.load.decode_tokens
+                cache[:] = width * share * self.queries
             return
         tokens = self.head_tokens if e.label == "head" else self.tokens
         flops[:] = per_token * share * tokens

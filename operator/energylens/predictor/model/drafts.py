@@ -1,0 +1,89 @@
+"""Models that draft tokens for speculative decoding, as models of their own whose steps cost what any step costs.
+
+Chains only: ``draft_tokens`` passes one after the other, each over one token of every running sequence. What a tree of
+drafts (SGLang's ``--speculative-eagle-topk`` above 1) or drafting in parallel costs is not known here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from typing import Literal
+
+from energylens.predictor.model.architecture import (
+    Attention,
+    DenseFfn,
+    FeedForward,
+    LayerGroup,
+    Mixer,
+    ModelSpec,
+    MoeFfn,
+    Quantization,
+)
+from energylens.predictor.types import Speculation
+
+Method = Literal["NGram", "EAGLE", "MTP", "DraftModel"]
+EAGLE_VOCABULARY = 32_000
+"""Tokens that EAGLE-3 heads choose from (arXiv 2503.01840; ``draft_vocab_size`` of the published heads)."""
+DRAFT_LAYERS = 24
+"""Layers of a draft model of which only the size is known: Qwen2.5-0.5B and its like have 24, Llama-3.2-1B 16."""
+_HEAD_WIDTH = 64
+
+
+def draft_of(target: ModelSpec, speculation: Speculation) -> ModelSpec | None:
+    """Return the model that drafts for a target, as :func:`draft_model` does."""
+    return draft_model(target, speculation.method, speculation.draft_parameters)
+
+
+@cache
+def draft_model(target: ModelSpec, method: Method, parameters: float | None) -> ModelSpec | None:
+    """Return the model that drafts; None where nothing is computed on the GPU (n-grams of the prompt).
+
+    An EAGLE head is one dense layer of the target's width with attention like the target's and its own small
+    vocabulary, in 16 bits. MTP is one more layer like the target's last, in the target's number format, with its output
+    head. A draft model is a dense model of a number of parameters.
+
+    Args:
+        target: The model that verifies.
+        method: How tokens are drafted.
+        parameters: Of a draft model, embeddings left out; not read by the other methods.
+
+    Raises:
+        ValueError: A draft model without a number of parameters, or a target without any attention for an EAGLE head.
+    """
+    if method == "NGram":
+        return None
+    plain = Quantization()
+    bare = replace(target, extra_weight_bytes=0.0, tied_embeddings=True)
+    if method == "MTP":
+        last = target.layers[-1]
+        return replace(bare, name=f"{target.name} MTP", layers=(replace(last, count=1),))
+    bare = replace(bare, attention_quant=plain, ffn_quant=plain, expert_quant=plain, head_quant=plain)
+    if method == "EAGLE":
+        mixers = [g.mixer for g in reversed(target.layers) if g.mixer is not None]
+        mixer = next((m for m in mixers if isinstance(m, Attention)), next(iter(mixers), None))
+        if mixer is None:
+            raise ValueError(f"{target.name} has no attention that an EAGLE head could be like")
+        layer = LayerGroup(1, _full(mixer), _dense(target))
+        return replace(bare, name=f"{target.name} EAGLE", layers=(layer,), vocab=min(target.vocab, EAGLE_VOCABULARY))
+    if parameters is None:
+        raise ValueError("a draft model needs its number of parameters")
+    # A dense layer of width h has 4 h^2 parameters of attention and 8 h^2 of a gated network of 8/3 h.
+    hidden = max(_HEAD_WIDTH, round((parameters / (12.0 * DRAFT_LAYERS)) ** 0.5 / _HEAD_WIDTH) * _HEAD_WIDTH)
+    heads = hidden // _HEAD_WIDTH
+    attention = Attention(heads=heads, kv_heads=heads, head_dim=_HEAD_WIDTH)
+    layers = (LayerGroup(DRAFT_LAYERS, attention, DenseFfn(round(8.0 * hidden / 3.0))),)
+    return replace(bare, name=f"draft of {target.name}", family="llama", hidden=hidden, layers=layers)
+
+
+def _full(mixer: Mixer) -> Mixer:
+    """Return attention over the whole context."""
+    return replace(mixer, window=None) if isinstance(mixer, Attention) else mixer
+
+
+def _dense(target: ModelSpec) -> FeedForward:
+    """Return a dense network as wide as what a token of the target goes through."""
+    ffn = next((g.ffn for g in reversed(target.layers) if g.ffn is not None), None)
+    if isinstance(ffn, MoeFfn):
+        return DenseFfn(ffn.top_k * ffn.intermediate + ffn.shared_intermediate, ffn.gated)
+    return ffn if ffn is not None else DenseFfn(4 * target.hidden)
