@@ -15,7 +15,7 @@ from tools import layers
 ROOT = Path(__file__).resolve().parents[3]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
-MARKDOWN = [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", ROOT / "CHANGELOG.md"]
+MARKDOWN = [*PAGES, *sorted(ROOT.glob("*.md")), ROOT / "examples" / "README.md"]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 OBJECTS = {"LLMDeployment"}
 CODE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
