@@ -79,6 +79,8 @@ __all__ = [
     "Rollout",
     "SecretKeyRef",
     "Slo",
+    "SpeculationMethod",
+    "Speculative",
     "Toleration",
     "Validation",
     "Workload",
@@ -89,6 +91,7 @@ __all__ = [
 Objective = Literal["MinimizeEnergy", "MinimizePower", "MinimizeGPUs"]
 PlanningMode = Literal["Auto", "Manual", "Advisory"]
 Percentile = Literal["P50", "P95", "P99"]
+SpeculationMethod = Literal["NGram", "EAGLE", "MTP", "DraftModel"]
 
 _MAX_GPUS = 100_000
 _MAX_MILLISECONDS = 3_600_000
@@ -179,6 +182,30 @@ class Engine(ApiModel):
     ] = Field(default=(), description="Environment variables of the engine's container.")
 
 
+class Speculative(ApiModel):
+    """Speculative decoding as spec.engine.extraArgs ask the engine for it: a chain of drafted tokens per step."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (rules.DRAFT_MODEL_SIZE,)
+
+    method: SpeculationMethod | None = Field(
+        default=None,
+        description="What drafts. NGram: n-grams of the prompt, without a model. EAGLE: a head of one layer. MTP: the "
+        "model's own layer for it. DraftModel: a small model. Absent: what spec.engine.extraArgs ask for, else EAGLE.",
+    )
+    draft_tokens: int = Field(
+        ge=1, le=64, description="Tokens drafted per sequence and step; each step verifies them with one more."
+    )
+    acceptance_percent: int = Field(
+        ge=0, le=100, description="Accepted tokens over drafted ones, %, as the engines count them."
+    )
+    draft_model_million_parameters: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="Parameters of the draft model without its embeddings, in millions; needed by method DraftModel.",
+    )
+
+
 class Workload(ApiModel):
     """The load: mean request shape and either an arrival rate or a number of concurrent requests."""
 
@@ -196,6 +223,16 @@ class Workload(ApiModel):
         ge=1,
         le=100_000,
         description="Requests in flight over all replicas. Set this or requestsPerSecond.",
+    )
+    prefix_cache_hit_percent: int = Field(
+        default=0,
+        ge=0,
+        le=100,
+        description="Prompt tokens that the engine's prefix cache has, %: they cost no prefill. Taken as the beginning "
+        "of every prompt, shared by all.",
+    )
+    speculative: Speculative | None = Field(
+        default=None, description="Speculative decoding; absent: every step generates one token per request."
     )
 
 

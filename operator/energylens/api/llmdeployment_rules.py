@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         ModelCache,
         Overrides,
         PowerCap,
+        Speculative,
         Toleration,
         Workload,
     )
@@ -125,6 +126,29 @@ POWER_CAP_WATTS = Rule(
     "'wattsPerGPU (%s) is for mode Fixed, and mode is %s; set mode to Fixed or leave it out'.format("
     "[self.wattsPerGPU, self.mode])",
     check=_power_cap_watts,
+)
+
+
+def _draft_model_size(speculative: Speculative) -> str | None:
+    millions = speculative.draft_model_million_parameters
+    if speculative.method == "DraftModel" and millions is None:
+        return "method DraftModel needs draftModelMillionParameters: its parameters in millions"
+    if speculative.method not in (None, "DraftModel") and millions is not None:
+        return (
+            f"draftModelMillionParameters ({millions}) is for method DraftModel, and method is {speculative.method}; "
+            "leave it out"
+        )
+    return None
+
+
+DRAFT_MODEL_SIZE = Rule(
+    summary="draftModelMillionParameters is set with method DraftModel, and with no other method",
+    cel="!has(self.method) || (self.method == 'DraftModel') == has(self.draftModelMillionParameters)",
+    message_cel="self.method == 'DraftModel' ? "
+    "'method DraftModel needs draftModelMillionParameters: its parameters in millions' : "
+    "'draftModelMillionParameters (%s) is for method DraftModel, and method is %s; leave it out'.format("
+    "[self.draftModelMillionParameters, self.method])",
+    check=_draft_model_size,
 )
 
 

@@ -261,6 +261,13 @@ class Measured(ApiModel):
     kv_cache_percent: int | None = Field(
         default=None, description="Largest part of the KV cache in use in any replica, %."
     )
+    prefix_cache_hit_percent: int | None = Field(
+        default=None, description="Prompt tokens that the prefix cache had, by the engine's counters, %."
+    )
+    draft_tokens: Quantity | None = Field(
+        default=None, description="Mean tokens drafted per sequence and step; absent without speculative decoding."
+    )
+    acceptance_percent: int | None = Field(default=None, description="Accepted tokens over drafted ones, %.")
     joules_per_output_token: Quantity | None = Field(default=None, description="GPU energy per generated token, J.")
     energy_bound_percent: int | None = Field(
         default=None, description="Largest error that the window's edges and counter resets leave in the energy, %."

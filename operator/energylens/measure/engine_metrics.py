@@ -31,11 +31,20 @@ class EngineNames:
     itl: tuple[str, ...]
     tpot: tuple[str, ...]
     """Of a request: one observation each, the mean over its tokens after the first."""
+    draft_rounds: tuple[str, ...] = ()
+    """Steps of one sequence that verified drafted tokens; counters, as the two below."""
+    drafted_tokens: tuple[str, ...] = ()
+    accepted_tokens: tuple[str, ...] = ()
+    accept_length: tuple[str, ...] = ()
+    """Accepted tokens per such step and the one that follows them; gauges, as the one below."""
+    accept_rate: tuple[str, ...] = ()
+    """Accepted over drafted tokens."""
 
     def lines(self) -> frozenset[str]:
         """Every name that a line of interest may start with."""
         scalars = self.generation_tokens + self.prompt_tokens + self.cached_prompt_tokens + self.requests
-        gauges = self.running + self.waiting + self.kv_cache_usage
+        scalars += self.draft_rounds + self.drafted_tokens + self.accepted_tokens
+        gauges = self.running + self.waiting + self.kv_cache_usage + self.accept_length + self.accept_rate
         return frozenset(scalars + gauges + tuple(f"{name}_bucket" for name in self.ttft + self.itl + self.tpot))
 
 
@@ -53,6 +62,9 @@ VLLM = EngineNames(
     # In spite of its name the latter observes every token: it is what inter_token_latency replaced.
     itl=("vllm:inter_token_latency_seconds", "vllm:time_per_output_token_seconds"),
     tpot=("vllm:request_time_per_output_token_seconds",),
+    draft_rounds=("vllm:spec_decode_num_drafts_total",),
+    drafted_tokens=("vllm:spec_decode_num_draft_tokens_total",),
+    accepted_tokens=("vllm:spec_decode_num_accepted_tokens_total",),
 )
 SGLANG = EngineNames(
     engine="sglang",
@@ -66,6 +78,8 @@ SGLANG = EngineNames(
     ttft=("sglang:time_to_first_token_seconds",),
     itl=("sglang:inter_token_latency_seconds", "sglang:time_per_output_token_seconds"),
     tpot=("sglang:request_time_per_output_token_seconds",),
+    accept_length=("sglang:spec_accept_length",),
+    accept_rate=("sglang:spec_accept_rate",),
 )
 ENGINES = (VLLM, SGLANG)
 _ALL_LINES = frozenset().union(*(names.lines() for names in ENGINES))
@@ -113,11 +127,21 @@ def _observation(
         ttft=_histogram(names.ttft, by_name),
         itl=_histogram(names.itl, by_name),
         tpot=_histogram(names.tpot, by_name),
+        draft_rounds=read(names.draft_rounds, _sum),
+        drafted_tokens=read(names.drafted_tokens, _sum),
+        accepted_tokens=read(names.accepted_tokens, _sum),
+        accept_length=read(names.accept_length, _mean),
+        accept_rate=read(names.accept_rate, _mean),
     )
 
 
 def _sum(samples: Iterable[MetricSample]) -> float:
     return sum(sample.value for sample in samples)
+
+
+def _mean(samples: Iterable[MetricSample]) -> float:
+    values = [sample.value for sample in samples]
+    return sum(values) / len(values)
 
 
 def _max(samples: Iterable[MetricSample]) -> float:

@@ -199,6 +199,10 @@ def _tokens(pod: PodRef, known: list[EngineObservation]) -> TokenSeries:
         running=scalars("running"),
         waiting=scalars("waiting"),
         kv_cache_usage=scalars("kv_cache_usage"),
+        **{
+            name: scalars(name)
+            for name in ("draft_rounds", "drafted_tokens", "accepted_tokens", "accept_length", "accept_rate")
+        },
         ttft=tuple(HistogramSample(seen.time, seen.ttft) for seen in known if seen.ttft is not None),
         itl=tuple(HistogramSample(seen.time, seen.itl) for seen in known if seen.itl is not None),
         tpot=tuple(HistogramSample(seen.time, seen.tpot) for seen in known if seen.tpot is not None),

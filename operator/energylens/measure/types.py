@@ -99,6 +99,13 @@ class EngineObservation:
     ttft: Histogram | None = None
     itl: Histogram | None = None
     tpot: Histogram | None = None
+    draft_rounds: float | None = None
+    """Steps of one sequence that verified drafted tokens, with what was drafted and accepted in them: counters."""
+    drafted_tokens: float | None = None
+    accepted_tokens: float | None = None
+    accept_length: float | None = None
+    """Tokens that such a step adds, and what share of the drafted ones is accepted, of engines with gauges of them."""
+    accept_rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -130,6 +137,11 @@ class TokenSeries:
     ttft: tuple[HistogramSample, ...] = ()
     itl: tuple[HistogramSample, ...] = ()
     tpot: tuple[HistogramSample, ...] = ()
+    draft_rounds: tuple[Sample, ...] = ()
+    drafted_tokens: tuple[Sample, ...] = ()
+    accepted_tokens: tuple[Sample, ...] = ()
+    accept_length: tuple[Sample, ...] = ()
+    accept_rate: tuple[Sample, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -180,8 +192,20 @@ class WindowMeasurement:
     """Mean number of requests that wait in the engines, all pods together."""
     kv_cache_usage: float | None = None
     """Largest share of the KV cache that was in use in any pod, 0 to 1."""
+    draft_tokens: float | None = None
+    """Mean tokens drafted per step of a sequence; None without speculative decoding."""
+    acceptance: float | None = None
+    """Accepted over drafted tokens, 0 to 1."""
     latency: LatencyQuantiles | None = None
     """At the percentile that was asked for."""
     source: str = ""
     """Name of the energy source."""
     latency_by_percentile: Mapping[Percentile, LatencyQuantiles] = field(default_factory=dict)
+
+    @property
+    def prefix_cache_hits(self) -> float | None:
+        """Share of the prompt tokens that the prefix cache had, 0 to 1; None where one of both was not counted."""
+        if not self.prompt_tokens or self.cached_prompt_tokens is None:
+            return None
+        # A preempted request looks its prompt up once more.
+        return min(self.cached_prompt_tokens / self.prompt_tokens, 1.0)

@@ -221,9 +221,12 @@ def _with_tokens(
     requests = _counted([series.requests for series in usable], start, end)
     running = _mean_sum([series.running for series in usable], start, end)
     latencies = latencies_of(usable, start, end, running, output_tokens / (end - start))
+    drafted, acceptance = _speculation(usable, start, end)
     measured = replace(
         measured,
         output_tokens=output_tokens,
+        draft_tokens=drafted,
+        acceptance=acceptance,
         prompt_tokens=_counted([series.prompt_tokens for series in usable], start, end),
         cached_prompt_tokens=_counted([series.cached_prompt_tokens for series in usable], start, end),
         requests=requests,
@@ -301,6 +304,22 @@ def _counted(counters: Sequence[Sequence[Sample]], start: float, end: float) -> 
     tracks = [token_track(samples) for samples in counters]
     whole = [track for track in tracks if track is not None and track.first <= start and track.last >= end]
     return sum(track.between(start, end) for track in whole) if len(whole) == len(counters) else None
+
+
+def _speculation(tokens: Sequence[TokenSeries], start: float, end: float) -> tuple[float | None, float | None]:
+    """Return the tokens drafted per step of a sequence, and the share accepted; None unless every engine drafts."""
+    rounds, drafted, accepted = (
+        _counted([getattr(series, name) for series in tokens], start, end)
+        for name in ("draft_rounds", "drafted_tokens", "accepted_tokens")
+    )
+    if rounds and drafted and accepted is not None:
+        return drafted / rounds, accepted / drafted
+    length, rate = (
+        _mean_sum([getattr(s, name) for s in tokens], start, end) for name in ("accept_length", "accept_rate")
+    )
+    if not length or not rate:
+        return None, None
+    return (length / len(tokens) - 1.0) / (rate / len(tokens)), rate / len(tokens)
 
 
 def _mean_sum(gauges: Sequence[Sequence[Sample]], start: float, end: float) -> float | None:

@@ -82,6 +82,23 @@ RULES = (
         "spec.hardware",
         ("maxGPUsPerReplica (8)", "maxGPUs (4)", "set it to 4 or less"),
     ),
+    Bad(
+        {"spec.workload.speculative": {"method": "DraftModel", "draftTokens": 3, "acceptancePercent": 50}},
+        "spec.workload.speculative",
+        ("method DraftModel needs draftModelMillionParameters",),
+    ),
+    Bad(
+        {
+            "spec.workload.speculative": {
+                "method": "EAGLE",
+                "draftTokens": 3,
+                "acceptancePercent": 50,
+                "draftModelMillionParameters": 500,
+            }
+        },
+        "spec.workload.speculative",
+        ("draftModelMillionParameters (500)", "method is EAGLE"),
+    ),
     Bad({"spec.energy.powerCap": {"mode": "Fixed"}}, "spec.energy.powerCap", ("mode Fixed needs wattsPerGPU",)),
     Bad(
         {"spec.energy.powerCap": {"wattsPerGPU": 400}},
@@ -223,6 +240,19 @@ GOOD: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("LLMDeployment", {"spec.hardware": {"maxGPUs": 8, "maxGPUsPerReplica": 8, "gpuProducts": ["NVIDIA-H200"]}}),
     ("LLMDeployment", {"spec.hardware.tolerations": [{"operator": "Exists"}, {"key": "gpu", "value": "yes"}]}),
     ("LLMDeployment", {"spec.energy.powerCap": {"mode": "Fixed", "wattsPerGPU": 400}}),
+    ("LLMDeployment", {"spec.workload.prefixCacheHitPercent": 100}),
+    ("LLMDeployment", {"spec.workload.speculative": {"draftTokens": 3, "acceptancePercent": 0}}),
+    (
+        "LLMDeployment",
+        {
+            "spec.workload.speculative": {
+                "method": "DraftModel",
+                "draftTokens": 64,
+                "acceptancePercent": 100,
+                "draftModelMillionParameters": 1,
+            }
+        },
+    ),
     ("LLMDeployment", {"spec.energy.powerCap": {"mode": "Plan"}}),
     ("LLMDeployment", {"spec.energy.budget": {"energyWattHours": 1000}}),
     ("LLMDeployment", {"spec.planning.overrides": {"tensorParallel": 8}, "spec.hardware.maxGPUsPerReplica": 8}),

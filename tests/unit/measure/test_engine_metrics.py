@@ -26,6 +26,8 @@ def test_vllm_adds_up_data_parallel_engines():
     assert seen.ttft == Histogram((0.25, 0.5, math.inf), (10, 20, 20))
     assert seen.itl == Histogram((0.025, 0.05, math.inf), (1000, 11980, 12000))
     assert seen.tpot == Histogram((0.025, 0.05, math.inf), (2, 16, 16))
+    assert (seen.draft_rounds, seen.drafted_tokens, seen.accepted_tokens) == (150, 450, 270)
+    assert (seen.accept_length, seen.accept_rate) == (None, None)
 
 
 def test_vllm_by_its_previous_names():
@@ -45,6 +47,8 @@ def test_sglang_counts_a_tensor_parallel_group_once():
     assert (seen.cached_prompt_tokens, seen.requests) == (80, 9)
     assert seen.ttft == Histogram((0.1, math.inf), (3, 4))
     assert seen.tpot == Histogram((0.01, math.inf), (7, 9))
+    assert (seen.accept_length, seen.accept_rate) == (pytest.approx(2.8), pytest.approx(0.6))
+    assert seen.draft_rounds is None
 
 
 def test_sglang_tells_a_queue_by_priority_beside_the_whole_and_a_cached_token_by_one_source():

@@ -292,6 +292,41 @@ def test_latencies_come_from_the_window_alone():
     assert result.latency.itl_bucket_ms == pytest.approx((20, 30))
 
 
+def counter(rate, times=(-600, 0, 600)):
+    return tuple(Sample(time, rate * (time + 600)) for time in times)
+
+
+def test_drafts_are_measured_by_counters_or_by_gauges():
+    counted = replace(
+        engine(),
+        draft_rounds=counter(10.0),
+        drafted_tokens=counter(30.0),
+        accepted_tokens=counter(18.0),
+        prompt_tokens=counter(100.0),
+        cached_prompt_tokens=counter(25.0),
+    )
+    result = measure_window([gpu()], [counted], 1, options())
+    assert (result.draft_tokens, result.acceptance) == (pytest.approx(3), pytest.approx(0.6))
+    assert result.prefix_cache_hits == pytest.approx(0.25)
+    gauges = replace(
+        engine(),
+        accept_length=(Sample(0, 2.0), Sample(300, 3.0), Sample(600, 9.0)),
+        accept_rate=(Sample(0, 0.4), Sample(300, 0.6), Sample(600, 0.9)),
+    )
+    result = measure_window([gpu()], [gauges], 1, options())
+    assert (result.draft_tokens, result.acceptance) == (pytest.approx(1.5 / 0.5), pytest.approx(0.5))
+    assert result.prefix_cache_hits is None
+
+
+@pytest.mark.parametrize("second", [engine(), replace(engine(), draft_rounds=counter(10.0))])
+def test_drafts_that_not_every_engine_counts_are_not_measured(second):
+    first = replace(engine(), draft_rounds=counter(10.0), drafted_tokens=counter(30.0), accepted_tokens=counter(18.0))
+    for tokens in ([first, replace(second, pod="other")], [engine()]):
+        result = measure_window([gpu()], tokens, 1, options(engines_expected=len(tokens)))
+        assert (result.draft_tokens, result.acceptance) == (None, None)
+        assert result.reason == "Measured"
+
+
 def test_prompt_tokens_are_kept_beside():
     series = replace(engine(), prompt_tokens=tuple(Sample(time, 300 * time) for time in grid(0, 600, 15)))
     assert measure_window([gpu()], [series], 1, options()).prompt_tokens == pytest.approx(180_000)

@@ -69,6 +69,8 @@ def _run(deployment: LLMDeployment) -> dict[str, object]:
         raise _LeftOutError("pipeline parallelism has no column in a table of runs")
     if plan.power_cap_watts_per_gpu is not None:
         raise _LeftOutError("a power cap has no column in a table of runs")
+    if measured.acceptance_percent is not None or spec.workload.speculative is not None:
+        raise _LeftOutError("speculative decoding has no column in a table of runs")
     tokens_per_request = measured.output_tokens or spec.workload.output_tokens
     model, replicas = _model(deployment), plan.replicas
     power, rate = float(figures[0] or 0) / replicas, float(figures[1] or 0) / replicas

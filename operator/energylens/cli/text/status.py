@@ -97,7 +97,12 @@ def _load(deployment: LLMDeployment) -> str:
         if workload.concurrency is not None
         else f"{workload.requests_per_second} requests per second"
     )
-    return f"{rate}, {workload.input_tokens} tokens in, {workload.output_tokens} out"
+    hits, drafts = workload.prefix_cache_hit_percent, workload.speculative
+    cached = f" ({hits} % in the prefix cache)" if hits else ""
+    drafted = ""
+    if drafts is not None:
+        drafted = f", {drafts.draft_tokens} tokens drafted per step, {drafts.acceptance_percent} % of them accepted"
+    return f"{rate}, {workload.input_tokens} tokens in{cached}, {workload.output_tokens} out{drafted}"
 
 
 def _objectives(deployment: LLMDeployment) -> str:
@@ -160,6 +165,15 @@ def _figures(deployment: LLMDeployment) -> Iterator[Figure]:
         (f"TPOT {deployment.spec.slo.percentile}, ms", "tpot_milliseconds", off.tpot_error_percent if off else None),
     ):
         yield Figure(name, _shown(plan.predicted, field), _shown(measured, field), error)
+    workload = deployment.spec.workload
+    hits, drafts = workload.prefix_cache_hit_percent, workload.speculative
+    found = None if measured is None else measured.prefix_cache_hit_percent
+    if hits or found:
+        yield Figure("prefix cache hits, %", str(hits), None if found is None else str(found), None)
+    accepted = None if measured is None else measured.acceptance_percent
+    if drafts is not None or accepted is not None:
+        planned = None if drafts is None else str(drafts.acceptance_percent)
+        yield Figure("accepted drafts, %", planned, None if accepted is None else str(accepted), None)
 
 
 def _shown(part: PredictedFigures | Measured | None, field: str) -> str | None:

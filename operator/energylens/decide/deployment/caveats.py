@@ -15,4 +15,4 @@ def caveats_of(deployment: LLMDeployment, planning: Planning) -> tuple[str, ...]
     if plan is None or not planning.good:
         return ()
     settings = EngineSettings.of(deployment.spec.engine)
-    return caveats(settings, planning.model, load_gpus().get(plan.gpu_product))
+    return caveats(settings, planning.model, load_gpus().get(plan.gpu_product), deployment.spec.workload)

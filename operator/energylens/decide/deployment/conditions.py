@@ -11,7 +11,13 @@ from energylens.decide.deployment.caveats import caveats_of
 from energylens.decide.deployment.children import Children
 from energylens.decide.deployment.observation import Observation
 from energylens.decide.deployment.rollouts import Rollout, late, overdue, rollout, trouble
-from energylens.decide.learned.comparison import energy_error_percent, is_comparable, load_share, objectives
+from energylens.decide.learned.comparison import (
+    energy_error_percent,
+    is_comparable,
+    load_differences,
+    load_share,
+    objectives,
+)
 from energylens.decide.reasons import ConditionType, Reason
 
 _SLO_REASONS = (Reason.SLO_INFEASIBLE, Reason.LOAD_TOO_HIGH)
@@ -258,12 +264,13 @@ def _accuracy(observed: Observation) -> Condition:
     if error is None or plan is None or found is None:
         return _condition(observed, kind, "Unknown", Reason.NOT_MEASURED, "no energy per token was measured")
     share = load_share(observed.deployment, plan, found)
+    other = "".join(f"; {difference}" for difference in load_differences(observed.deployment, found))
     if not is_comparable(share):
         served = "unknown" if share is None else f"{100 * share:.0f} % of the one that the plan was made for"
-        text = f"the load was {served}, so that energy per token cannot be compared; it is off by {error:+d} %"
+        text = f"the load was {served}, so that energy per token cannot be compared; it is off by {error:+d} %{other}"
         return _condition(observed, kind, "Unknown", Reason.LOAD_DIFFERS, text)
     tolerance = observed.deployment.spec.validation.tolerance_percent
-    text = f"predicted energy per token is off by {error:+d} %; tolerancePercent={tolerance}"
+    text = f"predicted energy per token is off by {error:+d} %; tolerancePercent={tolerance}{other}"
     if abs(error) <= tolerance:
         return _condition(observed, kind, "True", Reason.WITHIN_TOLERANCE, text)
     return _condition(observed, kind, "False", Reason.OUTSIDE_TOLERANCE, text)

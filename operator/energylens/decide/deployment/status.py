@@ -190,6 +190,9 @@ def measured_status(found: WindowMeasurement) -> Measured:
     def per_request(tokens: float | None) -> int | None:
         return round(tokens / found.requests) if tokens is not None and found.requests else None
 
+    def percent(share: float | None) -> int | None:
+        return None if share is None else round(100 * share)
+
     ratio, bound = found.joules_per_output_token, found.error_bound_joules
     usage = found.kv_cache_usage
     return Measured(
@@ -205,7 +208,10 @@ def measured_status(found: WindowMeasurement) -> Measured:
         output_tokens=per_request(found.output_tokens),
         running_requests=quantity(found.mean_running),
         waiting_requests=quantity(found.mean_waiting),
-        kv_cache_percent=None if usage is None else round(100 * usage),
+        kv_cache_percent=percent(usage),
+        prefix_cache_hit_percent=percent(found.prefix_cache_hits),
+        draft_tokens=quantity(found.draft_tokens),
+        acceptance_percent=percent(found.acceptance),
         joules_per_output_token=quantity(ratio),
         energy_bound_percent=up(100 * bound / found.energy_joules)
         if bound is not None and found.energy_joules

@@ -7,6 +7,8 @@ from energylens.api.quantity import parse_quantity
 from energylens.measure.types import WindowMeasurement
 from energylens.predictor.fitted.recalibration import MeasuredPoint
 
+LOAD_TOLERANCE_POINTS = 10.0
+"""Percentage points by which hits of the prefix cache and accepted drafts may differ from the spec unsaid."""
 LEAST_LOAD, MOST_LOAD = 0.75, 1.33
 """Energy per token depends on the load more than on the plan: outside of these shares of it nothing is compared."""
 
@@ -42,6 +44,30 @@ def load_share(deployment: LLMDeployment, plan: PlanStatus, found: WindowMeasure
 def is_comparable(share: float | None) -> bool:
     """Return whether a window's load is near enough to compare energy and latency."""
     return share is not None and LEAST_LOAD <= share <= MOST_LOAD
+
+
+def load_differences(deployment: LLMDeployment, found: WindowMeasurement) -> list[str]:
+    """Return where the load, its size apart, is not what the spec says and the figures are of, a text each."""
+    workload, texts = deployment.spec.workload, []
+    hits = found.prefix_cache_hits
+    said = workload.prefix_cache_hit_percent
+    if hits is not None and abs(100 * hits - said) > LOAD_TOLERANCE_POINTS:
+        texts.append(
+            f"the prefix cache had {100 * hits:.0f} % of prompt tokens, spec.workload.prefixCacheHitPercent is {said}"
+        )
+    drafts, acceptance = workload.speculative, found.acceptance
+    if acceptance is not None and drafts is None:
+        texts.append(
+            f"the engine drafts {found.draft_tokens:.3g} tokens per step, {100 * acceptance:.0f} % of them accepted, "
+            "and spec.workload.speculative is not set"
+        )
+    said = drafts.acceptance_percent if drafts is not None else 0
+    if acceptance is not None and drafts is not None and abs(100 * acceptance - said) > LOAD_TOLERANCE_POINTS:
+        texts.append(
+            f"{100 * acceptance:.0f} % of drafted tokens were accepted, "
+            f"spec.workload.speculative.acceptancePercent is {said}"
+        )
+    return texts
 
 
 def broken_objectives(deployment: LLMDeployment, found: WindowMeasurement | None) -> list[str]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from energylens.api.llmdeployment import Workload
 from energylens.planner.engines.settings import EngineSettings
+from energylens.planner.engines.speculation import disagreements
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.types import GpuSpec
 
@@ -25,13 +27,6 @@ _NOT_COUNTED: dict[str, tuple[str, ...]] = {
         "--cuda-graph-bs-decode",
         "--enable-torch-compile",
         "--performance-mode",
-    ),
-    "speculative decoding": (
-        "--speculative-config",
-        "--spec-method",
-        "--spec-model",
-        "--speculative-algorithm",
-        "--speculative-draft-model-path",
     ),
     "LoRA adapters": ("--enable-lora", "--lora-modules", "--lora-paths"),
     "weights in host memory": (
@@ -93,15 +88,19 @@ REMOTE_CODE_FAMILIES = ("kimi_k2", "kimi_k25", "kimi_linear", "kimi_k3")
 """Families whose tokenizer is Python code in the model's repository (moonshotai/Kimi-K2-Instruct, deployment guide)."""
 
 
-def caveats(settings: EngineSettings, model: ModelSpec | None, gpu: GpuSpec | None) -> tuple[str, ...]:
+def caveats(
+    settings: EngineSettings, model: ModelSpec | None, gpu: GpuSpec | None, workload: Workload | None = None
+) -> tuple[str, ...]:
     """Return what a reader of the figures must know, one sentence each, without a full stop.
 
     Args:
         settings: The engine and what it was told.
         model: The checkpoint; None where it is not known.
         gpu: The plan's product; None without a plan.
+        workload: ``spec.workload``, which says what of the arguments is in the figures; None where it says nothing.
     """
-    return tuple(_caveats(settings, model, gpu))
+    differing = () if workload is None else disagreements(workload, settings)
+    return (*_caveats(settings, model, gpu), *differing)
 
 
 def _caveats(settings: EngineSettings, model: ModelSpec | None, gpu: GpuSpec | None) -> Iterator[str]:

@@ -203,7 +203,7 @@ def _evaluate_product(
     settings: EngineSettings,
 ) -> Candidates:
     # A prefill replica is done with a request after its first token.
-    workload = replace(load.workload, output_tokens=1) if role == "prefill" else load.workload
+    workload = replace(load.workload, output_tokens=1, speculation=None) if role == "prefill" else load.workload
     supported, reason, fits = _structure(space, model, predictor, load.workload, workload, settings)
     index, replicas = space.expand()
     figures = {name: np.full(index.size, np.nan) for name in _FIGURES}

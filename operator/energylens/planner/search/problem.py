@@ -10,6 +10,7 @@ import numpy as np
 from energylens.api.llmdeployment import LLMDeploymentSpec
 from energylens.api.quantity import parse_quantity
 from energylens.planner.engines import EngineSettings
+from energylens.planner.engines.speculation import speculation_of
 from energylens.planner.inventory.capacity import replicas_that_fit
 from energylens.planner.inventory.nodes import allowed_nodes
 from energylens.planner.search.constraints import Constraint, build_constraints, count_rejections, feasible
@@ -61,7 +62,12 @@ class Problem:
         """The offered load."""
         w = self.spec.workload
         load = Load(
-            Workload(w.input_tokens, w.output_tokens),
+            Workload(
+                w.input_tokens,
+                w.output_tokens,
+                prefix_hit_fraction=w.prefix_cache_hit_percent / 100.0,
+                speculation=speculation_of(self.spec),
+            ),
             None if w.requests_per_second is None else float(parse_quantity(w.requests_per_second)),
             w.concurrency,
         )

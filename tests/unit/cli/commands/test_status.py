@@ -118,6 +118,23 @@ def test_nothing_measured_is_not_shown_as_zero() -> None:
     assert " 0 " not in text
 
 
+def test_hits_and_drafts_stand_beside_what_was_planned() -> None:
+    speculative = {"draftTokens": 3, "acceptancePercent": 60}
+    text = shown(
+        {
+            "spec.workload.prefixCacheHitPercent": 50,
+            "spec.workload.speculative": speculative,
+            "status.measured.prefixCacheHitPercent": 30,
+        }
+    )
+    assert "(50 % in the prefix cache)" in text
+    assert "3 tokens drafted per step, 60 % of them accepted" in text
+    rows = {line.strip().partition("  ")[0]: line.split()[-3:] for line in text.splitlines()}
+    assert rows["prefix cache hits, %"] == ["50", "30", "-"]
+    assert rows["accepted drafts, %"] == ["60", "-", "-"]
+    assert "prefix cache" not in shown({})
+
+
 def test_a_status_of_an_older_spec_is_said_to_be_so() -> None:
     assert "outdated    the operator has seen the spec up to generation 3, it is at 4" in shown(
         {"metadata.generation": 4}

@@ -12,6 +12,7 @@ from tests.unit.decide.observations import NOW, OTHER, deployment, measured, obs
 from energylens.decide.deployment.children import children
 from energylens.decide.deployment.observation import Observation, Planning
 from energylens.decide.deployment.status import status_of
+from energylens.decide.learned.comparison import load_differences
 from energylens.decide.reasons import Reason
 from energylens.measure.types import LatencyQuantiles, WindowMeasurement
 from energylens.planner.types import Change, Infeasible, Relaxation
@@ -88,6 +89,39 @@ def test_the_time_per_output_token_is_compared_with_the_plans() -> None:
     old = written(after(written(observation()), measurement=found))
     assert "tpotErrorPercent" not in old["prediction"]
     assert "itlErrorPercent" in old["prediction"]
+
+
+def test_hits_and_drafts_are_shown_and_said_where_they_differ_from_the_spec() -> None:
+    found = measured(prompt_tokens=1000.0, cached_prompt_tokens=420.0, draft_tokens=2.96, acceptance=0.613)
+    status = written(after(written(observation()), measurement=found))
+    assert status["measured"]["prefixCacheHitPercent"] == 42
+    assert (status["measured"]["draftTokens"], status["measured"]["acceptancePercent"]) == ("2960m", 61)
+    (accurate,) = [c["message"] for c in status["conditions"] if c["type"] == "PredictionAccurate"]
+    assert "the prefix cache had 42 % of prompt tokens, spec.workload.prefixCacheHitPercent is 0" in accurate
+    assert "the engine drafts 2.96 tokens per step, 61 % of them accepted, and spec.workload.speculative is" in accurate
+
+
+DRAFTS = {"draftTokens": 3, "acceptancePercent": 60}
+
+
+@pytest.mark.parametrize(
+    ("load", "cached", "acceptance", "said"),
+    [
+        ({"prefixCacheHitPercent": 40}, 420.0, None, []),
+        ({"prefixCacheHitPercent": 60}, 420.0, None, ["the prefix cache had 42 % of prompt tokens"]),
+        ({}, 90.0, None, []),
+        ({"speculative": DRAFTS}, 0.0, 0.66, []),
+        ({"speculative": DRAFTS}, 0.0, 0.4, ["40 % of drafted tokens were accepted"]),
+        ({"speculative": DRAFTS}, None, None, []),
+    ],
+)  # fmt: skip
+def test_ten_points_of_difference_are_no_difference(
+    load: dict[str, Any], cached: float | None, acceptance: float | None, said: list[str]
+) -> None:
+    workload = {"inputTokens": 512, "outputTokens": 256, "requestsPerSecond": "2", **load}
+    found = measured(prompt_tokens=1000.0, cached_prompt_tokens=cached, draft_tokens=3.0, acceptance=acceptance)
+    texts = load_differences(deployment(workload=workload), found)
+    assert [text.split(",")[0] for text in texts] == said
 
 
 def test_a_window_in_which_no_request_ended_has_no_mean_request() -> None:

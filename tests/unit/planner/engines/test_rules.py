@@ -317,8 +317,6 @@ def test_the_tokens_of_a_step_follow_from_the_gpu(gpu: str, tokens: int) -> None
     [
         (["--enforce-eager"], "--enforce-eager (no CUDA graphs)"),
         (["--no-enforce-eager"], ""),
-        (["-sc", '{"method": "ngram"}'], "-sc (speculative decoding)"),
-        (["--speculative-config.method=ngram"], "--speculative-config.method=ngram (speculative decoding)"),
         (["--enable-lora"], "--enable-lora (LoRA adapters)"),
         (["--cpu_offload_gb=10"], "--cpu_offload_gb=10 (weights in host memory)"),
         (["--dtype=float32"], "--dtype=float32 (another number format)"),

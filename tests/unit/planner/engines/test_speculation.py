@@ -1,0 +1,128 @@
+"""What spec and engine arguments say of speculative decoding and the prefix cache, and where they disagree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from energylens.api.llmdeployment import LLMDeployment
+from energylens.data import load_gpus, load_model, load_predictor
+from energylens.planner.engines import EngineSettings
+from energylens.planner.engines.caveats import caveats
+from energylens.planner.engines.speculation import Told, speculation_of, told
+from energylens.planner.planning import problem_for
+from energylens.planner.search.problem import solve
+from energylens.planner.types import ClusterSnapshot, GpuNode
+from energylens.predictor.types import Speculation
+
+Deploy = Callable[..., LLMDeployment]
+LLAMA, H100 = "meta-llama/Llama-3.1-8B-Instruct", "NVIDIA-H100-80GB-HBM3"
+LOAD = {"inputTokens": 1000, "outputTokens": 300, "requestsPerSecond": "4"}
+EAGLE = {"draftTokens": 3, "acceptancePercent": 60}
+CONFIG = '--speculative-config={"method": "eagle3", "model": "a/b", "num_speculative_tokens": 3}'
+
+
+def deployed(make_deployment: Deploy, *arguments: str, engine: str = "VLLM", **load: Any) -> LLMDeployment:
+    return make_deployment(engine={"type": engine, "extraArgs": list(arguments)}, workload={**LOAD, **load})
+
+
+@pytest.mark.parametrize(
+    ("engine", "arguments", "method", "tokens"),
+    [
+        ("VLLM", [CONFIG], "EAGLE", 3),
+        ("VLLM", ["-sc", '{"method": "ngram", "num_speculative_tokens": 5}'], "NGram", 5),
+        ("VLLM", ["--speculative-config.method=mtp", "--speculative-config.num_speculative_tokens=1"], "MTP", 1),
+        ("VLLM", ['--speculative-config={"method": "deepseek_mtp"}'], "MTP", None),
+        ("VLLM", ['--speculative-config={"method": "draft_model", "model": "a/small"}'], "DraftModel", None),
+        ("VLLM", ['--speculative-config={"model": "yuhuili/EAGLE3-LLaMA3.1-Instruct-8B"}'], "EAGLE", None),
+        ("VLLM", ['--speculative-config={"method": "medusa"}'], None, None),
+        ("SGLang", ["--speculative-algorithm=EAGLE3", "--speculative-num-steps=5"], "EAGLE", 5),
+        ("SGLang", ["--speculative-algorithm=NEXTN", "--speculative-num-draft-tokens=4"], "MTP", 3),
+        ("SGLang", ["--speculative-algorithm", "STANDALONE"], "DraftModel", None),
+    ],
+)
+def test_arguments_of_either_engine_are_read(
+    engine: str, arguments: list[str], method: str | None, tokens: int | None, make_deployment: Deploy
+) -> None:
+    found = told(EngineSettings.of(deployed(make_deployment, *arguments, engine=engine).spec.engine))
+    assert found is not None
+    assert (found.method, found.draft_tokens) == (method, tokens)
+    assert found.written in arguments
+
+
+def test_without_an_argument_nothing_is_told(make_deployment: Deploy) -> None:
+    assert told(EngineSettings.of(deployed(make_deployment, "--seed=1").spec.engine)) is None
+    assert Told("x", None, None) != told(EngineSettings.of(deployed(make_deployment, CONFIG).spec.engine))
+
+
+@pytest.mark.parametrize(
+    ("speculative", "arguments", "expected"),
+    [
+        (None, [CONFIG], None),
+        (EAGLE, [], Speculation("EAGLE", 3, 0.6)),
+        (EAGLE, ['-sc={"method": "ngram"}'], Speculation("NGram", 3, 0.6)),
+        ({**EAGLE, "method": "MTP"}, [CONFIG], Speculation("MTP", 3, 0.6)),
+        ({**EAGLE, "method": "DraftModel", "draftModelMillionParameters": 500}, [],
+         Speculation("DraftModel", 3, 0.6, 5e8)),
+        ({**EAGLE, "draftModelMillionParameters": 500}, ['-sc={"method": "draft_model"}'],
+         Speculation("DraftModel", 3, 0.6, 5e8)),
+        (EAGLE, ['-sc={"method": "draft_model"}'], Speculation("EAGLE", 3, 0.6)),
+    ],
+)  # fmt: skip
+def test_the_spec_says_what_is_planned_and_the_arguments_fill_in_the_method(
+    speculative: dict[str, Any] | None, arguments: list[str], expected: Speculation | None, make_deployment: Deploy
+) -> None:
+    load = {} if speculative is None else {"speculative": speculative}
+    assert speculation_of(deployed(make_deployment, *arguments, **load).spec) == expected
+
+
+@pytest.mark.parametrize(
+    ("engine", "load", "arguments", "said"),
+    [
+        ("VLLM", {"speculative": EAGLE}, [], "nothing in spec.engine.extraArgs asks vLLM 0.33.0 to"),
+        ("VLLM", {}, [CONFIG], "drafts tokens: spec.workload.speculative puts that into the figures"),
+        ("VLLM", {"speculative": EAGLE}, [CONFIG], ""),
+        ("VLLM", {"speculative": {**EAGLE, "draftTokens": 5}}, [CONFIG], "draftTokens=5, and --speculative-config="),
+        ("VLLM", {"speculative": {**EAGLE, "method": "MTP"}}, [CONFIG], "asks for EAGLE"),
+        ("VLLM", {"speculative": EAGLE}, ['-sc={"method": "draft_model"}'], "set spec.workload.speculative.draftModel"),
+        ("VLLM", {"prefixCacheHitPercent": 50}, ["--no-enable-prefix-caching"],
+         "prefixCacheHitPercent=50, and --no-enable-prefix-caching turns the prefix cache off"),
+        ("VLLM", {"prefixCacheHitPercent": 50}, ["--enable-prefix-caching"], ""),
+        ("VLLM", {}, ["--no-enable-prefix-caching"], ""),
+        ("SGLang", {"prefixCacheHitPercent": 50}, ["--disable-radix-cache"], "--disable-radix-cache turns the prefix"),
+        ("SGLang", {"prefixCacheHitPercent": 50}, [], ""),
+    ],
+)  # fmt: skip
+def test_contradictions_are_said(
+    engine: str, load: dict[str, Any], arguments: list[str], said: str, make_deployment: Deploy
+) -> None:
+    spec = deployed(make_deployment, *arguments, engine=engine, **load).spec
+    found = "; ".join(caveats(EngineSettings.of(spec.engine), load_model(LLAMA), load_gpus()[H100], spec.workload))
+    assert (said in found) if said else found == ""
+
+
+def test_the_plan_is_of_the_load_as_it_is(make_deployment: Deploy) -> None:
+    def joules(**load: Any) -> float:
+        snapshot = ClusterSnapshot((GpuNode("a", H100, 2),))
+        asked = problem_for(
+            deployed(make_deployment, **load),
+            load_model(LLAMA),
+            snapshot,
+            load_gpus(),
+            load_predictor("vllm"),
+            None,
+            None,
+        )
+        found = solve(asked)
+        assert found.chosen is not None
+        return float(found.rows.joules_per_output_token[found.chosen])
+
+    plain = joules()
+    assert joules(prefixCacheHitPercent=0) == plain
+    assert joules(prefixCacheHitPercent=80) < plain
+    assert joules(speculative={**EAGLE, "acceptancePercent": 0}) > plain
+    assert joules(speculative={**EAGLE, "acceptancePercent": 90}) < joules(
+        speculative={**EAGLE, "acceptancePercent": 10}
+    )
