@@ -27,8 +27,8 @@ _LOAD_STEPS = 13
 deployment."""
 _MOST_TIMES_TOO_HIGH = 2.0**80
 """The largest quantity of Kubernetes is 2^63; what carries less than 2^-17 requests per second carries nothing."""
-_LOAD_HALVINGS = 7
-"""The nearest load is then known to 0.6 %."""
+_SAME = 1e-6
+"""Relative difference below which two rates are one; those of three digits differ by 0.1 % or more."""
 _RELAXABLE = ("GPUs", "SLO", "Power")
 
 
@@ -256,13 +256,35 @@ def _carried_factor(problem: Problem) -> float:
 
 
 def _halved(at: Callable[[float], Problem | None], broken: float, found: Problem) -> Problem:
-    for _ in range(_LOAD_HALVINGS):
-        middle = at(float(np.sqrt(broken * found.load_factor)))
-        if middle is None:
-            broken = float(np.sqrt(broken * found.load_factor))
+    """Return the problem at the last load that works on the way to one that does not.
+
+    Only loads as a spec writes them are tried, so that the answer does not depend on where the search began.
+    """
+    while (middle := _written_between(found, broken)) is not None:
+        taken = at(middle)
+        if taken is None:
+            broken = middle
         else:
-            found = middle
+            found = taken
     return found
+
+
+def _written_between(found: Problem, broken: float) -> float | None:
+    """Return the factor of a load of three digits, or of whole requests in flight, between two; None without any."""
+    if found.load.concurrency is not None:
+        offered = found.spec.workload.concurrency or 1
+        low, high = sorted((found.load.concurrency, int(offered * broken)))
+        middle = max(int(np.sqrt(low * high)), low + 1)
+        # Half a request more, so that the product is not rounded down to one fewer.
+        return (middle + 0.5) / offered if middle < high else None
+    rate = found.load.requests_per_second or 0.0
+    whole = rate / found.load_factor
+    low_rate, high_rate = sorted((rate, whole * broken))
+    for written in (describe.floor_quantity, describe.ceil_quantity):
+        near = float(parse_quantity(written(float(np.sqrt(low_rate * high_rate)))))
+        if low_rate * (1 + _SAME) < near < high_rate * (1 - _SAME):
+            return near / whole
+    return None
 
 
 def _as_written(at: Callable[[float], Problem | None], found: Problem) -> Problem:
@@ -271,7 +293,8 @@ def _as_written(at: Callable[[float], Problem | None], found: Problem) -> Proble
     if rate is None:
         return found
     offered = rate / found.load_factor
-    for text in (describe.floor_quantity(rate), describe.ceil_quantity(rate)):
+    texts = (describe.floor_quantity(rate), describe.ceil_quantity(rate))
+    for text in texts if texts[0] != texts[1] else ():
         written = at(float(parse_quantity(text)) / offered)
         if written is not None:
             return written

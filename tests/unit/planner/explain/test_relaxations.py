@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -182,3 +183,22 @@ def test_the_nearest_power_cap_is_known_to_the_watt(
     assert energy(works) == pytest.approx(nearest.joules_per_output_token, abs=0.0006)
     assert isinstance(capped(int(nearest.allowed) - 1), Infeasible)
     assert int(nearest.allowed) not in (200, 300, 400, 500, 600, 700)
+
+
+@pytest.mark.parametrize("slo", [{}, {"ttftMilliseconds": 400, "itlMilliseconds": 20}])
+@pytest.mark.parametrize("field", ["requestsPerSecond", "concurrency"])
+def test_the_largest_load_does_not_depend_on_the_one_that_was_asked(
+    field: str, slo: dict[str, int], attempt: Attempt
+) -> None:
+    def largest(offered: int) -> str:
+        result = attempt(workload=LOAD | {field: str(offered) if field == "requestsPerSecond" else offered}, slo=slo)
+        assert isinstance(result, Infeasible)
+        return next(r.allowed for r in result.relaxations if r.field == f"spec.workload.{field}")
+
+    found = {largest(offered) for offered in (20_000, 23_456, 50_000)}
+    assert len(found) == 1
+    allowed = float(parse_quantity(found.pop()))
+    step = 1 if field == "concurrency" else 10 ** (math.floor(math.log10(allowed)) - 2)
+    next_one = round(allowed + step, 6)
+    asked = {field: str(next_one) if field == "requestsPerSecond" else int(next_one)}
+    assert isinstance(attempt(workload=LOAD | asked, slo=slo), Infeasible)
