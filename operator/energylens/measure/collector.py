@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from energylens.api.words import counted
 from energylens.clock import Clock
 from energylens.measure.energy import EnergySpan, energy_span
 from energylens.measure.engines import EngineScraper, EngineTarget
@@ -202,12 +203,12 @@ class Collector:
             reason, detail = (
                 "PodLabelsMissing",
                 (
-                    f"none of {history.gpu_count} GPUs carries pod labels; dcgm-exporter needs "
+                    f"none of {counted(history.gpu_count, 'GPU')} carries pod labels; dcgm-exporter needs "
                     "DCGM_EXPORTER_KUBERNETES=true and the kubelet's pod-resources socket"
                 ),
             )
         else:
-            detail = f"none of {history.gpu_count} GPUs carries the pods' labels"
+            detail = f"none of {counted(history.gpu_count, 'GPU')} carries the pods' labels"
         return replace(measured, reason=reason, message=f"{measured.message}: {detail}")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from energylens.api.words import counted
 from energylens.measure.dcgm import parse_dcgm
 from energylens.measure.exposition import MalformedExpositionError
 from energylens.measure.scrape import Scraper, TargetFailure
@@ -68,6 +69,7 @@ class DcgmExporterSource:
             return SourceReading((), (TargetFailure(url, "Malformed", str(error)),))
         failures: tuple[TargetFailure, ...] = ()
         if all(gpu.energy_joules is None for gpu in reading.gpus):
-            message = f"no energy counter among {len(reading.gpus)} GPUs; its counters file must list {ENERGY_COUNTERS}"
+            among = counted(len(reading.gpus), "GPU")
+            message = f"no energy counter among {among}; its counters file must list {ENERGY_COUNTERS}"
             failures = (TargetFailure(url, "NoEnergyCounter", message),)
         return SourceReading(reading.gpus, failures, reading.rejected)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from energylens.api.words import counted
 from energylens.measure.counters import FloatArray, Track, energy_track, ordered, token_track
 from energylens.measure.latencies import latencies_of
 from energylens.measure.types import (
@@ -93,7 +94,7 @@ def measure_window(
         raise ValueError(f"window_seconds is {options.window_seconds}, must be above 0")
     gpus = _gpus(energy, options)
     if not gpus:
-        return WindowMeasurement("NoSeries", f"no energy counter for any of {gpus_owned} GPUs")
+        return WindowMeasurement("NoSeries", f"no energy counter for any of {counted(gpus_owned, 'GPU')}")
     newest = max(gpu.track.last for gpu in gpus)
     allowed = _allowed_age(gpus, options)
     if newest < options.end - allowed:
@@ -106,7 +107,7 @@ def measure_window(
     if len(whole) > gpus_owned:
         return WindowMeasurement(
             "NotAttributable",
-            f"{len(whole)} GPUs carry the pods' labels, but the plan owns {gpus_owned}",
+            f"{counted(len(whole), 'GPU')} carry the pods' labels, but the plan owns {gpus_owned}",
             begin,
             finish,
         )
@@ -253,7 +254,7 @@ def _with_tokens(
 
 
 def _summary(joules: float, output_tokens: float, seconds: float, gpus: int) -> str:
-    return f"{joules:.0f} J for {output_tokens:.0f} output tokens in {seconds:.0f} s on {gpus} GPUs"
+    return f"{joules:.0f} J for {output_tokens:.0f} output tokens in {seconds:.0f} s on {counted(gpus, 'GPU')}"
 
 
 def _is_fresh(series: TokenSeries, options: WindowOptions) -> bool:

@@ -14,6 +14,7 @@ from typing import Literal
 from energylens.api.llmdeployment import LLMDeployment, Objective, Overrides, PlanStatus, PowerCap, Replan
 from energylens.api.llmdeployment_status import RejectedPlan, describe_plan
 from energylens.api.quantity import parse_quantity
+from energylens.api.words import counted
 from energylens.planner.inventory.products import resolve_products
 from energylens.planner.search import describe
 from energylens.planner.search.identity import LAYOUT_FIELDS
@@ -192,7 +193,9 @@ def _compare(
     if objective == "MinimizeGPUs":
         # GPUs are what is saved, whatever energy that takes.
         energy = f"{'saves' if saved >= 0 else 'takes'} {describe.watt_hours(abs(saved))} in {expected / 3600:.1f} h"
-        message = f"{describe_plan(new)} uses {old.gpus - new.gpus} GPUs less{_priced(cost)}, and it {energy}"
+        message = (
+            f"{describe_plan(new)} uses {counted(old.gpus - new.gpus, 'GPU')} less{_priced(cost)}, and it {energy}"
+        )
         return Decision(True, "EnergySaving", message, new)
     numbers = (
         f"switching costs {describe.watt_hours(cost.joules)}, the saving of {saving:.1f} % is worth "

@@ -13,7 +13,14 @@ from energylens.planner.engines import EngineSettings, too_long
 from energylens.planner.explain.disaggregation import with_hint, with_pair
 from energylens.planner.explain.infeasible import explain_infeasible, with_options
 from energylens.planner.explain.placement import placement_changes
-from energylens.planner.inventory.nodes import allowed_nodes, excluded_for, no_matching_gpus, unusable, usable_nodes
+from energylens.planner.inventory.nodes import (
+    allowed_nodes,
+    excluded_for,
+    no_matching_gpus,
+    unknown_products,
+    unusable,
+    usable_nodes,
+)
 from energylens.planner.search import describe
 from energylens.planner.search.constraints import feasible
 from energylens.planner.search.corrections import Corrections, correction_status
@@ -77,7 +84,9 @@ def plan(
         refused = with_hint(problem, explain_infeasible(problem, solution, placement_changes(problem, snapshot)))
         if refused.reason in _MORE_GPUS_WOULD_DO:
             left_out = unusable(excluded_for(deployment.spec, snapshot, gpus))
-            refused = replace(refused, message=refused.message + left_out)
+            unknown = unknown_products(deployment.spec, gpus)
+            ignored = f"; spec.hardware.gpuProducts: {unknown}" if unknown else ""
+            refused = replace(refused, message=refused.message + left_out + ignored)
         return refused
     spec, rows, i = deployment.spec, solution.rows, solution.chosen
     order, reasons = frontier_rows(rows, solution.constraints, i, spec)

@@ -228,6 +228,13 @@ def test_a_wanted_gpu_that_nobody_knows_is_named_with_the_nearest(refuse: Refuse
     assert "; L4OS is no known product, nearest: NVIDIA-L40S, " in message.message
 
 
+def test_a_name_beside_one_that_is_there_is_no_secret(refuse: Refuse) -> None:
+    message = refuse(
+        hardware={"gpuProducts": ["H100", "Banana"]}, workload=LOAD | {"requestsPerSecond": "100000"}
+    ).message
+    assert "; spec.hardware.gpuProducts: Banana is no known product, nearest: " in message
+
+
 def test_no_such_node(refuse: Refuse) -> None:
     result = refuse(hardware={"nodeSelector": {"zone": "b"}})
     assert result.reason == "NoMatchingGPUs"
@@ -288,7 +295,7 @@ def test_too_few_gpus_names_the_nodes_that_would_have_more(refuse: Refuse) -> No
     [
         ({"tensorParallel": 3}, "64 attention heads are not divisible by tensor parallel", "2"),
         ({"expertParallel": 2}, "expert parallel needs a mixture-of-experts model", "1"),
-        ({"tensorParallel": 16}, "no such layout can be placed on 1 nodes of NVIDIA-H200", "8"),
+        ({"tensorParallel": 16}, "no such layout can be placed on 1 node of NVIDIA-H200", "8"),
         ({"tensorParallel": 1, "pipelineParallel": 1}, "weights and the KV cache of one request do not fit", "2"),
     ],
 )

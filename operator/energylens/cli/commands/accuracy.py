@@ -15,6 +15,7 @@ from energylens.accuracy.plots import PlotError, check_matplotlib, write_plots
 from energylens.accuracy.refit import refitted
 from energylens.accuracy.report import as_object, report
 from energylens.accuracy.tables import render
+from energylens.api.words import counted
 from energylens.calibration.fit import FitError
 from energylens.calibration.procedure import shipped_latency_runs, shipped_runs
 from energylens.cli.errors import one_line_errors
@@ -64,7 +65,8 @@ def accuracy(
             basis, in_sample = _basis(runs)
         else:
             predicted = _left_out(runs, leave_out, resolve)
-            basis = f"Left out: each {leave_out} is predicted by coefficients fitted without it ({len(runs)} runs)."
+            of = counted(len(runs), "run")
+            basis = f"Left out: each {leave_out} is predicted by coefficients fitted without it ({of})."
             in_sample = False
         judged = report(runs, predicted, _node_gpus(runs, resolve), basis=basis, in_sample=in_sample)
         click.echo(json.dumps(as_object(judged), indent=1) if output == "json" else render(judged))
@@ -106,7 +108,8 @@ def _basis(runs: Sequence[Run]) -> tuple[str, bool]:
     fitted = set(coefficients.provenance.get("run_ids", ()))
     known = sum(run.run_id in fitted for run in runs)
     if known == 0:
-        return f"Out of sample: no run was used to fit coefficients {coefficients.version} ({len(runs)} runs).", False
+        of = counted(len(runs), "run")
+        return f"Out of sample: no run was used to fit coefficients {coefficients.version} ({of}).", False
     share = "these" if known == len(runs) else f"{known} of these"
     return (
         f"IN-SAMPLE: coefficients {coefficients.version} were fitted on {share} {len(runs)} runs. "
@@ -122,7 +125,7 @@ def _left_out(runs: Sequence[Run], by: str, resolve: Resolver) -> Predicted:
 
 
 def _progress(number: int, count: int, fold: Fold) -> None:
-    click.echo(f"refit {number} of {count}: without {fold.name} ({len(fold.held_out)} runs)", err=True)
+    click.echo(f"refit {number} of {count}: without {fold.name} ({counted(len(fold.held_out), 'run')})", err=True)
 
 
 def _fit(runs: Sequence[Run]) -> Chooser:

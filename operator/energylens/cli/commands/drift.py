@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from energylens.api.words import counted
 from energylens.cli.commands.status import read_deployments
 from energylens.cli.errors import InputError, one_line_errors
 from energylens.cli.inputs.drift_runs import runs_csv
@@ -46,12 +47,12 @@ def drift(
         if runs_file is not None:
             table = runs_csv(deployments)
             _write(runs_file, "--runs", table.text.encode())
-            _say(f"{runs_file}: {_count(table.written, 'run')}", table.left_out)
+            _say(f"{runs_file}: {counted(table.written, 'run')}", table.left_out)
         if plot_file is not None:
             from energylens.cli.pictures.drift import png
 
             _write(plot_file, "--plot", png(rows))
-            _say(f"{plot_file}: {_count(sum(row.measured for row in rows), 'deployment')}", ())
+            _say(f"{plot_file}: {counted(sum(row.measured for row in rows), 'deployment')}", ())
     if output != "table":
         click.echo(dump([{"items": [row.as_object() for row in rows]}], output), nl=False)
     else:
@@ -75,7 +76,9 @@ def table_of(rows: list[Row]) -> str:
     comparable = [abs(row.errors["energy"]) for row in rows if row.comparable and row.errors.get("energy") is not None]
     if comparable:
         mean = sum(comparable) / len(comparable)
-        lines.append(f"  mean error of the energy per token: {mean:.0f} % over {_count(len(comparable), 'deployment')}")
+        lines.append(
+            f"  mean error of the energy per token: {mean:.0f} % over {counted(len(comparable), 'deployment')}"
+        )
     return "\n".join(lines)
 
 
@@ -90,7 +93,3 @@ def _say(text: str, left_out: Any) -> None:
     click.echo(text, err=True)
     for line in left_out:
         click.echo(f"  left out: {line}", err=True)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

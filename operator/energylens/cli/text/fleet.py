@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from energylens.api.words import counted
 from energylens.cli.inputs.fleet_solve import FleetResult
 from energylens.cli.text.tables import columns
 from energylens.planner.fleet.joint import BrokenObjective
@@ -98,12 +99,12 @@ def headline(found: FleetResult) -> str:
     """Return the plan in one line."""
     count = len(found.deployments) + len(found.unplaced)
     without = f", {len(found.unplaced)} without a plan" if found.unplaced else ""
-    start = f"Fleet of {count} deployment{'' if count == 1 else 's'}{without}"
+    start = f"Fleet of {counted(count, 'deployment')}{without}"
     if found.plan is None:
         return f"{start}: no joint plan"
     watts, gpus = found.plan.power_watts, sum(part.gpus for part in chosen(found))
     loose = f"only with {len(found.plan.relaxed)} of them relaxed: " if found.missing is not None else ""
-    return f"{start}: {loose}{watts:.0f} W on {gpus} GPUs, {HOURS_PER_DAY * watts / 1000:.0f} kWh per day"
+    return f"{start}: {loose}{watts:.0f} W on {counted(gpus, 'GPU')}, {HOURS_PER_DAY * watts / 1000:.0f} kWh per day"
 
 
 def why_missing(found: FleetResult) -> Iterator[str]:

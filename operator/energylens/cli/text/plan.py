@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
+from energylens.api.words import counted
 from energylens.cli.text.own_budget import own_budget_lines
 from energylens.cli.text.tables import columns, correction_text, joules, plan_with_hash
 from energylens.decide.deployment.caveats import caveats_of
@@ -109,7 +110,8 @@ def _plan(plan: PlanStatus) -> list[str]:
         f"  power       {predicted.power_watts} W at the load, {predicted.idle_power_watts} W idle",
         f"  latency     TTFT {predicted.ttft_milliseconds} ms, ITL {predicted.itl_milliseconds} ms"
         + (f", TPOT {predicted.tpot_milliseconds} ms" if predicted.tpot_milliseconds is not None else ""),
-        f"  load        {predicted.output_tokens_per_second} tokens/s, {predicted.concurrency} requests at once",
+        f"  load        {predicted.output_tokens_per_second} tokens/s, "
+        f"{counted(predicted.concurrency, 'request')} at once",
         f"  bound by    {'nothing' if binding == 'None' else binding}",
         f"  confidence  {plan.confidence}, predictor {plan.predictor_version}",
         *([f"  measured    the figures have what measurement taught: {learned}"] if learned else []),

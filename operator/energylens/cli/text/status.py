@@ -8,6 +8,7 @@ from typing import Any
 
 from energylens.api.base import Condition
 from energylens.api.llmdeployment import ActiveRevision, LLMDeployment, Measured, PlanStatus, PredictedFigures
+from energylens.api.words import counted
 from energylens.cli.text.own_budget import own_budget_lines
 from energylens.cli.text.tables import columns, correction_text, joules, plan_with_hash
 
@@ -93,7 +94,7 @@ def page(deployment: LLMDeployment) -> str:
 def _load(deployment: LLMDeployment) -> str:
     workload = deployment.spec.workload
     rate = (
-        f"{workload.concurrency} requests in flight"
+        f"{counted(workload.concurrency, 'request')} in flight"
         if workload.concurrency is not None
         else f"{workload.requests_per_second} requests per second"
     )
@@ -142,7 +143,10 @@ def _running(deployment: LLMDeployment) -> list[str]:
     wanted = f" of {plan.replicas}" if plan is not None and plan.hash == active.plan_hash else ""
     other = "" if wanted else f" of plan {active.plan_hash}{_layout(active)}"
     ref = active.workload_ref
-    return [f"  running     {active.ready_replicas}{wanted} replicas{other} are ready, {ref.kind} {ref.name}"]
+    ready = active.ready_replicas or 0
+    found = f"{ready}{wanted} replicas" if wanted else f"{counted(ready, 'replica')}{other}"
+    verb = "is" if ready == 1 and not wanted else "are"
+    return [f"  running     {found} {verb} ready, {ref.kind} {ref.name}"]
 
 
 def _layout(active: ActiveRevision) -> str:
@@ -185,7 +189,7 @@ def _window(deployment: LLMDeployment) -> str:
     measured, off = deployment.status.measured, deployment.status.prediction
     if measured is None:
         return "Nothing was measured yet."
-    windows = "" if off is None else f", {off.samples} windows so far"
+    windows = "" if off is None else f", {counted(off.samples, 'window')} so far"
     return (
         f"Measured {measured.window_start} to {measured.window_end}, {measured.coverage_percent} % of the GPUs "
         f"covered{windows}."

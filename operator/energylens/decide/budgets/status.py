@@ -14,6 +14,7 @@ from energylens.api.energybudget import (
     UsagePoint,
 )
 from energylens.api.timestamp import timestamp
+from energylens.api.words import counted
 from energylens.budget.ledger import Entry, to_status
 from energylens.budget.periods import Span
 from energylens.budget.shed import Cap, Share, Shed, shed
@@ -238,7 +239,7 @@ def _shedding(spec: EnergyBudgetSpec, found: Shed) -> tuple[str, BudgetReason, s
     if not found.caps:
         return "False", BudgetReason.NOTHING_TAKEN, ""
     taken = sum(max(0.0, cap.former_watts - cap.watts) for cap in found.caps.values())
-    text = f"{taken:.0f} W are taken from {len(found.caps)} members, lowest spec.energy.priority first"
+    text = f"{taken:.0f} W are taken from {counted(len(found.caps), 'member')}, lowest spec.energy.priority first"
     if found.missing_watts:
         short = f"{text}; {found.missing_watts:.0f} W are still missing, and every member is at its floor"
         return "True", BudgetReason.AT_THE_FLOOR, short

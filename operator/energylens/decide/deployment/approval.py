@@ -6,6 +6,7 @@ import difflib
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 from energylens.api.llmdeployment_status import describe_plan
+from energylens.api.words import counted
 from energylens.planner.search.identity import HASH_LENGTH
 
 _FIELD = "spec.planning.approvedPlanHash"
@@ -30,7 +31,7 @@ def why_it_waits(deployment: LLMDeployment, plan: PlanStatus, running_hash: str)
     """
     approved = deployment.spec.planning.approved_plan_hash
     ask = f"set {_FIELD} to {plan.hash} to act on this plan"
-    pending = f"pending: {describe_plan(plan)} ({plan.gpus} GPUs)"
+    pending = f"pending: {describe_plan(plan)} ({counted(plan.gpus, 'GPU')})"
     runs = f"; plan {running_hash} runs meanwhile" if running_hash else ""
     if approved is None:
         return f"planning.mode is Manual: {ask}; {pending}{runs}"

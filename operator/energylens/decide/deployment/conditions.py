@@ -7,6 +7,7 @@ from datetime import datetime
 
 from energylens.api.base import Condition
 from energylens.api.timestamp import timestamp
+from energylens.api.words import counted
 from energylens.decide.deployment.caveats import caveats_of
 from energylens.decide.deployment.children import Children
 from energylens.decide.deployment.observation import Observation
@@ -119,7 +120,9 @@ def _ready(observed: Observation, children: Children, state: Rollout) -> Conditi
 def _still_serving(observed: Observation, state: Rollout) -> str:
     """Return which pods serve while those of the wanted revision start; "" where there are none."""
     old = sum(pod.ready and pod.leads for pod in observed.pods if pod.revision != state.revision)
-    return f"{old} replicas of the revision before still serve" if old and state.ready < state.wanted else ""
+    if not old or state.ready >= state.wanted:
+        return ""
+    return f"{counted(old, 'replica')} of the revision before still serve{'s' if old == 1 else ''}"
 
 
 def _progressing(observed: Observation, state: Rollout) -> Condition:

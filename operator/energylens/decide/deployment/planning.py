@@ -9,6 +9,7 @@ from typing import Any
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 from energylens.api.quantity import parse_quantity
+from energylens.api.words import counted
 from energylens.data import load_gpus
 from energylens.decide.deployment import rollback
 from energylens.decide.deployment.following import at_load, most_carried
@@ -291,8 +292,8 @@ class PlanningService:
         if plan.shed_by is None:
             return None
         text = (
-            f"{allowance.source} leaves {allowance.watts:.0f} W: {plan.replicas} replicas run, and carry less than the "
-            f"load; {why}"
+            f"{allowance.source} leaves {allowance.watts:.0f} W: {counted(plan.replicas, 'replica')} run"
+            f"{'s, and carries' if plan.replicas == 1 else ', and carry'} less than the load; {why}"
         )
         return Planning(plan, model, True, Reason.SHED, text, fewer is not None, "Shed")
 
@@ -324,7 +325,7 @@ def _cannot_be_shed_to(request: Request, current: PlanStatus, result: PlanningRe
     if allowance is None or not allowance.sheds or result.plan.replicas >= min(fewest, current.replicas):
         return ""
     return (
-        f"the best plan that {allowance.source} leaves has {result.plan.replicas} replicas, fewer than "
+        f"the best plan that {allowance.source} leaves has {counted(result.plan.replicas, 'replica')}, fewer than "
         f"spec.energy.minReplicas={fewest}; the running plan stays"
     )
 

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
+from energylens.api.words import counted
 from energylens.decide.deployment.observation import Body, Observation, PodState
 from energylens.decide.reasons import ConditionType, Reason
 from energylens.serving import Strategy, strategy_of
@@ -106,7 +107,8 @@ def rollout(observed: Observation) -> Rollout:
     elif updated < wanted:
         pending = f"{updated} of {wanted} replicas are of the newest revision"
     elif existing != updated:
-        pending = f"{abs(existing - updated)} replicas of the revision before are not gone yet"
+        left = abs(existing - updated)
+        pending = f"{counted(left, 'replica')} of the revision before {'is' if left == 1 else 'are'} not gone yet"
     elif observed.outgoing is not None:
         pending = f"the {observed.outgoing['kind']} of the plan before is still there"
     strategy = live_strategy(live)
@@ -191,7 +193,7 @@ def _failed(pods: Sequence[PodState]) -> str:
         by_node.setdefault(pod.node, []).append(pod)
     node, found = max(by_node.items(), key=lambda one: len(one[1]))
     last = max(found, key=lambda pod: (pod.created, pod.name))
-    count = "1 pod" if len(found) == 1 else f"{len(found)} pods"
+    count = counted(len(found), "pod")
     return f"{count} failed{f' on node {node}' if node else ''}: {last.name}: {last.failed}"
 
 

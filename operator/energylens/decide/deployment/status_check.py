@@ -16,6 +16,7 @@ from energylens.api.llmdeployment_status import RollbackStatus
 from energylens.api.parse import InvalidResourceError, parse_llmdeployment
 from energylens.api.quantity import parse_quantity
 from energylens.api.timestamp import timestamp
+from energylens.api.words import counted
 from energylens.data import load_gpus
 from energylens.decide.reasons import ConditionType, Reason
 from energylens.measure.types import EnergyReason
@@ -155,7 +156,7 @@ def _plan_problem(plan: PlanStatus) -> str:
         return f"hash {plan.hash!r} is not that of the plan"
     per_replica = plan.tensor_parallel * plan.pipeline_parallel * plan.data_parallel
     if plan.gpus != per_replica * plan.replicas:
-        return f"{plan.gpus} GPUs, and {plan.replicas} replicas of {per_replica} GPUs"
+        return f"{counted(plan.gpus, 'GPU')}, and {counted(plan.replicas, 'replica')} of {counted(per_replica, 'GPU')}"
     if plan.gpu_product not in load_gpus():
         return f"GPU product {plan.gpu_product!r} is not known"
     figures = {**plan.model_dump(include={"gpus", "max_batch_size"}), **plan.predicted.model_dump()}

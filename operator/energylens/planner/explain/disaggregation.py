@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from energylens.api.llmdeployment import Alternative, LLMDeploymentSpec, PlanStatus, PrefillReplicas
 from energylens.api.quantity import format_milli, parse_quantity
+from energylens.api.words import counted
 from energylens.planner.search import describe
 from energylens.planner.search.disaggregation import Disaggregated, Pair, best_pairs
 from energylens.planner.search.frontier import MAX_ALTERNATIVES, alternative, table_row
@@ -42,7 +43,7 @@ def with_hint(problem: Problem, answer: Infeasible) -> Infeasible:
     if found is None or not found.is_feasible:
         return answer
     product = found.decode.products[int(found.decode.product[found.best.decode])]
-    text = f"prefill and decode apart would hold it on {found.best.gpus} GPUs of {product}"
+    text = f"prefill and decode apart would hold it on {counted(int(found.best.gpus), 'GPU')} of {product}"
     return replace(answer, message=f"{answer.message}; {text}, but {NOT_SERVED}")
 
 
@@ -95,7 +96,7 @@ def alternative_of(
 def _why_not(pair: Pair, spec: LLMDeploymentSpec, chosen: tuple[float, float, int]) -> str:
     joules, watts, gpus = chosen
     if spec.energy.objective == "MinimizeGPUs":
-        better, text = pair.gpus < gpus, f"uses {pair.gpus} GPUs instead of {gpus}"
+        better, text = pair.gpus < gpus, f"uses {counted(int(pair.gpus), 'GPU')} instead of {gpus}"
     elif spec.energy.objective == "MinimizePower":
         better = pair.power_watts < watts
         text = f"draws {describe.compared(pair.power_watts, watts, 'power')}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from energylens.api.words import counted
 from energylens.planner.explain.relaxations import largest_load, nearest_changes
 from energylens.planner.search import describe
 from energylens.planner.search.constraints import FREE_GPUS, Constraint, feasible
@@ -103,10 +104,12 @@ def _override_message(
     given = problem.spec.planning.overrides.model_dump(by_alias=True, exclude_none=True)
     fields = " with ".join(f"spec.planning.overrides.{name}={value}" for name, value in given.items())
     if culprit is None:
-        nodes = ", ".join(f"{sum(n.product == p for n in problem.nodes)} nodes of {p}" for p in problem.products)
+        nodes = ", ".join(
+            f"{counted(sum(n.product == p for n in problem.nodes), 'node')} of {p}" for p in problem.products
+        )
         why = f"no such layout can be placed on {nodes}"
         if problem.load.concurrency is not None:
-            why += f" for {problem.load.concurrency} concurrent requests"
+            why += f" for {counted(problem.load.concurrency, 'concurrent request')}"
     else:
         why = culprit.message
     works = [f"{r.field}={r.allowed}" for r in relaxations if r.field.startswith("spec.planning.overrides.")]
@@ -130,7 +133,7 @@ def _too_large_message(problem: Problem, solution: Solution, culprit: Constraint
     gpus = int(rows.layouts.gpus[largest])
     return (
         f"spec.model.name={problem.model.name} needs {describe.gigabytes(weight_bytes(problem.model))} of weights and "
-        f"the KV cache of a request beside them; the largest replica{within} has {gpus} GPUs of "
+        f"the KV cache of a request beside them; the largest replica{within} has {counted(gpus, 'GPU')} of "
         f"{rows.products[int(rows.product[largest])]} with {describe.gigabytes(float(memory[largest]))}"
     )
 
@@ -143,7 +146,7 @@ def _gpus_message(problem: Problem, solution: Solution, culprit: Constraint, bef
     if culprit.needed is not None:
         i = _lowest(culprit, mask)
         return (
-            f"{culprit.field}={culprit.value}: needs at least {culprit.render(float(culprit.needed[i]))} GPUs of "
+            f"{culprit.field}={culprit.value}: needs at least {counted(int(culprit.needed[i]), 'GPU')} of "
             f"{rows.products[int(rows.product[i])]} ({describe.candidate(rows, i)})"
         )
     i = int(np.argmin(np.where(mask, rows.gpus, np.iinfo(np.int64).max)))
@@ -154,7 +157,7 @@ def _gpus_message(problem: Problem, solution: Solution, culprit: Constraint, bef
     nodes = int(rows.nodes_per_replica[i])
     where = "on one node" if nodes == 1 else f"on each of {nodes} nodes"
     return (
-        f"not enough free GPUs: needs {int(rows.gpus_per_node[i])} GPUs of {product} {where} for "
+        f"not enough free GPUs: needs {counted(int(rows.gpus_per_node[i]), 'GPU')} of {product} {where} for "
         f"{describe.candidate(rows, i)}; free on its nodes now: {free}{closed}"
     )
 

@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 
 from energylens.api.llmdeployment import LLMDeploymentSpec, Overrides, PowerCap
+from energylens.api.words import counted
 from energylens.planner.search import describe
 from energylens.planner.search.constraints import Constraint, build_constraints, count_rejections, feasible
 from energylens.planner.search.evaluate import Candidates
@@ -316,8 +317,8 @@ def _structural(asked: Solution, mask: BoolArray) -> str:
 
 def _nowhere(problem: Problem, choice: Choice) -> str:
     nodes = "; ".join(
-        f"{sum(n.product == p for n in problem.nodes)} nodes of {p} with up to "
-        f"{max(n.allocatable for n in problem.nodes if n.product == p)} GPUs"
+        f"{counted(sum(n.product == p for n in problem.nodes), 'node')} of {p} with up to "
+        f"{counted(max(n.allocatable for n in problem.nodes if n.product == p), 'GPU')}"
         for p in problem.products
     )
     return f"no such layout can be placed on the nodes that the spec may use: {nodes}"
@@ -332,7 +333,7 @@ def _compared(problem: Problem, chosen: Row | None, asked: Row) -> str:
     old = float(objective_values(chosen.rows, objective)[chosen.index])
     plan = describe.candidate(chosen.rows, chosen.index)
     if objective == "MinimizeGPUs" and new != old:
-        return f"{text} uses {new:.0f} GPUs, the plan {plan} {old:.0f}"
+        return f"{text} uses {counted(round(new), 'GPU')}, the plan {plan} {old:.0f}"
     if math.isclose(new, old, rel_tol=_CLOSE):
         return f"{text} is as good as the plan {plan}, which has fewer GPUs, fewer replicas or a lower TTFT"
     what = "power" if objective == "MinimizePower" else "energy"

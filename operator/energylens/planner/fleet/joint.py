@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 
+from energylens.api.words import counted
 from energylens.planner.fleet.milp import Program, SolverError
 from energylens.planner.fleet.packing import Demand, Hole, Node, add_packing
 
@@ -201,7 +202,8 @@ def _check(problem: JointProblem) -> None:
                     raise ValueError(f"{member.name}: {what}={value}; it must be a finite number of at least 0")
             if point.gpus_per_pod < 1 or point.pods < 1:
                 raise ValueError(
-                    f"{member.name}: {point.pods} pods of {point.gpus_per_pod} GPUs; each must be positive"
+                    f"{member.name}: {counted(point.pods, 'pod')} of {counted(point.gpus_per_pod, 'GPU')}; "
+                    "each must be positive"
                 )
 
 

@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from energylens.api.quantity import parse_quantity
+from energylens.api.words import counted
 from energylens.planner.fleet.joint import (
     BrokenObjective,
     JointInfeasible,
@@ -322,7 +323,9 @@ def _solve(
         rows_of = {name: index[name][point] for name, point in found.chosen.items()}
         return FleetPlan(rows_of, found.power_watts, found.energy_watts, found.watts_of, {})
     relaxed = _relaxed_plan(fleet, tuple(members), index, found) if explain else None
-    gpus = tuple(f"{hole.count} x {hole.gpus} GPUs of {hole.product} on one node" for hole in found.extra_gpus)
+    gpus = tuple(
+        f"{hole.count} x {counted(hole.gpus, 'GPU')} of {hole.product} on one node" for hole in found.extra_gpus
+    )
     return NoFleetPlan(found.extra_watts, gpus, relaxed, None)
 
 

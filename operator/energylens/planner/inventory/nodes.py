@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from energylens.api.llmdeployment import LLMDeploymentSpec
+from energylens.api.words import counted
 from energylens.planner.inventory.capacity import (
     BLOCKING_EFFECTS,
     GPU_TOLERATION,
@@ -49,6 +50,16 @@ def allowed_nodes(
     return tuple(node for node in nodes if node.product in products)
 
 
+def unknown_products(spec: LLMDeploymentSpec, gpus: Mapping[str, GpuSpec]) -> str:
+    """Return which names in ``spec.hardware.gpuProducts`` are no product, and which are nearest; empty without any."""
+    names = index_of(gpus.values())
+    unknown = [name for name in spec.hardware.gpu_products if name_key(name) not in names]
+    if not unknown:
+        return ""
+    verb = "is no known product" if len(unknown) == 1 else "are no known products"
+    return f"{', '.join(unknown)} {verb}, nearest: {', '.join(nearest_first(unknown, gpus)[:_NEAREST])}"
+
+
 def no_matching_gpus(spec: LLMDeploymentSpec, snapshot: ClusterSnapshot, gpus: Mapping[str, GpuSpec]) -> Infeasible:
     """Return why no node of a snapshot can be used."""
     return Infeasible("NoMatchingGPUs", _no_match(spec, snapshot, gpus) + unusable(snapshot.excluded))
@@ -86,13 +97,10 @@ def _no_match(spec: LLMDeploymentSpec, snapshot: ClusterSnapshot, gpus: Mapping[
     wanted = hardware.gpu_products
     matching = resolve_products(wanted, snapshot.products(), gpus) if wanted else snapshot.products()
     if not matching:
-        names = index_of(gpus.values())
-        unknown = [name for name in wanted if name_key(name) not in names]
-        nearest = ", ".join(nearest_first(unknown, gpus)[:_NEAREST])
-        advice = f"; {', '.join(unknown)} is no known product, nearest: {nearest}" if unknown and nearest else ""
+        unknown = unknown_products(spec, gpus)
         return (
             f"spec.hardware.gpuProducts=[{', '.join(wanted)}]: no node has such a GPU; at hand: "
-            f"{_at_hand(snapshot.nodes)}{advice}"
+            f"{_at_hand(snapshot.nodes)}{unknown and f'; {unknown}'}"
         )
     known = [product for product in matching if product in gpus]
     if not known:
@@ -134,4 +142,4 @@ def _at_hand(nodes: Iterable[GpuNode]) -> str:
     counts: Counter[str] = Counter()
     for node in nodes:
         counts[node.product] += node.allocatable
-    return ", ".join(f"{product} ({gpus} GPUs)" for product, gpus in sorted(counts.items()))
+    return ", ".join(f"{product} ({counted(gpus, 'GPU')})" for product, gpus in sorted(counts.items()))

@@ -10,6 +10,7 @@ import numpy as np
 
 from energylens.api.llmdeployment import Alternative, LLMDeploymentSpec
 from energylens.api.quantity import format_milli
+from energylens.api.words import counted
 from energylens.planner.search import describe
 from energylens.planner.search.constraints import Constraint, feasible
 from energylens.planner.search.evaluate import Candidates
@@ -86,7 +87,7 @@ def why_not(rows: Candidates, soft: Sequence[Constraint], i: int, chosen: int, s
         return "; ".join(broken)
     energy = rows.joules_per_output_token
     if spec.energy.objective == "MinimizeGPUs" and rows.gpus[i] != rows.gpus[chosen]:
-        return f"uses {int(rows.gpus[i])} GPUs instead of {int(rows.gpus[chosen])}"
+        return f"uses {counted(int(rows.gpus[i]), 'GPU')} instead of {int(rows.gpus[chosen])}"
     if spec.energy.objective == "MinimizePower":
         return f"draws {describe.compared(rows.power_watts[i], rows.power_watts[chosen], 'power')}"
     if math.isclose(energy[i], energy[chosen], rel_tol=1e-6):
@@ -97,9 +98,9 @@ def why_not(rows: Candidates, soft: Sequence[Constraint], i: int, chosen: int, s
 def _tie(rows: Candidates, i: int, chosen: int) -> str:
     """Return what decided between two candidates of the same energy."""
     if rows.gpus[i] != rows.gpus[chosen]:
-        return f"{int(rows.gpus[i])} GPUs instead of {int(rows.gpus[chosen])}"
+        return f"{counted(int(rows.gpus[i]), 'GPU')} instead of {int(rows.gpus[chosen])}"
     if rows.replicas[i] != rows.replicas[chosen]:
-        return f"{int(rows.replicas[i])} replicas instead of {int(rows.replicas[chosen])}"
+        return f"{counted(int(rows.replicas[i]), 'replica')} instead of {int(rows.replicas[chosen])}"
     if rows.ttft_ms[i] > rows.ttft_ms[chosen] * 1.01:
         return f"a longer TTFT of {describe.up(rows.ttft_ms[i])} ms"
     return "a larger batch or more stages"

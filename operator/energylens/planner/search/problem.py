@@ -9,6 +9,7 @@ import numpy as np
 
 from energylens.api.llmdeployment import LLMDeploymentSpec
 from energylens.api.quantity import parse_quantity
+from energylens.api.words import counted
 from energylens.planner.engines import EngineSettings
 from energylens.planner.engines.speculation import speculation_of
 from energylens.planner.inventory.capacity import replicas_that_fit
@@ -109,7 +110,7 @@ def solve(problem: Problem) -> Solution:
         Rejection(
             "SpaceTooLarge",
             len(space) - len(few),
-            f"plans of more than {gpus} GPUs of {space.gpu.product} are not considered on so many nodes",
+            f"plans of more than {counted(gpus, 'GPU')} of {space.gpu.product} are not considered on so many nodes",
         )
         for space, (few, gpus) in zip(spaces, smaller, strict=True)
         if len(few) < len(space)

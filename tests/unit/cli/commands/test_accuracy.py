@@ -136,7 +136,7 @@ def test_leave_out_refits_for_each_fold_and_shows_progress(tmp_path: Path, monke
     result = call(tmp_path, "--leave-out", "gpu-type")
     assert result.exit_code == 0
     assert kept == [["a", "b", "d"], ["c"]]
-    assert "refit 1 of 2: without B200 (1 runs)" in result.stderr
+    assert "refit 1 of 2: without B200 (1 run)" in result.stderr
     assert "each gpu-type is predicted by coefficients fitted without it" in result.stdout
 
 

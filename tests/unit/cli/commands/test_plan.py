@@ -204,3 +204,27 @@ def test_a_budget_of_ones_own_is_shown_and_enforced_as_the_operator_does(example
     (denied,) = [c for c in status["conditions"] if c["type"] == "WithinEnergyBudget"]
     assert (denied["status"], denied["reason"]) == ("False", "GrowthDenied")
     assert denied["message"].startswith("spec.energy.budget.energyWattHours=24 (1 W) leaves too little power")
+
+
+@pytest.mark.parametrize(
+    ("part", "note"),
+    [
+        ({"hardware": {"gpuProducts": ["H100", "Banana"]}}, "spec.hardware.gpuProducts: Banana is no known product"),
+        (
+            {"planning": {"approvedPlanHash": "0123456789abcdef"}},
+            "spec.planning.approvedPlanHash=0123456789abcdef is not looked at where planning.mode is Auto",
+        ),
+        (
+            {"planning": {"mode": "Manual", "approvedPlanHash": "0123456789abcdef"}},
+            "spec.planning.approvedPlanHash=0123456789abcdef is not the pending plan's hash",
+        ),
+    ],
+)
+def test_what_of_the_spec_has_no_effect_is_said(
+    part: dict[str, Any], note: str, example: dict[str, Any], write: Write
+) -> None:
+    example["spec"] |= part
+    result = run("-f", write("part.yaml", yaml.safe_dump(example)), "--inventory", INVENTORY)
+    assert result.exit_code == 0, result.output
+    assert note in result.output
+    assert "(1 GPUs)" not in result.output

@@ -156,7 +156,7 @@ def test_a_pass_that_failed_is_said_first() -> None:
 
 def test_what_runs_is_named_where_it_is_not_the_plan() -> None:
     text = shown({"status.activeRevision.planHash": "fedcba9876543210"})
-    assert "running     1 replicas of plan fedcba9876543210 are ready" in text
+    assert "running     1 replica of plan fedcba9876543210 is ready" in text
 
 
 def test_a_deployment_that_nobody_looked_at() -> None:

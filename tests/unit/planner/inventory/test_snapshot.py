@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from energylens.data import load_gpus
-from energylens.planner import inventory
+from energylens.planner.inventory import snapshot as inventory
 from energylens.planner.types import ClusterSnapshot, GpuAllocation, Taint
 
 H100 = "NVIDIA-H100-80GB-HBM3"
