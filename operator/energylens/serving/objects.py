@@ -7,6 +7,7 @@ from typing import Any
 
 from energylens.api.llmdeployment import Engine, LLMDeployment, PlanStatus
 from energylens.planner.engines import EngineSettings, SettingError
+from energylens.planner.engines.versions import NAMES, other_engine
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.types import GpuSpec
 from energylens.serving import reserved
@@ -33,6 +34,13 @@ def check_engine(engine: Engine) -> None:
     Raises:
         ServingError: Naming the argument or variable, and what to do instead.
     """
+    other = other_engine(engine)
+    if other is not None:
+        raise ServingError(
+            "spec.engine.image",
+            f"{engine.image!r} is an image of {NAMES[other]}, and spec.engine.type is {engine.type}; "
+            f"set spec.engine.type={other}, or name an image of {NAMES[engine.type]}",
+        )
     settings = EngineSettings.of(engine)
     undone = reserved.undone(settings.arguments, reserved.VLLM if engine.type == "VLLM" else reserved.SGLANG)
     if undone is not None:

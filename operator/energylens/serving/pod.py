@@ -7,6 +7,7 @@ from typing import Any
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 from energylens.planner.inventory.capacity import GPU_TOLERATION
+from energylens.planner.inventory.node_gpus import OS_LABEL, OTHER_OS
 from energylens.planner.inventory.products import GKE_LABEL, PRODUCT_LABEL
 from energylens.predictor.gpu_names import node_label_values
 from energylens.predictor.types import GpuSpec
@@ -192,10 +193,11 @@ def _node_affinity(product: str, gpu: GpuSpec | None) -> dict[str, Any]:
 
 
 def _term(*expressions: tuple[str, str, Sequence[str]]) -> dict[str, Any]:
+    linux = (OS_LABEL, "NotIn", (OTHER_OS,))
     return {
         "matchExpressions": [
             {"key": key, "operator": operator, **({"values": list(values)} if values else {})}
-            for key, operator, values in expressions
+            for key, operator, values in (*expressions, linux)
         ]
     }
 

@@ -161,3 +161,29 @@ def test_variables_that_place_the_plans_ranks_are_refused(name: str, engine: str
         check(make_deployment(engine={"type": engine, "env": [{"name": name, "value": "1"}]}))
     assert raised.value.field == "spec.engine.env"
     assert name in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("engine", "image", "message"),
+    [
+        ("VLLM", "lmsysorg/sglang:v0.5.23", "is an image of SGLang, and spec.engine.type is VLLM"),
+        ("VLLM", "registry.example:5000/vllm/sglang-cu13@sha256:abc", "set spec.engine.type=SGLang"),
+        ("SGLang", "vllm/vllm-openai:v0.33.0", "set spec.engine.type=VLLM, or name an image of SGLang"),
+        ("SGLang", "nvcr.io/nvidia/vLLM:26.09-py3", "is an image of vLLM"),
+        ("VLLM", "nvcr.io/nvidia/vllm:26.09-py3", ""),
+        ("VLLM", "registry.example/sglang/vllm-openai", ""),
+        ("SGLang", "registry.example/vllm-and-sglang:v1", ""),
+        ("SGLang", "registry.example/serving:sglang-over-vllm", ""),
+    ],
+)
+def test_an_image_of_the_other_engine_is_refused(
+    engine: str, image: str, message: str, make_deployment: Deploy
+) -> None:
+    deployment = make_deployment(engine={"type": engine, "image": image})
+    if not message:
+        check(deployment)
+        return
+    with pytest.raises(ServingError) as raised:
+        check(deployment)
+    assert raised.value.field == "spec.engine.image"
+    assert message in str(raised.value)

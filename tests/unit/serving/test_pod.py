@@ -97,10 +97,12 @@ def terms_of(spec: dict[str, Any]) -> list[dict[str, Any]]:
 
 def matches(term: dict[str, Any], labels: dict[str, str]) -> bool:
     """Return what the scheduler says of a node selector term, for the operators that we use."""
-    return all(
-        labels.get(e["key"]) in e["values"] if e["operator"] == "In" else e["key"] not in labels
-        for e in term["matchExpressions"]
-    )
+    found = {
+        "In": lambda e: labels.get(e["key"]) in e["values"],
+        "NotIn": lambda e: labels.get(e["key"]) not in e["values"],
+        "DoesNotExist": lambda e: e["key"] not in labels,
+    }
+    return all(found[e["operator"]](e) for e in term["matchExpressions"])
 
 
 def test_the_pod_goes_only_to_the_planned_product(
@@ -108,13 +110,15 @@ def test_the_pod_goes_only_to_the_planned_product(
 ) -> None:
     terms = terms_of(pod(make_deployment(), make_plan(gpu_product="NVIDIA-B200"), models["70b"])["spec"])
     older = ["B200", "nvidia-b200", "b200"]
+    linux = {"key": "kubernetes.io/os", "operator": "NotIn", "values": ["windows"]}
     assert terms == [
-        {"matchExpressions": [{"key": PRODUCT_LABEL, "operator": "In", "values": ["NVIDIA-B200"]}]},
-        {"matchExpressions": [{"key": PRODUCT_LABEL, "operator": "In", "values": older}]},
+        {"matchExpressions": [{"key": PRODUCT_LABEL, "operator": "In", "values": ["NVIDIA-B200"]}, linux]},
+        {"matchExpressions": [{"key": PRODUCT_LABEL, "operator": "In", "values": older}, linux]},
         {
             "matchExpressions": [
                 {"key": GKE_LABEL, "operator": "In", "values": ["nvidia-b200"]},
                 {"key": PRODUCT_LABEL, "operator": "DoesNotExist"},
+                linux,
             ]
         },
     ]

@@ -20,6 +20,16 @@ def tagged_version(engine: Engine) -> str | None:
     return ".".join(found.groups()) if found else None
 
 
+def other_engine(engine: Engine) -> str | None:
+    """Return the type of the engine that ``spec.engine.image`` is named after where that is not its type, else None.
+
+    Only the last part of the repository counts: registries and teams have names too.
+    """
+    repository = (engine.image or "").rpartition("/")[2].partition("@")[0].partition(":")[0].lower()
+    named = [kind for kind, name in NAMES.items() if name.lower() in repository]
+    return named[0] if len(named) == 1 and named[0] != engine.type else None
+
+
 def version_of(engine: Engine) -> Version:
     """Return the version of a deployment's engine: its image's, or where the tag names none the proved one."""
     tagged = tagged_version(engine)

@@ -31,6 +31,9 @@ GKE_PARTITION_LABEL = "cloud.google.com/gke-gpu-partition-size"
 VGPU_PREFIX = "nvidia.com/vgpu."
 MEMORY_LABEL = "nvidia.com/gpu.memory"
 """MiB of one GPU, by GPU feature discovery."""
+OS_LABEL = "kubernetes.io/os"
+OTHER_OS = "windows"
+"""The only system beside Linux that the kubelet runs on; engines' images are made for Linux."""
 COUNT_LABELS = (
     "nvidia.com/gpu.count",
     "cloud.google.com/gke-accelerator-count",
@@ -95,7 +98,8 @@ def node_gpus(node: Mapping[str, Any], names: NodeLabels) -> NodeGpus | None:
     if not (product or gpus or most or _present(labels) or any(map(_is_part, _others(allocatable)))):
         return None
     reason = (
-        _parts(labels, product)
+        (f"it runs Windows ({OS_LABEL}), and engines run on Linux" if labels.get(OS_LABEL) == OTHER_OS else None)
+        or _parts(labels, product)
         or _shared(labels, allocatable, gpus, most)
         or (_nothing(allocatable, most) if gpus == 0 else None)
         or _unnamed(labels, known, names)

@@ -135,6 +135,7 @@ SHARED = "its GPUs are shared"
         ({PRODUCT: H100, "nvidia.com/vgpu.host-driver-version": "535.54.06"}, "virtual (vGPU)"),
         ({PRODUCT: "GRID-A100D-40C"}, "virtual (vGPU)"),
         ({PRODUCT: "NVIDIA-L40S-48Q"}, "virtual (vGPU)"),
+        ({PRODUCT: H100, "kubernetes.io/os": "windows"}, "it runs Windows (kubernetes.io/os)"),
         ({PRODUCT: ""}, f"its label {PRODUCT} is empty"),
         ({}, f"no label {PRODUCT} or cloud.google.com/gke-accelerator names its GPUs"),
         (
