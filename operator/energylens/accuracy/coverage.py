@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from energylens.accuracy.evaluate import QUANTITIES, Predicted
+from energylens.predictor.fitted.features import NEAREST
 from energylens.predictor.types import BoolArray, FloatArray
 
 
@@ -26,13 +27,9 @@ class Coverage:
 
 
 def coverage_table(mask: BoolArray, measured: Mapping[str, FloatArray], predicted: Predicted) -> list[Coverage]:
-    """Return the coverage of the runs of ``mask``, shape (n,), and apart of interpolations and extrapolations."""
+    """Return the coverage of the runs of ``mask``, shape (n,), and apart by the nearest that was measured."""
     usable = mask & predicted.ok
-    parts = {
-        "all": usable,
-        "interpolations": usable & ~predicted.extrapolated,
-        "extrapolations": usable & predicted.extrapolated,
-    }
+    parts = {"all": usable} | {f"nearest: {name}": usable & (predicted.nearest == i) for i, name in enumerate(NEAREST)}
     return [_coverage(name, part, measured, predicted) for name, part in parts.items() if part.any()]
 
 

@@ -9,10 +9,21 @@ from typing import Protocol
 
 import numpy as np
 
+from energylens.predictor.fitted.features import NOTHING
 from energylens.predictor.fitted.profiles import UnknownEngineError
 from energylens.predictor.load.workloads import loaded, sampled_of, standing_share, workload_of
 from energylens.predictor.model.architecture import ModelSpec
-from energylens.predictor.types import BoolArray, FloatArray, GpuSpec, Interval, Layouts, Prediction, Sampled, Workload
+from energylens.predictor.types import (
+    BoolArray,
+    FloatArray,
+    GpuSpec,
+    IntArray,
+    Interval,
+    Layouts,
+    Prediction,
+    Sampled,
+    Workload,
+)
 from energylens.runs import Resolved, Run
 from energylens.runs.types import Role
 
@@ -27,7 +38,8 @@ class Predicted:
 
     values: dict[str, FloatArray]
     intervals: dict[str, Interval]
-    extrapolated: BoolArray
+    nearest: IntArray
+    """The nearest that was measured, as indices into `energylens.predictor.fitted.features.NEAREST`."""
     error: tuple[str, ...]
 
     @property
@@ -133,7 +145,7 @@ def _predicted(prediction: Prediction, standing: float) -> Predicted:
     return Predicted(
         values={name: masked(value) for name, (value, _) in found.items()},
         intervals={name: Interval(masked(ends.low), masked(ends.high)) for name, (_, ends) in found.items()},
-        extrapolated=np.asarray(prediction.extrapolated, dtype=bool),
+        nearest=prediction.nearest,
         error=error,
     )
 
@@ -143,7 +155,7 @@ def _refused(n: int, message: str) -> Predicted:
     return Predicted(
         values=dict.fromkeys(QUANTITIES, nothing),
         intervals=dict.fromkeys(QUANTITIES, Interval(nothing, nothing)),
-        extrapolated=np.ones(n, dtype=bool),
+        nearest=np.full(n, NOTHING),
         error=(message or "not supported",) * n,
     )
 
@@ -213,7 +225,7 @@ def merge(n: int, parts: Sequence[tuple[Sequence[int], Predicted]]) -> Predicted
     merged = Predicted(
         values={name: array.copy() for name, array in empty.items()},
         intervals={name: Interval(array.copy(), array.copy()) for name, array in empty.items()},
-        extrapolated=np.ones(n, dtype=bool),
+        nearest=np.full(n, NOTHING),
         error=("not predicted",) * n,
     )
     error = list(merged.error)
@@ -223,7 +235,7 @@ def merge(n: int, parts: Sequence[tuple[Sequence[int], Predicted]]) -> Predicted
             merged.values[name][where] = part.values[name]
             for end in fields(Interval):
                 getattr(merged.intervals[name], end.name)[where] = getattr(part.intervals[name], end.name)
-        merged.extrapolated[where] = part.extrapolated
+        merged.nearest[where] = part.nearest
         for i, text in zip(index, part.error, strict=True):
             error[i] = text
     return replace(merged, error=tuple(error))

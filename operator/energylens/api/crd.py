@@ -91,6 +91,7 @@ LLM_DEPLOYMENT = Kind(
         Column(
             "Error %", ".status.prediction.energyErrorPercent", "Error of the predicted energy.", "integer", wide=True
         ),
+        Column("Confidence", ".status.plan.confidence", "How far the plan's prediction can be trusted.", wide=True),
         Column("Reason", '.status.conditions[?(@.type=="Ready")].reason', "Reason of condition Ready.", wide=True),
     ),
 )

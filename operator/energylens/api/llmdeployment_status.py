@@ -13,7 +13,7 @@ from energylens.api.base import ATOMIC_LIST, ApiModel, Condition, map_list
 from energylens.api.energybudget_status import Time
 from energylens.api.quantity import Quantity
 
-Confidence = Literal["Interpolated", "Extrapolated"]
+Confidence = Literal["Measured", "Interpolated", "Extrapolated"]
 
 
 class PredictedFigures(ApiModel):
@@ -131,8 +131,11 @@ class PlanStatus(ApiModel):
     )
     predictor_version: str = Field(description="Version of the predictor's code and coefficients.")
     confidence: Confidence = Field(
-        description="Interpolated: inside what the coefficients were fitted on. Extrapolated: outside of it."
+        description="Measured: this model was run in this layout on this GPU with this version of the engine. "
+        "Interpolated: the model, or others of its kind, were run on this GPU with this engine. Extrapolated: less is "
+        "known."
     )
+    confidence_reason: str = Field(default="", description="What was measured that is near the plan, and what was not.")
     binding_constraint: str = Field(description="The constraint that kept a plan of lower energy from being chosen.")
     gpu_product: str = Field(description="GPU product, as in the node label nvidia.com/gpu.product.")
     gpus: int = Field(description="GPUs over all replicas.")

@@ -5,18 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+import numpy.typing as npt
 
 from energylens.calibration.dataset import Dataset
+from energylens.predictor.fitted.features import NEAREST, NOTHING, nearest
+from energylens.predictor.fitted.intervals import TARGETS as TARGETS_OF_INTERVALS
 from energylens.predictor.fitted.intervals import IntervalModel
 from energylens.predictor.fitted.noise import SURE, noise_variance, physics_spread
 from energylens.predictor.fitted.residual import TARGETS, KernelTerm, ResidualModel, RunFeatures, covariance
-from energylens.predictor.types import BoolArray, FloatArray
+from energylens.predictor.types import BoolArray, FloatArray, IntArray
 
 COVERAGE = 0.80
-REFIT = {"step": 1.1, "itl": 1.1, "power": 1.2, "energy": 1.08}
-"""How much wider errors of a whole left-out model are when the constants are refitted without it, against constants
-fitted with it: measured by refitting, since refitting inside every fit would cost a minute. With each model left out
-1.07, 1.05, 1.17 and 1.04 would cover 80 %; other parts left out need a little more."""
+REFIT = {
+    name: dict(zip(TARGETS_OF_INTERVALS, factors, strict=True))
+    for name, factors in (
+        ("layout", (1.0, 1.0, 1.0, 1.0, 1.0)),
+        ("model", (1.0, 1.0, 1.0, 1.0, 1.0)),
+        ("engine", (1.0, 1.0, 1.0, 1.0, 1.0)),
+        ("nothing", (1.0, 1.0, 1.0, 1.0, 1.0)),
+    )
+}
+"""How much wider errors of what is left out are when the constants are refitted without it, against constants fitted
+with it: measured by refitting, since refitting inside every fit would cost minutes."""
 FOLDS = 8
 FEW_RUNS, FEW_GROUPS = 20, 6
 """Fewer say nothing of how wide errors are: no interval is narrower then than the prior deviations make it."""
@@ -29,7 +39,10 @@ NORMAL = 1.282
 def fit_intervals(
     data: Dataset, left: Mapping[str, FloatArray], residual: ResidualModel, terms: Mapping[str, tuple[KernelTerm, ...]]
 ) -> IntervalModel:
-    """Return scales for runs whose layout is known and for runs of unknown models.
+    """Return one scale for each nearest thing that was measured.
+
+    Runs are left out so that nothing nearer remains: some loads of every layout, whole layouts, whole models, and for
+    ``nothing`` all runs, of which physics alone is judged. A run counts where what remains is that near.
 
     Args:
         data: The fitted runs.
@@ -38,19 +51,30 @@ def fit_intervals(
         terms: Its kernels.
     """
     features = data.features
-    architectures = features.keys["architecture"]
-    groups = [architectures == a for a in np.unique(architectures)]
-    order = np.arange(len(data.runs))
-    folds = [order % FOLDS == f for f in range(FOLDS)]
-    near = _scores(features, left, terms, folds)
-    far = _scores(features, left, terms, groups)
-    seen = {t: _quantile(near[t]) for t in near}
-    new = {t: _quantile(far[t]) for t in far}
-    if len(data.runs) < FEW_RUNS:
-        seen = {t: max(value, NORMAL / SURE) for t, value in seen.items()}
-    if len(groups) < FEW_GROUPS:
-        new = {t: max(value, NORMAL / SURE) for t, value in new.items()}
-    return IntervalModel({f"{t}/seen": seen[t] for t in seen} | {f"{t}/new": REFIT[t] * new[t] for t in new})
+    order, n = np.arange(len(data.runs)), len(data.runs)
+    parts = {
+        "layout": [order % FOLDS == fold for fold in range(FOLDS)],
+        "model": _groups(features.keys["layout"], FOLDS),
+        "engine": _groups(features.keys["architecture"], n),
+        "nothing": [np.ones(n, dtype=np.bool_)],
+    }
+    scale: dict[str, float] = {}
+    for code, name in enumerate(NEAREST):
+        scores, near = _scores(features, left, terms, parts[name])
+        # Runs without a TPOT are those of one engine version, which are nearer to each other.
+        scores["tpot"] = np.where(np.isfinite(data.runs.median_tpot_ms), scores["step"], np.nan)
+        few = n < FEW_RUNS if name == "layout" else len(parts["engine"]) < FEW_GROUPS
+        for target, values in scores.items():
+            found = REFIT[name][target] * _quantile(values[near == code])
+            scale[f"{target}/{name}"] = max(found, NORMAL / SURE) if few else found
+    return IntervalModel(scale)
+
+
+def _groups(labels: npt.NDArray[np.str_], most: int) -> list[BoolArray]:
+    """Return disjoint masks of whole labels, at most ``most`` of them."""
+    _, codes = np.unique(labels, return_inverse=True)
+    folds = codes.reshape(-1) % most
+    return [folds == fold for fold in np.unique(folds)]
 
 
 def _scores(
@@ -58,8 +82,15 @@ def _scores(
     left: Mapping[str, FloatArray],
     terms: Mapping[str, tuple[KernelTerm, ...]],
     parts: list[BoolArray],
-) -> dict[str, FloatArray]:
-    """Return |error| over the predicted standard deviation of every run when its part is left out."""
+) -> tuple[dict[str, FloatArray], IntArray]:
+    """Return |error| over the predicted standard deviation of every run when its part is left out.
+
+    Beside that the nearest that is left of what was measured, as indices into ``NEAREST``, shape (n,).
+    """
+    near = np.full(features.log_batch.size, NOTHING, dtype=np.int64)
+    for out in parts:
+        if not out.all():
+            near[out] = nearest(take_features(features, ~out), take_features(features, out))
     error = {t: np.zeros_like(left[t]) for t in TARGETS}
     variance = {t: np.ones_like(left[t]) for t in TARGETS}
     spread = physics_spread(features)
@@ -73,6 +104,8 @@ def _scores(
         for out in parts:
             kept = ~out
             if not kept.any():
+                error[target][out] = left[target][out]
+                variance[target][out] = spread[out] ** 2 * prior + noise[out]
                 continue
             matrix = full[np.ix_(kept, kept)] + np.diag(noise[kept])
             cross = full[np.ix_(out, kept)]
@@ -82,7 +115,12 @@ def _scores(
             variance[target][out] = spread[out] ** 2 * remaining + noise[out]
     scores = {t: np.abs(error[t]) / np.sqrt(variance[t]) for t in TARGETS}
     scores["energy"] = np.abs(error["step"] + error["power"]) / np.sqrt(variance["step"] + variance["power"])
-    return scores
+    return scores, near
+
+
+def take_features(features: RunFeatures, index: BoolArray) -> RunFeatures:
+    """Return the runs that a mask selects."""
+    return RunFeatures({key: labels[index] for key, labels in features.keys.items()}, features.log_batch[index])
 
 
 def _quantile(scores: FloatArray) -> float:

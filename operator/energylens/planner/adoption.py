@@ -160,7 +160,7 @@ def decide(
 
 def _as_of_today(current: PlanStatus, evaluated: PlanStatus) -> PlanStatus:
     """Return the plan that is kept with its figures under today's inputs."""
-    fields = ("predicted", "confidence", "predictor_version", "correction")
+    fields = ("predicted", "confidence", "confidence_reason", "predictor_version", "correction")
     return current.model_copy(update={field: getattr(evaluated, field) for field in fields})
 
 

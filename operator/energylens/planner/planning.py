@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
+
 from energylens.api.llmdeployment import LLMDeployment, LLMDeploymentSpec, PlanStatus, PredictedFigures
 from energylens.api.llmdeployment_status import CorrectionFactors, describe_layout
 from energylens.api.quantity import format_milli
@@ -22,6 +24,7 @@ from energylens.planner.inventory.nodes import (
     usable_nodes,
 )
 from energylens.planner.search import describe
+from energylens.planner.search.confidence import confidence_of
 from energylens.planner.search.constraints import feasible
 from energylens.planner.search.corrections import Corrections, correction_status
 from energylens.planner.search.evaluate import Candidates, Predictor
@@ -168,12 +171,25 @@ def plan_status(problem: Problem, solution: Solution, i: int) -> PlanStatus:
     """Return a candidate of a solution as a plan, without alternatives."""
     rows, layouts = solution.rows, solution.rows.layouts
     cap = float(layouts.power_cap_watts[i])
+    product = rows.products[int(rows.product[i])]
+    confidence, reason = confidence_of(
+        problem.predictor,
+        int(rows.nearest[i]),
+        problem.spec.engine,
+        problem.model,
+        problem.gpus[product],
+        layouts.take(np.array([i])),
+        problem.load.workload,
+        float(rows.concurrency[i]) / int(rows.replicas[i]),
+        apart=rows.role != "aggregated",
+    )
     found = PlanStatus(
         hash="",
         predictor_version=problem.predictor.version,
-        confidence="Extrapolated" if rows.extrapolated[i] else "Interpolated",
+        confidence=confidence,
+        confidence_reason=reason,
         binding_constraint=binding_constraint(solution, problem.spec),
-        gpu_product=rows.products[int(rows.product[i])],
+        gpu_product=product,
         gpus=int(rows.gpus[i]),
         replicas=int(rows.replicas[i]),
         nodes_per_replica=int(rows.nodes_per_replica[i]),

@@ -9,12 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from energylens.predictor.fitted.coefficients import Coefficients
+from energylens.predictor.fitted.evidence import Evidence, evidence
 from energylens.predictor.fitted.features import (
+    NOTHING,
     beyond_island,
-    measured_kind,
+    kinds_of,
     measured_parallelism,
+    nearest,
     run_features,
-    within_range,
 )
 from energylens.predictor.fitted.intervals import around
 from energylens.predictor.fitted.noise import noise_variance, physics_spread
@@ -87,6 +89,13 @@ class Predictor:
             longest_request=profile.longest_request,
             draft=None if workload.speculation is None else draft_of(model, workload.speculation),
         )
+
+    def evidence(
+        self, model: ModelSpec, gpu: GpuSpec, layouts: Layouts, workload: Workload, running: FloatArray
+    ) -> Evidence:
+        """Return what was measured near one candidate, with layouts and running sequences of shape (1,)."""
+        served = served_on(model, fp4_arithmetic=gpu.flops_fp4 > 0)
+        return evidence(self.coefficients, self.profile, served, gpu, layouts, workload, running)
 
     def at_concurrency(
         self,
@@ -293,7 +302,7 @@ class Predictor:
     ) -> Prediction:
         """Return the prediction; ``queue``: of a fixed number in flight the requests that wait, None for arrivals."""
         while_busy = np.maximum(running / np.maximum(busy, 1e-12), 1.0)
-        logs, halves, inside = self._residual(model, gpu, layouts, workload, while_busy, measured)
+        logs, halves, near = self._residual(model, gpu, layouts, workload, while_busy, measured)
         step_factor, itl_factor, power_factor = (np.exp(logs[t]) for t in ("step", "itl", "power"))
         gpus = layouts.gpus.astype(np.float64)
         limit = sheet_limit(data_sheet(gpu), layouts.power_cap_watts)
@@ -370,12 +379,12 @@ class Predictor:
             idle_power_watts=idle,
             joules_per_output_token=energy,
             itl=interval(itl[0.5], "itl"),
-            tpot=interval(tpot, "step"),
+            tpot=interval(tpot, "tpot"),
             ttft=interval(first[0.5], "itl"),
             throughput=interval(throughput, "step"),
             power=Interval(drawn.low, np.minimum(drawn.high, np.maximum(gpus * limit, power))),
             energy=interval(energy, "energy"),
-            extrapolated=~inside,
+            nearest=near,
             memory=held,
         )
 
@@ -387,41 +396,41 @@ class Predictor:
         workload: Workload,
         running: FloatArray,
         measured: bool,
-    ) -> tuple[dict[str, FloatArray], dict[str, FloatArray], np.ndarray]:
+    ) -> tuple[dict[str, FloatArray], dict[str, FloatArray], IntArray]:
         n = len(layouts)
         runs = run_features(model, gpu, layouts, workload, running, self.profile.tag)
         scales = self.coefficients.intervals
         residual = self.coefficients.residual
         logs = {t: np.zeros(n) for t in TARGETS}
-        variance, prior = {}, {}
-        inside = np.zeros(n, dtype=np.bool_)
+        variance = {}
+        near = np.full(n, NOTHING, dtype=np.int64)
         learned = correct(residual, runs) if residual is not None and measured else {}
         for target in TARGETS:
-            prior[target] = UNKNOWN_VARIANCE if residual is None else prior_variance(residual.targets[target].terms)
             if target in learned:
                 logs[target], variance[target] = learned[target]
             else:
-                variance[target] = np.full(n, prior[target])
-        if residual is not None and measured:
-            inside = within_range(residual.training, runs)
+                prior = UNKNOWN_VARIANCE if residual is None else prior_variance(residual.targets[target].terms)
+                variance[target] = np.full(n, prior)
         noise = {t: noise_variance(t, runs) for t in TARGETS}
+        variance["tpot"], noise["tpot"] = variance["step"], noise["step"]
         variance["energy"] = variance["step"] + variance["power"]
-        prior["energy"] = prior["step"] + prior["power"]
         noise["energy"] = noise["step"] + noise["power"]
-        widen: FloatArray | float = 1.0 if measured else self.profile.widening * scales.extrapolation
+        widen = np.ones(n)
         if residual is not None:
-            # Neither pipeline stages nor data-parallel ranks are in the runs that the intervals were set on, nor
-            # messages over a host link, whose speed differs between machines of one product.
+            if measured:
+                near = nearest(residual.training, runs)
+            # Neither pipeline stages nor messages over a host link, whose speed differs between machines of one
+            # product, are in the runs that the intervals were set on.
             new = ~measured_parallelism(residual.training, runs) & (measured | beyond_island(gpu, layouts))
             # An engine that was run with mixtures of experts alone says less of a dense model.
-            new |= measured & ~measured_kind(residual.training, runs)
-            widen = widen * np.where(new, scales.extrapolation, 1.0)
+            new |= measured & ~np.isin(kinds_of(runs), kinds_of(residual.training))
+            widen = np.where(new, scales.extrapolation, 1.0)
         if workload.speculation is not None:
             # No run that the coefficients were fitted to drafted tokens.
-            inside, widen = np.zeros(n, dtype=np.bool_), widen * scales.extrapolation
+            near, widen = np.full(n, NOTHING, dtype=np.int64), widen * scales.extrapolation
         spread = physics_spread(runs)
-        halves = {t: widen * scales.half_width(t, variance[t], prior[t], noise[t], spread) for t in variance}
-        return logs, halves, inside
+        halves = {t: widen * scales.half_width(t, near, variance[t], noise[t], spread) for t in variance}
+        return logs, halves, near
 
     def _transfer(self, model: ModelSpec, gpu: GpuSpec, workload: Workload) -> float:
         """Seconds to move a prompt's KV cache from a prefill replica: PCIe speed, the slowest common link."""

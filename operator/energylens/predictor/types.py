@@ -205,6 +205,10 @@ class Memory:
         return type(self)(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
 
+FARTHEST = 3
+"""Of `Prediction.nearest`: nothing that is near was measured."""
+
+
 @dataclass(frozen=True)
 class Prediction:
     """Steady-state behaviour of one replica, arrays of shape (n,).
@@ -252,8 +256,8 @@ class Prediction:
     power: Interval
     energy: Interval
     """Of joules_per_output_token."""
-    extrapolated: BoolArray
-    """Outside what the coefficients were fitted on (GPU, engine, family, precision, layout or batch)."""
+    nearest: IntArray
+    """The nearest that was measured, as indices into `energylens.predictor.fitted.features.NEAREST`."""
     memory: Memory
 
 
@@ -271,7 +275,10 @@ def spread(found: Prediction, index: npt.NDArray[np.int64], reason: npt.NDArray[
     def column(values: Any) -> Any:
         if isinstance(values, Interval):
             return Interval(column(values.low), column(values.high))
-        out = np.zeros(n, dtype=np.bool_) if values.dtype == np.bool_ else np.full(n, np.nan)
+        if values.dtype == np.int64:
+            out = np.full(n, FARTHEST)
+        else:
+            out = np.zeros(n, dtype=np.bool_) if values.dtype == np.bool_ else np.full(n, np.nan)
         out[index] = values
         return out
 

@@ -16,7 +16,7 @@ def test_predictions_come_back_in_the_order_of_the_runs_and_share_calls() -> Non
     found = predict_runs(runs, resolver(), lambda _: fake)
     assert found.values["itl"].tolist() == [8, 4, 2, 1, 200]
     assert fake.calls == 2
-    assert found.extrapolated.tolist() == [False, False, False, False, True]
+    assert found.nearest.tolist() == [1, 1, 1, 1, 3]
     assert found.error == ("",) * 5
 
 

@@ -147,7 +147,7 @@ class ArithmeticPredictor:
             throughput=around(tokens),
             power=around(power),
             energy=around(joules),
-            extrapolated=layouts.gpus > 4,
+            nearest=np.where(layouts.gpus > 4, 3, 1),
             memory=memory,
         )
 

@@ -20,7 +20,10 @@ _COLUMNS = {
     "throughput": "predicted_output_tokens_per_second",
     "power": "predicted_power_watts",
     "energy": "predicted_joules_per_output_token",
+    "ttft": "predicted_ttft_ms",
 }
+_CONFIDENCE = ("measurement", "interpolation", "interpolation", "extrapolation")
+"""Of the nearest that was measured, by its index."""
 OUTPUT_COLUMNS = (
     "run_id",
     *(f"{name}{end}" for name in _COLUMNS.values() for end in ("", "_low", "_high")),
@@ -94,5 +97,4 @@ def _cells(run_id: str, predicted: Predicted, at: int, what_if: str) -> Sequence
     for quantity in _COLUMNS:
         ends = predicted.intervals[quantity]
         numbers += [predicted.values[quantity][at], ends.low[at], ends.high[at]]
-    confidence = "extrapolation" if predicted.extrapolated[at] else "interpolation"
-    return [run_id, *(f"{number:.6g}" for number in numbers), confidence, "", what_if]
+    return [run_id, *(f"{number:.6g}" for number in numbers), _CONFIDENCE[predicted.nearest[at]], "", what_if]

@@ -9,7 +9,7 @@ from typing import Any
 
 from energylens.api.llmdeployment import Alternative
 from energylens.api.quantity import format_milli
-from energylens.cli.text.tables import columns, joules
+from energylens.cli.text.tables import columns, confidence_text, joules
 from energylens.decide.deployment.caveats import caveats_of
 from energylens.decide.preview import Preview
 from energylens.planner.explain.breakdown import parts_of, prices
@@ -57,6 +57,8 @@ def report(one: Explained) -> str:
     if solution is None or solution.chosen is None:
         return "\n".join([*lines, f"  no plan: {planning.reason}", f"  {planning.message}"])
     lines.append(f"  plan  {describe.candidate(solution.rows, solution.chosen)}")
+    if planning.plan is not None:
+        lines.append(f"  confidence  {confidence_text(planning.plan)}")
     lines += [f"  note  {note}" for note in caveats_of(deployment, planning)]
     lines += ["", *_breakdown(one.problem, [("PLAN", solution.rows, solution.chosen)])]
     return "\n".join([*lines, "", *_prices(one.problem, solution)])

@@ -9,7 +9,7 @@ from typing import Any
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 from energylens.api.words import counted
 from energylens.cli.text.own_budget import own_budget_lines
-from energylens.cli.text.tables import columns, correction_text, joules, plan_with_hash
+from energylens.cli.text.tables import columns, confidence_text, correction_text, joules, plan_with_hash
 from energylens.decide.deployment.caveats import caveats_of
 from energylens.decide.preview import Preview
 from energylens.decide.reasons import Reason
@@ -113,7 +113,8 @@ def _plan(plan: PlanStatus) -> list[str]:
         f"  load        {predicted.output_tokens_per_second} tokens/s, "
         f"{counted(predicted.concurrency, 'request')} at once",
         f"  bound by    {'nothing' if binding == 'None' else binding}",
-        f"  confidence  {plan.confidence}, predictor {plan.predictor_version}",
+        f"  confidence  {confidence_text(plan)}",
+        f"  predictor   {plan.predictor_version}",
         *([f"  measured    the figures have what measurement taught: {learned}"] if learned else []),
     ]
 

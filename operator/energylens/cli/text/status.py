@@ -10,7 +10,7 @@ from energylens.api.base import Condition
 from energylens.api.llmdeployment import ActiveRevision, LLMDeployment, Measured, PlanStatus, PredictedFigures
 from energylens.api.words import counted
 from energylens.cli.text.own_budget import own_budget_lines
-from energylens.cli.text.tables import columns, correction_text, joules, plan_with_hash
+from energylens.cli.text.tables import columns, confidence_text, correction_text, joules, plan_with_hash
 
 _UNKNOWN = "-"
 
@@ -72,6 +72,7 @@ def page(deployment: LLMDeployment) -> str:
         if c.type == "Degraded" and c.status == "True"
     ]
     lines += [f"  {_kind_of(deployment):<11} {_plan(status.plan)}", *_running(deployment)]
+    lines += [] if status.plan is None else [f"  confidence  {confidence_text(status.plan)}"]
     figures = list(_figures(deployment))
     if figures:
         rows = [("FIGURE", "PREDICTED", "MEASURED", "PREDICTION OFF BY")]

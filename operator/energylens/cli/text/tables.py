@@ -33,6 +33,11 @@ def correction_text(plan: PlanStatus | None) -> str:
     return ", ".join(f"{name} x {factor:.3g}" for name, factor in factors.items() if factor != 1.0)
 
 
+def confidence_text(plan: PlanStatus) -> str:
+    """Return how far a plan's prediction can be trusted: ``Interpolated: vLLM 0.33.0 was not measured, ...``."""
+    return f"{plan.confidence}: {plan.confidence_reason}" if plan.confidence_reason else plan.confidence
+
+
 def plan_with_hash(plan: PlanStatus) -> str:
     """Return a plan in short with all of its GPUs and its hash."""
     return f"{describe_plan(plan)} ({plan.gpus} GPU{'' if plan.gpus == 1 else 's'})   hash {plan.hash}"

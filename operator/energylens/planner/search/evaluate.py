@@ -14,6 +14,7 @@ from energylens.api.llmdeployment import Percentile
 from energylens.planner.engines import EngineSettings, refusals
 from energylens.planner.search.corrections import Correction, Corrections
 from energylens.planner.search.space import ProductSpace, concatenate
+from energylens.predictor.fitted.features import NOTHING
 from energylens.predictor.load.steady import Role
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.model.rules import unsupported_reasons
@@ -123,7 +124,8 @@ class Candidates:
     idle_power_watts: FloatArray
     output_tokens_per_second: FloatArray
     concurrency: FloatArray
-    extrapolated: BoolArray
+    nearest: IntArray
+    """The nearest that was measured, as indices into `energylens.predictor.fitted.features.NEAREST`."""
     role: Role = "aggregated"
 
     @property
@@ -207,7 +209,7 @@ def _evaluate_product(
     supported, reason, fits = _structure(space, model, predictor, load.workload, workload, settings)
     index, replicas = space.expand()
     figures = {name: np.full(index.size, np.nan) for name in _FIGURES}
-    sustainable, extrapolated = np.zeros(index.size, dtype=bool), np.zeros(index.size, dtype=bool)
+    sustainable, nearest = np.zeros(index.size, dtype=bool), np.full(index.size, NOTHING)
     runnable = np.flatnonzero((supported & fits)[index])
     groups = _by_node_size(space, index, runnable, apart=predictor.sees_nodes)
     for gpu, rows in ((gpu, part) for gpu, group in groups for part in _in_cache(space, index, group)):
@@ -222,7 +224,8 @@ def _evaluate_product(
             prediction = predictor.at_rate(model, gpu, layouts, workload, rate, role)
             sustainable[rows] = prediction.sustainable
         # No run that the coefficients were fitted on had a power cap, or one phase only.
-        extrapolated[rows] = prediction.extrapolated | np.isfinite(layouts.power_cap_watts) | (role != "aggregated")
+        unlike = np.isfinite(layouts.power_cap_watts) | (role != "aggregated")
+        nearest[rows] = np.where(unlike, NOTHING, prediction.nearest)
         correction = corrections.for_candidates(space.gpu.product, layouts)
         for name, values in _figures(prediction, percentile, margin, correction, replicas[rows]).items():
             figures[name][rows] = values
@@ -242,7 +245,7 @@ def _evaluate_product(
         reason=reason[index],
         fits=fits[index],
         sustainable=sustainable,
-        extrapolated=extrapolated,
+        nearest=nearest,
         role=role,
         **figures,
     )

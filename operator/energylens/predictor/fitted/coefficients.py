@@ -11,7 +11,7 @@ from energylens.predictor.fitted.residual import ResidualModel
 from energylens.predictor.step.moe_tables import MoeTables
 from energylens.predictor.types import GpuSpec
 
-FORMAT = 5
+FORMAT = 6
 
 
 class CoefficientsError(ValueError):

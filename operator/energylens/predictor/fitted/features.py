@@ -8,7 +8,7 @@ import numpy.typing as npt
 from energylens.predictor.fitted.residual import RunFeatures
 from energylens.predictor.model.architecture import ModelSpec, MoeFfn
 from energylens.predictor.step.links import nvlink_island
-from energylens.predictor.types import BoolArray, FloatArray, GpuSpec, Layouts, Workload
+from energylens.predictor.types import BoolArray, FloatArray, GpuSpec, IntArray, Layouts, Workload
 
 LONG_OUTPUT = 1500.0
 LONG_PROMPT = 600.0
@@ -108,10 +108,63 @@ def measured_kind(training: RunFeatures, runs: RunFeatures) -> BoolArray:
     return np.asarray(np.isin(runs.keys["product"], training.keys["product"]))
 
 
-def within_range(training: RunFeatures, runs: RunFeatures) -> BoolArray:
-    """Return which candidates lie where runs were measured: family, kind of GPU and storage, and batch."""
-    known = np.isin(runs.keys["family"], training.keys["family"])
-    known &= measured_kind(training, runs)
-    known &= measured_parallelism(training, runs)
-    low, high = training.log_batch.min(), training.log_batch.max()
-    return np.asarray(known & (runs.log_batch >= low - 0.1) & (runs.log_batch <= high + 0.1))
+NEAREST = ("layout", "model", "engine", "nothing")
+"""The nearest that was measured, nearest first; codes of :func:`nearest` are indices into it.
+
+``layout``: this model in this layout on this product under this engine, at loads that reach this one. ``model``: this
+model under this engine, and this product with models of its kind and storage. ``engine``: the engine on this product,
+and models of the kind and storage, or the model itself, on any product under it or under other versions of the same
+engine. ``nothing``: less than that, or a way to split a replica that nobody measured.
+"""
+BASE_ENGINE = "vllm"
+"""Whose constants the others are factors on: its runs have no engine in their keys."""
+LAYOUT, MODEL, ENGINE, NOTHING = range(4)
+LOAD_REACH = 2.0
+"""Factor on the fewest and on the most sequences that a layout was run with up to which its loads are known."""
+
+
+def nearest(training: RunFeatures, runs: RunFeatures) -> IntArray:
+    """Return for each candidate the nearest that was measured, shape (n,).
+
+    Args:
+        training: The measured runs.
+        runs: Candidates of a product that was measured under their engine.
+    """
+    low, high = training.log_batch.min() - 0.1, training.log_batch.max() + 0.1
+    related = measured_parallelism(training, runs) & (runs.log_batch >= low) & (runs.log_batch <= high)
+    model = np.isin(runs.keys["architecture"], training.keys["architecture"])
+    versions = (np.isin(any_version(of(runs)), any_version(of(training))) for of in (kinds_of, _architectures))
+    found = np.where(related & np.logical_or(*versions), ENGINE, NOTHING)
+    found[related & model & measured_kind(training, runs)] = MODEL
+    reach = np.log(LOAD_REACH)
+    for label in np.unique(runs.keys["layout"]).tolist():
+        same = training.members["layout"].get(label)
+        if same is None:
+            continue
+        batches = training.log_batch[same]
+        near = (runs.log_batch >= batches.min() - reach) & (runs.log_batch <= batches.max() + reach)
+        found[related & near & (runs.keys["layout"] == label)] = LAYOUT
+    return found
+
+
+def kinds_of(runs: RunFeatures) -> npt.NDArray[np.str_]:
+    """Return dense or mixture of experts, storage, engine and ranks of each run, without its product, shape (n,)."""
+    products, inverse = np.unique(runs.keys["product"], return_inverse=True)
+    names = np.array([label.split("/", 2)[2] for label in products.tolist()], dtype=np.str_)
+    return np.asarray(names[inverse.reshape(-1)])
+
+
+def any_version(labels: npt.NDArray[np.str_]) -> npt.NDArray[np.str_]:
+    """Return labels with the name of their engine in place of the versions that its profile is for, shape (n,)."""
+    distinct, inverse = np.unique(labels, return_inverse=True)
+    names = []
+    for label in distinct.tolist():
+        stem, _, tag = label.partition("@")
+        engine, _, rest = tag.partition(">=")
+        ranks = "/ranks" if (rest or stem).endswith("/ranks") else ""
+        names.append(f"{stem.removesuffix('/ranks')}@{engine or BASE_ENGINE}{ranks}")
+    return np.asarray(np.array(names, dtype=np.str_)[inverse.reshape(-1)])
+
+
+def _architectures(runs: RunFeatures) -> npt.NDArray[np.str_]:
+    return runs.keys["architecture"]

@@ -7,40 +7,42 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from energylens.predictor.types import FloatArray, Interval
+from energylens.predictor.fitted.features import NEAREST
+from energylens.predictor.types import FloatArray, IntArray, Interval
 
-DEFAULT_SCALE = {f"{t}/{k}": 1.3 for t in ("step", "itl", "power", "energy") for k in ("seen", "new")}
+TARGETS = ("step", "tpot", "itl", "power", "energy")
+"""Mean step, which throughput follows, time per output token, median ITL, power and energy per token."""
+DEFAULT_SCALE = {f"{target}/{name}": 1.3 for target in TARGETS for name in NEAREST}
 
 
 @dataclass(frozen=True)
 class IntervalModel:
     """Half-widths on a logarithmic scale: scale x standard deviation of the residual model, noise included.
 
-    The scales were set so that 80 % of left-out runs fall inside (split conformal prediction, Lei et al., JASA 2018),
-    once for runs of known layouts and once with a whole model left out. Between the two they follow how much of the
-    prior variance is left.
+    There is one scale for each nearest thing that was measured, set so that 80 % of runs fall inside of which nothing
+    nearer was fitted to (split conformal prediction, Lei et al., JASA 2018, in groups as in Vovk, 2012). Within a group
+    widths follow what the residual model knows.
     """
 
     scale: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_SCALE))
-    """``<target>/seen`` and ``<target>/new`` -> factor."""
+    """``<target>/<one of NEAREST>`` -> factor."""
     extrapolation: float = 1.5
-    """Factor on half-widths of GPU products and engines without runs."""
+    """Factor on half-widths of what no left-out run can stand for: splits, links and kinds of model never measured."""
 
     def half_width(
-        self, target: str, variance: FloatArray, prior: float, noise: FloatArray, spread: FloatArray
+        self, target: str, nearest: IntArray, variance: FloatArray, noise: FloatArray, spread: FloatArray
     ) -> FloatArray:
         """Return the half-width of the logarithm, shape (n,).
 
         Args:
-            target: ``step``, ``itl``, ``power`` or ``energy``.
+            target: One of ``TARGETS``.
+            nearest: The nearest that was measured, indices into ``NEAREST``, shape (n,).
             variance: Posterior variance of the residual model, shape (n,).
-            prior: Its variance where nothing is known.
             noise: Variance of a single measurement, shape (n,).
             spread: How the errors of physics compare with their prior deviation, shape (n,).
         """
-        unknown = np.clip(variance / prior, 0.0, 1.0)
-        seen, new = self.scale[f"{target}/seen"], self.scale[f"{target}/new"]
-        return np.asarray((seen + (new - seen) * unknown) * np.sqrt(spread**2 * variance + noise))
+        scales = np.array([self.scale[f"{target}/{name}"] for name in NEAREST])
+        return np.asarray(scales[nearest] * np.sqrt(spread**2 * variance + noise))
 
 
 def around(value: FloatArray, half_width: FloatArray) -> Interval:

@@ -33,6 +33,8 @@ class EngineProfile:
     longest_request: int | None = None
     """Tokens of a request that must fit into the KV cache at the start, where an argument says so."""
     sources: tuple[str, ...] = ()
+    measured: tuple[str, str] | None = None
+    """First and last version that runs were measured of, as their source names them; None where there are none."""
 
     @property
     def name(self) -> str:

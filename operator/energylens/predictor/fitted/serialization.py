@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -95,6 +95,7 @@ def profiles_from(document: Mapping[str, Any]) -> tuple[EngineProfile, ...]:
                 widening=float(entry["widening"]),
                 memory_utilization=float(entry["memory_utilization"]),
                 sources=tuple(entry["sources"]),
+                measured=_versions_from(entry.get("measured")),
             )
             for entry in document["profiles"]
         )
@@ -104,6 +105,10 @@ def profiles_from(document: Mapping[str, Any]) -> tuple[EngineProfile, ...]:
 
 def _overlap_from(entry: Mapping[str, Any] | None) -> Overlap | None:
     return None if entry is None else Overlap(int(entry["stages"]), float(entry["sm_share"]))
+
+
+def _versions_from(entry: Sequence[str] | None) -> tuple[str, str] | None:
+    return None if entry is None else (entry[0], entry[1])
 
 
 def _rounded(value: float) -> float:

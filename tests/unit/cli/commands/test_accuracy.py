@@ -147,6 +147,7 @@ def test_plots_are_written(tmp_path: Path) -> None:
     assert names == {
         "predicted-vs-measured-itl.png",
         "predicted-vs-measured-tpot.png",
+        "predicted-vs-measured-ttft.png",
         "predicted-vs-measured-throughput.png",
         "predicted-vs-measured-power.png",
         "predicted-vs-measured-energy.png",

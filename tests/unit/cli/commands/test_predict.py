@@ -40,7 +40,10 @@ def is_good(row: dict[str, str]) -> bool:
     numbers = [float(row[name]) for name in OUTPUT_COLUMNS[1:-3]]
     in_order = all(low <= value <= high for value, low, high in zip(*[iter(numbers)] * 3, strict=True))
     return (
-        in_order and min(numbers) > 0 and row["error"] == "" and row["confidence"] in {"interpolation", "extrapolation"}
+        in_order
+        and min(numbers) > 0
+        and row["error"] == ""
+        and row["confidence"] in {"measurement", "interpolation", "extrapolation"}
     )
 
 

@@ -1,0 +1,137 @@
+"""How far a plan's prediction can be trusted, as a grade and in words."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from energylens.api.llmdeployment import Engine
+from energylens.api.llmdeployment_status import Confidence, describe_layout
+from energylens.planner.engines.versions import NAMES, display, version_of
+from energylens.predictor.fitted.evidence import Evidence
+from energylens.predictor.fitted.features import ENGINE, LAYOUT, MODEL, NOTHING
+from energylens.predictor.fitted.profiles import parse_version
+from energylens.predictor.model.architecture import ModelSpec
+from energylens.predictor.types import FloatArray, GpuSpec, Layouts, Workload
+
+GRADES: tuple[Confidence, ...] = ("Measured", "Interpolated", "Interpolated", "Extrapolated")
+"""Of the nearest that was measured, by its index."""
+CAPPED = "no run had a power cap"
+APART = "no run had prompts and tokens on replicas of their own"
+
+
+@runtime_checkable
+class Witness(Protocol):
+    """A predictor that can say what was measured near a candidate."""
+
+    def evidence(
+        self, model: ModelSpec, gpu: GpuSpec, layouts: Layouts, workload: Workload, running: FloatArray
+    ) -> Evidence:
+        """Return what was measured near one candidate."""
+        ...
+
+
+def confidence_of(
+    witness: object,
+    nearest: int,
+    engine: Engine,
+    model: ModelSpec,
+    gpu: GpuSpec,
+    layouts: Layouts,
+    workload: Workload,
+    running: float,
+    *,
+    apart: bool = False,
+) -> tuple[Confidence, str]:
+    """Return the grade of a candidate and the reason for it, one clause.
+
+    Args:
+        witness: The predictor; a stand-in that is no `Witness` gives no reason.
+        nearest: Of the candidate, as an index into `energylens.predictor.fitted.features.NEAREST`.
+        engine: Of the deployment, whose version counts.
+        model: As served.
+        gpu: The candidate's product.
+        layouts: The candidate's layout, shape (1,).
+        workload: Mean request.
+        running: Sequences at a time in one replica.
+        apart: Prompts are processed by replicas of their own.
+    """
+    unmeasured = [APART] * apart + [CAPPED] * bool(np.isfinite(layouts.power_cap_watts).any())
+    if not isinstance(witness, Witness):
+        return GRADES[nearest], "; ".join(unmeasured)
+    found = witness.evidence(model, gpu, layouts, workload, np.array([max(running, 1.0)]))
+    words = [*unmeasured, *_near(found, engine, gpu, layouts, running)]
+    other = _other_version(found, engine)
+    if unmeasured or found.nearest == NOTHING:
+        return "Extrapolated", "; ".join([*words, *other])
+    if found.nearest == LAYOUT:
+        if other:
+            return "Interpolated", other[0]
+        return "Measured", words[0]
+    return "Interpolated", "; ".join([*words, *other])
+
+
+def _near(found: Evidence, engine: Engine, gpu: GpuSpec, layouts: Layouts, running: float) -> list[str]:
+    name = NAMES[engine.type]
+    under = name if found.versions is None else f"{name} {_span(found.versions)}"
+    if gpu.name not in found.products:
+        others = f", {_list(found.products)} were" if found.products else ""
+        return [f"{gpu.name} was not measured with {under}{others}"]
+    if found.nearest == LAYOUT:
+        return [f"this model was measured in this layout on {gpu.name} with {under}"]
+    if found.nearest == MODEL:
+        return [_model_known(found, gpu, layouts, running)]
+    if not found.split:
+        return [f"no replica was measured with {_split(layouts)}"]
+    if found.nearest == ENGINE:
+        if found.model_known:
+            return [f"this model was measured with {under}, but no {found.kind} on {gpu.name}"]
+        if not found.kind_known:
+            what = f"a {found.kind}" if found.before else "this model"
+            return [f"{what} was measured with other versions of {name} only"]
+        where = f"on {gpu.name}" if found.kind_here else "on other GPUs"
+        return [f"this model was not measured with {under}; another {found.kind} was {where}"]
+    if not found.kind_known and not found.model_known:
+        return [f"no {found.kind} was measured with {under}"]
+    return [f"no run had {running:.0f} sequences at a time"]
+
+
+def _model_known(found: Evidence, gpu: GpuSpec, layouts: Layouts, running: float) -> str:
+    if found.loads is not None:
+        low, high = found.loads
+        return f"this layout was measured with {low:.0f} to {high:.0f} sequences at a time, not with {running:.0f}"
+    shown = _list([describe_layout(tensor=t, pipeline=p, expert=e, data=d) for t, p, e, d in found.layouts])
+    if not shown:
+        return f"this model was measured on other GPUs than {gpu.name}, or in another number format"
+    return f"this model was measured on {gpu.name} as {shown}, not as {_layout(layouts)}"
+
+
+def _layout(layouts: Layouts) -> str:
+    degrees = (layouts.tensor_parallel, layouts.pipeline_parallel, layouts.expert_parallel, layouts.data_parallel)
+    tensor, pipeline, expert, data = (int(degree[0]) for degree in degrees)
+    return describe_layout(tensor=tensor, pipeline=pipeline, expert=expert, data=data)
+
+
+def _split(layouts: Layouts) -> str:
+    parts = ["pipeline stages"] * bool(layouts.pipeline_parallel[0] > 1)
+    parts += ["data-parallel ranks"] * bool(layouts.data_parallel[0] > 1)
+    return " and ".join(parts) or "messages over a host link"
+
+
+def _other_version(found: Evidence, engine: Engine) -> list[str]:
+    """Return that the deployment's version is outside of those that were measured, or nothing."""
+    version = version_of(engine)
+    if found.versions is None or parse_version(found.versions[0]) <= version <= parse_version(found.versions[1]):
+        return []
+    return [f"{display(engine.type, version)} was not measured, {_span(found.versions)} of the same engine was"]
+
+
+def _span(versions: tuple[str, str]) -> str:
+    first, last = versions
+    return first if first == last else f"{first} to {last}"
+
+
+def _list(names: tuple[str, ...] | list[str], most: int = 4) -> str:
+    shown = list(names[:most])
+    return ", ".join([*shown, f"{len(names) - most} more"] if len(names) > most else shown)

@@ -1,0 +1,114 @@
+"""What was measured that is near a candidate: the facts behind the confidence of a prediction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import exp
+
+import numpy as np
+
+from energylens.predictor.fitted.coefficients import Coefficients
+from energylens.predictor.fitted.features import (
+    NOTHING,
+    any_version,
+    kinds_of,
+    measured_kind,
+    measured_parallelism,
+    nearest,
+    run_features,
+    storage_key,
+)
+from energylens.predictor.fitted.profiles import EngineProfile
+from energylens.predictor.model.architecture import ModelSpec
+from energylens.predictor.types import FloatArray, GpuSpec, Layouts, Workload
+
+Degrees = tuple[int, int, int, int]
+"""Tensor, pipeline, expert and data parallel."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was measured near one candidate, of one engine profile."""
+
+    nearest: int
+    """The nearest that was measured, as an index into `energylens.predictor.fitted.features.NEAREST`."""
+    products: tuple[str, ...]
+    """Short names of the products that runs of the engine are of; the candidate's own among them or not."""
+    split: bool
+    """Whether replicas were split in this way: over pipeline stages, data-parallel ranks or a host link, or none."""
+    kind: str
+    """Such as ``mixture of experts in fp8``: what the model is a case of."""
+    kind_known: bool
+    """Whether such a model was run under the engine, on any product."""
+    kind_here: bool
+    """The same on the candidate's product."""
+    model_known: bool
+    """Whether the model, or another release of its shapes, was run under the engine on any product."""
+    layouts: tuple[Degrees, ...]
+    """Layouts in which the model was run on the product."""
+    loads: tuple[float, float] | None
+    """Fewest and most sequences at a time that the candidate's layout was run with; None where it was not."""
+    before: bool
+    """Whether such a model was run under other versions of the engine, on any product."""
+    versions: tuple[str, str] | None
+    """First and last version of the engine that runs are of; None where there are none."""
+
+
+def evidence(
+    coefficients: Coefficients,
+    profile: EngineProfile,
+    model: ModelSpec,
+    gpu: GpuSpec,
+    layouts: Layouts,
+    workload: Workload,
+    running: FloatArray,
+) -> Evidence:
+    """Return what was measured near one candidate.
+
+    Args:
+        coefficients: Whose runs are looked through.
+        profile: Of the engine.
+        model: As served.
+        gpu: The product.
+        layouts: One candidate, shape (1,).
+        workload: Mean request.
+        running: Sequences at a time, shape (1,).
+    """
+    products = tuple(sorted(name for name, engines in coefficients.measured.items() if profile.name in engines))
+    kind = f"{'mixture of experts' if model.is_moe else 'dense model'} in {storage_key(model).partition('-')[0]}"
+    residual = coefficients.residual
+    if residual is None:
+        return Evidence(NOTHING, products, False, kind, False, False, False, (), None, False, profile.measured)
+    training, features = residual.training, run_features(model, gpu, layouts, workload, running, profile.tag)
+    near = int(nearest(training, features)[0]) if gpu.name in products else NOTHING
+    layout = str(features.keys["layout"][0])
+    stem = layout.rpartition("/")[0]
+    labels = sorted({label for label in training.members["layout"] if label.rpartition("/")[0] == stem})
+    same = training.members["layout"].get(layout)
+    loads = None
+    if same is not None:
+        batches = training.log_batch[same]
+        loads = (exp(float(batches.min())), exp(float(batches.max())))
+    return Evidence(
+        nearest=near,
+        products=products,
+        split=bool(measured_parallelism(training, features)[0]),
+        kind=kind,
+        kind_known=bool(np.isin(kinds_of(features), kinds_of(training))[0]),
+        kind_here=bool(measured_kind(training, features)[0]),
+        model_known=bool(np.isin(features.keys["architecture"], training.keys["architecture"])[0]),
+        layouts=tuple(_degrees(label.rpartition("/")[2]) for label in labels),
+        loads=loads,
+        before=bool(np.isin(any_version(kinds_of(features)), any_version(kinds_of(training)))[0]),
+        versions=profile.measured if products else None,
+    )
+
+
+def _degrees(text: str) -> Degrees:
+    """Return the degrees of a name such as ``tp8pp1ep8dp1``."""
+    rest = text.removeprefix("tp")
+    found = []
+    for name in ("pp", "ep", "dp"):
+        part, _, rest = rest.partition(name)
+        found.append(int(part))
+    return found[0], found[1], found[2], int(rest)
