@@ -9,9 +9,10 @@ from zlib import crc32
 from energylens.accuracy.evaluate import Chooser, Predicted, Resolver, merge, predict_runs
 from energylens.runs import Run
 
-LEAVE_OUT = ("model", "gpu-count", "gpu-type", "task", "run")
-"""What is left out together: models of one group; a number of GPUs of one type; a GPU type; a task; a fifth of the
-runs whatever they are, so that nearly every layout is still known from other batches."""
+LEAVE_OUT = ("model", "layout", "gpu-count", "gpu-type", "engine", "task", "run")
+"""What is left out together: models of one group; a fifth of the layouts, each with all of its runs; a number of GPUs
+of one type; a GPU type; an engine as the runs name it; a task; a fifth of the runs whatever they are, so that nearly
+every layout is still known from other batches."""
 FIFTHS = 5
 
 Fit = Callable[[Sequence[Run]], Chooser]
@@ -46,6 +47,8 @@ def folds(runs: Sequence[Run], by: str, groups: Mapping[str, str]) -> list[Fold]
     """
     key: Callable[[Run], str] = {
         "model": lambda run: groups.get(run.model_id, run.model_id),
+        "layout": lambda run: f"fifth {crc32(_layout(run).encode()) % FIFTHS + 1} of the layouts",
+        "engine": lambda run: run.engine or "no engine",
         "gpu-count": lambda run: f"{run.gpu_model} x {run.num_gpus}",
         "gpu-type": lambda run: run.gpu_model,
         "task": lambda run: run.task,
@@ -63,6 +66,11 @@ def folds(runs: Sequence[Run], by: str, groups: Mapping[str, str]) -> list[Fold]
         )
         for name in distinct
     ]
+
+
+def _layout(run: Run) -> str:
+    served = (run.model_id, run.weight_precision, run.gpu_model, run.engine)
+    return "/".join(map(str, (*served, run.tensor_parallel, run.expert_parallel, run.data_parallel)))
 
 
 def predict_left_out(

@@ -13,6 +13,7 @@ from energylens.predictor.fitted.evidence import Evidence, evidence
 from energylens.predictor.fitted.features import (
     NOTHING,
     beyond_island,
+    is_unpacked,
     kinds_of,
     measured_parallelism,
     nearest,
@@ -418,7 +419,7 @@ class Predictor:
         widen = np.ones(n)
         if residual is not None:
             if measured:
-                near = nearest(residual.training, runs)
+                near = nearest(residual.training, runs, here_only=is_unpacked(model))
             # Neither pipeline stages nor messages over a host link, whose speed differs between machines of one
             # product, are in the runs that the intervals were set on.
             new = ~measured_parallelism(residual.training, runs) & (measured | beyond_island(gpu, layouts))

@@ -55,7 +55,7 @@ def test_coverage_counts_measured_values_inside_their_interval() -> None:
     runs = [run(energy=1.0, itl=itl) for itl in (4.0, 5.0, 12.0, 13.0)]
     found = predicted(runs, itl=[10.0] * 4, high=[12.0] * 4, energy=[1.0, 1.05, 1.2, 0.5])
     (all_runs, same) = coverage_table(np.ones(4, dtype=bool), measured_arrays(runs), found)
-    assert (all_runs.name, same.name, all_runs.runs) == ("all", "interpolations", 4)
+    assert (all_runs.name, same.name, all_runs.runs) == ("all", "nearest: layout", 4)
     assert all_runs.inside["itl"] == 50.0
     assert all_runs.below["itl"] == 25.0
     assert all_runs.inside["energy"] == 50.0

@@ -12,7 +12,7 @@ from energylens.runs import Run, resolver
 RUNS = [
     run("a", model="Qwen/Qwen3-8B"),
     run("b", model="Qwen/Qwen3-32B", gpus=2),
-    run("c", model="Qwen/Qwen3-8B", gpu="B200", task="code"),
+    run("c", model="Qwen/Qwen3-8B", gpu="B200", task="code", engine="vllm==0.11.1"),
     run("d", model="Qwen/Qwen3-32B", gpu="B200", gpus=2),
 ]
 
@@ -23,6 +23,7 @@ RUNS = [
         ("model", {"Qwen/Qwen3-32B": "bd", "eight": "ac"}),
         ("gpu-count", {"B200 x 1": "c", "B200 x 2": "d", "H100 x 1": "a", "H100 x 2": "b"}),
         ("gpu-type", {"B200": "cd", "H100": "ab"}),
+        ("engine", {"no engine": "abd", "vllm==0.11.1": "c"}),
         ("task", {"chat": "abd", "code": "c"}),
     ],
 )
@@ -39,6 +40,12 @@ def test_fifths_of_the_runs_are_the_same_every_time_and_about_equal() -> None:
     assert [fold.name for fold in found] == [f"fifth {i}" for i in range(1, 6)]
     assert all(70 < len(fold.held_out) < 130 for fold in found)
     assert found == folds(runs, "run", {})
+
+
+def test_all_runs_of_a_layout_are_left_out_together() -> None:
+    runs = [run(f"r{gpus}-{batch}", gpus=gpus, batch=batch) for gpus in (1, 2, 4, 8) for batch in (1, 8, 64)]
+    for fold in folds(runs, "layout", {}):
+        assert not {runs[i].num_gpus for i in fold.held_out} & {runs[i].num_gpus for i in fold.kept}
 
 
 def test_one_fold_leaves_nothing_to_fit_on() -> None:

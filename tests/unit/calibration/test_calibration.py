@@ -19,6 +19,7 @@ from energylens.cli.commands.calibrate import calibrate
 from energylens.data import find_gpu, load_predictor
 from energylens.data.predictor import load_coefficients, load_profiles
 from energylens.predictor import Predictor
+from energylens.predictor.fitted.features import LAYOUT, NOTHING
 from energylens.predictor.fitted.profiles import parse_engine, select_profile
 from energylens.predictor.fitted.serialization import document_of
 from energylens.predictor.step.latency import Overlap
@@ -150,10 +151,10 @@ def test_a_sites_runs_move_its_gpu_and_engine_to_what_was_measured(gpu: str, eng
         np.testing.assert_allclose(after.values[name], wanted, rtol=0.05)
         assert (after.intervals[name].low < wanted).all()
         assert (after.intervals[name].high > wanted).all()
-    assert not after.extrapolated.any()
+    assert (after.nearest == LAYOUT).all()
     # Another engine was not measured, whatever the GPU.
     other = select_profile(load_profiles(), *parse_engine("sglang" if engine.startswith("vllm") else "vllm"))
-    assert predict_runs(runs, resolver(), lambda _: Predictor(coefficients, other)).extrapolated.all()
+    assert predict_runs(runs, resolver(), lambda _: Predictor(coefficients, other)).nearest.min() == NOTHING
 
 
 @pytest.mark.parametrize(

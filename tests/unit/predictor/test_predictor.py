@@ -14,6 +14,7 @@ from tests.unit.predictor.models import layouts
 from energylens.data import find_gpu, load_gpus, load_model
 from energylens.data.predictor import load_coefficients, load_predictor, load_profiles
 from energylens.predictor import Predictor, UnknownEngineError
+from energylens.predictor.fitted.features import NEAREST
 from energylens.predictor.fitted.profiles import parse_engine, parse_version, select_profile
 from energylens.predictor.types import Workload
 
@@ -123,7 +124,7 @@ def test_what_cannot_run_changes_no_number_of_what_can() -> None:
     both = predictor().at_rate(model, H100, where, CHAT, np.full(4, 2.0))
     alone = predictor().at_rate(model, H100, where.take(np.array([0, 2])), CHAT, np.full(2, 2.0))
     assert both.supported.tolist() == [True, False, True, False]
-    for name in ("concurrency", "itl_p99_ms", "ttft_p95_ms", "power_watts", "extrapolated", "max_concurrency"):
+    for name in ("concurrency", "itl_p99_ms", "ttft_p95_ms", "power_watts", "nearest", "max_concurrency"):
         np.testing.assert_array_equal(getattr(both, name)[[0, 2]], getattr(alone, name))
     np.testing.assert_array_equal(both.energy.high[[0, 2]], alone.energy.high)
     assert np.isnan([both.energy.low[1], both.max_concurrency[3]]).all()
@@ -176,7 +177,7 @@ def test_intervals_hold_the_prediction_and_widen_without_runs() -> None:
     assert seen.energy.low[0] < seen.joules_per_output_token[0] < seen.energy.high[0]
     assert width(seen) < width(unseen) < width(other)
     assert width(unseen) < width(newer)
-    assert [bool(f.extrapolated[0]) for f in (seen, other, newer, unseen)] == [False, True, True, True]
+    assert [NEAREST[f.nearest[0]] for f in (seen, other, newer, unseen)] == ["layout", "nothing", "engine", "engine"]
 
 
 def test_a_decode_replica_is_faster_than_an_aggregated_one_and_waits_for_the_cache() -> None:
@@ -241,7 +242,7 @@ def test_what_no_run_was_split_like_is_an_extrapolation_with_wider_intervals() -
     where = layouts((2, 1, 2, 1), (1, 2, 1, 1), (1, 1, 2, 2), batch=64)
     model, running = load_model("Qwen/Qwen3-30B-A3B"), np.full(3, 32.0)
     found = load_predictor("vllm", "0.11.1").at_concurrency(model, H100, where, CHAT, running)
-    assert found.extrapolated.tolist() == [False, True, True]
+    assert [NEAREST[code] for code in found.nearest] == ["layout", "nothing", "nothing"]
     width = np.log(found.energy.high / found.energy.low)
     assert width[1] > 1.4 * width[0]
     assert width[2] > 1.4 * width[0]

@@ -46,8 +46,8 @@ MANY_ALIKE = 3
 @click.option(
     "--leave-out",
     type=click.Choice(LEAVE_OUT),
-    help="Refit without one of these at a time and judge what was left out: models with their siblings, a number of "
-    "GPUs of one type, a GPU type, or a task. Takes minutes.",
+    help="Refit without one of these at a time and judge what was left out: models with their siblings, a fifth of the "
+    "layouts, a number of GPUs of one type, a GPU type, an engine, a task, or a fifth of the runs. Takes minutes.",
 )
 @click.option("--plot", "plot_directory", type=click.Path(path_type=Path), metavar="DIR", help="Write PNG files there.")
 @click.option("-o", "output", type=click.Choice(["table", "json"]), default="table", show_default=True)

@@ -92,7 +92,7 @@ def _near(found: Evidence, engine: Engine, gpu: GpuSpec, layouts: Layouts, runni
             return [f"{what} was measured with other versions of {name} only"]
         where = f"on {gpu.name}" if found.kind_here else "on other GPUs"
         return [f"this model was not measured with {under}; another {found.kind} was {where}"]
-    if not found.kind_known and not found.model_known:
+    if not found.kind_known:
         return [f"no {found.kind} was measured with {under}"]
     return [f"no run had {running:.0f} sequences at a time"]
 

@@ -11,6 +11,7 @@ from energylens.predictor.fitted.coefficients import Coefficients
 from energylens.predictor.fitted.features import (
     NOTHING,
     any_version,
+    is_unpacked,
     kinds_of,
     measured_kind,
     measured_parallelism,
@@ -76,11 +77,15 @@ def evidence(
     """
     products = tuple(sorted(name for name, engines in coefficients.measured.items() if profile.name in engines))
     kind = f"{'mixture of experts' if model.is_moe else 'dense model'} in {storage_key(model).partition('-')[0]}"
+    if is_unpacked(model):
+        kind += " with 16-bit activations"
     residual = coefficients.residual
     if residual is None:
         return Evidence(NOTHING, products, False, kind, False, False, False, (), None, False, profile.measured)
     training, features = residual.training, run_features(model, gpu, layouts, workload, running, profile.tag)
-    near = int(nearest(training, features)[0]) if gpu.name in products else NOTHING
+    unpacked = is_unpacked(model)
+    near = int(nearest(training, features, here_only=unpacked)[0]) if gpu.name in products else NOTHING
+    here = bool(measured_kind(training, features)[0])
     layout = str(features.keys["layout"][0])
     stem = layout.rpartition("/")[0]
     labels = sorted({label for label in training.members["layout"] if label.rpartition("/")[0] == stem})
@@ -94,12 +99,12 @@ def evidence(
         products=products,
         split=bool(measured_parallelism(training, features)[0]),
         kind=kind,
-        kind_known=bool(np.isin(kinds_of(features), kinds_of(training))[0]),
-        kind_here=bool(measured_kind(training, features)[0]),
+        kind_known=here if unpacked else bool(np.isin(kinds_of(features), kinds_of(training))[0]),
+        kind_here=here,
         model_known=bool(np.isin(features.keys["architecture"], training.keys["architecture"])[0]),
         layouts=tuple(_degrees(label.rpartition("/")[2]) for label in labels),
         loads=loads,
-        before=bool(np.isin(any_version(kinds_of(features)), any_version(kinds_of(training)))[0]),
+        before=not unpacked and bool(np.isin(any_version(kinds_of(features)), any_version(kinds_of(training)))[0]),
         versions=profile.measured if products else None,
     )
 

@@ -26,6 +26,12 @@ def storage_key(model: ModelSpec) -> str:
     return f"{quant.weight}-{quant.scaling}"
 
 
+def is_unpacked(model: ModelSpec) -> bool:
+    """Return whether NVFP4 weights are only stored so: GPUs with FP4 arithmetic say nothing of the kernels for that."""
+    quant = model.expert_quant if model.is_moe else model.ffn_quant
+    return quant.weight == "nvfp4" and quant.activation != "nvfp4"
+
+
 def load_key(workload: Workload) -> str:
     """Return the kind of load: long reasoning outputs, long prompts, or neither."""
     if workload.output_tokens >= LONG_OUTPUT:
@@ -123,19 +129,22 @@ LOAD_REACH = 2.0
 """Factor on the fewest and on the most sequences that a layout was run with up to which its loads are known."""
 
 
-def nearest(training: RunFeatures, runs: RunFeatures) -> IntArray:
+def nearest(training: RunFeatures, runs: RunFeatures, *, here_only: bool = False) -> IntArray:
     """Return for each candidate the nearest that was measured, shape (n,).
 
     Args:
         training: The measured runs.
         runs: Candidates of a product that was measured under their engine.
+        here_only: Runs on other products say nothing of the model's kernels on this one.
     """
     low, high = training.log_batch.min() - 0.1, training.log_batch.max() + 0.1
     related = measured_parallelism(training, runs) & (runs.log_batch >= low) & (runs.log_batch <= high)
     model = np.isin(runs.keys["architecture"], training.keys["architecture"])
     versions = (np.isin(any_version(of(runs)), any_version(of(training))) for of in (kinds_of, _architectures))
-    found = np.where(related & np.logical_or(*versions), ENGINE, NOTHING)
-    found[related & model & measured_kind(training, runs)] = MODEL
+    here = measured_kind(training, runs)
+    elsewhere = np.logical_or(*versions) & (not here_only)
+    found = np.where(related & (here | elsewhere), ENGINE, NOTHING)
+    found[related & model & here] = MODEL
     reach = np.log(LOAD_REACH)
     for label in np.unique(runs.keys["layout"]).tolist():
         same = training.members["layout"].get(label)

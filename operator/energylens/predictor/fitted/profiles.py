@@ -20,8 +20,6 @@ class EngineProfile:
     """First version that it no longer covers; None means all later ones."""
     factors: Mapping[str, float] = field(default_factory=dict)
     """Constant -> factor on its fitted value."""
-    widening: float = 1.0
-    """Factor on the logarithmic half-width of every interval where no run of this very engine was fitted to."""
     overlap: Overlap | None = None
     """How it runs collectives beside kernels; None for one after the other, as all profiles that ship do."""
     memory_utilization: float = 0.9

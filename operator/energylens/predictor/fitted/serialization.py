@@ -92,7 +92,6 @@ def profiles_from(document: Mapping[str, Any]) -> tuple[EngineProfile, ...]:
                 below=tuple(entry["below"]) if entry.get("below") else None,
                 factors=dict(entry["factors"]),
                 overlap=_overlap_from(entry.get("overlap")),
-                widening=float(entry["widening"]),
                 memory_utilization=float(entry["memory_utilization"]),
                 sources=tuple(entry["sources"]),
                 measured=_versions_from(entry.get("measured")),

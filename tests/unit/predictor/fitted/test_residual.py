@@ -97,7 +97,7 @@ def test_physics_is_surer_of_small_batches() -> None:
     features = RunFeatures({}, np.log(np.array([1.0, 8.0, 32.0, 128.0, 4096.0])))
     found = physics_spread(features)
     assert found.tolist() == pytest.approx([0.5, 0.5, 0.75, 1.0, 1.0])
-    widths = IntervalModel().half_width("step", np.full(5, 0.04), 0.04, np.full(5, 1e-6), found)
+    widths = IntervalModel().half_width("step", np.zeros(5, dtype=np.int64), np.full(5, 0.04), np.full(5, 1e-6), found)
     assert (widths / widths[-1]).tolist() == pytest.approx(found.tolist(), rel=1e-3)
 
 
