@@ -426,6 +426,9 @@ class Predictor:
             # An engine that was run with mixtures of experts alone says less of a dense model.
             new |= measured & ~np.isin(kinds_of(runs), kinds_of(residual.training))
             widen = np.where(new, scales.extrapolation, 1.0)
+            # Left-out products had relatives of their architecture among those that were fitted to.
+            if not self.coefficients.knows_architecture(gpu):
+                widen = widen * scales.extrapolation
         if workload.speculation is not None:
             # No run that the coefficients were fitted to drafted tokens.
             near, widen = np.full(n, NOTHING, dtype=np.int64), widen * scales.extrapolation

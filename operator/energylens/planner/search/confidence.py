@@ -18,6 +18,7 @@ from energylens.predictor.types import FloatArray, GpuSpec, Layouts, Workload
 GRADES: tuple[Confidence, ...] = ("Measured", "Interpolated", "Interpolated", "Extrapolated")
 """Of the nearest that was measured, by its index."""
 CAPPED = "no run had a power cap"
+DRAFTED = "no run drafted tokens"
 APART = "no run had prompts and tokens on replicas of their own"
 
 
@@ -57,12 +58,13 @@ def confidence_of(
         running: Sequences at a time in one replica.
         apart: Prompts are processed by replicas of their own.
     """
-    unmeasured = [APART] * apart + [CAPPED] * bool(np.isfinite(layouts.power_cap_watts).any())
+    capped = bool(np.isfinite(layouts.power_cap_watts).any())
+    unmeasured = [APART] * apart + [CAPPED] * capped + [DRAFTED] * (workload.speculation is not None)
     if not isinstance(witness, Witness):
         return GRADES[nearest], "; ".join(unmeasured)
     found = witness.evidence(model, gpu, layouts, workload, np.array([max(running, 1.0)]))
     words = [*unmeasured, *_near(found, engine, gpu, layouts, running)]
-    other = _other_version(found, engine)
+    other = _other_version(found, engine, told="; ".join(words))
     if unmeasured or found.nearest == NOTHING:
         return "Extrapolated", "; ".join([*words, *other])
     if found.nearest == LAYOUT:
@@ -119,12 +121,13 @@ def _split(layouts: Layouts) -> str:
     return " and ".join(parts) or "messages over a host link"
 
 
-def _other_version(found: Evidence, engine: Engine) -> list[str]:
+def _other_version(found: Evidence, engine: Engine, told: str) -> list[str]:
     """Return that the deployment's version is outside of those that were measured, or nothing."""
     version = version_of(engine)
     if found.versions is None or parse_version(found.versions[0]) <= version <= parse_version(found.versions[1]):
         return []
-    return [f"{display(engine.type, version)} was not measured, {_span(found.versions)} of the same engine was"]
+    text, span = f"{display(engine.type, version)} was not measured", _span(found.versions)
+    return [text if span in told and found.nearest != LAYOUT else f"{text}, {span} of the same engine was"]
 
 
 def _span(versions: tuple[str, str]) -> str:

@@ -39,6 +39,10 @@ class Coefficients:
     intervals: IntervalModel = field(default_factory=IntervalModel)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
+    def knows_architecture(self, gpu: GpuSpec) -> bool:
+        """Return whether runs of a product's architecture were fitted to."""
+        return self.architecture_default.get(gpu.architecture) in self.measured or gpu.name in self.measured
+
     def for_gpu(self, gpu: GpuSpec, engine: str) -> tuple[dict[str, float], bool]:
         """Return the constants of a product, and whether they were fitted on it under an engine.
 
