@@ -32,6 +32,7 @@ from energylens.decide.learned.corrections import Pool
 from energylens.decide.reasons import BudgetReason
 from energylens.decide.reservations import reservation, reserve
 from energylens.planner.types import ClusterSnapshot
+from energylens.serving.claims import claims_of
 from energylens.serving.support import table_name
 
 Key = tuple[str, str]
@@ -53,6 +54,8 @@ class World:
     config_maps: Mapping[Key, Body] = field(default_factory=dict)
     workloads: Mapping[Key, Body] = field(default_factory=dict)
     """The live Deployment or LeaderWorkerSet of an LLMDeployment."""
+    claims: Mapping[Key, Body] = field(default_factory=dict)
+    """PersistentVolumeClaims."""
     pods: Mapping[Key, tuple[PodState, ...]] = field(default_factory=dict)
     """The pods of an LLMDeployment."""
     serves_lws: bool = True
@@ -197,6 +200,7 @@ def _preview(deployment: LLMDeployment, world: World, service: PlanningService, 
         standing=standing,
         load=carried_load(load, planning.carried_step),
         energy_account=account,
+        claims=claims_of(deployment, {name: body for (space, name), body in world.claims.items() if space == key[0]}),
     )
     wanted = children(before)
     after = replace(before, workload=_applied(before.workload, wanted))

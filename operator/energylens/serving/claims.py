@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 
@@ -51,6 +51,16 @@ def claim_fields(deployment: LLMDeployment) -> dict[str, str]:
     if cache is not None and cache.persistent_volume_claim:
         found[cache.persistent_volume_claim] = "spec.model.cache.persistentVolumeClaim"
     return found
+
+
+def claims_of(deployment: LLMDeployment, bodies: Mapping[str, Mapping[str, Any]]) -> Claims:
+    """Return the claims that a deployment's pods mount, from the PersistentVolumeClaims of its namespace by name."""
+    modes = {
+        name: tuple((bodies[name].get("spec") or {}).get("accessModes") or ())
+        for name in sorted(claim_fields(deployment))
+        if name in bodies
+    }
+    return Claims(modes) if modes else NO_CLAIMS
 
 
 def conflict(deployment: LLMDeployment, plan: PlanStatus, claims: Claims) -> str:

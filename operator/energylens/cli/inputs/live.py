@@ -105,7 +105,7 @@ def read_cluster(
         namespaced: Kinds that are read in the namespace asked for (everywhere with ``all_namespaces``).
         everywhere: Kinds that are read in every namespace, and cluster-scoped ones.
         optional: Kinds of these that the cluster need not know; what it does not know is absent from the answer.
-        if_allowed: Kinds of these that the user need not be allowed to read; they are absent then.
+        if_allowed: Kinds that the user need not be allowed to read; they are absent then.
         named: Single objects by kind, namespace and name; those that do not exist are left out.
 
     Raises:
@@ -142,7 +142,11 @@ def read_cluster(
                     ) from error
             for resource, where, name in named:
                 objects.setdefault(resource.kind, [])
-                objects[resource.kind] += await client.list_objects(resource, namespace=where, name=name)
+                try:
+                    objects[resource.kind] += await client.list_objects(resource, namespace=where, name=name)
+                except ForbiddenError as error:
+                    if resource not in if_allowed or isinstance(error, UnauthorizedError):
+                        raise
         return Found(namespace, objects)
 
     try:

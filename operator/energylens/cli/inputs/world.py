@@ -22,6 +22,7 @@ from energylens.decide.preview import World
 from energylens.decide.trimmed import trim_pod
 from energylens.planner.inventory.file import InventoryError, snapshot_from_inventory
 from energylens.planner.inventory.snapshot import OWNER_LABEL, snapshot_from_objects
+from energylens.serving.claims import claim_fields
 from energylens.serving.metadata import PLAN_LABEL
 from energylens.serving.support import table_name
 
@@ -39,6 +40,7 @@ _KINDS = (
     "ConfigMap",
     "Deployment",
     "LeaderWorkerSet",
+    "PersistentVolumeClaim",
 )
 
 
@@ -81,6 +83,7 @@ def world_of_cluster(access: Access, asked: Asked) -> World:
         LLM_DEPLOYMENT,
         NAMESPACE,
         NODE,
+        PERSISTENT_VOLUME_CLAIM,
         POD,
     )
 
@@ -88,12 +91,20 @@ def world_of_cluster(access: Access, asked: Asked) -> World:
     refs = {(d.metadata.namespace, r.name) for d in asked.deployments if (r := d.spec.model.config_ref) is not None}
     # Beside the pods of a plan that runs while another one waits for approval.
     refs |= {(d.metadata.namespace, table_name(d)) for d in asked.deployments if d.spec.planning.mode == "Manual"}
+    claims = {(d.metadata.namespace, name) for d in asked.deployments for name in claim_fields(d)}
     found = read_cluster(
         access,
         everywhere=(NODE, POD, NAMESPACE, DEPLOYMENT, *own),
         optional=own,
-        if_allowed=(CLUSTER_ENERGY_BUDGET, NAMESPACE),
-        named=[(CONFIG_MAP, *ref) for ref in sorted(refs)],
+        if_allowed=(CLUSTER_ENERGY_BUDGET, NAMESPACE, PERSISTENT_VOLUME_CLAIM),
+        named=[
+            *((CONFIG_MAP, *ref) for ref in sorted(refs)),
+            *(
+                (PERSISTENT_VOLUME_CLAIM, d.metadata.namespace, name)
+                for d in asked.deployments
+                for name in claim_fields(d)
+            ),
+        ],
     )
     objects = dict(found.objects)
     for body in asked.budgets:
@@ -149,6 +160,7 @@ def world_of_objects(objects: Mapping[str, list[Object]]) -> World:
         },
         config_maps=config_maps,
         workloads=owned,
+        claims=keyed("PersistentVolumeClaim"),
         pods=pods,
         learned=_learned(config_maps),
     )

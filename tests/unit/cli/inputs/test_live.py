@@ -14,10 +14,18 @@ from energylens.cli.errors import InputError
 from energylens.cli.inputs import world
 from energylens.cli.inputs.files import Asked
 from energylens.cli.inputs.live import Access, Found, read_cluster
-from energylens.cli.inputs.world import operator_namespace, world_of_cluster
+from energylens.cli.inputs.previews import previews
+from energylens.cli.inputs.world import join, operator_namespace, world_of_cluster
 from energylens.cluster import client as module
-from energylens.cluster.errors import NotFoundError
-from energylens.cluster.resources import CONFIG_MAP, ENERGY_BUDGET, LLM_DEPLOYMENT, NODE, Resource
+from energylens.cluster.errors import ForbiddenError, NotFoundError
+from energylens.cluster.resources import (
+    CONFIG_MAP,
+    ENERGY_BUDGET,
+    LLM_DEPLOYMENT,
+    NODE,
+    PERSISTENT_VOLUME_CLAIM,
+    Resource,
+)
 
 
 class Cluster:
@@ -78,6 +86,52 @@ def test_namespaces_and_names_are_those_asked_for(cluster: Cluster) -> None:
     assert cluster.asked[-1] == ("ConfigMap", "other", None)
     read_cluster(Access(all_namespaces=True), (CONFIG_MAP,))
     assert cluster.asked[-1] == ("ConfigMap", None, None)
+
+
+def test_what_the_user_may_not_read_is_left_out_by_name_too(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = cluster.list_objects
+
+    async def refuse(resource: Resource, **where: Any) -> list[dict[str, Any]]:
+        if resource == PERSISTENT_VOLUME_CLAIM:
+            raise ForbiddenError("GET: 403")
+        return await listed(resource, **where)
+
+    monkeypatch.setattr(cluster, "list_objects", refuse)
+    named = [(PERSISTENT_VOLUME_CLAIM, "team", "models"), (CONFIG_MAP, "team", "shape")]
+    found = read_cluster(Access(), named=named, if_allowed=(PERSISTENT_VOLUME_CLAIM,))
+    assert {kind: len(bodies) for kind, bodies in found.objects.items()} == {
+        "PersistentVolumeClaim": 0,
+        "ConfigMap": 1,
+    }
+    with pytest.raises(InputError, match="403"):
+        read_cluster(Access(), named=named)
+
+
+@pytest.mark.parametrize(("mode", "reason"), [("ReadWriteOncePod", "ClaimNotShareable"), ("ReadWriteMany", "Planned")])
+def test_a_live_plan_knows_who_may_mount_its_claims(monkeypatch: pytest.MonkeyPatch, mode: str, reason: str) -> None:
+    node = {
+        "metadata": {"name": "n", "labels": {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"}},
+        "status": {"allocatable": {"nvidia.com/gpu": "8"}, "conditions": [{"type": "Ready", "status": "True"}]},
+    }
+
+    def answer(access: Access, *_: object, named: Any = (), **__: object) -> Found:
+        claims = [
+            {"metadata": {"namespace": namespace, "name": name}, "spec": {"accessModes": [mode]}}
+            for resource, namespace, name in named
+            if resource == PERSISTENT_VOLUME_CLAIM
+        ]
+        return Found("team", {"Node": [node], PERSISTENT_VOLUME_CLAIM.kind: claims})
+
+    monkeypatch.setattr(world, "read_cluster", answer)
+    spec = {
+        "model": {"name": "Qwen/Qwen3-8B", "cache": {"persistentVolumeClaim": "models"}},
+        "workload": {"inputTokens": 300, "outputTokens": 400, "requestsPerSecond": "1"},
+        "planning": {"overrides": {"replicas": 2}},
+    }
+    asked = Asked((parse_llmdeployment({"metadata": {"name": "a", "namespace": "team"}, "spec": spec}, strict=False),))
+    (found,) = previews(*join(asked, world_of_cluster(Access(), asked)))
+    (ready,) = [c for c in found.status["conditions"] if c["type"] == "PlanReady"]
+    assert ready["reason"] == reason
 
 
 def deployed(namespace: str, **labels: str) -> dict[str, Any]:
