@@ -1,4 +1,4 @@
-"""YAML and JSON that people write, read without guessing: a key that is there twice has no value.
+"""YAML and JSON that people write, read without guessing: a duplicate key is an error.
 
 PyYAML and the json module keep the last of equal keys without a word, so that half of a spec can be lost.
 """

@@ -99,11 +99,7 @@ def world_of_cluster(access: Access, asked: Asked) -> World:
         if_allowed=(CLUSTER_ENERGY_BUDGET, NAMESPACE, PERSISTENT_VOLUME_CLAIM),
         named=[
             *((CONFIG_MAP, *ref) for ref in sorted(refs)),
-            *(
-                (PERSISTENT_VOLUME_CLAIM, d.metadata.namespace, name)
-                for d in asked.deployments
-                for name in claim_fields(d)
-            ),
+            *((PERSISTENT_VOLUME_CLAIM, *ref) for ref in sorted(claims)),
         ],
     )
     objects = dict(found.objects)

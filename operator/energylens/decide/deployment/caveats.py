@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from energylens.api.llmdeployment import LLMDeployment
+from collections.abc import Iterator, Mapping
+
+from energylens.api.llmdeployment import LLMDeployment, LLMDeploymentSpec, PredictedFigures
 from energylens.data import load_gpus
 from energylens.decide.deployment.observation import Planning
 from energylens.planner.engines import EngineSettings
 from energylens.planner.engines.caveats import caveats
 from energylens.planner.inventory.nodes import unknown_products
+from energylens.predictor.types import GpuSpec
+
+_LONG_WAIT_MS = 10_000.0
+"""Shorter waits need no word."""
 
 
 def caveats_of(deployment: LLMDeployment, planning: Planning) -> tuple[str, ...]:
@@ -15,10 +21,30 @@ def caveats_of(deployment: LLMDeployment, planning: Planning) -> tuple[str, ...]
     plan = planning.plan
     if plan is None or not planning.good:
         return ()
-    gpus, settings = load_gpus(), EngineSettings.of(deployment.spec.engine)
-    unknown = unknown_products(deployment.spec, gpus)
-    ignored: tuple[str, ...] = (f"spec.hardware.gpuProducts: {unknown}",) if unknown else ()
-    approved, mode = deployment.spec.planning.approved_plan_hash, deployment.spec.planning.mode
+    gpus, spec = load_gpus(), deployment.spec
+    settings = EngineSettings.of(spec.engine)
+    known = caveats(settings, planning.model, gpus.get(plan.gpu_product), spec.workload)
+    return *_without_effect(spec, gpus), *_unbounded_wait(spec, plan.predicted), *known
+
+
+def _without_effect(spec: LLMDeploymentSpec, gpus: Mapping[str, GpuSpec]) -> Iterator[str]:
+    unknown = unknown_products(spec, gpus)
+    if unknown:
+        yield f"spec.hardware.gpuProducts: {unknown}"
+    approved, mode = spec.planning.approved_plan_hash, spec.planning.mode
     if approved is not None and mode != "Manual":
-        ignored += (f"spec.planning.approvedPlanHash={approved} is not looked at where planning.mode is {mode}",)
-    return *ignored, *caveats(settings, planning.model, gpus.get(plan.gpu_product), deployment.spec.workload)
+        yield f"spec.planning.approvedPlanHash={approved} is not looked at where planning.mode is {mode}"
+
+
+def _unbounded_wait(spec: LLMDeploymentSpec, predicted: PredictedFigures) -> Iterator[str]:
+    """Yield that requests wait longer for their first token than for the others, where no objective bounds that.
+
+    So it is close to the most that a plan sustains, where the queue in front grows without bound.
+    """
+    wait = predicted.ttft_milliseconds
+    answer = predicted.itl_milliseconds * spec.workload.output_tokens
+    if spec.slo.ttft_milliseconds is None and wait > max(_LONG_WAIT_MS, answer):
+        yield (
+            f"a request waits {wait / 1000:.0f} s for its first token ({spec.slo.percentile}), longer than its answer "
+            "takes, and no spec.slo.ttftMilliseconds bounds that"
+        )

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ from click.testing import CliRunner, Result
 from tests.unit.cli.conftest import Write
 
 from energylens.api.parse import parse_llmdeployment
+from energylens.api.quantity import parse_quantity
 from energylens.cli.main import cli
 from energylens.decide.reasons import ConditionType
 
@@ -228,3 +231,28 @@ def test_what_of_the_spec_has_no_effect_is_said(
     assert result.exit_code == 0, result.output
     assert note in result.output
     assert "(1 GPUs)" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("share", "slo", "said"), [(1.0, {}, True), (0.1, {}, False), (0.99, {"ttftMilliseconds": 3_600_000}, False)]
+)
+def test_a_wait_that_nothing_bounds_is_said(
+    share: float, slo: dict[str, int], said: bool, example: dict[str, Any], write: Write
+) -> None:
+    def planned(rate: str) -> str:
+        workload = {"inputTokens": 1000, "outputTokens": 300, "requestsPerSecond": rate}
+        example["spec"] |= {
+            "model": {"name": "meta-llama/Llama-3.1-8B-Instruct"},
+            "workload": workload,
+            "slo": slo,
+            "hardware": {"maxGPUs": 1, "gpuProducts": ["H100"]},
+            "planning": {"overrides": {"maxBatchSize": 1}},
+        }
+        return run("-f", write("edge.yaml", yaml.safe_dump(example)), "--inventory", INVENTORY).output
+
+    found = re.search(r"requestsPerSecond +100 +(\S+)", planned("100"))
+    assert found is not None
+    most = float(parse_quantity(found[1]))
+    answer = planned(f"{math.floor(1000 * most * share)}m")
+    assert "hash" in answer, answer
+    assert ("s for its first token (P95), longer than its answer takes" in answer) is said, answer
