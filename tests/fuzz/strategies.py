@@ -38,6 +38,10 @@ EXTRA_ARGS = (
     "--context-length=2048",
     "--chunked-prefill-size=512",
     "--speculative-config={}",
+    '--speculative-config={"method": "ngram", "num_speculative_tokens": 3}',
+    "--speculative-config.method=draft_model",
+    "--speculative-algorithm=EAGLE3",
+    "--no-enable-prefix-caching",
     "--tensor-parallel-size=2",
     "--trust-remote-code",
     "--max-model-len",
@@ -104,11 +108,14 @@ def specs(draw: Draw) -> Object:
             outputTokens=v.whole(1, 1_000_000, 400, 200, 100),
             requestsPerSecond=v.rate() if rate else None,
             concurrency=None if rate else v.whole(1, 100_000, 16, 64),
+            prefixCacheHitPercent=v.whole(0, 100, 50, 90) if v.is_set() else None,
+            speculative=draw(speculations(v.calm)) if v.is_set() else None,
         ),
         slo=_given(
             percentile=v.one_of("P50", "P95", "P99"),
             ttftMilliseconds=v.whole(1, 3_600_000, 5000, 2000) if v.is_set() else None,
             itlMilliseconds=v.whole(1, 3_600_000, 100, 50) if v.is_set() else None,
+            tpotMilliseconds=v.whole(1, 3_600_000, 100, 50) if v.is_set() else None,
             joulesPerOutputToken=v.one_of("2", "9", "0.4", "50m", "1n", "1e-30", "1E") if v.is_set() else None,
         ),
         energy=_given(
@@ -130,6 +137,19 @@ def specs(draw: Draw) -> Object:
     if v.draw(st.integers(0, 9)) == 9:
         spec["suspend"] = True
     return spec
+
+
+@st.composite
+def speculations(draw: Draw, calm: bool) -> Object:
+    """Draw ``spec.workload.speculative`` with every method."""
+    v = _Values(draw, calm)
+    method = v.one_of(None, "NGram", "EAGLE", "MTP", "DraftModel")
+    return _given(
+        method=method,
+        draftTokens=v.whole(1, 64, 3, 1),
+        acceptancePercent=v.whole(0, 100, 60, 80),
+        draftModelMillionParameters=v.whole(1, 1_000_000, 500) if method == "DraftModel" else None,
+    )
 
 
 @st.composite

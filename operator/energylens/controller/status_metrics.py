@@ -154,6 +154,16 @@ DEPLOYMENT_FAMILIES = (
         "Requests that ended per second over the last window.",
         _measured("requestsPerSecond"),
     ),
+    _Family(
+        "energylens_measured_prefix_cache_hit_ratio",
+        "Prompt tokens that the prefix cache had, of all of the last window.",
+        _measured("prefixCacheHitPercent", 1e-2),
+    ),
+    _Family(
+        "energylens_measured_draft_acceptance_ratio",
+        "Accepted over drafted tokens of the last window.",
+        _measured("acceptancePercent", 1e-2),
+    ),
     _Family("energylens_prediction_error_ratio", "(predicted - measured) / measured.", _errors, ("figure",)),
     _Family(
         "energylens_plan_correction_ratio",

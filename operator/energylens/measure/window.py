@@ -221,8 +221,12 @@ def _with_tokens(
     measured = _energy_only(gpus, start, end, "Measured", _summary(joules, output_tokens, end - start, len(gpus)))
     requests = _counted([series.requests for series in usable], start, end)
     running = _mean_sum([series.running for series in usable], start, end)
-    latencies = latencies_of(usable, start, end, running, output_tokens / (end - start))
     drafted, acceptance = _speculation(usable, start, end)
+    # An engine that counts drafts observes ITL once for all tokens of a step, as vLLM does.
+    together = 1.0
+    if drafted is not None and acceptance is not None and any(series.draft_rounds for series in usable):
+        together += drafted * acceptance
+    latencies = latencies_of(usable, start, end, running, output_tokens / together / (end - start))
     measured = replace(
         measured,
         output_tokens=output_tokens,

@@ -36,6 +36,8 @@ STATUS: dict[str, Any] = {
         "requestsPerSecond": "2500m",
         "itlMilliseconds": 25,
         "tpotMilliseconds": 40,
+        "prefixCacheHitPercent": 42,
+        "acceptancePercent": 0,
     },
     "prediction": {"energyErrorPercent": -20, "itlErrorPercent": -20, "tpotErrorPercent": -25, "samples": 3},
     "conditions": [
@@ -64,6 +66,8 @@ def test_figures_are_those_of_the_status_in_base_units() -> None:
     assert (value(found, "predicted_itl_seconds"), value(found, "measured_itl_seconds")) == (0.02, 0.025)
     assert (value(found, "predicted_tpot_seconds"), value(found, "measured_tpot_seconds")) == (0.03, 0.04)
     assert value(found, "prediction_error_ratio", figure="tpot") == -0.25
+    assert value(found, "measured_prefix_cache_hit_ratio") == 0.42
+    assert value(found, "measured_draft_acceptance_ratio") == 0
     assert value(found, "measured_requests_per_second") == 2.5
     assert value(found, "prediction_error_ratio", figure="energy") == -0.2
     assert value(found, "plan_correction_ratio", figure="energy") == 1.2

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from energylens.planner.engines.kernels import missing_kernels
 from energylens.planner.engines.settings import EngineSettings
+from energylens.planner.engines.speculation import told
 from energylens.planner.engines.splits import Slice, experts, slices
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.types import BoolArray, GpuSpec, IntArray, Layouts, Workload
@@ -128,10 +129,18 @@ def _sglang(
 ) -> Iterator[tuple[BoolArray, str]]:
     """Refuse what SGLang does: experts with a remainder (layers/moe/fused_moe_triton/layer.py), copies over nodes.
 
+    Stages with speculative decoding are refused but on replicas that only prefill (server_args.py, ``pp_size > 1``).
     ``arg_groups/validation_hook.py``: ``dp_size`` above 1 on several nodes is refused, and all GPUs of a replica must
     divide by its nodes, which every layout does.
     """
     yield from _whole_experts(model, layouts, settings)
+    drafting = told(settings)
+    if drafting is not None:
+        staged = layouts.pipeline_parallel > 1
+        yield (
+            np.asarray(staged),
+            f"{settings.name} drafts tokens ({drafting.written}) without pipeline parallelism only",
+        )
     if not model.is_moe:
         apart = (layouts.data_parallel > 1) & (nodes > 1)
         yield np.asarray(apart), "SGLang runs data-parallel copies of a dense model on one node only"

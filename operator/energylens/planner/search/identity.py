@@ -22,6 +22,7 @@ from typing import Any
 
 from energylens.api.llmdeployment import LLMDeploymentSpec, PlanStatus
 from energylens.planner.engines import EngineSettings
+from energylens.planner.engines.speculation import told
 from energylens.planner.search.corrections import Corrections
 from energylens.planner.types import GpuNode, PowerAllowance
 from energylens.predictor.model.architecture import ModelSpec
@@ -99,10 +100,13 @@ def planning_inputs(spec: LLMDeploymentSpec) -> dict[str, Any]:
     for name in ("budget", "priority", "minReplicas"):
         energy.pop(name, None)
     planning = dump.get("planning", {})
+    settings = EngineSettings.of(spec.engine)
+    drafting = told(settings)
     inputs = {
         "model": {key: value for key, value in dump["model"].items() if key in ("name", "revision", "quantization")},
         "engine": dump.get("engine", {}).get("type"),
-        "engineSettings": EngineSettings.of(spec.engine).planning_inputs(),
+        "engineSettings": settings.planning_inputs(),
+        "drafting": None if drafting is None else [drafting.method, drafting.draft_tokens],
         "workload": dump["workload"],
         "slo": dump.get("slo"),
         "energy": energy,

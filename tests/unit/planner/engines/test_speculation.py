@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from energylens.api.llmdeployment import LLMDeployment
 from energylens.data import load_gpus, load_model, load_predictor
-from energylens.planner.engines import EngineSettings
+from energylens.planner.engines import EngineSettings, refusals
 from energylens.planner.engines.caveats import caveats
 from energylens.planner.engines.speculation import Told, speculation_of, told
 from energylens.planner.planning import problem_for
+from energylens.planner.search.identity import planning_inputs
 from energylens.planner.search.problem import solve
 from energylens.planner.types import ClusterSnapshot, GpuNode
-from energylens.predictor.types import Speculation
+from energylens.predictor.types import Layouts, Speculation, Workload
 
 Deploy = Callable[..., LLMDeployment]
 LLAMA, H100 = "meta-llama/Llama-3.1-8B-Instruct", "NVIDIA-H100-80GB-HBM3"
@@ -101,6 +103,28 @@ def test_contradictions_are_said(
     spec = deployed(make_deployment, *arguments, engine=engine, **load).spec
     found = "; ".join(caveats(EngineSettings.of(spec.engine), load_model(LLAMA), load_gpus()[H100], spec.workload))
     assert (said in found) if said else found == ""
+
+
+def test_sglang_drafts_without_stages_only(make_deployment: Deploy) -> None:
+    layouts = Layouts(*[np.array(v) for v in ([1, 1], [1, 2], [1, 1], [1, 1], [16, 16])], np.full(2, np.nan))
+    one, model, gpu = np.ones(2, dtype=np.int64), load_model(LLAMA), load_gpus()[H100]
+    for engine, arguments, refused in (
+        ("SGLang", ["--speculative-algorithm=EAGLE3"], True),
+        ("SGLang", [], False),
+        ("VLLM", [CONFIG], False),
+    ):
+        settings = EngineSettings.of(deployed(make_deployment, *arguments, engine=engine).spec.engine)
+        found = refusals(model, gpu, layouts, one, Workload(100, 100), settings)
+        assert found[0] == ""
+        assert bool(found[1]) is refused
+        assert ("--speculative-algorithm=EAGLE3" in found[1]) is refused
+
+
+def test_another_way_to_draft_is_another_plan(make_deployment: Deploy) -> None:
+    texts = ((), (CONFIG,), ('-sc={"method": "ngram", "num_speculative_tokens": 3}',))
+    hashes = [planning_inputs(deployed(make_deployment, *one, speculative=EAGLE).spec) for one in texts]
+    assert hashes[0] != hashes[1] != hashes[2]
+    assert "drafting" not in hashes[0]
 
 
 def test_the_plan_is_of_the_load_as_it_is(make_deployment: Deploy) -> None:
