@@ -102,7 +102,8 @@ def _best_of_products(problem: Problem, prefill: Candidates, decode: Candidates,
         if product not in problem.allowed_products:
             continue
         first = _undominated(prefill, _alone(problem, prefill, strict=strict) & (prefill.product == number), ())
-        tokens = (decode.itl_upper_ms, decode.tpot_upper_ms)
+        bounded = problem.spec.slo.tpot_milliseconds is not None
+        tokens = (decode.itl_upper_ms, *((decode.tpot_upper_ms,) if bounded else ()))
         second = _undominated(decode, _alone(problem, decode, strict=strict) & (decode.product == number), tokens)
         if first.size and second.size:
             pair = _best_of(problem, prefill, decode, first, second, product, strict=strict)

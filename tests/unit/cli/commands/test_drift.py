@@ -166,6 +166,7 @@ def test_the_columns_are_those_of_the_shipped_runs_and_a_fit_takes_them() -> Non
         ({"status.conditions": BLIND["status"]["conditions"]}, "not measured (SourceUnreachable)"),
         ({"status": {}}, "not measured (no plan)"),
         ({"status.measured.itlPercentiles": None}, "no inter-token latency"),
+        ({"status.measured.acceptancePercent": 60}, "speculative decoding has no column"),
         ({"status.measured.joulesPerOutputToken": None}, "no inter-token latency or running requests"),
         ({"status.measured.runningRequests": "0"}, "no request ran"),
         ({"status.plan": {**PLAN, "pipelineParallel": 2}}, "pipeline parallelism"),
