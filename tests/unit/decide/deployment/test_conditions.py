@@ -215,6 +215,7 @@ CASES = [
     case("Degraded", "False", "AsExpected"),
     case("Degraded", "True", "ApplyRefused", refused="Deployment llama: exceeded quota"),
     case("Degraded", "True", "APIServerError", refused="timed out", refused_for=Reason.API_SERVER_ERROR),
+    case("Ready", "False", "FieldManagerConflict", unsettled="Deployment llama: replicas-bot changes spec.replicas"),
     case("Degraded", "True", "FieldManagerConflict", contested="Deployment llama: replicas-bot changes spec.replicas"),
     case("Degraded", "True", "PodsRefused", workload=workload(ready=0, conditions=REFUSED), pods=()),
     case("Degraded", "True", "PodsFailing", pods=(pod("p0"), pod("p1", ready=False, waiting="no", failing=True))),
