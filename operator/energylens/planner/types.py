@@ -61,6 +61,8 @@ class ExcludedNode:
     name: str
     product: str
     reason: str
+    gpus: int = 0
+    """That a pod would be given there all the same: shares of GPUs under the name of whole ones."""
 
 
 @dataclass(frozen=True)

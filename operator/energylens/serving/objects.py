@@ -62,6 +62,7 @@ def manifests(
     strategy: Strategy,
     gpu: GpuSpec | None = None,
     table: Sequence[Mapping[str, object]] | None = None,
+    avoid: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """Return the objects that serve a plan, in the order to apply them.
 
@@ -73,13 +74,14 @@ def manifests(
         gpu: The plan's product, whose names on nodes the pods look for; None where nobody knows it any more.
         table: Every candidate worth showing, for the ConfigMap. None leaves the ConfigMap out: only the planning that
             made a plan knows its table, and the ConfigMap written then is to stay.
+        avoid: Names of nodes that the pods keep away from though their labels fit.
 
     Raises:
         ServingError: The spec contradicts the plan. The message names the field and what to do instead.
     """
     check(deployment)
     objects = [
-        workload(deployment, plan, model, strategy, gpu),
+        workload(deployment, plan, model, strategy, gpu, avoid),
         service(deployment, plan),
         disruption_budget(deployment, plan),
     ]

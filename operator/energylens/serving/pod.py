@@ -41,8 +41,17 @@ def grace_period_seconds(deployment: LLMDeployment) -> int:
     return int(template.get("terminationGracePeriodSeconds", timing.DEFAULT_GRACE_PERIOD_SECONDS))
 
 
+NODE_NAME_FIELD = "metadata.name"
+"""The only field that a term of a node affinity may ask for."""
+
+
 def pod_template(
-    deployment: LLMDeployment, plan: PlanStatus, command: EngineCommand, startup_seconds: int, gpu: GpuSpec | None
+    deployment: LLMDeployment,
+    plan: PlanStatus,
+    command: EngineCommand,
+    startup_seconds: int,
+    gpu: GpuSpec | None,
+    avoid: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the pod template of one kind of pod of a plan, the user's ``spec.podTemplate`` merged into it.
 
@@ -52,6 +61,7 @@ def pod_template(
         command: How the engine is started in this kind of pod.
         startup_seconds: How long the engine may take to start.
         gpu: The plan's product, for the names by which nodes have it; None where it is not in the table of products.
+        avoid: Names of nodes that the pods keep away from though their labels fit.
 
     Raises:
         ServingError: ``spec.podTemplate`` sets what the plan decides.
@@ -68,7 +78,7 @@ def pod_template(
     if not command.serves_http:
         own_labels["app.kubernetes.io/name"] = FOLLOWER_APPLICATION
     pod_spec: dict[str, Any] = {
-        "affinity": {"nodeAffinity": _node_affinity(plan.gpu_product, gpu)},
+        "affinity": {"nodeAffinity": _node_affinity(plan.gpu_product, gpu, avoid)},
         "automountServiceAccountToken": False,
         "containers": [_container(deployment, plan, command, startup_seconds)],
         # Variables of every Service in the namespace clash with the engines' own: VLLM_PORT of a Service named vllm.
@@ -180,8 +190,8 @@ def _volumes(deployment: LLMDeployment, plan: PlanStatus) -> list[dict[str, Any]
     return [{"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": f"{gib}Gi"}}, models]
 
 
-def _node_affinity(product: str, gpu: GpuSpec | None) -> dict[str, Any]:
-    """Return the nodes that have a product, by each of the labels that the planner knows them by."""
+def _node_affinity(product: str, gpu: GpuSpec | None, avoid: Sequence[str]) -> dict[str, Any]:
+    """Return the nodes that have a product, by each of the labels that the planner knows them by, without some."""
     terms: list[dict[str, Any]] = [_term((PRODUCT_LABEL, "In", (product,)))]
     if gpu is not None:
         older = tuple(value for value in node_label_values(gpu) if value != product)
@@ -189,6 +199,10 @@ def _node_affinity(product: str, gpu: GpuSpec | None) -> dict[str, Any]:
         if gpu.gke_accelerators:
             # Where GPU feature discovery runs too, its label decides: it tells shared and partitioned GPUs apart.
             terms.append(_term((GKE_LABEL, "In", gpu.gke_accelerators), (PRODUCT_LABEL, "DoesNotExist", ())))
+    # The API server takes one name in each.
+    fields = [{"key": NODE_NAME_FIELD, "operator": "NotIn", "values": [name]} for name in avoid]
+    for term in terms if fields else ():
+        term["matchFields"] = fields
     return {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
 
 

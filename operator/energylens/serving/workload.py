@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus, WorkloadRef
@@ -39,7 +40,12 @@ def workload_ref(deployment: LLMDeployment, plan: PlanStatus) -> WorkloadRef:
 
 
 def workload(
-    deployment: LLMDeployment, plan: PlanStatus, model: ModelSpec, strategy: Strategy, gpu: GpuSpec | None
+    deployment: LLMDeployment,
+    plan: PlanStatus,
+    model: ModelSpec,
+    strategy: Strategy,
+    gpu: GpuSpec | None,
+    avoid: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the Deployment or LeaderWorkerSet of a plan.
 
@@ -59,8 +65,8 @@ def workload(
             "metadata.name",
             f"{deployment.metadata.name!r} must have at most {most} characters where a replica spans several nodes",
         )
-    template = pod_template(deployment, plan, leader, startup, gpu)
-    followers = None if follower is None else pod_template(deployment, plan, follower, startup, gpu)
+    template = pod_template(deployment, plan, leader, startup, gpu, avoid)
+    followers = None if follower is None else pod_template(deployment, plan, follower, startup, gpu, avoid)
     label = {REVISION_LABEL: revision(template, followers, plan.nodes_per_replica)}
     for one in (template, followers):
         if one is not None:

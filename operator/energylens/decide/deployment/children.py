@@ -10,6 +10,7 @@ from energylens.api.llmdeployment import PlanStatus
 from energylens.data import load_gpus
 from energylens.decide.deployment.applied import holds
 from energylens.decide.deployment.approval import waits, why_it_waits
+from energylens.decide.deployment.avoided import avoided, to_avoid, uncounted
 from energylens.decide.deployment.handover import Handover, handover
 from energylens.decide.deployment.observation import Observation, plan_label
 from energylens.decide.deployment.rollouts import (
@@ -87,16 +88,19 @@ def _act(observed: Observation) -> Children:
 
     gpu = load_gpus().get(plan.gpu_product)
 
-    def made(strategy: Strategy) -> list[dict[str, Any]]:
-        return manifests(deployment, plan, model, strategy=strategy, gpu=gpu, table=planning.table)
+    now = uncounted(observed.snapshot, plan)
+
+    def made(strategy: Strategy, avoid: tuple[str, ...]) -> list[dict[str, Any]]:
+        return manifests(deployment, plan, model, strategy=strategy, gpu=gpu, table=planning.table, avoid=avoid)
 
     if live is None:
         if not planning.good:
             return Children((), False)
         first = choose_strategy(deployment, None, plan, observed.snapshot, observed.claims)
-        return Children(tuple(made(first)), True, strategy=first)
+        return Children(tuple(made(first, now)), True, strategy=first)
     current = live_strategy(live) or Strategy("Recreate", 0, 1, FOREIGN_MESSAGE)
-    wanted = made(current)
+    kept = to_avoid(avoided(live), now, observed.pods)
+    wanted = made(current, kept)
     same = same_template(live, wanted[0])
     if not planning.good and not same and _digest(live) != _digest(wanted[0]):
         # The spec as it is has no plan: what it says of the pods belongs to a plan that does not exist.
@@ -106,10 +110,10 @@ def _act(observed: Observation) -> Children:
         chosen = choose_strategy(deployment, running, plan, observed.snapshot, observed.claims)
         if observed.claims.unread:
             chosen = replace(chosen, message=f"{chosen.message}; {observed.claims.unread}")
-        return Children(tuple(made(chosen)), True, strategy=chosen, handover=handover(observed))
+        return Children(tuple(made(chosen, now)), True, strategy=chosen, handover=handover(observed))
     if _stuck(observed, current):
         safe = Strategy("Recreate", 0, max(1, plan.replicas), SAFE_MESSAGE)
-        return Children(tuple(made(safe)), True, strategy=safe, handover=handover(observed))
+        return Children(tuple(made(safe, kept)), True, strategy=safe, handover=handover(observed))
     return Children(tuple(wanted), True, handover=handover(observed))
 
 
@@ -123,7 +127,8 @@ def _kept(observed: Observation) -> tuple[dict[str, Any], ...]:
         return ()
     strategy = live_strategy(live) or Strategy("Recreate", 0, 1, FOREIGN_MESSAGE)
     try:
-        wanted = manifests(deployment, plan, model, strategy=strategy, gpu=load_gpus().get(plan.gpu_product))
+        gpu = load_gpus().get(plan.gpu_product)
+        wanted = manifests(deployment, plan, model, strategy=strategy, gpu=gpu, avoid=avoided(live))
     except ServingError:
         return ()
     unchanged = same_template(live, wanted[0]) or _digest(live) == _digest(wanted[0])

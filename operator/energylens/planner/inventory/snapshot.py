@@ -57,7 +57,7 @@ def snapshot_from_objects(
             continue
         reason = found.reason or malformed.get(name)
         if reason is not None:
-            excluded.append(ExcludedNode(name, found.product, reason))
+            excluded.append(ExcludedNode(name, found.product, reason, found.gpus if found.reason else 0))
         else:
             usable.append(_gpu_node(node, name, found.product, found.gpus, held[name]))
     by_name = sorted(usable, key=lambda node: node.name)
