@@ -7,10 +7,12 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tests.faults.test_budgets import HIGH, LOW, as_predicted, budget, two
 from tests.support.world import NAMESPACE, World
+
+from energylens.api.energybudget_status import EnergyBudgetStatus, LedgerEntry
 
 Object = dict[str, Any]
 KEY = ("EnergyBudget", NAMESPACE, "cap")
@@ -87,18 +89,27 @@ async def test_a_status_that_nobody_edited_is_gone_on_from() -> None:
 
 
 JUNK = st.one_of(st.none(), st.integers(-(10**20), 10**20), st.text(max_size=8), st.lists(st.integers(), max_size=2))
+FIELDS = sorted(str(field.alias) for field in EnergyBudgetStatus.model_fields.values())
+ENTRY_FIELDS = sorted(str(field.alias) for field in LedgerEntry.model_fields.values())
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
-@given(data=st.data(), restart=st.booleans())
-async def test_no_mutation_stops_a_budget(data: st.DataObject, restart: bool) -> None:
+@settings(
+    max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture], derandomize=True
+)
+@given(field=st.sampled_from(FIELDS), inner=st.sampled_from(ENTRY_FIELDS), value=JUNK, restart=st.booleans())
+# An API server in memory that could not merge such names took a defect of its own for one of the operator.
+@example(field="conditions", inner="name", value=[0], restart=False)
+@example(field="conditions", inner="name", value=[0], restart=True)
+async def test_no_mutation_stops_a_budget(
+    caplog: pytest.LogCaptureFixture, field: str, inner: str, value: Any, restart: bool
+) -> None:
     world, _ = await counted()
-    field = data.draw(st.sampled_from(sorted(of(world))))
-    inner = data.draw(st.sampled_from(sorted(of(world)["ledger"][0])))
-    value = data.draw(JUNK)
+    caplog.clear()
     world.cluster.edit(*KEY, lambda body: body["status"].update({field: value}))
     if isinstance(of(world).get("ledger"), list):
-        world.cluster.edit(*KEY, lambda body: [e.update({inner: value}) for e in body["status"]["ledger"] if e != 1])
+        world.cluster.edit(
+            *KEY, lambda body: [e.update({inner: value}) for e in body["status"]["ledger"] if isinstance(e, dict)]
+        )
     if restart:
         world.start()
     await world.look(LOW, HIGH)
@@ -106,3 +117,4 @@ async def test_no_mutation_stops_a_budget(data: st.DataObject, restart: bool) ->
     (ready,) = [c for c in of(world)["conditions"] if c["type"] == "Ready"]
     assert ready["status"] == "True", ready
     assert of(world)["usedWattHours"] >= 0
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []

@@ -131,7 +131,9 @@ class PlanningService:
         else:
             planning = self._choose(request, load, model, predictor, result)
             if planning.plan is not None:
-                planning = replace(planning, plan=_priced(request, load, model, predictor, planning.plan))
+                # Those in the status are of other inputs, or somebody edited the plan there.
+                unpriced = planning.plan.model_copy(update={"fewer_replicas": ()})
+                planning = replace(planning, plan=_priced(request, load, model, predictor, unpriced))
             planning = _sealed(planning, current, result, wanted)
         planning = replace(planning, result=result, carried_step=None if load is None else load.step)
         self._evaluated[key] = _Evaluated(inputs, planning, request.now)
@@ -305,13 +307,8 @@ def _running(request: Request, model: ModelSpec, predictor: Predictor, plan: Pla
 def _priced(
     request: Request, load: FollowedLoad | None, model: ModelSpec, predictor: Predictor, plan: PlanStatus
 ) -> PlanStatus:
-    """Return a plan that says what it draws with fewer replicas; that of the status where nothing else changed."""
-    before, fewest = request.deployment.status.plan, request.deployment.spec.energy.min_replicas
-    if before is not None:
-        kept = {"fewer_replicas": before.fewer_replicas, "inputs_hash": before.inputs_hash}
-        same = plan.model_copy(update=kept) == before
-        plan = plan.model_copy(update={"fewer_replicas": before.fewer_replicas if same else ()})
-    if is_priced(plan, fewest):
+    """Return a plan that says what it draws with fewer replicas."""
+    if is_priced(plan, request.deployment.spec.energy.min_replicas):
         return plan
     asked = replace(request, deployment=at_load(request.deployment, load))
     return plan.model_copy(update={"fewer_replicas": replica_powers(_running(asked, model, predictor, plan))})
