@@ -19,6 +19,8 @@ _CAPABILITIES: dict[str, Capability] = {
     "blackwell": (10, 0),
 }
 _FP8_ARITHMETIC: Capability = (8, 9)
+_OWN_CACHE_SCALES = ("fp8", "modelopt")
+"""Methods of checkpoints that bring scales for the KV cache, which are of the other FP8 format."""
 _DATACENTRE = (9, 10)
 """Major compute capabilities of Hopper and of Blackwell with NVLink, the only ones that sparse attention is planned on.
 
@@ -64,7 +66,14 @@ def _missing(model: ModelSpec, gpu: GpuSpec, found: Capability, settings: Engine
     if any(q.activation == "int8" for q in quants) and found >= (10, 0) and engine == "VLLM":
         # vLLM's cutlass_scaled_mm: "Int8 not supported on SM100".
         yield f"{name} has no INT8 arithmetic on Blackwell, which {gpu.name} is; serve an FP8 release"
+    cache = settings.arguments.value("--kv-cache-dtype")
+    if engine == "VLLM" and cache == "fp8_e5m2" and model.quant_method in _OWN_CACHE_SCALES:
+        # model_executor/layers/attention/attention.py, 0.33.
+        yield f"{name} has no fp8_e5m2 KV cache for FP8 checkpoints; set --kv-cache-dtype=fp8 in spec.engine.extraArgs"
     if engine == "SGLang":
+        if model.expert_quant.weight == "fp8" and found < _FP8_ARITHMETIC:
+            # sgl-project/sglang#12887, #38291: its Triton kernel of the experts; dense layers have Marlin.
+            yield f"{name} has no kernel for FP8 experts below compute capability 8.9; {sm} is older"
         if model.quant_method == "fbgemm_fp8":
             yield f"{name} does not know quant_method fbgemm_fp8 of {model.name}; serve another FP8 release"
         if model.quant_method == "modelopt" and _has(quants, "fp8") and found < _FP8_ARITHMETIC:

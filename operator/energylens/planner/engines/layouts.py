@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from energylens.api.words import counted
 from energylens.planner.engines.kernels import missing_kernels
 from energylens.planner.engines.settings import EngineSettings
 from energylens.planner.engines.speculation import told
@@ -46,7 +47,8 @@ def refusals(
     """
     reason = np.full(len(layouts), "", dtype=object)
     every = np.ones(len(layouts), dtype=bool)
-    whole = too_long(model, workload, settings) or missing_kernels(model, gpu, settings)
+    whole = too_long(model, workload, settings) or _too_short_a_step(model, settings)
+    whole = whole or missing_kernels(model, gpu, settings)
     if whole:
         reason[every] = whole
         return reason
@@ -75,8 +77,20 @@ def too_long(model: ModelSpec, workload: Workload, settings: EngineSettings) -> 
         return f"{asked} is more than the {context} tokens of the model's context"
     cache = settings.cache_tokens
     if cache is not None and tokens > cache:
-        return f"{asked} is more than the {cache} tokens of --max-total-tokens"
+        return f"{asked} is more than the {cache} tokens of {settings.arguments.written(settings.cache_option)!r}"
     return ""
+
+
+def _too_short_a_step(model: ModelSpec, settings: EngineSettings) -> str:
+    """Return why steps that hold a whole prompt are too short for the context (vLLM 0.33 config/scheduler.py)."""
+    context = settings.context_tokens or settings.context_of(model)
+    if not settings.unchunked or settings.step_tokens is None or settings.step_tokens >= context:
+        return ""
+    written, names = settings.arguments.written(settings.names.step), settings.names
+    return (
+        f"{written!r} without chunked prefill is less than the {context} tokens of the context, which {settings.name} "
+        f"refuses; set {names.context}={settings.step_tokens} or less, or leave --no-enable-chunked-prefill out"
+    )
 
 
 def _layout_rules(
@@ -100,7 +114,7 @@ def _cut_rules(cut: Slice) -> Iterator[tuple[BoolArray, str]]:
         part = cut.size // ranks
         yield (
             broken & (cut.ranks == ranks),
-            f"{cut.what} {cut.size} over {ranks} ranks of {cut.across} is {part} each, "
+            f"{cut.what} {cut.size} over {counted(ranks, 'rank')} of {cut.across} is {part} each, "
             f"which does not split into {unit}",
         )
 

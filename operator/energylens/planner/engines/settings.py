@@ -134,8 +134,19 @@ class EngineSettings:
 
     @cached_property
     def cache_tokens(self) -> int | None:
-        """Tokens of the whole KV cache of a rank where SGLang is told (``--max-total-tokens``)."""
-        return self._tokens("--max-total-tokens") if self.engine == "SGLang" else None
+        """Tokens of the whole KV cache of a rank where the engine is told; see :attr:`cache_option`."""
+        found = self._tokens(self.cache_option)
+        return found if found is None or self.engine == "SGLang" else found * (self.block_tokens or _KERNEL_BLOCK)
+
+    @property
+    def cache_option(self) -> str:
+        """The option that sets the size of the KV cache: SGLang's in tokens, vLLM's in blocks."""
+        return "--max-total-tokens" if self.engine == "SGLang" else "--num-gpu-blocks-override"
+
+    @property
+    def unchunked(self) -> bool:
+        """Whether vLLM is told to process every prompt in one step."""
+        return self.engine == "VLLM" and self.arguments.switch("--enable-chunked-prefill") is False
 
     @cached_property
     def block_tokens(self) -> int | None:

@@ -45,6 +45,8 @@ class Slice:
     quant: Quantization
     cut: str
     """``input`` where only the input of a matrix is cut here, ``output``, or ``both`` for a width between two."""
+    merged: bool = False
+    """Whether the engine wants whole blocks on one rank too, where it puts several matrices together."""
 
     def uneven(self) -> BoolArray:
         """Return the layouts in which the slices are not equal, shape (n,)."""
@@ -62,8 +64,9 @@ class Slice:
         if wanted == 1:
             return none, ""
         # Whole on one rank, a last block may be shorter.
-        bad = (self.ranks > 1) & (self.size % (self.ranks * wanted) != 0)
-        unit = "blocks" if self.quant.scaling == "block" else "groups"
+        is_block = self.quant.scaling == "block"
+        bad = ((self.ranks > 1) | (self.merged and is_block)) & (self.size % (self.ranks * wanted) != 0)
+        unit = "blocks" if is_block else "groups"
         return bad, f"{unit} of {wanted} that {self.quant.weight.upper()} scales cover"
 
 
@@ -77,18 +80,20 @@ def slices(model: ModelSpec, layouts: Layouts, engine: str) -> Iterator[Slice]:
     world = tensor * layouts.data_parallel
     mixed = engine == "SGLang" and model.is_moe
     wide, across = (world, "tensor parallel x data parallel") if mixed else (tensor, "tensor parallel")
+    # Gate and up, and query, key and value, are one matrix (SGLang's validate_block_quant_shapes; vLLM forgives them).
+    merged = engine == "SGLang"
     for mixer in {group.mixer for group in model.layers if group.mixer is not None}:
         yield from _mixer_slices(mixer, tensor, model.attention_quant, engine)
     for ffn in {group.ffn for group in model.layers if group.ffn is not None}:
         if isinstance(ffn, DenseFfn):
-            yield Slice("feed-forward width", ffn.intermediate, wide, across, model.ffn_quant, "both")
+            yield Slice("feed-forward width", ffn.intermediate, wide, across, model.ffn_quant, "both", merged)
             continue
         if ffn.shared_intermediate:
-            yield Slice("shared expert width", ffn.shared_intermediate, wide, across, model.ffn_quant, "both")
+            yield Slice("shared expert width", ffn.shared_intermediate, wide, across, model.ffn_quant, "both", merged)
         whole = np.where(layouts.expert_parallel > 1, 1, world)
         quant = Quantization() if model.family in PADDED else model.expert_quant
         every = "tensor parallel x data parallel without expert parallel"
-        yield Slice("expert width", ffn.intermediate, whole, every, quant, "both")
+        yield Slice("expert width", ffn.intermediate, whole, every, quant, "both", merged)
 
 
 def experts(model: ModelSpec) -> tuple[MoeFfn, ...]:
@@ -102,9 +107,9 @@ def _mixer_slices(mixer: Mixer, tensor: IntArray, quant: Quantization, engine: s
     if isinstance(mixer, Attention):
         if engine == "SGLang":
             # vLLM forgives query, key and value of one merged matrix (layers/linear.py); SGLang checks each.
-            yield Slice("query width", mixer.heads * mixer.head_dim, tensor, across, quant, "output")
+            yield Slice("query width", mixer.heads * mixer.head_dim, tensor, across, quant, "output", merged=True)
             shared = np.minimum(tensor, mixer.kv_heads)
-            yield Slice("key width", mixer.kv_heads * mixer.head_dim, shared, across, quant, "output")
+            yield Slice("key width", mixer.kv_heads * mixer.head_dim, shared, across, quant, "output", merged=True)
         yield Slice(
             "attention output", mixer.heads * (mixer.v_head_dim or mixer.head_dim), tensor, across, quant, "input"
         )

@@ -400,3 +400,60 @@ def _whole(quant: Quantization, width: int, ranks: Any, model: ModelSpec) -> Non
         assert (width // ranks % 128 == 0)[ranks > 1].all(), (model.name, width)
     elif quant.weight == "int4" and quant.scaling == "group":
         assert (width // ranks % (quant.group_size or 128) == 0)[ranks > 1].all(), (model.name, width)
+
+
+@pytest.mark.parametrize(
+    ("model", "gpu", "name", "refused"),
+    [
+        ("Qwen/Qwen3-30B-A3B-FP8", "A100", "SGLang", True),
+        ("deepseek-ai/DeepSeek-V3", "A100", "SGLang", True),
+        ("Qwen/Qwen3-30B-A3B-FP8", "A100", "VLLM", False),
+        ("Qwen/Qwen3-30B-A3B-FP8", "L40S", "SGLang", False),
+        ("Qwen/Qwen3-32B-FP8", "A100", "SGLang", False),
+        ("Qwen/Qwen3-30B-A3B", "A100", "SGLang", False),
+    ],
+)
+def test_fp8_experts_below_ada_have_no_kernel_in_sglang(model: str, gpu: str, name: str, refused: bool) -> None:
+    """sgl-project/sglang#12887 and #38291: type fp8e4nv not supported in this architecture."""
+    found = missing_kernels(load_model(model), find_gpu(gpu), engine(name))
+    assert ("no kernel for FP8 experts below compute capability 8.9" in found) is refused
+    assert refused or not found
+
+
+def test_a_kv_cache_of_the_other_fp8_needs_a_checkpoint_without_scales() -> None:
+    settings = engine("VLLM", "--kv-cache-dtype=fp8_e5m2")
+    assert "no fp8_e5m2 KV cache for FP8 checkpoints" in missing_kernels(
+        load_model("Qwen/Qwen3-8B-FP8"), H100, settings
+    )
+    assert missing_kernels(load_model("Qwen/Qwen3-8B"), H100, settings) == ""
+    assert missing_kernels(load_model("Qwen/Qwen3-8B-FP8"), H100, engine("VLLM", "--kv-cache-dtype=fp8")) == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "refused"),
+    [
+        (["--max-num-batched-tokens=4096", "--no-enable-chunked-prefill"], "less than the 40960 tokens of the context"),
+        (["--max-num-batched-tokens=4096", "--no-enable-chunked-prefill", "--max-model-len=4097"], "the 4097 tokens"),
+        (["--max-num-batched-tokens=4096", "--no-enable-chunked-prefill", "--max-model-len=4096"], ""),
+        (["--max-num-batched-tokens=4096", "--enable-chunked-prefill"], ""),
+        (["--max-num-batched-tokens=4096"], ""),
+        (["--no-enable-chunked-prefill"], ""),
+        (["--num-gpu-blocks-override=12"], "more than the 192 tokens of '--num-gpu-blocks-override=12'"),
+        (["--num-gpu-blocks-override", "12", "--block-size=32"], ""),
+        (["--num-gpu-blocks-override=13"], ""),
+    ],
+)
+def test_steps_and_caches_that_hold_no_request(arguments: list[str], refused: str) -> None:
+    """Requests of 100 + 100 tokens (vLLM config/scheduler.py, verify_max_model_len)."""
+    found = refusal(load_model("Qwen/Qwen3-8B"), layout(), engine("VLLM", *arguments))
+    assert (refused in found) if refused else found == ""
+
+
+def test_sglang_wants_whole_blocks_of_merged_matrices_on_one_rank_too() -> None:
+    model = dense(2752 + 64, BLOCK)
+    assert "feed-forward width 2816" not in refusal(model, layout(), engine("SGLang"))
+    model = dense(2752, BLOCK)
+    assert "2752 over 1 rank of tensor parallel is 2752 each" in refusal(model, layout(), engine("SGLang"))
+    assert refusal(model, layout(), engine("VLLM")) == ""
+    odd_keys = dense(2816, BLOCK, heads=32, kv_heads=1, head_dim=96)
+    assert "key width 96" in refusal(odd_keys, layout(), engine("SGLang"))
