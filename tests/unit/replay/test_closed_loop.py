@@ -65,6 +65,9 @@ async def test_the_measured_run_is_found(generation, labels, collect_seconds):
     low, high = result.latency.itl_bucket_ms
     assert low <= POINT.itl_ms[0] <= high
     assert low <= result.latency.itl_ms <= high
+    low, high = result.latency.tpot_bucket_ms
+    assert low <= 1000 * POINT.concurrency / POINT.output_tokens_per_second <= high
+    assert low <= result.latency.tpot_ms <= high
 
 
 @pytest.mark.parametrize(

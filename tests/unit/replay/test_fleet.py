@@ -32,6 +32,7 @@ def test_counters_advance_as_the_run_was_measured(fleet):
     engine = fleet.engines[POD]
     assert engine.tokens == pytest.approx(100 * point.output_tokens_per_second)
     assert engine.itl_counts[-1] == pytest.approx(engine.tokens)
+    assert engine.tpot_counts[-1] == pytest.approx(engine.requests)
 
 
 def test_time_does_not_go_back(fleet):

@@ -13,6 +13,7 @@ from energylens.cli.text.tables import columns, confidence_text, correction_text
 from energylens.decide.deployment.caveats import caveats_of
 from energylens.decide.preview import Preview
 from energylens.decide.reasons import Reason
+from energylens.planner.engines.speculation import speculation_of
 from energylens.planner.types import Feasible, Infeasible
 
 _ROWS = 12
@@ -48,6 +49,7 @@ def report(preview: Preview) -> str:
     lines = [f"{deployment.metadata.name}: {deployment.spec.model.name}"]
     if planning.plan is not None:
         lines += _plan(planning.plan)
+        lines += _counted(deployment)
         lines += [f"  note        {note}" for note in caveats_of(deployment, planning)]
     lines += own_budget_lines(preview.deployment, preview.own_account, planning.plan)
     if not planning.good:
@@ -117,6 +119,17 @@ def _plan(plan: PlanStatus) -> list[str]:
         f"  predictor   {plan.predictor_version}",
         *([f"  measured    the figures have what measurement taught: {learned}"] if learned else []),
     ]
+
+
+def _counted(deployment: LLMDeployment) -> list[str]:
+    """Return what of the load the figures count beside its size."""
+    workload = deployment.spec.workload
+    hits, drafts = workload.prefix_cache_hit_percent, speculation_of(deployment.spec)
+    counted = [f"{hits} % of prompt tokens in the prefix cache"] if hits else []
+    if drafts is not None:
+        share = round(100 * drafts.acceptance)
+        counted.append(f"{drafts.draft_tokens} tokens drafted per step ({drafts.method}), {share} % of them accepted")
+    return [f"  counted     {', '.join(counted)}"] if counted else []
 
 
 def _relaxations(result: Infeasible) -> list[str]:

@@ -92,6 +92,7 @@ def vllm(engine: Engine) -> str:
     point = engine.point
     labels = f'engine="0",model_name="{point.model_id}"'
     itl = "vllm:inter_token_latency_seconds"
+    tpot = "vllm:request_time_per_output_token_seconds"
     bounds = [*map(str, ITL_BOUNDS), "+Inf"]
     lines = [
         f"# replays {' and '.join(point.run_ids)} ({point.model_id}, {point.task}) at distance {point.distance:.2f}"
@@ -107,5 +108,8 @@ def vllm(engine: Engine) -> str:
         f"# TYPE {itl} histogram",
         *(f'{itl}_bucket{{{labels},le="{le}"}} {n:.3f}' for le, n in zip(bounds, engine.itl_counts, strict=True)),
         f"{itl}_count{{{labels}}} {engine.tokens:.3f}",
+        f"# TYPE {tpot} histogram",
+        *(f'{tpot}_bucket{{{labels},le="{le}"}} {n:.3f}' for le, n in zip(bounds, engine.tpot_counts, strict=True)),
+        f"{tpot}_count{{{labels}}} {engine.requests:.3f}",
     ]
     return "\n".join(lines) + "\n"

@@ -114,6 +114,7 @@ class Load:
             tokens=part(start.tokens, engine.tokens),
             requests=part(start.requests, engine.requests),
             itl_counts=list(map(part, start.itl_counts, engine.itl_counts)),
+            tpot_counts=list(map(part, start.tpot_counts, engine.tpot_counts)),
         )
 
 
@@ -127,9 +128,14 @@ class Slow:
         """Count what came from then on in the bucket that ends at 0.4 s."""
         start = self._since.setdefault(engine.pod.uid, replace(engine))
         late = [bound >= 0.4 for bound in (*ITL_BOUNDS, float("inf"))]
-        new = engine.tokens - start.tokens
+
+        def counts(before: list[float], new: float) -> list[float]:
+            return [n + new * is_late for n, is_late in zip(before, late, strict=True)]
+
         return replace(
-            engine, itl_counts=[n + new * is_late for n, is_late in zip(start.itl_counts, late, strict=True)]
+            engine,
+            itl_counts=counts(start.itl_counts, engine.tokens - start.tokens),
+            tpot_counts=counts(start.tpot_counts, engine.requests - start.requests),
         )
 
 

@@ -60,6 +60,8 @@ class Engine:
     """That ended."""
     itl_counts: list[float] = field(default_factory=lambda: [0.0] * (len(ITL_BOUNDS) + 1))
     """Cumulative, the infinite bucket last."""
+    tpot_counts: list[float] = field(default_factory=lambda: [0.0] * (len(ITL_BOUNDS) + 1))
+    """The same of requests that ended, by their time per output token: the run's mean, running over tokens/s."""
 
 
 @dataclass
@@ -80,7 +82,11 @@ class Fleet:
         for engine in self.engines.values():
             tokens = engine.point.output_tokens_per_second * seconds
             engine.tokens += tokens
-            engine.requests += tokens / engine.point.output_tokens
+            ended = tokens / engine.point.output_tokens
+            engine.requests += ended
+            tpot = engine.point.concurrency / engine.point.output_tokens_per_second
+            within = [tpot <= bound for bound in (*ITL_BOUNDS, float("inf"))]
+            engine.tpot_counts = [n + ended * is_in for n, is_in in zip(engine.tpot_counts, within, strict=True)]
             shares = itl_shares(engine.point.itl_ms)
             engine.itl_counts = [count + tokens * share for count, share in zip(engine.itl_counts, shares, strict=True)]
         self.time = max(self.time, time)
