@@ -11,6 +11,7 @@ MANAGED = "leave it out"
 _CONTEXT = "context parallelism is not planned; leave it out"
 _BALANCER = "the plan's ranks stand behind one address; leave it out"
 _PROBES = "probes and measurement read plain HTTP on the operator's port; leave it out"
+_TEXT = "the plan is for generating text; leave it out"
 _FILE = "its options cannot be seen here; write them in spec.engine.extraArgs"
 
 ENVIRONMENT: tuple[str, ...] = (
@@ -39,7 +40,9 @@ VLLM: dict[str, str] = {
         ("--enable-expert-parallel", "--no-enable-expert-parallel", "--disable-expert-parallel", "-ep"),
         OVERRIDE.format("expertParallel"),
     ),
-    "--max-num-seqs": OVERRIDE.format("maxBatchSize"),
+    **_each(("--max-num-seqs", "--max-num-active-seqs"), OVERRIDE.format("maxBatchSize")),
+    **_each(("--runner", "--convert", "--mm-encoder-only", "--diffusion-config"), _TEXT),
+    **_each(("--scheduler-cls", "--worker-cls"), MANAGED),
     "--model": "set spec.model.name instead",
     "--revision": "set spec.model.revision instead",
     **_each(("--quantization", "-q"), "set spec.model.quantization instead"),
@@ -107,10 +110,14 @@ SGLANG: dict[str, str] = {
         OVERRIDE.format("dataParallel"),
     ),
     **_each(("--ep-size", "--expert-parallel-size", "--ep"), OVERRIDE.format("expertParallel")),
+    **_each(
+        ("--is-embedding", "--encoder-only", "--language-only", "--dllm-algorithm", "--prefill-only-disable-kv-cache"),
+        _TEXT,
+    ),
     "--max-running-requests": OVERRIDE.format("maxBatchSize"),
     **_each(("--model-path", "--model"), "set spec.model.name instead"),
     "--revision": "set spec.model.revision instead",
-    **_each(("--quantization", "--modelopt-quant"), "set spec.model.quantization instead"),
+    **_each(("--quantization", "--modelopt-quant", "--quantize-and-serve"), "set spec.model.quantization instead"),
     **_each(
         (
             "--attn-cp-size",
@@ -133,6 +140,8 @@ SGLANG: dict[str, str] = {
             "--elastic-ep-join-mode",
             "--disaggregation-mode",
             "--base-gpu-id",
+            "--device",
+            "--use-ray",
             "--gpu-id-step",
             "--host",
             "--port",

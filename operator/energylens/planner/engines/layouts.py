@@ -148,6 +148,11 @@ def _sglang(
     divide by its nodes, which every layout does.
     """
     yield from _whole_experts(model, layouts, settings)
+    if model.is_moe and settings.arguments.value("--moe-a2a-backend") not in (None, "none"):
+        # arg_groups/overrides.py: every other backend sets ep_size to tp_size.
+        cut = (layouts.expert_parallel == 1) & (layouts.tensor_parallel * layouts.data_parallel > 1)
+        written = settings.arguments.written("--moe-a2a-backend")
+        yield np.asarray(cut), f"{written!r} makes expert parallel span all GPUs, and the layout cuts experts instead"
     drafting = told(settings)
     if drafting is not None:
         staged = layouts.pipeline_parallel > 1

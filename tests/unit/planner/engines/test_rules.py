@@ -327,6 +327,9 @@ def test_the_tokens_of_a_step_follow_from_the_gpu(gpu: str, tokens: int) -> None
         (["--kv-cache-dtype=fp8"], ""),
         (["--block-size=32"], "--block-size=32 (a KV cache in blocks of another size)"),
         (["-O2"], "--optimization-level=2 (compilation and CUDA graphs)"),
+        (["--stream-interval=10"], "--stream-interval=10 (tokens sent several at a time)"),
+        (["--disable-hybrid-kv-cache-manager"], "--disable-hybrid-kv-cache-manager (a KV cache of another size)"),
+        (["--max-num-scheduled-tokens=64"], "--max-num-scheduled-tokens=64 (another schedule of steps)"),
     ],
 )
 def test_what_the_figures_leave_out_is_said(arguments: list[str], named: str) -> None:
@@ -457,3 +460,11 @@ def test_sglang_wants_whole_blocks_of_merged_matrices_on_one_rank_too() -> None:
     assert refusal(model, layout(), engine("VLLM")) == ""
     odd_keys = dense(2816, BLOCK, heads=32, kv_heads=1, head_dim=96)
     assert "key width 96" in refusal(odd_keys, layout(), engine("SGLang"))
+
+
+def test_an_exchange_of_tokens_between_experts_needs_experts_that_are_whole() -> None:
+    moe, settings = load_model("Qwen/Qwen3-30B-A3B"), engine("SGLang", "--moe-a2a-backend=deepep")
+    assert "makes expert parallel span all GPUs" in refusal(moe, layout(tp=2), settings)
+    assert refusal(moe, layout(tp=2, ep=2), settings) == ""
+    assert refusal(moe, layout(), settings) == ""
+    assert refusal(moe, layout(tp=2), engine("SGLang", "--moe-a2a-backend=none")) == ""
