@@ -1,6 +1,6 @@
 """YAML and JSON that people write, read without guessing: a duplicate key is an error.
 
-PyYAML and the json module keep the last of equal keys without a word, so that half of a spec can be lost.
+PyYAML and the json module keep the last of equal keys silently, so that half of a spec can be lost.
 """
 
 from __future__ import annotations

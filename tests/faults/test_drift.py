@@ -303,7 +303,7 @@ async def test_without_gpus_for_the_plan_before_the_new_one_stays() -> None:
     said = world.condition("Degraded")
     assert (said["status"], said["reason"]) == ("True", "CannotRollBack")
     assert "the plan before, 2 x NVIDIA-H100-80GB-HBM3 TP1" in said["message"]
-    assert "cannot be had: " in said["message"]
+    assert "is not possible: " in said["message"]
 
 
 async def test_a_plan_that_waits_for_approval_is_not_rolled_back() -> None:

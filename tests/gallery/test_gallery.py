@@ -1,4 +1,4 @@
-"""Every example prints what its expected.txt shows; `make gallery` writes these files anew."""
+"""Every example prints what its expected.txt shows; `make gallery` writes these files again."""
 
 from __future__ import annotations
 

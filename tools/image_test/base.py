@@ -39,7 +39,7 @@ def ensure_base(buildah: Buildah, image: str, cache: Path, say: Say) -> str:
         say: Told of each step.
 
     Raises:
-        ImageTestError: neither can be had.
+        ImageTestError: neither is available.
     """
     full = f"docker.io/library/{image}"
     try:

@@ -74,7 +74,7 @@ T = TypeVar("T")
 def _distinct(items: Sequence[T]) -> Sequence[T]:
     for index, item in enumerate(items):
         if item in items[:index]:
-            raise ValueError(f"{item!r} is listed twice; each entry may stand once")
+            raise ValueError(f"{item!r} is listed twice; each entry may be listed once")
     return items
 
 
@@ -128,7 +128,9 @@ class Condition(ApiModel):
         description="Whether the condition holds; Unknown: not known yet."
     )
     reason: str = Field(description="Why, as one CamelCase word that programs may rely on.")
-    message: str = Field(default="", description="Why, in words: the field, the value, and what would work.")
+    message: str = Field(
+        default="", description="Why, in words: the field, the value, and the nearest value that works."
+    )
     observed_generation: int | None = Field(
         default=None, description="metadata.generation that the condition is about."
     )

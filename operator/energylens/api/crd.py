@@ -69,15 +69,17 @@ LLM_DEPLOYMENT = Kind(
     (
         Column("Model", ".spec.model.name", "The model served."),
         Column("GPU", ".status.activeRevision.gpuProduct", "GPU product of the plan that runs."),
-        Column("GPUs", ".status.activeRevision.gpus", "GPUs of what runs, over all replicas.", "integer"),
-        Column("Plan", ".status.activeRevision.layout", "Parallelism of one replica of what runs."),
+        Column("GPUs", ".status.activeRevision.gpus", "GPUs of the running revision, over all replicas.", "integer"),
+        Column("Plan", ".status.activeRevision.layout", "Parallelism of one replica of the running revision."),
         Column(
-            "Ready", '.status.conditions[?(@.type=="Ready")].status', "Whether the replicas of what runs are ready."
+            "Ready",
+            '.status.conditions[?(@.type=="Ready")].status',
+            "Whether the replicas of the running revision are ready.",
         ),
         Column(
             "Planning",
             '.status.conditions[?(@.type=="PlanReady")].reason',
-            "Whether the plan is followed, or what it waits for.",
+            "Whether the plan is followed, or why it waits.",
         ),
         Column("J/Token", ".status.activeRevision.joulesPerOutputToken", "Predicted GPU energy per output token, J."),
         Column("Measured", ".status.measured.joulesPerOutputToken", "Measured GPU energy per output token, J."),
@@ -112,7 +114,7 @@ _BUDGET_COLUMNS = (
     Column(
         "Within",
         '.status.conditions[?(@.type=="WithinEnergyBudget")].status',
-        "Whether nothing is exceeded.",
+        "Whether every limit holds.",
         wide=True,
     ),
     Column("Reason", '.status.conditions[?(@.type=="Ready")].reason', "Reason of condition Ready.", wide=True),

@@ -71,7 +71,8 @@ class EnergyBudgetStatus(ApiModel):
     )
     excess_power_watts: int | None = Field(
         default=None,
-        description="By how much the members draw more than their plans predict, W: gone for growth, and shed as well.",
+        description="By how much the members draw more than their plans predict, W: not available for growth, and shed "
+        "as well.",
     )
     allowed_power_watts: int | None = Field(
         default=None,
@@ -107,7 +108,7 @@ class EnergyBudgetStatus(ApiModel):
         default=None,
         description="When the energy runs out at the burn rate; absent: not in this period. RFC 3339, UTC.",
     )
-    used: str | None = Field(default=None, description="What is used of what is allowed, for people.")
+    used: str | None = Field(default=None, description="Used and allowed energy or power, as text.")
     remaining: str | None = Field(default=None, description="What is left, for people.")
     forecast: str | None = Field(default=None, description="When the budget runs out at the burn rate, for people.")
     member_count: int | None = Field(default=None, description="Members.")
@@ -117,7 +118,7 @@ class EnergyBudgetStatus(ApiModel):
     )
     shed_time: Time | None = Field(default=None, description="When power was last taken from a member; RFC 3339, UTC.")
     ledger: Annotated[tuple[LedgerEntry, ...], Field(json_schema_extra=map_list("uid"))] = Field(
-        default=(), description="Energy of each member in this period, of those too that are gone."
+        default=(), description="Energy of each member in this period, including deleted ones."
     )
     history: Annotated[tuple[UsagePoint, ...], Field(json_schema_extra=ATOMIC_LIST)] = Field(
         default=(), description="Energy used over this period, some points for the burn-down."

@@ -167,7 +167,8 @@ class Engine(ApiModel):
 
     type: Literal["VLLM", "SGLang"] = Field(default="VLLM", description="Which engine serves the model.")
     image: Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^\S+$")] | None = Field(
-        default=None, description="Container image of the engine; absent: the one that this operator was proved with."
+        default=None,
+        description="Container image of the engine; absent: the version that this operator was tested with.",
     )
     extra_args: Annotated[
         tuple[Annotated[str, Field(min_length=1, max_length=4096)], ...],
@@ -349,7 +350,8 @@ class Hardware(ApiModel):
     ] = Field(
         default=(),
         description="GPU products allowed, as in the node label nvidia.com/gpu.product (NVIDIA-H100-80GB-HBM3); short "
-        "names (H100), labels of older drivers and GKE accelerator names are understood. Empty: all products at hand.",
+        "names (H100), labels of older drivers and GKE accelerator names are understood. Empty: all "
+        "available products.",
     )
     max_gpus: int | None = Field(
         default=None, ge=1, le=_MAX_GPUS, description="Most GPUs over all replicas; checked again after planning."
@@ -448,7 +450,7 @@ class Rollout(ApiModel):
         tuple[Literal["SLOViolation", "HigherEnergy", "ProgressDeadline"], ...],
         Field(max_length=3, json_schema_extra=SET_LIST),
         DISTINCT,
-    ] = Field(default=(), description="What returns the deployment to the plan before; empty: nothing does.")
+    ] = Field(default=(), description="Events that return the deployment to the previous plan; empty: none.")
 
 
 class Validation(ApiModel):
@@ -464,7 +466,7 @@ class Validation(ApiModel):
     )
     on_drift: Literal["Report", "Recalibrate", "Rollback"] = Field(
         default="Report",
-        description="What follows an error above tolerancePercent. Report: a condition says so. "
+        description="Reaction to an error above tolerancePercent. Report: a condition reports the error. "
         "Recalibrate: correct the predictor by what is measured. Rollback: return to the last good plan when a new one "
         "breaks the SLO or measures more energy.",
     )

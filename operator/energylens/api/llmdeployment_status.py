@@ -126,8 +126,9 @@ class PlanStatus(ApiModel):
     )
     inputs_hash: str | None = Field(
         default=None,
-        description="Hash of what the plan was made from (spec, GPUs at hand, predictor) and of the plan itself; while "
-        "it stays the same, nothing is planned anew.",
+        description="Hash of the plan's inputs (spec, available GPUs, predictor) and of the plan itself; nothing is "
+        "planned "
+        "again while it stays the same.",
     )
     predictor_version: str = Field(description="Version of the predictor's code and coefficients.")
     confidence: Confidence = Field(
@@ -153,7 +154,7 @@ class PlanStatus(ApiModel):
         default=None, description="Power limit that the plan sets on each GPU, W; absent: the product's default limit."
     )
     lowest_power_watts: int | None = Field(
-        default=None, description="Least power of any plan that holds the spec, budgets left aside, W."
+        default=None, description="Least power of any plan that meets the spec, budgets aside, W."
     )
     fewer_replicas: Annotated[tuple[ReplicaPower, ...], Field(max_length=32, json_schema_extra=ATOMIC_LIST)] = Field(
         default=(),
@@ -299,7 +300,9 @@ class LearnedCorrection(CorrectionFactors):
 
     gpu_product: str = Field(description="GPU product that they are for.")
     layout: str = Field(description="Layout that they are for, such as TP4.")
-    windows: int = Field(description="Windows that they rest on, forgotten ones by what is left of them.")
+    windows: int = Field(
+        description="Number of windows behind the factors, old ones counted with their remaining weight."
+    )
 
 
 class LoadStatus(ApiModel):
@@ -307,7 +310,7 @@ class LoadStatus(ApiModel):
 
     requests_per_second: Quantity = Field(description="Arrival rate that is planned for, over all replicas.")
     declared_requests_per_second: Quantity = Field(
-        description="workload.requestsPerSecond that this started from; another one starts anew."
+        description="workload.requestsPerSecond that this started from; another one starts again."
     )
     change_time: str | None = Field(default=None, description="When the rate last changed; RFC 3339, UTC.")
     window_end: str | None = Field(
@@ -438,7 +441,7 @@ class LLMDeploymentStatus(ApiModel):
     relaxations: Annotated[tuple[RelaxationStatus, ...], Field(max_length=20, json_schema_extra=ATOMIC_LIST)] | None = (
         Field(
             default=None,
-            description="While no plan holds the spec: for each constraint the nearest change that alone would allow "
+            description="While no plan meets the spec: for each constraint the nearest change that alone would allow "
             "one, or the pairs of changes that would where no single one is enough.",
         )
     )
@@ -446,7 +449,7 @@ class LLMDeploymentStatus(ApiModel):
     measured: Measured | None = Field(default=None, description="What the counters say over the last full window.")
     prediction: PredictionStatus | None = Field(default=None, description="How far the prediction was off.")
     rollback: RollbackStatus | None = Field(
-        default=None, description="What rollbacks go by; absent where the spec asks for none."
+        default=None, description="State of rollbacks; absent if the spec asks for none."
     )
     budget: BudgetStatus | None = Field(default=None, description="The deployment's share of its budgets.")
     energy_account: EnergyAccount | None = Field(

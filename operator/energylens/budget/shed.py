@@ -86,7 +86,7 @@ def shed(
     draw with so many replicas, never with a part of a replica's power. It is given back in the
     opposite order, to a member's former plan or at least to a plan that holds its objectives, and only where the budget
     then has ``hysteresis_percent`` of it left. Where priorities changed meanwhile, so that one member gave power up
-    that now another one of lower priority should, all is shared out anew.
+    that now another one of lower priority should, all is shared out again.
 
     Args:
         shares: All members.
@@ -177,7 +177,7 @@ def _less_power(share: Share, draws: float, excess: float) -> float | None:
 
 def _fewer_replicas(share: Share, draws: float, excess: float) -> float | None:
     """Return the watts of the most replicas that give all of the excess, else of least power; None without any."""
-    # Where all is shared out anew, one that gave replicas up may also stay as it is.
+    # Where all is shared out again, one that gave replicas up may also stay as it is.
     known = map(math.ceil, (*share.levels_watts, share.watts))
     levels = [level for level in known if level < draws - _WATT]
     enough = [level for level in levels if draws - level >= excess - _WATT]

@@ -2,7 +2,7 @@
 
 The errors of runs of one layout are correlated, so residuals are whitened with the covariance that the residual model
 gives them (generalised least squares, Aitken 1935): thirty layouts weigh like thirty layouts, not like three hundred
-runs. Ratios of a product and factors of an engine move only the runs of these, and only those are computed anew for
+runs. Ratios of a product and factors of an engine move only the runs of these, and only those are computed again for
 their derivatives.
 """
 

@@ -14,7 +14,7 @@ INFEASIBLE = 3
 
 
 DEFECT = 1
-"""Exit code of a defect of energylens itself, and of a pipe that was closed before everything was written."""
+"""Exit code of an internal error, and of a pipe that was closed before everything was written."""
 
 
 class InputError(ValueError):

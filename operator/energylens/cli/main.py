@@ -38,7 +38,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "fleet": ("energylens.cli.commands.fleet:fleet", "Plan many LLMDeployments together within shared watts and GPUs."),
     "explain": (
         "energylens.cli.commands.explain:explain",
-        "Say why the plan is what it is, or why another one is not it.",
+        "Explain the plan, or why another plan was not chosen.",
     ),
     "budget": (
         "energylens.cli.commands.budget:budget",

@@ -43,7 +43,7 @@ from energylens.serving.workload import LWS_SUFFIX
 
 KIND_CHECK_SECONDS = 10.0
 STUCK_LISTS = 12
-"""Lists in a row, 5 s apart, by which nothing more came in: a watch that kopf lost without a word (kopf issue 1276)."""
+"""Lists in a row, 5 s apart, by which nothing more came in: a watch that kopf lost silently (kopf issue 1276)."""
 POOL_SECONDS = 10.0
 """Between two looks at whether corrections are to be stored; what was learned since is learned again within hours."""
 KOPF_STOP_SECONDS = 2.0
@@ -174,7 +174,7 @@ class Acting:
             await self._until_done(lambda: store_pool(self._cluster, namespace, self._pool), "writing the corrections")
 
     async def _act(self) -> None:
-        """Watch and work until told to stop; watch anew when a kind comes or goes, or what ended a watch may pass."""
+        """Watch and work until told to stop; watch again when a kind comes or goes, or what ended a watch may pass."""
         known: Found | None = None
         while not self._stop.is_set():
             found = await self._kinds.settled()
@@ -198,7 +198,7 @@ class Acting:
             known = found
 
     async def _watch(self, found: Found, all_anew: bool) -> None:
-        """Watch and work until told to stop or to watch anew; ``all_anew`` looks at every deployment once more.
+        """Watch and work until told to stop or to watch again; ``all_anew`` looks at every deployment once more.
 
         Raises:
             WatchesEndedError: kopf ended, and did not say why.
@@ -302,7 +302,7 @@ class Acting:
                 return result
 
     async def _sweep(self, changed: asyncio.Event) -> None:
-        """Find what the watches have missed; watch anew where one brings nothing any more."""
+        """Find what the watches have missed; watch again where one brings nothing any more."""
         await self._synced.wait()
         while True:
             await asyncio.sleep(self._options.settings.resync_seconds)
@@ -355,7 +355,7 @@ class Acting:
                 # They have been up for so long.
                 self._health.report(WATCHING, "")
             if await self._kinds.changed(found):
-                log.info("a kind came or went; watching anew")
+                log.info("a kind was installed or removed; starting the watches again")
                 changed.set()
                 return
 

@@ -60,5 +60,5 @@ class Backoff(Generic[K]):
         return at_least if tries is None else max(at_least, 2.0 * (tries.until - tries.last))
 
     def forget(self, key: K) -> None:
-        """Begin anew: what failed has passed."""
+        """Begin again: what failed has passed."""
         self._tries.pop(key, None)

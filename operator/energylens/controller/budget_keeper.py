@@ -142,9 +142,9 @@ class BudgetKeeper:
             if status != body["status"] and await self._put_status(key, body, status):
                 self._enqueue_members(key)
         except ClusterError as unwritten:
-            log.warning("%s: its status cannot say that looking at it failed: %s", name_of(body), unwritten)
+            log.warning("%s: its status cannot be written to report the failure: %s", name_of(body), unwritten)
         except Exception:
-            log.exception("%s: its status cannot say that looking at it failed", name_of(body))
+            log.exception("%s: its status cannot be written to report the failure", name_of(body))
 
     async def _look(self, key: Key, body: Body) -> None:
         now = self._clock.now()

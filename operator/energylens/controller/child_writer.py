@@ -184,7 +184,7 @@ class ChildWriter:
         contested = self._contested.get(child, "")
         if child in self._awaiting:
             return contested or f"{child[0]} {child[2]} was changed by somebody else and is written again soon"
-        # Whoever undid it so often may do so again at once.
+        # A program that undid it so often may do so again at once.
         return contested if contested and self._repairs.quiet(child, now) < SETTLED_SECONDS else ""
 
     async def _count_repair(self, child: ChildKey, manifest: Body, live: Child | None) -> None:

@@ -14,7 +14,7 @@ log = logging.getLogger("energylens")
 
 
 async def load_pool(cluster: ClusterPort, namespace: str, pool: Pool) -> None:
-    """Take what an earlier operator stored; what cannot be read is told, and learned anew.
+    """Take what an earlier operator stored; what cannot be read is told, and learned again.
 
     Raises:
         ClusterError: the ConfigMap cannot be read.
@@ -26,7 +26,7 @@ async def load_pool(cluster: ClusterPort, namespace: str, pool: Pool) -> None:
     except NotFoundError:
         return
     except CorrectionsError as error:
-        log.error("ConfigMap %s/%s, key %s: %s; learning anew", namespace, CONFIG_MAP_NAME, DATA_KEY, error)
+        log.error("ConfigMap %s/%s, key %s: %s; learning again", namespace, CONFIG_MAP_NAME, DATA_KEY, error)
 
 
 async def store_pool(cluster: ClusterPort, namespace: str, pool: Pool) -> None:
@@ -43,7 +43,7 @@ async def store_pool(cluster: ClusterPort, namespace: str, pool: Pool) -> None:
         try:
             await cluster.get(CONFIG_MAP, namespace, CONFIG_MAP_NAME)
         except NotFoundError:
-            log.warning("ConfigMap %s/%s was deleted: what was learned is forgotten", namespace, CONFIG_MAP_NAME)
+            log.warning("ConfigMap %s/%s was deleted: learned corrections are forgotten", namespace, CONFIG_MAP_NAME)
             pool.forget()
             return
     pool.changed = False

@@ -1,4 +1,4 @@
-"""What ended kopf, and whether watching anew may help."""
+"""What ended kopf, and whether watching again may help."""
 
 from __future__ import annotations
 

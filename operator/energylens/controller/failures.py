@@ -33,7 +33,7 @@ DEPLOYMENT_VERDICTS: Mapping[str, str] = {
     ConditionType.WITHIN_ENERGY_BUDGET: "Unknown",
     ConditionType.DEGRADED: "True",
 }
-"""The conditions of an LLMDeployment that every pass decides anew, and what they are when it could not."""
+"""The conditions of an LLMDeployment that every pass decides again, and what they are when it could not."""
 BUDGET_VERDICTS: Mapping[str, str] = {
     BudgetConditionType.READY: "False",
     BudgetConditionType.WITHIN_ENERGY_BUDGET: "Unknown",

@@ -1,4 +1,4 @@
-"""The GPUs at hand for one deployment: what pods hold, and what plans of others still have to get.
+"""The available GPUs for one deployment: what pods hold, and what plans of others still have to get.
 
 A snapshot of all nodes and pods is made once per change of them, and what each plan lacks is counted again only where
 its deployment or its pods changed: with thousands of deployments most passes find nothing to do here.
@@ -111,7 +111,7 @@ def _summary(live: Body) -> Body | None:
         return None
     try:
         found = json.loads(text)
-        # Somebody may have edited it; the operator writes it anew at its next pass.
+        # Somebody may have edited it; the operator writes it again at its next pass.
         known = isinstance(found, dict) and int(found["gpus"]) > 0 and int(found["predicted"]["powerWatts"]) >= 0
     except (ValueError, KeyError, TypeError):
         return None

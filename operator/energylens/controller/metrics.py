@@ -63,14 +63,16 @@ class Metrics:
         )
         self.writes = counter("energylens_writes_total", "Requests that write to the API server.", ("kind",))
         self.collect_failures = counter(
-            "energylens_measurement_failures_total", "Reads of a metrics target that gave nothing.", ("reason",)
+            "energylens_measurement_failures_total", "Reads of a metrics target without a result.", ("reason",)
         )
         self._begin_at_zero()
-        self.queue_length = gauge("energylens_queue_length", "LLMDeployments waiting for a pass or in one.")
+        self.queue_length = gauge(
+            "energylens_queue_length", "LLMDeployments that wait for a reconcile or are being reconciled."
+        )
         self.event_age = gauge("energylens_last_event_age_seconds", "Time since the last watch event.")
         self.leading = gauge("energylens_leading", "1 while this operator holds the lease.")
 
-        self.budget_used = budget("energylens_budget_used_ratio", "Energy used of what a budget allows in this period.")
+        self.budget_used = budget("energylens_budget_used_ratio", "Share of a budget's energy used in this period.")
         self.budget_remaining = budget("energylens_budget_remaining_watt_hours", "Energy left in this period, Wh.")
         self.budget_predicted = budget(
             "energylens_budget_predicted_ratio", "Share of the energy used that was predicted and not measured."

@@ -95,7 +95,7 @@ class Settings(_Section):
         default=300.0, gt=0, description="Each LLMDeployment is looked at this often at least."
     )
     replan_seconds: float = Field(
-        default=5.0, gt=0, description="Least time between two attempts to plan what had no feasible plan."
+        default=5.0, gt=0, description="Least time between two attempts to plan a deployment without a feasible plan."
     )
     lease_seconds: float = Field(default=15.0, ge=3, description="Duration of the leader lease.")
     lease_renew_seconds: float = Field(default=5.0, gt=0, description="Time between two renewals.")

@@ -28,7 +28,7 @@ class UnknownGpuError(LookupError):
 
 
 class PartitionedGpuError(LookupError):
-    """The label names a part of a GPU, which cannot be planned: its power and bandwidth are shared with strangers."""
+    """The label names a part of a GPU, which cannot be planned: its power and bandwidth are shared with other pods."""
 
     def __init__(self, label: str, reason: str) -> None:
         self.label = label

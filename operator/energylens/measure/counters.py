@@ -69,7 +69,7 @@ def ordered(samples: Iterable[Sample]) -> list[Sample]:
 def energy_track(samples: Iterable[Sample], *, ceiling_watts: float) -> Track | None:
     """Accumulate an energy counter in joules.
 
-    A value that repeats was not measured anew (dcgm-exporter collects every 30 s by default and is scraped more
+    A value that repeats was not measured again (dcgm-exporter collects every 30 s by default and is scraped more
     often), so only its first sight counts. A fall is a reset to zero (driver reload) when the new value can have been
     drawn since the sample before at ``ceiling_watts``; the joules between that sample and the reload are lost, and
     bounded by the ceiling. Any other fall is a sample out of order or of a second exporter when the counter comes back

@@ -182,7 +182,7 @@ def _compare(
         message = f"{describe_plan(new)} would save {saving:.1f} %, less than minEnergySavingPercent={needed}"
         return Decision(False, "SavingTooSmall", message, current)
     if seconds_since_adoption is not None and seconds_since_adoption < replan.cooldown_seconds:
-        # No countdown: the message is a condition's, and would be written anew at every look.
+        # No countdown: the message is a condition's, and would be written again at every look.
         message = (
             f"{describe_plan(new)} would save {saving:.1f} %; cooldownSeconds={replan.cooldown_seconds} are not over"
         )

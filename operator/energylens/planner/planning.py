@@ -42,7 +42,7 @@ _MORE_GPUS_WOULD_DO = ("InsufficientGPUs", "ModelTooLarge", "LoadTooHigh")
 
 
 class PlanCheckError(RuntimeError):
-    """A finished plan breaks a limit that it was made under: a defect of the planner, never to be acted on."""
+    """A finished plan breaks a limit that it was made under: a bug in the planner; the plan must not be acted on."""
 
 
 def plan(
@@ -113,10 +113,10 @@ def plan_inputs_hash(
     allowance: PowerAllowance | None = None,
     corrections: Corrections | None = None,
 ) -> str:
-    """Return the hash of a plan's inputs, without planning: a plan that was made from them need not be made anew.
+    """Return the hash of a plan's inputs, without planning: a plan that was made from them need not be made again.
 
     Raises:
-        UnsupportedQuantizationError: ``spec.model.quantization`` cannot be had from the checkpoint.
+        UnsupportedQuantizationError: ``spec.model.quantization`` cannot be made from the checkpoint.
     """
     spec = deployment.spec
     served = EngineSettings.of(spec.engine).served(with_quantization(model, spec.model.quantization))

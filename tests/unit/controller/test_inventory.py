@@ -1,4 +1,4 @@
-"""What is counted anew only where something changed is what counting everything anew would give."""
+"""What is counted again only where something changed is what counting everything again would give."""
 
 from __future__ import annotations
 

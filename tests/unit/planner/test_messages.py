@@ -1,4 +1,4 @@
-"""What somebody reads who asked for what cannot be had: field, value, and the nearest thing that works.
+"""What somebody reads who asked for what is not possible: field, value, and the nearest thing that works.
 
 Each suggestion is tried: what a message says would work must work.
 """
@@ -217,7 +217,7 @@ def test_no_such_gpu(refuse: Refuse) -> None:
     result = refuse(hardware={"gpuProducts": ["A100", "NVIDIA-B200"]})
     assert result.reason == "NoMatchingGPUs"
     assert result.message.startswith(
-        "spec.hardware.gpuProducts=[A100, NVIDIA-B200]: no node has such a GPU; at hand: "
+        "spec.hardware.gpuProducts=[A100, NVIDIA-B200]: no node has such a GPU; available: "
         "NVIDIA-H100-80GB-HBM3 (8 GPUs), NVIDIA-H200 (8 GPUs), NVIDIA-L40S (8 GPUs); "
     )
     assert "; would work: spec.hardware.gpuProducts=[NVIDIA-H200] (at " in result.message

@@ -71,7 +71,7 @@ def follow_load(
                 seconds_since_adoption=(now - adopted[-1][0]).total_seconds() if adopted else None,
                 cost=switch_cost(candidate.plan, float(weight_bytes(model)), gpus[candidate.plan.gpu_product]),
             )
-            # Figures of a kept plan are those of today, and no reason to plan anew.
+            # Figures of a kept plan are those of today, and no reason to plan again.
             current = decision.plan if decision.adopt else current
             if decision.adopt:
                 adopted.append((now, decision.plan))

@@ -143,7 +143,7 @@ def _breakdown(problem: Problem, candidates: Sequence[tuple[str, Candidates, int
     found = [(name, parts_of(problem, rows, i)) for name, rows, i in candidates]
     known = [(name, parts) for name, parts in found if parts is not None and sum(parts.values()) == sum(parts.values())]
     if not known:
-        return ["  The predictor does not say where the energy goes."]
+        return ["  The predictor gives no breakdown of the energy."]
     table = [("J PER OUTPUT TOKEN", *(name for name, _ in known))]
     for key, words in _PARTS.items():
         table.append((words, *(_share(parts[key], sum(parts.values())) for _, parts in known)))
@@ -170,7 +170,7 @@ def _prices(problem: Problem, solution: Solution) -> list[str]:
 
 
 def _rejections(rejections: Sequence[Rejection]) -> list[str]:
-    lines = ["  Removed of those asked about (candidates, rule):"]
+    lines = ["  Removed candidates of the request (candidates, rule):"]
     return lines + [f"  {r.candidates:>7}  {r.rule}: {r.message}" for r in rejections]
 
 

@@ -117,7 +117,7 @@ def _plan(plan: PlanStatus) -> list[str]:
         f"  bound by    {'nothing' if binding == 'None' else binding}",
         f"  confidence  {confidence_text(plan)}",
         f"  predictor   {plan.predictor_version}",
-        *([f"  measured    the figures have what measurement taught: {learned}"] if learned else []),
+        *([f"  measured    the figures include learned corrections: {learned}"] if learned else []),
     ]
 
 

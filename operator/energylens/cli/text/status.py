@@ -87,7 +87,7 @@ def page(deployment: LLMDeployment) -> str:
         ]
         lines += ["", *columns(rows), f"  {_window(deployment)}"]
         learned = correction_text(status.plan)
-        lines += [f"  predicted figures have what measurement taught: {learned}"] if learned else []
+        lines += [f"  predicted figures include learned corrections: {learned}"] if learned else []
     lines += ["", *_budget(deployment), *_conditions(status.conditions)]
     return "\n".join(lines).rstrip()
 
@@ -213,7 +213,7 @@ def _budget(deployment: LLMDeployment) -> list[str]:
 
 def _conditions(conditions: tuple[Condition, ...]) -> list[str]:
     if not conditions:
-        return ["  The operator has not looked at it yet."]
+        return ["  The operator has not reconciled it yet."]
     rows = [("CONDITION", "STATUS", "REASON", "SINCE", "MESSAGE")]
     rows += [(c.type, c.status, c.reason, c.last_transition_time or _UNKNOWN, c.message) for c in conditions]
     return columns(rows)

@@ -21,7 +21,8 @@ from energylens.planner.search.problem import Solution, solve
 
 NOTE = (
     "What if the weights were in another format, as such releases are usually made? The operator plans the checkpoint "
-    "that spec.model names, and refuses what cannot be loaded; no accuracy of the model's answers is looked at."
+    "that spec.model names, and refuses formats that cannot be loaded; the accuracy of the model's "
+    "answers is not considered."
 )
 HEADER = ("FORMAT", "J/TOKEN", "ENERGY", "GPUS", "PLAN", "WATTS", "TTFT MS", "ITL MS", "TPOT MS", "NEEDS")
 _EVERY = "all"

@@ -1,7 +1,7 @@
 """Which parts of a budget's status can be true. Pure.
 
 The ledger is memory that no other object has. What in it cannot be true never makes a budget larger: an account that
-cannot be read is counted anew from the start of the period with the predicted power, as time is that nobody measured,
+cannot be read is counted again from the start of the period with the predicted power, as time is that nobody measured,
 and a ledger that has less than the status says was used is filled up.
 """
 
@@ -100,7 +100,7 @@ def _was_edited(body: Body, status: EnergyBudgetStatus) -> bool:
 
 
 def _ledger(stated: Any, start: datetime, now: datetime) -> tuple[tuple[LedgerEntry, ...], list[str]]:
-    """Return the accounts, those that cannot be true counted anew, and one line for each of these."""
+    """Return the accounts, those that cannot be true counted again, and one line for each of these."""
     found, left_out = [], []
     for raw in stated if isinstance(stated, list) else ():
         uid = raw.get("uid") if isinstance(raw, Mapping) else None

@@ -118,7 +118,7 @@ def _act(observed: Observation) -> Children:
 
 
 def _kept(observed: Observation) -> tuple[dict[str, Any], ...]:
-    """Return the children of the plan that runs while another one waits, so that foreign edits are put right meanwhile.
+    """Return the children of the plan that runs while another one waits, so that foreign edits are reverted meanwhile.
 
     Nothing where the spec says other pods than those that run: what changed it waits along with the plan.
     """

@@ -169,7 +169,7 @@ def _slo_feasible(observed: Observation) -> Condition:
         return _condition(observed, kind, "True", Reason.FEASIBLE, "the plan's predictions hold spec.slo")
     if planning.reason in _SLO_REASONS:
         return _condition(observed, kind, "False", planning.reason, planning.message)
-    return _condition(observed, kind, "Unknown", Reason.NO_PLAN, "there is no plan for the spec as it is")
+    return _condition(observed, kind, "Unknown", Reason.NO_PLAN, "there is no plan for the current spec")
 
 
 def _budget(observed: Observation) -> Condition:

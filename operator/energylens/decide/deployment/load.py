@@ -36,7 +36,7 @@ class FollowedLoad:
     """The load that is planned for, and what damps its changes."""
 
     declared: float
-    """Requests per second of the spec when following began; another one begins anew."""
+    """Requests per second of the spec when following began; another one begins again."""
     step: int = 0
     changed: datetime | None = None
     below_since: datetime | None = None

@@ -256,7 +256,7 @@ class PlanningService:
         back = rollback.due(request.deployment, request.late)
         if back is None:
             return ""
-        what = f"{back.reason}: {back.message}; the plan before, {_describe(back.plan)}, cannot be had"
+        what = f"{back.reason}: {back.message}; the plan before, {_describe(back.plan)}, is not possible"
         pinned = adoption.pinned_to(request.deployment, back.plan, load_gpus())
         if isinstance(pinned, str):
             return f"{what}: {pinned}"
@@ -360,7 +360,7 @@ def _table(result: PlanningResult, current: PlanStatus | None) -> tuple[Mapping[
 def _sealed(planning: Planning, before: PlanStatus | None, result: PlanningResult, inputs: str) -> Planning:
     """Return the planning with a plan that says what it was made from, where it is the best plan of these inputs.
 
-    Others (one that is not worth leaving yet, one from which replicas were taken) are judged anew after a restart.
+    Others (one that is not worth leaving yet, one from which replicas were taken) are judged again after a restart.
     """
     found = planning.plan
     if found is None:

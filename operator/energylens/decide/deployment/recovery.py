@@ -29,7 +29,7 @@ def recovered(deployment: LLMDeployment, table: Body | None, workload: Body | No
     if stated is not None and recorded.hash != plan_label(workload):
         return deployment
     if stated is not None and (waits(deployment, stated) or deployment.spec.planning.mode == "Advisory"):
-        # It is only shown; but it may have been edited, so that it is planned anew.
+        # It is only shown; but it may have been edited, so that it is planned again.
         shown = stated.model_copy(update={"inputs_hash": None})
         return deployment.model_copy(update={"status": status.model_copy(update={"plan": shown})})
     # The time, if any, is that of another plan.

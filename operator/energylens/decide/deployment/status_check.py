@@ -1,7 +1,7 @@
 """Which parts of a status can be true. Pure.
 
 A status is the operator's memory, and others may edit it: every part that is read back is checked like input. What
-cannot be true is left out, and found again from the cluster or by planning anew.
+cannot be true is left out, and found again from the cluster or by planning again.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def checked_status(body: Body, now: datetime) -> Checked:
     left_out: list[str] = []
     account = sane_account(stated, now)
     if account is not None and account != stated.get("energyAccount"):
-        left_out.append("status.energyAccount: less than was measured, or what cannot be true")
+        left_out.append("status.energyAccount: less than was measured, or an impossible value")
         stated = {**stated, "energyAccount": account}
     try:
         found = parse_llmdeployment(

@@ -1,7 +1,7 @@
 """What measurement taught the cluster about the predictor, pooled over its LLMDeployments and kept in a ConfigMap.
 
 Factors are learned per engine, model, GPU product and layout. Those that plans use follow what was learned only in
-steps, so that a factor that wanders by a percent does not plan the cluster anew with every window.
+steps, so that a factor that wanders by a percent does not plan the cluster again with every window.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from energylens.predictor.fitted.recalibration import (
 CONFIG_MAP_NAME = "energylens-corrections"
 DATA_KEY = "corrections.json"
 STEP = 0.05
-"""Plans take a factor anew when it moved by this share since they last did."""
+"""Plans take a factor again when it moved by this share since they last did."""
 MOST_ENTRIES = 1000
 """Layouts in a ConfigMap that must stay below 1 MiB; the ones learned from last stay."""
 
@@ -143,7 +143,7 @@ class Pool:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, CorrectionsError):
                 raise
-            raise CorrectionsError(f"not what the operator wrote: {error!r}") from error
+            raise CorrectionsError(f"not in the operator's format: {error!r}") from error
         missing = [key for key in layouts if key[:3] not in products]
         if missing:
             raise CorrectionsError(f"no entry for the product of {'/'.join(missing[0])}")

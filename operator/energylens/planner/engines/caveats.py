@@ -133,8 +133,8 @@ def _caveats(settings: EngineSettings, model: ModelSpec | None, gpu: GpuSpec | N
         return
     if model.family in REMOTE_CODE_FAMILIES and not settings.arguments.switch("--trust-remote-code"):
         yield (
-            f"{model.name} comes with Python code of its own; where you trust it, add --trust-remote-code to "
-            "spec.engine.extraArgs, without which the engine may end at its start"
+            f"{model.name} comes with Python code of its own; if you trust the code, add --trust-remote-code to "
+            "spec.engine.extraArgs, without which the engine may exit at start-up"
         )
     formats = {q.activation for q in (model.attention_quant, model.ffn_quant, model.expert_quant)}
     if gpu is not None and "nvfp4" in formats and gpu.flops_fp4 <= 0:

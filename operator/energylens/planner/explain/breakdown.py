@@ -65,7 +65,7 @@ def prices(problem: Problem, solution: Solution) -> tuple[Price, ...]:
     """
     rows, chosen, objective = solution.rows, solution.chosen, problem.spec.energy.objective
     if chosen is None:
-        raise ValueError("there is no plan: nothing can be said to cost it anything")
+        raise ValueError("there is no plan, so constraints have no cost")
     found, values = [], objective_values(rows, objective)
     for constraint in solution.constraints:
         if constraint.kind not in _PRICED:

@@ -43,7 +43,7 @@ def with_hint(problem: Problem, answer: Infeasible) -> Infeasible:
     if found is None or not found.is_feasible:
         return answer
     product = found.decode.products[int(found.decode.product[found.best.decode])]
-    text = f"prefill and decode apart would hold it on {counted(int(found.best.gpus), 'GPU')} of {product}"
+    text = f"prefill and decode apart would meet the spec on {counted(int(found.best.gpus), 'GPU')} of {product}"
     return replace(answer, message=f"{answer.message}; {text}, but {NOT_SERVED}")
 
 

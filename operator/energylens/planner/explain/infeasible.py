@@ -184,7 +184,7 @@ def _slo_message(solution: Solution) -> str:
         others = viable & feasible([o for o in slos if o is not c], len(rows))
         if others.any():
             figures.append(f"with the rest held the lowest {_figure(solution, c, others)}")
-    return f"{together} cannot be met together: " + "; ".join(figures or ["no two of them hold at once"])
+    return f"{together} cannot be met together: " + "; ".join(figures or ["no two of them can be met together"])
 
 
 def _budget_message(solution: Solution, culprit: Constraint, before: BoolArray, allowance: PowerAllowance) -> str:

@@ -155,7 +155,7 @@ def _shared(labels: Mapping[str, str], allocatable: Mapping[str, Any], gpus: int
     Labels may say nothing of it: where only the device plugin is configured to share, feature discovery writes
     ``gpu.replicas=1`` (k8s-device-plugin issue 732). A count below the allocatable GPUs gives it away. Below the
     capacity alone does not: a GPU that was lost leaves the count at once and the capacity only when the kubelet starts
-    anew; sharing multiplies it.
+    again; sharing multiplies it.
     """
     physical = next((number for label in COUNT_LABELS if (number := _number(labels.get(label)))), None)
     of = "" if physical is None else f", {physical} physical"

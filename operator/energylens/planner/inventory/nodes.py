@@ -99,7 +99,7 @@ def _no_match(spec: LLMDeploymentSpec, snapshot: ClusterSnapshot, gpus: Mapping[
     if not matching:
         unknown = unknown_products(spec, gpus)
         return (
-            f"spec.hardware.gpuProducts=[{', '.join(wanted)}]: no node has such a GPU; at hand: "
+            f"spec.hardware.gpuProducts=[{', '.join(wanted)}]: no node has such a GPU; available: "
             f"{_at_hand(snapshot.nodes)}{unknown and f'; {unknown}'}"
         )
     known = [product for product in matching if product in gpus]
@@ -112,7 +112,7 @@ def _no_match(spec: LLMDeploymentSpec, snapshot: ClusterSnapshot, gpus: Mapping[
     if nodes and not any(_selected(node, hardware.node_selector) for node in nodes):
         selector = ", ".join(f"{key}={value}" for key, value in sorted(hardware.node_selector.items()))
         return (
-            f"spec.hardware.nodeSelector={{{selector}}}: no node with {', '.join(known)} has these labels; at hand: "
+            f"spec.hardware.nodeSelector={{{selector}}}: no node with {', '.join(known)} has these labels; available: "
             f"{_at_hand(nodes)}"
         )
     tolerations = (GPU_TOLERATION, *hardware.tolerations)

@@ -16,7 +16,7 @@ discovery is not installed by default."""
 
 
 def resolve_products(wanted: Iterable[str], at_hand: Iterable[str], gpus: Mapping[str, GpuSpec]) -> tuple[str, ...]:
-    """Return the products at hand that the wanted names mean, sorted.
+    """Return the available products that the wanted names mean, sorted.
 
     A wanted name is any that the table of products has: a product label, also an older one, the short name of a GPU
     (``H100``) or a GKE accelerator name; letter case does not matter and blanks count as dashes.

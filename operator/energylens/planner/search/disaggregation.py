@@ -62,7 +62,7 @@ class Disaggregated:
 
 
 def best_pairs(problem: Problem) -> Disaggregated | None:
-    """Return the best pairs of a problem with an arrival rate, None where none can run the load on the GPUs at hand.
+    """Return the best pairs of a problem with an arrival rate, None where none can run the load on the available GPUs.
 
     A pair that holds every constraint goes before all that do not; of these the best by the objective alone counts.
     """

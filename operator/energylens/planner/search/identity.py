@@ -1,7 +1,7 @@
 """Two hashes of a plan: of what the plan does, and of the inputs that it was made from.
 
 The first is the plan's identity. People approve it, pods are compared by it, and it stays while the action stays: with
-one node more, under a newer operator, after planning anew. The second says whether there is anything to plan anew.
+one node more, under a newer operator, after planning again. The second says whether there is anything to plan again.
 
 Inputs are: the part of the spec that planning reads, the model's shape, the GPUs that the cluster has (products and
 allocatable GPUs per node, of the nodes that the spec may use), the figures known of those products, the predictor's
@@ -69,9 +69,9 @@ def identified(plan: PlanStatus, spec: LLMDeploymentSpec) -> PlanStatus:
 
 
 def sealed(plan: PlanStatus, inputs: str) -> PlanStatus:
-    """Return a plan that says what it was made from; ``inputs`` is of :func:`inputs_hash`, "" to plan anew next time.
+    """Return a plan that says what it was made from; ``inputs`` is of :func:`inputs_hash`, "" to plan again next time.
 
-    The hash covers the plan's own fields as well, so that a plan which somebody edited is made anew.
+    The hash covers the plan's own fields as well, so that a plan which somebody edited is made again.
     """
     return plan.model_copy(update={"inputs_hash": _seal(plan, inputs) if inputs else None})
 

@@ -132,7 +132,7 @@ def solve(problem: Problem) -> Solution:
 
 
 def spaces_of(problem: Problem) -> list[ProductSpace]:
-    """Return the space of every product at hand, whatever the spec says of products and numbers of GPUs."""
+    """Return the space of every available product, whatever the spec says of products and numbers of GPUs."""
     spec = problem.spec
     return [
         enumerate_space(

@@ -1,4 +1,4 @@
-"""The planning space: every way to place a model on the GPUs at hand, as arrays.
+"""The planning space: every way to place a model on the available GPUs, as arrays.
 
 Nothing is pruned by a rule of thumb. The axes are:
 

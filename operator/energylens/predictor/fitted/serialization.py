@@ -26,7 +26,7 @@ def coefficients_from(document: Mapping[str, Any], curves: Arrays) -> Coefficien
     """
     if document.get("format") != FORMAT:
         raise CoefficientsError(
-            f"format is {document.get('format')!r}, this version reads {FORMAT}: write the file anew with "
+            f"format is {document.get('format')!r}, this version reads {FORMAT}: write the file again with "
             "`energylens calibrate fit`"
         )
     try:

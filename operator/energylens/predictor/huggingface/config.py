@@ -84,7 +84,7 @@ def _tied(outer: Fields, fields: Fields, family: str) -> bool:
     ]
     if said:
         # Where the parts of a file contradict each other, as those of Qwen3-VL and Mistral Small 3.1 do once they are
-        # saved anew, the checkpoint has a head of its own.
+        # saved again, the checkpoint has a head of its own.
         return all(said)
     if family not in FAMILIES:
         # Configuration classes differ in what they take for granted.

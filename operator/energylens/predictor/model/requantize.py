@@ -53,7 +53,7 @@ def with_quantization(model: ModelSpec, requested: str | None) -> ModelSpec:
     held = ", ".join(sorted(stored)) or "bfloat16"
     able = "FP8, which engines convert to while loading, or nothing" if not stored else "nothing"
     raise UnsupportedQuantizationError(
-        f"quantization {requested} cannot be had from {model.name}, whose weights are stored as {held}; ask for "
+        f"quantization {requested} cannot be made from {model.name}, whose weights are stored as {held}; ask for "
         f"{able}, or name a release that is stored as {requested}"
     )
 

@@ -112,7 +112,7 @@ def aligned_rows(expert: ExpertLoad) -> FloatArray:
 def eager_mixers(lowered: Lowered) -> int:
     """Return the mixers whose kernels are launched one by one in every step.
 
-    Chunked attention (Llama 4) builds its metadata anew in each step, which no CUDA graph can hold; one such layer
+    Chunked attention (Llama 4) builds its metadata again in each step, which no CUDA graph can hold; one such layer
     keeps vLLM from capturing the others.
     """
     return lowered.mixer_layers if lowered.chunked_layers else 0

@@ -112,7 +112,7 @@ def test_predicted_figures_say_what_measurement_taught_them(monkeypatch: pytest.
     document = json.loads(run(monkeypatch, [CORRECTED, MEASURED], "-o", "json").stdout)
     assert [item["correction"] for item in document["items"]] == ["energy x 1.2, ITL x 1.05", ""]
     text = page(parse_llmdeployment(CORRECTED, strict=False))
-    assert "predicted figures have what measurement taught: energy x 1.2, ITL x 1.05" in text
+    assert "predicted figures include learned corrections: energy x 1.2, ITL x 1.05" in text
     assert "taught" not in page(parse_llmdeployment(MEASURED, strict=False))
 
 

@@ -179,7 +179,7 @@ def test_what_the_operator_learned_from_measurement_counts_where_it_is_asked_for
     watts = [one["status"]["plan"]["predicted"]["powerWatts"] for one in (before, other)]
     assert watts[1] > 1.2 * watts[0]
     table = arithmetic("plan", "-f", write("b.yaml", asking), "--inventory", world)
-    assert "the figures have what measurement taught: energy x 1.5, power x 1.5" in table.stdout
+    assert "the figures include learned corrections: energy x 1.5, power x 1.5" in table.stdout
     broken = {**learned, "data": {"corrections.json": "{"}}
     result = arithmetic("plan", "-f", write("b.yaml", asking), "--inventory", write("broken.yaml", [POOLS, broken]))
     assert result.exit_code == 2

@@ -163,7 +163,7 @@ def test_a_deployment_that_nobody_looked_at() -> None:
     text = shown({"status": ...})
     assert "plan        none" in text
     assert "running     nothing" in text
-    assert "The operator has not looked at it yet." in text
+    assert "The operator has not reconciled it yet." in text
     assert "FIGURE" not in text
 
 

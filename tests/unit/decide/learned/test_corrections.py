@@ -121,8 +121,8 @@ def broken(**changes: Any) -> str:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "not what the operator wrote"),
-        ("[]", "not what the operator wrote"),
+        ("", "not in the operator's format"),
+        ("[]", "not in the operator's format"),
         ('{"version": 2}', "version 2 is not known"),
         (broken(key=["a"]), "neither 3 nor 4 parts"),
         (broken(key=["a", "b", "c", "d"]), "no entry for the product of a/b/c/d"),

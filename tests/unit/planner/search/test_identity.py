@@ -134,7 +134,7 @@ def test_nodes_that_the_spec_may_not_use_do_not_count(hash_of: Callable[..., str
 
 
 def test_the_hash_is_stable_across_releases(hash_of: Callable[..., str]) -> None:
-    """A new operator version that hashes differently would plan every deployment anew."""
+    """A new operator version that hashes differently would plan every deployment again."""
     assert hash_of() == hash_of()
     assert hash_of() == "fb3567519346ac2b"
 

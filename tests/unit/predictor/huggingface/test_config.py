@@ -359,7 +359,7 @@ def test_a_format_that_the_checkpoint_has_is_no_change() -> None:
     [
         ("Qwen/Qwen3-8B", "NVFP4", "stored as bfloat16; ask for FP8"),
         ("openai/gpt-oss-120b", "FP8", "stored as mxfp4; ask for nothing"),
-        ("openai/gpt-oss-120b", "None", "quantization None cannot be had"),
+        ("openai/gpt-oss-120b", "None", "quantization None cannot be made"),
         ("Qwen/Qwen3-8B", "FP3", "'FP3' is not known; allowed: None, FP8"),
     ],
 )
