@@ -88,7 +88,9 @@ def test_an_update_is_held_to_the_rules_too(kubectl: Kubectl) -> None:
     kubectl.apply(changed(DEPLOYMENT, {"spec.workload": {"inputTokens": 9, "outputTokens": 9, "concurrency": 8}}))
     stored = kubectl.get("llmd", "llama")
     assert stored is not None
-    assert stored["spec"]["workload"] == {"inputTokens": 9, "outputTokens": 9, "concurrency": 8}
+    assert stored["spec"]["workload"] == {
+        "inputTokens": 9, "outputTokens": 9, "concurrency": 8, "prefixCacheHitPercent": 0,
+    }  # fmt: skip
 
 
 def loosened(value: Any) -> Any:
@@ -180,9 +182,9 @@ def test_columns_show_what_runs_while_another_plan_waits(kubectl: Kubectl) -> No
         "AwaitingApproval", "510m", "450m",
     ]  # fmt: skip
     header, row = kubectl.run("get", "llmd", "--output=wide").splitlines()
-    wide = ["AGE", "REPLICAS", "BATCH", "POWER W", "ITL MS", "ERROR %", "REASON"]
-    assert re.split(r" {2,}", header.strip())[-7:] == wide
-    assert row.split()[-6:] == ["3", "32", "2400", "33", "-8", "ReplicasReady"]
+    wide = ["AGE", "REPLICAS", "BATCH", "POWER W", "ITL MS", "ERROR %", "CONFIDENCE", "REASON"]
+    assert re.split(r" {2,}", header.strip())[-8:] == wide
+    assert row.split()[-7:] == ["3", "32", "2400", "33", "-8", "Interpolated", "ReplicasReady"]
 
 
 def test_status_is_a_subresource_that_the_spec_cannot_reach(kubectl: Kubectl) -> None:

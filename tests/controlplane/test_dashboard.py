@@ -21,7 +21,7 @@ from energylens_dev.devcluster.ports import free_port
 
 DASHBOARD = Path(__file__).resolve().parents[2] / "charts" / "energylens" / "dashboards" / "energylens.json"
 PREDICTED = {"joulesPerOutputToken": "400m", "powerWatts": 2000, "outputTokensPerSecond": 5000, "itlMilliseconds": 20,
-             "ttftMilliseconds": 150}  # fmt: skip
+             "tpotMilliseconds": 22, "ttftMilliseconds": 150}  # fmt: skip
 STATUS: dict[str, Any] = {
     "plan": {
         "hash": "abc",
@@ -34,8 +34,14 @@ STATUS: dict[str, Any] = {
         "correction": {"ttft": "1", "itl": "1100m", "power": "1", "energy": "1200m"},
         "predicted": PREDICTED,
     },
-    "measured": {**PREDICTED, "idlePowerWatts": 480, "requestsPerSecond": "2500m"},
-    "prediction": {f"{name}ErrorPercent": -20 for name in ("energy", "power", "itl", "ttft")},
+    "measured": {
+        **PREDICTED,
+        "idlePowerWatts": 480,
+        "requestsPerSecond": "2500m",
+        "prefixCacheHitPercent": 40,
+        "acceptancePercent": 60,
+    },
+    "prediction": {f"{name}ErrorPercent": -20 for name in ("energy", "power", "itl", "tpot", "ttft")},
     "conditions": [
         {"type": "Ready", "status": "True", "reason": "PodsReady"},
         {"type": "EnergyMetricsAvailable", "status": "True", "reason": "Measured"},

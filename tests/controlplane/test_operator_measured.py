@@ -84,7 +84,7 @@ def test_without_metrics_there_is_a_condition_and_no_number(
 def test_every_gap_of_a_running_deployment_has_its_reason(operator: OperatorCluster, team: Team) -> None:
     """Two replicas; a condition goes on to the next one as soon as its window sees the next fault."""
     operator.break_exporter("dead-engine")
-    slo = {"percentile": "P50", "itlMilliseconds": 200}
+    slo = {"percentile": "P50", "itlMilliseconds": 200, "tpotMilliseconds": 200}
     spec = {**MEASURED, "slo": slo, "planning": {"overrides": {"tensorParallel": 1, "replicas": 2}}}
     team.apply(**{**spec, "suspend": True})
     for kind in MEASURED_KINDS:
@@ -94,7 +94,8 @@ def test_every_gap_of_a_running_deployment_has_its_reason(operator: OperatorClus
     assert "token counters of 0 of 2 engine pods" in team.wait(AVAILABLE, "False", "TokensMissing")["message"]
     operator.break_exporter()
     team.wait(AVAILABLE, "True", "Measured")
-    team.wait("SLOMet", "True", "Met")
+    assert "TPOT P50" in team.wait("SLOMet", "True", "Met")["message"]
+    assert 0 < team.status()["measured"]["tpotMilliseconds"] < 200
 
     operator.break_exporter("time-slicing")
     assert "is shared with" in team.wait(AVAILABLE, "False", "NotAttributable")["message"]
