@@ -10,6 +10,7 @@ import pytest
 
 from energylens.data import find_gpu, load_model, load_predictor
 from energylens.predictor.breakdown import energy_parts
+from energylens.predictor.fitted.features import NOTHING
 from energylens.predictor.load.steady import phase_work
 from energylens.predictor.model.drafts import draft_model
 from energylens.predictor.model.parameters import weight_bytes
@@ -165,7 +166,7 @@ def test_itl_is_what_each_engine_counts() -> None:
 
 def test_nobody_measured_drafts() -> None:
     plain, drafted = with_in_flight(LOAD), with_in_flight(drafting())
-    assert drafted.extrapolated.all()
+    assert (drafted.nearest == NOTHING).all()
     width = [float(np.log(one.energy.high[0] / one.energy.low[0])) for one in (plain, drafted)]
     assert width[1] > 1.2 * width[0]
 
