@@ -59,6 +59,18 @@ def test_the_pick_and_the_objectives_are_those_of_the_plan() -> None:
     assert (itl.upper_ms[found.allowed] <= 30).all()
 
 
+def test_a_bound_on_tpot_has_a_panel_of_its_own() -> None:
+    assert [panel.name for panel in drawn().panels] == ["ITL P50", "TTFT P50"]
+    found = drawn(slo={"percentile": "P95", "tpotMilliseconds": 40})
+    assert [panel.name for panel in found.panels] == ["ITL P95", "TPOT P95", "TTFT P95"]
+    assert [panel.limit_ms for panel in found.panels] == [None, 40, None]
+    assert found.chosen is not None
+    tpot = found.panels[1]
+    assert (tpot.upper_ms[found.allowed] <= 40).all()
+    # A figure with both kinds of rows has places for the widest.
+    assert len(plan_figure([drawn(), found], FILE).get_axes()) == 5
+
+
 def test_without_a_plan_there_is_a_picture_and_without_a_candidate_none() -> None:
     found = drawn(slo={"percentile": "P50", "itlMilliseconds": 1})
     assert found.chosen is None
