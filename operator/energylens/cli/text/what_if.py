@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from energylens.api.llmdeployment import Alternative
@@ -12,8 +12,10 @@ from energylens.cli.errors import InputError
 from energylens.cli.text.tables import columns
 from energylens.data import load_model
 from energylens.data.catalogue import releases_of
-from energylens.decide.deployment.planning import problem_of
+from energylens.decide.deployment.planning import Request, problem_of
+from energylens.decide.deployment.served import ModelProblemError, model_of
 from energylens.decide.preview import Preview
+from energylens.decide.reasons import Reason
 from energylens.planner.explain.whatif import ALL_FORMATS, SIXTEEN_BITS, WhatIf, stored_formats, what_ifs
 from energylens.planner.search import describe
 from energylens.planner.search.frontier import figures
@@ -38,6 +40,8 @@ class WhatIfs:
     planned: Solution | None
     """Of the checkpoint as the spec asks for it; None where nothing could be planned."""
     answers: tuple[WhatIf, ...]
+    label: str = "as planned"
+    """Of the checkpoint's row."""
 
 
 def parse_formats(text: str) -> tuple[str, ...]:
@@ -59,20 +63,33 @@ def parse_formats(text: str) -> tuple[str, ...]:
 
 def answers_for(preview: Preview, formats: Sequence[str]) -> WhatIfs:
     """Return the answers for a deployment; none where its model is not known or no GPU is allowed."""
-    name, planning = preview.deployment.spec.model.name, preview.planning
-    if planning.model is None:
+    name, request, checkpoint = preview.deployment.spec.model.name, preview.request, preview.planning.model
+    label = WhatIfs.label
+    if checkpoint is None and preview.planning.reason is Reason.MODEL_UNSUPPORTED:
+        # The format asked for cannot be had: what it would save is the question.
+        request, label = _as_stored(request), "as stored"
+        try:
+            checkpoint = model_of(request.deployment, request.config)
+        except ModelProblemError:
+            return WhatIfs(name, None, ())
+    problem = None if checkpoint is None else problem_of(request, checkpoint)
+    if problem is None or checkpoint is None or not problem.allowed_products:
         return WhatIfs(name, None, ())
-    problem = problem_of(preview.request, planning.model)
-    if not problem.allowed_products:
-        return WhatIfs(name, None, ())
-    return WhatIfs(name, solve(problem), what_ifs(problem, planning.model, formats))
+    return WhatIfs(name, solve(problem), what_ifs(problem, checkpoint, formats), label)
+
+
+def _as_stored(request: Request) -> Request:
+    """Return the request for the checkpoint in its own number format."""
+    spec = request.deployment.spec
+    spec = spec.model_copy(update={"model": spec.model.model_copy(update={"quantization": None})})
+    return replace(request, deployment=request.deployment.model_copy(update={"spec": spec}))
 
 
 def table_rows(found: WhatIfs) -> list[tuple[str, ...]]:
     """Return the heading and a row of cells for the checkpoint and each format."""
     if found.planned is None:
         return []
-    rows = [HEADER, ("as planned", *_cells(found.planned, found.planned, ""), "")]
+    rows = [HEADER, (found.label, *_cells(found.planned, found.planned, ""), "")]
     return rows + [
         (answer.format, *_cells(answer.solution, found.planned, answer.refused), needs(found, answer))
         for answer in found.answers

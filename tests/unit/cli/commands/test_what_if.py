@@ -66,3 +66,27 @@ def test_all_formats_are_one_word_and_an_unknown_one_is_refused() -> None:
     result = run("plan", "-f", EXAMPLE, "--inventory", INVENTORY, "--what-if", "FP7")
     assert result.exit_code == 2
     assert result.stderr.strip() == "Error: --what-if 'FP7': must be None, FP8, INT8, MXFP4, NVFP4, INT4 or all"
+
+
+def test_a_format_that_is_refused_is_answered_beside_the_refusal(tmp_path: Path) -> None:
+    asked = tmp_path / "asked.yaml"
+    name = "  name: meta-llama/Llama-3.1-70B-Instruct\n"
+    text = EXAMPLE.read_text()
+    assert name.strip() in text
+    asked.write_text(text.replace("  model:\n  " + name, "  model:\n  " + name + "    quantization: NVFP4\n"))
+    result = run("plan", "-f", asked, "--inventory", INVENTORY, "--what-if", "NVFP4")
+    assert result.exit_code == 3
+    assert "no plan: ModelUnsupported" in result.stdout
+    assert "cannot be had from meta-llama/Llama-3.1-70B-Instruct" in result.stdout
+    rows = [line.split()[:2] for line in result.stdout.splitlines() if line.startswith(("  as stored", "  NVFP4  "))]
+    assert rows[0] == ["as", "stored"]
+    assert rows[1][0] == "NVFP4"
+    assert 0 < float(rows[1][1]) < 10
+
+
+def test_where_no_gpu_is_allowed_there_is_no_answer(tmp_path: Path) -> None:
+    asked = tmp_path / "asked.yaml"
+    asked.write_text(EXAMPLE.read_text().replace("maxGPUs: 8", "gpuProducts: [A100-SXM4-40GB]"))
+    result = run("plan", "-f", asked, "--inventory", INVENTORY, "--what-if", "FP8")
+    assert result.exit_code == 3
+    assert "--what-if: nothing could be planned, see above" in result.stdout
