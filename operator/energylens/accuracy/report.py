@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from energylens.accuracy.after_windows import AfterWindows, after_windows
 from energylens.accuracy.coverage import Coverage, coverage_table
 from energylens.accuracy.decisions import Decisions, Pareto, choice_sets, decide, pareto
 from energylens.accuracy.errors import Errors, clean, error_table
@@ -32,10 +33,19 @@ class Report:
     same_load: tuple[SameLoad, ...]
     unpredicted: Mapping[str, str]
     """Run id -> why there is no prediction."""
+    windows: int = 0
+    """Windows that each site measured first, for ``after_windows``."""
+    after_windows: tuple[AfterWindows, ...] = ()
 
 
 def report(
-    runs: Sequence[Run], predicted: Predicted, node_gpus: Mapping[str, int], *, basis: str, in_sample: bool
+    runs: Sequence[Run],
+    predicted: Predicted,
+    node_gpus: Mapping[str, int],
+    *,
+    basis: str,
+    in_sample: bool,
+    windows: int = 0,
 ) -> Report:
     """Judge predictions of runs that were read with their measured columns.
 
@@ -45,6 +55,7 @@ def report(
         node_gpus: GPUs of a whole node by the runs' ``gpu_model``.
         basis: what the predictions were fitted on, one sentence.
         in_sample: whether they were fitted on these runs.
+        windows: replay sites that have measured so many windows; 0 for none.
     """
     measured = measured_arrays(runs)
     good = clean(runs)
@@ -60,6 +71,8 @@ def report(
         decisions=tuple(decide(sets)),
         pareto=pareto(sets),
         same_load=same_load(runs, costed, measured, predicted, node_gpus),
+        windows=windows,
+        after_windows=tuple(after_windows(runs, good, measured, predicted, windows) if windows else ()),
         unpredicted={run.run_id: text for run, text in zip(runs, predicted.error, strict=True) if text},
     )
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite
 
+from energylens.accuracy.after_windows import AfterWindows
 from energylens.accuracy.coverage import Coverage
 from energylens.accuracy.decisions import BASELINES, Decisions, Pareto
 from energylens.accuracy.errors import Errors
@@ -31,6 +32,8 @@ def render(judged: Report) -> str:
     if any(row.sets for row in judged.decisions):
         blocks += [_decisions(judged.decisions), _savings(judged.decisions)]
         blocks += [_same_load(judged.same_load), _pareto(judged.pareto)]
+    if judged.windows:
+        blocks.append(_after_windows(judged.after_windows, judged.windows))
     if judged.unpredicted:
         blocks.append(_unpredicted(judged.unpredicted))
     return "\n\n".join(blocks)
@@ -107,6 +110,23 @@ def _same_load(table: Sequence[SameLoad]) -> str:
         for row in table
     ]
     return "\n".join(lines)
+
+
+def _after_windows(table: Sequence[AfterWindows], windows: int) -> str:
+    shown = [q for q in QUANTITIES if any(isfinite(part.after[q]) for part in table)]
+    lines = [
+        f"After windows: a site (model, GPU type, engine) has measured {windows} of its runs, which go through the",
+        "operator's correction; absolute percentage error of its other runs, mean before > after (median after).",
+        f"{'':{_NAME_WIDTH}}{'sites':>6}{'runs':>6}" + "".join(f"{HEADINGS[quantity]:>22}" for quantity in shown),
+    ]
+    for part in table:
+        cells = "".join(f"{_moved(part.before[q], part.after[q], part.median_after[q]):>22}" for q in shown)
+        lines.append(f"  {_cut(part.name):{_NAME_WIDTH - 2}}{part.sites:>6}{part.runs:>6}{cells}")
+    return "\n".join(lines)
+
+
+def _moved(before: float, after: float, median: float) -> str:
+    return f"{before:.1f} > {after:.1f} ({median:.1f})" if isfinite(after) else "-"
 
 
 def _pareto(found: Pareto) -> str:

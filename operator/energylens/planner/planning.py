@@ -239,7 +239,8 @@ def _correction(problem: Problem, rows: Candidates, i: int) -> CorrectionFactors
         expert=int(layouts.expert_parallel[i]),
         data=int(layouts.data_parallel[i]),
     )
-    return correction_status(problem.corrections.of(rows.products[int(rows.product[i])], layout))
+    sequences = float(rows.concurrency[i]) / int(rows.replicas[i])
+    return correction_status(problem.corrections.of(rows.products[int(rows.product[i])], layout, sequences))
 
 
 def _lowest_power(solution: Solution) -> int | None:

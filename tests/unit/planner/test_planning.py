@@ -17,7 +17,7 @@ from energylens.data import load_gpus, load_model, load_predictor
 from energylens.planner import plan
 from energylens.planner.search.corrections import Corrections
 from energylens.planner.types import ClusterSnapshot, Feasible, Infeasible, PlanningResult, PowerAllowance
-from energylens.predictor.fitted.recalibration import Factors
+from energylens.predictor.fitted.recalibration import Learned, Lesson
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.model.rules import unsupported_reasons
 from energylens.predictor.types import GpuSpec, Layouts, Workload
@@ -504,11 +504,15 @@ def test_the_margin_makes_plans_careful(setup: Setup, make_snapshot: Snapshot) -
 def test_a_correction_scales_what_is_predicted(setup: Setup, make_snapshot: Snapshot) -> None:
     snapshot, deployment = make_snapshot((H100, 8, 1)), setup.make_deployment()
     args = (deployment, setup.models["70b"], snapshot, setup.gpus, setup.predictor)
-    learned = Corrections(by_product={H100: Factors(power=1.25, energy=1.5)})
-    plain, corrected = plan(*args), plan(*args, corrections=learned)
-    assert energy(corrected) == pytest.approx(1.5 * energy(plain), rel=1e-3)
+    plain = plan(*args)
+    sequences = plain.plan.predicted.concurrency / plain.plan.replicas
+    taught = Learned({"power": math.log(1.25), "energy": math.log(1.5)}, {"power": 1e6, "energy": 1e6})
+    corrected = plan(*args, corrections=Corrections({H100: (Lesson(plain.plan.layout, sequences, taught),)}))
+    assert corrected.plan.layout == plain.plan.layout
+    assert energy(corrected) == pytest.approx(1.5 * energy(plain), rel=0.01)
     assert corrected.plan.predicted.power_watts == pytest.approx(1.25 * plain.plan.predicted.power_watts, rel=0.01)
-    assert (plain.plan.correction, corrected.plan.correction.energy) == (None, "1500m")
+    assert plain.plan.correction is None
+    assert float(parse_quantity(corrected.plan.correction.energy)) == pytest.approx(1.5, rel=0.01)
     # The same pods under another prediction.
     assert corrected.plan.hash == plain.plan.hash
     assert corrected.plan.inputs_hash != plain.plan.inputs_hash

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from energylens.predictor.fitted.recalibration import BOUND, MeasuredPoint, MeasuredPointError, correct_factors
 from energylens.predictor.load.mixture import StepMixture, normal_quantile
 from energylens.predictor.load.queueing import prompt_wait, wait_probability, wait_quantile
 from energylens.predictor.model.architecture import MoeFfn
@@ -125,24 +124,3 @@ def test_waiting_vanishes_at_low_load_and_is_infinite_at_saturation() -> None:
     # One server is M/M/1: the probability of waiting is the load.
     assert wait_probability(np.array([0.7]), np.array([1.0]))[0] == pytest.approx(0.7)
     assert prompt_wait(np.array([0.0]), np.array([0.1]))[0] == 0.0
-
-
-def test_one_measured_point_moves_a_factor_most_of_the_way_and_never_past_its_bound() -> None:
-    one = correct_factors([MeasuredPoint(itl_ratio=0.5, power_ratio=0.8)])
-    assert 0.5 < one.itl < 0.56
-    assert 0.8 < one.power < 0.83
-    assert one.ttft == 1.0
-    many = correct_factors([MeasuredPoint(itl_ratio=100.0)] * 50)
-    assert many.itl == pytest.approx(BOUND["itl"])
-    assert many.deviation_itl < one.deviation_itl
-    assert correct_factors([]).power == 1.0
-
-
-def test_one_bad_window_does_not_turn_a_factor() -> None:
-    points = [MeasuredPoint(power_ratio=0.9)] * 6 + [MeasuredPoint(power_ratio=20.0)]
-    assert correct_factors(points).power == pytest.approx(0.9, rel=0.02)
-
-
-def test_a_ratio_that_is_no_ratio_is_named() -> None:
-    with pytest.raises(MeasuredPointError, match="power_ratio must be finite and positive, not 0"):
-        correct_factors([MeasuredPoint(power_ratio=0.0)])

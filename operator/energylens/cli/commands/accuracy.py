@@ -49,10 +49,23 @@ MANY_ALIKE = 3
     help="Refit without one of these at a time and judge what was left out: models with their siblings, a fifth of the "
     "layouts, a number of GPUs of one type, a GPU type, an engine, a task, or a fifth of the runs. Takes minutes.",
 )
+@click.option(
+    "--after-windows",
+    "windows",
+    type=click.IntRange(1, 20),
+    metavar="N",
+    help="Replay sites: N runs of a model on a GPU type go through the operator's correction as measured windows, its "
+    "other runs are judged. Starts from predictions with the model left out, or from those of --leave-out.",
+)
 @click.option("--plot", "plot_directory", type=click.Path(path_type=Path), metavar="DIR", help="Write PNG files there.")
 @click.option("-o", "output", type=click.Choice(["table", "json"]), default="table", show_default=True)
 def accuracy(
-    runs_files: tuple[Path, ...], latency_runs: bool, leave_out: str | None, plot_directory: Path | None, output: str
+    runs_files: tuple[Path, ...],
+    latency_runs: bool,
+    leave_out: str | None,
+    windows: int | None,
+    plot_directory: Path | None,
+    output: str,
 ) -> None:
     """Compare predictions with measured runs: errors, interval coverage, and what plans picked by them would cost."""
     with one_line_errors(RunsFileError, PlotError, LeaveOutError, FitError):
@@ -60,6 +73,9 @@ def accuracy(
             check_matplotlib()
         runs = [*_read(runs_files, latency_runs), *(shipped_latency_runs() if latency_runs else ())]
         resolve = resolver()
+        if windows and leave_out is None and _basis(runs)[1]:
+            # What the fit knows of a site's own runs, no site does.
+            leave_out = "model"
         if leave_out is None:
             predicted = predict_runs(runs, resolve, predictor_for)
             basis, in_sample = _basis(runs)
@@ -68,7 +84,8 @@ def accuracy(
             of = counted(len(runs), "run")
             basis = f"Left out: each {leave_out} is predicted by coefficients fitted without it ({of})."
             in_sample = False
-        judged = report(runs, predicted, _node_gpus(runs, resolve), basis=basis, in_sample=in_sample)
+        node_gpus = _node_gpus(runs, resolve)
+        judged = report(runs, predicted, node_gpus, basis=basis, in_sample=in_sample, windows=windows or 0)
         click.echo(json.dumps(as_object(judged), indent=1) if output == "json" else render(judged))
         if plot_directory is not None:
             for path in write_plots(plot_directory, runs, predicted, judged.errors, basis):

@@ -1,7 +1,8 @@
 """What measurement taught the cluster about the predictor, pooled over its LLMDeployments and kept in a ConfigMap.
 
-Factors are learned per engine, model, GPU product and layout. Those that plans use follow what was learned only in
-steps, so that a factor that wanders by a percent does not plan the cluster again with every window.
+Lessons are kept per engine, model, GPU product, layout and load; each tells something of the others of its product.
+What plans use follows what was learned only in steps, so that a factor that wanders by a percent does not plan the
+cluster again with every window.
 """
 
 from __future__ import annotations
@@ -16,23 +17,20 @@ from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 from energylens.api.llmdeployment_status import LearnedCorrection
 from energylens.api.quantity import format_milli
 from energylens.planner.search.corrections import Corrections
+from energylens.predictor.fitted.lessons import LOAD_WIDTH, Entry, Lessons, Place, rounded
 from energylens.predictor.fitted.recalibration import (
-    BOUND,
     FIGURES,
+    LARGEST_LOG,
     MEMORY_POINTS,
-    Factors,
     Learned,
     MeasuredPoint,
     factors_of,
-    learn,
 )
 
 CONFIG_MAP_NAME = "energylens-corrections"
 DATA_KEY = "corrections.json"
-STEP = 0.05
-"""Plans take a factor again when it moved by this share since they last did."""
 MOST_ENTRIES = 1000
-"""Layouts in a ConfigMap that must stay below 1 MiB; the ones learned from last stay."""
+"""Lessons in a ConfigMap that must stay below 1 MiB; the ones learned from last stay."""
 
 Subject = tuple[str, str]
 """Engine and model, the quantization that was asked for included."""
@@ -42,10 +40,8 @@ class CorrectionsError(ValueError):
     """The stored corrections cannot be used; one line."""
 
 
-@dataclass
-class _Entry:
-    learned: Learned = field(default_factory=Learned)
-    applied: Factors = field(default_factory=Factors)
+Product = tuple[str, str, str]
+"""Engine, model, GPU product."""
 
 
 @dataclass
@@ -56,70 +52,64 @@ class Pool:
     version: int = 0
     stored: bool = False
     """Whether there is, as far as is known, a ConfigMap of it."""
-    _layouts: dict[tuple[str, str, str, str], _Entry] = field(default_factory=dict)
-    """(engine, model, product, layout); the one learned from last is last."""
-    _products: dict[tuple[str, str, str], _Entry] = field(default_factory=dict)
+    _lessons: dict[Product, Lessons] = field(default_factory=dict)
+    """The product learned from last is last."""
 
     def learn(self, deployment: LLMDeployment, plan: PlanStatus, point: MeasuredPoint) -> bool:
-        """Take in one window of a plan; return whether plans see another factor now."""
-        product, layout = (*subject(deployment), plan.gpu_product), plan.layout
-        whole = self._products.setdefault(product, _Entry())
-        whole.learned = learn(whole.learned, point)
-        key = (*product, layout)
-        own = self._layouts.pop(key, None) or _Entry()
-        own.learned = learn(own.learned, point)
-        self._layouts[key] = own
-        while len(self._layouts) > MOST_ENTRIES:
+        """Take in one window of a plan; return whether plans see other factors now."""
+        product = (*subject(deployment), plan.gpu_product)
+        lessons = self._lessons.pop(product, None) or Lessons()
+        self._lessons[product] = lessons
+        moved = lessons.learn(plan.layout, _sequences(plan), point)
+        while sum(len(one.entries) for one in self._lessons.values()) > MOST_ENTRIES:
             self._forget_oldest()
         self.changed = True
-        prior = factors_of(whole.learned)
-        moved = _apply(whole, prior)
-        for other, entry in self._layouts.items():
-            if other[:3] == product:
-                moved |= _apply(entry, factors_of(entry.learned, prior))
         self.version += moved
         return moved
 
     def _forget_oldest(self) -> None:
-        oldest = next(iter(self._layouts))
-        del self._layouts[oldest]
-        if not any(key[:3] == oldest[:3] for key in self._layouts):
-            del self._products[oldest[:3]]
+        product = next(iter(self._lessons))
+        entries = self._lessons[product].entries
+        del entries[next(iter(entries))]
+        if not entries:
+            del self._lessons[product]
 
     def forget(self) -> None:
         """Forget everything: plans see no factor any more."""
-        self._layouts, self._products = {}, {}
+        self._lessons = {}
         self.changed, self.stored = False, False
         self.version += 1
 
     def of(self, deployment: LLMDeployment, plan: PlanStatus) -> LearnedCorrection | None:
-        """Return what is known of a plan's layout, as its object shows it; None when nothing was learned."""
-        product = (*subject(deployment), plan.gpu_product)
-        own = self._layouts.get((*product, plan.layout))
-        if own is None:
+        """Return what is known of a plan's layout, as its object shows it; None when nothing was learned of it."""
+        lessons = self._lessons.get((*subject(deployment), plan.gpu_product))
+        windows = 0.0 if lessons is None else lessons.windows(plan.layout)
+        if lessons is None or not windows:
             return None
-        known = factors_of(own.learned, factors_of(self._products[product].learned))
+        known = factors_of(lessons.learned(), plan.layout, _sequences(plan))
         return LearnedCorrection(
             **{name: format_milli(getattr(known, name)) for name in FIGURES},
             gpu_product=plan.gpu_product,
             layout=plan.layout,
-            windows=math.ceil(own.learned.points),
+            windows=math.ceil(windows),
         )
 
     def for_planning(self, deployment: LLMDeployment) -> Corrections | None:
-        """Return the factors for a deployment's plans; None where it does not ask for them or nothing was learned."""
+        """Return the lessons for a deployment's plans; None where it does not ask for them or nothing was learned."""
         if deployment.spec.validation.on_drift != "Recalibrate":
             return None
         about = subject(deployment)
-        layouts = {(key[2], key[3]): entry.applied for key, entry in self._layouts.items() if key[:2] == about}
-        products = {key[2]: entry.applied for key, entry in self._products.items() if key[:2] == about}
-        return Corrections(layouts, products) if products else None
+        found = {key[2]: lessons.applied() for key, lessons in self._lessons.items() if key[:2] == about}
+        return Corrections({product: lessons for product, lessons in found.items() if lessons}) if found else None
 
     def dump(self) -> str:
         """Return everything as JSON, a line per entry."""
-        entries = [*self._products.items(), *self._layouts.items()]
-        lines = [json.dumps({"key": list(key), **_plain(entry)}, separators=(",", ":")) for key, entry in entries]
-        return '{"version":1,"entries":[\n' + ",\n".join(lines) + "\n]}"
+        lines = [
+            json.dumps({"key": [*product, layout, load], **_plain(entry)}, separators=(",", ":"))
+            for product, lessons in self._lessons.items()
+            for (layout, load), entry in lessons.entries.items()
+        ]
+        return '{"version":2,"entries":[\n' + ",\n".join(lines) + "\n]}"
 
     def load(self, text: str) -> None:
         """Take what :meth:`dump` wrote.
@@ -129,25 +119,19 @@ class Pool:
         """
         try:
             document = json.loads(text)
-            if document["version"] != 1:
-                raise CorrectionsError(f"version {document['version']!r} is not known, 1 is")
-            layouts, products = {}, {}
+            if document["version"] != 2:
+                raise CorrectionsError(f"version {document['version']!r} is not known, 2 is")
+            found: dict[Product, dict[Place, Entry]] = {}
             for each in document["entries"]:
-                key, entry = tuple(map(str, each["key"])), _entry(each)
-                if len(key) == 4:
-                    layouts[key] = entry
-                elif len(key) == 3:
-                    products[key] = entry
-                else:
-                    raise CorrectionsError(f"key {each['key']!r} has neither 3 nor 4 parts")
+                if len(each["key"]) != 5:
+                    raise CorrectionsError(f"key {each['key']!r} has not 5 parts")
+                engine, model, product, layout = map(str, each["key"][:4])
+                found.setdefault((engine, model, product), {})[layout, _load_from(each["key"][4])] = _entry(each)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, CorrectionsError):
                 raise
             raise CorrectionsError(f"not in the operator's format: {error!r}") from error
-        missing = [key for key in layouts if key[:3] not in products]
-        if missing:
-            raise CorrectionsError(f"no entry for the product of {'/'.join(missing[0])}")
-        self._layouts, self._products = layouts, products
+        self._lessons = {product: Lessons(entries) for product, entries in found.items()}
         self.changed = False
 
 
@@ -158,34 +142,39 @@ def subject(deployment: LLMDeployment) -> Subject:
     return deployment.spec.engine.type, name
 
 
-def _apply(entry: _Entry, known: Factors) -> bool:
-    ratios = [abs(math.log(getattr(known, name) / getattr(entry.applied, name))) for name in FIGURES]
-    if max(ratios) <= math.log1p(STEP):
-        return False
-    # What plans use is what their status can show.
-    entry.applied = Factors(**{name: round(getattr(known, name), 3) for name in FIGURES})
-    return True
+def _sequences(plan: PlanStatus) -> float:
+    """Return the sequences at a time in one replica that a plan was predicted for."""
+    return max(plan.predicted.concurrency / max(plan.replicas, 1), 1.0)
 
 
-def _plain(entry: _Entry) -> dict[str, Any]:
+def _load_from(value: Any) -> int:
+    if not isinstance(value, int) or not 0 <= value * LOAD_WIDTH <= math.log(1e9):
+        raise CorrectionsError(f"load {value!r} is not a whole number from 0 to {math.log(1e9) / LOAD_WIDTH:.0f}")
+    return value
+
+
+def _plain(entry: Entry) -> dict[str, Any]:
+    learned = rounded(entry.learned)
     return {
-        "means": {name: round(value, 6) for name, value in entry.learned.means.items()},
-        "weights": {name: round(value, 4) for name, value in entry.learned.weights.items()},
-        "applied": {name: getattr(entry.applied, name) for name in FIGURES},
+        "means": dict(learned.means),
+        "weights": dict(learned.weights),
+        "applied": {"means": dict(entry.applied.means), "weights": dict(entry.applied.weights)},
     }
 
 
-def _entry(document: Mapping[str, Any]) -> _Entry:
+def _entry(document: Mapping[str, Any]) -> Entry:
+    return Entry(_learned(document), _learned(document["applied"]))
+
+
+def _learned(document: Mapping[str, Any]) -> Learned:
     means = {name: _number(document["means"], name) for name in FIGURES if name in document["means"]}
     weights = {name: _number(document["weights"], name) for name in means}
     for name, weight in weights.items():
         if not 0 < weight <= MEMORY_POINTS + 1:
             raise CorrectionsError(f"weight {name}={weight} is not within 0 and {MEMORY_POINTS + 1:g}")
-    applied = {name: _number(document["applied"], name) for name in FIGURES}
-    for name, value in applied.items():
-        if not 1 / BOUND[name] <= value <= BOUND[name]:
-            raise CorrectionsError(f"factor {name}={value} is not within 1/{BOUND[name]:g} and {BOUND[name]:g}")
-    return _Entry(Learned(means, weights), Factors(**applied))
+        if not abs(means[name]) <= LARGEST_LOG:
+            raise CorrectionsError(f"mean {name}={means[name]} is not within -{LARGEST_LOG:g} and {LARGEST_LOG:g}")
+    return Learned(means, weights)
 
 
 def _number(values: Mapping[str, Any], name: str) -> float:

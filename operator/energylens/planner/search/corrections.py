@@ -1,7 +1,7 @@
 """Factors learned from measurement, for every candidate of a planning space.
 
-A layout that was measured has factors of its own. Any other of the same product has those of the product: were it
-left at 1, a layout would look better only because nobody measured it, and plans would hop from one to the next.
+What was measured of one layout says something of every other of the same product: were those left at 1, a layout would
+look better only because nobody measured it, and plans would hop from one to the next.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from energylens.api.llmdeployment_status import CorrectionFactors, describe_layout
 from energylens.api.quantity import format_milli
-from energylens.predictor.fitted.recalibration import FIGURES, Factors
+from energylens.predictor.fitted.recalibration import FIGURES, Factors, Lesson, factors_at, factors_of
 from energylens.predictor.types import FloatArray, Layouts
 
 
@@ -31,37 +31,40 @@ class Correction:
 
 @dataclass(frozen=True)
 class Corrections:
-    """The factors of one model under one engine; what is not there is 1."""
+    """What was learned of one model under one engine."""
 
-    by_layout: Mapping[tuple[str, str], Factors] = field(default_factory=dict)
-    """(GPU product, layout such as TP4-PP2) -> factors."""
-    by_product: Mapping[str, Factors] = field(default_factory=dict)
+    lessons: Mapping[str, tuple[Lesson, ...]] = field(default_factory=dict)
+    """By GPU product."""
 
-    def of(self, product: str, layout: str) -> Factors:
-        """Return the factors of a layout on a product."""
-        return self.by_layout.get((product, layout)) or self.by_product.get(product) or Factors()
+    def of(self, product: str, layout: str, sequences: float) -> Factors:
+        """Return the factors of a layout on a product with so many sequences at a time in one replica."""
+        return factors_of(self.lessons.get(product, ()), layout, sequences)
 
-    def for_candidates(self, product: str, layouts: Layouts) -> Correction:
-        """Return one factor per layout, arrays of shape (n,)."""
-        if product not in self.by_product and not any(known == product for known, _ in self.by_layout):
+    def for_candidates(self, product: str, layouts: Layouts, sequences: FloatArray) -> Correction:
+        """Return one factor per layout, arrays of shape (n,); ``sequences`` at a time in one replica, shape (n,)."""
+        lessons = self.lessons.get(product, ())
+        if not lessons:
             return Correction()
         degrees = np.stack(
             [layouts.tensor_parallel, layouts.pipeline_parallel, layouts.expert_parallel, layouts.data_parallel]
         )
         distinct, inverse = np.unique(degrees, axis=1, return_inverse=True)
-        found = [
-            self.of(product, describe_layout(tensor=int(t), pipeline=int(p), expert=int(e), data=int(d)))
-            for t, p, e, d in distinct.T
-        ]
-        rows = inverse.reshape(-1)
-        return Correction(**{name: np.array([getattr(each, name) for each in found])[rows] for name in FIGURES})
+        names = np.array(
+            [describe_layout(tensor=int(t), pipeline=int(p), expert=int(e), data=int(d)) for t, p, e, d in distinct.T],
+            dtype=np.str_,
+        )
+        return Correction(**factors_at(lessons, names[inverse.reshape(-1)], sequences))
 
     def document(self) -> dict[str, Any]:
-        """Return what makes two sets equal, as plain values; empty when every factor is 1."""
-        named = {f"{product} {layout}": each for (product, layout), each in self.by_layout.items()}
-        named |= self.by_product
-        plain = {key: [format_milli(getattr(each, name)) for name in FIGURES] for key, each in named.items()}
-        return {key: factors for key, factors in sorted(plain.items()) if set(factors) != {"1000m"}}
+        """Return what makes two sets equal, as plain values; empty where nothing was learned."""
+        return {
+            f"{product} {one.layout} {one.sequences:.6g}": {
+                name: [round(one.learned.means[name], 6), round(weight, 4)]
+                for name, weight in sorted(one.learned.weights.items())
+            }
+            for product, lessons in sorted(self.lessons.items())
+            for one in sorted(lessons, key=lambda one: (one.layout, one.sequences))
+        }
 
 
 def correction_status(factors: Factors) -> CorrectionFactors | None:

@@ -226,7 +226,7 @@ def _evaluate_product(
         # No run that the coefficients were fitted on had a power cap, or one phase only.
         unlike = np.isfinite(layouts.power_cap_watts) | (role != "aggregated")
         nearest[rows] = np.where(unlike, NOTHING, prediction.nearest)
-        correction = corrections.for_candidates(space.gpu.product, layouts)
+        correction = corrections.for_candidates(space.gpu.product, layouts, prediction.concurrency)
         for name, values in _figures(prediction, percentile, margin, correction, replicas[rows]).items():
             figures[name][rows] = values
         if load.concurrency is not None:

@@ -1,7 +1,11 @@
-"""Correct a profile with what a site measured: bounded factors on latency, power and energy.
+"""Correct predictions with what a site measured: bounded factors on latency, power and energy.
 
 Prefill and decode have a factor each, by the latency that each of them sets: TTFT and ITL. The energy counters of GPUs
 that do both cannot be split, so power and energy have one factor for the whole.
+
+A factor is not one number: of what a prediction errs some is shared by every way to run a model on a product, some by
+loads that are alike, and some is a layout's own. How much of each is what left-out models err by; a Gaussian process
+over these parts (as in :mod:`energylens.predictor.fitted.residual`) says what a window tells of other candidates.
 """
 
 from __future__ import annotations
@@ -10,16 +14,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
+
+from energylens.predictor.types import FloatArray
 
 FIGURES = ("itl", "ttft", "power", "energy")
-PRIOR_DEVIATION = {"itl": 0.35, "ttft": 0.5, "power": 0.2, "energy": 0.25}
-"""How far the logarithm of a factor is believed to lie from 0 before any measurement, under an extrapolated profile."""
+PRIOR_DEVIATION = {"itl": 0.12, "ttft": 0.5, "power": 0.12, "energy": 0.12}
+"""Of the part that all candidates of a model on a product share: how far its logarithm is believed to lie from 0
+before any measurement. A wider one makes of one window's error that of all loads, and latencies worse than before."""
 POINT_DEVIATION = {"itl": 0.10, "ttft": 0.25, "power": 0.06, "energy": 0.08}
 """How far one measured window lies from the factor it stands for: load, temperature, and what physics leaves."""
 BOUND = {"itl": 5.0, "ttft": 5.0, "power": 2.0, "energy": 5.0}
 """Largest factor, and one over the smallest."""
+LIKE_LOADS, LOADS_REACH = 0.11, 1.5
+"""Standard deviation of the part that all layouts share at alike loads, and the length over which loads are alike, in
+the logarithm of the sequences per replica."""
+OWN, OWN_REACH = 0.11, 2.3
+"""The same of a layout's own part. Both from the errors of the shipped runs with each model left out: 51 pairs of a
+model and a GPU type, by maximum likelihood; one size does for all figures."""
 MEMORY_POINTS = 20.0
 """Points after which one point's weight has fallen to 1/e: with windows of ten minutes three hours."""
+LARGEST_LOG = 7.0
+"""Logarithm of a measured over a predicted figure that counts as no larger; far beyond any factor."""
 OUTLIER = 3.0
 """Deviations of one point beyond which it counts as this far away, once some points are known."""
 
@@ -40,16 +56,13 @@ class MeasuredPoint:
 
 @dataclass(frozen=True)
 class Factors:
-    """What to multiply predictions with, and how sure that is."""
+    """What to multiply predictions with."""
 
     itl: float = 1.0
     ttft: float = 1.0
     power: float = 1.0
     energy: float = 1.0
     """On joules per output token."""
-    deviation_itl: float = PRIOR_DEVIATION["itl"]
-    """Standard deviation of the logarithm of ``itl`` after the points."""
-    deviation_power: float = PRIOR_DEVIATION["power"]
 
 
 @dataclass(frozen=True)
@@ -79,6 +92,7 @@ def learn(known: Learned, point: MeasuredPoint) -> Learned:
         if ratio is None:
             continue
         value, weight = _log(f"{name}_ratio", ratio), weights.get(name, 0.0)
+        value = float(np.clip(value, -LARGEST_LOG, LARGEST_LOG))
         if weight >= OUTLIER:
             reach = OUTLIER * POINT_DEVIATION[name]
             value = float(np.clip(value, means[name] - reach, means[name] + reach))
@@ -88,47 +102,59 @@ def learn(known: Learned, point: MeasuredPoint) -> Learned:
     return Learned(means, weights)
 
 
-def factors_of(known: Learned, prior: Factors | None = None) -> Factors:
-    """Return the factors of maximum posterior, log-normal around ``prior`` (1 when None) and within their bounds."""
-    centre = prior or Factors()
-    return _factors({name: (known.weights.get(name, 0.0), known.means.get(name, 0.0)) for name in FIGURES}, centre, 1.0)
+@dataclass(frozen=True)
+class Lesson:
+    """What the windows of one layout at about one load taught."""
+
+    layout: str
+    """Such as TP4-PP2."""
+    sequences: float
+    """At a time in one replica."""
+    learned: Learned
 
 
-def correct_factors(points: Sequence[MeasuredPoint], prior_scale: float = 1.0) -> Factors:
-    """Return the factors of maximum posterior, log-normal prior around 1 and log-normal points.
-
-    With one point the factor moves most of the way to it, with none it stays 1, and no number of points moves it beyond
-    its bound.
+def factors_at(
+    lessons: Sequence[Lesson], layouts: npt.NDArray[np.str_], sequences: FloatArray
+) -> dict[str, FloatArray]:
+    """Return the factors of maximum posterior of candidates by figure, shape (n,), log-normal around 1 and bounded.
 
     Args:
-        points: Windows measured at a site, all under one engine and GPU product.
-        prior_scale: Factor on the prior's width; below 1 for a profile that was itself fitted on runs.
-
-    Raises:
-        MeasuredPointError: A ratio is not finite and positive.
+        lessons: Of one model under one engine on one product.
+        layouts: Of each candidate, shape (n,).
+        sequences: At a time in one replica of each candidate, shape (n,); below 1 counts as 1.
     """
-    evidence = {}
+    found = {}
+    where = np.log(np.maximum(sequences, 1.0))
     for name in FIGURES:
-        ratios = [getattr(p, f"{name}_ratio") for p in points]
-        logs = [_log(f"{name}_ratio", ratio) for ratio in ratios if ratio is not None]
-        # The median of many windows resists one bad window; with few it is the mean.
-        centre = float(np.median(logs)) if len(logs) >= 5 else (sum(logs) / len(logs) if logs else 0.0)
-        evidence[name] = (float(len(logs)), centre)
-    return _factors(evidence, Factors(), prior_scale)
-
-
-def _factors(evidence: Mapping[str, tuple[float, float]], prior: Factors, prior_scale: float) -> Factors:
-    values, deviations = {}, {}
-    for name, (points, mean) in evidence.items():
-        precision = 1.0 / (PRIOR_DEVIATION[name] * prior_scale) ** 2
-        weight = points / POINT_DEVIATION[name] ** 2
+        told = [one for one in lessons if one.learned.weights.get(name, 0.0) > 0.0]
+        if not told:
+            found[name] = np.ones(where.shape)
+            continue
+        own = np.array([one.layout for one in told], dtype=np.str_)
+        loads = np.log(np.maximum([one.sequences for one in told], 1.0))
+        means = np.array([one.learned.means[name] for one in told])
+        weights = np.array([one.learned.weights[name] for one in told])
+        matrix = _covariance(name, own, loads, own, loads) + np.diag(POINT_DEVIATION[name] ** 2 / weights)
+        mean = _covariance(name, layouts, where, own, loads) @ np.linalg.solve(matrix, means)
         limit = float(np.log(BOUND[name]))
-        centre = float(np.log(getattr(prior, name)))
-        values[name] = float(
-            np.exp(np.clip((precision * centre + weight * mean) / (precision + weight), -limit, limit))
-        )
-        deviations[name] = float((precision + weight) ** -0.5)
-    return Factors(**values, deviation_itl=deviations["itl"], deviation_power=deviations["power"])
+        found[name] = np.exp(np.clip(mean, -limit, limit))
+    return found
+
+
+def factors_of(lessons: Sequence[Lesson], layout: str, sequences: float) -> Factors:
+    """Return the factors of one candidate; see :func:`factors_at`."""
+    found = factors_at(lessons, np.array([layout]), np.array([sequences]))
+    return Factors(**{name: float(values[0]) for name, values in found.items()})
+
+
+def _covariance(
+    name: str, layouts: npt.NDArray[np.str_], loads: FloatArray, others: npt.NDArray[np.str_], their_loads: FloatArray
+) -> FloatArray:
+    """Return the prior covariance of logarithms between n and m candidates, shape (n, m)."""
+    squared = (loads[:, None] - their_loads[None, :]) ** 2
+    shared = PRIOR_DEVIATION[name] ** 2 + LIKE_LOADS**2 * np.exp(-0.5 * squared / LOADS_REACH**2)
+    same = layouts[:, None] == others[None, :]
+    return np.asarray(shared + same * OWN**2 * np.exp(-0.5 * squared / OWN_REACH**2))
 
 
 def _log(name: str, ratio: float) -> float:

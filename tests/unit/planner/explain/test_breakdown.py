@@ -16,7 +16,7 @@ from energylens.planner.planning import problem_for
 from energylens.planner.search.corrections import Corrections
 from energylens.planner.search.problem import Problem, solve
 from energylens.planner.types import ClusterSnapshot
-from energylens.predictor.fitted.recalibration import Factors
+from energylens.predictor.fitted.recalibration import Learned, Lesson
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.types import GpuSpec
 
@@ -73,8 +73,11 @@ def test_a_stand_in_for_the_predictor_has_no_parts(problem: Problem) -> None:
     assert parts_of(problem, solution.rows, solution.chosen) is None
 
 
+LESSON = Lesson("TP8", 16.0, Learned({"energy": 0.1}, {"energy": 5.0}))
+
+
 @pytest.mark.parametrize("load", [{"requestsPerSecond": "2"}, {"concurrency": 24}])
-@pytest.mark.parametrize("corrections", [None, Corrections(by_product={find_gpu("H100").product: Factors(energy=1.1)})])
+@pytest.mark.parametrize("corrections", [None, Corrections({find_gpu("H100").product: (LESSON,)})])
 def test_parts_add_up_to_the_energy_of_the_candidate(
     load: dict[str, object],
     corrections: Corrections | None,

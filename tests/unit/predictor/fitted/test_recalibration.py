@@ -14,9 +14,10 @@ from energylens.predictor.fitted.recalibration import (
     FIGURES,
     Factors,
     Learned,
+    Lesson,
     MeasuredPoint,
     MeasuredPointError,
-    correct_factors,
+    factors_at,
     factors_of,
     learn,
 )
@@ -31,52 +32,76 @@ def taught(*values: float, **others: float) -> Learned:
     return known
 
 
+def own(known: Learned) -> Factors:
+    """Return the factors at the place of a lesson that is the only one."""
+    return factors_of([Lesson("TP1", 16.0, known)], "TP1", 16.0)
+
+
 @given(st.lists(ratios, max_size=60), st.sampled_from(FIGURES))
 def test_no_stream_moves_a_factor_beyond_its_bound(values, name) -> None:
     known = Learned()
     for value in values:
         known = learn(known, MeasuredPoint(**{f"{name}_ratio": value}))
-    factors = factors_of(known)
+    factors = own(known)
     assert 1 / BOUND[name] <= getattr(factors, name) <= BOUND[name]
     assert all(getattr(factors, other) == 1.0 for other in FIGURES if other != name)
 
 
 @given(st.floats(0.3, 3.0), st.integers(20, 60))
 def test_a_steady_ratio_is_found(ratio, count) -> None:
-    assert factors_of(taught(*[ratio] * count)).energy == pytest.approx(ratio, rel=0.02)
+    assert own(taught(*[ratio] * count)).energy == pytest.approx(ratio, rel=0.02)
 
 
 def test_nothing_learned_leaves_predictions_as_they_are() -> None:
-    assert factors_of(Learned()) == Factors()
+    assert factors_of([], "TP1", 16.0) == own(Learned()) == Factors()
     assert Learned().points == 0
 
 
-def test_the_first_point_counts_as_in_a_batch_of_one() -> None:
-    point = MeasuredPoint(1.3, 1.4, 1.2, 1.25)
-    stream, batch = factors_of(learn(Learned(), point)), correct_factors([point])
-    assert [getattr(stream, name) for name in FIGURES] == pytest.approx([getattr(batch, name) for name in FIGURES])
+def test_one_point_moves_a_factor_most_of_the_way() -> None:
+    found = own(taught(1.25, itl_ratio=1.3, ttft_ratio=1.4, power_ratio=1.2))
+    for name, ratio in (("energy", 1.25), ("itl", 1.3), ("ttft", 1.4), ("power", 1.2)):
+        assert 1 + 0.75 * (ratio - 1) < getattr(found, name) < ratio
 
 
 def test_prefill_and_decode_are_learned_apart() -> None:
-    factors = factors_of(taught(1.0, itl_ratio=0.8, ttft_ratio=2.0, power_ratio=1.1))
+    factors = own(taught(1.0, itl_ratio=0.8, ttft_ratio=2.0, power_ratio=1.1))
     assert factors.itl < 1 < factors.power < factors.ttft
 
 
 def test_what_is_old_is_forgotten() -> None:
     changed = [1.5] * 40 + [0.8] * 60
-    assert factors_of(taught(*changed)).energy == pytest.approx(0.8, rel=0.06)
+    assert own(taught(*changed)).energy == pytest.approx(0.8, rel=0.06)
     assert taught(*[1.0] * 1000).points == pytest.approx(1 / (1 - math.exp(-1 / 20)))
 
 
 def test_one_bad_window_moves_little() -> None:
     steady = taught(*[1.2] * 10)
-    assert factors_of(learn(steady, MeasuredPoint(energy_ratio=9.0))).energy == pytest.approx(1.2, rel=0.04)
+    assert own(learn(steady, MeasuredPoint(energy_ratio=9.0))).energy == pytest.approx(1.2, rel=0.04)
 
 
-def test_a_layout_begins_with_what_its_product_taught() -> None:
-    product = factors_of(taught(*[1.4] * 30))
-    assert factors_of(Learned(), product).energy == pytest.approx(product.energy)
-    assert factors_of(taught(1.4), product).energy == pytest.approx(1.4, rel=0.01)
+def test_what_is_alike_learns_more_of_a_lesson() -> None:
+    lesson = Lesson("TP1", 16.0, taught(*[1.4] * 30))
+    layouts = np.array(["TP1", "TP1", "TP1", "TP2", "TP2"])
+    found = factors_at([lesson], layouts, np.array([16.0, 64.0, 1024.0, 16.0, 1024.0]))["energy"]
+    assert found[0] == pytest.approx(1.4, rel=0.02)
+    assert found[0] > found[1] > found[2] > found[4] > 1.1
+    assert found[1] > found[3] > found[4]
+
+
+def test_two_lessons_say_what_layouts_share_and_what_they_do_not() -> None:
+    lessons = [Lesson("TP1", 16.0, taught(*[1.4] * 30)), Lesson("TP2", 16.0, taught(*[1.0] * 30))]
+    first, second, other = (factors_of(lessons, layout, 16.0).energy for layout in ("TP1", "TP2", "TP4"))
+    assert (first, second) == (pytest.approx(1.4, rel=0.05), pytest.approx(1.0, rel=0.05))
+    # Of what they share a part is believed to be chance.
+    assert 1.12 < other < (first * second) ** 0.5
+
+
+@given(st.lists(st.tuples(st.sampled_from(["TP1", "TP2"]), st.floats(1, 4000), ratios), min_size=1, max_size=24))
+def test_no_lessons_move_a_factor_beyond_its_bound_or_to_nowhere(rows) -> None:
+    lessons = [Lesson(layout, sequences, taught(ratio)) for layout, sequences, ratio in rows]
+    found = factors_at(lessons, np.array(["TP1", "TP4"]), np.array([3.0, 900.0]))["energy"]
+    assert np.isfinite(found).all()
+    assert ((found >= 1 / BOUND["energy"]) & (found <= BOUND["energy"])).all()
 
 
 @pytest.mark.parametrize("ratio", [0.0, -1.0, np.inf, np.nan])

@@ -1,0 +1,127 @@
+"""What predictions are off by at a site that has measured a few windows: a replay of measured runs.
+
+A site is one model in one number format on one GPU type under one engine. Some of its runs are taken as measured
+windows and go through the correction that the operator uses; its other runs, of other layouts and loads, are judged
+with the factors that the operator's plans would have. That is done for several choices of windows.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from zlib import crc32
+
+import numpy as np
+
+from energylens.accuracy.evaluate import QUANTITIES, Predicted
+from energylens.predictor.fitted.lessons import Lessons
+from energylens.predictor.fitted.recalibration import MeasuredPoint, factors_at
+from energylens.predictor.types import BoolArray, FloatArray
+from energylens.runs import Run
+
+DRAWS = 12
+"""Choices of windows at each site."""
+FACTOR = {"itl": "itl", "tpot": "itl", "ttft": "ttft", "power": "power", "energy": "energy"}
+"""Quantity -> the factor that the operator multiplies it with."""
+
+
+@dataclass(frozen=True)
+class AfterWindows:
+    """Errors of one part of the runs, mean absolute percentage by quantity; NaN where nothing was measured."""
+
+    name: str
+    sites: int
+    runs: int
+    """Judged at least once."""
+    before: Mapping[str, float]
+    """Without any correction, over the same cases."""
+    after: Mapping[str, float]
+    median_after: Mapping[str, float]
+
+
+def after_windows(
+    runs: Sequence[Run], mask: BoolArray, measured: Mapping[str, FloatArray], predicted: Predicted, windows: int
+) -> list[AfterWindows]:
+    """Return the errors after ``windows`` windows, of all runs, then by engine and by GPU type.
+
+    Args:
+        runs: n runs.
+        mask: Which take part, shape (n,).
+        measured: By quantity, shape (n,).
+        predicted: Of the same n runs, without any correction.
+        windows: Windows that each site measures first.
+    """
+    usable = mask & predicted.ok
+    sites: dict[tuple[str, str, str, str], list[int]] = defaultdict(list)
+    for i, run in enumerate(runs):
+        if usable[i]:
+            sites[run.model_id, run.weight_precision or "", run.gpu_model, run.engine or ""].append(i)
+    cases: dict[str, list[tuple[int, dict[str, float]]]] = defaultdict(list)
+    for site, members in sorted(sites.items()):
+        if len(members) <= windows:
+            continue
+        random = np.random.default_rng(crc32("/".join(site).encode()))
+        for _ in range(DRAWS):
+            chosen = random.choice(len(members), windows, replace=False)
+            told = [members[j] for j in chosen]
+            rest = [i for i in members if i not in told]
+            factors = _factors(runs, told, rest, measured, predicted)
+            for place, i in enumerate(rest):
+                cases["/".join(site)].append((i, {q: float(factors[FACTOR[q]][place]) for q in FACTOR}))
+    parts: dict[str, list[str]] = {"all": list(cases)}
+    for name in sorted({key.split("/")[-1] for key in cases}):
+        parts[f"engine {name or '(newest vLLM)'}"] = [key for key in cases if key.split("/")[-1] == name]
+    for name in sorted({key.split("/")[-2] for key in cases}):
+        parts[f"GPU {name}"] = [key for key in cases if key.split("/")[-2] == name]
+    return [
+        _judged(name, keys, [case for key in keys for case in cases[key]], measured, predicted)
+        for name, keys in parts.items()
+        if keys
+    ]
+
+
+def layout_of(run: Run) -> str:
+    """Return a run's layout as corrections know it."""
+    return f"TP{run.tensor_parallel}-EP{run.expert_parallel}-DP{run.data_parallel}"
+
+
+def _factors(
+    runs: Sequence[Run],
+    told: Sequence[int],
+    rest: Sequence[int],
+    measured: Mapping[str, FloatArray],
+    predicted: Predicted,
+) -> dict[str, FloatArray]:
+    """Return the factors of the rest by figure, shape (len(rest),), after the windows were learned one by one."""
+    lessons = Lessons()
+    for i in told:
+        latency = "itl" if np.isfinite(measured["itl"][i]) else "tpot"
+        ratios = {
+            figure: measured[quantity][i] / predicted.values[quantity][i]
+            for figure, quantity in (("itl", latency), ("ttft", "ttft"), ("power", "power"), ("energy", "energy"))
+        }
+        known = {f"{figure}_ratio": float(ratio) for figure, ratio in ratios.items() if np.isfinite(ratio)}
+        lessons.learn(layout_of(runs[i]), runs[i].concurrency, MeasuredPoint(**known))
+    layouts = np.array([layout_of(runs[i]) for i in rest], dtype=np.str_)
+    return factors_at(lessons.applied(), layouts, np.array([runs[i].concurrency for i in rest]))
+
+
+def _judged(
+    name: str,
+    sites: Sequence[str],
+    cases: Sequence[tuple[int, Mapping[str, float]]],
+    measured: Mapping[str, FloatArray],
+    predicted: Predicted,
+) -> AfterWindows:
+    index = np.array([i for i, _ in cases], dtype=np.int64)
+    before, after, median = (dict.fromkeys(QUANTITIES, float("nan")) for _ in range(3))
+    for quantity in FACTOR:
+        plain = predicted.values[quantity][index] / measured[quantity][index]
+        corrected = plain * np.array([factors[quantity] for _, factors in cases])
+        known = np.isfinite(plain)
+        if known.any():
+            before[quantity] = 100.0 * float(np.mean(np.abs(plain[known] - 1.0)))
+            after[quantity] = 100.0 * float(np.mean(np.abs(corrected[known] - 1.0)))
+            median[quantity] = 100.0 * float(np.median(np.abs(corrected[known] - 1.0)))
+    return AfterWindows(name, len(sites), len(set(index.tolist())), before, after, median)
