@@ -19,6 +19,8 @@ _CAPABILITIES: dict[str, Capability] = {
     "blackwell": (10, 0),
 }
 _FP8_ARITHMETIC: Capability = (8, 9)
+_NOT_OF_MODELOPT = ("int4", "int8", "mxfp4")
+"""Weights of ModelOpt's other algorithms (``LINEAR_ALGOS`` of vLLM 0.33, layers/quantization/modelopt.py)."""
 _OWN_CACHE_SCALES = ("fp8", "modelopt")
 """Methods of checkpoints that bring scales for the KV cache, which are of the other FP8 format."""
 _DATACENTRE = (9, 10)
@@ -66,6 +68,11 @@ def _missing(model: ModelSpec, gpu: GpuSpec, found: Capability, settings: Engine
     if any(q.activation == "int8" for q in quants) and found >= (10, 0) and engine == "VLLM":
         # vLLM's cutlass_scaled_mm: "Int8 not supported on SM100".
         yield f"{name} has no INT8 arithmetic on Blackwell, which {gpu.name} is; serve an FP8 release"
+    if any(q.weight == "int4" and q.activation == "fp8" for q in quants) and found < (9, 0):
+        # vLLM 0.33 compressed_tensors_w4a8_fp8.py, SGLang 0.5.23 compressed_tensors_w4a8_fp8_moe.py.
+        yield f"{name} needs Hopper or newer for INT4 weights with FP8 activations; {sm} is older"
+    if engine == "VLLM" and model.quant_method == "modelopt" and any(q.weight in _NOT_OF_MODELOPT for q in quants):
+        yield f"{name} serves FP8, NVFP4 and MXFP8 of NVIDIA ModelOpt, and {model.name} is quantised otherwise"
     cache = settings.arguments.value("--kv-cache-dtype")
     if engine == "VLLM" and cache == "fp8_e5m2" and model.quant_method in _OWN_CACHE_SCALES:
         # model_executor/layers/attention/attention.py, 0.33.

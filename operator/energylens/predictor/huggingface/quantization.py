@@ -26,6 +26,7 @@ from energylens.predictor.model.architecture import (
 )
 
 PLAIN = Quantization()
+_SPARSE_FORMATS = ("marlin-24", "sparse-24-bitmask", "sparse-bitmask")
 METHODS = "fp8, fbgemm_fp8, compressed-tensors, modelopt, mxfp4, gptq, awq"
 
 ALGORITHMS: dict[str, Quantization] = {
@@ -78,6 +79,7 @@ def read_quantization(
     quant = outer.child(*keys) or fields.child(*keys)
     if quant is None:
         return PartQuantization()
+    _refuse_sparsity(quant)
     assign = _assignment(quant)
     method = _method(quant)
     # Where NVIDIA's NVFP4 experts sit beside DeepSeek's FP8, the plain ignore list is that of the experts' format.
@@ -96,6 +98,16 @@ def read_quantization(
         return PartQuantization(experts=experts, kv_bytes=_kv_bytes(quant), method=method)
     head = assign("lm_head") if _names_modules(quant, method) else None
     return PartQuantization(of("attention"), of("ffn"), experts, head or PLAIN, _kv_bytes(quant), method)
+
+
+def _refuse_sparsity(quant: Fields) -> None:
+    """Refuse weights of which two in four are left out: vLLM 0.33 and SGLang 0.5.23 do not serve them any more."""
+    allowed = "dense (sparse weights are not served any more)"
+    if quant.text("format") in _SPARSE_FORMATS:
+        raise quant.error("format", allowed, quant.text("format"))
+    sparsity = quant.child("sparsity_config")
+    if sparsity is not None and sparsity.text("format", default="dense") != "dense":
+        raise sparsity.error("format", allowed, sparsity.text("format"))
 
 
 def _names_modules(quant: Fields, method: str) -> bool:

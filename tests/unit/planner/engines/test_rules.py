@@ -16,6 +16,7 @@ from energylens.planner.engines.kernels import capability, missing_kernels
 from energylens.planner.engines.layouts import default_step_tokens
 from energylens.planner.search.space import enumerate_space
 from energylens.predictor.huggingface.config import model_from_config
+from energylens.predictor.huggingface.fields import UnsupportedConfigError
 from energylens.predictor.model.architecture import Attention, DenseFfn, LayerGroup, ModelSpec, Quantization
 from energylens.predictor.model.rules import unsupported_reasons
 from energylens.predictor.types import GpuSpec, Layouts, Workload
@@ -468,3 +469,38 @@ def test_an_exchange_of_tokens_between_experts_needs_experts_that_are_whole() ->
     assert refusal(moe, layout(tp=2, ep=2), settings) == ""
     assert refusal(moe, layout(), settings) == ""
     assert refusal(moe, layout(tp=2), engine("SGLang", "--moe-a2a-backend=none")) == ""
+
+
+@pytest.mark.parametrize(
+    ("method", "quant", "gpu", "name", "message"),
+    [
+        ("compressed-tensors", Quantization("int4", "fp8", "group"), "A100", "VLLM", "needs Hopper or newer for INT4"),
+        ("compressed-tensors", Quantization("int4", "fp8", "group"), "L40S", "VLLM", "needs Hopper or newer for INT4"),
+        ("compressed-tensors", Quantization("int4", "fp8", "group"), "H100", "VLLM", ""),
+        (
+            "modelopt",
+            Quantization("int4", "bfloat16", "group"),
+            "H100",
+            "VLLM",
+            "serves FP8, NVFP4 and MXFP8",
+        ),
+        ("modelopt", Quantization("int8", "int8", "per_channel"), "H100", "VLLM", "serves FP8, NVFP4 and MXFP8"),
+        ("modelopt", Quantization("fp8", "fp8", "per_tensor"), "H100", "VLLM", ""),
+        ("awq", Quantization("int4", "bfloat16", "group"), "A100", "VLLM", ""),
+    ],
+)
+def test_number_formats_that_an_engine_does_not_load(
+    method: str, quant: Quantization, gpu: str, name: str, message: str
+) -> None:
+    found = missing_kernels(replace(dense(4096, quant), quant_method=method), find_gpu(gpu), engine(name))
+    assert (message in found) if message else found == ""
+
+
+@pytest.mark.parametrize("beside", [{"format": "marlin-24"}, {"sparsity_config": {"format": "sparse-24-bitmask"}}])
+def test_sparse_weights_are_refused(beside: dict[str, Any]) -> None:
+    weights = {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 128}
+    quant = {"quant_method": "compressed-tensors", "config_groups": {"g": {"targets": ["Linear"], "weights": weights}}}
+    config = SMALL | {"max_position_embeddings": 4096}
+    assert model_from_config(config | {"quantization_config": quant}, "m").quant_method == "compressed-tensors"
+    with pytest.raises(UnsupportedConfigError, match=r"format is .*; allowed: dense \(sparse weights are not served"):
+        model_from_config(config | {"quantization_config": quant | beside}, "m")
