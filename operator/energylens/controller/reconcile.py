@@ -35,6 +35,7 @@ from energylens.decide.deployment.children import Children, children
 from energylens.decide.deployment.conditions import keep_transition_times
 from energylens.decide.deployment.events import transitions
 from energylens.decide.deployment.following import carried_load, followed_load
+from energylens.decide.deployment.inputs import Inputs, adopted_at
 from energylens.decide.deployment.model_config import model_config
 from energylens.decide.deployment.observation import (
     Observation,
@@ -44,7 +45,7 @@ from energylens.decide.deployment.observation import (
     pod_state,
     standing_plan,
 )
-from energylens.decide.deployment.planning import PlanningService, Request, adopted_at
+from energylens.decide.deployment.planning import PlanningService
 from energylens.decide.deployment.recovery import recovered
 from energylens.decide.deployment.rollouts import late_rollout, looks_again
 from energylens.decide.deployment.status import is_new_window, status_of
@@ -204,7 +205,7 @@ class Reconciler:
         async with self._one_plan_at_a_time:
             snapshot = self._inventory.snapshot(key)
             allowed = self.allowances.of(with_account(body, account))
-            request = Request(
+            request = Inputs(
                 deployment=deployment,
                 config=config,
                 snapshot=snapshot,

@@ -23,9 +23,10 @@ from energylens.decide.budgets.own_budget import in_period, with_account
 from energylens.decide.budgets.status import Look, status_of_budget
 from energylens.decide.deployment.children import Children, children
 from energylens.decide.deployment.following import carried_load, followed_load
+from energylens.decide.deployment.inputs import Inputs, adopted_at
 from energylens.decide.deployment.model_config import model_config
 from energylens.decide.deployment.observation import Allowed, Body, Observation, Planning, PodState, standing_plan
-from energylens.decide.deployment.planning import PlanningService, Request, adopted_at
+from energylens.decide.deployment.planning import PlanningService
 from energylens.decide.deployment.rollouts import late_rollout
 from energylens.decide.deployment.status import status_of
 from energylens.decide.learned.corrections import Pool
@@ -89,7 +90,7 @@ class Preview:
 
     deployment: LLMDeployment
     planning: Planning
-    request: Request
+    request: Inputs
     """What was planned from."""
     status: dict[str, Any]
     """As it would be written."""
@@ -168,7 +169,7 @@ def _preview(deployment: LLMDeployment, world: World, service: PlanningService, 
     load = followed_load(deployment, None)
     workload = world.workloads.get(key)
     standing = standing_plan(deployment, world.config_maps.get((key[0], table_name(deployment))), workload)
-    request = Request(
+    request = Inputs(
         deployment=deployment,
         config=config,
         snapshot=world.snapshot_for(key),

@@ -14,8 +14,9 @@ from energylens.cli.progress import progress
 from energylens.clock import SystemClock
 from energylens.decide.budgets.allowance import budget_of, committed_watts, growth_of
 from energylens.decide.budgets.membership import Surroundings, counted_nodes, is_member, key_of, name_of, share
+from energylens.decide.deployment.inputs import Inputs
 from energylens.decide.deployment.model_config import model_config
-from energylens.decide.deployment.planning import Request, problem_of
+from energylens.decide.deployment.planning import problem_of
 from energylens.decide.deployment.served import ModelProblemError, model_of
 from energylens.decide.preview import World, counted_from_now, new_body
 from energylens.planner.explain.infeasible import explain_infeasible
@@ -153,7 +154,7 @@ def _deployment(
         )
         if problem is not None:
             raise InputError(f"{name}: {problem.message}")
-    request = Request(
+    request = Inputs(
         deployment=deployment,
         config=config,
         snapshot=snapshot,

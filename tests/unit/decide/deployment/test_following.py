@@ -12,8 +12,9 @@ from energylens.api.llmdeployment import PlanStatus
 from energylens.api.llmdeployment_status import RejectedPlan, RollbackStatus
 from energylens.decide.deployment import rollback
 from energylens.decide.deployment.following import at_load, followed_load, load_status, most_carried
+from energylens.decide.deployment.inputs import Inputs
 from energylens.decide.deployment.load import FollowedLoad
-from energylens.decide.deployment.planning import PlanningService, Request
+from energylens.decide.deployment.planning import PlanningService
 from energylens.measure.types import WindowMeasurement
 from energylens.planner.types import Change, ClusterSnapshot, GpuNode, Infeasible, Relaxation
 
@@ -21,9 +22,9 @@ AUTO = {"overrides": {"tensorParallel": 1, "maxBatchSize": 64}, "followLoad": "A
 SNAPSHOT = ClusterSnapshot((GpuNode("h100-0", PRODUCT, 8), GpuNode("h100-1", PRODUCT, 8)))
 
 
-def ask(load: FollowedLoad | None, status: dict[str, Any] | None = None, **planning: Any) -> Request:
+def ask(load: FollowedLoad | None, status: dict[str, Any] | None = None, **planning: Any) -> Inputs:
     asked = deployment(status, planning=AUTO | planning, rollout={"rollbackOn": ["HigherEnergy"]})
-    return Request(asked, None, SNAPSHOT, None, False, None, NOW, False, load=load)
+    return Inputs(asked, None, SNAPSHOT, None, False, None, NOW, False, load=load)
 
 
 def refused(allowed: str, **changes: Any) -> Infeasible:

@@ -1,0 +1,100 @@
+"""A deployment with the model and the predictor that it is planned with, and what can be asked of the three."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from energylens.api.llmdeployment import LLMDeployment, PlanStatus
+from energylens.api.quantity import parse_quantity
+from energylens.data import load_gpus
+from energylens.decide.deployment.following import at_load, most_carried
+from energylens.decide.deployment.inputs import Inputs
+from energylens.decide.deployment.load import FollowedLoad
+from energylens.planner import plan, plan_inputs_hash
+from energylens.planner.search.describe import joules
+from energylens.planner.search.problem import NO_BINDING_CONSTRAINT
+from energylens.planner.shedding import Running, is_priced, replica_powers
+from energylens.planner.types import Feasible, PlanningResult
+from energylens.predictor import Predictor
+from energylens.predictor.model.architecture import ModelSpec
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is planned."""
+
+    inputs: Inputs
+    model: ModelSpec
+    predictor: Predictor
+
+    def asked(self, load: FollowedLoad | None) -> LLMDeployment:
+        """Return the deployment with a load in place of the declared one."""
+        return at_load(self.inputs.deployment, load)
+
+    def hash_of(self, asked: LLMDeployment) -> str:
+        """Return the hash of everything that the plan for ``asked`` is made from."""
+        inputs = self.inputs
+        return plan_inputs_hash(
+            asked,
+            self.model,
+            inputs.snapshot,
+            load_gpus(),
+            self.predictor.version,
+            allowance=inputs.allowance,
+            corrections=inputs.corrections,
+        )
+
+    def plan(self, asked: LLMDeployment) -> PlanningResult:
+        """Return the best plan for ``asked``, or why there is none."""
+        inputs = self.inputs
+        return plan(
+            asked,
+            self.model,
+            inputs.snapshot,
+            load_gpus(),
+            self.predictor,
+            allowance=inputs.allowance,
+            corrections=inputs.corrections,
+        )
+
+    def evaluate(self) -> tuple[FollowedLoad | None, PlanningResult]:
+        """Return the plan for the followed load, or for as much of it as a plan carries, and that load."""
+        load = self.inputs.load
+        result = self._within_what_is_served(self.asked(load))
+        lower = most_carried(load, result)
+        if lower is None:
+            return load, result
+        carried = self._within_what_is_served(self.asked(lower))
+        return (lower, carried) if isinstance(carried, Feasible) else (load, result)
+
+    def _within_what_is_served(self, asked: LLMDeployment) -> PlanningResult:
+        """Plan; without LeaderWorkerSet first within one node, so that it is missed only where it is needed."""
+        nodes = self.inputs.snapshot.nodes
+        if self.inputs.serves_lws or not nodes:
+            return self.plan(asked)
+        largest = max(node.allocatable for node in nodes)
+        hardware = asked.spec.hardware
+        limit = min(largest, hardware.max_gpus_per_replica or largest)
+        capped = hardware.model_copy(update={"max_gpus_per_replica": limit})
+        within = self.plan(asked.model_copy(update={"spec": asked.spec.model_copy(update={"hardware": capped})}))
+        return within if isinstance(within, Feasible) else self.plan(asked)
+
+    def running(self, asked: LLMDeployment, plan: PlanStatus) -> Running:
+        """Return a plan as it runs, for the questions what it draws with fewer replicas."""
+        inputs = self.inputs
+        return Running(asked, self.model, plan, inputs.snapshot, load_gpus(), self.predictor, inputs.corrections)
+
+    def priced(self, load: FollowedLoad | None, plan: PlanStatus) -> PlanStatus:
+        """Return a plan that says what it draws with fewer replicas."""
+        if is_priced(plan, self.inputs.deployment.spec.energy.min_replicas):
+            return plan
+        return plan.model_copy(update={"fewer_replicas": replica_powers(self.running(self.asked(load), plan))})
+
+
+def in_words(plan: PlanStatus) -> str:
+    """Return a plan with its energy and what binds it, for messages."""
+    return (
+        f"{plan.replicas} x {plan.gpu_product} {plan.layout}, max batch {plan.max_batch_size}: "
+        f"{joules(float(parse_quantity(plan.predicted.joules_per_output_token)))} per output token; bound by "
+        f"{'nothing' if plan.binding_constraint == NO_BINDING_CONSTRAINT else plan.binding_constraint}"
+    )

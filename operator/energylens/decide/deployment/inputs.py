@@ -1,0 +1,43 @@
+"""What a plan is made from: one frozen value, so that planning can run in a thread."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from energylens.api.llmdeployment import LLMDeployment, PlanStatus
+from energylens.decide.deployment.load import FollowedLoad
+from energylens.planner.search.corrections import Corrections
+from energylens.planner.types import ClusterSnapshot, PowerAllowance
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything that planning one LLMDeployment reads."""
+
+    deployment: LLMDeployment
+    config: Mapping[str, Any] | None
+    """The model's config.json from ``spec.model.configRef``; None when the catalogue is asked."""
+    snapshot: ClusterSnapshot
+    allowance: PowerAllowance | None
+    serves_lws: bool
+    adopted_at: datetime | None
+    now: datetime
+    want_table: bool
+    """The ConfigMap with the table of plans is missing."""
+    standing: PlanStatus | None = None
+    """The plan whose pods run while the one in status waits for approval."""
+    corrections: Corrections | None = None
+    """Factors learned from measurement."""
+    late: str = ""
+    """Why the rollout of the plan in status missed its deadline; "" when it did not."""
+    load: FollowedLoad | None = None
+    """The load to plan for; None for that of the spec."""
+
+
+def adopted_at(deployment: LLMDeployment) -> datetime | None:
+    """Return when the plan that is followed was adopted; None when the status does not say."""
+    time = deployment.status.plan_adoption_time
+    return None if time is None else datetime.fromisoformat(time)

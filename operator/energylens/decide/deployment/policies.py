@@ -1,0 +1,197 @@
+"""Which plan to follow once the best one is known: an ordered chain of policies; the first that applies decides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+from energylens.api.llmdeployment import LLMDeployment, PlanStatus
+from energylens.api.words import counted
+from energylens.data import load_gpus
+from energylens.decide.deployment import rollback
+from energylens.decide.deployment.case import Case, in_words
+from energylens.decide.deployment.load import FollowedLoad
+from energylens.decide.deployment.observation import Planning
+from energylens.decide.reasons import Reason
+from energylens.planner import adoption
+from energylens.planner.search.identity import identified
+from energylens.planner.shedding import with_fewer_replicas
+from energylens.planner.types import Feasible, Infeasible, PlanningResult
+from energylens.predictor.model.parameters import weight_bytes
+
+
+@dataclass(frozen=True)
+class Question:
+    """The best plan for a load, beside the one that is followed."""
+
+    case: Case
+    load: FollowedLoad | None
+    """The load that was planned for."""
+    result: PlanningResult
+
+    @cached_property
+    def asked(self) -> LLMDeployment:
+        """The deployment with the load that was planned for."""
+        return self.case.asked(self.load)
+
+    @property
+    def before(self) -> PlanStatus | None:
+        """The plan that is followed; a plan that was never approved is nothing to switch from."""
+        return self.case.inputs.standing or self.case.inputs.deployment.status.plan
+
+    @cached_property
+    def current(self) -> PlanStatus | None:
+        """The plan that is followed, with the model and the engine of today's spec."""
+        return None if self.before is None else identified(self.before, self.asked.spec)
+
+    @cached_property
+    def obstacle(self) -> str:
+        """Why the result is nothing that a budget may move the deployment to; "" where it is, or no budget sheds."""
+        if isinstance(self.result, Infeasible):
+            return self.result.message
+        allowance, fewest = self.case.inputs.allowance, self.asked.spec.energy.min_replicas
+        if self.current is None or allowance is None or not allowance.sheds:
+            return ""
+        found = self.result.plan.replicas
+        if found >= min(fewest, self.current.replicas):
+            return ""
+        return (
+            f"the best plan that {allowance.source} leaves has {counted(found, 'replica')}, fewer than "
+            f"spec.energy.minReplicas={fewest}; the running plan stays"
+        )
+
+
+Policy = Callable[[Question], Planning | None]
+"""Returns the plan to follow with reason and message, or None to leave it to the policies behind it."""
+
+
+def choose(question: Question) -> Planning:
+    """Return the plan to follow, by the first policy that has an answer."""
+    for policy in POLICIES:
+        found = policy(question)
+        if found is not None:
+            return found
+    raise AssertionError("the last policy answers every question")
+
+
+def take_replicas(question: Question) -> Planning | None:
+    """A budget sheds, and no plan of less power carries the whole load: the running plan has fewer replicas."""
+    case, current = question.case, question.current
+    allowance = case.inputs.allowance
+    if current is None or not question.obstacle or allowance is None or not allowance.sheds:
+        return None
+    fewer = None
+    if current.predicted.power_watts > allowance.watts:
+        fewer = with_fewer_replicas(case.running(question.asked, current), allowance)
+    plan = fewer or current
+    if plan.shed_by is None:
+        return None
+    text = (
+        f"{allowance.source} leaves {allowance.watts:.0f} W: {counted(plan.replicas, 'replica')} run"
+        f"{'s, and carries' if plan.replicas == 1 else ', and carry'} less than the load; {question.obstacle}"
+    )
+    return Planning(plan, case.model, True, Reason.SHED, text, adopted=fewer is not None, decision="Shed")
+
+
+def stay_at_the_floor(question: Question) -> Planning | None:
+    """A budget sheds, and leaves only plans with fewer replicas than the spec allows: the running plan stays."""
+    if question.current is None or not question.obstacle or isinstance(question.result, Infeasible):
+        return None
+    reason = Reason.KEEPING_RUNNING_PLAN
+    return Planning(question.current, question.case.model, True, reason, question.obstacle, decision="AtTheFloor")
+
+
+def follow_none(question: Question) -> Planning | None:
+    """No plan holds the spec: what runs goes on, and the condition says why."""
+    result = question.result
+    if isinstance(result, Feasible):
+        return None
+    kept = "; the running plan stays" if question.current is not None else ""
+    reason, message = Reason(result.reason), f"{result.message}{kept}"
+    return Planning(question.before, question.case.model, False, reason, message, decision="Infeasible")
+
+
+def give_back(question: Question) -> Planning | None:
+    """A budget that took replicas does so no more: the best plan is followed, whatever it saves."""
+    current, result = question.current, question.result
+    if current is None or current.shed_by is None or isinstance(result, Infeasible):
+        return None
+    text = f"{current.shed_by} gives back what it took"
+    return _adopted(question, result.plan, "ShedEnded", text, result)
+
+
+def adopt_what_pays(question: Question) -> Planning | None:
+    """The best plan is adopted where the running one does not hold the spec any more, or where switching pays back."""
+    case, asked, current, result = question.case, question.asked, question.current, question.result
+    if isinstance(result, Infeasible):
+        return None
+    running: PlanningResult | str | None = None
+    if current is not None:
+        pinned = adoption.pinned_to(asked, current, load_gpus())
+        running = pinned if isinstance(pinned, str) else case.plan(pinned)
+    since, now = case.inputs.adopted_at, case.inputs.now
+    decision = adoption.decide(
+        current,
+        result,
+        running=running,
+        objective=asked.spec.energy.objective,
+        replan=asked.spec.planning.replan,
+        seconds_since_adoption=None if since is None else (now - since).total_seconds(),
+        cost=adoption.switch_cost(result.plan, float(weight_bytes(case.model)), load_gpus()[result.plan.gpu_product]),
+        # Rolled back for the spec as it is, whatever load is followed.
+        rejected=rollback.rejected_for(case.inputs.deployment),
+    )
+    if decision.adopt:
+        return _adopted(question, decision.plan, decision.reason, decision.message, result)
+    reason = Reason.ROLLED_BACK if decision.reason == "RolledBack" else Reason.KEEPING_RUNNING_PLAN
+    kept = decision.plan.model_copy(update={"lowest_power_watts": result.plan.lowest_power_watts})
+    if question.before is not None and kept.hash != question.before.hash:
+        text = f"the spec asks for another model or engine: {in_words(kept)}; {decision.message}"
+        return Planning(kept, case.model, True, reason, text, decision="OtherModelOrEngine", weighed=text)
+    return Planning(kept, case.model, True, reason, decision.message, decision=decision.reason)
+
+
+POLICIES: tuple[Policy, ...] = (take_replicas, stay_at_the_floor, follow_none, give_back, adopt_what_pays)
+"""In the order in which they are asked."""
+
+
+def _adopted(question: Question, plan: PlanStatus, decision: str, weighed: str, result: Feasible) -> Planning:
+    return Planning(
+        plan,
+        question.case.model,
+        True,
+        Reason.PLANNED,
+        in_words(plan),
+        adopted=True,
+        decision=decision,
+        table=result.table,
+        weighed=weighed,
+    )
+
+
+def return_to_last_good(case: Case) -> Planning | str:
+    """Return to the last good plan when that is due; "" when it is not, a text when it is and cannot be done."""
+    asked = case.asked(case.inputs.load)
+    back = rollback.due(asked, case.inputs.late)
+    if back is None:
+        return ""
+    what = f"{back.reason}: {back.message}; the plan before, {in_words(back.plan)}, is not possible"
+    pinned = adoption.pinned_to(asked, back.plan, load_gpus())
+    if isinstance(pinned, str):
+        return f"{what}: {pinned}"
+    today = case.plan(pinned)
+    # That it holds the objectives was measured; that GPUs, memory and budgets allow it was not.
+    if isinstance(today, Infeasible) and today.reason != "SLOInfeasible":
+        return f"{what}: {today.message}"
+    return Planning(
+        identified(back.plan, asked.spec),
+        case.model,
+        True,
+        Reason.ROLLED_BACK,
+        f"back to {in_words(back.plan)}: {back.message}",
+        adopted=True,
+        decision="RolledBack",
+        weighed=back.message,
+        rollback=back,
+    )
