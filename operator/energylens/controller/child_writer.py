@@ -33,7 +33,7 @@ SERVING = (*WORKLOADS, "Service")
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Written:
     """What came of the writes of one pass."""
 
     refused: str = ""
@@ -73,7 +73,7 @@ class ChildWriter:
         self._awaiting: set[ChildKey] = set()
         """Children that somebody else changed, and that were not written again yet."""
 
-    async def apply(self, key: Key, manifests: Sequence[Body]) -> Outcome:
+    async def apply(self, key: Key, manifests: Sequence[Body]) -> Written:
         """Write the children that differ, in their order; never raises a ClusterError.
 
         A workload that is not written ends it: what stands beside the pods belongs to the pods that run.
@@ -92,7 +92,7 @@ class ChildWriter:
         now = self._clock.monotonic()
         waits = [self._retries.wait(child, now) for child in children if child in self._refusals]
         waits += [self._next_repair(child, now) for child in children if self._repairs.count(child)]
-        return Outcome(
+        return Written(
             refused="; ".join(refusal.text for refusal in refused),
             reason=refused[0].reason if refused else Reason.APPLY_REFUSED,
             contested="; ".join(contested),

@@ -7,6 +7,8 @@ its deployment or its pods changed: with thousands of deployments most passes fi
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from energylens.controller.store import Body, Key, Store
 from energylens.data import load_gpus
@@ -26,7 +28,7 @@ class Inventory:
         self._base = ClusterSnapshot(())
         self._bound: dict[Key, int] = {}
         self._lacking: dict[Key, Reservation] = {}
-        self._seen: dict[Key, tuple[Body, tuple[Body, ...]]] = {}
+        self._seen: dict[Key, tuple[Body, tuple[Mapping[str, Any], ...]]] = {}
         """The deployments and workloads that the reservations were read from; a change makes a new body."""
         self._under_way: dict[Key, Body] = {}
 
@@ -54,13 +56,10 @@ class Inventory:
 
         Where a plan moves between one node and several both workloads run: the one of more power counts.
         """
-        known = [found for live in self._workloads(key) if (found := _summary(live)) is not None]
+        known = [found for live in self._store.workloads(key).bodies if (found := _summary(live)) is not None]
         held = max(known, key=lambda found: int(found["predicted"]["powerWatts"]), default=None)
         stated = body["status"].get("plan") or {}
         return held if held is not None and held.get("hash") != stated.get("hash") else None
-
-    def _workloads(self, key: Key) -> tuple[Body, ...]:
-        return tuple(child.body for child in self._store.workloads_of(key))
 
     @property
     def nodes(self) -> tuple[GpuNode, ...]:
@@ -92,7 +91,7 @@ class Inventory:
         for key in [key for key in self._seen if key not in store.deployments]:
             del self._seen[key]
         for key, body in store.deployments.items():
-            live = self._workloads(key)
+            live = self._store.workloads(key).bodies
             seen = self._seen.get(key)
             if seen is not None and seen[0] is body and _same(seen[1], live):
                 continue
@@ -104,7 +103,7 @@ class Inventory:
                 self._lacking.pop(key, None)
 
 
-def _summary(live: Body) -> Body | None:
+def _summary(live: Mapping[str, Any]) -> Body | None:
     """Return what a workload says of its plan; None where it says nothing that can be read."""
     text = (live["metadata"].get("annotations") or {}).get(PLAN_SUMMARY)
     if text is None:
@@ -118,5 +117,5 @@ def _summary(live: Body) -> Body | None:
     return found if known else None
 
 
-def _same(before: tuple[Body, ...], now: tuple[Body, ...]) -> bool:
+def _same(before: tuple[Mapping[str, Any], ...], now: tuple[Mapping[str, Any], ...]) -> bool:
     return len(before) == len(now) and all(a is b for a, b in zip(before, now, strict=True))

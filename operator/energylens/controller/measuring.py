@@ -10,11 +10,11 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from energylens.api.llmdeployment import LLMDeployment, PlanStatus
+from energylens.api.llmdeployment import LLMDeployment
 from energylens.api.parse import InvalidResourceError, parse_llmdeployment
 from energylens.clock import Clock
 from energylens.controller.settings import MeasurementSettings, PrometheusSettings
-from energylens.controller.store import Body, Key, Store
+from energylens.controller.store import Key, Store
 from energylens.data import load_gpus
 from energylens.decide.deployment.observation import PodState, pod_state
 from energylens.decide.deployment.rollouts import group_size, workload_revision
@@ -30,7 +30,7 @@ from energylens.measure.scrape import HttpScraper, TargetFailure
 from energylens.measure.source import DcgmExporterSource, EnergySource
 from energylens.measure.types import PodRef, WindowMeasurement
 from energylens.planner.inventory.snapshot import gpus_of_pod
-from energylens.serving.metadata import LWS_WORKER_INDEX, PLAN_LABEL
+from energylens.serving.metadata import LWS_WORKER_INDEX
 
 ENGINE_PORT = 8000
 HISTORY_SECONDS = 2 * 3600.0 + 600.0
@@ -221,19 +221,13 @@ class Measuring:
         except InvalidResourceError:
             return None
         plan = deployment.status.plan
-        live = self._live(key, plan)
+        live = self._store.workloads(key).only(plan)
         if plan is None or live is None or {pod.revision for pod in pods} != {workload_revision(live)}:
             return None
         if len(pods) != int(live["spec"].get("replicas") or 0) * group_size(live):
             # Pods of the plan have still to come.
             return None
         return deployment, pods, plan.hash
-
-    def _live(self, key: Key, plan: PlanStatus | None) -> Body | None:
-        """Return the workload that was made from a plan; None while another one is there."""
-        found = [child.body for child in self._store.workloads_of(key)]
-        hashes = [(body["metadata"].get("labels") or {}).get(PLAN_LABEL) for body in found]
-        return found[0] if plan is not None and hashes == [plan.hash] else None
 
     def _targets(self, serving: Mapping[Key, tuple[LLMDeployment, list[PodState], str]]) -> Iterable[EngineTarget]:
         for key, (_, pods, _) in serving.items():

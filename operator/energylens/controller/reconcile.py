@@ -18,7 +18,7 @@ from energylens.cluster.errors import ClusterError, ForbiddenError, NotFoundErro
 from energylens.cluster.port import ClusterPort
 from energylens.cluster.resources import CONFIG_MAP, EVENT, resource_of
 from energylens.controller.allowances import Allowances
-from energylens.controller.child_writer import ChildWriter
+from energylens.controller.child_writer import ChildWriter, Written
 from energylens.controller.energy_accounts import EnergyAccounts
 from energylens.controller.events import event
 from energylens.controller.inquiries import lacks_pods, read_claims, slow_pods, why_no_pods, why_slow
@@ -30,25 +30,16 @@ from energylens.controller.status_edits import StatusEdits, described_edit
 from energylens.controller.status_writer import StatusWriter
 from energylens.controller.store import Body, Key, Store
 from energylens.decide.budgets.own_budget import with_account
+from energylens.decide.decide import Outcome, Running, decide
 from energylens.decide.deployment import rollback
-from energylens.decide.deployment.children import Children, children
+from energylens.decide.deployment.children import Children
 from energylens.decide.deployment.conditions import keep_transition_times
-from energylens.decide.deployment.events import transitions
-from energylens.decide.deployment.following import carried_load, followed_load
-from energylens.decide.deployment.inputs import Inputs, adopted_at
-from energylens.decide.deployment.model_config import model_config
-from energylens.decide.deployment.observation import (
-    Observation,
-    Planning,
-    PodState,
-    plan_label,
-    pod_state,
-    standing_plan,
-)
+from energylens.decide.deployment.observation import Observation, Planning, PodState, plan_label, pod_state
 from energylens.decide.deployment.planning import PlanningService
 from energylens.decide.deployment.recovery import recovered
-from energylens.decide.deployment.rollouts import late_rollout, looks_again
-from energylens.decide.deployment.status import is_new_window, status_of
+from energylens.decide.deployment.rollouts import looks_again
+from energylens.decide.deployment.status import is_new_window
+from energylens.decide.gather import gather
 from energylens.decide.learned.corrections import Pool
 from energylens.decide.reasons import ConditionType, EventReason, Reason
 from energylens.measure.energy import EnergySpan
@@ -146,20 +137,12 @@ class Reconciler:
             return self._next_look(key, body, None)
         deployment = self._recover(key, body, deployment)
         version = self._learning.pool.version
-        observed = await self._observe(key, body, deployment)
-        wanted = children(observed)
-        outcome = await self._writer.apply(key, wanted.manifests)
-        unmoved = "" if outcome.refused else await self._hand_over(key, wanted)
-        refused = outcome.refused or unmoved
-        after = await self._look(key, deployment, observed, refused)
-        after = replace(
-            after,
-            refused_for=outcome.reason,
-            contested="; ".join(filter(None, (outcome.contested, self._edits.contested(key)))),
-            unsettled=outcome.unsettled,
-            takes_over=_takes_over(observed, after.workload, wanted),
-        )
-        await self._write_status(key, body, after, wanted)
+        wanted = await self._decide(key, body, deployment)
+        written = await self._writer.apply(key, wanted.children.manifests)
+        unmoved = "" if written.refused else await self._hand_over(key, wanted.children)
+        found = await self._look(key, wanted, written, unmoved)
+        await self._write_status(key, body, found)
+        after = found.observed
         self._recovered.add(key)
         self._inventory.settle(key)
         self._count(key, after.planning)
@@ -168,7 +151,7 @@ class Reconciler:
         acts = self._learning.pool.version != version or self._must_return(key, deployment)
         soon = min(ROLLOUT_LOOK_SECONDS, self._settings.resync_seconds)
         later = soon if looks_again(after) else self._settings.resync_seconds
-        retry = HANDOVER_RETRY_SECONDS if unmoved else outcome.again_seconds
+        retry = HANDOVER_RETRY_SECONDS if unmoved else written.again_seconds
         soonest = min(filter(None, (later, retry, self._edits.wait(key))))
         return self._next_look(key, body, 0.0 if acts else soonest)
 
@@ -195,61 +178,46 @@ class Reconciler:
         edited = now is not None and any(now["metadata"].get(p) != seen["metadata"].get(p) for p in parts)
         return 0.0 if edited else seconds
 
-    async def _observe(self, key: Key, body: Body, deployment: LLMDeployment) -> Observation:
-        config, problem = await self._model_config(deployment)
-        standing = self._standing(key, deployment)
+    async def _decide(self, key: Key, body: Body, deployment: LLMDeployment) -> Outcome:
+        """Look, plan, look again at what runs, and return what should be."""
+        config_map, unreadable = await self._config_map(deployment)
         running = deployment.status.plan
-        window = self._measurement(key, running, self._workload(key, running))
-        load = followed_load(deployment, window)
+        window = self._measurement(key, running, self._store.workloads(key).running(running))
         account = self._accounts.of(key, body, is_written=is_new_window(deployment, window))
         async with self._one_plan_at_a_time:
-            snapshot = self._inventory.snapshot(key)
             allowed = self.allowances.of(with_account(body, account))
-            request = Inputs(
-                deployment=deployment,
-                config=config,
-                snapshot=snapshot,
-                allowance=allowed.allowance,
-                serves_lws=self.serves_lws,
-                adopted_at=adopted_at(deployment),
+            inputs = gather(
+                deployment,
                 now=self._clock.now(),
+                snapshot=self._inventory.snapshot(key),
+                allowance=allowed.allowance,
+                learned=self._learning.pool,
+                serves_lws=self.serves_lws,
+                config_map=config_map,
+                unreadable=unreadable,
+                workloads=self._store.workloads(key),
+                table=self._table(key, deployment),
+                window=window,
                 want_table=self._lacks_table(key, deployment),
-                standing=standing,
-                corrections=self._learning.pool.for_planning(deployment),
-                late=self._late(key, deployment),
-                load=load,
             )
-            planning = problem
-            if planning is None:
-                planning = await asyncio.to_thread(self._planning.planning_for, request)
+            planning = await asyncio.to_thread(self._planning.planning_for, inputs)
             if planning.adopted and planning.plan is not None:
                 self._inventory.adopt(key, planning.plan.model_dump(mode="json", by_alias=True, exclude_none=True))
                 # What is committed now is what the conditions of this pass are about.
                 allowed = self.allowances.of(with_account(self._inventory.with_plan(key, body), account))
-        workload, outgoing = self._workloads(key, standing or planning.plan)
+        live = await self._running(key, deployment, inputs.standing or planning.plan)
+        return decide(inputs, planning, allowed, live, now=self._clock.now(), account=account)
+
+    async def _running(self, key: Key, deployment: LLMDeployment, plan: PlanStatus | None) -> Running:
+        """Return what runs, and what is asked for only where it matters."""
+        workloads = self._store.workloads(key)
+        workload = workloads.running(plan)
         pods = tuple(pod_state(pod) for pod in self._store.pods_owned(key))
         refused_pods, unread = "", ""
         if workload is not None and lacks_pods(workload, pods):
             refused_pods, unread = await why_no_pods(self._cluster, workload, self._clock.now())
-        return Observation(
-            deployment=deployment,
-            planning=planning,
-            workload=workload,
-            outgoing=outgoing,
-            claims=await read_claims(self._cluster, deployment),
-            refused_pods=refused_pods,
-            unread=unread,
-            pods=await self._with_warnings(key, pods),
-            snapshot=snapshot,
-            serves_lws=self.serves_lws,
-            budget=allowed.view,
-            budget_status=allowed.status,
-            measurement=None,
-            now=self._clock.now(),
-            standing=standing,
-            load=carried_load(load, planning.carried_step),
-            energy_account=account,
-        )
+        claims = await read_claims(self._cluster, deployment)
+        return Running(workloads, await self._with_warnings(key, pods), claims, refused_pods, unread)
 
     async def _with_warnings(self, key: Key, pods: tuple[PodState, ...]) -> tuple[PodState, ...]:
         """Return the pods, those that have long had no container with the last warning about them."""
@@ -257,45 +225,38 @@ class Reconciler:
         told = await why_slow(self._cluster, key[0], slow) if slow else {}
         return tuple(replace(pod, waiting=told[pod.name], failing=True) if pod.name in told else pod for pod in pods)
 
-    async def _look(self, key: Key, deployment: LLMDeployment, before: Observation, refused: str) -> Observation:
-        """Return the observation after the writes."""
-        plan = before.planning.plan
-        workload, outgoing = self._workloads(key, before.standing or plan)
+    async def _look(self, key: Key, wanted: Outcome, written: Written, unmoved: str) -> Outcome:
+        """Return the outcome with what was seen after the writes."""
+        before, deployment = wanted.observed, wanted.observed.deployment
+        plan, workloads = before.planning.plan, self._store.workloads(key)
+        workload = workloads.running(before.standing or plan)
         measurement = self._measurement(key, plan, workload)
         self._learning.learn(key, deployment, plan, measurement)
         pods = tuple(pod_state(pod) for pod in self._store.pods_owned(key))
-        return replace(
-            before,
+        return wanted.after(
             workload=workload,
-            outgoing=outgoing,
+            outgoing=workloads.outgoing(before.standing or plan),
             pods=await self._with_warnings(key, pods),
             measurement=measurement,
             now=self._clock.now(),
             learned=self._learning.of(deployment, plan),
-            refused=refused,
+            refused=written.refused or unmoved,
+            refused_for=written.reason,
+            contested="; ".join(filter(None, (written.contested, self._edits.contested(key)))),
+            unsettled=written.unsettled,
+            takes_over=_takes_over(before, workload, wanted.children),
         )
 
-    def _measurement(self, key: Key, plan: PlanStatus | None, workload: Body | None) -> WindowMeasurement | None:
+    def _measurement(
+        self, key: Key, plan: PlanStatus | None, workload: Mapping[str, Any] | None
+    ) -> WindowMeasurement | None:
         """Return the last window of the plan, and never that of another plan's pods."""
         return self._measurements(key, plan.hash) if plan is not None and plan.hash == plan_label(workload) else None
 
-    def _late(self, key: Key, deployment: LLMDeployment) -> str:
-        """Return why the rollout of the plan in status missed its deadline; "" when it did not."""
-        plan = deployment.status.plan
-        return late_rollout(deployment, plan, self._workload(key, plan))
-
-    def _workload(self, key: Key, plan: PlanStatus | None) -> Body | None:
-        """Return the object that runs the pods of a plan; that of the plan before while the plan has none."""
-        return self._workloads(key, plan)[0]
-
-    def _workloads(self, key: Key, plan: PlanStatus | None) -> tuple[Body | None, Body | None]:
-        """Return the object that runs the pods of a plan, and that of the other kind while plans move between them."""
-        found = [child.body for child in self._store.workloads_of(key)]
-        several = plan is not None and plan.nodes_per_replica > 1
-        preferred = "LeaderWorkerSet" if several else "Deployment"
-        found.sort(key=lambda body: body["kind"] != preferred)
-        first, second = (*found, None, None)[:2]
-        return first, second
+    def _table(self, key: Key, deployment: LLMDeployment) -> Body | None:
+        """Return the ConfigMap beside the pods, with the plan that they were made from."""
+        found = self._store.children.get(("ConfigMap", key[0], table_name(deployment)))
+        return None if found is None else found.body
 
     async def _hand_over(self, key: Key, wanted: Children) -> str:
         """Scale down or remove the Deployment where the plan now needs a LeaderWorkerSet, or the other way round.
@@ -320,36 +281,27 @@ class Reconciler:
         self._store.children.pop((kind, key[0], name), None)
         return ""
 
-    def _standing(self, key: Key, deployment: LLMDeployment) -> PlanStatus | None:
-        """Return the plan of the live pods where that in status waits for approval, from the ConfigMap beside them."""
-        table = self._store.children.get(("ConfigMap", key[0], table_name(deployment)))
-        workload = self._workload(key, deployment.status.plan)
-        return standing_plan(deployment, None if table is None else table.body, workload)
-
     def _lacks_table(self, key: Key, deployment: LLMDeployment) -> bool:
-        if deployment.status.plan is None or not self._store.workloads_of(key):
+        plan, workloads = deployment.status.plan, self._store.workloads(key)
+        if plan is None or not workloads.bodies:
             return False
-        table = self._store.children.get(("ConfigMap", key[0], table_name(deployment)))
+        table = self._table(key, deployment)
         if table is None:
             return True
         # A pass that ended before its status may have left the table of a plan that was then given up.
-        workload = self._workload(key, deployment.status.plan)
-        return deployment.status.plan.hash == plan_label(workload) != plan_label(table.body)
+        return plan.hash == plan_label(workloads.running(plan)) != plan_label(table)
 
-    async def _model_config(self, deployment: LLMDeployment) -> tuple[Mapping[str, Any] | None, Planning | None]:
-        """Return config.json of ``spec.model.configRef``, or the planning that says why there is none."""
+    async def _config_map(self, deployment: LLMDeployment) -> tuple[Body | None, str]:
+        """Return the ConfigMap of ``spec.model.configRef``, and why it may not be read."""
         ref = deployment.spec.model.config_ref
         if ref is None:
-            return None, None
+            return None, ""
         try:
-            found = await self._cluster.get(CONFIG_MAP, deployment.metadata.namespace, ref.name)
+            return await self._cluster.get(CONFIG_MAP, deployment.metadata.namespace, ref.name), ""
         except NotFoundError:
-            found = None
+            return None, ""
         except ForbiddenError as error:
-            where = f"spec.model.configRef: ConfigMap {ref.name}"
-            text = f"{where} may not be read: {error}"
-            return None, Planning(deployment.status.plan, None, False, Reason.MODEL_CONFIG_MISSING, text)
-        return model_config(deployment, ref, found)
+            return None, str(error)
 
     def _recover(self, key: Key, body: Body, deployment: LLMDeployment) -> LLMDeployment:
         """Return a deployment with the plan to go by, which at the first look may not be the one in its status."""
@@ -358,18 +310,17 @@ class Reconciler:
             self._store.statuses.hold(key, body)
         if key in self._recovered:
             return deployment
-        table = self._store.children.get(("ConfigMap", key[0], table_name(deployment)))
-        workload = self._workload(key, deployment.status.plan)
-        return recovered(deployment, None if table is None else table.body, workload)
+        workload = self._store.workloads(key).running(deployment.status.plan)
+        return recovered(deployment, self._table(key, deployment), workload)
 
-    async def _write_status(self, key: Key, body: Body, after: Observation, wanted: Children) -> None:
-        status, edited = status_of(after, wanted), self._store.edited.get(key)
+    async def _write_status(self, key: Key, body: Body, found: Outcome) -> None:
+        status, edited = found.status(), self._store.edited.get(key)
         if status == body["status"] and (edited is None or self._edits.wait(key) > 0):
             return
         await self._statuses.write(body, status)
         if edited is not None and self._edits.count(key, edited):
             await self._say(body, EventReason.STATUS_RESTORED, described_edit(edited))
-        for reason, note in transitions(after, wanted, status):
+        for reason, note in found.events(status):
             await self._say(body, reason, note)
 
     async def _write_invalid(self, body: Body, message: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from energylens.controller.managers import status_managers
 from energylens.controller.status_memory import StatusMemory
+from energylens.decide.deployment.workloads import Workloads
 from energylens.decide.trimmed import trim_node, trim_pod
 from energylens.planner.inventory.snapshot import OWNER_LABEL
 from energylens.serving.workload import LWS_SUFFIX
@@ -209,11 +210,11 @@ class Store:
         if not pods:
             self.pods_of.pop(owner, None)
 
-    def workloads_of(self, key: Key) -> list[Child]:
-        """Return the Deployment and the LeaderWorkerSet of an LLMDeployment; both while a plan moves between them."""
+    def workloads(self, key: Key) -> Workloads:
+        """Return what runs the pods of an LLMDeployment."""
         names = (("Deployment", key[1]), ("LeaderWorkerSet", f"{key[1]}{LWS_SUFFIX}"))
         found = [self.children.get((kind, key[0], name)) for kind, name in names]
-        return [child for child in found if child is not None]
+        return Workloads(tuple(child.body for child in found if child is not None))
 
     def pods_owned(self, key: Key) -> list[Body]:
         """Return the pods of an LLMDeployment, by name."""

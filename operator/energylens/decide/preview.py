@@ -21,14 +21,13 @@ from energylens.decide.budgets.forecasts import forecast_of, place, where
 from energylens.decide.budgets.membership import Surroundings, key_of
 from energylens.decide.budgets.own_budget import in_period, with_account
 from energylens.decide.budgets.status import Look, status_of_budget
-from energylens.decide.deployment.children import Children, children
-from energylens.decide.deployment.following import carried_load, followed_load
-from energylens.decide.deployment.inputs import Inputs, adopted_at
-from energylens.decide.deployment.model_config import model_config
-from energylens.decide.deployment.observation import Allowed, Body, Observation, Planning, PodState, standing_plan
+from energylens.decide.decide import Running, decide
+from energylens.decide.deployment.children import Children
+from energylens.decide.deployment.inputs import Inputs
+from energylens.decide.deployment.observation import Allowed, Body, Planning, PodState
 from energylens.decide.deployment.planning import PlanningService
-from energylens.decide.deployment.rollouts import late_rollout
-from energylens.decide.deployment.status import status_of
+from energylens.decide.deployment.workloads import NO_WORKLOADS, Workloads
+from energylens.decide.gather import gather
 from energylens.decide.learned.corrections import Pool
 from energylens.decide.reasons import BudgetReason
 from energylens.decide.reservations import reservation, reserve
@@ -53,8 +52,8 @@ class World:
     namespaces: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Labels of each namespace, for ClusterEnergyBudgets."""
     config_maps: Mapping[Key, Body] = field(default_factory=dict)
-    workloads: Mapping[Key, Body] = field(default_factory=dict)
-    """The live Deployment or LeaderWorkerSet of an LLMDeployment."""
+    workloads: Mapping[Key, Workloads] = field(default_factory=dict)
+    """What runs the pods of an LLMDeployment."""
     claims: Mapping[Key, Body] = field(default_factory=dict)
     """PersistentVolumeClaims."""
     pods: Mapping[Key, tuple[PodState, ...]] = field(default_factory=dict)
@@ -90,7 +89,7 @@ class Preview:
 
     deployment: LLMDeployment
     planning: Planning
-    request: Inputs
+    inputs: Inputs
     """What was planned from."""
     status: dict[str, Any]
     """As it would be written."""
@@ -164,48 +163,28 @@ def _preview(deployment: LLMDeployment, world: World, service: PlanningService, 
     body = _body(deployment, deployment.status.model_dump(mode="json", by_alias=True))
     allowed = world.allowance(with_account(body, account), now)
     ref = deployment.spec.model.config_ref
-    config_map = None if ref is None else world.config_maps.get((key[0], ref.name))
-    config, problem = (None, None) if ref is None else model_config(deployment, ref, config_map)
-    load = followed_load(deployment, None)
-    workload = world.workloads.get(key)
-    standing = standing_plan(deployment, world.config_maps.get((key[0], table_name(deployment))), workload)
-    request = Inputs(
-        deployment=deployment,
-        config=config,
+    workloads = world.workloads.get(key, NO_WORKLOADS)
+    inputs = gather(
+        deployment,
+        now=now,
         snapshot=world.snapshot_for(key),
         allowance=allowed.allowance,
+        learned=world.learned,
         serves_lws=world.serves_lws,
-        adopted_at=adopted_at(deployment),
-        now=now,
+        config_map=None if ref is None else world.config_maps.get((key[0], ref.name)),
+        workloads=workloads,
+        table=world.config_maps.get((key[0], table_name(deployment))),
         want_table=True,
-        standing=standing,
-        corrections=world.learned.for_planning(deployment),
-        late=late_rollout(deployment, deployment.status.plan, workload),
-        load=load,
     )
-    planning = problem or service.planning_for(request)
+    planning = service.planning_for(inputs)
     if planning.adopted and planning.plan is not None:
         plan = planning.plan.model_dump(mode="json", by_alias=True, exclude_none=True)
         allowed = world.allowance(with_account({**body, "status": {**body["status"], "plan": plan}}, account), now)
-    before = Observation(
-        deployment=deployment,
-        planning=planning,
-        workload=workload,
-        pods=world.pods.get(key, ()),
-        snapshot=request.snapshot,
-        serves_lws=world.serves_lws,
-        budget=allowed.view,
-        budget_status=allowed.status,
-        measurement=None,
-        now=now,
-        standing=standing,
-        load=carried_load(load, planning.carried_step),
-        energy_account=account,
-        claims=claims_of(deployment, {name: body for (space, name), body in world.claims.items() if space == key[0]}),
-    )
-    wanted = children(before)
-    after = replace(before, workload=_applied(before.workload, wanted))
-    return Preview(deployment, planning, request, status_of(after, wanted), account)
+    mounted = claims_of(deployment, {name: body for (space, name), body in world.claims.items() if space == key[0]})
+    running = Running(workloads, world.pods.get(key, ()), mounted)
+    outcome = decide(inputs, planning, allowed, running, now=now, account=account)
+    after = outcome.after(workload=_applied(outcome.observed.workload, outcome.children))
+    return Preview(deployment, planning, inputs, after.status(), account)
 
 
 def _applied(live: Body | None, wanted: Children) -> Body | None:

@@ -109,7 +109,7 @@ def _explain(preview: Preview, choice: Choice | None) -> Explained:
     planning = preview.planning
     problem: Problem | None = None
     if planning.model is not None and planning.result is not None:
-        problem = problem_of(preview.request, planning.model)
+        problem = problem_of(preview.inputs, planning.model)
     if problem is None or not problem.allowed_products:
         return Explained(preview)
     if choice is not None:

@@ -7,17 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from energylens.api.llmdeployment import LLMDeployment
+from energylens.api.llmdeployment import LLMDeployment, LLMDeploymentStatus
 from energylens.api.parse import InvalidResourceError
 from energylens.cli.errors import InputError
 from energylens.cli.progress import progress
 from energylens.clock import SystemClock
 from energylens.decide.budgets.allowance import budget_of, committed_watts, growth_of
 from energylens.decide.budgets.membership import Surroundings, counted_nodes, is_member, key_of, name_of, share
-from energylens.decide.deployment.inputs import Inputs
-from energylens.decide.deployment.model_config import model_config
 from energylens.decide.deployment.planning import problem_of
 from energylens.decide.deployment.served import ModelProblemError, model_of
+from energylens.decide.gather import gather
 from energylens.decide.preview import World, counted_from_now, new_body
 from energylens.planner.explain.infeasible import explain_infeasible
 from energylens.planner.fleet.joint import LimitCost, PowerLimit
@@ -147,26 +146,20 @@ def _deployment(
 ) -> Deployment | str:
     """Return a deployment with its candidates, or why no GPU can serve it; equal ones are evaluated once."""
     name, ref = _name(deployment), deployment.spec.model.config_ref
-    config = None
-    if ref is not None:
-        config, problem = model_config(
-            deployment, ref, world.config_maps.get((deployment.metadata.namespace, ref.name))
-        )
-        if problem is not None:
-            raise InputError(f"{name}: {problem.message}")
-    request = Inputs(
-        deployment=deployment,
-        config=config,
+    inputs = gather(
+        # As if nothing of it ran.
+        deployment.model_copy(update={"status": LLMDeploymentStatus()}),
+        now=now,
         snapshot=snapshot,
         allowance=replace(world, budgets=()).allowance(new_body(deployment), now).allowance,
+        learned=world.learned,
         serves_lws=world.serves_lws,
-        adopted_at=None,
-        now=now,
-        want_table=False,
-        corrections=world.learned.for_planning(deployment),
+        config_map=None if ref is None else world.config_maps.get((deployment.metadata.namespace, ref.name)),
     )
+    if inputs.missing is not None:
+        raise InputError(f"{name}: {inputs.missing.message}")
     try:
-        asked = problem_of(request, model_of(deployment, config))
+        asked = problem_of(inputs, model_of(deployment, inputs.config))
     except (ModelProblemError, UnknownEngineError, UnsupportedQuantizationError) as error:
         raise InputError(f"{name}: {error}") from error
     if not asked.allowed_products:

@@ -17,13 +17,13 @@ from energylens.decide.budgets.allowance import budget_of
 from energylens.decide.budgets.forecasts import place
 from energylens.decide.budgets.membership import key_of, name_of
 from energylens.decide.deployment.observation import PodState, pod_state
+from energylens.decide.deployment.workloads import NO_WORKLOADS, Workloads
 from energylens.decide.learned.corrections import CONFIG_MAP_NAME, DATA_KEY, CorrectionsError, Pool
 from energylens.decide.preview import World
 from energylens.decide.trimmed import trim_pod
 from energylens.planner.inventory.file import InventoryError, snapshot_from_inventory
 from energylens.planner.inventory.snapshot import OWNER_LABEL, snapshot_from_objects
 from energylens.serving.claims import claim_fields
-from energylens.serving.metadata import PLAN_LABEL
 from energylens.serving.support import table_name
 
 OPERATOR_NAMESPACE = "energylens-system"
@@ -136,11 +136,12 @@ def world_of_objects(objects: Mapping[str, list[Object]]) -> World:
     def keyed(kind: str) -> dict[Key, Object]:
         return {_key(body): body for body in objects.get(kind, ())}
 
-    workloads = [*objects.get("Deployment", ()), *objects.get("LeaderWorkerSet", ())]
     deployments = keyed("LLMDeployment")
-    # While a plan moves between one node and several there are two: that of the plan in status counts.
-    workloads.sort(key=lambda body: _plan_of(deployments.get((_key(body)[0], _owner(body)))) == _plan_label(body))
-    owned = {(_key(body)[0], owner): body for body in workloads if (owner := _owner(body))}
+    owned: dict[Key, Workloads] = {}
+    for body in (*objects.get("Deployment", ()), *objects.get("LeaderWorkerSet", ())):
+        if owner := _owner(body):
+            key = _key(body)[0], owner
+            owned[key] = Workloads((*owned.get(key, NO_WORKLOADS).bodies, body))
     pods: dict[Key, tuple[PodState, ...]] = {}
     for pod in objects.get("Pod", ()):
         if owner := _owner(pod):
@@ -211,14 +212,6 @@ def _placed(body: Object) -> Object:
 
 def _bare(body: Object) -> Object:
     return {**body, "metadata": {key: value for key, value in body["metadata"].items() if key != "namespace"}}
-
-
-def _plan_of(deployment: Mapping[str, Any] | None) -> str:
-    return str((((deployment or {}).get("status") or {}).get("plan") or {}).get("hash", ""))
-
-
-def _plan_label(body: Mapping[str, Any]) -> str:
-    return str((body["metadata"].get("labels") or {}).get(PLAN_LABEL, ""))
 
 
 def _owner(body: Mapping[str, Any]) -> str:

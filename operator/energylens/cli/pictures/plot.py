@@ -91,7 +91,7 @@ def _picture(preview: Preview) -> Picture | None:
     planning = preview.planning
     if planning.model is None or planning.result is None:
         return None
-    problem = problem_of(preview.request, planning.model)
+    problem = problem_of(preview.inputs, planning.model)
     if not problem.allowed_products:
         return None
     return picture(preview.deployment.metadata.name, problem, solve(problem))
@@ -117,7 +117,7 @@ def _page(drawn: Sequence[tuple[Preview, Picture, WhatIfs | None]], cluster: str
             head, *lines = what_if_rows(answers)
             body += [heading("What if", 3), paragraph(NOTE, "muted"), table(head, lines)]
     # Each deployment is planned on what those before it leave: the nodes themselves are the same for all.
-    first = drawn[0][0].request
+    first = drawn[0][0].inputs
     predictors = [found.predictor_version for _, found, _ in drawn]
     return page("EnergyLens plan", body, Provenance(first.now, cluster, first.snapshot).text(predictors))
 

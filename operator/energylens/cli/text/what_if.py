@@ -12,7 +12,8 @@ from energylens.cli.errors import InputError
 from energylens.cli.text.tables import columns
 from energylens.data import load_model
 from energylens.data.catalogue import releases_of
-from energylens.decide.deployment.planning import Request, problem_of
+from energylens.decide.deployment.inputs import Inputs
+from energylens.decide.deployment.planning import problem_of
 from energylens.decide.deployment.served import ModelProblemError, model_of
 from energylens.decide.preview import Preview
 from energylens.decide.reasons import Reason
@@ -63,26 +64,26 @@ def parse_formats(text: str) -> tuple[str, ...]:
 
 def answers_for(preview: Preview, formats: Sequence[str]) -> WhatIfs:
     """Return the answers for a deployment; none where its model is not known or no GPU is allowed."""
-    name, request, checkpoint = preview.deployment.spec.model.name, preview.request, preview.planning.model
+    name, inputs, checkpoint = preview.deployment.spec.model.name, preview.inputs, preview.planning.model
     label = WhatIfs.label
     if checkpoint is None and preview.planning.reason is Reason.MODEL_UNSUPPORTED:
         # The format asked for cannot be had: what it would save is the question.
-        request, label = _as_stored(request), "as stored"
+        inputs, label = _as_stored(inputs), "as stored"
         try:
-            checkpoint = model_of(request.deployment, request.config)
+            checkpoint = model_of(inputs.deployment, inputs.config)
         except ModelProblemError:
             return WhatIfs(name, None, ())
-    problem = None if checkpoint is None else problem_of(request, checkpoint)
+    problem = None if checkpoint is None else problem_of(inputs, checkpoint)
     if problem is None or checkpoint is None or not problem.allowed_products:
         return WhatIfs(name, None, ())
     return WhatIfs(name, solve(problem), what_ifs(problem, checkpoint, formats), label)
 
 
-def _as_stored(request: Request) -> Request:
-    """Return the request for the checkpoint in its own number format."""
-    spec = request.deployment.spec
+def _as_stored(inputs: Inputs) -> Inputs:
+    """Return the inputs for the checkpoint in its own number format."""
+    spec = inputs.deployment.spec
     spec = spec.model_copy(update={"model": spec.model.model_copy(update={"quantization": None})})
-    return replace(request, deployment=request.deployment.model_copy(update={"spec": spec}))
+    return replace(inputs, deployment=inputs.deployment.model_copy(update={"spec": spec}))
 
 
 def table_rows(found: WhatIfs) -> list[tuple[str, ...]]:

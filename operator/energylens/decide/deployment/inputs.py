@@ -9,6 +9,7 @@ from typing import Any
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 from energylens.decide.deployment.load import FollowedLoad
+from energylens.decide.deployment.observation import Planning
 from energylens.planner.search.corrections import Corrections
 from energylens.planner.types import ClusterSnapshot, PowerAllowance
 
@@ -19,7 +20,7 @@ class Inputs:
 
     deployment: LLMDeployment
     config: Mapping[str, Any] | None
-    """The model's config.json from ``spec.model.configRef``; None when the catalogue is asked."""
+    """The model's config.json from ``spec.model.configRef``; None when the catalogue is asked, or it is missing."""
     snapshot: ClusterSnapshot
     allowance: PowerAllowance | None
     serves_lws: bool
@@ -35,6 +36,8 @@ class Inputs:
     """Why the rollout of the plan in status missed its deadline; "" when it did not."""
     load: FollowedLoad | None = None
     """The load to plan for; None for that of the spec."""
+    missing: Planning | None = None
+    """Why that config.json is not there, where it is named; then nothing can be planned."""
 
 
 def adopted_at(deployment: LLMDeployment) -> datetime | None:

@@ -6,23 +6,28 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from energylens.api.llmdeployment import ConfigMapKeyRef, LLMDeployment
+from energylens.api.llmdeployment import LLMDeployment
 from energylens.decide.deployment.observation import Body, Planning
 from energylens.decide.reasons import Reason
 
 
 def model_config(
-    deployment: LLMDeployment, ref: ConfigMapKeyRef, found: Body | None
+    deployment: LLMDeployment, found: Body | None, unreadable: str = ""
 ) -> tuple[Mapping[str, Any] | None, Planning | None]:
-    """Return the config.json of a ConfigMap, or the planning that says why there is none.
+    """Return the config.json of the ConfigMap that is named, or the planning that says why there is none.
 
     Args:
-        deployment: What needs it.
-        ref: Where it is.
+        deployment: What needs it; both are None where it names no ConfigMap.
         found: The ConfigMap; None when it does not exist.
+        unreadable: Why it may not be read; "" when it may.
     """
-    current = deployment.status.plan
+    current, ref = deployment.status.plan, deployment.spec.model.config_ref
+    if ref is None:
+        return None, None
     where = f"spec.model.configRef: ConfigMap {ref.name}"
+    if unreadable:
+        message = f"{where} may not be read: {unreadable}"
+        return None, Planning(current, None, False, Reason.MODEL_CONFIG_MISSING, message)
     if found is None:
         return None, Planning(current, None, False, Reason.MODEL_CONFIG_MISSING, f"{where} does not exist")
     text = (found.get("data") or {}).get(ref.key)

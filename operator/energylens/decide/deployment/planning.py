@@ -83,6 +83,8 @@ class PlanningService:
 
 def _case(inputs: Inputs) -> tuple[Case, str] | Planning:
     """Return what is planned and the hash of its inputs, or the planning that says why it cannot be planned."""
+    if inputs.missing is not None:
+        return inputs.missing
     deployment = at_load(inputs.deployment, inputs.load)
     current = deployment.status.plan
     try:

@@ -1,0 +1,95 @@
+"""From the inputs of a plan and from what runs to what should be: children now, and after them the status. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from energylens.api.llmdeployment import EnergyAccount
+from energylens.decide.deployment.children import Children, children
+from energylens.decide.deployment.events import transitions
+from energylens.decide.deployment.following import carried_load
+from energylens.decide.deployment.inputs import Inputs
+from energylens.decide.deployment.observation import Allowed, Observation, Planning, PodState
+from energylens.decide.deployment.status import status_of
+from energylens.decide.deployment.workloads import NO_WORKLOADS, Workloads
+from energylens.decide.reasons import EventReason
+from energylens.serving.claims import NO_CLAIMS, Claims
+
+
+@dataclass(frozen=True)
+class Running:
+    """What runs, as it was seen when the plan was there: planning takes a while."""
+
+    workloads: Workloads = NO_WORKLOADS
+    pods: tuple[PodState, ...] = ()
+    claims: Claims = NO_CLAIMS
+    """The volume claims that the pods mount."""
+    refused_pods: str = ""
+    """Why the pods of a LeaderWorkerSet cannot be created, by its events."""
+    unread: str = ""
+    """Why it is not known whether they can."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What should be."""
+
+    observed: Observation
+    """What it was decided from; after the writes it is looked at again."""
+    children: Children
+
+    def status(self) -> dict[str, Any]:
+        """Return the status of the LLMDeployment."""
+        return status_of(self.observed, self.children)
+
+    def events(self, status: dict[str, Any]) -> list[tuple[EventReason, str]]:
+        """Return what changed with a status that a user would want to know."""
+        return transitions(self.observed, self.children, status)
+
+    def after(self, **seen: Any) -> Outcome:
+        """Return the outcome of the same decision, with what was seen after the writes in place of what was before."""
+        return replace(self, observed=replace(self.observed, **seen))
+
+
+def decide(
+    inputs: Inputs,
+    planning: Planning,
+    allowed: Allowed,
+    running: Running,
+    *,
+    now: datetime,
+    account: EnergyAccount | None = None,
+) -> Outcome:
+    """Return what should be.
+
+    Args:
+        inputs: What was planned from.
+        planning: The plan to follow, and why.
+        allowed: What budgets leave, this plan counted.
+        running: What runs.
+        now: The present moment.
+        account: What is counted against the deployment's own limit of energy.
+    """
+    plan = inputs.standing or planning.plan
+    observed = Observation(
+        deployment=inputs.deployment,
+        planning=planning,
+        workload=running.workloads.running(plan),
+        outgoing=running.workloads.outgoing(plan),
+        claims=running.claims,
+        refused_pods=running.refused_pods,
+        unread=running.unread,
+        pods=running.pods,
+        snapshot=inputs.snapshot,
+        serves_lws=inputs.serves_lws,
+        budget=allowed.view,
+        budget_status=allowed.status,
+        measurement=None,
+        now=now,
+        standing=inputs.standing,
+        load=carried_load(inputs.load, planning.carried_step),
+        energy_account=account,
+    )
+    return Outcome(observed, children(observed))
