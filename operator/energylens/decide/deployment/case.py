@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 from energylens.api.quantity import parse_quantity
-from energylens.data import load_gpus
 from energylens.decide.deployment.following import at_load, most_carried
 from energylens.decide.deployment.inputs import Inputs
 from energylens.decide.deployment.load import FollowedLoad
@@ -17,6 +17,7 @@ from energylens.planner.shedding import Running, is_priced, replica_powers
 from energylens.planner.types import Feasible, PlanningResult
 from energylens.predictor import Predictor
 from energylens.predictor.model.architecture import ModelSpec
+from energylens.predictor.types import GpuSpec
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Case:
     inputs: Inputs
     model: ModelSpec
     predictor: Predictor
+    gpus: Mapping[str, GpuSpec]
+    """Known GPU products."""
 
     def asked(self, load: FollowedLoad | None) -> LLMDeployment:
         """Return the deployment with a load in place of the declared one."""
@@ -38,7 +41,7 @@ class Case:
             asked,
             self.model,
             inputs.snapshot,
-            load_gpus(),
+            self.gpus,
             self.predictor.version,
             allowance=inputs.allowance,
             corrections=inputs.corrections,
@@ -51,7 +54,7 @@ class Case:
             asked,
             self.model,
             inputs.snapshot,
-            load_gpus(),
+            self.gpus,
             self.predictor,
             allowance=inputs.allowance,
             corrections=inputs.corrections,
@@ -82,7 +85,7 @@ class Case:
     def running(self, asked: LLMDeployment, plan: PlanStatus) -> Running:
         """Return a plan as it runs, for the questions what it draws with fewer replicas."""
         inputs = self.inputs
-        return Running(asked, self.model, plan, inputs.snapshot, load_gpus(), self.predictor, inputs.corrections)
+        return Running(asked, self.model, plan, inputs.snapshot, self.gpus, self.predictor, inputs.corrections)
 
     def priced(self, load: FollowedLoad | None, plan: PlanStatus) -> PlanStatus:
         """Return a plan that says what it draws with fewer replicas."""

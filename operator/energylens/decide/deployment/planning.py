@@ -89,7 +89,7 @@ def _case(inputs: Inputs) -> tuple[Case, str] | Planning:
     current = deployment.status.plan
     try:
         check(deployment)
-        case = Case(inputs, model_of(deployment, inputs.config), predictor_of(deployment))
+        case = Case(inputs, model_of(deployment, inputs.config), predictor_of(deployment), load_gpus())
         return case, case.hash_of(deployment)
     except ServingError as error:
         return Planning(current, None, False, Reason.INVALID_ENGINE_SETTINGS, str(error))

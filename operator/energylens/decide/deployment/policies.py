@@ -8,7 +8,6 @@ from functools import cached_property
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 from energylens.api.words import counted
-from energylens.data import load_gpus
 from energylens.decide.deployment import rollback
 from energylens.decide.deployment.case import Case, in_words
 from energylens.decide.deployment.load import FollowedLoad
@@ -128,7 +127,7 @@ def adopt_what_pays(question: Question) -> Planning | None:
         return None
     running: PlanningResult | str | None = None
     if current is not None:
-        pinned = adoption.pinned_to(asked, current, load_gpus())
+        pinned = adoption.pinned_to(asked, current, case.gpus)
         running = pinned if isinstance(pinned, str) else case.plan(pinned)
     since, now = case.inputs.adopted_at, case.inputs.now
     decision = adoption.decide(
@@ -138,7 +137,7 @@ def adopt_what_pays(question: Question) -> Planning | None:
         objective=asked.spec.energy.objective,
         replan=asked.spec.planning.replan,
         seconds_since_adoption=None if since is None else (now - since).total_seconds(),
-        cost=adoption.switch_cost(result.plan, float(weight_bytes(case.model)), load_gpus()[result.plan.gpu_product]),
+        cost=adoption.switch_cost(result.plan, float(weight_bytes(case.model)), case.gpus[result.plan.gpu_product]),
         # Rolled back for the spec as it is, whatever load is followed.
         rejected=rollback.rejected_for(case.inputs.deployment),
     )
@@ -177,7 +176,7 @@ def return_to_last_good(case: Case) -> Planning | str:
     if back is None:
         return ""
     what = f"{back.reason}: {back.message}; the plan before, {in_words(back.plan)}, is not possible"
-    pinned = adoption.pinned_to(asked, back.plan, load_gpus())
+    pinned = adoption.pinned_to(asked, back.plan, case.gpus)
     if isinstance(pinned, str):
         return f"{what}: {pinned}"
     today = case.plan(pinned)
