@@ -34,7 +34,7 @@ engine-test: $(STAMP) ## Feed the command lines of plans to vLLM's own parser an
 	  || { echo "engine-test: vLLM $(VLLM_VERSION) could not be installed in $(VLLM_VENV); set VLLM_VENV to an environment that has it" >&2; exit 1; }
 	VLLM_PYTHON="$(VLLM_VENV)/bin/python" $(BIN)/pytest tests/engines/check_vllm.py --timeout=3600
 
-lint: $(STAMP) ## Run ruff, mypy, the import contracts and the check of generated files
+lint: $(STAMP) ## Run ruff, mypy, the import contracts, the check of generated files and of words
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

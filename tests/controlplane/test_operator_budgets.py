@@ -222,7 +222,7 @@ def test_missing_metrics_deny_growth_and_kill_nothing(
 ) -> None:
     team.apply(**MEASURED, planning=ONE)
     team.ready()
-    team.kubectl.apply(budget(**limit, action=action, **DAY))
+    team.kubectl.apply(budget(**limit, action=action, **DAY))  # type: ignore[arg-type]
     eventually(lambda: energy(team)["llama"][0] > 0)
     verdict(team, "Ready", "True", "Checked")
     before = team.standing()
@@ -333,7 +333,7 @@ def agent(team: Team, tmp_path: Path) -> Iterator[CapsAgent]:
 
 def test_the_agent_restores_limits_after_it_was_killed_and_when_it_is_removed(team: Team, agent: CapsAgent) -> None:
     capped = {"energy": {"powerCap": {"mode": "Fixed", "wattsPerGPU": 250}}, "planning": ONE}
-    team.apply(**capped)
+    team.apply(**capped)  # type: ignore[arg-type]
     team.ready()
     (pod,) = team.pods()
     agent.node = pod["spec"]["nodeName"]
@@ -351,7 +351,7 @@ def test_the_agent_restores_limits_after_it_was_killed_and_when_it_is_removed(te
     agent.start()
     eventually(lambda: agent.limits() == {"GPU-0": 700, "GPU-1": 700})
     # Removed while a pod asks for a cap, as `helm upgrade --set powerCaps.enabled=false` does it.
-    team.apply(**capped)
+    team.apply(**capped)  # type: ignore[arg-type]
     team.ready()
     (pod,) = team.pods()
     if pod["spec"]["nodeName"] != agent.node:
@@ -421,7 +421,7 @@ def test_kubectl_and_the_command_show_used_remaining_forecast_and_members(team: 
     assert status["forecast"] == "lasts" or status["forecast"].startswith("used up ")
     command = [Path(sys.executable).parent / "energylens", "budget", "cap", f"--kubeconfig={team.kubectl.kubeconfig}"]
     answer = subprocess.run(
-        [*command, f"--namespace={team.namespace}", f"--plot={tmp_path / 'burn.png'}"],
+        [*command, f"--namespace={team.namespace}", f"--plot={tmp_path / 'burn.png'}"],  # type: ignore[list-item]
         capture_output=True,
         text=True,
         timeout=120,

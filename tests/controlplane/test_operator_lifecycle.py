@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from tests.support.operator_cluster import GRACE_SECONDS, OperatorCluster, Team, layout, read_metric
@@ -124,7 +125,7 @@ def test_a_deployment_made_anew_under_its_old_name_owns_its_children(team: Team)
     eventually(owned)
 
 
-def full_node(**overrides: int) -> dict[str, object]:
+def full_node(**overrides: int) -> dict[str, Any]:
     """Two replicas of four GPUs on one node of eight."""
     return {
         "hardware": {"gpuProducts": [H100], "nodeSelector": {"kubernetes.io/hostname": NODE}},
@@ -190,7 +191,7 @@ def test_a_rollout_with_free_gpus_starts_new_replicas_first(team: Team) -> None:
 @pytest.fixture
 def second(operator: OperatorCluster) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """Another operator on the same cluster, and where its metrics are."""
-    (first_port,) = [int(operator.cluster.metrics_url.split(":")[2].split("/")[0])]  # type: ignore[union-attr]
+    (first_port,) = [int(operator.cluster.metrics_url.split(":")[2].split("/")[0])]
     port = first_port + 1 if first_port < 65_000 else first_port - 1
     config = operator.cluster.directory / "operator-settings.yaml"
     command = operator_command(operator.cluster.operator_kubeconfig, port, [f"--config={config}"])

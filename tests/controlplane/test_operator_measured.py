@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from tests.support.operator_cluster import OperatorCluster, Team
 
 from energylens.api.quantity import parse_quantity
 from energylens_dev.devcluster import eventually
 
-MEASURED = {
+MEASURED: dict[str, Any] = {
     "hardware": {"gpuProducts": ["NVIDIA-H100-80GB-HBM3"]},
     "workload": {"inputTokens": 512, "outputTokens": 512, "concurrency": 64},
     "planning": {"overrides": {"tensorParallel": 1, "replicas": 1}},

@@ -75,7 +75,7 @@ def test_the_api_server_rejects_it_and_says_what_would_work(team: Team, name: st
     team.ready()
     before, generation = team.standing(), team.get()["metadata"]["generation"]
     with pytest.raises(KubectlError) as caught:
-        team.kubectl.apply(llmdeployment(**spec))
+        team.kubectl.apply(llmdeployment(**spec))  # type: ignore[arg-type]
     for word in words:
         assert word in caught.value.stderr
     assert team.get()["metadata"]["generation"] == generation
@@ -97,7 +97,7 @@ def test_a_spec_without_a_plan_is_a_condition_and_runs_nothing(team: Team, name:
 
 def test_an_slo_that_nobody_can_meet_names_one_that_works(team: Team) -> None:
     spec = {"hardware": {"gpuProducts": [H100]}, "planning": {}}
-    team.apply(slo={"itlMilliseconds": 1}, **spec)
+    team.apply(slo={"itlMilliseconds": 1}, **spec)  # type: ignore[arg-type]
     message = team.wait("SLOFeasible", "False", "SLOInfeasible")["message"]
     found = re.search(r"(\d+) ms", message.replace("itlMilliseconds=1", ""))
     assert found is not None, message
@@ -105,7 +105,7 @@ def test_an_slo_that_nobody_can_meet_names_one_that_works(team: Team) -> None:
     (relaxation,) = team.status()["relaxations"]
     assert (relaxation["field"], relaxation["allowed"]) == ("spec.slo.itlMilliseconds", str(nearest))
     assert relaxation["joulesPerOutputToken"]
-    team.apply(slo={"itlMilliseconds": nearest}, **spec)
+    team.apply(slo={"itlMilliseconds": nearest}, **spec)  # type: ignore[arg-type]
     team.wait("SLOFeasible", "True", "Feasible")
     team.ready()
     assert "relaxations" not in team.status()

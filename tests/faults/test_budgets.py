@@ -319,7 +319,7 @@ async def test_what_cannot_be_checked_denies_growth_and_kills_nothing(world: Wor
     spec, reason = UNCHECKABLE[name]
     await two(world)
     standing = world.cluster.children()
-    world.cluster.put(budget(action=action, **spec))
+    world.cluster.put(budget(action=action, **spec))  # type: ignore[arg-type]
     await world.look(LOW, HIGH)
     await world.look(LOW, HIGH, seconds=1000)
     assert verdict(world, "Ready") == ("False", reason)

@@ -13,8 +13,8 @@ from tests.support.world import KEY, Faults, World, llama, overrides, plain
 from energylens.api.parse import parse_llmdeployment
 from energylens.cluster.port import Object
 from energylens.decide.deployment.children import _stuck
-from energylens.decide.deployment.conditions import rollout
 from energylens.decide.deployment.observation import Observation
+from energylens.decide.deployment.rollouts import rollout
 from energylens.measure.types import WindowMeasurement
 from energylens.serving import Strategy
 
@@ -132,16 +132,16 @@ async def test_nothing_is_remembered_of_a_deleted_deployment() -> None:
     world.cluster.put(llama(planning=overrides(maxBatchSize=32)))
     await world.reconciler.reconcile(KEY)
     planning = world.reconciler._planning
-    assert KEY in planning._evaluated
+    assert KEY in planning._evaluated  # type: ignore[attr-defined]
     world.cluster.remove("LLMDeployment", *KEY)
     await world.reconciler.reconcile(KEY)
-    assert not planning._evaluated
+    assert not planning._evaluated  # type: ignore[attr-defined]
 
 
 async def observation(world: World) -> Observation:
     body = copy.deepcopy(world.store.deployments[KEY])
     deployment = parse_llmdeployment(body, strict=False)
-    observed = await world.reconciler._observe(KEY, body, deployment)
+    observed = await world.reconciler._observe(KEY, body, deployment)  # type: ignore[attr-defined]
     return observed
 
 

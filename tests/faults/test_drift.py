@@ -288,7 +288,7 @@ async def test_a_good_window_between_two_bad_ones_starts_the_count_anew() -> Non
     figures = iter([0.4, 0.3, 0.4, 0.3, 0.4])
     meter = Meter(world, worse)
     for joules_per_token in figures:
-        meter.rates = lambda plan, now=joules_per_token: {"joules": now}
+        meter.rates = lambda plan, now=joules_per_token: {"joules": now}  # type: ignore[misc]
         await meter.windows(1)
     assert world.status()["plan"]["gpuProduct"] == L40S
 

@@ -108,7 +108,8 @@ async def test_no_mutation_stops_a_budget(
     world.cluster.edit(*KEY, lambda body: body["status"].update({field: value}))
     if isinstance(of(world).get("ledger"), list):
         world.cluster.edit(
-            *KEY, lambda body: [e.update({inner: value}) for e in body["status"]["ledger"] if isinstance(e, dict)]
+            *KEY,
+            lambda body: [e.update({inner: value}) for e in body["status"]["ledger"] if isinstance(e, dict)],  # type: ignore[arg-type]
         )
     if restart:
         world.start()

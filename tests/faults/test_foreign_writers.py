@@ -173,7 +173,7 @@ async def test_a_policy_is_shown_after_the_first_refusal_and_its_end_is_noticed_
 ) -> None:
     world = World()
     policy = Policy(world, (kind,), error)
-    world.start(policy)  # type: ignore[arg-type]
+    world.start(policy)
     world.cluster.put(llama())
     again = await world.reconciler.reconcile(KEY)
     degraded = world.condition("Degraded")
@@ -206,7 +206,7 @@ async def test_a_policy_is_shown_after_the_first_refusal_and_its_end_is_noticed_
 async def test_what_changes_is_tried_at_once_whatever_was_refused_before() -> None:
     world = World()
     policy = Policy(world, ("Deployment",), ForbiddenError("exceeded quota"))
-    world.start(policy)  # type: ignore[arg-type]
+    world.start(policy)
     world.cluster.put(llama())
     for _ in range(6):
         again = await world.reconciler.reconcile(KEY)

@@ -261,7 +261,7 @@ async def test_an_old_workload_that_cannot_be_removed_is_tried_again(error: Exce
             raise refusals.pop()
         await delete(*arguments)
 
-    faults.delete = refuse  # type: ignore[method-assign]
+    faults.delete = refuse  # type: ignore[assignment, method-assign]
     world.cluster.put(SEVERAL)
     await patiently(world)
     assert DEPLOYMENT not in world.cluster.objects

@@ -276,7 +276,7 @@ async def test_it_listens_on_both_families_unless_told_otherwise(host: str, addr
     await found.setup()
     port = free_port()
     try:
-        await runner.listen(found, host, port)
+        await runner.listen(found, host, port)  # type: ignore[attr-defined]
         for address in ("127.0.0.1", "::1"):
             try:
                 _, writer = await asyncio.open_connection(address, port)

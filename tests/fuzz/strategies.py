@@ -217,7 +217,7 @@ def deployments(draw: Draw, name: str = "a") -> Object:
         "metadata": {"name": name, "namespace": NAMESPACE},
         "spec": draw(specs()),
     }
-    _drop_contradictions(found["spec"])
+    _drop_contradictions(found["spec"])  # type: ignore[arg-type]
     return found
 
 

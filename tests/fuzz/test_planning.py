@@ -62,7 +62,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def plans() -> Iterator[dict[str, PlanningResult]]:
     """Plan once what both commands of an example ask for, since planning takes nearly all of the time."""
     known: dict[str, PlanningResult] = {}
-    real = planning.plan
+    real = planning.plan  # type: ignore[attr-defined]
 
     def once(*asked: Any, **limits: Any) -> PlanningResult:
         *inputs, predictor = asked

@@ -233,7 +233,7 @@ class _Scanner(ast.NodeVisitor):
         if isinstance(node, ast.Subscript | ast.Starred | ast.Await):
             return self._resolve(node.value)
         if isinstance(node, ast.BoolOp):
-            return next((found for value in node.values if (found := self._resolve(value)) is not None), None)
+            return next((found for value in node.values if (found := self._resolve(value)) is not None), None)  # type: ignore[assignment]
         if isinstance(node, ast.IfExp):
             return self._resolve(node.body) or self._resolve(node.orelse)
         return None

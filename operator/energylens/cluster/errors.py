@@ -18,7 +18,7 @@ class ConflictError(ClusterError):
 
 
 class ForbiddenError(ClusterError):
-    """RBAC or admission refuses; trying again soon does not help."""
+    """RBAC or admission refuses; retrying soon does not help."""
 
 
 class UnauthorizedError(ForbiddenError):

@@ -54,7 +54,7 @@ class Health:
         now = self._clock.monotonic()
         if text != problem or now - at >= REPEAT_SECONDS:
             self._logged[what] = problem, now
-            log.warning("%s: %s; trying again", what, problem)
+            log.warning("%s: %s; retrying", what, problem)
 
     def alive(self) -> str:
         """Return "", or why only a restart helps."""

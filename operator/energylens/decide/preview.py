@@ -98,7 +98,7 @@ class Preview:
 
 
 def counted_from_now(budget: Body, config_maps: Mapping[Key, Body], now: datetime) -> Body:
-    """Return a budget of energy or carbon that the operator has not looked at as after its first look: nothing is used.
+    """Return a budget of energy or carbon that is not reconciled yet as after its first reconcile: nothing is used.
 
     Args:
         budget: One of either kind.

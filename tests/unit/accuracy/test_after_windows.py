@@ -12,13 +12,13 @@ from energylens.accuracy.evaluate import measured_arrays
 BATCHES = (8, 16, 32, 64)
 
 
-def site(gpu: str, energy: float, engine: str = "vllm==0.11.1", gpus: int = 1) -> list:
+def site(gpu: str, energy: float, engine: str = "vllm==0.11.1", gpus: int = 1) -> list:  # type: ignore[type-arg]
     return [
         run(f"{gpu}-{gpus}-{batch}", gpu=gpu, gpus=gpus, batch=batch, energy=energy, engine=engine) for batch in BATCHES
     ]
 
 
-def judged(runs: list, windows: int) -> dict:
+def judged(runs: list, windows: int) -> dict:  # type: ignore[type-arg]
     n = len(runs)
     found = predicted(runs, itl=[10.0] * n, high=[12.0] * n, energy=[1.0] * n)
     mask = np.ones(n, dtype=bool)

@@ -51,7 +51,7 @@ def test_data_parallel_ranks_share_the_batch() -> None:
     seen: list[int] = []
 
     class Spy(FakePredictor):
-        def at_concurrency(self, model, gpu, layouts, workload, concurrency, **_):  # type: ignore[no-untyped-def]
+        def at_concurrency(self, model, gpu, layouts, workload, concurrency, **_):
             seen.extend(layouts.max_batch_size.tolist())
             return super().at_concurrency(model, gpu, layouts, workload, concurrency)
 

@@ -130,7 +130,7 @@ def test_few_runs_make_no_interval_narrower_than_the_prior_at_any_batch() -> Non
     known = resolve_runs(site_runs("H100", "vllm==0.11.1", slower=1.0, hotter=1.0), resolver())
     scales = fitted(known.runs, known).coefficients.intervals
     variance, nothing = np.full(2, 0.04), np.zeros(2)
-    widths = scales.half_width("step", variance, 0.04, nothing, np.array([0.5, 1.0]))
+    widths = scales.half_width("step", variance, 0.04, nothing, np.array([0.5, 1.0]))  # type: ignore[arg-type]
     assert (widths >= 1.28 * 0.2).all()
 
 
@@ -148,7 +148,7 @@ def test_a_sites_runs_move_its_gpu_and_engine_to_what_was_measured(gpu: str, eng
         ("throughput", [run.measured.output_tokens_per_second for run in runs if run.measured]),
         ("power", [run.measured.power_watts for run in runs if run.measured]),
     ):
-        np.testing.assert_allclose(after.values[name], wanted, rtol=0.05)
+        np.testing.assert_allclose(after.values[name], wanted, rtol=0.05)  # type: ignore[arg-type]
         assert (after.intervals[name].low < wanted).all()
         assert (after.intervals[name].high > wanted).all()
     assert (after.nearest == LAYOUT).all()
@@ -238,7 +238,7 @@ def test_runs_with_a_time_per_output_token_alone_move_the_step(shipped: Resolved
     profile = select_profile(load_profiles(), "vllm", "0.11.1")
     after = predict_runs(only, resolver(), lambda _: Predictor(coefficients, profile))
     wanted = [run.measured.median_tpot_ms for run in only if run.measured is not None]
-    np.testing.assert_allclose(after.values["tpot"], wanted, rtol=0.06)
+    np.testing.assert_allclose(after.values["tpot"], wanted, rtol=0.06)  # type: ignore[arg-type]
     assert np.isfinite(after.values["power"]).all()
 
 

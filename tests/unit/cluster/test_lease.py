@@ -111,13 +111,13 @@ class Guard:
 
     def make(self, identity: str = "me") -> LeaseGuard:
         return LeaseGuard(
-            self.port,
+            self.port,  # type: ignore[arg-type]
             self.clock,
             "system",
             "energylens",
             identity,
             sleep=self._sleep,
-            report=self.said.append,  # type: ignore[arg-type]
+            report=self.said.append,
         )
 
     async def _sleep(self, seconds: float) -> None:

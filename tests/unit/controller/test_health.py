@@ -77,13 +77,13 @@ def test_a_problem_is_logged_when_it_is_new_or_changes_and_now_and_then(
     assert lines() == []
     health.report("the lease", "refused")
     health.report("the lease", "refused")
-    assert lines() == ["the lease: refused; trying again"]
+    assert lines() == ["the lease: refused; retrying"]
     health.report("the lease", "403")
-    assert lines() == ["the lease: 403; trying again"]
+    assert lines() == ["the lease: 403; retrying"]
     for _ in range(int(REPEAT_SECONDS) // 5):
         clock.advance(5)
         health.report("the lease", "403")
-    assert lines() == ["the lease: 403; trying again"]
+    assert lines() == ["the lease: 403; retrying"]
     health.report("the lease", "")
     health.report("the lease", "")
     assert lines() == ["the lease: works again"]

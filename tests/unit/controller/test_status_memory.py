@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from energylens.controller.status_memory import Checked, StatusMemory, differences, removal
+from energylens.controller.status_memory import StatusMemory, differences, removal
+from energylens.decide.deployment.status_check import Checked
 
 KEY = ("team", "llama")
 

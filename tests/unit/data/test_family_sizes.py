@@ -353,7 +353,7 @@ def test_a_broken_file_of_any_family_gives_a_clear_error_or_a_model(data: st.Dat
     config = copy.deepcopy(SHAPES[data.draw(st.sampled_from(sorted(SHAPES)))]["config"])
     for _ in range(data.draw(st.integers(1, 3))):
         target = config
-        while (nested := sorted(k for k in target if isinstance(target[k], dict))) and data.draw(st.booleans()):
+        while (nested := sorted(k for k in target if isinstance(target[k], dict))) and data.draw(st.booleans()):  # type: ignore[arg-type]
             target = target[data.draw(st.sampled_from(nested))]
         if target:
             target[data.draw(st.sampled_from(sorted(target)))] = data.draw(JUNK)

@@ -154,8 +154,8 @@ def test_any_partition_of_a_window_adds_up(power, rate):
         for end in ends
     ]
     assert all(before.window_end == after.window_start for before, after in itertools.pairwise(parts))
-    assert sum(part.energy_joules for part in parts) == pytest.approx(whole.energy_joules, rel=1e-6)
-    assert sum(part.output_tokens for part in parts) == pytest.approx(whole.output_tokens, rel=1e-6)
+    assert sum(part.energy_joules for part in parts) == pytest.approx(whole.energy_joules, rel=1e-6)  # type: ignore[misc]
+    assert sum(part.output_tokens for part in parts) == pytest.approx(whole.output_tokens, rel=1e-6)  # type: ignore[misc]
 
 
 RECORDED = Path(__file__).parent / "recorded" / "prometheus-range.json"

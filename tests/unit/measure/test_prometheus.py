@@ -152,7 +152,7 @@ class Rig:
         self.clock = FakeClock(10_000.0)
         self.prometheus = FakePrometheus(self.clock, ahead)
         self.source = PrometheusSource(self.prometheus, self.clock, **settings)
-        self.collector = Collector([self.source], Engines(self.clock), self.clock)
+        self.collector = Collector([self.source], Engines(self.clock), self.clock)  # type: ignore[arg-type]
         # By the server's clock; power doubles at 10 600 s of ours.
         self.prometheus.held = [
             replace(
@@ -272,7 +272,7 @@ async def test_the_second_source_answers_when_the_first_cannot() -> None:
     class Dead(PrometheusSource):
         name = "first"
 
-    rig.collector = Collector([Dead(dead, rig.clock), rig.source], Engines(rig.clock), rig.clock)
+    rig.collector = Collector([Dead(dead, rig.clock), rig.source], Engines(rig.clock), rig.clock)  # type: ignore[arg-type]
     await rig.run(330)
     assert rig.measure().source == "prometheus"
     only = rig.measure(source="first")

@@ -56,7 +56,7 @@ async def api():
     app = web.Application()
     app.add_routes([web.get("/base/api/v1/query", found.answer)])
     async with TestServer(app) as server:
-        found.url = str(server.make_url("/base"))
+        found.url = str(server.make_url("/base"))  # type: ignore[attr-defined]
         yield found
         found.never.set()
 

@@ -127,7 +127,7 @@ def test_the_error_bound_holds_for_power_that_changes_between_samples(watts, shi
     served = np.interp(times - 15 * age, edges, joules) + 1e6
     series = GpuEnergySeries("GPU-0", samples(times, served), power_samples=tuple(extremes), power_limit_watts=LIMIT)
     result = measure_window([series], [engine()], 1, options(end=580.0, window_seconds=500.0))
-    true = float(np.interp(result.window_end, edges, joules) - np.interp(result.window_start, edges, joules))
+    true = float(np.interp(result.window_end, edges, joules) - np.interp(result.window_start, edges, joules))  # type: ignore[arg-type]
     assert abs(result.energy_joules - true) <= result.error_bound_joules + 1e-3
 
 

@@ -91,7 +91,7 @@ class ArithmeticPredictor:
         role: Role = "aggregated",
     ) -> Prediction:
         memory = self.memory(model, gpu, layouts, workload)
-        heads = model.layers[0].mixer.heads  # type: ignore[union-attr]
+        heads = model.layers[0].mixer.heads
         supported = (heads % layouts.tensor_parallel == 0) & (layouts.pipeline_parallel <= model.layer_count)
         reason = np.where(supported, "", f"{heads} attention heads are not divisible by tensor parallel")
         most = np.minimum(layouts.max_batch_size * layouts.data_parallel, memory.max_concurrency)

@@ -60,7 +60,7 @@ def workload(rate: float, inputs: int = 300, outputs: int = 400) -> dict[str, An
 
 def one(tp: int, pp: int, ep: int, dp: int, batch: int, cap: float = math.nan) -> Layouts:
     ints = [np.array([value]) for value in (tp, pp, ep, dp, batch)]
-    return Layouts(*ints, np.array([cap]))
+    return Layouts(*ints, np.array([cap]))  # type: ignore[call-arg]
 
 
 BATCHES, ODD_BATCH = [2**i for i in range(11)], 100

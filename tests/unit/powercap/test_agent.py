@@ -91,7 +91,7 @@ async def test_after_it_was_killed_at_any_change_the_next_one_finds_every_limit_
     world: World, dies_at: int
 ) -> None:
     world.nvml.dies_at = dies_at
-    steps = ({"pod-a": "400", "pod-b": "500"}, {"pod-a": "300"}, {})
+    steps: tuple[dict[str, str], ...] = ({"pod-a": "400", "pod-b": "500"}, {"pod-a": "300"}, {})
     try:
         for caps in steps:
             world.caps = caps

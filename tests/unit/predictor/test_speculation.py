@@ -21,7 +21,7 @@ METHODS: tuple[Method, ...] = ("NGram", "EAGLE", "MTP", "DraftModel")
 H100, PREDICTOR = find_gpu("H100"), load_predictor("vllm")
 DENSE, EXPERTS = load_model("meta-llama/Llama-3.1-8B-Instruct"), load_model("Qwen/Qwen3-30B-A3B")
 LOAD = Workload(2000, 400)
-ONE = Layouts(*[np.array([v]) for v in (1, 1, 1, 1, 64)], np.array([np.nan]))
+ONE = Layouts(*[np.array([v]) for v in (1, 1, 1, 1, 64)], np.array([np.nan]))  # type: ignore[call-arg]
 
 
 def drafting(method: Method = "NGram", tokens: int = 3, acceptance: float = 0.7) -> Workload:
@@ -34,7 +34,7 @@ def cached(share: float) -> Workload:
 
 
 def under(workload: Workload, rate: float = 1.0, model: object = DENSE) -> Prediction:
-    return PREDICTOR.at_rate(model, H100, ONE, workload, np.array([rate]))  # type: ignore[arg-type]
+    return PREDICTOR.at_rate(model, H100, ONE, workload, np.array([rate]))
 
 
 def with_in_flight(workload: Workload, requests: float = 16.0) -> Prediction:

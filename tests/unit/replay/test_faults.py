@@ -7,9 +7,10 @@ from tests.unit.measure.builders import FakeClock
 from tests.unit.replay.objects import cluster, pod
 
 from energylens.measure.types import PodRef
+from energylens_dev.replay.exposition import rows
 from energylens_dev.replay.faults import ENGINE_FAULTS, Load, Slow, apply, one_gpu_missing
 from energylens_dev.replay.fleet import ITL_BOUNDS, Engine, Fleet
-from energylens_dev.replay.server import Options, Replay, rows
+from energylens_dev.replay.server import Options, Replay
 
 POD = PodRef("team", "llama-0")
 

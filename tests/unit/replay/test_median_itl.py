@@ -23,14 +23,14 @@ def test_the_mean_within_the_bucket_is_nearer_to_the_median_than_a_linear_guess(
     for run in measured_runs():
         assert run.measured is not None
         found, rate = run.measured, run.measured.output_tokens_per_second
-        shares = itl_shares((found.median_itl_ms, found.p90_itl_ms, found.p95_itl_ms, found.p99_itl_ms))
+        shares = itl_shares((found.median_itl_ms, found.p90_itl_ms, found.p95_itl_ms, found.p99_itl_ms))  # type: ignore[arg-type]
         bounds = (*ITL_BOUNDS, math.inf)
 
-        def counted(time: float, rate: float = rate, shares: tuple[float, ...] = tuple(shares)) -> Histogram:
+        def counted(time: float, rate: float = rate, shares: tuple[float, ...] = tuple(shares)) -> Histogram:  # type: ignore[assignment]
             return Histogram((*ITL_BOUNDS, math.inf), tuple(rate * time * share for share in shares))
 
         series = replace(
-            engine(rate=rate, times=TIMES, running=lambda time, running=run.concurrency: running),
+            engine(rate=rate, times=TIMES, running=lambda time, running=run.concurrency: running),  # type: ignore[arg-type, misc]
             itl=tuple(HistogramSample(time, counted(time)) for time in TIMES),
         )
         result = measure_window([gpu(times=TIMES)], [series], 1, options(percentile="P50"))

@@ -80,7 +80,7 @@ def test_a_program_that_is_missing_is_named_with_how_to_get_it() -> None:
 
 
 def test_it_needs_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(programs.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(programs.os, "geteuid", lambda: 1000)  # type: ignore[attr-defined]
     with pytest.raises(ImageTestError, match="root"):
         check(("sh",))
 

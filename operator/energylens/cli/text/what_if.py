@@ -67,7 +67,7 @@ def answers_for(preview: Preview, formats: Sequence[str]) -> WhatIfs:
     name, inputs, checkpoint = preview.deployment.spec.model.name, preview.inputs, preview.planning.model
     label = WhatIfs.label
     if checkpoint is None and preview.planning.reason is Reason.MODEL_UNSUPPORTED:
-        # The format asked for cannot be had: what it would save is the question.
+        # The requested format cannot be loaded: what it would save is the question.
         inputs, label = _as_stored(inputs), "as stored"
         try:
             checkpoint = model_of(inputs.deployment, inputs.config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ FLEET = [
 ]
 
 
-def planned(run: Run, write: Write, documents: list[object], *options: object) -> Any:
+def planned(run: Run, write: Write, documents: Sequence[object], *options: object) -> Any:
     return run("fleet", "-f", write("fleet.yaml", documents), "--inventory", write("pools.yaml", POOLS), *options)
 
 

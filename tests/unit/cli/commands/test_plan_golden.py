@@ -269,7 +269,7 @@ def test_one_cluster_is_read_and_not_two(arithmetic: Run, write: Write) -> None:
 def test_nodes_that_cannot_be_used_are_named_beside_the_plan(arithmetic: Run, write: Write) -> None:
     shared = copy.deepcopy(NODE)
     shared["metadata"] |= {"name": "sliced"}
-    shared["metadata"]["labels"] |= {"nvidia.com/gpu.count": "1"}
+    shared["metadata"]["labels"] |= {"nvidia.com/gpu.count": "1"}  # type: ignore[index]
     result = arithmetic(
         "plan", "-f", write("a.yaml", chat()), "--inventory", write("nodes.yaml", {"items": [NODE, shared]})
     )

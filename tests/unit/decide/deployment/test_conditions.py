@@ -27,8 +27,9 @@ from tests.unit.decide.test_docs import documented
 from energylens.api.base import Condition
 from energylens.controller.failures import DEPLOYMENT_VERDICTS
 from energylens.decide.deployment.children import children
-from energylens.decide.deployment.conditions import all_conditions, energy_error_percent, keep_transition_times
+from energylens.decide.deployment.conditions import all_conditions, keep_transition_times
 from energylens.decide.deployment.observation import BudgetView, Observation, Planning
+from energylens.decide.learned.comparison import energy_error_percent
 from energylens.decide.reasons import ConditionType, Reason
 from energylens.measure.types import EnergyReason, LatencyQuantiles
 from energylens.serving.claims import Claims
@@ -52,7 +53,7 @@ INFEASIBLE = (
     Reason.INVALID_ENGINE_SETTINGS,
 )
 SHED = Planning(plan(), None, True, Reason.SHED, "the cap leaves 300 W")
-SLO = {"slo": {"itlMilliseconds": 20}}
+SLO: dict[str, Any] = {"slo": {"itlMilliseconds": 20}}
 
 
 def conditions(observed: Observation) -> dict[str, Condition]:
@@ -310,7 +311,7 @@ def test_without_a_plan_there_is_no_error() -> None:
 
 
 def condition(kind: str, status: str, reason: str = "Any", message: str = "", time: str = "") -> Condition:
-    return Condition(type=kind, status=status, reason=reason, message=message, last_transition_time=time)  # type: ignore[arg-type]
+    return Condition(type=kind, status=status, reason=reason, message=message, last_transition_time=time)
 
 
 EARLIER = "2026-02-01T00:00:00Z"

@@ -50,7 +50,7 @@ def test_only_a_load_above_the_declared_one_is_lowered() -> None:
 
 def test_the_load_survives_its_way_through_status() -> None:
     load = FollowedLoad(2.0, -3, NOW, NOW, 0.7, NOW)
-    asked = deployment({"load": load_status(load).model_dump(by_alias=True)}, planning=AUTO)  # type: ignore[union-attr]
+    asked = deployment({"load": load_status(load).model_dump(by_alias=True)}, planning=AUTO)
     assert followed_load(asked, None) == load
 
 
@@ -65,7 +65,7 @@ def test_a_window_without_a_rate_or_times_changes_nothing(missing: str) -> None:
     window = WindowMeasurement("Measured", "", window_start=0.0, window_end=600.0, requests_per_second=90.0)
     asked = deployment(planning=AUTO)
     assert followed_load(asked, window) != FollowedLoad(2.0)
-    assert followed_load(asked, replace(window, **{missing: None})) == FollowedLoad(2.0)
+    assert followed_load(asked, replace(window, **{missing: None})) == FollowedLoad(2.0)  # type: ignore[arg-type]
 
 
 def test_a_plan_that_was_rolled_back_is_not_tried_again_under_another_load() -> None:

@@ -144,7 +144,7 @@ TROUBLES = {
 @pytest.mark.parametrize("name", TROUBLES)
 def test_a_pod_that_cannot_run_is_named_in_ready_and_degraded(name: str) -> None:
     status, text = TROUBLES[name]
-    found = conditions(starting(pod("p0"), live_pod(**status)))
+    found = conditions(starting(pod("p0"), live_pod(**status)))  # type: ignore[arg-type]
     for kind in ("Ready", "Degraded"):
         assert found[kind].reason == Reason.PODS_FAILING, found[kind]
         assert text in found[kind].message

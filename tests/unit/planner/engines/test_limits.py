@@ -12,7 +12,8 @@ from energylens.api.llmdeployment import LLMDeployment, Overrides, PowerCap
 from energylens.data import find_gpu, load_model, load_predictor
 from energylens.planner.engines import refusals
 from energylens.planner.engines.settings import EngineSettings
-from energylens.planner.planning import Problem, problem_for
+from energylens.planner.planning import problem_for
+from energylens.planner.search.problem import Problem
 from energylens.planner.search.space import enumerate_space
 from energylens.planner.types import ClusterSnapshot
 from energylens.predictor.types import GpuSpec, Layouts, Workload

@@ -42,7 +42,7 @@ def engine(name: str = "VLLM", *arguments: str, image: str | None = None, **env:
 
 def layout(tp: int = 1, pp: int = 1, ep: int = 1, dp: int = 1, batch: int = 16) -> Layouts:
     sizes = [np.asarray([size], dtype=np.int64) for size in (tp, pp, ep, dp, batch)]
-    return Layouts(*sizes, np.asarray([np.nan]))
+    return Layouts(*sizes, np.asarray([np.nan]))  # type: ignore[arg-type, call-arg]
 
 
 def refusal(

@@ -77,7 +77,7 @@ def test_the_spec_says_what_is_planned_and_the_arguments_fill_in_the_method(
     speculative: dict[str, Any] | None, arguments: list[str], expected: Speculation | None, make_deployment: Deploy
 ) -> None:
     load = {} if speculative is None else {"speculative": speculative}
-    assert speculation_of(deployed(make_deployment, *arguments, **load).spec) == expected
+    assert speculation_of(deployed(make_deployment, *arguments, **load).spec) == expected  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_contradictions_are_said(
 
 
 def test_sglang_drafts_without_stages_only(make_deployment: Deploy) -> None:
-    layouts = Layouts(*[np.array(v) for v in ([1, 1], [1, 2], [1, 1], [1, 1], [16, 16])], np.full(2, np.nan))
+    layouts = Layouts(*[np.array(v) for v in ([1, 1], [1, 2], [1, 1], [1, 1], [16, 16])], np.full(2, np.nan))  # type: ignore[call-arg]
     one, model, gpu = np.ones(2, dtype=np.int64), load_model(LLAMA), load_gpus()[H100]
     for engine, arguments, refused in (
         ("SGLang", ["--speculative-algorithm=EAGLE3"], True),

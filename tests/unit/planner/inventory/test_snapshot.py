@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ H100 = "NVIDIA-H100-80GB-HBM3"
 PRODUCT = "nvidia.com/gpu.product"
 
 
-def snapshot_from_objects(nodes: list[dict[str, Any]], pods: list[dict[str, Any]]) -> ClusterSnapshot:
+def snapshot_from_objects(nodes: Sequence[dict[str, Any]], pods: Sequence[dict[str, Any]]) -> ClusterSnapshot:
     return inventory.snapshot_from_objects(nodes, pods, load_gpus())
 
 

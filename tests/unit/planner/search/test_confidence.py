@@ -43,7 +43,7 @@ class Told:
 
 def layout(tensor: int = 4, pipeline: int = 1, data: int = 1, cap: float = np.nan) -> Layouts:
     degrees = [np.array([degree]) for degree in (tensor, pipeline, 1, data, 64)]
-    return Layouts(*degrees, np.array([cap]))
+    return Layouts(*degrees, np.array([cap]))  # type: ignore[call-arg]
 
 
 def words(found: Evidence, engine: Engine = MEASURED_IMAGE, where: Layouts | None = None, gpu: str = "H100") -> str:

@@ -110,7 +110,7 @@ def of_role(setup: Setup, model: ModelSpec, product: str, sizes: list[int], spec
             next((n for n in range(1, len(sizes) + 1) if pp % n == 0 and tp * pp // n <= size), None) for size in sizes
         }
         for nodes, cap in itertools.product(sorted(span for span in spans if span), caps):
-            layout = Layouts(*[np.array([v]) for v in (tp, pp, 1, 1, batch)], np.array([cap]))
+            layout = Layouts(*[np.array([v]) for v in (tp, pp, 1, 1, batch)], np.array([cap]))  # type: ignore[call-arg]
             if unsupported_reasons(model, layout)[0]:
                 continue
             if not setup.predictor.memory(model, gpu, layout, shape).fits[0]:

@@ -28,7 +28,7 @@ def features(models: list[str], layouts: list[str], batch: FloatArray) -> RunFea
 def fitted(training: RunFeatures, left: FloatArray, bound: float) -> ResidualModel:
     noise = np.full(left.size, 0.004)
     matrix = covariance(TERMS, training, training) + np.diag(noise)
-    target = TargetResidual(TERMS, noise, np.linalg.solve(matrix, left), bound)
+    target = TargetResidual(TERMS, noise, np.linalg.solve(matrix, left), bound)  # type: ignore[arg-type]
     return ResidualModel(training, {"step": target})
 
 

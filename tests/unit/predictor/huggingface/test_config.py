@@ -389,7 +389,7 @@ def test_a_broken_config_gives_a_clear_error_or_a_model(data: st.DataObject) -> 
     for _ in range(data.draw(st.integers(1, 3))):
         target = config
         nested = [key for key in config if isinstance(config[key], dict)]
-        if nested and data.draw(st.booleans()):
+        if nested and data.draw(st.booleans()):  # type: ignore[arg-type]
             target = config[data.draw(st.sampled_from(nested))]
         if not target:
             continue

@@ -120,7 +120,7 @@ class Load:
 
 @dataclass
 class Slow:
-    """Every token takes 0.4 s from the first page that this sees, for whoever asks the histogram."""
+    """Every token takes 0.4 s from the first page that this sees, as the histogram shows it."""
 
     _since: dict[str, Engine] = field(default_factory=dict)
 
