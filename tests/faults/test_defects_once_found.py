@@ -132,17 +132,17 @@ async def test_nothing_is_remembered_of_a_deleted_deployment() -> None:
     world.cluster.put(llama(planning=overrides(maxBatchSize=32)))
     await world.reconciler.reconcile(KEY)
     planning = world.reconciler._planning
-    assert KEY in planning._evaluated  # type: ignore[attr-defined]
+    assert KEY in planning._remembered
     world.cluster.remove("LLMDeployment", *KEY)
     await world.reconciler.reconcile(KEY)
-    assert not planning._evaluated  # type: ignore[attr-defined]
+    assert not planning._remembered
 
 
 async def observation(world: World) -> Observation:
     body = copy.deepcopy(world.store.deployments[KEY])
     deployment = parse_llmdeployment(body, strict=False)
-    observed = await world.reconciler._observe(KEY, body, deployment)  # type: ignore[attr-defined]
-    return observed
+    found = await world.reconciler._decide(KEY, body, deployment)
+    return found.observed
 
 
 def pods(observed: Observation, **changes: Any) -> tuple[Any, ...]:
