@@ -287,5 +287,6 @@ def test_the_options_are_those_of_the_parser(ask: Ask) -> None:
         head = OPTIONS.read_text().partition('OPTIONS = """')[0]
         OPTIONS.write_text(head + 'OPTIONS = """\\\n' + "\n".join(lines) + '\n"""\n')
     assert lines == sorted(
-        " ".join(option.spellings) + option.values + "|".join(option.choices) for option in options_of("VLLM")
+        " ".join(option.spellings) + option.values + "|".join(option.choices) + (option.number and f":{option.number}")
+        for option in options_of("VLLM")
     )

@@ -8,6 +8,7 @@ needed: the CUDA platform is replaced by a stub that answers for one, and the co
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import dataclasses
 import importlib.abc
@@ -126,6 +127,26 @@ def _described(self: Any) -> Any:
 registry._LazyRegisteredModel.inspect_model_cls = _described
 
 
+def _number(kind: Any) -> str:
+    """Return how the table writes the type of a value that must be a number, optional ones included; "" for others."""
+    for number in (int, float):
+        try:
+            takes = kind is not None and type(kind("7")) is number and not _takes(kind, "7k") and not _takes(kind, "x")
+        except (ValueError, TypeError, argparse.ArgumentTypeError):
+            takes = False
+        if takes:
+            return f":{number.__name__}"
+    return ""
+
+
+def _takes(kind: Any, text: str) -> bool:
+    try:
+        kind(text)
+    except (ValueError, TypeError, argparse.ArgumentTypeError):
+        return False
+    return True
+
+
 def options() -> list[str]:
     """Return the options of the server, a line each, in the form of planner/engines/vllm_options.py."""
     parser = make_arg_parser(FlexibleArgumentParser())
@@ -134,7 +155,9 @@ def options() -> list[str]:
         spellings = [text for text, owner in parser._option_string_actions.items() if owner is action]
         if spellings and action.dest != "help":
             choices = "|".join(map(str, action.choices or ())) if action.nargs != 0 else ""
-            lines.append(" ".join(spellings) + {None: "=", 0: ""}.get(action.nargs, str(action.nargs)) + choices)
+            values = {None: "=", 0: ""}.get(action.nargs, str(action.nargs))
+            number = _number(action.type) if values == "=" and not choices else ""
+            lines.append(" ".join(spellings) + values + choices + number)
     return sorted(lines)
 
 

@@ -103,6 +103,9 @@ def read_arguments(extra_args: Sequence[str], engine: str, version: Version) -> 
         wrong = _not_among(allowed, option, value)
         if wrong is not None:
             problems.append(f"{argument!r}: {full} is {wrong!r}; allowed: {', '.join(allowed)}")
+        elif value is not None and not dot and is_read(engine, version) and not option.takes(value):
+            kind = "a whole number" if option.number == "int" else "a number"
+            problems.append(f"{argument!r}: {full} is {value!r}; allowed: {kind}")
         given.append(Given(argument, full, option.name or full, value))
         if value is not None and (dot or value[:1] == "{"):
             _merge(dotted if dot else whole, option.name or full, path, value, problems, argument)

@@ -78,6 +78,9 @@ def _missing(model: ModelSpec, gpu: GpuSpec, found: Capability, settings: Engine
         # model_executor/layers/attention/attention.py, 0.33.
         yield f"{name} has no fp8_e5m2 KV cache for FP8 checkpoints; set --kv-cache-dtype=fp8 in spec.engine.extraArgs"
     if engine == "SGLang":
+        if cache == "nvfp4" and found < (10, 0):
+            # arg_groups/kv_cache_hook.py, 0.5.23.
+            yield f"{name} needs Blackwell for --kv-cache-dtype=nvfp4; {sm} is older"
         if model.expert_quant.weight == "fp8" and found < _FP8_ARITHMETIC:
             # sgl-project/sglang#12887, #38291: its Triton kernel of the experts; dense layers have Marlin.
             yield f"{name} has no kernel for FP8 experts below compute capability 8.9; {sm} is older"

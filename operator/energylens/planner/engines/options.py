@@ -54,6 +54,16 @@ class Option:
     """``""`` for a switch, ``=`` for one value, ``+``, ``*`` or ``?`` as in argparse."""
     choices: tuple[str, ...] = ()
     """The values that the parser takes; empty where the parser does not list them."""
+    number: str = ""
+    """``int`` or ``float`` where the parser takes only such; "" where it takes any text."""
+
+    def takes(self, text: str) -> bool:
+        """Return whether the parser's number type takes a value, as Python's ``int`` and ``float`` do."""
+        try:
+            _ = float(text) if self.number == "float" else int(text) if self.number == "int" else 0
+        except ValueError:
+            return False
+        return True
 
 
 @cache
@@ -62,9 +72,9 @@ def options_of(engine: str) -> tuple[Option, ...]:
     found = []
     for line in filter(None, _TABLES[engine].split("\n")):
         names = re.split(r"[=+*?]", line)[0]
-        values, choices = line[len(names) :][:1], line[len(names) + 1 :]
+        values, (choices, _, number) = line[len(names) :][:1], line[len(names) + 1 :].partition(":")
         spellings = tuple(names.split(" "))
-        found.append(Option(spellings[0], spellings, values, tuple(choices.split("|")) if choices else ()))
+        found.append(Option(spellings[0], spellings, values, tuple(choices.split("|")) if choices else (), number))
     return tuple(found)
 
 

@@ -16,7 +16,7 @@ from energylens.predictor.model.architecture import ModelSpec
 
 _BINARY = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _DECIMAL = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
-_SIZE = re.compile(r"^(\d+(?:\.\d+)?)([kKmMgGtT]?)$")
+_SIZE = re.compile(r"^(\d+(?:\.\d+)?)([kKmMgGtT]?i?)$")
 _CACHE_BYTES = (
     ("nvfp4", 0.5 + 1 / 16),
     ("fp4", 0.5 + 1 / 16),
@@ -30,6 +30,10 @@ _CACHE_BYTES = (
 """Beginning of a KV cache format to bytes per element, scales of 16 included."""
 _KERNEL_BLOCK = 16
 _YARN_COUNTED_SINCE = (0, 30)
+_AUTO_CONTEXT_SINCE = (0, 14)
+_SUFFIXED = ("--context-length", "--max-total-tokens")
+"""Options of SGLang that take 1k and 1Ki (utils/common.py, ``human_readable_int``)."""
+_SUFFIXES = {"k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 _LONGER = {"VLLM": "VLLM_ALLOW_LONG_MAX_MODEL_LEN", "SGLang": "SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN"}
 
 
@@ -129,6 +133,8 @@ class EngineSettings:
         """Longest request that the engine is told to take; None where it finds out by itself."""
         text = self.arguments.value(self.names.context)
         if text is not None and self.engine == "VLLM" and text.lower() in ("auto", "-1"):
+            if self.version < _AUTO_CONTEXT_SINCE:
+                raise self._error(self.names.context, f"a whole number above 0 ({text} since vLLM 0.14)")
             return None
         return self._tokens(self.names.context)
 
@@ -264,15 +270,23 @@ class EngineSettings:
         text = self.arguments.value(name)
         if text is None:
             return None
+        suffixes, hint = self._suffixes(name)
         found = _SIZE.match(text)
-        if found is None or (found[2] and self.engine != "VLLM"):
-            raise self._error(name, "a whole number above 0" + (" (1k and 1K too)" if self.engine == "VLLM" else ""))
-        # vLLM (utils/argparse_utils.py, human_readable_int): 1k is 1000, 1K is 1024.
-        factors = _BINARY if found[2].isupper() else _DECIMAL
-        number = float(found[1]) * factors.get(found[2].lower(), 1)
-        if number < 1 or ("." in found[1] and not found[2]):
+        if found is None or (found[2] and found[2] not in suffixes):
+            raise self._error(name, f"a whole number above 0{hint}")
+        number = float(found[1]) * suffixes.get(found[2], 1)
+        if number < 1 or ("." in found[1] and found[2] in ("", "Ki", "Mi", "Gi", "Ti")):
             raise self._error(name, "a whole number above 0")
         return int(number)
+
+    def _suffixes(self, name: str) -> tuple[Mapping[str, int], str]:
+        """Return what an option may have after a number, and how to say so.
+
+        For vLLM (utils/argparse_utils.py, human_readable_int) 1k is 1000 and 1K is 1024.
+        """
+        if self.engine == "VLLM":
+            return {**_DECIMAL, **{letter.upper(): size for letter, size in _BINARY.items()}}, " (1k and 1K too)"
+        return (_SUFFIXES, " (1k and 1Ki too)") if name in _SUFFIXED else ({}, "")
 
     def _error(self, name: str, allowed: str) -> SettingError:
         return SettingError(

@@ -2,7 +2,8 @@
 """The options of the server of vLLM 0.33.0, one a line, as its own argument parser has them.
 
 After the spellings follows how many values an option takes: ``=`` one, ``+``, ``*`` and ``?`` as in argparse; nothing is
-a switch. Where the parser lists the values that it takes, they stand last.
+a switch. Where the parser lists the values that it takes, they stand last; ``:int`` and ``:float`` where it takes
+numbers.
 """
 
 OPTIONS = """\

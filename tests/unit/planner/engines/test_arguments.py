@@ -182,7 +182,12 @@ def test_dotted_values_replace_json_as_in_vllm() -> None:
     ("argument", "message"),
     [
         ("--page-size=0", "--page-size is '0'; allowed: a whole number above 0"),
-        ("--page-size=1.5", "allowed: a whole number above 0"),
+        ("--cpu-offload-gb=abc", "allowed: a whole number"),
+        ("--schedule-conservativeness=fast", "allowed: a number"),
+        ("--random-seed=1.5", "allowed: a whole number"),
+        ("--context-length=32Kb", "allowed: a whole number above 0 (1k and 1Ki too)"),
+        ("--chunked-prefill-size=4k", "allowed: a whole number"),
+        ("--page-size=1.5", "allowed: a whole number"),
         ("--kv-cache-dtype=fp8", "--kv-cache-dtype is 'fp8'; allowed: auto, fp8_e5m2, fp8_e4m3,"),
         ("--attention-backend=flash", "allowed: triton, torch_native,"),
         ("--hf-overrides.a=1", "is no option of SGLang 0.5.23"),
@@ -206,3 +211,20 @@ def test_blocks_of_the_cache_are_read(engine: str, argument: str, tokens: int) -
 
 def test_values_of_versions_that_were_not_read_are_the_engines_to_judge() -> None:
     assert read_arguments(["--dtype=int8", "-O3"], "VLLM", (0, 30, 0)).problems == ()
+
+
+@pytest.mark.parametrize(
+    ("argument", "tokens"), [("32k", 32_000), ("1Ki", 1024), ("25.6k", 25_600), ("4096", 4096), ("1M", 1_000_000)]
+)
+def test_sglang_takes_contexts_with_a_suffix(argument: str, tokens: int) -> None:
+    """sglang/srt/utils/common.py, human_readable_int."""
+    assert settings(f"--context-length={argument}", engine="SGLang").context_tokens == tokens
+
+
+@pytest.mark.parametrize("text", ["auto", "-1"])
+def test_a_context_that_follows_the_memory_needs_vllm_0_14(text: str) -> None:
+    newer = EngineSettings.of(Engine(extra_args=(f"--max-model-len={text}",), image="vllm/vllm-openai:v0.14.0"))
+    assert newer.context_tokens is None
+    older = EngineSettings.of(Engine(extra_args=(f"--max-model-len={text}",), image="vllm/vllm-openai:v0.13.0"))
+    with pytest.raises(SettingError, match=r"since vLLM 0\.14"):
+        older.check()

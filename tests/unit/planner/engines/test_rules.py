@@ -433,6 +433,12 @@ def test_a_kv_cache_of_the_other_fp8_needs_a_checkpoint_without_scales() -> None
     assert missing_kernels(load_model("Qwen/Qwen3-8B-FP8"), H100, engine("VLLM", "--kv-cache-dtype=fp8")) == ""
 
 
+def test_sglang_keeps_a_cache_in_nvfp4_on_blackwell_only() -> None:
+    qwen, settings = load_model("Qwen/Qwen3-8B"), engine("SGLang", "--kv-cache-dtype=nvfp4")
+    assert "needs Blackwell for --kv-cache-dtype=nvfp4" in missing_kernels(qwen, H100, settings)
+    assert missing_kernels(qwen, find_gpu("B200"), settings) == ""
+
+
 @pytest.mark.parametrize(
     ("arguments", "refused"),
     [
