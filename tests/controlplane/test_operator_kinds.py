@@ -1,0 +1,72 @@
+"""Kinds that go and come back while the operator runs: it lives on, and what waited moves without a restart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.controlplane.test_operator_rollouts import LEADER_WORKER_SETS, TWO_NODES
+from tests.support.operator_cluster import Object, OperatorCluster, Team, llmdeployment
+
+from energylens_dev.devcluster import Kubectl, eventually
+
+GROUPS = LEADER_WORKER_SETS["metadata"]["name"]
+
+
+def without_history(body: Object) -> Object:
+    """Return an object as it may be made again."""
+    metadata = {name: body["metadata"][name] for name in ("name", "labels", "annotations") if name in body["metadata"]}
+    return {"apiVersion": body["apiVersion"], "kind": body["kind"], "metadata": metadata, "spec": body["spec"]}
+
+
+def serve(api: Kubectl, definition: Object) -> None:
+    name = definition["metadata"]["name"]
+    api.apply(definition)
+    api.run("wait", "--for=condition=Established", f"crd/{name}", "--timeout=60s")
+
+
+@contextmanager
+def unserved(api: Kubectl, name: str) -> Iterator[Object]:
+    """Take a definition away, with all objects of its kind; it is there again afterwards."""
+    body = api.get("crd", name)
+    assert body is not None
+    definition = without_history(body)
+    try:
+        api.run("delete", "crd", name, "--timeout=60s")
+        yield definition
+    finally:
+        serve(api, definition)
+
+
+def test_leader_worker_set_comes_goes_and_comes_again(operator: OperatorCluster, team: Team) -> None:
+    pid = operator.cluster.operator_pid
+    team.apply(**TWO_NODES)
+    team.wait("PlanReady", "False", "LeaderWorkerSetMissing")
+    try:
+        for _ in range(2):
+            serve(operator.api, LEADER_WORKER_SETS)
+            # The waiting object moves by itself.
+            (body,) = eventually(lambda: team.kubectl.list("leaderworkersets"))
+            assert body["metadata"]["labels"]["energylens.dev/llmdeployment"] == "llama"
+            team.wait("PlanReady", "True", "Planned")
+            operator.api.run("delete", "crd", GROUPS, "--timeout=60s")
+            team.wait("PlanReady", "False", "LeaderWorkerSetMissing")
+        # Others are served meanwhile.
+        team.apply("one")
+        team.ready("one")
+    finally:
+        operator.api.run("delete", "crd", GROUPS, "--ignore-not-found", "--timeout=60s")
+    assert eventually(lambda: operator.metric("energylens_leading") == 1.0)
+    assert operator.cluster.operator_pid == pid
+
+
+def test_the_operators_own_kind_goes_and_comes_again(operator: OperatorCluster, team: Team) -> None:
+    pid = operator.cluster.operator_pid
+    team.apply()
+    team.ready()
+    with unserved(operator.api, "llmdeployments.energylens.dev"):
+        # Its children go by their owner references.
+        eventually(lambda: not team.pods())
+    eventually(lambda: team.kubectl.apply(llmdeployment()))
+    team.ready()
+    assert operator.cluster.operator_pid == pid
