@@ -290,3 +290,15 @@ def test_no_more_sequences_run_than_the_engine_starts() -> None:
     where = layouts((1, 1, 1, 1), (1, 1, 1, 2), batch=8)
     found = predictor().at_concurrency(load_model("Qwen/Qwen3-30B-A3B"), B200, where, CHAT, np.full(2, 100.0))
     assert found.concurrency.tolist() == [8.0, 16.0]
+
+
+def test_a_prompt_waits_for_the_running_step_and_for_those_that_are_scheduled_already() -> None:
+    ahead = load_predictor("vllm")
+    assert ahead.profile.steps_ahead == 1
+    behind = ahead.with_profile(replace(ahead.profile, steps_ahead=0))
+    model, where, running = load_model("Qwen/Qwen3-8B"), layouts((1, 1, 1, 1), (1, 1, 1, 1)), np.array([1.0, 32.0])
+    found = [one.at_concurrency(model, H100, where, CHAT, running) for one in (ahead, behind)]
+    waited = found[0].ttft_p50_ms - found[1].ttft_p50_ms
+    assert waited == pytest.approx([0.0, found[0].mean_step_ms[1]])
+    # A request alone waits for nobody, but takes its way to the engine and back.
+    assert found[0].ttft_p50_ms[0] > 8.0

@@ -24,6 +24,8 @@ class EngineProfile:
     """How it runs collectives beside kernels; None for one after the other, as all profiles that ship do."""
     memory_utilization: float = 0.9
     """Share of GPU memory that the engine takes by default."""
+    steps_ahead: int = 0
+    """Steps that are scheduled before the one that runs has ended: 1 with asynchronous or overlapped scheduling."""
     kv_cache_bytes: float | None = None
     """Bytes of KV cache per GPU where an argument fixes them; None where the cache gets what is left."""
     step_tokens: int | None = None

@@ -93,6 +93,7 @@ def profiles_from(document: Mapping[str, Any]) -> tuple[EngineProfile, ...]:
                 factors=dict(entry["factors"]),
                 overlap=_overlap_from(entry.get("overlap")),
                 memory_utilization=float(entry["memory_utilization"]),
+                steps_ahead=int(entry["steps_ahead"]),
                 sources=tuple(entry["sources"]),
                 measured=_versions_from(entry.get("measured")),
             )
