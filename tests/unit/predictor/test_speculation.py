@@ -164,6 +164,19 @@ def test_itl_is_what_each_engine_counts() -> None:
         assert ratio == pytest.approx(3.4 * factor, rel=0.1)
 
 
+def test_what_a_candidate_gets_does_not_depend_on_those_beside_it() -> None:
+    """Step times are shared by the size of CUDA graphs, which hold more tokens where several are verified."""
+    columns = [[1, 2, 4, 1, 2, 1], [1, 1, 1, 2, 1, 1], [1] * 6, [1, 1, 2, 1, 2, 1], [4, 16, 64, 256, 1024, 16]]
+    layouts = Layouts(*[np.array(c) for c in columns], np.array([np.nan, np.nan, np.nan, np.nan, 400.0, 400.0]))
+    rates = np.array([0.2, 1.0, 8.0, 3.0, 20.0, 0.5])
+    for workload in (Workload(60, 300, prefix_hit_fraction=0.5), drafting("EAGLE", 7), drafting("MTP", 2)):
+        found = PREDICTOR.at_rate(DENSE, H100, layouts, workload, rates)
+        for i in range(len(layouts)):
+            alone = PREDICTOR.at_rate(DENSE, H100, layouts.take(np.array([i])), workload, rates[[i]])
+            for name in ("joules_per_output_token", "tpot_ms", "itl_p95_ms", "ttft_p50_ms", "concurrency"):
+                assert getattr(found, name)[i] == pytest.approx(getattr(alone, name)[0], rel=1e-9), (name, i)
+
+
 def test_nobody_measured_drafts() -> None:
     plain, drafted = with_in_flight(LOAD), with_in_flight(drafting())
     assert (drafted.nearest == NOTHING).all()
