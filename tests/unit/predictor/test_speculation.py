@@ -166,8 +166,14 @@ def test_itl_is_what_each_engine_counts() -> None:
 
 def test_what_a_candidate_gets_does_not_depend_on_those_beside_it() -> None:
     """Step times are shared by the size of CUDA graphs, which hold more tokens where several are verified."""
-    columns = [[1, 2, 4, 1, 2, 1], [1, 1, 1, 2, 1, 1], [1] * 6, [1, 1, 2, 1, 2, 1], [4, 16, 64, 256, 1024, 16]]
-    layouts = Layouts(*[np.array(c) for c in columns], np.array([np.nan, np.nan, np.nan, np.nan, 400.0, 400.0]))
+    layouts = Layouts(
+        tensor_parallel=np.array([1, 2, 4, 1, 2, 1]),
+        pipeline_parallel=np.array([1, 1, 1, 2, 1, 1]),
+        expert_parallel=np.ones(6, dtype=np.int64),
+        data_parallel=np.array([1, 1, 2, 1, 2, 1]),
+        max_batch_size=np.array([4, 16, 64, 256, 1024, 16]),
+        power_cap_watts=np.array([np.nan, np.nan, np.nan, np.nan, 400.0, 400.0]),
+    )
     rates = np.array([0.2, 1.0, 8.0, 3.0, 20.0, 0.5])
     for workload in (Workload(60, 300, prefix_hit_fraction=0.5), drafting("EAGLE", 7), drafting("MTP", 2)):
         found = PREDICTOR.at_rate(DENSE, H100, layouts, workload, rates)
