@@ -9,7 +9,7 @@ VLLM_VERSION := 0.33.0
 VLLM_VENV ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/energylens/vllm-$(VLLM_VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit fuzz image-test engine-test lint format generate gallery docs lock clean
+.PHONY: help demo test test-unit coverage fuzz image-test engine-test lint format generate gallery docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -22,6 +22,11 @@ test: lint ## Run all tests: linters, unit, fault, control-plane and end-to-end 
 
 test-unit: $(STAMP) ## Run the tests that need no control plane (a minute)
 	$(BIN)/pytest tests/unit tests/faults
+
+coverage: $(STAMP) ## Say which statements unit and fault tests run; added lines since BASE (HEAD) have a floor
+	$(BIN)/coverage run -m pytest tests/unit tests/faults
+	$(BIN)/coverage json --quiet
+	$(BIN)/python tools/coverage_floor.py coverage.json --base $(or $(BASE),HEAD)
 
 fuzz: $(STAMP) ## Plan 20,000 random valid specs, clusters and budgets (an hour or two); FUZZ_EXAMPLES=N for another number
 	ENERGYLENS_FUZZ_EXAMPLES=$(or $(FUZZ_EXAMPLES),20000) $(BIN)/pytest tests/fuzz -p no:cacheprovider

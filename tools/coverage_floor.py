@@ -1,0 +1,77 @@
+"""Fail when lines that a change adds are not run by tests: the floor of `make coverage`.
+
+Reads the JSON report of coverage.py and the difference to a base commit, and counts the statements among added lines.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+FLOOR_PERCENT = 90.0
+_FILE = re.compile(r"^\+\+\+ b/(.*)$")
+_HUNK = re.compile(r"^@@ -\S+ \+(\d+)(?:,(\d+))? @@")
+
+
+def added(difference: str) -> dict[str, set[int]]:
+    """Return the numbers of added lines by file, from a difference without context."""
+    found: dict[str, set[int]] = {}
+    path = ""
+    for line in difference.splitlines():
+        if file := _FILE.match(line):
+            path = file[1]
+        elif hunk := _HUNK.match(line):
+            first, count = int(hunk[1]), int(hunk[2] or 1)
+            found.setdefault(path, set()).update(range(first, first + count))
+    return found
+
+
+def missed(
+    lines: Mapping[str, set[int]], report: Mapping[str, Mapping[str, list[int]]]
+) -> tuple[int, dict[str, list[int]]]:
+    """Return how many added statements there are, and those that no test ran, by file.
+
+    Args:
+        lines: Added lines by file.
+        report: ``files`` of coverage's report: executed and missing lines by file.
+    """
+    statements, gaps = 0, {}
+    for path, numbers in lines.items():
+        file = report.get(path)
+        if file is None:
+            continue
+        statements += len(numbers & {*file["executed_lines"], *file["missing_lines"]})
+        if unrun := sorted(numbers & set(file["missing_lines"])):
+            gaps[path] = unrun
+    return statements, gaps
+
+
+def main(arguments: list[str]) -> int:
+    """Print the share of added statements that tests ran; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("report", type=Path, help="coverage's JSON report")
+    parser.add_argument("--base", default="HEAD", help="commit that the change starts from")
+    options = parser.parse_args(arguments)
+    command = ["git", "diff", "--unified=0", "--no-color", options.base, "--", "operator"]
+    difference = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    document = json.loads(options.report.read_text())
+    statements, gaps = missed(added(difference), document["files"])
+    sys.stdout.write(f"all code: {document['totals']['percent_covered']:.1f} % of statements and branches\n")
+    unrun = sum(map(len, gaps.values()))
+    percent = 100.0 if not statements else 100.0 * (statements - unrun) / statements
+    sys.stdout.write(
+        f"added since {options.base}: {statements} statements, {percent:.1f} % run; floor {FLOOR_PERCENT:.0f} %\n"
+    )
+    for path, numbers in sorted(gaps.items()):
+        sys.stdout.write(f"  {path}: {', '.join(map(str, numbers))}\n")
+    return 1 if percent < FLOOR_PERCENT else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
