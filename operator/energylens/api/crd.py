@@ -86,7 +86,11 @@ LLM_DEPLOYMENT = Kind(
         _AGE,
         Column("Replicas", ".status.activeRevision.replicas", "Copies of the model.", "integer", wide=True),
         Column(
-            "Batch", ".status.activeRevision.maxBatchSize", "Most sequences at once per rank.", "integer", wide=True
+            "Batch",
+            ".status.activeRevision.maxBatchSize",
+            "Maximum number of sequences at once per rank.",
+            "integer",
+            wide=True,
         ),
         Column("Power W", ".status.activeRevision.powerWatts", "Predicted power of all GPUs, W.", "integer", wide=True),
         Column("ITL ms", ".status.activeRevision.itlMilliseconds", "Predicted ITL, ms.", "integer", wide=True),
@@ -107,7 +111,7 @@ _BUDGET_COLUMNS = (
     _AGE,
     Column("Period", ".spec.period", "Over which the energy counts.", wide=True),
     Column("Reset", ".status.resetTime", "When the next period begins.", wide=True),
-    Column("Power W", ".spec.powerWatts", "Most power allowed, W.", "integer", wide=True),
+    Column("Power W", ".spec.powerWatts", "Maximum power allowed, W.", "integer", wide=True),
     Column("Committed W", ".status.committedPowerWatts", "The members' predicted power, W.", "integer", wide=True),
     Column("Measured W", ".status.measuredPowerWatts", "The members' measured power, W.", "integer", wide=True),
     Column("Burn %", ".status.burnRatePercent", "Of the rate that lasts until the reset.", "integer", wide=True),

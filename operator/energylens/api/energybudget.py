@@ -114,7 +114,7 @@ class Carbon(ApiModel):
 
     forecast_config_map_ref: ForecastRef = Field(description="ConfigMap with the forecast.")
     grams_per_period: int = Field(
-        ge=1, le=_MAX_WATT_HOURS, description="Most grams of CO2 equivalent that members may cause in one period."
+        ge=1, le=_MAX_WATT_HOURS, description="Maximum grams of CO2 equivalent that members may cause in one period."
     )
 
 
@@ -128,7 +128,7 @@ class Shedding(ApiModel):
         description="Members are given back power only when the budget then has this share of it left, %.",
     )
     cooldown_seconds: int = Field(
-        default=600, ge=0, le=86_400, description="Least time between taking power and giving it back, s."
+        default=600, ge=0, le=86_400, description="Minimum time between taking power and giving it back, s."
     )
 
 
@@ -184,12 +184,12 @@ class EnergyBudgetSpec(ApiModel):
         default=LabelSelector(), description="Which LLMDeployments of the namespace are members; empty: all of them."
     )
     power_watts: int | None = Field(
-        default=None, ge=1, le=_MAX_WATTS, description="Most power that all members together may draw, W."
+        default=None, ge=1, le=_MAX_WATTS, description="Maximum power that all members together may draw, W."
     )
     energy_watt_hours: int | None = Field(
-        default=None, ge=1, le=_MAX_WATT_HOURS, description="Most GPU energy of all members in one period, Wh."
+        default=None, ge=1, le=_MAX_WATT_HOURS, description="Maximum GPU energy of all members in one period, Wh."
     )
-    period: Period = Field(default="Month", description="Over which energyWattHours counts.")
+    period: Period = Field(default="Month", description="Period over which energyWattHours counts.")
     time_zone: TimeZone = "UTC"
     action: Literal["Report", "Deny", "Shed"] = Field(
         default="Report",

@@ -240,18 +240,18 @@ class Workload(ApiModel):
 class Slo(ApiModel):
     """What the deployment must hold at the given percentile. An absent objective does not constrain the plan."""
 
-    percentile: Percentile = Field(default="P95", description="Share of requests that must hold the latencies.")
+    percentile: Percentile = Field(default="P95", description="Share of requests that must meet the latencies.")
     ttft_milliseconds: int | None = Field(
-        default=None, ge=1, le=_MAX_MILLISECONDS, description="Longest time to first token, ms."
+        default=None, ge=1, le=_MAX_MILLISECONDS, description="Maximum time to first token, ms."
     )
     itl_milliseconds: int | None = Field(
-        default=None, ge=1, le=_MAX_MILLISECONDS, description="Longest inter-token latency, ms."
+        default=None, ge=1, le=_MAX_MILLISECONDS, description="Maximum inter-token latency, ms."
     )
     tpot_milliseconds: int | None = Field(
         default=None,
         ge=1,
         le=_MAX_MILLISECONDS,
-        description="Longest time per output token of a request, the mean over its tokens after the first, ms. The "
+        description="Maximum time per output token of a request, the mean over its tokens after the first, ms. The "
         "prefill of other requests is part of it, which a median inter-token latency leaves out.",
     )
     joules_per_output_token: PositiveQuantity | None = Field(
@@ -265,18 +265,19 @@ class DeploymentBudget(ApiModel):
     rules: ClassVar[tuple[Rule, ...]] = (rules.BUDGET_LIMITS_SOMETHING, KNOWN_TIME_ZONE)
 
     power_watts: int | None = Field(
-        default=None, ge=1, le=_MAX_WATTS, description="Most power that all GPUs of the deployment may draw, W."
+        default=None, ge=1, le=_MAX_WATTS, description="Maximum power that all GPUs of the deployment may draw, W."
     )
     energy_watt_hours: int | None = Field(
-        default=None, ge=1, le=_MAX_WATT_HOURS, description="Most GPU energy in one period, Wh."
+        default=None, ge=1, le=_MAX_WATT_HOURS, description="Maximum GPU energy in one period, Wh."
     )
-    period: Period = Field(default="Month", description="Over which energyWattHours counts.")
+    period: Period = Field(default="Month", description="Period over which energyWattHours counts.")
     time_zone: TimeZone = "UTC"
     action: Literal["Warn", "Enforce"] = Field(
         default="Warn",
         description="Warn: condition WithinEnergyBudget and an event say that the budget is exceeded, and nothing else "
-        "happens. Enforce: a plan must also hold powerWatts, and energyWattHours over a whole period; a new or larger "
-        "plan must also hold the energy that is left. Pods that run are not stopped.",
+        "happens. Enforce: a plan must also stay within powerWatts, and energyWattHours over a whole period; "
+        "a new or larger "
+        "plan must also hold the energy that is left. Running pods are not stopped.",
     )
 
 
@@ -295,7 +296,7 @@ class PowerCap(ApiModel):
 
 
 class Energy(ApiModel):
-    """What to minimise, and within which budget."""
+    """Objective, and the deployment's own budget."""
 
     objective: Objective = Field(
         default="MinimizeEnergy",
@@ -307,7 +308,7 @@ class Energy(ApiModel):
         default=0,
         ge=-1_000_000,
         le=1_000_000,
-        description="Under an EnergyBudget with action Shed, members of lower priority give power up first.",
+        description="Under an EnergyBudget with action Shed, members of lower priority give power first.",
     )
     min_replicas: int = Field(
         default=1, ge=1, le=10_000, description="Replicas that an EnergyBudget with action Shed leaves at least."
@@ -354,10 +355,13 @@ class Hardware(ApiModel):
         "available products.",
     )
     max_gpus: int | None = Field(
-        default=None, ge=1, le=_MAX_GPUS, description="Most GPUs over all replicas; checked again after planning."
+        default=None,
+        ge=1,
+        le=_MAX_GPUS,
+        description="Maximum number of GPUs over all replicas; checked again after planning.",
     )
     max_gpus_per_replica: int | None = Field(
-        default=None, ge=1, le=_MAX_GPUS, description="Most GPUs of one replica; at most maxGPUs."
+        default=None, ge=1, le=_MAX_GPUS, description="Maximum number of GPUs of one replica; at most maxGPUs."
     )
     node_selector: Labels = Field(default_factory=dict, description="Labels that nodes must carry.")
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=32, json_schema_extra=ATOMIC_LIST)] = Field(
@@ -383,7 +387,7 @@ class Overrides(ApiModel):
     )
     replicas: int | None = Field(default=None, ge=1, le=10_000, description="Copies of the model.")
     max_batch_size: int | None = Field(
-        default=None, ge=1, le=65_536, description="Most sequences running at once per data-parallel rank."
+        default=None, ge=1, le=65_536, description="Maximum number of sequences running at once per data-parallel rank."
     )
 
 
@@ -391,10 +395,10 @@ class Replan(ApiModel):
     """When a better plan is worth a restart."""
 
     min_energy_saving_percent: int = Field(
-        default=10, ge=0, le=100, description="Least energy that a new plan must save, %."
+        default=10, ge=0, le=100, description="Minimum energy that a new plan must save, %."
     )
     cooldown_seconds: int = Field(
-        default=3600, ge=0, le=31_536_000, description="Least time between two changes of the plan, s."
+        default=3600, ge=0, le=31_536_000, description="Minimum time between two changes of the plan, s."
     )
 
 
@@ -409,7 +413,7 @@ class Planning(ApiModel):
     approved_plan_hash: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[0-9a-z]+$")] | None = Field(
         default=None, description="status.plan.hash of the plan that mode Manual may follow."
     )
-    overrides: Overrides = Field(default=Overrides(), description="Choices taken from the planner.")
+    overrides: Overrides = Field(default=Overrides(), description="Values that replace the planner's choice.")
     safety_margin_percent: int = Field(
         default=100,
         ge=0,
@@ -426,7 +430,7 @@ class Planning(ApiModel):
     follow_load: Literal["Never", "Auto"] = Field(
         default="Never",
         description="Never: plans are made for workload.requestsPerSecond. Auto: for the measured rate where it "
-        "differs: at once where it is higher, after cooldownSeconds where it is lower. The rules of replan hold, too.",
+        "differs: at once where it is higher, after cooldownSeconds where it is lower. The rules of replan apply, too.",
     )
 
 
@@ -459,7 +463,9 @@ class Validation(ApiModel):
     source: Literal["Auto", "Prometheus", "DCGMExporter", "None"] = Field(
         default="Auto", description="Where energy counters are read. None: not measured."
     )
-    warmup_seconds: int = Field(default=120, ge=0, le=86_400, description="Left out after pods became ready, s.")
+    warmup_seconds: int = Field(
+        default=120, ge=0, le=86_400, description="Time after pods became ready that is not measured, s."
+    )
     window_seconds: int = Field(default=600, ge=10, le=7200, description="Time that one measurement covers, s.")
     tolerance_percent: int = Field(
         default=15, ge=1, le=100, description="Largest error of the predicted energy that counts as accurate, %."
@@ -491,7 +497,7 @@ class LLMDeploymentSpec(ApiModel):
     engine: Engine = Field(default=Engine(), description="The serving engine.")
     workload: Workload = Field(description="The load: mean request shape and arrival rate or concurrency.")
     slo: Slo = Field(default=Slo(), description="Service level objectives; absent ones do not constrain the plan.")
-    energy: Energy = Field(default=Energy(), description="What to minimise, and within which budget.")
+    energy: Energy = Field(default=Energy(), description="Objective, and the deployment's own budget.")
     hardware: Hardware = Field(default=Hardware(), description="The GPUs that the planner may use.")
     planning: Planning = Field(default=Planning(), description="How plans are made and adopted.")
     rollout: Rollout = Field(default=Rollout(), description="How a new plan replaces the running one.")

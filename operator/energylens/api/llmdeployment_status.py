@@ -43,7 +43,7 @@ class PrefillReplicas(ApiModel):
     pipeline_parallel: int = Field(description="Stages that the layers are split into.")
     expert_parallel: int = Field(description="GPUs that experts are split over.")
     data_parallel: int = Field(description="Copies of the attention layers in one replica.")
-    max_batch_size: int = Field(description="Most prompts processed at once per data-parallel rank.")
+    max_batch_size: int = Field(description="Maximum number of prompts processed at once per data-parallel rank.")
     power_cap_watts_per_gpu: int | None = Field(
         default=None, description="Power limit of each GPU, W; absent: the product's default limit."
     )
@@ -62,7 +62,7 @@ class Alternative(ApiModel):
         description="GPUs that experts are split over; 1: experts are split like dense layers."
     )
     data_parallel: int = Field(description="Copies of the attention layers in one replica.")
-    max_batch_size: int = Field(description="Most sequences running at once per data-parallel rank.")
+    max_batch_size: int = Field(description="Maximum number of sequences running at once per data-parallel rank.")
     power_cap_watts_per_gpu: int | None = Field(
         default=None, description="Power limit of each GPU, W; absent: the product's default limit."
     )
@@ -149,12 +149,12 @@ class PlanStatus(ApiModel):
     )
     data_parallel: int = Field(description="Copies of the attention layers in one replica.")
     layout: str = Field(default_factory=_layout, description="The four degrees in short, such as TP4 or TP8-EP8.")
-    max_batch_size: int = Field(description="Most sequences running at once per data-parallel rank.")
+    max_batch_size: int = Field(description="Maximum number of sequences running at once per data-parallel rank.")
     power_cap_watts_per_gpu: int | None = Field(
         default=None, description="Power limit that the plan sets on each GPU, W; absent: the product's default limit."
     )
     lowest_power_watts: int | None = Field(
-        default=None, description="Least power of any plan that meets the spec, budgets aside, W."
+        default=None, description="Minimum power of any plan that meets the spec, budgets aside, W."
     )
     fewer_replicas: Annotated[tuple[ReplicaPower, ...], Field(max_length=32, json_schema_extra=ATOMIC_LIST)] = Field(
         default=(),
@@ -171,7 +171,7 @@ class PlanStatus(ApiModel):
     shed_from_replicas: int | None = Field(
         default=None, description="Replicas before the budget took some; hash is that of the plan with all of them."
     )
-    predicted: PredictedFigures = Field(description="What the predictor expects of the plan.")
+    predicted: PredictedFigures = Field(description="Predicted figures of the plan.")
     correction: CorrectionFactors | None = Field(
         default=None, description="Factors from measurement that are in the predicted figures; absent: none."
     )
@@ -219,7 +219,9 @@ class ActiveRevision(ApiModel):
     gpus: int | None = Field(default=None, description="GPUs of this plan over all replicas.")
     replicas: int | None = Field(default=None, description="Copies of the model in this plan.")
     layout: str | None = Field(default=None, description="Parallelism of one replica, such as TP4 or TP8-EP8.")
-    max_batch_size: int | None = Field(default=None, description="Most sequences at once per data-parallel rank.")
+    max_batch_size: int | None = Field(
+        default=None, description="Maximum number of sequences at once per data-parallel rank."
+    )
     joules_per_output_token: Quantity | None = Field(
         default=None, description="GPU energy per generated token that this plan is predicted to take, J."
     )
@@ -310,7 +312,7 @@ class LoadStatus(ApiModel):
 
     requests_per_second: Quantity = Field(description="Arrival rate that is planned for, over all replicas.")
     declared_requests_per_second: Quantity = Field(
-        description="workload.requestsPerSecond that this started from; another one starts again."
+        description="workload.requestsPerSecond that following started from; another value starts again."
     )
     change_time: str | None = Field(default=None, description="When the rate last changed; RFC 3339, UTC.")
     window_end: str | None = Field(
@@ -370,7 +372,7 @@ class RejectedPlan(ApiModel):
     pipeline_parallel: int = Field(description="Stages that the layers are split into.")
     expert_parallel: int = Field(description="GPUs that experts are split over.")
     data_parallel: int = Field(description="Copies of the attention layers in one replica.")
-    max_batch_size: int = Field(description="Most sequences running at once per data-parallel rank.")
+    max_batch_size: int = Field(description="Maximum number of sequences running at once per data-parallel rank.")
     power_cap_watts_per_gpu: int | None = Field(default=None, description="Power limit of each GPU, W.")
     inputs: str = Field(description="Hash of the part of the spec that the plan was made for.")
     reason: RollbackReason = Field(description="Why it was rolled back.")
@@ -414,7 +416,7 @@ class BudgetStatus(ApiModel):
         description="The budget that binds: its kind, namespace and name, or spec.energy.budget.",
     )
     allowed_power_watts: int | None = Field(
-        default=None, description="Most power that budgets let the deployment draw now, W."
+        default=None, description="Maximum power that budgets let the deployment draw now, W."
     )
     used_percent: int | None = Field(default=None, description="Of the energy allowed in this period, %.")
     remaining_watt_hours: int | None = Field(default=None, description="Energy left in this period, Wh.")

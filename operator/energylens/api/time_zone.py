@@ -18,7 +18,8 @@ TimeZone = Annotated[
         min_length=1,
         max_length=64,
         pattern=TIME_ZONE_PATTERN,
-        description="Where days, weeks and months begin: a name of the IANA time zone database, such as Europe/Berlin.",
+        description="Time zone in which days, weeks and months begin: a name of the IANA time zone database, such as "
+        "Europe/Berlin.",
     ),
 ]
 
