@@ -131,7 +131,8 @@ def _number(kind: Any) -> str:
     """Return how the table writes the type of a value that must be a number, optional ones included; "" for others."""
     for number in (int, float):
         try:
-            takes = kind is not None and type(kind("7")) is number and not _takes(kind, "7k") and not _takes(kind, "x")
+            others = any(_takes(kind, text) for text in ("7k", "x", "[7]"))
+            takes = kind is not None and type(kind("7")) is number and not others
         except (ValueError, TypeError, argparse.ArgumentTypeError):
             takes = False
         if takes:

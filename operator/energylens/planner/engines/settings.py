@@ -102,10 +102,11 @@ class EngineSettings:
         Raises:
             SettingError: The engine would refuse the value; the first one is named.
         """
-        for problem in self.arguments.problems:
-            raise SettingError(problem)
+        # What they say of a value is more than that the parser wants a number.
         _ = (self.memory_utilization, self.step_tokens, self.kv_cache_bytes, self.kv_bytes_per_element)
         _ = (self.context_tokens, self.cache_tokens, self.block_tokens)
+        for problem in self.arguments.problems:
+            raise SettingError(problem)
 
     @cached_property
     def memory_utilization(self) -> float | None:

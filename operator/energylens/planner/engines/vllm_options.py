@@ -19,12 +19,12 @@ OPTIONS = """\
 --allowed-origins=
 --anthropic-disabled-thinking-effort=auto|high|low|max|medium|none|xhigh
 --api-key+
---api-server-count -asc=
+--api-server-count -asc=:int
 --async-scheduling --no-async-scheduling
 --attention-backend=
 --attention-config -ac=
 --aux-output-config=
---block-size=
+--block-size=:int
 --chat-template-content-format=auto|openai|string
 --chat-template=
 --code-revision=
@@ -35,9 +35,9 @@ OPTIONS = """\
 --config-format=
 --config=
 --convert=auto|classify|embed|none
---cp-kv-cache-interleave-size=
---cpu-distributed-timeout-seconds=
---cpu-offload-gb=
+--cp-kv-cache-interleave-size=:int
+--cpu-distributed-timeout-seconds=:int
+--cpu-offload-gb=:float
 --cpu-offload-params+
 --cudagraph-capture-sizes+
 --cudagraph-metrics --no-cudagraph-metrics
@@ -47,18 +47,18 @@ OPTIONS = """\
 --data-parallel-external-lb --no-data-parallel-external-lb -dpe
 --data-parallel-hybrid-lb --no-data-parallel-hybrid-lb -dph
 --data-parallel-multi-port-external-lb -dpm
---data-parallel-rank -dpn=
---data-parallel-rpc-port -dpp=
---data-parallel-size -dp=
---data-parallel-size-local -dpl=
---data-parallel-start-rank -dpr=
---data-parallel-supervisor-port=
---dbo-decode-token-threshold=
---dbo-prefill-token-threshold=
+--data-parallel-rank -dpn=:int
+--data-parallel-rpc-port -dpp=:int
+--data-parallel-size -dp=:int
+--data-parallel-size-local -dpl=:int
+--data-parallel-start-rank -dpr=:int
+--data-parallel-supervisor-port=:int
+--dbo-decode-token-threshold=:int
+--dbo-prefill-token-threshold=:int
 --dcp-comm-backend=a2a|ag_rs|None
---dcp-kv-cache-interleave-size=
+--dcp-kv-cache-interleave-size=:int
 --dcp-q-replicate --no-dcp-q-replicate
---decode-context-parallel-size -dcp=
+--decode-context-parallel-size -dcp=:int
 --default-chat-template-kwargs=
 --default-mm-loras=
 --device-ids=
@@ -74,16 +74,16 @@ OPTIONS = """\
 --disable-sliding-window --no-disable-sliding-window --enable-sliding-window
 --disable-uvicorn-access-log --no-disable-uvicorn-access-log --enable-uvicorn-access-log
 --distributed-executor-backend=
---distributed-timeout-seconds=
+--distributed-timeout-seconds=:int
 --download-dir=
---dp-supervisor-probe-failure-threshold=
---dp-supervisor-probe-interval-s=
---dp-supervisor-probe-timeout-s=
---dp-sync-interval=
+--dp-supervisor-probe-failure-threshold=:int
+--dp-supervisor-probe-interval-s=:float
+--dp-supervisor-probe-timeout-s=:float
+--dp-sync-interval=:int
 --dtype=auto|bfloat16|float|float16|float32|half
 --ec-manager-config=
 --ec-transfer-config=
---elastic-ep-max-dp-size=
+--elastic-ep-max-dp-size=:int
 --enable-auto-tool-choice --no-enable-auto-tool-choice --disable-auto-tool-choice
 --enable-batch-sharded-sampling --no-enable-batch-sharded-sampling --disable-batch-sharded-sampling
 --enable-chunked-prefill --no-enable-chunked-prefill --disable-chunked-prefill
@@ -138,11 +138,11 @@ OPTIONS = """\
 --fully-sharded-loras --no-fully-sharded-loras
 --gdn-prefill-backend=flashinfer|triton|cutedsl|aiter_flydsl|sycl
 --generation-config=
---gpu-memory-utilization --device-memory-utilization=
+--gpu-memory-utilization --device-memory-utilization=:float
 --grpc
---grpc-port=
---h11-max-header-count=
---h11-max-incomplete-event-size=
+--grpc-port=:int
+--h11-max-header-count=:int
+--h11-max-incomplete-event-size=:int
 --headless
 --hf-config-path=
 --hf-overrides=
@@ -161,10 +161,10 @@ OPTIONS = """\
 --kv-cache-dtype=
 --kv-cache-memory-bytes=
 --kv-cache-metrics --no-kv-cache-metrics
---kv-cache-metrics-sample=
+--kv-cache-metrics-sample=:float
 --kv-events-config=
 --kv-offloading-backend=lmcache|native
---kv-offloading-size=
+--kv-offloading-size=:float
 --kv-sharing-fast-prefill --no-kv-sharing-fast-prefill
 --kv-transfer-config=
 --language-model-only --no-language-model-only
@@ -178,51 +178,51 @@ OPTIONS = """\
 --logits-processors+
 --logprobs-mode=processed_logits|processed_logprobs|raw_logits|raw_logprobs
 --long-prefill-token-threshold-adaptive --no-long-prefill-token-threshold-adaptive
---long-prefill-token-threshold=
+--long-prefill-token-threshold=:int
 --lora-dtype=auto|bfloat16|float16
 --lora-modules+
 --lora-target-modules+
 --mamba-backend=
---mamba-block-size=
+--mamba-block-size=:int
 --mamba-cache-dtype=auto|bfloat16|float16|float32
 --mamba-cache-mode=align|none
---mamba-cache-philox-rounds=
+--mamba-cache-philox-rounds=:int
 --mamba-ssm-cache-dtype=auto|bfloat16|float16|float32
 --mamba-ssu-algorithm=auto|horizontal|simple|vertical|None
 --master-addr=
---master-port=
---max-cpu-loras=
---max-cudagraph-capture-size=
---max-log-len=
---max-logprobs=
---max-lora-cls-labels=
+--master-port=:int
+--max-cpu-loras=:int
+--max-cudagraph-capture-size=:int
+--max-log-len=:int
+--max-logprobs=:int
+--max-lora-cls-labels=:int
 --max-lora-rank=1|8|16|32|64|128|256|320|512
---max-loras=
+--max-loras=:int
 --max-model-len=
---max-num-active-seqs=
+--max-num-active-seqs=:int
 --max-num-batched-tokens=
---max-num-queued-reqs=
+--max-num-queued-reqs=:int
 --max-num-queued-tokens=
 --max-num-scheduled-tokens=
---max-num-seqs=
---max-parallel-loading-workers=
+--max-num-seqs=:int
+--max-parallel-loading-workers=:int
 --media-io-kwargs=
 --middleware=
 --mm-device-do-normalize --no-mm-device-do-normalize
 --mm-encoder-attn-backend=
 --mm-encoder-attn-dtype=fp8|None
 --mm-encoder-fp8-scale-path=
---mm-encoder-fp8-scale-save-margin=
+--mm-encoder-fp8-scale-save-margin=:float
 --mm-encoder-fp8-scale-save-path=
 --mm-encoder-only --no-mm-encoder-only
 --mm-encoder-tp-mode=data|weights
 --mm-hasher-algorithm=blake3|sha256|sha512
---mm-ipc-gpu-memory-gb=
---mm-processor-cache-gb=
+--mm-ipc-gpu-memory-gb=:float
+--mm-processor-cache-gb=:float
 --mm-processor-cache-type=lru|shm
 --mm-processor-device=auto|cpu|cuda
 --mm-processor-kwargs=
---mm-shm-cache-max-object-size-mb=
+--mm-shm-cache-max-object-size-mb=:int
 --mm-tensor-ipc=direct_rpc|torch_shm
 --model-class-overrides=
 --model-impl=
@@ -230,30 +230,30 @@ OPTIONS = """\
 --model=
 --moe-backend=aiter|aiter_mega_moe|aiter_triton_mxfp4_bf16|aiter_triton_mxfp4_mxfp4|auto|b12x|batched_triton|cutlass|deep_gemm|deep_gemm_mega_moe|emulation|flashinfer_b12x|flashinfer_cutedsl|flashinfer_cutlass|flashinfer_moe_ep_cutedsl|flashinfer_moe_ep_mega_deep_gemm|flashinfer_trtllm|flydsl|hpc|humming|marlin|rdna3|triton|triton_unfused
 --monokernel --no-monokernel
---nnodes -n=
---node-rank -r=
---num-gpu-blocks-override=
+--nnodes -n=:int
+--node-rank -r=:int
+--num-gpu-blocks-override=:int
 --numa-bind --no-numa-bind
 --numa-bind-cpus+
 --numa-bind-nodes+
 --offload-backend=auto|prefetch|uva
---offload-group-size=
---offload-num-in-group=
+--offload-group-size=:int
+--offload-num-in-group=:int
 --offload-params+
---offload-prefetch-step=
+--offload-prefetch-step=:int
 --optimization-level=
 --otlp-traces-endpoint=
 --override-generation-config=
 --per-request-spec-decode-metrics=detailed|none|summary
 --performance-mode=balanced|interactivity|throughput
---pipeline-parallel-size -pp=
+--pipeline-parallel-size -pp=:int
 --pooler-config=
---port=
---prefill-context-parallel-size -pcp=
---prefill-schedule-interval=
---prefix-cache-retention-interval=
+--port=:int
+--prefill-context-parallel-size -pcp=:int
+--prefill-schedule-interval=:int
+--prefix-cache-retention-interval=:int
 --prefix-caching-hash-algo=sha256|sha256_cbor|xxhash|xxhash_cbor
---prefix-match-unit=
+--prefix-match-unit=:int
 --profiler-config=
 --pt-load-map-location=
 --quantization -q=
@@ -263,8 +263,8 @@ OPTIONS = """\
 --reasoning-effort-map=
 --reasoning-parser-plugin=
 --reasoning-parser=
---renderer-num-workers=
---replayssm-buffer-len=
+--renderer-num-workers=:int
+--replayssm-buffer-len=:int
 --response-role=
 --return-sampling-mask --no-return-sampling-mask
 --return-tokens-as-token-ids --no-return-tokens-as-token-ids
@@ -273,14 +273,14 @@ OPTIONS = """\
 --runner=auto|draft|generate|pooling
 --safetensors-load-strategy=eager|lazy|prefetch|torchao|None
 --safetensors-prefetch-block-size=
---safetensors-prefetch-num-threads=
+--safetensors-prefetch-num-threads=:int
 --scheduler-cls=
 --scheduler-reserve-full-isl --no-scheduler-reserve-full-isl
 --scheduling-policy=fcfs|priority
---seed=
+--seed=:int
 --served-model-name+
 --show-hidden-metrics-for-version=
---shutdown-timeout=
+--shutdown-timeout=:int
 --skip-mm-profiling --no-skip-mm-profiling
 --skip-tokenizer-init --no-skip-tokenizer-init
 --sleep-mode-backend=
@@ -289,19 +289,19 @@ OPTIONS = """\
 --sparse-indexer-topk-backend=aiter|auto|cooperative|deep_select|flashinfer|per_row|persistent|torch
 --spec-method=bailing_hybrid_mtp|bailing_hybrid_v3_mtp|custom_class|deepseek_mtp|dflash|dots3_note_mtp|draft_model|dspark|eagle|eagle3|ernie_mtp|exaone4_5_mtp|exaone_moe_mtp|extract_hidden_states|gemma4_mtp|glm4_moe_lite_mtp|glm4_moe_mtp|glm5_next_mtp|glm_ocr_mtp|hy_v3_mtp|hy_v4_mtp|inkling_mtp|kimi_k3_mtp|longcat_flash_mtp|mimo_mtp|mimo_v2_mtp|minimax_m3_mtp|mtp|nemotron_h_mtp|ngram|ngram_gpu|pangu_ultra_moe_mtp|qwen3_5_mtp|qwen3_next_mtp|qwen4_exp_mtp|step3p5_mtp|step5_mtp|suffix|None
 --spec-model=
---spec-tokens=
+--spec-tokens=:int
 --specialize-active-lora --no-specialize-active-lora
 --speculative-config -sc=
---sse-keep-alive-interval=
+--sse-keep-alive-interval=:int
 --ssl-ca-certs=
---ssl-cert-reqs=
+--ssl-cert-reqs=:int
 --ssl-certfile=
 --ssl-ciphers=
 --ssl-keyfile=
---stream-interval=
+--stream-interval=:int
 --structured-outputs-config=
 --swa-bounded-replay --no-swa-bounded-replay
---tensor-parallel-size -tp=
+--tensor-parallel-size -tp=:int
 --tokenizer-mode=
 --tokenizer-revision=
 --tokenizer=
@@ -313,17 +313,17 @@ OPTIONS = """\
 --trust-remote-code --no-trust-remote-code
 --trust-request-chat-template --no-trust-request-chat-template
 --trust-request-mm-kwargs --no-trust-request-mm-kwargs
---ubatch-size=
+--ubatch-size=:int
 --uds=
 --use-fp64-gumbel --no-use-fp64-gumbel
 --use-replayssm --no-use-replayssm
 --use-tqdm-on-load --no-use-tqdm-on-load
 --uvicorn-log-level=critical|debug|error|info|trace|warning
 --video-pruning-method=evs|vidcom2
---video-pruning-rate=
+--video-pruning-rate=:float
 --watchdog-config=
 --watermark-config=
---watermark=
+--watermark=:float
 --weight-transfer-config=
 --worker-cls=
 --worker-extension-cls=

@@ -187,7 +187,7 @@ def test_dotted_values_replace_json_as_in_vllm() -> None:
         ("--random-seed=1.5", "allowed: a whole number"),
         ("--context-length=32Kb", "allowed: a whole number above 0 (1k and 1Ki too)"),
         ("--chunked-prefill-size=4k", "allowed: a whole number"),
-        ("--page-size=1.5", "allowed: a whole number"),
+        ("--page-size=1.5", "allowed: a whole number above 0"),
         ("--kv-cache-dtype=fp8", "--kv-cache-dtype is 'fp8'; allowed: auto, fp8_e5m2, fp8_e4m3,"),
         ("--attention-backend=flash", "allowed: triton, torch_native,"),
         ("--hf-overrides.a=1", "is no option of SGLang 0.5.23"),
@@ -228,3 +228,13 @@ def test_a_context_that_follows_the_memory_needs_vllm_0_14(text: str) -> None:
     older = EngineSettings.of(Engine(extra_args=(f"--max-model-len={text}",), image="vllm/vllm-openai:v0.13.0"))
     with pytest.raises(SettingError, match=r"since vLLM 0\.14"):
         older.check()
+
+
+@pytest.mark.parametrize(
+    "argument", ["--seed=abc", "--cpu-offload-gb=10GB", "--max-loras=two", "--stream-interval=1.5", "-n=x"]
+)
+def test_vllm_takes_numbers_where_its_parser_does(argument: str) -> None:
+    with pytest.raises(SettingError, match=r"allowed: a (whole )?number"):
+        settings(argument).check()
+    older = read_arguments((argument,), "VLLM", (0, 12, 0))
+    assert older.problems == ()
