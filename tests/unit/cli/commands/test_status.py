@@ -19,6 +19,7 @@ PLAN = {
     "hash": "0123456789abcdef",
     "predictorVersion": "1+fixed",
     "confidence": "Interpolated",
+    "confidenceReason": "vLLM 0.33.0 was not measured, 0.19.1 to 0.25.1 of the same engine was",
     "bindingConstraint": "spec.slo.itlMilliseconds",
     "gpuProduct": "NVIDIA-H200",
     "gpus": 8,
@@ -86,6 +87,7 @@ team-a/llama: meta-llama/Llama-3.1-70B-Instruct on VLLM
   objectives  P95 TTFT <= 500 ms, P95 ITL <= 30 ms, at most 0.5 J per output token
   plan        2 x NVIDIA-H200 TP4, max batch 64 (8 GPUs)   hash 0123456789abcdef
   running     1 of 2 replicas are ready, Deployment llama
+  confidence  Interpolated: vLLM 0.33.0 was not measured, 0.19.1 to 0.25.1 of the same engine was
 
   FIGURE                    PREDICTED  MEASURED  PREDICTION OFF BY
   J per output token        0.412      0.392     +5 %
