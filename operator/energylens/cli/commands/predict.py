@@ -20,7 +20,6 @@ _COLUMNS = {
     "throughput": "predicted_output_tokens_per_second",
     "power": "predicted_power_watts",
     "energy": "predicted_joules_per_output_token",
-    "ttft": "predicted_ttft_ms",
 }
 _CONFIDENCE = ("measurement", "interpolation", "interpolation", "extrapolation")
 """Of the nearest that was measured, by its index."""
@@ -30,8 +29,10 @@ OUTPUT_COLUMNS = (
     "confidence",
     "error",
     "what_if",
+    "predicted_ttft_ms",
 )
-"""``what_if``: the number format that the checkpoint lacks, taken as releases in it usually are; empty for its own."""
+"""``what_if``: the number format that the checkpoint lacks, taken as releases in it usually are; empty for its own. The
+time to first token has no interval: it was measured in closed loops alone, which say little of how it errs elsewhere."""
 
 _BLANK = [""] * OUTPUT_COLUMNS[1:].index("error")
 
@@ -86,15 +87,16 @@ def as_csv(table: RunTable, predicted: Predicted, what_ifs: Sequence[str]) -> st
             writer.writerow(_cells(row.run_id, predicted, at, what_ifs[at]))
             at += 1
         else:
-            writer.writerow([row.run_id, *_BLANK, row.message, ""])
+            writer.writerow([row.run_id, *_BLANK, row.message, "", ""])
     return buffer.getvalue()
 
 
 def _cells(run_id: str, predicted: Predicted, at: int, what_if: str) -> Sequence[str]:
     if predicted.error[at]:
-        return [run_id, *_BLANK, predicted.error[at], what_if]
+        return [run_id, *_BLANK, predicted.error[at], what_if, ""]
     numbers = []
     for quantity in _COLUMNS:
         ends = predicted.intervals[quantity]
         numbers += [predicted.values[quantity][at], ends.low[at], ends.high[at]]
-    return [run_id, *(f"{number:.6g}" for number in numbers), _CONFIDENCE[predicted.nearest[at]], "", what_if]
+    figures, first = [f"{number:.6g}" for number in numbers], predicted.values["ttft"][at]
+    return [run_id, *figures, _CONFIDENCE[predicted.nearest[at]], "", what_if, f"{first:.6g}"]

@@ -37,7 +37,7 @@ def call(directory: Path, text: str) -> tuple[Result, list[dict[str, str]]]:
 
 
 def is_good(row: dict[str, str]) -> bool:
-    numbers = [float(row[name]) for name in OUTPUT_COLUMNS[1:-3]]
+    numbers = [float(row[name]) for name in OUTPUT_COLUMNS[1:-4]]
     in_order = all(low <= value <= high for value, low, high in zip(*[iter(numbers)] * 3, strict=True))
     return (
         in_order
@@ -68,6 +68,7 @@ def test_columns_are_those_that_others_read() -> None:
         "confidence",
         "error",
         "what_if",
+        "predicted_ttft_ms",
     )
 
 
@@ -104,7 +105,8 @@ def test_a_missing_engine_is_the_newest_profile(tmp_path: Path) -> None:
     assert row == call(tmp_path, csv_of({**GOOD, "engine": ""}))[1][0]
     assert row == call(tmp_path, csv_of({**GOOD, "engine": "vllm"}))[1][0]
     assert is_good(row)
-    assert row["confidence"] == "extrapolation"
+    assert row["confidence"] == "interpolation"
+    assert float(row["predicted_ttft_ms"]) > float(row["predicted_median_itl_ms"])
     assert row["predicted_median_itl_ms"] != call(tmp_path, csv_of(GOOD))[1][0]["predicted_median_itl_ms"]
 
 
