@@ -32,7 +32,7 @@ OUTPUT_COLUMNS = (
     "predicted_ttft_ms",
 )
 """``what_if``: the number format that the checkpoint lacks, taken as releases in it usually are; empty for its own. The
-time to first token has no interval: it was measured in closed loops alone, which say little of how it errs elsewhere."""
+time to first token has no interval: it was measured in closed loops alone."""
 
 _BLANK = [""] * OUTPUT_COLUMNS[1:].index("error")
 
