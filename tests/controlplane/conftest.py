@@ -98,6 +98,15 @@ def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorClust
 
 
 @pytest.fixture
+def alone(operator: OperatorCluster) -> Iterator[OperatorCluster]:
+    """The cluster without its operator, for tests that run some of their own."""
+    operator.stop_operator()
+    yield operator
+    operator.start_operator()
+    operator.idle()
+
+
+@pytest.fixture
 def team(operator: OperatorCluster) -> Iterator[Team]:
     """A fresh namespace under the operator; after the test its GPUs are free again."""
     with fresh_namespace(operator.api, "team") as name:

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 
 import pytest
 from tests.support.operator_cluster import GRACE_SECONDS, OperatorCluster, Team, read_metric
@@ -17,15 +16,6 @@ from energylens_dev.devcluster.operators import operator_command
 from energylens_dev.devcluster.ports import LOOPBACK
 
 LEASE = ("lease", "energylens-operator")
-
-
-@pytest.fixture
-def alone(operator: OperatorCluster) -> Iterator[OperatorCluster]:
-    """The cluster without its operator."""
-    operator.stop_operator()
-    yield operator
-    operator.start_operator()
-    operator.idle()
 
 
 def answers(url: str) -> bool:

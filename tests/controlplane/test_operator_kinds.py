@@ -19,9 +19,9 @@ def without_history(body: Object) -> Object:
     return {"apiVersion": body["apiVersion"], "kind": body["kind"], "metadata": metadata, "spec": body["spec"]}
 
 
-def serve(api: Kubectl, definition: Object) -> None:
+def serve(api: Kubectl, definition: Object, *arguments: str) -> None:
     name = definition["metadata"]["name"]
-    api.apply(definition)
+    api.apply(definition, *arguments)
     api.run("wait", "--for=condition=Established", f"crd/{name}", "--timeout=60s")
 
 
@@ -35,7 +35,8 @@ def unserved(api: Kubectl, name: str) -> Iterator[Object]:
         api.run("delete", "crd", name, "--timeout=60s")
         yield definition
     finally:
-        serve(api, definition)
+        # As the chart's own, so that an upgrade finds no other owner of its fields.
+        serve(api, definition, "--field-manager=helm")
 
 
 def test_leader_worker_set_comes_goes_and_comes_again(operator: OperatorCluster, team: Team) -> None:

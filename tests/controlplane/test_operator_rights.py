@@ -39,10 +39,11 @@ def without(operator: OperatorCluster, *rights: tuple[str, str]) -> Iterator[Non
         if (verbs := [verb for verb in rule["verbs"] if (verb, resource) not in rights])
     ]
     try:
-        operator.api.apply({**whole, "rules": rules})
+        # As the chart's own, so that an upgrade finds no other owner of its fields.
+        operator.api.apply({**whole, "rules": rules}, "--field-manager=helm")
         yield
     finally:
-        operator.api.apply(whole)
+        operator.api.apply(whole, "--field-manager=helm")
 
 
 def test_rights_to_write_that_were_taken_away_show_in_readiness_until_they_are_back(
