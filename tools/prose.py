@@ -1,6 +1,7 @@
 """Refuse words that were invented here, in documentation, messages and docstrings; `make lint` runs it.
 
-Each word has what to write instead. Markdown outside of tables and code also has at most 120 characters per line.
+Each word has what to write instead. Markdown that people write also has at most 120 characters per line, outside of
+tables and code.
 ``python tools/prose.py FILE...`` checks some files, without arguments all; ``--wrap FILE...`` wraps the paragraphs of
 Markdown that have a line that is too long.
 """
@@ -34,6 +35,7 @@ WORDS = {
 """Regular expression -> what to write instead. Letter case does not matter."""
 WIDTH = 120
 FOLDERS = ("docs", "operator/energylens", "tools", "bench", "charts/energylens", "examples")
+_GENERATED = "<!-- Generated from "
 _FENCE = re.compile(r"^\s*```")
 _ITEM = re.compile(r"^(\s*)((?:[-*]|\d+\.) +)")
 _ALONE = re.compile(r"^\s*(?:\||#|>|!\[|:::|<|$)")
@@ -57,7 +59,7 @@ def faults(text: str, *, markdown: bool) -> Iterator[tuple[int, str]]:
         for found in re.finditer(rf"\b(?:{gap})\b", flat, re.IGNORECASE):
             line = flat.count("\n", 0, found.start()) + 1
             yield line, f"{found[0].replace(chr(10), ' ')!r}: write {instead}"
-    if markdown:
+    if markdown and _GENERATED not in text:
         code = False
         for number, row in enumerate(text.splitlines(), 1):
             code ^= bool(_FENCE.match(row))

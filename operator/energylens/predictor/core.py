@@ -335,7 +335,7 @@ class Predictor:
         prefill = prefill_of(1.0)
         transfer = self._transfer(model, gpu, workload) if role == "decode" else 0.0
         in_flight = while_busy / layouts.data_parallel
-        # Whoever comes while others run waits for the rest of their step, and for the steps that are scheduled already.
+        # A request that comes while others run waits for the rest of their step, and for steps already scheduled.
         met = busy if queue is None else np.minimum(in_flight - 1.0, 1.0)
         base = FIRST_TOKEN_SECONDS + prefill + met * step * (0.5 + self.profile.steps_ahead) + transfer
         service = step * workload.decode_steps + prefill

@@ -1,7 +1,7 @@
 """What the windows of one model on one product taught so far, window by window: what the operator keeps and plans use.
 
 Windows of one layout at about one load are one lesson. What plans use follows what was learned only in steps, so that a
-factor that wanders by a percent does not plan a cluster anew with every window.
+factor that wanders by a percent does not plan a cluster again with every window.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from energylens.predictor.fitted.recalibration import FIGURES, Learned, Lesson, MeasuredPoint, factors_at, learn
 
 STEP = 0.05
-"""Plans take factors anew when one of them moved by this share since they last did."""
+"""Plans take factors again when one of them moved by this share since they last did."""
 MOST_LESSONS = 24
 """Of one model on one product, the ones learned from last; the time to plan grows with them."""
 LOAD_WIDTH = 0.35
