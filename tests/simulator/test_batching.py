@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 
 import pytest
-
 from tests.simulator.batching import Limits, Request, Step, simulate
 
 ROOMY = Limits(slots=8, step_tokens=100, blocks=1000)

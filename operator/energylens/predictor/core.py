@@ -24,8 +24,9 @@ from energylens.predictor.fitted.noise import noise_variance, physics_spread
 from energylens.predictor.fitted.profiles import EngineProfile
 from energylens.predictor.fitted.residual import TARGETS, RunFeatures, correct, prior_variance
 from energylens.predictor.load.arrivals import Step, busy_share, distinct, running_sequences
+from energylens.predictor.load.first_token import first_token_quantile
 from energylens.predictor.load.mixture import normal_quantile
-from energylens.predictor.load.queueing import closed_loop_wait, prompt_wait, wait_quantile, wait_tail
+from energylens.predictor.load.queueing import closed_loop_wait, wait_quantile, wait_tail
 from energylens.predictor.load.steady import Pace, Role, Steady, phase_work, steady_state, step_mixture
 from energylens.predictor.model.architecture import ModelSpec, served_on
 from energylens.predictor.model.drafts import draft_of
@@ -320,15 +321,22 @@ class Predictor:
         throughput = np.where(utilization >= 1.0, generated * running / step, rate * workload.output_tokens)
         with np.errstate(divide="ignore", invalid="ignore"):
             energy = np.where(throughput > 0, power / np.maximum(throughput, 1e-300), np.inf)
-        itl = {q: steady.mixture.quantile(q) * itl_factor * 1e3 for q in (0.5, 0.9, 0.95, 0.99)}
+        itl = {q: steady.mixture.tail(q) * itl_factor * 1e3 for q in (0.9, 0.95, 0.99)}
+        itl[0.5] = steady.mixture.quantile(0.5) * itl_factor * 1e3
         if median is not None:
             itl[0.5] = median * itl_factor * 1e3
         if self.profile.divides_itl:
             itl = {q: values / generated for q, values in itl.items()}
         ranks = np.where(model.is_moe, layouts.data_parallel, 1).astype(np.float64)
 
+        # Requests in one start of the mixture, which lets them start together where many do.
+        prompts_per_step = while_busy * ranks / (layouts.data_parallel * layouts.pipeline_parallel)
+        prompts_per_step = prompts_per_step / workload.decode_steps
+        together = np.maximum(prompts_per_step / np.maximum(steady.mixture.starts, 1e-12), 1.0)
+        together = np.where(steady.mixture.starts > 0, together, 1.0) if role == "aggregated" else np.ones_like(step)
+
         def prefill_of(prompts: float) -> FloatArray:
-            return np.asarray(steady.mixture.with_starts(np.full_like(step, prompts)) * step_factor)
+            return np.asarray(steady.mixture.with_starts(prompts / together) * step_factor)
 
         tpot = 1e3 * step_factor * steady.mixture.tpot(while_busy / ranks) / generated
         uneven = steady.mixture.tpot_spread(while_busy / ranks, workload.decode_steps)
@@ -341,7 +349,6 @@ class Predictor:
         service = step * workload.decode_steps + prefill
         load = running / np.maximum(places, 1e-9)
         queued = sustainable & (utilization < 1.0)
-        behind = base + prompt_wait(rate, prefill)
         # With a fixed number in flight each request follows another: a prompt waits for the prompts of those, and
         # before that for a place where there are fewer places than requests (Little's law).
         one_more = prefill_of(2.0) - prefill
@@ -351,7 +358,9 @@ class Predictor:
         prompts_busy = most_wait / (decoding + base + behind_others)
         first = {}
         for q in (0.5, 0.95, 0.99):
-            waited = behind + wait_quantile(q, np.where(queued, load, 0.0), places, service)
+            joined = first_token_quantile(q, steady.mixture, busy, self.profile.steps_ahead, together) * step_factor
+            waited = joined + transfer + FIRST_TOKEN_SECONDS
+            waited = waited + wait_quantile(q, np.where(queued, load, 0.0), places, service)
             if queue is not None:
                 waited = wait_tail(q, behind_others, prompts_busy, most_wait)
                 first[q] = 1e3 * (base + waited + queue * workload.output_tokens / throughput)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from energylens.predictor.load.mixture import StepMixture, normal_quantile
-from energylens.predictor.load.queueing import prompt_wait, wait_probability, wait_quantile
+from energylens.predictor.load.mixture import StepMixture, normal_quantile, normal_quantiles
+from energylens.predictor.load.queueing import wait_probability, wait_quantile
 from energylens.predictor.model.architecture import MoeFfn
 from energylens.predictor.step.latency import reduce_floor, soft_maximum
 from energylens.predictor.step.moe import expert_load, experts_hit, most_loaded
@@ -113,6 +113,8 @@ def test_normal_quantiles() -> None:
     assert normal_quantile(0.975) == pytest.approx(1.959964, abs=1e-5)
     with pytest.raises(ValueError, match="between 0 and 1"):
         normal_quantile(1.0)
+    levels = np.array([1e-5, 0.02, 0.3, 0.5, 0.77, 0.99, 0.9999])
+    assert normal_quantiles(levels) == pytest.approx([normal_quantile(float(level)) for level in levels], abs=1e-7)
 
 
 def test_waiting_vanishes_at_low_load_and_is_infinite_at_saturation() -> None:
@@ -123,4 +125,3 @@ def test_waiting_vanishes_at_low_load_and_is_infinite_at_saturation() -> None:
     assert 0.0 < near < np.inf
     # One server is M/M/1: the probability of waiting is the load.
     assert wait_probability(np.array([0.7]), np.array([1.0]))[0] == pytest.approx(0.7)
-    assert prompt_wait(np.array([0.0]), np.array([0.1]))[0] == 0.0

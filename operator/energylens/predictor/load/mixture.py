@@ -17,8 +17,22 @@ from energylens.predictor.types import FloatArray, IntArray
 MANY = 6.0
 """Starts per step above which the Poisson distribution is taken as normal."""
 TERMS = 16
-LOWEST = 1e-3
-"""Lowest and highest level of a quantile."""
+FITTED_LOWEST = 1e-3
+LOWEST = 1e-6
+"""Lowest and, from 1, highest level of a quantile."""
+SHORTEST = 0.02
+"""Level of the shortest prompts that are told apart among the steps that start any."""
+_MIDDLE = (
+    (-3.969683028665376e1, 2.209460984245205e2, -2.759285104469687e2, 1.383577518672690e2, -3.066479806614716e1,
+     2.506628277459239),
+    (-5.447609879822406e1, 1.615858368580409e2, -1.556989798598866e2, 6.680131188771972e1, -1.328068155288572e1, 1.0),
+)  # fmt: skip
+_TAIL = (
+    (-7.784894002430293e-3, -3.223964580411365e-1, -2.400758277161838, -2.549732539343734, 4.374664141464968,
+     2.938163982698783),
+    (7.784695709041462e-3, 3.224671290700398e-1, 2.445134137142996, 3.754408661907416, 1.0),
+)  # fmt: skip
+_TAIL_BELOW = 0.02425
 
 
 @dataclass(frozen=True)
@@ -105,10 +119,13 @@ class StepMixture:
     def quantile(self, level: float | FloatArray) -> FloatArray:
         """Return a quantile of the step time over steps, shape (n,); ``level`` is one number or of that shape.
 
+        What coefficients are fitted by. Far above the median :meth:`tail` is nearer to the steps: here the length of a
+        prompt has the level of the whole step, though few steps have a prompt.
+
         Steps between two counts of starts blend over a narrow range of levels, so that the result is continuous.
         """
         width = 0.08 * (1.0 - level)
-        z = normal_quantiles(np.clip(np.asarray(level, dtype=np.float64), LOWEST, 1.0 - LOWEST))
+        z = normal_quantiles(np.clip(np.asarray(level, dtype=np.float64), FITTED_LOWEST, 1.0 - FITTED_LOWEST))
         spread = np.asarray(self.prompt_spread, dtype=np.float64)
         value = self.decode.copy()
         few = np.minimum(self.starts, MANY)
@@ -128,6 +145,44 @@ class StepMixture:
         total = many * np.exp(z * np.sqrt(variation) - variation / 2.0)
         return np.where(self.starts > MANY, base + slope * total, value)
 
+    def tail(self, level: float) -> FloatArray:
+        """Return a high quantile of the step time over steps, shape (n,), never below the median.
+
+        Of the steps that start requests, the prompt tokens are a Poisson number, one at least, of log-normal lengths;
+        their sum is taken as log-normal of the same mean and variance. Where such steps begin, the result rises over a
+        narrow range of levels, so that it is continuous.
+        """
+        none = np.exp(-self.starts)
+        z = normal_quantiles(np.maximum((level - none) / np.maximum(1.0 - none, 1e-12), SHORTEST))
+        mean, variance = self._prompts()
+        width = np.log1p(variance / mean**2)
+        base, slope = self._line()
+        prompts = base + slope * mean * np.exp(z * np.sqrt(width) - width / 2.0)
+        any_start = 1.0 / (1.0 + np.exp(np.clip((none - level) / (0.08 * (1.0 - level)), -60.0, 60.0)))
+        return np.maximum(self.decode + (prompts - self.decode) * any_start, self.quantile(0.5))
+
+    def moments(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return the means of the step time, of its square and of its cube, each of shape (n,)."""
+        share = self.mixed_share
+        variance, slope = self._prompts()[1], self._line()[1]
+        uneven = 1.0 + slope**2 * variance / np.maximum(self.mixed, 1e-12) ** 2
+        first, second, third = (
+            (1.0 - share) * self.decode**power + share * self.mixed**power * uneven ** (power * (power - 1) / 2)
+            for power in (1, 2, 3)
+        )
+        return np.asarray(first), np.asarray(second), np.asarray(third)
+
+    @property
+    def prompt_variance(self) -> float | FloatArray:
+        """Variance of a prompt's length over the square of the mean length."""
+        return np.expm1(np.asarray(self.prompt_spread, dtype=np.float64) ** 2)
+
+    def _prompts(self) -> tuple[FloatArray, FloatArray]:
+        """Return mean and variance of the prompt tokens of a step that has any, in prompts of mean length."""
+        mean = self.starts_when_mixed
+        square = mean * (1.0 + self.prompt_variance + self.starts)
+        return mean, np.maximum(square - mean**2, 1e-6)
+
 
 def _length_quantile(z: FloatArray, spread: FloatArray, count: float) -> FloatArray:
     """Return a quantile of the mean length of ``count`` prompts over the mean of all."""
@@ -141,9 +196,18 @@ def normal_cdf(x: float) -> float:
 
 
 def normal_quantiles(levels: FloatArray) -> FloatArray:
-    """Return :func:`normal_quantile` of every level, shape of ``levels``."""
-    values, inverse = np.unique(levels, return_inverse=True)
-    return np.asarray(np.array([normal_quantile(float(v)) for v in values])[inverse].reshape(np.shape(levels)))
+    """Return :func:`normal_quantile` of every level, shape of ``levels``, within 1e-8.
+
+    By P. J. Acklam's rational approximation, for levels that may all differ; those outside of 0 to 1 are taken as
+    nearly 0 and nearly 1.
+    """
+    p = np.clip(np.asarray(levels, dtype=np.float64), LOWEST, 1.0 - LOWEST)
+    smaller = np.minimum(p, 1.0 - p)
+    q = np.sqrt(-2.0 * np.log(smaller))
+    tail = np.polyval(_TAIL[0], q) / np.polyval(_TAIL[1], q)
+    r = p - 0.5
+    middle = r * np.polyval(_MIDDLE[0], r * r) / np.polyval(_MIDDLE[1], r * r)
+    return np.asarray(np.where(smaller < _TAIL_BELOW, np.where(p < 0.5, tail, -tail), middle))
 
 
 def normal_quantile(level: float) -> float:

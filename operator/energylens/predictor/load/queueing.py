@@ -2,7 +2,7 @@
 
 Sequences that run at once are the servers of an M/G/c queue. Its probability of waiting follows Sakasegawa (Annals of
 the Institute of Statistical Mathematics 1977), the wait given waiting is exponential (Allen and Cunneen's
-approximation). Prompts queue for the next step as in M/G/1 (Pollaczek and Khinchine).
+approximation).
 A fixed number of requests in flight is a closed network of one queue and one delay, solved by mean value analysis with
 Schweitzer's approximation (1979).
 """
@@ -35,12 +35,6 @@ def wait_quantile(level: float, load: FloatArray, servers: FloatArray, service: 
         pace = service / np.where(spare > 0, spare, np.nan)
     wait = np.where(tail > 0, tail * np.nan_to_num(pace, nan=np.inf), 0.0)
     return np.where(load >= 1.0, np.inf, wait)
-
-
-def prompt_wait(requests_per_second: FloatArray, prefill: FloatArray) -> FloatArray:
-    """Return the mean wait behind other prompts in seconds, shape (n,)."""
-    busy = np.minimum(requests_per_second * prefill, 0.95)
-    return np.asarray(busy / (1.0 - busy) * prefill / 2.0)
 
 
 def closed_loop_wait(requests: FloatArray, prefill: FloatArray, decoding: FloatArray) -> FloatArray:

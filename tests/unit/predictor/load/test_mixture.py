@@ -1,0 +1,67 @@
+"""Quantiles and moments of steps against steps that are drawn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from energylens.predictor.load.first_token import first_token_quantile
+from energylens.predictor.load.mixture import StepMixture
+
+SPREAD = 0.6
+DECODE, BASE, PROMPT = 0.010, 0.004, 0.012
+"""Seconds: a step that decodes, what any prompt adds to it, and what a mean prompt adds beyond that."""
+LEVELS = (0.9, 0.95, 0.99)
+
+
+def mixture(starts: float, spread: float = SPREAD) -> StepMixture:
+    when_mixed = starts / -np.expm1(-starts)
+    mixed = DECODE + BASE + PROMPT * when_mixed
+    return StepMixture(np.array([starts]), np.array([DECODE]), np.array([mixed]), np.array([BASE]), spread)
+
+
+def drawn(starts: float, rng: np.random.Generator, n: int = 200_000) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    counts = rng.poisson(starts, n)
+    lengths = np.exp(rng.normal(-(SPREAD**2) / 2, SPREAD, counts.sum()))
+    tokens = np.bincount(np.repeat(np.arange(n), counts), lengths, n)
+    return np.where(counts > 0, DECODE + BASE + PROMPT * tokens, DECODE)
+
+
+@pytest.mark.parametrize("starts", [0.003, 0.07, 0.3, 1.0, 3.0, 12.0])
+def test_quantiles_are_those_of_the_steps(starts: float) -> None:
+    steps, sample = mixture(starts), drawn(starts, np.random.default_rng(3))
+    for level in LEVELS:
+        assert steps.tail(level)[0] == pytest.approx(np.quantile(sample, level), rel=0.12), level
+
+
+@pytest.mark.parametrize("starts", [0.07, 0.3, 1.0, 3.0])
+def test_moments_are_those_of_the_steps(starts: float) -> None:
+    sample = drawn(starts, np.random.default_rng(4))
+    for power, moment in enumerate(mixture(starts).moments(), start=1):
+        assert moment[0] == pytest.approx((sample**power).mean(), rel=0.03 * power)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_quantiles_are_continuous_in_the_load(level: float) -> None:
+    starts = np.geomspace(1e-4, 20, 40_000)
+    when_mixed = starts / -np.expm1(-starts)
+    decode, base = np.full_like(starts, DECODE), np.full_like(starts, BASE)
+    values = StepMixture(starts, decode, DECODE + BASE + PROMPT * when_mixed, base, SPREAD).tail(level)
+    assert np.all(np.diff(values) > -1e-12)
+    assert np.max(values[1:] / values[:-1]) < 1.01
+
+
+def test_a_first_token_on_an_idle_replica_takes_its_own_prompt_alone() -> None:
+    steps = mixture(1e-6, spread=1e-9)
+    idle = first_token_quantile(0.99, steps, np.array([0.0]), 1.0)
+    assert idle[0] == pytest.approx(DECODE + BASE + PROMPT, rel=1e-3)
+
+
+def test_percentiles_of_first_tokens_rise_with_the_spread_of_prompts_and_with_steps_ahead() -> None:
+    busy = np.array([1.0])
+    even, uneven = mixture(0.05, spread=1e-9), mixture(0.05)
+    at = {level: first_token_quantile(level, uneven, busy, 0.0)[0] for level in (0.5, 0.95, 0.99)}
+    assert at[0.5] < at[0.95] < at[0.99]
+    assert first_token_quantile(0.99, even, busy, 0.0)[0] < at[0.99]
+    ahead = first_token_quantile(0.5, uneven, busy, 1.0)[0]
+    assert ahead - at[0.5] == pytest.approx(uneven.mean[0], rel=0.1)
