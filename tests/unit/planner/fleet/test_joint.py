@@ -249,7 +249,7 @@ def test_equal_problems_have_equal_answers() -> None:
         (JointProblem((Member("a", (point(1),)),), (), (limit(1, "b"),)), "limit feed: b is not a member"),
         (JointProblem((Member("a", (point(-1.0),)),), ()), "power_watts=-1.0"),
         (JointProblem((Member("a", (point(1, energy=float("nan")),)),), ()), "energy_watts=nan"),
-        (JointProblem((Member("a", (point(1, pods=0),)),), ()), "0 pods of 1 GPUs"),
+        (JointProblem((Member("a", (point(1, pods=0),)),), ()), "0 pods of 1 GPU;"),
     ],
 )
 def test_a_problem_that_makes_no_sense_is_refused(asked: JointProblem, message: str) -> None:
