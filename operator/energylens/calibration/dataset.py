@@ -16,7 +16,7 @@ from energylens.predictor.fitted.profiles import EngineProfile, parse_engine, se
 from energylens.predictor.fitted.residual import RunFeatures
 from energylens.predictor.load.steady import Role, phase_work
 from energylens.predictor.load.workloads import loaded, sampled_of
-from energylens.predictor.model.architecture import ModelSpec
+from energylens.predictor.model.architecture import ModelSpec, served_on
 from energylens.predictor.model.einsum import Collective
 from energylens.predictor.model.memory import memory, resident_sequences
 from energylens.predictor.step.moe_tables import MoeTables
@@ -142,15 +142,15 @@ def build_dataset(
         workload, layouts = one.workload(0), one.layouts
         model, gpu = models[str(one.model_id[0])], gpus[str(one.gpu_model[0])]
         sampled = sampled_of(str(one.task[0]), float(one.max_num_seqs[0]))
-        running = one.concurrency
-        model = loaded(str(one.task[0]), model)
+        running, lockstep = one.concurrency, engines[i].lockstep
+        model = served_on(loaded(str(one.task[0]), model), fp4_arithmetic=gpu.flops_fp4 > 0)
         if one.waiting_counts[0]:
             held = memory(model, gpu, layouts, workload, engines[i].memory_utilization)
             # A run that the estimate of the memory has no room for at all did run.
-            running = resident_sequences(running, layouts, held) if held.fits[0] else running
+            running = resident_sequences(running, layouts, held, engines[i].full_cache) if held.fits[0] else running
         inside[i] = running[0]
         role: Role = "decode" if one.decodes_only[0] else "aggregated"
-        d, m, s = phase_work(model, gpu, layouts, workload, running, shell, role)
+        d, m, s = phase_work(model, gpu, layouts, workload, running, shell, role, lockstep)
         features.append(run_features(model, gpu, layouts, workload, running, engines[i].tag))
         decodes.append(d)
         mixeds.append(m)
@@ -159,7 +159,7 @@ def build_dataset(
             level[i] = sampled.level
             age = workload.age_share if sampled.age_share is None else sampled.age_share
             there, fewer = replace(workload, age_share=age), running * sampled.running_share
-            d, m, s = phase_work(model, gpu, layouts, there, fewer, shell, role)
+            d, m, s = phase_work(model, gpu, layouts, there, fewer, shell, role, lockstep)
         if np.isfinite(one.median_itl_ms[0]):
             itl_rows.append(i)
             itl_decodes.append(d)
@@ -259,6 +259,8 @@ def concatenate(works: Sequence[Work]) -> Work:
         sorts=row("sorts"),
         tile_flops=pad("tile_flops", 0),
         aligned_flops=pad("aligned_flops", 0),
+        padded_flops=pad("padded_flops", 0),
+        replaced=pad("replaced", 0),
         coarse_tiles=pad("coarse_tiles", 0),
     )
 

@@ -155,7 +155,7 @@ class Predictor:
         in_flight: bool,
     ) -> Prediction:
         places = np.minimum(layouts.max_batch_size * layouts.data_parallel, held.max_concurrency)
-        running = resident_sequences(concurrency, layouts, held) if in_flight else concurrency
+        running = resident_sequences(concurrency, layouts, held, self.profile.full_cache) if in_flight else concurrency
         constants, measured = self.constants(gpu)
         steady = self._steady(model, gpu, layouts, workload, running, constants, role)
         median = None
@@ -182,8 +182,11 @@ class Predictor:
         constants: dict[str, float],
         role: Role,
     ) -> Steady:
-        overlap = self.profile.overlap
-        return steady_state(model, gpu, layouts, workload, running, constants, self.coefficients, role, overlap)
+        profile = self.profile
+        return steady_state(
+            model, gpu, layouts, workload, running, constants, self.coefficients, role, profile.overlap,
+            profile.lockstep,
+        )  # fmt: skip
 
     def at_rate(
         self,
@@ -267,6 +270,7 @@ class Predictor:
         """Return the mean step of some of the layouts, in seconds, as a function of the running sequences."""
         residual = self.coefficients.residual if measured else None
         sheet, coefficients, overlap = data_sheet(gpu), self.coefficients, self.profile.overlap
+        lockstep = self.profile.lockstep
         rates, capped = kernel_rates(constants, sheet), bool(np.isfinite(layouts.power_cap_watts).any())
         tag, alone = self.profile.tag, np.ones(len(layouts))
         features = None if residual is None else run_features(model, gpu, layouts, workload, alone, tag)
@@ -277,7 +281,7 @@ class Predictor:
                 seconds = self._steady(model, gpu, where, workload, running, constants, role).mean_step
             else:
                 # Only a cap makes the time depend on the power, which takes a quarter of the work.
-                decode, mixed, starts = phase_work(model, gpu, where, workload, running, coefficients, role)
+                decode, mixed, starts = phase_work(model, gpu, where, workload, running, coefficients, role, lockstep)
                 seconds = step_mixture(decode, mixed, starts, rates, constants, sheet, overlap)[0].mean
             if residual is None or features is None:
                 return seconds

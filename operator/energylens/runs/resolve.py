@@ -48,6 +48,9 @@ def resolver(models: Mapping[str, ModelSpec] | None = None) -> Callable[[Run], R
             return Resolved(None, None, f"gpu_model: {error}")
         if run.weight_precision is None or run.weight_precision == weight_precision(model):
             return Resolved(model, gpu)
+        released = _release(run.model_id, run.weight_precision)
+        if released is not None and run.model_id.lower() not in own:
+            return Resolved(released, gpu)
         wanted = _REQUEST[run.weight_precision]
         try:
             return Resolved(with_quantization(model, wanted), gpu)
@@ -56,6 +59,24 @@ def resolver(models: Mapping[str, ModelSpec] | None = None) -> Callable[[Run], R
             return Resolved(usual_release(model, wanted), gpu, what_if=wanted)
 
     return resolve
+
+
+_SUFFIXES = {"fp8": ("FP8", "MXFP8"), "mxfp4": ("MXFP4",), "nvfp4": ("NVFP4", "FP4")}
+"""How publishers name a release in a format, the model's own publisher before NVIDIA."""
+
+
+def _release(model_id: str, precision: str) -> ModelSpec | None:
+    """Return the release of a model in a format, as its publisher or NVIDIA made it; None where none is known."""
+    publisher, _, name = model_id.rpartition("/")
+    for suffix in _SUFFIXES.get(precision, ()):
+        for source in dict.fromkeys((publisher, "nvidia")):
+            try:
+                model = load_model(f"{source}/{name}-{suffix}")
+            except UnknownModelError:
+                continue
+            if weight_precision(model) == precision:
+                return model
+    return None
 
 
 def weight_precision(model: ModelSpec) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from energylens.predictor.load.lockstep import APART, Lockstep
+from energylens.predictor.model.memory import FULL_CACHE
 from energylens.predictor.step.latency import Overlap
 
 
@@ -22,10 +24,14 @@ class EngineProfile:
     """Constant -> factor on its fitted value."""
     overlap: Overlap | None = None
     """How it runs collectives beside kernels; None for one after the other, as all profiles that ship do."""
+    lockstep: Lockstep = APART
+    """How its data-parallel ranks step together."""
     memory_utilization: float = 0.9
     """Share of GPU memory that the engine takes by default."""
     steps_ahead: int = 0
     """Steps that are scheduled before the one that runs has ended: 1 with asynchronous or overlapped scheduling."""
+    full_cache: float = FULL_CACHE
+    """Sequences in a full KV cache over those that the estimate of the memory has room for."""
     kv_cache_bytes: float | None = None
     """Bytes of KV cache per GPU where an argument fixes them; None where the cache gets what is left."""
     step_tokens: int | None = None

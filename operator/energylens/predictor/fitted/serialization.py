@@ -12,6 +12,8 @@ from energylens.predictor.fitted.coefficients import FORMAT, Coefficients, Coeff
 from energylens.predictor.fitted.intervals import IntervalModel
 from energylens.predictor.fitted.profiles import EngineProfile
 from energylens.predictor.fitted.residual import KernelTerm, ResidualModel, RunFeatures, TargetResidual
+from energylens.predictor.load.lockstep import Lockstep
+from energylens.predictor.model.memory import FULL_CACHE
 from energylens.predictor.step.latency import Overlap
 from energylens.predictor.step.moe_tables import MoeCurves
 
@@ -92,8 +94,10 @@ def profiles_from(document: Mapping[str, Any]) -> tuple[EngineProfile, ...]:
                 below=tuple(entry["below"]) if entry.get("below") else None,
                 factors=dict(entry["factors"]),
                 overlap=_overlap_from(entry.get("overlap")),
+                lockstep=Lockstep(**entry.get("lockstep", {})),
                 memory_utilization=float(entry["memory_utilization"]),
                 steps_ahead=int(entry["steps_ahead"]),
+                full_cache=float(entry.get("full_cache", FULL_CACHE)),
                 sources=tuple(entry["sources"]),
                 measured=_versions_from(entry.get("measured")),
             )

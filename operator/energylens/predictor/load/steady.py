@@ -11,11 +11,12 @@ from typing import Literal
 import numpy as np
 
 from energylens.predictor.fitted.coefficients import Coefficients
+from energylens.predictor.load.lockstep import APART, Lockstep
 from energylens.predictor.load.mixture import StepMixture
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.model.drafts import draft_of
 from energylens.predictor.step.latency import Overlap, StepTime, step_time
-from energylens.predictor.step.power import capped, frequency_fraction, sheet_limit, step_energy
+from energylens.predictor.step.power import capped, frequency_fraction, sheet_limit, step_energy, waiting_energy
 from energylens.predictor.step.rates import Constants, DataSheet, KernelRates, data_sheet, kernel_rates
 from energylens.predictor.step.work import StepLoad, Work, build_work
 from energylens.predictor.types import FloatArray, GpuSpec, IntArray, Layouts, Workload
@@ -64,6 +65,7 @@ def steady_state(
     coefficients: Coefficients,
     role: Role = "aggregated",
     overlap: Overlap | None = None,
+    lockstep: Lockstep = APART,
 ) -> Steady:
     """Return the physics of one replica at a given number of running sequences.
 
@@ -77,9 +79,10 @@ def steady_state(
         coefficients: For the kernel tables.
         role: Which phases the replica runs.
         overlap: How the engine runs collectives beside kernels.
+        lockstep: How data-parallel ranks step together.
     """
     sheet = data_sheet(gpu)
-    decode, mixed, starts = phase_work(model, gpu, layouts, workload, sequences, coefficients, role)
+    decode, mixed, starts = phase_work(model, gpu, layouts, workload, sequences, coefficients, role, lockstep)
     ranks = layouts.data_parallel.astype(np.float64) if model.is_moe else 1.0
     return combine(decode, mixed, starts, constants, sheet, layouts.power_cap_watts, overlap, ranks)
 
@@ -92,6 +95,7 @@ def phase_work(
     sequences: FloatArray,
     coefficients: Coefficients,
     role: Role = "aggregated",
+    lockstep: Lockstep = APART,
 ) -> tuple[Work, Work, FloatArray]:
     """Return the work of a pure decode step, of a step that also prefills, and the mean starts per step."""
     stages = layouts.data_parallel * layouts.pipeline_parallel
@@ -112,12 +116,19 @@ def phase_work(
         return decode, decode, starts * 0.0
     # Ranks that exchange experts' tokens step together: a prompt on one of them holds up all.
     together = layouts.data_parallel.astype(np.float64) if model.is_moe else np.ones_like(running)
-    # Ranks admit requests apart from each other: what starts together on one of them does not on the others.
-    clump = 1.0 + (START_CLUMP - 1.0) * np.minimum(starts * together, 1.0) / together
-    starts = starts * together / clump
+    starts = starts * together
+    clump = 1.0 + (START_CLUMP - 1.0) * np.minimum(starts, 1.0)
+    # Ranks that wait for each other fall into step: what has ended on all of them meanwhile starts at once.
+    clump = np.where(together > 1.0, np.maximum(1.0 + (START_CLUMP - 1.0) * starts, lockstep.clump), clump)
+    starts = starts / clump
     share = -np.expm1(-starts)
-    tokens = prompt * np.maximum(clump * starts / np.maximum(share, 1e-12) / together, 1.0)
-    load = StepLoad(running, context, tokens, length, queries, prefix)
+    prompts = np.maximum(clump * starts / np.maximum(share, 1e-12), 1.0)
+    # Several prompts fall on different ranks as often as on the same.
+    apart = np.where(together > 1.0, together * -np.expm1(-prompts / together), 1.0)
+    tokens = prompt * np.maximum(prompts / apart, 1.0)
+    everywhere = prompt * prompts * layouts.data_parallel / together
+    padding = (together - apart) * tokens if lockstep.padded else zero
+    load = StepLoad(running, context, tokens, length, queries, prefix, everywhere, np.maximum(padding, 0.0))
     mixed = build_work(model, gpu, layouts, load, coefficients.tables)
     return decode, replace(mixed, drafts=drafted) if drafted else mixed, starts
 
@@ -194,6 +205,8 @@ def combine(
     working = share * np.minimum(np.maximum(mixture.starts_when_mixed, 1.0) / ranks, 1.0)
     joules = (1.0 - working) * step_energy(decode, td, rates, c).total
     joules = joules + working * step_energy(mixed, tm, rates, c).total
+    if np.any(np.asarray(ranks) > 1.0):
+        joules = joules + (share - working) * waiting_energy(decode, mixed, td, tm, rates, c)
     busy = (1.0 - working) * td.busy + working * tm.busy
     static = np.asarray(c["static_watts"], dtype=np.float64)
     power = static + joules / mean

@@ -26,7 +26,7 @@ BYTES_PER_WEIGHT: dict[str, float] = {
 
 MXFP4 keeps one 8-bit scale per 32 weights (OCP Microscaling Formats v1.0), NVFP4 one FP8 scale per 16, INT4 (GPTQ and
 AWQ at their usual group size of 128) one 16-bit scale per 128. FP8 scales (one FP32 per 128x128 block or per channel)
-are below 0.1 %.
+are below 0.1 %, but for MXFP8, which keeps one 8-bit scale per 32 weights.
 """
 
 
@@ -61,6 +61,8 @@ class Quantization:
         """Bytes per stored weight, scales included."""
         if self.weight == "int4" and self.scaling == "per_channel":
             return 0.5
+        if self.weight == "fp8" and self.scaling == "group":
+            return 1.0 + 1 / 32
         if self.weight == "int4" and self.group_size is not None:
             return 0.5 + 2 / self.group_size
         return BYTES_PER_WEIGHT[self.weight]
@@ -245,10 +247,11 @@ class ModelSpec:
 
 
 def served_on(model: ModelSpec, *, fp4_arithmetic: bool) -> ModelSpec:
-    """Return the model as an engine computes it on a GPU: without FP4 arithmetic NVFP4 stores weights only.
+    """Return the model as an engine computes it on a GPU: without FP4 arithmetic NVFP4 and MXFP8 store weights only.
 
     vLLM and SGLang then unpack the weights and compute in 16 bit (the Marlin kernels; vllm-project/vllm#18000, SGLang
-    0.5.23 layers/quantization/modelopt_quant.py).
+    0.5.23 layers/quantization/modelopt_quant.py; MXFP8: vLLM 0.20 layers/quantization/mxfp8.py). The GPUs that multiply
+    FP4 are those that scale blocks of 32 in their matrix units.
 
     Args:
         model: As the checkpoint is.
@@ -258,7 +261,7 @@ def served_on(model: ModelSpec, *, fp4_arithmetic: bool) -> ModelSpec:
         return model
 
     def weight_only(quant: Quantization) -> Quantization:
-        return replace(quant, activation="bfloat16") if quant.activation == "nvfp4" else quant
+        return replace(quant, activation="bfloat16") if quant.activation in ("nvfp4", "mxfp8") else quant
 
     return replace(
         model,

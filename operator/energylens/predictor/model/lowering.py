@@ -7,7 +7,7 @@ Mamba-2 (arXiv 2405.21060); gated delta rule (arXiv 2412.06464).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from energylens.predictor.model.architecture import (
@@ -36,6 +36,12 @@ class AttentionReach:
     window: int | None = None
     top_k: int | None = None
     compress_ratio: int = 1
+    gathered: bool = False
+    """Entries of a window and a compressed past are gathered by one kernel (DeepSeek V4)."""
+    prompt_flops: float = 1.0
+    """FLOPs per pair of a prompt's tokens over those of a decoded token and a cached one."""
+    exponentials: int = 0
+    """Exponentials per pair of a prompt's tokens: the query heads, at the scores of an attention with softmax."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,7 @@ def _attention(a: Attention, m: int, q: Quantization, kv: Quantization) -> list[
     value = a.v_head_dim or a.head_dim
     group = a.heads // a.kv_heads
     reach = AttentionReach(a.window, a.top_k_tokens)
+    soft = replace(reach, exponentials=a.heads)
     queries = a.heads * (2 if a.output_gate else 1)
     out = [
         _gemm("query", "tm,mhd->thd", q, "h", m=m, h=queries, d=a.head_dim),
@@ -99,7 +106,8 @@ def _attention(a: Attention, m: int, q: Quantization, kv: Quantization) -> list[
     if a.index_heads:
         out += _indexer(m, m, a.index_heads, a.index_head_dim, q, kv)
     whole = AttentionReach(a.window)
-    return [(e, whole if e.label.startswith("index") else reach) for e in out]
+    reaches = {"scores": soft, "index_query": whole, "index_key": whole, "index_scores": whole}
+    return [(e, reaches.get(e.label, reach)) for e in out]
 
 
 def _indexer(m: int, source: int, heads: int, dim: int, q: Quantization, kv: Quantization) -> list[Einsum]:
@@ -113,6 +121,12 @@ def _indexer(m: int, source: int, heads: int, dim: int, q: Quantization, kv: Qua
 def _latent(a: LatentAttention, m: int, q: Quantization, kv: Quantization) -> list[tuple[Einsum, AttentionReach]]:
     nope, rope, rank = a.qk_nope_head_dim, a.qk_rope_head_dim, a.kv_lora_rank
     reach = AttentionReach(None, a.top_k_tokens)
+    # Prompts attend with expanded keys and values, of fewer FLOPs; sparse attention reads the cache in both phases.
+    expanded = a.top_k_tokens is None
+    reaches = {
+        "scores": replace(reach, prompt_flops=(nope + rope) / (rank + rope) if expanded else 1.0, exponentials=a.heads),
+        "values": replace(reach, prompt_flops=a.v_head_dim / rank if expanded else 1.0),
+    }
     out = []
     source = m
     if a.q_lora_rank is not None:
@@ -134,7 +148,7 @@ def _latent(a: LatentAttention, m: int, q: Quantization, kv: Quantization) -> li
         out.append(_gemm("output_gate", "tm,mhv->thv", q, "h", m=m, h=a.heads, v=a.v_head_dim))
     if a.index_heads:
         out += _indexer(m, a.q_lora_rank or m, a.index_heads, a.index_head_dim, q, kv)
-    return [(e, AttentionReach() if e.label.startswith("index") else reach) for e in out]
+    return [(e, AttentionReach() if e.label.startswith("index") else reaches.get(e.label, reach)) for e in out]
 
 
 def _compressed(
@@ -142,19 +156,25 @@ def _compressed(
 ) -> list[tuple[Einsum, AttentionReach]]:
     d, h = a.head_dim, a.heads
     ratio = max(a.compress_ratio, 1)
-    past = AttentionReach(None, a.top_k_entries, ratio)
-    window = AttentionReach(a.window)
+    past = AttentionReach(None, a.top_k_entries, ratio, gathered=True)
+    window = AttentionReach(a.window, gathered=True)
+    near, far = replace(window, exponentials=h), replace(past, exponentials=h)
+    sizes = (("h", h), ("d", d))
     pairs = [
         (_gemm("query_down", "tm,ml->tl", q, "", m=m, l=a.q_lora_rank), window),
         (_gemm("query", "tl,lhd->thd", q, "h", l=a.q_lora_rank, h=h, d=d), window),
         (_gemm("key", "tm,md->td", q, "", m=m, d=d), window),
-        (_attend("scores", "thd,cd->thc", "h", True, kv, h=h, d=d), window),
+        (_attend("scores", "thd,cd->thc", "h", True, kv, h=h, d=d), near),
+        # An entry is key and value at once.
+        (Einsum("values", "thc,cd->thd", sizes, "h", TENSOR, Operand.ACTIVATION, kv, "attention"), window),
         (_gemm("output_down", "thd,hdl->tl", q, "h", h=h, d=d, l=a.o_lora_rank), window),
         (_gemm("output", "tgl,glm->tm", q, "g", g=a.o_groups, l=a.o_lora_rank, m=m), window),
     ]
     if a.compress_ratio:
         pairs.append((_gemm("compress", "tm,md->td", q, "", m=m, d=d * (4 if a.index_heads else 2)), window))
-        pairs.append((_attend("past_scores", "thd,cd->thc", "h", False, kv, h=h, d=d), past))
+        pairs.append((_attend("past_scores", "thd,cd->thc", "h", True, kv, h=h, d=d), far))
+        values = Einsum("past_values", "thc,cd->thd", sizes, "h", TENSOR, Operand.ACTIVATION, kv, "attention")
+        pairs.append((values, past))
     if a.index_heads:
         whole = AttentionReach(None, None, ratio)
         indexer = _indexer(m, a.q_lora_rank, a.index_heads, a.index_head_dim, q, kv)

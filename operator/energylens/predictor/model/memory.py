@@ -121,12 +121,20 @@ def drafting_bytes(model: ModelSpec, draft: ModelSpec) -> float:
     return weight_bytes(draft) - shared * embedding_parameters(draft) * draft.head_quant.bytes_per_weight
 
 
-def resident_sequences(concurrency: FloatArray, layouts: Layouts, held: Memory) -> FloatArray:
+def resident_sequences(
+    concurrency: FloatArray, layouts: Layouts, held: Memory, full_cache: float = FULL_CACHE
+) -> FloatArray:
     """Return how many of ``concurrency`` requests in flight are decoded at a time, shape (n,); the others wait.
 
     The engine preempts what its KV cache has no room for, and starts no more than ``max_batch_size`` on a rank.
+
+    Args:
+        concurrency: Requests in flight, shape (n,).
+        layouts: Candidates, shape (n,).
+        held: Their memory.
+        full_cache: Of the engine's profile: sequences in a full KV cache over those of `Memory.max_concurrency`.
     """
-    most = np.minimum(layouts.max_batch_size * layouts.data_parallel, FULL_CACHE * held.max_concurrency)
+    most = np.minimum(layouts.max_batch_size * layouts.data_parallel, full_cache * held.max_concurrency)
     return np.asarray(np.minimum(concurrency, most))
 
 

@@ -97,11 +97,14 @@ def operation_seconds(work: Work, rates: KernelRates, c: Constants) -> FloatArra
     if measured.any():
         tabled = work.table_seconds * per_operation(rates.table_factor, pick)
         tabled = tabled * (1.0 + c["coarse_tiles"] * work.coarse_tiles)
-        seconds = np.where(measured, tabled, seconds)
+        share = np.where(work.replaced > 0.0, c["table_kernels"], 1.0)
+        seconds = np.where(measured, share * tabled + (1.0 - share) * seconds, seconds)
     seconds += work.prefill_attention_flops / per_operation(rates.prefill_flops, pick)
     launches = work.launches if work.launches.ndim == 2 else work.launches[:, None]
     aligned = c["moe_aligned_flops"] * per_operation(rates.flops, pick) / c["moe_flops"]
     seconds += c["aligned_rows"] * work.aligned_flops / aligned
+    # One expert with many rows runs like a dense product.
+    seconds += work.padded_flops / per_operation(rates.dense_flops, pick)
     return np.asarray(seconds + launches * per_operation(rates.launch, pick))
 
 

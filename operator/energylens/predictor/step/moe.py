@@ -66,14 +66,22 @@ def experts_hit(experts: float, top_k: float, tokens: FloatArray, skew: float = 
     return np.asarray(experts * (1.0 - missed))
 
 
-def most_loaded(pairs: FloatArray, ranks: FloatArray) -> FloatArray:
+def most_loaded(pairs: FloatArray, ranks: FloatArray, experts: float = np.inf, skew: float = 0.0) -> FloatArray:
     """Return the expected load of the most loaded of ``ranks`` GPUs over the mean, shape of ``pairs``.
 
-    Pairs per rank are close to normal with variance equal to their mean; the expected maximum of r normals is about
-    ``sqrt(2 ln r)`` standard deviations above the mean. It cannot exceed what one rank could get at all.
+    Pairs per rank are close to normal with variance equal to their mean, beside which the popularity of a rank's own
+    experts varies, whatever the number of tokens; the expected maximum of r normals is about ``sqrt(2 ln r)`` standard
+    deviations above the mean. It cannot exceed what one rank could get at all.
+
+    Args:
+        pairs: Mean token-expert pairs per rank.
+        ranks: GPUs that share the experts.
+        experts: All experts of the layer.
+        skew: Unevenness of routing, see :func:`experts_hit`.
     """
     spread = np.sqrt(2.0 * np.log(np.maximum(ranks, 1.0)))
-    return np.minimum(1.0 + spread / np.sqrt(np.maximum(pairs, 1.0)), np.maximum(ranks, 1.0))
+    popular = np.expm1(skew**2) * ranks / experts
+    return np.minimum(1.0 + spread * np.sqrt(1.0 / np.maximum(pairs, 1.0) + popular), np.maximum(ranks, 1.0))
 
 
 def expert_load(
@@ -98,7 +106,7 @@ def expert_load(
     """
     pairs = tokens * moe.top_k / expert_parallel
     hit = experts_hit(moe.experts, moe.top_k, tokens, skew) / expert_parallel
-    busiest = most_loaded(pairs, expert_parallel)
+    busiest = most_loaded(pairs, expert_parallel, moe.experts, skew)
     hit_on_busiest = experts_hit(moe.experts, moe.top_k, tokens * busiest, skew) / expert_parallel
     matrices = 3.0 if moe.gated else 2.0
     weights = matrices * width * moe.intermediate / tensor_parallel

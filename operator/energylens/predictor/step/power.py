@@ -13,8 +13,10 @@ import numpy as np
 from energylens.predictor.model.einsum import Collective
 from energylens.predictor.step.latency import StepTime
 from energylens.predictor.step.rates import Constants, DataSheet, KernelRates, per_operation
-from energylens.predictor.step.work import CollectiveWork, Work
+from energylens.predictor.step.work import KERNEL_INDEX, CollectiveWork, Work
 from energylens.predictor.types import FloatArray
+
+_EXPERTS = [index for name, index in KERNEL_INDEX.items() if name.startswith("moe")]
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,27 @@ def step_energy(work: Work, time: StepTime, rates: KernelRates, c: Constants) ->
         more = {f.name: getattr(found, f.name) + passes * getattr(one, f.name) for f in fields(one) if f.name != none}
         found = StepEnergy(**more, overhead=found.overhead)
     return found
+
+
+def waiting_energy(
+    decode: Work, mixed: Work, td: StepTime, tm: StepTime, rates: KernelRates, c: Constants
+) -> FloatArray:
+    """Return what a step with a prompt on other ranks costs a rank beyond a step that only decodes, shape (n,), joules.
+
+    Its GPU computes its share of the experts' work for all ranks, and polls in a collective for the rest of the time.
+    """
+    experts = _expert_energy(mixed, rates, c) - _expert_energy(decode, rates, c)
+    longer = np.maximum(tm.total - td.total, 0.0)
+    return np.asarray(experts + longer * c["collective_activity"] * c["active_watts"])
+
+
+def _expert_energy(work: Work, rates: KernelRates, c: Constants) -> FloatArray:
+    pick = work.kernel
+    moved = (work.weight_bytes + work.activation_bytes) * per_operation(rates.joules_per_byte, pick)
+    computed = work.flops + work.padded_flops * c["padding_energy"]
+    joules = moved + computed * per_operation(rates.joules_per_flop, pick)
+    routed = np.isin(pick, _EXPERTS)
+    return np.asarray((joules * (routed if pick.ndim == 2 else routed[:, None])).sum(axis=0))
 
 
 def capped(power: FloatArray, limit: FloatArray) -> FloatArray:

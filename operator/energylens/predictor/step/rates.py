@@ -42,6 +42,8 @@ class KernelRates:
     """Bytes per second for weights and activations."""
     cache_bandwidth: FloatArray
     flops: FloatArray
+    dense_flops: FloatArray
+    """FLOP per second of one large product of the same kind."""
     prefill_flops: FloatArray
     """FLOP per second of attention over a prompt."""
     launch: FloatArray
@@ -102,7 +104,11 @@ def _flop_energy(kernel: str, c: Constants, sheet: DataSheet) -> Number:
 def _byte_energy(kernel: str, c: Constants) -> Number:
     if kernel.endswith("4bit"):
         return c["energy_4bit_byte_pj"]  # includes turning four bits into sixteen
-    return c["energy_moe_byte_pj"] if kernel.startswith("moe") else c["energy_byte_pj"]
+    plain = c["energy_moe_byte_pj"] if kernel.startswith("moe") else c["energy_byte_pj"]
+    if kernel.endswith("8bit"):
+        # A byte holds one weight to turn into sixteen bits instead of two.
+        return plain + 0.5 * np.maximum(c["energy_4bit_byte_pj"] - c["energy_moe_byte_pj"], 0.0)
+    return plain
 
 
 def kernel_rates(c: Constants, sheet: DataSheet) -> KernelRates:
@@ -120,13 +126,15 @@ def kernel_rates(c: Constants, sheet: DataSheet) -> KernelRates:
         bandwidth = c["moe_bandwidth"] if moe else c["gemm_bandwidth"]
         if kernel == "moe:fp4":
             flops, bandwidth = c["moe_fp4_flops"], c["moe_fp4_bandwidth"]
+        if kernel == "moe:8bit":
+            flops, bandwidth = c["moe_8bit_flops"], c["moe_8bit_bandwidth"]
         launch = c["gemm_launch_us"]
         if kernel.startswith("attention"):
             launch = c["attention_floor_us"]
         elif kernel == "state":
             launch, bandwidth = c["state_floor_us"], c["state_bandwidth"]
         elif moe:
-            launch = c["moe_floor_us"]
+            launch = c["moe_8bit_floor_us" if kernel == "moe:8bit" else "moe_floor_us"]
         if kernel.endswith("fp8_block"):
             launch = launch + c["moe_fp8_block_extra_us" if moe else "gemm_fp8_block_extra_us"]
         elif kernel.endswith((":fp8", "int8")):
@@ -137,6 +145,7 @@ def kernel_rates(c: Constants, sheet: DataSheet) -> KernelRates:
             bandwidth=bandwidth * sheet.bandwidth,
             cache_bandwidth=(c["state_bandwidth"] if state else c["cache_bandwidth"]) * sheet.bandwidth,
             flops=flops * _arithmetic(kernel, sheet),
+            dense_flops=c["gemm_flops"] * _arithmetic(kernel, sheet),
             prefill_flops=c[_PREFILL.get(kernel, "attention_flops")] * sheet.flops_bf16,
             launch=launch * 1e-6,
             table_factor=factor,

@@ -23,6 +23,7 @@ KERNELS = (
     "gemm:fp8",
     "gemm:fp8_block",
     "gemm:int8",
+    "gemm:8bit",
     "gemm:4bit",
     "gemm:fp4",
     "attention",
@@ -34,10 +35,12 @@ KERNELS = (
     "moe:fp8_block",
     "moe:fp8_block_latent",
     "moe:int8",
+    "moe:8bit",
     "moe:4bit",
     "moe:fp4",
 )
-"""Kernel classes: the rows of the calibrated coefficients. ``4bit`` computes in 16 bit, ``fp4`` in 4 bit."""
+"""Kernel classes: the rows of the calibrated coefficients. ``8bit`` and ``4bit`` are weights that kernels turn into 16
+bit to compute (on Blackwell 4 bit into 8), ``fp4`` computes in 4 bit."""
 KERNEL_INDEX = {name: i for i, name in enumerate(KERNELS)}
 
 
@@ -53,6 +56,15 @@ BALANCED_SKEW = 0.3
 """The same for DeepSeek V3 and its kin, trained to balance experts without an auxiliary loss (arXiv 2412.19437)."""
 
 
+SOFTMAX_FLOPS = {"blackwell": 540.0}
+"""FLOPs that the matrix units do in the time of one exponential and what softmax does around it, by architecture."""
+OTHER_SOFTMAX_FLOPS = 270.0
+"""The same elsewhere. Both from the kernel tables of context attention (H100, H200, B200; heads of 64 and 128)."""
+PROMPT_TILE = 400.0
+"""Entries beyond the causal half that a prompt's query costs, as tiles are computed whole: from the same tables, prompts
+of 1,024 to 8,192 tokens."""
+
+
 def graph_tokens(layouts: Layouts) -> FloatArray:
     """Return the tokens of the largest step that vLLM captures a CUDA graph for: twice ``max_num_seqs``, bounded."""
     return np.asarray(np.minimum(2.0 * layouts.max_batch_size, LARGEST_GRAPH))
@@ -62,6 +74,8 @@ def kernel_class(kernel: str, quant: Quantization) -> str:
     """Return the kernel class of an einsum by how its weights are stored and scaled."""
     if kernel in ("attention", "state"):
         return kernel
+    if quant.weight in ("fp8", "int8") and quant.activation == "bfloat16":
+        return f"{kernel}:8bit"
     if quant.weight == "fp8":
         return f"{kernel}:fp8_block" if quant.scaling == "block" else f"{kernel}:fp8"
     if quant.weight == "nvfp4" and quant.activation == "nvfp4":
@@ -78,7 +92,7 @@ def _engine_path(kernel: str, lowered: Lowered, op: Operation) -> str:
     sparse attention on kernels of their own.
     """
     if kernel == "attention":
-        if op.reach.top_k is not None or op.einsum.label.startswith("index"):
+        if op.reach.gathered or op.reach.top_k is not None or op.einsum.label.startswith("index"):
             return "attention_sparse"
         return "attention_latent" if lowered.latent_layers else kernel
     return f"{kernel}_latent" if kernel == "moe:fp8_block" and lowered.latent_layers else kernel
@@ -118,6 +132,11 @@ def eager_mixers(lowered: Lowered) -> int:
     return lowered.mixer_layers if lowered.chunked_layers else 0
 
 
+def _replaced(kernel: int, gpu: GpuSpec) -> bool:
+    """Block-scaled FP8 experts on Blackwell: the tables hold Triton's kernels, engines of 2026 run TensorRT-LLM's."""
+    return kernel == KERNEL_INDEX["moe:fp8_block"] and gpu.architecture == "blackwell"
+
+
 def _tensorrt(kernel: int, gpu: GpuSpec) -> bool:
     """DeepSeek's experts on Blackwell run in TensorRT-LLM's kernels, which the kernel tables of vLLM do not hold."""
     return kernel == KERNEL_INDEX["moe:fp8_block_latent"] and gpu.architecture == "blackwell"
@@ -138,6 +157,10 @@ class StepLoad:
     """Tokens that are computed for each running sequence: more than one where drafted tokens are verified."""
     prefix_tokens: float = 0.0
     """Cached tokens in front of each prompt, which its tokens attend to."""
+    all_prefill_tokens: FloatArray | None = None
+    """Prompt tokens of all ranks that step together; None where each has as many as this one."""
+    padding_tokens: FloatArray | None = None
+    """Rows that pad the other ranks to this one's length, which all go to the same experts; None for none."""
 
 
 @dataclass(frozen=True)
@@ -181,6 +204,10 @@ class Work:
     """FLOPs of grouped experts on all rows of their tiles, padding included, shape (k, n)."""
     aligned_flops: FloatArray
     """The same where every expert gets whole tiles, with or without tokens: block-scaled FP8, shape (k, n)."""
+    padded_flops: FloatArray
+    """FLOPs of one expert on the rows that pad data-parallel ranks, shape (k, n): they wait for its GPU."""
+    replaced: FloatArray
+    """1 where an engine may run other kernels than the tables hold, shape (k, n)."""
     coarse_tiles: FloatArray
     """1 where grouped 16-bit experts run in large tiles that are nearly empty, 0 elsewhere, shape (k, n)."""
     logit_rows: FloatArray | None = None
@@ -241,10 +268,11 @@ def build_work(model: ModelSpec, gpu: GpuSpec, layouts: Layouts, load: StepLoad,
     tp = layouts.tensor_parallel.astype(np.float64)
     k = len(lowered.operations)
     flops, weight, cache, activation, prefill = (np.zeros((k, n)) for _ in range(5))
-    builder = _Builder(model, layouts, load, tp, lowered.latent_layers > 0 and gpu.architecture == "blackwell")
+    builder = _Builder(model, layouts, load, tp, lowered, gpu)
     kernels, launches = [], np.zeros(k)
     table, imbalance, hits, coarse = np.zeros((k, n)), np.ones((k, n)), np.ones((k, n)), np.zeros((k, n))
-    tiles, aligned = np.zeros((k, n)), np.zeros((k, n))
+    tiles, aligned, padded = np.zeros((k, n)), np.zeros((k, n)), np.zeros((k, n))
+    replaced = np.zeros((k, n))
     for i, op in enumerate(lowered.operations):
         e = op.einsum
         kernels.append(KERNEL_INDEX[_engine_path(kernel_class(e.kernel, e.quant), lowered, op)])
@@ -255,6 +283,8 @@ def build_work(model: ModelSpec, gpu: GpuSpec, layouts: Layouts, load: StepLoad,
             weight[i] = expert.weight_bytes * op.count
             activation[i] = expert.activation_bytes * op.count
             per_row = expert.flops / np.maximum(expert.pairs, 1e-12) * op.count
+            if load.padding_tokens is not None:
+                padded[i] = per_row * load.padding_tokens
             if kernel_class("moe", e.quant) == "moe:fp8_block" and lowered.latent_layers == 0:
                 aligned[i] = per_row * aligned_rows(expert)
             else:
@@ -266,7 +296,8 @@ def build_work(model: ModelSpec, gpu: GpuSpec, layouts: Layouts, load: StepLoad,
                 tiles[i] = per_row * tile_rows(expert, np.full(n, 64.0))
             else:
                 table[i] = builder.table_seconds(op, expert, gpu, tables)
-            tabled = table[i] > 0.0
+            replaced[i] = _replaced(kernels[-1], gpu)
+            tabled = (table[i] > 0.0) & (replaced[i] == 0.0)
             imbalance[i] = np.where(tabled, 1.0, expert.max_over_mean)
             hits[i] = np.where(tabled, 1.0, expert.hit_max_over_mean)
             continue
@@ -302,15 +333,20 @@ def build_work(model: ModelSpec, gpu: GpuSpec, layouts: Layouts, load: StepLoad,
         sorts=0.0 if model.family in SORT_FREE_FAMILIES else 1.0,
         tile_flops=tiles,
         aligned_flops=aligned,
+        padded_flops=padded,
+        replaced=replaced,
         coarse_tiles=coarse,
     )
 
 
 class _Builder:
-    def __init__(self, model: ModelSpec, layouts: Layouts, load: StepLoad, tp: FloatArray, all_heads: bool) -> None:
+    def __init__(
+        self, model: ModelSpec, layouts: Layouts, load: StepLoad, tp: FloatArray, lowered: Lowered, gpu: GpuSpec
+    ) -> None:
         self.model, self.layouts, self.load, self.tp = model, layouts, load, tp
         # Decoding latent attention on Blackwell runs in a kernel for all 128 heads, whatever share a GPU has of them.
-        self.all_heads = all_heads
+        self.all_heads = lowered.latent_layers > 0 and gpu.architecture == "blackwell"
+        self.softmax_flops = SOFTMAX_FLOPS.get(gpu.architecture, OTHER_SOFTMAX_FLOPS)
         self.dp = layouts.data_parallel.astype(np.float64)
         self.queries = load.decode_tokens * load.queries
         self.tokens = self.queries + load.prefill_tokens
@@ -318,6 +354,10 @@ class _Builder:
         ending = load.prefill_tokens / np.maximum(load.prefill_length, 1.0)
         self.sequences = load.decode_tokens + ending
         self.head_tokens = self.queries + ending
+        together = load.prefill_tokens * self.dp if load.all_prefill_tokens is None else load.all_prefill_tokens
+        # Experts see the tokens of all ranks, few of which have a prompt in the same step.
+        self.routed = self.queries * self.dp + together
+        self.padding = 0.0 if load.padding_tokens is None else load.padding_tokens
         self.skew = BALANCED_SKEW if model.family.startswith("deepseek") else ROUTING_SKEW
         self._visible: dict[AttentionReach, tuple[FloatArray, FloatArray]] = {}
         self._shares: dict[int, FloatArray] = {}
@@ -334,6 +374,8 @@ class _Builder:
         """Entries that a decoding query reads, and that a prefill query reads on average (causal half)."""
         if reach not in self._visible:
             half = visible_tokens(reach, self.load.prefix_tokens + self.load.prefill_length / 2.0)
+            if reach.window is None and reach.top_k is None and reach.compress_ratio == 1:
+                half = half + PROMPT_TILE
             self._visible[reach] = (visible_tokens(reach, self.load.context_tokens), half)
         return self._visible[reach]
 
@@ -352,7 +394,8 @@ class _Builder:
             decode, half = self.visible(op.reach)
             rows = 1.0 if self.all_heads and e.parallel == "h" else share
             flops[:] = per_token * rows * decode * self.queries
-            prefill[:] = per_token * share * half * self.load.prefill_tokens
+            softmax = op.reach.exponentials * self.softmax_flops * op.count
+            prefill[:] = (per_token * op.reach.prompt_flops + softmax) * share * half * self.load.prefill_tokens
             if e.operand is Operand.CACHE:
                 width = self.model.kv_bytes_per_element * e.operand_elements * op.count
                 # The tokens of one sequence that are verified together read its cache once.
@@ -381,7 +424,7 @@ class _Builder:
         stage = self.tp * self.dp
         ep = np.minimum(self.layouts.expert_parallel.astype(np.float64), stage)
         bytes_per_weight = self.model.expert_quant.bytes_per_weight
-        return expert_load(op.moe, op.width, bytes_per_weight, self.tokens * self.dp, ep, stage / ep, self.skew)
+        return expert_load(op.moe, op.width, bytes_per_weight, self.routed, ep, stage / ep, self.skew)
 
     def table_seconds(self, op: Operation, expert: ExpertLoad, gpu: GpuSpec, tables: MoeTables) -> FloatArray:
         assert op.moe is not None
@@ -427,9 +470,10 @@ class _Builder:
                 hidden = ACTIVATION_BYTES * op.width * self.tokens
                 # Experts over the tensor-parallel group of one rank: tokens are everywhere already, sums are not.
                 add(Collective.ALL_REDUCE, op.count * one_rank, hidden, self.tp)
-                # Across data-parallel ranks tokens travel to the experts and back.
+                # Data-parallel ranks gather the tokens of all before the experts, and scatter the sums after them.
                 spread = np.where(one_rank, 1.0, self.tp * self.dp)
-                add(Collective.ALL_TO_ALL, 2.0 * op.count * ~one_rank, hidden, spread)
+                gathered = ACTIVATION_BYTES * op.width * (self.routed + self.padding)
+                add(Collective.ALL_TO_ALL, 2.0 * op.count * ~one_rank, gathered, spread)
             elif e.label.startswith("shared_"):
                 continue  # summed together with the routed experts
             elif e.collective is Collective.ALL_REDUCE:
