@@ -48,7 +48,7 @@ from energylens.predictor.types import (
     spread,
 )
 
-CODE_VERSION = "5"
+CODE_VERSION = "6"
 FIRST_TOKEN_SECONDS = 0.008
 """From a request's first byte to its answer's, beside the engine's steps: HTTP, tokenizing, hops between processes.
 Measured at one request at a time on one H200 host with vLLM 0.26: 7 to 11 ms over four models of 14 to 30 thousand

@@ -81,7 +81,8 @@ def most_loaded(pairs: FloatArray, ranks: FloatArray, experts: float = np.inf, s
     """
     spread = np.sqrt(2.0 * np.log(np.maximum(ranks, 1.0)))
     popular = np.expm1(skew**2) * ranks / experts
-    return np.minimum(1.0 + spread * np.sqrt(1.0 / np.maximum(pairs, 1.0) + popular), np.maximum(ranks, 1.0))
+    busiest = 1.0 + spread * np.sqrt(1.0 / np.maximum(pairs, 1.0) + popular)
+    return np.asarray(np.minimum(busiest, np.maximum(ranks, 1.0)))
 
 
 def expert_load(

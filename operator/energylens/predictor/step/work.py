@@ -61,8 +61,8 @@ SOFTMAX_FLOPS = {"blackwell": 540.0}
 OTHER_SOFTMAX_FLOPS = 270.0
 """The same elsewhere. Both from the kernel tables of context attention (H100, H200, B200; heads of 64 and 128)."""
 PROMPT_TILE = 400.0
-"""Entries beyond the causal half that a prompt's query costs, as tiles are computed whole: from the same tables, prompts
-of 1,024 to 8,192 tokens."""
+"""Entries beyond the causal half that a prompt's query costs, as tiles are computed whole: from the same tables, for
+prompts of 1,024 to 8,192 tokens."""
 
 
 def graph_tokens(layouts: Layouts) -> FloatArray:
