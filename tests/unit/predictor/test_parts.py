@@ -36,6 +36,16 @@ def test_the_most_loaded_rank_is_the_mean_on_one_gpu_and_in_the_limit() -> None:
     assert most_loaded(np.array([1.0]), np.array([2.0]))[0] <= 2.0
 
 
+def test_popular_experts_keep_one_rank_busier_however_many_tokens_there_are() -> None:
+    pairs, ranks = np.array([1e9]), np.array([8.0])
+    even, uneven = most_loaded(pairs, ranks, 128, 0.0)[0], most_loaded(pairs, ranks, 128, 1.2)[0]
+    assert even == pytest.approx(1.0, abs=1e-4)
+    assert 1.3 < uneven < 8.0
+    # More experts on a rank even out.
+    assert most_loaded(pairs, ranks, 512, 1.2)[0] < uneven
+    assert most_loaded(pairs, np.array([1.0]), 128, 1.2)[0] == 1.0
+
+
 def test_the_gpu_with_the_most_pairs_reads_more_weights_until_all_its_experts_are_hit() -> None:
     mixture = MoeFfn(experts=128, top_k=8, intermediate=768)
     tokens, eight = np.array([4.0, 16.0, 4096.0]), np.full(3, 8.0)

@@ -55,7 +55,7 @@ def test_hits_of_whole_prompts_leave_the_last_tokens_prefill() -> None:
     linear = [i for i, label in enumerate(mixed.labels) if mixed.weight_bytes[i, 0] > 0 and label]
     assert mixed.flops[linear].tolist() == single.flops[linear].tolist()
     # That token attends to the whole prompt.
-    assert mixed.prefill_attention_flops.sum() > 100 * single.prefill_attention_flops.sum()
+    assert mixed.prefill_attention_flops.sum() > 5 * single.prefill_attention_flops.sum()
     assert mixed.cache_bytes.sum() > single.cache_bytes.sum()
 
 

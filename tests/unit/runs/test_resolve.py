@@ -2,8 +2,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from tests.unit.runs.test_table import GOOD, csv_of
 
+from energylens.data import load_model
 from energylens.predictor.model.architecture import Quantization
 from energylens.runs import Run, parse_runs, resolver, weight_precision
 
@@ -33,7 +35,7 @@ def test_unknown_names_are_errors_that_show_the_way() -> None:
 
 def test_a_precision_that_differs_from_the_checkpoint_is_made_while_loading_or_that_of_the_usual_release() -> None:
     resolve = resolver()
-    online = resolve(run(weight_precision="fp8")).model
+    online = resolve(run(model_id="Qwen/Qwen2.5-7B-Instruct", weight_precision="fp8")).model
     assert online is not None
     assert weight_precision(online) == "fp8"
     assert online.ffn_quant == Quantization("fp8", "fp8", "per_tensor")
@@ -44,6 +46,24 @@ def test_a_precision_that_differs_from_the_checkpoint_is_made_while_loading_or_t
     published = resolve(run(model_id="openai/gpt-oss-120b", weight_precision="mxfp4")).model
     assert published is not None
     assert weight_precision(published) == "mxfp4"
+
+
+@pytest.mark.parametrize(
+    ("model_id", "precision", "released"),
+    [
+        ("Qwen/Qwen3-8B", "fp8", "Qwen/Qwen3-8B-FP8"),
+        ("MiniMaxAI/MiniMax-M3", "fp8", "MiniMaxAI/MiniMax-M3-MXFP8"),
+        ("MiniMaxAI/MiniMax-M2.5", "nvfp4", "nvidia/MiniMax-M2.5-NVFP4"),
+    ],
+)
+def test_a_precision_that_a_release_is_known_for_is_that_release(model_id: str, precision: str, released: str) -> None:
+    found = resolver()(run(model_id=model_id, weight_precision=precision)).model
+    assert found is not None
+    assert found.name == released
+    own = replace(load_model(model_id), hidden=load_model(model_id).hidden * 2)
+    given_by_the_user = resolver({model_id: own})(run(model_id=model_id, weight_precision=precision)).model
+    assert given_by_the_user is not None
+    assert given_by_the_user.hidden == own.hidden
 
 
 def test_given_models_come_before_the_catalogue() -> None:

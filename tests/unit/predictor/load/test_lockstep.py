@@ -1,0 +1,77 @@
+"""Data-parallel ranks that exchange the tokens of experts step together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from energylens.data import load_gpus, load_model
+from energylens.data.predictor import load_coefficients, load_profiles
+from energylens.predictor import Predictor
+from energylens.predictor.fitted.profiles import select_profile
+from energylens.predictor.load.lockstep import APART, Lockstep
+from energylens.predictor.load.steady import phase_work
+from energylens.predictor.model.einsum import Collective
+from energylens.predictor.types import Layouts, Workload
+
+MODEL = load_model("Qwen/Qwen3-30B-A3B")
+GPU = next(gpu for gpu in load_gpus().values() if gpu.name == "H200")
+COEFFICIENTS = load_coefficients()
+LONG = Workload(8000, 1000)
+
+
+def layouts(tensor: int, experts: int, ranks: int) -> Layouts:
+    def one(value: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        return np.array([value])
+
+    return Layouts(one(tensor), one(1), one(experts), one(ranks), one(256), np.array([np.nan]))
+
+
+def test_a_prompt_on_one_rank_is_computed_by_the_experts_once() -> None:
+    ranks = layouts(1, 8, 8)
+    _, mixed, _ = phase_work(MODEL, GPU, ranks, LONG, np.array([64.0]), COEFFICIENTS)
+    _, whole, _ = phase_work(MODEL, GPU, layouts(8, 8, 1), LONG, np.array([64.0]), COEFFICIENTS)
+    experts = mixed.labels.index("experts")
+    # The eight GPUs share the routed tokens of one prompt, however attention is split.
+    assert mixed.flops[experts, 0] == pytest.approx(whole.flops[experts, 0], rel=0.1)
+    # Attention of that prompt is one rank's alone.
+    query = mixed.labels.index("query")
+    assert mixed.flops[query, 0] == pytest.approx(8.0 * whole.flops[query, 0], rel=0.1)
+
+
+def test_ranks_gather_the_tokens_of_all_before_the_experts() -> None:
+    decode, _, _ = phase_work(MODEL, GPU, layouts(1, 8, 8), LONG, np.array([256.0]), COEFFICIENTS)
+    row = decode.collectives.kind.index(Collective.ALL_TO_ALL)
+    assert decode.collectives.message_bytes[row, 0] == pytest.approx(2.0 * MODEL.hidden * 256.0)
+
+
+def test_padded_ranks_wait_for_the_expert_that_all_padding_goes_to() -> None:
+    ranks, running = layouts(1, 8, 8), np.array([64.0])
+    decode, apart, _ = phase_work(MODEL, GPU, ranks, LONG, running, COEFFICIENTS, lockstep=APART)
+    _, padded, _ = phase_work(MODEL, GPU, ranks, LONG, running, COEFFICIENTS, lockstep=Lockstep(padded=True))
+    assert apart.padded_flops.sum() == 0.0
+    assert decode.padded_flops.sum() == 0.0
+    assert padded.padded_flops.sum() > 0.0
+    one = layouts(8, 8, 1)
+    _, alone, _ = phase_work(MODEL, GPU, one, LONG, running, COEFFICIENTS, lockstep=Lockstep(padded=True))
+    assert alone.padded_flops.sum() == 0.0
+
+
+def test_prompts_that_are_admitted_together_hold_ranks_up_less_often() -> None:
+    profile = select_profile(load_profiles(), "vllm", "0.24.0")
+    ranks, running = layouts(1, 8, 8), np.array([64.0])
+
+    def step(lockstep: Lockstep) -> float:
+        predictor = Predictor(COEFFICIENTS, replace(profile, lockstep=lockstep))
+        return float(predictor.at_concurrency(MODEL, GPU, ranks, LONG, running).tpot_ms[0])
+
+    assert step(Lockstep(clump=2.5)) < step(APART) < step(Lockstep(padded=True))
+
+
+def test_waiting_ranks_draw_less_than_working_ones_and_more_than_idle_ones() -> None:
+    predictor = Predictor(COEFFICIENTS, select_profile(load_profiles(), "vllm", "0.24.0"))
+    found = predictor.at_concurrency(MODEL, GPU, layouts(1, 8, 8), LONG, np.array([64.0]))
+    whole = predictor.at_concurrency(MODEL, GPU, layouts(8, 8, 1), LONG, np.array([64.0]))
+    assert found.idle_power_watts[0] < found.power_watts[0] < whole.power_watts[0] * 1.2
