@@ -273,7 +273,9 @@ def test_the_catalogue_agrees_with_what_is_published(name: str) -> None:
 
 NOTHING_PUBLISHED = {
     "MiniMaxAI/MiniMax-M3",
+    "MiniMaxAI/MiniMax-M3-MXFP8",
     "Qwen/Qwen3.5-27B",
+    "Qwen/Qwen3.5-27B-FP8",
     "deepseek-ai/DeepSeek-V4-Pro",
     "moonshotai/Kimi-K2.5",
     "moonshotai/Kimi-K3",
