@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from energylens.predictor.load.lockstep import APART, Lockstep
 from energylens.predictor.model.memory import FULL_CACHE
 from energylens.predictor.step.latency import Overlap
+from energylens.predictor.step.lockstep import APART, Lockstep
 
 
 @dataclass(frozen=True)

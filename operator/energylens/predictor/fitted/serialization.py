@@ -12,9 +12,9 @@ from energylens.predictor.fitted.coefficients import FORMAT, Coefficients, Coeff
 from energylens.predictor.fitted.intervals import IntervalModel
 from energylens.predictor.fitted.profiles import EngineProfile
 from energylens.predictor.fitted.residual import KernelTerm, ResidualModel, RunFeatures, TargetResidual
-from energylens.predictor.load.lockstep import Lockstep
 from energylens.predictor.model.memory import FULL_CACHE
 from energylens.predictor.step.latency import Overlap
+from energylens.predictor.step.lockstep import Lockstep
 from energylens.predictor.step.moe_tables import MoeCurves
 
 Arrays = Mapping[str, npt.NDArray[Any]]

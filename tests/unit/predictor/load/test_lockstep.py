@@ -11,9 +11,9 @@ from energylens.data import load_gpus, load_model
 from energylens.data.predictor import load_coefficients, load_profiles
 from energylens.predictor import Predictor
 from energylens.predictor.fitted.profiles import select_profile
-from energylens.predictor.load.lockstep import APART, Lockstep
 from energylens.predictor.load.steady import phase_work
 from energylens.predictor.model.einsum import Collective
+from energylens.predictor.step.lockstep import APART, Lockstep
 from energylens.predictor.types import Layouts, Workload
 
 MODEL = load_model("Qwen/Qwen3-30B-A3B")
