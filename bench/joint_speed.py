@@ -16,7 +16,15 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-from energylens.planner.fleet.joint import JointPlan, JointProblem, JointResult, Member, Point, PowerLimit, solve_joint
+from energylens.planner.fleet.joint import (
+    JointMember,
+    JointPlan,
+    JointProblem,
+    JointResult,
+    Point,
+    PowerLimit,
+    solve_joint,
+)
 from energylens.planner.fleet.packing import Node
 
 TARGET_SECONDS = 1.0
@@ -78,7 +86,7 @@ def problem(
             watts = round(pods * size * PRODUCTS[product] * rng.uniform(0.25, 0.85))
             energy = watts if rate else round(watts * rng.uniform(0.7, 1.4))
             frontier.append(Point(product, size, pods, float(watts), float(energy)))
-        made.append(Member(f"team-{number % 10}/llm-{number}", tuple(frontier)))
+        made.append(JointMember(f"team-{number % 10}/llm-{number}", tuple(frontier)))
     least = sum(min(p.power_watts for p in m.points) for m in made)
     mean = sum(statistics.mean(p.power_watts for p in m.points) for m in made)
     names = frozenset(m.name for m in made)

@@ -42,7 +42,7 @@ IgnoredCallback = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Problem:
+class FieldProblem:
     """One thing wrong with an object."""
 
     field: str
@@ -59,7 +59,7 @@ class Problem:
 class InvalidResourceError(ValueError):
     """An object is not a valid custom resource; ``str()`` is one line that names field, value and what is allowed."""
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
+    def __init__(self, problems: Sequence[FieldProblem]) -> None:
         self.problems = tuple(problems)
         shown = "; ".join(str(problem) for problem in self.problems[:_SHOWN])
         more = len(self.problems) - _SHOWN
@@ -117,10 +117,10 @@ def read_llmdeployment(text: str) -> LLMDeployment:
     try:
         documents = yaml_documents(text)
     except DocumentError as error:
-        raise InvalidResourceError([Problem("", None, str(error))]) from None
+        raise InvalidResourceError([FieldProblem("", None, str(error))]) from None
     if len(documents) != 1:
         raise InvalidResourceError(
-            [Problem("", None, f"holds {len(documents)} objects; give exactly one LLMDeployment")]
+            [FieldProblem("", None, f"holds {len(documents)} objects; give exactly one LLMDeployment")]
         )
     return parse_llmdeployment(documents[0], strict=True)
 
@@ -129,7 +129,7 @@ def _parse(
     model: type[Resource], obj: Mapping[str, Any], *, strict: bool, on_ignored: IgnoredCallback | None
 ) -> Resource:
     if not isinstance(obj, Mapping):
-        raise InvalidResourceError([Problem("", obj, f"{_shown(obj)} is not a {model.__name__} object")])
+        raise InvalidResourceError([FieldProblem("", obj, f"{_shown(obj)} is not a {model.__name__} object")])
     pruned = _plain(obj)
     while True:
         try:
@@ -151,7 +151,7 @@ def _plain(value: Any, depth: int = 0) -> Any:
         InvalidResourceError: the value is nested too deeply, as one that holds itself is.
     """
     if depth > _MAX_DEPTH:
-        raise InvalidResourceError([Problem("", None, f"nested more than {_MAX_DEPTH} levels deep")])
+        raise InvalidResourceError([FieldProblem("", None, f"nested more than {_MAX_DEPTH} levels deep")])
     if isinstance(value, Mapping):
         return {str(key): _plain(entry, depth + 1) for key, entry in value.items() if entry is not None}
     if isinstance(value, list):
@@ -188,10 +188,10 @@ def _remove(obj: dict[str, Any], location: Location) -> bool:
     return True
 
 
-def _problem(model: type[ApiModel], error: ErrorDetails) -> Problem:
+def _problem(model: type[ApiModel], error: ErrorDetails) -> FieldProblem:
     location: Location = error["loc"]
     value = None if error["type"] == "missing" else error["input"]
-    return Problem(_path(location), value, _message(model, error))
+    return FieldProblem(_path(location), value, _message(model, error))
 
 
 def _path(location: Location) -> str:

@@ -26,7 +26,7 @@ FOLDED = "others"
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredEnergy:
     """Energy measured over a span that may begin before the watermark."""
 
     start: datetime
@@ -58,7 +58,7 @@ class Entry:
 
 
 def account(
-    entry: Entry, now: datetime, measured: Measured | None, predicted_watts: float, forecast: Forecast | None
+    entry: Entry, now: datetime, measured: MeasuredEnergy | None, predicted_watts: float, forecast: Forecast | None
 ) -> Entry:
     """Return an entry with the time since its watermark counted, as far as it can be.
 

@@ -47,7 +47,7 @@ from energylens.decide.budgets.membership import (
     name_of,
     share,
 )
-from energylens.decide.budgets.status import Look, Member, decide, unreadable_status
+from energylens.decide.budgets.status import CountedMember, Look, decide, unreadable_status
 from energylens.decide.budgets.status_check import own_part
 from energylens.decide.reasons import BudgetReason
 
@@ -227,7 +227,7 @@ class BudgetKeeper:
         around: Surroundings,
         now: datetime,
         forecast: Forecast | None,
-    ) -> Member:
+    ) -> CountedMember:
         """Return a member as it is now, its energy counted."""
         metadata = deployment["metadata"]
         key, uid = (metadata["namespace"], metadata["name"]), str(metadata.get("uid", ""))
@@ -269,7 +269,7 @@ class BudgetKeeper:
         bound = (deployment.get("status") or {}).get("budget") or {}
         answered = bound.get("allowedPowerWatts") if bound.get("name") == budget_name else None
         whole = plan.get("shedFromPowerWatts") if plan.get("shedBy") == budget_name else None
-        return Member(
+        return CountedMember(
             key=key,
             uid=uid,
             priority=int(energy.get("priority", 0)),
@@ -285,7 +285,7 @@ class BudgetKeeper:
             is_silent=gpus > 0 and silent > self._settings.unmeasured_seconds,
         )
 
-    def _close(self, kept: _Account, members: list[Member], now: datetime, forecast: Forecast | None) -> None:
+    def _close(self, kept: _Account, members: list[CountedMember], now: datetime, forecast: Forecast | None) -> None:
         """Move the watermark of those that are no members any more: they draw nothing that counts."""
         present = {member.uid for member in members}
         gone = [close(entry, now, forecast) for uid, entry in kept.entries.items() if uid not in present]

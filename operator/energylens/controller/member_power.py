@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from energylens.budget.ledger import Measured
+from energylens.budget.ledger import MeasuredEnergy
 from energylens.controller.store import Body, Key
 from energylens.measure.energy import EnergySpan
 
@@ -44,11 +44,11 @@ def drawn_watts(deployment: Body, gpus: int) -> float:
     return planned * gpus / plan["gpus"] if plan.get("gpus") else 0.0
 
 
-def as_measured(span: EnergySpan | None) -> Measured | None:
+def as_measured(span: EnergySpan | None) -> MeasuredEnergy | None:
     """Return a measured span as ledgers count it."""
     if span is None:
         return None
-    return Measured(datetime.fromtimestamp(span.start, UTC), datetime.fromtimestamp(span.end, UTC), span.joules)
+    return MeasuredEnergy(datetime.fromtimestamp(span.start, UTC), datetime.fromtimestamp(span.end, UTC), span.joules)
 
 
 def present_watts(energy: EnergyOf, key: Key, nodes: frozenset[str] | None, now: datetime) -> float | None:

@@ -30,11 +30,11 @@ from energylens.controller.status_edits import StatusEdits, described_edit
 from energylens.controller.status_writer import StatusWriter
 from energylens.controller.store import Body, Key, Store
 from energylens.decide.budgets.own_budget import with_account
-from energylens.decide.decide import Outcome, Running, decide
+from energylens.decide.decide import Live, Outcome, decide
 from energylens.decide.deployment import rollback
 from energylens.decide.deployment.children import Children
 from energylens.decide.deployment.conditions import keep_transition_times
-from energylens.decide.deployment.observation import Observation, Planning, PodState, plan_label, pod_state
+from energylens.decide.deployment.observation import Observation, PlanChoice, PodState, plan_label, pod_state
 from energylens.decide.deployment.planning import PlanningService
 from energylens.decide.deployment.recovery import recovered
 from energylens.decide.deployment.rollouts import looks_again
@@ -208,7 +208,7 @@ class Reconciler:
         live = await self._running(key, deployment, inputs.standing or planning.plan)
         return decide(inputs, planning, allowed, live, now=self._clock.now(), account=account)
 
-    async def _running(self, key: Key, deployment: LLMDeployment, plan: PlanStatus | None) -> Running:
+    async def _running(self, key: Key, deployment: LLMDeployment, plan: PlanStatus | None) -> Live:
         """Return what runs, and what is asked for only where it matters."""
         workloads = self._store.workloads(key)
         workload = workloads.running(plan)
@@ -217,7 +217,7 @@ class Reconciler:
         if workload is not None and lacks_pods(workload, pods):
             refused_pods, unread = await why_no_pods(self._cluster, workload, self._clock.now())
         claims = await read_claims(self._cluster, deployment)
-        return Running(workloads, await self._with_warnings(key, pods), claims, refused_pods, unread)
+        return Live(workloads, await self._with_warnings(key, pods), claims, refused_pods, unread)
 
     async def _with_warnings(self, key: Key, pods: tuple[PodState, ...]) -> tuple[PodState, ...]:
         """Return the pods, those that have long had no container with the last warning about them."""
@@ -348,7 +348,7 @@ class Reconciler:
         except ClusterError:
             self._metrics.reconciles.labels("event_lost").inc()
 
-    def _count(self, key: Key, planning: Planning) -> None:
+    def _count(self, key: Key, planning: PlanChoice) -> None:
         """Count a decision once, however many passes follow it."""
         reason = planning.decision if planning.good else planning.reason.value
         if reason == "SamePlan" or self._decided.get(key) == (reason, planning.message):

@@ -11,7 +11,7 @@ from energylens.decide.deployment.children import Children, children
 from energylens.decide.deployment.events import transitions
 from energylens.decide.deployment.following import carried_load
 from energylens.decide.deployment.inputs import Inputs
-from energylens.decide.deployment.observation import Allowed, Observation, Planning, PodState
+from energylens.decide.deployment.observation import Allowed, Observation, PlanChoice, PodState
 from energylens.decide.deployment.status import status_of
 from energylens.decide.deployment.workloads import NO_WORKLOADS, Workloads
 from energylens.decide.reasons import EventReason
@@ -19,7 +19,7 @@ from energylens.serving.claims import NO_CLAIMS, Claims
 
 
 @dataclass(frozen=True)
-class Running:
+class Live:
     """What runs, as it was seen when the plan was there: planning takes a while."""
 
     workloads: Workloads = NO_WORKLOADS
@@ -55,9 +55,9 @@ class Outcome:
 
 def decide(
     inputs: Inputs,
-    planning: Planning,
+    planning: PlanChoice,
     allowed: Allowed,
-    running: Running,
+    running: Live,
     *,
     now: datetime,
     account: EnergyAccount | None = None,

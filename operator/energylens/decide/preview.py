@@ -21,10 +21,10 @@ from energylens.decide.budgets.forecasts import forecast_of, place, where
 from energylens.decide.budgets.membership import Surroundings, key_of
 from energylens.decide.budgets.own_budget import in_period, with_account
 from energylens.decide.budgets.status import Look, status_of_budget
-from energylens.decide.decide import Running, decide
+from energylens.decide.decide import Live, decide
 from energylens.decide.deployment.children import Children
 from energylens.decide.deployment.inputs import Inputs
-from energylens.decide.deployment.observation import Allowed, Body, Planning, PodState
+from energylens.decide.deployment.observation import Allowed, Body, PlanChoice, PodState
 from energylens.decide.deployment.planning import PlanningService
 from energylens.decide.deployment.workloads import NO_WORKLOADS, Workloads
 from energylens.decide.gather import gather
@@ -88,7 +88,7 @@ class Preview:
     """One LLMDeployment as the operator would answer it."""
 
     deployment: LLMDeployment
-    planning: Planning
+    planning: PlanChoice
     inputs: Inputs
     """What was planned from."""
     status: dict[str, Any]
@@ -181,7 +181,7 @@ def _preview(deployment: LLMDeployment, world: World, service: PlanningService, 
         plan = planning.plan.model_dump(mode="json", by_alias=True, exclude_none=True)
         allowed = world.allowance(with_account({**body, "status": {**body["status"], "plan": plan}}, account), now)
     mounted = claims_of(deployment, {name: body for (space, name), body in world.claims.items() if space == key[0]})
-    running = Running(workloads, world.pods.get(key, ()), mounted)
+    running = Live(workloads, world.pods.get(key, ()), mounted)
     outcome = decide(inputs, planning, allowed, running, now=now, account=account)
     after = outcome.after(workload=_applied(outcome.observed.workload, outcome.children))
     return Preview(deployment, planning, inputs, after.status(), account)

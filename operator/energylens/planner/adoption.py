@@ -51,7 +51,7 @@ class SwitchCost:
 
 
 @dataclass(frozen=True)
-class Decision:
+class Adoption:
     """Which plan to follow, and why."""
 
     adopt: bool
@@ -124,7 +124,7 @@ def decide(
     seconds_since_adoption: float | None = None,
     cost: SwitchCost | None = None,
     rejected: Sequence[RejectedPlan] = (),
-) -> Decision:
+) -> Adoption:
     """Return whether to adopt a candidate.
 
     Args:
@@ -140,19 +140,19 @@ def decide(
     """
     new = candidate.plan
     if current is None:
-        return Decision(True, "FirstPlan", f"first plan: {describe_plan(new)}", new)
+        return Adoption(True, "FirstPlan", f"first plan: {describe_plan(new)}", new)
     if new.hash == current.hash:
         message = f"the inputs changed, the best plan is still {describe_plan(new)}"
-        return Decision(False, "SameLayout", message, new)
+        return Adoption(False, "SameLayout", message, new)
     known = next((plan for plan in rejected if same_layout(plan, new)), None)
     if known is not None:
         message = f"{describe_plan(new)} was rolled back at {known.time} and is not tried again for this spec"
-        return Decision(False, "RolledBack", f"{message}: {known.message}", current)
+        return Adoption(False, "RolledBack", f"{message}: {known.message}", current)
     if isinstance(running, str):
-        return Decision(True, "NoLongerValid", f"{running}; new plan: {describe_plan(new)}{_priced(cost)}", new)
+        return Adoption(True, "NoLongerValid", f"{running}; new plan: {describe_plan(new)}{_priced(cost)}", new)
     if isinstance(running, Infeasible):
         message = f"the running plan no longer holds: {running.message}; new plan: {describe_plan(new)}{_priced(cost)}"
-        return Decision(True, "NoLongerValid", message, new)
+        return Adoption(True, "NoLongerValid", message, new)
     old = running.plan if isinstance(running, Feasible) else current
     kept = _as_of_today(current, old)
     return _compare(kept, old, new, objective, replan or Replan(), seconds_since_adoption, cost or SwitchCost(0, 0))
@@ -172,21 +172,21 @@ def _compare(
     replan: Replan,
     seconds_since_adoption: float | None,
     cost: SwitchCost,
-) -> Decision:
+) -> Adoption:
     before, after = _objective(old, objective), _objective(new, objective)
     saving = 100.0 * (1 - after / before)
     needed = replan.min_energy_saving_percent
     if saving <= 0:
-        return Decision(False, "NothingBetter", f"the running plan is the best: {describe_plan(old)}", current)
+        return Adoption(False, "NothingBetter", f"the running plan is the best: {describe_plan(old)}", current)
     if saving < needed:
         message = f"{describe_plan(new)} would save {saving:.1f} %, less than minEnergySavingPercent={needed}"
-        return Decision(False, "SavingTooSmall", message, current)
+        return Adoption(False, "SavingTooSmall", message, current)
     if seconds_since_adoption is not None and seconds_since_adoption < replan.cooldown_seconds:
         # No countdown: the message is a condition's, and would be written again at every look.
         message = (
             f"{describe_plan(new)} would save {saving:.1f} %; cooldownSeconds={replan.cooldown_seconds} are not over"
         )
-        return Decision(False, "Cooldown", message, current)
+        return Adoption(False, "Cooldown", message, current)
     expected = max(float(replan.cooldown_seconds), MIN_EXPECTED_SECONDS)
     saved_watts = _watts(old) - _watts(new, at=old)
     saved = saved_watts * expected
@@ -196,14 +196,14 @@ def _compare(
         message = (
             f"{describe_plan(new)} uses {counted(old.gpus - new.gpus, 'GPU')} less{_priced(cost)}, and it {energy}"
         )
-        return Decision(True, "EnergySaving", message, new)
+        return Adoption(True, "EnergySaving", message, new)
     numbers = (
         f"switching costs {describe.watt_hours(cost.joules)}, the saving of {saving:.1f} % is worth "
         f"{describe.watt_hours(saved)} in {expected / 3600:.1f} h"
     )
     if saved <= cost.joules:
-        return Decision(False, "DoesNotPayBack", f"{describe_plan(new)}: {numbers}", current)
-    return Decision(True, "EnergySaving", f"{describe_plan(new)}: {numbers}", new)
+        return Adoption(False, "DoesNotPayBack", f"{describe_plan(new)}: {numbers}", current)
+    return Adoption(True, "EnergySaving", f"{describe_plan(new)}: {numbers}", new)
 
 
 def _priced(cost: SwitchCost | None) -> str:

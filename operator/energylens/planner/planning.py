@@ -27,7 +27,7 @@ from energylens.planner.search import describe
 from energylens.planner.search.confidence import confidence_of
 from energylens.planner.search.constraints import feasible
 from energylens.planner.search.corrections import Corrections, correction_status
-from energylens.planner.search.evaluate import Candidates, Predictor
+from energylens.planner.search.evaluate import Candidates, ReplicaPredictor
 from energylens.planner.search.frontier import alternatives, frontier_rows, table
 from energylens.planner.search.identity import identified, inputs_hash, sealed
 from energylens.planner.search.problem import Problem, Solution, binding_constraint, solve
@@ -50,7 +50,7 @@ def plan(
     model: ModelSpec,
     snapshot: ClusterSnapshot,
     gpus: Mapping[str, GpuSpec],
-    predictor: Predictor,
+    predictor: ReplicaPredictor,
     *,
     allowance: PowerAllowance | None = None,
     corrections: Corrections | None = None,
@@ -138,7 +138,7 @@ def problem_for(
     model: ModelSpec,
     snapshot: ClusterSnapshot,
     gpus: Mapping[str, GpuSpec],
-    predictor: Predictor,
+    predictor: ReplicaPredictor,
     allowance: PowerAllowance | None,
     corrections: Corrections | None,
 ) -> Problem:
@@ -159,7 +159,7 @@ def problem_for(
     )
 
 
-def _with_settings(predictor: Predictor, settings: EngineSettings) -> Predictor:
+def _with_settings(predictor: ReplicaPredictor, settings: EngineSettings) -> ReplicaPredictor:
     """Return the predictor of an engine that is told its limits; a stand-in without a profile stays as it is."""
     if not isinstance(predictor, ProfiledPredictor):
         return predictor

@@ -12,7 +12,7 @@ from energylens.api.llmdeployment_status import ReplicaPower
 from energylens.planner.adoption import pinned_to
 from energylens.planner.planning import plan_status, problem_for
 from energylens.planner.search.corrections import Corrections
-from energylens.planner.search.evaluate import Predictor
+from energylens.planner.search.evaluate import ReplicaPredictor
 from energylens.planner.search.identity import identified
 from energylens.planner.search.problem import Problem, Solution, solve
 from energylens.planner.types import ClusterSnapshot, PowerAllowance
@@ -36,7 +36,7 @@ class Running:
     snapshot: ClusterSnapshot
     gpus: Mapping[str, GpuSpec]
     """Known GPU products."""
-    predictor: Predictor
+    predictor: ReplicaPredictor
     """Of one replica."""
     corrections: Corrections | None = None
     """Factors learned from measurement."""

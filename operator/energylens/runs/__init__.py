@@ -10,13 +10,13 @@ from energylens.runs.table import (
     parse_runs,
     read_runs,
 )
-from energylens.runs.types import Measured, RowError, Run
+from energylens.runs.types import MeasuredRun, RowError, Run
 
 __all__ = [
     "INPUT_COLUMNS",
     "MEASURED_COLUMNS",
     "OPTIONAL_COLUMNS",
-    "Measured",
+    "MeasuredRun",
     "Resolved",
     "RowError",
     "Run",

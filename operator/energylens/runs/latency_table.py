@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from energylens.runs.fields import FieldError, choice, count, positive, required_text, text
-from energylens.runs.types import Measured, Run
+from energylens.runs.types import MeasuredRun, Run
 
 COLUMNS = ("mode", "input_tokens", "output_tokens", "tp_size", "attention_dp_size", "ttft_ms", "tpot_ms")
 """What such a table has, beside ``run_id``, ``engine``, ``model_id`` and ``gpu_model``."""
@@ -78,7 +78,7 @@ def latency_run(row: Mapping[str, str], measured: bool) -> Run:
         if precision not in _PRECISIONS:
             raise FieldError(f"weight_precision={precision!r} is not one of {', '.join(_PRECISIONS)}")
         precision = _PRECISIONS[precision]
-    found = Measured(tpot_ms=tpot, ttft_ms=None if disaggregated else ttft)
+    found = MeasuredRun(tpot_ms=tpot, ttft_ms=None if disaggregated else ttft)
     return Run(
         run_id=required_text(row, "run_id"),
         task="",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from energylens.runs.fields import FieldError, choice, count, positive, required_text, short, text
 from energylens.runs.latency_table import is_latency_table, latency_run
-from energylens.runs.types import CONCURRENCY_COUNTS, ROLES, Measured, RowError, Run
+from energylens.runs.types import CONCURRENCY_COUNTS, ROLES, MeasuredRun, RowError, Run
 
 INPUT_COLUMNS = (
     "run_id",
@@ -174,7 +174,7 @@ def _run(row: Mapping[str, str], measured: bool) -> Run:
     )
 
 
-def _measured(row: Mapping[str, str]) -> Measured:
+def _measured(row: Mapping[str, str]) -> MeasuredRun:
     """Return the measured values of a row; of power, throughput and energy per token a third follows from two."""
     found = {name: positive(row, name, None) for name in MEASURED_COLUMNS if text(row, name) is not None}
     if not found:
@@ -188,7 +188,7 @@ def _measured(row: Mapping[str, str]) -> Measured:
         found["power_watts"] = energy * rate
     elif rate is None and energy is not None and power is not None:
         found["output_tokens_per_second"] = power / energy
-    return Measured(**found)
+    return MeasuredRun(**found)
 
 
 def _precision(row: Mapping[str, str]) -> str | None:

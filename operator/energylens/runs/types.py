@@ -13,7 +13,7 @@ CONCURRENCY_COUNTS = ("in-flight", "running")
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredRun:
     """What was measured, None where it was not; power, throughput and energy of all GPUs together."""
 
     median_itl_ms: float | None = None
@@ -69,7 +69,7 @@ class Run:
     engine: str | None
     """Such as ``vllm==0.11.1``; None means the newest profile."""
     host_bound: bool = False
-    measured: Measured | None = None
+    measured: MeasuredRun | None = None
     concurrency_counts: str | None = None
     """One of `CONCURRENCY_COUNTS`: requests in flight, those that wait included, or the sequences that the engine ran;
     None is what the task says."""

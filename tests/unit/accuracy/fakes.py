@@ -7,7 +7,7 @@ import numpy as np
 from energylens.accuracy.evaluate import Predicted
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.types import FloatArray, GpuSpec, Interval, Layouts, Memory, Prediction, Sampled, Workload
-from energylens.runs import Measured, Run
+from energylens.runs import MeasuredRun, Run
 from energylens.runs.types import Role
 
 
@@ -44,7 +44,7 @@ def run(
         output_tokens=output_tokens,
         engine=engine,
         host_bound=host_bound,
-        measured=Measured(itl, itl, itl, itl, throughput, energy * throughput, energy),
+        measured=MeasuredRun(itl, itl, itl, itl, throughput, energy * throughput, energy),
     )
 
 

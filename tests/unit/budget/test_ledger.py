@@ -15,7 +15,7 @@ from energylens.budget.carbon import Forecast
 from energylens.budget.ledger import (
     WAIT_SECONDS,
     Entry,
-    Measured,
+    MeasuredEnergy,
     account,
     begin,
     close,
@@ -36,8 +36,8 @@ def entry(until: float = 0.0) -> Entry:
     return Entry("uid-1", "team", "llama", at(until))
 
 
-def measured(start: float, end: float, watts: float = 500.0) -> Measured:
-    return Measured(at(start), at(end), watts * (end - start))
+def measured(start: float, end: float, watts: float = 500.0) -> MeasuredEnergy:
+    return MeasuredEnergy(at(start), at(end), watts * (end - start))
 
 
 def test_a_measured_span_is_counted_once() -> None:

@@ -23,7 +23,7 @@ from energylens.predictor.fitted.features import LAYOUT, NOTHING
 from energylens.predictor.fitted.profiles import parse_engine, select_profile
 from energylens.predictor.fitted.serialization import document_of
 from energylens.predictor.step.latency import Overlap
-from energylens.runs import MEASURED_COLUMNS, Measured, Run, parse_runs, resolver
+from energylens.runs import MEASURED_COLUMNS, MeasuredRun, Run, parse_runs, resolver
 
 ROW = {
     "run_id": "r1", "task": "gpqa", "model_id": "Qwen/Qwen3-8B", "weight_precision": "bfloat16", "gpu_model": "H100",
@@ -109,7 +109,7 @@ def site_runs(gpu: str, engine: str, slower: float, hotter: float) -> list[Run]:
     for i, run in enumerate(asked):
         itl, power = found["itl"][i] * slower, found["power"][i] * hotter
         throughput = found["throughput"][i] / slower
-        measured = Measured(itl, itl * 1.1, itl * 1.2, itl * 1.5, throughput, power, power / throughput)
+        measured = MeasuredRun(itl, itl * 1.1, itl * 1.2, itl * 1.5, throughput, power, power / throughput)
         out.append(replace(run, measured=measured))
     return out
 
@@ -229,7 +229,9 @@ def test_a_third_figure_follows_from_two_and_a_row_without_any_is_an_error(tmp_p
 def test_runs_with_a_time_per_output_token_alone_move_the_step(shipped: ResolvedRuns) -> None:
     runs = site_runs("H100", "vllm==0.11.1", slower=1.3, hotter=1.0)
     only = [
-        replace(run, measured=Measured(median_tpot_ms=1000.0 * run.concurrency / run.measured.output_tokens_per_second))
+        replace(
+            run, measured=MeasuredRun(median_tpot_ms=1000.0 * run.concurrency / run.measured.output_tokens_per_second)
+        )
         for run in runs
         if run.measured is not None and run.measured.output_tokens_per_second is not None
     ]

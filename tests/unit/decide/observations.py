@@ -10,7 +10,7 @@ from typing import Any
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus, PredictedFigures
 from energylens.api.parse import parse_llmdeployment
 from energylens.data import load_gpus, load_model
-from energylens.decide.deployment.observation import BudgetView, Observation, Planning, PodState
+from energylens.decide.deployment.observation import BudgetView, Observation, PlanChoice, PodState
 from energylens.decide.deployment.rollouts import workload_revision
 from energylens.decide.reasons import Reason
 from energylens.measure.types import LatencyQuantiles, WindowMeasurement
@@ -151,7 +151,7 @@ def observation(**changes: Any) -> Observation:
     """Return a deployment that serves its plan with all pods ready and nothing measured."""
     fields: dict[str, Any] = {
         "deployment": deployment(),
-        "planning": Planning(plan(), model(), True, Reason.PLANNED, "2 x H100 TP1"),
+        "planning": PlanChoice(plan(), model(), True, Reason.PLANNED, "2 x H100 TP1"),
         "workload": workload(),
         "pods": (pod("p0"), pod("p1")),
         "snapshot": snapshot(),
@@ -163,5 +163,5 @@ def observation(**changes: Any) -> Observation:
     return Observation(**{**fields, **changes})
 
 
-def without_plan(reason: Reason, current: PlanStatus | None = None) -> Planning:
-    return Planning(current, model(), False, reason, f"it is {reason.value}")
+def without_plan(reason: Reason, current: PlanStatus | None = None) -> PlanChoice:
+    return PlanChoice(current, model(), False, reason, f"it is {reason.value}")

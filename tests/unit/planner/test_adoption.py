@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus, PredictedFigures, Replan
 from energylens.api.quantity import format_milli
 from energylens.planner import plan
-from energylens.planner.adoption import Decision, SwitchCost, decide, pinned_to, same_layout, switch_cost
+from energylens.planner.adoption import Adoption, SwitchCost, decide, pinned_to, same_layout, switch_cost
 from energylens.planner.types import ClusterSnapshot, Feasible, Infeasible
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.types import GpuSpec
@@ -52,7 +52,7 @@ def feasible(plan_status: PlanStatus) -> Feasible:
     return Feasible(plan_status, ())
 
 
-def decision(current: PlanStatus | None, new: PlanStatus, **options: Any) -> Decision:
+def decision(current: PlanStatus | None, new: PlanStatus, **options: Any) -> Adoption:
     return decide(current, feasible(new), **options)
 
 

@@ -11,7 +11,7 @@ from energylens.api.energybudget import ClusterEnergyBudget, EnergyBudget
 from energylens.api.llmdeployment import LLMDeployment
 from energylens.api.parse import parse_clusterenergybudget, parse_energybudget, parse_llmdeployment
 from energylens.cli.errors import InputError, one_line_errors
-from energylens.cli.inputs.live import Access, by_name, namespace_options, read_cluster, readable
+from energylens.cli.inputs.live import ClusterAccess, by_name, namespace_options, read_cluster, readable
 from energylens.cli.inputs.options import OUTPUT
 from energylens.cli.text.budgets import overview, page
 from energylens.cli.text.own_budget import own_budget_rows
@@ -50,7 +50,7 @@ def budget(
     with one_line_errors(InputError):
         if plot is not None:
             check_burn_down(plot)
-        found, deployments = read_budgets(Access(kubeconfig, context, namespace, all_namespaces), names)
+        found, deployments = read_budgets(ClusterAccess(kubeconfig, context, namespace, all_namespaces), names)
         if plot is not None:
             write_burn_down(plot, found)
     if output != "table":
@@ -61,7 +61,7 @@ def budget(
         click.echo(overview(found, own_budget_rows(deployments, SystemClock().now())))
 
 
-def read_budgets(access: Access, names: tuple[str, ...]) -> tuple[list[Budget], list[LLMDeployment]]:
+def read_budgets(access: ClusterAccess, names: tuple[str, ...]) -> tuple[list[Budget], list[LLMDeployment]]:
     """Return the budgets of a cluster: ClusterEnergyBudgets first, then by namespace and name.
 
     Also the LLMDeployments with a budget of their own, where no names are asked for and the user may read them.

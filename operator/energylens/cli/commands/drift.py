@@ -11,7 +11,7 @@ from energylens.api.words import counted
 from energylens.cli.commands.status import read_deployments
 from energylens.cli.errors import InputError, one_line_errors
 from energylens.cli.inputs.drift_runs import runs_csv
-from energylens.cli.inputs.live import Access, cluster_options
+from energylens.cli.inputs.live import ClusterAccess, cluster_options
 from energylens.cli.text.drift import FIGURES, Row, row_of
 from energylens.cli.text.tables import columns, dump
 
@@ -42,7 +42,7 @@ def drift(
             from energylens.cli.pictures.charts import check_matplotlib
 
             check_matplotlib("--plot")
-        deployments = read_deployments(Access(kubeconfig, context, namespace, namespace is None), ())
+        deployments = read_deployments(ClusterAccess(kubeconfig, context, namespace, namespace is None), ())
         rows = [row_of(deployment) for deployment in deployments]
         if runs_file is not None:
             table = runs_csv(deployments)

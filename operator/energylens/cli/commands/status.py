@@ -9,7 +9,7 @@ import click
 from energylens.api.llmdeployment import LLMDeployment
 from energylens.api.parse import parse_llmdeployment
 from energylens.cli.errors import InputError, one_line_errors
-from energylens.cli.inputs.live import Access, by_name, namespace_options, read_cluster, readable
+from energylens.cli.inputs.live import ClusterAccess, by_name, namespace_options, read_cluster, readable
 from energylens.cli.text.status import as_object, page
 from energylens.cli.text.tables import dump
 
@@ -31,14 +31,14 @@ def status(
     Without a NAME: every LLMDeployment of the namespace.
     """
     with one_line_errors(InputError):
-        deployments = read_deployments(Access(kubeconfig, context, namespace, all_namespaces), names)
+        deployments = read_deployments(ClusterAccess(kubeconfig, context, namespace, all_namespaces), names)
     if output != "table":
         click.echo(dump([as_object(deployment) for deployment in deployments], output), nl=False)
     else:
         click.echo("\n\n".join(page(deployment) for deployment in deployments))
 
 
-def read_deployments(access: Access, names: tuple[str, ...]) -> list[LLMDeployment]:
+def read_deployments(access: ClusterAccess, names: tuple[str, ...]) -> list[LLMDeployment]:
     """Return the LLMDeployments of a cluster, by namespace and name; one that cannot be read is told and left out.
 
     Raises:

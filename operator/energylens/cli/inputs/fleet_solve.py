@@ -21,8 +21,8 @@ from energylens.decide.preview import World, counted_from_now, new_body
 from energylens.planner.explain.infeasible import explain_infeasible
 from energylens.planner.fleet.joint import LimitCost, PowerLimit
 from energylens.planner.fleet.planning import (
-    Deployment,
     Fleet,
+    FleetMember,
     FleetPlan,
     NoFleetPlan,
     ObjectivePrice,
@@ -46,7 +46,7 @@ BUDGET = "--budget-watts"
 class FleetResult:
     """The answer."""
 
-    deployments: tuple[Deployment, ...]
+    deployments: tuple[FleetMember, ...]
     """Those that some GPU of the cluster may serve."""
     limits: tuple[PowerLimit, ...]
     free_gpus: Mapping[str, int]
@@ -83,13 +83,13 @@ def solve_fleet(asked: Sequence[LLMDeployment], world: World, budget_watts: int 
     keys = {(d.metadata.namespace, d.metadata.name) for d in asked}
     others = replace(world, deployments={key: body for key, body in world.deployments.items() if key not in keys})
     snapshot = others.snapshot_for(("", ""))
-    members: list[Deployment] = []
+    members: list[FleetMember] = []
     unplaced: dict[str, str] = {}
-    known: dict[tuple[object, ...], Deployment] = {}
+    known: dict[tuple[object, ...], FleetMember] = {}
     with progress(asked, "evaluating", len(asked)) as each:
         for deployment in each:
             found = _deployment(deployment, snapshot, world, now, known)
-            if isinstance(found, Deployment) and found.is_possible:
+            if isinstance(found, FleetMember) and found.is_possible:
                 members.append(found)
             else:
                 unplaced[_name(deployment)] = found if isinstance(found, str) else _why(found)
@@ -142,8 +142,8 @@ def _deployment(
     snapshot: ClusterSnapshot,
     world: World,
     now: datetime,
-    known: dict[tuple[object, ...], Deployment],
-) -> Deployment | str:
+    known: dict[tuple[object, ...], FleetMember],
+) -> FleetMember | str:
     """Return a deployment with its candidates, or why no GPU can serve it; equal ones are evaluated once."""
     name, ref = _name(deployment), deployment.spec.model.config_ref
     inputs = gather(
@@ -167,7 +167,7 @@ def _deployment(
     return deployment_of(name, asked, one_node=not world.serves_lws, known=known)
 
 
-def _why(deployment: Deployment) -> str:
+def _why(deployment: FleetMember) -> str:
     if deployment.solution.chosen is not None:
         return "a replica spans several nodes, which needs LeaderWorkerSet (leaderworkerset.x-k8s.io/v1)"
     return explain_infeasible(deployment.problem, deployment.solution).message

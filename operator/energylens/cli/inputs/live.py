@@ -32,7 +32,7 @@ Named = TypeVar("Named", bound=_HasMetadata)
 
 
 @dataclass(frozen=True)
-class Access:
+class ClusterAccess:
     """Which cluster, and which of its namespaces."""
 
     kubeconfig: Path | None = None
@@ -81,7 +81,7 @@ def namespace_options(command: _Command) -> _Command:
     return cluster_options(command)
 
 
-def namespace_of(access: Access) -> str:
+def namespace_of(access: ClusterAccess) -> str:
     """Return the namespace asked for: the one named, else that of the kubeconfig's context.
 
     Raises:
@@ -91,7 +91,7 @@ def namespace_of(access: Access) -> str:
 
 
 def read_cluster(
-    access: Access,
+    access: ClusterAccess,
     namespaced: tuple[Resource, ...] = (),
     everywhere: tuple[Resource, ...] = (),
     optional: tuple[Resource, ...] = (),
@@ -160,7 +160,9 @@ def read_cluster(
         raise InputError(str(error)) from error
 
 
-def by_name(found: Sequence[Named], names: Sequence[str], access: Access, namespace: str, kind: str) -> list[Named]:
+def by_name(
+    found: Sequence[Named], names: Sequence[str], access: ClusterAccess, namespace: str, kind: str
+) -> list[Named]:
     """Return the objects of these names, or all of them without names.
 
     Args:

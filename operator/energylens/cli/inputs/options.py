@@ -13,7 +13,7 @@ import click
 from energylens.api.llmdeployment import LLMDeployment
 from energylens.cli.errors import InputError
 from energylens.cli.inputs.files import Asked, read_asked, with_model_config
-from energylens.cli.inputs.live import Access, cluster_options, namespace_of
+from energylens.cli.inputs.live import ClusterAccess, cluster_options, namespace_of
 from energylens.cli.inputs.world import join, world_of_cluster, world_of_file
 from energylens.decide.preview import World
 
@@ -54,7 +54,7 @@ class Source:
 
     inventory: Path | None
     cluster: bool
-    access: Access
+    access: ClusterAccess
     model_config: Path | None
 
     @property
@@ -71,7 +71,7 @@ class Source:
             InputError: Something cannot be read, or two clusters are named.
         """
         if self.inventory is not None:
-            if self.cluster or self.access != Access():
+            if self.cluster or self.access != ClusterAccess():
                 raise InputError("--inventory describes the cluster; --cluster and its options read another: give one")
             return join(self._asked(files, None), world_of_file(self.inventory))
         asked = self._asked(files, namespace_of(self.access))
@@ -107,7 +107,7 @@ def live_options(command: _Command) -> Callable[..., Any]:
         model_config: Path | None,
         **rest: Any,
     ) -> Any:
-        access = Access(kubeconfig, context, namespace, operator_namespace=operator_namespace)
+        access = ClusterAccess(kubeconfig, context, namespace, operator_namespace=operator_namespace)
         return command(source=Source(None, cluster, access, model_config), **rest)
 
     options = (

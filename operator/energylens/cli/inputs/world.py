@@ -11,7 +11,7 @@ from energylens.api.llmdeployment import LLMDeployment
 from energylens.api.parse import InvalidResourceError, parse_llmdeployment
 from energylens.cli.errors import InputError
 from energylens.cli.inputs.files import Asked, Key, Object, objects_of, read_documents
-from energylens.cli.inputs.live import Access, read_cluster
+from energylens.cli.inputs.live import ClusterAccess, read_cluster
 from energylens.data import find_gpu, load_gpus
 from energylens.decide.budgets.allowance import budget_of
 from energylens.decide.budgets.forecasts import place
@@ -68,7 +68,7 @@ def world_of_file(path: Path) -> World:
     return replace(world_of_objects(by_kind), snapshot=snapshot)
 
 
-def world_of_cluster(access: Access, asked: Asked) -> World:
+def world_of_cluster(access: ClusterAccess, asked: Asked) -> World:
     """Return what a live cluster has, of ConfigMaps only those that are asked for.
 
     Raises:

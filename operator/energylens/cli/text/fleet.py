@@ -11,7 +11,7 @@ from energylens.api.words import counted
 from energylens.cli.inputs.fleet_solve import FleetResult
 from energylens.cli.text.tables import columns
 from energylens.planner.fleet.joint import BrokenObjective
-from energylens.planner.fleet.planning import MARGINAL, Deployment, FleetPlan
+from energylens.planner.fleet.planning import MARGINAL, FleetMember, FleetPlan
 from energylens.planner.search import describe
 from energylens.planner.search.frontier import alternative
 
@@ -22,7 +22,7 @@ HOURS_PER_DAY = 24
 class Chosen:
     """One deployment's part of the plan."""
 
-    deployment: Deployment
+    deployment: FleetMember
     row: int
     relaxed: tuple[BrokenObjective, ...]
 

@@ -33,7 +33,7 @@ _NAMED = 3
 
 
 @dataclass(frozen=True)
-class Member:
+class CountedMember:
     """One member as its budget sees it; watts are those that count against the budget."""
 
     key: Key
@@ -65,7 +65,7 @@ class Look:
     spec: EnergyBudgetSpec
     generation: int
     before: EnergyBudgetStatus
-    members: Sequence[Member]
+    members: Sequence[CountedMember]
     entries: Sequence[Entry]
     period: Span
     now: datetime

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from energylens.api.llmdeployment import LLMDeployment, LLMDeploymentSpec, PredictedFigures
 from energylens.data import load_gpus
-from energylens.decide.deployment.observation import Planning
+from energylens.decide.deployment.observation import PlanChoice
 from energylens.planner.engines import EngineSettings
 from energylens.planner.engines.caveats import caveats
 from energylens.planner.inventory.nodes import unknown_products
@@ -16,7 +16,7 @@ _LONG_WAIT_MS = 10_000.0
 """Shorter waits need no word."""
 
 
-def caveats_of(deployment: LLMDeployment, planning: Planning) -> tuple[str, ...]:
+def caveats_of(deployment: LLMDeployment, planning: PlanChoice) -> tuple[str, ...]:
     """Return what the figures of a plan leave out, and what its engine needs besides; empty without a good plan."""
     plan = planning.plan
     if plan is None or not planning.good:

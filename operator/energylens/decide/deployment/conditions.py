@@ -11,7 +11,7 @@ from energylens.api.words import counted
 from energylens.decide.deployment.caveats import caveats_of
 from energylens.decide.deployment.children import Children
 from energylens.decide.deployment.observation import Observation
-from energylens.decide.deployment.rollouts import Rollout, late, overdue, rollout, trouble
+from energylens.decide.deployment.rollouts import RolloutProgress, late, overdue, rollout, trouble
 from energylens.decide.learned.comparison import (
     energy_error_percent,
     is_comparable,
@@ -72,7 +72,7 @@ def _condition(observed: Observation, kind: ConditionType, status: str, reason: 
     )
 
 
-def _ready(observed: Observation, children: Children, state: Rollout) -> Condition:
+def _ready(observed: Observation, children: Children, state: RolloutProgress) -> Condition:
     kind, spec = ConditionType.READY, observed.deployment.spec
     if spec.suspend:
         return _condition(observed, kind, "False", Reason.SUSPENDED, "spec.suspend is true: no pods are kept")
@@ -117,7 +117,7 @@ def _ready(observed: Observation, children: Children, state: Rollout) -> Conditi
     return _condition(observed, kind, "False", Reason.PODS_NOT_READY, text)
 
 
-def _still_serving(observed: Observation, state: Rollout) -> str:
+def _still_serving(observed: Observation, state: RolloutProgress) -> str:
     """Return which pods serve while those of the wanted revision start; "" where there are none."""
     old = sum(pod.ready and pod.leads for pod in observed.pods if pod.revision != state.revision)
     if not old or state.ready >= state.wanted:
@@ -125,7 +125,7 @@ def _still_serving(observed: Observation, state: Rollout) -> str:
     return f"{counted(old, 'replica')} of the revision before still serve{'s' if old == 1 else ''}"
 
 
-def _progressing(observed: Observation, state: Rollout) -> Condition:
+def _progressing(observed: Observation, state: RolloutProgress) -> Condition:
     kind = ConditionType.PROGRESSING
     if not state.exists or observed.deployment.spec.suspend:
         return _condition(observed, kind, "False", Reason.NOT_STARTED, "no rollout is under way")
@@ -184,7 +184,7 @@ def _budget(observed: Observation) -> Condition:
     return _condition(observed, ConditionType.WITHIN_ENERGY_BUDGET, view.status, view.reason, view.message)
 
 
-def _degraded(observed: Observation, state: Rollout) -> Condition:
+def _degraded(observed: Observation, state: RolloutProgress) -> Condition:
     kind = ConditionType.DEGRADED
     if observed.refused:
         return _condition(observed, kind, "True", observed.refused_for, observed.refused)

@@ -16,7 +16,7 @@ from energylens.api.timestamp import timestamp
 from energylens.decide.deployment.observation import Body, Observation, PodState
 from energylens.decide.deployment.rollouts import (
     EXCEEDED_QUOTA,
-    Rollout,
+    RolloutProgress,
     group_size,
     live_strategy,
     refused_pods,
@@ -89,7 +89,7 @@ def _left(observed: Observation, old: Body, new: Body) -> int:
     return running - 1 if _waits_for(observed, state, old) else running
 
 
-def _waits_for(observed: Observation, state: Rollout, old: Body) -> bool:
+def _waits_for(observed: Observation, state: RolloutProgress, old: Body) -> bool:
     """Return whether new pods wait for what old ones hold, and nothing is under way that may change it."""
     new = [pod for pod in observed.pods if pod.revision == state.revision and not pod.finished]
     rest = [pod for pod in observed.pods if pod.revision != state.revision and not pod.finished]

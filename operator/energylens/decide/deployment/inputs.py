@@ -9,7 +9,7 @@ from typing import Any
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 from energylens.decide.deployment.load import FollowedLoad
-from energylens.decide.deployment.observation import Planning
+from energylens.decide.deployment.observation import PlanChoice
 from energylens.planner.search.corrections import Corrections
 from energylens.planner.types import ClusterSnapshot, PowerAllowance
 
@@ -36,7 +36,7 @@ class Inputs:
     """Why the rollout of the plan in status missed its deadline; "" when it did not."""
     load: FollowedLoad | None = None
     """The load to plan for; None for that of the spec."""
-    missing: Planning | None = None
+    missing: PlanChoice | None = None
     """Why that config.json is not there, where it is named; then nothing can be planned."""
 
 

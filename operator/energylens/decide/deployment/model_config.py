@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from energylens.api.llmdeployment import LLMDeployment
-from energylens.decide.deployment.observation import Body, Planning
+from energylens.decide.deployment.observation import Body, PlanChoice
 from energylens.decide.reasons import Reason
 
 
 def model_config(
     deployment: LLMDeployment, found: Body | None, unreadable: str = ""
-) -> tuple[Mapping[str, Any] | None, Planning | None]:
+) -> tuple[Mapping[str, Any] | None, PlanChoice | None]:
     """Return the config.json of the ConfigMap that is named, or the planning that says why there is none.
 
     Args:
@@ -27,19 +27,19 @@ def model_config(
     where = f"spec.model.configRef: ConfigMap {ref.name}"
     if unreadable:
         message = f"{where} may not be read: {unreadable}"
-        return None, Planning(current, None, False, Reason.MODEL_CONFIG_MISSING, message)
+        return None, PlanChoice(current, None, False, Reason.MODEL_CONFIG_MISSING, message)
     if found is None:
-        return None, Planning(current, None, False, Reason.MODEL_CONFIG_MISSING, f"{where} does not exist")
+        return None, PlanChoice(current, None, False, Reason.MODEL_CONFIG_MISSING, f"{where} does not exist")
     text = (found.get("data") or {}).get(ref.key)
     if text is None:
         keys = ", ".join(sorted(found.get("data") or {})) or "none"
         message = f"{where} has no key {ref.key!r}; its keys: {keys}"
-        return None, Planning(current, None, False, Reason.MODEL_CONFIG_MISSING, message)
+        return None, PlanChoice(current, None, False, Reason.MODEL_CONFIG_MISSING, message)
     try:
         config = json.loads(text)
         if not isinstance(config, dict):
             raise ValueError("not a JSON object")
     except ValueError as error:
         message = f"{where}, key {ref.key!r}: {error}"
-        return None, Planning(current, None, False, Reason.MODEL_UNSUPPORTED, message)
+        return None, PlanChoice(current, None, False, Reason.MODEL_UNSUPPORTED, message)
     return config, None

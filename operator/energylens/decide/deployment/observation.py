@@ -28,7 +28,7 @@ Body = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Planning:
+class PlanChoice:
     """The plan to follow or recommend, and why it is that one (or none)."""
 
     plan: PlanStatus | None
@@ -114,7 +114,7 @@ class Observation:
     """Everything that a pass decides from."""
 
     deployment: LLMDeployment
-    planning: Planning
+    planning: PlanChoice
     workload: Body | None
     """The live Deployment or LeaderWorkerSet of the plan; that of the plan before while the plan's does not exist."""
     pods: tuple[PodState, ...]

@@ -11,7 +11,7 @@ from energylens.data import load_gpus
 from energylens.decide.deployment.case import Case, in_words
 from energylens.decide.deployment.following import at_load
 from energylens.decide.deployment.inputs import Inputs
-from energylens.decide.deployment.observation import Planning
+from energylens.decide.deployment.observation import PlanChoice
 from energylens.decide.deployment.policies import Question, choose, return_to_last_good
 from energylens.decide.deployment.served import ModelProblemError, model_of, predictor_of
 from energylens.decide.reasons import Reason
@@ -28,7 +28,7 @@ from energylens.serving import ServingError, check
 @dataclass(frozen=True)
 class _Remembered:
     inputs: tuple[object, ...]
-    planning: Planning
+    planning: PlanChoice
     at: datetime
 
 
@@ -39,14 +39,14 @@ class PlanningService:
     resync_seconds: float = 300.0
     _remembered: dict[tuple[str, str], _Remembered] = field(default_factory=dict)
 
-    def planning_for(self, inputs: Inputs) -> Planning:
+    def planning_for(self, inputs: Inputs) -> PlanChoice:
         """Return the plan to follow; pure but for its memory, and slow: run it off the event loop."""
         found = _case(inputs)
-        if isinstance(found, Planning):
+        if isinstance(found, PlanChoice):
             return found
         case, wanted = found
         returned = return_to_last_good(case)
-        if isinstance(returned, Planning):
+        if isinstance(returned, PlanChoice):
             return returned
         return replace(self._standing_or_new(case, wanted), no_way_back=returned)
 
@@ -54,7 +54,7 @@ class PlanningService:
         """Drop what is remembered of a deleted deployment."""
         self._remembered.pop((namespace, name), None)
 
-    def _standing_or_new(self, case: Case, wanted: str) -> Planning:
+    def _standing_or_new(self, case: Case, wanted: str) -> PlanChoice:
         """Return the plan in status where it is made from the same inputs, what is remembered, or plan again.
 
         Args:
@@ -70,7 +70,7 @@ class PlanningService:
         if stands and current is not None and not inputs.want_table:
             # The table of plans is large, and written by now.
             self._remembered.pop(key, None)
-            return Planning(current, case.model, True, Reason.PLANNED, in_words(current))
+            return PlanChoice(current, case.model, True, Reason.PLANNED, in_words(current))
         seen = _identity(inputs, current, wanted)
         known = self._remembered.get(key)
         fresh = known is not None and (inputs.now - known.at).total_seconds() < self.resync_seconds
@@ -81,7 +81,7 @@ class PlanningService:
         return planning
 
 
-def _case(inputs: Inputs) -> tuple[Case, str] | Planning:
+def _case(inputs: Inputs) -> tuple[Case, str] | PlanChoice:
     """Return what is planned and the hash of its inputs, or the planning that says why it cannot be planned."""
     if inputs.missing is not None:
         return inputs.missing
@@ -92,13 +92,13 @@ def _case(inputs: Inputs) -> tuple[Case, str] | Planning:
         case = Case(inputs, model_of(deployment, inputs.config), predictor_of(deployment), load_gpus())
         return case, case.hash_of(deployment)
     except ServingError as error:
-        return Planning(current, None, False, Reason.INVALID_ENGINE_SETTINGS, str(error))
+        return PlanChoice(current, None, False, Reason.INVALID_ENGINE_SETTINGS, str(error))
     except ModelProblemError as error:
-        return Planning(current, None, False, error.reason, str(error))
+        return PlanChoice(current, None, False, error.reason, str(error))
     except UnsupportedQuantizationError as error:
-        return Planning(current, None, False, Reason.MODEL_UNSUPPORTED, f"spec.model.{error}")
+        return PlanChoice(current, None, False, Reason.MODEL_UNSUPPORTED, f"spec.model.{error}")
     except UnknownEngineError as error:
-        return Planning(current, None, False, Reason.INVALID_ENGINE_SETTINGS, f"spec.engine: {error}")
+        return PlanChoice(current, None, False, Reason.INVALID_ENGINE_SETTINGS, f"spec.engine: {error}")
 
 
 def _stands(case: Case, current: PlanStatus, wanted: str) -> bool:
@@ -129,14 +129,16 @@ def _identity(inputs: Inputs, current: PlanStatus | None, wanted: str) -> tuple[
     )
 
 
-def _planned(case: Case, current: PlanStatus | None, wanted: str, stands: bool) -> Planning:
+def _planned(case: Case, current: PlanStatus | None, wanted: str, stands: bool) -> PlanChoice:
     """Evaluate every candidate, and choose between the best one and the plan that is followed."""
     load, result = case.evaluate()
     if load != case.inputs.load:
         wanted = case.hash_of(case.asked(load))
         stands = current is not None and is_made_from(current, wanted) and current.shed_by is None
     if stands and current is not None:
-        planning = Planning(current, case.model, True, Reason.PLANNED, in_words(current), table=_table(result, current))
+        planning = PlanChoice(
+            current, case.model, True, Reason.PLANNED, in_words(current), table=_table(result, current)
+        )
     else:
         planning = choose(Question(case, load, result))
         if planning.plan is not None:
@@ -153,7 +155,7 @@ def _table(result: PlanningResult, current: PlanStatus) -> tuple[Mapping[str, ob
     return result.table
 
 
-def _sealed(planning: Planning, before: PlanStatus | None, result: PlanningResult, inputs: str) -> Planning:
+def _sealed(planning: PlanChoice, before: PlanStatus | None, result: PlanningResult, inputs: str) -> PlanChoice:
     """Return the planning with a plan that says what it was made from, where it is the best plan of these inputs.
 
     Others (one that is not worth leaving yet, one from which replicas were taken) are judged again after a restart.

@@ -11,7 +11,7 @@ from energylens.api.words import counted
 from energylens.decide.deployment import rollback
 from energylens.decide.deployment.case import Case, in_words
 from energylens.decide.deployment.load import FollowedLoad
-from energylens.decide.deployment.observation import Planning
+from energylens.decide.deployment.observation import PlanChoice
 from energylens.decide.reasons import Reason
 from energylens.planner import adoption
 from energylens.planner.search.identity import identified
@@ -61,11 +61,11 @@ class Question:
         )
 
 
-Policy = Callable[[Question], Planning | None]
+Policy = Callable[[Question], PlanChoice | None]
 """Returns the plan to follow with reason and message, or None to leave it to the policies behind it."""
 
 
-def choose(question: Question) -> Planning:
+def choose(question: Question) -> PlanChoice:
     """Return the plan to follow, by the first policy that has an answer."""
     for policy in POLICIES:
         found = policy(question)
@@ -74,7 +74,7 @@ def choose(question: Question) -> Planning:
     raise AssertionError("the last policy answers every question")
 
 
-def take_replicas(question: Question) -> Planning | None:
+def take_replicas(question: Question) -> PlanChoice | None:
     """A budget sheds, and no plan of less power carries the whole load: the running plan has fewer replicas."""
     case, current = question.case, question.current
     allowance = case.inputs.allowance
@@ -90,28 +90,28 @@ def take_replicas(question: Question) -> Planning | None:
         f"{allowance.source} leaves {allowance.watts:.0f} W: {counted(plan.replicas, 'replica')} run"
         f"{'s, and carries' if plan.replicas == 1 else ', and carry'} less than the load; {question.obstacle}"
     )
-    return Planning(plan, case.model, True, Reason.SHED, text, adopted=fewer is not None, decision="Shed")
+    return PlanChoice(plan, case.model, True, Reason.SHED, text, adopted=fewer is not None, decision="Shed")
 
 
-def stay_at_the_floor(question: Question) -> Planning | None:
+def stay_at_the_floor(question: Question) -> PlanChoice | None:
     """A budget sheds, and leaves only plans with fewer replicas than the spec allows: the running plan stays."""
     if question.current is None or not question.obstacle or isinstance(question.result, Infeasible):
         return None
     reason = Reason.KEEPING_RUNNING_PLAN
-    return Planning(question.current, question.case.model, True, reason, question.obstacle, decision="AtTheFloor")
+    return PlanChoice(question.current, question.case.model, True, reason, question.obstacle, decision="AtTheFloor")
 
 
-def follow_none(question: Question) -> Planning | None:
+def follow_none(question: Question) -> PlanChoice | None:
     """No plan holds the spec: what runs goes on, and the condition says why."""
     result = question.result
     if isinstance(result, Feasible):
         return None
     kept = "; the running plan stays" if question.current is not None else ""
     reason, message = Reason(result.reason), f"{result.message}{kept}"
-    return Planning(question.before, question.case.model, False, reason, message, decision="Infeasible")
+    return PlanChoice(question.before, question.case.model, False, reason, message, decision="Infeasible")
 
 
-def give_back(question: Question) -> Planning | None:
+def give_back(question: Question) -> PlanChoice | None:
     """A budget that took replicas does so no more: the best plan is followed, whatever it saves."""
     current, result = question.current, question.result
     if current is None or current.shed_by is None or isinstance(result, Infeasible):
@@ -120,7 +120,7 @@ def give_back(question: Question) -> Planning | None:
     return _adopted(question, result.plan, "ShedEnded", text, result)
 
 
-def adopt_what_pays(question: Question) -> Planning | None:
+def adopt_what_pays(question: Question) -> PlanChoice | None:
     """The best plan is adopted where the running one does not hold the spec any more, or where switching pays back."""
     case, asked, current, result = question.case, question.asked, question.current, question.result
     if isinstance(result, Infeasible):
@@ -147,16 +147,16 @@ def adopt_what_pays(question: Question) -> Planning | None:
     kept = decision.plan.model_copy(update={"lowest_power_watts": result.plan.lowest_power_watts})
     if question.before is not None and kept.hash != question.before.hash:
         text = f"the spec asks for another model or engine: {in_words(kept)}; {decision.message}"
-        return Planning(kept, case.model, True, reason, text, decision="OtherModelOrEngine", weighed=text)
-    return Planning(kept, case.model, True, reason, decision.message, decision=decision.reason)
+        return PlanChoice(kept, case.model, True, reason, text, decision="OtherModelOrEngine", weighed=text)
+    return PlanChoice(kept, case.model, True, reason, decision.message, decision=decision.reason)
 
 
 POLICIES: tuple[Policy, ...] = (take_replicas, stay_at_the_floor, follow_none, give_back, adopt_what_pays)
 """In the order in which they are asked."""
 
 
-def _adopted(question: Question, plan: PlanStatus, decision: str, weighed: str, result: Feasible) -> Planning:
-    return Planning(
+def _adopted(question: Question, plan: PlanStatus, decision: str, weighed: str, result: Feasible) -> PlanChoice:
+    return PlanChoice(
         plan,
         question.case.model,
         True,
@@ -169,7 +169,7 @@ def _adopted(question: Question, plan: PlanStatus, decision: str, weighed: str, 
     )
 
 
-def return_to_last_good(case: Case) -> Planning | str:
+def return_to_last_good(case: Case) -> PlanChoice | str:
     """Return to the last good plan when that is due; "" when it is not, a text when it is and cannot be done."""
     asked = case.asked(case.inputs.load)
     back = rollback.due(asked, case.inputs.late)
@@ -183,7 +183,7 @@ def return_to_last_good(case: Case) -> Planning | str:
     # That it holds the objectives was measured; that GPUs, memory and budgets allow it was not.
     if isinstance(today, Infeasible) and today.reason != "SLOInfeasible":
         return f"{what}: {today.message}"
-    return Planning(
+    return PlanChoice(
         identified(back.plan, asked.spec),
         case.model,
         True,

@@ -27,7 +27,7 @@ EXCEEDED_QUOTA = "exceeded quota"
 
 
 @dataclass(frozen=True)
-class Rollout:
+class RolloutProgress:
     """How far the pods of the wanted plan are."""
 
     exists: bool
@@ -83,11 +83,11 @@ def group_size(live: Mapping[str, Any]) -> int:
     return int(((live.get("spec") or {}).get("leaderWorkerTemplate") or {}).get("size") or 1)
 
 
-def rollout(observed: Observation) -> Rollout:
+def rollout(observed: Observation) -> RolloutProgress:
     """Return the state of the workload, counted by the pods that it makes now."""
     live = observed.workload
     if live is None:
-        return Rollout(False, False, 0, 0, 0, "", "")
+        return RolloutProgress(False, False, 0, 0, 0, "", "")
     running_hash = (live["metadata"].get("labels") or {}).get(PLAN_LABEL, "")
     revision, groups = workload_revision(live), live["kind"] == "LeaderWorkerSet"
     status, wanted = live.get("status") or {}, int(live["spec"].get("replicas") or 0)
@@ -112,7 +112,7 @@ def rollout(observed: Observation) -> Rollout:
     elif observed.outgoing is not None:
         pending = f"the {observed.outgoing['kind']} of the plan before is still there"
     strategy = live_strategy(live)
-    return Rollout(
+    return RolloutProgress(
         exists=True,
         current=not pending,
         ready=min(ready, wanted),
@@ -132,7 +132,7 @@ def _whole_groups(pods: Iterable[PodState], size: int) -> int:
     return sum(sum(pod.ready for pod in group) >= size for group in groups.values())
 
 
-def trouble(observed: Observation, state: Rollout) -> Trouble | None:
+def trouble(observed: Observation, state: RolloutProgress) -> Trouble | None:
     """Return the worst that keeps the pods of a workload from becoming ready; None where nothing is known to."""
     refused = refused_pods(observed)
     if refused:
@@ -205,7 +205,7 @@ def _on_too_many_nodes(observed: Observation, alive: Iterable[PodState]) -> str:
     return f"{exclusive[0].partition(', so that')[0]}, and the pods are on {', '.join(nodes)}" if nodes[1:] else ""
 
 
-def late(observed: Observation, state: Rollout) -> str:
+def late(observed: Observation, state: RolloutProgress) -> str:
     """Return why a rollout missed its deadline; "" when it did not."""
     live = observed.workload
     if live is None or (state.current and state.ready >= state.wanted):
@@ -232,7 +232,7 @@ def _shorter_than_the_start(observed: Observation) -> str:
     return f"; spec.rollout.progressDeadlineSeconds={asked} is less than the {most} s that the model may take to start"
 
 
-def _late_group(observed: Observation, state: Rollout) -> str:
+def _late_group(observed: Observation, state: RolloutProgress) -> str:
     """Return why a LeaderWorkerSet missed the deadline, which its controller does not know."""
     deployment, model = observed.deployment, observed.planning.model
     before = {c.type: c for c in deployment.status.conditions}.get(ConditionType.PROGRESSING)

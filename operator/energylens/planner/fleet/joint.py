@@ -56,7 +56,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Member:
+class JointMember:
     """A deployment of which exactly one point is chosen."""
 
     name: str
@@ -80,7 +80,7 @@ class PowerLimit:
 class JointProblem:
     """Members, the GPUs free for them, and the limits that they share."""
 
-    members: tuple[Member, ...]
+    members: tuple[JointMember, ...]
     nodes: tuple[Node, ...]
     limits: tuple[PowerLimit, ...] = ()
 
@@ -211,7 +211,7 @@ def _counts(limit: PowerLimit, point: Point) -> bool:
     return limit.products is None or point.product in limit.products
 
 
-def _counted(limit: PowerLimit, members: Iterable[Member], chosen: Mapping[str, int]) -> float:
+def _counted(limit: PowerLimit, members: Iterable[JointMember], chosen: Mapping[str, int]) -> float:
     points = (m.points[chosen[m.name]] for m in members if m.name in limit.members)
     return sum(point.power_watts for point in points if _counts(limit, point))
 
@@ -225,7 +225,7 @@ def _solve(problem: JointProblem, relax: _Relax, most_relaxed: int | None = None
         most_relaxed: With Objectives: minimise the energy, with objectives broken for at most so many members.
     """
     program = Program()
-    columns: list[tuple[Member, int]] = []
+    columns: list[tuple[JointMember, int]] = []
     demands: dict[tuple[str, frozenset[str] | None, int], Demand] = {}
     of_member: dict[str, list[tuple[int, Point]]] = {}
     for member in problem.members:

@@ -14,10 +14,10 @@ from energylens.api.words import counted
 from energylens.planner.fleet.joint import (
     BrokenObjective,
     JointInfeasible,
+    JointMember,
     JointPlan,
     JointProblem,
     LimitCost,
-    Member,
     Point,
     PowerLimit,
     limit_costs,
@@ -44,7 +44,7 @@ _NOTHING = 1e-3
 
 
 @dataclass(frozen=True)
-class Deployment:
+class FleetMember:
     """One deployment of a fleet with all of its candidates."""
 
     name: str
@@ -105,7 +105,7 @@ class Deployment:
 class Fleet:
     """Deployments and what they share."""
 
-    deployments: tuple[Deployment, ...]
+    deployments: tuple[FleetMember, ...]
     nodes: tuple[Node, ...]
     limits: tuple[PowerLimit, ...] = ()
 
@@ -156,8 +156,8 @@ def deployment_of(
     problem: Problem,
     *,
     one_node: bool = False,
-    known: MutableMapping[tuple[object, ...], Deployment] | None = None,
-) -> Deployment:
+    known: MutableMapping[tuple[object, ...], FleetMember] | None = None,
+) -> FleetMember:
     """Return a deployment with every candidate evaluated.
 
     Args:
@@ -189,14 +189,14 @@ def _inputs(problem: Problem) -> tuple[object, ...]:
     return digest, free, problem.load_factor, problem.within_limits
 
 
-def _evaluated(name: str, problem: Problem, one_node: bool) -> Deployment:
+def _evaluated(name: str, problem: Problem, one_node: bool) -> FleetMember:
     solution = solve(problem)
     rows = solution.rows
     able = rows.sustainable & np.isfinite(rows.joules_per_output_token)
     holding = able & feasible([c for c in solution.constraints if c.rule != "NotEnoughFreeGPUs"], len(rows))
     leader = best(rows, holding if holding.any() else able, "MinimizeEnergy")
     tokens = np.nan if leader is None else float(rows.output_tokens_per_second[leader])
-    return Deployment(name, problem, solution, tokens, one_node)
+    return FleetMember(name, problem, solution, tokens, one_node)
 
 
 def nodes_of(snapshot: ClusterSnapshot, owners: Collection[str]) -> tuple[Node, ...]:
@@ -250,7 +250,7 @@ def objective_prices(fleet: Fleet, plan: FleetPlan) -> Iterator[ObjectivePrice]:
             yield ObjectivePrice(deployment.name, objective.field, objective.value, saved[1], saved[0], needed)
 
 
-def _joint(fleet: Fleet, members: Mapping[str, tuple[Member, list[int]]]) -> JointPlan | None:
+def _joint(fleet: Fleet, members: Mapping[str, tuple[JointMember, list[int]]]) -> JointPlan | None:
     problem = JointProblem(tuple(members[d.name][0] for d in fleet.deployments), fleet.nodes, fleet.limits)
     found = solve_joint(problem, explain=False)
     return found if isinstance(found, JointPlan) else None
@@ -330,7 +330,7 @@ def _solve(
 
 
 def _relaxed_plan(
-    fleet: Fleet, members: tuple[Member, ...], index: Mapping[str, Sequence[int]], found: JointInfeasible
+    fleet: Fleet, members: tuple[JointMember, ...], index: Mapping[str, Sequence[int]], found: JointInfeasible
 ) -> FleetPlan | None:
     """Return the plan in which the objectives of some members give way; None where that does not help."""
     if not found.relaxed:
@@ -349,17 +349,17 @@ def _relaxed_plan(
     return FleetPlan(rows, joint.power_watts, joint.energy_watts, joint.watts_of, broken)
 
 
-def _member(deployment: Deployment, strict: BoolArray, loose: BoolArray | None) -> tuple[Member, list[int]]:
+def _member(deployment: FleetMember, strict: BoolArray, loose: BoolArray | None) -> tuple[JointMember, list[int]]:
     """Return the points of a deployment, and the candidate of each."""
     found: list[tuple[Point, int]] = []
     for mask, broken in ((strict, False), (loose, True)):
         if mask is not None:
             found += deployment.points(mask, broken)
     nodes = frozenset(node.name for node in deployment.problem.nodes)
-    return Member(deployment.name, tuple(point for point, _ in found), nodes), [row for _, row in found]
+    return JointMember(deployment.name, tuple(point for point, _ in found), nodes), [row for _, row in found]
 
 
-def _points(deployment: Deployment, mask: BoolArray, broken: bool) -> Iterator[tuple[Point, int]]:
+def _points(deployment: FleetMember, mask: BoolArray, broken: bool) -> Iterator[tuple[Point, int]]:
     """Yield the candidates that can be best: of those on the same pods the frontier of energy and power.
 
     A candidate with more pods of the same size is left out where one with fewer needs neither more energy nor power.

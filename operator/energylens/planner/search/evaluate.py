@@ -31,7 +31,7 @@ from energylens.predictor.types import (
 )
 
 
-class Predictor(Protocol):
+class ReplicaPredictor(Protocol):
     """The predictor's face that planning uses; arrays of shape (n,), figures of one replica."""
 
     @property
@@ -152,7 +152,7 @@ class Candidates:
 def evaluate(
     spaces: Sequence[ProductSpace],
     model: ModelSpec,
-    predictor: Predictor,
+    predictor: ReplicaPredictor,
     load: Load,
     percentile: Percentile,
     *,
@@ -196,7 +196,7 @@ def evaluate(
 def _evaluate_product(
     space: ProductSpace,
     model: ModelSpec,
-    predictor: Predictor,
+    predictor: ReplicaPredictor,
     load: Load,
     percentile: Percentile,
     margin: float,
@@ -254,7 +254,7 @@ def _evaluate_product(
 def _structure(
     space: ProductSpace,
     model: ModelSpec,
-    predictor: Predictor,
+    predictor: ReplicaPredictor,
     whole: Workload,
     workload: Workload,
     settings: EngineSettings,

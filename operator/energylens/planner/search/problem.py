@@ -16,7 +16,7 @@ from energylens.planner.inventory.capacity import replicas_that_fit
 from energylens.planner.inventory.nodes import allowed_nodes
 from energylens.planner.search.constraints import Constraint, build_constraints, count_rejections, feasible
 from energylens.planner.search.corrections import Corrections
-from energylens.planner.search.evaluate import Candidates, Load, Predictor, evaluate
+from energylens.planner.search.evaluate import Candidates, Load, ReplicaPredictor, evaluate
 from energylens.planner.search.objective import best, objective_values
 from energylens.planner.search.space import ProductSpace, enumerate_space
 from energylens.planner.types import GpuNode, PowerAllowance, Rejection
@@ -41,7 +41,7 @@ class Problem:
     nodes: tuple[GpuNode, ...]
     """Nodes that the spec may use, of known products."""
     gpus: Mapping[str, GpuSpec]
-    predictor: Predictor
+    predictor: ReplicaPredictor
     allowance: PowerAllowance | None
     corrections: Corrections | None = None
     load_factor: float = 1.0

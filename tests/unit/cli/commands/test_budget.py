@@ -13,7 +13,7 @@ from tests.unit.api.objects import DEPLOYMENT, changed
 
 from energylens.api.energybudget import EnergyBudget
 from energylens.cli.commands import budget as command
-from energylens.cli.inputs.live import Access, Found
+from energylens.cli.inputs.live import ClusterAccess, Found
 from energylens.cli.main import cli
 from energylens.cli.pictures.budgets import burn_down
 from energylens.clock import SystemClock
@@ -190,15 +190,15 @@ def test_the_picture_is_written(run: Any, tmp_path: Path) -> None:
 
 
 def test_access_is_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Access] = []
+    asked: list[ClusterAccess] = []
 
-    def note(access: Access, *kinds: object, **more: object) -> Found:
+    def note(access: ClusterAccess, *kinds: object, **more: object) -> Found:
         asked.append(access)
         return Found("chat", both())
 
     monkeypatch.setattr(command, "read_cluster", note)
     CliRunner().invoke(cli, ["budget", "-A", "--context", "prod"])
-    assert asked == [Access(None, "prod", None, True)]
+    assert asked == [ClusterAccess(None, "prod", None, True)]
 
 
 def owner(name: str, **own: Any) -> dict[str, Any]:

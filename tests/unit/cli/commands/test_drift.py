@@ -18,7 +18,7 @@ from energylens.api.parse import parse_llmdeployment
 from energylens.calibration import runs as calibration
 from energylens.cli.commands import status as command
 from energylens.cli.inputs.drift_runs import COLUMNS, runs_csv
-from energylens.cli.inputs.live import Access, Found
+from energylens.cli.inputs.live import ClusterAccess, Found
 from energylens.cli.main import cli
 from energylens.cli.text.drift import row_of
 from energylens.cli.text.status import page
@@ -78,7 +78,7 @@ FRESH = changed(MEASURED, {"metadata.name": "fresh", "status": {}})
 
 
 def run(monkeypatch: pytest.MonkeyPatch, bodies: list[dict[str, Any]], *arguments: str) -> Result:
-    def read(access: Access, namespaced: object, everywhere: object = ()) -> Found:
+    def read(access: ClusterAccess, namespaced: object, everywhere: object = ()) -> Found:
         assert access.all_namespaces == (access.namespace is None)
         return Found("team-a", {"LLMDeployment": bodies})
 

@@ -11,7 +11,7 @@ from tests.unit.api.objects import DEPLOYMENT, changed
 
 from energylens.api.parse import parse_llmdeployment
 from energylens.cli.commands import status as command
-from energylens.cli.inputs.live import Access, Found
+from energylens.cli.inputs.live import ClusterAccess, Found
 from energylens.cli.main import cli
 from energylens.cli.text.status import page
 
@@ -169,7 +169,7 @@ def test_a_deployment_that_nobody_looked_at() -> None:
     assert "FIGURE" not in text
 
 
-def read(access: Access, *_: object) -> Found:
+def read(access: ClusterAccess, *_: object) -> Found:
     return Found(access.namespace or "team-a", {"LLMDeployment": [LIVE, changed(LIVE, {"metadata.name": "other"})]})
 
 

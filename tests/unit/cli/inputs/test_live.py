@@ -13,7 +13,7 @@ from energylens.api.parse import parse_llmdeployment
 from energylens.cli.errors import InputError
 from energylens.cli.inputs import world
 from energylens.cli.inputs.files import Asked
-from energylens.cli.inputs.live import Access, Found, read_cluster
+from energylens.cli.inputs.live import ClusterAccess, Found, read_cluster
 from energylens.cli.inputs.previews import previews
 from energylens.cli.inputs.world import join, operator_namespace, world_of_cluster
 from energylens.cluster import client as module
@@ -63,17 +63,17 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
 
 def test_a_kind_that_the_cluster_does_not_know_is_told_with_the_way_out(cluster: Cluster) -> None:
     with pytest.raises(InputError, match=r"llmdeployments\.energylens\.dev in version v1alpha1: is EnergyLens"):
-        read_cluster(Access(), (LLM_DEPLOYMENT,))
+        read_cluster(ClusterAccess(), (LLM_DEPLOYMENT,))
 
 
 def test_what_may_be_missing_is_left_out(cluster: Cluster) -> None:
-    found = read_cluster(Access(), everywhere=(NODE, ENERGY_BUDGET), optional=(ENERGY_BUDGET,))
+    found = read_cluster(ClusterAccess(), everywhere=(NODE, ENERGY_BUDGET), optional=(ENERGY_BUDGET,))
     assert set(found.objects) == {"Node"}
 
 
 def test_namespaces_and_names_are_those_asked_for(cluster: Cluster) -> None:
     named = [(CONFIG_MAP, "team", "shape"), (CONFIG_MAP, "team", "gone")]
-    found = read_cluster(Access(), (CONFIG_MAP,), (NODE,), named=named)
+    found = read_cluster(ClusterAccess(), (CONFIG_MAP,), (NODE,), named=named)
     assert cluster.asked == [
         ("ConfigMap", "own", None),
         ("Node", None, None),
@@ -82,9 +82,9 @@ def test_namespaces_and_names_are_those_asked_for(cluster: Cluster) -> None:
     ]
     assert found.namespace == "own"
     assert [body["metadata"]["name"] for body in found.objects["ConfigMap"]] == ["a", "shape"]
-    assert read_cluster(Access(namespace="other"), (CONFIG_MAP,)).namespace == "other"
+    assert read_cluster(ClusterAccess(namespace="other"), (CONFIG_MAP,)).namespace == "other"
     assert cluster.asked[-1] == ("ConfigMap", "other", None)
-    read_cluster(Access(all_namespaces=True), (CONFIG_MAP,))
+    read_cluster(ClusterAccess(all_namespaces=True), (CONFIG_MAP,))
     assert cluster.asked[-1] == ("ConfigMap", None, None)
 
 
@@ -98,13 +98,13 @@ def test_what_the_user_may_not_read_is_left_out_by_name_too(cluster: Cluster, mo
 
     monkeypatch.setattr(cluster, "list_objects", refuse)
     named = [(PERSISTENT_VOLUME_CLAIM, "team", "models"), (CONFIG_MAP, "team", "shape")]
-    found = read_cluster(Access(), named=named, if_allowed=(PERSISTENT_VOLUME_CLAIM,))
+    found = read_cluster(ClusterAccess(), named=named, if_allowed=(PERSISTENT_VOLUME_CLAIM,))
     assert {kind: len(bodies) for kind, bodies in found.objects.items()} == {
         "PersistentVolumeClaim": 0,
         "ConfigMap": 1,
     }
     with pytest.raises(InputError, match="403"):
-        read_cluster(Access(), named=named)
+        read_cluster(ClusterAccess(), named=named)
 
 
 @pytest.mark.parametrize(("mode", "reason"), [("ReadWriteOncePod", "ClaimNotShareable"), ("ReadWriteMany", "Planned")])
@@ -114,7 +114,7 @@ def test_a_live_plan_knows_who_may_mount_its_claims(monkeypatch: pytest.MonkeyPa
         "status": {"allocatable": {"nvidia.com/gpu": "8"}, "conditions": [{"type": "Ready", "status": "True"}]},
     }
 
-    def answer(access: Access, *_: object, named: Any = (), **__: object) -> Found:
+    def answer(access: ClusterAccess, *_: object, named: Any = (), **__: object) -> Found:
         claims = [
             {"metadata": {"namespace": namespace, "name": name}, "spec": {"accessModes": [mode]}}
             for resource, namespace, name in named
@@ -129,7 +129,7 @@ def test_a_live_plan_knows_who_may_mount_its_claims(monkeypatch: pytest.MonkeyPa
         "planning": {"overrides": {"replicas": 2}},
     }
     asked = Asked((parse_llmdeployment({"metadata": {"name": "a", "namespace": "team"}, "spec": spec}, strict=False),))
-    (found,) = previews(*join(asked, world_of_cluster(Access(), asked)))
+    (found,) = previews(*join(asked, world_of_cluster(ClusterAccess(), asked)))
     (ready,) = [c for c in found.status["conditions"] if c["type"] == "PlanReady"]
     assert ready["reason"] == reason
 
@@ -156,12 +156,12 @@ def test_what_was_learned_is_read_where_the_operator_is(
 ) -> None:
     asked: list[str] = []
 
-    def answer(access: Access, *_: object, named: Any = (), **__: object) -> Found:
+    def answer(access: ClusterAccess, *_: object, named: Any = (), **__: object) -> Found:
         asked.extend(namespace for _, namespace, name in named if name == "energylens-corrections")
         return Found("team", {"Deployment": [deployed("gpu-ops")]})
 
     monkeypatch.setattr(world, "read_cluster", answer)
     body = changed(LIVE, {"spec.validation": {"onDrift": on_drift}})
     deployment = parse_llmdeployment(body, strict=False)
-    world_of_cluster(Access(operator_namespace=named), Asked((deployment,)))
+    world_of_cluster(ClusterAccess(operator_namespace=named), Asked((deployment,)))
     assert asked == read

@@ -15,7 +15,7 @@ from energylens.budget.ledger import Entry
 from energylens.budget.periods import Span
 from energylens.budget.usage import Usage, growth_allowed, usage
 from energylens.decide.budgets import allowance as budgets
-from energylens.decide.budgets.status import Look, Member, status_of_budget
+from energylens.decide.budgets.status import CountedMember, Look, status_of_budget
 from energylens.decide.deployment.observation import Allowed
 from energylens.decide.reasons import Reason
 from energylens.planner.types import BudgetLimit, EnergyLeft
@@ -35,7 +35,7 @@ def look(spec: EnergyBudgetSpec, watts: list[int], measured: list[int], used: in
     now = START + timedelta(hours=hours)
     entries = [Entry("u", "team", "m0", now.replace(microsecond=0), used * 3600.0)]
     members = [
-        Member(("team", f"m{i}"), f"u{i}", 0, w, w, (w / 2,), True, None, None, m, max(0.0, m - w), True, False)
+        CountedMember(("team", f"m{i}"), f"u{i}", 0, w, w, (w / 2,), True, None, None, m, max(0.0, m - w), True, False)
         for i, (w, m) in enumerate(zip(watts, measured, strict=True))
     ]
     found = usage(spec, entries, DAY, now, None)

@@ -12,14 +12,14 @@ from energylens.budget.ledger import Entry
 from energylens.budget.periods import Span
 from energylens.budget.usage import usage
 from energylens.controller.metrics import Metrics
-from energylens.decide.budgets.status import HISTORY_POINTS, MAX_MEMBERS, Look, Member, status_of_budget
+from energylens.decide.budgets.status import HISTORY_POINTS, MAX_MEMBERS, CountedMember, Look, status_of_budget
 from energylens.decide.reasons import BudgetReason
 
 START = datetime(2026, 11, 25, tzinfo=UTC)
 DAY = Span(START, START + timedelta(days=1))
 
 
-def member(name: str = "llama", watts: float = 700.0, **changes: Any) -> Member:
+def member(name: str = "llama", watts: float = 700.0, **changes: Any) -> CountedMember:
     fields = {
         "key": ("chat", name),
         "uid": name,
@@ -35,10 +35,10 @@ def member(name: str = "llama", watts: float = 700.0, **changes: Any) -> Member:
         "draws": True,
         "is_silent": False,
     }
-    return Member(**{**fields, **changes})
+    return CountedMember(**{**fields, **changes})
 
 
-def look(*members: Member, hours: float = 12.0, used: float = 1200.0, **changes: Any) -> Look:
+def look(*members: CountedMember, hours: float = 12.0, used: float = 1200.0, **changes: Any) -> Look:
     spec = EnergyBudgetSpec.model_validate(changes.pop("spec", {"energyWattHours": 2400, "period": "Day"}))
     now = START + timedelta(hours=hours)
     entries = [Entry("llama", "chat", "llama", now, used * 3600)]
@@ -93,7 +93,7 @@ def test_a_budget_of_power_has_no_forecast() -> None:
     ("one", "said"),
     [(member(watts=1100.0), "1100 W are committed"), (member(measured_watts=1200.0), "1200 W are measured, 200 W")],
 )
-def test_power_is_exceeded_by_what_is_committed_or_measured(one: Member, said: str) -> None:
+def test_power_is_exceeded_by_what_is_committed_or_measured(one: CountedMember, said: str) -> None:
     status = status_of_budget(look(one, spec={"powerWatts": 1000}))
     assert verdicts(status)["WithinEnergyBudget"] == ("False", "Exceeded")
     assert said in next(c.message for c in status.conditions if c.type == "WithinEnergyBudget")

@@ -11,7 +11,7 @@ from tests.unit.decide.observations import OTHER, PRODUCT, model, observation, p
 from energylens.data import load_gpus
 from energylens.decide.deployment.avoided import MOST, avoided, uncounted
 from energylens.decide.deployment.children import Children, children
-from energylens.decide.deployment.observation import Planning
+from energylens.decide.deployment.observation import PlanChoice
 from energylens.decide.deployment.rollouts import template_of
 from energylens.decide.reasons import Reason
 from energylens.planner.inventory.snapshot import snapshot_from_objects
@@ -91,7 +91,7 @@ def test_pods_that_wait_may_use_a_node_that_is_whole_by_now() -> None:
 
 
 def test_the_next_rollout_goes_by_the_nodes_as_they_are() -> None:
-    larger = Planning(plan(OTHER, max_batch_size=64), model(), True, Reason.PLANNED, "")
+    larger = PlanChoice(plan(OTHER, max_batch_size=64), model(), True, Reason.PLANNED, "")
     found = children(observation(snapshot=with_excluded(SHARED), planning=larger))
     assert found.strategy is not None
     assert avoided(found.manifests[0]) == ("shared",)

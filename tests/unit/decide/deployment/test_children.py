@@ -23,14 +23,14 @@ from tests.unit.decide.observations import (
 )
 
 from energylens.decide.deployment.children import SAFE_MESSAGE, children, same_template, shape_of
-from energylens.decide.deployment.observation import Planning
+from energylens.decide.deployment.observation import PlanChoice
 from energylens.decide.reasons import Reason
 
 LARGER = plan(OTHER, max_batch_size=64)
 
 
 def planned(wanted: Any, **spec: Any) -> dict[str, Any]:
-    return {"planning": Planning(wanted, model(), True, Reason.PLANNED, ""), "deployment": deployment(**spec)}
+    return {"planning": PlanChoice(wanted, model(), True, Reason.PLANNED, ""), "deployment": deployment(**spec)}
 
 
 def test_what_already_is_starts_no_rollout() -> None:

@@ -28,7 +28,7 @@ from energylens.api.base import Condition
 from energylens.controller.failures import DEPLOYMENT_VERDICTS
 from energylens.decide.deployment.children import children
 from energylens.decide.deployment.conditions import all_conditions, keep_transition_times
-from energylens.decide.deployment.observation import BudgetView, Observation, Planning
+from energylens.decide.deployment.observation import BudgetView, Observation, PlanChoice
 from energylens.decide.learned.comparison import energy_error_percent
 from energylens.decide.reasons import ConditionType, Reason
 from energylens.measure.types import EnergyReason, LatencyQuantiles
@@ -52,7 +52,7 @@ INFEASIBLE = (
     Reason.INVALID_OVERRIDE,
     Reason.INVALID_ENGINE_SETTINGS,
 )
-SHED = Planning(plan(), None, True, Reason.SHED, "the cap leaves 300 W")
+SHED = PlanChoice(plan(), None, True, Reason.SHED, "the cap leaves 300 W")
 SLO: dict[str, Any] = {"slo": {"itlMilliseconds": 20}}
 
 
@@ -109,13 +109,13 @@ CASES = [
         "PlanReady",
         "True",
         "KeepingRunningPlan",
-        planning=Planning(plan(), None, True, Reason.KEEPING_RUNNING_PLAN, "saves 3 %"),
+        planning=PlanChoice(plan(), None, True, Reason.KEEPING_RUNNING_PLAN, "saves 3 %"),
     ),
     case(
         "PlanReady",
         "True",
         "RolledBack",
-        planning=Planning(plan(), None, True, Reason.ROLLED_BACK, "it was better"),
+        planning=PlanChoice(plan(), None, True, Reason.ROLLED_BACK, "it was better"),
     ),
     case("PlanReady", "True", "Shed", planning=SHED),
     case("PlanReady", "True", "Advisory", deployment=deployment(planning={"mode": "Advisory"}), **FRESH),
@@ -231,7 +231,7 @@ CASES = [
         "Degraded",
         "True",
         "CannotRollBack",
-        planning=Planning(plan(), None, True, Reason.PLANNED, "", no_way_back="HigherEnergy: no H100 is left"),
+        planning=PlanChoice(plan(), None, True, Reason.PLANNED, "", no_way_back="HigherEnergy: no H100 is left"),
     ),
     case("Degraded", "False", "AsExpected", name="late but done", workload=workload(conditions=LATE)),
 ]
@@ -253,7 +253,7 @@ def test_fewer_replicas_than_the_plan_has_are_not_ready_however_ready_they_are()
 
 
 def test_a_replica_over_several_nodes_needs_leader_worker_set() -> None:
-    planning = Planning(SEVERAL_NODES, observation().planning.model, True, Reason.PLANNED, "")
+    planning = PlanChoice(SEVERAL_NODES, observation().planning.model, True, Reason.PLANNED, "")
     condition = conditions(observation(planning=planning, **FRESH))["PlanReady"]
     assert (condition.status, condition.reason) == ("False", "LeaderWorkerSetMissing")
 

@@ -23,7 +23,7 @@ from tests.unit.decide.observations import (
 from energylens.data import load_gpus
 from energylens.decide.deployment.children import children
 from energylens.decide.deployment.conditions import all_conditions
-from energylens.decide.deployment.observation import Observation, Planning, PodState, pod_state
+from energylens.decide.deployment.observation import Observation, PlanChoice, PodState, pod_state
 from energylens.decide.deployment.rollouts import late, looks_again, rollout, workload_revision
 from energylens.decide.reasons import Reason
 from energylens.decide.trimmed import trim_pod
@@ -287,7 +287,7 @@ def groups(*, ready: int = 1, **spec: Any) -> dict[str, Any]:
 
 def group_observation(*pods: PodState, **changes: Any) -> Observation:
     fields: dict[str, Any] = {
-        "planning": Planning(SEVERAL, model(), True, Reason.PLANNED, ""),
+        "planning": PlanChoice(SEVERAL, model(), True, Reason.PLANNED, ""),
         "serves_lws": True,
         "workload": groups(),
         "pods": pods,

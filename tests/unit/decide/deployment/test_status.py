@@ -10,7 +10,7 @@ import pytest
 from tests.unit.decide.observations import NOW, OTHER, deployment, measured, observation, plan, pod, workload
 
 from energylens.decide.deployment.children import children
-from energylens.decide.deployment.observation import Observation, Planning
+from energylens.decide.deployment.observation import Observation, PlanChoice
 from energylens.decide.deployment.status import status_of
 from energylens.decide.learned.comparison import load_differences
 from energylens.decide.reasons import Reason
@@ -216,7 +216,7 @@ def test_figures_of_another_plan_go_with_it() -> None:
     new = plan(OTHER, max_batch_size=64)
     moved = after(
         status,
-        planning=Planning(new, observation().planning.model, True, Reason.PLANNED, ""),
+        planning=PlanChoice(new, observation().planning.model, True, Reason.PLANNED, ""),
         workload=workload(new),
         pods=(),
     )
@@ -253,7 +253,7 @@ def test_the_cooldown_counts_from_the_adoption_and_not_from_a_crash_of_pods() ->
 def test_what_would_allow_a_plan_is_listed_while_there_is_none() -> None:
     single = Relaxation(Change("spec.slo.itlMilliseconds", "5", "11"), 1.235)
     pair = Relaxation(Change("spec.slo.ttftMilliseconds", "5", "40"), 0.5, Change("free GPUs", "0 of X", "2 of X"))
-    none = Planning(
+    none = PlanChoice(
         None, None, False, Reason.SLO_INFEASIBLE, "no", result=Infeasible("SLOInfeasible", "no", (), (single, pair))
     )
     status = written(observation(planning=none, workload=None, pods=()))

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from energylens.planner.fleet.joint import (
     BrokenObjective,
     JointInfeasible,
+    JointMember,
     JointPlan,
     JointProblem,
-    Member,
     Point,
     PowerLimit,
     limit_costs,
@@ -76,7 +76,7 @@ def problems(draw: st.DrawFn) -> JointProblem:
     )
     names = [node.name for node in placed]
     members = tuple(
-        Member(
+        JointMember(
             f"m{number}",
             tuple(draw(st.lists(points, min_size=1, max_size=4))),
             draw(st.none() | st.frozensets(st.sampled_from(names))),
@@ -151,29 +151,29 @@ def test_what_would_have_to_give_way_is_enough_and_the_least(asked: JointProblem
 
 
 def test_a_shared_limit_goes_where_it_saves_most() -> None:
-    a = Member("a", (point(700, energy=10), point(350, energy=12)))
-    b = Member("b", (point(700, energy=10), point(350, energy=30)))
+    a = JointMember("a", (point(700, energy=10), point(350, energy=12)))
+    b = JointMember("b", (point(700, energy=10), point(350, energy=30)))
     plan = solved(JointProblem((a, b), nodes(8), (limit(1100, "a", "b"),)))
     assert plan.chosen == {"a": 1, "b": 0}
     assert plan.watts_of == {"feed": 1050.0}
 
 
 def test_nested_limits_hold_together() -> None:
-    a = Member("a", (point(700, energy=1), point(300, energy=5)))
-    b = Member("b", (point(700, energy=1), point(300, energy=2)))
+    a = JointMember("a", (point(700, energy=1), point(300, energy=5)))
+    b = JointMember("b", (point(700, energy=1), point(300, energy=2)))
     inner, outer = limit(500, "a", name="team"), limit(1000, "a", "b", name="cluster")
     assert solved(JointProblem((a, b), nodes(8), (outer,))).chosen == {"a": 0, "b": 1}
     assert solved(JointProblem((a, b), nodes(8), (outer, inner))).chosen == {"a": 1, "b": 0}
 
 
 def test_a_limit_of_some_products_leaves_the_others_alone() -> None:
-    a = Member("a", (point(700), point(900, product=L40S)))
+    a = JointMember("a", (point(700), point(900, product=L40S)))
     racks = nodes(8) + nodes(8, product=L40S)
     assert solved(JointProblem((a,), racks, (limit(600, "a", products=frozenset({H100})),))).chosen == {"a": 1}
 
 
 def test_pods_must_fit_on_nodes_and_not_only_in_their_sum() -> None:
-    a = Member("a", (point(10, gpus=4), point(20, gpus=2, pods=2)))
+    a = JointMember("a", (point(10, gpus=4), point(20, gpus=2, pods=2)))
     # Six GPUs are free, nowhere four of them.
     assert solved(JointProblem((a,), nodes(3, 3))).chosen == {"a": 1}
     assert solved(JointProblem((a,), nodes(4, 2))).chosen == {"a": 0}
@@ -181,38 +181,38 @@ def test_pods_must_fit_on_nodes_and_not_only_in_their_sum() -> None:
 
 def test_sizes_that_do_not_divide_each_other_are_packed_exactly() -> None:
     # 3 + 3 + 2 fits on 8, 3 + 3 + 3 does not although the GPUs of two nodes would suffice for five of them.
-    a = Member("a", (point(10, gpus=3, pods=5), point(50, gpus=2, pods=8)))
+    a = JointMember("a", (point(10, gpus=3, pods=5), point(50, gpus=2, pods=8)))
     assert solved(JointProblem((a,), nodes(8, 8))).chosen == {"a": 1}
-    b = Member("b", (point(10, gpus=3, pods=4),))
-    c = Member("c", (point(10, gpus=2, pods=2),))
+    b = JointMember("b", (point(10, gpus=3, pods=4),))
+    c = JointMember("c", (point(10, gpus=2, pods=2),))
     assert solved(JointProblem((b, c), nodes(8, 8))).chosen == {"b": 0, "c": 0}
 
 
 def test_a_member_stays_on_its_own_nodes() -> None:
     first, second = nodes(4, 4)
-    a = Member("a", (point(10, gpus=4), point(20, gpus=2)), frozenset({first.name}))
-    b = Member("b", (point(10, gpus=4), point(30, gpus=2)), frozenset({first.name}))
+    a = JointMember("a", (point(10, gpus=4), point(20, gpus=2)), frozenset({first.name}))
+    b = JointMember("b", (point(10, gpus=4), point(30, gpus=2)), frozenset({first.name}))
     assert solved(JointProblem((a, b), (first, second))).chosen == {"a": 1, "b": 1}
     free = replace(b, nodes=None)
     assert solved(JointProblem((a, free), (first, second))).chosen == {"a": 0, "b": 0}
 
 
 def test_it_says_how_many_watts_are_missing() -> None:
-    a, b = Member("a", (point(700), point(400))), Member("b", (point(500),))
+    a, b = JointMember("a", (point(700), point(400))), JointMember("b", (point(500),))
     inner, outer = limit(600, "b", name="team"), limit(800, "a", "b", name="cluster")
     assert failed(JointProblem((a, b), nodes(8), (inner, outer))).extra_watts == {"cluster": pytest.approx(100.0)}
 
 
 def test_it_says_how_many_gpus_are_missing_and_that_they_must_be_together() -> None:
-    a = Member("a", (point(10, gpus=4, pods=2),))
+    a = JointMember("a", (point(10, gpus=4, pods=2),))
     result = failed(JointProblem((a,), nodes(5, 3)))
     assert result.extra_gpus == (Hole(H100, 4),)
     assert result.extra_watts == {}
 
 
 def test_it_says_whose_objectives_would_have_to_relax() -> None:
-    a = Member("a", (point(700), point(300, slow=True), point(200, slow=True)))
-    b = Member("b", (point(700),))
+    a = JointMember("a", (point(700), point(300, slow=True), point(200, slow=True)))
+    b = JointMember("b", (point(700),))
     result = failed(JointProblem((a, b), nodes(8), (limit(1000, "a", "b"),)))
     assert result.relaxed == {"a": 2}
     assert result.impossible == ()
@@ -220,14 +220,14 @@ def test_it_says_whose_objectives_would_have_to_relax() -> None:
 
 
 def test_a_member_that_can_never_hold_its_objectives_is_named() -> None:
-    a, b = Member("a", (point(1, slow=True),)), Member("b", (point(1),))
+    a, b = JointMember("a", (point(1, slow=True),)), JointMember("b", (point(1),))
     result = failed(JointProblem((a, b), nodes(8)))
     assert result.impossible == ("a",)
     assert result.relaxed == {"a": 0}
 
 
 def test_a_limit_says_what_it_costs() -> None:
-    a = Member("a", (point(700, energy=100), point(400, energy=130)))
+    a = JointMember("a", (point(700, energy=100), point(400, energy=130)))
     asked = JointProblem((a,), nodes(8), (limit(500, "a"), limit(9000, "a", name="loose")))
     (cost,) = limit_costs(asked, solved(asked))
     assert (cost.limit, cost.energy_watts, cost.watts_more) == ("feed", pytest.approx(30), pytest.approx(200))
@@ -245,11 +245,11 @@ def test_equal_problems_have_equal_answers() -> None:
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        (JointProblem((Member("a", (point(1),)), Member("a", (point(1),))), ()), "a is there twice"),
-        (JointProblem((Member("a", (point(1),)),), (), (limit(1, "b"),)), "limit feed: b is not a member"),
-        (JointProblem((Member("a", (point(-1.0),)),), ()), "power_watts=-1.0"),
-        (JointProblem((Member("a", (point(1, energy=float("nan")),)),), ()), "energy_watts=nan"),
-        (JointProblem((Member("a", (point(1, pods=0),)),), ()), "0 pods of 1 GPU;"),
+        (JointProblem((JointMember("a", (point(1),)), JointMember("a", (point(1),))), ()), "a is there twice"),
+        (JointProblem((JointMember("a", (point(1),)),), (), (limit(1, "b"),)), "limit feed: b is not a member"),
+        (JointProblem((JointMember("a", (point(-1.0),)),), ()), "power_watts=-1.0"),
+        (JointProblem((JointMember("a", (point(1, energy=float("nan")),)),), ()), "energy_watts=nan"),
+        (JointProblem((JointMember("a", (point(1, pods=0),)),), ()), "0 pods of 1 GPU;"),
     ],
 )
 def test_a_problem_that_makes_no_sense_is_refused(asked: JointProblem, message: str) -> None:

@@ -13,8 +13,8 @@ from tests.unit.planner.conftest import H100, H200, L40S, ArithmeticPredictor
 from energylens.api.llmdeployment import LLMDeployment
 from energylens.planner.fleet.joint import PowerLimit
 from energylens.planner.fleet.planning import (
-    Deployment,
     Fleet,
+    FleetMember,
     FleetPlan,
     NoFleetPlan,
     alone,
@@ -68,7 +68,7 @@ def fits(fleet: Fleet, rows: tuple[int, ...]) -> bool:
     return min(free.values()) >= 0
 
 
-def valid(deployment: Deployment) -> np.ndarray:
+def valid(deployment: FleetMember) -> np.ndarray:
     constraints = [c for c in deployment.solution.constraints if c.rule != "NotEnoughFreeGPUs"]
     return np.flatnonzero(feasible(constraints, len(deployment.solution.rows)))
 
@@ -101,7 +101,7 @@ def test_the_joint_plan_is_the_best_of_every_pair(watts: float, tight: int, make
 def test_deployments_that_ask_for_the_same_are_evaluated_once(make_fleet: Make) -> None:
     specs = [{"slo": ITL}, {"slo": ITL}, {"slo": {**ITL, "itlMilliseconds": 31}}]
     problems = [deployment.problem for deployment in make_fleet(*specs).deployments]
-    known: dict[tuple[object, ...], Deployment] = {}
+    known: dict[tuple[object, ...], FleetMember] = {}
     first, same, other = (deployment_of(f"t/{i}", problem, known=known) for i, problem in enumerate(problems))
     assert same.solution is first.solution
     assert (same.name, same.problem) == ("t/1", problems[1])
