@@ -29,7 +29,7 @@ FREE_GPUS = "free GPUs"
 """The field of a constraint that the cluster sets, not the spec."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Constraint:
     """One rule; ``holds`` has shape (n,)."""
 
@@ -100,21 +100,21 @@ def _structure(rows: Candidates) -> list[Constraint]:
         example = f": {reasons[np.argmax(counts)]}"
     return [
         Constraint(
-            "UnsupportedLayout",
-            "Structure",
-            "layout",
-            "",
-            rows.supported,
-            f"the engine cannot run the layout{example}",
+            rule="UnsupportedLayout",
+            kind="Structure",
+            field="layout",
+            value="",
+            holds=rows.supported,
+            message=f"the engine cannot run the layout{example}",
             exceeded=lambda i: str(rows.reason[i]),
         ),
         Constraint(
-            "MemoryTooSmall",
-            "Memory",
-            "GPU memory",
-            "",
-            rows.fits | ~rows.supported,
-            "weights and the KV cache of one request do not fit into the GPUs of a replica",
+            rule="MemoryTooSmall",
+            kind="Memory",
+            field="GPU memory",
+            value="",
+            holds=rows.fits | ~rows.supported,
+            message="weights and the KV cache of one request do not fit into the GPUs of a replica",
             exceeded=lambda i: "does not fit into GPU memory",
         ),
     ]
@@ -130,12 +130,12 @@ def _hardware(
         value = "[" + ", ".join(hardware.gpu_products) + "]"
         constraints.append(
             Constraint(
-                "GPUProductNotAllowed",
-                "GPUs",
-                "spec.hardware.gpuProducts",
-                value,
-                allowed[rows.product],
-                f"not one of spec.hardware.gpuProducts={value}",
+                rule="GPUProductNotAllowed",
+                kind="GPUs",
+                field="spec.hardware.gpuProducts",
+                value=value,
+                holds=allowed[rows.product],
+                message=f"not one of spec.hardware.gpuProducts={value}",
                 exceeded=lambda i: f"{rows.products[int(rows.product[i])]} is not in spec.hardware.gpuProducts",
             )
         )
@@ -155,12 +155,12 @@ def _hardware(
         missing[mine] = np.maximum(0, rows.replicas[mine] - fitting) * rows.layouts.gpus[mine]
     constraints.append(
         Constraint(
-            "NotEnoughFreeGPUs",
-            "GPUs",
-            FREE_GPUS,
-            ", ".join(f"{sum(gpus)} of {product}" for product, gpus in zip(rows.products, free_gpus, strict=True)),
-            missing == 0,
-            "the GPUs that it needs are not free",
+            rule="NotEnoughFreeGPUs",
+            kind="GPUs",
+            field=FREE_GPUS,
+            value=", ".join(f"{sum(gpus)} of {name}" for name, gpus in zip(rows.products, free_gpus, strict=True)),
+            holds=missing == 0,
+            message="the GPUs that it needs are not free",
             exceeded=lambda i: "the GPUs that it needs are not free",
             excess=missing / max(1, sum(map(sum, free_gpus))),
         )
@@ -170,17 +170,17 @@ def _hardware(
 
 def _ceiling(rule: str, field: str, limit: int, needed: FloatArray, what: str) -> Constraint:
     return Constraint(
-        rule,
-        "GPUs",
-        field,
-        str(limit),
-        needed <= limit,
-        f"more {what} than {field}={limit}",
-        needed,
-        f"number of {what}",
-        lambda value: f"{value:.0f}",
-        lambda i: f"{needed[i]:.0f} {what} > {limit} ({field})",
-        needed / limit - 1.0,
+        rule=rule,
+        kind="GPUs",
+        field=field,
+        value=str(limit),
+        holds=needed <= limit,
+        message=f"more {what} than {field}={limit}",
+        needed=needed,
+        what=f"number of {what}",
+        render=lambda value: f"{value:.0f}",
+        exceeded=lambda i: f"{needed[i]:.0f} {what} > {limit} ({field})",
+        excess=needed / limit - 1.0,
     )
 
 
@@ -193,7 +193,13 @@ def _load(rows: Candidates, spec: LLMDeploymentSpec) -> Constraint:
         field, value = "spec.workload.requestsPerSecond", str(workload.requests_per_second)
         message = f"cannot keep up with {value} requests per second"
     return Constraint(
-        "LoadTooHigh", "Load", field, value, rows.sustainable, message, exceeded=lambda i: f"it {message}"
+        rule="LoadTooHigh",
+        kind="Load",
+        field=field,
+        value=value,
+        holds=rows.sustainable,
+        message=message,
+        exceeded=lambda i: f"it {message}",
     )
 
 
@@ -210,18 +216,20 @@ def _objectives(rows: Candidates, spec: LLMDeploymentSpec) -> list[Constraint]:
         ceiling = float(parse_quantity(slo.joules_per_output_token))
         constraints.append(
             Constraint(
-                "EnergyTooHigh",
-                "SLO",
-                "spec.slo.joulesPerOutputToken",
-                slo.joules_per_output_token,
-                rows.joules_upper <= ceiling,
-                f"energy above {describe.joules(ceiling)} per output token",
-                _ceil(rows.joules_upper, 1e-6),
-                "predicted energy per output token (safety margin included) in J",
-                _ceil_milli,
-                lambda i: describe.above_joules(rows.joules_per_output_token[i], rows.joules_upper[i], ceiling),
-                rows.joules_upper / ceiling - 1.0,
-                1e-6,
+                rule="EnergyTooHigh",
+                kind="SLO",
+                field="spec.slo.joulesPerOutputToken",
+                value=slo.joules_per_output_token,
+                holds=rows.joules_upper <= ceiling,
+                message=f"energy above {describe.joules(ceiling)} per output token",
+                needed=_ceil(rows.joules_upper, 1e-6),
+                what="predicted energy per output token (safety margin included) in J",
+                render=_ceil_milli,
+                exceeded=lambda i: describe.above_joules(
+                    rows.joules_per_output_token[i], rows.joules_upper[i], ceiling
+                ),
+                excess=rows.joules_upper / ceiling - 1.0,
+                resolution=1e-6,
             )
         )
     return constraints
@@ -229,18 +237,18 @@ def _objectives(rows: Candidates, spec: LLMDeploymentSpec) -> list[Constraint]:
 
 def _latency(name: str, limit: int, predicted: FloatArray, upper: FloatArray, field: str, rule: str) -> Constraint:
     return Constraint(
-        rule,
-        "SLO",
-        field,
-        str(limit),
+        rule=rule,
+        kind="SLO",
+        field=field,
+        value=str(limit),
         # Compared in whole milliseconds, as the SLO is stated and as every message shows it.
-        _ceil(upper, 1.0) <= limit,
-        f"{name} above {limit} ms",
-        _ceil(upper, 1.0),
-        f"predicted {name} (safety margin included) in ms",
-        lambda value: f"{value:.0f}",
-        lambda i: describe.above(name, predicted[i], upper[i], limit),
-        _ceil(upper, 1.0) / limit - 1.0,
+        holds=_ceil(upper, 1.0) <= limit,
+        message=f"{name} above {limit} ms",
+        needed=_ceil(upper, 1.0),
+        what=f"predicted {name} (safety margin included) in ms",
+        render=lambda value: f"{value:.0f}",
+        exceeded=lambda i: describe.above(name, predicted[i], upper[i], limit),
+        excess=_ceil(upper, 1.0) / limit - 1.0,
     )
 
 
@@ -251,17 +259,17 @@ def _power(rows: Candidates, allowance: PowerAllowance | None) -> list[Constrain
     watts, limit = np.rint(rows.power_watts), allowance.limit
     return [
         Constraint(
-            "PowerBudgetExceeded",
-            "Power",
-            allowance.field,
-            f"{allowance.watts:.0f}" if limit is None else str(limit.value),
-            watts <= allowance.watts,
-            f"more power than the {allowance.watts:.0f} W that {allowance.field} leaves",
-            watts if limit is None else limit.needed(watts),
-            "predicted power in W",
-            lambda value: f"{value:.0f}",
-            lambda i: f"{watts[i]:.0f} W > {allowance.watts:.0f} W ({allowance.field})",
-            watts / allowance.watts - 1.0,
+            rule="PowerBudgetExceeded",
+            kind="Power",
+            field=allowance.field,
+            value=f"{allowance.watts:.0f}" if limit is None else str(limit.value),
+            holds=watts <= allowance.watts,
+            message=f"more power than the {allowance.watts:.0f} W that {allowance.field} leaves",
+            needed=watts if limit is None else limit.needed(watts),
+            what="predicted power in W",
+            render=lambda value: f"{value:.0f}",
+            exceeded=lambda i: f"{watts[i]:.0f} W > {allowance.watts:.0f} W ({allowance.field})",
+            excess=watts / allowance.watts - 1.0,
         )
     ]
 
