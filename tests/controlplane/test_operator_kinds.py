@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tests.controlplane.test_operator_rollouts import LEADER_WORKER_SETS, TWO_NODES
-from tests.support.operator_cluster import Object, OperatorCluster, Team, llmdeployment
+from tests.support.operator_cluster import MEASURED, Object, OperatorCluster, Team, layout, llmdeployment
 
 from energylens_dev.devcluster import Kubectl, eventually
 
+BUDGETS = "energybudgets.energylens.dev"
 GROUPS = LEADER_WORKER_SETS["metadata"]["name"]
 
 
@@ -39,6 +41,24 @@ def unserved(api: Kubectl, name: str) -> Iterator[Object]:
         serve(api, definition, "--field-manager=helm")
 
 
+def budget(watts: int) -> Object:
+    return {
+        "apiVersion": "energylens.dev/v1alpha1",
+        "kind": "EnergyBudget",
+        "metadata": {"name": "cap"},
+        "spec": {"powerWatts": watts, "action": "Deny"},
+    }
+
+
+def replicas(count: int) -> Object:
+    return {"overrides": {"tensorParallel": 1, "replicas": count}}
+
+
+def set_served(api: Kubectl, served: bool) -> None:
+    patch = json.dumps([{"op": "replace", "path": "/spec/versions/0/served", "value": served}])
+    api.run("patch", "crd", BUDGETS, "--type=json", "--field-manager=helm", "-p", patch)
+
+
 def test_leader_worker_set_comes_goes_and_comes_again(operator: OperatorCluster, team: Team) -> None:
     pid = operator.cluster.operator_pid
     team.apply(**TWO_NODES)
@@ -58,6 +78,57 @@ def test_leader_worker_set_comes_goes_and_comes_again(operator: OperatorCluster,
     finally:
         operator.api.run("delete", "crd", GROUPS, "--ignore-not-found", "--timeout=60s")
     assert eventually(lambda: operator.metric("energylens_leading") == 1.0)
+    assert operator.cluster.operator_pid == pid
+
+
+def test_energy_budgets_that_are_out_of_sight_for_a_while_cap_all_the_same(
+    operator: OperatorCluster, team: Team
+) -> None:
+    pid = operator.cluster.operator_pid
+    elsewhere = Team(operator.api.within("default"))
+    team.apply(**MEASURED, planning=replicas(1))
+    watts = team.ready()["plan"]["predicted"]["powerWatts"]
+    team.kubectl.apply(budget(int(watts * 1.1)))
+    team.wait("WithinEnergyBudget", "True", "WithinBudget")
+    before = team.standing()
+    set_served(operator.api, False)
+    try:
+        team.wait("WithinEnergyBudget", "Unknown", "BudgetNotChecked")
+        # What was under a budget may not grow, and nothing is taken; what never was is served.
+        team.apply(**MEASURED, planning=replicas(3))
+        team.wait("PlanReady", "False", "BudgetExceeded")
+        assert team.standing() == before
+        elsewhere.apply("free")
+        elsewhere.ready("free")
+    finally:
+        set_served(operator.api, True)
+        elsewhere.clear()
+    # In sight again it binds, and what waits moves as soon as it is raised.
+    team.wait("WithinEnergyBudget", "False", "GrowthDenied")
+    assert team.standing() == before
+    eventually(lambda: team.kubectl.apply(budget(100 * watts)))
+    eventually(lambda: team.children()["Deployment", "llama"]["spec"]["replicas"] == 3)
+    team.ready()
+    assert operator.cluster.operator_pid == pid
+
+
+def test_energy_budgets_that_were_deleted_with_their_definition_cap_nothing(
+    operator: OperatorCluster, team: Team
+) -> None:
+    pid = operator.cluster.operator_pid
+    team.apply()
+    team.ready()
+    team.kubectl.apply(budget(1))
+    team.wait("WithinEnergyBudget", "False", "OverBudget")
+    with unserved(operator.api, BUDGETS):
+        team.wait("WithinEnergyBudget", "Unknown", "BudgetNotChecked")
+        team.apply(planning=layout(replicas=3))
+        team.ready()
+    team.wait("WithinEnergyBudget", "True", "NoBudget")
+    # A budget that is made now is looked at.
+    eventually(lambda: team.kubectl.apply(budget(1)))
+    team.wait("WithinEnergyBudget", "False", "OverBudget")
+    eventually(lambda: (team.kubectl.get("eb", "cap") or {})["status"]["memberCount"] == 1)
     assert operator.cluster.operator_pid == pid
 
 
