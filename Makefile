@@ -71,7 +71,7 @@ $(VENV)-docs/.installed: requirements/docs.txt
 	@touch $@
 
 LOCK_VENV := .venv-lock
-COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" $(LOCK_VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate $(UPGRADE)
+COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" $(LOCK_VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --generate-hashes --no-annotate $(UPGRADE)
 
 lock: ## Resolve dependencies anew into requirements/, with hashes; UPGRADE=--upgrade takes the newest that pyproject.toml allows
 	test -x $(LOCK_VENV)/bin/uv || { $(PYTHON) -m venv $(LOCK_VENV) && $(LOCK_VENV)/bin/python -m pip install --quiet 'uv>=0.9,<1'; }
