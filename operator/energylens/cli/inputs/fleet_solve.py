@@ -8,16 +8,14 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from energylens.api.llmdeployment import LLMDeployment, LLMDeploymentStatus
-from energylens.api.parse import InvalidResourceError
 from energylens.cli.errors import InputError
 from energylens.cli.progress import progress
 from energylens.clock import SystemClock
-from energylens.decide.budgets.allowance import budget_of, committed_watts, growth_of
-from energylens.decide.budgets.membership import Surroundings, counted_nodes, is_member, key_of, name_of, share
 from energylens.decide.deployment.planning import problem_of
 from energylens.decide.deployment.served import ModelProblemError, model_of
 from energylens.decide.gather import gather
-from energylens.decide.preview import World, counted_from_now, new_body
+from energylens.decide.preview import World, new_body
+from energylens.decide.shared_limits import UnusableBudgetError, shared_limits
 from energylens.planner.explain.infeasible import explain_infeasible
 from energylens.planner.fleet.joint import LimitCost, PowerLimit
 from energylens.planner.fleet.planning import (
@@ -97,8 +95,14 @@ def solve_fleet(asked: Sequence[LLMDeployment], world: World, budget_watts: int 
     free: Counter[str] = Counter()
     for node in nodes:
         free[node.product] += node.gpus
-    limits = tuple(_limits(asked, others, {d.name for d in members}, budget_watts, now))
-    whole = _whole_products(others, limits)
+    names = frozenset(d.name for d in members)
+    try:
+        shared = tuple(shared_limits(asked, others, names, now))
+    except UnusableBudgetError as error:
+        raise InputError(str(error)) from error
+    own = () if budget_watts is None else (PowerLimit(BUDGET, float(budget_watts), names),)
+    limits = (*own, *(PowerLimit(found.name, found.watts, found.members, found.products) for found in shared))
+    whole = {found.name: found.partly for found in shared if found.partly}
     fleet = Fleet(tuple(members), nodes, limits)
     if not members:
         return FleetResult((), limits, free, None, None, unplaced, whole_products=whole)
@@ -171,53 +175,3 @@ def _why(deployment: FleetMember) -> str:
     if deployment.solution.chosen is not None:
         return "a replica spans several nodes, which needs LeaderWorkerSet (leaderworkerset.x-k8s.io/v1)"
     return explain_infeasible(deployment.problem, deployment.solution).message
-
-
-def _limits(
-    asked: Sequence[LLMDeployment], others: World, members: set[str], budget_watts: int | None, now: datetime
-) -> list[PowerLimit]:
-    """Return the limit of the option and those of the budgets; what others have committed is taken off.
-
-    Of a ClusterEnergyBudget of some nodes all GPUs count whose product is on such a node.
-    """
-    limits = [] if budget_watts is None else [PowerLimit(BUDGET, float(budget_watts), frozenset(members))]
-    around = Surroundings(others.namespaces, others.snapshot.nodes)
-    bodies = [{"metadata": d.metadata.model_dump(), "spec": d.spec.model_dump(by_alias=True)} for d in asked]
-    for budget in others.budgets:
-        name, namespace = name_of(budget), key_of(budget)[0]
-        try:
-            body = counted_from_now(budget, others.config_maps, now)
-            spec, status = budget_of(body)
-        except InvalidResourceError as error:
-            raise InputError(f"{name}: {error}") from error
-        mine = {"/".join(key_of(d)) for d in bodies if is_member(spec, namespace, d, around)} & members
-        growth, problem = growth_of(int(body["metadata"].get("generation", 1)), spec, status, now)
-        if spec.action == "Report" or not mine or (growth is None and not problem):
-            continue
-        if growth is None:
-            raise InputError(f"{name}: {problem}")
-        rest = [d for d in others.deployments.values() if is_member(spec, namespace, d, around)]
-        left = growth.watts - sum(committed_watts(d) * share(spec, d, around) for d in rest)
-        counted = counted_nodes(spec, around)
-        products = None if counted is None else {n.product for n in others.snapshot.nodes if n.name in counted}
-        limits.append(
-            PowerLimit(name, max(0.0, left), frozenset(mine), None if products is None else frozenset(products))
-        )
-    return limits
-
-
-def _whole_products(others: World, limits: Sequence[PowerLimit]) -> dict[str, tuple[str, ...]]:
-    """Return the limits whose nodes are only some of those of a product, with such products."""
-    around = Surroundings(others.namespaces, others.snapshot.nodes)
-    named = {limit.name for limit in limits}
-    found = {}
-    for budget in others.budgets:
-        if name_of(budget) in named:
-            counted = counted_nodes(budget_of(budget)[0], around)
-            outside = {
-                node.product for node in others.snapshot.nodes if counted is not None and node.name not in counted
-            }
-            inside = {node.product for node in others.snapshot.nodes if counted is not None and node.name in counted}
-            if inside & outside:
-                found[name_of(budget)] = tuple(sorted(inside & outside))
-    return found

@@ -1,0 +1,75 @@
+"""The watts that budgets leave to deployments that are planned together. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from energylens.api.llmdeployment import LLMDeployment
+from energylens.api.parse import InvalidResourceError
+from energylens.decide.budgets.allowance import budget_of, committed_watts, growth_of
+from energylens.decide.budgets.membership import Surroundings, counted_nodes, is_member, key_of, name_of, share
+from energylens.decide.preview import World, counted_from_now
+
+
+class UnusableBudgetError(ValueError):
+    """A budget that cannot be read or checked; the message names it."""
+
+
+@dataclass(frozen=True)
+class SharedLimit:
+    """One budget's word on the deployments that it selects."""
+
+    name: str
+    watts: float
+    """What others have committed is taken off."""
+    members: frozenset[str]
+    """``namespace/name`` of the deployments planned together that it selects."""
+    products: frozenset[str] | None
+    """Products whose power counts: of a ClusterEnergyBudget of some nodes those on such a node; None for all."""
+    partly: tuple[str, ...]
+    """Of these the products that other nodes have, too."""
+
+
+def shared_limits(
+    asked: Sequence[LLMDeployment], others: World, members: frozenset[str], now: datetime
+) -> Iterator[SharedLimit]:
+    """Yield the limits of all budgets that limit one of the members.
+
+    Args:
+        asked: The deployments that are planned together.
+        others: The cluster without them.
+        members: ``namespace/name`` of those that can be planned.
+        now: The present moment.
+
+    Raises:
+        UnusableBudgetError: a budget cannot be read, or its energy cannot be checked.
+    """
+    around = Surroundings(others.namespaces, others.snapshot.nodes)
+    bodies = [{"metadata": d.metadata.model_dump(), "spec": d.spec.model_dump(by_alias=True)} for d in asked]
+    for budget in others.budgets:
+        name, namespace = name_of(budget), key_of(budget)[0]
+        try:
+            body = counted_from_now(budget, others.config_maps, now)
+            spec, status = budget_of(body)
+        except InvalidResourceError as error:
+            raise UnusableBudgetError(f"{name}: {error}") from error
+        mine = {"/".join(key_of(d)) for d in bodies if is_member(spec, namespace, d, around)} & members
+        growth, problem = growth_of(int(body["metadata"].get("generation", 1)), spec, status, now)
+        if spec.action == "Report" or not mine or (growth is None and not problem):
+            continue
+        if growth is None:
+            raise UnusableBudgetError(f"{name}: {problem}")
+        rest = [d for d in others.deployments.values() if is_member(spec, namespace, d, around)]
+        left = growth.watts - sum(committed_watts(d) * share(spec, d, around) for d in rest)
+        counted = counted_nodes(spec, around)
+        inside = {n.product for n in others.snapshot.nodes if counted is not None and n.name in counted}
+        outside = {n.product for n in others.snapshot.nodes if counted is not None and n.name not in counted}
+        yield SharedLimit(
+            name=name,
+            watts=max(0.0, left),
+            members=frozenset(mine),
+            products=None if counted is None else frozenset(inside),
+            partly=tuple(sorted(inside & outside)),
+        )
