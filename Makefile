@@ -46,6 +46,7 @@ lint: $(STAMP) ## Run ruff, mypy, the import contracts, the check of generated f
 	$(BIN)/lint-imports
 	$(BIN)/python -m energylens.api.crd --check
 	$(BIN)/python tools/layers.py --check
+	$(BIN)/python tools/prose.py
 
 format: $(STAMP) ## Format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix .
