@@ -25,7 +25,7 @@ OTHER: Key = (NAMESPACE, "other")
 DECIDED = [kind.value for kind in DEPLOYMENT_VERDICTS if kind != "Degraded"]  # type: ignore[attr-defined]
 
 
-DEFECT = "ValueError: cannot convert float NaN to integer (in energylens.controller.reconcile.Reconciler._observe)"
+DEFECT = "ValueError: cannot convert float NaN to integer (in energylens.controller.reconcile.Reconciler._decide)"
 
 
 class PatientQueue(KeyQueue):
@@ -161,7 +161,7 @@ async def test_a_failed_request_shows_only_when_it_keeps_failing(monkeypatch: py
     async def unavailable(*_: Any) -> Any:
         raise answer
 
-    monkeypatch.setattr(world.reconciler, "_observe", unavailable)
+    monkeypatch.setattr(world.reconciler, "_decide", unavailable)
     world.cluster.put(llama())
     await passes(world, *[KEY] * (SHOWN_AFTER - 1))
     assert world.status() == {}
