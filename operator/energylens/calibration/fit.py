@@ -124,13 +124,32 @@ def fit_full(
         version="fit",
         constants=derived_constants(product_constants(theta, scales), gpus),
         measured=measured_pairs(clean.gpu_model, data.engines),
-        architecture_default={"hopper": "H100", "ampere": "A100", "ada-lovelace": "L40S", "blackwell": "B200"},
+        architecture_default=stand_ins(clean.gpu_model, gpus),
         tables=tables,
         engines=factors,
         residual=residual,
         intervals=intervals,
     )
     return FitResult(coefficients, theta, spread, scales.names, errors)
+
+
+STAND_INS = {"hopper": "H100", "ampere": "A100", "ada-lovelace": "L40S", "blackwell": "B200"}
+"""Product whose constants serve products of its architecture that have none of their own."""
+
+
+def stand_ins(gpu_names: npt.NDArray[np.str_], gpus: Mapping[str, GpuSpec]) -> dict[str, str]:
+    """Return by architecture the product that stands in for others: a measured one where there is any.
+
+    Args:
+        gpu_names: Of the fitted runs.
+        gpus: Products by short name.
+    """
+    found = dict(STAND_INS)
+    for name in sorted(set(gpu_names.tolist()), reverse=True):
+        architecture = gpus[name].architecture
+        if found.get(architecture) not in gpu_names:
+            found[architecture] = name
+    return found
 
 
 def measured_pairs(gpu_names: npt.NDArray[np.str_], engines: npt.NDArray[np.str_]) -> dict[str, tuple[str, ...]]:

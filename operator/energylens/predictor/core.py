@@ -11,6 +11,7 @@ import numpy.typing as npt
 from energylens.predictor.fitted.coefficients import Coefficients
 from energylens.predictor.fitted.evidence import Evidence, evidence
 from energylens.predictor.fitted.features import (
+    ENGINE,
     NOTHING,
     beyond_island,
     is_unpacked,
@@ -442,8 +443,8 @@ class Predictor:
             # Neither pipeline stages nor messages over a host link, whose speed differs between machines of one
             # product, are in the runs that the intervals were set on.
             new = ~measured_parallelism(residual.training, runs) & (measured | beyond_island(gpu, layouts))
-            # An engine that was run with mixtures of experts alone says less of a dense model.
-            new |= measured & ~np.isin(kinds_of(runs), kinds_of(residual.training))
+            # What other versions of an engine say of a kind of model is less than what left-out models have left.
+            new |= (near == ENGINE) & ~np.isin(kinds_of(runs), kinds_of(residual.training))
             widen = np.where(new, scales.extrapolation, 1.0)
             # Left-out products had relatives of their architecture among those that were fitted to.
             if not self.coefficients.knows_architecture(gpu):

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from energylens.accuracy.evaluate import predict_runs
 from energylens.calibration.dataset import build_dataset, engine_profiles
-from energylens.calibration.fit import FitError, FitResult, fit_full
+from energylens.calibration.fit import FitError, FitResult, fit_full, stand_ins
 from energylens.calibration.parameters import CONSTANTS
 from energylens.calibration.procedure import gpus_by_name, shipped_runs
 from energylens.calibration.runs import ResolvedRuns, Runs, RunsError, read_runs, resolve_runs
@@ -248,3 +248,11 @@ def test_the_command_refuses_a_missing_file_in_one_line(tmp_path: object) -> Non
     result = CliRunner().invoke(calibrate, ["fit", "--runs", f"{tmp_path}/none.csv", "--out", f"{tmp_path}/out.json"])
     assert result.exit_code == 2
     assert "none.csv" in result.output.splitlines()[-1]
+
+
+def test_a_measured_product_stands_in_for_its_architecture() -> None:
+    gpus = gpus_by_name()
+    both = stand_ins(np.array(["H100", "H200", "B200"]), gpus)
+    assert (both["hopper"], both["blackwell"], both["ampere"]) == ("H100", "B200", "A100")
+    assert stand_ins(np.array(["H200", "B300"]), gpus)["hopper"] == "H200"
+    assert stand_ins(np.array(["L4"]), gpus)["ada-lovelace"] == "L4"
