@@ -141,7 +141,7 @@ def _planned(case: Case, current: PlanStatus | None, wanted: str, stands: bool) 
         )
     else:
         planning = choose(Question(case, load, result))
-        if planning.plan is not None:
+        if planning.plan is not None and planning.good:
             # Those in the status are of other inputs, or somebody edited the plan there.
             unpriced = planning.plan.model_copy(update={"fewer_replicas": ()})
             planning = replace(planning, plan=case.priced(load, unpriced))
