@@ -228,7 +228,7 @@ def test_conditions_are_merged_by_type(kubectl: Kubectl) -> None:
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        ("llmd.spec.slo", ("Service level objectives", "itlMilliseconds", "Longest inter-token latency, ms")),
+        ("llmd.spec.slo", ("Service level objectives", "itlMilliseconds", "Maximum inter-token latency, ms")),
         ("llmd.spec.slo.percentile", ("Share of requests", "ENUM: P50 P95 P99")),
         ("llmd.spec.workload.requestsPerSecond", ('a string ("0.5", 500m)',)),
         ("llmd.spec.planning.mode", ("Advisory: show the plan and run nothing",)),
