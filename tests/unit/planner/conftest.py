@@ -142,7 +142,7 @@ class ArithmeticPredictor:
             idle_power_watts=known(gpu.loaded_idle_watts * layouts.gpus.astype(float)),
             joules_per_output_token=known(joules),
             itl=around(itl),
-            tpot=around(itl),
+            tpot=around(itl * 1.2),
             ttft=around(ttft),
             throughput=around(tokens),
             power=around(power),
