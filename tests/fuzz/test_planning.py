@@ -24,7 +24,7 @@ from energylens.cli.main import cli
 from energylens.cli.text.status import as_object, page
 from energylens.cli.text.tables import dump
 from energylens.data import find_gpu
-from energylens.decide.deployment import planning
+from energylens.decide.deployment import case
 from energylens.planner.types import PlanningResult
 
 EXAMPLES = int(os.environ.get("ENERGYLENS_FUZZ_EXAMPLES", "300"))
@@ -62,7 +62,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def plans() -> Iterator[dict[str, PlanningResult]]:
     """Plan once what both commands of an example ask for, since planning takes nearly all of the time."""
     known: dict[str, PlanningResult] = {}
-    real = planning.plan  # type: ignore[attr-defined]
+    real = case.plan  # type: ignore[attr-defined]
 
     def once(*asked: Any, **limits: Any) -> PlanningResult:
         *inputs, predictor = asked
@@ -72,7 +72,7 @@ def plans() -> Iterator[dict[str, PlanningResult]]:
         return known[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(planning, "plan", once)
+        patch.setattr(case, "plan", once)
         yield known
 
 
