@@ -16,6 +16,7 @@ from kubernetes.aio import config as kube_config
 from kubernetes.aio.client import ApiClient, Configuration
 
 from energylens.cluster.errors import NotFoundError, TransientError, error_for
+from energylens.cluster.fence import FencedRequest
 from energylens.cluster.kubeconfig import UnusableConfigError, check_kubeconfig, told_failures
 from energylens.cluster.port import FIELD_MANAGER, Object
 from energylens.cluster.resources import REVIEW, Resource, resource_of
@@ -36,6 +37,7 @@ class KubeClient:
         """Talk to the server of ``configuration``; see :func:`connect`."""
         # As in energylens.tls: certificates without key identifiers are accepted, and verified all the same.
         configuration.disable_strict_ssl_verification = True
+        configuration.client_session_kwargs = {"request_class": FencedRequest}
         self._api = ApiClient(configuration)
         self._host = str(configuration.host).rstrip("/")
 

@@ -2,17 +2,28 @@
 
 A process that stood still, or was cut off, may have lost its lease without knowing: its workers go on where they were,
 before the task that renews the lease has had its turn. What they write then would undo what the next holder wrote.
+The lease is therefore asked for twice: before a write is prepared, and again with no step in between before its bytes
+go out, since a process may stand still while it waits for a connection.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
 
 from energylens.cluster.errors import ClusterError
 from energylens.cluster.interceptor import Send, WriteInterceptor
 from energylens.cluster.port import Object
+
+if TYPE_CHECKING:
+    from aiohttp.abc import AbstractStreamWriter
+    from aiohttp.connector import Connection
+
+_may_send: ContextVar[Callable[[], bool]] = ContextVar("may_send", default=lambda: True)
 
 
 class LeaseLostError(ClusterError):
@@ -29,6 +40,40 @@ class FencedCluster(WriteInterceptor):
     is_held: Callable[[], bool]
 
     async def _write(self, manifest: Mapping[str, Any], send: Send) -> Object:
+        lost = LeaseLostError(f"{manifest['kind']} {manifest['metadata'].get('name', '')}: the lease has run out")
         if not self.is_held():
-            raise LeaseLostError(f"{manifest['kind']} {manifest['metadata'].get('name', '')}: the lease has run out")
-        return await send()
+            raise lost
+        withheld = False
+
+        def may_send() -> bool:
+            nonlocal withheld
+            withheld = not self.is_held()
+            return not withheld
+
+        token = _may_send.set(may_send)
+        try:
+            return await send()
+        except ClusterError as error:
+            if withheld:
+                raise lost from error
+            raise
+        finally:
+            _may_send.reset(token)
+
+
+class FencedRequest(aiohttp.ClientRequest):
+    """A request that breaks off before its body is sent when the write of a fenced cluster may no longer be made.
+
+    Every write has a body, and a server carries out no request whose body it does not have.
+    """
+
+    async def write_bytes(
+        self, writer: AbstractStreamWriter, conn: Connection, content_length: int | None = None
+    ) -> None:
+        """Send the body, or close the connection; the caller gets :class:`aiohttp.ClientOSError`."""
+        if _may_send.get()():
+            await super().write_bytes(writer, conn, content_length)
+            return
+        if conn.protocol is not None:
+            conn.protocol.set_exception(aiohttp.ClientOSError(None, "not sent: the lease has run out"))
+        conn.close()
