@@ -65,6 +65,14 @@ def test_a_little_more_energy_is_not_worse() -> None:
     assert state.last_good_plan.plan.hash == OTHER
 
 
+@pytest.mark.parametrize(("joules", "reason"), [(0.419, None), (0.421, "HigherEnergy")])
+def test_more_energy_begins_at_five_percent(joules: float, reason: str | None) -> None:
+    state = run([joules])
+    assert state is not None
+    assert state.trial is not None
+    assert state.trial.reason == reason
+
+
 def test_the_first_good_window_makes_a_good_plan_and_later_ones_its_mean() -> None:
     state = after_window(asking(None, OLD), OLD, measured(joules_per_output_token=0.4))
     assert state is not None
