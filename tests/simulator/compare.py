@@ -17,8 +17,9 @@ from tests.simulator.batching import Limits, Request, Step, simulate
 
 from energylens.data import find_gpu, load_model
 from energylens.data.predictor import load_predictor
-from energylens.predictor.core import FIRST_TOKEN_SECONDS, Predictor
+from energylens.predictor.core import Predictor
 from energylens.predictor.load.steady import steady_state
+from energylens.predictor.load.ttft import FIRST_TOKEN_SECONDS
 from energylens.predictor.types import Layouts, Prediction, Workload
 
 STEP_TOKENS = 8192

@@ -10,7 +10,8 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from energylens.predictor.core import IDLE_RETURN, Predictor
+from energylens.predictor.core import Predictor
+from energylens.predictor.figures import IDLE_RETURN
 from energylens.predictor.load.steady import Role, combine, phase_work
 from energylens.predictor.model.architecture import ModelSpec, served_on
 from energylens.predictor.step.power import step_energy

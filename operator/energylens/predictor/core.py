@@ -8,39 +8,26 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from energylens.predictor.figures import prediction
+from energylens.predictor.fitted.adjustment import adjustment
 from energylens.predictor.fitted.coefficients import Coefficients
 from energylens.predictor.fitted.evidence import Evidence, evidence
-from energylens.predictor.fitted.features import (
-    ENGINE,
-    NOTHING,
-    beyond_island,
-    is_unpacked,
-    kinds_of,
-    measured_parallelism,
-    nearest,
-    run_features,
-)
-from energylens.predictor.fitted.intervals import around
-from energylens.predictor.fitted.noise import noise_variance, physics_spread
+from energylens.predictor.fitted.features import run_features
 from energylens.predictor.fitted.profiles import EngineProfile
-from energylens.predictor.fitted.residual import TARGETS, RunFeatures, correct, prior_variance
+from energylens.predictor.fitted.residual import RunFeatures, correct
 from energylens.predictor.load.arrivals import Step, busy_share, distinct, running_sequences
-from energylens.predictor.load.first_token import first_token_quantile
-from energylens.predictor.load.mixture import normal_quantile
-from energylens.predictor.load.queueing import closed_loop_wait, wait_quantile, wait_tail
-from energylens.predictor.load.steady import Pace, Role, Steady, phase_work, steady_state, step_mixture
+from energylens.predictor.load.operating_point import OperatingPoint, Scenario
+from energylens.predictor.load.steady import Role, Steady, phase_work, steady_state, step_mixture
 from energylens.predictor.model.architecture import ModelSpec, served_on
 from energylens.predictor.model.drafts import draft_of
 from energylens.predictor.model.memory import memory, resident_sequences
 from energylens.predictor.model.rules import unsupported_reasons
-from energylens.predictor.step.power import sheet_limit
 from energylens.predictor.step.rates import data_sheet, kernel_rates
 from energylens.predictor.step.work import graph_tokens
 from energylens.predictor.types import (
     FloatArray,
     GpuSpec,
     IntArray,
-    Interval,
     Layouts,
     Memory,
     Prediction,
@@ -50,14 +37,6 @@ from energylens.predictor.types import (
 )
 
 CODE_VERSION = "6"
-FIRST_TOKEN_SECONDS = 0.008
-"""From a request's first byte to its answer's, beside the engine's steps: HTTP, tokenizing, hops between processes.
-Measured at one request at a time on one H200 host with vLLM 0.26: 7 to 11 ms over four models of 14 to 30 thousand
-million parameters."""
-UNKNOWN_VARIANCE = 0.12**2
-"""Of the logarithm, without a residual model."""
-IDLE_RETURN = 1.0
-"""Share of static power that a loaded GPU draws between requests."""
 
 
 class Predictor:
@@ -135,59 +114,11 @@ class Predictor:
         """
         concurrency = _checked("concurrency", concurrency, len(layouts), zero=False)
         _check_workload(workload)
-        model = served_on(model, fp4_arithmetic=gpu.flops_fp4 > 0)
-        held, reason = self._placed(model, gpu, layouts, workload)
+        scenario = Scenario(served_on(model, fp4_arithmetic=gpu.flops_fp4 > 0), gpu, layouts, workload, role)
+        held, reason = self._placed(scenario)
         can = np.flatnonzero(reason == "")
-        found = self._saturated(
-            model, gpu, layouts.take(can), workload, concurrency[can], role, sampled, held.take(can), in_flight
-        )
+        found = self._saturated(scenario.take(can), concurrency[can], held.take(can), sampled, in_flight=in_flight)
         return spread(found, can, reason, held)
-
-    def _saturated(
-        self,
-        model: ModelSpec,
-        gpu: GpuSpec,
-        layouts: Layouts,
-        workload: Workload,
-        concurrency: FloatArray,
-        role: Role,
-        sampled: Sampled | None,
-        held: Memory,
-        in_flight: bool,
-    ) -> Prediction:
-        places = np.minimum(layouts.max_batch_size * layouts.data_parallel, held.max_concurrency)
-        running = resident_sequences(concurrency, layouts, held, self.profile.full_cache) if in_flight else concurrency
-        constants, measured = self.constants(gpu)
-        steady = self._steady(model, gpu, layouts, workload, running, constants, role)
-        median = None
-        if sampled is not None:
-            age = workload.age_share if sampled.age_share is None else sampled.age_share
-            there = replace(workload, age_share=age)
-            fewer = running * sampled.running_share
-            median = self._steady(model, gpu, layouts, there, fewer, constants, role).mixture.quantile(sampled.level)
-        busy = np.ones_like(running)
-        rate = running / (steady.mean_step * workload.decode_steps)
-        return self._finish(
-            model, gpu, layouts, workload, steady, running, places, held, constants, measured, busy,
-            np.ones_like(running), concurrency <= places * (1.0 + 1e-9), rate, role, median,
-            np.maximum(concurrency - running, 0.0),
-        )  # fmt: skip
-
-    def _steady(
-        self,
-        model: ModelSpec,
-        gpu: GpuSpec,
-        layouts: Layouts,
-        workload: Workload,
-        running: FloatArray,
-        constants: dict[str, float],
-        role: Role,
-    ) -> Steady:
-        profile = self.profile
-        return steady_state(
-            model, gpu, layouts, workload, running, constants, self.coefficients, role, profile.overlap,
-            profile.lockstep,
-        )  # fmt: skip
 
     def at_rate(
         self,
@@ -209,37 +140,62 @@ class Predictor:
         """
         rate = _checked("requests_per_second", requests_per_second, len(layouts), zero=True)
         _check_workload(workload)
-        model = served_on(model, fp4_arithmetic=gpu.flops_fp4 > 0)
-        held, reason = self._placed(model, gpu, layouts, workload)
+        scenario = Scenario(served_on(model, fp4_arithmetic=gpu.flops_fp4 > 0), gpu, layouts, workload, role)
+        held, reason = self._placed(scenario)
         can = np.flatnonzero(reason == "")
-        found = self._arriving(model, gpu, layouts.take(can), workload, rate[can], role, held.take(can))
+        found = self._arriving(scenario.take(can), rate[can], held.take(can))
         return spread(found, can, reason, held)
 
-    def _placed(
-        self, model: ModelSpec, gpu: GpuSpec, layouts: Layouts, workload: Workload
-    ) -> tuple[Memory, npt.NDArray[np.str_]]:
+    def _placed(self, scenario: Scenario) -> tuple[Memory, npt.NDArray[np.str_]]:
         """Return what candidates hold, and why they cannot run: half of a model's splits may be such."""
-        held = self.memory(model, gpu, layouts, workload)
+        model, gpu, layouts = scenario.model, scenario.gpu, scenario.layouts
+        held = self.memory(model, gpu, layouts, scenario.workload)
         reason = unsupported_reasons(model, layouts).astype(object)
         reason[(reason == "") & ~held.fits] = f"weights and one sequence do not fit in {gpu.name}'s memory"
         return held, reason.astype(np.str_)
 
-    def _arriving(
+    def _saturated(
         self,
-        model: ModelSpec,
-        gpu: GpuSpec,
-        layouts: Layouts,
-        workload: Workload,
-        rate: FloatArray,
-        role: Role,
+        scenario: Scenario,
+        concurrency: FloatArray,
         held: Memory,
+        sampled: Sampled | None,
+        *,
+        in_flight: bool,
     ) -> Prediction:
-        constants, measured = self.constants(gpu)
+        layouts, workload = scenario.layouts, scenario.workload
+        places = np.minimum(layouts.max_batch_size * layouts.data_parallel, held.max_concurrency)
+        running = resident_sequences(concurrency, layouts, held, self.profile.full_cache) if in_flight else concurrency
+        constants, measured = self.constants(scenario.gpu)
+        steady = self._steady(scenario, running, constants)
+        median = None
+        if sampled is not None:
+            age = workload.age_share if sampled.age_share is None else sampled.age_share
+            there = replace(scenario, workload=replace(workload, age_share=age))
+            fewer = running * sampled.running_share
+            median = self._steady(there, fewer, constants).mixture.quantile(sampled.level)
+        point = OperatingPoint(
+            scenario=scenario,
+            pace=steady,
+            running=running,
+            places=places,
+            busy=np.ones_like(running),
+            utilization=np.ones_like(running),
+            sustainable=concurrency <= places * (1.0 + 1e-9),
+            rate=running / (steady.mean_step * workload.decode_steps),
+            median_step=median,
+            waiting=np.maximum(concurrency - running, 0.0),
+        )
+        return self._prediction(point, held, constants, measured)
+
+    def _arriving(self, scenario: Scenario, rate: FloatArray, held: Memory) -> Prediction:
+        layouts, workload = scenario.layouts, scenario.workload
+        constants, measured = self.constants(scenario.gpu)
         places = np.minimum(layouts.max_batch_size * layouts.data_parallel, held.max_concurrency)
         full = np.maximum(places, 1.0)
 
         def step_of(where: Layouts) -> Step:
-            return self._mean_step(model, gpu, where, workload, constants, measured, role)
+            return self._mean_step(replace(scenario, layouts=where), constants, measured)
 
         # Of the graphs' tokens, which grow with those that are verified for each sequence.
         prompt = workload.computed_prompt / workload.verified
@@ -251,38 +207,51 @@ class Predictor:
         busy, while_busy = busy_share(mean, full)
         # Replicas of unlike batches and the same load run alike.
         unlike, same = distinct(*layouts.split, graph_tokens(layouts), while_busy)
-        pace = self._steady(model, gpu, layouts.take(unlike), workload, while_busy[unlike], constants, role).take(same)
-        utilization = np.minimum(np.where(most > 0, rate / most, np.inf), 1.0)
-        return self._finish(
-            model, gpu, layouts, workload, pace, mean, places, held, constants, measured, busy, utilization,
-            sustainable, np.minimum(rate, most), role,
-        )  # fmt: skip
+        point = OperatingPoint(
+            scenario=scenario,
+            pace=self._steady(scenario.take(unlike), while_busy[unlike], constants).take(same),
+            running=mean,
+            places=places,
+            busy=busy,
+            utilization=np.minimum(np.where(most > 0, rate / most, np.inf), 1.0),
+            sustainable=sustainable,
+            rate=np.minimum(rate, most),
+        )
+        return self._prediction(point, held, constants, measured)
 
-    def _mean_step(
-        self,
-        model: ModelSpec,
-        gpu: GpuSpec,
-        layouts: Layouts,
-        workload: Workload,
-        constants: dict[str, float],
-        measured: bool,
-        role: Role,
-    ) -> Step:
+    def _steady(self, scenario: Scenario, running: FloatArray, constants: dict[str, float]) -> Steady:
+        return steady_state(
+            scenario.model,
+            scenario.gpu,
+            scenario.layouts,
+            scenario.workload,
+            running,
+            constants,
+            self.coefficients,
+            scenario.role,
+            self.profile.overlap,
+            self.profile.lockstep,
+        )
+
+    def _mean_step(self, scenario: Scenario, constants: dict[str, float], measured: bool) -> Step:
         """Return the mean step of some of the layouts, in seconds, as a function of the running sequences."""
+        model, gpu, layouts, workload = scenario.model, scenario.gpu, scenario.layouts, scenario.workload
         residual = self.coefficients.residual if measured else None
         sheet, coefficients, overlap = data_sheet(gpu), self.coefficients, self.profile.overlap
-        lockstep = self.profile.lockstep
+        role, lockstep = scenario.role, self.profile.lockstep
         rates, capped = kernel_rates(constants, sheet), bool(np.isfinite(layouts.power_cap_watts).any())
         tag, alone = self.profile.tag, np.ones(len(layouts))
         features = None if residual is None else run_features(model, gpu, layouts, workload, alone, tag)
 
         def step(index: IntArray, running: FloatArray) -> FloatArray:
-            where = layouts.take(index)
+            some = scenario.take(index)
             if capped:
-                seconds = self._steady(model, gpu, where, workload, running, constants, role).mean_step
+                seconds = self._steady(some, running, constants).mean_step
             else:
                 # Only a cap makes the time depend on the power, which takes a quarter of the work.
-                decode, mixed, starts = phase_work(model, gpu, where, workload, running, coefficients, role, lockstep)
+                decode, mixed, starts = phase_work(
+                    model, gpu, some.layouts, workload, running, coefficients, role, lockstep
+                )
                 seconds = step_mixture(decode, mixed, starts, rates, constants, sheet, overlap)[0].mean
             if residual is None or features is None:
                 return seconds
@@ -291,176 +260,21 @@ class Predictor:
 
         return step
 
-    def _finish(
-        self,
-        model: ModelSpec,
-        gpu: GpuSpec,
-        layouts: Layouts,
-        workload: Workload,
-        steady: Pace,
-        running: FloatArray,
-        places: FloatArray,
-        held: Memory,
-        constants: dict[str, float],
-        measured: bool,
-        busy: FloatArray,
-        utilization: FloatArray,
-        sustainable: np.ndarray,
-        rate: FloatArray,
-        role: Role,
-        median: FloatArray | None = None,
-        queue: FloatArray | None = None,
+    def _prediction(
+        self, point: OperatingPoint, held: Memory, constants: dict[str, float], measured: bool
     ) -> Prediction:
-        """Return the prediction; ``queue``: of a fixed number in flight the requests that wait, None for arrivals."""
-        while_busy = np.maximum(running / np.maximum(busy, 1e-12), 1.0)
-        logs, halves, near = self._residual(model, gpu, layouts, workload, while_busy, measured)
-        step_factor, itl_factor, power_factor = (np.exp(logs[t]) for t in ("step", "itl", "power"))
-        gpus = layouts.gpus.astype(np.float64)
-        limit = sheet_limit(data_sheet(gpu), layouts.power_cap_watts)
-        # A cap holds between requests, too, and the lowest that some products take is below what they draw then.
-        idle = gpus * np.minimum(constants["static_watts"] * IDLE_RETURN, limit)
-        active = gpus * np.minimum(steady.power_per_gpu * power_factor, limit)
-        power = busy * active + (1.0 - busy) * idle
-        step = steady.mean_step * step_factor
-        generated = 1.0 if role == "prefill" else workload.tokens_per_step
-        throughput = np.where(utilization >= 1.0, generated * running / step, rate * workload.output_tokens)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            energy = np.where(throughput > 0, power / np.maximum(throughput, 1e-300), np.inf)
-        itl = {q: steady.mixture.tail(q) * itl_factor * 1e3 for q in (0.9, 0.95, 0.99)}
-        itl[0.5] = steady.mixture.quantile(0.5) * itl_factor * 1e3
-        if median is not None:
-            itl[0.5] = median * itl_factor * 1e3
-        if self.profile.divides_itl:
-            itl = {q: values / generated for q, values in itl.items()}
-        ranks = np.where(model.is_moe, layouts.data_parallel, 1).astype(np.float64)
-
-        # Requests in one start of the mixture, which lets them start together where many do.
-        prompts_per_step = while_busy * ranks / (layouts.data_parallel * layouts.pipeline_parallel)
-        prompts_per_step = prompts_per_step / workload.decode_steps
-        together = np.maximum(prompts_per_step / np.maximum(steady.mixture.starts, 1e-12), 1.0)
-        together = np.where(steady.mixture.starts > 0, together, 1.0) if role == "aggregated" else np.ones_like(step)
-
-        def prefill_of(prompts: float) -> FloatArray:
-            return np.asarray(steady.mixture.with_starts(prompts / together) * step_factor)
-
-        tpot = 1e3 * step_factor * steady.mixture.tpot(while_busy / ranks) / generated
-        uneven = steady.mixture.tpot_spread(while_busy / ranks, workload.decode_steps)
-        prefill = prefill_of(1.0)
-        transfer = self._transfer(model, gpu, workload) if role == "decode" else 0.0
-        in_flight = while_busy / layouts.data_parallel
-        # A request that comes while others run waits for the rest of their step, and for steps already scheduled.
-        met = busy if queue is None else np.minimum(in_flight - 1.0, 1.0)
-        base = FIRST_TOKEN_SECONDS + prefill + met * step * (0.5 + self.profile.steps_ahead) + transfer
-        service = step * workload.decode_steps + prefill
-        load = running / np.maximum(places, 1e-9)
-        queued = sustainable & (utilization < 1.0)
-        # With a fixed number in flight each request follows another: a prompt waits for the prompts of those, and
-        # before that for a place where there are fewer places than requests (Little's law).
-        one_more = prefill_of(2.0) - prefill
-        decoding = 1e-3 * tpot * (workload.output_tokens - 1.0)
-        behind_others = closed_loop_wait(in_flight, one_more, decoding)
-        most_wait = (in_flight - 1.0) * one_more
-        prompts_busy = most_wait / (decoding + base + behind_others)
-        first = {}
-        for q in (0.5, 0.95, 0.99):
-            joined = first_token_quantile(q, steady.mixture, busy, self.profile.steps_ahead, together) * step_factor
-            waited = joined + transfer + FIRST_TOKEN_SECONDS
-            waited = waited + wait_quantile(q, np.where(queued, load, 0.0), places, service)
-            if queue is not None:
-                waited = wait_tail(q, behind_others, prompts_busy, most_wait)
-                first[q] = 1e3 * (base + waited + queue * workload.output_tokens / throughput)
-            else:
-                # Beyond capacity the queue grows for ever.
-                first[q] = 1e3 * np.where(queued, waited, np.where(sustainable, base, np.inf))
-
-        def interval(value: FloatArray, target: str) -> Interval:
-            return around(value, halves[target])
-
-        drawn = interval(power, "power")
-        return Prediction(
-            supported=np.ones(len(layouts), dtype=np.bool_),
-            reason=np.full(len(layouts), ""),
-            sustainable=np.asarray(sustainable),
-            concurrency=running,
-            max_concurrency=places,
-            utilization=utilization,
-            mean_step_ms=step * 1e3,
-            tpot_ms=tpot,
-            tpot_p95_ms=tpot * np.exp(normal_quantile(0.95) * uneven),
-            tpot_p99_ms=tpot * np.exp(normal_quantile(0.99) * uneven),
-            itl_p50_ms=itl[0.5],
-            itl_p90_ms=itl[0.9],
-            itl_p95_ms=itl[0.95],
-            itl_p99_ms=itl[0.99],
-            ttft_p50_ms=first[0.5],
-            ttft_p95_ms=first[0.95],
-            ttft_p99_ms=first[0.99],
-            output_tokens_per_second=throughput,
-            power_watts=power,
-            idle_power_watts=idle,
-            joules_per_output_token=energy,
-            itl=interval(itl[0.5], "itl"),
-            tpot=interval(tpot, "tpot"),
-            ttft=interval(first[0.5], "itl"),
-            throughput=interval(throughput, "step"),
-            power=Interval(drawn.low, np.minimum(drawn.high, np.maximum(gpus * limit, power))),
-            energy=interval(energy, "energy"),
-            nearest=near,
-            memory=held,
+        scenario = point.scenario
+        adjusted = adjustment(
+            self.coefficients,
+            scenario.model,
+            scenario.gpu,
+            scenario.layouts,
+            scenario.workload,
+            point.running_while_busy,
+            tag=self.profile.tag,
+            measured=measured,
         )
-
-    def _residual(
-        self,
-        model: ModelSpec,
-        gpu: GpuSpec,
-        layouts: Layouts,
-        workload: Workload,
-        running: FloatArray,
-        measured: bool,
-    ) -> tuple[dict[str, FloatArray], dict[str, FloatArray], IntArray]:
-        n = len(layouts)
-        runs = run_features(model, gpu, layouts, workload, running, self.profile.tag)
-        scales = self.coefficients.intervals
-        residual = self.coefficients.residual
-        logs = {t: np.zeros(n) for t in TARGETS}
-        variance = {}
-        near = np.full(n, NOTHING, dtype=np.int64)
-        learned = correct(residual, runs) if residual is not None and measured else {}
-        for target in TARGETS:
-            if target in learned:
-                logs[target], variance[target] = learned[target]
-            else:
-                prior = UNKNOWN_VARIANCE if residual is None else prior_variance(residual.targets[target].terms)
-                variance[target] = np.full(n, prior)
-        noise = {t: noise_variance(t, runs) for t in TARGETS}
-        variance["tpot"], noise["tpot"] = variance["step"], noise["step"]
-        variance["energy"] = variance["step"] + variance["power"]
-        noise["energy"] = noise["step"] + noise["power"]
-        widen = np.ones(n)
-        if residual is not None:
-            if measured:
-                near = nearest(residual.training, runs, here_only=is_unpacked(model))
-            # Neither pipeline stages nor messages over a host link, whose speed differs between machines of one
-            # product, are in the runs that the intervals were set on.
-            new = ~measured_parallelism(residual.training, runs) & (measured | beyond_island(gpu, layouts))
-            # What other versions of an engine say of a kind of model is less than what left-out models have left.
-            new |= (near == ENGINE) & ~np.isin(kinds_of(runs), kinds_of(residual.training))
-            widen = np.where(new, scales.extrapolation, 1.0)
-            # Left-out products had relatives of their architecture among those that were fitted to.
-            if not self.coefficients.knows_architecture(gpu):
-                widen = widen * scales.extrapolation
-        if workload.speculation is not None:
-            # No run that the coefficients were fitted to drafted tokens.
-            near, widen = np.full(n, NOTHING, dtype=np.int64), widen * scales.extrapolation
-        spread = physics_spread(runs)
-        halves = {t: widen * scales.half_width(t, near, variance[t], noise[t], spread) for t in variance}
-        return logs, halves, near
-
-    def _transfer(self, model: ModelSpec, gpu: GpuSpec, workload: Workload) -> float:
-        """Seconds to move a prompt's KV cache from a prefill replica: PCIe speed, the slowest common link."""
-        from energylens.predictor.model.parameters import kv_cache_bytes
-
-        return kv_cache_bytes(model, workload.input_tokens) / gpu.pcie_bandwidth
+        return prediction(point, held, adjusted, self.profile, constants["static_watts"])
 
 
 def _checked(name: str, value: FloatArray, n: int, *, zero: bool) -> FloatArray:

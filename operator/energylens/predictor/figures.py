@@ -1,0 +1,118 @@
+"""From an operating point to a prediction's figures: latency, throughput, power, energy and their intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from energylens.predictor.fitted.adjustment import Adjustment
+from energylens.predictor.fitted.profiles import EngineProfile
+from energylens.predictor.load.mixture import normal_quantile
+from energylens.predictor.load.operating_point import OperatingPoint
+from energylens.predictor.load.ttft import ServedPace, ttft_ms
+from energylens.predictor.step.power import sheet_limit
+from energylens.predictor.step.rates import data_sheet
+from energylens.predictor.types import FloatArray, Interval, Memory, Prediction
+
+IDLE_RETURN = 1.0
+"""Share of static power that a loaded GPU draws between requests."""
+
+
+def prediction(
+    point: OperatingPoint, held: Memory, adjusted: Adjustment, profile: EngineProfile, static_watts: float
+) -> Prediction:
+    """Return the prediction of n candidates, all of which can run.
+
+    Args:
+        point: Where they run, by physics.
+        held: What their GPUs hold, shape (n,).
+        adjusted: What runs say about the physics.
+        profile: Of the engine.
+        static_watts: Of one GPU while anything runs.
+    """
+    n = len(point.running)
+    served = _served(point, adjusted.factors["step"])
+    throughput = served.tokens_per_second
+    limit, idle, power = _power(point, adjusted.factors["power"], static_watts)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        energy = np.where(throughput > 0, power / np.maximum(throughput, 1e-300), np.inf)
+    itl = _itl_ms(point, adjusted.factors["itl"], divided=profile.divides_itl)
+    tpot, uneven = served.tpot_ms, _tpot_spread(point)
+    ttft = ttft_ms(point, served, profile.steps_ahead)
+    drawn = adjusted.interval("power", power)
+    return Prediction(
+        supported=np.ones(n, dtype=np.bool_),
+        reason=np.full(n, ""),
+        sustainable=np.asarray(point.sustainable),
+        concurrency=point.running,
+        max_concurrency=point.places,
+        utilization=point.utilization,
+        mean_step_ms=served.step * 1e3,
+        tpot_ms=tpot,
+        tpot_p95_ms=tpot * np.exp(normal_quantile(0.95) * uneven),
+        tpot_p99_ms=tpot * np.exp(normal_quantile(0.99) * uneven),
+        itl_p50_ms=itl[0.5],
+        itl_p90_ms=itl[0.9],
+        itl_p95_ms=itl[0.95],
+        itl_p99_ms=itl[0.99],
+        ttft_p50_ms=ttft[0.5],
+        ttft_p95_ms=ttft[0.95],
+        ttft_p99_ms=ttft[0.99],
+        output_tokens_per_second=throughput,
+        power_watts=power,
+        idle_power_watts=idle,
+        joules_per_output_token=energy,
+        itl=adjusted.interval("itl", itl[0.5]),
+        tpot=adjusted.interval("tpot", tpot),
+        ttft=adjusted.interval("itl", ttft[0.5]),
+        throughput=adjusted.interval("step", throughput),
+        power=Interval(drawn.low, np.minimum(drawn.high, np.maximum(limit, power))),
+        energy=adjusted.interval("energy", energy),
+        nearest=adjusted.nearest,
+        memory=held,
+    )
+
+
+def _served(point: OperatingPoint, factor: FloatArray) -> ServedPace:
+    """Return how fast replicas serve, from what their steps are multiplied by."""
+    scenario, mixture = point.scenario, point.pace.mixture
+    step = point.pace.mean_step * factor
+    each = scenario.tokens_per_step
+    arriving = point.rate * scenario.workload.output_tokens
+    throughput = np.where(point.utilization >= 1.0, each * point.running / step, arriving)
+    tpot = 1e3 * factor * mixture.tpot(point.running_while_busy / scenario.lockstep_ranks) / each
+    return ServedPace(factor, step, tpot, throughput)
+
+
+def _tpot_spread(point: OperatingPoint) -> FloatArray:
+    """Return the standard deviation of the logarithm of the time per output token over requests, shape (n,)."""
+    scenario = point.scenario
+    running = point.running_while_busy / scenario.lockstep_ranks
+    return point.pace.mixture.tpot_spread(running, scenario.workload.decode_steps)
+
+
+def _power(point: OperatingPoint, factor: FloatArray, static_watts: float) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return the power limit of all GPUs of a replica, what they draw between requests, and the mean, in watts."""
+    layouts = point.scenario.layouts
+    gpus = layouts.gpus.astype(np.float64)
+    limit = sheet_limit(data_sheet(point.scenario.gpu), layouts.power_cap_watts)
+    # A cap holds between requests, too, and the lowest that some products take is below what they draw then.
+    idle = gpus * np.minimum(static_watts * IDLE_RETURN, limit)
+    active = gpus * np.minimum(point.pace.power_per_gpu * factor, limit)
+    return gpus * limit, idle, point.busy * active + (1.0 - point.busy) * idle
+
+
+def _itl_ms(point: OperatingPoint, factor: FloatArray, *, divided: bool) -> Mapping[float, FloatArray]:
+    """Return quantiles of the inter-token latency by level, shape (n,) each.
+
+    Args:
+        point: Where the replicas run.
+        factor: What steps are multiplied by, shape (n,).
+        divided: The engine reports a step over the tokens that it gave, not the step.
+    """
+    mixture = point.pace.mixture
+    steps = {level: mixture.tail(level) for level in (0.9, 0.95, 0.99)}
+    steps[0.5] = mixture.quantile(0.5) if point.median_step is None else point.median_step
+    each = point.scenario.tokens_per_step if divided else 1.0
+    return {level: seconds * factor * 1e3 / each for level, seconds in steps.items()}
