@@ -57,7 +57,7 @@ async def test_no_write_is_sent_whose_lease_ran_out_on_the_way(verb: str, receiv
             assert received == []
             # The connection that broke off does not stand in the way of the next write, nor does the fence.
             await WRITES[verb](FencedCluster(client, lambda: True))
-            await client.list_uids(NODE)
+            await client.list_identities(NODE)
     assert received[1:] == ["GET"]
 
 

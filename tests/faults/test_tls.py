@@ -43,14 +43,14 @@ def strict_python(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def kubernetes_client(server: ApiServer, made: Served, folder: Path) -> None:
     async with await connect(server.kubeconfig(folder, **{"certificate-authority": str(made.authority)})) as client:
-        await client.list_uids(NODE)
+        await client.list_identities(NODE)
 
 
 async def command_line(server: ApiServer, made: Served, folder: Path) -> None:
     path = server.kubeconfig(folder, **{"certificate-authority": str(made.authority)})
     client, _ = await connect_as_user(path)
     async with client:
-        await client.list_uids(NODE)
+        await client.list_identities(NODE)
 
 
 async def kopf_watches(server: ApiServer, made: Served, folder: Path) -> None:

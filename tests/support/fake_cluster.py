@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from energylens.cluster.errors import ClusterError, ConflictError, NotFoundError
-from energylens.cluster.port import Object
+from energylens.cluster.port import Identity, Object
 from energylens.cluster.resources import EVENT, LLM_DEPLOYMENT, Resource, resource_of
 
 ObjectKey = tuple[str, str, str]
@@ -78,13 +78,16 @@ class FakeCluster:
             and all(_at(body, path) == value for path, value in fields.items())
         ]
 
-    async def list_uids(
+    async def list_identities(
         self, resource: Resource, *, namespace: str | None = None, label_selector: str = ""
-    ) -> dict[tuple[str, str], str]:
+    ) -> dict[tuple[str, str], Identity]:
         if resource.kind in self.withheld:
             raise self.withheld[resource.kind]
         found = await self.list_objects(resource, namespace=namespace, label_selector=label_selector)
-        return {(b["metadata"].get("namespace", ""), b["metadata"]["name"]): b["metadata"]["uid"] for b in found}
+        bodies = [body["metadata"] for body in found]
+        return {
+            (body.get("namespace", ""), body["name"]): Identity(body["uid"], body["resourceVersion"]) for body in bodies
+        }
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Object:
         return copy.deepcopy(self._found((resource.kind, namespace if resource.namespaced else "", name)))

@@ -18,7 +18,7 @@ from kubernetes.aio.client import ApiClient, Configuration
 from energylens.cluster.errors import NotFoundError, TransientError, error_for
 from energylens.cluster.fence import FencedRequest
 from energylens.cluster.kubeconfig import UnusableConfigError, check_kubeconfig, told_failures
-from energylens.cluster.port import FIELD_MANAGER, Object
+from energylens.cluster.port import FIELD_MANAGER, Identity, Object
 from energylens.cluster.resources import REVIEW, Resource, resource_of
 
 REQUEST_SECONDS = 15.0
@@ -68,14 +68,15 @@ class KubeClient:
         fields = field_selector if name is None else f"metadata.name={name}"
         return [kind | item async for item in self._items(resource, namespace, label_selector, _JSON, fields)]
 
-    async def list_uids(
+    async def list_identities(
         self, resource: Resource, *, namespace: str | None = None, label_selector: str = ""
-    ) -> dict[tuple[str, str], str]:
+    ) -> dict[tuple[str, str], Identity]:
         """See the port; asks for metadata only."""
         found = {}
         async for item in self._items(resource, namespace, label_selector, _METADATA_ONLY):
             metadata = item["metadata"]
-            found[metadata.get("namespace", ""), metadata["name"]] = metadata["uid"]
+            identity = Identity(metadata["uid"], metadata["resourceVersion"])
+            found[metadata.get("namespace", ""), metadata["name"]] = identity
         return found
 
     async def _items(

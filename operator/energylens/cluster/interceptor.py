@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from energylens.cluster.port import ClusterPort, Object
+from energylens.cluster.port import ClusterPort, Identity, Object
 from energylens.cluster.resources import Resource
 
 Send = Callable[[], Awaitable[Object]]
@@ -43,11 +43,11 @@ class WriteInterceptor(ABC):
             resource, namespace=namespace, label_selector=label_selector, name=name, field_selector=field_selector
         )
 
-    async def list_uids(
+    async def list_identities(
         self, resource: Resource, *, namespace: str | None = None, label_selector: str = ""
-    ) -> dict[tuple[str, str], str]:
+    ) -> dict[tuple[str, str], Identity]:
         """See the port."""
-        return await self.inner.list_uids(resource, namespace=namespace, label_selector=label_selector)
+        return await self.inner.list_identities(resource, namespace=namespace, label_selector=label_selector)
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Object:
         """See the port."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from energylens.cluster.resources import Resource
 
@@ -11,6 +11,19 @@ Object = dict[str, Any]
 
 FIELD_MANAGER = "energylens"
 """Owns what is written, in ``metadata.managedFields``."""
+
+
+class Identity(NamedTuple):
+    """Which object it is, and which state of it."""
+
+    uid: str
+    version: str
+    """The resource version: a number that grows with every change."""
+
+    def is_newer_than(self, other: Identity) -> bool:
+        """Return whether the object is known to have changed since ``other``, which has the same name."""
+        numbers = self.version.isdecimal() and other.version.isdecimal()
+        return numbers and int(self.version) > int(other.version)
 
 
 class ClusterPort(Protocol):
@@ -31,10 +44,10 @@ class ClusterPort(Protocol):
         """
         ...
 
-    async def list_uids(
+    async def list_identities(
         self, resource: Resource, *, namespace: str | None = None, label_selector: str = ""
-    ) -> dict[tuple[str, str], str]:
-        """Return the uid of every object of a kind, by namespace ("" for cluster-scoped objects) and name."""
+    ) -> dict[tuple[str, str], Identity]:
+        """Return which objects of a kind there are, by namespace ("" for cluster-scoped objects) and name."""
         ...
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Object:

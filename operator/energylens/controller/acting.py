@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import kopf
@@ -30,7 +31,7 @@ from energylens.controller.queue import KeyQueue
 from energylens.controller.reconcile import Reconciler
 from energylens.controller.status_memory import remembering
 from energylens.controller.store import Key, Store
-from energylens.controller.sweep import Sweeper
+from energylens.controller.sweep import MOST_READ, Sweeper
 from energylens.controller.workers import Workers
 from energylens.decide.budgets.status_check import checked_budget_status
 from energylens.decide.budgets.status_check import own_part as own_budget_part
@@ -302,13 +303,20 @@ class Acting:
                 return result
 
     async def _sweep(self, changed: asyncio.Event) -> None:
-        """Find what the watches have missed; watch again where one brings nothing any more."""
+        """Find what the watches have missed; watch again where one goes on missing."""
         await self._synced.wait()
+        missed_before = False
         while True:
             await asyncio.sleep(self._options.settings.resync_seconds)
-            if await self._until_done(self._sweeper.sweep, "listing what is watched") and not await self._comes_in():
-                changed.set()
-                return
+            behind = await self._until_done(self._sweeper.sweep, "listing what is watched")
+            missed = await self._until_done(self._sweeper.settle, "listing what is watched") if behind else []
+            if missed:
+                log.warning("the watches missed %d changes, such as of %s", len(missed), missed[0])
+                if missed_before or len(missed) > MOST_READ:
+                    changed.set()
+                    return
+                await self._until_done(partial(self._sweeper.read, missed), "listing what is watched")
+            missed_before = bool(missed)
             self._health.report(WATCHING, "")
 
     async def _work(self) -> None:

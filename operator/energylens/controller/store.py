@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from energylens.cluster.port import Identity
 from energylens.controller.managers import status_managers
 from energylens.controller.status_memory import StatusMemory
 from energylens.decide.deployment.workloads import Workloads
@@ -59,6 +60,8 @@ class Store:
     nodes: dict[str, Body] = field(default_factory=dict)
     pods: dict[Key, Body] = field(default_factory=dict)
     pods_of: dict[Key, set[Key]] = field(default_factory=dict)
+    versions: dict[ChildKey, str] = field(default_factory=dict)
+    """Resource versions of nodes, namespaces and pods: what is kept of them is compared, and has none."""
     inventory_version: int = 0
     """Counts changes of nodes and of GPUs held by pods."""
 
@@ -141,6 +144,8 @@ class Store:
         """Take a namespace; return the keys of its deployments where its labels changed under a ClusterEnergyBudget."""
         metadata = body["metadata"]
         name, old = metadata["name"], self.namespaces.get(metadata["name"])
+        if not self._heard("Namespace", body, deleted):
+            return []
         if deleted:
             self.namespaces.pop(name, None)
             return []
@@ -170,6 +175,8 @@ class Store:
     def put_node(self, body: Body, deleted: bool) -> None:
         """Take a node."""
         name = body["metadata"]["name"]
+        if not self._heard("Node", body, deleted):
+            return
         trimmed = None if deleted else trim_node(body)
         if self.nodes.get(name) == trimmed:
             return
@@ -186,7 +193,7 @@ class Store:
         old = self.pods.get(key)
         if deleted and not _is_same_object(body, old):
             return None
-        if old == trimmed:
+        if not self._heard("Pod", body, deleted, known=old) or old == trimmed:
             return None
         if _holding(old) != _holding(trimmed):
             self.inventory_version += 1
@@ -203,6 +210,19 @@ class Store:
             if now is not None:
                 self.pods_of.setdefault(now, set()).add(key)
         return owner
+
+    def _heard(self, kind: str, body: Body, deleted: bool, known: Body | None = None) -> bool:
+        """Note the version of an object; return False where a newer one of the same object is known."""
+        key, metadata = (kind, *_key(body)), body["metadata"]
+        new, old = metadata.get("resourceVersion", ""), self.versions.get(key, "")
+        same = known is None or known["metadata"].get("uid") == metadata.get("uid", "")
+        if same and Identity("", old).is_newer_than(Identity("", new)):
+            return False
+        if deleted:
+            self.versions.pop(key, None)
+        else:
+            self.versions[key] = new
+        return True
 
     def _disown(self, owner: Key, pod: Key) -> None:
         pods = self.pods_of.get(owner, set())

@@ -2,16 +2,17 @@
 
 Waiting for what the store has not heard of tells when the initial lists are in. Dropping what the server no longer has
 is needed because kopf says nothing of objects that were deleted while a watch was down: after 410 Gone it lists again
-and goes on with what is there.
+and goes on with what is there. Reading what changed without an event is needed because a watch that lost one event goes
+on with the next.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from energylens.cluster.port import ClusterPort
+from energylens.cluster.port import ClusterPort, Identity
 from energylens.cluster.resources import (
     CLUSTER_ENERGY_BUDGET,
     ENERGY_BUDGET,
@@ -34,8 +35,22 @@ LOOK_SECONDS = 0.25
 _WITHOUT_UID = (NODE, NAMESPACE)
 """Kinds of which the store knows names only: what has the same name is the same."""
 
+MOST_READ = 100
+"""Objects that are read one by one; where a watch missed more, to list the kind again costs less."""
+
 ObjectName = tuple[str, str]
 """Namespace ("" for cluster-scoped objects) and name."""
+
+
+class Missed(NamedTuple):
+    """An object that the store does not know as it is."""
+
+    resource: Resource
+    name: ObjectName
+
+    def __str__(self) -> str:
+        """Return such as ``LLMDeployment team/a``."""
+        return f"{self.resource.kind} {'/'.join(filter(None, self.name))}"
 
 
 class Sweeper:
@@ -58,11 +73,11 @@ class Sweeper:
         self.found = Found(ALL_KINDS)
         """The kinds that are watched now."""
 
-    async def settle(self) -> list[str]:
-        """Wait until the store knows every object that the API server has, or the lists have become old.
+    async def settle(self) -> list[Missed]:
+        """Wait until the store knows every object as the API server has it, or the lists have become old.
 
         Returns:
-            What did not come, such as ``LLMDeployment team/a``; nothing where all is known.
+            What did not come; nothing where all is known.
 
         Raises:
             ClusterError: a kind cannot be listed.
@@ -75,18 +90,34 @@ class Sweeper:
             await self._sleep(LOOK_SECONDS)
         return missing
 
-    def _missing(self, listed: Mapping[Resource, Mapping[ObjectName, str]]) -> list[str]:
-        return [
-            f"{resource.kind} {'/'.join(filter(None, name))}"
-            for resource, names in listed.items()
-            for name in sorted(names.keys() - self._known(resource).keys())
-        ]
+    async def read(self, missed: Sequence[Missed]) -> None:
+        """Hear from the API server of what no watch has told.
+
+        Raises:
+            ClusterError: a kind cannot be listed.
+        """
+        handles = takers(self._store, self._enqueue)
+        for resource, (namespace, name) in missed:
+            # By lists, since the operator has no right to get every kind.
+            for body in await self._cluster.list_objects(resource, namespace=namespace or None, name=name):
+                handles[resource](body, False)
+
+    def _missing(self, listed: Mapping[Resource, Mapping[ObjectName, Identity]]) -> list[Missed]:
+        return [Missed(resource, name) for resource, names in listed.items() for name in self._behind(resource, names)]
+
+    def _behind(self, resource: Resource, listed: Mapping[ObjectName, Identity]) -> list[ObjectName]:
+        """Return what the store does not know, or knows in an older state."""
+        known = self._known(resource)
+        return sorted(
+            name for name, identity in listed.items() if name not in known or identity.is_newer_than(known[name])
+        )
 
     async def sweep(self) -> bool:
         """Drop what the API server no longer has, and hear of changes to PodDisruptionBudgets.
 
         Returns:
-            Whether the API server has something that the store does not know: a watch that is late, or dead.
+            Whether the API server has something that the store does not know, or something newer: a watch that is late,
+            lost an event, or is dead.
 
         Raises:
             ClusterError: a kind cannot be listed.
@@ -95,16 +126,17 @@ class Sweeper:
         handles = takers(self._store, self._enqueue)
         for resource in self._watched():
             # What is known before the list was there before it; so, where the list lacks it, it is gone.
-            before = dict(self._known(resource))
+            before = self._uids(resource)
             listed = await self._listed(resource)
-            now = self._known(resource)
-            behind = behind or not listed.keys() <= now.keys()
+            behind = behind or bool(self._behind(resource, listed))
+            now = self._uids(resource)
             for name, uid in before.items():
-                if listed.get(name) != uid and now.get(name) == uid:
+                there = name in listed and listed[name].uid == uid
+                if not there and now.get(name) == uid:
                     self._drop(resource, name, uid, handles[resource])
         if LEADER_WORKER_SET in self.found.unserved:
             # They went with their kind; whether somebody heard of each does not matter.
-            for name, uid in dict(self._known(LEADER_WORKER_SET)).items():
+            for name, uid in self._uids(LEADER_WORKER_SET).items():
                 self._drop(LEADER_WORKER_SET, name, uid, handles[LEADER_WORKER_SET])
         await self.hear_of_disruption_budgets()
         return behind
@@ -112,7 +144,7 @@ class Sweeper:
     async def hear_of_disruption_budgets(self) -> None:
         """Take the PodDisruptionBudgets, which are not watched: their status changes with every pod."""
         kind = POD_DISRUPTION_BUDGET.kind
-        before = dict(self._known(POD_DISRUPTION_BUDGET))
+        before = self._uids(POD_DISRUPTION_BUDGET)
         found: set[ObjectName] = set()
         for namespace in self._namespaces or (None,):
             for body in await self._cluster.list_objects(
@@ -122,7 +154,7 @@ class Sweeper:
                 found.add(name)
                 old = self._store.children.get((kind, *name))
                 owner = self._store.put_child(kind, body, deleted=False)
-                if owner is not None and (old is None or _identity(old.body) != _identity(body)):
+                if owner is not None and (old is None or _seen(old.body) != _seen(body)):
                     self._enqueue(owner)
         handle = takers(self._store, self._enqueue)[POD_DISRUPTION_BUDGET]
         for name, uid in before.items():
@@ -134,31 +166,38 @@ class Sweeper:
         yield from (kind for kind in order if kind in self.found.kinds)
         yield from watched_children(self.found.kinds)
 
-    async def _listed(self, resource: Resource) -> dict[ObjectName, str]:
+    async def _listed(self, resource: Resource) -> dict[ObjectName, Identity]:
         selector = MANAGED if resource in watched_children(self.found.kinds) else ""
-        found: dict[ObjectName, str] = {}
+        found: dict[ObjectName, Identity] = {}
         for namespace in (self._namespaces or (None,)) if resource.namespaced else (None,):
-            found |= await self._cluster.list_uids(resource, namespace=namespace, label_selector=selector)
-        return {name: "" if resource in _WITHOUT_UID else uid for name, uid in found.items()}
+            found |= await self._cluster.list_identities(resource, namespace=namespace, label_selector=selector)
+        if resource in _WITHOUT_UID:
+            return {name: identity._replace(uid="") for name, identity in found.items()}
+        return found
 
-    def _known(self, resource: Resource) -> dict[ObjectName, str]:
+    def _uids(self, resource: Resource) -> dict[ObjectName, str]:
+        return {name: identity.uid for name, identity in self._known(resource).items()}
+
+    def _known(self, resource: Resource) -> dict[ObjectName, Identity]:
         store = self._store
+
+        def heard(namespace: str, name: str, uid: str) -> Identity:
+            return Identity(uid, store.versions.get((resource.kind, namespace, name), ""))
+
         if resource is LLM_DEPLOYMENT:
-            return {key: body["metadata"].get("uid", "") for key, body in store.deployments.items()}
+            return {key: _identity_of(body) for key, body in store.deployments.items()}
         if resource is POD:
-            return {key: body["metadata"]["uid"] for key, body in store.pods.items()}
+            return {key: heard(*key, body["metadata"]["uid"]) for key, body in store.pods.items()}
         if resource is NODE:
-            return {("", name): "" for name in store.nodes}
+            return {("", name): heard("", name, "") for name in store.nodes}
         if resource is NAMESPACE:
-            return {("", name): "" for name in store.namespaces}
+            return {("", name): heard("", name, "") for name in store.namespaces}
         if resource in (ENERGY_BUDGET, CLUSTER_ENERGY_BUDGET):
             return {
-                key: body["metadata"].get("uid", "")
-                for key, body in store.budgets.items()
-                if bool(key[0]) == resource.namespaced
+                key: _identity_of(body) for key, body in store.budgets.items() if bool(key[0]) == resource.namespaced
             }
         return {
-            (namespace, name): child.body["metadata"].get("uid", "")
+            (namespace, name): _identity_of(child.body)
             for (kind, namespace, name), child in store.children.items()
             if kind == resource.kind
         }
@@ -171,6 +210,11 @@ class Sweeper:
         handle({"metadata": metadata}, True)
 
 
-def _identity(body: dict[str, Any]) -> tuple[Any, ...]:
+def _identity_of(body: Mapping[str, Any]) -> Identity:
+    metadata = body["metadata"]
+    return Identity(metadata.get("uid", ""), metadata.get("resourceVersion", ""))
+
+
+def _seen(body: dict[str, Any]) -> tuple[Any, ...]:
     metadata = body["metadata"]
     return metadata.get("uid"), metadata.get("generation"), metadata.get("labels")

@@ -9,6 +9,7 @@ from tests.support.fake_cluster import FakeCluster
 from tests.support.world import llama
 
 from energylens.cluster.fence import FencedCluster, LeaseLostError
+from energylens.cluster.port import Identity
 from energylens.cluster.resources import DEPLOYMENT, EVENT, LLM_DEPLOYMENT
 
 BODY = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"namespace": "team", "name": "a"}, "spec": {}}
@@ -43,6 +44,7 @@ async def test_reads_go_through_without_the_lease() -> None:
     (body,) = await fenced.list_objects(LLM_DEPLOYMENT)
     namespace, name = body["metadata"]["namespace"], body["metadata"]["name"]
     assert await fenced.get(LLM_DEPLOYMENT, namespace, name) == body
-    assert await fenced.list_uids(LLM_DEPLOYMENT) == {(namespace, name): body["metadata"]["uid"]}
+    identity = Identity(body["metadata"]["uid"], body["metadata"]["resourceVersion"])
+    assert await fenced.list_identities(LLM_DEPLOYMENT) == {(namespace, name): identity}
     assert await fenced.serves(LLM_DEPLOYMENT)
     await fenced.may_list(LLM_DEPLOYMENT)

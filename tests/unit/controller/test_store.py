@@ -102,6 +102,29 @@ def test_an_older_version_never_replaces_a_newer_one(store: Store) -> None:
     assert store.deployments[KEY]["spec"] == {"suspend": False}
 
 
+def versioned(body: Body, version: int, **metadata: Any) -> Body:
+    return {**body, "metadata": {**body["metadata"], "resourceVersion": str(version), **metadata}}
+
+
+def test_an_older_event_of_a_pod_or_a_node_undoes_nothing(store: Store) -> None:
+    store.put_pod(versioned(pod(phase="Succeeded"), 5), deleted=False)
+    assert store.put_pod(versioned(pod(phase="Running"), 4), deleted=False) is None
+    assert store.pods["team", "p0"]["status"]["phase"] == "Succeeded"
+    store.put_node(versioned(node(gpus="4"), 5), deleted=False)
+    before = store.inventory_version
+    store.put_node(versioned(node(gpus="8"), 4), deleted=False)
+    assert store.nodes["n0"]["status"]["allocatable"]["nvidia.com/gpu"] == "4"
+    # The end of a node that has been made anew since.
+    store.put_node(versioned(node(gpus="4"), 3), deleted=True)
+    assert (store.inventory_version, list(store.nodes)) == (before, ["n0"])
+
+
+def test_a_pod_made_anew_replaces_the_old_one_whatever_its_version(store: Store) -> None:
+    store.put_pod(versioned(pod(), 5, uid="a"), deleted=False)
+    assert store.put_pod(versioned(pod(), 4, uid="b"), deleted=False) == KEY
+    assert store.pods["team", "p0"]["metadata"]["uid"] == "b"
+
+
 def test_an_object_made_anew_replaces_the_old_one_whatever_its_version(store: Store) -> None:
     store.put_deployment(deployment(9, suspend=True), deleted=False)
     assert store.put_deployment(deployment(3, uid="u2"), deleted=False) == KEY

@@ -9,7 +9,7 @@ from tests.support.fake_pods import node
 from tests.support.world import KEY, World, llama
 
 from energylens.cluster.errors import ForbiddenError, NotFoundError
-from energylens.cluster.port import Object
+from energylens.cluster.port import Identity, Object
 from energylens.cluster.resources import ENERGY_BUDGET, LEADER_WORKER_SET, Resource
 from energylens.controller.kinds import ALL_KINDS, Found
 from energylens.controller.sweep import LISTS_GET_OLD_AFTER, Sweeper
@@ -103,11 +103,39 @@ async def test_settling_waits_for_what_the_watches_have_not_brought(swept: Swept
 async def test_what_does_not_come_in_is_named_by_settling_and_noticed_by_a_sweep(swept: Swept) -> None:
     swept.naps = 3
     swept.world.cluster.put(node("h100-2"))
-    assert await swept.sweeper.settle() == ["Node h100-2"]
+    assert [str(missed) for missed in await swept.sweeper.settle()] == ["Node h100-2"]
     assert swept.naps == 3 + LISTS_GET_OLD_AFTER
     assert await swept.sweeper.sweep() is True
     swept.world.deliver()
     assert await swept.sweeper.sweep() is False
+
+
+def change(body: Object) -> None:
+    body["metadata"].setdefault("labels", {})["changed"] = "yes"
+
+
+@pytest.mark.parametrize(
+    "key", [("LLMDeployment", *KEY), ("Deployment", *KEY), ("Node", "", "h100-1")], ids=lambda key: key[0]
+)
+async def test_a_change_that_no_watch_told_is_noticed_and_read(swept: Swept, key: tuple[str, str, str]) -> None:
+    swept.naps = 3
+    assert await swept.sweeper.sweep() is False
+    swept.world.cluster.edit(*key, change)
+    assert await swept.sweeper.sweep() is True
+    missed = await swept.sweeper.settle()
+    assert [(found.resource.kind, *found.name) for found in missed] == [key]
+    await swept.sweeper.read(missed)
+    assert await swept.sweeper.sweep() is False
+    assert await swept.sweeper.settle() == []
+
+
+async def test_to_read_what_has_gone_meanwhile_is_no_error(swept: Swept) -> None:
+    swept.naps = 3
+    swept.world.cluster.put(node("h100-2"))
+    missed = await swept.sweeper.settle()
+    swept.world.cluster.remove("Node", "", "h100-2")
+    await swept.sweeper.read(missed)
+    assert "h100-2" not in swept.world.store.nodes
 
 
 async def test_a_kind_that_is_not_watched_is_not_listed(swept: Swept) -> None:
@@ -177,9 +205,9 @@ async def test_a_disruption_budget_that_was_edited_or_deleted_is_put_right(swept
 
 
 async def test_a_list_that_is_refused_is_an_error(swept: Swept) -> None:
-    async def refused(resource: Resource, **kwargs: str | None) -> dict[tuple[str, str], str]:
+    async def refused(resource: Resource, **kwargs: str | None) -> dict[tuple[str, str], Identity]:
         raise ForbiddenError("nodes is forbidden")
 
-    swept.world.cluster.list_uids = refused  # type: ignore[method-assign]
+    swept.world.cluster.list_identities = refused  # type: ignore[method-assign]
     with pytest.raises(ForbiddenError):
         await swept.sweeper.settle()
