@@ -14,11 +14,12 @@ from energylens.predictor.fitted.coefficients import Coefficients
 from energylens.predictor.load.mixture import StepMixture
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.model.drafts import draft_of
+from energylens.predictor.step.building import build_work
 from energylens.predictor.step.latency import Overlap, StepTime, step_time
 from energylens.predictor.step.lockstep import APART, Lockstep
 from energylens.predictor.step.power import capped, frequency_fraction, sheet_limit, step_energy, waiting_energy
 from energylens.predictor.step.rates import Constants, DataSheet, KernelRates, data_sheet, kernel_rates
-from energylens.predictor.step.work import StepLoad, Work, build_work
+from energylens.predictor.step.work import StepLoad, Work
 from energylens.predictor.types import FloatArray, GpuSpec, IntArray, Layouts, Workload
 
 START_CLUMP = 2.5

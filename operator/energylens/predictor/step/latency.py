@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from energylens.predictor.model.einsum import Collective
+from energylens.predictor.step.kernels import KERNEL_INDEX
 from energylens.predictor.step.links import host_link_factor, host_link_floor
 from energylens.predictor.step.rates import Constants, DataSheet, KernelRates, per_operation
-from energylens.predictor.step.work import KERNEL_INDEX, CollectiveWork, Work
+from energylens.predictor.step.work import CollectiveWork, Work
 from energylens.predictor.types import FloatArray
 
 FRONTEND_SOFT = 4.0

@@ -11,9 +11,10 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from energylens.predictor.model.einsum import Collective
+from energylens.predictor.step.kernels import KERNEL_INDEX
 from energylens.predictor.step.latency import StepTime
 from energylens.predictor.step.rates import Constants, DataSheet, KernelRates, per_operation
-from energylens.predictor.step.work import KERNEL_INDEX, CollectiveWork, Work
+from energylens.predictor.step.work import CollectiveWork, Work
 from energylens.predictor.types import FloatArray
 
 _EXPERTS = [index for name, index in KERNEL_INDEX.items() if name.startswith("moe")]

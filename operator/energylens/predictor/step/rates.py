@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from energylens.predictor.step.work import KERNELS
+from energylens.predictor.step.kernels import KERNELS
 from energylens.predictor.types import BoolArray, FloatArray, GpuSpec
 
 Number = float | FloatArray

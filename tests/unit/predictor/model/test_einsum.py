@@ -15,7 +15,8 @@ from energylens.predictor.model.architecture import Attention, DenseFfn, LayerGr
 from energylens.predictor.model.einsum import Collective, Einsum, Split
 from energylens.predictor.model.lowering import lower
 from energylens.predictor.model.parameters import mixer_parameters, shared_ffn_parameters
-from energylens.predictor.step.work import StepLoad, Work, build_work
+from energylens.predictor.step.building import build_work
+from energylens.predictor.step.work import StepLoad, Work
 from energylens.predictor.types import Layouts
 
 H100 = find_gpu("H100")

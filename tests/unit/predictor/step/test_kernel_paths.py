@@ -12,7 +12,8 @@ from energylens.data.predictor import load_coefficients
 from energylens.predictor.load.steady import phase_work
 from energylens.predictor.model.architecture import LatentAttention, LayerGroup, ModelSpec, served_on
 from energylens.predictor.model.lowering import lower
-from energylens.predictor.step.work import KERNELS, Work
+from energylens.predictor.step.kernels import KERNELS
+from energylens.predictor.step.work import Work
 from energylens.predictor.types import GpuSpec, Layouts, Workload
 
 GPUS = {gpu.name: gpu for gpu in load_gpus().values()}

@@ -1,0 +1,304 @@
+"""From a model, a layout and the tokens of a step to the work of that step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from energylens.predictor.model.architecture import ModelSpec, MoeFfn
+from energylens.predictor.model.einsum import ACTIVATION_BYTES, Einsum, Operand, Split
+from energylens.predictor.model.lowering import AttentionReach, Lowered, Operation, lower
+from energylens.predictor.step.kernels import (
+    KERNEL_INDEX,
+    aligned_rows,
+    coarse_tiles,
+    engine_path,
+    has_other_kernels,
+    is_tensorrt,
+    kernel_class,
+    tile_rows,
+)
+from energylens.predictor.step.links import nvlink_island
+from energylens.predictor.step.messages import step_collectives
+from energylens.predictor.step.moe import ExpertLoad, expert_load, experts_hit
+from energylens.predictor.step.moe_tables import MoeTables, expert_ratio, roofline_seconds
+from energylens.predictor.step.work import LARGEST_GRAPH, LayerCounts, StepLoad, StepTokens, Work, graph_tokens
+from energylens.predictor.types import FloatArray, GpuSpec, Layouts
+
+SORT_FREE_FAMILIES = frozenset({"gpt_oss", "nemotron_h"})
+"""Families whose published generation_config.json sets neither top_p nor top_k: sampling needs no sort then."""
+
+
+ROUTING_SKEW = 1.2
+"""Standard deviation of the logarithm of an expert's popularity within one step."""
+BALANCED_SKEW = 0.3
+"""The same for DeepSeek V3 and its kin, trained to balance experts without an auxiliary loss (arXiv 2412.19437)."""
+
+
+SOFTMAX_FLOPS = {"blackwell": 540.0}
+"""FLOPs that the matrix units do in the time of one exponential and what softmax does around it, by architecture."""
+OTHER_SOFTMAX_FLOPS = 270.0
+"""The same elsewhere. Both from the kernel tables of context attention (H100, H200, B200; heads of 64 and 128)."""
+PROMPT_TILE = 400.0
+"""Entries beyond the causal half that a prompt's query costs, as tiles are computed whole: from the same tables, for
+prompts of 1,024 to 8,192 tokens."""
+
+
+def eager_mixers(lowered: Lowered) -> int:
+    """Return the mixers whose kernels are launched one by one in every step.
+
+    Chunked attention (Llama 4) builds its metadata again in each step, which no CUDA graph can hold; one such layer
+    keeps vLLM from capturing the others.
+    """
+    return lowered.mixer_layers if lowered.chunked_layers else 0
+
+
+def visible_tokens(reach: AttentionReach, context: FloatArray) -> FloatArray:
+    """Return the cached entries that one query reads at a mean context length, shape of ``context``."""
+    seen = context if reach.window is None else np.minimum(context, float(reach.window))
+    if reach.compress_ratio > 1:
+        seen = seen / reach.compress_ratio
+    return seen if reach.top_k is None else np.minimum(seen, float(reach.top_k))
+
+
+def build_work(model: ModelSpec, gpu: GpuSpec, layouts: Layouts, load: StepLoad, tables: MoeTables) -> Work:
+    """Return the work of one step for every candidate.
+
+    With pipeline parallelism the load is that of one micro-batch, and the work is that of all stages in turn.
+
+    Args:
+        model: The architecture.
+        gpu: The product, for the kernel tables that apply.
+        layouts: Candidates, shape (n,).
+        load: Tokens per data-parallel rank and micro-batch, shape (n,).
+        tables: Measured efficiency of grouped expert kernels.
+    """
+    lowered = lower(model)
+    columns = _Columns.empty(len(lowered.operations), load.decode_tokens.shape[0])
+    tokens = step_tokens(load, layouts.data_parallel.astype(np.float64))
+    builder = _Builder(model, gpu, layouts, load, tokens, lowered, tables, columns)
+    for i in range(len(lowered.operations)):
+        builder.fill(i)
+    return Work(
+        **vars(columns),
+        labels=tuple(op.einsum.label for op in lowered.operations),
+        small_bytes=builder.small_bytes(),
+        collectives=step_collectives(lowered, layouts, tokens, model.hidden, nvlink_island(gpu)),
+        layers=LayerCounts(
+            lowered.mixer_layers,
+            lowered.recurrent_layers,
+            lowered.ffn_layers,
+            lowered.moe_layers,
+            lowered.latent_layers,
+            eager_mixers(lowered),
+        ),
+        tokens=tokens.computed,
+        sequences=tokens.sequences,
+        logit_rows=None if load.queries == 1.0 else tokens.head,
+        gpus=layouts.gpus.astype(np.float64),
+        graph_tokens=np.minimum(graph_tokens(layouts) * load.queries, LARGEST_GRAPH),
+        sampled_vocab=float(model.vocab),
+        sorts=0.0 if model.family in SORT_FREE_FAMILIES else 1.0,
+    )
+
+
+def step_tokens(load: StepLoad, ranks: FloatArray) -> StepTokens:
+    """Return the tokens of a step by what is computed of them.
+
+    Args:
+        load: Of one data-parallel rank, shape (n,).
+        ranks: Data-parallel ranks, shape (n,).
+    """
+    queries = load.decode_tokens * load.queries
+    # Logits are needed for running sequences and for prompts that end in this step.
+    ending = load.prefill_tokens / np.maximum(load.prefill_length, 1.0)
+    # Experts see the tokens of all ranks, few of which have a prompt in the same step.
+    together = load.prefill_tokens * ranks if load.all_prefill_tokens is None else load.all_prefill_tokens
+    return StepTokens(
+        queries=queries,
+        computed=queries + load.prefill_tokens,
+        sequences=load.decode_tokens + ending,
+        head=queries + ending,
+        routed=queries * ranks + together,
+        padding=0.0 if load.padding_tokens is None else load.padding_tokens,
+    )
+
+
+@dataclass
+class _Columns:
+    """The arrays of `Work` that have a row for each operation, under the same names: shape (k,) or (k, n)."""
+
+    kernel: npt.NDArray[np.int64]
+    launches: FloatArray
+    flops: FloatArray
+    weight_bytes: FloatArray
+    cache_bytes: FloatArray
+    activation_bytes: FloatArray
+    prefill_attention_flops: FloatArray
+    table_seconds: FloatArray
+    imbalance: FloatArray
+    weight_imbalance: FloatArray
+    tile_flops: FloatArray
+    aligned_flops: FloatArray
+    padded_flops: FloatArray
+    replaced: FloatArray
+    coarse_tiles: FloatArray
+
+    @classmethod
+    def empty(cls, k: int, n: int) -> Self:
+        """Return k operations that nothing is known of yet, on n candidates."""
+        rows: dict[str, Any] = {f.name: np.zeros((k, n)) for f in fields(cls)}
+        rows |= {"kernel": np.zeros(k, dtype=np.int64), "launches": np.zeros(k)}
+        return cls(**rows | {"imbalance": np.ones((k, n)), "weight_imbalance": np.ones((k, n))})
+
+
+class _Builder:
+    """Fills in the work of one operation after another."""
+
+    def __init__(
+        self,
+        model: ModelSpec,
+        gpu: GpuSpec,
+        layouts: Layouts,
+        load: StepLoad,
+        tokens: StepTokens,
+        lowered: Lowered,
+        tables: MoeTables,
+        columns: _Columns,
+    ) -> None:
+        self.model, self.gpu, self.layouts, self.load = model, gpu, layouts, load
+        self.tokens, self.lowered, self.tables, self.columns = tokens, lowered, tables, columns
+        self.tp, self.dp = layouts.tensor_parallel.astype(np.float64), layouts.data_parallel.astype(np.float64)
+        # Decoding latent attention on Blackwell runs in a kernel for all 128 heads, whatever share a GPU has of them.
+        self.all_heads = lowered.latent_layers > 0 and gpu.architecture == "blackwell"
+        self.softmax_flops = SOFTMAX_FLOPS.get(gpu.architecture, OTHER_SOFTMAX_FLOPS)
+        self.skew = BALANCED_SKEW if model.family.startswith("deepseek") else ROUTING_SKEW
+        self._visible: dict[AttentionReach, tuple[FloatArray, FloatArray]] = {}
+        self._shares: dict[int, FloatArray] = {}
+
+    def fill(self, i: int) -> None:
+        """Fill in row i."""
+        op = self.lowered.operations[i]
+        e = op.einsum
+        self.columns.kernel[i] = KERNEL_INDEX[engine_path(kernel_class(e.kernel, e.quant), self.lowered, op)]
+        self.columns.launches[i] = 0.0 if e.fused_with_next else float(op.count)
+        if op.moe is not None:
+            self._experts(i, op, op.moe)
+        elif e.kernel == "attention":
+            self._attention(i, op)
+        elif e.kernel == "state":
+            self._state(i, op)
+        else:
+            self._projection(i, op)
+
+    def share(self, e: Einsum) -> FloatArray | float:
+        if e.split is not Split.TENSOR or not e.parallel:
+            return 1.0
+        size = e.size_of[e.parallel]
+        if size not in self._shares:
+            self._shares[size] = e.share(self.tp)
+        return self._shares[size]
+
+    def visible(self, reach: AttentionReach) -> tuple[FloatArray, FloatArray]:
+        """Entries that a decoding query reads, and that a prefill query reads on average (causal half)."""
+        if reach not in self._visible:
+            half = visible_tokens(reach, self.load.prefix_tokens + self.load.prefill_length / 2.0)
+            if reach.window is None and reach.top_k is None and reach.compress_ratio == 1:
+                half = half + PROMPT_TILE
+            self._visible[reach] = (visible_tokens(reach, self.load.context_tokens), half)
+        return self._visible[reach]
+
+    def _attention(self, i: int, op: Operation) -> None:
+        to, e, share = self.columns, op.einsum, self.share(op.einsum)
+        per_token = e.flops_per_token * op.count
+        decode, half = self.visible(op.reach)
+        rows = 1.0 if self.all_heads and e.parallel == "h" else share
+        to.flops[i] = per_token * rows * decode * self.tokens.queries
+        softmax = op.reach.exponentials * self.softmax_flops * op.count
+        each = (per_token * op.reach.prompt_flops + softmax) * share * half
+        to.prefill_attention_flops[i] = each * self.load.prefill_tokens
+        if e.operand is Operand.CACHE:
+            width = self.model.kv_bytes_per_element * e.operand_elements * op.count
+            # The tokens of one sequence that are verified together read its cache once.
+            to.cache_bytes[i] = width * share * decode * self.load.decode_tokens
+            if self.load.prefix_tokens > 0.0:
+                prefix = visible_tokens(op.reach, np.full_like(decode, self.load.prefix_tokens))
+                to.cache_bytes[i] += width * share * prefix * (self.tokens.sequences - self.load.decode_tokens)
+
+    def _state(self, i: int, op: Operation) -> None:
+        to, e, share = self.columns, op.einsum, self.share(op.einsum)
+        per_token = e.flops_per_token * op.count
+        to.flops[i] = per_token * share * self.tokens.queries
+        to.prefill_attention_flops[i] = per_token * share * self.load.prefill_tokens
+        if e.operand is Operand.CACHE:
+            # The state is read, updated and written back.
+            width = 2.0 * e.quant.bytes_per_weight * e.operand_elements * op.count
+            to.cache_bytes[i] = width * share * self.tokens.queries
+
+    def _projection(self, i: int, op: Operation) -> None:
+        to, e, share = self.columns, op.einsum, self.share(op.einsum)
+        tokens = self.tokens.head if e.label == "head" else self.tokens.computed
+        to.flops[i] = e.flops_per_token * op.count * share * tokens
+        to.weight_bytes[i] = e.operand_elements * e.quant.bytes_per_weight * op.count * share
+        inputs = e.input_elements * (share if e.parallel in e.operands[0] and e.parallel else 1.0)
+        outputs = e.result_elements * (share if e.parallel in e.result and e.parallel else 1.0)
+        to.activation_bytes[i] = ACTIVATION_BYTES * op.count * tokens * (inputs + outputs)
+
+    def _experts(self, i: int, op: Operation, moe: MoeFfn) -> None:
+        to, kernel = self.columns, kernel_class("moe", op.einsum.quant)
+        expert = self.load_of(op, moe)
+        to.flops[i] = expert.flops * op.count
+        to.weight_bytes[i] = expert.weight_bytes * op.count
+        to.activation_bytes[i] = expert.activation_bytes * op.count
+        per_row = expert.flops / np.maximum(expert.pairs, 1e-12) * op.count
+        to.padded_flops[i] = per_row * self.tokens.padding
+        if kernel == "moe:fp8_block" and self.lowered.latent_layers == 0:
+            to.aligned_flops[i] = per_row * aligned_rows(expert)
+        else:
+            large = coarse_tiles(expert) if kernel == "moe:bfloat16" else np.zeros_like(expert.pairs)
+            to.tile_flops[i] = per_row * tile_rows(expert, 16.0 + 48.0 * large)
+            # Full tiles are no loss: then tuned ones are large, too.
+            to.coarse_tiles[i] = large / (1.0 + expert.pairs / np.maximum(expert.hit, 1e-12) / 64.0)
+        if is_tensorrt(to.kernel[i], self.gpu):
+            to.tile_flops[i] = per_row * tile_rows(expert, np.full_like(expert.pairs, 64.0))
+        else:
+            to.table_seconds[i] = self.table_seconds(op, moe, expert)
+        to.replaced[i] = has_other_kernels(to.kernel[i], self.gpu)
+        tabled = (to.table_seconds[i] > 0.0) & (to.replaced[i] == 0.0)
+        to.imbalance[i] = np.where(tabled, 1.0, expert.max_over_mean)
+        to.weight_imbalance[i] = np.where(tabled, 1.0, expert.hit_max_over_mean)
+
+    def load_of(self, op: Operation, moe: MoeFfn) -> ExpertLoad:
+        """Return the load of the experts of one layer."""
+        stage = self.tp * self.dp
+        ep = np.minimum(self.layouts.expert_parallel.astype(np.float64), stage)
+        bytes_per_weight = self.model.expert_quant.bytes_per_weight
+        return expert_load(moe, op.width, bytes_per_weight, self.tokens.routed, ep, stage / ep, self.skew)
+
+    def table_seconds(self, op: Operation, e: MoeFfn, expert: ExpertLoad) -> FloatArray:
+        """Return the time from the kernel tables, shape (n,); zeros where there is none."""
+        gpu, kernel = self.gpu, kernel_class("moe", op.einsum.quant)
+        ep, tp = expert.expert_parallel, expert.tensor_parallel
+        # Time is that of the most loaded GPU.
+        tokens = expert.tokens * expert.max_over_mean
+        ratio = expert_ratio(self.tables, gpu, kernel, e, op.width, tokens, ep, tp)
+        if ratio is None:
+            return np.zeros_like(tokens)
+        flops = gpu.flops_fp8 if op.einsum.quant.weight == "fp8" and gpu.flops_fp8 else gpu.flops_bf16
+        roof = roofline_seconds(
+            e.experts, e.top_k, op.width, e.intermediate, 3.0 if e.gated else 2.0, tokens, ep, tp,
+            op.einsum.quant.bytes_per_weight, gpu.memory_bandwidth, flops,
+        )  # fmt: skip
+        # The tables were measured with nearly even routing; real tokens share popular experts and hit fewer.
+        uneven = np.maximum(experts_hit(e.experts, e.top_k, tokens, self.skew) / ep, 1.0)
+        even = np.maximum(experts_hit(e.experts, e.top_k, tokens) / ep, 1.0)
+        return ratio * roof * op.count * uneven / even
+
+    def small_bytes(self) -> FloatArray:
+        """Return the bytes that norms, rotary embeddings and activation functions move, shape (n,)."""
+        layers = self.lowered.mixer_layers + self.lowered.ffn_layers
+        # Two norms with residual read and write four hidden vectors per layer part; activations and rotary about two.
+        return 6.0 * ACTIVATION_BYTES * self.model.hidden * layers * self.tokens.computed

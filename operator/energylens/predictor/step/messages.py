@@ -1,0 +1,65 @@
+"""The messages of one engine step: which collectives the GPUs of a replica run, how often and over how many bytes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from energylens.predictor.model.einsum import ACTIVATION_BYTES, Collective
+from energylens.predictor.model.lowering import Lowered
+from energylens.predictor.step.links import host_share, stage_share
+from energylens.predictor.step.work import CollectiveWork, StepTokens
+from energylens.predictor.types import FloatArray, Layouts
+
+
+def step_collectives(
+    lowered: Lowered, layouts: Layouts, tokens: StepTokens, hidden: int, island: int
+) -> CollectiveWork:
+    """Return the messages of one step on n candidates.
+
+    Args:
+        lowered: The operations of a step.
+        layouts: Candidates, shape (n,).
+        tokens: Tokens of the step.
+        hidden: Width of the model.
+        island: GPUs that NVLink joins.
+    """
+    tp, dp = layouts.tensor_parallel.astype(np.float64), layouts.data_parallel.astype(np.float64)
+    kinds: list[Collective] = []
+    counts: list[FloatArray] = []
+    messages: list[FloatArray] = []
+    groups: list[FloatArray] = []
+
+    def add(kind: Collective, count: FloatArray | float, message: FloatArray, group: FloatArray) -> None:
+        kinds.append(kind)
+        counts.append(np.broadcast_to(np.asarray(count, dtype=np.float64), message.shape))
+        messages.append(message)
+        groups.append(group)
+
+    one_rank = dp == 1
+    for op in lowered.operations:
+        e = op.einsum
+        if op.moe is not None:
+            message = ACTIVATION_BYTES * op.width * tokens.computed
+            # Experts over the tensor-parallel group of one rank: tokens are everywhere already, sums are not.
+            add(Collective.ALL_REDUCE, op.count * one_rank, message, tp)
+            # Data-parallel ranks gather the tokens of all before the experts, and scatter the sums after them.
+            spread = np.where(one_rank, 1.0, tp * dp)
+            gathered = ACTIVATION_BYTES * op.width * (tokens.routed + tokens.padding)
+            add(Collective.ALL_TO_ALL, 2.0 * op.count * ~one_rank, gathered, spread)
+        elif e.label.startswith("shared_"):
+            continue  # summed together with the routed experts
+        elif e.collective is Collective.ALL_REDUCE:
+            message = ACTIVATION_BYTES * e.result_elements * tokens.computed
+            add(Collective.ALL_REDUCE, op.count, message, tp)
+        elif e.collective is Collective.ALL_GATHER:
+            add(Collective.ALL_GATHER, op.count, 2.0 * e.result_elements / tp * tokens.head, tp)
+    if lowered.norm_layers:
+        # Queries and keys each need the sum of squares over all heads of a token.
+        add(Collective.ALL_REDUCE, float(lowered.norm_layers), 8.0 * tokens.computed, tp)
+    pp = layouts.pipeline_parallel.astype(np.float64)
+    add(Collective.NONE, pp - 1.0, ACTIVATION_BYTES * hidden * tokens.computed, np.where(pp > 1, 2.0, 1.0))
+    shares = [
+        stage_share(tp, pp, island) if kind is Collective.NONE else host_share(kind, group, island)
+        for kind, group in zip(kinds, groups, strict=True)
+    ]
+    return CollectiveWork(tuple(kinds), np.stack(counts), np.stack(messages), np.stack(groups), np.stack(shares))
