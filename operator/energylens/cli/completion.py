@@ -16,7 +16,7 @@ _DEFAULT, _NO_FILES = 0, 4
 @click.command()
 @click.argument("shell", type=click.Choice(SHELLS))
 def completion(shell: str) -> None:
-    r"""Print the completion script of a shell.
+    """Print the completion script of a shell.
 
     \b
     bash:  source <(energylens completion bash)
@@ -25,7 +25,7 @@ def completion(shell: str) -> None:
 
     `kubectl energylens` completes by itself where kubectl's own completion is set up and kubectl_complete-energylens,
     which is installed beside this command, is on PATH.
-    """
+    """  # noqa: D301 - Click keeps the lines of a paragraph that begins with a backspace, which a raw string has not
     from energylens.cli.main import cli
 
     found = get_completion_class(shell)

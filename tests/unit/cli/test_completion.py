@@ -36,6 +36,12 @@ def test_kubectl_is_told_every_command_with_its_help() -> None:
     assert lines[:-1] == [f"{name}\t{COMMANDS[name][1]}" for name in sorted(COMMANDS)]
 
 
+def test_the_help_shows_one_shell_a_line() -> None:
+    lines = [line.strip() for line in CliRunner().invoke(cli, ["completion", "--help"]).output.splitlines()]
+    first = lines.index("bash:  source <(energylens completion bash)")
+    assert [line.partition(":")[0] for line in lines[first : first + 3]] == list(SHELLS)
+
+
 def test_file_names_are_left_to_the_shell() -> None:
     assert complete_for_kubectl(["plan", "-f", "exa"]) == ":0"
 

@@ -46,7 +46,7 @@ MANY_ALIKE = 3
 @click.option(
     "--leave-out",
     type=click.Choice(LEAVE_OUT),
-    help="Refit without one of these at a time and judge what was left out: models with their siblings, a fifth of the "
+    help="Refit without one of these at a time and judge the rows left out: models with their siblings, a fifth of the "
     "layouts, a number of GPUs of one type, a GPU type, an engine, a task, or a fifth of the runs. Takes minutes.",
 )
 @click.option(
@@ -67,7 +67,7 @@ def accuracy(
     plot_directory: Path | None,
     output: str,
 ) -> None:
-    """Compare predictions with measured runs: errors, interval coverage, and what plans picked by them would cost."""
+    """Compare predictions with measured runs: errors, interval coverage, and the cost of plans picked by them."""
     with one_line_errors(RunsFileError, PlotError, LeaveOutError, FitError):
         if plot_directory is not None:
             check_matplotlib()

@@ -20,7 +20,7 @@ def calibrate() -> None:
     type=click.Path(path_type=Path, dir_okay=False),
     help="CSV with the columns of the shipped runs; default: the shipped runs.",
 )
-@click.option("--add-shipped", is_flag=True, help="Fit to the shipped runs beside those of --runs.")
+@click.option("--add-shipped", is_flag=True, help="Fit to the shipped runs and to those of --runs.")
 @click.option(
     "--kernels",
     "kernel_directory",
@@ -28,10 +28,12 @@ def calibrate() -> None:
     help="Folder with *-moe_perf.parquet kernel tables; default: the shipped curves.",
 )
 @click.option(
-    "--out", "out_file", type=click.Path(path_type=Path, dir_okay=False), required=True, help="JSON to write."
+    "--out", "out_file", type=click.Path(path_type=Path, dir_okay=False), required=True, help="JSON file to write."
 )
 @click.option(
-    "--curves-out", type=click.Path(path_type=Path, dir_okay=False), help="With --kernels: the curves to write."
+    "--curves-out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="With --kernels: JSON file to write the curves to.",
 )
 def fit_command(
     runs_file: Path | None, add_shipped: bool, kernel_directory: Path | None, out_file: Path, curves_out: Path | None

@@ -15,9 +15,13 @@ from energylens.api.crd import KINDS, crd_text
     "folder",
     required=True,
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder of the files, one per kind; it is made when it is missing.",
+    help="Folder of the files, one per kind; created if missing.",
 )
-@click.option("--check", is_flag=True, help="Write nothing; say which files differ from this version, exit code 1.")
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Write nothing; list the files that differ from this version, and exit with code 1 if there are any.",
+)
 def crds(folder: Path, check: bool) -> None:
     """Write the CustomResourceDefinitions of this version as YAML files, ready for `kubectl apply`."""
     texts = {folder / f"{kind.plural}.yaml": crd_text(kind) for kind in KINDS}

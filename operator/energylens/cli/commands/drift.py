@@ -18,11 +18,11 @@ from energylens.cli.text.tables import columns, dump
 
 @click.command()
 @cluster_options
-@click.option("-n", "--namespace", metavar="NAME", help="Only of this namespace. Default: of all.")
+@click.option("-n", "--namespace", metavar="NAME", help="Only this namespace. Default: all namespaces.")
 @click.option("--runs", "runs_file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.csv",
-              help="Write what was measured as a table of runs, for `energylens calibrate fit --runs`.")  # fmt: skip
+              help="Write the measurements as a table of runs, for `energylens calibrate fit --runs`.")  # fmt: skip
 @click.option("--plot", "plot_file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.png",
-              help="Draw predicted against measured.")  # fmt: skip
+              help="Draw predicted against measured figures.")  # fmt: skip
 @click.option("-o", "--output", type=click.Choice(["table", "json", "yaml"]), default="table", show_default=True)
 def drift(
     kubeconfig: Path | None,
@@ -32,10 +32,10 @@ def drift(
     plot_file: Path | None,
     output: str,
 ) -> None:
-    """Compare what was predicted with what was measured, for all LLMDeployments.
+    """Compare the predictions for all LLMDeployments with their measurements.
 
-    Errors are (predicted - measured) / measured of the last window. What was not measured is "-", and the last column
-    says why, and what measurement taught the predicted figures (onDrift: Recalibrate).
+    Errors are (predicted - measured) / measured of the last window. Figures that were not measured are "-". The last
+    column gives the reason, and the corrections that are in the predicted figures (onDrift: Recalibrate).
     """
     with one_line_errors(InputError):
         if plot_file is not None:

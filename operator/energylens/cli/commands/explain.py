@@ -38,8 +38,8 @@ _KEYS = (*_OVERRIDES, "gpu", "cap")
 @click.option(
     "--why",
     metavar="KEY=VALUE[,...]",
-    help="Ask why no such plan was chosen: tp, pp, ep, dp, replicas, batch, gpu, or cap in W per GPU (cap=none: the "
-    "product's limit). Example: tp=4,gpu=H100. Choices not named are left to the planner.",
+    help="Ask why no plan with these choices was chosen: tp, pp, ep, dp, replicas, batch, gpu, or cap in W per GPU "
+    "(cap=none: the product's limit). Example: tp=4,gpu=H100. Choices not named are left to the planner.",
 )
 @WHAT_IF
 @OUTPUT

@@ -23,7 +23,7 @@ from energylens.planner.fleet.milp import SolverError
     "--budget-watts",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Most power that all of them may draw together, W. Budgets in the files and in the cluster count, too.",
+    help="Maximum power of all deployments together, W. Budgets in the files and in the cluster count, too.",
 )
 @click.option("--report", "report_file", type=click.Path(path_type=Path), metavar="FILE", help="Write an HTML report.")
 @OUTPUT
@@ -36,9 +36,9 @@ def fleet(
 ) -> None:
     """Plan many LLMDeployments together: the least energy of all within the GPUs and watts that they share.
 
-    Exact, where `energylens plan` gives each deployment what those before it leave. Says what each objective and each
-    budget costs, and what would have to give way where not everything fits. Exit code 0: a plan for all; 3: none;
-    2: bad input.
+    The result is exact, while `energylens plan` gives each deployment the resources that earlier ones leave. Prints the
+    cost of each objective and each budget, and the constraints to relax where not everything fits. Exit code 0: a plan
+    for all; 3: no plan; 2: bad input.
     """
     with one_line_errors(InputError, SolverError):
         if report_file is not None:

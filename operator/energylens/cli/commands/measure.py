@@ -44,7 +44,9 @@ class Request:
     show_default=True,
     help="Length of the window.",
 )
-@click.option("--gpu", "gpus", multiple=True, metavar="INDEX|UUID", help="May be repeated. Default: all GPUs.")
+@click.option(
+    "--gpu", "gpus", multiple=True, metavar="INDEX|UUID", help="GPU to measure; may be repeated. Default: all GPUs."
+)
 @click.option(
     "--engine",
     "engines",
@@ -53,12 +55,12 @@ class Request:
     help="Metrics of a vLLM or SGLang server, such as http://127.0.0.1:8000/metrics. May be repeated. "
     "Default: energy and power only.",
 )
-@click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="For programs. Default: a table.")
+@click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="Output for programs. Default: a table.")
 def measure(seconds: float, gpus: tuple[str, ...], engines: tuple[str, ...], output: str | None) -> None:
     """Measure GPU energy per generated token on this machine, without Kubernetes.
 
-    Reads NVML's energy counters, which needs no privilege, and by --engine the server's own counters, over one window.
-    The GPUs should serve nothing but these engines: NVML does not say whose the energy is.
+    Reads NVML's energy counters, which needs no privilege, and with --engine the server's own counters, over one
+    window. The GPUs should serve nothing but these engines: NVML does not attribute energy to processes.
     """
     clock = SystemClock()
     with one_line_errors(NvmlUnavailableError, InputError), NvmlSource(clock) as source:

@@ -21,25 +21,32 @@ DEFAULT_LEASE_NAMESPACE = "energylens-system"
 @click.option(
     "--kubeconfig",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Kubeconfig of the operator's service account; without it that of the pod it runs in.",
+    help="Kubeconfig of the operator's service account. Default: the service account of the pod.",
 )
 @click.option("--metrics-port", type=click.IntRange(1, 65535), default=8080, show_default=True)
-@click.option("--metrics-host", default=None, help="Default: all addresses in a pod, 127.0.0.1 with --kubeconfig.")
+@click.option(
+    "--metrics-host",
+    default=None,
+    help="Address of the metrics server. Default: all addresses in a pod, 127.0.0.1 with --kubeconfig.",
+)
 @click.option(
     "--namespace",
     "namespaces",
     multiple=True,
-    help="Watch only this namespace, pods included: GPUs that pods of others hold count as free. May be repeated.",
+    help="Watch only this namespace, pods included: GPUs held by pods of other namespaces count as free. May be "
+    "repeated.",
 )
 @click.option(
     "--lease-namespace",
     default=lambda: os.environ.get(NAMESPACE_VARIABLE, DEFAULT_LEASE_NAMESPACE),
-    help=f"Where the leader lease is. Default: {NAMESPACE_VARIABLE}, else {DEFAULT_LEASE_NAMESPACE}.",
+    help=f"Namespace of the leader lease. Default: {NAMESPACE_VARIABLE}, else {DEFAULT_LEASE_NAMESPACE}.",
 )
 @click.option(
-    "--config", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="The operator's settings, YAML."
+    "--config",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="YAML file with the operator's settings.",
 )
-@click.option("--verbose", is_flag=True, help="Log the libraries too.")
+@click.option("--verbose", is_flag=True, help="Also log what libraries report.")
 def operator(
     kubeconfig: Path | None,
     metrics_port: int,

@@ -34,9 +34,9 @@ def plan(
     what_if: str | None,
     output: str,
 ) -> None:
-    """Plan LLMDeployments as the operator would, for a live cluster or one that is written down in a file.
+    """Plan LLMDeployments as the operator would, for a live cluster or one described in a file.
 
-    Several deployments are planned in their order, each on the GPUs and watts that those before it leave. Nothing is
+    Several deployments are planned in their order, each on the GPUs and watts that earlier ones leave. Nothing is
     written to the cluster. Exit code 0: every deployment has a plan; 3: at least one has none; 2: bad input.
     """
     with one_line_errors(InputError):

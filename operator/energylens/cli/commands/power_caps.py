@@ -27,7 +27,7 @@ log = logging.getLogger("energylens")
 
 
 @click.command("power-caps")
-@click.option("--node", required=True, help="Name of the node that this runs on.")
+@click.option("--node", required=True, help="Name of the node that the agent runs on.")
 @click.option(
     "--record",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -36,12 +36,12 @@ log = logging.getLogger("energylens")
     help="File on the node with the GPUs whose limit was changed, so that a crash leaves none behind.",
 )
 @click.option(
-    "--interval", type=click.FloatRange(min=0.1), default=15.0, show_default=True, help="Seconds between looks."
+    "--interval", type=click.FloatRange(min=0.1), default=15.0, show_default=True, help="Seconds between two checks."
 )
 @click.option(
     "--kubeconfig",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Kubeconfig; without it that of the pod it runs in.",
+    help="Kubeconfig. Default: the service account of the pod.",
 )
 def power_caps(node: str, record: Path, interval: float, kubeconfig: Path | None) -> None:
     """Set GPU power limits by the annotation of the pods on this node, and restore them at the end.

@@ -48,12 +48,13 @@ _BLANK = [""] * OUTPUT_COLUMNS[1:].index("error")
     "data_parallel, max_num_seqs, concurrency, input_tokens_assumed, output_tokens, engine. Measured columns are not "
     "read. Without an engine: the newest profile of vLLM.",
 )
-@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FILE", help="CSV to write.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FILE", help="CSV file to write.")
 def predict(runs_file: Path, out: Path) -> None:
     """Predict latency, throughput, power and energy of each row of a table, with 80 % intervals.
 
-    A row that cannot be predicted gets a text in the column error and costs no other row. One whose weight_precision
-    the checkpoint does not have is a what-if, by the usual recipe of releases in it: the column what_if says so.
+    A row that cannot be predicted has a message in the column error; other rows are not affected. A row whose
+    weight_precision the checkpoint lacks is a what-if: weights in that format by the usual recipe of such releases,
+    named in the column what_if.
     """
     with one_line_errors(RunsFileError):
         table = read_runs(runs_file, measured=False)

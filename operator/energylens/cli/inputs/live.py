@@ -61,7 +61,7 @@ def cluster_options(command: _Command) -> _Command:
             "--kubeconfig",
             type=click.Path(path_type=Path),
             metavar="FILE",
-            help="Default: the files of $KUBECONFIG, else ~/.kube/config.",
+            help="Kubeconfig file. Default: the files of $KUBECONFIG, else ~/.kube/config.",
         ),
         click.option("--context", metavar="NAME", help="Context of the kubeconfig. Default: the current one."),
     )
@@ -73,8 +73,8 @@ def cluster_options(command: _Command) -> _Command:
 def namespace_options(command: _Command) -> _Command:
     """Add the options of :func:`cluster_options`, --namespace and --all-namespaces to a command."""
     options = (
-        click.option("-n", "--namespace", metavar="NAME", help="Default: the namespace of the context."),
-        click.option("-A", "--all-namespaces", is_flag=True, help="Of all namespaces."),
+        click.option("-n", "--namespace", metavar="NAME", help="Namespace to show. Default: that of the context."),
+        click.option("-A", "--all-namespaces", is_flag=True, help="Show all namespaces."),
     )
     for option in reversed(options):
         command = option(command)

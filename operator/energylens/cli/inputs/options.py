@@ -111,15 +111,18 @@ def live_options(command: _Command) -> Callable[..., Any]:
         return command(source=Source(None, cluster, access, model_config), **rest)
 
     options = (
-        click.option("--cluster", is_flag=True, help="The live cluster of the kubeconfig: the default."),
+        click.option("--cluster", is_flag=True, help="Use the live cluster of the kubeconfig (the default)."),
         cluster_options,
         click.option(
-            "-n", "--namespace", metavar="NAME", help="Of objects in FILE that name none. Default: that of the context."
+            "-n",
+            "--namespace",
+            metavar="NAME",
+            help="Namespace of objects in FILE that name none. Default: that of the context.",
         ),
         click.option(
             "--operator-namespace",
             metavar="NAME",
-            help="Where the operator keeps what it learned from measurement. Default: where its Deployment is.",
+            help="Namespace in which the operator keeps learned corrections. Default: that of its Deployment.",
         ),
         click.option(
             "--model-config",

@@ -29,7 +29,7 @@ DIR = click.option(
     type=click.Path(path_type=Path, file_okay=False),
     help="State directory, one per cluster. Default: $ENERGYLENS_DEV_DIR, else ~/.local/state/energylens/dev.",
 )
-JSON = click.option("--json", "as_json", is_flag=True, help="End with one line: a JSON object.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line.")
 
 
 @click.group()
@@ -48,13 +48,13 @@ def dev() -> None:
     "--fast-pods/--life-like",
     "fast_pods",
     default=None,
-    help="Pods start and end at once, or take seconds. Default: what the cluster has, at first life-like.",
+    help="Pods start and end at once, or take seconds. Default: the cluster's choice, at first --life-like.",
 )
 @click.option(
     "--nodes",
     "nodes_file",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="YAML list of {product, count, gpus}. Default: what the cluster has, at first 2 nodes each of 8 x H100, "
+    help="YAML list of {product, count, gpus}. Default: the cluster's nodes, at first 2 each of 8 x H100, "
     "8 x H200, 8 x B200 and 4 x L40S.",
 )
 @click.option("--chart/--no-chart", default=True, help="Whether to install the operator's Helm chart.")
@@ -64,7 +64,7 @@ def dev() -> None:
     "operator_arguments",
     multiple=True,
     metavar="ARG",
-    help="One more argument of `energylens operator`; may be repeated. Default: what the cluster has.",
+    help="One more argument of `energylens operator`; may be repeated. Default: the cluster's arguments.",
 )
 def up(
     directory: Path | None,
@@ -101,7 +101,7 @@ def up(
 
 @dev.command()
 @DIR
-@click.option("--purge", is_flag=True, help="Remove the cluster's data too.")
+@click.option("--purge", is_flag=True, help="Also remove the cluster's data.")
 def down(directory: Path | None, purge: bool) -> None:
     """Stop every process of the cluster."""
     with _short_errors():
@@ -113,7 +113,7 @@ def down(directory: Path | None, purge: bool) -> None:
 @DIR
 @JSON
 def status(directory: Path | None, as_json: bool) -> None:
-    """Say what runs; the exit code is 0 when everything does, else 1."""
+    """List the processes of the cluster; exit code 0 if all of them run, else 1."""
     with _short_errors():
         found = devcluster.status(directory)
         cluster = devcluster.running(directory) if found.all_up else None
@@ -136,9 +136,9 @@ def status(directory: Path | None, as_json: bool) -> None:
 @dev.command()
 @click.argument("names", nargs=-1, metavar="[PROGRAM]...")
 def build(names: tuple[str, ...]) -> None:
-    """Find or build programs and print their paths; by default those that `dev up` needs.
+    """Find or build programs and print their paths.
 
-    Others are prometheus and promtool.
+    Default: the programs that `dev up` needs; the tests also need prometheus and promtool.
     """
     wanted = list(dict.fromkeys(names)) or [component.name for component in CONTROL_PLANE]
     unknown = [name for name in wanted if name not in COMPONENTS]
@@ -179,5 +179,5 @@ def _short_errors() -> Iterator[None]:
         click.echo(f"Error: {error}", err=True)
         raise SystemExit(2) from error
     except Interrupted as interrupt:
-        click.echo(f"{interrupt}: what this command had started is stopped", err=True)
+        click.echo(f"{interrupt}: processes started by this command were stopped", err=True)
         raise SystemExit(128 + interrupt.signal_number) from interrupt
