@@ -75,3 +75,22 @@ def test_grams_become_energy_that_causes_as_many_grams(values: list[float], gram
 def test_a_grid_without_carbon_allows_any_energy() -> None:
     assert forecast(0).watt_hours(1, START, START + HOUR) == float("inf")
     assert forecast(0).watt_hours(0, START, START + HOUR) == 0
+
+
+def test_the_highest_value_is_the_worst_that_is_known() -> None:
+    assert forecast(100.0, 300.0, 200.0).highest == 300.0
+
+
+@pytest.mark.parametrize("value", ["0", "0.5"])
+def test_a_grid_without_carbon_is_a_forecast_too(value: str) -> None:
+    assert parse_forecast(f"time,gramsPerKilowattHour\n2026-11-25T00:00:00Z,{value}\n") == forecast(float(value))
+
+
+def test_no_time_has_no_mean_and_no_grams() -> None:
+    with pytest.raises(ForecastError, match="from 2026-11-25T00:00Z to 2026-11-25T00:00Z there is no time"):
+        forecast(300.0).mean(START, START)
+    assert forecast(300.0).grams(1.0, START, START) is None
+
+
+def test_a_mean_begins_inside_any_hour_of_the_forecast() -> None:
+    assert forecast(100.0, 300.0).mean(START + HOUR / 2, START + HOUR) == 100.0

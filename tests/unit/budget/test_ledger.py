@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from unittest import mock
 
@@ -152,3 +153,40 @@ def test_a_member_that_is_gone_counts_until_that_is_seen_and_no_longer() -> None
     assert close(gone, at(1000), None).joules == 40_000
     # One that held no GPUs any more when it was last seen drew nothing since.
     assert close(entry(), at(1000), None).joules == 0
+
+
+def test_a_span_behind_the_watermark_and_a_span_without_length_change_nothing() -> None:
+    old = entry(100)
+    assert account(old, at(120), measured(40, 90), 400, None) == old
+    assert account(old, at(120), MeasuredEnergy(at(110), at(110), 0.0), 400, None) == old
+
+
+def test_a_gap_of_one_second_is_predicted() -> None:
+    found = account(entry(), at(10), measured(1, 10), 400, None)
+    assert (found.predicted_joules, found.measured_joules) == (400, pytest.approx(9 * 500))
+
+
+@pytest.mark.parametrize(("watts", "until"), [(0.0, 0), (1.0, 10)])
+def test_a_member_that_is_gone_is_counted_up_to_now_where_it_drew_power(watts: float, until: float) -> None:
+    found = close(replace(entry(), predicted_watts=watts), at(10), None)
+    assert (found.until, found.predicted_joules) == (at(until), 10 * watts)
+
+
+def test_the_oldest_accounts_of_the_gone_are_folded_into_one() -> None:
+    def gone(number: int, joules: float) -> Entry:
+        return Entry(f"uid-{number}", "team", f"m{number}", at(number), joules)
+
+    with mock.patch("energylens.budget.ledger.MOST_GONE", 3):
+        first, second, third, fourth = (gone(number, 10.0**number) for number in range(4))
+        assert without_old([third, first, second]) == (first, second, third)
+        folded = without_old([fourth, third, first, second])
+        assert [(found.uid, found.until, found.joules) for found in folded] == [
+            ("uid-2", at(2), 100.0),
+            ("uid-3", at(3), 1000.0),
+            ("others", at(1), 11.0),
+        ]
+        again = without_old([*folded, gone(4, 1e4)])
+        assert [(found.uid, found.until, found.joules) for found in again] == [
+            ("uid-4", at(4), 1e4),
+            ("others", at(3), 1111.0),
+        ]

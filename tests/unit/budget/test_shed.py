@@ -135,6 +135,55 @@ def test_when_priorities_change_the_one_that_is_the_lowest_now_gives_instead() -
     assert watts(step(share("a", priority=5), after, allowed=1750)) == {"b": 750}
 
 
+def test_giving_back_leaves_the_hysteresis_free() -> None:
+    taken = replace(share("a", 700), cap_watts=700.0, former_watts=1000.0)
+    # 2000 W are 90 % of 2222.2 W.
+    assert watts(step(taken, share("b"), allowed=2222)) == {"a": 700}
+    assert watts(step(taken, share("b"), allowed=2223)) == {}
+
+
+def test_what_a_member_draws_already_costs_no_room_to_give_back() -> None:
+    stuck = replace(share("high", 700, priority=1), cap_watts=300.0, former_watts=700.0)
+    low = replace(share("low", 700, priority=-1), cap_watts=700.0, former_watts=1000.0)
+    assert watts(step(stuck, low, allowed=1700, hysteresis=0)) == {}
+
+
+def test_in_order_and_without_room_everything_stays() -> None:
+    taken = replace(share("a", 700), cap_watts=700.0, former_watts=1000.0)
+    found = step(taken, share("b"), allowed=1750)
+    assert (watts(found), found.took) == ({"a": 700}, False)
+
+
+def test_what_was_just_given_back_is_not_shared_out_again() -> None:
+    raised = replace(share("a", 700, priority=5, least=900), cap_watts=700.0, former_watts=2000.0)
+    found = step(raised, share("b"), allowed=2000, hysteresis=0)
+    assert (watts(found), found.took) == ({"a": 900}, False)
+
+
+def test_a_cap_at_the_least_power_gives_nothing_back_and_hides_no_lower_priority() -> None:
+    raised = replace(share("a", 700, priority=5), cap_watts=700.0, former_watts=2000.0)
+    found = step(raised, share("b", levels=(300,)), allowed=2000)
+    assert (watts(found), found.took) == ({"a": 1700, "b": 300}, True)
+
+
+def test_one_member_out_of_order_is_enough_to_share_out_again() -> None:
+    raised = replace(share("a", 700, priority=5), cap_watts=700.0, former_watts=1000.0)
+    low = replace(share("c", 300, least=300, levels=()), cap_watts=300.0, former_watts=1000.0)
+    found = step(raised, low, share("b"), allowed=2000)
+    assert (watts(found), found.took) == ({"b": 700, "c": 300}, True)
+
+
+def test_a_lower_priority_at_its_floor_is_not_out_of_order() -> None:
+    raised = replace(share("a", 700, priority=5), cap_watts=700.0, former_watts=1000.0)
+    found = step(raised, share("b", 300, least=300, levels=()), allowed=1100)
+    assert (watts(found), found.took) == ({"a": 700}, False)
+
+
+def test_nothing_is_taken_from_members_at_their_floors() -> None:
+    found = step(share("a", 300, least=300, levels=()), share("b", 300, least=300, levels=()), allowed=100)
+    assert found == Shed({}, False, 500.0)
+
+
 shares = st.lists(
     st.builds(
         lambda priority, powers, least: (priority, sorted(map(float, powers), reverse=True), float(least)),
