@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from energylens.api.llmdeployment import LLMDeployment, PlanStatus
-from energylens.api.llmdeployment_status import LearnedCorrection
+from energylens.api.llmdeployment import LearnedCorrection, LLMDeployment, PlanStatus
 from energylens.controller.store import Key
 from energylens.decide.deployment.status import is_new_window
 from energylens.decide.learned.comparison import is_comparable, load_share, measured_point

@@ -11,8 +11,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from energylens.api.llmdeployment import LLMDeployment, Objective, Overrides, PlanStatus, PowerCap, Replan
-from energylens.api.llmdeployment_status import RejectedPlan, describe_plan
+from energylens.api.llmdeployment import (
+    LLMDeployment,
+    Objective,
+    Overrides,
+    PlanStatus,
+    PowerCap,
+    RejectedPlan,
+    Replan,
+    describe_plan,
+)
 from energylens.api.quantity import parse_quantity
 from energylens.api.words import counted
 from energylens.planner.inventory.products import resolve_products

@@ -8,8 +8,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from energylens.api.llmdeployment import LLMDeployment, LLMDeploymentSpec, PlanStatus, PredictedFigures
-from energylens.api.llmdeployment_status import CorrectionFactors, describe_layout
+from energylens.api.llmdeployment import (
+    CorrectionFactors,
+    LLMDeployment,
+    LLMDeploymentSpec,
+    PlanStatus,
+    PredictedFigures,
+    describe_layout,
+)
 from energylens.api.quantity import format_milli
 from energylens.planner.engines import EngineSettings, too_long
 from energylens.planner.explain.disaggregation import with_hint, with_pair

@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from energylens.api.llmdeployment import LLMDeployment, PlanStatus
-from energylens.api.llmdeployment_status import ReplicaPower
+from energylens.api.llmdeployment import LLMDeployment, PlanStatus, ReplicaPower
 from energylens.planner.adoption import pinned_to
 from energylens.planner.planning import plan_status, problem_for
 from energylens.planner.search.corrections import Corrections

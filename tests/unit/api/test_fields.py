@@ -14,8 +14,7 @@ from pydantic import create_model
 from tests.support.api_uses import Model, Uses, models_of
 
 from energylens.api.energybudget import ClusterEnergyBudget, EnergyBudget
-from energylens.api.llmdeployment import LLMDeployment, Rollout
-from energylens.api.llmdeployment_status import BudgetStatus
+from energylens.api.llmdeployment import BudgetStatus, LLMDeployment, Rollout
 
 PACKAGE = Path(__file__).resolve().parents[3] / "operator" / "energylens"
 KINDS: tuple[Model, ...] = (LLMDeployment, EnergyBudget, ClusterEnergyBudget)
@@ -29,7 +28,7 @@ READ = {
 """Fields of specs that are read where types cannot be followed, with the code that does."""
 COPIED = r"left\.model_dump\(include=set\(RejectedPlan\.model_fields\)"
 WRITTEN = {
-    "PlanStatus.layout": ("api/llmdeployment_status.py", r"default_factory=_layout"),
+    "PlanStatus.layout": ("api/llmdeployment/plan.py", r"default_factory=_layout"),
     "PredictionStatus.correction": ("decide/deployment/status.py", r'prediction\.model_copy\(update=\{"correction":'),
     "CorrectionFactors.energy": ("planner/search/corrections.py", r"CorrectionFactors\(\*\*values\)"),
     **{

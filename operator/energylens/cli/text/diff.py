@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from energylens.api.llmdeployment import PlanStatus
-from energylens.api.llmdeployment_status import describe_plan
+from energylens.api.llmdeployment import PlanStatus, describe_plan
 from energylens.api.quantity import format_milli, parse_quantity
 from energylens.cli.text.tables import columns
 from energylens.decide.preview import Preview, World

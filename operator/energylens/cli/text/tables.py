@@ -8,8 +8,7 @@ from typing import Any
 
 import yaml
 
-from energylens.api.llmdeployment import PlanStatus
-from energylens.api.llmdeployment_status import describe_plan
+from energylens.api.llmdeployment import PlanStatus, describe_plan
 from energylens.api.quantity import parse_quantity
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import difflib
 
-from energylens.api.llmdeployment import LLMDeployment, PlanStatus
-from energylens.api.llmdeployment_status import describe_plan
+from energylens.api.llmdeployment import LLMDeployment, PlanStatus, describe_plan
 from energylens.api.words import counted
 from energylens.planner.search.identity import HASH_LENGTH
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from energylens.api.base import Condition
-from energylens.api.llmdeployment_status import describe_plan
+from energylens.api.llmdeployment import describe_plan
 from energylens.decide.deployment.children import Children
 from energylens.decide.deployment.observation import Observation
 from energylens.decide.reasons import ConditionType, EventReason, Reason

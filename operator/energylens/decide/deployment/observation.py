@@ -9,8 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from energylens.api.llmdeployment import BudgetStatus, EnergyAccount, LLMDeployment, PlanStatus
-from energylens.api.llmdeployment_status import LearnedCorrection
+from energylens.api.llmdeployment import BudgetStatus, EnergyAccount, LearnedCorrection, LLMDeployment, PlanStatus
 from energylens.decide.deployment import approval
 from energylens.decide.deployment.load import FollowedLoad
 from energylens.decide.deployment.rollback import Return

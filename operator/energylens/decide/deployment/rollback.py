@@ -11,8 +11,16 @@ import json
 from dataclasses import dataclass
 from datetime import datetime
 
-from energylens.api.llmdeployment import LLMDeployment, LLMDeploymentSpec, PlanStatus
-from energylens.api.llmdeployment_status import LastGoodPlan, PlanTrial, RejectedPlan, RollbackReason, RollbackStatus
+from energylens.api.llmdeployment import (
+    LastGoodPlan,
+    LLMDeployment,
+    LLMDeploymentSpec,
+    PlanStatus,
+    PlanTrial,
+    RejectedPlan,
+    RollbackReason,
+    RollbackStatus,
+)
 from energylens.api.quantity import format_milli
 from energylens.api.timestamp import timestamp
 from energylens.decide.learned.comparison import LEAST_LOAD, MOST_LOAD, broken_objectives, joules

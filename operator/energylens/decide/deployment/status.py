@@ -9,15 +9,16 @@ from typing import Any, Literal
 from energylens.api.llmdeployment import (
     ActiveRevision,
     BudgetStatus,
+    ItlPercentiles,
     LLMDeployment,
     LLMDeploymentStatus,
     Measured,
     PlanStatus,
     PredictionStatus,
     RelaxationStatus,
+    RollbackStatus,
     WorkloadRef,
 )
-from energylens.api.llmdeployment_status import ItlPercentiles, RollbackStatus
 from energylens.api.quantity import format_milli
 from energylens.api.timestamp import timestamp
 from energylens.decide.deployment import rollback

@@ -11,8 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any, get_args
 
 from energylens.api.base import Condition
-from energylens.api.llmdeployment import LLMDeploymentStatus, LoadStatus, Measured, PlanStatus
-from energylens.api.llmdeployment_status import RollbackStatus
+from energylens.api.llmdeployment import LLMDeploymentStatus, LoadStatus, Measured, PlanStatus, RollbackStatus
 from energylens.api.parse import InvalidResourceError, parse_llmdeployment
 from energylens.api.quantity import parse_quantity
 from energylens.api.timestamp import timestamp

@@ -13,8 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from energylens.api.llmdeployment import LLMDeployment, PlanStatus
-from energylens.api.llmdeployment_status import LearnedCorrection
+from energylens.api.llmdeployment import LearnedCorrection, LLMDeployment, PlanStatus
 from energylens.api.quantity import format_milli
 from energylens.planner.search.corrections import Corrections
 from energylens.predictor.fitted.lessons import LOAD_WIDTH, Entry, Lessons, Place, rounded

@@ -6,8 +6,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from energylens.api.llmdeployment import Engine
-from energylens.api.llmdeployment_status import Confidence, describe_layout
+from energylens.api.llmdeployment import Confidence, Engine, describe_layout
 from energylens.planner.engines.versions import NAMES, display, version_of
 from energylens.predictor.fitted.evidence import Evidence
 from energylens.predictor.fitted.features import ENGINE, LAYOUT, MODEL, NOTHING

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from energylens.api.llmdeployment_status import CorrectionFactors, describe_layout
+from energylens.api.llmdeployment import CorrectionFactors, describe_layout
 from energylens.api.quantity import format_milli
 from energylens.predictor.fitted.recalibration import FIGURES, Factors, Lesson, factors_at, factors_of
 from energylens.predictor.types import FloatArray, Layouts

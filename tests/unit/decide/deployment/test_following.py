@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 from tests.unit.decide.observations import NOW, PRODUCT, deployment
 
-from energylens.api.llmdeployment import PlanStatus
-from energylens.api.llmdeployment_status import RejectedPlan, RollbackStatus
+from energylens.api.llmdeployment import PlanStatus, RejectedPlan, RollbackStatus
 from energylens.decide.deployment import rollback
 from energylens.decide.deployment.following import at_load, followed_load, load_status, most_carried
 from energylens.decide.deployment.inputs import Inputs

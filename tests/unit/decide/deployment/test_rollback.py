@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.decide.observations import HASH, NOW, OTHER, deployment, measured, plan
 
-from energylens.api.llmdeployment import LLMDeployment, PlanStatus
-from energylens.api.llmdeployment_status import LastGoodPlan, RollbackStatus
+from energylens.api.llmdeployment import LastGoodPlan, LLMDeployment, PlanStatus, RollbackStatus
 from energylens.decide.deployment import rollback
 from energylens.decide.deployment.rollback import Return, after_return, after_window, due, rejected_for, triggers
 

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from tests.unit.decide.observations import MODEL, PRODUCT, deployment, measured, plan
 
-from energylens.api.llmdeployment import LLMDeployment
-from energylens.api.llmdeployment_status import CorrectionFactors
+from energylens.api.llmdeployment import CorrectionFactors, LLMDeployment
 from energylens.decide.learned.comparison import load_share, measured_point
 from energylens.decide.learned.corrections import MOST_ENTRIES, CorrectionsError, Pool, subject
 from energylens.planner.search.corrections import Corrections

@@ -5,186 +5,14 @@ Counts, milliseconds, watts and percents are whole numbers; energies are Kuberne
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from energylens.api.base import ATOMIC_LIST, ApiModel, Condition, map_list
 from energylens.api.energybudget_status import Time
+from energylens.api.llmdeployment.plan import CorrectionFactors, PlanStatus, ReplicaLayout
 from energylens.api.quantity import Quantity
-
-Confidence = Literal["Measured", "Interpolated", "Extrapolated"]
-
-
-class PredictedFigures(ApiModel):
-    """What the predictor expects, with the 80 % interval of the energy."""
-
-    joules_per_output_token: Quantity = Field(description="GPU energy per generated token, all replicas, J.")
-    joules_per_output_token_low: Quantity = Field(description="Lower end of the 80 % interval, J.")
-    joules_per_output_token_high: Quantity = Field(description="Upper end of the 80 % interval, J.")
-    power_watts: int = Field(description="Mean power of all GPUs of all replicas under the stated load, W.")
-    idle_power_watts: int = Field(description="Power of the same GPUs while no request runs, W.")
-    output_tokens_per_second: int = Field(description="Tokens generated per second by all replicas.")
-    concurrency: int = Field(description="Requests in flight over all replicas in the steady state.")
-    ttft_milliseconds: int = Field(description="Time to first token at the percentile of spec.slo, ms.")
-    itl_milliseconds: int = Field(description="Inter-token latency at the percentile of spec.slo, ms, rounded up.")
-    tpot_milliseconds: int | None = Field(
-        default=None,
-        description="Time per output token of a request at the percentile of spec.slo, ms, rounded up; absent in plans "
-        "of releases that did not predict it.",
-    )
-
-
-class PrefillReplicas(ApiModel):
-    """Replicas that process prompts, where those of a plan only generate tokens."""
-
-    replicas: int = Field(description="Copies of the model.")
-    tensor_parallel: int = Field(description="GPUs that split each layer.")
-    pipeline_parallel: int = Field(description="Stages that the layers are split into.")
-    expert_parallel: int = Field(description="GPUs that experts are split over.")
-    data_parallel: int = Field(description="Copies of the attention layers in one replica.")
-    max_batch_size: int = Field(description="Maximum number of prompts processed at once per data-parallel rank.")
-    power_cap_watts_per_gpu: int | None = Field(
-        default=None, description="Power limit of each GPU, W; absent: the product's default limit."
-    )
-
-
-class Alternative(ApiModel):
-    """A plan of the Pareto frontier that was not chosen, and why."""
-
-    gpu_product: str = Field(description="GPU product, as in the node label nvidia.com/gpu.product.")
-    gpus: int = Field(description="GPUs over all replicas.")
-    replicas: int = Field(description="Copies of the model.")
-    nodes_per_replica: int = Field(default=1, description="Nodes that one replica spans.")
-    tensor_parallel: int = Field(description="GPUs that split each layer.")
-    pipeline_parallel: int = Field(description="Stages that the layers are split into.")
-    expert_parallel: int = Field(
-        description="GPUs that experts are split over; 1: experts are split like dense layers."
-    )
-    data_parallel: int = Field(description="Copies of the attention layers in one replica.")
-    max_batch_size: int = Field(description="Maximum number of sequences running at once per data-parallel rank.")
-    power_cap_watts_per_gpu: int | None = Field(
-        default=None, description="Power limit of each GPU, W; absent: the product's default limit."
-    )
-    joules_per_output_token: Quantity = Field(description="Predicted GPU energy per generated token, J.")
-    power_watts: int = Field(description="Predicted mean power of all its GPUs, W.")
-    ttft_milliseconds: int = Field(description="Predicted time to first token at the percentile of spec.slo, ms.")
-    itl_milliseconds: int = Field(description="Predicted inter-token latency at the percentile of spec.slo, ms.")
-    tpot_milliseconds: int | None = Field(
-        default=None, description="Predicted time per output token of a request at the percentile of spec.slo, ms."
-    )
-    prefill: PrefillReplicas | None = Field(
-        default=None,
-        description="Present where prompts are processed by replicas of their own: these. The layout above is then "
-        "that of the replicas that generate; GPUs, energy, power and latencies are those of both.",
-    )
-    reason: str = Field(description="Why it was not chosen.")
-
-
-def _layout(data: dict[str, Any]) -> str:
-    return describe_layout(
-        tensor=data.get("tensor_parallel", 1),
-        pipeline=data.get("pipeline_parallel", 1),
-        expert=data.get("expert_parallel", 1),
-        data=data.get("data_parallel", 1),
-    )
-
-
-def describe_layout(*, tensor: int, pipeline: int, expert: int, data: int) -> str:
-    """Return a layout in the field's shorthand, without spaces: ``TP4``, ``TP8-PP2``, ``TP8-EP8``, ``TP1-EP8-DP8``."""
-    rest = (("PP", pipeline), ("EP", expert), ("DP", data))
-    return "-".join([f"TP{tensor}", *(f"{name}{size}" for name, size in rest if size > 1)])
-
-
-class CorrectionFactors(ApiModel):
-    """What predictions are multiplied with: 1 leaves them as they are."""
-
-    ttft: Quantity = Field(description="On the time to first token, which prefill sets.")
-    itl: Quantity = Field(description="On the inter-token latency, which decode sets.")
-    power: Quantity = Field(description="On the power.")
-    energy: Quantity = Field(description="On the joules per output token.")
-
-
-class ReplicaPower(ApiModel):
-    """What a plan draws with another number of replicas."""
-
-    replicas: int = Field(description="Copies of the model.")
-    power_watts: int = Field(
-        description="Predicted power of all GPUs under the same load, or at most what these replicas carry of it, W."
-    )
-
-
-class PlanStatus(ApiModel):
-    """The plan that the operator follows or recommends."""
-
-    hash: str = Field(
-        description="Identity of the plan: the hash of what the plan does (model, engine, GPU product, layout, "
-        "replicas, batch, power cap). spec.planning.approvedPlanHash names this hash."
-    )
-    serving_hash: str = Field(
-        default="", description="Of hash: the part that is the model and the engine with its settings."
-    )
-    inputs_hash: str | None = Field(
-        default=None,
-        description="Hash of the plan's inputs (spec, available GPUs, predictor) and of the plan itself; nothing is "
-        "planned "
-        "again while it stays the same.",
-    )
-    predictor_version: str = Field(description="Version of the predictor's code and coefficients.")
-    confidence: Confidence = Field(
-        description="Measured: this model was run in this layout on this GPU with this version of the engine. "
-        "Interpolated: the model, or others of its kind, were run on this GPU with this engine. Extrapolated: less is "
-        "known."
-    )
-    confidence_reason: str = Field(default="", description="What was measured that is near the plan, and what was not.")
-    binding_constraint: str = Field(description="The constraint that kept a plan of lower energy from being chosen.")
-    gpu_product: str = Field(description="GPU product, as in the node label nvidia.com/gpu.product.")
-    gpus: int = Field(description="GPUs over all replicas.")
-    replicas: int = Field(description="Copies of the model.")
-    nodes_per_replica: int = Field(default=1, description="Nodes that one replica spans.")
-    tensor_parallel: int = Field(description="GPUs that split each layer.")
-    pipeline_parallel: int = Field(description="Stages that the layers are split into.")
-    expert_parallel: int = Field(
-        description="GPUs that experts are split over; 1: experts are split like dense layers."
-    )
-    data_parallel: int = Field(description="Copies of the attention layers in one replica.")
-    layout: str = Field(default_factory=_layout, description="The four degrees in short, such as TP4 or TP8-EP8.")
-    max_batch_size: int = Field(description="Maximum number of sequences running at once per data-parallel rank.")
-    power_cap_watts_per_gpu: int | None = Field(
-        default=None, description="Power limit that the plan sets on each GPU, W; absent: the product's default limit."
-    )
-    lowest_power_watts: int | None = Field(
-        default=None, description="Minimum power of any plan that meets the spec, budgets aside, W."
-    )
-    fewer_replicas: Annotated[tuple[ReplicaPower, ...], Field(max_length=32, json_schema_extra=ATOMIC_LIST)] = Field(
-        default=(),
-        description="What the same pods are predicted to draw when there are fewer, down to spec.energy.minReplicas, "
-        "most first: what a budget with action Shed can take.",
-    )
-    shed_from_power_watts: int | None = Field(
-        default=None, description="Predicted power with the replicas that a budget took, W; absent: it took none."
-    )
-    shed_by: str | None = Field(
-        default=None,
-        description="The budget for which replicas were taken; the plan then carries less than the load.",
-    )
-    shed_from_replicas: int | None = Field(
-        default=None, description="Replicas before the budget took some; hash is that of the plan with all of them."
-    )
-    predicted: PredictedFigures = Field(description="Predicted figures of the plan.")
-    correction: CorrectionFactors | None = Field(
-        default=None, description="Factors from measurement that are in the predicted figures; absent: none."
-    )
-    alternatives: Annotated[
-        tuple[Alternative, ...],
-        Field(max_length=5, json_schema_extra=ATOMIC_LIST),
-    ] = Field(default=(), description="The next best plans, and why each was not chosen.")
-
-
-def describe_plan(plan: PlanStatus) -> str:
-    """Return a plan in short: ``2 x NVIDIA-H200 TP4, max batch 64`` is two replicas of four GPUs each."""
-    cap = "" if plan.power_cap_watts_per_gpu is None else f", {plan.power_cap_watts_per_gpu} W per GPU"
-    return f"{plan.replicas} x {plan.gpu_product} {plan.layout}, max batch {plan.max_batch_size}{cap}"
 
 
 class RelaxationStatus(ApiModel):
@@ -361,19 +189,12 @@ class PlanTrial(ApiModel):
     message: str | None = Field(default=None, description="The figures of the last bad window.")
 
 
-class RejectedPlan(ApiModel):
+class RejectedPlan(ReplicaLayout):
     """A plan that was rolled back. It is not adopted again for the same spec."""
 
     hash: str = Field(description="hash of the plan.")
     gpu_product: str = Field(description="GPU product, as in the node label nvidia.com/gpu.product.")
-    replicas: int = Field(description="Copies of the model.")
     nodes_per_replica: int = Field(description="Nodes that one replica spans.")
-    tensor_parallel: int = Field(description="GPUs that split each layer.")
-    pipeline_parallel: int = Field(description="Stages that the layers are split into.")
-    expert_parallel: int = Field(description="GPUs that experts are split over.")
-    data_parallel: int = Field(description="Copies of the attention layers in one replica.")
-    max_batch_size: int = Field(description="Maximum number of sequences running at once per data-parallel rank.")
-    power_cap_watts_per_gpu: int | None = Field(default=None, description="Power limit of each GPU, W.")
     inputs: str = Field(description="Hash of the part of the spec that the plan was made for.")
     reason: RollbackReason = Field(description="Why it was rolled back.")
     message: str = Field(description="The figures.")

@@ -1,0 +1,124 @@
+"""The model to serve, and the engine that serves it."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from energylens.api.base import (
+    ATOMIC_LIST,
+    AbsolutePath,
+    ApiModel,
+    DataKey,
+    ObjectName,
+    Rule,
+    distinct_by,
+    map_list,
+)
+
+
+class ConfigMapKeyRef(ApiModel):
+    """A key of a ConfigMap in the object's namespace."""
+
+    name: ObjectName = Field(description="Name of the ConfigMap.")
+    key: DataKey = Field(default="config.json", description="Key that holds the model's Hugging Face config.json.")
+
+
+class SecretKeyRef(ApiModel):
+    """A key of a Secret in the object's namespace."""
+
+    name: ObjectName = Field(description="Name of the Secret.")
+    key: DataKey = Field(default="HF_TOKEN", description="Key that holds the token.")
+
+
+def _one_cache(cache: ModelCache) -> str | None:
+    if cache.persistent_volume_claim is not None and cache.host_path is not None:
+        return (
+            f"persistentVolumeClaim '{cache.persistent_volume_claim}' and hostPath '{cache.host_path}' are both set; "
+            "set exactly one"
+        )
+    if cache.persistent_volume_claim is None and cache.host_path is None:
+        return "neither persistentVolumeClaim nor hostPath is set; set exactly one"
+    return None
+
+
+_ONE_CACHE = Rule(
+    summary="set exactly one of persistentVolumeClaim and hostPath",
+    cel="has(self.persistentVolumeClaim) != has(self.hostPath)",
+    message_cel="has(self.hostPath) ? "
+    "\"persistentVolumeClaim '%s' and hostPath '%s' are both set; set exactly one\".format("
+    "[self.persistentVolumeClaim, self.hostPath]) : "
+    "'neither persistentVolumeClaim nor hostPath is set; set exactly one'",
+    check=_one_cache,
+)
+
+
+class ModelCache(ApiModel):
+    """Where weights are kept between pod restarts."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (_ONE_CACHE,)
+
+    persistent_volume_claim: ObjectName | None = Field(
+        default=None, description="A PersistentVolumeClaim of the namespace. Set this or hostPath."
+    )
+    host_path: AbsolutePath | None = Field(
+        default=None, description="A directory on every GPU node. Set this or persistentVolumeClaim."
+    )
+    path: AbsolutePath = Field(default="/models", description="Where the cache is mounted in the engine's container.")
+
+
+class Model(ApiModel):
+    """The model to serve."""
+
+    name: str = Field(
+        min_length=1,
+        max_length=253,
+        pattern=r"^[A-Za-z0-9._/-]+$",
+        description="Hugging Face id, such as meta-llama/Llama-3.1-70B-Instruct. "
+        "A model that the operator's catalogue does not have needs configRef.",
+    )
+    revision: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9._/-]+$")] | None = Field(
+        default=None, description="Branch, tag or commit of the model's repository; absent: its main branch."
+    )
+    quantization: Literal["None", "FP8", "MXFP4", "NVFP4", "INT8", "INT4"] | None = Field(
+        default=None,
+        description="Number format of the weights. Absent: the one that the model's repository has. None: 16 bits.",
+    )
+    config_ref: ConfigMapKeyRef | None = Field(
+        default=None, description="ConfigMap with the model's config.json, for models that the catalogue does not have."
+    )
+    token_secret_ref: SecretKeyRef | None = Field(
+        default=None, description="Secret with the Hugging Face token, for models that need one to be downloaded."
+    )
+    cache: ModelCache | None = Field(
+        default=None, description="Where weights are kept between pod restarts; absent: every pod downloads them."
+    )
+
+
+class EnvVar(ApiModel):
+    """A plain environment variable of the engine's container."""
+
+    name: str = Field(min_length=1, max_length=253, pattern=r"^[^=\s]+$", description="Name of the variable.")
+    value: str = Field(default="", max_length=32_768, description="Value of the variable.")
+
+
+class Engine(ApiModel):
+    """The serving engine."""
+
+    type: Literal["VLLM", "SGLang"] = Field(default="VLLM", description="Which engine serves the model.")
+    image: Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^\S+$")] | None = Field(
+        default=None,
+        description="Container image of the engine; absent: the version that this operator was tested with.",
+    )
+    extra_args: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=4096)], ...],
+        Field(max_length=128, json_schema_extra=ATOMIC_LIST),
+    ] = Field(
+        default=(),
+        description="Arguments added to the engine's command line. Parallelism and batch size belong to the plan: "
+        "set them in spec.planning.overrides.",
+    )
+    env: Annotated[
+        tuple[EnvVar, ...], Field(max_length=128, json_schema_extra=map_list("name")), distinct_by("name")
+    ] = Field(default=(), description="Environment variables of the engine's container.")

@@ -1,0 +1,265 @@
+"""What a team asks for: how plans are made, rolled out and checked, and the spec as a whole.
+
+No floats anywhere: integers with the unit in the name, or Kubernetes quantities kept as strings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, WithJsonSchema
+
+from energylens.api.base import DISTINCT, SET_LIST, ApiModel, Rule
+from energylens.api.llmdeployment.energy import Energy
+from energylens.api.llmdeployment.engine import Engine, Model
+from energylens.api.llmdeployment.hardware import Hardware
+from energylens.api.llmdeployment.workload import Slo, Workload
+
+PlanningMode = Literal["Auto", "Manual", "Advisory"]
+
+
+def _experts_within_replica(overrides: Overrides) -> str | None:
+    expert, tensor, data = overrides.expert_parallel, overrides.tensor_parallel, overrides.data_parallel
+    if expert is None or tensor is None or data is None or expert <= tensor * data:
+        return None
+    return (
+        f"expertParallel ({expert}) is more than tensorParallel ({tensor}) x dataParallel ({data}) = {tensor * data} "
+        f"GPUs; set it to {tensor * data} or less"
+    )
+
+
+_EXPERTS_WITHIN_REPLICA = Rule(
+    summary="expertParallel is at most tensorParallel x dataParallel where all three are set",
+    cel="!has(self.expertParallel) || !has(self.tensorParallel) || !has(self.dataParallel) || "
+    "self.expertParallel <= self.tensorParallel * self.dataParallel",
+    message_cel="'expertParallel (%s) is more than tensorParallel (%s) x dataParallel (%s) = %s GPUs; "
+    "set it to %s or less'.format([self.expertParallel, self.tensorParallel, self.dataParallel, "
+    "self.tensorParallel * self.dataParallel, self.tensorParallel * self.dataParallel])",
+    check=_experts_within_replica,
+)
+
+
+class Overrides(ApiModel):
+    """Choices taken from the planner; each one set is a constraint."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (_EXPERTS_WITHIN_REPLICA,)
+
+    tensor_parallel: int | None = Field(default=None, ge=1, le=1024, description="GPUs that split each layer.")
+    pipeline_parallel: int | None = Field(default=None, ge=1, le=1024, description="Stages of layers.")
+    expert_parallel: int | None = Field(
+        default=None,
+        ge=1,
+        le=1024,
+        description="GPUs that experts are split over, at most tensorParallel x dataParallel.",
+    )
+    data_parallel: int | None = Field(
+        default=None, ge=1, le=1024, description="Copies of the attention layers in one replica."
+    )
+    replicas: int | None = Field(default=None, ge=1, le=10_000, description="Copies of the model.")
+    max_batch_size: int | None = Field(
+        default=None, ge=1, le=65_536, description="Maximum number of sequences running at once per data-parallel rank."
+    )
+
+
+class Replan(ApiModel):
+    """When a better plan is worth a restart."""
+
+    min_energy_saving_percent: int = Field(
+        default=10, ge=0, le=100, description="Minimum energy that a new plan must save, %."
+    )
+    cooldown_seconds: int = Field(
+        default=3600, ge=0, le=31_536_000, description="Minimum time between two changes of the plan, s."
+    )
+
+
+class Planning(ApiModel):
+    """How plans are made and adopted."""
+
+    mode: PlanningMode = Field(
+        default="Auto",
+        description="Auto: follow the best plan. Manual: follow only the plan whose hash is approvedPlanHash. "
+        "Advisory: show the plan and run nothing.",
+    )
+    approved_plan_hash: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[0-9a-z]+$")] | None = Field(
+        default=None, description="status.plan.hash of the plan that mode Manual may follow."
+    )
+    overrides: Overrides = Field(default=Overrides(), description="Values that replace the planner's choice.")
+    safety_margin_percent: int = Field(
+        default=100,
+        ge=0,
+        le=300,
+        description="How far above the prediction spec.slo is checked, in percent of the way to the upper end of its "
+        "80 % interval. 100: at that end, which nine of ten measurements stay below. 0: at the prediction itself.",
+    )
+    replan: Replan = Field(default=Replan(), description="When a better plan is worth a restart.")
+    disaggregation: Literal["Never", "Compare"] = Field(
+        default="Never",
+        description="Compare: also evaluate prefill and decode on replicas of their own, and show the best such plan "
+        "among the alternatives. It is never followed: serving it takes a router that knows the two roles.",
+    )
+    follow_load: Literal["Never", "Auto"] = Field(
+        default="Never",
+        description="Never: plans are made for workload.requestsPerSecond. Auto: for the measured rate where it "
+        "differs: at once where it is higher, after cooldownSeconds where it is lower. The rules of replan apply, too.",
+    )
+
+
+class Rollout(ApiModel):
+    """How a new plan replaces the running one."""
+
+    strategy: Literal["Auto", "Surge", "Recreate"] = Field(
+        default="Auto",
+        description="Surge: start new replicas before old ones stop. Recreate: replace one by one. "
+        "Auto: Surge when enough GPUs are free, else Recreate.",
+    )
+    progress_deadline_seconds: int | None = Field(
+        default=None,
+        ge=60,
+        le=604_800,
+        description="How long a rollout may make no progress, s. Default: 3600, or 60 s more than the model may "
+        "take to start where that is longer.",
+    )
+    revision_history_limit: int = Field(default=3, ge=0, le=20, description="Old revisions kept.")
+    rollback_on: Annotated[
+        tuple[Literal["SLOViolation", "HigherEnergy", "ProgressDeadline"], ...],
+        Field(max_length=3, json_schema_extra=SET_LIST),
+        DISTINCT,
+    ] = Field(default=(), description="Events that return the deployment to the previous plan; empty: none.")
+
+
+class Validation(ApiModel):
+    """How predictions are checked against measurement."""
+
+    source: Literal["Auto", "Prometheus", "DCGMExporter", "None"] = Field(
+        default="Auto", description="Where energy counters are read. None: not measured."
+    )
+    warmup_seconds: int = Field(
+        default=120, ge=0, le=86_400, description="Time after pods became ready that is not measured, s."
+    )
+    window_seconds: int = Field(default=600, ge=10, le=7200, description="Time that one measurement covers, s.")
+    tolerance_percent: int = Field(
+        default=15, ge=1, le=100, description="Largest error of the predicted energy that counts as accurate, %."
+    )
+    on_drift: Literal["Report", "Recalibrate", "Rollback"] = Field(
+        default="Report",
+        description="Reaction to an error above tolerancePercent. Report: a condition reports the error. "
+        "Recalibrate: correct the predictor by what is measured. Rollback: return to the last good plan when a new one "
+        "breaks the SLO or measures more energy.",
+    )
+
+
+def _degrees(overrides: Overrides) -> tuple[int, int, int]:
+    return overrides.tensor_parallel or 1, overrides.pipeline_parallel or 1, overrides.data_parallel or 1
+
+
+def _overrides_within_replica(spec: LLMDeploymentSpec) -> str | None:
+    tensor, pipeline, data = _degrees(spec.planning.overrides)
+    limit = spec.hardware.max_gpus_per_replica
+    if limit is None or tensor * pipeline * data <= limit:
+        return None
+    return (
+        f"planning.overrides ask for tensorParallel {tensor} x pipelineParallel {pipeline} x dataParallel {data} = "
+        f"{tensor * pipeline * data} GPUs per replica, more than hardware.maxGPUsPerReplica ({limit}); "
+        f"lower them or raise maxGPUsPerReplica"
+    )
+
+
+def _degree(name: str) -> str:
+    return f"(has(self.planning.overrides.{name}) ? self.planning.overrides.{name} : 1)"
+
+
+_TP, _PP, _DP, _REPLICAS = map(_degree, ("tensorParallel", "pipelineParallel", "dataParallel", "replicas"))
+_PER_REPLICA = f"{_TP} * {_PP} * {_DP}"
+
+_OVERRIDES_WITHIN_REPLICA = Rule(
+    summary="tensorParallel x pipelineParallel x dataParallel of planning.overrides "
+    "is at most hardware.maxGPUsPerReplica",
+    cel=f"!has(self.hardware.maxGPUsPerReplica) || {_PER_REPLICA} <= self.hardware.maxGPUsPerReplica",
+    message_cel="'planning.overrides ask for tensorParallel %s x pipelineParallel %s x dataParallel %s = "
+    "%s GPUs per replica, more than hardware.maxGPUsPerReplica (%s); lower them or raise maxGPUsPerReplica'.format("
+    f"[{_TP}, {_PP}, {_DP}, {_PER_REPLICA}, self.hardware.maxGPUsPerReplica])",
+    check=_overrides_within_replica,
+)
+
+
+def _overrides_within_max_gpus(spec: LLMDeploymentSpec) -> str | None:
+    tensor, pipeline, data = _degrees(spec.planning.overrides)
+    per_replica, replicas = tensor * pipeline * data, spec.planning.overrides.replicas or 1
+    limit = spec.hardware.max_gpus
+    if limit is None or per_replica * replicas <= limit:
+        return None
+    return (
+        f"planning.overrides ask for {per_replica} GPUs per replica x replicas {replicas} = {per_replica * replicas} "
+        f"GPUs, more than hardware.maxGPUs ({limit}); lower them or raise maxGPUs"
+    )
+
+
+_OVERRIDES_WITHIN_MAX_GPUS = Rule(
+    summary="tensorParallel x pipelineParallel x dataParallel x replicas of planning.overrides "
+    "is at most hardware.maxGPUs",
+    cel=f"!has(self.hardware.maxGPUs) || {_PER_REPLICA} * {_REPLICAS} <= self.hardware.maxGPUs",
+    message_cel="'planning.overrides ask for %s GPUs per replica x replicas %s = %s GPUs, "
+    "more than hardware.maxGPUs (%s); lower them or raise maxGPUs'.format("
+    f"[{_PER_REPLICA}, {_REPLICAS}, {_PER_REPLICA} * {_REPLICAS}, self.hardware.maxGPUs])",
+    check=_overrides_within_max_gpus,
+)
+
+
+def _needs_a_rate(spec: LLMDeploymentSpec, field: str, value: str) -> str | None:
+    if value == "Never" or spec.workload.requests_per_second is not None:
+        return None
+    return (
+        f"planning.{field} {value} needs workload.requestsPerSecond, and workload has concurrency "
+        f"({spec.workload.concurrency}); set {field} to Never or give a rate"
+    )
+
+
+def _rate_rule(field: str, value: str, check: Callable[[LLMDeploymentSpec], str | None]) -> Rule:
+    return Rule(
+        summary=f"planning.{field} {value} needs workload.requestsPerSecond",
+        cel=f"self.planning.{field} == 'Never' || has(self.workload.requestsPerSecond)",
+        message_cel=f"'planning.{field} {value} needs workload.requestsPerSecond, and workload has concurrency (%s); "
+        f"set {field} to Never or give a rate'.format("
+        "[has(self.workload.concurrency) ? self.workload.concurrency : 0])",
+        check=check,
+    )
+
+
+_FOLLOWED_LOAD_IS_A_RATE = _rate_rule(
+    "followLoad", "Auto", lambda spec: _needs_a_rate(spec, "followLoad", spec.planning.follow_load)
+)
+_DISAGGREGATION_NEEDS_A_RATE = _rate_rule(
+    "disaggregation", "Compare", lambda spec: _needs_a_rate(spec, "disaggregation", spec.planning.disaggregation)
+)
+
+
+PodTemplate = Annotated[
+    dict[str, Any], WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True})
+]
+
+
+class LLMDeploymentSpec(ApiModel):
+    """What a team asks for."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        _OVERRIDES_WITHIN_REPLICA,
+        _OVERRIDES_WITHIN_MAX_GPUS,
+        _FOLLOWED_LOAD_IS_A_RATE,
+        _DISAGGREGATION_NEEDS_A_RATE,
+    )
+
+    model: Model = Field(description="The model to serve.")
+    engine: Engine = Field(default=Engine(), description="The serving engine.")
+    workload: Workload = Field(description="The load: mean request shape and arrival rate or concurrency.")
+    slo: Slo = Field(default=Slo(), description="Service level objectives; absent ones do not constrain the plan.")
+    energy: Energy = Field(default=Energy(), description="Objective, and the deployment's own budget.")
+    hardware: Hardware = Field(default=Hardware(), description="The GPUs that the planner may use.")
+    planning: Planning = Field(default=Planning(), description="How plans are made and adopted.")
+    rollout: Rollout = Field(default=Rollout(), description="How a new plan replaces the running one.")
+    validation: Validation = Field(default=Validation(), description="How predictions are checked against measurement.")
+    pod_template: PodTemplate | None = Field(
+        default=None,
+        description="A PodTemplateSpec merged into the serving pods by strategic merge; the plan's own fields win.",
+    )
+    suspend: bool = Field(default=False, description="Stop all replicas, and keep the plan.")

@@ -1,0 +1,134 @@
+"""The load, and the latencies and energy to hold under it."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from energylens.api.base import ApiModel, Rule
+from energylens.api.quantity import PositiveQuantity
+
+Percentile = Literal["P50", "P95", "P99"]
+SpeculationMethod = Literal["NGram", "EAGLE", "MTP", "DraftModel"]
+
+_MAX_MILLISECONDS = 3_600_000
+
+
+def _draft_model_size(speculative: Speculative) -> str | None:
+    millions = speculative.draft_model_million_parameters
+    if speculative.method == "DraftModel" and millions is None:
+        return "method DraftModel needs draftModelMillionParameters: its parameters in millions"
+    if speculative.method not in (None, "DraftModel") and millions is not None:
+        return (
+            f"draftModelMillionParameters ({millions}) is for method DraftModel, and method is {speculative.method}; "
+            "leave it out"
+        )
+    return None
+
+
+_DRAFT_MODEL_SIZE = Rule(
+    summary="draftModelMillionParameters is set with method DraftModel, and with no other method",
+    cel="!has(self.method) || (self.method == 'DraftModel') == has(self.draftModelMillionParameters)",
+    message_cel="self.method == 'DraftModel' ? "
+    "'method DraftModel needs draftModelMillionParameters: its parameters in millions' : "
+    "'draftModelMillionParameters (%s) is for method DraftModel, and method is %s; leave it out'.format("
+    "[self.draftModelMillionParameters, self.method])",
+    check=_draft_model_size,
+)
+
+
+class Speculative(ApiModel):
+    """Speculative decoding as spec.engine.extraArgs ask the engine for it: a chain of drafted tokens per step."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (_DRAFT_MODEL_SIZE,)
+
+    method: SpeculationMethod | None = Field(
+        default=None,
+        description="What drafts. NGram: n-grams of the prompt, without a model. EAGLE: a head of one layer. MTP: the "
+        "model's own layer for it. DraftModel: a small model. Absent: what spec.engine.extraArgs ask for, else EAGLE.",
+    )
+    draft_tokens: int = Field(
+        ge=1, le=64, description="Tokens drafted per sequence and step; each step verifies them with one more."
+    )
+    acceptance_percent: int = Field(
+        ge=0, le=100, description="Accepted tokens over drafted ones, %, as the engines count them."
+    )
+    draft_model_million_parameters: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="Parameters of the draft model without its embeddings, in millions; needed by method DraftModel.",
+    )
+
+
+def _one_load(workload: Workload) -> str | None:
+    rate, concurrency = workload.requests_per_second, workload.concurrency
+    if rate is not None and concurrency is not None:
+        return f"requestsPerSecond ({rate}) and concurrency ({concurrency}) are both set; set exactly one"
+    if rate is None and concurrency is None:
+        return "neither requestsPerSecond nor concurrency is set; set exactly one"
+    return None
+
+
+_ONE_LOAD = Rule(
+    summary="set exactly one of requestsPerSecond and concurrency",
+    cel="has(self.requestsPerSecond) != has(self.concurrency)",
+    message_cel="has(self.concurrency) ? "
+    "'requestsPerSecond (%s) and concurrency (%s) are both set; set exactly one'.format("
+    "[self.requestsPerSecond, self.concurrency]) : "
+    "'neither requestsPerSecond nor concurrency is set; set exactly one'",
+    check=_one_load,
+)
+
+
+class Workload(ApiModel):
+    """The load: mean request shape and either an arrival rate or a number of concurrent requests."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (_ONE_LOAD,)
+
+    input_tokens: int = Field(ge=1, le=10_000_000, description="Mean tokens of a prompt.")
+    output_tokens: int = Field(ge=1, le=1_000_000, description="Mean tokens generated per request.")
+    requests_per_second: PositiveQuantity | None = Field(
+        default=None,
+        description='Mean arrival rate over all replicas, above 0: a whole number (2) or a string ("0.5", 500m). '
+        "A number with a fraction (0.5 without quotes) is refused. Set this or concurrency.",
+    )
+    concurrency: int | None = Field(
+        default=None,
+        ge=1,
+        le=100_000,
+        description="Requests in flight over all replicas. Set this or requestsPerSecond.",
+    )
+    prefix_cache_hit_percent: int = Field(
+        default=0,
+        ge=0,
+        le=100,
+        description="Prompt tokens that the engine's prefix cache has, %: they cost no prefill. Taken as the beginning "
+        "of every prompt, shared by all.",
+    )
+    speculative: Speculative | None = Field(
+        default=None, description="Speculative decoding; absent: every step generates one token per request."
+    )
+
+
+class Slo(ApiModel):
+    """What the deployment must hold at the given percentile. An absent objective does not constrain the plan."""
+
+    percentile: Percentile = Field(default="P95", description="Share of requests that must meet the latencies.")
+    ttft_milliseconds: int | None = Field(
+        default=None, ge=1, le=_MAX_MILLISECONDS, description="Maximum time to first token, ms."
+    )
+    itl_milliseconds: int | None = Field(
+        default=None, ge=1, le=_MAX_MILLISECONDS, description="Maximum inter-token latency, ms."
+    )
+    tpot_milliseconds: int | None = Field(
+        default=None,
+        ge=1,
+        le=_MAX_MILLISECONDS,
+        description="Maximum time per output token of a request, the mean over its tokens after the first, ms. The "
+        "prefill of other requests is part of it, which a median inter-token latency leaves out.",
+    )
+    joules_per_output_token: PositiveQuantity | None = Field(
+        default=None, description='Most GPU energy per generated token, J, greater than 0, such as "0.4" or 400m.'
+    )
