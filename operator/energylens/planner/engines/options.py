@@ -12,11 +12,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
+from energylens.planner.engines.sglang_features import OPTIONS as SGLANG_FEATURES
 from energylens.planner.engines.sglang_options import OPTIONS as SGLANG_OPTIONS
 from energylens.planner.engines.versions import Version
 from energylens.planner.engines.vllm_options import OPTIONS as VLLM_OPTIONS
 
-_TABLES = {"VLLM": VLLM_OPTIONS, "SGLang": SGLANG_OPTIONS}
+_TABLES = {"VLLM": VLLM_OPTIONS, "SGLang": SGLANG_OPTIONS + SGLANG_FEATURES}
 _READ: dict[str, Version] = {"VLLM": (0, 33), "SGLang": (0, 5, 23)}
 """The versions whose options the tables are; of others an option that is missing may exist."""
 
@@ -70,7 +71,7 @@ class Option:
 def options_of(engine: str) -> tuple[Option, ...]:
     """Return the options of an engine, ``VLLM`` or ``SGLang``, of the version that was read."""
     found = []
-    for line in filter(None, _TABLES[engine].split("\n")):
+    for line in sorted(filter(None, _TABLES[engine].split("\n"))):
         names = re.split(r"[=+*?]", line)[0]
         values, (choices, _, number) = line[len(names) :][:1], line[len(names) + 1 :].partition(":")
         spellings = tuple(names.split(" "))
