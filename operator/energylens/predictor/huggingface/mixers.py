@@ -67,17 +67,22 @@ def read_attention(fields: Fields, hidden: int) -> Attention:
 
 def read_mamba2(fields: Fields) -> Mamba2:
     """Return the Mamba-2 mixer of the Nemotron-H fields."""
-    dtype = fields.text("mamba_ssm_cache_dtype", default="auto")
-    if dtype not in SSM_BYTES:
-        raise fields.error("mamba_ssm_cache_dtype", ", ".join(SSM_BYTES), dtype)
     return Mamba2(
         heads=fields.integer("mamba_num_heads"),
         head_dim=fields.integer("mamba_head_dim"),
         state_size=fields.integer("ssm_state_size"),
         groups=fields.integer("n_groups"),
         conv_kernel=fields.integer("conv_kernel", high=64),
-        state_bytes_per_element=SSM_BYTES[dtype],
+        state_bytes_per_element=_state_bytes(fields, "mamba_ssm_cache_dtype"),
     )
+
+
+def _state_bytes(fields: Fields, name: str) -> float:
+    """Return the bytes of one element of a recurrent state, from the field that has its number format."""
+    dtype = fields.text(name, default="auto")
+    if dtype not in SSM_BYTES:
+        raise fields.error(name, ", ".join(SSM_BYTES), dtype)
+    return SSM_BYTES[dtype]
 
 
 def _check_groups(fields: Fields, heads: int, kv_heads: int, name: str = "num_key_value_heads") -> None:
@@ -159,16 +164,13 @@ def _block_sparse(fields: Fields, full: Attention) -> Attention:
 
 
 def _gated_delta(fields: Fields) -> GatedDeltaNet:
-    dtype = fields.text("mamba_ssm_dtype", default="auto")
-    if dtype not in SSM_BYTES:
-        raise fields.error("mamba_ssm_dtype", ", ".join(SSM_BYTES), dtype)
     return GatedDeltaNet(
         k_heads=fields.integer("linear_num_key_heads"),
         v_heads=fields.integer("linear_num_value_heads"),
         k_dim=fields.integer("linear_key_head_dim"),
         v_dim=fields.integer("linear_value_head_dim"),
         conv_kernel=fields.integer("linear_conv_kernel_dim", high=64),
-        state_bytes_per_element=SSM_BYTES[dtype],
+        state_bytes_per_element=_state_bytes(fields, "mamba_ssm_dtype"),
     )
 
 
