@@ -40,6 +40,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "energylens.cli.commands.explain:explain",
         "Explain the plan, or why another plan was not chosen.",
     ),
+    "audit": (
+        "energylens.cli.commands.audit:audit",
+        "Show what serves LLMs now, what it draws, and what a plan would save.",
+    ),
     "budget": (
         "energylens.cli.commands.budget:budget",
         "Show what energy budgets have left, and draw their burn-down.",

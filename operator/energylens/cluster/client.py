@@ -154,6 +154,25 @@ class KubeClient:
         answer = await self._request("POST", REVIEW.path(), review)
         return bool((answer.get("status") or {}).get("allowed"))
 
+    async def pod_page(self, namespace: str, pod: str, port: int, path: str) -> str:
+        """Return the text of a page that a pod serves, through the API server's proxy (``get`` of ``pods/proxy``).
+
+        Args:
+            namespace: Of the pod.
+            pod: Its name.
+            port: Where it listens, plain HTTP.
+            path: Without a leading slash.
+
+        Raises:
+            ClusterError: the API server refuses, the pod does not answer, or the page is no UTF-8 text.
+        """
+        what = f"/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy/{path}"
+        raw = await self._send("GET", what, accept="text/plain")
+        try:
+            return raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise TransientError(f"GET {what}: the answer is not UTF-8 text") from error
+
     async def _apply(self, manifest: Mapping[str, Any], subresource: str | None) -> Object:
         metadata = manifest["metadata"]
         path = resource_of(manifest).path(metadata.get("namespace"), metadata["name"], subresource)
@@ -167,6 +186,17 @@ class KubeClient:
         content_type: str = _JSON,
         accept: str = _JSON,
     ) -> Object:
+        what = f"{method} {path.split('?', 1)[0]}"
+        return _object(what, await self._send(method, path, body, content_type, accept))
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        content_type: str = _JSON,
+        accept: str = _JSON,
+    ) -> bytes:
         headers: dict[str, str] = {"Accept": accept, "Content-Type": content_type}
         queries: list[tuple[str, str]] = []
         what = f"{method} {path.split('?', 1)[0]}"
@@ -181,7 +211,7 @@ class KubeClient:
             raise TransientError(f"{what}: {_failure(error)}") from error
         if response.status >= 300:
             raise error_for(response.status, f"{what}: {response.status} {_message(raw)}", response.getheaders())
-        return _object(what, raw)
+        return bytes(raw)
 
 
 def _failure(error: Exception) -> str:

@@ -82,7 +82,8 @@ SGLANG = EngineNames(
     accept_rate=("sglang:spec_accept_rate",),
 )
 ENGINES = (VLLM, SGLANG)
-_ALL_LINES = frozenset().union(*(names.lines() for names in ENGINES))
+ENGINE_METRICS = frozenset().union(*(names.lines() for names in ENGINES))
+"""Every name that a metric of an engine may have here."""
 
 # Ranks that run the same batch report the same gauge (SGLang's --enable-metrics-for-all-schedulers); only data-parallel
 # ranks, vLLM's "engine" and SGLang's "dp_rank", hold different sequences.
@@ -98,8 +99,17 @@ def parse_engine(text: str, *, pod: PodRef, time: float) -> EngineObservation | 
     Raises:
         MalformedExpositionError: a line of interest cannot be parsed.
     """
+    return observe_engine(parse(text, ENGINE_METRICS), pod=pod, time=time)
+
+
+def observe_engine(samples: Iterable[MetricSample], *, pod: PodRef, time: float) -> EngineObservation | None:
+    """Return what samples of one engine at one moment say, wherever they come from; see :func:`parse_engine`.
+
+    Raises:
+        MalformedExpositionError: a bucket of a histogram has no bound.
+    """
     by_name: dict[str, list[MetricSample]] = defaultdict(list)
-    for sample in parse(text, _ALL_LINES):
+    for sample in samples:
         by_name[sample.name].append(sample)
     for names in ENGINES:
         if names.lines() & by_name.keys():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,8 +123,8 @@ def clock_offset(before: float, server: float, after: float) -> float:
     return server - (before + after) / 2
 
 
-def series_of(data: Mapping[str, Any]) -> list[Series]:
-    """Return the series of a ``matrix``; samples that are no number are left out.
+def series_of(data: Mapping[str, Any], names: Collection[str] = METRICS) -> list[Series]:
+    """Return the series of a ``matrix``, of the metrics named; samples that are no number are left out.
 
     Raises:
         PrometheusError: the data is something else.
@@ -139,7 +139,7 @@ def series_of(data: Mapping[str, Any]) -> list[Series]:
                 [(float(time), float(value)) for time, value in each.get("values", ())],
             )
             for each in data["result"]
-            if each["metric"].get("__name__") in METRICS
+            if each["metric"].get("__name__") in names
         ]
     except (KeyError, TypeError, ValueError) as error:
         raise PrometheusError(f"answered with series that cannot be read: {error!r}") from error

@@ -12,13 +12,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from energylens.api.words import counted
-from energylens.measure.counters import FloatArray, Track, energy_track, ordered, token_track
-from energylens.measure.latencies import latencies_of
+from energylens.measure.counters import Track, energy_track, ordered, token_track
+from energylens.measure.load import is_fresh, load_figures, step_values
 from energylens.measure.types import (
     EnergyReason,
     GpuEnergySeries,
     Percentile,
-    Sample,
     TokenSeries,
     WindowMeasurement,
 )
@@ -204,7 +203,7 @@ def _implausible(gpu: _Gpu, start: float, end: float) -> list[str]:
 def _with_tokens(
     gpus: Sequence[_Gpu], tokens: Sequence[TokenSeries], start: float, end: float, needed: float, options: WindowOptions
 ) -> WindowMeasurement:
-    usable = [series for series in tokens if _is_fresh(series, options)]
+    usable = [series for series in tokens if is_fresh(series, options.end, options.stale_after_seconds)]
     if len(usable) < max(1, options.engines_expected):
         missing = f"token counters of {len(usable)} of {options.engines_expected} engine pods"
         return _energy_only(gpus, start, end, "TokensMissing", missing)
@@ -219,33 +218,10 @@ def _with_tokens(
     output_tokens = sum(track.between(start, end) for track in tracks)
     joules = sum(gpu.track.between(start, end) for gpu in gpus)
     measured = _energy_only(gpus, start, end, "Measured", _summary(joules, output_tokens, end - start, len(gpus)))
-    requests = _counted([series.requests for series in usable], start, end)
-    running = _mean_sum([series.running for series in usable], start, end)
-    drafted, acceptance = _speculation(usable, start, end)
-    # An engine that counts drafts observes ITL once for all tokens of a step, as vLLM does.
-    together = 1.0
-    if drafted is not None and acceptance is not None and any(series.draft_rounds for series in usable):
-        together += drafted * acceptance
-    latencies = latencies_of(usable, start, end, running, output_tokens / together / (end - start))
     measured = replace(
         measured,
-        output_tokens=output_tokens,
-        draft_tokens=drafted,
-        acceptance=acceptance,
-        prompt_tokens=_counted([series.prompt_tokens for series in usable], start, end),
-        cached_prompt_tokens=_counted([series.cached_prompt_tokens for series in usable], start, end),
-        requests=requests,
-        requests_per_second=None if requests is None else requests / (end - start),
-        output_tokens_per_second=output_tokens / (end - start),
+        **load_figures(usable, start, end, options.percentile),
         idle_power_watts=_idle_watts(gpus, usable, tracks, start, end),
-        mean_running=running,
-        mean_waiting=_mean_sum([series.waiting for series in usable], start, end),
-        kv_cache_usage=max(
-            (sample.value for series in usable for sample in series.kv_cache_usage if start <= sample.time <= end),
-            default=None,
-        ),
-        latency=latencies[options.percentile],
-        latency_by_percentile=latencies,
     )
     if output_tokens < options.min_output_tokens:
         return replace(
@@ -259,10 +235,6 @@ def _with_tokens(
 
 def _summary(joules: float, output_tokens: float, seconds: float, gpus: int) -> str:
     return f"{joules:.0f} J for {output_tokens:.0f} output tokens in {seconds:.0f} s on {counted(gpus, 'GPU')}"
-
-
-def _is_fresh(series: TokenSeries, options: WindowOptions) -> bool:
-    return any(sample.time >= options.end - options.stale_after_seconds for sample in series.generation_tokens)
 
 
 def _energy_only(
@@ -297,48 +269,6 @@ def _error_bound(gpu: _Gpu, start: float, end: float) -> float:
     return 2.0 * float(gpu.track.gaps(start, end).max()) * spread + gpu.track.lost_between(start, end)
 
 
-def _step(samples: Sequence[Sample], grid: FloatArray) -> FloatArray:
-    """Value of the newest sample at or before each time, NaN before the first; shape of ``grid``."""
-    points = ordered(samples)
-    times, values = np.array([p.time for p in points]), np.array([np.nan] + [p.value for p in points])
-    return np.asarray(values[np.searchsorted(times, grid, side="right")], dtype=np.float64)
-
-
-def _counted(counters: Sequence[Sequence[Sample]], start: float, end: float) -> float | None:
-    """Return what all counters together counted; None unless every one is there over the whole span."""
-    tracks = [token_track(samples) for samples in counters]
-    whole = [track for track in tracks if track is not None and track.first <= start and track.last >= end]
-    return sum(track.between(start, end) for track in whole) if len(whole) == len(counters) else None
-
-
-def _speculation(tokens: Sequence[TokenSeries], start: float, end: float) -> tuple[float | None, float | None]:
-    """Return the tokens drafted per step of a sequence, and the share accepted; None unless every engine drafts."""
-    rounds, drafted, accepted = (
-        _counted([getattr(series, name) for series in tokens], start, end)
-        for name in ("draft_rounds", "drafted_tokens", "accepted_tokens")
-    )
-    if rounds and drafted and accepted is not None:
-        return drafted / rounds, accepted / drafted
-    length, rate = (
-        _mean_sum([getattr(s, name) for s in tokens], start, end) for name in ("accept_length", "accept_rate")
-    )
-    if not length or not rate:
-        return None, None
-    return (length / len(tokens) - 1.0) / (rate / len(tokens)), rate / len(tokens)
-
-
-def _mean_sum(gauges: Sequence[Sequence[Sample]], start: float, end: float) -> float | None:
-    """Return the mean over time of the sum of all gauges; None unless every one is there."""
-    if not gauges or not all(gauges):
-        return None
-    times = {sample.time for samples in gauges for sample in samples if start < sample.time < end}
-    grid = np.array(sorted({start, end, *times}))
-    total = np.sum([_step(samples, grid[:-1]) for samples in gauges], axis=0)
-    known = ~np.isnan(total)
-    lengths = np.diff(grid)
-    return float((total * lengths)[known].sum() / lengths[known].sum()) if known.any() else None
-
-
 def _idle_watts(
     gpus: Sequence[_Gpu], tokens: Sequence[TokenSeries], tracks: Sequence[Track], start: float, end: float
 ) -> float | None:
@@ -353,7 +283,7 @@ def _idle_watts(
     grid = np.array(sorted(time for time in {start, end, *times} if start <= time <= end))
     idle = np.ones(len(grid) - 1, dtype=np.bool_)
     for series, track in zip(tokens, tracks, strict=True):
-        running = _step(series.running, grid)
+        running = step_values(series.running, grid)
         idle &= (running[:-1] == 0) & (running[1:] == 0) & (np.diff(track.at(grid)) == 0)
     margin = max(float(gpu.track.gaps(start, end).max()) for gpu in gpus)
     joules = seconds = 0.0
@@ -364,3 +294,24 @@ def _idle_watts(
             joules += sum(gpu.track.between(begin, finish) for gpu in gpus)
             seconds += finish - begin
     return joules / seconds if seconds else None
+
+
+def measure_load(tokens: Sequence[TokenSeries], options: WindowOptions) -> WindowMeasurement:
+    """Measure tokens and latencies where no energy is known; the energy figures are None.
+
+    Args:
+        tokens: Counters of the engine pods.
+        options: The window and its acceptance rules.
+    """
+    usable = [series for series in tokens if is_fresh(series, options.end, options.stale_after_seconds)]
+    if len(usable) < max(1, options.engines_expected):
+        missing = f"token counters of {len(usable)} of {options.engines_expected} engine pods"
+        return WindowMeasurement("TokensMissing", missing)
+    tracks = [track for series in usable if (track := token_track(series.generation_tokens)) is not None]
+    start = max([options.start, *(track.first for track in tracks)])
+    end = min([options.end, *(track.last for track in tracks)])
+    needed = options.min_overlap * options.window_seconds
+    if end - start < needed:
+        return WindowMeasurement("Collecting", _collecting("tokens", end - start, needed))
+    figures = load_figures(usable, start, end, options.percentile)
+    return WindowMeasurement("NoSeries", "the energy is not measured", start, end, **figures)

@@ -42,6 +42,8 @@ class Arguments:
     """Why the engine would end at once; each names the argument."""
     unresolved: tuple[str, ...] = ()
     """Arguments that begin like an option and are none that is known, or could be several."""
+    strays: tuple[str, ...] = ()
+    """Arguments that belong to no option, such as the model's name of ``vllm serve``."""
     parts: dict[str, Any] = field(default_factory=dict)
     """JSON values by option; dotted arguments (``--hf-overrides.rope_scaling.factor 4``) are merged, and replace it."""
 
@@ -73,6 +75,7 @@ def read_arguments(extra_args: Sequence[str], engine: str, version: Version) -> 
     given: list[Given] = []
     problems: list[str] = []
     unresolved: list[str] = []
+    strays: list[str] = []
     whole: dict[str, Any] = {}
     dotted: dict[str, Any] = {}
     rest = list(extra_args)
@@ -82,6 +85,7 @@ def read_arguments(extra_args: Sequence[str], engine: str, version: Version) -> 
         argument = rest.pop(0)
         if not _is_option(argument):
             problems.append(_stray(argument, given))
+            strays.append(argument)
             unresolved += [argument] if argument.startswith("-") else []
             continue
         spelling, equals, attached = argument.partition("=")
@@ -110,7 +114,13 @@ def read_arguments(extra_args: Sequence[str], engine: str, version: Version) -> 
         if value is not None and (dot or value[:1] == "{"):
             _merge(dotted if dot else whole, option.name or full, path, value, problems, argument)
     # vLLM puts what it gathered from dotted arguments last, and the last of two equal options counts.
-    return Arguments(tuple(given), tuple(problems), tuple(unresolved), whole | dotted)
+    return Arguments(
+        given=tuple(given),
+        problems=tuple(problems),
+        unresolved=tuple(unresolved),
+        strays=tuple(strays),
+        parts=whole | dotted,
+    )
 
 
 def _spell_out(rest: list[str]) -> None:

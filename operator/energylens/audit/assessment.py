@@ -1,0 +1,301 @@
+"""One served model beside the plan that would do its load with less energy, and how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Literal
+
+from energylens.api.llmdeployment import LLMDeployment, Overrides, PlanStatus
+from energylens.api.quantity import format_milli, parse_quantity
+from energylens.audit.conversion import NotPlannableError, measured_objectives, with_load, with_objectives
+from energylens.audit.served import ServedModel
+from energylens.audit.telemetry import Telemetry, is_idle, prompt_and_output
+from energylens.decide.deployment.observation import PlanChoice
+from energylens.decide.learned.comparison import measured_point
+from energylens.decide.learned.corrections import Pool
+from energylens.decide.preview import World, preview
+from energylens.measure.types import WindowMeasurement
+from energylens.planner.adoption import SwitchCost, pinned_to, same_layout, switch_cost
+from energylens.predictor.model.parameters import weight_bytes
+from energylens.predictor.types import GpuSpec
+
+PEAK_SHARE = 1.15
+"""A busiest part above the mean by less is the mean's noise, and the plan is made for the mean."""
+_OBJECTIVES = {"ttft_milliseconds": "TTFT", "itl_milliseconds": "ITL", "tpot_milliseconds": "TPOT"}
+
+Verdict = Literal["Saves", "WithinError", "Keep", "Idle", "NoLoad", "NotPlanned", "Unread"]
+
+
+@dataclass(frozen=True)
+class Power:
+    """Mean power of all GPUs, W."""
+
+    watts: float
+    low: float
+    """Lower end of the 80 % interval; equal to ``watts`` where it was measured."""
+    high: float
+    is_measured: bool
+
+
+@dataclass(frozen=True)
+class Question:
+    """What an audit is asked beside the cluster."""
+
+    objectives: Mapping[str, int] = field(default_factory=dict)
+    """Latencies to hold instead of today's, ms by field of ``spec.slo``."""
+    slack_percent: int = 0
+    """By how much today's latencies may rise."""
+
+
+NOTHING_ASKED = Question()
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """What an audit says of one served model."""
+
+    served: ServedModel
+    load: WindowMeasurement
+    verdict: Verdict
+    reason: str
+    """Why the verdict, a sentence."""
+    now: Power | None = None
+    """Of today's layout: measured where it can be, else predicted."""
+    predicted_now: PlanStatus | None = None
+    """Today's layout under today's load as the predictor sees it, before anything was learned from the window."""
+    plan: PlanStatus | None = None
+    """The plan that would do the load, under the mean load of the window."""
+    then: Power | None = None
+    """Of the plan, predicted."""
+    objectives: Mapping[str, int] = field(default_factory=dict)
+    """That the plan holds, ms by name at P95."""
+    planned_requests_per_second: float | None = None
+    """The load that the plan was chosen for: the busiest part of the window where that is known."""
+    switch: SwitchCost | None = None
+    """What it takes to bring the plan up."""
+    repay_hours: float | None = None
+    """Until the energy of the switch is saved; None where nothing is."""
+    deployment: LLMDeployment | None = None
+    """To apply for the plan."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def saved_watts(self) -> float | None:
+        """Mean power that the plan saves, W; None without two figures."""
+        return None if self.now is None or self.then is None else self.now.watts - self.then.watts
+
+    @property
+    def least_saved_watts(self) -> float | None:
+        """The same at the upper end of the plan's 80 % interval."""
+        return None if self.now is None or self.then is None else self.now.watts - self.then.high
+
+    @property
+    def saved_percent(self) -> tuple[float, float, float] | None:
+        """The energy that the plan saves and the ends of its 80 % interval, %; None without two figures."""
+        if self.now is None or self.then is None or self.now.watts <= 0:
+            return None
+        best, low, high = (100.0 * (1.0 - w / self.now.watts) for w in (self.then.watts, self.then.high, self.then.low))
+        return best, low, high
+
+
+def assess(
+    served: ServedModel,
+    name: str,
+    telemetry: Telemetry,
+    world: World,
+    gpus: Mapping[str, GpuSpec],
+    now: datetime,
+    question: Question = NOTHING_ASKED,
+) -> Assessment:
+    """Return what an audit says of one served model.
+
+    Args:
+        served: What runs.
+        name: The name that its LLMDeployment would have; its GPUs are held by that name in ``world``.
+        telemetry: What was measured.
+        world: The cluster's GPUs.
+        gpus: Known products by label.
+        now: For the preview.
+        question: What is asked.
+    """
+    load = telemetry.window(served)
+    measured = _measured_power(load)
+    if served.arguments is None:
+        return Assessment(served, load, "Unread", served.unread, measured)
+    if served.gpus == 0:
+        return Assessment(served, load, "NoLoad", "none of its pods is running")
+    if is_idle(load):
+        minutes = (telemetry.end - telemetry.start) / 60
+        watts = measured or _idle_power(served, gpus)
+        return Assessment(served, load, "Idle", f"no token was generated in {minutes:.0f} minutes", watts)
+    if load.output_tokens is None or load.output_tokens_per_second is None:
+        return Assessment(served, load, "NoLoad", load.message, measured)
+    if load.requests_per_second is None or prompt_and_output(load) is None:
+        reason = "no request ended in the window, so that their length is not known"
+        return Assessment(served, load, "NoLoad", reason, measured)
+    try:
+        asked = with_load(served, name, load, load.requests_per_second)
+    except NotPlannableError as error:
+        return Assessment(served, load, "NotPlanned", str(error), measured, notes=served.notes)
+    around = _Surroundings(telemetry, world, gpus, now, question)
+    return _beside_today(Assessment(served, load, "Keep", "", measured), asked, load.requests_per_second, around)
+
+
+@dataclass(frozen=True)
+class _Surroundings:
+    """What one assessment looks at beside the served model."""
+
+    telemetry: Telemetry
+    world: World
+    gpus: Mapping[str, GpuSpec]
+    now: datetime
+    question: Question
+
+    def preview(self, deployment: LLMDeployment) -> PlanChoice:
+        """Return the operator's answer to a deployment."""
+        (answer,) = preview([deployment], self.world, self.now)
+        return answer.planning
+
+
+def _beside_today(found: Assessment, asked: LLMDeployment, rate: float, around: _Surroundings) -> Assessment:
+    """Return an assessment with today's layout predicted, and then with the plan that would do the same load.
+
+    Args:
+        found: With the load and, where it is known, the measured power.
+        asked: The served model as a deployment under the mean load.
+        rate: Mean requests per second.
+        around: The cluster, the clock and the question.
+    """
+    tokens, load, notes = found.load.output_tokens_per_second or 0.0, found.load, list(found.served.notes)
+    today = around.preview(_as_it_runs(asked, found.served))
+    predicted = today.plan if today.good else None
+    if predicted is None:
+        notes.append(f"today's layout cannot be predicted: {today.message}")
+    power = found.now or (None if predicted is None else _predicted_power(predicted, tokens))
+    if power is None:
+        reason = f"what it draws now is neither measured ({load.message}) nor predicted"
+        return replace(found, verdict="NotPlanned", reason=reason, notes=tuple(notes))
+    if not power.is_measured:
+        notes.append(f"its power now is predicted, not measured: {load.message}")
+    elif predicted is not None:
+        # What the window taught of this model on this GPU corrects the plans that are compared with it.
+        pool = Pool()
+        pool.learn(asked, predicted, measured_point(predicted, load))
+        around = replace(around, world=replace(around.world, learned=pool))
+    objectives = _objectives(load, predicted, around.question, notes)
+    found = replace(found, now=power, predicted_now=predicted, objectives=objectives, notes=tuple(notes))
+    return _beside_the_plan(found, asked, rate, power, around)
+
+
+def _beside_the_plan(
+    found: Assessment, asked: LLMDeployment, mean: float, power: Power, around: _Surroundings
+) -> Assessment:
+    tokens = found.load.output_tokens_per_second or 0.0
+    busiest = around.telemetry.busiest_tokens_per_second(found.served)
+    share = busiest / tokens if busiest is not None and busiest > PEAK_SHARE * tokens else 1.0
+    wanted = _under(with_objectives(asked, found.objectives), mean * share)
+    answer = around.preview(wanted)
+    found = replace(found, planned_requests_per_second=mean * share)
+    if not answer.good or answer.plan is None or answer.model is None:
+        verdict: Verdict = "Keep" if answer.result is not None else "NotPlanned"
+        return replace(found, verdict=verdict, reason=f"no plan holds today's load and latencies: {answer.message}")
+    plan = answer.plan if share == 1.0 else _at_mean_load(wanted, answer.plan, mean, around)
+    then = _predicted_power(plan, tokens)
+    cost = switch_cost(plan, float(weight_bytes(answer.model)), around.gpus[plan.gpu_product])
+    saved = power.watts - then.watts
+    verdict, reason = _verdict(power, then, plan, found.predicted_now)
+    return replace(
+        found,
+        verdict=verdict,
+        reason=reason,
+        plan=plan,
+        then=then,
+        switch=cost,
+        repay_hours=cost.joules / saved / 3600 if saved > 0 else None,
+        deployment=wanted,
+    )
+
+
+def _verdict(power: Power, then: Power, plan: PlanStatus, predicted: PlanStatus | None) -> tuple[Verdict, str]:
+    if predicted is not None and same_layout(plan, predicted):
+        return "Keep", "today's layout is the one of least energy at these latencies"
+    if then.watts >= power.watts:
+        return "Keep", "no plan that holds these latencies is predicted to draw less"
+    if then.high >= power.watts:
+        return "WithinError", "the plan is predicted to draw less, by less than the error of the prediction"
+    return "Saves", "the plan draws less even at the upper end of its 80 % interval"
+
+
+def _as_it_runs(asked: LLMDeployment, served: ServedModel) -> LLMDeployment:
+    """Return the deployment with every choice fixed to what runs."""
+    assert served.arguments is not None
+    layout = served.arguments.layout
+    overrides = Overrides(
+        tensor_parallel=layout.tensor_parallel,
+        pipeline_parallel=layout.pipeline_parallel,
+        expert_parallel=layout.expert_parallel,
+        data_parallel=layout.data_parallel,
+        replicas=max(served.replicas, 1),
+        max_batch_size=layout.max_batch_size,
+    )
+    spec = asked.spec
+    planning = spec.planning.model_copy(update={"overrides": overrides})
+    hardware = spec.hardware.model_copy(update={"gpu_products": (served.product,)}) if served.product else spec.hardware
+    return asked.model_copy(update={"spec": spec.model_copy(update={"planning": planning, "hardware": hardware})})
+
+
+def _under(deployment: LLMDeployment, requests_per_second: float) -> LLMDeployment:
+    workload = deployment.spec.workload.model_copy(update={"requests_per_second": format_milli(requests_per_second)})
+    return deployment.model_copy(update={"spec": deployment.spec.model_copy(update={"workload": workload})})
+
+
+def _at_mean_load(wanted: LLMDeployment, plan: PlanStatus, mean: float, around: _Surroundings) -> PlanStatus:
+    """Return a plan that was made for the busiest part with its figures under the mean load."""
+    pinned = pinned_to(_under(wanted, mean), plan, around.gpus)
+    if isinstance(pinned, str):
+        return plan
+    found = around.preview(pinned)
+    return found.plan if found.good and found.plan is not None else plan
+
+
+def _objectives(
+    load: WindowMeasurement, predicted: PlanStatus | None, question: Question, notes: list[str]
+) -> dict[str, int]:
+    """Return the latencies that a plan must hold, ms by field: those asked for, else today's."""
+    found = measured_objectives(load.latency)
+    if not found and predicted is not None:
+        figures = predicted.predicted
+        found = {name: getattr(figures, name) for name in _OBJECTIVES if getattr(figures, name, None)}
+        notes.append("its latencies are not measured: a plan must hold those predicted for today's layout")
+    slack = 1.0 + question.slack_percent / 100.0
+    return {name: round(value * slack) for name, value in found.items()} | dict(question.objectives)
+
+
+def _measured_power(load: WindowMeasurement) -> Power | None:
+    if load.power_watts is None:
+        return None
+    return Power(load.power_watts, load.power_watts, load.power_watts, is_measured=True)
+
+
+def _predicted_power(plan: PlanStatus, tokens_per_second: float) -> Power:
+    """Return the power of a plan at a rate of output tokens, by its energy per token."""
+    figures = plan.predicted
+    best, low, high = (
+        float(parse_quantity(text)) * tokens_per_second
+        for text in (
+            figures.joules_per_output_token,
+            figures.joules_per_output_token_low,
+            figures.joules_per_output_token_high,
+        )
+    )
+    return Power(best, low, high, is_measured=False)
+
+
+def _idle_power(served: ServedModel, gpus: Mapping[str, GpuSpec]) -> Power | None:
+    """Return what loaded GPUs draw without work, by their product; None for products that are not known."""
+    if not served.products or any(product not in gpus for product in served.products):
+        return None
+    watts = sum(gpus[product].loaded_idle_watts * count for product, count in served.products.items())
+    return Power(watts, watts, watts, is_measured=False)

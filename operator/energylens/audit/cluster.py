@@ -1,0 +1,81 @@
+"""All served models of a cluster, each beside its plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from energylens.audit.assessment import NOTHING_ASKED, Assessment, Question, assess
+from energylens.audit.conversion import LONGEST_NAME, deployment_name
+from energylens.audit.served import ServedModel
+from energylens.audit.telemetry import Telemetry
+from energylens.decide.preview import World
+from energylens.measure.types import PodRef
+from energylens.planner.inventory.snapshot import OWNER_LABEL, snapshot_from_objects
+from energylens.planner.types import ClusterSnapshot
+from energylens.predictor.types import GpuSpec
+
+Object = Mapping[str, Any]
+
+
+def product_by_node(snapshot: ClusterSnapshot) -> dict[str, str]:
+    """Return the label of the GPU product of each node that has GPUs."""
+    left_out = {node.name: node.product for node in snapshot.excluded}
+    return left_out | {node.name: node.product for node in snapshot.nodes}
+
+
+def assessments(
+    models: Sequence[ServedModel],
+    nodes: Sequence[Object],
+    pods: Sequence[Object],
+    telemetry: Telemetry,
+    gpus: Mapping[str, GpuSpec],
+    now: datetime,
+    question: Question = NOTHING_ASKED,
+) -> Iterator[Assessment]:
+    """Yield what an audit says of each served model.
+
+    Each is planned on the GPUs that it holds now and on those that nobody holds: the plans of several models are not
+    promised to fit together.
+
+    Args:
+        models: Of :func:`~energylens.audit.served.served_models`.
+        nodes: Of the cluster.
+        pods: Of all namespaces, since their GPUs are not free.
+        telemetry: What was measured.
+        gpus: Known products by label.
+        now: For the previews.
+        question: What is asked.
+    """
+    names = _names(models)
+    owners = {pod: name for model, name in zip(models, names, strict=True) for pod in model.pods}
+    world = World(snapshot_from_objects(nodes, [_owned(pod, owners) for pod in pods], gpus))
+    for model, name in zip(models, names, strict=True):
+        yield assess(model, name, telemetry, world, gpus, now, question)
+
+
+def _names(models: Sequence[ServedModel]) -> list[str]:
+    """Return a name for each model's LLMDeployment, distinct within its namespace."""
+    taken: set[tuple[str, str]] = set()
+    names = []
+    for model in models:
+        name, number = deployment_name(model), 1
+        while (model.owner.namespace, name) in taken:
+            number += 1
+            end = f"-{number}"
+            name = deployment_name(model)[: LONGEST_NAME - len(end)].rstrip("-") + end
+        taken.add((model.owner.namespace, name))
+        names.append(name)
+    return names
+
+
+def _owned(pod: Object, owners: Mapping[PodRef, str]) -> Object:
+    """Return a pod as if it were the LLMDeployment's that would take its place, so that its GPUs are free for that."""
+    metadata = pod["metadata"]
+    owner = owners.get(PodRef(metadata.get("namespace") or "default", metadata["name"]))
+    labels = dict(metadata.get("labels") or {})
+    labels.pop(OWNER_LABEL, None)
+    if owner is not None:
+        labels[OWNER_LABEL] = owner
+    return {**pod, "metadata": {**metadata, "labels": labels}}

@@ -1,0 +1,134 @@
+"""What a pod's engine container says: image, environment, files from ConfigMaps, ports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import yaml
+
+Object = Mapping[str, Any]
+ConfigMaps = Mapping[tuple[str, str], Object]
+"""ConfigMaps by namespace and name."""
+TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+_GPU = "nvidia.com/gpu"
+
+
+@dataclass(frozen=True)
+class Environment:
+    """The variables of a container."""
+
+    values: Mapping[str, str]
+    """Those whose value is known."""
+    token_secret: tuple[str, str] | None
+    """Name and key of the Secret with the Hugging Face token."""
+    plain: Mapping[str, str]
+    """Those that the container itself gives a value."""
+
+
+def engine_container(pod: Object) -> Object | None:
+    """Return the container that holds the most GPUs; None where none does."""
+    containers = (pod.get("spec") or {}).get("containers") or ()
+    holding = [container for container in containers if gpus_of(container)]
+    return max(holding, key=gpus_of, default=None)
+
+
+def gpus_of(container: Object) -> int:
+    """Return the GPUs that a container asks for; 0 where the quantity is no whole number."""
+    resources = container.get("resources") or {}
+    for kind in ("limits", "requests"):
+        text = str((resources.get(kind) or {}).get(_GPU) or "")
+        if text.isdecimal():
+            return int(text)
+    return 0
+
+
+def environment_of(container: Object, namespace: str, config_maps: ConfigMaps) -> Environment:
+    """Return a container's variables; of Secrets only the reference to a Hugging Face token is read."""
+    values: dict[str, str] = {}
+    for source in container.get("envFrom") or ():
+        found = config_maps.get((namespace, (source.get("configMapRef") or {}).get("name", "")))
+        prefix = source.get("prefix") or ""
+        values |= {f"{prefix}{key}": str(value) for key, value in ((found or {}).get("data") or {}).items()}
+    plain: dict[str, str] = {}
+    secret = None
+    for entry in container.get("env") or ():
+        name, source = entry.get("name", ""), entry.get("valueFrom") or {}
+        reference = source.get("configMapKeyRef") or {}
+        if "value" in entry:
+            # The kubelet expands references to the variables above.
+            value = _expanded(str(entry["value"]), values)
+            values[name] = plain[name] = value
+        elif reference:
+            data = (config_maps.get((namespace, reference.get("name", ""))) or {}).get("data") or {}
+            if reference.get("key") in data:
+                values[name] = str(data[reference["key"]])
+        elif name in TOKEN_VARIABLES and source.get("secretKeyRef"):
+            secret = source["secretKeyRef"].get("name", ""), source["secretKeyRef"].get("key", "")
+    return Environment(values, secret, plain)
+
+
+def _expanded(text: str, values: Mapping[str, str]) -> str:
+    for name, value in values.items():
+        text = text.replace(f"$({name})", value)
+    return text
+
+
+def mounted_text(pod: Object, container: Object, path: str, namespace: str, config_maps: ConfigMaps) -> str | None:
+    """Return the text of a file that a ConfigMap is mounted as; None where the file is none, or is not readable."""
+    for mount in container.get("volumeMounts") or ():
+        root = str(mount.get("mountPath") or "").rstrip("/")
+        sub_path = mount.get("subPath")
+        if sub_path:
+            key = sub_path if path == root else None
+        else:
+            key = path[len(root) + 1 :] if path.startswith(root + "/") else None
+        if key is None:
+            continue
+        for volume in (pod.get("spec") or {}).get("volumes") or ():
+            source = volume.get("configMap") or {}
+            if volume.get("name") != mount.get("name") or not source:
+                continue
+            items = {item.get("path"): item.get("key") for item in source.get("items") or ()}
+            data = (config_maps.get((namespace, source.get("name", ""))) or {}).get("data") or {}
+            text = data.get(items.get(key, key))
+            return None if text is None else str(text)
+    return None
+
+
+def mounted_options(
+    pod: Object, container: Object, path: str, namespace: str, config_maps: ConfigMaps
+) -> Mapping[str, Any] | None:
+    """Return the options in a YAML file that a ConfigMap is mounted as; None where they cannot be read."""
+    text = mounted_text(pod, container, path, namespace, config_maps)
+    if text is None:
+        return None
+    try:
+        found = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return None
+    return found if isinstance(found, Mapping) else None
+
+
+def config_map_names(pod: Object) -> Iterator[str]:
+    """Yield the ConfigMaps that a pod's containers take variables or files from."""
+    spec = pod.get("spec") or {}
+    for container in spec.get("containers") or ():
+        for source in container.get("envFrom") or ():
+            yield (source.get("configMapRef") or {}).get("name", "")
+        for entry in container.get("env") or ():
+            yield ((entry.get("valueFrom") or {}).get("configMapKeyRef") or {}).get("name", "")
+    for volume in spec.get("volumes") or ():
+        yield (volume.get("configMap") or {}).get("name", "")
+
+
+def stored_model(pod: Object, path: str) -> str:
+    """Return the Hugging Face id that KServe's storage initializer downloads to a path; "" where there is none."""
+    for container in (pod.get("spec") or {}).get("initContainers") or ():
+        args = [str(word) for word in container.get("args") or ()]
+        for source, target in pairwise(args):
+            if source.startswith("hf://") and path.rstrip("/") == target.rstrip("/"):
+                return source.removeprefix("hf://").partition(":")[0]
+    return ""

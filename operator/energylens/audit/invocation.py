@@ -1,0 +1,133 @@
+"""Which engine a container starts, with which arguments: read from its command lines or from its image's entrypoint."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+EngineName = Literal["VLLM", "SGLang", "TensorRT-LLM"]
+
+MODULES: dict[str, EngineName] = {
+    "vllm.entrypoints.openai.api_server": "VLLM",
+    "vllm.entrypoints.api_server": "VLLM",
+    "vllm.entrypoints.cli.main": "VLLM",
+    "dynamo.vllm": "VLLM",
+    "huggingfaceserver": "VLLM",
+    "sglang.launch_server": "SGLang",
+    "dynamo.sglang": "SGLang",
+    "tensorrt_llm.commands.serve": "TensorRT-LLM",
+    "dynamo.trtllm": "TensorRT-LLM",
+}
+"""Python modules that start an engine."""
+PROGRAMS: dict[str, EngineName] = {"vllm": "VLLM", "sglang": "SGLang", "trtllm-serve": "TensorRT-LLM"}
+"""Programs that start an engine; the first two by their subcommand ``serve``."""
+UNREAD_PROGRAMS = {
+    "text-generation-launcher": "Text Generation Inference",
+    "text-embeddings-router": "Text Embeddings Inference",
+    "lmdeploy": "LMDeploy",
+    "tritonserver": "Triton Inference Server",
+    "ollama": "Ollama",
+    "llama-server": "llama.cpp",
+    "aphrodite": "Aphrodite",
+    "ray": "Ray, whose application says what is served",
+}
+"""Programs that serve models and whose arguments are not read."""
+_ENTRYPOINTS: tuple[tuple[re.Pattern[str], EngineName], ...] = (
+    (re.compile(r"(^|/)vllm-openai(-[\w.-]+)?$"), "VLLM"),
+    (re.compile(r"(^|/)huggingfaceserver(-[\w.-]+)?$"), "VLLM"),
+)
+"""Repositories of images whose entrypoint is the engine's server, so that a container has arguments only."""
+_UNREAD_IMAGES: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(r"^nvcr\.io/nim/"), "NVIDIA NIM, which chooses a profile when it starts"),
+    (re.compile(r"(^|/)text-generation-inference$"), "Text Generation Inference"),
+    (re.compile(r"(^|/)text-embeddings-inference$"), "Text Embeddings Inference"),
+    (re.compile(r"(^|/)tritonserver$"), "Triton Inference Server"),
+    (re.compile(r"(^|/)ollama$"), "Ollama"),
+)
+_VERSION = re.compile(r"^v?(\d+\.\d+(?:\.\d+)*)")
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """An engine's server as a container starts it."""
+
+    engine: EngineName
+    args: tuple[str, ...]
+    """What follows the program or the module."""
+    launcher: str
+    """The program, the module or the image's entrypoint."""
+
+
+@dataclass(frozen=True)
+class Unread:
+    """Why a container that holds GPUs is not understood."""
+
+    reason: str
+
+
+def find_invocation(lines: Sequence[Sequence[str]], image: str, *, has_command: bool) -> Invocation | Unread:
+    """Return the engine that a container starts, or why none is found.
+
+    Args:
+        lines: Its command lines, of :func:`~energylens.audit.shell.command_lines`.
+        image: Its image.
+        has_command: Whether the container says what to run, so that the image's entrypoint does not.
+    """
+    found = [invocation for line in lines if (invocation := _of_line(line)) is not None]
+    distinct = list(dict.fromkeys(found))
+    if len(distinct) > 1:
+        names = " and ".join(f"`{one.launcher} {' '.join(one.args[:2])} ...`" for one in distinct[:2])
+        return Unread(f"its script starts several servers: {names}")
+    if distinct:
+        return distinct[0]
+    other = next((name for line in lines for word in line if (name := UNREAD_PROGRAMS.get(_program(word)))), None)
+    repository = _repository(image)
+    if other is None:
+        other = next((name for pattern, name in _UNREAD_IMAGES if pattern.search(repository)), None)
+    if other is not None:
+        return Unread(f"it runs {other}")
+    if not has_command:
+        for pattern, engine in _ENTRYPOINTS:
+            if pattern.search(repository):
+                return Invocation(engine, tuple(lines[0]) if lines else (), f"the entrypoint of {repository}")
+        return Unread(f"its command is the entrypoint of image {image}, which the cluster does not show")
+    shown = " ".join(lines[0])[:80] if lines else "empty"
+    return Unread(f"its command starts no engine that is known: {shown}")
+
+
+def version_of_image(image: str) -> str | None:
+    """Return the engine's version as the image's tag says, such as ``0.24.0``; None where the tag says none."""
+    tag = image.partition("@")[0].rpartition("/")[2].partition(":")[2]
+    found = _VERSION.match(tag)
+    return found[1] if found else None
+
+
+def _of_line(line: Sequence[str]) -> Invocation | None:
+    for at, word in enumerate(line):
+        following = line[at + 1] if at + 1 < len(line) else ""
+        if word == "-m" and following in MODULES:
+            return Invocation(MODULES[following], _without_serve(line[at + 2 :]), following)
+        program = _program(word)
+        if program in ("vllm", "sglang") and following == "serve":
+            return Invocation(PROGRAMS[program], tuple(line[at + 2 :]), f"{program} serve")
+        if program == "trtllm-serve":
+            return Invocation("TensorRT-LLM", _without_serve(line[at + 1 :]), program)
+        if program == "api_server.py" and "vllm" in word:
+            return Invocation("VLLM", tuple(line[at + 1 :]), word)
+    return None
+
+
+def _program(word: str) -> str:
+    return word.rpartition("/")[2]
+
+
+def _without_serve(args: Sequence[str]) -> tuple[str, ...]:
+    return tuple(args[1:]) if args[:1] in (["serve"], ("serve",)) else tuple(args)
+
+
+def _repository(image: str) -> str:
+    name = image.partition("@")[0]
+    head, slash, tail = name.rpartition("/")
+    return f"{head}{slash}{tail.partition(':')[0]}"

@@ -1,0 +1,264 @@
+"""What serves LLMs in a cluster: the pods with GPUs, put together by the object that runs them."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from energylens.audit.arguments import EngineArguments, read_engine
+from energylens.audit.containers import (
+    ConfigMaps,
+    Environment,
+    engine_container,
+    environment_of,
+    mounted_options,
+    stored_model,
+)
+from energylens.audit.invocation import Invocation, Unread, find_invocation, version_of_image
+from energylens.audit.shell import command_lines
+from energylens.measure.types import PodRef
+from energylens.planner.inventory.snapshot import OWNER_LABEL, gpus_of_pod
+from energylens.serving.metadata import LWS_GROUP_INDEX, LWS_WORKER_INDEX
+
+Object = Mapping[str, Any]
+
+_LWS_NAME = "leaderworkerset.sigs.k8s.io/name"
+_PLATFORMS: tuple[tuple[str, str], ...] = (
+    ("serving.kserve.io/inferenceservice", "InferenceService"),
+    ("nvidia.com/dynamo-graph-deployment-name", "DynamoGraphDeployment"),
+    ("ray.io/cluster", "RayCluster"),
+    (_LWS_NAME, "LeaderWorkerSet"),
+)
+"""Labels with the name of what a platform runs pods for, to its kind; the first that a pod has counts."""
+_LLM_INFERENCE_SERVICE = ("app.kubernetes.io/part-of", "llminferenceservice")
+_COMPONENT = "nvidia.com/dynamo-component"
+_HASH_LABEL = "pod-template-hash"
+
+
+@dataclass(frozen=True, order=True)
+class Owner:
+    """The object that people know a served model by."""
+
+    namespace: str
+    name: str
+    kind: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name} ({self.kind})"
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """One model as it is served now: all replicas that one object runs."""
+
+    owner: Owner
+    image: str
+    arguments: EngineArguments | None
+    """None where the command is not understood."""
+    unread: str
+    """Why it is not; "" where it is."""
+    invocation: Invocation | None
+    version: str | None
+    """Of the engine, as the image's tag says."""
+    model: str
+    """Hugging Face id, or "" where neither arguments nor annotations say."""
+    environment: Environment
+    product: str
+    """Label of the GPU product that most of its GPUs are of; "" where no pod has a node."""
+    products: Mapping[str, int]
+    """GPUs that its pods hold, by product label."""
+    replicas: int
+    """Running copies of the model."""
+    pods: tuple[PodRef, ...]
+    """All running pods."""
+    engine_pods: tuple[PodRef, ...]
+    """Those that answer requests and metrics."""
+    gpus: int
+    """That all of its pods hold."""
+    notes: tuple[str, ...] = field(default=())
+    tolerations: tuple[Object, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    is_ours: bool = False
+    """An LLMDeployment runs it already."""
+
+
+def served_models(
+    pods: Iterable[Object],
+    product_by_node: Mapping[str, str],
+    config_maps: ConfigMaps,
+    model_ids: Mapping[str, str] | None = None,
+) -> list[ServedModel]:
+    """Return what serves models, by namespace and name.
+
+    Args:
+        pods: Of all namespaces asked for.
+        product_by_node: Label of the GPU product of each node.
+        config_maps: As far as they could be read.
+        model_ids: Hugging Face ids by ``name`` or ``namespace/name`` of the owner, where the cluster does not say.
+    """
+    groups: dict[Owner, list[Object]] = {}
+    for pod in pods:
+        if _holds_gpus(pod) and _is_live(pod):
+            groups.setdefault(owner_of(pod), []).append(pod)
+    return [
+        _served(owner, group, product_by_node, config_maps, model_ids or {})
+        for owner, group in sorted(groups.items(), key=lambda item: item[0])
+    ]
+
+
+def owner_of(pod: Object) -> Owner:
+    """Return what runs a pod, as people know it: a platform's object, else the Deployment or set above the pod."""
+    metadata = pod["metadata"]
+    labels, namespace = metadata.get("labels") or {}, metadata.get("namespace") or "default"
+    if labels.get(OWNER_LABEL):
+        return Owner(namespace, labels[OWNER_LABEL], "LLMDeployment")
+    if labels.get(_LLM_INFERENCE_SERVICE[0]) == _LLM_INFERENCE_SERVICE[1] and labels.get("app.kubernetes.io/name"):
+        component = labels.get("app.kubernetes.io/component", "")
+        role = f"/{component}" if component else ""
+        return Owner(namespace, labels["app.kubernetes.io/name"] + role, "LLMInferenceService")
+    for label, kind in _PLATFORMS:
+        if labels.get(label):
+            component = labels.get(_COMPONENT, "") if kind == "DynamoGraphDeployment" else ""
+            return Owner(namespace, labels[label] + (f"/{component}" if component else ""), kind)
+    controller = next((o for o in metadata.get("ownerReferences") or () if o.get("controller")), None)
+    if controller is None:
+        return Owner(namespace, metadata["name"], "Pod")
+    name, kind = str(controller["name"]), str(controller["kind"])
+    template = labels.get(_HASH_LABEL)
+    if kind == "ReplicaSet" and template and name.endswith(f"-{template}"):
+        return Owner(namespace, name.removesuffix(f"-{template}"), "Deployment")
+    return Owner(namespace, name, kind)
+
+
+def _holds_gpus(pod: Object) -> bool:
+    try:
+        return gpus_of_pod(pod) > 0
+    except ValueError:
+        return False
+
+
+def _is_live(pod: Object) -> bool:
+    return (pod.get("status") or {}).get("phase") in ("Running", "Pending") and not pod["metadata"].get(
+        "deletionTimestamp"
+    )
+
+
+def _served(
+    owner: Owner,
+    pods: Sequence[Object],
+    product_by_node: Mapping[str, str],
+    config_maps: ConfigMaps,
+    model_ids: Mapping[str, str],
+) -> ServedModel:
+    running = [pod for pod in pods if (pod.get("status") or {}).get("phase") == "Running"]
+    notes = [f"{len(pods) - len(running)} of {len(pods)} pods are not running"] if len(running) < len(pods) else []
+    leaders = [pod for pod in running if _is_leader(pod)]
+    shown = (leaders or running or list(pods))[0]
+    container = engine_container(shown) or {}
+    image = str(container.get("image") or "")
+    environment = environment_of(container, owner.namespace, config_maps)
+    variants = {_signature(pod) for pod in leaders}
+    if len(variants) > 1:
+        notes.append(f"its pods run {len(variants)} different commands or images (a rollout?); the first one is read")
+    version = version_of_image(image)
+    lines = command_lines(container.get("command") or (), container.get("args") or (), environment.values)
+    invocation = find_invocation(lines, image, has_command=bool(container.get("command")))
+    arguments, unread = None, ""
+    if isinstance(invocation, Unread):
+        unread = invocation.reason
+    else:
+        arguments = read_engine(
+            invocation,
+            None if version is None else tuple(map(int, version.split("."))),
+            _config(shown, container, invocation, owner.namespace, config_maps),
+        )
+        notes += arguments.notes
+    products = Counter[str]()
+    for pod in running:
+        products[product_by_node.get((pod.get("spec") or {}).get("nodeName") or "", "")] += gpus_of_pod(pod)
+    gpus = sum(map(gpus_of_pod, running))
+    product = max((p for p in products if p), key=lambda p: (products[p], p), default="")
+    if len([p for p in products if p]) > 1:
+        notes.append(f"its pods run on several GPU products: {', '.join(sorted(filter(None, products)))}")
+    return ServedModel(
+        owner=owner,
+        image=image,
+        arguments=arguments,
+        unread=unread,
+        invocation=None if isinstance(invocation, Unread) else invocation,
+        version=version,
+        model=_model_id(owner, arguments, shown, model_ids),
+        environment=environment,
+        product=product,
+        products=dict(products),
+        replicas=_replicas(leaders, arguments, gpus, notes),
+        pods=tuple(sorted(map(_reference, running))),
+        engine_pods=tuple(sorted(map(_reference, leaders))),
+        gpus=gpus,
+        notes=tuple(notes),
+        tolerations=tuple((shown.get("spec") or {}).get("tolerations") or ()),
+        labels=(shown.get("spec") or {}).get("nodeSelector") or {},
+        is_ours=owner.kind == "LLMDeployment",
+    )
+
+
+def _reference(pod: Object) -> PodRef:
+    return PodRef(pod["metadata"].get("namespace") or "default", pod["metadata"]["name"])
+
+
+def _is_leader(pod: Object) -> bool:
+    labels = pod["metadata"].get("labels") or {}
+    return bool(LWS_GROUP_INDEX not in labels or labels.get(LWS_WORKER_INDEX, "0") == "0")
+
+
+def _signature(pod: Object) -> tuple[str, ...]:
+    container = engine_container(pod) or {}
+    return (
+        str(container.get("image")),
+        *map(str, container.get("command") or ()),
+        *map(str, container.get("args") or ()),
+    )
+
+
+def _config(
+    pod: Object, container: Object, invocation: Invocation, namespace: str, config_maps: ConfigMaps
+) -> Mapping[str, Any] | None:
+    words = list(invocation.args)
+    for at, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name == "--config":
+            path = value if equals else (words[at + 1] if at + 1 < len(words) else "")
+            return mounted_options(pod, container, path, namespace, config_maps)
+    return None
+
+
+def _model_id(owner: Owner, arguments: EngineArguments | None, pod: Object, model_ids: Mapping[str, str]) -> str:
+    told = model_ids.get(f"{owner.namespace}/{owner.name}") or model_ids.get(owner.name)
+    if told:
+        return told
+    if arguments is None:
+        return ""
+    if not arguments.model.startswith(("/", ".", "s3://", "gs://")):
+        return arguments.model
+    # A snapshot of the Hugging Face cache has the id in its path.
+    cached = re.search(r"models--([^/]+?)--([^/]+)", arguments.model)
+    if cached:
+        return f"{cached[1]}/{cached[2]}"
+    return stored_model(pod, arguments.model) or (arguments.served_name if "/" in arguments.served_name else "")
+
+
+def _replicas(leaders: Sequence[Object], arguments: EngineArguments | None, gpus: int, notes: list[str]) -> int:
+    """Return how many copies run; pods that make a copy together without saying so are told by their GPUs."""
+    if arguments is None or not leaders or not gpus:
+        return len(leaders)
+    each, size = gpus / len(leaders), arguments.layout.gpus
+    if size == each:
+        return len(leaders)
+    if size > each and gpus % size == 0:
+        notes.append(f"a replica of {size} GPUs spans {round(size / each)} pods")
+        return gpus // size
+    notes.append(f"each replica holds {each:g} GPUs and its engine uses {size}")
+    return len(leaders)

@@ -1,0 +1,240 @@
+"""`energylens audit`: what serves LLMs in a cluster now, what it draws, and what a plan would save. Read-only."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from energylens.audit.assessment import Assessment, Question
+from energylens.audit.cluster import assessments, product_by_node
+from energylens.audit.served import ServedModel, served_models
+from energylens.audit.telemetry import Telemetry
+from energylens.cli.errors import InputError, one_line_errors
+from energylens.cli.inputs.audit import (
+    Audited,
+    audited_cluster,
+    audited_file,
+    telemetry_of_files,
+    telemetry_of_pods,
+    telemetry_of_prometheus,
+)
+from energylens.cli.inputs.live import ClusterAccess, namespace_options
+from energylens.cli.inputs.options import OUTPUT
+from energylens.cli.progress import progress
+from energylens.cli.text.audit import Rates, as_object, manifest, report
+from energylens.cli.text.provenance import Provenance
+from energylens.cli.text.tables import dump
+from energylens.clock import SystemClock
+from energylens.data import load_gpus
+from energylens.measure.prometheus_http import Access
+from energylens.planner.inventory.snapshot import snapshot_from_objects
+from energylens.planner.types import ClusterSnapshot
+
+MIN_SECONDS = 30.0
+_MILLISECONDS = click.IntRange(1, 3_600_000)
+
+
+@click.command()
+@click.option(
+    "--inventory",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Objects as `kubectl get nodes,pods,configmaps -A -o json` prints them, instead of a live cluster.",
+)
+@namespace_options
+@click.option("--prometheus", metavar="URL", help="A Prometheus that scrapes the engines and dcgm-exporter.")
+@click.option(
+    "--prometheus-token-file", type=click.Path(path_type=Path), metavar="FILE", help="Bearer token for --prometheus."
+)
+@click.option("--prometheus-ca-file", type=click.Path(path_type=Path), metavar="FILE", help="PEM file to trust.")
+@click.option(
+    "--metrics",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="An answer of a Prometheus's /api/v1/query to a selector with a range such as "
+    '{__name__=~"vllm:.*|sglang:.*|DCGM_.*"}[1h:30s]. May be repeated.',
+)
+@click.option(
+    "--window-minutes",
+    type=click.IntRange(2, 10_080),
+    default=60,
+    show_default=True,
+    help="How far back --prometheus is asked.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=MIN_SECONDS, max=3600),
+    default=180.0,
+    show_default=True,
+    help="How long the pages of pods are read, through the API server, where no Prometheus is named. dcgm-exporter's "
+    "counters move every 30 s, and four moves are needed.",
+)
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="NAME=ID",
+    help="Hugging Face id of a model that is served from a path; NAME or NAMESPACE/NAME is that of what runs it. May "
+    "be repeated.",
+)
+@click.option("--ttft-ms", type=_MILLISECONDS, help="Bound on TTFT P95 instead of today's.")
+@click.option("--itl-ms", type=_MILLISECONDS, help="Bound on ITL P95 instead of today's.")
+@click.option("--tpot-ms", type=_MILLISECONDS, help="Bound on TPOT P95 instead of today's.")
+@click.option(
+    "--slack-percent",
+    type=click.IntRange(0, 1000),
+    default=0,
+    show_default=True,
+    help="By how much today's latencies may rise.",
+)
+@click.option("--price", type=click.FloatRange(min=0), help="Of a kWh, in any currency.")
+@click.option(
+    "--pue", type=click.FloatRange(1, 5), default=1.0, show_default=True, help="Energy of the site over the machines'."
+)
+@click.option("--grid", type=click.FloatRange(min=0), metavar="GRAMS", help="CO2 equivalent of a kWh, g.")
+@click.option("--report", "report_file", type=click.Path(path_type=Path), metavar="FILE", help="Write an HTML page.")
+@click.option(
+    "--write",
+    "write_to",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Write an LLMDeployment for each model that a plan saves energy of.",
+)
+@OUTPUT
+def audit(
+    inventory: Path | None,
+    kubeconfig: Path | None,
+    context: str | None,
+    namespace: str | None,
+    all_namespaces: bool,
+    prometheus: str | None,
+    prometheus_token_file: Path | None,
+    prometheus_ca_file: Path | None,
+    metrics: tuple[Path, ...],
+    window_minutes: int,
+    seconds: float,
+    models: tuple[str, ...],
+    ttft_ms: int | None,
+    itl_ms: int | None,
+    tpot_ms: int | None,
+    slack_percent: int,
+    price: float | None,
+    pue: float,
+    grid: float | None,
+    report_file: Path | None,
+    write_to: Path | None,
+    output: str,
+) -> None:
+    """Show what serves LLMs now, what it draws, and the plan that would do the same load with less energy.
+
+    Nothing is installed and nothing is written to the cluster: pods and nodes are read, and the counters of engines
+    and GPUs. A plan must hold today's measured latencies unless others are named. All namespaces unless one is named.
+    """
+    access = ClusterAccess(kubeconfig, context, namespace, all_namespaces)
+    with one_line_errors(InputError):
+        if report_file is not None:
+            from energylens.cli.pictures.plot import check_plot
+
+            check_plot(report_file, "--report", (".html",))
+        if write_to is not None and write_to.exists() and not write_to.is_dir():
+            raise InputError(f"--write={write_to}: is no folder")
+        if prometheus is not None and metrics:
+            raise InputError("--prometheus asks a server and --metrics reads its answers: give one")
+        ids = _model_ids(models)
+        if inventory is not None and (kubeconfig is not None or context is not None):
+            raise InputError("--inventory describes the cluster; --kubeconfig and --context read another: give one")
+        audited = audited_file(inventory) if inventory is not None else audited_cluster(access)
+        snapshot, found = _served(audited, ids, inventory)
+        found = [each for each in found if namespace is None or each.owner.namespace == namespace]
+        _check_ids(ids, found)
+        if metrics:
+            telemetry = telemetry_of_files(metrics, audited)
+        elif prometheus is not None:
+            asked = Access(prometheus, prometheus_token_file, prometheus_ca_file)
+            telemetry = telemetry_of_prometheus(asked, 60.0 * window_minutes, audited)
+        elif inventory is not None or not found:
+            telemetry = Telemetry(0.0, 0.0)
+        else:
+            click.echo(f"reading the pages of pods for {seconds:.0f} s ...", err=True)
+            telemetry = telemetry_of_pods(access, audited, found, seconds)
+        bounds = {"ttft_milliseconds": ttft_ms, "itl_milliseconds": itl_ms, "tpot_milliseconds": tpot_ms}
+        question = Question({name: value for name, value in bounds.items() if value is not None}, slack_percent)
+        answers = _assess(found, audited, telemetry, question)
+        rates = Rates(price, pue, grid)
+        if report_file is not None:
+            where = f"inventory {inventory.name}" if inventory is not None else "the live cluster"
+            made = Provenance(SystemClock().now(), where, snapshot).text(
+                {each.plan.predictor_version for each in answers if each.plan is not None}
+            )
+            _write_page(report_file, answers, rates, telemetry, made)
+        if write_to is not None:
+            _write_manifests(write_to, answers)
+    if output == "table":
+        click.echo(report(answers, rates, telemetry.source, telemetry.failures))
+    else:
+        click.echo(dump([as_object(each, rates) for each in answers], output), nl=False)
+
+
+def _served(audited: Audited, ids: dict[str, str], inventory: Path | None) -> tuple[ClusterSnapshot, list[ServedModel]]:
+    """Return the GPUs and what is served, of objects that a person may have written."""
+    try:
+        snapshot = snapshot_from_objects(audited.nodes, audited.pods, load_gpus())
+        return snapshot, served_models(audited.pods, product_by_node(snapshot), audited.config_maps, ids)
+    except KeyError as error:
+        raise InputError(f"{inventory}: an object lacks the field {error.args[0]!r}, which kubectl prints") from error
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InputError(f"{inventory}: an object is not as kubectl prints it: {error}") from error
+
+
+def _assess(
+    models: Sequence[ServedModel], audited: Audited, telemetry: Telemetry, question: Question
+) -> list[Assessment]:
+    found = assessments(models, audited.nodes, audited.pods, telemetry, load_gpus(), SystemClock().now(), question)
+    with progress(found, "auditing", len(models)) as answers:
+        return list(answers)
+
+
+def _model_ids(given: Sequence[str]) -> dict[str, str]:
+    found = {}
+    for text in given:
+        name, equals, model = text.partition("=")
+        if not equals or not name or not model:
+            raise InputError(f"--model={text}: must be NAME=ID, such as team-a/chat=meta-llama/Llama-3.1-70B-Instruct")
+        found[name] = model
+    return found
+
+
+def _check_ids(ids: dict[str, str], found: Sequence[ServedModel]) -> None:
+    known = {each.owner.name for each in found} | {f"{each.owner.namespace}/{each.owner.name}" for each in found}
+    for name in ids:
+        if name not in known:
+            there = ", ".join(sorted(f"{each.owner.namespace}/{each.owner.name}" for each in found)) or "nothing"
+            raise InputError(f"--model={name}: no such name; served here: {there}")
+
+
+def _write_page(path: Path, found: Sequence[Assessment], rates: Rates, telemetry: Telemetry, made: str) -> None:
+    from energylens.cli.pictures.audit_page import audit_page
+    from energylens.cli.pictures.plot import write_text
+
+    write_text(path, audit_page(found, rates, telemetry.source, telemetry.failures, made), "--report")
+    click.echo(f"wrote {path}", err=True)
+
+
+def _write_manifests(folder: Path, found: Sequence[Assessment]) -> None:
+    from energylens.cli.pictures.plot import write_text
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--write={folder}: {error.strerror}") from error
+    for each in found:
+        if each.verdict == "Saves" and each.deployment is not None:
+            metadata = each.deployment.metadata
+            name = re.sub(r"[^A-Za-z0-9.-]", "-", f"{metadata.namespace}-{metadata.name}")
+            path = folder / f"{name}.yaml"
+            write_text(path, dump([manifest(each.deployment)], "yaml"), "--write")
+            click.echo(f"wrote {path}", err=True)

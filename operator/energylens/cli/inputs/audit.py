@@ -1,0 +1,281 @@
+"""What an audit looks at: pods and nodes of a cluster or of a file, and the counters of engines and GPUs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from energylens.audit.containers import config_map_names
+from energylens.audit.served import ServedModel
+from energylens.audit.telemetry import Telemetry
+from energylens.cli.errors import InputError
+from energylens.cli.inputs.files import objects_of, read_documents, read_text
+from energylens.cli.inputs.live import ClusterAccess, read_cluster
+from energylens.clock import Clock, SystemClock
+from energylens.documents import DocumentError, json_document
+from energylens.measure.dcgm import METRICS, parse_dcgm
+from energylens.measure.engine_metrics import ENGINE_METRICS, parse_engine
+from energylens.measure.exposition import MalformedExpositionError
+from energylens.measure.prometheus import LabelMap, Series, observations, series_of
+from energylens.measure.prometheus_engines import engine_observations
+from energylens.measure.prometheus_http import Access, PrometheusError, PrometheusHttp
+from energylens.measure.types import EngineObservation, GpuObservation, PodRef
+
+if TYPE_CHECKING:
+    from energylens.cluster.client import KubeClient
+
+Object = dict[str, Any]
+
+LONGEST_STEP_SECONDS = 30
+"""Between samples asked of a Prometheus: the pace of dcgm-exporter's counters by default."""
+LEAST_SAMPLES = 120
+"""Of a window, where that takes no step below 5 s."""
+PAUSE_SECONDS = 10.0
+"""Between two reads of the pages of pods."""
+_EXPORTER_LABELS = (
+    ("app.kubernetes.io/name", "dcgm-exporter"),
+    ("app.kubernetes.io/name", "nvidia-dcgm-exporter"),
+    ("app", "nvidia-dcgm-exporter"),
+    ("app", "dcgm-exporter"),
+)
+"""Of NVIDIA's chart and of the GPU operator."""
+_EXPORTER_PORT = 9400
+_NAMES = frozenset({*METRICS, *ENGINE_METRICS})
+
+
+@dataclass(frozen=True)
+class Audited:
+    """The objects that an audit reads."""
+
+    nodes: Sequence[Object]
+    pods: Sequence[Object]
+    config_maps: Mapping[tuple[str, str], Object] = field(default_factory=dict)
+
+    def pods_by_address(self) -> dict[str, PodRef]:
+        """Return the pods by IP address; those in the host's network share theirs and are left out."""
+        return {
+            str(pod["status"]["podIP"]): PodRef(pod["metadata"].get("namespace") or "default", pod["metadata"]["name"])
+            for pod in self.pods
+            if (pod.get("status") or {}).get("podIP") and not (pod.get("spec") or {}).get("hostNetwork")
+        }
+
+
+def audited_file(path: Path) -> Audited:
+    """Return the objects of a file, as ``kubectl get nodes,pods,configmaps -A -o json`` prints them.
+
+    Raises:
+        InputError: The file cannot be read or has no pod.
+    """
+    by_kind: dict[str, list[Object]] = {"Node": [], "Pod": [], "ConfigMap": []}
+    for found in objects_of(read_documents(path)):
+        if isinstance(found, Mapping) and found.get("kind") in by_kind:
+            if not isinstance(found.get("metadata"), Mapping) or not found["metadata"].get("name"):
+                raise InputError(f"{path}: a {found['kind']} has no metadata.name, which kubectl prints")
+            by_kind[found["kind"]].append(dict(found))
+    if not by_kind["Pod"]:
+        raise InputError(f"{path}: holds no Pod; write the file by `kubectl get nodes,pods -A -o json`")
+    return Audited(by_kind["Node"], by_kind["Pod"], _keyed(by_kind["ConfigMap"]))
+
+
+def audited_cluster(access: ClusterAccess) -> Audited:
+    """Return the objects of a live cluster, ConfigMaps only as far as pods with GPUs name them and they may be read.
+
+    Raises:
+        InputError: The cluster cannot be read.
+    """
+    from energylens.cluster.resources import CONFIG_MAP, NODE, POD
+
+    # GPUs that pods of other namespaces hold are not free, whichever namespace is asked for.
+    found = read_cluster(access, everywhere=(NODE, POD)).objects
+    wanted = {
+        (pod["metadata"]["namespace"], name)
+        for pod in found[POD.kind]
+        if _asks_for_gpus(pod)
+        for name in config_map_names(pod)
+        if name
+    }
+    maps: list[Object] = []
+    if wanted:
+        named = [(CONFIG_MAP, *key) for key in sorted(wanted)]
+        maps = read_cluster(access, named=named, if_allowed=(CONFIG_MAP,)).objects.get(CONFIG_MAP.kind, [])
+    return Audited(found[NODE.kind], found[POD.kind], _keyed(maps))
+
+
+def _asks_for_gpus(pod: Object) -> bool:
+    return "nvidia.com/gpu" in str((pod.get("spec") or {}).get("containers"))
+
+
+def _keyed(maps: Iterable[Object]) -> dict[tuple[str, str], Object]:
+    return {(body["metadata"].get("namespace") or "default", body["metadata"]["name"]): body for body in maps}
+
+
+def telemetry_of_files(paths: Sequence[Path], audited: Audited) -> Telemetry:
+    """Return the counters in files that hold answers of a Prometheus to a range of raw samples.
+
+    Raises:
+        InputError: A file cannot be read, or is no such answer.
+    """
+    answers = []
+    for path in paths:
+        try:
+            found = json_document(read_text(path), infinite=True)
+        except DocumentError as error:
+            raise InputError(f"{path}: {error}") from error
+        if not isinstance(found, Mapping):
+            raise InputError(f"{path}: is no answer of a Prometheus, which is an object")
+        answers.append(found)
+    return telemetry_of_series(answers, audited, ", ".join(path.name for path in paths))
+
+
+def telemetry_of_series(answers: Sequence[Mapping[str, Any]], audited: Audited, source: str) -> Telemetry:
+    """Return the counters in answers of a Prometheus; a file may have the whole answer, or its ``data`` alone.
+
+    Raises:
+        InputError: One is no answer to a selector with a range.
+    """
+    series: list[Series] = []
+    for answer in answers:
+        data = answer.get("data", answer)
+        if not isinstance(data, Mapping) or "resultType" not in data:
+            raise InputError(
+                f"{source}: is no answer of a Prometheus; ask its /api/v1/query for a selector with a range, [1h:30s]"
+            )
+        try:
+            series += series_of(data, _NAMES)
+        except PrometheusError as error:
+            raise InputError(f"{source}: {error}") from error
+    return _of_series(series, audited, source)
+
+
+def telemetry_of_prometheus(access: Access, seconds: float, audited: Audited) -> Telemetry:
+    """Return the counters that a Prometheus scraped in the last seconds.
+
+    Raises:
+        InputError: It does not answer.
+    """
+    step = round(min(max(seconds / LEAST_SAMPLES, 5), LONGEST_STEP_SECONDS))
+    selector = f'{{__name__=~"{"|".join(sorted(_NAMES))}"}}[{round(seconds)}s:{step}s]'
+
+    async def ask() -> list[Series]:
+        async with PrometheusHttp(access, timeout_seconds=120.0) as prometheus:
+            return series_of((await prometheus.query(selector)).data, _NAMES)
+
+    try:
+        series = asyncio.run(ask())
+    except PrometheusError as error:
+        raise InputError(f"--prometheus={access.url}: {error}") from error
+    return _of_series(series, audited, f"Prometheus {access.url}")
+
+
+def _of_series(series: Sequence[Series], audited: Audited, source: str) -> Telemetry:
+    times = [time for each in series for time, _ in each.values]
+    if not times:
+        return Telemetry(0.0, 0.0, (f"{source} has no metric of an engine or a GPU",), source)
+    found = Telemetry(min(times), max(times), source=source)
+    gpus = observations([each for each in series if each.name in METRICS], LabelMap(), 0.0, "prometheus")
+    try:
+        engines = engine_observations(series, audited.pods_by_address())
+    except MalformedExpositionError as error:
+        raise InputError(f"{source}: {error}") from error
+    found.record(gpus.observations, engines)
+    return found
+
+
+def telemetry_of_pods(
+    access: ClusterAccess,
+    audited: Audited,
+    served: Sequence[ServedModel],
+    seconds: float,
+    clock: Clock | None = None,
+    pause: float = PAUSE_SECONDS,
+) -> Telemetry:
+    """Return the counters that pods serve on their pages, read through the API server again and again.
+
+    Args:
+        access: Which cluster.
+        audited: Its pods; those of dcgm-exporter are read for energy.
+        served: Whose engines are read.
+        seconds: How long.
+        clock: Of this process.
+        pause: Seconds between two reads.
+
+    Raises:
+        InputError: The kubeconfig is not usable.
+    """
+    from energylens.cluster.client import connect_as_user
+    from energylens.cluster.kubeconfig import UnusableConfigError
+
+    clock = clock or SystemClock()
+    engines = [(pod, each.arguments.port) for each in served if each.arguments for pod in each.engine_pods]
+    exporters = [(_reference(pod), _EXPORTER_PORT) for pod in audited.pods if _is_exporter(pod)]
+
+    async def read() -> Telemetry:
+        client, _ = await connect_as_user(access.kubeconfig, access.context)
+        async with client:
+            return await _read_pages(client, engines, exporters, seconds, clock, pause)
+
+    try:
+        return asyncio.run(read())
+    except UnusableConfigError as error:
+        raise InputError(str(error)) from error
+
+
+async def _read_pages(
+    client: KubeClient,
+    engines: Sequence[tuple[PodRef, int]],
+    exporters: Sequence[tuple[PodRef, int]],
+    seconds: float,
+    clock: Clock,
+    pause: float,
+) -> Telemetry:
+    from energylens.cluster.errors import ClusterError
+
+    failures: dict[str, None] = {}
+    gpus: list[GpuObservation] = []
+    tokens: list[EngineObservation] = []
+
+    async def page(pod: PodRef, port: int) -> tuple[str, float] | None:
+        try:
+            text = await client.pod_page(pod.namespace, pod.pod, port, "metrics")
+        except ClusterError as error:
+            failures[f"{pod}: {error}"] = None
+            return None
+        return text, clock.now().timestamp()
+
+    start = clock.now().timestamp()
+    while True:
+        pages = await asyncio.gather(*(page(*each) for each in (*engines, *exporters)))
+        for (pod, _), found in zip((*engines, *exporters), pages, strict=True):
+            if found is None:
+                continue
+            text, time = found
+            try:
+                if (pod, _) in exporters:
+                    gpus += parse_dcgm(text, time=time, source="dcgm-exporter").gpus
+                elif (observed := parse_engine(text, pod=pod, time=time)) is not None:
+                    tokens.append(observed)
+                else:
+                    failures[f"{pod}: its page has no metric of vLLM or SGLang"] = None
+            except MalformedExpositionError as error:
+                failures[f"{pod}: {error}"] = None
+        now = clock.now().timestamp()
+        if now - start >= seconds:
+            break
+        await asyncio.sleep(min(pause, max(seconds - (now - start), 0.1)))
+    result = Telemetry(start, now, tuple(failures), "the pages of pods, through the API server")
+    result.record(gpus, tokens)
+    return result
+
+
+def _reference(pod: Object) -> PodRef:
+    return PodRef(pod["metadata"].get("namespace") or "default", pod["metadata"]["name"])
+
+
+def _is_exporter(pod: Object) -> bool:
+    labels = pod["metadata"].get("labels") or {}
+    return (pod.get("status") or {}).get("phase") == "Running" and any(
+        labels.get(name) == value for name, value in _EXPORTER_LABELS
+    )

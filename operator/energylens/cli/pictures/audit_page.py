@@ -1,0 +1,70 @@
+"""An audit as a page to hand on, which needs nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from energylens.audit.assessment import Assessment
+from energylens.cli.pictures.charts import svg
+from energylens.cli.pictures.page import charts, heading, page, paragraph, table, tiles
+from energylens.cli.text.audit import (
+    HOURS_PER_MONTH,
+    VERDICTS,
+    Rates,
+    month_text,
+    summary,
+    table_rows,
+)
+
+
+def audit_page(found: Sequence[Assessment], rates: Rates, source: str, failures: Sequence[str], made: str) -> str:
+    """Return the page; ``made`` says when, from what and by which version."""
+    first, *rest = summary(found, rates)
+    body = [paragraph(first, "muted"), tiles(_tiles(found, rates)), *(paragraph(text.strip()) for text in rest)]
+    drawn = [each for each in found if each.now is not None]
+    if drawn:
+        from energylens.cli.pictures.audit_charts import power_figure
+
+        body.append(
+            charts(
+                [
+                    (
+                        svg(power_figure(drawn)),
+                        "Mean power of each served model now, and with the plan that would do the same load; the line "
+                        "is the plan's 80 % interval.",
+                    )
+                ]
+            )
+        )
+    header, *rows = table_rows(found, rates)
+    body += [heading("Served models"), table([name.capitalize() for name in header], rows)]
+    body += [heading("Why"), table(("What", "Verdict", "Reason", "Notes"), [_reasons(each) for each in found])]
+    if failures:
+        body += [heading("Not read"), *(paragraph(text, "bad") for text in failures)]
+    body.append(
+        paragraph(
+            f"{rates.text}; a month has {HOURS_PER_MONTH:.0f} hours at the mean power of the window. "
+            + (f"Measured from {source}. " if source else "No metrics were read. ")
+            + "Figures with ~ are predicted. Each plan is made on the GPUs that its model holds and on free ones.",
+            "muted",
+        )
+    )
+    return page("EnergyLens audit", body, made)
+
+
+def _tiles(found: Sequence[Assessment], rates: Rates) -> list[tuple[str, str]]:
+    watts = sum(each.now.watts for each in found if each.now is not None)
+    saving = [each for each in found if each.verdict == "Saves"]
+    saved = sum(each.saved_watts or 0.0 for each in saving)
+    idle = sum(each.served.gpus for each in found if each.verdict == "Idle")
+    return [
+        (f"{watts / 1000:.1f} kW", "mean power now"),
+        (month_text(rates, watts).removesuffix(" a month"), "a month"),
+        (f"{saved / 1000:.1f} kW", f"less with {len(saving)} of {len(found)} plans"),
+        (str(idle), "GPUs under idle models"),
+    ]
+
+
+def _reasons(found: Assessment) -> tuple[str, ...]:
+    owner = found.served.owner
+    return f"{owner.namespace}/{owner.name}", VERDICTS[found.verdict], found.reason, "; ".join(found.notes)

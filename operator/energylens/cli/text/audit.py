@@ -1,0 +1,334 @@
+"""An audit as text and as objects for programs. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from energylens.api.llmdeployment import LLMDeployment
+from energylens.api.llmdeployment_status import describe_layout, describe_plan
+from energylens.api.words import counted
+from energylens.audit.arguments import RunningLayout
+from energylens.audit.assessment import Assessment, Power
+from energylens.audit.telemetry import prompt_and_output
+from energylens.cli.text.tables import columns
+from energylens.planner.engines.versions import NAMES
+from energylens.planner.search import describe
+
+HOURS_PER_MONTH = 730.0
+"""Of an average month."""
+_UNKNOWN = "-"
+_LATENCIES = {"ttft_milliseconds": "TTFT", "itl_milliseconds": "ITL", "tpot_milliseconds": "TPOT"}
+VERDICTS = {
+    "Saves": "saves",
+    "WithinError": "may save",
+    "Keep": "keep",
+    "Idle": "idle",
+    "NoLoad": "load not known",
+    "NotPlanned": "not planned",
+    "Unread": "not read",
+}
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What turns GPU energy into money and carbon; None where nobody said."""
+
+    price: float | None = None
+    """Of a kWh, in any currency."""
+    pue: float = 1.0
+    """Energy of the site over that of its machines."""
+    grams: float | None = None
+    """CO2 equivalent of a kWh."""
+
+    def month(self, watts: float) -> dict[str, float]:
+        """Return kWh, money and kg of CO2 equivalent of a month at a mean power, W; only what is known."""
+        kilowatt_hours = watts * HOURS_PER_MONTH * self.pue / 1000.0
+        found = {"kilowattHours": kilowatt_hours}
+        if self.price is not None:
+            found["money"] = kilowatt_hours * self.price
+        if self.grams is not None:
+            found["kilogramsCO2"] = kilowatt_hours * self.grams / 1000.0
+        return found
+
+    @property
+    def text(self) -> str:
+        """What is in the figures, and what is not."""
+        if self.pue == 1.0:
+            return "energy of the GPUs alone, without hosts and cooling (--pue)"
+        return f"energy of the GPUs times a PUE of {self.pue:g}, without their hosts"
+
+
+def running_text(found: Assessment) -> str:
+    """Return how a model runs now: ``2 x NVIDIA-H100-80GB-HBM3 TP4, max batch 256``."""
+    served = found.served
+    product = served.product or "GPUs of no known product"
+    if served.arguments is None:
+        return f"{counted(served.gpus, 'GPU')} of {product}"
+    layout: RunningLayout = served.arguments.layout
+    cut = describe_layout(
+        tensor=layout.tensor_parallel,
+        pipeline=layout.pipeline_parallel,
+        expert=layout.expert_parallel,
+        data=layout.data_parallel,
+    )
+    batch = f", max batch {layout.max_batch_size}" if layout.max_batch_size is not None else ""
+    return f"{served.replicas} x {product} {cut}{batch}"
+
+
+def engine_text(found: Assessment) -> str:
+    """Return the engine and its version, as far as the image says."""
+    served = found.served
+    if served.invocation is None:
+        return _UNKNOWN
+    name = NAMES.get(served.invocation.engine, served.invocation.engine)
+    return f"{name} {served.version}" if served.version else name
+
+
+def load_text(found: Assessment) -> str:
+    """Return the load of the window: ``2.1 req/s of 800 + 300 tokens``."""
+    load = found.load
+    if load.requests_per_second is None or not load.requests:
+        return "idle" if found.verdict == "Idle" else _UNKNOWN
+    shape = prompt_and_output(load)
+    tokens = "" if shape is None else f" of {shape[0]} + {shape[1]} tokens"
+    return f"{load.requests_per_second:.3g} req/s{tokens}"
+
+
+def saving_text(found: Assessment) -> str:
+    """Return what the plan saves: ``38 % (22 to 50)``; what else the verdict is where nothing is saved."""
+    saved = found.saved_percent
+    if found.verdict in ("Saves", "WithinError") and saved is not None:
+        best, low, high = saved
+        return f"{best:.0f} % ({low:.0f} to {high:.0f})"
+    return VERDICTS[found.verdict]
+
+
+def watts_text(power: Power | None) -> str:
+    """Return a mean power; a predicted one carries a tilde."""
+    if power is None:
+        return _UNKNOWN
+    return f"{'' if power.is_measured else '~'}{power.watts:,.0f}"
+
+
+def joules_now(found: Assessment) -> float | None:
+    """Return the energy of an output token now, J; None where it is not known."""
+    tokens = found.load.output_tokens_per_second
+    return None if found.now is None or not tokens else found.now.watts / tokens
+
+
+def report(found: Sequence[Assessment], rates: Rates, source: str, failures: Sequence[str]) -> str:
+    """Return the whole audit as text."""
+    if not found:
+        return "no pod with GPUs is running here"
+    lines = [*columns(table_rows(found, rates)), ""]
+    for each in found:
+        lines += [*_details(each), ""]
+    lines += list(summary(found, rates))
+    lines += [f"  {rates.text}; months of {HOURS_PER_MONTH:.0f} hours at the mean power of the window"]
+    if source:
+        lines.append(f"  measured from {source}; figures with ~ are predicted")
+    else:
+        lines.append("  no metrics were read: name a Prometheus by --prometheus, or files of its answers by --metrics")
+    lines += [f"  not read: {text}" for text in failures]
+    return "\n".join(lines)
+
+
+def table_rows(found: Sequence[Assessment], rates: Rates) -> list[tuple[str, ...]]:
+    """Return the header and a row for each model."""
+    header = ["WHAT", "ENGINE", "GPUS", "RUNS", "LOAD", "W", "J/TOKEN", "KWH/MONTH"]
+    header += ["MONEY/MONTH"] if rates.price is not None else []
+    rows = [(*header, "BETTER", "SAVES")]
+    for each in found:
+        month = rates.month(each.now.watts) if each.now is not None else {}
+        joules = joules_now(each)
+        rows.append(
+            (
+                f"{each.served.owner.namespace}/{each.served.owner.name}",
+                engine_text(each),
+                str(each.served.gpus),
+                running_text(each),
+                load_text(each),
+                watts_text(each.now),
+                _UNKNOWN if joules is None else f"{joules:.3g}",
+                f"{month['kilowattHours']:,.0f}" if month else _UNKNOWN,
+                *([f"{month['money']:,.0f}" if month else _UNKNOWN] if rates.price is not None else []),
+                describe_plan(each.plan) if each.plan is not None and each.verdict != "Keep" else _UNKNOWN,
+                saving_text(each),
+            )
+        )
+    return rows
+
+
+def _details(found: Assessment) -> Iterator[str]:
+    served, plan = found.served, found.plan
+    yield f"{served.owner}: {served.model or 'model not known'}"
+    yield f"  {VERDICTS[found.verdict]}: {found.reason}"
+    if found.objectives:
+        held = ", ".join(f"{_LATENCIES[name]} {value} ms" for name, value in found.objectives.items())
+        yield f"  latencies to hold, P95: {held}{_buckets(found)}"
+    rate, mean = found.planned_requests_per_second, found.load.requests_per_second
+    if rate is not None and mean is not None and rate > mean:
+        yield f"  planned for the busiest part of the window, {rate:.3g} req/s; the mean is {mean:.3g}"
+    if plan is not None and found.then is not None and found.verdict in ("Saves", "WithinError"):
+        then = found.then
+        yield (
+            f"  plan: {describe_plan(plan)} ({counted(plan.gpus, 'GPU')}), {then.watts:,.0f} W "
+            f"({then.low:,.0f} to {then.high:,.0f}), confidence {plan.confidence}: {plan.confidence_reason}"
+        )
+        if found.switch is not None and found.repay_hours is not None:
+            yield (
+                f"  the switch takes about {found.switch.seconds / 60:.0f} min and "
+                f"{describe.watt_hours(found.switch.joules)}, saved again after {_hours(found.repay_hours)}"
+            )
+    for note in found.notes or found.served.notes:
+        yield f"  note: {note}"
+    if served.arguments is not None and served.arguments.left_out and found.deployment is not None:
+        yield f"  set by the operator instead: {' '.join(served.arguments.left_out)}"
+
+
+def _buckets(found: Assessment) -> str:
+    """Return what is certain of the latencies measured: the buckets of the engine's histograms."""
+    latency = found.load.latency
+    texts = []
+    for name in ("ttft", "itl", "tpot"):
+        bucket = getattr(latency, f"{name}_bucket_ms", None)
+        if bucket is not None:
+            upper = f"to {bucket[1]:.4g}" if math.isfinite(bucket[1]) else "or more"
+            texts.append(f"{name.upper()} {bucket[0]:.4g} {upper} ms")
+    return f" (measured within buckets: {', '.join(texts)})" if texts else ""
+
+
+def _hours(hours: float) -> str:
+    return f"{hours * 60:.0f} min" if hours < 2 else f"{hours:.0f} h" if hours < 72 else f"{hours / 24:.0f} days"
+
+
+def summary(found: Sequence[Assessment], rates: Rates) -> Iterator[str]:
+    """Yield what all of it draws, what is sure to be saved, what is idle, and what is not known."""
+    read = [each for each in found if each.verdict != "Unread"]
+    models, gpus = counted(len(read), "served model"), counted(sum(each.served.gpus for each in read), "GPU")
+    unknown = sum(each.now is None for each in read)
+    watts = _total(read)
+    rest = f"; of {unknown} the power is not known" if unknown else ""
+    yield f"{models} on {gpus}: {watts:,.0f} W, {month_text(rates, watts)}{rest}"
+    saving = [each for each in found if each.verdict == "Saves"]
+    if saving:
+        saved = sum(each.saved_watts or 0.0 for each in saving)
+        least = sum(each.least_saved_watts or 0.0 for each in saving)
+        freed = sum(each.served.gpus - each.plan.gpus for each in saving if each.plan is not None)
+        yield (
+            f"  {counted(len(saving), 'model')} would do the same with {saved:,.0f} W less, {least:,.0f} W at the "
+            f"upper ends of the intervals: {month_text(rates, saved)}"
+            + (f", and {counted(freed, 'GPU')} would be free" if freed > 0 else "")
+        )
+    others = [each for each in found if each.verdict == "Unread"]
+    if others:
+        yield f"  {counted(sum(each.served.gpus for each in others), 'GPU')} under pods that are not read"
+    idle = [each for each in found if each.verdict == "Idle"]
+    if idle:
+        drawn, held = _total(idle), counted(sum(each.served.gpus for each in idle), "GPU")
+        yield f"  idle: {counted(len(idle), 'model')} on {held}, {drawn:,.0f} W, {month_text(rates, drawn)}"
+
+
+def _total(found: Sequence[Assessment]) -> float:
+    return sum(each.now.watts for each in found if each.now is not None)
+
+
+def month_text(rates: Rates, watts: float) -> str:
+    """Return a month of a mean power in words: ``1,234 kWh, 185 in money and 470 kg CO2e a month``."""
+    month = rates.month(watts)
+    parts = [f"{month['kilowattHours']:,.0f} kWh"]
+    if "money" in month:
+        parts.append(f"{month['money']:,.0f} in money")
+    if "kilogramsCO2" in month:
+        parts.append(f"{month['kilogramsCO2']:,.0f} kg CO2e")
+    return f"{', '.join(parts)} a month"
+
+
+def as_object(found: Assessment, rates: Rates) -> dict[str, Any]:
+    """Return what an audit says of one model, for programs; what is not known is absent."""
+    served, load = found.served, found.load
+    result: dict[str, Any] = {
+        "namespace": served.owner.namespace,
+        "name": served.owner.name,
+        "kind": served.owner.kind,
+        "verdict": found.verdict,
+        "reason": found.reason,
+        "image": served.image,
+        "gpus": served.gpus,
+        "gpuProduct": served.product,
+        "replicas": served.replicas,
+        "pods": [pod.pod for pod in served.pods],
+        "notes": list(found.notes or served.notes),
+    }
+    if served.invocation is not None and served.arguments is not None:
+        layout = served.arguments.layout
+        result |= {
+            "engine": served.invocation.engine,
+            "engineVersion": served.version,
+            "model": served.model or None,
+            "layout": {
+                "tensorParallel": layout.tensor_parallel,
+                "pipelineParallel": layout.pipeline_parallel,
+                "expertParallel": layout.expert_parallel,
+                "dataParallel": layout.data_parallel,
+                "maxBatchSize": layout.max_batch_size,
+            },
+        }
+    if load.output_tokens_per_second is not None:
+        shape = prompt_and_output(load) or (None, None)
+        result["load"] = {
+            "requestsPerSecond": load.requests_per_second,
+            "plannedRequestsPerSecond": found.planned_requests_per_second,
+            "inputTokens": shape[0],
+            "outputTokens": shape[1],
+            "outputTokensPerSecond": load.output_tokens_per_second,
+            "prefixCacheHitShare": load.prefix_cache_hits,
+            "meanRunning": load.mean_running,
+        }
+    if found.now is not None:
+        result["now"] = {
+            "watts": found.now.watts,
+            "measured": found.now.is_measured,
+            "joulesPerOutputToken": joules_now(found),
+            "perMonth": rates.month(found.now.watts),
+        }
+    if found.objectives:
+        result["objectives"] = {"percentile": "P95"} | {
+            f"{name.partition('_')[0]}Milliseconds": value for name, value in found.objectives.items()
+        }
+    if found.plan is not None and found.then is not None:
+        result["plan"] = found.plan.model_dump(
+            mode="json", by_alias=True, exclude_none=True, exclude={"alternatives", "hash"}
+        )
+        result["then"] = {
+            "watts": found.then.watts,
+            "wattsLow": found.then.low,
+            "wattsHigh": found.then.high,
+            "perMonth": rates.month(found.then.watts),
+        }
+        saved = found.saved_percent
+        if saved is not None:
+            result["savedPercent"] = dict(zip(("expected", "low", "high"), saved, strict=True))
+    if found.switch is not None:
+        result["switch"] = {
+            "joules": found.switch.joules,
+            "seconds": found.switch.seconds,
+            "repayHours": found.repay_hours,
+        }
+    return {key: _without_none(value) for key, value in result.items() if value is not None}
+
+
+def manifest(deployment: LLMDeployment) -> dict[str, Any]:
+    """Return an LLMDeployment as one would write it, without defaults."""
+    spec = deployment.spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    metadata = {"name": deployment.metadata.name, "namespace": deployment.metadata.namespace}
+    return {"apiVersion": deployment.api_version, "kind": deployment.kind, "metadata": metadata, "spec": spec}
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(entry) for key, entry in value.items() if entry is not None}
+    return value

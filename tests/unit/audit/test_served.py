@@ -1,0 +1,167 @@
+"""Pods put together by what runs them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.support.audit_cluster import H100, pod
+
+from energylens.audit.arguments import RunningLayout
+from energylens.audit.served import ServedModel, owner_of, served_models
+from energylens.measure.types import PodRef
+
+VLLM = {"image": "vllm/vllm-openai:v0.24.0", "args": ["--model=Qwen/Qwen3-32B", "-tp", "2"]}
+NODES = {"node-0": H100, "node-1": "NVIDIA-H200"}
+
+
+def one(*pods: Any, **given: Any) -> ServedModel:
+    (found,) = served_models(pods, NODES, given.pop("config_maps", {}), **given)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("owner", "labels", "wanted"),
+    [
+        (("ReplicaSet", "chat-5d9f"), {}, "team/chat (Deployment)"),
+        (("ReplicaSet", "bare"), {"pod-template-hash": "other"}, "team/bare (ReplicaSet)"),
+        (("StatefulSet", "chat"), {}, "team/chat (StatefulSet)"),
+        (("Job", "chat-1"), {}, "team/chat-1 (Job)"),
+        (("StatefulSet", "x"), {"leaderworkerset.sigs.k8s.io/name": "chat"}, "team/chat (LeaderWorkerSet)"),
+        (("ReplicaSet", "chat-p-5d9f"), {"serving.kserve.io/inferenceservice": "chat"}, "team/chat (InferenceService)"),
+        (
+            ("ReplicaSet", "chat-kserve-5d9f"),
+            {"app.kubernetes.io/part-of": "llminferenceservice", "app.kubernetes.io/name": "chat"},
+            "team/chat (LLMInferenceService)",
+        ),
+        (
+            ("ReplicaSet", "x-5d9f"),
+            {"nvidia.com/dynamo-graph-deployment-name": "chat", "nvidia.com/dynamo-component": "VllmWorker"},
+            "team/chat/VllmWorker (DynamoGraphDeployment)",
+        ),
+        (("RayCluster", "x"), {"ray.io/cluster": "chat"}, "team/chat (RayCluster)"),
+        (("ReplicaSet", "x-5d9f"), {"energylens.dev/llmdeployment": "chat"}, "team/chat (LLMDeployment)"),
+    ],
+)
+def test_owners(owner: tuple[str, str], labels: dict[str, str], wanted: str) -> None:
+    assert str(owner_of(pod("p", VLLM, owner=owner, labels=labels))) == wanted
+
+
+def test_replicas_of_a_deployment() -> None:
+    found = one(pod("a", VLLM, gpus=2), pod("b", VLLM, gpus=2, host="node-1"), pod("c", VLLM, gpus=2, phase="Pending"))
+    assert (found.model, found.replicas, found.gpus) == ("Qwen/Qwen3-32B", 2, 4)
+    assert found.products == {H100: 2, "NVIDIA-H200": 2}
+    assert found.pods == found.engine_pods == (PodRef("team", "a"), PodRef("team", "b"))
+    assert found.notes == (
+        "1 of 3 pods are not running",
+        "its pods run on several GPU products: NVIDIA-H100-80GB-HBM3, NVIDIA-H200",
+    )
+
+
+def test_pods_that_ended_or_hold_no_gpu_are_not_seen() -> None:
+    ending = pod("b", VLLM)
+    ending["metadata"]["deletionTimestamp"] = "2026-11-27T00:00:00Z"
+    assert served_models([pod("a", VLLM, phase="Succeeded"), ending, pod("c", VLLM, gpus=0)], NODES, {}) == []
+
+
+def test_groups_of_several_pods_are_replicas() -> None:
+    groups = [
+        pod(
+            f"chat-{group}-{worker}",
+            VLLM | {"args": ["--model=Qwen/Qwen3-32B", "-tp", "8", "-pp", "2"]},
+            gpus=8,
+            owner=("StatefulSet", "chat"),
+            labels={
+                "leaderworkerset.sigs.k8s.io/name": "chat",
+                "leaderworkerset.sigs.k8s.io/group-index": str(group),
+                "leaderworkerset.sigs.k8s.io/worker-index": str(worker),
+            },
+        )
+        for group in range(2)
+        for worker in range(2)
+    ]
+    found = one(*groups)
+    assert (found.replicas, found.gpus, found.notes) == (2, 32, ())
+    assert found.engine_pods == (PodRef("team", "chat-0-0"), PodRef("team", "chat-1-0"))
+
+
+def test_pods_that_make_a_replica_together_are_told_by_their_gpus() -> None:
+    container = VLLM | {"args": ["--model=Qwen/Qwen3-32B", "-tp", "4", "-dp", "4"]}
+    found = one(*(pod(f"p-{n}", container, gpus=4, owner=("StatefulSet", "wide")) for n in range(8)))
+    assert (found.replicas, found.notes) == (2, ("a replica of 16 GPUs spans 4 pods",))
+
+
+def test_gpus_that_the_engine_does_not_use_are_told() -> None:
+    found = one(pod("a", VLLM, gpus=4))
+    assert (found.replicas, found.notes) == (1, ("each replica holds 4 GPUs and its engine uses 2",))
+
+
+def test_a_rollout_is_told() -> None:
+    found = one(pod("a", VLLM, gpus=2), pod("b", VLLM | {"image": "vllm/vllm-openai:v0.25.0"}, gpus=2))
+    assert found.notes == ("its pods run 2 different commands or images (a rollout?); the first one is read",)
+
+
+MAPS = {
+    ("team", "env"): {"data": {"MODEL": "Qwen/Qwen3-8B"}},
+    ("team", "files"): {"data": {"vllm.yaml": "tensor-parallel-size: 4\nmodel: Qwen/Qwen3-14B\n", "bad": ": ["}},
+}
+
+
+def test_variables_come_from_the_container_and_from_config_maps() -> None:
+    container = {
+        "image": "vllm/vllm-openai:v0.24.0",
+        "command": ["vllm", "serve", "$(MODEL)", "-tp", "$(TP)"],
+        "envFrom": [{"configMapRef": {"name": "env"}}, {"secretRef": {"name": "secret"}}],
+        "env": [
+            {"name": "N", "value": "2"},
+            {"name": "TP", "value": "$(N)"},
+            {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}},
+        ],
+    }
+    found = one(pod("a", container, gpus=2), config_maps=MAPS)
+    assert found.arguments is not None
+    assert (found.model, found.arguments.layout) == ("Qwen/Qwen3-8B", RunningLayout(2))
+    assert found.environment.token_secret == ("hub", "token")
+    assert dict(found.environment.plain) == {"N": "2", "TP": "2"}
+
+
+@pytest.mark.parametrize(("path", "tensor"), [("/etc/engine/vllm.yaml", 4), ("/etc/engine/bad", 1), ("/else/x", 1)])
+def test_a_configuration_file_comes_from_its_config_map(path: str, tensor: int) -> None:
+    container = {
+        "image": "vllm/vllm-openai:v0.24.0",
+        "args": ["--config", path],
+        "volumeMounts": [{"name": "files", "mountPath": "/etc/engine/"}],
+    }
+    volumes = [{"name": "files", "configMap": {"name": "files"}}]
+    found = one(pod("a", container, gpus=tensor, volumes=volumes), config_maps=MAPS)
+    assert found.arguments is not None
+    assert found.arguments.layout.tensor_parallel == tensor
+    assert found.model == ("Qwen/Qwen3-14B" if tensor == 4 else "")
+    assert bool(found.notes) is (tensor == 1)
+
+
+@pytest.mark.parametrize(
+    ("args", "init", "wanted"),
+    [
+        (["--model=/mnt/models"], [], ""),
+        (["--model=/mnt/models"], ["hf://Qwen/Qwen3-8B:main", "/mnt/models"], "Qwen/Qwen3-8B"),
+        (["--model=/mnt/models", "--served-model-name=Qwen/Qwen3-8B"], [], "Qwen/Qwen3-8B"),
+        (["--model=/hub/models--Qwen--Qwen3-8B/snapshots/abc"], [], "Qwen/Qwen3-8B"),
+    ],
+)
+def test_models_behind_paths(args: list[str], init: list[str], wanted: str) -> None:
+    initializers = [{"name": "storage-initializer", "args": init}] if init else []
+    found = one(pod("a", {"image": VLLM["image"], "args": args}, initContainers=initializers))
+    assert found.model == wanted
+
+
+def test_a_person_may_say_which_model_it_is() -> None:
+    container = {"image": VLLM["image"], "args": ["--model=/mnt/models"]}
+    assert one(pod("a", container), model_ids={"chat": "org/a"}).model == "org/a"
+    assert one(pod("a", container), model_ids={"chat": "org/a", "team/chat": "org/b"}).model == "org/b"
+
+
+def test_what_is_not_understood_is_kept_with_its_reason() -> None:
+    found = one(pod("a", {"image": "pytorch:2", "command": ["python", "train.py"]}, owner=("Job", "train")))
+    assert (found.arguments, found.gpus) == (None, 1)
+    assert "starts no engine that is known: python train.py" in found.unread
