@@ -19,6 +19,7 @@ PACKAGES = {
     "budget": ("ledgers, periods, shedding", "pure"),
     "calibration": ("fits of coefficients", "pure"),
     "cli": ("commands, pictures, text, inputs", "io"),
+    "audit": ("what serves models now, beside a plan", "pure"),
     "cluster": ("the Kubernetes client", "io"),
     "controller": ("watches, queue, Lease, writes", "io"),
     "data": ("GPUs, models, coefficients", "files"),

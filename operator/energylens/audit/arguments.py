@@ -70,6 +70,11 @@ class EngineArguments:
     """Prefill and decode run in pods of their own."""
 
 
+def is_front_end(invocation: Invocation) -> bool:
+    """Return whether an engine is started by a front end with options of its own, such as KServe's or Dynamo's."""
+    return any(name in invocation.launcher for name in _FRONT_ENDS)
+
+
 def read_engine(
     invocation: Invocation, version: Version | None, config: Mapping[str, Any] | None = None
 ) -> EngineArguments:
@@ -132,7 +137,7 @@ def _model(given: Arguments, engine: str) -> str:
 
 def _port(given: Arguments, invocation: Invocation) -> int:
     default = _DEFAULT_PORT[invocation.engine]
-    if invocation.launcher == "huggingfaceserver" or "huggingfaceserver" in invocation.launcher:
+    if "huggingfaceserver" in invocation.launcher:
         default = _HUGGING_FACE_SERVER_PORT
     text = given.value("--port") or given.value("--http-port") or given.value("--http_port") or ""
     return int(text) if text.isdecimal() else default
@@ -187,9 +192,7 @@ def _kept(given: Arguments, invocation: Invocation) -> tuple[tuple[str, ...], tu
     left_out: list[str] = []
     taken = _RESERVED[invocation.engine]
     for one in given.given:
-        foreign = any(name in invocation.launcher for name in _FRONT_ENDS) and not isinstance(
-            find(invocation.engine, one.spelling), tuple
-        )
+        foreign = is_front_end(invocation) and not isinstance(find(invocation.engine, one.spelling), tuple)
         if one.spelling in taken or one.name in taken or one.name in _MODEL_OPTIONS[invocation.engine] or foreign:
             left_out += _words(one, invocation.engine)
         else:

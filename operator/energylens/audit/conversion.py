@@ -10,6 +10,7 @@ from typing import Any
 from energylens.api.llmdeployment import LLMDeployment
 from energylens.api.parse import InvalidResourceError, parse_llmdeployment
 from energylens.api.quantity import format_milli
+from energylens.audit.arguments import is_front_end
 from energylens.audit.containers import TOKEN_VARIABLES
 from energylens.audit.served import ServedModel
 from energylens.audit.telemetry import prompt_and_output
@@ -123,7 +124,10 @@ def _model(served: ServedModel) -> Object:
 def _engine(served: ServedModel) -> Object:
     assert served.arguments is not None
     assert served.invocation is not None
-    engine: Object = {"type": served.invocation.engine, "image": served.image}
+    engine: Object = {"type": served.invocation.engine}
+    # Plans are run by the engine's own program, which the image of a front end need not have.
+    if not is_front_end(served.invocation):
+        engine["image"] = served.image
     if served.arguments.extra_args:
         engine["extraArgs"] = list(served.arguments.extra_args)
     kept = {

@@ -46,6 +46,9 @@ _UNREAD_IMAGES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(^|/)tritonserver$"), "Triton Inference Server"),
     (re.compile(r"(^|/)ollama$"), "Ollama"),
 )
+_NAMED_AFTER = ("vllm", "sglang", "tensorrt-llm", "trtllm")
+_OWN_VERSIONS = ("runtime", "dynamo", "lmcache", "production-stack", "kserve")
+"""Parts of the names of images that carry an engine and count by versions of their own."""
 _VERSION = re.compile(r"^v?(\d+\.\d+(?:\.\d+)*)")
 
 
@@ -98,7 +101,15 @@ def find_invocation(lines: Sequence[Sequence[str]], image: str, *, has_command: 
 
 
 def version_of_image(image: str) -> str | None:
-    """Return the engine's version as the image's tag says, such as ``0.24.0``; None where the tag says none."""
+    """Return the engine's version as the image's tag says, such as ``0.24.0``; None where the tag says none.
+
+    Only the tag of an image that is named after its engine is the engine's version: that of a front end, such as
+    KServe's or Dynamo's, is its own.
+    """
+    repository = _repository(image).lower()
+    name = repository.rpartition("/")[2]
+    if not any(engine in name for engine in _NAMED_AFTER) or any(other in repository for other in _OWN_VERSIONS):
+        return None
     tag = image.partition("@")[0].rpartition("/")[2].partition(":")[2]
     found = _VERSION.match(tag)
     return found[1] if found else None

@@ -15,9 +15,11 @@ WORTH_SHOWING = 4
 
 
 @contextmanager
-def progress(items: Iterable[_Item], label: str, count: int) -> Iterator[Iterable[_Item]]:
-    """Give the items again, showing how many of ``count`` are done."""
-    if count < WORTH_SHOWING:
+def progress(
+    items: Iterable[_Item], label: str, count: int, worth_showing: int = WORTH_SHOWING
+) -> Iterator[Iterable[_Item]]:
+    """Give the items again, showing how many of ``count`` are done, unless they are fewer than ``worth_showing``."""
+    if count < worth_showing:
         yield items
         return
     with click.progressbar(items, count, label=f"{label} ({count})", file=sys.stderr, show_eta=False) as bar:

@@ -63,7 +63,7 @@ def test_the_example_runs_and_has_the_headings_shown(command: str, shown: str, h
 def test_the_page_shows_headings_and_an_example_of_each_command_that_needs_no_cluster() -> None:
     assert sum(bool(HEADING.match(line)) for _, shown in examples() for line in shown.splitlines()) >= 8
     shown = {shlex.split(command)[1] for command, _ in examples()}
-    assert shown == {"plan", "explain", "diff", "fleet", "models"}
+    assert shown == {"plan", "explain", "diff", "fleet", "models", "audit"}
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))

@@ -21,7 +21,7 @@ from energylens.cli.inputs.audit import (
     telemetry_of_pods,
     telemetry_of_prometheus,
 )
-from energylens.cli.inputs.live import ClusterAccess, namespace_options
+from energylens.cli.inputs.live import ClusterAccess, cluster_options
 from energylens.cli.inputs.options import OUTPUT
 from energylens.cli.progress import progress
 from energylens.cli.text.audit import Rates, as_object, manifest, report
@@ -44,7 +44,8 @@ _MILLISECONDS = click.IntRange(1, 3_600_000)
     metavar="FILE",
     help="Objects as `kubectl get nodes,pods,configmaps -A -o json` prints them, instead of a live cluster.",
 )
-@namespace_options
+@cluster_options
+@click.option("-n", "--namespace", metavar="NAME", help="Default: all namespaces.")
 @click.option("--prometheus", metavar="URL", help="A Prometheus that scrapes the engines and dcgm-exporter.")
 @click.option(
     "--prometheus-token-file", type=click.Path(path_type=Path), metavar="FILE", help="Bearer token for --prometheus."
@@ -110,7 +111,6 @@ def audit(
     kubeconfig: Path | None,
     context: str | None,
     namespace: str | None,
-    all_namespaces: bool,
     prometheus: str | None,
     prometheus_token_file: Path | None,
     prometheus_ca_file: Path | None,
@@ -132,9 +132,9 @@ def audit(
     """Show what serves LLMs now, what it draws, and the plan that would do the same load with less energy.
 
     Nothing is installed and nothing is written to the cluster: pods and nodes are read, and the counters of engines
-    and GPUs. A plan must hold today's measured latencies unless others are named. All namespaces unless one is named.
+    and GPUs. A plan must hold today's measured latencies unless others are named.
     """
-    access = ClusterAccess(kubeconfig, context, namespace, all_namespaces)
+    access = ClusterAccess(kubeconfig, context)
     with one_line_errors(InputError):
         if report_file is not None:
             from energylens.cli.pictures.plot import check_plot
@@ -194,7 +194,7 @@ def _assess(
     models: Sequence[ServedModel], audited: Audited, telemetry: Telemetry, question: Question
 ) -> list[Assessment]:
     found = assessments(models, audited.nodes, audited.pods, telemetry, load_gpus(), SystemClock().now(), question)
-    with progress(found, "auditing", len(models)) as answers:
+    with progress(found, "auditing", len(models), worth_showing=12) as answers:
         return list(answers)
 
 
