@@ -11,10 +11,12 @@ from energylens.cli.text.audit import (
     HOURS_PER_MONTH,
     VERDICTS,
     Rates,
-    month_text,
     summary,
     table_rows,
 )
+
+_NAMES = {"GPUS": "GPUs", "W": "W", "J/TOKEN": "J/token", "KWH/MONTH": "kWh/month"}
+"""Headings whose units have letters of their own."""
 
 
 def audit_page(found: Sequence[Assessment], rates: Rates, source: str, failures: Sequence[str], made: str) -> str:
@@ -36,14 +38,16 @@ def audit_page(found: Sequence[Assessment], rates: Rates, source: str, failures:
                 ]
             )
         )
-    header, *rows = table_rows(found, rates)
-    body += [heading("Served models"), table([name.capitalize() for name in header], rows)]
-    body += [heading("Why"), table(("What", "Verdict", "Reason", "Notes"), [_reasons(each) for each in found])]
+    body += [heading("Served models"), table(*_models(found, rates))]
+    header = ("What", "Verdict", "Reason", "Notes")
+    noted = 4 if any(each.notes for each in found) else 3
+    body += [heading("Why"), table(header[:noted], [_reasons(each)[:noted] for each in found])]
     if failures:
         body += [heading("Not read"), *(paragraph(text, "bad") for text in failures)]
     body.append(
         paragraph(
-            f"{rates.text}; a month has {HOURS_PER_MONTH:.0f} hours at the mean power of the window. "
+            f"{rates.text[0].upper()}{rates.text[1:]}; a month has {HOURS_PER_MONTH:.0f} hours at the mean power of "
+            "the window. "
             + (f"Measured from {source}. " if source else "No metrics were read. ")
             + "Figures with ~ are predicted. Each plan is made on the GPUs that its model holds and on free ones.",
             "muted",
@@ -57,12 +61,24 @@ def _tiles(found: Sequence[Assessment], rates: Rates) -> list[tuple[str, str]]:
     saving = [each for each in found if each.verdict == "Saves"]
     saved = sum(each.saved_watts or 0.0 for each in saving)
     idle = sum(each.served.gpus for each in found if each.verdict == "Idle")
+    month = rates.month(watts)
+    spent = [(f"{month['money']:,.0f}", "money a month")] if "money" in month else []
+    spent += [(f"{month['kilogramsCO2'] / 1000:,.1f} t", "CO2e a month")] if "kilogramsCO2" in month else []
     return [
         (f"{watts / 1000:.1f} kW", "mean power now"),
-        (month_text(rates, watts).removesuffix(" a month"), "a month"),
+        (f"{month['kilowattHours']:,.0f} kWh", "a month"),
+        *spent,
         (f"{saved / 1000:.1f} kW", f"less with {len(saving)} of {len(found)} plans"),
         (str(idle), "GPUs under idle models"),
     ]
+
+
+def _models(found: Sequence[Assessment], rates: Rates) -> tuple[list[str], list[list[str]]]:
+    """Return the table with what is saved beside the name, so that a narrow window shows both."""
+    header, *rows = table_rows(found, rates)
+    order = [0, len(header) - 1, len(header) - 2, *range(1, len(header) - 2)]
+    names = [_NAMES.get(header[at], header[at].capitalize()) for at in order]
+    return names, [[row[at].replace("NVIDIA-", "") for at in order] for row in rows]
 
 
 def _reasons(found: Assessment) -> tuple[str, ...]:
