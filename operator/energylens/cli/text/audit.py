@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from energylens.api.llmdeployment import LLMDeployment
-from energylens.api.llmdeployment_status import describe_layout, describe_plan
+from energylens.api.llmdeployment.plan import describe_layout, describe_plan
 from energylens.api.words import counted
 from energylens.audit.arguments import RunningLayout
 from energylens.audit.assessment import Assessment, Power
