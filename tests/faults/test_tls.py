@@ -20,6 +20,7 @@ from energylens.clock import SystemClock
 from energylens.cluster.client import connect, connect_as_user
 from energylens.cluster.errors import TransientError
 from energylens.cluster.resources import NODE
+from energylens.controller.heartbeat import Heartbeats
 from energylens.controller.login import Connection, in_cluster_server, log_in
 from energylens.measure.prometheus_http import Access, PrometheusError, PrometheusHttp
 from energylens.measure.scrape import HttpScraper, TargetFailure
@@ -57,14 +58,15 @@ async def kopf_watches(server: ApiServer, made: Served, folder: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         path = server.kubeconfig(folder, **{"certificate-authority": str(made.authority)})
         patch.setenv("KUBECONFIG", str(path))
-        info = log_in(path, logger=logging.getLogger(), settings=kopf.OperatorSettings())
-    assert isinstance(info, Connection)
-    assert info.token == "secret"
-    async with (
-        aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=info.as_ssl_context())) as session,
-        session.get(f"{info.server}{NODES}") as answer,
-    ):
-        assert answer.status == 200
+        beats = Heartbeats(SystemClock())
+        info = await log_in(path, beats, logger=logging.getLogger(), settings=kopf.OperatorSettings())
+    try:
+        assert isinstance(info, Connection)
+        assert info.credentials.token == "secret"
+        async with info.aiohttp_session.get(f"{info.server}{NODES}") as answer:
+            assert answer.status == 200
+    finally:
+        await beats.close_sessions()
 
 
 async def prometheus(server: ApiServer, made: Served, folder: Path) -> None:

@@ -213,6 +213,7 @@ class Acting:
         started = asyncio.create_task(ready.wait())
         ours = [
             started,
+        self._health.heartbeats.clear()
             asyncio.create_task(self._settle(ready, changed, all_anew)),
             *(asyncio.create_task(self._work()) for _ in range(self._options.settings.workers)),
             *(
@@ -224,7 +225,7 @@ class Acting:
         watching = asyncio.create_task(
             kopf.operator(
                 registry=registry_for(
-                    self._store, self._queue.add, self._health.heard, found.kinds, self._options.kubeconfig
+                    self._store, self._queue.add, found.kinds, self._options.kubeconfig, self._health.heartbeats
                 ),
                 settings=settings_for(found.kinds),
                 # kopf would make one of the user's name, which a number without an entry in /etc/passwd has not.
@@ -268,6 +269,7 @@ class Acting:
     async def _settle(self, ready: asyncio.Event, changed: asyncio.Event, all_anew: bool) -> None:
         """Let the initial lists come in before anything is written: half a view would undo what is there."""
         await ready.wait()
+            await self._health.heartbeats.close_sessions()
         if not await self._comes_in():
             changed.set()
             return

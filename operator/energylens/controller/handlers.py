@@ -25,6 +25,7 @@ from energylens.cluster.resources import (
     SERVICE,
     Resource,
 )
+from energylens.controller.heartbeat import Heartbeats
 from energylens.controller.kinds import ALL_KINDS
 from energylens.controller.login import log_in
 from energylens.controller.store import Key, Store
@@ -93,17 +94,16 @@ def takers(store: Store, enqueue: Enqueue) -> dict[Resource, Handle]:
 def registry_for(
     store: Store,
     enqueue: Enqueue,
-    alive: Callable[[], None],
     kinds: Collection[Resource],
     kubeconfig: Path | None,
+    heartbeats: Heartbeats,
 ) -> kopf.OperatorRegistry:
-    """Return the handlers of ``kinds``."""
+    """Return the handlers of ``kinds``; ``heartbeats`` hears of each watch."""
     registry = kopf.OperatorRegistry()
 
     def on_event(resource: Resource, handle: Handle) -> None:
         @kopf.on.event(resource.group, resource.version, resource.plural, registry=registry, id=resource.plural)
         async def handler(event: Any, **_: Any) -> None:
-            alive()
             body = {"apiVersion": resource.api_version, "kind": resource.kind, **event["object"]}
             handle(body, event["type"] == "DELETED")
 
@@ -112,7 +112,7 @@ def registry_for(
             on_event(resource, handle)
 
     @kopf.on.login(registry=registry, id="login")
-    def login(**kwargs: Any) -> Any:
-        return log_in(kubeconfig, **kwargs)
+    async def login(**kwargs: Any) -> Any:
+        return await log_in(kubeconfig, heartbeats, **kwargs)
 
     return registry

@@ -9,9 +9,8 @@ from __future__ import annotations
 import logging
 
 from energylens.clock import Clock
+from energylens.controller.heartbeat import Heartbeats
 
-SILENCE_SECONDS = 600.0
-"""No watch event for so long means dead watches: nodes' heartbeats alone bring some every minute."""
 REPEAT_SECONDS = 60.0
 """A problem that stays as it is comes into the log this often."""
 
@@ -21,24 +20,21 @@ log = logging.getLogger("energylens")
 class Health:
     """Collects what works and what does not."""
 
-    def __init__(self, clock: Clock) -> None:
-        """Begin without a problem, not leading."""
+    def __init__(self, clock: Clock, silence_seconds: float) -> None:
+        """Begin without a problem, not leading; a watch that is silent for ``silence_seconds`` is dead."""
         self._clock = clock
+        self._silence_seconds = silence_seconds
+        self.heartbeats = Heartbeats(clock)
         self._problems: dict[str, str] = {}
         self._logged: dict[str, tuple[str, float]] = {}
-        self._last_event = clock.monotonic()
         self.leading = False
         self.synced = False
         """Whether the initial lists are in."""
 
     @property
     def event_age_seconds(self) -> float:
-        """Seconds since a watch brought something."""
-        return self._clock.monotonic() - self._last_event
-
-    def heard(self) -> None:
-        """Note a watch event."""
-        self._last_event = self._clock.monotonic()
+        """Seconds since the most silent watch brought something, be it a bookmark."""
+        return self.heartbeats.longest()[1]
 
     def report(self, what: str, problem: str) -> None:
         """Note why something does not work, or with "" that it does; log what is new, and now and then what is not."""
@@ -46,7 +42,7 @@ class Health:
             if self._problems.pop(what, None) is not None:
                 self._logged.pop(what, None)
                 # Silence that was explained until now begins now.
-                self.heard()
+                self.heartbeats.clear()
                 log.info("%s: works again", what)
             return
         self._problems[what] = problem
@@ -58,9 +54,14 @@ class Health:
 
     def alive(self) -> str:
         """Return "", or why only a restart helps."""
-        if self.leading and not self._problems and self.event_age_seconds > SILENCE_SECONDS:
-            return f"no watch event for {self.event_age_seconds:.0f} s"
-        return ""
+        if not self.leading or self._problems:
+            return ""
+        path, seconds = self.heartbeats.longest()
+        if seconds <= self._silence_seconds:
+            return ""
+        if not path:
+            return f"nothing has been watched for {seconds:.0f} s"
+        return f"the watch of {path} has brought nothing for {seconds:.0f} s, not even a bookmark"
 
     def ready(self) -> str:
         """Return "", or what keeps the operator from its work; a standby that waits for another holder is ready."""

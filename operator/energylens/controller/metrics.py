@@ -69,7 +69,9 @@ class Metrics:
         self.queue_length = gauge(
             "energylens_queue_length", "LLMDeployments that wait for a reconcile or are being reconciled."
         )
-        self.event_age = gauge("energylens_last_event_age_seconds", "Time since the last watch event.")
+        self.event_age = gauge(
+            "energylens_last_event_age_seconds", "Time since the most silent watch brought an event or a bookmark."
+        )
         self.leading = gauge("energylens_leading", "1 while this operator holds the lease.")
 
         self.budget_used = budget("energylens_budget_used_ratio", "Share of a budget's energy used in this period.")

@@ -59,7 +59,7 @@ class Operator:
         """Build the parts; nothing runs yet."""
         self._options = options
         self._identity = os.environ.get(IDENTITY_VARIABLE) or f"{socket.gethostname()}-{os.getpid()}"
-        self._health = Health(clock)
+        self._health = Health(clock, options.settings.watch_silence_seconds)
         self._lease = LeaseGuard(
             cluster,
             clock,

@@ -97,6 +97,12 @@ class Settings(_Section):
     replan_seconds: float = Field(
         default=5.0, gt=0, description="Least time between two attempts to plan a deployment without a feasible plan."
     )
+    watch_silence_seconds: float = Field(
+        default=180.0,
+        gt=60,
+        description="A watch that brought nothing for so long, not even a bookmark, fails the liveness probe; "
+        "an API server sends a bookmark every minute.",
+    )
     lease_seconds: float = Field(default=15.0, ge=3, description="Duration of the leader lease.")
     lease_renew_seconds: float = Field(default=5.0, gt=0, description="Time between two renewals.")
     measurement: MeasurementSettings = MeasurementSettings()

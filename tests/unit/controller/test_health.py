@@ -7,7 +7,10 @@ import logging
 import pytest
 from tests.support.world import ManualClock
 
-from energylens.controller.health import REPEAT_SECONDS, SILENCE_SECONDS, Health
+from energylens.controller.health import REPEAT_SECONDS, Health
+
+SILENCE_SECONDS = 180.0
+PODS = "/api/v1/pods"
 
 
 @pytest.fixture
@@ -17,7 +20,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def health(clock: ManualClock) -> Health:
-    return Health(clock)
+    return Health(clock, SILENCE_SECONDS)
 
 
 def test_a_standby_that_waits_for_another_holder_is_ready_and_alive(health: Health, clock: ManualClock) -> None:
@@ -44,11 +47,39 @@ def test_what_does_not_work_is_named_until_it_works(health: Health, leading: boo
     assert health.ready() == ""
 
 
-def test_a_leader_whose_watches_are_silent_is_not_alive(health: Health, clock: ManualClock) -> None:
+def test_a_leader_one_of_whose_watches_is_silent_is_not_alive(health: Health, clock: ManualClock) -> None:
     health.leading = health.synced = True
+    health.heartbeats.asked(PODS)
+    health.heartbeats.asked("/api/v1/nodes")
+    clock.advance(SILENCE_SECONDS)
+    health.heartbeats.heard("/api/v1/nodes")
+    assert health.alive() == ""
+    clock.advance(1)
+    assert health.alive() == "the watch of /api/v1/pods has brought nothing for 181 s, not even a bookmark"
+    assert health.event_age_seconds == SILENCE_SECONDS + 1
+    # One that follows it and is as silent does not begin afresh.
+    health.heartbeats.asked(PODS)
+    assert health.alive() != ""
+    health.heartbeats.heard(PODS)
+    assert health.alive() == ""
+
+
+def test_a_watch_that_cannot_be_opened_is_no_silence(health: Health, clock: ManualClock) -> None:
+    health.leading = health.synced = True
+    health.heartbeats.asked(PODS)
     clock.advance(SILENCE_SECONDS + 1)
-    assert health.alive() == f"no watch event for {SILENCE_SECONDS + 1:.0f} s"
-    health.heard()
+    health.heartbeats.failed(PODS)
+    assert health.alive() == ""
+    health.heartbeats.asked(PODS)
+    clock.advance(1)
+    assert health.alive() == ""
+
+
+def test_a_leader_that_watches_nothing_is_not_alive(health: Health, clock: ManualClock) -> None:
+    health.leading = True
+    clock.advance(SILENCE_SECONDS + 1)
+    assert health.alive() == "nothing has been watched for 181 s"
+    health.heartbeats.clear()
     assert health.alive() == ""
 
 

@@ -1,0 +1,133 @@
+"""When each watch last brought something: an API server sends at least a bookmark every minute.
+
+kopf opens a watch anew when nothing came for 70 s and says nothing about it, also where the next watch brings nothing
+either. So what arrives is noted where it arrives, in the responses of kopf's session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any, cast
+
+import aiohttp
+from yarl import URL
+
+from energylens.clock import Clock
+
+
+class Heartbeats:
+    """The watches by the path of their URL, and when each last brought something."""
+
+    def __init__(self, clock: Clock) -> None:
+        """Begin without a watch."""
+        self._clock = clock
+        self._heard: dict[str, float] = {}
+        self._began = clock.monotonic()
+        self._sessions: list[aiohttp.ClientSession] = []
+
+    def asked(self, path: str) -> None:
+        """Note that a watch is asked for; one that follows a silent one does not begin afresh."""
+        self._heard.setdefault(path, self._clock.monotonic())
+
+    def heard(self, path: str) -> None:
+        """Note that a watch brought something."""
+        self._heard[path] = self._clock.monotonic()
+
+    def failed(self, path: str) -> None:
+        """Note that a watch cannot be opened: its silence has a reason, which the kubelet cannot mend."""
+        self._heard.pop(path, None)
+        self._began = self._clock.monotonic()
+
+    def clear(self) -> None:
+        """Forget all watches: others begin, or what explained their silence has passed."""
+        self._heard.clear()
+        self._began = self._clock.monotonic()
+
+    def longest(self) -> tuple[str, float]:
+        """Return the watch that has been silent for longest, such as ``/api/v1/nodes``, and for how many seconds.
+
+        While there is no watch the path is "", and the seconds count from when one could have been opened.
+        """
+        now = self._clock.monotonic()
+        if not self._heard:
+            return "", now - self._began
+        path = min(self._heard, key=self._heard.__getitem__)
+        return path, now - self._heard[path]
+
+    def session(self, **arguments: Any) -> aiohttp.ClientSession:
+        """Return an HTTP session for kopf whose watches are noted; called in the event loop that uses it.
+
+        ``arguments`` are those of :class:`aiohttp.ClientSession`.
+        """
+        made = _heard_session(self, **arguments)
+        self._sessions.append(made)
+        return cast(aiohttp.ClientSession, _KeptOpen(made))
+
+    async def close_sessions(self) -> None:
+        """Close the sessions; kopf has ended."""
+        while self._sessions:
+            await self._sessions.pop().close()
+
+
+class _KeptOpen:
+    """A session that kopf cannot close.
+
+    kopf closes it before its watches have ended, which then log in again and wait for an answer for ever.
+    """
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self._session = session
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    async def close(self) -> None:
+        """Do nothing; see :meth:`Heartbeats.close_sessions`."""
+
+
+class _HeardContent:
+    """The body of a response, whose chunks are noted."""
+
+    def __init__(self, content: aiohttp.StreamReader, heard: Callable[[], None]) -> None:
+        self._content = content
+        self._note = heard
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._content, name)
+
+    async def iter_chunked(self, size: int) -> AsyncIterator[bytes]:
+        """Yield chunks as the body does."""
+        async for chunk in self._content.iter_chunked(size):
+            self._note()
+            yield chunk
+
+
+def _heard_session(heartbeats: Heartbeats, **arguments: Any) -> aiohttp.ClientSession:
+    class HeardResponse(aiohttp.ClientResponse):
+        async def start(self, connection: Any) -> aiohttp.ClientResponse:
+            response = await super().start(connection)
+            if _is_watch(self.url):
+                path = self.url.path
+                if self.status >= 300:
+                    heartbeats.failed(path)
+                content = _HeardContent(self.content, lambda: heartbeats.heard(path))
+                self.content = cast(aiohttp.StreamReader, content)
+            return response
+
+    async def started(session: Any, context: Any, request: aiohttp.TraceRequestStartParams) -> None:
+        if _is_watch(request.url):
+            heartbeats.asked(request.url.path)
+
+    async def failed(session: Any, context: Any, request: aiohttp.TraceRequestExceptionParams) -> None:
+        # A cancellation or a time-out is how kopf gives up a watch that brings nothing, not even an answer.
+        if _is_watch(request.url) and isinstance(request.exception, aiohttp.ClientConnectionError):
+            heartbeats.failed(request.url.path)
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_start.append(started)
+    trace.on_request_exception.append(failed)
+    return aiohttp.ClientSession(response_class=HeardResponse, trace_configs=[trace], **arguments)
+
+
+def _is_watch(url: URL) -> bool:
+    return url.query.get("watch") == "true"
