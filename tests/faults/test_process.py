@@ -19,6 +19,7 @@ import kopf
 import pytest
 from click.testing import CliRunner
 from tests.support.api_server import ApiServer, api_server
+from tests.support.faulty_proxy import Cut, Events, faulty_proxy
 
 from energylens.cli.commands.operator import operator as command
 from energylens.clock import SystemClock
@@ -77,16 +78,20 @@ class Running:
 
 
 @asynccontextmanager
-async def running(server: ApiServer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Running]:
+async def running(
+    server: ApiServer, folder: Path, monkeypatch: pytest.MonkeyPatch, **given: float
+) -> AsyncIterator[Running]:
+    """Run an operator; ``given`` are settings of it, with no check of their values."""
     path, port = server.kubeconfig(folder), free_port()
     monkeypatch.setenv("KUBECONFIG", str(path))
     monkeypatch.setenv("POD_NAME", "operator-0")
     # However slow this machine is, the lease does not run out.
-    settings = Settings(workers=1, lease_seconds=600, lease_renew_seconds=0.1)
+    settings = Settings(workers=1, lease_seconds=600, lease_renew_seconds=0.1).model_copy(update=given)
     options = Options(path, port, "127.0.0.1", (), "system", settings)
     clock = SystemClock()
     async with await connect(path) as cluster, HttpScraper(clock) as scraper, aiohttp.ClientSession() as http:
         operator = Operator(options, cluster, scraper, clock)
+        cluster.on_renewal = operator.log_in_again
         task = asyncio.create_task(operator.run())
         try:
             yield Running(task, port, http)
@@ -177,6 +182,48 @@ async def test_kinds_that_come_and_go_are_watched_while_they_are_there(
             await operator.until(
                 lambda said: said == "200 ok" and {*WATCHED, "leaderworkersets"} <= set(server.watched)
             )
+
+
+async def test_a_watch_that_brings_nothing_fails_the_liveness_probe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent = Events(lambda call: call.resource == "energybudgets", silent=True)
+    with api_server() as server, faulty_proxy(server.url, bookmark_seconds=0.05) as proxy:
+        server.url = proxy.url
+        async with running(server, tmp_path, monkeypatch, watch_silence_seconds=2.0) as operator:
+            await operator.until(lambda said: said == "200 ok")
+            await asyncio.sleep(2.5)
+            assert await operator.probe("healthz") == "200 ok"
+            proxy.events.append(silent)
+            said = await operator.until(lambda said: said.startswith("503"), "healthz")
+            assert "the watch of /apis/energylens.dev/v1alpha1/energybudgets has brought nothing for" in said
+            proxy.heal()
+            await operator.until(lambda said: said == "200 ok", "healthz")
+
+
+async def test_watches_that_cannot_be_opened_do_not_fail_the_liveness_probe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with api_server() as server, faulty_proxy(server.url, bookmark_seconds=0.05) as proxy:
+        server.url = proxy.url
+        async with running(server, tmp_path, monkeypatch, watch_silence_seconds=1.0) as operator:
+            await operator.until(lambda said: said == "200 ok")
+            refused = Cut(lambda call: call.verb == "watch")
+            proxy.faults.append(refused)
+            proxy.cut_watches()
+            await asyncio.sleep(2.0)
+            assert refused.fired
+            assert await operator.probe("healthz") == "200 ok"
+
+
+async def test_a_new_token_is_used_by_the_watches_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with api_server(token="secret") as server:
+        async with running(server, tmp_path, monkeypatch) as operator:
+            await operator.until(lambda said: said == "200 ok")
+            server.kubeconfig(tmp_path, token="another")
+            server.token = "another"
+            server.watched.clear()
+            await operator.until(lambda said: said == "200 ok" and set(server.watched) >= WATCHED)
 
 
 @pytest.mark.parametrize("when", ["before it watches", "while it watches"])

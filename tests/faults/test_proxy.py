@@ -124,6 +124,11 @@ async def test_an_answer_of_the_proxy_reaches_no_server(upstream: tuple[Upstream
     assert upstream[0].done == ["PATCH", "PATCH", "GET"]
 
 
+async def test_every_other_request_can_be_hit(upstream: tuple[Upstream, str]) -> None:
+    with broken(upstream[1], Answer(writes, every=2, status=503)) as proxy:
+        assert [(await ask(proxy))[0] for _ in range(4)] == [200, 503, 200, 503]
+
+
 @pytest.mark.parametrize(("kind", "done"), [(Cut, []), (LoseAnswer, ["PATCH"])])
 async def test_a_cut_before_or_after_the_server_did_it(
     upstream: tuple[Upstream, str], kind: type[Fault], done: list[str]

@@ -35,12 +35,14 @@ class ApiServer:
     """Rights that a review does not find: a verb, and a plural with its subresource."""
     pages: dict[str, Object] = field(default_factory=dict)
     """More answers, by path."""
+    token: str = ""
+    """The only token that is known; "" where everybody is."""
     lease: Object | None = None
     watched: list[str] = field(default_factory=list)
     url: str = ""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def kubeconfig(self, folder: Path, **cluster: str) -> Path:
+    def kubeconfig(self, folder: Path, *, token: str = "secret", **cluster: str) -> Path:
         """Write a kubeconfig for the server; ``cluster`` has more of its entry, such as certificate-authority."""
         path = folder / "kubeconfig"
         config = {
@@ -49,13 +51,15 @@ class ApiServer:
             "current-context": "here",
             "contexts": [{"name": "here", "context": {"cluster": "here", "user": "me"}}],
             "clusters": [{"name": "here", "cluster": {"server": self.url, **cluster}}],
-            "users": [{"name": "me", "user": {"token": "secret"}}],
+            "users": [{"name": "me", "user": {"token": token}}],
         }
         path.write_text(yaml.safe_dump(config))
         return path
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Answer one request."""
+        if self.token and request.headers.get("Authorization", "").lower() != f"bearer {self.token}":
+            return _failure(401, "Unauthorized")
         parts = request.path.strip("/").split("/")
         plural = "leases" if "leases" in parts else parts[-1]
         watching = request.query.get("watch") == "true"

@@ -28,11 +28,12 @@ SKIPPED_HEADERS = frozenset(("host", "connection", "transfer-encoding", "content
 
 @dataclass
 class Fault:
-    """What happens to the requests that match, from the ``after``-th on, ``times`` times."""
+    """What happens to requests that match: to each ``every``-th after the first ``after``, ``times`` times."""
 
     matches: Matches
     after: int = 0
     times: float = float("inf")
+    every: int = 1
     seen: int = field(default=0, init=False)
     fired: int = field(default=0, init=False)
 
@@ -41,7 +42,8 @@ class Fault:
         if not self.matches(call):
             return False
         self.seen += 1
-        if self.seen <= self.after or self.fired >= self.times:
+        number = self.seen - self.after
+        if number < 1 or number % self.every or self.fired >= self.times:
             return False
         self.fired += 1
         return True

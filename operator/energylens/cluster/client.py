@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import json
+import logging
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,11 +20,16 @@ import yaml
 from kubernetes.aio import config as kube_config
 from kubernetes.aio.client import ApiClient, Configuration
 
-from energylens.cluster.errors import NotFoundError, TransientError, error_for
+from energylens.cluster.errors import NotFoundError, TransientError, UnauthorizedError, UntrustedError, error_for
 from energylens.cluster.fence import FencedRequest
 from energylens.cluster.kubeconfig import UnusableConfigError, check_kubeconfig, told_failures
 from energylens.cluster.port import FIELD_MANAGER, Identity, Object
 from energylens.cluster.resources import REVIEW, Resource, resource_of
+
+ReadConfiguration = Callable[[], Awaitable[Configuration]]
+"""Reads the credentials where they come from; raises UnusableConfigError."""
+
+log = logging.getLogger("energylens")
 
 REQUEST_SECONDS = 15.0
 PAGE = 500
@@ -33,11 +43,24 @@ _METADATA_ONLY = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.
 class KubeClient:
     """A :class:`~energylens.cluster.port.ClusterPort` on a real API server; an async context manager."""
 
-    def __init__(self, configuration: Configuration) -> None:
-        """Talk to the server of ``configuration``; see :func:`connect`."""
+    def __init__(self, configuration: Configuration, read_again: ReadConfiguration | None = None) -> None:
+        """Talk to the server of ``configuration``; see :func:`connect`.
+
+        ``read_again`` is asked when the server refuses the credentials, or shows a certificate that is not trusted:
+        tokens and authorities are replaced while an operator runs.
+        """
+        self._read_again = read_again
+        self._renewal = asyncio.Lock()
+        self._under_way: Counter[ApiClient] = Counter()
+        self.on_renewal: Callable[[], None] = _nobody
+        """Called when other credentials are used from now on."""
+        self._use(configuration)
+
+    def _use(self, configuration: Configuration) -> None:
         # As in energylens.tls: certificates without key identifiers are accepted, and verified all the same.
         configuration.disable_strict_ssl_verification = True
         configuration.client_session_kwargs = {"request_class": FencedRequest}
+        self._credentials = _digest(configuration)
         self._api = ApiClient(configuration)
         self._host = str(configuration.host).rstrip("/")
 
@@ -197,15 +220,54 @@ class KubeClient:
         content_type: str = _JSON,
         accept: str = _JSON,
     ) -> bytes:
+        used = self._api
+        self._under_way[used] += 1
+        try:
+            return await self._send_by(used, method, path, body, content_type, accept)
+        except (UnauthorizedError, UntrustedError):
+            # Nothing was carried out, so that a write may be sent again.
+            if not await self._renewed(used):
+                raise
+        finally:
+            self._under_way[used] -= 1
+            if used is not self._api and not self._under_way[used]:
+                del self._under_way[used]
+                await used.close()
+        return await self._send_by(self._api, method, path, body, content_type, accept)
+
+    async def _renewed(self, used: ApiClient) -> bool:
+        """Return whether there are other credentials than those of ``used``; read them where nobody has yet."""
+        async with self._renewal:
+            if self._api is not used:
+                return True
+            if self._read_again is None:
+                return False
+            try:
+                configuration = await self._read_again()
+            except UnusableConfigError as error:
+                log.warning("credentials cannot be read again: %s", error)
+                return False
+            if _digest(configuration) == self._credentials:
+                return False
+            self._use(configuration)
+            log.info("using the new credentials of the API server")
+            self.on_renewal()
+        return True
+
+    async def _send_by(
+        self, api: ApiClient, method: str, path: str, body: Mapping[str, Any] | None, content_type: str, accept: str
+    ) -> bytes:
         headers: dict[str, str] = {"Accept": accept, "Content-Type": content_type}
         queries: list[tuple[str, str]] = []
         what = f"{method} {path.split('?', 1)[0]}"
         try:
-            await self._api.update_params_for_auth(headers, queries, ["BearerToken"], path, method, body)
-            response = await self._api.call_api(
+            await api.update_params_for_auth(headers, queries, ["BearerToken"], path, method, body)
+            response = await api.call_api(
                 method, self._host + path, header_params=headers, body=body, _request_timeout=REQUEST_SECONDS
             )
             raw = await response.read()
+        except aiohttp.ClientSSLError as error:
+            raise UntrustedError(f"{what}: {_failure(error)}") from error
         except (TimeoutError, aiohttp.ClientError, OSError, kube_config.ConfigException) as error:
             # The last one: the kubelet is just writing a new token.
             raise TransientError(f"{what}: {_failure(error)}") from error
@@ -239,6 +301,10 @@ async def connect(kubeconfig: Path | None) -> KubeClient:
     Raises:
         UnusableConfigError: neither is usable.
     """
+    return KubeClient(await _configuration(kubeconfig), partial(_configuration, kubeconfig))
+
+
+async def _configuration(kubeconfig: Path | None) -> Configuration:
     configuration = Configuration()
     try:
         if kubeconfig is None:
@@ -252,7 +318,7 @@ async def connect(kubeconfig: Path | None) -> KubeClient:
     except (kube_config.ConfigException, OSError, ValueError, yaml.YAMLError) as error:
         hint = "no pod's service account, and no --kubeconfig" if kubeconfig is None else f"--kubeconfig={kubeconfig}"
         raise UnusableConfigError(f"{hint}: {' '.join(str(error).split())}") from error
-    return KubeClient(configuration)
+    return configuration
 
 
 async def connect_as_user(kubeconfig: Path | None, context: str | None = None) -> tuple[KubeClient, str]:
@@ -284,6 +350,21 @@ async def connect_as_user(kubeconfig: Path | None, context: str | None = None) -
     if failures:
         raise UnusableConfigError(f"{where}: user {chosen.get('user')!r} cannot log in: {failures[-1]}")
     return KubeClient(configuration), str(chosen.get("namespace") or "default")
+
+
+def _nobody() -> None:
+    pass
+
+
+def _digest(configuration: Configuration) -> str:
+    """Return what tells credentials apart: the address, the token, and what is in the files that are named."""
+    digest = hashlib.sha256(repr((configuration.host, sorted(configuration.api_key.items()))).encode())
+    for name in (configuration.ssl_ca_cert, configuration.cert_file, configuration.key_file):
+        try:
+            digest.update(Path(name).read_bytes() if name else b"-")
+        except OSError:
+            digest.update(b"unreadable")
+    return digest.hexdigest()
 
 
 def _object(what: str, raw: bytes) -> Object:

@@ -41,6 +41,10 @@ class TransientError(ClusterError):
     """The request may or may not have been carried out: a time-out, a broken connection, a server error."""
 
 
+class UntrustedError(TransientError):
+    """The request was not sent: the server's certificate is not trusted, or TLS failed otherwise."""
+
+
 def error_for(status: int, message: str, headers: Mapping[str, str]) -> ClusterError:
     """Return the error of an HTTP status.
 

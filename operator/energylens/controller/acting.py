@@ -144,6 +144,8 @@ class Acting:
         failures = Failures(cluster, self._store, clock, self._metrics, self._identity)
         self._workers = Workers(self._queue, self._reconciler.reconcile, failures.show, self._metrics, clock)
         self._synced = asyncio.Event()
+        self._changed = asyncio.Event()
+        """Set when the watches of the moment are to be started again."""
 
     @property
     def registry(self) -> CollectorRegistry:
@@ -168,6 +170,10 @@ class Acting:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    def watch_again(self) -> None:
+        """Start the watches again."""
+        self._changed.set()
 
     async def _keep_pool(self, namespace: str) -> None:
         while True:
@@ -207,13 +213,14 @@ class Acting:
         """
         self._synced.clear()
         self._health.synced = False
+        self._health.heartbeats.clear()
         changed, ready = asyncio.Event(), asyncio.Event()
+        self._changed = changed
         # When kopf stops it cancels every task of the loop that was born after it started: ours come first, and they
         # end before it does.
         started = asyncio.create_task(ready.wait())
         ours = [
             started,
-        self._health.heartbeats.clear()
             asyncio.create_task(self._settle(ready, changed, all_anew)),
             *(asyncio.create_task(self._work()) for _ in range(self._options.settings.workers)),
             *(
@@ -262,6 +269,7 @@ class Acting:
             await asyncio.wait({watching}, timeout=KOPF_STOP_SECONDS)
             watching.cancel()
             await asyncio.wait({watching}, timeout=KOPF_STOP_SECONDS)
+            await self._health.heartbeats.close_sessions()
         if not watching.done() and not self._stop.is_set():
             # It would cancel the tasks of the next watch.
             raise WatchesEndedError("kopf did not stop")
@@ -269,7 +277,6 @@ class Acting:
     async def _settle(self, ready: asyncio.Event, changed: asyncio.Event, all_anew: bool) -> None:
         """Let the initial lists come in before anything is written: half a view would undo what is there."""
         await ready.wait()
-            await self._health.heartbeats.close_sessions()
         if not await self._comes_in():
             changed.set()
             return

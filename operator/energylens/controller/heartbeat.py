@@ -1,6 +1,6 @@
 """When each watch last brought something: an API server sends at least a bookmark every minute.
 
-kopf opens a watch anew when nothing came for 70 s and says nothing about it, also where the next watch brings nothing
+kopf opens another watch when nothing came for 70 s and says nothing about it, also where that watch brings nothing
 either. So what arrives is noted where it arrives, in the responses of kopf's session.
 """
 

@@ -118,6 +118,10 @@ class Operator:
             await asyncio.gather(rights, return_exceptions=True)
             await runner.cleanup()
 
+    def log_in_again(self) -> None:
+        """Let the watches use the credentials as they are now."""
+        self._acting.watch_again()
+
     async def _lead(self, lease: LeaseGuard) -> None:
         stop = asyncio.create_task(self._stop.wait())
         acquire = asyncio.create_task(lease.acquire())
@@ -180,7 +184,9 @@ async def run(options: Options) -> None:
             HttpScraper(clock) as http,
             prometheus_source(options.settings.measurement.prometheus, clock) as prometheus,
         ):
-            await Operator(options, cluster, http, clock, prometheus).run()
+            operator = Operator(options, cluster, http, clock, prometheus)
+            cluster.on_renewal = operator.log_in_again
+            await operator.run()
     except PrometheusError as error:
         raise StartError(f"measurement.prometheus.{error}") from error
 
