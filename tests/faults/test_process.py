@@ -265,6 +265,7 @@ async def test_a_kopf_that_does_not_stop_is_not_left_beside_another_one(
 ) -> None:
     async def goes_on(*, ready_flag: asyncio.Event, stop_flag: asyncio.Event, **_: Any) -> None:
         ready_flag.set()
+        began.set()
         await stop_flag.wait()
         with contextlib.suppress(asyncio.CancelledError):
             await free.wait()
@@ -272,12 +273,13 @@ async def test_a_kopf_that_does_not_stop_is_not_left_beside_another_one(
             async with asyncio.timeout(60):
                 await free.wait()
 
-    free = asyncio.Event()
+    free, began = asyncio.Event(), asyncio.Event()
     monkeypatch.setattr(kopf, "operator", goes_on)
     monkeypatch.setattr(acting, "KOPF_STOP_SECONDS", 0.01)
     with api_server() as server:
         async with running(server, tmp_path, monkeypatch) as operator:
-            await operator.until(lambda said: said == "200 ok")
+            # The probe is good before the lease is taken, too.
+            await began.wait()
             server.unserved = {"leaderworkersets"}
             try:
                 with pytest.raises(EndedError, match="did not stop"):
