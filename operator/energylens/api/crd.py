@@ -103,18 +103,24 @@ LLM_DEPLOYMENT = Kind(
 )
 _BUDGET_COLUMNS = (
     Column("Used", ".status.used", "Energy of this period, or power without a limit of energy."),
-    Column("Remaining", ".status.remaining", "What is left of it."),
-    Column("Forecast", ".status.forecast", "When it runs out at the present rate."),
+    Column("Remaining", ".status.remaining", "Energy or power left."),
+    Column("Forecast", ".status.forecast", "When the energy runs out at the present rate."),
     Column("Members", ".status.memberCount", "LLMDeployments under the budget.", "integer"),
     Column("Action", ".spec.action", "What happens when the budget is exceeded."),
     Column("Ready", '.status.conditions[?(@.type=="Ready")].status', "Whether the budget can be checked."),
     _AGE,
-    Column("Period", ".spec.period", "Over which the energy counts.", wide=True),
+    Column("Period", ".spec.period", "Period over which the energy counts.", wide=True),
     Column("Reset", ".status.resetTime", "When the next period begins.", wide=True),
     Column("Power W", ".spec.powerWatts", "Maximum power allowed, W.", "integer", wide=True),
     Column("Committed W", ".status.committedPowerWatts", "The members' predicted power, W.", "integer", wide=True),
     Column("Measured W", ".status.measuredPowerWatts", "The members' measured power, W.", "integer", wide=True),
-    Column("Burn %", ".status.burnRatePercent", "Of the rate that lasts until the reset.", "integer", wide=True),
+    Column(
+        "Burn %",
+        ".status.burnRatePercent",
+        "Burn rate relative to the rate that lasts until the reset, %.",
+        "integer",
+        wide=True,
+    ),
     Column(
         "Within",
         '.status.conditions[?(@.type=="WithinEnergyBudget")].status',

@@ -181,7 +181,8 @@ class EnergyBudgetSpec(ApiModel):
     )
 
     selector: LabelSelector = Field(
-        default=LabelSelector(), description="Which LLMDeployments of the namespace are members; empty: all of them."
+        default=LabelSelector(),
+        description="Selects the LLMDeployments of the namespace that are members; empty: all of them.",
     )
     power_watts: int | None = Field(
         default=None, ge=1, le=_MAX_WATTS, description="Maximum power that all members together may draw, W."
@@ -217,7 +218,8 @@ class ClusterEnergyBudgetSpec(EnergyBudgetSpec):
     )
 
     namespace_selector: LabelSelector = Field(
-        default=LabelSelector(), description="In which namespaces LLMDeployments are members; empty: in all of them."
+        default=LabelSelector(),
+        description="Selects the namespaces whose LLMDeployments are members; empty: all of them.",
     )
     node_selector: Annotated[Labels, AfterValidator(_label_keys)] = Field(
         default_factory=dict,

@@ -28,14 +28,14 @@ class BudgetMember(ApiModel):
 
     name: str = Field(description="Name of the LLMDeployment.")
     namespace: str = Field(default="", description="Its namespace.")
-    priority: int = Field(default=0, description="spec.energy.priority: the lowest gives way first.")
-    committed_power_watts: int = Field(default=0, description="Power that its plan is predicted to draw, W.")
+    priority: int = Field(default=0, description="spec.energy.priority; members of lowest priority give power first.")
+    committed_power_watts: int = Field(default=0, description="Predicted power of its plan, W.")
     measured_power_watts: int | None = Field(default=None, description="Power measured over the last minutes, W.")
     used_watt_hours: int | None = Field(default=None, description="Energy of this period, Wh.")
     allowed_power_watts: int | None = Field(
-        default=None, description="Power that shedding leaves to it, W; absent: nothing was taken from it."
+        default=None, description="Power that shedding leaves to the member, W; absent: no power was taken."
     )
-    former_power_watts: int | None = Field(default=None, description="Power of its plan before any was taken, W.")
+    former_power_watts: int | None = Field(default=None, description="Power of the plan before power was taken, W.")
 
 
 class LedgerEntry(ApiModel):
@@ -47,11 +47,14 @@ class LedgerEntry(ApiModel):
     measured_joules: int = Field(default=0, description="Energy measured, J.")
     predicted_joules: int = Field(default=0, description="Energy predicted for the time that was not measured, J.")
     milligrams: int = Field(default=0, description="CO2 equivalent of both by the forecast, mg.")
-    ungraded_joules: int = Field(default=0, description="Of both: energy of time that no forecast covered, J.")
-    predicted_watts: int = Field(
-        default=0, description="Predicted power at that moment, W: what counts if the member is never seen again."
+    ungraded_joules: int = Field(
+        default=0, description="Part of both energies for which no carbon forecast was valid, J."
     )
-    accounted_until: Time = Field(description="Energy before it is counted, after it is not; RFC 3339, UTC.")
+    predicted_watts: int = Field(
+        default=0,
+        description="Predicted power at accountedUntil, W; counts for the time after it if the member is deleted.",
+    )
+    accounted_until: Time = Field(description="Energy up to this time is counted; RFC 3339, UTC.")
 
 
 class UsagePoint(ApiModel):
@@ -71,8 +74,8 @@ class EnergyBudgetStatus(ApiModel):
     )
     excess_power_watts: int | None = Field(
         default=None,
-        description="By how much the members draw more than their plans predict, W: not available for growth, and shed "
-        "as well.",
+        description="Measured power above the predicted power of the members' plans, W; not available for growth, and "
+        "shed as well.",
     )
     allowed_power_watts: int | None = Field(
         default=None,
@@ -88,7 +91,7 @@ class EnergyBudgetStatus(ApiModel):
         default=None, description="Energy of this period, measured and predicted for gaps, Wh."
     )
     predicted_watt_hours: int | None = Field(
-        default=None, description="Of usedWattHours: predicted, for time that was not measured, Wh."
+        default=None, description="Part of usedWattHours that is predicted, for time without measurement, Wh."
     )
     remaining_watt_hours: int | None = Field(
         default=None, description="Energy left in this period, Wh: the least that energyWattHours and carbon leave."
@@ -98,19 +101,20 @@ class EnergyBudgetStatus(ApiModel):
     )
     used_grams: int | None = Field(default=None, description="CO2 equivalent of this period by the forecast, g.")
     used_percent: int | None = Field(
-        default=None, description="Share used of the energy of this period; without one, of powerWatts; %."
+        default=None,
+        description="Share of this period's energy that is used, %; without a limit of energy, share of powerWatts.",
     )
     burn_rate_watts: int | None = Field(default=None, description="Mean power over the last hour of the ledger, W.")
     burn_rate_percent: int | None = Field(
-        default=None, description="Of the rate at which the energy would last exactly until resetTime, %."
+        default=None, description="Burn rate relative to the rate at which the energy lasts exactly until resetTime, %."
     )
     exhaustion_time: Time | None = Field(
         default=None,
         description="When the energy runs out at the burn rate; absent: not in this period. RFC 3339, UTC.",
     )
     used: str | None = Field(default=None, description="Used and allowed energy or power, as text.")
-    remaining: str | None = Field(default=None, description="What is left, for people.")
-    forecast: str | None = Field(default=None, description="When the budget runs out at the burn rate, for people.")
+    remaining: str | None = Field(default=None, description="Energy or power left, as text.")
+    forecast: str | None = Field(default=None, description="When the budget runs out at the burn rate, as text.")
     member_count: int | None = Field(default=None, description="Members.")
     members: Annotated[tuple[BudgetMember, ...], Field(json_schema_extra=ATOMIC_LIST)] = Field(
         default=(),

@@ -83,7 +83,7 @@ class Model(ApiModel):
     )
     quantization: Literal["None", "FP8", "MXFP4", "NVFP4", "INT8", "INT4"] | None = Field(
         default=None,
-        description="Number format of the weights. Absent: the one that the model's repository has. None: 16 bits.",
+        description="Number format of the weights. Absent: the format in the model's repository. None: 16 bits.",
     )
     config_ref: ConfigMapKeyRef | None = Field(
         default=None, description="ConfigMap with the model's config.json, for models that the catalogue does not have."

@@ -74,7 +74,7 @@ class Alternative(ReplicaLayout, GpuChoice):
         description="Present where prompts are processed by replicas of their own: these. The layout above is then "
         "that of the replicas that generate; GPUs, energy, power and latencies are those of both.",
     )
-    reason: str = Field(description="Why it was not chosen.")
+    reason: str = Field(description="Why the plan was not chosen.")
 
 
 def _layout(data: dict[str, Any]) -> str:
@@ -95,10 +95,10 @@ def describe_layout(*, tensor: int, pipeline: int, expert: int, data: int) -> st
 class CorrectionFactors(ApiModel):
     """What predictions are multiplied with: 1 leaves them as they are."""
 
-    ttft: Quantity = Field(description="On the time to first token, which prefill sets.")
-    itl: Quantity = Field(description="On the inter-token latency, which decode sets.")
-    power: Quantity = Field(description="On the power.")
-    energy: Quantity = Field(description="On the joules per output token.")
+    ttft: Quantity = Field(description="Factor on the predicted time to first token, which prefill determines.")
+    itl: Quantity = Field(description="Factor on the predicted inter-token latency, which decode determines.")
+    power: Quantity = Field(description="Factor on the predicted power.")
+    energy: Quantity = Field(description="Factor on the predicted joules per output token.")
 
 
 class ReplicaPower(ApiModel):
@@ -106,7 +106,8 @@ class ReplicaPower(ApiModel):
 
     replicas: int = Field(description="Copies of the model.")
     power_watts: int = Field(
-        description="Predicted power of all GPUs under the same load, or at most what these replicas carry of it, W."
+        description="Predicted power of all GPUs under the same load, or under the part of the load that these "
+        "replicas carry, W."
     )
 
 
@@ -118,7 +119,7 @@ class PlanIdentity(ApiModel):
         "replicas, batch, power cap). spec.planning.approvedPlanHash names this hash."
     )
     serving_hash: str = Field(
-        default="", description="Of hash: the part that is the model and the engine with its settings."
+        default="", description="Hash of the model and of the engine with its settings, which are a part of hash."
     )
     inputs_hash: str | None = Field(
         default=None,
@@ -131,24 +132,26 @@ class PlanIdentity(ApiModel):
         "Interpolated: the model, or others of its kind, were run on this GPU with this engine. Extrapolated: less is "
         "known."
     )
-    confidence_reason: str = Field(default="", description="What was measured that is near the plan, and what was not.")
+    confidence_reason: str = Field(default="", description="Which parts of the plan were measured, and which were not.")
     binding_constraint: str = Field(description="The constraint that kept a plan of lower energy from being chosen.")
 
 
 class PlanStatus(ReplicaLayout, GpuChoice, PlanIdentity):
     """The plan that the operator follows or recommends."""
 
-    layout: str = Field(default_factory=_layout, description="The four degrees in short, such as TP4 or TP8-EP8.")
+    layout: str = Field(
+        default_factory=_layout, description="The four degrees of parallelism in short, such as TP4 or TP8-EP8."
+    )
     lowest_power_watts: int | None = Field(
         default=None, description="Minimum power of any plan that meets the spec, budgets aside, W."
     )
     fewer_replicas: Annotated[tuple[ReplicaPower, ...], Field(max_length=32, json_schema_extra=ATOMIC_LIST)] = Field(
         default=(),
-        description="What the same pods are predicted to draw when there are fewer, down to spec.energy.minReplicas, "
-        "most first: what a budget with action Shed can take.",
+        description="Predicted power of the same pods with fewer replicas, down to spec.energy.minReplicas, most "
+        "replicas first: the steps that a budget with action Shed can take.",
     )
     shed_from_power_watts: int | None = Field(
-        default=None, description="Predicted power with the replicas that a budget took, W; absent: it took none."
+        default=None, description="Predicted power with the replicas that a budget took, W; absent: no budget took any."
     )
     shed_by: str | None = Field(
         default=None,

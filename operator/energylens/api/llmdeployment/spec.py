@@ -84,7 +84,7 @@ class Planning(ApiModel):
     approved_plan_hash: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[0-9a-z]+$")] | None = Field(
         default=None, description="status.plan.hash of the plan that mode Manual may follow."
     )
-    overrides: Overrides = Field(default=Overrides(), description="Values that replace the planner's choice.")
+    overrides: Overrides = Field(default=Overrides(), description="Values that replace choices of the planner.")
     safety_margin_percent: int = Field(
         default=100,
         ge=0,

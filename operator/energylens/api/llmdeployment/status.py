@@ -40,7 +40,7 @@ class WorkloadRef(ApiModel):
 
 
 class ActiveRevision(ApiModel):
-    """What runs now."""
+    """The plan that runs now."""
 
     plan_hash: str = Field(description="hash of the plan that the workload was made from.")
     gpu_product: str | None = Field(default=None, description="GPU product of this plan.")
@@ -51,16 +51,14 @@ class ActiveRevision(ApiModel):
         default=None, description="Maximum number of sequences at once per data-parallel rank."
     )
     joules_per_output_token: Quantity | None = Field(
-        default=None, description="GPU energy per generated token that this plan is predicted to take, J."
+        default=None, description="Predicted GPU energy per generated token of this plan, J."
     )
-    itl_milliseconds: int | None = Field(
-        default=None, description="Inter-token latency that this plan is predicted to have, ms."
-    )
+    itl_milliseconds: int | None = Field(default=None, description="Predicted inter-token latency of this plan, ms.")
     workload_ref: WorkloadRef = Field(description="The workload object that runs the pods.")
     ready_replicas: int = Field(default=0, description="Replicas of this plan that are ready.")
     updated_replicas: int = Field(default=0, description="Replicas of this plan that exist, ready or not.")
     power_watts: int | None = Field(
-        default=None, description="Power that this plan is predicted to draw, W: committed while another one waits."
+        default=None, description="Predicted power of this plan, W; committed while another plan waits."
     )
 
 
@@ -74,7 +72,7 @@ class ItlPercentiles(ApiModel):
 
 
 class Measured(ApiModel):
-    """What the counters say over the last full window. A figure that was not measured is absent, never zero."""
+    """Figures from the counters over the last full window. A figure that was not measured is absent, never zero."""
 
     window_start: str = Field(description="RFC 3339, UTC.")
     window_end: str = Field(description="RFC 3339, UTC.")
@@ -96,7 +94,7 @@ class Measured(ApiModel):
         default=None, description="Largest part of the KV cache in use in any replica, %."
     )
     prefix_cache_hit_percent: int | None = Field(
-        default=None, description="Prompt tokens that the prefix cache had, by the engine's counters, %."
+        default=None, description="Share of prompt tokens found in the prefix cache, by the engine's counters, %."
     )
     draft_tokens: Quantity | None = Field(
         default=None, description="Mean tokens drafted per sequence and step; absent without speculative decoding."
@@ -140,14 +138,16 @@ class LoadStatus(ApiModel):
 
     requests_per_second: Quantity = Field(description="Arrival rate that is planned for, over all replicas.")
     declared_requests_per_second: Quantity = Field(
-        description="workload.requestsPerSecond that following started from; another value starts again."
+        description="workload.requestsPerSecond when following began; a change of the spec restarts following."
     )
     change_time: str | None = Field(default=None, description="When the rate last changed; RFC 3339, UTC.")
     window_end: str | None = Field(
         default=None, description="End of the last window that was looked at; RFC 3339, UTC."
     )
     below_since: str | None = Field(
-        default=None, description="Since when a lower rate is measured, which is followed after cooldownSeconds."
+        default=None,
+        description="Start of the time in which a lower rate is measured; the lower rate is followed after "
+        "cooldownSeconds.",
     )
     highest_below_requests_per_second: Quantity | None = Field(
         default=None, description="Highest rate measured since belowSince."
@@ -157,11 +157,13 @@ class LoadStatus(ApiModel):
 class PredictionStatus(ApiModel):
     """How far the prediction was off: 100 x (predicted - measured) / measured, whole percents."""
 
-    energy_error_percent: int | None = Field(default=None, description="Of the joules per output token, %.")
-    power_error_percent: int | None = Field(default=None, description="Of the power, %.")
-    itl_error_percent: int | None = Field(default=None, description="Of the inter-token latency, %.")
-    tpot_error_percent: int | None = Field(default=None, description="Of the time per output token, %.")
-    ttft_error_percent: int | None = Field(default=None, description="Of the time to first token, %.")
+    energy_error_percent: int | None = Field(
+        default=None, description="Error of the predicted joules per output token, %."
+    )
+    power_error_percent: int | None = Field(default=None, description="Error of the predicted power, %.")
+    itl_error_percent: int | None = Field(default=None, description="Error of the predicted inter-token latency, %.")
+    tpot_error_percent: int | None = Field(default=None, description="Error of the predicted time per output token, %.")
+    ttft_error_percent: int | None = Field(default=None, description="Error of the predicted time to first token, %.")
     samples: int = Field(default=0, description="Windows that the errors rest on.")
     correction: LearnedCorrection | None = Field(
         default=None, description="What onDrift: Recalibrate learned of this model, GPU product and layout."
@@ -175,14 +177,14 @@ class LastGoodPlan(ApiModel):
     """The plan that a rollback returns to: the last one that was measured and held spec.slo."""
 
     plan: PlanStatus = Field(description="The plan, without its alternatives.")
-    joules_per_output_token: Quantity = Field(description="Mean of its measured windows, J.")
+    joules_per_output_token: Quantity = Field(description="Mean over the measured windows of the plan, J.")
     output_tokens_per_second: int = Field(description="Mean load of these windows, tokens generated per second.")
 
 
 class PlanTrial(ApiModel):
     """A new plan that is measured against the last good one."""
 
-    plan_hash: str = Field(description="hash of the new plan.")
+    plan_hash: str = Field(description="status.plan.hash of the new plan.")
     good_windows: int = Field(default=0, description="Windows in a row that are as good as the last good plan.")
     bad_windows: int = Field(default=0, description="Windows in a row that are worse.")
     reason: RollbackReason | None = Field(default=None, description="What was worse in the last bad window.")
@@ -196,7 +198,7 @@ class RejectedPlan(ReplicaLayout):
     gpu_product: str = Field(description="GPU product, as in the node label nvidia.com/gpu.product.")
     nodes_per_replica: int = Field(description="Nodes that one replica spans.")
     inputs: str = Field(description="Hash of the part of the spec that the plan was made for.")
-    reason: RollbackReason = Field(description="Why it was rolled back.")
+    reason: RollbackReason = Field(description="Why the plan was rolled back.")
     message: str = Field(description="The figures.")
     time: str = Field(description="When; RFC 3339, UTC.")
 
@@ -205,7 +207,7 @@ class RollbackStatus(ApiModel):
     """What onDrift: Rollback and spec.rollout.rollbackOn go by."""
 
     last_good_plan: LastGoodPlan | None = Field(default=None, description="The plan that a rollback returns to.")
-    trial: PlanTrial | None = Field(default=None, description="A new plan that is measured against it.")
+    trial: PlanTrial | None = Field(default=None, description="The new plan that is compared with the last good plan.")
     rejected_plans: Annotated[tuple[RejectedPlan, ...], Field(max_length=10, json_schema_extra=ATOMIC_LIST)] = Field(
         default=(), description="Plans that were rolled back, the last ten."
     )
@@ -221,11 +223,12 @@ class EnergyAccount(ApiModel):
         default=0, ge=0, description="Energy predicted for the time that was not measured, J."
     )
     predicted_watts: int = Field(
-        default=0, ge=0, description="Predicted power of the pods at that moment, W; 0: none held a GPU."
+        default=0, ge=0, description="Predicted power of the pods at accountedUntil, W; 0: no pod held a GPU."
     )
-    accounted_until: Time = Field(description="Energy before it is counted, after it is not; RFC 3339, UTC.")
+    accounted_until: Time = Field(description="Energy up to this time is counted; RFC 3339, UTC.")
     not_measured_since: Time | None = Field(
-        default=None, description="Since when nothing is measured of pods that hold GPUs; absent: energy is measured."
+        default=None,
+        description="Start of the time in which pods that hold GPUs are not measured; absent: energy is measured.",
     )
 
 
@@ -234,12 +237,14 @@ class BudgetStatus(ApiModel):
 
     name: str | None = Field(
         default=None,
-        description="The budget that binds: its kind, namespace and name, or spec.energy.budget.",
+        description="The binding budget: its kind, namespace and name, or spec.energy.budget.",
     )
     allowed_power_watts: int | None = Field(
         default=None, description="Maximum power that budgets let the deployment draw now, W."
     )
-    used_percent: int | None = Field(default=None, description="Of the energy allowed in this period, %.")
+    used_percent: int | None = Field(
+        default=None, description="Share of the energy allowed in this period that is used, %."
+    )
     remaining_watt_hours: int | None = Field(default=None, description="Energy left in this period, Wh.")
     reset_time: str | None = Field(default=None, description="When the next period begins; RFC 3339, UTC.")
 
@@ -255,8 +260,8 @@ class LLMDeploymentStatus(ApiModel):
     )
     plan_adoption_time: str | None = Field(
         default=None,
-        description="When the plan that is followed last changed, which spec.planning.replan.cooldownSeconds counts "
-        "from; RFC 3339, UTC.",
+        description="When the followed plan last changed; spec.planning.replan.cooldownSeconds counts from this time. "
+        "RFC 3339, UTC.",
     )
     load: LoadStatus | None = Field(
         default=None, description="The load that plans are made for, with spec.planning.followLoad Auto."
@@ -268,16 +273,16 @@ class LLMDeploymentStatus(ApiModel):
             "one, or the pairs of changes that would where no single one is enough.",
         )
     )
-    active_revision: ActiveRevision | None = Field(default=None, description="What runs now.")
-    measured: Measured | None = Field(default=None, description="What the counters say over the last full window.")
-    prediction: PredictionStatus | None = Field(default=None, description="How far the prediction was off.")
+    active_revision: ActiveRevision | None = Field(default=None, description="The plan that runs now.")
+    measured: Measured | None = Field(default=None, description="Figures from the counters over the last full window.")
+    prediction: PredictionStatus | None = Field(default=None, description="Errors of the prediction.")
     rollback: RollbackStatus | None = Field(
         default=None, description="State of rollbacks; absent if the spec asks for none."
     )
     budget: BudgetStatus | None = Field(default=None, description="The deployment's share of its budgets.")
     energy_account: EnergyAccount | None = Field(
         default=None,
-        description="What is counted against spec.energy.budget.energyWattHours; absent where that is not set.",
+        description="Energy counted against spec.energy.budget.energyWattHours; absent where that field is not set.",
     )
     conditions: Annotated[tuple[Condition, ...], Field(json_schema_extra=map_list("type"))] = Field(
         default=(),

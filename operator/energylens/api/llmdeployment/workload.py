@@ -45,8 +45,9 @@ class Speculative(ApiModel):
 
     method: SpeculationMethod | None = Field(
         default=None,
-        description="What drafts. NGram: n-grams of the prompt, without a model. EAGLE: a head of one layer. MTP: the "
-        "model's own layer for it. DraftModel: a small model. Absent: what spec.engine.extraArgs ask for, else EAGLE.",
+        description="How tokens are drafted. NGram: n-grams of the prompt, without a model. EAGLE: a head of one "
+        "layer. MTP: the model's own layer for drafting. DraftModel: a small model. Absent: the method in "
+        "spec.engine.extraArgs, else EAGLE.",
     )
     draft_tokens: int = Field(
         ge=1, le=64, description="Tokens drafted per sequence and step; each step verifies them with one more."
@@ -104,8 +105,8 @@ class Workload(ApiModel):
         default=0,
         ge=0,
         le=100,
-        description="Prompt tokens that the engine's prefix cache has, %: they cost no prefill. Taken as the beginning "
-        "of every prompt, shared by all.",
+        description="Share of prompt tokens found in the engine's prefix cache, %; they cost no prefill. They are "
+        "assumed to be the beginning of every prompt, shared by all requests.",
     )
     speculative: Speculative | None = Field(
         default=None, description="Speculative decoding; absent: every step generates one token per request."
@@ -130,5 +131,5 @@ class Slo(ApiModel):
         "prefill of other requests is part of it, which a median inter-token latency leaves out.",
     )
     joules_per_output_token: PositiveQuantity | None = Field(
-        default=None, description='Most GPU energy per generated token, J, greater than 0, such as "0.4" or 400m.'
+        default=None, description='Maximum GPU energy per generated token, J, greater than 0, such as "0.4" or 400m.'
     )
