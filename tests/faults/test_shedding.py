@@ -10,11 +10,18 @@ from tests.support.fake_pods import node
 from tests.support.world import NAMESPACE, CrashError, Faults, World, llama, overrides
 
 from energylens.controller.store import Key
+from energylens.planner.explain import relaxations
 
 NAMES = ("a", "b", "c", "d")
 KEYS: tuple[Key, ...] = tuple((NAMESPACE, name) for name in NAMES)
 LOOKS = 6
 """Until everything that a step can take is taken, whatever the order of answers."""
+
+
+@pytest.fixture(autouse=True)
+def without_nearest_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the nearest load out of the explanations: finding it took most of the time of this file."""
+    monkeypatch.setattr(relaxations, "_loads", lambda *_: ())
 
 
 def budget(watts: int, action: str = "Shed") -> dict[str, Any]:

@@ -105,3 +105,68 @@ def test_power_alone_never_runs_out() -> None:
     found = usage(spec(powerWatts=5), (), DAY, at(6), None)
     assert found.remaining_watt_hours is None
     assert exhaustion(found, DAY, at(6), 1e9) is None
+
+
+@pytest.mark.parametrize(
+    ("watt_hours", "spent", "hours", "watts"),
+    [
+        # Steps of a hundredth of the mean power, 10 W, and at least of 1 W.
+        (24_000, 13_145, 13, 980),
+        (24_000, 13_200, 13, 980),
+        (240, 131.8, 13, 9),
+    ],
+)
+def test_growth_goes_in_steps(watt_hours: int, spent: float, hours: float, watts: float) -> None:
+    limits = spec(energyWattHours=watt_hours)
+    grown = growth_allowed(limits, usage(limits, used(spent), DAY, at(hours), None), DAY, at(hours))
+    assert grown is not None
+    assert (grown.watts, grown.limit) == (pytest.approx(watts), "spec.energyWattHours")
+
+
+def test_growth_under_powerwatts_has_no_steps_and_keeps_its_name_at_equal_power() -> None:
+    limits = spec(powerWatts=1003, energyWattHours=2_400_000)
+    found = growth_allowed(limits, usage(limits, (), DAY, START, None), DAY, START)
+    assert found is not None
+    assert (found.watts, found.limit) == (1003, "spec.powerWatts")
+    equal = spec(powerWatts=100, energyWattHours=2400)
+    found = growth_allowed(equal, usage(equal, (), DAY, START, None), DAY, START)
+    assert found is not None
+    assert (found.watts, found.limit) == (100, "spec.powerWatts")
+
+
+def test_without_a_limit_growth_has_none() -> None:
+    unlimited = usage(spec(powerWatts=1), (), DAY, START, None)
+    grid = Forecast((START,), (0.0,))
+    limits = spec(carbon={"forecastConfigMapRef": {"name": "grid"}, "gramsPerPeriod": 1000})
+    assert growth_allowed(limits, usage(limits, (), DAY, START, grid), DAY, START) is None
+    assert unlimited.allowed_watt_hours is None
+
+
+def test_nothing_is_allowed_by_hours_that_are_over() -> None:
+    limits = spec(energyWattHours=2400)
+    assert power_allowed(limits, usage(limits, (), DAY, DAY.end, None), DAY, DAY.end) is None
+
+
+def test_a_carbon_limit_counts_nothing_without_its_forecast_and_allows_nothing_when_used_up() -> None:
+    limits = spec(carbon={"forecastConfigMapRef": {"name": "grid"}, "gramsPerPeriod": 100})
+    assert usage(limits, (), DAY, START, None).used_grams is None
+    gone = usage(limits, used(400, grams=100), DAY, START, Forecast((START,), (500.0,)))
+    assert gone.allowed_watt_hours == pytest.approx(400)
+    assert gone.remaining_watt_hours == pytest.approx(0)
+
+
+def test_the_burn_rate_takes_a_whole_hour_and_at_least_five_minutes() -> None:
+    assert burn_rate_watts([(at(0), 0.0), (at(1), 100.0)], 7) == pytest.approx(100)
+    assert burn_rate_watts([(at(0), 0.0), (at(0.9), 90.0), (at(1), 100.0), (at(1.1), 400.0)], 7) == pytest.approx(1550)
+    minute = 1 / 60
+    assert burn_rate_watts([(at(0), 0.0), (at(5 * minute), 10.0)], 7) == pytest.approx(120)
+    assert burn_rate_watts([(at(0), 0.0), (at(4.9 * minute), 10.0)], 7) == 7
+    # A point of more than an hour ago is left out.
+    assert burn_rate_watts([(at(0), 0.0), (at(0.25), 1000.0), (at(1.25), 1100.0)], 7) == pytest.approx(100)
+
+
+def test_half_a_watt_burns_the_last_half_watt_hour_and_energy_that_just_lasts_does_not_run_out() -> None:
+    limits = spec(energyWattHours=1000)
+    found = usage(limits, used(999.5), DAY, at(6), None)
+    assert exhaustion(found, DAY, at(6), 0.5) == at(7)
+    assert exhaustion(usage(limits, used(400), DAY, at(6), None), DAY, at(6), 600 / 18) is None
