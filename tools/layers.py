@@ -17,6 +17,7 @@ PACKAGES = {
     "accuracy": ("predictions against measured runs", "pure"),
     "api": ("custom resources, CRDs", "pure"),
     "budget": ("ledgers, periods, shedding", "pure"),
+    "benchmark": ("loads for a running engine", "io"),
     "calibration": ("fits of coefficients", "pure"),
     "cli": ("commands, pictures, text, inputs", "io"),
     "audit": ("what serves models now, beside a plan", "pure"),

@@ -7,10 +7,15 @@ from pathlib import Path
 
 import click
 
+from energylens.cli.commands.calibrate_run import run_command
+
 
 @click.group()
 def calibrate() -> None:
-    """Fit the predictor's coefficients to measured runs."""
+    """Measure an engine under known loads, and fit the predictor's coefficients to measured runs."""
+
+
+calibrate.add_command(run_command)
 
 
 @calibrate.command("fit")

@@ -3,37 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 
 import click
 
 from energylens.cli.errors import InputError, one_line_errors
+from energylens.cli.inputs.local_window import WindowRequest, observe
 from energylens.cli.text.tables import columns, dump
 from energylens.clock import Clock, SystemClock
-from energylens.measure.engines import EngineScraper, EngineTarget
-from energylens.measure.history import History, series_of_gpu
+from energylens.measure.engines import EngineScraper
 from energylens.measure.latencies import QUANTILES
 from energylens.measure.nvml import NvmlSource, NvmlUnavailableError
-from energylens.measure.scrape import HttpScraper, TargetFailure
+from energylens.measure.scrape import HttpScraper
 from energylens.measure.source import EnergySource
-from energylens.measure.types import GpuObservation, PodRef, WindowMeasurement
-from energylens.measure.window import WindowOptions, measure_window
+from energylens.measure.types import WindowMeasurement
 
-INTERVAL_SECONDS = 1.0
 MIN_SECONDS = 5.0
 """On A100 and H100 the sensor sees about a quarter of the time (arXiv 2312.02741): shorter windows say little."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to measure, and for how long."""
-
-    seconds: float
-    gpus: tuple[str, ...]
-    """Indices or UUIDs; empty: all."""
-    engines: tuple[str, ...]
-    """URLs of the metrics of engines."""
 
 
 @click.command()
@@ -64,73 +49,13 @@ def measure(seconds: float, gpus: tuple[str, ...], engines: tuple[str, ...], out
     """
     clock = SystemClock()
     with one_line_errors(NvmlUnavailableError, InputError), NvmlSource(clock) as source:
-        found = asyncio.run(_measure(Request(seconds, gpus, engines), source, clock))
+        found = asyncio.run(_measure(WindowRequest(seconds, gpus, engines), source, clock))
     click.echo(dump([document(found)], output) if output else report(found), nl=output is None)
 
 
-async def _measure(request: Request, source: EnergySource, clock: Clock) -> WindowMeasurement:
+async def _measure(request: WindowRequest, source: EnergySource, clock: Clock) -> WindowMeasurement:
     async with HttpScraper(clock) as http:
         return await observe(request, source, EngineScraper(http), clock)
-
-
-async def observe(
-    request: Request,
-    source: EnergySource,
-    engines: EngineScraper,
-    clock: Clock,
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-) -> WindowMeasurement:
-    """Read until the window is full, and return it.
-
-    Raises:
-        InputError: a GPU does not exist, one that was asked for has no energy counter, or an engine does not answer.
-    """
-    targets = [EngineTarget(PodRef("", url), url) for url in request.engines]
-    history = History(max_age_seconds=request.seconds + 600, max_samples=1_000_000)
-    seen: dict[str, list[GpuObservation]] = {}
-    start = clock.monotonic()
-    while True:
-        reading, (answers, failures) = await asyncio.gather(source.read(), engines.read(targets))
-        _refuse(failures)
-        chosen = select(reading.observations, request.gpus)
-        if reading.failures and not request.gpus:
-            _refuse(reading.failures)
-        for gpu in chosen:
-            seen.setdefault(gpu.uuid, []).append(gpu)
-        history.record_engines(answers)
-        if clock.monotonic() - start >= request.seconds:
-            break
-        await sleep(INTERVAL_SECONDS)
-    options = WindowOptions(
-        end=clock.now().timestamp(),
-        window_seconds=request.seconds,
-        engines_expected=len(targets),
-    )
-    energy = [series_of_gpu(uuid, observed) for uuid, observed in seen.items()]
-    return measure_window(energy, history.engines_of([target.pod for target in targets]), len(energy), options)
-
-
-def select(observed: Sequence[GpuObservation], wanted: Sequence[str]) -> list[GpuObservation]:
-    """Return the GPUs of these indices or UUIDs, each once; all when none is named.
-
-    Raises:
-        InputError: one is not there.
-    """
-    if not wanted:
-        if not observed:
-            raise InputError("NVML finds no GPU on this machine")
-        return list(observed)
-    by_name = {gpu.uuid: gpu for gpu in observed} | {gpu.index: gpu for gpu in observed}
-    missing = [name for name in wanted if name not in by_name]
-    if missing:
-        there = ", ".join(f"{gpu.index} ({gpu.uuid})" for gpu in observed) or "none"
-        raise InputError(f"--gpu={missing[0]}: no such GPU with an energy counter; there are: {there}")
-    return list({by_name[name].uuid: by_name[name] for name in wanted}.values())
-
-
-def _refuse(failures: Sequence[TargetFailure]) -> None:
-    if failures:
-        raise InputError(str(failures[0]))
 
 
 def document(found: WindowMeasurement) -> dict[str, object]:

@@ -11,8 +11,9 @@ from click.testing import CliRunner
 from tests.unit.measure.builders import FakeClock
 from tests.unit.measure.fake_nvml import Device, FakeNvml
 
-from energylens.cli.commands.measure import Request, document, observe, report
+from energylens.cli.commands.measure import document, report
 from energylens.cli.errors import InputError
+from energylens.cli.inputs.local_window import WindowRequest, observe
 from energylens.cli.main import cli
 from energylens.cli.text.tables import dump
 from energylens.measure.engines import EngineScraper
@@ -42,7 +43,7 @@ class Machine:
         return Page(url, f"vllm:generation_tokens_total {100 * self.clock.time}\n", self.clock.time)
 
     async def measure(self, *gpus: str, engines: tuple[str, ...] = (URL,), seconds: float = 30) -> WindowMeasurement:
-        request = Request(seconds, gpus, engines)
+        request = WindowRequest(seconds, gpus, engines)
         with NvmlSource(self.clock, library=self.nvml) as source:
             return await observe(request, source, EngineScraper(self), self.clock, self.sleep)
 

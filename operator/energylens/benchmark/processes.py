@@ -1,0 +1,128 @@
+"""The client in several processes: one interpreter reads some ten thousand events of streams per second, no more."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from multiprocessing.sharedctypes import Synchronized
+from typing import Any
+
+from energylens.benchmark.client import Client, Target
+from energylens.benchmark.points import Point
+from energylens.benchmark.statistics import Trace
+
+LOOPS_OF_A_PROCESS = 48
+
+
+class ClientFailedError(RuntimeError):
+    """A process of the client ended by itself; one line."""
+
+
+@dataclass
+class Load:
+    """A load that runs in other processes."""
+
+    _ended: Synchronized[int]
+    _stop: Any
+    _processes: list[tuple[SpawnProcess, Connection]] = field(default_factory=list)
+
+    @property
+    def ended(self) -> int:
+        """Closed loops whose first request has ended; of arrivals, requests that have ended."""
+        return int(self._ended.value)
+
+    def check(self) -> None:
+        """Raise where a process has ended by itself.
+
+        Raises:
+            ClientFailedError: One has.
+        """
+        for process, _ in self._processes:
+            if process.exitcode is not None:
+                raise ClientFailedError(f"a process of the client ended with code {process.exitcode}")
+
+    def stop(self) -> list[Trace]:
+        """Stop the load and return what all processes saw.
+
+        Raises:
+            ClientFailedError: A process gave no answer.
+        """
+        self._stop.set()
+        traces: list[Trace] = []
+        for process, connection in self._processes:
+            try:
+                traces += connection.recv()
+            except EOFError as error:
+                process.join(timeout=10)
+                raise ClientFailedError(f"a process of the client ended with code {process.exitcode}") from error
+        return traces
+
+
+def processes_for(point: Point, cpus: int) -> int:
+    """Return the processes for a load: one for every 48 closed loops, at most one for each CPU."""
+    wanted = -(-int(point.level) // LOOPS_OF_A_PROCESS) if point.kind == "closed" else min(cpus, 4)
+    return max(1, min(wanted, cpus))
+
+
+@contextmanager
+def running(target: Target, point: Point, seed: int) -> Iterator[Load]:
+    """Run a load in processes of its own; they end with the block.
+
+    Args:
+        target: Whom to load.
+        point: The load.
+        seed: Of the prompts; every process has another.
+    """
+    context = multiprocessing.get_context("spawn")
+    load = Load(context.Value("i", 0), context.Event())
+    count = processes_for(point, os.cpu_count() or 1)
+    try:
+        for number in range(count):
+            share = point.level / count
+            if point.kind == "closed":
+                share = int(point.level) // count + (number < int(point.level) % count)
+            receiver, sender = context.Pipe(duplex=False)
+            arguments = (target, point, seed + number, share, load._ended, load._stop, sender)
+            process = context.Process(target=_serve, args=arguments, daemon=True)
+            process.start()
+            sender.close()
+            load._processes.append((process, receiver))
+        yield load
+    finally:
+        load._stop.set()
+        for process, connection in load._processes:
+            process.join(timeout=10)
+            if process.is_alive():
+                process.terminate()
+                process.join(timeout=10)
+            connection.close()
+
+
+def _serve(
+    target: Target, point: Point, seed: int, share: float, ended: Synchronized[int], stop: Any, answer: Connection
+) -> None:
+    def count() -> None:
+        with ended.get_lock():
+            ended.value += 1
+
+    async def run() -> list[Trace]:
+        over = asyncio.Event()
+
+        async def look() -> None:
+            await asyncio.to_thread(stop.wait)
+            over.set()
+
+        looking = asyncio.create_task(look())
+        found = await Client(target, point, seed, count, time.monotonic).run(share, over)
+        await looking
+        return found
+
+    answer.send(asyncio.run(run()))
+    answer.close()

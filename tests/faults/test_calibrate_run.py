@@ -1,0 +1,206 @@
+"""`energylens calibrate run` on an engine that streams for real over loopback, and GPUs whose counters run."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from tests.support.fake_nvml import FakeLibrary
+from tests.support.streaming_engine import StreamingEngine, streaming_engine
+
+from energylens.benchmark.client import Target
+from energylens.benchmark.points import Point, poisson_point
+from energylens.benchmark.processes import processes_for
+from energylens.cli.commands import calibrate_run
+from energylens.cli.inputs import local_window
+from energylens.cli.inputs.engine_points import Bench, PointFailedError, measure_point
+from energylens.cli.main import cli
+from energylens.clock import SystemClock
+from energylens.measure.nvml import NvmlSource
+from energylens.runs import read_runs
+
+WATTS = 300.0
+
+
+@dataclass
+class RunningGpus(FakeLibrary):
+    """GPUs that draw the same all the time."""
+
+    count: int = 1
+
+    def nvmlInit(self):  # noqa: N802
+        pass
+
+    def nvmlShutdown(self):  # noqa: N802
+        pass
+
+    def nvmlDeviceGetCount(self):  # noqa: N802
+        return self.count
+
+    def nvmlDeviceGetHandleByIndex(self, index):  # noqa: N802
+        return index
+
+    def nvmlDeviceGetUUID(self, handle):  # noqa: N802
+        return f"GPU-{handle}"
+
+    def nvmlDeviceGetPowerUsage(self, handle):  # noqa: N802
+        return int(1000 * WATTS)
+
+    def nvmlDeviceGetEnforcedPowerLimit(self, handle):  # noqa: N802
+        return 700_000
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle):  # noqa: N802
+        return int(1000 * WATTS * time.monotonic())
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local_window, "INTERVAL_SECONDS", 0.1)
+
+
+def bench(engine: StreamingEngine, seconds: float = 1.0) -> Bench:
+    source = NvmlSource(SystemClock(), library=RunningGpus())
+    return Bench(Target(engine.url, engine.model, 150_000), (), seconds, 1, source, SystemClock())
+
+
+def test_closed_loops_are_as_many_as_asked_for_and_their_figures_agree() -> None:
+    with streaming_engine() as engine:
+        found = measure_point(bench(engine), Point("closed", 6, 20, 30))
+    assert found.power_watts == pytest.approx(WATTS, rel=0.05)
+    assert found.running == pytest.approx(6, rel=0.25)
+    # Little's law: loops over tokens per second is the time between two tokens of one of them.
+    assert found.latencies.mean_tpot_ms == pytest.approx(1000 * 6 / found.output_tokens_per_second, rel=0.25)
+    assert found.latencies.itl_ms[50] >= 1000 * engine.step_seconds
+    assert found.latencies.itl_ms[50] <= found.latencies.itl_ms[90] <= found.latencies.itl_ms[99]
+    assert found.latencies.first_tokens >= found.latencies.requests - 6
+    assert {len(prompt) for prompt in engine.prompts} == {20}
+    assert len(set(engine.prompts)) == len(engine.prompts), "no prompt hits the prefix cache"
+
+
+def test_arrivals_come_at_their_rate() -> None:
+    with streaming_engine() as engine:
+        found = measure_point(bench(engine), poisson_point(20.0, 5, 4))
+    assert found.latencies.requests / found.seconds == pytest.approx(20.0, rel=0.5)
+
+
+def test_loops_are_spread_over_processes() -> None:
+    assert [processes_for(Point("closed", level, 1, 2), 16) for level in (1, 48, 49, 256)] == [1, 1, 2, 6]
+    assert processes_for(Point("closed", 256, 1, 2), 2) == 2
+    with streaming_engine() as engine:
+        found = measure_point(bench(engine), Point("closed", 49, 5, 20))
+    assert found.running == pytest.approx(49, rel=0.25)
+
+
+FAULTS: dict[str, tuple[Callable[[StreamingEngine], None], str]] = {
+    "refuses": (lambda engine: setattr(engine, "refuse", True), "requests failed: status 503: .*too busy"),
+    "somebody else": (lambda engine: setattr(engine, "uncounted", 2.0), "others use the engine"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_point_that_says_nothing_is_refused(name: str) -> None:
+    break_it, reason = FAULTS[name]
+    with streaming_engine() as engine:
+        break_it(engine)
+        with pytest.raises(PointFailedError, match=reason):
+            measure_point(bench(engine), Point("closed", 2, 5, 20))
+
+
+@pytest.fixture
+def nvml(monkeypatch: pytest.MonkeyPatch) -> RunningGpus:
+    gpus = RunningGpus()
+    monkeypatch.setattr(calibrate_run, "NvmlSource", partial(NvmlSource, library=gpus))
+    return gpus
+
+
+def run(engine: StreamingEngine, out: Path, *more: str, command: str = "vllm serve Qwen/Qwen3-8B") -> Result:
+    arguments = ["calibrate", "run", "--url", engine.url, "--out", str(out), "--seconds", "5", *more, "--"]
+    return CliRunner().invoke(cli, [*arguments, *command.split()])
+
+
+def test_rows_are_written_one_by_one_and_what_is_there_is_not_measured_again(nvml: RunningGpus, tmp_path: Path) -> None:
+    out, page = tmp_path / "runs.csv", tmp_path / "runs.html"
+    shape = ("--input-tokens", "20", "--output-tokens", "30", "--no-poisson")
+    with streaming_engine() as engine:
+        first = run(engine, out, *shape, "--concurrency", "4")
+        assert first.exit_code == 0, first.output
+        before = out.read_text()
+        again = run(engine, out, *shape, "--concurrency", "4,512", "--report", str(page))
+        assert again.exit_code == 0, again.output
+    assert out.read_text() == before
+    assert "1/1 c4-20-30: in" in again.stderr
+    (row,) = csv.DictReader(out.read_text().splitlines())
+    assert (row["run_id"], row["engine"], row["gpu_model"]) == ("qwen3-8b-h100-tp1-c4-20-30", "vllm==0.26.0", "H100")
+    assert float(row["joules_per_output_token"]) == pytest.approx(
+        float(row["power_watts"]) / float(row["output_tokens_per_second"]), rel=1e-3
+    )
+    (found,) = read_runs(out, measured=True).runs
+    assert (found.concurrency, found.counts_waiting, found.max_num_seqs) == (4.0, True, 256)
+    assert "measured / predicted (error)" in again.stdout
+    assert "EnergyLens measured runs" in page.read_text()
+
+
+BAD: dict[str, tuple[list[str], str, str]] = {
+    "no engine": ([], "python train.py", "COMMAND: its command starts no engine that is known"),
+    "no model": ([], "vllm serve", "COMMAND: names no model"),
+    "pipeline": ([], "vllm serve Qwen/Qwen3-8B -pp 2", "pipeline parallelism has no column"),
+    "another engine": ([], "trtllm-serve Qwen/Qwen3-8B", "TensorRT-LLM is not measured"),
+    "unknown model": ([], "vllm serve org/nobody-knows", "the models of the catalogue only"),
+    "other model": ([], "vllm serve Qwen/Qwen3-32B", "serves Qwen/Qwen3-8B, and COMMAND names Qwen/Qwen3-32B"),
+    "more GPUs": ([], "vllm serve Qwen/Qwen3-8B -tp 2", "1 GPUs are read, and COMMAND uses 2"),
+    "no such GPU": (["--gpu", "7"], "vllm serve Qwen/Qwen3-8B", "--gpu=7: no such GPU"),
+    "levels": (["--concurrency", "a"], "vllm serve Qwen/Qwen3-8B", "--concurrency=a: must be whole numbers"),
+    "too many": (
+        ["--concurrency", "512", "--no-poisson"],
+        "vllm serve Qwen/Qwen3-8B",
+        "none is at most the engine's batch",
+    ),
+    "no server": (["--url", "http://127.0.0.1:1"], "vllm serve Qwen/Qwen3-8B", "--url=http://127.0.0.1:1: "),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_line_and_code_2(name: str, nvml: RunningGpus, tmp_path: Path) -> None:
+    more, command, reason = BAD[name]
+    with streaming_engine() as engine:
+        answer = run(engine, tmp_path / "runs.csv", *more, command=command)
+    assert (answer.exit_code, answer.stderr.count("\n")) == (2, 1), answer.output
+    assert reason in answer.stderr
+    assert not (tmp_path / "runs.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("a,b\n1,2\n", "is another table"),
+        ("\udcff".encode("utf-8", "surrogateescape").decode("latin-1"), "is another table"),
+    ],
+)
+def test_another_table_is_not_written_to(text: str, reason: str, nvml: RunningGpus, tmp_path: Path) -> None:
+    out = tmp_path / "runs.csv"
+    out.write_text(text)
+    with streaming_engine() as engine:
+        answer = run(engine, out)
+    assert (answer.exit_code, reason in answer.stderr) == (2, True), answer.output
+    assert out.read_text() == text
+
+
+def test_a_command_that_ends_is_told(nvml: RunningGpus, tmp_path: Path) -> None:
+    out = tmp_path / "runs.csv"
+    with streaming_engine() as engine:
+        engine_url = engine.url
+    answer = CliRunner().invoke(
+        cli,
+        [
+            *("calibrate", "run", "--start", "--url", engine_url, "--out", str(out), "--"),
+            *("sh", "-c", "echo broken; exit 7; vllm serve Qwen/Qwen3-8B"),
+        ],
+    )
+    assert answer.exit_code == 2
+    assert "COMMAND:" in answer.stderr
