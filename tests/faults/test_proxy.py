@@ -244,6 +244,17 @@ async def test_all_watches_are_cut(upstream: tuple[Upstream, str]) -> None:
                 await answer.content.readline()
 
 
+async def test_connections_are_cut_and_open_again(upstream: tuple[Upstream, str]) -> None:
+    with broken(upstream[1]) as proxy:
+        async with aiohttp.ClientSession() as session:
+            async with session.get(proxy.url + PATH) as answer:
+                assert await answer.json()
+            await asyncio.to_thread(proxy.cut_connections)
+            async with session.get(proxy.url + PATH) as answer:
+                assert (await answer.json())["asked"] == 2
+        assert proxy.statuses == {200: 2}
+
+
 async def test_a_silent_watch_stays_open_and_brings_no_bookmark(upstream: tuple[Upstream, str]) -> None:
     with broken(upstream[1], events=Events(everything, silent=True), bookmark_seconds=0.02) as proxy:
         upstream[0].say("ADDED", 8)

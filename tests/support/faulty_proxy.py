@@ -11,6 +11,9 @@ import json
 import random
 import ssl
 import threading
+import time
+import weakref
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,12 +39,15 @@ class Fault:
     every: int = 1
     seen: int = field(default=0, init=False)
     fired: int = field(default=0, init=False)
+    at: list[float] = field(default_factory=list, init=False)
+    """When each request that matches came, in seconds of one clock."""
 
     def strikes(self, call: Call) -> bool:
         """Return whether this request is hit; counts it."""
         if not self.matches(call):
             return False
         self.seen += 1
+        self.at.append(time.monotonic())
         number = self.seen - self.after
         if number < 1 or number % self.every or self.fired >= self.times:
             return False
@@ -114,6 +120,8 @@ class FaultyProxy:
     upstream: str
     """URL of the API server."""
     upstream_tls: ssl.SSLContext | None = None
+    tls: ssl.SSLContext | None = None
+    """With which the proxy is connected to; a certificate that is loaded later holds for later connections."""
     faults: list[Fault] = field(default_factory=list)
     events: list[Events] = field(default_factory=list)
     bookmark_seconds: float = 0.0
@@ -122,8 +130,11 @@ class FaultyProxy:
     seed: int = 0
     calls: list[Call] = field(default_factory=list)
     """Requests in the order in which they came."""
+    statuses: Counter[int] = field(default_factory=Counter)
+    """How often the server answered what; 410 also where a watch says so in an event."""
     _lists: dict[str, tuple[dict[str, str], bytes]] = field(default_factory=dict, init=False)
     _watches: set[asyncio.Task[Any]] = field(default_factory=set, init=False)
+    _transports: weakref.WeakSet[asyncio.Transport] = field(default_factory=weakref.WeakSet, init=False)
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop, init=False)
 
     def __post_init__(self) -> None:
@@ -135,20 +146,38 @@ class FaultyProxy:
 
     def cut_watches(self) -> None:
         """Cut every watch that is open."""
-        done = threading.Event()
 
         def cut() -> None:
             for task in self._watches:
                 task.cancel()
+
+        self._at_once(cut)
+
+    def cut_connections(self) -> None:
+        """Cut every connection, those that are idle as well."""
+
+        def cut() -> None:
+            for transport in list(self._transports):
+                transport.abort()
+
+        self._at_once(cut)
+
+    def _at_once(self, cut: Callable[[], None]) -> None:
+        done = threading.Event()
+
+        def run() -> None:
+            cut()
             done.set()
 
-        self._loop.call_soon_threadsafe(cut)
+        self._loop.call_soon_threadsafe(run)
         done.wait(10)
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Answer one request."""
         call = call_of(request.method, request.path, request.query)
         self.calls.append(call)
+        if request.transport is not None:
+            self._transports.add(request.transport)
         struck = [fault for fault in self.faults if fault.strikes(call)]
         for fault in struck:
             match fault:
@@ -158,6 +187,13 @@ class FaultyProxy:
                     return _cut(request)
                 case Delay():
                     await asyncio.sleep(fault.seconds)
+        try:
+            return await self._passed(request, call, struck)
+        except aiohttp.ClientConnectionError:
+            # What the client would see of a server that is gone.
+            return _cut(request)
+
+    async def _passed(self, request: web.Request, call: Call, struck: list[Fault]) -> web.StreamResponse:
         if call.verb == "watch":
             return await self._watch(request, call)
         question = request.path_qs + request.headers.get("Accept", "")
@@ -180,9 +216,10 @@ class FaultyProxy:
             request.method,
             self.upstream + request.path_qs,
             headers=_passed_on(request.headers),
-            data=await request.read(),
+            data=await request.read() or None,
             ssl=self._tls,
         ) as answer:
+            self.statuses[answer.status] += 1
             return answer.status, _passed_on(answer.headers), await answer.read()
 
     async def _watch(self, request: web.Request, call: Call) -> web.StreamResponse:
@@ -191,13 +228,14 @@ class FaultyProxy:
         async with self._session.get(
             self.upstream + request.path_qs, headers=_passed_on(request.headers), ssl=self._tls
         ) as upstream:
+            self.statuses[upstream.status] += 1
             response = web.StreamResponse(status=upstream.status, headers=_passed_on(upstream.headers))
             await response.prepare(request)
             self._watches.add(task)
             try:
                 async for line in self._spoilt(call, upstream.content, request.query.get("resourceVersion", "")):
                     await response.write(line)
-            except (asyncio.CancelledError, ConnectionError, _CutError):
+            except (asyncio.CancelledError, ConnectionError, aiohttp.ClientError, _CutError):
                 return _cut(request)
             finally:
                 self._watches.discard(task)
@@ -226,6 +264,8 @@ class FaultyProxy:
                     reading = asyncio.ensure_future(lines.readline())
                     event = json.loads(line)
                     bookmark = event["type"] == "BOOKMARK"
+                    if event["type"] == "ERROR":
+                        self.statuses[int(event["object"].get("code", 0))] += 1
                     last = _bookmark(event) or last
                     for spoil in silent:
                         spoil.fired += 1
@@ -264,7 +304,7 @@ class FaultyProxy:
         held.append((due, line))
         held.sort(key=lambda entry: entry[0])
 
-    async def _serve(self, tls: ssl.SSLContext | None) -> web.AppRunner:
+    async def _serve(self) -> web.AppRunner:
         self._tls: ssl.SSLContext | bool = self.upstream_tls if self.upstream_tls is not None else True
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
@@ -278,10 +318,10 @@ class FaultyProxy:
         # A client that gives up ends its request here too, as on the real server.
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
+        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=self.tls)
         await site.start()
         port = runner.addresses[0][1]
-        self.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{port}"
+        self.url = f"{'http' if self.tls is None else 'https'}://127.0.0.1:{port}"
         return runner
 
 
@@ -301,7 +341,7 @@ def faulty_proxy(
         tls: With which it is connected to; None for plain HTTP.
         given: Fields of the proxy.
     """
-    proxy = FaultyProxy(upstream, upstream_tls, **given)
+    proxy = FaultyProxy(upstream, upstream_tls, tls, **given)
     loop = proxy._loop
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
@@ -317,7 +357,7 @@ def faulty_proxy(
         # TLS connections to the server close in the background.
         await asyncio.sleep(0.05)
 
-    runner = wait_for(proxy._serve(tls))
+    runner = wait_for(proxy._serve())
     try:
         yield proxy
     finally:

@@ -20,11 +20,18 @@ import yaml
 from kubernetes.aio import config as kube_config
 from kubernetes.aio.client import ApiClient, Configuration
 
-from energylens.cluster.errors import NotFoundError, TransientError, UnauthorizedError, UntrustedError, error_for
+from energylens.cluster.errors import (
+    BusyError,
+    NotFoundError,
+    TransientError,
+    UnauthorizedError,
+    UntrustedError,
+    error_for,
+)
 from energylens.cluster.fence import FencedRequest
 from energylens.cluster.kubeconfig import UnusableConfigError, check_kubeconfig, told_failures
 from energylens.cluster.port import FIELD_MANAGER, Identity, Object
-from energylens.cluster.resources import REVIEW, Resource, resource_of
+from energylens.cluster.resources import LEASE, REVIEW, Resource, resource_of
 
 ReadConfiguration = Callable[[], Awaitable[Configuration]]
 """Reads the credentials where they come from; raises UnusableConfigError."""
@@ -32,6 +39,8 @@ ReadConfiguration = Callable[[], Awaitable[Configuration]]
 log = logging.getLogger("energylens")
 
 REQUEST_SECONDS = 15.0
+MOST_PAUSE_SECONDS = 60.0
+"""The longest that requests wait because the server asked them to come later (429 with Retry-After)."""
 PAGE = 500
 
 _APPLY = "application/apply-patch+yaml"
@@ -52,6 +61,9 @@ class KubeClient:
         self._read_again = read_again
         self._renewal = asyncio.Lock()
         self._under_way: Counter[ApiClient] = Counter()
+        self._busy_until = 0.0
+        """When the server takes requests again, by the event loop's clock."""
+        self.sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
         self.on_renewal: Callable[[], None] = _nobody
         """Called when other credentials are used from now on."""
         self._use(configuration)
@@ -260,6 +272,10 @@ class KubeClient:
         headers: dict[str, str] = {"Accept": accept, "Content-Type": content_type}
         queries: list[tuple[str, str]] = []
         what = f"{method} {path.split('?', 1)[0]}"
+        loop = asyncio.get_running_loop()
+        # A lease that is renewed late is lost, and API servers have a queue of its own for it.
+        if f"/{LEASE.plural}/" not in path and (pause := self._busy_until - loop.time()) > 0:
+            await self.sleep(pause)
         try:
             await api.update_params_for_auth(headers, queries, ["BearerToken"], path, method, body)
             response = await api.call_api(
@@ -271,9 +287,12 @@ class KubeClient:
         except (TimeoutError, aiohttp.ClientError, OSError, kube_config.ConfigException) as error:
             # The last one: the kubelet is just writing a new token.
             raise TransientError(f"{what}: {_failure(error)}") from error
-        if response.status >= 300:
-            raise error_for(response.status, f"{what}: {response.status} {_message(raw)}", response.getheaders())
-        return bytes(raw)
+        if response.status < 300:
+            return bytes(raw)
+        failure = error_for(response.status, f"{what}: {response.status} {_message(raw)}", response.getheaders())
+        if isinstance(failure, BusyError):
+            self._busy_until = loop.time() + min(failure.retry_after_seconds, MOST_PAUSE_SECONDS)
+        raise failure
 
 
 def _failure(error: Exception) -> str:
