@@ -1,0 +1,119 @@
+"""The table and the picture of scale.py, from the figures that it keeps as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+Run = Mapping[str, Any]
+MIB = 1 << 20
+PROCESSES = ("operator", "kube-apiserver", "kube-controller-manager", "etcd", "kube-scheduler", "kwok")
+
+
+def _share(phase: Mapping[str, Any], process: str = "operator") -> float:
+    return 100.0 * float(phase["cpu_seconds"].get(process, 0.0)) / float(phase["seconds"])
+
+
+def _total(counts: Mapping[str, int]) -> int:
+    return sum(counts.values())
+
+
+def _percentile(values: Sequence[float], share: float) -> float:
+    """Return a percentile of sorted values by the nearest rank."""
+    return values[max(0, math.ceil(share * len(values)) - 1)] if values else math.nan
+
+
+def _each(run: Run, process: str) -> str:
+    return f"{1000.0 * run['rollout']['cpu_seconds'].get(process, math.nan) / run['objects']:.0f} ms"
+
+
+def _reaction(kind: str, share: float) -> Callable[[Run], str]:
+    return lambda run: f"{_percentile(run['reaction'].get(kind, ()), share):.2f} s"
+
+
+ROWS: tuple[tuple[str, str, Callable[[Run], str]], ...] = (
+    ("nodes, budgets", "", lambda r: f"{r['nodes']}, {r['budgets']}"),
+    ("all planned after", "600 s at 5,000", lambda r: f"{r['planned_seconds']:.0f} s"),
+    ("Ready at the end", "", lambda r: f"{r['ready']}"),
+    *((f"CPU of {name} per object", "", lambda r, name=name: _each(r, name)) for name in PROCESSES),
+    ("writes per object", "<= 6", lambda r: f"{_total(r['rollout']['writes']) / r['objects']:.2f}"),
+    ("reads per object", "", lambda r: f"{_total(r['rollout']['reads']) / r['objects']:.2f}"),
+    ("memory: highest", "", lambda r: f"{r['peak_mib']:.0f} MiB"),
+    ("memory: at rest", "<= 200 MiB", lambda r: f"{r['resident_mib']:.0f} MiB"),
+    ("memory: after a restart", "<= 200 MiB", lambda r: f"{r['restarted_mib']:.0f} MiB"),
+    ("idle: of a core", "<= 3 %", lambda r: f"{_share(r['idle']):.1f} %"),
+    ("idle: writes in a minute", "", lambda r: f"{60.0 * _total(r['idle']['writes']) / r['idle']['seconds']:.1f}"),
+    ("one node added: CPU", "<= 30 s", lambda r: f"{r['node_added']['cpu_seconds']['operator']:.1f} s"),
+    ("one node added: writes", "", lambda r: f"{_total(r['node_added']['writes'])}"),
+    ("one member added: CPU", "", lambda r: f"{r['member_added']['cpu_seconds']['operator']:.1f} s"),
+    ("one member added: writes", "", lambda r: f"{_total(r['member_added']['writes'])}"),
+    ("restart: lists are in after", "", lambda r: f"{r['lists_seconds']:.1f} s"),
+    ("restart: a new object's plan, from then", "<= 5 s", lambda r: f"{r['new_after_lists_seconds']:.1f} s"),
+    ("restart: writes (the new object's included)", "0 + 6", lambda r: f"{_total(r['restart']['writes'])}"),
+    ("restart: CPU", "", lambda r: f"{r['restart']['cpu_seconds']['operator']:.1f} s"),
+    ("apply to plan at 10/s, P50", "", _reaction("LLMDeployment", 0.5)),
+    ("apply to plan at 10/s, P99", "<= 2 s", _reaction("LLMDeployment", 0.99)),
+    ("Kubernetes' own Deployment, P50", "", _reaction("Deployment", 0.5)),
+    ("Kubernetes' own Deployment, P99", "", _reaction("Deployment", 0.99)),
+    ("largest object", "< 256 kB", lambda r: f"{r['largest_object_bytes'] / 1000:.0f} kB ({r['largest_object']})"),
+)
+
+
+def table(runs: Sequence[Run]) -> str:
+    """Return the figures as a table in Markdown, one column per size, and the writes by kind below."""
+    head = ["", "target", *(f"{run['objects']:,}" for run in runs)]
+    lines = [head, ["---"] * len(head)]
+    lines += [[name, target, *(read(run) for run in runs)] for name, target, read in ROWS]
+    text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    kinds = []
+    for run in runs:
+        for part in ("rollout", "idle", "node_added", "member_added", "restart"):
+            counts = ", ".join(f"{count} {kind}" for kind, count in sorted(run[part]["writes"].items()))
+            kinds.append(f"- {run['objects']:,}, {part.replace('_', ' ')}: {counts or 'no write'}")
+    machine = f"{platform.platform()}, {os.cpu_count()} CPUs, Python {platform.python_version()}"
+    return f"{machine}\n\n{text}\n\nWrites by kind:\n\n" + "\n".join(kinds)
+
+
+def plotted(runs: Sequence[Run], path: Path) -> None:
+    """Draw processor time, memory and writes by the number of objects."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    sizes = [run["objects"] for run in runs]
+    figure, axes = pyplot.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
+    for name in PROCESSES[:3]:
+        spent = [1000.0 * run["rollout"]["cpu_seconds"].get(name, math.nan) / run["objects"] for run in runs]
+        axes[0].plot(sizes, spent, marker="o", label=name)
+    axes[0].set_ylabel("CPU per object from apply to Ready, ms")
+    axes[0].legend()
+    axes[1].plot(sizes, [run["resident_mib"] for run in runs], marker="o", label="at rest")
+    axes[1].plot(sizes, [run["restarted_mib"] for run in runs], marker="o", label="after a restart")
+    axes[1].axhline(200.0, linestyle=":", label="target")
+    axes[1].set_ylabel("resident memory of the operator, MiB")
+    axes[1].legend()
+    axes[2].plot(sizes, [_total(run["rollout"]["writes"]) / run["objects"] for run in runs], marker="o")
+    axes[2].axhline(6.0, linestyle=":")
+    axes[2].set_ylabel("writes per object from apply to Ready")
+    for axis in axes:
+        axis.set_xlabel("LLMDeployments")
+        axis.set_ylim(bottom=0)
+    figure.savefig(path)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Print and draw figures that scale.py kept with --json.")
+    parser.add_argument("files", nargs="+", type=Path)
+    parser.add_argument("--plot", type=Path)
+    options = parser.parse_args()
+    found = sorted((run for file in options.files for run in json.loads(file.read_text())), key=lambda r: r["objects"])
+    print(table(found))
+    if options.plot is not None:
+        plotted(found, options.plot)
