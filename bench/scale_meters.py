@@ -85,7 +85,7 @@ class WriteCounter:
             self.reads[f"{event['verb']} {resource}"] += 1
 
     def taken(self) -> tuple[Counter[str], Counter[str]]:
-        """Return writes and reads since the last call, and begin anew."""
+        """Return writes and reads since the last call, and begin again."""
         self.read()
         found = self.writes, self.reads
         self.writes, self.reads = Counter(), Counter()

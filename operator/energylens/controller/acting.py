@@ -27,7 +27,8 @@ from energylens.controller.kinds import AGAIN_SECONDS, BUDGET_KINDS, Found, Kind
 from energylens.controller.measuring import Measuring
 from energylens.controller.metrics import Metrics
 from energylens.controller.options import Options
-from energylens.controller.queue import KeyQueue
+from energylens.controller.pacing import Pacer
+from energylens.controller.queue import QUEUES, KeyQueue
 from energylens.controller.reconcile import Reconciler
 from energylens.controller.status_memory import remembering
 from energylens.controller.store import Key, Store
@@ -40,7 +41,6 @@ from energylens.decide.deployment.status_check import checked_status, own_part
 from energylens.decide.learned.corrections import Pool
 from energylens.measure.scrape import HttpScraper
 from energylens.measure.source import EnergySource
-from energylens.serving.workload import LWS_SUFFIX
 
 KIND_CHECK_SECONDS = 10.0
 STUCK_LISTS = 12
@@ -103,19 +103,20 @@ class Acting:
         )
         self._metrics = Metrics(self._store)
         self._metrics.build.info({"version": __version__})
-        self._queue = KeyQueue(self._is_urgent)
+        self._queue = KeyQueue(self._is_new)
+        self._windows = Pacer(self._queue.add_again, options.settings.measurement.statuses_per_second)
         self._pool = Pool()
         self._measuring = Measuring(
             self._store,
             options.settings.measurement,
             http,
             clock,
-            self._queue.add,
+            self._windows.add,
             prometheus,
             lambda key, joules: self._metrics.energy.labels(*key).inc(joules),
         )
         self._accounts = EnergyAccounts(
-            self._store, self._measuring.energy, clock, options.settings.budgets, self._queue.add
+            self._store, self._measuring.energy, clock, options.settings.budgets, self._queue.add_again
         )
         self._reconciler = Reconciler(
             cluster,
@@ -137,7 +138,7 @@ class Acting:
             clock,
             options.settings.budgets,
             self._metrics,
-            self._queue.add,
+            self._queue.add_again,
         )
         self._sweeper = Sweeper(cluster, self._store, self._queue.add, options.namespaces)
         self._kinds = Kinds(cluster, options.namespaces, self._health.report)
@@ -155,6 +156,9 @@ class Acting:
     def refresh(self) -> None:
         """Bring the metrics that are read off up to date."""
         self._metrics.queue_length.set(self._queue.unfinished)
+        for name in QUEUES:
+            self._metrics.queue_waiting.labels(name).set(self._queue.waiting(name))
+            self._metrics.queue_oldest.labels(name).set(self._queue.oldest_seconds(name))
         self._metrics.event_age.set(self._health.event_age_seconds)
         self._metrics.leading.set(1 if self._health.leading else 0)
 
@@ -225,14 +229,20 @@ class Acting:
             *(asyncio.create_task(self._work()) for _ in range(self._options.settings.workers)),
             *(
                 asyncio.create_task(task)
-                for task in (self._measure(), self._keep_budgets(), self._plan_again(), self._sweep(changed))
+                for task in (
+                    self._measure(),
+                    self._windows.run(),
+                    self._keep_budgets(),
+                    self._plan_again(),
+                    self._sweep(changed),
+                )
             ),
             asyncio.create_task(self._watch_kinds(found, changed)),
         ]
         watching = asyncio.create_task(
             kopf.operator(
                 registry=registry_for(
-                    self._store, self._queue.add, found.kinds, self._options.kubeconfig, self._health.heartbeats
+                    self._store, self._hear, found.kinds, self._options.kubeconfig, self._health.heartbeats
                 ),
                 settings=settings_for(found.kinds),
                 # kopf would make one of the user's name, which a number without an entry in /etc/passwd has not.
@@ -284,7 +294,7 @@ class Acting:
         await self._until_done(self._sweeper.sweep, "listing what is watched")
         if all_anew:
             for key in self._store.deployments:
-                self._queue.add(key)
+                self._queue.add_again(key)
         self._health.synced = True
         self._synced.set()
 
@@ -363,7 +373,7 @@ class Acting:
             if self._store.inventory_version != seen:
                 seen = self._store.inventory_version
                 for key in self._reconciler.without_plan:
-                    self._queue.add(key)
+                    self._queue.add_again(key)
 
     async def _watch_kinds(self, found: Found, changed: asyncio.Event) -> None:
         while True:
@@ -376,7 +386,11 @@ class Acting:
                 changed.set()
                 return
 
-    def _is_urgent(self, key: Key) -> bool:
-        namespace, name = key
-        children = self._store.children
-        return ("Deployment", *key) in children or ("LeaderWorkerSet", namespace, f"{name}{LWS_SUFFIX}") in children
+    def _hear(self, key: Key) -> None:
+        """Ask for a deployment that a watch event is about; the initial lists say of most only that they are there."""
+        (self._queue.add if self._health.synced else self._queue.add_again)(key)
+
+    def _is_new(self, key: Key) -> bool:
+        """Return whether no pass has seen the spec of a deployment as it is."""
+        body = self._store.deployments.get(key)
+        return body is not None and body["status"].get("observedGeneration") != body["metadata"].get("generation")

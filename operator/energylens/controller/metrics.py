@@ -17,6 +17,7 @@ from energylens.measure.scrape import FailureReason
 # A gauge beside each counter, which says when the process began to count, is one series in three for nothing.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
+QUEUE = ("queue",)
 RESULTS = ("ok", "retry", "error", "event_lost")
 PLAN_DECISIONS: Mapping[str, tuple[str, ...]] = {
     "adopt": ("FirstPlan", "NoLongerValid", "EnergySaving", "Shed", "ShedEnded"),
@@ -69,6 +70,10 @@ class Metrics:
         self.queue_length = gauge(
             "energylens_queue_length", "LLMDeployments that wait for a reconcile or are being reconciled."
         )
+        self.queue_waiting = gauge(
+            "energylens_queue_waiting", "LLMDeployments that wait, those that changed and those looked at again.", QUEUE
+        )
+        self.queue_oldest = gauge("energylens_queue_oldest_seconds", "Longest wait in a queue now, s.", QUEUE)
         self.event_age = gauge(
             "energylens_last_event_age_seconds", "Time since the most silent watch brought an event or a bookmark."
         )

@@ -1,59 +1,110 @@
 """A queue of keys that coalesces: a key waits at most once, and is never worked on twice at the same time.
 
-Two lanes: keys whose children stand already go first, so that their status is not stale behind thousands of new ones.
+Two queues, so that a user's change is not behind thousands of passes that find nothing new: what changed goes first,
+what is only looked at again (a resync, another plan's GPUs, a budget, a measured window) behind. What changed has two
+lanes that take turns: specs that no pass has seen, and rollouts, whose status would be stale behind thousands of specs.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from enum import IntEnum
+from typing import Literal
 
 from energylens.controller.store import Key
+
+QueueName = Literal["changed", "again"]
+QUEUES: tuple[QueueName, ...] = ("changed", "again")
+ROLLOUTS_PER_SPEC = 3
+"""Turns of rollouts for each of a new spec while both wait: the passes of rollouts plan nothing, and are short."""
+CHANGED_PER_AGAIN = 15
+"""Turns of what changed for each of what is looked at again while both wait, so that neither waits for ever."""
+
+
+class Lane(IntEnum):
+    """Why a key waits, the most urgent first."""
+
+    SPEC = 0
+    """Nobody has looked at the spec as it is."""
+    ROLLOUT = 1
+    """Something of what runs changed."""
+    AGAIN = 2
+    """Nothing is known to have changed."""
 
 
 class KeyQueue:
     """Hands out keys to workers; for one event loop."""
 
-    def __init__(self, is_urgent: Callable[[Key], bool]) -> None:
-        """Put keys for which ``is_urgent`` holds into the first lane."""
-        self._is_urgent = is_urgent
-        self._lanes: tuple[deque[Key], deque[Key]] = (deque(), deque())
-        self._waiting: set[Key] = set()
+    def __init__(self, is_new: Callable[[Key], bool]) -> None:
+        """Put keys for which ``is_new`` holds, specs that no pass has seen, into the first lane in any case."""
+        self._is_new = is_new
+        # Dicts keep their order, and give a key up wherever it stands.
+        self._lanes: Mapping[Lane, dict[Key, float]] = {lane: {} for lane in Lane}
+        """Keys that wait, and since when, s of the event loop."""
+        self._lane_of: dict[Key, Lane] = {}
         self._busy: set[Key] = set()
-        self._again: set[Key] = set()
+        self._more: dict[Key, Lane] = {}
+        """Busy keys that were asked for meanwhile."""
+        self._turns = 0
+        self._changed_turns = 0
         self._ready = asyncio.Event()
         self._timers: dict[Key, asyncio.TimerHandle] = {}
 
     def __len__(self) -> int:
         """Keys that wait."""
-        return len(self._waiting)
+        return len(self._lane_of)
 
     @property
     def unfinished(self) -> int:
         """Keys that wait or are worked on."""
-        return len(self._waiting | self._busy)
+        return len(self._lane_of.keys() | self._busy)
 
     @property
     def idle(self) -> bool:
         """No key waits or is worked on."""
         return not self.unfinished
 
+    def waiting(self, queue: QueueName) -> int:
+        """Return the keys that wait in a queue."""
+        return sum(len(self._lanes[lane]) for lane in _lanes_of(queue))
+
+    def oldest_seconds(self, queue: QueueName) -> float:
+        """Return for how long the oldest key of a queue has waited; 0 where none waits."""
+        # A lane is in the order of its times.
+        since = [next(iter(lane.values())) for name in _lanes_of(queue) if (lane := self._lanes[name])]
+        return asyncio.get_running_loop().time() - min(since) if since else 0.0
+
     def add(self, key: Key) -> None:
-        """Ask for a key to be worked on, once more if it is being worked on now."""
+        """Ask for a key because something changed; once more if it is being worked on now."""
+        self._add(key, Lane.ROLLOUT)
+
+    def add_again(self, key: Key) -> None:
+        """Ask for a key to be looked at again, behind all that changed."""
+        self._add(key, Lane.AGAIN)
+
+    def _add(self, key: Key, lane: Lane) -> None:
         timer = self._timers.pop(key, None)
         if timer is not None:
             timer.cancel()
+        if self._is_new(key):
+            lane = Lane.SPEC
         if key in self._busy:
-            self._again.add(key)
-        elif key not in self._waiting:
-            self._waiting.add(key)
-            self._lanes[0 if self._is_urgent(key) else 1].append(key)
-            self._ready.set()
+            self._more[key] = min(lane, self._more.get(key, lane))
+            return
+        known = self._lane_of.get(key)
+        if known is not None and known <= lane:
+            return
+        since = asyncio.get_running_loop().time()
+        if known is not None:
+            self._lanes[known].pop(key)
+        self._lane_of[key] = lane
+        self._lanes[lane][key] = since
+        self._ready.set()
 
     def add_later(self, key: Key, seconds: float) -> None:
         """Ask for a key after some time, unless it is asked for earlier."""
-        if key in self._waiting:
+        if key in self._lane_of:
             return
         loop = asyncio.get_running_loop()
         timer = self._timers.get(key)
@@ -65,22 +116,37 @@ class KeyQueue:
 
     def _due(self, key: Key) -> None:
         self._timers.pop(key, None)
-        self.add(key)
+        self.add_again(key)
 
     async def take(self) -> Key:
         """Wait for a key; it is busy until :meth:`done`."""
-        while not self._waiting:
+        while not self._lane_of:
             self._ready.clear()
             await self._ready.wait()
-        lane = self._lanes[0] or self._lanes[1]
-        key = lane.popleft()
-        self._waiting.discard(key)
+        lane = self._lanes[self._next_lane()]
+        key = next(iter(lane))
+        del lane[key], self._lane_of[key]
         self._busy.add(key)
         return key
+
+    def _next_lane(self) -> Lane:
+        spec, rollout, again = (bool(self._lanes[lane]) for lane in Lane)
+        if again and (spec or rollout):
+            self._turns += 1
+        if again and (not (spec or rollout) or self._turns % (CHANGED_PER_AGAIN + 1) == 0):
+            return Lane.AGAIN
+        if spec and rollout:
+            self._changed_turns += 1
+            return Lane.SPEC if self._changed_turns % (ROLLOUTS_PER_SPEC + 1) == 1 else Lane.ROLLOUT
+        return Lane.SPEC if spec else Lane.ROLLOUT
 
     def done(self, key: Key) -> None:
         """Say that the work on a key has ended."""
         self._busy.discard(key)
-        if key in self._again:
-            self._again.discard(key)
-            self.add(key)
+        lane = self._more.pop(key, None)
+        if lane is not None:
+            self._add(key, lane)
+
+
+def _lanes_of(queue: QueueName) -> tuple[Lane, ...]:
+    return (Lane.AGAIN,) if queue == "again" else (Lane.SPEC, Lane.ROLLOUT)

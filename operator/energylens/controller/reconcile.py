@@ -29,6 +29,7 @@ from energylens.controller.settings import Settings
 from energylens.controller.status_edits import StatusEdits, described_edit
 from energylens.controller.status_writer import StatusWriter
 from energylens.controller.store import Body, Key, Store
+from energylens.controller.turns import Turns
 from energylens.decide.budgets.own_budget import with_account
 from energylens.decide.decide import Live, Outcome, decide
 from energylens.decide.deployment import rollback
@@ -101,7 +102,7 @@ class Reconciler:
         """Deployments that were looked at since the start."""
         self._accounts = accounts or EnergyAccounts(store, _never_counted, clock, settings.budgets, lambda key: None)
         self._decided: dict[Key, tuple[str, str]] = {}
-        self._one_plan_at_a_time = asyncio.Lock()
+        self._one_plan_at_a_time = Turns()
         self._without_plan: set[Key] = set()
         self._inventory = Inventory(store)
         self.allowances = Allowances(store, self._inventory, clock)
@@ -184,7 +185,8 @@ class Reconciler:
         running = deployment.status.plan
         window = self._measurement(key, running, self._store.workloads(key).running(running))
         account = self._accounts.of(key, body, is_written=is_new_window(deployment, window))
-        async with self._one_plan_at_a_time:
+        is_new = deployment.status.observed_generation != deployment.metadata.generation
+        async with self._one_plan_at_a_time.turn(first=is_new):
             allowed = self.allowances.of(with_account(body, account))
             inputs = gather(
                 deployment,

@@ -71,6 +71,9 @@ class MeasurementSettings(_Section):
         return value
 
     scrape_seconds: float = Field(default=15.0, gt=0, description="Time between two reads.")
+    statuses_per_second: float = Field(
+        default=20.0, gt=0, le=1000, description="Statuses that new measurements write per second at most."
+    )
     prometheus: PrometheusSettings | None = Field(
         default=None, description="Where energy is read first; absent: dcgm-exporter only."
     )

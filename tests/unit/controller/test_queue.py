@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from energylens.controller.queue import KeyQueue
+from energylens.controller.queue import CHANGED_PER_AGAIN, QUEUES, ROLLOUTS_PER_SPEC, KeyQueue
 from energylens.controller.store import Key
 
 A: Key = ("team", "a")
@@ -38,13 +38,14 @@ async def time(monkeypatch: pytest.MonkeyPatch) -> LoopTime:
 
 
 @pytest.fixture
-def urgent() -> set[Key]:
+def new() -> set[Key]:
+    """Deployments whose spec no pass has seen."""
     return set()
 
 
 @pytest.fixture
-def queue(urgent: set[Key]) -> KeyQueue:
-    return KeyQueue(lambda key: key in urgent)
+def queue(new: set[Key]) -> KeyQueue:
+    return KeyQueue(lambda key: key in new)
 
 
 async def drained(queue: KeyQueue) -> list[Key]:
@@ -64,11 +65,64 @@ async def test_many_requests_for_a_key_are_one(queue: KeyQueue) -> None:
     assert queue.idle
 
 
-async def test_keys_whose_children_stand_go_first(queue: KeyQueue, urgent: set[Key]) -> None:
-    urgent.add(C)
-    for key in (A, B, C):
+async def test_a_new_spec_is_not_behind_thousands_that_are_looked_at_again(queue: KeyQueue, new: set[Key]) -> None:
+    again: list[Key] = [("team", f"old-{index}") for index in range(2000)]
+    for key in again:
+        queue.add_again(key)
+    new.add(A)
+    queue.add_again(A)
+    queue.add(B)
+    assert (queue.waiting("changed"), queue.waiting("again")) == (2, 2000)
+    assert sorted((await drained(queue))[:2]) == [A, B]
+
+
+async def test_what_is_looked_at_again_does_not_wait_for_ever(queue: KeyQueue) -> None:
+    queue.add_again(C)
+    for index in range(100):
+        queue.add(("team", f"busy-{index}"))
+    assert (await drained(queue)).index(C) == CHANGED_PER_AGAIN
+
+
+async def test_rollouts_and_new_specs_take_turns(queue: KeyQueue, new: set[Key]) -> None:
+    specs: list[Key] = [("team", f"spec-{index}") for index in range(20)]
+    new.update(specs)
+    for key in specs:
         queue.add(key)
-    assert await drained(queue) == [C, A, B]
+    for index in range(60):
+        queue.add(("team", f"rollout-{index}"))
+    taken = await drained(queue)
+    for start in range(0, 80, 1 + ROLLOUTS_PER_SPEC):
+        assert sum(key in new for key in taken[start : start + 1 + ROLLOUTS_PER_SPEC]) == 1
+
+
+async def test_a_key_that_waits_to_be_looked_at_again_moves_up_when_it_changes(queue: KeyQueue, new: set[Key]) -> None:
+    for key in (B, A, C):
+        queue.add_again(key)
+    queue.add(A)
+    # Asking for it once more without a change does not move it back.
+    queue.add_again(A)
+    assert len(queue) == 3
+    assert await drained(queue) == [A, B, C]
+
+
+async def test_what_changed_while_it_was_worked_on_goes_first_afterwards(queue: KeyQueue) -> None:
+    queue.add_again(A)
+    await queue.take()
+    queue.add_again(B)
+    queue.add_again(A)
+    queue.add(A)
+    queue.done(A)
+    assert await drained(queue) == [A, B]
+
+
+async def test_depth_and_age_are_told_for_both_queues(queue: KeyQueue, time: LoopTime) -> None:
+    assert [queue.oldest_seconds(name) for name in QUEUES] == [0.0, 0.0]
+    queue.add_again(A)
+    await time.advance(5.0)
+    queue.add(B)
+    queue.add_again(C)
+    await time.advance(2.0)
+    assert [(queue.waiting(name), queue.oldest_seconds(name)) for name in QUEUES] == [(1, 2.0), (2, 7.0)]
 
 
 async def test_a_request_while_the_key_is_worked_on_is_worked_on_once_more(queue: KeyQueue) -> None:
