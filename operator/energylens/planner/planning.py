@@ -36,7 +36,8 @@ from energylens.planner.search.corrections import Corrections, correction_status
 from energylens.planner.search.evaluate import Candidates, ReplicaPredictor
 from energylens.planner.search.frontier import alternatives, frontier_rows, table
 from energylens.planner.search.identity import identified, inputs_hash, sealed
-from energylens.planner.search.problem import Problem, Solution, binding_constraint, solve
+from energylens.planner.search.problem import Problem, Solution, binding_constraint
+from energylens.planner.search.reach import power_restricts, reach_of, solve_within
 from energylens.planner.types import ClusterSnapshot, Feasible, Infeasible, PlanningResult, PowerAllowance
 from energylens.predictor import Predictor as ProfiledPredictor
 from energylens.predictor.model.architecture import ModelSpec
@@ -88,7 +89,7 @@ def plan(
         none = no_matching_gpus(deployment.spec, snapshot, gpus)
         changes = placement_changes(problem, snapshot)
         return replace(none, message=with_options(none.message, changes), relaxations=changes)
-    solution = solve(problem)
+    solution, most = solve_within(problem)
     if solution.chosen is None:
         refused = with_hint(problem, explain_infeasible(problem, solution, placement_changes(problem, snapshot)))
         if refused.reason in _MORE_GPUS_WOULD_DO:
@@ -106,7 +107,9 @@ def plan(
     if spec.planning.disaggregation == "Compare":
         status, shown = with_pair(problem, solution, i, status, shown)
     _check(status, spec)
-    return Feasible(sealed(status, _inputs_hash(problem)), solution.rejections, shown)
+    restricted = power_restricts(solution, spec)
+    inputs = _inputs_hash(problem if restricted else replace(problem, allowance=None), most)
+    return Feasible(sealed(status, inputs), solution.rejections, shown, restricted, most)
 
 
 def plan_inputs_hash(
@@ -118,16 +121,33 @@ def plan_inputs_hash(
     *,
     allowance: PowerAllowance | None = None,
     corrections: Corrections | None = None,
+    plan: PlanStatus | None = None,
+    restricted: bool = True,
 ) -> str:
     """Return the hash of a plan's inputs, without planning: a plan that was made from them need not be made again.
+
+    Args:
+        deployment: What is asked for.
+        model: The checkpoint's shape.
+        snapshot: The cluster's GPUs.
+        gpus: Known GPU products by the label ``nvidia.com/gpu.product``.
+        predictor_version: Version of the predictor.
+        allowance: Watts that budgets leave.
+        corrections: Factors learned from measurement.
+        plan: The plan that may have been made from them: of a large cluster only what it can be about is an input.
+            None for the whole cluster.
+        restricted: Whether power restricts the choice; where it does not, the watts that are left are no input.
 
     Raises:
         UnsupportedQuantizationError: ``spec.model.quantization`` cannot be made from the checkpoint.
     """
     spec = deployment.spec
     served = EngineSettings.of(spec.engine).served(with_quantization(model, spec.model.quantization))
-    nodes = allowed_nodes(spec, usable_nodes(spec, snapshot, gpus), gpus)
-    return inputs_hash(spec, served, nodes, gpus, predictor_version, effective_allowance(spec, allowance), corrections)
+    usable = usable_nodes(spec, snapshot, gpus)
+    most = None if plan is None else reach_of(plan, spec, usable, gpus, corrected=corrections is not None)
+    nodes = allowed_nodes(spec, usable, gpus)
+    left = effective_allowance(spec, allowance) if restricted else None
+    return inputs_hash(spec, served, nodes, gpus, predictor_version, left, corrections, most)
 
 
 def effective_allowance(spec: LLMDeploymentSpec, allowance: PowerAllowance | None) -> PowerAllowance | None:
@@ -223,7 +243,7 @@ def plan_status(problem: Problem, solution: Solution, i: int) -> PlanStatus:
     return identified(found, problem.spec)
 
 
-def _inputs_hash(problem: Problem) -> str:
+def _inputs_hash(problem: Problem, most_gpus: int | None) -> str:
     return inputs_hash(
         problem.spec,
         problem.model,
@@ -232,6 +252,7 @@ def _inputs_hash(problem: Problem) -> str:
         problem.predictor.version,
         problem.allowance,
         problem.corrections,
+        most_gpus,
     )
 
 

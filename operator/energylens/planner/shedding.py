@@ -59,7 +59,7 @@ class Running:
         served = with_quantization(self.model, self.deployment.spec.model.quantization)
         problem = problem_for(pinned, served, self.snapshot, self.gpus, self.predictor, None, self.corrections)
         problem = replace(problem, allowance=None)
-        solution = solve(problem)
+        solution = solve(problem, max(self.plan.gpus, 1))
         rows = solution.rows
         # Candidates of products that the spec forbids are there too, for explanations.
         product = np.asarray([name == self.plan.gpu_product for name in rows.products], dtype=bool)[rows.product]

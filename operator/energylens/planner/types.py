@@ -216,6 +216,10 @@ class Feasible:
     rejections: tuple[Rejection, ...]
     table: tuple[Mapping[str, object], ...] = ()
     """Every feasible Pareto candidate, one row each, for the owned ConfigMap and the CLI."""
+    restricted: bool = False
+    """Another plan would have been chosen without the power that budgets leave."""
+    most_gpus: int | None = None
+    """GPUs of a product beyond which no candidate was evaluated; None: all were."""
 
 
 InfeasibleReason = Literal[

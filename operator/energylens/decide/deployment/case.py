@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 from energylens.api.quantity import parse_quantity
 from energylens.decide.deployment.following import at_load, most_carried
 from energylens.decide.deployment.inputs import Inputs
 from energylens.decide.deployment.load import FollowedLoad
-from energylens.planner import plan, plan_inputs_hash
+from energylens.planner import effective_allowance, plan_inputs_hash
+from energylens.planner.answers import Answers, Question
 from energylens.planner.search.describe import joules
+from energylens.planner.search.identity import is_made_from
 from energylens.planner.search.problem import NO_BINDING_CONSTRAINT
 from energylens.planner.shedding import Running, is_priced, replica_powers
 from energylens.planner.types import Feasible, PlanningResult
@@ -29,13 +31,21 @@ class Case:
     predictor: Predictor
     gpus: Mapping[str, GpuSpec]
     """Known GPU products."""
+    answers: Answers = field(default_factory=Answers, compare=False)
+    """To questions that were asked before."""
 
     def asked(self, load: FollowedLoad | None) -> LLMDeployment:
         """Return the deployment with a load in place of the declared one."""
         return at_load(self.inputs.deployment, load)
 
-    def hash_of(self, asked: LLMDeployment) -> str:
-        """Return the hash of everything that the plan for ``asked`` is made from."""
+    def hash_of(self, asked: LLMDeployment, plan: PlanStatus | None, *, restricted: bool = True) -> str:
+        """Return the hash of everything that a plan for ``asked`` is made from.
+
+        Args:
+            asked: What is asked for.
+            plan: The plan; None for any.
+            restricted: The power that budgets leave restricts the choice.
+        """
         inputs = self.inputs
         return plan_inputs_hash(
             asked,
@@ -45,20 +55,31 @@ class Case:
             self.predictor.version,
             allowance=inputs.allowance,
             corrections=inputs.corrections,
+            plan=plan,
+            restricted=restricted,
         )
+
+    def made_from(self, asked: LLMDeployment, plan: PlanStatus) -> str:
+        """Return the hash of today's inputs where a plan was made from them, "" where they are others.
+
+        A plan that no budget restricted stays what planning would answer while budgets leave as much as it draws.
+        """
+        free = self.hash_of(asked, plan, restricted=False)
+        allowance = effective_allowance(asked.spec, self.inputs.allowance)
+        if is_made_from(plan, free):
+            return free if allowance is None or plan.predicted.power_watts <= allowance.watts else ""
+        if allowance is None:
+            return ""
+        exact = self.hash_of(asked, plan)
+        return exact if is_made_from(plan, exact) else ""
 
     def plan(self, asked: LLMDeployment) -> PlanningResult:
         """Return the best plan for ``asked``, or why there is none."""
         inputs = self.inputs
-        return plan(
-            asked,
-            self.model,
-            inputs.snapshot,
-            self.gpus,
-            self.predictor,
-            allowance=inputs.allowance,
-            corrections=inputs.corrections,
+        question = Question(
+            asked, self.model, inputs.snapshot, self.gpus, self.predictor, inputs.allowance, inputs.corrections
         )
+        return self.answers.of(question)
 
     def evaluate(self) -> tuple[FollowedLoad | None, PlanningResult]:
         """Return the plan for the followed load, or for as much of it as a plan carries, and that load."""

@@ -11,12 +11,14 @@ from energylens.data import load_gpus
 from energylens.decide.deployment.case import Case, in_words
 from energylens.decide.deployment.following import at_load
 from energylens.decide.deployment.inputs import Inputs
+from energylens.decide.deployment.load import FollowedLoad
 from energylens.decide.deployment.observation import PlanChoice
 from energylens.decide.deployment.policies import Question, choose, return_to_last_good
 from energylens.decide.deployment.served import ModelProblemError, model_of, predictor_of
 from energylens.decide.reasons import Reason
+from energylens.planner.answers import Answers
 from energylens.planner.planning import problem_for
-from energylens.planner.search.identity import identified, is_made_from, sealed
+from energylens.planner.search.identity import identified, sealed
 from energylens.planner.search.problem import Problem
 from energylens.planner.types import ClusterSnapshot, Feasible, PlanningResult
 from energylens.predictor.fitted.profiles import UnknownEngineError
@@ -37,60 +39,57 @@ class PlanningService:
     """Plans, and remembers per deployment what was evaluated, so that equal inputs are not planned twice."""
 
     resync_seconds: float = 300.0
+    answers: Answers = field(default_factory=Answers)
     _remembered: dict[tuple[str, str], _Remembered] = field(default_factory=dict)
 
     def planning_for(self, inputs: Inputs) -> PlanChoice:
         """Return the plan to follow; pure but for its memory, and slow: run it off the event loop."""
-        found = _case(inputs)
-        if isinstance(found, PlanChoice):
-            return found
-        case, wanted = found
+        case = _case(inputs, self.answers)
+        if isinstance(case, PlanChoice):
+            return case
         returned = return_to_last_good(case)
         if isinstance(returned, PlanChoice):
             return returned
-        return replace(self._standing_or_new(case, wanted), no_way_back=returned)
+        return replace(self._standing_or_new(case), no_way_back=returned)
 
     def forget(self, namespace: str, name: str) -> None:
         """Drop what is remembered of a deleted deployment."""
         self._remembered.pop((namespace, name), None)
 
-    def _standing_or_new(self, case: Case, wanted: str) -> PlanChoice:
-        """Return the plan in status where it is made from the same inputs, what is remembered, or plan again.
-
-        Args:
-            case: What is planned.
-            wanted: The hash of the inputs.
-        """
+    def _standing_or_new(self, case: Case) -> PlanChoice:
+        """Return the plan in status where it is made from the same inputs, what is remembered, or plan again."""
         inputs, current = case.inputs, case.inputs.deployment.status.plan
         key = inputs.deployment.metadata.namespace, inputs.deployment.metadata.name
-        stands = current is not None and _stands(case, current, wanted)
-        if stands and current is not None:
+        wanted = "" if current is None else _stands(case, current, inputs.load)
+        if current is not None and wanted:
             priced = case.priced(inputs.load, current)
             current = current if priced == current else sealed(priced, wanted)
-        if stands and current is not None and not inputs.want_table:
-            # The table of plans is large, and written by now.
-            self._remembered.pop(key, None)
-            return PlanChoice(current, case.model, True, Reason.PLANNED, in_words(current))
-        seen = _identity(inputs, current, wanted)
+            if not inputs.want_table:
+                # The table of plans is large, and written by now.
+                self._remembered.pop(key, None)
+                return PlanChoice(current, case.model, True, Reason.PLANNED, in_words(current))
+        seen = _identity(case, current)
         known = self._remembered.get(key)
         fresh = known is not None and (inputs.now - known.at).total_seconds() < self.resync_seconds
         if known is not None and fresh and known.inputs == seen:
             return known.planning
-        planning = _planned(case, current, wanted, stands)
+        planning = _planned(case, current, stands=bool(wanted))
         self._remembered[key] = _Remembered(seen, planning, inputs.now)
         return planning
 
 
-def _case(inputs: Inputs) -> tuple[Case, str] | PlanChoice:
-    """Return what is planned and the hash of its inputs, or the planning that says why it cannot be planned."""
+def _case(inputs: Inputs, answers: Answers) -> Case | PlanChoice:
+    """Return what is planned, or the planning that says why it cannot be planned."""
     if inputs.missing is not None:
         return inputs.missing
     deployment = at_load(inputs.deployment, inputs.load)
     current = deployment.status.plan
     try:
         check(deployment)
-        case = Case(inputs, model_of(deployment, inputs.config), predictor_of(deployment), load_gpus())
-        return case, case.hash_of(deployment)
+        case = Case(inputs, model_of(deployment, inputs.config), predictor_of(deployment), load_gpus(), answers)
+        # An impossible number format is found here.
+        with_quantization(case.model, deployment.spec.model.quantization)
+        return case
     except ServingError as error:
         return PlanChoice(current, None, False, Reason.INVALID_ENGINE_SETTINGS, str(error))
     except ModelProblemError as error:
@@ -101,24 +100,26 @@ def _case(inputs: Inputs) -> tuple[Case, str] | PlanChoice:
         return PlanChoice(current, None, False, Reason.INVALID_ENGINE_SETTINGS, f"spec.engine: {error}")
 
 
-def _stands(case: Case, current: PlanStatus, wanted: str) -> bool:
-    """Return whether the plan in status is what planning would answer, so that nothing has to be planned."""
-    return (
-        is_made_from(current, wanted)
+def _stands(case: Case, current: PlanStatus, load: FollowedLoad | None) -> str:
+    """Return the hash of the inputs where the plan in status is what planning would answer; "" where it is not."""
+    asked = case.asked(load)
+    same = (
         # The model's weights and the engine's settings are no inputs of the layout, and are of the plan.
-        and current == identified(current, case.asked(case.inputs.load).spec)
+        current == identified(current, asked.spec)
         # Figures of a correction that is not asked for any more are to be taken back.
         and (case.inputs.corrections is not None or current.correction is None)
         # What a budget took may be given back.
         and current.shed_by is None
     )
+    return case.made_from(asked, current) if same else ""
 
 
-def _identity(inputs: Inputs, current: PlanStatus | None, wanted: str) -> tuple[object, ...]:
+def _identity(case: Case, current: PlanStatus | None) -> tuple[object, ...]:
     """Return what makes two plannings the same."""
+    inputs = case.inputs
     return (
         inputs.deployment.metadata.uid,
-        wanted,
+        case.hash_of(case.asked(inputs.load), current),
         current.inputs_hash if current else None,
         current.hash if current else None,
         inputs.serves_lws,
@@ -129,12 +130,11 @@ def _identity(inputs: Inputs, current: PlanStatus | None, wanted: str) -> tuple[
     )
 
 
-def _planned(case: Case, current: PlanStatus | None, wanted: str, stands: bool) -> PlanChoice:
+def _planned(case: Case, current: PlanStatus | None, *, stands: bool) -> PlanChoice:
     """Evaluate every candidate, and choose between the best one and the plan that is followed."""
     load, result = case.evaluate()
     if load != case.inputs.load:
-        wanted = case.hash_of(case.asked(load))
-        stands = current is not None and is_made_from(current, wanted) and current.shed_by is None
+        stands = current is not None and current.shed_by is None and bool(case.made_from(case.asked(load), current))
     if stands and current is not None:
         planning = PlanChoice(
             current, case.model, True, Reason.PLANNED, in_words(current), table=_table(result, current)
@@ -145,7 +145,7 @@ def _planned(case: Case, current: PlanStatus | None, wanted: str, stands: bool) 
             # Those in the status are of other inputs, or somebody edited the plan there.
             unpriced = planning.plan.model_copy(update={"fewer_replicas": ()})
             planning = replace(planning, plan=case.priced(load, unpriced))
-        planning = _sealed(planning, current, result, wanted)
+        planning = _sealed(planning, current, result, case, load)
     return replace(planning, result=result, carried_step=None if load is None else load.step)
 
 
@@ -155,7 +155,9 @@ def _table(result: PlanningResult, current: PlanStatus) -> tuple[Mapping[str, ob
     return result.table
 
 
-def _sealed(planning: PlanChoice, before: PlanStatus | None, result: PlanningResult, inputs: str) -> PlanChoice:
+def _sealed(
+    planning: PlanChoice, before: PlanStatus | None, result: PlanningResult, case: Case, load: FollowedLoad | None
+) -> PlanChoice:
     """Return the planning with a plan that says what it was made from, where it is the best plan of these inputs.
 
     Others (one that is not worth leaving yet, one from which replicas were taken) are judged again after a restart.
@@ -164,6 +166,7 @@ def _sealed(planning: PlanChoice, before: PlanStatus | None, result: PlanningRes
     if found is None:
         return planning
     if isinstance(result, Feasible) and result.plan.hash == found.hash and found.shed_by is None:
+        inputs = case.hash_of(case.asked(load), found, restricted=result.restricted)
         return replace(planning, plan=sealed(found, inputs))
     return planning if found == before else replace(planning, plan=sealed(found, ""))
 

@@ -4,8 +4,9 @@ The first is the plan's identity. People approve it, pods are compared by it, an
 one node more, under a newer operator, after planning again. The second says whether there is anything to plan again.
 
 Inputs are: the part of the spec that planning reads, the model's shape, the GPUs that the cluster has (products and
-allocatable GPUs per node, of the nodes that the spec may use), the figures known of those products, the predictor's
-version, the watts that budgets leave, and what measurement taught.
+allocatable GPUs per node, of the nodes that the spec may use; of a large cluster as much as a plan of this power can be
+about), the figures known of those products, the predictor's version, the watts that budgets leave where they restrict
+the choice, and what measurement taught.
 
 Inputs are not: free GPUs, node names, whether a node is ready or cordoned. These pass; were they inputs, somebody
 else's pod or a drain would start a new plan. Nor are fields that only say how a plan is adopted or served.
@@ -15,15 +16,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
+from functools import lru_cache
 from typing import Any
 
 from energylens.api.llmdeployment import LLMDeploymentSpec, PlanStatus
 from energylens.planner.engines import EngineSettings
 from energylens.planner.engines.speculation import told
 from energylens.planner.search.corrections import Corrections
+from energylens.planner.search.reach import inventory_within
 from energylens.planner.types import GpuNode, PowerAllowance
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.types import GpuSpec
@@ -126,6 +128,7 @@ def inputs_hash(
     predictor_version: str,
     allowance: PowerAllowance | None,
     corrections: Corrections | None = None,
+    most_gpus: int | None = None,
 ) -> str:
     """Return the first 16 hexadecimal digits of the SHA-256 of the canonical JSON of a plan's inputs.
 
@@ -137,13 +140,14 @@ def inputs_hash(
         predictor_version: Version of the predictor's code and coefficients.
         allowance: Watts that budgets leave.
         corrections: Factors learned from measurement.
+        most_gpus: GPUs of a product beyond which no candidate was evaluated; None: all were.
     """
-    inventory = Counter((node.product, node.allocatable) for node in nodes if node.allocatable > 0)
+    products = {node.product for node in nodes if node.allocatable > 0}
     document = {
         "spec": planning_inputs(spec),
-        "model": _plain(model),
-        "inventory": sorted([product, size, count] for (product, size), count in inventory.items()),
-        "gpus": {product: _plain(gpus[product]) for product, _ in inventory if product in gpus},
+        "model": _whole(model),
+        "inventory": inventory_within(spec, model, nodes, gpus, most_gpus),
+        "gpus": {product: _whole(gpus[product]) for product in products if product in gpus},
         "predictor": predictor_version,
         "allowanceWatts": None if allowance is None else round(allowance.watts),
         **({"sheds": allowance.source} if allowance is not None and allowance.sheds else {}),
@@ -152,6 +156,12 @@ def inputs_hash(
     if learned:
         document["corrections"] = learned
     return _digest(document)
+
+
+@lru_cache(maxsize=1024)
+def _whole(value: ModelSpec | GpuSpec) -> Any:
+    """Return a model or a product as plain values; each is asked for at every look at a deployment."""
+    return _plain(value)
 
 
 def _plain(value: Any) -> Any:

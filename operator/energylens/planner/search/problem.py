@@ -95,14 +95,16 @@ class Solution:
         return (*self.left_out, *count_rejections(self.constraints, len(self.rows)))
 
 
-def solve(problem: Problem) -> Solution:
+def solve(problem: Problem, most_gpus: int | None = None) -> Solution:
     """Return the exact optimum of a problem, with all that is needed to explain it.
+
+    With ``most_gpus`` only candidates of so many GPUs per product are evaluated.
 
     What ``maxGPUs``, ``gpuProducts`` and other pods' GPUs forbid is evaluated too: only so can an answer say which of
     them binds and what would come of relaxing it.
     """
     spec, load = problem.spec, problem.load
-    spaces = spaces_of(problem)
+    spaces = spaces_of(problem, most_gpus)
     if problem.within_limits:
         spaces = [clipped(problem, space) for space in spaces]
     smaller = [space.within(MOST_CANDIDATES) for space in spaces]
@@ -131,8 +133,11 @@ def solve(problem: Problem) -> Solution:
     return Solution(rows, constraints, chosen, left_out)
 
 
-def spaces_of(problem: Problem) -> list[ProductSpace]:
-    """Return the space of every available product, whatever the spec says of products and numbers of GPUs."""
+def spaces_of(problem: Problem, most_gpus: int | None = None) -> list[ProductSpace]:
+    """Return the space of every available product, whatever the spec says of products and numbers of GPUs.
+
+    With ``most_gpus`` only candidates of so many GPUs per product are in it.
+    """
     spec = problem.spec
     return [
         enumerate_space(
@@ -142,6 +147,7 @@ def spaces_of(problem: Problem) -> list[ProductSpace]:
             spec.planning.overrides,
             spec.energy.power_cap,
             max_replicas=problem.load.concurrency,
+            most_gpus=most_gpus,
         )
         for product in problem.products
     ]

@@ -10,6 +10,9 @@ Nothing is pruned by a rule of thumb. The axes are:
 * max batch: powers of two up to 1024, the largest default of current engines;
 * nodes per replica: one node where the replica fits into one, and the fewest of each smaller kind of node;
 * replicas: as many as the nodes hold when nothing else runs on them.
+
+A large cluster is not looked at in one piece: ``most_gpus`` leaves out what takes more GPUs, and
+:func:`energylens.planner.search.reach.solve_within` proves that nothing among that could be chosen.
 """
 
 from __future__ import annotations
@@ -116,6 +119,7 @@ def enumerate_space(
     power_cap: PowerCap,
     *,
     max_replicas: int | None = None,
+    most_gpus: int | None = None,
 ) -> ProductSpace:
     """Return every layout of a model on nodes of one GPU product.
 
@@ -126,8 +130,10 @@ def enumerate_space(
         overrides: Choices that are fixed; each replaces its axis by one value.
         power_cap: Whether and which power limits to try.
         max_replicas: Most replicas, such as the number of concurrent requests; None for as many as fit.
+        most_gpus: GPUs that all replicas together may take, overrides of replicas apart; None for all of the nodes.
     """
     largest, total = max(node_sizes), sum(node_sizes)
+    total = total if most_gpus is None else min(total, most_gpus)
     tensor = _axis(overrides.tensor_parallel, tensor_parallel_sizes(model, largest))
     pipeline = _axis(overrides.pipeline_parallel, range(1, min(MAX_PIPELINE_STAGES, model.layer_count, total) + 1))
     data_sizes = range(1, total + 1) if model.is_moe else range(1, 2)
@@ -152,7 +158,7 @@ def enumerate_space(
     layouts = Layouts(tp, pp, ep, dp, seqs, cap.astype(np.float64)).take(keep)
     layouts, nodes = _split_over_nodes(layouts, node_sizes)
 
-    last = replicas_that_fit(node_sizes, layouts.gpus // nodes, nodes)
+    last = np.minimum(replicas_that_fit(node_sizes, layouts.gpus // nodes, nodes), total // layouts.gpus)
     first = np.ones_like(last)
     if overrides.replicas is not None:
         first = np.full_like(last, overrides.replicas)

@@ -1,0 +1,191 @@
+"""How much of a large cluster one plan can be about, so that planning and its inputs do not grow with the cluster.
+
+A GPU with an engine on it never draws less than an empty one. So, once a plan is known that draws P watts, every
+candidate of more than P / (idle power of a GPU) GPUs draws more, and with a given arrival rate uses more energy per
+token: it need not be evaluated. The bound is taken from a few steps, tried from the lowest, and is kept only where the
+plan that it led to proves it. Where no plan is found the whole cluster is looked at.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import lru_cache
+
+import numpy as np
+
+from energylens.api.llmdeployment import LLMDeploymentSpec, Overrides, PlanStatus, PowerCap
+from energylens.planner.search.constraints import feasible
+from energylens.planner.search.objective import best
+from energylens.planner.search.problem import Problem, Solution, solve
+from energylens.planner.search.space import enumerate_space
+from energylens.planner.types import GpuNode
+from energylens.predictor.model.architecture import ModelSpec
+from energylens.predictor.types import GpuSpec, IntArray
+
+STEPS = (16, 64, 256, 1024)
+"""GPUs of one product, of which the lowest holds most plans."""
+SMALL = 64
+"""GPUs of each product up to which a cluster is evaluated whole: everything that it can do is shown then."""
+_KEPT_DIGESTS = 4096
+
+
+def solve_within(problem: Problem) -> tuple[Solution, int | None]:
+    """Return the exact optimum, and the GPUs of a product beyond which no candidate was evaluated; None: all were."""
+    for most in bounds(problem.spec, problem.nodes, corrected=problem.corrections is not None):
+        if most is None:
+            break
+        solution = solve(problem, most)
+        i = solution.chosen
+        if i is None:
+            continue
+        rows = solution.rows
+        if _is_proved(most, problem.spec, int(rows.gpus[i]), round(float(rows.power_watts[i])), problem):
+            return solution, most
+    return solve(problem), None
+
+
+def reach_of(
+    plan: PlanStatus,
+    spec: LLMDeploymentSpec,
+    nodes: Collection[GpuNode],
+    gpus: Mapping[str, GpuSpec],
+    *,
+    corrected: bool,
+) -> int | None:
+    """Return the bound that :func:`solve_within` ends with where it finds this plan; None where nothing is left out.
+
+    Args:
+        plan: What is followed.
+        spec: What is asked for.
+        nodes: That the spec may use, of known products.
+        gpus: Known GPU products.
+        corrected: Factors learned from measurement enter the plan.
+    """
+    floor = min((gpus[node.product].idle_watts for node in nodes), default=0.0)
+    return next(
+        (
+            most
+            for most in bounds(spec, nodes, corrected=corrected)
+            if most is None or _holds(most, spec, plan.gpus, plan.predicted.power_watts, floor)
+        ),
+        None,
+    )
+
+
+def bounds(spec: LLMDeploymentSpec, nodes: Collection[GpuNode], *, corrected: bool) -> Iterator[int | None]:
+    """Yield the bounds within which a plan is looked for, the lowest first, and at last None for none."""
+    largest = max(_totals(nodes).values(), default=0)
+    if largest > SMALL and _is_bounded(spec, corrected):
+        yield from (most for most in STEPS if most < largest)
+    yield None
+
+
+def power_restricts(solution: Solution, spec: LLMDeploymentSpec) -> bool:
+    """Return whether another candidate would be chosen without the power that budgets leave."""
+    power = [constraint for constraint in solution.constraints if constraint.kind == "Power"]
+    if not power:
+        return False
+    mask = feasible(solution.constraints, len(solution.rows), without=power)
+    return best(solution.rows, mask, spec.energy.objective) != solution.chosen
+
+
+def inventory_within(
+    spec: LLMDeploymentSpec, model: ModelSpec, nodes: Iterable[GpuNode], gpus: Mapping[str, GpuSpec], most: int | None
+) -> list[list[object]]:
+    """Return what of the nodes a plan of at most so many GPUs per product follows from, as plain sorted values.
+
+    Of a product with more GPUs than that it is the space: most nodes more or less change nothing of it.
+    """
+    sizes: dict[str, Counter[int]] = {}
+    for node in nodes:
+        if node.allocatable > 0:
+            sizes.setdefault(node.product, Counter())[node.allocatable] += 1
+    found: list[list[object]] = []
+    for product, counts in sorted(sizes.items()):
+        if most is None or product not in gpus or sum(counts.elements()) <= most:
+            found += [[product, size, count] for size, count in sorted(counts.items())]
+            continue
+        nodes_of_sizes = tuple(sorted(counts.items()))
+        concurrency = spec.workload.concurrency
+        overrides, cap = spec.planning.overrides, spec.energy.power_cap
+        digest = _space_digest(model, gpus[product], nodes_of_sizes, overrides, cap, concurrency, most)
+        found.append([product, most, digest])
+    return found
+
+
+def free_within(free: Iterable[int], most: int) -> tuple[tuple[int, int], ...]:
+    """Return for each size of a pod how many find a place, where they are fewer than candidates of so many GPUs need.
+
+    Two sets of free GPUs with the same answer place the same candidates.
+
+    Args:
+        free: GPUs that can be had on each node.
+        most: GPUs of a candidate.
+    """
+    sizes, counts = np.unique(np.asarray(list(free), dtype=np.int64), return_counts=True)
+    if not sizes.size:
+        return ()
+    pods: IntArray = np.arange(1, int(sizes[-1]) + 1)
+    places = (counts[None, :] * (sizes[None, :] // pods[:, None])).sum(axis=1)
+    # The largest pods that find a place at all are part of the answer.
+    short = [(int(size), int(n)) for size, n in zip(pods, places, strict=True) if n < most // int(size)]
+    return (*short, (int(sizes[-1]), -1))
+
+
+def _is_bounded(spec: LLMDeploymentSpec, corrected: bool) -> bool:
+    """Return whether the bound can be proved: learned factors and loads by concurrency change what more GPUs cost."""
+    if corrected or spec.planning.overrides.replicas is not None or spec.planning.disaggregation == "Compare":
+        return False
+    return spec.workload.concurrency is None or spec.energy.objective == "MinimizeGPUs"
+
+
+def _is_proved(most: int, spec: LLMDeploymentSpec, gpus: int, watts: int, problem: Problem) -> bool:
+    floor = min(problem.gpus[product].idle_watts for product in problem.products)
+    return _holds(most, spec, gpus, watts, floor)
+
+
+def _holds(most: int, spec: LLMDeploymentSpec, gpus: int, watts: int, floor_watts: float) -> bool:
+    if spec.energy.objective == "MinimizeGPUs":
+        return gpus <= most
+    # A plan's power is rounded.
+    return (most + 1) * floor_watts > watts + 1
+
+
+def _totals(nodes: Iterable[GpuNode]) -> dict[str, int]:
+    totals: dict[str, int] = {}
+    for node in nodes:
+        totals[node.product] = totals.get(node.product, 0) + node.allocatable
+    return totals
+
+
+@lru_cache(maxsize=_KEPT_DIGESTS)
+def _space_digest(
+    model: ModelSpec,
+    gpu: GpuSpec,
+    sizes: tuple[tuple[int, int], ...],
+    overrides: Overrides,
+    cap: PowerCap,
+    concurrency: int | None,
+    most: int,
+) -> str:
+    """Return a digest of the candidates of one product; ``sizes`` are GPUs of a node, and nodes with so many."""
+    node_sizes = [size for size, count in sizes for _ in range(count)]
+    space = enumerate_space(model, gpu, node_sizes, overrides, cap, max_replicas=concurrency, most_gpus=most)
+    layouts = space.layouts
+    columns = (
+        layouts.tensor_parallel,
+        layouts.pipeline_parallel,
+        layouts.expert_parallel,
+        layouts.data_parallel,
+        layouts.max_batch_size,
+        layouts.power_cap_watts,
+        space.nodes_per_replica,
+        space.first,
+        space.last,
+    )
+    digest = hashlib.sha256()
+    for column in columns:
+        digest.update(np.ascontiguousarray(column).tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,167 @@
+"""What a plan of a large cluster leaves out could not be chosen, and what leaves it as it is makes no other inputs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.unit.planner.search.large import MODELS, asked, cluster, problem
+
+from energylens.data import load_gpus, load_model, load_predictor
+from energylens.planner import plan, plan_inputs_hash
+from energylens.planner.answers import Answers, Question
+from energylens.planner.search.identity import is_made_from
+from energylens.planner.search.problem import solve
+from energylens.planner.search.reach import SMALL, STEPS, free_within, solve_within
+from energylens.planner.types import Feasible, GpuAllocation, PowerAllowance
+
+SPECS: tuple[dict[str, Any], ...] = (
+    {},
+    {"workload": {"inputTokens": 512, "outputTokens": 256, "requestsPerSecond": "40"}},
+    {"slo": {"itlMilliseconds": 12, "ttftMilliseconds": 200, "percentile": "P99"}},
+    {"energy": {"objective": "MinimizePower"}},
+    {"energy": {"objective": "MinimizeGPUs"}},
+    {"energy": {"powerCap": {"mode": "Plan"}}, "hardware": {"gpuProducts": ["L40S", "H100"]}},
+)
+
+
+@pytest.mark.parametrize(("model", "spec"), [*((MODELS[0], spec) for spec in SPECS), (MODELS[1], {})])
+def test_the_plan_is_the_best_of_the_whole_cluster(model: str, spec: dict[str, Any]) -> None:
+    asks = problem(model, 10, **spec)
+    few, most = solve_within(asks)
+    every = solve(asks)
+    assert most in STEPS
+    assert few.chosen is not None
+    assert every.chosen is not None
+    for name in ("replicas", "joules_per_output_token", "power_watts", "itl_ms", "gpus_per_node"):
+        assert getattr(few.rows, name)[few.chosen] == getattr(every.rows, name)[every.chosen]
+    assert few.rows.products[few.rows.product[few.chosen]] == every.rows.products[every.rows.product[every.chosen]]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_no_candidate_draws_less_than_its_gpus_draw_empty(model: str) -> None:
+    rows = solve(problem(model, 3)).rows
+    floor = np.asarray([load_gpus()[product].idle_watts for product in rows.products])[rows.product]
+    able = rows.supported & rows.fits & np.isfinite(rows.power_watts)
+    assert able.any()
+    assert (rows.power_watts[able] >= (rows.gpus * floor)[able]).all()
+
+
+def test_a_small_cluster_is_evaluated_whole() -> None:
+    asks = problem(MODELS[0], SMALL // 8)
+    assert solve_within(asks)[1] is None
+
+
+def test_a_plan_that_needs_many_gpus_is_found_within_a_wider_bound() -> None:
+    load = {"inputTokens": 512, "outputTokens": 256, "requestsPerSecond": "200"}
+    found, most = solve_within(problem(MODELS[0], 10, workload=load))
+    assert found.chosen is not None
+    assert most is None or most > STEPS[0]
+
+
+def test_one_node_more_makes_no_other_inputs_of_a_plan_that_it_cannot_change() -> None:
+    deployment, gpus, predictor = asked(), load_gpus(), load_predictor()
+    model = load_model(MODELS[0])
+    result = plan(deployment, model, cluster(10), gpus, predictor)
+    assert isinstance(result, Feasible)
+
+    def inputs(nodes: int) -> str:
+        return plan_inputs_hash(deployment, model, cluster(nodes), gpus, predictor.version, plan=result.plan)
+
+    assert is_made_from(result.plan, inputs(10))
+    assert inputs(11) == inputs(40) == inputs(10)
+    # With so few nodes that what the plan can be about shrinks, it is another question.
+    assert inputs(1) != inputs(10)
+
+
+def test_watts_that_restrict_nothing_are_no_input() -> None:
+    deployment, gpus, predictor = asked(), load_gpus(), load_predictor()
+    model = load_model(MODELS[0])
+    plain = plan(deployment, model, cluster(2), gpus, predictor)
+    assert isinstance(plain, Feasible)
+    wide, tight = (
+        plan(deployment, model, cluster(2), gpus, predictor, allowance=PowerAllowance(watts, "EnergyBudget a/b"))
+        for watts in (plain.plan.predicted.power_watts + 0.0, plain.plan.predicted.power_watts - 1.0)
+    )
+    assert isinstance(wide, Feasible)
+    assert wide.plan.hash == plain.plan.hash
+    assert not wide.restricted
+    if isinstance(tight, Feasible):
+        assert tight.restricted
+        assert tight.plan.hash != plain.plan.hash
+
+
+def question(name: str = "a", nodes: int = 10, held: int = 0, watts: float | None = None, **parts: Any) -> Question:
+    snapshot = cluster(nodes)
+    if held:
+        first = replace(snapshot.nodes[0], allocations=(GpuAllocation("team/other", held),))
+        snapshot = replace(snapshot, nodes=(first, *snapshot.nodes[1:]))
+    allowance = None if watts is None else PowerAllowance(watts, "EnergyBudget team/cap")
+    return Question(asked(name, **parts), load_model(MODELS[0]), snapshot, load_gpus(), load_predictor(), allowance)
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the deployments that were planned."""
+    planned: list[str] = []
+    original = Question.planned
+
+    def count(self: Question, allowance: PowerAllowance | None) -> Any:
+        planned.append(self.deployment.metadata.name)
+        return original(self, allowance)
+
+    monkeypatch.setattr(Question, "planned", count)
+    return planned
+
+
+def test_equal_questions_are_planned_once(counted: list[str]) -> None:
+    answers = Answers()
+    first = answers.of(question("a"))
+    for same in (question("b"), question("c", nodes=11), question("d", held=3), question("e", watts=5000.0)):
+        again = answers.of(same)
+        assert isinstance(again, Feasible)
+        assert isinstance(first, Feasible)
+        assert again.plan.hash == first.plan.hash
+    assert counted == ["a"]
+
+
+def test_other_questions_are_planned(counted: list[str]) -> None:
+    answers = Answers()
+    answers.of(question("a"))
+    for index, other in enumerate(
+        (
+            question("b", slo={"itlMilliseconds": 33}),
+            question("c", hardware={"gpuProducts": ["H100"]}),
+            question("d", nodes=1),
+            question("e", watts=50.0),
+        )
+    ):
+        answers.of(other)
+        assert counted[1 + index] == other.deployment.metadata.name
+
+
+def test_a_kept_answer_has_the_identity_of_who_asks(counted: list[str]) -> None:
+    answers = Answers()
+    plain, other = answers.of(question("a")), answers.of(question("b", engine={"env": [{"name": "A", "value": "1"}]}))
+    assert counted == ["a"]
+    assert isinstance(plain, Feasible)
+    assert isinstance(other, Feasible)
+    assert plain.plan.serving_hash != other.plan.serving_hash
+    assert plain.plan.hash != other.plan.hash
+
+
+def test_no_more_answers_are_kept_than_asked_for(counted: list[str]) -> None:
+    answers = Answers(most=3)
+    for itl in range(30, 36):
+        answers.of(question(slo={"itlMilliseconds": itl}))
+    assert len(answers) == 3
+    answers.of(question(slo={"itlMilliseconds": 35}))
+    assert len(counted) == 6
+
+
+def test_places_count_only_where_they_are_fewer_than_a_candidate_needs() -> None:
+    assert free_within([8] * 10, 16) == free_within([8] * 9 + [7], 16)
+    assert free_within([8, 8], 16) != free_within([8, 7], 16)
+    assert free_within([], 16) == ()
