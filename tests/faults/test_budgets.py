@@ -569,3 +569,25 @@ async def test_figures_alone_are_written_once_a_minute(world: World) -> None:
         await world.look(LOW, HIGH, seconds=15)
     assert len(world.writes_since(mark)) == 2
     assert world.asked == {LOW, HIGH}
+
+
+@pytest.mark.parametrize("spec", [{"powerWatts": 9000}, {"energyWattHours": 10**6, "period": "Day"}])
+@pytest.mark.parametrize("action", ["Report", "Deny"])
+async def test_a_member_that_comes_or_goes_costs_the_others_no_write(
+    world: World, spec: dict[str, Any], action: str
+) -> None:
+    world.cluster.put(budget(action=action, **spec))
+    # Energy has to be counted before anything may grow.
+    await world.look(LOW, HIGH)
+    await two(world)
+    await world.look(LOW, HIGH, seconds=61)
+    mark, more = world.mark, (NAMESPACE, "more")
+    world.cluster.put(llama("more"))
+    for _ in range(2):
+        await world.look(more, LOW, HIGH, seconds=61)
+    before = status(world)["committedPowerWatts"]
+    world.cluster.remove("LLMDeployment", *more)
+    await world.look(more, LOW, HIGH, seconds=61)
+    assert status(world)["committedPowerWatts"] < before
+    touched = {write.key[0::2] for write in world.writes_since(mark)}
+    assert not touched & {("LLMDeployment", "low"), ("LLMDeployment", "high")}

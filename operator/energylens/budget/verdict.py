@@ -23,24 +23,30 @@ class Figures:
     """Field of the limit that leaves no more energy than that."""
 
 
-def exceeded(spec: EnergyBudgetSpec, figures: Figures, prefix: str = "spec.") -> list[str]:
-    """Return what is exceeded and by how much, a text for each; empty where the budget holds.
+def exceeded(spec: EnergyBudgetSpec, figures: Figures, prefix: str = "spec.", *, by_how_much: bool = True) -> list[str]:
+    """Return what is exceeded, a text for each; empty where the budget holds.
 
     Args:
         spec: The budget's.
         figures: Of its members together.
         prefix: Path of the budget's spec.
+        by_how_much: Say it with figures, which move with every member; else only which limits are exceeded.
     """
     found, power = [], spec.power_watts
     for what, watts in (("committed", figures.committed_watts), ("measured", figures.measured_watts)):
         if power is not None and watts is not None and watts > power:
-            found.append(f"{watts} W are {what}, {watts - power} W more than {prefix}powerWatts={power}")
-    used, limit = figures.used_watt_hours, figures.energy_limit
-    if used is not None and figures.remaining_watt_hours == 0 and limit:
-        if limit == "spec.energyWattHours" and spec.energy_watt_hours is not None:
-            more = max(0, used - spec.energy_watt_hours)
-            beyond = f", {more} Wh more than allowed" if more else ""
-            found.append(f"{used} Wh are used of {prefix}energyWattHours={spec.energy_watt_hours}{beyond}")
-        else:
-            found.append(f"{used} Wh are used, all that {limit} allows")
+            limit = f"{prefix}powerWatts={power}"
+            said = f"{watts} W are {what}, {watts - power} W more than {limit}"
+            found.append(said if by_how_much else f"more than {limit} W are {what}")
+    used, field = figures.used_watt_hours, figures.energy_limit
+    if used is None or figures.remaining_watt_hours != 0 or not field:
+        return found
+    if field == "spec.energyWattHours" and spec.energy_watt_hours is not None:
+        limit, more = f"{prefix}energyWattHours={spec.energy_watt_hours}", max(0, used - spec.energy_watt_hours)
+        beyond = f", {more} Wh more than allowed" if more else ""
+        found.append(f"{used} Wh are used of {limit}{beyond}" if by_how_much else f"all of {limit} Wh is used")
+    else:
+        found.append(
+            f"{used} Wh are used, all that {field} allows" if by_how_much else f"all that {field} allows is used"
+        )
     return found

@@ -366,7 +366,7 @@ def _levels(plan: Mapping[str, Any], fewest: int, committed: int) -> tuple[list[
 
 
 def _turned(before: EnergyBudgetStatus, status: EnergyBudgetStatus) -> bool:
-    """Return whether members have to look again: another verdict, other caps, another period, other members."""
+    """Return whether members have to look again: another verdict, other caps, another period."""
 
     def verdict(found: EnergyBudgetStatus) -> tuple[object, ...]:
         caps = tuple(
@@ -377,7 +377,6 @@ def _turned(before: EnergyBudgetStatus, status: EnergyBudgetStatus) -> bool:
         return (
             found.observed_generation,
             found.period_start,
-            found.member_count,
             tuple((c.type, c.status, c.reason) for c in found.conditions),
             caps,
         )

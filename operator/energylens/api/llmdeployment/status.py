@@ -239,14 +239,24 @@ class BudgetStatus(ApiModel):
         default=None,
         description="The binding budget: its kind, namespace and name, or spec.energy.budget.",
     )
+    action: Literal["Report", "Deny", "Shed"] | None = Field(
+        default=None,
+        description="What a shared budget does; its own status says what its members commit, use and have left.",
+    )
     allowed_power_watts: int | None = Field(
-        default=None, description="Maximum power that budgets let the deployment draw now, W."
+        default=None,
+        description="Maximum power that budgets let the deployment draw, W; of a shared one only while power is taken "
+        "from the deployment, or while the budget cannot be checked.",
     )
     used_percent: int | None = Field(
-        default=None, description="Share of the energy allowed in this period that is used, %."
+        default=None, description="Of the energy that the deployment's own budget allows in this period, %."
     )
-    remaining_watt_hours: int | None = Field(default=None, description="Energy left in this period, Wh.")
-    reset_time: str | None = Field(default=None, description="When the next period begins; RFC 3339, UTC.")
+    remaining_watt_hours: int | None = Field(
+        default=None, description="Energy that the deployment's own budget has left in this period, Wh."
+    )
+    reset_time: str | None = Field(
+        default=None, description="When the next period of the deployment's own budget begins; RFC 3339, UTC."
+    )
 
 
 class LLMDeploymentStatus(ApiModel):

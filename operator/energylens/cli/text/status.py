@@ -202,7 +202,7 @@ def _budget(deployment: LLMDeployment) -> list[str]:
     if budget is None:
         return [*own, ""] if own else []
     said = [
-        f"{budget.name} binds" if budget.name is not None else "",
+        "" if budget.name is None else f"{budget.name} {'reports only' if budget.action == 'Report' else 'binds'}",
         f"{budget.allowed_power_watts} W allowed" if budget.allowed_power_watts is not None else "",
         f"{budget.used_percent} % used" if budget.used_percent is not None else "",
         f"{budget.remaining_watt_hours} Wh left" if budget.remaining_watt_hours is not None else "",

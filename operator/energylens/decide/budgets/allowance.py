@@ -96,11 +96,10 @@ class _Claim:
 
     def _by(self, limit: str, watts: float) -> PowerAllowance:
         field, others = self.field(limit), self.others + self.beyond
-        is_own = self.path != _SPEC
-        source, named = (field, "") if is_own else (self.name, field)
+        source, named = (field, "") if self.is_own else (self.name, field)
         if limit == "spec.powerWatts" and self.spec.power_watts is not None:
             # The watts that its own spec allows are the value of the field.
-            made = None if is_own else BudgetLimit(named, self.spec.power_watts, None, others)
+            made = None if self.is_own else BudgetLimit(named, self.spec.power_watts, None, others)
         elif limit == "spec.energyWattHours" and self.spec.energy_watt_hours is not None:
             left = EnergyLeft(
                 float(self.status.used_watt_hours or 0), self.period.hours_left(self.now), self.period.hours
@@ -111,9 +110,19 @@ class _Claim:
         return PowerAllowance(watts, source, limit=made)
 
     @property
+    def is_own(self) -> bool:
+        """It is the budget of the deployment's own spec: every figure of it is one of the deployment."""
+        return self.path != _SPEC
+
+    @property
     def used(self) -> int:
         """Watts that plans commit against the budget now."""
         return round(self.own * self.own_share + self.others)
+
+    @property
+    def is_held(self) -> bool:
+        """The deployment may not draw more than now, or has to draw less, whatever others do."""
+        return self.limits and (self.cap is not None or bool(self.problem))
 
     @property
     def limits(self) -> bool:
@@ -256,7 +265,9 @@ def _unseen(
     """
     limited = (deployment.get("status") or {}).get("budget") or {}
     before = str(limited.get("name") or "")
-    gone = unserved.get(before.partition(" ")[0]) if limited.get("allowedPowerWatts") is not None else None
+    # Statuses of earlier operators have watts instead of the action.
+    is_limit = limited.get("action", "Report") != "Report" or limited.get("allowedPowerWatts") is not None
+    gone = unserved.get(before.partition(" ")[0]) if is_limit else None
     if gone is not None and before not in {claim.name for claim in claims}:
         text = f"{before}: {gone}; until it does, no plan may draw more than the running one"
         return _without_growth(before, gone, BudgetView("Unknown", Reason.BUDGET_NOT_CHECKED, text), own, found)
@@ -370,14 +381,28 @@ def _together(claims: Sequence[_Claim]) -> Allowed:
     tightest = min(limiting, key=lambda claim: (claim.left, claim.name), default=None)
     allowed = None if tightest is None else tightest.allowance
     binding = tightest or min(claims, key=lambda claim: (-_percent(claim), claim.name))
-    status = BudgetStatus(
-        name=binding.name,
-        allowed_power_watts=None if allowed is None else round(allowed.watts),
-        used_percent=binding.status.used_percent,
-        remaining_watt_hours=binding.status.remaining_watt_hours,
-        reset_time=binding.status.reset_time if binding.status.used_watt_hours is not None else None,
+    return Allowed(allowed, _view(claims, binding), _status(binding, allowed))
+
+
+def _status(binding: _Claim, allowed: PowerAllowance | None) -> BudgetStatus:
+    """Return what a deployment says of the budget that binds it.
+
+    Of a budget that it shares only what is about itself: what others commit and use is in the status of the budget,
+    once, and would be written into that of every member here each time one of them changes.
+    """
+    found = BudgetStatus(name=binding.name, action=binding.spec.action if not binding.is_own else None)
+    watts = None if allowed is None else round(allowed.watts)
+    if not binding.is_own:
+        return found.model_copy(update={"allowed_power_watts": watts if binding.is_held else None})
+    status = binding.status
+    return found.model_copy(
+        update={
+            "allowed_power_watts": watts,
+            "used_percent": status.used_percent,
+            "remaining_watt_hours": status.remaining_watt_hours,
+            "reset_time": status.reset_time if status.used_watt_hours is not None else None,
+        }
     )
-    return Allowed(allowed, _view(claims, binding), status)
 
 
 def _percent(claim: _Claim) -> float:
@@ -404,12 +429,13 @@ def _view(claims: Sequence[_Claim], binding: _Claim) -> BudgetView:
     if fast:
         return BudgetView("True", Reason.RUNS_OUT, "; ".join(fast))
     text = f"{binding.name} binds" if binding.limits else f"{binding.name} only reports"
-    if binding.growth is not None:
+    if binding.growth is not None and not binding.is_own:
+        text += f": {binding.value(binding.growth.limit)}"
+    elif binding.growth is not None:
         limit = binding.growth.limit
         # The watts are the value of a limit of power.
         limit = binding.field(limit) if limit == "spec.powerWatts" else binding.value(limit)
         text += f": {binding.used} W are committed of {math.floor(binding.growth.watts)} W ({limit})"
-        text += f", and {binding.beyond:.0f} W are drawn beyond the plans" if binding.beyond else ""
     others = len(claims) - 1
     return BudgetView("True", Reason.WITHIN_BUDGET, text + (f"; {others} more hold too" if others else ""))
 
@@ -426,8 +452,8 @@ def _exceeded(claim: _Claim) -> list[str]:
     )
     until = f" until {status.reset_time}" if figures.remaining_watt_hours == 0 else ""
     return [
-        f"{claim.name}: {text}{until if ' Wh are used' in text else ''}"
-        for text in exceeded(claim.spec, figures, claim.path)
+        f"{claim.name}: {text}{until if ' Wh ' in text else ''}"
+        for text in exceeded(claim.spec, figures, claim.path, by_how_much=claim.is_own)
     ]
 
 
@@ -436,7 +462,8 @@ def _too_fast(claim: _Claim) -> str:
     growth = claim.growth
     if growth is None or growth.limit == "spec.powerWatts" or claim.used <= growth.watts:
         return ""
-    return (
-        f"{claim.name}: {claim.used} W are committed, and {claim.value(growth.limit)} lasts at up to "
-        f"{math.floor(growth.watts)} W" + ("" if claim.spec.action == "Report" else "; no plan may draw more")
-    )
+    closed = "" if claim.spec.action == "Report" else "; no plan may draw more"
+    if not claim.is_own:
+        return f"{claim.name}: {claim.value(growth.limit)} does not last at the power that is committed{closed}"
+    lasts = f"{claim.value(growth.limit)} lasts at up to {math.floor(growth.watts)} W"
+    return f"{claim.name}: {claim.used} W are committed, and {lasts}{closed}"

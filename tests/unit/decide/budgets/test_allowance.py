@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from energylens.api.energybudget import LabelSelector
+from energylens.api.llmdeployment import BudgetStatus
 from energylens.decide.budgets import allowance as module
 from energylens.decide.budgets.allowance import selects
 from energylens.decide.budgets.membership import Surroundings
@@ -75,7 +76,19 @@ def test_a_new_member_gets_what_the_others_leave() -> None:
     assert found.allowance is not None
     assert (found.allowance.watts, found.allowance.source) == (400.0, "EnergyBudget team/cap")
     assert (found.view.status, found.view.reason) == ("True", Reason.WITHIN_BUDGET)
-    assert "EnergyBudget team/cap binds: 600 W are committed of 1000 W (spec.powerWatts)" in found.view.message
+    assert found.view.message == "EnergyBudget team/cap binds: spec.powerWatts=1000 W"
+
+
+def test_a_member_says_the_same_whatever_the_other_members_commit_and_use() -> None:
+    me, said = member("me", 300), set()
+    for others, used in ((100, 0), (500, 40), (699, 41), (900, 100)):
+        body = {**budget(1000), "status": {"usedPercent": used, "remainingWattHours": 1000 - used}}
+        found = allowance(me, [body], [me, member("other", others)])
+        said.add((found.view.status, found.view.message, found.status))
+    within, over = sorted(said, key=lambda each: each[0], reverse=True)
+    assert within[0] == "True"
+    assert over[:2] == ("False", "EnergyBudget team/cap: more than spec.powerWatts=1000 W are committed")
+    assert within[2] == over[2] == BudgetStatus(name="EnergyBudget team/cap", action="Deny")
 
 
 def test_the_tightest_budget_counts_and_is_named() -> None:
@@ -85,7 +98,7 @@ def test_the_tightest_budget_counts_and_is_named() -> None:
     assert found.allowance is not None
     assert (found.allowance.watts, found.allowance.source) == (300.0, "EnergyBudget team/tight")
     assert found.status is not None
-    assert (found.status.name, found.status.allowed_power_watts) == ("EnergyBudget team/tight", 300)
+    assert (found.status.name, found.status.action) == ("EnergyBudget team/tight", "Deny")
     assert "EnergyBudget team/tight binds" in found.view.message
     assert "2 more hold too" in found.view.message
 
@@ -138,7 +151,7 @@ def test_a_member_that_spans_rows_does_not_exceed_the_budget_of_one_by_its_whole
     me["spec"] = {"hardware": {"nodeSelector": {"row": "c"}}}
     found = allowance(me, [cluster_budget(500, nodeSelector={"row": "b"})], [me], around)
     assert (found.view.reason, watts(found)) == (Reason.WITHIN_BUDGET, 800.0)
-    assert "400 W are committed of 500 W" in found.view.message
+    assert found.view.message == "ClusterEnergyBudget row-b binds: spec.powerWatts=500 W"
 
 
 def test_another_budget_that_cannot_be_read_keeps_nothing_from_being_shed() -> None:
@@ -163,7 +176,7 @@ def test_what_runs_is_never_pushed_out_by_what_others_committed() -> None:
     found = allowance(me, [budget()], [me, member("other", 600)])
     assert watts(found) == 700.0
     assert (found.view.status, found.view.reason) == ("False", Reason.OVER_BUDGET)
-    assert "300 W more than spec.powerWatts=1000" in found.view.message
+    assert "more than spec.powerWatts=1000 W are committed" in found.view.message
 
 
 def test_a_budget_that_only_reports_limits_nothing_and_still_tells() -> None:
