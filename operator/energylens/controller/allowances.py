@@ -1,19 +1,38 @@
-"""What budgets leave one deployment, given the plans that all others hold."""
+"""What budgets leave one deployment, given the plans that all others hold.
+
+What each member commits is kept and counted again where that member changed: with thousands of members a pass over one
+of them would else look at all of them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from energylens.clock import Clock
 from energylens.controller.inventory import Inventory
 from energylens.controller.store import Body, Key, Store
 from energylens.decide.budgets import allowance as budgets
-from energylens.decide.budgets.membership import Surroundings
+from energylens.decide.budgets.membership import Surroundings, node_selector
 from energylens.decide.deployment.observation import Allowed
+from energylens.planner.types import GpuNode
+
+
+@dataclass
+class _Counted:
+    """What the members of one budget commit, by deployment."""
+
+    budget: budgets.Budget
+    namespaces: int
+    nodes: Sequence[GpuNode] | None
+    """The namespaces, by their version, and the nodes that membership was judged by; None where nodes do not count."""
+    watts: dict[Key, float]
+    total: float | None = None
+    """None after a change."""
 
 
 class Allowances:
-    """Reads budgets off a store, each once per change."""
+    """Reads budgets off a store, each once per change, and keeps what their members commit."""
 
     def __init__(self, store: Store, inventory: Inventory, clock: Clock) -> None:
         """Count the plans that ``inventory`` knows to be adopted."""
@@ -22,21 +41,78 @@ class Allowances:
         self._clock = clock
         self._read: dict[Key, tuple[Body, budgets.Budget]] = {}
         self._around = Surroundings(store.namespaces)
+        self._counted: dict[Key, _Counted] = {}
+        self._changed: set[Key] = set()
         self.unserved: Mapping[str, str] = {}
         """Why budgets of a kind cannot be seen, by kind."""
+        store.observers.append(self)
+
+    def node_changed(self, name: str) -> None:
+        """Do nothing: where nodes count, they are compared as a whole."""
+
+    def pod_changed(self, pod: Key) -> None:
+        """Do nothing, as with nodes."""
+
+    def deployment_changed(self, key: Key) -> None:
+        """Count what a deployment commits again."""
+        self._changed.add(key)
 
     def of(self, body: Body) -> Allowed:
         """Return what a deployment may draw."""
-        namespace = body["metadata"]["namespace"]
-        capping = [self._budget(key, found) for key, found in self._store.budgets.items() if key[0] in ("", namespace)]
-        everywhere = any(not budget.namespace for budget in capping)
-        members = [
-            self._inventory.with_plan(key, other)
-            for key, other in self._store.deployments.items()
-            if everywhere or (capping and key[0] == namespace)
-        ]
-        around = self.surroundings() if everywhere else None
-        return budgets.allowance(body, capping, members, self._clock.now(), around, self.unserved)
+        metadata = body["metadata"]
+        namespace, key = metadata["namespace"], (metadata["namespace"], metadata["name"])
+        capping = {
+            found: self._budget(found, b) for found, b in self._store.budgets.items() if found[0] in ("", namespace)
+        }
+        around = self.surroundings() if any(not name[0] for name in capping) else None
+        names = {id(budget): name for name, budget in capping.items()}
+        return budgets.allowance(
+            body,
+            capping.values(),
+            (),
+            self._clock.now(),
+            around,
+            self.unserved,
+            committed_by_others=lambda budget: self._others(names[id(budget)], budget, key),
+        )
+
+    def _others(self, name: Key, budget: budgets.Budget, key: Key) -> float:
+        """Return what the members of a budget commit without one of them, W."""
+        self._count()
+        found = self._counted.get(name)
+        namespaces = 0 if budget.namespace else self._store.namespaces_version
+        by_nodes = budget.spec is not None and bool(node_selector(budget.spec))
+        nodes = self._inventory.nodes if by_nodes else None
+        same = found is not None and found.namespaces == namespaces and found.nodes is nodes
+        if found is None or not same or found.budget.spec != budget.spec:
+            found = self._counted[name] = _Counted(budget, namespaces, nodes, {})
+            for other in self._store.deployments:
+                self._count_one(found, other)
+        if found.total is None:
+            found.total = sum(found.watts.values())
+        return found.total - found.watts.get(key, 0.0)
+
+    def _count(self) -> None:
+        """Count what changed since the last time, against each budget that may be about it."""
+        if not self._changed:
+            return
+        for gone in [name for name in self._counted if name not in self._store.budgets]:
+            del self._counted[gone]
+        for name, counted in self._counted.items():
+            for key in self._changed:
+                if name[0] in ("", key[0]):
+                    self._count_one(counted, key)
+        self._changed.clear()
+
+    def _count_one(self, counted: _Counted, key: Key) -> None:
+        body, spec, namespace = self._store.deployments.get(key), counted.budget.spec, counted.budget.namespace
+        if counted.watts.pop(key, None) is not None:
+            counted.total = None
+        if body is None or spec is None or namespace not in ("", key[0]):
+            return
+        watts = budgets.counted_watts(spec, namespace, self._inventory.with_plan(key, body), self.surroundings())
+        if watts is not None:
+            counted.watts[key], counted.total = watts, None
 
     def surroundings(self) -> Surroundings:
         """Return the namespaces and nodes that membership in budgets depends on."""

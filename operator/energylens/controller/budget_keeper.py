@@ -108,6 +108,9 @@ class BudgetKeeper:
         self._metrics = metrics
         self._enqueue = enqueue
         self._accounts: dict[tuple[Key, str], _Account] = {}
+        self._everywhere: list[Body] = []
+        self._in_namespace: dict[str, list[Body]] = {}
+        """The LLMDeployments of a step."""
         self._failed: dict[tuple[Key, str], int] = {}
         """Looks in a row that failed."""
 
@@ -119,6 +122,12 @@ class BudgetKeeper:
             del self._accounts[gone]
             self._metrics.forget_budget(*gone[0])
         self._failed = {identity: count for identity, count in self._failed.items() if identity in alive}
+        known = self._known.deployments() if bodies else {}
+        # In order, and once for all budgets.
+        self._everywhere = [known[key] for key in sorted(known)]
+        self._in_namespace = {}
+        for deployment in self._everywhere:
+            self._in_namespace.setdefault(deployment["metadata"]["namespace"], []).append(deployment)
         for key, body in sorted(bodies.items()):
             # A budget that fails says so itself; the other budgets have to hold none the less.
             try:
@@ -163,7 +172,7 @@ class BudgetKeeper:
         around = self._known.surroundings()
         members = [
             self._member(kept, name_of(body), spec, deployment, around, now, forecast)
-            for _, deployment in sorted(self._known.deployments().items())
+            for deployment in (self._in_namespace.get(key[0], ()) if key[0] else self._everywhere)
             if is_member(spec, key[0], deployment, around)
         ]
         self._close(kept, members, now, forecast)

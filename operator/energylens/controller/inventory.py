@@ -1,46 +1,73 @@
 """The available GPUs for one deployment: what pods hold, and what plans of others still have to get.
 
-A snapshot of all nodes and pods is made once per change of them, and what each plan lacks is counted again only where
-its deployment or its pods changed: with thousands of deployments most passes find nothing to do here.
+All of it is kept: a node is counted again where it or a pod on it changed, and what a plan lacks where its deployment,
+its workload or its pods did. With thousands of deployments most passes find nothing to do here.
 """
 
 from __future__ import annotations
 
 import json
+from bisect import bisect_left, insort
 from collections.abc import Mapping
 from typing import Any
 
 from energylens.controller.store import Body, Key, Store
 from energylens.data import load_gpus
 from energylens.decide.reservations import Reservation, reservation, reserve
+from energylens.planner.inventory.products import NodeLabels
 from energylens.planner.inventory.snapshot import snapshot_from_objects
-from energylens.planner.types import ClusterSnapshot, GpuNode
+from energylens.planner.types import ClusterSnapshot, ExcludedNode, GpuNode
 from energylens.serving.metadata import PLAN_SUMMARY
 
 
 class Inventory:
-    """Snapshots of a store."""
+    """Snapshots of a store, whose changes it hears of."""
 
     def __init__(self, store: Store) -> None:
         """Read off ``store``."""
         self._store = store
-        self._version: int | None = None
+        self._names = NodeLabels(load_gpus())
+        self._usable: dict[str, GpuNode] = {}
+        self._excluded: dict[str, ExcludedNode] = {}
+        self._order: list[str] = []
+        """Names of the usable nodes."""
         self._base = ClusterSnapshot(())
+        self._reserved: ClusterSnapshot | None = None
+        """For all deployments that lack nothing; None after a change."""
+        self._host_of: dict[Key, str] = {}
+        self._pods_on: dict[str, set[Key]] = {}
         self._bound: dict[Key, int] = {}
         self._lacking: dict[Key, Reservation] = {}
-        self._seen: dict[Key, tuple[Body, tuple[Mapping[str, Any], ...]]] = {}
-        """The deployments and workloads that the reservations were read from; a change makes a new body."""
         self._under_way: dict[Key, Body] = {}
+        self._held: dict[Key, Body | None] = {}
+        """Plans that deployments hold and that are not the ones in their statuses, as far as they were asked for."""
+        self._nodes_to_count: set[str] = set(store.nodes)
+        self._pods_to_place: set[Key] = set(store.pods)
+        self._keys_to_count: set[Key] = set(store.deployments)
+        store.observers.append(self)
+
+    def node_changed(self, name: str) -> None:
+        """Count a node again."""
+        self._nodes_to_count.add(name)
+
+    def pod_changed(self, pod: Key) -> None:
+        """Count the node that a pod was on, and the one that it is on, again."""
+        self._pods_to_place.add(pod)
+
+    def deployment_changed(self, key: Key) -> None:
+        """Count again what a deployment lacks."""
+        self._keys_to_count.add(key)
+        self._held.pop(key, None)
 
     def adopt(self, key: Key, plan: Body) -> None:
         """Count the plan that a deployment adopted, until its status says so."""
         self._under_way[key] = plan
-        self._seen.pop(key, None)
+        self._store.deployment_changed(key)
 
     def settle(self, key: Key) -> None:
         """Say that the status of a deployment has its plan, or that the deployment is gone."""
         if self._under_way.pop(key, None) is not None:
-            self._seen.pop(key, None)
+            self._store.deployment_changed(key)
 
     def with_plan(self, key: Key, body: Body) -> Body:
         """Return a deployment with the plan that it holds GPUs and power for, also where its status does not say so.
@@ -48,7 +75,12 @@ class Inventory:
         That is the plan of the pass that is under way, else the one that its workload was made from: an operator may
         have ended between writing the two, and a plan in status may wait for approval.
         """
-        plan = self._under_way.get(key) or self._running(key, body)
+        if self._store.deployments.get(key) is body:
+            if key not in self._held:
+                self._held[key] = self._under_way.get(key) or self._running(key, body)
+            plan = self._held[key]
+        else:
+            plan = self._under_way.get(key) or self._running(key, body)
         return body if plan is None else {**body, "status": {**body["status"], "plan": plan}}
 
     def _running(self, key: Key, body: Body) -> Body | None:
@@ -70,37 +102,80 @@ class Inventory:
     def snapshot(self, key: Key) -> ClusterSnapshot:
         """Return the nodes with all GPUs that are not for the deployment of this key, and those that its pods hold."""
         self._refresh()
-        return reserve(self._base, [lacking for other, lacking in sorted(self._lacking.items()) if other != key])
+        if key in self._lacking:
+            return reserve(self._base, [lacking for other, lacking in sorted(self._lacking.items()) if other != key])
+        if self._reserved is None:
+            self._reserved = reserve(self._base, [lacking for _, lacking in sorted(self._lacking.items())])
+        return self._reserved
 
     def _refresh(self) -> None:
-        store = self._store
-        if self._version != store.inventory_version:
-            self._version = store.inventory_version
-            self._base = snapshot_from_objects(store.nodes.values(), store.pods.values(), load_gpus())
-            bound: dict[Key, int] = {}
-            for node in self._base.nodes:
-                for allocation in node.allocations:
-                    namespace, _, name = allocation.owner.partition("/")
-                    bound[namespace, name] = bound.get((namespace, name), 0) + allocation.gpus
-            for key in {*bound, *self._bound}:
-                if bound.get(key) != self._bound.get(key):
-                    self._seen.pop(key, None)
-            self._bound = bound
-        for key in [key for key in self._lacking if key not in store.deployments]:
-            del self._lacking[key]
-        for key in [key for key in self._seen if key not in store.deployments]:
-            del self._seen[key]
-        for key, body in store.deployments.items():
-            live = self._store.workloads(key).bodies
-            seen = self._seen.get(key)
-            if seen is not None and seen[0] is body and _same(seen[1], live):
-                continue
-            self._seen[key] = body, live
-            wanted = reservation(self.with_plan(key, body), self._bound.get(key, 0))
-            if wanted is not None:
-                self._lacking[key] = wanted
-            else:
-                self._lacking.pop(key, None)
+        for pod in self._pods_to_place:
+            self._place(pod)
+        self._pods_to_place.clear()
+        if self._nodes_to_count:
+            for name in self._nodes_to_count:
+                self._count_node(name)
+            self._nodes_to_count.clear()
+            excluded = tuple(found for _, found in sorted(self._excluded.items()))
+            self._base = ClusterSnapshot(tuple(self._usable[name] for name in self._order), excluded)
+            self._reserved = None
+        if self._keys_to_count:
+            for key in self._keys_to_count:
+                self._count_deployment(key)
+            self._keys_to_count.clear()
+
+    def _place(self, pod: Key) -> None:
+        body = self._store.pods.get(pod)
+        host = "" if body is None else body["spec"]["nodeName"]
+        before = self._host_of.pop(pod, "")
+        if before:
+            self._pods_on[before].discard(pod)
+        if host:
+            self._host_of[pod] = host
+            self._pods_on.setdefault(host, set()).add(pod)
+        self._nodes_to_count.update(filter(None, (before, host)))
+
+    def _count_node(self, name: str) -> None:
+        old = self._usable.pop(name, None)
+        self._excluded.pop(name, None)
+        body = self._store.nodes.get(name)
+        pods = [self._store.pods[pod] for pod in self._pods_on.get(name, ())]
+        if not pods:
+            self._pods_on.pop(name, None)
+        found = (
+            ClusterSnapshot(()) if body is None else snapshot_from_objects([body], pods, self._names.gpus, self._names)
+        )
+        for node in found.nodes:
+            self._usable[name] = node
+        for left_out in found.excluded:
+            self._excluded[name] = left_out
+        now = self._usable.get(name)
+        if old is None and now is not None:
+            insort(self._order, name)
+        elif old is not None and now is None:
+            del self._order[bisect_left(self._order, name)]
+        self._move_bound(old, now)
+
+    def _move_bound(self, old: GpuNode | None, now: GpuNode | None) -> None:
+        """Count the GPUs that pods hold on a node for their deployments."""
+        for node, sign in ((old, -1), (now, 1)):
+            for allocation in node.allocations if node is not None else ():
+                namespace, _, name = allocation.owner.partition("/")
+                key = namespace, name
+                self._bound[key] = self._bound.get(key, 0) + sign * allocation.gpus
+                if not self._bound[key]:
+                    del self._bound[key]
+                self._keys_to_count.add(key)
+
+    def _count_deployment(self, key: Key) -> None:
+        body = self._store.deployments.get(key)
+        bound = self._bound.get(key, 0)
+        wanted = None if body is None else reservation(self.with_plan(key, body), bound)
+        before = self._lacking.pop(key, None)
+        if wanted is not None:
+            self._lacking[key] = wanted
+        if wanted != before:
+            self._reserved = None
 
 
 def _summary(live: Mapping[str, Any]) -> Body | None:
@@ -115,7 +190,3 @@ def _summary(live: Mapping[str, Any]) -> Body | None:
     except (ValueError, KeyError, TypeError):
         return None
     return found if known else None
-
-
-def _same(before: tuple[Mapping[str, Any], ...], now: tuple[Mapping[str, Any], ...]) -> bool:
-    return len(before) == len(now) and all(a is b for a, b in zip(before, now, strict=True))

@@ -280,7 +280,7 @@ class Reconciler:
             await self._cluster.delete(resource_of(body), key[0], name, body["metadata"]["uid"])
         except ClusterError as error:
             return f"{kind} {name}: {error}; retrying"
-        self._store.children.pop((kind, key[0], name), None)
+        self._store.drop_child(kind, key[0], name)
         return ""
 
     def _lacks_table(self, key: Key, deployment: LLMDeployment) -> bool:

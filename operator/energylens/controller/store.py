@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from energylens.cluster.port import Identity
 from energylens.controller.managers import status_managers
@@ -40,6 +40,22 @@ class Edited:
     managers: tuple[str, ...]
 
 
+class Observer(Protocol):
+    """Keeps something that is counted from a store, and counts again only what changed."""
+
+    def node_changed(self, name: str) -> None:
+        """Hear that a node came, changed or went."""
+        ...
+
+    def pod_changed(self, pod: Key) -> None:
+        """Hear that a pod came or went, or holds other GPUs."""
+        ...
+
+    def deployment_changed(self, key: Key) -> None:
+        """Hear that an LLMDeployment or a workload of it came, changed or went."""
+        ...
+
+
 @dataclass
 class Store:
     """Caches of the watched objects. Older resource versions never replace newer ones."""
@@ -49,6 +65,8 @@ class Store:
     """EnergyBudgets, and ClusterEnergyBudgets under the namespace ""."""
     namespaces: dict[str, Mapping[str, str]] = field(default_factory=dict)
     """Labels of each namespace."""
+    namespaces_version: int = 0
+    """Counts their changes."""
     edited: dict[Key, Edited] = field(default_factory=dict)
     """LLMDeployments whose status is not the one to go by."""
     statuses: StatusMemory | None = field(default=None, compare=False)
@@ -64,6 +82,7 @@ class Store:
     """Resource versions of nodes, namespaces and pods: what is kept of them is compared, and has none."""
     inventory_version: int = 0
     """Counts changes of nodes and of GPUs held by pods."""
+    observers: list[Observer] = field(default_factory=list, compare=False)
 
     def put_deployment(self, body: Body, deleted: bool) -> Key | None:
         """Take an LLMDeployment; return its key when there is something to do."""
@@ -78,6 +97,7 @@ class Store:
                 self.statuses.forget(key)
             # What it had reserved is free again, also where it never had a pod.
             self.inventory_version += 1
+            self.deployment_changed(key)
             return key
         if old is not None and not _newer(body, old):
             return None
@@ -92,6 +112,7 @@ class Store:
         }
         edited = self._believe(key, body, trimmed)
         self.deployments[key] = trimmed
+        self.deployment_changed(key)
         return None if old is not None and _same(old, trimmed) and not edited else key
 
     def _believe(self, key: Key, body: Body, trimmed: Body) -> bool:
@@ -148,8 +169,10 @@ class Store:
             return []
         if deleted:
             self.namespaces.pop(name, None)
+            self.namespaces_version += 1
             return []
         self.namespaces[name] = dict(metadata.get("labels") or {})
+        self.namespaces_version += old != self.namespaces[name]
         capped = any(not namespace for namespace, _ in self.budgets)
         if not capped or old == self.namespaces[name]:
             return []
@@ -170,6 +193,7 @@ class Store:
         else:
             trimmed = {**body, "metadata": {k: v for k, v in metadata.items() if k != "managedFields"}}
             self.children[child_key] = Child(trimmed)
+        self._child_changed(child_key)
         return (metadata["namespace"], owner) if owner else None
 
     def put_node(self, body: Body, deleted: bool) -> None:
@@ -185,6 +209,8 @@ class Store:
             del self.nodes[name]
         else:
             self.nodes[name] = trimmed
+        for observer in self.observers:
+            observer.node_changed(name)
 
     def put_pod(self, body: Body, deleted: bool) -> Key | None:
         """Take a pod; return the key of its LLMDeployment when it has one and something changed."""
@@ -195,7 +221,8 @@ class Store:
             return None
         if not self._heard("Pod", body, deleted, known=old) or old == trimmed:
             return None
-        if _holding(old) != _holding(trimmed):
+        holds_other = _holding(old) != _holding(trimmed)
+        if holds_other:
             self.inventory_version += 1
         owner = _owner(trimmed) or _owner(old)
         if trimmed is None:
@@ -209,6 +236,8 @@ class Store:
                 self._disown(before, key)
             if now is not None:
                 self.pods_of.setdefault(now, set()).add(key)
+        for observer in self.observers if holds_other else ():
+            observer.pod_changed(key)
         return owner
 
     def _heard(self, kind: str, body: Body, deleted: bool, known: Body | None = None) -> bool:
@@ -223,6 +252,23 @@ class Store:
         else:
             self.versions[key] = new
         return True
+
+    def drop_child(self, kind: str, namespace: str, name: str) -> None:
+        """Forget a child that was deleted just now."""
+        self.children.pop((kind, namespace, name), None)
+        self._child_changed((kind, namespace, name))
+
+    def _child_changed(self, child: ChildKey) -> None:
+        kind, namespace, name = child
+        if kind == "Deployment":
+            self.deployment_changed((namespace, name))
+        elif kind == "LeaderWorkerSet":
+            self.deployment_changed((namespace, name.removesuffix(LWS_SUFFIX)))
+
+    def deployment_changed(self, key: Key) -> None:
+        """Tell that a deployment, its workload or the plan that it holds changed."""
+        for observer in self.observers:
+            observer.deployment_changed(key)
 
     def _disown(self, owner: Key, pod: Key) -> None:
         pods = self.pods_of.get(owner, set())

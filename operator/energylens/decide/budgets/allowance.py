@@ -8,7 +8,7 @@ growth, and takes nothing from what runs.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -199,6 +199,20 @@ def committed_watts(deployment: Body) -> int:
     return max(planned, int(running.get("powerWatts", 0))) if running else 0
 
 
+def counted_watts(spec: EnergyBudgetSpec, namespace: str, deployment: Body, around: Surroundings) -> float | None:
+    """Return the watts of a deployment that count against a budget; None where it is no member.
+
+    Args:
+        spec: The budget's.
+        namespace: The budget's; "" for a ClusterEnergyBudget.
+        deployment: With the plan that it adopted.
+        around: Namespaces and nodes.
+    """
+    if not is_member(spec, namespace, deployment, around):
+        return None
+    return committed_watts(deployment) * share(spec, deployment, around)
+
+
 def allowance(
     deployment: Body,
     budgets: Iterable[Budget],
@@ -206,6 +220,7 @@ def allowance(
     now: datetime,
     around: Surroundings | None = None,
     unserved: Mapping[str, str] | None = None,
+    committed_by_others: Callable[[Budget], float] | None = None,
 ) -> Allowed:
     """Return the watts that the tightest budget leaves, and what the condition says of all of them.
 
@@ -218,6 +233,7 @@ def allowance(
         now: The present moment.
         around: Namespaces and nodes, for ClusterEnergyBudgets.
         unserved: Why budgets of a kind cannot be seen any more, by kind; those of it are as they were last seen.
+        committed_by_others: Returns what ``deployments`` commit, W, where that is known without looking at each.
     """
     unserved = unserved or {}
     around = around or Surroundings()
@@ -231,8 +247,12 @@ def allowance(
         if spec is None:
             unreadable = unreadable or budget
         elif is_member(spec, namespace, deployment, around):
-            members = [d for d in others if is_member(spec, namespace, d, around)]
-            claim = _claim(budget, spec, deployment, members, now, around)
+            taken = (
+                sum(counted_watts(spec, namespace, d, around) or 0.0 for d in others)
+                if committed_by_others is None
+                else committed_by_others(budget)
+            )
+            claim = _claim(budget, spec, deployment, taken, now, around)
             gone = unserved.get("EnergyBudget" if namespace else "ClusterEnergyBudget")
             claims.append(claim if gone is None else replace(claim, growth=None, problem=gone))
     mine = _own_claim(deployment, now)
@@ -282,13 +302,12 @@ def _claim(
     budget: Budget,
     spec: EnergyBudgetSpec,
     deployment: Body,
-    members: Sequence[Body],
+    others: float,
     now: datetime,
     around: Surroundings,
 ) -> _Claim:
     status = budget.status
     own_share = share(spec, deployment, around)
-    others = sum(committed_watts(d) * share(spec, d, around) for d in members)
     cap = None
     for member in status.members:
         if (member.namespace, member.name) == key_of(deployment) and member.allowed_power_watts is not None:

@@ -23,7 +23,10 @@ _PASSING_TAINT_PREFIX = "node.kubernetes.io/"
 
 
 def snapshot_from_objects(
-    nodes: Iterable[Mapping[str, Any]], pods: Iterable[Mapping[str, Any]], gpus: Mapping[str, GpuSpec]
+    nodes: Iterable[Mapping[str, Any]],
+    pods: Iterable[Mapping[str, Any]],
+    gpus: Mapping[str, GpuSpec],
+    names: NodeLabels | None = None,
 ) -> ClusterSnapshot:
     """Return the GPUs of a cluster from its Node and Pod objects, as ``kubectl get -o json`` prints them.
 
@@ -34,6 +37,7 @@ def snapshot_from_objects(
         nodes: The Node objects.
         pods: The Pod objects of all namespaces.
         gpus: The known products.
+        names: Their table by label, where it is at hand.
     """
     held: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     malformed: dict[str, str] = {}
@@ -48,7 +52,7 @@ def snapshot_from_objects(
             continue
         if count:
             held[host][_owner_of(pod)] += count
-    names = NodeLabels(gpus)
+    names = names or NodeLabels(gpus)
     usable: list[GpuNode] = []
     excluded: list[ExcludedNode] = []
     for node in nodes:
