@@ -37,7 +37,7 @@ def snapshot_from_objects(
         nodes: The Node objects.
         pods: The Pod objects of all namespaces.
         gpus: The known products.
-        names: Their table by label, where it is at hand.
+        names: Their table by label, where it is available.
     """
     held: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     malformed: dict[str, str] = {}

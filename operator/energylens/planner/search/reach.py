@@ -121,7 +121,7 @@ def free_within(free: Iterable[int], most: int) -> tuple[tuple[int, int], ...]:
     Two sets of free GPUs with the same answer place the same candidates.
 
     Args:
-        free: GPUs that can be had on each node.
+        free: GPUs that are available on each node.
         most: GPUs of a candidate.
     """
     sizes, counts = np.unique(np.asarray(list(free), dtype=np.int64), return_counts=True)
