@@ -167,7 +167,7 @@ def _named_forecast(spec: ClusterEnergyBudgetSpec) -> str | None:
 
 
 class EnergyBudgetSpec(ApiModel):
-    """What members may draw."""
+    """The power and energy that members may draw."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         *_SPEC_RULES,
@@ -204,7 +204,7 @@ class EnergyBudgetSpec(ApiModel):
 
 
 class ClusterEnergyBudgetSpec(EnergyBudgetSpec):
-    """What members may draw, in several namespaces or on some nodes."""
+    """The power and energy that members may draw, in several namespaces or on some nodes."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         *_SPEC_RULES,

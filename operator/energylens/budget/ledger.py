@@ -18,11 +18,11 @@ from energylens.budget.carbon import Forecast
 from energylens.budget.periods import Span
 
 WAIT_SECONDS = 300.0
-"""A measurement may come so late; only then is time without one counted with the predicted power."""
+"""Longest delay of a measurement; older time without a measurement is counted with the predicted power."""
 MOST_GONE = 256
-"""Accounts of members that are gone; each takes some 300 bytes of an object that may have 1.5 MB."""
+"""Most accounts of deleted members; each takes some 300 bytes of an object that may have 1.5 MB."""
 FOLDED = "others"
-"""Identity of the account that has what the oldest of them used."""
+"""Identity of the account into which the oldest of these accounts are folded."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,13 @@ class Entry:
     predicted_joules: float = 0.0
     grams: float = 0.0
     ungraded_joules: float = 0.0
-    """Of both: energy of time that no forecast covered."""
+    """Part of both energies: energy of time without a carbon forecast."""
     predicted_watts: float = 0.0
-    """At the last look: what counts for the time since, where the member is gone at the next one."""
+    """Predicted power at the last check: counts for the time since then if the member is gone at the next check."""
 
     @property
     def joules(self) -> float:
-        """Everything."""
+        """Measured and predicted energy, J."""
         return self.measured_joules + self.predicted_joules
 
 

@@ -1,4 +1,4 @@
-"""Who gives power up when a budget is exceeded, how much, and when it is given back."""
+"""Which members give power up when a budget is exceeded, how much, and when power is given back."""
 
 from __future__ import annotations
 
@@ -17,41 +17,41 @@ COMING_DOWN_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class Share:
-    """A member as shedding sees it; watts are those that count against the budget."""
+    """A member of a budget; only watts that count against the budget are in the figures."""
 
     key: Key
     priority: int
     watts: float
-    """What its plan draws now."""
+    """Predicted power of the present plan."""
     least_watts: float
-    """What the plan of least power draws that still holds its objectives."""
+    """Predicted power of the plan of least power that holds the member's objectives."""
     levels_watts: tuple[float, ...] = ()
-    """What it is predicted to draw with each smaller number of replicas that it may be left with."""
+    """Predicted power with each smaller number of replicas that shedding may leave."""
     is_priced: bool = True
     """Whether ``levels_watts`` are known; a member that has just been planned may lack them for a moment."""
     has_answered: bool = False
-    """Its plan is the answer to the present cap: where it draws more, it cannot draw less."""
+    """The plan was made under the present cap: a plan above the cap cannot draw less."""
     cap_watts: float | None = None
-    """What was left to it by earlier shedding; None when nothing was taken."""
+    """Power left by earlier shedding; None when no power was taken."""
     former_watts: float | None = None
-    """What it drew before anything was taken."""
+    """Predicted power before any power was taken."""
     whole_watts: float | None = None
-    """What its plan draws with the replicas that this budget took; None where it took none."""
+    """Predicted power with the replicas that this budget took; None where it took none."""
 
     @property
     def most_watts(self) -> float:
-        """What it drew before anything was taken, also where what was given back was not adopted yet."""
+        """Power before any was taken, also where a plan for power given back was not adopted yet."""
         return max(self.former_watts or self.watts, self.whole_watts or 0.0)
 
     @property
     def floor_watts(self) -> float:
-        """The least that it can be left with."""
+        """The least power that shedding can leave to the member."""
         return min((self.watts, self.least_watts, *self.levels_watts))
 
 
 @dataclass(frozen=True)
 class Cap:
-    """What is left to a member, and what it had before."""
+    """The power left to a member, and its power before shedding."""
 
     watts: float
     former_watts: float
@@ -63,11 +63,11 @@ class Shed:
 
     caps: Mapping[Key, Cap]
     took: bool
-    """Something was taken from a member just now."""
+    """Whether power was taken from a member in this step."""
     missing_watts: float
-    """By how much the budget stays exceeded, every member being at its floor."""
+    """Power by which the budget stays exceeded with every member at its floor."""
     waits: bool = False
-    """Members are still on their way down, or have not said yet what they can be left with: look again soon."""
+    """Members are above their caps, or their power with fewer replicas is not known yet: check again soon."""
 
 
 def shed(

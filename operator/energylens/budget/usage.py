@@ -1,4 +1,4 @@
-"""What is left of a budget, how fast it goes, and the power that it allows."""
+"""Energy left of a budget, its burn rate, and the power that the budget allows."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from energylens.budget.periods import Span
 
 _JOULES_PER_WATT_HOUR = 3600.0
 BURN_SECONDS = 3600.0
-"""The burn rate is the mean power over so long."""
+"""Time over which the burn rate is the mean power."""
 LEAST_BURN_SECONDS = 300.0
-"""With less of the ledger the present power stands for it."""
+"""With a shorter ledger the present power is used as the burn rate."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from energylens.api.energybudget import EnergyBudgetSpec
 
 @dataclass(frozen=True)
 class Figures:
-    """What is compared with the limits of a budget, in the whole units that statuses show."""
+    """Figures that are compared with the limits of a budget, in the whole units of statuses."""
 
     committed_watts: int
     """Predicted power of the plans."""
@@ -20,7 +20,7 @@ class Figures:
     remaining_watt_hours: int | None
     """In this period; None without a limit of energy."""
     energy_limit: str | None
-    """Field of the limit that leaves no more energy than that."""
+    """Field of the limit behind ``remaining_watt_hours``."""
 
 
 def exceeded(spec: EnergyBudgetSpec, figures: Figures, prefix: str = "spec.", *, by_how_much: bool = True) -> list[str]:

@@ -56,12 +56,12 @@ class FitError(ValueError):
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a fit returns beside the coefficients."""
+    """Results of a fit besides the coefficients."""
 
     coefficients: Coefficients
     theta: FloatArray
     covariance: FloatArray
-    """Of theta in prior standard deviations, shape (p, p)."""
+    """Covariance of theta in prior standard deviations, shape (p, p)."""
     names: tuple[str, ...]
     """What each parameter moves: a constant, or constant/product for its ratio on a product."""
     errors: dict[str, float]

@@ -55,7 +55,7 @@ class Scales:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of each parameter: a constant, or constant/product for a ratio."""
+        """Name of each parameter: a constant, or constant/product for a ratio."""
         return (
             tuple(c.name for c in self.shared)
             + tuple(f"{c.name}/{product.product}" for product in self.products for c in self.ratios)

@@ -18,7 +18,7 @@ DEFECT = 1
 
 
 class InputError(ValueError):
-    """What was given cannot be used. The message names the file, field or option and what is wrong with it."""
+    """The input cannot be used. The message names the file, field or option and the fault."""
 
 
 @contextmanager

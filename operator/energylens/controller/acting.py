@@ -1,4 +1,4 @@
-"""What a leader does: watch, plan, write, measure, and keep budgets, until it is told to stop."""
+"""The work of the leader: watch, plan, write, measure, and keep budgets, until told to stop."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ log = logging.getLogger("energylens")
 
 
 class Deployments(Protocol):
-    """What is known of the members of budgets."""
+    """Figures of the members of budgets."""
 
     def deployments(self) -> Mapping[Key, Body]:
         """Return all LLMDeployments, with the plans that they adopted."""
@@ -68,7 +68,7 @@ class Deployments(Protocol):
 
 @dataclass
 class _Account:
-    """What is kept of one budget between two looks."""
+    """State of one budget between two checks."""
 
     entries: dict[str, Entry]
     period: Span
@@ -85,7 +85,7 @@ class _Account:
 
 
 class BudgetKeeper:
-    """One look at every budget per step."""
+    """Checks every budget once per step."""
 
     def __init__(
         self,

@@ -34,7 +34,7 @@ SERVING = (*WORKLOADS, "Service")
 
 @dataclass(frozen=True)
 class Written:
-    """What came of the writes of one pass."""
+    """Result of the writes of one reconcile."""
 
     refused: str = ""
     """Why children were not written; "" where all were, or need not be."""

@@ -39,7 +39,7 @@ DEFAULT_WINDOW_SECONDS = 600
 
 @dataclass
 class _Count:
-    """What is kept of one deployment between two looks."""
+    """State of one deployment between two checks."""
 
     entry: Entry
     period: Span

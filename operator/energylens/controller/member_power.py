@@ -24,7 +24,7 @@ EnergyOf = Callable[[Key, float, frozenset[str] | None], EnergySpan | None]
 
 @dataclass
 class Steadiness:
-    """What is remembered of one member between two looks."""
+    """State of one member between two checks."""
 
     pods: tuple[object, ...] = ()
     """Tells one set of pods from another."""

@@ -1,4 +1,4 @@
-"""What the command line says of the operator."""
+"""Options of the operator's command line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from energylens.controller.settings import Settings
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says."""
+    """Options of the command line."""
 
     kubeconfig: Path | None
     metrics_port: int

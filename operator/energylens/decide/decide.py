@@ -34,7 +34,7 @@ class Live:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What should be."""
+    """The desired state."""
 
     observed: Observation
     """What it was decided from; after the writes it is looked at again."""

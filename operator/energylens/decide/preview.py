@@ -53,14 +53,14 @@ class World:
     """Labels of each namespace, for ClusterEnergyBudgets."""
     config_maps: Mapping[Key, Body] = field(default_factory=dict)
     workloads: Mapping[Key, Workloads] = field(default_factory=dict)
-    """What runs the pods of an LLMDeployment."""
+    """The workload object that runs the pods of an LLMDeployment."""
     claims: Mapping[Key, Body] = field(default_factory=dict)
     """PersistentVolumeClaims."""
     pods: Mapping[Key, tuple[PodState, ...]] = field(default_factory=dict)
     """The pods of an LLMDeployment."""
     serves_lws: bool = True
     learned: Pool = field(default_factory=Pool)
-    """What the operator learned from measurement."""
+    """Corrections that the operator learned from measurement."""
 
     def snapshot_for(self, key: Key) -> ClusterSnapshot:
         """Return the nodes with all GPUs taken that are not for the deployment of this key."""
@@ -90,11 +90,11 @@ class Preview:
     deployment: LLMDeployment
     planning: PlanChoice
     inputs: Inputs
-    """What was planned from."""
+    """Inputs of the plan."""
     status: dict[str, Any]
     """As it would be written."""
     own_account: EnergyAccount | None = None
-    """What counts against the deployment's own limit of energy; None without one."""
+    """Energy counted against the deployment's own limit; None without a limit."""
 
 
 def counted_from_now(budget: Body, config_maps: Mapping[Key, Body], now: datetime) -> Body:

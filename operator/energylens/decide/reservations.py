@@ -12,7 +12,7 @@ from energylens.planner.types import ClusterSnapshot, GpuAllocation
 
 @dataclass(frozen=True)
 class Reservation:
-    """What one deployment's plan still has to get."""
+    """GPUs and watts that one deployment's plan still has to get."""
 
     owner: str
     product: str

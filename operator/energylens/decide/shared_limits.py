@@ -19,11 +19,11 @@ class UnusableBudgetError(ValueError):
 
 @dataclass(frozen=True)
 class SharedLimit:
-    """One budget's word on the deployments that it selects."""
+    """Limit that one budget sets for the deployments that it selects."""
 
     name: str
     watts: float
-    """What others have committed is taken off."""
+    """Power left after the commitments of other deployments."""
     members: frozenset[str]
     """``namespace/name`` of the deployments planned together that it selects."""
     products: frozenset[str] | None

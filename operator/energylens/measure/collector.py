@@ -22,7 +22,7 @@ MAX_NAMED = 3
 
 @dataclass(frozen=True)
 class CollectReport:
-    """What one collect brought."""
+    """Result of one collect."""
 
     gpus: int
     engines: int

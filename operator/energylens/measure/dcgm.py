@@ -49,7 +49,7 @@ MAX_WATTS = 1e5
 
 @dataclass(frozen=True)
 class DcgmReading:
-    """What one exposition says."""
+    """Contents of one exposition."""
 
     gpus: tuple[GpuObservation, ...]
     rejected: tuple[str, ...] = ()

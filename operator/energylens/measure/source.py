@@ -18,7 +18,7 @@ ENERGY_COUNTERS = "DCGM_FI_DEV_GPU_ENERGY_JOULES_TOTAL or DCGM_FI_DEV_TOTAL_ENER
 
 @dataclass(frozen=True)
 class SourceReading:
-    """What one source said at one collect."""
+    """Observations of one source at one collect."""
 
     observations: tuple[GpuObservation, ...]
     """Newest last where a source returns several per GPU (Prometheus ranges)."""

@@ -1,4 +1,4 @@
-"""What measuring takes in and what it answers.
+"""Inputs and results of measuring.
 
 A counter is a series of (time, value) samples of one identity. Energy is attributed by GPU UUID, never by host name.
 """
@@ -77,7 +77,7 @@ class GpuObservation:
     """Some MIG instances of the board belong to no pod, so its energy is not only the owners'."""
     product: str = ""
     index: str = ""
-    """Its number on its machine, which is no identity."""
+    """Index of the GPU on its machine, which is no identity."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class EngineObservation:
     running: float | None = None
     waiting: float | None = None
     kv_cache_usage: float | None = None
-    """Of the fullest data-parallel rank, 0 to 1."""
+    """Use of the KV cache on the fullest data-parallel rank, 0 to 1."""
     ttft: Histogram | None = None
     itl: Histogram | None = None
     tpot: Histogram | None = None

@@ -52,7 +52,7 @@ AdoptionReason = Literal[
 
 @dataclass(frozen=True)
 class SwitchCost:
-    """What it takes to bring a new plan up beside or instead of the running one."""
+    """Cost of starting a new plan beside or instead of the running plan."""
 
     joules: float
     seconds: float
@@ -60,7 +60,7 @@ class SwitchCost:
 
 @dataclass(frozen=True)
 class Adoption:
-    """Which plan to follow, and why."""
+    """The plan to follow, and the reason."""
 
     adopt: bool
     reason: AdoptionReason

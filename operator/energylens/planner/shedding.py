@@ -28,7 +28,7 @@ class Running:
     """A plan whose pods run, and what its power with fewer of them is predicted from."""
 
     deployment: LLMDeployment
-    """What is asked for; ``spec.energy.minReplicas`` is the fewest."""
+    """The deployment; ``spec.energy.minReplicas`` is the fewest replicas."""
     model: ModelSpec
     """The checkpoint's shape."""
     plan: PlanStatus
@@ -36,7 +36,7 @@ class Running:
     gpus: Mapping[str, GpuSpec]
     """Known GPU products."""
     predictor: ReplicaPredictor
-    """Of one replica."""
+    """Predictor of one replica."""
     corrections: Corrections | None = None
     """Factors learned from measurement."""
 

@@ -1,4 +1,4 @@
-"""What planning takes in and what it answers. Frozen, plain values; nothing here does I/O."""
+"""Inputs and results of planning. Frozen, plain values; nothing here does I/O."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class ClusterSnapshot:
 
 @dataclass(frozen=True)
 class EnergyLeft:
-    """What a limit of energy is compared with when it becomes power."""
+    """Energy used under a limit and the time left, from which a limit of power follows."""
 
     used_watt_hours: float
     """In this period."""
@@ -93,13 +93,13 @@ class BudgetLimit:
     """The limit of a budget behind the watts that it leaves."""
 
     field: str
-    """Of the budget's spec, such as ``spec.energyWattHours``; "" where the allowance's source is the field itself."""
+    """Field of the budget's spec, such as ``spec.energyWattHours``; "" where the source is the field itself."""
     value: int
     """As the spec has it: W, or Wh where ``energy`` is there."""
     energy: EnergyLeft | None = None
     """None for a limit of power."""
     others_watts: float = 0.0
-    """What counts against the same limit beside this deployment, W."""
+    """Power of other deployments that counts against the same limit, W."""
 
     @property
     def unit(self) -> str:
@@ -132,7 +132,7 @@ class PowerAllowance:
     source: str
     """``EnergyBudget namespace/name``, ``spec.energy.budget.powerWatts`` or ``spec.energy.budget.energyWattHours``."""
     sheds: bool = False
-    """What runs must come down to it too, if need be with fewer replicas than the load needs."""
+    """Whether the running plan must come within the allowance too, even with fewer replicas than the load needs."""
     limit: BudgetLimit | None = None
     """Behind the watts; None where they are the source's value, and where no value of a field would leave more."""
     because: str = ""
@@ -179,7 +179,7 @@ class Relaxation:
 
     @property
     def changes(self) -> tuple[Change, ...]:
-        """One change, or the two that are needed together."""
+        """The change, or the two changes that are needed together."""
         return (self.change,) if self.also is None else (self.change, self.also)
 
     @property

@@ -33,12 +33,12 @@ class Change:
     uuid: str
     watts: float
     restores: bool
-    """It is the default limit, and the GPU is not ours any more."""
+    """Whether the default limit is set again and the GPU is no longer managed."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What to do on a node."""
+    """Actions on a node."""
 
     changes: tuple[Change, ...]
     ours: frozenset[str]

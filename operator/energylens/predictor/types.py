@@ -1,4 +1,4 @@
-"""What goes into a prediction and what comes out of it.
+"""Inputs and results of predictions.
 
 Everything that varies over the planning space is a NumPy array of shape (n,), one element per candidate, so that a
 whole space is evaluated at once. Power, throughput and energy are those of one engine replica, all of its GPUs
@@ -37,9 +37,9 @@ class GpuSpec:
     flops_fp4: float
     """0 when the matrix units have no FP4 path."""
     nvlink_bandwidth: float
-    """One way, per GPU; 0 without NVLink."""
+    """Per direction and GPU; 0 without NVLink."""
     pcie_bandwidth: float
-    """One way."""
+    """Per direction."""
     sm_count: int
     boost_clock_mhz: float
     power_limit_watts: float
@@ -108,7 +108,7 @@ class Speculation:
     acceptance: float
     """Accepted over drafted tokens, 0 to 1: what the engines count."""
     draft_parameters: float | None = None
-    """Of a draft model, embeddings left out."""
+    """Parameters of a draft model without its embeddings."""
 
     @property
     def verified(self) -> int:
@@ -206,7 +206,7 @@ class Memory:
 
 
 FARTHEST = 3
-"""Of `Prediction.nearest`: nothing that is near was measured."""
+"""Value of `Prediction.nearest` where nothing near was measured."""
 
 
 @dataclass(frozen=True)
@@ -248,14 +248,14 @@ class Prediction:
     joules_per_output_token: FloatArray
     """power_watts / output_tokens_per_second: prefill and idle included."""
     itl: Interval
-    """Of the median ITL, ms."""
+    """Interval of the median ITL, ms."""
     tpot: Interval
     ttft: Interval
-    """Of the median TTFT, ms."""
+    """Interval of the median TTFT, ms."""
     throughput: Interval
     power: Interval
     energy: Interval
-    """Of joules_per_output_token."""
+    """Interval of ``joules_per_output_token``, J."""
     nearest: IntArray
     """The nearest that was measured, as indices into `energylens.predictor.fitted.features.NEAREST`."""
     memory: Memory

@@ -1,4 +1,4 @@
-"""What a run names: its model and its GPU, looked up in the package's data."""
+"""The model and the GPU of a run, looked up in the package's data."""
 
 from __future__ import annotations
 

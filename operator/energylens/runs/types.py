@@ -14,7 +14,7 @@ CONCURRENCY_COUNTS = ("in-flight", "running")
 
 @dataclass(frozen=True)
 class MeasuredRun:
-    """What was measured, None where it was not; power, throughput and energy of all GPUs together."""
+    """Measured figures, None where missing; power, throughput and energy of all GPUs together."""
 
     median_itl_ms: float | None = None
     """Time between two tokens of a request, median over tokens: most steps that prefill other requests are above it."""

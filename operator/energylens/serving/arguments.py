@@ -32,7 +32,7 @@ class EngineCommand:
 
 @dataclass(frozen=True)
 class Launch:
-    """What an engine needs to know to be started."""
+    """Inputs of an engine's command line."""
 
     deployment: LLMDeployment
     plan: PlanStatus

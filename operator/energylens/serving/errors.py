@@ -1,4 +1,4 @@
-"""What makes it impossible to serve a plan as the spec asks."""
+"""Errors that make it impossible to serve a plan as the spec asks."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ COMPILE_SECONDS = 600
 (https://github.com/vllm-project/vllm/issues/19824); a cold cache on a busy node takes longer."""
 STARTUP_PERIOD_SECONDS = 10
 PROGRESS_DEADLINE_SECONDS = 3600
-"""Of a rollout whose spec asks for none."""
+"""Deadline of a rollout whose spec asks for none, s."""
 
 PRE_STOP_SECONDS = 15
 """Time for Services and proxies to stop sending requests to a pod that is being stopped."""

@@ -93,7 +93,7 @@ def describe_layout(*, tensor: int, pipeline: int, expert: int, data: int) -> st
 
 
 class CorrectionFactors(ApiModel):
-    """What predictions are multiplied with: 1 leaves them as they are."""
+    """Factors on predictions; 1 leaves a prediction unchanged."""
 
     ttft: Quantity = Field(description="Factor on the predicted time to first token, which prefill determines.")
     itl: Quantity = Field(description="Factor on the predicted inter-token latency, which decode determines.")
@@ -102,7 +102,7 @@ class CorrectionFactors(ApiModel):
 
 
 class ReplicaPower(ApiModel):
-    """What a plan draws with another number of replicas."""
+    """Predicted power of a plan with another number of replicas."""
 
     replicas: int = Field(description="Copies of the model.")
     power_watts: int = Field(
@@ -112,7 +112,7 @@ class ReplicaPower(ApiModel):
 
 
 class PlanIdentity(ApiModel):
-    """What a plan is known by, and what its figures rest on."""
+    """Identity of a plan, and the basis of its figures."""
 
     hash: str = Field(
         description="Identity of the plan: the hash of what the plan does (model, engine, GPU product, layout, "

@@ -240,7 +240,7 @@ PodTemplate = Annotated[
 
 
 class LLMDeploymentSpec(ApiModel):
-    """What a team asks for."""
+    """The deployment that a team asks for."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         _OVERRIDES_WITHIN_REPLICA,

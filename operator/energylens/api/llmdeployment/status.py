@@ -204,7 +204,7 @@ class RejectedPlan(ReplicaLayout):
 
 
 class RollbackStatus(ApiModel):
-    """What onDrift: Rollback and spec.rollout.rollbackOn go by."""
+    """State of onDrift: Rollback and of spec.rollout.rollbackOn."""
 
     last_good_plan: LastGoodPlan | None = Field(default=None, description="The plan that a rollback returns to.")
     trial: PlanTrial | None = Field(default=None, description="The new plan that is compared with the last good plan.")
@@ -233,7 +233,7 @@ class EnergyAccount(ApiModel):
 
 
 class BudgetStatus(ApiModel):
-    """What the budget that binds says about the deployment."""
+    """The deployment's share of the binding budget."""
 
     name: str | None = Field(
         default=None,
@@ -260,7 +260,7 @@ class BudgetStatus(ApiModel):
 
 
 class LLMDeploymentStatus(ApiModel):
-    """What the operator found and did."""
+    """Findings and actions of the operator."""
 
     observed_generation: int | None = Field(default=None, description="metadata.generation that status is about.")
     plan: PlanStatus | None = Field(

@@ -32,7 +32,7 @@ _MOST_BYTES = 2**30
 
 @dataclass(frozen=True)
 class Asked:
-    """What the files of ``-f`` hold."""
+    """Contents of the files of ``-f``."""
 
     deployments: tuple[LLMDeployment, ...]
     """In the order of the files."""

@@ -33,7 +33,7 @@ Named = TypeVar("Named", bound=_HasMetadata)
 
 @dataclass(frozen=True)
 class ClusterAccess:
-    """Which cluster, and which of its namespaces."""
+    """A cluster, and the namespaces to read."""
 
     kubeconfig: Path | None = None
     """None: as kubectl finds it."""

@@ -1,4 +1,4 @@
-"""What the commands that read tables of runs share."""
+"""Functions shared by the commands that read tables of runs."""
 
 from __future__ import annotations
 

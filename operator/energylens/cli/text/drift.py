@@ -33,7 +33,7 @@ class Row:
     errors: Mapping[str, int]
     """Whole percents."""
     correction: str
-    """What measurement put into the predicted figures; "" when nothing."""
+    """Corrections from measurement in the predicted figures; "" when there are none."""
     reason: str
     """Why there is no measurement, or why it is not compared; "" when there is one and it is."""
 

@@ -34,7 +34,7 @@ _PARTS = {
 
 @dataclass(frozen=True)
 class Explained:
-    """What was found out about one deployment."""
+    """The explanation of one deployment."""
 
     preview: Preview
     problem: Problem | None = None

@@ -47,7 +47,7 @@ _SPEC = "spec."
 
 @dataclass(frozen=True)
 class _Claim:
-    """One budget's word on one deployment."""
+    """Limit that one budget sets for one deployment."""
 
     name: str
     spec: EnergyBudgetSpec
@@ -59,13 +59,13 @@ class _Claim:
     growth: PowerAllowed | None
     problem: str
     cap: float | None
-    """What shedding leaves to the deployment, W; None where nothing was taken."""
+    """Power that shedding leaves to the deployment, W; None where no power was taken."""
     period: Span
     now: datetime
     beyond: float = 0.0
-    """What the members draw beyond their plans, as far as it counts against growth."""
+    """Power of the members above their plans, as far as it counts against growth."""
     ceiling: PowerAllowed | None = None
-    """What no plan may exceed, the running one neither."""
+    """Power that no plan may exceed, not even the running plan."""
     path: str = _SPEC
     """Of the budget's spec, as messages name its fields."""
 

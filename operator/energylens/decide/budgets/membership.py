@@ -1,4 +1,4 @@
-"""Which LLMDeployments a budget is about, and how much of each counts. Pure."""
+"""Which LLMDeployments are members of a budget, and which share of each counts. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What membership depends on besides the objects themselves."""
+    """Inputs of membership besides the objects themselves."""
 
     namespaces: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Labels of every namespace."""

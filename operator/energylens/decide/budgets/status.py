@@ -34,7 +34,7 @@ _NAMED = 3
 
 @dataclass(frozen=True)
 class CountedMember:
-    """One member as its budget sees it; watts are those that count against the budget."""
+    """One member of a budget; only watts that count against the budget are in the figures."""
 
     key: Key
     uid: str
@@ -48,14 +48,14 @@ class CountedMember:
     answered_watts: float | None
     """The watts that its plan was made for, of this budget; None where another one binds it, or none."""
     whole_watts: float | None
-    """What its plan draws with the replicas that this budget took; None where it took none."""
+    """Predicted power with the replicas that this budget took; None where it took none."""
     measured_watts: float | None
     excess_watts: float
-    """What it draws beyond what is committed; negative where it draws less."""
+    """Measured minus committed power; negative where the member draws less."""
     draws: bool
-    """Its pods hold GPUs that count."""
+    """Whether the member's pods hold GPUs that count."""
     is_silent: bool
-    """It draws, and nothing was measured for too long."""
+    """Whether the member draws power and was not measured for too long."""
 
 
 @dataclass(frozen=True)

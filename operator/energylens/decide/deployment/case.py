@@ -24,7 +24,7 @@ from energylens.predictor.types import GpuSpec
 
 @dataclass(frozen=True)
 class Case:
-    """What is planned."""
+    """A deployment to plan."""
 
     inputs: Inputs
     model: ModelSpec

@@ -55,7 +55,7 @@ class PlanChoice:
 
 @dataclass(frozen=True)
 class BudgetView:
-    """What budgets say about one LLMDeployment."""
+    """Verdict of the budgets on one LLMDeployment."""
 
     status: str
     """``True``, ``False`` or ``Unknown``."""
@@ -65,13 +65,13 @@ class BudgetView:
 
 @dataclass(frozen=True)
 class Allowed:
-    """What budgets leave to one LLMDeployment."""
+    """Power and energy that budgets leave to one LLMDeployment."""
 
     allowance: PowerAllowance | None
     """None where no budget limits it."""
     view: BudgetView
     status: BudgetStatus | None
-    """Of the budget that binds; None without one."""
+    """The deployment's share of the binding budget; None without a budget."""
 
 
 @dataclass(frozen=True)
@@ -80,24 +80,24 @@ class PodState:
 
     name: str
     revision: str
-    """What it is, by its label; pods of earlier releases have their plan's hash."""
+    """Revision of the pod, by its label; pods of earlier releases have the hash of their plan."""
     ready: bool
     ready_since: str
     """RFC 3339; "" when not ready."""
     unschedulable: str
     """The scheduler's message; "" when it is scheduled."""
     waiting: str
-    """What its containers wait for, or how one ended; "" when they run."""
+    """Reason that a container waits or ended; "" when all containers run."""
     node: str = ""
     """"" when it is not bound to one."""
     failing: bool = False
     """``waiting`` is something that does not pass by itself, such as a crash loop or an image that cannot be pulled."""
     creating: bool = False
-    """It has its node, and none of its containers has started yet."""
+    """Whether the pod is bound to a node and none of its containers has started."""
     failed: str = ""
     """Why it ended for good, as when the kubelet rejects it; "" when it did not."""
     finished: bool = False
-    """It ended for good, whether it failed or not: it holds nothing."""
+    """Whether the pod ended for good, failed or not, and holds no GPUs."""
     created: str = ""
     """RFC 3339; "" when not known."""
     ends_by: str = ""
@@ -105,7 +105,7 @@ class PodState:
     group: str = ""
     """Index of its group in a LeaderWorkerSet; "" outside of one."""
     leads: bool = True
-    """It answers requests: it is no follower of a group."""
+    """Whether the pod answers requests, so is no follower of a group."""
 
 
 @dataclass(frozen=True)
@@ -125,13 +125,13 @@ class Observation:
     standing: PlanStatus | None = None
     """The plan whose pods run while another one waits for approval; None where that is the plan itself."""
     learned: LearnedCorrection | None = None
-    """What measurement taught of the plan's model, GPU and layout."""
+    """Correction learned of the plan's model, GPU and layout."""
     load: FollowedLoad | None = None
     """The load that is planned for; None for that of the spec."""
     budget_status: BudgetStatus | None = None
-    """Of the budget that binds; None without one."""
+    """The deployment's share of the binding budget; None without a budget."""
     energy_account: EnergyAccount | None = None
-    """What is counted against the deployment's own limit of energy; None without one."""
+    """Energy counted against the deployment's own limit; None without a limit."""
     refused: str = ""
     """Why the API server refused a child in this pass."""
     refused_for: Reason = Reason.APPLY_REFUSED

@@ -46,7 +46,7 @@ class RolloutProgress:
 
 @dataclass(frozen=True)
 class Trouble:
-    """What keeps pods from becoming ready."""
+    """Reason that pods do not become ready."""
 
     reason: Reason
     text: str

@@ -1,4 +1,4 @@
-"""What serving engines refuse at their start, by version, so that a plan that is given can start."""
+"""Configurations that serving engines refuse at start-up, by version, so that every plan can start."""
 
 from energylens.planner.engines.layouts import refusals, too_long
 from energylens.planner.engines.settings import EngineSettings, SettingError

@@ -12,7 +12,7 @@ from energylens.planner.engines.options import Option, choices_of, find, is_gone
 from energylens.planner.engines.versions import Version, display
 
 _NUMBER = re.compile(r"^-\d+$|^-\d*\.\d+$")
-"""What argparse takes for a value and not for an option, although it begins with a dash."""
+"""Texts that argparse reads as a value and not as an option, although they begin with a dash."""
 _SWITCH = Option("", (), "")
 _LEVEL_OPTION = "--optimization-level"
 _LEVEL = re.compile(r"^-O=?(\d+)$")
@@ -30,7 +30,7 @@ class Given:
     name: str
     """First spelling of the same option, such as ``--enable-prefix-caching``; where none is known, ``spelling``."""
     value: str | None = None
-    """What follows; None for a switch."""
+    """The value; None for a switch."""
 
 
 @dataclass(frozen=True)

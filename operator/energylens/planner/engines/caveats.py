@@ -98,7 +98,7 @@ _NOT_COUNTED: dict[str, tuple[str, ...]] = {
     "another number format": ("--dtype", "--quantization-config", "--mamba-ssm-cache-dtype", "--mamba-ssm-dtype"),
     "a changed config.json": ("--hf-overrides", "--json-model-override-args", "--hf-config-path"),
 }
-"""What the predictor does not know, to the options of either engine that ask for it."""
+"""Features that the predictor does not model, and the options of either engine that turn them on."""
 _HARMLESS_VALUES: dict[str, tuple[str, ...]] = {
     "--dtype": ("auto", "bfloat16", "half", "float16"),
     "--all2all-backend": ("allgather_reducescatter",),

@@ -39,7 +39,7 @@ _LONGER = {"VLLM": "VLLM_ALLOW_LONG_MAX_MODEL_LEN", "SGLang": "SGLANG_ALLOW_OVER
 
 @dataclass(frozen=True)
 class Names:
-    """What the two engines call the same limit."""
+    """Names of one limit in the two engines."""
 
     memory: str
     step: str
@@ -93,7 +93,7 @@ class EngineSettings:
 
     @property
     def names(self) -> Names:
-        """What this engine calls its limits."""
+        """The engine's own names of the limits."""
         return NAMES[self.engine]
 
     def check(self) -> None:

@@ -33,7 +33,7 @@ _SGLANG: dict[str, SpeculationMethod] = {
 
 @dataclass(frozen=True)
 class Told:
-    """What the engine's arguments ask for."""
+    """Speculative decoding as the engine's arguments configure it."""
 
     written: str
     """The argument as the user wrote it."""

@@ -20,7 +20,7 @@ _PRICED = ("GPUs", "SLO", "Power")
 
 @dataclass(frozen=True)
 class Price:
-    """What one constraint costs: the best plan without it, against the plan."""
+    """Cost of one constraint: the best plan without the constraint, against the plan."""
 
     field: str
     value: str

@@ -33,7 +33,7 @@ class WhatIf:
     """Engines make the format of the checkpoint while loading it, in another form than the usual release has."""
     solution: Solution
     kernels: tuple[str, ...]
-    """What the GPUs lack for the format, a sentence for each of them."""
+    """Features for the format that the GPUs lack, one sentence for each product."""
 
     @property
     def refused(self) -> str:

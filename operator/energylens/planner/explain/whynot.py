@@ -38,7 +38,7 @@ _CLOSE = 1e-6
 
 @dataclass(frozen=True)
 class Choice:
-    """What is asked about; None leaves a choice to the planner."""
+    """The choices asked about; None leaves a choice to the planner."""
 
     gpu_product: str | None = None
     """The node label ``nvidia.com/gpu.product``."""
@@ -80,7 +80,7 @@ class Answer:
     asked: Row | None
     """The best candidate asked about; where none is allowed, the one that breaks the constraints least."""
     rejections: tuple[Rejection, ...] = ()
-    """What the rules removed of those asked about."""
+    """Candidates asked about that the rules removed."""
     winning: tuple[Winning, ...] = ()
     """Nearest first: relaxations, then what is tightened."""
 

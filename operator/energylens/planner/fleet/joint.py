@@ -150,7 +150,7 @@ def solve_joint(problem: JointProblem, *, explain: bool = True) -> JointResult:
 
 @dataclass(frozen=True)
 class LimitCost:
-    """What one power limit costs, all others held."""
+    """Cost of one power limit, with all other limits held."""
 
     limit: str
     energy_watts: float

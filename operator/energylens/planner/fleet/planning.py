@@ -133,12 +133,12 @@ class NoFleetPlan:
     relaxed: FleetPlan | None
     """The plan with the fewest deployments whose objectives give way, by the smallest factor that helps."""
     factor: float | None
-    """That factor."""
+    """Factor by which objectives give way in ``relaxed``."""
 
 
 @dataclass(frozen=True)
 class ObjectivePrice:
-    """What one objective costs the fleet."""
+    """Cost of one objective for the fleet."""
 
     deployment: str
     field: str
@@ -148,7 +148,7 @@ class ObjectivePrice:
     watts: float
     """Saved where it is left out."""
     needed: str | None
-    """Its value with which the plan without it would be allowed."""
+    """Value of the objective at which the plan without the objective is allowed."""
 
 
 def deployment_of(

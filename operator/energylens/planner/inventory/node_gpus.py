@@ -69,7 +69,7 @@ _LEAST_MEMORY = 0.9
 
 @dataclass(frozen=True)
 class NodeGpus:
-    """What one node offers."""
+    """GPUs that one node offers."""
 
     product: str
     """The product, else the label's value as it stands, else empty."""

@@ -20,18 +20,18 @@ from energylens.predictor.types import FloatArray, Layouts
 
 @dataclass(frozen=True)
 class Correction:
-    """What predictions are multiplied with: numbers, or arrays of shape (n,) with one factor per candidate."""
+    """Factors on predictions: numbers, or arrays of shape (n,) with one factor per candidate."""
 
     itl: float | FloatArray = 1.0
     ttft: float | FloatArray = 1.0
     power: float | FloatArray = 1.0
     energy: float | FloatArray = 1.0
-    """On joules per output token."""
+    """Factor on joules per output token."""
 
 
 @dataclass(frozen=True)
 class Corrections:
-    """What was learned of one model under one engine."""
+    """Factors learned of one model under one engine."""
 
     lessons: Mapping[str, tuple[Lesson, ...]] = field(default_factory=dict)
     """By GPU product."""

@@ -75,7 +75,7 @@ POWER_LIMIT_REASON = "the power limit of"
 
 @dataclass(frozen=True)
 class Load:
-    """What the whole deployment is asked to serve: an arrival rate or a number of requests in flight."""
+    """Load of the whole deployment: an arrival rate or a number of requests in flight."""
 
     workload: Workload
     requests_per_second: float | None = None

@@ -1,4 +1,4 @@
-"""What is minimised, and how ties are broken, so that the same inputs always give the same plan."""
+"""The objective, and the order that breaks ties, so that the same inputs always give the same plan."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ they take half a gigabyte, and the operator has one."""
 
 @dataclass(frozen=True)
 class Problem:
-    """What is to be planned."""
+    """A deployment to plan, with everything that the plan depends on."""
 
     spec: LLMDeploymentSpec
     owner: str
@@ -91,7 +91,7 @@ class Solution:
 
     @property
     def rejections(self) -> tuple[Rejection, ...]:
-        """What was left out, then what each rule removed."""
+        """Candidates left out of the space, then those that each rule removed."""
         return (*self.left_out, *count_rejections(self.constraints, len(self.rows)))
 
 

@@ -1,1 +1,1 @@
-"""What was fitted to measured runs: coefficients, profiles, residual, intervals and corrections."""
+"""Everything fitted to measured runs: coefficients, profiles, residual, intervals and corrections."""

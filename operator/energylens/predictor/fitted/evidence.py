@@ -1,4 +1,4 @@
-"""What was measured that is near a candidate: the facts behind the confidence of a prediction."""
+"""Measured runs near a candidate: the facts behind the confidence of a prediction."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Degrees = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Evidence:
-    """What was measured near one candidate, of one engine profile."""
+    """Measured runs near one candidate, of one engine profile."""
 
     nearest: int
     """The nearest that was measured, as an index into `energylens.predictor.fitted.features.NEAREST`."""

@@ -21,7 +21,7 @@ MOST_LESSONS = 24
 LOAD_WIDTH = 0.35
 """Loads whose logarithms differ by less are one load."""
 FADING = 0.995
-"""What is left of the weight of other lessons after each window: things change, also where nobody looks."""
+"""Factor on the weight of other lessons after each window: sites change, also where nothing is measured."""
 LEAST_WEIGHT = 0.05
 """Below it a lesson is forgotten."""
 

@@ -56,13 +56,13 @@ class MeasuredPoint:
 
 @dataclass(frozen=True)
 class Factors:
-    """What to multiply predictions with."""
+    """Factors on predictions."""
 
     itl: float = 1.0
     ttft: float = 1.0
     power: float = 1.0
     energy: float = 1.0
-    """On joules per output token."""
+    """Factor on joules per output token."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def learn(known: Learned, point: MeasuredPoint) -> Learned:
 
 @dataclass(frozen=True)
 class Lesson:
-    """What the windows of one layout at about one load taught."""
+    """Factors learned from the windows of one layout at about one load."""
 
     layout: str
     """Such as TP4-PP2."""

@@ -30,7 +30,7 @@ CURVE = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0)
 CLEAR_OF_GRAPHS = 1.25
 """A step of so many times the tokens of the largest graph runs no differently for where exactly that ends."""
 _LIGHT_SLOPE = 0.95
-"""Of log(C / step(C)) over log(C) at a light load."""
+"""Slope of log(C / step(C)) over log(C) at a light load."""
 _APART = 1e3
 """Between the curves of two layouts that are interpolated in one call; logarithms of rates span less."""
 

@@ -30,7 +30,7 @@ it takes three times as many. Sequences that started together end together, and 
 while a step ran.
 """
 Role = Literal["aggregated", "prefill", "decode"]
-"""What a replica does: both phases, or one of them in a disaggregated deployment."""
+"""Role of a replica: both phases, or one phase in a disaggregated deployment."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a language model is made of, as far as latency and energy can tell.
+"""The parts of a language model that latency and energy depend on.
 
 A :class:`ModelSpec` is a sequence of layer groups. A layer is a *mixer* (attention or a recurrent state) and a
 *feed-forward* part, either of which may be absent (Nemotron-H has layers of one kind only). Facts only: what an

@@ -30,7 +30,7 @@ ACTIVATION_BYTES = 2.0
 
 
 class Split(Enum):
-    """Which GPUs share the parallel rank of an einsum."""
+    """The GPUs that share the parallel rank of an einsum."""
 
     NONE = "none"
     """Every GPU of the tensor-parallel group does the whole einsum."""
@@ -49,7 +49,7 @@ class Operand(Enum):
 
 
 class Collective(Enum):
-    """What the GPUs exchange after an einsum."""
+    """Messages between GPUs after an einsum."""
 
     NONE = "none"
     ALL_REDUCE = "all_reduce"

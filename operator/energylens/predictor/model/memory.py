@@ -1,4 +1,4 @@
-"""What fits: weights, KV cache and recurrent state of the most loaded GPU."""
+"""Memory: weights, KV cache and recurrent state of the most loaded GPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model becomes when a deployment asks for a number format of its own (``spec.model.quantization``)."""
+"""A model in the number format that a deployment asks for (``spec.model.quantization``)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from energylens.predictor.model.architecture import ModelSpec, Quantization
 
 FORMATS = {"FP8": "fp8", "INT8": "int8", "MXFP4": "mxfp4", "NVFP4": "nvfp4", "INT4": "int4"}
 ON_LOAD = Quantization("fp8", "fp8", "per_tensor")
-"""What engines make of a 16-bit checkpoint while loading it: one scale per tensor (vLLM ``--quantization fp8``)."""
+"""FP8 as engines convert a 16-bit checkpoint while loading: one scale per tensor (vLLM ``--quantization fp8``)."""
 
 _USUAL: dict[str, Quantization] = {
     "FP8": Quantization("fp8", "fp8", "block"),

@@ -28,7 +28,7 @@ class StepEnergy:
     cache: FloatArray
     """KV cache and recurrent state."""
     activations: FloatArray
-    """What small kernels move, too."""
+    """Including the bytes moved by small kernels."""
     compute: FloatArray
     link: FloatArray
     overhead: FloatArray

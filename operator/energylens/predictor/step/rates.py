@@ -28,9 +28,9 @@ class DataSheet:
     flops_fp8: Number
     flops_fp4: Number
     link_bandwidth: Number
-    """Of NVLink; where there is none, of the host link, and all messages take that one."""
+    """Bandwidth of NVLink; without NVLink that of the host link, which all messages then take."""
     host_link_bandwidth: Number
-    """Of PCIe, which messages take beyond an NVLink island."""
+    """Bandwidth of PCIe, which messages beyond an NVLink island take."""
     power_limit: Number
 
 

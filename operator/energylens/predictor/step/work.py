@@ -1,4 +1,4 @@
-"""What one engine step has to do on the most loaded GPU: FLOPs, bytes and messages per operation.
+"""Work of one engine step on the most loaded GPU: FLOPs, bytes and messages per operation.
 
 Nothing here is calibrated; see :mod:`energylens.predictor.step.latency` for what the work costs, and
 :mod:`energylens.predictor.step.building` for how it follows from a model.
