@@ -1,6 +1,7 @@
 """Fail when lines that a change adds are not run by tests: the floor of `make coverage`.
 
 Reads the JSON report of coverage.py and the difference to a base commit, and counts the statements among added lines.
+Without --base the commit where the branch left main; on main itself the parent of the newest commit.
 """
 
 from __future__ import annotations
@@ -52,21 +53,38 @@ def missed(
     return statements, gaps
 
 
+def git(folder: Path, *arguments: str) -> str | None:
+    """Return the output of a git command in a folder; None where the command fails."""
+    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    return done.stdout if done.returncode == 0 else None
+
+
+def branched_from(folder: Path) -> str:
+    """Return the commit where the checked-out branch left main; on main itself the parent of its newest commit."""
+    for main_branch in ("origin/main", "main"):
+        base, head = git(folder, "merge-base", main_branch, "HEAD"), git(folder, "rev-parse", "HEAD")
+        if base is not None:
+            return base.strip() if base != head else "HEAD~1"
+    return "HEAD~1"
+
+
 def main(arguments: list[str]) -> int:
     """Print the share of added statements that tests ran; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("report", type=Path, help="coverage's JSON report")
-    parser.add_argument("--base", default="HEAD", help="commit that the change starts from")
+    parser.add_argument("--base", help="commit that the change starts from; default: where the branch left main")
     options = parser.parse_args(arguments)
-    command = ["git", "diff", "--unified=0", "--no-color", options.base, "--", "operator"]
-    difference = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    base = options.base or branched_from(ROOT)
+    difference = git(ROOT, "diff", "--unified=0", "--no-color", base, "--", "operator")
+    if difference is None:
+        parser.error(f"--base {base}: git knows no such commit")
     document = json.loads(options.report.read_text())
     statements, gaps = missed(added(difference), document["files"])
     sys.stdout.write(f"all code: {document['totals']['percent_covered']:.1f} % of statements and branches\n")
     unrun = sum(map(len, gaps.values()))
     percent = 100.0 if not statements else 100.0 * (statements - unrun) / statements
     sys.stdout.write(
-        f"added since {options.base}: {statements} statements, {percent:.1f} % run; floor {FLOOR_PERCENT:.0f} %\n"
+        f"added since {base[:12]}: {statements} statements, {percent:.1f} % run; floor {FLOOR_PERCENT:.0f} %\n"
     )
     for path, numbers in sorted(gaps.items()):
         sys.stdout.write(f"  {path}: {', '.join(map(str, numbers))}\n")
