@@ -17,16 +17,25 @@ help: ## Show this list
 demo: $(STAMP) ## Show the main job on a real control plane on this machine, then clean up
 	$(BIN)/python tools/demo.py
 
+# Each worker of the second part runs control planes of its own, 1 to 2 GB; most of their time they wait.
+CLUSTER_WORKERS ?= 3
+IN_WORKERS := --dist loadfile --no-loadscope-reorder
+
 test: lint ## Run all tests: linters, unit, fault, control-plane and end-to-end tests
-	$(BIN)/pytest
+	@failed=0; \
+	$(BIN)/pytest -n auto --dist worksteal --ignore=tests/controlplane --ignore=tests/e2e || failed=1; \
+	$(BIN)/pytest -n $(CLUSTER_WORKERS) $(IN_WORKERS) tests/e2e tests/controlplane || failed=1; \
+	exit $$failed
 
-test-unit: $(STAMP) ## Run the tests that need no control plane (a minute)
-	$(BIN)/pytest tests/unit tests/faults
+test-unit: $(STAMP) ## Run the tests that need no control plane (a few minutes)
+	$(BIN)/pytest -n auto --dist worksteal tests/unit tests/faults
 
-coverage: $(STAMP) ## Say which statements unit and fault tests run; added lines since BASE (HEAD) have a floor
-	$(BIN)/coverage run -m pytest tests/unit tests/faults
+coverage: $(STAMP) ## Say which statements unit and fault tests run; lines added since BASE (where the branch left main) have a floor
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -n auto --dist worksteal tests/unit tests/faults
+	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage json --quiet
-	$(BIN)/python tools/coverage_floor.py coverage.json --base $(or $(BASE),HEAD)
+	$(BIN)/python tools/coverage_floor.py coverage.json $(if $(BASE),--base $(BASE))
 
 fuzz: $(STAMP) ## Plan 20,000 random valid specs, clusters and budgets (an hour or two); FUZZ_EXAMPLES=N for another number
 	ENERGYLENS_FUZZ_EXAMPLES=$(or $(FUZZ_EXAMPLES),20000) $(BIN)/pytest tests/fuzz -p no:cacheprovider

@@ -1,8 +1,9 @@
 """One real control plane for the whole run: API server, controllers, scheduler, and kwok nodes with GPUs.
 
-It is started for the run and removed after it. With ENERGYLENS_TEST_CLUSTER_DIR set, the cluster of that state
-directory is used (started when it does not run) and left running, which saves seconds on every run while developing.
-Without the programs and without Go to build them the tests fail; they are never skipped.
+It is started for the run and removed after it. Each worker of pytest-xdist has a control plane of its own. With
+ENERGYLENS_TEST_CLUSTER_DIR set, the cluster of that state directory is used (started when it does not run) and left
+running, which saves seconds on every run while developing. Without the programs and without Go to build them the tests
+fail; they are never skipped.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.operator_cluster import OperatorCluster, Team, operator_cluster
+from tests.support.programs import build_programs
 
 from energylens_dev import devcluster
 from energylens_dev.devcluster import Kubectl, PodStages, RunningCluster, StreamProgress, eventually
@@ -46,10 +48,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.timeout(_SECONDS_PER_TEST, func_only=True))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def programs() -> None:
+    """Keep the build of the programs out of the time limits of tests."""
+    build_programs()
+
+
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster]:
+def shared(request: pytest.FixtureRequest) -> str | None:
+    """Return the state directory that outlives the run, one for each worker; None where none is wanted."""
+    directory = os.environ.get("ENERGYLENS_TEST_CLUSTER_DIR")
+    worker = getattr(request.config, "workerinput", None)
+    return directory if directory is None or worker is None else f"{directory}-{worker['workerid']}"
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory, shared: str | None) -> Iterator[RunningCluster]:
     """A control plane with the default GPU nodes and fast pods, without the chart and the operator."""
-    shared = os.environ.get("ENERGYLENS_TEST_CLUSTER_DIR")
     directory = Path(shared) if shared else tmp_path_factory.mktemp("cluster")
     started = devcluster.up(
         directory, pods=PodStages.FAST, chart=False, operator=False, progress=StreamProgress(sys.stderr)
@@ -89,9 +104,8 @@ def kubectl(admin: Kubectl, namespace: str) -> Kubectl:
 
 
 @pytest.fixture(scope="session")
-def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorCluster]:
+def operator(tmp_path_factory: pytest.TempPathFactory, shared: str | None) -> Iterator[OperatorCluster]:
     """A cluster of its own with the operator and the replay exporter; the operator would meddle with other tests."""
-    shared = os.environ.get("ENERGYLENS_TEST_CLUSTER_DIR")
     directory = Path(f"{shared}-operator") if shared else tmp_path_factory.mktemp("operated-cluster")
     with operator_cluster(directory, keep=bool(shared)) as running:
         yield running

@@ -31,6 +31,7 @@ def test_ci_runs_what_developers_run() -> None:
     assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
     assert "exec make test" in (ROOT / ".ci" / "run").read_text()
     assert steps("docs") == ["make docs"]
+    assert steps("coverage") == ['make coverage BASE="origin/$BRANCH"']
 
 
 def test_ci_covers_the_pythons_that_the_readme_promises() -> None:
