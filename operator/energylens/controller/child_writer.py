@@ -100,6 +100,11 @@ class ChildWriter:
             again_seconds=min(waits, default=None),
         )
 
+    def live(self, key: Key) -> tuple[Body | None, ...]:
+        """Return the children of a deployment as they are; None for each that does not exist."""
+        found = (self._store.children.get(child) for child in sorted(self._of.get(key, ())))
+        return tuple(None if child is None else child.body for child in found)
+
     def forget(self, key: Key) -> None:
         """Forget the children of a deployment that is gone."""
         for child in self._of.pop(key, set()):

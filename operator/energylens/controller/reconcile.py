@@ -25,6 +25,7 @@ from energylens.controller.inquiries import lacks_pods, read_claims, slow_pods, 
 from energylens.controller.inventory import Inventory
 from energylens.controller.learning import Learning
 from energylens.controller.metrics import Metrics
+from energylens.controller.rest import Resting
 from energylens.controller.settings import Settings
 from energylens.controller.status_edits import StatusEdits, described_edit
 from energylens.controller.status_writer import StatusWriter
@@ -106,7 +107,13 @@ class Reconciler:
         self._without_plan: set[Key] = set()
         self._inventory = Inventory(store)
         self.allowances = Allowances(store, self._inventory, clock)
+        self._resting = Resting(store, clock, self._writer.live, measurements, self.allowances.of)
         self.serves_lws = False
+
+    @property
+    def _besides(self) -> tuple[int, bool]:
+        """What a pass goes by besides the objects of a deployment and its budgets."""
+        return self._learning.pool.version, self.serves_lws
 
     @property
     def without_plan(self) -> frozenset[Key]:
@@ -130,7 +137,10 @@ class Reconciler:
             self._writer.forget(key)
             self._metrics.forget(key)
             self._learning.forget(key)
+            self._resting.wake(key)
             return None
+        if self._resting.is_at_rest(key, body, self._besides):
+            return self._settings.resync_seconds
         try:
             deployment = parse_llmdeployment(body, strict=False)
         except InvalidResourceError as error:
@@ -142,7 +152,7 @@ class Reconciler:
         written = await self._writer.apply(key, wanted.children.manifests)
         unmoved = "" if written.refused else await self._hand_over(key, wanted.children)
         found = await self._look(key, wanted, written, unmoved)
-        await self._write_status(key, body, found)
+        wrote = await self._write_status(key, body, found)
         after = found.observed
         self._recovered.add(key)
         self._inventory.settle(key)
@@ -154,6 +164,8 @@ class Reconciler:
         later = soon if looks_again(after) else self._settings.resync_seconds
         retry = HANDOVER_RETRY_SECONDS if unmoved else written.again_seconds
         soonest = min(filter(None, (later, retry, self._edits.wait(key))))
+        if not wrote and not acts and soonest == self._settings.resync_seconds:
+            self._resting.settle(key, body, after, self._besides)
         return self._next_look(key, body, 0.0 if acts else soonest)
 
     def _must_return(self, key: Key, before: LLMDeployment) -> bool:
@@ -315,15 +327,17 @@ class Reconciler:
         workload = self._store.workloads(key).running(deployment.status.plan)
         return recovered(deployment, self._table(key, deployment), workload)
 
-    async def _write_status(self, key: Key, body: Body, found: Outcome) -> None:
+    async def _write_status(self, key: Key, body: Body, found: Outcome) -> bool:
+        """Write what differs, and return whether it did."""
         status, edited = found.status(), self._store.edited.get(key)
         if status == body["status"] and (edited is None or self._edits.wait(key) > 0):
-            return
+            return False
         await self._statuses.write(body, status)
         if edited is not None and self._edits.count(key, edited):
             await self._say(body, EventReason.STATUS_RESTORED, described_edit(edited))
         for reason, note in found.events(status):
             await self._say(body, reason, note)
+        return True
 
     async def _write_invalid(self, body: Body, message: str) -> None:
         """Say that the spec cannot be read, and leave everything else as it is."""

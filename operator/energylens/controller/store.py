@@ -82,6 +82,8 @@ class Store:
     """Resource versions of nodes, namespaces and pods: what is kept of them is compared, and has none."""
     inventory_version: int = 0
     """Counts changes of nodes and of GPUs held by pods."""
+    nodes_version: int = 0
+    """Counts changes of nodes."""
     observers: list[Observer] = field(default_factory=list, compare=False)
 
     def put_deployment(self, body: Body, deleted: bool) -> Key | None:
@@ -205,6 +207,7 @@ class Store:
         if self.nodes.get(name) == trimmed:
             return
         self.inventory_version += 1
+        self.nodes_version += 1
         if trimmed is None:
             del self.nodes[name]
         else:

@@ -43,6 +43,8 @@ class PlanChoice:
     table: Sequence[Mapping[str, object]] | None = None
     result: PlanningResult | None = None
     """What planning answered; None when nothing had to be planned, or could be."""
+    restricted: bool = True
+    """The plan may be the best one only within the watts that budgets leave."""
     carried_step: int | None = None
     """Step of the followed load that the plan was made for, lower where no plan carries that load; None: all of it."""
     weighed: str = ""

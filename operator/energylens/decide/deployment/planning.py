@@ -67,7 +67,10 @@ class PlanningService:
             if not inputs.want_table:
                 # The table of plans is large, and written by now.
                 self._remembered.pop(key, None)
-                return PlanChoice(current, case.model, True, Reason.PLANNED, in_words(current))
+                free = case.hash_of(case.asked(inputs.load), current, restricted=False)
+                return PlanChoice(
+                    current, case.model, True, Reason.PLANNED, in_words(current), restricted=wanted != free
+                )
         seen = _identity(case, current)
         known = self._remembered.get(key)
         fresh = known is not None and (inputs.now - known.at).total_seconds() < self.resync_seconds

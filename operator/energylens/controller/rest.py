@@ -1,0 +1,131 @@
+"""Which deployments are at rest: their last pass wrote nothing, and nothing that it looked at has changed since.
+
+Another pass over one of them would find the same. With thousands of deployments the looks at each resync would else be
+most of what an idle operator does. What no watch tells (volume claims, a referenced ConfigMap, events, a deadline)
+keeps a deployment from resting, and every so often a pass is made all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+
+from energylens.clock import Clock
+from energylens.controller.store import Body, Key, Store
+from energylens.decide.deployment import rollback
+from energylens.decide.deployment.observation import Allowed, Observation
+from energylens.serving.claims import claim_fields
+
+MOST_REST_SECONDS = 900.0
+"""Without a whole pass: a measured window that gets no successor is told to be old after so long at least."""
+
+
+@dataclass(frozen=True)
+class _Rest:
+    seen: tuple[object, ...]
+    """Objects, each of which is replaced by another one when it changes; kept, so that none is mistaken for it."""
+    values: Hashable
+    restricted: bool
+    """The plan is the best one only within the watts that budgets leave."""
+    since: float
+
+
+class Resting:
+    """What was seen of each deployment at rest."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        children: Callable[[Key], tuple[object, ...]],
+        measured: Callable[[Key, str], object],
+        allowed: Callable[[Body], Allowed],
+    ) -> None:
+        """Begin with none at rest.
+
+        Args:
+            store: Has what is watched.
+            clock: The clock.
+            children: Returns the children of a deployment as they are.
+            measured: Returns the last window of a deployment's plan, by the hash of the plan.
+            allowed: Returns what budgets leave to a deployment.
+        """
+        self._store = store
+        self._clock = clock
+        self._children = children
+        self._measured = measured
+        self._allowed = allowed
+        self._resting: dict[Key, _Rest] = {}
+
+    def __len__(self) -> int:
+        """Deployments at rest."""
+        return len(self._resting)
+
+    def settle(self, key: Key, body: Body, after: Observation, others: Hashable) -> None:
+        """Let a deployment rest after a pass that wrote nothing, unless it depends on what no watch tells.
+
+        Args:
+            key: The deployment.
+            body: What the pass was over.
+            after: What the pass saw at its end.
+            others: What else a pass goes by, to be compared.
+        """
+        deployment, plan = after.deployment, after.planning.plan
+        if (
+            after.planning.decision != "SamePlan"
+            or not after.planning.good
+            or plan is None
+            or deployment.spec.model.config_ref is not None
+            or after.energy_account is not None
+            or after.standing is not None
+            or after.outgoing is not None
+            or claim_fields(deployment)
+            or rollback.triggers(deployment.spec)
+            or self._store.deployments.get(key) is not body
+        ):
+            return
+        restricted = after.planning.restricted
+        seen, values = self._seen(key, body), self._values(body, others, restricted)
+        self._resting[key] = _Rest(seen, values, restricted, self._clock.monotonic())
+
+    def wake(self, key: Key) -> None:
+        """Let the next look at a deployment be a whole pass."""
+        self._resting.pop(key, None)
+
+    def is_at_rest(self, key: Key, body: Body, others: Hashable) -> bool:
+        """Return whether a deployment rests, and is seen as it was then; where it is not, it rests no more."""
+        rest = self._resting.get(key)
+        if rest is None:
+            return False
+        now = self._seen(key, body)
+        if (
+            key not in self._store.edited
+            and self._clock.monotonic() - rest.since < MOST_REST_SECONDS
+            and len(now) == len(rest.seen)
+            and all(a is b for a, b in zip(now, rest.seen, strict=True))
+            and self._values(body, others, rest.restricted) == rest.values
+        ):
+            return True
+        self.wake(key)
+        return False
+
+    def _seen(self, key: Key, body: Body) -> tuple[object, ...]:
+        plan = body["status"].get("plan") or {}
+        return (
+            body,
+            self._measured(key, str(plan.get("hash"))),
+            *self._store.workloads(key).bodies,
+            *self._children(key),
+            *self._store.pods_owned(key),
+        )
+
+    def _values(self, body: Body, others: Hashable, restricted: bool) -> Hashable:
+        """Return what is compared; of the watts that are left only whether they are enough, where that is enough."""
+        plan = body["status"].get("plan") or {}
+        planned = int((plan.get("predicted") or {}).get("powerWatts", 0))
+        found = self._allowed(body)
+        left = found.allowance
+        watts: Hashable = None
+        if left is not None:
+            watts = (left.sheds, left.watts if restricted or left.watts < planned else "enough")
+        return found.view, str(found.status), watts, self._store.nodes_version, others

@@ -1,0 +1,91 @@
+"""A deployment whose pass found nothing to do is not passed over again until something changes, or time passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tests.support.fake_pods import node
+from tests.support.world import KEY, NAMESPACE, World, llama, overrides
+
+from energylens.controller.rest import MOST_REST_SECONDS
+
+
+@pytest.fixture
+async def resting(monkeypatch: pytest.MonkeyPatch) -> tuple[World, list[str]]:
+    """Return a world whose deployment rests, and the names of those that are planned from then on."""
+    world, planned = World(), list[str]()
+    world.cluster.put(llama())
+    await world.settle()
+    original = world.reconciler._planning.planning_for
+
+    def counted(inputs: Any) -> Any:
+        planned.append(inputs.deployment.metadata.name)
+        return original(inputs)
+
+    monkeypatch.setattr(world.reconciler._planning, "planning_for", counted)
+    return world, planned
+
+
+def budget(**spec: Any) -> dict[str, Any]:
+    metadata = {"name": "cap", "namespace": NAMESPACE}
+    return {"apiVersion": "energylens.dev/v1alpha1", "kind": "EnergyBudget", "metadata": metadata, "spec": spec}
+
+
+async def test_a_second_look_is_no_pass(resting: tuple[World, list[str]]) -> None:
+    world, planned = resting
+    mark = world.mark
+    for _ in range(3):
+        assert await world.reconciler.reconcile(KEY) == 300.0
+    assert (planned, world.writes_since(mark)) == ([], [])
+
+
+CHANGES: dict[str, Callable[[World], object]] = {
+    "the spec": lambda world: world.cluster.put(llama(planning=overrides(replicas=1))),
+    "a node": lambda world: world.cluster.put(node("more")),
+    "a pod": lambda world: world.cluster.remove("Pod", NAMESPACE, "llama-0"),
+    "a child": lambda world: world.cluster.edit("Service", *KEY, lambda live: live["spec"].update(selector={"a": "b"})),
+    "a child that goes": lambda world: world.cluster.remove("Service", *KEY),
+    "the status": lambda world: world.cluster.edit("LLMDeployment", *KEY, lambda live: live["status"].pop("plan")),
+    "a budget": lambda world: world.cluster.put(budget(powerWatts=9000)),
+    "time": lambda world: world.clock.advance(MOST_REST_SECONDS),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+async def test_what_changed_is_looked_at(resting: tuple[World, list[str]], what: str) -> None:
+    world, planned = resting
+    CHANGES[what](world)
+    await world.reconciler.reconcile(KEY)
+    assert planned == ["llama"]
+
+
+async def test_what_does_not_concern_a_deployment_lets_it_rest(resting: tuple[World, list[str]]) -> None:
+    world, planned = resting
+    world.cluster.put(llama("other"))
+    await world.reconciler.reconcile((NAMESPACE, "other"))
+    world.cluster.put({**budget(powerWatts=1, action="Deny"), "metadata": {"name": "cap", "namespace": "elsewhere"}})
+    planned.clear()
+    await world.reconciler.reconcile(KEY)
+    assert planned == []
+
+
+async def test_a_member_rests_while_others_take_what_it_does_not_need(resting: tuple[World, list[str]]) -> None:
+    world, planned = resting
+    world.cluster.put(budget(powerWatts=9000, action="Deny"))
+    await world.settle()
+    planned.clear()
+    world.cluster.put(llama("other"))
+    await world.settle((NAMESPACE, "other"))
+    planned.clear()
+    await world.reconciler.reconcile(KEY)
+    assert planned == []
+
+
+async def test_a_deployment_that_is_gone_is_forgotten(resting: tuple[World, list[str]]) -> None:
+    world, _ = resting
+    assert len(world.reconciler._resting) == 1
+    world.cluster.remove("LLMDeployment", *KEY)
+    await world.reconciler.reconcile(KEY)
+    assert len(world.reconciler._resting) == 0
