@@ -166,7 +166,7 @@ class Measuring:
 
     def _measure(self, key: Key, deployment: LLMDeployment, pods: list[PodState], plan_hash: str) -> None:
         plan, validation = deployment.status.plan, deployment.spec.validation
-        if plan is None or validation.source == "None":
+        if plan is None:
             return
         gpu = load_gpus().get(plan.gpu_product)
         found = self._collector.measurement(
@@ -211,8 +211,13 @@ class Measuring:
         return new.reason != "Collecting" and new.window_end - old.window_end >= window_seconds
 
     def _serving(self, key: Key) -> tuple[LLMDeployment, list[PodState], str] | None:
-        """Return a deployment whose pods are all there and ready, with those pods and the hash of their plan."""
+        """Return a deployment whose pods are all there and ready, with those pods and the hash of their plan.
+
+        None also where nothing is to be measured.
+        """
         body = self._store.deployments[key]
+        if ((body.get("spec") or {}).get("validation") or {}).get("source") == "None":
+            return None
         pods = [pod for pod in map(pod_state, self._store.pods_owned(key)) if not pod.finished]
         if not pods or not all(pod.ready for pod in pods):
             return None
