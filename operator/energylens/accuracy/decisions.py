@@ -1,20 +1,22 @@
 """What plans picked by predictions would have done in measurement: bounds broken, energy lost, energy saved.
 
 A *choice set* is what one could run for one (model, GPU type, task): every measured layout and batch size. For each
-bound on the median ITL (the time per output token where runs have no ITL) the pick is the candidate of the lowest
-predicted energy among those whose interval's upper latency holds the bound.
+bound on the median ITL (the time per output token where runs have no ITL) the pick is the planner's choice
+(:mod:`energylens.planner.search.ranking`) among those whose interval's upper latency holds the bound. A planner that
+knows only means takes the lowest predicted energy.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from energylens.accuracy.evaluate import Predicted
-from energylens.predictor.types import BoolArray, FloatArray
+from energylens.planner.search.ranking import Risk, choose
+from energylens.predictor.types import BoolArray, FloatArray, IntArray
 from energylens.runs import Run
 
 ITL_BOUNDS_MS = (20.0, 30.0, 50.0, 100.0)
@@ -35,6 +37,9 @@ class ChoiceSet:
     predicted_itl: FloatArray
     predicted_itl_high: FloatArray
     predicted_energy: FloatArray
+    risk: Risk
+    nearest: IntArray
+    """How far the nearest measured run is, as `Prediction.nearest`."""
     node_gpus: int
     """GPUs of a whole node of this type."""
 
@@ -120,6 +125,8 @@ def choice_sets(
                 predicted_itl=predicted.values[latency][index],
                 predicted_itl_high=predicted.intervals[latency].high[index],
                 predicted_energy=predicted.values["energy"][index],
+                risk=predicted.risk.take(np.array(index)),
+                nearest=predicted.nearest[index],
                 node_gpus=node_gpus[key[1]],
             )
         )
@@ -127,8 +134,34 @@ def choice_sets(
 
 
 def pick(choices: ChoiceSet, bound_ms: float) -> int | None:
-    """Return the candidate of the lowest predicted energy whose upper ITL holds the bound; None when there is none."""
-    return _lowest(choices.predicted_energy, choices.predicted_itl_high <= bound_ms)
+    """Return the planner's choice among the candidates whose upper ITL holds the bound; None when there is none."""
+    return take(
+        choices.predicted_energy, choices.risk, choices.nearest, np.flatnonzero(choices.predicted_itl_high <= bound_ms)
+    )
+
+
+def take(energy: FloatArray, risk: Risk, nearest: IntArray, allowed: IntArray) -> int | None:
+    """Return the planner's choice of some runs; None when there is none with a prediction.
+
+    Args:
+        energy: Predicted, shape (n,).
+        risk: Of the predictions, shape (n,).
+        nearest: As `Prediction.nearest`, shape (n,).
+        allowed: Indices to choose from, shape (m,).
+    """
+    index = allowed[np.isfinite(energy[allowed])]
+    if not index.size:
+        return None
+    some = risk.take(index)
+    # Runs are of one node and have no pipeline.
+    return int(index[choose(energy[index] * some.factor, some, [nearest[index]])])
+
+
+def by_means(sets: Sequence[ChoiceSet]) -> list[ChoiceSet]:
+    """Return choice sets whose predictions count as certain, so that the lowest is picked."""
+    return [
+        replace(each, risk=Risk.none(len(each.gpus)), nearest=np.zeros(len(each.gpus), dtype=np.int64)) for each in sets
+    ]
 
 
 def best(choices: ChoiceSet, bound_ms: float) -> int | None:

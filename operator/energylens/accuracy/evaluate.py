@@ -9,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
+from energylens.planner.search.ranking import Risk
 from energylens.predictor.fitted.features import NOTHING
 from energylens.predictor.fitted.profiles import UnknownEngineError
 from energylens.predictor.load.workloads import loaded, sampled_of, standing_share, workload_of
@@ -38,9 +39,18 @@ class Predicted:
 
     values: dict[str, FloatArray]
     intervals: dict[str, Interval]
+    unshared_deviation: FloatArray
+    """Standard deviation of the error of log(energy) that candidates do not share, shape (n,)."""
+    layout_deviation: FloatArray
+    """The part of it by which two layouts of one product err apart."""
     nearest: IntArray
     """The nearest that was measured, as indices into `energylens.predictor.fitted.features.NEAREST`."""
     error: tuple[str, ...]
+
+    @property
+    def risk(self) -> Risk:
+        """How the errors of the predicted energies lie apart."""
+        return Risk(self.unshared_deviation, self.layout_deviation)
 
     @property
     def ok(self) -> BoolArray:
@@ -145,6 +155,8 @@ def _predicted(prediction: Prediction, standing: float) -> Predicted:
     return Predicted(
         values={name: masked(value) for name, (value, _) in found.items()},
         intervals={name: Interval(masked(ends.low), masked(ends.high)) for name, (_, ends) in found.items()},
+        unshared_deviation=masked(prediction.unshared_deviation),
+        layout_deviation=masked(prediction.layout_deviation),
         nearest=prediction.nearest,
         error=error,
     )
@@ -155,6 +167,8 @@ def _refused(n: int, message: str) -> Predicted:
     return Predicted(
         values=dict.fromkeys(QUANTITIES, nothing),
         intervals=dict.fromkeys(QUANTITIES, Interval(nothing, nothing)),
+        unshared_deviation=nothing,
+        layout_deviation=nothing,
         nearest=np.full(n, NOTHING),
         error=(message or "not supported",) * n,
     )
@@ -225,6 +239,8 @@ def merge(n: int, parts: Sequence[tuple[Sequence[int], Predicted]]) -> Predicted
     merged = Predicted(
         values={name: array.copy() for name, array in empty.items()},
         intervals={name: Interval(array.copy(), array.copy()) for name, array in empty.items()},
+        unshared_deviation=np.full(n, np.nan),
+        layout_deviation=np.full(n, np.nan),
         nearest=np.full(n, NOTHING),
         error=("not predicted",) * n,
     )
@@ -235,6 +251,8 @@ def merge(n: int, parts: Sequence[tuple[Sequence[int], Predicted]]) -> Predicted
             merged.values[name][where] = part.values[name]
             for end in fields(Interval):
                 getattr(merged.intervals[name], end.name)[where] = getattr(part.intervals[name], end.name)
+        merged.unshared_deviation[where] = part.unshared_deviation
+        merged.layout_deviation[where] = part.layout_deviation
         merged.nearest[where] = part.nearest
         for i, text in zip(index, part.error, strict=True):
             error[i] = text

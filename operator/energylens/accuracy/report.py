@@ -11,7 +11,7 @@ import numpy as np
 
 from energylens.accuracy.after_windows import AfterWindows, after_windows
 from energylens.accuracy.coverage import Coverage, coverage_table
-from energylens.accuracy.decisions import Decisions, Pareto, choice_sets, decide, pareto
+from energylens.accuracy.decisions import Decisions, Pareto, by_means, choice_sets, decide, pareto
 from energylens.accuracy.errors import Errors, clean, error_table
 from energylens.accuracy.evaluate import Predicted, measured_arrays
 from energylens.accuracy.same_load import SameLoad, same_load
@@ -29,6 +29,8 @@ class Report:
     errors: tuple[Errors, ...]
     coverage: tuple[Coverage, ...]
     decisions: tuple[Decisions, ...]
+    by_means: Decisions
+    """Over all bounds, of a planner that knows only means."""
     pareto: Pareto
     same_load: tuple[SameLoad, ...]
     unpredicted: Mapping[str, str]
@@ -69,6 +71,7 @@ def report(
         errors=tuple(error_table(runs, measured, predicted)),
         coverage=tuple(coverage_table(good, measured, predicted)),
         decisions=tuple(decide(sets)),
+        by_means=decide(by_means(sets))[-1],
         pareto=pareto(sets),
         same_load=same_load(runs, costed, measured, predicted, node_gpus),
         windows=windows,
@@ -80,7 +83,8 @@ def report(
 def as_object(judged: Report) -> dict[str, Any]:
     """Return the report as plain JSON values; what cannot be said (NaN) is null."""
     document: dict[str, Any] = _plain(asdict(judged))
-    for entry, decisions in zip(document["decisions"], judged.decisions, strict=True):
+    entries = [*document["decisions"], document["by_means"]]
+    for entry, decisions in zip(entries, [*judged.decisions, judged.by_means], strict=True):
         entry["broken_percent"] = _plain(decisions.broken_percent)
         entry["without_pick_percent"] = _plain(decisions.without_pick_percent)
     document["pareto"]["recovered_percent"] = _plain(judged.pareto.recovered_percent)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from energylens.accuracy.decisions import ITL_BOUNDS_MS
+from energylens.accuracy.decisions import ITL_BOUNDS_MS, take
 from energylens.accuracy.evaluate import Predicted
 from energylens.predictor.fitted.profiles import parse_engine
 from energylens.predictor.types import BoolArray, FloatArray, IntArray
@@ -106,7 +106,6 @@ def same_load(
 
 
 def _pick(predicted: Predicted, latency: str, index: IntArray, bound: float) -> int | None:
-    """Return the candidate of the lowest predicted energy whose upper latency holds the bound; None when none does."""
-    energy = predicted.values["energy"][index]
-    allowed = np.flatnonzero((predicted.intervals[latency].high[index] <= bound) & np.isfinite(energy))
-    return None if allowed.size == 0 else int(allowed[np.argmin(energy[allowed])])
+    """Return the planner's choice among the runs whose upper latency holds the bound; None when none does."""
+    allowed = np.flatnonzero(predicted.intervals[latency].high[index] <= bound)
+    return take(predicted.values["energy"][index], predicted.risk.take(index), predicted.nearest[index], allowed)

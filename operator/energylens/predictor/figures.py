@@ -69,6 +69,8 @@ def prediction(
         throughput=adjusted.interval("step", throughput),
         power=Interval(drawn.low, np.minimum(drawn.high, np.maximum(limit, power))),
         energy=adjusted.interval("energy", energy),
+        unshared_deviation=adjusted.doubt.unshared,
+        layout_deviation=adjusted.doubt.layout,
         nearest=adjusted.nearest,
         memory=held,
     )

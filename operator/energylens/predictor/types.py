@@ -256,6 +256,11 @@ class Prediction:
     power: Interval
     energy: Interval
     """Interval of ``joules_per_output_token``, J."""
+    unshared_deviation: FloatArray
+    """Standard deviation of the error of log(joules_per_output_token), without what all candidates of one model and
+    engine share, and without the noise of a measurement."""
+    layout_deviation: FloatArray
+    """The part of it by which two layouts of one product err apart although as much was measured near both."""
     nearest: IntArray
     """The nearest that was measured, as indices into `energylens.predictor.fitted.features.NEAREST`."""
     memory: Memory

@@ -61,7 +61,8 @@ def predicted(runs: list[Run], *, itl: list[float], high: list[float], energy: l
     intervals = {name: Interval(0.9 * value, 1.1 * value) for name, value in values.items()}
     intervals["itl"] = Interval(values["itl"] / 2, np.array(high))
     error = tuple("no" if np.isnan(value) else "" for value in itl)
-    return Predicted(values, intervals, np.zeros(len(runs), dtype=np.int64), error)
+    certain = np.zeros(len(runs))
+    return Predicted(values, intervals, certain, certain, np.zeros(len(runs), dtype=np.int64), error)
 
 
 class FakePredictor:
@@ -127,6 +128,8 @@ class FakePredictor:
             throughput=around(throughput),
             power=around(power),
             energy=around(energy),
+            unshared_deviation=no,
+            layout_deviation=no,
             nearest=np.where(concurrency > 100, 3, 1),
             memory=Memory(no, no, no, no, no, no, np.ones(n, dtype=bool)),
         )

@@ -147,6 +147,8 @@ class ArithmeticPredictor:
             throughput=around(tokens),
             power=around(power),
             energy=around(joules),
+            unshared_deviation=known(0.0 * joules),
+            layout_deviation=known(0.0 * joules),
             nearest=np.where(layouts.gpus > 4, 3, 1),
             memory=memory,
         )

@@ -13,6 +13,7 @@ from energylens.cli.text.tables import columns, confidence_text, joules
 from energylens.decide.deployment.caveats import caveats_of
 from energylens.decide.preview import Preview
 from energylens.planner.explain.breakdown import parts_of, prices
+from energylens.planner.explain.risk import risk_taken
 from energylens.planner.explain.whynot import Answer, Winning
 from energylens.planner.search import describe
 from energylens.planner.search.evaluate import Candidates
@@ -59,6 +60,7 @@ def report(one: Explained) -> str:
     lines.append(f"  plan  {describe.candidate(solution.rows, solution.chosen)}")
     if planning.plan is not None:
         lines.append(f"  confidence  {confidence_text(planning.plan)}")
+    lines.append(f"  risk  {_risk(one.problem, solution)}")
     lines += [f"  note  {note}" for note in caveats_of(deployment, planning)]
     lines += ["", *_breakdown(one.problem, [("PLAN", solution.rows, solution.chosen)])]
     return "\n".join([*lines, "", *_prices(one.problem, solution)])
@@ -78,6 +80,7 @@ def as_object(one: Explained) -> dict[str, Any]:
         return {
             **found,
             "plan": _candidate(one.problem, solution.rows, solution.chosen),
+            "risk": _risk_object(one.problem, solution),
             "constraints": [
                 {
                     "field": price.field,
@@ -100,6 +103,24 @@ def as_object(one: Explained) -> dict[str, Any]:
         "rejections": [{"rule": r.rule, "candidates": r.candidates, "message": r.message} for r in answer.rejections],
         "changes": [_change_object(winning) for winning in answer.winning],
     }
+
+
+def _risk(problem: Problem, solution: Solution) -> str:
+    taken = risk_taken(solution, problem.spec.energy.objective)
+    if taken is None:
+        return "costs nothing: no other plan is predicted to be better"
+    return taken.text(solution, problem.spec.energy.objective)
+
+
+def _risk_object(problem: Problem, solution: Solution) -> dict[str, Any] | None:
+    """Return the plan that predictions alone would pick, and why it was not; None where that is the plan."""
+    taken = risk_taken(solution, problem.spec.energy.objective)
+    if taken is None:
+        return None
+    unit = "powerWattsGivenUp" if problem.spec.energy.objective == "MinimizePower" else "joulesPerOutputTokenGivenUp"
+    given_up = round(taken.given_up) if unit.startswith("power") else format_milli(taken.given_up)
+    plan = _candidate(problem, solution.rows, taken.index)
+    return {unit: given_up, "reason": taken.reason, "lowestPrediction": plan}
 
 
 def _answer(problem: Problem, answer: Answer) -> list[str]:

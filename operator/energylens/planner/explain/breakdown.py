@@ -75,6 +75,9 @@ def prices(problem: Problem, solution: Solution) -> tuple[Price, ...]:
             continue
         needed = None if constraint.needed is None else constraint.render(float(constraint.needed[i]))
         joules = float(rows.joules_per_output_token[chosen] - rows.joules_per_output_token[i])
+        if joules <= 0.0 and objective == "MinimizeEnergy":
+            # What is saved is risk, which no constraint costs.
+            continue
         watts = float(rows.power_watts[chosen] - rows.power_watts[i])
         found.append(Price(constraint.field, constraint.value, needed, joules, watts, i))
     return tuple(sorted(found, key=lambda price: -price.joules_saved))

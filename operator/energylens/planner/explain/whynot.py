@@ -16,6 +16,7 @@ import numpy as np
 from energylens.api.llmdeployment import LLMDeploymentSpec, Overrides, PowerCap
 from energylens.api.words import counted
 from energylens.planner.search import describe
+from energylens.planner.search.comparison import by_risk, predicted
 from energylens.planner.search.constraints import Constraint, build_constraints, count_rejections, feasible
 from energylens.planner.search.evaluate import Candidates
 from energylens.planner.search.objective import best, objective_values
@@ -334,6 +335,11 @@ def _compared(problem: Problem, chosen: Row | None, asked: Row) -> str:
     plan = describe.candidate(chosen.rows, chosen.index)
     if objective == "MinimizeGPUs" and new != old:
         return f"{text} uses {counted(round(new), 'GPU')}, the plan {plan} {old:.0f}"
+    risk = by_risk(asked.rows, asked.index, chosen.rows, chosen.index, objective)
+    if risk is not None:
+        return f"{text} {risk} (the plan: {plan})"
+    new = float(predicted(asked.rows, objective)[asked.index])
+    old = float(predicted(chosen.rows, objective)[chosen.index])
     if math.isclose(new, old, rel_tol=_CLOSE):
         return f"{text} is as good as the plan {plan}, which has fewer GPUs, fewer replicas or a lower TTFT"
     what = "power" if objective == "MinimizePower" else "energy"

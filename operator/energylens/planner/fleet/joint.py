@@ -43,9 +43,9 @@ class Point:
     """Pods over all replicas."""
     power_watts: float
     energy_watts: float
-    """What is minimised: joules per output token x output tokens per second of the member's load, W. Equal to the
-    power where the load is an arrival rate; where it is a concurrency, points generate different numbers of tokens, and
-    all of a member's points count at the rate of one of them."""
+    """What is minimised: joules per output token, with the risk of their prediction, x output tokens per second of the
+    member's load, W. Where the load is a concurrency, points generate different numbers of tokens, and all of a
+    member's points count at the rate of one of them."""
     broken: tuple[BrokenObjective, ...] = ()
     """Objectives that it does not hold; such a point is never chosen, but says what relaxing them would allow."""
 

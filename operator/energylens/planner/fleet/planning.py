@@ -27,7 +27,7 @@ from energylens.planner.fleet.packing import Node
 from energylens.planner.search.constraints import Constraint, feasible
 from energylens.planner.search.frontier import pareto
 from energylens.planner.search.identity import inputs_hash
-from energylens.planner.search.objective import best, ranked, rounded
+from energylens.planner.search.objective import best, joules_at_risk, ranked, rounded
 from energylens.planner.search.problem import Problem, Solution, solve
 from energylens.planner.types import ClusterSnapshot
 from energylens.predictor.types import BoolArray
@@ -290,11 +290,12 @@ def alone(fleet: Fleet) -> float | None:
     """Return the energy, W, if each deployment had the cluster to itself; None where one has no plan even then."""
     total = 0.0
     for deployment in fleet.deployments:
-        problem = JointProblem((_member(deployment, deployment.within({}), None)[0],), fleet.nodes)
-        found = solve_joint(problem, explain=False) if problem.members[0].points else JointInfeasible()
+        member, rows = _member(deployment, deployment.within({}), None)
+        problem = JointProblem((member,), fleet.nodes)
+        found = solve_joint(problem, explain=False) if member.points else JointInfeasible()
         if not isinstance(found, JointPlan):
             return None
-        total += found.energy_watts
+        total += _predicted(replace(fleet, deployments=(deployment,)), {member.name: rows[found.chosen[member.name]]})
     return total
 
 
@@ -321,7 +322,7 @@ def _solve(
     found = solve_joint(JointProblem(tuple(members), fleet.nodes, fleet.limits), explain=explain)
     if isinstance(found, JointPlan):
         rows_of = {name: index[name][point] for name, point in found.chosen.items()}
-        return FleetPlan(rows_of, found.power_watts, found.energy_watts, found.watts_of, {})
+        return FleetPlan(rows_of, found.power_watts, _predicted(fleet, rows_of), found.watts_of, {})
     relaxed = _relaxed_plan(fleet, tuple(members), index, found) if explain else None
     gpus = tuple(
         f"{hole.count} x {counted(hole.gpus, 'GPU')} of {hole.product} on one node" for hole in found.extra_gpus
@@ -346,7 +347,14 @@ def _relaxed_plan(
         return None
     broken = {m.name: m.points[joint.chosen[m.name]].broken for m in members if m.points[joint.chosen[m.name]].broken}
     rows = {name: index[name][point] for name, point in joint.chosen.items()}
-    return FleetPlan(rows, joint.power_watts, joint.energy_watts, joint.watts_of, broken)
+    return FleetPlan(rows, joint.power_watts, _predicted(fleet, rows), joint.watts_of, broken)
+
+
+def _predicted(fleet: Fleet, rows: Mapping[str, int]) -> float:
+    """Return the predicted energy of a choice, W: without the risk that candidates are compared with."""
+    return sum(
+        float(d.solution.rows.joules_per_output_token[rows[d.name]]) * d.tokens_per_second for d in fleet.deployments
+    )
 
 
 def _member(deployment: FleetMember, strict: BoolArray, loose: BoolArray | None) -> tuple[JointMember, list[int]]:
@@ -367,7 +375,7 @@ def _points(deployment: FleetMember, mask: BoolArray, broken: bool) -> Iterator[
     rows = deployment.solution.rows
     # What the planner prefers comes first, and is kept where others are as good.
     index = ranked(rows, mask, "MinimizeEnergy")
-    energy = rows.joules_per_output_token[index] * deployment.tokens_per_second
+    energy = joules_at_risk(rows)[index] * deployment.tokens_per_second
     power = rows.power_watts[index]
     pods = (rows.replicas * rows.nodes_per_replica)[index]
     sizes = rows.gpus_per_node[index]

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from energylens.api.llmdeployment import Percentile
 from energylens.planner.engines import EngineSettings, refusals
 from energylens.planner.search.corrections import Correction, Corrections
+from energylens.planner.search.ranking import Risk
 from energylens.planner.search.space import ProductSpace, concatenate
 from energylens.predictor.fitted.features import NOTHING
 from energylens.predictor.load.steady import Role
@@ -124,9 +125,22 @@ class Candidates:
     idle_power_watts: FloatArray
     output_tokens_per_second: FloatArray
     concurrency: FloatArray
+    unshared_deviation: FloatArray
+    """Standard deviations of the error of log(energy): what candidates do not share, and the part of layouts."""
+    layout_deviation: FloatArray
     nearest: IntArray
     """The nearest that was measured, as indices into `energylens.predictor.fitted.features.NEAREST`."""
     role: Role = "aggregated"
+
+    @property
+    def risk(self) -> Risk:
+        """How the errors of the candidates' energies lie apart."""
+        return Risk(self.unshared_deviation, self.layout_deviation)
+
+    def without_risk(self) -> Candidates:
+        """Return the candidates as a planner that knows only means sees them: every prediction counts as certain."""
+        certain = Risk.none(len(self))
+        return replace(self, unshared_deviation=certain.unshared, layout_deviation=certain.layout)
 
     @property
     def gpus(self) -> IntArray:
@@ -349,6 +363,8 @@ _FIGURES = (
     "idle_power_watts",
     "output_tokens_per_second",
     "concurrency",
+    "unshared_deviation",
+    "layout_deviation",
 )
 
 
@@ -377,6 +393,8 @@ def _figures(
         "idle_power_watts": p.idle_power_watts * correction.power * replicas,
         "output_tokens_per_second": p.output_tokens_per_second * replicas,
         "concurrency": p.concurrency * replicas,
+        "unshared_deviation": p.unshared_deviation,
+        "layout_deviation": p.layout_deviation,
     }
 
 

@@ -12,6 +12,7 @@ from energylens.api.llmdeployment import Alternative, LLMDeploymentSpec
 from energylens.api.quantity import format_milli
 from energylens.api.words import counted
 from energylens.planner.search import describe
+from energylens.planner.search.comparison import by_risk
 from energylens.planner.search.constraints import Constraint, feasible
 from energylens.planner.search.evaluate import Candidates
 from energylens.planner.search.objective import best, objective_values, ranked
@@ -51,7 +52,7 @@ def frontier_rows(
     """Return the candidates worth showing, best first, and why each of them was not chosen ("" for the chosen one).
 
     Worth showing are the chosen one, the frontier of all candidates that can run the load on the GPUs allowed (those
-    that break an SLO or a budget too), and the best of every GPU product.
+    that break an SLO or a budget too), the best of every GPU product, and the plan of a planner that knows only means.
     """
     objective = spec.energy.objective
     soft = [c for c in constraints if c.kind in ("SLO", "Power")]
@@ -64,6 +65,8 @@ def frontier_rows(
         for mask in (valid, runnable):
             leader = best(rows, mask & (rows.product == number), objective)
             shown |= {leader} if leader is not None else set()
+    lowest = best(rows.without_risk(), valid, objective)
+    shown |= {lowest} if lowest is not None else set()
     mask = np.zeros(len(rows), dtype=bool)
     mask[list(shown)] = True
     order = ranked(rows, mask, objective)
@@ -86,6 +89,10 @@ def why_not(rows: Candidates, soft: Sequence[Constraint], i: int, chosen: int, s
     if broken:
         return "; ".join(broken)
     energy = rows.joules_per_output_token
+    same_gpus = spec.energy.objective != "MinimizeGPUs" or rows.gpus[i] == rows.gpus[chosen]
+    risk = by_risk(rows, i, rows, chosen, spec.energy.objective) if same_gpus else None
+    if risk is not None:
+        return risk
     if spec.energy.objective == "MinimizeGPUs" and rows.gpus[i] != rows.gpus[chosen]:
         return f"uses {counted(int(rows.gpus[i]), 'GPU')} instead of {int(rows.gpus[chosen])}"
     if spec.energy.objective == "MinimizePower":

@@ -6,6 +6,7 @@ import numpy as np
 
 from energylens.api.llmdeployment import Objective
 from energylens.planner.search.evaluate import Candidates
+from energylens.planner.search.ranking import simplest
 from energylens.predictor.types import BoolArray, FloatArray, IntArray
 
 SIGNIFICANT_DIGITS = 6
@@ -13,25 +14,38 @@ SIGNIFICANT_DIGITS = 6
 
 
 def objective_values(rows: Candidates, objective: Objective) -> FloatArray:
-    """Return what is minimised, shape (n,): joules per output token, watts or GPUs."""
+    """Return what is minimised, shape (n,): joules per output token or watts with their risk, or GPUs."""
     if objective == "MinimizePower":
-        return rows.power_watts
+        return rows.power_watts * rows.risk.factor
     if objective == "MinimizeGPUs":
         return rows.gpus.astype(np.float64)
-    return rows.joules_per_output_token
+    return joules_at_risk(rows)
+
+
+def joules_at_risk(rows: Candidates) -> FloatArray:
+    """Return the joules per output token that candidates are ranked by, shape (n,): higher where less is known."""
+    return np.asarray(rows.joules_per_output_token * rows.risk.factor)
+
+
+def complexity(rows: Candidates) -> tuple[IntArray, ...]:
+    """Return what decides between candidates that predictions cannot tell apart, shape (n,) each, lower first.
+
+    Nodes of a replica, pipeline stages, and how far the nearest measured run is.
+    """
+    return rows.nodes_per_replica, rows.layouts.pipeline_parallel, rows.nearest
 
 
 def ranked(rows: Candidates, mask: BoolArray, objective: Objective) -> IntArray:
-    """Return the indices of the candidates of a mask, best first.
+    """Return the indices of the candidates of a mask, lowest objective first.
 
-    Ties go to lower energy, fewer GPUs, fewer replicas, a lower TTFT (within 5 %), a smaller batch, and at last to the
-    order of the space.
+    Equal ones go by lower energy, fewer GPUs, fewer replicas, a lower TTFT (within 5 %), a smaller batch, and at last
+    the order of the space.
     """
     index = np.flatnonzero(mask)
     taken = rows.take(index)
     keys = (
         rounded(objective_values(taken, objective)),
-        rounded(taken.joules_per_output_token),
+        rounded(joules_at_risk(taken)),
         taken.gpus,
         taken.replicas,
         _steps(taken.ttft_upper_ms),
@@ -43,13 +57,24 @@ def ranked(rows: Candidates, mask: BoolArray, objective: Objective) -> IntArray:
 
 
 def best(rows: Candidates, mask: BoolArray, objective: Objective) -> int | None:
-    """Return the index of the best candidate of a mask, or None when the mask is empty."""
-    if not mask.any():
+    """Return the index of the best candidate of a mask, or None when the mask is empty.
+
+    Of the candidates that predictions cannot tell from the lowest (`ranking.ties`) the simplest are left, and of these
+    the first by :func:`ranked` is the best.
+    """
+    index = np.flatnonzero(mask)
+    if not index.size:
         return None
+    values = objective_values(rows, objective)[index]
+    if objective == "MinimizeGPUs":
+        # GPUs are counted, not predicted.
+        index = index[values == values.min()]
+        values = joules_at_risk(rows)[index]
+    tied = simplest(values, rows.risk.take(index), [costs[index] for costs in complexity(rows)])
     # Ranking everything costs more than looking at the front runners.
-    values = objective_values(rows, objective)
-    lowest = np.nanmin(np.where(mask, values, np.nan))
-    near = mask & (values <= lowest * (1 + 10.0 ** (1 - SIGNIFICANT_DIGITS)))
+    front = tied[values[tied] <= values[tied].min() * (1 + 10.0 ** (1 - SIGNIFICANT_DIGITS))]
+    near = np.zeros(len(rows), dtype=bool)
+    near[index[front]] = True
     return int(ranked(rows, near, objective)[0])
 
 

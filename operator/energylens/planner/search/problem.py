@@ -174,7 +174,10 @@ def binding_constraint(solution: Solution, spec: LLMDeploymentSpec) -> str:
     rows, objective = solution.rows, spec.energy.objective
     assert solution.chosen is not None
     values = objective_values(rows, objective)
-    field, lowest = NO_BINDING_CONSTRAINT, float(values[solution.chosen]) * (1 - 1e-3)
+    # Of plans that predictions cannot tell apart the chosen one may have a higher value than another.
+    allowed = values[feasible(solution.constraints, len(rows))]
+    lowest = float(np.min(allowed, initial=float(values[solution.chosen]))) * (1 - 1e-3)
+    field = NO_BINDING_CONSTRAINT
     for constraint in solution.constraints:
         if constraint.kind not in ("GPUs", "SLO", "Power"):
             continue

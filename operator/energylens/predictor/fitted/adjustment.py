@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from energylens.predictor.fitted.coefficients import Coefficients
+from energylens.predictor.fitted.doubt import Doubt, doubt_of
 from energylens.predictor.fitted.features import (
     ENGINE,
     NOTHING,
@@ -17,6 +18,7 @@ from energylens.predictor.fitted.features import (
     measured_parallelism,
     nearest,
     run_features,
+    split_anywhere,
 )
 from energylens.predictor.fitted.intervals import around
 from energylens.predictor.fitted.noise import noise_variance, physics_spread
@@ -38,6 +40,8 @@ class Adjustment:
     """Of the logarithm, by target of `intervals.TARGETS`, shape (n,) each."""
     nearest: IntArray
     """The nearest that was measured, indices into `features.NEAREST`, shape (n,)."""
+    doubt: Doubt
+    """How the errors of energy lie apart."""
 
     def interval(self, target: str, value: FloatArray) -> Interval:
         """Return the 80 % prediction interval around an adjusted value of a target of `intervals.TARGETS`."""
@@ -77,21 +81,26 @@ def adjustment(
     if residual is not None and measured:
         near = nearest(residual.training, runs, here_only=is_unpacked(model))
     scales = coefficients.intervals
-    widen = np.ones(len(layouts))
+    apart = widen = np.ones(len(layouts))
     if residual is not None:
         # Neither pipeline stages nor messages over a host link, whose speed differs between machines of one product,
         # are in the runs that the intervals were set on.
         beyond = measured | beyond_island(gpu, layouts)
-        widen = np.where(_outside(residual, runs, near, beyond), scales.extrapolation, 1.0)
+        new = _new_split(residual, runs, beyond)
+        apart = np.where(new, scales.extrapolation, 1.0)
         # Left-out products had relatives of their architecture among those that were fitted to.
         if not coefficients.knows_architecture(gpu):
-            widen = widen * scales.extrapolation
-    if workload.speculation is not None:
-        # No run that the coefficients were fitted to drafted tokens.
-        near, widen = np.full_like(near, NOTHING), widen * scales.extrapolation
+            apart = apart * scales.extrapolation
+        # What other versions of an engine say of a kind of model is less than what left-out models have left.
+        unlike = ~np.isin(kinds_of(runs), kinds_of(residual.training)) & ((near == ENGINE) | (new & measured))
+        widen = apart * np.where(unlike, scales.extrapolation, 1.0)
     spread = physics_spread(runs)
+    doubt = doubt_of(scales, residual, near, apart, variance["energy"], spread)
+    if workload.speculation is not None:
+        # No run that the coefficients were fitted to drafted tokens; nor did those of any other candidate.
+        near, widen = np.full_like(near, NOTHING), widen * scales.extrapolation
     halves = {t: widen * scales.half_width(t, near, variance[t], noise[t], spread) for t in variance}
-    return Adjustment({t: np.exp(log) for t, log in logs.items()}, halves, near)
+    return Adjustment({t: np.exp(log) for t, log in logs.items()}, halves, near, doubt)
 
 
 def _learned(
@@ -110,16 +119,14 @@ def _learned(
     return logs, variance
 
 
-def _outside(residual: ResidualModel, runs: RunFeatures, near: IntArray, beyond: BoolArray | bool) -> BoolArray:
-    """Return where no left-out run can stand for a candidate, shape (n,).
+def _new_split(residual: ResidualModel, runs: RunFeatures, beyond: BoolArray | bool) -> BoolArray:
+    """Return which candidates are split over GPUs in a way that no run stands for, shape (n,).
 
     Args:
         residual: With the runs that were fitted to.
         runs: Features of the candidates.
-        near: The nearest that was measured, shape (n,).
-        beyond: Where splits that nobody measured count, shape (n,).
+        beyond: Where splits that were not measured under the candidates' engine count, shape (n,).
     """
+    # Under an engine without runs every split is new; one that no engine was run with is so in any case.
     new = ~measured_parallelism(residual.training, runs) & beyond
-    # What other versions of an engine say of a kind of model is less than what left-out models have left.
-    unlike = ~np.isin(kinds_of(runs), kinds_of(residual.training))
-    return np.asarray(new | ((near == ENGINE) & unlike))
+    return np.asarray(new | ~split_anywhere(residual.training, runs))

@@ -109,6 +109,14 @@ def measured_parallelism(training: RunFeatures, runs: RunFeatures) -> BoolArray:
     return np.asarray(np.isin(runs.keys["parallel"], training.keys["parallel"]))
 
 
+def split_anywhere(training: RunFeatures, runs: RunFeatures) -> BoolArray:
+    """Return which candidates are split over GPUs in a way that runs of any engine were measured with, shape (n,)."""
+    labels, inverse = np.unique(runs.keys["parallel"], return_inverse=True)
+    known = {label.partition("@")[0] for label in training.members["parallel"]}
+    found = np.array([label.partition("@")[0] in known for label in labels.tolist()], dtype=np.bool_)
+    return np.asarray(found[inverse.reshape(-1)])
+
+
 def measured_kind(training: RunFeatures, runs: RunFeatures) -> BoolArray:
     """Return which candidates are of a kind of model and storage that was run on their product under their engine."""
     return np.asarray(np.isin(runs.keys["product"], training.keys["product"]))

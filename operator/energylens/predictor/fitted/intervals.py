@@ -12,6 +12,8 @@ from energylens.predictor.types import FloatArray, IntArray, Interval
 
 TARGETS = ("step", "tpot", "itl", "power", "energy")
 """Mean step, which throughput follows, time per output token, median ITL, power and energy per token."""
+UPPER_END = 1.2816
+"""Standard deviations of a normal distribution from its mean to the upper end of its 80 % interval."""
 DEFAULT_SCALE = {f"{target}/{name}": 1.3 for target in TARGETS for name in NEAREST}
 
 
@@ -43,6 +45,13 @@ class IntervalModel:
         """
         scales = np.array([self.scale[f"{target}/{name}"] for name in NEAREST])
         return np.asarray(scales[nearest] * np.sqrt(spread**2 * variance + noise))
+
+    def deviation(self, target: str, nearest: IntArray, variance: FloatArray, spread: FloatArray) -> FloatArray:
+        """Return the standard deviation of the model's error of the logarithm, shape (n,): no noise of a measurement.
+
+        The arguments are those of :meth:`half_width`.
+        """
+        return self.half_width(target, nearest, variance, np.zeros_like(variance), spread) / UPPER_END
 
 
 def around(value: FloatArray, half_width: FloatArray) -> Interval:

@@ -17,6 +17,8 @@ import numpy.typing as npt
 from energylens.predictor.types import BoolArray, FloatArray, IntArray
 
 TARGETS = ("step", "itl", "power")
+LAYOUT_KEYS = ("layout", "load")
+"""Keys of the terms that tell the layouts of one model on one product apart."""
 KNOT_SPACING = 0.03
 """In log(batch)."""
 
@@ -101,6 +103,11 @@ def covariance(terms: tuple[KernelTerm, ...], a: RunFeatures, b: RunFeatures) ->
 def prior_variance(terms: tuple[KernelTerm, ...]) -> float:
     """Return the variance where nothing is known."""
     return sum(term.variance for term in terms)
+
+
+def layout_variance(terms: tuple[KernelTerm, ...]) -> float:
+    """Return the part of :func:`prior_variance` that layouts of one model, product and engine do not share."""
+    return sum(term.variance for term in terms if term.key in LAYOUT_KEYS)
 
 
 def correct(

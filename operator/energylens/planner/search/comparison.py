@@ -1,0 +1,67 @@
+"""Why one candidate lost against another, in words, with the risk that decides where predictions alone do not."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from energylens.api.llmdeployment import Objective
+from energylens.planner.search import describe
+from energylens.planner.search.evaluate import Candidates
+from energylens.planner.search.objective import complexity, objective_values
+from energylens.predictor.fitted.features import NEAREST
+from energylens.predictor.types import FloatArray
+
+_NEAREST_RUN = dict(
+    zip(
+        NEAREST,
+        ("this model in this layout", "this model", "another model under this engine", "nothing near it"),
+        strict=True,
+    )
+)
+"""The nearest that was measured, in words."""
+
+
+_SIMPLER = ("fewer nodes of a replica", "fewer pipeline stages")
+_NEAREST = len(_SIMPLER)
+"""Place of what was measured among the costs of `complexity`; the words for the others are before it."""
+
+
+def predicted(rows: Candidates, objective: Objective) -> FloatArray:
+    """Return what is minimised without its risk, shape (n,); energy where GPUs are counted."""
+    return rows.power_watts if objective == "MinimizePower" else rows.joules_per_output_token
+
+
+def by_risk(rows: Candidates, i: int, winners: Candidates, j: int, objective: Objective) -> str | None:
+    """Return why candidate ``i`` lost against ``j`` although its prediction is lower; None where it is not."""
+    mine, other = float(predicted(rows, objective)[i]), float(predicted(winners, objective)[j])
+    if mine >= other:
+        return None
+    what = "power" if objective == "MinimizePower" else "energy"
+    text = f"is predicted to use {describe.compared(mine, other, what)}"
+    values = "MinimizeEnergy" if objective == "MinimizeGPUs" else objective
+    risky, certain = float(objective_values(rows, values)[i]), float(objective_values(winners, values)[j])
+    costs = [(int(a[i]), int(b[j])) for a, b in zip(complexity(rows), complexity(winners), strict=True)]
+    worse = next((number for number, (own, its) in enumerate(costs) if own != its), None)
+    if risky > certain:
+        return f"{text}, but {describe.compared(risky, certain, what)} with its risk: {_reason(rows, i)}"
+    if worse is None:
+        return text
+    own, its = costs[worse]
+    if worse == _NEAREST:
+        why = f"nearer measured runs ({_near(its)} instead of {_near(own)})"
+    else:
+        why = f"{_SIMPLER[worse]} ({its} instead of {own})"
+    return f"{text}, which is within the error of predictions: a tie, which goes to {why}"
+
+
+def _reason(rows: Candidates, i: int) -> str:
+    parts = []
+    if rows.layouts.pipeline_parallel[i] > 1:
+        parts.append("no replica was measured with pipeline stages")
+    if np.isfinite(rows.layouts.power_cap_watts[i]):
+        parts.append("no run had a power cap")
+    return " and ".join(parts) or f"measured was {_near(int(rows.nearest[i]))}"
+
+
+def _near(nearest: int) -> str:
+    return _NEAREST_RUN[NEAREST[nearest]]

@@ -1,0 +1,55 @@
+"""Why a candidate lost although its prediction is lower, in words."""
+
+from __future__ import annotations
+
+import pytest
+from tests.unit.planner.search.test_objective import SURE, Row, candidates
+
+from energylens.api.llmdeployment import Objective
+from energylens.planner.search.comparison import by_risk
+
+
+@pytest.mark.parametrize(
+    ("loser", "words"),
+    [
+        (
+            {"joules": 0.38, "unshared": 0.3, "own": 0.1, "pp": 2, "near": 3},
+            "is predicted to use 5 % less energy, but 16 % more energy with its risk: "
+            "no replica was measured with pipeline stages",
+        ),
+        (
+            {"joules": 0.38, "unshared": 0.3, "own": 0.1, "near": 3},
+            "is predicted to use 5 % less energy, but 16 % more energy with its risk: measured was nothing near it",
+        ),
+        (
+            {"joules": 0.392, "nodes": 2, **SURE},
+            "is predicted to use 2 % less energy, which is within the error of predictions: "
+            "a tie, which goes to fewer nodes of a replica (1 instead of 2)",
+        ),
+        (
+            {"joules": 0.392, "pp": 4, **SURE},
+            "is predicted to use 2 % less energy, which is within the error of predictions: "
+            "a tie, which goes to fewer pipeline stages (1 instead of 4)",
+        ),
+        (
+            {"joules": 0.392, "near": 2, **SURE},
+            "is predicted to use 2 % less energy, which is within the error of predictions: "
+            "a tie, which goes to nearer measured runs (this model in this layout instead of another model under this "
+            "engine)",
+        ),
+        ({"joules": 0.41, **SURE}, None),
+        ({"joules": 0.4, **SURE}, None),
+    ],
+)
+def test_the_reason_names_what_decided(loser: Row, words: str | None) -> None:
+    rows = candidates(loser, {"joules": 0.4, **SURE})
+    assert by_risk(rows, 0, rows, 1, "MinimizeEnergy") == words
+
+
+@pytest.mark.parametrize(("objective", "what"), [("MinimizePower", "power"), ("MinimizeGPUs", "energy")])
+def test_what_is_compared_is_what_is_minimised(objective: Objective, what: str) -> None:
+    rows = candidates({"watts": 688, "joules": 0.344, "unshared": 0.5, "own": 0.1}, {"watts": 800, **SURE})
+    assert by_risk(rows, 0, rows, 1, objective) == (
+        f"is predicted to use 14 % less {what}, but 28 % more {what} with its risk: "
+        "measured was this model in this layout"
+    )
