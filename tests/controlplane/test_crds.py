@@ -73,6 +73,7 @@ def test_defaults_are_filled_in_and_are_those_of_the_models(kubectl: Kubectl) ->
         "overrides": {},
         "replan": {"cooldownSeconds": 3600, "minEnergySavingPercent": 10},
         "safetyMarginPercent": 100,
+        "spareReplicas": 0,
     }
     assert stored["spec"]["engine"] == {"type": "VLLM"}
     assert stored["spec"]["suspend"] is False

@@ -225,6 +225,8 @@ def plan_status(problem: Problem, solution: Solution, i: int) -> PlanStatus:
         data_parallel=int(layouts.data_parallel[i]),
         max_batch_size=int(layouts.max_batch_size[i]),
         power_cap_watts_per_gpu=None if math.isnan(cap) else round(cap),
+        kv_cache_tokens=_kv_cache(rows, i),
+        longest_request_tokens=_longest_request(problem, rows, i),
         correction=_correction(problem, rows, i),
         lowest_power_watts=_lowest_power(solution),
         predicted=PredictedFigures(
@@ -235,6 +237,7 @@ def plan_status(problem: Problem, solution: Solution, i: int) -> PlanStatus:
             idle_power_watts=round(float(rows.idle_power_watts[i])),
             output_tokens_per_second=round(float(rows.output_tokens_per_second[i])),
             concurrency=round(float(rows.concurrency[i])),
+            utilization_percent=describe.percent_up(float(rows.utilization[i])),
             ttft_milliseconds=describe.up(float(rows.ttft_ms[i])),
             itl_milliseconds=describe.up(float(rows.itl_ms[i])),
             tpot_milliseconds=describe.up(float(rows.tpot_ms[i])),
@@ -254,6 +257,20 @@ def _inputs_hash(problem: Problem, most_gpus: int | None) -> str:
         problem.corrections,
         most_gpus,
     )
+
+
+def _kv_cache(rows: Candidates, i: int) -> int | None:
+    """Return the tokens that the KV caches of a replica hold; None where nothing is kept for each token."""
+    held = float(rows.kv_cache_tokens[i])
+    return int(held * rows.layouts.data_parallel[i]) if math.isfinite(held) else None
+
+
+def _longest_request(problem: Problem, rows: Candidates, i: int) -> int:
+    """Return the tokens of the longest request that a candidate answers: its context, or the KV cache of a rank."""
+    settings = EngineSettings.of(problem.spec.engine)
+    context = settings.context_tokens or settings.context_of(problem.model)
+    held = float(rows.kv_cache_tokens[i])
+    return min(context, int(held)) if math.isfinite(held) else context
 
 
 def _correction(problem: Problem, rows: Candidates, i: int) -> CorrectionFactors | None:

@@ -142,6 +142,11 @@ RULES = (
         "spec.planning.overrides",
         ("expertParallel (16)", "tensorParallel (4) x dataParallel (2) = 8", "8 or less"),
     ),
+    Bad(
+        {"spec.planning": {"overrides": {"replicas": 2}, "spareReplicas": 2}},
+        "spec.planning",
+        ("overrides.replicas (2)", "spareReplicas (2)", "3 or more"),
+    ),
     Bad({"spec.model.cache": {}}, "spec.model.cache", ("neither persistentVolumeClaim nor hostPath",)),
     Bad(
         {"spec.model.cache": {"persistentVolumeClaim": "weights", "hostPath": "/data"}},

@@ -41,6 +41,7 @@ WRITTEN = {
             "gpu_product", "gpus", "replicas", "nodes_per_replica", "tensor_parallel", "pipeline_parallel",
             "expert_parallel", "data_parallel", "max_batch_size", "power_cap_watts_per_gpu", "power_watts",
             "joules_per_output_token", "ttft_milliseconds", "itl_milliseconds", "tpot_milliseconds",
+            "utilization_percent",
         )
     },
     **{

@@ -144,7 +144,8 @@ class ArithmeticPredictor:
             itl=around(itl),
             tpot=around(itl * 1.2),
             ttft=around(ttft),
-            throughput=around(tokens),
+            # Certain, so that no plan keeps capacity free that a test did not ask for.
+            throughput=Interval(known(tokens), known(tokens)),
             power=around(power),
             energy=around(joules),
             unshared_deviation=known(0.0 * joules),

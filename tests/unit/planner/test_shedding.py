@@ -110,7 +110,7 @@ def test_replicas_whose_kv_cache_holds_less_than_a_batch_are_as_busy_as_it_allow
     "workload",
     [
         {"inputTokens": 512, "outputTokens": 256, "requestsPerSecond": 4},
-        {"inputTokens": 512, "outputTokens": 512, "requestsPerSecond": 60},
+        {"inputTokens": 512, "outputTokens": 512, "requestsPerSecond": 50},
         {"inputTokens": 4000, "outputTokens": 1000, "concurrency": 180},
     ],
     ids=["some load", "more than fewer carry", "concurrency"],

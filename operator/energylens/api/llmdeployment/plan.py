@@ -22,6 +22,11 @@ class PredictedFigures(ApiModel):
     idle_power_watts: int = Field(description="Power of the same GPUs while no request runs, W.")
     output_tokens_per_second: int = Field(description="Tokens generated per second by all replicas.")
     concurrency: int = Field(description="Requests in flight over all replicas in the steady state.")
+    utilization_percent: int | None = Field(
+        default=None,
+        description="The load over what the replicas carry at most, %: arrival rates, or requests in flight over "
+        "places in the batches; rounded up; absent in plans of releases that did not predict it.",
+    )
     ttft_milliseconds: int = Field(description="Time to first token at the percentile of spec.slo, ms.")
     itl_milliseconds: int = Field(description="Inter-token latency at the percentile of spec.slo, ms, rounded up.")
     tpot_milliseconds: int | None = Field(
@@ -64,6 +69,9 @@ class Alternative(ReplicaLayout, GpuChoice):
 
     joules_per_output_token: Quantity = Field(description="Predicted GPU energy per generated token, J.")
     power_watts: int = Field(description="Predicted mean power of all its GPUs, W.")
+    utilization_percent: int | None = Field(
+        default=None, description="The load over what its replicas carry at most, %."
+    )
     ttft_milliseconds: int = Field(description="Predicted time to first token at the percentile of spec.slo, ms.")
     itl_milliseconds: int = Field(description="Predicted inter-token latency at the percentile of spec.slo, ms.")
     tpot_milliseconds: int | None = Field(
@@ -141,6 +149,16 @@ class PlanStatus(ReplicaLayout, GpuChoice, PlanIdentity):
 
     layout: str = Field(
         default_factory=_layout, description="The four degrees of parallelism in short, such as TP4 or TP8-EP8."
+    )
+    kv_cache_tokens: int | None = Field(
+        default=None,
+        description="Tokens that the KV caches of one replica hold, over its data-parallel ranks; absent where a "
+        "model keeps nothing for each token, and in plans of releases that did not say it.",
+    )
+    longest_request_tokens: int | None = Field(
+        default=None,
+        description="Tokens of the longest request, prompt and output: the context, or the KV cache of one "
+        "data-parallel rank where that is smaller.",
     )
     lowest_power_watts: int | None = Field(
         default=None, description="Minimum power of any plan that meets the spec, budgets aside, W."

@@ -62,6 +62,27 @@ class Overrides(ApiModel):
     )
 
 
+def _spare_below_replicas(planning: Planning) -> str | None:
+    replicas, spare = planning.overrides.replicas, planning.spare_replicas
+    if replicas is None or spare < replicas:
+        return None
+    return (
+        f"overrides.replicas ({replicas}) must be more than spareReplicas ({spare}): the others carry the load when "
+        f"these fail; set overrides.replicas to {spare + 1} or more"
+    )
+
+
+_SPARE_BELOW_REPLICAS = Rule(
+    summary="overrides.replicas is more than spareReplicas",
+    cel="!has(self.overrides) || !has(self.overrides.replicas) || !has(self.spareReplicas) || "
+    "self.spareReplicas < self.overrides.replicas",
+    message_cel="'overrides.replicas (%s) must be more than spareReplicas (%s): the others carry the load when these "
+    "fail; set overrides.replicas to %s or more'.format([self.overrides.replicas, self.spareReplicas, "
+    "self.spareReplicas + 1])",
+    check=_spare_below_replicas,
+)
+
+
 class Replan(ApiModel):
     """When a better plan is worth a restart."""
 
@@ -75,6 +96,8 @@ class Replan(ApiModel):
 
 class Planning(ApiModel):
     """How plans are made and adopted."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (_SPARE_BELOW_REPLICAS,)
 
     mode: PlanningMode = Field(
         default="Auto",
@@ -91,6 +114,21 @@ class Planning(ApiModel):
         le=300,
         description="How far above the prediction spec.slo is checked, in percent of the way to the upper end of its "
         "80 % interval. 100: at that end, which nine of ten measurements stay below. 0: at the prediction itself.",
+    )
+    headroom_percent: int | None = Field(
+        default=None,
+        ge=0,
+        le=90,
+        description="Capacity that a plan for workload.requestsPerSecond leaves free, % of the highest rate that its "
+        "replicas carry. Default: the error of the predicted throughput, to the lower end of its 80 % interval, which "
+        "nine of ten measurements stay above.",
+    )
+    spare_replicas: int = Field(
+        default=0,
+        ge=0,
+        le=100,
+        description="Replicas that may fail while the others still carry the load, with the headroom; their latencies "
+        "are not bounded then. All replicas serve, and spare ones count in GPUs, power, energy and budgets.",
     )
     replan: Replan = Field(default=Replan(), description="When a better plan is worth a restart.")
     disaggregation: Literal["Never", "Compare"] = Field(

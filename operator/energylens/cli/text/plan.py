@@ -9,7 +9,7 @@ from typing import Any
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 from energylens.api.words import counted
 from energylens.cli.text.own_budget import own_budget_lines
-from energylens.cli.text.tables import columns, confidence_text, correction_text, joules, plan_with_hash
+from energylens.cli.text.tables import cache_text, columns, confidence_text, correction_text, joules, plan_with_hash
 from energylens.decide.deployment.caveats import caveats_of
 from energylens.decide.preview import Preview
 from energylens.decide.reasons import Reason
@@ -31,6 +31,7 @@ _COLUMNS = {
     "CAP W": "powerCapWattsPerGPU",
     "J/TOKEN": "joulesPerOutputToken",
     "WATTS": "powerWatts",
+    "BUSY %": "utilizationPercent",
     "TTFT MS": "ttftMilliseconds",
     "ITL MS": "itlMilliseconds",
     "TPOT MS": "tpotMilliseconds",
@@ -113,7 +114,9 @@ def _plan(plan: PlanStatus) -> list[str]:
         f"  latency     TTFT {predicted.ttft_milliseconds} ms, ITL {predicted.itl_milliseconds} ms"
         + (f", TPOT {predicted.tpot_milliseconds} ms" if predicted.tpot_milliseconds is not None else ""),
         f"  load        {predicted.output_tokens_per_second} tokens/s, "
-        f"{counted(predicted.concurrency, 'request')} at once",
+        f"{counted(predicted.concurrency, 'request')} at once"
+        + (f", {predicted.utilization_percent} % of capacity" if predicted.utilization_percent is not None else ""),
+        *([f"  KV cache    {cache}"] if (cache := cache_text(plan)) else []),
         f"  bound by    {'nothing' if binding == 'None' else binding}",
         f"  confidence  {confidence_text(plan)}",
         f"  predictor   {plan.predictor_version}",

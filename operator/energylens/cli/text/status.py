@@ -10,7 +10,7 @@ from energylens.api.base import Condition
 from energylens.api.llmdeployment import ActiveRevision, LLMDeployment, Measured, PlanStatus, PredictedFigures
 from energylens.api.words import counted
 from energylens.cli.text.own_budget import own_budget_lines
-from energylens.cli.text.tables import columns, confidence_text, correction_text, joules, plan_with_hash
+from energylens.cli.text.tables import cache_text, columns, confidence_text, correction_text, joules, plan_with_hash
 
 _UNKNOWN = "-"
 
@@ -72,7 +72,7 @@ def page(deployment: LLMDeployment) -> str:
         if c.type == "Degraded" and c.status == "True"
     ]
     lines += [f"  {_kind_of(deployment):<11} {_plan(status.plan)}", *_running(deployment)]
-    lines += [] if status.plan is None else [f"  confidence  {confidence_text(status.plan)}"]
+    lines += [] if status.plan is None else _about(status.plan)
     figures = list(_figures(deployment))
     if figures:
         rows = [("FIGURE", "PREDICTED", "MEASURED", "PREDICTION OFF BY")]
@@ -90,6 +90,14 @@ def page(deployment: LLMDeployment) -> str:
         lines += [f"  predicted figures include learned corrections: {learned}"] if learned else []
     lines += ["", *_budget(deployment), *_conditions(status.conditions)]
     return "\n".join(lines).rstrip()
+
+
+def _about(plan: PlanStatus) -> list[str]:
+    """Return how full the replicas are, what their KV caches hold, and how far the figures can be trusted."""
+    busy, cache = plan.predicted.utilization_percent, cache_text(plan)
+    lines = [f"  capacity    {busy} % used at the load"] if busy is not None else []
+    lines += [f"  KV cache    {cache}"] if cache else []
+    return [*lines, f"  confidence  {confidence_text(plan)}"]
 
 
 def _load(deployment: LLMDeployment) -> str:

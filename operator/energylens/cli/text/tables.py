@@ -32,6 +32,15 @@ def correction_text(plan: PlanStatus | None) -> str:
     return ", ".join(f"{name} x {factor:.3g}" for name, factor in factors.items() if factor != 1.0)
 
 
+def cache_text(plan: PlanStatus) -> str:
+    """Return the room of a plan's KV cache; "" where the plan does not say it."""
+    longest = plan.longest_request_tokens
+    if longest is None:
+        return ""
+    room = "" if plan.kv_cache_tokens is None else f"{plan.kv_cache_tokens:,} tokens in each replica, "
+    return f"{room}requests of up to {longest:,} tokens"
+
+
 def confidence_text(plan: PlanStatus) -> str:
     """Return how far a plan's prediction can be trusted: ``Interpolated: vLLM 0.33.0 was not measured, ...``."""
     return f"{plan.confidence}: {plan.confidence_reason}" if plan.confidence_reason else plan.confidence

@@ -29,7 +29,7 @@ class RiskTaken:
         """Return the cost as a sentence."""
         plan = describe.candidate(solution.rows, self.index)
         unit = _UNITS.get(objective, "J per output token")
-        return f"{self.given_up:.3g} {unit} are given up for certainty: {plan} {self.reason}"
+        return f"{self.given_up:.3g} {unit} is the price of certainty: {plan} {self.reason}"
 
 
 def risk_taken(solution: Solution, objective: Objective) -> RiskTaken | None:

@@ -240,8 +240,11 @@ def objective_prices(fleet: Fleet, plan: FleetPlan) -> Iterator[ObjectivePrice]:
                 looser = _member(deployment, deployment.within({objective.field: factor}), None)
                 if looser[0].points == members[deployment.name][0].points:
                     break
-                found = _joint(fleet, {**members, deployment.name: looser})
-                saved[number] = plan.energy_watts - found.energy_watts if found is not None else 0.0
+                asked = {**members, deployment.name: looser}
+                found = _joint(fleet, asked)
+                if found is not None:
+                    rows = {name: asked[name][1][point] for name, point in found.chosen.items()}
+                    saved[number] = plan.energy_watts - _predicted(fleet, rows)
                 if found is None or saved[number] <= _NOTHING:
                     break
                 if number == 0 and objective.needed is not None:

@@ -192,6 +192,19 @@ def _load(rows: Candidates, spec: LLMDeploymentSpec) -> Constraint:
     else:
         field, value = "spec.workload.requestsPerSecond", str(workload.requests_per_second)
         message = f"cannot keep up with {value} requests per second"
+    kept = [f"spec.planning.headroomPercent={spec.planning.headroom_percent}"]
+    kept = kept if spec.planning.headroom_percent is not None and workload.concurrency is None else []
+    if spec.planning.spare_replicas:
+        kept.append(f"spec.planning.spareReplicas={spec.planning.spare_replicas}")
+    message += f" with {' and '.join(kept)}" if kept else ""
+
+    def exceeded(i: int) -> str:
+        busy, limit = rows.utilization[i], rows.utilization_limit[i]
+        # Beyond its capacity a replica is as busy as it can be, which says less than that it cannot keep up.
+        if not limit < busy < 1.0:
+            return f"it {message}"
+        return f"{describe.percent_up(busy)} % busy where headroom and spare replicas leave {describe.percent(limit)} %"
+
     return Constraint(
         rule="LoadTooHigh",
         kind="Load",
@@ -199,7 +212,7 @@ def _load(rows: Candidates, spec: LLMDeploymentSpec) -> Constraint:
         value=value,
         holds=rows.sustainable,
         message=message,
-        exceeded=lambda i: f"it {message}",
+        exceeded=exceeded,
     )
 
 

@@ -47,6 +47,16 @@ def up(value: float) -> int:
     return math.ceil(round(value, 6))
 
 
+def percent(share: float) -> int:
+    """Return a share as a whole number of percent, rounded down, forgiving the noise of the last digits."""
+    return math.floor(round(100.0 * share, 6))
+
+
+def percent_up(share: float) -> int:
+    """Return a share as a whole number of percent, rounded up."""
+    return up(100.0 * share)
+
+
 def above(name: str, predicted_ms: float, upper_ms: float, limit_ms: int) -> str:
     """Return why a latency breaks its objective, with the prediction and the bound that objectives are checked with.
 

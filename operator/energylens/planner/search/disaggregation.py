@@ -21,7 +21,7 @@ from energylens.planner.inventory.capacity import pods_beside
 from energylens.planner.search import describe
 from energylens.planner.search.evaluate import Candidates, evaluate
 from energylens.planner.search.frontier import pareto
-from energylens.planner.search.problem import MOST_CANDIDATES, Problem, clipped, spaces_of
+from energylens.planner.search.problem import MOST_CANDIDATES, Problem, clipped, reserve_of, spaces_of
 from energylens.predictor.types import BoolArray, FloatArray, IntArray
 
 
@@ -82,6 +82,7 @@ def best_pairs(problem: Problem) -> Disaggregated | None:
             corrections=problem.corrections,
             role=role,
             settings=EngineSettings.of(problem.spec.engine),
+            reserve=reserve_of(problem.spec.planning),
         )
         for role in ("prefill", "decode")
     ]

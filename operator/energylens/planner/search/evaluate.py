@@ -90,6 +90,44 @@ class Load:
 
 
 @dataclass(frozen=True)
+class Reserve:
+    """Capacity that a plan keeps free."""
+
+    headroom: float | None = None
+    """Of the highest rate, 0 to below 1; None: as much as the throughput of each candidate may be overestimated, to the
+    lower end of its 80 % interval."""
+    spare: int = 0
+    """Replicas without which the others still carry the load."""
+
+    def allowed(self, prediction: Prediction) -> FloatArray:
+        """Return the share of the capacity that the load may take, shape (n,)."""
+        if self.headroom is not None:
+            return np.full(len(prediction.supported), 1.0 - self.headroom)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            surely = prediction.throughput.low / prediction.output_tokens_per_second
+        return np.where(prediction.output_tokens_per_second > 0, surely, 1.0)
+
+    def left(self, replicas: IntArray) -> FloatArray:
+        """Return the share of the replicas that is left when the spare ones fail, shape (n,): 0 where none is."""
+        return np.maximum(replicas - self.spare, 0) / replicas
+
+
+NO_RESERVE = Reserve(headroom=0.0)
+BURST_ODDS = 1e-4
+"""Probability that more requests run at once than a burst is said to have."""
+
+
+def burst(running: FloatArray) -> FloatArray:
+    """Return how many sequences run at once in a burst, shape of ``running``, their mean under Poisson arrivals.
+
+    A bound on the Poisson distribution: more run with a probability of `BURST_ODDS` at most (Bernstein's inequality;
+    Boucheron, Lugosi and Massart, Concentration Inequalities, 2013, section 2.4).
+    """
+    odds = -math.log(BURST_ODDS)
+    return np.asarray(running + np.sqrt(2.0 * odds * running) + odds / 3.0)
+
+
+@dataclass(frozen=True)
 class Candidates:
     """One row per candidate, arrays of shape (n,); figures are those of all replicas together.
 
@@ -125,6 +163,14 @@ class Candidates:
     idle_power_watts: FloatArray
     output_tokens_per_second: FloatArray
     concurrency: FloatArray
+    utilization: FloatArray
+    """The load over what all replicas carry at most: rates, or requests in flight over places."""
+    utilization_limit: FloatArray
+    """What the headroom and the spare replicas leave of it."""
+    burst_sequences: FloatArray
+    """That run at once on a data-parallel rank in a burst, as far as its KV cache has room; 0 for a fixed number."""
+    kv_cache_tokens: FloatArray
+    """Of one data-parallel rank."""
     unshared_deviation: FloatArray
     """Standard deviations of the error of log(energy): what candidates do not share, and the part of layouts."""
     layout_deviation: FloatArray
@@ -174,6 +220,7 @@ def evaluate(
     corrections: Corrections | None = None,
     role: Role = "aggregated",
     settings: EngineSettings | None = None,
+    reserve: Reserve = NO_RESERVE,
 ) -> Candidates:
     """Return every candidate of the spaces with its prediction under the load.
 
@@ -188,10 +235,12 @@ def evaluate(
         corrections: Factors learned from measurement.
         role: What the replicas do. Energy of the prefill role is per prompt, as is its number of output tokens.
         settings: The engine and what its arguments set; vLLM's defaults when None.
+        reserve: Capacity to keep free.
     """
     learned, engine = corrections or Corrections(), settings or EngineSettings()
     parts = [
-        _evaluate_product(space, model, predictor, load, percentile, margin, learned, role, engine) for space in spaces
+        _evaluate_product(space, model, predictor, load, percentile, margin, learned, role, engine, reserve)
+        for space in spaces
     ]
     columns = {
         name: np.concatenate([getattr(part, name) for part in parts])
@@ -217,6 +266,7 @@ def _evaluate_product(
     corrections: Corrections,
     role: Role,
     settings: EngineSettings,
+    reserve: Reserve,
 ) -> Candidates:
     # A prefill replica is done with a request after its first token.
     workload = replace(load.workload, output_tokens=1, speculation=None) if role == "prefill" else load.workload
@@ -232,11 +282,24 @@ def _evaluate_product(
             share = load.concurrency / replicas[rows]
             prediction = predictor.at_concurrency(model, gpu, layouts, load.workload, share)
             # What exceeds the batch queues in the engine, so that the fullest replica must hold its share, too.
-            sustainable[rows] = prediction.sustainable & (np.ceil(share) <= prediction.max_concurrency)
+            left = np.maximum(replicas[rows] - reserve.spare, 0)
+            with np.errstate(divide="ignore"):
+                fullest = np.ceil(load.concurrency / left)
+            sustainable[rows] = prediction.sustainable & (fullest <= prediction.max_concurrency)
+            figures["utilization"][rows] = share / prediction.max_concurrency
+            figures["utilization_limit"][rows] = reserve.left(replicas[rows])
+            figures["burst_sequences"][rows] = 0.0
         else:
             rate = (load.requests_per_second or 0.0) / replicas[rows]
             prediction = predictor.at_rate(model, gpu, layouts, workload, rate, role)
-            sustainable[rows] = prediction.sustainable
+            figures["utilization"][rows] = prediction.utilization
+            limit = reserve.allowed(prediction) * reserve.left(replicas[rows])
+            figures["utilization_limit"][rows] = limit
+            sustainable[rows] = prediction.sustainable & (prediction.utilization <= limit * (1.0 + 1e-9))
+            ranks = layouts.data_parallel
+            figures["burst_sequences"][rows] = np.minimum(
+                burst(prediction.concurrency / ranks), np.floor(prediction.memory.max_concurrency / ranks)
+            )
         # No run that the coefficients were fitted on had a power cap, or one phase only.
         unlike = np.isfinite(layouts.power_cap_watts) | (role != "aggregated")
         nearest[rows] = np.where(unlike, NOTHING, prediction.nearest)
@@ -363,6 +426,10 @@ _FIGURES = (
     "idle_power_watts",
     "output_tokens_per_second",
     "concurrency",
+    "utilization",
+    "utilization_limit",
+    "burst_sequences",
+    "kv_cache_tokens",
     "unshared_deviation",
     "layout_deviation",
 )
@@ -393,6 +460,7 @@ def _figures(
         "idle_power_watts": p.idle_power_watts * correction.power * replicas,
         "output_tokens_per_second": p.output_tokens_per_second * replicas,
         "concurrency": p.concurrency * replicas,
+        "kv_cache_tokens": p.memory.kv_capacity_tokens,
         "unshared_deviation": p.unshared_deviation,
         "layout_deviation": p.layout_deviation,
     }

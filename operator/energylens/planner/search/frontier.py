@@ -191,6 +191,7 @@ def figures(rows: Candidates, i: int) -> dict[str, Any]:
         "power_cap_watts_per_gpu": None if math.isnan(cap) else round(cap),
         "joules_per_output_token": format_milli(float(rows.joules_per_output_token[i])),
         "power_watts": round(float(rows.power_watts[i])),
+        "utilization_percent": describe.percent_up(float(rows.utilization[i])),
         "ttft_milliseconds": whole(float(rows.ttft_ms[i])),
         "itl_milliseconds": whole(float(rows.itl_ms[i])),
         "tpot_milliseconds": whole(float(rows.tpot_ms[i])),

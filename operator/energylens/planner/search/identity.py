@@ -116,6 +116,8 @@ def planning_inputs(spec: LLMDeploymentSpec) -> dict[str, Any]:
         "overrides": planning.get("overrides"),
         "disaggregation": planning.get("disaggregation"),
         "safetyMarginPercent": planning.get("safetyMarginPercent"),
+        "headroomPercent": planning.get("headroomPercent"),
+        "spareReplicas": planning.get("spareReplicas"),
     }
     return {key: value for key, value in inputs.items() if value is not None and value != {}}
 

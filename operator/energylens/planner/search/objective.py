@@ -9,6 +9,8 @@ from energylens.planner.search.evaluate import Candidates
 from energylens.planner.search.ranking import simplest
 from energylens.predictor.types import BoolArray, FloatArray, IntArray
 
+FREE = 1e-3
+"""Relative difference of energy that counts as none where a larger batch is compared with a smaller one."""
 SIGNIFICANT_DIGITS = 6
 """Objectives that agree to so many digits count as equal, which is far below what a prediction can tell apart."""
 
@@ -75,7 +77,30 @@ def best(rows: Candidates, mask: BoolArray, objective: Objective) -> int | None:
     front = tied[values[tied] <= values[tied].min() * (1 + 10.0 ** (1 - SIGNIFICANT_DIGITS))]
     near = np.zeros(len(rows), dtype=bool)
     near[index[front]] = True
-    return int(ranked(rows, near, objective)[0])
+    return _roomier(rows, mask, objective, int(ranked(rows, near, objective)[0]))
+
+
+def _roomier(rows: Candidates, mask: BoolArray, objective: Objective, i: int) -> int:
+    """Return the same candidate with the batch of a burst where that costs nothing.
+
+    Requests of a burst that find no place wait. The smallest batch of the mask that holds a burst is taken, else the
+    largest, of those whose objective is less than `FREE` above.
+    """
+    layouts, wanted = rows.layouts, float(rows.burst_sequences[i])
+    if layouts.max_batch_size[i] >= wanted:
+        return i
+    same = mask & (rows.product == rows.product[i]) & (rows.replicas == rows.replicas[i])
+    same &= (rows.nodes_per_replica == rows.nodes_per_replica[i]) & (
+        layouts.max_batch_size >= layouts.max_batch_size[i]
+    )
+    for degree in layouts.split:
+        same &= degree == degree[i]
+    index = np.flatnonzero(same)
+    for values in (objective_values(rows, objective), joules_at_risk(rows)):
+        index = index[values[index] <= values[i] * (1.0 + FREE)]
+    batches = layouts.max_batch_size[index]
+    enough = index[batches >= wanted]
+    return int(index[np.argmax(batches)] if not enough.size else enough[np.argmin(layouts.max_batch_size[enough])])
 
 
 def _steps(latencies: FloatArray) -> FloatArray:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from energylens.api.llmdeployment import LLMDeploymentSpec
+from energylens.api.llmdeployment import LLMDeploymentSpec, Planning
 from energylens.api.quantity import parse_quantity
 from energylens.api.words import counted
 from energylens.planner.engines import EngineSettings
@@ -16,7 +16,7 @@ from energylens.planner.inventory.capacity import replicas_that_fit
 from energylens.planner.inventory.nodes import allowed_nodes
 from energylens.planner.search.constraints import Constraint, build_constraints, count_rejections, feasible
 from energylens.planner.search.corrections import Corrections
-from energylens.planner.search.evaluate import Candidates, Load, ReplicaPredictor, evaluate
+from energylens.planner.search.evaluate import Candidates, Load, ReplicaPredictor, Reserve, evaluate
 from energylens.planner.search.objective import best, objective_values
 from energylens.planner.search.space import ProductSpace, enumerate_space
 from energylens.planner.types import GpuNode, PowerAllowance, Rejection
@@ -95,6 +95,12 @@ class Solution:
         return (*self.left_out, *count_rejections(self.constraints, len(self.rows)))
 
 
+def reserve_of(planning: Planning) -> Reserve:
+    """Return the capacity that a spec keeps free."""
+    percent = planning.headroom_percent
+    return Reserve(None if percent is None else percent / 100.0, planning.spare_replicas)
+
+
 def solve(problem: Problem, most_gpus: int | None = None) -> Solution:
     """Return the exact optimum of a problem, with all that is needed to explain it.
 
@@ -126,6 +132,7 @@ def solve(problem: Problem, most_gpus: int | None = None) -> Solution:
         margin=spec.planning.safety_margin_percent / 100.0,
         corrections=problem.corrections,
         settings=EngineSettings.of(spec.engine),
+        reserve=reserve_of(spec.planning),
     )
     free = [problem.free_gpus(product) for product in problem.products]
     constraints = build_constraints(rows, spec, problem.allowed_products, free, problem.allowance)

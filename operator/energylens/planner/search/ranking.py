@@ -26,6 +26,10 @@ SAME = 1e-5
 TIE = 0.43
 """Standard deviations of the difference of two candidates below which they are a tie: the odds that the lower one is
 the lower in truth are less than 2 to 1 (normal distribution)."""
+LARGEST_RISK, LARGEST_TIE = 1.4, 1.1
+"""Factors on energy or power beyond which risk and noise do not grow: what draws
+`OUT_OF_REACH` times the power of a plan need not be looked at."""
+OUT_OF_REACH = LARGEST_RISK * LARGEST_TIE
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class Risk:
     @property
     def factor(self) -> FloatArray:
         """On energy or power, to rank by."""
-        return np.asarray(np.exp(RISK * self.unshared))
+        return np.minimum(np.exp(RISK * self.unshared), LARGEST_RISK)
 
     def of_difference(self, other: int) -> FloatArray:
         """Return the standard deviation of each candidate's difference to one of them, shape (n,)."""
@@ -67,7 +71,8 @@ def ties(values: FloatArray, risk: Risk) -> BoolArray:
     lowest = int(np.nanargmin(values))
     with np.errstate(divide="ignore", invalid="ignore"):
         apart = np.log(values / values[lowest])
-    return np.asarray(apart <= np.maximum(TIE * risk.of_difference(lowest), SAME))
+    noise = np.clip(TIE * risk.of_difference(lowest), SAME, np.log(LARGEST_TIE))
+    return np.asarray(apart <= noise)
 
 
 def simplest(values: FloatArray, risk: Risk, complexity: Sequence[IntArray]) -> IntArray:

@@ -2,8 +2,9 @@
 
 A GPU with an engine on it never draws less than an empty one. So, once a plan is known that draws P watts, every
 candidate of more than P / (idle power of a GPU) GPUs draws more, and with a given arrival rate uses more energy per
-token: it need not be evaluated. The bound is taken from a few steps, tried from the lowest, and is kept only where the
-plan that it led to proves it. Where no plan is found the whole cluster is looked at.
+token: it need not be evaluated. Plans are compared with the risk of their predictions, which is bounded: P is taken
+`OUT_OF_REACH` times. The bound is taken from a few steps, tried from the lowest, and is kept only where the plan that
+it led to proves it. Where no plan is found the whole cluster is looked at.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from energylens.api.llmdeployment import LLMDeploymentSpec, Overrides, PlanStatu
 from energylens.planner.search.constraints import feasible
 from energylens.planner.search.objective import best
 from energylens.planner.search.problem import Problem, Solution, solve
+from energylens.planner.search.ranking import OUT_OF_REACH
 from energylens.planner.search.space import enumerate_space
 from energylens.planner.types import GpuNode
 from energylens.predictor.model.architecture import ModelSpec
@@ -149,8 +151,8 @@ def _is_proved(most: int, spec: LLMDeploymentSpec, gpus: int, watts: int, proble
 def _holds(most: int, spec: LLMDeploymentSpec, gpus: int, watts: int, floor_watts: float) -> bool:
     if spec.energy.objective == "MinimizeGPUs":
         return gpus <= most
-    # A plan's power is rounded.
-    return (most + 1) * floor_watts > watts + 1
+    # A plan's power is rounded, and others are compared with its risk.
+    return (most + 1) * floor_watts > OUT_OF_REACH * (watts + 1)
 
 
 def _totals(nodes: Iterable[GpuNode]) -> dict[str, int]:

@@ -32,7 +32,8 @@ def candidates(*rows: Row) -> Candidates:
         itl_upper_ms=nothing, tpot_ms=nothing, tpot_upper_ms=nothing, ttft_ms=nothing,
         ttft_upper_ms=column("ttft", 500), joules_per_output_token=joules, joules_low=joules, joules_high=joules,
         joules_upper=joules, power_watts=column("watts", 800), idle_power_watts=nothing,
-        output_tokens_per_second=nothing, concurrency=nothing, unshared_deviation=column("unshared", 0),
+        output_tokens_per_second=nothing, concurrency=nothing, utilization=nothing, utilization_limit=nothing,
+        burst_sequences=column("burst", 0), kv_cache_tokens=nothing, unshared_deviation=column("unshared", 0),
         layout_deviation=column("own", 0), nearest=nearest,
     )  # fmt: skip
 
@@ -66,18 +67,23 @@ def chosen(*rows: Row, objective: Objective = "MinimizeEnergy") -> int | None:
     return best(candidates(*rows), np.ones(len(rows), dtype=np.bool_), objective)
 
 
-SURE = {"unshared": 0.1, "own": 0.1}
+SURE: Row = {"unshared": 0.1, "own": 0.1}
 
 
 @pytest.mark.parametrize("objective", ["MinimizeEnergy", "MinimizePower", "MinimizeGPUs"])
 def test_a_lower_prediction_that_is_less_certain_loses(objective: Objective) -> None:
-    certain, risky = {"joules": 0.4, "watts": 800, **SURE}, {"joules": 0.37, "watts": 740, "unshared": 0.3, "own": 0.1}
+    certain: Row = {"joules": 0.4, "watts": 800, **SURE}
+    risky: Row = {"joules": 0.37, "watts": 740, "unshared": 0.3, "own": 0.1}
     assert chosen(risky, certain, objective=objective) == 1
     assert chosen({**risky, "joules": 0.2, "watts": 400}, certain, objective=objective) == 0
 
 
 def test_a_risk_that_all_have_decides_nothing() -> None:
-    rows = [{"joules": 0.5, "unshared": 0.4}, {"joules": 0.4, "unshared": 0.4}, {"joules": 0.6, "unshared": 0.4}]
+    rows: list[Row] = [
+        {"joules": 0.5, "unshared": 0.4},
+        {"joules": 0.4, "unshared": 0.4},
+        {"joules": 0.6, "unshared": 0.4},
+    ]
     assert chosen(*rows) == 1
 
 
@@ -89,7 +95,7 @@ def test_of_what_predictions_cannot_tell_apart_the_simpler_is_taken(worse: Row) 
 
 
 def test_fewer_nodes_count_before_stages_and_those_before_what_was_measured() -> None:
-    tied = {"joules": 0.4, **SURE}
+    tied: Row = {"joules": 0.4, **SURE}
     assert chosen({**tied, "nodes": 2}, {**tied, "pp": 4, "near": 3}) == 1
     assert chosen({**tied, "pp": 2}, {**tied, "near": 3}) == 1
     assert chosen({**tied, "pp": 2, "near": 3}, {**tied, "pp": 2, "near": 2}) == 1
@@ -101,8 +107,19 @@ def test_of_ties_that_are_as_simple_the_lowest_is_taken() -> None:
 
 def test_ties_are_those_of_the_lowest_not_of_each_other() -> None:
     # The simplest is a tie of the second, which is one of the lowest.
-    rows = [{"joules": 0.38, "pp": 3, **SURE}, {"joules": 0.4, "pp": 2, **SURE}, {"joules": 0.42, **SURE}]
+    rows: list[Row] = [{"joules": 0.38, "pp": 3, **SURE}, {"joules": 0.4, "pp": 2, **SURE}, {"joules": 0.42, **SURE}]
     assert chosen(*rows) == 1
+
+
+def test_the_batch_holds_a_burst_where_that_costs_nothing() -> None:
+    small: Row = {"batch": 4, "burst": 20}
+    middle, large = {**small, "batch": 32}, {**small, "batch": 64}
+    assert chosen(small, middle, large) == 1
+    assert chosen(small, {**large, "joules": 0.4003}) == 1
+    assert chosen(small, {**large, "joules": 0.41}) == 0
+    assert chosen(small, {**large, "joules": 0.41}, {"batch": 8, "burst": 20}) == 2
+    assert chosen(small, {**middle, "tensor": 1, "replicas": 4}) == 0
+    assert chosen({**large, "batch": 32, "burst": 20}, large) == 0
 
 
 def test_means_alone_ignore_every_risk() -> None:
