@@ -31,6 +31,13 @@ WORDS = {
     r"leave what others do not draw": "offer what others leave",
     r"in most of its distance": "most of the way",
     r"trying again\b": "retrying",
+    r"all the same": "nevertheless, still",
+    r"rosy": "optimistic",
+    r"dear(?:er|est)": "more, most expensive",
+    r"(?:have|had|has) to give way": "have to be relaxed",
+    r"(?:between two|(?:once per|at every|at each)) looks?": "between two checks, in every reconcile",
+    r"(?:says?|said) nothing of": "does not cover, is no evidence about",
+    r"the (?:plan|status|one) to go by": "the plan to use",
 }
 """Regular expression -> what to write instead. Letter case does not matter."""
 WIDTH = 120

@@ -15,7 +15,7 @@ _JOULES_PER_KILOWATT_HOUR = 3.6e6
 
 
 class ForecastError(ValueError):
-    """A forecast cannot be read, or says nothing of a moment that matters; one line."""
+    """A forecast cannot be read, or does not cover a moment that matters; one line."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,12 @@ class Forecast:
         of a few days cannot cover a month.
 
         Raises:
-            ForecastError: it says nothing of ``start``, or ``end`` is not after it.
+            ForecastError: the forecast does not cover ``start``, or ``end`` is not after it.
         """
         if end <= start:
             raise ForecastError(f"from {_text(start)} to {_text(end)} there is no time")
         if not self.times[0] <= start < self.end:
-            raise ForecastError(
-                f"covers {_text(self.times[0])} to {_text(self.end)}, and says nothing of {_text(start)}"
-            )
+            raise ForecastError(f"covers {_text(self.times[0])} to {_text(self.end)}, and not {_text(start)}")
         until = min(end, self.end)
         edges = [*self.times, self.end]
         weighted = sum(

@@ -54,7 +54,7 @@ def usage(
         forecast: Carbon intensity; must be there when the spec has a carbon limit.
 
     Raises:
-        ForecastError: the forecast says nothing of ``now``.
+        ForecastError: the forecast does not cover ``now``.
     """
     used = sum(entry.joules for entry in entries) / _JOULES_PER_WATT_HOUR
     predicted = sum(entry.predicted_joules for entry in entries) / _JOULES_PER_WATT_HOUR
@@ -100,7 +100,7 @@ def growth_allowed(spec: EnergyBudgetSpec, used: Usage, period: Span, now: datet
     """Return the most power that a new or larger plan may bring the members to; None where nothing limits it.
 
     A plan stays when the period ends, so that it must hold what is left of this period and a whole one after it too. In
-    steps of a hundredth of the mean power of a period, so that a plan's inputs do not change at every look.
+    steps of a hundredth of the mean power of a period, so that a plan's inputs do not change in every reconcile.
     """
     allowed = power_allowed(spec, used, period, now)
     whole = used.allowed_watt_hours if used.limit == "spec.energyWattHours" else None

@@ -30,9 +30,9 @@ with it: measured by refitting (a fifth of the runs, whole layouts, whole models
 since refitting inside every fit would cost minutes."""
 FOLDS = 8
 FEW_RUNS, FEW_GROUPS = 20, 6
-"""Fewer say nothing of how wide errors are: no interval is narrower then than the prior deviations make it."""
+"""Fewer runs do not show how wide errors are: no interval is narrower then than the prior deviations make it."""
 NOT_MEASURED = 1e6
-"""Variance that a run has in a target that it lacks: the run says nothing of it."""
+"""Variance of a run in a target that the run lacks: it has no weight there."""
 NORMAL = 1.282
 """80 % of a normal distribution lie within so many standard deviations."""
 

@@ -69,7 +69,7 @@ class KubeClient:
         self._use(configuration)
 
     def _use(self, configuration: Configuration) -> None:
-        # As in energylens.tls: certificates without key identifiers are accepted, and verified all the same.
+        # As in energylens.tls: certificates without key identifiers are accepted, and verified nevertheless.
         configuration.disable_strict_ssl_verification = True
         configuration.client_session_kwargs = {"request_class": FencedRequest}
         self._credentials = _digest(configuration)

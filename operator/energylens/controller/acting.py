@@ -46,11 +46,11 @@ KIND_CHECK_SECONDS = 10.0
 STUCK_LISTS = 12
 """Lists in a row, 5 s apart, by which nothing more came in: a watch that kopf lost silently (kopf issue 1276)."""
 POOL_SECONDS = 10.0
-"""Between two looks at whether corrections are to be stored; what was learned since is learned again within hours."""
+"""Between two checks whether corrections are to be stored; what was learned since is learned again within hours."""
 KOPF_STOP_SECONDS = 2.0
 """For kopf to stop politely, and once more after it was cancelled; a pod has 30 s to stop, a user less patience."""
 UNSETTLED_SECONDS = 1.0
-"""Between two looks at the budgets while members answer to what was taken: a pass takes less."""
+"""Between two checks of the budgets while members answer to what was taken: a pass takes less."""
 WATCHING = "watching"
 
 T = TypeVar("T")

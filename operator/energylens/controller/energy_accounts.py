@@ -80,7 +80,7 @@ class EnergyAccounts:
             try:
                 count = self._look(key, body, own)
             except Exception:
-                # Those behind it are counted all the same.
+                # Deployments after it are counted nevertheless.
                 log.exception("%s/%s: counting energy failed: internal error; retrying", *key)
                 continue
             if _turned(account_of(body), count.written(), own.energy_watt_hours):

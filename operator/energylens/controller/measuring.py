@@ -125,7 +125,7 @@ class Measuring:
         for key in [key for key in self._pods if key not in self._store.deployments]:
             del self._pods[key]
         async for key in self._each(serving):
-            # Those behind one that fails are measured all the same.
+            # Deployments after one that fails are measured nevertheless.
             try:
                 self._measure(key, *serving[key])
             except Exception as error:

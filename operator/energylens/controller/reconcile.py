@@ -49,7 +49,7 @@ from energylens.measure.types import WindowMeasurement
 from energylens.serving.support import table_name
 
 ROLLOUT_LOOK_SECONDS = 20.0
-"""Between two looks at a rollout that no watch may tell more about: events are not watched, and deadlines pass."""
+"""Between two checks of a rollout that no watch may tell more about: events are not watched, and deadlines pass."""
 HANDOVER_RETRY_SECONDS = 10.0
 """Between two tries to scale down or remove the workload of the plan before."""
 
@@ -318,7 +318,7 @@ class Reconciler:
             return None, str(error)
 
     def _recover(self, key: Key, body: Body, deployment: LLMDeployment) -> LLMDeployment:
-        """Return a deployment with the plan to go by, which at the first look may not be the one in its status."""
+        """Return a deployment with the plan to use, which in the first reconcile may not be the plan in its status."""
         if self._store.statuses is not None:
             # From now on what others write there is known as an edit.
             self._store.statuses.hold(key, body)

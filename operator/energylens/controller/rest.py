@@ -2,7 +2,7 @@
 
 Another pass over one of them would find the same. With thousands of deployments the looks at each resync would else be
 most of what an idle operator does. What no watch tells (volume claims, a referenced ConfigMap, events, a deadline)
-keeps a deployment from resting, and every so often a pass is made all the same.
+keeps a deployment from resting, and a pass is still made every so often.
 """
 
 from __future__ import annotations

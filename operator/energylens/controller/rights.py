@@ -29,7 +29,7 @@ from energylens.cluster.resources import (
 from energylens.controller.kinds import Report
 
 LOOK_SECONDS, AGAIN_SECONDS = 60.0, 5.0
-"""Between two looks while nothing is missing, and while something is."""
+"""Between two checks while no right is missing, and while one is."""
 WHAT = "the rights of the operator"
 
 log = logging.getLogger("energylens")

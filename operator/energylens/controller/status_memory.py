@@ -40,7 +40,7 @@ class StatusMemory:
         self._written: dict[Key, _Written] = {}
 
     def believed(self, key: Key, body: Body) -> Checked:
-        """Return the status to go by, and one line for each part of the stated one that is not gone by."""
+        """Return the status to use, and one line for each part of the stated status that is not used."""
         stated = self._own_part(body.get("status") or {})
         kept = self._kept(key, body)
         if kept is None:

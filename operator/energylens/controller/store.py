@@ -68,12 +68,12 @@ class Store:
     namespaces_version: int = 0
     """Counts their changes."""
     edited: dict[Key, Edited] = field(default_factory=dict)
-    """LLMDeployments whose status is not the one to go by."""
+    """LLMDeployments whose status is not to be used."""
     statuses: StatusMemory | None = field(default=None, compare=False)
     """Which status to go by; None to go by what the API server has."""
     budget_statuses: StatusMemory | None = field(default=None, compare=False)
     edited_budgets: dict[Key, tuple[str, ...]] = field(default_factory=dict)
-    """Budgets whose status is not the one to go by, and where it differs."""
+    """Budgets whose status is not to be used, and where it differs."""
     children: dict[ChildKey, Child] = field(default_factory=dict)
     nodes: dict[str, Body] = field(default_factory=dict)
     pods: dict[Key, Body] = field(default_factory=dict)

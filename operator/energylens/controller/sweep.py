@@ -1,7 +1,7 @@
 """Compares the store with what the API server lists, in both directions.
 
 Waiting for what the store has not heard of tells when the initial lists are in. Dropping what the server no longer has
-is needed because kopf says nothing of objects that were deleted while a watch was down: after 410 Gone it lists again
+is needed because kopf does not report objects that were deleted while a watch was down: after 410 Gone it lists again
 and goes on with what is there. Reading what changed without an event is needed because a watch that lost one event goes
 on with the next.
 """

@@ -114,7 +114,7 @@ def pinned_to(deployment: LLMDeployment, running: PlanStatus, gpus: Mapping[str,
         asked = "Never" if cap.watts_per_gpu is None else f"Fixed at {cap.watts_per_gpu} W"
         return f"spec.energy.powerCap is {asked}, and the running plan has {watts or 'no'} W"
     pinned_cap = PowerCap() if watts is None else PowerCap(mode="Fixed", watts_per_gpu=watts)
-    # What the roles apart would do says nothing of the running plan.
+    # The answer for separate roles has no bearing on the running plan.
     planning = spec.planning.model_copy(update={"overrides": Overrides(**choices), "disaggregation": "Never"})
     hardware = spec.hardware.model_copy(update={"gpu_products": (running.gpu_product,)})
     energy = spec.energy.model_copy(update={"power_cap": pinned_cap})
@@ -190,7 +190,7 @@ def _compare(
         message = f"{describe_plan(new)} would save {saving:.1f} %, less than minEnergySavingPercent={needed}"
         return Adoption(False, "SavingTooSmall", message, current)
     if seconds_since_adoption is not None and seconds_since_adoption < replan.cooldown_seconds:
-        # No countdown: the message is a condition's, and would be written again at every look.
+        # No countdown: the message is a condition's, and would be written again in every reconcile.
         message = (
             f"{describe_plan(new)} would save {saving:.1f} %; cooldownSeconds={replan.cooldown_seconds} are not over"
         )

@@ -96,7 +96,7 @@ class Answers:
                 return answer if allowance is None else question.planned(allowance)
             self._keep(asked, answer)
             known = answer
-        # What does not decide a plan, such as the image of the engine, is of its identity all the same.
+        # What does not decide a plan, such as the image of the engine, still belongs to its identity.
         known = replace(known, plan=identified(known.plan, spec))
         if allowance is None:
             return known
@@ -161,7 +161,7 @@ class _Asked:
             (product, tuple(sorted(gpus)) if most is None else free_within(gpus, most))
             for product, gpus in sorted(free.items())
         )
-        # Products that the spec forbids are candidates all the same, for what they would bring.
+        # Products that the spec forbids are candidates too, to show what they would save.
         allowed = allowed_nodes(spec, self.usable, question.gpus)
         others = inventory_within(spec, self.served, self.usable, question.gpus, most)
         return _hash(question, self.served, allowed, most), str(others), places

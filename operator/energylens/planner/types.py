@@ -62,7 +62,7 @@ class ExcludedNode:
     product: str
     reason: str
     gpus: int = 0
-    """That a pod would be given there all the same: shares of GPUs under the name of whole ones."""
+    """GPUs that a pod would still be given there: shares of GPUs under the name of whole GPUs."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from energylens.data.predictor import load_coefficients, load_profiles
 from energylens.runs import RowError, Run, RunsFileError, read_runs, resolver
 
 MANY_ALIKE = 3
-"""Rows that are left out for one reason, above which one line tells of all."""
+"""Rows that are left out for one reason, above which one line names all of them."""
 
 
 @click.command()

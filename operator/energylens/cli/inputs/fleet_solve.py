@@ -50,13 +50,13 @@ class FleetResult:
     free_gpus: Mapping[str, int]
     """By product, before the fleet takes any."""
     plan: FleetPlan | None
-    """Where objectives had to give way: with them relaxed."""
+    """The plan with relaxed objectives, where no plan holds all of them."""
     missing: NoFleetPlan | None
     """Why no plan holds everything; None where one does."""
     unplaced: Mapping[str, str]
     """Deployments that have no plan even with all GPUs free, and why; the plan is that of the others."""
     prices: tuple[ObjectivePrice, ...] = ()
-    """Those that cost something, the dearest first."""
+    """Objectives that cost energy, the most expensive first."""
     limit_costs: tuple[LimitCost, ...] = ()
     frontier: tuple[tuple[float, float | None], ...] = ()
     """Factor on all latency objectives, and the watts of the fleet."""

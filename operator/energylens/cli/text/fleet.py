@@ -108,7 +108,7 @@ def headline(found: FleetResult) -> str:
 
 
 def why_missing(found: FleetResult) -> Iterator[str]:
-    """Yield why not everything holds, and what would have to give way, a line each."""
+    """Yield why not everything holds, and the constraints to relax, a line each."""
     for name, why in sorted(found.unplaced.items()):
         yield f"{name} has no plan: {why}"
     missing = found.missing
@@ -124,7 +124,7 @@ def why_missing(found: FleetResult) -> Iterator[str]:
             for one in objectives:
                 yield f"  {name}: {one.field}={one.needed} instead of {one.value}"
     elif not missing.extra_watts and not missing.extra_gpus:
-        yield "no single kind of change is enough: watts, GPUs and objectives have to give way together"
+        yield "no single kind of change is enough: watts, GPUs and objectives have to be relaxed together"
 
 
 def whole_products(found: FleetResult) -> Iterator[str]:

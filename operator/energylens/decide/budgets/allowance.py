@@ -266,7 +266,7 @@ def allowance(
 
 
 def _without_growth(name: str, why: str, view: BudgetView, own: float, found: Allowed) -> Allowed:
-    """Return what is left where a budget cannot be read: no growth; what another one takes it takes all the same."""
+    """Return the allowance where a budget cannot be read: no growth; power that another budget takes is taken."""
     watts = max(own, 1.0)
     if found.allowance is not None and (found.allowance.sheds or found.allowance.watts < watts):
         return replace(found, view=view)

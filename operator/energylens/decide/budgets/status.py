@@ -70,7 +70,7 @@ class Look:
     period: Span
     now: datetime
     used: Usage | None
-    """None where the forecast says nothing of now."""
+    """None where the forecast does not cover the present moment."""
     points: Sequence[tuple[datetime, float]]
     """Watt-hours used since the period began, over the last hour, oldest first."""
     problem: tuple[BudgetReason, str] | None
@@ -300,7 +300,7 @@ def _percent(spec: EnergyBudgetSpec, used: Usage | None, committed: float) -> in
 
 
 def _burn_percent(look: Look, burn: float) -> int | None:
-    """Return the burn rate as a share of the one at which what is left lasts until the reset."""
+    """Return the burn rate as a share of the rate at which the energy left lasts until the reset."""
     left = look.used.remaining_watt_hours if look.used is not None else None
     hours = look.period.hours_left(look.now)
     if not left or not hours:

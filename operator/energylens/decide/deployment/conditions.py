@@ -252,7 +252,7 @@ def _as_before(observed: Observation, kinds: Sequence[ConditionType], message: s
 
 
 def _too_old(observed: Observation) -> str:
-    """Return why the last window says nothing of now any more; "" where there is none, or it does."""
+    """Return why the last window is stale; "" where there is no window, or a current one."""
     measured, validation = observed.deployment.status.measured, observed.deployment.spec.validation
     if measured is None or not measured.window_end:
         return ""

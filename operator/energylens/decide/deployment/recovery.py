@@ -1,4 +1,4 @@
-"""Which plan to go by at the first look after a start, when nothing but the cluster remembers. Pure.
+"""Which plan to use in the first reconcile after a start, when only the cluster remembers. Pure.
 
 The status has the plan, and so have the ConfigMap beside the pods and the label of the workload. Where these two agree
 against the status, the status is behind (an operator ended between writing the two), was edited, or shows a plan that
@@ -13,7 +13,7 @@ from energylens.decide.deployment.observation import Body, plan_label, recorded_
 
 
 def recovered(deployment: LLMDeployment, table: Body | None, workload: Body | None) -> LLMDeployment:
-    """Return a deployment with the plan to go by.
+    """Return a deployment with the plan to use.
 
     Args:
         deployment: With its status, as far as it can be true.

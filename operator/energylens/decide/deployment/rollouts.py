@@ -19,7 +19,7 @@ from energylens.serving.timing import progress_deadline_seconds, startup_seconds
 WORKLOADS = ("Deployment", "LeaderWorkerSet")
 """Kinds of children that run the pods."""
 RECENT = timedelta(minutes=10)
-"""A pod that failed longer ago says nothing of the pods that are started now; Kubernetes keeps thousands of them."""
+"""Failures older than this are no evidence about pods that are started now; Kubernetes keeps thousands of them."""
 OVERDUE = timedelta(seconds=60)
 """A kubelet ends what runs when the grace period is over, and then deletes the pod at once."""
 EXCEEDED_QUOTA = "exceeded quota"

@@ -283,7 +283,7 @@ def _with_fixed(fixed: tuple[Change, ...], found: Winning) -> Winning:
 
 
 def _all_at_once(fixed: tuple[Change, ...], asked: Solution, near: Row) -> Winning:
-    """Return everything that would have to give way for one candidate, where no single constraint is enough."""
+    """Return everything that would have to be relaxed for one candidate, where no single constraint is enough."""
     changes = [
         Change(c.field, c.value, c.needed_text(near.index) or "another")
         for c in asked.constraints

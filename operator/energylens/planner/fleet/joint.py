@@ -120,11 +120,11 @@ _Relax = Literal["Nothing", "Watts", "GPUs", "Objectives"]
 
 
 def solve_joint(problem: JointProblem, *, explain: bool = True) -> JointResult:
-    """Return the points of least total energy that hold every limit, or what would have to give way.
+    """Return the points of least total energy that hold every limit, or the constraints to relax.
 
     Args:
         problem: What to choose from. Points that break an objective are used for the explanation only.
-        explain: Whether to find out what would have to give way when nothing holds; up to four more programs.
+        explain: Whether to find the constraints to relax when nothing holds; up to four more programs.
 
     Raises:
         ValueError: two members have the same name, a limit names an unknown member, or a figure is not a finite number

@@ -121,7 +121,7 @@ class FleetPlan:
     watts_of: Mapping[str, float]
     """Power that counts against each limit."""
     relaxed: Mapping[str, tuple[BrokenObjective, ...]]
-    """Objectives that had to give way, by deployment; empty when all hold."""
+    """Objectives that had to be relaxed, by deployment; empty when all hold."""
 
 
 @dataclass(frozen=True)
@@ -131,9 +131,9 @@ class NoFleetPlan:
     extra_watts: Mapping[str, float]
     extra_gpus: tuple[str, ...]
     relaxed: FleetPlan | None
-    """The plan with the fewest deployments whose objectives give way, by the smallest factor that helps."""
+    """The plan with the fewest deployments whose objectives are relaxed, by the smallest factor that helps."""
     factor: float | None
-    """Factor by which objectives give way in ``relaxed``."""
+    """Factor by which objectives are relaxed in ``relaxed``."""
 
 
 @dataclass(frozen=True)
@@ -278,7 +278,7 @@ def latency_frontier(fleet: Fleet, factors: Sequence[float] = FACTORS) -> Iterat
 
 
 def limit_prices(fleet: Fleet) -> tuple[LimitCost, ...]:
-    """Return what each power limit costs, the dearest first; the fleet has a plan.
+    """Return the cost of each power limit, the most expensive first; the fleet has a plan.
 
     Raises:
         SolverError: as :func:`plan_fleet`.
@@ -312,7 +312,7 @@ def _solve(
         factors: On objectives, by deployment and field.
         hard: Objectives times their factors are the objectives. Else the objectives stand, and candidates within the
             factors say what relaxing them would allow.
-        explain: Find out what would have to give way.
+        explain: Whether to find the constraints to relax.
     """
     members, index = [], {}
     for deployment in fleet.deployments:
@@ -336,7 +336,7 @@ def _solve(
 def _relaxed_plan(
     fleet: Fleet, members: tuple[JointMember, ...], index: Mapping[str, Sequence[int]], found: JointInfeasible
 ) -> FleetPlan | None:
-    """Return the plan in which the objectives of some members give way; None where that does not help."""
+    """Return the plan in which the objectives of some members are relaxed; None where that does not help."""
     if not found.relaxed:
         return None
     fixed = []

@@ -152,7 +152,7 @@ def _parts(labels: Mapping[str, str], product: str) -> str | None:
 def _shared(labels: Mapping[str, str], allocatable: Mapping[str, Any], gpus: int, capacity: int) -> str | None:
     """Return why the counts say that a GPU is offered several times.
 
-    Labels may say nothing of it: where only the device plugin is configured to share, feature discovery writes
+    Labels may not show the sharing: where only the device plugin is configured to share, feature discovery writes
     ``gpu.replicas=1`` (k8s-device-plugin issue 732). A count below the allocatable GPUs gives it away. Below the
     capacity alone does not: a GPU that was lost leaves the count at once and the capacity only when the kubelet starts
     again; sharing multiplies it.

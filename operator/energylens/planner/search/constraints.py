@@ -62,7 +62,7 @@ class Constraint:
 
     @property
     def distance(self) -> FloatArray:
-        """By how much the field must give way for each candidate, shape (n,): 0 where it holds, infinite for NaN."""
+        """By how much the field must be relaxed for each candidate, shape (n,): 0 where it holds, infinite for NaN."""
         excess = np.ones(self.holds.shape) if self.excess is None else np.nan_to_num(self.excess, nan=np.inf)
         return np.where(self.holds, 0.0, excess)
 

@@ -162,7 +162,7 @@ def inputs_hash(
 
 @lru_cache(maxsize=1024)
 def _whole(value: ModelSpec | GpuSpec) -> Any:
-    """Return a model or a product as plain values; each is asked for at every look at a deployment."""
+    """Return a model or a product as plain values; each is needed in every reconcile of a deployment."""
     return _plain(value)
 
 

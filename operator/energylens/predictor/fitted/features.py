@@ -27,7 +27,7 @@ def storage_key(model: ModelSpec) -> str:
 
 
 def is_unpacked(model: ModelSpec) -> bool:
-    """Return whether NVFP4 weights are only stored so: GPUs with FP4 arithmetic say nothing of the kernels for that."""
+    """Return whether NVFP4 is only the format of storage; other kernels run then than those of FP4 arithmetic."""
     quant = model.expert_quant if model.is_moe else model.ffn_quant
     return quant.weight == "nvfp4" and quant.activation != "nvfp4"
 
@@ -66,7 +66,7 @@ def run_features(
         layouts: Candidates, shape (n,).
         workload: Mean request.
         concurrency: Running sequences, shape (n,).
-        engine: Of `EngineProfile.tag`: what physics leaves of one engine says nothing of another.
+        engine: Of `EngineProfile.tag`: the residual of one engine is no evidence about another.
     """
     architecture, storage, load = architecture_key(model) + engine, storage_key(model), load_key(workload)
     code = (
@@ -90,7 +90,7 @@ def run_features(
         return np.full(len(layouts), text)
 
     kind, parallel = "moe" if model.is_moe else "dense", parallel_key(gpu, layouts)
-    # What physics leaves of ranks that wait for each other says nothing of a replica of one rank.
+    # The residual of ranks that wait for each other is no evidence about a replica of one rank.
     ranks = np.where(layouts.data_parallel > 1, "/ranks", "")
     keys = {
         "family": np.char.add(same(model.family + engine), ranks),
@@ -143,7 +143,7 @@ def nearest(training: RunFeatures, runs: RunFeatures, *, here_only: bool = False
     Args:
         training: The measured runs.
         runs: Candidates of a product that was measured under their engine.
-        here_only: Runs on other products say nothing of the model's kernels on this one.
+        here_only: Runs on other products are no evidence about the model's kernels on this one.
     """
     low, high = training.log_batch.min() - 0.1, training.log_batch.max() + 0.1
     related = measured_parallelism(training, runs) & (runs.log_batch >= low) & (runs.log_batch <= high)
