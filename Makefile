@@ -55,15 +55,17 @@ lint: $(STAMP) ## Run ruff, mypy, the import contracts, the check of generated f
 	$(BIN)/lint-imports
 	$(BIN)/python -m energylens.api.crd --check
 	$(BIN)/python tools/layers.py --check
+	$(BIN)/python -m tools.chart_readme --check
 	$(BIN)/python tools/prose.py
 
 format: $(STAMP) ## Format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-generate: $(STAMP) ## Write crds/, the chart's copy and docs/api.md from the models
+generate: $(STAMP) ## Write crds/, the chart's copy, docs/api.md and the chart's table of values
 	$(BIN)/python -m energylens.api.crd
 	$(BIN)/python tools/layers.py
+	$(BIN)/python -m tools.chart_readme
 
 gallery: $(STAMP) ## Write the expected output of every example anew, after a wanted change
 	$(BIN)/python -m tests.gallery write

@@ -124,6 +124,67 @@ def test_only_one_operator_runs_at_a_time(helm: Helm) -> None:
     assert render(helm, "replicaCount=0")["Deployment", NAMESPACE, "energylens"]["spec"]["replicas"] == 0
 
 
+def test_standbys_are_spread_and_drained_one_at_a_time(helm: Helm, api: Kubectl) -> None:
+    alone, objects = render(helm), render(helm, "replicaCount=3")
+    assert ("PodDisruptionBudget", NAMESPACE, "energylens") not in alone
+    assert "affinity" not in pod_spec(alone)
+    spec = objects["Deployment", NAMESPACE, "energylens"]["spec"]
+    assert spec["strategy"] == {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1, "maxSurge": 0}}
+    budget = objects["PodDisruptionBudget", NAMESPACE, "energylens"]
+    assert budget["spec"]["maxUnavailable"] == 1
+    assert budget["spec"]["selector"] == spec["selector"]
+    (term,) = pod_spec(objects)["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    assert term["podAffinityTerm"]["labelSelector"] == spec["selector"]
+    own = render(helm, "replicaCount=3", "affinity.nodeAffinity.a=b", "podDisruptionBudget.maxUnavailable=50%")
+    assert pod_spec(own)["affinity"] == {"nodeAffinity": {"a": "b"}}
+    assert own["PodDisruptionBudget", NAMESPACE, "energylens"]["spec"]["maxUnavailable"] == "50%"
+    api.within("default").run(
+        "create", "--dry-run=server", "--filename=-", stdin=json.dumps(budget | {"metadata": {"name": "energylens"}})
+    )
+
+
+def test_users_and_groups_may_be_left_to_the_cluster(helm: Helm) -> None:
+    """OpenShift's restricted-v2 chooses them, and refuses pods that say another."""
+    names = ("runAsUser", "runAsGroup", "fsGroup")
+    spec = pod_spec(render(helm, *(f"podSecurityContext.{name}=null" for name in names)))
+    assert spec["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+
+
+def test_egress_is_limited_where_rules_are_given(helm: Helm) -> None:
+    on = "networkPolicy.enabled=true"
+    plain = render(helm, on)["NetworkPolicy", NAMESPACE, "energylens"]["spec"]
+    assert plain["policyTypes"] == ["Ingress"]
+    assert "egress" not in plain
+    limited = render(helm, on, "networkPolicy.egress[0].ports[0].port=443")["NetworkPolicy", NAMESPACE, "energylens"]
+    assert limited["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    assert limited["spec"]["egress"] == [{"ports": [{"port": 443}]}]
+
+
+def test_a_service_monitor_takes_what_sites_change(helm: Helm) -> None:
+    base = "metrics.serviceMonitor"
+    monitor = render(
+        helm,
+        f"{base}.enabled=true",
+        f"{base}.scrapeTimeout=10s",
+        f"{base}.scheme=https",
+        f"{base}.tlsConfig.insecureSkipVerify=true",
+        f"{base}.relabelings[0].targetLabel=cluster",
+        f"{base}.metricRelabelings[0].action=drop",
+    )["ServiceMonitor", NAMESPACE, "energylens"]
+    (endpoint,) = monitor["spec"]["endpoints"]
+    assert (
+        endpoint
+        | {
+            "scrapeTimeout": "10s",
+            "scheme": "https",
+            "tlsConfig": {"insecureSkipVerify": True},
+            "relabelings": [{"targetLabel": "cluster"}],
+            "metricRelabelings": [{"action": "drop"}],
+        }
+        == endpoint
+    )
+
+
 def test_a_digest_pins_the_image(helm: Helm) -> None:
     digest = "sha256:" + "a" * 64
     values = ("image.repository=registry.example/energylens", "image.tag=1.2.3", f"image.digest={digest}")
@@ -269,7 +330,8 @@ def test_alerts_and_dashboard_are_the_files_of_the_chart(helm: Helm) -> None:
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        (("replicaCount=2",), ("replicaCount", "2", "1")),
+        (("replicaCount=10",), ("replicaCount", "10", "9")),
+        (("podDisruptionBudget.maxUnavailable=0",), ("podDisruptionBudget/maxUnavailable", "0")),
         (("replicaCount=-1",), ("replicaCount", "0")),
         (("replicas=1",), ("replicas",)),
         (("image.digest=latest",), ("image/digest", "latest")),

@@ -38,22 +38,6 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- if .Values.image.digest -}}@{{ .Values.image.digest }}{{- end -}}
 {{- end -}}
 
-{{- define "energylens.containerSecurityContext" -}}
-allowPrivilegeEscalation: false
-readOnlyRootFilesystem: true
-capabilities:
-  drop: [ALL]
-{{- end -}}
-
-{{- define "energylens.podSecurityContext" -}}
-runAsNonRoot: true
-runAsUser: 65532
-runAsGroup: 65532
-fsGroup: 65532
-seccompProfile:
-  type: RuntimeDefault
-{{- end -}}
-
 {{/* What the operator does in each namespace that it manages. */}}
 {{- define "energylens.namespaceRules" -}}
 # What users ask for, and what platform teams cap. The operator never writes a spec.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from tools.chart_readme import rows, with_table
 
 from energylens.controller.settings import BudgetSettings, MeasurementSettings, PrometheusSettings, Settings
 
@@ -45,7 +46,7 @@ def test_every_value_is_in_the_schema() -> None:
     values = yaml.safe_load((CHART / "values.yaml").read_text())
     described = fields(schema(), schema()["$defs"])
     # What goes below these is the API server's to check.
-    free = ("resources.", "powerCaps.resources.", "powerCaps.nodeSelector.")
+    free = ("resources.", "powerCaps.resources.", "powerCaps.nodeSelector.", "podSecurityContext.", "securityContext.")
     assert [name for name in names(values) if name not in described and not name.startswith(free)] == []
 
 
@@ -57,9 +58,39 @@ def test_every_value_of_the_schema_is_shown_in_the_values() -> None:
     ]
 
 
-def test_the_charts_page_has_every_value() -> None:
+def test_the_charts_page_has_every_value_with_its_default() -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
     page = (CHART / "README.md").read_text()
-    assert [name for name in yaml.safe_load((CHART / "values.yaml").read_text()) if f"`{name}`" not in page] == []
+    assert page == with_table(page, (CHART / "values.yaml").read_text()), "make generate writes the table anew"
+    sections = [name for name in values if f"`{name}" not in page]
+    assert sections == []
+
+
+def test_the_table_of_values_is_that_of_the_file() -> None:
+    text = """# What image.
+# And more | of it.
+image:
+  # Where it is.
+  repository: energylens
+  tag: ""
+
+# How many.
+count: 1
+list: [a, b]
+plain:
+  items:
+    - key: a
+      operator: b
+  last: <x>
+"""
+    assert rows(text) == [
+        ("image", "", "What image. And more \\| of it."),
+        ("image.repository", "energylens", "Where it is."),
+        ("image.tag", '""', ""),
+        ("count", "1", "How many."),
+        ("list", "[a, b]", ""),
+        ("plain.last", "<x>", ""),
+    ]
 
 
 def test_the_schema_of_the_settings_is_that_of_the_operator() -> None:
