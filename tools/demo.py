@@ -149,6 +149,7 @@ class Demo:
         say(self.conditions())
         say("\nPredicted and measured")
         say(side_by_side(self.deployment()["status"]))
+        say("  (in-sample: the coefficients were fitted to these runs; docs/accuracy.md has errors of runs left out)")
 
         self.step("energylens drift: the same for every LLMDeployment of the cluster")
         say(self.energylens("drift", "--kubeconfig", access["kubeconfig"]).rstrip())
