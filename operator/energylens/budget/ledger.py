@@ -23,6 +23,10 @@ MOST_GONE = 256
 """Most accounts of deleted members; each takes some 300 bytes of an object that may have 1.5 MB."""
 FOLDED = "others"
 """Identity of the account into which the oldest of these accounts are folded."""
+MOST_WRITTEN = 256
+"""Most accounts of one status; each takes some 650 bytes, more than half of them in managedFields."""
+SMALLER = "members"
+"""Identity of the account into which the accounts of members beyond these are folded where they are written."""
 
 
 @dataclass(frozen=True)
@@ -139,17 +143,50 @@ def without_old(gone: Iterable[Entry]) -> tuple[Entry, ...]:
     closed = [entry for entry in used if not entry.predicted_watts]
     old = [*closed[: len(used) - MOST_GONE + 1], *(entry for entry in closed if entry.uid == FOLDED)]
     folded = {entry.uid: entry for entry in old}
-    whole = Entry(
-        FOLDED,
-        "",
-        FOLDED,
-        max(entry.until for entry in folded.values()),
-        sum(entry.measured_joules for entry in folded.values()),
-        sum(entry.predicted_joules for entry in folded.values()),
-        sum(entry.grams for entry in folded.values()),
-        sum(entry.ungraded_joules for entry in folded.values()),
-    )
+    whole = _together(FOLDED, folded.values(), max(entry.until for entry in folded.values()))
     return (*(entry for entry in used if entry.uid not in folded), whole)
+
+
+def written(entries: Iterable[Entry]) -> tuple[Entry, ...]:
+    """Return the accounts as a status has them, by name: beyond ``MOST_WRITTEN`` the others together are one.
+
+    That one counts up to the earliest of their watermarks, so that no time is left out when a later operator counts its
+    members on from there; and it draws nothing, since each of them does.
+    """
+    known = sorted(entries, key=lambda e: (e.uid != FOLDED, e.namespace, e.name, e.uid))
+    if len(known) > MOST_WRITTEN:
+        rest = known[MOST_WRITTEN - 1 :]
+        known = [*known[: MOST_WRITTEN - 1], _together(SMALLER, rest, min(entry.until for entry in rest))]
+    return tuple(sorted(known, key=lambda e: (e.namespace, e.name, e.uid)))
+
+
+def read_back(entries: Iterable[Entry]) -> tuple[dict[str, Entry], datetime | None]:
+    """Return the accounts of a status by uid, and from when members without one of their own are to be counted.
+
+    None where every member has one: then a member without an account is new.
+    """
+    found = {entry.uid: entry for entry in entries}
+    smaller = found.pop(SMALLER, None)
+    if smaller is None:
+        return found, None
+    others = [entry for entry in (found.get(FOLDED), smaller) if entry is not None]
+    found[FOLDED] = _together(FOLDED, others, max(entry.until for entry in others))
+    return found, smaller.until
+
+
+def _together(uid: str, entries: Iterable[Entry], until: datetime) -> Entry:
+    """Return one account with the energy of several."""
+    parts = list(entries)
+    return Entry(
+        uid,
+        "",
+        uid,
+        until,
+        sum(entry.measured_joules for entry in parts),
+        sum(entry.predicted_joules for entry in parts),
+        sum(entry.grams for entry in parts),
+        sum(entry.ungraded_joules for entry in parts),
+    )
 
 
 def to_status(entry: Entry) -> LedgerEntry:

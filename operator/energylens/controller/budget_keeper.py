@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 from energylens.api.energybudget import EnergyBudgetSpec, EnergyBudgetStatus
 from energylens.api.parse import InvalidResourceError
 from energylens.budget.carbon import Forecast, ForecastError
-from energylens.budget.ledger import Entry, account, begin, close, from_status, without_old
+from energylens.budget.ledger import Entry, account, begin, close, from_status, read_back, without_old
 from energylens.budget.periods import Span, period_at
 from energylens.budget.shed import COMING_DOWN_SECONDS
 from energylens.budget.usage import BURN_SECONDS, Usage, usage
@@ -80,6 +80,8 @@ class _Account:
     """When a member was first seen without what it draws with fewer replicas."""
     excess_ratio: float | None = None
     """By the status at first sight, for members that were not judged since."""
+    unlisted_since: datetime | None = None
+    """From when members without an account of their own are counted at first sight; None where they are new."""
     written_at: datetime | None = None
     was_unsettled: bool = False
 
@@ -175,6 +177,7 @@ class BudgetKeeper:
             for deployment in (self._in_namespace.get(key[0], ()) if key[0] else self._everywhere)
             if is_member(spec, key[0], deployment, around)
         ]
+        kept.unlisted_since = None
         self._close(kept, members, now, forecast)
         used: Usage | None = None
         if spec.carbon is None or forecast is not None:
@@ -214,12 +217,14 @@ class BudgetKeeper:
         identity = _identity(key, body)
         kept = self._accounts.get(identity)
         if kept is None:
-            entries = {written.uid: from_status(written) for written in before.ledger}
+            entries, unlisted_since = read_back(map(from_status, before.ledger))
             old = before.period_start
             start = period.start if old is None else datetime.fromisoformat(old)
             committed, excess = before.committed_power_watts, before.excess_power_watts
             ratio = excess / committed if committed and excess is not None else None
-            kept = self._accounts[identity] = _Account(entries, Span(start, period.end), excess_ratio=ratio)
+            kept = self._accounts[identity] = _Account(
+                entries, Span(start, period.end), excess_ratio=ratio, unlisted_since=unlisted_since
+            )
         # One that begins earlier, after an edit of the spec, has in it all that was counted.
         if period.start > kept.period.start:
             kept.entries = {entry.uid: entry for entry in begin(kept.entries.values(), period)}
@@ -241,7 +246,7 @@ class BudgetKeeper:
         metadata = deployment["metadata"]
         key, uid = (metadata["namespace"], metadata["name"]), str(metadata.get("uid", ""))
         nodes = counted_nodes(spec, around)
-        entry = kept.entries.get(uid) or Entry(uid, *key, now.replace(microsecond=0))
+        entry = kept.entries.get(uid) or Entry(uid, *key, _counted_from(metadata, kept.unlisted_since, now))
         gpus = held_gpus(spec, deployment, around)
         plan = (deployment.get("status") or {}).get("plan") or {}
         predicted = drawn_watts(deployment, gpus)
@@ -372,6 +377,15 @@ def _levels(plan: Mapping[str, Any], fewest: int, committed: int) -> tuple[list[
     found = [each for each in plan.get("fewerReplicas") or () if each["replicas"] >= fewest]
     is_priced = not committed or int(plan.get("replicas") or 1) <= fewest or bool(found)
     return [int(each["powerWatts"]) for each in found if each["powerWatts"] < committed], is_priced
+
+
+def _counted_from(metadata: Mapping[str, Any], unlisted_since: datetime | None, now: datetime) -> datetime:
+    """Return from when a member without an account is counted: from now on, or from when it was last one of many."""
+    start = now.replace(microsecond=0)
+    created = metadata.get("creationTimestamp")
+    if unlisted_since is None:
+        return start
+    return min(start, unlisted_since if created is None else max(unlisted_since, datetime.fromisoformat(created)))
 
 
 def _turned(before: EnergyBudgetStatus, status: EnergyBudgetStatus) -> bool:

@@ -107,8 +107,11 @@ class Reconciler:
         self._without_plan: set[Key] = set()
         self._inventory = Inventory(store)
         self.allowances = Allowances(store, self._inventory, clock)
-        self._resting = Resting(store, clock, self._writer.live, measurements, self.allowances.of)
+        self._resting = Resting(store, clock, self._writer.live, self._latest, self.allowances.of)
         self.serves_lws = False
+
+    def _latest(self, key: Key, plan_hash: str) -> WindowMeasurement | None:
+        return self._measurements(key, plan_hash)
 
     @property
     def _besides(self) -> tuple[int, bool]:

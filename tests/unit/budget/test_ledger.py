@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from energylens.api.energybudget_status import LedgerEntry
 from energylens.budget.carbon import Forecast
 from energylens.budget.ledger import (
+    FOLDED,
+    MOST_WRITTEN,
     WAIT_SECONDS,
     Entry,
     MeasuredEnergy,
@@ -21,8 +23,10 @@ from energylens.budget.ledger import (
     begin,
     close,
     from_status,
+    read_back,
     to_status,
     without_old,
+    written,
 )
 from energylens.budget.periods import Span
 
@@ -127,9 +131,9 @@ def test_what_is_written_is_read_back(energy: int, gap: int, milligrams: int, se
 
 
 def test_a_time_without_a_zone_is_refused() -> None:
-    written = to_status(entry()).model_dump() | {"accounted_until": "2026-11-25T12:00:00"}
+    dumped = to_status(entry()).model_dump() | {"accounted_until": "2026-11-25T12:00:00"}
     with pytest.raises(ValueError, match="has no time zone"):
-        LedgerEntry.model_validate(written)
+        LedgerEntry.model_validate(dumped)
 
 
 @given(st.lists(st.integers(0, 5), max_size=12), st.integers(1, 4))
@@ -190,3 +194,19 @@ def test_the_oldest_accounts_of_the_gone_are_folded_into_one() -> None:
             ("uid-4", at(4), 1e4),
             ("others", at(3), 1111.0),
         ]
+
+
+def test_a_status_has_so_many_accounts_and_loses_no_energy() -> None:
+    many = [Entry(f"u{i}", "team", f"m{i:03d}", at(i % 7), 10.0 + i, 3.0, 0.5, 2.0, 40.0) for i in range(1000)]
+    found = written([*many, Entry(FOLDED, "", FOLDED, at(3), 5.0)])
+    assert len(found) == MOST_WRITTEN
+    total = sum(entry.joules for entry in many) + 5.0
+    assert sum(entry.joules for entry in found) == pytest.approx(total)
+    entries, since = read_back(from_status(to_status(entry)) for entry in found)
+    assert since == at(0)
+    assert sum(entry.joules for entry in entries.values()) == pytest.approx(total)
+    # Each member that is counted on from there draws for itself.
+    assert [entry.predicted_watts for entry in entries.values() if entry.uid == FOLDED] == [0.0]
+    few = written(many[:MOST_WRITTEN])
+    assert few == tuple(many[:MOST_WRITTEN])
+    assert read_back(few) == ({entry.uid: entry for entry in few}, None)

@@ -15,7 +15,7 @@ from energylens.api.energybudget import (
 )
 from energylens.api.timestamp import timestamp
 from energylens.api.words import counted
-from energylens.budget.ledger import Entry, to_status
+from energylens.budget.ledger import Entry, to_status, written
 from energylens.budget.periods import Span
 from energylens.budget.shed import Cap, Share, Shed, shed
 from energylens.budget.usage import PowerAllowed, Usage, burn_rate_watts, exhaustion, growth_allowed, power_allowed
@@ -129,7 +129,7 @@ def decide(look: Look) -> Decided:
         member_count=len(look.members),
         members=_members(look, found.caps),
         shed_time=timestamp(now) if found.took else before.shed_time,
-        ledger=tuple(to_status(entry) for entry in sorted(look.entries, key=lambda e: (e.namespace, e.name, e.uid))),
+        ledger=tuple(map(to_status, written(look.entries))),
         history=_history(look),
     )
     conditions = (

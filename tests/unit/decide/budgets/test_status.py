@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import NAMESPACE_DNS, uuid5
 
 import pytest
 
@@ -131,6 +133,19 @@ def test_every_cap_is_remembered_however_many_there_are() -> None:
     assert sum(m.allowed_power_watts is not None for m in found.members) == len(many)
     plain = status_of_budget(look(*many, spec={"powerWatts": 1, "action": "Deny"}))
     assert (len(plain.members), plain.member_count) == (MAX_MEMBERS, len(many))
+
+
+def test_a_budget_of_the_whole_cluster_stays_a_small_object() -> None:
+    many = [member(f"deployment-{i:04d}", 300.0) for i in range(5000)]
+    entries = [
+        Entry(str(uuid5(NAMESPACE_DNS, m.key[1])), *m.key, START, 1e9, 1e9, 1e6, 1e9, m.committed_watts) for m in many
+    ]
+    status = status_of_budget(look(*many, entries=entries, spec={"energyWattHours": 10**9, "period": "Month"}))
+    text = json.dumps(status.model_dump(mode="json", by_alias=True, exclude_none=True))
+    # As much again is in managedFields, which has an entry for each account.
+    assert len(text) < 128_000
+    assert (status.member_count, status.committed_power_watts) == (5000, 5000 * 300)
+    assert sum(entry.measured_joules for entry in status.ledger) == 5000 * 10**9
 
 
 def test_the_burn_down_has_a_bounded_number_of_points_and_begins_anew() -> None:
