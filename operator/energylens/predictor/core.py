@@ -36,7 +36,7 @@ from energylens.predictor.types import (
     spread,
 )
 
-CODE_VERSION = "6"
+CODE_VERSION = "7"
 
 
 class Predictor:

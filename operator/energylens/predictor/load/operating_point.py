@@ -75,5 +75,5 @@ class OperatingPoint:
             return ones
         layouts, starts = self.scenario.layouts, self.pace.mixture.starts
         prompts = self.running_while_busy * self.scenario.lockstep_ranks
-        prompts = prompts / (layouts.data_parallel * layouts.pipeline_parallel) / self.scenario.workload.decode_steps
+        prompts = prompts / layouts.data_parallel / self.scenario.workload.decode_steps
         return np.where(starts > 0, np.maximum(prompts / np.maximum(starts, 1e-12), 1.0), ones)

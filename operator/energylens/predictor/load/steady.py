@@ -12,6 +12,7 @@ import numpy as np
 
 from energylens.predictor.fitted.coefficients import Coefficients
 from energylens.predictor.load.mixture import StepMixture
+from energylens.predictor.load.pipeline import Pipeline, pipeline_of
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.model.drafts import draft_of
 from energylens.predictor.step.building import build_work
@@ -85,7 +86,8 @@ def steady_state(
     sheet = data_sheet(gpu)
     decode, mixed, starts = phase_work(model, gpu, layouts, workload, sequences, coefficients, role, lockstep)
     ranks = layouts.data_parallel.astype(np.float64) if model.is_moe else 1.0
-    return combine(decode, mixed, starts, constants, sheet, layouts.power_cap_watts, overlap, ranks)
+    pipeline = pipeline_of(layouts, sequences)
+    return combine(decode, mixed, starts, constants, sheet, layouts.power_cap_watts, overlap, ranks, pipeline)
 
 
 def phase_work(
@@ -98,9 +100,12 @@ def phase_work(
     role: Role = "aggregated",
     lockstep: Lockstep = APART,
 ) -> tuple[Work, Work, FloatArray]:
-    """Return the work of a pure decode step, of a step that also prefills, and the mean starts per step."""
-    stages = layouts.data_parallel * layouts.pipeline_parallel
-    running = np.maximum(sequences / stages, 1e-6)
+    """Return the work of a pure decode step, of a step that also prefills, and the mean starts per step.
+
+    A step of a pipeline is a round in which each micro-batch passes all stages; the work is that of one micro-batch.
+    """
+    pipeline = pipeline_of(layouts, sequences)
+    running = np.maximum(sequences / (layouts.data_parallel * pipeline.in_flight), 1e-6)
     prompt, queries, prefix = workload.computed_prompt, workload.verified, workload.shared_prefix
     context = np.full_like(running, workload.input_tokens + workload.output_tokens * workload.age_share)
     length = np.full_like(running, prompt)
@@ -115,15 +120,17 @@ def phase_work(
     decode = replace(decode, drafts=drafted) if drafted else decode
     if role == "decode":
         return decode, decode, starts * 0.0
-    # Ranks that exchange experts' tokens step together: a prompt on one of them holds up all.
+    # Ranks that exchange experts' tokens step together, and micro-batches of a pipeline follow one another: a prompt on
+    # one of them holds up all.
     together = layouts.data_parallel.astype(np.float64) if model.is_moe else np.ones_like(running)
-    starts = starts * together
+    starts = starts * together * pipeline.in_flight
     clump = 1.0 + (START_CLUMP - 1.0) * np.minimum(starts, 1.0)
     # Ranks that wait for each other fall into step: what has ended on all of them meanwhile starts at once.
     clump = np.where(together > 1.0, np.maximum(1.0 + (START_CLUMP - 1.0) * starts, lockstep.clump), clump)
     starts = starts / clump
     share = -np.expm1(-starts)
     prompts = np.maximum(clump * starts / np.maximum(share, 1e-12), 1.0)
+    prompts = np.maximum(prompts / pipeline.holding(prompts), 1.0)
     # Several prompts fall on different ranks as often as on the same.
     apart = np.where(together > 1.0, together * -np.expm1(-prompts / together), 1.0)
     tokens = prompt * np.maximum(prompts / apart, 1.0)
@@ -185,6 +192,7 @@ def combine(
     caps: FloatArray,
     overlap: Overlap | None = None,
     ranks: float | FloatArray = 1.0,
+    pipeline: Pipeline | None = None,
 ) -> Steady:
     """Return times and power from the work of both kinds of steps.
 
@@ -197,18 +205,25 @@ def combine(
         caps: Power caps in watts per GPU, NaN for none, shape (n,).
         overlap: How the engine runs collectives beside kernels.
         ranks: Data-parallel ranks that step together, shape (n,).
+        pipeline: Micro-batches in flight; None where no candidate has stages.
     """
     rates = kernel_rates(c, sheet)
     mixture, td, tm = step_mixture(decode, mixed, starts, rates, c, sheet, overlap)
     share = mixture.mixed_share
     mean = mixture.mean
     # A prompt holds up all data-parallel ranks, and costs energy on those that work on it.
-    working = share * np.minimum(np.maximum(mixture.starts_when_mixed, 1.0) / ranks, 1.0)
+    micro = 1.0 if pipeline is None else pipeline.in_flight
+    working = share * np.minimum(np.maximum(mixture.starts_when_mixed, 1.0) / (ranks * micro), 1.0)
     joules = (1.0 - working) * step_energy(decode, td, rates, c).total
     joules = joules + working * step_energy(mixed, tm, rates, c).total
     if np.any(np.asarray(ranks) > 1.0):
         joules = joules + (share - working) * waiting_energy(decode, mixed, td, tm, rates, c)
     busy = (1.0 - working) * td.busy + working * tm.busy
+    if pipeline is not None and pipeline.staged.any():
+        worked = pipeline.filled * ((1.0 - working) * td.total + working * tm.total)
+        polling = np.maximum(mean - worked, 0.0) * c["collective_activity"] * c["active_watts"]
+        joules = np.where(pipeline.staged, pipeline.filled * joules + polling, joules)
+        busy = np.where(pipeline.staged, pipeline.filled * busy, busy)
     static = np.asarray(c["static_watts"], dtype=np.float64)
     power = static + joules / mean
     limit = sheet_limit(sheet, caps)
