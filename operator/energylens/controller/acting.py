@@ -367,13 +367,10 @@ class Acting:
 
     async def _plan_again(self) -> None:
         """Look again at what had no plan whenever GPUs came or became free."""
-        seen = self._store.inventory_version
         while True:
             await asyncio.sleep(self._options.settings.replan_seconds)
-            if self._store.inventory_version != seen:
-                seen = self._store.inventory_version
-                for key in self._reconciler.without_plan:
-                    self._queue.add_again(key)
+            for key in self._reconciler.to_plan_again:
+                self._queue.add_again(key)
 
     async def _watch_kinds(self, found: Found, changed: asyncio.Event) -> None:
         while True:

@@ -104,7 +104,8 @@ class Reconciler:
         self._accounts = accounts or EnergyAccounts(store, _never_counted, clock, settings.budgets, lambda key: None)
         self._decided: dict[Key, tuple[str, str]] = {}
         self._one_plan_at_a_time = Turns()
-        self._without_plan: set[Key] = set()
+        self._without_plan: dict[Key, int] = {}
+        """Deployments without a feasible plan, and the version of the inventory when the pass began that found none."""
         self._inventory = Inventory(store)
         self.allowances = Allowances(store, self._inventory, clock)
         self._resting = Resting(store, clock, self._writer.live, self._latest, self.allowances.of)
@@ -119,9 +120,10 @@ class Reconciler:
         return self._learning.pool.version, self.serves_lws
 
     @property
-    def without_plan(self) -> frozenset[Key]:
-        """Deployments that had no feasible plan when last looked at."""
-        return frozenset(self._without_plan)
+    def to_plan_again(self) -> list[Key]:
+        """Deployments that had no feasible plan when last looked at, and for which GPUs have come or gone since."""
+        now = self._store.inventory_version
+        return [key for key, version in self._without_plan.items() if version != now]
 
     async def reconcile(self, key: Key) -> float | None:
         """Do one pass; return the seconds after which to look again, or None when only a change needs another pass.
@@ -131,7 +133,7 @@ class Reconciler:
         """
         body = self._store.deployments.get(key)
         if body is None or body["metadata"].get("deletionTimestamp"):
-            self._without_plan.discard(key)
+            self._without_plan.pop(key, None)
             self._inventory.settle(key)
             self._planning.forget(*key)
             self._decided.pop(key, None)
@@ -150,7 +152,7 @@ class Reconciler:
             await self._write_invalid(body, str(error))
             return self._next_look(key, body, None)
         deployment = self._recover(key, body, deployment)
-        version = self._learning.pool.version
+        version, inventory = self._learning.pool.version, self._store.inventory_version
         wanted = await self._decide(key, body, deployment)
         written = await self._writer.apply(key, wanted.children.manifests)
         unmoved = "" if written.refused else await self._hand_over(key, wanted.children)
@@ -160,7 +162,10 @@ class Reconciler:
         self._recovered.add(key)
         self._inventory.settle(key)
         self._count(key, after.planning)
-        (self._without_plan.discard if after.planning.good else self._without_plan.add)(key)
+        if after.planning.good:
+            self._without_plan.pop(key, None)
+        else:
+            self._without_plan[key] = inventory
         # What a window taught or decided is acted on at once.
         acts = self._learning.pool.version != version or self._must_return(key, deployment)
         soon = min(ROLLOUT_LOOK_SECONDS, self._settings.resync_seconds)
