@@ -25,7 +25,7 @@ from energylens_dev.devcluster import Kubectl, PodStages, RunningCluster, Stream
 from scale_meters import Seen, WriteCounter, cpu_seconds, memory_mib, watching
 from scale_report import plotted, table
 
-OPERATOR, MANAGER = "operator", "kube-controller-manager"
+OPERATOR = "operator"
 CHUNK = 100
 """Objects of one kubectl create."""
 POLL_SECONDS = 2.0
@@ -133,6 +133,8 @@ class Bench:
         work()
         after, seconds = self.cpu(), time.monotonic() - started
         writes, reads = self.writes.taken()
+        spent_here = after.get(OPERATOR, 0.0) - before.get(OPERATOR, 0.0)
+        say(f"    {seconds:.0f} s, {spent_here:.1f} s of the operator's CPU, writes {dict(writes)}")
         # A process that was started meanwhile began at nothing.
         spent = {name: value - before.get(name, 0.0) for name, value in after.items() if value >= before.get(name, 0.0)}
         return Phase(seconds, spent, writes, reads)
@@ -293,6 +295,7 @@ def run(objects: int, options: argparse.Namespace, folder: Path) -> Run:
         idle = bench.measured(lambda: time.sleep(options.idle_seconds))
         say("  reaction")
         reacted = reaction(bench, options.reactions)
+        say(f"    the slowest plan after {reacted['LLMDeployment'][-1]:.1f} s")
         bench.at_rest(120.0)
         say("  one more node")
         more = (scale_fleet.NodePool(pools[0].product, pools[0].count + 1, pools[0].gpus), *pools[1:])
@@ -314,6 +317,7 @@ def run(objects: int, options: argparse.Namespace, folder: Path) -> Run:
         member_added = bench.measured(add_member)
         say("  restart")
         restarted, lists, planned = restart(bench)
+        say(f"    lists after {lists:.1f} s, a plan after {planned:.1f} s more")
         size, name = largest_object(bench.kubectl)
         return Run(
             objects=objects,

@@ -41,7 +41,7 @@ async def test_a_deployment_becomes_ready_with_few_writes(world: World) -> None:
     assert kinds == ["ConfigMap", "Deployment", "PodDisruptionBudget", "Service"]
     # Four children and two statuses: planned, ready.
     assert len(world.cluster.writes) == 6
-    assert [event["reason"] for event in world.cluster.events] == ["PlanAdopted", "BecameReady"]
+    assert [event["reason"] for event in world.cluster.events] == ["BecameReady"]
 
 
 async def test_a_second_pass_writes_nothing(world: World) -> None:

@@ -24,7 +24,7 @@ def transitions(observed: Observation, children: Children, status: Mapping[str, 
         found.append((EventReason.LOAD_FOLLOWED, f"plans are made for {text}"))
     if planning.rollback is not None:
         found.append((EventReason.PLAN_ROLLED_BACK, f"{planning.rollback.reason}: {planning.message}"))
-    elif observed.takes_over and planning.plan is not None:
+    elif observed.takes_over and planning.plan is not None and not _is_first(observed):
         why = f"{planning.decision}: {planning.weighed}" if planning.weighed else describe_plan(planning.plan)
         approved = (
             "" if observed.deployment.spec.planning.mode != "Manual" else f"plan {planning.plan.hash} is approved; "
@@ -51,6 +51,11 @@ def transitions(observed: Observation, children: Children, status: Mapping[str, 
         found.append((EventReason.BECAME_UNREADY, f"{ready['reason']}: {ready.get('message', '')}"))
     found += _budget(observed, before, after)
     return found
+
+
+def _is_first(observed: Observation) -> bool:
+    """Return whether a plan is followed for which nobody waited: BecameReady follows, and one event is enough."""
+    return observed.planning.decision == "FirstPlan" and observed.deployment.spec.planning.mode == "Auto"
 
 
 def _is_new(observed: Observation, children: Children, before: Condition | None) -> bool:
