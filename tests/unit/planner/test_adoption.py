@@ -122,13 +122,20 @@ def test_the_running_plan_is_judged_under_todays_load() -> None:
 def test_fewer_gpus_count_where_gpus_are_the_objective() -> None:
     found = decision(status(1.0, tensor=8), status(1.5, tensor=4), objective="MinimizeGPUs", cost=SwitchCost(1e9, 1e3))
     assert (found.adopt, found.reason) == (True, "EnergySaving")
-    assert "4 GPUs less; switching costs 2.78e+05 Wh, and it takes " in found.message
+    assert found.message.endswith("4 GPUs less; switching costs 2.78e+05 Wh, and it takes 500 Wh in 1.0 h")
+    fewer = decision(status(1.5, tensor=8), status(1.0, tensor=4), objective="MinimizeGPUs", cost=CHEAP)
+    assert fewer.message.endswith("and it saves 500 Wh in 1.0 h")
+    equal = decision(status(1.0, tensor=8), status(1.0, tensor=4), objective="MinimizeGPUs", cost=CHEAP)
+    assert equal.message.endswith("and it saves 0 Wh in 1.0 h")
 
 
 def test_less_power_counts_where_power_is_the_objective() -> None:
-    new = status(1.0, tensor=2)
-    new = new.model_copy(update={"predicted": new.predicted.model_copy(update={"power_watts": 500})})
-    assert decision(status(1.0), new, objective="MinimizePower").reason in ("EnergySaving", "DoesNotPayBack")
+    # As many joules per token at half the power: fewer tokens, which pay for no switch.
+    slower = status(1.0, tensor=2)
+    slower = slower.model_copy(update={"predicted": slower.predicted.model_copy(update={"power_watts": 500})})
+    assert decision(status(1.0), slower, cost=CHEAP).reason == "NothingBetter"
+    assert decision(status(1.0), slower, objective="MinimizePower", cost=CHEAP).reason == "DoesNotPayBack"
+    assert decision(status(1.0), status(0.5, tensor=2), objective="MinimizePower", cost=CHEAP).reason == "EnergySaving"
 
 
 @settings(max_examples=50, deadline=None)

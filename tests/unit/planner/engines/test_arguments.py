@@ -37,17 +37,33 @@ def test_every_spelling_of_an_option_is_read(arguments: tuple[str, ...]) -> None
         (("--max-num-batched-tokens=16k",), "step_tokens", 16_000),
         (("--max_num_batched_tokens", "2K"), "step_tokens", 2048),
         (("--max-model-len=25.6k",), "context_tokens", 25_600),
+        (("--max-model-len=2m",), "context_tokens", 2_000_000),
+        (("--kv-cache-memory-bytes=3g",), "kv_cache_bytes", 3e9),
+        (("--kv-cache-memory-bytes=0.5T",), "kv_cache_bytes", 2.0**39),
         (("--max-model-len=auto",), "context_tokens", None),
         (("--max-model-len", "-1"), "context_tokens", None),
         (("--kv-cache-memory-bytes=20G",), "kv_cache_bytes", 20 * 2.0**30),
         (("--kv-cache-dtype=fp8_e5m2",), "kv_bytes_per_element", 1.0),
         (("--kv-cache-dtype", "bfloat16"), "kv_bytes_per_element", 2.0),
         (("--kv-cache-dtype=nvfp4",), "kv_bytes_per_element", 0.5625),
+        (("--kv-cache-dtype=int8_per_token_head",), "kv_bytes_per_element", 1.0),
         (("--kv-cache-dtype=auto",), "kv_bytes_per_element", None),
     ],
 )
 def test_limits_are_read_as_vllm_reads_them(arguments: tuple[str, ...], name: str, value: float | None) -> None:
     assert getattr(settings(*arguments), name) == value
+
+
+def test_every_stray_argument_is_named_and_those_after_it_are_read() -> None:
+    found = read_arguments(["one", "--gpu-memory-utilization=0.5", "two"], "VLLM", VLLM)
+    assert found.strays == ("one", "two")
+    assert found.value("--gpu-memory-utilization") == "0.5"
+
+
+def test_an_option_of_several_values_takes_all_and_others_take_one() -> None:
+    found = read_arguments(["--served-model-name", "a", "b", "--seed", "1"], "VLLM", VLLM)
+    assert (found.value("--served-model-name"), found.strays, found.problems) == ("a b", (), ())
+    assert read_arguments(["--seed", "1", "2"], "VLLM", VLLM).strays == ("2",)
 
 
 @pytest.mark.parametrize("arguments", [("-O3",), ("-O=3",), ("-O", "3"), ("--optimization-level=3",), ("-O0", "-O3")])

@@ -313,6 +313,11 @@ def test_the_tokens_of_a_step_follow_from_the_gpu(gpu: str, tokens: int) -> None
     assert default_step_tokens(find_gpu(gpu)) == tokens
 
 
+@pytest.mark.parametrize(("gib", "tokens"), [(160, 16384), (159, 8192), (70, 8192), (69, 2048)])
+def test_the_tokens_of_a_step_change_at_whole_sizes_of_memory(gib: int, tokens: int) -> None:
+    assert default_step_tokens(replace(H100, memory_bytes=float(gib * 2**30))) == tokens
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
@@ -472,6 +477,7 @@ def test_sglang_wants_whole_blocks_of_merged_matrices_on_one_rank_too() -> None:
 def test_an_exchange_of_tokens_between_experts_needs_experts_that_are_whole() -> None:
     moe, settings = load_model("Qwen/Qwen3-30B-A3B"), engine("SGLang", "--moe-a2a-backend=deepep")
     assert "makes expert parallel span all GPUs" in refusal(moe, layout(tp=2), settings)
+    assert "makes expert parallel span all GPUs" in refusal(moe, layout(tp=2, dp=2), settings)
     assert refusal(moe, layout(tp=2, ep=2), settings) == ""
     assert refusal(moe, layout(), settings) == ""
     assert refusal(moe, layout(tp=2), engine("SGLang", "--moe-a2a-backend=none")) == ""
