@@ -338,9 +338,11 @@ def test_every_message_is_one_line(refuse: Refuse) -> None:
 
 
 @pytest.mark.parametrize("watts", [300, 1000, 2000])
-@pytest.mark.parametrize("rate", ["200", "400", "5000"])
+@pytest.mark.parametrize(
+    ("rate", "reason"), [("200", "BudgetExceeded"), ("400", "LoadTooHigh"), ("5000", "LoadTooHigh")]
+)
 def test_a_budget_that_leaves_too_little_is_said_in_numbers_under_any_objective(
-    refuse: Refuse, watts: int, rate: str
+    refuse: Refuse, watts: int, rate: str, reason: str
 ) -> None:
     """A smaller plan that cannot keep up has no TTFT: its queue grows for ever."""
     result = refuse(
@@ -348,7 +350,7 @@ def test_a_budget_that_leaves_too_little_is_said_in_numbers_under_any_objective(
         workload={**LOAD, "requestsPerSecond": rate},
         slo={"ttftMilliseconds": 20_000, "itlMilliseconds": 500},
     )
-    assert result.reason in ("BudgetExceeded", "LoadTooHigh")
+    assert result.reason == reason
     assert not any(word in result.message for word in ("nan", "inf", "unbounded")), result.message
 
 

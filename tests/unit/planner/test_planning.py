@@ -541,7 +541,10 @@ def test_budgets_cap_power(setup: Setup, make_snapshot: Snapshot) -> None:
     watts = free.predicted.power_watts - 1
     allowance = PowerAllowance(watts, "EnergyBudget team-a/cap")
     result = setup.plan("70b", snapshot, allowance=allowance, **parts)
-    assert isinstance(result, Infeasible) or result.plan.predicted.power_watts <= watts
+    assert isinstance(result, Infeasible)
+    assert result.reason == "BudgetExceeded"
+    slower = setup.feasible("70b", snapshot, allowance=allowance, slo={"itlMilliseconds": 70})
+    assert slower.plan.predicted.power_watts <= watts
     budget = {"budget": {"powerWatts": watts, "action": "Warn"}}
     assert setup.feasible("70b", snapshot, energy=budget, **parts).plan.gpus == free.gpus
 
@@ -599,7 +602,6 @@ def test_a_power_cap_is_picked_only_where_it_saves_and_holds_the_objectives(
     assert (free.confidence, capped.confidence) == ("Interpolated", "Extrapolated")
     watts = [p.predicted.power_watts for p in (capped, fixed, free)]
     assert watts == sorted(watts)
-    assert any(a.power_cap_watts_per_gpu is None for a in capped.alternatives) or len(capped.alternatives) < 5
 
 
 def test_a_running_plan_fits_into_the_power_that_it_is_stated_to_draw(
