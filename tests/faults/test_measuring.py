@@ -170,10 +170,10 @@ async def test_a_defect_in_one_deployment_is_told_and_the_next_one_is_measured(m
     made = await two()
     measure = made.measuring._measure
 
-    def defective(key: Key, *rest: Any) -> None:
-        if key == KEY:
+    def defective(group: Any, *rest: Any) -> None:
+        if group.key == KEY:
             raise ZeroDivisionError("ours")
-        measure(key, *rest)
+        measure(group, *rest)
 
     monkeypatch.setattr(made.measuring, "_measure", defective)
     made.world.clock.advance(15)
@@ -240,3 +240,35 @@ async def test_the_watches_have_a_turn_between_two_deployments_which_may_be_gone
     await watching
     assert made.changed == [KEY]
     assert len(turns) > 1
+
+
+async def test_the_replica_of_a_new_plan_is_measured_apart_and_its_energy_is_the_deployments() -> None:
+    asked: dict[str, Any] = {
+        "rollout": {"verify": "Measured"},
+        "validation": {"warmupSeconds": 0, "windowSeconds": 120},
+    }
+    world = World()
+    world.cluster.put(llama(**asked))
+    await world.settle()
+    world.cluster.put(llama(**asked, planning=overrides(maxBatchSize=16)))
+    await world.settle()
+    made = Lab(world)
+    await made.run(300)
+    status = world.status()
+    running, trial = status["plan"]["hash"], status["verification"]["plan"]["hash"]
+    main, beside = made.measuring.latest(KEY, running), made.measuring.latest_of_canary(KEY, trial)
+    assert main is not None
+    assert beside is not None
+    assert (main.reason, main.power_watts, main.output_tokens_per_second) == ("Measured", 1000.0, 200.0)
+    assert (beside.reason, beside.power_watts, beside.output_tokens_per_second) == ("Measured", 500.0, 100.0)
+    # Neither is taken for the other, whichever plan is followed next.
+    assert made.measuring.latest(KEY, trial) is None
+    assert made.measuring.latest_of_canary(KEY, running) is None
+    assert made.joules % (3 * 500 * 15) == 0
+    assert made.joules > 0
+    # Without its pod nothing is said of it, and the others are measured as before.
+    (pod,) = [name for (kind, _, name) in world.cluster.objects if kind == "Pod" and "canary" in name]
+    world.cluster.remove("Pod", NAMESPACE, pod)
+    await made.run(120)
+    assert made.measuring.latest_of_canary(KEY, trial) is None
+    assert made.measuring.latest(KEY, running) is not None

@@ -6,7 +6,8 @@ A scenario is a YAML file. ``nodes`` are the GPU nodes; each of ``steps`` is a m
 - ``approve: pending`` puts the hash of the pending plan into ``spec.planning.approvedPlanHash``;
 - ``addNodes: [...]`` adds nodes;
 - ``serve: {requestsPerSecond, hours}``: the engines report this rate, in windows of ten minutes;
-- ``measure: {joulesPerOutputToken: {PRODUCT: J}, hours}``: energy is measured as said for the product that runs;
+- ``measure: {joulesPerOutputToken: {PRODUCT: J}, hours}``: energy is measured as said for the product that runs, also
+  of the one replica by which a plan is verified, each at the load of its plan;
 - ``wait: HOURS`` lets time pass without a measurement.
 """
 
@@ -16,7 +17,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from tests.support.fake_pods import node
@@ -26,7 +27,7 @@ from energylens.cluster.port import Object
 from energylens.measure.types import LatencyQuantiles, WindowMeasurement
 
 WINDOW_SECONDS = 600
-CONDITIONS = ("PlanReady", "Ready")
+CONDITIONS = ("PlanReady", "PlanVerified", "Ready")
 
 
 def play(path: Path) -> str:
@@ -53,7 +54,8 @@ class Stage:
         for kind, namespace, name in [key for key in self.world.cluster.objects if key[0] == "Node"]:
             self.world.cluster.remove(kind, namespace, name)
         self.start = self.world.clock.now()
-        self.world.reconciler._measurements = lambda key, plan_hash: self._window()
+        self.world.reconciler._measurements = lambda key, plan_hash: self._window("plan")
+        self.world.reconciler._canary_measurements = lambda key, plan_hash: self._window("canary")
 
     def add_nodes(self, pools: list[dict[str, Any]]) -> None:
         """Add nodes as in an inventory file."""
@@ -111,9 +113,10 @@ class Stage:
             self.world.clock.advance(WINDOW_SECONDS)
             await self.world.settle(self.key)
 
-    def _window(self) -> WindowMeasurement | None:
+    def _window(self, which: Literal["plan", "canary"]) -> WindowMeasurement | None:
         """Return the last window: the rate, or the energy at the load of the plan."""
-        plan: Object = self.world.status(self.key).get("plan", {})
+        status = self.world.status(self.key)
+        plan: Object = (status if which == "plan" else status.get("verification", {})).get("plan", {})
         end = self.world.clock.now().timestamp()
         if self.rate is not None:
             return WindowMeasurement(
@@ -135,11 +138,8 @@ class Stage:
         plan, active = status.get("plan"), status.get("activeRevision", {})
         state = [f"plan {_summary(plan)}, hash {plan['hash']}"] if plan else []
         state += [f"runs {_summary(active)}"] if active.get("layout") else []
-        state += [
-            f"{kind}={found['status']} {found['reason']}"
-            for kind in CONDITIONS
-            for found in (self.world.condition(kind, self.key),)
-        ]
+        found = {c["type"]: c for c in status["conditions"]}
+        state += [f"{kind}={found[kind]['status']} {found[kind]['reason']}" for kind in CONDITIONS if kind in found]
         return [*(f"  {event}" for event in events), "  " + "; ".join(state)]
 
 

@@ -127,6 +127,7 @@ class Acting:
             self._metrics,
             instance=self._identity,
             measurements=self._measuring.latest,
+            canary_measurements=self._measuring.latest_of_canary,
             pool=self._pool,
             accounts=self._accounts,
         )

@@ -105,6 +105,10 @@ class ChildWriter:
         found = (self._store.children.get(child) for child in sorted(self._of.get(key, ())))
         return tuple(None if child is None else child.body for child in found)
 
+    def removed(self, child: ChildKey) -> None:
+        """Forget what a child that the operator deleted was like: made again, it was undone by nobody."""
+        self._held.pop(child, None)
+
     def forget(self, key: Key) -> None:
         """Forget the children of a deployment that is gone."""
         for child in self._of.pop(key, set()):
@@ -133,7 +137,7 @@ class ChildWriter:
             if self._repairs.wait(child, now) > 0:
                 return None
         try:
-            if live is None and await self._is_foreign(manifest):
+            if await self._is_foreign(manifest, live):
                 name = f"{manifest['kind']} {manifest['metadata']['name']}"
                 text = f"{name} exists and does not belong to this LLMDeployment: rename one of the two; retrying"
                 return self._refuse(child, _Refusal(digest, text, Reason.APPLY_REFUSED))
@@ -210,17 +214,26 @@ class ChildWriter:
         shown = ", ".join(".".join(path) for path in paths[:3]) or "its fields"
         self._contested[child] = f"{name}: {who} changes {shown} again and again; {slower}"
 
-    async def _is_foreign(self, manifest: Body) -> bool:
-        """Return whether somebody else's object has the name of a child: an apply would take it over."""
+    async def _is_foreign(self, manifest: Body, live: Child | None) -> bool:
+        """Return whether somebody else's object has the name of a child: an apply would take it over.
+
+        That may be the child of another LLMDeployment, which the store knows.
+        """
+        if live is not None:
+            return _belongs_to_another(live.body, manifest)
         metadata = manifest["metadata"]
-        (owner,) = metadata["ownerReferences"]
         for found in await self._cluster.list_objects(
             resource_of(manifest), namespace=metadata["namespace"], name=metadata["name"]
         ):
-            labels = found["metadata"].get("labels") or {}
-            owners = [reference["uid"] for reference in found["metadata"].get("ownerReferences") or ()]
-            return owner["uid"] not in owners and labels.get(OWNER_LABEL) != metadata["labels"][OWNER_LABEL]
+            return _belongs_to_another(found, manifest)
         return False
+
+
+def _belongs_to_another(found: Body, manifest: Body) -> bool:
+    (owner,) = manifest["metadata"]["ownerReferences"]
+    labels = found["metadata"].get("labels") or {}
+    owners = [reference.get("uid") for reference in found["metadata"].get("ownerReferences") or ()]
+    return owner["uid"] not in owners and labels.get(OWNER_LABEL) != manifest["metadata"]["labels"][OWNER_LABEL]
 
 
 def _child_key(manifest: Body) -> ChildKey:

@@ -15,6 +15,7 @@ _NOTE_LENGTH = 1000
 _WARNINGS = (
     EventReason.PLAN_REJECTED,
     EventReason.PLAN_ROLLED_BACK,
+    EventReason.PLAN_GIVEN_UP,
     EventReason.BECAME_UNREADY,
     EventReason.BUDGET_EXCEEDED,
     EventReason.RECONCILE_FAILED,

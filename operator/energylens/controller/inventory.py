@@ -11,13 +11,14 @@ from bisect import bisect_left, insort
 from collections.abc import Mapping
 from typing import Any
 
+from energylens.api.llmdeployment import PlanStatus
 from energylens.controller.store import Body, Key, Store
 from energylens.data import load_gpus
 from energylens.decide.reservations import Reservation, reservation, reserve
 from energylens.planner.inventory.products import NodeLabels
-from energylens.planner.inventory.snapshot import snapshot_from_objects
+from energylens.planner.inventory.snapshot import gpus_of_pod, snapshot_from_objects
 from energylens.planner.types import ClusterSnapshot, ExcludedNode, GpuNode
-from energylens.serving.metadata import PLAN_SUMMARY
+from energylens.serving.metadata import CANARY, PLAN_SUMMARY, ROLE_LABEL, plan_summary
 
 
 class Inventory:
@@ -37,8 +38,10 @@ class Inventory:
         self._host_of: dict[Key, str] = {}
         self._pods_on: dict[str, set[Key]] = {}
         self._bound: dict[Key, int] = {}
-        self._lacking: dict[Key, Reservation] = {}
+        self._lacking: dict[Key, tuple[Reservation, ...]] = {}
         self._under_way: dict[Key, Body] = {}
+        self._verified: dict[Key, Body] = {}
+        """Replicas that verify a plan and whose objects may not exist yet."""
         self._held: dict[Key, Body | None] = {}
         """Plans that deployments hold and that are not the ones in their statuses, as far as they were asked for."""
         self._nodes_to_count: set[str] = set(store.nodes)
@@ -64,24 +67,69 @@ class Inventory:
         self._under_way[key] = plan
         self._store.deployment_changed(key)
 
+    def verify(self, key: Key, replica: PlanStatus) -> None:
+        """Count one replica of a plan that a deployment verifies, until what runs it is there."""
+        self._verified[key] = json.loads(plan_summary(replica))
+        self._store.deployment_changed(key)
+
     def settle(self, key: Key) -> None:
         """Say that the status of a deployment has its plan, or that the deployment is gone."""
-        if self._under_way.pop(key, None) is not None:
+        known = self._under_way.pop(key, None), self._verified.pop(key, None)
+        if any(known):
             self._store.deployment_changed(key)
 
     def with_plan(self, key: Key, body: Body) -> Body:
         """Return a deployment with the plan that it holds GPUs and power for, also where its status does not say so.
 
         That is the plan of the pass that is under way, else the one that its workload was made from: an operator may
-        have ended between writing the two, and a plan in status may wait for approval.
+        have ended between writing the two, and a plan in status may wait for approval. The one replica by which
+        another plan is verified counts with it.
         """
         if self._store.deployments.get(key) is body:
             if key not in self._held:
-                self._held[key] = self._under_way.get(key) or self._running(key, body)
+                self._held[key] = self._counted(key, body)
             plan = self._held[key]
         else:
-            plan = self._under_way.get(key) or self._running(key, body)
+            plan = self._counted(key, body)
         return body if plan is None else {**body, "status": {**body["status"], "plan": plan}}
+
+    def _counted(self, key: Key, body: Body) -> Body | None:
+        """Return the plan to count where that is not the one in status, with the replica that verifies another."""
+        found, replica = self._under_way.get(key) or self._running(key, body), self._replica(key)
+        plan = found or body["status"].get("plan")
+        if replica is None or plan is None:
+            return found
+        figures = plan["predicted"]
+        return {
+            **plan,
+            "gpus": int(plan["gpus"]) + int(replica["gpus"]),
+            "predicted": {**figures, "powerWatts": figures["powerWatts"] + replica["predicted"]["powerWatts"]},
+        }
+
+    def _planned(self, key: Key, body: Body) -> Body:
+        """Return a deployment with the plan of all but the replica by which another one is verified."""
+        plan = self._under_way.get(key) or self._running(key, body)
+        return body if plan is None else {**body, "status": {**body["status"], "plan": plan}}
+
+    def _replica(self, key: Key) -> Body | None:
+        """Return the summary of the one replica by which a plan is verified; None where none is."""
+        known = [found for live in self._store.canaries(key) if (found := _summary(live)) is not None]
+        return self._verified.get(key) or next(iter(known), None)
+
+    def _wanted(self, key: Key, body: Body) -> tuple[Reservation, ...]:
+        """Return what a deployment has still to get."""
+        replica, bound = self._replica(key), self._bound.get(key, 0)
+        verifying = sum(
+            gpus_of_pod(pod)
+            for pod in self._store.pods_owned(key)
+            if pod["spec"]["nodeName"] and pod["metadata"]["labels"].get(ROLE_LABEL) == CANARY
+        )
+        found = [reservation(self._planned(key, body), bound - verifying)]
+        if replica is not None:
+            # It runs by a plan that may be followed: an approval, or none, was looked at when it began.
+            alone = {"metadata": body["metadata"], "spec": {}, "status": {"plan": replica}}
+            found.append(reservation(alone, verifying))
+        return tuple(one for one in found if one is not None)
 
     def _running(self, key: Key, body: Body) -> Body | None:
         """Return the summary of the workload's plan where that is not the one in status.
@@ -103,10 +151,13 @@ class Inventory:
         """Return the nodes with all GPUs that are not for the deployment of this key, and those that its pods hold."""
         self._refresh()
         if key in self._lacking:
-            return reserve(self._base, [lacking for other, lacking in sorted(self._lacking.items()) if other != key])
+            return reserve(self._base, self._reservations(but=key))
         if self._reserved is None:
-            self._reserved = reserve(self._base, [lacking for _, lacking in sorted(self._lacking.items())])
+            self._reserved = reserve(self._base, self._reservations())
         return self._reserved
+
+    def _reservations(self, but: Key | None = None) -> list[Reservation]:
+        return [one for key, lacking in sorted(self._lacking.items()) if key != but for one in lacking]
 
     def _refresh(self) -> None:
         for pod in self._pods_to_place:
@@ -169,10 +220,9 @@ class Inventory:
 
     def _count_deployment(self, key: Key) -> None:
         body = self._store.deployments.get(key)
-        bound = self._bound.get(key, 0)
-        wanted = None if body is None else reservation(self.with_plan(key, body), bound)
-        before = self._lacking.pop(key, None)
-        if wanted is not None:
+        wanted = () if body is None else self._wanted(key, body)
+        before = self._lacking.pop(key, ())
+        if wanted:
             self._lacking[key] = wanted
         if wanted != before:
             self._reserved = None

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from energylens.api.llmdeployment import LLMDeployment
+from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 from energylens.api.parse import InvalidResourceError, parse_llmdeployment
 from energylens.clock import Clock
 from energylens.controller.settings import MeasurementSettings, PrometheusSettings
 from energylens.controller.store import Key, Store
 from energylens.data import load_gpus
 from energylens.decide.deployment.observation import PodState, pod_state
+from energylens.decide.deployment.replica import one_replica
 from energylens.decide.deployment.rollouts import group_size, workload_revision
 from energylens.decide.deployment.status import SOURCES
+from energylens.decide.deployment.workloads import Workloads
 from energylens.described import described
 from energylens.measure.collector import Collector, CollectReport
 from energylens.measure.energy import EnergySpan
@@ -38,6 +40,23 @@ HISTORY_SECONDS = 2 * 3600.0 + 600.0
 _EXPORTER_LABELS = (("app", "nvidia-dcgm-exporter"), ("app.kubernetes.io/name", "dcgm-exporter"))
 
 log = logging.getLogger("energylens")
+
+
+class _Group(NamedTuple):
+    """Pods that are measured together."""
+
+    key: Key
+    is_canary: bool
+    """They are of the one replica by which a new plan is verified, and not of the plan that is followed."""
+
+
+@dataclass(frozen=True)
+class _Serving:
+    """Pods that are all there and ready."""
+
+    deployment: LLMDeployment
+    pods: list[PodState]
+    plan: PlanStatus
 
 
 class Measuring:
@@ -69,13 +88,20 @@ class Measuring:
         )
         self._count_energy = count_energy
         self._counted_until: dict[Key, float] = {}
-        self._published: dict[Key, tuple[str, WindowMeasurement]] = {}
-        self._pods: dict[Key, tuple[tuple[str, frozenset[str]], float]] = {}
+        self._published: dict[_Group, tuple[str, WindowMeasurement]] = {}
+        self._pods: dict[_Group, tuple[tuple[str, frozenset[str]], float]] = {}
         """Plan and pods that were measured last, and since when: what is measured of others is not theirs."""
 
     def latest(self, key: Key, plan_hash: str) -> WindowMeasurement | None:
         """Return the last published window of a deployment's pods of this plan; None before the first."""
-        published = self._published.get(key)
+        return self._latest(_Group(key, is_canary=False), plan_hash)
+
+    def latest_of_canary(self, key: Key, plan_hash: str) -> WindowMeasurement | None:
+        """Return the last published window of the one replica by which this plan is verified."""
+        return self._latest(_Group(key, is_canary=True), plan_hash)
+
+    def _latest(self, group: _Group, plan_hash: str) -> WindowMeasurement | None:
+        published = self._published.get(group)
         return published[1] if published is not None and published[0] == plan_hash else None
 
     def energy(self, key: Key, since: float, nodes: frozenset[str] | None = None) -> EnergySpan | None:
@@ -93,22 +119,24 @@ class Measuring:
         ]
         gpus = sum(gpus_of_pod(pod) for pod in pods)
         plan = self._store.deployments[key]["status"].get("plan") or {}
-        gpu = load_gpus().get(plan.get("gpuProduct", ""))
+        trial = (self._store.deployments[key]["status"].get("verification") or {}).get("plan") or {}
+        limits = [_power_limit(product) for one in (plan, trial) if (product := one.get("gpuProduct"))]
+        known = [limit for limit in limits if limit is not None]
         return self._collector.energy(
             key[0],
             [pod["metadata"]["name"] for pod in pods],
             gpus,
             since,
-            power_limit_watts=gpu.power_limit_max_watts if gpu is not None else None,
+            power_limit_watts=max(known) if known and len(known) == len(limits) else None,
         )
 
     async def step(self) -> CollectReport:
         """Collect once, publish what became due, and return what the collect brought."""
-        serving, defects = {}, []
+        serving: dict[_Group, _Serving] = {}
+        defects = []
         async for key in self._each(self._store.deployments):
             try:
-                if (found := self._serving(key)) is not None:
-                    serving[key] = found
+                serving |= self._serving(key)
             except Exception as error:
                 # Its own pass reads the same, and says so on the object.
                 log.exception("%s/%s: measuring failed: internal error; retrying", *key)
@@ -116,30 +144,33 @@ class Measuring:
         try:
             report = await self._collector.collect(self._targets(serving))
         except Exception as error:
-            defects += [self._failed(key, plan_hash, error) for key, (_, _, plan_hash) in serving.items()]
+            defects += [self._failed(group, found.plan.hash, error) for group, found in serving.items()]
             return CollectReport(gpus=0, engines=0, failures=tuple(defects))
-        for key in [key for key in self._published if key not in serving]:
-            del self._published[key]
-        for key in [key for key in self._counted_until if key not in serving]:
+        for group in [group for group in self._published if group not in serving]:
+            del self._published[group]
+        for key in [key for key in self._counted_until if _Group(key, is_canary=False) not in serving]:
             del self._counted_until[key]
-        for key in [key for key in self._pods if key not in self._store.deployments]:
-            del self._pods[key]
-        async for key in self._each(serving):
+        for group in [group for group in self._pods if group.key not in self._store.deployments]:
+            del self._pods[group]
+        async for key in self._each(group.key for group in serving if not group.is_canary):
             # Deployments after one that fails are measured nevertheless.
-            try:
-                self._measure(key, *serving[key])
-            except Exception as error:
-                defects.append(self._failed(key, serving[key][2], error))
+            for group in [
+                group for group in (_Group(key, is_canary=False), _Group(key, is_canary=True)) if group in serving
+            ]:
+                try:
+                    self._measure(group, serving[group])
+                except Exception as error:
+                    defects.append(self._failed(group, serving[group].plan.hash, error))
         return replace(report, failures=(*report.failures, *defects))
 
-    def _failed(self, key: Key, plan_hash: str, error: Exception) -> TargetFailure:
+    def _failed(self, group: _Group, plan_hash: str, error: Exception) -> TargetFailure:
         """Let the deployment say that measuring it failed, and return that failure."""
-        log.error("%s/%s: measuring failed: internal error; retrying", *key, exc_info=error)
+        log.error("%s/%s: measuring failed: internal error; retrying", *group.key, exc_info=error)
         said = WindowMeasurement("InternalError", f"measuring failed: internal error: {described(error)}")
-        if self._published.get(key) != (plan_hash, said):
-            self._published[key] = plan_hash, said
-            self._changed(key)
-        return _defect(key, error)
+        if self._published.get(group) != (plan_hash, said):
+            self._published[group] = plan_hash, said
+            self._changed(group.key)
+        return _defect(group.key, error)
 
     async def _each(self, keys: Iterable[Key]) -> AsyncIterator[Key]:
         """Give the keys whose deployments are still there, and the watches a turn before each.
@@ -164,43 +195,43 @@ class Measuring:
             self._counted_until[key] = span.end
             self._count_energy(key, span.joules)
 
-    def _measure(self, key: Key, deployment: LLMDeployment, pods: list[PodState], plan_hash: str) -> None:
-        plan, validation = deployment.status.plan, deployment.spec.validation
-        if plan is None:
-            return
-        gpu = load_gpus().get(plan.gpu_product)
+    def _measure(self, group: _Group, serving: _Serving) -> None:
+        key, deployment, pods, plan = group.key, serving.deployment, serving.pods, serving.plan
+        validation = deployment.spec.validation
         found = self._collector.measurement(
             key[0],
             [pod.name for pod in pods],
             plan.gpus,
             float(validation.window_seconds),
             ready_since=max(
-                self._unchanged_since(key, plan_hash, pods),
+                self._unchanged_since(group, plan.hash, pods),
                 *(datetime.fromisoformat(pod.ready_since).timestamp() for pod in pods),
             ),
             warmup_seconds=float(validation.warmup_seconds),
             engine_pods=[pod.name for pod in pods if self._answers(key, pod.name)],
             percentile=deployment.spec.slo.percentile,
-            power_limit_watts=gpu.power_limit_max_watts if gpu is not None else None,
+            power_limit_watts=_power_limit(plan.gpu_product),
             # Auto is none of them: every source may answer.
             source=next((name for name, asked in SOURCES.items() if asked == validation.source), None),
         )
-        old = self._published.get(key)
-        if old is None or old[0] != plan_hash or self._is_due(old[1], found, float(validation.window_seconds)):
-            self._published[key] = (plan_hash, found)
-            self._count(key)
+        old = self._published.get(group)
+        if old is None or old[0] != plan.hash or self._is_due(old[1], found, float(validation.window_seconds)):
+            self._published[group] = (plan.hash, found)
+            # The energy is that of all pods together.
+            if not group.is_canary:
+                self._count(key)
             self._changed(key)
 
-    def _unchanged_since(self, key: Key, plan_hash: str, pods: list[PodState]) -> float:
+    def _unchanged_since(self, group: _Group, plan_hash: str, pods: list[PodState]) -> float:
         """Return since when these pods serve this plan, in seconds since the Unix epoch; 0 for as long as is known.
 
         A plan of more or fewer replicas keeps the pods that it shares with the one before, at another load for each.
         """
         now = plan_hash, frozenset(pod.name for pod in pods)
-        known = self._pods.get(key)
+        known = self._pods.get(group)
         if known is None or known[0] != now:
-            self._pods[key] = now, 0.0 if known is None else self._clock.now().timestamp()
-        return self._pods[key][1]
+            self._pods[group] = now, 0.0 if known is None else self._clock.now().timestamp()
+        return self._pods[group][1]
 
     def _is_due(self, old: WindowMeasurement, new: WindowMeasurement, window_seconds: float) -> bool:
         """Return whether a window is worth a write: another reason, or a whole window after the last one."""
@@ -210,35 +241,38 @@ class Measuring:
             return False
         return new.reason != "Collecting" and new.window_end - old.window_end >= window_seconds
 
-    def _serving(self, key: Key) -> tuple[LLMDeployment, list[PodState], str] | None:
-        """Return a deployment whose pods are all there and ready, with those pods and the hash of their plan.
+    def _serving(self, key: Key) -> dict[_Group, _Serving]:
+        """Return the pods that can be measured: those of the plan, and those of the replica that verifies another.
 
-        None also where nothing is to be measured.
+        None of them where nothing is to be measured.
         """
         body = self._store.deployments[key]
         if ((body.get("spec") or {}).get("validation") or {}).get("source") == "None":
-            return None
+            return {}
         pods = [pod for pod in map(pod_state, self._store.pods_owned(key)) if not pod.finished]
-        if not pods or not all(pod.ready for pod in pods):
-            return None
+        if not any(pod.ready for pod in pods):
+            return {}
         try:
             deployment = parse_llmdeployment(body, strict=False)
         except InvalidResourceError:
-            return None
-        plan = deployment.status.plan
-        live = self._store.workloads(key).only(plan)
-        if plan is None or live is None or {pod.revision for pod in pods} != {workload_revision(live)}:
-            return None
-        if len(pods) != int(live["spec"].get("replicas") or 0) * group_size(live):
-            # Pods of the plan have still to come.
-            return None
-        return deployment, pods, plan.hash
+            return {}
+        plan, memory = deployment.status.plan, deployment.status.verification
+        found = {_Group(key, is_canary=False): (plan, self._store.workloads(key).only(plan))}
+        trial = None if memory is None or memory.plan is None else one_replica(memory.plan)
+        found[_Group(key, is_canary=True)] = trial, Workloads(self._store.canaries(key)).only(trial)
+        return {
+            group: _Serving(deployment, own, served)
+            for group, (served, live) in found.items()
+            if served is not None
+            and live is not None
+            and _all_serve(live, own := [pod for pod in pods if pod.canary == group.is_canary])
+        }
 
-    def _targets(self, serving: Mapping[Key, tuple[LLMDeployment, list[PodState], str]]) -> Iterable[EngineTarget]:
-        for key, (_, pods, _) in serving.items():
-            for pod in pods:
-                if self._answers(key, pod.name):
-                    yield EngineTarget(PodRef(key[0], pod.name), self._engine_url(key[0], pod.name))
+    def _targets(self, serving: Mapping[_Group, _Serving]) -> Iterable[EngineTarget]:
+        for group, found in serving.items():
+            for pod in found.pods:
+                if self._answers(group.key, pod.name):
+                    yield EngineTarget(PodRef(group.key[0], pod.name), self._engine_url(group.key[0], pod.name))
 
     def _answers(self, key: Key, pod: str) -> bool:
         """Return whether a pod serves metrics: followers of a multi-node replica do not."""
@@ -282,6 +316,21 @@ async def prometheus_source(settings: PrometheusSettings | None, clock: Clock) -
             matchers=settings.matchers,
             labels=LabelMap(**settings.labels.model_dump()),
         )
+
+
+def _all_serve(live: Mapping[str, Any], pods: Sequence[PodState]) -> bool:
+    """Return whether the pods of a workload are all there, ready, and of no other revision."""
+    return (
+        len(pods) == int(live["spec"].get("replicas") or 0) * group_size(live) > 0
+        and all(pod.ready for pod in pods)
+        and {pod.revision for pod in pods} == {workload_revision(live)}
+    )
+
+
+def _power_limit(product: str) -> float | None:
+    """Return the highest power limit that a GPU product takes, W; None where the product is not known."""
+    gpu = load_gpus().get(product)
+    return None if gpu is None else gpu.power_limit_max_watts
 
 
 def _defect(key: Key, error: Exception) -> TargetFailure:

@@ -16,9 +16,10 @@ from energylens.api.parse import InvalidResourceError, parse_llmdeployment
 from energylens.clock import Clock
 from energylens.cluster.errors import ClusterError, ForbiddenError, NotFoundError
 from energylens.cluster.port import ClusterPort
-from energylens.cluster.resources import CONFIG_MAP, EVENT, resource_of
+from energylens.cluster.resources import CONFIG_MAP, EVENT
 from energylens.controller.allowances import Allowances
 from energylens.controller.child_writer import ChildWriter, Written
+from energylens.controller.departures import Departures
 from energylens.controller.energy_accounts import EnergyAccounts
 from energylens.controller.events import event
 from energylens.controller.inquiries import lacks_pods, read_claims, slow_pods, why_no_pods, why_slow
@@ -39,6 +40,7 @@ from energylens.decide.deployment.conditions import keep_transition_times
 from energylens.decide.deployment.observation import Observation, PlanChoice, PodState, plan_label, pod_state
 from energylens.decide.deployment.planning import PlanningService
 from energylens.decide.deployment.recovery import recovered
+from energylens.decide.deployment.replica import SeenPods
 from energylens.decide.deployment.rollouts import looks_again
 from energylens.decide.deployment.status import is_new_window
 from energylens.decide.gather import gather
@@ -46,6 +48,7 @@ from energylens.decide.learned.corrections import Pool
 from energylens.decide.reasons import ConditionType, EventReason, Reason
 from energylens.measure.energy import EnergySpan
 from energylens.measure.types import WindowMeasurement
+from energylens.serving.claims import Claims
 from energylens.serving.support import table_name
 
 ROLLOUT_LOOK_SECONDS = 20.0
@@ -79,13 +82,15 @@ class Reconciler:
         *,
         instance: str = "energylens",
         measurements: Measurements = _never_measured,
+        canary_measurements: Measurements = _never_measured,
         pool: Pool | None = None,
         accounts: EnergyAccounts | None = None,
     ) -> None:
         """Wire a pass.
 
-        ``measurements`` returns the last full window of a deployment, ``pool`` learns from it, and ``accounts`` count
-        the energy of deployments that limit it themselves.
+        ``measurements`` returns the last full window of a deployment, ``canary_measurements`` that of the one replica
+        by which a new plan is verified, ``pool`` learns from the first, and ``accounts`` count the energy of
+        deployments that limit it themselves.
         """
         self._cluster = cluster
         self._store = store
@@ -95,8 +100,10 @@ class Reconciler:
         self._metrics = metrics
         self._instance = instance
         self._measurements = measurements
+        self._canary_measurements = canary_measurements
         self._learning = Learning(pool or Pool())
         self._writer = ChildWriter(cluster, store, clock, metrics)
+        self._departures = Departures(cluster, store, self._writer, metrics)
         self._statuses = StatusWriter(cluster, store, metrics)
         self._edits = StatusEdits(clock)
         self._recovered: set[Key] = set()
@@ -155,7 +162,7 @@ class Reconciler:
         version, inventory = self._learning.pool.version, self._store.inventory_version
         wanted = await self._decide(key, body, deployment)
         written = await self._writer.apply(key, wanted.children.manifests)
-        unmoved = "" if written.refused else await self._hand_over(key, wanted.children)
+        unmoved = await self._departures.let_go(key, wanted.children, all_written=not written.refused)
         found = await self._look(key, wanted, written, unmoved)
         wrote = await self._write_status(key, body, found)
         after = found.observed
@@ -205,6 +212,7 @@ class Reconciler:
         running = deployment.status.plan
         window = self._measurement(key, running, self._store.workloads(key).running(running))
         account = self._accounts.of(key, body, is_written=is_new_window(deployment, window))
+        claims = await read_claims(self._cluster, deployment)
         is_new = deployment.status.observed_generation != deployment.metadata.generation
         async with self._one_plan_at_a_time.turn(first=is_new):
             allowed = self.allowances.of(with_account(body, account))
@@ -221,16 +229,29 @@ class Reconciler:
                 table=self._table(key, deployment),
                 window=window,
                 want_table=self._lacks_table(key, deployment),
+                seen=self._seen(key, deployment, claims),
             )
             planning = await asyncio.to_thread(self._planning.planning_for, inputs)
+            if planning.replica is not None:
+                self._inventory.verify(key, planning.replica)
             if planning.adopted and planning.plan is not None:
                 self._inventory.adopt(key, planning.plan.model_dump(mode="json", by_alias=True, exclude_none=True))
                 # What is committed now is what the conditions of this pass are about.
                 allowed = self.allowances.of(with_account(self._inventory.with_plan(key, body), account))
-        live = await self._running(key, deployment, inputs.standing or planning.plan)
+        live = await self._running(key, inputs.standing or planning.plan, claims)
         return decide(inputs, planning, allowed, live, now=self._clock.now(), account=account)
 
-    async def _running(self, key: Key, deployment: LLMDeployment, plan: PlanStatus | None) -> Live:
+    def _seen(self, key: Key, deployment: LLMDeployment, claims: Claims) -> SeenPods:
+        """Return the pods, and the last window of the one replica by which a plan is verified."""
+        memory = deployment.status.verification
+        plan = memory.plan if memory is not None else None
+        bodies = self._store.canaries(key)
+        made = next((body for body in bodies if plan is not None and plan_label(body) == plan.hash), None)
+        window = self._canary_measurements(key, plan.hash) if plan is not None and made is not None else None
+        pods = tuple(pod_state(pod) for pod in self._store.pods_owned(key))
+        return SeenPods(pods, made or next(iter(bodies), None), window, claims)
+
+    async def _running(self, key: Key, plan: PlanStatus | None, claims: Claims) -> Live:
         """Return what runs, and what is asked for only where it matters."""
         workloads = self._store.workloads(key)
         workload = workloads.running(plan)
@@ -238,8 +259,8 @@ class Reconciler:
         refused_pods, unread = "", ""
         if workload is not None and lacks_pods(workload, pods):
             refused_pods, unread = await why_no_pods(self._cluster, workload, self._clock.now())
-        claims = await read_claims(self._cluster, deployment)
-        return Live(workloads, await self._with_warnings(key, pods), claims, refused_pods, unread)
+        canary = next(iter(self._store.canaries(key)), None)
+        return Live(workloads, await self._with_warnings(key, pods), canary, claims, refused_pods, unread)
 
     async def _with_warnings(self, key: Key, pods: tuple[PodState, ...]) -> tuple[PodState, ...]:
         """Return the pods, those that have long had no container with the last warning about them."""
@@ -254,11 +275,13 @@ class Reconciler:
         workload = workloads.running(before.standing or plan)
         measurement = self._measurement(key, plan, workload)
         self._learning.learn(key, deployment, plan, measurement)
-        pods = tuple(pod_state(pod) for pod in self._store.pods_owned(key))
+        pods = await self._with_warnings(key, tuple(pod_state(pod) for pod in self._store.pods_owned(key)))
         return wanted.after(
             workload=workload,
             outgoing=workloads.outgoing(before.standing or plan),
-            pods=await self._with_warnings(key, pods),
+            pods=tuple(pod for pod in pods if not pod.canary),
+            canary_pods=tuple(pod for pod in pods if pod.canary),
+            canary=next(iter(self._store.canaries(key)), None),
             measurement=measurement,
             now=self._clock.now(),
             learned=self._learning.of(deployment, plan),
@@ -279,29 +302,6 @@ class Reconciler:
         """Return the ConfigMap beside the pods, with the plan that they were made from."""
         found = self._store.children.get(("ConfigMap", key[0], table_name(deployment)))
         return None if found is None else found.body
-
-    async def _hand_over(self, key: Key, wanted: Children) -> str:
-        """Scale down or remove the Deployment where the plan now needs a LeaderWorkerSet, or the other way round.
-
-        Returns why that failed; "" when it did not.
-        """
-        step = wanted.handover
-        if step is None:
-            return ""
-        body, manifest = step.body, step.manifest
-        kind, name = body["kind"], body["metadata"]["name"]
-        if manifest is None and step.replicas > 0:
-            return ""
-        self._metrics.writes.labels(kind).inc()
-        try:
-            if manifest is not None:
-                self._store.put_child(kind, await self._cluster.apply(manifest), deleted=False)
-                return ""
-            await self._cluster.delete(resource_of(body), key[0], name, body["metadata"]["uid"])
-        except ClusterError as error:
-            return f"{kind} {name}: {error}; retrying"
-        self._store.drop_child(kind, key[0], name)
-        return ""
 
     def _lacks_table(self, key: Key, deployment: LLMDeployment) -> bool:
         plan, workloads = deployment.status.plan, self._store.workloads(key)

@@ -9,10 +9,11 @@ from typing import Any, Protocol
 from energylens.cluster.port import Identity
 from energylens.controller.managers import status_managers
 from energylens.controller.status_memory import StatusMemory
+from energylens.decide.deployment.rollouts import WORKLOADS
 from energylens.decide.deployment.workloads import Workloads
 from energylens.decide.trimmed import trim_node, trim_pod
 from energylens.planner.inventory.snapshot import OWNER_LABEL
-from energylens.serving.workload import LWS_SUFFIX
+from energylens.serving.workload import CANARY_SUFFIX, LWS_SUFFIX
 
 Key = tuple[str, str]
 """Namespace and name of an LLMDeployment."""
@@ -267,6 +268,9 @@ class Store:
             self.deployment_changed((namespace, name))
         elif kind == "LeaderWorkerSet":
             self.deployment_changed((namespace, name.removesuffix(LWS_SUFFIX)))
+        if name.endswith(CANARY_SUFFIX):
+            # It may be the Deployment of an LLMDeployment of that name, too.
+            self.deployment_changed((namespace, name.removesuffix(CANARY_SUFFIX)))
 
     def deployment_changed(self, key: Key) -> None:
         """Tell that a deployment, its workload or the plan that it holds changed."""
@@ -284,6 +288,20 @@ class Store:
         names = (("Deployment", key[1]), ("LeaderWorkerSet", f"{key[1]}{LWS_SUFFIX}"))
         found = [self.children.get((kind, key[0], name)) for kind, name in names]
         return Workloads(tuple(child.body for child in found if child is not None))
+
+    def canaries(self, key: Key) -> tuple[Body, ...]:
+        """Return what runs the one replica by which a plan of an LLMDeployment is verified.
+
+        There are two while a verified plan on one node gives way to one on several, or the other way round.
+        """
+        name = f"{key[1]}{CANARY_SUFFIX}"
+        found = [self.children.get((kind, key[0], name)) for kind in WORKLOADS]
+        # An LLMDeployment of that name has objects of its own.
+        return tuple(
+            child.body
+            for child in found
+            if child is not None and (child.body["metadata"].get("labels") or {}).get(OWNER_LABEL) == key[1]
+        )
 
     def pods_owned(self, key: Key) -> list[Body]:
         """Return the pods of an LLMDeployment, by name."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -24,6 +25,8 @@ class Live:
 
     workloads: Workloads = NO_WORKLOADS
     pods: tuple[PodState, ...] = ()
+    canary: Mapping[str, Any] | None = None
+    """What runs the one replica by which a new plan is verified."""
     claims: Claims = NO_CLAIMS
     """The volume claims that the pods mount."""
     refused_pods: str = ""
@@ -81,7 +84,9 @@ def decide(
         claims=running.claims,
         refused_pods=running.refused_pods,
         unread=running.unread,
-        pods=running.pods,
+        pods=tuple(pod for pod in running.pods if not pod.canary),
+        canary_pods=tuple(pod for pod in running.pods if pod.canary),
+        canary=running.canary,
         snapshot=inputs.snapshot,
         serves_lws=inputs.serves_lws,
         budget=allowed.view,

@@ -13,6 +13,7 @@ from energylens.decide.deployment.following import followed_load
 from energylens.decide.deployment.inputs import Inputs, adopted_at
 from energylens.decide.deployment.model_config import model_config
 from energylens.decide.deployment.observation import Body, standing_plan
+from energylens.decide.deployment.replica import SeenPods, beside, is_asked, whole_load
 from energylens.decide.deployment.rollouts import late_rollout
 from energylens.decide.deployment.workloads import NO_WORKLOADS, Workloads
 from energylens.decide.learned.corrections import Pool
@@ -34,6 +35,7 @@ def gather(
     table: Body | None = None,
     window: WindowMeasurement | None = None,
     want_table: bool = False,
+    seen: SeenPods | None = None,
 ) -> Inputs:
     """Return what planning reads.
 
@@ -50,8 +52,10 @@ def gather(
         table: The ConfigMap beside the pods, with the plan that they were made from.
         window: The last full measurement of the plan in status.
         want_table: The table of plans has to be written.
+        seen: What the pods do, where new plans are verified beside those that run; None where nobody looks.
     """
     workload = workloads.running(deployment.status.plan)
+    verifies = seen is not None and is_asked(deployment)
     config, missing = model_config(deployment, config_map, unreadable)
     return Inputs(
         deployment=deployment,
@@ -66,5 +70,6 @@ def gather(
         standing=standing_plan(deployment, table, workload),
         corrections=learned.for_planning(deployment),
         late=late_rollout(deployment, deployment.status.plan, workload),
-        load=followed_load(deployment, window),
+        load=followed_load(deployment, whole_load(window, seen) if seen is not None else window),
+        beside=beside(deployment, workload, table, seen, window) if seen is not None and verifies else None,
     )

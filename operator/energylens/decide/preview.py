@@ -181,7 +181,7 @@ def _preview(deployment: LLMDeployment, world: World, service: PlanningService, 
         plan = planning.plan.model_dump(mode="json", by_alias=True, exclude_none=True)
         allowed = world.allowance(with_account({**body, "status": {**body["status"], "plan": plan}}, account), now)
     mounted = claims_of(deployment, {name: body for (space, name), body in world.claims.items() if space == key[0]})
-    running = Live(workloads, world.pods.get(key, ()), mounted)
+    running = Live(workloads, world.pods.get(key, ()), claims=mounted)
     outcome = decide(inputs, planning, allowed, running, now=now, account=account)
     after = outcome.after(workload=_applied(outcome.observed.workload, outcome.children))
     return Preview(deployment, planning, inputs, after.status(), account)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from energylens.serving.errors import ServingError
-from energylens.serving.metadata import PLAN_LABEL, REVISION_LABEL
+from energylens.serving.metadata import PLAN_LABEL, REVISION_LABEL, ROLE_LABEL
 
 ENGINE_CONTAINER = "engine"
 
@@ -36,7 +36,7 @@ def merge_pod_template(ours: dict[str, Any], theirs: Mapping[str, Any]) -> dict[
     merged: dict[str, Any] = _merge(ours, theirs)
     reserved = ours.get("metadata", {}).get("labels", {})
     for label, value in (theirs.get("metadata") or {}).get("labels", {}).items():
-        if label in (PLAN_LABEL, REVISION_LABEL) or (label in reserved and reserved[label] != value):
+        if label in (PLAN_LABEL, REVISION_LABEL, ROLE_LABEL) or (label in reserved and reserved[label] != value):
             raise ServingError("spec.podTemplate.metadata.labels", f"{label} is set by the operator; use another label")
     return merged
 

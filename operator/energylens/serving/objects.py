@@ -17,6 +17,9 @@ from energylens.serving.rollout import Strategy
 from energylens.serving.support import disruption_budget, plan_table, service
 from energylens.serving.workload import workload
 
+_ONE = Strategy("Recreate", 0, 1)
+"""Of a single replica: what replaces it waits for its GPUs."""
+
 
 def check(deployment: LLMDeployment) -> None:
     """Check what of a spec can be checked without a plan, so that nothing is planned that could not be served.
@@ -88,3 +91,27 @@ def manifests(
     if table is not None:
         objects.append(plan_table(deployment, plan, table))
     return objects
+
+
+def canary_manifest(
+    deployment: LLMDeployment,
+    replica: PlanStatus,
+    model: ModelSpec,
+    *,
+    gpu: GpuSpec | None = None,
+    avoid: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Return the object that runs one replica of a plan beside the pods of another one.
+
+    Args:
+        deployment: The owner.
+        replica: The plan with one replica, its GPUs and its power, under the hash of the whole plan.
+        model: The checkpoint's shape, before ``spec.model.quantization`` is applied.
+        gpu: The plan's product, whose names on nodes the pods look for; None where nobody knows it any more.
+        avoid: Names of nodes that the pods keep away from though their labels fit.
+
+    Raises:
+        ServingError: The spec contradicts the plan. The message names the field and what to do instead.
+    """
+    check(deployment)
+    return workload(deployment, replica, model, _ONE, gpu, avoid, canary=True)

@@ -12,9 +12,11 @@ from energylens.serving import sglang, vllm
 from energylens.serving.arguments import Launch
 from energylens.serving.errors import ServingError
 from energylens.serving.metadata import (
+    CANARY,
     LWS_RECREATE_AFTER_START,
     PLAN_SUMMARY,
     REVISION_LABEL,
+    ROLE_LABEL,
     child,
     plan_summary,
     revision,
@@ -27,6 +29,7 @@ from energylens.serving.timing import drain_seconds, progress_deadline_seconds, 
 LWS_API_VERSION = "leaderworkerset.x-k8s.io/v1"
 LWS_SUFFIX = "-group"
 """A LeaderWorkerSet makes a headless Service of its own name, which must not be that of our Service."""
+CANARY_SUFFIX = f"-{CANARY}"
 MAX_GROUP_NAME_LENGTH = 48
 """Its StatefulSets add a group number to the name, and a revision hash beside it in one label of 63 characters."""
 
@@ -39,6 +42,17 @@ def workload_ref(deployment: LLMDeployment, plan: PlanStatus) -> WorkloadRef:
     return WorkloadRef(api_version="apps/v1", kind="Deployment", name=name)
 
 
+def canary_ref(deployment: LLMDeployment, plan: PlanStatus) -> WorkloadRef:
+    """Return which object runs the one replica by which a plan is verified."""
+    name = f"{deployment.metadata.name}{CANARY_SUFFIX}"
+    return workload_ref(deployment, plan).model_copy(update={"name": name})
+
+
+def fits_group(name: str) -> bool:
+    """Return whether a LeaderWorkerSet may have a name."""
+    return len(name) <= MAX_GROUP_NAME_LENGTH
+
+
 def workload(
     deployment: LLMDeployment,
     plan: PlanStatus,
@@ -46,8 +60,14 @@ def workload(
     strategy: Strategy,
     gpu: GpuSpec | None,
     avoid: Sequence[str] = (),
+    *,
+    canary: bool = False,
 ) -> dict[str, Any]:
-    """Return the Deployment or LeaderWorkerSet of a plan.
+    """Return the Deployment or LeaderWorkerSet of a plan, or with ``canary`` that of the replica that verifies it.
+
+    The canary's pods have the labels that the Service selects and a role besides, by which its own selector and
+    measurement tell them from the others. The selectors of the two Deployments overlap: each goes by the owner of its
+    ReplicaSets, and pods without an owner are not taken over, since ReplicaSets also select by the template's hash.
 
     Raises:
         ServingError: The spec's extra arguments or pod template contradict the plan, or the name is too long for it.
@@ -58,23 +78,24 @@ def workload(
     engine = vllm if spec.engine.type == "VLLM" else sglang
     leader, follower = engine.commands(launch)
     replicas = 0 if spec.suspend else plan.replicas
-    ref = workload_ref(deployment, plan)
-    if follower is not None and len(ref.name) > MAX_GROUP_NAME_LENGTH:
-        most = MAX_GROUP_NAME_LENGTH - len(LWS_SUFFIX)
+    ref = canary_ref(deployment, plan) if canary else workload_ref(deployment, plan)
+    if follower is not None and not fits_group(ref.name):
+        most = MAX_GROUP_NAME_LENGTH - (len(ref.name) - len(deployment.metadata.name))
         raise ServingError(
             "metadata.name",
             f"{deployment.metadata.name!r} must have at most {most} characters where a replica spans several nodes",
         )
     template = pod_template(deployment, plan, leader, startup, gpu, avoid)
     followers = None if follower is None else pod_template(deployment, plan, follower, startup, gpu, avoid)
-    label = {REVISION_LABEL: revision(template, followers, plan.nodes_per_replica)}
+    role = {ROLE_LABEL: CANARY} if canary else {}
+    label = {REVISION_LABEL: revision(template, followers, plan.nodes_per_replica), **role}
     for one in (template, followers):
         if one is not None:
             one["metadata"]["labels"] |= label
     if followers is None:
         body = {
             "replicas": replicas,
-            "selector": {"matchLabels": selector_labels(deployment)},
+            "selector": {"matchLabels": selector_labels(deployment) | role},
             "strategy": {
                 "type": "RollingUpdate",
                 "rollingUpdate": {"maxSurge": strategy.max_surge, "maxUnavailable": strategy.max_unavailable},

@@ -130,6 +130,11 @@ RULES = (
         ("planning.followLoad Auto", "workload.requestsPerSecond", "concurrency (4)", "Never"),
     ),
     Bad(
+        {"spec.rollout.verify": "Measured", "spec.validation.source": "None"},
+        "spec",
+        ("rollout.verify Measured", "validation.source is None", "Never", "DCGMExporter"),
+    ),
+    Bad(
         {
             "spec.planning.disaggregation": "Compare",
             "spec.workload": {"inputTokens": 1, "outputTokens": 1, "concurrency": 4},

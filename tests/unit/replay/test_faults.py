@@ -70,3 +70,16 @@ def test_engines_and_exporters_break_apart_and_stay_as_they_are() -> None:
     with pytest.raises(ValueError, match="'typo' is not one of"):
         replay.set_faults(["typo"])
     assert set(ENGINE_FAULTS) == {"dead-engine", "idle", "half-load", "slow"}
+
+
+def test_a_fault_may_hit_only_pods_of_a_name() -> None:
+    replay = Replay(FakeClock(), Options())
+    replay.update(cluster(pod(), pod("llama-canary-0")))
+    replay.set_faults(["dead-engine@canary", "drop-labels@canary"])
+    assert "vllm:generation_tokens_total" in replay.engine_text(POD)
+    with pytest.raises(LookupError, match="llama-canary-0 is dead"):
+        replay.engine_text(PodRef("team", "llama-canary-0"))
+    assert 'pod="llama-0"' in replay.dcgm_text()
+    assert 'pod="llama-canary-0"' not in replay.dcgm_text()
+    with pytest.raises(ValueError, match="'typo@canary' is not one of"):
+        replay.set_faults(["typo@canary"])

@@ -164,6 +164,13 @@ class Rollout(ApiModel):
         Field(max_length=3, json_schema_extra=SET_LIST),
         DISTINCT,
     ] = Field(default=(), description="Events that return the deployment to the previous plan; empty: none.")
+    verify: Literal["Never", "Measured"] = Field(
+        default="Never",
+        description="Measured: one replica of a new plan serves beside the running ones first, and two measured "
+        "windows in a row must hold spec.slo, and the energy of the running plan where the new one promises less, "
+        "before the rest follows. A plan that breaks them is given up. Never: a new plan replaces the running one at "
+        "once.",
+    )
 
 
 class Validation(ApiModel):
@@ -272,6 +279,24 @@ _DISAGGREGATION_NEEDS_A_RATE = _rate_rule(
 )
 
 
+def _verifying_needs_a_source(spec: LLMDeploymentSpec) -> str | None:
+    if spec.rollout.verify == "Never" or spec.validation.source != "None":
+        return None
+    return (
+        f"rollout.verify {spec.rollout.verify} needs measured windows, and validation.source is None; "
+        "set rollout.verify to Never, or validation.source to Auto, Prometheus or DCGMExporter"
+    )
+
+
+_VERIFYING_NEEDS_A_SOURCE = Rule(
+    summary="rollout.verify Measured needs a validation.source other than None",
+    cel="self.rollout.verify == 'Never' || self.validation.source != 'None'",
+    message_cel="'rollout.verify %s needs measured windows, and validation.source is None; set rollout.verify to "
+    "Never, or validation.source to Auto, Prometheus or DCGMExporter'.format([self.rollout.verify])",
+    check=_verifying_needs_a_source,
+)
+
+
 PodTemplate = Annotated[
     dict[str, Any], WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True})
 ]
@@ -285,6 +310,7 @@ class LLMDeploymentSpec(ApiModel):
         _OVERRIDES_WITHIN_MAX_GPUS,
         _FOLLOWED_LOAD_IS_A_RATE,
         _DISAGGREGATION_NEEDS_A_RATE,
+        _VERIFYING_NEEDS_A_SOURCE,
     )
 
     model: Model = Field(description="The model to serve.")

@@ -213,6 +213,62 @@ class RollbackStatus(ApiModel):
     )
 
 
+VerdictReason = Literal["SLOViolation", "HigherEnergy", "ProgressDeadline", "NotMeasured", "Unschedulable"]
+
+
+class GivenUpPlan(ApiModel):
+    """A plan whose one replica broke, or could not be judged."""
+
+    hash: str = Field(description="hash of the plan.")
+    gpu_product: str = Field(description="GPU product, as in the node label nvidia.com/gpu.product.")
+    replicas: int = Field(description="Copies of the model.")
+    layout: str = Field(description="Parallelism of one replica, such as TP4 or TP8-EP8.")
+    max_batch_size: int = Field(description="Maximum number of sequences at once per data-parallel rank.")
+    inputs: str = Field(
+        description="Hash of the spec, the model, the GPU products of the cluster and the predictor: the plan is tried "
+        "again once it is another."
+    )
+    reason: VerdictReason = Field(
+        description="Why. After NotMeasured and Unschedulable the plan is tried again when "
+        "spec.planning.replan.cooldownSeconds are over."
+    )
+    message: str = Field(description="The figures.")
+    time: str = Field(description="When; RFC 3339, UTC.")
+
+
+class FollowedPlan(ApiModel):
+    """The last plan that all replicas were moved to."""
+
+    plan_hash: str = Field(description="hash of the plan.")
+    verified: bool = Field(description="Whether one replica of it was measured first.")
+    message: str = Field(description="The figures, or why none was measured.")
+    time: str = Field(description="When; RFC 3339, UTC.")
+
+
+class VerificationStatus(ApiModel):
+    """What rollout.verify: Measured goes by."""
+
+    plan: PlanStatus | None = Field(
+        default=None, description="The new plan of which one replica serves beside the running ones; absent: none."
+    )
+    inputs: str | None = Field(
+        default=None, description="Hash of the spec, the model, the GPU products and the predictor that it is for."
+    )
+    start_time: str | None = Field(default=None, description="Since when; RFC 3339, UTC.")
+    ready_time: str | None = Field(default=None, description="When the replica was first ready; RFC 3339, UTC.")
+    window_end: str | None = Field(
+        default=None, description="End of the last window that was looked at; RFC 3339, UTC."
+    )
+    good_windows: int = Field(default=0, description="Windows in a row that hold what was asked for.")
+    bad_windows: int = Field(default=0, description="Windows in a row that broke it.")
+    reason: VerdictReason | None = Field(default=None, description="What the last bad window broke.")
+    message: str | None = Field(default=None, description="What is known of the replica so far.")
+    given_up: Annotated[tuple[GivenUpPlan, ...], Field(max_length=10, json_schema_extra=ATOMIC_LIST)] = Field(
+        default=(), description="Plans that were given up, the last ten."
+    )
+    followed: FollowedPlan | None = Field(default=None, description="The last plan that all replicas were moved to.")
+
+
 class EnergyAccount(ApiModel):
     """Energy of the deployment in the present period of spec.energy.budget, up to a moment."""
 
@@ -289,6 +345,9 @@ class LLMDeploymentStatus(ApiModel):
     rollback: RollbackStatus | None = Field(
         default=None, description="State of rollbacks; absent if the spec asks for none."
     )
+    verification: VerificationStatus | None = Field(
+        default=None, description="State of rollout.verify: Measured; absent if the spec does not ask for it."
+    )
     budget: BudgetStatus | None = Field(default=None, description="The deployment's share of its budgets.")
     energy_account: EnergyAccount | None = Field(
         default=None,
@@ -296,6 +355,6 @@ class LLMDeploymentStatus(ApiModel):
     )
     conditions: Annotated[tuple[Condition, ...], Field(json_schema_extra=map_list("type"))] = Field(
         default=(),
-        description="Ready, Progressing, PlanReady, SLOFeasible, SLOMet, WithinEnergyBudget, EnergyMetricsAvailable, "
-        "PredictionAccurate and Degraded.",
+        description="Ready, Progressing, PlanReady, PlanVerified (with rollout.verify: Measured), SLOFeasible, SLOMet, "
+        "WithinEnergyBudget, EnergyMetricsAvailable, PredictionAccurate and Degraded.",
     )

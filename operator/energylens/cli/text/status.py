@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from energylens.api.base import Condition
-from energylens.api.llmdeployment import ActiveRevision, LLMDeployment, Measured, PlanStatus, PredictedFigures
+from energylens.api.llmdeployment import (
+    ActiveRevision,
+    LLMDeployment,
+    LLMDeploymentStatus,
+    Measured,
+    PlanStatus,
+    PredictedFigures,
+)
 from energylens.api.words import counted
 from energylens.cli.text.own_budget import own_budget_lines
 from energylens.cli.text.tables import cache_text, columns, confidence_text, correction_text, joules, plan_with_hash
@@ -71,7 +78,7 @@ def page(deployment: LLMDeployment) -> str:
         for c in status.conditions
         if c.type == "Degraded" and c.status == "True"
     ]
-    lines += [f"  {_kind_of(deployment):<11} {_plan(status.plan)}", *_running(deployment)]
+    lines += [f"  {_kind_of(deployment):<11} {_plan(status.plan)}", *_running(deployment), *_verifying(status)]
     lines += [] if status.plan is None else _about(status.plan)
     figures = list(_figures(deployment))
     if figures:
@@ -133,10 +140,20 @@ def _objectives(deployment: LLMDeployment) -> str:
 
 def _kind_of(deployment: LLMDeployment) -> str:
     """Return what the plan in status is: one that is followed, waits for approval, or is only shown."""
-    plan, planning = deployment.status.plan, deployment.spec.planning
-    if plan is not None and planning.mode == "Manual" and planning.approved_plan_hash != plan.hash:
+    status, planning = deployment.status, deployment.spec.planning
+    plan, trial = status.plan, status.verification.plan if status.verification is not None else None
+    if plan is not None and planning.mode == "Manual" and planning.approved_plan_hash != plan.hash and trial is None:
         return "pending"
     return "advice" if plan is not None and planning.mode == "Advisory" else "plan"
+
+
+def _verifying(status: LLMDeploymentStatus) -> list[str]:
+    """Return the plan of which one replica is measured, and how far that is; nothing where none is."""
+    found = status.verification
+    if found is None or found.plan is None:
+        return []
+    held = f"{counted(found.good_windows, 'window')} held, {found.bad_windows} broke"
+    return [f"  verifying   {plan_with_hash(found.plan)}: {held}; {found.message or 'nothing is known yet'}"]
 
 
 def _plan(plan: PlanStatus | None) -> str:

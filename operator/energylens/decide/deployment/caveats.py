@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from energylens.api.llmdeployment import LLMDeployment, LLMDeploymentSpec, PredictedFigures
 from energylens.data import load_gpus
 from energylens.decide.deployment.observation import PlanChoice
+from energylens.decide.deployment.replica import is_asked
+from energylens.decide.deployment.verification import same_pods
 from energylens.planner.engines import EngineSettings
 from energylens.planner.engines.caveats import caveats
 from energylens.planner.inventory.nodes import unknown_products
@@ -24,7 +26,8 @@ def caveats_of(deployment: LLMDeployment, planning: PlanChoice) -> tuple[str, ..
     gpus, spec = load_gpus(), deployment.spec
     settings = EngineSettings.of(spec.engine)
     known = caveats(settings, planning.model, gpus.get(plan.gpu_product), spec.workload)
-    return *_without_effect(spec, gpus), *_unbounded_wait(spec, plan.predicted), *known
+    own = (*_without_effect(spec, gpus), *_unbounded_wait(spec, plan.predicted), *_verified(deployment, planning))
+    return *own, *known
 
 
 def _without_effect(spec: LLMDeploymentSpec, gpus: Mapping[str, GpuSpec]) -> Iterator[str]:
@@ -34,6 +37,15 @@ def _without_effect(spec: LLMDeploymentSpec, gpus: Mapping[str, GpuSpec]) -> Ite
     approved, mode = spec.planning.approved_plan_hash, spec.planning.mode
     if approved is not None and mode != "Manual":
         yield f"spec.planning.approvedPlanHash={approved} is not looked at where planning.mode is {mode}"
+
+
+def _verified(deployment: LLMDeployment, planning: PlanChoice) -> Iterator[str]:
+    """Yield that a plan is not followed at once, where nobody has looked at the pods that run."""
+    before, plan = deployment.status.plan, planning.plan
+    if not is_asked(deployment) or planning.verification is not None or before is None or plan is None:
+        return
+    if not same_pods(before, plan):
+        yield "one replica of this plan is measured before the rest follows, since spec.rollout.verify is Measured"
 
 
 def _unbounded_wait(spec: LLMDeploymentSpec, predicted: PredictedFigures) -> Iterator[str]:

@@ -24,7 +24,9 @@ from energylens.decide.deployment.rollouts import (
 from energylens.decide.reasons import Reason
 from energylens.planner.inventory.node_gpus import GPU_RESOURCE
 from energylens.planner.inventory.products import PRODUCT_LABEL
-from energylens.serving import ServingError, Strategy, choose_strategy, manifests
+from energylens.planner.search.identity import serving_hash
+from energylens.planner.types import ClusterSnapshot, GpuAllocation
+from energylens.serving import ServingError, Strategy, canary_manifest, canary_ref, choose_strategy, manifests
 from energylens.serving.claims import conflict, one_at_a_time
 from energylens.serving.metadata import APPLIED_HASH
 
@@ -44,6 +46,8 @@ class Children:
     """How the rollout that this change starts goes on; None when no rollout starts."""
     handover: Handover | None = None
     """What becomes of the workload of the other kind; None where there is none, or nothing is acted on."""
+    canary: tuple[str, str] | None = None
+    """Kind and name of the object that runs one replica of a plan that is verified; any other of that sort goes."""
 
 
 def children(observed: Observation) -> Children:
@@ -54,11 +58,13 @@ def children(observed: Observation) -> Children:
         return Children((), False)
     if spec.planning.mode == "Advisory":
         return Children((), False, Reason.ADVISORY, "planning.mode is Advisory: the plan is shown and not acted on")
+    if planning.held:
+        return _held(observed)
     # Stopping needs no approval.
     stops = spec.suspend and observed.workload is not None
     if waits(observed.deployment, plan) and not stops:
         return Children(
-            _kept(observed),
+            _kept(observed, observed.standing),
             False,
             Reason.AWAITING_APPROVAL,
             why_it_waits(observed.deployment, plan, plan_label(observed.workload)),
@@ -68,8 +74,7 @@ def children(observed: Observation) -> Children:
             (),
             False,
             Reason.LEADER_WORKER_SET_MISSING,
-            f"a replica spans {plan.nodes_per_replica} nodes, which needs LeaderWorkerSet "
-            "(leaderworkerset.x-k8s.io/v1); install it, or allow GPUs on which a replica fits one node",
+            _needs_groups(plan),
         )
     unshareable = conflict(observed.deployment, plan, observed.claims)
     if unshareable:
@@ -78,6 +83,60 @@ def children(observed: Observation) -> Children:
         return _act(observed)
     except ServingError as error:
         return Children((), False, Reason.INVALID_ENGINE_SETTINGS, str(error))
+
+
+def _held(observed: Observation) -> Children:
+    """Return the children while a new plan is not followed: those of the plan that runs, and one replica beside them.
+
+    Where the spec names another engine or other arguments of it, the running pods stay as they are: what is new there
+    is part of the new plan.
+    """
+    deployment, planning = observed.deployment, observed.planning
+    plan, model, replica = planning.plan, planning.model, planning.replica
+    if plan is None or model is None:
+        return Children((), False)
+    main = Children(_kept(observed, plan), False)
+    if plan.serving_hash == serving_hash(deployment.spec):
+        try:
+            main = _act(observed)
+        except ServingError as error:
+            return Children((), False, Reason.INVALID_ENGINE_SETTINGS, str(error))
+    if replica is None:
+        return main
+    if replica.nodes_per_replica > 1 and not observed.serves_lws:
+        return replace(main, reason=Reason.LEADER_WORKER_SET_MISSING, message=_needs_groups(replica))
+    ref, live = canary_ref(deployment, replica), observed.canary
+    now = uncounted(observed.snapshot, replica)
+    avoid = to_avoid(avoided(live), now, observed.canary_pods) if live is not None else now
+    try:
+        gpu = load_gpus().get(replica.gpu_product)
+        manifest = canary_manifest(deployment, replica, model, gpu=gpu, avoid=avoid)
+    except ServingError as error:
+        return replace(main, reason=Reason.INVALID_ENGINE_SETTINGS, message=str(error))
+    return replace(main, manifests=(*main.manifests, manifest), canary=(ref.kind, ref.name))
+
+
+def _needs_groups(plan: PlanStatus) -> str:
+    return (
+        f"a replica spans {plan.nodes_per_replica} nodes, which needs LeaderWorkerSet (leaderworkerset.x-k8s.io/v1); "
+        "install it, or allow GPUs on which a replica fits one node"
+    )
+
+
+def _without_canary(observed: Observation) -> ClusterSnapshot:
+    """Return the nodes with the GPUs free that the replica of a verified plan gives back as its plan is followed."""
+    metadata, live = observed.deployment.metadata, observed.canary
+    if live is None or observed.planning.replica is not None:
+        return observed.snapshot
+    gone = GpuAllocation(f"{metadata.namespace}/{metadata.name}", _gpus(template_of(live).get("spec") or {}))
+    nodes = []
+    for node in observed.snapshot.nodes:
+        left = list(node.allocations)
+        for pod in observed.canary_pods:
+            if pod.node == node.name and gone in left:
+                left.remove(gone)
+        nodes.append(replace(node, allocations=tuple(left)))
+    return replace(observed.snapshot, nodes=tuple(nodes))
 
 
 def _act(observed: Observation) -> Children:
@@ -107,7 +166,7 @@ def _act(observed: Observation) -> Children:
         return Children((), False)
     if not same:
         running = shape_of(live, plan)
-        chosen = choose_strategy(deployment, running, plan, observed.snapshot, observed.claims)
+        chosen = choose_strategy(deployment, running, plan, _without_canary(observed), observed.claims)
         if observed.claims.unread:
             chosen = replace(chosen, message=f"{chosen.message}; {observed.claims.unread}")
         return Children(tuple(made(chosen, now)), True, strategy=chosen, handover=handover(observed))
@@ -117,12 +176,12 @@ def _act(observed: Observation) -> Children:
     return Children(tuple(wanted), True, handover=handover(observed))
 
 
-def _kept(observed: Observation) -> tuple[dict[str, Any], ...]:
+def _kept(observed: Observation, plan: PlanStatus | None) -> tuple[dict[str, Any], ...]:
     """Return the children of the plan that runs while another one waits, so that foreign edits are reverted meanwhile.
 
     Nothing where the spec says other pods than those that run: what changed it waits along with the plan.
     """
-    deployment, plan, model, live = observed.deployment, observed.standing, observed.planning.model, observed.workload
+    deployment, model, live = observed.deployment, observed.planning.model, observed.workload
     if plan is None or model is None or live is None:
         return ()
     strategy = live_strategy(live) or Strategy("Recreate", 0, 1, FOREIGN_MESSAGE)
@@ -151,10 +210,7 @@ def shape_of(live: Mapping[str, Any], plan: PlanStatus) -> PlanStatus:
     """
     spec = live["spec"]
     pod, nodes = template_of(live).get("spec") or {}, group_size(live)
-    gpus = sum(
-        int(((container.get("resources") or {}).get("limits") or {}).get(GPU_RESOURCE) or 0)
-        for container in pod.get("containers") or ()
-    )
+    gpus = _gpus(pod)
     return plan.model_copy(
         update={
             "gpu_product": _product(pod),
@@ -164,6 +220,13 @@ def shape_of(live: Mapping[str, Any], plan: PlanStatus) -> PlanStatus:
             "pipeline_parallel": 1,
             "data_parallel": 1,
         }
+    )
+
+
+def _gpus(pod: Mapping[str, Any]) -> int:
+    return sum(
+        int(((container.get("resources") or {}).get("limits") or {}).get(GPU_RESOURCE) or 0)
+        for container in pod.get("containers") or ()
     )
 
 
@@ -190,6 +253,9 @@ def _stuck(observed: Observation, strategy: Strategy) -> bool:
     """
     plan, live = observed.planning.plan, observed.workload
     if plan is None or live is None or strategy.max_surge == 0:
+        return False
+    if observed.canary_pods and observed.planning.replica is None:
+        # They are being stopped, and hold GPUs meanwhile.
         return False
     if observed.deployment.spec.rollout.strategy == "Surge" and one_at_a_time(observed.claims) is None:
         # Asked for, it waits.

@@ -11,6 +11,7 @@ from energylens.api.words import counted
 from energylens.decide.deployment.caveats import caveats_of
 from energylens.decide.deployment.children import Children
 from energylens.decide.deployment.observation import Observation
+from energylens.decide.deployment.replica import is_asked
 from energylens.decide.deployment.rollouts import RolloutProgress, late, overdue, rollout, trouble
 from energylens.decide.learned.comparison import (
     energy_error_percent,
@@ -38,6 +39,7 @@ def all_conditions(observed: Observation, children: Children) -> tuple[Condition
         _ready(observed, children, state),
         _progressing(observed, state),
         _plan_ready(observed, children),
+        *_plan_verified(observed),
         _slo_feasible(observed),
         *_measured(observed),
         _budget(observed),
@@ -159,6 +161,24 @@ def _plan_ready(observed: Observation, children: Children) -> Condition:
         status = "True" if children.reason is Reason.ADVISORY else "False"
         return _condition(observed, ConditionType.PLAN_READY, status, children.reason, children.message + notes)
     return _condition(observed, ConditionType.PLAN_READY, "True", planning.reason, planning.message + notes)
+
+
+def _plan_verified(observed: Observation) -> list[Condition]:
+    """Return whether the plan that runs was measured before all replicas followed it, where the spec asks for that."""
+    kind, planning = ConditionType.PLAN_VERIFIED, observed.planning
+    if not is_asked(observed.deployment):
+        return []
+    if planning.held:
+        status = "False" if planning.reason is Reason.GIVEN_UP else "Unknown"
+        return [_condition(observed, kind, status, planning.reason, planning.message)]
+    memory, plan = planning.verification, planning.plan
+    followed = memory.followed if memory is not None else None
+    if followed is None or plan is None or followed.plan_hash != plan.hash:
+        text = "no other plan ran beside which one replica of this one could have been measured"
+        return [_condition(observed, kind, "Unknown", Reason.NOT_VERIFIED, text)]
+    if followed.verified:
+        return [_condition(observed, kind, "True", Reason.VERIFIED, followed.message)]
+    return [_condition(observed, kind, "Unknown", Reason.NOT_VERIFIED, followed.message)]
 
 
 def _slo_feasible(observed: Observation) -> Condition:

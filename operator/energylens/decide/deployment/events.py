@@ -22,6 +22,10 @@ def transitions(observed: Observation, children: Children, status: Mapping[str, 
     if old_load is not None and load is not None and load["requestsPerSecond"] != old_load.requests_per_second:
         text = f"{load['requestsPerSecond']} requests per second instead of {old_load.requests_per_second}"
         found.append((EventReason.LOAD_FOLLOWED, f"plans are made for {text}"))
+    if planning.began:
+        found.append((EventReason.VERIFICATION_STARTED, planning.message))
+    if planning.gave_up is not None:
+        found.append((EventReason.PLAN_GIVEN_UP, f"{planning.gave_up.reason}: {planning.message}"))
     if planning.rollback is not None:
         found.append((EventReason.PLAN_ROLLED_BACK, f"{planning.rollback.reason}: {planning.message}"))
     elif observed.takes_over and planning.plan is not None and not _is_first(observed):

@@ -10,6 +10,7 @@ from typing import Any
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 from energylens.decide.deployment.load import FollowedLoad
 from energylens.decide.deployment.observation import PlanChoice
+from energylens.decide.deployment.verification import Beside
 from energylens.planner.search.corrections import Corrections
 from energylens.planner.types import ClusterSnapshot, PowerAllowance
 
@@ -36,6 +37,8 @@ class Inputs:
     """Why the rollout of the plan in status missed its deadline; "" when it did not."""
     load: FollowedLoad | None = None
     """The load to plan for; None for that of the spec."""
+    beside: Beside | None = None
+    """What runs, where new plans are verified beside it; None where the spec does not ask for that."""
     missing: PlanChoice | None = None
     """Why that config.json is not there, where it is named; then nothing can be planned."""
 

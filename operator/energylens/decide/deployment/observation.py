@@ -9,7 +9,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from energylens.api.llmdeployment import BudgetStatus, EnergyAccount, LearnedCorrection, LLMDeployment, PlanStatus
+from energylens.api.llmdeployment import (
+    BudgetStatus,
+    EnergyAccount,
+    GivenUpPlan,
+    LearnedCorrection,
+    LLMDeployment,
+    PlanStatus,
+    VerificationStatus,
+)
 from energylens.decide.deployment import approval
 from energylens.decide.deployment.load import FollowedLoad
 from energylens.decide.deployment.rollback import Return
@@ -20,7 +28,14 @@ from energylens.planner.search.identity import action_hash
 from energylens.planner.types import ClusterSnapshot, PlanningResult, PowerAllowance
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.serving.claims import NO_CLAIMS, Claims
-from energylens.serving.metadata import LWS_GROUP_INDEX, LWS_WORKER_INDEX, PLAN_LABEL, revision_of
+from energylens.serving.metadata import (
+    CANARY,
+    LWS_GROUP_INDEX,
+    LWS_WORKER_INDEX,
+    PLAN_LABEL,
+    ROLE_LABEL,
+    revision_of,
+)
 from energylens.serving.support import PLAN_KEY
 
 Body = Mapping[str, Any]
@@ -53,6 +68,16 @@ class PlanChoice:
     """The return to the last good plan that this pass makes."""
     no_way_back: str = ""
     """Why a return to the last good plan is due and cannot be made."""
+    verification: VerificationStatus | None = None
+    """What is remembered of verifying plans after this pass; None where the spec does not ask for that."""
+    replica: PlanStatus | None = None
+    """One replica of the plan that is being verified, which is to run beside the plan; None: none is."""
+    held: bool = False
+    """A new plan is not followed, or not yet: the pods stay those of the plan."""
+    began: bool = False
+    """The verification begins in this pass."""
+    gave_up: GivenUpPlan | None = None
+    """The plan that this pass gives up."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +133,8 @@ class PodState:
     """Index of its group in a LeaderWorkerSet; "" outside of one."""
     leads: bool = True
     """Whether the pod answers requests, so is no follower of a group."""
+    canary: bool = False
+    """It is of the one replica by which a new plan is verified."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +177,10 @@ class Observation:
     """Why the pods of a LeaderWorkerSet cannot be created, by its events; a Deployment says so itself."""
     unread: str = ""
     """Why it is not known whether they can."""
+    canary_pods: tuple[PodState, ...] = ()
+    """Of the one replica by which a new plan is verified; they are not among ``pods``."""
+    canary: Body | None = None
+    """What runs them."""
     takes_over: bool = False
     """The workload is of this plan from this pass on."""
 
@@ -180,6 +211,7 @@ def pod_state(pod: Body) -> PodState:
         ends_by=metadata.get("deletionTimestamp", ""),
         group=labels.get(LWS_GROUP_INDEX, ""),
         leads=labels.get(LWS_WORKER_INDEX, "0") == "0",
+        canary=labels.get(ROLE_LABEL) == CANARY,
     )
 
 

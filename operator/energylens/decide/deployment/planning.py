@@ -15,6 +15,7 @@ from energylens.decide.deployment.load import FollowedLoad
 from energylens.decide.deployment.observation import PlanChoice
 from energylens.decide.deployment.policies import Question, choose, return_to_last_good
 from energylens.decide.deployment.served import ModelProblemError, model_of, predictor_of
+from energylens.decide.deployment.verifying import verified
 from energylens.decide.reasons import Reason
 from energylens.planner.answers import Answers
 from energylens.planner.planning import problem_for
@@ -49,8 +50,8 @@ class PlanningService:
             return case
         returned = return_to_last_good(case)
         if isinstance(returned, PlanChoice):
-            return returned
-        return replace(self._standing_or_new(case), no_way_back=returned)
+            return verified(case, returned)
+        return replace(verified(case, self._standing_or_new(case)), no_way_back=returned)
 
     def forget(self, namespace: str, name: str) -> None:
         """Drop what is remembered of a deleted deployment."""

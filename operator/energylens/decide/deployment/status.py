@@ -17,6 +17,7 @@ from energylens.api.llmdeployment import (
     PredictionStatus,
     RelaxationStatus,
     RollbackStatus,
+    VerificationStatus,
     WorkloadRef,
 )
 from energylens.api.quantity import format_milli
@@ -26,7 +27,9 @@ from energylens.decide.deployment.children import Children
 from energylens.decide.deployment.conditions import all_conditions
 from energylens.decide.deployment.following import load_status
 from energylens.decide.deployment.observation import Observation
+from energylens.decide.deployment.replica import is_asked
 from energylens.decide.deployment.rollouts import rollout
+from energylens.decide.deployment.verification import without_trial
 from energylens.decide.learned.comparison import energy_error_percent, error_percent
 from energylens.decide.reasons import Reason
 from energylens.measure.types import Percentile, WindowMeasurement
@@ -91,6 +94,7 @@ def status_of(observed: Observation, children: Children) -> dict[str, Any]:
         measured=measured,
         prediction=prediction,
         rollback=_rollback(observed),
+        verification=_verification(observed),
         budget=_budget(observed),
         energy_account=observed.energy_account,
         conditions=all_conditions(observed, children),
@@ -131,9 +135,17 @@ def _rollback(observed: Observation) -> RollbackStatus | None:
         return None
     if planning.rollback is not None:
         return rollback.after_return(deployment, planning.rollback, observed.now)
-    if found is None or planning.plan is None or not is_new_window(deployment, found):
+    if found is None or planning.plan is None or not is_new_window(deployment, found) or observed.canary_pods:
+        # Beside the replica of a new plan the others have less of the load than they had.
         return deployment.status.rollback
     return rollback.after_window(deployment, planning.plan, found)
+
+
+def _verification(observed: Observation) -> VerificationStatus | None:
+    """Return what is remembered of verifying plans; a pass that could not plan ends what was under way."""
+    if not is_asked(observed.deployment):
+        return None
+    return observed.planning.verification or without_trial(observed.deployment.status.verification)
 
 
 def _budget(observed: Observation) -> BudgetStatus | None:

@@ -11,12 +11,20 @@ from datetime import datetime, timedelta
 from typing import Any, get_args
 
 from energylens.api.base import Condition
-from energylens.api.llmdeployment import LLMDeploymentStatus, LoadStatus, Measured, PlanStatus, RollbackStatus
+from energylens.api.llmdeployment import (
+    LLMDeploymentStatus,
+    LoadStatus,
+    Measured,
+    PlanStatus,
+    RollbackStatus,
+    VerificationStatus,
+)
 from energylens.api.parse import InvalidResourceError, parse_llmdeployment
 from energylens.api.quantity import parse_quantity
 from energylens.api.timestamp import timestamp
 from energylens.api.words import counted
 from energylens.data import load_gpus
+from energylens.decide.deployment.verification import WINDOWS
 from energylens.decide.reasons import ConditionType, Reason
 from energylens.measure.types import EnergyReason
 from energylens.planner.search.identity import action_hash
@@ -138,6 +146,7 @@ def _untrue(status: LLMDeploymentStatus, generation: int, now: datetime) -> Iter
         ("plan_adoption_time", time_problem(status.plan_adoption_time, now)),
         ("load", "" if status.load is None else _load_problem(status.load, now)),
         ("rollback", "" if status.rollback is None else _rollback_problem(status.rollback)),
+        ("verification", "" if status.verification is None else _verification_problem(status.verification, now)),
         ("measured", "" if status.measured is None else _measured_problem(status.measured, now)),
     ):
         if why:
@@ -160,6 +169,9 @@ def _plan_problem(plan: PlanStatus) -> str:
         return f"GPU product {plan.gpu_product!r} is not known"
     figures = {**plan.model_dump(include={"gpus", "max_batch_size"}), **plan.predicted.model_dump()}
     for name, value in figures.items():
+        if value is None:
+            # Plans of earlier releases have no TPOT.
+            continue
         number = float(parse_quantity(value)) if isinstance(value, str) else value
         if not 0 <= number <= MOST:
             return f"{name}={value}"
@@ -187,6 +199,19 @@ def _rollback_problem(rollback: RollbackStatus) -> str:
         return f"lastGoodPlan: {good.joules_per_output_token} J"
     windows = () if trial is None else (trial.bad_windows, trial.good_windows)
     return "" if all(0 <= count <= MOST for count in windows) else f"trial: {max(windows)} windows"
+
+
+def _verification_problem(found: VerificationStatus, now: datetime) -> str:
+    if found.plan is not None and (why := _plan_problem(found.plan)):
+        return f"plan: {why}"
+    if found.plan is not None and (found.start_time is None or found.inputs is None):
+        return "plan: without the time and the inputs with which it began"
+    for count in (found.good_windows, found.bad_windows):
+        if not 0 <= count < WINDOWS or (count and found.plan is None):
+            return f"{count} windows"
+    times = [found.start_time, found.ready_time, found.window_end, *(known.time for known in found.given_up)]
+    times += [found.followed.time] if found.followed is not None else []
+    return next((why for time in times if (why := time_problem(time, now))), "")
 
 
 def _measured_problem(measured: Measured, now: datetime) -> str:

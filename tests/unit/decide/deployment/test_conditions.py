@@ -16,6 +16,7 @@ from tests.unit.decide.observations import (
     SURGE,
     deployment,
     measured,
+    model,
     observation,
     plan,
     pod,
@@ -25,6 +26,7 @@ from tests.unit.decide.observations import (
 from tests.unit.decide.test_docs import documented
 
 from energylens.api.base import Condition
+from energylens.api.llmdeployment import FollowedPlan, VerificationStatus
 from energylens.controller.failures import DEPLOYMENT_VERDICTS
 from energylens.decide.deployment.children import children
 from energylens.decide.deployment.conditions import all_conditions, keep_transition_times
@@ -68,6 +70,22 @@ def case(kind: str, status: str, reason: str, **changes: Any) -> Any:
 
 def rolling(strategy: Any, **changes: Any) -> dict[str, Any]:
     return {"workload": workload(strategy=strategy, replicas=2, updated=1, ready=1), "pods": OLD_PODS, **changes}
+
+
+ASKED: dict[str, Any] = {"rollout": {"verify": "Measured"}}
+
+
+def held(reason: Reason) -> dict[str, Any]:
+    """A new plan that is not followed, or not yet."""
+    planning = PlanChoice(plan(), model(), True, reason, f"it is {reason.value}", held=True)
+    return {"deployment": deployment(**ASKED), "planning": planning}
+
+
+def followed(verified: bool) -> dict[str, Any]:
+    said = FollowedPlan(plan_hash=HASH, verified=verified, message="0.3 J", time="2026-03-01T11:00:00Z")
+    memory = VerificationStatus(followed=said)
+    planning = PlanChoice(plan(), model(), True, Reason.PLANNED, "2 x H100 TP1", verification=memory)
+    return {"deployment": deployment(**ASKED), "planning": planning}
 
 
 CASES = [
@@ -234,6 +252,18 @@ CASES = [
         planning=PlanChoice(plan(), None, True, Reason.PLANNED, "", no_way_back="HigherEnergy: no H100 is left"),
     ),
     case("Degraded", "False", "AsExpected", name="late but done", workload=workload(conditions=LATE)),
+    *(
+        case(kind, status if kind == "PlanVerified" else "True", reason.value, **held(reason))
+        for kind in ("PlanReady", "PlanVerified")
+        for status, reason in (
+            ("Unknown", Reason.VERIFYING),
+            ("Unknown", Reason.NO_ROOM_TO_VERIFY),
+            ("False", Reason.GIVEN_UP),
+        )
+    ),
+    case("PlanVerified", "True", "Verified", **followed(True)),
+    case("PlanVerified", "Unknown", "NotVerified", **followed(False)),
+    case("PlanVerified", "Unknown", "NotVerified", name="first plan", deployment=deployment(**ASKED)),
 ]
 SEVERAL_NODES = plan(nodes_per_replica=2, tensor_parallel=16, gpus=32)
 
@@ -273,7 +303,9 @@ def test_whatever_is_observed_every_condition_is_there_once_in_order() -> None:
     for _, _, _, changes in (c.values for c in CASES):
         observed = observation(**changes)
         kinds = [condition.type for condition in all_conditions(observed, children(observed))]
-        assert kinds == [kind.value for kind in ConditionType]
+        # Nothing is verified where the spec does not ask for it.
+        asked = observed.deployment.spec.rollout.verify == "Measured"
+        assert kinds == [kind.value for kind in ConditionType if asked or kind is not ConditionType.PLAN_VERIFIED]
 
 
 def test_a_bad_spec_says_so_and_what_runs_stays_ready() -> None:

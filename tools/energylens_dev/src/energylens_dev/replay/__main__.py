@@ -14,8 +14,18 @@ from aiohttp import web
 from energylens.clock import SystemClock
 from energylens_dev.replay.cluster import ClusterError, KubernetesCluster
 from energylens_dev.replay.exposition import Generation, LabelStyle
-from energylens_dev.replay.faults import ENGINE_FAULTS, FAULTS
+from energylens_dev.replay.faults import fault_named
 from energylens_dev.replay.server import Options, Replay, application
+
+
+def _known(context: click.Context, option: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        for name in names:
+            fault_named(name)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+    return names
+
 
 _POSITIVE = click.FloatRange(min=0, min_open=True)
 
@@ -29,7 +39,10 @@ _POSITIVE = click.FloatRange(min=0, min_open=True)
 @click.option("--speed", default=1.0, type=_POSITIVE, help="Time runs so many times faster; watts become as wrong.")
 @click.option("--refresh", default=2.0, type=_POSITIVE, help="Seconds between looks at the cluster.")
 @click.option(
-    "--fault", multiple=True, type=click.Choice([*FAULTS, *ENGINE_FAULTS]), help="Break the exporter or the engines."
+    "--fault",
+    multiple=True,
+    callback=_known,
+    help="Break the exporter or the engines; NAME@PART only for pods with PART in their name.",
 )
 def main(
     kubeconfig: str,

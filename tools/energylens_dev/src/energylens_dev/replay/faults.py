@@ -63,16 +63,17 @@ class DriverReload:
 
 @dataclass
 class Hungry:
-    """GPUs draw a fifth more from the first collection that this sees."""
+    """GPUs draw so many times as much from the first collection that this sees."""
 
+    times: float = 1.2
     _since: dict[str, float] = field(default_factory=dict)
 
     def __call__(self, table: Sequence[Row]) -> list[Row]:
-        """Let what is counted from then on, and the power, be 1.2-fold."""
+        """Let what is counted from then on, and the power, be as many times as large."""
         grown = []
         for row in table:
             start = self._since.setdefault(row.uuid, row.joules)
-            grown.append(replace(row, joules=start + 1.2 * (row.joules - start), watts=1.2 * row.watts))
+            grown.append(replace(row, joules=start + self.times * (row.joules - start), watts=self.times * row.watts))
         return grown
 
 
@@ -84,6 +85,7 @@ FAULTS: dict[str, Callable[[], Fault]] = {
     "time-slicing": lambda: time_slicing,
     "driver-reload": DriverReload,
     "hungry": Hungry,
+    "hungrier": lambda: Hungry(1.5),
     "one-gpu-missing": lambda: one_gpu_missing,
 }
 """By the name that the command line and PUT /faults take; each call makes a fresh one."""
@@ -146,6 +148,35 @@ ENGINE_FAULTS: dict[str, Callable[[], EngineFault]] = {
     "slow": Slow,
 }
 """Likewise, of engines."""
+
+
+def fault_named(name: str) -> tuple[Fault | None, EngineFault | None]:
+    """Return a fresh fault of an exporter or of an engine; one of both is None.
+
+    ``NAME@PART`` hits only pods with PART in their name: ``slow@canary``.
+
+    Raises:
+        ValueError: no fault has this name.
+    """
+    kind, _, part = name.partition("@")
+    if kind in FAULTS:
+        return _rows_of(FAULTS[kind](), part), None
+    if kind in ENGINE_FAULTS:
+        return None, _engines_of(ENGINE_FAULTS[kind](), part)
+    known = ", ".join((*FAULTS, *ENGINE_FAULTS))
+    raise ValueError(f"fault {name!r} is not one of {known}, each with @PART for pods with PART in their name")
+
+
+def _rows_of(fault: Fault, part: str) -> Fault:
+    def hit(table: Sequence[Row]) -> list[Row]:
+        others = [row for row in table if part not in row.pod.get("pod", "")]
+        return [*others, *fault([row for row in table if part in row.pod.get("pod", "")])]
+
+    return hit if part else fault
+
+
+def _engines_of(fault: EngineFault, part: str) -> EngineFault:
+    return lambda engine: fault(engine) if part in engine.pod.name else engine
 
 
 def apply(faults: Iterable[Fault], table: Sequence[Row]) -> list[Row]:

@@ -15,7 +15,7 @@ from energylens.clock import Clock
 from energylens.measure.types import PodRef
 from energylens_dev.replay import faults
 from energylens_dev.replay.exposition import Generation, LabelStyle, Row, dcgm, rows, vllm
-from energylens_dev.replay.faults import ENGINE_FAULTS, FAULTS, EngineFault, Fault
+from energylens_dev.replay.faults import EngineFault, Fault
 from energylens_dev.replay.fleet import ClusterState, Fleet
 
 _LOG = logging.getLogger(__name__)
@@ -60,12 +60,10 @@ class Replay:
             ValueError: a name is not known.
         """
         wanted = list(names)
-        for name in wanted:
-            if name not in FAULTS | ENGINE_FAULTS:
-                raise ValueError(f"fault {name!r} is not one of {', '.join(FAULTS | ENGINE_FAULTS)}")
-        self.faults = {name: self.faults.get(name) or FAULTS[name]() for name in wanted if name in FAULTS}
+        made = {name: faults.fault_named(name) for name in wanted}
+        self.faults = {name: self.faults.get(name) or new for name, (new, _) in made.items() if new is not None}
         self.engine_faults = {
-            name: self.engine_faults.get(name) or ENGINE_FAULTS[name]() for name in wanted if name in ENGINE_FAULTS
+            name: self.engine_faults.get(name) or new for name, (_, new) in made.items() if new is not None
         }
 
     def dcgm_text(self) -> str:

@@ -1,0 +1,74 @@
+"""Workloads that go: those of the plan before once another kind of object has taken over, and replicas of trials."""
+
+from __future__ import annotations
+
+from energylens.cluster.errors import ClusterError
+from energylens.cluster.port import ClusterPort
+from energylens.cluster.resources import resource_of
+from energylens.controller.child_writer import ChildWriter
+from energylens.controller.metrics import Metrics
+from energylens.controller.store import Key, Store
+from energylens.decide.deployment.children import Children
+from energylens.decide.deployment.handover import Handover
+from energylens.decide.deployment.observation import Body
+
+
+class Departures:
+    """Scales down and deletes what a pass does not want any more."""
+
+    def __init__(self, cluster: ClusterPort, store: Store, writer: ChildWriter, metrics: Metrics) -> None:
+        """Write through ``cluster`` about the objects of ``store``; ``writer`` forgets what is deleted."""
+        self._cluster = cluster
+        self._store = store
+        self._writer = writer
+        self._metrics = metrics
+
+    async def let_go(self, key: Key, wanted: Children, *, all_written: bool) -> str:
+        """Remove what is not wanted any more; return why that failed, "" when it did not.
+
+        Args:
+            key: The LLMDeployment.
+            wanted: What should be.
+            all_written: Every child that should be is there; else the workload of the plan before stays.
+        """
+        try:
+            if all_written and wanted.handover is not None:
+                await self._hand_over(key, wanted.handover)
+            for body in self._store.canaries(key):
+                if (body["kind"], body["metadata"]["name"]) != wanted.canary:
+                    await self._delete(key, body)
+        except _NotDoneError as error:
+            return str(error)
+        return ""
+
+    async def _hand_over(self, key: Key, step: Handover) -> None:
+        """Scale down or remove the Deployment where the plan now needs a LeaderWorkerSet, or the other way round."""
+        manifest, kind = step.manifest, step.body["kind"]
+        if manifest is None and step.replicas > 0:
+            return
+        if manifest is None:
+            await self._delete(key, step.body)
+            return
+        self._metrics.writes.labels(kind).inc()
+        try:
+            self._store.put_child(kind, await self._cluster.apply(manifest), deleted=False)
+        except ClusterError as error:
+            raise _NotDoneError(step.body, error) from error
+
+    async def _delete(self, key: Key, body: Body) -> None:
+        kind, metadata = body["kind"], body["metadata"]
+        child = kind, key[0], metadata["name"]
+        self._metrics.writes.labels(kind).inc()
+        try:
+            await self._cluster.delete(resource_of(body), key[0], metadata["name"], metadata["uid"])
+        except ClusterError as error:
+            raise _NotDoneError(body, error) from error
+        self._store.drop_child(*child)
+        self._writer.removed(child)
+
+
+class _NotDoneError(Exception):
+    """A write failed; the message is for condition Degraded."""
+
+    def __init__(self, body: Body, error: ClusterError) -> None:
+        super().__init__(f"{body['kind']} {body['metadata']['name']}: {error}; retrying")

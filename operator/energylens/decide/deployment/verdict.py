@@ -1,0 +1,161 @@
+"""What a window of one replica says of its plan: the latencies against the SLO, the energy against the running plan.
+
+The replica gets the share of the load that the Service gives to any pod, which is seldom the load that its plan was
+made for, and energy per token depends on the load more than on anything else. So each side's measured energy is divided
+by what is predicted of it at the load that was measured, and the ratio is taken to the load that is planned for: the
+predictor says how energy changes with load, and its error of level cancels. Pure.
+"""
+
+from __future__ import annotations
+
+from energylens.api.llmdeployment import LLMDeployment, PlanStatus
+from energylens.api.quantity import format_milli
+from energylens.decide.deployment.case import Case
+from energylens.decide.deployment.rollback import MORE_ENERGY
+from energylens.decide.deployment.verification import Verdict
+from energylens.decide.learned.comparison import MOST_LOAD, joules, objectives
+from energylens.measure.types import WindowMeasurement
+from energylens.planner.shedding import Running
+
+
+def judged(
+    case: Case,
+    running: PlanStatus,
+    plan: PlanStatus,
+    window: WindowMeasurement,
+    other: WindowMeasurement | None,
+) -> Verdict:
+    """Return what a window of one replica says of its plan.
+
+    Args:
+        case: What is planned.
+        running: The plan that runs.
+        plan: The new plan.
+        window: Of its replica.
+        other: Of the running pods; None where there is none.
+    """
+    if window.reason != "Measured" or window.joules_per_output_token is None:
+        return Verdict(None, f"{window.reason}: {window.message}")
+    load, most = _load(case, window), _most_load(case, running, plan)
+    if load > most:
+        return Verdict(None, f"it served {load:.4g} {_unit(case)}, more than the {most:.4g} that it may be judged at")
+    answers = objectives(case.inputs.deployment, window)
+    answers.pop("energy", None)
+    broken = [text for text, holds in answers.values() if holds is False]
+    at = f"at {load:.4g} {_unit(case)}"
+    if broken:
+        return Verdict(False, f"{'; '.join(broken)} {at}", "SLOViolation")
+    energy = _energy(case, running, plan, window, other)
+    if energy.good is False:
+        return energy
+    missing = [text for text, holds in answers.values() if holds is None]
+    if missing:
+        return Verdict(None, f"{', '.join(missing)} was not measured")
+    held = "".join(f"{text}, " for text, _ in answers.values())
+    return Verdict(energy.good, f"{held}{energy.text} {at}" if energy.good else energy.text)
+
+
+def _energy(
+    case: Case,
+    running: PlanStatus,
+    plan: PlanStatus,
+    window: WindowMeasurement,
+    other: WindowMeasurement | None,
+) -> Verdict:
+    """Compare the energy of both sides at the load that is planned for."""
+    asked, limit = case.asked(case.inputs.load), case.inputs.deployment.spec.slo.joules_per_output_token
+    new = _projected(case, asked, plan, 1, window, joules(plan.predicted.joules_per_output_token))
+    if new is None:
+        return Verdict(None, "what its energy would be at the planned load is not known")
+    text = f"{new:.3g} J per output token at the planned load (measured {window.joules_per_output_token:.3g} J)"
+    if limit is not None and new > joules(limit):
+        return Verdict(False, f"{text}, over spec.slo.joulesPerOutputToken={limit}", "SLOViolation")
+    before = figures(case, asked, running, running.replicas)
+    promised = None if before is None else joules(before.predicted.joules_per_output_token)
+    if promised is None or joules(plan.predicted.joules_per_output_token) >= promised:
+        # A plan that is needed may cost more, and said so.
+        return Verdict(True, f"{text}, which was not to be less than that of the running plan")
+    if other is None or not _at_one_time(window, other):
+        return Verdict(None, "the running replicas have no window of the same time to compare energy with")
+    old = _projected(case, asked, running, running.replicas, other, promised)
+    if old is None:
+        return Verdict(None, "what the energy of the running plan is at the planned load is not known")
+    against = f"{text}, the running plan {old:.3g} J (measured {other.joules_per_output_token:.3g} J)"
+    return Verdict(True, against) if new <= MORE_ENERGY * old else Verdict(False, against, "HigherEnergy")
+
+
+def _projected(
+    case: Case, asked: LLMDeployment, plan: PlanStatus, replicas: int, window: WindowMeasurement, planned: float
+) -> float | None:
+    """Return the energy per token at the planned load, by what was measured at another one, J; None: not known.
+
+    Args:
+        case: What is planned.
+        asked: The deployment with the load that is planned for.
+        plan: Whose replicas were measured.
+        replicas: As many of them.
+        window: Of these replicas.
+        planned: Predicted energy per token of the whole plan at the planned load, J.
+    """
+    measured, load = window.joules_per_output_token, _load(case, window)
+    if measured is None or load <= 0:
+        return None
+    found = figures(case, _with_load(asked, load), plan, replicas)
+    expected = None if found is None else joules(found.predicted.joules_per_output_token)
+    return measured / expected * planned if expected else None
+
+
+def figures(case: Case, asked: LLMDeployment, plan: PlanStatus, replicas: int) -> PlanStatus | None:
+    """Return what replicas of a plan are predicted to do under a load, budgets aside."""
+    inputs = case.inputs
+    running = Running(asked, case.model, plan, inputs.snapshot, case.gpus, case.predictor, inputs.corrections)
+    return running.at(replicas)
+
+
+def _at_one_time(a: WindowMeasurement, b: WindowMeasurement) -> bool:
+    """Return whether two windows overlap by at least half of the first."""
+    if a.window_start is None or a.window_end is None or b.window_start is None or b.window_end is None:
+        return False
+    common = min(a.window_end, b.window_end) - max(a.window_start, b.window_start)
+    return b.joules_per_output_token is not None and common >= (a.window_end - a.window_start) / 2
+
+
+def _is_rate(case: Case) -> bool:
+    return case.inputs.deployment.spec.workload.concurrency is None
+
+
+def _unit(case: Case) -> str:
+    return "requests/s" if _is_rate(case) else "requests in flight"
+
+
+def _load(case: Case, window: WindowMeasurement) -> float:
+    """Return the load of a window in the unit of the spec: a rate by the tokens that came of it."""
+    if _is_rate(case):
+        return (window.output_tokens_per_second or 0.0) / case.inputs.deployment.spec.workload.output_tokens
+    return window.mean_running or 0.0
+
+
+def _most_load(case: Case, running: PlanStatus, plan: PlanStatus) -> float:
+    """Return the load up to which a replica is judged: its part of the plan's, or its share beside the running ones."""
+    workload = case.asked(case.inputs.load).spec.workload
+    whole = float(joules(workload.requests_per_second)) if workload.requests_per_second else workload.concurrency or 0
+    return MOST_LOAD * whole / min(plan.replicas, running.replicas + 1)
+
+
+def with_share(asked: LLMDeployment, share: float) -> LLMDeployment:
+    """Return the deployment with a part of its load."""
+    workload = asked.spec.workload
+    rate = workload.requests_per_second
+    return _with_load(asked, share * (joules(rate) if rate is not None else float(workload.concurrency or 1)))
+
+
+def _with_load(asked: LLMDeployment, load: float) -> LLMDeployment:
+    """Return the deployment with another load, in the unit of the spec."""
+    workload = asked.spec.workload
+    changed = (
+        {"requests_per_second": format_milli(max(load, 0.001))}
+        if workload.concurrency is None
+        else {"concurrency": max(1, round(load))}
+    )
+    spec = asked.spec.model_copy(update={"workload": workload.model_copy(update=changed)})
+    return asked.model_copy(update={"spec": spec})

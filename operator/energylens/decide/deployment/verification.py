@@ -1,0 +1,314 @@
+"""Whether a new plan is followed, by what one replica of it measures beside the running ones. Pure.
+
+The memory is ``status.verification``. Each pass takes one step: a verification begins, goes on, or ends with the plan
+followed or given up. A plan that was given up is not tried again for the same inputs, so that nothing alternates; where
+it was only not possible to judge it, it is tried again after the cooldown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from energylens.api.llmdeployment import (
+    FollowedPlan,
+    GivenUpPlan,
+    LLMDeployment,
+    PlanStatus,
+    VerdictReason,
+    VerificationStatus,
+    describe_plan,
+)
+from energylens.api.timestamp import timestamp
+from energylens.decide.reasons import Reason
+from energylens.measure.types import WindowMeasurement
+from energylens.planner.search.identity import action_hash
+
+WINDOWS = 2
+"""Windows in a row that decide: one may hold a burst, or the end of a warm-up."""
+MOST_WINDOWS = 8
+"""Lengths of a window, after the warm-up, within which there must be a verdict: one more replica costs energy."""
+MOST_GIVEN_UP = 10
+PASSING: tuple[VerdictReason, ...] = ("NotMeasured", "Unschedulable")
+"""What is no evidence about the plan, so that it is tried again after the cooldown."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one window of the replica says."""
+
+    good: bool | None
+    """None: nothing can be said."""
+    text: str
+    """The figures, or why nothing can be said."""
+    reason: VerdictReason | None = None
+    """What a bad window broke."""
+
+
+@dataclass(frozen=True)
+class SeenReplica:
+    """The one replica of the new plan, as it was seen."""
+
+    ready: bool = False
+    trouble: str = ""
+    """Why it is not ready."""
+    unschedulable: bool = False
+    """No node has room for it."""
+    window: WindowMeasurement | None = None
+    """Its last window."""
+    plan_hash: str = ""
+    """Hash of the plan that it was made from, by its object; "" where there is none."""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What runs, as far as verifying a new plan beside it depends on that."""
+
+    running: PlanStatus | None
+    """The plan whose pods run; None where nothing runs, or nobody knows its plan."""
+    serving: bool = False
+    """A replica of it is ready."""
+    same_model: bool = True
+    """The running pods serve the model that the spec names."""
+    window: WindowMeasurement | None = None
+    """Their last window."""
+    replica: SeenReplica = SeenReplica()
+    exclusive: str = ""
+    """Why no pod more can mount what the running ones hold."""
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What one step is taken from."""
+
+    deployment: LLMDeployment
+    running: PlanStatus
+    """The plan whose pods run."""
+    wanted: PlanStatus
+    """The plan to follow, by planning."""
+    inputs: str
+    """Hash of what a verdict holds for."""
+    still_holds: Callable[[PlanStatus], bool]
+    """Whether a plan is possible for the spec and the cluster as they are."""
+    is_needed: Callable[[], bool]
+    """Whether the running plan does not hold the spec, so that staying with it is no choice."""
+    obstacle: Callable[[PlanStatus], str]
+    """Why no replica of a plan can be verified beside the running ones now; "" where one can."""
+    judge: Callable[[PlanStatus, WindowMeasurement], Verdict]
+    replica: SeenReplica
+    deadline_seconds: float
+    """Within which the replica must be ready."""
+    now: datetime
+
+
+@dataclass(frozen=True)
+class Step:
+    """What becomes of the new plan in this pass."""
+
+    action: Literal["Follow", "Verify", "Keep"]
+    """All replicas follow it, one replica runs it, or none does."""
+    plan: PlanStatus
+    """The new plan."""
+    status: VerificationStatus
+    reason: Reason
+    message: str
+    began: bool = False
+    """One replica of the plan runs from this pass on."""
+    gave_up: GivenUpPlan | None = None
+    """What was given up in this pass."""
+
+
+def without_trial(before: VerificationStatus | None) -> VerificationStatus:
+    """Return the memory with no verification under way."""
+    known = before or VerificationStatus()
+    return VerificationStatus(given_up=known.given_up, followed=known.followed)
+
+
+def followed_at_once(
+    before: VerificationStatus | None, plan: PlanStatus, why: str, now: datetime
+) -> VerificationStatus:
+    """Return the memory after a plan is followed that nobody measured; ``why`` says why not."""
+    said = FollowedPlan(plan_hash=plan.hash, verified=False, message=why, time=timestamp(now))
+    return without_trial(before).model_copy(update={"followed": said})
+
+
+def as_many(memory: VerificationStatus, running: PlanStatus, wanted: PlanStatus) -> VerificationStatus:
+    """Return the memory while the pods that run are those of the plan to follow, perhaps in another number.
+
+    What is known of their verification stays theirs; what is known of other pods is no evidence about the next ones.
+    """
+    followed = memory.followed
+    if followed is None or followed.plan_hash == wanted.hash:
+        return memory
+    if followed.plan_hash != running.hash:
+        return memory.model_copy(update={"followed": None})
+    return memory.model_copy(update={"followed": followed.model_copy(update={"plan_hash": wanted.hash})})
+
+
+def same_pods(a: PlanStatus, b: PlanStatus) -> bool:
+    """Return whether two plans run the same pods: they may differ in the number of replicas."""
+    alone = {"replicas": 1, "shed_from_replicas": None}
+    return action_hash(a.model_copy(update=alone)) == action_hash(b.model_copy(update=alone))
+
+
+def step(situation: Situation) -> Step:
+    """Return what becomes of a new plan whose pods are not those that run."""
+    status = situation.deployment.status.verification or VerificationStatus()
+    plan = _candidate(situation, status)
+    known = _given_up(situation, status, plan)
+    if known is not None:
+        text = f"{describe_plan(plan)} was given up at {known.time}: {known.message}; {_stays(situation)}"
+        return Step("Keep", plan, without_trial(status), Reason.GIVEN_UP, text)
+    why_not = situation.obstacle(plan)
+    if why_not and situation.is_needed():
+        text = f"the running plan does not hold the spec, and one replica cannot be verified first: {why_not}"
+        after = followed_at_once(status, plan, text, situation.now)
+        return Step("Follow", plan, after, Reason.NOT_VERIFIED, text)
+    if why_not:
+        text = f"{describe_plan(plan)} is to be verified by one replica first: {why_not}; {_stays(situation)}"
+        return Step("Keep", plan, without_trial(status), Reason.NO_ROOM_TO_VERIFY, text)
+    if status.plan is None or status.inputs != situation.inputs or not same_pods(status.plan, plan):
+        return _begun(situation, status, plan)
+    return _gone_on(situation, status.model_copy(update={"plan": _kept(plan)}), plan)
+
+
+def _candidate(situation: Situation, status: VerificationStatus) -> PlanStatus:
+    """Return the plan to verify: the one that is being verified, as long as it is possible for the same inputs.
+
+    Planning may waver between plans that are nearly equal, and each change would begin with no windows.
+    """
+    known, wanted = status.plan, situation.wanted
+    if known is None or status.inputs != situation.inputs or same_pods(known, wanted):
+        return wanted
+    made = situation.replica.plan_hash
+    if made and made != known.hash:
+        # The status was edited while nobody looked, or is behind.
+        return wanted
+    return known if situation.still_holds(known) else wanted
+
+
+def _given_up(situation: Situation, status: VerificationStatus, plan: PlanStatus) -> GivenUpPlan | None:
+    cooldown = situation.deployment.spec.planning.replan.cooldown_seconds
+    for known in status.given_up:
+        if known.hash == plan.hash and known.inputs == situation.inputs:
+            passed = (situation.now - datetime.fromisoformat(known.time)).total_seconds()
+            if known.reason not in PASSING or passed < cooldown:
+                return known
+    return None
+
+
+def _begun(situation: Situation, status: VerificationStatus, plan: PlanStatus) -> Step:
+    text = f"one replica of {describe_plan(plan)} starts beside the running ones"
+    after = VerificationStatus(
+        plan=_kept(plan),
+        inputs=situation.inputs,
+        start_time=timestamp(situation.now),
+        message="it is starting",
+        given_up=status.given_up,
+        followed=status.followed,
+    )
+    return Step("Verify", plan, after, Reason.VERIFYING, f"{text}; {_stays(situation)}", began=True)
+
+
+def _gone_on(situation: Situation, status: VerificationStatus, plan: PlanStatus) -> Step:
+    replica = situation.replica
+    if replica.ready and status.ready_time is None:
+        status = status.model_copy(update={"ready_time": timestamp(situation.now), "message": "it is ready"})
+    window = replica.window
+    if window is not None and _is_new(window, status):
+        status = _after_window(situation, status, plan, window)
+        if status.good_windows >= WINDOWS:
+            text = f"one replica was measured for {WINDOWS} windows: {status.message}"
+            said = FollowedPlan(plan_hash=plan.hash, verified=True, message=text, time=timestamp(situation.now))
+            after = without_trial(status).model_copy(update={"followed": said})
+            return Step("Follow", plan, after, Reason.VERIFIED, text)
+        if status.bad_windows >= WINDOWS:
+            return _give_up(situation, status, plan, status.reason or "SLOViolation", status.message or "")
+    late = _late(situation, status)
+    if late is not None:
+        return _give_up(situation, status, plan, *late)
+    done = f"{status.good_windows} of {WINDOWS} windows held"
+    state = status.message if replica.ready else replica.trouble or "it is not ready yet"
+    text = f"one replica of {describe_plan(plan)} serves beside the running ones, {done}: {state}"
+    return Step("Verify", plan, status, Reason.VERIFYING, f"{text}; {_stays(situation)}")
+
+
+def _after_window(
+    situation: Situation, status: VerificationStatus, plan: PlanStatus, window: WindowMeasurement
+) -> VerificationStatus:
+    found = situation.judge(plan, window)
+    seen = status.model_copy(update={"window_end": _time(window.window_end), "message": found.text})
+    if found.good is None:
+        return seen
+    good = seen.good_windows + 1 if found.good else 0
+    bad = 0 if found.good else seen.bad_windows + 1
+    return seen.model_copy(update={"good_windows": good, "bad_windows": bad, "reason": found.reason})
+
+
+def _is_new(window: WindowMeasurement, status: VerificationStatus) -> bool:
+    """Return whether a window is whole, of this replica, and was not looked at yet."""
+    if window.window_start is None or window.window_end is None or window.reason == "Collecting":
+        return False
+    # Whole seconds, as the status keeps them.
+    return _time(window.window_end) != status.window_end and _time(window.window_start) >= (status.start_time or "")
+
+
+def _late(situation: Situation, status: VerificationStatus) -> tuple[VerdictReason, str] | None:
+    """Return why the verification has to end without a verdict; None while there is time."""
+    replica, validation = situation.replica, situation.deployment.spec.validation
+    if status.ready_time is None:
+        if replica.ready or _age(status.start_time, situation.now) <= situation.deadline_seconds:
+            return None
+        text = f"the replica was not ready within {situation.deadline_seconds:.0f} s"
+        trouble = f"{text}: {replica.trouble}" if replica.trouble else text
+        return ("Unschedulable" if replica.unschedulable else "ProgressDeadline"), trouble
+    limit = max(
+        validation.warmup_seconds + MOST_WINDOWS * validation.window_seconds,
+        # A replica that restarts may take as long again as the first time.
+        0 if replica.ready else situation.deadline_seconds,
+    )
+    if _age(status.ready_time, situation.now) <= limit:
+        return None
+    if not replica.ready:
+        text = f"the replica was ready, and is not any more: {replica.trouble or 'it restarts'}"
+        return ("Unschedulable" if replica.unschedulable else "ProgressDeadline"), text
+    return "NotMeasured", f"no verdict within {limit} s of serving: {status.message or 'nothing was measured'}"
+
+
+def _give_up(
+    situation: Situation, status: VerificationStatus, plan: PlanStatus, reason: VerdictReason, message: str
+) -> Step:
+    given_up = GivenUpPlan(
+        hash=plan.hash,
+        gpu_product=plan.gpu_product,
+        replicas=plan.replicas,
+        layout=plan.layout,
+        max_batch_size=plan.max_batch_size,
+        inputs=situation.inputs,
+        reason=reason,
+        message=message,
+        time=timestamp(situation.now),
+    )
+    others = tuple(known for known in status.given_up if (known.hash, known.inputs) != (plan.hash, situation.inputs))
+    after = without_trial(status).model_copy(update={"given_up": (*others, given_up)[-MOST_GIVEN_UP:]})
+    text = f"{describe_plan(plan)} was given up at {given_up.time}: {message}; {_stays(situation)}"
+    return Step("Keep", plan, after, Reason.GIVEN_UP, text, gave_up=given_up)
+
+
+def _stays(situation: Situation) -> str:
+    return f"{describe_plan(situation.running)} stays"
+
+
+def _kept(plan: PlanStatus) -> PlanStatus:
+    """Return a plan without what only its own status shows."""
+    return plan.model_copy(update={"alternatives": (), "fewer_replicas": (), "inputs_hash": None})
+
+
+def _age(since: str | None, now: datetime) -> float:
+    return 0.0 if since is None else (now - datetime.fromisoformat(since)).total_seconds()
+
+
+def _time(seconds: float | None) -> str:
+    return "" if seconds is None else timestamp(datetime.fromtimestamp(seconds, tz=UTC))
