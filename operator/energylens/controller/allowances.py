@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from energylens.clock import Clock
 from energylens.controller.inventory import Inventory
 from energylens.controller.store import Body, Key, Store
-from energylens.decide.budgets import allowance as budgets
+from energylens.decide.budgets.allowance import allowance, counted_watts
+from energylens.decide.budgets.budget import Budget, read_budget
 from energylens.decide.budgets.membership import Surroundings, node_selector
 from energylens.decide.deployment.observation import Allowed
+from energylens.decide.planned import PlannedDeployment, planned
 from energylens.planner.types import GpuNode
 
 
@@ -22,7 +24,7 @@ from energylens.planner.types import GpuNode
 class _Counted:
     """What the members of one budget commit, by deployment."""
 
-    budget: budgets.Budget
+    budget: Budget
     namespaces: int
     nodes: Sequence[GpuNode] | None
     """The namespaces, by their version, and the nodes that membership was judged by; None where nodes do not count."""
@@ -39,7 +41,7 @@ class Allowances:
         self._store = store
         self._inventory = inventory
         self._clock = clock
-        self._read: dict[Key, tuple[Body, budgets.Budget]] = {}
+        self._read: dict[Key, tuple[Body, Budget]] = {}
         self._around = Surroundings(store.namespaces)
         self._counted: dict[Key, _Counted] = {}
         self._changed: set[Key] = set()
@@ -59,24 +61,24 @@ class Allowances:
 
     def of(self, body: Body) -> Allowed:
         """Return what a deployment may draw."""
-        metadata = body["metadata"]
-        namespace, key = metadata["namespace"], (metadata["namespace"], metadata["name"])
+        deployment = planned(body)
+        namespace = deployment.namespace
         capping = {
             found: self._budget(found, b) for found, b in self._store.budgets.items() if found[0] in ("", namespace)
         }
         around = self.surroundings() if any(not name[0] for name in capping) else None
         names = {id(budget): name for name, budget in capping.items()}
-        return budgets.allowance(
-            body,
+        return allowance(
+            deployment,
             capping.values(),
             (),
             self._clock.now(),
             around,
             self.unserved,
-            committed_by_others=lambda budget: self._others(names[id(budget)], budget, key),
+            committed_by_others=lambda budget: self._others(names[id(budget)], budget, deployment.key),
         )
 
-    def _others(self, name: Key, budget: budgets.Budget, key: Key) -> float:
+    def _others(self, name: Key, budget: Budget, key: Key) -> float:
         """Return what the members of a budget commit without one of them, W."""
         self._count()
         found = self._counted.get(name)
@@ -105,12 +107,12 @@ class Allowances:
         self._changed.clear()
 
     def _count_one(self, counted: _Counted, key: Key) -> None:
-        body, spec, namespace = self._store.deployments.get(key), counted.budget.spec, counted.budget.namespace
+        spec, namespace = counted.budget.spec, counted.budget.namespace
         if counted.watts.pop(key, None) is not None:
             counted.total = None
-        if body is None or spec is None or namespace not in ("", key[0]):
+        if key not in self._store.deployments or spec is None or namespace not in ("", key[0]):
             return
-        watts = budgets.counted_watts(spec, namespace, self._inventory.with_plan(key, body), self.surroundings())
+        watts = counted_watts(spec, namespace, self._inventory.planned(key), self.surroundings())
         if watts is not None:
             counted.watts[key], counted.total = watts, None
 
@@ -121,15 +123,15 @@ class Allowances:
             self._around = Surroundings(self._store.namespaces, nodes)
         return self._around
 
-    def deployments(self) -> dict[Key, Body]:
+    def deployments(self) -> dict[Key, PlannedDeployment]:
         """Return all LLMDeployments, with the plans that they adopted."""
-        return {key: self._inventory.with_plan(key, body) for key, body in self._store.deployments.items()}
+        return {key: self._inventory.planned(key) for key in self._store.deployments}
 
-    def _budget(self, key: Key, body: Body) -> budgets.Budget:
+    def _budget(self, key: Key, body: Body) -> Budget:
         """Return a budget as it was read; the store makes a new body for each change."""
         known = self._read.get(key)
         if known is None or known[0] is not body:
             if len(self._read) > len(self._store.budgets):
                 self._read = {kept: read for kept, read in self._read.items() if kept in self._store.budgets}
-            known = self._read[key] = body, budgets.read_budget(body)
+            known = self._read[key] = body, read_budget(body)
         return known[1]

@@ -24,31 +24,24 @@ from energylens.cluster.errors import ClusterError, ForbiddenError, NotFoundErro
 from energylens.cluster.port import ClusterPort
 from energylens.cluster.resources import CLUSTER_ENERGY_BUDGET, CONFIG_MAP, ENERGY_BUDGET
 from energylens.controller.failures import SHOWN_AFTER, failed_budget_status
-from energylens.controller.member_power import (
-    EnergyOf,
-    Steadiness,
-    as_measured,
-    drawn_watts,
-    excess_watts,
-    present_watts,
-)
 from energylens.controller.metrics import Metrics
 from energylens.controller.settings import BudgetSettings
 from energylens.controller.status_memory import removal
 from energylens.controller.store import Body, Key, Store
-from energylens.decide.budgets.allowance import budget_of, committed_watts
+from energylens.decide.budgets.budget import budget_of
 from energylens.decide.budgets.forecasts import Problem, forecast_of, place, where
+from energylens.decide.budgets.member_power import EnergyOf, Steadiness, as_measured, excess_watts, present_watts
 from energylens.decide.budgets.membership import (
     Surroundings,
     bound_gpus,
     counted_nodes,
     held_gpus,
     is_member,
-    name_of,
     share,
 )
 from energylens.decide.budgets.status import CountedMember, Look, decide, unreadable_status
 from energylens.decide.budgets.status_check import own_part
+from energylens.decide.planned import HeldPlan, PlannedDeployment, name_of
 from energylens.decide.reasons import BudgetReason
 
 log = logging.getLogger("energylens")
@@ -57,7 +50,7 @@ log = logging.getLogger("energylens")
 class Deployments(Protocol):
     """Figures of the members of budgets."""
 
-    def deployments(self) -> Mapping[Key, Body]:
+    def deployments(self) -> Mapping[Key, PlannedDeployment]:
         """Return all LLMDeployments, with the plans that they adopted."""
         ...
 
@@ -110,8 +103,8 @@ class BudgetKeeper:
         self._metrics = metrics
         self._enqueue = enqueue
         self._accounts: dict[tuple[Key, str], _Account] = {}
-        self._everywhere: list[Body] = []
-        self._in_namespace: dict[str, list[Body]] = {}
+        self._everywhere: list[PlannedDeployment] = []
+        self._in_namespace: dict[str, list[PlannedDeployment]] = {}
         """The LLMDeployments of a step."""
         self._failed: dict[tuple[Key, str], int] = {}
         """Looks in a row that failed."""
@@ -129,7 +122,7 @@ class BudgetKeeper:
         self._everywhere = [known[key] for key in sorted(known)]
         self._in_namespace = {}
         for deployment in self._everywhere:
-            self._in_namespace.setdefault(deployment["metadata"]["namespace"], []).append(deployment)
+            self._in_namespace.setdefault(deployment.namespace, []).append(deployment)
         for key, body in sorted(bodies.items()):
             # A budget that fails says so itself; the other budgets have to hold none the less.
             try:
@@ -237,19 +230,17 @@ class BudgetKeeper:
         kept: _Account,
         budget_name: str,
         spec: EnergyBudgetSpec,
-        deployment: Body,
+        deployment: PlannedDeployment,
         around: Surroundings,
         now: datetime,
         forecast: Forecast | None,
     ) -> CountedMember:
         """Return a member as it is now, its energy counted."""
-        metadata = deployment["metadata"]
-        key, uid = (metadata["namespace"], metadata["name"]), str(metadata.get("uid", ""))
+        key, uid, plan = deployment.key, deployment.uid, deployment.plan
         nodes = counted_nodes(spec, around)
-        entry = kept.entries.get(uid) or Entry(uid, *key, _counted_from(metadata, kept.unlisted_since, now))
+        entry = kept.entries.get(uid) or Entry(uid, *key, _counted_from(deployment.created, kept.unlisted_since, now))
         gpus = held_gpus(spec, deployment, around)
-        plan = (deployment.get("status") or {}).get("plan") or {}
-        predicted = drawn_watts(deployment, gpus)
+        predicted = deployment.drawn_watts(gpus)
         span = self._energy(key, entry.until.timestamp(), nodes) if gpus else None
         counted = account(entry, now, as_measured(span), predicted, forecast) if gpus else close(entry, now, forecast)
         kept.entries[uid] = replace(counted, predicted_watts=predicted)
@@ -259,7 +250,7 @@ class BudgetKeeper:
         kept.measured_at[uid] = measured_at
         silent = (now - measured_at).total_seconds()
         part = share(spec, deployment, around)
-        committed = committed_watts(deployment)
+        committed = deployment.committed_watts
         known = kept.steady.setdefault(uid, Steadiness(excess_ratio=kept.excess_ratio))
         excess = excess_watts(
             known,
@@ -270,28 +261,26 @@ class BudgetKeeper:
             nodes,
             now,
         )
-        energy = (deployment.get("spec") or {}).get("energy") or {}
-        lowest = min(committed, int(plan.get("lowestPowerWatts") or committed))
-        if plan.get("shedBy"):
-            lowest = committed
-        levels, is_priced = _levels(plan, int(energy.get("minReplicas", 1)), committed)
+        lowest = committed
+        if plan is not None and plan.lowest_power_watts and not plan.shed_by:
+            lowest = min(committed, plan.lowest_power_watts)
+        levels, is_priced = _levels(plan, deployment.min_replicas, committed)
         if is_priced:
             kept.unpriced_since.pop(uid, None)
         else:
             since = kept.unpriced_since.setdefault(uid, now)
             is_priced = (now - since).total_seconds() >= COMING_DOWN_SECONDS
-        bound = (deployment.get("status") or {}).get("budget") or {}
-        answered = bound.get("allowedPowerWatts") if bound.get("name") == budget_name else None
-        whole = plan.get("shedFromPowerWatts") if plan.get("shedBy") == budget_name else None
+        answered = deployment.allowed_power_watts if deployment.limited_by == budget_name else None
+        whole = plan.shed_from_power_watts if plan is not None and plan.shed_by == budget_name else None
         return CountedMember(
             key=key,
             uid=uid,
-            priority=int(energy.get("priority", 0)),
+            priority=deployment.priority,
             committed_watts=committed * part,
             least_watts=lowest * part,
             levels_watts=tuple(level * part for level in levels),
             is_priced=is_priced,
-            answered_watts=None if answered is None else float(answered) * part,
+            answered_watts=None if answered is None else answered * part,
             whole_watts=None if whole is None else float(whole) * part,
             measured_watts=present_watts(self._energy, key, nodes, now) if gpus else None,
             excess_watts=excess if gpus else 0.0,
@@ -372,17 +361,17 @@ def _identity(key: Key, body: Body) -> tuple[Key, str]:
     return key, str(body["metadata"].get("uid", ""))
 
 
-def _levels(plan: Mapping[str, Any], fewest: int, committed: int) -> tuple[list[int], bool]:
+def _levels(plan: HeldPlan | None, fewest: int, committed: int) -> tuple[list[int], bool]:
     """Return the watts with each smaller number of replicas that is allowed, and whether they are known."""
-    found = [each for each in plan.get("fewerReplicas") or () if each["replicas"] >= fewest]
-    is_priced = not committed or int(plan.get("replicas") or 1) <= fewest or bool(found)
-    return [int(each["powerWatts"]) for each in found if each["powerWatts"] < committed], is_priced
+    replicas, levels = (1, ()) if plan is None else (plan.replicas, plan.fewer_replicas)
+    found = [watts for count, watts in levels if count >= fewest]
+    is_priced = not committed or replicas <= fewest or bool(found)
+    return [watts for watts in found if watts < committed], is_priced
 
 
-def _counted_from(metadata: Mapping[str, Any], unlisted_since: datetime | None, now: datetime) -> datetime:
+def _counted_from(created: str | None, unlisted_since: datetime | None, now: datetime) -> datetime:
     """Return from when a member without an account is counted: from now on, or from when it was last one of many."""
     start = now.replace(microsecond=0)
-    created = metadata.get("creationTimestamp")
     if unlisted_since is None:
         return start
     return min(start, unlisted_since if created is None else max(unlisted_since, datetime.fromisoformat(created)))

@@ -16,17 +16,11 @@ from energylens.api.llmdeployment import DeploymentBudget, EnergyAccount
 from energylens.budget.ledger import Entry, account, begin, close
 from energylens.budget.periods import Span
 from energylens.clock import Clock
-from energylens.controller.member_power import EnergyOf, as_measured, drawn_watts
 from energylens.controller.settings import BudgetSettings
 from energylens.controller.store import Body, Key, Store
-from energylens.decide.budgets.own_budget import (
-    account_of,
-    account_status,
-    entry_of,
-    own_budget,
-    period_of,
-    used_watt_hours,
-)
+from energylens.decide.budgets.member_power import EnergyOf, as_measured
+from energylens.decide.budgets.own_budget import account_status, entry_of, means_the_same, period_of, used_watt_hours
+from energylens.decide.planned import PlannedDeployment, planned
 from energylens.planner.inventory.snapshot import gpus_of_pod
 
 log = logging.getLogger("energylens")
@@ -73,17 +67,18 @@ class EnergyAccounts:
         for gone in [identity for identity in self._counts if identity not in alive]:
             del self._counts[gone]
         for key, body in bodies.items():
-            own = own_budget(body)
+            deployment = planned(body)
+            own = deployment.budget
             if own is None or own.energy_watt_hours is None:
                 self._counts.pop(_identity(key, body), None)
                 continue
             try:
-                count = self._look(key, body, own)
+                count = self._look(deployment, own)
             except Exception:
                 # Deployments after it are counted nevertheless.
                 log.exception("%s/%s: counting energy failed: internal error; retrying", *key)
                 continue
-            if _turned(account_of(body), count.written(), own.energy_watt_hours):
+            if not means_the_same(deployment.account, count.written(), own.energy_watt_hours):
                 self._enqueue(key)
 
     def of(self, key: Key, body: Body, *, is_written: bool) -> EnergyAccount | None:
@@ -94,20 +89,21 @@ class EnergyAccounts:
             body: As the store has it.
             is_written: The pass writes the status anyhow.
         """
-        own = own_budget(body)
+        deployment = planned(body)
+        own, before = deployment.budget, deployment.account
         if own is None or own.energy_watt_hours is None:
             return None
-        before, now = account_of(body), self._look(key, body, own).written()
-        if before is None or is_written or _turned(before, now, own.energy_watt_hours):
+        now = self._look(deployment, own).written()
+        if before is None or is_written or not means_the_same(before, now, own.energy_watt_hours):
             return now
         return now if self._is_due(body, before, now) else before
 
-    def _look(self, key: Key, body: Body, own: DeploymentBudget) -> _Count:
-        now = self._clock.now()
-        period, identity = period_of(own, now), _identity(key, body)
+    def _look(self, deployment: PlannedDeployment, own: DeploymentBudget) -> _Count:
+        now, key = self._clock.now(), deployment.key
+        period, identity = period_of(own, now), (key, deployment.uid)
         count = self._counts.get(identity)
         if count is None:
-            before = account_of(body)
+            before = deployment.account
             silent = before.not_measured_since if before is not None else None
             since = None if silent is None else datetime.fromisoformat(silent)
             entry = entry_of(before, identity[1], key, period, now)
@@ -116,7 +112,7 @@ class EnergyAccounts:
             (count.entry,) = begin([count.entry], period)
         count.period = period
         gpus = sum(gpus_of_pod(pod) for pod in self._store.pods_owned(key) if pod["spec"]["nodeName"])
-        self._count(count, key, gpus, drawn_watts(body, gpus), now)
+        self._count(count, key, gpus, deployment.drawn_watts(gpus), now)
         return count
 
     def _count(self, count: _Count, key: Key, gpus: int, predicted_watts: float, now: datetime) -> None:
@@ -143,18 +139,3 @@ class EnergyAccounts:
 
 def _identity(key: Key, body: Body) -> tuple[Key, str]:
     return key, str(body["metadata"].get("uid", ""))
-
-
-def _turned(before: EnergyAccount | None, now: EnergyAccount, limit: int) -> bool:
-    """Return whether an account means something else than the written one."""
-
-    def meaning(found: EnergyAccount) -> tuple[object, ...]:
-        return (
-            found.period_start,
-            found.reset_time,
-            found.not_measured_since is None,
-            found.predicted_watts > 0,
-            round(used_watt_hours(found)) >= limit,
-        )
-
-    return before is None or meaning(before) != meaning(now)

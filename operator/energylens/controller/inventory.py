@@ -14,6 +14,7 @@ from typing import Any
 from energylens.api.llmdeployment import PlanStatus
 from energylens.controller.store import Body, Key, Store
 from energylens.data import load_gpus
+from energylens.decide.planned import PlannedDeployment, planned
 from energylens.decide.reservations import Reservation, reservation, reserve
 from energylens.planner.inventory.products import NodeLabels
 from energylens.planner.inventory.snapshot import gpus_of_pod, snapshot_from_objects
@@ -44,6 +45,8 @@ class Inventory:
         """Replicas that verify a plan and whose objects may not exist yet."""
         self._held: dict[Key, Body | None] = {}
         """Plans that deployments hold and that are not the ones in their statuses, as far as they were asked for."""
+        self._read: dict[Key, tuple[Body, PlannedDeployment]] = {}
+        """What others go by of a deployment, and its object."""
         self._nodes_to_count: set[str] = set(store.nodes)
         self._pods_to_place: set[Key] = set(store.pods)
         self._keys_to_count: set[Key] = set(store.deployments)
@@ -61,6 +64,7 @@ class Inventory:
         """Count again what a deployment lacks."""
         self._keys_to_count.add(key)
         self._held.pop(key, None)
+        self._read.pop(key, None)
 
     def adopt(self, key: Key, plan: Body) -> None:
         """Count the plan that a deployment adopted, until its status says so."""
@@ -124,12 +128,19 @@ class Inventory:
             for pod in self._store.pods_owned(key)
             if pod["spec"]["nodeName"] and pod["metadata"]["labels"].get(ROLE_LABEL) == CANARY
         )
-        found = [reservation(self._planned(key, body), bound - verifying)]
+        found = [reservation(planned(self._planned(key, body)), bound - verifying)]
         if replica is not None:
             # It runs by a plan that may be followed: an approval, or none, was looked at when it began.
             alone = {"metadata": body["metadata"], "spec": {}, "status": {"plan": replica}}
-            found.append(reservation(alone, verifying))
+            found.append(reservation(planned(alone), verifying))
         return tuple(one for one in found if one is not None)
+
+    def planned(self, key: Key) -> PlannedDeployment:
+        """Return what others go by of a deployment of the store, with the plan that it holds GPUs and power for."""
+        body, known = self._store.deployments[key], self._read.get(key)
+        if known is None or known[0] is not body:
+            known = self._read[key] = body, planned(self.with_plan(key, body))
+        return known[1]
 
     def _running(self, key: Key, body: Body) -> Body | None:
         """Return the summary of the workload's plan where that is not the one in status.

@@ -16,9 +16,10 @@ from energylens.api.parse import InvalidResourceError
 from energylens.budget.carbon import ForecastError
 from energylens.budget.periods import period_at
 from energylens.budget.usage import usage
-from energylens.decide.budgets import allowance as budgets
+from energylens.decide.budgets.allowance import allowance
+from energylens.decide.budgets.budget import budget_of, read_budget
 from energylens.decide.budgets.forecasts import forecast_of, place, where
-from energylens.decide.budgets.membership import Surroundings, key_of
+from energylens.decide.budgets.membership import Surroundings
 from energylens.decide.budgets.own_budget import in_period, with_account
 from energylens.decide.budgets.status import Look, status_of_budget
 from energylens.decide.decide import Live, decide
@@ -29,14 +30,12 @@ from energylens.decide.deployment.planning import PlanningService
 from energylens.decide.deployment.workloads import NO_WORKLOADS, Workloads
 from energylens.decide.gather import gather
 from energylens.decide.learned.corrections import Pool
+from energylens.decide.planned import Key, key_of, planned
 from energylens.decide.reasons import BudgetReason
 from energylens.decide.reservations import reservation, reserve
 from energylens.planner.types import ClusterSnapshot
 from energylens.serving.claims import claims_of
 from energylens.serving.support import table_name
-
-Key = tuple[str, str]
-"""Namespace and name."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class World:
             for allocation in node.allocations:
                 held[allocation.owner] = held.get(allocation.owner, 0) + allocation.gpus
         lacking = [
-            reservation(body, held.get("/".join(other), 0))
+            reservation(planned(body), held.get("/".join(other), 0))
             for other, body in sorted(self.deployments.items())
             if other != key
         ]
@@ -78,9 +77,8 @@ class World:
     def allowance(self, deployment: Body, now: datetime) -> Allowed:
         """Return the watts that budgets leave to a deployment, and what its condition says of them."""
         around = Surroundings(self.namespaces, self.snapshot.nodes)
-        return budgets.allowance(
-            deployment, map(budgets.read_budget, self.budgets), self.deployments.values(), now, around
-        )
+        budgets, others = map(read_budget, self.budgets), map(planned, self.deployments.values())
+        return allowance(planned(deployment), budgets, others, now, around)
 
 
 @dataclass(frozen=True)
@@ -109,7 +107,7 @@ def counted_from_now(budget: Body, config_maps: Mapping[Key, Body], now: datetim
         The budget as it is where it was looked at, has no such limit, or cannot be read.
     """
     try:
-        spec, status = budgets.budget_of(budget)
+        spec, status = budget_of(budget)
     except InvalidResourceError:
         return budget
     if status.observed_generation is not None or (spec.energy_watt_hours is None and spec.carbon is None):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
 
+from energylens.decide.planned import PlannedDeployment
 from energylens.planner.types import ClusterSnapshot, GpuAllocation
 
 
@@ -20,27 +20,18 @@ class Reservation:
     pods: int
 
 
-def reservation(deployment: Mapping[str, Any], bound_gpus: int) -> Reservation | None:
+def reservation(deployment: PlannedDeployment, bound_gpus: int) -> Reservation | None:
     """Return what a deployment's plan lacks, given the GPUs that its bound pods hold; None when nothing.
 
     A plan that is only shown, or waits for approval, keeps nobody from the GPUs.
     """
-    spec, plan = deployment.get("spec", {}), deployment.get("status", {}).get("plan")
-    planning = spec.get("planning", {})
-    mode = planning.get("mode", "Auto")
-    if plan is None or spec.get("suspend") or mode == "Advisory":
+    plan = deployment.plan
+    if plan is None or deployment.is_suspended or deployment.mode == "Advisory" or deployment.awaits_approval:
         return None
-    if mode == "Manual" and planning.get("approvedPlanHash") != plan["hash"]:
-        return None
-    missing = int(plan["gpus"]) - bound_gpus
+    missing = plan.gpus - bound_gpus
     if missing <= 0:
         return None
-    per_replica = plan["tensorParallel"] * plan["pipelineParallel"] * plan["dataParallel"]
-    per_pod = max(1, per_replica // plan.get("nodesPerReplica", 1))
-    metadata = deployment["metadata"]
-    return Reservation(
-        f"{metadata['namespace']}/{metadata['name']}", plan["gpuProduct"], per_pod, -(-missing // per_pod)
-    )
+    return Reservation(deployment.owner, plan.gpu_product, plan.gpus_per_pod, -(-missing // plan.gpus_per_pod))
 
 
 def reserve(snapshot: ClusterSnapshot, reservations: Iterable[Reservation]) -> ClusterSnapshot:

@@ -8,9 +8,10 @@ from datetime import datetime
 
 from energylens.api.llmdeployment import LLMDeployment
 from energylens.api.parse import InvalidResourceError
-from energylens.decide.budgets.allowance import budget_of, committed_watts, growth_of
-from energylens.decide.budgets.membership import Surroundings, counted_nodes, is_member, key_of, name_of, share
-from energylens.decide.preview import World, counted_from_now
+from energylens.decide.budgets.budget import budget_of, growth_of
+from energylens.decide.budgets.membership import Surroundings, counted_nodes, is_member, share
+from energylens.decide.planned import key_of, name_of, planned
+from energylens.decide.preview import World, counted_from_now, new_body
 
 
 class UnusableBudgetError(ValueError):
@@ -47,7 +48,7 @@ def shared_limits(
         UnusableBudgetError: a budget cannot be read, or its energy cannot be checked.
     """
     around = Surroundings(others.namespaces, others.snapshot.nodes)
-    bodies = [{"metadata": d.metadata.model_dump(), "spec": d.spec.model_dump(by_alias=True)} for d in asked]
+    together = [planned(new_body(d)) for d in asked]
     for budget in others.budgets:
         name, namespace = name_of(budget), key_of(budget)[0]
         try:
@@ -55,14 +56,14 @@ def shared_limits(
             spec, status = budget_of(body)
         except InvalidResourceError as error:
             raise UnusableBudgetError(f"{name}: {error}") from error
-        mine = {"/".join(key_of(d)) for d in bodies if is_member(spec, namespace, d, around)} & members
+        mine = {d.owner for d in together if is_member(spec, namespace, d, around)} & members
         growth, problem = growth_of(int(body["metadata"].get("generation", 1)), spec, status, now)
         if spec.action == "Report" or not mine or (growth is None and not problem):
             continue
         if growth is None:
             raise UnusableBudgetError(f"{name}: {problem}")
-        rest = [d for d in others.deployments.values() if is_member(spec, namespace, d, around)]
-        left = growth.watts - sum(committed_watts(d) * share(spec, d, around) for d in rest)
+        rest = [d for d in map(planned, others.deployments.values()) if is_member(spec, namespace, d, around)]
+        left = growth.watts - sum(d.committed_watts * share(spec, d, around) for d in rest)
         counted = counted_nodes(spec, around)
         inside = {n.product for n in others.snapshot.nodes if counted is not None and n.name in counted}
         outside = {n.product for n in others.snapshot.nodes if counted is not None and n.name not in counted}

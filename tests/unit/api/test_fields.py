@@ -19,7 +19,7 @@ from energylens.api.llmdeployment import BudgetStatus, LLMDeployment, Rollout
 PACKAGE = Path(__file__).resolve().parents[3] / "operator" / "energylens"
 KINDS: tuple[Model, ...] = (LLMDeployment, EnergyBudget, ClusterEnergyBudget)
 READ = {
-    "Energy.priority": ("controller/budget_keeper.py", r'energy\.get\("priority"'),
+    "Energy.priority": ("decide/planned.py", r'energy\.get\("priority"'),
     "ClusterEnergyBudgetSpec.node_selector": (
         "decide/budgets/membership.py",
         r"return spec\.node_selector if isinstance",

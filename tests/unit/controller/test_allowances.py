@@ -12,7 +12,9 @@ from tests.support.world import ManualClock
 from energylens.controller.allowances import Allowances
 from energylens.controller.inventory import Inventory
 from energylens.controller.store import Store
-from energylens.decide.budgets import allowance as budgets
+from energylens.decide.budgets.allowance import allowance
+from energylens.decide.budgets.budget import read_budget
+from energylens.decide.planned import planned
 
 NAMES = ("a", "b", "c", "d")
 TEAMS = ("red", "blue")
@@ -86,7 +88,7 @@ def test_after_any_changes_the_allowance_is_that_of_looking_at_everybody(seed: i
             labels = {"tier": random_.choice(TEAMS)}
             store.put_namespace({"metadata": {"name": "blue", "labels": labels}}, deleted=False)
         for asked, body in store.deployments.items():
-            capping = [budgets.read_budget(b) for k, b in store.budgets.items() if k[0] in ("", asked[0])]
+            capping = [read_budget(b) for k, b in store.budgets.items() if k[0] in ("", asked[0])]
             everybody = kept.deployments().values()
-            anew = budgets.allowance(body, capping, everybody, clock.now(), kept.surroundings())
+            anew = allowance(planned(body), capping, everybody, clock.now(), kept.surroundings())
             assert kept.of(body) == anew, f"step {step}"

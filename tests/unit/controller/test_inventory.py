@@ -10,6 +10,7 @@ import pytest
 from energylens.controller.inventory import Inventory
 from energylens.controller.store import Key, Store
 from energylens.data import load_gpus
+from energylens.decide.planned import planned
 from energylens.decide.reservations import reservation, reserve
 from energylens.planner.inventory.snapshot import OWNER_LABEL, snapshot_from_objects
 from energylens.planner.types import ClusterSnapshot
@@ -55,7 +56,7 @@ def counted_anew(store: Store, key: Key, under_way: dict[Key, dict[str, Any]]) -
     for other, body in sorted(store.deployments.items()):
         held = sum(a.gpus for n in base.nodes for a in n.allocations if a.owner == f"{other[0]}/{other[1]}")
         seen = {**body, "status": {"plan": under_way[other]}} if other in under_way else body
-        found = reservation(seen, held)
+        found = reservation(planned(seen), held)
         if other != key and found is not None:
             wanted.append(found)
     return reserve(base, wanted)

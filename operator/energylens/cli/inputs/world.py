@@ -13,12 +13,12 @@ from energylens.cli.errors import InputError
 from energylens.cli.inputs.files import Asked, Key, Object, objects_of, read_documents
 from energylens.cli.inputs.live import ClusterAccess, read_cluster
 from energylens.data import find_gpu, load_gpus
-from energylens.decide.budgets.allowance import budget_of
+from energylens.decide.budgets.budget import budget_of
 from energylens.decide.budgets.forecasts import place
-from energylens.decide.budgets.membership import key_of, name_of
 from energylens.decide.deployment.observation import PodState, pod_state
 from energylens.decide.deployment.workloads import NO_WORKLOADS, Workloads
 from energylens.decide.learned.corrections import CONFIG_MAP_NAME, DATA_KEY, CorrectionsError, Pool
+from energylens.decide.planned import key_of, name_of
 from energylens.decide.preview import World
 from energylens.decide.trimmed import trim_pod
 from energylens.planner.inventory.file import InventoryError, snapshot_from_inventory

@@ -11,36 +11,20 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
 from zoneinfo import ZoneInfo
 
 from energylens.api.energybudget import EnergyBudgetSpec, EnergyBudgetStatus
 from energylens.api.llmdeployment import BudgetStatus
-from energylens.api.parse import InvalidResourceError, parse_clusterenergybudget, parse_energybudget
 from energylens.budget.periods import Span, period_at
-from energylens.budget.usage import PowerAllowed, Usage, growth_allowed
+from energylens.budget.usage import PowerAllowed
 from energylens.budget.verdict import Figures, exceeded
-from energylens.decide.budgets.membership import Surroundings, is_member, key_of, name_of, selects, share
-from energylens.decide.budgets.own_budget import (
-    FIELD,
-    GENERATION,
-    account_of,
-    budget_spec,
-    in_period,
-    own_budget,
-    own_status,
-    period_of,
-)
+from energylens.decide.budgets.budget import Budget, growth_of
+from energylens.decide.budgets.membership import Surroundings, is_member, share
+from energylens.decide.budgets.own_budget import FIELD, GENERATION, budget_spec, in_period, own_status, period_of
 from energylens.decide.deployment.observation import Allowed, BudgetView
+from energylens.decide.planned import PlannedDeployment
 from energylens.decide.reasons import Reason
 from energylens.planner.types import BudgetLimit, EnergyLeft, PowerAllowance
-
-__all__ = ["Allowed", "allowance", "budget_of", "committed_watts", "growth_of", "selects"]
-
-Body = Mapping[str, Any]
-CLOSED = "; meanwhile no plan may draw more than the running one"
-"""What condition Ready of a budget that cannot be checked says besides why."""
-
 
 _SPEC = "spec."
 
@@ -142,64 +126,9 @@ class _Claim:
         return self.field(limit) + ("" if value is None else f"={value} {unit}")
 
 
-def budget_of(body: Body) -> tuple[EnergyBudgetSpec, EnergyBudgetStatus]:
-    """Return what a budget of either kind says.
-
-    Raises:
-        InvalidResourceError: its spec cannot be read.
-    """
-    namespaced = bool(key_of(body)[0])
-    head = {
-        "apiVersion": "energylens.dev/v1alpha1",
-        "kind": "EnergyBudget" if namespaced else "ClusterEnergyBudget",
-        **body,
-    }
-    found = (parse_energybudget if namespaced else parse_clusterenergybudget)(head, strict=False)
-    return found.spec, found.status
-
-
-@dataclass(frozen=True)
-class Budget:
-    """A budget as it was read; reading it costs more than deciding by it."""
-
-    namespace: str
-    """"" for a ClusterEnergyBudget."""
-    name: str
-    """As messages name it."""
-    generation: int
-    spec: EnergyBudgetSpec | None
-    status: EnergyBudgetStatus
-    problem: str = ""
-    """Why the spec cannot be read."""
-
-
-def read_budget(body: Body) -> Budget:
-    """Return a budget of either kind, also one whose spec cannot be read."""
-    namespace, generation = key_of(body)[0], int(body["metadata"].get("generation", 1))
-    try:
-        spec, status = budget_of(body)
-    except InvalidResourceError as error:
-        return Budget(namespace, name_of(body), generation, None, EnergyBudgetStatus(), str(error))
-    return Budget(namespace, name_of(body), generation, spec, status)
-
-
-def committed_watts(deployment: Body) -> int:
-    """Return the predicted power of a deployment's plan; 0 without one, while suspended, and where it is only shown.
-
-    A plan that waits for approval commits nothing before something runs, and after that no less than what runs.
-    """
-    spec, status = deployment.get("spec") or {}, deployment.get("status") or {}
-    planning, plan = spec.get("planning") or {}, status.get("plan") or {}
-    if spec.get("suspend") or planning.get("mode") == "Advisory":
-        return 0
-    waits = planning.get("mode") == "Manual" and planning.get("approvedPlanHash") != plan.get("hash")
-    planned, running = int((plan.get("predicted") or {}).get("powerWatts", 0)), status.get("activeRevision")
-    if not waits:
-        return planned
-    return max(planned, int(running.get("powerWatts", 0))) if running else 0
-
-
-def counted_watts(spec: EnergyBudgetSpec, namespace: str, deployment: Body, around: Surroundings) -> float | None:
+def counted_watts(
+    spec: EnergyBudgetSpec, namespace: str, deployment: PlannedDeployment, around: Surroundings
+) -> float | None:
     """Return the watts of a deployment that count against a budget; None where it is no member.
 
     Args:
@@ -210,13 +139,13 @@ def counted_watts(spec: EnergyBudgetSpec, namespace: str, deployment: Body, arou
     """
     if not is_member(spec, namespace, deployment, around):
         return None
-    return committed_watts(deployment) * share(spec, deployment, around)
+    return deployment.committed_watts * share(spec, deployment, around)
 
 
 def allowance(
-    deployment: Body,
+    deployment: PlannedDeployment,
     budgets: Iterable[Budget],
-    deployments: Iterable[Body],
+    deployments: Iterable[PlannedDeployment],
     now: datetime,
     around: Surroundings | None = None,
     unserved: Mapping[str, str] | None = None,
@@ -237,12 +166,12 @@ def allowance(
     """
     unserved = unserved or {}
     around = around or Surroundings()
-    others = [d for d in deployments if key_of(d) != key_of(deployment)]
+    others = [d for d in deployments if d.key != deployment.key]
     claims: list[_Claim] = []
     unreadable: Budget | None = None
     for budget in budgets:
         namespace, spec = budget.namespace, budget.spec
-        if namespace not in ("", deployment["metadata"]["namespace"]):
+        if namespace not in ("", deployment.namespace):
             continue
         if spec is None:
             unreadable = unreadable or budget
@@ -257,7 +186,7 @@ def allowance(
             claims.append(claim if gone is None else replace(claim, growth=None, problem=gone))
     mine = _own_claim(deployment, now)
     claims += [] if mine is None else [mine]
-    found, own = _together(claims), float(committed_watts(deployment))
+    found, own = _together(claims), float(deployment.committed_watts)
     if unreadable is not None:
         text = f"{unreadable.name}: {unreadable.problem}; growth is not allowed"
         view, why = BudgetView("Unknown", Reason.BUDGET_UNREADABLE, text), "it cannot be read"
@@ -276,18 +205,15 @@ def _without_growth(name: str, why: str, view: BudgetView, own: float, found: Al
 
 
 def _unseen(
-    deployment: Body, claims: Sequence[_Claim], unserved: Mapping[str, str], own: float, found: Allowed
+    deployment: PlannedDeployment, claims: Sequence[_Claim], unserved: Mapping[str, str], own: float, found: Allowed
 ) -> Allowed:
     """Return what is left where the API server does not have a kind of budget any more, or never had.
 
     The status of a deployment remembers the budget that limited it, also for an operator that started since. One that
     none limited is not limited now, and its condition says why nobody knows.
     """
-    limited = (deployment.get("status") or {}).get("budget") or {}
-    before = str(limited.get("name") or "")
-    # Statuses of earlier operators have watts instead of the action.
-    is_limit = limited.get("action", "Report") != "Report" or limited.get("allowedPowerWatts") is not None
-    gone = unserved.get(before.partition(" ")[0]) if is_limit else None
+    before = deployment.limited_by
+    gone = unserved.get(before.partition(" ")[0]) if deployment.is_limited else None
     if gone is not None and before not in {claim.name for claim in claims}:
         text = f"{before}: {gone}; until it does, no plan may draw more than the running one"
         return _without_growth(before, gone, BudgetView("Unknown", Reason.BUDGET_NOT_CHECKED, text), own, found)
@@ -301,7 +227,7 @@ def _unseen(
 def _claim(
     budget: Budget,
     spec: EnergyBudgetSpec,
-    deployment: Body,
+    deployment: PlannedDeployment,
     others: float,
     now: datetime,
     around: Surroundings,
@@ -310,14 +236,14 @@ def _claim(
     own_share = share(spec, deployment, around)
     cap = None
     for member in status.members:
-        if (member.namespace, member.name) == key_of(deployment) and member.allowed_power_watts is not None:
+        if (member.namespace, member.name) == deployment.key and member.allowed_power_watts is not None:
             cap = member.allowed_power_watts / own_share if own_share else None
     growth, problem = growth_of(budget.generation, spec, status, now)
     return _Claim(
         name=budget.name,
         spec=spec,
         status=status,
-        own=float(committed_watts(deployment)),
+        own=float(deployment.committed_watts),
         own_share=own_share,
         others=others,
         growth=growth,
@@ -329,14 +255,14 @@ def _claim(
     )
 
 
-def _own_claim(deployment: Body, now: datetime) -> _Claim | None:
+def _own_claim(deployment: PlannedDeployment, now: datetime) -> _Claim | None:
     """Return what the budget of the deployment's own spec says; None where it has none."""
-    own = own_budget(deployment)
+    own = deployment.budget
     if own is None:
         return None
-    committed, period, spec = committed_watts(deployment), period_of(own, now), budget_spec(own)
-    measured = ((deployment.get("status") or {}).get("measured") or {}).get("powerWatts")
-    account = in_period(account_of(deployment), own, now)
+    committed, period, spec = deployment.committed_watts, period_of(own, now), budget_spec(own)
+    measured = deployment.measured_power_watts
+    account = in_period(deployment.account, own, now)
     # Without pods nothing is drawn, whatever the last window said.
     status = own_status(own, account, committed, measured if committed else None)
     growth, problem = growth_of(GENERATION, spec, status, now)
@@ -366,30 +292,6 @@ def _measured_above(spec: EnergyBudgetSpec, status: EnergyBudgetStatus) -> float
         return 0.0
     step = max(1.0, spec.power_watts / 100.0)
     return step * -(-(status.excess_power_watts or 0) // step)
-
-
-def growth_of(
-    generation: int, spec: EnergyBudgetSpec, status: EnergyBudgetStatus, now: datetime
-) -> tuple[PowerAllowed | None, str]:
-    """Return the power that a budget allows for growth, and why it cannot be checked ("" where it can)."""
-    seen = status.observed_generation == generation
-    ready = next((c for c in status.conditions if c.type == "Ready"), None)
-    if seen and ready is not None and ready.status != "True":
-        return None, ready.message.removesuffix(CLOSED) or ready.reason
-    if spec.energy_watt_hours is None and spec.carbon is None:
-        # What is committed is known before anything is measured.
-        watts = spec.power_watts
-        return (None if watts is None else PowerAllowed(float(watts), "spec.powerWatts")), ""
-    if not seen or ready is None:
-        return None, "its energy is not counted yet"
-    period = period_at(spec.period, ZoneInfo(spec.time_zone), now)
-    start = None if status.period_start is None else datetime.fromisoformat(status.period_start)
-    if start != period.start:
-        return None, "its energy of this period is not counted yet"
-    used = float(status.used_watt_hours or 0)
-    left = None if status.remaining_watt_hours is None else used + status.remaining_watt_hours
-    limit = status.energy_limit or ""
-    return growth_allowed(spec, Usage(used, 0.0, None, left, limit), period, now), ""
 
 
 def _together(claims: Sequence[_Claim]) -> Allowed:

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from energylens.api.energybudget import ClusterEnergyBudgetSpec, EnergyBudgetSpec, LabelSelector
+from energylens.decide.planned import PlannedDeployment
 from energylens.planner.types import GpuNode
-
-Body = Mapping[str, Any]
-Key = tuple[str, str]
-"""Namespace and name; the namespace of a ClusterEnergyBudget is ""."""
 
 
 @dataclass(frozen=True)
@@ -45,17 +41,6 @@ class _Selected:
     """GPUs by owner."""
 
 
-def key_of(body: Body) -> Key:
-    """Return the key of an object."""
-    return body["metadata"].get("namespace") or "", body["metadata"]["name"]
-
-
-def name_of(body: Body) -> str:
-    """Return a budget as messages name it: ``EnergyBudget team/cap``, ``ClusterEnergyBudget row-b``."""
-    namespace, name = key_of(body)
-    return f"EnergyBudget {namespace}/{name}" if namespace else f"ClusterEnergyBudget {name}"
-
-
 def selects(selector: LabelSelector, labels: Mapping[str, str]) -> bool:
     """Return whether a label selector selects an object with these labels."""
     if any(labels.get(key) != value for key, value in selector.match_labels.items()):
@@ -73,7 +58,7 @@ def selects(selector: LabelSelector, labels: Mapping[str, str]) -> bool:
     return True
 
 
-def is_member(spec: EnergyBudgetSpec, namespace: str, deployment: Body, around: Surroundings) -> bool:
+def is_member(spec: EnergyBudgetSpec, namespace: str, deployment: PlannedDeployment, around: Surroundings) -> bool:
     """Return whether a deployment is under a budget.
 
     Args:
@@ -82,10 +67,10 @@ def is_member(spec: EnergyBudgetSpec, namespace: str, deployment: Body, around: 
         deployment: An LLMDeployment.
         around: Namespaces and nodes.
     """
-    own = deployment["metadata"]["namespace"]
+    own = deployment.namespace
     if namespace and namespace != own:
         return False
-    if not selects(spec.selector, deployment["metadata"].get("labels") or {}):
+    if not selects(spec.selector, deployment.labels):
         return False
     if isinstance(spec, ClusterEnergyBudgetSpec):
         if not selects(spec.namespace_selector, around.namespaces.get(own, {})):
@@ -94,20 +79,18 @@ def is_member(spec: EnergyBudgetSpec, namespace: str, deployment: Body, around: 
     return True
 
 
-def share(spec: EnergyBudgetSpec, deployment: Body, around: Surroundings) -> float:
+def share(spec: EnergyBudgetSpec, deployment: PlannedDeployment, around: Surroundings) -> float:
     """Return the share of a member's plan that counts against a budget, 0 to 1.
 
     All of it, but where the budget is about some nodes: there the GPUs that its pods hold on them count, and those of
     pods that are not placed yet, as long as they may come there.
     """
-    selector = node_selector(spec)
-    plan = (deployment.get("status") or {}).get("plan")
+    selector, plan = node_selector(spec), deployment.plan
     if not selector:
         return 1.0
     if plan is None:
         return float(_may_come(spec, deployment, around))
-    owner = "/".join(key_of(deployment))
-    total = int(plan["gpus"])
+    owner, total = deployment.owner, plan.gpus
     bound, counted = around.selected({}).held.get(owner, 0), around.selected(selector).held.get(owner, 0)
     if _may_come(spec, deployment, around):
         counted += max(0, total - bound)
@@ -125,19 +108,18 @@ def counted_nodes(spec: EnergyBudgetSpec, around: Surroundings) -> frozenset[str
     return frozenset(node.name for node in around.selected(selector).nodes) if selector else None
 
 
-def held_gpus(spec: EnergyBudgetSpec, deployment: Body, around: Surroundings) -> int:
+def held_gpus(spec: EnergyBudgetSpec, deployment: PlannedDeployment, around: Surroundings) -> int:
     """Return the GPUs that a member's pods hold where the budget counts."""
-    return around.selected(node_selector(spec)).held.get("/".join(key_of(deployment)), 0)
+    return around.selected(node_selector(spec)).held.get(deployment.owner, 0)
 
 
-def bound_gpus(deployment: Body, around: Surroundings) -> int:
+def bound_gpus(deployment: PlannedDeployment, around: Surroundings) -> int:
     """Return the GPUs that a deployment's pods hold anywhere."""
-    return around.selected({}).held.get("/".join(key_of(deployment)), 0)
+    return around.selected({}).held.get(deployment.owner, 0)
 
 
-def _may_come(spec: EnergyBudgetSpec, deployment: Body, around: Surroundings) -> bool:
-    wanted = ((deployment.get("spec") or {}).get("hardware") or {}).get("nodeSelector") or {}
-    return any(_on(node, wanted) for node in around.selected(node_selector(spec)).nodes)
+def _may_come(spec: EnergyBudgetSpec, deployment: PlannedDeployment, around: Surroundings) -> bool:
+    return any(_on(node, deployment.node_selector) for node in around.selected(node_selector(spec)).nodes)
 
 
 def _on(node: GpuNode, selector: Mapping[str, str]) -> bool:

@@ -6,13 +6,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
-
-from pydantic import ValidationError
 
 from energylens.api.base import Condition
 from energylens.api.energybudget import EnergyBudgetSpec, EnergyBudgetStatus
@@ -20,34 +17,11 @@ from energylens.api.llmdeployment import DeploymentBudget, EnergyAccount
 from energylens.api.timestamp import timestamp
 from energylens.budget.ledger import Entry, begin
 from energylens.budget.periods import Span, period_at
+from energylens.decide.planned import Body
 
-Body = Mapping[str, Any]
 FIELD = "spec.energy.budget"
 GENERATION = 0
 """Of the budget as others have one: the deployment's spec and its account are always those of one pass."""
-
-
-def own_budget(deployment: Body) -> DeploymentBudget | None:
-    """Return the budget of a deployment's spec; None where it has none, or one that no API server takes."""
-    found = ((deployment.get("spec") or {}).get("energy") or {}).get("budget")
-    if found is None:
-        return None
-    try:
-        return DeploymentBudget.model_validate(_known(found, DeploymentBudget))
-    except ValidationError:
-        # The pass over the deployment says so in PlanReady, and plans nothing.
-        return None
-
-
-def account_of(deployment: Body) -> EnergyAccount | None:
-    """Return what was counted of a deployment; None where nothing was, or it cannot be read."""
-    found = (deployment.get("status") or {}).get("energyAccount")
-    if found is None:
-        return None
-    try:
-        return EnergyAccount.model_validate(_known(found, EnergyAccount))
-    except ValidationError:
-        return None
 
 
 def with_account(deployment: Body, account: EnergyAccount | None) -> dict[str, Any]:
@@ -126,6 +100,21 @@ def used_watt_hours(account: EnergyAccount) -> float:
     return (account.measured_joules + account.predicted_joules) / 3600.0
 
 
+def means_the_same(before: EnergyAccount | None, now: EnergyAccount, limit: int) -> bool:
+    """Return whether an account says of a limit of so many watt-hours what the written one says of it."""
+
+    def meaning(found: EnergyAccount) -> tuple[object, ...]:
+        return (
+            found.period_start,
+            found.reset_time,
+            found.not_measured_since is None,
+            found.predicted_watts > 0,
+            round(used_watt_hours(found)) >= limit,
+        )
+
+    return before is not None and meaning(before) == meaning(now)
+
+
 def own_status(
     own: DeploymentBudget, account: EnergyAccount | None, committed_watts: int, measured_watts: int | None
 ) -> EnergyBudgetStatus:
@@ -165,9 +154,3 @@ def own_status(
             ),
         ),
     )
-
-
-def _known(found: Mapping[str, Any], model: type[DeploymentBudget | EnergyAccount]) -> dict[str, Any]:
-    """Return what this code knows of an object that a newer CRD may have let in."""
-    names = {field.alias for field in model.model_fields.values()}
-    return {name: value for name, value in found.items() if name in names}

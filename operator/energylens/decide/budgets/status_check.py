@@ -19,11 +19,10 @@ from energylens.api.parse import InvalidResourceError
 from energylens.api.timestamp import timestamp
 from energylens.budget.ledger import FOLDED
 from energylens.budget.periods import period_at
-from energylens.decide.budgets.allowance import budget_of
+from energylens.decide.budgets.budget import budget_of
 from energylens.decide.deployment.status_check import MOST_JOULES, Checked, is_amount, time_problem
+from energylens.decide.planned import Body
 from energylens.decide.reasons import BudgetConditionType
-
-Body = Mapping[str, Any]
 
 MOST_WATTS = 10**9
 _AMOUNTS = ("measuredJoules", "predictedJoules", "milligrams", "ungradedJoules", "predictedWatts")

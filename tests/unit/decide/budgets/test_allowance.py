@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from energylens.api.energybudget import LabelSelector
 from energylens.api.llmdeployment import BudgetStatus
 from energylens.decide.budgets import allowance as module
-from energylens.decide.budgets.allowance import selects
-from energylens.decide.budgets.membership import Surroundings
+from energylens.decide.budgets.budget import CLOSED, read_budget
+from energylens.decide.budgets.membership import Surroundings, selects
 from energylens.decide.deployment.observation import Allowed
+from energylens.decide.planned import planned
 from energylens.decide.reasons import Reason
-from energylens.decide.reservations import reservation, reserve
+from energylens.decide.reservations import Reservation, reserve
+from energylens.decide.reservations import reservation as reservation_of
 from energylens.planner.types import ClusterSnapshot, GpuAllocation, GpuNode
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -44,7 +46,7 @@ def counted(body: Body, ready: str = "True", start: str = "2026-11-25T00:00:00Z"
         "type": "Ready",
         "status": ready,
         "reason": "Any",
-        "message": f"the exporter is gone{module.CLOSED}",
+        "message": f"the exporter is gone{CLOSED}",
     }
     found = {
         "observedGeneration": 1,
@@ -63,7 +65,7 @@ def taken(body: Body, name: str, watts: int) -> Body:
 
 
 def allowance(me: Body, capping: list[Body], everybody: list[Body], around: Surroundings | None = None) -> Allowed:
-    return module.allowance(me, map(module.read_budget, capping), everybody, NOW, around)
+    return module.allowance(planned(me), map(read_budget, capping), map(planned, everybody), NOW, around)
 
 
 def watts(found: Allowed) -> float | None:
@@ -312,7 +314,7 @@ def test_whoever_asks_first_nobody_gets_the_same_watts(asked: list[int], limit: 
         assert found.allowance is not None
         if asked[i] <= found.allowance.watts:
             held[names[i]] = member(names[i], asked[i])
-    total = sum(module.committed_watts(body) for body in held.values())
+    total = sum(planned(body).committed_watts for body in held.values())
     assert total <= limit
 
 
@@ -350,6 +352,10 @@ def promised(gpus: int = 8, *, per_replica: int = 4, nodes: int = 1, **spec: Any
         "nodesPerReplica": nodes,
     }
     return {"metadata": {"name": "other", "namespace": "team"}, "spec": spec, "status": {"plan": plan}}
+
+
+def reservation(body: dict[str, Any], bound_gpus: int) -> Reservation | None:
+    return reservation_of(planned(body), bound_gpus)
 
 
 def two_nodes(free: int = 8) -> ClusterSnapshot:
@@ -404,7 +410,8 @@ GONE = "the API server does not serve energybudgets of energylens.dev/v1alpha1"
 
 
 def without_the_kind(me: Body, capping: list[Body], everybody: list[Body], kind: str = "EnergyBudget") -> Allowed:
-    return module.allowance(me, map(module.read_budget, capping), everybody, NOW, unserved={kind: GONE})
+    others = map(planned, everybody)
+    return module.allowance(planned(me), map(read_budget, capping), others, NOW, unserved={kind: GONE})
 
 
 @pytest.mark.parametrize(("own", "left"), [(None, 1.0), (700, 700.0)])

@@ -14,9 +14,11 @@ from energylens.api.energybudget import EnergyBudgetSpec, EnergyBudgetStatus
 from energylens.budget.ledger import Entry
 from energylens.budget.periods import Span
 from energylens.budget.usage import Usage, growth_allowed, usage
-from energylens.decide.budgets import allowance as budgets
+from energylens.decide.budgets.allowance import allowance
+from energylens.decide.budgets.budget import read_budget
 from energylens.decide.budgets.status import CountedMember, Look, status_of_budget
 from energylens.decide.deployment.observation import Allowed
+from energylens.decide.planned import planned
 from energylens.decide.reasons import Reason
 from energylens.planner.types import BudgetLimit, EnergyLeft
 
@@ -91,8 +93,8 @@ def test_a_budget_and_its_members_agree(
         "spec": {**spec, "action": action},
         "status": status.model_dump(mode="json", by_alias=True, exclude_none=True),
     }
-    everybody = [deployment(f"m{i}", w) for i, w in enumerate(watts)]
-    found = budgets.allowance(everybody[0], [budgets.read_budget(body)], everybody, now)
+    everybody = [planned(deployment(f"m{i}", w)) for i, w in enumerate(watts)]
+    found = allowance(everybody[0], [read_budget(body)], everybody, now)
     check(found, sum(watts))
     assert status.committed_power_watts == sum(watts)
     own_status, own_reason, own_text = condition(status)
@@ -125,7 +127,7 @@ def test_the_verdict_on_a_budget_of_ones_own_agrees_with_its_numbers(
     }
     if measured is not None:
         body["status"]["measured"] = {"powerWatts": measured}
-    found = budgets.allowance(body, [], [body], now)
+    found = allowance(planned(body), [], [planned(body)], now)
     check(found, watts)
     power, energy = budget.get("powerWatts"), budget.get("energyWattHours")
     drawn = max(watts, measured or 0) if watts else 0

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from energylens.budget.ledger import MeasuredEnergy
-from energylens.controller.store import Body, Key
+from energylens.decide.planned import Key, PlannedDeployment
 from energylens.measure.energy import EnergySpan
 
 PRESENT_SECONDS = 300.0
@@ -34,16 +33,6 @@ class Steadiness:
     """What was drawn beyond the plan when it was last judged, as a share of the plan; negative where it was less."""
 
 
-def drawn_watts(deployment: Body, gpus: int) -> float:
-    """Return the predicted power of the GPUs that a deployment's pods hold, W.
-
-    What is not planned by us (an old revision, a plan that is only shown) still draws on its GPUs.
-    """
-    plan = (deployment.get("status") or {}).get("plan") or {}
-    planned = int((plan.get("predicted") or {}).get("powerWatts", 0))
-    return planned * gpus / plan["gpus"] if plan.get("gpus") else 0.0
-
-
 def as_measured(span: EnergySpan | None) -> MeasuredEnergy | None:
     """Return a measured span as ledgers count it."""
     if span is None:
@@ -59,7 +48,7 @@ def present_watts(energy: EnergyOf, key: Key, nodes: frozenset[str] | None, now:
 
 def excess_watts(
     known: Steadiness,
-    deployment: Body,
+    deployment: PlannedDeployment,
     bound_gpus: int,
     committed_watts: float,
     energy: EnergyOf,
@@ -80,11 +69,9 @@ def excess_watts(
         nodes: That count; None for all.
         now: The present moment.
     """
-    metadata, status = deployment["metadata"], deployment.get("status") or {}
-    plan: dict[str, Any] = status.get("plan") or {}
-    running = (status.get("activeRevision") or {}).get("planHash")
-    steady = bool(plan) and running == plan.get("hash") and bound_gpus == plan.get("gpus")
-    pods = (running, plan.get("replicas"), bound_gpus)
+    plan, running = deployment.plan, deployment.running_hash
+    steady = plan is not None and running == plan.hash and bound_gpus == plan.gpus
+    pods = (running, None if plan is None else plan.replicas, bound_gpus)
     if not steady:
         known.since = None
     elif known.since is None or known.pods != pods:
@@ -92,7 +79,7 @@ def excess_watts(
     known.pods = pods
     if known.since is not None:
         start = max(now.timestamp() - PRESENT_SECONDS, known.since.timestamp())
-        span = energy((metadata["namespace"], metadata["name"]), start, nodes)
+        span = energy(deployment.key, start, nodes)
         if span is not None and span.end - span.start >= STEADY_SECONDS:
             excess = span.watts - committed_watts
             known.excess_ratio = excess / committed_watts if committed_watts else None

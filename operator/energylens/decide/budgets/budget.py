@@ -1,0 +1,81 @@
+"""A budget of either kind as it was read from its object, and the power that it leaves for growth. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+from energylens.api.energybudget import EnergyBudgetSpec, EnergyBudgetStatus
+from energylens.api.parse import InvalidResourceError, parse_clusterenergybudget, parse_energybudget
+from energylens.budget.periods import period_at
+from energylens.budget.usage import PowerAllowed, Usage, growth_allowed
+from energylens.decide.planned import Body, key_of, name_of
+
+CLOSED = "; meanwhile no plan may draw more than the running one"
+"""What condition Ready of a budget that cannot be checked says besides why."""
+
+
+def budget_of(body: Body) -> tuple[EnergyBudgetSpec, EnergyBudgetStatus]:
+    """Return what a budget of either kind says.
+
+    Raises:
+        InvalidResourceError: its spec cannot be read.
+    """
+    namespaced = bool(key_of(body)[0])
+    head = {
+        "apiVersion": "energylens.dev/v1alpha1",
+        "kind": "EnergyBudget" if namespaced else "ClusterEnergyBudget",
+        **body,
+    }
+    found = (parse_energybudget if namespaced else parse_clusterenergybudget)(head, strict=False)
+    return found.spec, found.status
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A budget as it was read; reading it costs more than deciding by it."""
+
+    namespace: str
+    """"" for a ClusterEnergyBudget."""
+    name: str
+    """As messages name it."""
+    generation: int
+    spec: EnergyBudgetSpec | None
+    status: EnergyBudgetStatus
+    problem: str = ""
+    """Why the spec cannot be read."""
+
+
+def read_budget(body: Body) -> Budget:
+    """Return a budget of either kind, also one whose spec cannot be read."""
+    namespace, generation = key_of(body)[0], int(body["metadata"].get("generation", 1))
+    try:
+        spec, status = budget_of(body)
+    except InvalidResourceError as error:
+        return Budget(namespace, name_of(body), generation, None, EnergyBudgetStatus(), str(error))
+    return Budget(namespace, name_of(body), generation, spec, status)
+
+
+def growth_of(
+    generation: int, spec: EnergyBudgetSpec, status: EnergyBudgetStatus, now: datetime
+) -> tuple[PowerAllowed | None, str]:
+    """Return the power that a budget allows for growth, and why it cannot be checked ("" where it can)."""
+    seen = status.observed_generation == generation
+    ready = next((c for c in status.conditions if c.type == "Ready"), None)
+    if seen and ready is not None and ready.status != "True":
+        return None, ready.message.removesuffix(CLOSED) or ready.reason
+    if spec.energy_watt_hours is None and spec.carbon is None:
+        # What is committed is known before anything is measured.
+        watts = spec.power_watts
+        return (None if watts is None else PowerAllowed(float(watts), "spec.powerWatts")), ""
+    if not seen or ready is None:
+        return None, "its energy is not counted yet"
+    period = period_at(spec.period, ZoneInfo(spec.time_zone), now)
+    start = None if status.period_start is None else datetime.fromisoformat(status.period_start)
+    if start != period.start:
+        return None, "its energy of this period is not counted yet"
+    used = float(status.used_watt_hours or 0)
+    left = None if status.remaining_watt_hours is None else used + status.remaining_watt_hours
+    limit = status.energy_limit or ""
+    return growth_allowed(spec, Usage(used, 0.0, None, left, limit), period, now), ""

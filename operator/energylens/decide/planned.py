@@ -1,0 +1,186 @@
+"""An LLMDeployment as budgets, and everything that plans beside it, see it: read once from the object. Pure.
+
+Objects come from an API server, which has validated them, from files and from a store that trims them; a status may
+have been written by an earlier operator. So absent parts have the defaults of the API.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from energylens.api.llmdeployment import DeploymentBudget, EnergyAccount
+
+Body = Mapping[str, Any]
+Model = TypeVar("Model", bound=BaseModel)
+Key = tuple[str, str]
+"""Namespace and name; the namespace of a cluster-scoped object is ""."""
+
+
+@dataclass(frozen=True)
+class HeldPlan:
+    """The plan of a status, as far as it takes GPUs and watts."""
+
+    hash: str | None
+    """None in an annotation of an earlier operator."""
+    gpu_product: str
+    gpus: int
+    """Over all replicas."""
+    gpus_per_pod: int
+    replicas: int
+    power_watts: int
+    """Predicted."""
+    lowest_power_watts: int | None
+    """Of any plan that meets the spec; None where that was not found."""
+    fewer_replicas: tuple[tuple[int, int], ...]
+    """Replicas and the watts that so many draw."""
+    shed_by: str
+    """The budget that took replicas; "" for none."""
+    shed_from_power_watts: int | None
+    """With the replicas that were taken."""
+
+    @classmethod
+    def read(cls, plan: Body) -> HeldPlan:
+        """Return the plan of a status, or of the annotation of a workload that was made from one."""
+        degrees = [int(plan.get(name, 1)) for name in ("tensorParallel", "pipelineParallel", "dataParallel")]
+        per_replica = degrees[0] * degrees[1] * degrees[2]
+        lowest, shed = plan.get("lowestPowerWatts"), plan.get("shedFromPowerWatts")
+        return cls(
+            hash=plan.get("hash"),
+            gpu_product=str(plan.get("gpuProduct", "")),
+            gpus=int(plan.get("gpus", 0)),
+            gpus_per_pod=max(1, per_replica // int(plan.get("nodesPerReplica", 1))),
+            replicas=int(plan.get("replicas") or 1),
+            power_watts=int((plan.get("predicted") or {}).get("powerWatts", 0)),
+            lowest_power_watts=None if lowest is None else int(lowest),
+            fewer_replicas=tuple((int(e["replicas"]), int(e["powerWatts"])) for e in plan.get("fewerReplicas") or ()),
+            shed_by=str(plan.get("shedBy") or ""),
+            shed_from_power_watts=None if shed is None else int(shed),
+        )
+
+
+@dataclass(frozen=True)
+class PlannedDeployment:
+    """What others go by of one LLMDeployment."""
+
+    key: Key
+    uid: str = ""
+    created: str | None = None
+    """When the API server got it; None for an object of a file."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    """Labels of the nodes that its pods may come to."""
+    is_suspended: bool = False
+    mode: str = "Auto"
+    approved_plan_hash: str | None = None
+    priority: int = 0
+    min_replicas: int = 1
+    plan: HeldPlan | None = None
+    running_hash: str | None = None
+    """Of the plan that runs; None where nothing does."""
+    running_power_watts: int | None = None
+    """Predicted power of the plan that runs; None where nothing does."""
+    limited_by: str = ""
+    """The budget that its status names."""
+    is_limited: bool = False
+    """Whether that budget limits it, rather than reports."""
+    allowed_power_watts: float | None = None
+    measured_power_watts: int | None = None
+    budget: DeploymentBudget | None = None
+    """Of its own spec; None where it has none, or one that no API server takes."""
+    account: EnergyAccount | None = None
+    """What was counted against that; None where nothing was, or it cannot be read."""
+
+    @property
+    def namespace(self) -> str:
+        """Its namespace."""
+        return self.key[0]
+
+    @property
+    def owner(self) -> str:
+        """As allocations of GPUs name it."""
+        return "/".join(self.key)
+
+    @property
+    def awaits_approval(self) -> bool:
+        """Whether its plan is one that nobody approved."""
+        return self.mode == "Manual" and self.approved_plan_hash != (None if self.plan is None else self.plan.hash)
+
+    @property
+    def committed_watts(self) -> int:
+        """Predicted power of the plan, W; 0 without one, while suspended, and where the plan is only shown.
+
+        A plan that waits for approval commits nothing before something runs, and after that no less than what runs.
+        """
+        if self.is_suspended or self.mode == "Advisory":
+            return 0
+        planned = 0 if self.plan is None else self.plan.power_watts
+        if not self.awaits_approval:
+            return planned
+        return 0 if self.running_power_watts is None else max(planned, self.running_power_watts)
+
+    def drawn_watts(self, gpus: int) -> float:
+        """Return the predicted power of some GPUs that its pods hold, W.
+
+        What is not planned by us (an old revision, a plan that is only shown) still draws on its GPUs.
+        """
+        plan = self.plan
+        return plan.power_watts * gpus / plan.gpus if plan is not None and plan.gpus else 0.0
+
+
+def planned(body: Body) -> PlannedDeployment:
+    """Return what others go by of an LLMDeployment."""
+    metadata, spec, status = body["metadata"], body.get("spec") or {}, body.get("status") or {}
+    planning, energy, plan = spec.get("planning") or {}, spec.get("energy") or {}, status.get("plan")
+    limited, running = status.get("budget") or {}, status.get("activeRevision") or {}
+    watts = limited.get("allowedPowerWatts")
+    return PlannedDeployment(
+        key=key_of(body),
+        uid=str(metadata.get("uid", "")),
+        created=metadata.get("creationTimestamp"),
+        labels=metadata.get("labels") or {},
+        node_selector=(spec.get("hardware") or {}).get("nodeSelector") or {},
+        is_suspended=bool(spec.get("suspend")),
+        mode=planning.get("mode", "Auto"),
+        approved_plan_hash=planning.get("approvedPlanHash"),
+        priority=int(energy.get("priority", 0)),
+        min_replicas=int(energy.get("minReplicas", 1)),
+        plan=HeldPlan.read(plan) if plan else None,
+        running_hash=running.get("planHash"),
+        running_power_watts=int(running.get("powerWatts", 0)) if running else None,
+        limited_by=str(limited.get("name") or ""),
+        # Statuses of earlier operators have watts instead of the action.
+        is_limited=watts is not None or limited.get("action", "Report") != "Report",
+        allowed_power_watts=None if watts is None else float(watts),
+        measured_power_watts=(status.get("measured") or {}).get("powerWatts"),
+        budget=_known(energy.get("budget"), DeploymentBudget),
+        account=_known(status.get("energyAccount"), EnergyAccount),
+    )
+
+
+def key_of(body: Body) -> Key:
+    """Return the key of an object."""
+    return body["metadata"].get("namespace") or "", body["metadata"]["name"]
+
+
+def name_of(body: Body) -> str:
+    """Return a budget as messages name it: ``EnergyBudget team/cap``, ``ClusterEnergyBudget row-b``."""
+    namespace, name = key_of(body)
+    return f"EnergyBudget {namespace}/{name}" if namespace else f"ClusterEnergyBudget {name}"
+
+
+def _known(found: Body | None, model: type[Model]) -> Model | None:
+    """Return what this code knows of a part of an object that a newer CRD may have let in; None where it is unreadable.
+
+    The pass over the deployment says so in PlanReady, and plans nothing.
+    """
+    if found is None:
+        return None
+    names = {field.alias for field in model.model_fields.values()}
+    try:
+        return model.model_validate({name: value for name, value in found.items() if name in names})
+    except ValidationError:
+        return None
