@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
+from energylens.api.timestamp import micro_timestamp
 from energylens.clock import Clock
 from energylens.cluster.errors import ClusterError, ConflictError, NotFoundError
 from energylens.cluster.port import ClusterPort
@@ -135,7 +135,7 @@ class LeaseGuard:
         return True
 
     def _spec(self, old: dict[str, Any]) -> dict[str, Any]:
-        now = _micro_time(self.clock.now())
+        now = micro_timestamp(self.clock.now())
         changed = old.get("holderIdentity") != self.identity
         return {
             "holderIdentity": self.identity,
@@ -144,7 +144,3 @@ class LeaseGuard:
             "renewTime": now,
             "leaseTransitions": int(old.get("leaseTransitions") or 0) + (1 if changed and old else 0),
         }
-
-
-def _micro_time(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 
 from energylens.api.energybudget import EnergyBudgetSpec, EnergyBudgetStatus
 from energylens.api.parse import InvalidResourceError
+from energylens.api.timestamp import moment_of
 from energylens.budget.carbon import Forecast, ForecastError
 from energylens.budget.ledger import Entry, account, begin, close, from_status, read_back, without_old
 from energylens.budget.periods import Span, period_at
@@ -212,7 +213,7 @@ class BudgetKeeper:
         if kept is None:
             entries, unlisted_since = read_back(map(from_status, before.ledger))
             old = before.period_start
-            start = period.start if old is None else datetime.fromisoformat(old)
+            start = moment_of(old) or period.start
             committed, excess = before.committed_power_watts, before.excess_power_watts
             ratio = excess / committed if committed and excess is not None else None
             kept = self._accounts[identity] = _Account(

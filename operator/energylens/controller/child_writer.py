@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from energylens.clock import Clock
 from energylens.cluster.errors import BusyError, ClusterError, ForbiddenError, RefusedError
+from energylens.cluster.managers import managers_of
 from energylens.cluster.port import ClusterPort
 from energylens.cluster.resources import resource_of
 from energylens.controller.backoff import Backoff
-from energylens.controller.managers import managers_of
 from energylens.controller.metrics import Metrics
 from energylens.controller.store import Body, Child, ChildKey, Key, Store
 from energylens.decide.deployment.applied import differences, holds

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from energylens.api.llmdeployment import DeploymentBudget, EnergyAccount
+from energylens.api.timestamp import moment_of
 from energylens.budget.ledger import Entry, account, begin, close
 from energylens.budget.periods import Span
 from energylens.clock import Clock
@@ -105,7 +106,7 @@ class EnergyAccounts:
         if count is None:
             before = deployment.account
             silent = before.not_measured_since if before is not None else None
-            since = None if silent is None else datetime.fromisoformat(silent)
+            since = moment_of(silent)
             entry = entry_of(before, identity[1], key, period, now)
             count = self._counts[identity] = _Count(entry, period, since or now, since)
         elif period.start > count.period.start:

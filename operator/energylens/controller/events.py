@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from energylens.api.timestamp import micro_timestamp
 from energylens.cluster.resources import EVENT, LLM_DEPLOYMENT
 from energylens.decide.reasons import EventReason
 
@@ -34,7 +35,7 @@ def event(
         "apiVersion": EVENT.api_version,
         "kind": EVENT.kind,
         "metadata": {"name": f"{metadata['name']}.{uuid.uuid4().hex[:16]}", "namespace": metadata["namespace"]},
-        "eventTime": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "eventTime": micro_timestamp(now),
         "type": "Warning" if warning else "Normal",
         "reason": reason.value,
         "action": "Reconcile",

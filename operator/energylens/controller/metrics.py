@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, disable_created_metrics
 
 from energylens.api.energybudget import EnergyBudgetStatus
+from energylens.api.timestamp import moment_of
 from energylens.controller.status_metrics import OBJECT, StatusCollector
 from energylens.controller.store import Key, Store
 from energylens.decide.reasons import NO_PLAN_REASONS
@@ -110,7 +110,7 @@ class Metrics:
         energy = status.energy_limit is not None and status.remaining_watt_hours is not None
         used, left = status.used_watt_hours or 0, status.remaining_watt_hours or 0
         ready = any(c.type == "Ready" and c.status == "True" for c in status.conditions)
-        gone = status.exhaustion_time
+        gone = moment_of(status.exhaustion_time)
         taken = sum(
             (m.former_power_watts or 0) - m.allowed_power_watts for m in status.members if m.allowed_power_watts
         )
@@ -119,7 +119,7 @@ class Metrics:
             self.budget_remaining: left if energy else None,
             self.budget_predicted: (status.predicted_watt_hours or 0) / used if used else None,
             self.budget_burn: None if status.burn_rate_percent is None else status.burn_rate_percent / 100,
-            self.budget_exhaustion: None if gone is None else datetime.fromisoformat(gone).timestamp(),
+            self.budget_exhaustion: None if gone is None else gone.timestamp(),
             self.budget_committed: status.committed_power_watts,
             self.budget_allowed: status.allowed_power_watts,
             self.budget_checked: float(ready),

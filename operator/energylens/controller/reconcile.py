@@ -24,7 +24,6 @@ from energylens.controller.energy_accounts import EnergyAccounts
 from energylens.controller.events import event
 from energylens.controller.inquiries import lacks_pods, read_claims, slow_pods, why_no_pods, why_slow
 from energylens.controller.inventory import Inventory
-from energylens.controller.learning import Learning
 from energylens.controller.metrics import Metrics
 from energylens.controller.rest import Resting
 from energylens.controller.settings import Settings
@@ -37,6 +36,7 @@ from energylens.decide.decide import Live, Outcome, decide
 from energylens.decide.deployment import rollback
 from energylens.decide.deployment.children import Children
 from energylens.decide.deployment.conditions import keep_transition_times
+from energylens.decide.deployment.learning import Learning
 from energylens.decide.deployment.observation import Observation, PlanChoice, PodState, plan_label, pod_state
 from energylens.decide.deployment.planning import PlanningService
 from energylens.decide.deployment.recovery import recovered

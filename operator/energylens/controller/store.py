@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from energylens.cluster.managers import status_managers
 from energylens.cluster.port import Identity
-from energylens.controller.managers import status_managers
 from energylens.controller.status_memory import StatusMemory
 from energylens.decide.deployment.rollouts import WORKLOADS
 from energylens.decide.deployment.workloads import Workloads

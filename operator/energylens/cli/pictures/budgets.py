@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
+from energylens.api.timestamp import moment_of
 from energylens.cli.errors import InputError
 from energylens.cli.pictures.charts import FILE, Colours, blank, dress
 from energylens.cli.pictures.plot import check_plot
@@ -53,7 +54,7 @@ def burn_down(budget: Budget) -> BurnDown | None:
     # What was used before the first point was used at some time since the period began.
     begun = [(start, 0.0)] if first[0] > start else []
     lines = [(time, allowed - wh) for time, wh in (*begun, *points, (now, used))]
-    gone = datetime.fromisoformat(status.exhaustion_time) if status.exhaustion_time is not None else None
+    gone = moment_of(status.exhaustion_time)
     hours = (end - now).total_seconds() / 3600.0
     left = 0.0 if gone is not None else max(0.0, allowed - used - (status.burn_rate_watts or 0) * hours)
     title = f"{name_of(budget)}: {status.used or ''}, {status.forecast or ''}"

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 from energylens.api.energybudget import EnergyBudgetSpec, EnergyBudgetStatus
 from energylens.api.parse import InvalidResourceError, parse_clusterenergybudget, parse_energybudget
+from energylens.api.timestamp import moment_of
 from energylens.budget.periods import period_at
 from energylens.budget.usage import PowerAllowed, Usage, growth_allowed
 from energylens.decide.planned import Body, key_of, name_of
@@ -72,8 +73,7 @@ def growth_of(
     if not seen or ready is None:
         return None, "its energy is not counted yet"
     period = period_at(spec.period, ZoneInfo(spec.time_zone), now)
-    start = None if status.period_start is None else datetime.fromisoformat(status.period_start)
-    if start != period.start:
+    if moment_of(status.period_start) != period.start:
         return None, "its energy of this period is not counted yet"
     used = float(status.used_watt_hours or 0)
     left = None if status.remaining_watt_hours is None else used + status.remaining_watt_hours

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 from energylens.api.base import Condition
 from energylens.api.energybudget import EnergyBudgetSpec, EnergyBudgetStatus
 from energylens.api.llmdeployment import DeploymentBudget, EnergyAccount
-from energylens.api.timestamp import timestamp
+from energylens.api.timestamp import moment_of, timestamp
 from energylens.budget.ledger import Entry, begin
 from energylens.budget.periods import Span, period_at
 from energylens.decide.planned import Body
@@ -91,8 +91,7 @@ def in_period(account: EnergyAccount | None, own: DeploymentBudget, now: datetim
         return None
     period = period_of(own, now)
     silent = account.not_measured_since if account is not None else None
-    since = None if silent is None else datetime.fromisoformat(silent)
-    return account_status(entry_of(account, "", ("", ""), period, now), period, since)
+    return account_status(entry_of(account, "", ("", ""), period, now), period, moment_of(silent))
 
 
 def used_watt_hours(account: EnergyAccount) -> float:

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from energylens.api.energybudget_status import EnergyBudgetStatus, LedgerEntry
 from energylens.api.parse import InvalidResourceError
-from energylens.api.timestamp import timestamp
+from energylens.api.timestamp import moment_of, timestamp
 from energylens.budget.ledger import FOLDED
 from energylens.budget.periods import period_at
 from energylens.decide.budgets.budget import budget_of
@@ -57,7 +57,7 @@ def checked_budget_status(body: Body, now: datetime) -> Checked:
     period = period_at(spec.period, ZoneInfo(spec.time_zone), now)
     ledger, left_out = _ledger(stated.get("ledger"), period.start, now)
     changes: dict[str, Any] = {"ledger": ledger}
-    start = None if status.period_start is None else datetime.fromisoformat(status.period_start)
+    start = moment_of(status.period_start)
     counted_in_it = any(datetime.fromisoformat(entry.accounted_until) > period.start for entry in ledger)
     if ledger and counted_in_it and start is not None and start != period.start and not _was_edited(body, status):
         left_out.append(f"status.periodStart: {status.period_start}, and the ledger is of {period.start.isoformat()}")

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from energylens.api.llmdeployment import LLMDeployment, LoadStatus
 from energylens.api.quantity import format_milli, parse_quantity
-from energylens.api.timestamp import timestamp
+from energylens.api.timestamp import moment_of, timestamp
 from energylens.decide.deployment.load import STEP, FollowedLoad, MeasuredLoad, follow
 from energylens.measure.types import WindowMeasurement
 from energylens.planner.types import Infeasible, PlanningResult
@@ -75,10 +75,10 @@ def _known(status: LoadStatus | None, declared: float) -> FollowedLoad:
     return FollowedLoad(
         declared,
         round(math.log(rate / declared, STEP)),
-        _moment(status.change_time),
-        _moment(status.below_since),
+        moment_of(status.change_time),
+        moment_of(status.below_since),
         float(parse_quantity(status.highest_below_requests_per_second or "0")),
-        _moment(status.window_end),
+        moment_of(status.window_end),
     )
 
 
@@ -93,10 +93,6 @@ def _measured(window: WindowMeasurement | None) -> MeasuredLoad | None:
         window.requests_per_second,
         running is not None and waiting is not None and waiting > max(running, 1.0),
     )
-
-
-def _moment(time: str | None) -> datetime | None:
-    return None if time is None else datetime.fromisoformat(time)
 
 
 def _time(moment: datetime | None) -> str | None:

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
+from energylens.api.timestamp import moment_of
 from energylens.decide.deployment.load import FollowedLoad
 from energylens.decide.deployment.observation import PlanChoice
 from energylens.decide.deployment.verification import Beside
@@ -45,5 +46,4 @@ class Inputs:
 
 def adopted_at(deployment: LLMDeployment) -> datetime | None:
     """Return when the plan that is followed was adopted; None when the status does not say."""
-    time = deployment.status.plan_adoption_time
-    return None if time is None else datetime.fromisoformat(time)
+    return moment_of(deployment.status.plan_adoption_time)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from energylens.controller.managers import managers_of, status_managers
+from energylens.cluster.managers import managers_of, status_managers
 from energylens.decide.deployment.applied import differences
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from energylens.api.llmdeployment import LearnedCorrection, LLMDeployment, PlanStatus
-from energylens.controller.store import Key
 from energylens.decide.deployment.status import is_new_window
 from energylens.decide.learned.comparison import is_comparable, load_share, measured_point
 from energylens.decide.learned.corrections import Pool
+from energylens.decide.planned import Key
 from energylens.measure.types import WindowMeasurement
 
 
