@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -14,7 +13,6 @@ from energylens.api.llmdeployment import (
     LLMDeploymentSpec,
     PlanStatus,
     PredictedFigures,
-    describe_layout,
 )
 from energylens.api.quantity import format_milli
 from energylens.planner.engines import EngineSettings, too_long
@@ -36,6 +34,7 @@ from energylens.planner.search.corrections import Corrections, correction_status
 from energylens.planner.search.evaluate import Candidates, ReplicaPredictor
 from energylens.planner.search.frontier import alternatives, frontier_rows, table
 from energylens.planner.search.identity import identified, inputs_hash, sealed
+from energylens.planner.search.placement import layout_at, placement_at
 from energylens.planner.search.problem import Problem, Solution, binding_constraint
 from energylens.planner.search.reach import power_restricts, reach_of, solve_within
 from energylens.planner.types import ClusterSnapshot, Feasible, Infeasible, PlanningResult, PowerAllowance
@@ -195,8 +194,7 @@ def _with_settings(predictor: ReplicaPredictor, settings: EngineSettings) -> Rep
 
 def plan_status(problem: Problem, solution: Solution, i: int) -> PlanStatus:
     """Return a candidate of a solution as a plan, without alternatives."""
-    rows, layouts = solution.rows, solution.rows.layouts
-    cap = float(layouts.power_cap_watts[i])
+    rows = solution.rows
     product = rows.products[int(rows.product[i])]
     confidence, reason = confidence_of(
         problem.predictor,
@@ -204,7 +202,7 @@ def plan_status(problem: Problem, solution: Solution, i: int) -> PlanStatus:
         problem.spec.engine,
         problem.model,
         problem.gpus[product],
-        layouts.take(np.array([i])),
+        rows.layouts.take(np.array([i])),
         problem.load.workload,
         float(rows.concurrency[i]) / int(rows.replicas[i]),
         apart=rows.role != "aggregated",
@@ -215,16 +213,7 @@ def plan_status(problem: Problem, solution: Solution, i: int) -> PlanStatus:
         confidence=confidence,
         confidence_reason=reason,
         binding_constraint=binding_constraint(solution, problem.spec),
-        gpu_product=product,
-        gpus=int(rows.gpus[i]),
-        replicas=int(rows.replicas[i]),
-        nodes_per_replica=int(rows.nodes_per_replica[i]),
-        tensor_parallel=int(layouts.tensor_parallel[i]),
-        pipeline_parallel=int(layouts.pipeline_parallel[i]),
-        expert_parallel=int(layouts.expert_parallel[i]),
-        data_parallel=int(layouts.data_parallel[i]),
-        max_batch_size=int(layouts.max_batch_size[i]),
-        power_cap_watts_per_gpu=None if math.isnan(cap) else round(cap),
+        **placement_at(rows, i),
         kv_cache_tokens=_kv_cache(rows, i),
         longest_request_tokens=_longest_request(problem, rows, i),
         correction=_correction(problem, rows, i),
@@ -276,15 +265,9 @@ def _longest_request(problem: Problem, rows: Candidates, i: int) -> int:
 def _correction(problem: Problem, rows: Candidates, i: int) -> CorrectionFactors | None:
     if problem.corrections is None:
         return None
-    layouts = rows.layouts
-    layout = describe_layout(
-        tensor=int(layouts.tensor_parallel[i]),
-        pipeline=int(layouts.pipeline_parallel[i]),
-        expert=int(layouts.expert_parallel[i]),
-        data=int(layouts.data_parallel[i]),
-    )
     sequences = float(rows.concurrency[i]) / int(rows.replicas[i])
-    return correction_status(problem.corrections.of(rows.products[int(rows.product[i])], layout, sequences))
+    product, layout = rows.products[int(rows.product[i])], layout_at(rows, i).degrees
+    return correction_status(problem.corrections.of(product, layout, sequences))
 
 
 def _lowest_power(solution: Solution) -> int | None:

@@ -36,13 +36,27 @@ WRITTEN = {
         for p in (50, 90, 95, 99)
     },
     **{
-        f"Alternative.{name}": ("planner/search/frontier.py", rf'^        "{name}": ')
+        f"Alternative.{name}": ("planner/search/placement.py", rf'^        "?{name}"?[:=] ?')
         for name in (
             "gpu_product", "gpus", "replicas", "nodes_per_replica", "tensor_parallel", "pipeline_parallel",
-            "expert_parallel", "data_parallel", "max_batch_size", "power_cap_watts_per_gpu", "power_watts",
-            "joules_per_output_token", "ttft_milliseconds", "itl_milliseconds", "tpot_milliseconds",
+            "expert_parallel", "data_parallel", "max_batch_size", "power_cap_watts_per_gpu",
+        )
+    },
+    **{
+        f"Alternative.{name}": ("planner/search/frontier.py", rf'^        "{name}": ')
+        for name in (
+            "power_watts", "joules_per_output_token", "ttft_milliseconds", "itl_milliseconds", "tpot_milliseconds",
             "utilization_percent",
         )
+    },
+    **{
+        f"{owner}.{name}": ("planner/search/placement.py", rf'^        "?{name}"?[:=] ?')
+        for owner in ("PlanStatus", "PrefillReplicas")
+        for name in (
+            "gpu_product", "gpus", "replicas", "nodes_per_replica", "tensor_parallel", "pipeline_parallel",
+            "expert_parallel", "data_parallel", "max_batch_size", "power_cap_watts_per_gpu",
+        )
+        if owner == "PlanStatus" or name not in ("gpu_product", "gpus", "nodes_per_replica")
     },
     **{
         f"RejectedPlan.{name}": ("decide/deployment/rollback.py", COPIED)

@@ -25,9 +25,11 @@ from energylens.api.llmdeployment.plan import (
     PlanStatus,
     PredictedFigures,
     PrefillReplicas,
+    ReplicaLayout,
     ReplicaPower,
     describe_layout,
     describe_plan,
+    describe_replicas,
 )
 from energylens.api.llmdeployment.resource import LLMDeployment
 from energylens.api.llmdeployment.spec import (
@@ -109,6 +111,7 @@ __all__ = [
     "RejectedPlan",
     "RelaxationStatus",
     "Replan",
+    "ReplicaLayout",
     "ReplicaPower",
     "RollbackReason",
     "RollbackStatus",
@@ -125,4 +128,5 @@ __all__ = [
     "WorkloadRef",
     "describe_layout",
     "describe_plan",
+    "describe_replicas",
 ]

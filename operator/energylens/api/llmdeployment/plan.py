@@ -36,6 +36,12 @@ class PredictedFigures(ApiModel):
     )
 
 
+def describe_layout(*, tensor: int, pipeline: int, expert: int, data: int) -> str:
+    """Return a layout in the field's shorthand, without spaces: ``TP4``, ``TP8-PP2``, ``TP8-EP8``, ``TP1-EP8-DP8``."""
+    rest = (("PP", pipeline), ("EP", expert), ("DP", data))
+    return "-".join([f"TP{tensor}", *(f"{name}{size}" for name, size in rest if size > 1)])
+
+
 class ReplicaLayout(ApiModel):
     """How a model is laid out over GPUs: the number of copies, and the parallelism and batch of each."""
 
@@ -50,6 +56,16 @@ class ReplicaLayout(ApiModel):
     power_cap_watts_per_gpu: int | None = Field(
         default=None, description="Power limit of each GPU, W; absent: the product's default limit."
     )
+
+    @property
+    def degrees(self) -> str:
+        """The four degrees in short, such as ``TP4`` or ``TP8-EP8``."""
+        return describe_layout(
+            tensor=self.tensor_parallel,
+            pipeline=self.pipeline_parallel,
+            expert=self.expert_parallel,
+            data=self.data_parallel,
+        )
 
 
 class GpuChoice(ApiModel):
@@ -92,12 +108,6 @@ def _layout(data: dict[str, Any]) -> str:
         expert=data.get("expert_parallel", 1),
         data=data.get("data_parallel", 1),
     )
-
-
-def describe_layout(*, tensor: int, pipeline: int, expert: int, data: int) -> str:
-    """Return a layout in the field's shorthand, without spaces: ``TP4``, ``TP8-PP2``, ``TP8-EP8``, ``TP1-EP8-DP8``."""
-    rest = (("PP", pipeline), ("EP", expert), ("DP", data))
-    return "-".join([f"TP{tensor}", *(f"{name}{size}" for name, size in rest if size > 1)])
 
 
 class CorrectionFactors(ApiModel):
@@ -188,7 +198,13 @@ class PlanStatus(ReplicaLayout, GpuChoice, PlanIdentity):
     ] = Field(default=(), description="The next best plans, and why each was not chosen.")
 
 
+def describe_replicas(layout: ReplicaLayout, product: str = "") -> str:
+    """Return replicas in short: ``2 x NVIDIA-H200 TP4, max batch 64`` is two replicas of four GPUs each."""
+    cap = "" if layout.power_cap_watts_per_gpu is None else f", {layout.power_cap_watts_per_gpu} W per GPU"
+    where = f"{product} {layout.degrees}" if product else layout.degrees
+    return f"{layout.replicas} x {where}, max batch {layout.max_batch_size}{cap}"
+
+
 def describe_plan(plan: PlanStatus) -> str:
-    """Return a plan in short: ``2 x NVIDIA-H200 TP4, max batch 64`` is two replicas of four GPUs each."""
-    cap = "" if plan.power_cap_watts_per_gpu is None else f", {plan.power_cap_watts_per_gpu} W per GPU"
-    return f"{plan.replicas} x {plan.gpu_product} {plan.layout}, max batch {plan.max_batch_size}{cap}"
+    """Return a plan in short, as :func:`describe_replicas` does."""
+    return describe_replicas(plan, plan.gpu_product)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from energylens.api.llmdeployment import LLMDeployment, PlanStatus
+from energylens.api.llmdeployment import LLMDeployment, PlanStatus, describe_plan
 from energylens.api.quantity import parse_quantity
 from energylens.decide.deployment.following import at_load, most_carried
 from energylens.decide.deployment.inputs import Inputs
@@ -118,7 +118,7 @@ class Case:
 def in_words(plan: PlanStatus) -> str:
     """Return a plan with its energy and what binds it, for messages."""
     return (
-        f"{plan.replicas} x {plan.gpu_product} {plan.layout}, max batch {plan.max_batch_size}: "
+        f"{describe_plan(plan)}: "
         f"{joules(float(parse_quantity(plan.predicted.joules_per_output_token)))} per output token; bound by "
         f"{'nothing' if plan.binding_constraint == NO_BINDING_CONSTRAINT else plan.binding_constraint}"
     )

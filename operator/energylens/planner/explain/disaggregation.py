@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from energylens.api.llmdeployment import Alternative, LLMDeploymentSpec, PlanStatus, PrefillReplicas
+from energylens.api.llmdeployment import Alternative, LLMDeploymentSpec, PlanStatus, PrefillReplicas, describe_replicas
 from energylens.api.quantity import format_milli, parse_quantity
 from energylens.api.words import counted
 from energylens.planner.search import describe
 from energylens.planner.search.disaggregation import Disaggregated, Pair, best_pairs
 from energylens.planner.search.frontier import MAX_ALTERNATIVES, alternative, table_row
+from energylens.planner.search.placement import layout_at
 from energylens.planner.search.problem import Problem, Solution
 from energylens.planner.types import Infeasible
 
@@ -70,18 +70,8 @@ def alternative_of(
         spec: What is asked for.
         chosen: Joules per output token, watts and GPUs of the plan that was chosen.
     """
-    p = found.prefill.layouts
-    i, cap = pair.prefill, float(found.prefill.layouts.power_cap_watts[pair.prefill])
-    prefill = PrefillReplicas(
-        replicas=int(found.prefill.replicas[i]),
-        tensor_parallel=int(p.tensor_parallel[i]),
-        pipeline_parallel=int(p.pipeline_parallel[i]),
-        expert_parallel=int(p.expert_parallel[i]),
-        data_parallel=int(p.data_parallel[i]),
-        max_batch_size=int(p.max_batch_size[i]),
-        power_cap_watts_per_gpu=None if math.isnan(cap) else round(cap),
-    )
-    reason = f"prompts on {describe.prefill(prefill)}: {'; '.join(broken) or _why_not(pair, spec, chosen)}"
+    prefill = PrefillReplicas(**dict(layout_at(found.prefill, pair.prefill)))
+    reason = f"prompts on {describe_replicas(prefill)}: {'; '.join(broken) or _why_not(pair, spec, chosen)}"
     return alternative(found.decode, pair.decode, reason).model_copy(
         update={
             "gpus": pair.gpus,

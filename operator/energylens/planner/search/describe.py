@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
-from energylens.api.llmdeployment import PrefillReplicas, describe_layout
+from energylens.api.llmdeployment import describe_replicas
 from energylens.planner.search.evaluate import Candidates
+from energylens.planner.search.placement import layout_at
 
 _SMALLEST = Decimal("1e-9")
 _UNITS = (("", Decimal(1)), ("m", Decimal("1e-3")), ("u", Decimal("1e-6")), ("n", _SMALLEST))
@@ -16,30 +17,7 @@ _PLAIN = Decimal("1e15")
 
 def candidate(rows: Candidates, i: int) -> str:
     """Return a candidate in short: ``2 x NVIDIA-H200 TP4, max batch 64`` is two replicas of four GPUs each."""
-    layouts = rows.layouts
-    layout = describe_layout(
-        tensor=int(layouts.tensor_parallel[i]),
-        pipeline=int(layouts.pipeline_parallel[i]),
-        expert=int(layouts.expert_parallel[i]),
-        data=int(layouts.data_parallel[i]),
-    )
-    text = f"{int(rows.replicas[i])} x {rows.products[int(rows.product[i])]} {layout}"
-    text += f", max batch {int(layouts.max_batch_size[i])}"
-    cap = float(layouts.power_cap_watts[i])
-    return text if math.isnan(cap) else f"{text}, {cap:.0f} W per GPU"
-
-
-def prefill(replicas: PrefillReplicas) -> str:
-    """Return the replicas that process prompts in short: ``2 x TP1, max batch 4``."""
-    layout = describe_layout(
-        tensor=replicas.tensor_parallel,
-        pipeline=replicas.pipeline_parallel,
-        expert=replicas.expert_parallel,
-        data=replicas.data_parallel,
-    )
-    text = f"{replicas.replicas} x {layout}, max batch {replicas.max_batch_size}"
-    cap = replicas.power_cap_watts_per_gpu
-    return text if cap is None else f"{text}, {cap} W per GPU"
+    return describe_replicas(layout_at(rows, i), rows.products[int(rows.product[i])])
 
 
 def up(value: float) -> int:

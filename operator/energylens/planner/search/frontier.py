@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from energylens.api.llmdeployment import Alternative, LLMDeploymentSpec
+from energylens.api.llmdeployment import Alternative, LLMDeploymentSpec, describe_replicas
 from energylens.api.quantity import format_milli
 from energylens.api.words import counted
 from energylens.planner.search import describe
@@ -16,6 +16,7 @@ from energylens.planner.search.comparison import by_risk
 from energylens.planner.search.constraints import Constraint, feasible
 from energylens.planner.search.evaluate import Candidates
 from energylens.planner.search.objective import best, objective_values, ranked
+from energylens.planner.search.placement import placement_at
 from energylens.predictor.types import FloatArray, IntArray
 
 RESOLUTION = 0.01
@@ -162,7 +163,7 @@ def table_row(shown: Alternative, *, is_chosen: bool) -> Mapping[str, object]:
     """Return an alternative as a plain row; replicas for prefill as text such as ``2 x TP1, max batch 4``."""
     row = shown.model_dump(by_alias=True)
     if shown.prefill is not None:
-        row["prefill"] = describe.prefill(shown.prefill)
+        row["prefill"] = describe_replicas(shown.prefill)
     return {**row, "chosen": is_chosen}
 
 
@@ -173,22 +174,12 @@ def alternative(rows: Candidates, i: int, reason: str) -> Alternative:
 
 def figures(rows: Candidates, i: int) -> dict[str, Any]:
     """Return the fields of an alternative for a candidate that can run; latencies that have no bound are None."""
-    layouts, cap = rows.layouts, float(rows.layouts.power_cap_watts[i])
 
     def whole(value: float) -> int | None:
         return describe.up(value) if math.isfinite(value) else None
 
     return {
-        "gpu_product": rows.products[int(rows.product[i])],
-        "gpus": int(rows.gpus[i]),
-        "replicas": int(rows.replicas[i]),
-        "nodes_per_replica": int(rows.nodes_per_replica[i]),
-        "tensor_parallel": int(layouts.tensor_parallel[i]),
-        "pipeline_parallel": int(layouts.pipeline_parallel[i]),
-        "expert_parallel": int(layouts.expert_parallel[i]),
-        "data_parallel": int(layouts.data_parallel[i]),
-        "max_batch_size": int(layouts.max_batch_size[i]),
-        "power_cap_watts_per_gpu": None if math.isnan(cap) else round(cap),
+        **placement_at(rows, i),
         "joules_per_output_token": format_milli(float(rows.joules_per_output_token[i])),
         "power_watts": round(float(rows.power_watts[i])),
         "utilization_percent": describe.percent_up(float(rows.utilization[i])),
