@@ -218,11 +218,11 @@ def test_a_missing_forecast_denies_growth_and_kills_nothing(team: Team) -> None:
 @pytest.mark.parametrize("limit", [{"energyWattHours": 10**9}, {"powerWatts": 10**6}], ids=["energy", "power"])
 @pytest.mark.parametrize("action", ["Deny", "Shed"])
 def test_missing_metrics_deny_growth_and_kill_nothing(
-    operator: OperatorCluster, team: Team, limit: dict[str, int], action: str
+    operator: OperatorCluster, team: Team, limit: dict[str, Any], action: str
 ) -> None:
     team.apply(**MEASURED, planning=ONE)
     team.ready()
-    team.kubectl.apply(budget(**limit, action=action, **DAY))  # type: ignore[arg-type]
+    team.kubectl.apply(budget(**limit, action=action, **DAY))
     eventually(lambda: energy(team)["llama"][0] > 0)
     verdict(team, "Ready", "True", "Checked")
     before = team.standing()
@@ -332,8 +332,8 @@ def agent(team: Team, tmp_path: Path) -> Iterator[CapsAgent]:
 
 
 def test_the_agent_restores_limits_after_it_was_killed_and_when_it_is_removed(team: Team, agent: CapsAgent) -> None:
-    capped = {"energy": {"powerCap": {"mode": "Fixed", "wattsPerGPU": 250}}, "planning": ONE}
-    team.apply(**capped)  # type: ignore[arg-type]
+    capped: dict[str, Any] = {"energy": {"powerCap": {"mode": "Fixed", "wattsPerGPU": 250}}, "planning": ONE}
+    team.apply(**capped)
     team.ready()
     (pod,) = team.pods()
     agent.node = pod["spec"]["nodeName"]
@@ -351,7 +351,7 @@ def test_the_agent_restores_limits_after_it_was_killed_and_when_it_is_removed(te
     agent.start()
     eventually(lambda: agent.limits() == {"GPU-0": 700, "GPU-1": 700})
     # Removed while a pod asks for a cap, as `helm upgrade --set powerCaps.enabled=false` does it.
-    team.apply(**capped)  # type: ignore[arg-type]
+    team.apply(**capped)
     team.ready()
     (pod,) = team.pods()
     if pod["spec"]["nodeName"] != agent.node:
@@ -419,9 +419,14 @@ def test_kubectl_and_the_command_show_used_remaining_forecast_and_members(team: 
     status = json.loads(wide)["items"][0]["status"]
     assert status["memberCount"] == 1
     assert status["forecast"] == "lasts" or status["forecast"].startswith("used up ")
-    command = [Path(sys.executable).parent / "energylens", "budget", "cap", f"--kubeconfig={team.kubectl.kubeconfig}"]
+    command = [
+        str(Path(sys.executable).parent / "energylens"),
+        "budget",
+        "cap",
+        f"--kubeconfig={team.kubectl.kubeconfig}",
+    ]
     answer = subprocess.run(
-        [*command, f"--namespace={team.namespace}", f"--plot={tmp_path / 'burn.png'}"],  # type: ignore[list-item]
+        [*command, f"--namespace={team.namespace}", f"--plot={tmp_path / 'burn.png'}"],
         capture_output=True,
         text=True,
         timeout=120,

@@ -96,8 +96,8 @@ def test_a_spec_without_a_plan_is_a_condition_and_runs_nothing(team: Team, name:
 
 
 def test_an_slo_that_nobody_can_meet_names_one_that_works(team: Team) -> None:
-    spec = {"hardware": {"gpuProducts": [H100]}, "planning": {}}
-    team.apply(slo={"itlMilliseconds": 1}, **spec)  # type: ignore[arg-type]
+    spec: dict[str, Any] = {"hardware": {"gpuProducts": [H100]}, "planning": {}}
+    team.apply(slo={"itlMilliseconds": 1}, **spec)
     message = team.wait("SLOFeasible", "False", "SLOInfeasible")["message"]
     found = re.search(r"(\d+) ms", message.replace("itlMilliseconds=1", ""))
     assert found is not None, message
@@ -105,7 +105,7 @@ def test_an_slo_that_nobody_can_meet_names_one_that_works(team: Team) -> None:
     (relaxation,) = team.status()["relaxations"]
     assert (relaxation["field"], relaxation["allowed"]) == ("spec.slo.itlMilliseconds", str(nearest))
     assert relaxation["joulesPerOutputToken"]
-    team.apply(slo={"itlMilliseconds": nearest}, **spec)  # type: ignore[arg-type]
+    team.apply(slo={"itlMilliseconds": nearest}, **spec)
     team.wait("SLOFeasible", "True", "Feasible")
     team.ready()
     assert "relaxations" not in team.status()

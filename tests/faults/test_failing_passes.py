@@ -22,7 +22,7 @@ from energylens.controller.workers import Workers
 from energylens.described import described
 
 OTHER: Key = (NAMESPACE, "other")
-DECIDED = [kind.value for kind in DEPLOYMENT_VERDICTS if kind != "Degraded"]  # type: ignore[attr-defined]
+DECIDED = [str(kind) for kind in DEPLOYMENT_VERDICTS if kind != "Degraded"]
 
 
 DEFECT = "ValueError: cannot convert float NaN to integer (in energylens.controller.reconcile.Reconciler._decide)"

@@ -26,6 +26,7 @@ from energylens.clock import SystemClock
 from energylens.cluster.client import connect
 from energylens.controller import acting, handlers, kinds, rights, runner
 from energylens.controller.acting import Acting
+from energylens.controller.http import listen
 from energylens.controller.options import Options
 from energylens.controller.runner import EndedError, Operator
 from energylens.controller.settings import Settings
@@ -326,7 +327,7 @@ async def test_it_listens_on_both_families_unless_told_otherwise(host: str, addr
     await found.setup()
     port = free_port()
     try:
-        await runner.listen(found, host, port)  # type: ignore[attr-defined]
+        await listen(found, host, port)
         for address in ("127.0.0.1", "::1"):
             try:
                 _, writer = await asyncio.open_connection(address, port)

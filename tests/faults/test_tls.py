@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import kopf
@@ -34,8 +35,8 @@ def strict_python(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make contexts as Python 3.13 does, whatever this one does."""
     default = ssl.create_default_context
 
-    def strict(*arguments: object, **options: object) -> ssl.SSLContext:
-        context = default(*arguments, **options)  # type: ignore[arg-type]
+    def strict(*arguments: Any, **options: Any) -> ssl.SSLContext:
+        context = default(*arguments, **options)
         context.verify_flags |= ssl.VERIFY_X509_STRICT
         return context
 

@@ -211,13 +211,13 @@ def tolerations(draw: Draw) -> Object:
 @st.composite
 def deployments(draw: Draw, name: str = "a") -> Object:
     """Draw an LLMDeployment that the CRD takes, with all rules over several fields."""
-    found = {
+    found: Object = {
         "apiVersion": "energylens.dev/v1alpha1",
         "kind": "LLMDeployment",
         "metadata": {"name": name, "namespace": NAMESPACE},
         "spec": draw(specs()),
     }
-    _drop_contradictions(found["spec"])  # type: ignore[arg-type]
+    _drop_contradictions(found["spec"])
     return found
 
 

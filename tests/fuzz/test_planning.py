@@ -25,6 +25,7 @@ from energylens.cli.text.status import as_object, page
 from energylens.cli.text.tables import dump
 from energylens.data import find_gpu
 from energylens.decide.deployment import case
+from energylens.planner import plan
 from energylens.planner.types import PlanningResult
 
 EXAMPLES = int(os.environ.get("ENERGYLENS_FUZZ_EXAMPLES", "300"))
@@ -62,7 +63,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def plans() -> Iterator[dict[str, PlanningResult]]:
     """Plan once what both commands of an example ask for, since planning takes nearly all of the time."""
     known: dict[str, PlanningResult] = {}
-    real = case.plan  # type: ignore[attr-defined]
+    real = plan
 
     def once(*asked: Any, **limits: Any) -> PlanningResult:
         *inputs, predictor = asked

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from tests.unit.accuracy.fakes import predicted, run
 
 from energylens.accuracy.after_windows import DRAWS, after_windows, layout_of
 from energylens.accuracy.evaluate import measured_arrays
+from energylens.runs.types import Run
 
 BATCHES = (8, 16, 32, 64)
 
 
-def site(gpu: str, energy: float, engine: str = "vllm==0.11.1", gpus: int = 1) -> list:  # type: ignore[type-arg]
+def site(gpu: str, energy: float, engine: str = "vllm==0.11.1", gpus: int = 1) -> list[Run]:
     return [
         run(f"{gpu}-{gpus}-{batch}", gpu=gpu, gpus=gpus, batch=batch, energy=energy, engine=engine) for batch in BATCHES
     ]
 
 
-def judged(runs: list, windows: int) -> dict:  # type: ignore[type-arg]
+def judged(runs: list[Run], windows: int) -> dict[str, Any]:
     n = len(runs)
     found = predicted(runs, itl=[10.0] * n, high=[12.0] * n, energy=[1.0] * n)
     mask = np.ones(n, dtype=bool)

@@ -148,7 +148,7 @@ def test_a_sites_runs_move_its_gpu_and_engine_to_what_was_measured(gpu: str, eng
         ("throughput", [run.measured.output_tokens_per_second for run in runs if run.measured]),
         ("power", [run.measured.power_watts for run in runs if run.measured]),
     ):
-        np.testing.assert_allclose(after.values[name], wanted, rtol=0.05)  # type: ignore[arg-type]
+        np.testing.assert_allclose(after.values[name], np.array(wanted, dtype=np.float64), rtol=0.05)
         assert (after.intervals[name].low < wanted).all()
         assert (after.intervals[name].high > wanted).all()
     assert (after.nearest == LAYOUT).all()
@@ -239,8 +239,8 @@ def test_runs_with_a_time_per_output_token_alone_move_the_step(shipped: Resolved
     coefficients = fitted(known.runs, known).coefficients
     profile = select_profile(load_profiles(), "vllm", "0.11.1")
     after = predict_runs(only, resolver(), lambda _: Predictor(coefficients, profile))
-    wanted = [run.measured.median_tpot_ms for run in only if run.measured is not None]
-    np.testing.assert_allclose(after.values["tpot"], wanted, rtol=0.06)  # type: ignore[arg-type]
+    wanted = np.array([run.measured.median_tpot_ms for run in only if run.measured], dtype=np.float64)
+    np.testing.assert_allclose(after.values["tpot"], wanted, rtol=0.06)
     assert np.isfinite(after.values["power"]).all()
 
 

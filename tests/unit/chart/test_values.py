@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel
 from tools.chart_readme import rows, with_table
 
 from energylens.controller.settings import BudgetSettings, MeasurementSettings, PrometheusSettings, Settings
@@ -125,6 +126,6 @@ def test_every_setting_is_read_by_the_operator() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Attribute)
     }
-    settings = [Settings, MeasurementSettings, PrometheusSettings, BudgetSettings]
-    fields_of = {f"{each.__name__}.{name}" for each in settings for name in each.model_fields}  # type: ignore[attr-defined]
+    settings: list[type[BaseModel]] = [Settings, MeasurementSettings, PrometheusSettings, BudgetSettings]
+    fields_of = {f"{each.__name__}.{name}" for each in settings for name in each.model_fields}
     assert {name for name in fields_of if name.rsplit(".", 1)[-1] not in read} == set()

@@ -167,18 +167,21 @@ def test_a_budget_concerns_the_deployments_of_its_namespace(store: Store) -> Non
     elsewhere = deployment()
     elsewhere["metadata"]["namespace"] = "other"
     store.put_deployment(elsewhere, deleted=False)
-    budget = {"metadata": {"name": "b", "namespace": "team", "resourceVersion": "1"}, "spec": {"powerWatts": 1000}}
+    budget: dict[str, Any] = {
+        "metadata": {"name": "b", "namespace": "team", "resourceVersion": "1"},
+        "spec": {"powerWatts": 1000},
+    }
     assert store.put_budget(budget, deleted=False) == [KEY]
     assert store.put_budget(copy.deepcopy(budget), deleted=False) == []
-    counted = {**budget, "metadata": {**budget["metadata"], "resourceVersion": "2"}, "status": {"usedWattHours": 5}}  # type: ignore[dict-item]
+    counted = {**budget, "metadata": {**budget["metadata"], "resourceVersion": "2"}, "status": {"usedWattHours": 5}}
     assert store.put_budget(counted, deleted=False) == [], "the operator's own status"
     assert store.put_budget({**budget, "spec": {"powerWatts": 900}}, deleted=False) == [], "older than what is known"
     assert store.budgets[KEY[0], "b"]["status"] == {"usedWattHours": 5}
-    newer = {**budget, "metadata": {**budget["metadata"], "resourceVersion": "3"}, "spec": {"powerWatts": 900}}  # type: ignore[dict-item]
+    newer = {**budget, "metadata": {**budget["metadata"], "resourceVersion": "3"}, "spec": {"powerWatts": 900}}
     assert store.put_budget(newer, deleted=False) == [KEY]
-    successor = {**newer, "metadata": {**newer["metadata"], "uid": "new", "resourceVersion": "5"}}  # type: ignore[dict-item]
+    successor = {**newer, "metadata": {**newer["metadata"], "uid": "new", "resourceVersion": "5"}}
     store.put_budget(successor, deleted=False)
-    gone = {**newer, "metadata": {**newer["metadata"], "uid": "old", "resourceVersion": "4"}}  # type: ignore[dict-item]
+    gone = {**newer, "metadata": {**newer["metadata"], "uid": "old", "resourceVersion": "4"}}
     assert store.put_budget(gone, deleted=True) == [], "the deletion of one that had its name"
     assert (KEY[0], "b") in store.budgets
     assert store.put_budget(budget, deleted=True) == [KEY]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from energylens.measure.types import EngineObservation, GpuEnergySeries, GpuObservation, PodRef, Sample, TokenSeries
 from energylens.measure.window import WindowOptions
@@ -66,8 +67,8 @@ def engine(
     )
 
 
-def options(**changes: object) -> WindowOptions:
-    return WindowOptions(**({"end": 600.0, "window_seconds": 600.0} | changes))  # type: ignore[arg-type]
+def options(**changes: Any) -> WindowOptions:
+    return WindowOptions(**({"end": 600.0, "window_seconds": 600.0} | changes))
 
 
 def seen(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.unit.predictor.models import layouts
 
 from energylens.api.llmdeployment import LLMDeployment
 from energylens.api.quantity import parse_quantity
@@ -59,8 +60,7 @@ def workload(rate: float, inputs: int = 300, outputs: int = 400) -> dict[str, An
 
 
 def one(tp: int, pp: int, ep: int, dp: int, batch: int, cap: float = math.nan) -> Layouts:
-    ints = [np.array([value]) for value in (tp, pp, ep, dp, batch)]
-    return Layouts(*ints, np.array([cap]))  # type: ignore[call-arg]
+    return layouts((tp, pp, ep, dp), batch=batch, cap=cap)
 
 
 BATCHES, ODD_BATCH = [2**i for i in range(11)], 100

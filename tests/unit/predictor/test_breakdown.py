@@ -12,6 +12,7 @@ from tests.unit.predictor.models import layouts
 from energylens.data import find_gpu, load_model
 from energylens.data.predictor import load_predictor
 from energylens.predictor.breakdown import EnergyParts, energy_parts
+from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.types import Layouts, Prediction, Workload
 
 H100 = find_gpu("H100")
@@ -21,14 +22,14 @@ PREDICTOR = load_predictor("vllm", "0.11.1")
 DENSE = load_model("meta-llama/Llama-3.1-8B-Instruct")
 
 
-def parts(model: object, where: Layouts, rate: float, workload: Workload = CHAT) -> tuple[EnergyParts, Prediction]:
-    found = PREDICTOR.at_rate(model, H100, where, workload, np.full(len(where), rate))  # type: ignore[arg-type]
-    return energy_parts(PREDICTOR, model, H100, where, workload, found, saturated=False), found  # type: ignore[arg-type]
+def parts(model: ModelSpec, where: Layouts, rate: float, workload: Workload = CHAT) -> tuple[EnergyParts, Prediction]:
+    found = PREDICTOR.at_rate(model, H100, where, workload, np.full(len(where), rate))
+    return energy_parts(PREDICTOR, model, H100, where, workload, found, saturated=False), found
 
 
 @pytest.mark.parametrize("model", ALL, ids=lambda m: m.family)
 @pytest.mark.parametrize("rate", [0.01, 1.0, 1e5])
-def test_the_parts_add_up_to_the_prediction_and_none_is_negative(model: object, rate: float) -> None:
+def test_the_parts_add_up_to_the_prediction_and_none_is_negative(model: ModelSpec, rate: float) -> None:
     found, prediction = parts(model, layouts((1, 1, 1, 1), (2, 1, 1, 1), (4, 1, 1, 1)), rate)
     np.testing.assert_allclose(found.total, prediction.joules_per_output_token)
     assert all((getattr(found, f.name) >= 0).all() for f in fields(found))

@@ -16,7 +16,8 @@ from energylens.data.predictor import load_coefficients, load_predictor, load_pr
 from energylens.predictor import Predictor, UnknownEngineError
 from energylens.predictor.fitted.features import NEAREST
 from energylens.predictor.fitted.profiles import parse_engine, parse_version, select_profile
-from energylens.predictor.types import Workload
+from energylens.predictor.model.architecture import ModelSpec
+from energylens.predictor.types import Prediction, Workload
 
 H100, B200 = find_gpu("H100"), find_gpu("B200")
 CHAT = Workload(300.0, 400.0)
@@ -28,10 +29,10 @@ def predictor(version: str = "0.11.1") -> Predictor:
 
 
 @pytest.mark.parametrize("model", ALL, ids=lambda m: m.family)
-def test_a_larger_batch_costs_time_and_saves_energy(model: object) -> None:
+def test_a_larger_batch_costs_time_and_saves_energy(model: ModelSpec) -> None:
     batch = np.geomspace(8, 256, 6)
     where = layouts(*[(1, 1, 1, 1)] * 6, batch=512)
-    found = predictor().at_concurrency(model, H100, where, CHAT, batch)  # type: ignore[arg-type]
+    found = predictor().at_concurrency(model, H100, where, CHAT, batch)
     assert (np.diff(found.mean_step_ms) > 0).all()
     # Two layers are so fast that the front end sets the pace of the largest batches: there it stays level.
     assert (np.diff(np.log(found.output_tokens_per_second)) > -0.005).all()
@@ -171,8 +172,8 @@ def test_intervals_hold_the_prediction_and_widen_without_runs() -> None:
     newer = load_predictor("vllm").at_concurrency(model, H100, where, CHAT, batch)
     unseen = predictor().at_concurrency(load_model("microsoft/phi-4"), H100, where, CHAT, batch)
 
-    def width(found: object) -> float:
-        return float(np.log(found.energy.high[0] / found.energy.low[0]))  # type: ignore[attr-defined]
+    def width(found: Prediction) -> float:
+        return float(np.log(found.energy.high[0] / found.energy.low[0]))
 
     assert seen.energy.low[0] < seen.joules_per_output_token[0] < seen.energy.high[0]
     assert width(seen) < width(unseen) < width(other)

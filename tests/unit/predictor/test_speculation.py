@@ -7,11 +7,13 @@ from typing import Literal
 
 import numpy as np
 import pytest
+from tests.unit.predictor.models import layouts
 
 from energylens.data import find_gpu, load_model, load_predictor
 from energylens.predictor.breakdown import energy_parts
 from energylens.predictor.fitted.features import NOTHING
 from energylens.predictor.load.steady import phase_work
+from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.model.drafts import draft_model
 from energylens.predictor.model.parameters import weight_bytes
 from energylens.predictor.types import Layouts, Prediction, Speculation, Workload
@@ -21,7 +23,7 @@ METHODS: tuple[Method, ...] = ("NGram", "EAGLE", "MTP", "DraftModel")
 H100, PREDICTOR = find_gpu("H100"), load_predictor("vllm")
 DENSE, EXPERTS = load_model("meta-llama/Llama-3.1-8B-Instruct"), load_model("Qwen/Qwen3-30B-A3B")
 LOAD = Workload(2000, 400)
-ONE = Layouts(*[np.array([v]) for v in (1, 1, 1, 1, 64)], np.array([np.nan]))  # type: ignore[call-arg]
+ONE = layouts((1, 1, 1, 1))
 
 
 def drafting(method: Method = "NGram", tokens: int = 3, acceptance: float = 0.7) -> Workload:
@@ -33,7 +35,7 @@ def cached(share: float) -> Workload:
     return replace(LOAD, prefix_hit_fraction=share)
 
 
-def under(workload: Workload, rate: float = 1.0, model: object = DENSE) -> Prediction:
+def under(workload: Workload, rate: float = 1.0, model: ModelSpec = DENSE) -> Prediction:
     return PREDICTOR.at_rate(model, H100, ONE, workload, np.array([rate]))
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from tests.unit.runs.test_table import GOOD, csv_of
@@ -10,9 +11,9 @@ from energylens.predictor.model.architecture import Quantization
 from energylens.runs import Run, parse_runs, resolver, weight_precision
 
 
-def run(**changed: object) -> Run:
+def run(**changed: Any) -> Run:
     (read,) = parse_runs(csv_of(GOOD), "in.csv", measured=False).runs
-    return replace(read, **changed)  # type: ignore[arg-type]
+    return replace(read, **changed)
 
 
 def test_catalogue_and_gpu_names_are_found() -> None:

@@ -12,6 +12,7 @@ from tests.unit.decide.observations import HASH, NOW, OTHER, deployment, measure
 from energylens.api.llmdeployment import LastGoodPlan, LLMDeployment, PlanStatus, RollbackStatus
 from energylens.decide.deployment import rollback
 from energylens.decide.deployment.rollback import Return, after_return, after_window, due, rejected_for, triggers
+from energylens.measure.types import EnergyReason
 
 OLD, NEW = plan(HASH), plan(OTHER, tensor_parallel=2, layout="TP2")
 GOOD = LastGoodPlan(plan=OLD, joules_per_output_token="400m", output_tokens_per_second=2000)
@@ -94,7 +95,7 @@ def test_a_window_that_breaks_the_objective_makes_no_good_plan() -> None:
 
 
 @pytest.mark.parametrize("reason", ["TooFewTokens", "Implausible", "SourceUnreachable"])
-def test_a_window_without_a_figure_changes_nothing(reason: str) -> None:
+def test_a_window_without_a_figure_changes_nothing(reason: EnergyReason) -> None:
     state = run([0.5])
     assert after_window(asking(state), NEW, measured(reason)) == state
 

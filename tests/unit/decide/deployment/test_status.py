@@ -14,7 +14,7 @@ from energylens.decide.deployment.observation import Observation, PlanChoice
 from energylens.decide.deployment.status import status_of
 from energylens.decide.learned.comparison import load_differences
 from energylens.decide.reasons import Reason
-from energylens.measure.types import LatencyQuantiles, WindowMeasurement
+from energylens.measure.types import EnergyReason, LatencyQuantiles, WindowMeasurement
 from energylens.planner.types import Change, Infeasible, Relaxation
 
 
@@ -185,7 +185,7 @@ def said(status: dict[str, Any]) -> set[tuple[str, str, str]]:
     [("SourceUnreachable", True), ("PodLabelsMissing", True), ("NotAttributable", True), ("PartialCoverage", False),
      ("Implausible", False), ("TokensMissing", False)],
 )  # fmt: skip
-def test_a_window_that_is_collected_ends_what_it_disproves_and_nothing_else(reason: str, over: bool) -> None:
+def test_a_window_that_is_collected_ends_what_it_disproves_and_nothing_else(reason: EnergyReason, over: bool) -> None:
     """With windows of an hour a first look at a pod whose labels were late said PodLabelsMissing for that hour."""
     status = written(after(written(observation()), measurement=measured(reason)))
     later = written(after(status, measurement=measured("Collecting")))

@@ -217,8 +217,9 @@ def test_factors_go_to_the_candidates_of_their_layout() -> None:
     ones = np.ones(3, dtype=np.int64)
     layouts = Layouts(np.array([1, 2, 4]), ones, ones, ones, ones * 8, np.full(3, np.nan))
     found = learned.for_candidates(PRODUCT, layouts, np.full(3, 8.0))
-    assert found.energy[:2] == pytest.approx([1.2, 1.5], rel=1e-3)  # type: ignore[index]
-    assert 1.2 < found.energy[2] < 1.5  # type: ignore[index]
+    assert isinstance(found.energy, np.ndarray)
+    assert found.energy[:2] == pytest.approx([1.2, 1.5], rel=1e-3)
+    assert 1.2 < found.energy[2] < 1.5
     assert learned.for_candidates("NVIDIA-L4", layouts, np.full(3, 8.0)).energy == 1.0
     assert learned.document()[f"{PRODUCT} TP2 8"] == {"energy": [round(float(np.log(1.5)), 6), 1e6]}
     assert Corrections().document() == {}

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.unit.predictor.models import layouts
 
 from energylens.api.llmdeployment import Engine, Overrides, PowerCap
 from energylens.data import find_gpu, known_models, load_gpus, load_model
@@ -41,8 +42,7 @@ def engine(name: str = "VLLM", *arguments: str, image: str | None = None, **env:
 
 
 def layout(tp: int = 1, pp: int = 1, ep: int = 1, dp: int = 1, batch: int = 16) -> Layouts:
-    sizes = [np.asarray([size], dtype=np.int64) for size in (tp, pp, ep, dp, batch)]
-    return Layouts(*sizes, np.asarray([np.nan]))  # type: ignore[arg-type, call-arg]
+    return layouts((tp, pp, ep, dp), batch=batch)
 
 
 def refusal(

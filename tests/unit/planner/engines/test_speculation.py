@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.unit.predictor.models import layouts
 
 from energylens.api.llmdeployment import LLMDeployment
 from energylens.data import load_gpus, load_model, load_predictor
@@ -17,7 +18,7 @@ from energylens.planner.planning import problem_for
 from energylens.planner.search.identity import planning_inputs
 from energylens.planner.search.problem import solve
 from energylens.planner.types import ClusterSnapshot, GpuNode
-from energylens.predictor.types import Layouts, Speculation, Workload
+from energylens.predictor.types import Speculation, Workload
 
 Deploy = Callable[..., LLMDeployment]
 LLAMA, H100 = "meta-llama/Llama-3.1-8B-Instruct", "NVIDIA-H100-80GB-HBM3"
@@ -106,7 +107,7 @@ def test_contradictions_are_said(
 
 
 def test_sglang_drafts_without_stages_only(make_deployment: Deploy) -> None:
-    layouts = Layouts(*[np.array(v) for v in ([1, 1], [1, 2], [1, 1], [1, 1], [16, 16])], np.full(2, np.nan))  # type: ignore[call-arg]
+    both = layouts((1, 1, 1, 1), (1, 2, 1, 1), batch=16)
     one, model, gpu = np.ones(2, dtype=np.int64), load_model(LLAMA), load_gpus()[H100]
     for engine, arguments, refused in (
         ("SGLang", ["--speculative-algorithm=EAGLE3"], True),
@@ -114,7 +115,7 @@ def test_sglang_drafts_without_stages_only(make_deployment: Deploy) -> None:
         ("VLLM", [CONFIG], False),
     ):
         settings = EngineSettings.of(deployed(make_deployment, *arguments, engine=engine).spec.engine)
-        found = refusals(model, gpu, layouts, one, Workload(100, 100), settings)
+        found = refusals(model, gpu, both, one, Workload(100, 100), settings)
         assert found[0] == ""
         assert bool(found[1]) is refused
         assert ("--speculative-algorithm=EAGLE3" in found[1]) is refused

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+from tests.unit.predictor.models import layouts
 
 from energylens.api.llmdeployment import Engine
 from energylens.data import find_gpu, load_model, load_predictor
@@ -42,8 +43,7 @@ class Told:
 
 
 def layout(tensor: int = 4, pipeline: int = 1, data: int = 1, cap: float = np.nan) -> Layouts:
-    degrees = [np.array([degree]) for degree in (tensor, pipeline, 1, data, 64)]
-    return Layouts(*degrees, np.array([cap]))  # type: ignore[call-arg]
+    return layouts((tensor, pipeline, 1, data), cap=cap)
 
 
 def words(found: Evidence, engine: Engine = MEASURED_IMAGE, where: Layouts | None = None, gpu: str = "H100") -> str:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.unit.predictor.models import layouts
 
 from energylens.api.llmdeployment import Alternative, LLMDeployment
 from energylens.api.quantity import parse_quantity
@@ -21,7 +22,7 @@ from energylens.planner.inventory.capacity import pods_beside
 from energylens.planner.types import ClusterSnapshot, Feasible, Infeasible, PlanningResult, PowerAllowance
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.model.rules import unsupported_reasons
-from energylens.predictor.types import GpuSpec, Layouts, Workload
+from energylens.predictor.types import GpuSpec, Workload
 
 H100, H200 = "NVIDIA-H100-80GB-HBM3", "NVIDIA-H200"
 
@@ -110,7 +111,7 @@ def of_role(setup: Setup, model: ModelSpec, product: str, sizes: list[int], spec
             next((n for n in range(1, len(sizes) + 1) if pp % n == 0 and tp * pp // n <= size), None) for size in sizes
         }
         for nodes, cap in itertools.product(sorted(span for span in spans if span), caps):
-            layout = Layouts(*[np.array([v]) for v in (tp, pp, 1, 1, batch)], np.array([cap]))  # type: ignore[call-arg]
+            layout = layouts((tp, pp, 1, 1), batch=batch, cap=cap)
             if unsupported_reasons(model, layout)[0]:
                 continue
             if not setup.predictor.memory(model, gpu, layout, shape).fits[0]:

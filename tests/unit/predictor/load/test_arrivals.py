@@ -25,8 +25,8 @@ def space(name: str, caps: tuple[float, ...] = (np.nan,)) -> tuple[Layouts, Floa
         for cap in caps
         for rate in (0.01, 0.5, 3.0, 12.0, 40.0)
     ]
-    columns = [np.asarray(column) for column in zip(*rows, strict=True)]
-    return Layouts(*columns[:5], columns[5].astype(np.float64)), columns[6].astype(np.float64)  # type: ignore[call-arg]
+    tp, pp, ep, dp, batch, cap, rate = (np.asarray(column) for column in zip(*rows, strict=True))
+    return Layouts(tp, pp, ep, dp, batch, cap.astype(np.float64)), rate.astype(np.float64)
 
 
 @pytest.mark.parametrize("caps", [(np.nan,), (300.0, np.nan)])
