@@ -39,7 +39,7 @@ class CalibrationError(ValueError):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Calibration:
     """A finished calibration."""
 
     result: FitResult
@@ -79,7 +79,7 @@ def gpus_by_name() -> dict[str, GpuSpec]:
     return {gpu.name: gpu for gpu in load_gpus().values()}
 
 
-def calibrate_files(runs_file: Path | None, kernel_directory: Path | None, add_shipped: bool = False) -> Outcome:
+def calibrate_files(runs_file: Path | None, kernel_directory: Path | None, add_shipped: bool = False) -> Calibration:
     """Fit to files, the shipped ones by default.
 
     Args:
@@ -113,7 +113,7 @@ def calibrate_files(runs_file: Path | None, kernel_directory: Path | None, add_s
     result = fit_full(known.runs, known.models, gpus, tables, profiles)
     others = [text for text in SOURCES if shipped or not text.startswith("Serving runs")]
     sources = [*([f"Serving runs: {runs_file.name}"] if runs_file else []), *others]
-    return Outcome(result, _document(known.runs, sources, result), tables)
+    return Calibration(result, _document(known.runs, sources, result), tables)
 
 
 def _document(runs: Runs, sources: list[str], result: FitResult) -> dict[str, Any]:

@@ -30,7 +30,7 @@ class Ratios:
 
 
 @dataclass(frozen=True)
-class Factors:
+class ProfileFactors:
     """An engine profile against the engine that the constants are of."""
 
     profile: str
@@ -45,7 +45,7 @@ class Scales:
     shared: tuple[Constant, ...]
     ratios: tuple[Constant, ...]
     products: tuple[Ratios, ...]
-    engines: tuple[Factors, ...] = ()
+    engines: tuple[ProfileFactors, ...] = ()
 
     @property
     def size(self) -> int:
@@ -95,7 +95,7 @@ def scales_for(gpu_names: Sequence[str], gpus: Mapping[str, GpuSpec], engines: S
             raise ValueError(f"gpu_model {name!r}: nothing is known of its architecture, {gpus[name].architecture}")
         products.append(Ratios(name, relative, derived_ratios(gpus[name], gpus[relative]), DERIVED_SPREAD))
     unlike = {profile.name: profile for profile in engines if profile.factors}
-    factors = tuple(Factors(name, unlike[name].factors) for name in sorted(unlike))
+    factors = tuple(ProfileFactors(name, unlike[name].factors) for name in sorted(unlike))
     return Scales(shared, tuple(c for c in shared if c.ratio_spread > 0), tuple(products), factors)
 
 

@@ -23,7 +23,7 @@ from energylens.controller.energy_accounts import EnergyAccounts
 from energylens.controller.failures import Failures
 from energylens.controller.handlers import registry_for, settings_for
 from energylens.controller.health import Health
-from energylens.controller.kinds import AGAIN_SECONDS, BUDGET_KINDS, Found, Kinds
+from energylens.controller.kinds import AGAIN_SECONDS, BUDGET_KINDS, Kinds, WatchableKinds
 from energylens.controller.measuring import Measuring
 from energylens.controller.metrics import Metrics
 from energylens.controller.options import Options
@@ -187,7 +187,7 @@ class Acting:
 
     async def _act(self) -> None:
         """Watch and work until told to stop; watch again when a kind comes or goes, or what ended a watch may pass."""
-        known: Found | None = None
+        known: WatchableKinds | None = None
         while not self._stop.is_set():
             found = await self._kinds.settled()
             for kind, problem in found.left_out.items():
@@ -209,7 +209,7 @@ class Acting:
                 await asyncio.sleep(AGAIN_SECONDS)
             known = found
 
-    async def _watch(self, found: Found, all_anew: bool) -> None:
+    async def _watch(self, found: WatchableKinds, all_anew: bool) -> None:
         """Watch and work until told to stop or to watch again; ``all_anew`` looks at every deployment once more.
 
         Raises:
@@ -373,7 +373,7 @@ class Acting:
             for key in self._reconciler.to_plan_again:
                 self._queue.add_again(key)
 
-    async def _watch_kinds(self, found: Found, changed: asyncio.Event) -> None:
+    async def _watch_kinds(self, found: WatchableKinds, changed: asyncio.Event) -> None:
         while True:
             await asyncio.sleep(KIND_CHECK_SECONDS)
             if self._health.synced:

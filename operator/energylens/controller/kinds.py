@@ -37,7 +37,7 @@ Report = Callable[[str, str], None]
 
 
 @dataclass(frozen=True)
-class Found:
+class WatchableKinds:
     """Which kinds can be watched, and which cannot."""
 
     kinds: frozenset[Resource]
@@ -63,7 +63,7 @@ class Kinds:
         self._report = report
         self._sleep = sleep
 
-    async def settled(self) -> Found:
+    async def settled(self) -> WatchableKinds:
         """Return the kinds that can be watched, as soon as all that are needed are among them.
 
         One that is needed and is not served, or may not be listed, is reported until it can be. Others are left out:
@@ -83,13 +83,13 @@ class Kinds:
                 return found
             await self._sleep(AGAIN_SECONDS)
 
-    async def changed(self, known: Found) -> bool:
+    async def changed(self, known: WatchableKinds) -> bool:
         """Return whether a kind came or went since, by a few requests however many namespaces there are."""
         found = await self._optional(self._namespaces[:1])
         gone = isinstance(await self._problem(LLM_DEPLOYMENT, self._namespaces[:1]), NotFoundError)
         return gone or (found is not None and found.kinds != known.kinds)
 
-    async def _optional(self, namespaces: Sequence[str | None]) -> Found | None:
+    async def _optional(self, namespaces: Sequence[str | None]) -> WatchableKinds | None:
         """Return what can be watched if all that is needed can; None while nobody knows."""
         kinds, left_out, unserved = set(NEEDED), {}, set()
         for resource in OPTIONAL:
@@ -104,7 +104,7 @@ class Kinds:
                 left_out[resource] = str(problem)
         if CLUSTER_ENERGY_BUDGET in kinds:
             kinds.add(NAMESPACE)
-        return Found(frozenset(kinds), left_out, frozenset(unserved))
+        return WatchableKinds(frozenset(kinds), left_out, frozenset(unserved))
 
     async def _problem(self, resource: Resource, namespaces: Sequence[str | None]) -> ClusterError | None:
         """Return why a kind cannot be watched; report what keeps the operator from its work."""

@@ -25,7 +25,7 @@ from energylens.cluster.resources import (
     Resource,
 )
 from energylens.controller.handlers import MANAGED, Handle, takers, watched_children
-from energylens.controller.kinds import ALL_KINDS, Found
+from energylens.controller.kinds import ALL_KINDS, WatchableKinds
 from energylens.controller.store import Key, Store
 
 LISTS_GET_OLD_AFTER = 20
@@ -70,7 +70,7 @@ class Sweeper:
         self._enqueue = enqueue
         self._namespaces = namespaces
         self._sleep = sleep
-        self.found = Found(ALL_KINDS)
+        self.found = WatchableKinds(ALL_KINDS)
         """The kinds that are watched now."""
 
     async def settle(self) -> list[Missed]:

@@ -23,7 +23,7 @@ class PrometheusError(Exception):
 
 
 @dataclass(frozen=True)
-class Answer:
+class QueryData:
     """The ``data`` of a successful answer."""
 
     data: Mapping[str, Any]
@@ -39,7 +39,7 @@ class Prometheus(Protocol):
         """Base URL, for messages."""
         ...
 
-    async def query(self, expression: str, time: float | None = None) -> Answer:
+    async def query(self, expression: str, time: float | None = None) -> QueryData:
         """Evaluate at ``time``, seconds since the Unix epoch by the server's clock; None: now.
 
         Raises:
@@ -95,7 +95,7 @@ class PrometheusHttp(HttpSession):
             headers=dict(self._access.headers),
         )
 
-    async def query(self, expression: str, time: float | None = None) -> Answer:
+    async def query(self, expression: str, time: float | None = None) -> QueryData:
         """Evaluate an expression; see `Prometheus.query`.
 
         Raises:
@@ -136,7 +136,7 @@ class PrometheusHttp(HttpSession):
         return {"Authorization": f"Bearer {token}"}
 
 
-def _answer(status: int, body: bytes) -> Answer:
+def _answer(status: int, body: bytes) -> QueryData:
     """Return what an answer says; errors of the API carry their text in JSON, those of a proxy do not."""
     try:
         document = json.loads(body)
@@ -151,4 +151,4 @@ def _answer(status: int, body: bytes) -> Answer:
     data = document.get("data")
     if not isinstance(data, dict):
         raise PrometheusError("answered without data")
-    return Answer(data, tuple(str(warning) for warning in document.get("warnings") or ()))
+    return QueryData(data, tuple(str(warning) for warning in document.get("warnings") or ()))

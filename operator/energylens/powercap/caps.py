@@ -27,7 +27,7 @@ class Gpu:
 
 
 @dataclass(frozen=True)
-class Change:
+class LimitChange:
     """A limit to set."""
 
     uuid: str
@@ -40,7 +40,7 @@ class Change:
 class Decision:
     """Actions on a node."""
 
-    changes: tuple[Change, ...]
+    changes: tuple[LimitChange, ...]
     ours: frozenset[str]
     """UUIDs of the GPUs that have a limit of ours afterwards."""
     refused: tuple[str, ...]
@@ -59,18 +59,18 @@ def decide(gpus: Iterable[Gpu], caps: Mapping[str, str], ours: frozenset[str]) -
         caps: The annotation of each pod of the node that has one, by the pod's UID.
         ours: UUIDs of the GPUs that have a limit of ours.
     """
-    changes: list[Change] = []
+    changes: list[LimitChange] = []
     refused: list[str] = []
     kept: set[str] = set()
     for gpu in gpus:
         wanted = _wanted(gpu, caps, refused)
         if wanted is None:
             if gpu.uuid in ours and round(gpu.limit_watts) != round(gpu.default_watts):
-                changes.append(Change(gpu.uuid, gpu.default_watts, True))
+                changes.append(LimitChange(gpu.uuid, gpu.default_watts, True))
             continue
         kept.add(gpu.uuid)
         if round(gpu.limit_watts) != wanted:
-            changes.append(Change(gpu.uuid, float(wanted), False))
+            changes.append(LimitChange(gpu.uuid, float(wanted), False))
     return Decision(tuple(changes), frozenset(kept), tuple(refused))
 
 

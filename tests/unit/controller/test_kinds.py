@@ -17,7 +17,7 @@ from energylens.cluster.resources import (
     NODE,
     Resource,
 )
-from energylens.controller.kinds import AGAIN_SECONDS, ALL_KINDS, NEEDED, OPTIONAL, Found, Kinds
+from energylens.controller.kinds import AGAIN_SECONDS, ALL_KINDS, NEEDED, OPTIONAL, Kinds, WatchableKinds
 
 
 class StillWaitingError(Exception):
@@ -61,7 +61,7 @@ class Asked:
 
 async def test_everything_is_watched_where_everything_is_served_and_may_be_listed() -> None:
     asked = Asked(Server(served={"LeaderWorkerSet"}))
-    assert await asked.kinds.settled() == Found(ALL_KINDS)
+    assert await asked.kinds.settled() == WatchableKinds(ALL_KINDS)
     assert asked.problems == {}
 
 

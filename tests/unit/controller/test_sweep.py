@@ -11,7 +11,7 @@ from tests.support.world import KEY, World, llama
 from energylens.cluster.errors import ForbiddenError, NotFoundError
 from energylens.cluster.port import Identity, Object
 from energylens.cluster.resources import ENERGY_BUDGET, LEADER_WORKER_SET, Resource
-from energylens.controller.kinds import ALL_KINDS, Found
+from energylens.controller.kinds import ALL_KINDS, WatchableKinds
 from energylens.controller.sweep import LISTS_GET_OLD_AFTER, Sweeper
 from energylens.planner.inventory.snapshot import OWNER_LABEL
 
@@ -142,7 +142,7 @@ async def test_a_kind_that_is_not_watched_is_not_listed(swept: Swept) -> None:
     swept.world.cluster.withheld["EnergyBudget"] = NotFoundError("no such kind")
     with pytest.raises(NotFoundError):
         await swept.sweeper.settle()
-    swept.sweeper.found = Found(ALL_KINDS - {ENERGY_BUDGET}, unserved=frozenset({ENERGY_BUDGET}))
+    swept.sweeper.found = WatchableKinds(ALL_KINDS - {ENERGY_BUDGET}, unserved=frozenset({ENERGY_BUDGET}))
     assert await swept.sweeper.settle() == []
 
 
@@ -156,10 +156,10 @@ async def test_leader_worker_sets_that_went_with_their_kind_are_dropped(swept: S
     }
     world.store.put_child("LeaderWorkerSet", body, deleted=False)
     rest = ALL_KINDS - {LEADER_WORKER_SET}
-    swept.sweeper.found = Found(rest, {LEADER_WORKER_SET: "forbidden"})
+    swept.sweeper.found = WatchableKinds(rest, {LEADER_WORKER_SET: "forbidden"})
     await swept.sweeper.sweep()
     assert ("LeaderWorkerSet", KEY[0], name) in world.store.children
-    swept.sweeper.found = Found(rest, unserved=frozenset({LEADER_WORKER_SET}))
+    swept.sweeper.found = WatchableKinds(rest, unserved=frozenset({LEADER_WORKER_SET}))
     await swept.sweeper.sweep()
     assert ("LeaderWorkerSet", KEY[0], name) not in world.store.children
     assert KEY in swept.asked

@@ -12,7 +12,7 @@ from energylens.measure.collector import Collector
 from energylens.measure.engines import EngineTarget
 from energylens.measure.history import History
 from energylens.measure.prometheus import LabelMap, PrometheusSource, Series, clock_offset, observations
-from energylens.measure.prometheus_http import Answer, PrometheusError
+from energylens.measure.prometheus_http import PrometheusError, QueryData
 from energylens.measure.scrape import TargetFailure
 from energylens.measure.types import PodRef
 
@@ -45,12 +45,12 @@ class FakePrometheus:
         self.warnings: tuple[str, ...] = ()
         self.round_trip = 0.0
 
-    async def query(self, expression: str, time: float | None = None) -> Answer:
+    async def query(self, expression: str, time: float | None = None) -> QueryData:
         if self.error:
             raise PrometheusError(self.error)
         if expression == "time()":
             self.clock.time += self.round_trip
-            return Answer({"resultType": "scalar", "result": [0, str(self.clock.time + self.ahead)]})
+            return QueryData({"resultType": "scalar", "result": [0, str(self.clock.time + self.ahead)]})
         self.asked.append(expression)
         seconds = float(expression.rsplit("[", 1)[1].removesuffix("s]"))
         result = [
@@ -60,7 +60,7 @@ class FakePrometheus:
             }
             for each in self.held
         ]
-        return Answer({"resultType": "matrix", "result": [each for each in result if each["values"]]}, self.warnings)
+        return QueryData({"resultType": "matrix", "result": [each for each in result if each["values"]]}, self.warnings)
 
 
 class Engines:
@@ -255,7 +255,7 @@ async def test_an_exporter_that_died_has_one_reason_however_long_ago() -> None:
 async def test_an_answer_of_another_shape_is_a_failure(data) -> None:
     class Odd(FakePrometheus):
         async def query(self, expression, time=None):
-            return await super().query(expression, time) if expression == "time()" else Answer(data)
+            return await super().query(expression, time) if expression == "time()" else QueryData(data)
 
     clock = FakeClock(100.0)
     reading = await PrometheusSource(Odd(clock), clock).read()

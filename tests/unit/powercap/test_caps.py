@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from energylens.powercap.caps import Change, Decision, Gpu, decide
+from energylens.powercap.caps import Decision, Gpu, LimitChange, decide
 from energylens.powercap.processes import pod_of_cgroup, pod_of_process
 
 OURS = frozenset({"GPU-0"})
@@ -17,7 +17,7 @@ def gpu(*pods: str, limit: float = 700) -> Gpu:
 
 
 def test_a_cap_is_set() -> None:
-    assert decide([gpu("a")], {"a": "400"}, frozenset()) == Decision((Change("GPU-0", 400.0, False),), OURS, ())
+    assert decide([gpu("a")], {"a": "400"}, frozenset()) == Decision((LimitChange("GPU-0", 400.0, False),), OURS, ())
 
 
 def test_a_cap_that_is_set_is_not_set_again() -> None:
@@ -27,7 +27,7 @@ def test_a_cap_that_is_set_is_not_set_again() -> None:
 @pytest.mark.parametrize("pods", [(), ("b",)], ids=["nobody runs", "somebody without a cap"])
 def test_the_default_comes_back(pods: tuple[str, ...]) -> None:
     found = decide([gpu(*pods, limit=400)], {"a": "400"}, OURS)
-    assert found == Decision((Change("GPU-0", 700, True),), frozenset(), ())
+    assert found == Decision((LimitChange("GPU-0", 700, True),), frozenset(), ())
 
 
 def test_a_limit_of_somebody_else_is_not_touched() -> None:
@@ -47,7 +47,7 @@ def test_a_limit_of_somebody_else_is_not_touched() -> None:
 )
 def test_a_cap_that_cannot_be_is_refused_and_the_default_comes_back(cap: str, said: str) -> None:
     found = decide([gpu("a", limit=400)], {"a": cap}, OURS)
-    assert found.changes == (Change("GPU-0", 700, True),)
+    assert found.changes == (LimitChange("GPU-0", 700, True),)
     assert found.ours == frozenset()
     assert said in found.refused[0]
     assert decide([gpu("a")], {"a": cap}, frozenset()).changes == ()

@@ -10,7 +10,7 @@ import click
 from energylens.cli.errors import INFEASIBLE, InputError, one_line_errors
 from energylens.cli.inputs.options import INVENTORY_HELP, OUTPUT, Source, live_options
 from energylens.cli.inputs.previews import previews
-from energylens.cli.text.diff import Pair, Side, as_object, compare, report
+from energylens.cli.text.diff import BothSides, Side, as_object, compare, report
 from energylens.cli.text.tables import dump
 from energylens.decide.preview import Preview
 
@@ -55,7 +55,7 @@ def diff(
         raise SystemExit(INFEASIBLE)
 
 
-def _present(pair: Pair) -> tuple[Preview, ...]:
+def _present(pair: BothSides) -> tuple[Preview, ...]:
     return tuple(side for side in (pair.a, pair.b) if side is not None)
 
 

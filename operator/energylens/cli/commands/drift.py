@@ -12,7 +12,7 @@ from energylens.cli.commands.status import read_deployments
 from energylens.cli.errors import InputError, one_line_errors
 from energylens.cli.inputs.drift_runs import runs_csv
 from energylens.cli.inputs.live import ClusterAccess, cluster_options
-from energylens.cli.text.drift import FIGURES, Row, row_of
+from energylens.cli.text.drift import FIGURES, DriftRow, row_of
 from energylens.cli.text.tables import columns, dump
 
 
@@ -59,7 +59,7 @@ def drift(
         click.echo(table_of(rows))
 
 
-def table_of(rows: list[Row]) -> str:
+def table_of(rows: list[DriftRow]) -> str:
     """Return the rows as a table, and the mean error of those that were measured at the planned load."""
     header = (
         "NAMESPACE",

@@ -46,7 +46,7 @@ class ClusterAccess:
 
 
 @dataclass(frozen=True)
-class Found:
+class LiveObjects:
     """Objects of a live cluster, by kind and in the server's order (namespace, then name)."""
 
     namespace: str
@@ -97,7 +97,7 @@ def read_cluster(
     optional: tuple[Resource, ...] = (),
     named: Sequence[tuple[Resource, str, str]] = (),
     if_allowed: tuple[Resource, ...] = (),
-) -> Found:
+) -> LiveObjects:
     """Return the objects of some kinds.
 
     Args:
@@ -117,7 +117,7 @@ def read_cluster(
     from energylens.cluster.errors import ClusterError, ForbiddenError, NotFoundError, UnauthorizedError
     from energylens.cluster.kubeconfig import UnusableConfigError
 
-    async def read() -> Found:
+    async def read() -> LiveObjects:
         client, own = await connect_as_user(access.kubeconfig, access.context)
         namespace = access.namespace or own
         objects: dict[str, list[Object]] = {}
@@ -147,7 +147,7 @@ def read_cluster(
                 except ForbiddenError as error:
                     if resource not in if_allowed or isinstance(error, UnauthorizedError):
                         raise
-        return Found(namespace, objects)
+        return LiveObjects(namespace, objects)
 
     try:
         return asyncio.run(read())

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from energylens.cli.pictures.charts import FILE, blank, dress
-from energylens.cli.text.drift import FIGURES, Row
+from energylens.cli.text.drift import FIGURES, DriftRow
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,7 +19,7 @@ _PERFECT = "predicted = measured"
 _BAND = f"within {BAND:.0%} (default of tolerancePercent)".replace("%", " %")
 
 
-def png(rows: Sequence[Row]) -> bytes:
+def png(rows: Sequence[DriftRow]) -> bytes:
     """Return the picture; figures that nobody measured have an empty panel that says so."""
     figure = blank((15.5, 9.6), FILE)
     figure.suptitle("Predicted against measured, last window", color=FILE.ink, fontsize=12, x=0.01, ha="left")

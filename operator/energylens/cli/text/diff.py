@@ -27,7 +27,7 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Pair:
+class BothSides:
     """One deployment on both sides; None where a side does not have it."""
 
     namespace: str
@@ -51,7 +51,7 @@ class Comparison:
 
     a: Side
     b: Side
-    pairs: tuple[Pair, ...]
+    pairs: tuple[BothSides, ...]
 
 
 @dataclass(frozen=True)
@@ -72,13 +72,13 @@ def compare(a: Side, b: Side) -> Comparison:
     if len(a.previews) == len(b.previews) == 1:
         (one,), (other,) = a.previews, b.previews
         metadata = one.deployment.metadata
-        return Comparison(a, b, (Pair(metadata.namespace, metadata.name, one, other),))
+        return Comparison(a, b, (BothSides(metadata.namespace, metadata.name, one, other),))
     found: dict[tuple[str, str], list[Preview | None]] = {}
     for number, side in enumerate((a, b)):
         for preview in side.previews:
             metadata = preview.deployment.metadata
             found.setdefault((metadata.namespace, metadata.name), [None, None])[number] = preview
-    return Comparison(a, b, tuple(Pair(*key, *sides) for key, sides in found.items()))
+    return Comparison(a, b, tuple(BothSides(*key, *sides) for key, sides in found.items()))
 
 
 def report(found: Comparison) -> str:
@@ -118,7 +118,7 @@ def inventory_changes(found: Comparison) -> Iterator[FieldChange]:
             yield FieldChange(f"GPUs of {product}", gpus[0][product], gpus[1][product])
 
 
-def spec_changes(pair: Pair) -> Iterator[FieldChange]:
+def spec_changes(pair: BothSides) -> Iterator[FieldChange]:
     """Yield the fields of spec that differ."""
     if pair.a is None or pair.b is None:
         return
@@ -137,7 +137,7 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
-def _pair(pair: Pair) -> list[str]:
+def _pair(pair: BothSides) -> list[str]:
     if pair.a is None or pair.b is None:
         return [f"  only in {'B' if pair.a is None else 'A'}", *columns(_table(pair))]
     lines = [f"  {change.field}: {_text(change.a)} in A, {_text(change.b)} in B" for change in spec_changes(pair)]
@@ -150,7 +150,7 @@ def _pair(pair: Pair) -> list[str]:
     return [*lines, *(columns(_table(pair)) if any(plans) else ())]
 
 
-def _table(pair: Pair) -> list[tuple[str, str, str, str]]:
+def _table(pair: BothSides) -> list[tuple[str, str, str, str]]:
     a, b = (None if side is None else side.planning.plan for side in (pair.a, pair.b))
     plans = [_ABSENT if plan is None else describe_plan(plan) for plan in (a, b)]
     return [_HEADER, ("plan", plans[0], plans[1], ""), *map(_row, _figures(a, b))]
@@ -193,7 +193,7 @@ def _per_day(watts: _Figure) -> _Figure:
     return _Figure("kWh per day", "energyWattHoursPerDay", kwh[0], kwh[1], 1)
 
 
-def _totals(pairs: Sequence[Pair]) -> list[_Figure]:
+def _totals(pairs: Sequence[BothSides]) -> list[_Figure]:
     """Return the sums over the deployments that have a plan on both sides."""
     sums: dict[str, _Figure] = {}
     for pair in pairs:
@@ -209,7 +209,7 @@ def _text(value: Any) -> str:
     return "not set" if value is None else str(value)
 
 
-def _pair_object(pair: Pair) -> dict[str, Any]:
+def _pair_object(pair: BothSides) -> dict[str, Any]:
     found: dict[str, Any] = {"namespace": pair.namespace, "name": pair.name}
     found["specChanges"] = [_change_object(change) for change in spec_changes(pair)]
     plans: dict[str, PlanStatus | None] = {}

@@ -15,7 +15,7 @@ NOT_COMPARED = ("LoadDiffers",)
 
 
 @dataclass(frozen=True)
-class Row:
+class DriftRow:
     """One LLMDeployment."""
 
     namespace: str
@@ -88,7 +88,7 @@ def _load_percent(deployment: LLMDeployment) -> int | None:
     return round(100 * measured.output_tokens_per_second / predicted.output_tokens_per_second)
 
 
-def row_of(deployment: LLMDeployment) -> Row:
+def row_of(deployment: LLMDeployment) -> DriftRow:
     """Return the row of an LLMDeployment, from its status alone."""
     status, metadata = deployment.status, deployment.metadata
     plan, measured, prediction = status.plan, status.measured, status.prediction
@@ -120,7 +120,7 @@ def row_of(deployment: LLMDeployment) -> Row:
         given = {name: getattr(prediction, f"{name}_error_percent") for name in FIGURES}
         errors = {name: value for name, value in given.items() if value is not None}
         reason = accurate.reason if accurate is not None and accurate.reason in NOT_COMPARED else ""
-    return Row(
+    return DriftRow(
         metadata.namespace,
         metadata.name,
         deployment.spec.model.name,

@@ -16,7 +16,7 @@ from typing import Any
 from energylens.api.llmdeployment import LearnedCorrection, LLMDeployment, PlanStatus
 from energylens.api.quantity import format_milli
 from energylens.planner.search.corrections import Corrections
-from energylens.predictor.fitted.lessons import LOAD_WIDTH, Entry, Lessons, Place, rounded
+from energylens.predictor.fitted.lessons import LOAD_WIDTH, LessonRecord, Lessons, Place, rounded
 from energylens.predictor.fitted.recalibration import (
     FIGURES,
     LARGEST_LOG,
@@ -120,7 +120,7 @@ class Pool:
             document = json.loads(text)
             if document["version"] != 2:
                 raise CorrectionsError(f"version {document['version']!r} is not known, 2 is")
-            found: dict[Product, dict[Place, Entry]] = {}
+            found: dict[Product, dict[Place, LessonRecord]] = {}
             for each in document["entries"]:
                 if len(each["key"]) != 5:
                     raise CorrectionsError(f"key {each['key']!r} has not 5 parts")
@@ -152,7 +152,7 @@ def _load_from(value: Any) -> int:
     return value
 
 
-def _plain(entry: Entry) -> dict[str, Any]:
+def _plain(entry: LessonRecord) -> dict[str, Any]:
     learned = rounded(entry.learned)
     return {
         "means": dict(learned.means),
@@ -161,8 +161,8 @@ def _plain(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _entry(document: Mapping[str, Any]) -> Entry:
-    return Entry(_learned(document), _learned(document["applied"]))
+def _entry(document: Mapping[str, Any]) -> LessonRecord:
+    return LessonRecord(_learned(document), _learned(document["applied"]))
 
 
 def _learned(document: Mapping[str, Any]) -> Learned:

@@ -30,7 +30,7 @@ Place = tuple[str, int]
 
 
 @dataclass
-class Entry:
+class LessonRecord:
     """One lesson: all that was learned, and what plans use of it."""
 
     learned: Learned = field(default_factory=Learned)
@@ -41,7 +41,7 @@ class Entry:
 class Lessons:
     """The lessons of one model under one engine on one product; the one learned from last is last."""
 
-    entries: dict[Place, Entry] = field(default_factory=dict)
+    entries: dict[Place, LessonRecord] = field(default_factory=dict)
 
     def learn(self, layout: str, sequences: float, point: MeasuredPoint) -> bool:
         """Take in one window; return whether plans see other factors now.
@@ -56,7 +56,7 @@ class Lessons:
         """
         place = (layout, load_of(sequences))
         taught = learn(self.entries[place].learned if place in self.entries else Learned(), point)
-        own = self.entries.pop(place, None) or Entry()
+        own = self.entries.pop(place, None) or LessonRecord()
         for other, entry in list(self.entries.items()):
             entry.learned = _faded(entry.learned)
             if entry.learned.points < LEAST_WEIGHT:

@@ -13,7 +13,7 @@ from tests.unit.api.objects import DEPLOYMENT, changed
 
 from energylens.api.energybudget import EnergyBudget
 from energylens.cli.commands import budget as command
-from energylens.cli.inputs.live import ClusterAccess, Found
+from energylens.cli.inputs.live import ClusterAccess, LiveObjects
 from energylens.cli.main import cli
 from energylens.cli.pictures.budgets import burn_down
 from energylens.clock import SystemClock
@@ -80,7 +80,7 @@ ROW = {
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Any:
     def invoke(objects: dict[str, list[dict[str, Any]]], *arguments: str) -> Result:
-        monkeypatch.setattr(command, "read_cluster", lambda access, *kinds, **more: Found("chat", objects))
+        monkeypatch.setattr(command, "read_cluster", lambda access, *kinds, **more: LiveObjects("chat", objects))
         return CliRunner().invoke(cli, ["budget", *arguments])
 
     return invoke
@@ -192,9 +192,9 @@ def test_the_picture_is_written(run: Any, tmp_path: Path) -> None:
 def test_access_is_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[ClusterAccess] = []
 
-    def note(access: ClusterAccess, *kinds: object, **more: object) -> Found:
+    def note(access: ClusterAccess, *kinds: object, **more: object) -> LiveObjects:
         asked.append(access)
-        return Found("chat", both())
+        return LiveObjects("chat", both())
 
     monkeypatch.setattr(command, "read_cluster", note)
     CliRunner().invoke(cli, ["budget", "-A", "--context", "prod"])

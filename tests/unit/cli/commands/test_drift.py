@@ -18,7 +18,7 @@ from energylens.api.parse import parse_llmdeployment
 from energylens.calibration import runs as calibration
 from energylens.cli.commands import status as command
 from energylens.cli.inputs.drift_runs import COLUMNS, runs_csv
-from energylens.cli.inputs.live import ClusterAccess, Found
+from energylens.cli.inputs.live import ClusterAccess, LiveObjects
 from energylens.cli.main import cli
 from energylens.cli.text.drift import row_of
 from energylens.cli.text.status import page
@@ -78,9 +78,9 @@ FRESH = changed(MEASURED, {"metadata.name": "fresh", "status": {}})
 
 
 def run(monkeypatch: pytest.MonkeyPatch, bodies: list[dict[str, Any]], *arguments: str) -> Result:
-    def read(access: ClusterAccess, namespaced: object, everywhere: object = ()) -> Found:
+    def read(access: ClusterAccess, namespaced: object, everywhere: object = ()) -> LiveObjects:
         assert access.all_namespaces == (access.namespace is None)
-        return Found("team-a", {"LLMDeployment": bodies})
+        return LiveObjects("team-a", {"LLMDeployment": bodies})
 
     monkeypatch.setattr(command, "read_cluster", read)
     return CliRunner().invoke(cli, ["drift", *arguments])

@@ -11,7 +11,7 @@ from tests.unit.api.objects import DEPLOYMENT, changed
 
 from energylens.api.parse import parse_llmdeployment
 from energylens.cli.commands import status as command
-from energylens.cli.inputs.live import ClusterAccess, Found
+from energylens.cli.inputs.live import ClusterAccess, LiveObjects
 from energylens.cli.main import cli
 from energylens.cli.text.status import page
 
@@ -169,8 +169,10 @@ def test_a_deployment_that_nobody_looked_at() -> None:
     assert "FIGURE" not in text
 
 
-def read(access: ClusterAccess, *_: object) -> Found:
-    return Found(access.namespace or "team-a", {"LLMDeployment": [LIVE, changed(LIVE, {"metadata.name": "other"})]})
+def read(access: ClusterAccess, *_: object) -> LiveObjects:
+    return LiveObjects(
+        access.namespace or "team-a", {"LLMDeployment": [LIVE, changed(LIVE, {"metadata.name": "other"})]}
+    )
 
 
 def test_json_has_what_the_page_says(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +206,7 @@ def test_names_choose_and_a_wrong_one_is_told_what_there_is(monkeypatch: pytest.
 
 def test_one_that_cannot_be_read_does_not_hide_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     newer = changed(LIVE, {"metadata.name": "newer", "spec.engine": {"type": "Later"}})
-    monkeypatch.setattr(command, "read_cluster", lambda *_: Found("team-a", {"LLMDeployment": [newer, LIVE]}))
+    monkeypatch.setattr(command, "read_cluster", lambda *_: LiveObjects("team-a", {"LLMDeployment": [newer, LIVE]}))
     result = CliRunner().invoke(cli, ["status"])
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("team-a/llama: ")

@@ -13,7 +13,7 @@ from energylens.api.parse import parse_llmdeployment
 from energylens.cli.errors import InputError
 from energylens.cli.inputs import world
 from energylens.cli.inputs.files import Asked
-from energylens.cli.inputs.live import ClusterAccess, Found, read_cluster
+from energylens.cli.inputs.live import ClusterAccess, LiveObjects, read_cluster
 from energylens.cli.inputs.previews import previews
 from energylens.cli.inputs.world import join, operator_namespace, world_of_cluster
 from energylens.cluster import client as module
@@ -114,13 +114,13 @@ def test_a_live_plan_knows_who_may_mount_its_claims(monkeypatch: pytest.MonkeyPa
         "status": {"allocatable": {"nvidia.com/gpu": "8"}, "conditions": [{"type": "Ready", "status": "True"}]},
     }
 
-    def answer(access: ClusterAccess, *_: object, named: Any = (), **__: object) -> Found:
+    def answer(access: ClusterAccess, *_: object, named: Any = (), **__: object) -> LiveObjects:
         claims = [
             {"metadata": {"namespace": namespace, "name": name}, "spec": {"accessModes": [mode]}}
             for resource, namespace, name in named
             if resource == PERSISTENT_VOLUME_CLAIM
         ]
-        return Found("team", {"Node": [node], PERSISTENT_VOLUME_CLAIM.kind: claims})
+        return LiveObjects("team", {"Node": [node], PERSISTENT_VOLUME_CLAIM.kind: claims})
 
     monkeypatch.setattr(world, "read_cluster", answer)
     spec = {
@@ -156,9 +156,9 @@ def test_what_was_learned_is_read_where_the_operator_is(
 ) -> None:
     asked: list[str] = []
 
-    def answer(access: ClusterAccess, *_: object, named: Any = (), **__: object) -> Found:
+    def answer(access: ClusterAccess, *_: object, named: Any = (), **__: object) -> LiveObjects:
         asked.extend(namespace for _, namespace, name in named if name == "energylens-corrections")
-        return Found("team", {"Deployment": [deployed("gpu-ops")]})
+        return LiveObjects("team", {"Deployment": [deployed("gpu-ops")]})
 
     monkeypatch.setattr(world, "read_cluster", answer)
     body = changed(LIVE, {"spec.validation": {"onDrift": on_drift}})

@@ -14,7 +14,7 @@ import numpy as np
 from energylens.data import find_gpu
 from energylens.measure.types import PodRef
 from energylens_dev.replay.plans import PRODUCT_LABEL, Pod, gpu_pods, load_of, plan_of
-from energylens_dev.replay.runs import NoRunError, OperatingPoint, operating_point
+from energylens_dev.replay.runs import NoRunError, ReplicaFigures, operating_point
 
 # vLLM's buckets of inter-token latency, seconds (vllm/v1/metrics/loggers.py).
 ITL_BOUNDS = (
@@ -54,7 +54,7 @@ class Engine:
     """One serving pod and what its counters say."""
 
     pod: Pod
-    point: OperatingPoint
+    point: ReplicaFigures
     tokens: float = 0.0
     requests: float = 0.0
     """That ended."""

@@ -61,7 +61,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class OperatingPoint:
+class ReplicaFigures:
     """Measured figures of one replica, between at most two runs of one configuration."""
 
     run_ids: tuple[str, ...]
@@ -91,7 +91,7 @@ def measured_runs() -> tuple[Run, ...]:
     return table.runs
 
 
-def operating_point(plan: Plan, load: Load, runs: Iterable[Run] | None = None) -> OperatingPoint:
+def operating_point(plan: Plan, load: Load, runs: Iterable[Run] | None = None) -> ReplicaFigures:
     """Return what was measured nearest to a plan under a load.
 
     Model architecture, weight precision, GPU and number of GPUs must be the plan's. Of several configurations the one
@@ -165,7 +165,7 @@ def _architecture(model: str) -> ModelSpec:
     )
 
 
-def _at(curve: Sequence[Run], plan: Plan, load: Load, away: float) -> OperatingPoint:
+def _at(curve: Sequence[Run], plan: Plan, load: Load, away: float) -> ReplicaFigures:
     """Pick the place on a curve of runs, ascending in concurrency, at least one."""
     logs = np.log([run.concurrency for run in curve])
     rates = np.array([run.measured.output_tokens_per_second for run in curve if run.measured])
@@ -190,7 +190,7 @@ def _at(curve: Sequence[Run], plan: Plan, load: Load, away: float) -> OperatingP
     found = [run.measured for run in ends if run.measured]
     percentiles = [(m.median_itl_ms, m.p90_itl_ms, m.p95_itl_ms, m.p99_itl_ms) for m in found]
     median, p90, p95, p99 = (mix(each) for each in zip(*percentiles, strict=True))
-    return OperatingPoint(
+    return ReplicaFigures(
         run_ids=tuple(run.run_id for run in ends),
         model_id=ends[0].model_id,
         task=ends[0].task,
