@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from threading import Lock
+from typing import cast
 
 from energylens.api.llmdeployment import LLMDeployment
 from energylens.planner.engines import EngineSettings
@@ -18,7 +19,7 @@ from energylens.planner.inventory.nodes import allowed_nodes, usable_nodes
 from energylens.planner.planning import effective_allowance, plan
 from energylens.planner.search.corrections import Corrections
 from energylens.planner.search.identity import identified, inputs_hash
-from energylens.planner.search.reach import free_within, inventory_within
+from energylens.planner.search.reach import inventory_within, places_within
 from energylens.planner.types import ClusterSnapshot, Feasible, GpuNode, PlanningResult, PowerAllowance
 from energylens.predictor import Predictor
 from energylens.predictor.model.architecture import ModelSpec
@@ -26,7 +27,9 @@ from energylens.predictor.model.requantize import UnsupportedQuantizationError, 
 from energylens.predictor.types import GpuSpec
 
 MOST_ANSWERS = 512
-"""Answers that are kept, those asked for last; one takes some 50 kB, most of it the table of alternatives."""
+"""Answers that are kept, of the questions that were asked last."""
+MOST_OF_ONE = 4
+"""Answers to one question, each with other GPUs free."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +70,14 @@ class Answers:
     def __init__(self, most: int = MOST_ANSWERS) -> None:
         """Keep ``most`` answers."""
         self._most = most
-        self._kept: OrderedDict[tuple[object, ...], Feasible] = OrderedDict()
+        self._kept: OrderedDict[tuple[object, ...], tuple[_Kept, ...]] = OrderedDict()
         self._bounds: OrderedDict[str, int | None] = OrderedDict()
         """Within which bound the plan of a spec was found last: only there a kept answer is looked for."""
         self._lock = Lock()
 
     def __len__(self) -> int:
         """Answers that are kept."""
-        return len(self._kept)
+        return sum(map(len, self._kept.values()))
 
     def of(self, question: Question) -> PlanningResult:
         """Return the answer to a question: a kept one, or planned now.
@@ -109,21 +112,77 @@ class Answers:
             if asked.base not in self._bounds:
                 return None
             bound = self._bounds[asked.base]
-        key = asked.within(bound)
+        key, places = asked.within(bound), asked.places(bound)
         with self._lock:
-            found = self._kept.get(key)
-            if found is not None:
-                self._kept.move_to_end(key)
-                self._bounds.move_to_end(asked.base)
-            return found
+            for kept in self._kept.get(key, ()):
+                if kept.answers(places, is_exact=asked.depends_on_places):
+                    self._kept.move_to_end(key)
+                    self._bounds.move_to_end(asked.base)
+                    return kept.answer
+        return None
 
     def _keep(self, asked: _Asked, answer: Feasible) -> None:
         key = asked.within(answer.most_gpus)
+        kept = _Kept(answer, asked.places(answer.most_gpus), _needs(answer))
         with self._lock:
-            self._kept[key], self._bounds[asked.base] = answer, answer.most_gpus
-            for kept in (self._kept, self._bounds):
-                while len(kept) > self._most:
-                    kept.popitem(last=False)
+            # The cluster fills up: what was found last fits best.
+            self._kept[key] = (kept, *self._kept.pop(key, ())[: MOST_OF_ONE - 1])
+            self._bounds[asked.base] = answer.most_gpus
+            while len(self) > self._most:
+                self._kept.popitem(last=False)
+            while len(self._bounds) > self._most:
+                self._bounds.popitem(last=False)
+
+
+Places = Mapping[str, Mapping[int, int]]
+"""By product and GPUs of a pod: how many such pods find a place, no more than a candidate could need."""
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """An answer, and the free GPUs that it was found with."""
+
+    answer: Feasible
+    places: Places
+    needs: Places
+    """Of each candidate that is shown, the chosen one among them."""
+
+    def answers(self, places: Places, *, is_exact: bool) -> bool:
+        """Return whether the answer is that of other free GPUs, too.
+
+        With fewer places no candidate comes in that was not there, and as long as all that are shown fit, what is
+        missing was beaten by one of them. ``is_exact``: the answer may also say something of candidates that are not
+        shown.
+        """
+        if places == self.places:
+            return True
+        if is_exact or places.keys() != self.places.keys():
+            return False
+        return _covers(self.places, places) and _covers(places, self.needs)
+
+
+def _covers(places: Places, wanted: Places) -> bool:
+    """Return whether all pods that are wanted find a place."""
+    return all(
+        count <= places.get(product, {}).get(size, 0)
+        for product, sizes in wanted.items()
+        for size, count in sizes.items()
+    )
+
+
+def _needs(answer: Feasible) -> Places:
+    """Return the pods of each size that the largest of the shown candidates takes, by product."""
+    plan = answer.plan
+    shown = [(plan.gpu_product, plan.gpus, plan.replicas, plan.nodes_per_replica)]
+    shown += [(a.gpu_product, a.gpus, a.replicas, a.nodes_per_replica) for a in plan.alternatives]
+    names = ("gpuProduct", "gpus", "replicas", "nodesPerReplica")
+    shown += [cast(tuple[str, int, int, int], tuple(row[name] for name in names)) for row in answer.table]
+    found: dict[str, dict[int, int]] = {}
+    for product, gpus, replicas, nodes in shown:
+        size = gpus // (replicas * nodes)
+        sizes = found.setdefault(product, {})
+        sizes[size] = max(sizes.get(size, 0), replicas * nodes)
+    return found
 
 
 @dataclass(frozen=True)
@@ -150,21 +209,32 @@ class _Asked:
         return cls(question, served, usable, _hash(question, served, (), None))
 
     def within(self, most: int | None) -> tuple[object, ...]:
-        """Return what identifies the question where its answer is found within a bound."""
-        question = self.question
-        metadata, spec = question.deployment.metadata, question.deployment.spec
+        """Return what identifies the question, free GPUs apart, where its answer is found within a bound."""
+        question, spec = self.question, self.question.deployment.spec
+        # Products that the spec forbids are candidates too, for what they would bring.
+        allowed = allowed_nodes(spec, self.usable, question.gpus)
+        others = inventory_within(spec, self.served, self.usable, question.gpus, most)
+        return _hash(question, self.served, allowed, most), str(others)
+
+    def places(self, most: int | None) -> Places:
+        """Return where pods of each size find a place."""
+        metadata = self.question.deployment.metadata
         free: dict[str, list[int]] = {}
         for node in self.usable:
             here = node.free_for(f"{metadata.namespace}/{metadata.name}") if node.schedulable else 0
             free.setdefault(node.product, []).append(here)
-        places = tuple(
-            (product, tuple(sorted(gpus)) if most is None else free_within(gpus, most))
-            for product, gpus in sorted(free.items())
-        )
-        # Products that the spec forbids are candidates too, to show what they would save.
-        allowed = allowed_nodes(spec, self.usable, question.gpus)
-        others = inventory_within(spec, self.served, self.usable, question.gpus, most)
-        return _hash(question, self.served, allowed, most), str(others), places
+        return {product: places_within(gpus, most) for product, gpus in free.items()}
+
+    @property
+    def depends_on_places(self) -> bool:
+        """Whether the answer may depend on free GPUs for candidates that it does not show.
+
+        Those that a limit of the spec forbids are not shown, and the least power need not be that of one that is.
+        """
+        spec = self.question.deployment.spec
+        hardware = spec.hardware
+        limits = (hardware.gpu_products, hardware.max_gpus, hardware.max_gpus_per_replica)
+        return spec.energy.objective == "MinimizeGPUs" or any(limits) or spec.workload.concurrency is not None
 
 
 def _hash(question: Question, served: ModelSpec, nodes: tuple[GpuNode, ...], most: int | None) -> str:

@@ -117,23 +117,21 @@ def inventory_within(
     return found
 
 
-def free_within(free: Iterable[int], most: int) -> tuple[tuple[int, int], ...]:
-    """Return for each size of a pod how many find a place, where they are fewer than candidates of so many GPUs need.
+def places_within(free: Iterable[int], most: int | None) -> dict[int, int]:
+    """Return how many pods of each size find a place, no more than candidates of so many GPUs need.
 
     Two sets of free GPUs with the same answer place the same candidates.
 
     Args:
         free: GPUs that are available on each node.
-        most: GPUs of a candidate.
+        most: GPUs of a candidate; None for any number.
     """
     sizes, counts = np.unique(np.asarray(list(free), dtype=np.int64), return_counts=True)
-    if not sizes.size:
-        return ()
-    pods: IntArray = np.arange(1, int(sizes[-1]) + 1)
+    pods: IntArray = np.arange(1, int(sizes.max(initial=0)) + 1)
     places = (counts[None, :] * (sizes[None, :] // pods[:, None])).sum(axis=1)
-    # The largest pods that find a place at all are part of the answer.
-    short = [(int(size), int(n)) for size, n in zip(pods, places, strict=True) if n < most // int(size)]
-    return (*short, (int(sizes[-1]), -1))
+    if most is not None:
+        places = np.minimum(places, most // pods)
+    return dict(zip(pods.tolist(), places.tolist(), strict=True))
 
 
 def _is_bounded(spec: LLMDeploymentSpec, corrected: bool) -> bool:
