@@ -1,4 +1,4 @@
-"""Two operators, the leading one frozen in the middle of its work and thawed: never do both of them write."""
+"""Several operators, the leading one frozen or killed in the middle of its work: never do two of them write."""
 
 from __future__ import annotations
 
@@ -35,6 +35,9 @@ from energylens_dev.devcluster.ports import free_port
 SYSTEM = "energylens-system"
 SECOND = "energylens-second"
 SECOND_ACCOUNT = f"system:serviceaccount:{SYSTEM}:{SECOND}"
+THIRD = "energylens-third"
+THIRD_ACCOUNT = f"system:serviceaccount:{SYSTEM}:{THIRD}"
+ACCOUNTS = (ACCOUNT, SECOND_ACCOUNT, THIRD_ACCOUNT)
 NAMES = ("one", "two", "three")
 
 
@@ -75,41 +78,62 @@ def contender(operator: OperatorCluster, kubeconfig: Path, account: str, name: s
                 process.kill()
 
 
-def binding(kind: str, role_kind: str, role: str) -> Object:
-    """Return what gives a role to the second account; it has the role's name and one more part."""
+def binding(kind: str, role_kind: str, role: str, account: str) -> Object:
+    """Return what gives a role to an account; it has the names of both."""
     return {
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": kind,
-        "metadata": {"name": f"{role}-second"},
+        "metadata": {"name": f"{role}-{account}"},
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": role_kind, "name": role},
-        "subjects": [{"kind": "ServiceAccount", "name": SECOND, "namespace": SYSTEM}],
+        "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": SYSTEM}],
     }
 
 
-@pytest.fixture
-def second(alone: OperatorCluster, tmp_path: Path) -> Iterator[Path]:
-    """A kubeconfig of another account with the rights of the operator's, so that the audit log tells the two apart."""
+@contextmanager
+def standby_account(alone: OperatorCluster, account: str, path: Path) -> Iterator[Path]:
+    """A kubeconfig of an account with the rights of the operator's, so that the audit log tells the two apart."""
     inside = alone.api.within(SYSTEM)
-    inside.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": SECOND}})
-    bindings = [binding("ClusterRoleBinding", "ClusterRole", role) for role in ("energylens", "energylens-gpus")]
-    bindings.append(binding("RoleBinding", "Role", "energylens-lease"))
+    inside.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": account}})
+    roles = ("energylens", "energylens-gpus")
+    bindings = [binding("ClusterRoleBinding", "ClusterRole", role, account) for role in roles]
+    bindings.append(binding("RoleBinding", "Role", "energylens-lease", account))
     inside.apply(bindings)
-    token = eventually(lambda: inside.run("create", "token", SECOND)).strip()
+    token = eventually(lambda: inside.run("create", "token", account)).strip()
     config = yaml.safe_load(alone.cluster.operator_kubeconfig.read_text())
     config["users"][0]["user"] = {"token": token}
-    path = tmp_path / "second.kubeconfig"
     write_kubeconfig(path, config)
     yield path
-    inside.run("delete", "serviceaccount", SECOND)
+    inside.run("delete", "serviceaccount", account)
     for made in bindings:
         inside.run("delete", made["kind"].lower(), made["metadata"]["name"])
 
 
+@pytest.fixture
+def second(alone: OperatorCluster, tmp_path: Path) -> Iterator[Path]:
+    with standby_account(alone, SECOND, tmp_path / "second.kubeconfig") as path:
+        yield path
+
+
+@pytest.fixture
+def third(alone: OperatorCluster, tmp_path: Path) -> Iterator[Path]:
+    with standby_account(alone, THIRD, tmp_path / "third.kubeconfig") as path:
+        yield path
+
+
 def writers(log: AuditLog) -> list[str]:
-    """Return the account of each write of the two, leases left out, in the order in which they were carried out."""
-    return [
-        e.user for e in log.events() if e.is_write and e.user in (ACCOUNT, SECOND_ACCOUNT) and e.resource != "leases"
-    ]
+    """Return the account of each write of the operators, in the order in which they were made.
+
+    Leases are left out, and a standby's questions about its rights, which are "created" but stored nowhere.
+    """
+    left_out = ("leases", "selfsubjectaccessreviews")
+    written = [event for event in log.events() if event.is_write and event.resource not in left_out]
+    return [event.user for event in written if event.user in ACCOUNTS]
+
+
+def writes_more(log: AuditLog, account: str) -> None:
+    """Wait until an account has written five more times."""
+    before = writers(log).count(account)
+    eventually(lambda: writers(log).count(account) >= before + 5)
 
 
 @contextmanager
@@ -147,9 +171,41 @@ def test_a_frozen_leader_that_is_thawed_writes_nothing(alone: OperatorCluster, t
             leader.send(signal.SIGCONT)
             # It finds out that its lease is gone, and ends at once.
             assert leader.process.wait(timeout=GRACE_SECONDS) == 1
-            before = writers(log).count(SECOND_ACCOUNT)
-            eventually(lambda: writers(log).count(SECOND_ACCOUNT) >= before + 5)
+            writes_more(log, SECOND_ACCOUNT)
         assert [account for account, _ in groupby(writers(log))] == [ACCOUNT, SECOND_ACCOUNT]
+        # No edit of the meantime is lost.
+        team.kubectl.apply([llmdeployment(name) for name in NAMES])
+        for name in NAMES:
+            team.ready(name)
+        eventually(lambda: [len(team.pods(name)) for name in NAMES] == [2, 2, 2])
+
+
+def test_of_three_operators_one_leads_while_leaders_are_killed(
+    alone: OperatorCluster, team: Team, second: Path, third: Path
+) -> None:
+    """A kill gives no lease back: the standbys wait until it runs out, and one of them takes it."""
+    log = alone.audit()
+    kubeconfigs = {ACCOUNT: alone.cluster.operator_kubeconfig, SECOND_ACCOUNT: second, THIRD_ACCOUNT: third}
+    with ExitStack() as stack:
+        standing = []
+        for account, kubeconfig in kubeconfigs.items():
+            standing.append(stack.enter_context(contender(alone, kubeconfig, account, account.rpartition(":")[2])))
+            if len(standing) == 1:
+                eventually(lambda: standing[0].leads)
+        order = []
+        with edits(team):
+            while standing:
+                (leader,) = eventually(lambda: [each for each in standing if each.leads])
+                order.append(leader.account)
+                writes_more(log, leader.account)
+                assert [each.leads for each in standing].count(True) == 1
+                if len(standing) == 1:
+                    break
+                leader.send(signal.SIGKILL)
+                assert leader.process.wait(timeout=GRACE_SECONDS) == -signal.SIGKILL
+                standing.remove(leader)
+        assert sorted(order) == sorted(ACCOUNTS)
+        assert [account for account, _ in groupby(writers(log))] == order
         # No edit of the meantime is lost.
         team.kubectl.apply([llmdeployment(name) for name in NAMES])
         for name in NAMES:
