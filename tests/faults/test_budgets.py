@@ -169,7 +169,7 @@ async def test_a_budget_that_ends_or_grows_gives_everything_back(world: World, e
 @pytest.mark.parametrize("load", [{"concurrency": 64}, {"requestsPerSecond": 12}], ids=["concurrency", "rate"])
 async def test_replicas_that_cannot_carry_the_load_are_as_busy_as_they_can_be(world: World, load: Any) -> None:
     workload = {"inputTokens": 512, "outputTokens": 512, **load}
-    asked = {"workload": workload, "planning": overrides(replicas=2, maxBatchSize=32)}
+    asked = {"workload": workload, "planning": overrides(replicas=2, maxBatchSize=32) | {"headroomPercent": 0}}
     world.cluster.put(llama("low", **asked, energy={"priority": -1}))
     world.cluster.put(llama("high", **asked))
     await world.settle(LOW, HIGH)
