@@ -54,6 +54,13 @@ def test_limits_are_read_as_vllm_reads_them(arguments: tuple[str, ...], name: st
     assert getattr(settings(*arguments), name) == value
 
 
+def test_sglang_reads_no_underscores() -> None:
+    with pytest.raises(
+        SettingError, match=r"'--context_length=8192' is no option of SGLang .*did you mean --context-length"
+    ):
+        settings("--context_length=8192", engine="SGLang").check()
+
+
 def test_every_stray_argument_is_named_and_those_after_it_are_read() -> None:
     found = read_arguments(["one", "--gpu-memory-utilization=0.5", "two"], "VLLM", VLLM)
     assert found.strays == ("one", "two")

@@ -474,6 +474,12 @@ def test_sglang_wants_whole_blocks_of_merged_matrices_on_one_rank_too() -> None:
     assert "key width 96" in refusal(odd_keys, layout(), engine("SGLang"))
 
 
+def test_sglang_drafts_without_stages_only() -> None:
+    model, settings = load_model("meta-llama/Llama-3.1-8B-Instruct"), engine("SGLang", "--speculative-algorithm=EAGLE")
+    assert refusal(model, layout(tp=2), settings) == ""
+    assert "without pipeline parallelism only" in refusal(model, layout(pp=2), settings)
+
+
 def test_an_exchange_of_tokens_between_experts_needs_experts_that_are_whole() -> None:
     moe, settings = load_model("Qwen/Qwen3-30B-A3B"), engine("SGLang", "--moe-a2a-backend=deepep")
     assert "makes expert parallel span all GPUs" in refusal(moe, layout(tp=2), settings)
