@@ -1,7 +1,8 @@
 """The predictor's serving model against the simulator: ``python -m tests.simulator.compare`` prints the errors.
 
 Both take the same time for the same step, from the predictor's physics, so that what differs is what the serving model
-says of arrivals, chunks, slots and waiting. Prompts are log-normal with the spread that the predictor assumes.
+says of arrivals, chunks, slots and waiting. Prompts are log-normal with the spread that the predictor assumes, outputs
+all alike or log-normal, times between requests exponential or gamma distributed.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import math
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from tests.simulator.batching import Limits, Request, Step, simulate
@@ -24,6 +26,7 @@ from energylens.predictor.types import Layouts, Prediction, Workload
 
 STEP_TOKENS = 8192
 """vLLM's default of a server on an H100."""
+SEEDS = (1, 2, 3)
 WARM = 0.25
 """Share of the requests that are not judged: the replica fills meanwhile."""
 BLOCK = 16
@@ -42,21 +45,38 @@ class Case:
     slots: int
     utilization: float
     """Arrivals over what the predictor says that the replica can serve."""
-    requests: int = 1200
+    requests: int = 4000
+    """Of one seed."""
+    arrivals: float = 1.0
+    """Squared coefficient of variation of the times between requests."""
+    outputs: float = 0.0
+    """Squared coefficient of variation of the output lengths."""
+    step_tokens: int = STEP_TOKENS
 
     @property
     def name(self) -> str:
         model = self.model.split("/")[-1]
-        return f"{model} {self.input_tokens}/{self.output_tokens} x{self.slots} at {self.utilization:.0%}"
+        name = f"{model} {self.input_tokens}/{self.output_tokens} x{self.slots}"
+        name += f" SCV {self.arrivals:g}" * (self.arrivals != 1.0) + f" outputs {self.outputs:g}" * bool(self.outputs)
+        name += f" steps of {self.step_tokens}" * (self.step_tokens != STEP_TOKENS)
+        return f"{name} at {self.utilization:.0%}"
+
+    @property
+    def workload(self) -> Workload:
+        """What the predictor is told of the load."""
+        return Workload(
+            self.input_tokens, self.output_tokens, arrival_variation=self.arrivals, output_variation=self.outputs
+        )
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Milliseconds, requests per second, and a share of time."""
+    """Milliseconds, sequences, and requests per second over those that arrived."""
 
     ttft: dict[float, float]
     itl: dict[float, float]
     running: float
+    throughput: float
 
 
 def _layouts(case: Case, n: int = 1) -> Layouts:
@@ -73,20 +93,19 @@ def physics() -> Predictor:
 def predicted(predictor: Predictor, case: Case) -> tuple[float, Prediction]:
     """Return requests per second at the case's utilization, and what is predicted of them."""
     model, gpu = load_model(case.model), find_gpu(case.gpu)
-    workload = Workload(case.input_tokens, case.output_tokens)
-    low = predictor.at_rate(model, gpu, _layouts(case), workload, np.array([1e-3]))
+    told = predictor.with_profile(replace(predictor.profile, step_tokens=case.step_tokens))
+    low = told.at_rate(model, gpu, _layouts(case), case.workload, np.array([1e-3]))
     rate = 1e-3 / float(low.utilization[0]) * case.utilization
-    return rate, predictor.at_rate(model, gpu, _layouts(case), workload, np.array([rate]))
+    return rate, told.at_rate(model, gpu, _layouts(case), case.workload, np.array([rate]))
 
 
-def simulated(predictor: Predictor, case: Case, rate: float, places: int, seed: int = 1) -> Outcome:
-    """Return what a replica does with Poisson arrivals of ``rate`` per second."""
+def step_seconds(predictor: Predictor, case: Case, places: int) -> Callable[[Step], float]:
+    """Return the time of a step by what it computes: what the predictor's physics says of it."""
     model, gpu = load_model(case.model), find_gpu(case.gpu)
     constants, _ = predictor.constants(gpu)
-    workload = Workload(case.input_tokens, case.output_tokens)
     grid = np.unique(np.round(np.geomspace(1, max(places, 2), 24)))
     steady = steady_state(
-        model, gpu, _layouts(case, len(grid)), workload, grid, constants, predictor.coefficients,
+        model, gpu, _layouts(case, len(grid)), case.workload, grid, constants, predictor.coefficients,
         overlap=predictor.profile.overlap,
     ).mixture  # fmt: skip
     base = steady.with_starts(np.zeros_like(grid))
@@ -99,24 +118,46 @@ def simulated(predictor: Predictor, case: Case, rate: float, places: int, seed: 
         decode, mixed, more = (column[min(step.decodes, places)] for column in table)
         return mixed + more * step.prompt_tokens if step.prompts else decode
 
+    return seconds
+
+
+def drawn(case: Case, rate: float, spread: float, seed: int) -> list[Request]:
+    """Return requests of a case; ``spread`` is the deviation of the logarithm of prompt lengths."""
     rng, now, requests = random.Random(seed), 0.0, []
-    spread = float(np.asarray(constants["prompt_spread"]))
+    outputs = math.sqrt(math.log1p(case.outputs))
     for _ in range(case.requests):
-        now += rng.expovariate(rate)
+        now += rng.gammavariate(1.0 / case.arrivals, case.arrivals / rate)
         prompt = case.input_tokens * math.exp(rng.gauss(0.0, spread) - spread**2 / 2.0)
-        requests.append(Request(now, max(1, round(prompt)), case.output_tokens))
-    blocks = (places + 1) * (8 * case.input_tokens + case.output_tokens) // BLOCK
+        output = case.output_tokens * math.exp(rng.gauss(0.0, outputs) - outputs**2 / 2.0)
+        requests.append(Request(now, max(1, round(prompt)), max(1, round(output))))
+    return requests
+
+
+def simulated(predictor: Predictor, case: Case, rate: float, places: int) -> Outcome:
+    """Return what a replica does with ``rate`` requests per second, over all seeds."""
+    seconds = step_seconds(predictor, case, places)
+    constants, _ = predictor.constants(find_gpu(case.gpu))
+    spread = float(np.asarray(constants["prompt_spread"]))
     ahead = predictor.profile.steps_ahead > 0
-    traces = simulate(requests, Limits(min(case.slots, places), STEP_TOKENS, blocks, BLOCK, ahead), seconds)
-    begin, end = requests[int(WARM * len(requests))].arrival, requests[-1].arrival
-    judged = [trace for trace in traces if begin <= trace.request.arrival]
-    gaps = np.array([gap for trace in judged for gap in trace.gaps])
-    first = np.array([trace.ttft for trace in judged])
-    held = sum(max(0.0, min(trace.tokens[-1], end) - max(trace.tokens[0], begin)) for trace in traces)
+    gaps, first, held, time, ended = [], [], 0.0, 0.0, 0
+    for seed in SEEDS:
+        requests = drawn(case, rate, spread, seed)
+        longest = max(request.prompt + request.output for request in requests)
+        blocks = (places + 1) * longest // BLOCK
+        limits = Limits(min(case.slots, places), case.step_tokens, blocks, BLOCK, ahead)
+        traces = simulate(requests, limits, seconds)
+        begin, end = requests[int(WARM * len(requests))].arrival, requests[-1].arrival
+        judged = [trace for trace in traces if begin <= trace.request.arrival]
+        gaps.append(np.concatenate([np.diff(trace.tokens) for trace in judged]))
+        first.append([trace.ttft for trace in judged])
+        held += sum(max(0.0, min(trace.tokens[-1], end) - max(trace.tokens[0], begin)) for trace in traces)
+        ended += sum(begin <= trace.tokens[-1] <= end for trace in traces)
+        time += end - begin
     return Outcome(
-        {level: 1e3 * float(np.quantile(first, level)) for level in LEVELS},
-        {level: 1e3 * float(np.quantile(gaps, level)) for level in LEVELS},
-        held / (end - begin),
+        {level: 1e3 * float(np.quantile(np.concatenate(first), level)) for level in LEVELS},
+        {level: 1e3 * float(np.quantile(np.concatenate(gaps), level)) for level in LEVELS},
+        held / time,
+        ended / time / rate,
     )
 
 
@@ -125,15 +166,22 @@ LOADS = (
     ("Qwen/Qwen3-8B", "H100", 1, 2000, 200, 256),
     ("Qwen/Qwen3-8B", "H100", 1, 300, 100, 32),
     ("meta-llama/Llama-3.1-70B-Instruct", "H100", 4, 1000, 300, 64),
+    ("Qwen/Qwen3-30B-A3B", "H100", 2, 1000, 1000, 128),
 )
 UTILIZATIONS = (0.2, 0.5, 0.7, 0.8, 0.9, 0.95)
+VARIANTS: dict[str, dict[str, Any]] = {
+    "Poisson arrivals": {},
+    "outputs of SCV 0.5": {"outputs": 0.5},
+    "bursts of SCV 4": {"arrivals": 4.0},
+    "steps of 1,024 tokens": {"step_tokens": 1024},
+}
 
 
-def grid() -> Iterator[Case]:
-    """Yield the cases of the table."""
+def grid(variant: str) -> Iterator[Case]:
+    """Yield the cases of a table; those that are not plain at half the loads."""
     for load in LOADS:
-        for utilization in UTILIZATIONS:
-            yield Case(*load, utilization)
+        for utilization in UTILIZATIONS if not VARIANTS[variant] else UTILIZATIONS[1::2]:
+            yield replace(Case(*load, utilization), **VARIANTS[variant])
 
 
 def errors(predictor: Predictor, case: Case) -> dict[str, float]:
@@ -141,7 +189,7 @@ def errors(predictor: Predictor, case: Case) -> dict[str, float]:
     rate, found = predicted(predictor, case)
     places = int(found.max_concurrency[0])
     real = simulated(predictor, case, rate, places)
-    off = {"running": float(found.concurrency[0]) / real.running - 1.0}
+    off = {"throughput": 1.0 / real.throughput - 1.0, "running": float(found.concurrency[0]) / real.running - 1.0}
     for level in LEVELS:
         percent = round(100 * level)
         first = real.ttft[level] + 1e3 * FIRST_TOKEN_SECONDS
@@ -153,15 +201,17 @@ def errors(predictor: Predictor, case: Case) -> dict[str, float]:
 
 
 def main() -> None:
-    """Print a table of errors in percent."""
-    predictor, rows = physics(), []
-    for case in grid():
-        rows.append(errors(predictor, case))
-        if len(rows) == 1:
-            _line("case", *rows[0])
-            _line(*["---"] * (1 + len(rows[0])))
-        _line(case.name, *(f"{100 * value:+.0f}" for value in rows[-1].values()))
-    _line("mean absolute", *(f"{100 * np.mean([abs(row[name]) for row in rows]):.0f}" for name in rows[0]))
+    """Print tables of errors in percent."""
+    predictor = physics()
+    for variant in VARIANTS:
+        rows = []
+        for case in grid(variant):
+            rows.append(errors(predictor, case))
+            if len(rows) == 1:
+                _line(variant, *rows[0])
+                _line(*["---"] * (1 + len(rows[0])))
+            _line(case.name, *(f"{100 * value:+.0f}" for value in rows[-1].values()))
+        _line("mean absolute", *(f"{100 * np.mean([abs(row[name]) for row in rows]):.1f}" for name in rows[0]))
 
 
 def _line(*cells: str) -> None:

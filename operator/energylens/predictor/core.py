@@ -16,7 +16,8 @@ from energylens.predictor.fitted.features import run_features
 from energylens.predictor.fitted.profiles import EngineProfile
 from energylens.predictor.fitted.residual import RunFeatures, correct
 from energylens.predictor.load.arrivals import Step, busy_share, distinct, running_sequences
-from energylens.predictor.load.operating_point import OperatingPoint, Scenario
+from energylens.predictor.load.mixture import StepMixture
+from energylens.predictor.load.operating_point import Beside, OperatingPoint, Scenario
 from energylens.predictor.load.steady import Role, Steady, phase_work, steady_state, step_mixture
 from energylens.predictor.model.architecture import ModelSpec, served_on
 from energylens.predictor.model.drafts import draft_of
@@ -36,7 +37,9 @@ from energylens.predictor.types import (
     spread,
 )
 
-CODE_VERSION = "7"
+CODE_VERSION = "8"
+BESIDE = 1.5
+"""Sequences at which a replica is timed a second time, over those that run: how steps grow with them."""
 
 
 class Predictor:
@@ -207,15 +210,18 @@ class Predictor:
         busy, while_busy = busy_share(mean, full)
         # Replicas of unlike batches and the same load run alike.
         unlike, same = distinct(*layouts.split, graph_tokens(layouts), while_busy)
+        some, here = scenario.take(unlike), while_busy[unlike]
+        near = np.maximum(BESIDE * here, here + 4.0)
         point = OperatingPoint(
             scenario=scenario,
-            pace=self._steady(scenario.take(unlike), while_busy[unlike], constants).take(same),
+            pace=self._steady(some, here, constants).take(same),
             running=mean,
             places=places,
             busy=busy,
             utilization=np.minimum(np.where(most > 0, rate / most, np.inf), 1.0),
             sustainable=sustainable,
             rate=np.minimum(rate, most),
+            beside=Beside(self._mixture(some, near, constants).take(same), near[same]),
         )
         return self._prediction(point, held, constants, measured)
 
@@ -233,26 +239,35 @@ class Predictor:
             self.profile.lockstep,
         )
 
+    def _mixture(self, scenario: Scenario, running: FloatArray, constants: dict[str, float]) -> StepMixture:
+        """Return the steps with so many running sequences, shape (n,)."""
+        if np.isfinite(scenario.layouts.power_cap_watts).any():
+            return self._steady(scenario, running, constants).mixture
+        # Only a cap makes the time depend on the power, which takes a quarter of the work.
+        decode, mixed, starts = phase_work(
+            scenario.model,
+            scenario.gpu,
+            scenario.layouts,
+            scenario.workload,
+            running,
+            self.coefficients,
+            scenario.role,
+            self.profile.lockstep,
+        )
+        sheet = data_sheet(scenario.gpu)
+        rates = kernel_rates(constants, sheet)
+        return step_mixture(decode, mixed, starts, rates, constants, sheet, self.profile.overlap)[0]
+
     def _mean_step(self, scenario: Scenario, constants: dict[str, float], measured: bool) -> Step:
         """Return the mean step of some of the layouts, in seconds, as a function of the running sequences."""
         model, gpu, layouts, workload = scenario.model, scenario.gpu, scenario.layouts, scenario.workload
         residual = self.coefficients.residual if measured else None
-        sheet, coefficients, overlap = data_sheet(gpu), self.coefficients, self.profile.overlap
-        role, lockstep = scenario.role, self.profile.lockstep
-        rates, capped = kernel_rates(constants, sheet), bool(np.isfinite(layouts.power_cap_watts).any())
         tag, alone = self.profile.tag, np.ones(len(layouts))
         features = None if residual is None else run_features(model, gpu, layouts, workload, alone, tag)
 
         def step(index: IntArray, running: FloatArray) -> FloatArray:
             some = scenario.take(index)
-            if capped:
-                seconds = self._steady(some, running, constants).mean_step
-            else:
-                # Only a cap makes the time depend on the power, which takes a quarter of the work.
-                decode, mixed, starts = phase_work(
-                    model, gpu, some.layouts, workload, running, coefficients, role, lockstep
-                )
-                seconds = step_mixture(decode, mixed, starts, rates, constants, sheet, overlap)[0].mean
+            seconds = self._mixture(some, running, constants).mean
             if residual is None or features is None:
                 return seconds
             runs = RunFeatures({key: labels[index] for key, labels in features.keys.items()}, np.log(running))

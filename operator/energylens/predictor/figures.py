@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from energylens.predictor.fitted.adjustment import Adjustment
 from energylens.predictor.fitted.profiles import EngineProfile
 from energylens.predictor.load.mixture import normal_quantile
 from energylens.predictor.load.operating_point import OperatingPoint
-from energylens.predictor.load.ttft import ServedPace, ttft_ms
+from energylens.predictor.load.ttft import Schedule, ServedPace, arrival_latencies, saturated_steps, ttft_in_flight_ms
 from energylens.predictor.step.power import sheet_limit
 from energylens.predictor.step.rates import data_sheet
 from energylens.predictor.types import FloatArray, Interval, Memory, Prediction
@@ -37,14 +35,22 @@ def prediction(
     limit, idle, power = _power(point, adjusted.factors["power"], static_watts)
     with np.errstate(divide="ignore", invalid="ignore"):
         energy = np.where(throughput > 0, power / np.maximum(throughput, 1e-300), np.inf)
-    itl = _itl_ms(point, adjusted.factors["itl"], divided=profile.divides_itl)
+    itl_factor, each = adjusted.factors["itl"], point.scenario.tokens_per_step if profile.divides_itl else 1.0
+    if point.waiting is None:
+        schedule = Schedule(profile.steps_ahead, profile.tokens_of_step(point.scenario.gpu))
+        found = arrival_latencies(point, served, schedule)
+        ttft = {level: 1e3 * seconds for level, seconds in found.ttft.items()}
+        steps = {level: seconds / served.step_factor for level, seconds in found.step.items()}
+    else:
+        ttft = dict(ttft_in_flight_ms(point, served, profile.steps_ahead))
+        steps = saturated_steps(point)
+    itl = {level: seconds * itl_factor * 1e3 / each for level, seconds in steps.items()}
     tpot, uneven = served.tpot_ms, _tpot_spread(point)
-    ttft = ttft_ms(point, served, profile.steps_ahead)
     drawn = adjusted.interval("power", power)
     return Prediction(
         supported=np.ones(n, dtype=np.bool_),
         reason=np.full(n, ""),
-        sustainable=np.asarray(point.sustainable),
+        sustainable=np.asarray(point.sustainable & (np.isfinite(ttft[0.5]) | (point.waiting is not None))),
         concurrency=point.running,
         max_concurrency=point.places,
         utilization=point.utilization,
@@ -103,18 +109,3 @@ def _power(point: OperatingPoint, factor: FloatArray, static_watts: float) -> tu
     idle = gpus * np.minimum(static_watts * IDLE_RETURN, limit)
     active = gpus * np.minimum(point.pace.power_per_gpu * factor, limit)
     return gpus * limit, idle, point.busy * active + (1.0 - point.busy) * idle
-
-
-def _itl_ms(point: OperatingPoint, factor: FloatArray, *, divided: bool) -> Mapping[float, FloatArray]:
-    """Return quantiles of the inter-token latency by level, shape (n,) each.
-
-    Args:
-        point: Where the replicas run.
-        factor: What steps are multiplied by, shape (n,).
-        divided: The engine reports a step over the tokens that it gave, not the step.
-    """
-    mixture = point.pace.mixture
-    steps = {level: mixture.tail(level) for level in (0.9, 0.95, 0.99)}
-    steps[0.5] = mixture.quantile(0.5) if point.median_step is None else point.median_step
-    each = point.scenario.tokens_per_step if divided else 1.0
-    return {level: seconds * factor * 1e3 / each for level, seconds in steps.items()}

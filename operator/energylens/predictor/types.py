@@ -135,6 +135,12 @@ class Workload:
     """Share of each prompt, from its beginning, that the prefix cache has. It costs no prefill, the rest attends to it,
     and the cache holds it once for all running requests of a rank."""
     speculation: Speculation | None = None
+    arrival_variation: float = 1.0
+    """Squared coefficient of variation of the times between requests: 1 for Poisson arrivals, more for bursts."""
+    output_variation: float = 0.0
+    """Squared coefficient of variation of the output lengths."""
+    prompt_variation: float | None = None
+    """Squared coefficient of variation of the computed prompt lengths; None for that of the coefficients."""
 
     @property
     def computed_prompt(self) -> float:

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from energylens.predictor.load.mixture import StepMixture, normal_quantile, normal_quantiles
-from energylens.predictor.load.queueing import wait_probability, wait_quantile
 from energylens.predictor.model.architecture import MoeFfn
 from energylens.predictor.step.latency import reduce_floor, soft_maximum
 from energylens.predictor.step.moe import expert_load, experts_hit, most_loaded
@@ -125,13 +124,3 @@ def test_normal_quantiles() -> None:
         normal_quantile(1.0)
     levels = np.array([1e-5, 0.02, 0.3, 0.5, 0.77, 0.99, 0.9999])
     assert normal_quantiles(levels) == pytest.approx([normal_quantile(float(level)) for level in levels], abs=1e-7)
-
-
-def test_waiting_vanishes_at_low_load_and_is_infinite_at_saturation() -> None:
-    servers, service = np.array([32.0]), np.array([4.0])
-    assert wait_quantile(0.99, np.array([0.1]), servers, service)[0] == 0.0
-    assert wait_quantile(0.5, np.array([1.0]), servers, service)[0] == np.inf
-    near = wait_quantile(0.99, np.array([0.98]), servers, service)[0]
-    assert 0.0 < near < np.inf
-    # One server is M/M/1: the probability of waiting is the load.
-    assert wait_probability(np.array([0.7]), np.array([1.0]))[0] == pytest.approx(0.7)

@@ -8,6 +8,10 @@ from dataclasses import dataclass, field
 from energylens.predictor.model.memory import FULL_CACHE
 from energylens.predictor.step.latency import Overlap
 from energylens.predictor.step.lockstep import APART, Lockstep
+from energylens.predictor.types import GpuSpec
+
+_SGLANG_STEPS = ((20.0, 2048), (60.0, 4096), (160.0, 8192), (float("inf"), 16384))
+"""Memory in GiB that a GPU has less of, and the tokens of a chunk."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,21 @@ class EngineProfile:
     def tag(self) -> str:
         """What tells runs of this engine from those of the engine that constants are of; empty for that one."""
         return f"@{self.name}" if self.factors else ""
+
+    def tokens_of_step(self, gpu: GpuSpec) -> int:
+        """Return the tokens that a step of a rank computes at most on a GPU: as an argument says, or by default.
+
+        vLLM's OpenAI server (engine/arg_utils.py, ``get_batch_defaults``) and SGLang's ``--chunked-prefill-size``
+        (server_args.py) go by the GPU's memory.
+        """
+        if self.step_tokens is not None:
+            return self.step_tokens
+        gib = gpu.memory_bytes / 2**30
+        if self.engine == "sglang":
+            return next(tokens for below, tokens in _SGLANG_STEPS if gib < below)
+        if gib >= 160:
+            return 16384
+        return 8192 if gib >= 70 and "A100" not in gpu.name.upper() else 2048
 
     @property
     def divides_itl(self) -> bool:

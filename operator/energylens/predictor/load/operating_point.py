@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
+from energylens.predictor.load.mixture import StepMixture
 from energylens.predictor.load.steady import Pace, Role
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.types import BoolArray, FloatArray, GpuSpec, IntArray, Layouts, Workload
@@ -40,6 +41,15 @@ class Scenario:
 
 
 @dataclass(frozen=True)
+class Beside:
+    """Steps of n replicas near their operating point, which say how steps grow with running sequences."""
+
+    mixture: StepMixture
+    running: FloatArray
+    """Sequences, shape (n,); none is that of the operating point."""
+
+
+@dataclass(frozen=True)
 class OperatingPoint:
     """How n replicas run in steady state, physics only; arrays of shape (n,)."""
 
@@ -61,6 +71,8 @@ class OperatingPoint:
     """Seconds of the step that a benchmark's median inter-token latency is; None for the median of the mixture."""
     waiting: FloatArray | None = None
     """Of a fixed number of requests in flight those without a place; None where requests arrive at a rate."""
+    beside: Beside | None = None
+    """Where requests arrive at a rate: the steps at other numbers of running sequences."""
 
     @cached_property
     def running_while_busy(self) -> FloatArray:
@@ -70,10 +82,14 @@ class OperatingPoint:
     @cached_property
     def starts_together(self) -> FloatArray:
         """Requests in one start of the mixture of steps, which lets them start together where many do."""
-        ones = np.ones_like(self.running)
-        if self.scenario.role != "aggregated":
-            return ones
-        layouts, starts = self.scenario.layouts, self.pace.mixture.starts
-        prompts = self.running_while_busy * self.scenario.lockstep_ranks
-        prompts = prompts / layouts.data_parallel / self.scenario.workload.decode_steps
-        return np.where(starts > 0, np.maximum(prompts / np.maximum(starts, 1e-12), 1.0), ones)
+        return prompts_together(self.scenario, self.pace.mixture, self.running_while_busy)
+
+
+def prompts_together(scenario: Scenario, mixture: StepMixture, running: FloatArray) -> FloatArray:
+    """Return the requests in one start of a mixture of steps with so many running sequences, shape (n,)."""
+    ones = np.ones_like(running)
+    if scenario.role != "aggregated":
+        return ones
+    layouts, starts = scenario.layouts, mixture.starts
+    prompts = running * scenario.lockstep_ranks / layouts.data_parallel / scenario.workload.decode_steps
+    return np.where(starts > 0, np.maximum(prompts / np.maximum(starts, 1e-12), 1.0), ones)

@@ -1,40 +1,101 @@
 """Waiting for a place in the batch, and for the prompts ahead.
 
-Sequences that run at once are the servers of an M/G/c queue. Its probability of waiting follows Sakasegawa (Annals of
-the Institute of Statistical Mathematics 1977), the wait given waiting is exponential (Allen and Cunneen's
-approximation).
+Places in the batch are the servers of a queue whose service slows down as more run.
 A fixed number of requests in flight is a closed network of one queue and one delay, solved by mean value analysis with
 Schweitzer's approximation (1979).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 
-from energylens.predictor.types import FloatArray
+from energylens.predictor.load.occupancy import Occupancy
+from energylens.predictor.load.step_law import normal_share
+from energylens.predictor.types import FloatArray, IntArray
+
+SQRT_2PI = 2.5066282746310002
 
 
-def wait_probability(load: FloatArray, servers: FloatArray) -> FloatArray:
-    """Return the probability that a request finds every place taken, at ``load`` = mean running / places."""
-    load = np.clip(load, 0.0, 1.0)
-    return np.asarray(load ** np.maximum(np.sqrt(2.0 * (servers + 1.0)) - 1.0, 0.0))
+@dataclass(frozen=True)
+class PlaceWait:
+    """The wait for a place in the batch; arrays of shape (n,)."""
+
+    probability: FloatArray
+    """That a request finds no place."""
+    pace: FloatArray
+    """Places that become free per second while all are taken."""
+    slope: FloatArray
+    """Of the logarithm of the survival over requests ahead, where few are."""
+    bend: FloatArray
+    """How fast that slope grows with the requests ahead."""
+    steepest: float
+    """Most of the slope, over ``slope``."""
+
+    def take(self, index: IntArray) -> PlaceWait:
+        """Return the rows of an index array of shape (m,)."""
+        return replace(
+            self,
+            probability=self.probability[index],
+            pace=self.pace[index],
+            slope=self.slope[index],
+            bend=self.bend[index],
+        )
+
+    def survival(self, seconds: FloatArray) -> FloatArray:
+        """Return the probability that a wait is longer, given that there is one; ``seconds`` of shape (..., n)."""
+        ahead = np.maximum(seconds, 0.0) * self.pace
+        bent = np.minimum(ahead, (self.steepest - 1.0) * self.slope / np.maximum(self.bend, 1e-30))
+        straight = np.where(self.bend > 0.0, ahead - bent, 0.0)
+        bent = np.where(self.bend > 0.0, bent, ahead)
+        return np.asarray(np.exp(-self.slope * (bent + self.steepest * straight) - self.bend * bent**2 / 2.0))
 
 
-def wait_quantile(level: float, load: FloatArray, servers: FloatArray, service: FloatArray) -> FloatArray:
-    """Return a quantile of the wait in seconds; infinite where the load is not sustainable.
+def place_wait(
+    offered: Occupancy,
+    places: FloatArray,
+    load: FloatArray,
+    pace: FloatArray,
+    arrival_variation: float,
+    output_variation: float,
+) -> PlaceWait:
+    """Return the wait for a place of requests that are served in the order of their arrival.
+
+    The probability follows Halfin and Whitt (Operations Research 29, 1981) from the distribution of sequences that
+    would run with places for all: the density where places end, over its slope there. It is taken between that of a
+    normal and of a gamma distribution. Given a wait, outputs of one length leave in the order in which they came, as in
+    the queue M/D/c, whose waits are the maxima of a Gaussian random walk (Jelenkovic, Mandelbaum and Momcilovic,
+    Queueing Systems 47, 2004): their tail is that of M/M/c at first and twice as steep in the end.
 
     Args:
-        level: Quantile, between 0 and 1.
-        load: Mean running sequences over places, shape (n,).
-        servers: Places, shape (n,).
-        service: Mean time that a request holds its place, seconds, shape (n,).
+        offered: Requests in a scheduler that has places for all.
+        places: Of that scheduler, shape (n,).
+        load: Arrivals over those that it can serve, shape (n,).
+        pace: Requests per second that it serves with all places taken, shape (n,).
+        arrival_variation: Squared coefficient of variation of the times between requests.
+        output_variation: Squared coefficient of variation of the output lengths.
     """
-    spare = servers * (1.0 - np.minimum(load, 1.0))
-    tail = np.log(np.maximum(wait_probability(load, servers), 1e-300) / (1.0 - level))
-    with np.errstate(divide="ignore"):
-        pace = service / np.where(spare > 0, spare, np.nan)
-    wait = np.where(tail > 0, tail * np.nan_to_num(pace, nan=np.inf), 0.0)
-    return np.where(load >= 1.0, np.inf, wait)
+    mean, variance = offered.mean, offered.variance
+    distance = np.maximum((places - mean) / np.sqrt(variance), 1e-6)
+    normal = distance * normal_share(distance) / (np.exp(-(np.minimum(distance, 25.0) ** 2) / 2.0) / SQRT_2PI)
+    shape = mean**2 / variance
+    slope = np.maximum(shape / mean - (shape - 1.0) / places, 1e-6)
+    root = ((places / mean) ** (1.0 / 3.0) - 1.0 + 1.0 / (9.0 * shape)) * 3.0 * np.sqrt(shape)
+    # Stirling's formula for the gamma function.
+    log_density = (shape - 1.0) * np.log(places / mean) - shape * (places / mean - 1.0)
+    log_density = log_density + 0.5 * np.log(shape) - np.log(mean * SQRT_2PI) - 1.0 / (12.0 * shape)
+    gamma = slope * normal_share(root) / np.exp(np.clip(log_density, -200.0, 50.0))
+    probability = 1.0 / np.sqrt((1.0 + normal) * (1.0 + gamma))
+    spare = np.maximum(1.0 - load, 1e-6)
+    outputs = min(output_variation, arrival_variation)
+    return PlaceWait(
+        np.asarray(probability),
+        pace,
+        spare / arrival_variation,
+        np.asarray((1.0 - outputs / arrival_variation) / (places * arrival_variation)),
+        2.0 * arrival_variation / (arrival_variation + outputs),
+    )
 
 
 def closed_loop_wait(requests: FloatArray, prefill: FloatArray, decoding: FloatArray) -> FloatArray:

@@ -1,4 +1,4 @@
-"""Time to first token at an operating point: of arrivals at a rate, and where each request follows another's end."""
+"""Latencies at an operating point: where requests arrive at a rate, and where each follows another's end."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from energylens.predictor.load.first_token import first_token_quantile
-from energylens.predictor.load.operating_point import OperatingPoint
-from energylens.predictor.load.queueing import closed_loop_wait, wait_quantile, wait_tail
+from energylens.predictor.load.open_loop import Latencies, OpenLoop, latencies, room_of, stable_chunks
+from energylens.predictor.load.operating_point import OperatingPoint, prompts_together
+from energylens.predictor.load.queueing import closed_loop_wait, wait_tail
+from energylens.predictor.load.step_law import StepTerms
 from energylens.predictor.model.parameters import kv_cache_bytes
 from energylens.predictor.types import FloatArray
 
@@ -18,6 +19,7 @@ FIRST_TOKEN_SECONDS = 0.008
 Measured at one request at a time on one H200 host with vLLM 0.26: 7 to 11 ms over four models of 14 to 30 thousand
 million parameters."""
 LEVELS = (0.5, 0.95, 0.99)
+STEP_LEVELS = (0.5, 0.9, 0.95, 0.99)
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,105 @@ class ServedPace:
     """Output tokens of the replica."""
 
 
-def ttft_ms(point: OperatingPoint, served: ServedPace, steps_ahead: float) -> Mapping[float, FloatArray]:
-    """Return quantiles of the time to first token in milliseconds by level, shape (n,) each; infinite for overload.
+@dataclass(frozen=True)
+class Schedule:
+    """How an engine composes its steps."""
+
+    steps_ahead: float
+    """Steps that are composed before the one that a request joins."""
+    step_tokens: float
+    """That a step of a rank computes at most."""
+
+
+def arrival_latencies(point: OperatingPoint, served: ServedPace, schedule: Schedule) -> Latencies:
+    """Return quantiles in seconds where requests arrive at a rate: TTFT at a client, and of steps.
+
+    TTFT is infinite where the load cannot be sustained.
+    """
+    loop = open_loop(point, served, schedule)
+    stable = point.sustainable & (point.utilization < 1.0) & (stable_chunks(loop) < 1.0)
+    some = np.flatnonzero(stable)
+    found = latencies(loop.take(some), STEP_LEVELS, LEVELS)
+    more = FIRST_TOKEN_SECONDS + (_transfer_seconds(point) if point.scenario.role == "decode" else 0.0)
+    # Beyond capacity the queue grows for ever, and steps are those of a full replica.
+    first = {level: np.full(stable.shape, np.inf) for level in LEVELS}
+    steps = {level: seconds * served.step_factor for level, seconds in saturated_steps(point).items()}
+    for level in LEVELS:
+        first[level][some] = found.ttft[level] + more
+    for level in STEP_LEVELS:
+        steps[level][some] = found.step[level]
+    return Latencies(first, steps)
+
+
+def saturated_steps(point: OperatingPoint) -> dict[float, FloatArray]:
+    """Return quantiles in seconds of the steps of a full replica by level, shape (n,) each, by physics alone."""
+    mixture = point.pace.mixture
+    steps = {level: mixture.tail(level) for level in STEP_LEVELS if level > 0.5}
+    steps[0.5] = mixture.quantile(0.5) if point.median_step is None else point.median_step
+    return steps
+
+
+def open_loop(point: OperatingPoint, served: ServedPace, schedule: Schedule) -> OpenLoop:
+    """Return the replicas of an operating point as requests that arrive at a rate find them."""
+    scenario, workload, mixture = point.scenario, point.scenario.workload, point.pace.mixture
+    layouts, factor = scenario.layouts, served.step_factor
+    running, together = point.running_while_busy, point.starts_together
+    lockstep = scenario.lockstep_ranks
+    lanes = layouts.pipeline_parallel * layouts.data_parallel / lockstep
+    base = mixture.with_starts(np.zeros_like(running))
+    prompt = (mixture.with_starts(1.0 / together) - base) * factor
+    room = prompt * room_of(schedule.step_tokens, running / lanes, lockstep, workload.computed_prompt)
+    terms = StepTerms(mixture.decode * factor, (base - mixture.decode) * factor, prompt, np.maximum(room, 1e-9))
+    arriving = np.where(point.utilization > 0, point.rate / np.maximum(point.utilization, 1e-12), np.inf)
+    decode_slope, mean_slope = _slopes(point, terms, served, arriving=point.rate / lanes)
+    spread = np.asarray(mixture.prompt_spread, dtype=np.float64)
+    variance = float(np.expm1(np.max(spread) ** 2))
+    return OpenLoop(
+        rate=point.rate,
+        running=point.running,
+        busy=point.busy,
+        places=np.maximum(point.places, 1.0),
+        most=arriving,
+        lanes=lanes,
+        lockstep=lockstep,
+        schedulers=layouts.data_parallel.astype(np.float64),
+        terms=terms,
+        decode_slope=decode_slope,
+        mean_slope=mean_slope,
+        prompt_variance=variance if workload.prompt_variation is None else workload.prompt_variation,
+        arrival_variation=workload.arrival_variation,
+        output_variation=workload.output_variation,
+        output_steps=workload.decode_steps,
+        step_tokens=schedule.step_tokens,
+        prompt_tokens=workload.computed_prompt,
+        steps_ahead=schedule.steps_ahead,
+    )
+
+
+def _slopes(
+    point: OperatingPoint, terms: StepTerms, served: ServedPace, arriving: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return the seconds that one more running sequence adds to a decode step, and to the mean step, shape (n,)."""
+    beside = point.beside
+    assert beside is not None
+    more = beside.running - point.running_while_busy
+    base = beside.mixture.with_starts(np.zeros_like(more))
+    together = prompts_together(point.scenario, beside.mixture, beside.running)
+    prompt = (beside.mixture.with_starts(1.0 / together) - base) * served.step_factor
+    decode, once = beside.mixture.decode * served.step_factor, (base - beside.mixture.decode) * served.step_factor
+
+    def mean(decode: FloatArray, once: FloatArray, prompt: FloatArray) -> FloatArray:
+        halted = np.maximum(1.0 - arriving * prompt, 0.02)
+        mixed = -np.expm1(-arriving * decode / halted)
+        mixed = -np.expm1(-arriving * (decode + once * mixed) / halted)
+        return np.asarray((decode + once * mixed) / halted)
+
+    slope = (mean(decode, once, prompt) - mean(terms.decode, terms.once, terms.prompt)) / more
+    return (decode - terms.decode) / more, slope
+
+
+def ttft_in_flight_ms(point: OperatingPoint, served: ServedPace, steps_ahead: float) -> Mapping[float, FloatArray]:
+    """Return quantiles of the time to first token in milliseconds by level, where each request follows another's end.
 
     Args:
         point: Where the replicas run.
@@ -44,27 +143,7 @@ def ttft_ms(point: OperatingPoint, served: ServedPace, steps_ahead: float) -> Ma
     """
     # A replica that only decodes gets the prompt's cache over a link.
     transfer = _transfer_seconds(point) if point.scenario.role == "decode" else 0.0
-    quantiles = _open_loop if point.waiting is None else _closed_loop
-    return {level: 1e3 * seconds for level, seconds in quantiles(point, served, steps_ahead, transfer).items()}
-
-
-def _open_loop(
-    point: OperatingPoint, served: ServedPace, steps_ahead: float, transfer: float
-) -> dict[float, FloatArray]:
-    """Return quantiles in seconds under Poisson arrivals."""
-    base = _unqueued(point, served, steps_ahead, transfer, met=point.busy)
-    prefill = _prefill(point, served, 1.0)
-    service = served.step * point.scenario.workload.decode_steps + prefill
-    queued = point.sustainable & (point.utilization < 1.0)
-    load = np.where(queued, point.running / np.maximum(point.places, 1e-9), 0.0)
-    found = {}
-    for level in LEVELS:
-        joined = first_token_quantile(level, point.pace.mixture, point.busy, steps_ahead, point.starts_together)
-        waited = joined * served.step_factor + transfer + FIRST_TOKEN_SECONDS
-        waited = waited + wait_quantile(level, load, point.places, service)
-        # Beyond capacity the queue grows for ever.
-        found[level] = np.where(queued, waited, np.where(point.sustainable, base, np.inf))
-    return found
+    return {level: 1e3 * seconds for level, seconds in _closed_loop(point, served, steps_ahead, transfer).items()}
 
 
 def _closed_loop(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from energylens.predictor.load.first_token import first_token_quantile
 from energylens.predictor.load.mixture import StepMixture
 
 SPREAD = 0.6
@@ -49,19 +48,3 @@ def test_quantiles_are_continuous_in_the_load(level: float) -> None:
     values = StepMixture(starts, decode, DECODE + BASE + PROMPT * when_mixed, base, SPREAD).tail(level)
     assert np.all(np.diff(values) > -1e-12)
     assert np.max(values[1:] / values[:-1]) < 1.01
-
-
-def test_a_first_token_on_an_idle_replica_takes_its_own_prompt_alone() -> None:
-    steps = mixture(1e-6, spread=1e-9)
-    idle = first_token_quantile(0.99, steps, np.array([0.0]), 1.0)
-    assert idle[0] == pytest.approx(DECODE + BASE + PROMPT, rel=1e-3)
-
-
-def test_percentiles_of_first_tokens_rise_with_the_spread_of_prompts_and_with_steps_ahead() -> None:
-    busy = np.array([1.0])
-    even, uneven = mixture(0.05, spread=1e-9), mixture(0.05)
-    at = {level: first_token_quantile(level, uneven, busy, 0.0)[0] for level in (0.5, 0.95, 0.99)}
-    assert at[0.5] < at[0.95] < at[0.99]
-    assert first_token_quantile(0.99, even, busy, 0.0)[0] < at[0.99]
-    ahead = first_token_quantile(0.5, uneven, busy, 1.0)[0]
-    assert ahead - at[0.5] == pytest.approx(uneven.mean[0], rel=0.1)

@@ -1,0 +1,119 @@
+"""The law of steps, and of running sequences, against steps that are drawn one after the other."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from energylens.predictor.load.occupancy import WEIGHTS, Occupancy, occupancy
+from energylens.predictor.load.queueing import place_wait
+from energylens.predictor.load.step_law import Arriving, StepLaw, StepTerms, normal_share, step_law
+
+DECODE, ONCE, PROMPT = 0.010, 0.004, 0.020
+VARIANCE = 0.28
+"""Of a prompt's length over the square of the mean: log-normal with a deviation of 0.497."""
+
+
+def drawn(rate: float, room: float, steps: int = 120_000) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Return steps, each of which computes what arrived during the one before, as far as it has room."""
+    rng = np.random.default_rng(5)
+    deviation = np.sqrt(np.log1p(VARIANCE))
+    seconds, backlog = np.empty(steps), 0.0
+    last = DECODE
+    for i in range(steps):
+        arrived = rng.poisson(rate * last)
+        if arrived:
+            backlog += PROMPT * float(np.exp(rng.normal(-(deviation**2) / 2, deviation, arrived)).sum())
+        done = min(backlog, room)
+        backlog -= done
+        last = DECODE + (ONCE + done if done > 0 else 0.0)
+        seconds[i] = last
+    return seconds
+
+
+def law(rate: float, room: float = 10.0) -> StepLaw:
+    one = np.ones(1)
+    return step_law(
+        Arriving(rate * one, VARIANCE * one, one), StepTerms(DECODE * one, ONCE * one, PROMPT * one, room * one)
+    )
+
+
+@pytest.mark.parametrize("rate", [1.0, 10.0, 30.0])
+def test_moments_are_those_of_steps_that_take_in_what_arrived_during_the_last(rate: float) -> None:
+    sample, found = drawn(rate, 10.0), law(rate)
+    assert found.mean[0] == pytest.approx(sample.mean(), rel=0.01)
+    assert found.square[0] == pytest.approx((sample**2).mean(), rel=0.03)
+    assert found.cube[0] == pytest.approx((sample**3).mean(), rel=0.10)
+    assert found.mixed[0] == pytest.approx((sample > DECODE).mean(), rel=0.05)
+    assert found.backlog[0] < 1e-6
+
+
+@pytest.mark.parametrize(("rate", "room"), [(5.0, 0.010), (15.0, 0.020), (25.0, 0.040)])
+def test_a_step_with_little_room_is_full_more_often_and_never_longer(rate: float, room: float) -> None:
+    sample, found = drawn(rate, room), law(rate, room)
+    assert found.mean[0] == pytest.approx(sample.mean(), rel=0.02)
+    assert found.mixed[0] == pytest.approx((sample > DECODE).mean(), rel=0.10)
+    full = (sample > DECODE + ONCE + room - 1e-12).mean()
+    assert found.mixed[0] * (1.0 - found.ends[0]) == pytest.approx(full, rel=0.3)
+    assert found.backlog[0] > 0.0
+
+
+def test_the_logistic_approximation_of_the_normal_share_keeps_its_error() -> None:
+    at = np.array([-3.0, -1.0, 0.0, 0.5, 2.0])
+    assert normal_share(at) == pytest.approx([0.00135, 0.15866, 0.5, 0.69146, 0.97725], abs=1.5e-4)
+
+
+def test_without_prompts_the_number_that_runs_is_that_of_processor_sharing() -> None:
+    # Mean step d0 + d1 n: a negative binomial, whose variance is the mean / (1 - rate x output x d1).
+    mean, growth = np.array([40.0]), np.array([0.5])
+    assert occupancy(mean, growth, np.zeros(1), np.zeros(1), 1.0, 0.0).variance[0] == pytest.approx(80.0)
+    bursty = occupancy(mean, growth, np.zeros(1), np.zeros(1), 4.0, 0.0)
+    assert bursty.variance[0] == pytest.approx(320.0)
+
+
+def test_states_have_the_mean_and_the_variance_that_they_stand_for() -> None:
+    states = Occupancy(np.array([60.0]), np.array([200.0])).states(np.array([1e9]))[:, 0]
+    mean = float(WEIGHTS @ states)
+    assert mean == pytest.approx(60.0, rel=0.01)
+    assert float(WEIGHTS @ (states - mean) ** 2) == pytest.approx(200.0, rel=0.05)
+    few = Occupancy(np.array([60.0]), np.array([200.0])).states(np.array([64.0]))
+    assert few.max() == 64.0
+
+
+def waited(load: float, places: int, deterministic: bool) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Return waits in a queue of so many servers with a mean service of one second."""
+    rng = np.random.default_rng(6)
+    n, now = 120_000, 0.0
+    gaps = rng.exponential(1.0 / (load * places), n)
+    service = np.ones(n) if deterministic else rng.exponential(1.0, n)
+    free = np.zeros(places)
+    waits = np.empty(n)
+    for i in range(n):
+        now += gaps[i]
+        server = int(free.argmin())
+        waits[i] = max(0.0, free[server] - now)
+        free[server] = max(now, free[server]) + service[i]
+    return waits[n // 4 :]
+
+
+@pytest.mark.parametrize("deterministic", [True, False], ids=["outputs of one length", "exponential outputs"])
+@pytest.mark.parametrize("load", [0.8, 0.9])
+def test_the_wait_for_a_place_is_that_of_a_simulated_queue(load: float, deterministic: bool) -> None:
+    places = 16
+    sample = waited(load, places, deterministic)
+    offered = Occupancy(np.array([load * places]), np.array([load * places]))
+    variation = 0.0 if deterministic else 1.0
+    wait = place_wait(offered, np.array([16.0]), np.array([load]), np.array([16.0]), 1.0, variation)
+    assert wait.probability[0] == pytest.approx((sample > 1e-9).mean(), rel=0.25)
+    for level in (0.95, 0.99):
+        at = np.quantile(sample, level)
+        assert np.log(wait.probability * wait.survival(np.array([at])))[0] == pytest.approx(
+            np.log(1.0 - level), rel=0.2
+        ), level
+
+
+def test_a_wait_becomes_rare_far_from_the_places_and_sure_at_capacity() -> None:
+    offered = Occupancy(np.array([10.0, 100.0]), np.array([10.0, 100.0]))
+    wait = place_wait(offered, np.array([100.0, 100.0]), np.array([0.1, 1.0]), np.array([50.0, 50.0]), 1.0, 0.0)
+    assert wait.probability[0] < 1e-12
+    assert wait.probability[1] > 0.9
