@@ -108,6 +108,7 @@ def specs(draw: Draw) -> Object:
             outputTokens=v.whole(1, 1_000_000, 400, 200, 100),
             requestsPerSecond=v.rate() if rate else None,
             concurrency=None if rate else v.whole(1, 100_000, 16, 64),
+            arrivalSCV=v.one_of("1", "4", "100") if rate and v.is_set() else None,
             prefixCacheHitPercent=v.whole(0, 100, 50, 90) if v.is_set() else None,
             speculative=draw(speculations(v.calm)) if v.is_set() else None,
         ),

@@ -6,6 +6,7 @@ import random
 
 import pytest
 from tests.simulator.batching import Limits, Request, Step, simulate
+from tests.simulator.counting import count
 
 ROOMY = Limits(slots=8, step_tokens=100, blocks=1000)
 
@@ -92,3 +93,22 @@ def test_no_limit_is_ever_broken_and_every_token_comes(seed: int) -> None:
         assert len(times) == request.output
         assert times[0] > request.arrival
         assert times == sorted(set(times))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_counting_gives_every_token_the_time_that_keeping_sequences_gives(seed: int) -> None:
+    rng = random.Random(seed)
+    now, requests = 0.0, []
+    for _ in range(300):
+        now += rng.expovariate(0.3)
+        requests.append(Request(now, rng.randint(1, 150), rng.randint(1, 40)))
+    limits = Limits(slots=12, step_tokens=80, blocks=10_000, scheduled_ahead=seed % 2 == 1)
+
+    def seconds(step: Step) -> float:
+        return 0.5 + 0.01 * step.decodes + 0.002 * step.prompt_tokens + 0.1 * step.prompts
+
+    kept, counted = simulate(requests, limits, seconds), count(requests, limits, seconds)
+    assert counted.first == pytest.approx([trace.ttft for trace in kept])
+    assert counted.last == pytest.approx([trace.tokens[-1] for trace in kept])
+    gaps = sorted(gap for trace in kept for gap in trace.gaps)
+    assert sorted(took for _, took, decodes in counted.steps for _ in range(decodes)) == pytest.approx(gaps)

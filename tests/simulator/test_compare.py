@@ -1,14 +1,35 @@
-"""What the serving model says of loads is what a simulated replica does, where it is not near its capacity."""
+"""What the serving model says of loads is what a simulated replica does."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import pytest
 from tests.simulator.compare import Case, errors, physics
 
 from energylens.predictor.core import Predictor
 
-WITHIN = 0.12
-"""P99 of 750 first tokens is known to about 8 %."""
+CHAT = Case("Qwen/Qwen3-8B", "H100", 1, 300, 400, 256, 0.9, 12_000)
+LONG = Case("Qwen/Qwen3-8B", "H100", 1, 2000, 200, 256, 0.7, 12_000)
+FEW_PLACES = Case("Qwen/Qwen3-8B", "H100", 1, 300, 100, 32, 0.9, 12_000)
+LARGE = Case("meta-llama/Llama-3.1-70B-Instruct", "H100", 4, 1000, 300, 64, 0.7, 12_000)
+EXPERTS = Case("Qwen/Qwen3-30B-A3B", "H100", 2, 1000, 1000, 128, 0.8, 6_000)
+
+WITHIN = 0.10
+NEAR_PLACES = 0.25
+"""P95 and P99 of TTFT where one request in three waits for a place: the tail of a few long waits."""
+BURSTS = 0.25
+CASES = (
+    (CHAT, WITHIN),
+    (replace(CHAT, utilization=0.5, outputs=0.5), WITHIN),
+    (LONG, WITHIN),
+    (replace(LONG, utilization=0.5, step_tokens=1024), WITHIN),
+    (FEW_PLACES, NEAR_PLACES),
+    (replace(FEW_PLACES, utilization=0.5), WITHIN),
+    (LARGE, WITHIN),
+    (EXPERTS, WITHIN),
+    (replace(CHAT, utilization=0.8, arrivals=4.0), BURSTS),
+)
 
 
 @pytest.fixture(scope="module")
@@ -16,16 +37,11 @@ def predictor() -> Predictor:
     return physics()
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        Case("Qwen/Qwen3-8B", "H100", 1, 300, 100, 32, 0.2, 1000),
-        Case("Qwen/Qwen3-8B", "H100", 1, 300, 100, 32, 0.5, 1000),
-        Case("Qwen/Qwen3-8B", "H100", 1, 2000, 100, 64, 0.2, 1000),
-        Case("meta-llama/Llama-3.1-70B-Instruct", "H100", 4, 1000, 60, 64, 0.3, 1000),
-    ],
-    ids=lambda case: case.name,
-)
-def test_percentiles_are_those_of_the_simulator(predictor: Predictor, case: Case) -> None:
+@pytest.mark.parametrize(("case", "within"), CASES, ids=[case.name for case, _ in CASES])
+def test_percentiles_are_those_of_the_simulator(predictor: Predictor, case: Case, within: float) -> None:
     off = errors(predictor, case)
-    assert {name: round(value, 3) for name, value in off.items() if abs(value) > WITHIN} == {}
+    tails = {name: value for name, value in off.items() if name in ("ttft p95", "ttft p99")}
+    rest = {name: value for name, value in off.items() if name not in tails}
+    assert {name: round(value, 3) for name, value in tails.items() if abs(value) > within} == {}
+    assert {name: round(value, 3) for name, value in rest.items() if abs(value) > min(within, 0.12)} == {}
+    assert abs(off["throughput"]) < 0.03

@@ -12,7 +12,7 @@ GROUP = "energylens.dev"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 
-_UPPER = {"gpu": "GPU", "gpus": "GPUs"}
+_UPPER = {"gpu": "GPU", "gpus": "GPUs", "scv": "SCV"}
 
 
 def camel(name: str) -> str:

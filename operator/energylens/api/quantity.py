@@ -80,6 +80,14 @@ def _positive(value: str) -> str:
     return value
 
 
+def _scv(value: str) -> str:
+    if not 1 <= parse_quantity(value) <= LARGEST_SCV:
+        raise ValueError(f"{value!r} must be from 1 (Poisson arrivals) to {LARGEST_SCV}")
+    return value
+
+
+LARGEST_SCV = 100
+"""Beyond this squared coefficient of variation nothing of the serving model was compared with a simulation."""
 _SCHEMA: dict[str, Any] = {
     "x-kubernetes-int-or-string": True,
     "pattern": QUANTITY_PATTERN,
@@ -91,6 +99,13 @@ _POSITIVE_RULE = {
     "messageExpression": "'%s must be greater than 0'.format([self])",
 }
 
+_SCV_RULE = {
+    "rule": f"quantity(string(self)).compareTo(quantity('1')) >= 0 && "
+    f"quantity(string(self)).compareTo(quantity('{LARGEST_SCV}')) <= 0",
+    "message": f"must be from 1 (Poisson arrivals) to {LARGEST_SCV}",
+    "messageExpression": f"'%s must be from 1 (Poisson arrivals) to {LARGEST_SCV}'.format([self])",
+}
+
 Quantity = Annotated[
     str,
     BeforeValidator(_as_text),
@@ -100,4 +115,7 @@ Quantity = Annotated[
 ]
 PositiveQuantity = Annotated[
     Quantity, AfterValidator(_positive), WithJsonSchema(_SCHEMA | {"x-kubernetes-validations": [_POSITIVE_RULE]})
+]
+SquaredVariation = Annotated[
+    Quantity, AfterValidator(_scv), WithJsonSchema(_SCHEMA | {"x-kubernetes-validations": [_SCV_RULE]})
 ]

@@ -187,5 +187,7 @@ def _busiest_watts(running: Running) -> float:
 
 def _loaded(deployment: LLMDeployment, concurrency: int) -> LLMDeployment:
     """Return a deployment whose load is so many requests at the same time."""
-    workload = deployment.spec.workload.model_copy(update={"requests_per_second": None, "concurrency": concurrency})
+    workload = deployment.spec.workload.model_copy(
+        update={"requests_per_second": None, "arrival_scv": None, "concurrency": concurrency}
+    )
     return deployment.model_copy(update={"spec": deployment.spec.model_copy(update={"workload": workload})})

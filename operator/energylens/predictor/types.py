@@ -7,7 +7,7 @@ together.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -135,12 +135,20 @@ class Workload:
     """Share of each prompt, from its beginning, that the prefix cache has. It costs no prefill, the rest attends to it,
     and the cache holds it once for all running requests of a rank."""
     speculation: Speculation | None = None
-    arrival_variation: float = 1.0
-    """Squared coefficient of variation of the times between requests: 1 for Poisson arrivals, more for bursts."""
+    arrival_variation: float | FloatArray = 1.0
+    """Squared coefficient of variation of the times between requests: 1 for Poisson arrivals, more for bursts. Of one
+    replica each where it is an array, shape (n,)."""
     output_variation: float = 0.0
     """Squared coefficient of variation of the output lengths."""
     prompt_variation: float | None = None
     """Squared coefficient of variation of the computed prompt lengths; None for that of the coefficients."""
+
+    def take(self, index: npt.NDArray[np.int64]) -> Workload:
+        """Return the load of the replicas of an index array of shape (m,)."""
+        variation = self.arrival_variation
+        if isinstance(variation, float):
+            return self
+        return replace(self, arrival_variation=variation[index])
 
     @property
     def computed_prompt(self) -> float:

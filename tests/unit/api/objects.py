@@ -76,6 +76,13 @@ RULES = (
     Bad({"spec.workload.requestsPerSecond": ...}, "spec.workload", ("neither requestsPerSecond nor", "exactly one")),
     Bad({"spec.workload.requestsPerSecond": 0}, "spec.workload.requestsPerSecond", ("0", "greater than 0")),
     Bad({"spec.workload.requestsPerSecond": "-500m"}, "spec.workload.requestsPerSecond", ("-500m", "greater than 0")),
+    Bad({"spec.workload.arrivalSCV": "0.5"}, "spec.workload.arrivalSCV", ("0.5", "from 1 (Poisson arrivals) to 100")),
+    Bad({"spec.workload.arrivalSCV": 101}, "spec.workload.arrivalSCV", ("101", "from 1 (Poisson arrivals) to 100")),
+    Bad(
+        {"spec.workload": {"inputTokens": 1, "outputTokens": 1, "concurrency": 4, "arrivalSCV": 4}},
+        "spec.workload",
+        ("arrivalSCV (4)", "requestsPerSecond", "leave it out"),
+    ),
     Bad({"spec.slo.joulesPerOutputToken": "0.0"}, "spec.slo.joulesPerOutputToken", ("0.0", "greater than 0")),
     Bad(
         {"spec.hardware": {"maxGPUs": 4, "maxGPUsPerReplica": 8}},
@@ -251,6 +258,8 @@ GOOD: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("LLMDeployment", {"spec.hardware.tolerations": [{"operator": "Exists"}, {"key": "gpu", "value": "yes"}]}),
     ("LLMDeployment", {"spec.energy.powerCap": {"mode": "Fixed", "wattsPerGPU": 400}}),
     ("LLMDeployment", {"spec.workload.prefixCacheHitPercent": 100}),
+    ("LLMDeployment", {"spec.workload.arrivalSCV": 4}),
+    ("LLMDeployment", {"spec.workload.arrivalSCV": "1.5"}),
     ("LLMDeployment", {"spec.workload.speculative": {"draftTokens": 3, "acceptancePercent": 0}}),
     (
         "LLMDeployment",

@@ -139,6 +139,29 @@ def test_the_interval_of_power_ends_at_the_power_limit() -> None:
     assert found.power.low[0] < found.power_watts[0] <= found.power.high[0] <= H100.power_limit_watts
 
 
+def test_bursts_lengthen_the_tails_and_leave_throughput_and_energy() -> None:
+    where, rate = layouts((1, 1, 1, 1), (1, 1, 1, 1)), np.full(2, 25.0)
+    both = predictor().at_rate(models.dense(), H100, where, replace(CHAT, arrival_variation=np.array([1.0, 9.0])), rate)
+    for figure in (both.ttft_p99_ms, both.itl_p99_ms):
+        assert figure[1] > 1.1 * figure[0]
+    for figure in (both.output_tokens_per_second, both.joules_per_output_token, both.concurrency):
+        assert figure[1] == figure[0]
+
+
+def test_small_steps_shorten_itl_delay_first_tokens_and_hold_fewer_prompts() -> None:
+    def with_steps(tokens: int | None) -> Prediction:
+        told = predictor().with_profile(replace(predictor().profile, step_tokens=tokens))
+        long = replace(CHAT, input_tokens=20_000.0)
+        return told.at_rate(models.dense(), H100, layouts((1, 1, 1, 1)), long, np.full(1, 20.0))
+
+    wide, narrow, least = with_steps(8192), with_steps(2048), with_steps(512)
+    assert narrow.itl_p99_ms[0] < wide.itl_p99_ms[0]
+    assert narrow.ttft_p95_ms[0] > wide.ttft_p95_ms[0]
+    assert wide.sustainable[0]
+    assert not least.sustainable[0]
+    assert least.ttft_p50_ms[0] == np.inf
+
+
 def test_waiting_for_the_first_token_grows_with_the_rate_and_the_percentile() -> None:
     model = load_model("Qwen/Qwen3-8B")
     where = layouts(*[(1, 1, 1, 1)] * 4, batch=32)

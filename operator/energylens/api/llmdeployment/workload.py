@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from energylens.api.base import ApiModel, Rule
-from energylens.api.quantity import PositiveQuantity
+from energylens.api.quantity import PositiveQuantity, SquaredVariation
 
 Percentile = Literal["P50", "P95", "P99"]
 SpeculationMethod = Literal["NGram", "EAGLE", "MTP", "DraftModel"]
@@ -83,10 +83,25 @@ _ONE_LOAD = Rule(
 )
 
 
+def _bursts_arrive(workload: Workload) -> str | None:
+    if workload.arrival_scv is None or workload.requests_per_second is not None:
+        return None
+    return f"arrivalSCV ({workload.arrival_scv}) is of arrivals at requestsPerSecond, which is not set; leave it out"
+
+
+_BURSTS_ARRIVE = Rule(
+    summary="arrivalSCV needs requestsPerSecond",
+    cel="!has(self.arrivalSCV) || has(self.requestsPerSecond)",
+    message_cel="'arrivalSCV (%s) is of arrivals at requestsPerSecond, which is not set; leave it out'.format("
+    "[self.arrivalSCV])",
+    check=_bursts_arrive,
+)
+
+
 class Workload(ApiModel):
     """The load: mean request shape and either an arrival rate or a number of concurrent requests."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (_ONE_LOAD,)
+    rules: ClassVar[tuple[Rule, ...]] = (_ONE_LOAD, _BURSTS_ARRIVE)
 
     input_tokens: int = Field(ge=1, le=10_000_000, description="Mean tokens of a prompt.")
     output_tokens: int = Field(ge=1, le=1_000_000, description="Mean tokens generated per request.")
@@ -100,6 +115,12 @@ class Workload(ApiModel):
         ge=1,
         le=100_000,
         description="Requests in flight over all replicas. Set this or requestsPerSecond.",
+    )
+    arrival_scv: SquaredVariation | None = Field(
+        default=None,
+        description="Squared coefficient of variation (SCV) of the times between requests: their variance over the "
+        "square of their mean. 1, as when absent, are Poisson arrivals; bursts have more, such as 4. Needs "
+        "requestsPerSecond.",
     )
     prefix_cache_hit_percent: int = Field(
         default=0,

@@ -128,7 +128,8 @@ def _counted(deployment: LLMDeployment) -> list[str]:
     """Return what of the load the figures count beside its size."""
     workload = deployment.spec.workload
     hits, drafts = workload.prefix_cache_hit_percent, speculation_of(deployment.spec)
-    counted = [f"{hits} % of prompt tokens in the prefix cache"] if hits else []
+    counted = [] if workload.arrival_scv is None else [f"arrivals of SCV {workload.arrival_scv}"]
+    counted += [f"{hits} % of prompt tokens in the prefix cache"] if hits else []
     if drafts is not None:
         share = round(100 * drafts.acceptance)
         counted.append(f"{drafts.draft_tokens} tokens drafted per step ({drafts.method}), {share} % of them accepted")

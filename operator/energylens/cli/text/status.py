@@ -114,6 +114,7 @@ def _load(deployment: LLMDeployment) -> str:
         if workload.concurrency is not None
         else f"{workload.requests_per_second} requests per second"
     )
+    rate += "" if workload.arrival_scv is None else f" (SCV {workload.arrival_scv})"
     hits, drafts = workload.prefix_cache_hit_percent, workload.speculative
     cached = f" ({hits} % in the prefix cache)" if hits else ""
     drafted = ""

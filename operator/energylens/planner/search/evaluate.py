@@ -291,7 +291,7 @@ def _evaluate_product(
             figures["burst_sequences"][rows] = 0.0
         else:
             rate = (load.requests_per_second or 0.0) / replicas[rows]
-            prediction = predictor.at_rate(model, gpu, layouts, workload, rate, role)
+            prediction = predictor.at_rate(model, gpu, layouts, _thinned(workload, replicas[rows]), rate, role)
             figures["utilization"][rows] = prediction.utilization
             limit = reserve.allowed(prediction) * reserve.left(replicas[rows])
             figures["utilization_limit"][rows] = limit
@@ -326,6 +326,17 @@ def _evaluate_product(
         role=role,
         **figures,
     )
+
+
+def _thinned(workload: Workload, replicas: IntArray) -> Workload:
+    """Return the load of one of several replicas that requests are spread over at random, ``replicas`` of shape (m,).
+
+    A share p of renewal arrivals has the squared coefficient of variation p c + 1 - p (Whitt, Bell System Technical
+    Journal 62, 1983): Poisson arrivals stay such.
+    """
+    if np.all(workload.arrival_variation == 1.0):
+        return workload
+    return replace(workload, arrival_variation=1.0 + (workload.arrival_variation - 1.0) / replicas)
 
 
 def _structure(

@@ -68,6 +68,7 @@ class Problem:
                 w.output_tokens,
                 prefix_hit_fraction=w.prefix_cache_hit_percent / 100.0,
                 speculation=speculation_of(self.spec),
+                arrival_variation=1.0 if w.arrival_scv is None else float(parse_quantity(w.arrival_scv)),
             ),
             None if w.requests_per_second is None else float(parse_quantity(w.requests_per_second)),
             w.concurrency,

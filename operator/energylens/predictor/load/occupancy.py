@@ -46,7 +46,7 @@ def occupancy(
     growth: FloatArray,
     halted: FloatArray,
     prompt_variance: FloatArray,
-    arrival_variation: float,
+    arrival_variation: FloatArray,
     output_variation: float,
 ) -> Occupancy:
     """Return the distribution of running sequences where there are places for all.
@@ -56,7 +56,7 @@ def occupancy(
         growth: Relative growth of the mean step with the logarithm of the sequences, shape (n,).
         halted: Share of the time in which one more prompt per arrival halts the others, shape (n,).
         prompt_variance: Of a prompt's length over the square of the mean.
-        arrival_variation: Squared coefficient of variation of the times between requests.
+        arrival_variation: Squared coefficient of variation of the times between requests, shape (n,).
         output_variation: Squared coefficient of variation of the output lengths.
     """
     halted = np.minimum(halted, MOST_HALTED)

@@ -61,7 +61,7 @@ class OpenLoop:
     """Seconds that it adds to a step with the prompts that arrive meanwhile."""
     prompt_variance: float
     """Of a prompt's length over the square of the mean."""
-    arrival_variation: float
+    arrival_variation: FloatArray
     output_variation: float
     output_steps: float
     step_tokens: float
@@ -173,7 +173,8 @@ def _wait(loop: OpenLoop, law: StepLaw, spread: Occupancy) -> PlaceWait:
 
 def _alike(loop: OpenLoop, places: FloatArray) -> tuple[IntArray, IntArray]:
     """Return the first of each kind of replicas, and which kind each is; places count where requests wait for one."""
-    columns = np.stack([loop.rate, loop.running, places, loop.terms.decode, loop.mean_slope, loop.lanes])
+    columns = np.stack([loop.rate, loop.running, places, loop.terms.decode, loop.mean_slope])
+    columns = np.concatenate([columns, [loop.lanes, loop.arrival_variation]])
     _, first, inverse = np.unique(columns, axis=1, return_index=True, return_inverse=True)
     return np.asarray(first), np.asarray(inverse).reshape(-1)
 

@@ -27,7 +27,7 @@ class Scenario:
 
     def take(self, index: IntArray) -> Scenario:
         """Return the candidates of an index array of shape (m,)."""
-        return replace(self, layouts=self.layouts.take(index))
+        return replace(self, layouts=self.layouts.take(index), workload=self.workload.take(index))
 
     @property
     def lockstep_ranks(self) -> FloatArray:

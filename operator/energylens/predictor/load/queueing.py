@@ -30,7 +30,7 @@ class PlaceWait:
     """Of the logarithm of the survival over requests ahead, where few are."""
     bend: FloatArray
     """How fast that slope grows with the requests ahead."""
-    steepest: float
+    steepest: FloatArray
     """Most of the slope, over ``slope``."""
 
     def take(self, index: IntArray) -> PlaceWait:
@@ -41,6 +41,7 @@ class PlaceWait:
             pace=self.pace[index],
             slope=self.slope[index],
             bend=self.bend[index],
+            steepest=self.steepest[index],
         )
 
     def survival(self, seconds: FloatArray) -> FloatArray:
@@ -57,7 +58,7 @@ def place_wait(
     places: FloatArray,
     load: FloatArray,
     pace: FloatArray,
-    arrival_variation: float,
+    arrival_variation: FloatArray,
     output_variation: float,
 ) -> PlaceWait:
     """Return the wait for a place of requests that are served in the order of their arrival.
@@ -73,7 +74,7 @@ def place_wait(
         places: Of that scheduler, shape (n,).
         load: Arrivals over those that it can serve, shape (n,).
         pace: Requests per second that it serves with all places taken, shape (n,).
-        arrival_variation: Squared coefficient of variation of the times between requests.
+        arrival_variation: Squared coefficient of variation of the times between requests, shape (n,).
         output_variation: Squared coefficient of variation of the output lengths.
     """
     mean, variance = offered.mean, offered.variance
@@ -88,7 +89,7 @@ def place_wait(
     gamma = slope * normal_share(root) / np.exp(np.clip(log_density, -200.0, 50.0))
     probability = 1.0 / np.sqrt((1.0 + normal) * (1.0 + gamma))
     spare = np.maximum(1.0 - load, 1e-6)
-    outputs = min(output_variation, arrival_variation)
+    outputs = np.minimum(output_variation, arrival_variation)
     return PlaceWait(
         np.asarray(probability),
         pace,

@@ -102,7 +102,7 @@ def open_loop(point: OperatingPoint, served: ServedPace, schedule: Schedule) -> 
         decode_slope=decode_slope,
         mean_slope=mean_slope,
         prompt_variance=variance if workload.prompt_variation is None else workload.prompt_variation,
-        arrival_variation=workload.arrival_variation,
+        arrival_variation=np.broadcast_to(np.asarray(workload.arrival_variation, dtype=np.float64), running.shape),
         output_variation=workload.output_variation,
         output_steps=workload.decode_steps,
         step_tokens=schedule.step_tokens,

@@ -66,8 +66,8 @@ def test_the_logistic_approximation_of_the_normal_share_keeps_its_error() -> Non
 def test_without_prompts_the_number_that_runs_is_that_of_processor_sharing() -> None:
     # Mean step d0 + d1 n: a negative binomial, whose variance is the mean / (1 - rate x output x d1).
     mean, growth = np.array([40.0]), np.array([0.5])
-    assert occupancy(mean, growth, np.zeros(1), np.zeros(1), 1.0, 0.0).variance[0] == pytest.approx(80.0)
-    bursty = occupancy(mean, growth, np.zeros(1), np.zeros(1), 4.0, 0.0)
+    assert occupancy(mean, growth, np.zeros(1), np.zeros(1), np.ones(1), 0.0).variance[0] == pytest.approx(80.0)
+    bursty = occupancy(mean, growth, np.zeros(1), np.zeros(1), np.full(1, 4.0), 0.0)
     assert bursty.variance[0] == pytest.approx(320.0)
 
 
@@ -103,7 +103,7 @@ def test_the_wait_for_a_place_is_that_of_a_simulated_queue(load: float, determin
     sample = waited(load, places, deterministic)
     offered = Occupancy(np.array([load * places]), np.array([load * places]))
     variation = 0.0 if deterministic else 1.0
-    wait = place_wait(offered, np.array([16.0]), np.array([load]), np.array([16.0]), 1.0, variation)
+    wait = place_wait(offered, np.array([16.0]), np.array([load]), np.array([16.0]), np.ones(1), variation)
     assert wait.probability[0] == pytest.approx((sample > 1e-9).mean(), rel=0.25)
     for level in (0.95, 0.99):
         at = np.quantile(sample, level)
@@ -114,6 +114,6 @@ def test_the_wait_for_a_place_is_that_of_a_simulated_queue(load: float, determin
 
 def test_a_wait_becomes_rare_far_from_the_places_and_sure_at_capacity() -> None:
     offered = Occupancy(np.array([10.0, 100.0]), np.array([10.0, 100.0]))
-    wait = place_wait(offered, np.array([100.0, 100.0]), np.array([0.1, 1.0]), np.array([50.0, 50.0]), 1.0, 0.0)
+    wait = place_wait(offered, np.array([100.0, 100.0]), np.array([0.1, 1.0]), np.array([50.0, 50.0]), np.ones(2), 0.0)
     assert wait.probability[0] < 1e-12
     assert wait.probability[1] > 0.9
