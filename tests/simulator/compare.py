@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -188,34 +188,77 @@ def grid(variant: str) -> Iterator[Case]:
             yield replace(Case(*load, utilization), **VARIANTS[variant])
 
 
-def errors(predictor: Predictor, case: Case) -> dict[str, float]:
-    """Return what is predicted over what is simulated, less 1."""
+@dataclass(frozen=True)
+class Figures:
+    """Latencies of a case in milliseconds, by the predictor and by the simulator, and what else is judged."""
+
+    predicted: dict[str, float]
+    simulated: dict[str, float]
+
+    @property
+    def errors(self) -> dict[str, float]:
+        """What is predicted over what is simulated, less 1."""
+        return {name: value / self.simulated[name] - 1.0 for name, value in self.predicted.items()}
+
+
+def judged(predictor: Predictor, case: Case) -> Figures:
+    """Return what is predicted and what is simulated of a case."""
     rate, found = predicted(predictor, case)
-    places = int(found.max_concurrency[0])
-    real = simulated(predictor, case, rate, places)
-    off = {"throughput": 1.0 / real.throughput - 1.0, "running": float(found.concurrency[0]) / real.running - 1.0}
-    for level in LEVELS:
-        percent = round(100 * level)
-        first = real.ttft[level] + 1e3 * FIRST_TOKEN_SECONDS
-        off[f"ttft p{percent}"] = float(getattr(found, f"ttft_p{percent}_ms")[0]) / first - 1.0
-    for level in LEVELS:
-        percent = round(100 * level)
-        off[f"itl p{percent}"] = float(getattr(found, f"itl_p{percent}_ms")[0]) / real.itl[level] - 1.0
-    return off
+    real = simulated(predictor, case, rate, int(found.max_concurrency[0]))
+    here = {"throughput": 1.0, "running": float(found.concurrency[0])}
+    there = {"throughput": real.throughput, "running": real.running}
+    for figure, values, more in (("ttft", real.ttft, 1e3 * FIRST_TOKEN_SECONDS), ("itl", real.itl, 0.0)):
+        for level in LEVELS:
+            percent = f"p{round(100 * level)}"
+            here[f"{figure} {percent}"] = float(getattr(found, f"{figure}_{percent}_ms")[0])
+            there[f"{figure} {percent}"] = values[level] + more
+    return Figures(here, there)
 
 
-def main() -> None:
-    """Print tables of errors in percent."""
+def main(arguments: Sequence[str]) -> None:
+    """Print tables of errors in percent, of the named variants or of all; ``--plot FILE`` draws the first of them."""
+    plot = arguments[arguments.index("--plot") + 1] if "--plot" in arguments else None
+    asked = [name for name in arguments if name in VARIANTS] or list(VARIANTS)
     predictor = physics()
-    for variant in VARIANTS:
-        rows = []
+    for variant in asked:
+        rows: list[tuple[Case, Figures]] = []
         for case in grid(variant):
-            rows.append(errors(predictor, case))
+            rows.append((case, judged(predictor, case)))
+            off = rows[-1][1].errors
             if len(rows) == 1:
-                _line(variant, *rows[0])
-                _line(*["---"] * (1 + len(rows[0])))
-            _line(case.name, *(f"{100 * value:+.0f}" for value in rows[-1].values()))
-        _line("mean absolute", *(f"{100 * np.mean([abs(row[name]) for row in rows]):.1f}" for name in rows[0]))
+                _line(variant, *off)
+                _line(*["---"] * (1 + len(off)))
+            _line(case.name, *(f"{100 * value:+.0f}" for value in off.values()))
+        _line("mean absolute", *(f"{100 * np.mean([abs(row.errors[name]) for _, row in rows]):.1f}" for name in off))
+        if plot is not None and variant == asked[0]:
+            draw(rows, plot)
+
+
+def draw(rows: Sequence[tuple[Case, Figures]], path: str) -> None:
+    """Draw latencies over the load: lines are predicted, points simulated."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    loads: dict[str, list[tuple[Case, Figures]]] = {}
+    for case, figures in rows:
+        loads.setdefault(case.name.split(" at ")[0], []).append((case, figures))
+    panels, axes = plt.subplots(2, len(loads), figsize=(3.4 * len(loads), 6.0), squeeze=False, layout="constrained")
+    for column, (name, cases) in enumerate(loads.items()):
+        at = [100.0 * case.utilization for case, _ in cases]
+        for row, figure in enumerate(("ttft", "itl")):
+            axis = axes[row][column]
+            for level, color in zip(("p50", "p95", "p99"), ("C0", "C1", "C2"), strict=True):
+                key = f"{figure} {level}"
+                axis.plot(at, [found.predicted[key] for _, found in cases], color=color, label=level.upper())
+                axis.plot(at, [found.simulated[key] for _, found in cases], "o", color=color, markersize=4)
+            axis.set_yscale("log")
+            axis.set_title(name, fontsize=9)
+            axis.set_xlabel("load, % of capacity", fontsize=8)
+            axis.set_ylabel(f"{figure.upper()}, ms", fontsize=8)
+    axes[0][0].legend(fontsize=8)
+    panels.savefig(path, dpi=80)
 
 
 def _line(*cells: str) -> None:
@@ -224,4 +267,4 @@ def _line(*cells: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from tests.simulator.compare import Case, errors, physics
+from tests.simulator.compare import Case, judged, physics
 
 from energylens.predictor.core import Predictor
 
@@ -39,7 +39,7 @@ def predictor() -> Predictor:
 
 @pytest.mark.parametrize(("case", "within"), CASES, ids=[case.name for case, _ in CASES])
 def test_percentiles_are_those_of_the_simulator(predictor: Predictor, case: Case, within: float) -> None:
-    off = errors(predictor, case)
+    off = judged(predictor, case).errors
     tails = {name: value for name, value in off.items() if name in ("ttft p95", "ttft p99")}
     rest = {name: value for name, value in off.items() if name not in tails}
     assert {name: round(value, 3) for name, value in tails.items() if abs(value) > within} == {}

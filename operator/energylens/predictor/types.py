@@ -146,7 +146,7 @@ class Workload:
     def take(self, index: npt.NDArray[np.int64]) -> Workload:
         """Return the load of the replicas of an index array of shape (m,)."""
         variation = self.arrival_variation
-        if isinstance(variation, float):
+        if not isinstance(variation, np.ndarray):
             return self
         return replace(self, arrival_variation=variation[index])
 

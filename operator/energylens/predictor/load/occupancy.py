@@ -52,7 +52,7 @@ def occupancy(
     """Return the distribution of running sequences where there are places for all.
 
     Args:
-        mean: Running sequences, shape (n,), positive.
+        mean: Running sequences of a step, shape (n,), positive: what Little's law with the mean step gives.
         growth: Relative growth of the mean step with the logarithm of the sequences, shape (n,).
         halted: Share of the time in which one more prompt per arrival halts the others, shape (n,).
         prompt_variance: Of a prompt's length over the square of the mean.
@@ -63,4 +63,7 @@ def occupancy(
     noise = (arrival_variation + halted**2 * prompt_variance) / (1.0 - halted) ** 2
     # Outputs of all lengths leave at random; of one length as they came.
     mixed = 0.5 * min(output_variation, 1.0)
-    return Occupancy(mean, mean * (noise * (1.0 - mixed) + mixed) / (1.0 - np.clip(growth, 0.0, MOST_GROWTH)))
+    growth = np.clip(growth, 0.0, MOST_GROWTH)
+    variance = mean * (noise * (1.0 - mixed) + mixed) / (1.0 - growth)
+    # Steps with many sequences are longer: over time there are more than over steps.
+    return Occupancy(mean + growth * variance / mean, variance)

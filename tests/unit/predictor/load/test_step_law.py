@@ -66,7 +66,10 @@ def test_the_logistic_approximation_of_the_normal_share_keeps_its_error() -> Non
 def test_without_prompts_the_number_that_runs_is_that_of_processor_sharing() -> None:
     # Mean step d0 + d1 n: a negative binomial, whose variance is the mean / (1 - rate x output x d1).
     mean, growth = np.array([40.0]), np.array([0.5])
-    assert occupancy(mean, growth, np.zeros(1), np.zeros(1), np.ones(1), 0.0).variance[0] == pytest.approx(80.0)
+    poisson = occupancy(mean, growth, np.zeros(1), np.zeros(1), np.ones(1), 0.0)
+    assert poisson.variance[0] == pytest.approx(80.0)
+    # Over time, not over steps: those with many sequences are longer.
+    assert poisson.mean[0] == pytest.approx(41.0)
     bursty = occupancy(mean, growth, np.zeros(1), np.zeros(1), np.full(1, 4.0), 0.0)
     assert bursty.variance[0] == pytest.approx(320.0)
 
