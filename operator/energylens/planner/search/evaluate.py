@@ -117,14 +117,15 @@ BURST_ODDS = 1e-4
 """Probability that more requests run at once than a burst is said to have."""
 
 
-def burst(running: FloatArray) -> FloatArray:
-    """Return how many sequences run at once in a burst, shape of ``running``, their mean under Poisson arrivals.
+def burst(running: FloatArray, variation: float | FloatArray = 1.0) -> FloatArray:
+    """Return how many sequences run at once in a burst, shape of ``running``, their mean.
 
     A bound on the Poisson distribution: more run with a probability of `BURST_ODDS` at most (Bernstein's inequality;
-    Boucheron, Lugosi and Massart, Concentration Inequalities, 2013, section 2.4).
+    Boucheron, Lugosi and Massart, Concentration Inequalities, 2013, section 2.4). Arrivals of a larger squared
+    coefficient of variation, ``variation``, are taken as Poisson arrivals of so many at once.
     """
     odds = -math.log(BURST_ODDS)
-    return np.asarray(running + np.sqrt(2.0 * odds * running) + odds / 3.0)
+    return np.asarray(running + np.sqrt(2.0 * odds * variation * running) + odds * variation / 3.0)
 
 
 @dataclass(frozen=True)
@@ -291,14 +292,16 @@ def _evaluate_product(
             figures["burst_sequences"][rows] = 0.0
         else:
             rate = (load.requests_per_second or 0.0) / replicas[rows]
-            prediction = predictor.at_rate(model, gpu, layouts, _thinned(workload, replicas[rows]), rate, role)
+            thinned = _thinned(workload, replicas[rows])
+            prediction = predictor.at_rate(model, gpu, layouts, thinned, rate, role)
             figures["utilization"][rows] = prediction.utilization
             limit = reserve.allowed(prediction) * reserve.left(replicas[rows])
             figures["utilization_limit"][rows] = limit
             sustainable[rows] = prediction.sustainable & (prediction.utilization <= limit * (1.0 + 1e-9))
             ranks = layouts.data_parallel
             figures["burst_sequences"][rows] = np.minimum(
-                burst(prediction.concurrency / ranks), np.floor(prediction.memory.max_concurrency / ranks)
+                burst(prediction.concurrency / ranks, thinned.arrival_variation),
+                np.floor(prediction.memory.max_concurrency / ranks),
             )
         # No run that the coefficients were fitted on had a power cap, or one phase only.
         unlike = np.isfinite(layouts.power_cap_watts) | (role != "aggregated")
