@@ -48,7 +48,7 @@ class OpenLoop:
     most: FloatArray
     """Requests per second that the replica serves with all places taken."""
     lanes: FloatArray
-    """Steps that run side by side on a replica: stages of a pipeline, ranks that do not step together."""
+    """Steps that run side by side on a replica: ranks that do not step together."""
     lockstep: FloatArray
     """Ranks that step together."""
     schedulers: FloatArray

@@ -80,7 +80,8 @@ def open_loop(point: OperatingPoint, served: ServedPace, schedule: Schedule) -> 
     layouts, factor = scenario.layouts, served.step_factor
     running, together = point.running_while_busy, point.starts_together
     lockstep = scenario.lockstep_ranks
-    lanes = layouts.pipeline_parallel * layouts.data_parallel / lockstep
+    # A step of a pipeline is a round of all its micro-batches.
+    lanes = layouts.data_parallel / lockstep
     base = mixture.with_starts(np.zeros_like(running))
     prompt = (mixture.with_starts(1.0 / together) - base) * factor
     room = prompt * room_of(schedule.step_tokens, running / lanes, lockstep, workload.computed_prompt)
