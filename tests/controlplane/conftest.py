@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests.support.api_client import ApiClient
 from tests.support.operator_cluster import OperatorCluster, Team, operator_cluster
 from tests.support.programs import build_programs
 
@@ -118,6 +119,14 @@ def alone(operator: OperatorCluster) -> Iterator[OperatorCluster]:
     yield operator
     operator.start_operator()
     operator.idle()
+
+
+@pytest.fixture(scope="module")
+def api(chart: RunningCluster) -> Iterator[ApiClient]:
+    """The administrator's requests, without a program for each."""
+    found = ApiClient(chart.kubeconfig)
+    yield found
+    found.close()
 
 
 @pytest.fixture
