@@ -21,7 +21,6 @@ from pydantic_core import ErrorDetails
 from energylens.api.base import ApiModel
 from energylens.api.energybudget import ClusterEnergyBudget, EnergyBudget
 from energylens.api.llmdeployment import LLMDeployment
-from energylens.documents import DocumentError, yaml_documents
 
 _UNITS: Mapping[str, Mapping[str, int]] = {
     "WattHours": {"Wh": 1, "kWh": 1000, "MWh": 10**6},
@@ -106,23 +105,6 @@ def parse_clusterenergybudget(
         InvalidResourceError: the object is not valid.
     """
     return _parse(ClusterEnergyBudget, obj, strict=strict, on_ignored=on_ignored)
-
-
-def read_llmdeployment(text: str) -> LLMDeployment:
-    """Return the LLMDeployment of a YAML or JSON text, read strictly; the text holds exactly one object.
-
-    Raises:
-        InvalidResourceError: the text is not YAML, not one object, or not a valid LLMDeployment.
-    """
-    try:
-        documents = yaml_documents(text)
-    except DocumentError as error:
-        raise InvalidResourceError([FieldProblem("", None, str(error))]) from None
-    if len(documents) != 1:
-        raise InvalidResourceError(
-            [FieldProblem("", None, f"holds {len(documents)} objects; give exactly one LLMDeployment")]
-        )
-    return parse_llmdeployment(documents[0], strict=True)
 
 
 def _parse(

