@@ -20,7 +20,7 @@ REFIT = {
     name: dict(zip(TARGETS_OF_INTERVALS, factors, strict=True))
     for name, factors in (
         ("layout", (1.20, 1.12, 1.05, 1.05, 1.15)),
-        ("model", (1.20, 1.20, 1.00, 1.20, 1.00)),
+        ("model", (1.20, 1.20, 1.00, 1.20, 1.10)),
         ("engine", (1.20, 1.30, 1.05, 1.15, 1.05)),
         ("nothing", (1.30, 1.25, 1.10, 1.50, 1.20)),
     )
@@ -42,8 +42,9 @@ def fit_intervals(
 ) -> IntervalModel:
     """Return one scale for each nearest thing that was measured.
 
-    Runs are left out so that nothing nearer remains: some loads of every layout, whole layouts, whole models, and for
-    ``nothing`` all runs, of which physics alone is judged. A run counts where what remains is that near.
+    Runs are left out so that nothing nearer remains: some batches of every layout, kinds of loads and whole layouts,
+    whole models, and for ``nothing`` all runs, of which physics alone is judged. A run counts where what remains is
+    that near.
 
     Args:
         data: The fitted runs.
@@ -53,21 +54,26 @@ def fit_intervals(
     """
     features = data.features
     order, n = np.arange(len(data.runs)), len(data.runs)
+    models = _groups(features.keys["architecture"], n)
     parts = {
-        "layout": [order % FOLDS == fold for fold in range(FOLDS)],
-        "model": _groups(features.keys["layout"], FOLDS),
-        "engine": _groups(features.keys["architecture"], n),
-        "nothing": [np.ones(n, dtype=np.bool_)],
+        "layout": [[order % FOLDS == fold for fold in range(FOLDS)]],
+        "model": [_groups(features.keys["layout"], FOLDS), _groups(features.keys["load"], FOLDS)],
+        "engine": [models],
+        "nothing": [[np.ones(n, dtype=np.bool_)]],
     }
     scale: dict[str, float] = {}
     for code, name in enumerate(NEAREST):
-        scores, near = _scores(features, left, terms, parts[name])
-        # Runs without a TPOT are those of one engine version, which are nearer to each other.
-        scores["tpot"] = np.where(np.isfinite(data.runs.median_tpot_ms), scores["step"], np.nan)
-        few = n < FEW_RUNS if name == "layout" else len(parts["engine"]) < FEW_GROUPS
-        for target, values in scores.items():
-            found = REFIT[name][target] * _quantile(values[near == code])
-            scale[f"{target}/{name}"] = max(found, NORMAL / SURE) if few else found
+        few = n < FEW_RUNS if name == "layout" else len(models) < FEW_GROUPS
+        scores: dict[str, list[FloatArray]] = {target: [] for target in TARGETS_OF_INTERVALS}
+        for split in parts[name]:
+            errors, near = _scores(features, left, terms, split)
+            # Runs without a TPOT are those of one engine version, which are nearer to each other.
+            errors["tpot"] = np.where(np.isfinite(data.runs.median_tpot_ms), errors["step"], np.nan)
+            for target, values in errors.items():
+                scores[target].append(values[near == code])
+        for target, found in scores.items():
+            width = REFIT[name][target] * _quantile(np.concatenate(found))
+            scale[f"{target}/{name}"] = max(width, NORMAL / SURE) if few else width
     return IntervalModel(scale)
 
 

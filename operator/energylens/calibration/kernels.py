@@ -9,7 +9,7 @@ import numpy as np
 
 from energylens.predictor.model.architecture import BYTES_PER_WEIGHT
 from energylens.predictor.step.moe_tables import MoeCurves, roofline_seconds
-from energylens.predictor.types import FloatArray, GpuSpec
+from energylens.predictor.types import BoolArray, FloatArray, GpuSpec
 
 TOKENS = (1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024, 2048, 4096, 8192, 16384)
 """Thinned: between these the ratio is smooth on a logarithmic axis."""
@@ -77,8 +77,15 @@ def _curves(columns: dict[str, Any], kernel: str, gpu: GpuSpec) -> MoeCurves | N
     wanted = np.log(np.array(TOKENS, dtype=float))
     for key in np.unique(keys, axis=1).T:
         mine = (keys == key[:, None]).all(axis=0)
-        # Real routing lies between balanced and a power law of 1.01: their geometric mean.
-        tokens, log_time = _mean_log(c["num_tokens"][mine].astype(float), c["latency"][mine].astype(float) * 1e-3)
+        balanced = mine & (c["distribution"] == "balanced")
+        if not balanced.any():
+            continue
+        tokens, log_time = _mean_log(c, balanced)
+        if (mine & ~balanced).any():
+            # Popular experts fill more tiles, half of which real routing does; that they leave others without a token
+            # is counted where a step's experts are (`energylens.predictor.step.work`).
+            where, skewed = _mean_log(c, mine & ~balanced)
+            log_time += 0.5 * np.maximum(np.interp(np.log(tokens), np.log(where), skewed) - log_time, 0.0)
         e, k, h, f, tp, ep = (float(v) for v in key)
         roof = roofline_seconds(
             e, k, h, f, 3.0, tokens, np.full_like(tokens, ep), np.full_like(tokens, tp), BYTES_PER_WEIGHT[weight],
@@ -89,7 +96,8 @@ def _curves(columns: dict[str, Any], kernel: str, gpu: GpuSpec) -> MoeCurves | N
     return MoeCurves(np.array(shapes), np.array(TOKENS, dtype=float), np.array(ratios))
 
 
-def _mean_log(tokens: FloatArray, seconds: FloatArray) -> tuple[FloatArray, FloatArray]:
-    unique, inverse = np.unique(tokens, return_inverse=True)
-    total = np.bincount(inverse, weights=np.log(seconds))
+def _mean_log(c: dict[str, Any], rows: BoolArray) -> tuple[FloatArray, FloatArray]:
+    """Return the m distinct numbers of tokens of some rows and the mean logarithm of their seconds, shape (m,)."""
+    unique, inverse = np.unique(c["num_tokens"][rows].astype(float), return_inverse=True)
+    total = np.bincount(inverse, weights=np.log(c["latency"][rows].astype(float) * 1e-3))
     return unique, total / np.bincount(inverse)

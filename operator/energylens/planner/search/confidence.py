@@ -102,15 +102,22 @@ def _model_known(found: Evidence, gpu: GpuSpec, layouts: Layouts, running: float
     if found.loads is not None:
         low, high = found.loads
         return f"this layout was measured with {low:.0f} to {high:.0f} sequences at a time, not with {running:.0f}"
+    if _degrees(layouts) in found.layouts:
+        return "this layout was measured with other lengths of prompts and outputs"
     shown = _list([describe_layout(tensor=t, pipeline=p, expert=e, data=d) for t, p, e, d in found.layouts])
     if not shown:
         return f"this model was measured on other GPUs than {gpu.name}, or in another number format"
     return f"this model was measured on {gpu.name} as {shown}, not as {_layout(layouts)}"
 
 
-def _layout(layouts: Layouts) -> str:
+def _degrees(layouts: Layouts) -> tuple[int, int, int, int]:
     degrees = (layouts.tensor_parallel, layouts.pipeline_parallel, layouts.expert_parallel, layouts.data_parallel)
     tensor, pipeline, expert, data = (int(degree[0]) for degree in degrees)
+    return tensor, pipeline, expert, data
+
+
+def _layout(layouts: Layouts) -> str:
+    tensor, pipeline, expert, data = _degrees(layouts)
     return describe_layout(tensor=tensor, pipeline=pipeline, expert=expert, data=data)
 
 

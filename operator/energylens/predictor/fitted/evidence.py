@@ -48,7 +48,8 @@ class Evidence:
     layouts: tuple[Degrees, ...]
     """Layouts in which the model was run on the product."""
     loads: tuple[float, float] | None
-    """Fewest and most sequences at a time that the candidate's layout was run with; None where it was not."""
+    """Fewest and most sequences at a time that the candidate's layout was run with for such prompts and outputs; None
+    where it was not."""
     before: bool
     """Whether such a model was run under other versions of the engine, on any product."""
     versions: tuple[str, str] | None
@@ -89,7 +90,7 @@ def evidence(
     layout = str(features.keys["layout"][0])
     stem = layout.rpartition("/")[0]
     labels = sorted({label for label in training.members["layout"] if label.rpartition("/")[0] == stem})
-    same = training.members["layout"].get(layout)
+    same = training.members["load"].get(str(features.keys["load"][0]))
     loads = None
     if same is not None:
         batches = training.log_batch[same]

@@ -11,7 +11,7 @@ from energylens.predictor.step.links import nvlink_island
 from energylens.predictor.types import BoolArray, FloatArray, GpuSpec, IntArray, Layouts, Workload
 
 LONG_OUTPUT = 1500.0
-LONG_PROMPT = 600.0
+LONG_PROMPT, LONGEST_PROMPT = 600.0, 3000.0
 
 
 def architecture_key(model: ModelSpec) -> str:
@@ -33,9 +33,11 @@ def is_unpacked(model: ModelSpec) -> bool:
 
 
 def load_key(workload: Workload) -> str:
-    """Return the kind of load: long reasoning outputs, long prompts, or neither."""
+    """Return the kind of load: long reasoning outputs, long prompts, prompts that outweigh the outputs, or neither."""
     if workload.output_tokens >= LONG_OUTPUT:
         return "long-output"
+    if workload.input_tokens >= LONGEST_PROMPT:
+        return "longest-prompt"
     return "long-prompt" if workload.input_tokens >= LONG_PROMPT else "chat"
 
 
@@ -125,10 +127,10 @@ def measured_kind(training: RunFeatures, runs: RunFeatures) -> BoolArray:
 NEAREST = ("layout", "model", "engine", "nothing")
 """The nearest that was measured, nearest first; codes of :func:`nearest` are indices into it.
 
-``layout``: this model in this layout on this product under this engine, at loads that reach this one. ``model``: this
-model under this engine, and this product with models of its kind and storage. ``engine``: the engine on this product,
-and models of the kind and storage, or the model itself, on any product under it or under other versions of the same
-engine. ``nothing``: less than that, or a way to split a replica that nobody measured.
+``layout``: this model in this layout on this product under this engine, with such prompts and outputs and about as many
+sequences. ``model``: this model under this engine, and this product with models of its kind and storage. ``engine``:
+the engine on this product, and models of the kind and storage, or the model itself, on any product under it or under
+other versions of the same engine. ``nothing``: less than that, or a way to split a replica that nobody measured.
 """
 BASE_ENGINE = "vllm"
 """Whose constants the others are factors on: its runs have no engine in their keys."""
@@ -154,13 +156,13 @@ def nearest(training: RunFeatures, runs: RunFeatures, *, here_only: bool = False
     found = np.where(related & (here | elsewhere), ENGINE, NOTHING)
     found[related & model & here] = MODEL
     reach = np.log(LOAD_REACH)
-    for label in np.unique(runs.keys["layout"]).tolist():
-        same = training.members["layout"].get(label)
+    for label in np.unique(runs.keys["load"]).tolist():
+        same = training.members["load"].get(label)
         if same is None:
             continue
         batches = training.log_batch[same]
         near = (runs.log_batch >= batches.min() - reach) & (runs.log_batch <= batches.max() + reach)
-        found[related & near & (runs.keys["layout"] == label)] = LAYOUT
+        found[related & near & (runs.keys["load"] == label)] = LAYOUT
     return found
 
 

@@ -190,6 +190,8 @@ class MoeFfn:
     latent: int | None = None
     """Width that the routed experts work in, behind a shared down and up projection (Nemotron 3 Super, Kimi K3); None
     means the hidden size."""
+    skew: float | None = None
+    """Unevenness of routing (`energylens.predictor.step.moe.experts_hit`); None for that of the family."""
 
 
 Mixer = Attention | LatentAttention | CompressedAttention | Mamba2 | GatedDeltaNet

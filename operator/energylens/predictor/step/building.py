@@ -16,6 +16,7 @@ from energylens.predictor.step.kernels import (
     aligned_rows,
     coarse_tiles,
     engine_path,
+    fused_experts,
     has_other_kernels,
     is_tensorrt,
     kernel_class,
@@ -23,19 +24,14 @@ from energylens.predictor.step.kernels import (
 )
 from energylens.predictor.step.links import nvlink_island
 from energylens.predictor.step.messages import step_collectives
-from energylens.predictor.step.moe import ExpertLoad, expert_load, experts_hit
+from energylens.predictor.step.moe import ExpertLoad, evenly_hit, expert_load, experts_hit
 from energylens.predictor.step.moe_tables import MoeTables, expert_ratio, roofline_seconds
+from energylens.predictor.step.routing import routing_skew
 from energylens.predictor.step.work import LARGEST_GRAPH, LayerCounts, StepLoad, StepTokens, Work, graph_tokens
 from energylens.predictor.types import FloatArray, GpuSpec, Layouts
 
 SORT_FREE_FAMILIES = frozenset({"gpt_oss", "nemotron_h"})
 """Families whose published generation_config.json sets neither top_p nor top_k: sampling needs no sort then."""
-
-
-ROUTING_SKEW = 1.2
-"""Standard deviation of the logarithm of an expert's popularity within one step."""
-BALANCED_SKEW = 0.3
-"""The same for DeepSeek V3 and its kin, trained to balance experts without an auxiliary loss (arXiv 2412.19437)."""
 
 
 SOFTMAX_FLOPS = {"blackwell": 540.0}
@@ -94,6 +90,7 @@ def build_work(model: ModelSpec, gpu: GpuSpec, layouts: Layouts, load: StepLoad,
             lowered.moe_layers,
             lowered.latent_layers,
             eager_mixers(lowered),
+            fused_experts(columns.kernel, gpu) * lowered.moe_layers,
         ),
         tokens=tokens.computed,
         sequences=tokens.sequences,
@@ -175,7 +172,7 @@ class _Builder:
         # Decoding latent attention on Blackwell runs in a kernel for all 128 heads, whatever share a GPU has of them.
         self.all_heads = lowered.latent_layers > 0 and gpu.architecture == "blackwell"
         self.softmax_flops = SOFTMAX_FLOPS.get(gpu.architecture, OTHER_SOFTMAX_FLOPS)
-        self.skew = BALANCED_SKEW if model.family.startswith("deepseek") else ROUTING_SKEW
+        self.skew = routing_skew(model)
         self._visible: dict[AttentionReach, tuple[FloatArray, FloatArray]] = {}
         self._shares: dict[int, FloatArray] = {}
 
@@ -292,9 +289,9 @@ class _Builder:
             e.experts, e.top_k, op.width, e.intermediate, 3.0 if e.gated else 2.0, tokens, ep, tp,
             op.einsum.quant.bytes_per_weight, gpu.memory_bandwidth, flops,
         )  # fmt: skip
-        # The tables were measured with nearly even routing; real tokens share popular experts and hit fewer.
+        # The tables are of tokens dealt out in turn; drawn ones share experts, popular ones above all, and hit fewer.
         uneven = np.maximum(experts_hit(e.experts, e.top_k, tokens, self.skew) / ep, 1.0)
-        even = np.maximum(experts_hit(e.experts, e.top_k, tokens) / ep, 1.0)
+        even = np.maximum(evenly_hit(e.experts, e.top_k, tokens) / ep, 1.0)
         return ratio * roof * op.count * uneven / even
 
     def small_bytes(self) -> FloatArray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from energylens.predictor.model.architecture import Quantization
 from energylens.predictor.model.lowering import Lowered, Operation
@@ -96,3 +97,19 @@ def has_other_kernels(kernel: int, gpu: GpuSpec) -> bool:
 def is_tensorrt(kernel: int, gpu: GpuSpec) -> bool:
     """DeepSeek's experts on Blackwell run in TensorRT-LLM's kernels, which the kernel tables of vLLM do not hold."""
     return kernel == KERNEL_INDEX["moe:fp8_block_latent"] and gpu.architecture == "blackwell"
+
+
+_FUSED = frozenset(KERNEL_INDEX[f"moe:{kind}"] for kind in ("fp4", "4bit", "fp8_block", "fp8_block_latent"))
+
+
+def fused_experts(kernels: npt.NDArray[np.int64], gpu: GpuSpec) -> bool:
+    """Return whether one launch does a layer's routed experts, from routing to their sum.
+
+    So do TensorRT-LLM's kernels, which engines run on Blackwell; elsewhere sorting, both products, the activation
+    between them, quantization and the sum are launched one by one.
+
+    Args:
+        kernels: Classes of the model's operations, shape (k,).
+        gpu: The product.
+    """
+    return gpu.architecture == "blackwell" and not _FUSED.isdisjoint(kernels.tolist())

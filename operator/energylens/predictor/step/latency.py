@@ -183,13 +183,15 @@ def step_time(
     kernels = operations.sum(axis=0) + small * c["small_kernel_us"] * 1e-6
     kernels = kernels + work.small_bytes / (c["small_bandwidth"] * sheet.bandwidth)
     collectives = collective_seconds(work.collectives, c, sheet)
-    eager = layers.mixers * c["launch_mixer_us"] + layers.recurrent * c["launch_state_us"]
-    eager = eager + layers.latent * c["launch_latent_us"]
-    eager = eager + layers.moes * c["launch_moe_us"] + layers.ffns * c["launch_ffn_us"]
+    attention = layers.mixers * c["launch_mixer_us"] + layers.recurrent * c["launch_state_us"]
+    attention = attention + layers.latent * c["launch_latent_us"]
+    others = (layers.moes - layers.fused) * c["launch_moe_us"] + layers.fused * c["launch_fused_us"]
+    others = others + layers.ffns * c["launch_ffn_us"]
     ungraphed = 1.0 / (1.0 + (1.03 * work.graph_tokens / np.maximum(work.tokens, 1.0)) ** 32)
-    # Steps above the graph limit launch all kernels of a layer one by one, mixed ones only those between graph pieces.
+    # Steps above the graph limit launch all kernels of a layer one by one, mixed ones only attention, between pieces of
+    # the graph that hold the rest.
     pieces = c["piecewise_share"] if mixed else 0.0
-    launch = 1e-6 * eager * (pieces + (1.0 - pieces) * ungraphed)
+    launch = 1e-6 * (attention * (pieces + (1.0 - pieces) * ungraphed) + others * ungraphed)
     several = work.gpus > 1
     host = 1e-3 * c["host_step_ms"] * np.where(several, c["host_multi"], 1.0)
     host = host + 1e-6 * work.sequences * c["host_sequence_us"]

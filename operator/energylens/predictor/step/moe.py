@@ -66,6 +66,14 @@ def experts_hit(experts: float, top_k: float, tokens: FloatArray, skew: float = 
     return np.asarray(experts * (1.0 - missed))
 
 
+def evenly_hit(experts: float, top_k: float, tokens: FloatArray) -> FloatArray:
+    """Return the experts that a step reads when its tokens are dealt out to them in turn, shape of ``tokens``.
+
+    The kernel tables of balanced routing were measured so: no expert gets a second token before each has one.
+    """
+    return np.minimum(experts, top_k * tokens)
+
+
 def most_loaded(pairs: FloatArray, ranks: FloatArray, experts: float = np.inf, skew: float = 0.0) -> FloatArray:
     """Return the expected load of the most loaded of ``ranks`` GPUs over the mean, shape of ``pairs``.
 

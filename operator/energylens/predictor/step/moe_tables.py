@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 
 from energylens.predictor.model.architecture import MoeFfn
-from energylens.predictor.step.moe import experts_hit
+from energylens.predictor.step.moe import evenly_hit
 from energylens.predictor.types import FloatArray, GpuSpec
 
 SHAPE_FEATURES = ("experts", "top_k", "width", "intermediate", "tensor_parallel", "expert_parallel")
@@ -48,10 +48,13 @@ def roofline_seconds(
     bandwidth: float,
     flops_per_second: float,
 ) -> FloatArray:
-    """Return the time below which a layer's routed experts cannot run: bytes of hit experts, or FLOPs."""
+    """Return the time below which a layer's routed experts cannot run: bytes of hit experts, or FLOPs.
+
+    Tokens are dealt out to the experts in turn, as in the tables.
+    """
     weights = matrices * width * intermediate / tensor_parallel
     pairs = tokens * top_k / expert_parallel
-    hit = np.maximum(experts_hit(experts, top_k, tokens) / expert_parallel, 1.0)
+    hit = np.maximum(evenly_hit(experts, top_k, tokens) / expert_parallel, 1.0)
     traffic = hit * weights * bytes_per_weight + 2.0 * pairs * (2.0 * width + matrices * intermediate / tensor_parallel)
     return np.maximum(traffic / bandwidth, 2.0 * pairs * weights / flops_per_second)
 
@@ -90,7 +93,7 @@ def _rising(tokens: FloatArray, log_ratio: FloatArray, shape: tuple[float, ...])
     experts, top_k, expert_parallel = shape[0], shape[1], shape[5]
     few = tokens <= FEW_TOKENS
     # A few tokens are limited by the weights of the experts that they hit.
-    hit = np.log(np.maximum(experts_hit(experts, top_k, tokens[few]) / expert_parallel, 1.0))
+    hit = np.log(np.maximum(evenly_hit(experts, top_k, tokens[few]) / expert_parallel, 1.0))
     log_time = log_ratio[few] + hit
     out = log_ratio.copy()
     out[few] = np.minimum.accumulate(log_time[::-1])[::-1] - hit

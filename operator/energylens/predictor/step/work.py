@@ -140,3 +140,5 @@ class LayerCounts:
     latent: FloatArray | float
     eager: FloatArray | float
     """Mixers that no CUDA graph covers even in a step that only decodes."""
+    fused: FloatArray | float = 0.0
+    """Layers of ``moes`` whose routed experts are one kernel, routing and activation included."""

@@ -75,6 +75,11 @@ def test_another_version_of_the_engine_is_at_best_interpolated() -> None:
             layout(8),
             "Interpolated: this model was measured on H100 as TP4, not as TP8",
         ),
+        (
+            {"nearest": MODEL, "loads": None},
+            layout(),
+            "Interpolated: this layout was measured with other lengths of prompts and outputs",
+        ),
         ({"nearest": MODEL, "loads": None, "layouts": ()}, layout(), "measured on other GPUs than H100, or in another"),
         (
             {"nearest": ENGINE, "model_known": False},

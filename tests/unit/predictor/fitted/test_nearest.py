@@ -12,12 +12,13 @@ Row = tuple[str, str, str, str, str, float]
 """Architecture with engine, product, kind with engine, layout, split, sequences."""
 
 
-def features(*rows: Row) -> RunFeatures:
+def features(*rows: Row, load: str = "chat") -> RunFeatures:
     architecture, product, kind, _, split, batch = (np.array(column) for column in zip(*rows, strict=True))
     keys = {
         "architecture": architecture,
         "product": np.char.add(np.char.add(product, "/several/"), kind),
         "layout": np.array(["/".join(row[:4]) for row in rows]),
+        "load": np.array([f"{'/'.join(row[:4])}/{load}" for row in rows]),
         "parallel": split,
     }
     return RunFeatures(keys, np.log(batch.astype(np.float64)))
@@ -50,6 +51,11 @@ TRAINING = features(
 )
 def test_the_nearest_that_was_measured_is_found(candidate: Row, wanted: str) -> None:
     assert NEAREST[nearest(TRAINING, features(candidate))[0]] == wanted
+
+
+def test_other_prompts_in_a_known_layout_are_only_near_to_the_model() -> None:
+    candidate: Row = ("qwen@vllm>=0.14", "H100", "moe-fp8@vllm>=0.14", "tp4", "plain", 8.0)
+    assert NEAREST[nearest(TRAINING, features(candidate, load="longest-prompt"))[0]] == "model"
 
 
 def test_what_one_candidate_is_near_to_does_not_depend_on_others() -> None:
