@@ -40,6 +40,13 @@ def defect(request: Any) -> Any:
     raise ValueError("cannot convert float NaN to integer")
 
 
+def break_planning(world: World, patch: pytest.MonkeyPatch) -> None:
+    """Let every pass fail from now on; a deployment at rest would have none."""
+    patch.setattr(world.reconciler._planning, "planning_for", defect)
+    for namespace, name in list(world.store.deployments):
+        world.reconciler._resting.wake((namespace, name))
+
+
 async def passes(world: World, *keys: Key) -> None:
     """Let the workers make one pass over each key, with all that they do about a failure."""
     queue = workers(world)
@@ -73,7 +80,7 @@ def told(world: World) -> list[tuple[str, str]]:
 async def test_a_defect_shows_on_the_object_with_the_generation_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     world = await ready()
     plan, windows = world.status()["plan"], world.condition("SLOMet")
-    monkeypatch.setattr(world.reconciler._planning, "planning_for", defect)
+    break_planning(world, monkeypatch)
     world.cluster.put(llama(planning=overrides(replicas=1)))
     await passes(world, KEY)
     generation = world.cluster.objects["LLMDeployment", *KEY]["metadata"]["generation"]
@@ -97,7 +104,7 @@ async def test_a_defect_that_stays_is_written_once_and_told_once_per_generation(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     world = await ready()
-    monkeypatch.setattr(world.reconciler._planning, "planning_for", defect)
+    break_planning(world, monkeypatch)
     await passes(world, KEY)
     mark = world.mark
     for _ in range(5):
@@ -113,7 +120,7 @@ async def test_the_next_good_pass_clears_it(monkeypatch: pytest.MonkeyPatch) -> 
     world = await ready()
     before = world.end_state()
     with monkeypatch.context() as broken:
-        broken.setattr(world.reconciler._planning, "planning_for", defect)
+        break_planning(world, broken)
         await passes(world, KEY)
     await passes(world, KEY)
     assert world.end_state() == before
@@ -121,7 +128,7 @@ async def test_the_next_good_pass_clears_it(monkeypatch: pytest.MonkeyPatch) -> 
 
 async def test_a_first_pass_that_fails_shows_too(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World()
-    monkeypatch.setattr(world.reconciler._planning, "planning_for", defect)
+    break_planning(world, monkeypatch)
     world.cluster.put(llama())
     await passes(world, KEY)
     assert world.condition("Degraded")["reason"] == "InternalError"
@@ -131,7 +138,7 @@ async def test_a_first_pass_that_fails_shows_too(monkeypatch: pytest.MonkeyPatch
 async def test_a_spec_that_cannot_be_read_afterwards_is_not_called_a_defect(monkeypatch: pytest.MonkeyPatch) -> None:
     world = await ready()
     with monkeypatch.context() as broken:
-        broken.setattr(world.reconciler._planning, "planning_for", defect)
+        break_planning(world, broken)
         await passes(world, KEY)
     world.cluster.put(llama(workload={"inputTokens": -1}))
     await passes(world, KEY)
@@ -146,7 +153,7 @@ async def test_a_spec_that_cannot_be_read_afterwards_is_not_called_a_defect(monk
 )
 async def test_whatever_the_status_holds_a_failure_is_written(status: Object, monkeypatch: pytest.MonkeyPatch) -> None:
     world = World()
-    monkeypatch.setattr(world.reconciler._planning, "planning_for", defect)
+    break_planning(world, monkeypatch)
     world.cluster.put(llama())
     world.store.deployments[KEY]["status"] = status
     await passes(world, KEY)
@@ -183,7 +190,7 @@ async def test_a_status_that_cannot_be_written_stops_no_worker(
             raise refusal
 
     world.start(NoStatus(world.cluster))
-    monkeypatch.setattr(world.reconciler._planning, "planning_for", defect)
+    break_planning(world, monkeypatch)
     world.cluster.put(llama())
     await passes(world, KEY, KEY)
     assert "its status cannot say that the pass failed" in caplog.text
@@ -357,7 +364,7 @@ async def test_a_stop_while_a_failure_is_written_is_a_stop(monkeypatch: pytest.M
             raise asyncio.CancelledError
 
     world.start(Stopping(world.cluster))
-    monkeypatch.setattr(world.reconciler._planning, "planning_for", defect)
+    break_planning(world, monkeypatch)
     world.cluster.put(llama())
     with pytest.raises(asyncio.CancelledError):
         await passes(world, KEY)

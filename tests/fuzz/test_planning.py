@@ -24,8 +24,7 @@ from energylens.cli.main import cli
 from energylens.cli.text.status import as_object, page
 from energylens.cli.text.tables import dump
 from energylens.data import find_gpu
-from energylens.decide.deployment import case
-from energylens.planner import plan
+from energylens.planner import answers, plan
 from energylens.planner.types import PlanningResult
 
 EXAMPLES = int(os.environ.get("ENERGYLENS_FUZZ_EXAMPLES", "300"))
@@ -73,7 +72,7 @@ def plans() -> Iterator[dict[str, PlanningResult]]:
         return known[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(case, "plan", once)
+        patch.setattr(answers, "plan", once)
         yield known
 
 

@@ -45,16 +45,16 @@ class HeldPlan:
     @classmethod
     def read(cls, plan: Body) -> HeldPlan:
         """Return the plan of a status, or of the annotation of a workload that was made from one."""
-        degrees = [int(plan.get(name, 1)) for name in ("tensorParallel", "pipelineParallel", "dataParallel")]
+        degrees = [int(plan.get(name) or 1) for name in ("tensorParallel", "pipelineParallel", "dataParallel")]
         per_replica = degrees[0] * degrees[1] * degrees[2]
         lowest, shed = plan.get("lowestPowerWatts"), plan.get("shedFromPowerWatts")
         return cls(
             hash=plan.get("hash"),
-            gpu_product=str(plan.get("gpuProduct", "")),
-            gpus=int(plan.get("gpus", 0)),
-            gpus_per_pod=max(1, per_replica // int(plan.get("nodesPerReplica", 1))),
+            gpu_product=str(plan.get("gpuProduct") or ""),
+            gpus=int(plan.get("gpus") or 0),
+            gpus_per_pod=max(1, per_replica // int(plan.get("nodesPerReplica") or 1)),
             replicas=int(plan.get("replicas") or 1),
-            power_watts=int((plan.get("predicted") or {}).get("powerWatts", 0)),
+            power_watts=int((plan.get("predicted") or {}).get("powerWatts") or 0),
             lowest_power_watts=None if lowest is None else int(lowest),
             fewer_replicas=tuple((int(e["replicas"]), int(e["powerWatts"])) for e in plan.get("fewerReplicas") or ()),
             shed_by=str(plan.get("shedBy") or ""),
@@ -146,11 +146,11 @@ def planned(body: Body) -> PlannedDeployment:
         is_suspended=bool(spec.get("suspend")),
         mode=planning.get("mode", "Auto"),
         approved_plan_hash=planning.get("approvedPlanHash"),
-        priority=int(energy.get("priority", 0)),
-        min_replicas=int(energy.get("minReplicas", 1)),
+        priority=int(energy.get("priority") or 0),
+        min_replicas=int(energy.get("minReplicas") or 1),
         plan=HeldPlan.read(plan) if plan else None,
         running_hash=running.get("planHash"),
-        running_power_watts=int(running.get("powerWatts", 0)) if running else None,
+        running_power_watts=int(running.get("powerWatts") or 0) if running else None,
         limited_by=str(limited.get("name") or ""),
         # Statuses of earlier operators have watts instead of the action.
         is_limited=watts is not None or limited.get("action", "Report") != "Report",

@@ -43,6 +43,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "now.yaml").write_text(spec)
     (tmp_path / "proposed.yaml").write_text(spec.replace("itlMilliseconds: 30", "itlMilliseconds: 60"))
     monkeypatch.chdir(tmp_path)
+    # The page's width; a worker's own terminal may have none.
+    monkeypatch.setenv("COLUMNS", "120")
     return tmp_path
 
 

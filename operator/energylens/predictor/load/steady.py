@@ -216,8 +216,10 @@ def combine(
     working = share * np.minimum(np.maximum(mixture.starts_when_mixed, 1.0) / (ranks * micro), 1.0)
     joules = (1.0 - working) * step_energy(decode, td, rates, c).total
     joules = joules + working * step_energy(mixed, tm, rates, c).total
-    if np.any(np.asarray(ranks) > 1.0):
-        joules = joules + (share - working) * waiting_energy(decode, mixed, td, tm, rates, c)
+    several = np.asarray(ranks) > 1.0
+    if several.any():
+        waiting = (share - working) * waiting_energy(decode, mixed, td, tm, rates, c)
+        joules = joules + np.where(several, waiting, 0.0)
     busy = (1.0 - working) * td.busy + working * tm.busy
     if pipeline is not None and pipeline.staged.any():
         worked = pipeline.filled * ((1.0 - working) * td.total + working * tm.total)
