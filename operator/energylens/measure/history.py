@@ -108,8 +108,10 @@ class History:
         return len(self._engines)
 
     def any_pod_labels(self) -> bool:
-        """Whether the newest observation of any GPU names a pod."""
-        return any(memory.observations[-1].owners for memory in self._gpus.values())
+        """Whether the newest observation of any GPU names a pod; GPUs that are read no more do not count."""
+        last = [memory.observations[-1] for memory in self._gpus.values()]
+        newest = max((observation.time for observation in last), default=0.0)
+        return any(seen.owners for seen in last if seen.time >= newest - self._grace)
 
     def gpus_of(self, pods: Collection[PodRef], *, since: float) -> Attribution:
         """Return the GPUs that ``pods`` hold now, each from the moment they got it.

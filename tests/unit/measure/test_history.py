@@ -143,3 +143,15 @@ def test_pods_that_left_long_ago_are_forgotten():
     assert len(history._gpus["GPU-0"].pods) <= 17
     (series,) = history.gpus_of([PodRef("team", "job-99")], since=ALWAYS).series
     assert times(series) == [15 * 99]
+
+
+def test_a_gpu_that_is_read_no_more_does_not_say_that_pods_have_labels():
+    """Its node may be gone; what counts is whether the exporters of today write labels."""
+    history = History()
+    assert not history.any_pod_labels()
+    history.record_gpus([seen(0, "gone"), *(seen(time, "A", owners=[]) for time in (0, LABEL_GRACE_SECONDS))])
+    assert history.any_pod_labels(), "it may only be late"
+    history.record_gpus([seen(LABEL_GRACE_SECONDS + 15, "A", owners=[])])
+    assert not history.any_pod_labels()
+    history.record_gpus([seen(LABEL_GRACE_SECONDS + 30, "B")])
+    assert history.any_pod_labels()
