@@ -24,7 +24,8 @@ def without_history(body: Object) -> Object:
 def serve(api: Kubectl, definition: Object, *arguments: str) -> None:
     name = definition["metadata"]["name"]
     api.apply(definition, *arguments)
-    api.run("wait", "--for=condition=Established", f"crd/{name}", "--timeout=60s")
+    # kubectl refuses to wait for a condition while there is no status at all.
+    eventually(lambda: api.run("wait", "--for=condition=Established", f"crd/{name}", "--timeout=60s"))
 
 
 @contextmanager

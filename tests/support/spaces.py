@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.support.api_client import ApiClient
+from tests.support.api_client import ApiClient, ApiError
 from tests.support.operator_cluster import SECONDS
 
 from energylens.cluster.resources import LLM_DEPLOYMENT, NAMESPACE, NODE, POD, resource_of
@@ -65,7 +65,7 @@ def space(api: ApiClient, prefix: str, product: str = L40S, nodes: int = 2, gpus
     api.apply(NAMESPACE, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": found.namespace}})
     try:
         found.add_nodes(product, nodes, gpus)
-        eventually(lambda: api.request("GET", f"/api/v1/namespaces/{found.namespace}/serviceaccounts/default"))
+        eventually(lambda: _has_account(api, found.namespace))
         yield found
     finally:
         for body in api.list(LLM_DEPLOYMENT, found.namespace):
@@ -74,3 +74,14 @@ def space(api: ApiClient, prefix: str, product: str = L40S, nodes: int = 2, gpus
         for name in found.nodes:
             api.delete(NODE, "", name)
         api.delete(NAMESPACE, "", found.namespace)
+
+
+def _has_account(api: ApiClient, namespace: str) -> bool:
+    """Return whether the controller has made the account that pods of a new namespace get."""
+    try:
+        api.request("GET", f"/api/v1/namespaces/{namespace}/serviceaccounts/default")
+    except ApiError as error:
+        if error.status != 404:
+            raise
+        return False
+    return True
