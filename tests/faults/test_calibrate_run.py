@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ from energylens.measure.nvml import NvmlSource
 from energylens.runs import read_runs
 
 WATTS = 300.0
+SERVE = "vllm serve Qwen/Qwen3-8B --max-num-seqs 256"
 
 
 @dataclass
@@ -119,17 +122,22 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> RunningGpus:
     return gpus
 
 
-def run(engine: StreamingEngine, out: Path, *more: str, command: str = "vllm serve Qwen/Qwen3-8B") -> Result:
+def run(engine: StreamingEngine, out: Path, *more: str, command: str = SERVE) -> Result:
     arguments = ["calibrate", "run", "--url", engine.url, "--out", str(out), "--seconds", "5", *more, "--"]
-    return CliRunner().invoke(cli, [*arguments, *command.split()])
+    return CliRunner().invoke(cli, [*arguments, *shlex.split(command)])
 
 
 def test_rows_are_written_one_by_one_and_what_is_there_is_not_measured_again(nvml: RunningGpus, tmp_path: Path) -> None:
     out, page = tmp_path / "runs.csv", tmp_path / "runs.html"
     shape = ("--input-tokens", "20", "--output-tokens", "30", "--no-poisson")
     with streaming_engine() as engine:
-        first = run(engine, out, *shape, "--concurrency", "4")
+        # The engine is up already; what is started in its place is stopped at the end.
+        started = f"sh -c 'echo $$ > {tmp_path}/pid; exec sleep 600; {SERVE}'"
+        first = run(engine, out, *shape, "--concurrency", "4", "--start", command=started)
         assert first.exit_code == 0, first.output
+        assert "healthy after" in first.stderr
+        with pytest.raises(ProcessLookupError):
+            os.kill(int((tmp_path / "pid").read_text()), 0)
         before = out.read_text()
         again = run(engine, out, *shape, "--concurrency", "4,512", "--report", str(page))
         assert again.exit_code == 0, again.output
@@ -149,19 +157,24 @@ def test_rows_are_written_one_by_one_and_what_is_there_is_not_measured_again(nvm
 BAD: dict[str, tuple[list[str], str, str]] = {
     "no engine": ([], "python train.py", "COMMAND: its command starts no engine that is known"),
     "no model": ([], "vllm serve", "COMMAND: names no model"),
-    "pipeline": ([], "vllm serve Qwen/Qwen3-8B -pp 2", "pipeline parallelism has no column"),
+    "no batch": ([], "vllm serve Qwen/Qwen3-8B", "must set --max-num-seqs"),
+    "pipeline": ([], f"{SERVE} -pp 2", "pipeline parallelism has no column"),
     "another engine": ([], "trtllm-serve Qwen/Qwen3-8B", "TensorRT-LLM is not measured"),
-    "unknown model": ([], "vllm serve org/nobody-knows", "the models of the catalogue only"),
-    "other model": ([], "vllm serve Qwen/Qwen3-32B", "serves Qwen/Qwen3-8B, and COMMAND names Qwen/Qwen3-32B"),
-    "more GPUs": ([], "vllm serve Qwen/Qwen3-8B -tp 2", "1 GPUs are read, and COMMAND uses 2"),
-    "no such GPU": (["--gpu", "7"], "vllm serve Qwen/Qwen3-8B", "--gpu=7: no such GPU"),
-    "levels": (["--concurrency", "a"], "vllm serve Qwen/Qwen3-8B", "--concurrency=a: must be whole numbers"),
+    "unknown model": ([], "vllm serve org/nobody-knows --max-num-seqs 8", "the models of the catalogue only"),
+    "other model": (
+        [],
+        "vllm serve Qwen/Qwen3-32B --max-num-seqs 8",
+        "serves Qwen/Qwen3-8B, and COMMAND names Qwen/Qwen3-32B",
+    ),
+    "more GPUs": ([], f"{SERVE} -tp 2", "1 GPUs are read, and COMMAND uses 2"),
+    "no such GPU": (["--gpu", "7"], SERVE, "--gpu=7: no such GPU"),
+    "levels": (["--concurrency", "a"], SERVE, "--concurrency=a: must be whole numbers"),
     "too many": (
         ["--concurrency", "512", "--no-poisson"],
-        "vllm serve Qwen/Qwen3-8B",
+        SERVE,
         "none is at most the engine's batch",
     ),
-    "no server": (["--url", "http://127.0.0.1:1"], "vllm serve Qwen/Qwen3-8B", "--url=http://127.0.0.1:1: "),
+    "no server": (["--url", "http://127.0.0.1:1"], SERVE, "--url=http://127.0.0.1:1: "),
 }
 
 
@@ -191,16 +204,11 @@ def test_another_table_is_not_written_to(text: str, reason: str, nvml: RunningGp
     assert out.read_text() == text
 
 
-def test_a_command_that_ends_is_told(nvml: RunningGpus, tmp_path: Path) -> None:
+def test_a_command_that_ends_is_told_with_its_output(nvml: RunningGpus, tmp_path: Path) -> None:
     out = tmp_path / "runs.csv"
     with streaming_engine() as engine:
-        engine_url = engine.url
-    answer = CliRunner().invoke(
-        cli,
-        [
-            *("calibrate", "run", "--start", "--url", engine_url, "--out", str(out), "--"),
-            *("sh", "-c", "echo broken; exit 7; vllm serve Qwen/Qwen3-8B"),
-        ],
-    )
-    assert answer.exit_code == 2
-    assert "COMMAND:" in answer.stderr
+        pass
+    answer = run(engine, out, "--start", command=f"sh -c 'echo broken; exit 7; {SERVE}'")
+    assert (answer.exit_code, answer.stderr.count("\n")) == (2, 1), answer.output
+    assert f"COMMAND: ended with code 7; its output is in {tmp_path}/runs.log" in answer.stderr
+    assert (tmp_path / "runs.log").read_text() == "broken\n"

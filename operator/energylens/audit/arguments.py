@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,14 @@ _TENSORRT = {
     "expert": ("--ep_size", "--moe_expert_parallel_size"),
     "batch": ("--max_batch_size",),
 }
+
+
+ReadOptions = Callable[[str], Mapping[str, Any] | None]
+"""Returns the options in a file by its path; None where it cannot be read."""
+
+
+def _unread(path: str) -> None:
+    del path
 
 
 @dataclass(frozen=True)
@@ -75,15 +83,13 @@ def is_front_end(invocation: Invocation) -> bool:
     return any(name in invocation.launcher for name in _FRONT_ENDS)
 
 
-def read_engine(
-    invocation: Invocation, version: Version | None, config: Mapping[str, Any] | None = None
-) -> EngineArguments:
+def read_engine(invocation: Invocation, version: Version | None, read_file: ReadOptions = _unread) -> EngineArguments:
     """Return what the arguments of an engine say.
 
     Args:
         invocation: The engine and its arguments.
         version: Of the engine; None where it is not known: then names are read as in the version that is known best.
-        config: The contents of the file that ``--config`` names; None where it cannot be read, or there is none.
+        read_file: Reads the file that ``--config`` names.
     """
     if invocation.engine == "TensorRT-LLM":
         return _tensorrt(invocation)
@@ -91,6 +97,7 @@ def read_engine(
     given = read_arguments(invocation.args, engine, version or PROVED[engine])
     notes: list[str] = []
     file = given.value("--config")
+    config = None if file is None else read_file(file)
     if file is not None and config is not None:
         # Both engines put the file's options first, so that the command line's count.
         given = read_arguments((*_as_arguments(config), *invocation.args), engine, version or PROVED[engine])

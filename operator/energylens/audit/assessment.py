@@ -25,7 +25,7 @@ PEAK_SHARE = 1.15
 """A busiest part above the mean by less is the mean's noise, and the plan is made for the mean."""
 _OBJECTIVES = {"ttft_milliseconds": "TTFT", "itl_milliseconds": "ITL", "tpot_milliseconds": "TPOT"}
 
-Verdict = Literal["Saves", "WithinError", "Keep", "Idle", "NoLoad", "NotPlanned", "Unread"]
+Verdict = Literal["Saves", "WithinError", "Keep", "Managed", "Idle", "NoLoad", "NotPlanned", "Unread"]
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,8 @@ def assess(
     measured = _measured_power(load)
     if served.arguments is None:
         return Assessment(served, load, "Unread", served.unread, measured)
+    if served.owner.is_planned:
+        return Assessment(served, load, "Managed", "EnergyLens plans it: see `energylens status`", measured)
     if served.gpus == 0:
         return Assessment(served, load, "NoLoad", "none of its pods is running")
     if is_idle(load):

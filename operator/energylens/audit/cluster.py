@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from energylens.audit.assessment import NOTHING_ASKED, Assessment, Question, assess
+from energylens.audit.containers import reference_of
 from energylens.audit.conversion import LONGEST_NAME, deployment_name
 from energylens.audit.served import ServedModel
 from energylens.audit.telemetry import Telemetry
@@ -73,7 +74,7 @@ def _names(models: Sequence[ServedModel]) -> list[str]:
 def _owned(pod: Object, owners: Mapping[PodRef, str]) -> Object:
     """Return a pod as if it were the LLMDeployment's that would take its place, so that its GPUs are free for that."""
     metadata = pod["metadata"]
-    owner = owners.get(PodRef(metadata.get("namespace") or "default", metadata["name"]))
+    owner = owners.get(reference_of(pod))
     labels = dict(metadata.get("labels") or {})
     labels.pop(OWNER_LABEL, None)
     if owner is not None:

@@ -9,11 +9,13 @@ from typing import Any
 
 import yaml
 
+from energylens.measure.types import PodRef
+from energylens.planner.inventory.snapshot import container_gpus
+
 Object = Mapping[str, Any]
 ConfigMaps = Mapping[tuple[str, str], Object]
 """ConfigMaps by namespace and name."""
 TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
-_GPU = "nvidia.com/gpu"
 
 
 @dataclass(frozen=True)
@@ -28,21 +30,20 @@ class Environment:
     """Those that the container itself gives a value."""
 
 
+def reference_of(pod: Object) -> PodRef:
+    """Return a pod by namespace and name."""
+    return PodRef(pod["metadata"].get("namespace") or "default", pod["metadata"]["name"])
+
+
 def engine_container(pod: Object) -> Object | None:
-    """Return the container that holds the most GPUs; None where none does."""
+    """Return the container that holds the most GPUs; None where none does.
+
+    Raises:
+        ValueError: A quantity is no whole number of GPUs.
+    """
     containers = (pod.get("spec") or {}).get("containers") or ()
-    holding = [container for container in containers if gpus_of(container)]
-    return max(holding, key=gpus_of, default=None)
-
-
-def gpus_of(container: Object) -> int:
-    """Return the GPUs that a container asks for; 0 where the quantity is no whole number."""
-    resources = container.get("resources") or {}
-    for kind in ("limits", "requests"):
-        text = str((resources.get(kind) or {}).get(_GPU) or "")
-        if text.isdecimal():
-            return int(text)
-    return 0
+    holding = [container for container in containers if container_gpus(container)]
+    return max(holding, key=container_gpus, default=None)
 
 
 def environment_of(container: Object, namespace: str, config_maps: ConfigMaps) -> Environment:
@@ -99,7 +100,7 @@ def mounted_text(pod: Object, container: Object, path: str, namespace: str, conf
 
 
 def mounted_options(
-    pod: Object, container: Object, path: str, namespace: str, config_maps: ConfigMaps
+    pod: Object, container: Object, namespace: str, config_maps: ConfigMaps, path: str
 ) -> Mapping[str, Any] | None:
     """Return the options in a YAML file that a ConfigMap is mounted as; None where they cannot be read."""
     text = mounted_text(pod, container, path, namespace, config_maps)

@@ -83,7 +83,7 @@ def with_load(served: ServedModel, name: str, load: WindowMeasurement, requests_
         },
         "validation": {"onDrift": "Recalibrate"},
     }
-    selector = {key: value for key, value in served.labels.items() if key not in _PLACING}
+    selector = {key: value for key, value in served.node_selector.items() if key not in _PLACING}
     tolerations = [t for t in map(_toleration, served.tolerations) if t is not None]
     hardware = {"nodeSelector": selector, "tolerations": tolerations}
     if any(hardware.values()):

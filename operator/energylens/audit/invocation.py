@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from energylens.planner.engines.versions import tag_version
+
 EngineName = Literal["VLLM", "SGLang", "TensorRT-LLM"]
 
 MODULES: dict[str, EngineName] = {
@@ -49,7 +51,6 @@ _UNREAD_IMAGES: tuple[tuple[re.Pattern[str], str], ...] = (
 _NAMED_AFTER = ("vllm", "sglang", "tensorrt-llm", "trtllm")
 _OWN_VERSIONS = ("runtime", "dynamo", "lmcache", "production-stack", "kserve")
 """Parts of the names of images that carry an engine and count by versions of their own."""
-_VERSION = re.compile(r"^v?(\d+\.\d+(?:\.\d+)*)")
 
 
 @dataclass(frozen=True)
@@ -110,9 +111,7 @@ def version_of_image(image: str) -> str | None:
     name = repository.rpartition("/")[2]
     if not any(engine in name for engine in _NAMED_AFTER) or any(other in repository for other in _OWN_VERSIONS):
         return None
-    tag = image.partition("@")[0].rpartition("/")[2].partition(":")[2]
-    found = _VERSION.match(tag)
-    return found[1] if found else None
+    return tag_version(image)
 
 
 def _of_line(line: Sequence[str]) -> Invocation | None:

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from energylens.audit.arguments import EngineArguments, read_engine
@@ -15,6 +16,7 @@ from energylens.audit.containers import (
     engine_container,
     environment_of,
     mounted_options,
+    reference_of,
     stored_model,
 )
 from energylens.audit.invocation import Invocation, Unread, find_invocation, version_of_image
@@ -25,6 +27,7 @@ from energylens.serving.metadata import LWS_GROUP_INDEX, LWS_WORKER_INDEX
 
 Object = Mapping[str, Any]
 
+LLM_DEPLOYMENT = "LLMDeployment"
 _LWS_NAME = "leaderworkerset.sigs.k8s.io/name"
 _PLATFORMS: tuple[tuple[str, str], ...] = (
     ("serving.kserve.io/inferenceservice", "InferenceService"),
@@ -48,6 +51,11 @@ class Owner:
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name} ({self.kind})"
+
+    @property
+    def is_planned(self) -> bool:
+        """Whether an LLMDeployment runs it already."""
+        return self.kind == LLM_DEPLOYMENT
 
 
 @dataclass(frozen=True)
@@ -80,9 +88,7 @@ class ServedModel:
     """That all of its pods hold."""
     notes: tuple[str, ...] = field(default=())
     tolerations: tuple[Object, ...] = ()
-    labels: Mapping[str, str] = field(default_factory=dict)
-    is_ours: bool = False
-    """An LLMDeployment runs it already."""
+    node_selector: Mapping[str, str] = field(default_factory=dict)
 
 
 def served_models(
@@ -114,7 +120,7 @@ def owner_of(pod: Object) -> Owner:
     metadata = pod["metadata"]
     labels, namespace = metadata.get("labels") or {}, metadata.get("namespace") or "default"
     if labels.get(OWNER_LABEL):
-        return Owner(namespace, labels[OWNER_LABEL], "LLMDeployment")
+        return Owner(namespace, labels[OWNER_LABEL], LLM_DEPLOYMENT)
     if labels.get(_LLM_INFERENCE_SERVICE[0]) == _LLM_INFERENCE_SERVICE[1] and labels.get("app.kubernetes.io/name"):
         component = labels.get("app.kubernetes.io/component", "")
         role = f"/{component}" if component else ""
@@ -173,7 +179,7 @@ def _served(
         arguments = read_engine(
             invocation,
             None if version is None else tuple(map(int, version.split("."))),
-            _config(shown, container, invocation, owner.namespace, config_maps),
+            partial(mounted_options, shown, container, owner.namespace, config_maps),
         )
         notes += arguments.notes
     products = Counter[str]()
@@ -195,18 +201,13 @@ def _served(
         product=product,
         products=dict(products),
         replicas=_replicas(leaders, arguments, gpus, notes),
-        pods=tuple(sorted(map(_reference, running))),
-        engine_pods=tuple(sorted(map(_reference, leaders))),
+        pods=tuple(sorted(map(reference_of, running))),
+        engine_pods=tuple(sorted(map(reference_of, leaders))),
         gpus=gpus,
         notes=tuple(notes),
         tolerations=tuple((shown.get("spec") or {}).get("tolerations") or ()),
-        labels=(shown.get("spec") or {}).get("nodeSelector") or {},
-        is_ours=owner.kind == "LLMDeployment",
+        node_selector=(shown.get("spec") or {}).get("nodeSelector") or {},
     )
-
-
-def _reference(pod: Object) -> PodRef:
-    return PodRef(pod["metadata"].get("namespace") or "default", pod["metadata"]["name"])
 
 
 def _is_leader(pod: Object) -> bool:
@@ -221,18 +222,6 @@ def _signature(pod: Object) -> tuple[str, ...]:
         *map(str, container.get("command") or ()),
         *map(str, container.get("args") or ()),
     )
-
-
-def _config(
-    pod: Object, container: Object, invocation: Invocation, namespace: str, config_maps: ConfigMaps
-) -> Mapping[str, Any] | None:
-    words = list(invocation.args)
-    for at, word in enumerate(words):
-        name, equals, value = word.partition("=")
-        if name == "--config":
-            path = value if equals else (words[at + 1] if at + 1 < len(words) else "")
-            return mounted_options(pod, container, path, namespace, config_maps)
-    return None
 
 
 def _model_id(owner: Owner, arguments: EngineArguments | None, pod: Object, model_ids: Mapping[str, str]) -> str:

@@ -19,11 +19,6 @@ _POD_LABELS = (
 """Labels that name an engine's pod, by the usual scrape configurations; those of the engine itself go first."""
 
 
-def engine_selector() -> str:
-    """Return the PromQL selector of every metric that is read."""
-    return f'{{__name__=~"{"|".join(sorted(ENGINE_METRICS))}"}}'
-
-
 def engine_observations(series: Iterable[Series], pods_by_address: Mapping[str, PodRef]) -> list[EngineObservation]:
     """Return one observation per pod and scrape.
 

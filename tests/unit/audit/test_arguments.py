@@ -156,7 +156,7 @@ def test_values_that_only_a_shell_knows_are_told() -> None:
 def test_a_configuration_file_counts_below_the_command_line() -> None:
     line = "vllm serve org/m --config /etc/vllm.yaml --max-num-seqs 32"
     config = {"tensor_parallel_size": 4, "max-num-seqs": 256, "enable-prefix-caching": True, "swap": False, "a": [1, 2]}
-    found = told(line, config=config)
+    found = told(line, read_file=lambda path: config if path == "/etc/vllm.yaml" else None)
     assert found.layout == RunningLayout(4, max_batch_size=32)
     assert "--enable-prefix-caching" in found.extra_args
     (note,) = told(line).notes
@@ -168,7 +168,8 @@ def test_a_configuration_file_counts_below_the_command_line() -> None:
     [
         (OPENAI, "0.24.0"),
         ("lmsysorg/sglang:v0.5.15-cu129", "0.5.15"),
-        ("registry:5000/vllm:0.24", "0.24"),
+        ("registry:5000/vllm:0.24.1", "0.24.1"),
+        ("registry:5000/vllm:0.24", None),
         ("nvcr.io/nvidia/tensorrt-llm/release:1.2", None),
         ("ghcr.io/a/trtllm:1.2.0", "1.2.0"),
         ("kserve/huggingfaceserver:v0.17.0-gpu", None),

@@ -125,6 +125,14 @@ def test_an_idle_model_is_told_with_what_it_draws() -> None:
     assert found.now.watts == pytest.approx(880.0)
 
 
+def test_what_an_llmdeployment_runs_is_left_to_it() -> None:
+    mine = pod("a", WIDE, gpus=8, labels={"energylens.dev/llmdeployment": "chat"})
+    found = one([mine], [LOAD])
+    assert (found.verdict, found.plan, found.deployment) == ("Managed", None, None)
+    assert found.now is not None
+    assert found.now.watts == pytest.approx(1200.0)
+
+
 def test_todays_layout_is_kept_where_it_is_the_best() -> None:
     container = {"image": IMAGE, "args": ["--model=Qwen/Qwen3-8B", "-tp", "1"]}
     found = one([pod("a", container)], [replace(LOAD, gpus=1, watts_per_gpu=200.0, itl_seconds=0.009)])

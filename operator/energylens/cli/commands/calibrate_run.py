@@ -25,8 +25,6 @@ from energylens.predictor.model.requantize import UnsupportedQuantizationError, 
 from energylens.runs import weight_precision
 
 MIN_SECONDS = 5.0
-DEFAULT_BATCH = 256
-"""Sequences at once where the command line does not say: vLLM's default on smaller GPUs; SGLang's is larger."""
 FAILED = 1
 
 
@@ -196,6 +194,7 @@ def _model(name: str, quantization: str) -> ModelSpec:
 
 def _subject(found: EngineUnderTest, model: ModelSpec, products: Sequence[str], name: str | None, date: str) -> Subject:
     layout = found.arguments.layout
+    assert layout.max_batch_size is not None
     if len(set(products)) > 1:
         raise InputError(f"--gpu: several products, {', '.join(sorted(set(products)))}; name the engine's")
     if len(products) != layout.gpus:
@@ -204,7 +203,7 @@ def _subject(found: EngineUnderTest, model: ModelSpec, products: Sequence[str], 
         gpu = find_gpu(products[0])
     except UnknownGpuError as error:
         raise InputError(f"--gpu: {error}") from error
-    batch = (layout.max_batch_size or DEFAULT_BATCH) * layout.data_parallel
+    batch = layout.max_batch_size * layout.data_parallel
     default = f"{found.arguments.model.rpartition('/')[2]}-{gpu.name}-tp{layout.tensor_parallel}".lower()
     return Subject(
         run=re.sub(r"[^A-Za-z0-9.]+", "-", name or default).strip("-"),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from energylens.audit.containers import config_map_names
+from energylens.audit.containers import config_map_names, reference_of
 from energylens.audit.served import ServedModel
 from energylens.audit.telemetry import Telemetry
 from energylens.cli.errors import InputError
@@ -57,7 +57,7 @@ class Audited:
     def pods_by_address(self) -> dict[str, PodRef]:
         """Return the pods by IP address; those in the host's network share theirs and are left out."""
         return {
-            str(pod["status"]["podIP"]): PodRef(pod["metadata"].get("namespace") or "default", pod["metadata"]["name"])
+            str(pod["status"]["podIP"]): reference_of(pod)
             for pod in self.pods
             if (pod.get("status") or {}).get("podIP") and not (pod.get("spec") or {}).get("hostNetwork")
         }
@@ -210,7 +210,7 @@ def telemetry_of_pods(
 
     clock = clock or SystemClock()
     engines = [(pod, each.arguments.port) for each in served if each.arguments for pod in each.engine_pods]
-    exporters = [(_reference(pod), _EXPORTER_PORT) for pod in audited.pods if _is_exporter(pod)]
+    exporters = [(reference_of(pod), _EXPORTER_PORT) for pod in audited.pods if _is_exporter(pod)]
 
     async def read() -> Telemetry:
         client, _ = await connect_as_user(access.kubeconfig, access.context)
@@ -268,10 +268,6 @@ async def _read_pages(
     result = Telemetry(start, now, tuple(failures), "the pages of pods, through the API server")
     result.record(gpus, tokens)
     return result
-
-
-def _reference(pod: Object) -> PodRef:
-    return PodRef(pod["metadata"].get("namespace") or "default", pod["metadata"]["name"])
 
 
 def _is_exporter(pod: Object) -> bool:

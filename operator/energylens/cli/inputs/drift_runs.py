@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from energylens.api.llmdeployment import LLMDeployment
 from energylens.api.quantity import parse_quantity
 from energylens.data import UnknownModelError, find_gpu, load_model
+from energylens.planner.engines.versions import tagged_version
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.model.parameters import active_parameter_count, parameter_count
 from energylens.predictor.model.requantize import UnsupportedQuantizationError, with_quantization
@@ -26,7 +26,6 @@ COLUMNS = (
 )  # fmt: skip
 """Those of the shipped runs."""
 TASK = "site"
-_IMAGE_VERSION = re.compile(r":v?(\d+\.\d+\.\d+)")
 
 
 class _LeftOutError(Exception):
@@ -111,8 +110,8 @@ def _number(quantity: str) -> str:
 
 def _engine(deployment: LLMDeployment) -> str:
     engine = deployment.spec.engine
-    version = _IMAGE_VERSION.search(engine.image or "")
-    return f"{engine.type.lower()}=={version[1]}" if version else engine.type.lower()
+    version = tagged_version(engine)
+    return f"{engine.type.lower()}=={version}" if version else engine.type.lower()
 
 
 def _model(deployment: LLMDeployment) -> ModelSpec:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ import aiohttp
 
 from energylens.audit.arguments import EngineArguments, read_engine
 from energylens.audit.invocation import Unread, find_invocation
+from energylens.audit.shell import command_lines
 from energylens.cli.errors import InputError
 
 _STOP_SECONDS = 120.0
@@ -33,12 +35,12 @@ class EngineUnderTest:
 
 
 def read_command(words: Sequence[str]) -> tuple[str, EngineArguments]:
-    """Return engine and arguments of a command line.
+    """Return engine and arguments of a command line, a shell's script included.
 
     Raises:
         InputError: It starts no engine that can be measured, or names no model.
     """
-    found = find_invocation([list(words)], "", has_command=True)
+    found = find_invocation(command_lines(words, (), os.environ), "", has_command=True)
     if isinstance(found, Unread):
         raise InputError(f"COMMAND: {found.reason}")
     if found.engine not in ("VLLM", "SGLang"):
@@ -46,6 +48,9 @@ def read_command(words: Sequence[str]) -> tuple[str, EngineArguments]:
     arguments = read_engine(found, None)
     if not arguments.model:
         raise InputError("COMMAND: names no model")
+    if arguments.layout.max_batch_size is None:
+        option = "--max-num-seqs" if found.engine == "VLLM" else "--max-running-requests"
+        raise InputError(f"COMMAND: must set {option}, whose default depends on engine, version and GPU")
     if arguments.layout.pipeline_parallel > 1:
         raise InputError("COMMAND: pipeline parallelism has no column in a table of runs")
     return found.engine.lower(), arguments

@@ -25,6 +25,7 @@ VERDICTS = {
     "Saves": "saves",
     "WithinError": "may save",
     "Keep": "keep",
+    "Managed": "planned",
     "Idle": "idle",
     "NoLoad": "load not known",
     "NotPlanned": "not planned",

@@ -14,10 +14,15 @@ NAMES = {"VLLM": "vLLM", "SGLang": "SGLang"}
 _TAG = re.compile(r":v?(\d+)\.(\d+)\.(\d+)")
 
 
-def tagged_version(engine: Engine) -> str | None:
-    """Return the version that the tag of ``spec.engine.image`` names, such as ``0.24.0``; None where it names none."""
-    found = _TAG.search(engine.image or "")
+def tag_version(image: str) -> str | None:
+    """Return the version that the tag of an image names, such as ``0.24.0``; None where it names none."""
+    found = _TAG.search(image)
     return ".".join(found.groups()) if found else None
+
+
+def tagged_version(engine: Engine) -> str | None:
+    """Return the version that the tag of ``spec.engine.image`` names; None where it names none, or there is none."""
+    return tag_version(engine.image or "")
 
 
 def other_engine(engine: Engine) -> str | None:

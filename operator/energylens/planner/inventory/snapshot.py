@@ -101,10 +101,10 @@ def gpus_of_pod(pod: Mapping[str, Any]) -> int:
     spec = pod.get("spec") or {}
     if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
         return 0
-    containers = sum(_container_gpus(c) for c in spec.get("containers") or ())
+    containers = sum(container_gpus(c) for c in spec.get("containers") or ())
     sidecars = largest_init = 0
     for container in spec.get("initContainers") or ():
-        gpus = _container_gpus(container)
+        gpus = container_gpus(container)
         if container.get("restartPolicy") == "Always":
             sidecars += gpus
             largest_init = max(largest_init, sidecars)
@@ -125,7 +125,12 @@ def _name_of(pod: Mapping[str, Any]) -> str:
     return f"{metadata.get('namespace', 'default')}/{metadata.get('name', '')}"
 
 
-def _container_gpus(container: Mapping[str, Any]) -> int:
+def container_gpus(container: Mapping[str, Any]) -> int:
+    """Return the GPUs that a container asks for.
+
+    Raises:
+        ValueError: The quantity is no whole number of GPUs.
+    """
     resources = container.get("resources") or {}
     # The API server copies limits to requests; objects from a file may have limits only.
     return gpu_count(resources.get("requests") or {}) or gpu_count(resources.get("limits") or {})
