@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 from pathlib import Path
@@ -73,3 +74,28 @@ def test_pre_commit_hooks_run_what_make_lint_runs() -> None:
 def test_make_targets_in_text_exist(page: str) -> None:
     named = set(re.findall(r"(?:`|^)make ([a-z-]+)", (ROOT / page).read_text(), re.MULTILINE))
     assert named <= TARGETS, named - TARGETS
+
+
+def releases() -> dict[str, list[str]]:
+    """Return the lines of CHANGELOG.md below each release's heading."""
+    parts = re.split(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)[1:]
+    return {title: body.splitlines() for title, body in zip(parts[::2], parts[1::2], strict=True)}
+
+
+def entries(lines: list[str]) -> list[str]:
+    """Return the entries of a release, each on one line."""
+    text = "\n".join(line for line in lines if not line.startswith("#"))
+    return [" ".join(entry.split()) for entry in re.split(r"^(?:- |$)", text, flags=re.MULTILINE)]
+
+
+@pytest.mark.parametrize("release", releases())
+def test_a_release_has_one_list_of_each_kind_of_change(release: str) -> None:
+    headings = [line.removeprefix("### ") for line in releases()[release] if line.startswith("### ")]
+    assert headings == [kind for kind in ("Added", "Changed", "Fixed") if kind in headings]
+
+
+@pytest.mark.parametrize("release", releases())
+def test_a_release_says_each_change_once(release: str) -> None:
+    """A merge may leave an entry twice, or its first lines beside the whole."""
+    found = sorted(entry for entry in entries(releases()[release]) if entry)
+    assert [a for a, b in itertools.pairwise(found) if b.startswith(a)] == []
