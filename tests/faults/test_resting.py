@@ -9,7 +9,11 @@ import pytest
 from tests.support.fake_pods import node
 from tests.support.world import KEY, NAMESPACE, World, llama, overrides
 
+from energylens.cluster.errors import ForbiddenError
 from energylens.controller.rest import MOST_REST_SECONDS
+from energylens.controller.settings import Settings
+
+LATER = "2126-03-01T00:00:00Z"
 
 
 @pytest.fixture
@@ -81,6 +85,43 @@ async def test_a_member_rests_while_others_take_what_it_does_not_need(resting: t
     planned.clear()
     await world.reconciler.reconcile(KEY)
     assert planned == []
+
+
+async def test_what_is_refused_lets_nothing_rest() -> None:
+    world = World()
+    world.cluster.put(llama())
+    await world.settle()
+    world.start(_Refusing(world.cluster))
+    world.cluster.remove("PodDisruptionBudget", *KEY)
+    for _ in range(3):
+        await world.reconciler.reconcile(KEY)
+    assert world.condition("Degraded")["reason"] == "ApplyRefused"
+    assert len(world.reconciler._resting) == 0
+
+
+class _Refusing:
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    async def apply(self, manifest: Any) -> Any:
+        if manifest["kind"] == "PodDisruptionBudget":
+            raise ForbiddenError("denied by policy")
+        return await self.inner.apply(manifest)
+
+
+@pytest.mark.parametrize("resync", [5.0, 300.0])
+async def test_pods_that_are_leaving_are_looked_at_until_they_have_left(resync: float) -> None:
+    world = World()
+    world.cluster.put(llama())
+    await world.settle()
+    world.reconciler._settings = Settings(resync_seconds=resync)
+    world.cluster.edit("Pod", NAMESPACE, "llama-0", lambda live: live["metadata"].update(deletionTimestamp=LATER))
+    for _ in range(3):
+        await world.reconciler.reconcile(KEY)
+    assert len(world.reconciler._resting) == 0
 
 
 async def test_a_deployment_that_is_gone_is_forgotten(resting: tuple[World, list[str]]) -> None:

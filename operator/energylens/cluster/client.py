@@ -39,8 +39,6 @@ ReadConfiguration = Callable[[], Awaitable[Configuration]]
 log = logging.getLogger("energylens")
 
 REQUEST_SECONDS = 15.0
-MOST_PAUSE_SECONDS = 60.0
-"""The longest that requests wait because the server asked them to come later (429 with Retry-After)."""
 PAGE = 500
 
 _APPLY = "application/apply-patch+yaml"
@@ -291,7 +289,7 @@ class KubeClient:
             return bytes(raw)
         failure = error_for(response.status, f"{what}: {response.status} {_message(raw)}", response.getheaders())
         if isinstance(failure, BusyError):
-            self._busy_until = loop.time() + min(failure.retry_after_seconds, MOST_PAUSE_SECONDS)
+            self._busy_until = max(self._busy_until, loop.time() + failure.retry_after_seconds)
         raise failure
 
 

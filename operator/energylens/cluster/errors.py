@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+MOST_PAUSE_SECONDS = 60.0
+"""The longest wait that a Retry-After is obeyed for: a proxy may answer with hours, and the server is asked again."""
+
 
 class ClusterError(Exception):
     """A request failed; the message says which, and the server's words."""
@@ -21,8 +24,11 @@ class ForbiddenError(ClusterError):
     """RBAC or admission refuses; retrying soon does not help."""
 
 
-class UnauthorizedError(ForbiddenError):
-    """The server does not know who asks: a token has expired, or is not of this cluster."""
+class UnauthorizedError(ClusterError):
+    """The server does not know who asks: a token has expired, or is not of this cluster.
+
+    No ForbiddenError: nothing was said about rights, and the request may succeed with the next token.
+    """
 
 
 class RefusedError(ClusterError):
@@ -66,5 +72,5 @@ def error_for(status: int, message: str, headers: Mapping[str, str]) -> ClusterE
 
 
 def _seconds(retry_after: str) -> float:
-    """Return the seconds of a Retry-After header; 1 without one, and where a proxy wrote a date."""
-    return float(retry_after) if retry_after.isdecimal() else 1.0
+    """Return the seconds of a Retry-After header, at most 60; 1 without one, and where a proxy wrote a date."""
+    return min(float(retry_after), MOST_PAUSE_SECONDS) if retry_after.isdecimal() else 1.0

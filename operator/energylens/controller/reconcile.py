@@ -175,13 +175,12 @@ class Reconciler:
             self._without_plan[key] = inventory
         # What a window taught or decided is acted on at once.
         acts = self._learning.pool.version != version or self._must_return(key, deployment)
-        soon = min(ROLLOUT_LOOK_SECONDS, self._settings.resync_seconds)
-        later = soon if looks_again(after) else self._settings.resync_seconds
+        soon = ROLLOUT_LOOK_SECONDS if looks_again(after) else None
         retry = HANDOVER_RETRY_SECONDS if unmoved else written.again_seconds
-        soonest = min(filter(None, (later, retry, self._edits.wait(key))))
-        if not wrote and not acts and soonest == self._settings.resync_seconds:
+        pending = [seconds for seconds in (soon, retry, self._edits.wait(key)) if seconds]
+        if not (wrote or acts or pending or written.refused):
             self._resting.settle(key, body, after, self._besides)
-        return self._next_look(key, body, 0.0 if acts else soonest)
+        return self._next_look(key, body, 0.0 if acts else min([*pending, self._settings.resync_seconds]))
 
     def _must_return(self, key: Key, before: LLMDeployment) -> bool:
         """Return whether a rollback became due in this pass."""

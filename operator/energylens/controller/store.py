@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -287,7 +287,7 @@ class Store:
         """Return what runs the pods of an LLMDeployment."""
         names = (("Deployment", key[1]), ("LeaderWorkerSet", f"{key[1]}{LWS_SUFFIX}"))
         found = [self.children.get((kind, key[0], name)) for kind, name in names]
-        return Workloads(tuple(child.body for child in found if child is not None))
+        return Workloads(_owned_by(key, found))
 
     def canaries(self, key: Key) -> tuple[Body, ...]:
         """Return what runs the one replica by which a plan of an LLMDeployment is verified.
@@ -296,16 +296,17 @@ class Store:
         """
         name = f"{key[1]}{CANARY_SUFFIX}"
         found = [self.children.get((kind, key[0], name)) for kind in WORKLOADS]
-        # An LLMDeployment of that name has objects of its own.
-        return tuple(
-            child.body
-            for child in found
-            if child is not None and (child.body["metadata"].get("labels") or {}).get(OWNER_LABEL) == key[1]
-        )
+        return _owned_by(key, found)
 
     def pods_owned(self, key: Key) -> list[Body]:
         """Return the pods of an LLMDeployment, by name."""
         return [self.pods[pod] for pod in sorted(self.pods_of.get(key, ()))]
+
+
+def _owned_by(key: Key, found: Iterable[Child | None]) -> tuple[Body, ...]:
+    """Return the children of an LLMDeployment; names with suffixes may be those of another one's children."""
+    bodies = [child.body for child in found if child is not None]
+    return tuple(body for body in bodies if (body["metadata"].get("labels") or {}).get(OWNER_LABEL) == key[1])
 
 
 def _key(body: Mapping[str, Any]) -> Key:

@@ -40,6 +40,10 @@ def test_a_status_is_an_error_by_what_to_do_about_it(status: int, message: str, 
     assert str(error) == message
 
 
+def test_expired_credentials_say_nothing_about_rights() -> None:
+    assert not isinstance(error_for(401, "Unauthorized", {}), ForbiddenError)
+
+
 def test_the_server_says_when_to_come_back() -> None:
     error = error_for(429, "too many requests", {"Retry-After": "7"})
     assert isinstance(error, BusyError)
@@ -50,7 +54,7 @@ def test_the_server_says_when_to_come_back() -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "seconds"), [("7", 7.0), ("0", 0.0), ("", 1.0), ("Mon, 02 Mar 2026 00:00:00 GMT", 1.0)]
+    ("header", "seconds"), [("7", 7.0), ("0", 0.0), ("86400", 60.0), ("", 1.0), ("Mon, 02 Mar 2026 00:00:00 GMT", 1.0)]
 )
 def test_a_busy_server_says_when_to_come_back(header: str, seconds: float) -> None:
     error = error_for(429, "too many requests", {"Retry-After": header})

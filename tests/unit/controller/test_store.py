@@ -210,6 +210,13 @@ def test_a_child_concerns_the_deployment_that_it_is_labelled_with(store: Store) 
     assert ("Deployment", "team", "llama") not in store.children
 
 
+def test_the_workload_of_another_one_is_not_taken_for_its_own_by_its_name(store: Store) -> None:
+    store.put_child("Deployment", child(1, owner="other"), deleted=False)
+    assert store.workloads(KEY).bodies == ()
+    store.put_child("Deployment", child(2), deleted=False)
+    assert len(store.workloads(KEY).bodies) == 1
+
+
 def test_a_changed_child_is_not_known_to_hold_anything(store: Store) -> None:
     store.put_child("Deployment", child(1), deleted=False)
     store.children["Deployment", "team", "llama"].verified = "abc"

@@ -128,8 +128,8 @@ def read_cluster(
                     objects[resource.kind] = await client.list_objects(
                         resource, namespace=namespace if limited else None
                     )
-                except ForbiddenError as error:
-                    if resource in if_allowed and not isinstance(error, UnauthorizedError):
+                except ForbiddenError:
+                    if resource in if_allowed:
                         continue
                     raise
                 except NotFoundError as error:
@@ -144,8 +144,8 @@ def read_cluster(
                 objects.setdefault(resource.kind, [])
                 try:
                     objects[resource.kind] += await client.list_objects(resource, namespace=where, name=name)
-                except ForbiddenError as error:
-                    if resource not in if_allowed or isinstance(error, UnauthorizedError):
+                except ForbiddenError:
+                    if resource not in if_allowed:
                         raise
         return LiveObjects(namespace, objects)
 
