@@ -18,8 +18,8 @@ from energylens.api.llmdeployment import LLMDeployment
 from energylens.data import load_gpus
 from energylens.decide.deployment.served import model_of, predictor_of
 from energylens.planner.planning import problem_for
+from energylens.planner.search.candidates import Candidates
 from energylens.planner.search.constraints import feasible
-from energylens.planner.search.evaluate import Candidates
 from energylens.planner.search.objective import best
 from energylens.planner.search.problem import solve
 from energylens.planner.types import ClusterSnapshot, GpuNode

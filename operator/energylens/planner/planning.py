@@ -29,15 +29,16 @@ from energylens.planner.inventory.nodes import (
     usable_nodes,
 )
 from energylens.planner.search import describe
+from energylens.planner.search.candidates import Candidates
 from energylens.planner.search.confidence import confidence_of
 from energylens.planner.search.constraints import feasible
 from energylens.planner.search.corrections import Corrections, correction_status
-from energylens.planner.search.evaluate import Candidates, ReplicaPredictor
 from energylens.planner.search.frontier import alternatives, frontier_rows, table
 from energylens.planner.search.identity import identified, inputs_hash, sealed
 from energylens.planner.search.placement import layout_at, placement_at
 from energylens.planner.search.problem import Problem, Solution, binding_constraint
 from energylens.planner.search.reach import power_restricts, reach_of, solve_within
+from energylens.planner.search.replica import ReplicaPredictor
 from energylens.planner.types import ClusterSnapshot, Feasible, Infeasible, PlanningResult, PowerAllowance
 from energylens.predictor import Predictor as ProfiledPredictor
 from energylens.predictor.model.architecture import ModelSpec

@@ -11,9 +11,9 @@ from energylens.api.llmdeployment import LLMDeployment, PlanStatus, ReplicaPower
 from energylens.planner.adoption import pinned_to
 from energylens.planner.planning import plan_status, problem_for
 from energylens.planner.search.corrections import Corrections
-from energylens.planner.search.evaluate import ReplicaPredictor
 from energylens.planner.search.identity import identified
 from energylens.planner.search.problem import Problem, Solution, solve
+from energylens.planner.search.replica import ReplicaPredictor
 from energylens.planner.types import ClusterSnapshot, PowerAllowance
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.model.requantize import with_quantization

@@ -16,7 +16,7 @@ from energylens.planner.explain.breakdown import parts_of, prices
 from energylens.planner.explain.risk import risk_taken
 from energylens.planner.explain.whynot import Answer, Winning
 from energylens.planner.search import describe
-from energylens.planner.search.evaluate import Candidates
+from energylens.planner.search.candidates import Candidates
 from energylens.planner.search.frontier import figures
 from energylens.planner.search.problem import Problem, Solution
 from energylens.planner.types import Change, Rejection

@@ -6,8 +6,8 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
+from energylens.planner.search.candidates import Candidates
 from energylens.planner.search.constraints import feasible
-from energylens.planner.search.evaluate import Candidates
 from energylens.planner.search.objective import best, objective_values
 from energylens.planner.search.problem import Problem, Solution
 from energylens.predictor import Predictor

@@ -11,8 +11,8 @@ from energylens.api.words import counted
 from energylens.planner.explain.relaxations import largest_load, nearest_changes
 from energylens.planner.search import describe
 from energylens.planner.search.constraints import FREE_GPUS, Constraint, feasible
-from energylens.planner.search.evaluate import POWER_LIMIT_REASON
 from energylens.planner.search.problem import Problem, Solution
+from energylens.planner.search.structure import POWER_LIMIT_REASON
 from energylens.planner.types import Infeasible, InfeasibleReason, PowerAllowance, Relaxation
 from energylens.predictor.model.parameters import weight_bytes
 from energylens.predictor.types import BoolArray

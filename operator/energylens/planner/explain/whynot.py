@@ -16,9 +16,9 @@ import numpy as np
 from energylens.api.llmdeployment import LLMDeploymentSpec, Overrides, PowerCap
 from energylens.api.words import counted
 from energylens.planner.search import describe
+from energylens.planner.search.candidates import Candidates
 from energylens.planner.search.comparison import by_risk, predicted
 from energylens.planner.search.constraints import Constraint, build_constraints, count_rejections, feasible
-from energylens.planner.search.evaluate import Candidates
 from energylens.planner.search.objective import best, objective_values
 from energylens.planner.search.problem import Problem, Solution, solve
 from energylens.planner.types import Change, Rejection

@@ -6,7 +6,7 @@ import numpy as np
 
 from energylens.api.llmdeployment import Objective
 from energylens.planner.search import describe
-from energylens.planner.search.evaluate import Candidates
+from energylens.planner.search.candidates import Candidates
 from energylens.planner.search.objective import complexity, objective_values
 from energylens.predictor.fitted.features import NEAREST
 from energylens.predictor.types import FloatArray

@@ -18,7 +18,7 @@ from energylens.api.llmdeployment import LLMDeploymentSpec
 from energylens.api.quantity import parse_quantity
 from energylens.planner.inventory.capacity import replicas_that_fit
 from energylens.planner.search import describe
-from energylens.planner.search.evaluate import Candidates
+from energylens.planner.search.candidates import Candidates
 from energylens.planner.types import PowerAllowance, Rejection
 from energylens.predictor.types import BoolArray, FloatArray
 

@@ -6,7 +6,7 @@ import math
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 from energylens.api.llmdeployment import describe_replicas
-from energylens.planner.search.evaluate import Candidates
+from energylens.planner.search.candidates import Candidates
 from energylens.planner.search.placement import layout_at
 
 _SMALLEST = Decimal("1e-9")

@@ -19,7 +19,8 @@ from energylens.api.quantity import parse_quantity
 from energylens.planner.engines import EngineSettings
 from energylens.planner.inventory.capacity import pods_beside
 from energylens.planner.search import describe
-from energylens.planner.search.evaluate import Candidates, evaluate
+from energylens.planner.search.candidates import Candidates
+from energylens.planner.search.evaluate import evaluate
 from energylens.planner.search.frontier import pareto
 from energylens.planner.search.problem import MOST_CANDIDATES, Problem, clipped, reserve_of, spaces_of
 from energylens.predictor.types import BoolArray, FloatArray, IntArray

@@ -12,9 +12,9 @@ from energylens.api.llmdeployment import Alternative, LLMDeploymentSpec, describ
 from energylens.api.quantity import format_milli
 from energylens.api.words import counted
 from energylens.planner.search import describe
+from energylens.planner.search.candidates import Candidates
 from energylens.planner.search.comparison import by_risk
 from energylens.planner.search.constraints import Constraint, feasible
-from energylens.planner.search.evaluate import Candidates
 from energylens.planner.search.objective import best, objective_values, ranked
 from energylens.planner.search.placement import placement_at
 from energylens.predictor.types import FloatArray, IntArray

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from energylens.api.llmdeployment import Objective
-from energylens.planner.search.evaluate import Candidates
+from energylens.planner.search.candidates import Candidates
 from energylens.planner.search.ranking import simplest
 from energylens.predictor.types import BoolArray, FloatArray, IntArray
 

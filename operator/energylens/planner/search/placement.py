@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from energylens.api.llmdeployment import ReplicaLayout
-from energylens.planner.search.evaluate import Candidates
+from energylens.planner.search.candidates import Candidates
 
 
 def layout_at(rows: Candidates, i: int) -> ReplicaLayout:

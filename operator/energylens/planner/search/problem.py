@@ -14,10 +14,13 @@ from energylens.planner.engines import EngineSettings
 from energylens.planner.engines.speculation import speculation_of
 from energylens.planner.inventory.capacity import replicas_that_fit
 from energylens.planner.inventory.nodes import allowed_nodes
+from energylens.planner.search.candidates import Candidates
 from energylens.planner.search.constraints import Constraint, build_constraints, count_rejections, feasible
 from energylens.planner.search.corrections import Corrections
-from energylens.planner.search.evaluate import Candidates, Load, ReplicaPredictor, Reserve, evaluate
+from energylens.planner.search.evaluate import evaluate
+from energylens.planner.search.load import Load, Reserve
 from energylens.planner.search.objective import best, objective_values
+from energylens.planner.search.replica import ReplicaPredictor
 from energylens.planner.search.space import ProductSpace, enumerate_space
 from energylens.planner.types import GpuNode, PowerAllowance, Rejection
 from energylens.predictor.model.architecture import ModelSpec

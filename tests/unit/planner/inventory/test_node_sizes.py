@@ -10,7 +10,8 @@ import pytest
 from energylens.api.llmdeployment import Overrides, PowerCap
 from energylens.data import find_gpu, load_model, load_predictor
 from energylens.planner.search import evaluate as evaluation
-from energylens.planner.search.evaluate import Load, evaluate
+from energylens.planner.search.evaluate import evaluate
+from energylens.planner.search.load import Load
 from energylens.planner.search.space import enumerate_space
 from energylens.predictor.types import Workload
 

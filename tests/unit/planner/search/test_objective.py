@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from energylens.api.llmdeployment import Objective
-from energylens.planner.search.evaluate import Candidates
+from energylens.planner.search.candidates import Candidates
 from energylens.planner.search.objective import best, ranked, rounded
 from energylens.predictor.types import FloatArray, Layouts
 

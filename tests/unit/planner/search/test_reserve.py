@@ -13,7 +13,7 @@ from energylens.api.llmdeployment import LLMDeployment
 from energylens.data import load_gpus, load_model
 from energylens.data.predictor import load_predictor
 from energylens.planner.planning import plan
-from energylens.planner.search.evaluate import burst
+from energylens.planner.search.load import burst
 from energylens.planner.types import ClusterSnapshot, Feasible, Infeasible
 
 Make = Callable[..., LLMDeployment]

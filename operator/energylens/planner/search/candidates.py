@@ -1,0 +1,94 @@
+"""The table of candidates that planning filters, ranks and reports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from energylens.planner.search.ranking import Risk
+from energylens.predictor.load.steady import Role
+from energylens.predictor.types import BoolArray, FloatArray, IntArray, Layouts
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """One row per candidate, arrays of shape (n,); figures are those of all replicas together.
+
+    Where ``supported`` or ``fits`` is False the predicted figures are NaN.
+    """
+
+    products: tuple[str, ...]
+    product: IntArray
+    """Index into ``products``."""
+    layouts: Layouts
+    nodes_per_replica: IntArray
+    replicas: IntArray
+    supported: BoolArray
+    reason: npt.NDArray[np.object_]
+    """Texts, shared by the candidates of a layout: a copy for each would be most of the memory of a large cluster."""
+    fits: BoolArray
+    sustainable: BoolArray
+    itl_ms: FloatArray
+    """At the SLO's percentile."""
+    itl_upper_ms: FloatArray
+    """The same with the safety margin."""
+    tpot_ms: FloatArray
+    tpot_upper_ms: FloatArray
+    ttft_ms: FloatArray
+    ttft_upper_ms: FloatArray
+    joules_per_output_token: FloatArray
+    joules_low: FloatArray
+    """Ends of the 80 % interval."""
+    joules_high: FloatArray
+    joules_upper: FloatArray
+    """With the safety margin."""
+    power_watts: FloatArray
+    idle_power_watts: FloatArray
+    output_tokens_per_second: FloatArray
+    concurrency: FloatArray
+    utilization: FloatArray
+    """The load over what all replicas carry at most: rates, or requests in flight over places."""
+    utilization_limit: FloatArray
+    """What the headroom and the spare replicas leave of it."""
+    burst_sequences: FloatArray
+    """That run at once on a data-parallel rank in a burst, as far as its KV cache has room; 0 for a fixed number."""
+    kv_cache_tokens: FloatArray
+    """Of one data-parallel rank."""
+    unshared_deviation: FloatArray
+    """Standard deviations of the error of log(energy): what candidates do not share, and the part of layouts."""
+    layout_deviation: FloatArray
+    nearest: IntArray
+    """The nearest that was measured, as indices into `energylens.predictor.fitted.features.NEAREST`."""
+    role: Role = "aggregated"
+
+    @property
+    def risk(self) -> Risk:
+        """How the errors of the candidates' energies lie apart."""
+        return Risk(self.unshared_deviation, self.layout_deviation)
+
+    def without_risk(self) -> Candidates:
+        """Return the candidates as a planner that knows only means sees them: every prediction counts as certain."""
+        certain = Risk.none(len(self))
+        return replace(self, unshared_deviation=certain.unshared, layout_deviation=certain.layout)
+
+    @property
+    def gpus(self) -> IntArray:
+        """GPUs over all replicas, shape (n,)."""
+        return self.layouts.gpus * self.replicas
+
+    @property
+    def gpus_per_node(self) -> IntArray:
+        """GPUs that a replica takes on each of its nodes, shape (n,)."""
+        result: IntArray = self.layouts.gpus // self.nodes_per_replica
+        return result
+
+    def __len__(self) -> int:
+        return len(self.layouts)
+
+    def take(self, index: IntArray) -> Candidates:
+        """Return the rows of an index array of shape (m,)."""
+        shared = ("products", "layouts", "role")
+        columns = {f.name: getattr(self, f.name)[index] for f in fields(self) if f.name not in shared}
+        return replace(self, layouts=self.layouts.take(index), **columns)

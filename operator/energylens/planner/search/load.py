@@ -1,0 +1,75 @@
+"""The load of a deployment, and the capacity that a plan keeps free beside it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from energylens.predictor.types import FloatArray, IntArray, Prediction, Workload
+
+
+@dataclass(frozen=True)
+class Load:
+    """Load of the whole deployment: an arrival rate or a number of requests in flight."""
+
+    workload: Workload
+    requests_per_second: float | None = None
+    concurrency: int | None = None
+
+    def scaled(self, factor: float) -> Load:
+        """Return the load times a factor; a concurrency stays a whole number of at least 1."""
+        if self.concurrency is not None:
+            return replace(self, concurrency=max(1, math.floor(self.concurrency * factor)))
+        return replace(self, requests_per_second=(self.requests_per_second or 0.0) * factor)
+
+
+@dataclass(frozen=True)
+class Reserve:
+    """Capacity that a plan keeps free."""
+
+    headroom: float | None = None
+    """Of the highest rate, 0 to below 1; None: as much as the throughput of each candidate may be overestimated, to the
+    lower end of its 80 % interval."""
+    spare: int = 0
+    """Replicas without which the others still carry the load."""
+
+    def allowed(self, prediction: Prediction) -> FloatArray:
+        """Return the share of the capacity that the load may take, shape (n,)."""
+        if self.headroom is not None:
+            return np.full(len(prediction.supported), 1.0 - self.headroom)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            surely = prediction.throughput.low / prediction.output_tokens_per_second
+        return np.where(prediction.output_tokens_per_second > 0, surely, 1.0)
+
+    def left(self, replicas: IntArray) -> FloatArray:
+        """Return the share of the replicas that is left when the spare ones fail, shape (n,): 0 where none is."""
+        return np.maximum(replicas - self.spare, 0) / replicas
+
+
+NO_RESERVE = Reserve(headroom=0.0)
+BURST_ODDS = 1e-4
+"""Probability that more requests run at once than a burst is said to have."""
+
+
+def burst(running: FloatArray, variation: float | FloatArray = 1.0) -> FloatArray:
+    """Return how many sequences run at once in a burst, shape of ``running``, their mean.
+
+    A bound on the Poisson distribution: more run with a probability of `BURST_ODDS` at most (Bernstein's inequality;
+    Boucheron, Lugosi and Massart, Concentration Inequalities, 2013, section 2.4). Arrivals of a larger squared
+    coefficient of variation, ``variation``, are taken as Poisson arrivals of so many at once.
+    """
+    odds = -math.log(BURST_ODDS)
+    return np.asarray(running + np.sqrt(2.0 * odds * variation * running) + odds * variation / 3.0)
+
+
+def thinned(workload: Workload, replicas: IntArray) -> Workload:
+    """Return the load of one of several replicas that requests are spread over at random, ``replicas`` of shape (m,).
+
+    A share p of renewal arrivals has the squared coefficient of variation p c + 1 - p (Whitt, Bell System Technical
+    Journal 62, 1983): Poisson arrivals stay such.
+    """
+    if np.all(workload.arrival_variation == 1.0):
+        return workload
+    return replace(workload, arrival_variation=1.0 + (workload.arrival_variation - 1.0) / replicas)

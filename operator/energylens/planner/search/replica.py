@@ -1,0 +1,74 @@
+"""The predictor as planning uses it, and the groups of candidates that one call of it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+
+from energylens.planner.search.space import ProductSpace
+from energylens.predictor.load.steady import Role
+from energylens.predictor.model.architecture import ModelSpec
+from energylens.predictor.types import FloatArray, GpuSpec, IntArray, Layouts, Memory, Prediction, Workload
+
+
+class ReplicaPredictor(Protocol):
+    """The predictor's face that planning uses; arrays of shape (n,), figures of one replica."""
+
+    @property
+    def version(self) -> str:
+        """Version of the code and of the coefficients."""
+        ...
+
+    @property
+    def sees_nodes(self) -> bool:
+        """Whether predictions depend on ``GpuSpec.max_gpus_per_node``; where not, one call does for all node sizes."""
+        ...
+
+    def memory(self, model: ModelSpec, gpu: GpuSpec, layouts: Layouts, workload: Workload) -> Memory:
+        """Return the memory of the most loaded GPU."""
+        ...
+
+    def at_concurrency(
+        self, model: ModelSpec, gpu: GpuSpec, layouts: Layouts, workload: Workload, concurrency: FloatArray
+    ) -> Prediction:
+        """Return the behaviour with a constant number of requests in flight per replica."""
+        ...
+
+    def at_rate(
+        self,
+        model: ModelSpec,
+        gpu: GpuSpec,
+        layouts: Layouts,
+        workload: Workload,
+        requests_per_second: FloatArray,
+        role: Role = "aggregated",
+    ) -> Prediction:
+        """Return the behaviour under Poisson arrivals per replica, which does both phases or one of them."""
+        ...
+
+
+def by_node_size(
+    space: ProductSpace, index: IntArray, rows: IntArray, *, apart: bool
+) -> Iterator[tuple[GpuSpec, IntArray]]:
+    """Yield the rows in groups whose replicas see nodes of the same size, and the GPU with that size.
+
+    The size says which links are inside a node: a replica over two nodes of four GPUs is not one node of eight. Where
+    that makes no difference (``apart`` is False) all rows are one group.
+    """
+    if not apart:
+        if rows.size:
+            yield space.gpu, rows
+        return
+    nodes, per_node = space.nodes_per_replica[index[rows]], space.gpus_per_node[index[rows]]
+    single = nodes == 1
+    sizes = np.flatnonzero(np.bincount(per_node[~single])).tolist()
+    widest = int(per_node[single].max(initial=0))
+    if widest > max(sizes, default=0):
+        yield replace(space.gpu, max_gpus_per_node=max(widest, space.gpu.max_gpus_per_node)), rows[single]
+    for size in sizes:
+        # A replica inside one node sees nothing of the node's size, so it goes along, which saves a call.
+        along = (single & (widest <= size)) if size == sizes[-1] else False
+        yield replace(space.gpu, max_gpus_per_node=size), rows[(~single & (per_node == size)) | along]
