@@ -9,7 +9,7 @@ import argparse
 import json
 import random
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -133,11 +133,6 @@ def cluster(name: str) -> ClusterSnapshot:
     return ClusterSnapshot(tuple(nodes))
 
 
-def without_risk(rows: Candidates) -> Candidates:
-    """Return candidates whose predictions count as certain: they are ranked by means."""
-    return replace(rows, unshared_deviation=np.zeros(len(rows)), layout_deviation=np.zeros(len(rows)))
-
-
 def main() -> None:
     """Plan the specs and print what was chosen."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -157,7 +152,7 @@ def main() -> None:
         if solution.chosen is None:
             continue
         rows, objective = solution.rows, deployment.spec.energy.objective
-        mean = best(without_risk(rows), feasible(solution.constraints, len(rows)), objective)
+        mean = best(rows.without_risk(), feasible(solution.constraints, len(rows)), objective)
         assert mean is not None
         found["by means"].count(rows, mean)
         found["with risk"].count(rows, solution.chosen)

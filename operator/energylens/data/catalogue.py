@@ -47,10 +47,7 @@ def load_model(name: str) -> ModelSpec:
     Raises:
         UnknownModelError: The id is not in the catalogue.
     """
-    known = _by_key().get(name.strip().lower())
-    if known is None:
-        raise UnknownModelError(name, _nearest(name))
-    return _load(known)
+    return _load(_known_id(name))
 
 
 def load_config(name: str) -> dict[str, Any]:
@@ -59,11 +56,8 @@ def load_config(name: str) -> dict[str, Any]:
     Raises:
         UnknownModelError: The id is not in the catalogue.
     """
-    known = _by_key().get(name.strip().lower())
-    if known is None:
-        raise UnknownModelError(name, _nearest(name))
     document = _document()
-    entry = document["models"][known]
+    entry = document["models"][_known_id(name)]
     if isinstance(entry, str):
         entry = {"config": entry}
     config = dict(document["configs"][entry["config"]]["config"])
@@ -112,17 +106,26 @@ def model_sources(name: str) -> tuple[str, ...]:
     Raises:
         UnknownModelError: The id is not in the catalogue.
     """
-    known = _by_key().get(name.strip().lower())
-    if known is None:
-        raise UnknownModelError(name, _nearest(name))
     document = _document()
-    entry = document["models"][known]
+    entry = document["models"][_known_id(name)]
     if isinstance(entry, str):
         return (document["configs"][entry]["source"],)
     sources = [document["configs"][entry["config"]]["source"]]
     if "quantization" in entry:
         sources.append(document["quantizations"][entry["quantization"]]["source"])
     return tuple(sources)
+
+
+def _known_id(name: str) -> str:
+    """Return an id as the catalogue spells it.
+
+    Raises:
+        UnknownModelError: The id is not in the catalogue.
+    """
+    known = _by_key().get(name.strip().lower())
+    if known is None:
+        raise UnknownModelError(name, _nearest(name))
+    return known
 
 
 @cache

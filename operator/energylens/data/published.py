@@ -60,11 +60,6 @@ def published_count(names: Iterable[str]) -> PublishedCount | None:
     return None
 
 
-def published_counts() -> tuple[PublishedCount, ...]:
-    """Return all published counts, sorted by id."""
-    return tuple(sorted(set(_by_id().values()), key=lambda count: count.model.lower()))
-
-
 @cache
 def _by_id() -> Mapping[str, PublishedCount]:
     text = resources.files("energylens.data").joinpath("published.json").read_text(encoding="utf-8")

@@ -102,11 +102,6 @@ class History:
         """GPUs known."""
         return len(self._gpus)
 
-    @property
-    def engine_count(self) -> int:
-        """Engine pods known."""
-        return len(self._engines)
-
     def any_pod_labels(self) -> bool:
         """Whether the newest observation of any GPU names a pod; GPUs that are read no more do not count."""
         last = [memory.observations[-1] for memory in self._gpus.values()]

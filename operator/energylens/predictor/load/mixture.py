@@ -161,17 +161,6 @@ class StepMixture:
         any_start = 1.0 / (1.0 + np.exp(np.clip((none - level) / (0.08 * (1.0 - level)), -60.0, 60.0)))
         return np.maximum(self.decode + (prompts - self.decode) * any_start, self.quantile(0.5))
 
-    def moments(self) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Return the means of the step time, of its square and of its cube, each of shape (n,)."""
-        share = self.mixed_share
-        variance, slope = self._prompts()[1], self._line()[1]
-        uneven = 1.0 + slope**2 * variance / np.maximum(self.mixed, 1e-12) ** 2
-        first, second, third = (
-            (1.0 - share) * self.decode**power + share * self.mixed**power * uneven ** (power * (power - 1) / 2)
-            for power in (1, 2, 3)
-        )
-        return np.asarray(first), np.asarray(second), np.asarray(third)
-
     @property
     def prompt_variance(self) -> float | FloatArray:
         """Variance of a prompt's length over the square of the mean length."""

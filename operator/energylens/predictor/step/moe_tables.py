@@ -16,15 +16,13 @@ from energylens.predictor.model.architecture import MoeFfn
 from energylens.predictor.step.moe import evenly_hit
 from energylens.predictor.types import FloatArray, GpuSpec
 
-SHAPE_FEATURES = ("experts", "top_k", "width", "intermediate", "tensor_parallel", "expert_parallel")
-
 
 @dataclass(frozen=True)
 class MoeCurves:
     """Curves of one GPU and kernel class."""
 
     shapes: FloatArray
-    """log of :data:`SHAPE_FEATURES`, shape (m, 6)."""
+    """log of experts, experts per token, width, intermediate width, tensor and expert parallel; shape (m, 6)."""
     tokens: FloatArray
     """Shape (p,), ascending."""
     log_ratio: FloatArray
