@@ -27,7 +27,7 @@ from energylens.cluster.resources import CLUSTER_ENERGY_BUDGET, CONFIG_MAP, ENER
 from energylens.controller.failures import SHOWN_AFTER, failed_budget_status
 from energylens.controller.metrics import Metrics
 from energylens.controller.settings import BudgetSettings
-from energylens.controller.status_memory import removal
+from energylens.controller.status_writer import write_status
 from energylens.controller.store import Body, Key, Store
 from energylens.decide.budgets.budget import budget_of
 from energylens.decide.budgets.forecasts import Problem, forecast_of, place, where
@@ -41,7 +41,6 @@ from energylens.decide.budgets.membership import (
     share,
 )
 from energylens.decide.budgets.status import CountedMember, Look, decide, unreadable_status
-from energylens.decide.budgets.status_check import own_part
 from energylens.decide.planned import HeldPlan, PlannedDeployment, name_of
 from energylens.decide.reasons import BudgetReason
 
@@ -322,31 +321,12 @@ class BudgetKeeper:
     async def _put_status(self, key: Key, body: Body, status: Mapping[str, Any]) -> bool:
         """Write a status; return False where the budget is gone."""
         resource = ENERGY_BUDGET if key[0] else CLUSTER_ENERGY_BUDGET
-        metadata = {name: body["metadata"][name] for name in ("name", "namespace", "uid") if name in body["metadata"]}
-        manifest: dict[str, Any] = {
-            "apiVersion": resource.api_version,
-            "kind": resource.kind,
-            "metadata": metadata,
-            "status": status,
-        }
         memory, edited = self._store.budget_statuses, self._store.edited_budgets.get(key)
         if edited is not None:
             log.warning("%s: its status was edited and is written again: %s", name_of(body), "; ".join(edited))
-        if memory is not None:
-            memory.attempts(key, body, status)
-        self._metrics.writes.labels(f"{resource.kind}/status").inc()
-        try:
-            answer = await self._cluster.apply_status(manifest)
-            # An apply leaves what other managers added.
-            foreign = removal(status, own_part(answer.get("status") or {})) if memory is not None else {}
-            foreign.pop("conditions", None)
-            if foreign:
-                self._metrics.writes.labels(f"{resource.kind}/status").inc()
-                answer = await self._cluster.patch_status({**manifest, "status": foreign})
-        except NotFoundError:
+        answer = await write_status(self._cluster, self._metrics, resource, memory, body, status)
+        if answer is None:
             return False
-        if memory is not None:
-            memory.wrote(key, body, status)
         # The answer may bring an edit of the spec, whose watch event makes no work any more.
         for other in self._store.put_budget(answer, deleted=False):
             self._enqueue(other)

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from energylens.clock import Clock
-from energylens.decide.deployment.status_check import Checked
+from energylens.decide.stated import Checked
 
 Body = Mapping[str, Any]
 Key = tuple[str, str]
@@ -62,6 +62,16 @@ class StatusMemory:
     def wrote(self, key: Key, body: Body, status: Body) -> None:
         """Say that a write was answered."""
         self._written[key] = _Written(_uid(body), dict(status))
+
+    def foreign(self, status: Body, answer: Body) -> dict[str, Any]:
+        """Return the merge patch that takes out of an answer what an apply of ``status`` left of other managers."""
+        stated = answer.get("status") or {}
+        own = self._own_part(stated)
+        patch = removal(status, own)
+        if len(own.get("conditions") or ()) < len(stated.get("conditions") or ()):
+            # A list is patched as a whole, and has conditions of others.
+            patch.pop("conditions", None)
+        return patch
 
     def forget(self, key: Key) -> None:
         """Forget an object that is gone."""

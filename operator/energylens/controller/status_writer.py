@@ -1,4 +1,4 @@
-"""Writes the status of LLMDeployments, and takes out what others put into it."""
+"""Writes statuses, and takes out what others put into them."""
 
 from __future__ import annotations
 
@@ -6,16 +6,63 @@ from collections.abc import Mapping
 from typing import Any
 
 from energylens.cluster.errors import NotFoundError
-from energylens.cluster.port import ClusterPort
-from energylens.cluster.resources import LLM_DEPLOYMENT
+from energylens.cluster.port import ClusterPort, Object
+from energylens.cluster.resources import LLM_DEPLOYMENT, Resource
 from energylens.controller.metrics import Metrics
-from energylens.controller.status_memory import removal
+from energylens.controller.status_memory import StatusMemory
 from energylens.controller.store import Body, Store
-from energylens.decide.deployment.status_check import own_part
+
+
+async def write_status(
+    cluster: ClusterPort,
+    metrics: Metrics,
+    resource: Resource,
+    memory: StatusMemory | None,
+    body: Body,
+    status: Mapping[str, Any],
+) -> Object | None:
+    """Apply the status of an object, and remove what an apply leaves of others' fields.
+
+    Args:
+        cluster: Takes the writes.
+        metrics: Counts them.
+        resource: The object's kind.
+        memory: Knows the statuses of that kind, and learns of this one; None where others' fields stay.
+        body: The object as it is known.
+        status: The whole status.
+
+    Returns:
+        The object as the API server has it now; None where it is gone.
+
+    Raises:
+        ClusterError: the API server did not take it.
+    """
+    metadata = body["metadata"]
+    key = metadata.get("namespace") or "", metadata["name"]
+    manifest = {
+        "apiVersion": resource.api_version,
+        "kind": resource.kind,
+        "metadata": {name: metadata[name] for name in ("name", "namespace", "uid") if name in metadata},
+    }
+    writes = metrics.writes.labels(f"{resource.kind}/status")
+    if memory is not None:
+        memory.attempts(key, body, status)
+    writes.inc()
+    try:
+        answer = await cluster.apply_status({**manifest, "status": status})
+        foreign = memory.foreign(status, answer) if memory is not None else {}
+        if foreign:
+            writes.inc()
+            answer = await cluster.patch_status({**manifest, "status": foreign})
+    except NotFoundError:
+        return None
+    if memory is not None:
+        memory.wrote(key, body, status)
+    return answer
 
 
 class StatusWriter:
-    """The only way to a status."""
+    """The only way to the status of an LLMDeployment."""
 
     def __init__(self, cluster: ClusterPort, store: Store, metrics: Metrics) -> None:
         """Write through ``cluster`` about the objects of ``store``."""
@@ -29,30 +76,7 @@ class StatusWriter:
         Raises:
             ClusterError: the API server did not take it.
         """
-        metadata = body["metadata"]
-        key = metadata["namespace"], metadata["name"]
-        manifest = {
-            "apiVersion": LLM_DEPLOYMENT.api_version,
-            "kind": LLM_DEPLOYMENT.kind,
-            "metadata": {name: metadata[name] for name in ("name", "namespace", "uid") if name in metadata},
-        }
         memory = self._store.statuses
-        if memory is not None:
-            memory.attempts(key, body, status)
-        self._metrics.writes.labels("LLMDeployment/status").inc()
-        try:
-            answer = await self._cluster.apply_status({**manifest, "status": status})
-            # An apply leaves what other managers added.
-            stated = answer.get("status") or {}
-            foreign = removal(status, own_part(stated)) if memory is not None else {}
-            if len(own_part(stated).get("conditions") or ()) < len(stated.get("conditions") or ()):
-                # A list is patched as a whole, and has conditions of others.
-                foreign.pop("conditions", None)
-            if foreign:
-                self._metrics.writes.labels("LLMDeployment/status").inc()
-                answer = await self._cluster.patch_status({**manifest, "status": foreign})
-        except NotFoundError:
-            return
-        if memory is not None:
-            memory.wrote(key, body, status)
-        self._store.put_deployment(answer, deleted=False)
+        answer = await write_status(self._cluster, self._metrics, LLM_DEPLOYMENT, memory, body, status)
+        if answer is not None:
+            self._store.put_deployment(answer, deleted=False)

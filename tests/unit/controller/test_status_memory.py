@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from energylens.controller.status_memory import StatusMemory, differences, removal
-from energylens.decide.deployment.status_check import Checked
+import pytest
+
+from energylens.controller.status_memory import OwnPart, StatusMemory, differences, removal
+from energylens.decide.budgets.status_check import own_part as own_budget_part
+from energylens.decide.deployment.status_check import own_part
+from energylens.decide.stated import Checked
 
 KEY = ("team", "llama")
 
@@ -56,3 +60,26 @@ def test_the_patch_removes_what_is_not_ours_and_nothing_else() -> None:
     stated = {"plan": {"replicas": 2, "shedBy": "x"}, "list": [1, 2], "load": {"a": 1}}
     assert removal(ours, stated) == {"plan": {"shedBy": None}, "list": [1], "load": None}
     assert removal(ours, ours) == {}
+
+
+OTHERS = {"type": "Synced", "status": "True"}
+READY = {"type": "Ready", "status": "True"}
+STALE = {"type": "WithinEnergyBudget", "status": "True"}
+
+
+@pytest.mark.parametrize(
+    ("stated", "patch"),
+    [
+        pytest.param({"conditions": [READY]}, {}, id="nothing of others"),
+        pytest.param({"conditions": [READY], "x": 1}, {"x": None}, id="a field"),
+        pytest.param({"conditions": [READY, STALE]}, {"conditions": [READY]}, id="a condition of a type of ours"),
+        pytest.param({"conditions": [READY, OTHERS]}, {}, id="a condition of another type"),
+        pytest.param({"conditions": [READY, STALE, OTHERS], "x": 1}, {"x": None}, id="both: the list stays"),
+    ],
+)
+@pytest.mark.parametrize("own_part", [own_part, own_budget_part])
+def test_a_write_takes_out_what_others_left_but_their_own_conditions(
+    own_part: OwnPart, stated: dict[str, Any], patch: dict[str, Any]
+) -> None:
+    memory = StatusMemory(check, own_part)
+    assert memory.foreign({"conditions": [READY]}, body(stated)) == patch

@@ -20,9 +20,9 @@ from energylens.api.timestamp import moment_of, timestamp
 from energylens.budget.ledger import FOLDED
 from energylens.budget.periods import period_at
 from energylens.decide.budgets.budget import budget_of
-from energylens.decide.deployment.status_check import MOST_JOULES, Checked, is_amount, time_problem
 from energylens.decide.planned import Body
 from energylens.decide.reasons import BudgetConditionType
+from energylens.decide.stated import MOST_JOULES, Checked, corrected, is_amount, time_problem, with_own_conditions
 
 MOST_WATTS = 10**9
 _AMOUNTS = ("measuredJoules", "predictedJoules", "milligrams", "ungradedJoules", "predictedWatts")
@@ -31,11 +31,7 @@ _ORDER = [kind.value for kind in BudgetConditionType]
 
 def own_part(status: Body) -> dict[str, Any]:
     """Return a status without conditions of other types, which other controllers may add, in the order of ours."""
-    conditions = status.get("conditions")
-    if not isinstance(conditions, list):
-        return dict(status)
-    own = [c for c in conditions if isinstance(c, Mapping) and c.get("type") in _ORDER]
-    return {**status, "conditions": sorted(own, key=lambda condition: _ORDER.index(condition["type"]))}
+    return with_own_conditions(status, _ORDER)
 
 
 def checked_budget_status(body: Body, now: datetime) -> Checked:
@@ -87,10 +83,7 @@ def checked_budget_status(body: Body, now: datetime) -> Checked:
     if members != status.members:
         left_out.append("status.members: power that no deployment draws")
         changes["members"] = members
-    if not left_out:
-        return stated, ()
-    kept = status.model_copy(update=changes)
-    return kept.model_dump(mode="json", by_alias=True, exclude_none=True), tuple(left_out)
+    return corrected(stated, status, changes, left_out)
 
 
 def _was_edited(body: Body, status: EnergyBudgetStatus) -> bool:

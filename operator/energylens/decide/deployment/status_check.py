@@ -25,21 +25,22 @@ from energylens.api.timestamp import timestamp
 from energylens.api.words import counted
 from energylens.data import load_gpus
 from energylens.decide.deployment.verification import WINDOWS
+from energylens.decide.planned import Body
 from energylens.decide.reasons import ConditionType, Reason
+from energylens.decide.stated import (
+    CLOCK_SKEW,
+    FUTURE,
+    Checked,
+    corrected,
+    is_amount,
+    time_problem,
+    with_own_conditions,
+)
 from energylens.measure.types import EnergyReason
 from energylens.planner.search.identity import action_hash
 
-Body = Mapping[str, Any]
-Checked = tuple[dict[str, Any], tuple[str, ...]]
-"""The parts of a status that can be true, and one line for each part that was left out."""
-
-CLOCK_SKEW = timedelta(minutes=5)
-"""A time may lie so far ahead: it was written by an operator on another machine."""
 MOST = 10**12
 """No count, power, rate or latency of a plan is larger; what is beyond would overflow what is computed of it."""
-MOST_JOULES = 10**15
-"""No account has more: a gigawatt for eleven days."""
-_FUTURE = "lies in the future"
 MOST_LOAD_RATIO = 1e4
 """A followed load beyond so many times the declared one, or below that part of it, was not measured."""
 
@@ -50,11 +51,7 @@ _REASONS = frozenset((*(reason.value for reason in Reason), *get_args(EnergyReas
 
 def own_part(status: Body) -> dict[str, Any]:
     """Return a status without conditions of other types, which other controllers may add, in the order of ours."""
-    conditions = status.get("conditions")
-    if not isinstance(conditions, list):
-        return dict(status)
-    own = [condition for condition in conditions if _is_own(condition)]
-    return {**status, "conditions": sorted(own, key=lambda condition: _ORDER.index(condition["type"]))}
+    return with_own_conditions(status, _ORDER)
 
 
 def sane_account(status: Body, now: datetime) -> dict[str, Any] | None:
@@ -87,20 +84,11 @@ def sane_account(status: Body, now: datetime) -> dict[str, Any] | None:
     return found
 
 
-def is_amount(value: Any) -> bool:
-    """Return whether a value of a status can be an energy, J."""
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_JOULES
-
-
 def _is_time(value: Any, now: datetime, ahead: timedelta) -> bool:
     if not isinstance(value, str):
         return False
     why = time_problem(value, now)
-    return not why or (ahead == timedelta.max and why.endswith(_FUTURE))
-
-
-def _is_own(condition: Any) -> bool:
-    return isinstance(condition, Mapping) and condition.get("type") in _ORDER
+    return not why or (ahead == timedelta.max and why.endswith(FUTURE))
 
 
 def checked_status(body: Body, now: datetime) -> Checked:
@@ -131,10 +119,7 @@ def checked_status(body: Body, now: datetime) -> Checked:
     if conditions != status.conditions:
         left_out.append("status.conditions: a reason or a time that the operator does not write")
         changes["conditions"] = conditions
-    if not left_out:
-        return stated, ()
-    kept = status.model_copy(update=changes)
-    return kept.model_dump(mode="json", by_alias=True, exclude_none=True), tuple(left_out)
+    return corrected(stated, status, changes, left_out)
 
 
 def _untrue(status: LLMDeploymentStatus, generation: int, now: datetime) -> Iterator[tuple[str, str]]:
@@ -218,19 +203,6 @@ def _measured_problem(measured: Measured, now: datetime) -> str:
     # A window that was never whole has no times.
     times = [time for time in (measured.window_start, measured.window_end) if time]
     return next((why for time in times if (why := time_problem(time, now))), "")
-
-
-def time_problem(time: str | None, now: datetime) -> str:
-    """Return why a time cannot be one that was written; "" where it can."""
-    if time is None:
-        return ""
-    try:
-        moment = datetime.fromisoformat(time)
-    except ValueError:
-        return f"{time!r} is no time"
-    if moment.tzinfo is None:
-        return f"{time!r} has no time zone"
-    return f"{time} {_FUTURE}" if moment > now + CLOCK_SKEW else ""
 
 
 def _condition(condition: Condition, now: datetime) -> Condition:
