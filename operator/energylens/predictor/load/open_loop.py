@@ -115,9 +115,11 @@ def latencies(loop: OpenLoop, levels: Sequence[float], first_token_levels: Seque
     waits = wait.probability > RARE
     unlike, same = _alike(loop, np.where(waits, loop.places, -1.0))
     few = loop.take(unlike)
-    states = Occupancy(spread.mean[unlike], spread.variance[unlike]).states(few.places)
+    running = Occupancy(spread.mean[unlike], spread.variance[unlike])
+    states = running.states(few.places)
     terms = _terms_at(few, states)
-    arriving = Arriving(few.lane_rate, np.asarray(few.prompt_variance), clump[unlike])
+    rate = few.lane_rate * running.arrivals_at(states, few.arrival_variation)
+    arriving = Arriving(rate, np.asarray(few.prompt_variance), clump[unlike])
     law = step_law(arriving, terms)
     step = _step_quantiles(few, states, terms, law, levels)
     ttft = _ttft_quantiles(few, terms, law, arriving, wait.take(unlike), first_token_levels)
