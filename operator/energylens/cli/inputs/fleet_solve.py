@@ -18,14 +18,13 @@ from energylens.decide.preview import World, new_body
 from energylens.decide.shared_limits import UnusableBudgetError, shared_limits
 from energylens.planner.explain.infeasible import explain_infeasible
 from energylens.planner.fleet.joint import LimitCost, PowerLimit
+from energylens.planner.fleet.members import FleetMember, deployment_of
 from energylens.planner.fleet.planning import (
     Fleet,
-    FleetMember,
     FleetPlan,
     NoFleetPlan,
     ObjectivePrice,
     alone,
-    deployment_of,
     latency_frontier,
     limit_prices,
     nodes_of,

@@ -11,7 +11,8 @@ from energylens.api.words import counted
 from energylens.cli.inputs.fleet_solve import FleetResult
 from energylens.cli.text.tables import columns
 from energylens.planner.fleet.joint import BrokenObjective
-from energylens.planner.fleet.planning import MARGINAL, FleetMember, FleetPlan
+from energylens.planner.fleet.members import FleetMember
+from energylens.planner.fleet.planning import MARGINAL, FleetPlan
 from energylens.planner.search import describe
 from energylens.planner.search.frontier import alternative
 
