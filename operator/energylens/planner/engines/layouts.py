@@ -8,11 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from energylens.api.words import counted
+from energylens.planner.engines.classes import class_rules, unserved
+from energylens.planner.engines.encoders import encoder_rules
 from energylens.planner.engines.kernels import missing_kernels
 from energylens.planner.engines.settings import EngineSettings
 from energylens.planner.engines.speculation import told
 from energylens.planner.engines.splits import Slice, experts, slices
-from energylens.predictor.model.architecture import ModelSpec
+from energylens.predictor.model.architecture import Mamba2, ModelSpec
 from energylens.predictor.types import BoolArray, GpuSpec, IntArray, Layouts, Workload
 
 _GIB = 2**30
@@ -47,7 +49,7 @@ def refusals(
     """
     reason = np.full(len(layouts), "", dtype=object)
     every = np.ones(len(layouts), dtype=bool)
-    whole = too_long(model, workload, settings) or _too_short_a_step(model, settings)
+    whole = unserved(model, settings) or too_long(model, workload, settings) or _too_short_a_step(model, settings)
     whole = whole or missing_kernels(model, gpu, settings)
     if whole:
         reason[every] = whole
@@ -100,8 +102,28 @@ def _layout_rules(
         yield from _vllm(model, gpu, layouts, settings)
     else:
         yield from _sglang(model, layouts, nodes, settings)
+    yield from class_rules(model, layouts, settings)
     for cut in slices(model, layouts, settings.engine):
         yield from _cut_rules(cut)
+    yield from encoder_rules(model, layouts, settings)
+    yield from _mamba_rules(model, layouts, settings)
+
+
+def _mamba_rules(model: ModelSpec, layouts: Layouts, settings: EngineSettings) -> Iterator[tuple[BoolArray, str]]:
+    """Refuse groups of Mamba-2 that ranks cannot share evenly.
+
+    vLLM 0.33 model_executor/layers/mamba/mamba_mixer2.py; SGLang 0.5.23 layers/attention/mamba/mamba.py, which wants
+    whole groups on every rank of a quantised checkpoint even where there is one group that ranks could copy.
+    """
+    tensor = layouts.tensor_parallel
+    copies = settings.engine == "VLLM" or not model.quant_method
+    for groups in sorted({g.mixer.groups for g in model.layers if isinstance(g.mixer, Mamba2)}):
+        uneven = (groups % tensor != 0) & ((groups != 1) | (not copies))
+        for ranks in _sizes(tensor[uneven]):
+            yield (
+                uneven & (tensor == ranks),
+                f"{counted(groups, 'group')} of the Mamba layers cannot be shared by tensor parallel ({ranks})",
+            )
 
 
 def _cut_rules(cut: Slice) -> Iterator[tuple[BoolArray, str]]:

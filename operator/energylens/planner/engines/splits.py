@@ -80,10 +80,9 @@ def slices(model: ModelSpec, layouts: Layouts, engine: str) -> Iterator[Slice]:
     world = tensor * layouts.data_parallel
     mixed = engine == "SGLang" and model.is_moe
     wide, across = (world, "tensor parallel x data parallel") if mixed else (tensor, "tensor parallel")
-    # Gate and up, and query, key and value, are one matrix (SGLang's validate_block_quant_shapes; vLLM forgives them).
-    merged = engine == "SGLang"
+    merged = _checks_each(model, engine)
     for mixer in {group.mixer for group in model.layers if group.mixer is not None}:
-        yield from _mixer_slices(mixer, tensor, model.attention_quant, engine)
+        yield from _mixer_slices(mixer, tensor, model.attention_quant, merged)
     for ffn in {group.ffn for group in model.layers if group.ffn is not None}:
         if isinstance(ffn, DenseFfn):
             yield Slice("feed-forward width", ffn.intermediate, wide, across, model.ffn_quant, "both", merged)
@@ -102,11 +101,19 @@ def experts(model: ModelSpec) -> tuple[MoeFfn, ...]:
     return tuple(sorted(found, key=lambda moe: (moe.experts, moe.intermediate)))
 
 
-def _mixer_slices(mixer: Mixer, tensor: IntArray, quant: Quantization, engine: str) -> Iterator[Slice]:
+def _checks_each(model: ModelSpec, engine: str) -> bool:
+    """Return whether each matrix of a merged one (gate and up; query, key and value) must hold whole blocks.
+
+    SGLang wants that (``validate_block_quant_shapes``); vLLM forgives matrices that it merged where the checkpoint is
+    of the method ``fp8``, and no others (model_executor/layers/linear.py, ``_maybe_allow_fp8_block_shape_mismatch``).
+    """
+    return engine == "SGLang" or model.quant_method == "compressed-tensors"
+
+
+def _mixer_slices(mixer: Mixer, tensor: IntArray, quant: Quantization, merged: bool) -> Iterator[Slice]:
     across = "tensor parallel"
     if isinstance(mixer, Attention):
-        if engine == "SGLang":
-            # vLLM forgives query, key and value of one merged matrix (layers/linear.py); SGLang checks each.
+        if merged:
             yield Slice("query width", mixer.heads * mixer.head_dim, tensor, across, quant, "output", merged=True)
             shared = np.minimum(tensor, mixer.kv_heads)
             yield Slice("key width", mixer.kv_heads * mixer.head_dim, shared, across, quant, "output", merged=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from energylens.predictor.huggingface.architectures import read_architecture
 from energylens.predictor.huggingface.context import read_context
 from energylens.predictor.huggingface.conventions import apply_conventions, position_parameters
 from energylens.predictor.huggingface.families import FAMILIES, FAMILY_OF_ARCHITECTURE, KNOWN_FAMILIES, SAME_FAMILY
@@ -14,7 +15,7 @@ from energylens.predictor.huggingface.layers import Layer, read_mamba_hybrid, re
 from energylens.predictor.huggingface.mixers import read_mixers
 from energylens.predictor.huggingface.nested import NESTED_FAMILIES
 from energylens.predictor.huggingface.quantization import read_quantization
-from energylens.predictor.huggingface.towers import TEXT_PARTS, tower_parameters
+from energylens.predictor.huggingface.towers import TEXT_PARTS, read_towers, tower_parameters
 from energylens.predictor.huggingface.unknown import reject_foreign_fields, reject_unknown_fields
 from energylens.predictor.model.architecture import FeedForward, LayerGroup, Mixer, ModelSpec
 
@@ -67,6 +68,8 @@ def model_from_config(config: Mapping[str, Any], name: str) -> ModelSpec:
         kv_bytes_per_element=quant.kv_bytes,
         extra_weight_bytes=2.0 * beside,
         quant_method=quant.method,
+        architecture=read_architecture(outer),
+        towers=read_towers(outer),
     )
     # Last, when every field that is understood has been read.
     if family in KNOWN_FAMILIES:

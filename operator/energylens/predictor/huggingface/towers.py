@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from energylens.predictor.huggingface.encoders import AUDIO, VISION
 from energylens.predictor.huggingface.fields import Fields
+from energylens.predictor.model.architecture import Tower
 
 TEXT_PARTS = ("text_config", "llm_config", "language_config")
 _NAMED_TOWERS = (
@@ -46,6 +47,9 @@ _SHAPES = (
     "width",
 )
 """Fields by which a nested object describes layers."""
+
+_HEADS = ("num_attention_heads", "num_heads", "vt_num_attention_heads", "encoder_attention_heads")
+_WIDTHS = ("intermediate_size", "vt_intermediate_size", "encoder_ffn_dim")
 
 Projector = Callable[[Fields, Fields, int], int]
 """The whole file, the tower and the hidden size of the text part in; parameters out."""
@@ -92,6 +96,30 @@ def tower_parameters(outer: Fields, fields: Fields) -> int:
     for part in {id(holder): holder, id(outer): outer}.values():
         _reject_other_parts(part)
     return total
+
+
+def read_towers(outer: Fields) -> tuple[Tower, ...]:
+    """Return the heads and widths of the encoders beside the text part, as far as the file gives them.
+
+    Defaults of configuration classes are left out: trimmed files have other encoders than the class's.
+
+    Args:
+        outer: The whole file, whose towers have been counted.
+
+    Raises:
+        UnsupportedConfigError: A number is out of range.
+    """
+    holder = outer.child("thinker_config") or outer
+    found = []
+    for key, part in (("vision_config", "vision"), ("audio_config", "audio")):
+        tower = holder.child(key)
+        if tower is None or not tower.values:
+            continue
+        kind = _multimodal(holder, outer, key)
+        name = tower.text("model_type") or (kind.vision if part == "vision" else kind.audio)
+        heads = tower.optional_integer(*_HEADS)
+        found.append(Tower(name, part, heads, tower.optional_integer(*_WIDTHS)))
+    return tuple(found)
 
 
 def unserved_parts(config: Mapping[str, object]) -> tuple[str, ...]:

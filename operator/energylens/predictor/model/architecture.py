@@ -208,6 +208,20 @@ class LayerGroup:
 
 
 @dataclass(frozen=True)
+class Tower:
+    """A vision or audio encoder beside the text part, as far as tensor parallelism cuts it."""
+
+    kind: str
+    """The ``model_type`` of the encoder, such as ``siglip_vision_model``."""
+    part: str
+    """For messages: ``vision`` or ``audio``."""
+    heads: int | None = None
+    """Attention heads; None where config.json does not say."""
+    width: int | None = None
+    """Width of the feed-forward networks; None where config.json does not say."""
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """A decoder-only language model (the text part of a multimodal one)."""
 
@@ -236,6 +250,9 @@ class ModelSpec:
     """Weights that take memory but no time in text decoding, such as a vision tower."""
     quant_method: str = ""
     """``quant_method`` of config.json (``fp8``, ``fbgemm_fp8``, ``awq``, ``modelopt``, ...); empty for 16 bit."""
+    architecture: str = ""
+    """The class that config.json names, such as ``LlamaForCausalLM``; empty where that is not known."""
+    towers: tuple[Tower, ...] = ()
 
     @property
     def layer_count(self) -> int:

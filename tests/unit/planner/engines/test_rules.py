@@ -67,7 +67,7 @@ def test_shared_experts_are_cut_in_whole_blocks_whatever_expert_parallelism_is(n
     found = refusal(step, layout(tp=4, ep=4), engine(name))
     assert "shared expert width 1280 over 4 ranks" in found
     assert "320 each, which does not split into blocks of 128 that FP8 scales cover" in found
-    assert refusal(step, layout(tp=2, pp=2, ep=2), engine(name)) == ""
+    assert refusal(step, layout(tp=2, ep=2), engine(name)) == ""
     assert refusal(load_model("stepfun-ai/Step-3.7-Flash"), layout(tp=4, ep=4), engine(name)) == ""
 
 
@@ -522,3 +522,50 @@ def test_sparse_weights_are_refused(beside: dict[str, Any]) -> None:
     assert model_from_config(config | {"quantization_config": quant}, "m").quant_method == "compressed-tensors"
     with pytest.raises(UnsupportedConfigError, match=r"format is .*; allowed: dense \(sparse weights are not served"):
         model_from_config(config | {"quantization_config": quant | beside}, "m")
+
+
+def mamba(groups: int, **quantization: Any) -> ModelSpec:
+    config = {
+        "model_type": "nemotron_h",
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "hybrid_override_pattern": "M-M*",
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "vocab_size": 1000,
+        "max_position_embeddings": 4096,
+        "mamba_num_heads": 64,
+        "mamba_head_dim": 64,
+        "ssm_state_size": 128,
+        "n_groups": groups,
+        "conv_kernel": 4,
+        "tie_word_embeddings": False,
+    }
+    return model_from_config(config | ({"quantization_config": quantization} if quantization else {}), "m")
+
+
+@pytest.mark.parametrize("name", ["VLLM", "SGLang"])
+def test_groups_of_mamba_layers_are_shared_evenly(name: str) -> None:
+    """vLLM layers/mamba/mamba_mixer2.py: tensor parallel divides the groups, or there is one group."""
+    assert "4 groups of the Mamba layers cannot be shared by tensor parallel (8)" in refusal(
+        mamba(4), layout(tp=8), engine(name)
+    )
+    assert refusal(mamba(8), layout(tp=8), engine(name)) == ""
+    assert refusal(mamba(1), layout(tp=8), engine(name)) == ""
+
+
+def test_sglang_copies_no_group_of_a_quantised_checkpoint() -> None:
+    fp8 = mamba(1, quant_method="fp8")
+    assert "1 group of the Mamba layers cannot be shared" in refusal(fp8, layout(tp=2), engine("SGLang"))
+    assert refusal(fp8, layout(), engine("SGLang")) == ""
+    assert refusal(fp8, layout(tp=2)) == ""
+
+
+@pytest.mark.parametrize(("method", "refused"), [("fp8", False), ("compressed-tensors", True)])
+def test_vllm_forgives_merged_matrices_of_one_method_only(method: str, refused: bool) -> None:
+    """model_executor/layers/linear.py asks for weight_block_size, which compressed-tensors keeps elsewhere."""
+    narrow = replace(dense(8192, BLOCK, heads=32, kv_heads=8, head_dim=64), quant_method=method)
+    assert ("key width 512 over 8 ranks" in refusal(narrow, layout(tp=8))) is refused
+    wide = replace(dense(10944, BLOCK), quant_method=method)
+    assert ("feed-forward width 10944 over 1 rank" in refusal(wide, layout())) is refused
