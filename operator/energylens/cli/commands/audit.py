@@ -23,8 +23,9 @@ from energylens.cli.inputs.audit import (
 )
 from energylens.cli.inputs.live import ClusterAccess, cluster_options
 from energylens.cli.inputs.options import OUTPUT
+from energylens.cli.inputs.rates import Rates, rates_options
 from energylens.cli.progress import progress
-from energylens.cli.text.audit import Rates, as_object, manifest, report
+from energylens.cli.text.audit import as_object, manifest, report
 from energylens.cli.text.provenance import Provenance
 from energylens.cli.text.tables import dump
 from energylens.clock import SystemClock
@@ -92,11 +93,7 @@ _MILLISECONDS = click.IntRange(1, 3_600_000)
     show_default=True,
     help="By how much today's latencies may rise.",
 )
-@click.option("--price", type=click.FloatRange(min=0), help="Of a kWh, in any currency.")
-@click.option(
-    "--pue", type=click.FloatRange(1, 5), default=1.0, show_default=True, help="Energy of the site over the machines'."
-)
-@click.option("--grid", type=click.FloatRange(min=0), metavar="GRAMS", help="CO2 equivalent of a kWh, g.")
+@rates_options
 @click.option("--report", "report_file", type=click.Path(path_type=Path), metavar="FILE", help="Write an HTML page.")
 @click.option(
     "--write",
@@ -122,9 +119,7 @@ def audit(
     itl_ms: int | None,
     tpot_ms: int | None,
     slack_percent: int,
-    price: float | None,
-    pue: float,
-    grid: float | None,
+    rates: Rates,
     report_file: Path | None,
     write_to: Path | None,
     output: str,
@@ -164,7 +159,6 @@ def audit(
         bounds = {"ttft_milliseconds": ttft_ms, "itl_milliseconds": itl_ms, "tpot_milliseconds": tpot_ms}
         question = Question({name: value for name, value in bounds.items() if value is not None}, slack_percent)
         answers = _assess(found, audited, telemetry, question)
-        rates = Rates(price, pue, grid)
         if report_file is not None:
             where = f"inventory {inventory.name}" if inventory is not None else "the live cluster"
             made = Provenance(SystemClock().now(), where, snapshot).text(

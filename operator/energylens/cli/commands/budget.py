@@ -13,7 +13,8 @@ from energylens.api.parse import parse_clusterenergybudget, parse_energybudget, 
 from energylens.cli.errors import InputError, one_line_errors
 from energylens.cli.inputs.live import ClusterAccess, by_name, namespace_options, read_cluster, readable
 from energylens.cli.inputs.options import OUTPUT
-from energylens.cli.text.budgets import overview, page
+from energylens.cli.inputs.rates import NO_RATES, Rates, rates_options
+from energylens.cli.text.budgets import budget_cost, overview, page
 from energylens.cli.text.own_budget import own_budget_rows
 from energylens.cli.text.tables import dump
 from energylens.clock import SystemClock
@@ -24,6 +25,7 @@ Budget = EnergyBudget | ClusterEnergyBudget
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @namespace_options
+@rates_options
 @OUTPUT
 @click.option(
     "--plot",
@@ -37,6 +39,7 @@ def budget(
     context: str | None,
     namespace: str | None,
     all_namespaces: bool,
+    rates: Rates,
     output: str,
     plot: Path | None,
 ) -> None:
@@ -54,11 +57,11 @@ def budget(
         if plot is not None:
             write_burn_down(plot, found)
     if output != "table":
-        click.echo(dump([as_object(each) for each in found], output), nl=False)
+        click.echo(dump([as_object(each, rates) for each in found], output), nl=False)
     elif names:
-        click.echo("\n\n".join(page(each) for each in found))
+        click.echo("\n\n".join(page(each, rates) for each in found))
     else:
-        click.echo(overview(found, own_budget_rows(deployments, SystemClock().now())))
+        click.echo(overview(found, own_budget_rows(deployments, SystemClock().now()), rates))
 
 
 def read_budgets(access: ClusterAccess, names: tuple[str, ...]) -> tuple[list[Budget], list[LLMDeployment]]:
@@ -88,9 +91,10 @@ def read_budgets(access: ClusterAccess, names: tuple[str, ...]) -> tuple[list[Bu
     return by_name(budgets, names, access, found.namespace, ENERGY_BUDGET.kind), own
 
 
-def as_object(budget: Budget) -> dict[str, Any]:
-    """Return a budget as it is in the cluster."""
+def as_object(budget: Budget, rates: Rates = NO_RATES) -> dict[str, Any]:
+    """Return a budget as it is in the cluster; with ``rates`` also ``cost``."""
     body = budget.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"api_version", "kind"})
     if isinstance(budget, ClusterEnergyBudget):
         body["metadata"].pop("namespace", None)
-    return {"apiVersion": budget.api_version, "kind": budget.kind, **body}
+    cost = budget_cost(budget, rates)
+    return {"apiVersion": budget.api_version, "kind": budget.kind, **body, **({} if cost is None else {"cost": cost})}

@@ -9,6 +9,7 @@ import click
 from energylens.cli.errors import INFEASIBLE, InputError, one_line_errors
 from energylens.cli.inputs.fleet_solve import FleetResult, solve_fleet
 from energylens.cli.inputs.options import FILES, OUTPUT, Source, source_options
+from energylens.cli.inputs.rates import Rates, rates_options
 from energylens.cli.text.fleet import as_object, report
 from energylens.cli.text.provenance import Provenance
 from energylens.cli.text.tables import dump
@@ -26,12 +27,14 @@ from energylens.planner.fleet.milp import SolverError
     help="Maximum power of all deployments together, W. Budgets in the files and in the cluster count, too.",
 )
 @click.option("--report", "report_file", type=click.Path(path_type=Path), metavar="FILE", help="Write an HTML report.")
+@rates_options
 @OUTPUT
 def fleet(
     files: tuple[Path, ...],
     source: Source,
     budget_watts: int | None,
     report_file: Path | None,
+    rates: Rates,
     output: str,
 ) -> None:
     """Plan many LLMDeployments together: the least energy of all within the GPUs and watts that they share.
@@ -50,15 +53,18 @@ def fleet(
         if report_file is not None:
             predictors = [part.problem.predictor.version for part in found.deployments]
             made = Provenance(SystemClock().now(), source.cluster_text, world.snapshot).text(predictors)
-            _write(report_file, found, made)
-    click.echo(report(found) if output == "table" else dump([as_object(found)], output), nl=output == "table")
+            _write(report_file, found, made, rates)
+    if output == "table":
+        click.echo(report(found, rates))
+    else:
+        click.echo(dump([as_object(found, rates)], output), nl=False)
     if not found.holds:
         raise SystemExit(INFEASIBLE)
 
 
-def _write(path: Path, found: FleetResult, made: str) -> None:
+def _write(path: Path, found: FleetResult, made: str, rates: Rates) -> None:
     from energylens.cli.pictures.fleet_page import fleet_page
     from energylens.cli.pictures.plot import write_text
 
-    write_text(path, fleet_page(found, made), "--report")
+    write_text(path, fleet_page(found, made, rates), "--report")
     click.echo(f"wrote {path}", err=True)

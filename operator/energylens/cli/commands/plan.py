@@ -9,6 +9,7 @@ import click
 from energylens.cli.errors import INFEASIBLE, InputError, one_line_errors
 from energylens.cli.inputs.options import FILES, OUTPUT, WHAT_IF, Source, source_options
 from energylens.cli.inputs.previews import previews
+from energylens.cli.inputs.rates import Rates, rates_options
 from energylens.cli.text.plan import report, with_status
 from energylens.cli.text.tables import dump
 from energylens.cli.text.what_if import answers_for, as_objects, parse_formats
@@ -26,12 +27,14 @@ from energylens.planner.inventory.nodes import unusable
     help="Draw energy against ITL and TTFT: .png, .svg, or .html with the table of candidates.",
 )
 @WHAT_IF
+@rates_options
 @OUTPUT
 def plan(
     files: tuple[Path, ...],
     source: Source,
     plot: Path | None,
     what_if: str | None,
+    rates: Rates,
     output: str,
 ) -> None:
     """Plan LLMDeployments as the operator would, for a live cluster or one described in a file.
@@ -49,7 +52,7 @@ def plan(
         found = previews(deployments, world)
     whats = [answers_for(preview, formats) for preview in found] if formats else []
     if output == "table":
-        texts = [report(preview) for preview in found]
+        texts = [report(preview, rates) for preview in found]
         for number, answers in enumerate(whats):
             texts[number] = "\n".join([texts[number], *what_if_report(answers)])
         click.echo("\n\n".join(texts))
@@ -58,7 +61,7 @@ def plan(
         if any(left_out not in preview.planning.message for preview in found):
             click.echo(f"nodes with GPUs {left_out.removeprefix('; ')}", err=True)
     else:
-        documents = [with_status(preview) for preview in found]
+        documents = [with_status(preview, rates) for preview in found]
         for document, answers in zip(documents, whats, strict=False):
             document["whatIf"] = as_objects(answers)
         click.echo(dump(documents, output), nl=False)

@@ -10,6 +10,7 @@ from energylens.api.llmdeployment import LLMDeployment
 from energylens.api.parse import parse_llmdeployment
 from energylens.cli.errors import InputError, one_line_errors
 from energylens.cli.inputs.live import ClusterAccess, by_name, namespace_options, read_cluster, readable
+from energylens.cli.inputs.rates import Rates, rates_options
 from energylens.cli.text.status import as_object, page
 from energylens.cli.text.tables import dump
 
@@ -17,6 +18,7 @@ from energylens.cli.text.tables import dump
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @namespace_options
+@rates_options
 @click.option("-o", "--output", type=click.Choice(["table", "json", "yaml"]), default="table", show_default=True)
 def status(
     names: tuple[str, ...],
@@ -24,6 +26,7 @@ def status(
     context: str | None,
     namespace: str | None,
     all_namespaces: bool,
+    rates: Rates,
     output: str,
 ) -> None:
     """Show what the operator plans, runs and measures: prediction beside measurement, conditions and budget.
@@ -33,9 +36,9 @@ def status(
     with one_line_errors(InputError):
         deployments = read_deployments(ClusterAccess(kubeconfig, context, namespace, all_namespaces), names)
     if output != "table":
-        click.echo(dump([as_object(deployment) for deployment in deployments], output), nl=False)
+        click.echo(dump([as_object(deployment, rates) for deployment in deployments], output), nl=False)
     else:
-        click.echo("\n\n".join(page(deployment) for deployment in deployments))
+        click.echo("\n\n".join(page(deployment, rates) for deployment in deployments))
 
 
 def read_deployments(access: ClusterAccess, names: tuple[str, ...]) -> list[LLMDeployment]:

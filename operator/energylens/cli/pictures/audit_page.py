@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from energylens.audit.assessment import Assessment
+from energylens.cli.inputs.rates import HOURS_PER_MONTH, Rates
 from energylens.cli.pictures.charts import svg
 from energylens.cli.pictures.page import charts, heading, page, paragraph, table, tiles
-from energylens.cli.text.audit import (
-    HOURS_PER_MONTH,
-    VERDICTS,
-    Rates,
-    summary,
-    table_rows,
-)
+from energylens.cli.text.audit import VERDICTS, summary, table_rows
+from energylens.cli.text.money import host_lines
 
 _NAMES = {"GPUS": "GPUs", "W": "W", "J/TOKEN": "J/token", "KWH/MONTH": "kWh/month"}
 """Headings whose units have letters of their own."""
@@ -23,6 +19,7 @@ def audit_page(found: Sequence[Assessment], rates: Rates, source: str, failures:
     """Return the page; ``made`` says when, from what and by which version."""
     first, *rest = summary(found, rates)
     body = [paragraph(first, "muted"), tiles(_tiles(found, rates)), *(paragraph(text.strip()) for text in rest)]
+    body += [paragraph(text.strip()) for text in host_lines(rates, sum(each.served.gpus for each in found))]
     drawn = [each for each in found if each.now is not None]
     if drawn:
         from energylens.cli.pictures.audit_charts import power_figure

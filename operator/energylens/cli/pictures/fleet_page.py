@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from energylens.cli.inputs.fleet_solve import FleetResult
+from energylens.cli.inputs.rates import NO_RATES, Rates
 from energylens.cli.pictures.charts import svg
 from energylens.cli.pictures.fleet_charts import frontier_figure, prices_figure, teams_figure
 from energylens.cli.pictures.page import charts, heading, page, paragraph, table, tiles
@@ -16,16 +17,19 @@ from energylens.cli.text.fleet import (
     whole_products,
     why_missing,
 )
+from energylens.cli.text.money import basis, cost_lines
 from energylens.planner.search import describe
 
 
-def fleet_page(found: FleetResult, made: str) -> str:
+def fleet_page(found: FleetResult, made: str, rates: Rates = NO_RATES) -> str:
     """Return the page; ``made`` says when, from what and by which version."""
     parts = chosen(found)
     body = [paragraph(headline(found), "muted")]
     body += [paragraph(text, "bad") for text in why_missing(found)]
     if found.plan is not None:
         body.append(tiles(_tiles(found)))
+        lines = cost_lines(rates, found.plan.power_watts, sum(part.gpus for part in parts), label="Cost:")
+        body += [paragraph(" ".join(line.split())) for line in (*lines, *basis(rates))]
     drawn = []
     if parts:
         figure, tips = teams_figure(found)

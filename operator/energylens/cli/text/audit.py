@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from energylens.api.llmdeployment import LLMDeployment
@@ -13,12 +12,12 @@ from energylens.api.words import counted
 from energylens.audit.arguments import RunningLayout
 from energylens.audit.assessment import Assessment, Power
 from energylens.audit.telemetry import prompt_and_output
+from energylens.cli.inputs.rates import HOURS_PER_MONTH, Rates
+from energylens.cli.text.money import host_lines, month_text
 from energylens.cli.text.tables import columns
 from energylens.planner.engines.versions import NAMES
 from energylens.planner.search import describe
 
-HOURS_PER_MONTH = 730.0
-"""Of an average month."""
 _UNKNOWN = "-"
 _LATENCIES = {"ttft_milliseconds": "TTFT", "itl_milliseconds": "ITL", "tpot_milliseconds": "TPOT"}
 VERDICTS = {
@@ -31,35 +30,6 @@ VERDICTS = {
     "NotPlanned": "not planned",
     "Unread": "not read",
 }
-
-
-@dataclass(frozen=True)
-class Rates:
-    """What turns GPU energy into money and carbon; None where nobody said."""
-
-    price: float | None = None
-    """Of a kWh, in any currency."""
-    pue: float = 1.0
-    """Energy of the site over that of its machines."""
-    grams: float | None = None
-    """CO2 equivalent of a kWh."""
-
-    def month(self, watts: float) -> dict[str, float]:
-        """Return kWh, money and kg of CO2 equivalent of a month at a mean power, W; only what is known."""
-        kilowatt_hours = watts * HOURS_PER_MONTH * self.pue / 1000.0
-        found = {"kilowattHours": kilowatt_hours}
-        if self.price is not None:
-            found["money"] = kilowatt_hours * self.price
-        if self.grams is not None:
-            found["kilogramsCO2"] = kilowatt_hours * self.grams / 1000.0
-        return found
-
-    @property
-    def text(self) -> str:
-        """What is in the figures, and what is not."""
-        if self.pue == 1.0:
-            return "energy of the GPUs alone, without hosts and cooling (--pue)"
-        return f"energy of the GPUs times a PUE of {self.pue:g}, without their hosts"
 
 
 def running_text(found: Assessment) -> str:
@@ -128,6 +98,7 @@ def report(found: Sequence[Assessment], rates: Rates, source: str, failures: Seq
     for each in found:
         lines += [*_details(each), ""]
     lines += list(summary(found, rates))
+    lines += host_lines(rates, sum(each.served.gpus for each in found))
     lines += [f"  {rates.text}; months of {HOURS_PER_MONTH:.0f} hours at the mean power of the window"]
     if source:
         lines.append(f"  measured from {source}; figures with ~ are predicted")
@@ -235,17 +206,6 @@ def summary(found: Sequence[Assessment], rates: Rates) -> Iterator[str]:
 
 def _total(found: Sequence[Assessment]) -> float:
     return sum(each.now.watts for each in found if each.now is not None)
-
-
-def month_text(rates: Rates, watts: float) -> str:
-    """Return a month of a mean power in words: ``1,234 kWh, 185 in money and 470 kg CO2e a month``."""
-    month = rates.month(watts)
-    parts = [f"{month['kilowattHours']:,.0f} kWh"]
-    if "money" in month:
-        parts.append(f"{month['money']:,.0f} in money")
-    if "kilogramsCO2" in month:
-        parts.append(f"{month['kilogramsCO2']:,.0f} kg CO2e")
-    return f"{', '.join(parts)} a month"
 
 
 def as_object(found: Assessment, rates: Rates) -> dict[str, Any]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from energylens.api.energybudget import BudgetMember, ClusterEnergyBudget, EnergyBudget
+from energylens.cli.inputs.rates import NO_RATES, Rates
+from energylens.cli.text.money import basis, energy_text, month_text
 from energylens.cli.text.tables import columns
 
 Budget = EnergyBudget | ClusterEnergyBudget
@@ -18,12 +21,38 @@ def name_of(budget: Budget) -> str:
     return metadata.name if isinstance(budget, ClusterEnergyBudget) else f"{metadata.namespace}/{metadata.name}"
 
 
-def overview(budgets: Sequence[Budget], own: Sequence[tuple[str, ...]] = ()) -> str:
+def overview(budgets: Sequence[Budget], own: Sequence[tuple[str, ...]] = (), rates: Rates = NO_RATES) -> str:
     """Return a table of budgets, and below them of those in the specs of LLMDeployments."""
-    return "\n".join(line[2:] for line in columns([_HEAD, *(_row(budget) for budget in budgets), *own]))
+    lines = [line[2:] for line in columns([_HEAD, *(_row(budget) for budget in budgets), *own])]
+    if rates.is_stated:
+        lines += ["", *(f"{name_of(each)}: {text}" for each in budgets for text in _cost(each, rates)), *basis(rates)]
+    return "\n".join(lines)
 
 
-def page(budget: Budget) -> str:
+def budget_cost(budget: Budget, rates: Rates) -> dict[str, Any] | None:
+    """Return what the energy of a period and the power now cost, for programs; None if nobody asked."""
+    if not rates.is_stated:
+        return None
+    status, found = budget.status, dict[str, Any]()
+    if status.used_watt_hours is not None:
+        found["used"] = rates.of(status.used_watt_hours / 1000.0)
+    if status.committed_power_watts is not None:
+        found["committedPerMonth"] = rates.month(status.committed_power_watts)
+    if status.measured_power_watts is not None:
+        found["measuredPerMonth"] = rates.month(status.measured_power_watts)
+    return found
+
+
+def _cost(budget: Budget, rates: Rates) -> list[str]:
+    status, texts = budget.status, list[str]()
+    if status.used_watt_hours is not None:
+        texts.append(f"used {energy_text(rates, status.used_watt_hours)}")
+    for name, watts in (("committed", status.committed_power_watts), ("measured", status.measured_power_watts)):
+        texts += [] if watts is None else [f"{month_text(rates, watts)} {name}"]
+    return ["; ".join(texts)] if texts else []
+
+
+def page(budget: Budget, rates: Rates = NO_RATES) -> str:
     """Return everything about one budget."""
     spec, status = budget.spec, budget.status
     lines = [f"{budget.kind} {name_of(budget)}: {spec.action}"]
@@ -53,8 +82,10 @@ def page(budget: Budget) -> str:
         ("burn rate", ", ".join(filter(None, burn))),
         ("forecast", status.forecast or ""),
         ("carbon", f"{status.used_grams} g CO2e used" if status.used_grams is not None else ""),
+        ("cost", "".join(_cost(budget, rates)) if rates.is_stated else ""),
     )
     lines += [f"  {label:<11} {text}" for label, text in facts if text]
+    lines += basis(rates)
     if status.members:
         lines += ["", *columns([_MEMBER_HEAD, *map(_member_row, status.members)])]
         hidden = (status.member_count or 0) - len(status.members)

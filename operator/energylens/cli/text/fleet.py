@@ -9,6 +9,8 @@ from typing import Any
 
 from energylens.api.words import counted
 from energylens.cli.inputs.fleet_solve import FleetResult
+from energylens.cli.inputs.rates import NO_RATES, Rates
+from energylens.cli.text.money import basis, cost_lines, cost_object, month_cells, month_heads
 from energylens.cli.text.tables import columns
 from energylens.planner.fleet.joint import BrokenObjective
 from energylens.planner.fleet.members import FleetMember
@@ -79,12 +81,13 @@ def gpus_used(parts: list[Chosen]) -> Mapping[str, int]:
     return used
 
 
-def report(found: FleetResult) -> str:
+def report(found: FleetResult, rates: Rates = NO_RATES) -> str:
     """Return everything as text."""
     parts = chosen(found)
     lines = [headline(found), *(f"  {text}" for text in why_missing(found))]
     if parts and found.plan is not None:
-        lines += ["", *columns(_team_rows(found.plan, parts))]
+        lines += [*cost_lines(rates, found.plan.power_watts, sum(part.gpus for part in parts)), *basis(rates)]
+        lines += ["", *columns(_team_rows(found.plan, parts, rates))]
         lines += ["", *columns(_deployment_rows(parts))]
         used = gpus_used(parts)
         rows = [(product, str(used[product]), str(free)) for product, free in sorted(found.free_gpus.items())]
@@ -148,12 +151,14 @@ def price_rows(found: FleetResult) -> list[tuple[str, ...]]:
     return [header, *rows]
 
 
-def _team_rows(plan: FleetPlan, parts: list[Chosen]) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = [("TEAM", "DEPLOYMENTS", "GPUS", "WATTS", "SHARE")]
+def _team_rows(plan: FleetPlan, parts: list[Chosen], rates: Rates) -> list[tuple[str, ...]]:
+    costs = month_heads(rates)
+    rows: list[tuple[str, ...]] = [("TEAM", "DEPLOYMENTS", "GPUS", "WATTS", "SHARE", *costs)]
     for team, mine in teams(parts).items():
         watts = sum(part.watts for part in mine)
         share = f"{100 * watts / plan.power_watts:.0f} %"
-        rows.append((team, str(len(mine)), str(sum(part.gpus for part in mine)), f"{watts:.0f}", share))
+        gpus = str(sum(part.gpus for part in mine))
+        rows.append((team, str(len(mine)), gpus, f"{watts:.0f}", share, *month_cells(rates, watts)))
     return rows
 
 
@@ -181,7 +186,7 @@ def _limit_rows(found: FleetResult) -> list[tuple[str, ...]]:
     return rows
 
 
-def as_object(found: FleetResult) -> dict[str, Any]:
+def as_object(found: FleetResult, rates: Rates = NO_RATES) -> dict[str, Any]:
     """Return everything for programs."""
     parts, missing = chosen(found), found.missing
     whole: dict[str, Any] = {"feasible": found.holds}
@@ -199,8 +204,10 @@ def as_object(found: FleetResult) -> dict[str, Any]:
                 }
                 for team, mine in teams(parts).items()
             ],
-            "deployments": [_part_object(part) for part in parts],
+            "deployments": [_part_object(part, rates) for part in parts],
         }
+        cost = cost_object(rates, found.plan.power_watts, sum(part.gpus for part in parts))
+        whole |= {} if cost is None else {"cost": cost}
     if found.alone_watts is not None:
         whole["powerWattsEachAlone"] = round(found.alone_watts)
     whole["gpusFree"] = dict(sorted(found.free_gpus.items()))
@@ -243,11 +250,14 @@ def _limit_object(found: FleetResult, name: str, watts: float) -> dict[str, Any]
     )
 
 
-def _part_object(part: Chosen) -> dict[str, Any]:
+def _part_object(part: Chosen, rates: Rates) -> dict[str, Any]:
     namespace, _, name = part.deployment.name.partition("/")
     rows = part.deployment.solution.rows
     plan = alternative(rows, part.row, "").model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"reason"})
     found: dict[str, Any] = {"namespace": namespace, "name": name, "plan": plan}
+    cost = cost_object(rates, part.watts, part.gpus, float(rows.joules_per_output_token[part.row]))
+    if cost is not None:
+        found["cost"] = cost
     if part.relaxed:
         found["relaxed"] = [{"field": one.field, "value": one.value, "allowed": one.needed} for one in part.relaxed]
     return found

@@ -7,7 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
+from energylens.api.quantity import parse_quantity
 from energylens.api.words import counted
+from energylens.cli.inputs.rates import NO_RATES, Rates
+from energylens.cli.text.money import basis, cost_lines, cost_object
 from energylens.cli.text.own_budget import own_budget_lines
 from energylens.cli.text.tables import cache_text, columns, confidence_text, correction_text, joules, plan_with_hash
 from energylens.decide.deployment.caveats import caveats_of
@@ -44,12 +47,12 @@ _MILLI = re.compile(r"[0-9]+(\.[0-9]+)?m")
 """An energy as :func:`energylens.api.quantity.format_milli` writes it."""
 
 
-def report(preview: Preview) -> str:
+def report(preview: Preview, rates: Rates = NO_RATES) -> str:
     """Return the chosen plan, the candidates beside it with the reason why each lost, and what the rules removed."""
     deployment, planning = preview.deployment, preview.planning
     lines = [f"{deployment.metadata.name}: {deployment.spec.model.name}"]
     if planning.plan is not None:
-        lines += _plan(planning.plan)
+        lines += [*_plan(planning.plan), *_cost(planning.plan, rates)]
         lines += _counted(deployment)
         lines += [f"  note        {note}" for note in caveats_of(deployment, planning)]
     lines += own_budget_lines(preview.deployment, preview.own_account, planning.plan)
@@ -68,14 +71,32 @@ def report(preview: Preview) -> str:
     if planning.result is not None and planning.result.rejections:
         lines += ["", "Removed before (candidates, rule):"]
         lines += [f"  {r.candidates:>7}  {r.rule}: {r.message}" for r in planning.result.rejections]
+    if planning.plan is not None and rates.is_stated:
+        lines += ["", *basis(rates)]
     return "\n".join(lines)
 
 
-def with_status(preview: Preview) -> dict[str, Any]:
-    """Return the LLMDeployment as the operator would write it in the pass after it was applied."""
+def with_status(preview: Preview, rates: Rates = NO_RATES) -> dict[str, Any]:
+    """Return the LLMDeployment as the operator would write it in the pass after it was applied.
+
+    With ``rates`` also ``cost``, which the operator does not write.
+    """
     deployment = preview.deployment
     document = deployment.model_dump(mode="json", by_alias=True, exclude_unset=True, include={"metadata", "spec"})
-    return {"apiVersion": deployment.api_version, "kind": deployment.kind} | document | {"status": preview.status}
+    found = {"apiVersion": deployment.api_version, "kind": deployment.kind} | document | {"status": preview.status}
+    plan = preview.planning.plan
+    cost = None if plan is None else cost_object(rates, *_amounts(plan))
+    return found if cost is None else {**found, "cost": cost}
+
+
+def _amounts(plan: PlanStatus) -> tuple[float, int, float]:
+    """Return power, W, GPUs, and energy per output token, J."""
+    predicted = plan.predicted
+    return predicted.power_watts, plan.gpus, float(parse_quantity(predicted.joules_per_output_token))
+
+
+def _cost(plan: PlanStatus, rates: Rates) -> list[str]:
+    return cost_lines(rates, *_amounts(plan))
 
 
 def _margin(deployment: LLMDeployment) -> str:

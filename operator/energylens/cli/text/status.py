@@ -15,7 +15,10 @@ from energylens.api.llmdeployment import (
     PlanStatus,
     PredictedFigures,
 )
+from energylens.api.quantity import parse_quantity
 from energylens.api.words import counted
+from energylens.cli.inputs.rates import NO_RATES, Rates
+from energylens.cli.text.money import basis, cost_lines, cost_object
 from energylens.cli.text.own_budget import own_budget_lines
 from energylens.cli.text.tables import cache_text, columns, confidence_text, correction_text, joules, plan_with_hash
 
@@ -33,7 +36,7 @@ class Figure:
     """100 x (predicted - measured) / measured, as the operator wrote it."""
 
 
-def as_object(deployment: LLMDeployment) -> dict[str, Any]:
+def as_object(deployment: LLMDeployment, rates: Rates = NO_RATES) -> dict[str, Any]:
     """Return what the page says, for programs; what is not known is absent."""
     status, metadata = deployment.status, deployment.metadata
     found: dict[str, Any] = {
@@ -57,11 +60,14 @@ def as_object(deployment: LLMDeployment) -> dict[str, Any]:
     ):
         if part is not None:
             found[name] = part.model_dump(mode="json", by_alias=True, exclude_none=True)
+    costs = {name: cost_object(rates, *amounts) for name, amounts in _amounts(status)} if rates.is_stated else {}
+    if costs:
+        found["cost"] = costs
     found["conditions"] = [c.model_dump(mode="json", by_alias=True, exclude_none=True) for c in status.conditions]
     return found
 
 
-def page(deployment: LLMDeployment) -> str:
+def page(deployment: LLMDeployment, rates: Rates = NO_RATES) -> str:
     """Return the page: what is asked, planned, running, measured, what budgets leave, and every condition."""
     metadata, status, spec = deployment.metadata, deployment.status, deployment.spec
     lines = [
@@ -95,8 +101,26 @@ def page(deployment: LLMDeployment) -> str:
         lines += ["", *columns(rows), f"  {_window(deployment)}"]
         learned = correction_text(status.plan)
         lines += [f"  predicted figures include learned corrections: {learned}"] if learned else []
+    if rates.is_stated:
+        costs = [line for name, amounts in _amounts(status) for line in cost_lines(rates, *amounts, label=name)]
+        lines += ["", *costs, *basis(rates)] if costs else []
     lines += ["", *_budget(deployment), *_conditions(status.conditions)]
     return "\n".join(lines).rstrip()
+
+
+def _amounts(status: LLMDeploymentStatus) -> Iterator[tuple[str, tuple[float, int, float | None]]]:
+    """Yield power, W, GPUs, and energy per output token, J, of the plan and of the last window."""
+    plan, measured = status.plan, status.measured
+    if plan is None:
+        return
+    predicted = plan.predicted
+    yield "predicted", (predicted.power_watts, plan.gpus, float(parse_quantity(predicted.joules_per_output_token)))
+    if measured is not None and measured.power_watts is not None:
+        joules_each = measured.joules_per_output_token
+        yield (
+            "measured",
+            (measured.power_watts, plan.gpus, None if joules_each is None else float(parse_quantity(joules_each))),
+        )
 
 
 def _about(plan: PlanStatus) -> list[str]:

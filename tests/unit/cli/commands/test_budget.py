@@ -123,6 +123,19 @@ def test_objects_for_programs(run: Any) -> None:
     assert documents[1]["status"]["usedWattHours"] == 1200
 
 
+def test_the_cost_of_the_period_and_of_the_power(run: Any) -> None:
+    asked = ("--price", "0.5", "--grid", "400")
+    text = run(both(), *asked).output
+    said = "used 1.2 kWh, 0.6 in money, 480 g CO2e; 511 kWh, 256 in money, 204 kg CO2e a month committed"
+    assert f"chat/cap: {said}" in text
+    # What was not counted has no cost.
+    assert "row-b: " not in text
+    assert f"  cost        {said}" in run(both(), "cap", *asked).output
+    found = list(yaml.safe_load_all(run(both(), *asked, "-o", "yaml").output))
+    assert found[1]["cost"]["used"] == pytest.approx({"kilowattHours": 1.2, "money": 0.6, "kilogramsCO2": 0.48})
+    assert "cost" not in yaml.safe_load(run(both(), "cap", "-o", "yaml").output)
+
+
 def test_a_user_who_may_not_read_budgets_of_the_cluster_sees_the_others(run: Any) -> None:
     assert "chat/cap" in run({"EnergyBudget": [budget()]}).output
 

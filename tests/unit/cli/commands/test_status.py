@@ -12,6 +12,7 @@ from tests.unit.api.objects import DEPLOYMENT, changed
 from energylens.api.parse import parse_llmdeployment
 from energylens.cli.commands import status as command
 from energylens.cli.inputs.live import ClusterAccess, LiveObjects
+from energylens.cli.inputs.rates import Rates
 from energylens.cli.main import cli
 from energylens.cli.text.status import page
 
@@ -111,6 +112,13 @@ def shown(changes: dict[str, Any]) -> str:
 
 def test_the_page() -> None:
     assert shown({}) == PAGE
+
+
+def test_the_cost_is_that_of_the_plan_and_of_what_was_measured() -> None:
+    text = page(parse_llmdeployment(LIVE, strict=True), Rates(price=0.2))
+    assert "  measured    0.109 kWh, 0.0218 in money per million output tokens; 1,460 kWh, 292 in money a month" in text
+    assert "\n  predicted   " in text
+    assert "Cost: energy of the GPUs alone" in text
 
 
 def test_nothing_measured_is_not_shown_as_zero() -> None:

@@ -1,0 +1,134 @@
+"""What turns energy into money and carbon: options of the commands that print energy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from energylens.budget.carbon import ForecastError, parse_forecast
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+HOURS_PER_MONTH = 730.0
+"""Of an average month."""
+_JOULES_PER_KILOWATT_HOUR = 3.6e6
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Prices of GPU energy; None where nobody stated one."""
+
+    price: float | None = None
+    """Of a kWh, in any currency."""
+    pue: float = 1.0
+    """Energy of the site over that of its machines."""
+    grams: float | None = None
+    """CO2 equivalent of a kWh."""
+    host_watts: float | None = None
+    """Power of the hosts, W per GPU that is held. It is shown apart from the GPUs' power, which is predicted or
+    measured."""
+
+    @property
+    def is_stated(self) -> bool:
+        """Whether a user asked for money or carbon."""
+        return self != NO_RATES
+
+    def of(self, kilowatt_hours: float) -> dict[str, float]:
+        """Return kWh of the site, money and kg of CO2 equivalent of the machines' energy; only what is known."""
+        site = kilowatt_hours * self.pue
+        found = {"kilowattHours": site}
+        if self.price is not None:
+            found["money"] = site * self.price
+        if self.grams is not None:
+            found["kilogramsCO2"] = site * self.grams / 1000.0
+        return found
+
+    def month(self, watts: float) -> dict[str, float]:
+        """Return :meth:`of` a month at a mean power, W."""
+        return self.of(watts * HOURS_PER_MONTH / 1000.0)
+
+    def million_tokens(self, joules_per_output_token: float) -> dict[str, float]:
+        """Return :meth:`of` a million output tokens."""
+        return self.of(1e6 * joules_per_output_token / _JOULES_PER_KILOWATT_HOUR)
+
+    @property
+    def text(self) -> str:
+        """What is in the figures, and what is not."""
+        if self.pue == 1.0:
+            return "energy of the GPUs alone, without hosts and cooling (--pue)"
+        return f"energy of the GPUs times a PUE of {self.pue:g}, without their hosts"
+
+
+NO_RATES = Rates()
+"""Where nobody asked for money or carbon."""
+
+
+def grid_grams(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """Return g/kWh of a number, or the mean of a forecast in a file; the callback of --grid.
+
+    Raises:
+        click.BadParameter: It is neither.
+    """
+    if value is None:
+        return None
+    try:
+        grams = float(value)
+    except ValueError:
+        return _mean_of(Path(value))
+    if not (math.isfinite(grams) and grams >= 0):
+        raise click.BadParameter(f"{value!r} is no number of grams from 0 on")
+    return grams
+
+
+def _mean_of(path: Path) -> float:
+    try:
+        forecast = parse_forecast(path.read_text(encoding="utf-8"))
+        return forecast.mean(forecast.times[0], forecast.end)
+    except OSError as error:
+        raise click.BadParameter(
+            f"{str(path)!r} is neither a number of grams nor a forecast that can be read: {error.strerror}"
+        ) from error
+    except (UnicodeDecodeError, ForecastError) as error:
+        why = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
+        raise click.BadParameter(f"{path}: {why}") from error
+
+
+def rates_options(command: _Command) -> Callable[..., Any]:
+    """Add --price, --pue, --grid and --host-watts; the command takes them as ``rates``."""
+
+    @wraps(command)
+    def wrapped(*, price: float | None, pue: float, grid: float | None, host_watts: float | None, **rest: Any) -> Any:
+        return command(rates=Rates(price, pue, grid, host_watts), **rest)
+
+    options = (
+        click.option("--price", type=click.FloatRange(min=0), help="Of a kWh, in any currency."),
+        click.option(
+            "--pue",
+            type=click.FloatRange(1, 5),
+            default=1.0,
+            show_default=True,
+            help="Energy of the site over the machines'.",
+        ),
+        click.option(
+            "--grid",
+            callback=grid_grams,
+            metavar="GRAMS|FILE",
+            help="CO2 equivalent of a kWh, g; or a forecast as EnergyBudgets read it, whose mean is taken.",
+        ),
+        click.option(
+            "--host-watts",
+            type=click.FloatRange(min=0),
+            metavar="WATTS",
+            help="Power of the hosts per GPU held, W; shown apart from the GPUs' power.",
+        ),
+    )
+    found: Callable[..., Any] = wrapped
+    for option in reversed(options):
+        found = option(found)
+    return found
