@@ -23,6 +23,7 @@ from energylens.data.predictor import load_predictor
 from energylens.predictor.core import Predictor
 from energylens.predictor.load.steady import steady_state
 from energylens.predictor.load.ttft import FIRST_TOKEN_SECONDS
+from energylens.predictor.requests import RequestClass
 from energylens.predictor.types import Layouts, Prediction, Workload
 
 STEP_TOKENS = 8192
@@ -52,11 +53,14 @@ class Case:
     outputs: float = 0.0
     """Squared coefficient of variation of the output lengths."""
     step_tokens: int = STEP_TOKENS
+    classes: tuple[RequestClass, ...] = ()
+    """Requests of unlike shapes, whose means ``input_tokens`` and ``output_tokens`` are."""
 
     @property
     def name(self) -> str:
         model = self.model.split("/")[-1]
-        name = f"{model} {self.input_tokens}/{self.output_tokens} x{self.slots}"
+        shapes = "+".join(f"{part.share:.0%} {part.input_tokens:g}/{part.output_tokens:g}" for part in self.classes)
+        name = f"{model} {shapes or f'{self.input_tokens}/{self.output_tokens}'} x{self.slots}"
         name += f" SCV {self.arrivals:g}" * (self.arrivals != 1.0) + f" outputs {self.outputs:g}" * bool(self.outputs)
         name += f" steps of {self.step_tokens}" * (self.step_tokens != STEP_TOKENS)
         return f"{name} at {self.utilization:.0%}"
@@ -64,6 +68,8 @@ class Case:
     @property
     def workload(self) -> Workload:
         """What the predictor is told of the load."""
+        if self.classes:
+            return Workload.of_classes(self.classes, arrival_variation=self.arrivals)
         return Workload(
             self.input_tokens, self.output_tokens, arrival_variation=self.arrivals, output_variation=self.outputs
         )
@@ -110,8 +116,8 @@ def step_seconds(predictor: Predictor, case: Case, places: int) -> Callable[[Ste
     ).mixture  # fmt: skip
     base = steady.with_starts(np.zeros_like(grid))
     # Of several prompts where the mixture lets so many start together.
-    prompts = grid / case.output_tokens / steady.starts
-    slope = (steady.with_starts(np.ones_like(grid)) - base) / prompts / case.input_tokens
+    prompts = grid / case.workload.output_tokens / steady.starts
+    slope = (steady.with_starts(np.ones_like(grid)) - base) / prompts / case.workload.input_tokens
     table = [np.interp(np.arange(places + 1), grid, column).tolist() for column in (steady.decode, base, slope)]
 
     def seconds(step: Step) -> float:
@@ -124,11 +130,16 @@ def step_seconds(predictor: Predictor, case: Case, places: int) -> Callable[[Ste
 def drawn(case: Case, rate: float, spread: float, seed: int) -> list[Request]:
     """Return requests of a case; ``spread`` is the deviation of the logarithm of prompt lengths."""
     rng, now, requests = random.Random(seed), 0.0, []
-    outputs = math.sqrt(math.log1p(case.outputs))
+    parts = case.classes or (RequestClass(1.0, case.input_tokens, case.output_tokens, output_variation=case.outputs),)
+    shares = [part.share for part in parts]
     for _ in range(case.requests):
         now += rng.gammavariate(1.0 / case.arrivals, case.arrivals / rate)
-        prompt = case.input_tokens * math.exp(rng.gauss(0.0, spread) - spread**2 / 2.0)
-        output = case.output_tokens * math.exp(rng.gauss(0.0, outputs) - outputs**2 / 2.0)
+        part = parts[0] if len(parts) == 1 else rng.choices(parts, shares)[0]
+        varies = part.prompt_variation
+        prompts = spread if varies is None else math.sqrt(math.log1p(varies))
+        outputs = math.sqrt(math.log1p(part.output_variation))
+        prompt = part.input_tokens * math.exp(rng.gauss(0.0, prompts) - prompts**2 / 2.0)
+        output = part.output_tokens * math.exp(rng.gauss(0.0, outputs) - outputs**2 / 2.0)
         requests.append(Request(now, max(1, round(prompt)), max(1, round(output))))
     return requests
 
@@ -179,10 +190,27 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "bursts of SCV 4": {"arrivals": 4.0},
     "steps of 1,024 tokens": {"step_tokens": 1024},
 }
+MIXES: dict[str, tuple[RequestClass, ...]] = {
+    "chat and documents": (RequestClass(0.8, 300, 300), RequestClass(0.2, 4000, 150)),
+    "chat and reasoning": (RequestClass(0.7, 500, 200), RequestClass(0.3, 1000, 2000)),
+    "search, chat and long reports": (
+        RequestClass(0.5, 100, 50),
+        RequestClass(0.45, 800, 400, output_variation=0.5),
+        RequestClass(0.05, 12_000, 800),
+    ),
+}
+MIXED_ON = (("Qwen/Qwen3-8B", "H100", 1, 256), ("meta-llama/Llama-3.1-70B-Instruct", "H100", 4, 64))
+MIXED = "a mix of shapes"
 
 
 def grid(variant: str) -> Iterator[Case]:
     """Yield the cases of a table; those that are not plain at half the loads."""
+    if variant == MIXED:
+        for classes in MIXES.values():
+            for model, gpu, tensor_parallel, slots in MIXED_ON:
+                for utilization in UTILIZATIONS[1::2]:
+                    yield Case(model, gpu, tensor_parallel, 0, 0, slots, utilization, classes=classes)
+        return
     for load in LOADS:
         for utilization in UTILIZATIONS if not VARIANTS[variant] else UTILIZATIONS[1::2]:
             yield replace(Case(*load, utilization), **VARIANTS[variant])
@@ -218,7 +246,7 @@ def judged(predictor: Predictor, case: Case) -> Figures:
 def main(arguments: Sequence[str]) -> None:
     """Print tables of errors in percent, of the named variants or of all; ``--plot FILE`` draws the first of them."""
     plot = arguments[arguments.index("--plot") + 1] if "--plot" in arguments else None
-    asked = [name for name in arguments if name in VARIANTS] or list(VARIANTS)
+    asked = [name for name in arguments if name in (*VARIANTS, MIXED)] or [*VARIANTS, MIXED]
     predictor = physics()
     for variant in asked:
         rows: list[tuple[Case, Figures]] = []

@@ -86,6 +86,12 @@ def _scv(value: str) -> str:
     return value
 
 
+def _length_scv(value: str) -> str:
+    if not 0 <= parse_quantity(value) <= LARGEST_SCV:
+        raise ValueError(f"{value!r} must be from 0 (all of one length) to {LARGEST_SCV}")
+    return value
+
+
 LARGEST_SCV = 100
 """Beyond this squared coefficient of variation nothing of the serving model was compared with a simulation."""
 _SCHEMA: dict[str, Any] = {
@@ -106,6 +112,13 @@ _SCV_RULE = {
     "messageExpression": f"'%s must be from 1 (Poisson arrivals) to {LARGEST_SCV}'.format([self])",
 }
 
+_LENGTH_RULE = {
+    "rule": f"quantity(string(self)).compareTo(quantity('0')) >= 0 && "
+    f"quantity(string(self)).compareTo(quantity('{LARGEST_SCV}')) <= 0",
+    "message": f"must be from 0 (all of one length) to {LARGEST_SCV}",
+    "messageExpression": f"'%s must be from 0 (all of one length) to {LARGEST_SCV}'.format([self])",
+}
+
 Quantity = Annotated[
     str,
     BeforeValidator(_as_text),
@@ -118,4 +131,7 @@ PositiveQuantity = Annotated[
 ]
 SquaredVariation = Annotated[
     Quantity, AfterValidator(_scv), WithJsonSchema(_SCHEMA | {"x-kubernetes-validations": [_SCV_RULE]})
+]
+LengthVariation = Annotated[
+    Quantity, AfterValidator(_length_scv), WithJsonSchema(_SCHEMA | {"x-kubernetes-validations": [_LENGTH_RULE]})
 ]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
-from energylens.predictor.figures import prediction
-from energylens.predictor.fitted.adjustment import adjustment
+from energylens.predictor.figures import prediction, served_pace
+from energylens.predictor.fitted.adjustment import Adjustment, adjustment
 from energylens.predictor.fitted.coefficients import Coefficients
 from energylens.predictor.fitted.evidence import Evidence, evidence
 from energylens.predictor.fitted.features import run_features
@@ -19,6 +20,7 @@ from energylens.predictor.load.arrivals import Step, busy_share, distinct, runni
 from energylens.predictor.load.mixture import StepMixture
 from energylens.predictor.load.operating_point import Beside, OperatingPoint, Scenario
 from energylens.predictor.load.steady import Role, Steady, phase_work, steady_state, step_mixture
+from energylens.predictor.load.ttft import Schedule, arrival_latencies
 from energylens.predictor.model.architecture import ModelSpec, served_on
 from energylens.predictor.model.drafts import draft_of
 from energylens.predictor.model.memory import memory, resident_sequences
@@ -146,8 +148,30 @@ class Predictor:
         scenario = Scenario(served_on(model, fp4_arithmetic=gpu.flops_fp4 > 0), gpu, layouts, workload, role)
         held, reason = self._placed(scenario)
         can = np.flatnonzero(reason == "")
-        found = self._arriving(scenario.take(can), rate[can], held.take(can))
-        return spread(found, can, reason, held)
+        constants, measured = self.constants(gpu)
+        point = self._arriving(scenario.take(can), rate[can], held.take(can))
+        return spread(self._prediction(point, held.take(can), constants, measured), can, reason, held)
+
+    def class_ttft_ms(
+        self, model: ModelSpec, gpu: GpuSpec, layouts: Layouts, workload: Workload, requests_per_second: FloatArray
+    ) -> tuple[Mapping[float, FloatArray], ...]:
+        """Return quantiles of the time to first token of each class of requests by level, in ms, shape (n,).
+
+        Args:
+            model: The architecture.
+            gpu: The product.
+            layouts: Candidates, shape (n,), all of which can run.
+            workload: With classes.
+            requests_per_second: That arrive at each replica, shape (n,).
+        """
+        scenario = Scenario(served_on(model, fp4_arithmetic=gpu.flops_fp4 > 0), gpu, layouts, workload, "aggregated")
+        held, _ = self._placed(scenario)
+        point = self._arriving(scenario, requests_per_second, held)
+        _, measured = self.constants(gpu)
+        served = served_pace(point, self._adjustment(point, measured).factors["step"])
+        schedule = Schedule(self.profile.steps_ahead, self.profile.tokens_of_step(gpu))
+        found = arrival_latencies(point, served, schedule, by_class=True)
+        return tuple({level: 1e3 * seconds for level, seconds in each.items()} for each in found.class_ttft)
 
     def _placed(self, scenario: Scenario) -> tuple[Memory, npt.NDArray[np.str_]]:
         """Return what candidates hold, and why they cannot run: half of a model's splits may be such."""
@@ -191,7 +215,7 @@ class Predictor:
         )
         return self._prediction(point, held, constants, measured)
 
-    def _arriving(self, scenario: Scenario, rate: FloatArray, held: Memory) -> Prediction:
+    def _arriving(self, scenario: Scenario, rate: FloatArray, held: Memory) -> OperatingPoint:
         layouts, workload = scenario.layouts, scenario.workload
         constants, measured = self.constants(scenario.gpu)
         places = np.minimum(layouts.max_batch_size * layouts.data_parallel, held.max_concurrency)
@@ -212,7 +236,7 @@ class Predictor:
         unlike, same = distinct(*layouts.split, graph_tokens(layouts), while_busy)
         some, here = scenario.take(unlike), while_busy[unlike]
         near = np.maximum(BESIDE * here, here + 4.0)
-        point = OperatingPoint(
+        return OperatingPoint(
             scenario=scenario,
             pace=self._steady(some, here, constants).take(same),
             running=mean,
@@ -223,7 +247,6 @@ class Predictor:
             rate=np.minimum(rate, most),
             beside=Beside(self._mixture(some, near, constants).take(same), near[same]),
         )
-        return self._prediction(point, held, constants, measured)
 
     def _steady(self, scenario: Scenario, running: FloatArray, constants: dict[str, float]) -> Steady:
         return steady_state(
@@ -278,8 +301,11 @@ class Predictor:
     def _prediction(
         self, point: OperatingPoint, held: Memory, constants: dict[str, float], measured: bool
     ) -> Prediction:
+        return prediction(point, held, self._adjustment(point, measured), self.profile, constants["static_watts"])
+
+    def _adjustment(self, point: OperatingPoint, measured: bool) -> Adjustment:
         scenario = point.scenario
-        adjusted = adjustment(
+        return adjustment(
             self.coefficients,
             scenario.model,
             scenario.gpu,
@@ -289,7 +315,6 @@ class Predictor:
             tag=self.profile.tag,
             measured=measured,
         )
-        return prediction(point, held, adjusted, self.profile, constants["static_watts"])
 
 
 def _checked(name: str, value: FloatArray, n: int, *, zero: bool) -> FloatArray:
@@ -313,6 +338,10 @@ def _check_workload(workload: Workload) -> None:
     for name in ("cached_input_fraction", "prefix_hit_fraction"):
         if not 0.0 <= getattr(workload, name) <= 1.0:
             raise ValueError(f"workload {name} must be in 0 to 1, not {getattr(workload, name)}")
+    if workload.classes and not np.isclose(sum(part.share for part in workload.classes), 1.0):
+        raise ValueError(
+            f"workload classes have shares of {sum(part.share for part in workload.classes)} in all, not 1"
+        )
     speculation = workload.speculation
     if speculation is not None:
         if speculation.draft_tokens < 1:

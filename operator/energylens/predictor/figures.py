@@ -30,7 +30,7 @@ def prediction(
         static_watts: Of one GPU while anything runs.
     """
     n = len(point.running)
-    served = _served(point, adjusted.factors["step"])
+    served = served_pace(point, adjusted.factors["step"])
     throughput = served.tokens_per_second
     limit, idle, power = _power(point, adjusted.factors["power"], static_watts)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -82,7 +82,7 @@ def prediction(
     )
 
 
-def _served(point: OperatingPoint, factor: FloatArray) -> ServedPace:
+def served_pace(point: OperatingPoint, factor: FloatArray) -> ServedPace:
     """Return how fast replicas serve, from what their steps are multiplied by."""
     scenario, mixture = point.scenario, point.pace.mixture
     step = point.pace.mean_step * factor
@@ -97,7 +97,7 @@ def _tpot_spread(point: OperatingPoint) -> FloatArray:
     """Return the standard deviation of the logarithm of the time per output token over requests, shape (n,)."""
     scenario = point.scenario
     running = point.running_while_busy / scenario.lockstep_ranks
-    return point.pace.mixture.tpot_spread(running, scenario.workload.decode_steps)
+    return point.pace.mixture.tpot_spread(running, scenario.workload.averaged_steps)
 
 
 def _power(point: OperatingPoint, factor: FloatArray, static_watts: float) -> tuple[FloatArray, FloatArray, FloatArray]:

@@ -7,11 +7,14 @@ together.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
+
+from energylens.predictor.requests import RequestClass, output_variation, over_requests
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -123,7 +126,7 @@ class Speculation:
 
 @dataclass(frozen=True)
 class Workload:
-    """Mean shape of a request."""
+    """Mean shape of a request, and the classes of requests that it is the mean of."""
 
     input_tokens: float
     output_tokens: float
@@ -142,6 +145,61 @@ class Workload:
     """Squared coefficient of variation of the output lengths."""
     prompt_variation: float | None = None
     """Squared coefficient of variation of the computed prompt lengths; None for that of the coefficients."""
+    classes: tuple[RequestClass, ...] = ()
+    """Of requests of unlike shapes, whose means the fields above are; empty where one shape is all."""
+
+    @classmethod
+    def of_classes(
+        cls,
+        classes: Sequence[RequestClass],
+        speculation: Speculation | None = None,
+        arrival_variation: float | FloatArray = 1.0,
+    ) -> Workload:
+        """Return the load of requests of one shape or more.
+
+        Args:
+            classes: One or more, whose shares add up to 1.
+            speculation: Drafted tokens, the same for all classes.
+            arrival_variation: Of the arrivals of all classes together.
+        """
+        variation = output_variation(classes)
+        prompt, prefix = over_requests(classes, "input_tokens"), over_requests(classes, "shared_prefix")
+        return cls(
+            prompt,
+            over_requests(classes, "output_tokens"),
+            age_share=(1.0 + variation) / 2.0,
+            prefix_hit_fraction=prefix / prompt,
+            speculation=speculation,
+            arrival_variation=arrival_variation,
+            output_variation=variation,
+            prompt_variation=classes[0].prompt_variation if len(classes) == 1 else None,
+            classes=tuple(classes) if len(classes) > 1 else (),
+        )
+
+    @property
+    def parts(self) -> tuple[RequestClass, ...]:
+        """The classes of its requests, one where all are of one shape."""
+        if self.classes:
+            return self.classes
+        shape = (self.input_tokens, self.output_tokens, self.prefix_hit_fraction)
+        return (RequestClass(1.0, *shape, self.prompt_variation, self.output_variation),)
+
+    @property
+    def first_tokens(self) -> Workload:
+        """The same prompts, each done with after one token: what a replica that only prefills serves."""
+        return replace(
+            self,
+            output_tokens=1.0,
+            output_variation=0.0,
+            age_share=0.5,
+            speculation=None,
+            classes=tuple(replace(part, output_tokens=1.0, output_variation=0.0) for part in self.classes),
+        )
+
+    @property
+    def longest_request(self) -> float:
+        """Prompt and answer of the class whose mean requests are longest, tokens."""
+        return max(part.input_tokens + part.output_tokens for part in self.parts)
 
     def take(self, index: npt.NDArray[np.int64]) -> Workload:
         """Return the load of the replicas of an index array of shape (m,)."""
@@ -153,6 +211,8 @@ class Workload:
     @property
     def computed_prompt(self) -> float:
         """Mean prompt tokens that a prefill computes: 1 at least, since logits are never cached."""
+        if self.classes:
+            return over_requests(self.classes, "computed_prompt")
         uncached = self.input_tokens * (1.0 - self.cached_input_fraction)
         return max(uncached * (1.0 - self.prefix_hit_fraction), 1.0)
 
@@ -175,6 +235,17 @@ class Workload:
     def decode_steps(self) -> float:
         """Steps that generate a request's output: 1 at least."""
         return max(self.output_tokens / self.tokens_per_step, 1.0)
+
+    @property
+    def averaged_steps(self) -> float:
+        """Steps that the time per output token of a request is a mean of: their harmonic mean over classes.
+
+        The variance of a mean of k steps falls with 1 / k.
+        """
+        if not self.classes:
+            return self.decode_steps
+        steps = ((part.share, max(part.output_tokens / self.tokens_per_step, 2.0)) for part in self.classes)
+        return 1.0 / sum(share / each for share, each in steps)
 
 
 @dataclass(frozen=True)

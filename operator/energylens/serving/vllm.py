@@ -92,8 +92,8 @@ def _context(launch: Launch) -> str | int:
     LongRoPE's unasked context is the one before its extension, and old versions cannot find out by themselves: they get
     room for requests of twice the mean.
     """
-    workload, model = launch.deployment.spec.workload, launch.model
-    wanted = min(launch.settings.context_of(model), 2 * (workload.input_tokens + workload.output_tokens))
+    longest, model = launch.deployment.spec.workload.longest_request, launch.model
+    wanted = min(launch.settings.context_of(model), 2 * (longest.input_tokens + longest.output_tokens))
     if launch.settings.version < _CONTEXT_AUTO_SINCE:
         return wanted
     return "auto" if model.start_position is None or wanted <= model.start_position else wanted

@@ -32,6 +32,11 @@ BASES = {base["kind"]: base for base in (DEPLOYMENT, BUDGET, CLUSTER_BUDGET)}
 FORECAST = {"forecastConfigMapRef": {"name": "grid"}, "gramsPerPeriod": 5000}
 CLUSTER_FORECAST = {**FORECAST, "forecastConfigMapRef": {"name": "grid", "namespace": "platform"}}
 
+CLASSES = (
+    {"name": "chat", "sharePercent": 80, "inputTokens": 300, "outputTokens": 300, "outputTokensSCV": "500m"},
+    {"sharePercent": 20, "inputTokens": 4000, "outputTokens": 150, "prefixCacheHitPercent": 50},
+)
+
 
 def changed(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Return a copy of ``base`` with values set at paths such as ``spec.slo.itlMilliseconds``; ``...`` removes."""
@@ -83,6 +88,39 @@ RULES = (
         "spec.workload",
         ("arrivalSCV (4)", "requestsPerSecond", "leave it out"),
     ),
+    Bad({"spec.workload.inputTokens": ...}, "spec.workload", ("inputTokens not set", "outputTokens, or classes")),
+    Bad({"spec.workload.outputTokens": None}, "spec.workload", ("outputTokens not set", "outputTokens, or classes")),
+    Bad(
+        {"spec.workload": {"requestsPerSecond": 1}},
+        "spec.workload",
+        ("inputTokens and outputTokens not set; set inputTokens and outputTokens, or classes",),
+    ),
+    Bad(
+        {"spec.workload.classes": CLASSES},
+        "spec.workload",
+        ("classes and inputTokens (512) and outputTokens (128) are both set", "each class has its own"),
+    ),
+    Bad(
+        {"spec.workload": {"requestsPerSecond": 1, "classes": CLASSES, "prefixCacheHitPercent": 30}},
+        "spec.workload",
+        ("classes and prefixCacheHitPercent (30) are both set",),
+    ),
+    Bad(
+        {"spec.workload": {"requestsPerSecond": 1, "classes": CLASSES, "outputTokensSCV": "500m"}},
+        "spec.workload",
+        ("classes and outputTokensSCV (500m) are both set",),
+    ),
+    Bad(
+        {"spec.workload": {"requestsPerSecond": 1, "classes": [CLASSES[0], {**CLASSES[1], "sharePercent": 30}]}},
+        "spec.workload",
+        ("sharePercent of classes (80 + 30) make 110", "must make 100"),
+    ),
+    Bad(
+        {"spec.workload": {"requestsPerSecond": 1, "classes": [CLASSES[0], {**CLASSES[1], "name": "chat"}]}},
+        "spec.workload",
+        ("classes named chat are listed twice",),
+    ),
+    Bad({"spec.workload.outputTokensSCV": 101}, "spec.workload.outputTokensSCV", ("101", "from 0 (all of one length)")),
     Bad({"spec.slo.joulesPerOutputToken": "0.0"}, "spec.slo.joulesPerOutputToken", ("0.0", "greater than 0")),
     Bad(
         {"spec.hardware": {"maxGPUs": 4, "maxGPUsPerReplica": 8}},
@@ -213,7 +251,12 @@ SCHEMA = (
     Bad({"spec.slo.percentile": "P90"}, "spec.slo.percentile", ("P90", "P50", "P95", "P99")),
     Bad({"spec.workload.requestsPerSecond": 0.5}, "spec.workload.requestsPerSecond", ("number",)),
     Bad({"spec.workload.requestsPerSecond": "fast"}, "spec.workload.requestsPerSecond", ("fast",)),
-    Bad({"spec.workload.inputTokens": ...}, "spec.workload.inputTokens", ("equired",)),
+    Bad({"spec.workload": {"requestsPerSecond": 1, "classes": []}}, "spec.workload.classes", ("1",)),
+    Bad(
+        {"spec.workload": {"requestsPerSecond": 1, "classes": [{"inputTokens": 1, "outputTokens": 1}]}},
+        "spec.workload.classes[0].sharePercent",
+        ("equired",),
+    ),
     Bad({"spec.workload.inputTokens": "512"}, "spec.workload.inputTokens", ()),
     Bad({"spec.workload.inputTokens": 20_000_000}, "spec.workload.inputTokens", ("20000000", "10000000")),
     Bad({"spec.workload.concurrency": True}, "spec.workload.concurrency", ()),
@@ -259,6 +302,18 @@ GOOD: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("LLMDeployment", {"spec.energy.powerCap": {"mode": "Fixed", "wattsPerGPU": 400}}),
     ("LLMDeployment", {"spec.workload.prefixCacheHitPercent": 100}),
     ("LLMDeployment", {"spec.workload.arrivalSCV": 4}),
+    ("LLMDeployment", {"spec.workload": {"requestsPerSecond": 1, "classes": CLASSES}}),
+    ("LLMDeployment", {"spec.workload": {"concurrency": 8, "classes": [{**CLASSES[0], "sharePercent": 100}]}}),
+    (
+        "LLMDeployment",
+        {
+            "spec.workload": {
+                "concurrency": 8,
+                "classes": [{"sharePercent": n, "inputTokens": 5, "outputTokens": 5} for n in (85, *[1] * 15)],
+            }
+        },
+    ),
+    ("LLMDeployment", {"spec.workload.inputTokensSCV": 0, "spec.workload.outputTokensSCV": "0.5"}),
     ("LLMDeployment", {"spec.workload.arrivalSCV": "1.5"}),
     ("LLMDeployment", {"spec.workload.speculative": {"draftTokens": 3, "acceptancePercent": 0}}),
     (

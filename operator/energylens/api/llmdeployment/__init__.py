@@ -32,6 +32,7 @@ from energylens.api.llmdeployment.plan import (
     describe_replicas,
 )
 from energylens.api.llmdeployment.resource import LLMDeployment
+from energylens.api.llmdeployment.shapes import RequestShape
 from energylens.api.llmdeployment.spec import (
     LLMDeploymentSpec,
     Overrides,
@@ -113,6 +114,7 @@ __all__ = [
     "Replan",
     "ReplicaLayout",
     "ReplicaPower",
+    "RequestShape",
     "RollbackReason",
     "RollbackStatus",
     "Rollout",

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from energylens.api.base import ApiModel, Rule
+from energylens.api.llmdeployment.shapes import Shapes
 from energylens.api.quantity import PositiveQuantity, SquaredVariation
 
 Percentile = Literal["P50", "P95", "P99"]
@@ -98,13 +99,11 @@ _BURSTS_ARRIVE = Rule(
 )
 
 
-class Workload(ApiModel):
-    """The load: mean request shape and either an arrival rate or a number of concurrent requests."""
+class Workload(Shapes):
+    """The load: the shapes of requests, and either an arrival rate or a number of concurrent requests."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (_ONE_LOAD, _BURSTS_ARRIVE)
+    rules: ClassVar[tuple[Rule, ...]] = (*Shapes.rules, _ONE_LOAD, _BURSTS_ARRIVE)
 
-    input_tokens: int = Field(ge=1, le=10_000_000, description="Mean tokens of a prompt.")
-    output_tokens: int = Field(ge=1, le=1_000_000, description="Mean tokens generated per request.")
     requests_per_second: PositiveQuantity | None = Field(
         default=None,
         description='Mean arrival rate over all replicas, above 0: a whole number (2) or a string ("0.5", 500m). '
@@ -121,13 +120,6 @@ class Workload(ApiModel):
         description="Squared coefficient of variation (SCV) of the times between requests: their variance over the "
         "square of their mean. 1, as when absent, are Poisson arrivals; bursts have more, such as 4. Needs "
         "requestsPerSecond.",
-    )
-    prefix_cache_hit_percent: int = Field(
-        default=0,
-        ge=0,
-        le=100,
-        description="Share of prompt tokens found in the engine's prefix cache, %; they cost no prefill. They are "
-        "assumed to be the beginning of every prompt, shared by all requests.",
     )
     speculative: Speculative | None = Field(
         default=None, description="Speculative decoding; absent: every step generates one token per request."

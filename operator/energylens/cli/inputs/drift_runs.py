@@ -70,7 +70,7 @@ def _run(deployment: LLMDeployment) -> dict[str, object]:
         raise _LeftOutError("a power cap has no column in a table of runs")
     if measured.acceptance_percent is not None or spec.workload.speculative is not None:
         raise _LeftOutError("speculative decoding has no column in a table of runs")
-    tokens_per_request = measured.output_tokens or spec.workload.output_tokens
+    tokens_per_request = measured.output_tokens or round(spec.workload.mean_output_tokens)
     model, replicas = _model(deployment), plan.replicas
     power, rate = float(figures[0] or 0) / replicas, float(figures[1] or 0) / replicas
     concurrency = float(parse_quantity(measured.running_requests)) / replicas
@@ -92,7 +92,7 @@ def _run(deployment: LLMDeployment) -> dict[str, object]:
         "data_parallel": plan.data_parallel,
         "max_num_seqs": plan.max_batch_size * plan.data_parallel,
         "concurrency": f"{concurrency:.6g}",
-        "input_tokens_assumed": measured.input_tokens or spec.workload.input_tokens,
+        "input_tokens_assumed": measured.input_tokens or round(spec.workload.mean_input_tokens),
         "output_tokens": tokens_per_request,
         "engine": _engine(deployment),
         "host_bound": 0,

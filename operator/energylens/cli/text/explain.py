@@ -13,6 +13,7 @@ from energylens.cli.text.tables import columns, confidence_text, joules
 from energylens.decide.deployment.caveats import caveats_of
 from energylens.decide.preview import Preview
 from energylens.planner.explain.breakdown import parts_of, prices
+from energylens.planner.explain.classes import class_figures
 from energylens.planner.explain.risk import risk_taken
 from energylens.planner.explain.whynot import Answer, Winning
 from energylens.planner.search import describe
@@ -63,6 +64,7 @@ def report(one: Explained) -> str:
     lines.append(f"  risk  {_risk(one.problem, solution)}")
     lines += [f"  note  {note}" for note in caveats_of(deployment, planning)]
     lines += ["", *_breakdown(one.problem, [("PLAN", solution.rows, solution.chosen)])]
+    lines += _classes(one.problem, solution.rows, solution.chosen)
     return "\n".join([*lines, "", *_prices(one.problem, solution)])
 
 
@@ -81,6 +83,7 @@ def as_object(one: Explained) -> dict[str, Any]:
             **found,
             "plan": _candidate(one.problem, solution.rows, solution.chosen),
             "risk": _risk_object(one.problem, solution),
+            **_class_objects(one.problem, solution.rows, solution.chosen),
             "constraints": [
                 {
                     "field": price.field,
@@ -102,6 +105,22 @@ def as_object(one: Explained) -> dict[str, Any]:
         **{name: _candidate(one.problem, row.rows, row.index) for name, row in rows.items()},
         "rejections": [{"rule": r.rule, "candidates": r.candidates, "message": r.message} for r in answer.rejections],
         "changes": [_change_object(winning) for winning in answer.winning],
+    }
+
+
+def _class_objects(problem: Problem, rows: Candidates, i: int) -> dict[str, Any]:
+    found = class_figures(problem, rows, i)
+    if not found:
+        return {}
+    return {
+        "classes": [
+            {
+                **({} if one.shape.name is None else {"name": one.shape.name}),
+                "sharePercent": one.shape.share_percent,
+                "ttftMilliseconds": describe.up(one.ttft_ms) if math.isfinite(one.ttft_ms) else None,
+            }
+            for one in found
+        ]
     }
 
 
@@ -174,6 +193,18 @@ def _breakdown(problem: Problem, candidates: Sequence[tuple[str, Candidates, int
 
 def _share(part: float, whole: float) -> str:
     return f"{part:.3g} ({100 * part / whole:.0f} %)" if part > whole * 1e-4 else "0"
+
+
+def _classes(problem: Problem, rows: Candidates, i: int) -> list[str]:
+    found = class_figures(problem, rows, i)
+    if not found:
+        return []
+    table: list[tuple[str, ...]] = [("CLASS", "SHARE %", "TOKENS IN", "OUT", f"TTFT {problem.spec.slo.percentile}, MS")]
+    for number, one in enumerate(found, 1):
+        shape, ttft = one.shape, str(describe.up(one.ttft_ms)) if math.isfinite(one.ttft_ms) else "unbounded"
+        name = shape.name or str(number)
+        table.append((name, str(shape.share_percent), str(shape.input_tokens), str(shape.output_tokens), ttft))
+    return ["", *columns(table)]
 
 
 def _prices(problem: Problem, solution: Solution) -> list[str]:

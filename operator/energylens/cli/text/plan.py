@@ -148,8 +148,14 @@ def _plan(plan: PlanStatus) -> list[str]:
 def _counted(deployment: LLMDeployment) -> list[str]:
     """Return what of the load the figures count beside its size."""
     workload = deployment.spec.workload
-    hits, drafts = workload.prefix_cache_hit_percent, speculation_of(deployment.spec)
-    counted = [] if workload.arrival_scv is None else [f"arrivals of SCV {workload.arrival_scv}"]
+    hits, drafts = round(workload.mean_prefix_hit_percent), speculation_of(deployment.spec)
+    uneven = [f"{len(workload.classes)} classes of requests"] if workload.classes else []
+    uneven += [
+        f"{what} of SCV {value}"
+        for what, value in (("prompts", workload.input_tokens_scv), ("outputs", workload.output_tokens_scv))
+        if value is not None
+    ]
+    counted = uneven + ([] if workload.arrival_scv is None else [f"arrivals of SCV {workload.arrival_scv}"])
     counted += [f"{hits} % of prompt tokens in the prefix cache"] if hits else []
     if drafts is not None:
         share = round(100 * drafts.acceptance)

@@ -20,6 +20,7 @@ from energylens.api.words import counted
 from energylens.cli.inputs.rates import NO_RATES, Rates
 from energylens.cli.text.money import basis, cost_lines, cost_object
 from energylens.cli.text.own_budget import own_budget_lines
+from energylens.cli.text.shapes import shapes_text
 from energylens.cli.text.tables import cache_text, columns, confidence_text, correction_text, joules, plan_with_hash
 
 _UNKNOWN = "-"
@@ -139,12 +140,10 @@ def _load(deployment: LLMDeployment) -> str:
         else f"{workload.requests_per_second} requests per second"
     )
     rate += "" if workload.arrival_scv is None else f" (SCV {workload.arrival_scv})"
-    hits, drafts = workload.prefix_cache_hit_percent, workload.speculative
-    cached = f" ({hits} % in the prefix cache)" if hits else ""
-    drafted = ""
+    drafts, drafted = workload.speculative, ""
     if drafts is not None:
         drafted = f", {drafts.draft_tokens} tokens drafted per step, {drafts.acceptance_percent} % of them accepted"
-    return f"{rate}, {workload.input_tokens} tokens in{cached}, {workload.output_tokens} out{drafted}"
+    return f"{rate}, {shapes_text(workload)}{drafted}"
 
 
 def _objectives(deployment: LLMDeployment) -> str:
@@ -221,7 +220,7 @@ def _figures(deployment: LLMDeployment) -> Iterator[Figure]:
     ):
         yield Figure(name, _shown(plan.predicted, field), _shown(measured, field), error)
     workload = deployment.spec.workload
-    hits, drafts = workload.prefix_cache_hit_percent, workload.speculative
+    hits, drafts = round(workload.mean_prefix_hit_percent), workload.speculative
     found = None if measured is None else measured.prefix_cache_hit_percent
     if hits or found:
         yield Figure("prefix cache hits, %", str(hits), None if found is None else str(found), None)

@@ -54,7 +54,7 @@ def _unbounded_wait(spec: LLMDeploymentSpec, predicted: PredictedFigures) -> Ite
     So it is close to the most that a plan sustains, where the queue in front grows without bound.
     """
     wait = predicted.ttft_milliseconds
-    answer = predicted.itl_milliseconds * spec.workload.output_tokens
+    answer = predicted.itl_milliseconds * spec.workload.mean_output_tokens
     if spec.slo.ttft_milliseconds is None and wait > max(_LONG_WAIT_MS, answer):
         yield (
             f"a request waits {wait / 1000:.0f} s for its first token ({spec.slo.percentile}), longer than its answer "

@@ -131,7 +131,7 @@ def _unit(case: Case) -> str:
 def _load(case: Case, window: WindowMeasurement) -> float:
     """Return the load of a window in the unit of the spec: a rate by the tokens that came of it."""
     if _is_rate(case):
-        return (window.output_tokens_per_second or 0.0) / case.inputs.deployment.spec.workload.output_tokens
+        return (window.output_tokens_per_second or 0.0) / case.inputs.deployment.spec.workload.mean_output_tokens
     return window.mean_running or 0.0
 
 

@@ -50,22 +50,23 @@ def load_differences(deployment: LLMDeployment, found: WindowMeasurement) -> lis
     """Return where the load, its size apart, is not what the spec says and the figures are of, a text each."""
     workload, texts = deployment.spec.workload, []
     hits = found.prefix_cache_hits
-    said = workload.prefix_cache_hit_percent
+    said = workload.mean_prefix_hit_percent
     if hits is not None and abs(100 * hits - said) > LOAD_TOLERANCE_POINTS:
-        texts.append(
-            f"the prefix cache had {100 * hits:.0f} % of prompt tokens, spec.workload.prefixCacheHitPercent is {said}"
-        )
+        asked = f"spec.workload.prefixCacheHitPercent is {said:.0f}"
+        if workload.classes:
+            asked = f"{said:.0f} % by spec.workload.classes"
+        texts.append(f"the prefix cache had {100 * hits:.0f} % of prompt tokens, {asked}")
     drafts, acceptance = workload.speculative, found.acceptance
     if acceptance is not None and drafts is None:
         texts.append(
             f"the engine drafts {found.draft_tokens:.3g} tokens per step, {100 * acceptance:.0f} % of them accepted, "
             "and spec.workload.speculative is not set"
         )
-    said = drafts.acceptance_percent if drafts is not None else 0
-    if acceptance is not None and drafts is not None and abs(100 * acceptance - said) > LOAD_TOLERANCE_POINTS:
+    planned = drafts.acceptance_percent if drafts is not None else 0
+    if acceptance is not None and drafts is not None and abs(100 * acceptance - planned) > LOAD_TOLERANCE_POINTS:
         texts.append(
             f"{100 * acceptance:.0f} % of drafted tokens were accepted, "
-            f"spec.workload.speculative.acceptancePercent is {said}"
+            f"spec.workload.speculative.acceptancePercent is {planned}"
         )
     return texts
 

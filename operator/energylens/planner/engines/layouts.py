@@ -60,13 +60,16 @@ def refusals(
 
 
 def too_long(model: ModelSpec, workload: Workload, settings: EngineSettings) -> str:
-    """Return why a request of the mean size gets no answer; "" where it does.
+    """Return why a request of the mean size, of a class where there are some, gets no answer; "" where it does.
 
     Engines answer 400 to a request beyond their context (vllm-project/vllm pull request 12600), and end at once where
     an argument asks for more than the checkpoint has (vLLM config/model.py, SGLang configs/model_config.py).
     """
-    tokens = round(workload.input_tokens + workload.output_tokens)
-    asked = f"inputTokens {workload.input_tokens:.0f} + outputTokens {workload.output_tokens:.0f}"
+    longest = max(workload.parts, key=lambda part: part.input_tokens + part.output_tokens)
+    tokens = round(longest.input_tokens + longest.output_tokens)
+    asked = f"inputTokens {longest.input_tokens:.0f} + outputTokens {longest.output_tokens:.0f}"
+    if workload.classes:
+        asked = f"classes[{workload.parts.index(longest)}]: {asked}"
     context, given, name = settings.context_of(model), settings.context_tokens, settings.names.context
     if given is not None and given > context and not settings.takes_longer_context:
         return (

@@ -87,10 +87,15 @@ def disagreements(workload: Workload, settings: EngineSettings) -> Iterator[str]
     if asked is not None and by_model and asked.draft_model_million_parameters is None:
         size = f"{where}.draftModelMillionParameters"
         yield f"the size of the draft model is not known: planned as an EAGLE head; set {size}"
-    hits, option = workload.prefix_cache_hit_percent, _NO_PREFIX_CACHE[settings.engine]
+    hits, option = max(part.prefix_cache_hit_percent for part in workload.shapes), _NO_PREFIX_CACHE[settings.engine]
     if hits and settings.arguments.switch(option) is (settings.engine == "SGLang"):
         written = settings.arguments.written(option)
-        yield f"spec.workload.prefixCacheHitPercent={hits}, and {written} turns the prefix cache off"
+        field = (
+            "spec.workload.classes: prefixCacheHitPercent"
+            if workload.classes
+            else "spec.workload.prefixCacheHitPercent"
+        )
+        yield f"{field}={hits}, and {written} turns the prefix cache off"
 
 
 def _vllm(given: Arguments) -> tuple[SpeculationMethod | None, int | None]:

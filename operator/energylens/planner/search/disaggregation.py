@@ -159,7 +159,7 @@ def _best_of(
     strict: bool,
 ) -> Pair | None:
     """Return the best pair of two sets of candidates; arrays below have shape (len(first), len(second))."""
-    spec, tokens = problem.spec, float(problem.spec.workload.output_tokens)
+    spec, tokens = problem.spec, problem.spec.workload.mean_output_tokens
 
     def total(column: str, share: float = 1.0) -> FloatArray:
         return np.asarray(np.add.outer(getattr(prefill, column)[first] * share, getattr(decode, column)[second]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 
 import numpy as np
 
@@ -84,7 +84,7 @@ def _evaluate_product(
     reserve: Reserve,
 ) -> Candidates:
     # A prefill replica is done with a request after its first token.
-    workload = replace(load.workload, output_tokens=1, speculation=None) if role == "prefill" else load.workload
+    workload = load.workload.first_tokens if role == "prefill" else load.workload
     supported, reason, fits = structure(space, model, predictor, load.workload, workload, settings)
     index, replicas = space.expand()
     figures = {name: np.full(index.size, np.nan) for name in _FIGURES}

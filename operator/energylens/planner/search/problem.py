@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from energylens.api.llmdeployment import LLMDeploymentSpec, Planning
+from energylens.api.llmdeployment import LLMDeploymentSpec, Planning, RequestShape
 from energylens.api.quantity import parse_quantity
 from energylens.api.words import counted
 from energylens.planner.engines import EngineSettings
@@ -24,6 +24,7 @@ from energylens.planner.search.replica import ReplicaPredictor
 from energylens.planner.search.space import ProductSpace, enumerate_space
 from energylens.planner.types import GpuNode, PowerAllowance, Rejection
 from energylens.predictor.model.architecture import ModelSpec
+from energylens.predictor.requests import RequestClass
 from energylens.predictor.types import GpuSpec, Workload
 
 NO_BINDING_CONSTRAINT = "None"
@@ -66,12 +67,10 @@ class Problem:
         """The offered load."""
         w = self.spec.workload
         load = Load(
-            Workload(
-                w.input_tokens,
-                w.output_tokens,
-                prefix_hit_fraction=w.prefix_cache_hit_percent / 100.0,
-                speculation=speculation_of(self.spec),
-                arrival_variation=1.0 if w.arrival_scv is None else float(parse_quantity(w.arrival_scv)),
+            Workload.of_classes(
+                [_class_of(part) for part in w.shapes],
+                speculation_of(self.spec),
+                1.0 if w.arrival_scv is None else float(parse_quantity(w.arrival_scv)),
             ),
             None if w.requests_per_second is None else float(parse_quantity(w.requests_per_second)),
             w.concurrency,
@@ -81,6 +80,17 @@ class Problem:
     def free_gpus(self, product: str) -> tuple[int, ...]:
         """GPUs of each node of a product that this deployment could have; 0 where nothing can be scheduled."""
         return tuple(n.free_for(self.owner) if n.schedulable else 0 for n in self.nodes if n.product == product)
+
+
+def _class_of(part: RequestShape) -> RequestClass:
+    return RequestClass(
+        part.share_percent / 100.0,
+        part.input_tokens,
+        part.output_tokens,
+        part.prefix_cache_hit_percent / 100.0,
+        None if part.input_tokens_scv is None else float(parse_quantity(part.input_tokens_scv)),
+        0.0 if part.output_tokens_scv is None else float(parse_quantity(part.output_tokens_scv)),
+    )
 
 
 @dataclass(frozen=True)
@@ -103,11 +113,6 @@ def reserve_of(planning: Planning) -> Reserve:
     """Return the capacity that a spec keeps free."""
     percent = planning.headroom_percent
     return Reserve(None if percent is None else percent / 100.0, planning.spare_replicas)
-
-
-def most_replicas(concurrency: int | None, planning: Planning) -> int | None:
-    """Return how many replicas a plan has at most: one for each request in flight, and the spare ones."""
-    return None if concurrency is None else concurrency + planning.spare_replicas
 
 
 def solve(problem: Problem, most_gpus: int | None = None) -> Solution:
@@ -162,7 +167,7 @@ def spaces_of(problem: Problem, most_gpus: int | None = None) -> list[ProductSpa
             [node.allocatable for node in problem.nodes if node.product == product],
             spec.planning.overrides,
             spec.energy.power_cap,
-            max_replicas=most_replicas(problem.load.concurrency, spec.planning),
+            max_replicas=problem.load.concurrency,
             most_gpus=most_gpus,
         )
         for product in problem.products

@@ -89,7 +89,7 @@ class StepMixture:
 
         Args:
             running: Sequences of the rank, shape (n,), as for :meth:`tpot`.
-            output_tokens: Mean tokens that a request generates.
+            output_tokens: That a request generates, of requests of unlike outputs the harmonic mean.
         """
         base, slope = self._line()
         once, share = base - self.decode, self.mixed_share

@@ -7,6 +7,7 @@ Schweitzer's approximation (1979).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from energylens.predictor.load.step_law import normal_share
 from energylens.predictor.types import FloatArray, IntArray
 
 SQRT_2PI = 2.5066282746310002
+MOST_HALVINGS = 40
 
 
 @dataclass(frozen=True)
@@ -129,3 +131,33 @@ def wait_tail(level: float, mean: FloatArray, busy: FloatArray, most: FloatArray
     likely = np.clip(busy, 1e-9, 1.0)
     tail = mean / likely * np.maximum(np.log(likely / (1.0 - level)), 0.0)
     return np.asarray(np.minimum(np.maximum(tail, mean), np.maximum(most, mean)))
+
+
+def mixed_wait_tail(
+    level: float,
+    classes: Sequence[tuple[float, FloatArray]],
+    mean: FloatArray,
+    busy: FloatArray,
+    most: FloatArray,
+) -> FloatArray:
+    """Return a quantile of a time that classes of requests begin with, and of the wait of :func:`wait_tail` after it.
+
+    Args:
+        level: Quantile, between 0 and 1.
+        classes: Share of each class, and the seconds that it takes without the wait, shape (n,).
+        mean: Mean wait in seconds, shape (n,).
+        busy: Probability that there is a wait, shape (n,).
+        most: Longest wait, shape (n,).
+    """
+    likely, most = np.clip(busy, 1e-9, 1.0), np.maximum(most, mean)
+    low = np.minimum.reduce([begins for _, begins in classes])
+    high = np.maximum.reduce([begins for _, begins in classes]) + most
+    for _ in range(MOST_HALVINGS):
+        middle = 0.5 * (low + high)
+        below = np.zeros_like(middle)
+        for share, begins in classes:
+            waited = middle - begins
+            part = 1.0 - likely * np.exp(-likely * np.maximum(waited, 0.0) / np.maximum(mean, 1e-12))
+            below = below + share * np.where(waited >= most, 1.0, np.where(waited >= mean, part, 0.0))
+        low, high = np.where(below < level, middle, low), np.where(below < level, high, middle)
+    return np.asarray(high)

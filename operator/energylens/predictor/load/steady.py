@@ -15,12 +15,13 @@ from energylens.predictor.load.mixture import StepMixture
 from energylens.predictor.load.pipeline import Pipeline, pipeline_of
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.model.drafts import draft_of
+from energylens.predictor.requests import prompt_shares, running_shares
 from energylens.predictor.step.building import build_work
 from energylens.predictor.step.latency import Overlap, StepTime, step_time
 from energylens.predictor.step.lockstep import APART, Lockstep
 from energylens.predictor.step.power import capped, frequency_fraction, sheet_limit, step_energy, waiting_energy
 from energylens.predictor.step.rates import Constants, DataSheet, KernelRates, data_sheet, kernel_rates
-from energylens.predictor.step.work import StepLoad, Work
+from energylens.predictor.step.work import ClassLoad, StepLoad, Work
 from energylens.predictor.types import FloatArray, GpuSpec, IntArray, Layouts, Workload
 
 START_CLUMP = 2.5
@@ -110,12 +111,14 @@ def phase_work(
     context = np.full_like(running, workload.input_tokens + workload.output_tokens * workload.age_share)
     length = np.full_like(running, prompt)
     zero = np.zeros_like(running)
+    classes = _class_loads(workload)
     if role == "prefill":
-        load = StepLoad(zero + 1e-9, length, length * running, length, prefix_tokens=prefix)
+        load = StepLoad(zero + 1e-9, length, length * running, length, prefix_tokens=prefix, classes=classes)
         only = build_work(model, gpu, layouts, load, coefficients.tables)
         return only, only, np.maximum(running, 1e-9)
     starts = running / workload.decode_steps
-    decode = build_work(model, gpu, layouts, StepLoad(running, context, zero, length, queries), coefficients.tables)
+    only_decode = StepLoad(running, context, zero, length, queries, classes=classes)
+    decode = build_work(model, gpu, layouts, only_decode, coefficients.tables)
     drafted = _drafts(model, gpu, layouts, workload, running, context, coefficients)
     decode = replace(decode, drafts=drafted) if drafted else decode
     if role == "decode":
@@ -136,9 +139,22 @@ def phase_work(
     tokens = prompt * np.maximum(prompts / apart, 1.0)
     everywhere = prompt * prompts * layouts.data_parallel / together
     padding = (together - apart) * tokens if lockstep.padded else zero
-    load = StepLoad(running, context, tokens, length, queries, prefix, everywhere, np.maximum(padding, 0.0))
+    padding = np.maximum(padding, 0.0)
+    load = StepLoad(running, context, tokens, length, queries, prefix, everywhere, padding, classes)
     mixed = build_work(model, gpu, layouts, load, coefficients.tables)
     return decode, replace(mixed, drafts=drafted) if drafted else mixed, starts
+
+
+def _class_loads(workload: Workload) -> tuple[ClassLoad, ...]:
+    """Return what sequences of each class attend to; none where all are of one shape."""
+    classes = workload.classes
+    if not classes:
+        return ()
+    shares = zip(classes, running_shares(classes), prompt_shares(classes), strict=True)
+    return tuple(
+        ClassLoad(running, part.share, prompts, part.input_tokens + part.age, part.computed_prompt, part.shared_prefix)
+        for part, running, prompts in shares
+    )
 
 
 def _drafts(
@@ -161,7 +177,8 @@ def _drafts(
     zero, one = np.zeros_like(running), np.ones_like(running)
     # The last stage of a pipeline drafts alone.
     place = replace(layouts, pipeline_parallel=np.ones_like(layouts.pipeline_parallel))
-    work = build_work(drafts, gpu, place, StepLoad(running, context, zero, one), coefficients.tables)
+    load = StepLoad(running, context, zero, one, classes=_class_loads(workload))
+    work = build_work(drafts, gpu, place, load, coefficients.tables)
     # Drafts are the likeliest tokens, which takes no sort.
     return ((replace(work, sorts=0.0), float(speculation.draft_tokens)),)
 

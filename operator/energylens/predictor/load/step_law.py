@@ -11,10 +11,12 @@ length.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from energylens.predictor.load.step_work import Group, Kind, kinds_of_work, log_normal
 from energylens.predictor.types import FloatArray
 
 ROUNDS = 5
@@ -33,6 +35,8 @@ class Arriving:
     """Of a prompt's length, over the square of the mean length."""
     clump: FloatArray
     """Variance of the number that arrives during a step over its mean: 1 for Poisson arrivals."""
+    groups: tuple[Group, ...] = ()
+    """Prompts by their length, the longest first; none or one where all are of one shape."""
 
 
 @dataclass(frozen=True)
@@ -60,59 +64,191 @@ class StepLaw:
     """Share of steps that compute prompts."""
     ends: FloatArray
     """Share of those that are not filled with prompts."""
-    work_log: FloatArray
-    """Mean of the logarithm of the seconds of prompts that arrive in one step, where any do: taken as log-normal."""
-    work_spread: FloatArray
-    """Standard deviation of that logarithm."""
+    kinds: tuple[Kind, ...]
+    """Of what arrives in one step, where anything does: how many seconds of prompts."""
     longer: FloatArray
     """Probability that those prompts need more than one step."""
     backlog: FloatArray
     """Mean seconds of prompts that stay beyond a step, over all time, as long as the backlog is short."""
+    met: tuple[Met, ...]
+    """Steps by the longest prompts that they compute, the longest first."""
+
+    @property
+    def reach(self) -> FloatArray:
+        """Seconds of prompts that hardly any step exceeds."""
+        return np.asarray(np.maximum.reduce([np.exp(kind.log + 3.5 * kind.spread) for kind in self.kinds]))
+
+    def arrived_below(self, work: FloatArray, room: FloatArray) -> FloatArray:
+        """Return the share of steps, of those whose prompts end in them, with less than some seconds of prompts."""
+        log = np.log(np.maximum(work, 1e-12))
+        part = sum(kind.weight * normal_share((log - kind.log) / kind.spread) for kind in self.kinds)
+        return np.where(work > 0.0, part + self.longer * work / room, 0.0)
+
+
+@dataclass(frozen=True)
+class Met:
+    """Steps of one kind; arrays of one shape, seconds."""
+
+    share: FloatArray
+    """Of the time: the probability that an arrival falls into such a step."""
+    mean: FloatArray
+    """Of a step that an arrival falls into, by its length (inspection paradox)."""
+    square: FloatArray
+    frequency: FloatArray
+    """Of all steps: the probability that one that was composed before is such a step."""
+    step: FloatArray
+    """Mean of such a step."""
+    step_square: FloatArray
+
+
+@dataclass(frozen=True)
+class _Chunks:
+    """Seconds of prompts in the steps that compute what arrived in one step, summed over all kinds of it."""
+
+    longer: FloatArray
+    """Probability that it takes more than one step."""
+    beyond: FloatArray
+    """Mean of what takes more than one step."""
+    within: FloatArray
+    """Mean of the square of what takes one."""
+
+    @classmethod
+    def of(cls, kinds: Sequence[Kind], room: FloatArray) -> _Chunks:
+        log_room = np.log(room)
+        longer, beyond, within = (np.zeros_like(log_room + kinds[0].log) for _ in range(3))
+        for kind in kinds:
+            edge, spread = (log_room - kind.log) / kind.spread, kind.spread
+            longer = longer + kind.weight * normal_share(-edge)
+            beyond = beyond + kind.weight * np.exp(kind.log + spread**2 / 2.0) * normal_share(spread - edge)
+            square = np.exp(2.0 * (kind.log + spread**2))
+            within = within + kind.weight * square * normal_share(edge - 2.0 * spread)
+        return cls(longer, beyond, within)
+
+
+def _cube_within(kinds: Sequence[Kind], room: FloatArray) -> FloatArray:
+    """Return the mean of the cube of what takes one step."""
+    cubes = (
+        kind.weight
+        * np.exp(3.0 * kind.log + 4.5 * kind.spread**2)
+        * normal_share((np.log(room) - kind.log) / kind.spread - 3.0 * kind.spread)
+        for kind in kinds
+    )
+    return np.asarray(sum(cubes))
 
 
 def step_law(arriving: Arriving, terms: StepTerms) -> StepLaw:
     """Return the law of the steps that arrivals lead to."""
     d, b, p, room = terms.decode, terms.once, terms.prompt, terms.room
-    rate, v, clump = arriving.rate, arriving.variance, arriving.clump
+    rate, clump = arriving.rate, arriving.clump
     share = np.minimum(rate * p, MOST_PREFILL)
     group = (clump + 1.0) / 2.0
     longest = d + b + room
-    log_room = np.log(room)
     mean = d / (1.0 - share)
     mixed = arrives = -np.expm1(-rate * mean / group)
     square = 1.2 * mean**2
+    done, shape = share * mean / np.maximum(mixed, 1e-12), np.ones_like(mean)
     for _ in range(ROUNDS):
         mean = np.minimum((d + b * mixed) / (1.0 - share), longest)
-        # What arrives in one step, where anything does: a clumped number of log-normal lengths.
+        kinds = _kinds(arriving, terms, mean, square, arrives, _Quiet(terms, group, mixed, done, shape))
+        # What arrives in one step, where anything does: a clumped number of prompts.
         work = share * mean / np.maximum(arrives, 1e-12)
-        work_square = p * p * (rate * (clump + v) * mean + rate**2 * square) / np.maximum(arrives, 1e-12)
-        spread_square = np.log1p(np.maximum(work_square / np.maximum(work, 1e-30) ** 2 - 1.0, 1e-6))
-        spread = np.sqrt(spread_square)
-        log = np.log(np.maximum(work, 1e-30)) - spread_square / 2.0
-        longer = normal_share((log - log_room) / spread)
+        chunks = _Chunks.of(kinds, room)
+        longer, beyond, within = chunks.longer, chunks.beyond, chunks.within
         # A cluster takes whole steps; the last one, half full on average, is shared with the next cluster if one waits.
-        beyond = work * normal_share((log + spread_square - log_room) / spread)
         last = np.maximum(1.0 - longer / 2.0 + (beyond - work) / room, 0.0)
         mixed = np.minimum(arrives * (work / room + last) / (1.0 + arrives * last * longer), 1.0)
         ends = np.minimum(arrives * (1.0 - mixed * longer) / np.maximum(mixed, 1e-12), 1.0)
         done = np.minimum(share * mean / np.maximum(mixed, 1e-12), room)
-        within = work_square * normal_share((log_room - log - 2.0 * spread_square) / spread)
         done_square = (1.0 - ends) * room**2 + ends * (within + longer * room**2 / 3.0)
         first = b * mixed + mixed * done
         second = mixed * (b * b + 2.0 * b * done + done_square)
         square = d * d + 2.0 * d * first + second
         shape = np.maximum(done**2 / np.maximum(done_square - done**2, 1e-30), 1e-6)
-        waits = np.exp(-rate * d / group)
-        arrives = 1.0 - waits * (
-            1.0 - mixed + mixed * np.exp(-rate * b / group) * (1.0 + rate * done / group / shape) ** -shape
-        )
-    within = work**3 * np.exp(3.0 * spread_square) * normal_share((log_room - log - 3.0 * spread_square) / spread)
-    done_cube = (1.0 - ends) * room**3 + ends * (within + longer * room**3 / 4.0)
+        arrives = 1.0 - _Quiet(terms, group, mixed, done, shape)(rate)
+    done_cube = (1.0 - ends) * room**3 + ends * (_cube_within(kinds, room) + longer * room**3 / 4.0)
     cube = d**3 + 3.0 * d * d * first + 3.0 * d * second
     cube = cube + mixed * (b**3 + 3.0 * b * b * done + 3.0 * b * done_square + done_cube)
-    far = work_square * normal_share((log + 2.0 * spread_square - log_room) / spread) - room * beyond
-    backlog = arrives / mean * longest * np.maximum(far, 0.0) / (2.0 * room)
-    return StepLaw(mean, square, cube, mixed, ends, log, spread, longer, backlog)
+    far = sum(
+        kind.weight
+        * np.exp(2.0 * (kind.log + kind.spread**2))
+        * normal_share((kind.log + 2.0 * kind.spread**2 - np.log(room)) / kind.spread)
+        for kind in kinds
+    )
+    backlog = arrives / mean * longest * np.maximum(far - room * beyond, 0.0) / (2.0 * room)
+    met: tuple[Met, ...] = (Met(np.ones_like(mean), square / mean, cube / mean, np.ones_like(mean), mean, square),)
+    if len(arriving.groups) > 1:
+        met = _met(kinds, terms, mixed)
+    return StepLaw(mean, square, cube, mixed, ends, tuple(kinds), longer, backlog, met)
+
+
+@dataclass(frozen=True)
+class _Quiet:
+    """The probability that nothing arrives during a step, at some arrivals per second."""
+
+    terms: StepTerms
+    group: FloatArray
+    """Arrivals that come at once."""
+    mixed: FloatArray
+    done: FloatArray
+    """Mean seconds of prompts of a step that has any, taken as gamma distributed."""
+    shape: FloatArray
+
+    def __call__(self, rate: FloatArray) -> FloatArray:
+        prompts = (1.0 + rate * self.done / self.group / self.shape) ** -self.shape
+        any_prompt = self.mixed * np.exp(-rate * self.terms.once / self.group) * prompts
+        return np.asarray(np.exp(-rate * self.terms.decode / self.group) * (1.0 - self.mixed + any_prompt))
+
+
+def _kinds(
+    arriving: Arriving,
+    terms: StepTerms,
+    mean: FloatArray,
+    square: FloatArray,
+    arrives: FloatArray,
+    none: Callable[[FloatArray], FloatArray],
+) -> list[Kind]:
+    rate, p, clump = arriving.rate, terms.prompt, arriving.clump
+    if len(arriving.groups) > 1:
+        varies = square / mean**2 - 1.0 + (clump - 1.0) / np.maximum(rate * mean, 1e-12)
+        return kinds_of_work(arriving.groups, rate, p, mean, varies, none)
+    work = np.minimum(rate * p, MOST_PREFILL) * mean / np.maximum(arrives, 1e-12)
+    work_square = p * p * (rate * (clump + arriving.variance) * mean + rate**2 * square) / np.maximum(arrives, 1e-12)
+    return [Kind(np.ones_like(work), *log_normal(work, work_square), 0)]
+
+
+def _met(kinds: Sequence[Kind], terms: StepTerms, mixed: FloatArray) -> tuple[Met, ...]:
+    """Return steps by the longest group of prompts that they compute."""
+    start, room = terms.decode + terms.once, terms.room
+    number = 1 + max(kind.group for kind in kinds)
+    found = [[np.zeros_like(mixed) for _ in range(4)] for _ in range(number)]
+    for kind in kinds:
+        # Full steps, and one that is not: with all of it, or with what is left.
+        alone = [replace(kind, weight=np.ones_like(kind.weight))]
+        chunks = _Chunks.of(alone, room)
+        one = np.exp(kind.log + kind.spread**2 / 2.0)
+        full = np.maximum(chunks.beyond / room - chunks.longer / 2.0, 0.0)
+        left = (one - chunks.beyond, chunks.within, _cube_within(alone, room))
+        done = [
+            full * room**power + left[power - 1] + chunks.longer * room**power / (power + 1.0) for power in (1, 2, 3)
+        ]
+        steps = full + 1.0
+        moments = (
+            steps,
+            steps * start + done[0],
+            steps * start**2 + 2.0 * start * done[0] + done[1],
+            steps * start**3 + 3.0 * start**2 * done[0] + 3.0 * start * done[1] + done[2],
+        )
+        row = found[kind.group]
+        found[kind.group] = [old + kind.weight * new for old, new in zip(row, moments, strict=True)]
+    scale = mixed / np.maximum(sum(row[0] for row in found), 1e-12)
+    found = [[scale * moment for moment in row] for row in found]
+    # Steps without prompts go with the shortest ones.
+    found[-1] = [old + (1.0 - mixed) * terms.decode**power for power, old in enumerate(found[-1])]
+    time = sum(row[1] for row in found)
+    return tuple(
+        Met(first / time, second / first, third / first, number, first / number, second / number)
+        for number, first, second, third in ([np.maximum(moment, 1e-30) for moment in row] for row in found)
+    )
 
 
 def normal_share(x: FloatArray) -> FloatArray:

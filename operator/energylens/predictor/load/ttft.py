@@ -7,12 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from energylens.predictor.load.open_loop import Latencies, OpenLoop, latencies, room_of, stable_chunks
+from energylens.predictor.load.loop import OpenLoop, room_of, stable_chunks
+from energylens.predictor.load.open_loop import Latencies, latencies
 from energylens.predictor.load.operating_point import OperatingPoint, prompts_together
-from energylens.predictor.load.queueing import closed_loop_wait, wait_tail
+from energylens.predictor.load.queueing import closed_loop_wait, mixed_wait_tail, wait_tail
 from energylens.predictor.load.step_law import StepTerms
+from energylens.predictor.load.step_work import Group
 from energylens.predictor.model.parameters import kv_cache_bytes
-from energylens.predictor.types import FloatArray
+from energylens.predictor.requests import over_requests, prompt_variation, variation_of
+from energylens.predictor.types import FloatArray, Workload
 
 FIRST_TOKEN_SECONDS = 0.008
 """From a request's first byte to its answer's, beside the engine's steps: HTTP, tokenizing, hops between processes.
@@ -46,24 +49,30 @@ class Schedule:
     """That a step of a rank computes at most."""
 
 
-def arrival_latencies(point: OperatingPoint, served: ServedPace, schedule: Schedule) -> Latencies:
+def arrival_latencies(
+    point: OperatingPoint, served: ServedPace, schedule: Schedule, *, by_class: bool = False
+) -> Latencies:
     """Return quantiles in seconds where requests arrive at a rate: TTFT at a client, and of steps.
 
-    TTFT is infinite where the load cannot be sustained.
+    TTFT is infinite where the load cannot be sustained. ``by_class``: of each class of requests, too.
     """
     loop = open_loop(point, served, schedule)
     stable = point.sustainable & (point.utilization < 1.0) & (stable_chunks(loop) < 1.0)
     some = np.flatnonzero(stable)
-    found = latencies(loop.take(some), STEP_LEVELS, LEVELS)
+    found = latencies(loop.take(some), STEP_LEVELS, LEVELS, by_class=by_class)
     more = FIRST_TOKEN_SECONDS + (_transfer_seconds(point) if point.scenario.role == "decode" else 0.0)
     # Beyond capacity the queue grows for ever, and steps are those of a full replica.
-    first = {level: np.full(stable.shape, np.inf) for level in LEVELS}
+    first, *classes = (
+        {level: np.full(stable.shape, np.inf) for level in LEVELS} for _ in range(1 + len(found.class_ttft))
+    )
     steps = {level: seconds * served.step_factor for level, seconds in saturated_steps(point).items()}
     for level in LEVELS:
         first[level][some] = found.ttft[level] + more
+        for each, quantiles in zip(classes, found.class_ttft, strict=True):
+            each[level][some] = quantiles[level] + more
     for level in STEP_LEVELS:
         steps[level][some] = found.step[level]
-    return Latencies(first, steps)
+    return Latencies(first, steps, tuple(classes))
 
 
 def saturated_steps(point: OperatingPoint) -> dict[float, FloatArray]:
@@ -89,7 +98,7 @@ def open_loop(point: OperatingPoint, served: ServedPace, schedule: Schedule) -> 
     arriving = np.where(point.utilization > 0, point.rate / np.maximum(point.utilization, 1e-12), np.inf)
     decode_slope, mean_slope = _slopes(point, terms, served, arriving=point.rate / lanes)
     spread = np.asarray(mixture.prompt_spread, dtype=np.float64)
-    variance = float(np.expm1(np.max(spread) ** 2))
+    within = float(np.expm1(np.max(spread) ** 2))
     return OpenLoop(
         rate=point.rate,
         running=point.running,
@@ -102,14 +111,21 @@ def open_loop(point: OperatingPoint, served: ServedPace, schedule: Schedule) -> 
         terms=terms,
         decode_slope=decode_slope,
         mean_slope=mean_slope,
-        prompt_variance=variance if workload.prompt_variation is None else workload.prompt_variation,
+        prompt_variance=prompt_variation(workload.parts, within),
         arrival_variation=np.broadcast_to(np.asarray(workload.arrival_variation, dtype=np.float64), running.shape),
         output_variation=workload.output_variation,
         output_steps=workload.decode_steps,
         step_tokens=schedule.step_tokens,
         prompt_tokens=workload.computed_prompt,
         steps_ahead=schedule.steps_ahead,
+        prompts=_prompts(workload, within),
     )
+
+
+def _prompts(workload: Workload, within: float) -> tuple[Group, ...]:
+    """Return the prompts of each class; ``within`` is the variation of those that say none."""
+    parts, mean = workload.parts, over_requests(workload.parts, "computed_prompt")
+    return tuple(Group(part.share, part.computed_prompt / mean, variation_of(part, within)) for part in parts)
 
 
 def _slopes(
@@ -165,7 +181,14 @@ def _closed_loop(
     prompts_busy = most / (decoding + base + behind_others)
     assert point.waiting is not None
     for_a_place = point.waiting * output / served.tokens_per_second
-    return {level: base + wait_tail(level, behind_others, prompts_busy, most) + for_a_place for level in LEVELS}
+    before = base + for_a_place
+    classes = point.scenario.workload.classes
+    if not classes:
+        return {level: before + wait_tail(level, behind_others, prompts_busy, most) for level in LEVELS}
+    own = _prefill(point, served, 1.0) - _prefill(point, served, 0.0)
+    mean = over_requests(classes, "computed_prompt")
+    shifts = [(part.share, before + own * (part.computed_prompt / mean - 1.0)) for part in classes]
+    return {level: mixed_wait_tail(level, shifts, behind_others, prompts_busy, most) for level in LEVELS}
 
 
 def _unqueued(

@@ -22,6 +22,7 @@ from energylens.predictor.model.parameters import (
     state_bytes_per_sequence,
     weight_bytes,
 )
+from energylens.predictor.requests import running_shares
 from energylens.predictor.types import FloatArray, GpuSpec, Layouts, Memory, Workload
 
 ENGINE_BYTES = 1.5e9
@@ -76,17 +77,10 @@ def memory(
     ends = embedding_parameters(model) * model.head_quant.bytes_per_weight + model.extra_weight_bytes
     # Experts are split over all GPUs of the replica, by expert or by slice; the rest over tensor-parallel ranks.
     weights = dense / (tp * pp) + experts / (tp * dp * pp) + ends / tp / np.minimum(pp, 2.0)
-    full = workload.input_tokens + workload.output_tokens
     share = kv_share(model, tp) / pp
-    index = index_cache_bytes(model)
-    # Every rank holds the indexer's keys, which have one head.
-    per_token = (kv_cache_bytes(model, full) / full - index) * share + index / pp
     state = state_bytes_per_sequence(model) / (tp * pp)
-    drafted = np.zeros_like(per_token)
     if draft is not None:
         weights = weights + drafting_bytes(model, draft) / tp
-        drafted = kv_cache_bytes(draft, full) / full * kv_share(draft, tp)
-        per_token = per_token + drafted
     width = max([model.hidden * 2.0] + [3.0 * _ffn_width(g.ffn) for g in model.layers])
     reserved = ENGINE_BYTES + (step_tokens or ACTIVATION_TOKENS) * (width / tp + 2.0 * model.hidden) * 2.0
     room = gpu.memory_bytes * utilization - weights - reserved
@@ -95,14 +89,19 @@ def memory(
         room = np.where(gpu.memory_bytes - weights - reserved >= fixed_cache_bytes, fixed_cache_bytes, 0.0)
     # What is verified at once has its places in the cache, accepted or not.
     ahead = workload.verified - 1.0
-    shared = workload.shared_prefix
-    middle = workload.input_tokens - shared + workload.output_tokens / 2.0 + ahead
+    full = sum(
+        part * (each.input_tokens + each.output_tokens)
+        for part, each in zip(running_shares(workload.parts), workload.parts, strict=True)
+    )
+    per_token, middle, shared = _cached(model, draft, workload, tp, pp)
     per_sequence = per_token * middle + state
-    most = max(full, longest_request or 0.0) + ahead
-    longest = kv_cache_bytes(model, most) * share + state + drafted * most
+    most = max(workload.longest_request, longest_request or 0.0) + ahead
+    longest = kv_cache_bytes(model, most) * share + state
+    if draft is not None:
+        longest = longest + kv_cache_bytes(draft, full) / full * kv_share(draft, tp) * most
     fits = room >= longest
     # A stage of the pipeline holds the cache of all micro-batches in flight, so the whole cache is shared by b.
-    running = np.where(fits, dp * np.maximum(room - per_token * shared, 0.0) / per_sequence, 0.0)
+    running = np.where(fits, dp * np.maximum(room - shared, 0.0) / per_sequence, 0.0)
     tokens = np.where(room > 0, np.maximum(room, 0.0) / np.maximum(per_token + state / full, 1.0), 0.0)
     return Memory(
         weight_bytes=weights,
@@ -113,6 +112,27 @@ def memory(
         max_concurrency=running,
         fits=fits,
     )
+
+
+def _cached(
+    model: ModelSpec, draft: ModelSpec | None, workload: Workload, tp: FloatArray, pp: FloatArray
+) -> tuple[FloatArray, float, FloatArray]:
+    """Return what sequences hold in the cache: bytes of a token, tokens of one in mid-life, bytes of their prefixes.
+
+    Bytes are of one GPU, shape (n,). Each class has a prefix of its own, which the cache holds once.
+    """
+    share, index, parts = kv_share(model, tp) / pp, index_cache_bytes(model), workload.parts
+    held, prefixes, middle = np.zeros_like(tp), np.zeros_like(tp), 0.0
+    for running, part in zip(running_shares(parts), parts, strict=True):
+        length = part.input_tokens + part.output_tokens
+        # Every rank holds the indexer's keys, which have one head.
+        each = (kv_cache_bytes(model, length) / length - index) * share + index / pp
+        if draft is not None:
+            each = each + kv_cache_bytes(draft, length) / length * kv_share(draft, tp)
+        tokens = part.input_tokens - part.shared_prefix + part.age + workload.verified - 1.0
+        held, middle = held + running * tokens * each, middle + running * tokens
+        prefixes = prefixes + part.shared_prefix * each
+    return held / middle, middle, prefixes
 
 
 def drafting_bytes(model: ModelSpec, draft: ModelSpec) -> float:

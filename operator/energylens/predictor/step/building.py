@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
@@ -27,7 +28,15 @@ from energylens.predictor.step.messages import step_collectives
 from energylens.predictor.step.moe import ExpertLoad, evenly_hit, expert_load, experts_hit
 from energylens.predictor.step.moe_tables import MoeTables, expert_ratio, roofline_seconds
 from energylens.predictor.step.routing import routing_skew
-from energylens.predictor.step.work import LARGEST_GRAPH, LayerCounts, StepLoad, StepTokens, Work, graph_tokens
+from energylens.predictor.step.work import (
+    LARGEST_GRAPH,
+    ClassLoad,
+    LayerCounts,
+    StepLoad,
+    StepTokens,
+    Work,
+    graph_tokens,
+)
 from energylens.predictor.types import FloatArray, GpuSpec, Layouts
 
 SORT_FREE_FAMILIES = frozenset({"gpt_oss", "nemotron_h"})
@@ -202,11 +211,25 @@ class _Builder:
     def visible(self, reach: AttentionReach) -> tuple[FloatArray, FloatArray]:
         """Entries that a decoding query reads, and that a prefill query reads on average (causal half)."""
         if reach not in self._visible:
-            half = visible_tokens(reach, self.load.prefix_tokens + self.load.prefill_length / 2.0)
+            load = self.load
+            if load.classes:
+                # Windows cut the long contexts of a class and leave the short ones of another.
+                half = self._mean(reach, "prompt_tokens", lambda part: part.prefix + part.length / 2.0)
+                decode = self._mean(reach, "running", lambda part: part.context)
+            else:
+                half = visible_tokens(reach, load.prefix_tokens + load.prefill_length / 2.0)
+                decode = visible_tokens(reach, load.context_tokens)
             if reach.window is None and reach.top_k is None and reach.compress_ratio == 1:
                 half = half + PROMPT_TILE
-            self._visible[reach] = (visible_tokens(reach, self.load.context_tokens), half)
+            self._visible[reach] = (decode, half)
         return self._visible[reach]
+
+    def _mean(self, reach: AttentionReach, weight: str, tokens: Callable[[ClassLoad], float]) -> FloatArray:
+        """Return the visible entries of ``tokens`` over classes, which count by a share of theirs."""
+        ones = np.ones_like(self.load.context_tokens)
+        return np.asarray(
+            sum(getattr(part, weight) * visible_tokens(reach, ones * tokens(part)) for part in self.load.classes)
+        )
 
     def _attention(self, i: int, op: Operation) -> None:
         to, e, share = self.columns, op.einsum, self.share(op.einsum)
@@ -222,7 +245,10 @@ class _Builder:
             # The tokens of one sequence that are verified together read its cache once.
             to.cache_bytes[i] = width * share * decode * self.load.decode_tokens
             if self.load.prefix_tokens > 0.0:
-                prefix = visible_tokens(op.reach, np.full_like(decode, self.load.prefix_tokens))
+                if self.load.classes:
+                    prefix = self._mean(op.reach, "prompts", lambda part: part.prefix)
+                else:
+                    prefix = visible_tokens(op.reach, np.full_like(decode, self.load.prefix_tokens))
                 to.cache_bytes[i] += width * share * prefix * (self.tokens.sequences - self.load.decode_tokens)
 
     def _state(self, i: int, op: Operation) -> None:

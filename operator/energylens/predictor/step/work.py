@@ -24,6 +24,24 @@ def graph_tokens(layouts: Layouts) -> FloatArray:
 
 
 @dataclass(frozen=True)
+class ClassLoad:
+    """What sequences of one class attend to in a step, tokens."""
+
+    running: float
+    """Share of the sequences that decode."""
+    prompts: float
+    """Share of the prompts that end in the step."""
+    prompt_tokens: float
+    """Share of the prompt tokens that are computed."""
+    context: float
+    """Mean context of a sequence that decodes."""
+    length: float
+    """Mean computed prompt."""
+    prefix: float
+    """Cached tokens in front of it."""
+
+
+@dataclass(frozen=True)
 class StepLoad:
     """Tokens of one step on one data-parallel rank and pipeline stage, arrays of shape (n,)."""
 
@@ -42,6 +60,8 @@ class StepLoad:
     """Prompt tokens of all ranks that step together; None where each has as many as this one."""
     padding_tokens: FloatArray | None = None
     """Rows that pad the other ranks to this one's length, which all go to the same experts; None for none."""
+    classes: tuple[ClassLoad, ...] = ()
+    """Where sequences are of unlike shapes: what each class attends to. Empty: all attend to the means above."""
 
 
 @dataclass(frozen=True)

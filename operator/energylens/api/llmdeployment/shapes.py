@@ -1,0 +1,195 @@
+"""The shapes of requests: one for all, or a class for each kind of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from energylens.api.base import ATOMIC_LIST, ApiModel, Rule
+from energylens.api.quantity import LengthVariation
+
+MOST_CLASSES = 16
+ClassName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+
+
+class RequestShape(ApiModel):
+    """Requests of one shape, as a share of all."""
+
+    name: ClassName | None = Field(default=None, description="Name of the class, such as chat; shown by commands.")
+    share_percent: int = Field(ge=1, le=100, description="Share of all requests, %; those of all classes make 100.")
+    input_tokens: int = Field(ge=1, le=10_000_000, description="Mean tokens of a prompt.")
+    output_tokens: int = Field(ge=1, le=1_000_000, description="Mean tokens generated per request.")
+    input_tokens_scv: LengthVariation | None = Field(
+        default=None,
+        description="Squared coefficient of variation (SCV) of the prompt lengths: their variance over the square of "
+        "their mean. Default: what the predictor's runs have.",
+    )
+    output_tokens_scv: LengthVariation | None = Field(
+        default=None,
+        description="Squared coefficient of variation of the output lengths: 0, as when absent, where all are alike, 1 "
+        "where they are exponential.",
+    )
+    prefix_cache_hit_percent: int = Field(
+        default=0,
+        ge=0,
+        le=100,
+        description="Share of prompt tokens found in the engine's prefix cache, %; they cost no prefill. They are "
+        "assumed to be the beginning of every prompt of the class.",
+    )
+
+
+Classes = Annotated[
+    tuple[RequestShape, ...], Field(min_length=1, max_length=MOST_CLASSES, json_schema_extra=ATOMIC_LIST)
+]
+
+
+def _one_shape(workload: Any) -> str | None:
+    given = {"inputTokens": workload.input_tokens, "outputTokens": workload.output_tokens}
+    if workload.classes:
+        extra = {
+            **given,
+            "inputTokensSCV": workload.input_tokens_scv,
+            "outputTokensSCV": workload.output_tokens_scv,
+            "prefixCacheHitPercent": workload.prefix_cache_hit_percent or None,
+        }
+        named = [f"{name} ({value})" for name, value in extra.items() if value is not None]
+        if not named:
+            return None
+        return f"classes and {' and '.join(named)} are both set; each class has its own: leave out the latter"
+    missing = [name for name, value in given.items() if value is None]
+    if not missing:
+        return None
+    return f"{' and '.join(missing)} not set; set inputTokens and outputTokens, or classes"
+
+
+def _given(name: str, field: str) -> str:
+    return f"has(self.{name}) ? ['{name} (%s)'.format([self.{field}])] : []"
+
+
+_ONE_SHAPE = Rule(
+    summary="set either inputTokens and outputTokens, or classes; with classes each class has a shape of its own",
+    cel="has(self.classes) ? !has(self.inputTokens) && !has(self.outputTokens) && !has(self.inputTokensSCV) && "
+    "!has(self.outputTokensSCV) && (!has(self.prefixCacheHitPercent) || self.prefixCacheHitPercent == 0) : "
+    "has(self.inputTokens) && has(self.outputTokens)",
+    message_cel="has(self.classes) ? 'classes and %s are both set; each class has its own: leave out the latter'.format"
+    "([(("
+    + ") + (".join(_given(name, name) for name in ("inputTokens", "outputTokens", "inputTokensSCV", "outputTokensSCV"))
+    + ") + (has(self.prefixCacheHitPercent) && self.prefixCacheHitPercent != 0 ? "
+    "['prefixCacheHitPercent (%s)'.format([self.prefixCacheHitPercent])] : [])).join(' and ')]) : "
+    "'%s not set; set inputTokens and outputTokens, or classes'.format([((has(self.inputTokens) ? [] : "
+    "['inputTokens']) + (has(self.outputTokens) ? [] : ['outputTokens'])).join(' and ')])",
+    check=_one_shape,
+)
+
+
+def _whole(workload: Any) -> str | None:
+    shares = [part.share_percent for part in workload.classes or ()]
+    if not shares or sum(shares) == 100:
+        return None
+    return f"the sharePercent of classes ({' + '.join(map(str, shares))}) make {sum(shares)}; they must make 100"
+
+
+_WHOLE = Rule(
+    summary="the sharePercent of all classes make 100",
+    cel="!has(self.classes) || self.classes.map(c, c.sharePercent).sum() == 100",
+    message_cel="'the sharePercent of classes (%s) make %s; they must make 100'.format(["
+    "self.classes.map(c, string(c.sharePercent)).join(' + '), self.classes.map(c, c.sharePercent).sum()])",
+    check=_whole,
+)
+
+
+def _named_once(workload: Any) -> str | None:
+    names = [part.name for part in workload.classes or () if part.name is not None]
+    twice = [name for index, name in enumerate(names) if name in names[:index]]
+    return f"classes named {twice[0]} are listed twice; give each class a name of its own" if twice else None
+
+
+_NAMED_ONCE = Rule(
+    summary="no two classes have the same name",
+    cel="!has(self.classes) || self.classes.all(a, !has(a.name) || "
+    "self.classes.exists_one(b, has(b.name) && b.name == a.name))",
+    message_cel="'classes named %s are listed twice; give each class a name of its own'.format(["
+    "self.classes.filter(a, has(a.name) && self.classes.filter(b, has(b.name) && b.name == a.name).size() > 1)[0].name"
+    "])",
+    check=_named_once,
+)
+
+
+class Shapes(ApiModel):
+    """What requests look like: the fields of a workload that are about one request."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (_ONE_SHAPE, _WHOLE, _NAMED_ONCE)
+
+    input_tokens: int | None = Field(
+        default=None, ge=1, le=10_000_000, description="Mean tokens of a prompt. Set this and outputTokens, or classes."
+    )
+    output_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="Mean tokens generated per request. Set this and inputTokens, or classes.",
+    )
+    input_tokens_scv: LengthVariation | None = Field(
+        default=None,
+        description="Squared coefficient of variation (SCV) of the prompt lengths: their variance over the square of "
+        "their mean. Default: what the predictor's runs have.",
+    )
+    output_tokens_scv: LengthVariation | None = Field(
+        default=None,
+        description="Squared coefficient of variation of the output lengths: 0, as when absent, where all are alike, 1 "
+        "where they are exponential.",
+    )
+    classes: Classes | None = Field(
+        default=None,
+        description="Requests of unlike shapes as one load, instead of inputTokens and outputTokens.",
+    )
+    prefix_cache_hit_percent: int = Field(
+        default=0,
+        ge=0,
+        le=100,
+        description="Share of prompt tokens found in the engine's prefix cache, %; they cost no prefill. They are "
+        "assumed to be the beginning of every prompt, shared by all requests.",
+    )
+
+    @property
+    def shapes(self) -> tuple[RequestShape, ...]:
+        """The classes of requests: one where all are of one shape."""
+        if self.classes:
+            return self.classes
+        return (
+            RequestShape(
+                share_percent=100,
+                input_tokens=self.input_tokens or 1,
+                output_tokens=self.output_tokens or 1,
+                input_tokens_scv=self.input_tokens_scv,
+                output_tokens_scv=self.output_tokens_scv,
+                prefix_cache_hit_percent=self.prefix_cache_hit_percent,
+            ),
+        )
+
+    @property
+    def mean_input_tokens(self) -> float:
+        """Mean tokens of a prompt over all requests."""
+        return _mean(self.shapes, [part.input_tokens for part in self.shapes])
+
+    @property
+    def mean_output_tokens(self) -> float:
+        """Mean tokens generated per request over all requests."""
+        return _mean(self.shapes, [part.output_tokens for part in self.shapes])
+
+    @property
+    def mean_prefix_hit_percent(self) -> float:
+        """Share of all prompt tokens found in the prefix cache, %."""
+        hits = [part.input_tokens * part.prefix_cache_hit_percent for part in self.shapes]
+        return _mean(self.shapes, hits) / self.mean_input_tokens
+
+    @property
+    def longest_request(self) -> RequestShape:
+        """The class whose mean request is longest, prompt and answer."""
+        return max(self.shapes, key=lambda part: part.input_tokens + part.output_tokens)
+
+
+def _mean(shapes: Sequence[RequestShape], values: Sequence[float]) -> float:
+    return sum(part.share_percent * value for part, value in zip(shapes, values, strict=True)) / 100.0

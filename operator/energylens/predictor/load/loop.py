@@ -1,0 +1,128 @@
+"""Replicas at which requests arrive at a rate, and quantiles of what is known by its distribution function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from energylens.predictor.load.step_law import StepTerms
+from energylens.predictor.load.step_work import Group
+from energylens.predictor.types import FloatArray, IntArray
+
+COARSE = 6
+"""Places at which a distribution function is known before its quantiles are searched between two of them."""
+ROUNDS = 4
+EDGE = 0.1
+"""Of an interval, nearer to whose ends a search does not go."""
+RARE = 1e-4
+"""Probability of a wait for a place below which no percentile shows it."""
+SMALLEST_ROOM = 16.0
+"""Prompt tokens that a step has room for at least."""
+
+
+@dataclass(frozen=True)
+class OpenLoop:
+    """Replicas under arrivals; arrays of shape (n,), seconds, after whatever was learned from runs."""
+
+    rate: FloatArray
+    """Requests per second of the replica."""
+    running: FloatArray
+    """Mean running sequences of the replica."""
+    busy: FloatArray
+    """Share of time in which any runs."""
+    places: FloatArray
+    """Of the replica."""
+    most: FloatArray
+    """Requests per second that the replica serves with all places taken."""
+    lanes: FloatArray
+    """Steps that run side by side on a replica: ranks that do not step together."""
+    lockstep: FloatArray
+    """Ranks that step together."""
+    schedulers: FloatArray
+    """Data-parallel ranks, each with a queue and places of its own."""
+    terms: StepTerms
+    """Of a step at ``running``."""
+    decode_slope: FloatArray
+    """Seconds that one more running sequence adds to a step that only decodes."""
+    mean_slope: FloatArray
+    """Seconds that it adds to a step with the prompts that arrive meanwhile."""
+    prompt_variance: float
+    """Of a prompt's length over the square of the mean."""
+    arrival_variation: FloatArray
+    output_variation: float
+    output_steps: float
+    step_tokens: float
+    """Tokens that a step of a rank computes at most."""
+    prompt_tokens: float
+    """Mean computed tokens of a prompt."""
+    steps_ahead: float
+    prompts: tuple[Group, ...]
+    """Of each class of requests."""
+
+    def take(self, index: IntArray) -> OpenLoop:
+        """Return the replicas of an index array of shape (m,)."""
+        columns = {
+            name: value[index] for name, value in vars(self).items() if isinstance(value, np.ndarray) and value.ndim
+        }
+        terms = StepTerms(*(np.broadcast_to(term, self.rate.shape)[index] for term in vars(self.terms).values()))
+        return OpenLoop(**{**vars(self), **columns, "terms": terms})
+
+    @property
+    def lane_rate(self) -> FloatArray:
+        """Requests per second that join the steps of one lane."""
+        return self.rate / self.lanes
+
+
+def room_of(step_tokens: float, running: FloatArray, ranks: FloatArray, prompt_tokens: float) -> FloatArray:
+    """Return the prompts of mean length that a step has room for beside the sequences that decode.
+
+    Args:
+        step_tokens: Of a rank, at most.
+        running: Sequences that decode in the step, on all ranks that step together.
+        ranks: That step together.
+        prompt_tokens: Mean computed tokens of a prompt.
+    """
+    return np.asarray(np.maximum(step_tokens * ranks - running, SMALLEST_ROOM) / prompt_tokens)
+
+
+def stable_chunks(loop: OpenLoop) -> FloatArray:
+    """Return the share of a step's room for prompts that arrivals take when steps are full, shape (n,).
+
+    From 1 on the queue of prompts grows without bound, however many places there are.
+    """
+    terms = loop.terms
+    return np.asarray(loop.lane_rate * terms.prompt * (terms.decode + terms.once + terms.room) / terms.room)
+
+
+def solve(
+    below: Callable[[FloatArray], FloatArray], low: FloatArray, high: FloatArray, levels: Sequence[float]
+) -> dict[float, FloatArray]:
+    """Return where a distribution function reaches levels, in the logarithm.
+
+    Args:
+        below: Seconds of shape (n,) to probabilities of shape (n,).
+        low: Seconds that nothing is below, shape (n,).
+        high: Seconds that hardly anything is above, shape (n,).
+        levels: Between 0 and 1.
+    """
+    first, last = np.log(low), np.log(high)
+    columns = np.arange(low.size)
+    places = first + (last - first) * np.linspace(0.0, 1.0, COARSE + 2)[:, None]
+    shares = np.stack([np.zeros_like(low), *(below(np.exp(place)) for place in places[1:-1]), np.ones_like(low)])
+    found = {}
+    for level in levels:
+        upper = np.clip((shares < level).sum(axis=0), 1, COARSE + 1)
+        a, b = places[upper - 1, columns], places[upper, columns]
+        at_a, at_b = shares[upper - 1, columns] - level, shares[upper, columns] - level
+        for _ in range(ROUNDS):
+            # The end that stays twice counts half (the Illinois variant of regula falsi).
+            middle = a - at_a * (b - a) / np.maximum(at_b - at_a, 1e-12)
+            middle = np.clip(middle, a + EDGE * (b - a), b - EDGE * (b - a))
+            at = below(np.exp(middle)) - level
+            lower = at < 0.0
+            at_a, at_b = np.where(lower, at, at_a / 2.0), np.where(lower, at_b / 2.0, at)
+            a, b = np.where(lower, middle, a), np.where(lower, b, middle)
+        found[level] = np.asarray(np.exp(np.clip(a - at_a * (b - a) / np.maximum(at_b - at_a, 1e-12), a, b)))
+    return found
