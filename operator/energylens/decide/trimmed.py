@@ -14,7 +14,11 @@ def trim_node(body: Mapping[str, Any]) -> Body:
     """Return the part of a node that inventory reads."""
     metadata, status = body["metadata"], body.get("status") or {}
     return {
-        "metadata": {"name": metadata["name"], "labels": dict(metadata.get("labels") or {})},
+        "metadata": {
+            "name": metadata["name"],
+            "labels": dict(metadata.get("labels") or {}),
+            **{name: metadata[name] for name in ("deletionTimestamp",) if name in metadata},
+        },
         "spec": {
             name: value for name, value in (body.get("spec") or {}).items() if name in ("taints", "unschedulable")
         },

@@ -153,7 +153,7 @@ def _gpus_message(problem: Problem, solution: Solution, culprit: Constraint, bef
     product = rows.products[int(rows.product[i])]
     free = ", ".join(str(gpus) for gpus in problem.free_gpus(product))
     shut = sum(node.product == product and not node.schedulable for node in problem.nodes)
-    closed = f" ({shut} of these nodes cordoned or not ready)" if shut else ""
+    closed = f" ({shut} of these nodes cordoned, not ready or on the way out)" if shut else ""
     nodes = int(rows.nodes_per_replica[i])
     where = "on one node" if nodes == 1 else f"on each of {nodes} nodes"
     return (

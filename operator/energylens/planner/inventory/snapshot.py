@@ -18,8 +18,17 @@ from energylens.predictor.types import GpuSpec
 
 OWNER_LABEL = "energylens.dev/llmdeployment"
 
-_PASSING_TAINT_PREFIX = "node.kubernetes.io/"
-"""Taints that the node controller puts on and takes off; they say that a node cannot be used now, not whose it is."""
+_PASSING_TAINTS = (
+    "node.kubernetes.io/",
+    "node.cloudprovider.kubernetes.io/",
+    "node.cilium.io/agent-not-ready",
+    "startup-taint.cluster-autoscaler.kubernetes.io/",
+    "status-taint.cluster-autoscaler.kubernetes.io/",
+    "ToBeDeletedByClusterAutoscaler",
+    "karpenter.sh/disrupted",
+    "karpenter.sh/unregistered",
+)
+"""Beginnings of taints that say what happens to a node just now: it starts, it is ill, it goes."""
 
 
 def snapshot_from_objects(
@@ -74,8 +83,9 @@ def _gpu_node(node: Mapping[str, Any], name: str, product: str, gpus: int, held:
         Taint(taint.get("key") or "", taint.get("value") or "", taint.get("effect") or "")
         for taint in spec.get("taints") or ()
     ]
-    passing = [taint for taint in taints if taint.key.startswith(_PASSING_TAINT_PREFIX)]
+    passing = [taint for taint in taints if taint.key.startswith(_PASSING_TAINTS)]
     blocked = any(taint.effect in ("NoSchedule", "NoExecute") for taint in passing)
+    going = bool(node["metadata"].get("deletionTimestamp"))
     return GpuNode(
         name=name,
         product=product,
@@ -83,7 +93,7 @@ def _gpu_node(node: Mapping[str, Any], name: str, product: str, gpus: int, held:
         allocations=tuple(GpuAllocation(owner, count) for owner, count in sorted(held.items())),
         labels=labels_of(node),
         taints=tuple(taint for taint in taints if taint not in passing),
-        schedulable=_ready(node) and not spec.get("unschedulable", False) and not blocked,
+        schedulable=_ready(node) and not spec.get("unschedulable", False) and not blocked and not going,
     )
 
 

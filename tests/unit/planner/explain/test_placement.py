@@ -87,4 +87,6 @@ def test_nodes_that_take_no_pods_are_counted(attempt: Attempt) -> None:
     result = attempt([replace(node(H100, 4), schedulable=False), replace(node(H100, 4), schedulable=False)])
     assert isinstance(result, Infeasible)
     assert result.reason == "InsufficientGPUs"
-    assert result.message.endswith("free on its nodes now: 0, 0 (2 of these nodes cordoned or not ready)")
+    assert result.message.endswith(
+        "free on its nodes now: 0, 0 (2 of these nodes cordoned, not ready or on the way out)"
+    )

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from energylens.data import load_gpus
+from energylens.decide.trimmed import trim_node
 from energylens.planner.inventory import snapshot as inventory
 from energylens.planner.types import ClusterSnapshot, GpuAllocation, Taint
 
@@ -279,6 +280,10 @@ def test_labels_may_be_numbers_in_a_file() -> None:
         ({"spec": {"taints": [{"key": "node.kubernetes.io/unreachable", "effect": "NoExecute"}]}}, False),
         ({"spec": {"taints": [{"key": "node.kubernetes.io/x", "effect": "PreferNoSchedule"}]}}, True),
         ({"spec": {"taints": [{"key": "nvidia.com/gpu", "effect": "NoSchedule"}]}}, True),
+        ({"spec": {"taints": [{"key": "ToBeDeletedByClusterAutoscaler", "effect": "NoSchedule"}]}}, False),
+        ({"spec": {"taints": [{"key": "DeletionCandidateOfClusterAutoscaler", "effect": "PreferNoSchedule"}]}}, True),
+        ({"spec": {"taints": [{"key": "karpenter.sh/disrupted", "effect": "NoSchedule"}]}}, False),
+        ({"spec": {"taints": [{"key": "node.cilium.io/agent-not-ready", "effect": "NoExecute"}]}}, False),
         ({"status": {"allocatable": {"nvidia.com/gpu": "8"}}}, False),
     ],
 )
@@ -292,9 +297,20 @@ def test_a_node_that_is_not_ready_is_not_schedulable() -> None:
         assert not snapshot_from_objects([node(ready=ready)], []).nodes[0].schedulable
 
 
+def test_a_node_that_is_being_deleted_takes_no_more_pods_but_is_planned_with_until_it_is_gone() -> None:
+    """Karpenter and cloud providers hold deleted nodes by a finalizer until their pods have left."""
+    leaving = node()
+    leaving["metadata"]["deletionTimestamp"] = "2026-03-01T00:00:00Z"
+    for body in (leaving, trim_node(leaving)):
+        (found,) = snapshot_from_objects([body], []).nodes
+        assert not found.schedulable
+        assert found.allocatable == 8
+
+
 def test_only_lasting_taints_are_kept() -> None:
     taints = [
         {"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"},
+        {"key": "karpenter.sh/unregistered", "effect": "NoExecute"},
         {"key": "team", "value": "a", "effect": "NoSchedule"},
     ]
     (found,) = snapshot_from_objects([node() | {"spec": {"taints": taints}}], []).nodes
