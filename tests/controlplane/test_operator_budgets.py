@@ -20,7 +20,7 @@ from tests.support.operator_cluster import MEASURED, Object, OperatorCluster, Te
 
 from energylens.cli.commands.power_caps import caps_of
 from energylens.clock import SystemClock
-from energylens.cluster.client import connect
+from energylens.cluster.connecting import connect
 from energylens_dev.devcluster import eventually
 from energylens_dev.devcluster.processes import start_identity
 

@@ -13,7 +13,7 @@ from energylens.audit.served import served_models
 from energylens.cli.inputs.audit import Audited, telemetry_of_pods
 from energylens.cli.inputs.live import ClusterAccess
 from energylens.clock import SystemClock
-from energylens.cluster.client import connect
+from energylens.cluster.connecting import connect
 from energylens.cluster.errors import ForbiddenError, TransientError
 
 ENGINE = pod("chat-5d9f-a", {"image": "vllm/vllm-openai:v0.24.0", "args": ["--model=Qwen/Qwen3-8B", "--port=9000"]})

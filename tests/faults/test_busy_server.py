@@ -8,7 +8,7 @@ import pytest
 from tests.support.api_server import api_server
 from tests.support.faulty_proxy import Answer, faulty_proxy
 
-from energylens.cluster.client import connect
+from energylens.cluster.connecting import connect
 from energylens.cluster.errors import MOST_PAUSE_SECONDS, BusyError, NotFoundError
 from energylens.cluster.resources import LEASE, NODE, POD
 

@@ -11,7 +11,7 @@ from kubernetes.aio.config import incluster_config
 from tests.support.api_server import api_server
 from tests.support.certificates import without_key_identifiers
 
-from energylens.cluster.client import connect
+from energylens.cluster.connecting import connect
 from energylens.cluster.errors import UnauthorizedError, UntrustedError
 from energylens.cluster.resources import NODE, POD
 

@@ -103,7 +103,7 @@ async def test_a_window_of_another_plans_pods_is_not_held_against_the_new_plan()
         found = window(energy_joules=600.0, power_watts=600.0, joules_per_output_token=2.0)
         return found if plan_hash == old_hash else None
 
-    world.reconciler._measurements = latest
+    world.reconciler.observing.measurements = latest
     await world.settle()
     assert world.status()["measured"]["joulesPerOutputToken"] == "2000m"
     world.cluster.put(llama(planning=overrides(maxBatchSize=32)))
@@ -116,7 +116,7 @@ async def test_a_window_of_another_plans_pods_is_not_held_against_the_new_plan()
 async def test_a_restart_keeps_what_was_said_of_missing_metrics() -> None:
     world = await ready()
     missing = WindowMeasurement("NoSource", "no dcgm-exporter was found")
-    world.reconciler._measurements = lambda key, plan_hash: missing
+    world.reconciler.observing.measurements = lambda key, plan_hash: missing
     await world.settle()
     said = world.condition("EnergyMetricsAvailable")
     assert (said["status"], said["reason"]) == ("False", "NoSource")
@@ -215,7 +215,7 @@ async def test_the_series_of_another_plans_measurement_go_with_that_plan() -> No
     world = await ready()
     old_hash = world.status()["plan"]["hash"]
     found = window(energy_joules=600.0, power_watts=600.0, joules_per_output_token=2.0)
-    world.reconciler._measurements = lambda key, plan_hash: found if plan_hash == old_hash else None
+    world.reconciler.observing.measurements = lambda key, plan_hash: found if plan_hash == old_hash else None
     await world.settle()
     registry = world.reconciler._metrics.registry
     labels = {"namespace": KEY[0], "name": KEY[1]}

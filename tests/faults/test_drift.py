@@ -30,7 +30,7 @@ class Meter:
         self.attach()
 
     def attach(self) -> None:
-        self.world.reconciler._measurements = self._latest
+        self.world.reconciler.observing.measurements = self._latest
 
     async def windows(self, count: int) -> None:
         for _ in range(count):
@@ -187,7 +187,7 @@ async def test_whoever_deletes_the_config_map_lets_the_operator_forget() -> None
     meter.rates = lambda plan: {"joules": before}
     await meter.windows(1)
     await store_pool(world.cluster, NAMESPACE, pool)
-    world.reconciler._measurements = lambda key, plan_hash: None
+    world.reconciler.observing.measurements = lambda key, plan_hash: None
     await world.settle()
     assert (pool.stored, pool.changed) == (False, False)
     assert joules(world.status()["plan"]) == before
@@ -202,7 +202,7 @@ async def switched(validation: dict[str, Any], **spec: Any) -> World:
     for index in range(2):
         world.cluster.put(node(f"better-{index}", L40S))
     world.clock.advance(7 * 86_400)
-    world.reconciler._measurements = lambda key, plan_hash: None
+    world.reconciler.observing.measurements = lambda key, plan_hash: None
     await world.settle()
     assert world.status()["plan"]["gpuProduct"] == L40S != first
     return world
@@ -246,7 +246,7 @@ async def test_the_spec_is_tried_anew_when_what_is_asked_for_changes() -> None:
     assert world.status()["plan"]["gpuProduct"] != L40S
     world.cluster.put(llama(validation=ROLLBACK, slo={"itlMilliseconds": 400}))
     world.clock.advance(7 * 86_400)
-    world.reconciler._measurements = lambda key, plan_hash: None
+    world.reconciler.observing.measurements = lambda key, plan_hash: None
     await world.settle()
     assert world.status()["plan"]["gpuProduct"] == L40S
 

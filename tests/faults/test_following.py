@@ -23,7 +23,7 @@ class Served(World):
 
     def start(self, port: Any = None) -> None:
         super().start(port)
-        self.reconciler._measurements = lambda key, plan_hash: self.window()
+        self.reconciler.observing.measurements = lambda key, plan_hash: self.window()
 
     def window(self) -> WindowMeasurement | None:
         if self.rate is None:

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 from tests.support.api_server import ApiServer, api_server
 
-from energylens.cluster.client import connect
+from energylens.cluster.connecting import connect
 from energylens.cluster.errors import TransientError
 from energylens.cluster.fence import FencedCluster, LeaseLostError
 from energylens.cluster.resources import DEPLOYMENT, EVENT, NODE

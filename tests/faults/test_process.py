@@ -23,7 +23,7 @@ from tests.support.faulty_proxy import Cut, Events, faulty_proxy
 
 from energylens.cli.commands.operator import operator as command
 from energylens.clock import SystemClock
-from energylens.cluster.client import connect
+from energylens.cluster.connecting import connect
 from energylens.controller import acting, handlers, kinds, rights, runner
 from energylens.controller.acting import Acting
 from energylens.controller.http import listen

@@ -44,6 +44,26 @@ async def test_a_deployment_becomes_ready_with_few_writes(world: World) -> None:
     assert [event["reason"] for event in world.cluster.events] == ["BecameReady"]
 
 
+async def test_one_replica_has_no_disruption_budget_also_where_there_were_more(world: World) -> None:
+    for replicas, writes in ((2, 6), (1, None), (2, None)):
+        mark = world.mark
+        world.cluster.put(llama(planning=overrides(replicas=replicas)))
+        await world.settle()
+        assert (("PodDisruptionBudget", *KEY) in world.cluster.objects) == (replicas == 2)
+        assert writes is None or len(world.writes_since(mark)) == writes
+    alone = await clean(llama(planning=overrides(replicas=1)))
+    assert len(alone.cluster.writes) == 5
+
+
+async def test_a_disruption_budget_of_somebody_else_stays(world: World) -> None:
+    theirs = {"metadata": {"name": KEY[1], "namespace": KEY[0]}, "spec": {"minAvailable": 1}}
+    world.cluster.put({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", **theirs})
+    world.cluster.put(llama(planning=overrides(replicas=1)))
+    await world.settle()
+    assert world.condition("Ready")["status"] == "True"
+    assert world.cluster.objects["PodDisruptionBudget", *KEY]["spec"] == theirs["spec"]
+
+
 async def test_a_second_pass_writes_nothing(world: World) -> None:
     world.cluster.put(llama())
     await world.settle()

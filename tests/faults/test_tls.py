@@ -18,7 +18,7 @@ from tests.support.api_server import ApiServer, api_server
 from tests.support.certificates import Served, without_key_identifiers
 
 from energylens.clock import SystemClock
-from energylens.cluster.client import connect, connect_as_user
+from energylens.cluster.connecting import connect, connect_as_user
 from energylens.cluster.errors import TransientError
 from energylens.cluster.resources import NODE
 from energylens.controller.heartbeat import Heartbeats

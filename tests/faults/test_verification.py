@@ -32,8 +32,8 @@ class Meter:
         self.attach()
 
     def attach(self) -> None:
-        self.world.reconciler._measurements = lambda key, plan_hash: self._of("plan", plan_hash)
-        self.world.reconciler._canary_measurements = lambda key, plan_hash: self._of("canary", plan_hash)
+        self.world.reconciler.observing.measurements = lambda key, plan_hash: self._of("plan", plan_hash)
+        self.world.reconciler.observing.canary_measurements = lambda key, plan_hash: self._of("canary", plan_hash)
 
     async def windows(self, count: int) -> None:
         for _ in range(count):
@@ -340,7 +340,7 @@ async def test_a_replica_that_never_becomes_ready_is_given_up_at_the_deadline() 
 
 async def test_without_a_verdict_it_ends_and_is_tried_again_after_the_cooldown() -> None:
     world, meter = await begun()
-    world.reconciler._canary_measurements = lambda key, plan_hash: None
+    world.reconciler.observing.canary_measurements = lambda key, plan_hash: None
     for _ in range(10):
         world.clock.advance(600)
         await world.settle()

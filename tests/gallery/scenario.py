@@ -54,8 +54,8 @@ class Stage:
         for kind, namespace, name in [key for key in self.world.cluster.objects if key[0] == "Node"]:
             self.world.cluster.remove(kind, namespace, name)
         self.start = self.world.clock.now()
-        self.world.reconciler._measurements = lambda key, plan_hash: self._window("plan")
-        self.world.reconciler._canary_measurements = lambda key, plan_hash: self._window("canary")
+        self.world.reconciler.observing.measurements = lambda key, plan_hash: self._window("plan")
+        self.world.reconciler.observing.canary_measurements = lambda key, plan_hash: self._window("canary")
 
     def add_nodes(self, pools: list[dict[str, Any]]) -> None:
         """Add nodes as in an inventory file."""

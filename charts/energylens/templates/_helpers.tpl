@@ -68,7 +68,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 # Keeps one replica serving while nodes are drained.
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
-  verbs: [list, watch, create, patch]
+  verbs: [list, watch, create, patch, delete]
 # Whether the volume claims that a spec names may be mounted by one pod or one node only.
 - apiGroups: [""]
   resources: [persistentvolumeclaims]

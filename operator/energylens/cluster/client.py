@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import logging
-import os
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
 import aiohttp
-import yaml
 from kubernetes.aio import config as kube_config
 from kubernetes.aio.client import ApiClient, Configuration
 
+from energylens.cluster.answers import REQUEST_SECONDS, failure_text, message_of, object_of
 from energylens.cluster.errors import (
     BusyError,
     NotFoundError,
@@ -29,7 +26,7 @@ from energylens.cluster.errors import (
     error_for,
 )
 from energylens.cluster.fence import FencedRequest
-from energylens.cluster.kubeconfig import UnusableConfigError, check_kubeconfig, told_failures
+from energylens.cluster.kubeconfig import UnusableConfigError
 from energylens.cluster.port import FIELD_MANAGER, Identity, Object
 from energylens.cluster.resources import LEASE, REVIEW, Resource, resource_of
 
@@ -38,7 +35,6 @@ ReadConfiguration = Callable[[], Awaitable[Configuration]]
 
 log = logging.getLogger("energylens")
 
-REQUEST_SECONDS = 15.0
 PAGE = 500
 
 _APPLY = "application/apply-patch+yaml"
@@ -51,7 +47,7 @@ class KubeClient:
     """A :class:`~energylens.cluster.port.ClusterPort` on a real API server; an async context manager."""
 
     def __init__(self, configuration: Configuration, read_again: ReadConfiguration | None = None) -> None:
-        """Talk to the server of ``configuration``; see :func:`connect`.
+        """Talk to the server of ``configuration``; see :func:`energylens.cluster.connecting.connect`.
 
         ``read_again`` is asked when the server refuses the credentials, or shows a certificate that is not trusted:
         tokens and authorities are replaced while an operator runs.
@@ -220,7 +216,7 @@ class KubeClient:
         accept: str = _JSON,
     ) -> Object:
         what = f"{method} {path.split('?', 1)[0]}"
-        return _object(what, await self._send(method, path, body, content_type, accept))
+        return object_of(what, await self._send(method, path, body, content_type, accept))
 
     async def _send(
         self,
@@ -281,96 +277,16 @@ class KubeClient:
             )
             raw = await response.read()
         except aiohttp.ClientSSLError as error:
-            raise UntrustedError(f"{what}: {_failure(error)}") from error
+            raise UntrustedError(f"{what}: {failure_text(error)}") from error
         except (TimeoutError, aiohttp.ClientError, OSError, kube_config.ConfigException) as error:
             # The last one: the kubelet is just writing a new token.
-            raise TransientError(f"{what}: {_failure(error)}") from error
+            raise TransientError(f"{what}: {failure_text(error)}") from error
         if response.status < 300:
             return bytes(raw)
-        failure = error_for(response.status, f"{what}: {response.status} {_message(raw)}", response.getheaders())
+        failure = error_for(response.status, f"{what}: {response.status} {message_of(raw)}", response.getheaders())
         if isinstance(failure, BusyError):
             self._busy_until = max(self._busy_until, loop.time() + failure.retry_after_seconds)
         raise failure
-
-
-def _failure(error: Exception) -> str:
-    """Return why a request got no answer, in words and not in names of classes."""
-    match error:
-        case TimeoutError():
-            return f"no answer within {REQUEST_SECONDS:.0f} s"
-        case aiohttp.ClientConnectorCertificateError():
-            return f"the server's certificate is not trusted: {error.certificate_error}"
-        case aiohttp.ClientConnectorError():
-            number = error.os_error.errno or 0
-            why = os.strerror(number) if number > 0 else error.os_error.strerror or error.os_error
-            return f"cannot connect to {error.host}:{error.port}: {why}"
-        case aiohttp.ServerDisconnectedError():
-            return "the server closed the connection"
-        case OSError():
-            return error.strerror or str(error) or "the connection broke"
-        case _:
-            return str(error) or "the connection broke"
-
-
-async def connect(kubeconfig: Path | None) -> KubeClient:
-    """Return a client for a kubeconfig file, or for the pod's service account when there is none.
-
-    Raises:
-        UnusableConfigError: neither is usable.
-    """
-    return KubeClient(await _configuration(kubeconfig), partial(_configuration, kubeconfig))
-
-
-async def _configuration(kubeconfig: Path | None) -> Configuration:
-    configuration = Configuration()
-    try:
-        if kubeconfig is None:
-            kube_config.load_incluster_config(client_configuration=configuration)
-        else:
-            check_kubeconfig(kubeconfig)
-            await kube_config.load_kube_config(config_file=str(kubeconfig), client_configuration=configuration)
-    except TypeError as error:
-        # What the client makes of an empty file, or of a list where a mapping is due.
-        raise UnusableConfigError(f"--kubeconfig={kubeconfig}: it is not a kubeconfig") from error
-    except (kube_config.ConfigException, OSError, ValueError, yaml.YAMLError) as error:
-        hint = "no pod's service account, and no --kubeconfig" if kubeconfig is None else f"--kubeconfig={kubeconfig}"
-        raise UnusableConfigError(f"{hint}: {' '.join(str(error).split())}") from error
-    return configuration
-
-
-async def connect_as_user(kubeconfig: Path | None, context: str | None = None) -> tuple[KubeClient, str]:
-    """Return a client as kubectl would connect, and the namespace of the context ("default" where it names none).
-
-    Args:
-        kubeconfig: The file; None for the files of $KUBECONFIG, else ~/.kube/config.
-        context: A context of it; None for the current one.
-
-    Raises:
-        UnusableConfigError: there is no such file or context, or it is not usable.
-    """
-    configuration = Configuration()
-    where = "the kubeconfig ($KUBECONFIG, else ~/.kube/config)" if kubeconfig is None else f"--kubeconfig={kubeconfig}"
-    check_kubeconfig(kubeconfig, context)
-    try:
-        with told_failures() as failures:
-            loader = await kube_config.load_kube_config(
-                config_file=None if kubeconfig is None else str(kubeconfig),
-                context=context,
-                client_configuration=configuration,
-                persist_config=False,
-            )
-        chosen = loader.current_context["context"]
-    except TypeError as error:
-        raise UnusableConfigError(f"{where}: it is not a kubeconfig") from error
-    except (kube_config.ConfigException, OSError, ValueError, yaml.YAMLError) as error:
-        raise UnusableConfigError(f"{where}: {' '.join(str(error).split())}") from error
-    if failures:
-        raise UnusableConfigError(f"{where}: user {chosen.get('user')!r} cannot log in: {failures[-1]}")
-    return KubeClient(configuration), str(chosen.get("namespace") or "default")
-
-
-def _nobody() -> None:
-    pass
 
 
 def _digest(configuration: Configuration) -> str:
@@ -384,19 +300,5 @@ def _digest(configuration: Configuration) -> str:
     return digest.hexdigest()
 
 
-def _object(what: str, raw: bytes) -> Object:
-    """Return the object of an answer; a proxy may answer for the API server, with a page of its own."""
-    try:
-        answer = json.loads(raw)
-    except ValueError:
-        answer = None
-    if not isinstance(answer, dict):
-        raise TransientError(f"{what}: the answer is not an object of Kubernetes: {raw[:80].decode(errors='replace')}")
-    return answer
-
-
-def _message(raw: bytes) -> str:
-    try:
-        return str(json.loads(raw)["message"])
-    except (ValueError, KeyError, TypeError):
-        return raw[:200].decode(errors="replace")
+def _nobody() -> None:
+    pass

@@ -1,16 +1,17 @@
-"""Workloads that go: those of the plan before once another kind of object has taken over, and replicas of trials."""
+"""Objects that go: workloads of the plan before once another kind has taken over, replicas of trials, and guards."""
 
 from __future__ import annotations
 
 from energylens.cluster.errors import ClusterError
 from energylens.cluster.port import ClusterPort
-from energylens.cluster.resources import resource_of
+from energylens.cluster.resources import POD_DISRUPTION_BUDGET, resource_of
 from energylens.controller.child_writer import ChildWriter
 from energylens.controller.metrics import Metrics
 from energylens.controller.store import Key, Store
 from energylens.decide.deployment.children import Children
 from energylens.decide.deployment.handover import Handover
 from energylens.decide.deployment.observation import Body
+from energylens.serving.metadata import OWNER_LABEL
 
 
 class Departures:
@@ -37,6 +38,8 @@ class Departures:
             for body in self._store.canaries(key):
                 if (body["kind"], body["metadata"]["name"]) != wanted.canary:
                     await self._delete(key, body)
+            if wanted.unguarded:
+                await self._unguard(key)
         except _NotDoneError as error:
             return str(error)
         return ""
@@ -54,6 +57,12 @@ class Departures:
             self._store.put_child(kind, await self._cluster.apply(manifest), deleted=False)
         except ClusterError as error:
             raise _NotDoneError(step.body, error) from error
+
+    async def _unguard(self, key: Key) -> None:
+        """Delete the PodDisruptionBudget of a plan with more pods; one of somebody else has other labels."""
+        child = self._store.children.get((POD_DISRUPTION_BUDGET.kind, *key))
+        if child is not None and (child.body["metadata"].get("labels") or {}).get(OWNER_LABEL) == key[1]:
+            await self._delete(key, child.body)
 
     async def _delete(self, key: Key, body: Body) -> None:
         kind, metadata = body["kind"], body["metadata"]

@@ -6,25 +6,24 @@ Children are written before status, so that a crash in between leaves a status t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any
 
-from energylens.api.base import Condition
-from energylens.api.llmdeployment import LLMDeployment, PlanStatus
+from energylens.api.llmdeployment import LLMDeployment
 from energylens.api.parse import InvalidResourceError, parse_llmdeployment
 from energylens.clock import Clock
-from energylens.cluster.errors import ClusterError, ForbiddenError, NotFoundError
+from energylens.cluster.errors import ClusterError
 from energylens.cluster.port import ClusterPort
-from energylens.cluster.resources import CONFIG_MAP, EVENT
+from energylens.cluster.resources import EVENT
 from energylens.controller.allowances import Allowances
 from energylens.controller.child_writer import ChildWriter, Written
 from energylens.controller.departures import Departures
 from energylens.controller.energy_accounts import EnergyAccounts
 from energylens.controller.events import event
-from energylens.controller.inquiries import lacks_pods, read_claims, slow_pods, why_no_pods, why_slow
+from energylens.controller.inquiries import read_claims
 from energylens.controller.inventory import Inventory
 from energylens.controller.metrics import Metrics
+from energylens.controller.observing import Measurements, Observing, never_measured
 from energylens.controller.rest import Resting
 from energylens.controller.settings import Settings
 from energylens.controller.status_edits import StatusEdits, described_edit
@@ -32,36 +31,25 @@ from energylens.controller.status_writer import StatusWriter
 from energylens.controller.store import Body, Key, Store
 from energylens.controller.turns import Turns
 from energylens.decide.budgets.own_budget import with_account
-from energylens.decide.decide import Live, Outcome, decide
+from energylens.decide.decide import Outcome, decide
 from energylens.decide.deployment import rollback
 from energylens.decide.deployment.children import Children
-from energylens.decide.deployment.conditions import keep_transition_times
 from energylens.decide.deployment.learning import Learning
-from energylens.decide.deployment.observation import Observation, PlanChoice, PodState, plan_label, pod_state
+from energylens.decide.deployment.observation import Observation, PlanChoice, plan_label
 from energylens.decide.deployment.planning import PlanningService
 from energylens.decide.deployment.recovery import recovered
-from energylens.decide.deployment.replica import SeenPods
 from energylens.decide.deployment.rollouts import looks_again
 from energylens.decide.deployment.status import is_new_window
-from energylens.decide.gather import gather
+from energylens.decide.deployment.unreadable import unreadable_status
+from energylens.decide.gather import Offered, gather
 from energylens.decide.learned.corrections import Pool
-from energylens.decide.reasons import ConditionType, EventReason, Reason
+from energylens.decide.reasons import EventReason
 from energylens.measure.energy import EnergySpan
-from energylens.measure.types import WindowMeasurement
-from energylens.serving.claims import Claims
-from energylens.serving.support import table_name
 
 ROLLOUT_LOOK_SECONDS = 20.0
 """Between two checks of a rollout that no watch may tell more about: events are not watched, and deadlines pass."""
 HANDOVER_RETRY_SECONDS = 10.0
 """Between two tries to scale down or remove the workload of the plan before."""
-
-Measurements = Callable[[Key, str], WindowMeasurement | None]
-"""Takes a deployment and the hash of the plan whose pods run."""
-
-
-def _never_measured(key: Key, plan_hash: str) -> WindowMeasurement | None:
-    return None
 
 
 def _never_counted(key: Key, since: float, nodes: frozenset[str] | None) -> EnergySpan | None:
@@ -81,8 +69,8 @@ class Reconciler:
         metrics: Metrics,
         *,
         instance: str = "energylens",
-        measurements: Measurements = _never_measured,
-        canary_measurements: Measurements = _never_measured,
+        measurements: Measurements = never_measured,
+        canary_measurements: Measurements = never_measured,
         pool: Pool | None = None,
         accounts: EnergyAccounts | None = None,
     ) -> None:
@@ -99,8 +87,7 @@ class Reconciler:
         self._settings = settings
         self._metrics = metrics
         self._instance = instance
-        self._measurements = measurements
-        self._canary_measurements = canary_measurements
+        self.observing = Observing(cluster, store, clock, measurements, canary_measurements)
         self._learning = Learning(pool or Pool())
         self._writer = ChildWriter(cluster, store, clock, metrics)
         self._departures = Departures(cluster, store, self._writer, metrics)
@@ -115,11 +102,8 @@ class Reconciler:
         """Deployments without a feasible plan, and the version of the inventory when the pass began that found none."""
         self._inventory = Inventory(store)
         self.allowances = Allowances(store, self._inventory, clock)
-        self._resting = Resting(store, clock, self._writer.live, self._latest, self.allowances.of)
+        self._resting = Resting(store, clock, self._writer.live, self.observing.latest, self.allowances.of)
         self.serves_lws = False
-
-    def _latest(self, key: Key, plan_hash: str) -> WindowMeasurement | None:
-        return self._measurements(key, plan_hash)
 
     @property
     def _besides(self) -> tuple[int, bool]:
@@ -207,29 +191,17 @@ class Reconciler:
 
     async def _decide(self, key: Key, body: Body, deployment: LLMDeployment) -> Outcome:
         """Look, plan, look again at what runs, and return what should be."""
-        config_map, unreadable = await self._config_map(deployment)
+        config = await self.observing.named_config(deployment)
         running = deployment.status.plan
-        window = self._measurement(key, running, self._store.workloads(key).running(running))
+        window = self.observing.measurement(key, running, self._store.workloads(key).running(running))
         account = self._accounts.of(key, body, is_written=is_new_window(deployment, window))
         claims = await read_claims(self._cluster, deployment)
         is_new = deployment.status.observed_generation != deployment.metadata.generation
         async with self._one_plan_at_a_time.turn(first=is_new):
             allowed = self.allowances.of(with_account(body, account))
-            inputs = gather(
-                deployment,
-                now=self._clock.now(),
-                snapshot=self._inventory.snapshot(key),
-                allowance=allowed.allowance,
-                learned=self._learning.pool,
-                serves_lws=self.serves_lws,
-                config_map=config_map,
-                unreadable=unreadable,
-                workloads=self._store.workloads(key),
-                table=self._table(key, deployment),
-                window=window,
-                want_table=self._lacks_table(key, deployment),
-                seen=self._seen(key, deployment, claims),
-            )
+            offered = Offered(self._inventory.snapshot(key), allowed.allowance, self._learning.pool, self.serves_lws)
+            present = self.observing.present(key, deployment, claims, window)
+            inputs = gather(deployment, offered, config, present, now=self._clock.now())
             planning = await asyncio.to_thread(self._planning.planning_for, inputs)
             if planning.replica is not None:
                 self._inventory.verify(key, planning.replica)
@@ -237,44 +209,17 @@ class Reconciler:
                 self._inventory.adopt(key, planning.plan.model_dump(mode="json", by_alias=True, exclude_none=True))
                 # What is committed now is what the conditions of this pass are about.
                 allowed = self.allowances.of(with_account(self._inventory.with_plan(key, body), account))
-        live = await self._running(key, inputs.standing or planning.plan, claims)
+        live = await self.observing.running(key, inputs.standing or planning.plan, claims)
         return decide(inputs, planning, allowed, live, now=self._clock.now(), account=account)
-
-    def _seen(self, key: Key, deployment: LLMDeployment, claims: Claims) -> SeenPods:
-        """Return the pods, and the last window of the one replica by which a plan is verified."""
-        memory = deployment.status.verification
-        plan = memory.plan if memory is not None else None
-        bodies = self._store.canaries(key)
-        made = next((body for body in bodies if plan is not None and plan_label(body) == plan.hash), None)
-        window = self._canary_measurements(key, plan.hash) if plan is not None and made is not None else None
-        pods = tuple(pod_state(pod) for pod in self._store.pods_owned(key))
-        return SeenPods(pods, made or next(iter(bodies), None), window, claims)
-
-    async def _running(self, key: Key, plan: PlanStatus | None, claims: Claims) -> Live:
-        """Return what runs, and what is asked for only where it matters."""
-        workloads = self._store.workloads(key)
-        workload = workloads.running(plan)
-        pods = tuple(pod_state(pod) for pod in self._store.pods_owned(key))
-        refused_pods, unread = "", ""
-        if workload is not None and lacks_pods(workload, pods):
-            refused_pods, unread = await why_no_pods(self._cluster, workload, self._clock.now())
-        canary = next(iter(self._store.canaries(key)), None)
-        return Live(workloads, await self._with_warnings(key, pods), canary, claims, refused_pods, unread)
-
-    async def _with_warnings(self, key: Key, pods: tuple[PodState, ...]) -> tuple[PodState, ...]:
-        """Return the pods, those that have long had no container with the last warning about them."""
-        slow = slow_pods(pods, self._clock.now())
-        told = await why_slow(self._cluster, key[0], slow) if slow else {}
-        return tuple(replace(pod, waiting=told[pod.name], failing=True) if pod.name in told else pod for pod in pods)
 
     async def _look(self, key: Key, wanted: Outcome, written: Written, unmoved: str) -> Outcome:
         """Return the outcome with what was seen after the writes."""
         before, deployment = wanted.observed, wanted.observed.deployment
         plan, workloads = before.planning.plan, self._store.workloads(key)
         workload = workloads.running(before.standing or plan)
-        measurement = self._measurement(key, plan, workload)
+        measurement = self.observing.measurement(key, plan, workload)
         self._learning.learn(key, deployment, plan, measurement)
-        pods = await self._with_warnings(key, tuple(pod_state(pod) for pod in self._store.pods_owned(key)))
+        pods = await self.observing.pods(key)
         return wanted.after(
             workload=workload,
             outgoing=workloads.outgoing(before.standing or plan),
@@ -291,39 +236,6 @@ class Reconciler:
             takes_over=_takes_over(before, workload, wanted.children),
         )
 
-    def _measurement(
-        self, key: Key, plan: PlanStatus | None, workload: Mapping[str, Any] | None
-    ) -> WindowMeasurement | None:
-        """Return the last window of the plan, and never that of another plan's pods."""
-        return self._measurements(key, plan.hash) if plan is not None and plan.hash == plan_label(workload) else None
-
-    def _table(self, key: Key, deployment: LLMDeployment) -> Body | None:
-        """Return the ConfigMap beside the pods, with the plan that they were made from."""
-        found = self._store.children.get(("ConfigMap", key[0], table_name(deployment)))
-        return None if found is None else found.body
-
-    def _lacks_table(self, key: Key, deployment: LLMDeployment) -> bool:
-        plan, workloads = deployment.status.plan, self._store.workloads(key)
-        if plan is None or not workloads.bodies:
-            return False
-        table = self._table(key, deployment)
-        if table is None:
-            return True
-        # A pass that ended before its status may have left the table of a plan that was then given up.
-        return plan.hash == plan_label(workloads.running(plan)) != plan_label(table)
-
-    async def _config_map(self, deployment: LLMDeployment) -> tuple[Body | None, str]:
-        """Return the ConfigMap of ``spec.model.configRef``, and why it may not be read."""
-        ref = deployment.spec.model.config_ref
-        if ref is None:
-            return None, ""
-        try:
-            return await self._cluster.get(CONFIG_MAP, deployment.metadata.namespace, ref.name), ""
-        except NotFoundError:
-            return None, ""
-        except ForbiddenError as error:
-            return None, str(error)
-
     def _recover(self, key: Key, body: Body, deployment: LLMDeployment) -> LLMDeployment:
         """Return a deployment with the plan to use, which in the first reconcile may not be the plan in its status."""
         if self._store.statuses is not None:
@@ -332,7 +244,7 @@ class Reconciler:
         if key in self._recovered:
             return deployment
         workload = self._store.workloads(key).running(deployment.status.plan)
-        return recovered(deployment, self._table(key, deployment), workload)
+        return recovered(deployment, self.observing.table(key, deployment), workload)
 
     async def _write_status(self, key: Key, body: Body, found: Outcome) -> bool:
         """Write what differs, and return whether it did."""
@@ -348,18 +260,7 @@ class Reconciler:
 
     async def _write_invalid(self, body: Body, message: str) -> None:
         """Say that the spec cannot be read, and leave everything else as it is."""
-        status = dict(body["status"])
-        now = self._clock.now()
-        generation = body["metadata"].get("generation", 1)
-        try:
-            known = parse_llmdeployment({**body, "spec": _SMALLEST_SPEC}, strict=False).status.conditions
-        except InvalidResourceError:
-            known = ()
-        others = [_without_failure(c, generation) for c in known if c.type != ConditionType.PLAN_READY]
-        found = keep_transition_times((*others, _invalid(message, generation)), known, now)
-        conditions = sorted(found, key=lambda c: list(ConditionType).index(ConditionType(c.type)))
-        status["conditions"] = [c.model_dump(by_alias=True, exclude_none=True) for c in conditions]
-        status["observedGeneration"] = generation
+        status = unreadable_status(body, message, self._clock.now())
         if status != body["status"]:
             await self._statuses.write(body, status)
 
@@ -392,30 +293,3 @@ def _takes_over(before: Observation, workload: Mapping[str, Any] | None, wanted:
     if plan is None or not wanted.acting or plan_label(workload) != plan.hash:
         return False
     return before.planning.adopted or ran != plan.hash
-
-
-_SMALLEST_SPEC = {"model": {"name": "unknown"}, "workload": {"inputTokens": 1, "outputTokens": 1, "concurrency": 1}}
-
-
-def _invalid(message: str, generation: int) -> Condition:
-    return Condition(
-        type=ConditionType.PLAN_READY.value,
-        status="False",
-        reason=Reason.INVALID_SPEC.value,
-        message=message,
-        observed_generation=generation,
-    )
-
-
-def _without_failure(condition: Condition, generation: int) -> Condition:
-    """Return a condition as this pass leaves it, which did not fail but could not read the spec either."""
-    if condition.reason not in (Reason.INTERNAL_ERROR, Reason.API_SERVER_ERROR):
-        return condition
-    degraded = condition.type == ConditionType.DEGRADED
-    return Condition(
-        type=condition.type,
-        status="False" if degraded else "Unknown",
-        reason=(Reason.AS_EXPECTED if degraded else Reason.INVALID_SPEC).value,
-        message="" if degraded else "the spec cannot be read, see condition PlanReady",
-        observed_generation=generation,
-    )

@@ -63,7 +63,7 @@ RIGHTS: tuple[Right, ...] = (
     *_each(LEADER_WORKER_SET, "create", "patch", "delete"),
     *_each(SERVICE, "create", "patch"),
     *_each(CONFIG_MAP, "create", "patch", "get"),
-    *_each(POD_DISRUPTION_BUDGET, "create", "patch"),
+    *_each(POD_DISRUPTION_BUDGET, "create", "patch", "delete"),
     *_each(PERSISTENT_VOLUME_CLAIM, "get"),
     *_each(EVENT, "create", "list"),
 )

@@ -14,7 +14,7 @@ from functools import partial
 from aiohttp import web
 
 from energylens.clock import Clock, SystemClock
-from energylens.cluster.client import connect
+from energylens.cluster.connecting import connect
 from energylens.cluster.fence import FencedCluster
 from energylens.cluster.kubeconfig import UnusableConfigError
 from energylens.cluster.lease import LeaseGuard

@@ -6,6 +6,7 @@ if nothing ran yet: all of them plan from the same inputs, made here.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from energylens.api.llmdeployment import LLMDeployment
@@ -21,55 +22,80 @@ from energylens.measure.types import WindowMeasurement
 from energylens.planner.types import ClusterSnapshot, PowerAllowance
 
 
+@dataclass(frozen=True)
+class Offered:
+    """What the cluster offers to a deployment, and what is known of it."""
+
+    snapshot: ClusterSnapshot
+    """The nodes, with all GPUs taken that are not for this deployment."""
+    allowance: PowerAllowance | None
+    """What budgets leave to it; None where none limits it."""
+    learned: Pool
+    """What measurement taught."""
+    serves_lws: bool
+    """Whether the cluster has LeaderWorkerSet."""
+
+
+@dataclass(frozen=True)
+class NamedConfig:
+    """The ConfigMap of ``spec.model.configRef``."""
+
+    body: Body | None = None
+    """None where it does not exist, or none is named."""
+    unreadable: str = ""
+    """Why it may not be read; "" where it may."""
+
+
+@dataclass(frozen=True)
+class Present:
+    """What there is of a deployment already; by default nothing."""
+
+    workloads: Workloads = NO_WORKLOADS
+    """What runs."""
+    table: Body | None = None
+    """The ConfigMap beside the pods, with the plan that they were made from."""
+    want_table: bool = False
+    """The table of plans has to be written."""
+    window: WindowMeasurement | None = None
+    """The last full measurement of the plan in status."""
+    seen: SeenPods | None = None
+    """What the pods do, where new plans are verified beside those that run; None where nobody looks."""
+
+
 def gather(
     deployment: LLMDeployment,
+    offered: Offered,
+    named: NamedConfig,
+    present: Present = Present(),
     *,
     now: datetime,
-    snapshot: ClusterSnapshot,
-    allowance: PowerAllowance | None,
-    learned: Pool,
-    serves_lws: bool,
-    config_map: Body | None = None,
-    unreadable: str = "",
-    workloads: Workloads = NO_WORKLOADS,
-    table: Body | None = None,
-    window: WindowMeasurement | None = None,
-    want_table: bool = False,
-    seen: SeenPods | None = None,
 ) -> Inputs:
     """Return what planning reads.
 
     Args:
         deployment: With its last status.
+        offered: By the cluster.
+        named: Its config.json, where it names one.
+        present: What there is of it already.
         now: The present moment.
-        snapshot: The nodes, with all GPUs taken that are not for this deployment.
-        allowance: What budgets leave to it; None where none limits it.
-        learned: What measurement taught.
-        serves_lws: Whether the cluster has LeaderWorkerSet.
-        config_map: The one of ``spec.model.configRef``; None where it does not exist, or none is named.
-        unreadable: Why that ConfigMap may not be read; "" where it may.
-        workloads: What runs.
-        table: The ConfigMap beside the pods, with the plan that they were made from.
-        window: The last full measurement of the plan in status.
-        want_table: The table of plans has to be written.
-        seen: What the pods do, where new plans are verified beside those that run; None where nobody looks.
     """
-    workload = workloads.running(deployment.status.plan)
+    seen, window = present.seen, present.window
+    workload = present.workloads.running(deployment.status.plan)
     verifies = seen is not None and is_asked(deployment)
-    config, missing = model_config(deployment, config_map, unreadable)
+    config, missing = model_config(deployment, named.body, named.unreadable)
     return Inputs(
         deployment=deployment,
         config=config,
         missing=missing,
-        snapshot=snapshot,
-        allowance=allowance,
-        serves_lws=serves_lws,
+        snapshot=offered.snapshot,
+        allowance=offered.allowance,
+        serves_lws=offered.serves_lws,
         adopted_at=adopted_at(deployment),
         now=now,
-        want_table=want_table,
-        standing=standing_plan(deployment, table, workload),
-        corrections=learned.for_planning(deployment),
+        want_table=present.want_table,
+        standing=standing_plan(deployment, present.table, workload),
+        corrections=offered.learned.for_planning(deployment),
         late=late_rollout(deployment, deployment.status.plan, workload),
         load=followed_load(deployment, whole_load(window, seen) if seen is not None else window),
-        beside=beside(deployment, workload, table, seen, window) if seen is not None and verifies else None,
+        beside=beside(deployment, workload, present.table, seen, window) if seen is not None and verifies else None,
     )

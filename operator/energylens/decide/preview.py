@@ -28,7 +28,7 @@ from energylens.decide.deployment.inputs import Inputs
 from energylens.decide.deployment.observation import Allowed, Body, PlanChoice, PodState
 from energylens.decide.deployment.planning import PlanningService
 from energylens.decide.deployment.workloads import NO_WORKLOADS, Workloads
-from energylens.decide.gather import gather
+from energylens.decide.gather import NamedConfig, Offered, Present, gather
 from energylens.decide.learned.corrections import Pool
 from energylens.decide.planned import Key, key_of, planned
 from energylens.decide.reasons import BudgetReason
@@ -164,15 +164,10 @@ def _preview(deployment: LLMDeployment, world: World, service: PlanningService, 
     workloads = world.workloads.get(key, NO_WORKLOADS)
     inputs = gather(
         deployment,
+        Offered(world.snapshot_for(key), allowed.allowance, world.learned, world.serves_lws),
+        NamedConfig(None if ref is None else world.config_maps.get((key[0], ref.name))),
+        Present(workloads, world.config_maps.get((key[0], table_name(deployment))), want_table=True),
         now=now,
-        snapshot=world.snapshot_for(key),
-        allowance=allowed.allowance,
-        learned=world.learned,
-        serves_lws=world.serves_lws,
-        config_map=None if ref is None else world.config_maps.get((key[0], ref.name)),
-        workloads=workloads,
-        table=world.config_maps.get((key[0], table_name(deployment))),
-        want_table=True,
     )
     planning = service.planning_for(inputs)
     if planning.adopted and planning.plan is not None:

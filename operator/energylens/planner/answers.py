@@ -31,6 +31,9 @@ MOST_ANSWERS = 512
 MOST_OF_ONE = 4
 """Answers to one question, each with other GPUs free."""
 
+HARDWARE_LIMITS = ("spec.hardware.gpuProducts", "spec.hardware.maxGPUs", "spec.hardware.maxGPUsPerReplica")
+"""Constraints by which a spec limits GPUs."""
+
 
 @dataclass(frozen=True)
 class Question:
@@ -115,7 +118,7 @@ class Answers:
         key, places = asked.within(bound), asked.places(bound)
         with self._lock:
             for kept in self._kept.get(key, ()):
-                if kept.answers(places, is_exact=asked.depends_on_places):
+                if kept.answers(places, is_exact=asked.depends_on_places or kept.is_bound_by_hardware):
                     self._kept.move_to_end(key)
                     self._bounds.move_to_end(asked.base)
                     return kept.answer
@@ -146,6 +149,14 @@ class _Kept:
     places: Places
     needs: Places
     """Of each candidate that is shown, the chosen one among them."""
+
+    @property
+    def is_bound_by_hardware(self) -> bool:
+        """Whether the answer names a limit on GPUs, and so a candidate beyond that limit, which is not shown.
+
+        Where no candidate beyond a limit was better, none is with fewer places.
+        """
+        return self.answer.plan.binding_constraint in HARDWARE_LIMITS
 
     def answers(self, places: Places, *, is_exact: bool) -> bool:
         """Return whether the answer is that of other free GPUs, too.
@@ -227,14 +238,12 @@ class _Asked:
 
     @property
     def depends_on_places(self) -> bool:
-        """Whether the answer may depend on free GPUs for candidates that it does not show.
+        """Whether the answer may depend on free GPUs for candidates that it does not show, whatever it is.
 
-        Those that a limit of the spec forbids are not shown, and the least power need not be that of one that is.
+        The least power need not be that of a candidate that is shown where more power may mean less energy per token.
         """
         spec = self.question.deployment.spec
-        hardware = spec.hardware
-        limits = (hardware.gpu_products, hardware.max_gpus, hardware.max_gpus_per_replica)
-        return spec.energy.objective == "MinimizeGPUs" or any(limits) or spec.workload.concurrency is not None
+        return spec.energy.objective == "MinimizeGPUs" or spec.workload.concurrency is not None
 
 
 def _hash(question: Question, served: ModelSpec, nodes: tuple[GpuNode, ...], most: int | None) -> str:

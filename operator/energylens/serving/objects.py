@@ -14,7 +14,7 @@ from energylens.serving import reserved
 from energylens.serving.errors import ServingError
 from energylens.serving.merge import merge_pod_template
 from energylens.serving.rollout import Strategy
-from energylens.serving.support import disruption_budget, plan_table, service
+from energylens.serving.support import disruption_budget, needs_disruption_budget, plan_table, service
 from energylens.serving.workload import workload
 
 _ONE = Strategy("Recreate", 0, 1)
@@ -83,11 +83,9 @@ def manifests(
         ServingError: The spec contradicts the plan. The message names the field and what to do instead.
     """
     check(deployment)
-    objects = [
-        workload(deployment, plan, model, strategy, gpu, avoid),
-        service(deployment, plan),
-        disruption_budget(deployment, plan),
-    ]
+    objects = [workload(deployment, plan, model, strategy, gpu, avoid), service(deployment, plan)]
+    if needs_disruption_budget(plan):
+        objects.append(disruption_budget(deployment, plan))
     if table is not None:
         objects.append(plan_table(deployment, plan, table))
     return objects

@@ -41,10 +41,15 @@ def service(deployment: LLMDeployment, plan: PlanStatus) -> dict[str, Any]:
     return child(deployment, "v1", "Service", service_name(deployment), {"spec": body}, plan)
 
 
+def needs_disruption_budget(plan: PlanStatus) -> bool:
+    """Return whether a PodDisruptionBudget would say anything: with one pod ``maxUnavailable: 1`` allows all."""
+    return plan.replicas * plan.nodes_per_replica > 1
+
+
 def disruption_budget(deployment: LLMDeployment, plan: PlanStatus) -> dict[str, Any]:
     """Return the PodDisruptionBudget: drains take one replica at a time, and never wait for one that is not ready.
 
-    ``maxUnavailable: 1`` lets the node of an only replica be drained; ``minAvailable: 1`` would block that for ever.
+    The node of an only replica may be drained; ``minAvailable: 1`` would block that for ever.
     All pods of all groups count: a follower's end ends its group, and until the group is back nothing else may go.
     """
     body = {

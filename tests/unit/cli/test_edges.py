@@ -21,7 +21,7 @@ from energylens.cli.errors import InputError
 from energylens.cli.inputs import files
 from energylens.cli.inputs.files import read_documents, read_text
 from energylens.cli.main import cli
-from energylens.cluster.client import _failure
+from energylens.cluster.answers import failure_text
 from energylens.cluster.errors import ForbiddenError, UnauthorizedError, error_for
 from energylens.cluster.kubeconfig import UnusableConfigError, check_kubeconfig, told_failures
 from energylens.documents import DocumentError, json_document, yaml_documents
@@ -277,7 +277,7 @@ class Key:
     ],
 )
 def test_a_server_out_of_reach_is_told_in_words(error: Exception, words: str) -> None:
-    assert _failure(error) == words
+    assert failure_text(error) == words
 
 
 # Values with units

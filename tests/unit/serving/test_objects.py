@@ -28,7 +28,7 @@ def test_the_applied_hash_follows_the_content(
     make_deployment: Deploy, make_plan: Plan, models: dict[str, ModelSpec]
 ) -> None:
     def hashes(**fields: object) -> list[str]:
-        objects = manifests(make_deployment(), make_plan(**fields), models["70b"], strategy=STRATEGY)
+        objects = manifests(make_deployment(), make_plan(replicas=2, **fields), models["70b"], strategy=STRATEGY)
         return [o["metadata"]["annotations"]["energylens.dev/applied-hash"] for o in objects]
 
     deployment, service, budget = hashes()
@@ -40,7 +40,7 @@ def test_the_applied_hash_follows_the_content(
 def test_every_child_is_owned_and_labelled(
     make_deployment: Deploy, make_plan: Plan, models: dict[str, ModelSpec]
 ) -> None:
-    objects = manifests(make_deployment(), make_plan(), models["70b"], strategy=STRATEGY, table=[])
+    objects = manifests(make_deployment(), make_plan(replicas=2), models["70b"], strategy=STRATEGY, table=[])
     assert [o["kind"] for o in objects] == ["Deployment", "Service", "PodDisruptionBudget", "ConfigMap"]
     for child in objects:
         (owner,) = child["metadata"]["ownerReferences"]
@@ -90,9 +90,16 @@ def test_the_deadline_is_on_the_deployment(
 
 
 def test_a_drain_is_never_blocked(make_deployment: Deploy, make_plan: Plan, models: dict[str, ModelSpec]) -> None:
-    budget = manifests(make_deployment(), make_plan(replicas=1), models["70b"], strategy=STRATEGY)[2]["spec"]
+    budget = manifests(make_deployment(), make_plan(replicas=2), models["70b"], strategy=STRATEGY)[2]["spec"]
     assert budget["maxUnavailable"] == 1
     assert "minAvailable" not in budget
+
+
+def test_one_pod_needs_no_disruption_budget(
+    make_deployment: Deploy, make_plan: Plan, models: dict[str, ModelSpec]
+) -> None:
+    objects = manifests(make_deployment(), make_plan(replicas=1), models["70b"], strategy=STRATEGY)
+    assert [o["kind"] for o in objects] == ["Deployment", "Service"]
 
 
 def test_a_replica_over_nodes_is_a_group(
@@ -122,7 +129,8 @@ def test_one_service_selects_the_pods_of_a_deployment_and_the_leaders_of_groups(
 ) -> None:
     group = make_plan(tensor_parallel=8, pipeline_parallel=2, nodes_per_replica=2)
     several, service, budget = manifests(make_deployment(), group, models["405b"], strategy=STRATEGY)
-    one, other_service, other_budget = manifests(make_deployment(), make_plan(), models["405b"], strategy=STRATEGY)
+    plan = make_plan(replicas=2)
+    one, other_service, other_budget = manifests(make_deployment(), plan, models["405b"], strategy=STRATEGY)
     assert service["spec"] == other_service["spec"]
     assert budget["spec"] == other_budget["spec"]
     for template in (one["spec"]["template"], several["spec"]["leaderWorkerTemplate"]["leaderTemplate"]):
@@ -180,7 +188,7 @@ def test_the_table_fits_into_a_configmap(
     make_deployment: Deploy, make_plan: Plan, models: dict[str, ModelSpec]
 ) -> None:
     rows = [{"rank": i, "reason": "é" * 500} for i in range(2000)]
-    config = manifests(make_deployment(), make_plan(), models["70b"], strategy=STRATEGY, table=rows)[3]
+    config = manifests(make_deployment(), make_plan(), models["70b"], strategy=STRATEGY, table=rows)[-1]
     text = config["data"]["candidates.csv"]
     assert MAX_TABLE_BYTES - 2000 < len(text.encode()) <= MAX_TABLE_BYTES
     assert text.endswith("\n")

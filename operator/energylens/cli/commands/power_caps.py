@@ -12,7 +12,8 @@ from pathlib import Path
 import click
 
 from energylens.cli.errors import BAD_INPUT
-from energylens.cluster.client import KubeClient, connect
+from energylens.cluster.client import KubeClient
+from energylens.cluster.connecting import connect
 from energylens.cluster.errors import ClusterError
 from energylens.cluster.kubeconfig import UnusableConfigError
 from energylens.cluster.resources import POD

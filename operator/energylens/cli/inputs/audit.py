@@ -205,7 +205,7 @@ def telemetry_of_pods(
     Raises:
         InputError: The kubeconfig is not usable.
     """
-    from energylens.cluster.client import connect_as_user
+    from energylens.cluster.connecting import connect_as_user
     from energylens.cluster.kubeconfig import UnusableConfigError
 
     clock = clock or SystemClock()

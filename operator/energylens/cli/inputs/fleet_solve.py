@@ -13,19 +13,18 @@ from energylens.cli.progress import progress
 from energylens.clock import SystemClock
 from energylens.decide.deployment.planning import problem_of
 from energylens.decide.deployment.served import ModelProblemError, model_of
-from energylens.decide.gather import gather
+from energylens.decide.gather import NamedConfig, Offered, gather
 from energylens.decide.preview import World, new_body
 from energylens.decide.shared_limits import UnusableBudgetError, shared_limits
 from energylens.planner.explain.infeasible import explain_infeasible
 from energylens.planner.fleet.joint import LimitCost, PowerLimit
+from energylens.planner.fleet.members import FleetMember, deployment_of
 from energylens.planner.fleet.planning import (
     Fleet,
-    FleetMember,
     FleetPlan,
     NoFleetPlan,
     ObjectivePrice,
     alone,
-    deployment_of,
     latency_frontier,
     limit_prices,
     nodes_of,
@@ -150,15 +149,13 @@ def _deployment(
 ) -> FleetMember | str:
     """Return a deployment with its candidates, or why no GPU can serve it; equal ones are evaluated once."""
     name, ref = _name(deployment), deployment.spec.model.config_ref
+    allowance = replace(world, budgets=()).allowance(new_body(deployment), now).allowance
     inputs = gather(
         # As if nothing of it ran.
         deployment.model_copy(update={"status": LLMDeploymentStatus()}),
+        Offered(snapshot, allowance, world.learned, world.serves_lws),
+        NamedConfig(None if ref is None else world.config_maps.get((deployment.metadata.namespace, ref.name))),
         now=now,
-        snapshot=snapshot,
-        allowance=replace(world, budgets=()).allowance(new_body(deployment), now).allowance,
-        learned=world.learned,
-        serves_lws=world.serves_lws,
-        config_map=None if ref is None else world.config_maps.get((deployment.metadata.namespace, ref.name)),
     )
     if inputs.missing is not None:
         raise InputError(f"{name}: {inputs.missing.message}")

@@ -113,7 +113,7 @@ def read_cluster(
     """
     import asyncio
 
-    from energylens.cluster.client import connect_as_user
+    from energylens.cluster.connecting import connect_as_user
     from energylens.cluster.errors import ClusterError, ForbiddenError, NotFoundError, UnauthorizedError
     from energylens.cluster.kubeconfig import UnusableConfigError
 

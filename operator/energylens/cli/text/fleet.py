@@ -13,7 +13,8 @@ from energylens.cli.inputs.rates import NO_RATES, Rates
 from energylens.cli.text.money import basis, cost_lines, cost_object, month_cells, month_heads
 from energylens.cli.text.tables import columns
 from energylens.planner.fleet.joint import BrokenObjective
-from energylens.planner.fleet.planning import MARGINAL, FleetMember, FleetPlan
+from energylens.planner.fleet.members import FleetMember
+from energylens.planner.fleet.planning import MARGINAL, FleetPlan
 from energylens.planner.search import describe
 from energylens.planner.search.frontier import alternative
 

@@ -29,6 +29,7 @@ from energylens.planner.types import ClusterSnapshot, GpuAllocation
 from energylens.serving import ServingError, Strategy, canary_manifest, canary_ref, choose_strategy, manifests
 from energylens.serving.claims import conflict, one_at_a_time
 from energylens.serving.metadata import APPLIED_HASH
+from energylens.serving.support import needs_disruption_budget
 
 SAFE_MESSAGE = "new replicas wait for what old ones hold; old replicas stop first"
 FOREIGN_MESSAGE = "the limits of the rolling update were edited; an old replica stops before a new one starts"
@@ -48,6 +49,8 @@ class Children:
     """What becomes of the workload of the other kind; None where there is none, or nothing is acted on."""
     canary: tuple[str, str] | None = None
     """Kind and name of the object that runs one replica of a plan that is verified; any other of that sort goes."""
+    unguarded: bool = False
+    """One pod serves: the PodDisruptionBudget of an earlier plan goes."""
 
 
 def children(observed: Observation) -> Children:
@@ -140,6 +143,11 @@ def _without_canary(observed: Observation) -> ClusterSnapshot:
 
 
 def _act(observed: Observation) -> Children:
+    found, plan = _acted(observed), observed.planning.plan
+    return replace(found, unguarded=found.acting and plan is not None and not needs_disruption_budget(plan))
+
+
+def _acted(observed: Observation) -> Children:
     deployment, planning, live = observed.deployment, observed.planning, observed.workload
     plan, model = planning.plan, planning.model
     if plan is None or model is None:

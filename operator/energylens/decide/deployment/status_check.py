@@ -24,6 +24,7 @@ from energylens.api.quantity import parse_quantity
 from energylens.api.timestamp import timestamp
 from energylens.api.words import counted
 from energylens.data import load_gpus
+from energylens.decide.deployment.unreadable import SMALLEST_SPEC
 from energylens.decide.deployment.verification import WINDOWS
 from energylens.decide.planned import Body
 from energylens.decide.reasons import ConditionType, Reason
@@ -44,7 +45,6 @@ MOST = 10**12
 MOST_LOAD_RATIO = 1e4
 """A followed load beyond so many times the declared one, or below that part of it, was not measured."""
 
-_SMALLEST_SPEC = {"model": {"name": "unknown"}, "workload": {"inputTokens": 1, "outputTokens": 1, "concurrency": 1}}
 _ORDER = [kind.value for kind in ConditionType]
 _REASONS = frozenset((*(reason.value for reason in Reason), *get_args(EnergyReason)))
 
@@ -106,7 +106,7 @@ def checked_status(body: Body, now: datetime) -> Checked:
         stated = {**stated, "energyAccount": account}
     try:
         found = parse_llmdeployment(
-            {**body, "spec": _SMALLEST_SPEC, "status": stated}, strict=False, on_ignored=left_out.append
+            {**body, "spec": SMALLEST_SPEC, "status": stated}, strict=False, on_ignored=left_out.append
         )
     except InvalidResourceError as error:
         return {}, (str(error),)

@@ -1,15 +1,11 @@
-"""Many deployments planned together: their candidates as points of the joint program, and what objectives cost."""
+"""Many deployments planned together, and what their objectives and power limits cost."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-import numpy as np
-
-from energylens.api.quantity import parse_quantity
 from energylens.api.words import counted
 from energylens.planner.fleet.joint import (
     BrokenObjective,
@@ -18,19 +14,13 @@ from energylens.planner.fleet.joint import (
     JointPlan,
     JointProblem,
     LimitCost,
-    Point,
     PowerLimit,
     limit_costs,
     solve_joint,
 )
+from energylens.planner.fleet.members import FleetMember, member_of
 from energylens.planner.fleet.packing import Node
-from energylens.planner.search.constraints import Constraint, feasible
-from energylens.planner.search.frontier import pareto
-from energylens.planner.search.identity import inputs_hash
-from energylens.planner.search.objective import best, joules_at_risk, ranked, rounded
-from energylens.planner.search.problem import Problem, Solution, solve
 from energylens.planner.types import ClusterSnapshot
-from energylens.predictor.types import BoolArray
 
 RELAXATIONS = (1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
 """Factors on objectives that are tried, smallest first, where no joint plan holds them all."""
@@ -38,67 +28,8 @@ MARGINAL = 1.1
 """Factor on an objective whose saving is its marginal cost."""
 FACTORS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0)
 """Factors on all latency objectives at once, for the fleet's frontier."""
-_EXACT = 0.0
 _NOTHING = 1e-3
 """Watts that the solver's arithmetic may make up."""
-
-
-@dataclass(frozen=True)
-class FleetMember:
-    """One deployment of a fleet with all of its candidates."""
-
-    name: str
-    """``namespace/name``."""
-    problem: Problem
-    solution: Solution
-    tokens_per_second: float
-    """At which its energy is counted."""
-    one_node: bool = False
-    """Replicas over several nodes cannot be run, as without LeaderWorkerSet."""
-    _points: dict[tuple[bytes, bool], list[tuple[Point, int]]] = field(default_factory=dict, repr=False, compare=False)
-    """By mask; every program asks for those that hold all objectives. Shared by deployments that ask for the same."""
-
-    def points(self, mask: BoolArray, broken: bool) -> list[tuple[Point, int]]:
-        """Return the candidates of a mask, shape (n,), that can be best, and the index of each.
-
-        Args:
-            mask: Candidates to look at.
-            broken: Whether points say which objectives they break.
-        """
-        key = mask.tobytes(), broken
-        if key not in self._points:
-            self._points[key] = list(_points(self, mask, broken)) if mask.any() else []
-        return self._points[key]
-
-    @cached_property
-    def reachable(self) -> BoolArray:
-        """Candidates that can run the load, whatever is free and whatever the objectives say; shape (n,)."""
-        given_up = [c for c in self.solution.constraints if c.kind == "SLO" or c.rule == "NotEnoughFreeGPUs"]
-        rows = self.solution.rows
-        able = feasible(self.solution.constraints, len(rows), without=given_up)
-        able &= np.isfinite(rows.joules_per_output_token)
-        return able & (rows.nodes_per_replica == 1) if self.one_node else able
-
-    @property
-    def objectives(self) -> tuple[Constraint, ...]:
-        """Its objectives."""
-        return tuple(c for c in self.solution.constraints if c.kind == "SLO")
-
-    @property
-    def is_possible(self) -> bool:
-        """Whether some candidate holds every constraint with all GPUs of the cluster free."""
-        return bool(self.within({}).any())
-
-    def within(self, factors: Mapping[str, float]) -> BoolArray:
-        """Return the candidates that hold each objective times its factor (1 where none is given); shape (n,)."""
-        mask = self.reachable.copy()
-        for objective in self.objectives:
-            factor = factors.get(objective.field, 1.0)
-            if factor == 1.0 or objective.needed is None:
-                mask &= objective.holds
-            elif not math.isinf(factor):
-                mask &= objective.needed <= factor * float(parse_quantity(objective.value))
-        return mask
 
 
 @dataclass(frozen=True)
@@ -151,54 +82,6 @@ class ObjectivePrice:
     """Value of the objective at which the plan without the objective is allowed."""
 
 
-def deployment_of(
-    name: str,
-    problem: Problem,
-    *,
-    one_node: bool = False,
-    known: MutableMapping[tuple[object, ...], FleetMember] | None = None,
-) -> FleetMember:
-    """Return a deployment with every candidate evaluated.
-
-    Args:
-        name: ``namespace/name``.
-        problem: What to plan.
-        one_node: Leave out replicas over several nodes.
-        known: Deployments by what their candidates follow from; one that differs from them in nothing but its name or
-            priority takes theirs, any other is added.
-    """
-    known = {} if known is None else known
-    key = (*_inputs(problem), one_node)
-    if key not in known:
-        known[key] = _evaluated(name, problem, one_node)
-    return replace(known[key], name=name, problem=problem)
-
-
-def _inputs(problem: Problem) -> tuple[object, ...]:
-    """Return what a solution follows from: the inputs of a plan, and where GPUs are free for the deployment."""
-    digest = inputs_hash(
-        problem.spec,
-        problem.model,
-        problem.nodes,
-        problem.gpus,
-        problem.predictor.version,
-        problem.allowance,
-        problem.corrections,
-    )
-    free = tuple((product, problem.free_gpus(product)) for product in problem.products)
-    return digest, free, problem.load_factor, problem.within_limits
-
-
-def _evaluated(name: str, problem: Problem, one_node: bool) -> FleetMember:
-    solution = solve(problem)
-    rows = solution.rows
-    able = rows.sustainable & np.isfinite(rows.joules_per_output_token)
-    holding = able & feasible([c for c in solution.constraints if c.rule != "NotEnoughFreeGPUs"], len(rows))
-    leader = best(rows, holding if holding.any() else able, "MinimizeEnergy")
-    tokens = np.nan if leader is None else float(rows.output_tokens_per_second[leader])
-    return FleetMember(name, problem, solution, tokens, one_node)
-
-
 def nodes_of(snapshot: ClusterSnapshot, owners: Collection[str]) -> tuple[Node, ...]:
     """Return the GPUs of each node that nobody but the owners holds."""
     return tuple(
@@ -231,13 +114,13 @@ def objective_prices(fleet: Fleet, plan: FleetPlan) -> Iterator[ObjectivePrice]:
     Raises:
         SolverError: as :func:`plan_fleet`.
     """
-    members = {d.name: _member(d, d.within({}), None) for d in fleet.deployments}
+    members = {d.name: member_of(d, d.within({}), None) for d in fleet.deployments}
     for deployment in fleet.deployments:
         for objective in deployment.objectives:
             saved, needed = [0.0, 0.0], None
             # Relaxed by less it saves less: where it costs nothing at all there is nothing more to ask.
             for number, factor in enumerate((math.inf, MARGINAL)):
-                looser = _member(deployment, deployment.within({objective.field: factor}), None)
+                looser = member_of(deployment, deployment.within({objective.field: factor}), None)
                 if looser[0].points == members[deployment.name][0].points:
                     break
                 asked = {**members, deployment.name: looser}
@@ -283,7 +166,7 @@ def limit_prices(fleet: Fleet) -> tuple[LimitCost, ...]:
     Raises:
         SolverError: as :func:`plan_fleet`.
     """
-    members = tuple(_member(deployment, deployment.within({}), None)[0] for deployment in fleet.deployments)
+    members = tuple(member_of(deployment, deployment.within({}), None)[0] for deployment in fleet.deployments)
     problem = JointProblem(members, fleet.nodes, fleet.limits)
     plan = solve_joint(problem, explain=False)
     return limit_costs(problem, plan) if isinstance(plan, JointPlan) else ()
@@ -293,7 +176,7 @@ def alone(fleet: Fleet) -> float | None:
     """Return the energy, W, if each deployment had the cluster to itself; None where one has no plan even then."""
     total = 0.0
     for deployment in fleet.deployments:
-        member, rows = _member(deployment, deployment.within({}), None)
+        member, rows = member_of(deployment, deployment.within({}), None)
         problem = JointProblem((member,), fleet.nodes)
         found = solve_joint(problem, explain=False) if member.points else JointInfeasible()
         if not isinstance(found, JointPlan):
@@ -319,7 +202,7 @@ def _solve(
         mine = factors.get(deployment.name, {})
         strict = deployment.within(mine if hard else {})
         loose = deployment.within(mine) & ~strict if explain else None
-        member, rows = _member(deployment, strict, loose)
+        member, rows = member_of(deployment, strict, loose)
         members.append(member)
         index[deployment.name] = rows
     found = solve_joint(JointProblem(tuple(members), fleet.nodes, fleet.limits), explain=explain)
@@ -358,49 +241,3 @@ def _predicted(fleet: Fleet, rows: Mapping[str, int]) -> float:
     return sum(
         float(d.solution.rows.joules_per_output_token[rows[d.name]]) * d.tokens_per_second for d in fleet.deployments
     )
-
-
-def _member(deployment: FleetMember, strict: BoolArray, loose: BoolArray | None) -> tuple[JointMember, list[int]]:
-    """Return the points of a deployment, and the candidate of each."""
-    found: list[tuple[Point, int]] = []
-    for mask, broken in ((strict, False), (loose, True)):
-        if mask is not None:
-            found += deployment.points(mask, broken)
-    nodes = frozenset(node.name for node in deployment.problem.nodes)
-    return JointMember(deployment.name, tuple(point for point, _ in found), nodes), [row for _, row in found]
-
-
-def _points(deployment: FleetMember, mask: BoolArray, broken: bool) -> Iterator[tuple[Point, int]]:
-    """Yield the candidates that can be best: of those on the same pods the frontier of energy and power.
-
-    A candidate with more pods of the same size is left out where one with fewer needs neither more energy nor power.
-    """
-    rows = deployment.solution.rows
-    # What the planner prefers comes first, and is kept where others are as good.
-    index = ranked(rows, mask, "MinimizeEnergy")
-    energy = joules_at_risk(rows)[index] * deployment.tokens_per_second
-    power = rows.power_watts[index]
-    pods = (rows.replicas * rows.nodes_per_replica)[index]
-    sizes = rows.gpus_per_node[index]
-    # One number per kind: rows of a table sort a hundred times slower.
-    kinds = rows.product[index] * (int(sizes.max()) + 1) + sizes
-    for kind in np.unique(kinds):
-        mine = np.flatnonzero(kinds == kind)
-        costs = np.column_stack([rounded(energy[mine]), rounded(power[mine]), pods[mine].astype(np.float64)])
-        for at in mine[pareto(costs, _EXACT)]:
-            i = int(index[at])
-            point = Point(
-                product=rows.products[int(rows.product[i])],
-                gpus_per_pod=int(sizes[at]),
-                pods=int(pods[at]),
-                power_watts=float(power[at]),
-                energy_watts=float(energy[at]),
-                broken=tuple(_broken(deployment.objectives, i)) if broken else (),
-            )
-            yield point, i
-
-
-def _broken(objectives: Iterable[Constraint], i: int) -> Iterator[BrokenObjective]:
-    for objective in objectives:
-        if not objective.holds[i] and objective.needed is not None:
-            yield BrokenObjective(objective.field, objective.value, objective.render(float(objective.needed[i])))

@@ -115,6 +115,11 @@ def reserve_of(planning: Planning) -> Reserve:
     return Reserve(None if percent is None else percent / 100.0, planning.spare_replicas)
 
 
+def most_replicas(concurrency: int | None, planning: Planning) -> int | None:
+    """Return how many replicas a plan has at most: one for each request in flight, and the spare ones."""
+    return None if concurrency is None else concurrency + planning.spare_replicas
+
+
 def solve(problem: Problem, most_gpus: int | None = None) -> Solution:
     """Return the exact optimum of a problem, with all that is needed to explain it.
 
@@ -167,7 +172,7 @@ def spaces_of(problem: Problem, most_gpus: int | None = None) -> list[ProductSpa
             [node.allocatable for node in problem.nodes if node.product == product],
             spec.planning.overrides,
             spec.energy.power_cap,
-            max_replicas=problem.load.concurrency,
+            max_replicas=most_replicas(problem.load.concurrency, spec.planning),
             most_gpus=most_gpus,
         )
         for product in problem.products

@@ -19,7 +19,7 @@ import numpy as np
 from energylens.api.llmdeployment import LLMDeploymentSpec, Overrides, PlanStatus, PowerCap
 from energylens.planner.search.constraints import feasible
 from energylens.planner.search.objective import best
-from energylens.planner.search.problem import Problem, Solution, solve
+from energylens.planner.search.problem import Problem, Solution, most_replicas, solve
 from energylens.planner.search.ranking import OUT_OF_REACH
 from energylens.planner.search.space import enumerate_space
 from energylens.planner.types import GpuNode
@@ -110,9 +110,9 @@ def inventory_within(
             found += [[product, size, count] for size, count in sorted(counts.items())]
             continue
         nodes_of_sizes = tuple(sorted(counts.items()))
-        concurrency = spec.workload.concurrency
+        last = most_replicas(spec.workload.concurrency, spec.planning)
         overrides, cap = spec.planning.overrides, spec.energy.power_cap
-        digest = _space_digest(model, gpus[product], nodes_of_sizes, overrides, cap, concurrency, most)
+        digest = _space_digest(model, gpus[product], nodes_of_sizes, overrides, cap, last, most)
         found.append([product, most, digest])
     return found
 
@@ -167,12 +167,12 @@ def _space_digest(
     sizes: tuple[tuple[int, int], ...],
     overrides: Overrides,
     cap: PowerCap,
-    concurrency: int | None,
+    max_replicas: int | None,
     most: int,
 ) -> str:
     """Return a digest of the candidates of one product; ``sizes`` are GPUs of a node, and nodes with so many."""
     node_sizes = [size for size, count in sizes for _ in range(count)]
-    space = enumerate_space(model, gpu, node_sizes, overrides, cap, max_replicas=concurrency, most_gpus=most)
+    space = enumerate_space(model, gpu, node_sizes, overrides, cap, max_replicas=max_replicas, most_gpus=most)
     layouts = space.layouts
     columns = (
         layouts.tensor_parallel,

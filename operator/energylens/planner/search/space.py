@@ -129,7 +129,7 @@ def enumerate_space(
         node_sizes: Allocatable GPUs of each node that may be used, in any order; at least one node.
         overrides: Choices that are fixed; each replaces its axis by one value.
         power_cap: Whether and which power limits to try.
-        max_replicas: Most replicas, such as the number of concurrent requests; None for as many as fit.
+        max_replicas: Most replicas, such as one for each concurrent request; None for as many as fit.
         most_gpus: GPUs that all replicas together may take, overrides of replicas apart; None for all of the nodes.
     """
     largest, total = max(node_sizes), sum(node_sizes)

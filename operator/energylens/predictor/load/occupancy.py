@@ -19,6 +19,8 @@ WEIGHTS: FloatArray = _WEIGHTS / _WEIGHTS.sum()
 """Of the states by which a distribution over running sequences stands, shape (k,)."""
 MOST_GROWTH = 0.98
 MOST_HALTED = 0.97
+LEAST_ARRIVALS = 0.05
+"""Rate between two bursts, relative to the mean: a lower bound of the regression, which is a straight line."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +33,30 @@ class Occupancy:
     def states(self, most: FloatArray) -> FloatArray:
         """Return the numbers, shape (k, n), that stand for the distribution with :data:`WEIGHTS`.
 
-        Gauss-Hermite points through the Wilson-Hilferty transformation of the gamma distribution.
+        Gauss-Hermite points through the Wilson-Hilferty transformation of the gamma distribution, scaled to its mean:
+        the transformation is poor at shapes below 1.
 
         Args:
             most: That run at once, shape (n,).
         """
         shape = self.mean**2 / self.variance
         root = 1.0 - 1.0 / (9.0 * shape) + _POINTS[:, None] / (3.0 * np.sqrt(shape))
-        return np.asarray(np.minimum(self.mean * np.maximum(root, 0.05) ** 3, most))
+        points = np.maximum(root, 0.05) ** 3
+        return np.asarray(np.minimum(self.mean * points / (WEIGHTS @ points), most))
+
+    def arrivals_at(self, states: FloatArray, arrival_variation: FloatArray) -> FloatArray:
+        """Return the arrival rate while so many sequences run, relative to the mean rate, shape of ``states``.
+
+        Many run because many have come, and in a burst more come: the regression of the rate on the number of
+        customers of an infinite-server queue with renewal arrivals, which have (variation - 1) / 2 more after an
+        arrival than a Poisson process has.
+
+        Args:
+            states: Sequences that run, shape (k, n).
+            arrival_variation: Squared coefficient of variation of the times between requests, shape (n,).
+        """
+        slope = (arrival_variation - 1.0) / 2.0 / self.variance
+        return np.asarray(np.maximum(1.0 + slope * (states - self.mean), LEAST_ARRIVALS))
 
 
 def occupancy(

@@ -49,9 +49,11 @@ def latencies(
     waits = wait.probability > RARE
     unlike, same = _alike(loop, np.where(waits, loop.places, -1.0))
     few = loop.take(unlike)
-    states = Occupancy(spread.mean[unlike], spread.variance[unlike]).states(few.places)
+    running = Occupancy(spread.mean[unlike], spread.variance[unlike])
+    states = running.states(few.places)
     terms = _terms_at(few, states)
-    arriving = Arriving(few.lane_rate, np.asarray(few.prompt_variance), clump[unlike], groups)
+    rate = few.lane_rate * running.arrivals_at(states, few.arrival_variation)
+    arriving = Arriving(rate, np.asarray(few.prompt_variance), clump[unlike], groups)
     law = step_law(arriving, terms)
     step = _step_quantiles(few, states, terms, law, levels)
     first = FirstTokens(few, terms, law, arriving, wait.take(unlike), first_token_levels)

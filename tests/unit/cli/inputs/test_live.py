@@ -16,7 +16,7 @@ from energylens.cli.inputs.files import Asked
 from energylens.cli.inputs.live import ClusterAccess, LiveObjects, read_cluster
 from energylens.cli.inputs.previews import previews
 from energylens.cli.inputs.world import join, operator_namespace, world_of_cluster
-from energylens.cluster import client as module
+from energylens.cluster import connecting as module
 from energylens.cluster.errors import ForbiddenError, NotFoundError
 from energylens.cluster.resources import (
     CONFIG_MAP,

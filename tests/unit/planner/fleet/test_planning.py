@@ -12,13 +12,12 @@ from tests.unit.planner.conftest import H100, H200, L40S, ArithmeticPredictor
 
 from energylens.api.llmdeployment import LLMDeployment
 from energylens.planner.fleet.joint import PowerLimit
+from energylens.planner.fleet.members import FleetMember, deployment_of
 from energylens.planner.fleet.planning import (
     Fleet,
-    FleetMember,
     FleetPlan,
     NoFleetPlan,
     alone,
-    deployment_of,
     latency_frontier,
     limit_prices,
     nodes_of,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -168,12 +169,31 @@ def test_places_count_only_where_they_are_fewer_than_a_candidate_needs() -> None
     assert places_within([], 16) == {}
 
 
-@pytest.mark.parametrize("parts", [{}, {"slo": {"itlMilliseconds": 12}}])
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {},
+        {"slo": {"itlMilliseconds": 12}},
+        {"hardware": {"maxGPUsPerReplica": 8}},
+        {"hardware": {"maxGPUsPerReplica": 8}, "slo": {"itlMilliseconds": 12}},
+    ],
+)
 def test_a_kept_answer_is_what_planning_would_answer_while_the_cluster_fills_up(parts: dict[str, Any]) -> None:
-    answers = Answers()
+    taken = (0, 3, 4, 30, 37, 39)
+    assert len(planned_while_the_cluster_fills_up(taken, **parts)) < len(taken)
+
+
+def test_a_limit_on_gpus_is_named_only_while_it_binds() -> None:
+    # An L40S would be better; once none is left, the limit is not what is in the way.
+    bound = planned_while_the_cluster_fills_up((0, 38, 40), hardware={"gpuProducts": ["H100"]})
+    assert bound == {0: "spec.hardware.gpuProducts", 38: "spec.hardware.gpuProducts", 40: "None"}
+
+
+def planned_while_the_cluster_fills_up(gpus_taken: Sequence[int], **parts: Any) -> dict[int, str]:
+    """Compare kept answers with new ones; return what binds the plan wherever no kept answer was one."""
+    answers, planned = Answers(), dict[int, str]()
     model, gpus, predictor, full = load_model(MODELS[0]), load_gpus(), load_predictor(), cluster(10)
-    planned = 0
-    for taken in (0, 3, 4, 30, 37, 39):
+    for taken in gpus_taken:
         # The L40S nodes fill up one after the other, four GPUs each.
         left = [min(4, max(0, taken - 4 * index)) for index in range(10)]
         nodes = [
@@ -183,10 +203,11 @@ def test_a_kept_answer_is_what_planning_would_answer_while_the_cluster_fills_up(
         snapshot = replace(full, nodes=(*full.nodes[:10], *nodes))
         before = len(answers)
         found = answers.of(Question(asked(f"d{taken}", **parts), model, snapshot, gpus, predictor))
-        planned += len(answers) - before
         anew = plan(asked(**parts), model, snapshot, gpus, predictor)
         assert isinstance(found, Feasible)
         assert isinstance(anew, Feasible)
+        if len(answers) > before:
+            planned[taken] = found.plan.binding_constraint
         assert found.plan.model_copy(update={"inputs_hash": None}) == anew.plan.model_copy(update={"inputs_hash": None})
         assert found.table == anew.table
-    assert planned < 6
+    return planned

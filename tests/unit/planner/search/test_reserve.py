@@ -81,8 +81,11 @@ def test_the_others_carry_the_load_when_spare_replicas_fail(make_deployment: Mak
     assert refused.rejections[-1].message.endswith("requests per second with spec.planning.spareReplicas=2")
 
 
-def test_spare_replicas_hold_for_requests_in_flight(make_deployment: Make, make_snapshot: Snapshot) -> None:
-    parts = {"workload": {"inputTokens": 300, "outputTokens": 400, "concurrency": 100}, "slo": {}}
+@pytest.mark.parametrize(("concurrency", "replicas"), [(100, [2, 3]), (1, [1, 2])])
+def test_spare_replicas_hold_for_requests_in_flight(
+    make_deployment: Make, make_snapshot: Snapshot, concurrency: int, replicas: list[int]
+) -> None:
+    parts = {"workload": {"inputTokens": 300, "outputTokens": 400, "concurrency": concurrency}, "slo": {}}
     overrides = {"maxBatchSize": 64, "tensorParallel": 1, "pipelineParallel": 1}
     model, gpus, predictor = load_model("Qwen/Qwen3-8B"), load_gpus(), load_predictor("vllm")
     found = [
@@ -92,7 +95,7 @@ def test_spare_replicas_hold_for_requests_in_flight(make_deployment: Make, make_
         )
         for spare in (0, 1)
     ]  # fmt: skip
-    assert [one.plan.replicas for one in found if isinstance(one, Feasible)] == [2, 3]
+    assert [one.plan.replicas for one in found if isinstance(one, Feasible)] == replicas
 
 
 def test_the_room_of_the_kv_cache_is_shown(make_deployment: Make, make_snapshot: Snapshot) -> None:

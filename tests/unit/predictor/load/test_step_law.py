@@ -83,6 +83,24 @@ def test_states_have_the_mean_and_the_variance_that_they_stand_for() -> None:
     assert few.max() == 64.0
 
 
+@pytest.mark.parametrize("variance", [200.0, 3600.0, 20_000.0])
+def test_states_keep_their_mean_however_bursty(variance: float) -> None:
+    states = Occupancy(np.array([60.0]), np.array([variance])).states(np.array([1e9]))
+    assert float(WEIGHTS @ states[:, 0]) == pytest.approx(60.0)
+
+
+def test_more_requests_arrive_while_many_run() -> None:
+    running = Occupancy(np.array([60.0]), np.array([300.0]))
+    states = running.states(np.array([1e9]))
+    assert running.arrivals_at(states, np.ones(1)) == pytest.approx(1.0)
+    at = running.arrivals_at(states, np.full(1, 4.0))[:, 0]
+    assert (np.diff(at) > 0.0).all()
+    # Five more running than the mean are seen with 1.5 x 5 / 300 more arrivals; the mean rate stays.
+    assert running.arrivals_at(np.array([[65.0]]), np.full(1, 4.0))[0, 0] == pytest.approx(1.025)
+    assert float(WEIGHTS @ at) == pytest.approx(1.0)
+    assert running.arrivals_at(np.array([[0.0]]), np.full(1, 40.0))[0, 0] > 0.0
+
+
 def waited(load: float, places: int, deterministic: bool) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """Return waits in a queue of so many servers with a mean service of one second."""
     rng = np.random.default_rng(6)

@@ -1,0 +1,131 @@
+"""What a pass decides from: read from the caches, and from the API server where these do not have it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from energylens.api.llmdeployment import LLMDeployment, PlanStatus
+from energylens.clock import Clock
+from energylens.cluster.errors import ForbiddenError, NotFoundError
+from energylens.cluster.port import ClusterPort
+from energylens.cluster.resources import CONFIG_MAP
+from energylens.controller.inquiries import lacks_pods, slow_pods, why_no_pods, why_slow
+from energylens.controller.store import Body, Key, Store
+from energylens.decide.decide import Live
+from energylens.decide.deployment.observation import PodState, plan_label, pod_state
+from energylens.decide.deployment.replica import SeenPods
+from energylens.decide.gather import NamedConfig, Present
+from energylens.measure.types import WindowMeasurement
+from energylens.serving.claims import Claims
+from energylens.serving.support import table_name
+
+Measurements = Callable[[Key, str], WindowMeasurement | None]
+"""Takes a deployment and the hash of the plan whose pods run; returns its last full window."""
+
+
+def never_measured(key: Key, plan_hash: str) -> WindowMeasurement | None:
+    """Return that nothing was measured."""
+    return None
+
+
+class Observing:
+    """Reads what there is of a deployment."""
+
+    def __init__(
+        self,
+        cluster: ClusterPort,
+        store: Store,
+        clock: Clock,
+        measurements: Measurements = never_measured,
+        canary_measurements: Measurements = never_measured,
+    ) -> None:
+        """Read from ``store``, and ask ``cluster``.
+
+        ``canary_measurements`` are of the one replica by which a new plan is verified.
+        """
+        self._cluster = cluster
+        self._store = store
+        self._clock = clock
+        self.measurements = measurements
+        self.canary_measurements = canary_measurements
+
+    def latest(self, key: Key, plan_hash: str) -> WindowMeasurement | None:
+        """Return the last window of a plan by its hash."""
+        return self.measurements(key, plan_hash)
+
+    def measurement(
+        self, key: Key, plan: PlanStatus | None, workload: Mapping[str, Any] | None
+    ) -> WindowMeasurement | None:
+        """Return the last window of the plan, and never that of another plan's pods."""
+        return self.measurements(key, plan.hash) if plan is not None and plan.hash == plan_label(workload) else None
+
+    def present(self, key: Key, deployment: LLMDeployment, claims: Claims, window: WindowMeasurement | None) -> Present:
+        """Return what there is of a deployment before planning."""
+        return Present(
+            workloads=self._store.workloads(key),
+            table=self.table(key, deployment),
+            want_table=self._lacks_table(key, deployment),
+            window=window,
+            seen=self._seen(key, deployment, claims),
+        )
+
+    async def running(self, key: Key, plan: PlanStatus | None, claims: Claims) -> Live:
+        """Return what runs, and what is asked for only where it matters."""
+        workloads = self._store.workloads(key)
+        workload = workloads.running(plan)
+        pods = self._pods(key)
+        refused_pods, unread = "", ""
+        if workload is not None and lacks_pods(workload, pods):
+            refused_pods, unread = await why_no_pods(self._cluster, workload, self._clock.now())
+        canary = next(iter(self._store.canaries(key)), None)
+        return Live(workloads, await self._with_warnings(key, pods), canary, claims, refused_pods, unread)
+
+    async def pods(self, key: Key) -> tuple[PodState, ...]:
+        """Return the pods, those that have long had no container with the last warning about them."""
+        return await self._with_warnings(key, self._pods(key))
+
+    async def named_config(self, deployment: LLMDeployment) -> NamedConfig:
+        """Return the ConfigMap of ``spec.model.configRef``, or why it may not be read."""
+        ref = deployment.spec.model.config_ref
+        if ref is None:
+            return NamedConfig()
+        try:
+            return NamedConfig(await self._cluster.get(CONFIG_MAP, deployment.metadata.namespace, ref.name))
+        except NotFoundError:
+            return NamedConfig()
+        except ForbiddenError as error:
+            return NamedConfig(unreadable=str(error))
+
+    def table(self, key: Key, deployment: LLMDeployment) -> Body | None:
+        """Return the ConfigMap beside the pods, with the plan that they were made from."""
+        found = self._store.children.get(("ConfigMap", key[0], table_name(deployment)))
+        return None if found is None else found.body
+
+    def _lacks_table(self, key: Key, deployment: LLMDeployment) -> bool:
+        plan, workloads = deployment.status.plan, self._store.workloads(key)
+        if plan is None or not workloads.bodies:
+            return False
+        table = self.table(key, deployment)
+        if table is None:
+            return True
+        # A pass that ended before its status may have left the table of a plan that was then given up.
+        return plan.hash == plan_label(workloads.running(plan)) != plan_label(table)
+
+    def _seen(self, key: Key, deployment: LLMDeployment, claims: Claims) -> SeenPods:
+        """Return the pods, and the last window of the one replica by which a plan is verified."""
+        memory = deployment.status.verification
+        plan = memory.plan if memory is not None else None
+        bodies = self._store.canaries(key)
+        made = next((body for body in bodies if plan is not None and plan_label(body) == plan.hash), None)
+        window = self.canary_measurements(key, plan.hash) if plan is not None and made is not None else None
+        return SeenPods(self._pods(key), made or next(iter(bodies), None), window, claims)
+
+    def _pods(self, key: Key) -> tuple[PodState, ...]:
+        return tuple(pod_state(pod) for pod in self._store.pods_owned(key))
+
+    async def _with_warnings(self, key: Key, pods: tuple[PodState, ...]) -> tuple[PodState, ...]:
+        slow = slow_pods(pods, self._clock.now())
+        told = await why_slow(self._cluster, key[0], slow) if slow else {}
+        return tuple(replace(pod, waiting=told[pod.name], failing=True) if pod.name in told else pod for pod in pods)
