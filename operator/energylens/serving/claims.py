@@ -47,6 +47,10 @@ def claim_fields(deployment: LLMDeployment) -> dict[str, str]:
         name = (volume.get("persistentVolumeClaim") or {}).get("claimName")
         if name:
             found[name] = f"spec.podTemplate.spec.volumes[{index}].persistentVolumeClaim"
+    source = deployment.spec.model.source
+    if source is not None and source.persistent_volume_claim is not None:
+        field = "spec.model.source.persistentVolumeClaim.claimName"
+        found[source.persistent_volume_claim.claim_name] = field
     cache = deployment.spec.model.cache
     if cache is not None and cache.persistent_volume_claim:
         found[cache.persistent_volume_claim] = "spec.model.cache.persistentVolumeClaim"

@@ -16,6 +16,7 @@ from energylens.serving.arguments import HTTP_PORT, EngineCommand, gpus_per_pod
 from energylens.serving.images import ENGINE_IMAGES
 from energylens.serving.merge import ENGINE_CONTAINER, merge_pod_template
 from energylens.serving.metadata import FOLLOWER_APPLICATION, POWER_LIMIT, labels
+from energylens.serving.weights import source_environment, source_volumes
 
 SHARED_MEMORY_GIB_PER_GPU = 2
 """NCCL and the engines' queues between processes live in /dev/shm; the container runtime's default is 64 MiB."""
@@ -120,6 +121,7 @@ def _container(
         "volumeMounts": [
             {"name": "shm", "mountPath": "/dev/shm"},
             {"name": "models", "mountPath": _cache_path(deployment)},
+            *(mount for _, mount in source_volumes(deployment.spec.model)),
         ],
     }
     if command.serves_http:
@@ -164,6 +166,7 @@ def _environment(deployment: LLMDeployment, command: EngineCommand) -> list[dict
     spec, cache = deployment.spec, _cache_path(deployment)
     folders = {"HF_HUB_CACHE": "hub", **_CACHES[spec.engine.type]}
     values = {name: f"{cache}/{folder}" for name, folder in folders.items()} | dict(command.env)
+    values |= source_environment(spec.model)
     own = {variable.name: variable.value for variable in spec.engine.env}
     env: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in (values | own).items()]
     secret = spec.model.token_secret_ref
@@ -187,7 +190,8 @@ def _volumes(deployment: LLMDeployment, plan: PlanStatus) -> list[dict[str, Any]
         models = {"name": "models", "persistentVolumeClaim": {"claimName": cache.persistent_volume_claim}}
     elif cache is not None and cache.host_path:
         models = {"name": "models", "hostPath": {"path": cache.host_path, "type": "DirectoryOrCreate"}}
-    return [{"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": f"{gib}Gi"}}, models]
+    sources = [volume for volume, _ in source_volumes(deployment.spec.model)]
+    return [{"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": f"{gib}Gi"}}, models, *sources]
 
 
 def _node_affinity(product: str, gpu: GpuSpec | None, avoid: Sequence[str]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from energylens.serving.arguments import (
     flags,
     listening,
 )
+from energylens.serving.weights import model_argument, served_name
 
 DIST_INIT_PORT = 20000
 
@@ -19,10 +20,12 @@ def commands(launch: Launch) -> tuple[EngineCommand, EngineCommand | None]:
     spec, plan = launch.deployment.spec, launch.plan
     # SGLang has data-parallel attention, whose tensor-parallel size counts all GPUs, and independent dense copies.
     attention_ranks = plan.data_parallel if launch.model.is_moe else 1
+    given = launch.settings.arguments
     multi_node = plan.nodes_per_replica > 1
     args = flags(
         {
-            "--model-path": spec.model.name,
+            "--model-path": model_argument(spec.model),
+            "--served-model-name": served_name(spec.model) if given.value("--served-model-name") is None else None,
             "--revision": spec.model.revision,
             "--quantization": "fp8" if converts_to_fp8(launch.deployment, launch.model) else None,
             "--port": HTTP_PORT,

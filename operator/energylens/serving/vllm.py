@@ -10,6 +10,7 @@ from energylens.serving.arguments import (
     flags,
     listening,
 )
+from energylens.serving.weights import model_argument, served_name
 
 _SERVE = listening("vllm", "serve")
 MASTER_PORT = 29501
@@ -60,10 +61,11 @@ def _base(launch: Launch) -> list[str]:
     given = launch.settings.arguments
     deprecated = launch.model.quant_method in DEPRECATED_METHODS and version >= _ALLOW_DEPRECATED_SINCE
     return [
-        spec.model.name,
+        model_argument(spec.model),
         *flags(
             {
                 "--port": HTTP_PORT,
+                "--served-model-name": served_name(spec.model) if given.value("--served-model-name") is None else None,
                 "--revision": spec.model.revision,
                 "--quantization": _conversion(launch),
                 "--allow-deprecated-quantization": deprecated and not given.switch("--allow-deprecated-quantization"),

@@ -50,6 +50,40 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"model": "Qwen/Qwen3-235B-A22B-Instruct-2507"},
         {"tensor_parallel": 2, "data_parallel": 8, "expert_parallel": 16, "nodes_per_replica": 2},
     ),
+    "8b-from-an-image": (
+        "8b",
+        {
+            "model": "meta-llama/Llama-3.1-8B-Instruct",
+            "model_part": {
+                "source": {
+                    "image": {"reference": "registry.example.com/llama-8b:1", "path": "model", "pullPolicy": "Never"}
+                }
+            },
+        },
+        {"gpu_product": "NVIDIA-L40S"},
+    ),
+    "8b-sglang-from-a-claim": (
+        "8b",
+        {
+            "model": "meta-llama/Llama-3.1-8B-Instruct",
+            "engine": {"type": "SGLang"},
+            "model_part": {"source": {"persistentVolumeClaim": {"claimName": "weights", "path": "llama/8b"}}},
+        },
+        {"gpu_product": "NVIDIA-L40S"},
+    ),
+    "8b-from-a-mirror": (
+        "8b",
+        {
+            "model": "meta-llama/Llama-3.1-8B-Instruct",
+            "model_part": {
+                "cache": {"persistentVolumeClaim": "models"},
+                "source": {
+                    "hub": {"endpoint": "https://hub.example.com/", "offline": True, "caRef": {"name": "site-ca"}}
+                },
+            },
+        },
+        {"gpu_product": "NVIDIA-L40S"},
+    ),
     "moe-sglang": (
         "moe",
         {"model": "Qwen/Qwen3-235B-A22B-Instruct-2507", "engine": {"type": "SGLang"}},

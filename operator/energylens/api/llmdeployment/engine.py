@@ -16,6 +16,7 @@ from energylens.api.base import (
     distinct_by,
     map_list,
 )
+from energylens.api.llmdeployment.source import ModelSource
 
 
 class ConfigMapKeyRef(ApiModel):
@@ -68,8 +69,40 @@ class ModelCache(ApiModel):
     path: AbsolutePath = Field(default="/models", description="Where the cache is mounted in the engine's container.")
 
 
+def _revision_of_a_hub(model: Model) -> str | None:
+    if model.revision is None or model.source is None or model.source.hub is not None:
+        return None
+    return f"revision '{model.revision}' is of a hub's repository; leave it out with a source that is a folder"
+
+
+_REVISION_OF_A_HUB = Rule(
+    summary="revision needs a hub, not a folder",
+    cel="!has(self.revision) || !has(self.source) || has(self.source.hub)",
+    message_cel="\"revision '%s' is of a hub's repository; leave it out with a source that is a folder\""
+    ".format([self.revision])",
+    check=_revision_of_a_hub,
+)
+
+
+def _offline_with_a_cache(model: Model) -> str | None:
+    if model.source is None or model.source.hub is None or not model.source.hub.offline or model.cache is not None:
+        return None
+    return "source.hub.offline needs cache: a pod without a cache has no files; set cache, or another source"
+
+
+_OFFLINE_WITH_A_CACHE = Rule(
+    summary="source.hub.offline needs cache",
+    cel="!has(self.source) || !has(self.source.hub) || !has(self.source.hub.offline) || !self.source.hub.offline || "
+    "has(self.cache)",
+    message_cel="'source.hub.offline needs cache: a pod without a cache has no files; set cache, or another source'",
+    check=_offline_with_a_cache,
+)
+
+
 class Model(ApiModel):
     """The model to serve."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (_REVISION_OF_A_HUB, _OFFLINE_WITH_A_CACHE)
 
     name: str = Field(
         min_length=1,
@@ -90,6 +123,9 @@ class Model(ApiModel):
     )
     token_secret_ref: SecretKeyRef | None = Field(
         default=None, description="Secret with the Hugging Face token, for models that need one to be downloaded."
+    )
+    source: ModelSource | None = Field(
+        default=None, description="Where the engine reads the model's files from; absent: the Hugging Face Hub."
     )
     cache: ModelCache | None = Field(
         default=None, description="Where weights are kept between pod restarts; absent: every pod downloads them."

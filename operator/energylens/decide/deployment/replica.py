@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from energylens.api.llmdeployment import LLMDeployment, PlanStatus
+from energylens.api.llmdeployment import LLMDeployment, Model, PlanStatus
 from energylens.decide.deployment.observation import Body, PodState, plan_label, recorded_plan
 from energylens.decide.deployment.rollouts import group_size, template_of, workload_revision
 from energylens.decide.deployment.verification import Beside, SeenReplica
@@ -74,7 +74,7 @@ def beside(
     return Beside(
         running=running,
         serving=any(pod.ready and not pod.canary for pod in seen.pods),
-        same_model=_serves(workload, deployment.spec.model.name),
+        same_model=_serves(workload, deployment.spec.model),
         window=window,
         replica=_seen(seen.canary, seen.canary_pods, seen.window),
         exclusive="" if exclusive is None else exclusive[0],
@@ -120,8 +120,12 @@ def _refusals(canary: Body) -> list[str]:
     ]
 
 
-def _serves(workload: Body | None, model: str) -> bool:
-    """Return whether the pods of a workload were started with a model; both engines get its name as it is."""
+def _serves(workload: Body | None, model: Model) -> bool:
+    """Return whether the pods of a workload were started with a model.
+
+    Both engines get its name as it is, or the folder of its files and the name.
+    """
     containers = (template_of(workload or {}).get("spec") or {}).get("containers") or ()
     args = [a for c in containers if c.get("name") == ENGINE_CONTAINER for a in c.get("args") or ()]
-    return model in args or f"--model-path={model}" in args
+    names = (model.name, f"--model-path={model.name}", f"--served-model-name={model.name}")
+    return any(name in args for name in names)
