@@ -95,14 +95,26 @@ _NOT_COUNTED: dict[str, tuple[str, ...]] = {
     ),
     "tokens sent several at a time": ("--stream-interval",),
     "a KV cache in blocks of another size": ("--block-size", "--page-size"),
-    "another number format": ("--dtype", "--quantization-config", "--mamba-ssm-cache-dtype", "--mamba-ssm-dtype"),
+    "another number format": (
+        "--dtype",
+        "--load-format",
+        "--quantization-config",
+        "--mamba-ssm-cache-dtype",
+        "--mamba-ssm-dtype",
+    ),
     "a changed config.json": ("--hf-overrides", "--json-model-override-args", "--hf-config-path"),
 }
 """Features that the predictor does not model, and the options of either engine that turn them on."""
 _HARMLESS_VALUES: dict[str, tuple[str, ...]] = {
     "--dtype": ("auto", "bfloat16", "half", "float16"),
     "--all2all-backend": ("allgather_reducescatter",),
+    "--load-format": (
+        *("auto", "hf", "pt", "safetensors", "npcache", "dummy", "mistral", "sharded_state", "presharded", "layered"),
+        *("fastsafetensors", "instanttensor", "ipc_cache", "modelexpress", "runai_streamer", "runai_streamer_sharded"),
+        *("tensorizer", "remote", "remote_instance", "rdma", "local_cached"),
+    ),
 }
+"""Values with which an option changes no figure: of ``--load-format`` those that leave the weights as they are."""
 _OFF_IS_USUAL = ("--enforce-eager", "--enable-lora", "--enable-eplb", "--enable-dbo", "--disable-custom-all-reduce")
 """Switches that are off by default in both engines."""
 _STEP_IS_MEMORY = "the latency of prompts in steps of another size"

@@ -53,6 +53,16 @@ _NOT_OF_SGLANG = frozenset(
 )
 """Classes that SGLang has not, and whose transformers code has no exchangeable attention (model_loader/utils.py)."""
 
+_NO_TEXT = (
+    "EmbeddingModel",
+    "ForMaskedLM",
+    "ForRewardModel",
+    "ForSequenceClassification",
+    "ForTokenClassification",
+    "RewardModel",
+)
+"""Ends of classes with a head that makes no text; engines serve them without the endpoints for text."""
+
 _NO_STAGES = {
     "VLLM": frozenset(
         """
@@ -100,6 +110,8 @@ _WHOLE_ATTENTION_RANKS = frozenset({"PhiMoEForCausalLM"})
 def unserved(model: ModelSpec, settings: EngineSettings) -> str:
     """Return why an engine does not serve a model's class; "" where it does, or nothing is known of the class."""
     name = model.architecture
+    if name.endswith(_NO_TEXT):
+        return f"{name} generates no text, it classifies or embeds it; serve a checkpoint with a head for language"
     if settings.engine == "SGLang" and name in _NOT_OF_SGLANG:
         return f"{settings.name} does not serve {name}; set spec.engine.type to VLLM"
     last = _LAST_VERSION.get(name) if settings.engine == "VLLM" else None

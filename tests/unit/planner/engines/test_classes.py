@@ -129,6 +129,13 @@ def test_phi_moe_has_data_parallel_attention_with_one_gpu_a_rank() -> None:
     assert refusal(phi, layout(tp=1, ep=4, dp=4), engine("SGLang")) == ""
 
 
+@pytest.mark.parametrize("name", ["Qwen2ForSequenceClassification", "Qwen2ForRewardModel", "LlamaEmbeddingModel"])
+def test_a_checkpoint_whose_head_makes_no_text_is_refused(name: str) -> None:
+    """Such as the one of vllm-project/vllm#11671."""
+    for kind in ("VLLM", "SGLang"):
+        assert f"{name} generates no text" in refusal(model("qwen2", name), layout(), engine(kind))
+
+
 def test_an_unknown_class_is_left_to_the_engine() -> None:
     for kind in ("VLLM", "SGLang"):
         assert refusal(model("llama", "MyForCausalLM"), layout(tp=2, pp=2), engine(kind)) == ""

@@ -327,6 +327,8 @@ def test_the_tokens_of_a_step_change_at_whole_sizes_of_memory(gib: int, tokens: 
         (["--cpu_offload_gb=10"], "--cpu_offload_gb=10 (weights in host memory)"),
         (["--dtype=float32"], "--dtype=float32 (another number format)"),
         (["--dtype=bfloat16"], ""),
+        (["--load-format=bitsandbytes"], "--load-format=bitsandbytes (another number format)"),
+        (["--load-format", "runai_streamer"], ""),
         (["--seed=1"], ""),
         (["--gpu-memory-utilization=0.8"], ""),
         (["--kv-cache-dtype=turboquant_k8v4"], "a KV cache format of unknown size"),
