@@ -5,6 +5,7 @@ from __future__ import annotations
 from energylens.predictor.huggingface.fields import Fields
 
 USUAL_CLASSES = {
+    "afmoe": "AfmoeForCausalLM",
     "aya_vision": "AyaVisionForConditionalGeneration",
     "baichuan": "BaichuanForCausalLM",
     "bamba": "BambaForCausalLM",
@@ -43,6 +44,7 @@ USUAL_CLASSES = {
     "kimi_vl": "KimiVLForConditionalGeneration",
     "llama4": "Llama4ForConditionalGeneration",
     "mimo": "MiMoForCausalLM",
+    "minicpm": "MiniCPMForCausalLM",
     "minicpm3": "MiniCPM3ForCausalLM",
     "mixtral": "MixtralForCausalLM",
     "mpt": "MPTForCausalLM",

@@ -133,6 +133,13 @@ def _shape(fields: Fields) -> tuple[int, int]:
     return fields.integer("hidden_size"), fields.integer("num_attention_heads")
 
 
+def _afmoe(fields: Fields) -> dict[str, int]:
+    """Every layer's attention has a gate, and the first layers are dense."""
+    first = fields.integer("num_dense_layers", low=0)
+    every = fields.integer("global_attn_every_n_layers", default=4)
+    return {"attn_output_gate": True, "first_k_dense_replace": first, "sliding_window_pattern": every}
+
+
 def _four_times(fields: Fields) -> dict[str, int]:
     width = fields.optional_integer("intermediate_size")
     return {"intermediate_size": width or 4 * fields.integer("hidden_size", high=MAX_SIZE // 4)}
@@ -259,6 +266,7 @@ def _four_times_all_heads(fields: Fields) -> dict[str, int]:
 
 
 _DERIVED: dict[str, Callable[[Fields], dict[str, int]]] = {
+    "afmoe": _afmoe,
     "bloom": lambda fields: {"intermediate_size": 4 * fields.integer("hidden_size"), **_all_heads(fields)},
     "chatglm": _chatglm,
     "dbrx": _dbrx,

@@ -33,6 +33,7 @@ def _family(
 
 
 FAMILIES: dict[str, Family] = {
+    "afmoe": _family(pattern=4, head_dim=128, num_dense_layers=1, num_shared_experts=2),
     "apertus": _family(gated=False),
     "arcee": _family(gated=False),
     "baichuan": _family(),
@@ -90,6 +91,7 @@ FAMILIES: dict[str, Family] = {
     "helium": _family(num_key_value_heads=20, head_dim=128),
     "hunyuan_v1_dense": _family(),
     "hunyuan_v1_moe": _family(),
+    "hyperclovax": _family(),
     "internlm": _family(),
     "internlm2": _family(),
     "internlm3": _family(num_key_value_heads=2, head_dim=128),
@@ -101,6 +103,7 @@ FAMILIES: dict[str, Family] = {
     "llama4": _family(num_key_value_heads=8, head_dim=128),
     "mimo": _family(),
     "mimo_v2_flash": _family(),
+    "minicpm": _family(tied=True),
     "minicpm3": _family(tied=True),
     "minimax_m2": _family(num_key_value_heads=8, head_dim=128),
     "minimax_m3": _family(num_key_value_heads=4, head_dim=128),
