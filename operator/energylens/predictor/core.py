@@ -134,8 +134,9 @@ class Predictor:
         requests_per_second: FloatArray,
         role: Role = "aggregated",
     ) -> Prediction:
-        """Return a replica under Poisson arrivals, ``requests_per_second`` per replica, shape (n,).
+        """Return a replica at which requests arrive at a rate, ``requests_per_second`` per replica, shape (n,).
 
+        How the times between requests vary is in the workload: 1 for Poisson arrivals, more for bursts.
         The mean number of running sequences solves Little's law, C = rate x output tokens x mean step(C). Where that
         exceeds the places, the replica runs full and ``sustainable`` is False.
 
@@ -245,6 +246,7 @@ class Predictor:
             utilization=np.minimum(np.where(most > 0, rate / most, np.inf), 1.0),
             sustainable=sustainable,
             rate=np.minimum(rate, most),
+            most=most,
             beside=Beside(self._mixture(some, near, constants).take(same), near[same]),
         )
 

@@ -8,7 +8,7 @@ from energylens.api.llmdeployment import Objective
 from energylens.planner.search import describe
 from energylens.planner.search.candidates import Candidates
 from energylens.planner.search.objective import complexity, objective_values
-from energylens.predictor.fitted.features import NEAREST
+from energylens.predictor.fitted.features import NEAREST, NOTHING
 from energylens.predictor.types import FloatArray
 
 _NEAREST_RUN = dict(
@@ -55,12 +55,14 @@ def by_risk(rows: Candidates, i: int, winners: Candidates, j: int, objective: Ob
 
 
 def _reason(rows: Candidates, i: int) -> str:
-    parts = []
-    if rows.layouts.pipeline_parallel[i] > 1:
+    parts, near = [], int(rows.nearest[i])
+    if rows.layouts.pipeline_parallel[i] > 1 and near == NOTHING:
         parts.append("no replica was measured with pipeline stages")
     if np.isfinite(rows.layouts.power_cap_watts[i]):
         parts.append("no run had a power cap")
-    return " and ".join(parts) or f"measured was {_near(int(rows.nearest[i]))}"
+    if near == NOTHING:
+        return " and ".join(parts) or "nothing like it was measured"
+    return " and ".join(parts) or f"the nearest measured run is of {_near(near)}"
 
 
 def _near(nearest: int) -> str:

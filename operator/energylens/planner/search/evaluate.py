@@ -114,7 +114,7 @@ def _evaluate_product(
             sustainable[rows] = prediction.sustainable & (prediction.utilization <= limit * (1.0 + 1e-9))
             ranks = layouts.data_parallel
             figures["burst_sequences"][rows] = np.minimum(
-                burst(prediction.concurrency / ranks, thinned_load.arrival_variation),
+                burst(prediction.concurrency / ranks, thinned(thinned_load, ranks).arrival_variation),
                 np.floor(prediction.memory.max_concurrency / ranks),
             )
         # No run that the coefficients were fitted on had a power cap, or one phase only.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from energylens.predictor.load.arrivals import thinned_variation
 from energylens.predictor.types import FloatArray, IntArray, Prediction, Workload
 
 
@@ -65,11 +66,7 @@ def burst(running: FloatArray, variation: float | FloatArray = 1.0) -> FloatArra
 
 
 def thinned(workload: Workload, replicas: IntArray) -> Workload:
-    """Return the load of one of several replicas that requests are spread over at random, ``replicas`` of shape (m,).
-
-    A share p of renewal arrivals has the squared coefficient of variation p c + 1 - p (Whitt, Bell System Technical
-    Journal 62, 1983): Poisson arrivals stay such.
-    """
+    """Return the load of one of several replicas, ``replicas`` of shape (m,), that requests are dealt to at random."""
     if np.all(workload.arrival_variation == 1.0):
         return workload
-    return replace(workload, arrival_variation=1.0 + (workload.arrival_variation - 1.0) / replicas)
+    return replace(workload, arrival_variation=thinned_variation(workload.arrival_variation, replicas))

@@ -46,7 +46,7 @@ class ReplicaPredictor(Protocol):
         requests_per_second: FloatArray,
         role: Role = "aggregated",
     ) -> Prediction:
-        """Return the behaviour under Poisson arrivals per replica, which does both phases or one of them."""
+        """Return the behaviour per replica where requests arrive at a rate; one does both phases or one of them."""
         ...
 
 

@@ -102,6 +102,19 @@ def running_sequences(
     return mean, most
 
 
+def thinned_variation(variation: FloatArray | float, parts: IntArray | FloatArray) -> FloatArray:
+    """Return the variation of the arrivals at one of several servers that requests are spread over at random.
+
+    A share p of renewal arrivals has the squared coefficient of variation p c + 1 - p (Whitt, Bell System Technical
+    Journal 62, 1983): Poisson arrivals stay such.
+
+    Args:
+        variation: Squared coefficient of variation of the times between all requests, a number or of shape (n,).
+        parts: Servers, shape (n,).
+    """
+    return np.asarray(1.0 + (variation - 1.0) / parts)
+
+
 def distinct(*columns: npt.NDArray[np.generic]) -> tuple[IntArray, IntArray]:
     """Return the first of each distinct row of some columns of shape (n,), and which of them each row is."""
     code = np.zeros(columns[0].shape, dtype=np.int64)

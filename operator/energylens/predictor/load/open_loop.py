@@ -13,13 +13,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from energylens.predictor.load.arrivals import thinned_variation
 from energylens.predictor.load.first_token import FirstTokens
 from energylens.predictor.load.loop import RARE, OpenLoop, room_of, solve
 from energylens.predictor.load.occupancy import WEIGHTS, Occupancy, occupancy
 from energylens.predictor.load.queueing import PlaceWait, place_wait
 from energylens.predictor.load.step_law import Arriving, StepLaw, StepTerms, normal_share, step_law
 from energylens.predictor.load.step_work import grouped
-from energylens.predictor.types import FloatArray, IntArray
+from energylens.predictor.types import BoolArray, FloatArray, IntArray
 
 BURST_MEMORY = 2.5
 """How fast the clumps of bursty arrivals fill with the arrivals per step; set on simulated gamma arrivals."""
@@ -42,17 +43,19 @@ def latencies(
 ) -> Latencies:
     """Return quantiles of steps and of TTFT, at levels of their own; ``by_class``: TTFT of each class, too."""
     clump = _clump(loop)
-    spread = _spread(loop)
+    # Lanes vary apart from each other.
+    spread = _spread(loop, loop.lanes)
     groups = grouped(loop.prompts)
     here = step_law(Arriving(loop.lane_rate, np.asarray(loop.prompt_variance), clump, groups), loop.terms)
-    wait = _wait(loop, here, spread)
+    wait = _wait(loop, here, _spread(loop, loop.schedulers))
     waits = wait.probability > RARE
-    unlike, same = _alike(loop, np.where(waits, loop.places, -1.0))
+    unlike, same = _alike(loop, waits)
     few = loop.take(unlike)
-    running = Occupancy(spread.mean[unlike], spread.variance[unlike])
-    states = running.states(few.places)
+    lane = Occupancy(spread.mean[unlike], spread.variance[unlike])
+    in_lane = lane.states(few.places / few.lanes)
+    states = in_lane * few.lanes
     terms = _terms_at(few, states)
-    rate = few.lane_rate * running.arrivals_at(states, few.arrival_variation)
+    rate = few.lane_rate * lane.arrivals_at(in_lane, thinned_variation(few.arrival_variation, few.lanes))
     arriving = Arriving(rate, np.asarray(few.prompt_variance), clump[unlike], groups)
     law = step_law(arriving, terms)
     step = _step_quantiles(few, states, terms, law, levels)
@@ -71,18 +74,20 @@ def _clump(loop: OpenLoop) -> FloatArray:
         * (loop.terms.decode + loop.terms.once)
         / np.maximum(1.0 - loop.lane_rate * loop.terms.prompt, 0.02)
     )
-    return np.asarray(1.0 + (loop.arrival_variation - 1.0) * -np.expm1(-BURST_MEMORY * np.sqrt(within)))
+    variation = thinned_variation(loop.arrival_variation, loop.lanes)
+    return np.asarray(1.0 + (variation - 1.0) * -np.expm1(-BURST_MEMORY * np.sqrt(within)))
 
 
-def _spread(loop: OpenLoop) -> Occupancy:
-    """Return the distribution of running sequences with places for all."""
+def _spread(loop: OpenLoop, parts: FloatArray) -> Occupancy:
+    """Return the distribution of the sequences that run on one of ``parts`` lanes or ranks, with places for all."""
     terms = loop.terms
     arriving = loop.running / loop.output_steps / loop.lanes
     halted = loop.lane_rate * (terms.prompt + terms.once * np.exp(-np.minimum(arriving, 50.0)))
     growth = loop.rate * loop.output_steps * loop.mean_slope
     variance = np.asarray(loop.prompt_variance)
-    mean = np.maximum(loop.running, 1e-3)
-    return occupancy(mean, growth, halted, variance, loop.arrival_variation, loop.output_variation)
+    mean = np.maximum(loop.running / parts, 1e-3)
+    variation = thinned_variation(loop.arrival_variation, parts)
+    return occupancy(mean, growth, halted, variance, variation, loop.output_variation)
 
 
 def _wait(loop: OpenLoop, law: StepLaw, spread: Occupancy) -> PlaceWait:
@@ -90,23 +95,28 @@ def _wait(loop: OpenLoop, law: StepLaw, spread: Occupancy) -> PlaceWait:
     terms = loop.terms
     first = law.square / law.mean * (0.5 + loop.lane_rate * terms.prompt) + loop.steps_ahead * law.mean
     first = first + terms.decode + terms.once + terms.prompt
-    each = 1.0 / loop.schedulers
-    mean = (spread.mean + loop.rate * first) * each + (loop.arrival_variation - 1.0) / 2.0
+    each, arrivals = 1.0 / loop.schedulers, thinned_variation(loop.arrival_variation, loop.schedulers)
+    mean = spread.mean + loop.rate * first * each + (arrivals - 1.0) / 2.0
     load = np.minimum(loop.rate / np.maximum(loop.most, 1e-12), 1.0)
-    offered = Occupancy(np.maximum(mean, 1e-3), spread.variance * each)
+    offered = Occupancy(np.maximum(mean, 1e-3), spread.variance)
     places = np.maximum(loop.places * each, 1.0)
     pace = np.maximum(loop.most * each, 1e-12)
-    arrivals = loop.arrival_variation
     if len(loop.prompts) > 1:
         # Prompts of another class halt all places, as more arrivals would fill them.
         arrivals = arrivals + np.minimum(loop.lane_rate * terms.prompt, 1.0) ** 2 * loop.prompt_variance
     return place_wait(offered, places, load, pace, arrivals, loop.output_variation)
 
 
-def _alike(loop: OpenLoop, places: FloatArray) -> tuple[IntArray, IntArray]:
-    """Return the first of each kind of replicas, and which kind each is; places count where requests wait for one."""
-    columns = np.stack([loop.rate, loop.running, places, loop.terms.decode, loop.mean_slope])
-    columns = np.concatenate([columns, [loop.lanes, loop.arrival_variation]])
+def _alike(loop: OpenLoop, waits: BoolArray) -> tuple[IntArray, IntArray]:
+    """Return the first of each kind of replicas, and which kind each is.
+
+    Args:
+        loop: The replicas.
+        waits: Where requests wait for a place, shape (n,): only there places and what they serve count.
+    """
+    fields = vars(loop) | {"places": np.where(waits, loop.places, -1.0), "most": np.where(waits, loop.most, -1.0)}
+    rows = [*fields.values(), *vars(loop.terms).values()]
+    columns = np.stack([row for row in rows if isinstance(row, np.ndarray) and row.shape == loop.rate.shape])
     _, first, inverse = np.unique(columns, axis=1, return_index=True, return_inverse=True)
     return np.asarray(first), np.asarray(inverse).reshape(-1)
 

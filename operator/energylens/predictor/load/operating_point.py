@@ -71,6 +71,8 @@ class OperatingPoint:
     """Seconds of the step that a benchmark's median inter-token latency is; None for the median of the mixture."""
     waiting: FloatArray | None = None
     """Of a fixed number of requests in flight those without a place; None where requests arrive at a rate."""
+    most: FloatArray | None = None
+    """Requests per second with all places taken, shape (n,); None where the number of requests in flight is given."""
     beside: Beside | None = None
     """Where requests arrive at a rate: the steps at other numbers of running sequences."""
 

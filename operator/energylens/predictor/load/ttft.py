@@ -95,7 +95,7 @@ def open_loop(point: OperatingPoint, served: ServedPace, schedule: Schedule) -> 
     prompt = (mixture.with_starts(1.0 / together) - base) * factor
     room = prompt * room_of(schedule.step_tokens, running / lanes, lockstep, workload.computed_prompt)
     terms = StepTerms(mixture.decode * factor, (base - mixture.decode) * factor, prompt, np.maximum(room, 1e-9))
-    arriving = np.where(point.utilization > 0, point.rate / np.maximum(point.utilization, 1e-12), np.inf)
+    assert point.most is not None
     decode_slope, mean_slope = _slopes(point, terms, served, arriving=point.rate / lanes)
     spread = np.asarray(mixture.prompt_spread, dtype=np.float64)
     within = float(np.expm1(np.max(spread) ** 2))
@@ -104,7 +104,7 @@ def open_loop(point: OperatingPoint, served: ServedPace, schedule: Schedule) -> 
         running=point.running,
         busy=point.busy,
         places=np.maximum(point.places, 1.0),
-        most=arriving,
+        most=point.most,
         lanes=lanes,
         lockstep=lockstep,
         schedulers=layouts.data_parallel.astype(np.float64),

@@ -19,7 +19,7 @@ from energylens.planner.search.comparison import by_risk
         ),
         (
             {"joules": 0.38, "unshared": 0.3, "own": 0.1, "near": 3},
-            "is predicted to use 5 % less energy, but 16 % more energy with its risk: measured was nothing near it",
+            "is predicted to use 5 % less energy, but 16 % more energy with its risk: nothing like it was measured",
         ),
         (
             {"joules": 0.392, "nodes": 2, **SURE},
@@ -51,5 +51,5 @@ def test_what_is_compared_is_what_is_minimised(objective: Objective, what: str) 
     rows = candidates({"watts": 688, "joules": 0.344, "unshared": 0.5, "own": 0.1}, {"watts": 800, **SURE})
     assert by_risk(rows, 0, rows, 1, objective) == (
         f"is predicted to use 14 % less {what}, but 9 % more {what} with its risk: "
-        "measured was this model in this layout"
+        "the nearest measured run is of this model in this layout"
     )

@@ -1,0 +1,80 @@
+"""Percentiles where requests arrive at a rate: ranks, bursts, and replicas that are evaluated together."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from energylens.data import find_gpu, load_model, load_predictor
+from energylens.predictor.load.loop import OpenLoop
+from energylens.predictor.load.open_loop import latencies
+from energylens.predictor.load.step_law import StepTerms
+from energylens.predictor.load.step_work import Group
+from energylens.predictor.types import FloatArray, Layouts, Workload
+
+LEVELS = (0.5, 0.95, 0.99)
+
+
+def loop(ranks: float, together: float = 1.0, bursts: float = 4.0, rate: float = 18.0) -> OpenLoop:
+    """Return a replica of alike ranks, each of which serves ``rate`` requests per second with 40 places."""
+
+    def one(value: float) -> FloatArray:
+        return np.array([value])
+
+    return OpenLoop(
+        rate=one(rate * ranks),
+        running=one(30.0 * ranks),
+        busy=one(1.0),
+        places=one(40.0 * ranks),
+        most=one(22.0 * ranks),
+        lanes=one(ranks / together),
+        lockstep=one(together),
+        schedulers=one(ranks),
+        terms=StepTerms(one(0.010), one(0.002), one(0.012), one(0.2)),
+        decode_slope=one(1e-5 / ranks),
+        mean_slope=one(3e-5 / ranks),
+        prompt_variance=0.5,
+        # Of all requests, such that each rank sees bursts of the same size.
+        arrival_variation=one(1.0 + (bursts - 1.0) * ranks),
+        output_variation=0.3,
+        output_steps=100.0,
+        step_tokens=8192.0,
+        prompt_tokens=300.0,
+        steps_ahead=1.0,
+        prompts=(Group(1.0, 1.0, 0.5),),
+    )
+
+
+@pytest.mark.parametrize("bursts", [1.0, 4.0])
+def test_ranks_that_step_apart_are_as_fast_as_one_with_its_share_of_the_requests(bursts: float) -> None:
+    one, four = (latencies(loop(ranks, bursts=bursts), LEVELS, LEVELS) for ranks in (1.0, 4.0))
+    for level in LEVELS:
+        np.testing.assert_allclose(four.ttft[level], one.ttft[level], rtol=1e-9)
+        np.testing.assert_allclose(four.step[level], one.step[level], rtol=1e-9)
+
+
+def test_a_replica_is_no_other_for_one_beside_it_that_differs_in_one_figure() -> None:
+    plain = loop(1.0, rate=0.0)
+    for name in ("once", "prompt", "room"):
+        columns = {key: np.repeat(value, 2) for key, value in vars(plain.terms).items()}
+        columns[name][0] *= 3.0
+        beside = {key: np.repeat(value, 2) for key, value in vars(plain).items() if isinstance(value, np.ndarray)}
+        both = OpenLoop(**{**vars(plain), **beside, "terms": StepTerms(**columns)})
+        alone, found = latencies(plain, LEVELS, LEVELS), latencies(both, LEVELS, LEVELS)
+        assert found.ttft[0.99][1] == pytest.approx(alone.ttft[0.99][0], rel=1e-12), name
+
+
+def test_replicas_without_requests_are_those_that_they_are_alone() -> None:
+    predictor, model = load_predictor("vllm", "0.11.1"), load_model("Qwen/Qwen3-30B-A3B")
+    one = np.ones(4, dtype=np.int64)
+    ranks = np.array([1, 2, 1, 2])
+    where = Layouts(np.array([1, 1, 2, 2]), one, ranks, ranks, one * 64, np.full(4, np.nan))
+    both = predictor.at_rate(model, find_gpu("H100"), where, Workload(300.0, 400.0), np.zeros(4))
+    assert both.supported.sum() > 1
+    for i in np.flatnonzero(both.supported).tolist():
+        alone = predictor.at_rate(
+            model, find_gpu("H100"), where.take(np.array([i])), Workload(300.0, 400.0), np.zeros(1)
+        )
+        for name in ("ttft_p50_ms", "ttft_p99_ms", "itl_p50_ms", "itl_p99_ms"):
+            assert np.isfinite(getattr(both, name)[i])
+            assert getattr(both, name)[i] == pytest.approx(getattr(alone, name)[0], rel=1e-12), (i, name)
