@@ -25,7 +25,7 @@ from energylens.predictor.model.architecture import ModelSpec, served_on
 from energylens.predictor.model.drafts import draft_of
 from energylens.predictor.model.memory import memory, resident_sequences
 from energylens.predictor.model.rules import unsupported_reasons
-from energylens.predictor.step.rates import data_sheet, kernel_rates
+from energylens.predictor.step.rates import KernelRates, data_sheet, kernel_rates
 from energylens.predictor.step.work import graph_tokens
 from energylens.predictor.types import (
     FloatArray,
@@ -54,6 +54,7 @@ class Predictor:
         self.coefficients = coefficients
         self.profile = profile
         self.version = f"{CODE_VERSION}+{coefficients.version}"
+        self._rates: dict[GpuSpec, KernelRates] = {}
 
     def with_profile(self, profile: EngineProfile) -> Self:
         """Return a predictor with the same coefficients for an engine that was told other limits."""
@@ -262,7 +263,13 @@ class Predictor:
             scenario.role,
             self.profile.overlap,
             self.profile.lockstep,
+            self._rates_of(scenario.gpu, constants),
         )
+
+    def _rates_of(self, gpu: GpuSpec, constants: dict[str, float]) -> KernelRates:
+        if gpu not in self._rates:
+            self._rates[gpu] = kernel_rates(constants, data_sheet(gpu))
+        return self._rates[gpu]
 
     def _mixture(self, scenario: Scenario, running: FloatArray, constants: dict[str, float]) -> StepMixture:
         """Return the steps with so many running sequences, shape (n,)."""
@@ -279,8 +286,7 @@ class Predictor:
             scenario.role,
             self.profile.lockstep,
         )
-        sheet = data_sheet(scenario.gpu)
-        rates = kernel_rates(constants, sheet)
+        sheet, rates = data_sheet(scenario.gpu), self._rates_of(scenario.gpu, constants)
         return step_mixture(decode, mixed, starts, rates, constants, sheet, self.profile.overlap)[0]
 
     def _mean_step(self, scenario: Scenario, constants: dict[str, float], measured: bool) -> Step:
@@ -295,7 +301,8 @@ class Predictor:
             seconds = self._mixture(some, running, constants).mean
             if residual is None or features is None:
                 return seconds
-            runs = RunFeatures({key: labels[index] for key, labels in features.keys.items()}, np.log(running))
+            assert features.rows is not None
+            runs = RunFeatures(features.keys, np.log(running), features.rows[index])
             return np.asarray(seconds * np.exp(correct(residual, runs, ("step",))["step"][0]))
 
         return step

@@ -14,7 +14,7 @@ from energylens.predictor.fitted.features import (
     NOTHING,
     beyond_island,
     is_unpacked,
-    kinds_of,
+    kind_known,
     measured_parallelism,
     nearest,
     run_features,
@@ -92,7 +92,7 @@ def adjustment(
         if not coefficients.knows_architecture(gpu):
             apart = apart * scales.extrapolation
         # What other versions of an engine say of a kind of model is less than what left-out models have left.
-        unlike = ~np.isin(kinds_of(runs), kinds_of(residual.training)) & ((near == ENGINE) | (new & measured))
+        unlike = ~kind_known(residual.training, runs) & ((near == ENGINE) | (new & measured))
         widen = apart * np.where(unlike, scales.extrapolation, 1.0)
     spread = physics_spread(runs)
     doubt = doubt_of(scales, residual, near, apart, variance["energy"], spread)

@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import exp
 
-import numpy as np
-
 from energylens.predictor.fitted.coefficients import Coefficients
 from energylens.predictor.fitted.features import (
     NOTHING,
-    any_version,
+    before,
     is_unpacked,
-    kinds_of,
+    kind_known,
     measured_kind,
     measured_parallelism,
     nearest,
@@ -100,12 +98,12 @@ def evidence(
         products=products,
         split=bool(measured_parallelism(training, features)[0]),
         kind=kind,
-        kind_known=here if unpacked else bool(np.isin(kinds_of(features), kinds_of(training))[0]),
+        kind_known=here if unpacked else bool(kind_known(training, features)[0]),
         kind_here=here,
-        model_known=bool(np.isin(features.keys["architecture"], training.keys["architecture"])[0]),
+        model_known=str(features.keys["architecture"][0]) in training.members["architecture"],
         layouts=tuple(_degrees(label.rpartition("/")[2]) for label in labels),
         loads=loads,
-        before=not unpacked and bool(np.isin(any_version(kinds_of(features)), any_version(kinds_of(training)))[0]),
+        before=not unpacked and bool(before(training, features, "product")[0]),
         versions=profile.measured if products else None,
     )
 

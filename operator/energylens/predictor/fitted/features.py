@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import numpy as np
 import numpy.typing as npt
 
@@ -60,7 +62,7 @@ def parallel_key(gpu: GpuSpec, layouts: Layouts) -> npt.NDArray[np.str_]:
 def run_features(
     model: ModelSpec, gpu: GpuSpec, layouts: Layouts, workload: Workload, concurrency: FloatArray, engine: str = ""
 ) -> RunFeatures:
-    """Return the residual's features of every candidate.
+    """Return the residual's features of every candidate; a kind is a layout.
 
     Args:
         model: The architecture.
@@ -77,14 +79,15 @@ def run_features(
         + np.minimum(layouts.expert_parallel, 99) * 100
         + layouts.data_parallel
     )
-    values, inverse = np.unique(code, return_inverse=True)
+    values, first, inverse = np.unique(code, return_index=True, return_inverse=True)
+    layouts = layouts.take(first)
     names = []
-    for value in values:
-        tp, rest = divmod(int(value), 1_000_000)
+    for value in values.tolist():
+        tp, rest = divmod(value, 1_000_000)
         pp, rest = divmod(rest, 10_000)
         ep, dp = divmod(rest, 100)
         names.append(f"{architecture}/{storage}/{gpu.name}/tp{tp}pp{pp}ep{ep}dp{dp}")
-    layout = np.array(names, dtype=np.str_)[inverse.reshape(-1)]
+    layout = np.array(names, dtype=np.str_)
     single = np.where(layouts.gpus == 1, f"{gpu.name}/one", f"{gpu.name}/several").astype(np.str_)
 
     def same(text: str) -> np.ndarray:
@@ -103,25 +106,30 @@ def run_features(
         "load": np.char.add(layout, f"/{load}"),
         "parallel": np.char.add(parallel, engine) if engine else parallel,
     }
-    return RunFeatures(keys, np.log(np.maximum(concurrency, 1.0)))
+    return RunFeatures(keys, np.log(np.maximum(concurrency, 1.0)), inverse.reshape(-1))
 
 
 def measured_parallelism(training: RunFeatures, runs: RunFeatures) -> BoolArray:
     """Return which candidates are split over GPUs in a way that runs were measured with."""
-    return np.asarray(np.isin(runs.keys["parallel"], training.keys["parallel"]))
+    return _has(training, runs, "parallel")
 
 
 def split_anywhere(training: RunFeatures, runs: RunFeatures) -> BoolArray:
     """Return which candidates are split over GPUs in a way that runs of any engine were measured with, shape (n,)."""
-    labels, inverse = np.unique(runs.keys["parallel"], return_inverse=True)
     known = {label.partition("@")[0] for label in training.members["parallel"]}
-    found = np.array([label.partition("@")[0] in known for label in labels.tolist()], dtype=np.bool_)
-    return np.asarray(found[inverse.reshape(-1)])
+    labels = runs.keys["parallel"].tolist()
+    return runs.each(np.array([label.partition("@")[0] in known for label in labels], dtype=np.bool_))
 
 
 def measured_kind(training: RunFeatures, runs: RunFeatures) -> BoolArray:
     """Return which candidates are of a kind of model and storage that was run on their product under their engine."""
-    return np.asarray(np.isin(runs.keys["product"], training.keys["product"]))
+    return _has(training, runs, "product")
+
+
+def _has(training: RunFeatures, runs: RunFeatures, key: str) -> BoolArray:
+    """Return which candidates share a key with a measured run, shape (n,)."""
+    known = training.members[key]
+    return runs.each(np.array([label in known for label in runs.keys[key].tolist()], dtype=np.bool_))
 
 
 NEAREST = ("layout", "model", "engine", "nothing")
@@ -149,41 +157,55 @@ def nearest(training: RunFeatures, runs: RunFeatures, *, here_only: bool = False
     """
     low, high = training.log_batch.min() - 0.1, training.log_batch.max() + 0.1
     related = measured_parallelism(training, runs) & (runs.log_batch >= low) & (runs.log_batch <= high)
-    model = np.isin(runs.keys["architecture"], training.keys["architecture"])
-    versions = (np.isin(any_version(of(runs)), any_version(of(training))) for of in (kinds_of, _architectures))
-    here = measured_kind(training, runs)
-    elsewhere = np.logical_or(*versions) & (not here_only)
+    model, here = _has(training, runs, "architecture"), measured_kind(training, runs)
+    elsewhere = (before(training, runs, "product") | before(training, runs, "architecture")) & (not here_only)
     found = np.where(related & (here | elsewhere), ENGINE, NOTHING)
     found[related & model & here] = MODEL
     reach = np.log(LOAD_REACH)
-    for label in np.unique(runs.keys["load"]).tolist():
+    loads = runs.keys["load"].tolist()
+    for label in dict.fromkeys(loads):
         same = training.members["load"].get(label)
         if same is None:
             continue
         batches = training.log_batch[same]
         near = (runs.log_batch >= batches.min() - reach) & (runs.log_batch <= batches.max() + reach)
-        found[related & near & (runs.keys["load"] == label)] = LAYOUT
+        found[related & near & runs.each(runs.keys["load"] == label)] = LAYOUT
     return found
 
 
-def kinds_of(runs: RunFeatures) -> npt.NDArray[np.str_]:
-    """Return dense or mixture of experts, storage, engine and ranks of each run, without its product, shape (n,)."""
-    products, inverse = np.unique(runs.keys["product"], return_inverse=True)
-    names = np.array([label.split("/", 2)[2] for label in products.tolist()], dtype=np.str_)
-    return np.asarray(names[inverse.reshape(-1)])
+def kind_known(training: RunFeatures, runs: RunFeatures) -> BoolArray:
+    """Return which candidates are of a kind of model that was run under their engine on any product, shape (n,)."""
+    known = _known(training, "kinds", lambda: map(_kind, training.members["product"]))
+    return runs.each(np.array([_kind(label) in known for label in runs.keys["product"].tolist()], dtype=np.bool_))
 
 
-def any_version(labels: npt.NDArray[np.str_]) -> npt.NDArray[np.str_]:
-    """Return labels with the name of their engine in place of the versions that its profile is for, shape (n,)."""
-    distinct, inverse = np.unique(labels, return_inverse=True)
-    names = []
-    for label in distinct.tolist():
-        stem, _, tag = label.partition("@")
-        engine, _, rest = tag.partition(">=")
-        ranks = "/ranks" if (rest or stem).endswith("/ranks") else ""
-        names.append(f"{stem.removesuffix('/ranks')}@{engine or BASE_ENGINE}{ranks}")
-    return np.asarray(np.array(names, dtype=np.str_)[inverse.reshape(-1)])
+def before(training: RunFeatures, runs: RunFeatures, key: str) -> BoolArray:
+    """Return which candidates share a key with a run of any version of their engine, shape (n,).
+
+    Args:
+        training: The measured runs.
+        runs: Candidates.
+        key: ``architecture``, or ``product``, of which the product itself does not count.
+    """
+    of = _kind if key == "product" else str
+    known = _known(training, f"{key} before", lambda: (any_version(of(label)) for label in training.members[key]))
+    return runs.each(np.array([any_version(of(label)) in known for label in runs.keys[key].tolist()], dtype=np.bool_))
 
 
-def _architectures(runs: RunFeatures) -> npt.NDArray[np.str_]:
-    return runs.keys["architecture"]
+def any_version(label: str) -> str:
+    """Return a label with the name of its engine in place of the versions that its profile is for."""
+    stem, _, tag = label.partition("@")
+    engine, _, rest = tag.partition(">=")
+    ranks = "/ranks" if (rest or stem).endswith("/ranks") else ""
+    return f"{stem.removesuffix('/ranks')}@{engine or BASE_ENGINE}{ranks}"
+
+
+def _kind(product: str) -> str:
+    """Return dense or mixture of experts, storage, engine and ranks of a product key, without the product."""
+    return product.split("/", 2)[2]
+
+
+def _known(training: RunFeatures, name: str, labels: Callable[[], Iterable[str]]) -> frozenset[str]:
+    if name not in training.memo:
+        training.memo[name] = frozenset(labels())
+    return training.memo[name]

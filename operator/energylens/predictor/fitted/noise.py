@@ -36,9 +36,9 @@ def noise_variance(target: str, features: RunFeatures) -> FloatArray:
     double, power = GROWTH[target]
     base = WITHIN[target] * (1.0 + (batch / double) ** power)
     product = features.keys["product"]
-    single = np.char.startswith(product, "B200/one")
-    several = np.char.startswith(product, "B200/several")
-    mixed = np.char.find(product, "@") >= 0
+    single = features.each(np.char.startswith(product, "B200/one"))
+    several = features.each(np.char.startswith(product, "B200/several"))
+    mixed = features.each(np.char.find(product, "@") >= 0)
     total = (
         base**2 + mixed * MIXED[target] ** 2 + single * SINGLE_B200[target] ** 2 + several * SEVERAL_B200[target] ** 2
     )

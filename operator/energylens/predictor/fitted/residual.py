@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from energylens.predictor.types import BoolArray, FloatArray, IntArray
 
+_Value = TypeVar("_Value", bound=np.generic)
 TARGETS = ("step", "itl", "power")
 LAYOUT_KEYS = ("layout", "load")
 """Keys of the terms that tell the layouts of one model on one product apart."""
@@ -25,16 +27,36 @@ KNOT_SPACING = 0.03
 
 @dataclass(frozen=True)
 class RunFeatures:
-    """What the residual's kernels compare; keys are strings, arrays of shape (n,)."""
+    """What the residual's kernels compare; n runs or candidates of u kinds that differ in more than their batch."""
 
     keys: Mapping[str, npt.NDArray[np.str_]]
+    """Strings, shape (u,)."""
     log_batch: FloatArray
+    """Shape (n,)."""
+    rows: IntArray | None = None
+    """The kind of each, shape (n,); None where each is a kind of its own."""
+
+    def each(self, values: npt.NDArray[_Value]) -> npt.NDArray[_Value]:
+        """Return the values, shape (n,), of values by kind, shape (u,)."""
+        return values if self.rows is None else values[self.rows]
+
+    def take(self, index: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> RunFeatures:
+        """Return the runs that an index array or a mask selects."""
+        rows = np.arange(self.log_batch.size) if self.rows is None else self.rows
+        kinds, inverse = np.unique(rows[index], return_inverse=True)
+        keys = {key: labels[kinds] for key, labels in self.keys.items()}
+        return RunFeatures(keys, self.log_batch[index], inverse.reshape(-1))
+
+    @cached_property
+    def memo(self) -> dict[str, frozenset[str]]:
+        """Sets of labels that were derived from the keys, kept, since training runs are asked on every call."""
+        return {}
 
     @cached_property
     def members(self) -> Mapping[str, Mapping[str, BoolArray]]:
         """By key and label which runs have it, shape (n,); kept, since training runs are asked on every call."""
         return {
-            key: {label: values == label for label in dict.fromkeys(values.tolist())}
+            key: {label: self.each(values == label) for label in dict.fromkeys(values.tolist())}
             for key, values in self.keys.items()
         }
 
@@ -94,7 +116,7 @@ def covariance(terms: tuple[KernelTerm, ...], a: RunFeatures, b: RunFeatures) ->
         number = {label: i for i, label in enumerate(dict.fromkeys(b.keys[term.key].tolist()))}
         rows = np.array([number.get(label, -1) for label in a.keys[term.key].tolist()], dtype=np.int64)
         columns = np.array([number[label] for label in b.keys[term.key].tolist()], dtype=np.int64)
-        same = rows[:, None] == columns[None, :]
+        same = a.each(rows)[:, None] == b.each(columns)[None, :]
         smooth = 1.0 if np.isinf(term.length) else np.exp(-0.5 * (gap / term.length) ** 2)
         total += term.variance * same * smooth
     return total
@@ -160,11 +182,10 @@ def _kinds(
     training: RunFeatures, runs: RunFeatures, keys: Sequence[str]
 ) -> Iterator[tuple[IntArray, dict[str, BoolArray]]]:
     """Return sets of candidates, and by key the training runs, shape (m,), that all of the set agree with."""
-    kind = np.zeros(runs.log_batch.shape[0], dtype=np.int64)
+    kind = np.zeros(runs.keys[keys[0]].shape, dtype=np.int64)
     agreements: dict[str, BoolArray] = {}
     for key in keys:
         labels, codes = _codes(runs.keys[key])
-        # Labels that no training run has are alike.
         # Labels that no training run has are alike.
         rows: dict[bytes, int] = {}
         none = np.zeros(training.log_batch.shape[0], dtype=np.bool_)
@@ -172,6 +193,7 @@ def _kinds(
         alike = np.array([rows.setdefault(row, len(rows)) for row in agreeing], dtype=np.int64)
         agreements[key] = np.array([np.frombuffer(row, dtype=np.bool_) for row in rows])
         kind = kind * len(rows) + alike[codes]
+    kind = runs.each(kind)
     for value in np.flatnonzero(np.bincount(kind)).tolist():
         rest, agreed = value, {}
         for key in reversed(keys):

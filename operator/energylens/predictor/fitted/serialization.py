@@ -131,7 +131,7 @@ def _residual_document(model: ResidualModel | None) -> dict[str, Any] | None:
     if model is None:
         return None
     return {
-        "keys": {k: v.tolist() for k, v in model.training.keys.items()},
+        "keys": {k: model.training.each(v).tolist() for k, v in model.training.keys.items()},
         "log_batch": [_rounded(v) for v in model.training.log_batch],
         "targets": {
             name: {

@@ -145,8 +145,10 @@ class StepMixture:
         total = many * np.exp(z * np.sqrt(variation) - variation / 2.0)
         return np.where(self.starts > MANY, base + slope * total, value)
 
-    def tail(self, level: float) -> FloatArray:
+    def tail(self, level: float, median: FloatArray | None = None) -> FloatArray:
         """Return a high quantile of the step time over steps, shape (n,), never below the median.
+
+        ``median`` is ``quantile(0.5)`` where that is known, shape (n,).
 
         Of the steps that start requests, the prompt tokens are a Poisson number, one at least, of log-normal lengths;
         their sum is taken as log-normal of the same mean and variance. Where such steps begin, the result rises over a
@@ -159,7 +161,8 @@ class StepMixture:
         base, slope = self._line()
         prompts = base + slope * mean * np.exp(z * np.sqrt(width) - width / 2.0)
         any_start = 1.0 / (1.0 + np.exp(np.clip((none - level) / (0.08 * (1.0 - level)), -60.0, 60.0)))
-        return np.maximum(self.decode + (prompts - self.decode) * any_start, self.quantile(0.5))
+        median = self.quantile(0.5) if median is None else median
+        return np.maximum(self.decode + (prompts - self.decode) * any_start, median)
 
     @property
     def prompt_variance(self) -> float | FloatArray:

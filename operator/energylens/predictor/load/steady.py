@@ -69,6 +69,7 @@ def steady_state(
     role: Role = "aggregated",
     overlap: Overlap | None = None,
     lockstep: Lockstep = APART,
+    rates: KernelRates | None = None,
 ) -> Steady:
     """Return the physics of one replica at a given number of running sequences.
 
@@ -83,12 +84,13 @@ def steady_state(
         role: Which phases the replica runs.
         overlap: How the engine runs collectives beside kernels.
         lockstep: How data-parallel ranks step together.
+        rates: Those that follow from the constants, where they are known.
     """
     sheet = data_sheet(gpu)
     decode, mixed, starts = phase_work(model, gpu, layouts, workload, sequences, coefficients, role, lockstep)
     ranks = layouts.data_parallel.astype(np.float64) if model.is_moe else 1.0
     pipeline = pipeline_of(layouts, sequences)
-    return combine(decode, mixed, starts, constants, sheet, layouts.power_cap_watts, overlap, ranks, pipeline)
+    return combine(decode, mixed, starts, constants, sheet, layouts.power_cap_watts, overlap, ranks, pipeline, rates)
 
 
 def phase_work(
@@ -210,6 +212,7 @@ def combine(
     overlap: Overlap | None = None,
     ranks: float | FloatArray = 1.0,
     pipeline: Pipeline | None = None,
+    rates: KernelRates | None = None,
 ) -> Steady:
     """Return times and power from the work of both kinds of steps.
 
@@ -223,8 +226,9 @@ def combine(
         overlap: How the engine runs collectives beside kernels.
         ranks: Data-parallel ranks that step together, shape (n,).
         pipeline: Micro-batches in flight; None where no candidate has stages.
+        rates: Those that follow from the constants, where they are known.
     """
-    rates = kernel_rates(c, sheet)
+    rates = kernel_rates(c, sheet) if rates is None else rates
     mixture, td, tm = step_mixture(decode, mixed, starts, rates, c, sheet, overlap)
     share = mixture.mixed_share
     mean = mixture.mean

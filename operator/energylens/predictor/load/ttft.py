@@ -78,8 +78,9 @@ def arrival_latencies(
 def saturated_steps(point: OperatingPoint) -> dict[float, FloatArray]:
     """Return quantiles in seconds of the steps of a full replica by level, shape (n,) each, by physics alone."""
     mixture = point.pace.mixture
-    steps = {level: mixture.tail(level) for level in STEP_LEVELS if level > 0.5}
-    steps[0.5] = mixture.quantile(0.5) if point.median_step is None else point.median_step
+    median = mixture.quantile(0.5)
+    steps = {level: mixture.tail(level, median) for level in STEP_LEVELS if level > 0.5}
+    steps[0.5] = median if point.median_step is None else point.median_step
     return steps
 
 

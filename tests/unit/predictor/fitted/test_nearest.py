@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from energylens.predictor.fitted.features import NEAREST, any_version, kinds_of, nearest
+from energylens.predictor.fitted.features import NEAREST, any_version, kind_known, nearest
 from energylens.predictor.fitted.residual import RunFeatures
 
 Row = tuple[str, str, str, str, str, float]
@@ -69,12 +69,25 @@ def test_what_one_candidate_is_near_to_does_not_depend_on_others() -> None:
 
 
 def test_versions_of_one_engine_are_alike_and_ranks_are_not() -> None:
-    labels = np.array(["dense-bf16", "dense-bf16@vllm>=0.14", "dense-bf16@sglang>=0.4", "dense-bf16/ranks"])
-    alike = any_version(labels)
+    alike = [
+        any_version(label)
+        for label in ("dense-bf16", "dense-bf16@vllm>=0.14", "dense-bf16@sglang>=0.4", "dense-bf16/ranks")
+    ]
     assert alike[0] == alike[1]
-    assert len(set(alike.tolist())) == 3
-    assert any_version(np.array(["moe-fp8@vllm>=0.14/ranks"])) == any_version(np.array(["moe-fp8/ranks"]))
+    assert len(set(alike)) == 3
+    assert any_version("moe-fp8@vllm>=0.14/ranks") == any_version("moe-fp8/ranks")
 
 
 def test_kinds_leave_the_product_out() -> None:
-    assert kinds_of(TRAINING).tolist() == ["moe-fp8@vllm>=0.14"] * 3 + ["dense-bf16"]
+    rows: list[Row] = [
+        ("other", "B200", kind, "tp1", "plain", 8.0) for kind in ("moe-fp8@vllm>=0.14", "dense-bf16", "moe-bf16")
+    ]
+    assert kind_known(TRAINING, features(*rows)).tolist() == [True, True, False]
+
+
+def test_selected_runs_are_those_that_they_were() -> None:
+    some = TRAINING.take(np.array([3, 0, 3])).take(np.array([False, True, True]))
+    for key, labels in TRAINING.keys.items():
+        assert some.each(some.keys[key]).tolist() == labels[[0, 3]].tolist()
+    assert some.log_batch.tolist() == TRAINING.log_batch[[0, 3]].tolist()
+    assert nearest(TRAINING, some).tolist() == nearest(TRAINING, TRAINING)[[0, 3]].tolist()

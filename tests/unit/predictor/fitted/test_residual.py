@@ -89,8 +89,8 @@ def test_features_keep_whole_names() -> None:
     layouts = Layouts(one, one, one, one, 8 * one, np.full(2, np.nan))
     model = load_model("Qwen/Qwen3-8B")
     found = run_features(model, find_gpu("H100"), layouts, Workload(300, 800), np.array([8.0, 16.0]))
-    assert found.keys["architecture"].tolist() == [architecture_key(model)] * 2
-    assert found.keys["family"].tolist() == ["qwen3"] * 2
+    assert found.each(found.keys["architecture"]).tolist() == [architecture_key(model)] * 2
+    assert found.each(found.keys["family"]).tolist() == ["qwen3"] * 2
 
 
 def test_physics_is_surer_of_small_batches() -> None:
