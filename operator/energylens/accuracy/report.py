@@ -24,6 +24,8 @@ class Report:
 
     basis: str
     """One sentence: what the predictions were fitted on."""
+    coefficients: str
+    """Version of the coefficients, or of those that are shipped with what was refitted."""
     in_sample: bool
     """Whether runs are judged that the coefficients were fitted on."""
     errors: tuple[Errors, ...]
@@ -46,6 +48,7 @@ def report(
     node_gpus: Mapping[str, int],
     *,
     basis: str,
+    coefficients: str,
     in_sample: bool,
     windows: int = 0,
 ) -> Report:
@@ -56,6 +59,7 @@ def report(
         predicted: of the same n runs.
         node_gpus: GPUs of a whole node by the runs' ``gpu_model``.
         basis: what the predictions were fitted on, one sentence.
+        coefficients: their version.
         in_sample: whether they were fitted on these runs.
         windows: replay sites that have measured so many windows; 0 for none.
     """
@@ -67,6 +71,7 @@ def report(
     sets = choice_sets(runs, costed, measured, predicted, node_gpus)
     return Report(
         basis=basis,
+        coefficients=coefficients,
         in_sample=in_sample,
         errors=tuple(error_table(runs, measured, predicted)),
         coverage=tuple(coverage_table(good, measured, predicted)),

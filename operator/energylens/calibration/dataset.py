@@ -74,9 +74,7 @@ class Dataset:
             self.itl_starts[kept],
             self.itl_level[kept],
             take_sheet(self.sheet, index),
-            RunFeatures(
-                {key: labels[index] for key, labels in self.features.keys.items()}, self.features.log_batch[index]
-            ),
+            self.features.take(index),
             self.engines[index],
         )
 
@@ -215,7 +213,7 @@ def take_work(work: Work, index: IntArray) -> Work:
 
 def join_features(parts: Sequence[RunFeatures]) -> RunFeatures:
     """Return the features of several sets of runs as one."""
-    keys = {name: np.concatenate([p.keys[name] for p in parts]) for name in parts[0].keys}
+    keys = {name: np.concatenate([p.each(p.keys[name]) for p in parts]) for name in parts[0].keys}
     return RunFeatures(keys, np.concatenate([p.log_batch for p in parts]))
 
 

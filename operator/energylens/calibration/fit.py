@@ -15,8 +15,8 @@ from energylens.calibration.dataset import Dataset, build_dataset, engine_profil
 from energylens.calibration.intervals import NOT_MEASURED, fit_intervals
 from energylens.calibration.products import derived_constants
 from energylens.calibration.runs import Runs
-from energylens.calibration.scales import constants_of, engine_factors, product_constants, scales_for
-from energylens.calibration.solve import measured_logs, predicted_logs, solve
+from energylens.calibration.scales import Scales, constants_of, engine_factors, product_constants, scales_for
+from energylens.calibration.solve import Slopes, measured_logs, predicted_logs, solve
 from energylens.predictor.fitted.coefficients import Coefficients
 from energylens.predictor.fitted.noise import noise_variance
 from energylens.predictor.fitted.profiles import EngineProfile, UnknownEngineError
@@ -74,7 +74,6 @@ def fit(
     gpus: Mapping[str, GpuSpec],
     tables: MoeTables,
     profiles: Sequence[EngineProfile],
-    start: Mapping[str, float] | None = None,
 ) -> Coefficients:
     """Return coefficients fitted to runs; host-bound and data-parallel runs are left out.
 
@@ -84,14 +83,12 @@ def fit(
         gpus: Products by short name, those without runs included: their constants are derived.
         tables: Kernel curves.
         profiles: Engine profiles: constants are those of the engine without factors, whatever engine a run is of.
-        start: Parameters to start from by name, such as those of a fit to more runs; the result depends on them only
-            within the tolerance.
 
     Raises:
         FitError: No clean run, a product of an unknown architecture, or an engine that no profile can be told for.
         KeyError: A model or a product is not known.
     """
-    return fit_full(runs, models, gpus, tables, profiles, start).coefficients
+    return fit_full(runs, models, gpus, tables, profiles).coefficients
 
 
 def fit_full(
@@ -100,25 +97,66 @@ def fit_full(
     gpus: Mapping[str, GpuSpec],
     tables: MoeTables,
     profiles: Sequence[EngineProfile],
-    start: Mapping[str, float] | None = None,
 ) -> FitResult:
     """Fit as :func:`fit` does and return the parameters, their covariance and the errors too."""
+    return fit_data(clean_data(runs, models, gpus, tables, profiles), gpus, tables, profiles)
+
+
+def clean_data(
+    runs: Runs,
+    models: Mapping[str, ModelSpec],
+    gpus: Mapping[str, GpuSpec],
+    tables: MoeTables,
+    profiles: Sequence[EngineProfile],
+) -> Dataset:
+    """Return the clean ones of some runs with their work; the arguments and errors are those of :func:`fit`."""
     clean = runs.take(runs.clean)
     if not len(clean):
         raise FitError("no run to fit to: all are host-bound or data-parallel")
     try:
         engines = engine_profiles(clean.engine.tolist(), profiles)
-        scales = scales_for(clean.gpu_model.tolist(), gpus, engines)
     except (UnknownEngineError, ValueError) as error:
         raise FitError(str(error)) from error
-    data = build_dataset(clean, models, gpus, tables, engines)
-    theta, spread = solve(data, scales, TERMS, start)
+    return build_dataset(clean, models, gpus, tables, engines)
+
+
+def scales_of(data: Dataset, gpus: Mapping[str, GpuSpec], profiles: Sequence[EngineProfile]) -> Scales:
+    """Return what may move in a fit to runs.
+
+    Raises:
+        FitError: Nothing is known of the architecture of a product.
+    """
+    used = [profile for profile in profiles if profile.name in set(data.engines.tolist())]
+    try:
+        return scales_for(data.runs.gpu_model.tolist(), gpus, used)
+    except ValueError as error:
+        raise FitError(str(error)) from error
+
+
+def fit_data(
+    data: Dataset,
+    gpus: Mapping[str, GpuSpec],
+    tables: MoeTables,
+    profiles: Sequence[EngineProfile],
+    near: Slopes | None = None,
+) -> FitResult:
+    """Fit to clean runs whose work is known.
+
+    Args:
+        data: The runs.
+        gpus: Products by short name.
+        tables: Kernel curves, which go into the coefficients.
+        profiles: Engine profiles.
+        near: Where a fit to more runs ended, see `solve`.
+    """
+    clean, scales = data.runs, scales_of(data, gpus, profiles)
+    theta, spread = solve(data, scales, TERMS, near)
     measured = measured_logs(data)
     factors = engine_factors(theta, scales)
     physics = predicted_logs(data, constants_of(theta, scales, scales.membership(clean.gpu_model)), factors)
     left = {t: measured[t] - physics[t] for t in TARGETS}
     residual = residual_model(data, left)
-    intervals = fit_intervals(data, left, residual, TERMS)
+    intervals = fit_intervals(data, left, residual)
     errors = _errors(left, residual, data.features)
     coefficients = Coefficients(
         version="fit",

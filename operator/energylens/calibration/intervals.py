@@ -12,7 +12,7 @@ from energylens.predictor.fitted.features import NEAREST, NOTHING, nearest
 from energylens.predictor.fitted.intervals import TARGETS as TARGETS_OF_INTERVALS
 from energylens.predictor.fitted.intervals import IntervalModel
 from energylens.predictor.fitted.noise import SURE, noise_variance, physics_spread
-from energylens.predictor.fitted.residual import TARGETS, KernelTerm, ResidualModel, RunFeatures, covariance
+from energylens.predictor.fitted.residual import TARGETS, ResidualModel, RunFeatures
 from energylens.predictor.types import BoolArray, FloatArray, IntArray
 
 COVERAGE = 0.80
@@ -37,9 +37,7 @@ NORMAL = 1.282
 """80 % of a normal distribution lie within so many standard deviations."""
 
 
-def fit_intervals(
-    data: Dataset, left: Mapping[str, FloatArray], residual: ResidualModel, terms: Mapping[str, tuple[KernelTerm, ...]]
-) -> IntervalModel:
+def fit_intervals(data: Dataset, left: Mapping[str, FloatArray], residual: ResidualModel) -> IntervalModel:
     """Return one scale for each nearest thing that was measured.
 
     Runs are left out so that nothing nearer remains: some batches of every layout, kinds of loads and whole layouts,
@@ -50,14 +48,13 @@ def fit_intervals(
         data: The fitted runs.
         left: What physics left of each target, logarithms.
         residual: The Gaussian process over it.
-        terms: Its kernels.
     """
     features = data.features
     order, n = np.arange(len(data.runs)), len(data.runs)
-    models = _groups(features.keys["architecture"], n)
+    models = _groups(features.each(features.keys["architecture"]), n)
     parts = {
         "layout": [[order % FOLDS == fold for fold in range(FOLDS)]],
-        "model": [_groups(features.keys["layout"], FOLDS), _groups(features.keys["load"], FOLDS)],
+        "model": [*(_groups(features.each(features.keys[key]), FOLDS) for key in ("layout", "load"))],
         "engine": [models],
         "nothing": [[np.ones(n, dtype=np.bool_)]],
     }
@@ -66,7 +63,7 @@ def fit_intervals(
         few = n < FEW_RUNS if name == "layout" else len(models) < FEW_GROUPS
         scores: dict[str, list[FloatArray]] = {target: [] for target in TARGETS_OF_INTERVALS}
         for split in parts[name]:
-            errors, near = _scores(features, left, terms, split)
+            errors, near = _scores(features, left, residual.inverses, split)
             # Runs without a TPOT are those of one engine version, which are nearer to each other.
             errors["tpot"] = np.where(np.isfinite(data.runs.median_tpot_ms), errors["step"], np.nan)
             for target, values in errors.items():
@@ -87,17 +84,20 @@ def _groups(labels: npt.NDArray[np.str_], most: int) -> list[BoolArray]:
 def _scores(
     features: RunFeatures,
     left: Mapping[str, FloatArray],
-    terms: Mapping[str, tuple[KernelTerm, ...]],
+    inverses: Mapping[str, FloatArray],
     parts: list[BoolArray],
 ) -> tuple[dict[str, FloatArray], IntArray]:
     """Return |error| over the predicted standard deviation of every run when its part is left out.
 
-    Beside that the nearest that is left of what was measured, as indices into ``NEAREST``, shape (n,).
+    Beside that the nearest that is left of what was measured, as indices into ``NEAREST``, shape (n,). With the inverse
+    C of the covariance of all runs, those of a part b have the error inv(C_bb) (C y)_b without it and the variance
+    inv(C_bb) (Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, section 5.4.2, for several at
+    once).
     """
     near = np.full(features.log_batch.size, NOTHING, dtype=np.int64)
     for out in parts:
         if not out.all():
-            near[out] = nearest(take_features(features, ~out), take_features(features, out))
+            near[out] = nearest(features.take(~out), features.take(out))
     error = {t: np.zeros_like(left[t]) for t in TARGETS}
     variance = {t: np.ones_like(left[t]) for t in TARGETS}
     spread = physics_spread(features)
@@ -106,28 +106,15 @@ def _scores(
         noise = np.where(known, noise_variance(target, features), NOT_MEASURED)
         found = np.where(known, left[target], 0.0)
         error[target][~known] = np.nan
-        full = covariance(terms[target], features, features)
-        prior = sum(t.variance for t in terms[target])
+        inverse, weighted = inverses[target], inverses[target] @ found
         for out in parts:
-            kept = ~out
-            if not kept.any():
-                error[target][out] = left[target][out]
-                variance[target][out] = spread[out] ** 2 * prior + noise[out]
-                continue
-            matrix = full[np.ix_(kept, kept)] + np.diag(noise[kept])
-            cross = full[np.ix_(out, kept)]
-            solved = np.linalg.solve(matrix, cross.T)
-            error[target][out] = left[target][out] - solved.T @ found[kept]
-            remaining = prior - (cross * solved.T).sum(axis=1)
+            apart = np.linalg.inv(inverse[np.ix_(out, out)])
+            error[target][out & known] = (apart @ weighted[out])[known[out]]
+            remaining = np.maximum(np.diag(apart) - noise[out], 0.0)
             variance[target][out] = spread[out] ** 2 * remaining + noise[out]
     scores = {t: np.abs(error[t]) / np.sqrt(variance[t]) for t in TARGETS}
     scores["energy"] = np.abs(error["step"] + error["power"]) / np.sqrt(variance["step"] + variance["power"])
     return scores, near
-
-
-def take_features(features: RunFeatures, index: BoolArray) -> RunFeatures:
-    """Return the runs that a mask selects."""
-    return RunFeatures({key: labels[index] for key, labels in features.keys.items()}, features.log_batch[index])
 
 
 def _quantile(scores: FloatArray) -> float:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -7,13 +8,13 @@ import pytest
 from tests.unit.accuracy.fakes import run
 
 from energylens.accuracy.evaluate import predict_runs
-from energylens.accuracy.refit import refitted
+from energylens.accuracy.refit import Refits
 from energylens.calibration.fit import FitError
 from energylens.calibration.runs import RunsError, arrays_of
 from energylens.data import load_gpus
 from energylens.data.predictor import load_coefficients, load_profiles
 from energylens.predictor import UnknownEngineError
-from energylens.runs import resolver
+from energylens.runs import Run, resolver
 
 GPUS = {gpu.name: gpu for gpu in load_gpus().values()}
 # Rates of a plausible machine: what matters is that a fit to them predicts them.
@@ -29,6 +30,10 @@ RUNS = [
     for gpu in ("H100", "B200")
     for batch, itl in ((8, 8.5), (32, 10.0), (128, 17.0))
 ]
+
+
+def refits(runs: Sequence[Run]) -> Refits:
+    return Refits(runs, resolver(), GPUS, load_coefficients().tables, load_profiles())
 
 
 def test_runs_become_the_arrays_of_the_calibration() -> None:
@@ -69,7 +74,7 @@ def test_runs_without_measurement_are_refused() -> None:
 def test_a_refit_follows_its_runs_and_passes_over_what_it_cannot_use() -> None:
     others = [run("x", model="nobody/nothing"), run("y", gpu="TPU"), run("z", host_bound=True, itl=900.0)]
     known = [replace(one, engine="vllm==0.11.1") for one in RUNS]
-    choose = refitted([*known, *others], resolver(), GPUS, load_coefficients().tables, load_profiles())
+    choose = refits([*known, *others]).to([*known, *others])
     found = predict_runs(known, resolver(), choose)
     assert found.error == ("",) * len(RUNS)
     measured = np.array([one.measured.median_itl_ms for one in RUNS if one.measured is not None])
@@ -80,4 +85,19 @@ def test_a_refit_follows_its_runs_and_passes_over_what_it_cannot_use() -> None:
 
 def test_nothing_to_fit_to_is_an_error() -> None:
     with pytest.raises(FitError):
-        refitted([run(host_bound=True)], resolver(), GPUS, load_coefficients().tables, load_profiles())
+        refits([run(host_bound=True)])
+    with pytest.raises(FitError):
+        refits(RUNS).to([run(host_bound=True)])
+
+
+def test_a_refit_to_a_part_is_the_fit_to_that_part() -> None:
+    kept = [one for one in RUNS if one.gpu_model == "H100"]
+    near, alone = (predict_runs(kept, resolver(), made.to(kept)) for made in (refits(RUNS), refits(kept)))
+    for name in ("itl", "power", "energy"):
+        np.testing.assert_allclose(near.values[name], alone.values[name], rtol=2e-3)
+        np.testing.assert_allclose(near.intervals[name].high, alone.intervals[name].high, rtol=5e-3)
+
+
+def test_runs_that_share_an_id_cannot_be_told_apart() -> None:
+    with pytest.raises(FitError, match="run_id 'H100-8' is that of 2 runs"):
+        refits([*RUNS, RUNS[0]])

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import click
 
-from energylens.accuracy.evaluate import Chooser, Predicted, Resolver, predict_runs
+from energylens.accuracy.evaluate import Predicted, Resolver, predict_runs
 from energylens.accuracy.groups import model_groups
 from energylens.accuracy.leave_out import LEAVE_OUT, Fold, LeaveOutError, folds, predict_left_out
 from energylens.accuracy.plots import PlotError, check_matplotlib, write_plots
-from energylens.accuracy.refit import refitted
+from energylens.accuracy.refit import Refits
 from energylens.accuracy.report import as_object, report
 from energylens.accuracy.tables import render
 from energylens.api.words import counted
@@ -85,7 +85,15 @@ def accuracy(
             basis = f"Left out: each {leave_out} is predicted by coefficients fitted without it ({of})."
             in_sample = False
         node_gpus = _node_gpus(runs, resolve)
-        judged = report(runs, predicted, node_gpus, basis=basis, in_sample=in_sample, windows=windows or 0)
+        judged = report(
+            runs,
+            predicted,
+            node_gpus,
+            basis=basis,
+            coefficients=load_coefficients().version,
+            in_sample=in_sample,
+            windows=windows or 0,
+        )
         click.echo(json.dumps(as_object(judged), indent=1) if output == "json" else render(judged))
         if plot_directory is not None:
             for path in write_plots(plot_directory, runs, predicted, judged.errors, basis):
@@ -138,16 +146,14 @@ def _basis(runs: Sequence[Run]) -> tuple[str, bool]:
 def _left_out(runs: Sequence[Run], by: str, resolve: Resolver) -> Predicted:
     models = {run.model_id: found.model for run in runs if (found := resolve(run)).model is not None}
     groups = model_groups({name: model for name, model in models.items() if model is not None})
-    return predict_left_out(runs, folds(runs, by, groups), _fit, resolve, _progress)
+    parts = folds(runs, by, groups)
+    gpus = {gpu.name: gpu for gpu in load_gpus().values()}
+    refits = Refits(runs, resolve, gpus, load_coefficients().tables, load_profiles())
+    return predict_left_out(runs, parts, refits.to, resolve, _progress)
 
 
 def _progress(number: int, count: int, fold: Fold) -> None:
     click.echo(f"refit {number} of {count}: without {fold.name} ({counted(len(fold.held_out), 'run')})", err=True)
-
-
-def _fit(runs: Sequence[Run]) -> Chooser:
-    gpus = {gpu.name: gpu for gpu in load_gpus().values()}
-    return refitted(runs, resolver(), gpus, load_coefficients().tables, load_profiles())
 
 
 def _node_gpus(runs: Sequence[Run], resolve: Resolver) -> dict[str, int]:
