@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from energylens.calibration.dataset import Dataset
 from energylens.predictor.fitted.features import NEAREST, NOTHING, nearest
+from energylens.predictor.fitted.intervals import SEVERAL_RANKS, IntervalModel
 from energylens.predictor.fitted.intervals import TARGETS as TARGETS_OF_INTERVALS
-from energylens.predictor.fitted.intervals import IntervalModel
 from energylens.predictor.fitted.noise import SURE, noise_variance, physics_spread
 from energylens.predictor.fitted.residual import TARGETS, ResidualModel, RunFeatures
 from energylens.predictor.types import BoolArray, FloatArray, IntArray
@@ -29,6 +29,8 @@ REFIT = {
 with it: measured by refitting (a fifth of the runs, whole layouts, whole models, and GPU types and engines left out),
 since refitting inside every fit would cost minutes."""
 FOLDS = 8
+FEW_RANKS = 10
+"""Fewer runs of several ranks do not show how much wider their errors are."""
 FEW_RUNS, FEW_GROUPS = 20, 6
 """Fewer runs do not show how wide errors are: no interval is narrower then than the prior deviations make it."""
 NOT_MEASURED = 1e6
@@ -38,11 +40,12 @@ NORMAL = 1.282
 
 
 def fit_intervals(data: Dataset, left: Mapping[str, FloatArray], residual: ResidualModel) -> IntervalModel:
-    """Return one scale for each nearest thing that was measured.
+    """Return one scale for each nearest thing that was measured, for one rank and for several.
 
     Runs are left out so that nothing nearer remains: some batches of every layout, kinds of loads and whole layouts,
     whole models, and for ``nothing`` all runs, of which physics alone is judged. A run counts where what remains is
-    that near.
+    that near. Where few runs of several ranks are that near, these are taken to err as much more than runs of one rank
+    as where less was measured.
 
     Args:
         data: The fitted runs.
@@ -58,20 +61,32 @@ def fit_intervals(data: Dataset, left: Mapping[str, FloatArray], residual: Resid
         "engine": [models],
         "nothing": [[np.ones(n, dtype=np.bool_)]],
     }
+    several = data.runs.data_parallel > 1
     scale: dict[str, float] = {}
-    for code, name in enumerate(NEAREST):
+    wider = dict.fromkeys(TARGETS_OF_INTERVALS, 1.0)
+    for code, name in reversed(list(enumerate(NEAREST))):
         few = n < FEW_RUNS if name == "layout" else len(models) < FEW_GROUPS
         scores: dict[str, list[FloatArray]] = {target: [] for target in TARGETS_OF_INTERVALS}
+        ranks: dict[str, list[FloatArray]] = {target: [] for target in TARGETS_OF_INTERVALS}
         for split in parts[name]:
             errors, near = _scores(features, left, residual.inverses, split)
             # Runs without a TPOT are those of one engine version, which are nearer to each other.
             errors["tpot"] = np.where(np.isfinite(data.runs.median_tpot_ms), errors["step"], np.nan)
+            # No run of several ranks has a median ITL that says something.
+            errors["itl"] = np.where(several, errors["step"], errors["itl"])
             for target, values in errors.items():
-                scores[target].append(values[near == code])
-        for target, found in scores.items():
-            width = REFIT[name][target] * _quantile(np.concatenate(found))
-            scale[f"{target}/{name}"] = max(width, NORMAL / SURE) if few else width
-    return IntervalModel(scale)
+                scores[target].append(values[(near == code) & ~several])
+                ranks[target].append(values[(near == code) & several])
+        for target in TARGETS_OF_INTERVALS:
+            one = _quantile(np.concatenate(scores[target]))
+            width = REFIT[name][target] * one
+            width = max(width, NORMAL / SURE) if few else width
+            more = np.concatenate(ranks[target])
+            if np.isfinite(more).sum() >= FEW_RANKS:
+                wider[target] = max(_quantile(more) / one, 1.0)
+            scale[f"{target}/{name}"] = width
+            scale[f"{target}/{name}{SEVERAL_RANKS}"] = width * wider[target]
+    return IntervalModel({key: scale[key] for key in sorted(scale)})
 
 
 def _groups(labels: npt.NDArray[np.str_], most: int) -> list[BoolArray]:

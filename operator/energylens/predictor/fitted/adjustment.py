@@ -20,7 +20,7 @@ from energylens.predictor.fitted.features import (
     run_features,
     split_anywhere,
 )
-from energylens.predictor.fitted.intervals import around
+from energylens.predictor.fitted.intervals import around, interval_class
 from energylens.predictor.fitted.noise import noise_variance, physics_spread
 from energylens.predictor.fitted.residual import TARGETS, ResidualModel, RunFeatures, correct, prior_variance
 from energylens.predictor.model.architecture import ModelSpec
@@ -95,11 +95,13 @@ def adjustment(
         unlike = ~kind_known(residual.training, runs) & ((near == ENGINE) | (new & measured))
         widen = apart * np.where(unlike, scales.extrapolation, 1.0)
     spread = physics_spread(runs)
-    doubt = doubt_of(scales, residual, near, apart, variance["energy"], spread)
+    several = (layouts.data_parallel > 1) & model.is_moe
+    doubt = doubt_of(scales, residual, interval_class(near, several), apart, variance["energy"], spread)
     if workload.speculation is not None:
         # No run that the coefficients were fitted to drafted tokens; nor did those of any other candidate.
         near, widen = np.full_like(near, NOTHING), widen * scales.extrapolation
-    halves = {t: widen * scales.half_width(t, near, variance[t], noise[t], spread) for t in variance}
+    classes = interval_class(near, several)
+    halves = {t: widen * scales.half_width(t, classes, variance[t], noise[t], spread) for t in variance}
     return Adjustment({t: np.exp(log) for t, log in logs.items()}, halves, near, doubt)
 
 

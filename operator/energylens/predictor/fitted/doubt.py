@@ -22,7 +22,7 @@ class Doubt:
 def doubt_of(
     scales: IntervalModel,
     residual: ResidualModel | None,
-    near: IntArray,
+    classes: IntArray,
     widen: FloatArray,
     variance: FloatArray,
     spread: FloatArray,
@@ -34,7 +34,7 @@ def doubt_of(
     Args:
         scales: Of the intervals.
         residual: With its variances; None where there is none, and nothing is taken as shared.
-        near: The nearest that was measured, shape (n,).
+        classes: Of their intervals, shape (n,).
         widen: Factor on half-widths of splits, links and products that were never measured, which some candidates have
             and others have not; shape (n,).
         variance: Of the logarithm of energy, noise of measurement left out, shape (n,).
@@ -43,6 +43,6 @@ def doubt_of(
     own = np.inf
     if residual is not None:
         own = sum(layout_variance(residual.targets[target].terms) for target in ("step", "power"))
-    layout = scales.deviation("energy", near, np.minimum(variance, own), spread)
-    whole = scales.deviation("energy", near, variance, spread)
+    layout = scales.deviation("energy", classes, np.minimum(variance, own), spread)
+    whole = scales.deviation("energy", classes, variance, spread)
     return Doubt(np.sqrt((widen**2 - 1.0) * whole**2 + layout**2), layout)
