@@ -53,7 +53,7 @@ def with_table(page: str, values: str) -> str:
     if BEGIN not in page or END not in page:
         raise ValueError(f"the page has no {BEGIN} and {END}")
     before, after = page.partition(BEGIN)[0], page.partition(END)[2]
-    lines = ["| value | default | what it is about |", "|---|---|---|"]
+    lines = ["| value | default | description |", "|---|---|---|"]
     for name, default, described in rows(values):
         lines.append(f"| `{name}` | {f'`{default}`' if default else ''} | {described} |")
     return f"{before}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{after}"

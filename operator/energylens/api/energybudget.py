@@ -1,4 +1,4 @@
-"""EnergyBudget and ClusterEnergyBudget: what platform teams cap in a namespace, or across several."""
+"""EnergyBudget and ClusterEnergyBudget: caps on power and energy in one namespace, or across several."""
 
 from __future__ import annotations
 
@@ -88,11 +88,11 @@ class LabelSelector(ApiModel):
 
     # The cost that API servers estimate for the same rule in CEL is above their limit: keys have no bound there.
     match_labels: Annotated[Labels, AfterValidator(_label_keys)] = Field(
-        default_factory=dict, description="Labels that members carry, all of them."
+        default_factory=dict, description="Labels that members must have."
     )
     match_expressions: Annotated[
         tuple[LabelSelectorRequirement, ...], Field(max_length=32, json_schema_extra=ATOMIC_LIST)
-    ] = Field(default=(), description="Requirements on labels that members hold, all of them.")
+    ] = Field(default=(), description="Requirements that the labels of members must meet.")
 
 
 class ForecastRef(ApiModel):
@@ -101,7 +101,7 @@ class ForecastRef(ApiModel):
     name: ObjectName = Field(description="Name of the ConfigMap.")
     namespace: ObjectName | None = Field(
         default=None,
-        description="Namespace of the ConfigMap: for a ClusterEnergyBudget only; an EnergyBudget reads its own.",
+        description="Namespace of the ConfigMap, for a ClusterEnergyBudget only; an EnergyBudget reads its own.",
     )
     key: DataKey = Field(
         default="forecast.csv",
@@ -119,13 +119,13 @@ class Carbon(ApiModel):
 
 
 class Shedding(ApiModel):
-    """How members are moved to less power under action Shed, and back."""
+    """How action Shed takes power from members and gives it back."""
 
     hysteresis_percent: int = Field(
         default=10,
         ge=0,
         le=90,
-        description="Members are given back power only when the budget then has this share of it left, %.",
+        description="Share of the budget that must stay free when power is given back to members, %.",
     )
     cooldown_seconds: int = Field(
         default=600, ge=0, le=86_400, description="Minimum time between taking power and giving it back, s."
@@ -182,7 +182,7 @@ class EnergyBudgetSpec(ApiModel):
 
     selector: LabelSelector = Field(
         default=LabelSelector(),
-        description="Selects the LLMDeployments of the namespace that are members; empty: all of them.",
+        description="Selects the LLMDeployments of the namespace that are members; empty: all LLMDeployments.",
     )
     power_watts: int | None = Field(
         default=None, ge=1, le=_MAX_WATTS, description="Maximum power that all members together may draw, W."
@@ -194,12 +194,12 @@ class EnergyBudgetSpec(ApiModel):
     time_zone: TimeZone = "UTC"
     action: Literal["Report", "Deny", "Shed"] = Field(
         default="Report",
-        description="Report: conditions say that the budget is exceeded. Deny: new and larger plans must fit. "
-        "Shed: also move members to plans of less power, lowest spec.energy.priority first, until they fit.",
+        description="Report: conditions report an exceeded budget. Deny: new and larger plans must fit. Shed: "
+        "additionally move members to plans of less power, lowest spec.energy.priority first, until the budget holds.",
     )
     shed: Shedding = Field(default=Shedding(), description="How action Shed takes power and gives it back.")
     carbon: Carbon | None = Field(
-        default=None, description="A carbon allowance: with a forecast, grams per period are another limit of energy."
+        default=None, description="A carbon allowance: with a forecast, grams per period become another energy limit."
     )
 
 
@@ -219,12 +219,12 @@ class ClusterEnergyBudgetSpec(EnergyBudgetSpec):
 
     namespace_selector: LabelSelector = Field(
         default=LabelSelector(),
-        description="Selects the namespaces whose LLMDeployments are members; empty: all of them.",
+        description="Selects the namespaces whose LLMDeployments are members; empty: all namespaces.",
     )
     node_selector: Annotated[Labels, AfterValidator(_label_keys)] = Field(
         default_factory=dict,
-        description="Only power drawn on nodes with these labels counts, such as those of a rack row or a power feed; "
-        "empty: on all nodes.",
+        description="Only power drawn on nodes with these labels counts, such as the labels of a rack row or a power "
+        "feed; empty: all nodes.",
     )
 
 
@@ -236,7 +236,7 @@ class EnergyBudget(ApiModel):
     )
     kind: Literal["EnergyBudget"] = Field(default="EnergyBudget", description="EnergyBudget.")
     metadata: ObjectMeta = Field(description="Name, namespace and labels.")
-    spec: EnergyBudgetSpec = Field(description="What members may draw.")
+    spec: EnergyBudgetSpec = Field(description="Limits on the power and energy of members.")
     status: EnergyBudgetStatus = Field(default=EnergyBudgetStatus(), description="How much of the budget is used.")
 
 
@@ -248,5 +248,5 @@ class ClusterEnergyBudget(ApiModel):
     )
     kind: Literal["ClusterEnergyBudget"] = Field(default="ClusterEnergyBudget", description="ClusterEnergyBudget.")
     metadata: ObjectMeta = Field(description="Name and labels.")
-    spec: ClusterEnergyBudgetSpec = Field(description="What members may draw.")
+    spec: ClusterEnergyBudgetSpec = Field(description="Limits on the power and energy of members.")
     status: EnergyBudgetStatus = Field(default=EnergyBudgetStatus(), description="How much of the budget is used.")

@@ -1,4 +1,4 @@
-"""What the operator counted against a budget, and what it allows now.
+"""The status of a budget: its accounting, and the power that it currently allows.
 
 Whole watts, watt-hours and percents; the ledger keeps joules and milligrams, so that rounding never adds up.
 """
@@ -27,38 +27,38 @@ class BudgetMember(ApiModel):
     """One LLMDeployment under a budget."""
 
     name: str = Field(description="Name of the LLMDeployment.")
-    namespace: str = Field(default="", description="Its namespace.")
-    priority: int = Field(default=0, description="spec.energy.priority; members of lowest priority give power first.")
-    committed_power_watts: int = Field(default=0, description="Predicted power of its plan, W.")
-    measured_power_watts: int | None = Field(default=None, description="Power measured over the last minutes, W.")
+    namespace: str = Field(default="", description="Namespace of the LLMDeployment.")
+    priority: int = Field(default=0, description="spec.energy.priority; members of lowest priority shed power first.")
+    committed_power_watts: int = Field(default=0, description="Predicted power of the member's plan, W.")
+    measured_power_watts: int | None = Field(default=None, description="Measured power over the last minutes, W.")
     used_watt_hours: int | None = Field(default=None, description="Energy of this period, Wh.")
     allowed_power_watts: int | None = Field(
-        default=None, description="Power that shedding leaves to the member, W; absent: no power was taken."
+        default=None, description="Power that shedding allows the member, W; absent: no power was taken."
     )
     former_power_watts: int | None = Field(default=None, description="Power of the plan before power was taken, W.")
 
 
 class LedgerEntry(ApiModel):
-    """Energy of one member in this period, up to a moment."""
+    """Energy of one member in this period, up to accountedUntil."""
 
     uid: str = Field(description="metadata.uid of the LLMDeployment; entries stay until the period ends.")
     namespace: str = Field(description="Namespace of the LLMDeployment.")
     name: str = Field(description="Name of the LLMDeployment.")
     measured_joules: int = Field(default=0, description="Energy measured, J.")
-    predicted_joules: int = Field(default=0, description="Energy predicted for the time that was not measured, J.")
-    milligrams: int = Field(default=0, description="CO2 equivalent of both by the forecast, mg.")
+    predicted_joules: int = Field(default=0, description="Energy predicted for unmeasured time, J.")
+    milligrams: int = Field(default=0, description="CO2 equivalent of both energies by the forecast, mg.")
     ungraded_joules: int = Field(
         default=0, description="Part of both energies for which no carbon forecast was valid, J."
     )
     predicted_watts: int = Field(
         default=0,
-        description="Predicted power at accountedUntil, W; counts for the time after it if the member is deleted.",
+        description="Predicted power at accountedUntil, W; counts for later time if the member is deleted.",
     )
     accounted_until: Time = Field(description="Energy up to this time is counted; RFC 3339, UTC.")
 
 
 class UsagePoint(ApiModel):
-    """Energy used since the period began, at one moment."""
+    """Energy used since the period began, at one point in time."""
 
     time: Time = Field(description="RFC 3339, UTC.")
     used_watt_hours: int = Field(description="Energy of all members since the period began, Wh.")
@@ -67,10 +67,10 @@ class UsagePoint(ApiModel):
 class EnergyBudgetStatus(ApiModel):
     """How much of the budget is used."""
 
-    observed_generation: int | None = Field(default=None, description="metadata.generation that status is about.")
+    observed_generation: int | None = Field(default=None, description="metadata.generation that the status describes.")
     committed_power_watts: int | None = Field(default=None, description="Sum of the members' predicted power, W.")
     measured_power_watts: int | None = Field(
-        default=None, description="Sum of the members' measured power, W; absent where a serving one is not measured."
+        default=None, description="Sum of the members' measured power, W; absent if a serving member is not measured."
     )
     excess_power_watts: int | None = Field(
         default=None,
@@ -79,22 +79,23 @@ class EnergyBudgetStatus(ApiModel):
     )
     allowed_power_watts: int | None = Field(
         default=None,
-        description="Power that all limits allow now, W: powerWatts, and what is left of energy and carbon over what "
-        "is left of the period.",
+        description="Power that all limits currently allow, W: powerWatts, and the remaining energy and carbon over "
+        "the remaining period.",
     )
     binding_limit: str | None = Field(
         default=None, description="The limit behind allowedPowerWatts, such as spec.energyWattHours."
     )
-    period_start: Time | None = Field(default=None, description="When this period began; RFC 3339, UTC.")
-    reset_time: Time | None = Field(default=None, description="When the next period begins; RFC 3339, UTC.")
+    period_start: Time | None = Field(default=None, description="Start of this period; RFC 3339, UTC.")
+    reset_time: Time | None = Field(default=None, description="Start of the next period; RFC 3339, UTC.")
     used_watt_hours: int | None = Field(
-        default=None, description="Energy of this period, measured and predicted for gaps, Wh."
+        default=None, description="Energy of this period, measured, and predicted for gaps, Wh."
     )
     predicted_watt_hours: int | None = Field(
-        default=None, description="Part of usedWattHours that is predicted, for time without measurement, Wh."
+        default=None, description="Predicted part of usedWattHours, for unmeasured time, Wh."
     )
     remaining_watt_hours: int | None = Field(
-        default=None, description="Energy left in this period, Wh: the least that energyWattHours and carbon leave."
+        default=None,
+        description="Remaining energy in this period, Wh: the smaller of the remainders of energyWattHours and carbon.",
     )
     energy_limit: str | None = Field(
         default=None, description="The limit behind remainingWattHours: spec.energyWattHours or spec.carbon."
@@ -102,7 +103,7 @@ class EnergyBudgetStatus(ApiModel):
     used_grams: int | None = Field(default=None, description="CO2 equivalent of this period by the forecast, g.")
     used_percent: int | None = Field(
         default=None,
-        description="Share of this period's energy that is used, %; without a limit of energy, share of powerWatts.",
+        description="Used share of this period's energy, %; without an energy limit, share of powerWatts.",
     )
     burn_rate_watts: int | None = Field(default=None, description="Mean power over the last hour of the ledger, W.")
     burn_rate_percent: int | None = Field(
@@ -110,22 +111,26 @@ class EnergyBudgetStatus(ApiModel):
     )
     exhaustion_time: Time | None = Field(
         default=None,
-        description="When the energy runs out at the burn rate; absent: not in this period. RFC 3339, UTC.",
+        description="Time at which the energy runs out at the burn rate; absent: not in this period. RFC 3339, UTC.",
     )
     used: str | None = Field(default=None, description="Used and allowed energy or power, as text.")
-    remaining: str | None = Field(default=None, description="Energy or power left, as text.")
-    forecast: str | None = Field(default=None, description="When the budget runs out at the burn rate, as text.")
-    member_count: int | None = Field(default=None, description="Members.")
+    remaining: str | None = Field(default=None, description="Remaining energy or power, as text.")
+    forecast: str | None = Field(
+        default=None, description="Time at which the budget runs out at the burn rate, as text."
+    )
+    member_count: int | None = Field(default=None, description="Number of members.")
     members: Annotated[tuple[BudgetMember, ...], Field(json_schema_extra=ATOMIC_LIST)] = Field(
         default=(),
-        description="All members from which power was taken, then those that draw most, up to 256 of both.",
+        description="All members from which power was taken, then the members that draw most, up to 256 in total.",
     )
-    shed_time: Time | None = Field(default=None, description="When power was last taken from a member; RFC 3339, UTC.")
+    shed_time: Time | None = Field(
+        default=None, description="Time at which power was last taken from a member; RFC 3339, UTC."
+    )
     ledger: Annotated[tuple[LedgerEntry, ...], Field(json_schema_extra=map_list("uid"))] = Field(
         default=(), description="Energy of each member in this period, including deleted ones."
     )
     history: Annotated[tuple[UsagePoint, ...], Field(json_schema_extra=ATOMIC_LIST)] = Field(
-        default=(), description="Energy used over this period, some points for the burn-down."
+        default=(), description="Energy used over this period, at some points for the burn-down."
     )
     conditions: Annotated[tuple[Condition, ...], Field(json_schema_extra=map_list("type"))] = Field(
         default=(), description="Ready, WithinEnergyBudget and Shedding."

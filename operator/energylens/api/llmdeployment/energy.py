@@ -44,10 +44,9 @@ class DeploymentBudget(ApiModel):
     time_zone: TimeZone = "UTC"
     action: Literal["Warn", "Enforce"] = Field(
         default="Warn",
-        description="Warn: condition WithinEnergyBudget and an event say that the budget is exceeded, and nothing else "
-        "happens. Enforce: a plan must also stay within powerWatts, and energyWattHours over a whole period; "
-        "a new or larger "
-        "plan must also hold the energy that is left. Running pods are not stopped.",
+        description="Warn: only condition WithinEnergyBudget and an event report an exceeded budget. Enforce: a plan "
+        "must also stay within powerWatts, and within energyWattHours over a whole period; a new or larger plan must "
+        "also fit in the remaining energy. Running pods are not stopped.",
     )
 
 
@@ -79,10 +78,13 @@ class PowerCap(ApiModel):
 
     mode: Literal["Never", "Fixed", "Plan"] = Field(
         default="Never",
-        description="Never: the product's default limit. Fixed: wattsPerGPU. Plan: the planner picks the limit.",
+        description="Never: the product's default limit. Fixed: wattsPerGPU. Plan: the planner chooses the limit.",
     )
     watts_per_gpu: int | None = Field(
-        default=None, ge=1, le=10_000, description="Power limit of each GPU, W; needed by mode Fixed, and only by it."
+        default=None,
+        ge=1,
+        le=10_000,
+        description="Power limit of each GPU, W; required for mode Fixed, and allowed only there.",
     )
 
 
@@ -99,8 +101,11 @@ class Energy(ApiModel):
         default=0,
         ge=-1_000_000,
         le=1_000_000,
-        description="Under an EnergyBudget with action Shed, members of lower priority give power first.",
+        description="Under an EnergyBudget with action Shed, members of lower priority shed power first.",
     )
     min_replicas: int = Field(
-        default=1, ge=1, le=10_000, description="Replicas that an EnergyBudget with action Shed leaves at least."
+        default=1,
+        ge=1,
+        le=10_000,
+        description="Minimum number of replicas that an EnergyBudget with action Shed leaves.",
     )

@@ -56,7 +56,7 @@ _ONE_CACHE = Rule(
 
 
 class ModelCache(ApiModel):
-    """Where weights are kept between pod restarts."""
+    """Storage that keeps weights between pod restarts."""
 
     rules: ClassVar[tuple[Rule, ...]] = (_ONE_CACHE,)
 
@@ -66,7 +66,7 @@ class ModelCache(ApiModel):
     host_path: AbsolutePath | None = Field(
         default=None, description="A directory on every GPU node. Set this or persistentVolumeClaim."
     )
-    path: AbsolutePath = Field(default="/models", description="Where the cache is mounted in the engine's container.")
+    path: AbsolutePath = Field(default="/models", description="Mount path of the cache in the engine's container.")
 
 
 def _revision_of_a_hub(model: Model) -> str | None:
@@ -109,7 +109,7 @@ class Model(ApiModel):
         max_length=253,
         pattern=r"^[A-Za-z0-9._/-]+$",
         description="Hugging Face id, such as meta-llama/Llama-3.1-70B-Instruct. "
-        "A model that the operator's catalogue does not have needs configRef.",
+        "A model that is not in the operator's catalogue needs configRef.",
     )
     revision: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9._/-]+$")] | None = Field(
         default=None, description="Branch, tag or commit of the model's repository; absent: its main branch."
@@ -119,16 +119,17 @@ class Model(ApiModel):
         description="Number format of the weights. Absent: the format in the model's repository. None: 16 bits.",
     )
     config_ref: ConfigMapKeyRef | None = Field(
-        default=None, description="ConfigMap with the model's config.json, for models that the catalogue does not have."
+        default=None, description="ConfigMap with the model's config.json, for models that are not in the catalogue."
     )
     token_secret_ref: SecretKeyRef | None = Field(
-        default=None, description="Secret with the Hugging Face token, for models that need one to be downloaded."
+        default=None, description="Secret with the Hugging Face token, for models whose download needs a token."
     )
     source: ModelSource | None = Field(
-        default=None, description="Where the engine reads the model's files from; absent: the Hugging Face Hub."
+        default=None, description="Source of the model's files; absent: the Hugging Face Hub."
     )
     cache: ModelCache | None = Field(
-        default=None, description="Where weights are kept between pod restarts; absent: every pod downloads them."
+        default=None,
+        description="Storage that keeps weights between pod restarts; absent: every pod downloads the weights.",
     )
 
 
@@ -142,7 +143,7 @@ class EnvVar(ApiModel):
 class Engine(ApiModel):
     """The serving engine."""
 
-    type: Literal["VLLM", "SGLang"] = Field(default="VLLM", description="Which engine serves the model.")
+    type: Literal["VLLM", "SGLang"] = Field(default="VLLM", description="The engine that serves the model.")
     image: Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^\S+$")] | None = Field(
         default=None,
         description="Container image of the engine; absent: the version that this operator was tested with.",
@@ -152,8 +153,8 @@ class Engine(ApiModel):
         Field(max_length=128, json_schema_extra=ATOMIC_LIST),
     ] = Field(
         default=(),
-        description="Arguments added to the engine's command line. Parallelism and batch size belong to the plan: "
-        "set them in spec.planning.overrides.",
+        description="Arguments added to the engine's command line. The plan decides parallelism and batch size; to fix "
+        "these, use spec.planning.overrides.",
     )
     env: Annotated[
         tuple[EnvVar, ...], Field(max_length=128, json_schema_extra=map_list("name")), distinct_by("name")

@@ -58,12 +58,12 @@ class Toleration(ApiModel):
         default=None, description="Taint value, for operator Equal."
     )
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
-        default=None, description="Taint effect; absent: all of them."
+        default=None, description="Taint effect; absent: all effects."
     )
     toleration_seconds: int | None = Field(
         default=None,
-        description="How long a NoExecute taint is tolerated, s; absent: for ever. Nodes with a taint that is "
-        "tolerated for a time only are not planned for.",
+        description="Time for which a NoExecute taint is tolerated, s; absent: without limit. The planner excludes "
+        "nodes with a taint that is tolerated only for a limited time.",
     )
 
 
@@ -98,9 +98,9 @@ class Hardware(ApiModel):
         DISTINCT,
     ] = Field(
         default=(),
-        description="GPU products allowed, as in the node label nvidia.com/gpu.product (NVIDIA-H100-80GB-HBM3); short "
-        "names (H100), labels of older drivers and GKE accelerator names are understood. Empty: all "
-        "available products.",
+        description="Allowed GPU products, as in the node label nvidia.com/gpu.product (NVIDIA-H100-80GB-HBM3); short "
+        "names (H100), labels of older drivers and GKE accelerator names are accepted, too. Empty: all available "
+        "products.",
     )
     max_gpus: int | None = Field(
         default=None,
@@ -111,7 +111,7 @@ class Hardware(ApiModel):
     max_gpus_per_replica: int | None = Field(
         default=None, ge=1, le=_MAX_GPUS, description="Maximum number of GPUs of one replica; at most maxGPUs."
     )
-    node_selector: Labels = Field(default_factory=dict, description="Labels that nodes must carry.")
+    node_selector: Labels = Field(default_factory=dict, description="Labels that nodes must have.")
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=32, json_schema_extra=ATOMIC_LIST)] = Field(
-        default=(), description="Taints of nodes that pods tolerate."
+        default=(), description="Tolerations of the serving pods for taints of nodes."
     )

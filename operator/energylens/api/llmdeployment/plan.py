@@ -1,4 +1,4 @@
-"""A plan as status has it: layout, figures, alternatives."""
+"""A plan in the status: layout, figures, alternatives."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Confidence = Literal["Measured", "Interpolated", "Extrapolated"]
 
 
 class PredictedFigures(ApiModel):
-    """What the predictor expects, with the 80 % interval of the energy."""
+    """Predicted figures, with the 80 % interval of the energy."""
 
     joules_per_output_token: Quantity = Field(description="GPU energy per generated token, all replicas, J.")
     joules_per_output_token_low: Quantity = Field(description="Lower end of the 80 % interval, J.")
@@ -24,15 +24,15 @@ class PredictedFigures(ApiModel):
     concurrency: int = Field(description="Requests in flight over all replicas in the steady state.")
     utilization_percent: int | None = Field(
         default=None,
-        description="The load over what the replicas carry at most, %: arrival rates, or requests in flight over "
-        "places in the batches; rounded up; absent in plans of releases that did not predict it.",
+        description="The load as a share of the highest load that the replicas sustain, %, rounded up: a ratio of "
+        "arrival rates, or requests in flight over places in the batches. Absent in plans of older releases.",
     )
     ttft_milliseconds: int = Field(description="Time to first token at the percentile of spec.slo, ms.")
     itl_milliseconds: int = Field(description="Inter-token latency at the percentile of spec.slo, ms, rounded up.")
     tpot_milliseconds: int | None = Field(
         default=None,
         description="Time per output token of a request at the percentile of spec.slo, ms, rounded up; absent in plans "
-        "of releases that did not predict it.",
+        "of older releases.",
     )
 
 
@@ -47,9 +47,9 @@ class ReplicaLayout(ApiModel):
 
     replicas: int = Field(description="Copies of the model.")
     tensor_parallel: int = Field(description="GPUs that split each layer.")
-    pipeline_parallel: int = Field(description="Stages that the layers are split into.")
+    pipeline_parallel: int = Field(description="Stages into which the layers are split.")
     expert_parallel: int = Field(
-        description="GPUs that experts are split over; 1: experts are split like dense layers."
+        description="GPUs over which the experts are split; 1: experts are split like dense layers."
     )
     data_parallel: int = Field(description="Copies of the attention layers in one replica.")
     max_batch_size: int = Field(description="Maximum number of sequences running at once per data-parallel rank.")
@@ -69,7 +69,7 @@ class ReplicaLayout(ApiModel):
 
 
 class GpuChoice(ApiModel):
-    """The GPUs that a plan takes."""
+    """The GPUs of a plan."""
 
     gpu_product: str = Field(description="GPU product, as in the node label nvidia.com/gpu.product.")
     gpus: int = Field(description="GPUs over all replicas.")
@@ -77,16 +77,16 @@ class GpuChoice(ApiModel):
 
 
 class PrefillReplicas(ReplicaLayout):
-    """Replicas that process prompts, where those of a plan only generate tokens; batches are of prompts."""
+    """Replicas that only process prompts, beside replicas that only generate tokens; batches are of prompts."""
 
 
 class Alternative(ReplicaLayout, GpuChoice):
     """A plan of the Pareto frontier that was not chosen, and why."""
 
     joules_per_output_token: Quantity = Field(description="Predicted GPU energy per generated token, J.")
-    power_watts: int = Field(description="Predicted mean power of all its GPUs, W.")
+    power_watts: int = Field(description="Predicted mean power of all GPUs of the plan, W.")
     utilization_percent: int | None = Field(
-        default=None, description="The load over what its replicas carry at most, %."
+        default=None, description="The load as a share of the highest load that the replicas sustain, %."
     )
     ttft_milliseconds: int = Field(description="Predicted time to first token at the percentile of spec.slo, ms.")
     itl_milliseconds: int = Field(description="Predicted inter-token latency at the percentile of spec.slo, ms.")
@@ -95,8 +95,8 @@ class Alternative(ReplicaLayout, GpuChoice):
     )
     prefill: PrefillReplicas | None = Field(
         default=None,
-        description="Present where prompts are processed by replicas of their own: these. The layout above is then "
-        "that of the replicas that generate; GPUs, energy, power and latencies are those of both.",
+        description="Prefill replicas, if the plan separates prefill and decode. The other layout fields then describe "
+        "the decode replicas; GPUs, energy, power and latencies are the figures of both roles.",
     )
     reason: str = Field(description="Why the plan was not chosen.")
 
@@ -125,7 +125,7 @@ class ReplicaPower(ApiModel):
     replicas: int = Field(description="Copies of the model.")
     power_watts: int = Field(
         description="Predicted power of all GPUs under the same load, or under the part of the load that these "
-        "replicas carry, W."
+        "replicas sustain, W."
     )
 
 
@@ -133,11 +133,12 @@ class PlanIdentity(ApiModel):
     """Identity of a plan, and the basis of its figures."""
 
     hash: str = Field(
-        description="Identity of the plan: the hash of what the plan does (model, engine, GPU product, layout, "
-        "replicas, batch, power cap). spec.planning.approvedPlanHash names this hash."
+        description="Identity of the plan: the hash of its effect (model, engine, GPU product, layout, replicas, "
+        "batch, power cap). spec.planning.approvedPlanHash refers to this hash."
     )
     serving_hash: str = Field(
-        default="", description="Hash of the model and of the engine with its settings, which are a part of hash."
+        default="",
+        description="Hash of the model and of the engine with its settings, both of which are also part of hash.",
     )
     inputs_hash: str | None = Field(
         default=None,
@@ -146,56 +147,59 @@ class PlanIdentity(ApiModel):
     )
     predictor_version: str = Field(description="Version of the predictor's code and coefficients.")
     confidence: Confidence = Field(
-        description="Measured: this model was run in this layout on this GPU with this version of the engine. "
-        "Interpolated: the model, or others of its kind, were run on this GPU with this engine. Extrapolated: less is "
-        "known."
+        description="Measured: there are measured runs of this model in this layout on this GPU with this version of "
+        "the engine. Interpolated: there are runs of this model or of similar models on this GPU with this engine. "
+        "Extrapolated: otherwise."
     )
-    confidence_reason: str = Field(default="", description="Which parts of the plan were measured, and which were not.")
-    binding_constraint: str = Field(description="The constraint that kept a plan of lower energy from being chosen.")
+    confidence_reason: str = Field(
+        default="", description="The parts of the plan that were measured, and the parts that were not."
+    )
+    binding_constraint: str = Field(description="The constraint that excludes a plan of lower energy.")
 
 
 class PlanStatus(ReplicaLayout, GpuChoice, PlanIdentity):
-    """The plan that the operator follows or recommends."""
+    """The plan that the operator has adopted or recommends."""
 
     layout: str = Field(
         default_factory=_layout, description="The four degrees of parallelism in short, such as TP4 or TP8-EP8."
     )
     kv_cache_tokens: int | None = Field(
         default=None,
-        description="Tokens that the KV caches of one replica hold, over its data-parallel ranks; absent where a "
-        "model keeps nothing for each token, and in plans of releases that did not say it.",
+        description="Capacity of the KV caches of one replica, over all data-parallel ranks, in tokens. Absent if the "
+        "model has no state per token, and in plans of older releases.",
     )
     longest_request_tokens: int | None = Field(
         default=None,
-        description="Tokens of the longest request, prompt and output: the context, or the KV cache of one "
-        "data-parallel rank where that is smaller.",
+        description="Tokens of the longest possible request, prompt and output: the context, or the KV cache of one "
+        "data-parallel rank if that is smaller.",
     )
     lowest_power_watts: int | None = Field(
         default=None, description="Minimum power of any plan that meets the spec, budgets aside, W."
     )
     fewer_replicas: Annotated[tuple[ReplicaPower, ...], Field(max_length=32, json_schema_extra=ATOMIC_LIST)] = Field(
         default=(),
-        description="Predicted power of the same pods with fewer replicas, down to spec.energy.minReplicas, most "
-        "replicas first: the steps that a budget with action Shed can take.",
+        description="Predicted power of the same pods with fewer replicas, from most replicas down to "
+        "spec.energy.minReplicas: the steps available to a budget with action Shed.",
     )
     shed_from_power_watts: int | None = Field(
-        default=None, description="Predicted power with the replicas that a budget took, W; absent: no budget took any."
+        default=None,
+        description="Predicted power including the replicas that a budget removed, W; absent: none were removed.",
     )
     shed_by: str | None = Field(
         default=None,
-        description="The budget for which replicas were taken; the plan then carries less than the load.",
+        description="The budget that removed replicas; the plan then sustains less than the load.",
     )
     shed_from_replicas: int | None = Field(
-        default=None, description="Replicas before the budget took some; hash is that of the plan with all of them."
+        default=None, description="Replicas before the budget removed some; hash identifies the plan with all replicas."
     )
     predicted: PredictedFigures = Field(description="Predicted figures of the plan.")
     correction: CorrectionFactors | None = Field(
-        default=None, description="Factors from measurement that are in the predicted figures; absent: none."
+        default=None, description="Learned correction factors in the predicted figures; absent without a correction."
     )
     alternatives: Annotated[
         tuple[Alternative, ...],
         Field(max_length=5, json_schema_extra=ATOMIC_LIST),
-    ] = Field(default=(), description="The next best plans, and why each was not chosen.")
+    ] = Field(default=(), description="The next best plans, each with the reason why it was not chosen.")
 
 
 def describe_replicas(layout: ReplicaLayout, product: str = "") -> str:

@@ -1,4 +1,4 @@
-"""The shapes of requests: one for all, or a class for each kind of them."""
+"""Request lengths: one shape for all requests, or several classes."""
 
 from __future__ import annotations
 
@@ -15,28 +15,32 @@ ClassName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9
 
 
 class RequestShape(ApiModel):
-    """Requests of one shape, as a share of all."""
+    """A class of requests with similar lengths, as a share of all requests."""
 
-    name: ClassName | None = Field(default=None, description="Name of the class, such as chat; shown by commands.")
-    share_percent: int = Field(ge=1, le=100, description="Share of all requests, %; those of all classes make 100.")
+    name: ClassName | None = Field(
+        default=None, description="Name of the class, such as chat, for the output of commands."
+    )
+    share_percent: int = Field(
+        ge=1, le=100, description="Share of all requests, %; the shares of all classes add up to 100."
+    )
     input_tokens: int = Field(ge=1, le=10_000_000, description="Mean tokens of a prompt.")
     output_tokens: int = Field(ge=1, le=1_000_000, description="Mean tokens generated per request.")
     input_tokens_scv: LengthVariation | None = Field(
         default=None,
         description="Squared coefficient of variation (SCV) of the prompt lengths: their variance over the square of "
-        "their mean. Default: what the predictor's runs have.",
+        "their mean. Default: the value of the predictor's runs.",
     )
     output_tokens_scv: LengthVariation | None = Field(
         default=None,
-        description="Squared coefficient of variation of the output lengths: 0, as when absent, where all are alike, 1 "
-        "where they are exponential.",
+        description="Squared coefficient of variation of the output lengths: 0 (the default) for equal lengths, 1 for "
+        "exponentially distributed lengths.",
     )
     prefix_cache_hit_percent: int = Field(
         default=0,
         ge=0,
         le=100,
-        description="Share of prompt tokens found in the engine's prefix cache, %; they cost no prefill. They are "
-        "assumed to be the beginning of every prompt of the class.",
+        description="Share of prompt tokens found in the engine's prefix cache, %; cached tokens cost no "
+        "prefill. They are assumed to be the common beginning of every prompt of the class.",
     )
 
 
@@ -134,23 +138,23 @@ class Shapes(ApiModel):
     input_tokens_scv: LengthVariation | None = Field(
         default=None,
         description="Squared coefficient of variation (SCV) of the prompt lengths: their variance over the square of "
-        "their mean. Default: what the predictor's runs have.",
+        "their mean. Default: the value of the predictor's runs.",
     )
     output_tokens_scv: LengthVariation | None = Field(
         default=None,
-        description="Squared coefficient of variation of the output lengths: 0, as when absent, where all are alike, 1 "
-        "where they are exponential.",
+        description="Squared coefficient of variation of the output lengths: 0 (the default) for equal lengths, 1 for "
+        "exponentially distributed lengths.",
     )
     classes: Classes | None = Field(
         default=None,
-        description="Requests of unlike shapes as one load, instead of inputTokens and outputTokens.",
+        description="Classes of requests with different lengths, instead of inputTokens and outputTokens.",
     )
     prefix_cache_hit_percent: int = Field(
         default=0,
         ge=0,
         le=100,
-        description="Share of prompt tokens found in the engine's prefix cache, %; they cost no prefill. They are "
-        "assumed to be the beginning of every prompt, shared by all requests.",
+        description="Share of prompt tokens found in the engine's prefix cache, %; cached tokens cost no "
+        "prefill. They are assumed to be the common beginning of every prompt, shared by all requests.",
     )
 
     @property

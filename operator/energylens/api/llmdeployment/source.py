@@ -1,4 +1,4 @@
-"""Where the engine reads a model's files from: a hub, a folder in a volume, or an image."""
+"""The source of a model's files: a hub, a folder in a volume, or an image."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ class CertificateRef(ApiModel):
 
 
 class HubSource(ApiModel):
-    """The Hugging Face Hub, or a mirror of it."""
+    """The Hugging Face Hub, or a mirror of the Hub."""
 
     endpoint: Annotated[str, Field(min_length=1, max_length=2048, pattern=r"^https?://[^\s/]+[^\s]*$")] | None = Field(
         default=None, description="Address of a mirror (HF_ENDPOINT); absent: the Hugging Face Hub."
     )
     offline: bool = Field(
         default=False,
-        description="The engine asks no hub (HF_HUB_OFFLINE): the files must be in model.cache.",
+        description="The engine contacts no hub (HF_HUB_OFFLINE); the files must be in model.cache.",
     )
     ca_ref: CertificateRef | None = Field(
         default=None,
-        description="ConfigMap with the authorities that the mirror's certificate is verified against. They replace "
-        "the image's own.",
+        description="ConfigMap with the certificate authorities that verify the mirror's certificate, instead of the "
+        "image's own.",
     )
 
 
 class ClaimSource(ApiModel):
-    """A folder with config.json, tokenizer and weights in a volume of the namespace, mounted for reading only."""
+    """A folder with config.json, tokenizer and weights in a volume of the namespace, mounted read-only."""
 
     rules: ClassVar[tuple[Rule, ...]] = (_INSIDE,)
 
@@ -72,7 +72,7 @@ class ImageSource(ApiModel):
     )
     path: RelativePath = Field(default="", description="Folder in the image; empty: its root.")
     pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = Field(
-        default=None, description="When the image is pulled; absent: as Kubernetes does for its tag."
+        default=None, description="Pull policy of the image; absent: the default of Kubernetes for its tag."
     )
 
 
@@ -96,11 +96,11 @@ _ONE_SOURCE = Rule(
 
 
 class ModelSource(ApiModel):
-    """Where the engine reads the model's files from."""
+    """The source of the model's files."""
 
     rules: ClassVar[tuple[Rule, ...]] = (_ONE_SOURCE,)
 
-    hub: HubSource | None = Field(default=None, description="The Hugging Face Hub, or a mirror of it.")
+    hub: HubSource | None = Field(default=None, description="The Hugging Face Hub, or a mirror of the Hub.")
     persistent_volume_claim: ClaimSource | None = Field(
         default=None, description="A folder in a PersistentVolumeClaim of the namespace."
     )

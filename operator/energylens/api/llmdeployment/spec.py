@@ -41,7 +41,7 @@ _EXPERTS_WITHIN_REPLICA = Rule(
 
 
 class Overrides(ApiModel):
-    """Choices taken from the planner; each one set is a constraint."""
+    """Choices that are fixed instead of planned; each field that is set is a constraint."""
 
     rules: ClassVar[tuple[Rule, ...]] = (_EXPERTS_WITHIN_REPLICA,)
 
@@ -51,7 +51,7 @@ class Overrides(ApiModel):
         default=None,
         ge=1,
         le=1024,
-        description="GPUs that experts are split over, at most tensorParallel x dataParallel.",
+        description="GPUs over which the experts are split, at most tensorParallel x dataParallel.",
     )
     data_parallel: int | None = Field(
         default=None, ge=1, le=1024, description="Copies of the attention layers in one replica."
@@ -101,45 +101,47 @@ class Planning(ApiModel):
 
     mode: PlanningMode = Field(
         default="Auto",
-        description="Auto: follow the best plan. Manual: follow only the plan whose hash is approvedPlanHash. "
+        description="Auto: adopt the best plan. Manual: adopt only the plan whose hash is approvedPlanHash. "
         "Advisory: show the plan and run nothing.",
     )
     approved_plan_hash: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[0-9a-z]+$")] | None = Field(
-        default=None, description="status.plan.hash of the plan that mode Manual may follow."
+        default=None, description="status.plan.hash of the plan that is approved in mode Manual."
     )
-    overrides: Overrides = Field(default=Overrides(), description="Values that replace choices of the planner.")
+    overrides: Overrides = Field(default=Overrides(), description="Values that replace the planner's choices.")
     safety_margin_percent: int = Field(
         default=100,
         ge=0,
         le=300,
-        description="How far above the prediction spec.slo is checked, in percent of the way to the upper end of its "
-        "80 % interval. 100: at that end, which nine of ten measurements stay below. 0: at the prediction itself.",
+        description="How far above the prediction spec.slo is checked, in percent of the distance to the upper end of "
+        "the 80 % interval. 100: at the upper end, below which nine of ten measurements stay. 0: at the prediction "
+        "itself.",
     )
     headroom_percent: int | None = Field(
         default=None,
         ge=0,
         le=90,
         description="Capacity that a plan for workload.requestsPerSecond leaves free, % of the highest rate that its "
-        "replicas carry. Default: the error of the predicted throughput, to the lower end of its 80 % interval, which "
-        "nine of ten measurements stay above.",
+        "replicas sustain. Default: the error of the predicted throughput, down to the lower end of its 80 % interval, "
+        "above which nine of ten measurements stay.",
     )
     spare_replicas: int = Field(
         default=0,
         ge=0,
         le=100,
-        description="Replicas that may fail while the others still carry the load, with the headroom; their latencies "
-        "are not bounded then. All replicas serve, and spare ones count in GPUs, power, energy and budgets.",
+        description="Replicas that may fail while the others still sustain the load, including the headroom. Latency "
+        "objectives need not hold while a replica is missing. Spare replicas serve requests, too, and count in GPUs, "
+        "power, energy and budgets.",
     )
     replan: Replan = Field(default=Replan(), description="When a better plan is worth a restart.")
     disaggregation: Literal["Never", "Compare"] = Field(
         default="Never",
-        description="Compare: also evaluate prefill and decode on replicas of their own, and show the best such plan "
-        "among the alternatives. It is never followed: serving it takes a router that knows the two roles.",
+        description="Compare: also evaluate separate replicas for prefill and decode, and show the best such plan "
+        "among the alternatives. Such a plan is never adopted, since it needs a router for the two roles.",
     )
     follow_load: Literal["Never", "Auto"] = Field(
         default="Never",
-        description="Never: plans are made for workload.requestsPerSecond. Auto: for the measured rate where it "
-        "differs: at once where it is higher, after cooldownSeconds where it is lower. The rules of replan apply, too.",
+        description="Never: plans are made for workload.requestsPerSecond. Auto: plans are made for the measured rate: "
+        "at once if the rate rises, after cooldownSeconds if it falls. The rules of replan apply, too.",
     )
 
 
@@ -148,17 +150,17 @@ class Rollout(ApiModel):
 
     strategy: Literal["Auto", "Surge", "Recreate"] = Field(
         default="Auto",
-        description="Surge: start new replicas before old ones stop. Recreate: replace one by one. "
-        "Auto: Surge when enough GPUs are free, else Recreate.",
+        description="Surge: start new replicas before old replicas stop. Recreate: replace replicas one by one. "
+        "Auto: Surge if enough GPUs are free, otherwise Recreate.",
     )
     progress_deadline_seconds: int | None = Field(
         default=None,
         ge=60,
         le=604_800,
-        description="How long a rollout may make no progress, s. Default: 3600, or 60 s more than the model may "
-        "take to start where that is longer.",
+        description="Maximum time without progress of a rollout, s. Default: 3600, or the start-up budget of the model "
+        "plus 60 s if that is longer.",
     )
-    revision_history_limit: int = Field(default=3, ge=0, le=20, description="Old revisions kept.")
+    revision_history_limit: int = Field(default=3, ge=0, le=20, description="Number of old revisions to keep.")
     rollback_on: Annotated[
         tuple[Literal["SLOViolation", "HigherEnergy", "ProgressDeadline"], ...],
         Field(max_length=3, json_schema_extra=SET_LIST),
@@ -166,10 +168,10 @@ class Rollout(ApiModel):
     ] = Field(default=(), description="Events that return the deployment to the previous plan; empty: none.")
     verify: Literal["Never", "Measured"] = Field(
         default="Never",
-        description="Measured: one replica of a new plan serves beside the running ones first, and two measured "
-        "windows in a row must hold spec.slo, and the energy of the running plan where the new one promises less, "
-        "before the rest follows. A plan that breaks them is given up. Never: a new plan replaces the running one at "
-        "once.",
+        description="Measured: one canary replica of a new plan first serves beside the running replicas. The plan is "
+        "rolled out after two consecutive windows that meet spec.slo and, if the new plan predicts less energy than "
+        "the running plan, do not exceed the running plan's energy. Otherwise the plan is rejected. Never: a new plan "
+        "replaces the running plan at once.",
     )
 
 
@@ -177,19 +179,19 @@ class Validation(ApiModel):
     """How predictions are checked against measurement."""
 
     source: Literal["Auto", "Prometheus", "DCGMExporter", "None"] = Field(
-        default="Auto", description="Where energy counters are read. None: not measured."
+        default="Auto", description="Source of the energy counters. None: energy is not measured."
     )
     warmup_seconds: int = Field(
-        default=120, ge=0, le=86_400, description="Time after pods became ready that is not measured, s."
+        default=120, ge=0, le=86_400, description="Unmeasured time after the pods became ready, s."
     )
-    window_seconds: int = Field(default=600, ge=10, le=7200, description="Time that one measurement covers, s.")
+    window_seconds: int = Field(default=600, ge=10, le=7200, description="Length of a measurement window, s.")
     tolerance_percent: int = Field(
         default=15, ge=1, le=100, description="Largest error of the predicted energy that counts as accurate, %."
     )
     on_drift: Literal["Report", "Recalibrate", "Rollback"] = Field(
         default="Report",
         description="Reaction to an error above tolerancePercent. Report: a condition reports the error. "
-        "Recalibrate: correct the predictor by what is measured. Rollback: return to the last good plan when a new one "
+        "Recalibrate: correct the predictor by the measurements. Rollback: return to the last good plan if a new plan "
         "breaks the SLO or measures more energy.",
     )
 
@@ -303,7 +305,7 @@ PodTemplate = Annotated[
 
 
 class LLMDeploymentSpec(ApiModel):
-    """The deployment that a team asks for."""
+    """The deployment that a team declares."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         _OVERRIDES_WITHIN_REPLICA,
@@ -315,8 +317,10 @@ class LLMDeploymentSpec(ApiModel):
 
     model: Model = Field(description="The model to serve.")
     engine: Engine = Field(default=Engine(), description="The serving engine.")
-    workload: Workload = Field(description="The load: mean request shape and arrival rate or concurrency.")
-    slo: Slo = Field(default=Slo(), description="Service level objectives; absent ones do not constrain the plan.")
+    workload: Workload = Field(description="The load: request lengths, and an arrival rate or a concurrency.")
+    slo: Slo = Field(
+        default=Slo(), description="Service level objectives; an absent objective does not constrain the plan."
+    )
     energy: Energy = Field(default=Energy(), description="Objective, and the deployment's own budget.")
     hardware: Hardware = Field(default=Hardware(), description="The GPUs that the planner may use.")
     planning: Planning = Field(default=Planning(), description="How plans are made and adopted.")
@@ -326,4 +330,4 @@ class LLMDeploymentSpec(ApiModel):
         default=None,
         description="A PodTemplateSpec merged into the serving pods by strategic merge; the plan's own fields win.",
     )
-    suspend: bool = Field(default=False, description="Stop all replicas, and keep the plan.")
+    suspend: bool = Field(default=False, description="Stops all replicas and keeps the plan.")

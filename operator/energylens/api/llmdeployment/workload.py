@@ -1,4 +1,4 @@
-"""The load, and the latencies and energy to hold under it."""
+"""The load, and the objectives for latency and energy under this load."""
 
 from __future__ import annotations
 
@@ -40,27 +40,30 @@ _DRAFT_MODEL_SIZE = Rule(
 
 
 class Speculative(ApiModel):
-    """Speculative decoding as spec.engine.extraArgs ask the engine for it: a chain of drafted tokens per step."""
+    """Speculative decoding as set in spec.engine.extraArgs: a chain of drafted tokens per step."""
 
     rules: ClassVar[tuple[Rule, ...]] = (_DRAFT_MODEL_SIZE,)
 
     method: SpeculationMethod | None = Field(
         default=None,
-        description="How tokens are drafted. NGram: n-grams of the prompt, without a model. EAGLE: a head of one "
-        "layer. MTP: the model's own layer for drafting. DraftModel: a small model. Absent: the method in "
-        "spec.engine.extraArgs, else EAGLE.",
+        description="Method of drafting. NGram: n-grams of the prompt, without a model. EAGLE: a head of one layer. "
+        "MTP: the model's own layer for drafting. DraftModel: a small model. Absent: the method in "
+        "spec.engine.extraArgs, or else EAGLE.",
     )
     draft_tokens: int = Field(
-        ge=1, le=64, description="Tokens drafted per sequence and step; each step verifies them with one more."
+        ge=1,
+        le=64,
+        description="Tokens drafted per sequence and step; each step verifies these tokens and generates one more.",
     )
     acceptance_percent: int = Field(
-        ge=0, le=100, description="Accepted tokens over drafted ones, %, as the engines count them."
+        ge=0, le=100, description="Accepted tokens over drafted tokens, %, as the engines count them."
     )
     draft_model_million_parameters: int | None = Field(
         default=None,
         ge=1,
         le=1_000_000,
-        description="Parameters of the draft model without its embeddings, in millions; needed by method DraftModel.",
+        description="Parameters of the draft model without its embeddings, in millions; required for method "
+        "DraftModel.",
     )
 
 
@@ -118,7 +121,7 @@ class Workload(Shapes):
     arrival_scv: SquaredVariation | None = Field(
         default=None,
         description="Squared coefficient of variation (SCV) of the times between requests: their variance over the "
-        "square of their mean. 1, as when absent, are Poisson arrivals; bursts have more, such as 4. Needs "
+        "square of their mean. Default: 1, Poisson arrivals; bursts have a higher value, such as 4. Needs "
         "requestsPerSecond.",
     )
     speculative: Speculative | None = Field(
@@ -127,7 +130,7 @@ class Workload(Shapes):
 
 
 class Slo(ApiModel):
-    """What the deployment must hold at the given percentile. An absent objective does not constrain the plan."""
+    """Service level objectives at the given percentile. An absent objective does not constrain the plan."""
 
     percentile: Percentile = Field(default="P95", description="Share of requests that must meet the latencies.")
     ttft_milliseconds: int | None = Field(
@@ -140,8 +143,8 @@ class Slo(ApiModel):
         default=None,
         ge=1,
         le=_MAX_MILLISECONDS,
-        description="Maximum time per output token of a request, the mean over its tokens after the first, ms. The "
-        "prefill of other requests is part of it, which a median inter-token latency leaves out.",
+        description="Maximum time per output token of a request, the mean over its tokens after the first, ms. TPOT "
+        "includes the prefill of other requests, to which a median inter-token latency is insensitive.",
     )
     joules_per_output_token: PositiveQuantity | None = Field(
         default=None, description='Maximum GPU energy per generated token, J, greater than 0, such as "0.4" or 400m.'
