@@ -53,22 +53,9 @@ def same_load(
         predicted: Of the same n runs.
         node_gpus: GPUs of a whole node by the runs' ``gpu_model``.
     """
-    groups: dict[tuple[object, ...], list[int]] = defaultdict(list)
-    for i, run in enumerate(runs):
-        if mask[i]:
-            engine = parse_engine(run.engine or "vllm")[0]
-            key: tuple[object, ...] = (
-                run.model_id,
-                run.weight_precision,
-                run.gpu_model,
-                engine,
-                run.task,
-                round(run.concurrency),
-            )
-            groups[key].append(i)
     rows: dict[str, list[tuple[float, float, str]]] = {WHOLE_NODE: [], LOWEST_LATENCY: []}
     sets: dict[str, set[tuple[object, ...]]] = {name: set() for name in rows}
-    for key, members in sorted(groups.items(), key=lambda item: str(item[0])):
+    for key, members in sorted(_at_one_load(runs, mask).items(), key=lambda item: str(item[0])):
         index = np.array(members)
         if len(index) < 2:
             continue
@@ -91,17 +78,30 @@ def same_load(
                 kept = 1.0 - energy[picked] / rival if picked is not None and holds[picked] else 0.0
                 rows[name].append((best, kept, outcome))
                 sets[name].add(key[:-1])
-    return tuple(
-        SameLoad(
-            rival=name,
-            cases=len(found),
-            sets=len(sets[name]),
-            best_percent=100.0 * float(np.mean([best for best, _, _ in found])) if found else float("nan"),
-            kept_percent=100.0 * float(np.mean([kept for _, kept, _ in found])) if found else float("nan"),
-            broken=sum(outcome == "broken" for _, _, outcome in found),
-            without_pick=sum(outcome == "none" for _, _, outcome in found),
-        )
-        for name, found in rows.items()
+    return tuple(_summary(name, found, len(sets[name])) for name, found in rows.items())
+
+
+def _at_one_load(runs: Sequence[Run], mask: BoolArray) -> dict[tuple[object, ...], list[int]]:
+    """Return the runs of ``mask`` that differ in their layouts only, by what they have in common."""
+    groups: dict[tuple[object, ...], list[int]] = defaultdict(list)
+    for i, run in enumerate(runs):
+        if mask[i]:
+            engine = parse_engine(run.engine or "vllm")[0]
+            load = run.task, round(run.concurrency)
+            groups[run.model_id, run.weight_precision, run.gpu_model, engine, *load].append(i)
+    return groups
+
+
+def _summary(rival: str, found: Sequence[tuple[float, float, str]], sets: int) -> SameLoad:
+    """Return the savings over cases: the best layout's, the pick's, and how the pick ended."""
+    return SameLoad(
+        rival=rival,
+        cases=len(found),
+        sets=sets,
+        best_percent=100.0 * float(np.mean([best for best, _, _ in found])) if found else float("nan"),
+        kept_percent=100.0 * float(np.mean([kept for _, kept, _ in found])) if found else float("nan"),
+        broken=sum(outcome == "broken" for _, _, outcome in found),
+        without_pick=sum(outcome == "none" for _, _, outcome in found),
     )
 
 

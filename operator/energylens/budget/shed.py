@@ -111,6 +111,17 @@ def shed(
         return Shed(caps, False, 0.0, waits)
     whole = allowed_watts if growth_watts is None else min(allowed_watts, growth_watts)
     room = whole * (1 - hysteresis_percent / 100.0) - sum(draws.values())
+    given = _give_back(shares, draws, caps, room)
+    if not given and _is_out_of_order(shares, draws, floors, caps):
+        before = {s.key: caps[s.key].former_watts if s.key in caps else s.watts for s in shares}
+        missing = sum(before.values()) - allowed_watts
+        if missing > _WATT:
+            return _take(shares, before, stuck, {}, missing, waits)
+    return Shed(caps, False, 0.0, waits)
+
+
+def _give_back(shares: Sequence[Share], draws: Mapping[Key, float], caps: dict[Key, Cap], room: float) -> bool:
+    """Raise or lift the caps that ``room`` watts have space for, the highest priority first; return whether any was."""
     given = False
     for share in reversed(_in_order(shares)):
         if share.key not in caps:
@@ -124,12 +135,7 @@ def shed(
                     caps[share.key] = Cap(level, former)
                 given = True
                 break
-    if not given and _is_out_of_order(shares, draws, floors, caps):
-        before = {s.key: caps[s.key].former_watts if s.key in caps else s.watts for s in shares}
-        missing = sum(before.values()) - allowed_watts
-        if missing > _WATT:
-            return _take(shares, before, stuck, {}, missing, waits)
-    return Shed(caps, False, 0.0, waits)
+    return given
 
 
 def _is_out_of_order(

@@ -22,7 +22,7 @@ from energylens.predictor.model.memory import memory, resident_sequences
 from energylens.predictor.step.moe_tables import MoeTables
 from energylens.predictor.step.rates import DataSheet, data_sheet
 from energylens.predictor.step.work import CollectiveWork, LayerCounts, Work
-from energylens.predictor.types import FloatArray, GpuSpec, IntArray
+from energylens.predictor.types import FloatArray, GpuSpec, IntArray, Workload
 
 KINDS = (*[Collective.ALL_REDUCE] * 5, Collective.ALL_GATHER, Collective.ALL_TO_ALL, Collective.NONE)
 """Slots that the collectives of any model are sorted into, so that runs of all models are one array."""
@@ -127,62 +127,82 @@ def build_dataset(
         KeyError: A model or a GPU is not known.
     """
     shell = Coefficients("work", {}, {}, {}, tables)
-    decodes: list[Work] = []
-    mixeds: list[Work] = []
-    features: list[RunFeatures] = []
-    starts, itl_starts, level = np.zeros(len(runs)), np.zeros(len(runs)), np.full(len(runs), 0.5)
-    itl_rows: list[int] = []
-    itl_decodes: list[Work] = []
-    itl_mixeds: list[Work] = []
-    inside = runs.concurrency.copy()
-    for i in range(len(runs)):
-        one = runs.take(np.array([i]))
-        workload, layouts = one.workload(0), one.layouts
-        model, gpu = models[str(one.model_id[0])], gpus[str(one.gpu_model[0])]
-        sampled = sampled_of(str(one.task[0]), float(one.max_num_seqs[0]))
-        running, lockstep = one.concurrency, engines[i].lockstep
-        model = served_on(loaded(str(one.task[0]), model), fp4_arithmetic=gpu.flops_fp4 > 0)
-        if one.waiting_counts[0]:
-            held = memory(model, gpu, layouts, workload, engines[i].memory_utilization)
-            # A run that the estimate of the memory has no room for at all did run.
-            running = resident_sequences(running, layouts, held, engines[i].full_cache) if held.fits[0] else running
-        inside[i] = running[0]
-        role: Role = "decode" if one.decodes_only[0] else "aggregated"
-        d, m, s = phase_work(model, gpu, layouts, workload, running, shell, role, lockstep)
-        features.append(run_features(model, gpu, layouts, workload, running, engines[i].tag))
-        decodes.append(d)
-        mixeds.append(m)
-        starts[i] = s[0]
-        if sampled is not None:
-            level[i] = sampled.level
-            age = workload.age_share if sampled.age_share is None else sampled.age_share
-            there, fewer = replace(workload, age_share=age), running * sampled.running_share
-            d, m, s = phase_work(model, gpu, layouts, there, fewer, shell, role, lockstep)
-        if np.isfinite(one.median_itl_ms[0]):
-            itl_rows.append(i)
-            itl_decodes.append(d)
-            itl_mixeds.append(m)
-            itl_starts[i] = s[0]
+    found = [_worked(runs.take(np.array([i])), models, gpus, shell, engines[i]) for i in range(len(runs))]
+    itl_rows = [i for i, one in enumerate(found) if one.itl is not None]
+    itl = [one.itl for one in found if one.itl is not None]
     sheets = [data_sheet(gpus[str(name)]) for name in runs.gpu_model]
     fields = DataSheet.__dataclass_fields__
     sheet = DataSheet(**{f: np.array([getattr(s, f) for s in sheets], dtype=np.float64) for f in fields})
-    joined = join_features(features)
+    # Where no run has an ITL, the work of one tells the shapes.
+    timed = itl or [found[0].steps]
     return Dataset(
         runs,
-        inside,
-        concatenate(decodes),
-        concatenate(mixeds),
-        starts,
+        np.array([one.running for one in found]),
+        concatenate([one.steps.decode for one in found]),
+        concatenate([one.steps.mixed for one in found]),
+        np.array([one.steps.starts for one in found]),
         runs.data_parallel.astype(np.float64),
         np.array(itl_rows, dtype=np.int64),
-        concatenate(itl_decodes or decodes[:1]),
-        concatenate(itl_mixeds or mixeds[:1]),
-        itl_starts[itl_rows],
-        level[itl_rows],
+        concatenate([steps.decode for steps in timed]),
+        concatenate([steps.mixed for steps in timed]),
+        np.array([steps.starts for steps in itl]),
+        np.array([found[i].itl_level for i in itl_rows]),
         sheet,
-        joined,
+        join_features([one.features for one in found]),
         np.array([profile.name for profile in engines], dtype=np.str_),
     )
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """Work of the steps of one run."""
+
+    decode: Work
+    mixed: Work
+    starts: float
+    """Mean starts per step."""
+
+
+@dataclass(frozen=True)
+class _Worked:
+    """One run with its work."""
+
+    running: float
+    features: RunFeatures
+    steps: _Steps
+    itl: _Steps | None
+    """Those that the median inter-token latency is taken from; None where it was not measured."""
+    itl_level: float
+
+
+def _worked(
+    one: Runs, models: Mapping[str, ModelSpec], gpus: Mapping[str, GpuSpec], shell: Coefficients, engine: EngineProfile
+) -> _Worked:
+    """Return the work of a single run."""
+    workload, layouts = one.workload(0), one.layouts
+    model, gpu = models[str(one.model_id[0])], gpus[str(one.gpu_model[0])]
+    sampled = sampled_of(str(one.task[0]), float(one.max_num_seqs[0]))
+    running, lockstep = one.concurrency, engine.lockstep
+    model = served_on(loaded(str(one.task[0]), model), fp4_arithmetic=gpu.flops_fp4 > 0)
+    if one.waiting_counts[0]:
+        held = memory(model, gpu, layouts, workload, engine.memory_utilization)
+        # A run that the estimate of the memory has no room for at all did run.
+        running = resident_sequences(running, layouts, held, engine.full_cache) if held.fits[0] else running
+    role: Role = "decode" if one.decodes_only[0] else "aggregated"
+
+    def steps(load: Workload, sequences: FloatArray) -> _Steps:
+        decode, mixed, starts = phase_work(model, gpu, layouts, load, sequences, shell, role, lockstep)
+        return _Steps(decode, mixed, float(starts[0]))
+
+    features = run_features(model, gpu, layouts, workload, running, engine.tag)
+    whole, level = steps(workload, running), 0.5
+    itl = whole
+    if sampled is not None:
+        level = sampled.level
+        age = workload.age_share if sampled.age_share is None else sampled.age_share
+        itl = steps(replace(workload, age_share=age), running * sampled.running_share)
+    measured = bool(np.isfinite(one.median_itl_ms[0]))
+    return _Worked(float(running[0]), features, whole, itl if measured else None, level)
 
 
 def take_sheet(sheet: DataSheet, index: IntArray) -> DataSheet:

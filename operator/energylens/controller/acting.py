@@ -22,12 +22,12 @@ from energylens.controller.endings import may_pass, said_by
 from energylens.controller.energy_accounts import EnergyAccounts
 from energylens.controller.failures import Failures
 from energylens.controller.handlers import registry_for, settings_for
-from energylens.controller.health import Health
 from energylens.controller.kinds import AGAIN_SECONDS, BUDGET_KINDS, Kinds, WatchableKinds
 from energylens.controller.measuring import Measuring
 from energylens.controller.metrics import Metrics
 from energylens.controller.options import Options
 from energylens.controller.pacing import Pacer
+from energylens.controller.process import Process
 from energylens.controller.queue import QUEUES, KeyQueue
 from energylens.controller.reconcile import Reconciler
 from energylens.controller.status_memory import remembering
@@ -72,11 +72,7 @@ class Acting:
         http: HttpScraper,
         clock: Clock,
         prometheus: EnergySource | None,
-        *,
-        identity: str,
-        health: Health,
-        stop: asyncio.Event,
-        stop_on_signals: Callable[[], None],
+        process: Process,
     ) -> None:
         """Build the parts; nothing runs yet.
 
@@ -86,16 +82,10 @@ class Acting:
             http: Reads metrics of pods.
             clock: The clock.
             prometheus: Where energy is read first.
-            identity: Of this process, for events and kopf.
-            health: Hears what does not work.
-            stop: Set when the process is to end.
-            stop_on_signals: Sets the signal handlers, which kopf replaces by its own when it starts.
+            process: Whose part this is.
         """
         self._options = options
-        self._identity = identity
-        self._health = health
-        self._stop = stop
-        self._stop_on_signals = stop_on_signals
+        self._process = process
         self._cluster = cluster
         self._store = Store(
             statuses=remembering(checked_status, own_part, clock),
@@ -118,36 +108,43 @@ class Acting:
         self._accounts = EnergyAccounts(
             self._store, self._measuring.energy, clock, options.settings.budgets, self._queue.add_again
         )
-        self._reconciler = Reconciler(
+        self._reconciler = self._reconciling(cluster, clock)
+        self._keeper = self._keeping(cluster, clock)
+        self._sweeper = Sweeper(cluster, self._store, self._queue.add, options.namespaces)
+        self._kinds = Kinds(cluster, options.namespaces, self._process.health.report)
+        failures = Failures(cluster, self._store, clock, self._metrics, self._process.identity)
+        self._workers = Workers(self._queue, self._reconciler.reconcile, failures.show, self._metrics, clock)
+        self._synced = asyncio.Event()
+        self._changed = asyncio.Event()
+        """Set when the watches of the moment are to be started again."""
+
+    def _reconciling(self, cluster: ClusterPort, clock: Clock) -> Reconciler:
+        settings, measuring = self._options.settings, self._measuring
+        return Reconciler(
             cluster,
             self._store,
-            PlanningService(resync_seconds=options.settings.resync_seconds),
+            PlanningService(resync_seconds=settings.resync_seconds),
             clock,
-            options.settings,
+            settings,
             self._metrics,
-            instance=self._identity,
-            measurements=self._measuring.latest,
-            canary_measurements=self._measuring.latest_of_canary,
+            instance=self._process.identity,
+            measurements=measuring.latest,
+            canary_measurements=measuring.latest_of_canary,
             pool=self._pool,
             accounts=self._accounts,
         )
-        self._keeper = BudgetKeeper(
+
+    def _keeping(self, cluster: ClusterPort, clock: Clock) -> BudgetKeeper:
+        return BudgetKeeper(
             cluster,
             self._store,
             self._reconciler.allowances,
             self._measuring.energy,
             clock,
-            options.settings.budgets,
+            self._options.settings.budgets,
             self._metrics,
             self._queue.add_again,
         )
-        self._sweeper = Sweeper(cluster, self._store, self._queue.add, options.namespaces)
-        self._kinds = Kinds(cluster, options.namespaces, self._health.report)
-        failures = Failures(cluster, self._store, clock, self._metrics, self._identity)
-        self._workers = Workers(self._queue, self._reconciler.reconcile, failures.show, self._metrics, clock)
-        self._synced = asyncio.Event()
-        self._changed = asyncio.Event()
-        """Set when the watches of the moment are to be started again."""
 
     @property
     def registry(self) -> CollectorRegistry:
@@ -160,8 +157,8 @@ class Acting:
         for name in QUEUES:
             self._metrics.queue_waiting.labels(name).set(self._queue.waiting(name))
             self._metrics.queue_oldest.labels(name).set(self._queue.oldest_seconds(name))
-        self._metrics.event_age.set(self._health.event_age_seconds)
-        self._metrics.leading.set(1 if self._health.leading else 0)
+        self._metrics.event_age.set(self._process.health.event_age_seconds)
+        self._metrics.leading.set(1 if self._process.health.leading else 0)
 
     async def run(self, namespace: str) -> None:
         """Act with what earlier operators learned from measurement, and keep what is learned."""
@@ -188,7 +185,7 @@ class Acting:
     async def _act(self) -> None:
         """Watch and work until told to stop; watch again when a kind comes or goes, or what ended a watch may pass."""
         known: WatchableKinds | None = None
-        while not self._stop.is_set():
+        while not self._process.stop.is_set():
             found = await self._kinds.settled()
             for kind, problem in found.left_out.items():
                 if known is None or known.left_out.get(kind) != problem:
@@ -205,7 +202,7 @@ class Acting:
             except Exception as error:
                 if not may_pass(error):
                     raise
-                self._health.report(WATCHING, said_by(error))
+                self._process.health.report(WATCHING, said_by(error))
                 await asyncio.sleep(AGAIN_SECONDS)
             known = found
 
@@ -217,15 +214,50 @@ class Acting:
             Exception: what ended kopf or a task of ours.
         """
         self._synced.clear()
-        self._health.synced = False
-        self._health.heartbeats.clear()
+        self._process.health.synced = False
+        self._process.health.heartbeats.clear()
         changed, ready = asyncio.Event(), asyncio.Event()
         self._changed = changed
         # When kopf stops it cancels every task of the loop that was born after it started: ours come first, and they
         # end before it does.
         started = asyncio.create_task(ready.wait())
-        ours = [
-            started,
+        ours = [started, *self._tasks(found, ready, changed, all_anew)]
+        watching = asyncio.create_task(self._kopf(found, ready, changed))
+        asked = asyncio.create_task(changed.wait())
+        try:
+            pending = {watching, asked, *ours}
+            while not watching.done() and not asked.done():
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                if started in done:
+                    # kopf has set its own handlers by now.
+                    self._process.stop_on_signals()
+                for task in done:
+                    task.result()
+            if not changed.is_set():
+                if started.done():
+                    raise WatchesEndedError("kopf ended without an error")
+                # Only a signal that came before the handlers were ours ends kopf without an error.
+                self._process.stop.set()
+        finally:
+            self._process.health.synced = False
+            # With the flag set kopf does not kill the process when it takes long to stop.
+            changed.set()
+            for task in ours:
+                task.cancel()
+            await asyncio.gather(*ours, return_exceptions=True)
+            await asyncio.wait({watching}, timeout=KOPF_STOP_SECONDS)
+            watching.cancel()
+            await asyncio.wait({watching}, timeout=KOPF_STOP_SECONDS)
+            await self._process.health.heartbeats.close_sessions()
+        if not watching.done() and not self._process.stop.is_set():
+            # It would cancel the tasks of the next watch.
+            raise WatchesEndedError("kopf did not stop")
+
+    def _tasks(
+        self, found: WatchableKinds, ready: asyncio.Event, changed: asyncio.Event, all_anew: bool
+    ) -> list[asyncio.Task[None]]:
+        """Start everything that runs beside the watches."""
+        return [
             asyncio.create_task(self._settle(ready, changed, all_anew)),
             *(asyncio.create_task(self._work()) for _ in range(self._options.settings.workers)),
             *(
@@ -240,50 +272,22 @@ class Acting:
             ),
             asyncio.create_task(self._watch_kinds(found, changed)),
         ]
-        watching = asyncio.create_task(
-            kopf.operator(
-                registry=registry_for(
-                    self._store, self._hear, found.kinds, self._options.kubeconfig, self._health.heartbeats
-                ),
-                settings=settings_for(found.kinds),
-                # kopf would make one of the user's name, which a number without an entry in /etc/passwd has not.
-                identity=cast(Any, self._identity),
-                standalone=True,
-                clusterwide=not self._options.namespaces,
-                namespaces=list(self._options.namespaces),
-                stop_flag=changed,
-                ready_flag=ready,
-            )
+
+    async def _kopf(self, found: WatchableKinds, ready: asyncio.Event, changed: asyncio.Event) -> None:
+        """Watch until ``changed`` is set; ``ready`` is set when it begins."""
+        await kopf.operator(
+            registry=registry_for(
+                self._store, self._hear, found.kinds, self._options.kubeconfig, self._process.health.heartbeats
+            ),
+            settings=settings_for(found.kinds),
+            # kopf would make one of the user's name, which a number without an entry in /etc/passwd has not.
+            identity=cast(Any, self._process.identity),
+            standalone=True,
+            clusterwide=not self._options.namespaces,
+            namespaces=list(self._options.namespaces),
+            stop_flag=changed,
+            ready_flag=ready,
         )
-        asked = asyncio.create_task(changed.wait())
-        try:
-            pending = {watching, asked, *ours}
-            while not watching.done() and not asked.done():
-                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-                if started in done:
-                    # kopf has set its own handlers by now.
-                    self._stop_on_signals()
-                for task in done:
-                    task.result()
-            if not changed.is_set():
-                if started.done():
-                    raise WatchesEndedError("kopf ended without an error")
-                # Only a signal that came before the handlers were ours ends kopf without an error.
-                self._stop.set()
-        finally:
-            self._health.synced = False
-            # With the flag set kopf does not kill the process when it takes long to stop.
-            changed.set()
-            for task in ours:
-                task.cancel()
-            await asyncio.gather(*ours, return_exceptions=True)
-            await asyncio.wait({watching}, timeout=KOPF_STOP_SECONDS)
-            watching.cancel()
-            await asyncio.wait({watching}, timeout=KOPF_STOP_SECONDS)
-            await self._health.heartbeats.close_sessions()
-        if not watching.done() and not self._stop.is_set():
-            # It would cancel the tasks of the next watch.
-            raise WatchesEndedError("kopf did not stop")
 
     async def _settle(self, ready: asyncio.Event, changed: asyncio.Event, all_anew: bool) -> None:
         """Let the initial lists come in before anything is written: half a view would undo what is there."""
@@ -296,7 +300,7 @@ class Acting:
         if all_anew:
             for key in self._store.deployments:
                 self._queue.add_again(key)
-        self._health.synced = True
+        self._process.health.synced = True
         self._synced.set()
 
     async def _comes_in(self) -> bool:
@@ -306,7 +310,7 @@ class Acting:
             stuck = 0 if len(missing) < fewest else stuck + 1
             fewest = min(fewest, len(missing))
             if stuck:
-                self._health.report(WATCHING, f"{len(missing)} objects do not come in, such as {missing[0]}")
+                self._process.health.report(WATCHING, f"{len(missing)} objects do not come in, such as {missing[0]}")
             if stuck >= STUCK_LISTS:
                 return False
         return True
@@ -316,10 +320,10 @@ class Acting:
             try:
                 result = await step()
             except ClusterError as error:
-                self._health.report(what, str(error))
+                self._process.health.report(what, str(error))
                 await asyncio.sleep(AGAIN_SECONDS)
             else:
-                self._health.report(what, "")
+                self._process.health.report(what, "")
                 return result
 
     async def _sweep(self, changed: asyncio.Event) -> None:
@@ -337,7 +341,7 @@ class Acting:
                     return
                 await self._until_done(partial(self._sweeper.read, missed), "listing what is watched")
             missed_before = bool(missed)
-            self._health.report(WATCHING, "")
+            self._process.health.report(WATCHING, "")
 
     async def _work(self) -> None:
         await self._synced.wait()
@@ -376,9 +380,9 @@ class Acting:
     async def _watch_kinds(self, found: WatchableKinds, changed: asyncio.Event) -> None:
         while True:
             await asyncio.sleep(KIND_CHECK_SECONDS)
-            if self._health.synced:
+            if self._process.health.synced:
                 # They have been up for so long.
-                self._health.report(WATCHING, "")
+                self._process.health.report(WATCHING, "")
             if await self._kinds.changed(found):
                 log.info("a kind was installed or removed; starting the watches again")
                 changed.set()
@@ -386,7 +390,7 @@ class Acting:
 
     def _hear(self, key: Key) -> None:
         """Ask for a deployment that a watch event is about; the initial lists say of most only that they are there."""
-        (self._queue.add if self._health.synced else self._queue.add_again)(key)
+        (self._queue.add if self._process.health.synced else self._queue.add_again)(key)
 
     def _is_new(self, key: Key) -> bool:
         """Return whether no pass has seen the spec of a deployment as it is."""

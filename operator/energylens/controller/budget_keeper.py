@@ -237,18 +237,8 @@ class BudgetKeeper:
     ) -> CountedMember:
         """Return a member as it is now, its energy counted."""
         key, uid, plan = deployment.key, deployment.uid, deployment.plan
-        nodes = counted_nodes(spec, around)
-        entry = kept.entries.get(uid) or Entry(uid, *key, _counted_from(deployment.created, kept.unlisted_since, now))
-        gpus = held_gpus(spec, deployment, around)
-        predicted = deployment.drawn_watts(gpus)
-        span = self._energy(key, entry.until.timestamp(), nodes) if gpus else None
-        counted = account(entry, now, as_measured(span), predicted, forecast) if gpus else close(entry, now, forecast)
-        kept.entries[uid] = replace(counted, predicted_watts=predicted)
-        measured_at = now if not gpus else kept.measured_at.get(uid, now)
-        if span is not None:
-            measured_at = max(measured_at, datetime.fromtimestamp(span.end, UTC))
-        kept.measured_at[uid] = measured_at
-        silent = (now - measured_at).total_seconds()
+        nodes, gpus = counted_nodes(spec, around), held_gpus(spec, deployment, around)
+        silent = self._count(kept, deployment, gpus, nodes, now, forecast)
         part = share(spec, deployment, around)
         committed = deployment.committed_watts
         known = kept.steady.setdefault(uid, Steadiness(excess_ratio=kept.excess_ratio))
@@ -287,6 +277,28 @@ class BudgetKeeper:
             draws=gpus > 0,
             is_silent=gpus > 0 and silent > self._settings.unmeasured_seconds,
         )
+
+    def _count(
+        self,
+        kept: _Account,
+        deployment: PlannedDeployment,
+        gpus: int,
+        nodes: frozenset[str] | None,
+        now: datetime,
+        forecast: Forecast | None,
+    ) -> float:
+        """Count the energy of a member that holds ``gpus`` of ``nodes``; return since when none was measured, s."""
+        key, uid = deployment.key, deployment.uid
+        entry = kept.entries.get(uid) or Entry(uid, *key, _counted_from(deployment.created, kept.unlisted_since, now))
+        predicted = deployment.drawn_watts(gpus)
+        span = self._energy(key, entry.until.timestamp(), nodes) if gpus else None
+        counted = account(entry, now, as_measured(span), predicted, forecast) if gpus else close(entry, now, forecast)
+        kept.entries[uid] = replace(counted, predicted_watts=predicted)
+        measured_at = now if not gpus else kept.measured_at.get(uid, now)
+        if span is not None:
+            measured_at = max(measured_at, datetime.fromtimestamp(span.end, UTC))
+        kept.measured_at[uid] = measured_at
+        return (now - measured_at).total_seconds()
 
     def _close(self, kept: _Account, members: list[CountedMember], now: datetime, forecast: Forecast | None) -> None:
         """Move the watermark of those that are no members any more: they draw nothing that counts."""

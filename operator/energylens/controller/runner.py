@@ -24,6 +24,7 @@ from energylens.controller.health import Health
 from energylens.controller.http import ListenError, application, listen
 from energylens.controller.measuring import prometheus_source
 from energylens.controller.options import Options
+from energylens.controller.process import Process
 from energylens.controller.rights import Rights
 from energylens.measure.prometheus_http import PrometheusError
 from energylens.measure.scrape import HttpScraper
@@ -78,10 +79,7 @@ class Operator:
             http,
             clock,
             prometheus,
-            identity=self._identity,
-            health=self._health,
-            stop=self._stop,
-            stop_on_signals=self._stop_on_signals,
+            Process(self._identity, self._health, self._stop, self._stop_on_signals),
         )
 
     async def run(self) -> None:

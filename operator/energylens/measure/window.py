@@ -87,18 +87,11 @@ def measure_window(
     Raises:
         ValueError: ``gpus_owned`` or ``window_seconds`` is not positive.
     """
-    if gpus_owned < 1:
-        raise ValueError(f"gpus_owned is {gpus_owned}, must be at least 1")
-    if options.window_seconds <= 0:
-        raise ValueError(f"window_seconds is {options.window_seconds}, must be above 0")
+    _check(gpus_owned, options)
     gpus = _gpus(energy, options)
-    if not gpus:
-        return WindowMeasurement("NoSeries", f"no energy counter for any of {counted(gpus_owned, 'GPU')}")
+    if silent := _silence(gpus, gpus_owned, options):
+        return WindowMeasurement("NoSeries", silent)
     newest = max(gpu.track.last for gpu in gpus)
-    allowed = _allowed_age(gpus, options)
-    if newest < options.end - allowed:
-        age = options.end - newest
-        return WindowMeasurement("NoSeries", f"energy counters last moved {age:.0f} s ago, allowed are {allowed:.0f} s")
     begin = max(options.start, min(gpu.track.first for gpu in gpus))
     finish = min(options.end, newest)
     whole = [gpu for gpu in gpus if _covers(gpu.track, begin, finish, options.min_overlap)]
@@ -133,6 +126,23 @@ def measure_window(
             "PartialCoverage", f"energy of {len(whole)} of {gpus_owned} GPUs over the window", start, end, coverage
         )
     return _with_tokens(whole, tokens, start, end, needed, options)
+
+
+def _check(gpus_owned: int, options: WindowOptions) -> None:
+    if gpus_owned < 1:
+        raise ValueError(f"gpus_owned is {gpus_owned}, must be at least 1")
+    if options.window_seconds <= 0:
+        raise ValueError(f"window_seconds is {options.window_seconds}, must be above 0")
+
+
+def _silence(gpus: Sequence[_Gpu], gpus_owned: int, options: WindowOptions) -> str:
+    """Return why there is nothing to measure, where no counter is there or none moves; "" else."""
+    if not gpus:
+        return f"no energy counter for any of {counted(gpus_owned, 'GPU')}"
+    newest, allowed = max(gpu.track.last for gpu in gpus), _allowed_age(gpus, options)
+    if newest < options.end - allowed:
+        return f"energy counters last moved {options.end - newest:.0f} s ago, allowed are {allowed:.0f} s"
+    return ""
 
 
 def _gpus(energy: Sequence[GpuEnergySeries], options: WindowOptions) -> list[_Gpu]:

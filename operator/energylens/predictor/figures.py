@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from energylens.predictor.fitted.adjustment import Adjustment
@@ -36,14 +38,7 @@ def prediction(
     with np.errstate(divide="ignore", invalid="ignore"):
         energy = np.where(throughput > 0, power / np.maximum(throughput, 1e-300), np.inf)
     itl_factor, each = adjusted.factors["itl"], point.scenario.tokens_per_step if profile.divides_itl else 1.0
-    if point.waiting is None:
-        schedule = Schedule(profile.steps_ahead, profile.tokens_of_step(point.scenario.gpu))
-        found = arrival_latencies(point, served, schedule)
-        ttft = {level: 1e3 * seconds for level, seconds in found.ttft.items()}
-        steps = {level: seconds / served.step_factor for level, seconds in found.step.items()}
-    else:
-        ttft = dict(ttft_in_flight_ms(point, served, profile.steps_ahead))
-        steps = saturated_steps(point)
+    ttft, steps = _ttft_and_steps(point, served, profile)
     itl = {level: seconds * itl_factor * 1e3 / each for level, seconds in steps.items()}
     tpot, uneven = served.tpot_ms, _tpot_spread(point)
     drawn = adjusted.interval("power", power)
@@ -80,6 +75,18 @@ def prediction(
         nearest=adjusted.nearest,
         memory=held,
     )
+
+
+def _ttft_and_steps(
+    point: OperatingPoint, served: ServedPace, profile: EngineProfile
+) -> tuple[dict[float, FloatArray], Mapping[float, FloatArray]]:
+    """Return TTFT in ms and the time of a step in s without factors, by level, each of shape (n,)."""
+    if point.waiting is not None:
+        return dict(ttft_in_flight_ms(point, served, profile.steps_ahead)), saturated_steps(point)
+    schedule = Schedule(profile.steps_ahead, profile.tokens_of_step(point.scenario.gpu))
+    found = arrival_latencies(point, served, schedule)
+    ttft = {level: 1e3 * seconds for level, seconds in found.ttft.items()}
+    return ttft, {level: seconds / served.step_factor for level, seconds in found.step.items()}
 
 
 def served_pace(point: OperatingPoint, factor: FloatArray) -> ServedPace:

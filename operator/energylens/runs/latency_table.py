@@ -72,18 +72,12 @@ def latency_run(row: Mapping[str, str], measured: bool) -> Run:
     else:
         concurrency = positive(row, "concurrency", None if text(row, "batch_size") is None else _batch(row))
         batch = max(round(concurrency), ranks)
-    precision = text(row, "weight_precision")
-    four_bits = precision == "fp4" and model.startswith(_OWN_FOUR_BITS)
-    if precision is not None and not four_bits:
-        if precision not in _PRECISIONS:
-            raise FieldError(f"weight_precision={precision!r} is not one of {', '.join(_PRECISIONS)}")
-        precision = _PRECISIONS[precision]
     found = MeasuredRun(tpot_ms=tpot, ttft_ms=None if disaggregated else ttft)
     return Run(
         run_id=required_text(row, "run_id"),
         task="",
         model_id=model,
-        weight_precision=None if four_bits else precision,
+        weight_precision=_precision(row, model),
         gpu_model=gpu,
         num_gpus=gpus,
         tensor_parallel=tensor,
@@ -98,6 +92,16 @@ def latency_run(row: Mapping[str, str], measured: bool) -> Run:
         concurrency_counts="running" if disaggregated else "in-flight",
         role="decode" if disaggregated else "aggregated",
     )
+
+
+def _precision(row: Mapping[str, str], model: str) -> str | None:
+    """Return the precision of the weights; None where the model's own says it."""
+    precision = text(row, "weight_precision")
+    if precision is None or (precision == "fp4" and model.startswith(_OWN_FOUR_BITS)):
+        return None
+    if precision not in _PRECISIONS:
+        raise FieldError(f"weight_precision={precision!r} is not one of {', '.join(_PRECISIONS)}")
+    return _PRECISIONS[precision]
 
 
 def _layout(row: Mapping[str, str], prefix: str) -> tuple[int, int, int]:

@@ -93,39 +93,52 @@ def workload(
         if one is not None:
             one["metadata"]["labels"] |= label
     if followers is None:
-        body = {
+        body = _deployment_spec(deployment, template, strategy, startup) | {
             "replicas": replicas,
             "selector": {"matchLabels": selector_labels(deployment) | role},
-            "strategy": {
-                "type": "RollingUpdate",
-                "rollingUpdate": {"maxSurge": strategy.max_surge, "maxUnavailable": strategy.max_unavailable},
-            },
-            "progressDeadlineSeconds": progress_deadline_seconds(spec.rollout.progress_deadline_seconds, startup),
-            "revisionHistoryLimit": spec.rollout.revision_history_limit,
-            "template": template,
         }
     else:
-        body = {
-            "replicas": replicas,
-            # Leaders turn ready only after their workers have joined, so that waiting for them would never end.
-            "startupPolicy": "LeaderCreated",
-            "rolloutStrategy": {
-                "type": "RollingUpdate",
-                "rollingUpdateConfiguration": {
-                    "maxSurge": strategy.max_surge,
-                    "maxUnavailable": strategy.max_unavailable,
-                },
-            },
-            "leaderWorkerTemplate": {
-                "size": plan.nodes_per_replica,
-                # One engine over several pods cannot lose one of them. RecreateGroupAfterStart is an enum value that
-                # releases before 0.9 refuse; the annotation means the same from 0.8 on, and nothing before.
-                "restartPolicy": "RecreateGroupOnPodRestart",
-                "leaderTemplate": template,
-                "workerTemplate": followers,
-            },
-        }
+        body = _group_spec(template, followers, strategy, plan.nodes_per_replica) | {"replicas": replicas}
     annotations = {PLAN_SUMMARY: plan_summary(plan)}
     if followers is not None:
         annotations[LWS_RECREATE_AFTER_START] = "true"
     return child(deployment, ref.api_version, ref.kind, ref.name, {"spec": body}, plan, annotations)
+
+
+def _deployment_spec(
+    deployment: LLMDeployment, template: dict[str, Any], strategy: Strategy, startup: int
+) -> dict[str, Any]:
+    """Return the spec of a Deployment but for its replicas and its selector; ``startup`` is in seconds."""
+    rollout = deployment.spec.rollout
+    return {
+        "strategy": {
+            "type": "RollingUpdate",
+            "rollingUpdate": {"maxSurge": strategy.max_surge, "maxUnavailable": strategy.max_unavailable},
+        },
+        "progressDeadlineSeconds": progress_deadline_seconds(rollout.progress_deadline_seconds, startup),
+        "revisionHistoryLimit": rollout.revision_history_limit,
+        "template": template,
+    }
+
+
+def _group_spec(leader: dict[str, Any], follower: dict[str, Any], strategy: Strategy, size: int) -> dict[str, Any]:
+    """Return the spec of a LeaderWorkerSet with groups of ``size`` pods, but for its replicas."""
+    return {
+        # Leaders turn ready only after their workers have joined, so that waiting for them would never end.
+        "startupPolicy": "LeaderCreated",
+        "rolloutStrategy": {
+            "type": "RollingUpdate",
+            "rollingUpdateConfiguration": {
+                "maxSurge": strategy.max_surge,
+                "maxUnavailable": strategy.max_unavailable,
+            },
+        },
+        "leaderWorkerTemplate": {
+            "size": size,
+            # One engine over several pods cannot lose one of them. RecreateGroupAfterStart is an enum value that
+            # releases before 0.9 refuse; the annotation means the same from 0.8 on, and nothing before.
+            "restartPolicy": "RecreateGroupOnPodRestart",
+            "leaderTemplate": leader,
+            "workerTemplate": follower,
+        },
+    }

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
@@ -35,7 +38,107 @@ from energylens.planner.inventory.snapshot import snapshot_from_objects
 from energylens.planner.types import ClusterSnapshot
 
 MIN_SECONDS = 30.0
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 _MILLISECONDS = click.IntRange(1, 3_600_000)
+
+
+@dataclass(frozen=True)
+class _Metrics:
+    """Where metrics are read."""
+
+    prometheus: Access | None
+    files: tuple[Path, ...]
+    window_seconds: float
+    """How far back a Prometheus is asked."""
+    seconds: float
+    """How long the pages of pods are read."""
+
+
+def _metrics_options(command: _Command) -> Callable[..., Any]:
+    """Add the options that say where metrics are read; the command takes them as ``metrics``."""
+
+    @wraps(command)
+    def wrapped(
+        *,
+        prometheus: str | None,
+        prometheus_token_file: Path | None,
+        prometheus_ca_file: Path | None,
+        metrics: tuple[Path, ...],
+        window_minutes: int,
+        seconds: float,
+        **rest: Any,
+    ) -> Any:
+        access = None if prometheus is None else Access(prometheus, prometheus_token_file, prometheus_ca_file)
+        return command(metrics=_Metrics(access, metrics, 60.0 * window_minutes, seconds), **rest)
+
+    options = (
+        click.option("--prometheus", metavar="URL", help="A Prometheus that scrapes the engines and dcgm-exporter."),
+        click.option(
+            "--prometheus-token-file",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="Bearer token for --prometheus.",
+        ),
+        click.option(
+            "--prometheus-ca-file", type=click.Path(path_type=Path), metavar="FILE", help="PEM file to trust."
+        ),
+        click.option(
+            "--metrics",
+            type=click.Path(path_type=Path),
+            multiple=True,
+            metavar="FILE",
+            help="An answer of a Prometheus's /api/v1/query to a selector with a range such as "
+            '{__name__=~"vllm:.*|sglang:.*|DCGM_.*"}[1h:30s]. May be repeated.',
+        ),
+        click.option(
+            "--window-minutes",
+            type=click.IntRange(2, 10_080),
+            default=60,
+            show_default=True,
+            help="How far back --prometheus is asked.",
+        ),
+        click.option(
+            "--seconds",
+            type=click.FloatRange(min=MIN_SECONDS, max=3600),
+            default=180.0,
+            show_default=True,
+            help="How long the pages of pods are read, through the API server, where no Prometheus is named. "
+            "dcgm-exporter's counters move every 30 s, and four moves are needed.",
+        ),
+    )
+    found: Callable[..., Any] = wrapped
+    for option in reversed(options):
+        found = option(found)
+    return found
+
+
+def _question_options(command: _Command) -> Callable[..., Any]:
+    """Add the bounds that a plan has to hold; the command takes them as ``question``."""
+
+    @wraps(command)
+    def wrapped(
+        *, ttft_ms: int | None, itl_ms: int | None, tpot_ms: int | None, slack_percent: int, **rest: Any
+    ) -> Any:
+        bounds = {"ttft_milliseconds": ttft_ms, "itl_milliseconds": itl_ms, "tpot_milliseconds": tpot_ms}
+        asked = {name: value for name, value in bounds.items() if value is not None}
+        return command(question=Question(asked, slack_percent), **rest)
+
+    options = (
+        click.option("--ttft-ms", type=_MILLISECONDS, help="Bound on TTFT P95 instead of today's."),
+        click.option("--itl-ms", type=_MILLISECONDS, help="Bound on ITL P95 instead of today's."),
+        click.option("--tpot-ms", type=_MILLISECONDS, help="Bound on TPOT P95 instead of today's."),
+        click.option(
+            "--slack-percent",
+            type=click.IntRange(0, 1000),
+            default=0,
+            show_default=True,
+            help="By how much today's latencies may rise.",
+        ),
+    )
+    found: Callable[..., Any] = wrapped
+    for option in reversed(options):
+        found = option(found)
+    return found
 
 
 @click.command()
@@ -47,34 +150,7 @@ _MILLISECONDS = click.IntRange(1, 3_600_000)
 )
 @cluster_options
 @click.option("-n", "--namespace", metavar="NAME", help="Default: all namespaces.")
-@click.option("--prometheus", metavar="URL", help="A Prometheus that scrapes the engines and dcgm-exporter.")
-@click.option(
-    "--prometheus-token-file", type=click.Path(path_type=Path), metavar="FILE", help="Bearer token for --prometheus."
-)
-@click.option("--prometheus-ca-file", type=click.Path(path_type=Path), metavar="FILE", help="PEM file to trust.")
-@click.option(
-    "--metrics",
-    type=click.Path(path_type=Path),
-    multiple=True,
-    metavar="FILE",
-    help="An answer of a Prometheus's /api/v1/query to a selector with a range such as "
-    '{__name__=~"vllm:.*|sglang:.*|DCGM_.*"}[1h:30s]. May be repeated.',
-)
-@click.option(
-    "--window-minutes",
-    type=click.IntRange(2, 10_080),
-    default=60,
-    show_default=True,
-    help="How far back --prometheus is asked.",
-)
-@click.option(
-    "--seconds",
-    type=click.FloatRange(min=MIN_SECONDS, max=3600),
-    default=180.0,
-    show_default=True,
-    help="How long the pages of pods are read, through the API server, where no Prometheus is named. dcgm-exporter's "
-    "counters move every 30 s, and four moves are needed.",
-)
+@_metrics_options
 @click.option(
     "--model",
     "models",
@@ -83,16 +159,7 @@ _MILLISECONDS = click.IntRange(1, 3_600_000)
     help="Hugging Face id of a model that is served from a path; NAME or NAMESPACE/NAME is that of what runs it. May "
     "be repeated.",
 )
-@click.option("--ttft-ms", type=_MILLISECONDS, help="Bound on TTFT P95 instead of today's.")
-@click.option("--itl-ms", type=_MILLISECONDS, help="Bound on ITL P95 instead of today's.")
-@click.option("--tpot-ms", type=_MILLISECONDS, help="Bound on TPOT P95 instead of today's.")
-@click.option(
-    "--slack-percent",
-    type=click.IntRange(0, 1000),
-    default=0,
-    show_default=True,
-    help="By how much today's latencies may rise.",
-)
+@_question_options
 @rates_options
 @click.option("--report", "report_file", type=click.Path(path_type=Path), metavar="FILE", help="Write an HTML page.")
 @click.option(
@@ -108,17 +175,9 @@ def audit(
     kubeconfig: Path | None,
     context: str | None,
     namespace: str | None,
-    prometheus: str | None,
-    prometheus_token_file: Path | None,
-    prometheus_ca_file: Path | None,
-    metrics: tuple[Path, ...],
-    window_minutes: int,
-    seconds: float,
+    metrics: _Metrics,
     models: tuple[str, ...],
-    ttft_ms: int | None,
-    itl_ms: int | None,
-    tpot_ms: int | None,
-    slack_percent: int,
+    question: Question,
     rates: Rates,
     report_file: Path | None,
     write_to: Path | None,
@@ -131,13 +190,8 @@ def audit(
     """
     access = ClusterAccess(kubeconfig, context)
     with one_line_errors(InputError):
-        if report_file is not None:
-            from energylens.cli.pictures.plot import check_plot
-
-            check_plot(report_file, "--report", (".html",))
-        if write_to is not None and write_to.exists() and not write_to.is_dir():
-            raise InputError(f"--write={write_to}: is no folder")
-        if prometheus is not None and metrics:
+        _check_outputs(report_file, write_to)
+        if metrics.prometheus is not None and metrics.files:
             raise InputError("--prometheus asks a server and --metrics reads its answers: give one")
         ids = _model_ids(models)
         if inventory is not None and (kubeconfig is not None or context is not None):
@@ -146,18 +200,7 @@ def audit(
         snapshot, found = _served(audited, ids, inventory)
         found = [each for each in found if namespace is None or each.owner.namespace == namespace]
         _check_ids(ids, found)
-        if metrics:
-            telemetry = telemetry_of_files(metrics, audited)
-        elif prometheus is not None:
-            asked = Access(prometheus, prometheus_token_file, prometheus_ca_file)
-            telemetry = telemetry_of_prometheus(asked, 60.0 * window_minutes, audited)
-        elif inventory is not None or not found:
-            telemetry = Telemetry(0.0, 0.0)
-        else:
-            click.echo(f"reading the pages of pods for {seconds:.0f} s ...", err=True)
-            telemetry = telemetry_of_pods(access, audited, found, seconds)
-        bounds = {"ttft_milliseconds": ttft_ms, "itl_milliseconds": itl_ms, "tpot_milliseconds": tpot_ms}
-        question = Question({name: value for name, value in bounds.items() if value is not None}, slack_percent)
+        telemetry = _telemetry(metrics, audited, found, access, is_live=inventory is None)
         answers = _assess(found, audited, telemetry, question)
         if report_file is not None:
             where = f"inventory {inventory.name}" if inventory is not None else "the live cluster"
@@ -171,6 +214,30 @@ def audit(
         click.echo(report(answers, rates, telemetry.source, telemetry.failures))
     else:
         click.echo(dump([as_object(each, rates) for each in answers], output), nl=False)
+
+
+def _check_outputs(report_file: Path | None, write_to: Path | None) -> None:
+    """Refuse what cannot be written to, before anything is read."""
+    if report_file is not None:
+        from energylens.cli.pictures.plot import check_plot
+
+        check_plot(report_file, "--report", (".html",))
+    if write_to is not None and write_to.exists() and not write_to.is_dir():
+        raise InputError(f"--write={write_to}: is no folder")
+
+
+def _telemetry(
+    metrics: _Metrics, audited: Audited, found: Sequence[ServedModel], access: ClusterAccess, *, is_live: bool
+) -> Telemetry:
+    """Return what is measured of the models: by files or a Prometheus where named, else by the pages of live pods."""
+    if metrics.files:
+        return telemetry_of_files(metrics.files, audited)
+    if metrics.prometheus is not None:
+        return telemetry_of_prometheus(metrics.prometheus, metrics.window_seconds, audited)
+    if not is_live or not found:
+        return Telemetry(0.0, 0.0)
+    click.echo(f"reading the pages of pods for {metrics.seconds:.0f} s ...", err=True)
+    return telemetry_of_pods(access, audited, found, metrics.seconds)
 
 
 def _served(audited: Audited, ids: dict[str, str], inventory: Path | None) -> tuple[ClusterSnapshot, list[ServedModel]]:

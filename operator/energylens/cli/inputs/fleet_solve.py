@@ -80,16 +80,7 @@ def solve_fleet(asked: Sequence[LLMDeployment], world: World, budget_watts: int 
     keys = {(d.metadata.namespace, d.metadata.name) for d in asked}
     others = replace(world, deployments={key: body for key, body in world.deployments.items() if key not in keys})
     snapshot = others.snapshot_for(("", ""))
-    members: list[FleetMember] = []
-    unplaced: dict[str, str] = {}
-    known: dict[tuple[object, ...], FleetMember] = {}
-    with progress(asked, "evaluating", len(asked)) as each:
-        for deployment in each:
-            found = _deployment(deployment, snapshot, world, now, known)
-            if isinstance(found, FleetMember) and found.is_possible:
-                members.append(found)
-            else:
-                unplaced[_name(deployment)] = found if isinstance(found, str) else _why(found)
+    members, unplaced = _members(asked, snapshot, world, now)
     nodes = nodes_of(snapshot, {_name(d) for d in asked})
     free: Counter[str] = Counter()
     for node in nodes:
@@ -134,6 +125,23 @@ def solve_fleet(asked: Sequence[LLMDeployment], world: World, budget_watts: int 
         alone(fleet),
         whole,
     )
+
+
+def _members(
+    asked: Sequence[LLMDeployment], snapshot: ClusterSnapshot, world: World, now: datetime
+) -> tuple[list[FleetMember], dict[str, str]]:
+    """Return the deployments that some plan can serve, and by name why no plan can serve the others."""
+    members: list[FleetMember] = []
+    unplaced: dict[str, str] = {}
+    known: dict[tuple[object, ...], FleetMember] = {}
+    with progress(asked, "evaluating", len(asked)) as each:
+        for deployment in each:
+            found = _deployment(deployment, snapshot, world, now, known)
+            if isinstance(found, FleetMember) and found.is_possible:
+                members.append(found)
+            else:
+                unplaced[_name(deployment)] = found if isinstance(found, str) else _why(found)
+    return members, unplaced
 
 
 def _name(deployment: LLMDeployment) -> str:

@@ -17,6 +17,7 @@ from energylens.api.parse import InvalidResourceError
 from energylens.cli.errors import InputError
 
 if TYPE_CHECKING:
+    from energylens.cluster.client import KubeClient
     from energylens.cluster.resources import Resource
 
 Object = dict[str, Any]
@@ -114,7 +115,7 @@ def read_cluster(
     import asyncio
 
     from energylens.cluster.connecting import connect_as_user
-    from energylens.cluster.errors import ClusterError, ForbiddenError, NotFoundError, UnauthorizedError
+    from energylens.cluster.errors import ClusterError, UnauthorizedError
     from energylens.cluster.kubeconfig import UnusableConfigError
 
     async def read() -> LiveObjects:
@@ -124,29 +125,19 @@ def read_cluster(
         async with client:
             for resource in (*namespaced, *everywhere):
                 limited = resource in namespaced and not access.all_namespaces
-                try:
-                    objects[resource.kind] = await client.list_objects(
-                        resource, namespace=namespace if limited else None
-                    )
-                except ForbiddenError:
-                    if resource in if_allowed:
-                        continue
-                    raise
-                except NotFoundError as error:
-                    if resource in optional or resource in if_allowed:
-                        continue
-                    raise InputError(
-                        f"the cluster does not know {resource.plural}.{resource.group} in version {resource.version}: "
-                        "is EnergyLens installed? Install or upgrade its definitions by the Helm chart or by "
-                        "`energylens crds`"
-                    ) from error
+                found = await _listed(
+                    client,
+                    resource,
+                    namespace if limited else None,
+                    may_lack=resource in optional or resource in if_allowed,
+                    may_refuse=resource in if_allowed,
+                )
+                if found is not None:
+                    objects[resource.kind] = found
             for resource, where, name in named:
                 objects.setdefault(resource.kind, [])
-                try:
-                    objects[resource.kind] += await client.list_objects(resource, namespace=where, name=name)
-                except ForbiddenError:
-                    if resource not in if_allowed:
-                        raise
+                one = await _named(client, resource, where, name, may_refuse=resource in if_allowed)
+                objects[resource.kind] += one
         return LiveObjects(namespace, objects)
 
     try:
@@ -158,6 +149,42 @@ def read_cluster(
         ) from error
     except (UnusableConfigError, ClusterError) as error:
         raise InputError(str(error)) from error
+
+
+async def _listed(
+    client: KubeClient, resource: Resource, namespace: str | None, *, may_lack: bool, may_refuse: bool
+) -> list[Object] | None:
+    """Return the objects of a kind; None where the cluster may, and does, not know it or refuse to list it."""
+    from energylens.cluster.errors import ForbiddenError, NotFoundError
+
+    try:
+        return await client.list_objects(resource, namespace=namespace)
+    except ForbiddenError:
+        if may_refuse:
+            return None
+        raise
+    except NotFoundError as error:
+        if may_lack:
+            return None
+        raise InputError(
+            f"the cluster does not know {resource.plural}.{resource.group} in version {resource.version}: "
+            "is EnergyLens installed? Install or upgrade its definitions by the Helm chart or by "
+            "`energylens crds`"
+        ) from error
+
+
+async def _named(
+    client: KubeClient, resource: Resource, namespace: str, name: str, *, may_refuse: bool
+) -> list[Object]:
+    """Return the object of a name, if there is one."""
+    from energylens.cluster.errors import ForbiddenError
+
+    try:
+        return await client.list_objects(resource, namespace=namespace, name=name)
+    except ForbiddenError:
+        if may_refuse:
+            return []
+        raise
 
 
 def by_name(

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from energylens.api.llmdeployment import Slo
 from energylens.api.quantity import parse_quantity
 from energylens.planner.search import describe
+from energylens.planner.search.candidates import Candidates
 from energylens.planner.search.constraints import feasible
 from energylens.planner.search.frontier import RESOLUTION, pareto
 from energylens.planner.search.problem import Problem, Solution
@@ -65,12 +67,7 @@ def picture(name: str, problem: Problem, solution: Solution) -> Picture | None:
     rows, slo = solution.rows, problem.spec.slo
     soft = [c for c in solution.constraints if c.kind in ("SLO", "Power")]
     runnable = feasible(solution.constraints, len(rows), without=soft)
-    drawn = [
-        ("ITL", rows.itl_ms, rows.itl_upper_ms, slo.itl_milliseconds),
-        ("TPOT", rows.tpot_ms, rows.tpot_upper_ms, slo.tpot_milliseconds),
-        ("TTFT", rows.ttft_ms, rows.ttft_upper_ms, slo.ttft_milliseconds),
-    ]
-    drawn = [each for each in drawn if each[0] != "TPOT" or each[3] is not None]
+    drawn = _latencies(rows, slo)
     latencies = [latency for _, latency, _, _ in drawn]
     runnable &= np.isfinite([rows.joules_per_output_token, *latencies]).all(axis=0)
     if not runnable.any():
@@ -112,6 +109,16 @@ def picture(name: str, problem: Problem, solution: Solution) -> Picture | None:
         else float(parse_quantity(slo.joules_per_output_token)),
         predictor_version=problem.predictor.version,
     )
+
+
+def _latencies(rows: Candidates, slo: Slo) -> list[tuple[str, FloatArray, FloatArray, int | None]]:
+    """Return what the panels are of: name, predictions, the same with the margin, and the objective, all in ms."""
+    drawn = [
+        ("ITL", rows.itl_ms, rows.itl_upper_ms, slo.itl_milliseconds),
+        ("TPOT", rows.tpot_ms, rows.tpot_upper_ms, slo.tpot_milliseconds),
+        ("TTFT", rows.ttft_ms, rows.ttft_upper_ms, slo.ttft_milliseconds),
+    ]
+    return [each for each in drawn if each[0] != "TPOT" or each[3] is not None]
 
 
 def _thinned(energy: FloatArray, latency: FloatArray, product: IntArray) -> IntArray:

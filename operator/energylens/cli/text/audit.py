@@ -210,7 +210,7 @@ def _total(found: Sequence[Assessment]) -> float:
 
 def as_object(found: Assessment, rates: Rates) -> dict[str, Any]:
     """Return what an audit says of one model, for programs; what is not known is absent."""
-    served, load = found.served, found.load
+    served = found.served
     result: dict[str, Any] = {
         "namespace": served.owner.namespace,
         "name": served.owner.name,
@@ -224,31 +224,7 @@ def as_object(found: Assessment, rates: Rates) -> dict[str, Any]:
         "pods": [pod.pod for pod in served.pods],
         "notes": list(found.notes or served.notes),
     }
-    if served.invocation is not None and served.arguments is not None:
-        layout = served.arguments.layout
-        result |= {
-            "engine": served.invocation.engine,
-            "engineVersion": served.version,
-            "model": served.model or None,
-            "layout": {
-                "tensorParallel": layout.tensor_parallel,
-                "pipelineParallel": layout.pipeline_parallel,
-                "expertParallel": layout.expert_parallel,
-                "dataParallel": layout.data_parallel,
-                "maxBatchSize": layout.max_batch_size,
-            },
-        }
-    if load.output_tokens_per_second is not None:
-        shape = prompt_and_output(load) or (None, None)
-        result["load"] = {
-            "requestsPerSecond": load.requests_per_second,
-            "plannedRequestsPerSecond": found.planned_requests_per_second,
-            "inputTokens": shape[0],
-            "outputTokens": shape[1],
-            "outputTokensPerSecond": load.output_tokens_per_second,
-            "prefixCacheHitShare": load.prefix_cache_hits,
-            "meanRunning": load.mean_running,
-        }
+    result |= _engine_object(found) | _load_object(found)
     if found.now is not None:
         result["now"] = {
             "watts": found.now.watts,
@@ -260,6 +236,49 @@ def as_object(found: Assessment, rates: Rates) -> dict[str, Any]:
         result["objectives"] = {"percentile": "P95"} | {
             f"{name.partition('_')[0]}Milliseconds": value for name, value in found.objectives.items()
         }
+    result |= _plan_object(found, rates)
+    return {key: _without_none(value) for key, value in result.items() if value is not None}
+
+
+def _engine_object(found: Assessment) -> dict[str, Any]:
+    served = found.served
+    if served.invocation is None or served.arguments is None:
+        return {}
+    layout = served.arguments.layout
+    return {
+        "engine": served.invocation.engine,
+        "engineVersion": served.version,
+        "model": served.model or None,
+        "layout": {
+            "tensorParallel": layout.tensor_parallel,
+            "pipelineParallel": layout.pipeline_parallel,
+            "expertParallel": layout.expert_parallel,
+            "dataParallel": layout.data_parallel,
+            "maxBatchSize": layout.max_batch_size,
+        },
+    }
+
+
+def _load_object(found: Assessment) -> dict[str, Any]:
+    load = found.load
+    if load.output_tokens_per_second is None:
+        return {}
+    shape = prompt_and_output(load) or (None, None)
+    return {
+        "load": {
+            "requestsPerSecond": load.requests_per_second,
+            "plannedRequestsPerSecond": found.planned_requests_per_second,
+            "inputTokens": shape[0],
+            "outputTokens": shape[1],
+            "outputTokensPerSecond": load.output_tokens_per_second,
+            "prefixCacheHitShare": load.prefix_cache_hits,
+            "meanRunning": load.mean_running,
+        }
+    }
+
+
+def _plan_object(found: Assessment, rates: Rates) -> dict[str, Any]:
+    result: dict[str, Any] = {}
     if found.plan is not None and found.then is not None:
         result["plan"] = found.plan.model_dump(
             mode="json", by_alias=True, exclude_none=True, exclude={"alternatives", "hash"}
@@ -279,7 +298,7 @@ def as_object(found: Assessment, rates: Rates) -> dict[str, Any]:
             "seconds": found.switch.seconds,
             "repayHours": found.repay_hours,
         }
-    return {key: _without_none(value) for key, value in result.items() if value is not None}
+    return result
 
 
 def manifest(deployment: LLMDeployment) -> dict[str, Any]:

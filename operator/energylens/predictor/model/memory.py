@@ -60,33 +60,15 @@ def memory(
         longest_request: Tokens of a request for which the cache must have room at the start; None for the workload's.
         draft: A model that drafts tokens, held beside it on every stage's GPUs.
     """
-    tp = layouts.tensor_parallel.astype(np.float64)
-    pp = layouts.pipeline_parallel.astype(np.float64)
-    dp = layouts.data_parallel.astype(np.float64)
-    dense = sum(
-        g.count
-        * (
-            mixer_parameters(g.mixer, model.hidden) * model.attention_quant.bytes_per_weight
-            + shared_ffn_parameters(g.ffn, model.hidden) * model.ffn_quant.bytes_per_weight
-        )
-        for g in model.layers
-    )
-    experts = model.expert_quant.bytes_per_weight * sum(
-        g.count * routed_expert_parameters(g.ffn, model.hidden) for g in model.layers
-    )
-    ends = embedding_parameters(model) * model.head_quant.bytes_per_weight + model.extra_weight_bytes
-    # Experts are split over all GPUs of the replica, by expert or by slice; the rest over tensor-parallel ranks.
-    weights = dense / (tp * pp) + experts / (tp * dp * pp) + ends / tp / np.minimum(pp, 2.0)
+    degrees = layouts.tensor_parallel, layouts.pipeline_parallel, layouts.data_parallel
+    tp, pp, dp = (degree.astype(np.float64) for degree in degrees)
+    weights = _weights(model, tp, pp, dp)
     share = kv_share(model, tp) / pp
     state = state_bytes_per_sequence(model) / (tp * pp)
     if draft is not None:
         weights = weights + drafting_bytes(model, draft) / tp
-    width = max([model.hidden * 2.0] + [3.0 * _ffn_width(g.ffn) for g in model.layers])
-    reserved = ENGINE_BYTES + (step_tokens or ACTIVATION_TOKENS) * (width / tp + 2.0 * model.hidden) * 2.0
-    room = gpu.memory_bytes * utilization - weights - reserved
-    if fixed_cache_bytes is not None:
-        # The share is not looked at then; what is asked for and not there ends the start.
-        room = np.where(gpu.memory_bytes - weights - reserved >= fixed_cache_bytes, fixed_cache_bytes, 0.0)
+    reserved = _reserved(model, tp, step_tokens or ACTIVATION_TOKENS)
+    room = _room(gpu, utilization, weights, reserved, fixed_cache_bytes)
     # What is verified at once has its places in the cache, accepted or not.
     ahead = workload.verified - 1.0
     full = sum(
@@ -112,6 +94,40 @@ def memory(
         max_concurrency=running,
         fits=fits,
     )
+
+
+def _weights(model: ModelSpec, tp: FloatArray, pp: FloatArray, dp: FloatArray) -> FloatArray:
+    """Return the bytes of weights on a GPU by the degrees of parallelism, shape of each."""
+    dense = sum(
+        g.count
+        * (
+            mixer_parameters(g.mixer, model.hidden) * model.attention_quant.bytes_per_weight
+            + shared_ffn_parameters(g.ffn, model.hidden) * model.ffn_quant.bytes_per_weight
+        )
+        for g in model.layers
+    )
+    experts = model.expert_quant.bytes_per_weight * sum(
+        g.count * routed_expert_parameters(g.ffn, model.hidden) for g in model.layers
+    )
+    ends = embedding_parameters(model) * model.head_quant.bytes_per_weight + model.extra_weight_bytes
+    # Experts are split over all GPUs of the replica, by expert or by slice; the rest over tensor-parallel ranks.
+    return np.asarray(dense / (tp * pp) + experts / (tp * dp * pp) + ends / tp / np.minimum(pp, 2.0))
+
+
+def _reserved(model: ModelSpec, tp: FloatArray, step_tokens: float) -> FloatArray:
+    """Return the bytes of a GPU beside weights and cache, shape of ``tp``: the engine's own, and activations."""
+    width = max([model.hidden * 2.0] + [3.0 * _ffn_width(g.ffn) for g in model.layers])
+    return np.asarray(ENGINE_BYTES + step_tokens * (width / tp + 2.0 * model.hidden) * 2.0)
+
+
+def _room(
+    gpu: GpuSpec, utilization: float, weights: FloatArray, reserved: FloatArray, fixed_cache_bytes: float | None
+) -> FloatArray:
+    """Return the bytes of a GPU that are left for the cache, shape of ``weights``; below 0 where none is."""
+    if fixed_cache_bytes is None:
+        return np.asarray(gpu.memory_bytes * utilization - weights - reserved)
+    # The share is not looked at then; what is asked for and not there ends the start.
+    return np.where(gpu.memory_bytes - weights - reserved >= fixed_cache_bytes, fixed_cache_bytes, 0.0)
 
 
 def _cached(
