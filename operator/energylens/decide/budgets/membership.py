@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from energylens.api.energybudget import ClusterEnergyBudgetSpec, EnergyBudgetSpec, LabelSelector
+from energylens.api.energybudget import ClusterEnergyBudgetSpec, EnergyBudgetSpec
+from energylens.api.selectors import carries, selects
 from energylens.decide.planned import PlannedDeployment
 from energylens.planner.types import GpuNode
 
@@ -25,7 +26,7 @@ class Surroundings:
         """Return the nodes with these labels, and who holds how many GPUs on them."""
         key = frozenset(selector.items())
         if key not in self._selected:
-            nodes = tuple(node for node in self.nodes if _on(node, selector))
+            nodes = tuple(node for node in self.nodes if carries(node.labels, selector))
             held: dict[str, int] = {}
             for node in nodes:
                 for allocation in node.allocations:
@@ -39,23 +40,6 @@ class _Selected:
     nodes: tuple[GpuNode, ...]
     held: Mapping[str, int]
     """GPUs by owner."""
-
-
-def selects(selector: LabelSelector, labels: Mapping[str, str]) -> bool:
-    """Return whether a label selector selects an object with these labels."""
-    if any(labels.get(key) != value for key, value in selector.match_labels.items()):
-        return False
-    for requirement in selector.match_expressions:
-        present = requirement.key in labels
-        inside = present and labels[requirement.key] in requirement.values
-        if {
-            "In": not inside,
-            "NotIn": inside,
-            "Exists": not present,
-            "DoesNotExist": present,
-        }[requirement.operator]:
-            return False
-    return True
 
 
 def is_member(spec: EnergyBudgetSpec, namespace: str, deployment: PlannedDeployment, around: Surroundings) -> bool:
@@ -119,8 +103,4 @@ def bound_gpus(deployment: PlannedDeployment, around: Surroundings) -> int:
 
 
 def _may_come(spec: EnergyBudgetSpec, deployment: PlannedDeployment, around: Surroundings) -> bool:
-    return any(_on(node, deployment.node_selector) for node in around.selected(node_selector(spec)).nodes)
-
-
-def _on(node: GpuNode, selector: Mapping[str, str]) -> bool:
-    return all(node.labels.get(key) == value for key, value in selector.items())
+    return any(carries(node.labels, deployment.node_selector) for node in around.selected(node_selector(spec)).nodes)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from energylens.api.llmdeployment import Toleration
+from energylens.api.selectors import carries
 from energylens.planner.types import GpuNode, Taint
 from energylens.predictor.types import IntArray
 
@@ -48,7 +49,7 @@ def eligible(node: GpuNode, node_selector: Mapping[str, str], tolerations: Itera
 
     Whether the node is ready or cordoned does not count here: that passes, and a plan should not change with it.
     """
-    if any(node.labels.get(key) != value for key, value in node_selector.items()):
+    if not carries(node.labels, node_selector):
         return False
     accepted = (GPU_TOLERATION, *tolerations)
     return all(tolerates_for_good(accepted, taint) for taint in node.taints if taint.effect in BLOCKING_EFFECTS)

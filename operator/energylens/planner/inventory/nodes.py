@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from energylens.api.llmdeployment import LLMDeploymentSpec
+from energylens.api.selectors import carries
 from energylens.api.words import counted
 from energylens.planner.inventory.capacity import (
     BLOCKING_EFFECTS,
@@ -109,7 +110,7 @@ def _no_match(spec: LLMDeploymentSpec, snapshot: ClusterSnapshot, gpus: Mapping[
             f"{', '.join(nearest_first(matching, gpus))}"
         )
     nodes = [node for node in snapshot.nodes if node.product in known and node.allocatable > 0]
-    if nodes and not any(_selected(node, hardware.node_selector) for node in nodes):
+    if nodes and not any(carries(node.labels, hardware.node_selector) for node in nodes):
         selector = ", ".join(f"{key}={value}" for key, value in sorted(hardware.node_selector.items()))
         return (
             f"spec.hardware.nodeSelector={{{selector}}}: no node with {', '.join(known)} has these labels; available: "
@@ -119,7 +120,7 @@ def _no_match(spec: LLMDeploymentSpec, snapshot: ClusterSnapshot, gpus: Mapping[
     taints = {
         taint
         for node in nodes
-        if _selected(node, hardware.node_selector)
+        if carries(node.labels, hardware.node_selector)
         for taint in node.taints
         if taint.effect in BLOCKING_EFFECTS and not tolerates_for_good(tolerations, taint)
     }
@@ -132,10 +133,6 @@ def _no_match(spec: LLMDeploymentSpec, snapshot: ClusterSnapshot, gpus: Mapping[
 
 def _taint_text(taint: Taint) -> str:
     return f"{taint.key}={taint.value}:{taint.effect}" if taint.value else f"{taint.key}:{taint.effect}"
-
-
-def _selected(node: GpuNode, selector: Mapping[str, str]) -> bool:
-    return all(node.labels.get(key) == value for key, value in selector.items())
 
 
 def _at_hand(nodes: Iterable[GpuNode]) -> str:

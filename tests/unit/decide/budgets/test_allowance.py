@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from energylens.api.energybudget import LabelSelector
 from energylens.api.llmdeployment import BudgetStatus
+from energylens.api.selectors import selects
 from energylens.decide.budgets import allowance as module
 from energylens.decide.budgets.budget import CLOSED, read_budget
-from energylens.decide.budgets.membership import Surroundings, selects
+from energylens.decide.budgets.membership import Surroundings
 from energylens.decide.deployment.observation import Allowed
 from energylens.decide.planned import planned
 from energylens.decide.reasons import Reason
