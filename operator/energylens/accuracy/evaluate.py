@@ -26,6 +26,7 @@ from energylens.predictor.types import (
     Workload,
 )
 from energylens.runs import Resolved, Run
+from energylens.runs.layouts import layouts_of
 from energylens.runs.types import Role
 
 QUANTITIES = ("itl", "tpot", "ttft", "throughput", "power", "energy")
@@ -122,7 +123,7 @@ def _group(
         prediction = predictor.at_concurrency(
             loaded(group[0].task, model),
             gpu,
-            layouts_of(group),
+            _layouts(group),
             workload,
             concurrency,
             sampled=sampled,
@@ -196,21 +197,9 @@ def quantities(prediction: Prediction, standing: float = 0.0) -> dict[str, tuple
     }
 
 
-def layouts_of(runs: Sequence[Run]) -> Layouts:
-    """Return the layouts of runs, shape (n,); no power cap."""
-
-    def whole(name: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        return np.array([getattr(run, name) for run in runs], dtype=np.int64)
-
-    data_parallel = whole("data_parallel")
-    return Layouts(
-        tensor_parallel=whole("tensor_parallel"),
-        pipeline_parallel=np.ones(len(runs), dtype=np.int64),
-        expert_parallel=whole("expert_parallel"),
-        data_parallel=data_parallel,
-        max_batch_size=np.maximum(1, -(-whole("max_num_seqs") // data_parallel)),
-        power_cap_watts=np.full(len(runs), np.nan),
-    )
+def _layouts(runs: Sequence[Run]) -> Layouts:
+    names = "tensor_parallel", "expert_parallel", "data_parallel", "max_num_seqs"
+    return layouts_of(*(np.array([getattr(run, name) for run in runs], dtype=np.int64) for name in names))
 
 
 def measured_arrays(runs: Sequence[Run]) -> dict[str, FloatArray]:

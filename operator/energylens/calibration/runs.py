@@ -16,6 +16,7 @@ from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.types import BoolArray, FloatArray, IntArray, Layouts, Workload
 from energylens.runs import Resolved, Run, RunsFileError, weight_precision
 from energylens.runs import read_runs as read_table
+from energylens.runs.layouts import layouts_of
 
 
 class RunsError(ValueError):
@@ -74,9 +75,7 @@ class Runs:
     @property
     def layouts(self) -> Layouts:
         """The layout of each run."""
-        stages = self.num_gpus // (self.tensor_parallel * self.data_parallel)
-        no_cap, batch = np.full(len(self), np.nan), -(-self.max_num_seqs // self.data_parallel)
-        return Layouts(self.tensor_parallel, stages, self.expert_parallel, self.data_parallel, batch, no_cap)
+        return layouts_of(self.tensor_parallel, self.expert_parallel, self.data_parallel, self.max_num_seqs)
 
 
 def read_runs(path: Path) -> tuple[Run, ...]:
