@@ -69,7 +69,7 @@ from energylens.api.llmdeployment.workload import (
     Slo,
     SpeculationMethod,
     Speculative,
-    Workload,
+    WorkloadSpec,
 )
 
 __all__ = [
@@ -126,8 +126,8 @@ __all__ = [
     "Validation",
     "VerdictReason",
     "VerificationStatus",
-    "Workload",
     "WorkloadRef",
+    "WorkloadSpec",
     "describe_layout",
     "describe_plan",
     "describe_replicas",

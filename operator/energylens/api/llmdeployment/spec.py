@@ -14,7 +14,7 @@ from energylens.api.base import DISTINCT, SET_LIST, ApiModel, Rule
 from energylens.api.llmdeployment.energy import Energy
 from energylens.api.llmdeployment.engine import Engine, Model
 from energylens.api.llmdeployment.hardware import Hardware
-from energylens.api.llmdeployment.workload import Slo, Workload
+from energylens.api.llmdeployment.workload import Slo, WorkloadSpec
 
 PlanningMode = Literal["Auto", "Manual", "Advisory"]
 
@@ -317,7 +317,7 @@ class LLMDeploymentSpec(ApiModel):
 
     model: Model = Field(description="The model to serve.")
     engine: Engine = Field(default=Engine(), description="The serving engine.")
-    workload: Workload = Field(description="The load: request lengths, and an arrival rate or a concurrency.")
+    workload: WorkloadSpec = Field(description="The load: request lengths, and an arrival rate or a concurrency.")
     slo: Slo = Field(
         default=Slo(), description="Service level objectives; an absent objective does not constrain the plan."
     )

@@ -67,7 +67,7 @@ class Speculative(ApiModel):
     )
 
 
-def _one_load(workload: Workload) -> str | None:
+def _one_load(workload: WorkloadSpec) -> str | None:
     rate, concurrency = workload.requests_per_second, workload.concurrency
     if rate is not None and concurrency is not None:
         return f"requestsPerSecond ({rate}) and concurrency ({concurrency}) are both set; set exactly one"
@@ -87,7 +87,7 @@ _ONE_LOAD = Rule(
 )
 
 
-def _bursts_arrive(workload: Workload) -> str | None:
+def _bursts_arrive(workload: WorkloadSpec) -> str | None:
     if workload.arrival_scv is None or workload.requests_per_second is not None:
         return None
     return f"arrivalSCV ({workload.arrival_scv}) is of arrivals at requestsPerSecond, which is not set; leave it out"
@@ -102,7 +102,7 @@ _BURSTS_ARRIVE = Rule(
 )
 
 
-class Workload(Shapes):
+class WorkloadSpec(Shapes):
     """The load: the shapes of requests, and either an arrival rate or a number of concurrent requests."""
 
     rules: ClassVar[tuple[Rule, ...]] = (*Shapes.rules, _ONE_LOAD, _BURSTS_ARRIVE)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from energylens.api.llmdeployment import RequestShape, Workload
+from energylens.api.llmdeployment import RequestShape, WorkloadSpec
 
 
-def shapes_text(workload: Workload) -> str:
+def shapes_text(workload: WorkloadSpec) -> str:
     """Return the shape of requests, or each class of them with its share."""
     if not workload.classes:
         return _shape(workload.shapes[0])

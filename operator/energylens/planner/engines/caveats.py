@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from energylens.api.llmdeployment import Workload
+from energylens.api.llmdeployment import WorkloadSpec
 from energylens.planner.engines.settings import EngineSettings
 from energylens.planner.engines.speculation import disagreements
 from energylens.predictor.model.architecture import ModelSpec
@@ -123,7 +123,7 @@ REMOTE_CODE_FAMILIES = ("kimi_k2", "kimi_k25", "kimi_linear", "kimi_k3")
 
 
 def caveats(
-    settings: EngineSettings, model: ModelSpec | None, gpu: GpuSpec | None, workload: Workload | None = None
+    settings: EngineSettings, model: ModelSpec | None, gpu: GpuSpec | None, workload: WorkloadSpec | None = None
 ) -> tuple[str, ...]:
     """Return what a reader of the figures must know, one sentence each, without a full stop.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from energylens.api.llmdeployment import LLMDeploymentSpec, SpeculationMethod, Workload
+from energylens.api.llmdeployment import LLMDeploymentSpec, SpeculationMethod, WorkloadSpec
 from energylens.planner.engines.arguments import Arguments
 from energylens.planner.engines.settings import EngineSettings
 from energylens.predictor.types import Speculation
@@ -67,7 +67,7 @@ def speculation_of(spec: LLMDeploymentSpec) -> Speculation | None:
     return Speculation(method, asked.draft_tokens, asked.acceptance_percent / 100.0, parameters)
 
 
-def disagreements(workload: Workload, settings: EngineSettings) -> Iterator[str]:
+def disagreements(workload: WorkloadSpec, settings: EngineSettings) -> Iterator[str]:
     """Yield where the load of a spec and the engine's arguments contradict each other, one sentence each."""
     asked, found = workload.speculative, told(settings)
     where, arguments = "spec.workload.speculative", "spec.engine.extraArgs"
