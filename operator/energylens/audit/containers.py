@@ -35,13 +35,18 @@ def reference_of(pod: Object) -> PodRef:
     return PodRef(pod["metadata"].get("namespace") or "default", pod["metadata"]["name"])
 
 
+def pod_spec(pod: Object) -> Object:
+    """Return the spec of a pod, of a cluster or of a file that a person may have shortened."""
+    return pod.get("spec") or {}
+
+
 def engine_container(pod: Object) -> Object | None:
     """Return the container that holds the most GPUs; None where none does.
 
     Raises:
         ValueError: A quantity is no whole number of GPUs.
     """
-    containers = (pod.get("spec") or {}).get("containers") or ()
+    containers = pod_spec(pod).get("containers") or ()
     holding = [container for container in containers if container_gpus(container)]
     return max(holding, key=container_gpus, default=None)
 
@@ -88,7 +93,7 @@ def mounted_text(pod: Object, container: Object, path: str, namespace: str, conf
             key = path[len(root) + 1 :] if path.startswith(root + "/") else None
         if key is None:
             continue
-        for volume in (pod.get("spec") or {}).get("volumes") or ():
+        for volume in pod_spec(pod).get("volumes") or ():
             source = volume.get("configMap") or {}
             if volume.get("name") != mount.get("name") or not source:
                 continue
@@ -115,7 +120,7 @@ def mounted_options(
 
 def config_map_names(pod: Object) -> Iterator[str]:
     """Yield the ConfigMaps that a pod's containers take variables or files from."""
-    spec = pod.get("spec") or {}
+    spec = pod_spec(pod)
     for container in spec.get("containers") or ():
         for source in container.get("envFrom") or ():
             yield (source.get("configMapRef") or {}).get("name", "")
@@ -127,7 +132,7 @@ def config_map_names(pod: Object) -> Iterator[str]:
 
 def stored_model(pod: Object, path: str) -> str:
     """Return the Hugging Face id that KServe's storage initializer downloads to a path; "" where there is none."""
-    for container in (pod.get("spec") or {}).get("initContainers") or ():
+    for container in pod_spec(pod).get("initContainers") or ():
         args = [str(word) for word in container.get("args") or ()]
         for source, target in pairwise(args):
             if source.startswith("hf://") and path.rstrip("/") == target.rstrip("/"):

@@ -16,6 +16,7 @@ from energylens.audit.containers import (
     engine_container,
     environment_of,
     mounted_options,
+    pod_spec,
     reference_of,
     stored_model,
 )
@@ -184,7 +185,7 @@ def _served(
         notes += arguments.notes
     products = Counter[str]()
     for pod in running:
-        products[product_by_node.get((pod.get("spec") or {}).get("nodeName") or "", "")] += gpus_of_pod(pod)
+        products[product_by_node.get(pod_spec(pod).get("nodeName") or "", "")] += gpus_of_pod(pod)
     gpus = sum(map(gpus_of_pod, running))
     product = max((p for p in products if p), key=lambda p: (products[p], p), default="")
     if len([p for p in products if p]) > 1:
@@ -205,8 +206,8 @@ def _served(
         engine_pods=tuple(sorted(map(reference_of, leaders))),
         gpus=gpus,
         notes=tuple(notes),
-        tolerations=tuple((shown.get("spec") or {}).get("tolerations") or ()),
-        node_selector=(shown.get("spec") or {}).get("nodeSelector") or {},
+        tolerations=tuple(pod_spec(shown).get("tolerations") or ()),
+        node_selector=pod_spec(shown).get("nodeSelector") or {},
     )
 
 

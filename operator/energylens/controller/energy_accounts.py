@@ -28,8 +28,6 @@ log = logging.getLogger("energylens")
 
 WINDOWS = 2
 """Windows without a measurement after which the account is written by itself."""
-DEFAULT_WINDOW_SECONDS = 600
-"""Of spec.validation.windowSeconds; a body from an API server has its defaults."""
 
 
 @dataclass
@@ -97,7 +95,7 @@ class EnergyAccounts:
         now = self._look(deployment, own).written()
         if before is None or is_written or not means_the_same(before, now, own.energy_watt_hours):
             return now
-        return now if self._is_due(body, before, now) else before
+        return now if _is_due(deployment, before, now) else before
 
     def _look(self, deployment: PlannedDeployment, own: DeploymentBudget) -> _Count:
         now, key = self._clock.now(), deployment.key
@@ -130,13 +128,13 @@ class EnergyAccounts:
         silent = (now - count.measured_at).total_seconds() > self._settings.unmeasured_seconds
         count.not_measured_since = count.measured_at if silent else None
 
-    def _is_due(self, body: Body, before: EnergyAccount, now: EnergyAccount) -> bool:
-        """Return whether the account has waited for a measured window for too long."""
-        window = ((body.get("spec") or {}).get("validation") or {}).get("windowSeconds", DEFAULT_WINDOW_SECONDS)
-        passed = datetime.fromisoformat(now.accounted_until) - datetime.fromisoformat(before.accounted_until)
-        moved = round(used_watt_hours(now)) != round(used_watt_hours(before))
-        return moved and passed.total_seconds() >= WINDOWS * float(window)
-
 
 def _identity(key: Key, body: Body) -> tuple[Key, str]:
     return key, str(body["metadata"].get("uid", ""))
+
+
+def _is_due(deployment: PlannedDeployment, before: EnergyAccount, now: EnergyAccount) -> bool:
+    """Return whether the account has waited for a measured window for too long."""
+    passed = datetime.fromisoformat(now.accounted_until) - datetime.fromisoformat(before.accounted_until)
+    moved = round(used_watt_hours(now)) != round(used_watt_hours(before))
+    return moved and passed.total_seconds() >= WINDOWS * deployment.window_seconds

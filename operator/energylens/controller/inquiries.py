@@ -13,7 +13,7 @@ from energylens.cluster.port import ClusterPort
 from energylens.cluster.resources import EVENT, PERSISTENT_VOLUME_CLAIM
 from energylens.decide.deployment.observation import Body, PodState
 from energylens.decide.deployment.rollouts import group_size, workload_revision
-from energylens.serving.claims import NO_CLAIMS, Claims, claim_fields
+from energylens.serving.claims import NO_CLAIMS, Claims, access_modes, claim_fields
 
 SLOW_START = timedelta(seconds=30)
 """A pod that has its node and no container for so long waits for more than its sandbox: a volume, most often."""
@@ -38,7 +38,7 @@ async def read_claims(cluster: ClusterPort, deployment: LLMDeployment) -> Claims
             continue
         except ForbiddenError as error:
             return Claims(modes, f"whether claim {name} may be shared is not known: {error}")
-        modes[name] = tuple((found.get("spec") or {}).get("accessModes") or ())
+        modes[name] = access_modes(found)
     return Claims(modes) if modes else NO_CLAIMS
 
 

@@ -247,14 +247,14 @@ class Measuring:
         None of them where nothing is to be measured.
         """
         body = self._store.deployments[key]
-        if ((body.get("spec") or {}).get("validation") or {}).get("source") == "None":
-            return {}
         pods = [pod for pod in map(pod_state, self._store.pods_owned(key)) if not pod.finished]
         if not any(pod.ready for pod in pods):
             return {}
         try:
             deployment = parse_llmdeployment(body, strict=False)
         except InvalidResourceError:
+            return {}
+        if deployment.spec.validation.source == "None":
             return {}
         plan, memory = deployment.status.plan, deployment.status.verification
         found = {_Group(key, is_canary=False): (plan, self._store.workloads(key).only(plan))}

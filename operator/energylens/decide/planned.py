@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from energylens.api.llmdeployment import DeploymentBudget, EnergyAccount
+from energylens.api.llmdeployment import DeploymentBudget, EnergyAccount, Validation
 
 Body = Mapping[str, Any]
 Model = TypeVar("Model", bound=BaseModel)
+DEFAULT_WINDOW_SECONDS: int = Validation.model_fields["window_seconds"].default
 Key = tuple[str, str]
 """Namespace and name; the namespace of a cluster-scoped object is ""."""
 
@@ -91,6 +92,8 @@ class PlannedDeployment:
     measured_power_watts: int | None = None
     budget: DeploymentBudget | None = None
     """Of its own spec; None where it has none, or one that no API server takes."""
+    window_seconds: int = DEFAULT_WINDOW_SECONDS
+    """Length of a measured window."""
     account: EnergyAccount | None = None
     """What was counted against that; None where nothing was, or it cannot be read."""
 
@@ -134,6 +137,7 @@ class PlannedDeployment:
 def planned(body: Body) -> PlannedDeployment:
     """Return what others go by of an LLMDeployment."""
     metadata, spec, status = body["metadata"], body.get("spec") or {}, body.get("status") or {}
+    validation = spec.get("validation") or {}
     planning, energy, plan = spec.get("planning") or {}, spec.get("energy") or {}, status.get("plan")
     limited, running = status.get("budget") or {}, status.get("activeRevision") or {}
     watts = limited.get("allowedPowerWatts")
@@ -156,6 +160,7 @@ def planned(body: Body) -> PlannedDeployment:
         is_limited=watts is not None or limited.get("action", "Report") != "Report",
         allowed_power_watts=None if watts is None else float(watts),
         measured_power_watts=(status.get("measured") or {}).get("powerWatts"),
+        window_seconds=int(validation.get("windowSeconds") or DEFAULT_WINDOW_SECONDS),
         budget=_known(energy.get("budget"), DeploymentBudget),
         account=_known(status.get("energyAccount"), EnergyAccount),
     )

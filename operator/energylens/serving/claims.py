@@ -57,13 +57,14 @@ def claim_fields(deployment: LLMDeployment) -> dict[str, str]:
     return found
 
 
+def access_modes(claim: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the access modes of a PersistentVolumeClaim."""
+    return tuple((claim.get("spec") or {}).get("accessModes") or ())
+
+
 def claims_of(deployment: LLMDeployment, bodies: Mapping[str, Mapping[str, Any]]) -> Claims:
     """Return the claims that a deployment's pods mount, from the PersistentVolumeClaims of its namespace by name."""
-    modes = {
-        name: tuple((bodies[name].get("spec") or {}).get("accessModes") or ())
-        for name in sorted(claim_fields(deployment))
-        if name in bodies
-    }
+    modes = {name: access_modes(bodies[name]) for name in sorted(claim_fields(deployment)) if name in bodies}
     return Claims(modes) if modes else NO_CLAIMS
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from energylens.audit.containers import config_map_names, reference_of
+from energylens.audit.containers import config_map_names, pod_spec, reference_of
 from energylens.audit.served import ServedModel
 from energylens.audit.telemetry import Telemetry
 from energylens.cli.errors import InputError
@@ -59,7 +59,7 @@ class Audited:
         return {
             str(pod["status"]["podIP"]): reference_of(pod)
             for pod in self.pods
-            if (pod.get("status") or {}).get("podIP") and not (pod.get("spec") or {}).get("hostNetwork")
+            if (pod.get("status") or {}).get("podIP") and not pod_spec(pod).get("hostNetwork")
         }
 
 
@@ -105,7 +105,7 @@ def audited_cluster(access: ClusterAccess) -> Audited:
 
 
 def _asks_for_gpus(pod: Object) -> bool:
-    return "nvidia.com/gpu" in str((pod.get("spec") or {}).get("containers"))
+    return "nvidia.com/gpu" in str(pod_spec(pod).get("containers"))
 
 
 def _keyed(maps: Iterable[Object]) -> dict[tuple[str, str], Object]:

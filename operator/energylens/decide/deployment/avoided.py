@@ -12,7 +12,7 @@ from typing import Any
 
 from energylens.api.llmdeployment import PlanStatus
 from energylens.decide.deployment.observation import PodState
-from energylens.decide.deployment.rollouts import template_of
+from energylens.decide.deployment.rollouts import pod_spec_of
 from energylens.planner.types import ClusterSnapshot
 from energylens.serving.pod import NODE_NAME_FIELD
 
@@ -27,7 +27,7 @@ def uncounted(snapshot: ClusterSnapshot, plan: PlanStatus) -> tuple[str, ...]:
 
 def avoided(live: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the nodes that the pods of a workload keep away from."""
-    affinity = ((template_of(live).get("spec") or {}).get("affinity") or {}).get("nodeAffinity") or {}
+    affinity = (pod_spec_of(live).get("affinity") or {}).get("nodeAffinity") or {}
     terms = (affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}).get("nodeSelectorTerms") or ()
     fields = (terms[0].get("matchFields") or ()) if terms else ()
     return tuple(

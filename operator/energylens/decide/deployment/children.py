@@ -17,8 +17,9 @@ from energylens.decide.deployment.rollouts import (
     EXCEEDED_QUOTA,
     group_size,
     live_strategy,
+    pod_spec_of,
     refused_pods,
-    template_of,
+    replicas_of,
     workload_revision,
 )
 from energylens.decide.reasons import Reason
@@ -131,7 +132,7 @@ def _without_canary(observed: Observation) -> ClusterSnapshot:
     metadata, live = observed.deployment.metadata, observed.canary
     if live is None or observed.planning.replica is not None:
         return observed.snapshot
-    gone = GpuAllocation(f"{metadata.namespace}/{metadata.name}", _gpus(template_of(live).get("spec") or {}))
+    gone = GpuAllocation(f"{metadata.namespace}/{metadata.name}", _gpus(pod_spec_of(live)))
     nodes = []
     for node in observed.snapshot.nodes:
         left = list(node.allocations)
@@ -216,13 +217,12 @@ def shape_of(live: Mapping[str, Any], plan: PlanStatus) -> PlanStatus:
     Read from the workload and not from the last status: that may show a plan which was never acted on, because it
     waits for approval or because the write of the workload failed.
     """
-    spec = live["spec"]
-    pod, nodes = template_of(live).get("spec") or {}, group_size(live)
+    pod, nodes = pod_spec_of(live), group_size(live)
     gpus = _gpus(pod)
     return plan.model_copy(
         update={
             "gpu_product": _product(pod),
-            "replicas": int(spec.get("replicas") or 0),
+            "replicas": replicas_of(live),
             "nodes_per_replica": nodes,
             "tensor_parallel": gpus * nodes,
             "pipeline_parallel": 1,

@@ -19,9 +19,10 @@ from energylens.decide.deployment.rollouts import (
     RolloutProgress,
     group_size,
     live_strategy,
+    pod_spec_of,
     refused_pods,
+    replicas_of,
     rollout,
-    template_of,
 )
 from energylens.serving.metadata import PREFIX
 from energylens.serving.timing import DEFAULT_GRACE_PERIOD_SECONDS
@@ -43,7 +44,7 @@ class Handover:
     @property
     def manifest(self) -> dict[str, Any] | None:
         """The old workload with fewer replicas; None where nothing is written, or the object goes."""
-        if self.replicas == 0 or self.replicas == _replicas(self.body):
+        if self.replicas == 0 or self.replicas == replicas_of(self.body):
             return None
         metadata = self.body["metadata"]
         ours = {k: v for k, v in (metadata.get("annotations") or {}).items() if k.startswith(PREFIX)}
@@ -69,7 +70,7 @@ def handover(observed: Observation) -> Handover | None:
 
 
 def _left(observed: Observation, old: Body, new: Body) -> int:
-    running, state = _replicas(old), rollout(observed)
+    running, state = replicas_of(old), rollout(observed)
     if observed.deployment.spec.suspend:
         return 0
     seen = int((new.get("status") or {}).get("observedGeneration") or 0) >= int(new["metadata"].get("generation") or 0)
@@ -93,12 +94,10 @@ def _waits_for(observed: Observation, state: RolloutProgress, old: Body) -> bool
     """Return whether new pods wait for what old ones hold, and nothing is under way that may change it."""
     new = [pod for pod in observed.pods if pod.revision == state.revision and not pod.finished]
     rest = [pod for pod in observed.pods if pod.revision != state.revision and not pod.finished]
-    if len(rest) != _replicas(old) * group_size(old) or any(pod.ends_by for pod in rest):
+    if len(rest) != replicas_of(old) * group_size(old) or any(pod.ends_by for pod in rest):
         return False
     told = (old["metadata"].get("annotations") or {}).get(SCALED_DOWN)
-    grace = int(
-        (template_of(old).get("spec") or {}).get("terminationGracePeriodSeconds") or DEFAULT_GRACE_PERIOD_SECONDS
-    )
+    grace = int(pod_spec_of(old).get("terminationGracePeriodSeconds") or DEFAULT_GRACE_PERIOD_SECONDS)
     if told and (observed.now - datetime.fromisoformat(told)).total_seconds() < grace + SETTLE_SECONDS:
         return False
     if EXCEEDED_QUOTA in refused_pods(observed):
@@ -119,7 +118,3 @@ def _starting(new: list[PodState], observed: Observation) -> bool:
         sum(bool(pod.node) for pod in group) >= size and not all(pod.ready for pod in group)
         for group in groups.values()
     )
-
-
-def _replicas(body: Body) -> int:
-    return int((body.get("spec") or {}).get("replicas") or 0)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from energylens.api.llmdeployment import LLMDeployment, Model, PlanStatus
 from energylens.decide.deployment.observation import Body, PodState, plan_label, recorded_plan
-from energylens.decide.deployment.rollouts import group_size, template_of, workload_revision
+from energylens.decide.deployment.rollouts import group_size, pod_spec_of, workload_revision
 from energylens.decide.deployment.verification import Beside, SeenReplica
 from energylens.measure.types import WindowMeasurement
 from energylens.serving.claims import NO_CLAIMS, Claims, one_at_a_time
@@ -125,7 +125,7 @@ def _serves(workload: Body | None, model: Model) -> bool:
 
     Both engines get its name as it is, or the folder of its files and the name.
     """
-    containers = (template_of(workload or {}).get("spec") or {}).get("containers") or ()
+    containers = pod_spec_of(workload or {}).get("containers") or ()
     args = [a for c in containers if c.get("name") == ENGINE_CONTAINER for a in c.get("args") or ()]
     names = (model.name, f"--model-path={model.name}", f"--served-model-name={model.name}")
     return any(name in args for name in names)

@@ -73,6 +73,17 @@ def template_of(live: Mapping[str, Any]) -> Mapping[str, Any]:
     return found
 
 
+def pod_spec_of(live: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the spec of those pods; empty after a foreign edit."""
+    found: Mapping[str, Any] = template_of(live).get("spec") or {}
+    return found
+
+
+def replicas_of(live: Mapping[str, Any]) -> int:
+    """Return the replicas that a workload is to have."""
+    return int((live.get("spec") or {}).get("replicas") or 0)
+
+
 def workload_revision(live: Mapping[str, Any]) -> str:
     """Return the revision of the pods that a workload makes now."""
     return revision_of((template_of(live).get("metadata") or {}).get("labels"))
@@ -90,7 +101,7 @@ def rollout(observed: Observation) -> RolloutProgress:
         return RolloutProgress(False, False, 0, 0, 0, "", "")
     running_hash = (live["metadata"].get("labels") or {}).get(PLAN_LABEL, "")
     revision, groups = workload_revision(live), live["kind"] == "LeaderWorkerSet"
-    status, wanted = live.get("status") or {}, int(live["spec"].get("replicas") or 0)
+    status, wanted = live.get("status") or {}, replicas_of(live)
     updated, existing = int(status.get("updatedReplicas") or 0), int(status.get("replicas") or 0)
     own = [pod for pod in observed.pods if pod.revision == revision]
     ready = sum(pod.ready for pod in own)
