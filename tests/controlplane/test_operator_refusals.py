@@ -12,7 +12,7 @@ from energylens_dev.devcluster import KubectlError, eventually
 
 H100, H200, L40S = "NVIDIA-H100-80GB-HBM3", "NVIDIA-H200", "NVIDIA-L40S"
 
-REJECTED = {
+REJECTED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "both loads": (
         {"workload": {"inputTokens": 512, "outputTokens": 128, "requestsPerSecond": 2, "concurrency": 8}},
         ("spec.workload", "requestsPerSecond (2)", "concurrency (8)", "exactly one"),
@@ -75,7 +75,7 @@ def test_the_api_server_rejects_it_and_says_what_would_work(team: Team, name: st
     team.ready()
     before, generation = team.standing(), team.get()["metadata"]["generation"]
     with pytest.raises(KubectlError) as caught:
-        team.kubectl.apply(llmdeployment(**spec))  # type: ignore[arg-type]
+        team.kubectl.apply(llmdeployment(**spec))
     for word in words:
         assert word in caught.value.stderr
     assert team.get()["metadata"]["generation"] == generation

@@ -297,7 +297,7 @@ async def test_a_larger_plan_is_denied_and_the_running_one_stays(world: World) -
 
 
 CARBON = {"carbon": {"forecastConfigMapRef": {"name": "grid"}, "gramsPerPeriod": 1000}, "period": "Day"}
-UNCHECKABLE = {
+UNCHECKABLE: dict[str, tuple[dict[str, Any], str]] = {
     # What API servers take, since only the values of labels can be checked there.
     "a selector that no label can match": (
         {"powerWatts": 9000, "selector": {"matchLabels": {"a b": "c"}}},
@@ -319,7 +319,7 @@ async def test_what_cannot_be_checked_denies_growth_and_kills_nothing(world: Wor
     spec, reason = UNCHECKABLE[name]
     await two(world)
     standing = world.cluster.children()
-    world.cluster.put(budget(action=action, **spec))  # type: ignore[arg-type]
+    world.cluster.put(budget(action=action, **spec))
     await world.look(LOW, HIGH)
     await world.look(LOW, HIGH, seconds=1000)
     assert verdict(world, "Ready") == ("False", reason)

@@ -103,8 +103,8 @@ async def test_every_client_takes_a_chain_without_key_identifiers(client: Client
 @pytest.mark.parametrize("fault", ["another authority", "another host", "expired"])
 @pytest.mark.parametrize("client", CLIENTS)
 async def test_every_client_refuses_what_else_is_wrong(client: Client, fault: str, tmp_path: Path) -> None:
-    given = {"another host": {"address": "127.0.0.9"}, "expired": {"valid_until": 2021}}.get(fault, {})
-    made = without_key_identifiers(tmp_path, **given)  # type: ignore[arg-type]
+    faults: dict[str, dict[str, Any]] = {"another host": {"address": "127.0.0.9"}, "expired": {"valid_until": 2021}}
+    made = without_key_identifiers(tmp_path, **faults.get(fault, {}))
     context = made.context()
     if fault == "another authority":
         made = without_key_identifiers(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from typing import Any
 
 import pytest
 
@@ -16,10 +17,10 @@ def invoked(line: str, image: str = "registry.example/engines:1", *, has_command
     return find_invocation([shlex.split(line)] if line else [], image, has_command=has_command)
 
 
-def told(line: str, image: str = "registry.example/engines:1", **given: object) -> EngineArguments:
+def told(line: str, image: str = "registry.example/engines:1", **given: Any) -> EngineArguments:
     found = invoked(line, image, has_command=not line.startswith("-"))
     assert isinstance(found, Invocation), found
-    return read_engine(found, (0, 24, 0), **given)  # type: ignore[arg-type]
+    return read_engine(found, (0, 24, 0), **given)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 from tests.support.fake_pods import node
@@ -171,8 +172,8 @@ async def test_settling_does_not_wait_for_what_was_deleted_after_the_list(swept:
     world.cluster.put(node("h100-2"))
     listing = world.cluster.list_objects
 
-    async def goes_after_the_list(resource: Resource, **kwargs: str | None) -> list[Object]:
-        found = await listing(resource, **kwargs)  # type: ignore[arg-type]
+    async def goes_after_the_list(resource: Resource, **kwargs: Any) -> list[Object]:
+        found = await listing(resource, **kwargs)
         if resource.kind == "Node" and ("Node", "", "h100-2") in world.cluster.objects:
             world.cluster.remove("Node", "", "h100-2")
         return found

@@ -64,7 +64,8 @@ def test_a_window_without_a_rate_or_times_changes_nothing(missing: str) -> None:
     window = WindowMeasurement("Measured", "", window_start=0.0, window_end=600.0, requests_per_second=90.0)
     asked = deployment(planning=AUTO)
     assert followed_load(asked, window) != FollowedLoad(2.0)
-    assert followed_load(asked, replace(window, **{missing: None})) == FollowedLoad(2.0)  # type: ignore[arg-type]
+    changes: dict[str, Any] = {missing: None}
+    assert followed_load(asked, replace(window, **changes)) == FollowedLoad(2.0)
 
 
 def test_a_plan_that_was_rolled_back_is_not_tried_again_under_another_load() -> None:

@@ -117,8 +117,9 @@ def test_a_plan_that_cannot_carry_the_load_breaks_the_objective() -> None:
 
 
 def test_a_missed_deadline_is_due_at_once_where_it_was_asked_for() -> None:
-    state, asked = RollbackStatus(last_good_plan=GOOD), {"rollout": {"rollbackOn": ["ProgressDeadline"]}}
-    back = due(asking(state, **asked), "no progress for 3600 s")  # type: ignore[arg-type]
+    state = RollbackStatus(last_good_plan=GOOD)
+    asked: dict[str, Any] = {"rollout": {"rollbackOn": ["ProgressDeadline"]}}
+    back = due(asking(state, **asked), "no progress for 3600 s")
     assert back == Return(OLD, "ProgressDeadline", "no progress for 3600 s")
     assert due(asking(state), "no progress") is None
     assert due(asking(state, OLD, **asked), "no progress") is None

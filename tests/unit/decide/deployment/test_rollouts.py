@@ -71,7 +71,7 @@ def starting(*pods: PodState, **changes: Any) -> Observation:
 
 
 OOM = {"reason": "OOMKilled", "exitCode": 137}
-TROUBLES = {
+TROUBLES: dict[str, tuple[dict[str, Any], str]] = {
     "rejected by the device plugin": (
         {
             "phase": "Failed",
@@ -144,7 +144,7 @@ TROUBLES = {
 @pytest.mark.parametrize("name", TROUBLES)
 def test_a_pod_that_cannot_run_is_named_in_ready_and_degraded(name: str) -> None:
     status, text = TROUBLES[name]
-    found = conditions(starting(pod("p0"), live_pod(**status)))  # type: ignore[arg-type]
+    found = conditions(starting(pod("p0"), live_pod(**status)))
     for kind in ("Ready", "Degraded"):
         assert found[kind].reason == Reason.PODS_FAILING, found[kind]
         assert text in found[kind].message

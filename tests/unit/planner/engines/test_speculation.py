@@ -77,8 +77,8 @@ def test_without_an_argument_nothing_is_told(make_deployment: Deploy) -> None:
 def test_the_spec_says_what_is_planned_and_the_arguments_fill_in_the_method(
     speculative: dict[str, Any] | None, arguments: list[str], expected: Speculation | None, make_deployment: Deploy
 ) -> None:
-    load = {} if speculative is None else {"speculative": speculative}
-    assert speculation_of(deployed(make_deployment, *arguments, **load).spec) == expected  # type: ignore[arg-type]
+    load: dict[str, Any] = {} if speculative is None else {"speculative": speculative}
+    assert speculation_of(deployed(make_deployment, *arguments, **load).spec) == expected
 
 
 @pytest.mark.parametrize(
