@@ -9,7 +9,7 @@ from tests.support.fake_pods import node
 from tests.unit.decide.observations import OTHER, PRODUCT, model, observation, plan, pod, snapshot
 
 from energylens.data import load_gpus
-from energylens.decide.deployment.avoided import MOST, avoided, uncounted
+from energylens.decide.deployment.avoided import MOST, avoided, to_avoid, uncounted
 from energylens.decide.deployment.children import Children, children
 from energylens.decide.deployment.observation import PlanChoice
 from energylens.decide.deployment.rollouts import template_of
@@ -108,3 +108,17 @@ def test_the_inventory_tells_the_gpus_of_a_shared_node() -> None:
     (found,) = snapshot_from_objects([body], [], load_gpus()).excluded
     assert found.gpus == 8
     assert "8 allocatable, 1 physical" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("on", "expected"),
+    [
+        pytest.param("known", ("known",), id="it stays where the list knows of"),
+        pytest.param("elsewhere", ("known",), id="it stays on a node that counts"),
+        pytest.param("new", ("known", "new"), id="it strayed"),
+    ],
+)
+def test_a_list_changes_for_a_pod_on_a_node_that_does_not_count_and_is_not_on_it(
+    on: str, expected: tuple[str, ...]
+) -> None:
+    assert to_avoid(("known",), ("known", "new"), [pod("p0", node=on)]) == expected

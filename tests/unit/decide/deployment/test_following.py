@@ -88,3 +88,12 @@ def test_a_plan_that_was_rolled_back_is_not_tried_again_under_another_load() -> 
     }
     found = service.planning_for(ask(high, status))
     assert (found.adopted, found.decision) == (False, "RolledBack")
+
+
+def test_no_load_is_followed_where_nobody_asked() -> None:
+    window = WindowMeasurement("Measured", "", window_start=0.0, window_end=600.0, requests_per_second=90.0)
+    assert followed_load(deployment(planning=AUTO | {"followLoad": "Never"}), window) is None
+
+
+def test_the_first_step_is_lowered_to_the_declared_load() -> None:
+    assert most_carried(FollowedLoad(4.0, step=1), refused("4")) == FollowedLoad(4.0, step=0)

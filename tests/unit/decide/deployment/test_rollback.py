@@ -158,3 +158,11 @@ def test_it_is_never_due_without_two_worse_windows_in_a_row(windows: list[float]
         state = after_window(asking(state), NEW, measured(joules_per_output_token=joules))
         worse = worse + 1 if joules > 0.42 else 0
         assert (due(asking(state), "") is not None) == (worse >= rollback.WINDOWS)
+
+
+def test_inputs_do_not_change_with_the_order_of_labels() -> None:
+    labels = {"zone": "a", "pool": "gpu"}
+    one, other = (
+        deployment(hardware={"nodeSelector": dict(pairs)}).spec for pairs in (labels.items(), reversed(labels.items()))
+    )
+    assert rollback.inputs_of(one) == rollback.inputs_of(other)

@@ -24,7 +24,14 @@ from energylens.data import load_gpus
 from energylens.decide.deployment.children import children
 from energylens.decide.deployment.conditions import all_conditions
 from energylens.decide.deployment.observation import Observation, PlanChoice, PodState, pod_state
-from energylens.decide.deployment.rollouts import late, looks_again, rollout, workload_revision
+from energylens.decide.deployment.rollouts import (
+    late,
+    late_rollout,
+    looks_again,
+    refused_pods,
+    rollout,
+    workload_revision,
+)
 from energylens.decide.reasons import Reason
 from energylens.decide.trimmed import trim_pod
 from energylens.serving import Strategy, manifests
@@ -374,3 +381,24 @@ def test_a_deadline_that_is_shorter_than_the_start_says_so() -> None:
     text = f"progressDeadlineSeconds=60 is less than the {startup_seconds(model())} s that the model may take to start"
     assert late(observed, rollout(observed)).startswith("timed out; spec.rollout.")
     assert text in conditions(observed)["Degraded"].message
+
+
+def test_what_the_controller_has_not_acted_on_counts_for_nothing() -> None:
+    found = rollout(observation(workload=workload(seen=False)))
+    assert (found.current, found.updated, found.wanted) == (False, 0, 2)
+
+
+@pytest.mark.parametrize("condition", [("ReplicaFailure", "False"), ("Progressing", "True")])
+def test_only_a_failure_that_is_true_refuses_pods(condition: tuple[str, str]) -> None:
+    stated = {"type": condition[0], "status": condition[1], "reason": "FailedCreate", "message": "no"}
+    assert refused_pods(observation(workload=workload(conditions=(stated,)))) == ""
+
+
+def test_a_rollout_of_a_deployment_is_told_by_its_watches_and_that_of_groups_is_not() -> None:
+    assert not looks_again(observation(workload=workload(ready=1), pods=()))
+    assert looks_again(observation(workload=groups(ready=0), pods=()))
+
+
+def test_no_plan_and_no_workload_is_late() -> None:
+    assert late_rollout(deployment(), None, None) == ""
+    assert late_rollout(deployment(), None, workload()) == ""

@@ -309,3 +309,18 @@ def test_over_any_history_nothing_is_followed_unmeasured_or_tried_again(happenin
         )
         history.memory = looked
         assert history.look().status == looked
+
+
+def test_the_replica_is_ready_from_the_first_time_on() -> None:
+    first = step(situation(begun()))
+    assert first.status is not None
+    assert first.status.ready_time == NOW.strftime("%Y-%m-%dT%H:%M:%SZ")
+    later = step(situation(first.status, now=NOW + timedelta(minutes=3)))
+    assert later.status is not None
+    assert later.status.ready_time == first.status.ready_time
+
+
+def test_a_replica_that_is_not_ready_says_why_and_a_ready_one_what_was_measured() -> None:
+    waiting = step(situation(begun(), replica=SeenReplica(ready=False, trouble="p0: ImagePullBackOff")))
+    assert "p0: ImagePullBackOff" in waiting.message
+    assert "it is ready" in step(situation(begun())).message
