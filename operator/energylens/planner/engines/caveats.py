@@ -118,8 +118,18 @@ _HARMLESS_VALUES: dict[str, tuple[str, ...]] = {
 _OFF_IS_USUAL = ("--enforce-eager", "--enable-lora", "--enable-eplb", "--enable-dbo", "--disable-custom-all-reduce")
 """Switches that are off by default in both engines."""
 _STEP_IS_MEMORY = "the latency of prompts in steps of another size"
-REMOTE_CODE_FAMILIES = ("kimi_k2", "kimi_k25", "kimi_linear", "kimi_k3")
-"""Families whose tokenizer is Python code in the model's repository (moonshotai/Kimi-K2-Instruct, deployment guide)."""
+REMOTE_CODE_FAMILIES = (
+    *("kimi_k2", "kimi_k25", "kimi_linear", "kimi_k3"),
+    *("baichuan", "bailing_moe", "bailing_moe_v2", "chatglm", "deepseek", "internlm", "internlm2", "mimo", "minicpm"),
+    *("nemotron-nas", "qwen"),
+)
+"""Families whose tokenizer or configuration is Python code in the model's repository.
+
+Kimi: moonshotai/Kimi-K2-Instruct, deployment guide. The others have a ``model_type`` that neither transformers 5.24.0
+nor vLLM 0.33.0 (transformers_utils/config.py) knows, or a tokenizer class of their own.
+"""
+REMOTE_CODE_CLASSES = ("InternVLChatModel", "KimiVLForConditionalGeneration")
+"""Multimodal classes of the same kind, whose family is that of their text part."""
 
 
 def caveats(
@@ -143,7 +153,8 @@ def _caveats(settings: EngineSettings, model: ModelSpec | None, gpu: GpuSpec | N
         yield f"the figures do not include {', '.join(left_out)}"
     if model is None:
         return
-    if model.family in REMOTE_CODE_FAMILIES and not settings.arguments.switch("--trust-remote-code"):
+    remote = model.family in REMOTE_CODE_FAMILIES or model.architecture in REMOTE_CODE_CLASSES
+    if remote and not settings.arguments.switch("--trust-remote-code"):
         yield (
             f"{model.name} comes with Python code of its own; if you trust the code, add --trust-remote-code to "
             "spec.engine.extraArgs, without which the engine may exit at start-up"

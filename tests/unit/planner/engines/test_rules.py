@@ -351,6 +351,18 @@ def test_code_of_the_repository_is_the_users_to_trust() -> None:
     assert caveats(engine("VLLM", "--trust-remote-code"), kimi, H100) == ()
 
 
+@pytest.mark.parametrize("name", ["nvidia/Llama-3_3-Nemotron-Super-49B-v1", "XiaomiMiMo/MiMo-7B-Base"])
+def test_a_configuration_in_the_repository_is_code_to_trust_too(name: str) -> None:
+    assert "--trust-remote-code" in caveats(engine(), load_model(name), H100)[0]
+
+
+def test_a_multimodal_class_of_the_repository_is_code_to_trust_whatever_its_text_part() -> None:
+    config = SMALL | {"max_position_embeddings": 4096}
+    wrapped = model_from_config({"model_type": "internvl_chat", "llm_config": config}, "m")
+    assert "--trust-remote-code" in caveats(engine(), wrapped, H100)[0]
+    assert caveats(engine(), model_from_config(config, "m"), H100) == ()
+
+
 GENERATIONS = ("A100", "L40S", "H100", "B200", "RTX-PRO-6000")
 SHAPES = {replace(load_model(name), name=""): name for name in known_models()}
 """Releases of one architecture and number format differ in nothing that an engine looks at."""
