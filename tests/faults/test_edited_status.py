@@ -225,6 +225,10 @@ async def ends_as_without(world: World, changes: Sequence[Change], restart: bool
 
 FOUND: dict[str, list[Change]] = {
     "power with fewer replicas": [(("plan", "fewerReplicas", 0, "powerWatts"), 0)],
+    "a verdict on nothing measured": [(("conditions", 7, "status"), "False")],
+    "an objective met without a window": [(("conditions", 4, "status"), "True")],
+    "a reason of no condition": [(("conditions", 6, "reason"), "Nonsense"), (("conditions", 6, "status"), "True")],
+    "a reason of another condition": [(("conditions", 7, "reason"), "PodsReady")],
 }
 """What random mutations found."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from typing import get_args
 
 from energylens.api.base import Condition
 from energylens.api.timestamp import timestamp
@@ -21,6 +22,7 @@ from energylens.decide.learned.comparison import (
     objectives,
 )
 from energylens.decide.reasons import ConditionType, Reason
+from energylens.measure.types import EnergyReason
 
 _SLO_REASONS = (Reason.SLO_INFEASIBLE, Reason.LOAD_TOO_HIGH)
 _MESSAGE_LENGTH = 1000
@@ -30,6 +32,30 @@ KEPT_WINDOWS = 3
 """Windows, and the warm-up, for which the last measurement is kept without a new one: a pod that restarts costs one."""
 LEAST_KEPT_SECONDS = 900.0
 """However short the windows are: an operator that is updated takes minutes."""
+
+
+_COLLECTING = "Collecting"
+_VERDICTS: dict[ConditionType, dict[str, str]] = {
+    ConditionType.ENERGY_METRICS_AVAILABLE: {
+        reason: "True" if reason == "Measured" else "Unknown" if reason == _COLLECTING else "False"
+        for reason in get_args(EnergyReason)
+    },
+    ConditionType.PREDICTION_ACCURATE: {
+        _COLLECTING: "Unknown",
+        Reason.NOT_MEASURED.value: "Unknown",
+        Reason.LOAD_DIFFERS.value: "Unknown",
+        Reason.WITHIN_TOLERANCE.value: "True",
+        Reason.OUTSIDE_TOLERANCE.value: "False",
+    },
+    ConditionType.SLO_MET: {
+        _COLLECTING: "Unknown",
+        Reason.NOT_MEASURED.value: "Unknown",
+        Reason.NO_OBJECTIVE.value: "True",
+        Reason.MET.value: "True",
+        Reason.VIOLATED.value: "False",
+    },
+}
+"""Condition on a measurement -> its reasons -> the status that goes with each."""
 
 
 def all_conditions(observed: Observation, children: Children) -> tuple[Condition, ...]:
@@ -231,7 +257,7 @@ def _measured(observed: Observation) -> list[Condition]:
     if spec.validation.source == "None":
         text = "spec.validation.source is None"
         return [_condition(observed, kind, "Unknown", Reason.DISABLED, text) for kind in kinds]
-    if found is None or found.reason == "Collecting":
+    if found is None or found.reason == _COLLECTING:
         return _as_before(observed, kinds, found.message if found is not None else "")
     available = "True" if found.reason == "Measured" else "False"
     energy = _condition(observed, kinds[0], available, found.reason, found.message)
@@ -247,7 +273,7 @@ def _as_before(observed: Observation, kinds: Sequence[ConditionType], message: s
         return [_condition(observed, kind, "Unknown", Reason.NOT_SERVING, text) for kind in kinds]
     same = status.active_revision is not None and status.active_revision.plan_hash == state.running_hash
     old_window = _too_old(observed)
-    reason, text = "Collecting", message or "the first window is not complete"
+    reason, text = _COLLECTING, message or "the first window is not complete"
     if old_window:
         text = f"{old_window}; {state.ready} of {state.wanted} replicas are ready"
     # Without a window there may still be a verdict, such as that no metrics are found: it stays while pods serve.
@@ -263,9 +289,11 @@ def _as_before(observed: Observation, kinds: Sequence[ConditionType], message: s
     kept = []
     for kind in kinds:
         before = old.get(kind.value)
+        # Somebody may have edited the status meanwhile: the reason must be one of this condition, and decides.
+        said = None if before is None else _VERDICTS[kind].get(before.reason)
         kept.append(
-            _condition(observed, kind, before.status, before.reason, before.message)
-            if before is not None
+            _condition(observed, kind, said, before.reason, before.message)
+            if before is not None and said is not None
             else _condition(observed, kind, "Unknown", reason, text)
         )
     return kept
