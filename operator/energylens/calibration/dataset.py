@@ -222,7 +222,7 @@ def take_work(work: Work, index: IntArray) -> Work:
     return Work(
         labels=work.labels,
         collectives=CollectiveWork(
-            c.kind, *(part[:, index] for part in (c.count, c.message_bytes, c.group, c.host_share))
+            c.kind, c.count[:, index], c.message_bytes[:, index], c.group[:, index], c.host_share[:, index]
         ),
         layers=LayerCounts(
             **{name: np.asarray(getattr(layers, name))[index] for name in LayerCounts.__dataclass_fields__}

@@ -101,7 +101,8 @@ def _names_in(entry: Any) -> tuple[str, ...]:
 def _gpus() -> dict[str, GpuSpec]:
     # GpuSpec's annotations are strings: names, the counts as integers, and floats in every formula.
     by_type: dict[str, Callable[[Any], Any]] = {"str": str, "int": int, "float": float, "tuple[str, ...]": _names_in}
-    convert = {f.name: by_type[str(f.type)] for f in fields(GpuSpec) if f.name != "product"}
+    # The network is of a cluster and not of a product.
+    convert = {f.name: by_type[str(f.type)] for f in fields(GpuSpec) if f.name not in ("product", "network_bandwidth")}
     return {
         product: GpuSpec(product=product, **{name: to(entry[name]) for name, to in convert.items()})
         for product, entry in _document()["gpus"].items()

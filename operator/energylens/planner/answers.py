@@ -15,6 +15,7 @@ from typing import cast
 
 from energylens.api.llmdeployment import LLMDeployment
 from energylens.planner.engines import EngineSettings
+from energylens.planner.inventory.network import with_networks
 from energylens.planner.inventory.nodes import allowed_nodes, usable_nodes
 from energylens.planner.planning import effective_allowance, plan
 from energylens.planner.search.corrections import Corrections
@@ -225,7 +226,9 @@ class _Asked:
         # Products that the spec forbids are candidates too, for what they would bring.
         allowed = allowed_nodes(spec, self.usable, question.gpus)
         others = inventory_within(spec, self.served, self.usable, question.gpus, most)
-        return _hash(question, self.served, allowed, most), str(others)
+        networks = with_networks(spec, self.usable, question.gpus)
+        speeds = sorted((node.product, networks[node.product].network_bandwidth) for node in self.usable)
+        return _hash(question, self.served, allowed, most), str(others), tuple(dict(speeds).items())
 
     def places(self, most: int | None) -> Places:
         """Return where pods of each size find a place."""

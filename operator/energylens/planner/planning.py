@@ -20,6 +20,7 @@ from energylens.planner.engines import EngineSettings, too_long
 from energylens.planner.explain.disaggregation import with_hint, with_pair
 from energylens.planner.explain.infeasible import explain_infeasible, with_options
 from energylens.planner.explain.placement import placement_changes
+from energylens.planner.inventory.network import network_of, with_networks
 from energylens.planner.inventory.nodes import (
     allowed_nodes,
     excluded_for,
@@ -174,12 +175,13 @@ def problem_for(
     What ``spec.engine`` says of memory and of the KV cache's format is applied here.
     """
     settings = EngineSettings.of(deployment.spec.engine)
+    nodes = usable_nodes(deployment.spec, snapshot, gpus)
     return Problem(
         spec=deployment.spec,
         owner=f"{deployment.metadata.namespace}/{deployment.metadata.name}",
         model=settings.served(model),
-        nodes=usable_nodes(deployment.spec, snapshot, gpus),
-        gpus=gpus,
+        nodes=nodes,
+        gpus=with_networks(deployment.spec, nodes, gpus),
         predictor=_with_settings(predictor, settings),
         allowance=effective_allowance(deployment.spec, allowance),
         corrections=corrections,
@@ -219,6 +221,7 @@ def plan_status(problem: Problem, solution: Solution, i: int) -> PlanStatus:
         kv_cache_tokens=_kv_cache(rows, i),
         longest_request_tokens=_longest_request(problem, rows, i),
         correction=_correction(problem, rows, i),
+        inter_node_network=_network(problem, rows, i),
         lowest_power_watts=_lowest_power(solution),
         predicted=PredictedFigures(
             joules_per_output_token=format_milli(float(rows.joules_per_output_token[i])),
@@ -235,6 +238,18 @@ def plan_status(problem: Problem, solution: Solution, i: int) -> PlanStatus:
         ),
     )
     return identified(found, problem.spec)
+
+
+def _network(problem: Problem, rows: Candidates, i: int) -> str | None:
+    """Return the network that a candidate's figures count, in words; None for replicas of one node."""
+    if rows.nodes_per_replica[i] == 1:
+        return None
+    product = rows.products[int(rows.product[i])]
+    found = network_of(problem.spec, (node for node in problem.nodes if node.product == product))
+    if found.gigabits_per_second is None:
+        pcie = round(problem.gpus[product].pcie_bandwidth * 8.0 / 1e9)
+        return f"not known, taken as PCIe of one GPU ({pcie} Gbit/s): {found.source}"
+    return f"{found.gigabits_per_second} Gbit/s of a node ({found.source})"
 
 
 def _inputs_hash(problem: Problem, most_gpus: int | None) -> str:

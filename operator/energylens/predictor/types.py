@@ -56,6 +56,8 @@ class GpuSpec:
     gpus_per_nvlink_island: int = 8
     """GPUs that NVLink joins: all of an HGX board, 2 or 4 cards of a bridge, 72 of a rack; 1 without NVLink. Beyond the
     island messages take the host link."""
+    network_bandwidth: float = 0.0
+    """Of a node, per direction, to other nodes; 0 where it is not known. It is of the cluster, not of the product."""
     aliases: tuple[str, ...] = field(default=(), compare=False)
     """Other names that people write, such as ``H100 SXM``. Names are no figures: specs compare equal without them."""
     label_values: tuple[str, ...] = field(default=(), compare=False)

@@ -111,6 +111,14 @@ class Hardware(ApiModel):
     max_gpus_per_replica: int | None = Field(
         default=None, ge=1, le=_MAX_GPUS, description="Maximum number of GPUs of one replica; at most maxGPUs."
     )
+    inter_node_gigabits_per_second: int | None = Field(
+        default=None,
+        ge=1,
+        le=100_000,
+        description="Network speed of a node in one direction, Gbit/s, all adapters for GPU traffic together; for "
+        "replicas that span nodes. Absent: the node label energylens.dev/inter-node-gigabits-per-second, else the type "
+        "of the cloud's machine, of the slowest node; where neither says it, that of the PCIe of one GPU.",
+    )
     node_selector: Labels = Field(default_factory=dict, description="Labels that nodes must have.")
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=32, json_schema_extra=ATOMIC_LIST)] = Field(
         default=(), description="Tolerations of the serving pods for taints of nodes."

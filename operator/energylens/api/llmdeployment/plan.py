@@ -173,6 +173,11 @@ class PlanStatus(ReplicaLayout, GpuChoice, PlanIdentity):
         description="Tokens of the longest possible request, prompt and output: the context, or the KV cache of one "
         "data-parallel rank if that is smaller.",
     )
+    inter_node_network: str | None = Field(
+        default=None,
+        description="Speed of the network between the nodes of a replica that the figures count, and where it was "
+        "read; absent for replicas of one node.",
+    )
     lowest_power_watts: int | None = Field(
         default=None, description="Minimum power of any plan that meets the spec, budgets aside, W."
     )

@@ -61,6 +61,8 @@ def report(one: Explained) -> str:
     lines.append(f"  plan  {describe.candidate(solution.rows, solution.chosen)}")
     if planning.plan is not None:
         lines.append(f"  confidence  {confidence_text(planning.plan)}")
+        network = planning.plan.inter_node_network
+        lines += [f"  network  {network}"] if network else []
     lines.append(f"  risk  {_risk(one.problem, solution)}")
     lines += [f"  note  {note}" for note in caveats_of(deployment, planning)]
     lines += ["", *_breakdown(one.problem, [("PLAN", solution.rows, solution.chosen)])]

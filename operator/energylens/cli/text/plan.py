@@ -139,6 +139,7 @@ def _plan(plan: PlanStatus) -> list[str]:
         + (f", {predicted.utilization_percent} % of capacity" if predicted.utilization_percent is not None else ""),
         *([f"  KV cache    {cache}"] if (cache := cache_text(plan)) else []),
         f"  bound by    {'nothing' if binding == 'None' else binding}",
+        *([f"  network     {plan.inter_node_network}"] if plan.inter_node_network else []),
         f"  confidence  {confidence_text(plan)}",
         f"  predictor   {plan.predictor_version}",
         *([f"  measured    the figures include learned corrections: {learned}"] if learned else []),

@@ -129,6 +129,7 @@ def _about(plan: PlanStatus) -> list[str]:
     busy, cache = plan.predicted.utilization_percent, cache_text(plan)
     lines = [f"  capacity    {busy} % used at the load"] if busy is not None else []
     lines += [f"  KV cache    {cache}"] if cache else []
+    lines += [f"  network     {plan.inter_node_network}"] if plan.inter_node_network else []
     return [*lines, f"  confidence  {confidence_text(plan)}"]
 
 

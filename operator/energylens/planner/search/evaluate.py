@@ -71,6 +71,13 @@ def evaluate(
     )
 
 
+def _splits_boards(space: ProductSpace) -> bool:
+    """Return whether it matters for messages how many GPUs a node has: by its network, or since NVLink ends with it."""
+    several = space.nodes_per_replica > 1
+    small = several & (space.gpus_per_node < space.gpu.max_gpus_per_node)
+    return bool(several.any()) and (space.gpu.network_bandwidth > 0.0 or bool(small.any()))
+
+
 def _evaluate_product(
     space: ProductSpace,
     model: ModelSpec,
@@ -90,7 +97,7 @@ def _evaluate_product(
     figures = {name: np.full(index.size, np.nan) for name in _FIGURES}
     sustainable, nearest = np.zeros(index.size, dtype=bool), np.full(index.size, NOTHING)
     runnable = np.flatnonzero((supported & fits)[index])
-    groups = by_node_size(space, index, runnable, apart=predictor.sees_nodes)
+    groups = by_node_size(space, index, runnable, apart=predictor.sees_nodes or _splits_boards(space))
     for gpu, rows in ((gpu, part) for gpu, group in groups for part in _in_cache(space, index, group)):
         layouts = space.layouts.take(index[rows])
         if load.concurrency is not None:

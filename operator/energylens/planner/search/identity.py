@@ -24,6 +24,7 @@ from typing import Any
 from energylens.api.llmdeployment import LLMDeploymentSpec, PlanStatus
 from energylens.planner.engines import EngineSettings
 from energylens.planner.engines.speculation import told
+from energylens.planner.inventory.network import with_networks
 from energylens.planner.search.corrections import Corrections
 from energylens.planner.search.reach import inventory_within
 from energylens.planner.types import GpuNode, PowerAllowance
@@ -145,6 +146,7 @@ def inputs_hash(
         most_gpus: GPUs of a product beyond which no candidate was evaluated; None: all were.
     """
     products = {node.product for node in nodes if node.allocatable > 0}
+    gpus = with_networks(spec, nodes, gpus)
     document = {
         "spec": planning_inputs(spec),
         "model": _whole(model),

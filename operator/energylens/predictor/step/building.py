@@ -23,7 +23,6 @@ from energylens.predictor.step.kernels import (
     kernel_class,
     tile_rows,
 )
-from energylens.predictor.step.links import nvlink_island
 from energylens.predictor.step.messages import step_collectives
 from energylens.predictor.step.moe import ExpertLoad, evenly_hit, expert_load, experts_hit
 from energylens.predictor.step.moe_tables import MoeTables, expert_ratio, roofline_seconds
@@ -91,7 +90,7 @@ def build_work(model: ModelSpec, gpu: GpuSpec, layouts: Layouts, load: StepLoad,
         **vars(columns),
         labels=tuple(op.einsum.label for op in lowered.operations),
         small_bytes=builder.small_bytes(),
-        collectives=step_collectives(lowered, layouts, tokens, model.hidden, nvlink_island(gpu)),
+        collectives=step_collectives(lowered, layouts, tokens, model.hidden, gpu),
         layers=LayerCounts(
             lowered.mixer_layers,
             lowered.recurrent_layers,

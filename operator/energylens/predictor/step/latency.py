@@ -113,11 +113,13 @@ def collective_seconds(work: CollectiveWork, c: Constants, sheet: DataSheet) -> 
     """Return the time of all collectives of a step, shape (n,).
 
     All-reduce: a floor per group size plus the bytes of a bandwidth-optimal schedule, 2 (g-1)/g of the message (Thakur
-    et al., IJHPCA 2005). All-gather and all-to-all move (g-1)/g. What leaves an NVLink island goes over the host link.
+    et al., IJHPCA 2005). All-gather and all-to-all move (g-1)/g. What leaves an NVLink island goes over the host link,
+    and what leaves a node over the network, where that is known.
     """
     total = np.zeros(work.group.shape[1])
-    rows = zip(work.kind, work.count, work.message_bytes, work.group, work.host_share, strict=True)
-    for kind, count, message, group, share in rows:
+    network = np.zeros_like(work.host_share) if work.network_share is None else work.network_share
+    rows = zip(work.kind, work.count, work.message_bytes, work.group, work.host_share, network, strict=True)
+    for kind, count, message, group, share, wired in rows:
         active = group > 1
         if not active.any():
             continue
@@ -129,8 +131,27 @@ def collective_seconds(work: CollectiveWork, c: Constants, sheet: DataSheet) -> 
         far = moved / (c["link_bandwidth"] * host_link_factor(group) * sheet.host_link_bandwidth)
         crossing = share if kind is Collective.NONE else share > 0.0
         floor = reduce_floor(c, group) + crossing * host_link_floor(group)
-        total += np.where(active, count * (floor + (1.0 - share) * near + share * far), 0.0)
+        seconds = floor + (1.0 - share) * near + np.maximum(share - wired, 0.0) * far
+        if work.network_share is not None:
+            seconds = seconds + wired * _network_seconds(kind, moved, group, work.node_gpus, c, sheet)
+        total += np.where(active, count * seconds, 0.0)
     return total
+
+
+def _network_seconds(
+    kind: Collective, moved: FloatArray, group: FloatArray, node_gpus: int, c: Constants, sheet: DataSheet
+) -> FloatArray:
+    """Return the time in which what each GPU moves is through the network of its node, shape of ``moved``.
+
+    Rings pass all that they move through each node once, whatever GPUs it has; all-to-all sends what each GPU of the
+    node has for others. On the way it passes PCIe: of one GPU, or of all that NVLink joins, each with an adapter. The
+    network is taken to reach the share of its peak that links between GPUs do, which no run has measured.
+    """
+    here = np.minimum(group, float(node_gpus))
+    each = here if kind is Collective.ALL_TO_ALL else 1.0
+    joined = np.not_equal(sheet.link_bandwidth, sheet.host_link_bandwidth) & (kind is not Collective.NONE)
+    host = sheet.host_link_bandwidth * np.where(joined | (kind is Collective.ALL_TO_ALL), here, 1.0)
+    return np.asarray(each * moved / (c["link_bandwidth"] * np.minimum(sheet.network_bandwidth, host)))
 
 
 def reduce_floor(c: Constants, group: FloatArray) -> FloatArray:

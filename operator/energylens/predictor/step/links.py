@@ -1,8 +1,9 @@
 """Which link the messages of a group of GPUs take, and what the slower one costs.
 
 NVLink joins the GPUs of an island: all of an HGX board, the two or four cards of a bridge, the 72 of an NVL72 rack.
-Messages between islands take the host link, which is PCIe. Between nodes they go on over a network whose speed nobody
-says; they pass PCIe on their way, whose figures are taken.
+Messages between islands take the host link, which is PCIe. Between nodes they go on over a network. Where its speed is
+known, it is shared by the GPUs of a node, and PCIe by none where NVLink joins them; where it is not, the figures of the
+PCIe are taken that they pass on their way.
 
 Kubernetes places no group of GPUs on an island: the device plugin prefers GPUs with the better links (``gpuallocator``
 of NVIDIA/go-gpuallocator, best-effort policy), and the kubelet may not follow.
@@ -15,10 +16,21 @@ import numpy as np
 from energylens.predictor.model.einsum import Collective
 from energylens.predictor.types import FloatArray, GpuSpec
 
+LARGEST_BOARD = 16
+"""GPUs that NVLink joins in one node at most; a larger island is a rack, whose nodes it joins, too."""
+
 
 def nvlink_island(gpu: GpuSpec) -> int:
     """Return the GPUs of a product that NVLink joins; 1 without NVLink."""
-    return gpu.gpus_per_nvlink_island if gpu.nvlink_bandwidth else 1
+    if not gpu.nvlink_bandwidth:
+        return 1
+    island = gpu.gpus_per_nvlink_island
+    return island if island > LARGEST_BOARD else min(island, gpu.max_gpus_per_node)
+
+
+def node_size(gpu: GpuSpec) -> int:
+    """Return the GPUs beyond which messages take a network: those of a node, or of a rack that NVLink joins."""
+    return max(gpu.max_gpus_per_node, nvlink_island(gpu))
 
 
 def host_share(kind: Collective, group: FloatArray, island: int) -> FloatArray:

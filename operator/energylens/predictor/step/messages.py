@@ -6,13 +6,13 @@ import numpy as np
 
 from energylens.predictor.model.einsum import ACTIVATION_BYTES, Collective
 from energylens.predictor.model.lowering import Lowered
-from energylens.predictor.step.links import host_share, stage_share
+from energylens.predictor.step.links import host_share, node_size, nvlink_island, stage_share
 from energylens.predictor.step.work import CollectiveWork, StepTokens
-from energylens.predictor.types import FloatArray, Layouts
+from energylens.predictor.types import FloatArray, GpuSpec, Layouts
 
 
 def step_collectives(
-    lowered: Lowered, layouts: Layouts, tokens: StepTokens, hidden: int, island: int
+    lowered: Lowered, layouts: Layouts, tokens: StepTokens, hidden: int, gpu: GpuSpec
 ) -> CollectiveWork:
     """Return the messages of one step on n candidates.
 
@@ -21,7 +21,7 @@ def step_collectives(
         layouts: Candidates, shape (n,).
         tokens: Tokens of the step.
         hidden: Width of the model.
-        island: GPUs that NVLink joins.
+        gpu: The product, with the links between its GPUs.
     """
     tp, dp = layouts.tensor_parallel.astype(np.float64), layouts.data_parallel.astype(np.float64)
     kinds: list[Collective] = []
@@ -58,8 +58,22 @@ def step_collectives(
         add(Collective.ALL_REDUCE, float(lowered.norm_layers), 8.0 * tokens.computed, tp)
     pp = layouts.pipeline_parallel.astype(np.float64)
     add(Collective.NONE, pp - 1.0, ACTIVATION_BYTES * hidden * tokens.computed, np.where(pp > 1, 2.0, 1.0))
-    shares = [
-        stage_share(tp, pp, island) if kind is Collective.NONE else host_share(kind, group, island)
-        for kind, group in zip(kinds, groups, strict=True)
-    ]
-    return CollectiveWork(tuple(kinds), np.stack(counts), np.stack(messages), np.stack(groups), np.stack(shares))
+
+    def beyond(size: int) -> FloatArray:
+        return np.stack(
+            [
+                stage_share(tp, pp, size) if kind is Collective.NONE else host_share(kind, group, size)
+                for kind, group in zip(kinds, groups, strict=True)
+            ]
+        )
+
+    known, size = gpu.network_bandwidth > 0.0, node_size(gpu)
+    return CollectiveWork(
+        tuple(kinds),
+        np.stack(counts),
+        np.stack(messages),
+        np.stack(groups),
+        beyond(nvlink_island(gpu)),
+        beyond(size) if known else None,
+        size,
+    )

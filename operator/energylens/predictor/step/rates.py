@@ -32,6 +32,8 @@ class DataSheet:
     host_link_bandwidth: Number
     """Bandwidth of PCIe, which messages beyond an NVLink island take."""
     power_limit: Number
+    network_bandwidth: Number = 0.0
+    """Of a node to other nodes; 0 where it is not known."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ def data_sheet(gpu: GpuSpec) -> DataSheet:
         gpu.nvlink_bandwidth or gpu.pcie_bandwidth,
         gpu.pcie_bandwidth,
         gpu.power_limit_watts,
+        gpu.network_bandwidth,
     )
 
 

@@ -147,6 +147,10 @@ class CollectiveWork:
     """GPUs that take part; 1 means that nothing is sent."""
     host_share: FloatArray
     """Share of each GPU's bytes that leave its NVLink island over the host link; 0 where the group fits into one."""
+    network_share: FloatArray | None = None
+    """The part of it that goes on over a network of known speed; None where no speed is known."""
+    node_gpus: int = 1
+    """GPUs that share that network."""
 
 
 @dataclass(frozen=True)

@@ -17,18 +17,34 @@ from energylens.predictor.types import Workload
 
 
 @pytest.mark.parametrize("model", ["meta-llama/Llama-3.1-70B-Instruct", "Qwen/Qwen3-30B-A3B"])
-def test_the_shipped_predictor_says_rightly_that_it_sees_no_nodes(model: str) -> None:
-    """Were it to tell links inside a node from links between nodes, planning would have to ask once per size."""
+def test_nodes_as_large_as_an_nvlink_island_make_no_difference(model: str) -> None:
+    """Were they to, planning would have to ask once per size."""
     predictor, gpu, spec = load_predictor(), find_gpu("H100"), load_model(model)
     assert not predictor.sees_nodes
     space = enumerate_space(spec, gpu, [8, 8], Overrides(max_batch_size=64), PowerCap())
     rate = np.full(len(space.layouts), 0.5)
     found = [
         predictor.at_rate(spec, replace(gpu, max_gpus_per_node=size), space.layouts, Workload(300, 200), rate)
-        for size in (2, 8)
+        for size in (8, 16)
     ]
     for name in ("itl_p95_ms", "ttft_p95_ms", "power_watts", "joules_per_output_token"):
         np.testing.assert_array_equal(getattr(found[0], name), getattr(found[1], name))
+
+
+def test_nvlink_ends_with_the_node() -> None:
+    predictor, gpu, spec = load_predictor(), find_gpu("H100"), load_model("meta-llama/Llama-3.1-70B-Instruct")
+    space = enumerate_space(spec, gpu, [8], Overrides(tensor_parallel=8, max_batch_size=64), PowerCap())
+    apart, joined = (
+        predictor.at_rate(
+            spec, replace(gpu, max_gpus_per_node=size), space.layouts, Workload(300, 200), np.array([2.0])
+        )
+        for size in (4, 8)
+    )
+    assert apart.itl_p50_ms[0] > 1.1 * joined.itl_p50_ms[0]
+    # A rack that NVLink joins has no such border.
+    rack = replace(gpu, gpus_per_nvlink_island=72, max_gpus_per_node=4)
+    whole = predictor.at_rate(spec, rack, space.layouts, Workload(300, 200), np.array([2.0]))
+    assert whole.itl_p50_ms[0] == pytest.approx(joined.itl_p50_ms[0])
 
 
 def test_together_or_apart_the_candidates_are_the_same() -> None:

@@ -89,9 +89,10 @@ def test_watts_that_restrict_nothing_are_no_input() -> None:
     assert isinstance(wide, Feasible)
     assert wide.plan.hash == plain.plan.hash
     assert not wide.restricted
-    if isinstance(tight, Feasible):
-        assert tight.restricted
-        assert tight.plan.hash != plain.plan.hash
+    assert isinstance(tight, Feasible)
+    assert tight.restricted
+    assert tight.plan.hash != plain.plan.hash
+    assert tight.plan.predicted.power_watts < plain.plan.predicted.power_watts
 
 
 def question(name: str = "a", nodes: int = 10, held: int = 0, watts: float | None = None, **parts: Any) -> Question:
