@@ -10,7 +10,7 @@ from pydantic import Field
 from energylens.api.base import ATOMIC_LIST, ApiModel, Rule
 from energylens.api.quantity import LengthVariation
 
-MOST_CLASSES = 16
+MOST_CLASSES = 8
 ClassName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
 
 
@@ -49,41 +49,39 @@ Classes = Annotated[
 ]
 
 
+_APART = ("inputTokens", "outputTokens", "inputTokensSCV", "outputTokensSCV")
+_BOTH = "classes and %s (%s) are both set; each class has its own: leave out the latter"
+_NEITHER = "%s not set; set inputTokens and outputTokens, or classes"
+
+
 def _one_shape(workload: Any) -> str | None:
-    given = {"inputTokens": workload.input_tokens, "outputTokens": workload.output_tokens}
+    given = (
+        workload.input_tokens,
+        workload.output_tokens,
+        workload.input_tokens_scv,
+        workload.output_tokens_scv,
+        workload.prefix_cache_hit_percent or None,
+    )
     if workload.classes:
-        extra = {
-            **given,
-            "inputTokensSCV": workload.input_tokens_scv,
-            "outputTokensSCV": workload.output_tokens_scv,
-            "prefixCacheHitPercent": workload.prefix_cache_hit_percent or None,
-        }
-        named = [f"{name} ({value})" for name, value in extra.items() if value is not None]
-        if not named:
-            return None
-        return f"classes and {' and '.join(named)} are both set; each class has its own: leave out the latter"
-    missing = [name for name, value in given.items() if value is None]
-    if not missing:
-        return None
-    return f"{' and '.join(missing)} not set; set inputTokens and outputTokens, or classes"
+        named = zip((*_APART, "prefixCacheHitPercent"), given, strict=True)
+        return next((_BOTH % (name, value) for name, value in named if value is not None), None)
+    return next((_NEITHER % name for name, value in zip(_APART[:2], given, strict=False) if value is None), None)
 
 
-def _given(name: str, field: str) -> str:
-    return f"has(self.{name}) ? ['{name} (%s)'.format([self.{field}])] : []"
+def _both(name: str) -> str:
+    return f"'{_BOTH}'.format(['{name}', self.{name}])"
 
 
+# Messages name the first field only: the API server estimates what a joined list might cost, and refuses that.
 _ONE_SHAPE = Rule(
     summary="set either inputTokens and outputTokens, or classes; with classes each class has a shape of its own",
     cel="has(self.classes) ? !has(self.inputTokens) && !has(self.outputTokens) && !has(self.inputTokensSCV) && "
     "!has(self.outputTokensSCV) && (!has(self.prefixCacheHitPercent) || self.prefixCacheHitPercent == 0) : "
     "has(self.inputTokens) && has(self.outputTokens)",
-    message_cel="has(self.classes) ? 'classes and %s are both set; each class has its own: leave out the latter'.format"
-    "([(("
-    + ") + (".join(_given(name, name) for name in ("inputTokens", "outputTokens", "inputTokensSCV", "outputTokensSCV"))
-    + ") + (has(self.prefixCacheHitPercent) && self.prefixCacheHitPercent != 0 ? "
-    "['prefixCacheHitPercent (%s)'.format([self.prefixCacheHitPercent])] : [])).join(' and ')]) : "
-    "'%s not set; set inputTokens and outputTokens, or classes'.format([((has(self.inputTokens) ? [] : "
-    "['inputTokens']) + (has(self.outputTokens) ? [] : ['outputTokens'])).join(' and ')])",
+    message_cel="has(self.classes) ? ("
+    + "".join(f"has(self.{name}) ? {_both(name)} : " for name in _APART)
+    + f"{_both('prefixCacheHitPercent')}) : has(self.inputTokens) ? '{_NEITHER % 'outputTokens'}' : "
+    f"'{_NEITHER % 'inputTokens'}'",
     check=_one_shape,
 )
 
@@ -92,14 +90,14 @@ def _whole(workload: Any) -> str | None:
     shares = [part.share_percent for part in workload.classes or ()]
     if not shares or sum(shares) == 100:
         return None
-    return f"the sharePercent of classes ({' + '.join(map(str, shares))}) make {sum(shares)}; they must make 100"
+    return f"the sharePercent of classes make {sum(shares)} in all; they must make 100"
 
 
 _WHOLE = Rule(
     summary="the sharePercent of all classes make 100",
     cel="!has(self.classes) || self.classes.map(c, c.sharePercent).sum() == 100",
-    message_cel="'the sharePercent of classes (%s) make %s; they must make 100'.format(["
-    "self.classes.map(c, string(c.sharePercent)).join(' + '), self.classes.map(c, c.sharePercent).sum()])",
+    message_cel="'the sharePercent of classes make %s in all; they must make 100'.format(["
+    "self.classes.map(c, c.sharePercent).sum()])",
     check=_whole,
 )
 
@@ -107,16 +105,14 @@ _WHOLE = Rule(
 def _named_once(workload: Any) -> str | None:
     names = [part.name for part in workload.classes or () if part.name is not None]
     twice = [name for index, name in enumerate(names) if name in names[:index]]
-    return f"classes named {twice[0]} are listed twice; give each class a name of its own" if twice else None
+    return "two classes have the same name; give each a name of its own" if twice else None
 
 
 _NAMED_ONCE = Rule(
     summary="no two classes have the same name",
     cel="!has(self.classes) || self.classes.all(a, !has(a.name) || "
     "self.classes.exists_one(b, has(b.name) && b.name == a.name))",
-    message_cel="'classes named %s are listed twice; give each class a name of its own'.format(["
-    "self.classes.filter(a, has(a.name) && self.classes.filter(b, has(b.name) && b.name == a.name).size() > 1)[0].name"
-    "])",
+    message_cel="'two classes have the same name; give each a name of its own'",
     check=_named_once,
 )
 
