@@ -9,13 +9,14 @@ import argparse
 import json
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -32,6 +33,11 @@ POLL_SECONDS = 2.0
 QUIET_SECONDS = 6.0
 """Without a write and without a waiting key for so long the operator is at rest."""
 APPLIES_PER_SECOND = 10.0
+LEAST_SECONDS = 20.0
+"""A part that has less time is left out."""
+SPARE_SECONDS = 15.0
+"""To end in."""
+PASSES = 'energylens_reconciles_total{result="ok"}'
 
 
 @dataclass
@@ -41,8 +47,12 @@ class Phase:
     seconds: float
     cpu_seconds: dict[str, float]
     """By process."""
-    writes: Counter[str]
-    reads: Counter[str]
+    writes: dict[str, int]
+    reads: dict[str, int]
+    passes: float
+    """Passes of the operator over an LLMDeployment."""
+    cut_short: bool = False
+    """The part's time was over before the operator was at rest."""
 
     @property
     def operator_cpu(self) -> float:
@@ -50,33 +60,27 @@ class Phase:
         return self.cpu_seconds.get(OPERATOR, 0.0)
 
 
-@dataclass
-class Run:
-    """Everything measured at one size."""
+class Record:
+    """The figures of all sizes, kept in a file as they come, so that nothing is lost when a run is stopped."""
 
-    objects: int
-    nodes: int
-    budgets: int
-    planned_seconds: float
-    """From the first apply until every object has a plan or a reason for none."""
-    ready: int
-    """Objects that are Ready at the end of the roll-out."""
-    rollout: Phase
-    idle: Phase
-    node_added: Phase
-    member_added: Phase
-    restart: Phase
-    lists_seconds: float
-    """From the operator's start until its initial lists are in."""
-    new_after_lists_seconds: float
-    """From then until an object made meanwhile has a plan."""
-    peak_mib: float
-    resident_mib: float
-    restarted_mib: float
-    reaction: dict[str, list[float]] = field(default_factory=dict)
-    """Seconds from the apply to the plan, and of Kubernetes' own Deployments to their ReplicaSets."""
-    largest_object_bytes: int = 0
-    largest_object: str = ""
+    def __init__(self, path: Path | None, limit_seconds: float) -> None:
+        """Keep figures in ``path``, and let nothing begin that would go on for longer than ``limit_seconds``."""
+        self._path = path
+        self._ends = time.monotonic() + limit_seconds
+        self.runs: list[dict[str, Any]] = []
+
+    @property
+    def seconds_left(self) -> float:
+        """Time that is left of all."""
+        return self._ends - time.monotonic()
+
+    def put(self, **figures: Any) -> None:
+        """Add figures to the last run."""
+        self.runs[-1] |= {name: asdict(value) if isinstance(value, Phase) else value for name, value in figures.items()}
+        if self._path is not None:
+            partial = self._path.with_suffix(".partial")
+            partial.write_text(json.dumps(self.runs, indent=1))
+            partial.replace(self._path)
 
 
 class Bench:
@@ -88,6 +92,7 @@ class Bench:
         self.settings = settings
         self.kubectl = cluster.client()
         self.writes = WriteCounter(cluster.audit_log)
+        self.is_cut_short = False
 
     def start_operator(self) -> None:
         """Start the operator, and forget the requests of its start-up."""
@@ -121,36 +126,48 @@ class Bench:
         answer: urllib.request.addinfourl = urllib.request.urlopen(url, timeout=30)
         return answer
 
-    def waits(self) -> float:
-        """Return the keys that wait or are worked on."""
-        text = self._get("/metrics").read().decode()
-        return float(next(line.split()[1] for line in text.splitlines() if line.startswith("energylens_queue_length ")))
+    def metric(self, series: str) -> float:
+        """Return a metric of the operator, 0 while it does not run or answer."""
+        if self.cluster.metrics_url is None:
+            return 0.0
+        try:
+            text = self._get("/metrics").read().decode()
+        except (urllib.error.URLError, OSError):
+            return 0.0
+        return next((float(line.split()[-1]) for line in text.splitlines() if line.startswith(f"{series} ")), 0.0)
 
     def measured(self, work: Callable[[], None]) -> Phase:
         """Return what the work took."""
         self.writes.taken()
-        before, started = self.cpu(), time.monotonic()
+        self.is_cut_short = False
+        passes, before, started = self.metric(PASSES), self.cpu(), time.monotonic()
         work()
         after, seconds = self.cpu(), time.monotonic() - started
         writes, reads = self.writes.taken()
-        spent_here = after.get(OPERATOR, 0.0) - before.get(OPERATOR, 0.0)
-        say(f"    {seconds:.0f} s, {spent_here:.1f} s of the operator's CPU, writes {dict(writes)}")
         # A process that was started meanwhile began at nothing.
-        spent = {name: value - before.get(name, 0.0) for name, value in after.items() if value >= before.get(name, 0.0)}
-        return Phase(seconds, spent, writes, reads)
+        spent = {name: value - (b if value >= (b := before.get(name, 0.0)) else 0.0) for name, value in after.items()}
+        now = self.metric(PASSES)
+        found = Phase(
+            seconds, spent, dict(writes), dict(reads), now - passes if now >= passes else now, self.is_cut_short
+        )
+        say(f"    {seconds:.0f} s, CPU {_rounded(spent)}, {found.passes:.0f} passes, writes {dict(writes)}")
+        return found
 
     def at_rest(self, limit_seconds: float) -> None:
-        """Wait until nothing waits and nothing is written."""
+        """Wait until nothing is written and nothing waits; every page of metrics costs the operator time itself."""
         ended, quiet_since, seen = time.monotonic() + limit_seconds, time.monotonic(), -1
         while time.monotonic() < ended:
             time.sleep(POLL_SECONDS)
             self.writes.read()
             now = self.writes.writes.total()
-            if now != seen or self.waits() > 0:
+            if now != seen:
                 quiet_since, seen = time.monotonic(), now
             if time.monotonic() - quiet_since >= QUIET_SECONDS:
-                return
-        say(f"  not at rest after {limit_seconds:.0f} s")
+                if self.metric("energylens_queue_length") == 0:
+                    return
+                quiet_since = time.monotonic()
+        self.is_cut_short = True
+        say(f"    not at rest after {limit_seconds:.0f} s")
 
     def create(self, objects: Iterable[scale_fleet.Object]) -> None:
         """Create objects, many at a time."""
@@ -178,21 +195,39 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def rollout(bench: Bench, objects: int, distinct: int, limit_seconds: float) -> tuple[float, int]:
-    """Create the fleet; return the seconds until all are planned, and how many are Ready once it is at rest."""
+def _rounded(seconds: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.1f} s" for name, value in sorted(seconds.items()) if value >= 0.1)
+
+
+def rollout(bench: Bench, objects: int, distinct: int, limit_seconds: float) -> dict[str, Any]:
+    """Create the fleet and wait until it is at rest; return how many were planned by when, and how many are Ready.
+
+    An object is planned when its status is written first, which the audit log says without a question to anybody.
+    """
     started = time.monotonic()
-    bench.create(scale_fleet.fleet(objects, distinct))
-    planned = 0
-    seconds = float("nan")
-    while time.monotonic() - started < limit_seconds:
-        planned, _ = bench.planning()
-        if planned >= objects:
-            seconds = time.monotonic() - started
+    bench.writes.named.clear()
+    creating = threading.Thread(target=bench.create, args=(list(scale_fleet.fleet(objects, distinct)),))
+    creating.start()
+    curve: list[tuple[float, int]] = []
+    seconds, spent = None, None
+    while (now := time.monotonic() - started) < limit_seconds:
+        bench.writes.read()
+        curve.append((round(now, 1), len(bench.writes.named)))
+        if curve[-1][1] >= objects:
+            seconds, spent = now, bench.cpu()
             break
         time.sleep(POLL_SECONDS)
-    say(f"  {planned} of {objects} planned after {time.monotonic() - started:.0f} s")
-    bench.at_rest(max(60.0, limit_seconds - (time.monotonic() - started)))
-    return seconds, bench.planning()[1]
+    creating.join()
+    say(f"  {curve[-1][1]} of {objects} planned after {now:.0f} s")
+    bench.at_rest(max(10.0, limit_seconds - (time.monotonic() - started)))
+    planned, ready = bench.planning()
+    return {
+        "planned": planned,
+        "ready": ready,
+        "planned_seconds": seconds,
+        "planned_curve": curve,
+        "planned_cpu": spent,
+    }
 
 
 def first_seen(seen: Seen, names: Sequence[str], limit_seconds: float) -> None:
@@ -202,7 +237,7 @@ def first_seen(seen: Seen, names: Sequence[str], limit_seconds: float) -> None:
         time.sleep(0.05)
 
 
-def reaction(bench: Bench, count: int) -> dict[str, list[float]]:
+def reaction(bench: Bench, count: int, limit_seconds: float) -> dict[str, list[float]]:
     """Apply LLMDeployments and Deployments at a steady pace; return the seconds until each was answered."""
     namespace = f"{scale_fleet.PREFIX}reaction"
     bench.kubectl.run("create", "namespace", namespace)
@@ -221,15 +256,15 @@ def reaction(bench: Bench, count: int) -> dict[str, list[float]]:
             plain = scale_fleet.plain_deployment(f"d-{name}", namespace)
             text = json.dumps({"apiVersion": "v1", "kind": "List", "items": [own, plain]})
             inside.run("create", "-f", "-", stdin=text)
-        first_seen(planned, names, 120.0)
-        first_seen(seen, [f"d-{name}" for name in names], 30.0)
+        first_seen(planned, names, max(1.0, limit_seconds - count / APPLIES_PER_SECOND))
+        first_seen(seen, [f"d-{name}" for name in names], 5.0)
     return {
         "LLMDeployment": sorted(planned.at.get(name, float("inf")) - sent[name] for name in names),
         "Deployment": sorted(seen.at.get(f"d-{name}", float("inf")) - sent[name] for name in names),
     }
 
 
-def restart(bench: Bench) -> tuple[Phase, float, float]:
+def restart(bench: Bench, limit_seconds: float) -> tuple[Phase, float, float]:
     """Start the operator again; return what that took, until the lists were in, and from then to a new plan."""
     namespace, name = f"{scale_fleet.PREFIX}000", "born-meanwhile"
     body = scale_fleet.deployment(name, namespace, scale_fleet.specs(1)[0])
@@ -247,9 +282,9 @@ def restart(bench: Bench) -> tuple[Phase, float, float]:
                 time.sleep(0.1)
             synced = time.monotonic()
             lists = synced - started
-            first_seen(seen, [name], 300.0)
+            first_seen(seen, [name], limit_seconds)
             planned = max(0.0, seen.at.get(name, float("inf")) - synced)
-        bench.at_rest(300.0)
+        bench.at_rest(limit_seconds)
 
     return bench.measured(start), lists, planned
 
@@ -264,10 +299,11 @@ def largest_object(kubectl: Kubectl) -> tuple[int, str]:
     return found
 
 
-def run(objects: int, options: argparse.Namespace, folder: Path) -> Run:
-    """Measure one size on a cluster of its own."""
+def run(objects: int, options: argparse.Namespace, folder: Path, record: Record) -> None:
+    """Measure one size on a cluster of its own, as many parts as there is time for."""
     pools = scale_fleet.pools(objects)
-    say(f"{objects} LLMDeployments on {sum(pool.count for pool in pools)} nodes")
+    nodes = sum(pool.count for pool in pools)
+    say(f"{objects} LLMDeployments on {nodes} nodes")
     settings = folder / "operator-settings.yaml"
     settings.write_text(yaml.safe_dump({}))
     cluster = devcluster.up(
@@ -283,88 +319,107 @@ def run(objects: int, options: argparse.Namespace, folder: Path) -> Run:
         bench.create(budgets)
         bench.start_operator()
         bench.at_rest(30.0)
-        seconds, ready = float("nan"), 0
-
-        def roll_out() -> None:
-            nonlocal seconds, ready
-            seconds, ready = rollout(bench, objects, options.distinct, options.rollout_seconds)
-
-        rolled_out = bench.measured(roll_out)
-        peak, resident = memory_mib(bench.pid, "VmHWM"), memory_mib(bench.pid)
-        say(f"  {rolled_out.operator_cpu:.1f} s of CPU, {rolled_out.writes.total()} writes, {resident:.0f} MiB; idle")
-        idle = bench.measured(lambda: time.sleep(options.idle_seconds))
-        say("  reaction")
-        reacted = reaction(bench, options.reactions)
-        say(f"    the slowest plan after {reacted['LLMDeployment'][-1]:.1f} s")
-        bench.at_rest(120.0)
-        say("  one more node")
-        more = (scale_fleet.NodePool(pools[0].product, pools[0].count + 1, pools[0].gpus), *pools[1:])
-
-        def add_node() -> None:
-            bench.cluster = devcluster.up(bench.cluster.directory, pools=more)
-            time.sleep(10.0)
-            bench.at_rest(options.rollout_seconds)
-
-        node_added = bench.measured(add_node)
-        say("  one more member")
-        extra = scale_fleet.deployment("one-more", f"{scale_fleet.PREFIX}000", scale_fleet.specs(1)[0])
-
-        def add_member() -> None:
-            bench.create([extra])
-            time.sleep(20.0)
-            bench.at_rest(options.rollout_seconds)
-
-        member_added = bench.measured(add_member)
-        say("  restart")
-        restarted, lists, planned = restart(bench)
-        say(f"    lists after {lists:.1f} s, a plan after {planned:.1f} s more")
-        size, name = largest_object(bench.kubectl)
-        return Run(
-            objects=objects,
-            nodes=sum(pool.count for pool in pools),
-            budgets=len(budgets),
-            planned_seconds=seconds,
-            ready=ready,
-            rollout=rolled_out,
-            idle=idle,
-            node_added=node_added,
-            member_added=member_added,
-            restart=restarted,
-            lists_seconds=lists,
-            new_after_lists_seconds=planned,
-            peak_mib=peak,
-            resident_mib=resident,
-            restarted_mib=memory_mib(bench.pid),
-            reaction=reacted,
-            largest_object_bytes=size,
-            largest_object=name,
-        )
+        record.runs.append({"objects": objects, "nodes": nodes, "budgets": len(budgets)})
+        record.put(empty_mib=memory_mib(bench.pid))
+        for part in options.parts.split(","):
+            limit = min(options.part_seconds, record.seconds_left - SPARE_SECONDS)
+            if limit < LEAST_SECONDS:
+                say(f"  {part}: no time is left")
+                record.put(left_out=[*record.runs[-1].get("left_out", []), part])
+                continue
+            say(f"  {part}, at most {limit:.0f} s")
+            PARTS[part](bench, objects, options, limit, record)
+            record.put(resident_mib=memory_mib(bench.pid))
     finally:
         cluster.down(purge=True)
+
+
+def part_rollout(bench: Bench, objects: int, options: argparse.Namespace, limit: float, record: Record) -> None:
+    found: dict[str, Any] = {}
+    phase = bench.measured(lambda: found.update(rollout(bench, objects, options.distinct, limit)))
+    record.put(rollout=phase, **found, peak_mib=memory_mib(bench.pid, "VmHWM"), rolled_out_mib=memory_mib(bench.pid))
+    size, name = largest_object(bench.kubectl)
+    record.put(largest_object_bytes=size, largest_object=name)
+
+
+def part_idle(bench: Bench, objects: int, options: argparse.Namespace, limit: float, record: Record) -> None:
+    record.put(idle=bench.measured(lambda: time.sleep(min(limit, options.idle_seconds))))
+
+
+def part_reaction(bench: Bench, objects: int, options: argparse.Namespace, limit: float, record: Record) -> None:
+    reacted = reaction(bench, options.reactions, limit)
+    say(f"    the slowest plan after {reacted['LLMDeployment'][-1]:.1f} s")
+    record.put(reaction=reacted)
+    bench.at_rest(min(limit, 60.0))
+
+
+def part_node(bench: Bench, objects: int, options: argparse.Namespace, limit: float, record: Record) -> None:
+    """Add a node, and wait for as long as every deployment is looked at once."""
+    first, *others = scale_fleet.pools(objects)
+    more = (scale_fleet.NodePool(first.product, first.count + 1, first.gpus), *others)
+
+    def add() -> None:
+        bench.cluster = devcluster.up(bench.cluster.directory, pools=more)
+        time.sleep(min(limit, options.node_seconds))
+
+    record.put(node_added=bench.measured(add))
+
+
+def part_member(bench: Bench, objects: int, options: argparse.Namespace, limit: float, record: Record) -> None:
+    extra = scale_fleet.deployment("one-more", f"{scale_fleet.PREFIX}000", scale_fleet.specs(1)[0])
+
+    def add() -> None:
+        bench.create([extra])
+        time.sleep(10.0)
+        bench.at_rest(limit)
+
+    record.put(member_added=bench.measured(add))
+
+
+def part_restart(bench: Bench, objects: int, options: argparse.Namespace, limit: float, record: Record) -> None:
+    phase, lists, planned = restart(bench, limit)
+    say(f"    lists after {lists:.1f} s, a plan after {planned:.1f} s more")
+    record.put(
+        restart=phase,
+        lists_seconds=lists,
+        new_after_lists_seconds=planned,
+        restarted_mib=memory_mib(bench.pid),
+        restarted_peak_mib=memory_mib(bench.pid, "VmHWM"),
+    )
+
+
+PARTS = {
+    "rollout": part_rollout,
+    "idle": part_idle,
+    "restart": part_restart,
+    "reaction": part_reaction,
+    "member": part_member,
+    "node": part_node,
+}
 
 
 def main() -> int:
     """Run the sizes that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--objects", default="100,500", help="sizes, with commas (default: %(default)s)")
+    parser.add_argument("--objects", default="100,300", help="sizes, with commas (default: %(default)s)")
+    parser.add_argument("--parts", default=",".join(PARTS), help="in their order (default: %(default)s)")
     parser.add_argument("--distinct", type=int, default=200, help="distinct specs (default and most: %(default)s)")
     parser.add_argument("--no-budgets", action="store_true", help="leave EnergyBudgets and the ClusterEnergyBudget out")
     parser.add_argument("--idle-seconds", type=float, default=60.0, help="time at rest that is measured")
+    parser.add_argument("--node-seconds", type=float, default=320.0, help="time that is measured after a node came")
     parser.add_argument("--reactions", type=int, default=100, help="objects applied at 10 per second")
-    parser.add_argument("--rollout-seconds", type=float, default=900.0, help="after which a roll-out is given up")
-    parser.add_argument("--json", type=Path, help="file that gets every figure of every run")
+    parser.add_argument("--part-seconds", type=float, default=900.0, help="after which a part is given up")
+    parser.add_argument("--seconds", type=float, default=7200.0, help="after which no part begins")
+    parser.add_argument("--json", type=Path, help="file that gets every figure as soon as it is known")
     parser.add_argument("--plot", type=Path, help="file that gets the picture, .svg or .png (needs energylens[plot])")
     options = parser.parse_args()
-    runs = []
+    record = Record(options.json, options.seconds)
     for objects in map(int, options.objects.split(",")):
         with tempfile.TemporaryDirectory(prefix="energylens-scale-") as folder:
-            runs.append(asdict(run(objects, options, Path(folder))))
-        # What was measured is kept, also where a later size fails.
-        print(table(runs), flush=True)
-        if options.json is not None:
-            options.json.write_text(json.dumps(runs, indent=1))
+            run(objects, options, Path(folder), record)
+        print(table(record.runs), flush=True)
     if options.plot is not None:
-        plotted(runs, options.plot)
+        plotted(record.runs, options.plot)
     return 0
 
 

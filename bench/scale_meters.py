@@ -45,6 +45,8 @@ class WriteCounter:
     """By plural, with the subresource."""
     reads: Counter[str] = field(default_factory=Counter)
     """By verb and plural; watches are not counted."""
+    named: set[tuple[str, str]] = field(default_factory=set)
+    """Namespaces and names of LLMDeployments whose status was written."""
     _offset: int = 0
     _inode: int = 0
 
@@ -81,6 +83,8 @@ class WriteCounter:
         if event["verb"] in WRITES:
             if 200 <= event.get("responseStatus", {}).get("code", 0) < 300:
                 self.writes["/".join(filter(None, (resource, target.get("subresource", ""))))] += 1
+                if resource == "llmdeployments":
+                    self.named.add((target.get("namespace", ""), target.get("name", "")))
         elif event["verb"] != "watch":
             self.reads[f"{event['verb']} {resource}"] += 1
 

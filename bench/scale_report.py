@@ -37,15 +37,25 @@ def _reaction(kind: str, share: float) -> Callable[[Run], str]:
     return lambda run: f"{_percentile(run['reaction'].get(kind, ()), share):.2f} s"
 
 
+def _planned(run: Run) -> str:
+    seconds = run["planned_seconds"]
+    if seconds is not None:
+        return f"{seconds:.0f} s"
+    at, count = run["planned_curve"][-1]
+    return f"{count:,} after {at:.0f} s"
+
+
 ROWS: tuple[tuple[str, str, Callable[[Run], str]], ...] = (
     ("nodes, budgets", "", lambda r: f"{r['nodes']}, {r['budgets']}"),
-    ("all planned after", "600 s at 5,000", lambda r: f"{r['planned_seconds']:.0f} s"),
-    ("Ready at the end", "", lambda r: f"{r['ready']}"),
+    ("all planned after", "600 s at 5,000", _planned),
+    ("Ready at the end", "", lambda r: f"{r['ready']:,}"),
     *((f"CPU of {name} per object", "", lambda r, name=name: _each(r, name)) for name in PROCESSES),
+    ("passes per object", "", lambda r: f"{r['rollout']['passes'] / r['objects']:.1f}"),
     ("writes per object", "<= 6", lambda r: f"{_total(r['rollout']['writes']) / r['objects']:.2f}"),
     ("reads per object", "", lambda r: f"{_total(r['rollout']['reads']) / r['objects']:.2f}"),
-    ("memory: highest", "", lambda r: f"{r['peak_mib']:.0f} MiB"),
-    ("memory: at rest", "<= 200 MiB", lambda r: f"{r['resident_mib']:.0f} MiB"),
+    ("memory: without an object", "", lambda r: f"{r['empty_mib']:.0f} MiB"),
+    ("memory: highest", "<= 200 MiB", lambda r: f"{r['peak_mib']:.0f} MiB"),
+    ("memory: after the roll-out", "<= 200 MiB", lambda r: f"{r['rolled_out_mib']:.0f} MiB"),
     ("memory: after a restart", "<= 200 MiB", lambda r: f"{r['restarted_mib']:.0f} MiB"),
     ("idle: of a core", "<= 3 %", lambda r: f"{_share(r['idle']):.1f} %"),
     ("idle: writes in a minute", "", lambda r: f"{60.0 * _total(r['idle']['writes']) / r['idle']['seconds']:.1f}"),
@@ -63,19 +73,34 @@ ROWS: tuple[tuple[str, str, Callable[[Run], str]], ...] = (
     ("Kubernetes' own Deployment, P99", "", _reaction("Deployment", 0.99)),
     ("largest object", "< 256 kB", lambda r: f"{r['largest_object_bytes'] / 1000:.0f} kB ({r['largest_object']})"),
 )
+NOT_RUN = "not run"
+
+
+def _shown(read: Callable[[Run], str], run: Run) -> str:
+    """Return a figure, or that its part of the run was left out or not reached."""
+    try:
+        return read(run)
+    except KeyError:
+        return NOT_RUN
+
+
+def _cut(phase: Mapping[str, Any]) -> str:
+    return "; the part's time was over before the operator was at rest" if phase["cut_short"] else ""
 
 
 def table(runs: Sequence[Run]) -> str:
     """Return the figures as a table in Markdown, one column per size, and the writes by kind below."""
     head = ["", "target", *(f"{run['objects']:,}" for run in runs)]
     lines = [head, ["---"] * len(head)]
-    lines += [[name, target, *(read(run) for run in runs)] for name, target, read in ROWS]
+    lines += [[name, target, *(_shown(read, run) for run in runs)] for name, target, read in ROWS]
     text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     kinds = []
     for run in runs:
         for part in ("rollout", "idle", "node_added", "member_added", "restart"):
+            if part not in run:
+                continue
             counts = ", ".join(f"{count} {kind}" for kind, count in sorted(run[part]["writes"].items()))
-            kinds.append(f"- {run['objects']:,}, {part.replace('_', ' ')}: {counts or 'no write'}")
+            kinds.append(f"- {run['objects']:,}, {part.replace('_', ' ')}: {counts or 'no write'}{_cut(run[part])}")
     machine = f"{platform.platform()}, {os.cpu_count()} CPUs, Python {platform.python_version()}"
     return f"{machine}\n\n{text}\n\nWrites by kind:\n\n" + "\n".join(kinds)
 
@@ -87,25 +112,36 @@ def plotted(runs: Sequence[Run], path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    sizes = [run["objects"] for run in runs]
     figure, axes = pyplot.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
+
+    def draw(axis: Any, figures: Callable[[Run], float], label: str = "") -> None:
+        """Draw what there is: a part of a run may have been left out."""
+        known = [(run["objects"], value) for run in runs if not math.isnan(value := _number(figures, run))]
+        axis.plot([at for at, _ in known], [value for _, value in known], marker="o", label=label)
+
     for name in PROCESSES[:3]:
-        spent = [1000.0 * run["rollout"]["cpu_seconds"].get(name, math.nan) / run["objects"] for run in runs]
-        axes[0].plot(sizes, spent, marker="o", label=name)
+        draw(axes[0], lambda r, name=name: 1000.0 * r["rollout"]["cpu_seconds"][name] / r["objects"], name)
     axes[0].set_ylabel("CPU per object from apply to Ready, ms")
     axes[0].legend()
-    axes[1].plot(sizes, [run["resident_mib"] for run in runs], marker="o", label="at rest")
-    axes[1].plot(sizes, [run["restarted_mib"] for run in runs], marker="o", label="after a restart")
+    draw(axes[1], lambda r: float(r["peak_mib"]), "highest")
+    draw(axes[1], lambda r: float(r["restarted_mib"]), "after a restart")
     axes[1].axhline(200.0, linestyle=":", label="target")
     axes[1].set_ylabel("resident memory of the operator, MiB")
     axes[1].legend()
-    axes[2].plot(sizes, [_total(run["rollout"]["writes"]) / run["objects"] for run in runs], marker="o")
+    draw(axes[2], lambda r: _total(r["rollout"]["writes"]) / r["objects"])
     axes[2].axhline(6.0, linestyle=":")
     axes[2].set_ylabel("writes per object from apply to Ready")
     for axis in axes:
         axis.set_xlabel("LLMDeployments")
         axis.set_ylim(bottom=0)
     figure.savefig(path)
+
+
+def _number(read: Callable[[Run], float], run: Run) -> float:
+    try:
+        return read(run)
+    except KeyError:
+        return math.nan
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from tests.support.fake_pods import node
 from tests.support.world import KEY, NAMESPACE, World, llama, overrides
 
 from energylens.cluster.errors import ForbiddenError
-from energylens.controller.rest import MOST_REST_SECONDS
+from energylens.controller.rest import MOST_UNMEASURED_REST_SECONDS
 from energylens.controller.settings import Settings
 
 LATER = "2126-03-01T00:00:00Z"
@@ -53,7 +53,7 @@ CHANGES: dict[str, Callable[[World], object]] = {
     "a child that goes": lambda world: world.cluster.remove("Service", *KEY),
     "the status": lambda world: world.cluster.edit("LLMDeployment", *KEY, lambda live: live["status"].pop("plan")),
     "a budget": lambda world: world.cluster.put(budget(powerWatts=9000)),
-    "time": lambda world: world.clock.advance(MOST_REST_SECONDS),
+    "time": lambda world: world.clock.advance(MOST_UNMEASURED_REST_SECONDS),
 }
 
 
@@ -130,3 +130,37 @@ async def test_a_deployment_that_is_gone_is_forgotten(resting: tuple[World, list
     world.cluster.remove("LLMDeployment", *KEY)
     await world.reconciler.reconcile(KEY)
     assert len(world.reconciler._resting) == 0
+
+
+async def test_of_a_large_cluster_only_nodes_that_a_plan_can_be_about_end_its_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world, planned = World(), list[str]()
+    for index in range(20):
+        world.cluster.put(node(f"more-{index:02d}"))
+    world.cluster.put(llama(planning={}))
+    await world.settle()
+    assert world.condition("Ready")["status"] == "True"
+    original = world.reconciler._planning.planning_for
+
+    def counted(inputs: Any) -> Any:
+        planned.append("")
+        return original(inputs)
+
+    monkeypatch.setattr(world.reconciler._planning, "planning_for", counted)
+    await world.reconciler.reconcile(KEY)
+    planned.clear()
+    mark = world.mark
+    world.cluster.put(node("one-more"))
+    await world.reconciler.reconcile(KEY)
+    assert planned == []
+    world.cluster.put(node("other", product="NVIDIA-L40S", gpus=4))
+    await world.reconciler.reconcile(KEY)
+    assert planned == [""]
+    world.cluster.remove("Node", "", "other")
+    for index in range(15):
+        world.cluster.remove("Node", "", f"more-{index:02d}")
+    planned.clear()
+    await world.reconciler.reconcile(KEY)
+    assert planned == [""]
+    assert [write.key[0] for write in world.writes_since(mark)] in ([], ["LLMDeployment"], ["LLMDeployment"] * 2)

@@ -134,7 +134,10 @@ def _plain(value: Any, depth: int = 0) -> Any:
     """
     if depth > _MAX_DEPTH:
         raise InvalidResourceError([FieldProblem("", None, f"nested more than {_MAX_DEPTH} levels deep")])
-    if isinstance(value, Mapping):
+    # A dict is told from other values ten times as fast as a Mapping, and a status has hundreds of values.
+    if isinstance(value, str | int | float):
+        return value
+    if isinstance(value, dict | Mapping):
         return {str(key): _plain(entry, depth + 1) for key, entry in value.items() if entry is not None}
     if isinstance(value, list):
         return [_plain(entry, depth + 1) for entry in value]

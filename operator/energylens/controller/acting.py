@@ -49,6 +49,9 @@ POOL_SECONDS = 10.0
 """Between two checks whether corrections are to be stored; what was learned since is learned again within hours."""
 KOPF_STOP_SECONDS = 2.0
 """For kopf to stop politely, and once more after it was cancelled; a pod has 30 s to stop, a user less patience."""
+BUDGET_PAUSES = 50.0
+"""Budgets are looked at again after as many times as long as the last look took, at least, requests apart: with tens of
+thousands of memberships the looks of an idle operator would else be most of what it does."""
 UNSETTLED_SECONDS = 1.0
 """Between two checks of the budgets while members answer to what was taken: a pass takes less."""
 WATCHING = "watching"
@@ -367,7 +370,8 @@ class Acting:
                 await self._keeper.step()
             except Exception:
                 log.exception("keeping the budgets failed: internal error; retrying")
-            seconds = self._options.settings.measurement.scrape_seconds
+            scrape = self._options.settings.measurement.scrape_seconds
+            seconds = max(scrape, BUDGET_PAUSES * self._keeper.busy_seconds)
             await asyncio.sleep(min(UNSETTLED_SECONDS, seconds) if self._keeper.is_unsettled else seconds)
 
     async def _plan_again(self) -> None:

@@ -111,7 +111,7 @@ class BudgetKeeper:
 
     async def step(self) -> None:
         """Look at every budget; one that fails is looked at again at the next step, and loses nothing by it."""
-        bodies, self.is_unsettled = dict(self._store.budgets), False
+        bodies, self.is_unsettled, self.busy_seconds = dict(self._store.budgets), False, 0.0
         alive = {_identity(key, body) for key, body in bodies.items()}
         for gone in [identity for identity in self._accounts if identity not in alive]:
             del self._accounts[gone]
@@ -164,6 +164,7 @@ class BudgetKeeper:
         period = period_at(spec.period, ZoneInfo(spec.time_zone), now)
         kept = self._account(key, body, before, period)
         forecast, problem = await self._forecast(key[0], spec)
+        began = self._clock.monotonic()
         around = self._known.surroundings()
         members = [
             self._member(kept, name_of(body), spec, deployment, around, now, forecast)
@@ -195,6 +196,7 @@ class BudgetKeeper:
             problem=problem,
         )
         decided = decide(look)
+        self.busy_seconds += self._clock.monotonic() - began
         status, self.is_unsettled = decided.status, self.is_unsettled or decided.is_unsettled
         self._metrics.observe_budget(*key, status)
         due = kept.written_at is None or (now - kept.written_at).total_seconds() >= self._settings.status_seconds

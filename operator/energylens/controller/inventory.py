@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left, insort
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 from energylens.api.llmdeployment import PlanStatus
@@ -18,6 +18,7 @@ from energylens.decide.planned import PlannedDeployment, planned
 from energylens.decide.reservations import Reservation, reservation, reserve
 from energylens.planner.inventory.products import NodeLabels
 from energylens.planner.inventory.snapshot import gpus_of_pod, snapshot_from_objects
+from energylens.planner.search.reach import seen_within
 from energylens.planner.types import ClusterSnapshot, ExcludedNode, GpuNode
 from energylens.serving.metadata import CANARY, PLAN_SUMMARY, ROLE_LABEL, plan_summary
 
@@ -47,6 +48,9 @@ class Inventory:
         """Plans that deployments hold and that are not the ones in their statuses, as far as they were asked for."""
         self._read: dict[Key, tuple[Body, PlannedDeployment]] = {}
         """What others go by of a deployment, and its object."""
+        self._seen: dict[int | None, Hashable] = {}
+        self._seen_at = -1
+        """Version of the nodes that this was seen of."""
         self._nodes_to_count: set[str] = set(store.nodes)
         self._pods_to_place: set[Key] = set(store.pods)
         self._keys_to_count: set[Key] = set(store.deployments)
@@ -157,6 +161,16 @@ class Inventory:
         """The nodes with the GPUs that bound pods hold."""
         self._refresh()
         return self._base.nodes
+
+    def seen_within(self, most: int | None) -> Hashable:
+        """Return what a plan of at most so many GPUs of a product sees of the nodes, free GPUs and labels apart."""
+        self._refresh()
+        if self._seen_at != self._store.nodes_version:
+            self._seen_at, self._seen = self._store.nodes_version, {}
+        if most not in self._seen:
+            excluded = tuple((node.name, node.product, node.gpus) for node in self._base.excluded)
+            self._seen[most] = seen_within(self._base.nodes, most), excluded
+        return self._seen[most]
 
     def snapshot(self, key: Key) -> ClusterSnapshot:
         """Return the nodes with all GPUs that are not for the deployment of this key, and those that its pods hold."""

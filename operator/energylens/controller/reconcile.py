@@ -102,7 +102,8 @@ class Reconciler:
         """Deployments without a feasible plan, and the version of the inventory when the pass began that found none."""
         self._inventory = Inventory(store)
         self.allowances = Allowances(store, self._inventory, clock)
-        self._resting = Resting(store, clock, self._writer.live, self.observing.latest, self.allowances.of)
+        observed = self.observing.latest
+        self._resting = Resting(store, clock, self._writer.live, observed, self.allowances.of, self._inventory)
         self.serves_lws = False
 
     @property

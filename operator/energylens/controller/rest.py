@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 from energylens.clock import Clock
+from energylens.controller.inventory import Inventory
 from energylens.controller.store import Body, Key, Store
 from energylens.decide.deployment import rollback
 from energylens.decide.deployment.observation import Allowed, Observation
@@ -18,6 +19,8 @@ from energylens.serving.claims import claim_fields
 
 MOST_REST_SECONDS = 900.0
 """Without a whole pass: a measured window that gets no successor is told to be old after so long at least."""
+MOST_UNMEASURED_REST_SECONDS = 3600.0
+"""The same where nothing was measured, so that nothing grows old."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,8 @@ class _Rest:
     values: Hashable
     restricted: bool
     """The plan is the best one only within the watts that budgets leave."""
+    reach: int | None
+    """GPUs of a product beyond which nodes do not concern the plan; None: all nodes do."""
     since: float
 
 
@@ -40,6 +45,7 @@ class Resting:
         children: Callable[[Key], tuple[object, ...]],
         measured: Callable[[Key, str], object],
         allowed: Callable[[Body], Allowed],
+        inventory: Inventory,
     ) -> None:
         """Begin with none at rest.
 
@@ -49,12 +55,14 @@ class Resting:
             children: Returns the children of a deployment as they are.
             measured: Returns the last window of a deployment's plan, by the hash of the plan.
             allowed: Returns what budgets leave to a deployment.
+            inventory: Knows the nodes.
         """
         self._store = store
         self._clock = clock
         self._children = children
         self._measured = measured
         self._allowed = allowed
+        self._inventory = inventory
         self._resting: dict[Key, _Rest] = {}
 
     def __len__(self) -> int:
@@ -84,9 +92,9 @@ class Resting:
             or self._store.deployments.get(key) is not body
         ):
             return
-        restricted = after.planning.restricted
-        seen, values = self._seen(key, body), self._values(body, others, restricted)
-        self._resting[key] = _Rest(seen, values, restricted, self._clock.monotonic())
+        restricted, reach = after.planning.restricted, after.planning.reach
+        seen, values = self._seen(key, body), self._values(body, others, restricted, reach)
+        self._resting[key] = _Rest(seen, values, restricted, reach, self._clock.monotonic())
 
     def wake(self, key: Key) -> None:
         """Let the next look at a deployment be a whole pass."""
@@ -98,12 +106,13 @@ class Resting:
         if rest is None:
             return False
         now = self._seen(key, body)
+        most = MOST_UNMEASURED_REST_SECONDS if body["status"].get("measured") is None else MOST_REST_SECONDS
         if (
             key not in self._store.edited
-            and self._clock.monotonic() - rest.since < MOST_REST_SECONDS
+            and self._clock.monotonic() - rest.since < most
             and len(now) == len(rest.seen)
             and all(a is b for a, b in zip(now, rest.seen, strict=True))
-            and self._values(body, others, rest.restricted) == rest.values
+            and self._values(body, others, rest.restricted, rest.reach) == rest.values
         ):
             return True
         self.wake(key)
@@ -119,7 +128,7 @@ class Resting:
             *self._store.pods_owned(key),
         )
 
-    def _values(self, body: Body, others: Hashable, restricted: bool) -> Hashable:
+    def _values(self, body: Body, others: Hashable, restricted: bool, reach: int | None) -> Hashable:
         """Return what is compared; of the watts that are left only whether they are enough, where that is enough."""
         plan = body["status"].get("plan") or {}
         planned = int((plan.get("predicted") or {}).get("powerWatts", 0))
@@ -128,4 +137,7 @@ class Resting:
         watts: Hashable = None
         if left is not None:
             watts = (left.sheds, left.watts if restricted or left.watts < planned else "enough")
-        return found.view, str(found.status), watts, self._store.nodes_version, others
+        # Which nodes a selector takes is seen of their labels.
+        selects = bool((body["spec"].get("hardware") or {}).get("nodeSelector"))
+        nodes = self._store.nodes_version if selects else self._inventory.seen_within(reach)
+        return found.view, str(found.status), watts, nodes, others

@@ -13,6 +13,7 @@ from typing import Any
 
 from energylens.clock import Clock
 from energylens.decide.stated import Checked
+from energylens.decide.trimmed import shared
 
 Body = Mapping[str, Any]
 Key = tuple[str, str]
@@ -61,7 +62,7 @@ class StatusMemory:
 
     def wrote(self, key: Key, body: Body, status: Body) -> None:
         """Say that a write was answered."""
-        self._written[key] = _Written(_uid(body), dict(status))
+        self._written[key] = _Written(_uid(body), shared(status))
 
     def foreign(self, status: Body, answer: Body) -> dict[str, Any]:
         """Return the merge patch that takes out of an answer what an apply of ``status`` left of other managers."""

@@ -11,7 +11,7 @@ from energylens.cluster.port import Identity
 from energylens.controller.status_memory import StatusMemory
 from energylens.decide.deployment.rollouts import WORKLOADS
 from energylens.decide.deployment.workloads import Workloads
-from energylens.decide.trimmed import trim_node, trim_pod
+from energylens.decide.trimmed import shared, trim_child, trim_node, trim_pod
 from energylens.planner.inventory.snapshot import OWNER_LABEL
 from energylens.serving.workload import CANARY_SUFFIX, LWS_SUFFIX
 
@@ -113,6 +113,7 @@ class Store:
             "spec": body.get("spec") or {},
             "status": body.get("status") or {},
         }
+        trimmed = shared(trimmed)
         edited = self._believe(key, body, trimmed)
         self.deployments[key] = trimmed
         self.deployment_changed(key)
@@ -194,8 +195,7 @@ class Store:
         elif old is not None and not _newer(body, old.body):
             return None
         else:
-            trimmed = {**body, "metadata": {k: v for k, v in metadata.items() if k != "managedFields"}}
-            self.children[child_key] = Child(trimmed)
+            self.children[child_key] = Child(trim_child(body))
         self._child_changed(child_key)
         return (metadata["namespace"], owner) if owner else None
 
@@ -204,7 +204,7 @@ class Store:
         name = body["metadata"]["name"]
         if not self._heard("Node", body, deleted):
             return
-        trimmed = None if deleted else trim_node(body)
+        trimmed = None if deleted else shared(trim_node(body))
         if self.nodes.get(name) == trimmed:
             return
         self.inventory_version += 1
@@ -219,7 +219,7 @@ class Store:
     def put_pod(self, body: Body, deleted: bool) -> Key | None:
         """Take a pod; return the key of its LLMDeployment when it has one and something changed."""
         key = _key(body)
-        trimmed = None if deleted else trim_pod(body)
+        trimmed = None if deleted else shared(trim_pod(body))
         old = self.pods.get(key)
         if deleted and not _is_same_object(body, old):
             return None

@@ -1,13 +1,67 @@
-"""The part of a node and of a pod that deciding reads: a large cluster has many of both, and they change often."""
+"""The part of watched objects that deciding reads, kept small: a large cluster has many, and they change often."""
 
 from __future__ import annotations
 
+import hashlib
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 from energylens.planner.inventory.snapshot import OWNER_LABEL
+from energylens.serving.support import PLAN_KEY
 
 Body = dict[str, Any]
+_LONG = 1024
+"""Characters of a text in a ConfigMap beyond which only its digest is kept."""
+_OFTEN = 128
+"""Characters up to which a text is likely to be in other objects, too."""
+
+
+class Digest:
+    """A long text that is only ever compared: equal to the text that it is the digest of."""
+
+    __slots__ = ("_sha256",)
+
+    def __init__(self, text: str) -> None:
+        """Forget ``text``, and know it again."""
+        self._sha256 = hashlib.sha256(text.encode()).digest()
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether ``other`` is the text, or the digest of an equal one."""
+        if isinstance(other, str):
+            other = Digest(other)
+        return isinstance(other, Digest) and other._sha256 == self._sha256
+
+    def __hash__(self) -> int:
+        """Return a hash, which is not that of the text."""
+        return hash(self._sha256)
+
+
+def shared(value: Any) -> Any:
+    """Return a copy of a JSON value whose names and short texts are the same objects in all copies.
+
+    Each object that comes from an API server brings its names with it: of thousands these are most of the memory.
+    """
+    if isinstance(value, str):
+        return sys.intern(str(value)) if len(value) <= _OFTEN else value
+    if isinstance(value, dict):
+        return {sys.intern(str(name)): shared(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [shared(entry) for entry in value]
+    return value
+
+
+def trim_child(body: Mapping[str, Any]) -> Body:
+    """Return a child without its managed fields; of a ConfigMap's long texts, its plan apart, only digests."""
+    metadata = {name: value for name, value in body["metadata"].items() if name != "managedFields"}
+    trimmed: Body = shared({**body, "metadata": metadata})
+    data = trimmed.get("data")
+    if isinstance(data, dict):
+        trimmed["data"] = {
+            name: Digest(text) if name != PLAN_KEY and isinstance(text, str) and len(text) > _LONG else text
+            for name, text in data.items()
+        }
+    return trimmed
 
 
 def trim_node(body: Mapping[str, Any]) -> Body:

@@ -7,6 +7,8 @@ others make it another question. The power that budgets leave counts only where 
 
 from __future__ import annotations
 
+import pickle
+import zlib
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -27,8 +29,8 @@ from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.model.requantize import UnsupportedQuantizationError, with_quantization
 from energylens.predictor.types import GpuSpec
 
-MOST_ANSWERS = 512
-"""Answers that are kept, of the questions that were asked last."""
+MOST_ANSWERS = 2048
+"""Answers that are kept, of the questions that were asked last; each takes some 2 kB."""
 MOST_OF_ONE = 4
 """Answers to one question, each with other GPUs free."""
 
@@ -122,12 +124,12 @@ class Answers:
                 if kept.answers(places, is_exact=asked.depends_on_places or kept.is_bound_by_hardware):
                     self._kept.move_to_end(key)
                     self._bounds.move_to_end(asked.base)
-                    return kept.answer
+                    return kept.unpacked()
         return None
 
     def _keep(self, asked: _Asked, answer: Feasible) -> None:
         key = asked.within(answer.most_gpus)
-        kept = _Kept(answer, asked.places(answer.most_gpus), _needs(answer))
+        kept = _Kept.of(answer, asked.places(answer.most_gpus))
         with self._lock:
             # The cluster fills up: what was found last fits best.
             self._kept[key] = (kept, *self._kept.pop(key, ())[: MOST_OF_ONE - 1])
@@ -146,18 +148,27 @@ Places = Mapping[str, Mapping[int, int]]
 class _Kept:
     """An answer, and the free GPUs that it was found with."""
 
-    answer: Feasible
+    packed: bytes
+    """The answer: its table has a hundred times the size of the plan, and 500 tables would be 50 MiB."""
     places: Places
     needs: Places
     """Of each candidate that is shown, the chosen one among them."""
+    is_bound_by_hardware: bool
+    """Whether the answer names a limit on GPUs, and so a candidate beyond that limit, which is not shown.
 
-    @property
-    def is_bound_by_hardware(self) -> bool:
-        """Whether the answer names a limit on GPUs, and so a candidate beyond that limit, which is not shown.
+    Where no candidate beyond a limit was better, none is with fewer places.
+    """
 
-        Where no candidate beyond a limit was better, none is with fewer places.
-        """
-        return self.answer.plan.binding_constraint in HARDWARE_LIMITS
+    @classmethod
+    def of(cls, answer: Feasible, places: Places) -> _Kept:
+        """Keep an answer."""
+        packed = zlib.compress(pickle.dumps(answer), level=1)
+        return cls(packed, places, _needs(answer), answer.plan.binding_constraint in HARDWARE_LIMITS)
+
+    def unpacked(self) -> Feasible:
+        """Return the answer."""
+        answer: Feasible = pickle.loads(zlib.decompress(self.packed))
+        return answer
 
     def answers(self, places: Places, *, is_exact: bool) -> bool:
         """Return whether the answer is that of other free GPUs, too.

@@ -12,9 +12,11 @@ from energylens.decide.deployment.inputs import Inputs
 from energylens.decide.deployment.load import FollowedLoad
 from energylens.planner import effective_allowance, plan_inputs_hash
 from energylens.planner.answers import Answers, Question
+from energylens.planner.inventory.nodes import usable_nodes
 from energylens.planner.search.describe import joules
 from energylens.planner.search.identity import is_made_from
 from energylens.planner.search.problem import NO_BINDING_CONSTRAINT
+from energylens.planner.search.reach import reach_of
 from energylens.planner.shedding import Running, is_priced, replica_powers
 from energylens.planner.types import Feasible, PlanningResult
 from energylens.predictor import Predictor
@@ -33,6 +35,10 @@ class Case:
     """Known GPU products."""
     answers: Answers = field(default_factory=Answers, compare=False)
     """To questions that were asked before."""
+    _hashes: list[tuple[tuple[LLMDeployment, PlanStatus | None, bool], str]] = field(
+        default_factory=list, compare=False, repr=False
+    )
+    """By question; a pass asks for the same one twice."""
 
     def asked(self, load: FollowedLoad | None) -> LLMDeployment:
         """Return the deployment with a load in place of the declared one."""
@@ -46,8 +52,11 @@ class Case:
             plan: The plan; None for any.
             restricted: The power that budgets leave restricts the choice.
         """
-        inputs = self.inputs
-        return plan_inputs_hash(
+        inputs, question = self.inputs, (asked, plan, restricted)
+        for known, found in self._hashes:
+            if known[0] is asked and known[1] is plan and known[2] == restricted:
+                return found
+        found = plan_inputs_hash(
             asked,
             self.model,
             inputs.snapshot,
@@ -58,6 +67,14 @@ class Case:
             plan=plan,
             restricted=restricted,
         )
+        self._hashes.append((question, found))
+        return found
+
+    def reach(self, asked: LLMDeployment, plan: PlanStatus) -> int | None:
+        """Return the GPUs of a product beyond which the cluster does not concern a plan; None: all of it does."""
+        inputs, spec = self.inputs, asked.spec
+        usable = usable_nodes(spec, inputs.snapshot, self.gpus)
+        return reach_of(plan, spec, usable, self.gpus, corrected=inputs.corrections is not None)
 
     def made_from(self, asked: LLMDeployment, plan: PlanStatus) -> str:
         """Return the hash of today's inputs where a plan was made from them, "" where they are others.

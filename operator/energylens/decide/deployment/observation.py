@@ -78,6 +78,8 @@ class PlanChoice:
     """The verification begins in this pass."""
     gave_up: GivenUpPlan | None = None
     """The plan that this pass gives up."""
+    reach: int | None = None
+    """GPUs of a product beyond which the cluster does not concern the plan that stands; None: all of it does."""
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,13 @@ class PlanningService:
                 self._remembered.pop(key, None)
                 free = case.hash_of(case.asked(inputs.load), current, restricted=False)
                 return PlanChoice(
-                    current, case.model, True, Reason.PLANNED, in_words(current), restricted=wanted != free
+                    current,
+                    case.model,
+                    True,
+                    Reason.PLANNED,
+                    in_words(current),
+                    restricted=wanted != free,
+                    reach=case.reach(case.asked(inputs.load), current),
                 )
         seen = _identity(case, current)
         known = self._remembered.get(key)

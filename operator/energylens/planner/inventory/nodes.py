@@ -31,13 +31,20 @@ def usable_nodes(
 ) -> tuple[GpuNode, ...]:
     """Return the nodes whose labels, taints and GPU product allow the deployment's pods, free or not."""
     hardware = spec.hardware
-    return tuple(
-        node
-        for node in snapshot.nodes
-        if node.allocatable > 0
-        and node.product in gpus
-        and eligible(node, hardware.node_selector, hardware.tolerations)
-    )
+    # Most nodes of a large cluster have the same taints, and most specs select no labels.
+    accepted: dict[tuple[Taint, ...], bool] = {}
+
+    def is_usable(node: GpuNode) -> bool:
+        if node.allocatable <= 0 or node.product not in gpus:
+            return False
+        if hardware.node_selector:
+            return eligible(node, hardware.node_selector, hardware.tolerations)
+        found = accepted.get(node.taints)
+        if found is None:
+            found = accepted[node.taints] = eligible(node, {}, hardware.tolerations)
+        return found
+
+    return tuple(filter(is_usable, snapshot.nodes))
 
 
 def allowed_nodes(

@@ -13,6 +13,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import lru_cache
+from operator import attrgetter
 
 import numpy as np
 
@@ -31,6 +32,7 @@ STEPS = (16, 64, 256, 1024)
 SMALL = 64
 """GPUs of each product up to which a cluster is evaluated whole: everything that it can do is shown then."""
 _KEPT_DIGESTS = 4096
+_product_and_size = attrgetter("product", "allocatable")
 
 
 def solve_within(problem: Problem) -> tuple[Solution, int | None]:
@@ -65,7 +67,7 @@ def reach_of(
         gpus: Known GPU products.
         corrected: Factors learned from measurement enter the plan.
     """
-    floor = min((gpus[node.product].idle_watts for node in nodes), default=0.0)
+    floor = min((gpus[product].idle_watts for product in {node.product for node in nodes}), default=0.0)
     return next(
         (
             most
@@ -100,13 +102,13 @@ def inventory_within(
 
     Of a product with more GPUs than that it is the space: most nodes more or less change nothing of it.
     """
-    sizes: dict[str, Counter[int]] = {}
-    for node in nodes:
-        if node.allocatable > 0:
-            sizes.setdefault(node.product, Counter())[node.allocatable] += 1
+    sizes: dict[str, dict[int, int]] = {}
+    for (product, size), count in _sizes(nodes).items():
+        if size > 0:
+            sizes.setdefault(product, {})[size] = count
     found: list[list[object]] = []
     for product, counts in sorted(sizes.items()):
-        if most is None or product not in gpus or sum(counts.elements()) <= most:
+        if most is None or product not in gpus or sum(size * count for size, count in counts.items()) <= most:
             found += [[product, size, count] for size, count in sorted(counts.items())]
             continue
         nodes_of_sizes = tuple(sorted(counts.items()))
@@ -115,6 +117,18 @@ def inventory_within(
         digest = _space_digest(model, gpus[product], nodes_of_sizes, overrides, cap, last, most)
         found.append([product, most, digest])
     return found
+
+
+def seen_within(nodes: Collection[GpuNode], most: int | None) -> tuple[object, ...]:
+    """Return what plans of at most so many GPUs per product see of nodes whose labels nobody asks for.
+
+    Node sizes by product and taints, and how many nodes there are of each, no more than such a plan can take: where
+    this is the same, so is :func:`inventory_within` under the same bound, and so is the bound.
+    """
+    counts = Counter((node.product, node.allocatable, node.taints) for node in nodes)
+    largest = max(_totals(nodes).values(), default=0)
+    steps = tuple(step for step in STEPS if step < largest) if largest > SMALL else ()
+    return steps, frozenset((kind, count if most is None else min(count, most)) for kind, count in counts.items())
 
 
 def places_within(free: Iterable[int], most: int | None) -> dict[int, int]:
@@ -155,9 +169,15 @@ def _holds(most: int, spec: LLMDeploymentSpec, gpus: int, watts: int, floor_watt
 
 def _totals(nodes: Iterable[GpuNode]) -> dict[str, int]:
     totals: dict[str, int] = {}
-    for node in nodes:
-        totals[node.product] = totals.get(node.product, 0) + node.allocatable
+    for (product, size), count in _sizes(nodes).items():
+        totals[product] = totals.get(product, 0) + size * count
     return totals
+
+
+def _sizes(nodes: Iterable[GpuNode]) -> Counter[tuple[str, int]]:
+    """Return how many nodes there are of each product and size."""
+    # Each pass asks, and a large cluster has a thousand nodes: counted without a loop of Python's own.
+    return Counter(map(_product_and_size, nodes))
 
 
 @lru_cache(maxsize=_KEPT_DIGESTS)

@@ -8,15 +8,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.unit.planner.search.large import MODELS, asked, cluster, problem
+from tests.unit.planner.search.large import MODELS, PRODUCTS, asked, cluster, problem
 
 from energylens.data import load_gpus, load_model, load_predictor
 from energylens.planner import plan, plan_inputs_hash
 from energylens.planner.answers import Answers, Question
 from energylens.planner.search.identity import is_made_from
 from energylens.planner.search.problem import solve
-from energylens.planner.search.reach import SMALL, STEPS, places_within, solve_within
-from energylens.planner.types import Feasible, GpuAllocation, PowerAllowance
+from energylens.planner.search.reach import (
+    SMALL,
+    STEPS,
+    inventory_within,
+    places_within,
+    seen_within,
+    solve_within,
+)
+from energylens.planner.types import Feasible, GpuAllocation, GpuNode, PowerAllowance
 
 SPECS: tuple[dict[str, Any], ...] = (
     {},
@@ -212,3 +219,21 @@ def planned_while_the_cluster_fills_up(gpus_taken: Sequence[int], **parts: Any) 
         assert found.plan.model_copy(update={"inputs_hash": None}) == anew.plan.model_copy(update={"inputs_hash": None})
         assert found.table == anew.table
     return planned
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_what_a_plan_sees_of_nodes_changes_whenever_its_inputs_do(model: str) -> None:
+    gpus = load_gpus()
+    for most in (None, *STEPS[:2]):
+        seen = dict[object, str]()
+        for counts in ((1, 1), (2, 1), (8, 1), (8, 2), (9, 2), (15, 2), (16, 2), (17, 2), (40, 2), (40, 15), (40, 40)):
+            nodes = tuple(
+                GpuNode(f"{product}-{index}", product, size)
+                for (product, size), count in zip(PRODUCTS, counts, strict=True)
+                for index in range(count)
+            )
+            spec, served = asked(model=model).spec, load_model(model)
+            inputs = str(inventory_within(spec, served, nodes, gpus, most))
+            found = seen_within(nodes, most)
+            assert seen.setdefault(found, inputs) == inputs, counts
+        assert len(seen) > 4

@@ -1,0 +1,66 @@
+"""What is kept of watched objects is small, and says whether an object is still as it was written."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from energylens.controller.store import Store
+from energylens.decide.deployment.applied import differences, holds
+from energylens.decide.trimmed import Digest, shared, trim_child
+from energylens.serving.support import PLAN_KEY, TABLE_KEY
+
+TABLE = "rank,reason\n" + "1,as good as any other\n" * 200
+
+
+def config_map(**data: str) -> dict[str, Any]:
+    metadata = {"name": "llama-plan", "namespace": "team", "uid": "1", "resourceVersion": "1", "managedFields": [{}]}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
+
+
+def test_copies_are_equal_and_share_names_and_short_texts() -> None:
+    text = json.dumps({"metadata": {"labels": {"team.example/owner": "somebody else"}}, "items": [1, None, True, 1.5]})
+    first, second = shared(json.loads(text)), shared(json.loads(text))
+    assert first == second == json.loads(text)
+    (name,), (other,) = first["metadata"]["labels"], second["metadata"]["labels"]
+    assert name is other
+    assert first["metadata"]["labels"][name] is second["metadata"]["labels"][name]
+    assert first["metadata"] is not second["metadata"]
+
+
+def test_a_copy_does_not_follow_its_original() -> None:
+    original: dict[str, Any] = {"spec": {"replicas": 1, "args": ["a"]}}
+    copy = shared(original)
+    original["spec"]["args"].append("b")
+    assert copy == {"spec": {"replicas": 1, "args": ["a"]}}
+
+
+@pytest.mark.parametrize(("stated", "same"), [(TABLE, True), (TABLE + "2,worse\n", False), (TABLE.upper(), False)])
+def test_a_long_text_is_known_again_without_being_kept(stated: str, same: bool) -> None:
+    kept = trim_child(config_map(**{TABLE_KEY: TABLE, PLAN_KEY: "{}" + " " * 9000}))
+    wanted = {"data": {TABLE_KEY: stated, PLAN_KEY: "{}" + " " * 9000}}
+    assert TABLE not in str(kept)
+    assert holds(kept, wanted) is same
+    assert differences(kept, wanted) == ([] if same else [("data", TABLE_KEY)])
+    # A plan is read again after a crash.
+    assert kept["data"][PLAN_KEY] == "{}" + " " * 9000
+    assert "managedFields" not in kept["metadata"]
+
+
+def test_digests_of_one_text_are_equal() -> None:
+    assert Digest("a") == Digest("a")
+    assert hash(Digest("a")) == hash(Digest("a"))
+    assert Digest("a") != Digest("b")
+    assert Digest("a") != 1
+
+
+def test_a_store_notices_an_edited_table() -> None:
+    store = Store()
+    store.put_child("ConfigMap", config_map(**{TABLE_KEY: TABLE}), deleted=False)
+    edited = config_map(**{TABLE_KEY: TABLE + "x"})
+    edited["metadata"]["resourceVersion"] = "2"
+    store.put_child("ConfigMap", edited, deleted=False)
+    (child,) = store.children.values()
+    assert not holds(child.body, {"data": {TABLE_KEY: TABLE}})
