@@ -21,6 +21,7 @@ from tests.simulator.counting import count
 from energylens.data import find_gpu, load_model
 from energylens.data.predictor import load_predictor
 from energylens.predictor.core import Predictor
+from energylens.predictor.load.decoding import end_to_end
 from energylens.predictor.load.steady import steady_state
 from energylens.predictor.load.ttft import FIRST_TOKEN_SECONDS
 from energylens.predictor.requests import RequestClass
@@ -81,6 +82,8 @@ class Outcome:
 
     ttft: dict[float, float]
     itl: dict[float, float]
+    tpot: dict[float, float]
+    end_to_end: dict[float, float]
     running: float
     throughput: float
 
@@ -150,7 +153,7 @@ def simulated(predictor: Predictor, case: Case, rate: float, places: int) -> Out
     constants, _ = predictor.constants(find_gpu(case.gpu))
     spread = float(np.asarray(constants["prompt_spread"]))
     ahead = predictor.profile.steps_ahead > 0
-    first, took, counts = [], [], []
+    first, took, counts, later, outputs = [], [], [], [], []
     held, time, ended = 0.0, 0.0, 0
     for seed in SEEDS:
         requests = drawn(case, rate, spread, seed)
@@ -159,18 +162,25 @@ def simulated(predictor: Predictor, case: Case, rate: float, places: int) -> Out
         begin, end = requests[int(WARM * len(requests))].arrival, requests[-1].arrival
         steps = np.array(found.steps)
         steps = steps[(steps[:, 0] >= begin) & (steps[:, 0] < end)]
-        first.append(np.array(found.first)[int(WARM * len(requests)) :])
+        judged = slice(int(WARM * len(requests)), None)
+        first.append(np.array(found.first)[judged])
+        later.append((np.array(found.last) - [request.arrival for request in requests])[judged] - first[-1])
+        outputs.append(np.array([request.output for request in requests])[judged])
         took.append(steps[:, 1])
         counts.append(steps[:, 2])
         held += float(steps[:, 1] @ steps[:, 2])
         ended += sum(begin <= last <= end for last in found.last)
         time += end - begin
     ttft, gaps, weights = np.concatenate(first), np.concatenate(took), np.concatenate(counts)
+    rest = np.concatenate(later)
+    tpot = (rest / np.maximum(np.concatenate(outputs) - 1, 1))[np.concatenate(outputs) > 1]
     order = np.argsort(gaps)
     share = np.cumsum(weights[order]) / weights.sum()
     return Outcome(
         {level: 1e3 * float(np.quantile(ttft, level)) for level in LEVELS},
         {level: 1e3 * float(gaps[order][np.searchsorted(share, level)]) for level in LEVELS},
+        {level: 1e3 * float(np.quantile(tpot, level)) for level in LEVELS},
+        {level: 1e3 * float(np.quantile(ttft + rest, level)) for level in LEVELS},
         held / time,
         ended / time / rate,
     )
@@ -235,11 +245,19 @@ def judged(predictor: Predictor, case: Case) -> Figures:
     real = simulated(predictor, case, rate, int(found.max_concurrency[0]))
     here = {"throughput": 1.0, "running": float(found.concurrency[0])}
     there = {"throughput": real.throughput, "running": real.running}
-    for figure, values, more in (("ttft", real.ttft, 1e3 * FIRST_TOKEN_SECONDS), ("itl", real.itl, 0.0)):
+    before = 1e3 * FIRST_TOKEN_SECONDS
+    for figure, values, more in (("ttft", real.ttft, before), ("itl", real.itl, 0.0), ("tpot", real.tpot, 0.0)):
         for level in LEVELS:
             percent = f"p{round(100 * level)}"
-            here[f"{figure} {percent}"] = float(getattr(found, f"{figure}_{percent}_ms")[0])
+            name = "tpot_ms" if (figure, percent) == ("tpot", "p50") else f"{figure}_{percent}_ms"
+            here[f"{figure} {percent}"] = float(getattr(found, name)[0])
             there[f"{figure} {percent}"] = values[level] + more
+    for level in LEVELS:
+        percent = f"p{round(100 * level)}"
+        first, later = (getattr(found, f"{part}_{percent}_ms") for part in ("ttft", "decoding"))
+        whole = end_to_end(found.ttft_p50_ms, first, found.decoding_p50_ms, later)
+        here[f"e2e {percent}"] = float(whole[0])
+        there[f"e2e {percent}"] = real.end_to_end[level] + before
     return Figures(here, there)
 
 

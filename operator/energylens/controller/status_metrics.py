@@ -25,6 +25,7 @@ ERRORS = {
     "power": "powerErrorPercent",
     "itl": "itlErrorPercent",
     "tpot": "tpotErrorPercent",
+    "end_to_end": "endToEndErrorPercent",
     "ttft": "ttftErrorPercent",
 }
 FIGURES = ("energy", "power", "itl", "ttft")
@@ -128,6 +129,16 @@ DEPLOYMENT_FAMILIES = (
         "energylens_measured_tpot_seconds",
         "Measured time per output token of a request at the percentile of spec.slo, s.",
         _measured("tpotMilliseconds", 1e-3),
+    ),
+    _Family(
+        "energylens_predicted_end_to_end_seconds",
+        "Predicted time from a request's arrival to its last token at the percentile of spec.slo, s.",
+        _at(*_PREDICTED, "endToEndMilliseconds", scale=1e-3),
+    ),
+    _Family(
+        "energylens_measured_end_to_end_seconds",
+        "Measured time from a request's arrival to its last token at the percentile of spec.slo, s.",
+        _measured("endToEndMilliseconds", 1e-3),
     ),
     _Family(
         "energylens_predicted_ttft_seconds",

@@ -31,6 +31,8 @@ class EngineNames:
     itl: tuple[str, ...]
     tpot: tuple[str, ...]
     """Of a request: one observation each, the mean over its tokens after the first."""
+    end_to_end: tuple[str, ...]
+    """Of a request, from its arrival to its last token."""
     draft_rounds: tuple[str, ...] = ()
     """Steps of one sequence that verified drafted tokens; counters, as the two below."""
     drafted_tokens: tuple[str, ...] = ()
@@ -45,7 +47,8 @@ class EngineNames:
         scalars = self.generation_tokens + self.prompt_tokens + self.cached_prompt_tokens + self.requests
         scalars += self.draft_rounds + self.drafted_tokens + self.accepted_tokens
         gauges = self.running + self.waiting + self.kv_cache_usage + self.accept_length + self.accept_rate
-        return frozenset(scalars + gauges + tuple(f"{name}_bucket" for name in self.ttft + self.itl + self.tpot))
+        histograms = self.ttft + self.itl + self.tpot + self.end_to_end
+        return frozenset(scalars + gauges + tuple(f"{name}_bucket" for name in histograms))
 
 
 VLLM = EngineNames(
@@ -62,6 +65,7 @@ VLLM = EngineNames(
     # In spite of its name the latter observes every token: it is what inter_token_latency replaced.
     itl=("vllm:inter_token_latency_seconds", "vllm:time_per_output_token_seconds"),
     tpot=("vllm:request_time_per_output_token_seconds",),
+    end_to_end=("vllm:e2e_request_latency_seconds",),
     draft_rounds=("vllm:spec_decode_num_drafts_total",),
     drafted_tokens=("vllm:spec_decode_num_draft_tokens_total",),
     accepted_tokens=("vllm:spec_decode_num_accepted_tokens_total",),
@@ -78,6 +82,7 @@ SGLANG = EngineNames(
     ttft=("sglang:time_to_first_token_seconds",),
     itl=("sglang:inter_token_latency_seconds", "sglang:time_per_output_token_seconds"),
     tpot=("sglang:request_time_per_output_token_seconds",),
+    end_to_end=("sglang:e2e_request_latency_seconds",),
     accept_length=("sglang:spec_accept_length",),
     accept_rate=("sglang:spec_accept_rate",),
 )
@@ -137,6 +142,7 @@ def _observation(
         ttft=_histogram(names.ttft, by_name),
         itl=_histogram(names.itl, by_name),
         tpot=_histogram(names.tpot, by_name),
+        end_to_end=_histogram(names.end_to_end, by_name),
         draft_rounds=read(names.draft_rounds, _sum),
         drafted_tokens=read(names.drafted_tokens, _sum),
         accepted_tokens=read(names.accepted_tokens, _sum),

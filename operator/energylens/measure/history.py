@@ -203,4 +203,5 @@ def _tokens(pod: PodRef, known: list[EngineObservation]) -> TokenSeries:
         ttft=tuple(HistogramSample(seen.time, seen.ttft) for seen in known if seen.ttft is not None),
         itl=tuple(HistogramSample(seen.time, seen.itl) for seen in known if seen.itl is not None),
         tpot=tuple(HistogramSample(seen.time, seen.tpot) for seen in known if seen.tpot is not None),
+        end_to_end=tuple(HistogramSample(seen.time, seen.end_to_end) for seen in known if seen.end_to_end is not None),
     )

@@ -1,4 +1,4 @@
-"""TTFT, ITL and TPOT over a window, from the engines' histograms."""
+"""TTFT, ITL, TPOT and end-to-end latency over a window, from the engines' histograms."""
 
 from __future__ import annotations
 
@@ -26,12 +26,16 @@ def latencies_of(
     ttft = window_histogram((series.ttft for series in tokens), start, end)
     itl = window_histogram((series.itl for series in tokens), start, end)
     tpot = window_histogram((series.tpot for series in tokens), start, end)
+    end_to_end = window_histogram((series.end_to_end for series in tokens), start, end)
     result: dict[Percentile, LatencyQuantiles] = {}
     for percentile, q in QUANTILES.items():
         ttft_ms, ttft_bucket = _milliseconds(ttft, q)
         itl_ms, itl_bucket = _milliseconds(itl, q)
         tpot_ms, tpot_bucket = _milliseconds(tpot, q)
-        result[percentile] = LatencyQuantiles(ttft_ms, itl_ms, ttft_bucket, itl_bucket, tpot_ms, tpot_bucket)
+        whole_ms, whole_bucket = _milliseconds(end_to_end, q)
+        result[percentile] = LatencyQuantiles(
+            ttft_ms, itl_ms, ttft_bucket, itl_bucket, tpot_ms, tpot_bucket, whole_ms, whole_bucket
+        )
     result["P50"] = _with_mean(result, running, tokens_per_second)
     return result
 

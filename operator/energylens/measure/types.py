@@ -99,6 +99,7 @@ class EngineObservation:
     ttft: Histogram | None = None
     itl: Histogram | None = None
     tpot: Histogram | None = None
+    end_to_end: Histogram | None = None
     draft_rounds: float | None = None
     """Steps of one sequence that verified drafted tokens, with what was drafted and accepted in them: counters."""
     drafted_tokens: float | None = None
@@ -137,6 +138,7 @@ class TokenSeries:
     ttft: tuple[HistogramSample, ...] = ()
     itl: tuple[HistogramSample, ...] = ()
     tpot: tuple[HistogramSample, ...] = ()
+    end_to_end: tuple[HistogramSample, ...] = ()
     draft_rounds: tuple[Sample, ...] = ()
     drafted_tokens: tuple[Sample, ...] = ()
     accepted_tokens: tuple[Sample, ...] = ()
@@ -161,6 +163,9 @@ class LatencyQuantiles:
     tpot_ms: float | None = None
     """Of a request, the mean over its tokens after the first; over the requests that ended in the window."""
     tpot_bucket_ms: tuple[float, float] | None = None
+    end_to_end_ms: float | None = None
+    """Of the requests that ended in the window."""
+    end_to_end_bucket_ms: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -235,6 +235,7 @@ def plan_status(problem: Problem, solution: Solution, i: int) -> PlanStatus:
             ttft_milliseconds=describe.up(float(rows.ttft_ms[i])),
             itl_milliseconds=describe.up(float(rows.itl_ms[i])),
             tpot_milliseconds=describe.up(float(rows.tpot_ms[i])),
+            end_to_end_milliseconds=describe.up(float(rows.end_to_end_ms[i])),
         ),
     )
     return identified(found, problem.spec)

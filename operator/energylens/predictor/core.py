@@ -39,7 +39,7 @@ from energylens.predictor.types import (
     spread,
 )
 
-CODE_VERSION = "8"
+CODE_VERSION = "9"
 BESIDE = 1.5
 """Sequences at which a replica is timed a second time, over those that run: how steps grow with them."""
 

@@ -8,9 +8,17 @@ import numpy as np
 
 from energylens.predictor.fitted.adjustment import Adjustment
 from energylens.predictor.fitted.profiles import EngineProfile
-from energylens.predictor.load.mixture import normal_quantile
+from energylens.predictor.load.decoding import Decoding, until_last_token
 from energylens.predictor.load.operating_point import OperatingPoint
-from energylens.predictor.load.ttft import Schedule, ServedPace, arrival_latencies, saturated_steps, ttft_in_flight_ms
+from energylens.predictor.load.ttft import (
+    LEVELS,
+    Schedule,
+    ServedPace,
+    arrival_latencies,
+    saturated_decoding,
+    saturated_steps,
+    ttft_in_flight_ms,
+)
 from energylens.predictor.step.power import sheet_limit
 from energylens.predictor.step.rates import data_sheet
 from energylens.predictor.types import FloatArray, Interval, Memory, Prediction
@@ -38,9 +46,10 @@ def prediction(
     with np.errstate(divide="ignore", invalid="ignore"):
         energy = np.where(throughput > 0, power / np.maximum(throughput, 1e-300), np.inf)
     itl_factor, each = adjusted.factors["itl"], point.scenario.tokens_per_step if profile.divides_itl else 1.0
-    ttft, steps = _ttft_and_steps(point, served, profile)
+    ttft, steps, decoding = _latencies(point, served, profile)
     itl = {level: seconds * itl_factor * 1e3 / each for level, seconds in steps.items()}
-    tpot, uneven = served.tpot_ms, _tpot_spread(point)
+    tpot = {level: served.tpot_ms * decoding.quantile(level) for level in LEVELS}
+    rest = until_last_token(tpot, point.scenario.workload.parts)
     drawn = adjusted.interval("power", power)
     return Prediction(
         supported=np.ones(n, dtype=np.bool_),
@@ -50,9 +59,12 @@ def prediction(
         max_concurrency=point.places,
         utilization=point.utilization,
         mean_step_ms=served.step * 1e3,
-        tpot_ms=tpot,
-        tpot_p95_ms=tpot * np.exp(normal_quantile(0.95) * uneven),
-        tpot_p99_ms=tpot * np.exp(normal_quantile(0.99) * uneven),
+        tpot_ms=tpot[0.5],
+        tpot_p95_ms=tpot[0.95],
+        tpot_p99_ms=tpot[0.99],
+        decoding_p50_ms=rest[0.5],
+        decoding_p95_ms=rest[0.95],
+        decoding_p99_ms=rest[0.99],
         itl_p50_ms=itl[0.5],
         itl_p90_ms=itl[0.9],
         itl_p95_ms=itl[0.95],
@@ -65,7 +77,7 @@ def prediction(
         idle_power_watts=idle,
         joules_per_output_token=energy,
         itl=adjusted.interval("itl", itl[0.5]),
-        tpot=adjusted.interval("tpot", tpot),
+        tpot=adjusted.interval("tpot", tpot[0.5]),
         ttft=adjusted.interval("itl", ttft[0.5]),
         throughput=adjusted.interval("step", throughput),
         power=Interval(drawn.low, np.minimum(drawn.high, np.maximum(limit, power))),
@@ -77,16 +89,18 @@ def prediction(
     )
 
 
-def _ttft_and_steps(
+def _latencies(
     point: OperatingPoint, served: ServedPace, profile: EngineProfile
-) -> tuple[dict[float, FloatArray], Mapping[float, FloatArray]]:
-    """Return TTFT in ms and the time of a step in s without factors, by level, each of shape (n,)."""
+) -> tuple[dict[float, FloatArray], Mapping[float, FloatArray], Decoding]:
+    """Return TTFT in ms and the time of a step in s without factors, by level, each of shape (n,), and TPOT."""
     if point.waiting is not None:
-        return dict(ttft_in_flight_ms(point, served, profile.steps_ahead)), saturated_steps(point)
+        ttft = dict(ttft_in_flight_ms(point, served, profile.steps_ahead))
+        return ttft, saturated_steps(point), saturated_decoding(point)
     schedule = Schedule(profile.steps_ahead, profile.tokens_of_step(point.scenario.gpu))
     found = arrival_latencies(point, served, schedule)
     ttft = {level: 1e3 * seconds for level, seconds in found.ttft.items()}
-    return ttft, {level: seconds / served.step_factor for level, seconds in found.step.items()}
+    steps = {level: seconds / served.step_factor for level, seconds in found.step.items()}
+    return ttft, steps, found.decoding
 
 
 def served_pace(point: OperatingPoint, factor: FloatArray) -> ServedPace:
@@ -98,13 +112,6 @@ def served_pace(point: OperatingPoint, factor: FloatArray) -> ServedPace:
     throughput = np.where(point.utilization >= 1.0, each * point.running / step, arriving)
     tpot = 1e3 * factor * mixture.tpot(point.running_while_busy / scenario.lockstep_ranks) / each
     return ServedPace(factor, step, tpot, throughput)
-
-
-def _tpot_spread(point: OperatingPoint) -> FloatArray:
-    """Return the standard deviation of the logarithm of the time per output token over requests, shape (n,)."""
-    scenario = point.scenario
-    running = point.running_while_busy / scenario.lockstep_ranks
-    return point.pace.mixture.tpot_spread(running, scenario.workload.averaged_steps)
 
 
 def _power(point: OperatingPoint, factor: FloatArray, static_watts: float) -> tuple[FloatArray, FloatArray, FloatArray]:

@@ -320,6 +320,10 @@ class Prediction:
     """Time per output token of a request after its first, the median over requests: prefill of others included."""
     tpot_p95_ms: FloatArray
     tpot_p99_ms: FloatArray
+    decoding_p50_ms: FloatArray
+    """From a request's first token to its last, over requests."""
+    decoding_p95_ms: FloatArray
+    decoding_p99_ms: FloatArray
     itl_p50_ms: FloatArray
     itl_p90_ms: FloatArray
     itl_p95_ms: FloatArray

@@ -46,7 +46,7 @@ WRITTEN = {
         f"Alternative.{name}": ("planner/search/frontier.py", rf'^        "{name}": ')
         for name in (
             "power_watts", "joules_per_output_token", "ttft_milliseconds", "itl_milliseconds", "tpot_milliseconds",
-            "utilization_percent",
+            "utilization_percent", "end_to_end_milliseconds",
         )
     },
     **{

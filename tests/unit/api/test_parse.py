@@ -52,7 +52,7 @@ def test_a_bad_object_is_refused_in_one_line_that_names_field_value_and_what_is_
         (
             {"spec.slo": {"itlMs": 40}},
             "spec.slo.itlMs: unknown field (did you mean itlMilliseconds?); known fields are percentile, "
-            "ttftMilliseconds, itlMilliseconds, tpotMilliseconds, joulesPerOutputToken",
+            "ttftMilliseconds, itlMilliseconds, tpotMilliseconds, endToEndMilliseconds, joulesPerOutputToken",
         ),
         (
             {"spec.hardware": {"maxGpus": 8}},

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.unit.planner.latency import end_to_end
 from tests.unit.predictor.models import layouts
 
 from energylens.api.llmdeployment import LLMDeployment
@@ -136,6 +137,7 @@ def brute_force(
             fast &= math.ceil(round(itl, 6)) <= spec.slo.itl_milliseconds
             tpot = float(p.tpot_p95_ms[0] * p.tpot.high[0] / p.tpot_ms[0])
             fast &= math.ceil(round(tpot, 6)) <= (spec.slo.tpot_milliseconds or math.inf)
+            fast &= math.ceil(round(end_to_end(p), 6)) <= (spec.slo.end_to_end_milliseconds or math.inf)
             joules, power = float(p.joules_per_output_token[0]), float(p.power_watts[0]) * replicas
             ceiling = spec.slo.joules_per_output_token
             frugal = ceiling is None or float(p.energy.high[0]) <= float(parse_quantity(ceiling))
@@ -222,6 +224,9 @@ def test_the_plan_is_the_best_of_all(data: st.DataObject, setup: Setup, make_sna
     parts = with_objectives(setup, model, snapshot, parts, ttft, itl)
     if data.draw(st.integers(0, 2)) == 0:
         parts["slo"]["tpotMilliseconds"] = max(1, round(1.25 * parts["slo"]["itlMilliseconds"] * data.draw(near)))
+    if data.draw(st.integers(0, 2)) == 0:
+        least = parts["slo"]["itlMilliseconds"] * parts["workload"]["outputTokens"]
+        parts["slo"]["endToEndMilliseconds"] = min(max(1, round(least * data.draw(near))), 3_600_000)
     if data.draw(st.integers(0, 3)) == 0:
         parts["slo"]["joulesPerOutputToken"] = f"{data.draw(st.sampled_from([300, 1000, 3000]))}m"
     check_against_brute_force(setup, model, snapshot, parts, used, watts)
@@ -268,7 +273,14 @@ def value(result: PlanningResult, objective: str) -> float:
 @settings(max_examples=25, deadline=None)
 @given(
     field=st.sampled_from(
-        ["ttftMilliseconds", "itlMilliseconds", "tpotMilliseconds", "joulesPerOutputToken", "maxGPUs"]
+        [
+            "ttftMilliseconds",
+            "itlMilliseconds",
+            "tpotMilliseconds",
+            "endToEndMilliseconds",
+            "joulesPerOutputToken",
+            "maxGPUs",
+        ]
     ),
     loose=st.integers(10, 3000),
     tighter=st.integers(1, 99),
@@ -406,6 +418,7 @@ def test_a_concurrency_is_split_over_replicas(setup: Setup, make_snapshot: Snaps
         ({}, "None"),
         ({"slo": {"itlMilliseconds": 20}}, "spec.slo.itlMilliseconds"),
         ({"slo": {"tpotMilliseconds": 25}}, "spec.slo.tpotMilliseconds"),
+        ({"slo": {"endToEndMilliseconds": 5000}}, "spec.slo.endToEndMilliseconds"),
         ({"slo": {"ttftMilliseconds": 40}}, "spec.slo.ttftMilliseconds"),
         ({"hardware": {"gpuProducts": ["H100"]}}, "spec.hardware.gpuProducts"),
         ({"slo": {"itlMilliseconds": 5000}}, "None"),
@@ -484,6 +497,24 @@ def test_a_bound_on_tpot_is_checked_with_the_margin_and_named(setup: Setup, make
     allowed = setup.feasible("70b", snapshot, slo={"tpotMilliseconds": int(nearest.allowed)})
     assert allowed.plan.binding_constraint == "spec.slo.tpotMilliseconds"
     assert isinstance(setup.plan("70b", snapshot, slo={"tpotMilliseconds": int(nearest.allowed) - 1}), Infeasible)
+
+
+def test_a_bound_on_the_end_to_end_latency_is_checked_with_the_margin_and_named(
+    setup: Setup, make_snapshot: Snapshot
+) -> None:
+    snapshot = make_snapshot((H100, 8, 1))
+    held = setup.feasible("70b", snapshot, slo={"endToEndMilliseconds": 9000})
+    whole = held.plan.predicted.end_to_end_milliseconds or math.inf
+    assert held.plan.predicted.ttft_milliseconds < whole
+    assert 1.1 * (whole - 1) <= 9000
+    assert any("E2E P95" in shown.reason and "> 9000 ms" in shown.reason for shown in held.plan.alternatives)
+    refused = setup.plan("70b", snapshot, slo={"endToEndMilliseconds": 800})
+    assert isinstance(refused, Infeasible)
+    assert refused.reason == "SLOInfeasible"
+    (nearest,) = [one for one in refused.relaxations if one.field == "spec.slo.endToEndMilliseconds"]
+    allowed = setup.feasible("70b", snapshot, slo={"endToEndMilliseconds": int(nearest.allowed)})
+    assert allowed.plan.binding_constraint == "spec.slo.endToEndMilliseconds"
+    assert isinstance(setup.plan("70b", snapshot, slo={"endToEndMilliseconds": int(nearest.allowed) - 1}), Infeasible)
 
 
 def test_the_margin_makes_plans_careful(setup: Setup, make_snapshot: Snapshot) -> None:

@@ -34,6 +34,11 @@ class PredictedFigures(ApiModel):
         description="Time per output token of a request at the percentile of spec.slo, ms, rounded up; absent in plans "
         "of older releases.",
     )
+    end_to_end_milliseconds: int | None = Field(
+        default=None,
+        description="From a request's arrival to its last token at the percentile of spec.slo, ms, rounded up; absent "
+        "in plans of releases that did not predict it.",
+    )
 
 
 def describe_layout(*, tensor: int, pipeline: int, expert: int, data: int) -> str:
@@ -92,6 +97,10 @@ class Alternative(ReplicaLayout, GpuChoice):
     itl_milliseconds: int = Field(description="Predicted inter-token latency at the percentile of spec.slo, ms.")
     tpot_milliseconds: int | None = Field(
         default=None, description="Predicted time per output token of a request at the percentile of spec.slo, ms."
+    )
+    end_to_end_milliseconds: int | None = Field(
+        default=None,
+        description="Predicted time from a request's arrival to its last token at the percentile of spec.slo, ms.",
     )
     prefill: PrefillReplicas | None = Field(
         default=None,

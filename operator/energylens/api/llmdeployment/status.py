@@ -120,6 +120,11 @@ class Measured(ApiModel):
         description="Time per output token of a request at the percentile of spec.slo, from the engine's histogram, "
         "ms.",
     )
+    end_to_end_milliseconds: int | None = Field(
+        default=None,
+        description="From a request's arrival to its last token at the percentile of spec.slo, from the engine's "
+        "histogram, ms.",
+    )
     itl_percentiles: ItlPercentiles | None = Field(default=None, description="Inter-token latency by percentile.")
 
 
@@ -161,6 +166,9 @@ class PredictionStatus(ApiModel):
     power_error_percent: int | None = Field(default=None, description="Error of the predicted power, %.")
     itl_error_percent: int | None = Field(default=None, description="Error of the predicted inter-token latency, %.")
     tpot_error_percent: int | None = Field(default=None, description="Error of the predicted time per output token, %.")
+    end_to_end_error_percent: int | None = Field(
+        default=None, description="Error of the predicted end-to-end latency, %."
+    )
     ttft_error_percent: int | None = Field(default=None, description="Error of the predicted time to first token, %.")
     samples: int = Field(default=0, description="Number of windows behind the errors.")
     correction: LearnedCorrection | None = Field(

@@ -146,6 +146,12 @@ class Slo(ApiModel):
         description="Maximum time per output token of a request, the mean over its tokens after the first, ms. TPOT "
         "includes the prefill of other requests, to which a median inter-token latency is insensitive.",
     )
+    end_to_end_milliseconds: int | None = Field(
+        default=None,
+        ge=1,
+        le=_MAX_MILLISECONDS,
+        description="Maximum end-to-end latency of a request (E2E), from its arrival to its last token, ms.",
+    )
     joules_per_output_token: PositiveQuantity | None = Field(
         default=None, description='Maximum GPU energy per generated token, J, greater than 0, such as "0.4" or 400m.'
     )

@@ -69,7 +69,7 @@ def table_of(rows: list[DriftRow]) -> str:
         "LOAD",
         "J/TOKEN",
         "MEASURED",
-        *(f"{n.upper()}" for n in FIGURES),
+        *({"end_to_end": "E2E"}.get(name, name.upper()) for name in FIGURES),
         "",
     )
     lines = columns([header, *(row.cells() for row in rows)])

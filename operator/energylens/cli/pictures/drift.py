@@ -12,7 +12,14 @@ from energylens.cli.text.drift import FIGURES, DriftRow
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-NAMES = {"energy": "J per output token", "power": "power, W", "itl": "ITL, ms", "tpot": "TPOT, ms", "ttft": "TTFT, ms"}
+NAMES = {
+    "energy": "J per output token",
+    "power": "power, W",
+    "itl": "ITL, ms",
+    "tpot": "TPOT, ms",
+    "ttft": "TTFT, ms",
+    "end_to_end": "E2E, ms",
+}
 BAND = 0.15
 """The default of spec.validation.tolerancePercent."""
 _PERFECT = "predicted = measured"
@@ -24,9 +31,7 @@ def png(rows: Sequence[DriftRow]) -> bytes:
     figure = blank((15.5, 9.6), FILE)
     figure.suptitle("Predicted against measured, last window", color=FILE.ink, fontsize=12, x=0.01, ha="left")
     models = sorted({row.model for row in rows if row.measured})
-    *panels, spare = figure.subplots(2, 3).flat
-    spare.set_axis_off()
-    for axes, name in zip(panels, FIGURES, strict=True):
+    for axes, name in zip(figure.subplots(2, 3).flat, FIGURES, strict=True):
         points = [row for row in rows if row.found.get(name, 0) > 0 and row.predicted.get(name, 0) > 0]
         dress(axes, f"measured {NAMES[name]}", FILE)
         axes.set_ylabel(f"predicted {NAMES[name]}", color=FILE.ink)

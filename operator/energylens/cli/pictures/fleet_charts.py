@@ -110,6 +110,7 @@ def prices_figure(found: FleetResult, colours: Colours = PAGE) -> Figure:
         "ttftMilliseconds": "TTFT",
         "itlMilliseconds": "ITL",
         "tpotMilliseconds": "TPOT",
+        "endToEndMilliseconds": "E2E",
         "joulesPerOutputToken": "J/token",
     }
     labels = [f"{p.deployment}\n{names[p.field.rpartition('.')[2]]} {p.value}" for p in shown]

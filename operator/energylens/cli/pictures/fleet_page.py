@@ -96,6 +96,7 @@ def _deployments(found: FleetResult) -> tuple[tuple[str, ...], list[tuple[str, .
         "TTFT ms",
         "ITL ms",
         "TPOT ms",
+        "E2E ms",
         "Objectives relaxed",
     )
     rows: list[tuple[str, ...]] = []
@@ -112,6 +113,7 @@ def _deployments(found: FleetResult) -> tuple[tuple[str, ...], list[tuple[str, .
                 str(describe.up(float(figures.ttft_ms[i]))),
                 str(describe.up(float(figures.itl_ms[i]))),
                 str(describe.up(float(figures.tpot_ms[i]))),
+                str(describe.up(float(figures.end_to_end_ms[i]))),
                 "; ".join(f"{one.field} {one.value} to {one.needed}" for one in part.relaxed),
             )
         )

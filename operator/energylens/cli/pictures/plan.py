@@ -48,7 +48,7 @@ class Picture:
     """Holds every constraint."""
     labels: tuple[str, ...]
     panels: tuple[Panel, ...]
-    """ITL and TTFT; TPOT between them where the spec bounds it."""
+    """ITL and TTFT; TPOT and the end-to-end latency between them where the spec bounds them."""
     chosen: int | None
     joules_limit: float | None
     predictor_version: str
@@ -116,9 +116,10 @@ def _latencies(rows: Candidates, slo: Slo) -> list[tuple[str, FloatArray, FloatA
     drawn = [
         ("ITL", rows.itl_ms, rows.itl_upper_ms, slo.itl_milliseconds),
         ("TPOT", rows.tpot_ms, rows.tpot_upper_ms, slo.tpot_milliseconds),
+        ("E2E", rows.end_to_end_ms, rows.end_to_end_upper_ms, slo.end_to_end_milliseconds),
         ("TTFT", rows.ttft_ms, rows.ttft_upper_ms, slo.ttft_milliseconds),
     ]
-    return [each for each in drawn if each[0] != "TPOT" or each[3] is not None]
+    return [each for each in drawn if each[0] not in ("TPOT", "E2E") or each[3] is not None]
 
 
 def _thinned(energy: FloatArray, latency: FloatArray, product: IntArray) -> IntArray:

@@ -184,6 +184,7 @@ def _figures(a: PlanStatus | None, b: PlanStatus | None) -> list[_Figure]:
         both("TTFT, ms", "ttftMilliseconds", "ttft_milliseconds"),
         both("ITL, ms", "itlMilliseconds", "itl_milliseconds"),
         both("TPOT, ms", "tpotMilliseconds", "tpot_milliseconds"),
+        both("E2E, ms", "endToEndMilliseconds", "end_to_end_milliseconds"),
         both("output tokens per second", "outputTokensPerSecond", "output_tokens_per_second"),
     ]
 

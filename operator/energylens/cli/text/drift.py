@@ -10,7 +10,7 @@ from energylens.api.llmdeployment import LLMDeployment
 from energylens.api.quantity import parse_quantity
 from energylens.cli.text.tables import correction_text, joules
 
-FIGURES = ("energy", "power", "itl", "tpot", "ttft")
+FIGURES = ("energy", "power", "itl", "tpot", "ttft", "end_to_end")
 NOT_COMPARED = ("LoadDiffers",)
 
 
@@ -27,7 +27,7 @@ class DriftRow:
     """Measured load over the one that the plan was made for: of requests in flight, where the spec gives those, else
     of tokens per second."""
     predicted: Mapping[str, float]
-    """By figure: energy in J per output token, power in W, ITL, TPOT and TTFT in ms."""
+    """By figure: energy in J per output token, power in W, ITL, TPOT, TTFT and the end-to-end latency in ms."""
     found: Mapping[str, float]
     """The same, measured; a figure that was not measured is not there."""
     errors: Mapping[str, int]
@@ -108,6 +108,8 @@ def row_of(deployment: LLMDeployment) -> DriftRow:
         }
         if figures.tpot_milliseconds is not None:
             predicted["tpot"] = float(figures.tpot_milliseconds)
+        if figures.end_to_end_milliseconds is not None:
+            predicted["end_to_end"] = float(figures.end_to_end_milliseconds)
     if measured is not None and prediction is not None and available is not None and available.status == "True":
         values = {
             "energy": measured.joules_per_output_token and float(joules(measured.joules_per_output_token)),
@@ -115,6 +117,7 @@ def row_of(deployment: LLMDeployment) -> DriftRow:
             "itl": measured.itl_milliseconds,
             "tpot": measured.tpot_milliseconds,
             "ttft": measured.ttft_milliseconds,
+            "end_to_end": measured.end_to_end_milliseconds,
         }
         found = {name: float(value) for name, value in values.items() if value is not None}
         given = {name: getattr(prediction, f"{name}_error_percent") for name in FIGURES}

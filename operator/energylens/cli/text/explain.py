@@ -170,6 +170,7 @@ def _figures(candidates: Sequence[tuple[str, Candidates, int]]) -> list[str]:
         ("TTFT, ms", *(_with_margin(rows.ttft_ms[i], rows.ttft_upper_ms[i]) for _, rows, i in candidates)),
         ("ITL, ms", *(_with_margin(rows.itl_ms[i], rows.itl_upper_ms[i]) for _, rows, i in candidates)),
         ("TPOT, ms", *(_with_margin(rows.tpot_ms[i], rows.tpot_upper_ms[i]) for _, rows, i in candidates)),
+        ("E2E, ms", *(_with_margin(rows.end_to_end_ms[i], rows.end_to_end_upper_ms[i]) for _, rows, i in candidates)),
     ]
     return columns(table)
 

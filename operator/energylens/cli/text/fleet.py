@@ -163,12 +163,14 @@ def _team_rows(plan: FleetPlan, parts: list[Chosen], rates: Rates) -> list[tuple
 
 
 def _deployment_rows(parts: list[Chosen]) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = [("DEPLOYMENT", "PLAN", "GPUS", "WATTS", "J/TOKEN", "TTFT MS", "ITL MS", "TPOT MS")]
+    rows: list[tuple[str, ...]] = [
+        ("DEPLOYMENT", "PLAN", "GPUS", "WATTS", "J/TOKEN", "TTFT MS", "ITL MS", "TPOT MS", "E2E MS")
+    ]
     for part in parts:
         found, i = part.deployment.solution.rows, part.row
         figures = (
             f"{found.joules_per_output_token[i]:.3g}",
-            *map(str, map(describe.up, (found.ttft_ms[i], found.itl_ms[i], found.tpot_ms[i]))),
+            *map(str, map(describe.up, (found.ttft_ms[i], found.itl_ms[i], found.tpot_ms[i], found.end_to_end_ms[i]))),
         )
         rows.append((part.deployment.name, part.text, str(part.gpus), f"{part.watts:.0f}", *figures))
     return rows

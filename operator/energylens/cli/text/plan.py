@@ -38,10 +38,11 @@ _COLUMNS = {
     "TTFT MS": "ttftMilliseconds",
     "ITL MS": "itlMilliseconds",
     "TPOT MS": "tpotMilliseconds",
+    "E2E MS": "endToEndMilliseconds",
     "WHY NOT": "reason",
 }
 """Heading and field of each column; caps are shown where a row has one, nodes where a replica spans several,
-TPOT where the spec bounds it."""
+TPOT and the end-to-end latency (E2E) where the spec bounds them."""
 
 _MILLI = re.compile(r"[0-9]+(\.[0-9]+)?m")
 """An energy as :func:`energylens.api.quantity.format_milli` writes it."""
@@ -101,7 +102,10 @@ def _cost(plan: PlanStatus, rates: Rates) -> list[str]:
 
 def _margin(deployment: LLMDeployment) -> str:
     percent = deployment.spec.planning.safety_margin_percent
-    names = "TTFT, ITL and TPOT" if deployment.spec.slo.tpot_milliseconds is not None else "TTFT and ITL"
+    slo = deployment.spec.slo
+    bounded = {"TPOT": slo.tpot_milliseconds, "E2E": slo.end_to_end_milliseconds}
+    *most, last = ["TTFT", "ITL", *(name for name, limit in bounded.items() if limit is not None)]
+    names = f"{', '.join(most)} and {last}"
     start = f"  {names} are as predicted; objectives are checked"
     if percent == 100:
         return f"{start} at the upper end of their 80 % interval."
@@ -133,7 +137,8 @@ def _plan(plan: PlanStatus) -> list[str]:
         f"{joules(predicted.joules_per_output_token_low)} to {joules(predicted.joules_per_output_token_high)} J)",
         f"  power       {predicted.power_watts} W at the load, {predicted.idle_power_watts} W idle",
         f"  latency     TTFT {predicted.ttft_milliseconds} ms, ITL {predicted.itl_milliseconds} ms"
-        + (f", TPOT {predicted.tpot_milliseconds} ms" if predicted.tpot_milliseconds is not None else ""),
+        + (f", TPOT {predicted.tpot_milliseconds} ms" if predicted.tpot_milliseconds is not None else "")
+        + (f", E2E {predicted.end_to_end_milliseconds} ms" if predicted.end_to_end_milliseconds is not None else ""),
         f"  load        {predicted.output_tokens_per_second} tokens/s, "
         f"{counted(predicted.concurrency, 'request')} at once"
         + (f", {predicted.utilization_percent} % of capacity" if predicted.utilization_percent is not None else ""),
@@ -186,6 +191,8 @@ def table_rows(deployment: LLMDeployment, rows: Sequence[Mapping[str, object]]) 
     shown = {name: key for name, key in _COLUMNS.items() if any(row.get(key) != plain.get(key) for row in rows)}
     if deployment.spec.slo.tpot_milliseconds is None:
         shown.pop("TPOT MS", None)
+    if deployment.spec.slo.end_to_end_milliseconds is None:
+        shown.pop("E2E MS", None)
     return [tuple(shown), *(tuple(_cell(row.get(key)) for key in shown.values()) for row in rows)]
 
 

@@ -155,6 +155,7 @@ def _objectives(deployment: LLMDeployment) -> str:
             ("TTFT", slo.ttft_milliseconds),
             ("ITL", slo.itl_milliseconds),
             ("TPOT", slo.tpot_milliseconds),
+            ("E2E", slo.end_to_end_milliseconds),
         )
         if limit is not None
     ]
@@ -218,6 +219,11 @@ def _figures(deployment: LLMDeployment) -> Iterator[Figure]:
         (f"TTFT {deployment.spec.slo.percentile}, ms", "ttft_milliseconds", off.ttft_error_percent if off else None),
         (f"ITL {deployment.spec.slo.percentile}, ms", "itl_milliseconds", off.itl_error_percent if off else None),
         (f"TPOT {deployment.spec.slo.percentile}, ms", "tpot_milliseconds", off.tpot_error_percent if off else None),
+        (
+            f"E2E {deployment.spec.slo.percentile}, ms",
+            "end_to_end_milliseconds",
+            off.end_to_end_error_percent if off else None,
+        ),
     ):
         yield Figure(name, _shown(plan.predicted, field), _shown(measured, field), error)
     workload = deployment.spec.workload

@@ -27,7 +27,7 @@ NOTE = (
     "that spec.model names, and refuses formats that cannot be loaded; the accuracy of the model's "
     "answers is not considered."
 )
-HEADER = ("FORMAT", "J/TOKEN", "ENERGY", "GPUS", "PLAN", "WATTS", "TTFT MS", "ITL MS", "TPOT MS", "NEEDS")
+HEADER = ("FORMAT", "J/TOKEN", "ENERGY", "GPUS", "PLAN", "WATTS", "TTFT MS", "ITL MS", "TPOT MS", "E2E MS", "NEEDS")
 _EVERY = "all"
 _SHOWN_RELEASES = 3
 
@@ -134,7 +134,7 @@ def releases(model: str, wanted: str) -> tuple[str, ...]:
 def _cells(solution: Solution, planned: Solution, refused: str) -> tuple[str, ...]:
     i, rows = solution.chosen, solution.rows
     if i is None:
-        return ("-", "-", "-", f"no plan: {refused}" if refused else "no plan", "-", "-", "-", "-")
+        return ("-", "-", "-", f"no plan: {refused}" if refused else "no plan", "-", "-", "-", "-", "-")
     energy = float(rows.joules_per_output_token[i])
     change = _change(energy, planned)
     return (
@@ -143,7 +143,7 @@ def _cells(solution: Solution, planned: Solution, refused: str) -> tuple[str, ..
         str(int(rows.gpus[i])),
         describe.candidate(rows, i),
         f"{rows.power_watts[i]:.0f}",
-        *(str(describe.up(float(each[i]))) for each in (rows.ttft_ms, rows.itl_ms, rows.tpot_ms)),
+        *(str(describe.up(float(each[i]))) for each in (rows.ttft_ms, rows.itl_ms, rows.tpot_ms, rows.end_to_end_ms)),
     )
 
 

@@ -232,6 +232,7 @@ def measured_status(found: WindowMeasurement) -> Measured:
         ttft_milliseconds=up(found.latency.ttft_ms) if found.latency else None,
         itl_milliseconds=up(found.latency.itl_ms) if found.latency else None,
         tpot_milliseconds=up(found.latency.tpot_ms) if found.latency else None,
+        end_to_end_milliseconds=up(found.latency.end_to_end_ms) if found.latency else None,
         itl_percentiles=_itl_percentiles(found),
     )
 
@@ -257,6 +258,9 @@ def prediction_status(
         power_error_percent=error_percent(predicted.power_watts, found.power_watts),
         itl_error_percent=error_percent(predicted.itl_milliseconds, latency.itl_ms if latency else None),
         tpot_error_percent=error_percent(predicted.tpot_milliseconds, latency.tpot_ms if latency else None),
+        end_to_end_error_percent=error_percent(
+            predicted.end_to_end_milliseconds, latency.end_to_end_ms if latency else None
+        ),
         ttft_error_percent=error_percent(predicted.ttft_milliseconds, latency.ttft_ms if latency else None),
         samples=samples + 1 if new else samples,
     )

@@ -155,7 +155,7 @@ def _plan_problem(plan: PlanStatus) -> str:
     figures = {**plan.model_dump(include={"gpus", "max_batch_size"}), **plan.predicted.model_dump()}
     for name, value in figures.items():
         if value is None:
-            # Plans of earlier releases have no TPOT.
+            # Plans of earlier releases have no TPOT, nor an end-to-end latency.
             continue
         number = float(parse_quantity(value)) if isinstance(value, str) else value
         if not 0 <= number <= MOST:

@@ -177,6 +177,7 @@ def _too_much_for_one(case: Case, running: PlanStatus, plan: PlanStatus) -> str:
         ("TTFT", most.ttft_milliseconds, slo.ttft_milliseconds),
         ("ITL", most.itl_milliseconds, slo.itl_milliseconds),
         ("TPOT", most.tpot_milliseconds, slo.tpot_milliseconds),
+        ("E2E", most.end_to_end_milliseconds, slo.end_to_end_milliseconds),
     ):
         if limit is not None and value is not None and value > limit:
             return f"{share}; {name} would be {value} ms, over {limit} ms"

@@ -84,6 +84,7 @@ def objectives(deployment: LLMDeployment, found: WindowMeasurement | None) -> di
         ("TTFT", slo.ttft_milliseconds, latency.ttft_ms if latency else None),
         ("ITL", slo.itl_milliseconds, latency.itl_ms if latency else None),
         ("TPOT", slo.tpot_milliseconds, latency.tpot_ms if latency else None),
+        ("E2E", slo.end_to_end_milliseconds, latency.end_to_end_ms if latency else None),
     ):
         if limit is not None:
             known = f"{name} {slo.percentile} {value:.0f} ms" if value is not None else name

@@ -78,6 +78,7 @@ def alternative_of(
             "joules_per_output_token": format_milli(pair.joules_per_output_token),
             "power_watts": round(pair.power_watts),
             "ttft_milliseconds": describe.up(pair.ttft_ms),
+            "end_to_end_milliseconds": describe.up(pair.end_to_end_ms),
             "prefill": prefill,
         }
     )

@@ -31,6 +31,7 @@ _UNSET = {
     "ttft_milliseconds": 10**9,
     "itl_milliseconds": 10**9,
     "tpot_milliseconds": 10**9,
+    "end_to_end_milliseconds": 10**9,
     "joules_per_output_token": "1G",
 }
 _CLOSE = 1e-6

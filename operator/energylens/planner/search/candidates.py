@@ -38,6 +38,9 @@ class Candidates:
     tpot_upper_ms: FloatArray
     ttft_ms: FloatArray
     ttft_upper_ms: FloatArray
+    end_to_end_ms: FloatArray
+    """From a request's arrival to its last token."""
+    end_to_end_upper_ms: FloatArray
     joules_per_output_token: FloatArray
     joules_low: FloatArray
     """Ends of the 80 % interval."""

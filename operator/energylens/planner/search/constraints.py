@@ -222,7 +222,9 @@ def _objectives(rows: Candidates, spec: LLMDeploymentSpec) -> list[Constraint]:
         ("TTFT", slo.ttft_milliseconds, rows.ttft_ms, rows.ttft_upper_ms, "spec.slo.ttftMilliseconds"),
         ("ITL", slo.itl_milliseconds, rows.itl_ms, rows.itl_upper_ms, "spec.slo.itlMilliseconds"),
         ("TPOT", slo.tpot_milliseconds, rows.tpot_ms, rows.tpot_upper_ms, "spec.slo.tpotMilliseconds"),
-    ):
+        ("E2E", slo.end_to_end_milliseconds, rows.end_to_end_ms, rows.end_to_end_upper_ms,
+         "spec.slo.endToEndMilliseconds"),
+    ):  # fmt: skip
         if limit is not None:
             constraints.append(_latency(f"{name} {slo.percentile}", limit, predicted, upper, field, f"{name}TooHigh"))
     if slo.joules_per_output_token is not None:

@@ -1,9 +1,9 @@
 """Prefill and decode on replicas of their own: the best pair of the two, exactly.
 
 Energy, power and GPUs of a pair are sums, TTFT is the sum of both roles' (the transfer of the KV cache is part of the
-decode role's), ITL and TPOT are decode's alone. So a candidate of one role that another one beats in every figure and
-pod count is in no best pair, and the rest are paired as arrays. Latencies at a percentile are added as they are, which
-overstates the sum: the two seldom are late together.
+decode role's), and so is the end-to-end latency; ITL and TPOT are decode's alone. So a candidate of one role that
+another one beats in every figure and pod count is in no best pair, and the rest are paired as arrays. Latencies at a
+percentile are added as they are, which overstates the sum: the two seldom are late together.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from energylens.planner.inventory.capacity import pods_beside
 from energylens.planner.search import describe
 from energylens.planner.search.candidates import Candidates
 from energylens.planner.search.evaluate import evaluate
-from energylens.planner.search.frontier import pareto
+from energylens.planner.search.frontier import latencies, pareto
 from energylens.planner.search.problem import MOST_CANDIDATES, Problem, clipped, reserve_of, spaces_of
 from energylens.predictor.types import BoolArray, FloatArray, IntArray
 
@@ -40,6 +40,8 @@ class Pair:
     gpus: int
     ttft_ms: float
     ttft_upper_ms: float
+    end_to_end_ms: float
+    end_to_end_upper_ms: float
 
 
 @dataclass(frozen=True)
@@ -104,8 +106,7 @@ def _best_of_products(problem: Problem, prefill: Candidates, decode: Candidates,
         if product not in problem.allowed_products:
             continue
         first = _undominated(prefill, _alone(problem, prefill, strict=strict) & (prefill.product == number), ())
-        bounded = problem.spec.slo.tpot_milliseconds is not None
-        tokens = (decode.itl_upper_ms, *((decode.tpot_upper_ms,) if bounded else ()))
+        tokens = latencies(decode, problem.spec)
         second = _undominated(decode, _alone(problem, decode, strict=strict) & (decode.product == number), tokens)
         if first.size and second.size:
             pair = _best_of(problem, prefill, decode, first, second, product, strict=strict)
@@ -168,12 +169,16 @@ def _best_of(
     joules, upper = total("joules_per_output_token", 1 / tokens), total("joules_upper", 1 / tokens)
     watts, gpus = total("power_watts"), total("gpus").astype(np.int64)
     ttft = total("ttft_upper_ms")
+    # Decode's includes its own part of the time to the first token.
+    whole = np.asarray(np.add.outer(prefill.ttft_upper_ms[first], decode.end_to_end_upper_ms[second]))
     valid = _placed(problem, prefill, decode, first, second, product)
     if spec.hardware.max_gpus is not None:
         valid &= gpus <= spec.hardware.max_gpus
     if strict:
         if spec.slo.ttft_milliseconds is not None:
             valid &= np.ceil(np.round(ttft, 6)) <= spec.slo.ttft_milliseconds
+        if spec.slo.end_to_end_milliseconds is not None:
+            valid &= np.ceil(np.round(whole, 6)) <= spec.slo.end_to_end_milliseconds
         if spec.slo.joules_per_output_token is not None:
             valid &= upper <= float(parse_quantity(spec.slo.joules_per_output_token))
         if problem.allowance is not None:
@@ -193,6 +198,8 @@ def _best_of(
         int(gpus[i, j]),
         float(prefill.ttft_ms[first[i]] + decode.ttft_ms[second[j]]),
         float(ttft[i, j]),
+        float(prefill.ttft_ms[first[i]] + decode.end_to_end_ms[second[j]]),
+        float(whole[i, j]),
     )
 
 
@@ -223,6 +230,7 @@ def _broken(problem: Problem, decode: Candidates, pair: Pair) -> Iterator[str]:
         ("TTFT", slo.ttft_milliseconds, pair.ttft_ms, pair.ttft_upper_ms),
         ("ITL", slo.itl_milliseconds, float(decode.itl_ms[pair.decode]), float(decode.itl_upper_ms[pair.decode])),
         ("TPOT", slo.tpot_milliseconds, float(decode.tpot_ms[pair.decode]), float(decode.tpot_upper_ms[pair.decode])),
+        ("E2E", slo.end_to_end_milliseconds, pair.end_to_end_ms, pair.end_to_end_upper_ms),
     ):
         if limit is not None and not (math.isfinite(upper) and describe.up(upper) <= limit):
             yield describe.above(f"{name} {percentile}", predicted, upper, limit)

@@ -16,6 +16,7 @@ from energylens.planner.search.replica import ReplicaPredictor, by_node_size
 from energylens.planner.search.space import ProductSpace, concatenate
 from energylens.planner.search.structure import structure
 from energylens.predictor.fitted.features import NOTHING
+from energylens.predictor.load.decoding import end_to_end
 from energylens.predictor.load.steady import Role
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.types import FloatArray, IntArray, Interval, Prediction
@@ -44,7 +45,7 @@ def evaluate(
         model: The model to serve.
         predictor: Predicts one replica.
         load: Split evenly over the replicas.
-        percentile: The percentile of ITL, TPOT and TTFT to report.
+        percentile: The percentile of latencies to report.
         margin: Share of the upper half of the 80 % interval that is added for the figures that SLOs are checked with:
             0 trusts the prediction, 1 takes the interval's upper end.
         corrections: Factors learned from measurement.
@@ -177,6 +178,8 @@ _FIGURES = (
     "tpot_upper_ms",
     "ttft_ms",
     "ttft_upper_ms",
+    "end_to_end_ms",
+    "end_to_end_upper_ms",
     "joules_per_output_token",
     "joules_low",
     "joules_high",
@@ -202,15 +205,23 @@ def _figures(
     # A token costs a request what a step costs, whichever of the two latencies says so.
     tpot = {"P50": p.tpot_ms, "P95": p.tpot_p95_ms, "P99": p.tpot_p99_ms}[percentile] * correction.itl
     ttft = {"P50": p.ttft_p50_ms, "P95": p.ttft_p95_ms, "P99": p.ttft_p99_ms}[percentile] * correction.ttft
+    rest = {"P50": p.decoding_p50_ms, "P95": p.decoding_p95_ms, "P99": p.decoding_p99_ms}[percentile] * correction.itl
+    # Median and percentile of the time to the first token, then of the time from there to the last.
+    whole = p.ttft_p50_ms * correction.ttft, ttft, p.decoding_p50_ms * correction.itl, rest
+    ttft_margin, tpot_margin = _widened(p.ttft, p.ttft_p50_ms, margin), _widened(p.tpot, p.tpot_ms, margin)
     joules = p.joules_per_output_token * correction.energy
     high = p.energy.high * correction.energy
     return {
         "itl_ms": itl,
         "itl_upper_ms": itl * _widened(p.itl, p.itl_p50_ms, margin),
         "tpot_ms": tpot,
-        "tpot_upper_ms": tpot * _widened(p.tpot, p.tpot_ms, margin),
+        "tpot_upper_ms": tpot * tpot_margin,
         "ttft_ms": ttft,
-        "ttft_upper_ms": ttft * _widened(p.ttft, p.ttft_p50_ms, margin),
+        "ttft_upper_ms": ttft * ttft_margin,
+        "end_to_end_ms": end_to_end(*whole),
+        "end_to_end_upper_ms": end_to_end(
+            *(each * ttft_margin for each in whole[:2]), *(each * tpot_margin for each in whole[2:])
+        ),
         "joules_per_output_token": joules,
         "joules_low": p.energy.low * correction.energy,
         "joules_high": high,

@@ -78,10 +78,13 @@ def frontier_rows(
 def latencies(rows: Candidates, spec: LLMDeploymentSpec) -> tuple[FloatArray, ...]:
     """Return the latencies that make a candidate worth showing, with the safety margin, shape (n,) each.
 
-    TPOT lies so near ITL that it counts only where the spec bounds it.
+    TPOT lies so near ITL, and the end-to-end latency so near TPOT, that they count only where the spec bounds them.
     """
-    bounded = spec.slo.tpot_milliseconds is not None
-    return (rows.itl_upper_ms, *((rows.tpot_upper_ms,) if bounded else ()), rows.ttft_upper_ms)
+    bounded = (
+        (spec.slo.tpot_milliseconds, rows.tpot_upper_ms),
+        (spec.slo.end_to_end_milliseconds, rows.end_to_end_upper_ms),
+    )
+    return (rows.itl_upper_ms, *(upper for limit, upper in bounded if limit is not None), rows.ttft_upper_ms)
 
 
 def why_not(rows: Candidates, soft: Sequence[Constraint], i: int, chosen: int, spec: LLMDeploymentSpec) -> str:
@@ -125,7 +128,7 @@ def alternatives(
     """Return at most five alternatives, best first.
 
     In order of interest: for each SLO or budget the better plan that breaks nothing else, the best plan of every other
-    GPU product, the lowest ITL, TPOT (where the spec bounds it) and TTFT, and the fewest GPUs.
+    GPU product, the lowest ITL, TPOT and end-to-end latency (where the spec bounds them) and TTFT, and the fewest GPUs.
     """
     picked: list[int] = []
     for i in _by_interest(rows, constraints, order, chosen, spec):
@@ -186,4 +189,5 @@ def figures(rows: Candidates, i: int) -> dict[str, Any]:
         "ttft_milliseconds": whole(float(rows.ttft_ms[i])),
         "itl_milliseconds": whole(float(rows.itl_ms[i])),
         "tpot_milliseconds": whole(float(rows.tpot_ms[i])),
+        "end_to_end_milliseconds": whole(float(rows.end_to_end_ms[i])),
     }

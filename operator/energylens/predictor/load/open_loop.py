@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from energylens.predictor.load.arrivals import thinned_variation
+from energylens.predictor.load.decoding import Decoding, Life, decoding
 from energylens.predictor.load.first_token import FirstTokens
 from energylens.predictor.load.loop import RARE, OpenLoop, room_of, solve
 from energylens.predictor.load.occupancy import WEIGHTS, Occupancy, occupancy
@@ -34,6 +35,7 @@ class Latencies:
     """From arrival at the scheduler to the first token, infinite nowhere."""
     step: Mapping[float, FloatArray]
     """Of the step that a running sequence sees."""
+    decoding: Decoding
     class_ttft: tuple[Mapping[float, FloatArray], ...] = ()
     """As ``ttft``, of each class of requests, where asked for."""
 
@@ -64,7 +66,28 @@ def latencies(
     ttft, step, *classes = (
         {level: values[same] for level, values in quantiles.items()} for quantiles in (first.of_all(), step, *apart)
     )
-    return Latencies(ttft, step, tuple(classes))
+    return Latencies(ttft, step, decoding(_life(loop, here, spread)), tuple(classes))
+
+
+def _life(loop: OpenLoop, law: StepLaw, around: Occupancy) -> Life:
+    """Return what a request meets; ``law`` is of steps at the mean number of running sequences."""
+    running, terms = np.maximum(loop.running, 1e-3), loop.terms
+    seconds = loop.output_steps * law.mean
+    # With all places taken, and no step longer than one filled with prompts.
+    full = loop.places / np.maximum(loop.most * seconds, 1e-12)
+    longest = terms.decode + loop.decode_slope * np.maximum(loop.places - running, 0.0) + terms.once + terms.room
+    return Life(
+        running=running,
+        around=around,
+        lanes=loop.lanes,
+        growth=loop.rate * loop.output_steps * loop.mean_slope,
+        rate=loop.lane_rate,
+        prompt=terms.prompt,
+        prompt_variance=loop.prompt_variance,
+        arrival_variation=loop.arrival_variation,
+        seconds=seconds,
+        fullest=np.maximum(np.minimum(full, longest / law.mean), 1.0),
+    )
 
 
 def _clump(loop: OpenLoop) -> FloatArray:

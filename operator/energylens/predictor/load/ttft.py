@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from energylens.predictor.load.decoding import Decoding
 from energylens.predictor.load.loop import OpenLoop, room_of, stable_chunks
 from energylens.predictor.load.open_loop import Latencies, latencies
 from energylens.predictor.load.operating_point import OperatingPoint, prompts_together
@@ -52,7 +53,7 @@ class Schedule:
 def arrival_latencies(
     point: OperatingPoint, served: ServedPace, schedule: Schedule, *, by_class: bool = False
 ) -> Latencies:
-    """Return quantiles in seconds where requests arrive at a rate: TTFT at a client, and of steps.
+    """Return quantiles in seconds where requests arrive at a rate: TTFT at a client, of steps, and how requests decode.
 
     TTFT is infinite where the load cannot be sustained. ``by_class``: of each class of requests, too.
     """
@@ -72,7 +73,17 @@ def arrival_latencies(
             each[level][some] = quantiles[level] + more
     for level in STEP_LEVELS:
         steps[level][some] = found.step[level]
-    return Latencies(first, steps, tuple(classes))
+    rest = saturated_decoding(point)
+    for name, values in vars(found.decoding).items():
+        getattr(rest, name)[some] = values
+    return Latencies(first, steps, rest, tuple(classes))
+
+
+def saturated_decoding(point: OperatingPoint) -> Decoding:
+    """Return how requests decode where a fixed number runs: they differ by the prompts that start beside them."""
+    running = point.running_while_busy / point.scenario.lockstep_ranks
+    spread = point.pace.mixture.tpot_spread(running, point.scenario.workload.averaged_steps)
+    return Decoding(np.ones_like(spread), spread, np.full_like(spread, np.inf))
 
 
 def saturated_steps(point: OperatingPoint) -> dict[float, FloatArray]:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.unit.planner.latency import end_to_end
 from tests.unit.predictor.models import layouts
 
 from energylens.api.llmdeployment import Alternative, LLMDeployment
@@ -93,6 +94,7 @@ class One:
     ttft: float
     itl: float
     tpot: float
+    whole: float
     gpus: int
     pod: int
     pods: int
@@ -128,6 +130,7 @@ def of_role(setup: Setup, model: ModelSpec, product: str, sizes: list[int], spec
                     float(p.ttft_p95_ms[0] * p.ttft.high[0] / p.ttft_p50_ms[0]),
                     float(p.itl_p95_ms[0] * p.itl.high[0] / p.itl_p50_ms[0]),
                     float(p.tpot_p95_ms[0] * p.tpot.high[0] / p.tpot_ms[0]),
+                    end_to_end(p),
                     tp * pp * replicas,
                     tp * pp // nodes,
                     replicas * nodes,
@@ -157,6 +160,8 @@ def brute_force(
                 continue
             if math.ceil(round(d.tpot, 6)) > (slo.tpot_milliseconds or math.inf):
                 continue
+            if math.ceil(round(p.ttft + d.whole, 6)) > (slo.end_to_end_milliseconds or math.inf):
+                continue
             if (p.pod, d.pod) not in beside:
                 beside[p.pod, d.pod] = placements(free, p.pod, d.pod)
             if d.pods <= beside[p.pod, d.pod].get(p.pods, -1):
@@ -179,6 +184,8 @@ def test_the_pair_is_the_best_of_all(
     }
     if data.draw(st.booleans()):
         slo["tpotMilliseconds"] = data.draw(st.sampled_from([14, 25, 60]))
+    if data.draw(st.booleans()):
+        slo["endToEndMilliseconds"] = data.draw(st.sampled_from([1500, 3000, 6000]))
     if data.draw(st.integers(0, 3)) == 0:
         slo["joulesPerOutputToken"] = f"{data.draw(st.sampled_from([1500, 4000, 12000]))}m"
     parts: dict[str, Any] = {
