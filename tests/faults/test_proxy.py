@@ -226,6 +226,25 @@ async def test_dropped_events_never_come_but_bookmarks_do(upstream: tuple[Upstre
     assert events.fired == 1
 
 
+async def test_events_about_other_objects_come_as_they_are(upstream: tuple[Upstream, str]) -> None:
+    events = Events(everything, drop=1.0, about=lambda body: body["metadata"]["resourceVersion"] == "8")
+    with broken(upstream[1], events=events) as proxy:
+        for version in (8, 9):
+            upstream[0].say("MODIFIED", version)
+        assert await heard(proxy, 1) == [("MODIFIED", "9")]
+    assert events.fired == 1
+
+
+async def test_faults_are_armed_for_a_while_beside_others(upstream: tuple[Upstream, str]) -> None:
+    first, second = Answer(writes, status=500), Answer(writes, status=500)
+    with broken(upstream[1], first) as proxy:
+        with proxy.broken([second], [Events(everything)]):
+            assert proxy.faults == [first, second]
+            assert len(proxy.events) == 1
+        assert [fault is first for fault in proxy.faults] == [True]
+        assert proxy.events == []
+
+
 async def test_a_watch_is_cut_after_some_events(upstream: tuple[Upstream, str]) -> None:
     with broken(upstream[1], events=Events(everything, cut_after=2)) as proxy:
         for version in (8, 9, 10):

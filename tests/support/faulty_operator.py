@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 from tests.support.api_client import ApiClient
 from tests.support.faulty_proxy import FaultyProxy, faulty_proxy
-from tests.support.operator_cluster import ROOT, SETTINGS
+from tests.support.operator_cluster import ROOT, SETTINGS, read_metric
 
 from energylens.clock import SystemClock
 from energylens_dev.devcluster import RunningCluster, eventually
@@ -69,9 +69,16 @@ class FaultyOperator:
             process.kill()
             process.wait(END_SECONDS)
 
-    def restart(self) -> None:
-        """End the process politely and start it again."""
+    def kill(self) -> None:
+        """End the process as a crash does; it is started again."""
+        process = self._process
+        if process is not None and process.poll() is None:
+            process.kill()
+
+    def restart(self, command: Sequence[str] | None = None) -> None:
+        """End the process politely and start it again, by another command from now on where one is given."""
         self.stop()
+        self.command = self.command if command is None else command
         self.start()
         self.synced()
 
@@ -84,6 +91,10 @@ class FaultyOperator:
         """Of the process that runs now."""
         assert self._process is not None
         return self._process.pid
+
+    def metric(self, series: str) -> float:
+        """Return the value of a series; 0 when there is none."""
+        return read_metric(metrics_url(self.port), series)
 
     def probe(self, name: str) -> str:
         """Return what a probe says, such as ``200 ok``; "" while nothing answers."""

@@ -14,7 +14,7 @@ import threading
 import time
 import weakref
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -110,6 +110,8 @@ class Events:
     """The connection is cut after so many events; 0: never."""
     silent: bool = False
     """The connection stays open, and nothing comes, not even a bookmark."""
+    about: Callable[[Object], bool] = lambda body: True
+    """Of the object of an event: others come as they are; a bookmark is about all."""
     fired: int = field(default=0, init=False)
 
 
@@ -136,6 +138,7 @@ class FaultyProxy:
     _watches: set[asyncio.Task[Any]] = field(default_factory=set, init=False)
     _transports: weakref.WeakSet[asyncio.Transport] = field(default_factory=weakref.WeakSet, init=False)
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop, init=False)
+    _arming: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
@@ -143,6 +146,19 @@ class FaultyProxy:
     def heal(self) -> None:
         """Take all faults away."""
         self.faults, self.events = [], []
+
+    @contextmanager
+    def broken(self, faults: Sequence[Fault] = (), events: Sequence[Events] = ()) -> Iterator[None]:
+        """Arm faults for a while, beside those that others have armed."""
+        with self._arming:
+            self.faults, self.events = [*self.faults, *faults], [*self.events, *events]
+        try:
+            yield
+        finally:
+            with self._arming:
+                # By identity: equal faults of others stay.
+                self.faults = [fault for fault in self.faults if not any(fault is ours for ours in faults)]
+                self.events = [event for event in self.events if not any(event is ours for ours in events)]
 
     def cut_watches(self) -> None:
         """Cut every watch that is open."""
@@ -269,8 +285,9 @@ class FaultyProxy:
                     last = _bookmark(event) or last
                     for spoil in silent:
                         spoil.fired += 1
-                    if not silent and not self._is_dropped(bookmark, spoils):
-                        self._hold(held, line, loop.time(), bookmark, spoils)
+                    concerned = [spoil for spoil in spoils if bookmark or spoil.about(event["object"])]
+                    if not silent and not self._is_dropped(bookmark, concerned):
+                        self._hold(held, line, loop.time(), bookmark, concerned)
                 while held and held[0][0] <= loop.time():
                     yield held.pop(0)[1]
                     passed += 1

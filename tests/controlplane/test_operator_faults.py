@@ -1,0 +1,47 @@
+"""Every scenario under every fault of the wire ends as it does without one.
+
+A few hundred cells of the grid are played with ENERGYLENS_FAULTS=all (`make faults`); else each scenario meets each
+kind of fault once, and each field of the spec that changes pods is edited under one of them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+
+import pytest
+from tests.support.api_client import ApiClient
+from tests.support.fault_grid import CRASHES, REQUESTS, WATCHES, Cell, Grid
+from tests.support.fault_scenarios import SCENARIOS, UPDATES
+from tests.support.faulty_operator import operator_behind_proxy
+
+from energylens_dev.devcluster import RunningCluster
+
+ALL = os.environ.get("ENERGYLENS_FAULTS") == "all"
+
+
+@pytest.fixture(scope="module")
+def grid(chart: RunningCluster, api: ApiClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Grid]:
+    # A lease that outlasts a busy machine: of leases are other tests.
+    settings = {"leaseSeconds": 60, "leaseRenewSeconds": 2}
+    with operator_behind_proxy(chart, tmp_path_factory.mktemp("grid"), **settings) as operator:
+        yield Grid(api, operator)
+
+
+def cells(faults: Sequence[str]) -> list[Cell]:
+    """Return the cells of some faults: each with each scenario, and the fields dealt out among them."""
+    found = [Cell(scenario, fault) for fault in faults for scenario in SCENARIOS]
+    if ALL:
+        return [*found, *(Cell(scenario, fault) for fault in faults for scenario in UPDATES)]
+    every = [*REQUESTS, *WATCHES, *CRASHES]
+    dealt = {scenario: every[number % len(every)] for number, scenario in enumerate(UPDATES)}
+    return [*found, *(Cell(scenario, fault) for scenario, fault in dealt.items() if fault in faults)]
+
+
+@pytest.mark.parametrize("faults", [(*REQUESTS,), (*WATCHES,), *((name,) for name in CRASHES)], ids=" ".join)
+def test_the_end_is_that_of_the_clean_run(grid: Grid, faults: tuple[str, ...]) -> None:
+    played = grid.play(cells(faults))
+    for result in played:
+        print(result)  # noqa: T201
+    assert not [str(result) for result in played if result.problem]
+    assert not [str(result) for result in played if not result.fired], "a fault that never struck shows nothing"

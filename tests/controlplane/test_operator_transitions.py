@@ -1,0 +1,52 @@
+"""Specs drawn from the CRD's schema, one after the other, on a real control plane.
+
+`ENERGYLENS_TRANSITIONS=2000` makes so many changes (`make transitions`); else a hundred.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+from tests.support.api_client import ApiClient
+from tests.support.faulty_operator import operator_behind_proxy
+from tests.support.spaces import space
+from tests.support.transitions import Transitions, World
+
+from energylens_dev.devcluster import RunningCluster
+
+CHANGES = int(os.environ.get("ENERGYLENS_TRANSITIONS", "100"))
+STEPS = 20
+"""Rules of one deployment; each but one in five changes a spec."""
+
+
+@pytest.fixture(scope="module")
+def world(chart: RunningCluster, api: ApiClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with (
+        operator_behind_proxy(chart, tmp_path_factory.mktemp("transitions"), leaseSeconds=60) as operator,
+        space(api, "walk") as walk,
+        space(api, "jump") as jump,
+    ):
+        yield World(operator, walk, jump)
+
+
+@pytest.mark.timeout(60 + 30 * CHANGES, func_only=True)
+def test_every_change_is_reflected_or_refused_and_leaves_no_trace_of_the_way(world: World) -> None:
+    run_state_machine_as_test(
+        type("InThisWorld", (Transitions,), {"world": world}),
+        settings=settings(
+            max_examples=max(1, CHANGES // STEPS),
+            stateful_step_count=STEPS,
+            deadline=None,
+            derandomize=CHANGES <= 100,
+            database=None,
+            # A failure has the changes that led to it; to look for fewer would take hours on a control plane.
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+    print(dict(world.steps))  # noqa: T201
+    assert not {"taken", "refused by the API server", "second pass"} - {name for name, n in world.steps.items() if n}

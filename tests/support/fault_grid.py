@@ -1,0 +1,262 @@
+"""Scenarios under faults of the wire: each ends as it does without any."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from tests.support.api_calls import Call
+from tests.support.api_client import ApiClient
+from tests.support.end_state import Object, State, differences, end_state
+from tests.support.fault_scenarios import STEP_SECONDS, Scenario
+from tests.support.faulty_operator import FaultyOperator
+from tests.support.faulty_proxy import Answer, Cut, Events, Fault, LoseAnswer, Matches, StaleList, Withhold
+from tests.support.spaces import Space, space
+
+SAME_SECONDS = 120.0
+"""For the end state to be that of the clean run, a resync or two included."""
+REST_SECONDS = 5.0
+"""Without a change for so long a namespace is at rest."""
+THREADS = 64
+STALE_LISTS = 24
+"""kopf's first list of each kind, and the first comparison with what is there."""
+
+Item = TypeVar("Item")
+Done = TypeVar("Done")
+
+
+@dataclass(frozen=True)
+class Armed:
+    """What is armed for one namespace."""
+
+    faults: Sequence[Fault] = ()
+    events: Sequence[Events] = ()
+
+    @property
+    def fired(self) -> int:
+        """How often they struck."""
+        return sum(fault.fired for fault in self.faults) + sum(event.fired for event in self.events)
+
+
+Arm = Callable[[str, FaultyOperator], Armed]
+"""Takes the namespace of a cell and the operator."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One scenario under one fault."""
+
+    scenario: Scenario
+    fault: str
+
+
+@dataclass
+class Result:
+    """How a cell ended."""
+
+    cell: Cell
+    seconds: float = 0.0
+    fired: int = 0
+    problem: str = ""
+    """"" where the end state is that of the clean run."""
+
+    def __str__(self) -> str:
+        said = f": {self.problem}" if self.problem else ""
+        return f"{self.cell.scenario.name} under {self.cell.fault} ({self.fired} faults, {self.seconds:.0f} s){said}"
+
+
+def writes_in(namespace: str) -> Matches:
+    """Match the operator's writes in a namespace."""
+    return lambda call: call.is_write and call.namespace == namespace
+
+
+def requests_in(namespace: str) -> Matches:
+    """Match every request in a namespace; watches are of all namespaces."""
+    return lambda call: call.namespace == namespace
+
+
+def lists(call: Call) -> bool:
+    """Match lists of every kind that the operator watches."""
+    return call.verb == "list"
+
+
+def about(namespace: str) -> Callable[[Object], bool]:
+    """Match objects of a namespace, and its nodes."""
+
+    def check(body: Object) -> bool:
+        metadata = body["metadata"]
+        name: str = metadata.get("name", "")
+        return metadata.get("namespace") == namespace or name == namespace or name.startswith(f"{namespace}-")
+
+    return check
+
+
+def every_watch(call: Call) -> bool:
+    """Match all watches."""
+    return call.verb == "watch"
+
+
+def _answers(status: int, reason: str, every: int, **headers: str) -> Arm:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return lambda namespace, _: Armed(
+        [Answer(writes_in(namespace), every=every, status=status, reason=reason, headers=named)]
+    )
+
+
+def _events(**spoilt: float) -> Arm:
+    def arm(namespace: str, _: FaultyOperator) -> Armed:
+        events = Events(every_watch, about=about(namespace))
+        for name, value in spoilt.items():
+            setattr(events, name, value)
+        return Armed(events=[events])
+
+    return arm
+
+
+def crash_after(number: int, times: float = 1, every: int = 1) -> Arm:
+    """The operator dies once the server has done its ``number``-th write in the namespace, before it hears so."""
+    return lambda namespace, operator: Armed(
+        [LoseAnswer(writes_in(namespace), after=number - 1, times=times, every=every, then=operator.kill)]
+    )
+
+
+def stale_after_crash(number: int) -> Arm:
+    """The operator dies likewise, and what it then lists is how things were when it last started."""
+
+    def arm(namespace: str, operator: FaultyOperator) -> Armed:
+        stale = StaleList(lists, times=0)
+
+        def crash() -> None:
+            # Of each kind once: an API server that is behind catches up.
+            stale.times = stale.fired + STALE_LISTS
+            operator.kill()
+
+        crashed = LoseAnswer(writes_in(namespace), after=number - 1, times=1, then=crash)
+        return Armed([crashed, stale])
+
+    return arm
+
+
+def lost_after(number: int, every: int) -> Arm:
+    """Writes are done, and the connection is cut before the answer: the ``number``-th, and each ``every``-th then."""
+    return lambda namespace, _: Armed([LoseAnswer(writes_in(namespace), after=number - 1, every=every)])
+
+
+def withheld_after(number: int) -> Arm:
+    """The ``number``-th write is done, and its answer never comes: the client gives up after its time-out."""
+    return lambda namespace, _: Armed([Withhold(writes_in(namespace), after=number - 1, times=1)])
+
+
+REQUESTS: Mapping[str, Arm] = {
+    "409": _answers(409, "Conflict", 2),
+    "429": _answers(429, "TooManyRequests", 4, Retry_After="1"),
+    "500": lambda namespace, _: Armed([Answer(requests_in(namespace), every=3, status=500)]),
+    "503": lambda namespace, _: Armed(
+        [Answer(requests_in(namespace), every=2, status=503, reason="ServiceUnavailable")]
+    ),
+    "cut": lambda namespace, _: Armed([Cut(requests_in(namespace), every=2)]),
+    "lost answer": lost_after(1, 2),
+    "time-out after commit": withheld_after(2),
+}
+"""Faults of requests; each strikes one namespace only."""
+WATCHES: Mapping[str, Arm] = {
+    "late events": _events(seconds=1.0),
+    "reordered events": _events(window=1.5),
+    "dropped events": _events(drop=0.5),
+}
+"""Faults of watches, of the events of one namespace."""
+CRASHES: Mapping[str, Arm] = {
+    "crash": crash_after(4),
+    "crash and stale lists": stale_after_crash(5),
+}
+"""Faults that strike every namespace, since there is one operator."""
+FAULTS: Mapping[str, Arm] = {"none": lambda *_: Armed(), **REQUESTS, **WATCHES, **CRASHES}
+
+
+@dataclass
+class Grid:
+    """An operator behind a proxy, and how scenarios end without faults."""
+
+    api: ApiClient
+    operator: FaultyOperator
+    clean: dict[str, State] = field(default_factory=dict)
+
+    def learn(self, scenarios: Iterable[Scenario]) -> None:
+        """Run scenarios without faults, and remember how they end.
+
+        Raises:
+            AssertionError: one does not come to an end.
+        """
+        missing = [scenario for scenario in scenarios if scenario.name not in self.clean]
+        for scenario, state in zip(missing, _side_by_side(self.api, self._clean_state, missing), strict=True):
+            self.clean[scenario.name] = state
+
+    def _clean_state(self, scenario: Scenario) -> State:
+        with space(self.api, "clean", nodes=scenario.nodes, gpus=scenario.gpus) as place:
+            scenario.run(place)
+            return _at_rest(place)
+
+    def play(self, cells: Sequence[Cell], faults: Mapping[str, Arm] = FAULTS) -> list[Result]:
+        """Play cells side by side, each in a namespace of its own; return how each ended."""
+        self.learn({cell.scenario.name: cell.scenario for cell in cells}.values())
+        return _side_by_side(self.api, lambda cell: self._play(cell, faults[cell.fault]), cells)
+
+    def _play(self, cell: Cell, arm: Arm) -> Result:
+        started, result = time.monotonic(), Result(cell)
+        try:
+            with space(self.api, "faults", nodes=cell.scenario.nodes, gpus=cell.scenario.gpus) as place:
+                armed = arm(place.namespace, self.operator)
+                with self.operator.proxy.broken(armed.faults, armed.events):
+                    try:
+                        cell.scenario.run(place)
+                        result.problem = self._difference(cell.scenario, place)
+                    finally:
+                        result.fired = armed.fired
+        except Exception as error:
+            # Of one cell: the others go on.
+            result.problem = f"{type(error).__name__}: {error}"
+            if not isinstance(error, AssertionError):
+                result.problem += "\n" + traceback.format_exc()
+        result.seconds = time.monotonic() - started
+        return result
+
+    def _difference(self, scenario: Scenario, place: Space) -> str:
+        """Wait until the state is that of the clean run; return how it differs where it stays different."""
+        deadline = time.monotonic() + SAME_SECONDS
+        while True:
+            found = list(differences(self.clean[scenario.name], end_state(place)))
+            if not found:
+                return ""
+            if time.monotonic() > deadline:
+                return f"{len(found)} differences (clean != this): " + "; ".join(found[:12])
+            time.sleep(0.5)
+
+
+def _at_rest(place: Space) -> State:
+    """Return the state once it has not changed for a while."""
+    state, since = end_state(place), time.monotonic()
+    deadline = since + STEP_SECONDS
+    while time.monotonic() - since < REST_SECONDS:
+        time.sleep(0.5)
+        now = end_state(place)
+        if now != state:
+            state, since = now, time.monotonic()
+        assert time.monotonic() < deadline, f"{place.namespace} does not come to rest"
+    return state
+
+
+def _side_by_side(api: ApiClient, work: Callable[[Item], Done], items: Sequence[Item]) -> list[Done]:
+    """Map over threads, whose connections to the API server are closed when the work is done."""
+
+    def one(item: Item) -> Done:
+        try:
+            return work(item)
+        finally:
+            api.close()
+
+    with ThreadPoolExecutor(max(1, min(THREADS, len(items)))) as pool:
+        return list(pool.map(one, items))
