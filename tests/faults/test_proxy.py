@@ -19,6 +19,7 @@ from tests.support.faulty_proxy import (
     Events,
     Fault,
     FaultyProxy,
+    Hold,
     LoseAnswer,
     StaleList,
     Withhold,
@@ -158,6 +159,16 @@ async def test_a_delay_is_a_delay(upstream: tuple[Upstream, str]) -> None:
         with pytest.raises(TimeoutError):
             await ask(proxy, seconds=0.05)
         proxy.heal()
+        assert (await ask(proxy))[0] == 200
+
+
+async def test_a_request_is_held_until_it_is_released(upstream: tuple[Upstream, str]) -> None:
+    fault = Hold(writes)
+    with broken(upstream[1], fault) as proxy:
+        with pytest.raises(TimeoutError):
+            await ask(proxy, seconds=0.1)
+        assert upstream[0].done == []
+        await asyncio.to_thread(proxy.release, fault)
         assert (await ask(proxy))[0] == 200
 
 

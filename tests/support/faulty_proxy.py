@@ -90,6 +90,13 @@ class Delay(Fault):
 
 
 @dataclass
+class Hold(Fault):
+    """The server hears of the request once it is released; see :meth:`FaultyProxy.release`."""
+
+    released: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass
 class StaleList(Fault):
     """A list is answered as it was when it was last asked for before the fault was armed."""
 
@@ -160,6 +167,10 @@ class FaultyProxy:
                 self.faults = [fault for fault in self.faults if not any(fault is ours for ours in faults)]
                 self.events = [event for event in self.events if not any(event is ours for ours in events)]
 
+    def release(self, held: Hold) -> None:
+        """Let go what is held, and hold nothing from now on."""
+        self._at_once(held.released.set)
+
     def cut_watches(self) -> None:
         """Cut every watch that is open."""
 
@@ -203,6 +214,8 @@ class FaultyProxy:
                     return _cut(request)
                 case Delay():
                     await asyncio.sleep(fault.seconds)
+                case Hold():
+                    await fault.released.wait()
         try:
             return await self._passed(request, call, struck)
         except aiohttp.ClientConnectionError:
