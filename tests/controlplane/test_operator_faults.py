@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 
 import pytest
+from tests.support import upgraded_operator
 from tests.support.api_client import ApiClient
 from tests.support.fault_grid import CRASHES, REQUESTS, WATCHES, Cell, Grid
 from tests.support.fault_scenarios import SCENARIOS, UPDATES
@@ -43,5 +44,17 @@ def test_the_end_is_that_of_the_clean_run(grid: Grid, faults: tuple[str, ...]) -
     played = grid.play(cells(faults))
     for result in played:
         print(result)  # noqa: T201
+    assert not [str(result) for result in played if result.problem]
+    assert not [str(result) for result in played if not result.fired], "a fault that never struck shows nothing"
+
+
+def test_an_upgrade_ends_as_it_does_without_faults(grid: Grid) -> None:
+    assert grid.operator.command[1:3] == ["-m", "energylens"]
+    command = [grid.operator.command[0], "-m", upgraded_operator.__name__, *grid.operator.command[3:]]
+    played = grid.upgrade(SCENARIOS[0], {**REQUESTS, **WATCHES, **CRASHES}, command)
+    for result in played:
+        print(result)  # noqa: T201
+    images = {pod["spec"]["containers"][0]["image"] for pod in grid.clean["upgrade"]["Pods"]}
+    assert all(image.startswith(upgraded_operator.REGISTRY) for image in images), images
     assert not [str(result) for result in played if result.problem]
     assert not [str(result) for result in played if not result.fired], "a fault that never struck shows nothing"

@@ -6,13 +6,14 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from tests.support.api_calls import Call
 from tests.support.api_client import ApiClient
 from tests.support.end_state import Object, State, differences, end_state
-from tests.support.fault_scenarios import STEP_SECONDS, Scenario
+from tests.support.fault_scenarios import STEP_SECONDS, Scenario, until
 from tests.support.faulty_operator import FaultyOperator
 from tests.support.faulty_proxy import Answer, Cut, Events, Fault, LoseAnswer, Matches, StaleList, Withhold
 from tests.support.spaces import Space, space
@@ -204,6 +205,46 @@ class Grid:
         """Play cells side by side, each in a namespace of its own; return how each ended."""
         self.learn({cell.scenario.name: cell.scenario for cell in cells}.values())
         return _side_by_side(self.api, lambda cell: self._play(cell, faults[cell.fault]), cells)
+
+    def upgrade(self, scenario: Scenario, faults: Mapping[str, Arm], command: Sequence[str]) -> list[Result]:
+        """Let another release take over what a scenario left, in a namespace for each fault and in one without.
+
+        Args:
+            scenario: Played without faults by the operator that runs.
+            faults: Armed from the moment when it ends.
+            command: Of the other release, which runs from then on.
+        """
+        before = self.operator.command
+        cells = [Cell(scenario, fault) for fault in faults]
+        with ExitStack() as stack:
+            given = [
+                stack.enter_context(space(self.api, "upgrade", nodes=scenario.nodes, gpus=scenario.gpus))
+                for _ in (None, *cells)
+            ]
+            stack.callback(self.operator.restart, before)
+
+            def rested(place: Space) -> State:
+                scenario.run(place)
+                return _at_rest(place)
+
+            state = _side_by_side(self.api, rested, given)[0]
+            first, *places = given
+            armed = [
+                faults[cell.fault](place.namespace, self.operator) for cell, place in zip(cells, places, strict=True)
+            ]
+            for one in armed:
+                stack.enter_context(self.operator.proxy.broken(one.faults, one.events))
+            started = time.monotonic()
+            self.operator.restart(command)
+            until(lambda: any(differences(state, end_state(first))))
+            self.clean["upgrade"] = _at_rest(first)
+            asked = Scenario("upgrade", scenario.run)
+            problems = _side_by_side(self.api, lambda place: self._difference(asked, place), places)
+            seconds = time.monotonic() - started
+            return [
+                Result(Cell(asked, cell.fault), seconds, one.fired, problem)
+                for cell, one, problem in zip(cells, armed, problems, strict=True)
+            ]
 
     def _play(self, cell: Cell, arm: Arm) -> Result:
         started, result = time.monotonic(), Result(cell)
