@@ -9,7 +9,7 @@ VLLM_VERSION := 0.33.0
 VLLM_VENV ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/energylens/vllm-$(VLLM_VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit coverage fuzz image-test engine-test lint format generate gallery docs lock clean
+.PHONY: help demo test test-unit coverage fuzz faults transitions soak image-test engine-test lint format generate gallery docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -39,6 +39,15 @@ coverage: $(STAMP) ## Say which statements unit and fault tests run; lines added
 
 fuzz: $(STAMP) ## Plan 20,000 random valid specs, clusters and budgets (an hour or two); FUZZ_EXAMPLES=N for another number
 	ENERGYLENS_FUZZ_EXAMPLES=$(or $(FUZZ_EXAMPLES),20000) $(BIN)/pytest tests/fuzz -p no:cacheprovider
+
+faults: $(STAMP) ## Play every scenario under every fault between operator and API server (hours)
+	ENERGYLENS_FAULTS=all $(BIN)/pytest tests/controlplane/test_operator_faults.py -rP
+
+transitions: $(STAMP) ## Walk an LLMDeployment through 2,000 specs drawn from the schema (an hour or two); CHANGES=N for another number
+	ENERGYLENS_TRANSITIONS=$(or $(CHANGES),2000) $(BIN)/pytest tests/controlplane/test_operator_transitions.py -rP
+
+soak: $(STAMP) ## Change specs 10,000 times and watch the operator's memory and open files (an hour or two); CHANGES=N for another number
+	ENERGYLENS_SOAK=$(or $(CHANGES),10000) $(BIN)/pytest tests/controlplane/test_operator_soak.py -rP
 
 image-test: $(STAMP) ## Build the Dockerfile without a daemon and run the image until an example is Ready (root, buildah, crun)
 	$(BIN)/python -m tools.image_test

@@ -22,7 +22,8 @@ SAME_SECONDS = 120.0
 """For the end state to be that of the clean run, a resync or two included."""
 REST_SECONDS = 5.0
 """Without a change for so long a namespace is at rest."""
-THREADS = 64
+THREADS = 40
+"""Scenarios at the same time."""
 STALE_LISTS = 24
 """kopf's first list of each kind, and the first comparison with what is there."""
 
@@ -175,7 +176,21 @@ CRASHES: Mapping[str, Arm] = {
     "crash and stale lists": stale_after_crash(5),
 }
 """Faults that strike every namespace, since there is one operator."""
-FAULTS: Mapping[str, Arm] = {"none": lambda *_: Armed(), **REQUESTS, **WATCHES, **CRASHES}
+LONG_RUN: Mapping[str, Arm] = {
+    **{f"crash after write {number}": crash_after(number) for number in range(1, 9)},
+    **{f"crash after each write {number}": crash_after(number, float("inf"), number) for number in (3, 5)},
+    **{f"crash after write {number} and stale lists": stale_after_crash(number) for number in (2, 3, 6)},
+    **{f"lost answer {number}": lost_after(number, 3) for number in (2, 3)},
+    **{f"time-out after write {number}": withheld_after(number) for number in (1, 3, 4)},
+    "409 always but each third time": lambda namespace, _: Armed(
+        [Answer(writes_in(namespace), every=3, after=count, status=409, reason="Conflict") for count in (0, 1)]
+    ),
+    "watches cut": lambda *_: Armed(events=[Events(every_watch, cut_after=4)]),
+    "late and reordered events": _events(seconds=2.0, window=3.0),
+    "most events dropped": _events(drop=0.8),
+}
+"""More points at which faults may strike, for the long run."""
+FAULTS: Mapping[str, Arm] = {**REQUESTS, **WATCHES, **CRASHES, **LONG_RUN}
 
 
 @dataclass
@@ -201,10 +216,10 @@ class Grid:
             scenario.run(place)
             return _at_rest(place)
 
-    def play(self, cells: Sequence[Cell], faults: Mapping[str, Arm] = FAULTS) -> list[Result]:
+    def play(self, cells: Sequence[Cell]) -> list[Result]:
         """Play cells side by side, each in a namespace of its own; return how each ended."""
         self.learn({cell.scenario.name: cell.scenario for cell in cells}.values())
-        return _side_by_side(self.api, lambda cell: self._play(cell, faults[cell.fault]), cells)
+        return _side_by_side(self.api, lambda cell: self._play(cell, FAULTS[cell.fault]), cells)
 
     def upgrade(self, scenario: Scenario, faults: Mapping[str, Arm], command: Sequence[str]) -> list[Result]:
         """Let another release take over what a scenario left, in a namespace for each fault and in one without.
