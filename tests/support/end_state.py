@@ -18,7 +18,8 @@ from energylens.cluster.resources import (
     POD_DISRUPTION_BUDGET,
     SERVICE,
 )
-from energylens.serving.metadata import APPLIED_HASH
+from energylens.decide.reasons import Reason
+from energylens.serving.metadata import APPLIED_HASH, REVISION_LABEL
 
 Object = dict[str, Any]
 State = dict[str, Any]
@@ -29,7 +30,7 @@ MASKED = frozenset(
         # Of the identity and the history of one object.
         *("uid", "resourceVersion", "generation", "managedFields", "creationTimestamp"),
         # Hashes of what has the name of the namespace or the uid of the owner in it.
-        *(APPLIED_HASH, "inputsHash", "pod-template-hash"),
+        *(APPLIED_HASH, REVISION_LABEL, "inputsHash", "pod-template-hash"),
         # What the API server hands out.
         *("clusterIP", "clusterIPs", "nodeName", "hostIP", "hostIPs", "podIP", "podIPs"),
     )
@@ -37,6 +38,10 @@ MASKED = frozenset(
 OF_THE_CLUSTER = "kube-root-ca.crt"
 """A ConfigMap that every namespace has."""
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?(\.\d+)?(Z|[+-]\d\d:\d\d| UTC)?")
+_HASHES = re.compile(r'(?<="inputsHash": ")\w+|(?<=ReplicaSet ")[^"]+')
+"""The same hashes within texts: of a plan in a ConfigMap, and in the name of a ReplicaSet in a condition."""
+_STILL = "the inputs changed, the best plan is still"
+"""Said by a pass that planned again and found the same: whether one did since the last change is a matter of time."""
 _UID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
@@ -76,6 +81,8 @@ def differences(one: Any, other: Any, path: str = "") -> Iterator[str]:
 
 def _masked(value: Any, namespace: str, generation: int | None) -> Any:
     if isinstance(value, Mapping):
+        if str(value.get("message", "")).startswith(_STILL) or value.get("reason") == Reason.PLANNED:
+            value = {**value, "reason": Reason.PLANNED.value, "message": "<planned>"}
         return {
             str(_masked(key, namespace, generation)): _of_key(key, entry, namespace, generation)
             for key, entry in value.items()
@@ -83,7 +90,8 @@ def _masked(value: Any, namespace: str, generation: int | None) -> Any:
     if isinstance(value, list):
         return [_masked(entry, namespace, generation) for entry in value]
     if isinstance(value, str):
-        return _UID.sub("<uid>", _TIME.sub("<time>", value)).replace(namespace, "<namespace>")
+        text = _HASHES.sub("<hash>", _UID.sub("<uid>", _TIME.sub("<time>", value)))
+        return text.replace(namespace, "<namespace>")
     return value
 
 
