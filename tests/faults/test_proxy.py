@@ -130,6 +130,13 @@ async def test_every_other_request_can_be_hit(upstream: tuple[Upstream, str]) ->
         assert [(await ask(proxy))[0] for _ in range(4)] == [200, 503, 200, 503]
 
 
+async def test_a_share_of_the_requests_can_be_hit_at_random(upstream: tuple[Upstream, str]) -> None:
+    with broken(upstream[1], Answer(writes, share=0.5, status=503)) as proxy:
+        statuses = [(await ask(proxy))[0] for _ in range(20)]
+    assert {200, 503} == {*statuses}
+    assert statuses != [200, 503] * 10
+
+
 @pytest.mark.parametrize(("kind", "done"), [(Cut, []), (LoseAnswer, ["PATCH"])])
 async def test_a_cut_before_or_after_the_server_did_it(
     upstream: tuple[Upstream, str], kind: type[Fault], done: list[str]

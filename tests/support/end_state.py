@@ -31,6 +31,8 @@ MASKED = frozenset(
         *("uid", "resourceVersion", "generation", "managedFields", "creationTimestamp"),
         # Hashes of what has the name of the namespace or the uid of the owner in it.
         *(APPLIED_HASH, REVISION_LABEL, "inputsHash", "pod-template-hash"),
+        # What else could be done, which depends on the GPUs that were free at the moment.
+        *("alternatives", "candidates.csv", "plan.json"),
         # What the API server hands out.
         *("clusterIP", "clusterIPs", "nodeName", "hostIP", "hostIPs", "podIP", "podIPs"),
     )

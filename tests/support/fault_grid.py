@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tests.support.api_calls import Call
 from tests.support.api_client import ApiClient
@@ -102,10 +102,15 @@ def every_watch(call: Call) -> bool:
     return call.verb == "watch"
 
 
-def _answers(status: int, reason: str, every: int, **headers: str) -> Arm:
+def _answers(status: int, reason: str, share: float = 0.5, **headers: str) -> Arm:
+    """The first request is refused, and then a share of them."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
+    spoilt: dict[str, Any] = {"status": status, "reason": reason, "headers": named}
     return lambda namespace, _: Armed(
-        [Answer(writes_in(namespace), every=every, status=status, reason=reason, headers=named)]
+        [
+            Answer(writes_in(namespace), times=1, **spoilt),
+            Answer(requests_in(namespace), after=1, share=share, **spoilt),
+        ]
     )
 
 
@@ -143,9 +148,14 @@ def stale_after_crash(number: int) -> Arm:
     return arm
 
 
-def lost_after(number: int, every: int) -> Arm:
-    """Writes are done, and the connection is cut before the answer: the ``number``-th, and each ``every``-th then."""
-    return lambda namespace, _: Armed([LoseAnswer(writes_in(namespace), after=number - 1, every=every)])
+def lost_after(number: int, share: float) -> Arm:
+    """Writes are done, and the connection is cut before the answer: the ``number``-th, and a share of those after."""
+    return lambda namespace, _: Armed(
+        [
+            LoseAnswer(writes_in(namespace), after=number - 1, times=1),
+            LoseAnswer(writes_in(namespace), after=number, share=share),
+        ]
+    )
 
 
 def withheld_after(number: int) -> Arm:
@@ -154,14 +164,12 @@ def withheld_after(number: int) -> Arm:
 
 
 REQUESTS: Mapping[str, Arm] = {
-    "409": _answers(409, "Conflict", 2),
-    "429": _answers(429, "TooManyRequests", 4, Retry_After="1"),
-    "500": lambda namespace, _: Armed([Answer(requests_in(namespace), every=3, status=500)]),
-    "503": lambda namespace, _: Armed(
-        [Answer(requests_in(namespace), every=2, status=503, reason="ServiceUnavailable")]
-    ),
-    "cut": lambda namespace, _: Armed([Cut(requests_in(namespace), every=2)]),
-    "lost answer": lost_after(1, 2),
+    "409": _answers(409, "Conflict"),
+    "429": _answers(429, "TooManyRequests", 0.2, Retry_After="1"),
+    "500": _answers(500, "InternalError"),
+    "503": _answers(503, "ServiceUnavailable"),
+    "cut": lambda namespace, _: Armed([Cut(requests_in(namespace), times=1), Cut(requests_in(namespace), share=0.5)]),
+    "lost answer": lost_after(1, 0.5),
     "time-out after commit": withheld_after(2),
 }
 """Faults of requests; each strikes one namespace only."""
@@ -180,11 +188,10 @@ LONG_RUN: Mapping[str, Arm] = {
     **{f"crash after write {number}": crash_after(number) for number in range(1, 9)},
     **{f"crash after each write {number}": crash_after(number, float("inf"), number) for number in (3, 5)},
     **{f"crash after write {number} and stale lists": stale_after_crash(number) for number in (2, 3, 6)},
-    **{f"lost answer {number}": lost_after(number, 3) for number in (2, 3)},
+    **{f"lost answer {number}": lost_after(number, 0.3) for number in (2, 3)},
     **{f"time-out after write {number}": withheld_after(number) for number in (1, 3, 4)},
-    "409 always but each third time": lambda namespace, _: Armed(
-        [Answer(writes_in(namespace), every=3, after=count, status=409, reason="Conflict") for count in (0, 1)]
-    ),
+    "409 mostly": _answers(409, "Conflict", 0.8),
+    "503 mostly": _answers(503, "ServiceUnavailable", 0.8),
     "watches cut": lambda *_: Armed(events=[Events(every_watch, cut_after=4)]),
     "late and reordered events": _events(seconds=2.0, window=3.0),
     "most events dropped": _events(drop=0.8),
@@ -254,6 +261,8 @@ class Grid:
             until(lambda: any(differences(state, end_state(first))))
             self.clean["upgrade"] = _at_rest(first)
             asked = Scenario("upgrade", scenario.run)
+            _side_by_side(self.api, lambda place: until(lambda: any(differences(state, end_state(place)))), places)
+            self.operator.proxy.heal()
             problems = _side_by_side(self.api, lambda place: self._difference(asked, place), places)
             seconds = time.monotonic() - started
             return [
@@ -269,9 +278,9 @@ class Grid:
                 with self.operator.proxy.broken(armed.faults, armed.events):
                     try:
                         cell.scenario.run(place)
-                        result.problem = self._difference(cell.scenario, place)
                     finally:
                         result.fired = armed.fired
+                result.problem = self._difference(cell.scenario, place)
         except Exception as error:
             # Of one cell: the others go on.
             result.problem = f"{type(error).__name__}: {error}"

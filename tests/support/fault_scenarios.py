@@ -88,7 +88,7 @@ def applied(place: Space, **spec: Any) -> None:
 
 def create(place: Space) -> None:
     """Make a deployment."""
-    place.apply(llmdeployment())
+    applied(place)
 
 
 def scale(place: Space) -> None:
@@ -136,6 +136,7 @@ def over_budget(place: Space) -> None:
     place.apply(energy_budget(1, "Report"))
     says(place, "WithinEnergyBudget", "False", "OverBudget")
     place.apply(energy_budget(2, "Report"))
+    until(lambda: "powerWatts=2 W" in condition(place, "WithinEnergyBudget")["message"])
     until(lambda: _budget_is_seen(place))
 
 
@@ -181,7 +182,7 @@ def approve(place: Space) -> None:
     settled(place)
 
 
-SCENARIOS = (
+SCENARIOS: tuple[Scenario, ...] = (
     Scenario("create", create, nodes=1),
     Scenario("scale", scale, nodes=1),
     Scenario("replan", replan),
@@ -239,18 +240,16 @@ FIELDS: dict[str, Spec] = {
 """By field: the parts of the spec that differ from the default of :func:`llmdeployment`. Each changes the pods."""
 
 
+def config_map(namespace: str) -> Object:
+    """Return the ConfigMap of ``model.configRef``."""
+    metadata = {"name": "config", "namespace": namespace}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"config.json": json.dumps(CONFIG)}}
+
+
 def update(field: str, place: Space) -> None:
     """Change one field of a deployment that serves."""
     if field == "model.configRef":
-        place.api.apply(
-            CONFIG_MAP,
-            {
-                "apiVersion": "v1",
-                "kind": "ConfigMap",
-                "metadata": {"name": "config", "namespace": place.namespace},
-                "data": {"config.json": json.dumps(CONFIG)},
-            },
-        )
+        place.api.apply(CONFIG_MAP, config_map(place.namespace))
     applied(place)
     place.apply(llmdeployment(**FIELDS[field]))
     if field == "suspend":
@@ -259,4 +258,14 @@ def update(field: str, place: Space) -> None:
         settled(place)
 
 
+def update_all(place: Space) -> None:
+    """Change one field after the other, each alone, without waiting for the pods."""
+    place.api.apply(CONFIG_MAP, config_map(place.namespace))
+    for spec in FIELDS.values():
+        place.apply(llmdeployment(**spec))
+        until(lambda: condition(place, "PlanReady"))
+    applied(place, engine={"env": [{"name": "LAST", "value": "1"}]})
+
+
+SCENARIOS = (*SCENARIOS, Scenario("update", update_all))
 UPDATES = tuple(Scenario(f"update {field}", partial(update, field), nodes=1) for field in FIELDS)

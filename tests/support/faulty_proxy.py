@@ -37,6 +37,9 @@ class Fault:
     after: int = 0
     times: float = float("inf")
     every: int = 1
+    share: float = 1.0
+    """Of those, at random: a fault in step with the client's own retries would hit the same request for ever."""
+    draw: random.Random = field(default_factory=lambda: random.Random(0), compare=False)
     seen: int = field(default=0, init=False)
     fired: int = field(default=0, init=False)
     at: list[float] = field(default_factory=list, init=False)
@@ -49,7 +52,7 @@ class Fault:
         self.seen += 1
         self.at.append(time.monotonic())
         number = self.seen - self.after
-        if number < 1 or number % self.every or self.fired >= self.times:
+        if number < 1 or number % self.every or self.fired >= self.times or self.draw.random() >= self.share:
             return False
         self.fired += 1
         return True
