@@ -93,6 +93,15 @@ async def test_energy_that_a_dead_exporter_missed_is_counted_when_it_is_back() -
     assert made.joules >= 1000 * (900 - 2 * 120)
 
 
+async def test_a_deployment_that_goes_while_its_budget_is_looked_at_is_not_measured() -> None:
+    made = await lab()
+    await made.run(300)
+    assert made.measuring.energy(KEY, 0.0) is not None
+    # A budget has its members from before, and looks at them one after the other.
+    made.world.cluster.remove("LLMDeployment", *KEY)
+    assert made.measuring.energy(KEY, 0.0) is None
+
+
 async def test_only_the_source_that_the_spec_names_is_believed() -> None:
     made = await lab(source="Prometheus")
     await made.run(300)

@@ -107,19 +107,24 @@ class Measuring:
     def energy(self, key: Key, since: float, nodes: frozenset[str] | None = None) -> EnergySpan | None:
         """Return the energy of a deployment's pods from ``since``, in seconds since the Unix epoch; None: not measured.
 
+        Nothing is measured of a deployment that was deleted while a look at its budget was under way.
+
         Args:
             key: The deployment.
             since: Begin no earlier.
             nodes: Only pods on these nodes count; None for all.
         """
+        body = self._store.deployments.get(key)
+        if body is None:
+            return None
         pods = [
             pod
             for pod in self._store.pods_owned(key)
             if pod["spec"]["nodeName"] and (nodes is None or pod["spec"]["nodeName"] in nodes)
         ]
         gpus = sum(gpus_of_pod(pod) for pod in pods)
-        plan = self._store.deployments[key]["status"].get("plan") or {}
-        trial = (self._store.deployments[key]["status"].get("verification") or {}).get("plan") or {}
+        plan = body["status"].get("plan") or {}
+        trial = (body["status"].get("verification") or {}).get("plan") or {}
         limits = [_power_limit(product) for one in (plan, trial) if (product := one.get("gpuProduct"))]
         known = [limit for limit in limits if limit is not None]
         return self._collector.energy(
