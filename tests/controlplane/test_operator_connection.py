@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
-import json
-import os
-import signal
 import ssl
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,21 +13,15 @@ import pytest
 import yaml
 from tests.support.api_client import APPLY, ApiClient
 from tests.support.faulty_operator import SYSTEM, FaultyOperator, operator_behind_proxy
-from tests.support.faulty_proxy import Answer, Events, Hold
+from tests.support.faulty_proxy import Answer, Events
 from tests.support.operator_cluster import ROOT, llmdeployment
 from tests.support.spaces import Space, replicas, space
 
 from energylens.clock import SystemClock
 from energylens.cluster.resources import DEPLOYMENT, LLM_DEPLOYMENT
-from energylens_dev import devcluster
 from energylens_dev.devcluster import RunningCluster, eventually
 from energylens_dev.devcluster.certificates import Authority
-from energylens_dev.devcluster.commands import API_SERVER, ETCD
-from energylens_dev.devcluster.health import client_context
 from energylens_dev.devcluster.kubeconfig import write_kubeconfig
-from energylens_dev.devcluster.ports import LOOPBACK
-from energylens_dev.devcluster.processes import start_identity
-from energylens_dev.devcluster.state import StateDirectory
 
 LEASE_SECONDS = 90.0
 """Longer than the API server takes to start again, so that the operator lives through that."""
@@ -183,45 +173,6 @@ def test_a_server_certificate_of_another_authority_is_trusted_once_the_kubeconfi
     finally:
         rotated(old, former)
     scaled(place, 1)
-    assert faulty.starts == starts, "only a new process could go on"
-
-
-def compact(cluster: RunningCluster) -> None:
-    """Drop the history of etcd up to now, and start the API server, whose own history begins there, again."""
-    pki, port = cluster.directory / "pki", StateDirectory(cluster.directory).load().ports[ETCD]
-    context = client_context(pki / "ca.crt", pki / "etcd.crt", pki / "etcd.key")
-
-    def etcd(path: str, body: dict[str, Any]) -> dict[str, Any]:
-        request = urllib.request.Request(f"https://{LOOPBACK}:{port}/v3/{path}", json.dumps(body).encode())
-        with urllib.request.urlopen(request, context=context, timeout=30) as answer:
-            found: dict[str, Any] = json.load(answer)
-        return found
-
-    key = base64.b64encode(b"/").decode()
-    revision = etcd("kv/range", {"key": key})["header"]["revision"]
-    etcd("kv/compaction", {"revision": revision, "physical": True})
-    pid = cluster.pids[API_SERVER]
-    os.kill(pid, signal.SIGTERM)
-    eventually(lambda: start_identity(pid) is None)
-    devcluster.up(cluster.directory, operator=False)
-
-
-def test_changes_that_a_compaction_took_out_of_the_history_are_found(
-    chart: RunningCluster, faulty: FaultyOperator, place: Space
-) -> None:
-    starts = faulty.starts
-    held = Hold(of(LLM_DEPLOYMENT.plural))
-    faulty.proxy.faults.append(held)
-    try:
-        faulty.proxy.cut_watches()
-        eventually(lambda: held.fired)
-        place.apply(llmdeployment(planning=replicas(2)))
-        faulty.proxy.statuses.clear()
-        compact(chart)
-    finally:
-        faulty.proxy.release(held)
-    eventually(lambda: faulty.proxy.statuses[410] > 0)
-    runs(place, 2)
     assert faulty.starts == starts, "only a new process could go on"
 
 

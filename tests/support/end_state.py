@@ -32,7 +32,7 @@ MASKED = frozenset(
         # Hashes of what has the name of the namespace or the uid of the owner in it.
         *(APPLIED_HASH, REVISION_LABEL, "inputsHash", "pod-template-hash"),
         # What else could be done, which depends on the GPUs that were free at the moment.
-        *("alternatives", "candidates.csv", "plan.json"),
+        *("alternatives", "candidates.csv", "plan.json", "maxSurge", "maxUnavailable"),
         # What the API server hands out.
         *("clusterIP", "clusterIPs", "nodeName", "hostIP", "hostIPs", "podIP", "podIPs"),
     )

@@ -258,14 +258,4 @@ def update(field: str, place: Space) -> None:
         settled(place)
 
 
-def update_all(place: Space) -> None:
-    """Change one field after the other, each alone, without waiting for the pods."""
-    place.api.apply(CONFIG_MAP, config_map(place.namespace))
-    for spec in FIELDS.values():
-        place.apply(llmdeployment(**spec))
-        until(lambda: condition(place, "PlanReady"))
-    applied(place, engine={"env": [{"name": "LAST", "value": "1"}]})
-
-
-SCENARIOS = (*SCENARIOS, Scenario("update", update_all))
 UPDATES = tuple(Scenario(f"update {field}", partial(update, field), nodes=1) for field in FIELDS)

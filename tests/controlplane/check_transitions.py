@@ -1,6 +1,6 @@
 """Specs drawn from the CRD's schema, one after the other, on a real control plane.
 
-`ENERGYLENS_TRANSITIONS=2000` makes so many changes (`make transitions`); else a hundred.
+`make transitions` makes 2,000 changes, `ENERGYLENS_TRANSITIONS` says how many; else a hundred.
 """
 
 from __future__ import annotations
