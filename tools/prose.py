@@ -38,6 +38,18 @@ WORDS = {
     r"(?:between two|(?:once per|at every|at each)) looks?": "between two checks, in every reconcile",
     r"(?:says?|said) nothing of": "does not cover, is no evidence about",
     r"the (?:plan|status|one) to go by": "the plan to use",
+    r"of the (?:revision|plan) before": "of the previous revision, plan",
+    r"(?:at the present (?:rate|moment)|present moment)": "current rate, time",
+    r"(?:is|are) not looked at": "is ignored, has no effect",
+    r"looked at again": "checked, reconciled again",
+    r"foreign edits?": "an edit by others",
+    r"prefill and decode apart": "separate prefill and decode; disaggregation",
+    r"carr(?:y|ies) the load": "sustain the load",
+    r"watts that budgets leave": "watts available from budgets",
+    r"holds? the spec": "meets the spec",
+    r"in small letters": "in lower case",
+    r"asks? for nothing": "has no objective",
+    r"at a like load": "at a similar load",
 }
 """Regular expression -> what to write instead. Letter case does not matter."""
 WIDTH = 120

@@ -182,7 +182,7 @@ def test_a_plan_that_measures_worse_than_the_one_before_is_rolled_back(
         (rejected,) = status["rollback"]["rejectedPlans"]
         assert (rejected["gpuProduct"], rejected["reason"]) == (B200, reason)
         if reason == "HigherEnergy":
-            before = f"the plan before {joules(good['joulesPerOutputToken']):.2g}"
+            before = f"the previous plan {joules(good['joulesPerOutputToken']):.2g}"
             assert before[:-1] in rejected["message"], rejected["message"]
         else:
             assert "ms > 200 ms" in rejected["message"], rejected["message"]

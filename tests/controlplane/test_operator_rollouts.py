@@ -166,7 +166,7 @@ def test_a_plan_that_moves_to_several_nodes_and_back_never_stops_serving(team: T
     (body,) = eventually(lambda: team.kubectl.list("leaderworkersets"))
     assert body["spec"]["leaderWorkerTemplate"]["size"] == 2
     message = team.wait("Ready", "False", "PodsNotReady")["message"]
-    assert "2 replicas of the revision before still serve" in message
+    assert "2 replicas of the previous revision still serve" in message
     assert team.condition("Progressing")["reason"] == "RollingSurge"
     assert team.status()["activeRevision"]["workloadRef"]["kind"] == "LeaderWorkerSet"
     assert sorted(endpoints(team)) == serving

@@ -224,7 +224,7 @@ async def test_a_plan_that_costs_more_energy_than_the_one_before_is_given_up_onc
     assert world.condition("PlanReady")["reason"] == "RolledBack"
     (rejected,) = status["rollback"]["rejectedPlans"]
     assert (rejected["hash"], rejected["reason"]) == (left, "HigherEnergy")
-    assert "0.4 J per output token measured, the plan before 0.3 J" in rejected["message"]
+    assert "0.4 J per output token measured, the previous plan 0.3 J" in rejected["message"]
     notes = [event for event in world.cluster.events if event["reason"] == "PlanRolledBack"]
     assert [event["type"] for event in notes] == ["Warning"]
     assert notes[0]["note"].startswith("HigherEnergy: back to 2 x NVIDIA-H100-80GB-HBM3 TP1")
@@ -302,7 +302,7 @@ async def test_without_gpus_for_the_plan_before_the_new_one_stays() -> None:
     assert world.status()["rollback"]["trial"]["badWindows"] >= 2
     said = world.condition("Degraded")
     assert (said["status"], said["reason"]) == ("True", "CannotRollBack")
-    assert "the plan before, 2 x NVIDIA-H100-80GB-HBM3 TP1" in said["message"]
+    assert "the previous plan, 2 x NVIDIA-H100-80GB-HBM3 TP1" in said["message"]
     assert "is not possible: " in said["message"]
 
 

@@ -72,7 +72,7 @@ async def test_a_higher_load_is_planned_for_at_once_and_said() -> None:
     assert status["plan"]["gpus"] > before["gpus"]
     (note,) = events(served, "LoadFollowed")
     assert note.endswith(" requests per second instead of 2000m")
-    assert events(served, "PlanAdopted")[-1].startswith("NoLongerValid: the running plan no longer holds: ")
+    assert events(served, "PlanAdopted")[-1].startswith("NoLongerValid: the running plan no longer meets the spec: ")
 
 
 async def test_a_lower_load_is_planned_for_after_the_cooldown() -> None:

@@ -74,7 +74,7 @@ async def test_the_old_pods_serve_until_the_new_ones_are_ready(
     assert answering(world) == served
     ready, progressing = world.condition("Ready"), world.condition("Progressing")
     assert (ready["status"], progressing["reason"]) == ("False", "RollingSurge")
-    assert "of the revision before still serve" in ready["message"]
+    assert "of the previous revision still serve" in ready["message"]
     assert world.status()["activeRevision"]["workloadRef"]["kind"] == new[0]
     assert world.status()["activeRevision"]["readyReplicas"] == 0
     started = [e["note"] for e in world.cluster.events if e["reason"] == "RolloutStarted"]

@@ -111,7 +111,7 @@ async def test_no_plan_may_need_more_than_the_energy_of_a_period(world: World) -
     spec = {"energyWattHours": 24 * watts - 1, "period": "Day", "action": "Enforce"}
     world.cluster.put(llama(energy={"budget": spec}))
     await world.settle()
-    # As with powerWatts: the plan does not hold the spec any more, and what runs stays.
+    # As with powerWatts: the plan does not meet the spec any more, and what runs stays.
     refused = world.condition("PlanReady")
     assert (refused["status"], refused["reason"]) == ("False", "BudgetExceeded")
     assert refused["message"].startswith(
@@ -160,7 +160,7 @@ async def test_energy_that_nobody_measures_denies_growth_and_stops_nothing(world
     await serve(world, **budget)
     await world.look(seconds=1000)
     assert verdict(world) == ("Unknown", "BudgetNotChecked")
-    assert "spec.energy.budget: nothing is measured of its pods since 2026-03-01T00:00:00Z" in message(world)
+    assert "spec.energy.budget: its pods have not been measured since 2026-03-01T00:00:00Z" in message(world)
     world.start()
     world.cluster.put(llama(energy={"budget": budget}, planning=overrides(replicas=3)))
     await world.settle()

@@ -244,7 +244,7 @@ async def test_without_free_gpus_a_plan_that_is_needed_is_followed_at_once_and_s
     assert world.status()["plan"]["maxBatchSize"] == 16
     assert verified(world) == ("Unknown", "NotVerified")
     message = world.condition("PlanVerified")["message"]
-    assert message.startswith("the running plan does not hold the spec, and one replica cannot be verified first: ")
+    assert message.startswith("the running plan does not meet the spec, and no replica can be verified first: ")
     assert world.status()["activeRevision"]["maxBatchSize"] == 16
 
 

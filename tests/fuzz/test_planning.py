@@ -223,7 +223,7 @@ def free(inventory: Object) -> dict[str, list[int]]:
 
 
 def holds_what_it_says(body: Mapping[str, Any], room: dict[str, list[int]]) -> None:
-    """Check that a plan fits into the cluster beside those before it, and holds the spec."""
+    """Check that a plan fits into the cluster beside those before it, and meets the spec."""
     plan, spec = body["status"]["plan"], body["spec"]
     hardware, slo, predicted = spec.get("hardware", {}), spec.get("slo", {}), plan["predicted"]
     per_replica = plan["tensorParallel"] * plan["pipelineParallel"] * plan["dataParallel"]

@@ -104,7 +104,7 @@ LLM_DEPLOYMENT = Kind(
 _BUDGET_COLUMNS = (
     Column("Used", ".status.used", "Energy of this period, or power without a limit of energy."),
     Column("Remaining", ".status.remaining", "Energy or power left."),
-    Column("Forecast", ".status.forecast", "When the energy runs out at the present rate."),
+    Column("Forecast", ".status.forecast", "When the energy runs out at the current rate."),
     Column("Members", ".status.memberCount", "LLMDeployments under the budget.", "integer"),
     Column("Action", ".spec.action", "What happens when the budget is exceeded."),
     Column("Ready", '.status.conditions[?(@.type=="Ready")].status', "Whether the budget can be checked."),

@@ -35,7 +35,7 @@ class BudgetMember(ApiModel):
     allowed_power_watts: int | None = Field(
         default=None, description="Power that shedding allows the member, W; absent: no power was taken."
     )
-    former_power_watts: int | None = Field(default=None, description="Power of the plan before power was taken, W.")
+    former_power_watts: int | None = Field(default=None, description="Power before power was taken, W.")
 
 
 class LedgerEntry(ApiModel):

@@ -46,7 +46,7 @@ class Question:
     objectives: Mapping[str, int] = field(default_factory=dict)
     """Latencies to hold instead of today's, ms by field of ``spec.slo``."""
     slack_percent: int = 0
-    """By how much today's latencies may rise."""
+    """Allowed increase of today's latencies."""
 
 
 NOTHING_ASKED = Question()

@@ -68,7 +68,7 @@ def account(
 
     Args:
         entry: The account.
-        now: The present moment.
+        now: The current time.
         measured: Energy of a span whose end may be after the watermark; what lies before it was counted already.
         predicted_watts: Power of the member's pods, for the time that is not measured.
         forecast: Carbon intensity; None where there is no carbon limit, or no forecast.

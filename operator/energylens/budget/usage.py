@@ -50,7 +50,7 @@ def usage(
         spec: The budget's.
         entries: Its ledger.
         period: The one that ``now`` is in.
-        now: The present moment.
+        now: The current time.
         forecast: Carbon intensity; must be there when the spec has a carbon limit.
 
     Raises:

@@ -50,7 +50,7 @@ POOL_SECONDS = 10.0
 KOPF_STOP_SECONDS = 2.0
 """For kopf to stop politely, and once more after it was cancelled; a pod has 30 s to stop, a user less patience."""
 BUDGET_PAUSES = 50.0
-"""Budgets are looked at again after as many times as long as the last look took, at least, requests apart: with tens of
+"""Budgets are checked again after as many times as long as the last look took, at least, requests apart: with tens of
 thousands of memberships the looks of an idle operator would else be most of what it does."""
 UNSETTLED_SECONDS = 1.0
 """Between two checks of the budgets while members answer to what was taken: a pass takes less."""

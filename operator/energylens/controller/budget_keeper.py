@@ -110,7 +110,7 @@ class BudgetKeeper:
         """Looks in a row that failed."""
 
     async def step(self) -> None:
-        """Look at every budget; one that fails is looked at again at the next step, and loses nothing by it."""
+        """Look at every budget; one that fails is checked again at the next step, and loses nothing by it."""
         bodies, self.is_unsettled, self.busy_seconds = dict(self._store.budgets), False, 0.0
         alive = {_identity(key, body) for key, body in bodies.items()}
         for gone in [identity for identity in self._accounts if identity not in alive]:

@@ -1,4 +1,4 @@
-"""Objects that go: workloads of the plan before once another kind has taken over, replicas of trials, and guards."""
+"""Objects that go: workloads of the previous plan once another kind has taken over, replicas of trials, and guards."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Departures:
         Args:
             key: The LLMDeployment.
             wanted: What should be.
-            all_written: Every child that should be is there; else the workload of the plan before stays.
+            all_written: Every child that should be is there; else the workload of the previous plan stays.
         """
         try:
             if all_written and wanted.handover is not None:

@@ -62,7 +62,7 @@ def failed_status(
         generation: Of the spec that the pass was about.
         reason: Of each of these conditions.
         message: What failed.
-        now: The present moment.
+        now: The current time.
     """
     found = before.get("conditions")
     known = {c["type"]: c for c in found if isinstance(c, Mapping) and "type" in c} if isinstance(found, list) else {}

@@ -71,7 +71,7 @@ class Metrics:
             "energylens_queue_length", "LLMDeployments that wait for a reconcile or are being reconciled."
         )
         self.queue_waiting = gauge(
-            "energylens_queue_waiting", "LLMDeployments that wait, those that changed and those looked at again.", QUEUE
+            "energylens_queue_waiting", "LLMDeployments that wait, those that changed and those checked again.", QUEUE
         )
         self.queue_oldest = gauge("energylens_queue_oldest_seconds", "Longest wait in a queue now, s.", QUEUE)
         self.event_age = gauge(

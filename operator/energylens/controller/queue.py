@@ -1,7 +1,7 @@
 """A queue of keys that coalesces: a key waits at most once, and is never worked on twice at the same time.
 
 Two queues, so that a user's change is not behind thousands of passes that find nothing new: what changed goes first,
-what is only looked at again (a resync, another plan's GPUs, a budget, a measured window) behind. What changed has two
+what is only checked again (a resync, another plan's GPUs, a budget, a measured window) behind. What changed has two
 lanes that take turns: specs that no pass has seen, and rollouts, whose status would be stale behind thousands of specs.
 """
 
@@ -19,7 +19,7 @@ QUEUES: tuple[QueueName, ...] = ("changed", "again")
 ROLLOUTS_PER_SPEC = 3
 """Turns of rollouts for each of a new spec while both wait: the passes of rollouts plan nothing, and are short."""
 CHANGED_PER_AGAIN = 15
-"""Turns of what changed for each of what is looked at again while both wait, so that neither waits for ever."""
+"""Turns of what changed for each of what is checked again while both wait, so that neither waits for ever."""
 
 
 class Lane(IntEnum):
@@ -80,7 +80,7 @@ class KeyQueue:
         self._add(key, Lane.ROLLOUT)
 
     def add_again(self, key: Key) -> None:
-        """Ask for a key to be looked at again, behind all that changed."""
+        """Ask for a key to be checked again, behind all that changed."""
         self._add(key, Lane.AGAIN)
 
     def _add(self, key: Key, lane: Lane) -> None:

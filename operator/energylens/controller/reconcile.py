@@ -49,7 +49,7 @@ from energylens.measure.energy import EnergySpan
 ROLLOUT_LOOK_SECONDS = 20.0
 """Between two checks of a rollout that no watch may tell more about: events are not watched, and deadlines pass."""
 HANDOVER_RETRY_SECONDS = 10.0
-"""Between two tries to scale down or remove the workload of the plan before."""
+"""Between two tries to scale down or remove the workload of the previous plan."""
 
 
 def _never_counted(key: Key, since: float, nodes: frozenset[str] | None) -> EnergySpan | None:

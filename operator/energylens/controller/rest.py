@@ -29,7 +29,7 @@ class _Rest:
     """Objects, each of which is replaced by another one when it changes; kept, so that none is mistaken for it."""
     values: Hashable
     restricted: bool
-    """The plan is the best one only within the watts that budgets leave."""
+    """The plan is the best one only within the watts available from budgets."""
     reach: int | None
     """GPUs of a product beyond which nodes do not concern the plan; None: all nodes do."""
     since: float

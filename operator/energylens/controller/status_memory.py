@@ -84,7 +84,7 @@ class StatusMemory:
 
 
 def remembering(check: Callable[[Body, datetime], Checked], own_part: OwnPart, clock: Clock) -> StatusMemory:
-    """Return a memory whose checks know the present moment."""
+    """Return a memory whose checks know the current time."""
     return StatusMemory(lambda body: check(body, clock.now()), own_part)
 
 

@@ -40,7 +40,7 @@ class Outcome:
     """The desired state."""
 
     observed: Observation
-    """What it was decided from; after the writes it is looked at again."""
+    """What it was decided from; after the writes it is checked again."""
     children: Children
 
     def status(self) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def decide(
         planning: The plan to follow, and why.
         allowed: What budgets leave, this plan counted.
         running: What runs.
-        now: The present moment.
+        now: The current time.
         account: What is counted against the deployment's own limit of energy.
     """
     plan = inputs.standing or planning.plan

@@ -77,7 +77,7 @@ def gather(
         offered: By the cluster.
         named: Its config.json, where it names one.
         present: What there is of it already.
-        now: The present moment.
+        now: The current time.
     """
     seen, window = present.seen, present.window
     workload = present.workloads.running(deployment.status.plan)

@@ -75,7 +75,7 @@ class World:
         return reserve(self.snapshot, [wanted for wanted in lacking if wanted is not None])
 
     def allowance(self, deployment: Body, now: datetime) -> Allowed:
-        """Return the watts that budgets leave to a deployment, and what its condition says of them."""
+        """Return the watts available from budgets to a deployment, and what its condition says of them."""
         around = Surroundings(self.namespaces, self.snapshot.nodes)
         budgets, others = map(read_budget, self.budgets), map(planned, self.deployments.values())
         return allowance(planned(deployment), budgets, others, now, around)

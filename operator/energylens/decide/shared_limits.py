@@ -1,4 +1,4 @@
-"""The watts that budgets leave to deployments that are planned together. Pure."""
+"""The watts available from budgets to deployments that are planned together. Pure."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def shared_limits(
         asked: The deployments that are planned together.
         others: The cluster without them.
         members: ``namespace/name`` of those that can be planned.
-        now: The present moment.
+        now: The current time.
 
     Raises:
         UnusableBudgetError: a budget cannot be read, or its energy cannot be checked.

@@ -1,6 +1,6 @@
 """Keep the running plan or adopt a new one: a restart costs energy and minutes, so a plan must be worth it.
 
-A plan that no longer holds the spec is replaced at once. A better one is adopted when it saves at least
+A plan that no longer meets the spec is replaced at once. A better one is adopted when it saves at least
 ``minEnergySavingPercent``, the last change is at least ``cooldownSeconds`` ago, and the saving pays back what the
 switch costs. The saving is counted over the cooldown, the only time for which the new plan is sure to stay.
 """
@@ -93,7 +93,7 @@ def same_layout(a: PlanStatus | RejectedPlan, b: PlanStatus | RejectedPlan) -> b
 def pinned_to(deployment: LLMDeployment, running: PlanStatus, gpus: Mapping[str, GpuSpec]) -> LLMDeployment | str:
     """Return the deployment with every choice fixed to the running plan, or the field that forbids that plan.
 
-    Planning the result says whether the running plan still holds the spec, and what it costs under today's load.
+    Planning the result says whether the running plan still meets the spec, and what it costs under today's load.
 
     Args:
         deployment: What is asked for now.
@@ -159,7 +159,10 @@ def decide(
     if isinstance(running, str):
         return Adoption(True, "NoLongerValid", f"{running}; new plan: {describe_plan(new)}{_priced(cost)}", new)
     if isinstance(running, Infeasible):
-        message = f"the running plan no longer holds: {running.message}; new plan: {describe_plan(new)}{_priced(cost)}"
+        message = (
+            f"the running plan no longer meets the spec: {running.message}; "
+            f"new plan: {describe_plan(new)}{_priced(cost)}"
+        )
         return Adoption(True, "NoLongerValid", message, new)
     old = running.plan if isinstance(running, Feasible) else current
     kept = _as_of_today(current, old)

@@ -72,7 +72,7 @@ def plan(
         snapshot: The cluster's GPUs.
         gpus: Known GPU products by the label ``nvidia.com/gpu.product``.
         predictor: Predicts one replica.
-        allowance: Watts that budgets leave. ``spec.energy.budget.powerWatts`` with action Enforce is applied here.
+        allowance: Watts available from budgets. ``spec.energy.budget.powerWatts`` with action Enforce is applied here.
         corrections: Factors learned from measurement.
 
     Raises:
@@ -134,7 +134,7 @@ def plan_inputs_hash(
         snapshot: The cluster's GPUs.
         gpus: Known GPU products by the label ``nvidia.com/gpu.product``.
         predictor_version: Version of the predictor.
-        allowance: Watts that budgets leave.
+        allowance: Watts available from budgets.
         corrections: Factors learned from measurement.
         plan: The plan that may have been made from them: of a large cluster only what it can be about is an input.
             None for the whole cluster.

@@ -96,7 +96,7 @@ def with_fewer_replicas(running: Running, allowance: PowerAllowance) -> PlanStat
 
     Args:
         running: The plan whose pods run.
-        allowance: Watts that budgets leave.
+        allowance: Watts available from budgets.
 
     Returns:
         The plan under the hash of the whole one, which is what was approved; None where the spec no longer allows

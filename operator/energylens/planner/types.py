@@ -126,7 +126,7 @@ class BudgetLimit:
 
 @dataclass(frozen=True)
 class PowerAllowance:
-    """Watts that budgets leave to this deployment, and the budget that binds."""
+    """Watts available from budgets to this deployment, and the budget that binds."""
 
     watts: float
     source: str

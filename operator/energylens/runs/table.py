@@ -75,7 +75,7 @@ def read_runs(path: Path, *, measured: bool) -> RunTable:
 
     Args:
         path: the file.
-        measured: read the measured columns; when False they are not looked at, whether present or not.
+        measured: read the measured columns; when False they are ignored, whether present or not.
 
     Raises:
         RunsFileError: the file cannot be read, is not CSV, or lacks a column that no row can do without.

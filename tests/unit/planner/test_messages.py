@@ -166,7 +166,7 @@ def test_a_rate_that_is_too_high(refuse: Refuse, attempt: Callable[..., Any]) ->
     result = refuse(workload=load, hardware={"maxGPUs": 4})
     assert result.reason == "LoadTooHigh"
     assert result.message.startswith(
-        "spec.workload.requestsPerSecond=500 is too high: the most that a plan within "
+        "spec.workload.requestsPerSecond=500 is too high: the highest load that a plan within "
         "spec.hardware.maxGPUs=4 sustains is "
     )
     (relaxation,) = [r for r in result.relaxations if r.field == "spec.workload.requestsPerSecond"]

@@ -67,7 +67,7 @@ def _spare_below_replicas(planning: Planning) -> str | None:
     if replicas is None or spare < replicas:
         return None
     return (
-        f"overrides.replicas ({replicas}) must be more than spareReplicas ({spare}): the others carry the load when "
+        f"overrides.replicas ({replicas}) must be more than spareReplicas ({spare}): the others sustain the load when "
         f"these fail; set overrides.replicas to {spare + 1} or more"
     )
 
@@ -76,7 +76,7 @@ _SPARE_BELOW_REPLICAS = Rule(
     summary="overrides.replicas is more than spareReplicas",
     cel="!has(self.overrides) || !has(self.overrides.replicas) || !has(self.spareReplicas) || "
     "self.spareReplicas < self.overrides.replicas",
-    message_cel="'overrides.replicas (%s) must be more than spareReplicas (%s): the others carry the load when these "
+    message_cel="'overrides.replicas (%s) must be more than spareReplicas (%s): the others sustain the load when these "
     "fail; set overrides.replicas to %s or more'.format([self.overrides.replicas, self.spareReplicas, "
     "self.spareReplicas + 1])",
     check=_spare_below_replicas,

@@ -80,7 +80,10 @@ def _metrics_options(command: _Command) -> Callable[..., Any]:
             help="Bearer token for --prometheus.",
         ),
         click.option(
-            "--prometheus-ca-file", type=click.Path(path_type=Path), metavar="FILE", help="PEM file to trust."
+            "--prometheus-ca-file",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="PEM file of the trusted certificate authorities.",
         ),
         click.option(
             "--metrics",
@@ -95,7 +98,7 @@ def _metrics_options(command: _Command) -> Callable[..., Any]:
             type=click.IntRange(2, 10_080),
             default=60,
             show_default=True,
-            help="How far back --prometheus is asked.",
+            help="Length of the window that is read from --prometheus.",
         ),
         click.option(
             "--seconds",
@@ -132,7 +135,7 @@ def _question_options(command: _Command) -> Callable[..., Any]:
             type=click.IntRange(0, 1000),
             default=0,
             show_default=True,
-            help="By how much today's latencies may rise.",
+            help="Allowed increase of today's latencies.",
         ),
     )
     found: Callable[..., Any] = wrapped
@@ -167,7 +170,7 @@ def _question_options(command: _Command) -> Callable[..., Any]:
     "write_to",
     type=click.Path(path_type=Path),
     metavar="FOLDER",
-    help="Write an LLMDeployment for each model that a plan saves energy of.",
+    help="Write an LLMDeployment for each model for which a plan saves energy.",
 )
 @OUTPUT
 def audit(
@@ -192,7 +195,7 @@ def audit(
     with one_line_errors(InputError):
         _check_outputs(report_file, write_to)
         if metrics.prometheus is not None and metrics.files:
-            raise InputError("--prometheus asks a server and --metrics reads its answers: give one")
+            raise InputError("--prometheus queries a server and --metrics reads its answers: give only one")
         ids = _model_ids(models)
         if inventory is not None and (kubeconfig is not None or context is not None):
             raise InputError("--inventory describes the cluster; --kubeconfig and --context read another: give one")

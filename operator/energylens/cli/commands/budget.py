@@ -31,7 +31,7 @@ Budget = EnergyBudget | ClusterEnergyBudget
     "--plot",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Draw the burn-down of this period as .png or .svg: energy left, and how long it lasts at the present rate.",
+    help="Draw the burn-down of this period as .png or .svg: energy left, and how long it lasts at the current rate.",
 )
 def budget(
     names: tuple[str, ...],

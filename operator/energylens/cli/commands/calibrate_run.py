@@ -29,13 +29,15 @@ FAILED = 1
 
 
 @click.command("run", context_settings={"ignore_unknown_options": True})
-@click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="Of the engine, without /v1.")
+@click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="URL of the engine, without /v1.")
 @click.option("--start", is_flag=True, help="Start COMMAND, wait until it is healthy, and stop it at the end.")
 @click.option(
     "--start-timeout", type=click.FloatRange(min=1), default=1800.0, show_default=True, help="Seconds until healthy."
 )
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, metavar="FILE", help="CSV file.")
-@click.option("--gpu", "gpus", multiple=True, metavar="INDEX|UUID", help="That the engine uses. Default: all.")
+@click.option(
+    "--gpu", "gpus", multiple=True, metavar="INDEX|UUID", help="GPUs that the engine uses. Default: all GPUs."
+)
 @click.option(
     "--concurrency",
     "levels",
@@ -57,10 +59,10 @@ FAILED = 1
     type=click.FloatRange(min=MIN_SECONDS, max=3600),
     default=20.0,
     show_default=True,
-    help="Of a window; three times as long for arrivals.",
+    help="Length of a window; three times as long for arrivals.",
 )
-@click.option("--name", help="Of the measurement, the beginning of every run_id. Default: model and GPU.")
-@click.option("--seed", type=int, default=1, show_default=True, help="Of the prompts, which are random tokens.")
+@click.option("--name", help="Name of the measurement, and prefix of every run_id. Default: model and GPU.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Seed of the prompts, which are random tokens.")
 @click.option("--report", "report_file", type=click.Path(path_type=Path), metavar="FILE", help="Write an HTML page.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def run_command(

@@ -46,7 +46,7 @@ DEFAULT_LEASE_NAMESPACE = "energylens-system"
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="YAML file with the operator's settings.",
 )
-@click.option("--verbose", is_flag=True, help="Also log what libraries report.")
+@click.option("--verbose", is_flag=True, help="Also log messages of libraries.")
 def operator(
     kubeconfig: Path | None,
     metrics_port: int,

@@ -76,7 +76,7 @@ def audited_file(path: Path) -> Audited:
                 raise InputError(f"{path}: a {found['kind']} has no metadata.name, which kubectl prints")
             by_kind[found["kind"]].append(dict(found))
     if not by_kind["Pod"]:
-        raise InputError(f"{path}: holds no Pod; write the file by `kubectl get nodes,pods -A -o json`")
+        raise InputError(f"{path}: holds no Pod; write the file with `kubectl get nodes,pods -A -o json`")
     return Audited(by_kind["Node"], by_kind["Pod"], _keyed(by_kind["ConfigMap"]))
 
 
@@ -125,7 +125,7 @@ def telemetry_of_files(paths: Sequence[Path], audited: Audited) -> Telemetry:
         except DocumentError as error:
             raise InputError(f"{path}: {error}") from error
         if not isinstance(found, Mapping):
-            raise InputError(f"{path}: is no answer of a Prometheus, which is an object")
+            raise InputError(f"{path}: is not an answer of Prometheus, which is an object")
         answers.append(found)
     return telemetry_of_series(answers, audited, ", ".join(path.name for path in paths))
 
@@ -141,7 +141,7 @@ def telemetry_of_series(answers: Sequence[Mapping[str, Any]], audited: Audited, 
         data = answer.get("data", answer)
         if not isinstance(data, Mapping) or "resultType" not in data:
             raise InputError(
-                f"{source}: is no answer of a Prometheus; ask its /api/v1/query for a selector with a range, [1h:30s]"
+                f"{source}: is not an answer of Prometheus; ask its /api/v1/query for a selector with a range, [1h:30s]"
             )
         try:
             series += series_of(data, _NAMES)

@@ -37,7 +37,7 @@ class Bench:
     gpus: Sequence[str]
     """Indices or UUIDs; empty: all of this machine."""
     seconds: float
-    """Of a window; three times as long for arrivals."""
+    """Length of a window; three times as long for arrivals."""
     seed: int
     source: EnergySource
     clock: Clock

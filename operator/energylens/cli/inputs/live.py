@@ -167,7 +167,7 @@ async def _listed(
         if may_lack:
             return None
         raise InputError(
-            f"the cluster does not know {resource.plural}.{resource.group} in version {resource.version}: "
+            f"the cluster does not serve {resource.plural}.{resource.group} in version {resource.version}: "
             "is EnergyLens installed? Install or upgrade its definitions by the Helm chart or by "
             "`energylens crds`"
         ) from error

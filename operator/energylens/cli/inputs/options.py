@@ -35,7 +35,7 @@ FILES = click.option(
     multiple=True,
     metavar="FILE",
     help="YAML or JSON with one or more LLMDeployments, a folder of such files, or - for stdin; may be repeated. "
-    "Budgets in it count, too.",
+    "Budgets in the files count, too.",
 )
 
 

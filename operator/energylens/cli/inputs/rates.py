@@ -27,7 +27,7 @@ class Rates:
     price: float | None = None
     """Of a kWh, in any currency."""
     pue: float = 1.0
-    """Energy of the site over that of its machines."""
+    """Energy of the site over the energy of its machines."""
     grams: float | None = None
     """CO2 equivalent of a kWh."""
     host_watts: float | None = None
@@ -107,13 +107,13 @@ def rates_options(command: _Command) -> Callable[..., Any]:
         return command(rates=Rates(price, pue, grid, host_watts), **rest)
 
     options = (
-        click.option("--price", type=click.FloatRange(min=0), help="Of a kWh, in any currency."),
+        click.option("--price", type=click.FloatRange(min=0), help="Price of a kWh, in any currency."),
         click.option(
             "--pue",
             type=click.FloatRange(1, 5),
             default=1.0,
             show_default=True,
-            help="Energy of the site over the machines'.",
+            help="Energy of the site over the energy of its machines.",
         ),
         click.option(
             "--grid",

@@ -126,7 +126,7 @@ def operator_namespace(deployments: Iterable[Mapping[str, Any]]) -> str:
         if _OPERATOR_LABELS.items() <= (body["metadata"].get("labels") or {}).items()
     }
     if len(found) > 1:
-        raise InputError(f"several operators, in {', '.join(sorted(found))}: name one by --operator-namespace")
+        raise InputError(f"several operators, in {', '.join(sorted(found))}: select one with --operator-namespace")
     return found.pop() if found else OPERATOR_NAMESPACE
 
 

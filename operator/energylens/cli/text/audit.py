@@ -103,7 +103,7 @@ def report(found: Sequence[Assessment], rates: Rates, source: str, failures: Seq
     if source:
         lines.append(f"  measured from {source}; figures with ~ are predicted")
     else:
-        lines.append("  no metrics were read: name a Prometheus by --prometheus, or files of its answers by --metrics")
+        lines.append("  no metrics were read: give --prometheus, or files of its answers with --metrics")
     lines += [f"  not read: {text}" for text in failures]
     return "\n".join(lines)
 
@@ -191,13 +191,13 @@ def summary(found: Sequence[Assessment], rates: Rates) -> Iterator[str]:
         least = sum(each.least_saved_watts or 0.0 for each in saving)
         freed = sum(each.served.gpus - each.plan.gpus for each in saving if each.plan is not None)
         yield (
-            f"  {counted(len(saving), 'model')} would do the same with {saved:,.0f} W less, {least:,.0f} W at the "
-            f"upper ends of the intervals: {month_text(rates, saved)}"
+            f"  {counted(len(saving), 'model')} would serve the same load with {saved:,.0f} W less, {least:,.0f} W at "
+            f"the upper ends of the intervals: {month_text(rates, saved)}"
             + (f", and {counted(freed, 'GPU')} would be free" if freed > 0 else "")
         )
     others = [each for each in found if each.verdict == "Unread"]
     if others:
-        yield f"  {counted(sum(each.served.gpus for each in others), 'GPU')} under pods that are not read"
+        yield f"  {counted(sum(each.served.gpus for each in others), 'GPU')} in pods that could not be read"
     idle = [each for each in found if each.verdict == "Idle"]
     if idle:
         drawn, held = _total(idle), counted(sum(each.served.gpus for each in idle), "GPU")

@@ -135,8 +135,8 @@ def whole_products(found: FleetResult) -> Iterator[str]:
     """Yield of which limits the use is an upper bound, a line each."""
     for name, products in sorted(found.whole_products.items()):
         yield (
-            f"{name} is about some nodes with {', '.join(products)}: power on all of them counts, "
-            "since a plan does not say on which node a pod will be"
+            f"{name} selects only some nodes with {', '.join(products)}: power on all of them counts, "
+            "since a plan does not say on which node a pod runs"
         )
 
 

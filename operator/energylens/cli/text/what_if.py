@@ -100,7 +100,7 @@ def table_rows(found: WhatIfs) -> list[tuple[str, ...]]:
 def report(found: WhatIfs) -> list[str]:
     """Return the answers as lines."""
     if found.planned is None:
-        return ["", "  --what-if: nothing could be planned, see above"]
+        return ["", "  --what-if: there is no plan, see above"]
     lines = ["", f"  {NOTE}", *columns(table_rows(found))]
     lacks = dict.fromkeys(f"{answer.format}: {text}" for answer in found.answers for text in answer.kernels)
     return [*lines, *(f"  {text}" for text in lacks)]

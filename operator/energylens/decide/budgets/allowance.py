@@ -1,4 +1,4 @@
-"""Watts that budgets leave to one LLMDeployment, from the budgets and their statuses. Pure.
+"""Watts available from budgets to one LLMDeployment, from the budgets and their statuses. Pure.
 
 A budget's status is where energy is counted and where shedding is decided; what is committed is summed here, from the
 plans as they are now, so that two deployments never get the same watts. A budget that cannot be checked allows no
@@ -159,7 +159,7 @@ def allowance(
         deployment: The one that asks.
         budgets: EnergyBudgets and ClusterEnergyBudgets, with their statuses.
         deployments: All LLMDeployments, with the plans that they adopted.
-        now: The present moment.
+        now: The current time.
         around: Namespaces and nodes, for ClusterEnergyBudgets.
         unserved: Why budgets of a kind cannot be seen any more, by kind; those of it are as they were last seen.
         committed_by_others: Returns what ``deployments`` commit, W, where that is known without looking at each.

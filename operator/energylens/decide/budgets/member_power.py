@@ -67,7 +67,7 @@ def excess_watts(
         committed_watts: Of its plan, as far as it counts.
         energy: Measures.
         nodes: That count; None for all.
-        now: The present moment.
+        now: The current time.
     """
     plan, running = deployment.plan, deployment.running_hash
     steady = plan is not None and running == plan.hash and bound_gpus == plan.gpus

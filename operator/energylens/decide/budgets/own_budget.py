@@ -149,7 +149,7 @@ def own_status(
                 type="Ready",
                 status="True" if silent is None else "False",
                 reason="Checked" if silent is None else "MetricsMissing",
-                message="" if silent is None else f"nothing is measured of its pods since {silent}",
+                message="" if silent is None else f"its pods have not been measured since {silent}",
             ),
         ),
     )

@@ -70,7 +70,7 @@ class Look:
     period: Span
     now: datetime
     used: Usage | None
-    """None where the forecast does not cover the present moment."""
+    """None where the forecast does not cover the current time."""
     points: Sequence[tuple[datetime, float]]
     """Watt-hours used since the period began, over the last hour, oldest first."""
     problem: tuple[BudgetReason, str] | None
@@ -79,7 +79,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Decided:
-    """A budget's status, and whether it is to be looked at again soon."""
+    """A budget's status, and whether it is to be checked again soon."""
 
     status: EnergyBudgetStatus
     is_unsettled: bool
@@ -231,7 +231,7 @@ def _within(
     if look.used is None and problem is not None:
         return "Unknown", problem[0], problem[1]
     if gone is not None:
-        return "True", BudgetReason.RUNS_OUT, f"at the present rate the energy is used up by {timestamp(gone)}"
+        return "True", BudgetReason.RUNS_OUT, f"at the current rate the energy is used up by {timestamp(gone)}"
     return "True", BudgetReason.WITHIN, ""
 
 
@@ -241,7 +241,7 @@ def _shedding(spec: EnergyBudgetSpec, found: Shed) -> tuple[str, BudgetReason, s
     taken = sum(max(0.0, cap.former_watts - cap.watts) for cap in found.caps.values())
     text = f"{taken:.0f} W are taken from {counted(len(found.caps), 'member')}, lowest spec.energy.priority first"
     if found.missing_watts:
-        short = f"{text}; {found.missing_watts:.0f} W are still missing, and every member is at its floor"
+        short = f"{text}; {found.missing_watts:.0f} W are still missing, but every member is at its floor"
         return "True", BudgetReason.AT_THE_FLOOR, short
     return "True", BudgetReason.TAKING, text
 

@@ -39,7 +39,7 @@ def checked_budget_status(body: Body, now: datetime) -> Checked:
 
     Args:
         body: The object as the API server has it.
-        now: The present moment.
+        now: The current time.
     """
     stated = own_part(body.get("status") or {})
     if not stated:
@@ -81,7 +81,7 @@ def checked_budget_status(body: Body, now: datetime) -> Checked:
         for member in status.members
     )
     if members != status.members:
-        left_out.append("status.members: power that no deployment draws")
+        left_out.append("status.members: power that no deployment can draw")
         changes["members"] = members
     return corrected(stated, status, changes, left_out)
 

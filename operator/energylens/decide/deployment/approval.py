@@ -29,7 +29,7 @@ def why_it_waits(deployment: LLMDeployment, plan: PlanStatus, running_hash: str)
         running_hash: Hash of the plan that runs; "" where nothing does.
     """
     approved = deployment.spec.planning.approved_plan_hash
-    ask = f"set {_FIELD} to {plan.hash} to act on this plan"
+    ask = f"set {_FIELD} to {plan.hash} to approve this plan"
     pending = f"pending: {describe_plan(plan)} ({counted(plan.gpus, 'GPU')})"
     runs = f"; plan {running_hash} runs meanwhile" if running_hash else ""
     if approved is None:

@@ -36,7 +36,7 @@ def _without_effect(spec: LLMDeploymentSpec, gpus: Mapping[str, GpuSpec]) -> Ite
         yield f"spec.hardware.gpuProducts: {unknown}"
     approved, mode = spec.planning.approved_plan_hash, spec.planning.mode
     if approved is not None and mode != "Manual":
-        yield f"spec.planning.approvedPlanHash={approved} is not looked at where planning.mode is {mode}"
+        yield f"spec.planning.approvedPlanHash={approved} has no effect while planning.mode is {mode}"
 
 
 def _verified(deployment: LLMDeployment, planning: PlanChoice) -> Iterator[str]:
@@ -45,13 +45,13 @@ def _verified(deployment: LLMDeployment, planning: PlanChoice) -> Iterator[str]:
     if not is_asked(deployment) or planning.verification is not None or before is None or plan is None:
         return
     if not same_pods(before, plan):
-        yield "one replica of this plan is measured before the rest follows, since spec.rollout.verify is Measured"
+        yield "one replica of this plan is measured before the rollout, since spec.rollout.verify is Measured"
 
 
 def _unbounded_wait(spec: LLMDeploymentSpec, predicted: PredictedFigures) -> Iterator[str]:
     """Yield that requests wait longer for their first token than for the others, where no objective bounds that.
 
-    So it is close to the most that a plan sustains, where the queue in front grows without bound.
+    So it is close to the highest load that a plan sustains, where the queue in front grows without bound.
     """
     wait = predicted.ttft_milliseconds
     answer = predicted.itl_milliseconds * spec.workload.mean_output_tokens

@@ -186,7 +186,7 @@ def _acted(observed: Observation) -> Children:
 
 
 def _kept(observed: Observation, plan: PlanStatus | None) -> tuple[dict[str, Any], ...]:
-    """Return the children of the plan that runs while another one waits, so that foreign edits are reverted meanwhile.
+    """Return the children of the running plan while another plan waits, so that edits by others are reverted meanwhile.
 
     Nothing where the spec says other pods than those that run: what changed it waits along with the plan.
     """
@@ -239,7 +239,7 @@ def _gpus(pod: Mapping[str, Any]) -> int:
 
 
 def _product(pod: Mapping[str, Any]) -> str:
-    """Return the GPU product that a pod's node affinity asks for; "" when it asks for none, as after a foreign edit."""
+    """Return the GPU product that a pod's node affinity asks for; "" for none, as after an edit by others."""
     required = ((pod.get("affinity") or {}).get("nodeAffinity") or {}).get(
         "requiredDuringSchedulingIgnoredDuringExecution"
     ) or {}

@@ -124,7 +124,7 @@ def _ready(observed: Observation, children: Children, state: RolloutProgress) ->
         return _condition(observed, kind, "True", Reason.PODS_READY, text)
     if all_ready:
         # All are ready of what was there before, or are ready beside what has still to go.
-        why = f"plan {plan.hash} was not applied yet" if behind and plan is not None else state.pending
+        why = f"plan {plan.hash} is not applied yet" if behind and plan is not None else state.pending
         text = f"plan {state.running_hash} is not rolled out yet: {why}"
     found = trouble(observed, state)
     if found is not None:
@@ -150,7 +150,7 @@ def _still_serving(observed: Observation, state: RolloutProgress) -> str:
     old = sum(pod.ready and pod.leads for pod in observed.pods if pod.revision != state.revision)
     if not old or state.ready >= state.wanted:
         return ""
-    return f"{counted(old, 'replica')} of the revision before still serve{'s' if old == 1 else ''}"
+    return f"{counted(old, 'replica')} of the previous revision still serve{'s' if old == 1 else ''}"
 
 
 def _progressing(observed: Observation, state: RolloutProgress) -> Condition:
@@ -200,7 +200,7 @@ def _plan_verified(observed: Observation) -> list[Condition]:
     memory, plan = planning.verification, planning.plan
     followed = memory.followed if memory is not None else None
     if followed is None or plan is None or followed.plan_hash != plan.hash:
-        text = "no other plan ran beside which one replica of this one could have been measured"
+        text = "no other plan was running, so no replica could be compared with it"
         return [_condition(observed, kind, "Unknown", Reason.NOT_VERIFIED, text)]
     if followed.verified:
         return [_condition(observed, kind, "True", Reason.VERIFIED, followed.message)]
@@ -306,7 +306,7 @@ def _too_old(observed: Observation) -> str:
         return ""
     age = (observed.now - datetime.fromisoformat(measured.window_end)).total_seconds()
     most = max(LEAST_KEPT_SECONDS, validation.warmup_seconds + KEPT_WINDOWS * validation.window_seconds)
-    return f"no whole window since {measured.window_end}" if age > most else ""
+    return f"no complete window since {measured.window_end}" if age > most else ""
 
 
 def _accuracy(observed: Observation) -> Condition:
@@ -318,7 +318,7 @@ def _accuracy(observed: Observation) -> Condition:
     other = "".join(f"; {difference}" for difference in load_differences(observed.deployment, found))
     if not is_comparable(share):
         served = "unknown" if share is None else f"{100 * share:.0f} % of the one that the plan was made for"
-        text = f"the load was {served}, so that energy per token cannot be compared; it is off by {error:+d} %{other}"
+        text = f"the load was {served}, so energy per token cannot be compared; it is off by {error:+d} %{other}"
         return _condition(observed, kind, "Unknown", Reason.LOAD_DIFFERS, text)
     tolerance = observed.deployment.spec.validation.tolerance_percent
     text = f"predicted energy per token is off by {error:+d} %; tolerancePercent={tolerance}{other}"
@@ -331,7 +331,7 @@ def _slo_met(observed: Observation) -> Condition:
     kind = ConditionType.SLO_MET
     answers = objectives(observed.deployment, observed.measurement)
     if not answers:
-        return _condition(observed, kind, "True", Reason.NO_OBJECTIVE, "spec.slo asks for nothing")
+        return _condition(observed, kind, "True", Reason.NO_OBJECTIVE, "spec.slo has no objective")
     broken = [text for text, holds in answers.values() if holds is False]
     if broken:
         return _condition(observed, kind, "False", Reason.VIOLATED, "; ".join(broken))

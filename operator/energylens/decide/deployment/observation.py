@@ -48,7 +48,7 @@ class PlanChoice:
     plan: PlanStatus | None
     model: ModelSpec | None
     good: bool
-    """The plan holds the spec as it is now."""
+    """The plan meets the spec as it is now."""
     reason: Reason
     message: str
     adopted: bool = False
@@ -59,7 +59,7 @@ class PlanChoice:
     result: PlanningResult | None = None
     """What planning answered; None when nothing had to be planned, or could be."""
     restricted: bool = True
-    """The plan may be the best one only within the watts that budgets leave."""
+    """The plan may be the best one only within the watts available from budgets."""
     carried_step: int | None = None
     """Step of the followed load that the plan was made for, lower where no plan carries that load; None: all of it."""
     weighed: str = ""
@@ -146,7 +146,7 @@ class Observation:
     deployment: LLMDeployment
     planning: PlanChoice
     workload: Body | None
-    """The live Deployment or LeaderWorkerSet of the plan; that of the plan before while the plan's does not exist."""
+    """The live Deployment or LeaderWorkerSet of the plan; that of the previous plan while the plan's does not exist."""
     pods: tuple[PodState, ...]
     snapshot: ClusterSnapshot
     serves_lws: bool

@@ -102,7 +102,7 @@ def stay_at_the_floor(question: Question) -> PlanChoice | None:
 
 
 def follow_none(question: Question) -> PlanChoice | None:
-    """No plan holds the spec: what runs goes on, and the condition says why."""
+    """No plan meets the spec: what runs goes on, and the condition says why."""
     result = question.result
     if isinstance(result, Feasible):
         return None
@@ -116,12 +116,12 @@ def give_back(question: Question) -> PlanChoice | None:
     current, result = question.current, question.result
     if current is None or current.shed_by is None or isinstance(result, Infeasible):
         return None
-    text = f"{current.shed_by} gives back what it took"
+    text = f"{current.shed_by} returns the power that it took"
     return _adopted(question, result.plan, "ShedEnded", text, result)
 
 
 def adopt_what_pays(question: Question) -> PlanChoice | None:
-    """The best plan is adopted where the running one does not hold the spec any more, or where switching pays back."""
+    """The best plan is adopted where the running one does not meet the spec any more, or where switching pays back."""
     case, asked, current, result = question.case, question.asked, question.current, question.result
     if isinstance(result, Infeasible):
         return None
@@ -175,7 +175,7 @@ def return_to_last_good(case: Case) -> PlanChoice | str:
     back = rollback.due(asked, case.inputs.late)
     if back is None:
         return ""
-    what = f"{back.reason}: {back.message}; the plan before, {in_words(back.plan)}, is not possible"
+    what = f"{back.reason}: {back.message}; the previous plan, {in_words(back.plan)}, is not possible"
     pinned = adoption.pinned_to(asked, back.plan, case.gpus)
     if isinstance(pinned, str):
         return f"{what}: {pinned}"

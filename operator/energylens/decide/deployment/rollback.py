@@ -151,13 +151,13 @@ def _worse(good: LastGoodPlan, found: WindowMeasurement, broken: list[str]) -> t
     tokens, before = found.output_tokens_per_second or 0.0, float(good.output_tokens_per_second)
     now, then = found.joules_per_output_token or 0.0, joules(good.joules_per_output_token)
     if tokens > MOST_LOAD * before:
-        return None, f"{tokens:.0f} tokens/s, the plan before served {before:.0f}"
+        return None, f"{tokens:.0f} tokens/s, the previous plan served {before:.0f}"
     if broken:
-        return "SLOViolation", f"{'; '.join(broken)}; the plan before held it at {before:.0f} tokens/s"
+        return "SLOViolation", f"{'; '.join(broken)}; the previous plan met spec.slo at {before:.0f} tokens/s"
     if tokens < LEAST_LOAD * before:
-        return None, f"{tokens:.0f} tokens/s, the plan before served {before:.0f}"
+        return None, f"{tokens:.0f} tokens/s, the previous plan served {before:.0f}"
     if now > MORE_ENERGY * then:
-        return "HigherEnergy", f"{now:.3g} J per output token measured, the plan before {then:.3g} J"
+        return "HigherEnergy", f"{now:.3g} J per output token measured, the previous plan {then:.3g} J"
     return None, ""
 
 

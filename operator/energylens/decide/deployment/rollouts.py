@@ -58,7 +58,7 @@ class Trouble:
 
 
 def live_strategy(live: Mapping[str, Any]) -> Strategy | None:
-    """Return the limits of the rolling update of a live workload; None when a foreign edit made them not ours."""
+    """Return the limits of the rolling update of a live workload; None when an edit by others made them not ours."""
     try:
         return strategy_of(dict(live))
     except (KeyError, TypeError, ValueError):
@@ -66,7 +66,7 @@ def live_strategy(live: Mapping[str, Any]) -> Strategy | None:
 
 
 def template_of(live: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the template of a workload's pods that answer requests; empty after a foreign edit."""
+    """Return the template of a workload's pods that answer requests; empty after an edit by others."""
     spec = live.get("spec") or {}
     group = spec.get("leaderWorkerTemplate") or {}
     found: Mapping[str, Any] = group.get("leaderTemplate") or group.get("workerTemplate") or spec.get("template") or {}
@@ -74,7 +74,7 @@ def template_of(live: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def pod_spec_of(live: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the spec of those pods; empty after a foreign edit."""
+    """Return the spec of those pods; empty after an edit by others."""
     found: Mapping[str, Any] = template_of(live).get("spec") or {}
     return found
 
@@ -119,9 +119,9 @@ def rollout(observed: Observation) -> RolloutProgress:
         pending = f"{updated} of {wanted} replicas are of the newest revision"
     elif existing != updated:
         left = abs(existing - updated)
-        pending = f"{counted(left, 'replica')} of the revision before {'is' if left == 1 else 'are'} not gone yet"
+        pending = f"{counted(left, 'replica')} of the previous revision {'is' if left == 1 else 'are'} not gone yet"
     elif observed.outgoing is not None:
-        pending = f"the {observed.outgoing['kind']} of the plan before is still there"
+        pending = f"the {observed.outgoing['kind']} of the previous plan still exists"
     strategy = live_strategy(live)
     return RolloutProgress(
         exists=True,

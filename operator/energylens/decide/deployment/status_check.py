@@ -96,7 +96,7 @@ def checked_status(body: Body, now: datetime) -> Checked:
 
     Args:
         body: The object as the API server has it.
-        now: The present moment.
+        now: The current time.
     """
     stated = own_part(body.get("status") or {})
     left_out: list[str] = []

@@ -93,7 +93,7 @@ class Situation:
     still_holds: Callable[[PlanStatus], bool]
     """Whether a plan is possible for the spec and the cluster as they are."""
     is_needed: Callable[[], bool]
-    """Whether the running plan does not hold the spec, so that staying with it is no choice."""
+    """Whether the running plan does not meet the spec, so that staying with it is no choice."""
     obstacle: Callable[[PlanStatus], str]
     """Why no replica of a plan can be verified beside the running ones now; "" where one can."""
     judge: Callable[[PlanStatus, WindowMeasurement], Verdict]
@@ -163,11 +163,11 @@ def step(situation: Situation) -> Step:
         return Step("Keep", plan, without_trial(status), Reason.GIVEN_UP, text)
     why_not = situation.obstacle(plan)
     if why_not and situation.is_needed():
-        text = f"the running plan does not hold the spec, and one replica cannot be verified first: {why_not}"
+        text = f"the running plan does not meet the spec, and no replica can be verified first: {why_not}"
         after = followed_at_once(status, plan, text, situation.now)
         return Step("Follow", plan, after, Reason.NOT_VERIFIED, text)
     if why_not:
-        text = f"{describe_plan(plan)} is to be verified by one replica first: {why_not}; {_stays(situation)}"
+        text = f"{describe_plan(plan)} waits for verification on one replica: {why_not}; {_stays(situation)}"
         return Step("Keep", plan, without_trial(status), Reason.NO_ROOM_TO_VERIFY, text)
     if status.plan is None or status.inputs != situation.inputs or not same_pods(status.plan, plan):
         return _begun(situation, status, plan)
@@ -229,8 +229,8 @@ def _gone_on(situation: Situation, status: VerificationStatus, plan: PlanStatus)
     late = _late(situation, status)
     if late is not None:
         return _give_up(situation, status, plan, *late)
-    done = f"{status.good_windows} of {WINDOWS} windows held"
-    state = status.message if replica.ready else replica.trouble or "it is not ready yet"
+    done = f"{status.good_windows} of {WINDOWS} windows passed"
+    state = status.message if replica.ready else replica.trouble or "the replica is not ready yet"
     text = f"one replica of {describe_plan(plan)} serves beside the running ones, {done}: {state}"
     return Step("Verify", plan, status, Reason.VERIFYING, f"{text}; {_stays(situation)}")
 

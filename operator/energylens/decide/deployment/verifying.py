@@ -123,7 +123,7 @@ def _inputs(case: Case) -> str:
 
 
 def _planned_again(case: Case, plan: PlanStatus) -> PlanStatus | None:
-    """Return a plan with its figures under today's inputs; None where it does not hold the spec."""
+    """Return a plan with its figures under today's inputs; None where it does not meet the spec."""
     asked = case.asked(case.inputs.load)
     pinned = adoption.pinned_to(asked, plan, case.gpus)
     found = None if isinstance(pinned, str) else case.plan(pinned)

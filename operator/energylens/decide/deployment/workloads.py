@@ -19,7 +19,7 @@ class Workloads:
     bodies: tuple[Body, ...] = ()
 
     def running(self, plan: PlanStatus | None) -> Body | None:
-        """Return the object that runs the pods of a plan; that of the plan before while the plan has none."""
+        """Return the object that runs the pods of a plan; that of the previous plan while the plan has none."""
         return next(iter(self._of(plan)), None)
 
     def outgoing(self, plan: PlanStatus | None) -> Body | None:

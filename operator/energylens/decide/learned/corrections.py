@@ -119,11 +119,11 @@ class Pool:
         try:
             document = json.loads(text)
             if document["version"] != 2:
-                raise CorrectionsError(f"version {document['version']!r} is not known, 2 is")
+                raise CorrectionsError(f"version {document['version']!r} is unknown; the known version is 2")
             found: dict[Product, dict[Place, LessonRecord]] = {}
             for each in document["entries"]:
                 if len(each["key"]) != 5:
-                    raise CorrectionsError(f"key {each['key']!r} has not 5 parts")
+                    raise CorrectionsError(f"key {each['key']!r} must have 5 parts")
                 engine, model, product, layout = map(str, each["key"][:4])
                 found.setdefault((engine, model, product), {})[layout, _load_from(each["key"][4])] = _entry(each)
         except (KeyError, TypeError, ValueError, AttributeError) as error:

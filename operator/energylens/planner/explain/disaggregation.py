@@ -1,4 +1,4 @@
-"""What an answer says of prefill and decode apart: the best pair among the alternatives, and why it is not followed."""
+"""Separate prefill and decode in an answer: the best pair among the alternatives, and why it is not adopted."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from energylens.planner.search.placement import layout_at
 from energylens.planner.search.problem import Problem, Solution
 from energylens.planner.types import Infeasible
 
-NOT_SERVED = "serving it takes a router that knows prefill from decode, which the operator does not run"
+NOT_SERVED = "such a plan needs a router that knows prefill and decode replicas, which the operator does not run"
 
 
 def with_pair(
     problem: Problem, solution: Solution, i: int, status: PlanStatus, shown: tuple[Mapping[str, object], ...]
 ) -> tuple[PlanStatus, tuple[Mapping[str, object], ...]]:
-    """Return status with the best plan of prefill and decode apart, and the table with that of every GPU product."""
+    """Return status with the best plan of separate prefill and decode, and the table with that of every GPU product."""
     found = best_pairs(problem)
     if found is None:
         return status, shown
@@ -38,12 +38,12 @@ def with_pair(
 
 
 def with_hint(problem: Problem, answer: Infeasible) -> Infeasible:
-    """Return the answer, which also says when prefill and decode apart would hold the spec."""
+    """Return the answer, which also says when separate prefill and decode would meet the spec."""
     found = best_pairs(problem) if problem.spec.planning.disaggregation == "Compare" else None
     if found is None or not found.is_feasible:
         return answer
     product = found.decode.products[int(found.decode.product[found.best.decode])]
-    text = f"prefill and decode apart would meet the spec on {counted(int(found.best.gpus), 'GPU')} of {product}"
+    text = f"separate prefill and decode would meet the spec on {counted(int(found.best.gpus), 'GPU')} of {product}"
     return replace(answer, message=f"{answer.message}; {text}, but {NOT_SERVED}")
 
 

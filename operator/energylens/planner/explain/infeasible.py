@@ -166,7 +166,7 @@ def _load_message(culprit: Constraint, relaxations: tuple[Relaxation, ...], prob
     nearest = next((r for r in relaxations if r.field == culprit.field), None)
     most = nearest.allowed if nearest is not None else largest_load(problem, ("SLO", "Power"))
     limit = f" within spec.hardware.maxGPUs={problem.spec.hardware.max_gpus}" if problem.spec.hardware.max_gpus else ""
-    return f"{culprit.field}={culprit.value} is too high: the most that a plan{limit} sustains is {most}"
+    return f"{culprit.field}={culprit.value} is too high: the highest load that a plan{limit} sustains is {most}"
 
 
 def _slo_message(solution: Solution) -> str:
@@ -183,7 +183,7 @@ def _slo_message(solution: Solution) -> str:
     for c in slos:
         others = viable & feasible([o for o in slos if o is not c], len(rows))
         if others.any():
-            figures.append(f"with the rest held the lowest {_figure(solution, c, others)}")
+            figures.append(f"with the other constraints met, the lowest {_figure(solution, c, others)}")
     return f"{together} cannot be met together: " + "; ".join(figures or ["no two of them can be met together"])
 
 
@@ -201,7 +201,7 @@ def _budget_message(solution: Solution, culprit: Constraint, before: BoolArray, 
         if smaller.any():
             break
     else:
-        return f"{text}; no plan at all fits"
+        return f"{text}; no plan fits"
     j = int(np.argmax(np.where(smaller, np.nan_to_num(rows.output_tokens_per_second), -1.0)))
     broken = [c for c in soft if not c.holds[j]]
     # Under a load that no queue bears latencies have no figure: that the load is too high says all.

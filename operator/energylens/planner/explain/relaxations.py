@@ -230,7 +230,7 @@ def _nearest_load(problem: Problem, leave_out: Callable[[Constraint], bool]) -> 
 
 
 def _carried_factor(problem: Problem) -> float:
-    """Return the largest power of 1/2, 1 included, times which some candidate carries the load, objectives aside.
+    """Return the largest power of 1/2, 1 included, times which some candidate sustains the load, objectives aside.
 
     Steps that double find it in a few tries, however far the load is from anything that GPUs carry. Where no load is
     carried it is 1.

@@ -41,7 +41,7 @@ def risk_taken(solution: Solution, objective: Objective) -> RiskTaken | None:
     """
     rows, chosen = solution.rows, solution.chosen
     if chosen is None:
-        raise ValueError("there is no plan, so risk cost nothing")
+        raise ValueError("there is no plan, so risk has no cost")
     lowest = best(rows.without_risk(), feasible(solution.constraints, len(rows)), objective)
     assert lowest is not None
     reason = by_risk(rows, lowest, rows, chosen, objective)

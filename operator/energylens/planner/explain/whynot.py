@@ -103,7 +103,7 @@ def why_not(problem: Problem, choice: Choice) -> Answer:
         reason = _structural(asked, mask)
         return Answer("Removed", reason, chosen, None, _rejections(asked, mask))
     if chosen is not None and _matches(solution.rows, choice)[chosen.index]:
-        message = f"it is the plan: {describe.candidate(chosen.rows, chosen.index)}"
+        message = f"this is the chosen plan: {describe.candidate(chosen.rows, chosen.index)}"
         return Answer("Chosen", message, chosen, chosen)
     fixed = _fixed(problem.spec, choice, solution.rows)
     # With a choice fixed, what else is left competes: other GPU products under the same overrides.

@@ -81,7 +81,7 @@ def build_constraints(
         spec: What is asked for.
         allowed_products: Products that ``spec.hardware.gpuProducts`` lets the plan use.
         free_gpus: For each of the candidates' products the GPUs free for this deployment on every node.
-        allowance: Watts that budgets leave.
+        allowance: Watts available from budgets.
     """
     return (
         *_structure(rows),

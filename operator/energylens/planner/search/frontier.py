@@ -171,7 +171,7 @@ def table_row(shown: Alternative, *, is_chosen: bool) -> Mapping[str, object]:
 
 
 def alternative(rows: Candidates, i: int, reason: str) -> Alternative:
-    """Return a candidate that carries the load as status shows it."""
+    """Return a candidate that sustains the load as status shows it."""
     return Alternative(**figures(rows, i), reason=reason)
 
 

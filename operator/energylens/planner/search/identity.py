@@ -4,9 +4,9 @@ The first is the plan's identity. People approve it, pods are compared by it, an
 one node more, under a newer operator, after planning again. The second says whether there is anything to plan again.
 
 Inputs are: the part of the spec that planning reads, the model's shape, the GPUs that the cluster has (products and
-allocatable GPUs per node, of the nodes that the spec may use; of a large cluster as much as a plan of this power can be
-about), the figures known of those products, the predictor's version, the watts that budgets leave where they restrict
-the choice, and what measurement taught.
+allocatable GPUs per node, of the nodes that the spec may use; of a large cluster only as much as a plan of this power
+can depend on), the known figures of those products, the predictor's version, the watts available from budgets if these
+restrict the choice, and the learned corrections.
 
 Inputs are not: free GPUs, node names, whether a node is ready or cordoned. These pass; were they inputs, somebody
 else's pod or a drain would start a new plan. Nor are fields that only say how a plan is adopted or served.
@@ -141,7 +141,7 @@ def inputs_hash(
         nodes: The nodes that the spec may use.
         gpus: The known GPU products.
         predictor_version: Version of the predictor's code and coefficients.
-        allowance: Watts that budgets leave.
+        allowance: Watts available from budgets.
         corrections: Factors learned from measurement.
         most_gpus: GPUs of a product beyond which no candidate was evaluated; None: all were.
     """

@@ -34,7 +34,7 @@ class Reserve:
     """Of the highest rate, 0 to below 1; None: as much as the throughput of each candidate may be overestimated, to the
     lower end of its 80 % interval."""
     spare: int = 0
-    """Replicas without which the others still carry the load."""
+    """Replicas without which the others still sustain the load."""
 
     def allowed(self, prediction: Prediction) -> FloatArray:
         """Return the share of the capacity that the load may take, shape (n,)."""

@@ -11,7 +11,7 @@ Nothing is pruned by a rule of thumb. The axes are:
 * nodes per replica: one node where the replica fits into one, and the fewest of each smaller kind of node;
 * replicas: as many as the nodes hold when nothing else runs on them.
 
-A large cluster is not looked at in one piece: ``most_gpus`` leaves out what takes more GPUs, and
+A large cluster is ignored in one piece: ``most_gpus`` leaves out what takes more GPUs, and
 :func:`energylens.planner.search.reach.solve_within` proves that nothing among that could be chosen.
 """
 

@@ -126,7 +126,7 @@ def _room(
     """Return the bytes of a GPU that are left for the cache, shape of ``weights``; below 0 where none is."""
     if fixed_cache_bytes is None:
         return np.asarray(gpu.memory_bytes * utilization - weights - reserved)
-    # The share is not looked at then; what is asked for and not there ends the start.
+    # The share is ignored then; what is asked for and not there ends the start.
     return np.where(gpu.memory_bytes - weights - reserved >= fixed_cache_bytes, fixed_cache_bytes, 0.0)
 
 

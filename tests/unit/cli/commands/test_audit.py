@@ -65,7 +65,7 @@ def test_the_table_has_what_runs_and_what_saves(inventory: Path, metrics: Path) 
     assert "263" in rows["team/chat"]
     assert rows["team/old"].rstrip().endswith("idle")
     assert "2 served models on 9 GPUs: 1,320 W, 1,445 kWh, 289 in money, 578 kg CO2e a month" in answer.stdout
-    assert "1 GPU under pods that are not read" in answer.stdout
+    assert "1 GPU in pods that could not be read" in answer.stdout
     assert "other/train (Job)" in answer.stdout
     assert "idle: 1 model on 1 GPU, 120 W" in answer.stdout
     assert "the switch takes about" in answer.stdout
@@ -110,7 +110,7 @@ def test_what_is_written_can_be_applied(inventory: Path, metrics: Path, tmp_path
 def test_without_metrics_only_layouts_are_shown(inventory: Path) -> None:
     answer = run("--inventory", inventory)
     assert answer.exit_code == 0, answer.stderr
-    assert "no metrics were read: name a Prometheus by --prometheus" in answer.stdout
+    assert "no metrics were read: give --prometheus, or files" in answer.stdout
     assert "load not known" in answer.stdout
 
 
@@ -132,9 +132,9 @@ BAD: dict[str, tuple[list[str], str]] = {
     "two sources": (["--metrics", "{metrics}", "--prometheus", "http://127.0.0.1:1"], "give one"),
     "two clusters": (["--kubeconfig", "x"], "--inventory describes the cluster"),
     "no server": (["--prometheus", "http://127.0.0.1:1"], "--prometheus=http://127.0.0.1:1: "),
-    "no answer": (["--metrics", "{inventory}"], "is no answer of a Prometheus"),
+    "no answer": (["--metrics", "{inventory}"], "is not an answer of Prometheus"),
     "no JSON": (["--metrics", "{text}"], "not JSON"),
-    "a list": (["--metrics", "{list}"], "is no answer of a Prometheus, which is an object"),
+    "a list": (["--metrics", "{list}"], "is not an answer of Prometheus, which is an object"),
     "no file": (["--metrics", "gone.json"], "No such file"),
     "a file for a folder": (["--write", "{text}"], "is no folder"),
     "a picture": (["--report", "audit.png"], "--report"),

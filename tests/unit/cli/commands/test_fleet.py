@@ -114,7 +114,7 @@ def test_a_limit_of_some_nodes_of_a_product_says_that_all_of_them_count(
     row["spec"] = {"powerWatts": 3000, "action": "Deny", "nodeSelector": {"row": "1"}}
     page = tmp_path / "fleet.html"
     files = ["-f", write("asked.yaml", [*FLEET[:2], row]), "--inventory", write("nodes.yaml", nodes)]
-    said = "ClusterEnergyBudget row is about some nodes with NVIDIA-H200: power on all of them counts"
+    said = "ClusterEnergyBudget row selects only some nodes with NVIDIA-H200: power on all of them counts"
     assert said in arithmetic("fleet", *files, "--report", page).stdout
     assert said in page.read_text()
     (limit,) = json.loads(arithmetic("fleet", *files, "-o", "json").stdout)["limits"]

@@ -216,7 +216,7 @@ def test_a_budget_of_ones_own_is_shown_and_enforced_as_the_operator_does(example
         ({"hardware": {"gpuProducts": ["H100", "Banana"]}}, "spec.hardware.gpuProducts: Banana is no known product"),
         (
             {"planning": {"approvedPlanHash": "0123456789abcdef"}},
-            "spec.planning.approvedPlanHash=0123456789abcdef is not looked at where planning.mode is Auto",
+            "spec.planning.approvedPlanHash=0123456789abcdef has no effect while planning.mode is Auto",
         ),
         (
             {"planning": {"mode": "Manual", "approvedPlanHash": "0123456789abcdef"}},

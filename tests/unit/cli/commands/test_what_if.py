@@ -89,4 +89,4 @@ def test_where_no_gpu_is_allowed_there_is_no_answer(tmp_path: Path) -> None:
     asked.write_text(EXAMPLE.read_text().replace("maxGPUs: 8", "gpuProducts: [A100-SXM4-40GB]"))
     result = run("plan", "-f", asked, "--inventory", INVENTORY, "--what-if", "FP8")
     assert result.exit_code == 3
-    assert "--what-if: nothing could be planned, see above" in result.stdout
+    assert "--what-if: there is no plan, see above" in result.stdout

@@ -143,7 +143,7 @@ def test_the_operator_is_where_its_deployment_is() -> None:
     serving = deployed("team", **{"app.kubernetes.io/managed-by": "energylens"})
     assert operator_namespace([serving, deployed("gpu-ops")]) == "gpu-ops"
     assert operator_namespace([serving, {"metadata": {"name": "x", "namespace": "y"}}]) == "energylens-system"
-    with pytest.raises(InputError, match="several operators, in a, b: name one by --operator-namespace"):
+    with pytest.raises(InputError, match="several operators, in a, b: select one with --operator-namespace"):
         operator_namespace([deployed("b"), deployed("a")])
 
 

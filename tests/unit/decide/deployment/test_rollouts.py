@@ -266,9 +266,9 @@ def test_pods_of_several_nodes_behind_a_claim_of_one_are_told_of() -> None:
     [
         ({"workload": workload(seen=False)}, "the controller of the Deployment has not acted on its last change yet"),
         ({"workload": workload(updated=1)}, "1 of 2 replicas are of the newest revision"),
-        ({"workload": workload(replicas=3)}, "1 replica of the revision before is not gone yet"),
-        ({"workload": workload(plan("b" * 16))}, f"plan {'a' * 16} was not applied yet"),
-        ({"outgoing": {"kind": "LeaderWorkerSet"}}, "the LeaderWorkerSet of the plan before is still there"),
+        ({"workload": workload(replicas=3)}, "1 replica of the previous revision is not gone yet"),
+        ({"workload": workload(plan("b" * 16))}, f"plan {'a' * 16} is not applied yet"),
+        ({"outgoing": {"kind": "LeaderWorkerSet"}}, "the LeaderWorkerSet of the previous plan still exists"),
     ],
     ids=["not seen", "old revision", "old pods", "behind", "other kind"],
 )

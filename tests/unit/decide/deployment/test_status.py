@@ -201,7 +201,7 @@ def test_a_window_that_ended_long_ago_says_nothing_of_now() -> None:
     """Default windows of 600 s after a warm-up of 120 s: one of two replicas is not ready for half an hour."""
     status = written(after(written(observation()), measurement=ended(1930)))
     down = {"measurement": None, "pods": (pod("p0"), pod("p1", ready=False)), "workload": workload(ready=1)}
-    text = "no whole window since 2026-03-01T11:27:50Z; 1 of 2 replicas are ready"
+    text = "no complete window since 2026-03-01T11:27:50Z; 1 of 2 replicas are ready"
     assert said(written(after(status, **down))) == {("Unknown", "Collecting", text)}
 
 

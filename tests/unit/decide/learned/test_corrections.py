@@ -126,8 +126,8 @@ def broken(**changes: Any) -> str:
     [
         ("", "not in the operator's format"),
         ("[]", "not in the operator's format"),
-        ('{"version": 1}', "version 1 is not known"),
-        (broken(key=["a"]), "has not 5 parts"),
+        ('{"version": 1}', "version 1 is unknown; the known version is 2"),
+        (broken(key=["a"]), "must have 5 parts"),
         (broken(key=["a", "b", "c", "d", -1]), "load -1 is not a whole number"),
         (broken(key=["a", "b", "c", "d", 1e3]), "load 1000.0 is not a whole number"),
         (broken(applied={"means": {"energy": 900}, "weights": {"energy": 1}}), "mean energy=900.0 is not within"),

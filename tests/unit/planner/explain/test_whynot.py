@@ -84,7 +84,7 @@ def test_the_plan_itself(make_problem: Callable[..., Problem]) -> None:
     assert why_not(problem, Choice()).verdict == "Chosen"
     answer = why_not(problem, choose(gpu=H200))
     assert answer.verdict == "Chosen"
-    assert answer.message.startswith("it is the plan: 1 x NVIDIA-H200 TP2")
+    assert answer.message.startswith("this is the chosen plan: 1 x NVIDIA-H200 TP2")
 
 
 def test_a_plan_that_breaks_an_objective_wins_where_that_gives_way(make_problem: Callable[..., Problem]) -> None:
