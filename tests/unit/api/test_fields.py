@@ -19,6 +19,10 @@ from energylens.api.llmdeployment import BudgetStatus, LLMDeployment, Rollout
 PACKAGE = Path(__file__).resolve().parents[3] / "operator" / "energylens"
 KINDS: tuple[Model, ...] = (LLMDeployment, EnergyBudget, ClusterEnergyBudget)
 READ = {
+    "WorkloadSpec.prefix_cache_hit_percent": (
+        "api/llmdeployment/shapes.py",
+        r"prefix_cache_hit_percent=self\.prefix_cache_hit_percent",
+    ),
     "Energy.priority": ("decide/planned.py", r'energy\.get\("priority"'),
     "ClusterEnergyBudgetSpec.node_selector": (
         "decide/budgets/membership.py",

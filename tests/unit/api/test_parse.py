@@ -57,7 +57,7 @@ def test_a_bad_object_is_refused_in_one_line_that_names_field_value_and_what_is_
         (
             {"spec.hardware": {"maxGpus": 8}},
             "spec.hardware.maxGpus: unknown field (did you mean maxGPUs?); known fields are gpuProducts, maxGPUs, "
-            "maxGPUsPerReplica, nodeSelector, tolerations",
+            "maxGPUsPerReplica, interNodeGigabitsPerSecond, nodeSelector, tolerations",
         ),
         (
             {"spec.hardware": {"tolerations": [{"operater": "Exists", "key": "a"}]}},
@@ -81,7 +81,10 @@ def test_a_bad_object_is_refused_in_one_line_that_names_field_value_and_what_is_
             "spec.engine.extraArgs: [" + '"-", ' * 11 + '"... must have at most 128 entries',
         ),
         ({"spec.workload.inputTokens": "512"}, 'spec.workload.inputTokens: "512" must be a whole number: write 512'),
-        ({"spec.workload.inputTokens": ...}, "spec.workload.inputTokens: required (Mean tokens of a prompt.)"),
+        (
+            {"spec.workload.inputTokens": ...},
+            "spec.workload: inputTokens not set; set inputTokens and outputTokens, or classes",
+        ),
         ({"spec.slo": 3}, "spec.slo: 3 must be an object with named fields"),
         ({"kind": "Deployment"}, 'kind: "Deployment" is not allowed (did you mean LLMDeployment?); use LLMDeployment'),
         ({"apiVersion": "v1"}, 'apiVersion: "v1" is not allowed; use energylens.dev/v1alpha1'),
