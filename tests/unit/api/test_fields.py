@@ -28,6 +28,11 @@ READ = {
         "decide/budgets/membership.py",
         r"return spec\.node_selector if isinstance",
     ),
+    # The API package matches labels itself, and reading there counts for no other field.
+    **{
+        f"LabelSelectorRequirement.{name}": ("api/selectors.py", rf"requirement\.{name}\b")
+        for name in ("key", "operator")
+    },
 }
 """Fields of specs that are read where types cannot be followed, with the code that does."""
 COPIED = r"left\.model_dump\(include=set\(RejectedPlan\.model_fields\)"
