@@ -33,6 +33,7 @@ POLL_SECONDS = 2.0
 QUIET_SECONDS = 6.0
 """Without a write and without a waiting key for so long the operator is at rest."""
 APPLIES_PER_SECOND = 10.0
+PRODUCT = "nvidia.com/gpu.product"
 LEAST_SECONDS = 20.0
 """A part that has less time is left out."""
 SPARE_SECONDS = 15.0
@@ -181,6 +182,26 @@ class Bench:
                 self.kubectl.run("create", "-f", "-", stdin=text, timeout=600)
                 batch = []
 
+    def ready_nodes(self) -> int:
+        """Return how many nodes are ready, once that is all of them, or after a minute."""
+        path = "custom-columns=R:.status.conditions[?(@.type=='Ready')].status"
+        for _ in range(30):
+            states = self.kubectl.run("get", "nodes", "--no-headers", "-o", path).split()
+            if all(state == "True" for state in states):
+                break
+            time.sleep(POLL_SECONDS)
+        return states.count("True")
+
+    def budgets_are_looked_at(self, budgets: int) -> None:
+        """Wait until all budgets have a status: before the first look a budget leaves nothing to its members."""
+        path = "custom-columns=G:.status.observedGeneration"
+        for _ in range(60):
+            states = [self.kubectl.run("get", kind, "-A", "--no-headers", "-o", path).split() for kind in ("eb", "ceb")]
+            if sum(state != "<none>" for found in states for state in found) >= budgets:
+                return
+            time.sleep(POLL_SECONDS)
+        say("  not every budget was looked at")
+
     def planning(self) -> tuple[int, int]:
         """Return how many LLMDeployments have been planned, and how many are Ready, by their printed columns."""
         path = "custom-columns=P:.status.conditions[?(@.type=='PlanReady')].reason,"
@@ -307,10 +328,16 @@ def run(objects: int, options: argparse.Namespace, folder: Path, record: Record)
     settings = folder / "operator-settings.yaml"
     settings.write_text(yaml.safe_dump({}))
     cluster = devcluster.up(
-        folder / "cluster", pods=PodStages.FAST, pools=pools, operator=False, progress=StreamProgress(sys.stderr)
+        folder / "cluster",
+        pods=PodStages.FAST,
+        pools=scale_fleet.few(pools),
+        operator=False,
+        progress=StreamProgress(sys.stderr),
     )
     try:
         bench = Bench(cluster, settings)
+        bench.create(scale_fleet.more_nodes(pools))
+        say(f"  {bench.ready_nodes()} nodes are ready")
         bench.create(
             {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
             for name in scale_fleet.namespaces(objects)
@@ -318,7 +345,7 @@ def run(objects: int, options: argparse.Namespace, folder: Path, record: Record)
         budgets = [] if options.no_budgets else scale_fleet.budgets(objects)
         bench.create(budgets)
         bench.start_operator()
-        bench.at_rest(30.0)
+        bench.budgets_are_looked_at(len(budgets))
         record.runs.append({"objects": objects, "nodes": nodes, "budgets": len(budgets)})
         record.put(empty_mib=memory_mib(bench.pid))
         for part in options.parts.split(","):
@@ -357,9 +384,10 @@ def part_node(bench: Bench, objects: int, options: argparse.Namespace, limit: fl
     """Add a node, and wait for as long as every deployment is looked at once."""
     first, *others = scale_fleet.pools(objects)
     more = (scale_fleet.NodePool(first.product, first.count + 1, first.gpus), *others)
+    *_, node = (one for one in scale_fleet.more_nodes(more) if one["metadata"]["labels"][PRODUCT] == first.product)
 
     def add() -> None:
-        bench.cluster = devcluster.up(bench.cluster.directory, pools=more)
+        bench.create([node])
         time.sleep(min(limit, options.node_seconds))
 
     record.put(node_added=bench.measured(add))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from energylens_dev.devcluster import NodePool
+from energylens_dev.devcluster.nodes import NODE_LABEL, node_manifests
 
 Object = dict[str, Any]
 API = "energylens.dev/v1alpha1"
@@ -40,6 +42,20 @@ def pools(objects: int) -> tuple[NodePool, ...]:
         NodePool(product, nodes // len(POOLS) + (index < nodes % len(POOLS)), gpus)
         for index, (product, gpus) in enumerate(POOLS)
     )
+
+
+def few(every: tuple[NodePool, ...]) -> tuple[NodePool, ...]:
+    """Return one node of each pool, which the development control plane creates and waits for one by one."""
+    return tuple(replace(pool, count=1) for pool in every)
+
+
+def more_nodes(every: tuple[NodePool, ...]) -> Iterator[Object]:
+    """Yield the other nodes of these pools, without the label by which the control plane would remove them again."""
+    known = {node["metadata"]["name"] for node in node_manifests(few(every))}
+    for node in node_manifests(every):
+        if node["metadata"]["name"] not in known:
+            labels = {name: value for name, value in node["metadata"]["labels"].items() if name != NODE_LABEL}
+            yield {**node, "metadata": {**node["metadata"], "labels": labels}}
 
 
 def specs(distinct: int) -> list[Object]:
