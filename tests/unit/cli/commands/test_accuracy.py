@@ -128,11 +128,15 @@ def test_leaving_out_the_only_one_is_a_clear_error(tmp_path: Path) -> None:
 def test_leave_out_refits_for_each_fold_and_shows_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[list[str]] = []
 
-    def fit(runs: Any) -> Any:
-        kept.append([run.run_id for run in runs])
-        return lambda _: FakePredictor()
+    class Refits:
+        def __init__(self, *_: object) -> None:
+            pass
 
-    monkeypatch.setattr(command, "_fit", fit)
+        def to(self, runs: Any) -> Any:
+            kept.append([run.run_id for run in runs])
+            return lambda _: FakePredictor()
+
+    monkeypatch.setattr(command, "Refits", Refits)
     result = call(tmp_path, "--leave-out", "gpu-type")
     assert result.exit_code == 0
     assert kept == [["a", "b", "d"], ["c"]]

@@ -129,7 +129,7 @@ BAD: dict[str, tuple[list[str], str]] = {
         ["--model", "nobody=a/b"],
         "--model=nobody: no such name; served here: other/train, team/chat",
     ),
-    "two sources": (["--metrics", "{metrics}", "--prometheus", "http://127.0.0.1:1"], "give one"),
+    "two sources": (["--metrics", "{metrics}", "--prometheus", "http://127.0.0.1:1"], "give only one"),
     "two clusters": (["--kubeconfig", "x"], "--inventory describes the cluster"),
     "no server": (["--prometheus", "http://127.0.0.1:1"], "--prometheus=http://127.0.0.1:1: "),
     "no answer": (["--metrics", "{inventory}"], "is not an answer of Prometheus"),

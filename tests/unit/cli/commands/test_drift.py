@@ -94,7 +94,7 @@ def test_the_table_has_errors_and_why_there_are_none(monkeypatch: pytest.MonkeyP
     name = MEASURED["metadata"]["name"]
     expected = ["team-a", name, "8", "x", "H200", "2", "x", "TP4", "98", "%", "0.412", "0.4"]
     assert lines[0].split()[:12] == expected
-    assert lines[0].split()[12:] == ["+3", "%", "+5", "%", "-6", "%", "-", "-10", "%"]
+    assert lines[0].split()[12:] == ["+3", "%", "+5", "%", "-6", "%", "-", "-10", "%", "-"]
     assert lines[1].split()[-6:] == ["-", "-", "-", "-", "-", "SourceUnreachable"]
     assert lines[2].split()[-1] == "LoadDiffers"
     assert lines[3].split()[-1] == "NotPlanned"

@@ -98,6 +98,7 @@ team-a/llama: meta-llama/Llama-3.1-70B-Instruct on VLLM
   TTFT P95, ms              180        -         -
   ITL P95, ms               17         18        -6 %
   TPOT P95, ms              20         19        +5 %
+  E2E P95, ms               -          -         -
   Measured 2026-01-01T00:00:00Z to 2026-01-01T00:10:00Z, 100 % of the GPUs covered, 4 windows so far.
 
   budget      12 % used, 300 Wh left, next period 2026-02-01T00:00:00Z
