@@ -160,6 +160,7 @@ def test_what_runs_is_found_measured_and_planned_and_nothing_is_written(
             assert answer.returncode == 0, answer.stderr
             found = {each["name"]: each for each in json.loads(answer.stdout)["items"]}
             assert found["chat"]["now"]["measured"], found["chat"]["notes"]
+            assert "load" in found["chat"], found["chat"]["reason"]
             return found
 
         found = eventually(measured)
