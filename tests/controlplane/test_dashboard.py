@@ -21,7 +21,9 @@ from energylens_dev.devcluster.ports import free_port
 
 DASHBOARD = Path(__file__).resolve().parents[2] / "charts" / "energylens" / "dashboards" / "energylens.json"
 PREDICTED = {"joulesPerOutputToken": "400m", "powerWatts": 2000, "outputTokensPerSecond": 5000, "itlMilliseconds": 20,
-             "tpotMilliseconds": 22, "ttftMilliseconds": 150}  # fmt: skip
+             "tpotMilliseconds": 22, "ttftMilliseconds": 150
+    "endToEndMilliseconds": 6000,
+}  # fmt: skip
 STATUS: dict[str, Any] = {
     "plan": {
         "hash": "abc",
@@ -41,7 +43,7 @@ STATUS: dict[str, Any] = {
         "prefixCacheHitPercent": 40,
         "acceptancePercent": 60,
     },
-    "prediction": {f"{name}ErrorPercent": -20 for name in ("energy", "power", "itl", "tpot", "ttft")},
+    "prediction": {f"{name}ErrorPercent": -20 for name in ("energy", "power", "itl", "tpot", "ttft", "endToEnd")},
     "conditions": [
         {"type": "Ready", "status": "True", "reason": "PodsReady"},
         {"type": "EnergyMetricsAvailable", "status": "True", "reason": "Measured"},
