@@ -21,9 +21,7 @@ from energylens_dev.devcluster.ports import free_port
 
 DASHBOARD = Path(__file__).resolve().parents[2] / "charts" / "energylens" / "dashboards" / "energylens.json"
 PREDICTED = {"joulesPerOutputToken": "400m", "powerWatts": 2000, "outputTokensPerSecond": 5000, "itlMilliseconds": 20,
-             "tpotMilliseconds": 22, "ttftMilliseconds": 150
-    "endToEndMilliseconds": 6000,
-}  # fmt: skip
+             "tpotMilliseconds": 22, "ttftMilliseconds": 150, "endToEndMilliseconds": 6000}  # fmt: skip
 STATUS: dict[str, Any] = {
     "plan": {
         "hash": "abc",
