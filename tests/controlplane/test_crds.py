@@ -233,7 +233,7 @@ def test_conditions_are_merged_by_type(kubectl: Kubectl) -> None:
         ("llmd.spec.slo.percentile", ("Share of requests", "ENUM: P50 P95 P99")),
         ("llmd.spec.workload.requestsPerSecond", ('a string ("0.5", 500m)',)),
         ("llmd.spec.planning.mode", ("Advisory: show the plan and run nothing",)),
-        ("llmd.status.plan", ("The plan that the operator follows", "layout")),
+        ("llmd.status.plan", ("The plan that the operator has adopted", "layout")),
         ("eb.spec", ("timeZone", "IANA time zone database")),
     ],
 )
