@@ -22,7 +22,7 @@ from tests.support.spaces import Space, replicas, space
 from energylens.cluster.resources import LLM_DEPLOYMENT
 from energylens_dev.devcluster import RunningCluster, eventually
 
-CHANGES = int(os.environ.get("ENERGYLENS_SOAK", "300"))
+CHANGES = int(os.environ.get("ENERGYLENS_SOAK", "90"))
 AT_ONCE = 6
 """Deployments that are changed at the same time."""
 LIFE = 10
@@ -31,7 +31,7 @@ WARM_UP = 0.4
 """Share of the changes before which nothing is measured: caches fill, and the allocator finds its size."""
 MOST_GROWTH_MIB = 24.0
 """Over the measured part of the run, by the line through all samples. What one object and its plans cost, kept for each
-object that ever was, would be more: 18 objects of 300 changes, 600 of 10,000."""
+object that ever was, would be more: 6 objects of 90 changes, 600 of 10,000."""
 MOST_MORE_FILES = 6
 """Connections that happen to be open at one sample and not at another."""
 
@@ -84,7 +84,7 @@ def seen(place: Space, name: str) -> None:
     eventually(lambda: condition(place, "PlanReady", name), STEP_SECONDS, interval=0.05)
 
 
-@pytest.mark.timeout(300 + 3 * CHANGES, func_only=True)
+@pytest.mark.timeout(900 + 3 * CHANGES, func_only=True)
 def test_memory_and_open_files_are_flat(soaked: FaultyOperator, place: Space) -> None:
     pid, starts = soaked.pid, soaked.starts
     samples, following = Samples(), specs()
