@@ -24,6 +24,7 @@ from energylens.cli.inputs.audit import (
     telemetry_of_pods,
     telemetry_of_prometheus,
 )
+from energylens.cli.inputs.decorated import with_options
 from energylens.cli.inputs.live import ClusterAccess, cluster_options
 from energylens.cli.inputs.options import OUTPUT
 from energylens.cli.inputs.rates import Rates, rates_options
@@ -109,10 +110,7 @@ def _metrics_options(command: _Command) -> Callable[..., Any]:
             "dcgm-exporter's counters move every 30 s, and four moves are needed.",
         ),
     )
-    found: Callable[..., Any] = wrapped
-    for option in reversed(options):
-        found = option(found)
-    return found
+    return with_options(wrapped, options)
 
 
 def _question_options(command: _Command) -> Callable[..., Any]:
@@ -138,10 +136,7 @@ def _question_options(command: _Command) -> Callable[..., Any]:
             help="Allowed increase of today's latencies.",
         ),
     )
-    found: Callable[..., Any] = wrapped
-    for option in reversed(options):
-        found = option(found)
-    return found
+    return with_options(wrapped, options)
 
 
 @click.command()

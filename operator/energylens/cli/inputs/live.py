@@ -15,13 +15,13 @@ import click
 from energylens.api.base import ObjectMeta
 from energylens.api.parse import InvalidResourceError
 from energylens.cli.errors import InputError
+from energylens.cli.inputs.decorated import with_options
 
 if TYPE_CHECKING:
     from energylens.cluster.client import KubeClient
     from energylens.cluster.resources import Resource
 
 Object = dict[str, Any]
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 class _HasMetadata(Protocol):
@@ -55,7 +55,7 @@ class LiveObjects:
     objects: dict[str, list[Object]]
 
 
-def cluster_options(command: _Command) -> _Command:
+def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add --kubeconfig and --context to a command."""
     options = (
         click.option(
@@ -66,20 +66,16 @@ def cluster_options(command: _Command) -> _Command:
         ),
         click.option("--context", metavar="NAME", help="Context of the kubeconfig. Default: the current one."),
     )
-    for option in reversed(options):
-        command = option(command)
-    return command
+    return with_options(command, options)
 
 
-def namespace_options(command: _Command) -> _Command:
+def namespace_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of :func:`cluster_options`, --namespace and --all-namespaces to a command."""
     options = (
         click.option("-n", "--namespace", metavar="NAME", help="Namespace to show. Default: that of the context."),
         click.option("-A", "--all-namespaces", is_flag=True, help="Show all namespaces."),
     )
-    for option in reversed(options):
-        command = option(command)
-    return cluster_options(command)
+    return cluster_options(with_options(command, options))
 
 
 def namespace_of(access: ClusterAccess) -> str:

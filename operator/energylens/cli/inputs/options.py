@@ -12,6 +12,7 @@ import click
 
 from energylens.api.llmdeployment import LLMDeployment
 from energylens.cli.errors import InputError
+from energylens.cli.inputs.decorated import with_options
 from energylens.cli.inputs.files import Asked, read_asked, with_model_config
 from energylens.cli.inputs.live import ClusterAccess, cluster_options, namespace_of
 from energylens.cli.inputs.world import join, world_of_cluster, world_of_file
@@ -131,7 +132,4 @@ def live_options(command: _Command) -> Callable[..., Any]:
             help="config.json of the model, for models that are not in the catalogue.",
         ),
     )
-    found: Callable[..., Any] = wrapped
-    for option in reversed(options):
-        found = option(found)
-    return found
+    return with_options(wrapped, options)

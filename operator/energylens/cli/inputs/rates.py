@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from energylens.budget.carbon import ForecastError, parse_forecast
+from energylens.cli.inputs.decorated import with_options
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -128,7 +129,4 @@ def rates_options(command: _Command) -> Callable[..., Any]:
             help="Power of the hosts per GPU held, W; shown apart from the GPUs' power.",
         ),
     )
-    found: Callable[..., Any] = wrapped
-    for option in reversed(options):
-        found = option(found)
-    return found
+    return with_options(wrapped, options)
