@@ -2,7 +2,8 @@
 
 What a plan follows from is its inputs (:mod:`energylens.planner.search.identity`) and where GPUs are free. Of both only
 as much counts as a plan of its power can be about, so that in a large cluster neither one node more nor the pods of
-others make it another question. The power that budgets leave counts only where the best plan would draw more.
+others make it another question. The power that budgets leave counts only where the best plan would draw more; that it
+is too little for any plan is answered once, too, for all who are left the same watts.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from energylens.planner.planning import effective_allowance, plan
 from energylens.planner.search.corrections import Corrections
 from energylens.planner.search.identity import identified, inputs_hash
 from energylens.planner.search.reach import inventory_within, places_within
-from energylens.planner.types import ClusterSnapshot, Feasible, GpuNode, PlanningResult, PowerAllowance
+from energylens.planner.types import ClusterSnapshot, Feasible, GpuNode, Infeasible, PlanningResult, PowerAllowance
 from energylens.predictor import Predictor
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.model.requantize import UnsupportedQuantizationError, with_quantization
@@ -79,6 +80,8 @@ class Answers:
         self._kept: OrderedDict[tuple[object, ...], tuple[_Kept, ...]] = OrderedDict()
         self._bounds: OrderedDict[str, int | None] = OrderedDict()
         """Within which bound the plan of a spec was found last: only there a kept answer is looked for."""
+        self._without_power: OrderedDict[tuple[str, PowerAllowance], _Refused] = OrderedDict()
+        """Why there is no plan within so many watts."""
         self._lock = Lock()
 
     def __len__(self) -> int:
@@ -110,8 +113,26 @@ class Answers:
         if allowance is None:
             return known
         if known.plan.predicted.power_watts > allowance.watts:
-            return question.planned(allowance)
+            return self._within(asked, allowance)
         return _under(known, allowance)
+
+    def _within(self, asked: _Asked, allowance: PowerAllowance) -> PlanningResult:
+        """Return the answer to a question whose best plan draws more than the allowance."""
+        key = asked.base, allowance
+        with self._lock:
+            known = self._without_power.get(key)
+        if known is not None and known.still_holds(asked):
+            return known.answer
+        answer = asked.question.planned(allowance)
+        # What it would take to get other nodes depends on nodes that are no part of the question.
+        if isinstance(answer, Infeasible) and answer.reason == "BudgetExceeded" and asked.may_use_every_node:
+            within, places = asked.within(answer.most_gpus), asked.places(answer.most_gpus)
+            with self._lock:
+                self._without_power[key] = _Refused(answer, within, places)
+                self._without_power.move_to_end(key)
+                while len(self._without_power) > self._most:
+                    self._without_power.popitem(last=False)
+        return answer
 
     def _known(self, asked: _Asked) -> Feasible | None:
         with self._lock:
@@ -184,6 +205,20 @@ class _Kept:
         return _covers(self.places, places) and _covers(places, self.needs)
 
 
+@dataclass(frozen=True)
+class _Refused:
+    """That no plan has enough power, and the cluster of which that was found."""
+
+    answer: Infeasible
+    within: tuple[object, ...]
+    places: Places
+
+    def still_holds(self, asked: _Asked) -> bool:
+        """Return whether the answer is that of a question of the same spec and watts, as the cluster is now."""
+        most = self.answer.most_gpus
+        return asked.within(most) == self.within and asked.places(most) == self.places
+
+
 def _covers(places: Places, wanted: Places) -> bool:
     """Return whether all pods that are wanted find a place."""
     return all(
@@ -249,6 +284,11 @@ class _Asked:
             here = node.free_for(f"{metadata.namespace}/{metadata.name}") if node.schedulable else 0
             free.setdefault(node.product, []).append(here)
         return {product: places_within(gpus, most) for product, gpus in free.items()}
+
+    @property
+    def may_use_every_node(self) -> bool:
+        """Whether neither labels nor taints keep the deployment off a node."""
+        return len(self.usable) == len(self.question.snapshot.nodes)
 
     @property
     def depends_on_places(self) -> bool:

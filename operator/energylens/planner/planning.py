@@ -94,6 +94,7 @@ def plan(
     solution, most = solve_within(problem)
     if solution.chosen is None:
         refused = with_hint(problem, explain_infeasible(problem, solution, placement_changes(problem, snapshot)))
+        refused = replace(refused, most_gpus=most)
         if refused.reason in _MORE_GPUS_WOULD_DO:
             left_out = unusable(excluded_for(deployment.spec, snapshot, gpus))
             unknown = unknown_products(deployment.spec, gpus)

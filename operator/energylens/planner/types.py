@@ -245,6 +245,8 @@ class Infeasible:
     """Names the field, its value and the nearest thing that would work."""
     rejections: tuple[Rejection, ...] = ()
     relaxations: tuple[Relaxation, ...] = ()
+    most_gpus: int | None = None
+    """GPUs of a product beyond which no candidate was evaluated; None: all were."""
 
 
 PlanningResult = Feasible | Infeasible

@@ -74,7 +74,7 @@ def _headline(
     if culprit.kind == "GPUs":
         return "InsufficientGPUs", _gpus_message(problem, solution, culprit, before)
     if culprit.kind == "Load":
-        return "LoadTooHigh", _load_message(culprit, relaxations, problem)
+        return "LoadTooHigh", _load_message(culprit, relaxations, problem, solution)
     if culprit.kind == "SLO":
         return "SLOInfeasible", _slo_message(solution)
     assert problem.allowance is not None
@@ -162,9 +162,11 @@ def _gpus_message(problem: Problem, solution: Solution, culprit: Constraint, bef
     )
 
 
-def _load_message(culprit: Constraint, relaxations: tuple[Relaxation, ...], problem: Problem) -> str:
+def _load_message(
+    culprit: Constraint, relaxations: tuple[Relaxation, ...], problem: Problem, solution: Solution
+) -> str:
     nearest = next((r for r in relaxations if r.field == culprit.field), None)
-    most = nearest.allowed if nearest is not None else largest_load(problem, ("SLO", "Power"))
+    most = nearest.allowed if nearest is not None else largest_load(problem, solution, ("SLO", "Power"))
     limit = f" within spec.hardware.maxGPUs={problem.spec.hardware.max_gpus}" if problem.spec.hardware.max_gpus else ""
     return f"{culprit.field}={culprit.value} is too high: the highest load that a plan{limit} sustains is {most}"
 

@@ -61,7 +61,7 @@ def _tried(
     nodes = usable_nodes(spec, snapshot, problem.gpus)
     if nodes == problem.nodes and name != "gpuProducts":
         return None
-    wider = replace(problem, spec=spec, nodes=nodes, within_limits=True)
+    wider = replace(problem, spec=spec, nodes=nodes, within_limits=True, within_power=True)
     if not wider.allowed_products:
         return None
     solution = solve(wider)

@@ -100,7 +100,7 @@ def _change(solution: Solution, constraint: Constraint, nearest: int, chosen: in
 
 def _loads(problem: Problem, solution: Solution) -> Iterator[Relaxation]:
     """Yield the nearest load that a plan within all other constraints takes."""
-    nearest = _nearest_load(problem, lambda constraint: False) if _can_run(solution) else None
+    nearest = _nearest_load(problem, solution, lambda constraint: False) if _can_run(solution) else None
     if nearest is not None:
         relaxed = solve(nearest)
         assert relaxed.chosen is not None
@@ -112,7 +112,8 @@ def _loads_with_objective(problem: Problem, solution: Solution) -> Iterator[Rela
     for constraint in solution.constraints if _can_run(solution) else ():
         if constraint.kind not in ("SLO", "Power"):
             continue
-        nearest = _nearest_load(problem, partial(_same_field, constraint))
+        within_power = constraint.kind != "Power"
+        nearest = _nearest_load(problem, solution, partial(_same_field, constraint), within_power=within_power)
         if nearest is None:
             continue
         relaxed = solve(nearest)
@@ -160,7 +161,8 @@ def _nearest_cap(problem: Problem, step: Relaxation, watts: int) -> Relaxation:
     while abs(int(step.allowed) - broken) > 1:
         middle = (int(step.allowed) + broken) // 2
         cap = PowerCap(mode="Fixed", watts_per_gpu=middle)
-        solution = solve(replace(problem, spec=_with_cap(problem.spec, cap), within_limits=True))
+        capped = replace(problem, spec=_with_cap(problem.spec, cap), within_limits=True, within_power=True)
+        solution = solve(capped)
         if solution.chosen is None:
             broken = middle
         else:
@@ -175,7 +177,7 @@ def _with_cap(spec: LLMDeploymentSpec, cap: PowerCap) -> LLMDeploymentSpec:
 
 def _chosen(problem: Problem, field: str, column: str, value: int) -> Iterator[Relaxation]:
     """Yield the value of a column nearest to the given one with which some candidate holds every constraint."""
-    solution = solve(problem)
+    solution = solve(replace(problem, within_limits=True, within_power=True))
     rows = solution.rows
     if solution.chosen is None:
         return
@@ -189,33 +191,39 @@ def _chosen(problem: Problem, field: str, column: str, value: int) -> Iterator[R
     yield Relaxation(Change(field, str(value), f"{taken[i]:.0f}"), float(rows.joules_per_output_token[i]))
 
 
-def largest_load(problem: Problem, leave_out: Sequence[str] = ()) -> str:
+def largest_load(problem: Problem, solution: Solution, leave_out: Sequence[str] = ()) -> str:
     """Return the nearest load that a plan can take, as the spec writes it; ``0`` when there is none.
 
     Args:
         problem: Without a feasible candidate at its whole load.
+        solution: Of the problem.
         leave_out: Kinds of constraints that do not count.
     """
-    nearest = _nearest_load(problem, lambda constraint: constraint.kind in leave_out)
+    nearest = _nearest_load(
+        problem, solution, lambda constraint: constraint.kind in leave_out, within_power="Power" not in leave_out
+    )
     return "0" if nearest is None else _load_text(nearest)
 
 
-def _nearest_load(problem: Problem, leave_out: Callable[[Constraint], bool]) -> Problem | None:
+def _nearest_load(
+    problem: Problem, solution: Solution, leave_out: Callable[[Constraint], bool], *, within_power: bool = True
+) -> Problem | None:
     """Return the problem at the nearest load that has a feasible candidate, None when no load has one.
 
     The load that a plan sustains has no closed form: loads are tried in steps away from the offered one, and the step
     that brings a candidate is halved. A higher load counts only where an energy objective may need it, since energy per
-    token falls with the load while latencies rise.
+    token falls with the load while latencies rise. ``within_power``: the power available is to be kept, so that
+    candidates that exceed it under any load need not be evaluated.
     """
 
     def at(factor: float) -> Problem | None:
-        scaled = replace(problem, load_factor=factor, within_limits=True)
-        solution = solve(scaled)
-        without = [c for c in solution.constraints if leave_out(c)]
-        return scaled if feasible(solution.constraints, len(solution.rows), without=without).any() else None
+        scaled = replace(problem, load_factor=factor, within_limits=True, within_power=within_power)
+        tried = solve(scaled)
+        without = [c for c in tried.constraints if leave_out(c)]
+        return scaled if feasible(tried.constraints, len(tried.rows), without=without).any() else None
 
     seeks_energy = problem.spec.slo.joules_per_output_token is not None
-    start = _carried_factor(problem)
+    start = _carried_factor(problem, solution)
     for direction in (1.0 / _LOAD_STEP, _LOAD_STEP) if seeks_energy else (1.0 / _LOAD_STEP,):
         if not seeks_energy and at(start * direction**_LOAD_STEPS) is None:
             continue
@@ -229,7 +237,7 @@ def _nearest_load(problem: Problem, leave_out: Callable[[Constraint], bool]) -> 
     return None
 
 
-def _carried_factor(problem: Problem) -> float:
+def _carried_factor(problem: Problem, solution: Solution) -> float:
     """Return the largest power of 1/2, 1 included, times which some candidate sustains the load, objectives aside.
 
     Steps that double find it in a few tries, however far the load is from anything that GPUs carry. Where no load is
@@ -238,11 +246,9 @@ def _carried_factor(problem: Problem) -> float:
     lowest = 1.0 / (problem.load.concurrency or _MOST_TIMES_TOO_HIGH)
 
     def carries(halvings: int) -> bool:
-        solution = solve(replace(problem, load_factor=max(lowest, _LOAD_STEP**-halvings), within_limits=True))
-        soft = [c for c in solution.constraints if c.kind in ("SLO", "Power")]
-        return bool(feasible(solution.constraints, len(solution.rows), without=soft).any())
+        return _is_carried(solve(replace(problem, load_factor=max(lowest, _LOAD_STEP**-halvings), within_limits=True)))
 
-    if carries(0):
+    if _is_carried(solution):
         return 1.0
     fails, holds = 0, 1
     while not carries(holds):
@@ -253,6 +259,12 @@ def _carried_factor(problem: Problem) -> float:
         middle = (fails + holds) // 2
         fails, holds = (fails, middle) if carries(middle) else (middle, holds)
     return max(lowest, _LOAD_STEP**-holds)
+
+
+def _is_carried(solution: Solution) -> bool:
+    """Return whether some candidate sustains the load, objectives and power aside."""
+    soft = [c for c in solution.constraints if c.kind in ("SLO", "Power")]
+    return bool(feasible(solution.constraints, len(solution.rows), without=soft).any())
 
 
 def _halved(at: Callable[[float], Problem | None], broken: float, found: Problem) -> Problem:

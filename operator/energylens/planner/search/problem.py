@@ -51,11 +51,18 @@ class Problem:
     load_factor: float = 1.0
     within_limits: bool = False
     """Leave out what the hardware limits forbid instead of evaluating it for the explanation."""
+    within_power: bool = False
+    """Leave out, too, what draws more than the allowance even when its GPUs idle; only with ``within_limits``."""
 
     @property
     def products(self) -> tuple[str, ...]:
         """GPU products of the nodes, sorted."""
         return tuple(sorted({node.product for node in self.nodes}))
+
+    @property
+    def floor_watts(self) -> float:
+        """The least that a GPU of the nodes draws with an engine on it, W; 0 without nodes."""
+        return min((self.gpus[product].idle_watts for product in self.products), default=0.0)
 
     @property
     def allowed_products(self) -> tuple[str, ...]:
@@ -129,6 +136,9 @@ def solve(problem: Problem, most_gpus: int | None = None) -> Solution:
     them binds and what would come of relaxing it.
     """
     spec, load = problem.spec, problem.load
+    powered = most_powered(problem, problem.floor_watts) if problem.within_power else None
+    if powered is not None:
+        most_gpus = max(1, powered if most_gpus is None else min(most_gpus, powered))
     spaces = spaces_of(problem, most_gpus)
     if problem.within_limits:
         spaces = [clipped(problem, space) for space in spaces]
@@ -180,19 +190,36 @@ def spaces_of(problem: Problem, most_gpus: int | None = None) -> list[ProductSpa
 
 
 def clipped(problem: Problem, space: ProductSpace) -> ProductSpace:
-    """Return the layouts and replicas that gpuProducts, maxGPUs, maxGPUsPerReplica and other pods' GPUs leave."""
+    """Return the layouts and replicas that gpuProducts, maxGPUs, maxGPUsPerReplica and other pods' GPUs leave.
+
+    With ``within_power`` those that the power available from budgets may leave, too.
+    """
     hardware, gpus = problem.spec.hardware, space.layouts.gpus
     last = np.minimum(
         space.last,
         replicas_that_fit(problem.free_gpus(space.gpu.product), space.gpus_per_node, space.nodes_per_replica),
     )
-    if hardware.max_gpus is not None:
-        last = np.minimum(last, hardware.max_gpus // gpus)
+    most = [hardware.max_gpus, most_powered(problem, space.gpu.idle_watts) if problem.within_power else None]
+    for limit in most:
+        if limit is not None:
+            last = np.minimum(last, limit // gpus)
     keep = last >= space.first
     if hardware.max_gpus_per_replica is not None:
         keep &= gpus <= hardware.max_gpus_per_replica
     keep &= space.gpu.product in problem.allowed_products
     return replace(space, last=last).take(np.flatnonzero(keep))
+
+
+def most_powered(problem: Problem, idle_watts: float) -> int | None:
+    """Return the GPUs that the allowance powers while they idle; None where no number follows from it.
+
+    A GPU with an engine on it never draws less. Factors learned from measurement may lower predicted power.
+    """
+    allowance = problem.allowance
+    if allowance is None or problem.corrections is not None or idle_watts <= 0.0:
+        return None
+    # A plan's power counts in whole watts.
+    return int((allowance.watts + 0.5) / idle_watts)
 
 
 def binding_constraint(solution: Solution, spec: LLMDeploymentSpec) -> str:

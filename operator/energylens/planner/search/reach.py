@@ -4,7 +4,8 @@ A GPU with an engine on it never draws less than an empty one. So, once a plan i
 candidate of more than P / (idle power of a GPU) GPUs draws more, and with a given arrival rate uses more energy per
 token: it need not be evaluated. Plans are compared with the risk of their predictions, which is bounded: P is taken
 `OUT_OF_REACH` times. The bound is taken from a few steps, tried from the lowest, and is kept only where the plan that
-it led to proves it. Where no plan is found the whole cluster is looked at.
+it led to proves it. Where only power is missing, the same floor proves that more GPUs do not help. Where no plan is
+found for another reason the whole cluster is looked at.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 from energylens.api.llmdeployment import LLMDeploymentSpec, Overrides, PlanStatus, PowerCap
 from energylens.planner.search.constraints import feasible
 from energylens.planner.search.objective import best
-from energylens.planner.search.problem import Problem, Solution, most_replicas, solve
+from energylens.planner.search.problem import Problem, Solution, most_powered, most_replicas, solve
 from energylens.planner.search.ranking import OUT_OF_REACH
 from energylens.planner.search.space import enumerate_space
 from energylens.planner.types import GpuNode
@@ -36,14 +37,22 @@ _product_and_size = attrgetter("product", "allocatable")
 
 
 def solve_within(problem: Problem) -> tuple[Solution, int | None]:
-    """Return the exact optimum, and the GPUs of a product beyond which no candidate was evaluated; None: all were."""
-    for most in bounds(problem.spec, problem.nodes, corrected=problem.corrections is not None):
-        if most is None:
-            break
+    """Return the exact optimum, and the GPUs of a product beyond which no candidate was evaluated; None: all were.
+
+    Where no plan has enough power, the bound also holds what an explanation needs: the candidate of the least power,
+    and every candidate that a change of another limit would let in.
+    """
+    is_bounded = _is_bounded(problem.spec, problem.corrections is not None)
+    may_lack_power = most_powered(problem, problem.floor_watts) is not None
+    for most in _steps(problem.nodes) if is_bounded or may_lack_power else ():
         solution = solve(problem, most)
         i = solution.chosen
         if i is None:
+            if _lacks_power(solution, problem, most):
+                return solution, most
             continue
+        if not is_bounded:
+            break
         rows = solution.rows
         if _is_proved(most, problem.spec, int(rows.gpus[i]), round(float(rows.power_watts[i])), problem):
             return solution, most
@@ -80,10 +89,27 @@ def reach_of(
 
 def bounds(spec: LLMDeploymentSpec, nodes: Collection[GpuNode], *, corrected: bool) -> Iterator[int | None]:
     """Yield the bounds within which a plan is looked for, the lowest first, and at last None for none."""
-    largest = max(_totals(nodes).values(), default=0)
-    if largest > SMALL and _is_bounded(spec, corrected):
-        yield from (most for most in STEPS if most < largest)
+    if _is_bounded(spec, corrected):
+        yield from _steps(nodes)
     yield None
+
+
+def _steps(nodes: Iterable[GpuNode]) -> tuple[int, ...]:
+    """Return the bounds that leave something out, the lowest first; none in a small cluster."""
+    largest = max(_totals(nodes).values(), default=0)
+    return tuple(most for most in STEPS if most < largest) if largest > SMALL else ()
+
+
+def _lacks_power(solution: Solution, problem: Problem, most: int) -> bool:
+    """Return whether only power keeps every candidate out, within a bound and beyond it."""
+    floor = problem.floor_watts
+    powered = most_powered(problem, floor)
+    power = [constraint for constraint in solution.constraints if constraint.kind == "Power"]
+    mask = feasible(solution.constraints, len(solution.rows), without=power)
+    if powered is None or powered > most or not mask.any():
+        return False
+    # No candidate beyond the bound draws less than the one that is named.
+    return (most + 1) * floor > float(solution.rows.power_watts[mask].min())
 
 
 def power_restricts(solution: Solution, spec: LLMDeploymentSpec) -> bool:
@@ -126,9 +152,9 @@ def seen_within(nodes: Collection[GpuNode], most: int | None) -> tuple[object, .
     this is the same, so is :func:`inventory_within` under the same bound, and so is the bound.
     """
     counts = Counter((node.product, node.allocatable, node.taints) for node in nodes)
-    largest = max(_totals(nodes).values(), default=0)
-    steps = tuple(step for step in STEPS if step < largest) if largest > SMALL else ()
-    return steps, frozenset((kind, count if most is None else min(count, most)) for kind, count in counts.items())
+    return _steps(nodes), frozenset(
+        (kind, count if most is None else min(count, most)) for kind, count in counts.items()
+    )
 
 
 def places_within(free: Iterable[int], most: int | None) -> dict[int, int]:
@@ -156,8 +182,7 @@ def _is_bounded(spec: LLMDeploymentSpec, corrected: bool) -> bool:
 
 
 def _is_proved(most: int, spec: LLMDeploymentSpec, gpus: int, watts: int, problem: Problem) -> bool:
-    floor = min(problem.gpus[product].idle_watts for product in problem.products)
-    return _holds(most, spec, gpus, watts, floor)
+    return _holds(most, spec, gpus, watts, problem.floor_watts)
 
 
 def _holds(most: int, spec: LLMDeploymentSpec, gpus: int, watts: int, floor_watts: float) -> bool:

@@ -13,6 +13,8 @@ from tests.unit.planner.search.large import MODELS, PRODUCTS, asked, cluster, pr
 from energylens.data import load_gpus, load_model, load_predictor
 from energylens.planner import plan, plan_inputs_hash
 from energylens.planner.answers import Answers, Question
+from energylens.planner.search import problem as problems
+from energylens.planner.search import reach
 from energylens.planner.search.identity import is_made_from
 from energylens.planner.search.problem import solve
 from energylens.planner.search.reach import (
@@ -23,7 +25,16 @@ from energylens.planner.search.reach import (
     seen_within,
     solve_within,
 )
-from energylens.planner.types import Feasible, GpuAllocation, GpuNode, Infeasible, PowerAllowance
+from energylens.planner.types import (
+    ClusterSnapshot,
+    Feasible,
+    GpuAllocation,
+    GpuNode,
+    Infeasible,
+    PlanningResult,
+    PowerAllowance,
+    Taint,
+)
 
 SPECS: tuple[dict[str, Any], ...] = (
     {},
@@ -99,6 +110,89 @@ def test_watts_that_restrict_nothing_are_no_input() -> None:
     # The plan of least energy draws the least power here, so that a watt less leaves none.
     assert isinstance(tight, Infeasible)
     assert tight.reason == "BudgetExceeded"
+
+
+WITHOUT_POWER: tuple[tuple[float, dict[str, Any]], ...] = (
+    (0.0, {}),
+    (0.6, {}),
+    (0.97, {"workload": {"inputTokens": 512, "outputTokens": 256, "requestsPerSecond": "10"}}),
+    (0.6, {"workload": {"inputTokens": 512, "outputTokens": 256, "concurrency": 40}}),
+    (0.97, {"slo": {"itlMilliseconds": 60}, "hardware": {"maxGPUs": 4}}),
+    (0.6, {"planning": {"overrides": {"replicas": 3}}}),
+    (0.6, {"planning": {"overrides": {"tensorParallel": 4}}, "energy": {"powerCap": {"mode": "Plan"}}}),
+)
+"""Shares of the least power that a plan takes."""
+
+
+@pytest.mark.parametrize(("share", "spec"), WITHOUT_POWER)
+def test_too_little_power_is_explained_as_by_a_search_of_the_whole_cluster(
+    spec: dict[str, Any], share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployment, model, gpus, predictor = asked(**spec), load_model(MODELS[0]), load_gpus(), load_predictor()
+    snapshot = ClusterSnapshot(cluster(17).nodes[17:])
+    free = plan(deployment, model, snapshot, gpus, predictor)
+    assert isinstance(free, Feasible)
+    assert free.plan.lowest_power_watts is not None
+    left = PowerAllowance(max(1.0, float(int(share * free.plan.lowest_power_watts))), "EnergyBudget team/cap")
+
+    def answer() -> PlanningResult:
+        return plan(deployment, model, snapshot, gpus, predictor, allowance=left)
+
+    bounded = answer()
+    for module in (reach, problems):
+        monkeypatch.setattr(module, "most_powered", lambda problem, idle_watts: None)
+    whole = answer()
+    assert isinstance(bounded, Infeasible)
+    assert isinstance(whole, Infeasible)
+    assert bounded.reason == whole.reason == "BudgetExceeded"
+    assert bounded.most_gpus in STEPS
+    assert whole.most_gpus is None
+    assert (bounded.message, bounded.relaxations) == (whole.message, whole.relaxations)
+
+
+def test_without_power_no_more_candidates_are_evaluated_than_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluated: list[int] = []
+    original = problems.evaluate
+
+    def count(*arguments: Any, **options: Any) -> Any:
+        rows = original(*arguments, **options)
+        evaluated.append(len(rows))
+        return rows
+
+    monkeypatch.setattr(problems, "evaluate", count)
+
+    def candidates(watts: float | None) -> int:
+        evaluated.clear()
+        question(nodes=200).planned(None if watts is None else PowerAllowance(watts, "EnergyBudget team/cap"))
+        return sum(evaluated)
+
+    plenty = candidates(None)
+    assert candidates(1.0) <= plenty
+    # The nearest load that works is looked for among the few candidates that have the power.
+    assert candidates(60.0) <= 3 * plenty
+
+
+def test_that_there_is_too_little_power_is_found_once(counted: list[str]) -> None:
+    answers = Answers()
+    first = answers.of(question("a", watts=1.0))
+    assert isinstance(first, Infeasible)
+    assert counted == ["a", "a"]
+    for same in (question("b", watts=1.0), question("c", nodes=11, watts=1.0), question("d", held=3, watts=1.0)):
+        assert answers.of(same) == first
+    assert counted == ["a", "a"]
+    # Other watts, fewer nodes than the answer is about, and a node that a taint keeps away may all change the answer.
+    answers.of(question("e", watts=2.0))
+    answers.of(question("f", nodes=1, watts=1.0))
+    assert counted[2:] == ["e", "f", "f"]
+
+
+def test_changes_of_nodes_that_would_bring_power_are_looked_for_again(counted: list[str]) -> None:
+    answers, asks = Answers(), question("a", watts=1.0)
+    first, *others = asks.snapshot.nodes
+    tainted = replace(first, name="tainted", taints=(Taint("team", "other"),))
+    for _ in range(2):
+        answers.of(replace(asks, snapshot=replace(asks.snapshot, nodes=(first, *others, tainted))))
+    assert counted == ["a", "a", "a"]
 
 
 def question(name: str = "a", nodes: int = 10, held: int = 0, watts: float | None = None, **parts: Any) -> Question:
