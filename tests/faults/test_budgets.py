@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime, timedelta
 from itertools import count as count_from
 from itertools import pairwise
@@ -12,7 +13,9 @@ from tests.support.world import NAMESPACE, CrashError, Faults, World, llama, ove
 
 from energylens.cluster.errors import ForbiddenError, TransientError
 from energylens.cluster.resources import Resource
+from energylens.controller.budget_looks import BudgetLooks
 from energylens.controller.store import Key
+from energylens.decide.deployment.status import is_unplanned
 
 LOW, HIGH = (NAMESPACE, "low"), (NAMESPACE, "high")
 
@@ -330,6 +333,72 @@ async def test_what_cannot_be_checked_denies_growth_and_kills_nothing(world: Wor
     await world.settle(LOW, HIGH)
     assert replicas(world, LOW) == 2
     assert world.condition("WithinEnergyBudget", LOW)["status"] == "Unknown"
+
+
+@pytest.mark.parametrize("kind", ["EnergyBudget", "ClusterEnergyBudget"])
+async def test_a_new_member_waits_for_the_first_look_at_its_budget(world: World, kind: str) -> None:
+    cap = budget(energyWattHours=10**6, period="Day", action="Deny")
+    if kind == "ClusterEnergyBudget":
+        cap |= {"kind": kind, "metadata": {"name": "cap"}}
+    world.cluster.put(cap)
+    world.cluster.put(llama("low"))
+    await world.settle(LOW)
+    ready = world.condition("PlanReady", LOW)
+    assert (ready["status"], ready["reason"]) == ("False", "AwaitingBudget")
+    assert "its energy is not counted yet; planning waits" in ready["message"]
+    assert world.condition("SLOFeasible", LOW)["status"] == "Unknown"
+    assert world.condition("WithinEnergyBudget", LOW)["reason"] == "BudgetNotChecked"
+    assert world.waited
+    assert world.keeper.owes_a_look
+    # Nothing was decided that anybody would want to hear of, and the spec is as urgent as a new one.
+    assert not [event for event in world.cluster.events if event["reason"] == "PlanRejected"]
+    assert is_unplanned(world.store.deployments[LOW])
+    world.asked.clear()
+    await world.keeper.step()
+    assert LOW in world.asked
+    assert not world.keeper.owes_a_look
+    waited = world.waited
+    await world.settle(LOW)
+    assert world.condition("Ready", LOW)["status"] == "True"
+    assert world.waited == waited
+    assert not is_unplanned(world.store.deployments[LOW])
+
+
+async def test_a_running_member_goes_on_while_its_new_budget_was_not_looked_at(world: World) -> None:
+    await two(world)
+    standing = world.cluster.children()
+    world.cluster.put(budget(energyWattHours=10**6, period="Day", action="Deny"))
+    await world.settle(LOW, HIGH)
+    assert world.cluster.children() == standing
+    assert world.condition("PlanReady", LOW)["status"] == "True"
+    assert not world.waited
+
+
+async def test_the_first_look_comes_before_the_passes_only_where_somebody_would_wait(world: World) -> None:
+    looks = BudgetLooks(world.keeper, world.accounts.step, asyncio.Event(), 15.0)
+    await looks.before_passes()
+    assert not world.cluster.writes
+    world.cluster.put(budget(energyWattHours=10**6, period="Day", action="Deny"))
+    await looks.before_passes()
+    assert verdict(world, "Ready") == ("True", "Checked")
+    seen = world.mark
+    world.clock.advance(3600)
+    await looks.before_passes()
+    assert world.mark == seen
+    world.clock.advance(24 * 3600)
+    await looks.before_passes()
+    assert world.mark > seen
+
+
+async def test_a_look_that_somebody_waits_for_comes_at_once(world: World) -> None:
+    wanted, counted = asyncio.Event(), asyncio.Queue[None]()
+    looks = asyncio.ensure_future(BudgetLooks(world.keeper, lambda: counted.put_nowait(None), wanted, 10**6).run())
+    await counted.get()
+    for _ in range(3):
+        wanted.set()
+        # Only what is wanted ends the pause of a million seconds.
+        await counted.get()
+    looks.cancel()
 
 
 async def test_sources_that_go_silent_are_missed_although_their_last_samples_are_known(world: World) -> None:

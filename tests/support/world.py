@@ -123,6 +123,7 @@ class World:
             self._feed(kind, copy.deepcopy(body), deleted=False)
         self.started_at = self.clock.now().timestamp()
         self.asked: set[Key] = set()
+        self.waited = 0
         self.accounts = EnergyAccounts(self.store, self._energy, self.clock, BudgetSettings(), self.asked.add)
         self.reconciler = Reconciler(
             self.port,
@@ -133,6 +134,7 @@ class World:
             Metrics(self.store),
             instance="test",
             accounts=self.accounts,
+            look_at_budgets=self._count_wait,
         )
         self.reconciler.serves_lws = "LeaderWorkerSet" in self.cluster.served
         self.budget_metrics = Metrics()
@@ -146,6 +148,10 @@ class World:
             self.budget_metrics,
             self.asked.add,
         )
+
+    def _count_wait(self) -> None:
+        """Count the passes that waited for a look at a budget."""
+        self.waited += 1
 
     def _energy(self, key: Key, since: float, nodes: frozenset[str] | None) -> EnergySpan | None:
         """Return what a source would have seen since this operator started."""

@@ -17,6 +17,7 @@ from energylens.cluster.errors import ClusterError
 from energylens.cluster.port import ClusterPort
 from energylens.cluster.resources import LEADER_WORKER_SET
 from energylens.controller.budget_keeper import BudgetKeeper
+from energylens.controller.budget_looks import BudgetLooks
 from energylens.controller.corrections_store import load_pool, store_pool
 from energylens.controller.endings import may_pass, said_by
 from energylens.controller.energy_accounts import EnergyAccounts
@@ -37,6 +38,7 @@ from energylens.controller.workers import Workers
 from energylens.decide.budgets.status_check import checked_budget_status
 from energylens.decide.budgets.status_check import own_part as own_budget_part
 from energylens.decide.deployment.planning import PlanningService
+from energylens.decide.deployment.status import is_unplanned
 from energylens.decide.deployment.status_check import checked_status, own_part
 from energylens.decide.learned.corrections import Pool
 from energylens.measure.scrape import HttpScraper
@@ -49,11 +51,6 @@ POOL_SECONDS = 10.0
 """Between two checks whether corrections are to be stored; what was learned since is learned again within hours."""
 KOPF_STOP_SECONDS = 2.0
 """For kopf to stop politely, and once more after it was cancelled; a pod has 30 s to stop, a user less patience."""
-BUDGET_PAUSES = 50.0
-"""Budgets are checked again after as many times as long as the last look took, at least, requests apart: with tens of
-thousands of memberships the looks of an idle operator would else be most of what it does."""
-UNSETTLED_SECONDS = 1.0
-"""Between two checks of the budgets while members answer to what was taken: a pass takes less."""
 WATCHING = "watching"
 
 T = TypeVar("T")
@@ -111,8 +108,15 @@ class Acting:
         self._accounts = EnergyAccounts(
             self._store, self._measuring.energy, clock, options.settings.budgets, self._queue.add_again
         )
+        self._budgets_wanted = asyncio.Event()
+        """Set when a deployment waits for a look at its budget."""
         self._reconciler = self._reconciling(cluster, clock)
-        self._keeper = self._keeping(cluster, clock)
+        self._budget_looks = BudgetLooks(
+            self._keeping(cluster, clock),
+            self._accounts.step,
+            self._budgets_wanted,
+            options.settings.measurement.scrape_seconds,
+        )
         self._sweeper = Sweeper(cluster, self._store, self._queue.add, options.namespaces)
         self._kinds = Kinds(cluster, options.namespaces, self._process.health.report)
         failures = Failures(cluster, self._store, clock, self._metrics, self._process.identity)
@@ -135,6 +139,7 @@ class Acting:
             canary_measurements=measuring.latest_of_canary,
             pool=self._pool,
             accounts=self._accounts,
+            look_at_budgets=self._budgets_wanted.set,
         )
 
     def _keeping(self, cluster: ClusterPort, clock: Clock) -> BudgetKeeper:
@@ -300,6 +305,7 @@ class Acting:
             return
         # What was deleted while nothing was watched is in the store of an earlier watch.
         await self._until_done(self._sweeper.sweep, "listing what is watched")
+        await self._budget_looks.before_passes()
         if all_anew:
             for key in self._store.deployments:
                 self._queue.add_again(key)
@@ -364,15 +370,7 @@ class Acting:
 
     async def _keep_budgets(self) -> None:
         await self._synced.wait()
-        while True:
-            try:
-                self._accounts.step()
-                await self._keeper.step()
-            except Exception:
-                log.exception("keeping the budgets failed: internal error; retrying")
-            scrape = self._options.settings.measurement.scrape_seconds
-            seconds = max(scrape, BUDGET_PAUSES * self._keeper.busy_seconds)
-            await asyncio.sleep(min(UNSETTLED_SECONDS, seconds) if self._keeper.is_unsettled else seconds)
+        await self._budget_looks.run()
 
     async def _plan_again(self) -> None:
         """Look again at what had no plan whenever GPUs came or became free."""
@@ -397,6 +395,6 @@ class Acting:
         (self._queue.add if self._process.health.synced else self._queue.add_again)(key)
 
     def _is_new(self, key: Key) -> bool:
-        """Return whether no pass has seen the spec of a deployment as it is."""
+        """Return whether no pass has planned the spec of a deployment as it is."""
         body = self._store.deployments.get(key)
-        return body is not None and body["status"].get("observedGeneration") != body["metadata"].get("generation")
+        return body is not None and is_unplanned(body)

@@ -29,7 +29,7 @@ from energylens.controller.metrics import Metrics
 from energylens.controller.settings import BudgetSettings
 from energylens.controller.status_writer import write_status
 from energylens.controller.store import Body, Key, Store
-from energylens.decide.budgets.budget import budget_of
+from energylens.decide.budgets.budget import awaits_look, budget_of, read_budget
 from energylens.decide.budgets.forecasts import Problem, forecast_of, place, where
 from energylens.decide.budgets.member_power import EnergyOf, Steadiness, as_measured, excess_watts, present_watts
 from energylens.decide.budgets.membership import (
@@ -108,6 +108,12 @@ class BudgetKeeper:
         """The LLMDeployments of a step."""
         self._failed: dict[tuple[Key, str], int] = {}
         """Looks in a row that failed."""
+
+    @property
+    def owes_a_look(self) -> bool:
+        """Whether there is a budget for whose energy members would have to wait."""
+        now = self._clock.now()
+        return any(awaits_look(read_budget(body), now) for body in self._store.budgets.values())
 
     async def step(self) -> None:
         """Look at every budget; one that fails is checked again at the next step, and loses nothing by it."""

@@ -26,7 +26,7 @@ class Lane(IntEnum):
     """Why a key waits, the most urgent first."""
 
     SPEC = 0
-    """Nobody has looked at the spec as it is."""
+    """No pass has planned the spec as it is."""
     ROLLOUT = 1
     """Something of what runs changed."""
     AGAIN = 2
@@ -37,7 +37,7 @@ class KeyQueue:
     """Hands out keys to workers; for one event loop."""
 
     def __init__(self, is_new: Callable[[Key], bool]) -> None:
-        """Put keys for which ``is_new`` holds, specs that no pass has seen, into the first lane in any case."""
+        """Put keys for which ``is_new`` holds, specs that no pass has planned, into the first lane in any case."""
         self._is_new = is_new
         # Dicts keep their order, and give a key up wherever it stands.
         self._lanes: Mapping[Lane, dict[Key, float]] = {lane: {} for lane in Lane}

@@ -6,7 +6,7 @@ Children are written before status, so that a crash in between leaves a status t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from energylens.api.llmdeployment import LLMDeployment
@@ -39,11 +39,11 @@ from energylens.decide.deployment.observation import Observation, PlanChoice, pl
 from energylens.decide.deployment.planning import PlanningService
 from energylens.decide.deployment.recovery import recovered
 from energylens.decide.deployment.rollouts import looks_again
-from energylens.decide.deployment.status import is_new_window
+from energylens.decide.deployment.status import is_new_window, is_unplanned
 from energylens.decide.deployment.unreadable import unreadable_status
 from energylens.decide.gather import Offered, gather
 from energylens.decide.learned.corrections import Pool
-from energylens.decide.reasons import EventReason
+from energylens.decide.reasons import EventReason, Reason
 from energylens.measure.energy import EnergySpan
 
 ROLLOUT_LOOK_SECONDS = 20.0
@@ -73,12 +73,14 @@ class Reconciler:
         canary_measurements: Measurements = never_measured,
         pool: Pool | None = None,
         accounts: EnergyAccounts | None = None,
+        look_at_budgets: Callable[[], None] = lambda: None,
     ) -> None:
         """Wire a pass.
 
         ``measurements`` returns the last full window of a deployment, ``canary_measurements`` that of the one replica
         by which a new plan is verified, ``pool`` learns from the first, and ``accounts`` count the energy of
-        deployments that limit it themselves.
+        deployments that limit it themselves. ``look_at_budgets`` asks for a look at the budgets, for which a deployment
+        waits; it is asked for again when its budget was looked at.
         """
         self._cluster = cluster
         self._store = store
@@ -96,6 +98,7 @@ class Reconciler:
         self._recovered: set[Key] = set()
         """Deployments that were looked at since the start."""
         self._accounts = accounts or EnergyAccounts(store, _never_counted, clock, settings.budgets, lambda key: None)
+        self._look_at_budgets = look_at_budgets
         self._decided: dict[Key, tuple[str, str]] = {}
         self._one_plan_at_a_time = Turns()
         self._without_plan: dict[Key, int] = {}
@@ -197,13 +200,14 @@ class Reconciler:
         window = self.observing.measurement(key, running, self._store.workloads(key).running(running))
         account = self._accounts.of(key, body, is_written=is_new_window(deployment, window))
         claims = await read_claims(self._cluster, deployment)
-        is_new = deployment.status.observed_generation != deployment.metadata.generation
-        async with self._one_plan_at_a_time.turn(first=is_new):
+        async with self._one_plan_at_a_time.turn(first=is_unplanned(body)):
             allowed = self.allowances.of(with_account(body, account))
             offered = Offered(self._inventory.snapshot(key), allowed.allowance, self._learning.pool, self.serves_lws)
             present = self.observing.present(key, deployment, claims, window)
             inputs = gather(deployment, offered, config, present, now=self._clock.now())
             planning = await asyncio.to_thread(self._planning.planning_for, inputs)
+            if planning.reason is Reason.AWAITING_BUDGET:
+                self._look_at_budgets()
             if planning.replica is not None:
                 self._inventory.verify(key, planning.replica)
             if planning.adopted and planning.plan is not None:
@@ -276,7 +280,7 @@ class Reconciler:
     def _count(self, key: Key, planning: PlanChoice) -> None:
         """Count a decision once, however many passes follow it."""
         reason = planning.decision if planning.good else planning.reason.value
-        if reason == "SamePlan" or self._decided.get(key) == (reason, planning.message):
+        if reason in ("SamePlan", Reason.AWAITING_BUDGET) or self._decided.get(key) == (reason, planning.message):
             return
         self._decided[key] = reason, planning.message
         if planning.rollback is not None:

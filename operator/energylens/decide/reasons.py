@@ -41,6 +41,7 @@ class Reason(StrEnum):
     SLO_INFEASIBLE = "SLOInfeasible"
     LOAD_TOO_HIGH = "LoadTooHigh"
     BUDGET_EXCEEDED = "BudgetExceeded"
+    AWAITING_BUDGET = "AwaitingBudget"
     INVALID_OVERRIDE = "InvalidOverride"
     LEADER_WORKER_SET_MISSING = "LeaderWorkerSetMissing"
     INVALID_ENGINE_SETTINGS = "InvalidEngineSettings"

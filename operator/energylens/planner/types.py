@@ -137,6 +137,8 @@ class PowerAllowance:
     """Behind the watts; None where they are the source's value, and where no value of a field would leave more."""
     because: str = ""
     """Why there are no more watts, where no limit says so."""
+    awaits_look: bool = False
+    """The watts are those of a deployment that draws nothing, and known once the operator has looked at the budget."""
 
     @property
     def field(self) -> str:

@@ -18,7 +18,7 @@ from energylens.api.llmdeployment import BudgetStatus
 from energylens.budget.periods import Span, period_at
 from energylens.budget.usage import PowerAllowed
 from energylens.budget.verdict import Figures, exceeded
-from energylens.decide.budgets.budget import Budget, growth_of
+from energylens.decide.budgets.budget import Budget, awaits_look, growth_of
 from energylens.decide.budgets.membership import Surroundings, is_member, share
 from energylens.decide.budgets.own_budget import FIELD, GENERATION, budget_spec, in_period, own_status, period_of
 from energylens.decide.deployment.observation import Allowed, BudgetView
@@ -48,6 +48,8 @@ class _Claim:
     now: datetime
     beyond: float = 0.0
     """Power of the members above their plans, as far as it counts against growth."""
+    awaits_look: bool = False
+    """The operator has yet to look at the budget."""
     ceiling: PowerAllowed | None = None
     """Power that no plan may exceed, not even the running plan."""
     path: str = _SPEC
@@ -75,7 +77,7 @@ class _Claim:
         if self.cap is not None:
             return PowerAllowance(watts, self.name, sheds=True)
         if self.problem or self.growth is None:
-            return PowerAllowance(watts, self.name, because=self.problem)
+            return PowerAllowance(watts, self.name, because=self.problem, awaits_look=self.awaits_look and not self.own)
         return self._by(self.growth.limit, watts)
 
     def _by(self, limit: str, watts: float) -> PowerAllowance:
@@ -183,7 +185,7 @@ def allowance(
             )
             claim = _claim(budget, spec, deployment, taken, now, around)
             gone = unserved.get("EnergyBudget" if namespace else "ClusterEnergyBudget")
-            claims.append(claim if gone is None else replace(claim, growth=None, problem=gone))
+            claims.append(claim if gone is None else replace(claim, growth=None, problem=gone, awaits_look=False))
     mine = _own_claim(deployment, now)
     claims += [] if mine is None else [mine]
     found, own = _together(claims), float(deployment.committed_watts)
@@ -252,6 +254,7 @@ def _claim(
         period=period_at(spec.period, ZoneInfo(spec.time_zone), now),
         now=now,
         beyond=_measured_above(spec, status),
+        awaits_look=awaits_look(budget, now),
     )
 
 

@@ -58,6 +58,26 @@ def read_budget(body: Body) -> Budget:
     return Budget(namespace, name_of(body), generation, spec, status)
 
 
+def awaits_look(budget: Budget, now: datetime) -> bool:
+    """Return whether the operator has yet to count the energy of a budget: it is new, edited, or in a new period."""
+    return budget.spec is not None and bool(_uncounted(budget.generation, budget.spec, budget.status, now))
+
+
+def _uncounted(generation: int, spec: EnergyBudgetSpec, status: EnergyBudgetStatus, now: datetime) -> str:
+    """Return what the next look at a budget will count; "" where nothing is missing, or a look found a problem."""
+    seen = status.observed_generation == generation
+    ready = next((c for c in status.conditions if c.type == "Ready"), None)
+    if spec.energy_watt_hours is None and spec.carbon is None:
+        # What is committed is known before anything is measured.
+        return ""
+    if not seen or ready is None:
+        return "its energy is not counted yet"
+    period = period_at(spec.period, ZoneInfo(spec.time_zone), now)
+    if ready.status == "True" and moment_of(status.period_start) != period.start:
+        return "its energy of this period is not counted yet"
+    return ""
+
+
 def growth_of(
     generation: int, spec: EnergyBudgetSpec, status: EnergyBudgetStatus, now: datetime
 ) -> tuple[PowerAllowed | None, str]:
@@ -67,14 +87,11 @@ def growth_of(
     if seen and ready is not None and ready.status != "True":
         return None, ready.message.removesuffix(CLOSED) or ready.reason
     if spec.energy_watt_hours is None and spec.carbon is None:
-        # What is committed is known before anything is measured.
         watts = spec.power_watts
         return (None if watts is None else PowerAllowed(float(watts), "spec.powerWatts")), ""
-    if not seen or ready is None:
-        return None, "its energy is not counted yet"
+    if uncounted := _uncounted(generation, spec, status, now):
+        return None, uncounted
     period = period_at(spec.period, ZoneInfo(spec.time_zone), now)
-    if moment_of(status.period_start) != period.start:
-        return None, "its energy of this period is not counted yet"
     used = float(status.used_watt_hours or 0)
     left = None if status.remaining_watt_hours is None else used + status.remaining_watt_hours
     limit = status.energy_limit or ""

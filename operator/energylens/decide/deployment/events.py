@@ -39,7 +39,8 @@ def transitions(observed: Observation, children: Children, status: Mapping[str, 
         found.append((proposed, f"{describe_plan(planning.plan)}; {children.message}"))
     plan_ready = after[ConditionType.PLAN_READY]
     old_plan = before.get(ConditionType.PLAN_READY)
-    if not planning.good and (old_plan is None or old_plan.reason != plan_ready["reason"]):
+    rejected = not planning.good and planning.reason is not Reason.AWAITING_BUDGET
+    if rejected and (old_plan is None or old_plan.reason != plan_ready["reason"]):
         found.append((EventReason.PLAN_REJECTED, f"{plan_ready['reason']}: {plan_ready.get('message', '')}"))
     if children.strategy is not None and observed.deployment.status.active_revision is not None:
         text = children.strategy.message or children.strategy.name

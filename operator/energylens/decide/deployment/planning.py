@@ -78,6 +78,11 @@ class PlanningService:
                     restricted=wanted != free,
                     reach=case.reach(case.asked(inputs.load), current),
                 )
+        allowance = inputs.allowance
+        if allowance is not None and allowance.awaits_look:
+            text = f"{allowance.source}: {allowance.because}; planning waits for the operator's next look at the budget"
+            before = inputs.standing or current
+            return PlanChoice(before, case.model, False, Reason.AWAITING_BUDGET, text, decision="AwaitingBudget")
         seen = _identity(case, current)
         known = self._remembered.get(key)
         fresh = known is not None and (inputs.now - known.at).total_seconds() < self.resync_seconds

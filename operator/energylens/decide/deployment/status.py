@@ -31,7 +31,8 @@ from energylens.decide.deployment.replica import is_asked
 from energylens.decide.deployment.rollouts import rollout
 from energylens.decide.deployment.verification import without_trial
 from energylens.decide.learned.comparison import energy_error_percent, error_percent
-from energylens.decide.reasons import Reason
+from energylens.decide.planned import Body
+from energylens.decide.reasons import ConditionType, Reason
 from energylens.measure.types import Percentile, WindowMeasurement
 from energylens.planner.types import Infeasible, PlanningResult, Relaxation
 from energylens.serving import workload_ref
@@ -121,6 +122,15 @@ def _running(observed: Observation, running_hash: str) -> ActiveRevision:
             )
     before = observed.deployment.status.active_revision
     return before if before is not None and before.plan_hash == running_hash else empty
+
+
+def is_unplanned(deployment: Body) -> bool:
+    """Return whether no pass has planned the spec as it is: none has seen it, or the last one waited for a budget."""
+    status = deployment.get("status") or {}
+    if status.get("observedGeneration") != deployment["metadata"].get("generation"):
+        return True
+    reasons = (c.get("reason") for c in status.get("conditions") or () if c.get("type") == ConditionType.PLAN_READY)
+    return Reason.AWAITING_BUDGET in reasons
 
 
 def is_new_window(deployment: LLMDeployment, found: WindowMeasurement | None) -> bool:

@@ -216,6 +216,35 @@ def test_energy_that_cannot_be_checked_allows_no_growth(body: Body, said: str) -
     assert watts(allowance(member("new"), [body], [me])) == 1.0
 
 
+@pytest.mark.parametrize(
+    ("body", "awaited"),
+    [
+        (budget(None), True),
+        (counted(budget(None), observedGeneration=0), True),
+        (counted(budget(None), start="2026-11-24T00:00:00Z"), True),
+        (counted(budget(None), ready="False"), False),
+        (counted(budget(None), ready="False", start="2026-11-24T00:00:00Z"), False),
+        (counted(budget(None), usedWattHours=2400, remainingWattHours=0), False),
+        (budget(powerWatts=1), False),
+        (budget(powerWatts="much"), False),
+    ],
+    ids=["new", "edited", "new period", "unchecked", "unchecked in a new period", "used up", "power", "unreadable"],
+)
+def test_only_a_deployment_that_draws_nothing_waits_and_only_for_a_budget_that_will_be_counted(
+    body: Body, awaited: bool
+) -> None:
+    found = allowance(member("new"), [body], []).allowance
+    assert found is not None
+    assert found.awaits_look is awaited
+    runs = allowance(member("me", 70), [body], []).allowance
+    assert runs is not None
+    assert not runs.awaits_look
+    kind = "the API server does not serve EnergyBudgets"
+    unserved = module.allowance(planned(member("new")), [read_budget(body)], (), NOW, None, {"EnergyBudget": kind})
+    assert unserved.allowance is not None
+    assert not unserved.allowance.awaits_look
+
+
 def test_a_budget_that_only_reports_and_cannot_be_checked_denies_nothing() -> None:
     me = member("me", 70)
     found = allowance(me, [budget(None, "Report")], [me])

@@ -15,6 +15,7 @@ from energylens.planner import plan, plan_inputs_hash
 from energylens.planner.answers import Answers, Question
 from energylens.planner.search import problem as problems
 from energylens.planner.search import reach
+from energylens.planner.search.evaluate import evaluate
 from energylens.planner.search.identity import is_made_from
 from energylens.planner.search.problem import solve
 from energylens.planner.search.reach import (
@@ -152,14 +153,13 @@ def test_too_little_power_is_explained_as_by_a_search_of_the_whole_cluster(
 
 def test_without_power_no_more_candidates_are_evaluated_than_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     evaluated: list[int] = []
-    original = problems.evaluate
 
     def count(*arguments: Any, **options: Any) -> Any:
-        rows = original(*arguments, **options)
+        rows = evaluate(*arguments, **options)
         evaluated.append(len(rows))
         return rows
 
-    monkeypatch.setattr(problems, "evaluate", count)
+    monkeypatch.setattr("energylens.planner.search.problem.evaluate", count)
 
     def candidates(watts: float | None) -> int:
         evaluated.clear()
