@@ -1,8 +1,8 @@
-"""Keep the running plan or adopt a new one: a restart costs energy and minutes, so a plan must be worth it.
+"""Keep the running plan or adopt a new one: a restart costs energy and minutes, so a new plan must be worth both.
 
-A plan that no longer meets the spec is replaced at once. A better one is adopted when it saves at least
-``minEnergySavingPercent``, the last change is at least ``cooldownSeconds`` ago, and the saving pays back what the
-switch costs. The saving is counted over the cooldown, the only time for which the new plan is sure to stay.
+A plan that no longer meets the spec is replaced at once. A better plan is adopted when it saves at least
+``minEnergySavingPercent``, the last change is at least ``cooldownSeconds`` ago, and the saving exceeds the cost of the
+switch. The saving is counted over the cooldown, the only period for which the new plan is certain to stay.
 """
 
 from __future__ import annotations
@@ -30,12 +30,13 @@ from energylens.planner.types import Feasible, Infeasible, PlanningResult
 from energylens.predictor.types import GpuSpec
 
 LOAD_BYTES_PER_SECOND = 1e9
-"""Weights read from a network volume or a download; page caches are faster, so that the cost is not understated."""
+"""Rate at which weights are read from a network volume or a download. Page caches are faster; ignoring them keeps the
+cost from being understated."""
 COMPILE_SECONDS = 180.0
 """Compilation, kernel tuning and graph capture: reports for a 70B model on current vLLM are 1 to 4 minutes
 (https://github.com/vllm-project/vllm/issues/19824)."""
 MIN_EXPECTED_SECONDS = 3600.0
-"""Least time that a plan is expected to stay, for deployments without a cooldown."""
+"""Least time for which a plan is expected to stay, for deployments without a cooldown."""
 
 AdoptionReason = Literal[
     "FirstPlan",
@@ -52,7 +53,7 @@ AdoptionReason = Literal[
 
 @dataclass(frozen=True)
 class SwitchCost:
-    """Cost of starting a new plan beside or instead of the running plan."""
+    """Cost of starting a new plan beside the running plan, or in its place."""
 
     joules: float
     seconds: float
@@ -66,15 +67,15 @@ class Adoption:
     reason: AdoptionReason
     message: str
     plan: PlanStatus
-    """The plan to follow: the candidate when adopted or when it does the same, else the current one with its figures
-    under today's inputs."""
+    """The plan to follow: the candidate if it is adopted or has the same layout, otherwise the current plan with
+    figures under the current inputs."""
 
 
 def switch_cost(candidate: PlanStatus, weight_bytes: float, gpu: GpuSpec) -> SwitchCost:
     """Return the energy and time until the candidate's replicas are ready.
 
-    Every GPU of the new plan idles with its weights half loaded while the old plan goes on serving (or, without free
-    GPUs, while nobody is served by them): all of that energy is spent for the switch.
+    Until then every GPU of the new plan idles with its weights partly loaded, while the old plan keeps serving (or,
+    without free GPUs, while those GPUs serve nobody). All of that energy is the cost of the switch.
 
     Args:
         candidate: The plan to switch to.
@@ -91,13 +92,14 @@ def same_layout(a: PlanStatus | RejectedPlan, b: PlanStatus | RejectedPlan) -> b
 
 
 def pinned_to(deployment: LLMDeployment, running: PlanStatus, gpus: Mapping[str, GpuSpec]) -> LLMDeployment | str:
-    """Return the deployment with every choice fixed to the running plan, or the field that forbids that plan.
+    """Return the deployment pinned to the running plan in every choice, or the field that forbids that plan as a text.
 
-    Planning the result says whether the running plan still meets the spec, and what it costs under today's load.
+    Planning the returned deployment shows whether the running plan still meets the spec, and its cost under the current
+    load.
 
     Args:
-        deployment: What is asked for now.
-        running: The plan that is followed.
+        deployment: The deployment with the current spec.
+        running: The running plan.
         gpus: Known GPU products, for the names in ``spec.hardware.gpuProducts``.
     """
     spec = deployment.spec
@@ -114,7 +116,7 @@ def pinned_to(deployment: LLMDeployment, running: PlanStatus, gpus: Mapping[str,
         asked = "Never" if cap.watts_per_gpu is None else f"Fixed at {cap.watts_per_gpu} W"
         return f"spec.energy.powerCap is {asked}, and the running plan has {watts or 'no'} W"
     pinned_cap = PowerCap() if watts is None else PowerCap(mode="Fixed", watts_per_gpu=watts)
-    # The answer for separate roles has no bearing on the running plan.
+    # Separate prefill and decode would not change how the running plan is evaluated.
     planning = spec.planning.model_copy(update={"overrides": Overrides(**choices), "disaggregation": "Never"})
     hardware = spec.hardware.model_copy(update={"gpu_products": (running.gpu_product,)})
     energy = spec.energy.model_copy(update={"power_cap": pinned_cap})
@@ -137,14 +139,15 @@ def decide(
 
     Args:
         current: The plan followed now; None when there is none.
-        candidate: The best plan under today's inputs.
-        running: The current plan evaluated under today's inputs (planning :func:`pinned_to`), or the text that
-            :func:`pinned_to` returned; None when it could not be evaluated, which counts as valid with old figures.
-        objective: What is minimised.
+        candidate: The best plan under the current inputs.
+        running: The current plan evaluated under the current inputs (by planning the result of :func:`pinned_to`), or
+            the text that :func:`pinned_to` returned. None when the plan could not be evaluated; it then counts as
+            valid, with its old figures.
+        objective: The quantity to minimise.
         replan: Thresholds; the API's defaults when None.
         seconds_since_adoption: Time since the current plan was adopted; None when unknown, which counts as long ago.
         cost: Energy and time of the switch; None counts as free.
-        rejected: Plans for this spec that measurement proved worse, and that are not tried again.
+        rejected: Plans for this spec that measurement showed to be worse; they are not adopted again.
     """
     new = candidate.plan
     if current is None:
@@ -170,7 +173,7 @@ def decide(
 
 
 def _as_of_today(current: PlanStatus, evaluated: PlanStatus) -> PlanStatus:
-    """Return the plan that is kept with its figures under today's inputs."""
+    """Return the current plan with the figures that it has under the current inputs."""
     fields = ("predicted", "confidence", "confidence_reason", "predictor_version", "correction")
     return current.model_copy(update={field: getattr(evaluated, field) for field in fields})
 
@@ -193,20 +196,18 @@ def _compare(
         message = f"{describe_plan(new)} would save {saving:.1f} %, less than minEnergySavingPercent={needed}"
         return Adoption(False, "SavingTooSmall", message, current)
     if seconds_since_adoption is not None and seconds_since_adoption < replan.cooldown_seconds:
-        # No countdown: the message is a condition's, and would be written again in every reconcile.
+        # The message has no countdown: it goes into a condition, which would then be rewritten in every reconcile.
         message = (
-            f"{describe_plan(new)} would save {saving:.1f} %; cooldownSeconds={replan.cooldown_seconds} are not over"
+            f"{describe_plan(new)} would save {saving:.1f} %; cooldownSeconds={replan.cooldown_seconds} has not passed"
         )
         return Adoption(False, "Cooldown", message, current)
     expected = max(float(replan.cooldown_seconds), MIN_EXPECTED_SECONDS)
     saved_watts = _watts(old) - _watts(new, at=old)
     saved = saved_watts * expected
     if objective == "MinimizeGPUs":
-        # GPUs are what is saved, whatever energy that takes.
+        # The objective is to save GPUs, whatever energy that takes.
         energy = f"{'saves' if saved >= 0 else 'takes'} {describe.watt_hours(abs(saved))} in {expected / 3600:.1f} h"
-        message = (
-            f"{describe_plan(new)} uses {counted(old.gpus - new.gpus, 'GPU')} less{_priced(cost)}, and it {energy}"
-        )
+        message = f"{describe_plan(new)} uses {counted(old.gpus - new.gpus, 'fewer GPU')}{_priced(cost)}, and {energy}"
         return Adoption(True, "EnergySaving", message, new)
     numbers = (
         f"switching costs {describe.watt_hours(cost.joules)}, the saving of {saving:.1f} % is worth "
@@ -230,6 +231,6 @@ def _objective(plan: PlanStatus, objective: Objective) -> float:
 
 
 def _watts(plan: PlanStatus, at: PlanStatus | None = None) -> float:
-    """Return the power that a plan draws, at the token rate of another plan: with fewer tokens it would draw less."""
+    """Return the power that a plan draws at another plan's token rate, W: at a lower rate a plan draws less."""
     tokens = (at or plan).predicted.output_tokens_per_second
     return float(parse_quantity(plan.predicted.joules_per_output_token)) * tokens

@@ -1,9 +1,9 @@
 """Answers to planning questions that were asked before: equal specs in one cluster are planned once.
 
-What a plan follows from is its inputs (:mod:`energylens.planner.search.identity`) and where GPUs are free. Of both only
-as much counts as a plan of its power can be about, so that in a large cluster neither one node more nor the pods of
-others make it another question. The power that budgets leave counts only where the best plan would draw more; that it
-is too little for any plan is answered once, too, for all who are left the same watts.
+A plan depends on its inputs (:mod:`energylens.planner.search.identity`) and on where GPUs are free. Of both, only the
+part counts that can affect a plan of this power: in a large cluster neither one more node nor pods of others change the
+question. The power available from budgets counts only if the best plan would draw more. If it is too little for any
+plan, that answer is also kept, for all deployments with the same available watts.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from energylens.predictor.model.requantize import UnsupportedQuantizationError, 
 from energylens.predictor.types import GpuSpec
 
 MOST_ANSWERS = 2048
-"""Answers that are kept, of the questions that were asked last; each takes some 2 kB."""
+"""Number of answers kept, those to the most recent questions; each takes about 2 kB."""
 MOST_OF_ONE = 4
-"""Answers to one question, each with other GPUs free."""
+"""Number of answers kept for one question, each for different free GPUs."""
 
 HARDWARE_LIMITS = ("spec.hardware.gpuProducts", "spec.hardware.maxGPUs", "spec.hardware.maxGPUsPerReplica")
 """Constraints by which a spec limits GPUs."""
@@ -41,7 +41,7 @@ HARDWARE_LIMITS = ("spec.hardware.gpuProducts", "spec.hardware.maxGPUs", "spec.h
 
 @dataclass(frozen=True)
 class Question:
-    """What :func:`energylens.planner.plan` takes."""
+    """The arguments of :func:`energylens.planner.plan`."""
 
     deployment: LLMDeployment
     model: ModelSpec
@@ -54,7 +54,7 @@ class Question:
     corrections: Corrections | None = None
 
     def planned(self, allowance: PowerAllowance | None) -> PlanningResult:
-        """Return the answer, planned now."""
+        """Return a newly planned answer."""
         return plan(
             self.deployment,
             self.model,
@@ -67,29 +67,30 @@ class Question:
 
     @property
     def is_limited(self) -> bool:
-        """Whether the spec itself limits power, beside all budgets."""
+        """Whether the spec itself limits power, apart from all budgets."""
         return effective_allowance(self.deployment.spec, None) is not None
 
 
 class Answers:
-    """The plans of the last questions; may be asked from several threads."""
+    """The plans of the most recent questions. Several threads may use one object."""
 
     def __init__(self, most: int = MOST_ANSWERS) -> None:
-        """Keep ``most`` answers."""
+        """Keep at most ``most`` answers."""
         self._most = most
         self._kept: OrderedDict[tuple[object, ...], tuple[_Kept, ...]] = OrderedDict()
         self._bounds: OrderedDict[str, int | None] = OrderedDict()
-        """Within which bound the plan of a spec was found last: only there a kept answer is looked for."""
+        """By spec: the bound within which its last plan was found, the only bound under which a kept answer is looked
+        up."""
         self._without_power: OrderedDict[tuple[str, PowerAllowance], _Refused] = OrderedDict()
-        """Why there is no plan within so many watts."""
+        """By spec and available watts: why no plan fits."""
         self._lock = Lock()
 
     def __len__(self) -> int:
-        """Answers that are kept."""
+        """Return the number of kept answers."""
         return sum(map(len, self._kept.values()))
 
     def of(self, question: Question) -> PlanningResult:
-        """Return the answer to a question: a kept one, or planned now.
+        """Return the answer to a question, kept or newly planned.
 
         Raises:
             PlanCheckError: The finished plan breaks a limit that it was made under.
@@ -108,7 +109,7 @@ class Answers:
                 return answer if allowance is None else question.planned(allowance)
             self._keep(asked, answer)
             known = answer
-        # What does not decide a plan, such as the image of the engine, still belongs to its identity.
+        # Fields that do not decide a plan, such as the image of the engine, still belong to its identity.
         known = replace(known, plan=identified(known.plan, spec))
         if allowance is None:
             return known
@@ -152,7 +153,7 @@ class Answers:
         key = asked.within(answer.most_gpus)
         kept = _Kept.of(answer, asked.places(answer.most_gpus))
         with self._lock:
-            # The cluster fills up: what was found last fits best.
+            # Clusters fill up, so the latest answer is the most likely to fit.
             self._kept[key] = (kept, *self._kept.pop(key, ())[: MOST_OF_ONE - 1])
             self._bounds[asked.base] = answer.most_gpus
             while len(self) > self._most:
@@ -162,27 +163,28 @@ class Answers:
 
 
 Places = Mapping[str, Mapping[int, int]]
-"""By product and GPUs of a pod: how many such pods find a place, no more than a candidate could need."""
+"""By product and GPUs of a pod: how many such pods can be placed, capped at the most that a candidate could need."""
 
 
 @dataclass(frozen=True)
 class _Kept:
-    """An answer, and the free GPUs that it was found with."""
+    """An answer, and the free GPUs for which it was found."""
 
     packed: bytes
-    """The answer: its table has a hundred times the size of the plan, and 500 tables would be 50 MiB."""
+    """The compressed answer: its table is a hundred times the size of the plan, and 500 uncompressed tables take 50
+    MiB."""
     places: Places
     needs: Places
-    """Of each candidate that is shown, the chosen one among them."""
+    """Places that the largest of the shown candidates need, the chosen one included."""
     is_bound_by_hardware: bool
-    """Whether the answer names a limit on GPUs, and so a candidate beyond that limit, which is not shown.
+    """Whether the answer names a limit on GPUs, and so depends on a candidate beyond that limit, which is not shown.
 
-    Where no candidate beyond a limit was better, none is with fewer places.
+    If no candidate beyond the limit was better, fewer places cannot make one better.
     """
 
     @classmethod
     def of(cls, answer: Feasible, places: Places) -> _Kept:
-        """Keep an answer."""
+        """Return the kept form of an answer."""
         packed = zlib.compress(pickle.dumps(answer), level=1)
         return cls(packed, places, _needs(answer), answer.plan.binding_constraint in HARDWARE_LIMITS)
 
@@ -192,10 +194,10 @@ class _Kept:
         return answer
 
     def answers(self, places: Places, *, is_exact: bool) -> bool:
-        """Return whether the answer is that of other free GPUs, too.
+        """Return whether this answer also holds for other free GPUs.
 
-        With fewer places no candidate comes in that was not there, and as long as all that are shown fit, what is
-        missing was beaten by one of them. ``is_exact``: the answer may also say something of candidates that are not
+        Fewer places add no candidate, and if every shown candidate still fits, each missing candidate was beaten by one
+        of them. With ``is_exact`` only equal places count, because the answer may depend on candidates that are not
         shown.
         """
         if places == self.places:
@@ -207,20 +209,20 @@ class _Kept:
 
 @dataclass(frozen=True)
 class _Refused:
-    """That no plan has enough power, and the cluster of which that was found."""
+    """The answer that no plan fits the available power, and the cluster for which it was found."""
 
     answer: Infeasible
     within: tuple[object, ...]
     places: Places
 
     def still_holds(self, asked: _Asked) -> bool:
-        """Return whether the answer is that of a question of the same spec and watts, as the cluster is now."""
+        """Return whether the answer holds for a question with the same spec and watts in the current cluster."""
         most = self.answer.most_gpus
         return asked.within(most) == self.within and asked.places(most) == self.places
 
 
 def _covers(places: Places, wanted: Places) -> bool:
-    """Return whether all pods that are wanted find a place."""
+    """Return whether all wanted pods can be placed."""
     return all(
         count <= places.get(product, {}).get(size, 0)
         for product, sizes in wanted.items()
@@ -229,7 +231,7 @@ def _covers(places: Places, wanted: Places) -> bool:
 
 
 def _needs(answer: Feasible) -> Places:
-    """Return the pods of each size that the largest of the shown candidates takes, by product."""
+    """Return by product the most pods of each size that a shown candidate takes."""
     plan = answer.plan
     shown = [(plan.gpu_product, plan.gpus, plan.replicas, plan.nodes_per_replica)]
     shown += [(a.gpu_product, a.gpus, a.replicas, a.nodes_per_replica) for a in plan.alternatives]
@@ -245,18 +247,18 @@ def _needs(answer: Feasible) -> Places:
 
 @dataclass(frozen=True)
 class _Asked:
-    """A question, and what its answer follows from."""
+    """A question, and the inputs of its answer."""
 
     question: Question
     served: ModelSpec
-    """As the engine serves it."""
+    """The model as the engine serves it."""
     usable: tuple[GpuNode, ...]
     base: str
-    """Hash of all that is no part of the cluster."""
+    """Hash of all inputs that are not part of the cluster."""
 
     @classmethod
     def of(cls, question: Question) -> _Asked:
-        """Return a question with what has to be known for any bound.
+        """Return a question with the inputs that every bound needs.
 
         Raises:
             UnsupportedQuantizationError: The spec asks for a number format that cannot be made.
@@ -267,9 +269,9 @@ class _Asked:
         return cls(question, served, usable, _hash(question, served, (), None))
 
     def within(self, most: int | None) -> tuple[object, ...]:
-        """Return what identifies the question, free GPUs apart, where its answer is found within a bound."""
+        """Return the key of the question, without free GPUs, for answers found within a bound."""
         question, spec = self.question, self.question.deployment.spec
-        # Products that the spec forbids are candidates too, for what they would bring.
+        # Products that the spec forbids are evaluated too, to report what allowing them would save.
         allowed = allowed_nodes(spec, self.usable, question.gpus)
         others = inventory_within(spec, self.served, self.usable, question.gpus, most)
         networks = with_networks(spec, self.usable, question.gpus)
@@ -277,7 +279,7 @@ class _Asked:
         return _hash(question, self.served, allowed, most), str(others), tuple(dict(speeds).items())
 
     def places(self, most: int | None) -> Places:
-        """Return where pods of each size find a place."""
+        """Return how many pods of each size can be placed, by product."""
         metadata = self.question.deployment.metadata
         free: dict[str, list[int]] = {}
         for node in self.usable:
@@ -292,9 +294,10 @@ class _Asked:
 
     @property
     def depends_on_places(self) -> bool:
-        """Whether the answer may depend on free GPUs for candidates that it does not show, whatever it is.
+        """Whether free GPUs may change the answer through candidates that are not shown.
 
-        The least power need not be that of a candidate that is shown where more power may mean less energy per token.
+        That is so when more power may mean less energy per token: then the candidate of least power need not be among
+        those shown.
         """
         spec = self.question.deployment.spec
         return spec.energy.objective == "MinimizeGPUs" or spec.workload.concurrency is not None
@@ -306,12 +309,12 @@ def _hash(question: Question, served: ModelSpec, nodes: tuple[GpuNode, ...], mos
 
 
 def _under(answer: Feasible, allowance: PowerAllowance) -> Feasible:
-    """Return an answer that a budget does not restrict, with which of its alternatives would break the budget."""
+    """Return an answer that a budget does not restrict, and mark the alternatives that would break the budget."""
     plan, table = answer.plan, answer.table
 
     def why(watts: int, reason: str) -> str:
         text = f"{watts} W > {allowance.watts:.0f} W ({allowance.field})"
-        # Where nothing else is broken, that it costs more is no news.
+        # If the budget is the only rule that the alternative breaks, its higher cost need not be repeated.
         return text if reason.startswith(("uses ", "draws ")) else f"{reason}; {text}"
 
     alternatives = tuple(

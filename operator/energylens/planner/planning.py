@@ -1,4 +1,4 @@
-"""From spec, cluster snapshot and predictor to a plan and its reasons."""
+"""Planning: from spec, cluster snapshot and predictor to a plan and its reasons."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ from energylens.predictor.model.requantize import UnsupportedQuantizationError, 
 from energylens.predictor.types import GpuSpec
 
 _MORE_GPUS_WOULD_DO = ("InsufficientGPUs", "ModelTooLarge", "LoadTooHigh")
-"""Reasons that nodes with GPUs which cannot be used may be behind."""
+"""Reasons that unusable GPU nodes may have caused."""
 
 
 class PlanCheckError(RuntimeError):
-    """A finished plan breaks a limit that it was made under: a bug in the planner; the plan must not be acted on."""
+    """A finished plan breaks a limit that applied to it: a bug in the planner. The plan must not be used."""
 
 
 def plan(
@@ -64,15 +64,15 @@ def plan(
     allowance: PowerAllowance | None = None,
     corrections: Corrections | None = None,
 ) -> PlanningResult:
-    """Return the plan of least energy (or power, or GPUs) that holds every constraint, or why there is none.
+    """Return the plan of least energy (or power, or GPUs) that satisfies every constraint, or why there is none.
 
     Args:
-        deployment: What is asked for.
-        model: The checkpoint's shape; ``spec.model.quantization`` is applied here.
+        deployment: The deployment.
+        model: The checkpoint's shape, before ``spec.model.quantization`` is applied.
         snapshot: The cluster's GPUs.
         gpus: Known GPU products by the label ``nvidia.com/gpu.product``.
         predictor: Predicts one replica.
-        allowance: Watts available from budgets. ``spec.energy.budget.powerWatts`` with action Enforce is applied here.
+        allowance: Watts available from budgets, before an enforced ``spec.energy.budget.powerWatts`` is applied.
         corrections: Factors learned from measurement.
 
     Raises:
@@ -127,22 +127,22 @@ def plan_inputs_hash(
     plan: PlanStatus | None = None,
     restricted: bool = True,
 ) -> str:
-    """Return the hash of a plan's inputs, without planning: a plan that was made from them need not be made again.
+    """Return the hash of a plan's inputs without planning; an unchanged hash means that the plan is still current.
 
     Args:
-        deployment: What is asked for.
+        deployment: The deployment.
         model: The checkpoint's shape.
         snapshot: The cluster's GPUs.
         gpus: Known GPU products by the label ``nvidia.com/gpu.product``.
         predictor_version: Version of the predictor.
         allowance: Watts available from budgets.
         corrections: Factors learned from measurement.
-        plan: The plan that may have been made from them: of a large cluster only what it can be about is an input.
-            None for the whole cluster.
-        restricted: Whether power restricts the choice; where it does not, the watts that are left are no input.
+        plan: The plan that may have been made from these inputs. In a large cluster only the part that can affect this
+            plan is an input. None for the whole cluster.
+        restricted: Whether power restricts the choice. If it does not, the available watts are not an input.
 
     Raises:
-        UnsupportedQuantizationError: ``spec.model.quantization`` cannot be made from the checkpoint.
+        UnsupportedQuantizationError: ``spec.model.quantization`` cannot be produced from the checkpoint.
     """
     spec = deployment.spec
     served = EngineSettings.of(spec.engine).served(with_quantization(model, spec.model.quantization))
@@ -171,9 +171,9 @@ def problem_for(
     allowance: PowerAllowance | None,
     corrections: Corrections | None,
 ) -> Problem:
-    """Return the problem that :func:`plan` solves; the arguments are those of it, ``model`` in its number format.
+    """Return the problem that :func:`plan` solves, from the same arguments; ``model`` already has its number format.
 
-    What ``spec.engine`` says of memory and of the KV cache's format is applied here.
+    This function applies the memory and KV cache settings of ``spec.engine``.
     """
     settings = EngineSettings.of(deployment.spec.engine)
     nodes = usable_nodes(deployment.spec, snapshot, gpus)
@@ -190,7 +190,10 @@ def problem_for(
 
 
 def _with_settings(predictor: ReplicaPredictor, settings: EngineSettings) -> ReplicaPredictor:
-    """Return the predictor of an engine that is told its limits; a stand-in without a profile stays as it is."""
+    """Return the predictor with the engine's settings applied.
+
+    A test double without a profile is returned unchanged.
+    """
     if not isinstance(predictor, ProfiledPredictor):
         return predictor
     profile = settings.profile(predictor.profile)
@@ -243,15 +246,15 @@ def plan_status(problem: Problem, solution: Solution, i: int) -> PlanStatus:
 
 
 def _network(problem: Problem, rows: Candidates, i: int) -> str | None:
-    """Return the network that a candidate's figures count, in words; None for replicas of one node."""
+    """Return the network that a candidate's figures assume, in words; None for replicas on one node."""
     if rows.nodes_per_replica[i] == 1:
         return None
     product = rows.products[int(rows.product[i])]
     found = network_of(problem.spec, (node for node in problem.nodes if node.product == product))
     if found.gigabits_per_second is None:
         pcie = round(problem.gpus[product].pcie_bandwidth * 8.0 / 1e9)
-        return f"not known, taken as PCIe of one GPU ({pcie} Gbit/s): {found.source}"
-    return f"{found.gigabits_per_second} Gbit/s of a node ({found.source})"
+        return f"unknown, assumed to be the PCIe speed of one GPU ({pcie} Gbit/s): {found.source}"
+    return f"{found.gigabits_per_second} Gbit/s per node ({found.source})"
 
 
 def _inputs_hash(problem: Problem, most_gpus: int | None) -> str:
@@ -268,13 +271,13 @@ def _inputs_hash(problem: Problem, most_gpus: int | None) -> str:
 
 
 def _kv_cache(rows: Candidates, i: int) -> int | None:
-    """Return the tokens that the KV caches of a replica hold; None where nothing is kept for each token."""
+    """Return the tokens that the KV caches of a replica hold; None if the model keeps nothing per token."""
     held = float(rows.kv_cache_tokens[i])
     return int(held * rows.layouts.data_parallel[i]) if math.isfinite(held) else None
 
 
 def _longest_request(problem: Problem, rows: Candidates, i: int) -> int:
-    """Return the tokens of the longest request that a candidate answers: its context, or the KV cache of a rank."""
+    """Return the longest request that a candidate can answer, tokens: the context, or a rank's KV cache if smaller."""
     settings = EngineSettings.of(problem.spec.engine)
     context = settings.context_tokens or settings.context_of(problem.model)
     held = float(rows.kv_cache_tokens[i])
@@ -296,11 +299,11 @@ def _lowest_power(solution: Solution) -> int | None:
 
 
 def _check(status: PlanStatus, spec: LLMDeploymentSpec) -> None:
-    """Check the finished plan against what must never be exceeded, whatever the arrays said."""
+    """Check the finished plan against the limits that it must never exceed, independently of the candidate arrays."""
     per_replica = status.tensor_parallel * status.pipeline_parallel * status.data_parallel
     if status.gpus != per_replica * status.replicas:
         raise PlanCheckError(
-            f"the plan counts {status.gpus} GPUs but its replicas take {per_replica * status.replicas}"
+            f"the plan counts {status.gpus} GPUs, but its replicas need {per_replica * status.replicas}"
         )
     for field, value, limit in (
         ("maxGPUs", status.gpus, spec.hardware.max_gpus),

@@ -1,4 +1,4 @@
-"""The running plan with fewer replicas, for a budget that takes power which no plan of the whole load can spare."""
+"""The running plan with fewer replicas, for a budget that sheds more power than any plan of the full load can spare."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from energylens.predictor.model.requantize import with_quantization
 from energylens.predictor.types import GpuSpec
 
 MOST_COUNTS = 32
-"""Numbers of replicas whose power a status has; more are spread evenly, first and last included."""
+"""Number of replica counts whose power a status lists; more are spread evenly, the first and the last included."""
 
 
 @dataclass(frozen=True)
 class Running:
-    """A plan whose pods run, and what its power with fewer of them is predicted from."""
+    """A plan whose pods run, and the inputs that predict its power with fewer replicas."""
 
     deployment: LLMDeployment
-    """The deployment; ``spec.energy.minReplicas`` is the fewest replicas."""
+    """Its ``spec.energy.minReplicas`` is the fewest replicas."""
     model: ModelSpec
     """The checkpoint's shape."""
     plan: PlanStatus
@@ -42,11 +42,11 @@ class Running:
 
     @property
     def fewest(self) -> int:
-        """Replicas that stay in any case."""
+        """The fewest replicas that budgets leave."""
         return self.deployment.spec.energy.min_replicas
 
     def pinned(self, replicas: int | None) -> LLMDeployment | None:
-        """Return the deployment with every choice but the replicas as it runs; None where the spec forbids that."""
+        """Return the deployment pinned to the running plan except for its replicas; None if the spec forbids that."""
         spec = self.deployment.spec
         overrides = spec.planning.overrides.model_copy(update={"replicas": None})
         planning = spec.planning.model_copy(update={"overrides": overrides})
@@ -55,19 +55,19 @@ class Running:
         return None if isinstance(found, str) else found
 
     def solved(self, pinned: LLMDeployment) -> tuple[Problem, Solution, list[int]]:
-        """Return the problem of a pinned deployment without budgets, its solution, and the rows of the same pods."""
+        """Return the problem of a pinned deployment without budgets, its solution, and the rows with the same pods."""
         served = with_quantization(self.model, self.deployment.spec.model.quantization)
         problem = problem_for(pinned, served, self.snapshot, self.gpus, self.predictor, None, self.corrections)
         problem = replace(problem, allowance=None)
         solution = solve(problem, max(self.plan.gpus, 1))
         rows = solution.rows
-        # Candidates of products that the spec forbids are there too, for explanations.
+        # The rows also contain products that the spec forbids, for explanations.
         product = np.asarray([name == self.plan.gpu_product for name in rows.products], dtype=bool)[rows.product]
         same = product & (rows.nodes_per_replica == self.plan.nodes_per_replica)
         return problem, solution, np.flatnonzero(same & rows.supported & rows.fits).tolist()
 
     def saturated(self, pinned: LLMDeployment, problem: Problem, solution: Solution, row: int) -> LLMDeployment:
-        """Return a deployment whose replicas, as many as the row has, are as busy as they can be."""
+        """Return a deployment whose load fully occupies the replicas of a row."""
         layout = solution.rows.layouts.take(np.asarray([row]))
         gpu = self.gpus[self.plan.gpu_product]
         held = problem.predictor.memory(problem.model, gpu, layout, problem.load.workload).max_concurrency
@@ -75,32 +75,32 @@ class Running:
         return _loaded(pinned, int(solution.rows.replicas[row]) * max(1, int(places[0])))
 
     def at(self, replicas: int) -> PlanStatus | None:
-        """Return the plan with another number of replicas; None where the spec or the nodes forbid it."""
+        """Return the plan with another number of replicas; None if the spec or the nodes forbid it."""
         pinned = self.pinned(replicas)
         if pinned is None:
             return None
         problem, solution, rows = self.solved(pinned)
         if not rows:
             return None
-        # More than they carry waits without end, which is no figure; then they are as busy as they can be.
+        # Beyond their capacity the queue grows without bound and has no figures; the replicas are then fully busy.
         if not np.isfinite(solution.rows.ttft_ms[rows[0]]):
             problem, solution, rows = self.solved(self.saturated(pinned, problem, solution, rows[0]))
         return plan_status(problem, replace(solution, chosen=rows[0]), rows[0])
 
 
 def with_fewer_replicas(running: Running, allowance: PowerAllowance) -> PlanStatus | None:
-    """Return the running layout with the most replicas whose power the allowance holds, else the one of least power.
+    """Return the running layout with the most replicas whose power fits the allowance, otherwise with the least power.
 
-    Fewer replicas are busier, each up to what it can carry: their power is predicted for the whole load, of which they
-    serve what they can.
+    Fewer replicas are busier, each up to its capacity. Their power is predicted for the whole load, of which they serve
+    as much as they can.
 
     Args:
         running: The plan whose pods run.
         allowance: Watts available from budgets.
 
     Returns:
-        The plan under the hash of the whole one, which is what was approved; None where the spec no longer allows
-        the running layout, or where it has the fewest replicas already.
+        The plan under the hash of the full plan, which was approved. None if the spec no longer allows the running
+        layout, or if the plan has the fewest replicas already.
     """
     found: PlanStatus | None = None
     for plan in _fewer(running):
@@ -132,14 +132,14 @@ def _fewer(running: Running) -> Iterator[PlanStatus]:
 
 
 def replica_powers(running: Running) -> tuple[ReplicaPower, ...]:
-    """Return the predicted power with each smaller number of replicas, as :func:`with_fewer_replicas` predicts it.
+    """Return the predicted power for each smaller number of replicas, as :func:`with_fewer_replicas` predicts it.
 
     Args:
         running: The plan whose pods run.
 
     Returns:
-        Most replicas first, at most ``MOST_COUNTS``; empty where the plan has the fewest already, or where the spec no
-        longer allows its layout.
+        Most replicas first, at most ``MOST_COUNTS``. Empty if the plan has the fewest replicas already, or if the spec
+        no longer allows its layout.
     """
     counts = counts_of(running.plan.replicas, running.fewest)
     pinned = running.pinned(None) if counts else None
@@ -155,7 +155,7 @@ def replica_powers(running: Running) -> tuple[ReplicaPower, ...]:
         if np.isfinite(solution.rows.ttft_ms[row]):
             watts = float(solution.rows.power_watts[row])
         else:
-            # As busy as it can be, a replica draws the same whatever runs beside it.
+            # A fully busy replica draws the same power however many replicas run beside it.
             busiest = busiest or _busiest_watts(running)
             watts = count * busiest
         found.append(ReplicaPower(replicas=count, power_watts=round(watts)))
@@ -163,7 +163,7 @@ def replica_powers(running: Running) -> tuple[ReplicaPower, ...]:
 
 
 def counts_of(replicas: int, fewest: int) -> tuple[int, ...]:
-    """Return the numbers of replicas below ``replicas`` whose power a status has, descending to ``fewest``."""
+    """Return the numbers of replicas below ``replicas`` whose power a status lists, descending to ``fewest``."""
     every = range(replicas - 1, fewest - 1, -1)
     if len(every) <= MOST_COUNTS:
         return tuple(every)
@@ -172,12 +172,12 @@ def counts_of(replicas: int, fewest: int) -> tuple[int, ...]:
 
 
 def is_priced(plan: PlanStatus, fewest: int) -> bool:
-    """Return whether a plan has the power of every number of replicas that a budget may leave it."""
+    """Return whether a plan lists the power of every number of replicas that a budget may leave."""
     return tuple(each.replicas for each in plan.fewer_replicas) == counts_of(plan.replicas, fewest)
 
 
 def _busiest_watts(running: Running) -> float:
-    """Return the power of one replica that is as busy as it can be, W."""
+    """Return the power of one fully busy replica, W."""
     pinned = running.pinned(1)
     assert pinned is not None
     problem, solution, rows = running.solved(pinned)
@@ -186,7 +186,7 @@ def _busiest_watts(running: Running) -> float:
 
 
 def _loaded(deployment: LLMDeployment, concurrency: int) -> LLMDeployment:
-    """Return a deployment whose load is so many requests at the same time."""
+    """Return a deployment whose load is ``concurrency`` requests in flight."""
     workload = deployment.spec.workload.model_copy(
         update={"requests_per_second": None, "arrival_scv": None, "concurrency": concurrency}
     )

@@ -1,4 +1,4 @@
-"""Inputs and results of planning. Frozen, plain values; nothing here does I/O."""
+"""Inputs and results of planning. Frozen plain values; nothing here does I/O."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class GpuNode:
     """Ready and not cordoned."""
 
     def free_for(self, owner: str) -> int:
-        """GPUs free if ``owner`` gave back what it holds; never negative."""
+        """Return the GPUs that would be free if ``owner`` released its own; never negative."""
         return max(0, self.allocatable - sum(a.gpus for a in self.allocations if a.owner != owner))
 
     @property
@@ -62,7 +62,7 @@ class ExcludedNode:
     product: str
     reason: str
     gpus: int = 0
-    """GPUs that a pod would still be given there: shares of GPUs under the name of whole GPUs."""
+    """GPUs that the node would still give to pods: shares that are offered as whole GPUs."""
 
 
 @dataclass(frozen=True)
@@ -79,25 +79,25 @@ class ClusterSnapshot:
 
 @dataclass(frozen=True)
 class EnergyLeft:
-    """Energy used under a limit and the time left, from which a limit of power follows."""
+    """Energy used under a limit and the time left in the period; a power limit follows from both."""
 
     used_watt_hours: float
-    """In this period."""
+    """Energy used in this period, Wh."""
     hours_left: float
-    """Of this period."""
+    """Time left of this period, h."""
     period_hours: float
 
 
 @dataclass(frozen=True)
 class BudgetLimit:
-    """The limit of a budget behind the watts that it leaves."""
+    """The budget's limit that determines the available watts."""
 
     field: str
-    """Field of the budget's spec, such as ``spec.energyWattHours``; "" where the source is the field itself."""
+    """Field of the budget's spec, such as ``spec.energyWattHours``; "" if the source is the field itself."""
     value: int
-    """As the spec has it: W, or Wh where ``energy`` is there."""
+    """Value in the spec: W, or Wh if ``energy`` is set."""
     energy: EnergyLeft | None = None
-    """None for a limit of power."""
+    """None for a power limit."""
     others_watts: float = 0.0
     """Power of other deployments that counts against the same limit, W."""
 
@@ -107,10 +107,10 @@ class BudgetLimit:
         return "W" if self.energy is None else "Wh"
 
     def needed(self, watts: FloatArray) -> FloatArray:
-        """Return the smallest value that leaves each of these powers, shape (n,); with energy at most 1 % above it.
+        """Return the smallest value that leaves each of these powers, shape (n,); for energy at most 1 % more.
 
-        Energy must hold the power over a whole period, and over what is left of this one, where it is offered in steps
-        of a hundredth of the mean power of a period (:func:`energylens.budget.usage.growth_allowed`).
+        An energy limit must cover the power over a whole period, and over the rest of this period, which is offered in
+        steps of a hundredth of a period's mean power (:func:`energylens.budget.usage.growth_allowed`).
         """
         total: FloatArray = np.ceil(np.round(watts + self.others_watts, 6))
         if self.energy is None:
@@ -132,9 +132,10 @@ class PowerAllowance:
     source: str
     """``EnergyBudget namespace/name``, ``spec.energy.budget.powerWatts`` or ``spec.energy.budget.energyWattHours``."""
     sheds: bool = False
-    """Whether the running plan must come within the allowance too, even with fewer replicas than the load needs."""
+    """Whether the running plan must also fit the allowance, even with fewer replicas than the load needs."""
     limit: BudgetLimit | None = None
-    """Behind the watts; None where they are the source's value, and where no value of a field would leave more."""
+    """The limit that determines the watts. None if the watts are the source's own value, or if no field's value would
+    leave more."""
     because: str = ""
     """Why there are no more watts, where no limit says so."""
     awaits_look: bool = False
@@ -142,7 +143,7 @@ class PowerAllowance:
 
     @property
     def field(self) -> str:
-        """The field that must change for more."""
+        """The field to change for more watts."""
         return f"{self.source}: {self.limit.field}" if self.limit is not None and self.limit.field else self.source
 
     def __str__(self) -> str:
@@ -177,7 +178,7 @@ class Relaxation:
     change: Change
     joules_per_output_token: float
     also: Change | None = None
-    """A second change that is needed along with the first, where no single one is enough."""
+    """A second change that is needed together with the first, if no single change is enough."""
 
     @property
     def changes(self) -> tuple[Change, ...]:
@@ -221,7 +222,7 @@ class Feasible:
     restricted: bool = False
     """Another plan would have been chosen without the power that budgets leave."""
     most_gpus: int | None = None
-    """GPUs of a product beyond which no candidate was evaluated; None: all were."""
+    """GPUs of a product beyond which no candidate was evaluated; None if all were."""
 
 
 InfeasibleReason = Literal[
@@ -248,7 +249,7 @@ class Infeasible:
     rejections: tuple[Rejection, ...] = ()
     relaxations: tuple[Relaxation, ...] = ()
     most_gpus: int | None = None
-    """GPUs of a product beyond which no candidate was evaluated; None: all were."""
+    """GPUs of a product beyond which no candidate was evaluated; None if all were."""
 
 
 PlanningResult = Feasible | Infeasible

@@ -1,4 +1,4 @@
-"""``spec.engine.extraArgs`` as the engine's own parser reads them."""
+"""``spec.engine.extraArgs``, parsed as the engine's own parser would."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from energylens.planner.engines.options import Option, choices_of, find, is_gone
 from energylens.planner.engines.versions import Version, display
 
 _NUMBER = re.compile(r"^-\d+$|^-\d*\.\d+$")
-"""Texts that argparse reads as a value and not as an option, although they begin with a dash."""
+"""Texts that argparse reads as a value, not as an option, although they begin with a dash."""
 _SWITCH = Option("", (), "")
 _LEVEL_OPTION = "--optimization-level"
 _LEVEL = re.compile(r"^-O=?(\d+)$")
@@ -26,33 +26,34 @@ class Given:
     written: str
     """The argument as the user wrote it."""
     spelling: str
-    """The option in full, such as ``--no-enable-prefix-caching``."""
+    """The full option, such as ``--no-enable-prefix-caching``."""
     name: str
-    """First spelling of the same option, such as ``--enable-prefix-caching``; where none is known, ``spelling``."""
+    """First spelling of the same option, such as ``--enable-prefix-caching``; ``spelling`` if the option is unknown."""
     value: str | None = None
     """The value; None for a switch."""
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Options in the order of the arguments, and what the engine would not understand."""
+    """Options in the order of the arguments, and everything that the engine would not understand."""
 
     given: tuple[Given, ...] = ()
     problems: tuple[str, ...] = ()
-    """Why the engine would end at once; each names the argument."""
+    """Why the engine would exit at start-up; each entry names the argument."""
     unresolved: tuple[str, ...] = ()
-    """Arguments that begin like an option and are none that is known, or could be several."""
+    """Arguments that look like an option but match no known option, or several."""
     strays: tuple[str, ...] = ()
     """Arguments that belong to no option, such as the model's name of ``vllm serve``."""
     parts: dict[str, Any] = field(default_factory=dict)
-    """JSON values by option; dotted arguments (``--hf-overrides.rope_scaling.factor 4``) are merged, and replace it."""
+    """JSON values by option. Dotted arguments (``--hf-overrides.rope_scaling.factor 4``) are merged and replace the
+    option's own JSON."""
 
     def value(self, name: str) -> str | None:
-        """Return the value of an option by its first spelling; the last one counts. None where it is not given."""
+        """Return the last value of an option, given its first spelling; None if the option is absent."""
         return next((g.value for g in reversed(self.given) if g.name == name), None)
 
     def switch(self, name: str) -> bool | None:
-        """Return whether a switch was turned on or off; None where it is not given."""
+        """Return whether a switch was turned on or off; None if the switch is absent."""
         last = next((g for g in reversed(self.given) if g.name == name), None)
         if last is None:
             return None
@@ -60,17 +61,17 @@ class Arguments:
         return not last.spelling.startswith("--no-") and (last.spelling != opposite or opposite == name)
 
     def written(self, name: str) -> str:
-        """Return how the user wrote an option that is given."""
+        """Return a given option as the user wrote it."""
         return next(g.written for g in reversed(self.given) if g.name == name)
 
 
 def read_arguments(extra_args: Sequence[str], engine: str, version: Version) -> Arguments:
-    """Return arguments as an engine's parser would take them.
+    """Return arguments as an engine's parser would read them.
 
     Args:
         extra_args: ``spec.engine.extraArgs``.
         engine: ``VLLM`` or ``SGLang``.
-        version: Of the engine; options that only another version has are told by it.
+        version: The engine's version, which decides which options exist.
     """
     given: list[Given] = []
     problems: list[str] = []
@@ -89,7 +90,7 @@ def read_arguments(extra_args: Sequence[str], engine: str, version: Version) -> 
             unresolved += [argument] if argument.startswith("-") else []
             continue
         spelling, equals, attached = argument.partition("=")
-        # Only vLLM's parser gathers dotted arguments, after long options and short ones.
+        # Only vLLM's parser collects dotted arguments, both after long and after short options.
         base, dot, path = spelling.partition(".") if engine == "VLLM" else (spelling, "", "")
         option, full, problem = _resolve(base, engine, version)
         unresolved += [argument] if option is _SWITCH else []
@@ -113,7 +114,7 @@ def read_arguments(extra_args: Sequence[str], engine: str, version: Version) -> 
         given.append(Given(argument, full, option.name or full, value))
         if value is not None and (dot or value[:1] == "{"):
             _merge(dotted if dot else whole, option.name or full, path, value, problems, argument)
-    # vLLM puts what it gathered from dotted arguments last, and the last of two equal options counts.
+    # vLLM appends the collected dotted arguments, and the last of two equal options counts.
     return Arguments(
         given=tuple(given),
         problems=tuple(problems),
@@ -143,27 +144,27 @@ def _head(argument: str) -> str:
 def _stray(argument: str, given: Sequence[Given]) -> str:
     name, blank, value = argument.strip().partition(" ")
     if blank and name.startswith("-"):
-        return f"{argument!r} is one argument with a blank in it; write {name + '=' + value.strip()!r}"
+        return f"{argument!r} is a single argument that contains a blank; write {name + '=' + value.strip()!r}"
     after = f" after {given[-1].written!r}" if given else ""
     return f"{argument!r}{after} belongs to no option"
 
 
 def _resolve(base: str, engine: str, version: Version) -> tuple[Option, str, str]:
-    """Return the option, its full spelling, and why there is no such option in this version."""
+    """Return the option, its full spelling, and an error if this version has no such option."""
     dashed = base.replace("_", "-")
     if is_gone(engine, dashed, version):
-        return _SWITCH, base, f"does not exist any more in {display(engine, version)}; leave it out"
+        return _SWITCH, base, f"was removed before {display(engine, version)}; remove it"
     found = find(engine, base)
     if isinstance(found, tuple):
         return found[0], found[1], ""
     if not is_read(engine, version):
-        # A version whose options nobody read: the engine decides.
+        # The options of this version are unknown: the engine decides.
         return _SWITCH, dashed if base.startswith("--") else base, ""
     if found is not None:
         return _SWITCH, base, f"may be {', '.join(found[:4])}: write the option in full"
     close = nearest(engine, base)
-    hint = f"; did you mean {close}?" if close else "; leave it out"
-    return _SWITCH, base, f"is no option of {display(engine, version)}{hint}"
+    hint = f"; did you mean {close}?" if close else "; remove it"
+    return _SWITCH, base, f"is not an option of {display(engine, version)}{hint}"
 
 
 def _values(option: Option, rest: list[str], *, dotted: bool) -> str | None:
@@ -186,7 +187,7 @@ def _merge(parts: dict[str, Any], name: str, path: str, value: str, problems: li
         parsed: Any = json.loads(value)
     except ValueError:
         if not path:
-            problems.append(f"{argument!r}: {value!r} is not JSON")
+            problems.append(f"{argument!r}: {value!r} is not valid JSON")
             return
         parsed = value
     for key in reversed(path.rstrip("+").split(".") if path else []):

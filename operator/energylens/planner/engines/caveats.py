@@ -1,4 +1,4 @@
-"""What a plan's figures leave out of what its engine was told, and what the engine will need besides."""
+"""Effects of the engine's options that a plan's figures leave out, and what else the engine will need."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ _NOT_COUNTED: dict[str, tuple[str, ...]] = {
     ),
     "a changed config.json": ("--hf-overrides", "--json-model-override-args", "--hf-config-path"),
 }
-"""Features that the predictor does not model, and the options of either engine that turn them on."""
+"""Features that the predictor does not model, and the options of either engine that enable them."""
 _HARMLESS_VALUES: dict[str, tuple[str, ...]] = {
     "--dtype": ("auto", "bfloat16", "half", "float16"),
     "--all2all-backend": ("allgather_reducescatter",),
@@ -114,7 +114,7 @@ _HARMLESS_VALUES: dict[str, tuple[str, ...]] = {
         *("tensorizer", "remote", "remote_instance", "rdma", "local_cached"),
     ),
 }
-"""Values with which an option changes no figure: of ``--load-format`` those that leave the weights as they are."""
+"""Values with which an option changes no figure; for ``--load-format``, the values that leave the weights unchanged."""
 _OFF_IS_USUAL = ("--enforce-eager", "--enable-lora", "--enable-eplb", "--enable-dbo", "--disable-custom-all-reduce")
 """Switches that are off by default in both engines."""
 _STEP_IS_MEMORY = "the latency of prompts in steps of another size"
@@ -129,19 +129,19 @@ Kimi: moonshotai/Kimi-K2-Instruct, deployment guide. The others have a ``model_t
 nor vLLM 0.33.0 (transformers_utils/config.py) knows, or a tokenizer class of their own.
 """
 REMOTE_CODE_CLASSES = ("InternVLChatModel", "KimiVLForConditionalGeneration")
-"""Multimodal classes of the same kind, whose family is that of their text part."""
+"""Multimodal classes of the same kind, whose family is the family of their text model."""
 
 
 def caveats(
     settings: EngineSettings, model: ModelSpec | None, gpu: GpuSpec | None, workload: WorkloadSpec | None = None
 ) -> tuple[str, ...]:
-    """Return what a reader of the figures must know, one sentence each, without a full stop.
+    """Return the caveats of a plan's figures, one sentence each, without a full stop.
 
     Args:
-        settings: The engine and what it was told.
-        model: The checkpoint; None where it is not known.
-        gpu: The plan's product; None without a plan.
-        workload: ``spec.workload``, which says what of the arguments is in the figures; None where it says nothing.
+        settings: The engine and its arguments.
+        model: The checkpoint; None if it is unknown.
+        gpu: The plan's GPU product; None without a plan.
+        workload: ``spec.workload``, which decides which arguments the figures include; None if it is not set.
     """
     differing = () if workload is None else disagreements(workload, settings)
     return (*_caveats(settings, model, gpu), *differing)
@@ -156,12 +156,12 @@ def _caveats(settings: EngineSettings, model: ModelSpec | None, gpu: GpuSpec | N
     remote = model.family in REMOTE_CODE_FAMILIES or model.architecture in REMOTE_CODE_CLASSES
     if remote and not settings.arguments.switch("--trust-remote-code"):
         yield (
-            f"{model.name} comes with Python code of its own; if you trust the code, add --trust-remote-code to "
-            "spec.engine.extraArgs, without which the engine may exit at start-up"
+            f"{model.name} needs Python code from its repository; if you trust that code, add "
+            "--trust-remote-code to spec.engine.extraArgs, otherwise the engine may exit at start-up"
         )
     formats = {q.activation for q in (model.attention_quant, model.ffn_quant, model.expert_quant)}
     if gpu is not None and "nvfp4" in formats and gpu.flops_fp4 <= 0:
-        yield f"{gpu.name} has no FP4 arithmetic: NVFP4 weights are planned with 16-bit activations"
+        yield f"{gpu.name} has no FP4 arithmetic; NVFP4 weights are planned with 16-bit activations"
 
 
 def _not_counted(settings: EngineSettings) -> Iterator[tuple[str, str]]:
@@ -171,7 +171,7 @@ def _not_counted(settings: EngineSettings) -> Iterator[tuple[str, str]]:
         for option in options:
             if option not in names or given.value(option) in _HARMLESS_VALUES.get(option, ()):
                 continue
-            # What a switch turns off is mostly what the figures are of.
+            # Figures mostly assume that the feature is off, so turning it off changes nothing.
             if given.value(option) is None and given.switch(option) is False and option in _OFF_IS_USUAL:
                 continue
             yield what, given.written(option)

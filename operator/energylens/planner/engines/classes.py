@@ -1,9 +1,4 @@
-"""Which model classes an engine serves, and which of them it spreads over GPUs in every way.
-
-Engines choose a class by ``architectures`` of config.json. The tables were read in the packages: vLLM 0.33.0
-(model_executor/models/registry.py and the classes it names), SGLang 0.5.23 (models/, ``EntryClass``) and, for classes
-that an engine leaves to the transformers library, transformers 5.24.0.
-"""
+"""Which model classes an engine serves, and which of them support every kind of parallelism."""
 
 from __future__ import annotations
 
@@ -37,8 +32,8 @@ _LAST_VERSION: dict[str, Version] = {
         (0, 28, 0),
     ),
 }
-"""Class that vLLM served once -> the last version that does. Classes that still run by way of transformers are not
-among them (``_PREVIOUSLY_SUPPORTED_MODELS``)."""
+"""Class that vLLM no longer serves -> the last version that serves it. Classes that still run through the transformers
+library are absent (``_PREVIOUSLY_SUPPORTED_MODELS``)."""
 _NOT_OF_SGLANG = frozenset(
     {
         "BambaForCausalLM",
@@ -51,7 +46,8 @@ _NOT_OF_SGLANG = frozenset(
         "RWForCausalLM",
     }
 )
-"""Classes that SGLang has not, and whose transformers code has no exchangeable attention (model_loader/utils.py)."""
+"""Classes that SGLang does not implement, and whose transformers code has no replaceable attention
+(model_loader/utils.py)."""
 
 _NO_TEXT = (
     "EmbeddingModel",
@@ -61,7 +57,7 @@ _NO_TEXT = (
     "ForTokenClassification",
     "RewardModel",
 )
-"""Ends of classes with a head that makes no text; engines serve them without the endpoints for text."""
+"""Suffixes of classes whose head generates no text; engines serve them without the endpoints for text."""
 
 _NO_STAGES = {
     "VLLM": frozenset(
@@ -91,8 +87,8 @@ Step3p7ForConditionalGeneration VoxtralForConditionalGeneration XverseForCausalL
 """.split()  # noqa: SIM905
     ),
 }
-"""Classes without pipeline stages: vLLM wants ``SupportsPP`` (config/model.py; vllm-project/vllm#16231, #33685), SGLang
-``pp_proxy_tensors`` among the arguments of ``forward`` (model_executor/model_runner.py)."""
+"""Classes without pipeline parallelism: vLLM requires ``SupportsPP`` (config/model.py; vllm-project/vllm#16231,
+#33685), SGLang ``pp_proxy_tensors`` among the arguments of ``forward`` (model_executor/model_runner.py)."""
 
 _NO_ATTENTION_RANKS = frozenset(
     """
@@ -101,17 +97,17 @@ Gemma4ForCausalLM Gemma4ForConditionalGeneration GraniteMoeForCausalLM GraniteMo
 GraniteMoeSharedForCausalLM HunYuanMoEV1ForCausalLM MixtralForCausalLM OlmoeForCausalLM SolarOpenForCausalLM
 """.split()  # noqa: SIM905
 )
-"""Mixtures of experts of SGLang that cut attention over all GPUs (``tp_size``, never ``attn_tp_size``), so that
-data-parallel attention would mix up the requests of its ranks."""
+"""Mixture-of-experts classes whose attention SGLang shards over all GPUs (``tp_size``, never ``attn_tp_size``), so that
+data-parallel attention would mix the requests of its ranks."""
 _WHOLE_ATTENTION_RANKS = frozenset({"PhiMoEForCausalLM"})
-"""Those whose data-parallel attention takes ranks of one GPU only (models/phimoe.py)."""
+"""Classes whose data-parallel attention supports only ranks of one GPU (models/phimoe.py)."""
 
 
 def unserved(model: ModelSpec, settings: EngineSettings) -> str:
-    """Return why an engine does not serve a model's class; "" where it does, or nothing is known of the class."""
+    """Return why an engine does not serve a model's class; "" if it does, or if nothing is known about the class."""
     name = model.architecture
     if name.endswith(_NO_TEXT):
-        return f"{name} generates no text, it classifies or embeds it; serve a checkpoint with a head for language"
+        return f"{name} classifies or embeds text and generates none; serve a checkpoint with a language-model head"
     if settings.engine == "SGLang" and name in _NOT_OF_SGLANG:
         return f"{settings.name} does not serve {name}; set spec.engine.type to VLLM"
     last = _LAST_VERSION.get(name) if settings.engine == "VLLM" else None
@@ -119,13 +115,13 @@ def unserved(model: ModelSpec, settings: EngineSettings) -> str:
         return ""
     newest = ".".join(map(str, last))
     return (
-        f"{settings.name} does not serve {name} any more; {NAMES[settings.engine]} {newest} is the last version that "
+        f"{settings.name} no longer serves {name}; {NAMES[settings.engine]} {newest} is the last version that "
         "does: set its image in spec.engine.image"
     )
 
 
 def class_rules(model: ModelSpec, layouts: Layouts, settings: EngineSettings) -> Iterator[tuple[BoolArray, str]]:
-    """Yield the layouts that a model's class does not implement, shape (n,), each with the reason."""
+    """Yield the layouts that a model's class does not support, shape (n,), each with the reason."""
     name, engine = model.architecture, settings.engine
     if name in _NO_STAGES[engine]:
         yield (
@@ -140,5 +136,6 @@ def class_rules(model: ModelSpec, layouts: Layouts, settings: EngineSettings) ->
     if name in _WHOLE_ATTENTION_RANKS:
         yield (
             apart & np.asarray(layouts.tensor_parallel > 1),
-            f"{settings.name} has data-parallel attention for {name} with one GPU a rank only; use tensorParallel=1",
+            f"{settings.name} supports data-parallel attention for {name} only with one GPU per rank; use "
+            "tensorParallel=1",
         )

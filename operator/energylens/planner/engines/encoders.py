@@ -1,8 +1,9 @@
-"""Whether tensor parallelism cuts the vision and audio encoders of a model evenly.
+"""Whether tensor parallelism divides the vision and audio encoders of a model evenly.
 
 vLLM 0.33 (model_executor/models/, ``dist_utils.divide`` of the heads; vllm-project/vllm#24004, #49368) and SGLang
-0.5.23 (layers/attention/vision.py) end at start-up where the heads of an encoder do not divide. Some encoders are not
-cut, are kept whole where they cannot be, or get heads of zeros; vLLM and SGLang keep others whole on request.
+0.5.23 (layers/attention/vision.py) exit at start-up if the heads of an encoder do not divide evenly. Some encoders are
+never sharded, are replicated if they cannot be sharded, or are padded with zero heads; vLLM and SGLang replicate others
+on request.
 """
 
 from __future__ import annotations
@@ -19,18 +20,18 @@ _NEVER_UNEVEN = {
     "VLLM": ("gemma4_vision", "intern", "kimi_k25_vision", "qwen2_audio", "qwen2_5_omni_audio", "qwen3_omni_moe_audio"),
     "SGLang": ("glm4v", "intern", "llama4", "qwen2_audio"),
 }
-"""Beginnings of the kinds of encoders that start with any number of ranks."""
+"""Prefixes of the kinds of encoders that start with any number of ranks."""
 _WHOLE_ON_REQUEST = {
     "VLLM": ("glm4v", "llama4", "minimax_m3", "moonvit", "qwen2_5_vl", "qwen2_vl", "qwen3_5", "qwen3_vl", "step3p5"),
     "SGLang": ("glm4v", "intern", "kimi_k25", "minimax_m3", "moonvit", "qwen2_5_vl", "qwen3_5", "qwen3_vl"),
 }
-"""Beginnings of the kinds that an engine keeps whole when told (vLLM: ``supports_encoder_tp_data``)."""
+"""Prefixes of the kinds that an engine replicates on request (vLLM: ``supports_encoder_tp_data``)."""
 _ROUNDED_WIDTH = {"VLLM": (), "SGLang": ("qwen2_5_vl",)}
-"""Beginnings of the kinds whose feed-forward networks get a width that divides."""
+"""Prefixes of the kinds whose feed-forward width is padded until it divides."""
 
 
 def encoder_rules(model: ModelSpec, layouts: Layouts, settings: EngineSettings) -> Iterator[tuple[BoolArray, str]]:
-    """Yield the layouts that cut an encoder unevenly, shape (n,), each with the reason."""
+    """Yield the layouts that shard an encoder unevenly, shape (n,), each with the reason."""
     engine, given = settings.engine, settings.arguments
     if engine == "VLLM" and given.switch("--language-model-only"):
         return
@@ -44,8 +45,8 @@ def encoder_rules(model: ModelSpec, layouts: Layouts, settings: EngineSettings) 
                 hint = f"; add {_option(engine)} to spec.engine.extraArgs" if on_request else ""
                 yield (
                     np.asarray(tensor == ranks),
-                    f"{size} {what} of the {tower.part} encoder are not divisible by tensor parallel ({ranks}), which "
-                    f"{settings.name} asks for{hint}",
+                    f"{size} {what} of the {tower.part} encoder are not divisible by tensor parallel ({ranks}), "
+                    f"as {settings.name} requires{hint}",
                 )
 
 

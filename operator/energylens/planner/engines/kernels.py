@@ -1,4 +1,4 @@
-"""Which GPUs an engine has kernels for, given what a model needs of them."""
+"""Which GPUs an engine has kernels for, given a model's requirements."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ _CAPABILITIES: dict[str, Capability] = {
 }
 _FP8_ARITHMETIC: Capability = (8, 9)
 _NOT_OF_MODELOPT = ("int4", "int8", "mxfp4")
-"""Weights of ModelOpt's other algorithms (``LINEAR_ALGOS`` of vLLM 0.33, layers/quantization/modelopt.py)."""
+"""Weight formats of ModelOpt's other algorithms (``LINEAR_ALGOS`` of vLLM 0.33, layers/quantization/modelopt.py)."""
 _OWN_CACHE_SCALES = ("fp8", "modelopt")
-"""Methods of checkpoints that bring scales for the KV cache, which are of the other FP8 format."""
+"""Methods of checkpoints that contain KV cache scales, which are in the other FP8 format."""
 _DATACENTRE = (9, 10)
 """Major compute capabilities of Hopper and of Blackwell with NVLink, the only ones that sparse attention is planned on.
 
 vLLM: v1/attention/backends/mla/flashmla_sparse.py and models/deepseek_v4/sparse_mla.py list 9 and 10; issues #40851 and
-#57144 report Ampere refused. Nobody has reported its path for 12.0 (since 0.24) or MiniMax M3's Triton kernels to work.
+#57144 report Ampere refused. No report says that its path for 12.0 (since 0.24) or MiniMax M3's Triton kernels work.
 SGLang: layers/attention/dsa_backend.py on DeepGEMM, whose kernels begin with Hopper; MiniMax M3 names 9.0 and 10.0
 (arg_groups/model_overrides/minimax_m3.py).
 """
 
 
 def capability(gpu: GpuSpec) -> Capability | None:
-    """Return the CUDA compute capability of a product, to the digit that kernels ask for; None where it is not known.
+    """Return the CUDA compute capability of a product as precisely as kernels require it; None if it is unknown.
 
     Blackwell without NVLink is the graphics generation, 12.0 (developer.nvidia.com/cuda-gpus).
     """
@@ -44,7 +44,7 @@ def capability(gpu: GpuSpec) -> Capability | None:
 
 
 def missing_kernels(model: ModelSpec, gpu: GpuSpec, settings: EngineSettings) -> str:
-    """Return why an engine cannot run a model on a GPU product at all; "" where it can."""
+    """Return why an engine cannot run a model on a GPU product in any layout; "" if it can."""
     found = capability(gpu)
     return "" if found is None else next(_missing(model, gpu, found, settings), "")
 
@@ -54,7 +54,7 @@ def _missing(model: ModelSpec, gpu: GpuSpec, found: Capability, settings: Engine
     sm = f"{gpu.name} (compute capability {found[0]}.{found[1]})"
     quants = (model.attention_quant, model.ffn_quant, model.expert_quant)
     if found < (7, 5):
-        yield f"{name} needs compute capability 7.5 or newer, and {gpu.name} has {found[0]}.{found[1]}"
+        yield f"{name} needs compute capability 7.5 or newer; {gpu.name} has {found[0]}.{found[1]}"
     if _is_sparse(model) and found[0] not in _DATACENTRE:
         yield f"sparse attention needs Hopper or datacentre Blackwell with {name}; {sm} has no kernel for it"
     if _is_latent(model) and model.kv_bytes_per_element < 2 and found < _FP8_ARITHMETIC:
@@ -67,35 +67,38 @@ def _missing(model: ModelSpec, gpu: GpuSpec, found: Capability, settings: Engine
         yield from _weight_only(sm, found, settings)
     if any(q.activation == "int8" for q in quants) and found >= (10, 0) and engine == "VLLM":
         # vLLM's cutlass_scaled_mm: "Int8 not supported on SM100".
-        yield f"{name} has no INT8 arithmetic on Blackwell, which {gpu.name} is; serve an FP8 release"
+        yield f"{name} has no INT8 kernels for Blackwell ({gpu.name}); serve an FP8 release"
     if any(q.weight == "int4" and q.activation == "fp8" for q in quants) and found < (9, 0):
         # vLLM 0.33 compressed_tensors_w4a8_fp8.py, SGLang 0.5.23 compressed_tensors_w4a8_fp8_moe.py.
         yield f"{name} needs Hopper or newer for INT4 weights with FP8 activations; {sm} is older"
     if engine == "VLLM" and model.quant_method == "modelopt" and any(q.weight in _NOT_OF_MODELOPT for q in quants):
-        yield f"{name} serves FP8, NVFP4 and MXFP8 of NVIDIA ModelOpt, and {model.name} is quantised otherwise"
+        yield f"{name} serves only FP8, NVFP4 and MXFP8 from NVIDIA ModelOpt; {model.name} uses another format"
     cache = settings.arguments.value("--kv-cache-dtype")
     if engine == "VLLM" and cache == "fp8_e5m2" and model.quant_method in _OWN_CACHE_SCALES:
         # model_executor/layers/attention/attention.py, 0.33.
-        yield f"{name} has no fp8_e5m2 KV cache for FP8 checkpoints; set --kv-cache-dtype=fp8 in spec.engine.extraArgs"
+        yield (
+            f"{name} does not support an fp8_e5m2 KV cache for FP8 checkpoints; set --kv-cache-dtype=fp8 in "
+            "spec.engine.extraArgs"
+        )
     if engine == "SGLang":
         if cache == "nvfp4" and found < (10, 0):
             # arg_groups/kv_cache_hook.py, 0.5.23.
             yield f"{name} needs Blackwell for --kv-cache-dtype=nvfp4; {sm} is older"
         if model.expert_quant.weight == "fp8" and found < _FP8_ARITHMETIC:
-            # sgl-project/sglang#12887, #38291: its Triton kernel of the experts; dense layers have Marlin.
+            # sgl-project/sglang#12887, #38291: experts use its Triton kernel; dense layers have Marlin.
             yield f"{name} has no kernel for FP8 experts below compute capability 8.9; {sm} is older"
         if model.quant_method == "fbgemm_fp8":
-            yield f"{name} does not know quant_method fbgemm_fp8 of {model.name}; serve another FP8 release"
+            yield f"{name} does not support quant_method fbgemm_fp8 of {model.name}; serve another FP8 release"
         if model.quant_method == "modelopt" and _has(quants, "fp8") and found < _FP8_ARITHMETIC:
             # SGLang 0.5.23 layers/quantization/modelopt_quant.py, get_min_capability.
-            yield f"{name} needs compute capability 8.9 or newer for FP8 of NVIDIA ModelOpt; {sm} is older"
+            yield f"{name} needs compute capability 8.9 or newer for FP8 from NVIDIA ModelOpt; {sm} is older"
 
 
 def _weight_only(sm: str, found: Capability, settings: EngineSettings) -> Iterator[str]:
-    """Refuse NVFP4 where an engine cannot unpack it to 16 bit: SGLang does from 0.5.23 on, Marlin wants Ampere."""
+    """Refuse NVFP4 if the engine cannot unpack it to 16 bits: SGLang can from 0.5.23 on, Marlin on Ampere or newer."""
     too_old = settings.engine == "SGLang" and settings.version < (0, 5, 23)
     if too_old or found < (8, 0):
-        yield f"{sm} has no FP4 arithmetic for NVFP4 weights, and {settings.name} does not unpack them there"
+        yield f"{sm} has no FP4 arithmetic for NVFP4 weights, and {settings.name} cannot unpack them on it"
 
 
 def _is_sparse(model: ModelSpec) -> bool:

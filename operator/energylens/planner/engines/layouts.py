@@ -1,4 +1,4 @@
-"""Which layouts of a model an engine starts with on a GPU product, and why not."""
+"""Which layouts of a model an engine can start on a GPU product, and why it refuses the others."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from energylens.predictor.types import BoolArray, GpuSpec, IntArray, Layouts, Wo
 
 _GIB = 2**30
 MEGA_MOE = ("deepseek_v4",)
-"""Families whose experts vLLM spreads without remainders (models/deepseek_v4/nvidia/model.py, ``MegaMoE``)."""
+"""Families whose experts vLLM can only divide evenly (models/deepseek_v4/nvidia/model.py, ``MegaMoE``)."""
 
 
 def default_step_tokens(gpu: GpuSpec) -> int:
-    """Return vLLM's default of ``--max-num-batched-tokens`` on a GPU, for its OpenAI server (engine/arg_utils.py)."""
+    """Return vLLM's default of ``--max-num-batched-tokens`` on a GPU for its OpenAI server (engine/arg_utils.py)."""
     if gpu.memory_bytes >= 160 * _GIB:
         return 16384
     return 8192 if gpu.memory_bytes >= 70 * _GIB and "A100" not in gpu.name.upper() else 2048
@@ -37,14 +37,14 @@ def refusals(
     workload: Workload,
     settings: EngineSettings,
 ) -> npt.NDArray[np.object_]:
-    """Return why the engine does not start with each layout, empty where it does; shape (n,).
+    """Return why the engine refuses to start each layout, shape (n,); empty text if it starts.
 
     Args:
-        model: As the engine serves it.
-        gpu: The product.
+        model: The model as the engine serves it.
+        gpu: The GPU product.
         layouts: Candidates, shape (n,).
-        nodes_per_replica: Shape (n,).
-        workload: The mean request, which must fit into the context.
+        nodes_per_replica: Nodes of one replica, shape (n,).
+        workload: The workload, whose mean request must fit into the context.
         settings: The engine.
     """
     reason = np.full(len(layouts), "", dtype=object)
@@ -60,10 +60,10 @@ def refusals(
 
 
 def too_long(model: ModelSpec, workload: Workload, settings: EngineSettings) -> str:
-    """Return why a request of the mean size, of a class where there are some, gets no answer; "" where it does.
+    """Return why the engine would reject the mean request of a workload or of one of its classes; "" if it would not.
 
-    Engines answer 400 to a request beyond their context (vllm-project/vllm pull request 12600), and end at once where
-    an argument asks for more than the checkpoint has (vLLM config/model.py, SGLang configs/model_config.py).
+    Engines answer 400 to a request beyond their context (vllm-project/vllm pull request 12600), and exit at start-up if
+    an argument sets a longer context than the checkpoint has (vLLM config/model.py, SGLang configs/model_config.py).
     """
     longest = max(workload.parts, key=lambda part: part.input_tokens + part.output_tokens)
     tokens = round(longest.input_tokens + longest.output_tokens)
@@ -73,8 +73,8 @@ def too_long(model: ModelSpec, workload: Workload, settings: EngineSettings) -> 
     context, given, name = settings.context_of(model), settings.context_tokens, settings.names.context
     if given is not None and given > context and not settings.takes_longer_context:
         return (
-            f"{settings.arguments.written(name)!r} asks for more than the {context} tokens of the model's context, "
-            f"which {settings.name} refuses; the most is {name}={context}"
+            f"{settings.arguments.written(name)!r} exceeds the model's context of {context} tokens, which "
+            f"{settings.name} refuses; use at most {name}={context}"
         )
     if given is not None and tokens > given:
         return f"{asked} is more than the {given} tokens that {settings.arguments.written(name)!r} allows"
@@ -87,7 +87,7 @@ def too_long(model: ModelSpec, workload: Workload, settings: EngineSettings) -> 
 
 
 def _too_short_a_step(model: ModelSpec, settings: EngineSettings) -> str:
-    """Return why steps that hold a whole prompt are too short for the context (vLLM 0.33 config/scheduler.py)."""
+    """Return why steps that must hold a whole prompt are too short for the context (vLLM 0.33 config/scheduler.py)."""
     context = settings.context_tokens or settings.context_of(model)
     if not settings.unchunked or settings.step_tokens is None or settings.step_tokens >= context:
         return ""
@@ -115,8 +115,8 @@ def _layout_rules(
 def _mamba_rules(model: ModelSpec, layouts: Layouts, settings: EngineSettings) -> Iterator[tuple[BoolArray, str]]:
     """Refuse groups of Mamba-2 that ranks cannot share evenly.
 
-    vLLM 0.33 model_executor/layers/mamba/mamba_mixer2.py; SGLang 0.5.23 layers/attention/mamba/mamba.py, which wants
-    whole groups on every rank of a quantised checkpoint even where there is one group that ranks could copy.
+    vLLM 0.33 model_executor/layers/mamba/mamba_mixer2.py; SGLang 0.5.23 layers/attention/mamba/mamba.py, which requires
+    whole groups on every rank of a quantised checkpoint, even if it has a single group that ranks could copy.
     """
     tensor = layouts.tensor_parallel
     copies = settings.engine == "VLLM" or not model.quant_method
@@ -140,7 +140,7 @@ def _cut_rules(cut: Slice) -> Iterator[tuple[BoolArray, str]]:
         yield (
             broken & (cut.ranks == ranks),
             f"{cut.what} {cut.size} over {counted(ranks, 'rank')} of {cut.across} is {part} each, "
-            f"which does not split into {unit}",
+            f"which is not a multiple of {unit}",
         )
 
 
@@ -151,7 +151,7 @@ def _sizes(ranks: IntArray) -> list[int]:
 def _vllm(
     model: ModelSpec, gpu: GpuSpec, layouts: Layouts, settings: EngineSettings
 ) -> Iterator[tuple[BoolArray, str]]:
-    """Refuse what vLLM does: a batch beyond a step (config/scheduler.py), MegaMoE with a remainder."""
+    """Refuse what vLLM refuses: a batch larger than a step (config/scheduler.py), and MegaMoE with uneven experts."""
     tokens = settings.step_tokens or default_step_tokens(gpu)
     for batch in _sizes(layouts.max_batch_size[layouts.max_batch_size > tokens]):
         yield (
@@ -166,28 +166,28 @@ def _vllm(
 def _sglang(
     model: ModelSpec, layouts: Layouts, nodes: IntArray, settings: EngineSettings
 ) -> Iterator[tuple[BoolArray, str]]:
-    """Refuse what SGLang does: experts with a remainder (layers/moe/fused_moe_triton/layer.py), copies over nodes.
+    """Refuse what SGLang refuses: uneven experts (layers/moe/fused_moe_triton/layer.py), data parallelism across nodes.
 
-    Stages with speculative decoding are refused but on replicas that only prefill (server_args.py, ``pp_size > 1``).
-    ``arg_groups/validation_hook.py``: ``dp_size`` above 1 on several nodes is refused, and all GPUs of a replica must
-    divide by its nodes, which every layout does.
+    Pipeline stages with speculative decoding are refused except on prefill replicas (server_args.py, ``pp_size > 1``).
+    ``arg_groups/validation_hook.py`` refuses ``dp_size`` above 1 on several nodes and requires the GPUs of a replica to
+    be divisible by its nodes, which holds for every layout.
     """
     yield from _whole_experts(model, layouts, settings)
     if model.is_moe and settings.arguments.value("--moe-a2a-backend") not in (None, "none"):
         # arg_groups/overrides.py: every other backend sets ep_size to tp_size.
         cut = (layouts.expert_parallel == 1) & (layouts.tensor_parallel * layouts.data_parallel > 1)
         written = settings.arguments.written("--moe-a2a-backend")
-        yield np.asarray(cut), f"{written!r} makes expert parallel span all GPUs, and the layout cuts experts instead"
+        yield np.asarray(cut), f"{written!r} spreads whole experts over all GPUs, but the layout shards each expert"
     drafting = told(settings)
     if drafting is not None:
         staged = layouts.pipeline_parallel > 1
         yield (
             np.asarray(staged),
-            f"{settings.name} drafts tokens ({drafting.written}) without pipeline parallelism only",
+            f"{settings.name} supports speculative decoding ({drafting.written}) only without pipeline parallelism",
         )
     if not model.is_moe:
         apart = (layouts.data_parallel > 1) & (nodes > 1)
-        yield np.asarray(apart), "SGLang runs data-parallel copies of a dense model on one node only"
+        yield np.asarray(apart), "SGLang runs data-parallel copies of a dense model only on one node"
 
 
 def _whole_experts(model: ModelSpec, layouts: Layouts, settings: EngineSettings) -> Iterator[tuple[BoolArray, str]]:
@@ -198,6 +198,6 @@ def _whole_experts(model: ModelSpec, layouts: Layouts, settings: EngineSettings)
             near = max(n for n in range(1, size) if moe.experts % n == 0)
             yield (
                 np.asarray(ranks == size),
-                f"{moe.experts} experts are not divisible by expert parallel ({size}), which {settings.name} asks for; "
-                f"the nearest below is {near}",
+                f"{moe.experts} experts are not divisible by expert parallel ({size}), as {settings.name} "
+                f"requires; the nearest smaller value is {near}",
             )

@@ -1,7 +1,7 @@
-"""Which options an engine's server has, and how a spelling on its command line is read.
+"""Which options an engine's server has, and how it reads their spellings.
 
-Both engines parse with Python's argparse, so that any unambiguous beginning of a long option stands for it. vLLM takes
-underscores for dashes before that (vllm/utils/argparse_utils.py); SGLang does not.
+Both engines parse with Python's argparse, so that any unambiguous prefix selects a long option. vLLM first replaces
+underscores by dashes (vllm/utils/argparse_utils.py); SGLang does not.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from energylens.planner.engines.vllm_options import OPTIONS as VLLM_OPTIONS
 
 _TABLES = {"VLLM": VLLM_OPTIONS, "SGLang": SGLANG_OPTIONS + SGLANG_FEATURES}
 _READ: dict[str, Version] = {"VLLM": (0, 33), "SGLang": (0, 5, 23)}
-"""The versions whose options the tables are; of others an option that is missing may exist."""
+"""The versions from which the option tables come; another version may have options that the tables lack."""
 
 REMOVED: dict[str, tuple[Version, Version | None]] = {
     **dict.fromkeys(
@@ -41,7 +41,8 @@ REMOVED: dict[str, tuple[Version, Version | None]] = {
         ("--calculate-kv-scales", "--max-num-partial-prefills", "--max-long-partial-prefills"), ((0, 33), None)
     ),
 }
-"""Option of vLLM to the first version without it, and the first that has it again (wheels of 0.11 to 0.33)."""
+"""Option of vLLM to the first version without it and the first later version that has it again (wheels of 0.11 to
+0.33)."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,12 @@ class Option:
     values: str
     """``""`` for a switch, ``=`` for one value, ``+``, ``*`` or ``?`` as in argparse."""
     choices: tuple[str, ...] = ()
-    """The values that the parser takes; empty where the parser does not list them."""
+    """The values that the parser accepts; empty if the parser lists none."""
     number: str = ""
-    """``int`` or ``float`` where the parser takes only such; "" where it takes any text."""
+    """``int`` or ``float`` if the parser accepts only such numbers; "" if it accepts any text."""
 
     def takes(self, text: str) -> bool:
-        """Return whether the parser's number type takes a value, as Python's ``int`` and ``float`` do."""
+        """Return whether the parser's number type accepts a value, as Python's ``int`` and ``float`` do."""
         try:
             _ = float(text) if self.number == "float" else int(text) if self.number == "int" else 0
         except ValueError:
@@ -69,7 +70,7 @@ class Option:
 
 @cache
 def options_of(engine: str) -> tuple[Option, ...]:
-    """Return the options of an engine, ``VLLM`` or ``SGLang``, of the version that was read."""
+    """Return the options of an engine, ``VLLM`` or ``SGLang``, in the version of the tables."""
     found = []
     for line in sorted(filter(None, _TABLES[engine].split("\n"))):
         names = re.split(r"[=+*?]", line)[0]
@@ -88,22 +89,22 @@ _CHECKED_LATER = {
     ),
     "--optimization-level": ("0", "1", "2", "3"),
 }
-"""Values that vLLM 0.33 takes beside its parser's lists (config/cache.py, config/vllm.py)."""
+"""Values that vLLM 0.33 accepts beyond its parser's lists (config/cache.py, config/vllm.py)."""
 
 
 def choices_of(engine: str, option: Option) -> tuple[str, ...]:
-    """Return the values that an engine takes for an option; empty where any may do."""
+    """Return the values that an engine accepts for an option; empty if any value may be accepted."""
     return option.choices or (_CHECKED_LATER.get(option.name, ()) if engine == "VLLM" else ())
 
 
 def is_read(engine: str, version: Version) -> bool:
-    """Return whether the options of this very version are known, so that any other ends the start."""
+    """Return whether the options of exactly this version are known; then any other option makes the engine exit."""
     wanted = _READ[engine]
     return version[: len(wanted)] == wanted
 
 
 def is_gone(engine: str, spelling: str, version: Version) -> bool:
-    """Return whether a version is known to be without an option that older ones had."""
+    """Return whether this version is known to have removed an option of older versions."""
     if engine != "VLLM" or spelling not in REMOVED:
         return False
     gone, again = REMOVED[spelling]
@@ -111,14 +112,14 @@ def is_gone(engine: str, spelling: str, version: Version) -> bool:
 
 
 def find(engine: str, spelling: str) -> tuple[Option, str] | list[str] | None:
-    """Return the option that a spelling stands for, and the spelling in full.
+    """Return the option that a spelling selects, and its full spelling.
 
     Args:
         engine: ``VLLM`` or ``SGLang``.
-        spelling: What stands before ``=``, such as ``--tensor_parallel`` or ``-tp``.
+        spelling: The text before ``=``, such as ``--tensor_parallel`` or ``-tp``.
 
     Returns:
-        The option and its full spelling; several spellings where the beginning is ambiguous; None for none.
+        The option and its full spelling; several spellings if the prefix is ambiguous; None if nothing matches.
     """
     wanted = spelling
     if engine == "VLLM" and spelling.startswith("--"):
@@ -137,7 +138,7 @@ def find(engine: str, spelling: str) -> tuple[Option, str] | list[str] | None:
 
 
 def nearest(engine: str, spelling: str) -> str | None:
-    """Return the option whose spelling is the most like one that does not exist; None where none is close."""
+    """Return the option whose spelling is most like an unknown one; None if none is close."""
     close = difflib.get_close_matches("--" + spelling.strip("-").replace("_", "-"), _long(engine), n=1, cutoff=0.75)
     return close[0] if close else None
 

@@ -1,4 +1,4 @@
-"""What ``spec.engine`` says of memory, context and steps, read from its arguments and environment."""
+"""Memory, context and step limits from ``spec.engine``, read from its arguments and environment."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ _CACHE_BYTES = (
     ("bfloat16", 2.0),
     ("float16", 2.0),
 )
-"""Beginning of a KV cache format to bytes per element, scales of 16 included."""
+"""Prefix of a KV cache format to bytes per element, including one scale per 16 elements."""
 _KERNEL_BLOCK = 16
 _YARN_COUNTED_SINCE = (0, 30)
 _AUTO_CONTEXT_SINCE = (0, 14)
 _SUFFIXED = ("--context-length", "--max-total-tokens")
-"""Options of SGLang that take 1k and 1Ki (utils/common.py, ``human_readable_int``)."""
+"""Options of SGLang that accept 1k and 1Ki (utils/common.py, ``human_readable_int``)."""
 _SUFFIXES = {"k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 _LONGER = {"VLLM": "VLLM_ALLOW_LONG_MAX_MODEL_LEN", "SGLang": "SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN"}
 
 
 @dataclass(frozen=True)
 class Names:
-    """Names of one limit in the two engines."""
+    """The options that set one limit in the two engines."""
 
     memory: str
     step: str
@@ -67,12 +67,12 @@ NAMES = {
 
 
 class SettingError(ValueError):
-    """An argument whose value the engine refuses. The message names the argument and what is allowed."""
+    """An argument whose value the engine refuses. The message names the argument and the allowed values."""
 
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """An engine, its version, and what its arguments and environment set."""
+    """An engine, its version, and the settings from its arguments and environment."""
 
     engine: str = "VLLM"
     version: Version = PROVED["VLLM"]
@@ -93,7 +93,7 @@ class EngineSettings:
 
     @property
     def names(self) -> Names:
-        """The engine's own names of the limits."""
+        """The engine's own options for the limits."""
         return NAMES[self.engine]
 
     def check(self) -> None:
@@ -102,7 +102,7 @@ class EngineSettings:
         Raises:
             SettingError: The engine would refuse the value; the first one is named.
         """
-        # What they say of a value is more than that the parser wants a number.
+        # These checks say more about a value than that it must be a number.
         _ = (self.memory_utilization, self.step_tokens, self.kv_cache_bytes, self.kv_bytes_per_element)
         _ = (self.context_tokens, self.cache_tokens, self.block_tokens)
         for problem in self.arguments.problems:
@@ -131,7 +131,7 @@ class EngineSettings:
 
     @cached_property
     def context_tokens(self) -> int | None:
-        """Longest request that the engine is told to take; None where it finds out by itself."""
+        """Longest request that the engine is told to accept, tokens; None if the engine determines it."""
         text = self.arguments.value(self.names.context)
         if text is not None and self.engine == "VLLM" and text.lower() in ("auto", "-1"):
             if self.version < _AUTO_CONTEXT_SINCE:
@@ -141,18 +141,18 @@ class EngineSettings:
 
     @cached_property
     def cache_tokens(self) -> int | None:
-        """Tokens of the whole KV cache of a rank where the engine is told; see :attr:`cache_option`."""
+        """Tokens of the whole KV cache of a rank, if the arguments set it; see :attr:`cache_option`."""
         found = self._tokens(self.cache_option)
         return found if found is None or self.engine == "SGLang" else found * (self.block_tokens or _KERNEL_BLOCK)
 
     @property
     def cache_option(self) -> str:
-        """The option that sets the size of the KV cache: SGLang's in tokens, vLLM's in blocks."""
+        """The option that sets the size of the KV cache: in tokens for SGLang, in blocks for vLLM."""
         return "--max-total-tokens" if self.engine == "SGLang" else "--num-gpu-blocks-override"
 
     @property
     def unchunked(self) -> bool:
-        """Whether vLLM is told to process every prompt in one step."""
+        """Whether the arguments make vLLM process every prompt in one step."""
         return self.engine == "VLLM" and self.arguments.switch("--enable-chunked-prefill") is False
 
     @cached_property
@@ -175,7 +175,7 @@ class EngineSettings:
 
     @cached_property
     def kv_cache_bytes(self) -> float | None:
-        """KV cache bytes per GPU where vLLM is told (``--kv-cache-memory-bytes``)."""
+        """KV cache bytes per GPU, if the arguments set them (``--kv-cache-memory-bytes`` of vLLM)."""
         if self.engine != "VLLM":
             return None
         found = self._tokens("--kv-cache-memory-bytes")
@@ -183,17 +183,17 @@ class EngineSettings:
 
     @cached_property
     def kv_bytes_per_element(self) -> float | None:
-        """Bytes of a KV cache element; None where the checkpoint decides, or the format is not one of known size."""
+        """Bytes of a KV cache element; None if the checkpoint decides, or if the format's size is unknown."""
         text = (self.arguments.value("--kv-cache-dtype") or "auto").lower()
         return next((size for start, size in _CACHE_BYTES if text.startswith(start)), None)
 
     @property
     def takes_longer_context(self) -> bool:
-        """Whether the environment lets the engine go beyond the context of the checkpoint."""
+        """Whether the environment allows a context longer than the checkpoint's."""
         return self.env.get(_LONGER[self.engine], "").strip().lower() in ("1", "true", "yes", "y", "on", "t")
 
     def context_of(self, model: ModelSpec) -> int:
-        """Return the longest context that the checkpoint has, with what overrides of its config.json make of it."""
+        """Return the longest context of the checkpoint, with overrides of its config.json applied."""
         overrides = self.arguments.parts.get(self.names.overrides, {})
         longest = model.max_position
         if self._multiplies_yarn and model.yarn_position is not None:
@@ -210,7 +210,7 @@ class EngineSettings:
         return longest
 
     def served(self, model: ModelSpec) -> ModelSpec:
-        """Return the model with the KV cache format that the arguments ask for."""
+        """Return the model with the KV cache format that the arguments set."""
         size = self.kv_bytes_per_element
         return model if size is None else replace(model, kv_bytes_per_element=size)
 
@@ -220,14 +220,14 @@ class EngineSettings:
             "memory_utilization": self.memory_utilization,
             "step_tokens": self.step_tokens,
             "kv_cache_bytes": self.kv_cache_bytes,
-            # SGLang does not ask at its start whether its cache holds one request of the whole context.
+            # SGLang does not check at start-up whether its cache can hold one request of the full context.
             "longest_request": self.context_tokens if self.engine == "VLLM" else None,
         }
         given = {name: value for name, value in changes.items() if value is not None}
         return replace(profile, **given) if given else profile
 
     def planning_inputs(self) -> dict[str, Any]:
-        """Return what of the settings decides a plan, for its hash; empty for the defaults."""
+        """Return the settings that decide a plan, for its hash; empty for the defaults."""
         inputs = {
             "stepTokens": self.step_tokens,
             "memoryUtilization": self.memory_utilization,
@@ -243,15 +243,15 @@ class EngineSettings:
 
     @property
     def _multiplies_yarn(self) -> bool:
-        """Whether YaRN's factor multiplies the context: in vLLM up to 0.29 (config/model.py)."""
+        """Return whether YaRN's factor multiplies the context, as in vLLM up to 0.29 (config/model.py)."""
         return self.engine == "VLLM" and self.version < _YARN_COUNTED_SINCE
 
     def _scaled(self, scaling: object, context: int) -> int:
-        """Return the context that an override of the position scaling asks for; 0 where it asks for none.
+        """Return the context that an override of the position scaling sets; 0 without one.
 
-        From 0.30 on vLLM takes ``max_position_embeddings`` for multiplied by YaRN already. SGLang 0.5.23
-        (utils/hf_transformers/common.py) takes it so for every scaling that says what it was trained from, and
-        multiplies with the others.
+        From 0.30 on vLLM assumes that ``max_position_embeddings`` already includes YaRN's factor. SGLang 0.5.23
+        (utils/hf_transformers/common.py) assumes that for every scaling that names its original context, and multiplies
+        for the others.
         """
         if not isinstance(scaling, Mapping):
             return 0
@@ -281,7 +281,7 @@ class EngineSettings:
         return int(number)
 
     def _suffixes(self, name: str) -> tuple[Mapping[str, int], str]:
-        """Return what an option may have after a number, and how to say so.
+        """Return the suffixes that an option accepts after a number, and a text that explains them.
 
         For vLLM (utils/argparse_utils.py, human_readable_int) 1k is 1000 and 1K is 1024.
         """

@@ -1,7 +1,7 @@
-"""The options of SGLang 0.5.23 for what a server can do beside plain serving, in the form of `sglang_options`.
+"""The options of SGLang 0.5.23 beyond plain serving, in the form of `sglang_options`.
 
-Speculative decoding, adapters, disaggregation, caches beyond the GPU, recurrent state, balancing of experts, images and
-sound, other ways to load weights, tracing.
+Speculative decoding, adapters, disaggregation, caches outside the GPU, recurrent state, expert balancing, images and
+audio, other ways to load weights, tracing.
 """
 
 OPTIONS = """\

@@ -1,9 +1,8 @@
-# ruff: noqa: E501
-"""The options of the server of SGLang 0.5.23, one a line, as its own argument parser has them.
+"""The options of the server of SGLang 0.5.23, one per line, as its own argument parser declares them.
 
-Those for features beside plain serving are in `sglang_features`. After the spellings follows how many values an option takes: ``=`` one, ``+``, ``*`` and ``?`` as in argparse; nothing is
-a switch. Where the parser lists the values that it takes, they stand last; ``:int`` and ``:float`` where it takes
-numbers.
+Options beyond plain serving are in `sglang_features`. After the spellings follows the number of values that an option
+takes: ``=`` for one, ``+``, ``*`` and ``?`` as in argparse, nothing for a switch. If the parser lists the accepted
+values, they come last, or ``:int`` and ``:float`` if it accepts numbers.
 """
 
 OPTIONS = """\

@@ -1,4 +1,4 @@
-"""Speculative decoding: what the spec says of it, what the engine was told, and where the two disagree.
+"""Speculative decoding: what the spec states, what the engine's arguments configure, and where the two disagree.
 
 vLLM 0.33 (config/speculative.py) takes one JSON, ``--speculative-config``; SGLang 0.5.23 has options of its own
 (arg_groups/fields/speculative.py), where a chain of N steps verifies N + 1 tokens.
@@ -15,12 +15,12 @@ from energylens.planner.engines.settings import EngineSettings
 from energylens.predictor.types import Speculation
 
 DEFAULT_METHOD: SpeculationMethod = "EAGLE"
-"""Where neither the spec nor the arguments say how tokens are drafted."""
+"""Assumed method if neither the spec nor the arguments name one."""
 _OPTIONS = {
     "VLLM": ("--speculative-config", "--spec-method", "--spec-model", "--spec-tokens"),
     "SGLang": ("--speculative-algorithm", "--speculative-draft-model-path"),
 }
-"""Options that turn speculative decoding on."""
+"""Options that enable speculative decoding."""
 _NO_PREFIX_CACHE = {"VLLM": "--enable-prefix-caching", "SGLang": "--disable-radix-cache"}
 _SGLANG: dict[str, SpeculationMethod] = {
     "EAGLE": "EAGLE",
@@ -38,13 +38,13 @@ class Told:
     written: str
     """The argument as the user wrote it."""
     method: SpeculationMethod | None
-    """None for one that is not known here."""
+    """None for a method that is unknown here."""
     draft_tokens: int | None
-    """Of a chain, per step; None where the arguments leave it to the engine."""
+    """Length of a chain of drafts, tokens per step; None if the arguments leave it to the engine."""
 
 
 def told(settings: EngineSettings) -> Told | None:
-    """Return the speculative decoding that arguments ask for, None for none."""
+    """Return the speculative decoding that the arguments configure; None without any."""
     given, names = settings.arguments, {g.name for g in settings.arguments.given}
     option = next((name for name in _OPTIONS[settings.engine] if name in names), None)
     if option is None:
@@ -54,7 +54,7 @@ def told(settings: EngineSettings) -> Told | None:
 
 
 def speculation_of(spec: LLMDeploymentSpec) -> Speculation | None:
-    """Return what ``spec.workload.speculative`` says, with the method from the arguments where it names none."""
+    """Return ``spec.workload.speculative``, with the method from the arguments if the spec names none."""
     asked = spec.workload.speculative
     if asked is None:
         return None
@@ -68,25 +68,25 @@ def speculation_of(spec: LLMDeploymentSpec) -> Speculation | None:
 
 
 def disagreements(workload: WorkloadSpec, settings: EngineSettings) -> Iterator[str]:
-    """Yield where the load of a spec and the engine's arguments contradict each other, one sentence each."""
+    """Yield the contradictions between a spec's load and the engine's arguments, one sentence each."""
     asked, found = workload.speculative, told(settings)
     where, arguments = "spec.workload.speculative", "spec.engine.extraArgs"
     if asked is not None and found is None:
         yield (
-            f"the figures are of drafting {asked.draft_tokens} tokens ({where}), and nothing in {arguments} "
-            f"asks {settings.name} to"
+            f"the figures assume {asked.draft_tokens} draft tokens ({where}), but {arguments} does not enable "
+            f"speculative decoding in {settings.name}"
         )
     if asked is None and found is not None:
-        yield f"{found.written} drafts tokens: {where} puts that into the figures, which are without it"
+        yield f"{found.written} enables speculative decoding, which the figures leave out; set {where} to include it"
     if asked is not None and found is not None:
         if found.draft_tokens not in (None, asked.draft_tokens):
-            yield f"{where}.draftTokens={asked.draft_tokens}, and {found.written} drafts {found.draft_tokens}"
+            yield f"{where}.draftTokens={asked.draft_tokens}, but {found.written} drafts {found.draft_tokens}"
         if asked.method is not None and found.method not in (None, asked.method):
-            yield f"{where}.method={asked.method}, and {found.written} asks for {found.method}"
+            yield f"{where}.method={asked.method}, but {found.written} selects {found.method}"
     by_model = asked is not None and "DraftModel" in (asked.method, found.method if found is not None else None)
     if asked is not None and by_model and asked.draft_model_million_parameters is None:
         size = f"{where}.draftModelMillionParameters"
-        yield f"the size of the draft model is not known: planned as an EAGLE head; set {size}"
+        yield f"the size of the draft model is unknown and planned as an EAGLE head; set {size}"
     hits, option = max(part.prefix_cache_hit_percent for part in workload.shapes), _NO_PREFIX_CACHE[settings.engine]
     if hits and settings.arguments.switch(option) is (settings.engine == "SGLang"):
         written = settings.arguments.written(option)
@@ -95,7 +95,7 @@ def disagreements(workload: WorkloadSpec, settings: EngineSettings) -> Iterator[
             if workload.classes
             else "spec.workload.prefixCacheHitPercent"
         )
-        yield f"{field}={hits}, and {written} turns the prefix cache off"
+        yield f"{field}={hits}, but {written} turns the prefix cache off"
 
 
 def _vllm(given: Arguments) -> tuple[SpeculationMethod | None, int | None]:
@@ -103,7 +103,7 @@ def _vllm(given: Arguments) -> tuple[SpeculationMethod | None, int | None]:
     name = str(config.get("method") or given.value("--spec-method") or "").lower()
     tokens = _whole(config.get("num_speculative_tokens") or given.value("--spec-tokens"))
     if not name and (config.get("model") or given.value("--spec-model")):
-        # The engine looks into the model; one that is named like a head is one.
+        # The engine inspects the draft model; here its name decides whether it is a head.
         model = str(config.get("model") or given.value("--spec-model")).lower()
         name = "eagle" if "eagle" in model else ""
     if name.startswith(("ngram", "suffix", "[ngram]")):

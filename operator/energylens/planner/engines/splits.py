@@ -1,7 +1,7 @@
-"""Which slices of a weight a layout makes, and whether scales that several weights share can be cut there.
+"""Which slices of a weight a layout makes, and whether scales that several weights share can be split there.
 
 Block-scaled FP8: vLLM 0.33 (layers/quantization/utils/fp8_utils.py, ``validate_fp8_block_shape``) and SGLang 0.5.23
-(layers/quantization/fp8.py, ``validate_block_quant_shapes``) want whole blocks on every rank, in both dimensions
+(layers/quantization/fp8.py, ``validate_block_quant_shapes``) require whole blocks on every rank, in both dimensions
 (vllm-project/vllm#52997, sgl-project/sglang#26107). Groups along the input (AWQ, GPTQ, compressed-tensors, NVFP4,
 MXFP4): the input of a slice must be a multiple of the group (vllm-project/vllm#21695, #13640; sgl-project/sglang#3571).
 """
@@ -33,27 +33,27 @@ PADDED = ("gpt_oss",)
 
 @dataclass(frozen=True, eq=False)
 class Slice:
-    """One dimension of a weight, cut into equal slices over ranks."""
+    """One dimension of a weight, split into equal slices over ranks."""
 
     what: str
-    """For messages, such as ``feed-forward width``."""
+    """Name in messages, such as ``feed-forward width``."""
     size: int
     ranks: IntArray
-    """Slices of each layout, shape (n,)."""
+    """Number of slices of each layout, shape (n,)."""
     across: str
-    """What the ranks are, such as ``tensor parallel``."""
+    """What the ranks belong to, such as ``tensor parallel``."""
     quant: Quantization
     cut: str
-    """``input`` where only the input of a matrix is cut here, ``output``, or ``both`` for a width between two."""
+    """``input`` or ``output`` if only that side of a matrix is split, ``both`` for a width between two matrices."""
     merged: bool = False
-    """Whether the engine wants whole blocks on one rank too, where it puts several matrices together."""
+    """Whether the engine requires whole blocks even on one rank, because it concatenates several matrices."""
 
     def uneven(self) -> BoolArray:
         """Return the layouts in which the slices are not equal, shape (n,)."""
         return np.asarray(self.size % self.ranks != 0)
 
     def broken(self) -> tuple[BoolArray, str]:
-        """Return the layouts that cut through scaled weights, shape (n,), and what of them to say."""
+        """Return the layouts that split a block of scaled weights, shape (n,), and the block's name in messages."""
         none = np.zeros(self.ranks.shape, dtype=bool)
         scaled = self.quant.scaled_block
         if scaled is None:
@@ -63,17 +63,17 @@ class Slice:
         wanted = int(np.lcm.reduce(np.asarray(sizes)))
         if wanted == 1:
             return none, ""
-        # Whole on one rank, a last block may be shorter.
+        # If the weight stays whole on one rank, its last block may be shorter.
         is_block = self.quant.scaling == "block"
         bad = ((self.ranks > 1) | (self.merged and is_block)) & (self.size % (self.ranks * wanted) != 0)
         unit = "blocks" if is_block else "groups"
-        return bad, f"{unit} of {wanted} that {self.quant.weight.upper()} scales cover"
+        return bad, f"{unit} of {wanted} covered by one {self.quant.weight.upper()} scale"
 
 
 def slices(model: ModelSpec, layouts: Layouts, engine: str) -> Iterator[Slice]:
-    """Yield every dimension of a model's weights that layouts cut.
+    """Yield every dimension of a model's weights that layouts split.
 
-    vLLM cuts dense layers and shared experts over tensor-parallel ranks. SGLang's tensor-parallel size spans all
+    vLLM splits dense layers and shared experts over tensor-parallel ranks. SGLang's tensor-parallel size spans all
     data-parallel attention ranks, and so do its dense layers and shared experts (layers/moe, models/deepseek_v2.py).
     """
     tensor = layouts.tensor_parallel
@@ -96,16 +96,16 @@ def slices(model: ModelSpec, layouts: Layouts, engine: str) -> Iterator[Slice]:
 
 
 def experts(model: ModelSpec) -> tuple[MoeFfn, ...]:
-    """Return the distinct mixtures of experts of a model, those of fewer experts first."""
+    """Return the distinct mixtures of experts of a model, those with fewer experts first."""
     found = {group.ffn for group in model.layers if isinstance(group.ffn, MoeFfn)}
     return tuple(sorted(found, key=lambda moe: (moe.experts, moe.intermediate)))
 
 
 def _checks_each(model: ModelSpec, engine: str) -> bool:
-    """Return whether each matrix of a merged one (gate and up; query, key and value) must hold whole blocks.
+    """Return whether each part of a concatenated matrix (gate and up; query, key and value) must hold whole blocks.
 
-    SGLang wants that (``validate_block_quant_shapes``); vLLM forgives matrices that it merged where the checkpoint is
-    of the method ``fp8``, and no others (model_executor/layers/linear.py, ``_maybe_allow_fp8_block_shape_mismatch``).
+    SGLang requires it (``validate_block_quant_shapes``). vLLM exempts concatenated matrices if the checkpoint's method
+    is ``fp8``, and no others (model_executor/layers/linear.py, ``_maybe_allow_fp8_block_shape_mismatch``).
     """
     return engine == "SGLang" or model.quant_method == "compressed-tensors"
 

@@ -1,9 +1,9 @@
 # ruff: noqa: E501
-"""The options of the server of vLLM 0.33.0, one a line, as its own argument parser has them.
+"""The options of the server of vLLM 0.33.0, one per line, as its own argument parser declares them.
 
-After the spellings follows how many values an option takes: ``=`` one, ``+``, ``*`` and ``?`` as in argparse; nothing is
-a switch. Where the parser lists the values that it takes, they stand last; ``:int`` and ``:float`` where it takes
-numbers.
+After the spellings follows the number of values that an option takes: ``=`` for one, ``+``, ``*`` and ``?`` as in
+argparse, nothing for a switch. If the parser lists the accepted values, they come last, or ``:int`` and ``:float`` if
+it accepts numbers.
 """
 
 OPTIONS = """\

@@ -1,4 +1,4 @@
-"""Where the energy of one candidate goes, and what each constraint of a plan costs."""
+"""Where the energy of one candidate is spent, and what each constraint of a plan costs."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from energylens.predictor import Predictor
 from energylens.predictor.breakdown import EnergyParts, energy_parts
 
 _WORTH_SAYING = 1e-4
-"""Relative difference of the objective below which a constraint costs nothing."""
+"""Relative difference of the objective below which a constraint counts as free."""
 _PRICED = ("GPUs", "SLO", "Power")
 
 
 @dataclass(frozen=True)
 class Price:
-    """Cost of one constraint: the best plan without the constraint, against the plan."""
+    """Cost of one constraint: the plan compared with the best plan without that constraint."""
 
     field: str
     value: str
     needed: str | None
-    """Value of the field with which that plan would be allowed; None where the field has no number."""
+    """The field's value that would allow the better plan; None if the field has no number."""
     joules_saved: float
-    """Per output token; negative where the objective is another one than energy."""
+    """Energy saved per output token; negative if the objective is not energy."""
     watts_saved: float
     plan: int
-    """Index of the plan without the constraint."""
+    """Row of the best plan without the constraint."""
 
 
 def parts_of(problem: Problem, rows: Candidates, i: int) -> dict[str, float] | None:
-    """Return the joules per output token of a candidate by cause, as EnergyParts has them.
+    """Return the joules per output token of a candidate by cause, named as in EnergyParts.
 
-    None for a predictor that does not say, such as a stand-in.
+    None if the predictor does not provide them, as test doubles do not.
     """
     predictor = problem.predictor
     if not isinstance(predictor, Predictor):
@@ -51,21 +51,21 @@ def parts_of(problem: Problem, rows: Candidates, i: int) -> dict[str, float] | N
     prediction = predict(problem.model, gpu, layouts, load.workload, np.asarray([share], dtype=np.float64))
     found = energy_parts(predictor, problem.model, gpu, layouts, load.workload, prediction, saturated=saturated)
     parts = {f.name: float(getattr(found, f.name)[0]) for f in fields(EnergyParts)}
-    # Factors learned from measurement are on the whole.
+    # Factors learned from measurement apply to the total.
     whole = float(rows.joules_per_output_token[i]) / sum(parts.values())
     return {name: whole * part for name, part in parts.items()}
 
 
 def prices(problem: Problem, solution: Solution) -> tuple[Price, ...]:
-    """Return what each constraint of a plan costs, the costliest first; those that cost nothing are left out.
+    """Return what each constraint of a plan costs, the most expensive first, without those that cost nothing.
 
     Args:
-        problem: What was planned.
-        solution: With a plan.
+        problem: The planning problem.
+        solution: Its solution, which has a plan.
     """
     rows, chosen, objective = solution.rows, solution.chosen, problem.spec.energy.objective
     if chosen is None:
-        raise ValueError("there is no plan, so constraints have no cost")
+        raise ValueError("there is no plan whose constraints could have a cost")
     found, values = [], objective_values(rows, objective)
     for constraint in solution.constraints:
         if constraint.kind not in _PRICED:
@@ -76,7 +76,7 @@ def prices(problem: Problem, solution: Solution) -> tuple[Price, ...]:
         needed = None if constraint.needed is None else constraint.render(float(constraint.needed[i]))
         joules = float(rows.joules_per_output_token[chosen] - rows.joules_per_output_token[i])
         if joules <= 0.0 and objective == "MinimizeEnergy":
-            # What is saved is risk, which no constraint costs.
+            # The other plan only lowers the risk, which no constraint causes.
             continue
         watts = float(rows.power_watts[chosen] - rows.power_watts[i])
         found.append(Price(constraint.field, constraint.value, needed, joules, watts, i))

@@ -1,4 +1,4 @@
-"""What requests of each class wait for their first token."""
+"""How long requests of each class wait for their first token."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class ClassFigures:
 
     shape: RequestShape
     ttft_ms: float
-    """At the percentile of ``spec.slo``."""
+    """TTFT at the percentile of ``spec.slo``."""
 
 
 def class_figures(problem: Problem, rows: Candidates, i: int) -> tuple[ClassFigures, ...]:
     """Return the figures of each class under a candidate.
 
-    Empty for one shape, for a number of requests in flight, and for a predictor that does not say.
+    Empty without classes, for a load by concurrency, and for a predictor that does not provide them.
     """
     predictor, load, shapes = problem.predictor, problem.load, problem.spec.workload.classes
     if not shapes or len(shapes) == 1 or load.requests_per_second is None or not isinstance(predictor, Predictor):
@@ -41,7 +41,7 @@ def class_figures(problem: Problem, rows: Candidates, i: int) -> tuple[ClassFigu
     level = _LEVELS[problem.spec.slo.percentile]
     found = predictor.class_ttft_ms(problem.model, gpu, layouts, workload, rate)
     whole = predictor.at_rate(problem.model, gpu, layouts, workload, rate)
-    # Factors learned from measurement are on the whole.
+    # Factors learned from measurement apply to the total.
     learned = float(rows.ttft_ms[i]) / float(getattr(whole, f"ttft_p{round(100 * level)}_ms")[0])
     pairs = zip(shapes, found, strict=True)
     return tuple(ClassFigures(shape, learned * float(quantiles[level][0])) for shape, quantiles in pairs)

@@ -21,7 +21,7 @@ NOT_SERVED = "such a plan needs a router that knows prefill and decode replicas,
 def with_pair(
     problem: Problem, solution: Solution, i: int, status: PlanStatus, shown: tuple[Mapping[str, object], ...]
 ) -> tuple[PlanStatus, tuple[Mapping[str, object], ...]]:
-    """Return status with the best plan of separate prefill and decode, and the table with that of every GPU product."""
+    """Return status and table with the best plan of separate prefill and decode; in the table, of every GPU product."""
     found = best_pairs(problem)
     if found is None:
         return status, shown
@@ -38,7 +38,7 @@ def with_pair(
 
 
 def with_hint(problem: Problem, answer: Infeasible) -> Infeasible:
-    """Return the answer, which also says when separate prefill and decode would meet the spec."""
+    """Return the answer with a hint if separate prefill and decode would meet the spec."""
     found = best_pairs(problem) if problem.spec.planning.disaggregation == "Compare" else None
     if found is None or not found.is_feasible:
         return answer
@@ -61,14 +61,14 @@ def alternative_of(
     spec: LLMDeploymentSpec,
     chosen: tuple[float, float, int],
 ) -> Alternative:
-    """Return a pair as status shows it, decode's layout first, and why it is not followed.
+    """Return a pair as status shows it, decode's layout first, and why it is not adopted.
 
     Args:
-        found: The candidates.
-        pair: One pair of them.
-        broken: Objectives and budgets that it breaks.
-        spec: What is asked for.
-        chosen: Joules per output token, watts and GPUs of the plan that was chosen.
+        found: The candidates of both roles.
+        pair: The pair to show.
+        broken: Objectives and budgets that the pair breaks.
+        spec: The deployment's spec.
+        chosen: Joules per output token, watts and GPUs of the chosen plan.
     """
     prefill = PrefillReplicas(**dict(layout_at(found.prefill, pair.prefill)))
     reason = f"prompts on {describe_replicas(prefill)}: {'; '.join(broken) or _why_not(pair, spec, chosen)}"

@@ -1,6 +1,6 @@
-"""Why nothing fits, in words.
+"""Messages that explain why no plan is feasible.
 
-A message names the field, its value and the nearest thing that works, for somebody who sees nothing but the message.
+A message names the field, its value and the nearest value that works, so that a reader needs nothing but the message.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from energylens.predictor.model.parameters import weight_bytes
 from energylens.predictor.types import BoolArray
 
 _NAMED_CHANGES = 3
-"""Changes that a message names; status has them all."""
+"""Number of changes that a message names; status lists all of them."""
 
 
 def explain_infeasible(problem: Problem, solution: Solution, placements: tuple[Relaxation, ...] = ()) -> Infeasible:
     """Return why a problem without a feasible candidate has none.
 
-    The reason is that of the first rule, in their order, that leaves no candidate.
+    The reason is the first rule, in their order, that leaves no candidate.
 
     Args:
-        problem: What was planned.
-        solution: Without a feasible candidate.
-        placements: Changes of the nodes that are enough.
+        problem: The planning problem.
+        solution: Its solution, without a feasible candidate.
+        placements: Changes of nodes that would suffice.
     """
     relaxations = nearest_changes(problem, solution, placements)
     reason, message = _headline(problem, solution, relaxations)
-    # In watts the message has the value that works, in watt-hours it has not.
+    # The message already has the value that works if the limit is in watts, not if it is in watt-hours.
     in_watts = reason != "BudgetExceeded" or problem.allowance is None or problem.allowance.limit is None
     text = with_options(message, relaxations, message.partition("=")[0] if in_watts else "")
     return Infeasible(reason, text, solution.rejections, relaxations)
 
 
 def with_options(message: str, relaxations: tuple[Relaxation, ...], named: str = "") -> str:
-    """Return a message with the changes that would work, but for that of the field whose value it has already."""
-    # Free GPUs are not for the reader to set; the message has said where they are missing.
+    """Return a message with the changes that would work, except the field whose value the message already has."""
+    # The reader cannot set free GPUs; the message already says where they are missing.
     others = [r for r in relaxations if r.also is not None or r.field not in (named, FREE_GPUS)]
     if not others:
         return message
@@ -82,7 +82,7 @@ def _headline(
 
 
 def _culprit(solution: Solution) -> tuple[Constraint | None, BoolArray]:
-    """Return the first rule that leaves nothing, None without candidates, and what the rules before it had left."""
+    """Return the first rule that leaves no candidate (None without candidates), and the candidates before that rule."""
     left = np.ones(len(solution.rows), dtype=bool)
     for constraint in solution.constraints if len(solution.rows) else ():
         if not (left & constraint.holds).any():
@@ -92,7 +92,7 @@ def _culprit(solution: Solution) -> tuple[Constraint | None, BoolArray]:
 
 
 def _lowest(constraint: Constraint, mask: BoolArray) -> int:
-    """Return the candidate of a mask that needs least of a field; NaN, a figure that there is not, comes last."""
+    """Return the candidate of a mask that needs the least of a field; NaN, an unknown figure, comes last."""
     assert constraint.needed is not None
     among = np.flatnonzero(mask)
     return int(among[np.argmin(np.nan_to_num(constraint.needed[among], nan=np.inf))])
@@ -132,15 +132,15 @@ def _too_large_message(problem: Problem, solution: Solution, culprit: Constraint
     within = f" within {' and '.join(limits)}" if limits else ""
     gpus = int(rows.layouts.gpus[largest])
     return (
-        f"spec.model.name={problem.model.name} needs {describe.gigabytes(weight_bytes(problem.model))} of weights and "
-        f"the KV cache of a request beside them; the largest replica{within} has {counted(gpus, 'GPU')} of "
+        f"spec.model.name={problem.model.name} needs {describe.gigabytes(weight_bytes(problem.model))} for its "
+        f"weights and the KV cache of one request; the largest replica{within} has {counted(gpus, 'GPU')} of "
         f"{rows.products[int(rows.product[largest])]} with {describe.gigabytes(float(memory[largest]))}"
     )
 
 
 def _gpus_message(problem: Problem, solution: Solution, culprit: Constraint, before: BoolArray) -> str:
     rows = solution.rows
-    # The nearest that holds every other rule is the better advice; where there is none, what the model needs at least.
+    # The nearest candidate that satisfies every other rule is the best advice; without one, the model's least need.
     others = feasible(solution.constraints, len(rows), without=[culprit])
     mask = others if others.any() else before
     if culprit.needed is not None:
@@ -153,7 +153,7 @@ def _gpus_message(problem: Problem, solution: Solution, culprit: Constraint, bef
     product = rows.products[int(rows.product[i])]
     free = ", ".join(str(gpus) for gpus in problem.free_gpus(product))
     shut = sum(node.product == product and not node.schedulable for node in problem.nodes)
-    closed = f" ({shut} of these nodes cordoned, not ready or on the way out)" if shut else ""
+    closed = f" ({shut} of these nodes are cordoned, not ready or being removed)" if shut else ""
     nodes = int(rows.nodes_per_replica[i])
     where = "on one node" if nodes == 1 else f"on each of {nodes} nodes"
     return (
@@ -190,7 +190,7 @@ def _slo_message(solution: Solution) -> str:
 
 
 def _budget_message(solution: Solution, culprit: Constraint, before: BoolArray, allowance: PowerAllowance) -> str:
-    """Say by how much the budget is missed, and which plan would fit it that breaks objectives."""
+    """Say by how much the budget is missed, and which plan would fit the budget but break objectives."""
     rows, i = solution.rows, _lowest(culprit, before)
     watts = float(np.rint(rows.power_watts[i]))
     text = (
@@ -206,7 +206,7 @@ def _budget_message(solution: Solution, culprit: Constraint, before: BoolArray, 
         return f"{text}; no plan fits"
     j = int(np.argmax(np.where(smaller, np.nan_to_num(rows.output_tokens_per_second), -1.0)))
     broken = [c for c in soft if not c.holds[j]]
-    # Under a load that no queue bears latencies have no figure: that the load is too high says all.
+    # If the queue grows without bound, latencies have no figures, and the message about the load suffices.
     shown = [c for c in broken if c.kind != "SLO" or c.needed_text(j) is not None] or broken
     fits = f"{describe.candidate(rows, j)} at {rows.power_watts[j]:.0f} W"
     return f"{text}; a smaller plan that fits: {fits}, but {'; '.join(c.exceeded(j) for c in shown)}"

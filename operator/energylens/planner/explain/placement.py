@@ -1,4 +1,4 @@
-"""Other nodes than those that a spec allows: what a node selector, a missing toleration or a list of products costs."""
+"""Plans on nodes that a spec excludes: what a node selector, a missing toleration or a list of products costs."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _FIELD = "spec.hardware"
 
 
 def placement_changes(problem: Problem, snapshot: ClusterSnapshot) -> tuple[Relaxation, ...]:
-    """Return for the node selector and the tolerations the change that alone brings nodes with which there is a plan.
+    """Return the change of the node selector, and of the tolerations, that alone adds nodes on which a plan exists.
 
-    ``spec.hardware.gpuProducts`` is among them only where the nodes have none of its products: else it is a rule over
-    the candidates like any other.
+    ``spec.hardware.gpuProducts`` is included only if the nodes have none of its products; otherwise it is a rule over
+    candidates like any other.
 
     Args:
-        problem: Without a feasible candidate.
+        problem: A problem without a feasible candidate.
         snapshot: All nodes of the cluster.
     """
     hardware = problem.spec.hardware
@@ -42,7 +42,7 @@ def placement_changes(problem: Problem, snapshot: ClusterSnapshot) -> tuple[Rela
         wider = hardware.model_copy(update={"tolerations": (*hardware.tolerations, *more)})
         allowed = f"[{', '.join(map(_words, (*hardware.tolerations, *more)))}]"
         tries.append(_tried(problem, snapshot, wider, "tolerations", tolerated, allowed))
-    # The fewest of them, and of these the one of least energy.
+    # The fewest tolerations, and among equals the plan of least energy.
     found.append(
         min(
             (one for one in tries if one is not None),
@@ -56,7 +56,7 @@ def placement_changes(problem: Problem, snapshot: ClusterSnapshot) -> tuple[Rela
 def _tried(
     problem: Problem, snapshot: ClusterSnapshot, hardware: Hardware, name: str, value: str, allowed: str | None = None
 ) -> Relaxation | None:
-    """Return the change to other hardware, None where it brings no plan; without ``allowed`` to the plan's product."""
+    """Return the change to other hardware, or None if it brings no plan; without ``allowed``, to the plan's product."""
     spec = problem.spec.model_copy(update={"hardware": hardware})
     nodes = usable_nodes(spec, snapshot, problem.gpus)
     if nodes == problem.nodes and name != "gpuProducts":
@@ -74,7 +74,7 @@ def _tried(
 
 
 def _untolerated(hardware: Hardware, snapshot: ClusterSnapshot) -> Iterator[tuple[Taint, ...]]:
-    """Yield for each node that only taints keep out the taints that do."""
+    """Yield the blocking taints of each node that only taints exclude."""
     for node in snapshot.nodes:
         if eligible(node, {}, hardware.tolerations) or not eligible(
             replace(node, taints=()), hardware.node_selector, ()

@@ -1,6 +1,7 @@
-"""The nearest change of each constraint that would make a plan feasible, and what the best plan would cost then.
+"""The nearest change of each constraint that would make a plan feasible, and the best plan's cost after the change.
 
-Found by evaluating every candidate without that constraint. Where no single change is enough, pairs are tried.
+Each change is found by evaluating every candidate without that constraint. If no single change suffices, pairs are
+tried.
 """
 
 from __future__ import annotations
@@ -23,24 +24,24 @@ from energylens.predictor.types import BoolArray
 
 _LOAD_STEP = 2.0
 _LOAD_STEPS = 13
-"""Loads down to a ten-thousandth of what the GPUs carry at all are tried; below, nobody would call it the same
-deployment."""
+"""Loads down to a ten-thousandth of what the GPUs sustain are tried; a smaller load would be another deployment."""
 _MOST_TIMES_TOO_HIGH = 2.0**80
-"""The largest quantity of Kubernetes is 2^63; what carries less than 2^-17 requests per second carries nothing."""
+"""The largest quantity in Kubernetes is 2^63; a plan that sustains less than 2^-17 requests per second sustains
+nothing."""
 _SAME = 1e-6
-"""Relative difference below which two rates are one; those of three digits differ by 0.1 % or more."""
+"""Relative difference below which two rates count as equal; rates of three digits differ by at least 0.1 %."""
 _RELAXABLE = ("GPUs", "SLO", "Power")
 
 
 def nearest_changes(
     problem: Problem, solution: Solution, placements: tuple[Relaxation, ...] = ()
 ) -> tuple[Relaxation, ...]:
-    """Return for each constraint the nearest change that alone is enough; where there is none, the pairs that are.
+    """Return for each constraint the nearest change that alone suffices, or, if there is none, the pairs that suffice.
 
     Args:
-        problem: What was planned.
-        solution: Without a feasible candidate.
-        placements: Changes of the nodes that are enough.
+        problem: The planning problem.
+        solution: Its solution, without a feasible candidate.
+        placements: Changes of nodes that suffice.
     """
     single = (*placements, *_choices(problem), *_limits(problem, solution), *_loads(problem, solution))
     return single or tuple(_pairs(problem, solution))
@@ -58,7 +59,7 @@ def _limits(problem: Problem, solution: Solution) -> Iterator[Relaxation]:
 
 
 def _pairs(problem: Problem, solution: Solution) -> Iterator[Relaxation]:
-    """Yield the pairs of limits that are enough together."""
+    """Yield the pairs of limits that suffice together."""
     rows = solution.rows
     relaxable = [c for c in solution.constraints if c.kind in _RELAXABLE]
     yield from _loads_with_objective(problem, solution)
@@ -69,10 +70,10 @@ def _pairs(problem: Problem, solution: Solution) -> Iterator[Relaxation]:
 
 
 def _relaxed(problem: Problem, solution: Solution, mask: BoolArray, constraints: tuple[Constraint, ...]) -> Relaxation:
-    """Return the smallest change of one or two constraints that lets a candidate of the mask in.
+    """Return the smallest change of one or two constraints that admits a candidate of the mask.
 
-    Of two constraints the sum of their relative changes is the smallest. The energy is that of the best candidate
-    within the changed limits.
+    For two constraints the sum of their relative changes is minimised. The energy is that of the best candidate within
+    the changed limits.
     """
     rows = solution.rows
     distance = np.sum([c.distance for c in constraints], axis=0)
@@ -99,7 +100,7 @@ def _change(solution: Solution, constraint: Constraint, nearest: int, chosen: in
 
 
 def _loads(problem: Problem, solution: Solution) -> Iterator[Relaxation]:
-    """Yield the nearest load that a plan within all other constraints takes."""
+    """Yield the nearest load that some plan sustains within all other constraints."""
     nearest = _nearest_load(problem, solution, lambda constraint: False) if _can_run(solution) else None
     if nearest is not None:
         relaxed = solve(nearest)
@@ -108,7 +109,7 @@ def _loads(problem: Problem, solution: Solution) -> Iterator[Relaxation]:
 
 
 def _loads_with_objective(problem: Problem, solution: Solution) -> Iterator[Relaxation]:
-    """Yield for each objective and budget the nearest load that a plan takes that breaks only it, and by how much."""
+    """Yield for each objective and budget the nearest load of a plan that breaks only that one, and by how much."""
     for constraint in solution.constraints if _can_run(solution) else ():
         if constraint.kind not in ("SLO", "Power"):
             continue
@@ -128,7 +129,7 @@ def _same_field(one: Constraint, other: Constraint) -> bool:
 
 
 def _can_run(solution: Solution) -> bool:
-    """Return whether some candidate has a load that it takes."""
+    """Return whether some candidate can sustain any load."""
     hard = [c for c in solution.constraints if c.kind in ("Structure", "Memory", "GPUs")]
     return bool(feasible(hard, len(solution.rows)).any())
 
@@ -139,7 +140,7 @@ def _load_change(solution: Solution, nearest: Problem) -> Change:
 
 
 def _choices(problem: Problem) -> Iterator[Relaxation]:
-    """Yield the changes of overrides and of a fixed power cap, each to its nearest value that works."""
+    """Yield the changes of overrides and of a fixed power cap, each to the nearest value that works."""
     planning = problem.spec.planning
     given = planning.overrides
     for name, field in Overrides.model_fields.items():
@@ -156,7 +157,7 @@ def _choices(problem: Problem) -> Iterator[Relaxation]:
 
 
 def _nearest_cap(problem: Problem, step: Relaxation, watts: int) -> Relaxation:
-    """Return the whole watts nearest to a fixed power cap that work, between it and a step that does."""
+    """Return the nearest whole watts to a fixed power cap that work, between the cap and a step that works."""
     broken = watts
     while abs(int(step.allowed) - broken) > 1:
         middle = (int(step.allowed) + broken) // 2
@@ -176,7 +177,7 @@ def _with_cap(spec: LLMDeploymentSpec, cap: PowerCap) -> LLMDeploymentSpec:
 
 
 def _chosen(problem: Problem, field: str, column: str, value: int) -> Iterator[Relaxation]:
-    """Yield the value of a column nearest to the given one with which some candidate holds every constraint."""
+    """Yield the value of a column nearest to the given one for which some candidate satisfies every constraint."""
     solution = solve(replace(problem, within_limits=True, within_power=True))
     rows = solution.rows
     if solution.chosen is None:
@@ -192,12 +193,12 @@ def _chosen(problem: Problem, field: str, column: str, value: int) -> Iterator[R
 
 
 def largest_load(problem: Problem, solution: Solution, leave_out: Sequence[str] = ()) -> str:
-    """Return the nearest load that a plan can take, as the spec writes it; ``0`` when there is none.
+    """Return the nearest load that a plan can sustain, as the spec writes it; ``0`` if there is none.
 
     Args:
-        problem: Without a feasible candidate at its whole load.
-        solution: Of the problem.
-        leave_out: Kinds of constraints that do not count.
+        problem: A problem without a feasible candidate at its full load.
+        solution: Solution of the problem.
+        leave_out: Kinds of constraints to ignore.
     """
     nearest = _nearest_load(
         problem, solution, lambda constraint: constraint.kind in leave_out, within_power="Power" not in leave_out
@@ -208,12 +209,12 @@ def largest_load(problem: Problem, solution: Solution, leave_out: Sequence[str] 
 def _nearest_load(
     problem: Problem, solution: Solution, leave_out: Callable[[Constraint], bool], *, within_power: bool = True
 ) -> Problem | None:
-    """Return the problem at the nearest load that has a feasible candidate, None when no load has one.
+    """Return the problem at the nearest load with a feasible candidate, or None if no load has one.
 
-    The load that a plan sustains has no closed form: loads are tried in steps away from the offered one, and the step
-    that brings a candidate is halved. A higher load counts only where an energy objective may need it, since energy per
-    token falls with the load while latencies rise. ``within_power``: the power available is to be kept, so that
-    candidates that exceed it under any load need not be evaluated.
+    The load that a plan sustains has no closed form, so loads are tried in growing steps from the offered load, and the
+    step that yields a candidate is bisected. A higher load counts only if an energy objective may need it, since energy
+    per token falls with the load while latencies rise. With ``within_power``, candidates that exceed the available
+    power under any load are not evaluated.
     """
 
     def at(factor: float) -> Problem | None:
@@ -227,7 +228,7 @@ def _nearest_load(
     for direction in (1.0 / _LOAD_STEP, _LOAD_STEP) if seeks_energy else (1.0 / _LOAD_STEP,):
         if not seeks_energy and at(start * direction**_LOAD_STEPS) is None:
             continue
-        # Where the GPUs carry only a part of the load, that part is the first that is tried.
+        # If the GPUs sustain only a part of the load, that part is tried first.
         factor = start if start == 1.0 else start / direction
         for _ in range(_LOAD_STEPS):
             before, factor = factor, factor * direction
@@ -238,10 +239,10 @@ def _nearest_load(
 
 
 def _carried_factor(problem: Problem, solution: Solution) -> float:
-    """Return the largest power of 1/2, 1 included, times which some candidate sustains the load, objectives aside.
+    """Return the largest power of 1/2, at most 1, of the load that some candidate sustains, objectives aside.
 
-    Steps that double find it in a few tries, however far the load is from anything that GPUs carry. Where no load is
-    carried it is 1.
+    Doubling steps find it in a few tries, however far the load is from what GPUs sustain. The result is 1 if no load is
+    sustained.
     """
     lowest = 1.0 / (problem.load.concurrency or _MOST_TIMES_TOO_HIGH)
 
@@ -270,7 +271,7 @@ def _is_carried(solution: Solution) -> bool:
 def _halved(at: Callable[[float], Problem | None], broken: float, found: Problem) -> Problem:
     """Return the problem at the last load that works on the way to one that does not.
 
-    Only loads as a spec writes them are tried, so that the answer does not depend on where the search began.
+    Only loads in the form that a spec writes are tried, so that the result does not depend on where the search began.
     """
     while (middle := _written_between(found, broken)) is not None:
         taken = at(middle)
@@ -282,12 +283,15 @@ def _halved(at: Callable[[float], Problem | None], broken: float, found: Problem
 
 
 def _written_between(found: Problem, broken: float) -> float | None:
-    """Return the factor of a load of three digits, or of whole requests in flight, between two; None without any."""
+    """Return a factor between two others whose load has three digits, or is a whole number of requests in flight.
+
+    None if there is none.
+    """
     if found.load.concurrency is not None:
         offered = found.spec.workload.concurrency or 1
         low, high = sorted((found.load.concurrency, int(offered * broken)))
         middle = max(int(np.sqrt(low * high)), low + 1)
-        # Half a request more, so that the product is not rounded down to one fewer.
+        # Half a request more keeps the product from being rounded down to one request fewer.
         return (middle + 0.5) / offered if middle < high else None
     rate = found.load.requests_per_second or 0.0
     whole = rate / found.load_factor
@@ -300,7 +304,7 @@ def _written_between(found: Problem, broken: float) -> float | None:
 
 
 def _as_written(at: Callable[[float], Problem | None], found: Problem) -> Problem:
-    """Return the problem at a load of three digits beside the found one, so that what is named is what was tried."""
+    """Return the problem at a load of three digits near the found one, so that messages name a load that was tried."""
     rate = found.load.requests_per_second
     if rate is None:
         return found

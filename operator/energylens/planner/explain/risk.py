@@ -1,4 +1,4 @@
-"""What it costs that a plan is ranked with the risk of its prediction, and not by the prediction alone."""
+"""What it costs to rank plans with the risk of their predictions instead of the predictions alone."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ _UNITS: dict[Objective, str] = {"MinimizePower": "W", "MinimizeEnergy": "J per o
 
 @dataclass(frozen=True)
 class RiskTaken:
-    """The plan of a planner that knows only means, where that is another one."""
+    """The plan that would be chosen by mean predictions alone, if that is another plan."""
 
     index: int
-    """Of its candidate."""
+    """The layout of the other plan."""
     given_up: float
-    """Predicted joules per output token (watts, where power is minimised) that the chosen plan uses more."""
+    """Predicted joules per output token (watts when minimising power) that the chosen plan uses more."""
     reason: str
-    """Why it lost."""
+    """Why the other plan was not chosen."""
 
     def text(self, solution: Solution, objective: Objective) -> str:
         """Return the cost as a sentence."""
         plan = describe.candidate(solution.rows, self.index)
         unit = _UNITS.get(objective, "J per output token")
-        return f"{self.given_up:.3g} {unit} is the price of certainty: {plan} {self.reason}"
+        return f"{self.given_up:.3g} {unit} is the cost of ranking with risk: {plan} {self.reason}"
 
 
 def risk_taken(solution: Solution, objective: Objective) -> RiskTaken | None:
-    """Return what risk cost; None where the plan is the lowest prediction, too.
+    """Return the cost of risk; None if the plan also has the lowest prediction.
 
     Args:
-        solution: With a plan.
-        objective: Of the deployment.
+        solution: A solution with a plan.
+        objective: The deployment's objective.
     """
     rows, chosen = solution.rows, solution.chosen
     if chosen is None:
-        raise ValueError("there is no plan, so risk has no cost")
+        raise ValueError("there is no plan whose risk could have a cost")
     lowest = best(rows.without_risk(), feasible(solution.constraints, len(rows)), objective)
     assert lowest is not None
     reason = by_risk(rows, lowest, rows, chosen, objective)

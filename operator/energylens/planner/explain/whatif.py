@@ -1,7 +1,8 @@
-"""What a plan would be with weights in a number format that the checkpoint does not have. A what-if, never a plan.
+"""The plan for weights in a number format that the checkpoint does not have: a what-if, never a plan to adopt.
 
 The format is that of the usual release (:func:`energylens.predictor.model.requantize.usual_release`); load, objectives,
-GPUs and what measurement taught stay. The operator refuses what cannot be loaded, and follows no answer from here.
+GPUs and learned corrections stay the same. The operator refuses formats that cannot be loaded and never adopts a plan
+from here.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from energylens.predictor.types import GpuSpec
 
 SIXTEEN_BITS = "None"
 ALL_FORMATS = (SIXTEEN_BITS, *FORMATS)
-"""As ``spec.model.quantization`` has them; ``None`` is 16 bits."""
+"""Formats as in ``spec.model.quantization``; ``None`` is 16 bits."""
 
 
 @dataclass(frozen=True)
@@ -26,18 +27,18 @@ class WhatIf:
     """The best plan with weights in one format."""
 
     format: str
-    """Of :data:`ALL_FORMATS`."""
+    """One of :data:`ALL_FORMATS`."""
     is_stored: bool
-    """The checkpoint is in this format: no what-if, and planned as it is."""
+    """The checkpoint already has this format: the plan is the ordinary one."""
     converts: bool
-    """Engines make the format of the checkpoint while loading it, in another form than the usual release has."""
+    """Engines create this format while loading the checkpoint, with other scales than the usual release."""
     solution: Solution
     kernels: tuple[str, ...]
-    """Features for the format that the GPUs lack, one sentence for each product."""
+    """Missing hardware support for the format, one sentence for each GPU product."""
 
     @property
     def refused(self) -> str:
-        """Why there is no plan: the last rule that took candidates; "" where there is one."""
+        """Why there is no plan: the last rule that removed candidates; "" if there is a plan."""
         left = self.solution.rejections
         return "" if self.solution.chosen is not None or not left else left[-1].message
 
@@ -46,19 +47,19 @@ def what_ifs(problem: Problem, checkpoint: ModelSpec, formats: Sequence[str]) ->
     """Return the best plan in each format.
 
     Args:
-        problem: What was planned.
-        checkpoint: The model as it is stored.
-        formats: Of :data:`ALL_FORMATS`.
+        problem: The planning problem.
+        checkpoint: The model as stored.
+        formats: Some of :data:`ALL_FORMATS`.
 
     Raises:
-        UnsupportedQuantizationError: A format is not known.
+        UnsupportedQuantizationError: A format is unknown.
     """
     settings = EngineSettings.of(problem.spec.engine)
     return tuple(_what_if(problem, checkpoint, each, settings) for each in formats)
 
 
 def stored_formats(model: ModelSpec) -> frozenset[str]:
-    """Return the formats that a checkpoint has weights in, of :data:`ALL_FORMATS`."""
+    """Return the formats of :data:`ALL_FORMATS` in which a checkpoint stores weights."""
     quants = (model.attention_quant, model.ffn_quant, model.expert_quant)
     weights = {quant.weight for quant in quants} - {"bfloat16"}
     return frozenset(name for name, weight in FORMATS.items() if weight in weights) or frozenset({SIXTEEN_BITS})

@@ -1,7 +1,7 @@
-"""Why not this plan: what removes the candidates of a kind, by how much the best of them loses, what would let it win.
+"""Why a layout is not the plan: what removes its candidates, by how much the best of them loses, what lets it win.
 
-Exact: the candidates asked about are evaluated whole, and every threshold of every constraint at which the order of the
-best two could change is tried.
+Exact: every candidate with the requested choices is evaluated, and every threshold of every constraint at which the
+order of the best two could change is tried.
 """
 
 from __future__ import annotations
@@ -40,27 +40,27 @@ _CLOSE = 1e-6
 
 @dataclass(frozen=True)
 class Choice:
-    """The choices asked about; None leaves a choice to the planner."""
+    """The requested choices; None leaves a choice to the planner."""
 
     gpu_product: str | None = None
-    """The node label ``nvidia.com/gpu.product``."""
+    """The value of the node label ``nvidia.com/gpu.product``."""
     overrides: Overrides = field(default_factory=Overrides)
     power_cap_watts: float | None = None
-    """Per GPU; NaN: the product's default limit."""
+    """Power cap per GPU, W; NaN is the product's default limit."""
 
 
 @dataclass(frozen=True)
 class Winning:
-    """A change of the spec with which the plan asked about would be allowed, or also be the best."""
+    """A change of the spec that would allow the requested plan, or also make it the best."""
 
     changes: tuple[Change, ...]
-    """All of them are needed."""
+    """The changes, all of which are needed."""
     wins: bool
-    """False: it would be allowed, and another plan would still be better."""
+    """False: the requested plan would be allowed, but another plan would still be better."""
     relaxes: bool
-    """False: the field is tightened, which removes the better plans."""
+    """False: the change tightens the field, which removes the better plans."""
     joules_per_output_token: float
-    """Of the plan asked about."""
+    """Energy of the requested plan."""
 
 
 @dataclass(frozen=True)
@@ -73,26 +73,26 @@ class Row:
 
 @dataclass(frozen=True)
 class Answer:
-    """Why the candidates asked about do not make the plan."""
+    """Why the requested candidates are not the plan."""
 
     verdict: Verdict
     message: str
     chosen: Row | None
-    """The plan; None when there is none."""
+    """The plan; None if there is none."""
     asked: Row | None
-    """The best candidate asked about; where none is allowed, the one that breaks the constraints least."""
+    """The best requested candidate; if none is allowed, the one that breaks the constraints least."""
     rejections: tuple[Rejection, ...] = ()
-    """Candidates asked about that the rules removed."""
+    """Requested candidates that the rules removed."""
     winning: tuple[Winning, ...] = ()
-    """Nearest first: relaxations, then what is tightened."""
+    """Changes, the nearest first: relaxations, then tightened constraints."""
 
 
 def why_not(problem: Problem, choice: Choice) -> Answer:
     """Return why the best candidate of a choice is not the plan.
 
     Args:
-        problem: What was planned; at least one of its products is allowed.
-        choice: What is asked about.
+        problem: The planning problem, with at least one allowed product.
+        choice: The requested choices.
     """
     solution, asked = solve(problem), solve(_with_choice(problem, choice))
     chosen = None if solution.chosen is None else Row(solution.rows, solution.chosen)
@@ -106,7 +106,7 @@ def why_not(problem: Problem, choice: Choice) -> Answer:
         message = f"this is the chosen plan: {describe.candidate(chosen.rows, chosen.index)}"
         return Answer("Chosen", message, chosen, chosen)
     fixed = _fixed(problem.spec, choice, solution.rows)
-    # With a choice fixed, what else is left competes: other GPU products under the same overrides.
+    # With a choice fixed by the spec, its rivals are the other candidates under the same overrides.
     field_of = asked if fixed else solution
     rivals = ~mask if fixed else ~_matches(solution.rows, choice)
     duel = _Duel(problem, field_of, asked, mask, rivals)
@@ -129,7 +129,7 @@ def why_not(problem: Problem, choice: Choice) -> Answer:
 
 @dataclass(frozen=True)
 class _Duel:
-    """Candidates asked about against all others, while one constraint moves."""
+    """Requested candidates against all others, while one constraint changes."""
 
     problem: Problem
     solution: Solution
@@ -138,7 +138,7 @@ class _Duel:
     rivals: BoolArray
 
     def relaxations(self) -> Iterator[Winning]:
-        """Yield for each constraint the nearest looser value with which the asked wins, else is allowed."""
+        """Yield for each constraint the nearest looser value at which the requested plan wins, or at least is valid."""
         allowed_now = (self.mask & feasible(self.asked.constraints, len(self.asked.rows))).any()
         for own, other in self._pairs(self.asked.constraints, self.solution.constraints):
             mine, theirs = self._left(own, other)
@@ -157,7 +157,7 @@ class _Duel:
                 yield self._winning(own, own.render(looser[0]), mine & (own.needed <= looser[0]), False, relaxes=True)
 
     def tightenings(self) -> Iterator[Winning]:
-        """Yield for each constraint, also those that the spec does not set, the loosest value without rivals."""
+        """Yield for each constraint, including those not in the spec, the loosest value that removes all rivals."""
         for own, other in self._pairs(self._all_limits(self.asked), self._all_limits(self.solution)):
             if own.needed is None or other.needed is None:
                 continue
@@ -245,7 +245,7 @@ def _matches(rows: Candidates, choice: Choice) -> BoolArray:
 
 
 def _fixed(spec: LLMDeploymentSpec, choice: Choice, rows: Candidates) -> tuple[Change, ...]:
-    """Return the overrides that forbid the choice, and those that it takes because the planner does not try it."""
+    """Return the overrides that forbid the choice, and those that it needs because the planner does not try it."""
     changes = []
     for name, value in choice.overrides.model_dump(exclude_none=True).items():
         given = getattr(spec.planning.overrides, name)
@@ -266,9 +266,9 @@ def _without(solution: Solution, rule: str) -> BoolArray:
 
 
 def _nearest(asked: Solution, mask: BoolArray) -> int:
-    """Return the candidate of a mask that breaks the rules least; one that can run where there is one."""
+    """Return the candidate of a mask that breaks the rules least, one that can run if there is one."""
     able = mask & asked.rows.supported & asked.rows.fits
-    # All may be infinitely far, under a load that grows every queue without bound.
+    # All distances may be infinite, under a load that makes every queue grow without bound.
     among = np.flatnonzero(able if able.any() else mask)
     distance = np.sum([c.distance for c in asked.constraints], axis=0)
     return int(among[np.argmin(distance[among])])
@@ -284,7 +284,7 @@ def _with_fixed(fixed: tuple[Change, ...], found: Winning) -> Winning:
 
 
 def _all_at_once(fixed: tuple[Change, ...], asked: Solution, near: Row) -> Winning:
-    """Return everything that would have to be relaxed for one candidate, where no single constraint is enough."""
+    """Return everything that would have to be relaxed for one candidate, if no single constraint suffices."""
     changes = [
         Change(c.field, c.value, c.needed_text(near.index) or "another")
         for c in asked.constraints
@@ -301,7 +301,7 @@ def _removed(asked: Solution, mask: BoolArray, fixed: tuple[Change, ...]) -> str
             before = f"{_fields(fixed)} would have to change, and " if fixed else ""
             return f"{before}{constraint.message}: {constraint.exceeded(i)} ({describe.candidate(asked.rows, i)})"
         left &= constraint.holds
-    raise AssertionError("a candidate holds every rule")
+    raise AssertionError("a candidate satisfies every rule")
 
 
 def _fields(changes: tuple[Change, ...]) -> str:
@@ -314,7 +314,7 @@ def _structural(asked: Solution, mask: BoolArray) -> str:
         if constraint.kind in ("Structure", "Memory") and not (mask & constraint.holds).any():
             i = int(np.flatnonzero(mask)[0])
             return f"{constraint.exceeded(i)} ({describe.candidate(asked.rows, i)})"
-    return "no layout can run: some are not supported, the others do not fit into GPU memory"
+    return "no layout can run: some are not supported, and the others do not fit into GPU memory"
 
 
 def _nowhere(problem: Problem, choice: Choice) -> str:
@@ -335,7 +335,7 @@ def _compared(problem: Problem, chosen: Row | None, asked: Row) -> str:
     old = float(objective_values(chosen.rows, objective)[chosen.index])
     plan = describe.candidate(chosen.rows, chosen.index)
     if objective == "MinimizeGPUs" and new != old:
-        return f"{text} uses {counted(round(new), 'GPU')}, the plan {plan} {old:.0f}"
+        return f"{text} uses {counted(round(new), 'GPU')}; the plan {plan} uses {old:.0f}"
     risk = by_risk(asked.rows, asked.index, chosen.rows, chosen.index, objective)
     if risk is not None:
         return f"{text} {risk} (the plan: {plan})"

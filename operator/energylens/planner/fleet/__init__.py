@@ -1,1 +1,1 @@
-"""Many deployments planned together within shared watts and GPUs."""
+"""Planning many deployments together within shared watts and GPUs."""

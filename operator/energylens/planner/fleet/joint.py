@@ -1,8 +1,8 @@
-"""The joint plan of several deployments: one frontier point each, least energy within shared watts and GPUs, exact.
+"""The joint plan of several deployments: one frontier point each, of least total energy within shared watts and GPUs.
 
-Choosing one point per member under several knapsacks is a multiple-choice knapsack problem; it is solved as a
-mixed-integer program by HiGHS (Huangfu and Hall 2018, "Parallelizing the dual revised simplex method") to a gap of
-zero. Whether pods fit on nodes is part of the program and exact too; see :mod:`energylens.planner.fleet.packing`.
+Choosing one point per member under several knapsacks is a multiple-choice knapsack problem. HiGHS (Huangfu and Hall
+2018, "Parallelizing the dual revised simplex method") solves it exactly, as a mixed-integer program with a gap of zero.
+Whether pods fit on nodes is part of the program and also exact; see :mod:`energylens.planner.fleet.packing`.
 """
 
 from __future__ import annotations
@@ -18,24 +18,25 @@ from energylens.planner.fleet.milp import Program, SolverError
 from energylens.planner.fleet.packing import Demand, Hole, Node, add_packing
 
 WATTS_TOLERANCE = 1e-3
-"""By how much a solution may exceed a power limit: the solver's arithmetic, far below what anything measures."""
+"""Tolerance by which a solution may exceed a power limit: the solver's rounding error, far below any measurable power.
+"""
 
 
 @dataclass(frozen=True)
 class BrokenObjective:
-    """An objective that a point does not hold, and the value with which it would."""
+    """An objective that a point breaks, and the value at which the point would meet it."""
 
     field: str
     """Path in the spec, such as ``spec.slo.itlMilliseconds``."""
     value: str
-    """Its value now."""
+    """Current value of the objective."""
     needed: str
-    """The least value that the point holds."""
+    """The lowest value that the point meets."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """One way to serve a member: a point of its frontier."""
+    """One way to serve a member: a point of the member's frontier."""
 
     product: str
     gpus_per_pod: int
@@ -43,15 +44,16 @@ class Point:
     """Pods over all replicas."""
     power_watts: float
     energy_watts: float
-    """What is minimised: joules per output token, with the risk of their prediction, x output tokens per second of the
-    member's load, W. Where the load is a concurrency, points generate different numbers of tokens, and all of a
-    member's points count at the rate of one of them."""
+    """The quantity to minimise, W: joules per output token, including the risk of the prediction, times the member's
+    output tokens per second. Under a load by concurrency, points generate tokens at different rates; all points of a
+    member are then counted at the rate of one of them."""
     broken: tuple[BrokenObjective, ...] = ()
-    """Objectives that it does not hold; such a point is never chosen, but says what relaxing them would allow."""
+    """Objectives that the point breaks. Such a point is never chosen, but shows what relaxing the objectives would
+    allow."""
 
     @property
     def gpus(self) -> int:
-        """GPUs over all pods."""
+        """GPUs of all pods."""
         return self.gpus_per_pod * self.pods
 
 
@@ -62,12 +64,12 @@ class JointMember:
     name: str
     points: tuple[Point, ...]
     nodes: frozenset[str] | None = None
-    """Names of the nodes that its pods may use; None for all."""
+    """Names of the nodes that the member's pods may use; None for all."""
 
 
 @dataclass(frozen=True)
 class PowerLimit:
-    """Watts that some members may draw together; limits may nest and overlap."""
+    """Watts that some members may draw together. Limits may nest and overlap."""
 
     name: str
     watts: float
@@ -78,7 +80,7 @@ class PowerLimit:
 
 @dataclass(frozen=True)
 class JointProblem:
-    """Members, the GPUs free for them, and the limits that they share."""
+    """The members, the GPUs that are free for them, and the limits that they share."""
 
     members: tuple[JointMember, ...]
     nodes: tuple[Node, ...]
@@ -93,26 +95,26 @@ class JointPlan:
     """Index into the points of each member."""
     power_watts: float
     energy_watts: float
-    """The minimum: the sum of the chosen points' ``energy_watts``."""
+    """The minimised quantity: the sum of the chosen points' ``energy_watts``."""
     watts_of: Mapping[str, float]
     """Power that counts against each limit."""
 
 
 @dataclass(frozen=True)
 class JointInfeasible:
-    """No choice holds everything; each of the following says what relaxing one kind of constraint alone would take.
+    """No choice meets all constraints; each field says what relaxing one kind of constraint alone would take.
 
-    An empty mapping or tuple says that relaxing that kind alone does not help.
+    An empty mapping or tuple means that relaxing that kind alone does not help.
     """
 
     impossible: tuple[str, ...] = ()
-    """Members none of whose points holds their objectives: nothing that is shared is the cause."""
+    """Members without a point that meets their objectives: no shared resource is the cause."""
     extra_watts: Mapping[str, float] = field(default_factory=dict)
-    """Watts by which limits would have to rise, together as few as possible."""
+    """Least total watts by which limits would have to rise."""
     extra_gpus: tuple[Hole, ...] = ()
-    """GPUs more that would be needed, as few as possible, each entry on one node."""
+    """Fewest additional GPUs that would be needed, each entry on one node."""
     relaxed: Mapping[str, int] = field(default_factory=dict)
-    """Members whose objectives would have to relax, as few as possible, with the point that would serve them."""
+    """The fewest members whose objectives would have to be relaxed, with the point that would serve each."""
 
 
 JointResult = JointPlan | JointInfeasible
@@ -120,16 +122,16 @@ _Relax = Literal["Nothing", "Watts", "GPUs", "Objectives"]
 
 
 def solve_joint(problem: JointProblem, *, explain: bool = True) -> JointResult:
-    """Return the points of least total energy that hold every limit, or the constraints to relax.
+    """Return the points of least total energy that meet every limit, or the constraints to relax.
 
     Args:
-        problem: What to choose from. Points that break an objective are used for the explanation only.
-        explain: Whether to find the constraints to relax when nothing holds; up to four more programs.
+        problem: The joint problem. Points that break an objective are used only for the explanation.
+        explain: Whether to find the constraints to relax if no choice is feasible; solves up to four more programs.
 
     Raises:
         ValueError: two members have the same name, a limit names an unknown member, or a figure is not a finite number
             of at least 0.
-        SolverError: the solver found no answer within its numerical means.
+        SolverError: the solver failed numerically.
     """
     _check(problem)
     plan = _solve(problem, "Nothing")
@@ -150,17 +152,17 @@ def solve_joint(problem: JointProblem, *, explain: bool = True) -> JointResult:
 
 @dataclass(frozen=True)
 class LimitCost:
-    """Cost of one power limit, with all other limits held."""
+    """Cost of one power limit, with all other limits in place."""
 
     limit: str
     energy_watts: float
     """Energy that the best plan without the limit would save, W."""
     watts_more: float
-    """By how much the limit would have to rise for that plan."""
+    """Watts by which the limit would have to rise for that plan."""
 
 
 def limit_costs(problem: JointProblem, plan: JointPlan) -> tuple[LimitCost, ...]:
-    """Return the limits that keep a better plan from being chosen, costliest first; one program for each limit.
+    """Return the limits that exclude a better plan, the most expensive first; solves one program for each limit.
 
     Raises:
         SolverError: as :func:`solve_joint`.
@@ -189,7 +191,7 @@ def _check(problem: JointProblem) -> None:
     names = [member.name for member in problem.members]
     if len(set(names)) < len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
-        raise ValueError(f"members: {', '.join(twice)} is there twice")
+        raise ValueError(f"members: {', '.join(twice)} is listed twice")
     for limit in problem.limits:
         unknown = sorted(limit.members - set(names))
         if unknown:
@@ -217,12 +219,12 @@ def _counted(limit: PowerLimit, members: Iterable[JointMember], chosen: Mapping[
 
 
 def _solve(problem: JointProblem, relax: _Relax, most_relaxed: int | None = None) -> JointPlan | _Relaxed | None:
-    """Solve with one kind of constraint relaxed at a price, or none; None when there is no solution.
+    """Solve the program with at most one kind of constraint relaxed at a price; return None if there is no solution.
 
     Args:
-        problem: What to choose from.
-        relax: Which kind of constraint may be broken; by how much is minimised then, else the energy.
-        most_relaxed: With Objectives: minimise the energy, with objectives broken for at most so many members.
+        problem: The joint problem.
+        relax: The kind of constraint that may be broken. The program then minimises by how much, otherwise the energy.
+        most_relaxed: With Objectives: minimise the energy while at most this many members break objectives.
     """
     program = Program()
     columns: list[tuple[JointMember, int]] = []

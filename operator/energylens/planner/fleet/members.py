@@ -30,18 +30,19 @@ class FleetMember:
     problem: Problem
     solution: Solution
     tokens_per_second: float
-    """At which its energy is counted."""
+    """Output tokens per second at which the deployment's energy is counted."""
     one_node: bool = False
-    """Replicas over several nodes cannot be run, as without LeaderWorkerSet."""
+    """Whether replicas over several nodes cannot run, as without LeaderWorkerSet."""
     _points: dict[tuple[bytes, bool], list[tuple[Point, int]]] = field(default_factory=dict, repr=False, compare=False)
-    """By mask; every program asks for those that hold all objectives. Shared by deployments that ask for the same."""
+    """Points by mask and ``broken``, since every program needs those that meet all objectives. Equal deployments share
+    them."""
 
     def points(self, mask: BoolArray, broken: bool) -> list[tuple[Point, int]]:
-        """Return the candidates of a mask, shape (n,), that can be best, and the index of each.
+        """Return the potentially best candidates of a mask, shape (n,), as points, and the index of each.
 
         Args:
-            mask: Candidates to look at.
-            broken: Whether points say which objectives they break.
+            mask: Candidates to consider.
+            broken: Whether points list the objectives that they break.
         """
         key = mask.tobytes(), broken
         if key not in self._points:
@@ -50,7 +51,7 @@ class FleetMember:
 
     @cached_property
     def reachable(self) -> BoolArray:
-        """Candidates that can run the load, whatever is free and whatever the objectives say; shape (n,)."""
+        """Candidates that can run the load, regardless of free GPUs and objectives; shape (n,)."""
         given_up = [c for c in self.solution.constraints if c.kind == "SLO" or c.rule == "NotEnoughFreeGPUs"]
         rows = self.solution.rows
         able = feasible(self.solution.constraints, len(rows), without=given_up)
@@ -59,16 +60,16 @@ class FleetMember:
 
     @property
     def objectives(self) -> tuple[Constraint, ...]:
-        """Its objectives."""
+        """The deployment's latency and energy objectives."""
         return tuple(c for c in self.solution.constraints if c.kind == "SLO")
 
     @property
     def is_possible(self) -> bool:
-        """Whether some candidate holds every constraint with all GPUs of the cluster free."""
+        """Whether some candidate would meet every constraint if all GPUs of the cluster were free."""
         return bool(self.within({}).any())
 
     def within(self, factors: Mapping[str, float]) -> BoolArray:
-        """Return the candidates that hold each objective times its factor (1 where none is given); shape (n,)."""
+        """Return the candidates that meet each objective times its factor (1 if none is given); shape (n,)."""
         mask = self.reachable.copy()
         for objective in self.objectives:
             factor = factors.get(objective.field, 1.0)
@@ -90,10 +91,10 @@ def deployment_of(
 
     Args:
         name: ``namespace/name``.
-        problem: What to plan.
-        one_node: Leave out replicas over several nodes.
-        known: Deployments by what their candidates follow from; one that differs from them in nothing but its name or
-            priority takes theirs, any other is added.
+        problem: The planning problem.
+        one_node: Whether to leave out replicas over several nodes.
+        known: Evaluated deployments by their inputs. A deployment that differs only in name or priority reuses one of
+            them; any other is added.
     """
     known = {} if known is None else known
     key = (*_inputs(problem), one_node)
@@ -103,7 +104,7 @@ def deployment_of(
 
 
 def _inputs(problem: Problem) -> tuple[object, ...]:
-    """Return what a solution follows from: the inputs of a plan, and where GPUs are free for the deployment."""
+    """Return the inputs of a solution: the inputs of a plan, and where GPUs are free for the deployment."""
     digest = inputs_hash(
         problem.spec,
         problem.model,
@@ -128,7 +129,7 @@ def _evaluated(name: str, problem: Problem, one_node: bool) -> FleetMember:
 
 
 def member_of(deployment: FleetMember, strict: BoolArray, loose: BoolArray | None) -> tuple[JointMember, list[int]]:
-    """Return the points of a deployment, and the candidate of each."""
+    """Return a deployment as a member of the joint problem, and the candidate of each point."""
     found: list[tuple[Point, int]] = []
     for mask, broken in ((strict, False), (loose, True)):
         if mask is not None:
@@ -138,18 +139,18 @@ def member_of(deployment: FleetMember, strict: BoolArray, loose: BoolArray | Non
 
 
 def _points(deployment: FleetMember, mask: BoolArray, broken: bool) -> Iterator[tuple[Point, int]]:
-    """Yield the candidates that can be best: of those on the same pods the frontier of energy and power.
+    """Yield the potentially best candidates: among candidates on the same pods, the frontier of energy and power.
 
-    A candidate with more pods of the same size is left out where one with fewer needs neither more energy nor power.
+    A candidate with more pods of the same size is left out if one with fewer pods needs no more energy or power.
     """
     rows = deployment.solution.rows
-    # What the planner prefers comes first, and is kept where others are as good.
+    # The candidate that the planner prefers comes first, so it is kept among equals.
     index = ranked(rows, mask, "MinimizeEnergy")
     energy = joules_at_risk(rows)[index] * deployment.tokens_per_second
     power = rows.power_watts[index]
     pods = (rows.replicas * rows.nodes_per_replica)[index]
     sizes = rows.gpus_per_node[index]
-    # One number per kind: rows of a table sort a hundred times slower.
+    # Each kind is encoded as one number, because sorting rows of a table is a hundred times slower.
     kinds = rows.product[index] * (int(sizes.max()) + 1) + sizes
     for kind in np.unique(kinds):
         mine = np.flatnonzero(kinds == kind)

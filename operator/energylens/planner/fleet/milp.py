@@ -1,4 +1,4 @@
-"""A mixed-integer program, written row by row and solved by HiGHS."""
+"""A mixed-integer program that is built row by row and solved by HiGHS."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ INFINITY = float("inf")
 
 
 class SolverError(RuntimeError):
-    """HiGHS found neither an optimum nor that there is none."""
+    """HiGHS neither found an optimum nor proved that there is none."""
 
 
 class Program:
-    """A mixed-integer program that is written row by row; variables are at least 0."""
+    """A mixed-integer program that is built row by row; variables are at least 0."""
 
     def __init__(self) -> None:
-        """Begin without variables."""
+        """Create a program without variables."""
         self._costs: list[float] = []
         self._upper: list[float] = []
         self._integral: list[int] = []
@@ -38,18 +38,18 @@ class Program:
         return tuple(range(start, len(self._costs)))
 
     def add_row(self, coefficients: Mapping[int, float], low: float, high: float) -> None:
-        """Keep a sum of variables within two bounds; infinite ones do not bind."""
+        """Constrain a sum of variables to two bounds; infinite bounds do not constrain."""
         self._rows.append(coefficients)
         self._low.append(low)
         self._high.append(high)
 
     def solve(self) -> FloatArray | None:
-        """Return the optimum, one value per column, or None when nothing is feasible.
+        """Return the optimum, one value per column, or None if nothing is feasible.
 
         Raises:
             SolverError: HiGHS stopped for another reason.
         """
-        # Takes 0.3 s to import, and few commands need it.
+        # The import takes 0.3 s, and few commands need it.
         from scipy.optimize import Bounds, LinearConstraint, milp
         from scipy.sparse import csr_array
 

@@ -1,10 +1,10 @@
 """Whether pods of several sizes fit on nodes, as rows of a mixed-integer program; exact, not a bound.
 
-Nodes that the same pods may use form a pool. Where each size of pod divides the next larger one (1, 2, 4, 8), pods fit
-on a pool exactly when for each size there are slots for the pods of this size and for the larger ones, counted in pods
-of this size: a pod takes the same number of slots wherever it goes. For other sizes (3 beside 2) the nodes are arc
-flows (Valério de Carvalho 1999, "Exact solution of bin-packing problems using column generation and branch-and-bound"):
-a path from 0 GPUs upwards, one arc for each pod.
+Nodes that the same pods may use form a pool. If each pod size divides the next larger one (1, 2, 4, 8), pods fit on a
+pool exactly when, for each size, there are enough slots of that size for the pods of that size and larger: a pod takes
+the same number of slots on any node. For other sizes (3 beside 2) the nodes are modelled as arc flows (Valério de
+Carvalho 1999, "Exact solution of bin-packing problems using column generation and branch-and-bound"): a path from 0
+GPUs upwards, one arc for each pod.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from energylens.planner.fleet.milp import INFINITY, Program
 
 @dataclass(frozen=True)
 class Node:
-    """GPUs of one node that the members may have."""
+    """GPUs of one node that the members may use."""
 
     name: str
     product: str
@@ -28,40 +28,40 @@ class Node:
 
 @dataclass(frozen=True)
 class Hole:
-    """Room for a pod that the nodes do not have: GPUs that would have to be free together on one node."""
+    """Missing room for pods: GPUs that would have to be free together on one node."""
 
     product: str
     gpus: int
-    """On one node."""
+    """GPUs that are missing on one node."""
     count: int = 1
-    """Of such nodes."""
+    """Number of such nodes."""
 
 
 @dataclass(frozen=True)
 class Demand:
-    """Pods of one size that the variables of a program ask for."""
+    """Pods of one size that the variables of a program request."""
 
     product: str
     nodes: frozenset[str] | None
     """Nodes that the pods may use; None for all."""
     gpus_per_pod: int
     pods: dict[int, float] = field(default_factory=dict)
-    """Pods for each unit of a variable."""
+    """Pods per unit of a variable."""
 
 
 def add_packing(
     program: Program, demands: Sequence[Demand], nodes: Iterable[Node], *, elastic: bool = False
 ) -> list[tuple[int, Hole]]:
-    """Add the rows by which every pod that is asked for finds room on a node.
+    """Add the rows that give every requested pod a place on a node.
 
     Args:
-        program: Holds the variables of the demands.
-        demands: Pods by size and by the nodes that they may use.
-        nodes: What there is.
-        elastic: Let pods go without a node, at the price of their GPUs.
+        program: The program that has the variables of the demands.
+        demands: Pods by size and allowed nodes.
+        nodes: The available nodes.
+        elastic: Whether pods may stay without a node, at the price of their GPUs.
 
     Returns:
-        With ``elastic`` the columns that count the pods without a node, each with its size.
+        With ``elastic``, the columns that count the pods without a node, each with the pod size.
     """
     pools = _pools(demands, nodes)
     holes: list[tuple[int, Hole]] = []
@@ -90,9 +90,9 @@ def add_packing(
 @dataclass(frozen=True)
 class _Pool:
     demands: frozenset[int]
-    """Numbers of the demands whose pods may use its nodes."""
+    """Indices of the demands whose pods may use the pool's nodes."""
     sizes: Counter[int]
-    """How many nodes there are of each number of free GPUs."""
+    """Number of nodes by number of free GPUs."""
 
 
 def _pools(demands: Sequence[Demand], nodes: Iterable[Node]) -> list[_Pool]:
@@ -120,13 +120,13 @@ def _add_slots(program: Program, placed: Mapping[int, Sequence[int]], sizes: Map
 
 
 def _add_flows(program: Program, placed: Mapping[int, Sequence[int]], sizes: Mapping[int, int]) -> None:
-    """Add one flow for each number of free GPUs; a path takes its pods from large to small."""
+    """Add one flow for each number of free GPUs; a path packs its pods from large to small."""
     rows: dict[int, dict[int, float]] = {size: dict.fromkeys(columns, -1.0) for size, columns in placed.items()}
     for gpus, count in sizes.items():
         balance: dict[int, dict[int, float]] = defaultdict(dict)
         reached = {0}
         for size in sorted(placed, reverse=True):
-            # In rising order, so that an arc may follow one of its own size.
+            # In ascending order, so that an arc may follow another arc of its size.
             starts = sorted(reached)
             while starts:
                 start = starts.pop(0)

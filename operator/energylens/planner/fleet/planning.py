@@ -1,4 +1,4 @@
-"""Many deployments planned together, and what their objectives and power limits cost."""
+"""Planning many deployments together, and what their objectives and power limits cost."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from energylens.planner.fleet.packing import Node
 from energylens.planner.types import ClusterSnapshot
 
 RELAXATIONS = (1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
-"""Factors on objectives that are tried, smallest first, where no joint plan holds them all."""
+"""Factors on objectives that are tried, the smallest first, if no joint plan meets them all."""
 MARGINAL = 1.1
-"""Factor on an objective whose saving is its marginal cost."""
+"""Factor on an objective that defines its marginal cost."""
 FACTORS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0)
 """Factors on all latency objectives at once, for the fleet's frontier."""
 _NOTHING = 1e-3
-"""Watts that the solver's arithmetic may make up."""
+"""Watts that the solver's rounding may produce."""
 
 
 @dataclass(frozen=True)
 class Fleet:
-    """Deployments and what they share."""
+    """Deployments and the resources that they share."""
 
     deployments: tuple[FleetMember, ...]
     nodes: tuple[Node, ...]
@@ -46,25 +46,25 @@ class FleetPlan:
     """One candidate per deployment."""
 
     rows: Mapping[str, int]
-    """Index into the deployment's candidates."""
+    """Chosen candidate of each deployment, as an index."""
     power_watts: float
     energy_watts: float
     watts_of: Mapping[str, float]
     """Power that counts against each limit."""
     relaxed: Mapping[str, tuple[BrokenObjective, ...]]
-    """Objectives that had to be relaxed, by deployment; empty when all hold."""
+    """Objectives that had to be relaxed, by deployment; empty if all are met."""
 
 
 @dataclass(frozen=True)
 class NoFleetPlan:
-    """Nothing holds everything, and what would help."""
+    """No joint plan is feasible, and the changes that would help."""
 
     extra_watts: Mapping[str, float]
     extra_gpus: tuple[str, ...]
     relaxed: FleetPlan | None
-    """The plan with the fewest deployments whose objectives are relaxed, by the smallest factor that helps."""
+    """The plan with the fewest relaxed deployments, at the smallest factor that helps."""
     factor: float | None
-    """Factor by which objectives are relaxed in ``relaxed``."""
+    """Factor by which ``relaxed`` relaxes objectives."""
 
 
 @dataclass(frozen=True)
@@ -75,11 +75,11 @@ class ObjectivePrice:
     field: str
     value: str
     marginal_watts: float
-    """Saved where it is relaxed by :data:`MARGINAL`."""
+    """Energy saved if the objective is relaxed by :data:`MARGINAL`, W."""
     watts: float
-    """Saved where it is left out."""
+    """Energy saved if the objective is removed, W."""
     needed: str | None
-    """Value of the objective at which the plan without the objective is allowed."""
+    """Value of the objective that would allow the plan without the objective."""
 
 
 def nodes_of(snapshot: ClusterSnapshot, owners: Collection[str]) -> tuple[Node, ...]:
@@ -92,10 +92,10 @@ def nodes_of(snapshot: ClusterSnapshot, owners: Collection[str]) -> tuple[Node, 
 
 
 def plan_fleet(fleet: Fleet) -> FleetPlan | NoFleetPlan:
-    """Return the plan of least energy of the whole fleet, exact, or why there is none.
+    """Return the plan of least energy of the whole fleet, exactly, or why there is none.
 
     Raises:
-        SolverError: the solver found no answer within its numerical means.
+        SolverError: the solver failed numerically.
     """
     found = _solve(fleet, {}, explain=True)
     if isinstance(found, FleetPlan):
@@ -109,7 +109,7 @@ def plan_fleet(fleet: Fleet) -> FleetPlan | NoFleetPlan:
 
 
 def objective_prices(fleet: Fleet, plan: FleetPlan) -> Iterator[ObjectivePrice]:
-    """Yield what each objective costs, in watts of the whole fleet; two programs each at most.
+    """Yield the cost of each objective, in watts of the whole fleet; solves at most two programs for each.
 
     Raises:
         SolverError: as :func:`plan_fleet`.
@@ -118,7 +118,8 @@ def objective_prices(fleet: Fleet, plan: FleetPlan) -> Iterator[ObjectivePrice]:
     for deployment in fleet.deployments:
         for objective in deployment.objectives:
             saved, needed = [0.0, 0.0], None
-            # Relaxed by less it saves less: where it costs nothing at all there is nothing more to ask.
+            # Relaxing an objective cannot save more than removing it, so an objective that costs nothing needs no
+            # second program.
             for number, factor in enumerate((math.inf, MARGINAL)):
                 looser = member_of(deployment, deployment.within({objective.field: factor}), None)
                 if looser[0].points == members[deployment.name][0].points:
@@ -143,9 +144,9 @@ def _joint(fleet: Fleet, members: Mapping[str, tuple[JointMember, list[int]]]) -
 
 
 def latency_frontier(fleet: Fleet, factors: Sequence[float] = FACTORS) -> Iterator[tuple[float, float | None]]:
-    """Yield the power of the whole fleet with all latency objectives times a factor; None where there is no plan.
+    """Yield the power of the whole fleet with all latency objectives times a factor; None if there is no plan.
 
-    Power limits are left out: they are what the frontier is compared with.
+    Power limits are left out, because the frontier is compared with them.
 
     Raises:
         SolverError: as :func:`plan_fleet`.
@@ -161,7 +162,7 @@ def latency_frontier(fleet: Fleet, factors: Sequence[float] = FACTORS) -> Iterat
 
 
 def limit_prices(fleet: Fleet) -> tuple[LimitCost, ...]:
-    """Return the cost of each power limit, the most expensive first; the fleet has a plan.
+    """Return the cost of each power limit, the most expensive first; the fleet must have a plan.
 
     Raises:
         SolverError: as :func:`plan_fleet`.
@@ -173,7 +174,7 @@ def limit_prices(fleet: Fleet) -> tuple[LimitCost, ...]:
 
 
 def alone(fleet: Fleet) -> float | None:
-    """Return the energy, W, if each deployment had the cluster to itself; None where one has no plan even then."""
+    """Return the energy, W, if each deployment had the cluster to itself; None if one has no plan even then."""
     total = 0.0
     for deployment in fleet.deployments:
         member, rows = member_of(deployment, deployment.within({}), None)
@@ -191,10 +192,10 @@ def _solve(
     """Solve the joint program.
 
     Args:
-        fleet: What to choose for.
-        factors: On objectives, by deployment and field.
-        hard: Objectives times their factors are the objectives. Else the objectives stand, and candidates within the
-            factors say what relaxing them would allow.
+        fleet: The fleet to plan.
+        factors: Factors on objectives, by deployment and field.
+        hard: Whether the objectives times their factors must be met. Otherwise the original objectives must be met, and
+            candidates within the factors show what relaxing would allow.
         explain: Whether to find the constraints to relax.
     """
     members, index = [], {}
@@ -219,7 +220,7 @@ def _solve(
 def _relaxed_plan(
     fleet: Fleet, members: tuple[JointMember, ...], index: Mapping[str, Sequence[int]], found: JointInfeasible
 ) -> FleetPlan | None:
-    """Return the plan in which the objectives of some members are relaxed; None where that does not help."""
+    """Return the plan in which the objectives of some members are relaxed; None if that does not help."""
     if not found.relaxed:
         return None
     fixed = []
@@ -237,7 +238,7 @@ def _relaxed_plan(
 
 
 def _predicted(fleet: Fleet, rows: Mapping[str, int]) -> float:
-    """Return the predicted energy of a choice, W: without the risk that candidates are compared with."""
+    """Return the predicted energy of a choice, W, without the risk that ranks candidates."""
     return sum(
         float(d.solution.rows.joules_per_output_token[rows[d.name]]) * d.tokens_per_second for d in fleet.deployments
     )

@@ -1,1 +1,1 @@
-"""The GPUs of a cluster: products, nodes, what is free, how many replicas fit."""
+"""The GPUs of a cluster: products, nodes, free GPUs, and how many replicas fit."""

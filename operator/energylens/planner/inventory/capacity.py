@@ -1,4 +1,4 @@
-"""How many replicas fit on nodes, as the Kubernetes scheduler would place their pods."""
+"""How many replicas fit on nodes when the Kubernetes scheduler places their pods."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from energylens.planner.types import GpuNode, Taint
 from energylens.predictor.types import IntArray
 
 GPU_TAINT = "nvidia.com/gpu"
-"""Taint that GPU nodes usually carry."""
+"""Taint that GPU nodes usually have."""
 
 GPU_TOLERATION = Toleration(key=GPU_TAINT, operator="Exists")
-"""The first toleration of every pod that we make: of any value and, without an effect, of every effect."""
+"""The first toleration of every pod that the operator creates: it tolerates any value and, without an effect, every
+effect."""
 
 BLOCKING_EFFECTS = ("NoSchedule", "NoExecute")
-"""Of taints that keep pods off a node."""
+"""Effects of taints that keep pods off a node."""
 
 
 def tolerates(toleration: Toleration, taint: Taint) -> bool:
@@ -33,9 +34,9 @@ def tolerates(toleration: Toleration, taint: Taint) -> bool:
 
 
 def tolerates_for_good(tolerations: Iterable[Toleration], taint: Taint) -> bool:
-    """Return whether a pod with these tolerations may run on a node with a taint, and stay there.
+    """Return whether a pod with these tolerations may run on a node with a taint and stay there.
 
-    The first toleration that matches decides how long a pod bears a NoExecute taint (``GetMatchingTolerations`` of
+    The first toleration that matches decides how long a pod tolerates a NoExecute taint (``GetMatchingTolerations`` of
     Kubernetes' taint eviction controller): with ``tolerationSeconds`` it is evicted after that time.
     """
     first = next((toleration for toleration in tolerations if tolerates(toleration, taint)), None)
@@ -45,9 +46,10 @@ def tolerates_for_good(tolerations: Iterable[Toleration], taint: Taint) -> bool:
 
 
 def eligible(node: GpuNode, node_selector: Mapping[str, str], tolerations: Iterable[Toleration]) -> bool:
-    """Return whether pods may run on a node: labels match and every blocking taint is tolerated for good.
+    """Return whether pods may run on a node: labels match, and every blocking taint is tolerated without a time limit.
 
-    Whether the node is ready or cordoned does not count here: that passes, and a plan should not change with it.
+    Whether the node is ready or cordoned is ignored: these states are temporary, and a plan should not change with
+    them.
     """
     if not carries(node.labels, node_selector):
         return False
@@ -56,9 +58,10 @@ def eligible(node: GpuNode, node_selector: Mapping[str, str], tolerations: Itera
 
 
 def pods_beside(gpus_on_nodes: Sequence[int], gpus_per_pod: int, gpus_per_other: int) -> IntArray:
-    """Return how many pods of another size find a place beside 0, 1, 2, ... pods of one size, as many as fit.
+    """Return how many pods of another size fit beside 0, 1, 2, ... pods of one size, up to the most that fit.
 
-    The best of all placements: a (max, +) convolution over the nodes of what each leaves.
+    The counts are those of the best placement: a (max, +) convolution over the nodes of the pods that each node leaves
+    room for.
     """
     most = np.zeros(1, dtype=np.int64)
     for free in gpus_on_nodes:
@@ -74,8 +77,8 @@ def pods_beside(gpus_on_nodes: Sequence[int], gpus_per_pod: int, gpus_per_other:
 def replicas_that_fit(gpus_on_nodes: Sequence[int], gpus_per_pod: IntArray, pods_per_replica: IntArray) -> IntArray:
     """Return how many replicas fit, shape (n,), given the GPUs available on each node.
 
-    A replica is ``pods_per_replica`` pods of ``gpus_per_pod`` GPUs each. All pods of one layout are equal, so that any
-    order in which the scheduler places them uses every slot: the sum of whole pods per node is exact, not a bound.
+    A replica is ``pods_per_replica`` pods of ``gpus_per_pod`` GPUs each. All pods of one layout are equal, so the
+    scheduler uses every slot in whatever order it places them: the sum of whole pods per node is exact, not a bound.
 
     Args:
         gpus_on_nodes: GPUs available on each node.

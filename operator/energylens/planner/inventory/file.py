@@ -1,11 +1,4 @@
-"""A cluster written down by hand: a short list of node pools, for planning without a cluster.
-
-.. code-block:: yaml
-
-    nodes:
-    - {product: NVIDIA-H100-80GB-HBM3, gpus: 8, count: 2}
-    - {product: L40S, gpus: 4, count: 3, used: 1}
-"""
+"""A cluster described by hand as a short list of node pools, for planning without a cluster."""
 
 from __future__ import annotations
 
@@ -22,7 +15,7 @@ _MOST_NODES = 10_000
 
 
 class InventoryError(ValueError):
-    """The inventory is not what it must be. The message names the entry, the field, the value and what is allowed."""
+    """The inventory is invalid. The message names the entry, the field, the value and what is allowed."""
 
 
 def snapshot_from_inventory(document: object, product_label: Callable[[str], str]) -> ClusterSnapshot:
@@ -31,7 +24,7 @@ def snapshot_from_inventory(document: object, product_label: Callable[[str], str
     Args:
         document: A mapping with ``nodes``, a list of pools: ``product`` and ``gpus`` (per node), and optionally
             ``count`` (1), ``used`` (GPUs taken on each node, 0), ``labels`` and ``taints``.
-        product_label: Returns the product label that a product's name means; its LookupError names what is known.
+        product_label: Returns the product label for a product's name; its LookupError lists the known names.
 
     Raises:
         InventoryError: A field is missing, unknown or out of range.

@@ -1,7 +1,7 @@
-"""How fast the network between nodes is: what the spec says, what nodes' labels say, or not known.
+"""Speed of the network between nodes, from the spec, from node labels, or unknown.
 
-Labels of Node Feature Discovery and of the NVIDIA network operator say that a node has RDMA, and not how fast; the type
-of a cloud's machine does.
+Labels of Node Feature Discovery and of the NVIDIA network operator say that a node has RDMA but not how fast it is; a
+cloud's instance type does.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from energylens.planner.types import GpuNode
 from energylens.predictor.types import GpuSpec
 
 SPEED_LABEL = "energylens.dev/inter-node-gigabits-per-second"
-"""Node label: Gbit/s of all network adapters of a node together, in one direction."""
+"""Node label: total Gbit/s of all network adapters of a node, in one direction."""
 INSTANCE_LABELS = ("node.kubernetes.io/instance-type", "beta.kubernetes.io/instance-type")
 FIELD = "spec.hardware.interNodeGigabitsPerSecond"
 MOST_GIGABITS = 100_000
@@ -41,7 +41,7 @@ INSTANCES: Mapping[str, int] = {
     "Standard_ND96isr_H100_v5": 3200,
     "Standard_ND96isr_H200_v5": 3200,
 }
-"""Gbit/s of a machine by the value of its label of the instance type."""
+"""Gbit/s of a machine by the value of its instance-type label."""
 
 
 @dataclass(frozen=True)
@@ -49,19 +49,19 @@ class Network:
     """The network between the nodes of one product."""
 
     gigabits_per_second: int | None
-    """Of a node, in one direction; None: not known."""
+    """Gbit/s of a node, in one direction; None if unknown."""
     source: str
-    """Where that was read, in words."""
+    """Source of the speed, in words."""
 
 
 def network_of(spec: LLMDeploymentSpec, nodes: Iterable[GpuNode]) -> Network:
-    """Return the network between nodes: as the spec has it, else that of the slowest of those whose labels say it."""
+    """Return the network between nodes: the spec's value, otherwise that of the slowest node whose labels state one."""
     asked = spec.hardware.inter_node_gigabits_per_second
     if asked is not None:
         return Network(asked, FIELD)
     known = [found for node in nodes if (found := _of_labels(node.labels)) is not None]
     if not known:
-        return Network(None, f"neither {FIELD} nor the label {SPEED_LABEL} of a node says it")
+        return Network(None, f"neither {FIELD} nor a node label {SPEED_LABEL} is set")
     slowest = min(known, key=lambda network: (network.gigabits_per_second or 0, network.source))
     return slowest
 
@@ -69,12 +69,12 @@ def network_of(spec: LLMDeploymentSpec, nodes: Iterable[GpuNode]) -> Network:
 def with_networks(
     spec: LLMDeploymentSpec, nodes: Iterable[GpuNode], gpus: Mapping[str, GpuSpec]
 ) -> Mapping[str, GpuSpec]:
-    """Return GPU products with the network between their nodes, where that is known.
+    """Return GPU products with the network between their nodes, if it is known.
 
     Args:
-        spec: What is asked for.
-        nodes: That the spec may use.
-        gpus: Known products.
+        spec: The deployment's spec.
+        nodes: Nodes that the spec may use.
+        gpus: Known GPU products.
     """
     by_product: dict[str, list[GpuNode]] = {}
     for node in nodes:

@@ -1,7 +1,7 @@
-"""What GPUs a node offers to pods as whole GPUs, and why it offers none that can be planned.
+"""Which GPUs a node offers to pods as whole GPUs, and why some nodes offer none that can be planned.
 
-Predictions are made for whole GPUs of a known product. A node may be labelled with GPUs and offer none of them, or
-offer parts of them under the name of whole ones.
+Predictions are made for whole GPUs of a known product. A node may be labelled with GPUs but offer none of them, or
+offer shares of GPUs under the name of whole GPUs.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from energylens.predictor.gpu_names import nearest_first
 
 GPU_RESOURCE = "nvidia.com/gpu"
 MOST_GPUS = 1024
-"""Of one node; more is a mistake."""
+"""Highest GPU count of one node; a higher count is a mistake."""
 _RESOURCE_PREFIX = "nvidia.com/"
 _MIG_PREFIX = "nvidia.com/mig-"
 _SHARED_SUFFIX = ".shared"
-"""Of the resource that time slicing renames (``renameByDefault`` of the NVIDIA device plugin)."""
+"""Suffix of the resource name that time slicing uses (``renameByDefault`` of the NVIDIA device plugin)."""
 
 SHARING_LABEL = "nvidia.com/gpu.sharing-strategy"
 REPLICAS_LABEL = "nvidia.com/gpu.replicas"
@@ -30,17 +30,17 @@ GKE_CLIENTS_LABEL = "cloud.google.com/gke-max-shared-clients-per-gpu"
 GKE_PARTITION_LABEL = "cloud.google.com/gke-gpu-partition-size"
 VGPU_PREFIX = "nvidia.com/vgpu."
 MEMORY_LABEL = "nvidia.com/gpu.memory"
-"""MiB of one GPU, by GPU feature discovery."""
+"""MiB of one GPU, from GPU feature discovery."""
 OS_LABEL = "kubernetes.io/os"
 OTHER_OS = "windows"
-"""The only system beside Linux that the kubelet runs on; engines' images are made for Linux."""
+"""The only operating system besides Linux that the kubelet supports; engine images are built for Linux."""
 COUNT_LABELS = (
     "nvidia.com/gpu.count",
     "cloud.google.com/gke-accelerator-count",
     "karpenter.k8s.aws/instance-gpu-count",
     "eks.amazonaws.com/instance-gpu-count",
 )
-"""Physical GPUs of a node: feature discovery's own count first, else that of the machine type."""
+"""Physical GPUs of a node: feature discovery's own count first, otherwise the count of the machine type."""
 
 _PRESENCE = {
     "nvidia.com/gpu.present": "true",
@@ -51,40 +51,40 @@ _PRESENCE = {
     "eks.amazonaws.com/instance-gpu-manufacturer": "nvidia",
     "kubernetes.azure.com/accelerator": "nvidia",
 }
-"""Labels that say that a node has an NVIDIA GPU, without saying which."""
+"""Labels that say that a node has an NVIDIA GPU, but not which one."""
 _CLOUD_NAMES = (
     "k8s.amazonaws.com/accelerator",
     "karpenter.k8s.aws/instance-gpu-name",
     "eks.amazonaws.com/instance-gpu-name",
     "karpenter.azure.com/sku-gpu-name",
 )
-"""Labels of clouds with a name that tells no product: EKS and Karpenter have one name for cards and modules."""
+"""Cloud labels whose value names no single product: EKS and Karpenter use one name for cards and modules."""
 
 _VGPU_PRODUCT = re.compile(r"(^|-)GRID-|-[0-9]+[ABCQ]$")
 """Names of virtual GPUs end in their frame buffer and series: ``GRID-A100D-40C``, ``NVIDIA-L40S-48Q`` (NVIDIA vGPU
 software documentation, virtual GPU types)."""
 _LEAST_MEMORY = 0.9
-"""Of the product's memory that a whole GPU shows at least: error correction takes a sixteenth of GDDR memory."""
+"""Least share of the product's memory that a whole GPU shows: error correction takes a sixteenth of GDDR memory."""
 
 
 @dataclass(frozen=True)
 class NodeGpus:
-    """GPUs that one node offers."""
+    """The GPUs that one node offers."""
 
     product: str
-    """The product, else the label's value as it stands, else empty."""
+    """The product, otherwise the label's value as it stands, otherwise empty."""
     gpus: int
-    """Whole GPUs that pods may ask for."""
+    """Whole GPUs that pods may request."""
     reason: str | None
-    """Why they cannot be planned; None where they can."""
+    """Why the GPUs cannot be planned; None if they can."""
 
 
 def node_gpus(node: Mapping[str, Any], names: NodeLabels) -> NodeGpus | None:
-    """Return what a node offers; None where it has no GPU, by its labels and its resources.
+    """Return what GPUs a node offers; None if neither labels nor resources show a GPU.
 
     Args:
         node: A Node object.
-        names: The table of products.
+        names: The table of products by label.
     """
     labels = labels_of(node)
     status = node.get("status") or {}
@@ -98,7 +98,7 @@ def node_gpus(node: Mapping[str, Any], names: NodeLabels) -> NodeGpus | None:
     if not (product or gpus or most or _present(labels) or any(map(_is_part, _others(allocatable)))):
         return None
     reason = (
-        (f"it runs Windows ({OS_LABEL}), and engines run on Linux" if labels.get(OS_LABEL) == OTHER_OS else None)
+        (f"it runs Windows ({OS_LABEL}), but engines need Linux" if labels.get(OS_LABEL) == OTHER_OS else None)
         or _parts(labels, product)
         or _shared(labels, allocatable, gpus, most)
         or (_nothing(allocatable, most) if gpus == 0 else None)
@@ -109,15 +109,15 @@ def node_gpus(node: Mapping[str, Any], names: NodeLabels) -> NodeGpus | None:
 
 
 def labels_of(node: Mapping[str, Any]) -> dict[str, str]:
-    """Return the labels of a node as text; files may have numbers among them."""
+    """Return the labels of a node as text; files may contain numbers as values."""
     return {str(key): str(value) for key, value in ((node.get("metadata") or {}).get("labels") or {}).items()}
 
 
 def gpu_count(resources: Mapping[str, Any]) -> int:
-    """Return the whole GPUs of a list of resources, 0 where it has none.
+    """Return the whole GPUs in a list of resources; 0 if it has none.
 
     Raises:
-        ValueError: The quantity is no whole number of GPUs; the message names the resource and the value.
+        ValueError: The quantity is not a whole number of GPUs; the message names the resource and the value.
     """
     return _whole(GPU_RESOURCE, resources.get(GPU_RESOURCE, 0))
 
@@ -133,7 +133,7 @@ def _whole(resource: str, value: object) -> int:
 
 
 def _parts(labels: Mapping[str, str], product: str) -> str | None:
-    """Return why the labels say that GPUs are given out in parts."""
+    """Return why labels show that the node offers shares of GPUs."""
     strategies = (labels.get(SHARING_LABEL), labels.get(GKE_SHARING_LABEL))
     name = product.lower()
     if name.endswith("-shared") or any(strategy not in (None, "", "none") for strategy in strategies):
@@ -145,17 +145,17 @@ def _parts(labels: Mapping[str, str], product: str) -> str | None:
         return "its GPUs are partitioned (MIG)"
     virtual = any(key.startswith(VGPU_PREFIX) and value not in ("", "false") for key, value in labels.items())
     if virtual or _VGPU_PRODUCT.search(product):
-        return "its GPUs are virtual (vGPU): a share of a GPU that other machines use too"
+        return "its GPUs are virtual (vGPU): shares of GPUs that other machines also use"
     return None
 
 
 def _shared(labels: Mapping[str, str], allocatable: Mapping[str, Any], gpus: int, capacity: int) -> str | None:
-    """Return why the counts say that a GPU is offered several times.
+    """Return why counts show that a GPU is offered several times.
 
-    Labels may not show the sharing: where only the device plugin is configured to share, feature discovery writes
-    ``gpu.replicas=1`` (k8s-device-plugin issue 732). A count below the allocatable GPUs gives it away. Below the
-    capacity alone does not: a GPU that was lost leaves the count at once and the capacity only when the kubelet starts
-    again; sharing multiplies it.
+    Labels may not show the sharing: if only the device plugin is configured to share, feature discovery writes
+    ``gpu.replicas=1`` (k8s-device-plugin issue 732). Fewer physical GPUs than allocatable GPUs prove sharing. Fewer
+    than the capacity do not: the count excludes a lost GPU at once, the capacity only after the kubelet restarts;
+    sharing, however, multiplies the capacity.
     """
     physical = next((number for label in COUNT_LABELS if (number := _number(labels.get(label)))), None)
     of = "" if physical is None else f", {physical} physical"
@@ -170,7 +170,7 @@ def _shared(labels: Mapping[str, str], allocatable: Mapping[str, Any], gpus: int
 
 
 def _nothing(allocatable: Mapping[str, Any], capacity: int) -> str:
-    """Return why a node with GPUs has none to give."""
+    """Return why a node with GPUs offers none."""
     others = _others(allocatable)
     listed = ", ".join(f"{allocatable[name]} {name}" for name in others)
     if any(name.startswith(_MIG_PREFIX) for name in others):
@@ -189,7 +189,7 @@ def _nothing(allocatable: Mapping[str, Any], capacity: int) -> str:
 
 
 def _unnamed(labels: Mapping[str, str], known: str | None, names: NodeLabels) -> str | None:
-    """Return why nobody knows which product a node has; None for a product label whose value nobody knows."""
+    """Return why the product of a node is unknown; None for a product label with an unknown value."""
     value = labels.get(PRODUCT_LABEL)
     if known is not None:
         return None
@@ -197,20 +197,27 @@ def _unnamed(labels: Mapping[str, str], known: str | None, names: NodeLabels) ->
         return f"its label {PRODUCT_LABEL} is empty"
     if value is not None:
         meant = names.meant(value)
-        # An unknown product is kept, so that the answer can say that the cluster has it.
+        # An unknown product is kept, so that messages can say that the cluster has it.
         if meant is None:
             return None
-        return f"{PRODUCT_LABEL}={value} is no name that feature discovery writes: label the node {meant} if it is one"
+        return (
+            f"{PRODUCT_LABEL}={value} is not a name that feature discovery writes; if the node has that product, "
+            f"label it {meant}"
+        )
     if labels.get(GKE_LABEL):
         nearest = nearest_first([labels[GKE_LABEL]], names.gpus)[:3]
         return (
-            f"it has no label {PRODUCT_LABEL}, and {GKE_LABEL}={labels[GKE_LABEL]} names no GPU product that is known; "
+            f"it has no label {PRODUCT_LABEL}, and {GKE_LABEL}={labels[GKE_LABEL]} names no known GPU product; "
             f"nearest: {', '.join(nearest)}"
         )
     found = next((label for label in _CLOUD_NAMES if labels.get(label)), None)
     meant = None if found is None else names.meant(labels[found])
-    beside = "" if found is None else f"; {found}={labels[found]} is not read, since it names no one product"
-    advice = "" if meant is None else f": run GPU feature discovery, or label the node {PRODUCT_LABEL}={meant} if so"
+    beside = "" if found is None else f"; {found}={labels[found]} is ignored, since it does not name a single product"
+    advice = (
+        ""
+        if meant is None
+        else f": run GPU feature discovery, or label the node {PRODUCT_LABEL}={meant} if that is its product"
+    )
     return f"no label {PRODUCT_LABEL} or {GKE_LABEL} names its GPUs{beside}{advice}"
 
 
@@ -221,11 +228,11 @@ def _too_small(labels: Mapping[str, str], known: str | None, names: NodeLabels) 
     whole = round(names.gpus[known].memory_bytes / 2**20)
     if memory >= _LEAST_MEMORY * whole:
         return None
-    return f"its GPUs are no whole {known}: {MEMORY_LABEL}={memory}, a whole one has {whole} MiB"
+    return f"its GPUs are shares of {known}: {MEMORY_LABEL}={memory}, but a whole GPU has {whole} MiB"
 
 
 def _others(allocatable: Mapping[str, Any]) -> list[str]:
-    """Return the resources beside whole GPUs under which a node offers GPUs, sorted."""
+    """Return the other resources under which a node offers GPUs, sorted."""
     return sorted(
         name
         for name, value in allocatable.items()
@@ -234,7 +241,7 @@ def _others(allocatable: Mapping[str, Any]) -> list[str]:
 
 
 def _is_part(resource: str) -> bool:
-    """Return whether a resource is parts of GPUs; network cards have names under ``nvidia.com/`` too."""
+    """Return whether a resource is a share of GPUs; network cards also have names under ``nvidia.com/``."""
     return resource.startswith((_MIG_PREFIX, f"{GPU_RESOURCE}.")) or resource.endswith(_SHARED_SUFFIX)
 
 
@@ -245,5 +252,5 @@ def _present(labels: Mapping[str, str]) -> bool:
 
 
 def _number(value: str | None) -> int | None:
-    """Return the whole number of a label; None where it has none, as labels may be missing or stale."""
+    """Return the whole number in a label; None if it has none, as labels may be missing or stale."""
     return int(value) if value is not None and value.isdecimal() else None

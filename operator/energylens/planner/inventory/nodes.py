@@ -1,4 +1,4 @@
-"""Which nodes a deployment may use, and what to say when it may use none."""
+"""Which nodes a deployment may use, and what to report if it may use none."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from energylens.predictor.types import GpuSpec
 _REASONS = 3
 _NAMES = 3
 _NEAREST = 3
-"""Reasons, nodes of one reason, and products that a message names."""
+"""Number of reasons, nodes per reason, and products that a message names."""
 
 
 def usable_nodes(
@@ -31,7 +31,8 @@ def usable_nodes(
 ) -> tuple[GpuNode, ...]:
     """Return the nodes whose labels, taints and GPU product allow the deployment's pods, free or not."""
     hardware = spec.hardware
-    # Most nodes of a large cluster have the same taints, and most specs select no labels.
+    # The result for each set of taints is reused: most nodes of a large cluster have equal taints, and most specs
+    # select no labels.
     accepted: dict[tuple[Taint, ...], bool] = {}
 
     def is_usable(node: GpuNode) -> bool:
@@ -50,7 +51,7 @@ def usable_nodes(
 def allowed_nodes(
     spec: LLMDeploymentSpec, nodes: tuple[GpuNode, ...], gpus: Mapping[str, GpuSpec]
 ) -> tuple[GpuNode, ...]:
-    """Return the nodes whose product ``spec.hardware.gpuProducts`` allows; all of them where it is empty."""
+    """Return the nodes whose product ``spec.hardware.gpuProducts`` allows; all nodes if the field is empty."""
     wanted = spec.hardware.gpu_products
     if not wanted:
         return nodes
@@ -59,12 +60,15 @@ def allowed_nodes(
 
 
 def unknown_products(spec: LLMDeploymentSpec, gpus: Mapping[str, GpuSpec]) -> str:
-    """Return which names in ``spec.hardware.gpuProducts`` are no product, and which are nearest; empty without any."""
+    """Return the names in ``spec.hardware.gpuProducts`` that are no product, with the nearest known names.
+
+    Empty if all are known.
+    """
     names = index_of(gpus.values())
     unknown = [name for name in spec.hardware.gpu_products if name_key(name) not in names]
     if not unknown:
         return ""
-    verb = "is no known product" if len(unknown) == 1 else "are no known products"
+    verb = "is not a known product" if len(unknown) == 1 else "are not known products"
     return f"{', '.join(unknown)} {verb}, nearest: {', '.join(nearest_first(unknown, gpus)[:_NEAREST])}"
 
 
@@ -74,7 +78,10 @@ def no_matching_gpus(spec: LLMDeploymentSpec, snapshot: ClusterSnapshot, gpus: M
 
 
 def unusable(excluded: Iterable[ExcludedNode]) -> str:
-    """Return nodes with GPUs that cannot be planned, by their reasons, as the end of a message; empty without any."""
+    """Return the nodes with GPUs that cannot be planned, grouped by reason, as the end of a message.
+
+    Empty if there are none.
+    """
     by_reason: dict[str, list[str]] = {}
     for node in excluded:
         by_reason.setdefault(node.reason, []).append(node.name)
@@ -91,7 +98,7 @@ def unusable(excluded: Iterable[ExcludedNode]) -> str:
 def excluded_for(
     spec: LLMDeploymentSpec, snapshot: ClusterSnapshot, gpus: Mapping[str, GpuSpec]
 ) -> tuple[ExcludedNode, ...]:
-    """Return the nodes that cannot be planned and have a product which the spec allows."""
+    """Return the nodes that cannot be planned and whose product the spec allows."""
     wanted = spec.hardware.gpu_products
     known = {node.product for node in snapshot.excluded if node.product in gpus}
     products = set(resolve_products(wanted, known, gpus) if wanted else known)

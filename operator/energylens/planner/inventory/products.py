@@ -1,4 +1,4 @@
-"""Which GPU product a node has, by its labels, and which products a spec's names mean."""
+"""Which GPU product a node has, by its labels, and which products the names in a spec select."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ discovery is not installed by default."""
 
 
 def resolve_products(wanted: Iterable[str], at_hand: Iterable[str], gpus: Mapping[str, GpuSpec]) -> tuple[str, ...]:
-    """Return the available products that the wanted names mean, sorted.
+    """Return the available products that the given names select, sorted.
 
-    A wanted name is any that the table of products has: a product label, also an older one, the short name of a GPU
-    (``H100``) or a GKE accelerator name; letter case does not matter and blanks count as dashes.
+    A name may be a current or older product label, the short name of a GPU (``H100``), or a GKE accelerator name.
+    Letter case does not matter, and blanks count as dashes.
     """
     keys = {name_key(name) for name in wanted}
     return tuple(sorted(product for product in at_hand if keys & _names(product, gpus.get(product))))
@@ -31,10 +31,10 @@ def _names(product: str, gpu: GpuSpec | None) -> set[str]:
 
 
 class NodeLabels:
-    """The table of products by the label values of nodes.
+    """The table of products by node label values.
 
-    Values are compared as Kubernetes compares them, letter by letter, since the pods of a plan find their nodes by the
-    same values (:func:`node_label_values`).
+    Values are compared exactly, as Kubernetes compares them, since the pods of a plan find their nodes by the same
+    values (:func:`node_label_values`).
     """
 
     def __init__(self, gpus: Mapping[str, GpuSpec]) -> None:
@@ -44,15 +44,15 @@ class NodeLabels:
         self.gpus = gpus
 
     def product(self, labels: Mapping[str, str]) -> str | None:
-        """Return the product that a node's labels name; None where they name none that is known.
+        """Return the product that a node's labels name; None if they name no known product.
 
-        Where the label of feature discovery is there it decides, even if nobody knows its value: it tells shared and
-        partitioned GPUs apart.
+        The label of feature discovery takes precedence even if its value is unknown, because it distinguishes shared
+        and partitioned GPUs.
         """
         if PRODUCT_LABEL in labels:
             return self._by_product_label.get(labels[PRODUCT_LABEL])
         return self._by_gke_label.get(labels.get(GKE_LABEL, ""))
 
     def meant(self, name: str) -> str | None:
-        """Return the product that a person means by any of its names, in any letter case; None where nobody knows."""
+        """Return the product for any of its names, in any letter case; None if the name is unknown."""
         return self._by_key.get(name_key(name))

@@ -1,8 +1,8 @@
-"""A cluster snapshot from plain Kubernetes objects: what GPU nodes there are and who holds their GPUs.
+"""A cluster snapshot from plain Kubernetes objects: which GPU nodes exist and who holds their GPUs.
 
-Counting follows the scheduler: a pod counts on the node it is bound to until it has succeeded or failed, with the
-larger of the sum of its containers and its largest init container (restartable init containers run on beside the
-containers, so that they add up with them).
+GPUs are counted as the scheduler counts them: until a pod has succeeded or failed, it counts on the node to which it is
+bound, with the larger of the sum of its containers and its largest init container. Restartable init containers keep
+running beside the containers, so they are added to the sum.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _PASSING_TAINTS = (
     "karpenter.sh/disrupted",
     "karpenter.sh/unregistered",
 )
-"""Beginnings of taints that say what happens to a node just now: it starts, it is ill, it goes."""
+"""Prefixes of taints for temporary states of a node: starting, unhealthy, being removed."""
 
 
 def snapshot_from_objects(
@@ -37,16 +37,16 @@ def snapshot_from_objects(
     gpus: Mapping[str, GpuSpec],
     names: NodeLabels | None = None,
 ) -> ClusterSnapshot:
-    """Return the GPUs of a cluster from its Node and Pod objects, as ``kubectl get -o json`` prints them.
+    """Return the GPUs of a cluster from its Node and Pod objects, in the form of ``kubectl get -o json``.
 
-    Nodes that have GPUs but offer none that can be planned (shared, partitioned or virtual ones, unhealthy ones, a
-    product that no label names) are kept apart with the reason.
+    Nodes whose GPUs cannot be planned (shared, partitioned, virtual or unhealthy GPUs, or a product that no label
+    names) are listed separately with the reason.
 
     Args:
         nodes: The Node objects.
         pods: The Pod objects of all namespaces.
-        gpus: The known products.
-        names: Their table by label, where it is available.
+        gpus: The known GPU products.
+        names: The table of products by label, if it is available.
     """
     held: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     malformed: dict[str, str] = {}
@@ -103,10 +103,10 @@ def _ready(node: Mapping[str, Any]) -> bool:
 
 
 def gpus_of_pod(pod: Mapping[str, Any]) -> int:
-    """Return the GPUs that a pod asks for; 0 once it has succeeded or failed.
+    """Return the GPUs that a pod requests; 0 after it has succeeded or failed.
 
     Raises:
-        ValueError: A quantity is no whole number of GPUs.
+        ValueError: A quantity is not a whole number of GPUs.
     """
     spec = pod.get("spec") or {}
     if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
@@ -124,7 +124,7 @@ def gpus_of_pod(pod: Mapping[str, Any]) -> int:
 
 
 def _owner_of(pod: Mapping[str, Any]) -> str:
-    """Return the LLMDeployment that a pod belongs to, as ``namespace/name``; "" for anything else."""
+    """Return the LLMDeployment that a pod belongs to, as ``namespace/name``; "" for any other pod."""
     metadata = pod.get("metadata") or {}
     name = (metadata.get("labels") or {}).get(OWNER_LABEL, "")
     return f"{metadata.get('namespace', 'default')}/{name}" if name else ""
@@ -136,11 +136,11 @@ def _name_of(pod: Mapping[str, Any]) -> str:
 
 
 def container_gpus(container: Mapping[str, Any]) -> int:
-    """Return the GPUs that a container asks for.
+    """Return the GPUs that a container requests.
 
     Raises:
-        ValueError: The quantity is no whole number of GPUs.
+        ValueError: The quantity is not a whole number of GPUs.
     """
     resources = container.get("resources") or {}
-    # The API server copies limits to requests; objects from a file may have limits only.
+    # The API server copies limits to requests; objects from a file may have only limits.
     return gpu_count(resources.get("requests") or {}) or gpu_count(resources.get("limits") or {})

@@ -14,9 +14,9 @@ from energylens.predictor.types import BoolArray, FloatArray, IntArray, Layouts
 
 @dataclass(frozen=True)
 class Candidates:
-    """One row per candidate, arrays of shape (n,); figures are those of all replicas together.
+    """One row per candidate, arrays of shape (n,); figures are totals over all replicas.
 
-    Where ``supported`` or ``fits`` is False the predicted figures are NaN.
+    If ``supported`` or ``fits`` is False, the predicted figures are NaN.
     """
 
     products: tuple[str, ...]
@@ -27,63 +27,65 @@ class Candidates:
     replicas: IntArray
     supported: BoolArray
     reason: npt.NDArray[np.object_]
-    """Texts, shared by the candidates of a layout: a copy for each would be most of the memory of a large cluster."""
+    """Why the engine cannot run the layout. The candidates of a layout share the texts, because copies would need most
+    of the memory of a large cluster."""
     fits: BoolArray
     sustainable: BoolArray
     itl_ms: FloatArray
-    """At the SLO's percentile."""
+    """Latency at the percentile of the SLO."""
     itl_upper_ms: FloatArray
-    """The same with the safety margin."""
+    """The same latency with the safety margin."""
     tpot_ms: FloatArray
     tpot_upper_ms: FloatArray
     ttft_ms: FloatArray
     ttft_upper_ms: FloatArray
     end_to_end_ms: FloatArray
-    """From a request's arrival to its last token."""
+    """Time from a request's arrival to its last token."""
     end_to_end_upper_ms: FloatArray
     joules_per_output_token: FloatArray
     joules_low: FloatArray
     """Ends of the 80 % interval."""
     joules_high: FloatArray
     joules_upper: FloatArray
-    """With the safety margin."""
+    """The figure with the safety margin."""
     power_watts: FloatArray
     idle_power_watts: FloatArray
     output_tokens_per_second: FloatArray
     concurrency: FloatArray
     utilization: FloatArray
-    """The load over what all replicas carry at most: rates, or requests in flight over places."""
+    """The load divided by the capacity of all replicas: arrival rates, or requests in flight over places."""
     utilization_limit: FloatArray
-    """What the headroom and the spare replicas leave of it."""
+    """The utilization that headroom and spare replicas allow."""
     burst_sequences: FloatArray
-    """That run at once on a data-parallel rank in a burst, as far as its KV cache has room; 0 for a fixed number."""
+    """Sequences that run at once on a data-parallel rank in a burst, as far as its KV cache has room; 0 for a load by
+    concurrency."""
     kv_cache_tokens: FloatArray
-    """Of one data-parallel rank."""
+    """Tokens in the KV cache of one data-parallel rank."""
     unshared_deviation: FloatArray
-    """Standard deviations of the error of log(energy): what candidates do not share, and the part of layouts."""
+    """Standard deviation of the part of the error of log(energy) that candidates do not share."""
     layout_deviation: FloatArray
     nearest: IntArray
-    """The nearest that was measured, as indices into `energylens.predictor.fitted.features.NEAREST`."""
+    """The nearest measurement, as an index into `energylens.predictor.fitted.features.NEAREST`."""
     role: Role = "aggregated"
 
     @property
     def risk(self) -> Risk:
-        """How the errors of the candidates' energies lie apart."""
+        """Spread of the errors of the candidates' energies relative to each other."""
         return Risk(self.unshared_deviation, self.layout_deviation)
 
     def without_risk(self) -> Candidates:
-        """Return the candidates as a planner that knows only means sees them: every prediction counts as certain."""
+        """Return the candidates with every prediction counted as certain, for a planner that uses only means."""
         certain = Risk.none(len(self))
         return replace(self, unshared_deviation=certain.unshared, layout_deviation=certain.layout)
 
     @property
     def gpus(self) -> IntArray:
-        """GPUs over all replicas, shape (n,)."""
+        """GPUs of all replicas, shape (n,)."""
         return self.layouts.gpus * self.replicas
 
     @property
     def gpus_per_node(self) -> IntArray:
-        """GPUs that a replica takes on each of its nodes, shape (n,)."""
+        """GPUs of a replica on each of its nodes, shape (n,)."""
         result: IntArray = self.layouts.gpus // self.nodes_per_replica
         return result
 

@@ -1,4 +1,4 @@
-"""Why one candidate lost against another, in words, with the risk that decides where predictions alone do not."""
+"""Why one candidate lost to another, in words, including the risk that decides when predictions alone do not."""
 
 from __future__ import annotations
 
@@ -18,21 +18,24 @@ _NEAREST_RUN = dict(
         strict=True,
     )
 )
-"""The nearest that was measured, in words."""
+"""The nearest measurement, in words."""
 
 
 _SIMPLER = ("fewer nodes of a replica", "fewer pipeline stages")
 _NEAREST = len(_SIMPLER)
-"""Place of what was measured among the costs of `complexity`; the words for the others are before it."""
+"""Index of the nearest measurement among the costs of `complexity`; `_SIMPLER` names the costs before it."""
 
 
 def predicted(rows: Candidates, objective: Objective) -> FloatArray:
-    """Return what is minimised without its risk, shape (n,); energy where GPUs are counted."""
+    """Return the minimised figure without its risk, shape (n,); energy if the objective counts GPUs."""
     return rows.power_watts if objective == "MinimizePower" else rows.joules_per_output_token
 
 
 def by_risk(rows: Candidates, i: int, winners: Candidates, j: int, objective: Objective) -> str | None:
-    """Return why candidate ``i`` lost against ``j`` although its prediction is lower; None where it is not."""
+    """Return why candidate ``i`` lost to ``j`` although its prediction is lower.
+
+    None if its prediction is not lower.
+    """
     mine, other = float(predicted(rows, objective)[i]), float(predicted(winners, objective)[j])
     if mine >= other:
         return None
@@ -43,7 +46,7 @@ def by_risk(rows: Candidates, i: int, winners: Candidates, j: int, objective: Ob
     costs = [(int(a[i]), int(b[j])) for a, b in zip(complexity(rows), complexity(winners), strict=True)]
     worse = next((number for number, (own, its) in enumerate(costs) if own != its), None)
     if risky > certain:
-        return f"{text}, but {describe.compared(risky, certain, what)} with its risk: {_reason(rows, i)}"
+        return f"{text}, but {describe.compared(risky, certain, what)} including its risk: {_reason(rows, i)}"
     if worse is None:
         return text
     own, its = costs[worse]
@@ -51,7 +54,7 @@ def by_risk(rows: Candidates, i: int, winners: Candidates, j: int, objective: Ob
         why = f"nearer measured runs ({_near(its)} instead of {_near(own)})"
     else:
         why = f"{_SIMPLER[worse]} ({its} instead of {own})"
-    return f"{text}, which is within the error of predictions: a tie, which goes to {why}"
+    return f"{text}, which is within the prediction error; the tie goes to {why}"
 
 
 def _reason(rows: Candidates, i: int) -> str:

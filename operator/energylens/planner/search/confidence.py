@@ -1,4 +1,4 @@
-"""How far a plan's prediction can be trusted, as a grade and in words."""
+"""How reliable a plan's prediction is, as a grade and in words."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.types import FloatArray, GpuSpec, Layouts, Workload
 
 GRADES: tuple[Confidence, ...] = ("Measured", "Interpolated", "Interpolated", "Extrapolated")
-"""Of the nearest that was measured, by its index."""
+"""Grade by the index of the nearest measurement."""
 CAPPED = "no run had a power cap"
 DRAFTED = "no run drafted tokens"
-APART = "no run had prompts and tokens on replicas of their own"
+APART = "no run had separate prefill and decode"
 
 
 @runtime_checkable
 class Witness(Protocol):
-    """A predictor that can say what was measured near a candidate."""
+    """A predictor that can report which measurements are near a candidate."""
 
     def evidence(
         self, model: ModelSpec, gpu: GpuSpec, layouts: Layouts, workload: Workload, running: FloatArray
     ) -> Evidence:
-        """Return what was measured near one candidate."""
+        """Return the measurements near one candidate."""
         ...
 
 
@@ -44,18 +44,18 @@ def confidence_of(
     *,
     apart: bool = False,
 ) -> tuple[Confidence, str]:
-    """Return the grade of a candidate and the reason for it, one clause.
+    """Return the grade of a candidate and its reason, as one clause.
 
     Args:
-        witness: The predictor; a stand-in that is no `Witness` gives no reason.
-        nearest: Of the candidate, as an index into `energylens.predictor.fitted.features.NEAREST`.
-        engine: Of the deployment, whose version counts.
-        model: As served.
-        gpu: The candidate's product.
+        witness: The predictor; a test double that is not a `Witness` gives no reason.
+        nearest: The candidate's nearest measurement, an index into `energylens.predictor.fitted.features.NEAREST`.
+        engine: The deployment's engine, whose version counts.
+        model: The model as served.
+        gpu: The candidate's GPU product.
         layouts: The candidate's layout, shape (1,).
         workload: Mean request.
-        running: Sequences at a time in one replica.
-        apart: Prompts are processed by replicas of their own.
+        running: Sequences that run at once in one replica.
+        apart: Whether prefill runs on separate replicas.
     """
     capped = bool(np.isfinite(layouts.power_cap_watts).any())
     unmeasured = [APART] * apart + [CAPPED] * capped + [DRAFTED] * (workload.speculation is not None)
@@ -87,7 +87,7 @@ def _near(found: Evidence, engine: Engine, gpu: GpuSpec, layouts: Layouts, runni
         return [f"no replica was measured with {_split(layouts)}"]
     if found.nearest == ENGINE:
         if found.model_known:
-            return [f"this model was measured with {under}, but no {found.kind} on {gpu.name}"]
+            return [f"this model was measured with {under}, but no {found.kind} was on {gpu.name}"]
         if not found.kind_known:
             what = f"a {found.kind}" if found.before else "this model"
             return [f"{what} was measured with other versions of {name} only"]
@@ -95,18 +95,20 @@ def _near(found: Evidence, engine: Engine, gpu: GpuSpec, layouts: Layouts, runni
         return [f"this model was not measured with {under}; another {found.kind} was {where}"]
     if not found.kind_known:
         return [f"no {found.kind} was measured with {under}"]
-    return [f"no run had {running:.0f} sequences at a time"]
+    return [f"no run had {running:.0f} sequences running at once"]
 
 
 def _model_known(found: Evidence, gpu: GpuSpec, layouts: Layouts, running: float) -> str:
     if found.loads is not None:
         low, high = found.loads
-        return f"this layout was measured with {low:.0f} to {high:.0f} sequences at a time, not with {running:.0f}"
+        return (
+            f"this layout was measured with {low:.0f} to {high:.0f} sequences running at once, not with {running:.0f}"
+        )
     if _degrees(layouts) in found.layouts:
-        return "this layout was measured with other lengths of prompts and outputs"
+        return "this layout was measured only with other prompt and output lengths"
     shown = _list([describe_layout(tensor=t, pipeline=p, expert=e, data=d) for t, p, e, d in found.layouts])
     if not shown:
-        return f"this model was measured on other GPUs than {gpu.name}, or in another number format"
+        return f"this model was measured only on GPUs other than {gpu.name}, or in another number format"
     return f"this model was measured on {gpu.name} as {shown}, not as {_layout(layouts)}"
 
 
@@ -124,11 +126,11 @@ def _layout(layouts: Layouts) -> str:
 def _split(layouts: Layouts) -> str:
     parts = ["pipeline stages"] * bool(layouts.pipeline_parallel[0] > 1)
     parts += ["data-parallel ranks"] * bool(layouts.data_parallel[0] > 1)
-    return " and ".join(parts) or "messages over a host link"
+    return " and ".join(parts) or "communication over a host link"
 
 
 def _other_version(found: Evidence, engine: Engine, told: str) -> list[str]:
-    """Return that the deployment's version is outside of those that were measured, or nothing."""
+    """Return that the deployment's version lies outside the measured versions, or nothing."""
     version = version_of(engine)
     if found.versions is None or parse_version(found.versions[0]) <= version <= parse_version(found.versions[1]):
         return []

@@ -1,8 +1,8 @@
-"""The rules that a plan must hold, each as a mask over the candidates.
+"""The rules that a plan must satisfy, each as a mask over the candidates.
 
-Latencies and the energy objective are checked with the safety margin, the upper end of the 80 % interval by default: a
-prediction that is right on average would break half of the objectives that it just meets. Power is checked without it,
-since budgets add up the predicted power of many deployments, whose errors even out.
+Latencies and the energy objective are checked with the safety margin, by default the upper end of the 80 % interval:
+predictions without bias would break half of the objectives that they just meet. Power is checked without the margin,
+since budgets add up the predicted power of many deployments, whose errors average out.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ Kind = Literal["Structure", "Memory", "GPUs", "Load", "SLO", "Power"]
 
 
 FREE_GPUS = "free GPUs"
-"""The field of a constraint that the cluster sets, not the spec."""
+"""Field of a constraint that the cluster sets, not the spec."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Constraint:
-    """One rule; ``holds`` has shape (n,)."""
+    """One rule; ``holds`` has shape (n,) and marks the candidates that satisfy it."""
 
     rule: str
     """CamelCase reason of a rejection."""
@@ -42,27 +42,27 @@ class Constraint:
     holds: BoolArray
     message: str
     needed: FloatArray | None = None
-    """The smallest value of the field with which each candidate would hold the rule, in the field's resolution; None
-    where no number would."""
+    """The smallest value of the field, in the field's resolution, with which each candidate would satisfy the rule;
+    None if no number would."""
     what: str = ""
-    """What ``needed`` is, with its unit left to ``render``."""
+    """What ``needed`` measures, in words; ``render`` adds the unit."""
     render: Callable[[float], str] = str
-    """The needed value as the spec writes it."""
+    """Return a needed value as the spec writes it."""
     exceeded: Callable[[int], str] = str
-    """Why one candidate breaks the rule, such as ``20 GPUs > 16 (spec.hardware.maxGPUs)``."""
+    """Return why one candidate breaks the rule, such as ``20 GPUs > 16 (spec.hardware.maxGPUs)``."""
     excess: FloatArray | None = None
-    """By what share of the field's value each candidate breaks the rule; None where that has no number."""
+    """Relative amount of the field's value by which each candidate breaks the rule; None if that has no number."""
     resolution: float = 1.0
     """Step of the field."""
 
     def needed_text(self, i: int) -> str | None:
-        """Return the value of the field with which one candidate would hold the rule; None where no number would."""
+        """Return the value of the field with which one candidate would satisfy the rule; None if no number would."""
         value = math.nan if self.needed is None else float(self.needed[i])
         return self.render(value) if math.isfinite(value) else None
 
     @property
     def distance(self) -> FloatArray:
-        """By how much the field must be relaxed for each candidate, shape (n,): 0 where it holds, infinite for NaN."""
+        """Return the relaxation of the field that each candidate needs, shape (n,): 0 if none, infinite for NaN."""
         excess = np.ones(self.holds.shape) if self.excess is None else np.nan_to_num(self.excess, nan=np.inf)
         return np.where(self.holds, 0.0, excess)
 
@@ -78,9 +78,9 @@ def build_constraints(
 
     Args:
         rows: The candidates.
-        spec: What is asked for.
+        spec: The deployment's spec.
         allowed_products: Products that ``spec.hardware.gpuProducts`` lets the plan use.
-        free_gpus: For each of the candidates' products the GPUs free for this deployment on every node.
+        free_gpus: By GPU product, the GPUs that are free for this deployment on each node.
         allowance: Watts available from budgets.
     """
     return (
@@ -114,7 +114,7 @@ def _structure(rows: Candidates) -> list[Constraint]:
             field="GPU memory",
             value="",
             holds=rows.fits | ~rows.supported,
-            message="weights and the KV cache of one request do not fit into the GPUs of a replica",
+            message="the weights and the KV cache of one request do not fit into the GPUs of a replica",
             exceeded=lambda i: "does not fit into GPU memory",
         ),
     ]
@@ -200,10 +200,12 @@ def _load(rows: Candidates, spec: LLMDeploymentSpec) -> Constraint:
 
     def exceeded(i: int) -> str:
         busy, limit = rows.utilization[i], rows.utilization_limit[i]
-        # Beyond its capacity a replica is as busy as it can be, which says less than that it cannot keep up.
+        # Beyond its capacity a replica shows full utilization, which says less than that it cannot keep up.
         if not limit < busy < 1.0:
             return f"it {message}"
-        return f"{describe.percent_up(busy)} % busy where headroom and spare replicas leave {describe.percent(limit)} %"
+        return (
+            f"{describe.percent_up(busy)} % utilized, but headroom and spare replicas allow {describe.percent(limit)} %"
+        )
 
     return Constraint(
         rule="LoadTooHigh",
@@ -256,7 +258,7 @@ def _latency(name: str, limit: int, predicted: FloatArray, upper: FloatArray, fi
         kind="SLO",
         field=field,
         value=str(limit),
-        # Compared in whole milliseconds, as the SLO is stated and as every message shows it.
+        # Values are compared in whole milliseconds, as SLOs and messages state them.
         holds=_ceil(upper, 1.0) <= limit,
         message=f"{name} above {limit} ms",
         needed=_ceil(upper, 1.0),
@@ -270,7 +272,8 @@ def _latency(name: str, limit: int, predicted: FloatArray, upper: FloatArray, fi
 def _power(rows: Candidates, allowance: PowerAllowance | None) -> list[Constraint]:
     if allowance is None:
         return []
-    # In whole watts, as a plan's power is stated: a running plan always fits into what it is stated to draw.
+    # Values are compared in whole watts, as plans state their power, so that a running plan always fits its stated
+    # power.
     watts, limit = np.rint(rows.power_watts), allowance.limit
     return [
         Constraint(
@@ -279,7 +282,7 @@ def _power(rows: Candidates, allowance: PowerAllowance | None) -> list[Constrain
             field=allowance.field,
             value=f"{allowance.watts:.0f}" if limit is None else str(limit.value),
             holds=watts <= allowance.watts,
-            message=f"more power than the {allowance.watts:.0f} W that {allowance.field} leaves",
+            message=f"more power than the {allowance.watts:.0f} W available from {allowance.field}",
             needed=watts if limit is None else limit.needed(watts),
             what="predicted power in W",
             render=lambda value: f"{value:.0f}",
@@ -290,19 +293,19 @@ def _power(rows: Candidates, allowance: PowerAllowance | None) -> list[Constrain
 
 
 def _ceil_milli(joules: float) -> str:
-    """Return joules as a quantity in milli units, rounded up: a lower objective would fail."""
+    """Return joules as a quantity in milli units, rounded up, because the candidate would break a lower objective."""
     milli = np.ceil(round(joules * 1e6, 3)) / 1e3
     return f"{milli:.3f}".rstrip("0").rstrip(".") + "m"
 
 
 def _ceil(values: FloatArray, resolution: float) -> FloatArray:
-    """Return the values rounded up to a multiple of the resolution, forgiving the noise of the last digits."""
+    """Return the values rounded up to a multiple of the resolution, ignoring rounding noise in the last digits."""
     result: FloatArray = np.ceil(np.round(values / resolution, 6)) * resolution
     return result
 
 
 def feasible(constraints: Sequence[Constraint], size: int, *, without: Sequence[Constraint] = ()) -> BoolArray:
-    """Return which of ``size`` candidates hold every constraint, leaving some constraints out; shape (size,)."""
+    """Return which of ``size`` candidates satisfy every constraint except the given ones; shape (size,)."""
     mask = np.ones(size, dtype=bool)
     for constraint in constraints:
         if constraint not in without:
@@ -311,7 +314,7 @@ def feasible(constraints: Sequence[Constraint], size: int, *, without: Sequence[
 
 
 def count_rejections(constraints: Sequence[Constraint], size: int) -> tuple[Rejection, ...]:
-    """Return for each rule in order how many candidates it removed that the rules before it had left."""
+    """Return for each rule, in order, how many candidates it removed that the rules before it had left."""
     left = np.ones(size, dtype=bool)
     rejections = []
     for constraint in constraints:

@@ -1,7 +1,7 @@
 """Factors learned from measurement, for every candidate of a planning space.
 
-What was measured of one layout says something of every other of the same product: were those left at 1, a layout would
-look better only because nobody measured it, and plans would hop from one to the next.
+A measurement of one layout also corrects every other layout of the same product. If the factors of the others stayed at
+1, a layout could look better merely because nobody measured it, and plans would alternate.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ class Correction:
 
 @dataclass(frozen=True)
 class Corrections:
-    """Factors learned of one model under one engine."""
+    """Factors learned for one model under one engine."""
 
     lessons: Mapping[str, tuple[Lesson, ...]] = field(default_factory=dict)
-    """By GPU product."""
+    """Learned errors by GPU product."""
 
     def of(self, product: str, layout: str, sequences: float) -> Factors:
-        """Return the factors of a layout on a product with so many sequences at a time in one replica."""
+        """Return the factors of a layout on a product, with ``sequences`` running at once in one replica."""
         return factors_of(self.lessons.get(product, ()), layout, sequences)
 
     def for_candidates(self, product: str, layouts: Layouts, sequences: FloatArray) -> Correction:
-        """Return one factor per layout, arrays of shape (n,); ``sequences`` at a time in one replica, shape (n,)."""
+        """Return one factor per layout, arrays of shape (n,); ``sequences``, shape (n,), run at once in one replica."""
         lessons = self.lessons.get(product, ())
         if not lessons:
             return Correction()
@@ -56,7 +56,7 @@ class Corrections:
         return Correction(**factors_at(lessons, names[inverse.reshape(-1)], sequences))
 
     def document(self) -> dict[str, Any]:
-        """Return what makes two sets equal, as plain values; empty where nothing was learned."""
+        """Return plain values that are equal for equal corrections; empty if nothing was learned."""
         return {
             f"{product} {one.layout} {one.sequences:.6g}": {
                 name: [round(one.learned.means[name], 6), round(weight, 4)]
@@ -68,6 +68,6 @@ class Corrections:
 
 
 def correction_status(factors: Factors) -> CorrectionFactors | None:
-    """Return factors at the resolution of the API; None when all are 1."""
+    """Return factors at the resolution of the API; None if all are 1."""
     values = {name: format_milli(getattr(factors, name)) for name in FIGURES}
     return CorrectionFactors(**values) if set(values.values()) != {"1000m"} else None

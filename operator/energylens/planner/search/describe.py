@@ -12,7 +12,7 @@ from energylens.planner.search.placement import layout_at
 _SMALLEST = Decimal("1e-9")
 _UNITS = (("", Decimal(1)), ("m", Decimal("1e-3")), ("u", Decimal("1e-6")), ("n", _SMALLEST))
 _PLAIN = Decimal("1e15")
-"""Numbers from here on are written with an exponent."""
+"""From this value on, numbers are written with an exponent."""
 
 
 def candidate(rows: Candidates, i: int) -> str:
@@ -21,22 +21,22 @@ def candidate(rows: Candidates, i: int) -> str:
 
 
 def up(value: float) -> int:
-    """Return a finite value rounded up to a whole number, forgiving the noise of the last digits."""
+    """Return a finite value rounded up to a whole number, ignoring rounding noise in the last digits."""
     return math.ceil(round(value, 6))
 
 
 def percent(share: float) -> int:
-    """Return a share as a whole number of percent, rounded down, forgiving the noise of the last digits."""
+    """Return a share as a whole percentage, rounded down, ignoring rounding noise in the last digits."""
     return math.floor(round(100.0 * share, 6))
 
 
 def percent_up(share: float) -> int:
-    """Return a share as a whole number of percent, rounded up."""
+    """Return a share as a whole percentage, rounded up."""
     return up(100.0 * share)
 
 
 def above(name: str, predicted_ms: float, upper_ms: float, limit_ms: int) -> str:
-    """Return why a latency breaks its objective, with the prediction and the bound that objectives are checked with.
+    """Return why a latency breaks its objective, with the prediction and the bound with the safety margin.
 
     ``ITL P95 29 ms, with the safety margin 43 ms > 30 ms``; without a margin ``ITL P95 43 ms > 30 ms``.
     """
@@ -46,29 +46,29 @@ def above(name: str, predicted_ms: float, upper_ms: float, limit_ms: int) -> str
 
 
 def above_joules(predicted: float, upper: float, ceiling: float) -> str:
-    """Return why the energy per output token breaks its objective, in joules, as :func:`above` does for a latency."""
+    """Return why the energy per output token breaks its objective, in joules, in the form of :func:`above`."""
     shown, bound = joules(predicted), joules(upper)
     margin = "" if shown == bound else f", with the safety margin {bound}"
     return f"{shown}{margin} > {joules(ceiling)} per output token"
 
 
 def milliseconds(value: float) -> str:
-    """Return a latency in whole milliseconds: ``38 ms``; ``unbounded`` where the queue in front grows for ever."""
+    """Return a latency in whole milliseconds, such as ``38 ms``; ``unbounded`` if the queue grows without bound."""
     return f"{up(value)} ms" if math.isfinite(value) else "unbounded"
 
 
 def joules(value: float) -> str:
-    """Return joules with three significant digits: ``0.412 J``."""
+    """Return joules with three significant digits, such as ``0.412 J``."""
     return f"{value:#.3g} J".replace(". ", " ")
 
 
 def gigabytes(value: float) -> str:
-    """Return bytes as decimal gigabytes, as model and GPU sizes are given."""
+    """Return bytes as decimal gigabytes, as model and GPU sizes are stated."""
     return f"{value / 1e9:.0f} GB" if value >= 10e9 else f"{value / 1e9:.1f} GB"
 
 
 def compared(new: float, old: float, what: str) -> str:
-    """Return how much more or less ``new`` is than ``old``: ``12 % more energy``, ``3.1 times the energy``."""
+    """Return how ``new`` compares with ``old``: ``12 % more energy``, ``3.1 times the energy``."""
     if new > 2 * old:
         return f"{new / old:.1f} times the {what}"
     change = 100.0 * (new / old - 1.0)
@@ -93,7 +93,7 @@ def _rounded_quantity(value: float, rounding: str) -> str:
     if value <= 0:
         return "0"
     exact = Decimal(value)
-    # The noise of the last digits must not cost a digit: 0.3 is a little less in binary.
+    # Rounding noise must not change a digit: 0.3 is slightly less in binary.
     exact = round(exact, 9 - exact.adjusted())
     step = max(Decimal(1).scaleb(exact.adjusted() - 2), _SMALLEST)
     # Kubernetes has no quantity between 0 and 1n.
@@ -104,5 +104,5 @@ def _rounded_quantity(value: float, rounding: str) -> str:
 
 
 def watt_hours(joules: float) -> str:
-    """Return an energy in watt hours with three significant digits at most: ``57 Wh``."""
+    """Return an energy in watt-hours with at most three significant digits, such as ``57 Wh``."""
     return f"{joules / 3600:.3g} Wh"

@@ -1,9 +1,9 @@
-"""Prefill and decode on replicas of their own: the best pair of the two, exactly.
+"""Separate prefill and decode: the best pair of prefill and decode replicas, exactly.
 
-Energy, power and GPUs of a pair are sums, TTFT is the sum of both roles' (the transfer of the KV cache is part of the
-decode role's), and so is the end-to-end latency; ITL and TPOT are decode's alone. So a candidate of one role that
-another one beats in every figure and pod count is in no best pair, and the rest are paired as arrays. Latencies at a
-percentile are added as they are, which overstates the sum: the two seldom are late together.
+Energy, power and GPUs of a pair are sums. So are its TTFT and its end-to-end latency; the KV cache transfer belongs to
+the decode role. ITL and TPOT are those of decode. A candidate of one role that another candidate of the role beats in
+every figure and in pods is therefore in no best pair, and the remaining ones are paired as arrays. Percentiles of
+latencies are added, which overstates the sum, because both roles are seldom slow at once.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from energylens.predictor.types import BoolArray, FloatArray, IntArray
 
 @dataclass(frozen=True)
 class Pair:
-    """One candidate of each role on the same GPU product; figures are those of both together."""
+    """One candidate of each role on the same GPU product, with the figures of both together."""
 
     prefill: int
-    """Row of the prefill candidates."""
+    """Row among the prefill candidates."""
     decode: int
     joules_per_output_token: float
     joules_upper: float
-    """With the safety margin."""
+    """The figure with the safety margin."""
     power_watts: float
     gpus: int
     ttft_ms: float
@@ -46,32 +46,33 @@ class Pair:
 
 @dataclass(frozen=True)
 class Disaggregated:
-    """The candidates of both roles, and the best pair."""
+    """The candidates of both roles, and the best pairs."""
 
     prefill: Candidates
     decode: Candidates
     pairs: tuple[tuple[Pair, tuple[str, ...]], ...]
-    """The best pair of every GPU product, the best of all first, with the objectives and budgets that it breaks."""
+    """The best pair of every GPU product, the best of all first, with the objectives and budgets that the pair breaks.
+    """
 
     @property
     def best(self) -> Pair:
-        """The best pair of all."""
+        """The best pair of all products."""
         return self.pairs[0][0]
 
     @property
     def is_feasible(self) -> bool:
-        """Whether the best pair holds every constraint."""
+        """Whether the best pair satisfies every constraint."""
         return not self.pairs[0][1]
 
 
 def best_pairs(problem: Problem) -> Disaggregated | None:
-    """Return the best pairs of a problem with an arrival rate, None where none can run the load on the available GPUs.
+    """Return the best pairs of a problem with an arrival rate; None if no pair can run the load on the available GPUs.
 
-    A pair that holds every constraint goes before all that do not; of these the best by the objective alone counts.
+    A pair that satisfies every constraint precedes pairs that do not. Among the others only the objective counts.
     """
     rate = problem.load.requests_per_second
     assert rate is not None
-    # Both roles are held at once.
+    # The candidates of both roles are in memory at once.
     spaces = [clipped(problem, space).within(MOST_CANDIDATES // 2)[0] for space in spaces_of(problem)]
     margin = problem.spec.planning.safety_margin_percent / 100.0
     roles = [
@@ -115,7 +116,7 @@ def _best_of_products(problem: Problem, prefill: Candidates, decode: Candidates,
 
 
 def _alone(problem: Problem, rows: Candidates, *, strict: bool) -> BoolArray:
-    """Return which candidates of one role could be in a pair at all, shape (n,)."""
+    """Return which candidates of one role could be in a pair, shape (n,)."""
     hardware, slo = problem.spec.hardware, problem.spec.slo
     mask = rows.supported & rows.fits & rows.sustainable
     if hardware.max_gpus_per_replica is not None:
@@ -130,7 +131,7 @@ def _alone(problem: Problem, rows: Candidates, *, strict: bool) -> BoolArray:
 
 
 def _undominated(rows: Candidates, mask: BoolArray, extra: tuple[FloatArray, ...]) -> IntArray:
-    """Return the candidates of a mask that no other one with pods of the same size beats in everything that counts."""
+    """Return the candidates of a mask that none with pods of the same size beats in every relevant figure."""
     kept = []
     index = np.flatnonzero(mask)
     for size in np.flatnonzero(np.bincount(rows.gpus_per_node[index])) if index.size else ():
@@ -159,17 +160,17 @@ def _best_of(
     *,
     strict: bool,
 ) -> Pair | None:
-    """Return the best pair of two sets of candidates; arrays below have shape (len(first), len(second))."""
+    """Return the best pair from two sets of candidates; the arrays inside have shape (len(first), len(second))."""
     spec, tokens = problem.spec, problem.spec.workload.mean_output_tokens
 
     def total(column: str, share: float = 1.0) -> FloatArray:
         return np.asarray(np.add.outer(getattr(prefill, column)[first] * share, getattr(decode, column)[second]))
 
-    # A prefill replica's figures are per prompt, of which there is one per request.
+    # Figures of a prefill replica are per prompt, and each request has one prompt.
     joules, upper = total("joules_per_output_token", 1 / tokens), total("joules_upper", 1 / tokens)
     watts, gpus = total("power_watts"), total("gpus").astype(np.int64)
     ttft = total("ttft_upper_ms")
-    # Decode's includes its own part of the time to the first token.
+    # Decode's end-to-end latency includes decode's part of the TTFT.
     whole = np.asarray(np.add.outer(prefill.ttft_upper_ms[first], decode.end_to_end_upper_ms[second]))
     valid = _placed(problem, prefill, decode, first, second, product)
     if spec.hardware.max_gpus is not None:

@@ -22,7 +22,8 @@ from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.types import FloatArray, IntArray, Interval, Prediction
 
 CACHED_ROWS = 8192
-"""Candidates per call of the predictor: with more its arrays leave the cache of a core, with fewer the calls count."""
+"""Candidates per call of the predictor: larger arrays exceed a core's cache, smaller ones make the calls themselves
+costly."""
 
 
 def evaluate(
@@ -45,12 +46,12 @@ def evaluate(
         model: The model to serve.
         predictor: Predicts one replica.
         load: Split evenly over the replicas.
-        percentile: The percentile of latencies to report.
-        margin: Share of the upper half of the 80 % interval that is added for the figures that SLOs are checked with:
-            0 trusts the prediction, 1 takes the interval's upper end.
+        percentile: The percentile at which latencies are reported.
+        margin: Share of the upper half of the 80 % interval that is added to the figures that are compared with SLOs: 0
+            uses the prediction, 1 the interval's upper end.
         corrections: Factors learned from measurement.
-        role: What the replicas do. Energy of the prefill role is per prompt, as is its number of output tokens.
-        settings: The engine and what its arguments set; vLLM's defaults when None.
+        role: The role of the replicas. Figures per output token of the prefill role are per prompt.
+        settings: The engine and the settings from its arguments; vLLM's defaults if None.
         reserve: Capacity to keep free.
     """
     learned, engine = corrections or Corrections(), settings or EngineSettings()
@@ -73,7 +74,7 @@ def evaluate(
 
 
 def _splits_boards(space: ProductSpace) -> bool:
-    """Return whether it matters for messages how many GPUs a node has: by its network, or since NVLink ends with it."""
+    """Return whether communication depends on the GPUs of a node: by its network, or because NVLink ends there."""
     several = space.nodes_per_replica > 1
     small = several & (space.gpus_per_node < space.gpu.max_gpus_per_node)
     return bool(several.any()) and (space.gpu.network_bandwidth > 0.0 or bool(small.any()))
@@ -91,7 +92,7 @@ def _evaluate_product(
     settings: EngineSettings,
     reserve: Reserve,
 ) -> Candidates:
-    # A prefill replica is done with a request after its first token.
+    # A prefill replica finishes a request after the first token.
     workload = load.workload.first_tokens if role == "prefill" else load.workload
     supported, reason, fits = structure(space, model, predictor, load.workload, workload, settings)
     index, replicas = space.expand()
@@ -104,7 +105,7 @@ def _evaluate_product(
         if load.concurrency is not None:
             share = load.concurrency / replicas[rows]
             prediction = predictor.at_concurrency(model, gpu, layouts, load.workload, share)
-            # What exceeds the batch queues in the engine, so that the fullest replica must hold its share, too.
+            # Requests beyond the batch queue in the engine, so the fullest replica must hold its share as well.
             left = np.maximum(replicas[rows] - reserve.spare, 0)
             with np.errstate(divide="ignore"):
                 fullest = np.ceil(load.concurrency / left)
@@ -125,16 +126,17 @@ def _evaluate_product(
                 burst(prediction.concurrency / ranks, thinned(thinned_load, ranks).arrival_variation),
                 np.floor(prediction.memory.max_concurrency / ranks),
             )
-        # No run that the coefficients were fitted on had a power cap, or one phase only.
+        # No run behind the coefficients had a power cap or only one phase.
         unlike = np.isfinite(layouts.power_cap_watts) | (role != "aggregated")
         nearest[rows] = np.where(unlike, NOTHING, prediction.nearest)
         correction = corrections.for_candidates(space.gpu.product, layouts, prediction.concurrency)
         for name, values in _figures(prediction, percentile, margin, correction, replicas[rows]).items():
             figures[name][rows] = values
         if load.concurrency is not None:
-            # So many requests in flight give fewer tokens when each takes longer; a rate stays what it is.
+            # A fixed number of requests in flight yields fewer tokens when each takes longer; an arrival rate is
+            # unaffected.
             figures["output_tokens_per_second"][rows] /= correction.itl
-        # At the very edge of capacity the rate is below it, but the queue in front grows without bound.
+        # Just below capacity the rate is sustainable, but the queue still grows without bound.
         for name in ("ttft_upper_ms", "itl_upper_ms", "tpot_upper_ms"):
             sustainable[rows] &= np.isfinite(figures[name][rows])
     return Candidates(
@@ -154,9 +156,9 @@ def _evaluate_product(
 
 
 def _in_cache(space: ProductSpace, index: IntArray, rows: IntArray) -> Iterator[IntArray]:
-    """Yield the rows in parts of about :data:`CACHED_ROWS`, so that the predictor's arrays stay in the cache.
+    """Yield the rows in parts of about :data:`CACHED_ROWS`, so that the predictor's arrays fit into the cache.
 
-    Candidates of one parallel layout stay together: what they have in common is then computed once, and alike.
+    Candidates of one parallel layout stay together, so their common terms are computed once and identically.
     """
     layouts = space.layouts
     degrees = (layouts.tensor_parallel, layouts.pipeline_parallel, layouts.expert_parallel, layouts.data_parallel)
@@ -202,11 +204,11 @@ def _figures(
 ) -> dict[str, FloatArray]:
     p = prediction
     itl = {"P50": p.itl_p50_ms, "P95": p.itl_p95_ms, "P99": p.itl_p99_ms}[percentile] * correction.itl
-    # A token costs a request what a step costs, whichever of the two latencies says so.
+    # One token takes a request one step, whichever of the two latencies provides it.
     tpot = {"P50": p.tpot_ms, "P95": p.tpot_p95_ms, "P99": p.tpot_p99_ms}[percentile] * correction.itl
     ttft = {"P50": p.ttft_p50_ms, "P95": p.ttft_p95_ms, "P99": p.ttft_p99_ms}[percentile] * correction.ttft
     rest = {"P50": p.decoding_p50_ms, "P95": p.decoding_p95_ms, "P99": p.decoding_p99_ms}[percentile] * correction.itl
-    # Median and percentile of the time to the first token, then of the time from there to the last.
+    # Median and percentile of the TTFT, then of the time from the first token to the last.
     whole = p.ttft_p50_ms * correction.ttft, ttft, p.decoding_p50_ms * correction.itl, rest
     ttft_margin, tpot_margin = _widened(p.ttft, p.ttft_p50_ms, margin), _widened(p.tpot, p.tpot_ms, margin)
     joules = p.joules_per_output_token * correction.energy
@@ -237,7 +239,7 @@ def _figures(
 
 
 def _widened(interval: Interval, median: FloatArray, margin: float) -> FloatArray:
-    """Return the factor that the margin puts on a percentile: the interval is known for the median only."""
+    """Return the factor by which the margin raises a percentile; only the median has a known interval."""
     with np.errstate(divide="ignore", invalid="ignore"):
         result: FloatArray = 1.0 + margin * np.maximum(0.0, interval.high / median - 1.0)
     return result

@@ -1,4 +1,4 @@
-"""The Pareto frontier of energy, ITL and TTFT, and why each alternative lost."""
+"""The Pareto frontier of energy, ITL and TTFT, and why each alternative was not chosen."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from energylens.planner.search.placement import placement_at
 from energylens.predictor.types import FloatArray, IntArray
 
 RESOLUTION = 0.01
-"""Latencies closer than 1 % count as equal on the frontier: no prediction tells them apart."""
+"""Latencies within 1 % count as equal on the frontier, because no prediction can distinguish them."""
 MAX_ALTERNATIVES = 5
 MAX_ROWS = 500
 """Rows of the full table, which must fit into one ConfigMap."""
 
 
 def pareto(costs: FloatArray, resolution: float = RESOLUTION) -> IntArray:
-    """Return the indices of the points that no other point dominates, lowest first cost first.
+    """Return the indices of the points that no other point dominates, by ascending first cost.
 
     Args:
-        costs: Shape (n, k), all to be minimised. The first column is compared exactly, the others within
-            ``resolution``: of points that are equal within it the one with the lowest first cost stays.
+        costs: Costs to minimise, shape (n, k). The first column is compared exactly, the others within ``resolution``:
+            among points that are equal within it, the point with the lowest first cost stays.
         resolution: Relative difference below which two costs count as equal.
     """
     order = np.lexsort(costs.T[::-1])
-    # Column by column, which takes a third of the time of rows.
+    # Comparing column by column takes a third of the time of comparing rows.
     columns, kept = [np.ascontiguousarray(costs[order, k]) for k in range(1, costs.shape[1])], []
     while order.size:
         kept.append(int(order[0]))
@@ -50,10 +50,10 @@ def pareto(costs: FloatArray, resolution: float = RESOLUTION) -> IntArray:
 def frontier_rows(
     rows: Candidates, constraints: Sequence[Constraint], chosen: int, spec: LLMDeploymentSpec
 ) -> tuple[IntArray, dict[int, str]]:
-    """Return the candidates worth showing, best first, and why each of them was not chosen ("" for the chosen one).
+    """Return the candidates worth showing, best first, and why each was not chosen ("" for the chosen one).
 
-    Worth showing are the chosen one, the frontier of all candidates that can run the load on the GPUs allowed (those
-    that break an SLO or a budget too), the best of every GPU product, and the plan of a planner that knows only means.
+    These are the chosen candidate, the frontier of all candidates that can run the load on the allowed GPUs (even if
+    they break an SLO or a budget), the best of every GPU product, and the plan by mean predictions alone.
     """
     objective = spec.energy.objective
     soft = [c for c in constraints if c.kind in ("SLO", "Power")]
@@ -78,7 +78,7 @@ def frontier_rows(
 def latencies(rows: Candidates, spec: LLMDeploymentSpec) -> tuple[FloatArray, ...]:
     """Return the latencies that make a candidate worth showing, with the safety margin, shape (n,) each.
 
-    TPOT lies so near ITL, and the end-to-end latency so near TPOT, that they count only where the spec bounds them.
+    TPOT and the end-to-end latency are included only if the spec bounds them, since they closely follow ITL.
     """
     bounded = (
         (spec.slo.tpot_milliseconds, rows.tpot_upper_ms),
@@ -88,7 +88,7 @@ def latencies(rows: Candidates, spec: LLMDeploymentSpec) -> tuple[FloatArray, ..
 
 
 def why_not(rows: Candidates, soft: Sequence[Constraint], i: int, chosen: int, spec: LLMDeploymentSpec) -> str:
-    """Return why a candidate that can run lost: the objectives that it breaks, else what it costs more."""
+    """Return why a valid candidate was not chosen: the objectives that it breaks, otherwise its higher cost."""
     broken = [c.exceeded(i) for c in soft if not c.holds[i]]
     if broken:
         return "; ".join(broken)
@@ -107,7 +107,7 @@ def why_not(rows: Candidates, soft: Sequence[Constraint], i: int, chosen: int, s
 
 
 def _tie(rows: Candidates, i: int, chosen: int) -> str:
-    """Return what decided between two candidates of the same energy."""
+    """Return what decided between two candidates of equal energy."""
     if rows.gpus[i] != rows.gpus[chosen]:
         return f"{counted(int(rows.gpus[i]), 'GPU')} instead of {int(rows.gpus[chosen])}"
     if rows.replicas[i] != rows.replicas[chosen]:
@@ -127,8 +127,8 @@ def alternatives(
 ) -> tuple[Alternative, ...]:
     """Return at most five alternatives, best first.
 
-    In order of interest: for each SLO or budget the better plan that breaks nothing else, the best plan of every other
-    GPU product, the lowest ITL, TPOT and end-to-end latency (where the spec bounds them) and TTFT, and the fewest GPUs.
+    In order of interest: for each SLO or budget, the better plan that breaks nothing else; the best plan of every other
+    GPU product; the lowest ITL, TPOT and end-to-end latency (if the spec bounds them) and TTFT; and the fewest GPUs.
     """
     picked: list[int] = []
     for i in _by_interest(rows, constraints, order, chosen, spec):
@@ -156,14 +156,14 @@ def _by_interest(
 
 
 def table(rows: Candidates, order: IntArray, reasons: Mapping[int, str]) -> tuple[Mapping[str, object], ...]:
-    """Return one plain row per candidate shown, best first, with the fields of an alternative, then the chosen flag."""
+    """Return one plain row per shown candidate, best first, with the fields of an alternative and the chosen flag."""
     return tuple(
         table_row(alternative(rows, i, reasons[i]), is_chosen=not reasons[i]) for i in map(int, order[:MAX_ROWS])
     )
 
 
 def table_row(shown: Alternative, *, is_chosen: bool) -> Mapping[str, object]:
-    """Return an alternative as a plain row; replicas for prefill as text such as ``2 x TP1, max batch 4``."""
+    """Return an alternative as a plain row, with its prefill replicas as text such as ``2 x TP1, max batch 4``."""
     row = shown.model_dump(by_alias=True)
     if shown.prefill is not None:
         row["prefill"] = describe_replicas(shown.prefill)
@@ -171,12 +171,12 @@ def table_row(shown: Alternative, *, is_chosen: bool) -> Mapping[str, object]:
 
 
 def alternative(rows: Candidates, i: int, reason: str) -> Alternative:
-    """Return a candidate that sustains the load as status shows it."""
+    """Return a candidate that sustains the load in the form of status."""
     return Alternative(**figures(rows, i), reason=reason)
 
 
 def figures(rows: Candidates, i: int) -> dict[str, Any]:
-    """Return the fields of an alternative for a candidate that can run; latencies that have no bound are None."""
+    """Return the fields of an alternative for a valid candidate; unbounded latencies are None."""
 
     def whole(value: float) -> int | None:
         return describe.up(value) if math.isfinite(value) else None

@@ -1,15 +1,17 @@
-"""Two hashes of a plan: of what the plan does, and of the inputs that it was made from.
+"""Two hashes of a plan: of its action, and of the inputs from which it was made.
 
-The first is the plan's identity. People approve it, pods are compared by it, and it stays while the action stays: with
-one node more, under a newer operator, after planning again. The second says whether there is anything to plan again.
+The hash of the action is the plan's identity. Users approve it and pods are compared by it. It stays as long as the
+action stays: when a node is added, under a newer operator, after planning again. The hash of the inputs says whether
+planning is needed again.
 
-Inputs are: the part of the spec that planning reads, the model's shape, the GPUs that the cluster has (products and
-allocatable GPUs per node, of the nodes that the spec may use; of a large cluster only as much as a plan of this power
-can depend on), the known figures of those products, the predictor's version, the watts available from budgets if these
+Inputs are: the part of the spec that planning reads, the model's shape, the GPUs of the cluster (products and
+allocatable GPUs per node, of the nodes that the spec may use; in a large cluster only the part that can affect a plan
+of this power), the known figures of those products, the predictor's version, the watts available from budgets if they
 restrict the choice, and the learned corrections.
 
-Inputs are not: free GPUs, node names, whether a node is ready or cordoned. These pass; were they inputs, somebody
-else's pod or a drain would start a new plan. Nor are fields that only say how a plan is adopted or served.
+Not inputs are: free GPUs, node names, and whether a node is ready or cordoned. These are temporary; if they were
+inputs, a drain or a pod of another owner would trigger a new plan. Fields that only say how a plan is adopted or served
+are not inputs either.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.types import GpuSpec
 
 HASH_LENGTH = 16
-"""Hexadecimal digits."""
+"""Number of hexadecimal digits of the hash."""
 LAYOUT_FIELDS = (
     "gpu_product",
     "nodes_per_replica",
@@ -43,44 +45,46 @@ LAYOUT_FIELDS = (
     "max_batch_size",
     "power_cap_watts_per_gpu",
 )
-"""Fields of a plan that say how one replica runs."""
+"""Fields of a plan that define how one replica runs."""
 _ACTION = {"serving_hash", *LAYOUT_FIELDS}
-"""Fields of a plan that say what it does, replicas apart."""
+"""Fields of a plan that define its action, without the replicas."""
 
 
 def serving_hash(spec: LLMDeploymentSpec) -> str:
-    """Return the hash of what pods serve and with what: the model and its weights, the engine and its settings."""
+    """Return the hash of what pods serve and how: the model and its weights, the engine and its settings."""
     dump = spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     model = {key: value for key, value in dump["model"].items() if key in ("name", "revision", "quantization")}
     return _digest({"model": model, "engine": dump.get("engine", {})})
 
 
 def action_hash(plan: PlanStatus) -> str:
-    """Return the hash of what a plan does: what it serves, on which GPUs, in which layout, how many times.
+    """Return the hash of a plan's action: what it serves, on which GPUs, in which layout, with how many replicas.
 
-    A plan from which a budget took replicas counts with all of them: what was approved is the whole plan. Two plans
-    that do the same have the same hash, whatever they were made from and whatever is predicted of them.
+    A plan whose replicas a budget shed counts with all of its replicas, because the full plan was approved. Two plans
+    with the same action have the same hash, whatever their inputs and predictions.
     """
     action = plan.model_dump(mode="json", include=_ACTION)
     return _digest(action | {"replicas": plan.shed_from_replicas or plan.replicas})
 
 
 def identified(plan: PlanStatus, spec: LLMDeploymentSpec) -> PlanStatus:
-    """Return a plan with the identity that it has under a spec: its layout, with the spec's model and engine."""
+    """Return a plan with its identity under a spec: its layout, with the spec's model and engine."""
     plan = plan.model_copy(update={"serving_hash": serving_hash(spec)})
     return plan.model_copy(update={"hash": action_hash(plan)})
 
 
 def sealed(plan: PlanStatus, inputs: str) -> PlanStatus:
-    """Return a plan that says what it was made from; ``inputs`` is of :func:`inputs_hash`, "" to plan again next time.
+    """Return a plan with the hash of its inputs.
 
-    The hash covers the plan's own fields as well, so that a plan which somebody edited is made again.
+    ``inputs`` is from :func:`inputs_hash`, or "" to force planning next time.
+
+    The hash also covers the plan's own fields, so that an edited plan is recomputed.
     """
     return plan.model_copy(update={"inputs_hash": _seal(plan, inputs) if inputs else None})
 
 
 def is_made_from(plan: PlanStatus, inputs: str) -> bool:
-    """Return whether a plan was made from these inputs, and is as it was then."""
+    """Return whether a plan was made from these inputs and was not edited since."""
     return plan.inputs_hash is not None and plan.inputs_hash == _seal(plan, inputs)
 
 
@@ -95,11 +99,11 @@ def _digest(document: Mapping[str, Any]) -> str:
 
 
 def planning_inputs(spec: LLMDeploymentSpec) -> dict[str, Any]:
-    """Return the part of a spec that planning reads. Defaults are left out, so that a new field changes no hash."""
+    """Return the part of a spec that planning reads, without defaults, so that a new field changes no hash."""
     dump = spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     energy = dict(dump.get("energy", {}))
-    # A budget that only warns constrains no plan; the energy of a period is checked while serving, not while planning.
-    # Nor do the fields that only say who gives power up first, and how far.
+    # A budget that only warns does not constrain plans, and the energy of a period is checked while serving, not while
+    # planning. Fields that only decide who sheds power first, and how much, do not affect plans either.
     for name in ("budget", "priority", "minReplicas"):
         energy.pop(name, None)
     planning = dump.get("planning", {})
@@ -136,14 +140,14 @@ def inputs_hash(
     """Return the first 16 hexadecimal digits of the SHA-256 of the canonical JSON of a plan's inputs.
 
     Args:
-        spec: What is asked for.
+        spec: The deployment's spec.
         model: The model's shape, as the engine serves it.
         nodes: The nodes that the spec may use.
         gpus: The known GPU products.
         predictor_version: Version of the predictor's code and coefficients.
         allowance: Watts available from budgets.
         corrections: Factors learned from measurement.
-        most_gpus: GPUs of a product beyond which no candidate was evaluated; None: all were.
+        most_gpus: GPUs of a product beyond which no candidate was evaluated; None if all were.
     """
     products = {node.product for node in nodes if node.allocatable > 0}
     gpus = with_networks(spec, nodes, gpus)
@@ -164,14 +168,14 @@ def inputs_hash(
 
 @lru_cache(maxsize=1024)
 def _whole(value: ModelSpec | GpuSpec) -> Any:
-    """Return a model or a product as plain values; each is needed in every reconcile of a deployment."""
+    """Return a model or a product as plain values, cached because every reconcile of a deployment needs them."""
     return _plain(value)
 
 
 def _plain(value: Any) -> Any:
-    """Return dataclasses as plain values, without the fields that have their default: a new field changes no hash.
+    """Return dataclasses as plain values without fields at their default, so that a new field changes no hash.
 
-    Nor with those that do not count in comparisons, such as the names of a product.
+    Fields that are excluded from comparisons, such as the names of a product, are left out as well.
     """
     if isinstance(value, tuple):
         return [_plain(item) for item in value]

@@ -13,7 +13,7 @@ from energylens.predictor.types import FloatArray, IntArray, Prediction, Workloa
 
 @dataclass(frozen=True)
 class Load:
-    """Load of the whole deployment: an arrival rate or a number of requests in flight."""
+    """Load of the whole deployment: an arrival rate, or a number of requests in flight."""
 
     workload: Workload
     requests_per_second: float | None = None
@@ -31,13 +31,13 @@ class Reserve:
     """Capacity that a plan keeps free."""
 
     headroom: float | None = None
-    """Of the highest rate, 0 to below 1; None: as much as the throughput of each candidate may be overestimated, to the
-    lower end of its 80 % interval."""
+    """Free share of the highest rate, 0 to below 1. None: the amount by which each candidate's throughput may be
+    overestimated, down to the lower end of its 80 % interval."""
     spare: int = 0
-    """Replicas without which the others still sustain the load."""
+    """Number of replicas that may fail while the others still sustain the load."""
 
     def allowed(self, prediction: Prediction) -> FloatArray:
-        """Return the share of the capacity that the load may take, shape (n,)."""
+        """Return the share of the capacity that the load may use, shape (n,)."""
         if self.headroom is not None:
             return np.full(len(prediction.supported), 1.0 - self.headroom)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -45,28 +45,28 @@ class Reserve:
         return np.where(prediction.output_tokens_per_second > 0, surely, 1.0)
 
     def left(self, replicas: IntArray) -> FloatArray:
-        """Return the share of the replicas that is left when the spare ones fail, shape (n,): 0 where none is."""
+        """Return the share of the replicas that remains when the spare ones fail, shape (n,): 0 if none remains."""
         return np.maximum(replicas - self.spare, 0) / replicas
 
 
 NO_RESERVE = Reserve(headroom=0.0)
 BURST_ODDS = 1e-4
-"""Probability that more requests run at once than a burst is said to have."""
+"""Probability that more requests run at once than :func:`burst` returns."""
 
 
 def burst(running: FloatArray, variation: float | FloatArray = 1.0) -> FloatArray:
-    """Return how many sequences run at once in a burst, shape of ``running``, their mean.
+    """Return how many sequences run at once in a burst, given their mean ``running``; same shape.
 
-    A bound on the Poisson distribution: more run with a probability of `BURST_ODDS` at most (Bernstein's inequality;
-    Boucheron, Lugosi and Massart, Concentration Inequalities, 2013, section 2.4). Arrivals of a larger squared
-    coefficient of variation, ``variation``, are taken as Poisson arrivals of so many at once.
+    The result bounds the Poisson distribution: more sequences run with probability `BURST_ODDS` at most (Bernstein's
+    inequality; Boucheron, Lugosi and Massart, Concentration Inequalities, 2013, section 2.4). Arrivals with a larger
+    squared coefficient of variation, ``variation``, are treated as Poisson arrivals of batches of that size.
     """
     odds = -math.log(BURST_ODDS)
     return np.asarray(running + np.sqrt(2.0 * odds * variation * running) + odds * variation / 3.0)
 
 
 def thinned(workload: Workload, replicas: IntArray) -> Workload:
-    """Return the load of one of several replicas, ``replicas`` of shape (m,), that requests are dealt to at random."""
+    """Return the load of one of several replicas, ``replicas`` of shape (m,), to which requests go at random."""
     if np.all(workload.arrival_variation == 1.0):
         return workload
     return replace(workload, arrival_variation=thinned_variation(workload.arrival_variation, replicas))

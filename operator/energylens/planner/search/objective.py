@@ -1,4 +1,4 @@
-"""The objective, and the order that breaks ties, so that the same inputs always give the same plan."""
+"""The objective, and the order that breaks ties, so that equal inputs always give the same plan."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from energylens.planner.search.ranking import simplest
 from energylens.predictor.types import BoolArray, FloatArray, IntArray
 
 FREE = 1e-3
-"""Relative difference of energy that counts as none where a larger batch is compared with a smaller one."""
+"""Relative difference of energy that counts as zero when a larger batch is compared with a smaller one."""
 SIGNIFICANT_DIGITS = 6
-"""Objectives that agree to so many digits count as equal, which is far below what a prediction can tell apart."""
+"""Objectives that agree in this many digits count as equal; predictions are far less precise."""
 
 
 def objective_values(rows: Candidates, objective: Objective) -> FloatArray:
-    """Return what is minimised, shape (n,): joules per output token or watts with their risk, or GPUs."""
+    """Return the figure to minimise, shape (n,): joules per output token or watts, including risk, or GPUs."""
     if objective == "MinimizePower":
         return rows.power_watts * rows.risk.factor
     if objective == "MinimizeGPUs":
@@ -25,14 +25,14 @@ def objective_values(rows: Candidates, objective: Objective) -> FloatArray:
 
 
 def joules_at_risk(rows: Candidates) -> FloatArray:
-    """Return the joules per output token that candidates are ranked by, shape (n,): higher where less is known."""
+    """Return the joules per output token by which candidates are ranked, shape (n,): higher if less is known."""
     return np.asarray(rows.joules_per_output_token * rows.risk.factor)
 
 
 def complexity(rows: Candidates) -> tuple[IntArray, ...]:
-    """Return what decides between candidates that predictions cannot tell apart, shape (n,) each, lower first.
+    """Return the criteria between candidates that predictions cannot distinguish, shape (n,) each, lower first.
 
-    Nodes of a replica, pipeline stages, and how far the nearest measured run is.
+    They are the nodes of a replica, its pipeline stages, and how far the nearest measured run is.
     """
     return rows.nodes_per_replica, rows.layouts.pipeline_parallel, rows.nearest
 
@@ -40,8 +40,8 @@ def complexity(rows: Candidates) -> tuple[IntArray, ...]:
 def ranked(rows: Candidates, mask: BoolArray, objective: Objective) -> IntArray:
     """Return the indices of the candidates of a mask, lowest objective first.
 
-    Equal ones go by lower energy, fewer GPUs, fewer replicas, a lower TTFT (within 5 %), a smaller batch, and at last
-    the order of the space.
+    Ties are broken by lower energy, fewer GPUs, fewer replicas, a lower TTFT (in steps of 5 %), a smaller batch, and
+    finally the order of the space.
     """
     index = np.flatnonzero(mask)
     taken = rows.take(index)
@@ -59,21 +59,21 @@ def ranked(rows: Candidates, mask: BoolArray, objective: Objective) -> IntArray:
 
 
 def best(rows: Candidates, mask: BoolArray, objective: Objective) -> int | None:
-    """Return the index of the best candidate of a mask, or None when the mask is empty.
+    """Return the index of the best candidate of a mask, or None if the mask is empty.
 
-    Of the candidates that predictions cannot tell from the lowest (`ranking.ties`) the simplest are left, and of these
-    the first by :func:`ranked` is the best.
+    Among the candidates that predictions cannot distinguish from the lowest (`ranking.ties`), only the simplest remain,
+    and the first of them by :func:`ranked` is the best.
     """
     index = np.flatnonzero(mask)
     if not index.size:
         return None
     values = objective_values(rows, objective)[index]
     if objective == "MinimizeGPUs":
-        # GPUs are counted, not predicted.
+        # GPUs are counted, not predicted, so there is no risk.
         index = index[values == values.min()]
         values = joules_at_risk(rows)[index]
     tied = simplest(values, rows.risk.take(index), [costs[index] for costs in complexity(rows)])
-    # Ranking everything costs more than looking at the front runners.
+    # Ranking only the lowest candidates is cheaper than ranking all.
     front = tied[values[tied] <= values[tied].min() * (1 + 10.0 ** (1 - SIGNIFICANT_DIGITS))]
     near = np.zeros(len(rows), dtype=bool)
     near[index[front]] = True
@@ -81,10 +81,10 @@ def best(rows: Candidates, mask: BoolArray, objective: Objective) -> int | None:
 
 
 def _roomier(rows: Candidates, mask: BoolArray, objective: Objective, i: int) -> int:
-    """Return the same candidate with the batch of a burst where that costs nothing.
+    """Return the same candidate with a batch that holds a burst, if that costs nothing.
 
-    Requests of a burst that find no place wait. The smallest batch of the mask that holds a burst is taken, else the
-    largest, of those whose objective is less than `FREE` above.
+    Requests of a burst wait if the batch has no place for them. The result has the smallest batch of the mask that
+    holds a burst, otherwise the largest, among those whose objective is less than `FREE` higher.
     """
     layouts, wanted = rows.layouts, float(rows.burst_sequences[i])
     if layouts.max_batch_size[i] >= wanted:
@@ -104,13 +104,13 @@ def _roomier(rows: Candidates, mask: BoolArray, objective: Objective, i: int) ->
 
 
 def _steps(latencies: FloatArray) -> FloatArray:
-    """Return latencies as whole steps of 5 %: less is not felt, the queue in front of a batch that just suffices is."""
+    """Return latencies as whole steps of 5 %, the least that users notice; a queue for a small batch is more."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(np.nan_to_num(np.floor(np.log(latencies) / np.log(1.05)), nan=np.inf))
 
 
 def rounded(values: FloatArray) -> FloatArray:
-    """Return the values with as many digits as are compared, shape of ``values``."""
+    """Return the values rounded to the digits that are compared, shape of ``values``."""
     with np.errstate(divide="ignore", invalid="ignore"):
         scale = 10.0 ** (SIGNIFICANT_DIGITS - 1 - np.floor(np.log10(values)))
         rounded = np.round(values * scale) / scale

@@ -1,4 +1,4 @@
-"""Where a candidate is placed, as status writes it: product, GPUs, nodes, and the layout of each replica."""
+"""Where a candidate is placed, in the form of status: product, GPUs, nodes, and the layout of each replica."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from energylens.planner.search.candidates import Candidates
 
 
 def layout_at(rows: Candidates, i: int) -> ReplicaLayout:
-    """Return the replicas of a candidate, and the layout of each."""
+    """Return the replicas of a candidate and the layout of each."""
     layouts, cap = rows.layouts, float(rows.layouts.power_cap_watts[i])
     return ReplicaLayout(
         replicas=int(rows.replicas[i]),
@@ -24,7 +24,7 @@ def layout_at(rows: Candidates, i: int) -> ReplicaLayout:
 
 
 def placement_at(rows: Candidates, i: int) -> dict[str, Any]:
-    """Return the fields of a plan, or of an alternative, that say where a candidate is placed."""
+    """Return the fields of a plan or an alternative that define where a candidate is placed."""
     return {
         **dict(layout_at(rows, i)),
         "gpu_product": rows.products[int(rows.product[i])],

@@ -1,4 +1,4 @@
-"""A planning problem and its exact solution: every candidate predicted, every rule applied, the best one picked."""
+"""A planning problem and its exact solution: predict every candidate, apply every rule, choose the best."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from energylens.predictor.types import GpuSpec, Workload
 
 NO_BINDING_CONSTRAINT = "None"
 MOST_CANDIDATES = 400_000
-"""Of one product. A mixture of experts has as many on about 1,000 GPUs, a dense model on 7,500; with three products
-they take half a gigabyte, and the operator has one."""
+"""Most candidates of one product. A mixture of experts has this many on about 1,000 GPUs, a dense model on 7,500; those
+of three products take half a gigabyte, and the operator has one."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class Problem:
 
     spec: LLMDeploymentSpec
     owner: str
-    """``namespace/name``: the GPUs that its own pods hold count as free."""
+    """``namespace/name`` of the deployment; GPUs that its own pods hold count as free."""
     model: ModelSpec
-    """As the engine serves it."""
+    """The model as the engine serves it."""
     nodes: tuple[GpuNode, ...]
     """Nodes that the spec may use, of known products."""
     gpus: Mapping[str, GpuSpec]
@@ -50,9 +50,9 @@ class Problem:
     corrections: Corrections | None = None
     load_factor: float = 1.0
     within_limits: bool = False
-    """Leave out what the hardware limits forbid instead of evaluating it for the explanation."""
+    """Whether to leave out candidates that hardware limits forbid, instead of evaluating them for the explanation."""
     within_power: bool = False
-    """Leave out, too, what draws more than the allowance even when its GPUs idle; only with ``within_limits``."""
+    """Whether to leave out candidates whose idle GPUs exceed the allowance, too; only with ``within_limits``."""
 
     @property
     def products(self) -> tuple[str, ...]:
@@ -85,7 +85,10 @@ class Problem:
         return load if self.load_factor == 1.0 else load.scaled(self.load_factor)
 
     def free_gpus(self, product: str) -> tuple[int, ...]:
-        """GPUs of each node of a product that this deployment could have; 0 where nothing can be scheduled."""
+        """Return the GPUs of each node of a product that this deployment could use.
+
+        0 if nothing can be scheduled there.
+        """
         return tuple(n.free_for(self.owner) if n.schedulable else 0 for n in self.nodes if n.product == product)
 
 
@@ -108,11 +111,11 @@ class Solution:
     constraints: tuple[Constraint, ...]
     chosen: int | None
     left_out: tuple[Rejection, ...] = ()
-    """Candidates that were not evaluated, since they are too many: those of the most GPUs."""
+    """Candidates that were too many to evaluate: those with the most GPUs."""
 
     @property
     def rejections(self) -> tuple[Rejection, ...]:
-        """Candidates left out of the space, then those that each rule removed."""
+        """The candidates left out of the space, then the candidates that each rule removed."""
         return (*self.left_out, *count_rejections(self.constraints, len(self.rows)))
 
 
@@ -123,17 +126,17 @@ def reserve_of(planning: Planning) -> Reserve:
 
 
 def most_replicas(concurrency: int | None, planning: Planning) -> int | None:
-    """Return how many replicas a plan has at most: one for each request in flight, and the spare ones."""
+    """Return the most replicas that a plan can have: one for each request in flight, and the spare ones."""
     return None if concurrency is None else concurrency + planning.spare_replicas
 
 
 def solve(problem: Problem, most_gpus: int | None = None) -> Solution:
-    """Return the exact optimum of a problem, with all that is needed to explain it.
+    """Return the exact optimum of a problem, with everything needed to explain it.
 
-    With ``most_gpus`` only candidates of so many GPUs per product are evaluated.
+    With ``most_gpus`` only candidates of at most that many GPUs per product are evaluated.
 
-    What ``maxGPUs``, ``gpuProducts`` and other pods' GPUs forbid is evaluated too: only so can an answer say which of
-    them binds and what would come of relaxing it.
+    Candidates that ``maxGPUs``, ``gpuProducts`` and the GPUs of other pods forbid are evaluated too, so that an answer
+    can say which limit binds and what relaxing it would give.
     """
     spec, load = problem.spec, problem.load
     powered = most_powered(problem, problem.floor_watts) if problem.within_power else None
@@ -147,7 +150,7 @@ def solve(problem: Problem, most_gpus: int | None = None) -> Solution:
         Rejection(
             "SpaceTooLarge",
             len(space) - len(few),
-            f"plans of more than {counted(gpus, 'GPU')} of {space.gpu.product} are not considered on so many nodes",
+            f"plans of more than {counted(gpus, 'GPU')} of {space.gpu.product} are not evaluated on this many nodes",
         )
         for space, (few, gpus) in zip(spaces, smaller, strict=True)
         if len(few) < len(space)
@@ -170,9 +173,9 @@ def solve(problem: Problem, most_gpus: int | None = None) -> Solution:
 
 
 def spaces_of(problem: Problem, most_gpus: int | None = None) -> list[ProductSpace]:
-    """Return the space of every available product, whatever the spec says of products and numbers of GPUs.
+    """Return the space of every available product, whatever the spec says about products and numbers of GPUs.
 
-    With ``most_gpus`` only candidates of so many GPUs per product are in it.
+    With ``most_gpus`` the spaces contain only candidates of at most that many GPUs per product.
     """
     spec = problem.spec
     return [
@@ -190,9 +193,9 @@ def spaces_of(problem: Problem, most_gpus: int | None = None) -> list[ProductSpa
 
 
 def clipped(problem: Problem, space: ProductSpace) -> ProductSpace:
-    """Return the layouts and replicas that gpuProducts, maxGPUs, maxGPUsPerReplica and other pods' GPUs leave.
+    """Return the layouts and replicas that gpuProducts, maxGPUs, maxGPUsPerReplica and the GPUs of other pods allow.
 
-    With ``within_power`` those that the power available from budgets may leave, too.
+    With ``within_power``, only those that the power available from budgets may allow.
     """
     hardware, gpus = problem.spec.hardware, space.layouts.gpus
     last = np.minimum(
@@ -211,23 +214,27 @@ def clipped(problem: Problem, space: ProductSpace) -> ProductSpace:
 
 
 def most_powered(problem: Problem, idle_watts: float) -> int | None:
-    """Return the GPUs that the allowance powers while they idle; None where no number follows from it.
+    """Return the number of idle GPUs that the allowance can power; None if it implies no number.
 
-    A GPU with an engine on it never draws less. Factors learned from measurement may lower predicted power.
+    A GPU with a running engine never draws less than an idle one. Factors learned from measurement may lower the
+    predicted power, so they allow no such bound.
     """
     allowance = problem.allowance
     if allowance is None or problem.corrections is not None or idle_watts <= 0.0:
         return None
-    # A plan's power counts in whole watts.
+    # A plan's power is rounded to whole watts.
     return int((allowance.watts + 0.5) / idle_watts)
 
 
 def binding_constraint(solution: Solution, spec: LLMDeploymentSpec) -> str:
-    """Return the field of the constraint whose removal would lower the objective most, or ``None`` in words."""
+    """Return the field of the constraint whose removal would lower the objective most.
+
+    ``None`` as text if there is none.
+    """
     rows, objective = solution.rows, spec.energy.objective
     assert solution.chosen is not None
     values = objective_values(rows, objective)
-    # Of plans that predictions cannot tell apart the chosen one may have a higher value than another.
+    # Among plans that predictions cannot distinguish, the chosen one may have a higher value than another.
     allowed = values[feasible(solution.constraints, len(rows))]
     lowest = float(np.min(allowed, initial=float(values[solution.chosen]))) * (1 - 1e-3)
     field = NO_BINDING_CONSTRAINT

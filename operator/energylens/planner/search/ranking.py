@@ -1,12 +1,11 @@
-"""Which of several candidates to take when their predictions may be wrong.
+"""Which candidate to choose when predictions may be wrong.
 
-The lowest of thousands of predictions is seldom the lowest in truth: of candidates alike it is the one with the
-luckiest error, and it comes from where errors are large ("the optimizer's curse", Smith and Winkler, Management Science
-2006).
-So energies are compared with the risk that candidates do not share. Errors that all layouts of a model have in common
-on a product raise or lower all of them and cannot mislead; they cancel. What is left of a candidate's uncertainty, one
-standard deviation of it, is added to the energy it is ranked by. Candidates that are then closer than the predictor can
-tell apart are ties, and the simpler one is taken.
+The lowest of thousands of predictions is seldom the lowest in truth: among similar candidates it is the one with the
+most favourable error, and it tends to come from where errors are large ("the optimizer's curse", Smith and Winkler,
+Management Science 2006). Energies are therefore compared together with the risk that candidates do not share. Errors
+that all layouts of a model share on a product shift all of them alike and cancel. One standard deviation of the
+remaining uncertainty is added to the energy by which a candidate is ranked. Candidates that are then closer than the
+predictor can distinguish are ties, and the simpler one is chosen.
 """
 
 from __future__ import annotations
@@ -20,26 +19,29 @@ import numpy.typing as npt
 from energylens.predictor.types import BoolArray, FloatArray, IntArray
 
 RISK = 1.0
-"""Standard deviations that are added to the energy that candidates are ranked by."""
+"""Standard deviations that are added to the energy by which candidates are ranked."""
 SAME = 1e-5
-"""Relative difference that no prediction tells apart, however certain."""
+"""Relative difference that no prediction can distinguish, however certain."""
 TIE = 0.43
-"""Standard deviations of the difference of two candidates below which they are a tie: the odds that the lower one is
-the lower in truth are less than 2 to 1 (normal distribution)."""
+"""Standard deviations of the difference between two candidates below which they are a tie: the odds that the lower one
+is truly lower are then less than 2 to 1 (normal distribution)."""
 LARGEST_RISK, LARGEST_TIE = 1.4, 1.1
-"""Factors on energy or power beyond which risk and noise do not grow: what draws
-`OUT_OF_REACH` times the power of a plan need not be looked at."""
+"""Largest factor on energy or power that risk and noise can contribute: a candidate that draws more than `OUT_OF_REACH`
+times the power of a plan need not be evaluated."""
 OUT_OF_REACH = LARGEST_RISK * LARGEST_TIE
 
 
 @dataclass(frozen=True)
 class Risk:
-    """How the errors of log(energy) of candidates lie apart, as standard deviations; arrays of shape (n,)."""
+    """Spread of candidates' errors of log(energy) relative to each other, as standard deviations.
+
+    Arrays of shape (n,).
+    """
 
     unshared: FloatArray
-    """What the candidates of one model and engine do not share."""
+    """Standard deviation of the error that candidates of one model and engine do not share."""
     layout: FloatArray
-    """The part of it by which two layouts err apart although as much was measured near both."""
+    """Part of ``unshared`` by which two layouts differ even if equally much was measured near both."""
 
     @classmethod
     def none(cls, n: int) -> Risk:
@@ -52,21 +54,21 @@ class Risk:
 
     @property
     def factor(self) -> FloatArray:
-        """On energy or power, to rank by."""
+        """Return the factor on energy or power for ranking, shape (n,)."""
         return np.minimum(np.exp(RISK * self.unshared), LARGEST_RISK)
 
     def of_difference(self, other: int) -> FloatArray:
-        """Return the standard deviation of each candidate's difference to one of them, shape (n,)."""
+        """Return the standard deviation of each candidate's difference from one of them, shape (n,)."""
         apart = np.abs(self.unshared**2 - self.unshared[other] ** 2)
         return np.asarray(np.sqrt(apart + self.layout**2 + self.layout[other] ** 2))
 
 
 def ties(values: FloatArray, risk: Risk) -> BoolArray:
-    """Return which candidates cannot be told from the lowest, shape (n,).
+    """Return which candidates cannot be distinguished from the lowest, shape (n,).
 
     Args:
-        values: Energy or power with its risk, positive, shape (n,).
-        risk: Of the same candidates.
+        values: Energy or power including its risk, positive, shape (n,).
+        risk: Risk of the same candidates.
     """
     lowest = int(np.nanargmin(values))
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -76,12 +78,12 @@ def ties(values: FloatArray, risk: Risk) -> BoolArray:
 
 
 def simplest(values: FloatArray, risk: Risk, complexity: Sequence[IntArray]) -> IntArray:
-    """Return the candidates among which only the values decide: of the ties the simplest, shape (m,).
+    """Return the candidates among which only the values decide: the simplest of the ties, shape (m,).
 
     Args:
-        values: Energy or power with its risk, positive, shape (n,); at least one is no NaN.
-        risk: Of the same candidates.
-        complexity: What counts against a candidate, the most important first, shape (n,) each.
+        values: Energy or power including its risk, positive, shape (n,); at least one is no NaN.
+        risk: Risk of the same candidates.
+        complexity: Criteria that count against a candidate, the most important first, shape (n,) each.
     """
     index = np.flatnonzero(ties(values, risk))
     for costs in complexity:
@@ -90,6 +92,6 @@ def simplest(values: FloatArray, risk: Risk, complexity: Sequence[IntArray]) -> 
 
 
 def choose(values: FloatArray, risk: Risk, complexity: Sequence[IntArray]) -> int:
-    """Return the candidate to take: of the :func:`simplest` the first that has the lowest value."""
+    """Return the chosen candidate: the first of the :func:`simplest` with the lowest value."""
     index = simplest(values, risk, complexity)
     return int(index[np.argmin(values[index])])

@@ -1,11 +1,11 @@
-"""How much of a large cluster one plan can be about, so that planning and its inputs do not grow with the cluster.
+"""How much of a large cluster can affect one plan, so that planning and its inputs do not grow with the cluster.
 
-A GPU with an engine on it never draws less than an empty one. So, once a plan is known that draws P watts, every
-candidate of more than P / (idle power of a GPU) GPUs draws more, and with a given arrival rate uses more energy per
-token: it need not be evaluated. Plans are compared with the risk of their predictions, which is bounded: P is taken
-`OUT_OF_REACH` times. The bound is taken from a few steps, tried from the lowest, and is kept only where the plan that
-it led to proves it. Where only power is missing, the same floor proves that more GPUs do not help. Where no plan is
-found for another reason the whole cluster is looked at.
+A GPU with a running engine never draws less than an idle one. Once a plan that draws P watts is known, every candidate
+with more than P / (idle power of a GPU) GPUs draws more and, at a given arrival rate, uses more energy per token: it
+need not be evaluated. Plans are compared with the risk of their predictions, which is bounded, so `OUT_OF_REACH` times
+P is used. Bounds are tried in a few steps, the lowest first; a bound is kept only if the plan found within it proves
+the bound. If only power is missing, the same floor proves that more GPUs do not help. If no plan is found for another
+reason, the whole cluster is evaluated.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.types import GpuSpec, IntArray
 
 STEPS = (16, 64, 256, 1024)
-"""GPUs of one product, of which the lowest holds most plans."""
+"""Bounds to try, in GPUs of one product; the lowest suffices for most plans."""
 SMALL = 64
-"""GPUs of each product up to which a cluster is evaluated whole: everything that it can do is shown then."""
+"""Clusters with at most this many GPUs of each product are evaluated whole, so that explanations cover everything."""
 _KEPT_DIGESTS = 4096
 _product_and_size = attrgetter("product", "allocatable")
 
 
 def solve_within(problem: Problem) -> tuple[Solution, int | None]:
-    """Return the exact optimum, and the GPUs of a product beyond which no candidate was evaluated; None: all were.
+    """Return the exact optimum, and the GPUs of a product beyond which no candidate was evaluated; None if all were.
 
-    Where no plan has enough power, the bound also holds what an explanation needs: the candidate of the least power,
-    and every candidate that a change of another limit would let in.
+    If no plan fits the power, the bound also contains the candidates that an explanation needs: the candidate of least
+    power, and every candidate that a change of another limit would admit.
     """
     is_bounded = _is_bounded(problem.spec, problem.corrections is not None)
     may_lack_power = most_powered(problem, problem.floor_watts) is not None
@@ -67,14 +67,14 @@ def reach_of(
     *,
     corrected: bool,
 ) -> int | None:
-    """Return the bound that :func:`solve_within` ends with where it finds this plan; None where nothing is left out.
+    """Return the bound with which :func:`solve_within` would find this plan; None if no candidate is left out.
 
     Args:
-        plan: What is followed.
-        spec: What is asked for.
-        nodes: That the spec may use, of known products.
+        plan: The current plan.
+        spec: The deployment's spec.
+        nodes: Nodes of known products that the spec may use.
         gpus: Known GPU products.
-        corrected: Factors learned from measurement enter the plan.
+        corrected: Whether factors learned from measurement affect the plan.
     """
     floor = min((gpus[product].idle_watts for product in {node.product for node in nodes}), default=0.0)
     return next(
@@ -88,32 +88,32 @@ def reach_of(
 
 
 def bounds(spec: LLMDeploymentSpec, nodes: Collection[GpuNode], *, corrected: bool) -> Iterator[int | None]:
-    """Yield the bounds within which a plan is looked for, the lowest first, and at last None for none."""
+    """Yield the bounds within which a plan is searched, the lowest first, and finally None for no bound."""
     if _is_bounded(spec, corrected):
         yield from _steps(nodes)
     yield None
 
 
 def _steps(nodes: Iterable[GpuNode]) -> tuple[int, ...]:
-    """Return the bounds that leave something out, the lowest first; none in a small cluster."""
+    """Return the bounds that leave candidates out, the lowest first; none in a small cluster."""
     largest = max(_totals(nodes).values(), default=0)
     return tuple(most for most in STEPS if most < largest) if largest > SMALL else ()
 
 
 def _lacks_power(solution: Solution, problem: Problem, most: int) -> bool:
-    """Return whether only power keeps every candidate out, within a bound and beyond it."""
+    """Return whether only the available power excludes every candidate, within a bound and beyond it."""
     floor = problem.floor_watts
     powered = most_powered(problem, floor)
     power = [constraint for constraint in solution.constraints if constraint.kind == "Power"]
     mask = feasible(solution.constraints, len(solution.rows), without=power)
     if powered is None or powered > most or not mask.any():
         return False
-    # No candidate beyond the bound draws less than the one that is named.
+    # No candidate beyond the bound draws less than the one that the message names.
     return (most + 1) * floor > float(solution.rows.power_watts[mask].min())
 
 
 def power_restricts(solution: Solution, spec: LLMDeploymentSpec) -> bool:
-    """Return whether another candidate would be chosen without the power that budgets leave."""
+    """Return whether another candidate would be chosen without the power limit of budgets."""
     power = [constraint for constraint in solution.constraints if constraint.kind == "Power"]
     if not power:
         return False
@@ -124,9 +124,9 @@ def power_restricts(solution: Solution, spec: LLMDeploymentSpec) -> bool:
 def inventory_within(
     spec: LLMDeploymentSpec, model: ModelSpec, nodes: Iterable[GpuNode], gpus: Mapping[str, GpuSpec], most: int | None
 ) -> list[list[object]]:
-    """Return what of the nodes a plan of at most so many GPUs per product follows from, as plain sorted values.
+    """Return the properties of nodes that decide a plan of at most ``most`` GPUs per product, as plain sorted values.
 
-    Of a product with more GPUs than that it is the space: most nodes more or less change nothing of it.
+    For a product with more GPUs they are a digest of the space, which most added or removed nodes leave unchanged.
     """
     sizes: dict[str, dict[int, int]] = {}
     for (product, size), count in _sizes(nodes).items():
@@ -146,10 +146,10 @@ def inventory_within(
 
 
 def seen_within(nodes: Collection[GpuNode], most: int | None) -> tuple[object, ...]:
-    """Return what plans of at most so many GPUs per product see of nodes whose labels nobody asks for.
+    """Return the properties of nodes that plans of at most ``most`` GPUs per product depend on, without node selectors.
 
-    Node sizes by product and taints, and how many nodes there are of each, no more than such a plan can take: where
-    this is the same, so is :func:`inventory_within` under the same bound, and so is the bound.
+    The result is the node sizes by product and taints, with the number of nodes of each, capped at the most that such a
+    plan can use. Equal results mean equal :func:`inventory_within` under the same bound, and an equal bound.
     """
     counts = Counter((node.product, node.allocatable, node.taints) for node in nodes)
     return _steps(nodes), frozenset(
@@ -158,13 +158,13 @@ def seen_within(nodes: Collection[GpuNode], most: int | None) -> tuple[object, .
 
 
 def places_within(free: Iterable[int], most: int | None) -> dict[int, int]:
-    """Return how many pods of each size find a place, no more than candidates of so many GPUs need.
+    """Return how many pods of each size can be placed, capped at what candidates of at most ``most`` GPUs need.
 
-    Two sets of free GPUs with the same answer place the same candidates.
+    Two sets of free GPUs with equal results can place the same candidates.
 
     Args:
-        free: GPUs that are available on each node.
-        most: GPUs of a candidate; None for any number.
+        free: Available GPUs on each node.
+        most: Most GPUs of a candidate; None for any number.
     """
     sizes, counts = np.unique(np.asarray(list(free), dtype=np.int64), return_counts=True)
     pods: IntArray = np.arange(1, int(sizes.max(initial=0)) + 1)
@@ -175,7 +175,7 @@ def places_within(free: Iterable[int], most: int | None) -> dict[int, int]:
 
 
 def _is_bounded(spec: LLMDeploymentSpec, corrected: bool) -> bool:
-    """Return whether the bound can be proved: learned factors and loads by concurrency change what more GPUs cost."""
+    """Return whether a bound can be proved: with learned factors or a load by concurrency, more GPUs may cost less."""
     if corrected or spec.planning.overrides.replicas is not None or spec.planning.disaggregation == "Compare":
         return False
     return spec.workload.concurrency is None or spec.energy.objective == "MinimizeGPUs"
@@ -188,7 +188,7 @@ def _is_proved(most: int, spec: LLMDeploymentSpec, gpus: int, watts: int, proble
 def _holds(most: int, spec: LLMDeploymentSpec, gpus: int, watts: int, floor_watts: float) -> bool:
     if spec.energy.objective == "MinimizeGPUs":
         return gpus <= most
-    # A plan's power is rounded, and others are compared with its risk.
+    # A plan's power is rounded, and other plans are compared including its risk.
     return (most + 1) * floor_watts > OUT_OF_REACH * (watts + 1)
 
 
@@ -201,7 +201,7 @@ def _totals(nodes: Iterable[GpuNode]) -> dict[str, int]:
 
 def _sizes(nodes: Iterable[GpuNode]) -> Counter[tuple[str, int]]:
     """Return how many nodes there are of each product and size."""
-    # Each pass asks, and a large cluster has a thousand nodes: counted without a loop of Python's own.
+    # Every reconcile counts up to thousands of nodes, so this avoids a Python loop.
     return Counter(map(_product_and_size, nodes))
 
 
@@ -215,7 +215,10 @@ def _space_digest(
     max_replicas: int | None,
     most: int,
 ) -> str:
-    """Return a digest of the candidates of one product; ``sizes`` are GPUs of a node, and nodes with so many."""
+    """Return a digest of the candidates of one product.
+
+    ``sizes`` has the GPUs of a node and the number of such nodes.
+    """
     node_sizes = [size for size, count in sizes for _ in range(count)]
     space = enumerate_space(model, gpu, node_sizes, overrides, cap, max_replicas=max_replicas, most_gpus=most)
     layouts = space.layouts

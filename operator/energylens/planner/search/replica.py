@@ -1,4 +1,4 @@
-"""The predictor as planning uses it, and the groups of candidates that one call of it answers."""
+"""The predictor's interface for planning, and the groups of candidates that one call predicts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from energylens.predictor.types import FloatArray, GpuSpec, IntArray, Layouts, M
 
 
 class ReplicaPredictor(Protocol):
-    """The predictor's face that planning uses; arrays of shape (n,), figures of one replica."""
+    """The part of the predictor that planning uses; arrays of shape (n,), figures of one replica."""
 
     @property
     def version(self) -> str:
@@ -24,7 +24,7 @@ class ReplicaPredictor(Protocol):
 
     @property
     def sees_nodes(self) -> bool:
-        """Whether predictions depend on ``GpuSpec.max_gpus_per_node``; where not, one call does for all node sizes."""
+        """Whether predictions depend on ``GpuSpec.max_gpus_per_node``; if not, one call serves all node sizes."""
         ...
 
     def memory(self, model: ModelSpec, gpu: GpuSpec, layouts: Layouts, workload: Workload) -> Memory:
@@ -46,7 +46,7 @@ class ReplicaPredictor(Protocol):
         requests_per_second: FloatArray,
         role: Role = "aggregated",
     ) -> Prediction:
-        """Return the behaviour per replica where requests arrive at a rate; one does both phases or one of them."""
+        """Return the behaviour per replica under an arrival rate, for both phases or one of them."""
         ...
 
 
@@ -55,8 +55,8 @@ def by_node_size(
 ) -> Iterator[tuple[GpuSpec, IntArray]]:
     """Yield the rows in groups whose replicas see nodes of the same size, and the GPU with that size.
 
-    The size says which links are inside a node: a replica over two nodes of four GPUs is not one node of eight. Where
-    that makes no difference (``apart`` is False) all rows are one group.
+    The size decides which links are inside a node: a replica over two nodes of four GPUs differs from one node of
+    eight. If that makes no difference (``apart`` is False), all rows are one group.
     """
     if not apart:
         if rows.size:
@@ -69,6 +69,6 @@ def by_node_size(
     if widest > max(sizes, default=0):
         yield replace(space.gpu, max_gpus_per_node=max(widest, space.gpu.max_gpus_per_node)), rows[single]
     for size in sizes:
-        # A replica inside one node sees nothing of the node's size, so it goes along, which saves a call.
+        # A replica inside one node does not depend on the node's size and joins this group, which saves a call.
         along = (single & (widest <= size)) if size == sizes[-1] else False
         yield replace(space.gpu, max_gpus_per_node=size), rows[(~single & (per_node == size)) | along]

@@ -1,18 +1,18 @@
 """The planning space: every way to place a model on the available GPUs, as arrays.
 
-Nothing is pruned by a rule of thumb. The axes are:
+No heuristic prunes the space. The axes are:
 
 * tensor parallel: every size up to the GPUs of a node that divides the attention heads;
 * pipeline parallel: 1 to 8 stages;
-* data parallel: every size over which experts split, for mixture-of-experts models only, since on a dense model the
-  engines run data-parallel ranks as independent copies, which is what replicas are;
-* expert parallel: off, or over all tensor x data parallel GPUs (the engines have no other size);
+* data parallel: every size that divides the experts, only for mixture-of-experts models, because engines run
+  data-parallel ranks of a dense model as independent copies, which replicas already are;
+* expert parallel: off, or over all tensor x data parallel GPUs (engines support no other size);
 * max batch: powers of two up to 1024, the largest default of current engines;
-* nodes per replica: one node where the replica fits into one, and the fewest of each smaller kind of node;
+* nodes per replica: one node if the replica fits into one, and the fewest nodes of each smaller size;
 * replicas: as many as the nodes hold when nothing else runs on them.
 
-A large cluster is ignored in one piece: ``most_gpus`` leaves out what takes more GPUs, and
-:func:`energylens.planner.search.reach.solve_within` proves that nothing among that could be chosen.
+In a large cluster ``most_gpus`` leaves out candidates with more GPUs, and
+:func:`energylens.planner.search.reach.solve_within` proves that none of them could be chosen.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from energylens.predictor.types import GpuSpec, IntArray, Layouts
 BATCH_SIZES: tuple[int, ...] = tuple(2**i for i in range(11))
 MAX_PIPELINE_STAGES = 8
 POWER_CAP_STEPS = 6
-"""Power caps per GPU tried between the lowest and the default limit when the planner picks one, both ends included."""
+"""Number of power caps to try when the planner chooses one, from the lowest to the default limit of the GPU."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class ProductSpace:
 
     @property
     def gpus_per_node(self) -> IntArray:
-        """GPUs that a replica takes on each of its nodes, shape (m,)."""
+        """GPUs of a replica on each of its nodes, shape (m,)."""
         result: IntArray = self.layouts.gpus // self.nodes_per_replica
         return result
 
@@ -68,7 +68,7 @@ class ProductSpace:
         )
 
     def within(self, most: int) -> tuple[ProductSpace, int]:
-        """Return the candidates of the fewest GPUs, ``most`` at most, and the GPUs up to which they are all there."""
+        """Return at most ``most`` candidates, those with the fewest GPUs, and the GPUs up to which none is missing."""
         gpus, low, high = self.layouts.gpus, 0, int((self.layouts.gpus * self.last).max(initial=0))
         if len(self) <= most:
             return self, high
@@ -80,7 +80,7 @@ class ProductSpace:
         return fewer.take(np.flatnonzero(fewer.last >= fewer.first)), low
 
     def expand(self) -> tuple[IntArray, IntArray]:
-        """Return for every candidate the index of its layout and its replicas, each of shape (n,)."""
+        """Return the layout index and the replicas of every candidate, each of shape (n,)."""
         counts = np.maximum(0, self.last - self.first + 1)
         index = np.repeat(np.arange(len(self.layouts)), counts)
         offset = np.arange(index.size) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -102,7 +102,7 @@ def tensor_parallel_sizes(model: ModelSpec, limit: int) -> tuple[int, ...]:
 
 
 def power_caps(gpu: GpuSpec, cap: PowerCap) -> tuple[float, ...]:
-    """Return the power limits per GPU to try, in watts; NaN is the product's default."""
+    """Return the power limits per GPU to try, in watts; NaN is the product's default limit."""
     if cap.mode == "Fixed":
         return (float(cap.watts_per_gpu or math.nan),)
     if cap.mode == "Never":
@@ -125,12 +125,12 @@ def enumerate_space(
 
     Args:
         model: The model to serve.
-        gpu: The product.
-        node_sizes: Allocatable GPUs of each node that may be used, in any order; at least one node.
-        overrides: Choices that are fixed; each replaces its axis by one value.
-        power_cap: Whether and which power limits to try.
+        gpu: The GPU product.
+        node_sizes: Allocatable GPUs of each usable node, in any order; at least one node.
+        overrides: Fixed choices; each replaces its axis by one value.
+        power_cap: Which power limits to try, if any.
         max_replicas: Most replicas, such as one for each concurrent request; None for as many as fit.
-        most_gpus: GPUs that all replicas together may take, overrides of replicas apart; None for all of the nodes.
+        most_gpus: Most GPUs of all replicas together, unless replicas are overridden; None for all GPUs of the nodes.
     """
     largest, total = max(node_sizes), sum(node_sizes)
     total = total if most_gpus is None else min(total, most_gpus)
@@ -173,10 +173,10 @@ def _axis(override: int | None, values: Sequence[int]) -> IntArray:
 
 
 def _split_over_nodes(layouts: Layouts, node_sizes: Sequence[int]) -> tuple[Layouts, IntArray]:
-    """Return the layouts once for every number of nodes that they can span, and that number.
+    """Return the layouts repeated for every number of nodes that they can span, and that number.
 
-    Every node of a replica holds the same number of GPUs (the engines' launchers need that) and whole tensor-parallel
-    groups, whose all-reduces would crawl over the network between nodes.
+    Every node of a replica holds the same number of GPUs, as the engines' launchers require, and whole tensor-parallel
+    groups, because their all-reduces would be slow over the network between nodes.
     """
     stages = layouts.pipeline_parallel * layouts.data_parallel
     seen: list[IntArray] = []

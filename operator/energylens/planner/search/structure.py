@@ -1,4 +1,4 @@
-"""What of a planning space an engine can run at all: splits, nodes, power limits and memory, before any load."""
+"""Which layouts of a planning space an engine can run, whatever the load: splits, nodes, power limits and memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from energylens.predictor.model.rules import unsupported_reasons
 from energylens.predictor.types import BoolArray, Workload
 
 POWER_LIMIT_REASON = "the power limit of"
-"""How the reason of a layout begins whose power cap its GPU cannot take."""
+"""Prefix of the reason for layouts whose power cap the GPU does not support."""
 
 
 def structure(
@@ -24,9 +24,9 @@ def structure(
     workload: Workload,
     settings: EngineSettings,
 ) -> tuple[BoolArray, npt.NDArray[np.object_], BoolArray]:
-    """Return for each layout whether the engine can run it, else why not, and whether it fits into memory.
+    """Return for each layout whether the engine can run it, the reason if not, and whether it fits into memory.
 
-    ``workload`` is what the replicas' role leaves of the ``whole`` request.
+    ``workload`` is the part of the ``whole`` request that the replicas' role processes.
     """
     size = len(space.layouts)
     fits = np.zeros(size, dtype=bool)
@@ -40,7 +40,7 @@ def structure(
     refused = refusals(model, space.gpu, layouts, space.nodes_per_replica, whole, settings)
     reason = np.where(reason == "", refused, reason)
     supported = reason == ""
-    # Expert parallelism has no size of its own in the engines: it is off or spans the tensor and data parallel GPUs.
+    # Engines have no separate size for expert parallelism: it is off, or spans all tensor and data parallel GPUs.
     ranks = layouts.tensor_parallel * layouts.data_parallel
     no_such_size = supported & (layouts.expert_parallel > 1) & (layouts.expert_parallel != ranks)
     reason[no_such_size] = "expert parallelism spans all tensor x data parallel GPUs or is off (1)"
