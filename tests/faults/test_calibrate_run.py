@@ -155,7 +155,7 @@ def test_rows_are_written_one_by_one_and_what_is_there_is_not_measured_again(nvm
 
 
 BAD: dict[str, tuple[list[str], str, str]] = {
-    "no engine": ([], "python train.py", "COMMAND: its command starts no engine that is known"),
+    "no engine": ([], "python train.py", "COMMAND: its command starts no known engine"),
     "no model": ([], "vllm serve", "COMMAND: names no model"),
     "no batch": ([], "vllm serve Qwen/Qwen3-8B", "must set --max-num-seqs"),
     "pipeline": ([], f"{SERVE} -pp 2", "pipeline parallelism has no column"),

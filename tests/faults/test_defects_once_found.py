@@ -231,7 +231,7 @@ async def test_the_event_of_a_switch_says_what_it_costs_and_what_it_saves() -> N
     world.cluster.put(llama(planning={"overrides": {"tensorParallel": 1, "maxBatchSize": 64}}))
     await world.settle()
     assert world.condition("PlanReady")["reason"] == "KeepingRunningPlan"
-    assert "cooldownSeconds=3600 are not over" in world.condition("PlanReady")["message"]
+    assert "cooldownSeconds=3600 has not passed" in world.condition("PlanReady")["message"]
     world.clock.advance(3601)
     await world.settle()
     (note,) = [e["note"] for e in world.cluster.events if e["reason"] == "PlanAdopted"]

@@ -1,1 +1,1 @@
-"""How far predictions are from measured runs, and what their errors cost when plans are picked by them."""
+"""How far predictions are from measured runs, and what their errors cost when plans are chosen by them."""

@@ -1,8 +1,8 @@
-"""What predictions are off by at a site that has measured a few windows: a replay of measured runs.
+"""Prediction errors at a site that has measured a few windows: a replay of measured runs.
 
-A site is one model in one number format on one GPU type under one engine. Some of its runs are taken as measured
-windows and go through the correction that the operator uses; its other runs, of other layouts and loads, are judged
-with the factors that the operator's plans would have. That is done for several choices of windows.
+A site is one model in one number format on one GPU type under one engine. Some of its runs serve as measured windows
+and pass through the correction that the operator uses. Its other runs, of other layouts and loads, are then judged with
+the factors that the operator's plans would use. This is repeated for several choices of windows.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from energylens.predictor.types import BoolArray, FloatArray
 from energylens.runs import Run
 
 DRAWS = 12
-"""Choices of windows at each site."""
+"""Choices of windows per site."""
 FACTOR = {"itl": "itl", "tpot": "itl", "ttft": "ttft", "power": "power", "energy": "energy"}
-"""Quantity -> the factor that the operator multiplies it with."""
+"""Quantity -> the correction factor that the operator applies to it."""
 
 
 @dataclass(frozen=True)
 class AfterWindows:
-    """Errors of one part of the runs, mean absolute percentage by quantity; NaN where nothing was measured."""
+    """Errors of one part of the runs: mean absolute percentage by quantity, NaN if nothing was measured."""
 
     name: str
     sites: int
     runs: int
-    """Judged at least once."""
+    """Runs that were judged at least once."""
     before: Mapping[str, float]
-    """Without any correction, over the same cases."""
+    """Errors over the same cases without any correction."""
     after: Mapping[str, float]
     median_after: Mapping[str, float]
 
@@ -43,14 +43,14 @@ class AfterWindows:
 def after_windows(
     runs: Sequence[Run], mask: BoolArray, measured: Mapping[str, FloatArray], predicted: Predicted, windows: int
 ) -> list[AfterWindows]:
-    """Return the errors after ``windows`` windows, of all runs, then by engine and by GPU type.
+    """Return the errors after ``windows`` windows: of all runs, then by engine and by GPU type.
 
     Args:
         runs: n runs.
-        mask: Which take part, shape (n,).
-        measured: By quantity, shape (n,).
-        predicted: Of the same n runs, without any correction.
-        windows: Windows that each site measures first.
+        mask: Which runs take part, shape (n,).
+        measured: Measured values by quantity, shape (n,).
+        predicted: Predictions of the same n runs, without any correction.
+        windows: Number of windows that each site measures first.
     """
     usable = mask & predicted.ok
     sites: dict[tuple[str, str, str, str], list[int]] = defaultdict(list)
@@ -82,7 +82,7 @@ def after_windows(
 
 
 def layout_of(run: Run) -> str:
-    """Return a run's layout as corrections know it."""
+    """Return a run's layout in the form that corrections use."""
     return f"TP{run.tensor_parallel}-EP{run.expert_parallel}-DP{run.data_parallel}"
 
 
@@ -93,7 +93,7 @@ def _factors(
     measured: Mapping[str, FloatArray],
     predicted: Predicted,
 ) -> dict[str, FloatArray]:
-    """Return the factors of the rest by figure, shape (len(rest),), after the windows were learned one by one."""
+    """Return the factors of the other runs by figure, shape (len(rest),), after the windows were learned one by one."""
     lessons = Lessons()
     for i in told:
         latency = "itl" if np.isfinite(measured["itl"][i]) else "tpot"

@@ -1,4 +1,4 @@
-"""How often the measured value lies inside the 80 % interval of its prediction."""
+"""How often the measured value lies within the 80 % interval of its prediction."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from energylens.predictor.types import BoolArray, FloatArray
 
 @dataclass(frozen=True)
 class Coverage:
-    """Coverage of some runs, by quantity; NaN where nothing was predicted."""
+    """Coverage of some runs by quantity; NaN if nothing was predicted."""
 
     name: str
     runs: int
     inside: Mapping[str, float]
-    """Share of measured values inside, percent."""
+    """Share of measured values within the interval, percent."""
     below: Mapping[str, float]
-    """Share of measured values under the lower end, percent."""
+    """Share of measured values below the lower end, percent."""
     width: Mapping[str, float]
     """Median of upper end / lower end."""
 
 
 def coverage_table(mask: BoolArray, measured: Mapping[str, FloatArray], predicted: Predicted) -> list[Coverage]:
-    """Return the coverage of the runs of ``mask``, shape (n,), and apart by the nearest that was measured."""
+    """Return the coverage of the runs of ``mask``, shape (n,), in total and by the nearest measurement."""
     usable = mask & predicted.ok
     parts = {"all": usable} | {f"nearest: {name}": usable & (predicted.nearest == i) for i, name in enumerate(NEAREST)}
     return [_coverage(name, part, measured, predicted) for name, part in parts.items() if part.any()]

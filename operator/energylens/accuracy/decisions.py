@@ -1,9 +1,9 @@
-"""What plans picked by predictions would have done in measurement: bounds broken, energy lost, energy saved.
+"""What plans chosen by predictions would have done in measurement: bounds broken, energy lost, energy saved.
 
-A *choice set* is what one could run for one (model, GPU type, task): every measured layout and batch size. For each
-bound on the median ITL (the time per output token where runs have no ITL) the pick is the planner's choice
-(:mod:`energylens.planner.search.ranking`) among those whose interval's upper latency holds the bound. A planner that
-knows only means takes the lowest predicted energy.
+A *choice set* contains everything that could be run for one (model, GPU type, task): every measured layout and batch
+size. For each bound on the median ITL (the time per output token if runs have no ITL), the pick is the planner's choice
+(:mod:`energylens.planner.search.ranking`) among the candidates whose upper interval end meets the bound. A planner that
+uses only mean predictions picks the lowest predicted energy.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BASELINES = ("all GPUs of a node", "fewest GPUs", "highest throughput per GPU")
 
 @dataclass(frozen=True)
 class ChoiceSet:
-    """The candidates of one (model, GPU type, task); arrays of shape (m,), NaN where there is no prediction."""
+    """The candidates of one (model, GPU type, task); arrays of shape (m,), NaN without a prediction."""
 
     name: str
     gpus: FloatArray
@@ -39,32 +39,32 @@ class ChoiceSet:
     predicted_energy: FloatArray
     risk: Risk
     nearest: IntArray
-    """How far the nearest measured run is, as `Prediction.nearest`."""
+    """Distance of the nearest measured run, as `Prediction.nearest`."""
     node_gpus: int
     """GPUs of a whole node of this type."""
 
 
 @dataclass(frozen=True)
 class Decisions:
-    """The outcome for one ITL bound, or over all of them (``bound_ms`` None). Shares in percent, NaN of nothing."""
+    """The outcome for one ITL bound, or over all bounds (``bound_ms`` None). Shares in percent, NaN without cases."""
 
     bound_ms: float | None
     sets: int
     feasible: int
-    """Choice sets with a candidate whose measured ITL holds the bound."""
+    """Choice sets with a candidate whose measured ITL meets the bound."""
     picks: int
     broken: int
     """Picks whose measured ITL breaks the bound."""
     without_pick: int
     """Feasible choice sets without a pick."""
     energy_above_best: float
-    """Mean of measured energy of the pick over that of the best choice that holds the bound, minus 1, over picks that
-    hold it."""
+    """Mean over picks that meet the bound of: measured energy of the pick / that of the best choice that meets the
+    bound - 1."""
     worst_energy_above_best: float
     saved: Mapping[str, float]
-    """By baseline: mean of 1 - energy of the pick / energy of the baseline, over picks that hold the bound."""
+    """By baseline: mean over picks that meet the bound of 1 - energy of the pick / energy of the baseline."""
     compared: Mapping[str, int]
-    """By baseline: the number of picks it was compared with."""
+    """By baseline: number of picks that were compared with it."""
 
     @property
     def broken_percent(self) -> float:
@@ -79,7 +79,7 @@ class Decisions:
 
 @dataclass(frozen=True)
 class Pareto:
-    """How well predicted fronts of energy against ITL match the measured ones, over choice sets of >= 3 candidates."""
+    """How well predicted fronts of energy and ITL match measured fronts, over choice sets of 3 candidates or more."""
 
     sets: int
     true_points: int
@@ -88,12 +88,12 @@ class Pareto:
 
     @property
     def recovered_percent(self) -> float:
-        """Share of the true fronts' points that are on the predicted fronts (arXiv 2605.14249 reports 69 %)."""
+        """Share of the points of true fronts that are on the predicted fronts (arXiv 2605.14249 reports 69 %)."""
         return _percent(self.common_points, self.true_points)
 
     @property
     def precision_percent(self) -> float:
-        """Share of the predicted fronts' points that are on the true fronts."""
+        """Share of the points of predicted fronts that are on the true fronts."""
         return _percent(self.common_points, self.predicted_points)
 
 
@@ -104,7 +104,10 @@ def choice_sets(
     predicted: Predicted,
     node_gpus: Mapping[str, int],
 ) -> list[ChoiceSet]:
-    """Return the choice sets of the runs of ``mask``; ``node_gpus`` is by the runs' ``gpu_model``."""
+    """Return the choice sets of the runs of ``mask``.
+
+    ``node_gpus`` maps the runs' ``gpu_model`` to the GPUs of a node.
+    """
     members: dict[tuple[str, str, str], list[int]] = defaultdict(list)
     for i, (run, wanted) in enumerate(zip(runs, mask, strict=True)):
         if wanted:
@@ -134,26 +137,26 @@ def choice_sets(
 
 
 def pick(choices: ChoiceSet, bound_ms: float) -> int | None:
-    """Return the planner's choice among the candidates whose upper ITL holds the bound; None when there is none."""
+    """Return the planner's choice among the candidates whose upper ITL meets the bound; None if there is none."""
     return take(
         choices.predicted_energy, choices.risk, choices.nearest, np.flatnonzero(choices.predicted_itl_high <= bound_ms)
     )
 
 
 def take(energy: FloatArray, risk: Risk, nearest: IntArray, allowed: IntArray) -> int | None:
-    """Return the planner's choice of some runs; None when there is none with a prediction.
+    """Return the planner's choice among some runs; None if none of them has a prediction.
 
     Args:
-        energy: Predicted, shape (n,).
-        risk: Of the predictions, shape (n,).
-        nearest: As `Prediction.nearest`, shape (n,).
+        energy: Predicted energy, shape (n,).
+        risk: Risk of the predictions, shape (n,).
+        nearest: Distance of the nearest measured run, as `Prediction.nearest`, shape (n,).
         allowed: Indices to choose from, shape (m,).
     """
     index = allowed[np.isfinite(energy[allowed])]
     if not index.size:
         return None
     some = risk.take(index)
-    # Runs are of one node and have no pipeline.
+    # Runs are on one node and have no pipeline stages.
     return int(index[choose(energy[index] * some.factor, some, [nearest[index]])])
 
 
@@ -165,18 +168,18 @@ def by_means(sets: Sequence[ChoiceSet]) -> list[ChoiceSet]:
 
 
 def best(choices: ChoiceSet, bound_ms: float) -> int | None:
-    """Return the candidate of the lowest measured energy whose measured ITL holds the bound."""
+    """Return the candidate of least measured energy whose measured ITL meets the bound."""
     return _lowest(choices.measured_energy, choices.measured_itl <= bound_ms)
 
 
 def baseline(choices: ChoiceSet, bound_ms: float, name: str) -> int | None:
-    """Return what people run instead, knowing by measurement what holds the bound; None where nothing of it does.
+    """Return the baseline that measurement shows to meet the bound; None if no run of the baseline does.
 
     Args:
-        choices: the choice set.
-        bound_ms: the ITL bound.
-        name: one of :data:`BASELINES`. The first two take the largest batch that holds the bound, and plain tensor
-            parallelism before expert parallelism.
+        choices: The choice set.
+        bound_ms: The ITL bound, ms.
+        name: One of :data:`BASELINES`. The first two use the largest batch that meets the bound, and prefer plain
+            tensor parallelism to expert parallelism.
     """
     holds = choices.measured_itl <= bound_ms
     if name == "highest throughput per GPU":
@@ -189,7 +192,7 @@ def baseline(choices: ChoiceSet, bound_ms: float, name: str) -> int | None:
 
 
 def decide(sets: Sequence[ChoiceSet], bounds_ms: Sequence[float] = ITL_BOUNDS_MS) -> list[Decisions]:
-    """Return the outcome for each bound, then over all of them."""
+    """Return the outcome for each bound, then over all bounds."""
     each = [_decisions(bound, [(choices, bound) for choices in sets]) for bound in bounds_ms]
     return [*each, _decisions(None, [(choices, bound) for bound in bounds_ms for choices in sets])]
 
@@ -229,7 +232,7 @@ def _decisions(bound: float | None, cases: Sequence[tuple[ChoiceSet, float]]) ->
 
 
 def pareto(sets: Sequence[ChoiceSet]) -> Pareto:
-    """Compare the fronts of predicted and of measured (energy, median ITL)."""
+    """Compare the predicted with the measured fronts of energy and median ITL."""
     n = true_points = predicted_points = common = 0
     for choices in sets:
         if len(choices.gpus) < 3:
@@ -244,7 +247,7 @@ def pareto(sets: Sequence[ChoiceSet]) -> Pareto:
 
 
 def front(energy: FloatArray, itl: FloatArray) -> BoolArray:
-    """Return which points, shape (m,), no other point beats in one of the two without losing in the other.
+    """Return which points, shape (m,), are not dominated in the two costs.
 
     Points with NaN are never on the front.
     """

@@ -1,4 +1,4 @@
-"""Percentage errors of predictions, by what the runs have in common."""
+"""Percentage errors of predictions, grouped by common properties of the runs."""
 
 from __future__ import annotations
 
@@ -22,36 +22,36 @@ BY: dict[str, Callable[[Run], str]] = {
     "precision": lambda run: run.weight_precision or "(as published)",
     "engine": lambda run: run.engine or "(newest vLLM)",
 }
-"""Ways to split a table of errors, each from a run to the name of its part."""
+"""Ways to split a table of errors: each maps a run to the name of its part."""
 
 
 @dataclass(frozen=True)
 class Errors:
-    """Absolute percentage errors of the runs of one part, in percent by quantity; NaN where nothing was predicted."""
+    """Absolute percentage errors of the runs of one part, in percent by quantity; NaN if nothing was predicted."""
 
     by: str
-    """A key of :data:`BY`, or ``rows`` for the scopes of the whole table."""
+    """A key of :data:`BY`, or ``rows`` for scopes of the whole table."""
     name: str
     runs: int
     unpredicted: int
-    """Runs without a prediction; the errors are of the others."""
+    """Runs without a prediction; the errors are those of the other runs."""
     mean: Mapping[str, float]
-    """MAPE."""
+    """Mean absolute percentage error."""
     median: Mapping[str, float]
     bias: Mapping[str, float]
-    """exp(mean of ln(predicted / measured)) - 1: above 0 where predictions are too high."""
+    """Bias: exp(mean of ln(predicted / measured)) - 1, above 0 if predictions are too high."""
     with_host_bound: bool = False
-    """Whether host-bound runs count too."""
+    """Whether host-bound runs are included."""
 
 
 def layout_name(run: Run) -> str:
-    """Return such as ``TP4 EP4``, naming only what is split."""
+    """Return a name such as ``TP4 EP4``, with only the dimensions above 1."""
     parts = (("TP", run.tensor_parallel), ("EP", run.expert_parallel), ("DP", run.data_parallel))
     return " ".join(f"{name}{size}" for name, size in parts if size > 1) or "1 GPU"
 
 
 def batch_range(run: Run) -> str:
-    """Return the range of ``max_num_seqs`` that the run falls into, named so that names sort by size."""
+    """Return the range of ``max_num_seqs`` that contains the run, named so that names sort by size."""
     below = 1
     for most in _BATCH_RANGES:
         if run.max_num_seqs <= most:
@@ -61,24 +61,24 @@ def batch_range(run: Run) -> str:
 
 
 def clean(runs: Sequence[Run]) -> BoolArray:
-    """Return the mask, shape (n,), of runs that are neither limited by the host nor data parallel.
+    """Return the mask, shape (n,), of runs that are neither host-bound nor data parallel.
 
-    Data-parallel runs whose time per output token was measured count: that follows throughput, other than a median ITL.
+    Data-parallel runs with a measured time per output token are included: that figure reflects throughput, unlike a
+    median ITL.
     """
     return np.array([not run.host_bound and judges_ranks(run) for run in runs], dtype=bool)
 
 
 def judges_ranks(run: Run) -> bool:
-    """Return whether a run has one data-parallel rank, or a latency that says something of several."""
+    """Return whether a run has one data-parallel rank, or a latency that is meaningful for several."""
     return run.data_parallel == 1 or (run.measured is not None and run.measured.time_per_output_token_ms is not None)
 
 
 def error_table(runs: Sequence[Run], measured: Mapping[str, FloatArray], predicted: Predicted) -> list[Errors]:
-    """Return errors of the whole table in several scopes, then of the clean runs split in each way of :data:`BY`.
+    """Return the errors of the whole table in several scopes, then of the clean runs split in each way of :data:`BY`.
 
-    Where a part holds host-bound runs, a second entry counts them too.
-
-    ``measured`` is by quantity, shape (n,).
+    A part that has host-bound runs gets a second entry that includes them. ``measured`` maps quantities to arrays of
+    shape (n,).
     """
     good = clean(runs)
     single = np.array([judges_ranks(run) for run in runs], dtype=bool)

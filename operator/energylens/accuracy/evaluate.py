@@ -36,31 +36,31 @@ output token."""
 
 @dataclass(frozen=True)
 class Predicted:
-    """Predictions of n runs: each quantity and its 80 % interval, shape (n,); NaN where ``error`` is not empty."""
+    """Predictions of n runs: each quantity and its 80 % interval, shape (n,); NaN if ``error`` is not empty."""
 
     values: dict[str, FloatArray]
     intervals: dict[str, Interval]
     unshared_deviation: FloatArray
-    """Standard deviation of the error of log(energy) that candidates do not share, shape (n,)."""
+    """Standard deviation of the part of the error of log(energy) that candidates do not share, shape (n,)."""
     layout_deviation: FloatArray
-    """The part of it by which two layouts of one product err apart."""
+    """Part of that deviation by which two layouts of one product differ."""
     nearest: IntArray
-    """The nearest that was measured, as indices into `energylens.predictor.fitted.features.NEAREST`."""
+    """The nearest measurement, as indices into `energylens.predictor.fitted.features.NEAREST`."""
     error: tuple[str, ...]
 
     @property
     def risk(self) -> Risk:
-        """How the errors of the predicted energies lie apart."""
+        """Spread of the errors of the predicted energies relative to each other."""
         return Risk(self.unshared_deviation, self.layout_deviation)
 
     @property
     def ok(self) -> BoolArray:
-        """Where there is a prediction."""
+        """Whether there is a prediction, shape (n,)."""
         return np.array([not text for text in self.error], dtype=bool)
 
 
 class PredictorLike(Protocol):
-    """What evaluation needs of a predictor; see :class:`energylens.predictor.Predictor`."""
+    """The part of a predictor that evaluation needs; see :class:`energylens.predictor.Predictor`."""
 
     def at_concurrency(
         self,
@@ -80,13 +80,13 @@ class PredictorLike(Protocol):
 
 Resolver = Callable[[Run], Resolved]
 Chooser = Callable[[str | None], PredictorLike]
-"""The predictor of an engine; raises ValueError or UnknownEngineError naming the engine and the known ones."""
+"""Function from an engine to its predictor; raises ValueError or UnknownEngineError with the known engines."""
 
 
 def predict_runs(runs: Sequence[Run], resolve: Resolver, predictor_for: Chooser) -> Predicted:
-    """Predict runs, grouped so that what shares model, GPU, engine and workload is one array call.
+    """Predict runs, with one array call for all runs that share model, GPU, engine and workload.
 
-    A run that cannot be predicted gets an error text and costs no other.
+    A run that cannot be predicted gets an error text and does not affect other runs.
     """
     groups: dict[tuple[object, ...], list[int]] = defaultdict(list)
     for i, run in enumerate(runs):
@@ -133,7 +133,7 @@ def _group(
     except (ValueError, ArithmeticError) as refused:
         if len(members) == 1:
             return [(members, _refused(1, str(refused)))]
-        # One bad row must not cost its neighbours.
+        # One bad row must not fail the other rows of its group.
         return [part for i in members for part in _group([i], runs, predictor, model, gpu)]
     return [(members, _predicted(prediction, standing_share(group[0].task)))]
 
@@ -176,11 +176,11 @@ def _refused(n: int, message: str) -> Predicted:
 
 
 def quantities(prediction: Prediction, standing: float = 0.0) -> dict[str, tuple[FloatArray, Interval]]:
-    """Return the judged quantities of a prediction with their intervals.
+    """Return the evaluated quantities of a prediction with their intervals.
 
     Args:
-        prediction: Of steady state.
-        standing: Share of a benchmark's time in which its places stand empty, which counts into throughput and energy.
+        prediction: A prediction of the steady state.
+        standing: Share of a benchmark's time during which places are empty, which affects throughput and energy.
     """
     served = 1.0 - standing
 
@@ -203,10 +203,10 @@ def _layouts(runs: Sequence[Run]) -> Layouts:
 
 
 def measured_arrays(runs: Sequence[Run]) -> dict[str, FloatArray]:
-    """Return the measured quantities, shape (n,); NaN where a run lacks one.
+    """Return the measured quantities, shape (n,); NaN if a run lacks one.
 
     Raises:
-        ValueError: a run was read without its measured columns.
+        ValueError: A run was read without its measured columns.
     """
     names = {
         "itl": "median_itl_ms",
@@ -223,7 +223,7 @@ def measured_arrays(runs: Sequence[Run]) -> dict[str, FloatArray]:
 
 
 def merge(n: int, parts: Sequence[tuple[Sequence[int], Predicted]]) -> Predicted:
-    """Put predictions of disjoint index sets together into one of n runs."""
+    """Combine predictions of disjoint index sets into one prediction of n runs."""
     empty = {name: np.full(n, np.nan) for name in QUANTITIES}
     merged = Predicted(
         values={name: array.copy() for name, array in empty.items()},

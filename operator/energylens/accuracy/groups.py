@@ -1,4 +1,4 @@
-"""Groups of models that are the same to a predictor, so that a left-out model has no sibling among those fitted on."""
+"""Groups of models that look equal to a predictor, so that a left-out model has no sibling among the fitted models."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from energylens.predictor.model.architecture import ModelSpec, Quantization
 
 
 def shape(model: ModelSpec) -> ModelSpec:
-    """Return the model without what siblings differ in: name, quantization, vocabulary, context length.
+    """Return the model without the properties in which siblings differ: name, quantization, vocabulary, context length.
 
-    Instruct, Thinking and Coder releases of one size, and a model and its FP8 release, have one shape.
+    Instruct, Thinking and Coder releases of one size, and a model and its FP8 release, have the same shape.
     """
     plain = Quantization()
     return replace(
@@ -33,7 +33,7 @@ def shape(model: ModelSpec) -> ModelSpec:
 
 
 def model_groups(models: Mapping[str, ModelSpec]) -> dict[str, str]:
-    """Return the group's name of each model id: the shortest id among the siblings, without its organisation."""
+    """Return the group name of each model id: the shortest id among the siblings, without its organisation."""
     siblings: dict[ModelSpec, list[str]] = defaultdict(list)
     for model_id, model in models.items():
         siblings[shape(model)].append(model_id)

@@ -1,4 +1,4 @@
-"""Predictions of runs by coefficients that were fitted without them and without their like."""
+"""Predictions of runs with coefficients that were fitted without them and without similar runs."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from energylens.accuracy.evaluate import Chooser, Predicted, Resolver, merge, pr
 from energylens.runs import Run
 
 LEAVE_OUT = ("model", "layout", "gpu-count", "gpu-type", "engine", "task", "run")
-"""What is left out together: models of one group; a fifth of the layouts, each with all of its runs; a number of GPUs
-of one type; a GPU type; an engine as the runs name it; a task; a fifth of the runs whatever they are, so that nearly
-every layout is still known from other batches."""
+"""What is left out together: the models of one group; a fifth of the layouts, each with all of its runs; a number of
+GPUs of one type; a GPU type; an engine, as the runs name it; a task; or a fifth of all runs, so that nearly every
+layout remains known from other batch sizes."""
 FIFTHS = 5
 
 Fit = Callable[[Sequence[Run]], Chooser]
-"""From runs to the predictor of an engine, deterministic. Raises ValueError when the runs are too few."""
+"""Function from runs to a function from an engine to its predictor, deterministic. Raises ValueError if there are too
+few runs."""
 Progress = Callable[[int, int, "Fold"], None]
-"""Called before each refit with its number from 1, the number of refits, and the fold."""
+"""Function that is called before each refit with its number from 1, the number of refits, and the fold."""
 
 
 @dataclass(frozen=True)
@@ -31,19 +32,19 @@ class Fold:
 
 
 class LeaveOutError(ValueError):
-    """Nothing can be left out, such as a GPU type where there is only one."""
+    """Nothing can be left out, for example a GPU type if there is only one."""
 
 
 def folds(runs: Sequence[Run], by: str, groups: Mapping[str, str]) -> list[Fold]:
-    """Return the folds in the order of their names.
+    """Return the folds sorted by name.
 
     Args:
-        runs: all runs.
-        by: one of :data:`LEAVE_OUT`.
-        groups: the group's name of each model id; an id that is absent is a group of its own.
+        runs: All runs.
+        by: One of :data:`LEAVE_OUT`.
+        groups: Group name by model id; an absent id forms its own group.
 
     Raises:
-        LeaveOutError: all runs are in one fold.
+        LeaveOutError: All runs are in one fold.
     """
     key: Callable[[Run], str] = {
         "model": lambda run: groups.get(run.model_id, run.model_id),
@@ -57,7 +58,9 @@ def folds(runs: Sequence[Run], by: str, groups: Mapping[str, str]) -> list[Fold]
     names = [key(run) for run in runs]
     distinct = sorted(set(names))
     if len(distinct) < 2:
-        raise LeaveOutError(f"--leave-out {by}: all runs are of one, {', '.join(distinct)}; at least 2 are needed")
+        raise LeaveOutError(
+            f"--leave-out {by}: all runs belong to {', '.join(distinct)}; at least 2 different values are needed"
+        )
     return [
         Fold(
             name,
@@ -76,7 +79,7 @@ def _layout(run: Run) -> str:
 def predict_left_out(
     runs: Sequence[Run], parts: Sequence[Fold], fit: Fit, resolve: Resolver, progress: Progress = lambda *_: None
 ) -> Predicted:
-    """Refit for each fold without it and predict it; each run is predicted once."""
+    """Refit without each fold and predict the fold, so that each run is predicted once."""
     found: list[tuple[Sequence[int], Predicted]] = []
     for number, fold in enumerate(parts, start=1):
         progress(number, len(parts), fold)

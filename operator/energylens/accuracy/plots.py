@@ -1,4 +1,4 @@
-"""Pictures of a report: predicted against measured with intervals, and errors by group. Needs matplotlib."""
+"""Plots of a report: predicted against measured values with intervals, and errors by group. Needs matplotlib."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LABELS = {
     "power": ("Power", "W"),
     "energy": ("Energy per output token", "J"),
 }
-# Okabe and Ito (2008): told apart by readers with any colour vision.
+# Okabe and Ito (2008): distinguishable with any colour vision.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _SPLITS = ("GPU count", "layout", "task", "model")
 
@@ -35,7 +35,7 @@ class PlotError(RuntimeError):
 
 
 def check_matplotlib() -> None:
-    """Raise PlotError when matplotlib is not installed, before any long work is done."""
+    """Raise PlotError if matplotlib is not installed, before any long work is done."""
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
@@ -45,17 +45,17 @@ def check_matplotlib() -> None:
 def write_plots(
     directory: Path, runs: Sequence[Run], predicted: Predicted, errors: Sequence[Errors], basis: str
 ) -> list[Path]:
-    """Write PNG files into a directory, which is made when missing, and return their paths.
+    """Write PNG files into a directory, which is created if it is missing, and return their paths.
 
     Args:
-        directory: where to.
-        runs: n runs with their measured values.
-        predicted: of the same n runs.
-        errors: the table of :func:`energylens.accuracy.errors.error_table`.
-        basis: one line under each title that says what the predictions were fitted on.
+        directory: The directory.
+        runs: The n runs with their measured values.
+        predicted: Predictions of the same n runs.
+        errors: The table from :func:`energylens.accuracy.errors.error_table`.
+        basis: One line below each title that says to which runs the predictions were fitted.
 
     Raises:
-        PlotError: matplotlib is missing, or a file cannot be written.
+        PlotError: Matplotlib is missing, or a file cannot be written.
     """
     check_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -1,4 +1,4 @@
-"""Predictors of coefficients that are fitted to a part of some runs, for judging what was left out."""
+"""Predictors with coefficients that are fitted to a part of some runs, to judge the runs that were left out."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from energylens.runs import Run
 
 
 class Refits:
-    """Fits to parts of some runs, each from where the fit to all of them ended.
+    """Fits to parts of some runs, each started from the fit to all of them.
 
-    Derivatives are those of the fit to all: refits end where those from nothing do, within a tenth of a percent of what
-    they predict, in a tenth of the time.
+    Refits reuse the derivatives of the fit to all runs: their predictions agree with fits from scratch within a tenth
+    of a percent and take a tenth of the time.
     """
 
     def __init__(
@@ -36,20 +36,20 @@ class Refits:
         """Fit to all runs.
 
         Args:
-            runs: With their measured values; those of unknown models and of GPUs of unknown architecture are not
-                fitted to.
-            resolve: Looks up a run's model and GPU.
-            gpus: All products, by short name.
+            runs: Runs with their measured values. Runs of unknown models, or on GPUs of unknown architecture, are
+                ignored.
+            resolve: Function that looks up a run's model and GPU.
+            gpus: All GPU products by short name.
             tables: Kernel curves.
             profiles: Engine profiles.
 
         Raises:
-            FitError: There is no run that constants can be fitted to, or two have one id.
+            FitError: No run is suitable for fitting, or two runs have the same id.
         """
         ids = Counter(run.run_id for run in runs)
         twice = [name for name, count in ids.items() if count > 1]
         if twice:
-            raise FitError(f"run_id {twice[0]!r} is that of {ids[twice[0]]} runs; to leave runs out each needs its own")
+            raise FitError(f"run_id {twice[0]!r} is used by {ids[twice[0]]} runs; leaving runs out requires unique ids")
         self._gpus, self._tables, self._profiles = gpus, tables, profiles
         known = resolve_runs(runs, resolve)
         self._data = clean_data(known.runs, known.models, gpus, tables, profiles)
@@ -57,10 +57,10 @@ class Refits:
         self._slopes = slopes_at(self._data, scales_of(self._data, gpus, profiles), TERMS, theta)
 
     def to(self, runs: Sequence[Run]) -> Chooser:
-        """Fit to some of the runs and return the predictor of an engine.
+        """Fit to some of the runs and return a function from an engine to its predictor.
 
         Raises:
-            FitError: No run is left that constants can be fitted to.
+            FitError: No remaining run is suitable for fitting.
         """
         index = np.flatnonzero(np.isin(self._data.runs.run_id, [run.run_id for run in runs]))
         if not index.size:

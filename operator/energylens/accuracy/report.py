@@ -1,4 +1,4 @@
-"""Everything that ``energylens accuracy`` says of one set of predictions."""
+"""Everything that ``energylens accuracy`` reports about one set of predictions."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from energylens.runs import Run
 
 @dataclass(frozen=True)
 class Report:
-    """Errors, coverage and decisions; of clean runs (not host-bound, not data parallel) where nothing else is said."""
+    """Errors, coverage and decisions; of clean runs (not host-bound, not data parallel) unless stated otherwise."""
 
     basis: str
-    """One sentence: what the predictions were fitted on."""
+    """One sentence: the runs to which the predictions were fitted."""
     coefficients: str
-    """Version of the coefficients, or of those that are shipped with what was refitted."""
+    """Version of the coefficients; for refits, of the shipped coefficients."""
     in_sample: bool
-    """Whether runs are judged that the coefficients were fitted on."""
+    """Whether the judged runs are among those to which the coefficients were fitted."""
     errors: tuple[Errors, ...]
     coverage: tuple[Coverage, ...]
     decisions: tuple[Decisions, ...]
     by_means: Decisions
-    """Over all bounds, of a planner that knows only means."""
+    """Decisions over all bounds of a planner that uses only mean predictions."""
     pareto: Pareto
     same_load: tuple[SameLoad, ...]
     unpredicted: Mapping[str, str]
@@ -55,17 +55,17 @@ def report(
     """Judge predictions of runs that were read with their measured columns.
 
     Args:
-        runs: n runs.
-        predicted: of the same n runs.
+        runs: The n runs.
+        predicted: Predictions of the same n runs.
         node_gpus: GPUs of a whole node by the runs' ``gpu_model``.
-        basis: what the predictions were fitted on, one sentence.
-        coefficients: their version.
-        in_sample: whether they were fitted on these runs.
-        windows: replay sites that have measured so many windows; 0 for none.
+        basis: The runs to which the predictions were fitted, as one sentence.
+        coefficients: Version of the coefficients.
+        in_sample: Whether the coefficients were fitted to these runs.
+        windows: Windows that each site measures first in the replay; 0 for no replay.
     """
     measured = measured_arrays(runs)
     good = clean(runs)
-    # Layouts can only be chosen among by runs that say both what they cost and how fast they are.
+    # Choosing between layouts needs runs with both energy and latency.
     latency = np.where(np.isfinite(measured["itl"]), measured["itl"], measured["tpot"])
     costed = good & np.isfinite(measured["energy"]) & np.isfinite(latency)
     sets = choice_sets(runs, costed, measured, predicted, node_gpus)
@@ -86,7 +86,7 @@ def report(
 
 
 def as_object(judged: Report) -> dict[str, Any]:
-    """Return the report as plain JSON values; what cannot be said (NaN) is null."""
+    """Return the report as plain JSON values; unknown figures (NaN) become null."""
     document: dict[str, Any] = _plain(asdict(judged))
     entries = [*document["decisions"], document["by_means"]]
     for entry, decisions in zip(entries, [*judged.decisions, judged.by_means], strict=True):

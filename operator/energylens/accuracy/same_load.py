@@ -1,8 +1,8 @@
-"""What layouts chosen by predictions save against all GPUs of the node, at the same load and the same latency bound.
+"""Energy saved by layouts that predictions choose, against all GPUs of the node at equal load and latency bound.
 
-A *case* is one (model, precision, GPU type, engine, task, requests at once) and one bound, with every layout that was
-measured at that load. The rival is what people do without a planner: all GPUs of the node. At equal load nothing is
-won by a larger batch, so that only the choice of the layout counts.
+A *case* is one (model, precision, GPU type, engine, task, requests in flight) and one bound, with every layout that was
+measured at that load. The baseline is the usual choice without a planner: all GPUs of the node. At equal load a larger
+batch gains nothing, so that only the choice of the layout counts.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ WHOLE_NODE, LOWEST_LATENCY = "all GPUs of the node", "layout of lowest latency"
 
 @dataclass(frozen=True)
 class SameLoad:
-    """Energy saved against one rival; shares in percent, NaN where there is no case."""
+    """Energy saved against one baseline; shares in percent, NaN without cases."""
 
     rival: str
     cases: int
     sets: int
     best_percent: float
-    """Mean saving of the layout of least measured energy that holds the bound."""
+    """Mean saving of the layout of least measured energy that meets the bound."""
     kept_percent: float
     """Mean saving of the predictor's picks; a case without a pick, or whose pick breaks the bound, saves nothing."""
     broken: int
@@ -44,13 +44,13 @@ def same_load(
     predicted: Predicted,
     node_gpus: Mapping[str, int],
 ) -> tuple[SameLoad, ...]:
-    """Return the savings against each rival.
+    """Return the savings against each baseline.
 
     Args:
-        runs: n runs.
-        mask: Which count, shape (n,).
-        measured: By quantity, shape (n,).
-        predicted: Of the same n runs.
+        runs: The n runs.
+        mask: Which runs count, shape (n,).
+        measured: Measured values by quantity, shape (n,).
+        predicted: Predictions of the same n runs.
         node_gpus: GPUs of a whole node by the runs' ``gpu_model``.
     """
     rows: dict[str, list[tuple[float, float, str]]] = {WHOLE_NODE: [], LOWEST_LATENCY: []}
@@ -71,7 +71,7 @@ def same_load(
                 able = candidates[holds[candidates]]
                 if able.size == 0 or np.unique(gpus).size < 2:
                     continue
-                # Of several layouts on all GPUs, people run the fastest.
+                # Among several layouts on all GPUs, the baseline is the fastest.
                 rival = energy[able[np.argmin(times[able])]]
                 best = 1.0 - energy[holds].min() / rival
                 outcome = "none" if picked is None else "broken" if not holds[picked] else "holds"
@@ -82,7 +82,7 @@ def same_load(
 
 
 def _at_one_load(runs: Sequence[Run], mask: BoolArray) -> dict[tuple[object, ...], list[int]]:
-    """Return the runs of ``mask`` that differ in their layouts only, by what they have in common."""
+    """Return the runs of ``mask`` grouped so that the runs of a group differ only in their layouts."""
     groups: dict[tuple[object, ...], list[int]] = defaultdict(list)
     for i, run in enumerate(runs):
         if mask[i]:
@@ -93,7 +93,7 @@ def _at_one_load(runs: Sequence[Run], mask: BoolArray) -> dict[tuple[object, ...
 
 
 def _summary(rival: str, found: Sequence[tuple[float, float, str]], sets: int) -> SameLoad:
-    """Return the savings over cases: the best layout's, the pick's, and how the pick ended."""
+    """Return the savings over cases: of the best layouts and of the picks, and how many picks broke the bound."""
     return SameLoad(
         rival=rival,
         cases=len(found),
@@ -106,6 +106,6 @@ def _summary(rival: str, found: Sequence[tuple[float, float, str]], sets: int) -
 
 
 def _pick(predicted: Predicted, latency: str, index: IntArray, bound: float) -> int | None:
-    """Return the planner's choice among the runs whose upper latency holds the bound; None when none does."""
+    """Return the planner's choice among the runs whose upper latency meets the bound; None if none does."""
     allowed = np.flatnonzero(predicted.intervals[latency].high[index] <= bound)
     return take(predicted.values["energy"][index], predicted.risk.take(index), predicted.nearest[index], allowed)

@@ -1,4 +1,4 @@
-"""A report as text."""
+"""A report as text tables."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def render(judged: Report) -> str:
 def _errors(table: Sequence[Errors], shown: Sequence[str]) -> str:
     biased = "energy" if "energy" in shown else next((q for q in ("tpot", "itl") if q in shown), "energy")
     of = HEADINGS[biased]
-    lines = [f"Absolute percentage error, mean / median; bias of {of}. Splits are of clean runs."]
+    lines = [f"Absolute percentage error, mean / median; bias of {of}. Splits cover clean runs only."]
     columns = "".join(f"{HEADINGS[quantity]:>14}" for quantity in shown)
     lines.append(f"{'':{_NAME_WIDTH}}{'runs':>6}{columns}{'bias':>9}")
     heading = "rows"
@@ -59,7 +59,7 @@ def _errors(table: Sequence[Errors], shown: Sequence[str]) -> str:
 
 
 def _coverage(table: Sequence[Coverage], shown: Sequence[str]) -> str:
-    lines = ["80 % intervals: share of measured values inside, percent (upper end / lower end, median)."]
+    lines = ["80 % intervals: share of measured values within, percent (median of upper end / lower end)."]
     lines.append(f"{'':{_NAME_WIDTH}}{'runs':>6}" + "".join(f"{HEADINGS[quantity]:>14}" for quantity in shown))
     for part in table:
         cells = "".join(f"{_share(part.inside[q], part.width[q]):>14}" for q in shown)
@@ -69,8 +69,9 @@ def _coverage(table: Sequence[Coverage], shown: Sequence[str]) -> str:
 
 def _decisions(table: Sequence[Decisions], by_means: Decisions) -> str:
     lines = [
-        "Decisions: per (model, GPU type, task), the planner's choice among what holds the ITL bound at the upper end",
-        "of the ITL interval. Feasible: a measured choice holds the bound. By means: the lowest predicted energy.",
+        "Decisions: per (model, GPU type, task), the planner's choice among candidates whose upper ITL interval "
+        "end meets",
+        "the bound. Feasible: a measured candidate meets the bound. By means: the lowest predicted energy.",
         f"{'ITL bound':>12}{'sets':>7}{'feasible':>10}{'picks':>8}{'break bound':>15}{'no pick':>15}"
         f"{'energy above best':>20}{'worst':>9}",
     ]
@@ -87,8 +88,8 @@ def _decisions(table: Sequence[Decisions], by_means: Decisions) -> str:
 
 def _savings(table: Sequence[Decisions]) -> str:
     lines = [
-        "Energy saved by picks that hold the bound against what people run instead (mean; number compared). The first",
-        "two take the largest batch that holds the bound in measurement.",
+        "Energy saved by picks that meet the bound against common choices (mean; number compared). The first",
+        "two use the largest batch that meets the bound in measurement.",
         f"{'ITL bound':>12}" + "".join(f"{name:>30}" for name in BASELINES),
     ]
     for row in table:
@@ -100,7 +101,7 @@ def _savings(table: Sequence[Decisions]) -> str:
 
 def _same_load(table: Sequence[SameLoad]) -> str:
     lines = [
-        "Energy saved at the same load and bound, by choosing the layout (mean over cases; a case without a pick, or",
+        "Energy saved by choosing the layout at the same load and bound (mean over cases; a case without a pick, or",
         "whose pick breaks the bound, saves nothing).",
         f"{'against':>28}{'cases':>8}{'sets':>7}{'best layout':>14}{'picks':>10}{'break bound':>14}{'no pick':>10}",
     ]
@@ -115,8 +116,9 @@ def _same_load(table: Sequence[SameLoad]) -> str:
 def _after_windows(table: Sequence[AfterWindows], windows: int) -> str:
     shown = [q for q in QUANTITIES if any(isfinite(part.after[q]) for part in table)]
     lines = [
-        f"After windows: a site (model, GPU type, engine) has measured {windows} of its runs, which go through the",
-        "operator's correction; absolute percentage error of its other runs, mean before > after (median after).",
+        f"After windows: each site (model, GPU type, engine) has measured {windows} of its runs, which pass "
+        "through the",
+        "operator's correction. Absolute percentage error of its other runs, mean before > after (median after).",
         f"{'':{_NAME_WIDTH}}{'sites':>6}{'runs':>6}" + "".join(f"{HEADINGS[quantity]:>22}" for quantity in shown),
     ]
     for part in table:
@@ -132,8 +134,8 @@ def _moved(before: float, after: float, median: float) -> str:
 def _pareto(found: Pareto) -> str:
     return (
         f"Pareto fronts of energy and median ITL over {found.sets} choice sets of 3 or more: "
-        f"{_percent(found.recovered_percent)} of the {found.true_points} true points recovered; "
-        f"{_percent(found.precision_percent)} of the {found.predicted_points} predicted points true."
+        f"{_percent(found.recovered_percent)} of the {found.true_points} true points are recovered; "
+        f"{_percent(found.precision_percent)} of the {found.predicted_points} predicted points are true."
     )
 
 

@@ -1,1 +1,1 @@
-"""What serves LLMs in a cluster now, what it costs, and the plan that would do the same load with less energy. Pure."""
+"""What serves LLMs in a cluster now, what it costs, and a plan that serves the same load with less energy. Pure."""

@@ -1,4 +1,4 @@
-"""What the arguments of a running engine say: the model, the layout, the batch, the number format, and all the rest."""
+"""The arguments of a running engine: model, layout, batch, number format, and the remaining options."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from energylens.serving import reserved
 
 _RESERVED = {"VLLM": reserved.VLLM, "SGLang": reserved.SGLANG}
 _FRONT_ENDS = ("huggingfaceserver", "dynamo.vllm", "dynamo.sglang", "dynamo.trtllm")
-"""Launchers with options of their own beside the engine's."""
+"""Launchers with options of their own besides the engine's."""
 _MODEL_OPTIONS = {
     "VLLM": ("--model", "--model_id", "--model-id", "--model_dir", "--model-dir"),
     "SGLang": ("--model-path",),
@@ -31,7 +31,7 @@ _TENSORRT = {
 
 
 ReadOptions = Callable[[str], Mapping[str, Any] | None]
-"""Returns the options in a file by its path; None where it cannot be read."""
+"""Function that returns the options in a file by path; None if the file cannot be read."""
 
 
 def _unread(path: str) -> None:
@@ -40,14 +40,14 @@ def _unread(path: str) -> None:
 
 @dataclass(frozen=True)
 class RunningLayout:
-    """How one replica is cut, in the terms of a plan."""
+    """How one replica is split over GPUs, in the terms of a plan."""
 
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
     expert_parallel: int = 1
     data_parallel: int = 1
     max_batch_size: int | None = None
-    """Per data-parallel rank; None for the engine's default."""
+    """Largest batch per data-parallel rank; None for the engine's default."""
 
     @property
     def gpus(self) -> int:
@@ -60,36 +60,37 @@ class EngineArguments:
     """The arguments of one engine."""
 
     model: str
-    """A name or a path; "" where the arguments do not say."""
+    """A name or a path; "" if the arguments name no model."""
     served_name: str
-    """The name that clients ask for; "" where it is the model's."""
+    """The name that clients use; "" if it is the model's name."""
     layout: RunningLayout
     quantization: str
-    """``--quantization`` as written, "" without it."""
+    """``--quantization`` as written; "" without it."""
     port: int
     revision: str
     extra_args: tuple[str, ...]
-    """What is neither of the plan nor of the operator, as an engine takes it."""
+    """Arguments that neither a plan nor the operator sets, as the engine accepts them."""
     left_out: tuple[str, ...]
-    """Options that the operator sets itself or does not take, with their values."""
+    """Options, with their values, that the operator sets itself or does not support."""
     notes: tuple[str, ...]
-    """What could not be read, a sentence each."""
+    """Problems in reading the arguments, one sentence each."""
     apart: bool = False
-    """Prefill and decode run in pods of their own."""
+    """Whether prefill and decode run in separate pods."""
 
 
 def is_front_end(invocation: Invocation) -> bool:
-    """Return whether an engine is started by a front end with options of its own, such as KServe's or Dynamo's."""
+    """Return whether an engine is started by a front end with its own options, such as KServe's or Dynamo's."""
     return any(name in invocation.launcher for name in _FRONT_ENDS)
 
 
 def read_engine(invocation: Invocation, version: Version | None, read_file: ReadOptions = _unread) -> EngineArguments:
-    """Return what the arguments of an engine say.
+    """Return the configuration in the arguments of an engine.
 
     Args:
         invocation: The engine and its arguments.
-        version: Of the engine; None where it is not known: then names are read as in the version that is known best.
-        read_file: Reads the file that ``--config`` names.
+        version: The engine's version; None if it is unknown, then names are read as in the version of the option
+            tables.
+        read_file: Function that reads the file of ``--config``.
     """
     if invocation.engine == "TensorRT-LLM":
         return _tensorrt(invocation)
@@ -99,11 +100,13 @@ def read_engine(invocation: Invocation, version: Version | None, read_file: Read
     file = given.value("--config")
     config = None if file is None else read_file(file)
     if file is not None and config is not None:
-        # Both engines put the file's options first, so that the command line's count.
+        # Both engines put the file's options first, so that options on the command line override them.
         given = read_arguments((*_as_arguments(config), *invocation.args), engine, version or PROVED[engine])
     elif file is not None:
         notes.append(f"the options in {file} (--config) could not be read")
-    notes += [f"{one.written!r}: the shell makes the value {one.value!r}" for one in given.given if _is_open(one.value)]
+    notes += [
+        f"{one.written!r}: the shell changes the value to {one.value!r}" for one in given.given if _is_open(one.value)
+    ]
     kept, left_out = _kept(given, invocation)
     return EngineArguments(
         model=_model(given, engine),
@@ -124,7 +127,7 @@ def _is_open(value: str | None) -> bool:
 
 
 def _as_arguments(config: Mapping[str, Any]) -> list[str]:
-    """Return the options of a configuration file as arguments; a switch that is off has none."""
+    """Return the options of a configuration file as arguments; a switch that is off yields none."""
     found: list[str] = []
     for name, value in config.items():
         option = f"--{str(name).replace('_', '-')}"
@@ -157,7 +160,7 @@ def _number(given: Arguments, name: str, notes: list[str], default: int = 1) -> 
     if text.isdecimal() and int(text) > 0:
         return int(text)
     if not _is_open(text):
-        notes.append(f"{given.written(name)!r}: {text!r} is no number above 0")
+        notes.append(f"{given.written(name)!r}: {text!r} is not a number above 0")
     return default
 
 
@@ -174,14 +177,14 @@ def _vllm(given: Arguments, notes: list[str]) -> RunningLayout:
 
 
 def _sglang(given: Arguments, notes: list[str]) -> RunningLayout:
-    """Return SGLang's layout: its tensor-parallel size counts the attention ranks, a plan's does not."""
+    """Return SGLang's layout: its tensor-parallel size includes the attention ranks, a plan's does not."""
     total = _number(given, "--tp-size", notes)
     ranks = _number(given, "--attn-dp-size", notes)
     copies = _number(given, "--dp-size", notes)
     if given.switch("--enable-dp-attention") and ranks == 1:
         ranks, copies = copies, 1
     if total % ranks:
-        notes.append(f"--tp-size={total} does not divide by {ranks} data-parallel attention ranks")
+        notes.append(f"--tp-size={total} is not divisible by {ranks} data-parallel attention ranks")
         ranks = 1
     running = _number(given, "--max-running-requests", notes, 0)
     return RunningLayout(
@@ -194,7 +197,7 @@ def _sglang(given: Arguments, notes: list[str]) -> RunningLayout:
 
 
 def _kept(given: Arguments, invocation: Invocation) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the arguments that stay with the engine, and those that are the operator's to set."""
+    """Return the arguments that stay with the engine, and those that the operator sets."""
     kept: list[str] = []
     left_out: list[str] = []
     taken = _RESERVED[invocation.engine]
@@ -252,7 +255,7 @@ def _tensorrt(invocation: Invocation) -> EngineArguments:
 
 
 def _plain_options(args: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """Return options by name, dashes inside as underscores, and the words that belong to none."""
+    """Return options by name, with inner dashes as underscores, and the words that belong to no option."""
     values: dict[str, str] = {}
     strays: list[str] = []
     rest = list(args)

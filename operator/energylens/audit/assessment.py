@@ -1,4 +1,4 @@
-"""One served model beside the plan that would do its load with less energy, and how sure that is."""
+"""One served model compared with the plan that would serve its load with less energy, and how certain the saving is."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from energylens.predictor.model.parameters import weight_bytes
 from energylens.predictor.types import GpuSpec
 
 PEAK_SHARE = 1.15
-"""A busiest part above the mean by less is the mean's noise, and the plan is made for the mean."""
+"""Largest excess of the busiest part over the mean that counts as noise; the plan is then made for the mean."""
 _OBJECTIVES = {"ttft_milliseconds": "TTFT", "itl_milliseconds": "ITL", "tpot_milliseconds": "TPOT"}
 
 Verdict = Literal["Saves", "WithinError", "Keep", "Managed", "Idle", "NoLoad", "NotPlanned", "Unread"]
@@ -34,17 +34,17 @@ class Power:
 
     watts: float
     low: float
-    """Lower end of the 80 % interval; equal to ``watts`` where it was measured."""
+    """Lower end of the 80 % interval; equal to ``watts`` if the power was measured."""
     high: float
     is_measured: bool
 
 
 @dataclass(frozen=True)
 class Question:
-    """What an audit is asked beside the cluster."""
+    """The parameters of an audit besides the cluster."""
 
     objectives: Mapping[str, int] = field(default_factory=dict)
-    """Latencies to hold instead of today's, ms by field of ``spec.slo``."""
+    """Latency objectives to use instead of today's latencies, ms by field of ``spec.slo``."""
     slack_percent: int = 0
     """Allowed increase of today's latencies."""
 
@@ -54,46 +54,46 @@ NOTHING_ASKED = Question()
 
 @dataclass(frozen=True)
 class Assessment:
-    """What an audit says of one served model."""
+    """The audit's result for one served model."""
 
     served: ServedModel
     load: WindowMeasurement
     verdict: Verdict
     reason: str
-    """Why the verdict, a sentence."""
+    """Reason of the verdict, one sentence."""
     now: Power | None = None
-    """Of today's layout: measured where it can be, else predicted."""
+    """Power of today's layout: measured if possible, otherwise predicted."""
     predicted_now: PlanStatus | None = None
-    """Today's layout under today's load as the predictor sees it, before anything was learned from the window."""
+    """Prediction of today's layout under today's load, before any correction from the window."""
     plan: PlanStatus | None = None
-    """The plan that would do the load, under the mean load of the window."""
+    """The plan that would serve the load, with figures under the mean load of the window."""
     then: Power | None = None
-    """Of the plan, predicted."""
+    """Predicted power of the plan."""
     objectives: Mapping[str, int] = field(default_factory=dict)
-    """That the plan holds, ms by name at P95."""
+    """Latency bounds that the plan meets, ms by name at P95."""
     planned_requests_per_second: float | None = None
-    """The load that the plan was chosen for: the busiest part of the window where that is known."""
+    """The load for which the plan was chosen: the busiest part of the window if it is known."""
     switch: SwitchCost | None = None
-    """What it takes to bring the plan up."""
+    """Cost of starting the plan."""
     repay_hours: float | None = None
-    """Until the energy of the switch is saved; None where nothing is."""
+    """Time until the saving pays for the switch; None if nothing is saved."""
     deployment: LLMDeployment | None = None
-    """To apply for the plan."""
+    """The LLMDeployment to apply for the plan."""
     notes: tuple[str, ...] = ()
 
     @property
     def saved_watts(self) -> float | None:
-        """Mean power that the plan saves, W; None without two figures."""
+        """Mean power that the plan saves, W; None if either figure is missing."""
         return None if self.now is None or self.then is None else self.now.watts - self.then.watts
 
     @property
     def least_saved_watts(self) -> float | None:
-        """The same at the upper end of the plan's 80 % interval."""
+        """Saved power at the upper end of the plan's 80 % interval, W."""
         return None if self.now is None or self.then is None else self.now.watts - self.then.high
 
     @property
     def saved_percent(self) -> tuple[float, float, float] | None:
-        """The energy that the plan saves and the ends of its 80 % interval, %; None without two figures."""
+        """Energy that the plan saves and the ends of its 80 % interval, %; None if either figure is missing."""
         if self.now is None or self.then is None or self.now.watts <= 0:
             return None
         best, low, high = (100.0 * (1.0 - w / self.now.watts) for w in (self.then.watts, self.then.high, self.then.low))
@@ -109,23 +109,25 @@ def assess(
     now: datetime,
     question: Question = NOTHING_ASKED,
 ) -> Assessment:
-    """Return what an audit says of one served model.
+    """Return the audit's result for one served model.
 
     Args:
-        served: What runs.
-        name: The name that its LLMDeployment would have; its GPUs are held by that name in ``world``.
-        telemetry: What was measured.
+        served: The served model.
+        name: The name of the LLMDeployment that would replace it; in ``world`` its GPUs belong to that name.
+        telemetry: The measurements.
         world: The cluster's GPUs.
         gpus: Known products by label.
-        now: For the preview.
-        question: What is asked.
+        now: Current time for the preview.
+        question: The parameters of the audit.
     """
     load = telemetry.window(served)
     measured = _measured_power(load)
     if served.arguments is None:
         return Assessment(served, load, "Unread", served.unread, measured)
     if served.owner.is_planned:
-        return Assessment(served, load, "Managed", "EnergyLens plans it: see `energylens status`", measured)
+        return Assessment(
+            served, load, "Managed", "EnergyLens already plans this model: see `energylens status`", measured
+        )
     if served.gpus == 0:
         return Assessment(served, load, "NoLoad", "none of its pods is running")
     if is_idle(load):
@@ -135,7 +137,7 @@ def assess(
     if load.output_tokens is None or load.output_tokens_per_second is None:
         return Assessment(served, load, "NoLoad", load.message, measured)
     if load.requests_per_second is None or prompt_and_output(load) is None:
-        reason = "no request ended in the window, so that their length is not known"
+        reason = "no request ended in the window, so the length of requests is unknown"
         return Assessment(served, load, "NoLoad", reason, measured)
     try:
         asked = with_load(served, name, load, load.requests_per_second)
@@ -147,7 +149,7 @@ def assess(
 
 @dataclass(frozen=True)
 class _Surroundings:
-    """What one assessment looks at beside the served model."""
+    """The inputs of one assessment besides the served model."""
 
     telemetry: Telemetry
     world: World
@@ -156,16 +158,16 @@ class _Surroundings:
     question: Question
 
     def preview(self, deployment: LLMDeployment) -> PlanChoice:
-        """Return the operator's answer to a deployment."""
+        """Return the operator's plan for a deployment, or why there is none."""
         (answer,) = preview([deployment], self.world, self.now)
         return answer.planning
 
 
 def _beside_today(found: Assessment, asked: LLMDeployment, rate: float, around: _Surroundings) -> Assessment:
-    """Return an assessment with today's layout predicted, and then with the plan that would do the same load.
+    """Return an assessment with today's layout predicted, then with the plan that would serve the same load.
 
     Args:
-        found: With the load and, where it is known, the measured power.
+        found: Assessment with the load and, if known, the measured power.
         asked: The served model as a deployment under the mean load.
         rate: Mean requests per second.
         around: The cluster, the clock and the question.
@@ -177,12 +179,12 @@ def _beside_today(found: Assessment, asked: LLMDeployment, rate: float, around: 
         notes.append(f"today's layout cannot be predicted: {today.message}")
     power = found.now or (None if predicted is None else _predicted_power(predicted, tokens))
     if power is None:
-        reason = f"what it draws now is neither measured ({load.message}) nor predicted"
+        reason = f"its power now is neither measured ({load.message}) nor predicted"
         return replace(found, verdict="NotPlanned", reason=reason, notes=tuple(notes))
     if not power.is_measured:
         notes.append(f"its power now is predicted, not measured: {load.message}")
     elif predicted is not None:
-        # What the window taught of this model on this GPU corrects the plans that are compared with it.
+        # The correction learned in the window for this model on this GPU also applies to the compared plans.
         pool = Pool()
         pool.learn(asked, predicted, measured_point(predicted, load))
         around = replace(around, world=replace(around.world, learned=pool))
@@ -202,7 +204,7 @@ def _beside_the_plan(
     found = replace(found, planned_requests_per_second=mean * share)
     if not answer.good or answer.plan is None or answer.model is None:
         verdict: Verdict = "Keep" if answer.result is not None else "NotPlanned"
-        return replace(found, verdict=verdict, reason=f"no plan holds today's load and latencies: {answer.message}")
+        return replace(found, verdict=verdict, reason=f"no plan meets today's load and latencies: {answer.message}")
     plan = answer.plan if share == 1.0 else _at_mean_load(wanted, answer.plan, mean, around)
     then = _predicted_power(plan, tokens)
     cost = switch_cost(plan, float(weight_bytes(answer.model)), around.gpus[plan.gpu_product])
@@ -222,16 +224,19 @@ def _beside_the_plan(
 
 def _verdict(power: Power, then: Power, plan: PlanStatus, predicted: PlanStatus | None) -> tuple[Verdict, str]:
     if predicted is not None and same_layout(plan, predicted):
-        return "Keep", "today's layout is the one of least energy at these latencies"
+        return "Keep", "today's layout uses the least energy at these latencies"
     if then.watts >= power.watts:
-        return "Keep", "no plan that holds these latencies is predicted to draw less"
+        return "Keep", "no plan that meets these latencies is predicted to draw less power"
     if then.high >= power.watts:
-        return "WithinError", "the plan is predicted to draw less, by less than the error of the prediction"
-    return "Saves", "the plan draws less even at the upper end of its 80 % interval"
+        return (
+            "WithinError",
+            "the plan is predicted to draw less power, but the difference is within the prediction error",
+        )
+    return "Saves", "the plan draws less power even at the upper end of its 80 % interval"
 
 
 def _as_it_runs(asked: LLMDeployment, served: ServedModel) -> LLMDeployment:
-    """Return the deployment with every choice fixed to what runs."""
+    """Return the deployment with every choice fixed to the running layout."""
     assert served.arguments is not None
     layout = served.arguments.layout
     overrides = Overrides(
@@ -254,7 +259,7 @@ def _under(deployment: LLMDeployment, requests_per_second: float) -> LLMDeployme
 
 
 def _at_mean_load(wanted: LLMDeployment, plan: PlanStatus, mean: float, around: _Surroundings) -> PlanStatus:
-    """Return a plan that was made for the busiest part with its figures under the mean load."""
+    """Return a plan that was made for the busiest part of the window with its figures under the mean load."""
     pinned = pinned_to(_under(wanted, mean), plan, around.gpus)
     if isinstance(pinned, str):
         return plan
@@ -265,12 +270,12 @@ def _at_mean_load(wanted: LLMDeployment, plan: PlanStatus, mean: float, around: 
 def _objectives(
     load: WindowMeasurement, predicted: PlanStatus | None, question: Question, notes: list[str]
 ) -> dict[str, int]:
-    """Return the latencies that a plan must hold, ms by field: those asked for, else today's."""
+    """Return the latencies that a plan must meet, ms by field: the requested ones, otherwise today's."""
     found = measured_objectives(load.latency)
     if not found and predicted is not None:
         figures = predicted.predicted
         found = {name: getattr(figures, name) for name in _OBJECTIVES if getattr(figures, name, None)}
-        notes.append("its latencies are not measured: a plan must hold those predicted for today's layout")
+        notes.append("its latencies are not measured; a plan must meet the predicted latencies of today's layout")
     slack = 1.0 + question.slack_percent / 100.0
     return {name: round(value * slack) for name, value in found.items()} | dict(question.objectives)
 
@@ -282,7 +287,7 @@ def _measured_power(load: WindowMeasurement) -> Power | None:
 
 
 def _predicted_power(plan: PlanStatus, tokens_per_second: float) -> Power:
-    """Return the power of a plan at a rate of output tokens, by its energy per token."""
+    """Return the power of a plan at a rate of output tokens, from its energy per token."""
     figures = plan.predicted
     best, low, high = (
         float(parse_quantity(text)) * tokens_per_second
@@ -296,7 +301,7 @@ def _predicted_power(plan: PlanStatus, tokens_per_second: float) -> Power:
 
 
 def _idle_power(served: ServedModel, gpus: Mapping[str, GpuSpec]) -> Power | None:
-    """Return what loaded GPUs draw without work, by their product; None for products that are not known."""
+    """Return the power of loaded but idle GPUs by product; None for unknown products."""
     if not served.products or any(product not in gpus for product in served.products):
         return None
     watts = sum(gpus[product].loaded_idle_watts * count for product, count in served.products.items())

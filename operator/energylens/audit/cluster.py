@@ -1,4 +1,4 @@
-"""All served models of a cluster, each beside its plan."""
+"""All served models of a cluster, each with the plan that could replace it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Object = Mapping[str, Any]
 
 
 def product_by_node(snapshot: ClusterSnapshot) -> dict[str, str]:
-    """Return the label of the GPU product of each node that has GPUs."""
+    """Return the GPU product label of each node that has GPUs."""
     left_out = {node.name: node.product for node in snapshot.excluded}
     return left_out | {node.name: node.product for node in snapshot.nodes}
 
@@ -35,19 +35,19 @@ def assessments(
     now: datetime,
     question: Question = NOTHING_ASKED,
 ) -> Iterator[Assessment]:
-    """Yield what an audit says of each served model.
+    """Yield the audit's result for each served model.
 
-    Each is planned on the GPUs that it holds now and on those that nobody holds: the plans of several models are not
-    promised to fit together.
+    Each model is planned on the GPUs that it holds and on free GPUs, so the plans of several models need not fit
+    together.
 
     Args:
-        models: Of :func:`~energylens.audit.served.served_models`.
-        nodes: Of the cluster.
-        pods: Of all namespaces, since their GPUs are not free.
-        telemetry: What was measured.
+        models: From :func:`~energylens.audit.served.served_models`.
+        nodes: Nodes of the cluster.
+        pods: Pods of all namespaces, since their GPUs are not free.
+        telemetry: The measurements.
         gpus: Known products by label.
-        now: For the previews.
-        question: What is asked.
+        now: Current time for the previews.
+        question: The parameters of the audit.
     """
     names = _names(models)
     owners = {pod: name for model, name in zip(models, names, strict=True) for pod in model.pods}
@@ -57,7 +57,7 @@ def assessments(
 
 
 def _names(models: Sequence[ServedModel]) -> list[str]:
-    """Return a name for each model's LLMDeployment, distinct within its namespace."""
+    """Return a name for each model's LLMDeployment, unique within its namespace."""
     taken: set[tuple[str, str]] = set()
     names = []
     for model in models:
@@ -72,7 +72,7 @@ def _names(models: Sequence[ServedModel]) -> list[str]:
 
 
 def _owned(pod: Object, owners: Mapping[PodRef, str]) -> Object:
-    """Return a pod as if it were the LLMDeployment's that would take its place, so that its GPUs are free for that."""
+    """Return a pod as if it belonged to the LLMDeployment that would replace it, so that its GPUs are free for that."""
     metadata = pod["metadata"]
     owner = owners.get(reference_of(pod))
     labels = dict(metadata.get("labels") or {})

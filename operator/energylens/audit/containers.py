@@ -1,4 +1,4 @@
-"""What a pod's engine container says: image, environment, files from ConfigMaps, ports."""
+"""Contents of a pod's engine container: image, environment, files from ConfigMaps, ports."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Environment:
     """The variables of a container."""
 
     values: Mapping[str, str]
-    """Those whose value is known."""
+    """Variables whose value is known."""
     token_secret: tuple[str, str] | None
-    """Name and key of the Secret with the Hugging Face token."""
+    """Name and key of the Secret that has the Hugging Face token."""
     plain: Mapping[str, str]
-    """Those that the container itself gives a value."""
+    """Variables that the container sets itself."""
 
 
 def reference_of(pod: Object) -> PodRef:
@@ -36,15 +36,15 @@ def reference_of(pod: Object) -> PodRef:
 
 
 def pod_spec(pod: Object) -> Object:
-    """Return the spec of a pod, of a cluster or of a file that a person may have shortened."""
+    """Return the spec of a pod from a cluster, or from a file that a user may have shortened."""
     return pod.get("spec") or {}
 
 
 def engine_container(pod: Object) -> Object | None:
-    """Return the container that holds the most GPUs; None where none does.
+    """Return the container that holds the most GPUs; None if none holds any.
 
     Raises:
-        ValueError: A quantity is no whole number of GPUs.
+        ValueError: A quantity is not a whole number of GPUs.
     """
     containers = pod_spec(pod).get("containers") or ()
     holding = [container for container in containers if container_gpus(container)]
@@ -52,7 +52,7 @@ def engine_container(pod: Object) -> Object | None:
 
 
 def environment_of(container: Object, namespace: str, config_maps: ConfigMaps) -> Environment:
-    """Return a container's variables; of Secrets only the reference to a Hugging Face token is read."""
+    """Return a container's variables; from Secrets only the reference to a Hugging Face token is read."""
     values: dict[str, str] = {}
     for source in container.get("envFrom") or ():
         found = config_maps.get((namespace, (source.get("configMapRef") or {}).get("name", "")))
@@ -83,7 +83,10 @@ def _expanded(text: str, values: Mapping[str, str]) -> str:
 
 
 def mounted_text(pod: Object, container: Object, path: str, namespace: str, config_maps: ConfigMaps) -> str | None:
-    """Return the text of a file that a ConfigMap is mounted as; None where the file is none, or is not readable."""
+    """Return the text of a file that is mounted from a ConfigMap.
+
+    None if it is not, or if the ConfigMap is unreadable.
+    """
     for mount in container.get("volumeMounts") or ():
         root = str(mount.get("mountPath") or "").rstrip("/")
         sub_path = mount.get("subPath")
@@ -107,7 +110,7 @@ def mounted_text(pod: Object, container: Object, path: str, namespace: str, conf
 def mounted_options(
     pod: Object, container: Object, namespace: str, config_maps: ConfigMaps, path: str
 ) -> Mapping[str, Any] | None:
-    """Return the options in a YAML file that a ConfigMap is mounted as; None where they cannot be read."""
+    """Return the options in a YAML file that is mounted from a ConfigMap; None if they cannot be read."""
     text = mounted_text(pod, container, path, namespace, config_maps)
     if text is None:
         return None
@@ -119,7 +122,7 @@ def mounted_options(
 
 
 def config_map_names(pod: Object) -> Iterator[str]:
-    """Yield the ConfigMaps that a pod's containers take variables or files from."""
+    """Yield the ConfigMaps from which a pod's containers take variables or files."""
     spec = pod_spec(pod)
     for container in spec.get("containers") or ():
         for source in container.get("envFrom") or ():
@@ -131,7 +134,7 @@ def config_map_names(pod: Object) -> Iterator[str]:
 
 
 def stored_model(pod: Object, path: str) -> str:
-    """Return the Hugging Face id that KServe's storage initializer downloads to a path; "" where there is none."""
+    """Return the Hugging Face id that KServe's storage initializer downloads to a path; "" if there is none."""
     for container in pod_spec(pod).get("initContainers") or ():
         args = [str(word) for word in container.get("args") or ()]
         for source, target in pairwise(args):

@@ -1,4 +1,4 @@
-"""A served model as an LLMDeployment that would serve the same."""
+"""A served model as an equivalent LLMDeployment."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _PLACING = (
     "kubernetes.io/hostname",
     "node.kubernetes.io/instance-type",
 )
-"""Node labels that say which GPUs a pod gets, which is the plan's to say."""
+"""Node labels that select a pod's GPUs, which the plan decides instead."""
 
 
 class NotPlannableError(ValueError):
-    """A served model that cannot be an LLMDeployment; one sentence."""
+    """A served model that cannot become an LLMDeployment; the message is one sentence."""
 
 
 def deployment_name(served: ServedModel) -> str:
@@ -46,14 +46,14 @@ def with_load(served: ServedModel, name: str, load: WindowMeasurement, requests_
     """Return the LLMDeployment of a served model under a load, without objectives.
 
     Args:
-        served: What runs.
-        name: Of the object.
-        load: Says the shape of requests, hits of the prefix cache and drafts.
-        requests_per_second: Over all replicas.
+        served: The served model.
+        name: Name of the object.
+        load: Measured request shape, prefix cache hits and drafts.
+        requests_per_second: Rate over all replicas.
 
     Raises:
-        NotPlannableError: The engine is none that plans are made for, the model is not known, prefill and decode are
-            apart, or the shape of requests is not known.
+        NotPlannableError: The engine is not supported, the model is unknown, prefill and decode are separate, or the
+            request shape is unknown.
     """
     arguments = served.arguments
     if arguments is None:
@@ -61,17 +61,17 @@ def with_load(served: ServedModel, name: str, load: WindowMeasurement, requests_
     assert served.invocation is not None
     engine = served.invocation.engine
     if engine not in ("VLLM", "SGLang"):
-        raise NotPlannableError(f"plans are made for vLLM and SGLang, and it runs {engine}")
+        raise NotPlannableError(f"plans support vLLM and SGLang, but this model runs {engine}")
     if arguments.apart:
-        raise NotPlannableError("prefill and decode run in pods of their own, which is not planned")
+        raise NotPlannableError("prefill and decode run in separate pods, which plans do not support")
     if not served.model:
         raise NotPlannableError(
-            f"the model is {arguments.model or 'not named'}: say which one it is by "
-            f"--model {served.owner.namespace}/{served.owner.name}=HUGGING_FACE_ID"
+            f"the model is {arguments.model or 'not named'}: name the model by --model "
+            f"{served.owner.namespace}/{served.owner.name}=HUGGING_FACE_ID"
         )
     shape = prompt_and_output(load)
     if shape is None or requests_per_second <= 0:
-        raise NotPlannableError("how many tokens its requests have is not known")
+        raise NotPlannableError("the number of tokens per request is unknown")
     spec: Object = {
         "model": _model(served),
         "engine": _engine(served),
@@ -98,7 +98,7 @@ def with_objectives(deployment: LLMDeployment, latency: Mapping[str, int]) -> LL
 
 
 def measured_objectives(latency: LatencyQuantiles | None) -> dict[str, int]:
-    """Return today's latencies as objectives, ms by field; a latency beyond the last bucket bounds nothing."""
+    """Return today's latencies as objectives, ms by field; a latency beyond the last bucket yields no objective."""
     found: dict[str, int] = {}
     for name in ("ttft", "itl", "tpot"):
         value = getattr(latency, f"{name}_ms", None)
@@ -125,7 +125,7 @@ def _engine(served: ServedModel) -> Object:
     assert served.arguments is not None
     assert served.invocation is not None
     engine: Object = {"type": served.invocation.engine}
-    # Plans are run by the engine's own program, which the image of a front end need not have.
+    # Plans start the engine's own program, which a front end's image may lack.
     if not is_front_end(served.invocation):
         engine["image"] = served.image
     if served.arguments.extra_args:
@@ -158,7 +158,7 @@ def _hits_and_drafts(load: WindowMeasurement) -> Object:
 
 
 def _toleration(given: Mapping[str, Any]) -> Object | None:
-    """Return a toleration as a spec has it; None for those that the API server gives every pod."""
+    """Return a toleration as a spec has it; None for a toleration that the API server adds to every pod."""
     if str(given.get("key") or "").startswith("node.kubernetes.io/"):
         return None
     names = ("key", "operator", "value", "effect", "tolerationSeconds")
@@ -175,4 +175,4 @@ def _parsed(served: ServedModel, name: str, spec: Object) -> LLMDeployment:
     try:
         return parse_llmdeployment(body, strict=True)
     except InvalidResourceError as error:
-        raise NotPlannableError(f"as an LLMDeployment the API server would refuse it: {error}") from error
+        raise NotPlannableError(f"the API server would reject the LLMDeployment: {error}") from error

@@ -1,4 +1,4 @@
-"""Which engine a container starts, with which arguments: read from its command lines or from its image's entrypoint."""
+"""Which engine a container starts, and with which arguments, from its command lines or its image's entrypoint."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MODULES: dict[str, EngineName] = {
 }
 """Python modules that start an engine."""
 PROGRAMS: dict[str, EngineName] = {"vllm": "VLLM", "sglang": "SGLang", "trtllm-serve": "TensorRT-LLM"}
-"""Programs that start an engine; the first two by their subcommand ``serve``."""
+"""Programs that start an engine; the first two need their subcommand ``serve``."""
 UNREAD_PROGRAMS = {
     "text-generation-launcher": "Text Generation Inference",
     "text-embeddings-router": "Text Embeddings Inference",
@@ -33,16 +33,16 @@ UNREAD_PROGRAMS = {
     "ollama": "Ollama",
     "llama-server": "llama.cpp",
     "aphrodite": "Aphrodite",
-    "ray": "Ray, whose application says what is served",
+    "ray": "Ray, whose application defines the served model",
 }
-"""Programs that serve models and whose arguments are not read."""
+"""Programs that serve models but whose arguments are not read."""
 _ENTRYPOINTS: tuple[tuple[re.Pattern[str], EngineName], ...] = (
     (re.compile(r"(^|/)vllm-openai(-[\w.-]+)?$"), "VLLM"),
     (re.compile(r"(^|/)huggingfaceserver(-[\w.-]+)?$"), "VLLM"),
 )
-"""Repositories of images whose entrypoint is the engine's server, so that a container has arguments only."""
+"""Repositories of images whose entrypoint is the engine's server, so that a container sets only arguments."""
 _UNREAD_IMAGES: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(r"^nvcr\.io/nim/"), "NVIDIA NIM, which chooses a profile when it starts"),
+    (re.compile(r"^nvcr\.io/nim/"), "NVIDIA NIM, which chooses a profile at start-up"),
     (re.compile(r"(^|/)text-generation-inference$"), "Text Generation Inference"),
     (re.compile(r"(^|/)text-embeddings-inference$"), "Text Embeddings Inference"),
     (re.compile(r"(^|/)tritonserver$"), "Triton Inference Server"),
@@ -50,7 +50,7 @@ _UNREAD_IMAGES: tuple[tuple[re.Pattern[str], str], ...] = (
 )
 _NAMED_AFTER = ("vllm", "sglang", "tensorrt-llm", "trtllm")
 _OWN_VERSIONS = ("runtime", "dynamo", "lmcache", "production-stack", "kserve")
-"""Parts of the names of images that carry an engine and count by versions of their own."""
+"""Parts of names of images that contain an engine but have their own version numbers."""
 
 
 @dataclass(frozen=True)
@@ -59,25 +59,25 @@ class Invocation:
 
     engine: EngineName
     args: tuple[str, ...]
-    """What follows the program or the module."""
+    """The words after the program or module."""
     launcher: str
     """The program, the module or the image's entrypoint."""
 
 
 @dataclass(frozen=True)
 class Unread:
-    """Why a container that holds GPUs is not understood."""
+    """Why a container that holds GPUs was not recognised."""
 
     reason: str
 
 
 def find_invocation(lines: Sequence[Sequence[str]], image: str, *, has_command: bool) -> Invocation | Unread:
-    """Return the engine that a container starts, or why none is found.
+    """Return the engine that a container starts, or why none was found.
 
     Args:
-        lines: Its command lines, of :func:`~energylens.audit.shell.command_lines`.
+        lines: Its command lines, from :func:`~energylens.audit.shell.command_lines`.
         image: Its image.
-        has_command: Whether the container says what to run, so that the image's entrypoint does not.
+        has_command: Whether the container sets a command, which replaces the image's entrypoint.
     """
     found = [invocation for line in lines if (invocation := _of_line(line)) is not None]
     distinct = list(dict.fromkeys(found))
@@ -96,16 +96,16 @@ def find_invocation(lines: Sequence[Sequence[str]], image: str, *, has_command: 
         for pattern, engine in _ENTRYPOINTS:
             if pattern.search(repository):
                 return Invocation(engine, tuple(lines[0]) if lines else (), f"the entrypoint of {repository}")
-        return Unread(f"its command is the entrypoint of image {image}, which the cluster does not show")
+        return Unread(f"its command is the entrypoint of image {image}, which is not visible in the cluster")
     shown = " ".join(lines[0])[:80] if lines else "empty"
-    return Unread(f"its command starts no engine that is known: {shown}")
+    return Unread(f"its command starts no known engine: {shown}")
 
 
 def version_of_image(image: str) -> str | None:
-    """Return the engine's version as the image's tag says, such as ``0.24.0``; None where the tag says none.
+    """Return the engine's version from the image's tag, such as ``0.24.0``; None if the tag has none.
 
-    Only the tag of an image that is named after its engine is the engine's version: that of a front end, such as
-    KServe's or Dynamo's, is its own.
+    The tag is the engine's version only if the image is named after the engine. Front ends such as KServe or Dynamo
+    have their own versions.
     """
     repository = _repository(image).lower()
     name = repository.rpartition("/")[2]

@@ -1,4 +1,4 @@
-"""What serves LLMs in a cluster: the pods with GPUs, put together by the object that runs them."""
+"""What serves LLMs in a cluster: the pods with GPUs, grouped by the object that runs them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ _PLATFORMS: tuple[tuple[str, str], ...] = (
     ("ray.io/cluster", "RayCluster"),
     (_LWS_NAME, "LeaderWorkerSet"),
 )
-"""Labels with the name of what a platform runs pods for, to its kind; the first that a pod has counts."""
+"""Labels with the name of the platform object that runs a pod, to the object's kind; the first label that a pod has
+counts."""
 _LLM_INFERENCE_SERVICE = ("app.kubernetes.io/part-of", "llminferenceservice")
 _COMPONENT = "nvidia.com/dynamo-component"
 _HASH_LABEL = "pod-template-hash"
@@ -44,7 +45,7 @@ _HASH_LABEL = "pod-template-hash"
 
 @dataclass(frozen=True, order=True)
 class Owner:
-    """The object that people know a served model by."""
+    """The object by which users know a served model."""
 
     namespace: str
     name: str
@@ -55,7 +56,7 @@ class Owner:
 
     @property
     def is_planned(self) -> bool:
-        """Whether an LLMDeployment runs it already."""
+        """Whether an LLMDeployment already runs the model."""
         return self.kind == LLM_DEPLOYMENT
 
 
@@ -66,27 +67,27 @@ class ServedModel:
     owner: Owner
     image: str
     arguments: EngineArguments | None
-    """None where the command is not understood."""
+    """The engine's arguments; None if the command was not recognised."""
     unread: str
-    """Why it is not; "" where it is."""
+    """Why the command was not recognised; "" if it was."""
     invocation: Invocation | None
     version: str | None
-    """Of the engine, as the image's tag says."""
+    """Version of the engine from the image's tag."""
     model: str
-    """Hugging Face id, or "" where neither arguments nor annotations say."""
+    """Hugging Face id; "" if neither arguments nor annotations name it."""
     environment: Environment
     product: str
-    """Label of the GPU product that most of its GPUs are of; "" where no pod has a node."""
+    """Product label of most of its GPUs; "" if no pod has a node."""
     products: Mapping[str, int]
     """GPUs that its pods hold, by product label."""
     replicas: int
-    """Running copies of the model."""
+    """Number of running copies of the model."""
     pods: tuple[PodRef, ...]
     """All running pods."""
     engine_pods: tuple[PodRef, ...]
-    """Those that answer requests and metrics."""
+    """Pods that answer requests and provide metrics."""
     gpus: int
-    """That all of its pods hold."""
+    """GPUs that all of its pods hold."""
     notes: tuple[str, ...] = field(default=())
     tolerations: tuple[Object, ...] = ()
     node_selector: Mapping[str, str] = field(default_factory=dict)
@@ -98,13 +99,14 @@ def served_models(
     config_maps: ConfigMaps,
     model_ids: Mapping[str, str] | None = None,
 ) -> list[ServedModel]:
-    """Return what serves models, by namespace and name.
+    """Return the served models, by namespace and name.
 
     Args:
-        pods: Of all namespaces asked for.
-        product_by_node: Label of the GPU product of each node.
-        config_maps: As far as they could be read.
-        model_ids: Hugging Face ids by ``name`` or ``namespace/name`` of the owner, where the cluster does not say.
+        pods: Pods of all requested namespaces.
+        product_by_node: GPU product label of each node.
+        config_maps: The readable ConfigMaps.
+        model_ids: Hugging Face ids by ``name`` or ``namespace/name`` of the owner, for models that the cluster does not
+            name.
     """
     groups: dict[Owner, list[Object]] = {}
     for pod in pods:
@@ -117,7 +119,7 @@ def served_models(
 
 
 def owner_of(pod: Object) -> Owner:
-    """Return what runs a pod, as people know it: a platform's object, else the Deployment or set above the pod."""
+    """Return the object by which users know a pod: a platform's object, otherwise the Deployment or set above it."""
     metadata = pod["metadata"]
     labels, namespace = metadata.get("labels") or {}, metadata.get("namespace") or "default"
     if labels.get(OWNER_LABEL):
@@ -169,7 +171,9 @@ def _served(
     environment = environment_of(container, owner.namespace, config_maps)
     variants = {_signature(pod) for pod in leaders}
     if len(variants) > 1:
-        notes.append(f"its pods run {len(variants)} different commands or images (a rollout?); the first one is read")
+        notes.append(
+            f"its pods run {len(variants)} different commands or images (a rollout?); only the first one is read"
+        )
     version = version_of_image(image)
     lines = command_lines(container.get("command") or (), container.get("args") or (), environment.values)
     invocation = find_invocation(lines, image, has_command=bool(container.get("command")))
@@ -233,7 +237,7 @@ def _model_id(owner: Owner, arguments: EngineArguments | None, pod: Object, mode
         return ""
     if not arguments.model.startswith(("/", ".", "s3://", "gs://")):
         return arguments.model
-    # A snapshot of the Hugging Face cache has the id in its path.
+    # The path of a snapshot in the Hugging Face cache contains the id.
     cached = re.search(r"models--([^/]+?)--([^/]+)", arguments.model)
     if cached:
         return f"{cached[1]}/{cached[2]}"
@@ -241,7 +245,7 @@ def _model_id(owner: Owner, arguments: EngineArguments | None, pod: Object, mode
 
 
 def _replicas(leaders: Sequence[Object], arguments: EngineArguments | None, gpus: int, notes: list[str]) -> int:
-    """Return how many copies run; pods that make a copy together without saying so are told by their GPUs."""
+    """Return the number of running copies; pods that form a copy without declaring it are recognised by their GPUs."""
     if arguments is None or not leaders or not gpus:
         return len(leaders)
     each, size = gpus / len(leaders), arguments.layout.gpus
@@ -250,5 +254,5 @@ def _replicas(leaders: Sequence[Object], arguments: EngineArguments | None, gpus
     if size > each and gpus % size == 0:
         notes.append(f"a replica of {size} GPUs spans {round(size / each)} pods")
         return gpus // size
-    notes.append(f"each replica holds {each:g} GPUs and its engine uses {size}")
+    notes.append(f"each replica holds {each:g} GPUs, but its engine uses {size}")
     return len(leaders)

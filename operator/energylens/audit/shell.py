@@ -1,8 +1,8 @@
-"""The command lines that a container runs: its command and args, with what the kubelet and a shell make of them.
+"""The command lines that a container runs: its command and args after expansion by the kubelet and a shell.
 
-A shell's script is read as far as a start script needs: several commands, quotes, line continuations, comments,
-variables with defaults, assignments and positional parameters. What only running the script would tell (a command in
-``$(...)``, arithmetic) stays as it is written.
+Shell scripts are parsed as far as start scripts need: several commands, quotes, line continuations, comments, variables
+with defaults, assignments and positional parameters. Expansions that need execution (a command in ``$(...)``,
+arithmetic) are left as written.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ _BETWEEN = frozenset(";&|()\n")
 
 
 def command_lines(command: Sequence[str], args: Sequence[str], env: Mapping[str, str]) -> list[list[str]]:
-    """Return the command lines of a container, a list of words each.
+    """Return the command lines of a container, each a list of words.
 
     Args:
-        command: ``command`` of the container; empty where the image's entrypoint runs.
+        command: ``command`` of the container; empty if the image's entrypoint runs.
         args: ``args`` of the container.
-        env: Its environment as far as it is known.
+        env: The known part of its environment.
 
     Returns:
-        One line where no shell is between; where one is, one per command of its script.
+        One line without a shell; with a shell, one line per command of its script.
     """
     words = [_referenced(word, env) for word in (*command, *args)]
     script = _script_at(words)
@@ -40,12 +40,12 @@ def command_lines(command: Sequence[str], args: Sequence[str], env: Mapping[str,
 
 
 def _referenced(word: str, env: Mapping[str, str]) -> str:
-    """Return a word as the kubelet passes it: ``$(NAME)`` is replaced where the variable is known, ``$$`` is ``$``."""
+    """Return a word as the kubelet passes it: known variables in ``$(NAME)`` are replaced, ``$$`` becomes ``$``."""
     return _REFERENCE.sub(lambda found: "$" if found[1] is None else env.get(found[1], found[0]), word)
 
 
 def _script_at(words: Sequence[str]) -> int | None:
-    """Return where the script of a shell's ``-c`` is among words; None where no shell is given one."""
+    """Return the index of the script of a shell's ``-c`` among words; None without a shell or script."""
     for at, word in enumerate(words):
         if word.rpartition("/")[2] not in _SHELLS:
             continue
@@ -53,7 +53,7 @@ def _script_at(words: Sequence[str]) -> int | None:
         while following < len(words) and words[following][:1] in ("-", "+"):
             option = words[following]
             if not option.startswith("--") and "c" in option[1:]:
-                # ``-c -o pipefail script`` and ``-ec script``: the script is the first word that is no option.
+                # In ``-c -o pipefail script`` and ``-ec script`` the script is the first word that is not an option.
                 rest = following + 1
                 while rest < len(words) and words[rest][:1] in ("-", "+"):
                     rest += 2 if words[rest].endswith("o") else 1
@@ -80,7 +80,7 @@ def _lines(script: str, env: Mapping[str, str], positional: Sequence[str]) -> li
             else:
                 lines[-1].append(word)
     except ValueError:
-        # A quote that is not closed: what was read until then stands.
+        # The quote is not closed; keep the words before it.
         pass
     return [line for line in map(_without_redirections, lines) if line]
 
@@ -105,7 +105,7 @@ def _unquoted(text: str) -> str:
 
 
 def _expanded(script: str, known: Mapping[str, str], positional: Sequence[str]) -> str:
-    """Return a script with the variables replaced that are known, outside of single quotes."""
+    """Return a script with known variables replaced outside of single quotes."""
     out: list[str] = []
     quote, at = "", 0
     while at < len(script):
@@ -142,7 +142,7 @@ def _expanded(script: str, known: Mapping[str, str], positional: Sequence[str]) 
 
 
 def _end_of_substitution(script: str, start: int) -> int:
-    """Return where a command substitution, ``$(...)`` or in backquotes, has ended."""
+    """Return the index after a command substitution, ``$(...)`` or in backquotes."""
     if script[start] == "`":
         end = script.find("`", start + 1)
         return len(script) if end < 0 else end + 1
@@ -155,7 +155,7 @@ def _end_of_substitution(script: str, start: int) -> int:
 
 
 def _variable(rest: str, known: Mapping[str, str], positional: Sequence[str], *, quoted: bool) -> tuple[str, int]:
-    """Return what a variable stands for and how long its name is, from behind ``$``; length 0 where it is unknown."""
+    """Return the value of a variable and the length of its name after ``$``; length 0 if the variable is unknown."""
     braced, plain = _BRACED.match(rest), _NAME.match(rest)
     found = braced or plain
     if found is None:

@@ -1,4 +1,4 @@
-"""What the pods of a served model did over one window: load, latencies, energy, and the busiest part of it."""
+"""Measurements of a served model's pods over one window: load, latencies, energy, and the busiest part."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from energylens.measure.types import EngineObservation, GpuObservation, WindowMe
 from energylens.measure.window import WindowOptions, measure_load, measure_window
 
 PARTS = 12
-"""The window is looked at in so many parts for the busiest one: 5 minutes each of an hour."""
+"""Number of parts of the window among which the busiest is found: 5 minutes each in an hour."""
 LEAST_PART_SECONDS = 60.0
-"""Shorter parts would take chance for load."""
+"""Shortest part, s; in shorter parts random variation would look like load."""
 _SAMPLES = 200_000
 
 
@@ -26,35 +26,35 @@ class Telemetry:
     start: float
     end: float
     failures: tuple[str, ...] = ()
-    """What could not be read, a sentence each."""
+    """What could not be read, one sentence each."""
     source: str = ""
-    """Where the counters are from, in words; "" where nothing was asked for."""
+    """Source of the counters, in words; "" if none was read."""
     _gpus: History = field(init=False)
     _engines: History = field(init=False)
 
     def __post_init__(self) -> None:
-        """Make empty histories."""
+        """Create empty histories."""
         self._gpus, self._engines = (
             History(max_age_seconds=max(self.end - self.start, 1.0) + 600.0, max_samples=_SAMPLES) for _ in range(2)
         )
 
     def record(self, gpus: Iterable[GpuObservation], engines: Iterable[EngineObservation]) -> None:
-        """Take in observations in any order."""
+        """Record observations in any order."""
         self._gpus.record_gpus(gpus)
         self._engines.record_engines(engines)
 
     def window(self, served: ServedModel) -> WindowMeasurement:
-        """Return what was measured of a served model; figures that are not known are None, and the message says why."""
+        """Return the measurements of a served model; unknown figures are None, and the message says why."""
         if self.end <= self.start:
             return WindowMeasurement(
-                "NoSource", "no metrics were read" if not self.source else "the metrics are of one moment"
+                "NoSource", "no metrics were read" if not self.source else "the metrics cover only one moment"
             )
         options = WindowOptions(
             end=self.end,
             window_seconds=self.end - self.start,
             engines_expected=max(len(served.engine_pods), 1),
             min_output_tokens=1.0,
-            # The last sample of a Prometheus is one scrape old, that of a file as old as the file.
+            # The last sample from Prometheus is up to one scrape old, a sample from a file as old as the file.
             stale_after_seconds=max(120.0, 0.2 * (self.end - self.start)),
         )
         tokens = self._engines.engines_of(served.engine_pods)
@@ -72,11 +72,11 @@ class Telemetry:
             return replace(load, message=why.message if load.output_tokens is not None else load.message)
         if load.output_tokens is None:
             return why
-        # Energy over its own span and tokens over another are not put into one ratio.
+        # Energy and tokens over different spans must not form a ratio.
         return replace(load, power_watts=why.power_watts, message=why.message)
 
     def busiest_tokens_per_second(self, served: ServedModel) -> float | None:
-        """Return the output tokens per second of the busiest part of the window; None where parts are too short."""
+        """Return the output tokens per second of the busiest part of the window; None if the parts are too short."""
         tracks = [
             track
             for series in self._engines.engines_of(served.engine_pods)
@@ -91,12 +91,12 @@ class Telemetry:
 
 
 def prompt_and_output(load: WindowMeasurement) -> tuple[int, int] | None:
-    """Return the mean tokens of a prompt and of an answer; None where the counters do not say."""
+    """Return the mean tokens of a prompt and of an answer; None if the counters lack them."""
     if not load.requests or load.output_tokens is None or load.prompt_tokens is None:
         return None
     return max(round(load.prompt_tokens / load.requests), 1), max(round(load.output_tokens / load.requests), 1)
 
 
 def is_idle(load: WindowMeasurement) -> bool:
-    """Return whether no token was made in the window."""
+    """Return whether no token was generated in the window."""
     return load.output_tokens is not None and load.output_tokens == 0

@@ -1,1 +1,1 @@
-"""Measuring a running engine under known loads, for `calibrate fit`: a client that streams, and what it saw."""
+"""Measuring a running engine under known loads, for `calibrate fit`: a streaming client, and its observations."""

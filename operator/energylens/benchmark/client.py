@@ -1,4 +1,4 @@
-"""A client of an engine's completions: it streams answers and notes when tokens come."""
+"""A client of an engine's completions endpoint that streams answers and records when tokens arrive."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from energylens.benchmark.points import Point
 from energylens.benchmark.statistics import Trace
 
 LOWEST_TOKEN = 1000
-"""Below it are the special tokens of most vocabularies."""
+"""Lowest token id of prompts; below it are the special tokens of most vocabularies."""
 _SECONDS_WITHOUT_EVENT = 300.0
 
 
 @dataclass(frozen=True)
 class Target:
-    """Whom requests are sent to."""
+    """The server to which requests are sent."""
 
     url: str
     """Base URL of the engine, without /v1."""
     model: str
-    """The name that clients ask for."""
+    """The model name in requests."""
     vocabulary: int
-    """Token ids of prompts are below it."""
+    """Token ids of prompts are below this."""
 
 
 @dataclass
 class Client:
-    """Sends the requests of one process."""
+    """The client of one process, which sends its requests."""
 
     target: Target
     point: Point
@@ -44,16 +44,16 @@ class Client:
     clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
-        """Seed the prompts: equal prompts in two processes would hit the prefix cache."""
+        """Seed the prompts, because equal prompts in two processes would hit the prefix cache."""
         self._random = random.Random(self.seed)
         self.traces: list[Trace] = []
 
     async def run(self, share: float, stop: asyncio.Event) -> list[Trace]:
-        """Send requests until told to stop, and return what was seen.
+        """Send requests until told to stop, and return the observations.
 
         Args:
             share: Closed loops of this process, or its part of the arrivals per second.
-            stop: Set when the window is over; what is in flight then is cancelled.
+            stop: Set when the window is over; requests in flight are then cancelled.
         """
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=30.0, sock_read=_SECONDS_WITHOUT_EVENT)
         async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as session:
@@ -74,7 +74,7 @@ class Client:
         return self.traces
 
     async def _loop(self, session: aiohttp.ClientSession) -> None:
-        # In the middle of its life, so that the loops do not all end at once.
+        # Start in the middle of a request, so that the loops do not all end at once.
         tokens = self._random.randint(1, self.point.output_tokens)
         first = True
         while True:

@@ -1,4 +1,4 @@
-"""The loads that an engine is measured under."""
+"""The loads under which an engine is measured."""
 
 from __future__ import annotations
 
@@ -6,39 +6,39 @@ from dataclasses import dataclass
 from typing import Literal
 
 LEVELS = (1, 8, 32, 128, 256)
-"""Requests in flight of the closed loops: light load, the middle, and where most engines are full."""
+"""Requests in flight of the closed loops: light load, medium load, and the level at which most engines are full."""
 POISSON_SHARE = 0.65
-"""Arrivals over the highest throughput of the closed loops: busy, and far from where queues grow."""
+"""Arrival rates relative to the highest throughput of the closed loops: busy, but far from growing queues."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """One load: closed loops, each of which sends its next request when one has ended, or Poisson arrivals."""
+    """One load: closed loops, each of which sends a request when its previous one has ended, or Poisson arrivals."""
 
     kind: Literal["closed", "poisson"]
     level: float
-    """Requests in flight of closed loops; requests per second of arrivals."""
+    """Requests in flight of closed loops, or arrivals per second."""
     input_tokens: int
     output_tokens: int
 
     @property
     def task(self) -> str:
-        """What the run is called in a table: the load without its level."""
+        """Name of the run's load in a table, without its level."""
         return f"{self.kind}-{self.input_tokens}-{self.output_tokens}"
 
     @property
     def name(self) -> str:
-        """What the point is called, the same whenever it is measured: an interrupted measurement finds it again."""
+        """Name of the point, equal in every measurement, so that an interrupted measurement can resume."""
         level = f"c{self.level:g}" if self.kind == "closed" else "poisson"
         return f"{level}-{self.input_tokens}-{self.output_tokens}"
 
 
 def closed_points(levels: tuple[int, ...], most: int, input_tokens: int, output_tokens: int) -> list[Point]:
-    """Return the closed loops of these levels, those above ``most`` sequences left out.
+    """Return the closed loops of these levels, without those above ``most`` sequences.
 
     Args:
         levels: Requests in flight.
-        most: Sequences that the engine runs at once; more would measure its queue.
+        most: Sequences that the engine runs at once; a higher level would measure its queue.
         input_tokens: Of every prompt.
         output_tokens: Of every answer.
     """

@@ -1,4 +1,4 @@
-"""The client in several processes: one interpreter reads some ten thousand events of streams per second, no more."""
+"""The client in several processes, because one interpreter reads only about ten thousand stream events per second."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LOOPS_OF_A_PROCESS = 48
 
 
 class ClientFailedError(RuntimeError):
-    """A process of the client ended by itself; one line."""
+    """A process of the client ended unexpectedly; the message is one line."""
 
 
 @dataclass
@@ -35,24 +35,24 @@ class Load:
 
     @property
     def ended(self) -> int:
-        """Closed loops whose first request has ended; of arrivals, requests that have ended."""
+        """Number of closed loops whose first request has ended; for arrivals, of requests that have ended."""
         return int(self._ended.value)
 
     def check(self) -> None:
-        """Raise where a process has ended by itself.
+        """Check that every process is still running.
 
         Raises:
-            ClientFailedError: One has.
+            ClientFailedError: A process has ended.
         """
         for process, _ in self._processes:
             if process.exitcode is not None:
                 raise ClientFailedError(f"a process of the client ended with code {process.exitcode}")
 
     def stop(self) -> list[Trace]:
-        """Stop the load and return what all processes saw.
+        """Stop the load and return the observations of all processes.
 
         Raises:
-            ClientFailedError: A process gave no answer.
+            ClientFailedError: A process returned nothing.
         """
         self._stop.set()
         traces: list[Trace] = []
@@ -66,19 +66,19 @@ class Load:
 
 
 def processes_for(point: Point, cpus: int) -> int:
-    """Return the processes for a load: one for every 48 closed loops, at most one for each CPU."""
+    """Return the number of processes for a load: one for every 48 closed loops, at most one for each CPU."""
     wanted = -(-int(point.level) // LOOPS_OF_A_PROCESS) if point.kind == "closed" else min(cpus, 4)
     return max(1, min(wanted, cpus))
 
 
 @contextmanager
 def running(target: Target, point: Point, seed: int) -> Iterator[Load]:
-    """Run a load in processes of its own; they end with the block.
+    """Run a load in separate processes, which end with the block.
 
     Args:
-        target: Whom to load.
+        target: The server.
         point: The load.
-        seed: Of the prompts; every process has another.
+        seed: Seed of the prompts; each process derives its own.
     """
     context = multiprocessing.get_context("spawn")
     load = Load(context.Value("i", 0), context.Event())

@@ -1,4 +1,4 @@
-"""Measured points as rows of a table of runs, written one by one, so that an interrupted measurement goes on."""
+"""Measured points as rows of a table of runs, written one by one, so that an interrupted measurement can resume."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ COLUMNS = (
 
 
 class RecordError(ValueError):
-    """A table cannot be gone on with; one line."""
+    """A measurement cannot be resumed with a table; the message is one line."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is measured."""
+    """The subject of a measurement."""
 
     run: str
-    """Name of the measurement, the beginning of every run_id."""
+    """Name of the measurement, the prefix of every run_id."""
     source: str
     model: str
     weight_precision: str
@@ -42,7 +42,7 @@ class Subject:
     max_num_seqs: int
     """Over all data-parallel ranks."""
     engine: str
-    """Such as ``vllm==0.26.0``."""
+    """Engine, such as ``vllm==0.26.0``."""
 
 
 @dataclass(frozen=True)
@@ -52,29 +52,29 @@ class Measured:
     point: Point
     latencies: Latencies
     running: float | None
-    """Mean running sequences by the engine's own count."""
+    """Mean running sequences as counted by the engine."""
     power_watts: float
     output_tokens_per_second: float
     seconds: float
 
     @property
     def joules_per_output_token(self) -> float:
-        """Energy of a token, J."""
+        """Energy per output token, J."""
         return self.power_watts / self.output_tokens_per_second
 
 
 def run_id(subject: Subject, point: Point) -> str:
-    """Return the name of a row: the same for the same point of the same measurement."""
+    """Return the name of a row: equal for the same point of the same measurement."""
     return f"{subject.run}-{point.name}"
 
 
 def row_of(subject: Subject, found: Measured, before: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """Return a row.
+    """Return the row of a measured point.
 
     Args:
-        subject: What was measured.
-        found: The point.
-        before: Rows of the same table, for what the row says beside its own figures.
+        subject: The subject of the measurement.
+        found: The measured point.
+        before: Earlier rows of the table, to decide whether the run is host-bound.
     """
     point, seen = found.point, found.latencies
     closed = point.kind == "closed"
@@ -116,7 +116,7 @@ def row_of(subject: Subject, found: Measured, before: Sequence[Mapping[str, str]
 
 
 def is_host_bound(found: Measured, before: Sequence[Mapping[str, str]]) -> bool:
-    """Return whether the GPUs draw less than under a smaller load of the same shape: the host sets the pace then."""
+    """Return whether the host limits throughput: the GPUs draw less than under a smaller load of the same shape."""
     if found.point.kind != "closed":
         return False
     smaller = [
@@ -128,10 +128,10 @@ def is_host_bound(found: Measured, before: Sequence[Mapping[str, str]]) -> bool:
 
 
 def read_rows(path: Path, subject: Subject) -> list[dict[str, str]]:
-    """Return the rows of a table that a measurement goes on with; none where there is no file.
+    """Return the rows of a table with which a measurement resumes; none if there is no file.
 
     Raises:
-        RecordError: The file is another table, or its rows are of something else than ``subject``.
+        RecordError: The file is another table, or its rows belong to another subject.
     """
     if not path.exists():
         return []
@@ -141,7 +141,7 @@ def read_rows(path: Path, subject: Subject) -> list[dict[str, str]]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise RecordError(f"{path}: cannot be read: {error}") from error
     if tuple(reader.fieldnames or ()) != COLUMNS:
-        raise RecordError(f"{path}: is another table; name a file that does not exist, or one of this command")
+        raise RecordError(f"{path}: is another kind of table; name a new file, or one that this command wrote")
     own = {
         "model_id": subject.model, "gpu_model": subject.gpu, "num_gpus": str(subject.gpus),
         "tensor_parallel": str(subject.tensor_parallel), "max_num_seqs": str(subject.max_num_seqs),
@@ -159,7 +159,7 @@ def read_rows(path: Path, subject: Subject) -> list[dict[str, str]]:
 
 
 def append(path: Path, row: Mapping[str, str]) -> None:
-    """Add a row to a table, and see it on the disk.
+    """Append a row to a table and flush it to disk.
 
     Raises:
         OSError: It cannot be written.

@@ -1,4 +1,4 @@
-"""Latencies of a window out of what a client saw. Pure."""
+"""Latencies of a window from the observations of a client. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 
 FEWEST_FIRST_TOKENS = {50: 8, 95: 50, 99: 150}
-"""Requests that must have got their first token in the window before a percentile of TTFT is given."""
+"""Fewest requests with a first token in the window for which a percentile of TTFT is reported."""
 
 
 @dataclass
@@ -18,23 +18,23 @@ class Trace:
 
     sent: float
     events: list[tuple[float, int]] = field(default_factory=list)
-    """When an event of the stream came, and the tokens in it."""
+    """Arrival time of each stream event and the number of tokens in it."""
     ended: bool = False
     error: str = ""
 
 
 @dataclass(frozen=True)
 class Latencies:
-    """Figures of one window, ms; None where too few requests tell."""
+    """Latencies of one window, ms; None if too few requests were seen."""
 
     tokens: int
-    """That came within the window."""
+    """Tokens that arrived within the window."""
     requests: int
-    """That ended within the window."""
+    """Requests that ended within the window."""
     first_tokens: int
-    """Requests sent in the window whose first token came in it."""
+    """Requests that were sent, and got their first token, within the window."""
     itl_ms: dict[int, float]
-    """Percentile to time between two tokens; an event of several tokens is so many gaps of equal length."""
+    """Percentile to time between two tokens; an event of several tokens counts as that many gaps of equal length."""
     mean_tpot_ms: float | None
     """Mean of all gaps of the window."""
     ttft_ms: dict[int, float]
@@ -44,9 +44,9 @@ def latencies(traces: Iterable[Trace], start: float, end: float) -> Latencies:
     """Return the latencies between two moments.
 
     Args:
-        traces: All requests, those of the warm-up included.
-        start: Where the window begins.
-        end: Where it ends.
+        traces: All requests, including those of the warm-up.
+        start: Start of the window.
+        end: End of the window.
     """
     gaps: list[float] = []
     first: list[float] = []
@@ -69,7 +69,7 @@ def latencies(traces: Iterable[Trace], start: float, end: float) -> Latencies:
 
 
 def _gaps(events: Sequence[tuple[float, int]], start: float, end: float) -> list[float]:
-    """Return the time between tokens of one request, ms, of the events within the window."""
+    """Return the times between tokens of one request, ms, for events within the window."""
     found: list[float] = []
     for (before, _), (after, count) in pairwise(events):
         if before >= start and after <= end and count:

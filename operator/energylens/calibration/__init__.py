@@ -1,1 +1,1 @@
-"""Fitting the predictor to measured runs: what ``energylens calibrate`` runs, and nothing that predicts."""
+"""Fitting the predictor to measured runs, for ``energylens calibrate``; prediction does not need this package."""

@@ -1,4 +1,4 @@
-"""The work of every run, computed once: the fit then only applies constants to it."""
+"""The work of every run, computed once, so that the fit only applies constants to it."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ from energylens.predictor.step.work import CollectiveWork, LayerCounts, Work
 from energylens.predictor.types import FloatArray, GpuSpec, IntArray, Workload
 
 KINDS = (*[Collective.ALL_REDUCE] * 5, Collective.ALL_GATHER, Collective.ALL_TO_ALL, Collective.NONE)
-"""Slots that the collectives of any model are sorted into, so that runs of all models are one array."""
+"""Slots for the collectives of any model, so that runs of all models fit into one array."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Runs with their work: arrays over the runs, operations padded to the longest model."""
+    """Runs with their work: arrays over the runs, with operations padded to those of the longest model."""
 
     runs: Runs
     running: FloatArray
-    """Sequences that were decoded at a time: of the benchmark's requests in flight those that fit, else as measured."""
+    """Sequences decoded at once: those of the benchmark's requests in flight that fit, otherwise as measured."""
     decode: Work
     mixed: Work
     starts: FloatArray
     ranks: FloatArray
-    """Data-parallel ranks, over which the running sequences are spread."""
+    """Data-parallel ranks, among which the running sequences are divided."""
     itl_rows: IntArray
-    """The m runs whose median inter-token latency was measured; the next four are of these, shape (m,)."""
+    """The m runs with a measured median inter-token latency; the next four attributes are of them, shape (m,)."""
     itl_decode: Work
-    """Work of the steps that the median inter-token latency is taken from."""
+    """Work of the steps of the median inter-token latency."""
     itl_mixed: Work
     itl_starts: FloatArray
     itl_level: FloatArray
@@ -54,7 +54,7 @@ class Dataset:
 
     @property
     def mean_step(self) -> FloatArray:
-        """Measured mean step in seconds: the time per output token, else running sequences over throughput."""
+        """Mean step, s: the time per output token, otherwise running sequences / throughput."""
         throughput = self.running / self.runs.output_tokens_per_second
         return np.where(np.isnan(self.runs.median_tpot_ms), throughput, 1e-3 * self.runs.median_tpot_ms)
 
@@ -79,10 +79,10 @@ class Dataset:
         )
 
     def factors(self, by_profile: Mapping[str, Mapping[str, float]]) -> dict[str, FloatArray]:
-        """Return what the engine profile of each run does to constants, by constant, shape (n,).
+        """Return the factors that the engine profile of each run applies to constants, by constant, shape (n,).
 
         Args:
-            by_profile: Factors of each profile; a profile or a constant that is absent changes nothing.
+            by_profile: Factors of each profile; an absent profile or constant means a factor of 1.
         """
         names = sorted({name for factors in by_profile.values() for name in factors})
         mine = [by_profile.get(engine, {}) for engine in self.engines.tolist()]
@@ -90,20 +90,20 @@ class Dataset:
 
 
 def engine_profiles(engines: Sequence[str], profiles: Sequence[EngineProfile]) -> tuple[EngineProfile, ...]:
-    """Return the profile of each run's engine; a run without one is of the newest profile of vLLM.
+    """Return the profile of each run's engine; a run without an engine uses the newest profile of vLLM.
 
     Args:
-        engines: Such as ``vllm==0.11.1``; empty where a run has none.
-        profiles: All that are known.
+        engines: Engines such as ``vllm==0.11.1``; empty if a run names none.
+        profiles: All known profiles.
 
     Raises:
-        UnknownEngineError: No profile of an engine, or of a version.
-        ValueError: A version is no version, or a profile overlaps collectives, which a fit does not follow.
+        UnknownEngineError: An engine or version has no profile.
+        ValueError: A version is malformed, or a profile overlaps collectives, which fits do not support.
     """
     found = tuple(select_profile(profiles, *parse_engine(engine or "vllm")) for engine in engines)
     for profile in found:
         if profile.overlap is not None:
-            raise ValueError(f"engine profile {profile.name} overlaps collectives, which a fit does not follow")
+            raise ValueError(f"engine profile {profile.name} overlaps collectives, which fits do not support")
     return found
 
 
@@ -118,13 +118,13 @@ def build_dataset(
 
     Args:
         runs: The runs.
-        models: Architecture by model id; every id of ``runs`` must be there.
-        gpus: Product by short name; every one of ``runs`` must be there.
+        models: Architecture by model id, for every id of ``runs``.
+        gpus: GPU product by short name, for every name of ``runs``.
         tables: Kernel curves.
         engines: Profile of each run's engine.
 
     Raises:
-        KeyError: A model or a GPU is not known.
+        KeyError: A model or a GPU is unknown.
     """
     shell = Coefficients("work", {}, {}, {}, tables)
     found = [_worked(runs.take(np.array([i])), models, gpus, shell, engines[i]) for i in range(len(runs))]
@@ -133,7 +133,7 @@ def build_dataset(
     sheets = [data_sheet(gpus[str(name)]) for name in runs.gpu_model]
     fields = DataSheet.__dataclass_fields__
     sheet = DataSheet(**{f: np.array([getattr(s, f) for s in sheets], dtype=np.float64) for f in fields})
-    # Where no run has an ITL, the work of one tells the shapes.
+    # If no run has an ITL, the work of the first run provides the shapes.
     timed = itl or [found[0].steps]
     return Dataset(
         runs,
@@ -171,7 +171,7 @@ class _Worked:
     features: RunFeatures
     steps: _Steps
     itl: _Steps | None
-    """Those that the median inter-token latency is taken from; None where it was not measured."""
+    """Work of the steps of the median inter-token latency; None if it was not measured."""
     itl_level: float
 
 
@@ -186,7 +186,7 @@ def _worked(
     model = served_on(loaded(str(one.task[0]), model), fp4_arithmetic=gpu.flops_fp4 > 0)
     if one.waiting_counts[0]:
         held = memory(model, gpu, layouts, workload, engine.memory_utilization)
-        # A run that the estimate of the memory has no room for at all did run.
+        # The memory estimate may leave no room for a run that nevertheless ran.
         running = resident_sequences(running, layouts, held, engine.full_cache) if held.fits[0] else running
     role: Role = "decode" if one.decodes_only[0] else "aggregated"
 
@@ -216,7 +216,7 @@ def take_work(work: Work, index: IntArray) -> Work:
     found: dict[str, Any] = {
         name: np.asarray(getattr(work, name))[..., index]
         for name in Work.__dataclass_fields__
-        # No run that is fitted drafted tokens.
+        # No fitted run used speculative decoding.
         if name not in ("labels", "collectives", "layers", "logit_rows", "drafts")
     }
     return Work(
@@ -238,7 +238,7 @@ def join_features(parts: Sequence[RunFeatures]) -> RunFeatures:
 
 
 def concatenate(works: Sequence[Work]) -> Work:
-    """Return the works of single candidates as one, operations padded with empty ones."""
+    """Return the works of single candidates as one, with operations padded by empty ones."""
     k = max(w.kernel.shape[0] for w in works)
 
     def pad(name: str, fill: float) -> FloatArray:

@@ -1,4 +1,4 @@
-"""Fit the constants and the residual to measured runs: deterministic, seconds, NumPy only.
+"""Fit the constants and the residual to measured runs: deterministic, in seconds, with NumPy only.
 
 Maximum a posteriori in the logarithm of the constants; see :mod:`energylens.calibration.solve`.
 """
@@ -40,18 +40,18 @@ SHAPES = (
     ("load", 0.14, 1.0),
     ("product", 0.04, 1.5),
 )
-"""Key, standard deviation of the step's logarithm, and length in log(batch), of each summand of the residual."""
+"""Summands of the residual: key, standard deviation of the step's logarithm, and length scale in log(batch)."""
 RELATIVE_SIZE = {"step": 1.0, "itl": 1.15, "power": 0.65}
 TERMS: dict[str, tuple[KernelTerm, ...]] = {
     target: tuple(KernelTerm(key, (deviation * size) ** 2, length) for key, deviation, length in SHAPES)
     for target, size in RELATIVE_SIZE.items()
 }
-"""Prior covariance of the logarithmic errors: what physics leaves, by model, storage, layout and load."""
+"""Prior covariance of the logarithmic errors that physics leaves, by model, storage format, layout and load."""
 BOUND = {"step": 0.35, "itl": 0.45, "power": 0.30}
 
 
 class FitError(ValueError):
-    """Runs that constants cannot be fitted to."""
+    """Constants cannot be fitted to the given runs."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,9 @@ class FitResult:
     covariance: FloatArray
     """Covariance of theta in prior standard deviations, shape (p, p)."""
     names: tuple[str, ...]
-    """What each parameter moves: a constant, or constant/product for its ratio on a product."""
+    """What each parameter scales: a constant, or constant/product for its ratio on a product."""
     errors: dict[str, float]
-    """Mean absolute percentage error on the fitted runs, physics and residual together, of what was measured."""
+    """Mean absolute percentage error on the fitted runs, of physics and residual together, by measured quantity."""
 
 
 def fit(
@@ -80,13 +80,13 @@ def fit(
     Args:
         runs: Measured runs.
         models: Architecture by model id.
-        gpus: Products by short name, those without runs included: their constants are derived.
+        gpus: GPU products by short name, including products without runs, whose constants are derived.
         tables: Kernel curves.
-        profiles: Engine profiles: constants are those of the engine without factors, whatever engine a run is of.
+        profiles: Engine profiles. Constants belong to the engine without factors, whatever the engine of a run.
 
     Raises:
-        FitError: No clean run, a product of an unknown architecture, or an engine that no profile can be told for.
-        KeyError: A model or a product is not known.
+        FitError: There is no clean run, a product has an unknown architecture, or an engine has no profile.
+        KeyError: A model or a product is unknown.
     """
     return fit_full(runs, models, gpus, tables, profiles).coefficients
 
@@ -98,7 +98,7 @@ def fit_full(
     tables: MoeTables,
     profiles: Sequence[EngineProfile],
 ) -> FitResult:
-    """Fit as :func:`fit` does and return the parameters, their covariance and the errors too."""
+    """Fit as :func:`fit` does, and also return the parameters, their covariance and the errors."""
     return fit_data(clean_data(runs, models, gpus, tables, profiles), gpus, tables, profiles)
 
 
@@ -109,7 +109,7 @@ def clean_data(
     tables: MoeTables,
     profiles: Sequence[EngineProfile],
 ) -> Dataset:
-    """Return the clean ones of some runs with their work; the arguments and errors are those of :func:`fit`."""
+    """Return the clean runs with their work; the arguments and errors are those of :func:`fit`."""
     clean = runs.take(runs.clean)
     if not len(clean):
         raise FitError("no run to fit to: all are host-bound or data-parallel")
@@ -121,10 +121,10 @@ def clean_data(
 
 
 def scales_of(data: Dataset, gpus: Mapping[str, GpuSpec], profiles: Sequence[EngineProfile]) -> Scales:
-    """Return what may move in a fit to runs.
+    """Return the parameters that a fit to runs may change.
 
     Raises:
-        FitError: Nothing is known of the architecture of a product.
+        FitError: A product has an unknown architecture.
     """
     used = [profile for profile in profiles if profile.name in set(data.engines.tolist())]
     try:
@@ -145,9 +145,9 @@ def fit_data(
     Args:
         data: The runs.
         gpus: Products by short name.
-        tables: Kernel curves, which go into the coefficients.
+        tables: Kernel curves, which become part of the coefficients.
         profiles: Engine profiles.
-        near: Where a fit to more runs ended, see `solve`.
+        near: The result of a fit to more runs, see `solve`.
     """
     clean, scales = data.runs, scales_of(data, gpus, profiles)
     theta, spread = solve(data, scales, TERMS, near)
@@ -172,14 +172,14 @@ def fit_data(
 
 
 STAND_INS = {"hopper": "H100", "ampere": "A100", "ada-lovelace": "L40S", "blackwell": "B200"}
-"""Product whose constants serve products of its architecture that have none of their own."""
+"""Product whose constants serve other products of its architecture without own constants."""
 
 
 def stand_ins(gpu_names: npt.NDArray[np.str_], gpus: Mapping[str, GpuSpec]) -> dict[str, str]:
-    """Return by architecture the product that stands in for others: a measured one where there is any.
+    """Return by architecture the product that stands in for others, a measured one if there is any.
 
     Args:
-        gpu_names: Of the fitted runs.
+        gpu_names: GPU products of the fitted runs.
         gpus: Products by short name.
     """
     found = dict(STAND_INS)
@@ -191,12 +191,12 @@ def stand_ins(gpu_names: npt.NDArray[np.str_], gpus: Mapping[str, GpuSpec]) -> d
 
 
 def measured_pairs(gpu_names: npt.NDArray[np.str_], engines: npt.NDArray[np.str_]) -> dict[str, tuple[str, ...]]:
-    """Return the engine profiles that runs are of, by product."""
+    """Return the engine profiles of the runs, by product."""
     return {str(name): tuple(sorted(set(engines[gpu_names == name].tolist()))) for name in np.unique(gpu_names)}
 
 
 def residual_model(data: Dataset, left: Mapping[str, FloatArray]) -> ResidualModel:
-    """Return the Gaussian process over what physics left."""
+    """Return the Gaussian process of the errors that physics leaves."""
     targets = {}
     for target in TARGETS:
         known = np.isfinite(left[target])

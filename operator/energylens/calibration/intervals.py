@@ -25,32 +25,32 @@ REFIT = {
         ("nothing", (1.30, 1.25, 1.10, 1.50, 1.20)),
     )
 }
-"""How much wider errors of what is left out are when the constants are refitted without it, against constants fitted
-with it: measured by refitting (a fifth of the runs, whole layouts, whole models, and GPU types and engines left out),
-since refitting inside every fit would cost minutes."""
+"""Ratio of the errors of left-out runs with refitted constants to those with constants fitted to all runs. It was
+measured by refitting (leaving out a fifth of the runs, whole layouts, whole models, GPU types and engines), since
+refitting inside every fit would take minutes."""
 FOLDS = 8
 FEW_RANKS = 10
-"""Fewer runs of several ranks do not show how much wider their errors are."""
+"""Fewest runs of several ranks that show how much wider their errors are."""
 FEW_RUNS, FEW_GROUPS = 20, 6
-"""Fewer runs do not show how wide errors are: no interval is narrower then than the prior deviations make it."""
+"""Fewest runs that show how wide errors are; with fewer, no interval is narrower than the prior deviations make it."""
 NOT_MEASURED = 1e6
-"""Variance of a run in a target that the run lacks: it has no weight there."""
+"""Variance of a run in a target that the run lacks, so that the run has no weight there."""
 NORMAL = 1.282
-"""80 % of a normal distribution lie within so many standard deviations."""
+"""80 % of a normal distribution lie within this many standard deviations."""
 
 
 def fit_intervals(data: Dataset, left: Mapping[str, FloatArray], residual: ResidualModel) -> IntervalModel:
-    """Return one scale for each nearest thing that was measured, for one rank and for several.
+    """Return one scale for each kind of nearest measurement, for one rank and for several.
 
     Runs are left out so that nothing nearer remains: some batches of every layout, kinds of loads and whole layouts,
-    whole models, and for ``nothing`` all runs, of which physics alone is judged. A run counts where what remains is
-    that near. Where few runs of several ranks are that near, these are taken to err as much more than runs of one rank
-    as where less was measured.
+    whole models, and for ``nothing`` all runs, which leaves physics alone. A run counts for the kind of nearest
+    measurement that remains. If few runs of several ranks have that kind, their errors relative to runs of one rank are
+    taken from the next farther kind.
 
     Args:
         data: The fitted runs.
-        left: What physics left of each target, logarithms.
-        residual: The Gaussian process over it.
+        left: Errors that physics leaves of each target, logarithms.
+        residual: The Gaussian process of these errors.
     """
     features = data.features
     order, n = np.arange(len(data.runs)), len(data.runs)
@@ -70,9 +70,9 @@ def fit_intervals(data: Dataset, left: Mapping[str, FloatArray], residual: Resid
         ranks: dict[str, list[FloatArray]] = {target: [] for target in TARGETS_OF_INTERVALS}
         for split in parts[name]:
             errors, near = _scores(features, left, residual.inverses, split)
-            # Runs without a TPOT are those of one engine version, which are nearer to each other.
+            # Runs without a TPOT come from one engine version, and are therefore nearer to each other.
             errors["tpot"] = np.where(np.isfinite(data.runs.median_tpot_ms), errors["step"], np.nan)
-            # No run of several ranks has a median ITL that says something.
+            # The median ITL of runs of several ranks is not meaningful.
             errors["itl"] = np.where(several, errors["step"], errors["itl"])
             for target, values in errors.items():
                 scores[target].append(values[(near == code) & ~several])
@@ -102,12 +102,12 @@ def _scores(
     inverses: Mapping[str, FloatArray],
     parts: list[BoolArray],
 ) -> tuple[dict[str, FloatArray], IntArray]:
-    """Return |error| over the predicted standard deviation of every run when its part is left out.
+    """Return |error| / predicted standard deviation of every run when its part is left out.
 
-    Beside that the nearest that is left of what was measured, as indices into ``NEAREST``, shape (n,). With the inverse
-    C of the covariance of all runs, those of a part b have the error inv(C_bb) (C y)_b without it and the variance
-    inv(C_bb) (Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, section 5.4.2, for several at
-    once).
+    The second result is the nearest remaining measurement, as indices into ``NEAREST``, shape (n,). With the inverse C
+    of the covariance of all runs, the runs of a part b have the error inv(C_bb) (C y)_b without that part, and the
+    variance inv(C_bb) (Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, section 5.4.2, for
+    several at once).
     """
     near = np.full(features.log_batch.size, NOTHING, dtype=np.int64)
     for out in parts:

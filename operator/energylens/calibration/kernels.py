@@ -1,4 +1,4 @@
-"""Kernel tables of NVIDIA aiconfigurator (Apache-2.0) -> the compact curves that predicting reads."""
+"""Kernel tables of NVIDIA aiconfigurator (Apache-2.0) -> the compact curves that the predictor reads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from energylens.predictor.step.moe_tables import MoeCurves, roofline_seconds
 from energylens.predictor.types import BoolArray, FloatArray, GpuSpec
 
 TOKENS = (1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024, 2048, 4096, 8192, 16384)
-"""Thinned: between these the ratio is smooth on a logarithmic axis."""
+"""Token counts to keep; between these the ratio is smooth on a logarithmic axis."""
 
 CLASSES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "moe:bfloat16": ("bfloat16", "bfloat16", ()),
@@ -20,10 +20,10 @@ CLASSES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "moe:fp8": ("fp8", "fp8", ()),
     "moe:4bit": ("w4a16_mxfp4", "mxfp4", ("vllm_gptossmxfp4moe_triton_oaitritonmxfp4expertsmonolithic",)),
 }
-"""Kernel class -> the table's dtype, the stored weight format, and the kernels to keep (empty: all)."""
+"""Kernel class -> the table's dtype, the stored weight format, and the kernels to keep (empty for all)."""
 LARGEST_SPLIT = 64
 SKIP = {("H100", "moe:fp8"), ("H200", "moe:fp8")}
-"""These ran a path twice as slow as bfloat16 that no engine picks by itself."""
+"""Kernels that run a path twice as slow as bfloat16, which no engine picks by itself."""
 
 
 def moe_curves(directory: Path, gpus: dict[str, GpuSpec]) -> dict[str, MoeCurves]:
@@ -31,10 +31,10 @@ def moe_curves(directory: Path, gpus: dict[str, GpuSpec]) -> dict[str, MoeCurves
 
     Args:
         directory: Holds files named ``<gpu>_sxm-moe_perf.parquet``.
-        gpus: GPU specifications by short name; others are left out.
+        gpus: GPU specifications by short name; tables of other GPUs are ignored.
 
     Raises:
-        FileNotFoundError: No such file in the directory.
+        FileNotFoundError: The directory has no such file.
     """
     import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
@@ -82,8 +82,8 @@ def _curves(columns: dict[str, Any], kernel: str, gpu: GpuSpec) -> MoeCurves | N
             continue
         tokens, log_time = _mean_log(c, balanced)
         if (mine & ~balanced).any():
-            # Popular experts fill more tiles, half of which real routing does; that they leave others without a token
-            # is counted where a step's experts are (`energylens.predictor.step.work`).
+            # Popular experts fill more tiles; real routing does so half as much. That they leave other experts without
+            # tokens is counted with a step's experts (`energylens.predictor.step.work`).
             where, skewed = _mean_log(c, mine & ~balanced)
             log_time += 0.5 * np.maximum(np.interp(np.log(tokens), np.log(where), skewed) - log_time, 0.0)
         e, k, h, f, tp, ep = (float(v) for v in key)

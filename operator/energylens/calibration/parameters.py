@@ -1,7 +1,7 @@
-"""The constants that are fitted: prior mean, how far data may move them, and how they differ between GPU products.
+"""The fitted constants: prior mean, how far data may move them, and how they differ between GPU products.
 
-Each constant has one value shared by all products and a ratio per product, both log-normal. The ratio's prior is what
-ties products together: thirty layouts do not identify fifty constants, physics does most of it.
+Each constant has one value that all products share, and a ratio per product, both log-normal. The prior of the ratio
+connects the products: thirty layouts do not determine fifty constants, so physics does most of it.
 """
 
 from __future__ import annotations
@@ -146,5 +146,5 @@ ENGINE_SPREADS: dict[str, float] = {
     "energy_4bit_byte_pj": 0.2,
     "energy_flop_fp8_pj": 0.15,
 }
-"""Standard deviation of the logarithm of an engine's factor on a constant: host and launch terms are its own code,
-kernels are mostly shared libraries, memory and arithmetic the GPU's."""
+"""Standard deviation of the logarithm of an engine's factor on a constant: host and launch terms depend on its own
+code, kernels mostly on shared libraries, memory and arithmetic on the GPU."""

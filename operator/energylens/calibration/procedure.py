@@ -1,4 +1,4 @@
-"""From files of runs and kernel tables to the coefficient document: what ``energylens calibrate fit`` does."""
+"""From files of runs and kernel tables to the coefficient document, for ``energylens calibrate fit``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from energylens.runs import Run, resolver
 
 SHIPPED_RUNS = ("ml-energy-benchmark-v3.csv", "engines-2026.csv")
 LATENCY_RUNS = "latency-2026.csv"
-"""Of NVIDIA aiconfigurator: TTFT and TPOT by exact engine version, no power."""
+"""Runs of NVIDIA aiconfigurator: TTFT and TPOT by exact engine version, without power."""
 SOURCES = (
     "Serving runs: ML.ENERGY Benchmark v3 (Chung et al., NeurIPS 2025, arXiv 2505.06371), vLLM 0.11.1",
     "Serving runs: InferenceX 2026-07-20 (SemiAnalysis), vLLM 0.19 to 0.25 and SGLang 0.5.8 to 0.5.15",
@@ -35,7 +35,7 @@ SOURCES = (
 
 
 class CalibrationError(ValueError):
-    """The inputs of a calibration do not fit together."""
+    """The inputs of a calibration are inconsistent or unreadable."""
 
 
 @dataclass(frozen=True)
@@ -47,25 +47,25 @@ class Calibration:
     tables: MoeTables
 
     def summary(self) -> Iterator[str]:
-        """Yield lines for a person."""
+        """Yield the lines of a summary for users."""
         yield f"version {self.document['version']}, {self.document['provenance']['clean_runs']} clean runs"
         parts = ", ".join(f"{name} {value:.1f} %" for name, value in self.result.errors.items())
         yield f"mean absolute error of the fitted runs: {parts}"
-        yield "of runs that were left out: `energylens accuracy --leave-out model`"
+        yield "for left-out runs, see `energylens accuracy --leave-out model`"
 
     def write_curves(self, path: Path) -> None:
-        """Write the kernel curves as the shipped file has them."""
+        """Write the kernel curves in the format of the shipped file."""
         with path.open("wb") as file:
             np.savez_compressed(file, **curves_to(self.tables))  # type: ignore[arg-type]
 
 
 def shipped_runs() -> tuple[Run, ...]:
-    """Return the runs that the shipped coefficients were fitted to."""
+    """Return the runs to which the shipped coefficients were fitted."""
     return tuple(run for name in SHIPPED_RUNS for run in _shipped(name))
 
 
 def shipped_latency_runs() -> tuple[Run, ...]:
-    """Return the shipped runs that have latencies only."""
+    """Return the shipped runs that have only latencies."""
     return _shipped(LATENCY_RUNS)
 
 
@@ -80,23 +80,25 @@ def gpus_by_name() -> dict[str, GpuSpec]:
 
 
 def calibrate_files(runs_file: Path | None, kernel_directory: Path | None, add_shipped: bool = False) -> Calibration:
-    """Fit to files, the shipped ones by default.
+    """Fit to files, by default the shipped ones.
 
     Args:
-        runs_file: Table of runs; None for the shipped one.
+        runs_file: Table of runs; None for the shipped table.
         kernel_directory: Kernel tables; None for the shipped curves.
-        add_shipped: Fit to the shipped runs beside those of the file.
+        add_shipped: Whether to fit to the shipped runs as well.
 
     Raises:
         RunsError: The runs cannot be read.
-        FitError: They cannot be fitted to.
-        CalibrationError: A model or GPU is not known, or the kernel tables cannot be read.
+        FitError: Constants cannot be fitted to the runs.
+        CalibrationError: A model or GPU is unknown, or the kernel tables cannot be read.
     """
     own = () if runs_file is None else read_runs(runs_file)
     shipped = shipped_runs() if runs_file is None or add_shipped else ()
     twice = sorted({run.run_id for run in own} & {run.run_id for run in shipped})
     if twice:
-        raise CalibrationError(f"{runs_file}: run_id {twice[0]!r} is one of the shipped runs, which are asked for")
+        raise CalibrationError(
+            f"{runs_file}: run_id {twice[0]!r} is also the id of a shipped run, and shipped runs are included"
+        )
     known = resolve_runs([*own, *shipped], resolver())
     if known.errors:
         raise CalibrationError(known.errors[0])
@@ -137,7 +139,7 @@ def _document(runs: Runs, sources: list[str], result: FitResult) -> dict[str, An
 
 
 def _correlations(result: FitResult, least: float = 0.3) -> list[list[Any]]:
-    """Return the pairs of parameters that the data hardly tells apart; the rest of the matrix is below ``least``."""
+    """Return the pairs of parameters that the data hardly distinguish; other correlations are below ``least``."""
     deviation = np.sqrt(np.diag(result.covariance))
     matrix = result.covariance / deviation[:, None] / deviation[None, :]
     rows, columns = np.where(np.triu(np.abs(matrix) >= least, 1))

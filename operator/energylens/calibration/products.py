@@ -9,12 +9,12 @@ from energylens.predictor.types import GpuSpec
 RELATIVE = {"blackwell": "B200", "hopper": "H100", "ampere": "H100", "ada-lovelace": "H100"}
 
 MEMORY_ENERGY = {"ampere": 1.1, "ada-lovelace": 2.6}
-"""Energy per byte over the relative's: HBM2e against HBM3, and GDDR6, which published measurements put at 250 to 410 pJ
-per byte against 105 to 135 for HBM."""
+"""Energy per byte relative to the relative's: HBM2e against HBM3, and GDDR6, for which published measurements give 250
+to 410 pJ per byte against 105 to 135 for HBM."""
 FLOP_ENERGY = {"ampere": 1.25, "ada-lovelace": 1.1}
-"""Energy per FLOP over the relative's: from peak FLOP rates and power limits of the data sheets."""
+"""Energy per FLOP relative to the relative's, from peak FLOP rates and power limits of the data sheets."""
 LAUNCH = {"ampere": 1.2, "ada-lovelace": 1.2}
-"""Floors of kernels and launches over the relative's, from the aiconfigurator kernel tables."""
+"""Floors of kernels and launches relative to the relative's, from the aiconfigurator kernel tables."""
 
 
 _BYTE_ENERGIES = (
@@ -29,15 +29,15 @@ _FLOORS = ("gemm_launch_us", "attention_floor_us", "small_kernel_us", "moe_floor
 
 
 def relative_of(gpu: GpuSpec) -> str | None:
-    """Return the product whose constants a product without serving runs has, corrected; None: nothing is known."""
+    """Return the product whose corrected constants a product without serving runs uses; None if there is none."""
     return RELATIVE.get(gpu.architecture)
 
 
 def derived_ratios(gpu: GpuSpec, relative: GpuSpec) -> dict[str, float]:
-    """Return a product's constants over its relative's, those that are the same left out.
+    """Return the ratio of a product's constants to its relative's, without ratios of 1.
 
-    Fractions of peak carry over within and between architectures; energies per byte and FLOP follow the memory
-    technology and the architecture; static power is the data of the product.
+    Fractions of peak are similar within and between architectures. Energies per byte and FLOP follow the memory
+    technology and the architecture. Static power is product data.
     """
     memory = MEMORY_ENERGY.get(gpu.architecture, 1.0)
     if gpu.architecture == "blackwell" and gpu.memory_bandwidth < 3e12:
@@ -54,7 +54,7 @@ def derived_ratios(gpu: GpuSpec, relative: GpuSpec) -> dict[str, float]:
 def derived_constants(
     fitted: Mapping[str, Mapping[str, float]], gpus: Mapping[str, GpuSpec]
 ) -> dict[str, dict[str, float]]:
-    """Return the fitted constants and those of every other product."""
+    """Return the fitted constants and the derived constants of every other product."""
     out = {name: dict(values) for name, values in fitted.items()}
     for name, gpu in gpus.items():
         relative = relative_of(gpu)

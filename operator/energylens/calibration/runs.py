@@ -25,7 +25,7 @@ class RunsError(ValueError):
 
 @dataclass(frozen=True)
 class Runs:
-    """One element per run, arrays of shape (n,); units in the names; measured values that a run lacks are NaN."""
+    """One element per run, arrays of shape (n,); units are in the names; missing measured values are NaN."""
 
     run_id: npt.NDArray[np.str_]
     task: npt.NDArray[np.str_]
@@ -43,14 +43,14 @@ class Runs:
     median_itl_ms: FloatArray
     p99_itl_ms: FloatArray
     median_tpot_ms: FloatArray
-    """A mean where a run has no median."""
+    """The mean if a run has no median."""
     output_tokens_per_second: FloatArray
     power_watts: FloatArray
     host_bound: BoolArray
     waiting_counts: BoolArray
-    """Whether ``concurrency`` counts requests that wait for a place, too."""
+    """Whether ``concurrency`` also counts requests that wait for a place."""
     decodes_only: BoolArray
-    """Whether the run is of a worker that prefills nothing."""
+    """Whether the run is of a worker without prefill."""
 
     def __len__(self) -> int:
         return int(self.run_id.shape[0])
@@ -61,7 +61,7 @@ class Runs:
 
     @property
     def clean(self) -> BoolArray:
-        """Runs that say something about the GPU: not limited by the host, and of several ranks only those with a TPOT.
+        """Runs that reflect the GPU: not host-bound, and with several ranks only those with a TPOT.
 
         The median ITL of data-parallel ranks that wait for each other says little about their throughput.
         """
@@ -82,8 +82,8 @@ def read_runs(path: Path) -> tuple[Run, ...]:
     """Return the runs of a CSV file with the columns of the shipped runs.
 
     Raises:
-        RunsError: The file cannot be read, a column is missing, or a value is out of range. Other than a prediction, a
-            fit takes no part of a file.
+        RunsError: The file cannot be read, a column is missing, or a value is out of range. Unlike a prediction, a fit
+            does not use the valid part of a file.
     """
     try:
         table = read_table(path, measured=True)
@@ -102,17 +102,17 @@ class ResolvedRuns:
 
     runs: Runs
     models: Mapping[str, ModelSpec]
-    """Architecture by the ids of ``runs``: one id in two precisions is two models."""
+    """Architecture by the ids of ``runs``; one model id in two precisions counts as two models."""
     errors: tuple[str, ...]
-    """Why each of the others cannot be fitted to."""
+    """Why each other run cannot be fitted to."""
 
 
 def resolve_runs(runs: Sequence[Run], resolve: Callable[[Run], Resolved]) -> ResolvedRuns:
-    """Return those of the runs whose models and GPUs can be looked up.
+    """Return the runs whose models and GPUs can be looked up.
 
     Args:
-        runs: With their measured values.
-        resolve: Looks up a run's model and GPU.
+        runs: Runs with their measured values.
+        resolve: Function that looks up a run's model and GPU.
 
     Raises:
         RunsError: A run was read without its measured columns.
@@ -125,7 +125,7 @@ def resolve_runs(runs: Sequence[Run], resolve: Callable[[Run], Resolved]) -> Res
         if found.model is None or found.gpu is None:
             errors.append(f"run {run.run_id}: {found.error}")
         elif relative_of(found.gpu) is None:
-            errors.append(f"run {run.run_id}: gpu_model {run.gpu_model!r} is of an architecture without constants")
+            errors.append(f"run {run.run_id}: gpu_model {run.gpu_model!r} has an architecture without constants")
         else:
             name = f"{run.model_id} {weight_precision(found.model)}"
             models[name] = found.model
@@ -140,9 +140,9 @@ def arrays_of(
     """Return runs as arrays.
 
     Args:
-        runs: Read with their measured columns.
-        model_ids: The id that each run's model goes by, where it is not the run's own.
-        gpu_names: The short name that each run's GPU goes by, where it is not the run's own.
+        runs: Runs that were read with their measured columns.
+        model_ids: Model id of each run, if it differs from the run's own.
+        gpu_names: Short GPU name of each run, if it differs from the run's own.
 
     Raises:
         RunsError: A run was read without its measured columns.

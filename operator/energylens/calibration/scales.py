@@ -1,4 +1,4 @@
-"""What the parameter vector of a fit means: shared constants, and how each product differs from its relative."""
+"""The meaning of a fit's parameter vector: shared constants, and how each product differs from its relative."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from energylens.predictor.fitted.profiles import EngineProfile
 from energylens.predictor.types import FloatArray, GpuSpec
 
 DERIVED_SPREAD = 2.0
-"""How much further than those between H100 and B200 ratios may move whose prior follows from data sheets."""
+"""How much further ratios may move whose prior follows from data sheets, compared with the ratio of H100 and B200."""
 
 
 @dataclass(frozen=True)
 class Ratios:
-    """A product against its relative."""
+    """The ratios of a product to its relative."""
 
     product: str
     relative: str
     prior: Mapping[str, float]
     """Constant -> ratio; 1 where there is none."""
     spread: float
-    """Factor on the constants' ratio spreads."""
+    """Factor on the spread of the constants' ratios."""
 
 
 @dataclass(frozen=True)
 class ProfileFactors:
-    """An engine profile against the engine that the constants are of."""
+    """An engine profile relative to the engine of the constants."""
 
     profile: str
     prior: Mapping[str, float]
@@ -40,7 +40,7 @@ class ProfileFactors:
 
 @dataclass(frozen=True)
 class Scales:
-    """Free constants in the order of the parameter vector: shared ones, ratios of products, factors of engines."""
+    """Free constants in the order of the parameter vector: shared constants, ratios of products, factors of engines."""
 
     shared: tuple[Constant, ...]
     ratios: tuple[Constant, ...]
@@ -63,7 +63,7 @@ class Scales:
         )
 
     def membership(self, gpu_names: npt.NDArray[np.str_] | Sequence[str]) -> FloatArray:
-        """Return which products' ratios apply to each run, shape (products, n): its own and those of its relatives."""
+        """Return which products' ratios apply to each run, shape (products, n): its product's and its relatives'."""
         names = np.asarray(gpu_names, dtype=np.str_)
         parents = {ratios.product: ratios.relative for ratios in self.products}
         out = np.zeros((len(self.products), names.size))
@@ -77,22 +77,22 @@ class Scales:
 
 
 def scales_for(gpu_names: Sequence[str], gpus: Mapping[str, GpuSpec], engines: Sequence[EngineProfile] = ()) -> Scales:
-    """Return what may move in a fit to runs on these products.
+    """Return the parameters that a fit to runs on these products may change.
 
     Args:
-        gpu_names: Short names.
+        gpu_names: Short names of GPU products.
         gpus: Products by short name.
-        engines: Profiles of the runs' engines; those without factors are the engine that the constants are of.
+        engines: Profiles of the runs' engines. The profile without factors is the engine of the constants.
 
     Raises:
-        ValueError: A product is of an architecture that nothing is known of; the message names it.
+        ValueError: A product has an unknown architecture; the message names it.
     """
     shared = tuple(c for c in CONSTANTS if c.spread > 0)
     products = [Ratios(RATIO_PRODUCT, REFERENCE, {c.name: c.ratio for c in CONSTANTS}, 1.0)]
     for name in sorted(set(gpu_names) - {REFERENCE, RATIO_PRODUCT}):
         relative = relative_of(gpus[name])
         if relative is None:
-            raise ValueError(f"gpu_model {name!r}: nothing is known of its architecture, {gpus[name].architecture}")
+            raise ValueError(f"gpu_model {name!r}: its architecture {gpus[name].architecture} is unknown")
         products.append(Ratios(name, relative, derived_ratios(gpus[name], gpus[relative]), DERIVED_SPREAD))
     unlike = {profile.name: profile for profile in engines if profile.factors}
     factors = tuple(ProfileFactors(name, unlike[name].factors) for name in sorted(unlike))
@@ -104,8 +104,8 @@ def constants_of(theta: FloatArray, scales: Scales, membership: FloatArray) -> d
 
     Args:
         theta: Parameters in prior standard deviations, shape (p,).
-        scales: Their meaning.
-        membership: Of `Scales.membership`, shape (products, n).
+        scales: Meaning of the parameters.
+        membership: From `Scales.membership`, shape (products, n).
     """
     moved = {c.name: theta[i] for i, c in enumerate(scales.shared)}
     end = len(scales.shared) + len(scales.products) * len(scales.ratios)
@@ -121,11 +121,11 @@ def constants_of(theta: FloatArray, scales: Scales, membership: FloatArray) -> d
 
 
 def engine_factors(theta: FloatArray, scales: Scales) -> dict[str, dict[str, float]]:
-    """Return what each fitted engine profile does to constants: profile -> constant -> factor.
+    """Return the factors of each fitted engine profile on constants: profile -> constant -> factor.
 
     Args:
         theta: Parameters in prior standard deviations, shape (p,).
-        scales: Their meaning.
+        scales: Meaning of the parameters.
     """
     start = len(scales.shared) + len(scales.products) * len(scales.ratios)
     moved = theta[start:].reshape(len(scales.engines), len(ENGINE_SPREADS))

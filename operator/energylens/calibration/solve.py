@@ -1,9 +1,9 @@
 """Constants of maximum posterior by damped Gauss-Newton (Levenberg 1944).
 
-The errors of runs of one layout are correlated, so residuals are whitened with the covariance that the residual model
-gives them (generalised least squares, Aitken 1935): thirty layouts weigh like thirty layouts, not like three hundred
-runs. Ratios of a product and factors of an engine move only the runs of these, and only those are computed again for
-their derivatives.
+The errors of runs of one layout are correlated, so residuals are whitened with the covariance of the residual model
+(generalised least squares, Aitken 1935): thirty layouts weigh like thirty layouts, not like three hundred runs. Ratios
+of a product and factors of an engine affect only the runs on that product or engine, and only those runs are recomputed
+for derivatives.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from energylens.predictor.load.steady import combine
 from energylens.predictor.types import FloatArray, IntArray
 
 TAIL_DEVIATION, TAIL_CLIP = 1.0, 2.0
-"""Standard deviation given to the P99 ITL, which says what steps with a prefill cost; weak, as runs share it."""
+"""Standard deviation of the P99 ITL, which reflects the cost of steps with a prefill; large, because runs share it."""
 ITERATIONS = 8
 STEP = 1e-3
 TOLERANCE = 2e-4
@@ -34,12 +34,12 @@ def predicted_logs(
 ) -> dict[str, FloatArray]:
     """Return the logarithm of the step (s), median and P99 ITL (s) and power per GPU (W) of every run.
 
-    The step is the time per output token where a run has that, else the mean step.
+    The step is the time per output token if the run has one, otherwise the mean step.
 
     Args:
         data: The runs.
-        constants: Of the engine that constants are of, shape (n,) each.
-        factors: Of engine profiles, as `Dataset.factors` takes them.
+        constants: Constants without engine factors, shape (n,) each.
+        factors: Factors of engine profiles, in the form of `Dataset.factors`.
     """
     own = data.factors(factors)
     constants = {name: value * own.get(name, 1.0) for name, value in constants.items()}
@@ -63,7 +63,7 @@ def predicted_logs(
 
 
 def measured_logs(data: Dataset) -> dict[str, FloatArray]:
-    """Return the measured counterparts of :func:`predicted_logs`; NaN where a run lacks one."""
+    """Return the measured counterparts of :func:`predicted_logs`; NaN if a run lacks one."""
     return {
         "step": np.log(data.mean_step),
         "itl": np.log(data.runs.median_itl_ms * 1e-3),
@@ -74,22 +74,22 @@ def measured_logs(data: Dataset) -> dict[str, FloatArray]:
 
 @dataclass(frozen=True)
 class Slopes:
-    """Derivatives of :func:`predicted_logs` by the parameters, where a fit to more runs ended."""
+    """Derivatives of :func:`predicted_logs` by the parameters, at the result of a fit to more runs."""
 
     theta: Mapping[str, float]
     """Parameters by name."""
     by_log: Mapping[str, Mapping[str, FloatArray]]
-    """Log -> parameter -> of each run, shape (n,)."""
+    """Logarithm -> parameter -> derivative for each run, shape (n,)."""
 
     def take(self, index: IntArray) -> Slopes:
-        """Return those of the runs of an index array of shape (r,)."""
+        """Return the derivatives for the runs of an index array of shape (r,)."""
         return Slopes(
             self.theta, {log: {name: of[index] for name, of in each.items()} for log, each in self.by_log.items()}
         )
 
 
 class _Normal:
-    """The least-squares problem of a fit: residuals of runs, whitened, and of the prior."""
+    """The least-squares problem of a fit: whitened residuals of runs, and residuals of the prior."""
 
     def __init__(
         self,
@@ -107,13 +107,13 @@ class _Normal:
         self.data, self.scales = data, scales
         self.membership = scales.membership(data.runs.gpu_model)
         self.measured = measured_logs(data)
-        # Constants are those of one rank: what ranks that wait for each other add is left to the residual.
+        # Constants describe one rank; the residual covers the delay of ranks that wait for each other.
         single = data.runs.data_parallel == 1
         self.known = {name: np.flatnonzero(np.isfinite(self.measured[name]) & single) for name in LOGS}
         self.whiten = {}
         for target in TARGETS:
             matrix = covariance(terms[target], data.features, data.features)
-            # Twice the noise of a repeated run: physics is not exact from one batch to the next either.
+            # Twice the noise of a repeated run, because physics is not exact from one batch size to the next either.
             matrix += np.diag(2.0 * noise_variance(target, data.features))
             inside = np.ix_(self.known[target], self.known[target])
             self.whiten[target] = np.linalg.inv(np.linalg.cholesky(matrix[inside]))
@@ -165,7 +165,7 @@ class _Part:
 
 
 def _moved(data: Dataset, scales: Scales, membership: FloatArray) -> list[tuple[IntArray, tuple[int, ...]]]:
-    """Return which runs parameters move, and the parameters."""
+    """Return which runs the parameters affect, and the parameters."""
     everything = np.arange(len(data.runs))
     found = [(everything, tuple(range(len(scales.shared))))]
     at = len(scales.shared)
@@ -180,7 +180,7 @@ def _moved(data: Dataset, scales: Scales, membership: FloatArray) -> list[tuple[
 
 
 def slopes_at(data: Dataset, scales: Scales, terms: Mapping[str, tuple[KernelTerm, ...]], theta: FloatArray) -> Slopes:
-    """Return the derivatives at some parameters, shape (p,); the other arguments are those of :func:`solve`."""
+    """Return the derivatives at given parameters, shape (p,); the other arguments are those of :func:`solve`."""
     problem = _Normal(data, scales, terms)
     found = problem.slopes(theta, problem.logs(theta))
     by_log = {log: dict(zip(scales.names, of.T, strict=True)) for log, of in found.items()}
@@ -197,10 +197,10 @@ def solve(
 
     Args:
         data: The runs.
-        scales: What may move.
-        terms: Prior covariance of what physics leaves, by target.
-        near: Of a fit to more runs: its parameters are started from, and its derivatives are kept (the chord method),
-            which takes a tenth of the time.
+        scales: The free parameters.
+        terms: Prior covariance of the errors that physics leaves, by target.
+        near: Result of a fit to more runs. The fit starts from its parameters and keeps its derivatives (the chord
+            method), which takes a tenth of the time.
     """
     problem = _Normal(data, scales, terms, near)
     start = {} if near is None else near.theta

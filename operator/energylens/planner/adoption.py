@@ -206,8 +206,11 @@ def _compare(
     saved = saved_watts * expected
     if objective == "MinimizeGPUs":
         # The objective is to save GPUs, whatever energy that takes.
-        energy = f"{'saves' if saved >= 0 else 'takes'} {describe.watt_hours(abs(saved))} in {expected / 3600:.1f} h"
-        message = f"{describe_plan(new)} uses {counted(old.gpus - new.gpus, 'fewer GPU')}{_priced(cost)}, and {energy}"
+        energy = f"{'saves' if saved >= 0 else 'takes another'} {describe.watt_hours(abs(saved))}"
+        message = (
+            f"{describe_plan(new)} uses {counted(old.gpus - new.gpus, 'fewer GPU')} and {energy} in "
+            f"{expected / 3600:.1f} h{_priced(cost)}"
+        )
         return Adoption(True, "EnergySaving", message, new)
     numbers = (
         f"switching costs {describe.watt_hours(cost.joules)}, the saving of {saving:.1f} % is worth "

@@ -49,7 +49,7 @@ def test_all_runs_of_a_layout_are_left_out_together() -> None:
 
 
 def test_one_fold_leaves_nothing_to_fit_on() -> None:
-    with pytest.raises(LeaveOutError, match="gpu-type: all runs are of one, H100"):
+    with pytest.raises(LeaveOutError, match="gpu-type: all runs belong to H100"):
         folds(RUNS[:2], "gpu-type", {})
 
 

@@ -75,10 +75,10 @@ def test_entrypoints_that_are_not_read(line: str, image: str, why: str) -> None:
 @pytest.mark.parametrize(
     ("line", "why"),
     [
-        ("python train.py --vllm serve", "starts no engine that is known: python train.py"),
+        ("python train.py --vllm serve", "starts no known engine: python train.py"),
         ("ollama serve", "Ollama"),
         ("ray start --head --block", "Ray"),
-        ("vllm bench serve", "starts no engine that is known"),
+        ("vllm bench serve", "starts no known engine"),
     ],
 )
 def test_commands_that_are_not_read(line: str, why: str) -> None:
@@ -149,8 +149,8 @@ def test_values_that_only_a_shell_knows_are_told() -> None:
     found = told("vllm serve org/m -tp '$(nvidia-smi -L | wc -l)' --max-num-seqs many")
     assert found.layout == RunningLayout()
     assert found.notes == (
-        "'-tp': the shell makes the value '$(nvidia-smi -L | wc -l)'",
-        "'--max-num-seqs': 'many' is no number above 0",
+        "'-tp': the shell changes the value to '$(nvidia-smi -L | wc -l)'",
+        "'--max-num-seqs': 'many' is not a number above 0",
     )
 
 

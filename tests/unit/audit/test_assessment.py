@@ -86,7 +86,7 @@ def test_latencies_may_be_given_or_relaxed() -> None:
     assert given.objectives["itl_milliseconds"] == 12
     impossible = one(pods, [LOAD], Question({"itl_milliseconds": 1}))
     assert impossible.verdict == "Keep"
-    assert "no plan holds today's load and latencies" in impossible.reason
+    assert "no plan meets today's load and latencies" in impossible.reason
 
 
 def test_what_the_window_taught_corrects_the_plan() -> None:
@@ -142,11 +142,11 @@ def test_todays_layout_is_kept_where_it_is_the_best() -> None:
 @pytest.mark.parametrize(
     ("container", "reason"),
     [
-        ({"image": "i:1", "command": ["trtllm-serve", "Qwen/Qwen3-8B"]}, "plans are made for vLLM and SGLang"),
-        ({"image": IMAGE, "args": ["--model=/mnt/models"]}, "say which one it is by --model team/chat=HUGGING_FACE_ID"),
+        ({"image": "i:1", "command": ["trtllm-serve", "Qwen/Qwen3-8B"]}, "plans support vLLM and SGLang"),
+        ({"image": IMAGE, "args": ["--model=/mnt/models"]}, "name the model by --model team/chat=HUGGING_FACE_ID"),
         (
             {"image": IMAGE, "args": ["--model=Qwen/Qwen3-8B", '--kv-transfer-config={"kv_role":"kv_consumer"}']},
-            "prefill and decode run in pods of their own",
+            "prefill and decode run in separate pods",
         ),
         ({"image": IMAGE, "args": ["--model=org/nobody-knows"]}, "is not in the catalogue"),
     ],

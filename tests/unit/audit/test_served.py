@@ -93,12 +93,12 @@ def test_pods_that_make_a_replica_together_are_told_by_their_gpus() -> None:
 
 def test_gpus_that_the_engine_does_not_use_are_told() -> None:
     found = one(pod("a", VLLM, gpus=4))
-    assert (found.replicas, found.notes) == (1, ("each replica holds 4 GPUs and its engine uses 2",))
+    assert (found.replicas, found.notes) == (1, ("each replica holds 4 GPUs, but its engine uses 2",))
 
 
 def test_a_rollout_is_told() -> None:
     found = one(pod("a", VLLM, gpus=2), pod("b", VLLM | {"image": "vllm/vllm-openai:v0.25.0"}, gpus=2))
-    assert found.notes == ("its pods run 2 different commands or images (a rollout?); the first one is read",)
+    assert found.notes == ("its pods run 2 different commands or images (a rollout?); only the first one is read",)
 
 
 MAPS = {
@@ -164,4 +164,4 @@ def test_a_person_may_say_which_model_it_is() -> None:
 def test_what_is_not_understood_is_kept_with_its_reason() -> None:
     found = one(pod("a", {"image": "pytorch:2", "command": ["python", "train.py"]}, owner=("Job", "train")))
     assert (found.arguments, found.gpus) == (None, 1)
-    assert "starts no engine that is known: python train.py" in found.unread
+    assert "starts no known engine: python train.py" in found.unread

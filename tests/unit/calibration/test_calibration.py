@@ -178,7 +178,7 @@ def test_the_command_refuses_shipped_runs_twice_and_unknown_models(tmp_path: Pat
     out = ["--out", str(tmp_path / "out.json")]
     again = shipped_runs()[0].run_id
     for row, options, text in (
-        ({**ROW, "run_id": again}, ["--add-shipped"], f"run_id '{again}' is one of the shipped runs"),
+        ({**ROW, "run_id": again}, ["--add-shipped"], f"run_id '{again}' is also the id of a shipped run"),
         ({**ROW, "model_id": "nobody/knows"}, [], "run r1: model_id='nobody/knows' is not in the catalogue"),
         ({**ROW, "gpu_model": "TPU"}, [], "run r1: gpu_model: "),
     ):

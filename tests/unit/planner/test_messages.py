@@ -121,8 +121,8 @@ def test_a_model_that_fits_no_gpu(refuse: Refuse, make_snapshot: Snapshot) -> No
     result = refuse("405b", make_snapshot((L40S, 4, 2)))
     assert result.reason == "ModelTooLarge"
     assert result.message == (
-        "spec.model.name=meta-llama/Llama-3.1-405B-Instruct needs 812 GB of weights and the KV cache of a request "
-        "beside them; the largest replica has 8 GPUs of NVIDIA-L40S with 384 GB"
+        "spec.model.name=meta-llama/Llama-3.1-405B-Instruct needs 812 GB for its weights, and room for the "
+        "KV cache of one request; the largest replica has 8 GPUs of NVIDIA-L40S with 384 GB"
     )
 
 
@@ -225,14 +225,14 @@ def test_no_such_gpu(refuse: Refuse) -> None:
 
 def test_a_wanted_gpu_that_nobody_knows_is_named_with_the_nearest(refuse: Refuse) -> None:
     message = refuse(hardware={"gpuProducts": ["H200", "L4OS"]}, snapshot=ClusterSnapshot((GpuNode("a", H100, 8),)))
-    assert "; L4OS is no known product, nearest: NVIDIA-L40S, " in message.message
+    assert "; L4OS is not a known product, nearest: NVIDIA-L40S, " in message.message
 
 
 def test_a_name_beside_one_that_is_there_is_no_secret(refuse: Refuse) -> None:
     message = refuse(
         hardware={"gpuProducts": ["H100", "Banana"]}, workload=LOAD | {"requestsPerSecond": "100000"}
     ).message
-    assert "; spec.hardware.gpuProducts: Banana is no known product, nearest: " in message
+    assert "; spec.hardware.gpuProducts: Banana is not a known product, nearest: " in message
 
 
 def test_no_such_node(refuse: Refuse) -> None:

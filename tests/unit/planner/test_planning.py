@@ -467,7 +467,7 @@ def test_a_space_too_large_for_memory_is_cut_at_the_most_gpus_and_says_so(
     assert cut.plan == whole.plan
     assert [r.rule for r in whole.rejections if r.rule == "SpaceTooLarge"] == []
     (left_out,) = [r for r in cut.rejections if r.rule == "SpaceTooLarge"]
-    assert f"GPUs of {H100} are not considered" in left_out.message
+    assert f"GPUs of {H100} are not evaluated" in left_out.message
     far = setup.plan("70b", snapshot, workload=workload(1e4))
     assert isinstance(far, Infeasible)
     assert far.rejections[0] == left_out

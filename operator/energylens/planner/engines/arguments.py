@@ -153,7 +153,7 @@ def _resolve(base: str, engine: str, version: Version) -> tuple[Option, str, str
     """Return the option, its full spelling, and an error if this version has no such option."""
     dashed = base.replace("_", "-")
     if is_gone(engine, dashed, version):
-        return _SWITCH, base, f"was removed before {display(engine, version)}; remove it"
+        return _SWITCH, base, f"no longer exists in {display(engine, version)}; remove it"
     found = find(engine, base)
     if isinstance(found, tuple):
         return found[0], found[1], ""

@@ -107,7 +107,7 @@ def unserved(model: ModelSpec, settings: EngineSettings) -> str:
     """Return why an engine does not serve a model's class; "" if it does, or if nothing is known about the class."""
     name = model.architecture
     if name.endswith(_NO_TEXT):
-        return f"{name} classifies or embeds text and generates none; serve a checkpoint with a language-model head"
+        return f"{name} generates no text: its head classifies or embeds; serve a checkpoint with a language-model head"
     if settings.engine == "SGLang" and name in _NOT_OF_SGLANG:
         return f"{settings.name} does not serve {name}; set spec.engine.type to VLLM"
     last = _LAST_VERSION.get(name) if settings.engine == "VLLM" else None

@@ -66,8 +66,8 @@ class Slice:
         # If the weight stays whole on one rank, its last block may be shorter.
         is_block = self.quant.scaling == "block"
         bad = ((self.ranks > 1) | (self.merged and is_block)) & (self.size % (self.ranks * wanted) != 0)
-        unit = "blocks" if is_block else "groups"
-        return bad, f"{unit} of {wanted} covered by one {self.quant.weight.upper()} scale"
+        unit = "block" if is_block else "group"
+        return bad, f"{wanted}, the {unit} size of {self.quant.weight.upper()} scales"
 
 
 def slices(model: ModelSpec, layouts: Layouts, engine: str) -> Iterator[Slice]:

@@ -133,7 +133,8 @@ def _too_large_message(problem: Problem, solution: Solution, culprit: Constraint
     gpus = int(rows.layouts.gpus[largest])
     return (
         f"spec.model.name={problem.model.name} needs {describe.gigabytes(weight_bytes(problem.model))} for its "
-        f"weights and the KV cache of one request; the largest replica{within} has {counted(gpus, 'GPU')} of "
+        f"weights, and room for the KV cache of one request; the largest replica{within} has "
+        f"{counted(gpus, 'GPU')} of "
         f"{rows.products[int(rows.product[largest])]} with {describe.gigabytes(float(memory[largest]))}"
     )
 

@@ -122,7 +122,7 @@ def test_files_that_cannot_be_judged_end_with_one_line_and_exit_code_2(tmp_path:
 def test_leaving_out_the_only_one_is_a_clear_error(tmp_path: Path) -> None:
     result = call(tmp_path, "--leave-out", "task")
     assert result.exit_code == 2
-    assert "--leave-out task: all runs are of one, chat; at least 2 are needed" in result.stderr
+    assert "--leave-out task: all runs belong to chat; at least 2 different values are needed" in result.stderr
 
 
 def test_leave_out_refits_for_each_fold_and_shows_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -213,7 +213,7 @@ def test_a_budget_of_ones_own_is_shown_and_enforced_as_the_operator_does(example
 @pytest.mark.parametrize(
     ("part", "note"),
     [
-        ({"hardware": {"gpuProducts": ["H100", "Banana"]}}, "spec.hardware.gpuProducts: Banana is no known product"),
+        ({"hardware": {"gpuProducts": ["H100", "Banana"]}}, "spec.hardware.gpuProducts: Banana is not a known product"),
         (
             {"planning": {"approvedPlanHash": "0123456789abcdef"}},
             "spec.planning.approvedPlanHash=0123456789abcdef has no effect while planning.mode is Auto",

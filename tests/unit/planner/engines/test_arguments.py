@@ -56,7 +56,7 @@ def test_limits_are_read_as_vllm_reads_them(arguments: tuple[str, ...], name: st
 
 def test_sglang_reads_no_underscores() -> None:
     with pytest.raises(
-        SettingError, match=r"'--context_length=8192' is no option of SGLang .*did you mean --context-length"
+        SettingError, match=r"'--context_length=8192' is not an option of SGLang .*did you mean --context-length"
     ):
         settings("--context_length=8192", engine="SGLang").check()
 
@@ -82,9 +82,9 @@ def test_the_short_form_of_the_optimization_level_is_read(arguments: tuple[str, 
 
 @pytest.mark.parametrize("argument", ["-O", "-Ofast"])
 def test_other_short_forms_of_the_optimization_level_are_refused(argument: str) -> None:
-    with pytest.raises(SettingError, match=f"'{argument}' is no option of vLLM"):
+    with pytest.raises(SettingError, match=f"'{argument}' is not an option of vLLM"):
         settings(argument).check()
-    with pytest.raises(SettingError, match="'-O3' is no option of SGLang"):
+    with pytest.raises(SettingError, match="'-O3' is not an option of SGLang"):
         settings("-O3", engine="SGLang").check()
 
 
@@ -105,12 +105,12 @@ def test_sglang_has_names_of_its_own() -> None:
         ("--max-model-len=8.5", "allowed: a whole number above 0"),
         ("--max-num-batched-tokens", "needs a value"),
         ("--enforce-eager=true", "takes no value; write --enforce-eager"),
-        ("--seed 1", "is one argument with a blank in it; write '--seed=1'"),
+        ("--seed 1", "is a single argument that contains a blank; write '--seed=1'"),
         ("loose", "belongs to no option"),
-        ("--hf-overrides={", "is not JSON"),
-        ("--swap-space=4", "does not exist any more in vLLM 0.33.0"),
-        ("--max-num-partial-prefills=2", "does not exist any more in vLLM 0.33.0"),
-        ("--enable-prefx-caching", "is no option of vLLM 0.33.0; did you mean --enable-prefix-caching?"),
+        ("--hf-overrides={", "is not valid JSON"),
+        ("--swap-space=4", "no longer exists in vLLM 0.33.0"),
+        ("--max-num-partial-prefills=2", "no longer exists in vLLM 0.33.0"),
+        ("--enable-prefx-caching", "is not an option of vLLM 0.33.0; did you mean --enable-prefix-caching?"),
         ("--optimization-level=4", "--optimization-level is '4'; allowed: 0, 1, 2, 3"),
         ("--dtype=int8", "--dtype is 'int8'; allowed: auto, bfloat16, float, float16, float32, half"),
         ("--kv-cache-dtype=FP8", "--kv-cache-dtype is 'FP8'; allowed: auto, float16, bfloat16, fp8,"),
@@ -157,7 +157,7 @@ def test_options_go_by_version(argument: str, version: tuple[int, ...], gone: bo
 def test_sglang_does_not_take_underscores_for_dashes() -> None:
     problems = read_arguments(["--mem_fraction_static=0.8"], "SGLang", SGLANG).problems
     assert problems == (
-        "'--mem_fraction_static=0.8' is no option of SGLang 0.5.23; did you mean --mem-fraction-static?",
+        "'--mem_fraction_static=0.8' is not an option of SGLang 0.5.23; did you mean --mem-fraction-static?",
     )
 
 
@@ -213,8 +213,8 @@ def test_dotted_values_replace_json_as_in_vllm() -> None:
         ("--page-size=1.5", "allowed: a whole number above 0"),
         ("--kv-cache-dtype=fp8", "--kv-cache-dtype is 'fp8'; allowed: auto, fp8_e5m2, fp8_e4m3,"),
         ("--attention-backend=flash", "allowed: triton, torch_native,"),
-        ("--hf-overrides.a=1", "is no option of SGLang 0.5.23"),
-        ("--json-model-override-args.a=1", "is no option of SGLang 0.5.23"),
+        ("--hf-overrides.a=1", "is not an option of SGLang 0.5.23"),
+        ("--json-model-override-args.a=1", "is not an option of SGLang 0.5.23"),
     ],
 )
 def test_what_sglangs_parser_refuses_is_refused(argument: str, message: str) -> None:

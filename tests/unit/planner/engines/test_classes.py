@@ -35,10 +35,10 @@ QWEN = model("qwen", num_key_value_heads=32)
 def test_a_family_that_vllm_dropped_is_refused_with_the_last_version_that_serves_it() -> None:
     """Its registry says so and ends (model_executor/models/registry.py, _PREVIOUSLY_SUPPORTED_MODELS)."""
     found = refusal(QWEN, layout())
-    assert "vLLM 0.33.0 does not serve QWenLMHeadModel any more; vLLM 0.23.0 is the last version that does" in found
+    assert "vLLM 0.33.0 no longer serves QWenLMHeadModel; vLLM 0.23.0 is the last version that does" in found
     assert "spec.engine.image" in found
     assert refusal(QWEN, layout(), engine(image="vllm/vllm-openai:v0.23.1")) == ""
-    assert "does not serve" in refusal(QWEN, layout(), engine(image="vllm/vllm-openai:v0.24.0"))
+    assert "no longer serves" in refusal(QWEN, layout(), engine(image="vllm/vllm-openai:v0.24.0"))
     assert refusal(QWEN, layout(), engine("SGLang")) == ""
 
 
@@ -125,7 +125,7 @@ def test_sglang_has_data_parallel_attention_for_some_mixtures_only() -> None:
 def test_phi_moe_has_data_parallel_attention_with_one_gpu_a_rank() -> None:
     """sglang models/phimoe.py, reject_attn_tp_shard_with_tp_reduce."""
     phi = model("phimoe", **EXPERTS)
-    assert "with one GPU a rank only" in refusal(phi, layout(tp=2, ep=4, dp=2), engine("SGLang"))
+    assert "only with one GPU per rank" in refusal(phi, layout(tp=2, ep=4, dp=2), engine("SGLang"))
     assert refusal(phi, layout(tp=1, ep=4, dp=4), engine("SGLang")) == ""
 
 

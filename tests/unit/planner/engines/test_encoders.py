@@ -51,9 +51,7 @@ INTERN = multimodal(
 def test_heads_of_a_vision_encoder_divide_by_tensor_parallel() -> None:
     """vllm-project/vllm#24004, #49368: AssertionError: 12 is not divisible by 8."""
     found = refusal(GLM_4_1V, layout(tp=8))
-    assert (
-        "12 heads of the vision encoder are not divisible by tensor parallel (8), which vLLM 0.33.0 asks for" in found
-    )
+    assert "12 heads of the vision encoder are not divisible by tensor parallel (8), as vLLM 0.33.0 requires" in found
     assert "add --mm-encoder-tp-mode=data to spec.engine.extraArgs" in found
     for tp in (1, 2, 4):
         assert refusal(GLM_4_1V, layout(tp=tp)) == ""

@@ -66,7 +66,7 @@ def test_shared_experts_are_cut_in_whole_blocks_whatever_expert_parallelism_is(n
     step = load_model("stepfun-ai/Step-3.7-Flash-FP8")
     found = refusal(step, layout(tp=4, ep=4), engine(name))
     assert "shared expert width 1280 over 4 ranks" in found
-    assert "320 each, which does not split into blocks of 128 that FP8 scales cover" in found
+    assert "320 each, which is not a multiple of 128, the block size of FP8 scales" in found
     assert refusal(step, layout(tp=2, ep=2), engine(name)) == ""
     assert refusal(load_model("stepfun-ai/Step-3.7-Flash"), layout(tp=4, ep=4), engine(name)) == ""
 
@@ -74,17 +74,17 @@ def test_shared_experts_are_cut_in_whole_blocks_whatever_expert_parallelism_is(n
 @pytest.mark.parametrize(
     ("width", "quant", "tp", "unit"),
     [
-        (29568, Quantization("int4", "bfloat16", "group"), 2, "groups of 128 that INT4"),
+        (29568, Quantization("int4", "bfloat16", "group"), 2, "128, the group size of INT4"),
         (29568, Quantization("int4", "bfloat16", "group", 64), 2, ""),
         (29568, Quantization("int4", "bfloat16", "per_channel"), 2, ""),
-        (29568, Quantization("int8", "bfloat16", "group", 32), 8, "groups of 32 that INT8"),
+        (29568, Quantization("int8", "bfloat16", "group", 32), 8, "32, the group size of INT8"),
         (29568, Quantization("fp8", "fp8", "per_tensor"), 8, ""),
-        (18944, BLOCK, 8, "blocks of 128 that FP8"),
+        (18944, BLOCK, 8, "128, the block size of FP8"),
         (18944, Quantization("fp8", "fp8", "block", block=(64, 64)), 8, ""),
-        (18944, Quantization("fp8", "fp8", "block", block=(64, 128)), 8, "blocks of 128 that FP8"),
+        (18944, Quantization("fp8", "fp8", "block", block=(64, 128)), 8, "128, the block size of FP8"),
         (18944, BLOCK, 4, ""),
-        (1000, Quantization("nvfp4", "bfloat16", "group"), 8, "groups of 16 that NVFP4"),
-        (1000, Quantization("mxfp4", "bfloat16", "group"), 2, "groups of 32 that MXFP4"),
+        (1000, Quantization("nvfp4", "bfloat16", "group"), 8, "16, the group size of NVFP4"),
+        (1000, Quantization("mxfp4", "bfloat16", "group"), 2, "32, the group size of MXFP4"),
     ],
 )
 def test_dense_widths_are_cut_at_scales(width: int, quant: Quantization, tp: int, unit: str) -> None:
@@ -141,7 +141,7 @@ def test_sglang_spreads_experts_evenly() -> None:
     deepseek = load_model("deepseek-ai/DeepSeek-V3")
     found = refusal(deepseek, layout(tp=4, ep=12, dp=3), engine("SGLang"), nodes=2)
     assert "256 experts are not divisible by expert parallel (12)" in found
-    assert "the nearest below is 8" in found
+    assert "the nearest smaller value is 8" in found
     assert refusal(deepseek, layout(tp=4, ep=12, dp=3), nodes=2) == ""
     assert "256 experts are not divisible" in refusal(
         load_model("deepseek-ai/DeepSeek-V4-Flash"), layout(tp=1, ep=3, dp=3)
@@ -197,20 +197,20 @@ def test_nvfp4_is_unpacked_where_the_engine_does() -> None:
         old = missing_kernels(model, find_gpu(gpu), engine("SGLang", image="lmsysorg/sglang:v0.5.0"))
         assert "has no FP4 arithmetic for NVFP4 weights" in old
     assert caveats(engine(), model, H100) == (
-        "H100 has no FP4 arithmetic: NVFP4 weights are planned with 16-bit activations",
+        "H100 has no FP4 arithmetic; NVFP4 weights are planned with 16-bit activations",
     )
     assert caveats(engine(), model, find_gpu("B200")) == ()
 
 
 def test_other_kernels_that_are_missing() -> None:
     int8 = load_model("RedHatAI/Llama-3.3-70B-Instruct-quantized.w8a8")
-    assert "has no INT8 arithmetic on Blackwell" in missing_kernels(int8, find_gpu("B200"), engine())
+    assert "has no INT8 kernels for Blackwell" in missing_kernels(int8, find_gpu("B200"), engine())
     assert missing_kernels(int8, H100, engine()) == ""
     fbgemm = load_model("meta-llama/Llama-3.1-405B-Instruct-FP8")
-    assert "does not know quant_method fbgemm_fp8" in missing_kernels(fbgemm, H100, engine("SGLang"))
+    assert "does not support quant_method fbgemm_fp8" in missing_kernels(fbgemm, H100, engine("SGLang"))
     assert missing_kernels(fbgemm, H100, engine()) == ""
     modelopt = load_model("nvidia/Llama-3.1-8B-Instruct-FP8")
-    assert "FP8 of NVIDIA ModelOpt" in missing_kernels(modelopt, find_gpu("A100"), engine("SGLang"))
+    assert "FP8 from NVIDIA ModelOpt" in missing_kernels(modelopt, find_gpu("A100"), engine("SGLang"))
     latent = replace(load_model("deepseek-ai/DeepSeek-V3"), kv_bytes_per_element=1.0)
     assert "latent attention with an FP8 KV cache" in missing_kernels(latent, find_gpu("A100"), engine())
 
@@ -220,11 +220,14 @@ def test_other_kernels_that_are_missing() -> None:
     [
         (engine(), "inputTokens 20000 + outputTokens 1000 is more than the 16384 tokens of the model's context"),
         (engine("SGLang"), "more than the 16384 tokens of the model's context"),
-        (engine("VLLM", "--max-model-len=32768"), "'--max-model-len=32768' asks for more than the 16384 tokens"),
+        (
+            engine("VLLM", "--max-model-len=32768"),
+            "'--max-model-len=32768' exceeds the model's context of 16384 tokens",
+        ),
         (engine("VLLM", "--max-model-len=32768", VLLM_ALLOW_LONG_MAX_MODEL_LEN="1"), ""),
         (engine("VLLM", "--max-model-len=20k", VLLM_ALLOW_LONG_MAX_MODEL_LEN="1"), "more than the 20000 tokens"),
         (engine("SGLang", "--context-length=32768", SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN="true"), ""),
-        (engine("SGLang", "--context-length", "32768"), "asks for more than the 16384 tokens"),
+        (engine("SGLang", "--context-length", "32768"), "exceeds the model's context of 16384 tokens"),
         (engine("VLLM", "--hf-overrides", '{"max_position_embeddings": 32768}'), ""),
         (engine("VLLM", "--hf-overrides.max_position_embeddings=32768", "--max-model-len=32k"), ""),
         (engine("VLLM", '--hf-overrides={"rope_scaling": {"rope_type": "linear", "factor": 2}}'), ""),
@@ -445,7 +448,7 @@ def test_fp8_experts_below_ada_have_no_kernel_in_sglang(model: str, gpu: str, na
 
 def test_a_kv_cache_of_the_other_fp8_needs_a_checkpoint_without_scales() -> None:
     settings = engine("VLLM", "--kv-cache-dtype=fp8_e5m2")
-    assert "no fp8_e5m2 KV cache for FP8 checkpoints" in missing_kernels(
+    assert "does not support an fp8_e5m2 KV cache for FP8 checkpoints" in missing_kernels(
         load_model("Qwen/Qwen3-8B-FP8"), H100, settings
     )
     assert missing_kernels(load_model("Qwen/Qwen3-8B"), H100, settings) == ""
@@ -491,13 +494,13 @@ def test_sglang_wants_whole_blocks_of_merged_matrices_on_one_rank_too() -> None:
 def test_sglang_drafts_without_stages_only() -> None:
     model, settings = load_model("meta-llama/Llama-3.1-8B-Instruct"), engine("SGLang", "--speculative-algorithm=EAGLE")
     assert refusal(model, layout(tp=2), settings) == ""
-    assert "without pipeline parallelism only" in refusal(model, layout(pp=2), settings)
+    assert "only without pipeline parallelism" in refusal(model, layout(pp=2), settings)
 
 
 def test_an_exchange_of_tokens_between_experts_needs_experts_that_are_whole() -> None:
     moe, settings = load_model("Qwen/Qwen3-30B-A3B"), engine("SGLang", "--moe-a2a-backend=deepep")
-    assert "makes expert parallel span all GPUs" in refusal(moe, layout(tp=2), settings)
-    assert "makes expert parallel span all GPUs" in refusal(moe, layout(tp=2, dp=2), settings)
+    assert "spreads whole experts over all GPUs" in refusal(moe, layout(tp=2), settings)
+    assert "spreads whole experts over all GPUs" in refusal(moe, layout(tp=2, dp=2), settings)
     assert refusal(moe, layout(tp=2, ep=2), settings) == ""
     assert refusal(moe, layout(), settings) == ""
     assert refusal(moe, layout(tp=2), engine("SGLang", "--moe-a2a-backend=none")) == ""
@@ -514,9 +517,9 @@ def test_an_exchange_of_tokens_between_experts_needs_experts_that_are_whole() ->
             Quantization("int4", "bfloat16", "group"),
             "H100",
             "VLLM",
-            "serves FP8, NVFP4 and MXFP8",
+            "serves only FP8, NVFP4 and MXFP8",
         ),
-        ("modelopt", Quantization("int8", "int8", "per_channel"), "H100", "VLLM", "serves FP8, NVFP4 and MXFP8"),
+        ("modelopt", Quantization("int8", "int8", "per_channel"), "H100", "VLLM", "serves only FP8, NVFP4 and MXFP8"),
         ("modelopt", Quantization("fp8", "fp8", "per_tensor"), "H100", "VLLM", ""),
         ("awq", Quantization("int4", "bfloat16", "group"), "A100", "VLLM", ""),
     ],

@@ -88,5 +88,5 @@ def test_nodes_that_take_no_pods_are_counted(attempt: Attempt) -> None:
     assert isinstance(result, Infeasible)
     assert result.reason == "InsufficientGPUs"
     assert result.message.endswith(
-        "free on its nodes now: 0, 0 (2 of these nodes cordoned, not ready or on the way out)"
+        "free on its nodes now: 0, 0 (2 of these nodes are cordoned, not ready or being removed)"
     )

@@ -62,7 +62,7 @@ def test_a_checkpoint_in_a_format_is_planned_as_it_is(make_deployment: Any) -> N
     ("product", "wanted", "text"),
     [
         (H100, "NVFP4", "H100 has no FP4 arithmetic: NVFP4 weights are unpacked to 16 bits"),
-        (B200, "INT8", "no INT8 arithmetic on Blackwell"),
+        (B200, "INT8", "no INT8 kernels for Blackwell"),
         (find_gpu("A100-SXM4-80GB").product, "FP8", "has no FP8 arithmetic: FP8 weights are unpacked to 16 bits"),
         (B200, "NVFP4", ""),
         (L40S, "FP8", ""),
@@ -74,7 +74,7 @@ def test_what_the_gpus_lack_is_said(product: str, wanted: str, text: str, make_d
     assert (text in "; ".join(one.kernels)) if text else (one.kernels == ())
     assert (one.solution.chosen is None) == (text.startswith("no INT8"))
     if one.solution.chosen is None:
-        assert "no INT8 arithmetic" in one.refused
+        assert "no INT8 kernels" in one.refused
 
 
 def test_an_objective_that_none_holds_says_so(make_deployment: Any) -> None:

@@ -245,7 +245,7 @@ def test_equal_problems_have_equal_answers() -> None:
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        (JointProblem((JointMember("a", (point(1),)), JointMember("a", (point(1),))), ()), "a is there twice"),
+        (JointProblem((JointMember("a", (point(1),)), JointMember("a", (point(1),))), ()), "a is listed twice"),
         (JointProblem((JointMember("a", (point(1),)),), (), (limit(1, "b"),)), "limit feed: b is not a member"),
         (JointProblem((JointMember("a", (point(-1.0),)),), ()), "power_watts=-1.0"),
         (JointProblem((JointMember("a", (point(1, energy=float("nan")),)),), ()), "energy_watts=nan"),

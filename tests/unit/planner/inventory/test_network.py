@@ -118,9 +118,9 @@ def test_a_plan_over_nodes_says_which_speed_it_counts() -> None:
     unknown = planned(asked(), *[{}] * 4).plan
     assert unknown.nodes_per_replica > 1
     assert unknown.inter_node_network is not None
-    assert unknown.inter_node_network.startswith("not known, taken as PCIe of one GPU")
+    assert unknown.inter_node_network.startswith("unknown, assumed to be the PCIe speed of one GPU")
     known = planned(asked(), *[{INSTANCE: "p5.48xlarge"}] * 4).plan
-    assert known.inter_node_network == "3200 Gbit/s of a node (instance type p5.48xlarge)"
+    assert known.inter_node_network == "3200 Gbit/s per node (instance type p5.48xlarge)"
 
 
 def test_the_network_changes_the_layout() -> None:

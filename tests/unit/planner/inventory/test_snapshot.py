@@ -142,15 +142,22 @@ SHARED = "its GPUs are shared"
         ({}, f"no label {PRODUCT} or cloud.google.com/gke-accelerator names its GPUs"),
         (
             {"cloud.google.com/gke-accelerator": "nvidia-h100-80gbs"},
-            "cloud.google.com/gke-accelerator=nvidia-h100-80gbs names no GPU product that is known; nearest: " + H100,
+            "cloud.google.com/gke-accelerator=nvidia-h100-80gbs names no known GPU product; nearest: " + H100,
         ),
         ({"k8s.amazonaws.com/accelerator": "nvidia-tesla-v100"}, "k8s.amazonaws.com/accelerator=nvidia-tesla-v100"),
         ({"karpenter.k8s.aws/instance-gpu-name": "h100"}, f"label the node {PRODUCT}={H100}"),
         ({"eks.amazonaws.com/instance-gpu-name": "h100"}, f"label the node {PRODUCT}={H100}"),
         ({"kubernetes.azure.com/accelerator": "nvidia"}, "names its GPUs"),
-        ({PRODUCT: "H100"}, f"{PRODUCT}=H100 is no name that feature discovery writes: label the node {H100}"),
-        ({PRODUCT: "Nvidia-h100-80gb-HBM3"}, f"label the node {H100}"),
-        ({PRODUCT: H100, "nvidia.com/gpu.memory": "20390"}, "nvidia.com/gpu.memory=20390, a whole one has 81559 MiB"),
+        (
+            {PRODUCT: "H100"},
+            f"{PRODUCT}=H100 is not a name that feature discovery writes; if the node has that product, label it "
+            f"{H100}",
+        ),
+        ({PRODUCT: "Nvidia-h100-80gb-HBM3"}, f"label it {H100}"),
+        (
+            {PRODUCT: H100, "nvidia.com/gpu.memory": "20390"},
+            "nvidia.com/gpu.memory=20390, but a whole GPU has 81559 MiB",
+        ),
     ],
 )
 def test_nodes_without_whole_known_gpus_are_kept_apart(labels: dict[str, str], expected: str) -> None:

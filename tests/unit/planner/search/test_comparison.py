@@ -14,27 +14,28 @@ from energylens.planner.search.comparison import by_risk
     [
         (
             {"joules": 0.38, "unshared": 0.3, "own": 0.1, "pp": 2, "near": 3},
-            "is predicted to use 5 % less energy, but 16 % more energy with its risk: "
+            "is predicted to use 5 % less energy, but 16 % more energy including its risk: "
             "no replica was measured with pipeline stages",
         ),
         (
             {"joules": 0.38, "unshared": 0.3, "own": 0.1, "near": 3},
-            "is predicted to use 5 % less energy, but 16 % more energy with its risk: nothing like it was measured",
+            "is predicted to use 5 % less energy, but 16 % more energy including its risk: nothing like it was "
+            "measured",
         ),
         (
             {"joules": 0.392, "nodes": 2, **SURE},
-            "is predicted to use 2 % less energy, which is within the error of predictions: "
-            "a tie, which goes to fewer nodes of a replica (1 instead of 2)",
+            "is predicted to use 2 % less energy, which is within the prediction error; "
+            "the tie goes to fewer nodes of a replica (1 instead of 2)",
         ),
         (
             {"joules": 0.392, "pp": 4, **SURE},
-            "is predicted to use 2 % less energy, which is within the error of predictions: "
-            "a tie, which goes to fewer pipeline stages (1 instead of 4)",
+            "is predicted to use 2 % less energy, which is within the prediction error; "
+            "the tie goes to fewer pipeline stages (1 instead of 4)",
         ),
         (
             {"joules": 0.392, "near": 2, **SURE},
-            "is predicted to use 2 % less energy, which is within the error of predictions: "
-            "a tie, which goes to nearer measured runs (this model in this layout instead of another model under this "
+            "is predicted to use 2 % less energy, which is within the prediction error; "
+            "the tie goes to nearer measured runs (this model in this layout instead of another model under this "
             "engine)",
         ),
         ({"joules": 0.41, **SURE}, None),
@@ -50,6 +51,6 @@ def test_the_reason_names_what_decided(loser: Row, words: str | None) -> None:
 def test_what_is_compared_is_what_is_minimised(objective: Objective, what: str) -> None:
     rows = candidates({"watts": 688, "joules": 0.344, "unshared": 0.5, "own": 0.1}, {"watts": 800, **SURE})
     assert by_risk(rows, 0, rows, 1, objective) == (
-        f"is predicted to use 14 % less {what}, but 9 % more {what} with its risk: "
+        f"is predicted to use 14 % less {what}, but 9 % more {what} including its risk: "
         "the nearest measured run is of this model in this layout"
     )

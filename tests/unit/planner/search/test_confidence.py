@@ -69,7 +69,7 @@ def test_another_version_of_the_engine_is_at_best_interpolated() -> None:
         (
             {"nearest": MODEL},
             layout(8),
-            "Interpolated: this layout was measured with 4 to 256 sequences at a time, not",
+            "Interpolated: this layout was measured with 4 to 256 sequences running at once, not",
         ),
         (
             {"nearest": MODEL, "loads": None},
@@ -79,15 +79,19 @@ def test_another_version_of_the_engine_is_at_best_interpolated() -> None:
         (
             {"nearest": MODEL, "loads": None},
             layout(),
-            "Interpolated: this layout was measured with other lengths of prompts and outputs",
+            "Interpolated: this layout was measured only with other prompt and output lengths",
         ),
-        ({"nearest": MODEL, "loads": None, "layouts": ()}, layout(), "measured on other GPUs than H100, or in another"),
+        (
+            {"nearest": MODEL, "loads": None, "layouts": ()},
+            layout(),
+            "measured only on GPUs other than H100, or in another",
+        ),
         (
             {"nearest": ENGINE, "model_known": False},
             layout(),
             "Interpolated: this model was not measured with vLLM 0.19.1 to 0.25.1; another mixture of experts in fp8",
         ),
-        ({"nearest": ENGINE, "kind_here": False}, layout(), "but no mixture of experts in fp8 on H100"),
+        ({"nearest": ENGINE, "kind_here": False}, layout(), "but no mixture of experts in fp8 was on H100"),
         (
             {"nearest": ENGINE, "kind_known": False, "model_known": False, "before": True},
             layout(),
@@ -103,7 +107,7 @@ def test_another_version_of_the_engine_is_at_best_interpolated() -> None:
             layout(),
             "Extrapolated: no mixture of experts in fp8 was measured with vLLM 0.19.1 to 0.25.1",
         ),
-        ({"nearest": NOTHING}, layout(), "Extrapolated: no run had 16 sequences at a time"),
+        ({"nearest": NOTHING}, layout(), "Extrapolated: no run had 16 sequences running at once"),
         ({}, layout(cap=400.0), "Extrapolated: no run had a power cap"),
     ],
 )
