@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import copy
 import importlib
 import json
 import os
@@ -25,6 +24,7 @@ import time
 import types
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -52,7 +52,20 @@ class Mutant:
     function: str
     """Qualified name; the name of the constant for a constant of a module."""
     change: str
-    tree: ast.Module
+    node: int
+    """Number of the changed node in the order of :func:`ast.walk` over the module."""
+    number: int
+    """Which of the node's :func:`changes` this is."""
+    is_constant: bool
+
+    @property
+    def tree(self) -> ast.Module:
+        """The changed module, parsed again: trees of thousands of mutants would take a gigabyte."""
+        tree = ast.parse(self.path.read_text(encoding="utf-8"))
+        node = next(islice(ast.walk(tree), self.node, None))
+        _, make = next(islice(changes(node), self.number, None))
+        make(node)
+        return ast.fix_missing_locations(tree)
 
     @property
     def module(self) -> str:
@@ -148,17 +161,14 @@ def owners(tree: ast.Module) -> Iterator[tuple[str, ast.AST]]:
 def mutants(path: Path) -> Iterator[Mutant]:
     """Yield every mutant of a module."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
+    places = {id(node): number for number, node in enumerate(ast.walk(tree))}
     for name, owner in owners(tree):
-        roots = owner.body if isinstance(owner, Function) else [owner.value]  # type: ignore[attr-defined]
-        nodes = [node for root in roots for node in ast.walk(root)]
-        places = {id(node): number for number, node in enumerate(ast.walk(tree))}
-        for node in nodes:
-            for change, make in changes(node):
-                changed = copy.deepcopy(tree)
-                target = next(n for number, n in enumerate(ast.walk(changed)) if number == places[id(node)])
-                make(target)
-                line = int(getattr(node, "lineno", getattr(owner, "lineno", 0)))
-                yield Mutant(path, line, name, change, ast.fix_missing_locations(changed))
+        is_constant = not isinstance(owner, Function)
+        roots = [owner.value] if is_constant else owner.body  # type: ignore[attr-defined]
+        for node in (node for root in roots for node in ast.walk(root)):
+            line = int(getattr(node, "lineno", getattr(owner, "lineno", 0)))
+            for number, (change, _) in enumerate(changes(node)):
+                yield Mutant(path, line, name, change, places[id(node)], number, is_constant)
 
 
 def code_of(code: types.CodeType, name: str) -> types.CodeType:
@@ -190,8 +200,9 @@ def apply(mutant: Mutant) -> None:
         LookupError: the function cannot be replaced while loaded.
     """
     module = importlib.import_module(mutant.module)
-    compiled = compile(mutant.tree, str(mutant.path), "exec")
-    if isinstance(dict(owners(mutant.tree))[mutant.function], Function):
+    tree = mutant.tree
+    compiled = compile(tree, str(mutant.path), "exec")
+    if not mutant.is_constant:
         function = live(module, mutant.function)
         code = code_of(compiled, mutant.function)
         if code.co_freevars != function.__code__.co_freevars:
@@ -199,7 +210,7 @@ def apply(mutant: Mutant) -> None:
         function.__code__ = code
         return
     before = vars(module)[mutant.function]
-    assigned = dict(owners(mutant.tree))[mutant.function]
+    assigned = dict(owners(tree))[mutant.function]
     value = eval(compile(ast.Expression(assigned.value), str(mutant.path), "eval"), dict(vars(module)))  # type: ignore[attr-defined]
     for other in [m for n, m in sys.modules.items() if n.startswith("energylens")]:
         if vars(other).get(mutant.function) is before:
@@ -269,8 +280,7 @@ class Plugin:
         return True
 
     def _judge(self, session: pytest.Session, mutant: Mutant, reached: dict[str, list[int]]) -> str:
-        constant = not isinstance(dict(owners(mutant.tree))[mutant.function], Function)
-        key = mutant.module if constant else f"{mutant.module}.{mutant.function}"
+        key = mutant.module if mutant.is_constant else f"{mutant.module}.{mutant.function}"
         numbers = reached.get(key, [])
         if not numbers:
             return "no test"

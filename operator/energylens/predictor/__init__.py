@@ -1,4 +1,4 @@
-"""Model, hardware, layout and load in, latency, power and energy out. NumPy only: no I/O, no clock."""
+"""Predictions: turns model, hardware, layout and load into latency, power and energy. NumPy only: no I/O, no clock."""
 
 from energylens.predictor.core import Predictor
 from energylens.predictor.fitted.coefficients import Coefficients, CoefficientsError

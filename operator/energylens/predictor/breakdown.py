@@ -1,7 +1,7 @@
-"""Where the energy of an output token goes.
+"""Where the energy of an output token is spent.
 
 The parts of a step follow from the same terms as the power (:mod:`energylens.predictor.step.power`). Static power is
-taken as it is; what the learned correction and the power limit change is shared by the moving parts in proportion.
+used unchanged; the learned correction and the power limit scale the dynamic parts in proportion.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from energylens.predictor.types import FloatArray, GpuSpec, Layouts, Prediction,
 
 @dataclass(frozen=True)
 class EnergyParts:
-    """Joules per output token of one replica by cause, arrays of shape (n,); they add up to the prediction's."""
+    """Joules per output token of one replica by cause, arrays of shape (n,); their sum is the predicted energy."""
 
     idle: FloatArray
-    """Between requests."""
+    """Power between requests."""
     static: FloatArray
     """Static power while requests run."""
     weights: FloatArray
@@ -32,16 +32,16 @@ class EnergyParts:
     cache: FloatArray
     """Reading and writing the KV cache and recurrent state."""
     activations: FloatArray
-    """Everything else that moves through memory."""
+    """Other memory traffic."""
     compute: FloatArray
     links: FloatArray
     """Collectives between GPUs."""
     overhead: FloatArray
-    """Clocks of busy GPUs, sampling and the padding of expert kernels."""
+    """Clocks of busy GPUs, sampling, and the padding of expert kernels."""
 
     @property
     def total(self) -> FloatArray:
-        """All of it."""
+        """Sum of all parts."""
         return np.asarray(sum(getattr(self, f.name) for f in fields(self)))
 
 
@@ -56,17 +56,17 @@ def energy_parts(
     saturated: bool,
     role: Role = "aggregated",
 ) -> EnergyParts:
-    """Return where the energy of a prediction goes; NaN where the layout is not supported.
+    """Return the parts of a prediction's energy; NaN if the layout is not supported.
 
     Args:
-        predictor: What made the prediction.
-        model: The model that was predicted.
-        gpu: Its product.
+        predictor: The predictor that made the prediction.
+        model: The predicted model.
+        gpu: The GPU product.
         layouts: The n candidates of the prediction.
-        workload: Its workload.
+        workload: The workload of the prediction.
         prediction: The prediction.
-        saturated: It was made for a number of requests in flight, not for an arrival rate.
-        role: Which phases the replica runs.
+        saturated: Whether the prediction is for a number of requests in flight, not for an arrival rate.
+        role: The phases that the replica runs.
     """
     model = served_on(model, fp4_arithmetic=gpu.flops_fp4 > 0)
     c, sheet = predictor.constants(gpu)[0], data_sheet(gpu)

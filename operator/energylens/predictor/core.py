@@ -1,4 +1,4 @@
-"""The predictor: a model, a GPU product, layouts and a load in; latency, power and energy out."""
+"""The predictor: from a model, a GPU product, layouts and a load to latency, power and energy."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ from energylens.predictor.types import (
 
 CODE_VERSION = "9"
 BESIDE = 1.5
-"""Sequences at which a replica is timed a second time, over those that run: how steps grow with them."""
+"""Ratio to the running sequences at which a replica is also timed, to learn how steps grow."""
 
 
 class Predictor:
     """Predicts with one set of coefficients and one engine profile."""
 
     sees_nodes = False
-    """Whether predictions depend on ``GpuSpec.max_gpus_per_node``: planners then ask once per size of node."""
+    """Whether predictions depend on ``GpuSpec.max_gpus_per_node``; if so, planners predict once per node size."""
 
     def __init__(self, coefficients: Coefficients, profile: EngineProfile) -> None:
         self.coefficients = coefficients
@@ -57,18 +57,18 @@ class Predictor:
         self._rates: dict[GpuSpec, KernelRates] = {}
 
     def with_profile(self, profile: EngineProfile) -> Self:
-        """Return a predictor with the same coefficients for an engine that was told other limits."""
+        """Return a predictor with the same coefficients and another engine profile, for an engine with other limits."""
         return type(self)(self.coefficients, profile)
 
     def constants(self, gpu: GpuSpec) -> tuple[dict[str, float], bool]:
-        """Return the constants of a product under this engine, and whether they were fitted on both."""
+        """Return the constants of a product under this engine, and whether they were fitted to runs of both."""
         values, measured = self.coefficients.for_gpu(gpu, self.profile.name)
         for name, factor in self.coefficients.engines.get(self.profile.name, self.profile.factors).items():
             values[name] = values[name] * factor
         return values, measured
 
     def memory(self, model: ModelSpec, gpu: GpuSpec, layouts: Layouts, workload: Workload) -> Memory:
-        """Return what the most loaded GPU holds for every candidate."""
+        """Return the memory of the most loaded GPU of every candidate."""
         profile = self.profile
         return memory(
             model,
@@ -85,7 +85,7 @@ class Predictor:
     def evidence(
         self, model: ModelSpec, gpu: GpuSpec, layouts: Layouts, workload: Workload, running: FloatArray
     ) -> Evidence:
-        """Return what was measured near one candidate, with layouts and running sequences of shape (1,)."""
+        """Return the measurements near one candidate, with layouts and running sequences of shape (1,)."""
         served = served_on(model, fp4_arithmetic=gpu.flops_fp4 > 0)
         return evidence(self.coefficients, self.profile, served, gpu, layouts, workload, running)
 
@@ -105,14 +105,14 @@ class Predictor:
 
         Args:
             model: The architecture.
-            gpu: The product.
+            gpu: The GPU product.
             layouts: Candidates, shape (n,).
-            workload: Mean request.
+            workload: The mean request.
             concurrency: Requests per replica, shape (n,), positive.
-            role: Which phases the replica runs.
-            sampled: Where a benchmark takes its median inter-token latency, when not in steady state.
-            in_flight: The requests that the engine has no room for wait, and count as well; False where all of them
-                run, by the engine's own count.
+            role: The phases that the replica runs.
+            sampled: Where a benchmark takes its median inter-token latency, if not in steady state.
+            in_flight: Whether ``concurrency`` includes requests that wait because the engine has no room; False if all
+                of them run, as counted by the engine.
 
         Raises:
             ValueError: ``concurrency`` does not have one positive number per candidate, or the workload is not
@@ -137,9 +137,9 @@ class Predictor:
     ) -> Prediction:
         """Return a replica at which requests arrive at a rate, ``requests_per_second`` per replica, shape (n,).
 
-        How the times between requests vary is in the workload: 1 for Poisson arrivals, more for bursts.
-        The mean number of running sequences solves Little's law, C = rate x output tokens x mean step(C). Where that
-        exceeds the places, the replica runs full and ``sustainable`` is False.
+        The workload has the variation of the times between requests: 1 for Poisson arrivals, more for bursts. The mean
+        number of running sequences solves Little's law, C = rate x output tokens x mean step(C). If that exceeds the
+        places, the replica runs full and ``sustainable`` is False.
 
         Raises:
             ValueError: ``requests_per_second`` does not have one number >= 0 per candidate, or the workload is not
@@ -157,14 +157,14 @@ class Predictor:
     def class_ttft_ms(
         self, model: ModelSpec, gpu: GpuSpec, layouts: Layouts, workload: Workload, requests_per_second: FloatArray
     ) -> tuple[Mapping[float, FloatArray], ...]:
-        """Return quantiles of the time to first token of each class of requests by level, in ms, shape (n,).
+        """Return quantiles of the TTFT of each class of requests by level, in ms, shape (n,).
 
         Args:
             model: The architecture.
-            gpu: The product.
+            gpu: The GPU product.
             layouts: Candidates, shape (n,), all of which can run.
-            workload: With classes.
-            requests_per_second: That arrive at each replica, shape (n,).
+            workload: A workload with classes.
+            requests_per_second: Arrival rate at each replica, shape (n,).
         """
         scenario = Scenario(served_on(model, fp4_arithmetic=gpu.flops_fp4 > 0), gpu, layouts, workload, "aggregated")
         held, _ = self._placed(scenario)
@@ -176,7 +176,7 @@ class Predictor:
         return tuple({level: 1e3 * seconds for level, seconds in each.items()} for each in found.class_ttft)
 
     def _placed(self, scenario: Scenario) -> tuple[Memory, npt.NDArray[np.str_]]:
-        """Return what candidates hold, and why they cannot run: half of a model's splits may be such."""
+        """Return the memory of candidates, and why some cannot run: that may be half of a model's layouts."""
         model, gpu, layouts = scenario.model, scenario.gpu, scenario.layouts
         held = self.memory(model, gpu, layouts, scenario.workload)
         reason = unsupported_reasons(model, layouts).astype(object)
@@ -226,7 +226,7 @@ class Predictor:
         def step_of(where: Layouts) -> Step:
             return self._mean_step(replace(scenario, layouts=where), constants, measured)
 
-        # Of the graphs' tokens, which grow with those that are verified for each sequence.
+        # CUDA graphs are sized in tokens, which grow with the tokens verified per sequence.
         prompt = workload.computed_prompt / workload.verified
         running, most = running_sequences(
             layouts, rate, full, held.max_concurrency, step_of, prompt, workload.decode_steps
@@ -234,7 +234,7 @@ class Predictor:
         sustainable = (rate <= most) & (places >= 1.0)
         mean = np.where(sustainable, running, full)
         busy, while_busy = busy_share(mean, full)
-        # Replicas of unlike batches and the same load run alike.
+        # Replicas with different batches behave the same under the same load.
         unlike, same = distinct(*layouts.split, graph_tokens(layouts), while_busy)
         some, here = scenario.take(unlike), while_busy[unlike]
         near = np.maximum(BESIDE * here, here + 4.0)
@@ -272,10 +272,10 @@ class Predictor:
         return self._rates[gpu]
 
     def _mixture(self, scenario: Scenario, running: FloatArray, constants: dict[str, float]) -> StepMixture:
-        """Return the steps with so many running sequences, shape (n,)."""
+        """Return the steps with the given running sequences, shape (n,)."""
         if np.isfinite(scenario.layouts.power_cap_watts).any():
             return self._steady(scenario, running, constants).mixture
-        # Only a cap makes the time depend on the power, which takes a quarter of the work.
+        # The time depends on the power only under a cap, and the power takes a quarter of the work.
         decode, mixed, starts = phase_work(
             scenario.model,
             scenario.gpu,
@@ -290,7 +290,7 @@ class Predictor:
         return step_mixture(decode, mixed, starts, rates, constants, sheet, self.profile.overlap)[0]
 
     def _mean_step(self, scenario: Scenario, constants: dict[str, float], measured: bool) -> Step:
-        """Return the mean step of some of the layouts, in seconds, as a function of the running sequences."""
+        """Return the mean step of some layouts, s, as a function of the running sequences."""
         model, gpu, layouts, workload = scenario.model, scenario.gpu, scenario.layouts, scenario.workload
         residual = self.coefficients.residual if measured else None
         tag, alone = self.profile.tag, np.ones(len(layouts))
@@ -331,7 +331,7 @@ def _checked(name: str, value: FloatArray, n: int, *, zero: bool) -> FloatArray:
     if array.ndim == 0:
         array = np.full(n, float(array))
     if array.shape != (n,):
-        raise ValueError(f"{name} has shape {array.shape}; one number per candidate, ({n},), is needed")
+        raise ValueError(f"{name} has shape {array.shape}; it must have one number per candidate, ({n},)")
     bad = ~np.isfinite(array) | (array < 0) | ((array == 0) & (not zero))
     if bad.any():
         allowed = "finite and not negative" if zero else "finite and positive"

@@ -1,4 +1,4 @@
-"""From an operating point to a prediction's figures: latency, throughput, power, energy and their intervals."""
+"""From an operating point to the figures of a prediction: latency, throughput, power, energy and their intervals."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def prediction(
     """Return the prediction of n candidates, all of which can run.
 
     Args:
-        point: Where they run, by physics.
-        held: What their GPUs hold, shape (n,).
-        adjusted: What runs say about the physics.
-        profile: Of the engine.
-        static_watts: Of one GPU while anything runs.
+        point: The operating point by physics.
+        held: Memory of their GPUs, shape (n,).
+        adjusted: Corrections of the physics from measured runs.
+        profile: Profile of the engine.
+        static_watts: Static power of one GPU while anything runs, W.
     """
     n = len(point.running)
     served = served_pace(point, adjusted.factors["step"])
@@ -92,7 +92,7 @@ def prediction(
 def _latencies(
     point: OperatingPoint, served: ServedPace, profile: EngineProfile
 ) -> tuple[dict[float, FloatArray], Mapping[float, FloatArray], Decoding]:
-    """Return TTFT in ms and the time of a step in s without factors, by level, each of shape (n,), and TPOT."""
+    """Return the uncorrected TTFT in ms and step time in s by level, each of shape (n,), and the TPOT."""
     if point.waiting is not None:
         ttft = dict(ttft_in_flight_ms(point, served, profile.steps_ahead))
         return ttft, saturated_steps(point), saturated_decoding(point)
@@ -104,7 +104,7 @@ def _latencies(
 
 
 def served_pace(point: OperatingPoint, factor: FloatArray) -> ServedPace:
-    """Return how fast replicas serve, from what their steps are multiplied by."""
+    """Return how fast replicas serve, from the factors on their steps."""
     scenario, mixture = point.scenario, point.pace.mixture
     step = point.pace.mean_step * factor
     each = scenario.tokens_per_step
@@ -115,11 +115,11 @@ def served_pace(point: OperatingPoint, factor: FloatArray) -> ServedPace:
 
 
 def _power(point: OperatingPoint, factor: FloatArray, static_watts: float) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return the power limit of all GPUs of a replica, what they draw between requests, and the mean, in watts."""
+    """Return the power limit of all GPUs of a replica, their power between requests, and their mean power, in watts."""
     layouts = point.scenario.layouts
     gpus = layouts.gpus.astype(np.float64)
     limit = sheet_limit(data_sheet(point.scenario.gpu), layouts.power_cap_watts)
-    # A cap holds between requests, too, and the lowest that some products take is below what they draw then.
+    # A cap also applies between requests, and the lowest cap of some products is below their power at that time.
     idle = gpus * np.minimum(static_watts * IDLE_RETURN, limit)
     active = gpus * np.minimum(point.pace.power_per_gpu * factor, limit)
     return gpus * limit, idle, point.busy * active + (1.0 - point.busy) * idle

@@ -1,7 +1,7 @@
-"""Names of GPU products: the node label, older spellings of it, short names, and a cloud's names.
+"""Names of GPU products: the node label, its older spellings, short names, and cloud names.
 
-All of them stand in the table of products (``data/gpus.json``), so that a node, a spec, an inventory file and a pod's
-node affinity agree on what a name means.
+All names are in the table of products (``data/gpus.json``), so that a node, a spec, an inventory file and a pod's node
+affinity agree on the meaning of a name.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _PREFIX = "NVIDIA-"
 
 
 def name_key(name: str) -> str:
-    """Return a name as names are compared: letter case does not matter, and blanks count as dashes."""
+    """Return a name in its form for comparison: letter case does not matter, and blanks count as dashes."""
     return "-".join(name.strip().lower().split())
 
 
@@ -25,16 +25,16 @@ def names_of(gpu: GpuSpec) -> tuple[str, ...]:
 
 
 def index_of(gpus: Iterable[GpuSpec]) -> dict[str, str]:
-    """Return the product by :func:`name_key` of each of its names."""
+    """Return products by the :func:`name_key` of each of their names."""
     return {name_key(name): gpu.product for gpu in gpus for name in names_of(gpu)}
 
 
 def node_label_values(gpu: GpuSpec) -> tuple[str, ...]:
-    """Return the values of the label ``nvidia.com/gpu.product`` by which nodes of a product are known, its own first.
+    """Return the values of the label ``nvidia.com/gpu.product`` that identify a product's nodes, its own value first.
 
-    Drivers before R470 report names without the prefix ``NVIDIA``; people who label nodes by hand write small letters.
-    Label values match letter by letter in Kubernetes, so that a node is known by these values and no others: pods of a
-    plan for the product must be able to ask for them.
+    Drivers before R470 report names without the prefix ``NVIDIA``, and manual labels are often in lower case.
+    Kubernetes compares label values exactly, so only these values identify a node: pods of a plan for the product must
+    be able to select them.
     """
     exact = (gpu.product, *gpu.label_values)
     short = gpu.product.removeprefix(_PREFIX)
@@ -42,7 +42,7 @@ def node_label_values(gpu: GpuSpec) -> tuple[str, ...]:
 
 
 def nearest_first(names: Iterable[str], gpus: Mapping[str, GpuSpec]) -> tuple[str, ...]:
-    """Return all products of a table, those with a name most like one of ``names`` first."""
+    """Return all products of a table, those with names most similar to ``names`` first."""
     wanted = [name_key(name) for name in names]
 
     def likeness(product: str) -> float:

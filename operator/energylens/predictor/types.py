@@ -23,7 +23,10 @@ BoolArray = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class GpuSpec:
-    """One GPU product, from its data sheet. Watts, bytes, bytes per second, FLOP per second; dense figures."""
+    """One GPU product, from its data sheet. Watts, bytes, bytes per second, FLOP per second.
+
+    Figures without sparsity.
+    """
 
     product: str
     """The value of the node label ``nvidia.com/gpu.product``."""
@@ -36,33 +39,34 @@ class GpuSpec:
     memory_bandwidth: float
     flops_bf16: float
     flops_fp8: float
-    """0 when the matrix units have no FP8 path."""
+    """0 if the matrix units have no FP8 path."""
     flops_fp4: float
-    """0 when the matrix units have no FP4 path."""
+    """0 if the matrix units have no FP4 path."""
     nvlink_bandwidth: float
-    """Per direction and GPU; 0 without NVLink."""
+    """Bandwidth per direction and GPU; 0 without NVLink."""
     pcie_bandwidth: float
-    """Per direction."""
+    """Bandwidth per direction."""
     sm_count: int
     boost_clock_mhz: float
     power_limit_watts: float
     power_limit_min_watts: float
     power_limit_max_watts: float
     idle_watts: float
-    """Empty GPU."""
+    """Power of an empty GPU."""
     loaded_idle_watts: float
-    """Weights resident, no request running."""
+    """Power with resident weights and no running request."""
     max_gpus_per_node: int = 8
     gpus_per_nvlink_island: int = 8
-    """GPUs that NVLink joins: all of an HGX board, 2 or 4 cards of a bridge, 72 of a rack; 1 without NVLink. Beyond the
-    island messages take the host link."""
+    """GPUs that NVLink connects: all of an HGX board, 2 or 4 cards of a bridge, 72 of a rack; 1 without NVLink. Beyond
+    this island messages use the host link."""
     network_bandwidth: float = 0.0
-    """Of a node, per direction, to other nodes; 0 where it is not known. It is of the cluster, not of the product."""
+    """Bandwidth from a node to other nodes, per direction; 0 if it is unknown. It is a property of the cluster, not of
+    the product."""
     aliases: tuple[str, ...] = field(default=(), compare=False)
-    """Other names that people write, such as ``H100 SXM``. Names are no figures: specs compare equal without them."""
+    """Other names in use, such as ``H100 SXM``. Names are not figures: products compare equal without them."""
     label_values: tuple[str, ...] = field(default=(), compare=False)
-    """Other values of the node label ``nvidia.com/gpu.product`` for this product: those of older drivers, and those in
-    circulation in manifests."""
+    """Other values of the node label ``nvidia.com/gpu.product`` for this product, from older drivers and from published
+    manifests."""
     gke_accelerators: tuple[str, ...] = field(default=(), compare=False)
     """Values of GKE's node label ``cloud.google.com/gke-accelerator`` for this product."""
 
@@ -71,7 +75,7 @@ class GpuSpec:
 class Layouts:
     """Ways to place one replica of a model on GPUs; each field has shape (n,).
 
-    ``tensor_parallel x pipeline_parallel x data_parallel`` GPUs make a replica. Experts are split over
+    ``tensor_parallel x pipeline_parallel x data_parallel`` GPUs form a replica. Experts are distributed over
     ``expert_parallel`` of them (1: every expert is split like a dense layer by tensor parallelism).
     """
 
@@ -82,7 +86,7 @@ class Layouts:
     max_batch_size: IntArray
     """Most sequences running at once on each data-parallel rank (vLLM's ``--max-num-seqs``)."""
     power_cap_watts: FloatArray
-    """Per GPU; NaN means the product's default limit."""
+    """Power cap per GPU, W; NaN means the product's default limit."""
 
     @property
     def gpus(self) -> IntArray:
@@ -91,7 +95,7 @@ class Layouts:
 
     @property
     def split(self) -> tuple[FloatArray | IntArray, ...]:
-        """What tells candidates apart that differ in more than their places: degrees and cap, shape (n,) each."""
+        """Columns that distinguish candidates beyond their places: degrees and cap, shape (n,) each."""
         degrees = (self.tensor_parallel, self.pipeline_parallel, self.expert_parallel, self.data_parallel)
         return (*degrees, np.nan_to_num(self.power_cap_watts, nan=-1.0))
 
@@ -105,13 +109,13 @@ class Layouts:
 
 @dataclass(frozen=True)
 class Speculation:
-    """Tokens that are drafted and verified in one step, a chain of them per sequence."""
+    """Tokens that are drafted and verified in one step, one chain per sequence."""
 
     method: Literal["NGram", "EAGLE", "MTP", "DraftModel"]
     draft_tokens: int
-    """Drafted per sequence and step, 1 or more."""
+    """Drafted tokens per sequence and step, at least 1."""
     acceptance: float
-    """Accepted over drafted tokens, 0 to 1: what the engines count."""
+    """Share of drafted tokens that are accepted, 0 to 1, as engines count it."""
     draft_parameters: float | None = None
     """Parameters of a draft model without its embeddings."""
 
@@ -122,33 +126,34 @@ class Speculation:
 
     @property
     def tokens_per_step(self) -> float:
-        """Tokens that a step adds to each running sequence: the accepted drafts, and one that the model chose."""
+        """Tokens that a step adds to each running sequence: the accepted drafts, and one chosen by the model."""
         return 1.0 + self.acceptance * self.draft_tokens
 
 
 @dataclass(frozen=True)
 class Workload:
-    """Mean shape of a request, and the classes of requests that it is the mean of."""
+    """Mean shape of a request, and the classes of requests behind this mean."""
 
     input_tokens: float
     output_tokens: float
     cached_input_fraction: float = 0.0
-    """Share of prompts that the prefix cache has whole, as where prompts are sent again; they cost no prefill."""
+    """Share of prompts that are completely in the prefix cache, as for repeated prompts; they need no prefill."""
     age_share: float = 0.5
-    """Mean age of running sequences over the mean output, both in tokens: what a KV cache holds beyond the prompt."""
+    """Mean age of running sequences / mean output, both in tokens; it gives the KV cache usage beyond the prompt."""
     prefix_hit_fraction: float = 0.0
-    """Share of each prompt, from its beginning, that the prefix cache has. It costs no prefill, the rest attends to it,
-    and the cache holds it once for all running requests of a rank."""
+    """Share of each prompt, from its beginning, that is in the prefix cache. It needs no prefill, the rest attends to
+    it, and the cache holds it once for all running requests of a rank."""
     speculation: Speculation | None = None
     arrival_variation: float | FloatArray = 1.0
-    """Squared coefficient of variation of the times between requests: 1 for Poisson arrivals, more for bursts. Of one
-    replica each where it is an array, shape (n,)."""
+    """Squared coefficient of variation of the times between requests: 1 for Poisson arrivals, more for bursts. As an
+    array, shape (n,), one value per replica."""
     output_variation: float = 0.0
     """Squared coefficient of variation of the output lengths."""
     prompt_variation: float | None = None
-    """Squared coefficient of variation of the computed prompt lengths; None for that of the coefficients."""
+    """Squared coefficient of variation of the computed prompt lengths; None for the coefficients' value."""
     classes: tuple[RequestClass, ...] = ()
-    """Of requests of unlike shapes, whose means the fields above are; empty where one shape is all."""
+    """Classes of requests with different shapes, whose means are the fields above; empty if all requests have one
+    shape."""
 
     @classmethod
     def of_classes(
@@ -157,12 +162,12 @@ class Workload:
         speculation: Speculation | None = None,
         arrival_variation: float | FloatArray = 1.0,
     ) -> Workload:
-        """Return the load of requests of one shape or more.
+        """Return the load of requests of one or more classes.
 
         Args:
-            classes: One or more, whose shares add up to 1.
-            speculation: Drafted tokens, the same for all classes.
-            arrival_variation: Of the arrivals of all classes together.
+            classes: One or more classes, whose shares add up to 1.
+            speculation: Speculative decoding, the same for all classes.
+            arrival_variation: Variation of the arrivals of all classes together.
         """
         variation = output_variation(classes)
         prompt, prefix = over_requests(classes, "input_tokens"), over_requests(classes, "shared_prefix")
@@ -180,7 +185,7 @@ class Workload:
 
     @property
     def parts(self) -> tuple[RequestClass, ...]:
-        """The classes of its requests, one where all are of one shape."""
+        """The classes of requests; a single one if all requests have one shape."""
         if self.classes:
             return self.classes
         shape = (self.input_tokens, self.output_tokens, self.prefix_hit_fraction)
@@ -188,7 +193,7 @@ class Workload:
 
     @property
     def first_tokens(self) -> Workload:
-        """The same prompts, each done with after one token: what a replica that only prefills serves."""
+        """The same prompts, each finished after one token: the load of a prefill replica."""
         return replace(
             self,
             output_tokens=1.0,
@@ -200,7 +205,7 @@ class Workload:
 
     @property
     def longest_request(self) -> float:
-        """Prompt and answer of the class whose mean requests are longest, tokens."""
+        """Prompt and output of the class with the longest mean request, tokens."""
         return max(part.input_tokens + part.output_tokens for part in self.parts)
 
     def take(self, index: npt.NDArray[np.int64]) -> Workload:
@@ -212,7 +217,7 @@ class Workload:
 
     @property
     def computed_prompt(self) -> float:
-        """Mean prompt tokens that a prefill computes: 1 at least, since logits are never cached."""
+        """Mean prompt tokens that a prefill computes, at least 1, since logits are never cached."""
         if self.classes:
             return over_requests(self.classes, "computed_prompt")
         uncached = self.input_tokens * (1.0 - self.cached_input_fraction)
@@ -220,7 +225,7 @@ class Workload:
 
     @property
     def shared_prefix(self) -> float:
-        """Tokens at the beginning of a prompt that are in the cache already."""
+        """Tokens at the beginning of a prompt that are already cached."""
         return self.input_tokens * self.prefix_hit_fraction
 
     @property
@@ -235,12 +240,12 @@ class Workload:
 
     @property
     def decode_steps(self) -> float:
-        """Steps that generate a request's output: 1 at least."""
+        """Steps that generate a request's output, at least 1."""
         return max(self.output_tokens / self.tokens_per_step, 1.0)
 
     @property
     def averaged_steps(self) -> float:
-        """Steps that the time per output token of a request is a mean of: their harmonic mean over classes.
+        """Steps over which the time per output token of a request is a mean; over classes, the harmonic mean.
 
         The variance of a mean of k steps falls with 1 / k.
         """
@@ -252,14 +257,14 @@ class Workload:
 
 @dataclass(frozen=True)
 class Sampled:
-    """Where in a run of a benchmark its median inter-token latency lies, when that is not plain steady state."""
+    """Where a benchmark run takes its median inter-token latency, if not in plain steady state."""
 
     level: float
-    """Quantile of the steps at full load that is the median of the run; 0 is a step that only decodes."""
+    """Quantile of the steps at full load that equals the median of the run; 0 is a step that only decodes."""
     running_share: float
-    """Running sequences at that point over those at full load."""
+    """Ratio of the running sequences at that point to those at full load."""
     age_share: float | None
-    """The workload's, at that point; None leaves it as it is."""
+    """The workload's age at that point; None leaves it unchanged."""
 
 
 @dataclass(frozen=True)
@@ -276,16 +281,16 @@ class Memory:
 
     weight_bytes: FloatArray
     reserved_bytes: FloatArray
-    """Activations, graphs, communication buffers and the engine's own head room."""
+    """Activations, graphs, communication buffers and the engine's own reserve."""
     kv_bytes_per_token: FloatArray
     state_bytes_per_sequence: FloatArray
-    """Recurrent state, independent of length."""
+    """Recurrent state, independent of the length."""
     kv_capacity_tokens: FloatArray
-    """Tokens that the KV cache of one data-parallel rank holds; 0 when the weights do not fit."""
+    """Tokens that the KV cache of one data-parallel rank holds; 0 if the weights do not fit."""
     max_concurrency: FloatArray
-    """Sequences of the workload's mean length at mid-life that one replica can keep running, before max_batch_size."""
+    """Mid-life sequences of the workload's mean length that one replica can keep running, before max_batch_size."""
     fits: BoolArray
-    """Weights and at least one sequence of full length fit."""
+    """Whether the weights and at least one sequence of full length fit."""
 
     def take(self, index: npt.NDArray[np.int64]) -> Self:
         """Return the candidates that an index array of shape (m,) selects."""
@@ -293,35 +298,36 @@ class Memory:
 
 
 FARTHEST = 3
-"""Value of `Prediction.nearest` where nothing near was measured."""
+"""Value of `Prediction.nearest` if nothing near was measured."""
 
 
 @dataclass(frozen=True)
 class Prediction:
     """Steady-state behaviour of one replica, arrays of shape (n,).
 
-    Where ``supported`` is False the other numbers are NaN and ``reason`` says why.
+    If ``supported`` is False, the other numbers are NaN and ``reason`` says why.
     """
 
     supported: BoolArray
     reason: npt.NDArray[np.str_]
-    """Empty where supported; else a sentence that names the rule, such as heads not divisible."""
+    """Empty if supported; otherwise a sentence that names the rule, such as heads that are not divisible."""
     sustainable: BoolArray
-    """The offered load is below capacity (always True for a given concurrency that fits)."""
+    """Whether the offered load is below capacity (always True for a given concurrency that fits)."""
     concurrency: FloatArray
     """Mean running sequences of the replica; with more requests than it has room for, up to a tenth above
-    ``max_concurrency``, as far as the estimate of the room is cautious."""
+    ``max_concurrency``, because the estimate of the room is conservative."""
     max_concurrency: FloatArray
     """min(max_batch_size x data_parallel, KV capacity)."""
     utilization: FloatArray
-    """Offered output tokens per second over the capacity; 1 when saturated."""
+    """Ratio of the offered output tokens per second to the capacity; 1 if saturated."""
     mean_step_ms: FloatArray
     tpot_ms: FloatArray
-    """Time per output token of a request after its first, the median over requests: prefill of others included."""
+    """Time per output token of a request after its first token, the median over requests, including the prefill of
+    others."""
     tpot_p95_ms: FloatArray
     tpot_p99_ms: FloatArray
     decoding_p50_ms: FloatArray
-    """From a request's first token to its last, over requests."""
+    """Time from a request's first token to its last, quantiles over requests."""
     decoding_p95_ms: FloatArray
     decoding_p99_ms: FloatArray
     itl_p50_ms: FloatArray
@@ -333,11 +339,11 @@ class Prediction:
     ttft_p99_ms: FloatArray
     output_tokens_per_second: FloatArray
     power_watts: FloatArray
-    """Mean over time, idle gaps included."""
+    """Mean over time, including idle gaps."""
     idle_power_watts: FloatArray
-    """The same replica with no request."""
+    """Power of the same replica without requests."""
     joules_per_output_token: FloatArray
-    """power_watts / output_tokens_per_second: prefill and idle included."""
+    """power_watts / output_tokens_per_second, including prefill and idle time."""
     itl: Interval
     """Interval of the median ITL, ms."""
     tpot: Interval
@@ -348,12 +354,12 @@ class Prediction:
     energy: Interval
     """Interval of ``joules_per_output_token``, J."""
     unshared_deviation: FloatArray
-    """Standard deviation of the error of log(joules_per_output_token), without what all candidates of one model and
-    engine share, and without the noise of a measurement."""
+    """Standard deviation of the error of log(joules_per_output_token) without the part that all candidates of one model
+    and engine share, and without measurement noise."""
     layout_deviation: FloatArray
-    """The part of it by which two layouts of one product err apart although as much was measured near both."""
+    """Part of that deviation by which two layouts of one product differ even if equally much was measured near both."""
     nearest: IntArray
-    """The nearest that was measured, as indices into `energylens.predictor.fitted.features.NEAREST`."""
+    """The nearest measurement, as indices into `energylens.predictor.fitted.features.NEAREST`."""
     memory: Memory
 
 
@@ -361,9 +367,9 @@ def spread(found: Prediction, index: npt.NDArray[np.int64], reason: npt.NDArray[
     """Return the prediction of n candidates from that of the m which can run.
 
     Args:
-        found: Of those that can run, shape (m,).
-        index: Which they are, shape (m,).
-        reason: Why each candidate cannot run, shape (n,); empty where it can.
+        found: Prediction of the candidates that can run, shape (m,).
+        index: Indices of these candidates, shape (m,).
+        reason: Why each candidate cannot run, shape (n,); empty if it can.
         held: Memory of all candidates, shape (n,).
     """
     n = len(reason)

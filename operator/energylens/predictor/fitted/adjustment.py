@@ -1,4 +1,4 @@
-"""What runs say about the physics of a prediction: learned factors, and how wide its intervals are."""
+"""Corrections of a prediction's physics from measured runs: learned factors, and the width of intervals."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.types import BoolArray, FloatArray, GpuSpec, IntArray, Interval, Layouts, Workload
 
 UNKNOWN_VARIANCE = 0.12**2
-"""Of the logarithm, without a residual model."""
+"""Standard deviation of the logarithm without a residual model."""
 
 
 @dataclass(frozen=True)
 class Adjustment:
-    """Of n candidates: by target, what physics is multiplied by, and how far runs lie from the product."""
+    """Learned factors of n candidates by target, and how far measured runs deviate from the corrected physics."""
 
     factors: Mapping[str, FloatArray]
-    """Of the targets of the residual model (`residual.TARGETS`), shape (n,) each."""
+    """Factor on physics by target of the residual model (`residual.TARGETS`), shape (n,) each."""
     half_widths: Mapping[str, FloatArray]
-    """Of the logarithm, by target of `intervals.TARGETS`, shape (n,) each."""
+    """Half-width of the logarithm by target of `intervals.TARGETS`, shape (n,) each."""
     nearest: IntArray
-    """The nearest that was measured, indices into `features.NEAREST`, shape (n,)."""
+    """The nearest measurement, indices into `features.NEAREST`, shape (n,)."""
     doubt: Doubt
-    """How the errors of energy lie apart."""
+    """Spread of the errors of energy relative to each other."""
 
     def interval(self, target: str, value: FloatArray) -> Interval:
         """Return the 80 % prediction interval around an adjusted value of a target of `intervals.TARGETS`."""
@@ -59,17 +59,17 @@ def adjustment(
     tag: str,
     measured: bool,
 ) -> Adjustment:
-    """Return what runs say about n candidates.
+    """Return the corrections of n candidates from measured runs.
 
     Args:
-        coefficients: With the residual model, if there is one.
-        model: As served.
-        gpu: The product.
+        coefficients: The coefficients, with the residual model if there is one.
+        model: The model as served.
+        gpu: The GPU product.
         layouts: Candidates, shape (n,).
-        workload: Mean request.
-        running: Sequences while any run, shape (n,).
-        tag: Of the engine profile, as in features of runs.
-        measured: The constants of the product were fitted to runs on it, under the engine.
+        workload: The mean request.
+        running: Mean running sequences while any run, shape (n,).
+        tag: Tag of the engine profile, as in the features of runs.
+        measured: Whether the constants of the product were fitted to runs on it under the engine.
     """
     runs = run_features(model, gpu, layouts, workload, running, tag)
     residual = coefficients.residual
@@ -83,22 +83,23 @@ def adjustment(
     scales = coefficients.intervals
     apart = widen = np.ones(len(layouts))
     if residual is not None:
-        # Neither pipeline stages nor messages over a host link, whose speed differs between machines of one product,
-        # are in the runs that the intervals were set on.
+        # The runs behind the intervals have neither pipeline stages nor communication over a host link, whose speed
+        # differs between machines of one product.
         beyond = measured | beyond_island(gpu, layouts)
         new = _new_split(residual, runs, beyond)
         apart = np.where(new, scales.extrapolation, 1.0)
-        # Left-out products had relatives of their architecture among those that were fitted to.
+        # When intervals were set, left-out products had relatives of their architecture among the fitted ones.
         if not coefficients.knows_architecture(gpu):
             apart = apart * scales.extrapolation
-        # What other versions of an engine say of a kind of model is less than what left-out models have left.
+        # Other versions of an engine are weaker evidence about a kind of model than the runs that remained for left-out
+        # models.
         unlike = ~kind_known(residual.training, runs) & ((near == ENGINE) | (new & measured))
         widen = apart * np.where(unlike, scales.extrapolation, 1.0)
     spread = physics_spread(runs)
     several = (layouts.data_parallel > 1) & model.is_moe
     doubt = doubt_of(scales, residual, interval_class(near, several), apart, variance["energy"], spread)
     if workload.speculation is not None:
-        # No run that the coefficients were fitted to drafted tokens; nor did those of any other candidate.
+        # No run behind the coefficients used speculative decoding, so no candidate has evidence for it.
         near, widen = np.full_like(near, NOTHING), widen * scales.extrapolation
     classes = interval_class(near, several)
     halves = {t: widen * scales.half_width(t, classes, variance[t], noise[t], spread) for t in variance}
@@ -108,7 +109,10 @@ def adjustment(
 def _learned(
     residual: ResidualModel | None, runs: RunFeatures, measured: bool
 ) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
-    """Return by target the logarithm of the learned factor and its variance: no factor where nothing was measured."""
+    """Return by target the logarithm of the learned factor and its variance.
+
+    The factor is 1 if nothing was measured.
+    """
     learned = correct(residual, runs) if residual is not None and measured else {}
     logs, variance = {}, {}
     for target in TARGETS:
@@ -122,13 +126,13 @@ def _learned(
 
 
 def _new_split(residual: ResidualModel, runs: RunFeatures, beyond: BoolArray | bool) -> BoolArray:
-    """Return which candidates are split over GPUs in a way that no run stands for, shape (n,).
+    """Return which candidates are split over GPUs in a way that no run represents, shape (n,).
 
     Args:
-        residual: With the runs that were fitted to.
+        residual: The residual model with the fitted runs.
         runs: Features of the candidates.
-        beyond: Where splits that were not measured under the candidates' engine count, shape (n,).
+        beyond: Where only splits that were measured under the candidates' engine count as known, shape (n,).
     """
-    # Under an engine without runs every split is new; one that no engine was run with is so in any case.
+    # Without runs of an engine, all of its splits are new; a split that no engine ran is new in any case.
     new = ~measured_parallelism(residual.training, runs) & beyond
     return np.asarray(new | ~split_anywhere(residual.training, runs))

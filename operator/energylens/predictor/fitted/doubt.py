@@ -1,4 +1,4 @@
-"""How the errors of candidates' energies lie apart: what tells whether a lower prediction is a lower energy."""
+"""Spread of candidates' energy errors relative to each other: whether a lower prediction means a lower energy."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def doubt_of(
     variance: FloatArray,
     spread: FloatArray,
 ) -> Doubt:
-    """Return how candidates' energies err apart.
+    """Return how far the errors of candidates' energies differ from each other.
 
-    What is known of a model, its storage and its family on a product holds for all of its layouts.
+    Errors due to a model, its storage format and its family on a product are shared by all of its layouts.
 
     Args:
-        scales: Of the intervals.
-        residual: With its variances; None where there is none, and nothing is taken as shared.
-        classes: Of their intervals, shape (n,).
-        widen: Factor on half-widths of splits, links and products that were never measured, which some candidates have
-            and others have not; shape (n,).
-        variance: Of the logarithm of energy, noise of measurement left out, shape (n,).
-        spread: Of errors over the batch, as in `noise.physics_spread`, shape (n,).
+        scales: Scales of the intervals.
+        residual: The residual model with its variances. None without one; then no error counts as shared.
+        classes: Classes of the candidates' intervals, shape (n,).
+        widen: Factor on half-widths for splits, links and products that were never measured, which differ between
+            candidates; shape (n,).
+        variance: Variance of the logarithm of energy without measurement noise, shape (n,).
+        spread: Spread of errors over the batch, as in `noise.physics_spread`, shape (n,).
     """
     own = np.inf
     if residual is not None:

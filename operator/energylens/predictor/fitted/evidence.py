@@ -1,4 +1,4 @@
-"""Measured runs near a candidate: the facts behind the confidence of a prediction."""
+"""Measured runs near a candidate, on which the confidence of a prediction is based."""
 
 from __future__ import annotations
 
@@ -22,36 +22,37 @@ from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.types import FloatArray, GpuSpec, Layouts, Workload
 
 Degrees = tuple[int, int, int, int]
-"""Tensor, pipeline, expert and data parallel."""
+"""Names of the degrees: tensor, pipeline, expert and data parallel."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Measured runs near one candidate, of one engine profile."""
+    """Measured runs of one engine profile near one candidate."""
 
     nearest: int
-    """The nearest that was measured, as an index into `energylens.predictor.fitted.features.NEAREST`."""
+    """The nearest measurement, as an index into `energylens.predictor.fitted.features.NEAREST`."""
     products: tuple[str, ...]
-    """Short names of the products that runs of the engine are of; the candidate's own among them or not."""
+    """Short names of the products with runs of the engine; the candidate's product may be among them."""
     split: bool
-    """Whether replicas were split in this way: over pipeline stages, data-parallel ranks or a host link, or none."""
+    """Whether runs have the candidate's kinds of splits: over pipeline stages, data-parallel ranks or a host link, or
+    none."""
     kind: str
-    """Such as ``mixture of experts in fp8``: what the model is a case of."""
+    """Kind of model, such as ``mixture of experts in fp8``."""
     kind_known: bool
-    """Whether such a model was run under the engine, on any product."""
+    """Whether that kind of model was run under the engine, on any product."""
     kind_here: bool
-    """The same on the candidate's product."""
+    """Whether that kind was run on the candidate's product."""
     model_known: bool
-    """Whether the model, or another release of its shapes, was run under the engine on any product."""
+    """Whether the model, or another release with its shapes, was run under the engine on any product."""
     layouts: tuple[Degrees, ...]
     """Layouts in which the model was run on the product."""
     loads: tuple[float, float] | None
-    """Fewest and most sequences at a time that the candidate's layout was run with for such prompts and outputs; None
-    where it was not."""
+    """Fewest and most sequences running at once with which the candidate's layout was run for such prompts and outputs;
+    None if it was not run."""
     before: bool
-    """Whether such a model was run under other versions of the engine, on any product."""
+    """Whether that kind of model was run under other versions of the engine, on any product."""
     versions: tuple[str, str] | None
-    """First and last version of the engine that runs are of; None where there are none."""
+    """First and last version of the engine among the runs; None if there are none."""
 
 
 def evidence(
@@ -63,16 +64,16 @@ def evidence(
     workload: Workload,
     running: FloatArray,
 ) -> Evidence:
-    """Return what was measured near one candidate.
+    """Return the measurements near one candidate.
 
     Args:
-        coefficients: Whose runs are looked through.
-        profile: Of the engine.
-        model: As served.
-        gpu: The product.
+        coefficients: The coefficients with their runs.
+        profile: Profile of the engine.
+        model: The model as served.
+        gpu: The GPU product.
         layouts: One candidate, shape (1,).
-        workload: Mean request.
-        running: Sequences at a time, shape (1,).
+        workload: The mean request.
+        running: Running sequences, shape (1,).
     """
     products = tuple(sorted(name for name, engines in coefficients.measured.items() if profile.name in engines))
     kind = f"{'mixture of experts' if model.is_moe else 'dense model'} in {storage_key(model).partition('-')[0]}"
@@ -109,7 +110,7 @@ def evidence(
 
 
 def _degrees(text: str) -> Degrees:
-    """Return the degrees of a name such as ``tp8pp1ep8dp1``."""
+    """Return the degrees in a name such as ``tp8pp1ep8dp1``."""
     rest = text.removeprefix("tp")
     found = []
     for name in ("pp", "ep", "dp"):

@@ -1,4 +1,4 @@
-"""What the residual and the range check know of a candidate."""
+"""Features of a candidate that the residual and the range check use."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ def architecture_key(model: ModelSpec) -> str:
 
 
 def storage_key(model: ModelSpec) -> str:
-    """Return how the bulk of the weights is stored."""
+    """Return how most of the weights are stored."""
     quant = model.expert_quant if model.is_moe else model.ffn_quant
     return f"{quant.weight}-{quant.scaling}"
 
 
 def is_unpacked(model: ModelSpec) -> bool:
-    """Return whether NVFP4 is only the format of storage; other kernels run then than those of FP4 arithmetic."""
+    """Return whether NVFP4 is only the storage format, so that other kernels run than those of FP4 arithmetic."""
     quant = model.expert_quant if model.is_moe else model.ffn_quant
     return quant.weight == "nvfp4" and quant.activation != "nvfp4"
 
 
 def load_key(workload: Workload) -> str:
-    """Return the kind of load: long reasoning outputs, long prompts, prompts that outweigh the outputs, or neither."""
+    """Return the kind of load: long reasoning outputs, long prompts, prompts longer than outputs, or other."""
     if workload.output_tokens >= LONG_OUTPUT:
         return "long-output"
     if workload.input_tokens >= LONGEST_PROMPT:
@@ -44,14 +44,14 @@ def load_key(workload: Workload) -> str:
 
 
 def beyond_island(gpu: GpuSpec, layouts: Layouts) -> BoolArray:
-    """Return which candidates send messages over the host link, shape (n,)."""
+    """Return which candidates communicate over the host link, shape (n,)."""
     return np.asarray(layouts.gpus > nvlink_island(gpu))
 
 
 def parallel_key(gpu: GpuSpec, layouts: Layouts) -> npt.NDArray[np.str_]:
-    """Return which kinds of links and splits each candidate has, shape (n,).
+    """Return the kinds of links and splits of each candidate, shape (n,).
 
-    Pipeline stages and data-parallel ranks beyond one, and messages that leave an NVLink island.
+    These are several pipeline stages, several data-parallel ranks, and communication that leaves an NVLink island.
     """
     staged, ranked = layouts.pipeline_parallel > 1, layouts.data_parallel > 1
     kinds = ["plain", "ranks", "stages", "both"]
@@ -62,15 +62,15 @@ def parallel_key(gpu: GpuSpec, layouts: Layouts) -> npt.NDArray[np.str_]:
 def run_features(
     model: ModelSpec, gpu: GpuSpec, layouts: Layouts, workload: Workload, concurrency: FloatArray, engine: str = ""
 ) -> RunFeatures:
-    """Return the residual's features of every candidate; a kind is a layout.
+    """Return the residual's features of every candidate; each layout is one kind.
 
     Args:
         model: The architecture.
-        gpu: The product.
+        gpu: The GPU product.
         layouts: Candidates, shape (n,).
-        workload: Mean request.
+        workload: The mean request.
         concurrency: Running sequences, shape (n,).
-        engine: Of `EngineProfile.tag`: the residual of one engine is no evidence about another.
+        engine: The engine's `EngineProfile.tag`, since the residual of one engine is no evidence about another.
     """
     architecture, storage, load = architecture_key(model) + engine, storage_key(model), load_key(workload)
     code = (
@@ -91,11 +91,11 @@ def run_features(
     single = np.where(layouts.gpus == 1, f"{gpu.name}/one", f"{gpu.name}/several").astype(np.str_)
 
     def same(text: str) -> np.ndarray:
-        # Without a dtype: np.str_ means one character here, and would cut the text.
+        # No dtype is given, because np.str_ would mean one character and truncate the text.
         return np.full(len(layouts), text)
 
     kind, parallel = "moe" if model.is_moe else "dense", parallel_key(gpu, layouts)
-    # The residual of ranks that wait for each other is no evidence about a replica of one rank.
+    # The residual of ranks that wait for each other is no evidence about a replica with one rank.
     ranks = np.where(layouts.data_parallel > 1, "/ranks", "")
     keys = {
         "family": np.char.add(same(model.family + engine), ranks),
@@ -110,19 +110,19 @@ def run_features(
 
 
 def measured_parallelism(training: RunFeatures, runs: RunFeatures) -> BoolArray:
-    """Return which candidates are split over GPUs in a way that runs were measured with."""
+    """Return which candidates have a kind of split that was measured."""
     return _has(training, runs, "parallel")
 
 
 def split_anywhere(training: RunFeatures, runs: RunFeatures) -> BoolArray:
-    """Return which candidates are split over GPUs in a way that runs of any engine were measured with, shape (n,)."""
+    """Return which candidates have a kind of split that was measured under any engine, shape (n,)."""
     known = {label.partition("@")[0] for label in training.members["parallel"]}
     labels = runs.keys["parallel"].tolist()
     return runs.each(np.array([label.partition("@")[0] in known for label in labels], dtype=np.bool_))
 
 
 def measured_kind(training: RunFeatures, runs: RunFeatures) -> BoolArray:
-    """Return which candidates are of a kind of model and storage that was run on their product under their engine."""
+    """Return which candidates have a kind of model and storage that was run on their product under their engine."""
     return _has(training, runs, "product")
 
 
@@ -133,27 +133,27 @@ def _has(training: RunFeatures, runs: RunFeatures, key: str) -> BoolArray:
 
 
 NEAREST = ("layout", "model", "engine", "nothing")
-"""The nearest that was measured, nearest first; codes of :func:`nearest` are indices into it.
+"""Kinds of nearest measurement, nearest first; the codes of :func:`nearest` are indices into this tuple.
 
-``layout``: this model in this layout on this product under this engine, with such prompts and outputs and about as many
+``layout``: this model in this layout on this product under this engine, with similar prompts, outputs and numbers of
 sequences. ``model``: this model under this engine, and this product with models of its kind and storage. ``engine``:
-the engine on this product, and models of the kind and storage, or the model itself, on any product under it or under
-other versions of the same engine. ``nothing``: less than that, or a way to split a replica that nobody measured.
+the engine on this product, and either models of the kind and storage or the model itself, on any product under the
+engine or under other versions of it. ``nothing``: less than that, or a split that nobody measured.
 """
 BASE_ENGINE = "vllm"
-"""Whose constants the others are factors on: its runs have no engine in their keys."""
+"""Engine whose constants the factors of others refer to; its runs have no engine in their keys."""
 LAYOUT, MODEL, ENGINE, NOTHING = range(4)
 LOAD_REACH = 2.0
-"""Factor on the fewest and on the most sequences that a layout was run with up to which its loads are known."""
+"""Factor on the fewest and the most measured sequences of a layout within which its loads count as known."""
 
 
 def nearest(training: RunFeatures, runs: RunFeatures, *, here_only: bool = False) -> IntArray:
-    """Return for each candidate the nearest that was measured, shape (n,).
+    """Return the nearest measurement of each candidate, shape (n,).
 
     Args:
         training: The measured runs.
-        runs: Candidates of a product that was measured under their engine.
-        here_only: Runs on other products are no evidence about the model's kernels on this one.
+        runs: Candidates on a product that was measured under their engine.
+        here_only: Whether runs on other products are no evidence about the model's kernels on this one.
     """
     low, high = training.log_batch.min() - 0.1, training.log_batch.max() + 0.1
     related = measured_parallelism(training, runs) & (runs.log_batch >= low) & (runs.log_batch <= high)
@@ -174,7 +174,7 @@ def nearest(training: RunFeatures, runs: RunFeatures, *, here_only: bool = False
 
 
 def kind_known(training: RunFeatures, runs: RunFeatures) -> BoolArray:
-    """Return which candidates are of a kind of model that was run under their engine on any product, shape (n,)."""
+    """Return which candidates have a kind of model that was run under their engine on any product, shape (n,)."""
     known = _known(training, "kinds", lambda: map(_kind, training.members["product"]))
     return runs.each(np.array([_kind(label) in known for label in runs.keys["product"].tolist()], dtype=np.bool_))
 
@@ -185,7 +185,7 @@ def before(training: RunFeatures, runs: RunFeatures, key: str) -> BoolArray:
     Args:
         training: The measured runs.
         runs: Candidates.
-        key: ``architecture``, or ``product``, of which the product itself does not count.
+        key: ``architecture``, or ``product``, in which the GPU product itself is ignored.
     """
     of = _kind if key == "product" else str
     known = _known(training, f"{key} before", lambda: (any_version(of(label)) for label in training.members[key]))
@@ -193,7 +193,7 @@ def before(training: RunFeatures, runs: RunFeatures, key: str) -> BoolArray:
 
 
 def any_version(label: str) -> str:
-    """Return a label with the name of its engine in place of the versions that its profile is for."""
+    """Return a label with the engine's name in place of the versions of its profile."""
     stem, _, tag = label.partition("@")
     engine, _, rest = tag.partition(">=")
     ranks = "/ranks" if (rest or stem).endswith("/ranks") else ""
@@ -201,7 +201,7 @@ def any_version(label: str) -> str:
 
 
 def _kind(product: str) -> str:
-    """Return dense or mixture of experts, storage, engine and ranks of a product key, without the product."""
+    """Return the rest of a product key without the product: dense or mixture of experts, storage, engine and ranks."""
     return product.split("/", 2)[2]
 
 

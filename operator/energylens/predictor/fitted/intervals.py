@@ -1,4 +1,4 @@
-"""80 % prediction intervals, scaled so that they cover left-out runs."""
+"""Prediction intervals of 80 %, scaled so that they cover left-out runs."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from energylens.predictor.fitted.features import NEAREST
 from energylens.predictor.types import BoolArray, FloatArray, IntArray, Interval
 
 TARGETS = ("step", "tpot", "itl", "power", "energy")
-"""Mean step, which throughput follows, time per output token, median ITL, power and energy per token."""
+"""Targets: mean step, which determines throughput, time per output token, median ITL, power, and energy per token."""
 UPPER_END = 1.2816
-"""Standard deviations of a normal distribution from its mean to the upper end of its 80 % interval."""
+"""Upper end of the 80 % interval of a normal distribution, in standard deviations from its mean."""
 DEFAULT_SCALE = {f"{target}/{name}": 1.3 for target in TARGETS for name in NEAREST}
 SEVERAL_RANKS = "/ranks"
 
 
 def interval_class(nearest: IntArray, several: BoolArray) -> IntArray:
-    """Return the class that the width of an interval is set for, shape (n,).
+    """Return the class that decides the width of an interval, shape (n,).
 
     Args:
-        nearest: The nearest that was measured, indices into ``NEAREST``, shape (n,).
-        several: Where a replica has data-parallel ranks that wait for each other, shape (n,): physics errs most there.
+        nearest: The nearest measurement, indices into ``NEAREST``, shape (n,).
+        several: Whether a replica has data-parallel ranks that wait for each other, shape (n,); physics errs most for
+            them.
     """
     return np.asarray(nearest + len(NEAREST) * several)
 
@@ -32,15 +33,17 @@ def interval_class(nearest: IntArray, several: BoolArray) -> IntArray:
 class IntervalModel:
     """Half-widths on a logarithmic scale: scale x standard deviation of the residual model, noise included.
 
-    There is one scale for each nearest thing that was measured, for replicas of one rank and of several, set so that
-    80 % of runs fall inside of which nothing nearer was fitted to (split conformal prediction, Lei et al., JASA 2018,
-    in groups as in Vovk, 2012). Within a group widths follow what the residual model knows.
+    There is one scale for each kind of nearest measurement, and for replicas of one rank and of several. It is set so
+    that 80 % of the runs without a nearer fitted run lie within the interval (split conformal prediction, Lei et al.,
+    JASA 2018, in groups as in Vovk, 2012). Within a group the residual model decides the widths.
     """
 
     scale: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_SCALE))
-    """``<target>/<one of NEAREST>`` -> factor; with ``/ranks`` that of several ranks, where absent that of one."""
+    """``<target>/<one of NEAREST>`` -> factor for one rank; with ``/ranks`` the factor for several, otherwise the one
+    for one rank."""
     extrapolation: float = 1.5
-    """Factor on half-widths of what no left-out run can stand for: splits, links and kinds of model never measured."""
+    """Factor on half-widths for splits, links and kinds of model that were never measured, which no left-out run
+    represents."""
 
     def half_width(
         self, target: str, classes: IntArray, variance: FloatArray, noise: FloatArray, spread: FloatArray
@@ -49,10 +52,10 @@ class IntervalModel:
 
         Args:
             target: One of ``TARGETS``.
-            classes: Of :func:`interval_class`, shape (n,).
+            classes: Classes from :func:`interval_class`, shape (n,).
             variance: Posterior variance of the residual model, shape (n,).
             noise: Variance of a single measurement, shape (n,).
-            spread: How the errors of physics compare with their prior deviation, shape (n,).
+            spread: Ratio of the errors of physics to their prior deviation, shape (n,).
         """
         one = [self.scale[f"{target}/{name}"] for name in NEAREST]
         more = [
@@ -61,7 +64,7 @@ class IntervalModel:
         return np.asarray(np.array([*one, *more])[classes] * np.sqrt(spread**2 * variance + noise))
 
     def deviation(self, target: str, classes: IntArray, variance: FloatArray, spread: FloatArray) -> FloatArray:
-        """Return the standard deviation of the model's error of the logarithm, shape (n,): no noise of a measurement.
+        """Return the standard deviation of the model's error of the logarithm, shape (n,), without measurement noise.
 
         The arguments are those of :meth:`half_width`.
         """

@@ -1,7 +1,7 @@
-"""What the windows of one model on one product taught so far, window by window: what the operator keeps and plans use.
+"""Results of the measured windows of one model on one product, which the operator stores and plans use.
 
-Windows of one layout at about one load are one lesson. What plans use follows what was learned only in steps, so that a
-factor that wanders by a percent does not plan a cluster again with every window.
+Windows of one layout at about the same load form one lesson. Plans use new factors only after a change of some size, so
+that small fluctuations do not replan a cluster with every window.
 """
 
 from __future__ import annotations
@@ -15,23 +15,24 @@ import numpy as np
 from energylens.predictor.fitted.recalibration import FIGURES, Learned, Lesson, MeasuredPoint, factors_at, learn
 
 STEP = 0.05
-"""Plans take factors again when one of them moved by this share since they last did."""
+"""Plans use new factors when one of them changed by this share since the last time."""
 MOST_LESSONS = 24
-"""Of one model on one product, the ones learned from last; the time to plan grows with them."""
+"""Most lessons of one model on one product, the latest ones; planning time grows with them."""
 LOAD_WIDTH = 0.35
-"""Loads whose logarithms differ by less are one load."""
+"""Loads whose logarithms differ by less count as one load."""
 FADING = 0.995
-"""Factor on the weight of other lessons after each window: sites change, also where nothing is measured."""
+"""Factor on the weight of other lessons after each window, because sites change even where nothing is measured."""
 LEAST_WEIGHT = 0.05
-"""Below it a lesson is forgotten."""
+"""Weight below which a lesson is forgotten."""
 
 Place = tuple[str, int]
-"""Layout such as TP4-PP2, and load: the logarithm of the sequences at a time in one replica in ``LOAD_WIDTH``."""
+"""A layout such as TP4-PP2, and a load: the logarithm of the running sequences of one replica in units of
+``LOAD_WIDTH``."""
 
 
 @dataclass
 class LessonRecord:
-    """One lesson: all that was learned, and what plans use of it."""
+    """One lesson: everything learned, and the part that plans use."""
 
     learned: Learned = field(default_factory=Learned)
     applied: Learned = field(default_factory=Learned)
@@ -39,17 +40,17 @@ class LessonRecord:
 
 @dataclass
 class Lessons:
-    """The lessons of one model under one engine on one product; the one learned from last is last."""
+    """The lessons of one model under one engine on one product, the latest last."""
 
     entries: dict[Place, LessonRecord] = field(default_factory=dict)
 
     def learn(self, layout: str, sequences: float, point: MeasuredPoint) -> bool:
-        """Take in one window; return whether plans see other factors now.
+        """Take in one window; return whether the factors that plans use have changed.
 
         Args:
-            layout: That was measured, such as TP4-PP2.
-            sequences: At a time in one replica, as was predicted for the window's load.
-            point: Measured over predicted, the prediction without any correction.
+            layout: The measured layout, such as TP4-PP2.
+            sequences: Running sequences of one replica, as predicted for the window's load.
+            point: Ratios of measured to predicted figures, the predictions without any correction.
 
         Raises:
             MeasuredPointError: A ratio is not finite and positive.
@@ -68,19 +69,19 @@ class Lessons:
         return self._apply()
 
     def learned(self) -> tuple[Lesson, ...]:
-        """Return all that is known."""
+        """Return everything that is known."""
         return self._lessons({place: entry.learned for place, entry in self.entries.items()})
 
     def applied(self) -> tuple[Lesson, ...]:
-        """Return what plans use."""
+        """Return the part that plans use."""
         return self._lessons({place: entry.applied for place, entry in self.entries.items()})
 
     def windows(self, layout: str) -> float:
-        """Return the windows that what is known of a layout rests on, forgotten ones by what is left of them."""
+        """Return the number of windows behind a layout's lessons; forgotten ones count by their remaining weight."""
         return sum(entry.learned.points for (own, _), entry in self.entries.items() if own == layout)
 
     def _apply(self) -> bool:
-        """Let plans use what is known where that moves a factor of any lesson's place by more than a step."""
+        """Let plans use everything that is known if that changes a factor of a lesson's layout by more than a step."""
         layouts = np.array([layout for layout, _ in self.entries], dtype=np.str_)
         sequences = np.array([exp(load * LOAD_WIDTH) for _, load in self.entries])
         before = factors_at(self.applied(), layouts, sequences)
@@ -101,12 +102,12 @@ class Lessons:
 
 
 def load_of(sequences: float) -> int:
-    """Return the load that sequences at a time in one replica are, from 0 (one of them)."""
+    """Return the load of a number of running sequences, from 0 (one sequence)."""
     return round(log(max(sequences, 1.0)) / LOAD_WIDTH)
 
 
 def rounded(learned: Learned) -> Learned:
-    """Return what was learned as it is stored, so that a restart plans alike."""
+    """Return what was learned as it is stored, so that a restart gives the same plans."""
     weights = {name: round(weight, 4) for name, weight in learned.weights.items()}
     known = {name: weight for name, weight in weights.items() if weight > 0}
     return Learned({name: round(learned.means[name], 6) for name in known}, known)

@@ -1,4 +1,4 @@
-"""How far apart two measurements of the same configuration are, and how physics errs with the batch."""
+"""How much two measurements of the same configuration differ, and how the errors of physics depend on the batch."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ from energylens.predictor.types import FloatArray
 WITHIN = {"step": 0.028, "itl": 0.028, "power": 0.022}
 """Standard deviation of the logarithm around a smooth curve over the batch, at small batches."""
 GROWTH = {"step": (400.0, 0.6), "itl": (150.0, 0.75), "power": (600.0, 0.5)}
-"""Batch at which it has doubled, and the power of the batch with which it grows: large batches start and drain in ways
-that differ from run to run."""
+"""Batch at which the deviation has doubled, and the power of the batch with which it grows: large batches start and
+drain differently from run to run."""
 LARGEST_LOG_BATCH = np.log(8192.0)
-"""Twice the largest batch of a run: beyond it nothing says how spread grows."""
+"""Twice the largest batch of a run; nothing is known about the spread beyond it."""
 SINGLE_B200 = {"step": 0.10, "itl": 0.10, "power": 0.05}
-"""Added for one B200: its runs are partly limited by the host, from one run to the next."""
+"""Deviation added for one B200, whose runs are partly host-bound, differently from run to run."""
 SEVERAL_B200 = {"step": 0.03, "itl": 0.03, "power": 0.02}
 MIXED = {"step": 0.045, "itl": 0.045, "power": 0.035}
-"""Added for engines whose runs name no version: each figure of them is a median over images and repeats of its own."""
+"""Deviation added for engines whose runs name no version: each of their figures is a median over images and
+repetitions."""
 SURE_BATCH, UNSURE_BATCH = 8.0, 128.0
 SURE = 0.5
-"""Errors at the first batch over those at the second, with a model left out: few sequences only read weights."""
+"""Ratio of the errors at the first batch to those at the second, for left-out models: a few sequences mostly read
+weights."""
 
 
 def physics_spread(features: RunFeatures) -> FloatArray:
-    """Return how much of the largest error physics has at the batch of each run, shape (n,), from ``SURE`` to 1."""
+    """Return the error of physics at each run's batch relative to its largest, shape (n,), from ``SURE`` to 1."""
     steps = (features.log_batch - np.log(SURE_BATCH)) / np.log(UNSURE_BATCH / SURE_BATCH)
     return np.asarray(SURE + (1.0 - SURE) * np.clip(steps, 0.0, 1.0))
 

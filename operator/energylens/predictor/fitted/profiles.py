@@ -1,4 +1,4 @@
-"""Engine profiles: the terms that belong to an engine and a version range, not to a GPU."""
+"""Engine profiles: the terms that depend on an engine and a version range, not on a GPU."""
 
 from __future__ import annotations
 
@@ -11,40 +11,41 @@ from energylens.predictor.step.lockstep import APART, Lockstep
 from energylens.predictor.types import GpuSpec
 
 _SGLANG_STEPS = ((20.0, 2048), (60.0, 4096), (160.0, 8192), (float("inf"), 16384))
-"""Memory in GiB that a GPU has less of, and the tokens of a chunk."""
+"""Memory in GiB below which a GPU uses the chunk size, and that chunk size in tokens."""
 
 
 @dataclass(frozen=True)
 class EngineProfile:
-    """How an engine of some versions differs from the one that the constants were fitted on."""
+    """How an engine in a range of versions differs from the engine to which the constants were fitted."""
 
     engine: str
     """``vllm`` or ``sglang``."""
     minimum: tuple[int, ...]
     """First version that the profile covers."""
     below: tuple[int, ...] | None
-    """First version that it no longer covers; None means all later ones."""
+    """First later version that the profile does not cover; None if it covers all later ones."""
     factors: Mapping[str, float] = field(default_factory=dict)
     """Constant -> factor on its fitted value."""
     overlap: Overlap | None = None
-    """How it runs collectives beside kernels; None for one after the other, as all profiles that ship do."""
+    """How the engine overlaps collectives with kernels; None if they run one after the other, as in all shipped
+    profiles."""
     lockstep: Lockstep = APART
-    """How its data-parallel ranks step together."""
+    """How the engine's data-parallel ranks synchronise their steps."""
     memory_utilization: float = 0.9
-    """Share of GPU memory that the engine takes by default."""
+    """Share of GPU memory that the engine uses by default."""
     steps_ahead: int = 0
-    """Steps that are scheduled before the one that runs has ended: 1 with asynchronous or overlapped scheduling."""
+    """Steps that are scheduled before the running step has ended: 1 with asynchronous or overlapped scheduling."""
     full_cache: float = FULL_CACHE
-    """Sequences in a full KV cache over those that the estimate of the memory has room for."""
+    """Ratio of the sequences in a full KV cache to those for which the memory estimate has room."""
     kv_cache_bytes: float | None = None
-    """Bytes of KV cache per GPU where an argument fixes them; None where the cache gets what is left."""
+    """Bytes of KV cache per GPU if an argument fixes them; None if the cache gets the remaining memory."""
     step_tokens: int | None = None
-    """Tokens of the largest step where an argument sets them, which size the activations."""
+    """Tokens of the largest step, which size the activations, if an argument sets them."""
     longest_request: int | None = None
-    """Tokens of a request that must fit into the KV cache at the start, where an argument says so."""
+    """Tokens of a request for which the KV cache must have room at start-up, if an argument sets them."""
     sources: tuple[str, ...] = ()
     measured: tuple[str, str] | None = None
-    """First and last version that runs were measured of, as their source names them; None where there are none."""
+    """First and last measured version, as the source of the runs names them; None if there are no runs."""
 
     @property
     def name(self) -> str:
@@ -53,14 +54,14 @@ class EngineProfile:
 
     @property
     def tag(self) -> str:
-        """What tells runs of this engine from those of the engine that constants are of; empty for that one."""
+        """Label that separates runs of this engine from those of the engine of the constants; empty for the latter."""
         return f"@{self.name}" if self.factors else ""
 
     def tokens_of_step(self, gpu: GpuSpec) -> int:
-        """Return the tokens that a step of a rank computes at most on a GPU: as an argument says, or by default.
+        """Return the most tokens in a step of a rank on a GPU, as set by an argument or by default.
 
         vLLM's OpenAI server (engine/arg_utils.py, ``get_batch_defaults``) and SGLang's ``--chunked-prefill-size``
-        (server_args.py) go by the GPU's memory.
+        (server_args.py) depend on the GPU's memory.
         """
         if self.step_tokens is not None:
             return self.step_tokens
@@ -73,10 +74,10 @@ class EngineProfile:
 
     @property
     def divides_itl(self) -> bool:
-        """Whether ITL, as the engine counts it, is the time between two outputs over the tokens of the later one.
+        """Whether the engine reports ITL as the time between two outputs divided by the tokens of the later output.
 
-        So SGLang observes it, once for each token (observability/metrics_collector.py, observe_inter_token_latency).
-        vLLM observes the time between two outputs, whatever their tokens (v1/metrics/stats.py).
+        SGLang does so, once for each token (observability/metrics_collector.py, observe_inter_token_latency). vLLM
+        reports the time between two outputs, whatever their tokens (v1/metrics/stats.py).
         """
         return self.engine == "sglang"
 
@@ -86,7 +87,7 @@ class EngineProfile:
 
 
 class UnknownEngineError(LookupError):
-    """No profile for an engine or version; the message lists those that exist."""
+    """An engine or version has no profile; the message lists the existing profiles."""
 
 
 def parse_version(text: str) -> tuple[int, ...]:
@@ -113,17 +114,17 @@ def parse_version(text: str) -> tuple[int, ...]:
 
 
 def parse_engine(text: str) -> tuple[str, str | None]:
-    """Split ``vllm==0.11.1`` into engine and version; the version is None when it is not given."""
+    """Split ``vllm==0.11.1`` into engine and version; the version is None if it is not given."""
     engine, separator, version = text.strip().partition("==")
     return engine.strip().lower(), version.strip() if separator and version.strip() else None
 
 
 def select_profile(profiles: Sequence[EngineProfile], engine: str, version: str | None) -> EngineProfile:
-    """Return the profile of an engine; without a version its newest one.
+    """Return the profile of an engine, without a version its newest one.
 
     Raises:
-        UnknownEngineError: No profile of that engine, or none that covers the version.
-        ValueError: The version is not a version.
+        UnknownEngineError: The engine has no profile, or none that covers the version.
+        ValueError: The version is malformed.
     """
     mine = sorted((p for p in profiles if p.engine == engine.lower()), key=lambda p: p.minimum)
     if not mine:

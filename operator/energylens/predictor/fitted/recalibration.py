@@ -1,11 +1,12 @@
-"""Correct predictions with what a site measured: bounded factors on latency, power and energy.
+"""Correct predictions by a site's measurements: bounded factors on latency, power and energy.
 
-Prefill and decode have a factor each, by the latency that each of them sets: TTFT and ITL. The energy counters of GPUs
-that do both cannot be split, so power and energy have one factor for the whole.
+Prefill and decode have one factor each, by the latency that each determines: TTFT and ITL. The energy counters of GPUs
+that run both phases cannot be split, so power and energy have one factor for the whole.
 
-A factor is not one number: of what a prediction errs some is shared by every way to run a model on a product, some by
-loads that are alike, and some is a layout's own. How much of each is what left-out models err by; a Gaussian process
-over these parts (as in :mod:`energylens.predictor.fitted.residual`) says what a window tells of other candidates.
+A factor is not a single number. One part of a prediction's error is shared by all ways to run a model on a product, one
+part by similar loads, and one part belongs to a layout. The sizes of these parts come from the errors of left-out
+models. A Gaussian process over the parts (as in :mod:`energylens.predictor.fitted.residual`) transfers a window's
+result to other candidates.
 """
 
 from __future__ import annotations
@@ -20,24 +21,24 @@ from energylens.predictor.types import FloatArray
 
 FIGURES = ("itl", "ttft", "power", "energy")
 PRIOR_DEVIATION = {"itl": 0.12, "ttft": 0.5, "power": 0.12, "energy": 0.12}
-"""Of the part that all candidates of a model on a product share: how far its logarithm is believed to lie from 0
-before any measurement. A wider one makes of one window's error that of all loads, and latencies worse than before."""
+"""Prior standard deviation of the logarithm of the part that all candidates of a model on a product share. A wider
+prior would apply one window's error to all loads and make latencies worse than without correction."""
 POINT_DEVIATION = {"itl": 0.10, "ttft": 0.25, "power": 0.06, "energy": 0.08}
-"""How far one measured window lies from the factor it stands for: load, temperature, and what physics leaves."""
+"""Standard deviation of one measured window around its factor, due to load, temperature and the errors of physics."""
 BOUND = {"itl": 5.0, "ttft": 5.0, "power": 2.0, "energy": 5.0}
-"""Largest factor, and one over the smallest."""
+"""Largest factor, and the reciprocal of the smallest."""
 LIKE_LOADS, LOADS_REACH = 0.11, 1.5
-"""Standard deviation of the part that all layouts share at alike loads, and the length over which loads are alike, in
-the logarithm of the sequences per replica."""
+"""Standard deviation of the part that all layouts share at similar loads, and its length scale in the logarithm of the
+sequences per replica."""
 OWN, OWN_REACH = 0.11, 2.3
-"""The same of a layout's own part. Both from the errors of the shipped runs with each model left out: 51 pairs of a
-model and a GPU type, by maximum likelihood; one size does for all figures."""
+"""The same for a layout's own part. Both come from the errors of the shipped runs with each model left out: 51 pairs of
+a model and a GPU type, by maximum likelihood, with one size for all figures."""
 MEMORY_POINTS = 20.0
-"""Points after which one point's weight has fallen to 1/e: with windows of ten minutes three hours."""
+"""Number of points after which the weight of a point has fallen to 1/e: three hours for windows of ten minutes."""
 LARGEST_LOG = 7.0
-"""Logarithm of a measured over a predicted figure that counts as no larger; far beyond any factor."""
+"""Largest logarithm of measured / predicted that counts, far beyond any factor."""
 OUTLIER = 3.0
-"""Deviations of one point beyond which it counts as this far away, once some points are known."""
+"""Standard deviations at which an outlying point is clipped, once some points are known."""
 
 
 class MeasuredPointError(ValueError):
@@ -46,7 +47,7 @@ class MeasuredPointError(ValueError):
 
 @dataclass(frozen=True)
 class MeasuredPoint:
-    """What one window measured over what was predicted for it; a ratio is None when the window did not measure it."""
+    """Ratios of measured to predicted figures of one window; None for a figure that the window did not measure."""
 
     itl_ratio: float | None = None
     ttft_ratio: float | None = None
@@ -67,7 +68,7 @@ class Factors:
 
 @dataclass(frozen=True)
 class Learned:
-    """What a stream of points taught so far, older ones forgotten exponentially; by figure."""
+    """Results of a stream of points by figure; older points are forgotten exponentially."""
 
     means: Mapping[str, float] = field(default_factory=dict)
     """Weighted mean of the logarithm of the ratio."""
@@ -76,12 +77,12 @@ class Learned:
 
     @property
     def points(self) -> float:
-        """Points that the best known figure rests on, forgotten ones by what is left of them."""
+        """Number of points behind the best known figure; forgotten ones count by their remaining weight."""
         return max(self.weights.values(), default=0.0)
 
 
 def learn(known: Learned, point: MeasuredPoint) -> Learned:
-    """Return what is known after one more point.
+    """Return the results after one more point.
 
     Raises:
         MeasuredPointError: A ratio is not finite and positive.
@@ -104,24 +105,24 @@ def learn(known: Learned, point: MeasuredPoint) -> Learned:
 
 @dataclass(frozen=True)
 class Lesson:
-    """Factors learned from the windows of one layout at about one load."""
+    """Factors learned from the windows of one layout at about the same load."""
 
     layout: str
-    """Such as TP4-PP2."""
+    """Layout, such as TP4-PP2."""
     sequences: float
-    """At a time in one replica."""
+    """Running sequences of one replica."""
     learned: Learned
 
 
 def factors_at(
     lessons: Sequence[Lesson], layouts: npt.NDArray[np.str_], sequences: FloatArray
 ) -> dict[str, FloatArray]:
-    """Return the factors of maximum posterior of candidates by figure, shape (n,), log-normal around 1 and bounded.
+    """Return the factors of maximum posterior by figure, shape (n,), log-normal around 1 and bounded.
 
     Args:
-        lessons: Of one model under one engine on one product.
-        layouts: Of each candidate, shape (n,).
-        sequences: At a time in one replica of each candidate, shape (n,); below 1 counts as 1.
+        lessons: Lessons of one model under one engine on one product.
+        layouts: Layout of each candidate, shape (n,).
+        sequences: Running sequences in one replica of each candidate, shape (n,); values below 1 count as 1.
     """
     found = {}
     where = np.log(np.maximum(sequences, 1.0))

@@ -1,7 +1,7 @@
-"""A small, bounded correction learned on what the physics leaves, which fades outside its training range.
+"""A small, bounded correction of the errors that physics leaves, which fades outside its training range.
 
-Gaussian-process regression (Rasmussen and Williams 2006, chapter 2) on the logarithm of measured over predicted, with a
-sum of kernels: model family, model, layout, task, each smooth in the logarithm of the batch. Far from every training
+Gaussian-process regression (Rasmussen and Williams 2006, chapter 2) on the logarithm of measured / predicted, with a
+sum of kernels: model family, model, layout and task, each smooth in the logarithm of the batch. Far from every training
 run all kernels are zero, and so is the correction.
 """
 
@@ -20,24 +20,27 @@ from energylens.predictor.types import BoolArray, FloatArray, IntArray
 _Value = TypeVar("_Value", bound=np.generic)
 TARGETS = ("step", "itl", "power")
 LAYOUT_KEYS = ("layout", "load")
-"""Keys of the terms that tell the layouts of one model on one product apart."""
+"""Keys of the terms that distinguish the layouts of one model on one product."""
 KNOT_SPACING = 0.03
-"""In log(batch)."""
+"""Length scale in log(batch)."""
 
 
 @dataclass(frozen=True)
 class RunFeatures:
-    """What the residual's kernels compare; n runs or candidates of u kinds that differ in more than their batch."""
+    """Features that the residual's kernels compare, for n runs or candidates of u kinds.
+
+    A kind is everything but the batch.
+    """
 
     keys: Mapping[str, npt.NDArray[np.str_]]
-    """Strings, shape (u,)."""
+    """Labels by key, shape (u,)."""
     log_batch: FloatArray
-    """Shape (n,)."""
+    """Logarithm of the batch, shape (n,)."""
     rows: IntArray | None = None
-    """The kind of each, shape (n,); None where each is a kind of its own."""
+    """Kind of each run, shape (n,); None if each is its own kind."""
 
     def each(self, values: npt.NDArray[_Value]) -> npt.NDArray[_Value]:
-        """Return the values, shape (n,), of values by kind, shape (u,)."""
+        """Expand values by kind, shape (u,), to values by run, shape (n,)."""
         return values if self.rows is None else values[self.rows]
 
     def take(self, index: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> RunFeatures:
@@ -49,12 +52,12 @@ class RunFeatures:
 
     @cached_property
     def memo(self) -> dict[str, frozenset[str]]:
-        """Sets of labels that were derived from the keys, kept, since training runs are asked on every call."""
+        """Cache of label sets that are derived from the keys, because every call queries the training runs."""
         return {}
 
     @cached_property
     def members(self) -> Mapping[str, Mapping[str, BoolArray]]:
-        """By key and label which runs have it, shape (n,); kept, since training runs are asked on every call."""
+        """By key and label, the runs that have it, shape (n,); cached, because every call queries the training runs."""
         return {
             key: {label: self.each(values == label) for label in dict.fromkeys(values.tolist())}
             for key, values in self.keys.items()
@@ -63,12 +66,12 @@ class RunFeatures:
 
 @dataclass(frozen=True)
 class KernelTerm:
-    """One summand: runs that agree in ``key`` are similar, more so the closer their batches are."""
+    """One summand of the kernel: runs that agree in ``key`` are similar, the more so the closer their batches are."""
 
     key: str
     variance: float
     length: float
-    """In units of log(batch); infinity for a constant."""
+    """Length scale in units of log(batch); infinity for a constant."""
 
 
 @dataclass(frozen=True)
@@ -93,10 +96,10 @@ class ResidualModel:
 
     @cached_property
     def inverses(self) -> Mapping[str, FloatArray]:
-        """By target the inverse of K + noise, shape (m, m).
+        """Return the inverse of K + noise by target, shape (m, m).
 
-        Found when first asked for: a start that needs no correction, as with an engine that was never measured, would
-        wait for it.
+        It is computed on first use, because predictions without correction, as for an engine that was never measured,
+        do not need it.
         """
         return {
             name: np.asarray(
@@ -112,7 +115,7 @@ def covariance(terms: tuple[KernelTerm, ...], a: RunFeatures, b: RunFeatures) ->
     gap = a.log_batch[:, None] - b.log_batch[None, :]
     total = np.zeros(gap.shape)
     for term in terms:
-        # Numbers compare a hundred times faster than strings.
+        # Comparing numbers is a hundred times faster than comparing strings.
         number = {label: i for i, label in enumerate(dict.fromkeys(b.keys[term.key].tolist()))}
         rows = np.array([number.get(label, -1) for label in a.keys[term.key].tolist()], dtype=np.int64)
         columns = np.array([number[label] for label in b.keys[term.key].tolist()], dtype=np.int64)
@@ -123,7 +126,7 @@ def covariance(terms: tuple[KernelTerm, ...], a: RunFeatures, b: RunFeatures) ->
 
 
 def prior_variance(terms: tuple[KernelTerm, ...]) -> float:
-    """Return the variance where nothing is known."""
+    """Return the variance if nothing is known."""
     return sum(term.variance for term in terms)
 
 
@@ -137,9 +140,9 @@ def correct(
 ) -> dict[str, tuple[FloatArray, FloatArray]]:
     """Return by target the log correction and its posterior variance without noise, each of shape (n,).
 
-    Only training runs that share a key take part. Candidates are taken together that agree in every key with the same
-    training runs; a space has a handful of such kinds. Of each kind both are smooth functions of log(batch) over
-    lengths of 1 or more, so that they are computed at knots and interpolated, with an error below 1e-4.
+    Only training runs that share a key take part. Candidates that agree in every key with the same training runs are
+    computed together; a space has only a few such sets. For each set both results are smooth functions of log(batch)
+    with length scales of at least 1, so they are computed at knots and interpolated, with an error below 1e-4.
     """
     n = runs.log_batch.shape[0]
     found = {target: (np.zeros(n), np.full(n, prior_variance(model.targets[target].terms))) for target in targets}
@@ -181,12 +184,12 @@ def correct(
 def _kinds(
     training: RunFeatures, runs: RunFeatures, keys: Sequence[str]
 ) -> Iterator[tuple[IntArray, dict[str, BoolArray]]]:
-    """Return sets of candidates, and by key the training runs, shape (m,), that all of the set agree with."""
+    """Return sets of candidates and, by key, the training runs, shape (m,), with which all of the set agree."""
     kind = np.zeros(runs.keys[keys[0]].shape, dtype=np.int64)
     agreements: dict[str, BoolArray] = {}
     for key in keys:
         labels, codes = _codes(runs.keys[key])
-        # Labels that no training run has are alike.
+        # Labels without training runs are equivalent.
         rows: dict[bytes, int] = {}
         none = np.zeros(training.log_batch.shape[0], dtype=np.bool_)
         agreeing = [training.members[key].get(label, none).tobytes() for label in labels]
@@ -203,9 +206,10 @@ def _kinds(
 
 
 def _codes(values: npt.NDArray[np.str_]) -> tuple[list[str], IntArray]:
-    """Return the u distinct values, and which of them each value is, shape (n,)."""
+    """Return the u distinct values, and the index of each value among them, shape (n,)."""
     starts = np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]]))
-    # Candidates come in stretches of one layout; hashing the starts beats sorting all of the long strings.
+    # Equal candidates are adjacent, so hashing the first of each stretch is faster than sorting all of the long
+    # strings.
     seen: dict[str, int] = {}
     codes = np.array([seen.setdefault(value, len(seen)) for value in values[starts].tolist()], dtype=np.int64)
     return list(seen), np.repeat(codes, np.diff(np.append(starts, values.size)))

@@ -1,4 +1,4 @@
-"""Coefficients to and from plain documents and arrays. Pure: :mod:`energylens.data.predictor` does the reading."""
+"""Coefficients to and from plain documents and arrays. Pure: :mod:`energylens.data.predictor` reads the files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 
 
 def coefficients_from(document: Mapping[str, Any], curves: Arrays) -> Coefficients:
-    """Return the coefficients of a parsed JSON document and the kernel curves beside it.
+    """Return the coefficients in a parsed JSON document with its kernel curves.
 
     Raises:
         CoefficientsError: A field is missing or has the wrong form; the message names it.
@@ -116,7 +116,7 @@ def _versions_from(entry: Sequence[str] | None) -> tuple[str, str] | None:
 
 
 def _rounded(value: float) -> float:
-    """Six significant digits: far below any error here, and the same file on every machine."""
+    """Round to six significant digits: far below any prediction error, and equal files on every machine."""
     return float(f"{value:.6g}")
 
 

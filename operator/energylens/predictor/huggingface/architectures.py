@@ -1,4 +1,4 @@
-"""The class by which engines choose their code for a model: ``architectures`` of config.json, or the usual one."""
+"""The class by which engines choose their code for a model: ``architectures`` of config.json, or the usual class."""
 
 from __future__ import annotations
 
@@ -70,10 +70,10 @@ USUAL_CLASSES = {
     "step3p7": "Step3p7ForConditionalGeneration",
     "voxtral": "VoxtralForConditionalGeneration",
 }
-"""``model_type`` -> the class of its published files, of the classes that some engine treats in a way of its own."""
+"""``model_type`` -> the class in its published files, for classes that some engine treats specially."""
 
 
 def read_architecture(outer: Fields) -> str:
-    """Return the class that a file names, else the usual one of its ``model_type``; "" where neither is known."""
+    """Return the class that a file names, otherwise the usual one of its ``model_type``; "" if neither is known."""
     named = next((name for name in outer.array("architectures") or [] if isinstance(name, str)), "")
     return named or USUAL_CLASSES.get(outer.text("model_type"), "")

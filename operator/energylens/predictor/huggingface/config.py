@@ -1,4 +1,4 @@
-"""A ``config.json`` of the Hugging Face hub in, a :class:`ModelSpec` out. Pure: the caller does the reading."""
+"""From a ``config.json`` of the Hugging Face hub to a :class:`ModelSpec`. Pure: the caller reads the file."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ __all__ = ["KNOWN_FAMILIES", "UnsupportedConfigError", "model_from_config"]
 
 
 def model_from_config(config: Mapping[str, Any], name: str) -> ModelSpec:
-    """Return the architecture that a ``config.json`` describes; of a multimodal model its text part.
+    """Return the architecture that a ``config.json`` describes; for a multimodal model, its text part.
 
-    A ``model_type`` that is not known by name works when its fields have a known shape. The quantisation is read from
-    ``quantization_config``, or from the ``quantization`` object of NVIDIA's ``hf_quant_config.json`` where the caller
-    put that in under the same key.
+    A ``model_type`` that is not known by name works if its fields have a known shape. The quantisation is read from
+    ``quantization_config``, or from the ``quantization`` object of NVIDIA's ``hf_quant_config.json`` if the caller
+    inserted it under the same key.
 
     Args:
         config: The parsed file.
         name: Name of the model, for messages and :attr:`ModelSpec.name`.
 
     Raises:
-        UnsupportedConfigError: A field is missing, out of range or describes a shape that is not known. The message
-            names the field, its value and what is allowed.
+        UnsupportedConfigError: A field is missing, out of range or describes an unknown shape. The message names the
+            field, its value and what is allowed.
     """
     if not isinstance(config, Mapping):
         raise UnsupportedConfigError(name, "the document", config, "a JSON object")
@@ -71,7 +71,7 @@ def model_from_config(config: Mapping[str, Any], name: str) -> ModelSpec:
         architecture=read_architecture(outer),
         towers=read_towers(outer),
     )
-    # Last, when every field that is understood has been read.
+    # This check comes last, when every understood field has been read.
     if family in KNOWN_FAMILIES:
         reject_foreign_fields(fields, family)
     else:
@@ -86,11 +86,11 @@ def _tied(outer: Fields, fields: Fields, family: str) -> bool:
         if holder is not None and holder.get("tie_word_embeddings") is not None
     ]
     if said:
-        # Where the parts of a file contradict each other, as those of Qwen3-VL and Mistral Small 3.1 do once they are
-        # saved again, the checkpoint has a head of its own.
+        # If the parts of a file contradict each other, as in resaved files of Qwen3-VL and Mistral Small 3.1, the
+        # checkpoint has its own head.
         return all(said)
     if family not in FAMILIES:
-        # Configuration classes differ in what they take for granted.
+        # Configuration classes differ in their defaults.
         raise fields.error("tie_word_embeddings", f"true or false, as the model_type {family!r} is not known by name")
     return FAMILIES[family].tied
 

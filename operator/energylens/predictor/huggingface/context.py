@@ -1,8 +1,9 @@
 """The longest context of a model, as the engines derive it from a ``config.json``.
 
 vLLM 0.33 (config/model.py, ``_get_and_verify_max_len``) and SGLang 0.5.23 (utils/hf_transformers/common.py,
-``get_context_length``) agree: linear and dynamic position scaling multiply the context; ``max_position_embeddings``
-counts Llama 3's, YaRN's and LongRoPE's already. Up to 0.29 vLLM multiplied what YaRN was trained from by its factor.
+``get_context_length``) agree: linear and dynamic position scaling multiply the context; for Llama 3, YaRN and LongRoPE
+``max_position_embeddings`` already includes the scaling. Up to 0.29 vLLM multiplied YaRN's original context by its
+factor.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ class Context:
 
     longest: int
     start: int | None
-    """What vLLM takes unasked where that is shorter."""
+    """Context that vLLM uses by default if that is shorter."""
     yarn: int | None
-    """The longest up to vLLM 0.29 where that is another."""
+    """The longest context up to vLLM 0.29 if that differs."""
 
 
 def read_context(fields: Fields, family: str) -> Context:
-    """Return the context that a config.json gives.
+    """Return the context in a config.json.
 
     Raises:
         UnsupportedConfigError: The context is missing or out of range.
@@ -43,7 +44,7 @@ def read_context(fields: Fields, family: str) -> Context:
         if kind == "longrope":
             start = original if original is not None and original < longest else None
         elif kind == "yarn":
-            # The transformers library fills in what the scaling does not say (modeling_rope_utils.py, 5.24).
+            # The transformers library fills in missing fields of the scaling (modeling_rope_utils.py, 5.24).
             trained = scaling.get("original_max_position_embeddings", original or longest)
             if isinstance(trained, int) and not isinstance(trained, bool) and 0 < trained <= _LONGEST:
                 yarn = min(_LONGEST, int(trained * _factor(scaling.get("factor"))))

@@ -1,7 +1,7 @@
-"""Families whose ``config.json`` uses other field names, or leaves values to the modelling code.
+"""Families whose ``config.json`` uses other field names, or omits values that the modelling code supplies.
 
-Each rule follows the configuration and modelling code of transformers 5.24.0; those of ChatGLM and Qwen follow the code
-that the publishers ship with the checkpoints (``modeling_chatglm.py``, ``modeling_qwen.py``).
+Each rule follows the configuration and modelling code of transformers 5.24.0; the rules of ChatGLM and Qwen follow the
+code that the publishers ship with the checkpoints (``modeling_chatglm.py``, ``modeling_qwen.py``).
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ SPELLINGS: dict[str, Mapping[str, tuple[str, ...]]] = {
 
 
 def apply_conventions(outer: Fields, fields: Fields, family: str) -> None:
-    """Make ``fields`` answer to the usual field names, with the defaults and computed values of its family.
+    """Make ``fields`` answer to the usual field names, with the defaults and computed values of the family.
 
     Raises:
         UnsupportedConfigError: The family, or a feature of it, is not modelled.
@@ -82,7 +82,7 @@ def reject_unmodelled(fields: Fields) -> None:
     """Refuse features whose weights or KV cache are not modelled, in any family.
 
     Raises:
-        UnsupportedConfigError: One is on.
+        UnsupportedConfigError: Such a feature is enabled.
     """
     for field in ("hidden_size_per_layer_input", "num_kv_shared_layers"):
         value = fields.integer(field, default=0, low=0)
@@ -111,7 +111,7 @@ _PARTS = {
 
 
 def position_parameters(fields: Fields, family: str) -> int:
-    """Return the weights of the learned position table, or 0 for families without one."""
+    """Return the weights of the learned position table; 0 for families without one."""
     if family not in ("gpt2", "gpt_bigcode", "opt", "mpt"):
         return 0
     if family == "mpt":
@@ -120,7 +120,7 @@ def position_parameters(fields: Fields, family: str) -> int:
             return 0
         if _flag(attention, "rope", False):
             return 0
-    # OPT keeps two rows more than positions.
+    # OPT's table has two more rows than positions.
     rows = fields.integer("max_position_embeddings", high=1 << 31) + (2 if family == "opt" else 0)
     return rows * fields.integer("hidden_size")
 
@@ -153,7 +153,7 @@ def _bigcode(fields: Fields) -> dict[str, int]:
 
 def _falcon(fields: Fields) -> dict[str, int]:
     hidden, heads = _shape(fields)
-    # The files of 2023 name the class instead of the flag.
+    # Files from 2023 name the class instead of the flag.
     renewed = fields.boolean("new_decoder_architecture", default=fields.text("model_type") == "RefinedWeb")
     grouped = fields.integer("num_kv_heads", "n_head_kv", default=heads)
     single = fields.boolean("multi_query", default=True)
@@ -168,7 +168,7 @@ def _chatglm(fields: Fields) -> dict[str, int]:
 
 
 def _qwen(fields: Fields) -> dict[str, int]:
-    # Gate and up projection share what the file calls the width.
+    # The width in the file covers gate and up projection together.
     width = fields.integer("intermediate_size", low=2)
     if width % 2:
         raise fields.error("intermediate_size", "an even number, twice the width of the network", width)
@@ -244,7 +244,7 @@ def _hunyuan(fields: Fields) -> dict[str, int]:
 
 
 def _minicpm3(fields: Fields) -> dict[str, int]:
-    # The published file has no v_head_dim; vLLM (models/minicpm3.py) and SGLang compute the width of the values.
+    # The published file has no v_head_dim; vLLM (models/minicpm3.py) and SGLang compute the value width.
     hidden, heads = _shape(fields)
     return {"v_head_dim": fields.integer("v_head_dim", default=hidden // heads)}
 
@@ -283,4 +283,4 @@ _DERIVED: dict[str, Callable[[Fields], dict[str, int]]] = {
     "persimmon": _all_heads,
     "qwen": _qwen,
 }
-"""Family -> function that computes fields of the usual names from the family's own."""
+"""Family -> function that computes fields with the usual names from the family's own fields."""

@@ -1,6 +1,6 @@
 """Parameters of vision and audio encoders, by the ``model_type`` of ``vision_config`` and ``audio_config``.
 
-Shapes and defaults are those of transformers 5.24.0; of MoonViT (Kimi) and InternViT those of the publishers' code.
+Shapes and defaults are those of transformers 5.24.0; for MoonViT (Kimi) and InternViT, those of the publishers' code.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ Encoder = Callable[[Fields], int]
 
 
 def _layers(layers: int, hidden: int, width: int, gated: bool = False) -> int:
-    """Four square attention matrices and a feed-forward network per layer."""
+    """Return the parameters of layers with four square attention matrices and a feed-forward network each."""
     return layers * (4 * hidden * hidden + (3 if gated else 2) * hidden * width)
 
 
@@ -35,13 +35,13 @@ def _shape(fields: Fields, hidden: int, width: int, layers: int) -> tuple[int, i
 
 
 def _vit(hidden: int, width: int, layers: int, image: int, patch: int, gated: bool = False) -> Encoder:
-    """Return the count of a plain vision transformer of these defaults with a learned table of positions."""
+    """Return the parameter count of a plain vision transformer with these defaults and a learned position table."""
 
     def count(fields: Fields) -> int:
         h, i, n = _shape(fields, hidden, width, layers)
         side = _side(fields, "patch_size", patch)
         total = _layers(n, h, i, gated) + fields.integer("num_channels", default=3, high=64) * side * side * h
-        # Pixtral rotates its positions.
+        # Pixtral has rotary positions, without a table.
         return total if gated else total + (_side(fields, "image_size", image) // side) ** 2 * h
 
     return count
@@ -54,7 +54,7 @@ def _qwen_patches(fields: Fields, hidden: int, patch: int) -> int:
 
 
 def _merger(fields: Fields, hidden: int, out: int) -> int:
-    """Neighbouring patches side by side, a square layer and one to the text part's width."""
+    """Return the parameters of a merger: concatenated patches, a square layer, and a layer to the text width."""
     side = fields.integer("spatial_merge_size", default=2, high=64)
     wide = side * side * hidden
     return wide * wide + wide * out
@@ -96,7 +96,7 @@ def _glm4v(fields: Fields) -> int:
     out = fields.integer("out_hidden_size", default=4096)
     merge = fields.integer("spatial_merge_size", default=2, high=64)
     table = (_side(fields, "image_size", 336) // _side(fields, "patch_size", 14)) ** 2 * hidden
-    # The blocks' networks are as wide as the text part; the merger's has a width of its own.
+    # The networks of the blocks are as wide as the text part; the merger's network has its own width.
     merger = out * out + 3 * out * fields.integer("intermediate_size", default=13696)
     total = _layers(depth, hidden, out, gated=True) + table + _qwen_patches(fields, hidden, 14)
     return total + merger + merge * merge * hidden * out
@@ -123,7 +123,7 @@ def _step(fields: Fields) -> int:
     hidden, width, layers = _shape(fields, 1536, 3072, 47)
     side = _side(fields, "patch_size", 14)
     table = (_side(fields, "image_size", 728) // side) ** 2 * hidden
-    # Two 3x3 convolutions, each of which doubles the width.
+    # Two 3x3 convolutions, each doubling the width.
     return _layers(layers, hidden, width) + table + 3 * side * side * hidden + 9 * (2 + 8) * hidden * hidden
 
 
@@ -156,7 +156,7 @@ def _qwen3_omni(fields: Fields) -> int:
     whisper = _whisper(fields, positions=False)
     hidden, bins = fields.integer("d_model"), fields.integer("num_mel_bins", default=128)
     channels = fields.integer("downsample_hidden_size", default=480)
-    # Three convolutions of 3x3 with stride two, in place of Whisper's two.
+    # Three 3x3 convolutions with stride two instead of Whisper's two.
     convolutions = 9 * channels * (1 + 2 * channels) + channels * (-(-bins // 8)) * hidden
     projection = hidden * hidden + hidden * fields.integer("output_dim", default=3584)
     return whisper - 3 * hidden * (bins + hidden) + convolutions + projection
@@ -204,7 +204,7 @@ VISION: dict[str, Encoder] = {
     "smolvlm_vision": _IDEFICS_3,
     "step3p5_vision": _step,
 }
-"""Encoder of ``vision_config`` -> its parameters."""
+"""Encoder in ``vision_config`` -> function that counts its parameters."""
 
 AUDIO: dict[str, Encoder] = {
     "qwen2_5_omni_audio_encoder": _qwen2_5_omni,
@@ -213,4 +213,4 @@ AUDIO: dict[str, Encoder] = {
     "voxtral_encoder": _whisper,
     "whisper": _whisper,
 }
-"""Encoder of ``audio_config`` -> its parameters."""
+"""Encoder in ``audio_config`` -> function that counts its parameters."""

@@ -1,4 +1,4 @@
-"""The known families (values of ``model_type``) with their defaults, and the families that are refused."""
+"""The known families (values of ``model_type``) with their defaults, and the rejected families."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ class Family:
     """Defaults that the configuration class of a ``model_type`` supplies."""
 
     tied: bool = False
-    """Embedding and output head are one matrix unless ``tie_word_embeddings`` says otherwise."""
+    """Whether embedding and output head are one matrix unless ``tie_word_embeddings`` says otherwise."""
     gated: bool = True
-    """Feed-forward networks have three matrices, not two."""
+    """Whether feed-forward networks have three matrices instead of two."""
     defaults: Mapping[str, int] = field(default_factory=dict)
-    """Fields that the file may leave out."""
+    """Fields that the file may omit."""
     sliding_pattern: int | None = None
-    """Every n-th layer attends to everything, the others to the window."""
+    """Every n-th layer has full attention, the others see the window."""
     all_layers_slide: bool = False
-    """``sliding_window`` alone means that every layer has that window."""
+    """Whether ``sliding_window`` alone means that every layer has that window."""
 
 
 def _family(
@@ -152,12 +152,12 @@ FAMILIES: dict[str, Family] = {
 """Known ``model_type`` -> its defaults.
 
 Defaults are those of the configuration classes of transformers 5.24.0; for baichuan, bailing_moe, chatglm, deepseek,
-deepseek_ref, internlm, internlm2, mimo, nemotron-nas and qwen those of the class that the publisher ships with the
+deepseek_ref, internlm, internlm2, mimo, nemotron-nas and qwen, those of the class that the publisher ships with the
 checkpoint.
 """
 
 KNOWN_FAMILIES = frozenset(FAMILIES)
-"""Values of ``model_type`` whose every shape-bearing field is understood."""
+"""Values of ``model_type`` whose shape-defining fields are all understood."""
 
 UNMODELLED_FAMILIES = {
     "albert": "layers without a causal mask: it embeds or classifies text and generates none",
@@ -219,7 +219,7 @@ UNMODELLED_FAMILIES = {
     "zamba": "Mamba-1 layers and shared attention",
     "zamba2": "shared attention blocks",
 }
-"""Families that are refused by name -> the feature that is not modelled."""
+"""Families that are rejected by name -> the feature that is not modelled."""
 
 SAME_FAMILY = {
     "RefinedWeb": "falcon",
@@ -242,4 +242,4 @@ FAMILY_OF_ARCHITECTURE = {
     "Qwen3ForCausalLM": "qwen3",
     "Qwen3MoeForCausalLM": "qwen3_moe",
 }
-"""For files that name their classes but not their ``model_type``."""
+"""Model class -> ``model_type``, for files that name only their class."""

@@ -1,4 +1,4 @@
-"""Feed-forward part of each layer, dense or mixture of experts, read from a ``config.json``."""
+"""Feed-forward part of each layer, dense or mixture of experts, from a ``config.json``."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def read_gated(fields: Fields, family: str) -> bool:
     """Return whether feed-forward networks have a gate matrix (three matrices) or not (two).
 
     Raises:
-        UnsupportedConfigError: The family is not known and the activation does not tell.
+        UnsupportedConfigError: The family is unknown and the activation is ambiguous.
     """
     names = ("mlp_hidden_act", "hidden_act", "hidden_activation")
     activation = fields.text(*names)
@@ -38,11 +38,11 @@ def read_gated(fields: Fields, family: str) -> bool:
         return FAMILIES[family].gated
     if activation in GATED_ACTIVATIONS:
         return True
-    # BitNet gates relu2, Nemotron does not.
+    # BitNet uses a gate with relu2, Nemotron does not.
     raise fields.error(
         fields.present(*names) if activation else "hidden_act",
-        f"{', '.join(GATED_ACTIVATIONS)} (three matrices) for a model_type that is not known by name; gelu, relu and "
-        "relu2 do not tell how many there are",
+        f"{', '.join(GATED_ACTIVATIONS)} (three matrices) for a model_type that is not known by name; with gelu, "
+        "relu and relu2 the number of matrices is ambiguous",
         activation or None,
     )
 
@@ -57,7 +57,7 @@ def read_expert_count(fields: Fields) -> int | None:
 
 def read_dense(fields: Fields, gated: bool) -> DenseFfn:
     """Return a dense feed-forward network."""
-    # Llama 4 and MiniMax M3 give their dense layers a width apart from that of the experts.
+    # In Llama 4 and MiniMax M3 the width of dense layers differs from that of experts.
     return DenseFfn(fields.integer("intermediate_size_mlp", "dense_intermediate_size", "intermediate_size"), gated)
 
 
@@ -69,7 +69,7 @@ def read_moe(fields: Fields, family: str, experts: int, gated: bool) -> MoeFfn:
     """
     names = ("num_experts_per_tok", "num_experts_per_token", "top_k_experts", "experts_per_token", "moe_top_k")
     top_k = fields.integer(*names, high=experts)
-    # Mixtral, Llama 4, gpt-oss and MiniMax M2 use the plain name for the width of an expert.
+    # Mixtral, Llama 4, gpt-oss and MiniMax M2 use the generic name for an expert's width.
     intermediate = fields.integer("moe_intermediate_size", "expert_intermediate_size", "intermediate_size")
     return MoeFfn(
         experts,
@@ -83,7 +83,7 @@ def read_moe(fields: Fields, family: str, experts: int, gated: bool) -> MoeFfn:
 
 def _shared_intermediate(fields: Fields, family: str, expert: int) -> int:
     count = fields.optional_integer("n_shared_experts", "num_shared_experts", low=0, high=MAX_EXPERTS)
-    # Llama 4 has one shared expert of the routed width; Gemma 4 runs its dense network beside the experts.
+    # Llama 4 has one shared expert with the width of routed experts; Gemma 4 runs a dense network beside the experts.
     if family in ("llama4", "gemma4"):
         return fields.integer("intermediate_size")
     width = fields.optional_integer(

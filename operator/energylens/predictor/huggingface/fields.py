@@ -1,4 +1,4 @@
-"""Typed reading of a ``config.json``: every value that is missing or out of range gets an error that names it."""
+"""Typed reading of a ``config.json``: every missing or out-of-range value gets an error that names the field."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 MAX_LAYERS = 2048
 MAX_SIZE = 1 << 24
-"""Largest width or vocabulary that is believed; far above any published model."""
+"""Largest accepted width or vocabulary; far above any published model."""
 
 
 class UnsupportedConfigError(ValueError):
-    """A ``config.json`` whose shape cannot be read. The message names the field, its value and what is allowed."""
+    """The shape in a ``config.json`` cannot be read. The message names the field, its value and what is allowed."""
 
     def __init__(self, model: str, field: str, value: object, allowed: str) -> None:
         self.model = model
@@ -26,10 +26,10 @@ def _shorten(value: object, limit: int = 60) -> str:
 
 
 class Fields:
-    """The fields of one JSON object. Names read are remembered in ``used``.
+    """The fields of one JSON object. ``used`` records the names that were read.
 
-    Where a method takes several names, they are spellings of the same field and the first one present wins; a JSON
-    null counts as absent, as it does in the transformers library.
+    If a method takes several names, they are spellings of the same field and the first one present wins. A JSON null
+    counts as absent, as in the transformers library.
     """
 
     def __init__(self, values: Mapping[str, Any], model: str, path: str = "") -> None:
@@ -42,11 +42,11 @@ class Fields:
         self._derived: dict[str, Any] = {}
 
     def understand(self, spelling: Mapping[str, Sequence[str]], defaults: Mapping[str, Any]) -> None:
-        """Set how the family spells fields and which values it assumes.
+        """Set how the family spells fields and which defaults it assumes.
 
         Args:
             spelling: Usual name of a field -> the names in the files of the family, preferred name first.
-            defaults: Values of missing fields; a field that is null is not missing.
+            defaults: Values of missing fields; a null field is not missing.
         """
         self._spelling, self._defaults = spelling, defaults
 
@@ -73,7 +73,7 @@ class Fields:
         return None
 
     def present(self, *names: str) -> str:
-        """Return the name under which the file has a field of these names, or would have it."""
+        """Return the name under which the file has, or would have, a field with these names."""
         spelled = [n for name in names for n in self._spelling.get(name, (name,))]
         return next((n for n in spelled if self.values.get(n) is not None), spelled[0])
 
@@ -97,7 +97,7 @@ class Fields:
         return value
 
     def optional_integer(self, *names: str, low: int = 1, high: int = MAX_SIZE) -> int | None:
-        """Return an integer in [low, high], or None where it is absent.
+        """Return an integer in [low, high], or None if it is absent.
 
         Raises:
             UnsupportedConfigError: Not an integer, or out of range.
@@ -131,7 +131,7 @@ class Fields:
         return value
 
     def array(self, *names: str) -> list[Any] | None:
-        """Return a list, or None where it is absent.
+        """Return a list, or None if it is absent.
 
         Raises:
             UnsupportedConfigError: Not a list.
@@ -144,7 +144,7 @@ class Fields:
         return list(value)
 
     def per_layer(self, *names: str, layers: int, choices: Sequence[object]) -> list[Any] | None:
-        """Return the first ``layers`` entries of a list with one entry per layer, or None where it is absent.
+        """Return the first ``layers`` entries of a list with one entry per layer, or None if it is absent.
 
         Entries past ``layers`` belong to multi-token prediction modules, which serving does not load by default.
 
@@ -158,13 +158,13 @@ class Fields:
         if len(entries) < layers:
             raise self.error(name, f"one entry for each of the {layers} layers", entries)
         for entry in entries[:layers]:
-            # bool and float equal integers in Python but are no layer kinds
+            # In Python bool and float can equal integers, but they are not layer kinds.
             if type(entry) not in {type(c) for c in choices} or entry not in choices:
                 raise self.error(name, "entries out of " + ", ".join(map(repr, choices)), entry)
         return entries[:layers]
 
     def child(self, *names: str) -> Fields | None:
-        """Return a nested object, or None where it is absent.
+        """Return a nested object, or None if it is absent.
 
         Raises:
             UnsupportedConfigError: Not an object.

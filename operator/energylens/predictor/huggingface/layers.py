@@ -1,4 +1,4 @@
-"""Models whose layers are not all alike in kind: Nemotron-H, Llama-Nemotron, Granite 4 and Bamba."""
+"""Models whose layers differ in kind: Nemotron-H, Llama-Nemotron, Granite 4 and Bamba."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ Layer = tuple[Mixer | None, FeedForward | None]
 
 
 def read_nemotron_hybrid(fields: Fields, family: str, hidden: int) -> list[Layer]:
-    """Nemotron-H: each layer is one of Mamba-2 (M), attention (*), dense (-) or expert (E) feed-forward."""
-    # Since 5.24 the transformers library writes the general names.
+    """Read Nemotron-H: each layer is one of Mamba-2 (M), attention (*), dense (-) or expert (E) feed-forward."""
+    # Since 5.24 the transformers library writes the generic names.
     words = {"mamba": "M", "linear_attention": "M", "attention": "*", "full_attention": "*", "mlp": "-", "moe": "E"}
     kinds = fields.array("layers_block_type")
     if kinds is not None:
@@ -49,7 +49,7 @@ def read_nemotron_hybrid(fields: Fields, family: str, hidden: int) -> list[Layer
 
 
 def read_searched_layers(fields: Fields, hidden: int) -> list[Layer]:
-    """Llama-Nemotron: neural architecture search gave each layer its own attention and feed-forward, or none."""
+    """Read Llama-Nemotron, where architecture search gave each layer its own attention and feed-forward, or none."""
     layers = fields.integer("num_hidden_layers", high=MAX_LAYERS)
     heads = fields.integer("num_attention_heads")
     blocks = fields.array("block_configs") or []
@@ -84,7 +84,7 @@ def read_searched_layers(fields: Fields, hidden: int) -> list[Layer]:
 
 
 def _searched_width(ffn: Fields, hidden: int) -> int:
-    """Two thirds of ``ffn_mult`` times hidden, twice, rounded up to a multiple of 256 (the model's own rule)."""
+    """Return two thirds of ``ffn_mult`` x hidden x 2, rounded up to a multiple of 256 (the model's own rule)."""
     multiplier = ffn.get("ffn_mult")
     if isinstance(multiplier, bool) or not isinstance(multiplier, int | float) or not 0 < multiplier <= 64:
         raise ffn.error("ffn_mult", "a number above 0 and at most 64", multiplier)
@@ -92,7 +92,7 @@ def _searched_width(ffn: Fields, hidden: int) -> int:
 
 
 def read_mamba_hybrid(fields: Fields, family: str, hidden: int) -> list[Layer]:
-    """Granite 4 and Bamba: each layer mixes by attention or by Mamba-2, and has a feed-forward part.
+    """Read Granite 4 and Bamba: each layer has attention or Mamba-2 as its mixer, and a feed-forward part.
 
     Raises:
         UnsupportedConfigError: A field is missing, out of range or of an unknown kind.
@@ -114,7 +114,7 @@ def read_mamba_hybrid(fields: Fields, family: str, hidden: int) -> list[Layer]:
     if experts is not None:
         ffn = read_moe(fields, family, experts, gated)
     else:
-        # Granite 4 without experts keeps what would be the shared one.
+        # Granite 4 without experts still has the network of the shared expert.
         name = "shared_intermediate_size" if family == "granitemoehybrid" else "intermediate_size"
         ffn = DenseFfn(fields.integer(name), gated)
     mixer_of: dict[str, Mixer] = {}

@@ -1,8 +1,4 @@
-"""Attention and recurrent mixers of each layer, read from a ``config.json``.
-
-The rules follow the configuration classes of the transformers library (version 5.23) and the modelling code that the
-publishers ship with a checkpoint.
-"""
+"""Attention and recurrent mixers of each layer, from a ``config.json``."""
 
 from __future__ import annotations
 
@@ -39,7 +35,7 @@ def read_mixers(fields: Fields, family: str, layers: int, hidden: int) -> list[M
 
 
 def read_head_dim(fields: Fields, hidden: int, heads: int) -> int:
-    """Return the width of an attention head: given, the family's default, or hidden / heads."""
+    """Return the width of an attention head: from the file, the family's default, or hidden / heads."""
     given = fields.optional_integer("head_dim", "attention_head_dim")
     if given is not None:
         return given
@@ -66,7 +62,7 @@ def read_attention(fields: Fields, hidden: int) -> Attention:
 
 
 def read_mamba2(fields: Fields) -> Mamba2:
-    """Return the Mamba-2 mixer of the Nemotron-H fields."""
+    """Return the Mamba-2 mixer from the fields of Nemotron-H."""
     return Mamba2(
         heads=fields.integer("mamba_num_heads"),
         head_dim=fields.integer("mamba_head_dim"),
@@ -78,7 +74,7 @@ def read_mamba2(fields: Fields) -> Mamba2:
 
 
 def _state_bytes(fields: Fields, name: str) -> float:
-    """Return the bytes of one element of a recurrent state, from the field that has its number format."""
+    """Return the bytes of one element of a recurrent state, from the field with its number format."""
     dtype = fields.text(name, default="auto")
     if dtype not in SSM_BYTES:
         raise fields.error(name, ", ".join(SSM_BYTES), dtype)
@@ -97,7 +93,7 @@ def _window(fields: Fields, *names: str) -> int | None:
 def _attention_layers(fields: Fields, family: str, layers: int, hidden: int) -> list[Mixer]:
     known = FAMILIES.get(family, Family())
     if family in ("qwen3_5", "qwen3_5_moe", "qwen3_next") and fields.get("attn_output_gate") is None:
-        # Both families gate always; the flag is written by Qwen3.5 only.
+        # Both families always have a gate; only Qwen3.5 writes the flag.
         full = _with(read_attention(fields, hidden), output_gate=True)
     else:
         full = read_attention(fields, hidden)
@@ -127,7 +123,7 @@ def _with(attention: Attention, **changes: object) -> Attention:
 
 
 def _global_attention(fields: Fields, full: Attention) -> Attention:
-    """Gemma 4 gives its full-attention layers a head shape of their own."""
+    """Return Gemma 4's full attention, whose heads have their own shape."""
     head_dim = fields.optional_integer("global_head_dim")
     kv_heads = fields.optional_integer("num_global_key_value_heads")
     if kv_heads is not None:
@@ -141,7 +137,7 @@ def _global_attention(fields: Fields, full: Attention) -> Attention:
 
 
 def _sliding_heads(fields: Fields, full: Attention) -> Attention:
-    """Step 3.5 and 3.7 give their sliding layers a head count of their own."""
+    """Return the head counts of the sliding layers of Step 3.5 and 3.7, which differ from those of the other layers."""
     other = fields.child("attention_other_setting")
     heads = fields.optional_integer("num_sliding_attention_heads")
     if other is not None:
@@ -215,7 +211,7 @@ def _sliding_kinds(fields: Fields, layers: int, known: Family) -> list[str]:
 
 
 def _latent(fields: Fields) -> LatentAttention:
-    # Files keep a head width and a number of KV heads beside the latent widths; they set no shape.
+    # Files also have a head width and a number of KV heads beside the latent widths, which define no shape.
     fields.get("head_dim", "num_key_value_heads")
     top_k = fields.optional_integer("index_topk")
     return LatentAttention(
@@ -283,7 +279,7 @@ def _compressed(fields: Fields, layers: int) -> list[Mixer]:
     kv_heads = fields.integer("num_key_value_heads", default=1)
     if kv_heads != 1:
         raise fields.error("num_key_value_heads", "1, since compress_ratios belong to multi-query attention", kv_heads)
-    # The head width includes its rotary part.
+    # The head width includes the rotary part.
     head_dim = fields.integer("head_dim", low=fields.integer("qk_rope_head_dim", default=1))
     groups = fields.integer("o_groups")
     if heads % groups:
@@ -296,7 +292,7 @@ def _compressed(fields: Fields, layers: int) -> list[Mixer]:
     o_rank = fields.integer("o_lora_rank")
 
     def layer(ratio: int) -> CompressedAttention:
-        # The indexer picks entries of the lightly compressed layers; heavily compressed ones read every entry.
+        # The indexer selects entries in lightly compressed layers; heavily compressed layers read every entry.
         indexed = ratio == 4
         return CompressedAttention(
             heads,

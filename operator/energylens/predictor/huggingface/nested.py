@@ -1,8 +1,8 @@
 """Defaults of the nested text part of a multimodal ``config.json``.
 
 The transformers library omits the fields of a nested configuration that equal the defaults of its class
-(``PreTrainedConfig.to_diff_dict``): of LLaVA 1.5, ``text_config`` has not even the hidden size. The values are those of
-the configuration classes of transformers 5.24.0.
+(``PreTrainedConfig.to_diff_dict``): the ``text_config`` of LLaVA 1.5 lacks even the hidden size. The values are those
+of the configuration classes of transformers 5.24.0.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _text(
 
 
 def _experts(name: str, width: int, count: int, chosen: int | None) -> dict[str, int | bool]:
-    """Return the fields of routed experts; ``name`` is how a family spells their number."""
+    """Return the fields of routed experts; ``name`` is the family's field for their number."""
     values = {"moe_intermediate_size": width, name: count, "num_experts_per_tok": chosen}
     return {field: value for field, value in values.items() if value is not None}
 
@@ -121,4 +121,4 @@ NESTED_FAMILIES = {
     "smolvlm": "llama",
     "voxtral": "llama",
 }
-"""Outer ``model_type`` -> ``model_type`` of a nested text part that names none."""
+"""Outer ``model_type`` -> ``model_type`` of a nested text part that has none."""

@@ -1,8 +1,4 @@
-"""How each part of a model is stored, read from the quantisation objects that checkpoints carry.
-
-Formats: ``fp8`` and ``fbgemm_fp8`` (transformers), ``compressed-tensors`` (llm-compressor), ``modelopt`` (NVIDIA),
-``mxfp4`` (gpt-oss), ``gptq`` and ``awq``. A part counts as quantised when most of its layers are.
-"""
+"""Storage format of each part of a model, from the quantisation objects in checkpoints."""
 
 from __future__ import annotations
 
@@ -52,7 +48,7 @@ ALGORITHMS: dict[str, Quantization] = {
 
 @dataclass(frozen=True)
 class PartQuantization:
-    """Storage of each part; the fields of :class:`ModelSpec` of the same names."""
+    """Storage format of each part; the fields correspond to the fields of :class:`ModelSpec` with the same names."""
 
     attention: Quantization = PLAIN
     ffn: Quantization = PLAIN
@@ -60,17 +56,17 @@ class PartQuantization:
     head: Quantization = PLAIN
     kv_bytes: float = 2.0
     method: str = ""
-    """How the checkpoint says it was quantised, in the engines' words."""
+    """The checkpoint's quantisation method, in the engines' terms."""
 
 
 Assign = Callable[[str], Quantization | None]
-"""Module name in, its quantisation out; None when the module is left as it was."""
+"""Function from a module name to its quantisation; None for a module that is not quantised."""
 
 
 def read_quantization(
     outer: Fields, fields: Fields, layers: Sequence[tuple[Mixer | None, FeedForward | None]], family: str = ""
 ) -> PartQuantization:
-    """Return how each part of a model of these layers is stored.
+    """Return the storage format of each part of a model with these layers.
 
     Raises:
         UnsupportedConfigError: An unknown method, algorithm or bit width.
@@ -82,7 +78,8 @@ def read_quantization(
     _refuse_sparsity(quant)
     assign = _assignment(quant)
     method = _method(quant)
-    # Where NVIDIA's NVFP4 experts sit beside DeepSeek's FP8, the plain ignore list is that of the experts' format.
+    # In checkpoints with NVIDIA's NVFP4 experts and DeepSeek's FP8, the plain ignore list belongs to the experts'
+    # format.
     ignore_names = ("ignore",) if quant.get("moe_quant_algo") is None else ()
     ignore = _Patterns(quant, "modules_to_not_convert", "ignored_layers", "exclude_modules", *ignore_names)
 
@@ -94,15 +91,15 @@ def read_quantization(
     if override is not None and any(isinstance(ffn, MoeFfn) for _, ffn in layers):
         experts = override
     if method == "mxfp4":
-        # The published MXFP4 checkpoints quantise routed experts only, whatever their list of exceptions leaves out.
+        # Published MXFP4 checkpoints quantise only routed experts, whatever their list of exceptions says.
         return PartQuantization(experts=experts, kv_bytes=_kv_bytes(quant), method=method)
     head = assign("lm_head") if _names_modules(quant, method) else None
     return PartQuantization(of("attention"), of("ffn"), experts, head or PLAIN, _kv_bytes(quant), method)
 
 
 def _refuse_sparsity(quant: Fields) -> None:
-    """Refuse weights of which two in four are left out: vLLM 0.33 and SGLang 0.5.23 do not serve them any more."""
-    allowed = "dense (sparse weights are not served any more)"
+    """Refuse 2:4 sparse weights, which vLLM 0.33 and SGLang 0.5.23 no longer serve."""
+    allowed = "dense (engines no longer serve sparse weights)"
     if quant.text("format") in _SPARSE_FORMATS:
         raise quant.error("format", allowed, quant.text("format"))
     sparsity = quant.child("sparsity_config")
@@ -111,7 +108,7 @@ def _refuse_sparsity(quant: Fields) -> None:
 
 
 def _names_modules(quant: Fields, method: str) -> bool:
-    """Return whether quantised modules are listed; only then can the output head be one of them."""
+    """Return whether quantised modules are listed; only then can the output head be among them."""
     if method == "modelopt" and quant.get("quantized_layers") is not None:
         return True
     groups = quant.child("config_groups")
@@ -137,7 +134,7 @@ def _assignment(quant: Fields) -> Assign:
     if quant.get("quantized_layers") is not None and method == "modelopt":
         return _listed_assignment(quant)
     if method in ("compressed-tensors", "modelopt"):
-        # ModelOpt names the algorithm and, in config.json, repeats it as groups.
+        # ModelOpt names the algorithm and repeats it as groups in config.json.
         algorithm = quant.text("quant_algo").upper()
         if algorithm and algorithm != "MIXED_PRECISION":
             return _everywhere(_algorithm(quant, algorithm))
@@ -261,7 +258,7 @@ def _unless_128(group_size: int | None) -> int | None:
 
 
 def _block(holder: Fields, name: str) -> tuple[int, int] | None:
-    """Return the output and input features of a block; None where the field is absent."""
+    """Return the output and input features of a block; None if the field is absent."""
     sizes = holder.array(name)
     if sizes is None:
         return None
@@ -275,7 +272,7 @@ def _unless_usual(block: tuple[int, int] | None) -> tuple[int, int] | None:
 
 
 def _expert_override(fields: Fields, quant: Fields) -> Quantization | None:
-    """DeepSeek V4 stores its experts in FP4 beside FP8 for the rest, which the quantisation object does not say."""
+    """Return the FP4 format of DeepSeek V4's experts, which the quantisation object (FP8) does not mention."""
     algorithm = quant.get("moe_quant_algo")
     if algorithm is not None:
         return _algorithm(quant, algorithm, "moe_quant_algo")
@@ -293,7 +290,8 @@ def _kv_bytes(quant: Fields) -> float:
         return 2.0
     if isinstance(scheme, str):
         if scheme in ("static", "dynamic") and quant.text("quant_method") == "fp8":
-            # AutoFP8 says that the file has scales; a cache in FP8 takes --kv-cache-dtype (vLLM, quantization/fp8.py).
+            # AutoFP8 only says that the file has scales; an FP8 cache needs --kv-cache-dtype (vLLM,
+            # quantization/fp8.py).
             return 2.0
         if scheme.upper() in ("FP8", "INT8"):
             return 1.0
@@ -367,7 +365,7 @@ _EXPERTS = (
 
 
 def _names(part: str, layers: Sequence[tuple[Mixer | None, FeedForward | None]], family: str) -> Iterable[list[str]]:
-    """Yield, per layer that has the part, the names that checkpoints give to its main matrix."""
+    """Yield, for each layer that has the part, the names of its main matrix in checkpoints."""
     for number, (mixer, ffn) in enumerate(layers):
         suffixes: tuple[str, ...] = ()
         if part == "attention":
@@ -384,7 +382,7 @@ def _names(part: str, layers: Sequence[tuple[Mixer | None, FeedForward | None]],
         elif isinstance(ffn, MoeFfn) and ffn.shared_intermediate:
             suffixes = _SHARED
         if suffixes and family == "gemma4" and part != "attention":
-            # Gemma 4 keeps its experts beside the dense network, not inside it.
+            # In Gemma 4 the experts are beside the dense network, not inside it.
             suffixes = ("experts.0.down_proj", "moe.experts.0.down_proj") if part == "experts" else _DENSE
         if suffixes:
             yield [prefix.format(number) + suffix for prefix in _PREFIXES for suffix in suffixes]

@@ -1,7 +1,7 @@
-"""Weights beside the text part of a multimodal model: vision and audio towers, and their projectors.
+"""Weights besides the text part of a multimodal model: vision and audio encoders, and their projectors.
 
-An engine loads them with the text part. The shapes follow the modelling code of transformers 5.24.0, of the Kimi models
-and of InternVL's own format that of their publishers; norms and biases are left out as everywhere.
+An engine loads them with the text part. The shapes follow the modelling code of transformers 5.24.0; for the Kimi
+models and InternVL's own format, the publishers' code. Norms and biases are ignored, as everywhere.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NAMED_TOWERS = (
     "vision_tower",
     "visual",
 )
-"""Fields that name a tower without its shape, or describe a tower of an unknown kind."""
+"""Fields that name an encoder without its shape, or describe an unknown kind of encoder."""
 UNSERVED = {
     "talker_config": "talker",
     "token2wav_config": "vocoder",
@@ -52,30 +52,30 @@ _HEADS = ("num_attention_heads", "num_heads", "vt_num_attention_heads", "encoder
 _WIDTHS = ("intermediate_size", "vt_intermediate_size", "encoder_ffn_dim")
 
 Projector = Callable[[Fields, Fields, int], int]
-"""The whole file, the tower and the hidden size of the text part in; parameters out."""
+"""Function from the whole file, the encoder and the hidden size of the text part to the number of parameters."""
 
 
 @dataclass(frozen=True)
 class Multimodal:
-    """The parts that a multimodal ``model_type`` has beside its text part."""
+    """The parts of a multimodal ``model_type`` besides its text part."""
 
     vision: str = ""
-    """Encoder, where ``vision_config`` does not name one; empty: none."""
+    """Encoder if ``vision_config`` names none; empty for no encoder."""
     audio: str = ""
-    """The same of ``audio_config``."""
+    """Encoder if ``audio_config`` names none; empty for no encoder."""
     project: Projector | None = None
-    """Parameters of the projector between tower and text part; None where the encoder includes it."""
+    """Function for the parameters of the projector between encoder and text part; None if the encoder includes it."""
 
 
 def tower_parameters(outer: Fields, fields: Fields) -> int:
-    """Return the parameters that an engine loads beside the text part.
+    """Return the parameters that an engine loads besides the text part.
 
     Args:
         outer: The whole file.
-        fields: Its text part, read.
+        fields: The text part, after reading.
 
     Raises:
-        UnsupportedConfigError: The file has a part whose weights are not known.
+        UnsupportedConfigError: The file has a part with unknown weights.
     """
     holder = outer.child("thinker_config") or outer
     text = fields.integer("hidden_size")
@@ -99,12 +99,12 @@ def tower_parameters(outer: Fields, fields: Fields) -> int:
 
 
 def read_towers(outer: Fields) -> tuple[Tower, ...]:
-    """Return the heads and widths of the encoders beside the text part, as far as the file gives them.
+    """Return the heads and widths of the encoders besides the text part, as far as the file states them.
 
-    Defaults of configuration classes are left out: trimmed files have other encoders than the class's.
+    Defaults of configuration classes are not used, because trimmed files have other encoders than the class's defaults.
 
     Args:
-        outer: The whole file, whose towers have been counted.
+        outer: The whole file, whose encoders have been counted.
 
     Raises:
         UnsupportedConfigError: A number is out of range.
@@ -151,16 +151,16 @@ def _multimodal(holder: Fields, outer: Fields, key: str) -> Multimodal:
 def _reject_other_parts(holder: Fields) -> None:
     for name in _NAMED_TOWERS:
         if holder.get(name):
-            raise holder.error(name, "absent (its weights are named, not described)", holder.get(name))
+            raise holder.error(name, "absent (it names weights without describing them)", holder.get(name))
     for name, value in holder.values.items():
         if name in holder.used or name in (*UNSERVED, *TEXT_PARTS, "thinker_config") or not isinstance(value, Mapping):
             continue
         if any(value.get(shape) is not None for shape in _SHAPES):
-            raise holder.error(name, "absent (a part whose weights are not known)", dict(value))
+            raise holder.error(name, "absent (a part with unknown weights)", dict(value))
 
 
 def _mlp(holder: Fields, tower: Fields, text: int) -> int:
-    """LLaVA: two layers from the features of one or several of the tower's layers."""
+    """Return LLaVA's projector: two layers from the features of one or several layers of the encoder."""
     picked = holder.get("vision_feature_layer")
     features = len(picked) if isinstance(picked, list) and picked else 1
     return features * tower.integer("hidden_size") * text + text * text
@@ -171,7 +171,7 @@ def _linear(holder: Fields, tower: Fields, text: int) -> int:
 
 
 def _two_layers_of_pixels(holder: Fields, tower: Fields, text: int) -> int:
-    """InternVL: four neighbouring patches (at the usual downsampling of a half) become one token."""
+    """Return InternVL's projector: four neighbouring patches (at the usual downsampling by half) become one token."""
     ratio = holder.get("downsample_ratio")
     side = 2 if ratio is None else round(1 / ratio) if isinstance(ratio, float) and 0.0625 <= ratio <= 1 else 0
     if not side:
@@ -180,13 +180,13 @@ def _two_layers_of_pixels(holder: Fields, tower: Fields, text: int) -> int:
 
 
 def _shuffled(holder: Fields, tower: Fields, text: int) -> int:
-    """Idefics 3 and SmolVLM."""
+    """Return the projector of Idefics 3 and SmolVLM."""
     factor = holder.integer("scale_factor", default=2, high=64)
     return factor * factor * tower.integer("hidden_size") * text
 
 
 def _perceiver(holder: Fields, tower: Fields, text: int) -> int:
-    """Idefics 2: a gated network to the text part's width, and a resampler of cross-attention."""
+    """Return Idefics 2's projector: a gated network to the text width, and a resampler with cross-attention."""
     nested = holder.child("text_config")
     width = 14336 if nested is None else nested.integer("intermediate_size", default=14336)
     resampler = holder.child("perceiver_config") or Fields({}, holder.model, holder.path + "perceiver_config.")
@@ -202,7 +202,7 @@ def _perceiver(holder: Fields, tower: Fields, text: int) -> int:
 
 
 def _merged(holder: Fields, tower: Fields, text: int) -> int:
-    """Mistral 3: patches are merged before the two layers."""
+    """Return Mistral 3's projector: patches are merged before the two layers."""
     hidden, merge = tower.integer("hidden_size"), holder.integer("spatial_merge_size", default=2, high=64)
     return merge * merge * hidden * hidden + hidden * text + text * text
 
@@ -214,14 +214,14 @@ def _llama4(holder: Fields, tower: Fields, text: int) -> int:
 
 
 def _aligned(holder: Fields, tower: Fields, text: int) -> int:
-    """Aya and Command A Vision: SwiGLU, so that half of the first layer's width goes on."""
+    """Return the projector of Aya and Command A Vision: with SwiGLU half of the first layer's width remains."""
     factor = holder.integer("downsample_factor", default=2, high=64)
     width = holder.integer("alignment_intermediate_size", default=36864)
     return factor * factor * tower.integer("hidden_size") * width + width // 2 * text
 
 
 def _patch_merger(holder: Fields, tower: Fields, text: int) -> int:
-    """Kimi: four patches side by side, a square layer and one to the text part's width."""
+    """Return Kimi's projector: four concatenated patches, a square layer, and a layer to the text width."""
     four = 4 * tower.integer("hidden_size", "vt_hidden_size", "mm_hidden_size", default=1152)
     return four * four + four * text
 
@@ -233,12 +233,12 @@ def _step(holder: Fields, tower: Fields, text: int) -> int:
 def _minimax(holder: Fields, tower: Fields, text: int) -> int:
     width = holder.integer("projector_hidden_size", default=6144)
     merge = tower.integer("spatial_merge_size", default=2, high=64)
-    # One pair of layers per patch, one for what merges the patches.
+    # One pair of layers per patch, and one for merging the patches.
     return tower.integer("hidden_size") * width + width * text + merge * merge * text * width + width * text
 
 
 def _voxtral(holder: Fields, tower: Fields, text: int) -> int:
-    """Four frames of the encoder side by side, which is as wide as its feed-forward network."""
+    """Return Voxtral's projector: four concatenated encoder frames, as wide as the encoder's feed-forward network."""
     return tower.integer("intermediate_size") * text + text * text
 
 
@@ -251,7 +251,7 @@ _OF_ARCHITECTURE = {
     "LlavaForConditionalGeneration": "llava",
     "Mistral3ForConditionalGeneration": "mistral3",
 }
-"""For files that lack the outer ``model_type``, or give the text part's."""
+"""Model class -> ``model_type``, for files that lack the outer ``model_type`` or have the text part's."""
 
 _KIMI = Multimodal("moonvit", project=_patch_merger)
 _OMNI_2 = Multimodal("qwen2_5_omni_vision_encoder", "qwen2_5_omni_audio_encoder")
@@ -293,4 +293,4 @@ MULTIMODAL: dict[str, Multimodal] = {
     "step3p7": Multimodal("step3p5_vision", project=_step),
     "voxtral": Multimodal(audio="voxtral_encoder", project=_voxtral),
 }
-"""Outer ``model_type`` -> the parts beside the text part."""
+"""Outer ``model_type`` -> the parts besides the text part."""

@@ -1,4 +1,4 @@
-"""Refuse fields that may set an unknown shape: a guessed shape would give wrong sizes without any sign."""
+"""Refuse fields that may define an unknown shape, since a guessed shape would give wrong sizes silently."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ use_qk_layernorm use_qk_norm use_qkv_bias use_rmsnorm use_rope use_routing_bias 
 vocab_size_per_layer z_loss_coefficient zero_initialization
 """.split()  # noqa: SIM905
 )
-"""Fields that change no shape that matters here: training, generation, numerics, positions, prediction modules."""
+"""Fields that change no relevant shape: training, generation, numerics, positions, prediction modules."""
 HARMLESS_ENDS = (
     "_coef",
     "_coeff",
@@ -63,7 +63,7 @@ HARMLESS_ENDS = (
 )
 HARMLESS_STARTS = ("rope_", "rotary_", "dropout", "original_", "time_step_")
 NEGATIVE_MARKS = ("glu", "gate")
-"""Parts of the names of flags whose false value matters, too: it says that a network is not gated."""
+"""Parts of flag names whose false value also matters: it says that a network has no gate."""
 
 KV_FIELDS = (
     "multi_query",
@@ -97,8 +97,8 @@ def reject_unknown_fields(fields: Fields, family: str) -> None:
             continue
         raise fields.error(
             field,
-            f"absent, as neither the model_type {family!r} nor this field is known; remove the field when it changes "
-            f"no weight shape, or use one of the {len(KNOWN_FAMILIES)} known types (docs/models.md)",
+            f"absent, as neither the model_type {family!r} nor this field is known; remove the field if it "
+            f"changes no weight shape, or use one of the {len(KNOWN_FAMILIES)} known types (docs/models.md)",
             value,
         )
 

@@ -1,1 +1,1 @@
-"""An engine under load: arrivals, queueing, mixture of steps, steady state."""
+"""An engine under load: arrivals, queueing, step mixture, steady state."""

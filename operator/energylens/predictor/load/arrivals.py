@@ -1,7 +1,8 @@
-"""How many sequences run under an arrival rate: Little's law, C = rate x output tokens x mean step(C), solved.
+"""Running sequences under an arrival rate: the solution of Little's law, C = rate x output tokens x mean step(C).
 
-Sequences in a replica are Poisson distributed around C, so that below a few of them it idles between requests. The law
-is a root in one variable, found for all candidates together; what one gets does not depend on those beside it.
+The sequences in a replica are Poisson distributed around C, so a lightly loaded replica idles between requests. The law
+is a root-finding problem in one variable that is solved for all candidates together; a candidate's result does not
+depend on the others.
 """
 
 from __future__ import annotations
@@ -16,34 +17,34 @@ from energylens.predictor.step.work import LARGEST_GRAPH, graph_tokens
 from energylens.predictor.types import FloatArray, IntArray, Layouts
 
 Step = Callable[[IntArray, FloatArray], FloatArray]
-"""Indices of layouts and the sequences that run on each, 1 or more, to the mean step in seconds, all of shape (m,)."""
+"""Function from indices of layouts and running sequences, at least 1, to the mean step in s, all of shape (m,)."""
 Guess = tuple[FloatArray, FloatArray]
-"""A guess of log(C), and how fast log(C / step(C)) grows with it there; both of shape (n,)."""
+"""A guess of log(C), and the local slope of log(C / step(C)) over it; both of shape (n,)."""
 
 TOLERANCE = 1e-4
-"""Relative difference between both sides of the law at which the search ends; its last move leaves a tenth of it."""
+"""Relative difference between both sides of the law at which the search ends; the last step reduces it to a tenth."""
 MOST_ROUNDS = 60
 SHORTEST_STEP_SECONDS = 1e-7
-"""Below any step that a GPU takes: the lower end of the search."""
+"""Lower end of the search, s, below any step of a GPU."""
 CURVE = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0)
 """Sequences per data-parallel rank at which a layout is timed for the first guess."""
 CLEAR_OF_GRAPHS = 1.25
-"""A step of so many times the tokens of the largest graph runs no differently for where exactly that ends."""
+"""Ratio of a step's tokens to the largest graph beyond which the exact size of that graph does not matter."""
 _LIGHT_SLOPE = 0.95
-"""Slope of log(C / step(C)) over log(C) at a light load."""
+"""Slope of log(C / step(C)) over log(C) under light load."""
 _APART = 1e3
-"""Between the curves of two layouts that are interpolated in one call; logarithms of rates span less."""
+"""Offset between the curves of two layouts that are interpolated in one call; logarithms of rates span less."""
 
 
 def busy_share(mean: FloatArray, full: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return the share of time in which anything runs, and the mean sequences that run meanwhile.
+    """Return the share of time in which anything runs, and the mean running sequences during that time.
 
     Args:
-        mean: Mean running sequences, shape (n,), not above ``full``.
+        mean: Mean running sequences, shape (n,), at most ``full``.
         full: Places, shape (n,), 1 or more.
     """
     while_busy = _while_busy(mean)
-    # A Poisson number has a tail beyond the places, the replica has not.
+    # A Poisson number exceeds the places with some probability; a replica cannot.
     return np.where(while_busy > full, mean / full, -np.expm1(-mean)), np.minimum(while_busy, full)
 
 
@@ -58,20 +59,20 @@ def running_sequences(
 ) -> tuple[FloatArray, FloatArray]:
     """Return the mean running sequences of each replica, and the most requests per second that it can serve.
 
-    Candidates that differ in nothing but their places share a curve of step time over running sequences, almost: the
-    engine sizes its CUDA graphs by ``max_num_seqs``, which a step with a short prompt feels.
+    Candidates that differ only in their places almost share a curve of step time over running sequences: the engine
+    sizes its CUDA graphs by ``max_num_seqs``, which affects steps with a short prompt.
 
     Args:
         layouts: Candidates, shape (n,).
-        rate: Requests per second that arrive, shape (n,).
-        full: Sequences that run when all places are taken, shape (n,), 1 or more.
-        ceiling: Sequences that any batch size would have room for, shape (n,).
-        step_of: Gives the mean step of layouts.
-        prompt: Tokens of a prompt that are not cached.
-        output_tokens: Of a request.
+        rate: Arrival rate, requests per second, shape (n,).
+        full: Sequences that run when all places are taken, shape (n,), at least 1.
+        ceiling: Sequences for which the largest batch size would have room, shape (n,).
+        step_of: Function that returns the mean step of layouts.
+        prompt: Uncached tokens of a prompt.
+        output_tokens: Output tokens of a request.
 
     Returns:
-        Both of shape (n,); the first is ``full`` at most, and 0 where nothing arrives.
+        Both of shape (n,); the first is at most ``full``, and 0 without arrivals.
     """
     if not len(layouts):
         return np.zeros(0), np.zeros(0)
@@ -87,7 +88,7 @@ def running_sequences(
     most = (full[unlike] / (step(replica[unlike], full[unlike]) * output_tokens))[same]
     with np.errstate(divide="ignore", invalid="ignore"):
         crowded = np.where(most > 0, full * np.minimum(rate / most, 1.0), full)
-    # There the law is solved at once: the replica is full while it is busy.
+    # For these replicas no search is needed: they are full while busy.
     beyond = _while_busy(np.maximum(crowded, 1e-12)) > full
     mean = np.where(rate > 0, crowded, 0.0)
     searched = np.flatnonzero((rate > 0) & ~beyond & (rate <= most))
@@ -103,20 +104,20 @@ def running_sequences(
 
 
 def thinned_variation(variation: FloatArray | float, parts: IntArray | FloatArray) -> FloatArray:
-    """Return the variation of the arrivals at one of several servers that requests are spread over at random.
+    """Return the variation of the arrivals at one of several servers among which requests are split at random.
 
     A share p of renewal arrivals has the squared coefficient of variation p c + 1 - p (Whitt, Bell System Technical
-    Journal 62, 1983): Poisson arrivals stay such.
+    Journal 62, 1983); Poisson arrivals remain Poisson.
 
     Args:
         variation: Squared coefficient of variation of the times between all requests, a number or of shape (n,).
-        parts: Servers, shape (n,).
+        parts: Number of servers, shape (n,).
     """
     return np.asarray(1.0 + (variation - 1.0) / parts)
 
 
 def distinct(*columns: npt.NDArray[np.generic]) -> tuple[IntArray, IntArray]:
-    """Return the first of each distinct row of some columns of shape (n,), and which of them each row is."""
+    """Return the first of each distinct row of columns of shape (n,), and each row's index among the distinct rows."""
     code = np.zeros(columns[0].shape, dtype=np.int64)
     for column in columns:
         values, number = np.unique(column, return_inverse=True)
@@ -126,20 +127,20 @@ def distinct(*columns: npt.NDArray[np.generic]) -> tuple[IntArray, IntArray]:
 
 
 def _graphed(layouts: Layouts, tokens: FloatArray) -> Layouts:
-    """Return the layouts with the batch whose CUDA graphs take steps of so many tokens, shape (n,)."""
+    """Return the layouts with the batch whose CUDA graphs hold steps of the given tokens, shape (n,)."""
     return replace(layouts, max_batch_size=np.ceil(tokens / 2.0).astype(np.int64))
 
 
 def _while_busy(mean: FloatArray) -> FloatArray:
-    """Return how many sequences run on average while any does, shape of ``mean``: 1 at least."""
+    """Return the mean running sequences while any run, at least 1, shape of ``mean``."""
     return np.maximum(mean / np.maximum(-np.expm1(-mean), 1e-300), 1.0)
 
 
 def _curves(step: Step, ranks: FloatArray) -> Callable[[IntArray, FloatArray], Guess]:
-    """Return guesses by the time of a few batches of each layout, between which it is interpolated.
+    """Return guesses by interpolation between the step times of a few batches of each layout.
 
     Args:
-        step: The mean step of a layout with the largest CUDA graphs.
+        step: Function for the mean step of a layout with the largest CUDA graphs.
         ranks: Data-parallel ranks of each layout, shape (u,).
     """
     on = np.repeat(np.arange(ranks.size), len(CURVE))
@@ -167,17 +168,17 @@ def _root(
     most: FloatArray,
     guess: Guess,
 ) -> FloatArray:
-    """Return the mean number of running sequences that each arrival rate leads to, shape (n,), at most ``most``.
+    """Return the mean running sequences under each arrival rate, shape (n,), at most ``most``.
 
-    By the secant method in logarithms, kept between a lower and an upper end; a candidate is done when both sides of
-    the law agree to :data:`TOLERANCE`, so that few are left in the later rounds.
+    Uses the secant method in logarithms between a lower and an upper bound. A candidate is done when both sides of the
+    law agree to :data:`TOLERANCE`, so that later rounds have few candidates.
 
     Args:
-        step: The mean step of a replica.
-        replica: Which replica each candidate is, shape (n,).
+        step: Function for the mean step of a replica.
+        replica: Index of each candidate's replica, shape (n,).
         goal: log(rate x output tokens), shape (n,).
         most: Upper end of the search, shape (n,).
-        guess: Where to begin.
+        guess: Start of the search.
     """
     low, top = goal + np.log(SHORTEST_STEP_SECONDS), np.log(most)
     high = top.copy()
@@ -197,7 +198,7 @@ def _root(
         inside = (following > low[active]) & (following < high[active])
         untried = (now < 0) & (high[active] == top[active])
         otherwise = np.where(untried, high[active], (low[active] + high[active]) / 2.0)
-        # Where this is the last round the next place is the better answer, and costs nothing.
+        # In the last round the next point is the better result and costs nothing.
         place[active] = np.where(inside, following, otherwise)
         before[active], behind[active] = here, now
         active = active[(np.abs(now) > TOLERANCE) & (high[active] - low[active] > TOLERANCE)]

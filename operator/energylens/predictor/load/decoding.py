@@ -1,7 +1,8 @@
-"""From a request's first token to its last, and from its arrival to its last: distributions over requests.
+"""Distributions over requests of the time from the first token to the last, and from arrival to the last token.
 
-A request meets the mean of the steps during its life. Where requests arrive at a rate, these differ by how many run
-meanwhile, and by the prompts that arrive: both are sums over the arrivals of one life and of the one before.
+A request experiences the mean of the steps during its life. Under an arrival rate these means differ by the sequences
+that run meanwhile and by the prompts that arrive; both are sums over the arrivals during one life and during the life
+before.
 """
 
 from __future__ import annotations
@@ -19,16 +20,17 @@ from energylens.predictor.requests import RequestClass
 from energylens.predictor.types import FloatArray, IntArray
 
 LEAST_TOKENS = 1e-9
-"""After the first, of a request that has none: its logarithm is finite."""
+"""Least tokens after the first token, for requests without any, so that their logarithm is finite."""
 NARROWEST, FAR, HALVINGS = 1e-3, 4.0, 24
-"""Of a search in the logarithm of a time: spreads that are told apart, deviations searched, and how often halved."""
+"""Parameters of a search in the logarithm of a time: number of distinguished spreads, standard deviations searched, and
+bisections."""
 TOGETHER = 0.3
 """Correlation of a request's wait for its first token with the time of its other tokens; 0.2 to 0.5 in simulations."""
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """The time per output token of requests over what steps at the mean number of running sequences would take.
+    """Time per output token of requests relative to steps at the mean number of running sequences.
 
     Log-normal over requests, up to the pace of a full batch; arrays of shape (n,).
     """
@@ -37,7 +39,7 @@ class Decoding:
     spread: FloatArray
     """Standard deviation of the logarithm."""
     most: FloatArray
-    """With all places taken; infinite where that is not known."""
+    """Ratio with all places taken; infinite if it is unknown."""
 
     def take(self, index: IntArray) -> Decoding:
         """Return the rows of an index array of shape (m,)."""
@@ -50,14 +52,14 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Life:
-    """What a request meets from its first token to its last; arrays of shape (n,)."""
+    """Conditions of a request from its first token to its last; arrays of shape (n,)."""
 
     running: FloatArray
     """Mean running sequences of the replica by Little's law with the mean step, positive."""
     around: Occupancy
-    """Their distribution over time."""
+    """Distribution of the running sequences over time."""
     lanes: FloatArray
-    """Steps that run side by side on a replica, each with its part of the sequences."""
+    """Lanes of a replica that step independently, each with its part of the sequences."""
     growth: FloatArray
     """Relative growth of the mean step with the logarithm of the sequences."""
     rate: FloatArray
@@ -65,36 +67,36 @@ class Life:
     prompt: FloatArray
     """Seconds of a prompt of mean length."""
     prompt_variance: float
-    """Of a prompt's length over the square of the mean."""
+    """Variance of a prompt's length over the square of the mean."""
     arrival_variation: FloatArray
     seconds: FloatArray
-    """Of a request at the mean number of sequences."""
+    """Time per output token of a request at the mean number of sequences, s."""
     fullest: FloatArray
-    """Time with all places taken, over that at the mean number."""
+    """Ratio of the time with all places taken to that at the mean number of sequences."""
 
 
 def decoding(life: Life) -> Decoding:
-    """Return how the time per output token is distributed over requests."""
+    """Return the distribution of the time per output token over requests."""
     mean = life.around.mean / life.running
     growth = np.clip(life.growth, 0.0, MOST_GROWTH)
     left = 1.0 - np.minimum(life.rate * life.prompt, MOST_PREFILL)
-    # The number is forgotten over one life, linearly, and slower by 1 - growth where steps grow with it: so much of its
-    # variance is left in its mean over a life.
+    # The autocorrelation of the number falls linearly to 0 over one life, and more slowly by 1 - growth if steps grow
+    # with the number. This gives the share of its variance that remains in its mean over a life.
     kept = 1.0 - (1.0 - growth) / 3.0
     sequences = growth**2 * kept * life.around.variance * life.lanes / life.around.mean**2
     prompts = life.rate * (life.prompt / left) ** 2 * (life.arrival_variation + life.prompt_variance)
-    # Who arrives during a life runs beside it, too: half of it on average.
+    # Requests that arrive during a life also run beside it, for half of it on average.
     both = growth * life.arrival_variation * life.prompt / left
     variance = np.log1p(sequences + (prompts + both) / np.maximum(mean * life.seconds, 1e-12))
     return Decoding(np.asarray(mean * np.exp(-variance / 2.0)), np.sqrt(variance), life.fullest)
 
 
 def until_last_token(tpot: Mapping[float, FloatArray], parts: Sequence[RequestClass]) -> dict[float, FloatArray]:
-    """Return quantiles of the time from the first token to the last by level, in the unit of ``tpot``, shape (n,) each.
+    """Return quantiles of the time from the first token to the last by level, in units of ``tpot``, shape (n,) each.
 
     Args:
         tpot: Quantiles of the time per output token, shape (n,) each, the median and the 95th percentile among them.
-        parts: The requests, whose output tokens are taken as log-normal within each class.
+        parts: Classes of requests; output tokens are log-normal within each class.
     """
     found = {}
     usual = np.log(tpot[0.95] / tpot[0.5]) / normal_quantile(0.95)
@@ -133,15 +135,16 @@ def _of_mixture(
 
 
 def end_to_end(first_median: FloatArray, first: FloatArray, rest_median: FloatArray, rest: FloatArray) -> FloatArray:
-    """Return a quantile of the time from a request's arrival to its last token, shape (n,), infinite where one is.
+    """Return a quantile of the time from a request's arrival to its last token, shape (n,); infinite if an input is.
 
-    Medians add up; of what lies above them the squares do, as of normal variables that go :data:`TOGETHER`.
+    Medians add up. The excesses over them add like standard deviations of normal variables with correlation
+    :data:`TOGETHER`.
 
     Args:
-        first_median: Median time to the first token.
-        first: Its quantile at the same level.
-        rest_median: Median of the time from there to the last token.
-        rest: Its quantile.
+        first_median: Median TTFT.
+        first: Quantile of the TTFT at the same level.
+        rest_median: Median of the time from the first token to the last.
+        rest: Quantile of that time at the same level.
     """
     with np.errstate(invalid="ignore"):
         a, b = first - first_median, rest - rest_median

@@ -1,7 +1,7 @@
-"""Percentiles of the time from a request's arrival to its first token, over all requests and for each class of them.
+"""Percentiles of the time from a request's arrival to its first token, over all requests and by class.
 
-A mixture over the step that a request arrives in, over the step that is composed already, and over whether a long
-prompt arrives beside it; what each leaves is taken as log-normal.
+The distribution is a mixture over the step in which a request arrives, over the step that is already composed, and over
+whether a long prompt arrives beside it; within each case the time is log-normal.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from energylens.predictor.load.step_work import Group
 from energylens.predictor.types import FloatArray
 
 SELDOM = 1e-3
-"""Probability of a backlog of prompts below which no percentile shows it."""
+"""Probability of a backlog of prompts below which percentiles ignore it."""
 
 
 class FirstTokens:
-    """Quantiles of the time from a request's arrival to its first token, by level, arrays of shape (n,)."""
+    """Quantiles of the TTFT at the engine by level, arrays of shape (n,)."""
 
     def __init__(
         self,
@@ -35,22 +35,22 @@ class FirstTokens:
         wait: PlaceWait,
         levels: Sequence[float],
     ) -> None:
-        """Take what replicas do.
+        """Store the description of n replicas.
 
         Args:
-            loop: Replicas, n of them.
-            terms: Of steps at each number of running sequences, shape (k, n).
-            law: Of those steps.
-            arriving: Prompts that arrive at them.
-            wait: For a place in the batch.
-            levels: Of the quantiles, between 0 and 1.
+            loop: The n replicas.
+            terms: Terms of steps at each number of running sequences, shape (k, n).
+            law: Law of those steps.
+            arriving: Prompts that arrive at the replicas.
+            wait: Wait for a place in the batch.
+            levels: Levels of the quantiles, between 0 and 1.
         """
         self._levels = levels
         self._shares = [prompts.share for prompts in loop.prompts]
         self._parts = [_first_token(loop, terms, law, arriving, wait, each, max(levels)) for each in loop.prompts]
 
     def of_all(self) -> dict[float, FloatArray]:
-        """Return those over all requests."""
+        """Return the quantiles over all requests."""
 
         def below(seconds: FloatArray) -> FloatArray:
             parts = zip(self._shares, self._parts, strict=True)
@@ -60,7 +60,7 @@ class FirstTokens:
         return solve(below, np.minimum.reduce(shortest), np.maximum.reduce(longest), self._levels)
 
     def of_classes(self) -> list[dict[float, FloatArray]]:
-        """Return those of each class."""
+        """Return the quantiles of each class."""
         return [solve(part.below, part.shortest, part.longest, self._levels) for part in self._parts]
 
 
@@ -69,20 +69,20 @@ class _FirstToken:
     """The time to first token of one class of requests."""
 
     below: Callable[[FloatArray], FloatArray]
-    """Its distribution function: seconds of shape (n,) to probabilities of shape (n,)."""
+    """Distribution function, from seconds of shape (n,) to probabilities of shape (n,)."""
     shortest: FloatArray
     longest: FloatArray
-    """That hardly any request exceeds, shape (n,)."""
+    """Time that hardly any request exceeds, shape (n,), s."""
 
 
 @dataclass(frozen=True)
 class _Company:
-    """Prompts that arrived in the same step as a request, of one kind; seconds."""
+    """Prompts of one kind that arrived in the same step as a request; seconds."""
 
     share: FloatArray
-    """Of the time in which requests of this kind arrive."""
+    """Share of the time in which requests of this kind arrive."""
     mean: FloatArray
-    """From the arrival until those prompts are computed."""
+    """Mean time from the arrival until those prompts are computed."""
     variance: FloatArray
 
 
@@ -95,9 +95,9 @@ def _first_token(
     prompts: Group,
     highest: float,
 ) -> _FirstToken:
-    """Return the law of the time to first token of requests with some prompts, up to a level of ``highest``."""
+    """Return the law of the TTFT of requests with given prompts, valid up to the level ``highest``."""
     room, start = terms.room, terms.decode + terms.once
-    # A prompt longer than the room takes more steps, which decode beside it.
+    # A prompt that exceeds the room takes several steps, which also decode.
     mine = terms.prompt * prompts.length
     length = np.sqrt(max(np.log1p(prompts.variance), 1e-9))
     above = np.log(np.maximum(mine, 1e-12)) - length**2 / 2.0 - np.log(room)
@@ -106,7 +106,7 @@ def _first_token(
     pace = start / room
     own = mine + left * pace + 0.5 * start * cut
     own_variance = mine * mine * prompts.variance * (1.0 + pace * cut) ** 2
-    # Prompts that earlier steps had no room for.
+    # Prompts for which earlier steps had no room.
     full = np.clip(stable_chunks(loop), 0.0, 0.98)
     behind = law.backlog * (1.0 + pace) / (1.0 - full)
     queued = np.clip(law.mixed * (1.0 - law.ends) * (start + room) / law.mean, 1e-6, 0.999)
@@ -143,12 +143,13 @@ def _first_token(
 
 
 def _company(loop: OpenLoop, terms: StepTerms, law: StepLaw, arriving: Arriving) -> list[_Company]:
-    """Return what a request waits for until its own prompt is computed, by the step that it arrives in."""
+    """Return the time that a request waits until its own prompt is computed, by the step in which it arrives."""
     p, room, more = terms.prompt, terms.room, arriving.clump - 1.0
     found = []
     for met, ahead in product(law.met, _ahead(loop, law)):
         uneven = np.maximum(met.square - met.mean**2, 0.0)
-        # What is left of the step that an arrival falls into, by its length, and steps composed.
+        # The rest of the step during which a request arrives (weighted by length), and the steps that are already
+        # composed.
         rest = loop.busy * (met.mean / 2.0 + loop.steps_ahead * ahead.step)
         rest_square = met.square / 3.0 + loop.steps_ahead * (met.mean * ahead.step + ahead.step_square)
         rest_variance = np.maximum(loop.busy * rest_square - rest**2, 0.0)
@@ -158,7 +159,7 @@ def _company(loop: OpenLoop, terms: StepTerms, law: StepLaw, arriving: Arriving)
             square = sum(group.share * group.length**2 * (1.0 + group.variance) for group in groups) / share
             v = square / each**2 - 1.0
             q, rate = p * each, arriving.rate * share
-            # Others that arrived in the same step, as far as the room of one reaches.
+            # Other prompts that arrived in the same step, up to the room of one step.
             beside = rate * met.mean * loop.busy
             others = np.minimum(q * beside + long * p, room) + q * more
             variance = q * q * (beside * (arriving.clump + v) + rate**2 * uneven * loop.busy)
@@ -169,7 +170,7 @@ def _company(loop: OpenLoop, terms: StepTerms, law: StepLaw, arriving: Arriving)
 
 
 def _ahead(loop: OpenLoop, law: StepLaw) -> tuple[Met, ...]:
-    """Return the kinds of steps that are composed before a request joins: with prompts of the longest kind, or not."""
+    """Return the kinds of steps composed before a request joins: with or without prompts of the longest kind."""
     if len(law.met) == 1 or loop.steps_ahead == 0.0:
         return (replace(law.met[0], frequency=np.ones_like(law.mean), step=law.mean, step_square=law.square),)
     long = law.met[0]
@@ -182,7 +183,7 @@ def _ahead(loop: OpenLoop, law: StepLaw) -> tuple[Met, ...]:
 def _others(
     loop: OpenLoop, arriving: Arriving, met: Met
 ) -> list[tuple[FloatArray, FloatArray | float, tuple[Group, ...]]]:
-    """Return whether a long prompt arrives in the same step: how likely, how long in mean prompts, and the rest."""
+    """Return for long prompts in the same step: their probability, their length in mean prompts, and the rest."""
     groups = arriving.groups
     one = np.ones_like(met.mean)
     if len(groups) == 1:

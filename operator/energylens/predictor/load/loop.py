@@ -1,4 +1,4 @@
-"""Replicas at which requests arrive at a rate, and quantiles of what is known by its distribution function."""
+"""Replicas under an arrival rate, and quantiles from distribution functions."""
 
 from __future__ import annotations
 
@@ -12,54 +12,54 @@ from energylens.predictor.load.step_work import Group
 from energylens.predictor.types import FloatArray, IntArray
 
 COARSE = 6
-"""Places at which a distribution function is known before its quantiles are searched between two of them."""
+"""Points at which a distribution function is evaluated before its quantiles are searched between two of them."""
 ROUNDS = 4
 EDGE = 0.1
-"""Of an interval, nearer to whose ends a search does not go."""
+"""Margin of an interval: a search does not go nearer to its ends."""
 RARE = 1e-4
-"""Probability of a wait for a place below which no percentile shows it."""
+"""Probability of a wait for a place below which percentiles ignore it."""
 SMALLEST_ROOM = 16.0
-"""Prompt tokens that a step has room for at least."""
+"""Least prompt tokens for which a step has room."""
 
 
 @dataclass(frozen=True)
 class OpenLoop:
-    """Replicas under arrivals; arrays of shape (n,), seconds, after whatever was learned from runs."""
+    """Replicas under arrivals; arrays of shape (n,), seconds, after the learned factors."""
 
     rate: FloatArray
-    """Requests per second of the replica."""
+    """Arrival rate of the replica, requests per second."""
     running: FloatArray
     """Mean running sequences of the replica."""
     busy: FloatArray
-    """Share of time in which any runs."""
+    """Share of time in which any sequence runs."""
     places: FloatArray
-    """Of the replica."""
+    """Places in the batch of the replica."""
     most: FloatArray
     """Requests per second that the replica serves with all places taken."""
     lanes: FloatArray
-    """Steps that run side by side on a replica: ranks that do not step together."""
+    """Lanes of a replica that step independently: ranks that do not synchronise steps."""
     lockstep: FloatArray
     """Ranks that step together."""
     schedulers: FloatArray
-    """Data-parallel ranks, each with a queue and places of its own."""
+    """Data-parallel ranks, each with its own queue and places."""
     terms: StepTerms
-    """Of a step at ``running``."""
+    """Mean time of a step at ``running``."""
     decode_slope: FloatArray
-    """Seconds that one more running sequence adds to a step that only decodes."""
+    """Seconds by which one more running sequence lengthens a step that only decodes."""
     mean_slope: FloatArray
-    """Seconds that it adds to a step with the prompts that arrive meanwhile."""
+    """Seconds by which one more running sequence lengthens a step with the prompts that arrive meanwhile."""
     prompt_variance: float
-    """Of a prompt's length over the square of the mean."""
+    """Variance of a prompt's length over the square of the mean."""
     arrival_variation: FloatArray
     output_variation: float
     output_steps: float
     step_tokens: float
-    """Tokens that a step of a rank computes at most."""
+    """Most tokens that a step of a rank computes."""
     prompt_tokens: float
     """Mean computed tokens of a prompt."""
     steps_ahead: float
     prompts: tuple[Group, ...]
-    """Of each class of requests."""
+    """Prompts of each class of requests."""
 
     def take(self, index: IntArray) -> OpenLoop:
         """Return the replicas of an index array of shape (m,)."""
@@ -76,19 +76,19 @@ class OpenLoop:
 
 
 def room_of(step_tokens: float, running: FloatArray, ranks: FloatArray, prompt_tokens: float) -> FloatArray:
-    """Return the prompts of mean length that a step has room for beside the sequences that decode.
+    """Return the prompts of mean length for which a step has room beside the decoding sequences.
 
     Args:
-        step_tokens: Of a rank, at most.
+        step_tokens: Most tokens in a step of a rank.
         running: Sequences that decode in the step, on all ranks that step together.
-        ranks: That step together.
+        ranks: Number of ranks that step together.
         prompt_tokens: Mean computed tokens of a prompt.
     """
     return np.asarray(np.maximum(step_tokens * ranks - running, SMALLEST_ROOM) / prompt_tokens)
 
 
 def stable_chunks(loop: OpenLoop) -> FloatArray:
-    """Return the share of a step's room for prompts that arrivals take when steps are full, shape (n,).
+    """Return the share of a step's room for prompts that arrivals need when steps are full, shape (n,).
 
     From 1 on the queue of prompts grows without bound, however many places there are.
     """
@@ -99,13 +99,13 @@ def stable_chunks(loop: OpenLoop) -> FloatArray:
 def solve(
     below: Callable[[FloatArray], FloatArray], low: FloatArray, high: FloatArray, levels: Sequence[float]
 ) -> dict[float, FloatArray]:
-    """Return where a distribution function reaches levels, in the logarithm.
+    """Return the points at which a distribution function reaches given levels, by search in the logarithm.
 
     Args:
-        below: Seconds of shape (n,) to probabilities of shape (n,).
-        low: Seconds that nothing is below, shape (n,).
-        high: Seconds that hardly anything is above, shape (n,).
-        levels: Between 0 and 1.
+        below: Function from seconds of shape (n,) to probabilities of shape (n,).
+        low: Lower bound, s, shape (n,).
+        high: Upper bound that is hardly ever exceeded, s, shape (n,).
+        levels: Levels between 0 and 1.
     """
     first, last = np.log(low), np.log(high)
     columns = np.arange(low.size)
@@ -117,7 +117,7 @@ def solve(
         a, b = places[upper - 1, columns], places[upper, columns]
         at_a, at_b = shares[upper - 1, columns] - level, shares[upper, columns] - level
         for _ in range(ROUNDS):
-            # The end that stays twice counts half (the Illinois variant of regula falsi).
+            # The value at an end that is kept twice is halved (the Illinois variant of regula falsi).
             middle = a - at_a * (b - a) / np.maximum(at_b - at_a, 1e-12)
             middle = np.clip(middle, a + EDGE * (b - a), b - EDGE * (b - a))
             at = below(np.exp(middle)) - level

@@ -1,8 +1,8 @@
 """Continuous batching in steady state: steps that only decode, and steps that also prefill arriving requests.
 
-A replica that runs b sequences of S output tokens each sees b/S requests end, and as many start, per step. Starts per
-step are taken as Poisson. Throughput follows the mean step; inter-token latencies are quantiles of the mixture, which
-is why the median excludes most of the prefill.
+In a replica with b running sequences of S output tokens each, b/S requests end per step, and as many start. Starts per
+step are Poisson distributed. Throughput follows from the mean step; inter-token latencies are quantiles of the mixture,
+so that the median mostly excludes prefill.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import numpy as np
 from energylens.predictor.types import FloatArray, IntArray
 
 MANY = 6.0
-"""Starts per step above which the Poisson distribution is taken as normal."""
+"""Starts per step above which the Poisson distribution is approximated as normal."""
 TERMS = 16
 FITTED_LOWEST = 1e-3
 LOWEST = 1e-6
-"""Lowest and, from 1, highest level of a quantile."""
+"""Lowest level of a quantile and, as the distance from 1, the highest."""
 SHORTEST = 0.02
-"""Level of the shortest prompts that are told apart among the steps that start any."""
+"""Level of the shortest prompts that are distinguished among steps with starts."""
 _MIDDLE = (
     (-3.969683028665376e1, 2.209460984245205e2, -2.759285104469687e2, 1.383577518672690e2, -3.066479806614716e1,
      2.506628277459239),
@@ -48,7 +48,7 @@ class StepMixture:
     base: FloatArray
     """Part of ``mixed`` beyond ``decode`` that does not grow with the number of starts."""
     prompt_spread: float | FloatArray = 0.0
-    """Standard deviation of the logarithm of the prompt length: most prompts are shorter than the mean."""
+    """Standard deviation of the logarithm of the prompt length; most prompts are shorter than the mean."""
 
     def take(self, index: IntArray) -> StepMixture:
         """Return the mixtures of an index array of shape (m,)."""
@@ -73,10 +73,10 @@ class StepMixture:
         return np.asarray((1.0 - share) * self.decode + share * self.mixed)
 
     def tpot(self, running: FloatArray) -> FloatArray:
-        """Return the mean time per output token of a request: steps that prefill others count, the one's own do not.
+        """Return the mean time per output token of a request, with the prefill of other requests but not its own.
 
         Args:
-            running: Sequences of the rank, shape (n,): all but one of their prompts are others'.
+            running: Sequences of the rank, shape (n,), of which one is the request itself.
         """
         others = np.maximum(1.0 - 1.0 / np.maximum(running, 1.0), 0.0)
         return np.asarray(self.decode + (self.mean - self.decode) * others)
@@ -84,12 +84,12 @@ class StepMixture:
     def tpot_spread(self, running: FloatArray, output_tokens: float) -> FloatArray:
         """Return the standard deviation of the logarithm of the time per output token over requests, shape (n,).
 
-        A request's figure is the mean of its steps, which differ by the prompts that start in them: a Poisson number,
-        each of log-normal length. The mean of k such steps has a k-th of the variance of one.
+        A request's time per output token is the mean of its steps, which differ by the prompts that start in them: a
+        Poisson number, each of log-normal length. The mean of k such steps has 1/k of the variance of one step.
 
         Args:
             running: Sequences of the rank, shape (n,), as for :meth:`tpot`.
-            output_tokens: That a request generates, of requests of unlike outputs the harmonic mean.
+            output_tokens: Output tokens of a request; the harmonic mean if outputs differ.
         """
         base, slope = self._line()
         once, share = base - self.decode, self.mixed_share
@@ -102,7 +102,7 @@ class StepMixture:
 
     @property
     def starts_when_mixed(self) -> FloatArray:
-        """Mean starts of a step that has any."""
+        """Mean starts in a step with at least one."""
         return np.where(self.starts > 1e-9, self.starts / np.maximum(self.mixed_share, 1e-12), 1.0)
 
     def with_starts(self, count: FloatArray) -> FloatArray:
@@ -117,10 +117,10 @@ class StepMixture:
         return self.decode + base, slope
 
     def quantile(self, level: float | FloatArray) -> FloatArray:
-        """Return a quantile of the step time over steps, shape (n,); ``level`` is one number or of that shape.
+        """Return a quantile of the step time over steps, shape (n,); ``level`` is one number or has that shape.
 
-        What coefficients are fitted by. Far above the median :meth:`tail` is nearer to the steps: here the length of a
-        prompt has the level of the whole step, though few steps have a prompt.
+        Coefficients are fitted with this quantile. Far above the median, :meth:`tail` is more accurate: here the prompt
+        length is taken at the level of the whole step, although few steps have a prompt.
 
         Steps between two counts of starts blend over a narrow range of levels, so that the result is continuous.
         """
@@ -139,7 +139,7 @@ class StepMixture:
             before = after
             probability = probability * few / count
             cumulative = cumulative + probability
-        # Many starts: Poisson counts of log-normal lengths, whose sum has this squared coefficient of variation.
+        # With many starts, a Poisson number of log-normal lengths has a sum with this squared coefficient of variation.
         many = np.maximum(self.starts, 1.0)
         variation = np.log1p(np.exp(spread**2) / many)
         total = many * np.exp(z * np.sqrt(variation) - variation / 2.0)
@@ -148,11 +148,11 @@ class StepMixture:
     def tail(self, level: float, median: FloatArray | None = None) -> FloatArray:
         """Return a high quantile of the step time over steps, shape (n,), never below the median.
 
-        ``median`` is ``quantile(0.5)`` where that is known, shape (n,).
+        ``median`` is ``quantile(0.5)`` if it is known, shape (n,).
 
-        Of the steps that start requests, the prompt tokens are a Poisson number, one at least, of log-normal lengths;
-        their sum is taken as log-normal of the same mean and variance. Where such steps begin, the result rises over a
-        narrow range of levels, so that it is continuous.
+        A step with starts has a Poisson number of prompts, at least one, of log-normal lengths. Their sum is
+        approximated as log-normal with the same mean and variance. At the level where such steps begin, the result
+        rises over a narrow range of levels, so that it is continuous.
         """
         none = np.exp(-self.starts)
         z = normal_quantiles(np.maximum((level - none) / np.maximum(1.0 - none, 1e-12), SHORTEST))
@@ -177,7 +177,7 @@ class StepMixture:
 
 
 def _length_quantile(z: FloatArray, spread: FloatArray, count: float) -> FloatArray:
-    """Return a quantile of the mean length of ``count`` prompts over the mean of all."""
+    """Return a quantile of the mean length of ``count`` prompts, relative to the mean of all prompts."""
     variance = np.log1p(np.expm1(spread**2) / count)
     return np.asarray(np.exp(z * np.sqrt(variance) - variance / 2.0))
 
@@ -190,8 +190,7 @@ def normal_cdf(x: float) -> float:
 def normal_quantiles(levels: FloatArray) -> FloatArray:
     """Return :func:`normal_quantile` of every level, shape of ``levels``, within 1e-8.
 
-    By P. J. Acklam's rational approximation, for levels that may all differ; those outside of 0 to 1 are taken as
-    nearly 0 and nearly 1.
+    Uses P. J. Acklam's rational approximation. Levels outside of 0 to 1 are clipped to nearly 0 and nearly 1.
     """
     p = np.clip(np.asarray(levels, dtype=np.float64), LOWEST, 1.0 - LOWEST)
     smaller = np.minimum(p, 1.0 - p)

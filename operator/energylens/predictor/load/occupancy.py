@@ -1,9 +1,9 @@
-"""How many sequences run: not the mean alone, but the spread around it over time.
+"""The distribution of running sequences over time, around their mean.
 
-The number that runs at a step is what started in the last S steps, S being the output tokens. Steps grow with that
-number, and prompts halt it, so that it varies more than a Poisson number. The linear delay equation of its deviations
-gives the variance below; without prompts it is the number in a processor-sharing queue, which no law of the service
-changes (Cohen, Acta Informatica 12, 1979).
+The number running at a step is the number that started in the last S steps, S being the output tokens. Steps grow with
+that number, and prompts halt decoding, so that it varies more than a Poisson number. The linear delay equation of its
+deviations gives the variance below. Without prompts it is the number in a processor-sharing queue, whose distribution
+does not depend on the service distribution (Cohen, Acta Informatica 12, 1979).
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from energylens.predictor.types import FloatArray
 
 _POINTS, _WEIGHTS = np.polynomial.hermite_e.hermegauss(5)
 WEIGHTS: FloatArray = _WEIGHTS / _WEIGHTS.sum()
-"""Of the states by which a distribution over running sequences stands, shape (k,)."""
+"""Weights of the states that represent a distribution of running sequences, shape (k,)."""
 MOST_GROWTH = 0.98
 MOST_HALTED = 0.97
 LEAST_ARRIVALS = 0.05
-"""Rate between two bursts, relative to the mean: a lower bound of the regression, which is a straight line."""
+"""Lower bound, relative to the mean, of the arrival rate between two bursts; the regression is a straight line."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ class Occupancy:
     variance: FloatArray
 
     def states(self, most: FloatArray) -> FloatArray:
-        """Return the numbers, shape (k, n), that stand for the distribution with :data:`WEIGHTS`.
+        """Return the numbers, shape (k, n), that represent the distribution with :data:`WEIGHTS`.
 
-        Gauss-Hermite points through the Wilson-Hilferty transformation of the gamma distribution, scaled to its mean:
-        the transformation is poor at shapes below 1.
+        They are Gauss-Hermite points through the Wilson-Hilferty transformation of the gamma distribution, scaled to
+        its mean because the transformation is inaccurate for shapes below 1.
 
         Args:
-            most: That run at once, shape (n,).
+            most: Most sequences that run at once, shape (n,).
         """
         shape = self.mean**2 / self.variance
         root = 1.0 - 1.0 / (9.0 * shape) + _POINTS[:, None] / (3.0 * np.sqrt(shape))
@@ -45,14 +45,14 @@ class Occupancy:
         return np.asarray(np.minimum(self.mean * points / (WEIGHTS @ points), most))
 
     def arrivals_at(self, states: FloatArray, arrival_variation: FloatArray) -> FloatArray:
-        """Return the arrival rate while so many sequences run, relative to the mean rate, shape of ``states``.
+        """Return the arrival rate relative to the mean rate given the running sequences, shape of ``states``.
 
-        Many run because many have come, and in a burst more come: the regression of the rate on the number of
-        customers of an infinite-server queue with renewal arrivals, which have (variation - 1) / 2 more after an
-        arrival than a Poisson process has.
+        Many running sequences indicate a burst, in which more arrive. The result is the regression of the rate on the
+        number of customers of an infinite-server queue with renewal arrivals, which exceed a Poisson process by
+        (variation - 1) / 2 arrivals after an arrival.
 
         Args:
-            states: Sequences that run, shape (k, n).
+            states: Running sequences, shape (k, n).
             arrival_variation: Squared coefficient of variation of the times between requests, shape (n,).
         """
         slope = (arrival_variation - 1.0) / 2.0 / self.variance
@@ -67,21 +67,21 @@ def occupancy(
     arrival_variation: FloatArray,
     output_variation: float,
 ) -> Occupancy:
-    """Return the distribution of running sequences where there are places for all.
+    """Return the distribution of running sequences if there are places for all.
 
     Args:
-        mean: Running sequences of a step, shape (n,), positive: what Little's law with the mean step gives.
+        mean: Running sequences by Little's law with the mean step, shape (n,), positive.
         growth: Relative growth of the mean step with the logarithm of the sequences, shape (n,).
-        halted: Share of the time in which one more prompt per arrival halts the others, shape (n,).
-        prompt_variance: Of a prompt's length over the square of the mean.
+        halted: Share of the time in which prompts halt decoding, shape (n,).
+        prompt_variance: Variance of a prompt's length over the square of the mean.
         arrival_variation: Squared coefficient of variation of the times between requests, shape (n,).
         output_variation: Squared coefficient of variation of the output lengths.
     """
     halted = np.minimum(halted, MOST_HALTED)
     noise = (arrival_variation + halted**2 * prompt_variance) / (1.0 - halted) ** 2
-    # Outputs of all lengths leave at random; of one length as they came.
+    # Requests with varied outputs leave at random times, with equal outputs in the order of arrival.
     mixed = 0.5 * min(output_variation, 1.0)
     growth = np.clip(growth, 0.0, MOST_GROWTH)
     variance = mean * (noise * (1.0 - mixed) + mixed) / (1.0 - growth)
-    # Steps with many sequences are longer: over time there are more than over steps.
+    # Steps with many sequences are longer, so the mean over time exceeds the mean over steps.
     return Occupancy(mean + growth * variance / mean, variance)

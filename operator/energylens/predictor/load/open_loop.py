@@ -1,9 +1,9 @@
-"""Percentiles of TTFT and ITL of replicas at which requests arrive at a rate.
+"""Percentiles of TTFT and ITL of replicas under an arrival rate.
 
-A mixture over how many sequences run, which changes slowly (:mod:`occupancy`), of the law of steps meanwhile
-(:mod:`step_law`). A request waits for a place in the batch (:mod:`queueing`), for what is left of the step that it
-falls into and for steps that are composed already; its prompt then shares steps with those that arrived beside it. The
-inter-token latency is the step, of which every running sequence sees one.
+The distribution is a mixture over the slowly changing number of running sequences (:mod:`occupancy`), each with its own
+law of steps (:mod:`step_law`). A request waits for a place in the batch (:mod:`queueing`), for the rest of the step
+during which it arrives, and for steps that are already composed; its prompt then shares steps with other prompts. The
+inter-token latency is the step, which every running sequence experiences.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from energylens.predictor.load.step_work import grouped
 from energylens.predictor.types import BoolArray, FloatArray, IntArray
 
 BURST_MEMORY = 2.5
-"""How fast the clumps of bursty arrivals fill with the arrivals per step; set on simulated gamma arrivals."""
+"""Rate at which bursty arrivals clump with growing arrivals per step, fitted to simulated gamma arrivals."""
 
 
 @dataclass(frozen=True)
@@ -32,20 +32,20 @@ class Latencies:
     """Quantiles in seconds by level, arrays of shape (n,)."""
 
     ttft: Mapping[float, FloatArray]
-    """From arrival at the scheduler to the first token, infinite nowhere."""
+    """TTFT from arrival at the scheduler to the first token; infinite nowhere."""
     step: Mapping[float, FloatArray]
-    """Of the step that a running sequence sees."""
+    """Step as a running sequence experiences it."""
     decoding: Decoding
     class_ttft: tuple[Mapping[float, FloatArray], ...] = ()
-    """As ``ttft``, of each class of requests, where asked for."""
+    """TTFT of each class of requests, if requested."""
 
 
 def latencies(
     loop: OpenLoop, levels: Sequence[float], first_token_levels: Sequence[float], *, by_class: bool = False
 ) -> Latencies:
-    """Return quantiles of steps and of TTFT, at levels of their own; ``by_class``: TTFT of each class, too."""
+    """Return quantiles of steps and of TTFT, each at its own levels; with ``by_class``, also the TTFT of each class."""
     clump = _clump(loop)
-    # Lanes vary apart from each other.
+    # Lanes vary independently.
     spread = _spread(loop, loop.lanes)
     groups = grouped(loop.prompts)
     here = step_law(Arriving(loop.lane_rate, np.asarray(loop.prompt_variance), clump, groups), loop.terms)
@@ -70,10 +70,10 @@ def latencies(
 
 
 def _life(loop: OpenLoop, law: StepLaw, around: Occupancy) -> Life:
-    """Return what a request meets; ``law`` is of steps at the mean number of running sequences."""
+    """Return the conditions of a request; ``law`` describes steps at the mean number of running sequences."""
     running, terms = np.maximum(loop.running, 1e-3), loop.terms
     seconds = loop.output_steps * law.mean
-    # With all places taken, and no step longer than one filled with prompts.
+    # The time with all places taken; no step is longer than one filled with prompts.
     full = loop.places / np.maximum(loop.most * seconds, 1e-12)
     longest = terms.decode + loop.decode_slope * np.maximum(loop.places - running, 0.0) + terms.once + terms.room
     return Life(
@@ -91,7 +91,7 @@ def _life(loop: OpenLoop, law: StepLaw, around: Occupancy) -> Life:
 
 
 def _clump(loop: OpenLoop) -> FloatArray:
-    """Return the variance of the arrivals in a step over their mean: the longer the step, the more of a burst."""
+    """Return variance / mean of the arrivals in a step: the longer the step, the more of a burst falls into it."""
     within = (
         loop.lane_rate
         * (loop.terms.decode + loop.terms.once)
@@ -102,7 +102,7 @@ def _clump(loop: OpenLoop) -> FloatArray:
 
 
 def _spread(loop: OpenLoop, parts: FloatArray) -> Occupancy:
-    """Return the distribution of the sequences that run on one of ``parts`` lanes or ranks, with places for all."""
+    """Return the distribution of the running sequences on one of ``parts`` lanes or ranks, with places for all."""
     terms = loop.terms
     arriving = loop.running / loop.output_steps / loop.lanes
     halted = loop.lane_rate * (terms.prompt + terms.once * np.exp(-np.minimum(arriving, 50.0)))
@@ -114,7 +114,7 @@ def _spread(loop: OpenLoop, parts: FloatArray) -> Occupancy:
 
 
 def _wait(loop: OpenLoop, law: StepLaw, spread: Occupancy) -> PlaceWait:
-    """Return the wait for a place: who is on the way to the first token counts as well as who runs."""
+    """Return the wait for a place; requests before their first token also occupy places."""
     terms = loop.terms
     first = law.square / law.mean * (0.5 + loop.lane_rate * terms.prompt) + loop.steps_ahead * law.mean
     first = first + terms.decode + terms.once + terms.prompt
@@ -125,22 +125,22 @@ def _wait(loop: OpenLoop, law: StepLaw, spread: Occupancy) -> PlaceWait:
     places = np.maximum(loop.places * each, 1.0)
     pace = np.maximum(loop.most * each, 1e-12)
     if len(loop.prompts) > 1:
-        # Prompts of another class halt all places, as more arrivals would fill them.
+        # Prompts of another class halt all places, just as more arrivals would occupy them.
         arrivals = arrivals + np.minimum(loop.lane_rate * terms.prompt, 1.0) ** 2 * loop.prompt_variance
     return place_wait(offered, places, load, pace, arrivals, loop.output_variation)
 
 
 def _alike(loop: OpenLoop, waits: BoolArray) -> tuple[IntArray, IntArray]:
-    """Return the first of each kind of replicas, and which kind each is.
+    """Return the first of each kind of replicas, and the index of each replica's kind.
 
     Args:
         loop: The replicas.
-        waits: Where requests wait for a place, shape (n,): only there places and what they serve count.
+        waits: Whether requests wait for a place, shape (n,); only then do places and their throughput matter.
     """
     fields = vars(loop) | {"places": np.where(waits, loop.places, -1.0), "most": np.where(waits, loop.most, -1.0)}
     rows = [*fields.values(), *vars(loop.terms).values()]
     columns = np.stack([row for row in rows if isinstance(row, np.ndarray) and row.shape == loop.rate.shape], axis=1)
-    # Bytes in a dictionary take a fifth of the time of sorting rows.
+    # Looking up bytes in a dictionary takes a fifth of the time of sorting rows.
     raw, width = columns.tobytes(), columns.shape[1] * columns.itemsize
     kinds: dict[bytes, int] = {}
     starts = range(0, len(raw), width)
@@ -159,10 +159,10 @@ def _terms_at(loop: OpenLoop, states: FloatArray) -> StepTerms:
 def _step_quantiles(
     loop: OpenLoop, states: FloatArray, terms: StepTerms, law: StepLaw, levels: Sequence[float]
 ) -> dict[float, FloatArray]:
-    """Return quantiles of the step over running sequences: a state counts by its tokens per second."""
+    """Return quantiles of the step over running sequences; each state counts by its tokens per second."""
     tokens = WEIGHTS[:, None] * np.maximum(states, 1e-3) / law.mean
     weights = tokens / tokens.sum(axis=0)
-    # Steps of one state differ by the states between two of the points.
+    # Within one state, steps vary by as much as the states between two points.
     width = np.maximum(np.abs(loop.decode_slope) * 0.35 * np.sqrt(np.var(states, axis=0)), 1e-3 * terms.decode)
     start = terms.decode + terms.once
 

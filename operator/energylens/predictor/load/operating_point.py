@@ -1,4 +1,4 @@
-"""The operating point of a replica: the steady state that a prediction is made of, before any residual."""
+"""The operating point of a replica: its steady state by physics, before any learned correction."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from energylens.predictor.types import BoolArray, FloatArray, GpuSpec, IntArray,
 
 @dataclass(frozen=True)
 class Scenario:
-    """Whatever stays the same over all loads: a model on n candidates of one product, and what they serve."""
+    """Everything that is constant over all loads: a model on n candidates of one product, and the served requests."""
 
     model: ModelSpec
-    """As served on the product."""
+    """The model as served on the product."""
     gpu: GpuSpec
     layouts: Layouts
     """Candidates, shape (n,)."""
@@ -31,27 +31,27 @@ class Scenario:
 
     @property
     def lockstep_ranks(self) -> FloatArray:
-        """Data-parallel ranks that step together, shape (n,): those that exchange the tokens of experts."""
+        """Data-parallel ranks that step together, shape (n,): ranks that exchange the tokens of experts."""
         return np.where(self.model.is_moe, self.layouts.data_parallel, 1).astype(np.float64)
 
     @property
     def tokens_per_step(self) -> float:
-        """Output tokens that a step adds to each sequence; a replica that only prefills adds the first."""
+        """Output tokens that a step adds to each sequence; on a prefill replica, one."""
         return 1.0 if self.role == "prefill" else self.workload.tokens_per_step
 
 
 @dataclass(frozen=True)
 class Beside:
-    """Steps of n replicas near their operating point, which say how steps grow with running sequences."""
+    """Steps of n replicas near their operating point, which show how steps grow with running sequences."""
 
     mixture: StepMixture
     running: FloatArray
-    """Sequences, shape (n,); none is that of the operating point."""
+    """Running sequences, shape (n,); none equals that of the operating point."""
 
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """How n replicas run in steady state, physics only; arrays of shape (n,)."""
+    """Steady state of n replicas by physics alone; arrays of shape (n,)."""
 
     scenario: Scenario
     pace: Pace
@@ -63,32 +63,32 @@ class OperatingPoint:
     busy: FloatArray
     """Share of time in which anything runs."""
     utilization: FloatArray
-    """Offered requests over those that the replica could serve, 1 at most."""
+    """Ratio of the offered requests to the capacity of the replica, at most 1."""
     sustainable: BoolArray
     rate: FloatArray
     """Requests per second that are served."""
     median_step: FloatArray | None = None
-    """Seconds of the step that a benchmark's median inter-token latency is; None for the median of the mixture."""
+    """Step that is a benchmark's median inter-token latency, s; None for the median of the mixture."""
     waiting: FloatArray | None = None
-    """Of a fixed number of requests in flight those without a place; None where requests arrive at a rate."""
+    """Requests in flight without a place; None under an arrival rate."""
     most: FloatArray | None = None
-    """Requests per second with all places taken, shape (n,); None where the number of requests in flight is given."""
+    """Requests per second with all places taken, shape (n,); None for a fixed number of requests in flight."""
     beside: Beside | None = None
-    """Where requests arrive at a rate: the steps at other numbers of running sequences."""
+    """Steps at other numbers of running sequences; only under an arrival rate."""
 
     @cached_property
     def running_while_busy(self) -> FloatArray:
-        """Mean running sequences while any run, 1 at least."""
+        """Mean running sequences while any run, at least 1."""
         return np.asarray(np.maximum(self.running / np.maximum(self.busy, 1e-12), 1.0))
 
     @cached_property
     def starts_together(self) -> FloatArray:
-        """Requests in one start of the mixture of steps, which lets them start together where many do."""
+        """Requests per start of the step mixture; when many requests start, they start together."""
         return prompts_together(self.scenario, self.pace.mixture, self.running_while_busy)
 
 
 def prompts_together(scenario: Scenario, mixture: StepMixture, running: FloatArray) -> FloatArray:
-    """Return the requests in one start of a mixture of steps with so many running sequences, shape (n,)."""
+    """Return the requests per start of a step mixture with the given running sequences, shape (n,)."""
     ones = np.ones_like(running)
     if scenario.role != "aggregated":
         return ones

@@ -1,8 +1,8 @@
 """Waiting for a place in the batch, and for the prompts ahead.
 
-Places in the batch are the servers of a queue whose service slows down as more run.
-A fixed number of requests in flight is a closed network of one queue and one delay, solved by mean value analysis with
-Schweitzer's approximation (1979).
+Places in the batch are the servers of a queue whose service slows down as more requests run. A fixed number of requests
+in flight is a closed network of one queue and one delay, solved by mean value analysis with Schweitzer's approximation
+(1979).
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ class PlaceWait:
     """The wait for a place in the batch; arrays of shape (n,)."""
 
     probability: FloatArray
-    """That a request finds no place."""
+    """Probability that a request finds no place."""
     pace: FloatArray
     """Places that become free per second while all are taken."""
     slope: FloatArray
-    """Of the logarithm of the survival over requests ahead, where few are."""
+    """Slope of the log survival over the requests ahead, for few of them."""
     bend: FloatArray
-    """How fast that slope grows with the requests ahead."""
+    """Growth of that slope with the requests ahead."""
     steepest: FloatArray
-    """Most of the slope, over ``slope``."""
+    """Largest slope, relative to ``slope``."""
 
     def take(self, index: IntArray) -> PlaceWait:
         """Return the rows of an index array of shape (m,)."""
@@ -47,7 +47,7 @@ class PlaceWait:
         )
 
     def survival(self, seconds: FloatArray) -> FloatArray:
-        """Return the probability that a wait is longer, given that there is one; ``seconds`` of shape (..., n)."""
+        """Return the probability that a wait, given that there is one, exceeds ``seconds`` of shape (..., n)."""
         ahead = np.maximum(seconds, 0.0) * self.pace
         bent = np.minimum(ahead, (self.steepest - 1.0) * self.slope / np.maximum(self.bend, 1e-30))
         straight = np.where(self.bend > 0.0, ahead - bent, 0.0)
@@ -63,19 +63,19 @@ def place_wait(
     arrival_variation: FloatArray,
     output_variation: float,
 ) -> PlaceWait:
-    """Return the wait for a place of requests that are served in the order of their arrival.
+    """Return the wait for a place if requests are served in the order of arrival.
 
-    The probability follows Halfin and Whitt (Operations Research 29, 1981) from the distribution of sequences that
-    would run with places for all: the density where places end, over its slope there. It is taken between that of a
-    normal and of a gamma distribution. Given a wait, outputs of one length leave in the order in which they came, as in
-    the queue M/D/c, whose waits are the maxima of a Gaussian random walk (Jelenkovic, Mandelbaum and Momcilovic,
-    Queueing Systems 47, 2004): their tail is that of M/M/c at first and twice as steep in the end.
+    The probability follows Halfin and Whitt (Operations Research 29, 1981) from the distribution of running sequences
+    with places for all: its density at the number of places over its slope there, interpolated between a normal and a
+    gamma distribution. Given a wait, requests with equal outputs leave in the order of arrival, as in the queue M/D/c,
+    whose waits are maxima of a Gaussian random walk (Jelenkovic, Mandelbaum and Momcilovic, Queueing Systems 47, 2004):
+    the tail starts like that of M/M/c and becomes twice as steep.
 
     Args:
-        offered: Requests in a scheduler that has places for all.
-        places: Of that scheduler, shape (n,).
-        load: Arrivals over those that it can serve, shape (n,).
-        pace: Requests per second that it serves with all places taken, shape (n,).
+        offered: Distribution of the requests in a scheduler with places for all.
+        places: Places of the scheduler, shape (n,).
+        load: Arrival rate over the capacity, shape (n,).
+        pace: Requests per second that the scheduler serves with all places taken, shape (n,).
         arrival_variation: Squared coefficient of variation of the times between requests, shape (n,).
         output_variation: Squared coefficient of variation of the output lengths.
     """
@@ -102,12 +102,12 @@ def place_wait(
 
 
 def closed_loop_wait(requests: FloatArray, prefill: FloatArray, decoding: FloatArray) -> FloatArray:
-    """Return the mean wait behind other prompts in seconds, shape (n,), when each request follows the end of another.
+    """Return the mean wait behind other prompts, s, shape (n,), if each request follows the end of another.
 
-    A prompt finds the queue that the other ``requests - 1`` leave, of which one is being computed and half done.
+    A prompt finds the queue of the other ``requests - 1`` prompts, of which one is being computed and half done.
 
     Args:
-        requests: In flight on one rank, shape (n,), at least 1.
+        requests: Requests in flight on one rank, shape (n,), at least 1.
         prefill: Seconds that one more prompt costs, shape (n,).
         decoding: Seconds from a request's first token to its last, shape (n,).
     """
@@ -120,7 +120,7 @@ def closed_loop_wait(requests: FloatArray, prefill: FloatArray, decoding: FloatA
 
 
 def wait_tail(level: float, mean: FloatArray, busy: FloatArray, most: FloatArray) -> FloatArray:
-    """Return a quantile of a wait of which the mean is known, exponential where there is one; never below the mean.
+    """Return a quantile of a wait with a known mean, exponential if there is a wait; never below the mean.
 
     Args:
         level: Quantile, between 0 and 1.
@@ -140,11 +140,11 @@ def mixed_wait_tail(
     busy: FloatArray,
     most: FloatArray,
 ) -> FloatArray:
-    """Return a quantile of a time that classes of requests begin with, and of the wait of :func:`wait_tail` after it.
+    """Return a quantile of the sum of a time per class of requests and the wait of :func:`wait_tail`.
 
     Args:
         level: Quantile, between 0 and 1.
-        classes: Share of each class, and the seconds that it takes without the wait, shape (n,).
+        classes: Share of each class, and its seconds without the wait, shape (n,).
         mean: Mean wait in seconds, shape (n,).
         busy: Probability that there is a wait, shape (n,).
         most: Longest wait, shape (n,).

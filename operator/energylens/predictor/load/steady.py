@@ -1,6 +1,6 @@
-"""A saturated replica: the mixture of steps that it runs, and the power that it draws.
+"""A saturated replica: its mixture of steps and its power.
 
-Physics only; the residual and the intervals come in :mod:`energylens.predictor.core`.
+Physics only; :mod:`energylens.predictor.core` adds the residual and the intervals.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from energylens.predictor.step.work import ClassLoad, StepLoad, Work
 from energylens.predictor.types import FloatArray, GpuSpec, IntArray, Layouts, Workload
 
 START_CLUMP = 2.5
-"""Requests that start together, once one or more start per step on average.
+"""Requests that start together once on average one or more starts per step.
 
-With Poisson starts alone more than half of the steps would prefill from 0.7 starts per step; measured medians show that
-it takes three times as many. Sequences that started together end together, and the front end admits what has arrived
-while a step ran.
+With Poisson starts alone, more than half of the steps would prefill from 0.7 starts per step; measured medians show
+that this takes three times as many. Sequences that started together end together, and the front end admits the requests
+that arrived during a step at once.
 """
 Role = Literal["aggregated", "prefill", "decode"]
 """Role of a replica: both phases, or one phase in a disaggregated deployment."""
@@ -37,13 +37,13 @@ Role = Literal["aggregated", "prefill", "decode"]
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast a saturated replica goes and what it draws, before any residual; arrays of shape (n,)."""
+    """Steps and power of a saturated replica before any learned correction; arrays of shape (n,)."""
 
     mixture: StepMixture
     mean_step: FloatArray
-    """Seconds."""
+    """Mean step, s."""
     power_per_gpu: FloatArray
-    """Watts."""
+    """Power per GPU, W."""
 
     def take(self, index: IntArray) -> Pace:
         """Return the replicas of an index array of shape (m,)."""
@@ -77,14 +77,14 @@ def steady_state(
         model: The architecture.
         gpu: The product.
         layouts: Candidates, shape (n,).
-        workload: Mean request.
+        workload: The mean request.
         sequences: Running sequences per replica, shape (n,), positive.
-        constants: Of the GPU product and the engine.
-        coefficients: For the kernel tables.
-        role: Which phases the replica runs.
-        overlap: How the engine runs collectives beside kernels.
-        lockstep: How data-parallel ranks step together.
-        rates: Those that follow from the constants, where they are known.
+        constants: Constants of the GPU product and the engine.
+        coefficients: Coefficients with the kernel tables.
+        role: The phases that the replica runs.
+        overlap: How the engine overlaps collectives with kernels.
+        lockstep: How data-parallel ranks synchronise their steps.
+        rates: Rates that follow from the constants, if already computed.
     """
     sheet = data_sheet(gpu)
     decode, mixed, starts = phase_work(model, gpu, layouts, workload, sequences, coefficients, role, lockstep)
@@ -103,9 +103,9 @@ def phase_work(
     role: Role = "aggregated",
     lockstep: Lockstep = APART,
 ) -> tuple[Work, Work, FloatArray]:
-    """Return the work of a pure decode step, of a step that also prefills, and the mean starts per step.
+    """Return the work of a decode step and of a step that also prefills, and the mean starts per step.
 
-    A step of a pipeline is a round in which each micro-batch passes all stages; the work is that of one micro-batch.
+    A step of a pipeline is a round in which each micro-batch passes all stages; the work is for one micro-batch.
     """
     pipeline = pipeline_of(layouts, sequences)
     running = np.maximum(sequences / (layouts.data_parallel * pipeline.in_flight), 1e-6)
@@ -125,18 +125,18 @@ def phase_work(
     decode = replace(decode, drafts=drafted) if drafted else decode
     if role == "decode":
         return decode, decode, starts * 0.0
-    # Ranks that exchange experts' tokens step together, and micro-batches of a pipeline follow one another: a prompt on
-    # one of them holds up all.
+    # Ranks that exchange experts' tokens step together, and micro-batches of a pipeline follow one another, so a prompt
+    # on one of them delays all.
     together = layouts.data_parallel.astype(np.float64) if model.is_moe else np.ones_like(running)
     starts = starts * together * pipeline.in_flight
     clump = 1.0 + (START_CLUMP - 1.0) * np.minimum(starts, 1.0)
-    # Ranks that wait for each other fall into step: what has ended on all of them meanwhile starts at once.
+    # Ranks that wait for each other synchronise: the replacements of all requests that ended meanwhile start at once.
     clump = np.where(together > 1.0, np.maximum(1.0 + (START_CLUMP - 1.0) * starts, lockstep.clump), clump)
     starts = starts / clump
     share = -np.expm1(-starts)
     prompts = np.maximum(clump * starts / np.maximum(share, 1e-12), 1.0)
     prompts = np.maximum(prompts / pipeline.holding(prompts), 1.0)
-    # Several prompts fall on different ranks as often as on the same.
+    # Several prompts are on different ranks as often as on the same rank.
     apart = np.where(together > 1.0, together * -np.expm1(-prompts / together), 1.0)
     tokens = prompt * np.maximum(prompts / apart, 1.0)
     everywhere = prompt * prompts * layouts.data_parallel / together
@@ -148,7 +148,7 @@ def phase_work(
 
 
 def _class_loads(workload: Workload) -> tuple[ClassLoad, ...]:
-    """Return what sequences of each class attend to; none where all are of one shape."""
+    """Return the context to which sequences of each class attend; none if all have one shape."""
     classes = workload.classes
     if not classes:
         return ()
@@ -168,20 +168,20 @@ def _drafts(
     context: FloatArray,
     coefficients: Coefficients,
 ) -> tuple[tuple[Work, float], ...]:
-    """Return the passes that draft a step's tokens: one for each, over a token of every running sequence.
+    """Return the passes that draft a step's tokens: one pass per draft token, over one token of every running sequence.
 
-    A draft's own prefill of a prompt is left out: a layer or a small model beside all layers of the target.
+    The draft model's own prefill of prompts is ignored, since it is small beside that of the target.
     """
     speculation = workload.speculation
     drafts = None if speculation is None else draft_of(model, speculation)
     if speculation is None or drafts is None:
         return ()
     zero, one = np.zeros_like(running), np.ones_like(running)
-    # The last stage of a pipeline drafts alone.
+    # Only the last stage of a pipeline drafts.
     place = replace(layouts, pipeline_parallel=np.ones_like(layouts.pipeline_parallel))
     load = StepLoad(running, context, zero, one, classes=_class_loads(workload))
     work = build_work(drafts, gpu, place, load, coefficients.tables)
-    # Drafts are the likeliest tokens, which takes no sort.
+    # Drafting takes the most likely token, which needs no sort.
     return ((replace(work, sorts=0.0), float(speculation.draft_tokens)),)
 
 
@@ -194,7 +194,7 @@ def step_mixture(
     sheet: DataSheet,
     overlap: Overlap | None = None,
 ) -> tuple[StepMixture, StepTime, StepTime]:
-    """Return the steps of a replica whose power is not capped, and the times of both kinds of them."""
+    """Return the steps of a replica whose power is not capped, and the times of both kinds of steps."""
     td = step_time(decode, rates, c, sheet, mixed=False, overlap=overlap)
     tm = step_time(mixed, rates, c, sheet, mixed=True, overlap=overlap)
     growing = np.maximum(tm.kernels + tm.collectives - td.kernels - td.collectives, 0.0)
@@ -223,16 +223,16 @@ def combine(
         c: Constants of the GPU product and the engine.
         sheet: Peaks of the GPU product.
         caps: Power caps in watts per GPU, NaN for none, shape (n,).
-        overlap: How the engine runs collectives beside kernels.
+        overlap: How the engine overlaps collectives with kernels.
         ranks: Data-parallel ranks that step together, shape (n,).
-        pipeline: Micro-batches in flight; None where no candidate has stages.
-        rates: Those that follow from the constants, where they are known.
+        pipeline: Micro-batches in flight; None if no candidate has stages.
+        rates: Rates that follow from the constants, if already computed.
     """
     rates = kernel_rates(c, sheet) if rates is None else rates
     mixture, td, tm = step_mixture(decode, mixed, starts, rates, c, sheet, overlap)
     share = mixture.mixed_share
     mean = mixture.mean
-    # A prompt holds up all data-parallel ranks, and costs energy on those that work on it.
+    # A prompt delays all data-parallel ranks, but only the ranks that process it spend energy on it.
     micro = 1.0 if pipeline is None else pipeline.in_flight
     working = share * np.minimum(np.maximum(mixture.starts_when_mixed, 1.0) / (ranks * micro), 1.0)
     joules = (1.0 - working) * step_energy(decode, td, rates, c).total
@@ -253,7 +253,8 @@ def combine(
     default = capped(power, np.asarray(sheet.power_limit, dtype=np.float64) * c["power_ceiling"])
     fraction = frequency_fraction(default, static, limit)
     slowed = np.isfinite(caps) & (fraction < 1.0)
-    # Kernels follow the clock as far as they compute; memory keeps its own clock until the core one is very low.
+    # Only the computing part of kernels follows the core clock; memory keeps its own clock until the core clock is very
+    # low.
     compute = (mixed.flops.sum(axis=0) * share + decode.flops.sum(axis=0) * (1.0 - share)) / (
         c["gemm_flops"] * sheet.flops_bf16
     )

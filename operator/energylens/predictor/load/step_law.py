@@ -1,11 +1,11 @@
-"""The stationary law of an engine's steps while a given number of sequences runs.
+"""The stationary law of an engine's steps for a given number of running sequences.
 
-A step takes in what arrived during the one before: a long step collects more prompts, which makes the next one long,
-too. Prompts of a step come out of that number, Poisson or in clumps, and of log-normal lengths. A step has room for so
-many prompt tokens; the rest is computed in the steps that follow. First and second moments are exact without the limit;
-with a limit the work of a step is a full chunk or what is left of one.
+A step takes in the prompts that arrived during the previous one: a long step collects more prompts, which makes the
+next step long as well. The number of prompts is Poisson distributed or clumped, and their lengths are log-normal. A
+step has room for a limited number of prompt tokens; the rest is computed in the following steps. First and second
+moments are exact without the limit. With a limit, the work of a step is a full chunk or the remainder.
 
-Times of a step are affine in its prompts: ``decode``, + ``once`` where it has any, + ``prompt`` per prompt of mean
+The time of a step is affine in its prompts: ``decode``, plus ``once`` if it has any, plus ``prompt`` per prompt of mean
 length.
 """
 
@@ -20,9 +20,9 @@ from energylens.predictor.load.step_work import Group, Kind, kinds_of_work, log_
 from energylens.predictor.types import FloatArray
 
 ROUNDS = 5
-"""Of the fixed point between how many steps have prompts and how long steps are."""
+"""Iterations of the fixed point between the share of steps with prompts and the length of steps."""
 MOST_PREFILL = 0.98
-"""Share of the time that prompts take at most: beyond it no replica is stable."""
+"""Largest share of the time that prompts may take; beyond it no replica is stable."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,13 @@ class Arriving:
     """Prompts that arrive at the steps of a replica; arrays that broadcast to one shape."""
 
     rate: FloatArray
-    """Per second."""
+    """Prompts per second."""
     variance: FloatArray
-    """Of a prompt's length, over the square of the mean length."""
+    """Variance of a prompt's length over the square of the mean length."""
     clump: FloatArray
-    """Variance of the number that arrives during a step over its mean: 1 for Poisson arrivals."""
+    """Variance / mean of the number that arrives during a step: 1 for Poisson arrivals."""
     groups: tuple[Group, ...] = ()
-    """Prompts by their length, the longest first; none or one where all are of one shape."""
+    """Prompts by length, the longest first; empty or a single entry if all have one shape."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ class StepTerms:
 
     decode: FloatArray
     once: FloatArray
-    """Where it computes any prompt."""
+    """Additional time of a step that computes any prompt."""
     prompt: FloatArray
-    """For each prompt of mean length."""
+    """Additional time for each prompt of mean length."""
     room: FloatArray
-    """Seconds of prompts that one step has room for, positive."""
+    """Seconds of prompts for which one step has room, positive."""
 
 
 @dataclass(frozen=True)
@@ -58,18 +58,18 @@ class StepLaw:
 
     mean: FloatArray
     square: FloatArray
-    """Mean of the square."""
+    """Mean of the squared step."""
     cube: FloatArray
     mixed: FloatArray
     """Share of steps that compute prompts."""
     ends: FloatArray
-    """Share of those that are not filled with prompts."""
+    """Share of those steps that are not filled with prompts."""
     kinds: tuple[Kind, ...]
-    """Of what arrives in one step, where anything does: how many seconds of prompts."""
+    """Seconds of prompts that arrive in a step with arrivals."""
     longer: FloatArray
     """Probability that those prompts need more than one step."""
     backlog: FloatArray
-    """Mean seconds of prompts that stay beyond a step, over all time, as long as the backlog is short."""
+    """Mean seconds of prompts that remain beyond a step, averaged over time, as long as the backlog is short."""
     met: tuple[Met, ...]
     """Steps by the longest prompts that they compute, the longest first."""
 
@@ -79,7 +79,7 @@ class StepLaw:
         return np.asarray(np.maximum.reduce([np.exp(kind.log + 3.5 * kind.spread) for kind in self.kinds]))
 
     def arrived_below(self, work: FloatArray, room: FloatArray) -> FloatArray:
-        """Return the share of steps, of those whose prompts end in them, with less than some seconds of prompts."""
+        """Return, among steps in which prompts end, the share with less than the given seconds of prompts."""
         log = np.log(np.maximum(work, 1e-12))
         part = sum(kind.weight * normal_share((log - kind.log) / kind.spread) for kind in self.kinds)
         return np.where(work > 0.0, part + self.longer * work / room, 0.0)
@@ -90,27 +90,27 @@ class Met:
     """Steps of one kind; arrays of one shape, seconds."""
 
     share: FloatArray
-    """Of the time: the probability that an arrival falls into such a step."""
+    """Share of the time: the probability that an arrival falls into such a step."""
     mean: FloatArray
-    """Of a step that an arrival falls into, by its length (inspection paradox)."""
+    """Mean length of such a step, weighted by length because an arrival falls into it (inspection paradox)."""
     square: FloatArray
     frequency: FloatArray
-    """Of all steps: the probability that one that was composed before is such a step."""
+    """Share of all steps: the probability that an already composed step is of this kind."""
     step: FloatArray
-    """Mean of such a step."""
+    """Mean length of such a step."""
     step_square: FloatArray
 
 
 @dataclass(frozen=True)
 class _Chunks:
-    """Seconds of prompts in the steps that compute what arrived in one step, summed over all kinds of it."""
+    """Seconds of prompts in the steps that compute the arrivals of one step, summed over all kinds."""
 
     longer: FloatArray
-    """Probability that it takes more than one step."""
+    """Probability that the arrivals take more than one step."""
     beyond: FloatArray
-    """Mean of what takes more than one step."""
+    """Mean of the arrivals that take more than one step."""
     within: FloatArray
-    """Mean of the square of what takes one."""
+    """Mean of the square of arrivals that fit into one step."""
 
     @classmethod
     def of(cls, kinds: Sequence[Kind], room: FloatArray) -> _Chunks:
@@ -126,7 +126,7 @@ class _Chunks:
 
 
 def _cube_within(kinds: Sequence[Kind], room: FloatArray) -> FloatArray:
-    """Return the mean of the cube of what takes one step."""
+    """Return the mean of the cube of arrivals that fit into one step."""
     cubes = (
         kind.weight
         * np.exp(3.0 * kind.log + 4.5 * kind.spread**2)
@@ -137,7 +137,7 @@ def _cube_within(kinds: Sequence[Kind], room: FloatArray) -> FloatArray:
 
 
 def step_law(arriving: Arriving, terms: StepTerms) -> StepLaw:
-    """Return the law of the steps that arrivals lead to."""
+    """Return the law of the steps under given arrivals."""
     d, b, p, room = terms.decode, terms.once, terms.prompt, terms.room
     rate, clump = arriving.rate, arriving.clump
     share = np.minimum(rate * p, MOST_PREFILL)
@@ -150,11 +150,12 @@ def step_law(arriving: Arriving, terms: StepTerms) -> StepLaw:
     for _ in range(ROUNDS):
         mean = np.minimum((d + b * mixed) / (1.0 - share), longest)
         kinds = _kinds(arriving, terms, mean, square, arrives, _Quiet(terms, group, mixed, done, shape))
-        # What arrives in one step, where anything does: a clumped number of prompts.
+        # Arrivals in a step with any: a clumped number of prompts.
         work = share * mean / np.maximum(arrives, 1e-12)
         chunks = _Chunks.of(kinds, room)
         longer, beyond, within = chunks.longer, chunks.beyond, chunks.within
-        # A cluster takes whole steps; the last one, half full on average, is shared with the next cluster if one waits.
+        # A cluster takes whole steps; its last step, half full on average, is shared with the next cluster if one
+        # waits.
         last = np.maximum(1.0 - longer / 2.0 + (beyond - work) / room, 0.0)
         mixed = np.minimum(arrives * (work / room + last) / (1.0 + arrives * last * longer), 1.0)
         ends = np.minimum(arrives * (1.0 - mixed * longer) / np.maximum(mixed, 1e-12), 1.0)
@@ -183,14 +184,14 @@ def step_law(arriving: Arriving, terms: StepTerms) -> StepLaw:
 
 @dataclass(frozen=True)
 class _Quiet:
-    """The probability that nothing arrives during a step, at some arrivals per second."""
+    """The probability that nothing arrives during a step, as a function of the arrival rate."""
 
     terms: StepTerms
     group: FloatArray
     """Arrivals that come at once."""
     mixed: FloatArray
     done: FloatArray
-    """Mean seconds of prompts of a step that has any, taken as gamma distributed."""
+    """Mean seconds of prompts in a step that has any, gamma distributed."""
     shape: FloatArray
 
     def __call__(self, rate: FloatArray) -> FloatArray:
@@ -222,7 +223,7 @@ def _met(kinds: Sequence[Kind], terms: StepTerms, mixed: FloatArray) -> tuple[Me
     number = 1 + max(kind.group for kind in kinds)
     found = [[np.zeros_like(mixed) for _ in range(4)] for _ in range(number)]
     for kind in kinds:
-        # Full steps, and one that is not: with all of it, or with what is left.
+        # Full steps, and one partial step: with all of the arrivals, or with their remainder.
         alone = [replace(kind, weight=np.ones_like(kind.weight))]
         chunks = _Chunks.of(alone, room)
         one = np.exp(kind.log + kind.spread**2 / 2.0)
@@ -242,7 +243,7 @@ def _met(kinds: Sequence[Kind], terms: StepTerms, mixed: FloatArray) -> tuple[Me
         found[kind.group] = [old + kind.weight * new for old, new in zip(row, moments, strict=True)]
     scale = mixed / np.maximum(sum(row[0] for row in found), 1e-12)
     found = [[scale * moment for moment in row] for row in found]
-    # Steps without prompts go with the shortest ones.
+    # Steps without prompts are counted with the shortest group.
     found[-1] = [old + (1.0 - mixed) * terms.decode**power for power, old in enumerate(found[-1])]
     time = sum(row[1] for row in found)
     return tuple(
@@ -254,6 +255,7 @@ def _met(kinds: Sequence[Kind], terms: StepTerms, mixed: FloatArray) -> tuple[Me
 def normal_share(x: FloatArray) -> FloatArray:
     """Return the standard normal distribution function within 1.4e-4, shape of ``x``.
 
-    By E. Page's logistic approximation (Applied Statistics 26, 1977), a tenth of the time of an error function.
+    Uses E. Page's logistic approximation (Applied Statistics 26, 1977), which takes a tenth of the time of an error
+    function.
     """
     return np.asarray(1.0 / (1.0 + np.exp(np.clip(-x * (1.5976 + 0.07056 * x * x), -300.0, 300.0))))

@@ -1,8 +1,8 @@
-"""The prompts of one step: how many seconds of them arrive in the step before.
+"""The prompts of one step: how many seconds of prompts arrive during the previous step.
 
-Where prompts are of one shape, their seconds are taken as log-normal. Where short and long prompts mix, no smooth law
-is near: a step has a long prompt or it has none. Then the law is a sum over kinds of steps: one, two or more prompts of
-the longest group and whatever shorter ones came along; none of the longest but of the next; and so on.
+If prompts have one shape, their seconds are log-normal. If short and long prompts mix, no smooth law fits, because a
+step either has a long prompt or has none. The law is then a sum over kinds of steps: with one, two or more prompts of
+the longest group and any shorter ones; with none of the longest but some of the next group; and so on.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from energylens.predictor.types import FloatArray
 ALIKE = 1.3
 """Classes whose prompts differ by less than this factor are one group."""
 MOST_GROUPS = 4
-"""Groups beyond are taken together, the nearest first."""
+"""Most groups; further ones are merged, the nearest first."""
 _COUNTS = 3
-"""Numbers of prompts of a group that are told apart: 1, 2, and more."""
+"""Numbers of prompts of a group that are distinguished: 1, 2, and more."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Prompts of about one length."""
+    """Prompts of about the same length."""
 
     share: float
-    """Of all prompts."""
+    """Share of all prompts."""
     length: float
-    """Mean over that of all prompts."""
+    """Ratio of the group's mean length to the mean of all prompts."""
     variance: float
-    """Of the length over the square of the group's mean."""
+    """Variance of the length over the square of the group's mean."""
 
 
 @dataclass(frozen=True)
@@ -40,16 +40,16 @@ class Kind:
     """Steps in which prompts of one kind arrive; arrays of one shape, seconds of prompts."""
 
     weight: FloatArray
-    """Of all steps in which anything arrives."""
+    """Share of all steps with arrivals."""
     log: FloatArray
-    """Mean of the logarithm: taken as log-normal."""
+    """Mean of the logarithm; the seconds are log-normal."""
     spread: FloatArray
     group: int
-    """The longest group that has a prompt in it, the longest of all first."""
+    """Index of the longest group that has a prompt in the step; 0 is the longest of all."""
 
 
 def grouped(prompts: Sequence[Group]) -> tuple[Group, ...]:
-    """Return prompts by about one length, the longest first."""
+    """Return prompts grouped by similar length, the longest first."""
     groups = sorted(prompts, key=lambda one: -one.length)
     while len(groups) > 1:
         ratios = [a.length / b.length for a, b in pairwise(groups)]
@@ -68,7 +68,7 @@ def _together(a: Group, b: Group) -> Group:
 
 
 def log_normal(mean: FloatArray, square: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return mean and deviation of the logarithm of a log-normal variable by its mean and the mean of its square."""
+    """Return mean and deviation of the logarithm of a log-normal variable, from its mean and mean square."""
     spread = np.log1p(np.maximum(square / np.maximum(mean, 1e-30) ** 2 - 1.0, 1e-6))
     return np.log(np.maximum(mean, 1e-30)) - spread / 2.0, np.sqrt(spread)
 
@@ -81,18 +81,18 @@ def kinds_of_work(
     variation: FloatArray,
     none: Callable[[FloatArray], FloatArray],
 ) -> list[Kind]:
-    """Return the kinds of steps that prompts of several groups lead to.
+    """Return the kinds of steps that arise from prompts of several groups.
 
-    The time in which prompts arrive is taken as gamma distributed, so that it is known how it is distributed given the
-    prompts that did arrive: in a step with a long prompt more short ones arrive, too.
+    The time in which prompts arrive is gamma distributed, which gives its distribution conditional on the prompts that
+    arrived: a step with a long prompt also receives more short ones.
 
     Args:
-        groups: Two or more, the longest first.
+        groups: Two or more groups, the longest first.
         rate: Prompts per second.
-        prompt: Seconds of one of mean length.
-        mean: Of the time in which prompts arrive.
-        variation: Of that time: its squared coefficient of variation, with what makes arrivals clump.
-        none: The probability that nothing arrives at some prompts per second.
+        prompt: Seconds of a prompt of mean length.
+        mean: Mean time in which prompts arrive.
+        variation: Squared coefficient of variation of that time, including clumping of arrivals.
+        none: Function for the probability that nothing arrives at a given rate.
     """
     shape = 1.0 / np.maximum(variation, 1e-6)
     pace = shape / mean
@@ -103,7 +103,7 @@ def kinds_of_work(
         own = rate * group.share
         still = none(longer + own)
         weight = np.maximum(free - still, 1e-15)
-        # Geometric beyond the first, of the mean that the time left has.
+        # The number beyond the first is geometric, with the mean of the remaining time.
         many = np.maximum(own * free * shape / (pace + longer) / weight, 1.0 + 1e-9)
         again = 1.0 - 1.0 / many
         for count in range(1, _COUNTS + 1):

@@ -1,4 +1,4 @@
-"""Latencies at an operating point: where requests arrive at a rate, and where each follows another's end."""
+"""Latencies at an operating point, under an arrival rate or a fixed number of requests in flight."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from energylens.predictor.requests import over_requests, prompt_variation, varia
 from energylens.predictor.types import FloatArray, Workload
 
 FIRST_TOKEN_SECONDS = 0.008
-"""From a request's first byte to its answer's, beside the engine's steps: HTTP, tokenizing, hops between processes.
-Measured at one request at a time on one H200 host with vLLM 0.26: 7 to 11 ms over four models of 14 to 30 thousand
-million parameters."""
+"""Time outside of the engine's steps between a request's first byte and its answer's first byte: HTTP, tokenization,
+inter-process communication. Measured with one request at a time on one H200 host with vLLM 0.26: 7 to 11 ms over four
+models of 14 to 30 billion parameters."""
 LEVELS = (0.5, 0.95, 0.99)
 STEP_LEVELS = (0.5, 0.9, 0.95, 0.99)
 
 
 @dataclass(frozen=True)
 class ServedPace:
-    """How fast replicas serve after the residual; arrays of shape (n,)."""
+    """Throughput of replicas after the learned correction; arrays of shape (n,)."""
 
     step_factor: FloatArray
-    """What every step of the mixture is multiplied by."""
+    """Factor on every step of the mixture."""
     step: FloatArray
     """Mean step, seconds."""
     tpot_ms: FloatArray
     """Median time per output token."""
     tokens_per_second: FloatArray
-    """Output tokens of the replica."""
+    """Output tokens per second of the replica."""
 
 
 @dataclass(frozen=True)
@@ -45,24 +45,24 @@ class Schedule:
     """How an engine composes its steps."""
 
     steps_ahead: float
-    """Steps that are composed before the one that a request joins."""
+    """Steps that are composed before the step that a request joins."""
     step_tokens: float
-    """That a step of a rank computes at most."""
+    """Most tokens in a step of a rank."""
 
 
 def arrival_latencies(
     point: OperatingPoint, served: ServedPace, schedule: Schedule, *, by_class: bool = False
 ) -> Latencies:
-    """Return quantiles in seconds where requests arrive at a rate: TTFT at a client, of steps, and how requests decode.
+    """Return quantiles in seconds under an arrival rate: TTFT at a client, steps, and how requests decode.
 
-    TTFT is infinite where the load cannot be sustained. ``by_class``: of each class of requests, too.
+    TTFT is infinite if the load cannot be sustained. With ``by_class``, the result also has the TTFT of each class.
     """
     loop = open_loop(point, served, schedule)
     stable = point.sustainable & (point.utilization < 1.0) & (stable_chunks(loop) < 1.0)
     some = np.flatnonzero(stable)
     found = latencies(loop.take(some), STEP_LEVELS, LEVELS, by_class=by_class)
     more = FIRST_TOKEN_SECONDS + (_transfer_seconds(point) if point.scenario.role == "decode" else 0.0)
-    # Beyond capacity the queue grows for ever, and steps are those of a full replica.
+    # Beyond capacity the queue grows without bound, and steps are those of a full replica.
     first, *classes = (
         {level: np.full(stable.shape, np.inf) for level in LEVELS} for _ in range(1 + len(found.class_ttft))
     )
@@ -80,14 +80,14 @@ def arrival_latencies(
 
 
 def saturated_decoding(point: OperatingPoint) -> Decoding:
-    """Return how requests decode where a fixed number runs: they differ by the prompts that start beside them."""
+    """Return how requests decode if a fixed number is in flight: they differ by the prompts that start beside them."""
     running = point.running_while_busy / point.scenario.lockstep_ranks
     spread = point.pace.mixture.tpot_spread(running, point.scenario.workload.averaged_steps)
     return Decoding(np.ones_like(spread), spread, np.full_like(spread, np.inf))
 
 
 def saturated_steps(point: OperatingPoint) -> dict[float, FloatArray]:
-    """Return quantiles in seconds of the steps of a full replica by level, shape (n,) each, by physics alone."""
+    """Return quantiles in seconds of the steps of a full replica by level, shape (n,) each, from physics alone."""
     mixture = point.pace.mixture
     median = mixture.quantile(0.5)
     steps = {level: mixture.tail(level, median) for level in STEP_LEVELS if level > 0.5}
@@ -96,7 +96,7 @@ def saturated_steps(point: OperatingPoint) -> dict[float, FloatArray]:
 
 
 def open_loop(point: OperatingPoint, served: ServedPace, schedule: Schedule) -> OpenLoop:
-    """Return the replicas of an operating point as requests that arrive at a rate find them."""
+    """Return the replicas of an operating point as requests under an arrival rate find them."""
     scenario, workload, mixture = point.scenario, point.scenario.workload, point.pace.mixture
     layouts, factor = scenario.layouts, served.step_factor
     running, together = point.running_while_busy, point.starts_together
@@ -135,7 +135,7 @@ def open_loop(point: OperatingPoint, served: ServedPace, schedule: Schedule) -> 
 
 
 def _prompts(workload: Workload, within: float) -> tuple[Group, ...]:
-    """Return the prompts of each class; ``within`` is the variation of those that say none."""
+    """Return the prompts of each class; ``within`` is the variation for classes that state none."""
     parts, mean = workload.parts, over_requests(workload.parts, "computed_prompt")
     return tuple(Group(part.share, part.computed_prompt / mean, variation_of(part, within)) for part in parts)
 
@@ -143,7 +143,7 @@ def _prompts(workload: Workload, within: float) -> tuple[Group, ...]:
 def _slopes(
     point: OperatingPoint, terms: StepTerms, served: ServedPace, arriving: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Return the seconds that one more running sequence adds to a decode step, and to the mean step, shape (n,)."""
+    """Return the seconds by which one more running sequence lengthens a decode step and the mean step, shape (n,)."""
     beside = point.beside
     assert beside is not None
     more = beside.running - point.running_while_busy
@@ -163,14 +163,14 @@ def _slopes(
 
 
 def ttft_in_flight_ms(point: OperatingPoint, served: ServedPace, steps_ahead: float) -> Mapping[float, FloatArray]:
-    """Return quantiles of the time to first token in milliseconds by level, where each request follows another's end.
+    """Return quantiles of the TTFT in ms by level, if each request follows the end of another.
 
     Args:
-        point: Where the replicas run.
-        served: How fast they serve there.
-        steps_ahead: Steps that the engine composes before the one that a request joins.
+        point: The operating point of the replicas.
+        served: Throughput of the replicas at that point.
+        steps_ahead: Steps that the engine composes before the step that a request joins.
     """
-    # A replica that only decodes gets the prompt's cache over a link.
+    # A decode replica receives the prompt's KV cache over a link.
     transfer = _transfer_seconds(point) if point.scenario.role == "decode" else 0.0
     return {level: 1e3 * seconds for level, seconds in _closed_loop(point, served, steps_ahead, transfer).items()}
 
@@ -178,10 +178,10 @@ def ttft_in_flight_ms(point: OperatingPoint, served: ServedPace, steps_ahead: fl
 def _closed_loop(
     point: OperatingPoint, served: ServedPace, steps_ahead: float, transfer: float
 ) -> dict[float, FloatArray]:
-    """Return quantiles in seconds with a fixed number of requests in flight, each of which follows another.
+    """Return quantiles in seconds with a fixed number of requests in flight, each following the end of another.
 
-    A prompt waits for the prompts of those, and before that for a place where there are fewer places than requests
-    (Little's law).
+    A prompt waits for the other requests' prompts and, with fewer places than requests, first for a place (Little's
+    law).
     """
     in_flight = point.running_while_busy / point.scenario.layouts.data_parallel
     base = _unqueued(point, served, steps_ahead, transfer, met=np.minimum(in_flight - 1.0, 1.0))
@@ -209,11 +209,11 @@ def _unqueued(
     """Return seconds to the first token without waiting for a place or for other prompts.
 
     Args:
-        point: Where the replicas run.
-        served: How fast they serve there.
-        steps_ahead: Steps already scheduled, which a request that comes while others run waits for, too.
-        transfer: Seconds that the prompt's cache takes over a link.
-        met: Probability that a request comes while others run; it waits for the rest of their step.
+        point: The operating point of the replicas.
+        served: Throughput of the replicas at that point.
+        steps_ahead: Steps that are already scheduled, for which a request that arrives while others run also waits.
+        transfer: Seconds for the transfer of the prompt's KV cache over a link.
+        met: Probability that a request arrives while others run; it then waits for the rest of their step.
     """
     rest = met * served.step * (0.5 + steps_ahead)
     return np.asarray(FIRST_TOKEN_SECONDS + _prefill(point, served, 1.0) + rest + transfer)

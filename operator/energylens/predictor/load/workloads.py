@@ -1,9 +1,9 @@
-"""How the ML.ENERGY Benchmark loads an engine, as far as it shows in what it measures.
+"""How the ML.ENERGY Benchmark loads an engine, as far as its measurements reflect it.
 
 Facts from the benchmark's public configuration (github.com/ml-energy/benchmark, Apache-2.0): all requests are sent at
-once, the engine keeps ``max_num_seqs`` of them running, and a task's prompts are sent again as often as a large batch
-needs. Throughput and power are means over the time in which the queue is not empty; the quantiles of the inter-token
-latency are those of the whole run, in which the batch drains at the end.
+once, the engine keeps ``max_num_seqs`` of them running, and a task's prompts are repeated as often as a large batch
+needs. Throughput and power are means over the time in which the queue is not empty. The quantiles of the inter-token
+latency cover the whole run, at the end of which the batch drains.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from energylens.predictor.model.architecture import Attention, ModelSpec, MoeFfn
 from energylens.predictor.types import Sampled, Workload
 
 LIFETIME = 0.75
-"""Mean age of a running sequence over the mean output, in steady state: (1 + v^2) / 2 for outputs with a coefficient of
+"""Mean age of a running sequence / mean output in steady state: (1 + v^2) / 2 for outputs with a coefficient of
 variation v of 0.7 (length-biased sampling; Cox, Renewal Theory, 1962)."""
 DRAIN = 0.9
-"""Tokens that are generated after the queue is empty, over those of one batch of mean outputs; the lengths' own share
-of (1 + v^2) / 2, and what a batch of equal age adds."""
+"""Tokens that are generated after the queue is empty, relative to those of one batch of mean outputs: the lengths' own
+share, (1 + v^2) / 2, plus the contribution of a batch of equal age."""
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,13 @@ class Protocol:
     """One task of the benchmark."""
 
     prompts: float
-    """Distinct prompts."""
+    """Number of distinct prompts."""
     spread: float
-    """Batch per time that all prompts are sent."""
+    """Batch size for each time that all prompts are sent."""
     length: float
-    """Mean prompt over the assumed one, as throughput at large batches has it."""
+    """Ratio of the mean prompt to the assumed one, derived from throughput at large batches."""
     cached: bool = True
-    """Repeated prompts are still in the prefix cache; long ones have been evicted by then."""
+    """Whether repeated prompts are still in the prefix cache; long prompts have been evicted by then."""
 
     def repeats(self, batch: float) -> float:
         """Return how often every prompt is sent."""
@@ -43,14 +43,14 @@ class Protocol:
         """Return the mean request while the queue is not empty; repeated prompts hit the prefix cache."""
         cached = 1.0 - 1.0 / self.repeats(batch) if self.cached else 0.0
         queued = max(self.prompts * self.repeats(batch) / batch - 1.0, 0.05)
-        # A short run ends before its sequences have reached the ages of steady state.
+        # A short run ends before its sequences reach the ages of the steady state.
         age = LIFETIME * -expm1(-queued / (2.0 * LIFETIME))
         return Workload(input_tokens * self.length, output_tokens, cached, age)
 
     def sampled(self, batch: float) -> Sampled:
         """Return where in the run the median inter-token latency lies.
 
-        Once the queue is empty the batch drains, about evenly over all sizes, and nothing starts any more.
+        Once the queue is empty the batch drains, about evenly over all sizes, and no request starts.
         """
         draining = DRAIN * batch / (self.prompts * self.repeats(batch))
         if draining < 0.5:
@@ -67,10 +67,11 @@ PROTOCOLS = {
 
 CLOSED_LOOPS = frozenset({"random-1k1k", "random-8k1k", "random-1k8k"})
 """Tasks of InferenceX (SemiAnalysis): a fixed number of requests in flight, random prompts that no prefix cache holds,
-ten requests per place. Its runs of quantized checkpoints hold as many sequences as an FP8 KV cache has room for."""
+ten requests per place. Its runs of quantized checkpoints hold as many sequences as fit into an FP8 KV cache."""
 CLOSED_LOOP_LOSS = 0.035
-"""Share of the time that places stand empty while the last requests of a closed loop end. Places that have served ten
-outputs of 80 to 100 % of the largest length end apart by less than one output: 0 to 9 %; the runs say 3 to 4 %."""
+"""Share of the time in which places are empty while the last requests of a closed loop end. Places that have served ten
+outputs of 80 to 100 % of the largest length end within less than one output of each other: 0 to 9 %; the runs show 3 to
+4 %."""
 
 
 RANDOM_WEIGHTS = frozenset({"closed-300-400", "closed-1024-1024", "closed-8192-300", "poisson-300-400"})
@@ -83,17 +84,17 @@ def counts_in_flight(task: str) -> bool:
 
 
 def standing_share(task: str) -> float:
-    """Return the share of a task's time in which its places stand empty; it counts into throughput and energy."""
+    """Return the share of a task's time in which its places are empty, which affects throughput and energy."""
     return CLOSED_LOOP_LOSS if task in CLOSED_LOOPS else 0.0
 
 
 def loaded(task: str, model: ModelSpec) -> ModelSpec:
-    """Return the model as a task's recipes load it: with an FP8 KV cache, or weights that route evenly."""
+    """Return the model as a task's recipes load it: with an FP8 KV cache, or with weights that route evenly."""
     if task in RANDOM_WEIGHTS:
         even = (replace(g, ffn=replace(g.ffn, skew=0.0)) if isinstance(g.ffn, MoeFfn) else g for g in model.layers)
         return replace(model, layers=tuple(even))
     quant = model.expert_quant if model.is_moe else model.ffn_quant
-    # The runs of MiniMax M3 hold as many sequences as a cache in 16 bits has room for.
+    # The runs of MiniMax M3 hold as many sequences as fit into a 16-bit cache.
     sparse = any(isinstance(g.mixer, Attention) and g.mixer.top_k_tokens for g in model.layers)
     if task not in CLOSED_LOOPS or quant.weight == "bfloat16" or sparse:
         return model
@@ -101,7 +102,7 @@ def loaded(task: str, model: ModelSpec) -> ModelSpec:
 
 
 def workload_of(task: str, input_tokens: float, output_tokens: float, batch: float) -> Workload:
-    """Return the mean request of a run of a benchmark task; of other tasks the whole prompt is computed."""
+    """Return the mean request of a run of a benchmark task; for other tasks, prompts are not cached."""
     protocol = PROTOCOLS.get(task)
     if protocol is None:
         return Workload(input_tokens, output_tokens)
@@ -109,6 +110,6 @@ def workload_of(task: str, input_tokens: float, output_tokens: float, batch: flo
 
 
 def sampled_of(task: str, batch: float) -> Sampled | None:
-    """Return where a task's median inter-token latency is taken; None is plain steady state."""
+    """Return where a task's median inter-token latency is taken; None means plain steady state."""
     protocol = PROTOCOLS.get(task)
     return None if protocol is None else protocol.sampled(batch)

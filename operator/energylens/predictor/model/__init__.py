@@ -1,1 +1,1 @@
-"""What a model computes and holds, whatever the GPU: einsums, their lowering to operators, parameters, memory."""
+"""What a model computes and stores, independent of the GPU: einsums, lowering to operations, parameters, memory."""

@@ -1,8 +1,8 @@
-"""The parts of a language model that latency and energy depend on.
+"""The parts of a language model that determine latency and energy.
 
 A :class:`ModelSpec` is a sequence of layer groups. A layer is a *mixer* (attention or a recurrent state) and a
-*feed-forward* part, either of which may be absent (Nemotron-H has layers of one kind only). Facts only: what an
-operation costs is derived from these shapes by the einsum interface, never typed in per model.
+*feed-forward* part, either of which may be absent (layers of Nemotron-H have only one). The module has facts only: the
+einsum interface derives the cost of an operation from these shapes; no cost is entered per model.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BYTES_PER_WEIGHT: dict[str, float] = {
 
 MXFP4 keeps one 8-bit scale per 32 weights (OCP Microscaling Formats v1.0), NVFP4 one FP8 scale per 16, INT4 (GPTQ and
 AWQ at their usual group size of 128) one 16-bit scale per 128. FP8 scales (one FP32 per 128x128 block or per channel)
-are below 0.1 %, but for MXFP8, which keeps one 8-bit scale per 32 weights.
+are below 0.1 %, except for MXFP8, which keeps one 8-bit scale per 32 weights.
 """
 
 
@@ -38,14 +38,14 @@ class Quantization:
     activation: ActivationFormat = "bfloat16"
     scaling: Scaling = "none"
     group_size: int | None = None
-    """Weights per scale of one row, where the format does not fix the number and it is not 128 (Kimi K2 Thinking:
-    32)."""
+    """Weights per scale within a row, if the format does not fix the number and it is not 128 (Kimi K2 Thinking: 32).
+    """
     block: tuple[int, int] | None = None
-    """Rows and columns of the block that one scale covers, where it is not 128 x 128."""
+    """Rows and columns of the block that one scale covers, if it is not 128 x 128."""
 
     @property
     def scaled_block(self) -> tuple[int, int] | None:
-        """Output and input features that share a scale, which no GPU may cut; None where no block or group is kept.
+        """Output and input features that share a scale, which no GPU may split; None if scales cover no block or group.
 
         One scale covers 1 x 32 weights in MXFP4 and MXFP8 (OCP Microscaling Formats v1.0), 1 x 16 in NVFP4.
         """
@@ -76,24 +76,24 @@ class Attention:
     kv_heads: int
     head_dim: int
     v_head_dim: int | None = None
-    """Width of a value head when it differs from ``head_dim``."""
+    """Width of a value head if it differs from ``head_dim``."""
     window: int | None = None
-    """Tokens a query can see; None means all of them."""
+    """Tokens that a query can see; None means all."""
     chunked: bool = False
-    """The window is a fixed chunk of the context (Llama 4), not the last tokens."""
+    """Whether the window is a fixed chunk of the context (Llama 4) instead of the last tokens."""
     output_gate: bool = False
-    """An extra query-sized gate projection multiplies the output (Qwen3-Next, Qwen3.5)."""
+    """Whether an additional gate projection as wide as the query multiplies the output (Qwen3-Next, Qwen3.5)."""
     norm_over_heads: bool = False
-    """Queries and keys are normalised over all heads of a layer together (MiniMax M2), so that tensor-parallel ranks
-    exchange sums of squares."""
+    """Whether queries and keys are normalised over all heads of a layer together (MiniMax M2), so that tensor-parallel
+    ranks exchange sums of squares."""
     shared_kv: bool = False
-    """The key projection serves as the value too, so that the KV cache holds one tensor per token."""
+    """Whether the key projection also serves as the value, so that the KV cache holds one tensor per token."""
     shared_kv_projection: bool = False
-    """Values come from the key projection (no value weights), but the KV cache holds both tensors (Gemma 4)."""
+    """Whether values come from the key projection (no value weights) but the KV cache holds both tensors (Gemma 4)."""
     top_k_tokens: int | None = None
-    """Tokens that sparse attention (MiniMax M3) reads per query; None means all that the window allows."""
+    """Tokens that sparse attention (MiniMax M3) reads per query; None means all within the window."""
     index_heads: int = 0
-    """Query heads of the indexer that picks those tokens; 0 when this layer has no indexer of its own."""
+    """Query heads of the indexer that selects those tokens; 0 if this layer has no indexer of its own."""
     index_head_dim: int = 0
     """Width of an indexer head; the indexer caches one such key per token."""
 
@@ -109,22 +109,22 @@ class LatentAttention:
     qk_rope_head_dim: int
     v_head_dim: int
     top_k_tokens: int | None = None
-    """Tokens that sparse attention (DeepSeek V3.2, GLM-5) reads per query; None means all of them."""
+    """Tokens that sparse attention (DeepSeek V3.2, GLM-5) reads per query; None means all."""
     index_heads: int = 0
-    """Query heads of the indexer that picks those tokens; 0 when this layer has no indexer of its own (GLM-5.2 lets
-    layers share one)."""
+    """Query heads of the indexer that selects those tokens; 0 if this layer has no indexer of its own (GLM-5.2 shares
+    one between layers)."""
     index_head_dim: int = 0
     """Width of an indexer head; the indexer caches one such key per token."""
     output_gate: bool = False
-    """An extra projection to heads x v_head_dim multiplies the output (Kimi K3)."""
+    """Whether an additional projection to heads x v_head_dim multiplies the output (Kimi K3)."""
 
 
 @dataclass(frozen=True)
 class CompressedAttention:
     """Multi-query attention over a short window and a compressed past (DeepSeek V4).
 
-    Each layer caches its last ``window`` tokens and one entry of ``head_dim`` per ``compress_ratio`` tokens before; an
-    entry is key and value at once. The query and the grouped output projection are of low rank.
+    Each layer caches its last ``window`` tokens, and one entry of ``head_dim`` per ``compress_ratio`` earlier tokens;
+    an entry serves as both key and value. The query and the grouped output projection have low rank.
     """
 
     heads: int
@@ -135,9 +135,9 @@ class CompressedAttention:
     o_groups: int
     window: int
     compress_ratio: int
-    """Tokens per compressed entry; 0 means that the layer sees its window only."""
+    """Tokens per compressed entry; 0 means that the layer sees only its window."""
     top_k_entries: int | None = None
-    """Compressed entries that a query reads; None means all of them."""
+    """Compressed entries that a query reads; None means all."""
     index_heads: int = 0
     index_head_dim: int = 0
 
@@ -179,19 +179,19 @@ class DenseFfn:
 
 @dataclass(frozen=True)
 class MoeFfn:
-    """Mixture of experts: ``top_k`` of ``experts`` routed experts per token, and shared ones that see every token."""
+    """Mixture of experts: ``top_k`` of ``experts`` routed experts per token, and shared experts for every token."""
 
     experts: int
     top_k: int
     intermediate: int
     gated: bool = True
     shared_intermediate: int = 0
-    """Total intermediate width of the shared experts; 0 when there are none."""
+    """Total intermediate width of the shared experts; 0 if there are none."""
     latent: int | None = None
-    """Width that the routed experts work in, behind a shared down and up projection (Nemotron 3 Super, Kimi K3); None
+    """Width in which the routed experts work, behind a shared down and up projection (Nemotron 3 Super, Kimi K3); None
     means the hidden size."""
     skew: float | None = None
-    """Unevenness of routing (`energylens.predictor.step.moe.experts_hit`); None for that of the family."""
+    """Unevenness of routing (`energylens.predictor.step.moe.experts_hit`); None means the family's value."""
 
 
 Mixer = Attention | LatentAttention | CompressedAttention | Mamba2 | GatedDeltaNet
@@ -200,7 +200,7 @@ FeedForward = DenseFfn | MoeFfn
 
 @dataclass(frozen=True)
 class LayerGroup:
-    """``count`` equal layers. Order within a model does not matter to latency or energy."""
+    """A number of equal layers, ``count``. The order of groups does not affect latency or energy."""
 
     count: int
     mixer: Mixer | None
@@ -209,21 +209,21 @@ class LayerGroup:
 
 @dataclass(frozen=True)
 class Tower:
-    """A vision or audio encoder beside the text part, as far as tensor parallelism cuts it."""
+    """A vision or audio encoder besides the text part, with the sizes that tensor parallelism divides."""
 
     kind: str
     """The ``model_type`` of the encoder, such as ``siglip_vision_model``."""
     part: str
-    """For messages: ``vision`` or ``audio``."""
+    """Name in messages: ``vision`` or ``audio``."""
     heads: int | None = None
-    """Attention heads; None where config.json does not say."""
+    """Attention heads; None if config.json does not state them."""
     width: int | None = None
-    """Width of the feed-forward networks; None where config.json does not say."""
+    """Width of the feed-forward networks; None if config.json does not state it."""
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A decoder-only language model (the text part of a multimodal one)."""
+    """A decoder-only language model (for a multimodal model, its text part)."""
 
     name: str
     family: str
@@ -233,25 +233,25 @@ class ModelSpec:
     layers: tuple[LayerGroup, ...]
     tied_embeddings: bool = False
     max_position: int = 131072
-    """Longest context in tokens, as engines derive it: position scaling that config.json asks for is counted."""
+    """Longest context in tokens as engines derive it, including the position scaling in config.json."""
     start_position: int | None = None
-    """Context that vLLM takes unasked where that is shorter: what LongRoPE was trained with before its extension."""
+    """Context that vLLM uses by default if that is shorter: the training context of LongRoPE before its extension."""
     yarn_position: int | None = None
-    """Longest context in tokens up to vLLM 0.29 where that is another: what YaRN was trained from times its factor."""
+    """Longest context in tokens up to vLLM 0.29 if that differs: YaRN's training context times its factor."""
     attention_quant: Quantization = field(default_factory=Quantization)
     ffn_quant: Quantization = field(default_factory=Quantization)
-    """Dense feed-forward and shared experts."""
+    """Quantization of dense feed-forward and shared experts."""
     expert_quant: Quantization = field(default_factory=Quantization)
-    """Routed experts."""
+    """Quantization of routed experts."""
     head_quant: Quantization = field(default_factory=Quantization)
-    """Embeddings and output head."""
+    """Quantization of embeddings and output head."""
     kv_bytes_per_element: float = 2.0
     extra_weight_bytes: float = 0.0
-    """Weights that take memory but no time in text decoding, such as a vision tower."""
+    """Weights that take memory but no time in text decoding, such as those of a vision encoder."""
     quant_method: str = ""
-    """``quant_method`` of config.json (``fp8``, ``fbgemm_fp8``, ``awq``, ``modelopt``, ...); empty for 16 bit."""
+    """``quant_method`` of config.json (``fp8``, ``fbgemm_fp8``, ``awq``, ``modelopt``, ...); empty for 16 bits."""
     architecture: str = ""
-    """The class that config.json names, such as ``LlamaForCausalLM``; empty where that is not known."""
+    """The class in config.json, such as ``LlamaForCausalLM``; empty if it is unknown."""
     towers: tuple[Tower, ...] = ()
 
     @property
@@ -266,14 +266,14 @@ class ModelSpec:
 
 
 def served_on(model: ModelSpec, *, fp4_arithmetic: bool) -> ModelSpec:
-    """Return the model as an engine computes it on a GPU: without FP4 arithmetic NVFP4 and MXFP8 store weights only.
+    """Return the model as computed on a GPU: without FP4 arithmetic, NVFP4 and MXFP8 are only storage formats.
 
-    vLLM and SGLang then unpack the weights and compute in 16 bit (the Marlin kernels; vllm-project/vllm#18000, SGLang
-    0.5.23 layers/quantization/modelopt_quant.py; MXFP8: vLLM 0.20 layers/quantization/mxfp8.py). The GPUs that multiply
-    FP4 are those that scale blocks of 32 in their matrix units.
+    vLLM and SGLang then unpack the weights and compute in 16 bits (the Marlin kernels; vllm-project/vllm#18000, SGLang
+    0.5.23 layers/quantization/modelopt_quant.py; MXFP8: vLLM 0.20 layers/quantization/mxfp8.py). GPUs with FP4
+    arithmetic are also those whose matrix units scale blocks of 32.
 
     Args:
-        model: As the checkpoint is.
+        model: The model in the checkpoint's format.
         fp4_arithmetic: Whether the GPU has FP4 matrix units.
     """
     if fp4_arithmetic:

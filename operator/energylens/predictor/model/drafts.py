@@ -1,7 +1,7 @@
-"""Models that draft tokens for speculative decoding, as models of their own whose steps cost what any step costs.
+"""Models that draft tokens for speculative decoding, as separate models whose steps cost like any other step.
 
-Chains only: ``draft_tokens`` passes one after the other, each over one token of every running sequence. What a tree of
-drafts (SGLang's ``--speculative-eagle-topk`` above 1) or drafting in parallel costs is not known here.
+Only chains are modelled: ``draft_tokens`` passes in sequence, each over one token of every running sequence. The cost
+of draft trees (SGLang's ``--speculative-eagle-topk`` above 1) or of parallel drafting is unknown.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ from energylens.predictor.types import Speculation
 
 Method = Literal["NGram", "EAGLE", "MTP", "DraftModel"]
 EAGLE_VOCABULARY = 32_000
-"""Tokens that EAGLE-3 heads choose from (arXiv 2503.01840; ``draft_vocab_size`` of the published heads)."""
+"""Tokens in the vocabulary of EAGLE-3 heads (arXiv 2503.01840; ``draft_vocab_size`` of the published heads)."""
 DRAFT_LAYERS = 24
-"""Layers of a draft model of which only the size is known: Qwen2.5-0.5B and its like have 24, Llama-3.2-1B 16."""
+"""Layers of a draft model of which only the size is known: Qwen2.5-0.5B and similar models have 24, Llama-3.2-1B 16."""
 _HEAD_WIDTH = 64
 
 
 def draft_of(target: ModelSpec, speculation: Speculation) -> ModelSpec | None:
-    """Return the model that drafts for a target, as :func:`draft_model` does."""
+    """Return the draft model of a target, as :func:`draft_model` does."""
     return draft_model(target, speculation.method, speculation.draft_parameters)
 
 
 @cache
 def draft_model(target: ModelSpec, method: Method, parameters: float | None) -> ModelSpec | None:
-    """Return the model that drafts; None where nothing is computed on the GPU (n-grams of the prompt).
+    """Return the draft model; None if nothing is computed on the GPU (n-grams of the prompt).
 
-    An EAGLE head is one dense layer of the target's width with attention like the target's and its own small
-    vocabulary, in 16 bits. MTP is one more layer like the target's last, in the target's number format, with its output
-    head. A draft model is a dense model of a number of parameters.
+    An EAGLE head is one dense layer of the target's width with the target's kind of attention and its own small
+    vocabulary, in 16 bits. MTP is another copy of the target's last layer, in the target's number format, with its
+    output head. A draft model is a dense model with a given number of parameters.
 
     Args:
-        target: The model that verifies.
-        method: How tokens are drafted.
-        parameters: Of a draft model, embeddings left out; not read by the other methods.
+        target: The model that verifies the drafts.
+        method: The drafting method.
+        parameters: Parameters of a draft model without embeddings; other methods ignore the value.
 
     Raises:
-        ValueError: A draft model without a number of parameters, or a target without any attention for an EAGLE head.
+        ValueError: A draft model has no number of parameters, or the target of an EAGLE head has no attention.
     """
     if method == "NGram":
         return None
@@ -63,7 +63,7 @@ def draft_model(target: ModelSpec, method: Method, parameters: float | None) -> 
         mixers = [g.mixer for g in reversed(target.layers) if g.mixer is not None]
         mixer = next((m for m in mixers if isinstance(m, Attention)), next(iter(mixers), None))
         if mixer is None:
-            raise ValueError(f"{target.name} has no attention that an EAGLE head could be like")
+            raise ValueError(f"{target.name} has no attention on which an EAGLE head could be based")
         layer = LayerGroup(1, _full(mixer), _dense(target))
         return replace(bare, name=f"{target.name} EAGLE", layers=(layer,), vocab=min(target.vocab, EAGLE_VOCABULARY))
     if parameters is None:
@@ -82,7 +82,7 @@ def _full(mixer: Mixer) -> Mixer:
 
 
 def _dense(target: ModelSpec) -> FeedForward:
-    """Return a dense network as wide as what a token of the target goes through."""
+    """Return a dense network as wide as the parameters that a token of the target uses."""
     ffn = next((g.ffn for g in reversed(target.layers) if g.ffn is not None), None)
     if isinstance(ffn, MoeFfn):
         return DenseFfn(ffn.top_k * ffn.intermediate + ffn.shared_intermediate, ffn.gated)

@@ -1,13 +1,13 @@
-"""Einsums: what a transformer computes, written as tensor contractions over named ranks.
+"""Einsums: the computation of a transformer, written as tensor contractions over named ranks.
 
-An :class:`Einsum` states its equation, the sizes of its ranks and which rank is split over GPUs. FLOPs, bytes by memory
-level and the collective that the split implies are derived from that statement; nothing is typed in per model. The
-idea follows EnergyLens (arXiv 2605.14249) and the extended einsum notation of the tensor-accelerator literature.
+An :class:`Einsum` states its equation, the sizes of its ranks, and which rank is split over GPUs. FLOPs, bytes by
+memory level and the collective that the split implies are derived from it; nothing is entered per model. The idea
+follows EnergyLens (arXiv 2605.14249) and the extended einsum notation of the tensor-accelerator literature.
 
 Rank letters with a fixed meaning:
 
 * ``t``: tokens of the step. It never belongs to a weight.
-* ``c``: tokens of context that a query attends to; it belongs to a cached operand.
+* ``c``: tokens of context to which a query attends; it belongs to a cached operand.
 
 All other letters are free and take their size from :attr:`Einsum.sizes`.
 """
@@ -26,20 +26,20 @@ from energylens.predictor.types import FloatArray
 TOKEN_RANK = "t"
 CONTEXT_RANK = "c"
 ACTIVATION_BYTES = 2.0
-"""Bytes per activation element: bfloat16 between kernels in every engine modelled."""
+"""Bytes per activation element: bfloat16 between kernels in every modelled engine."""
 
 
 class Split(Enum):
     """The GPUs that share the parallel rank of an einsum."""
 
     NONE = "none"
-    """Every GPU of the tensor-parallel group does the whole einsum."""
+    """Every GPU of the tensor-parallel group computes the whole einsum."""
     TENSOR = "tensor"
     EXPERT = "expert"
 
 
 class Operand(Enum):
-    """Where the second operand of an einsum lives."""
+    """Location of the second operand of an einsum."""
 
     WEIGHT = "weight"
     """Read once per step, shared by all tokens."""
@@ -49,7 +49,7 @@ class Operand(Enum):
 
 
 class Collective(Enum):
-    """Messages between GPUs after an einsum."""
+    """Communication between GPUs after an einsum."""
 
     NONE = "none"
     ALL_REDUCE = "all_reduce"
@@ -59,19 +59,20 @@ class Collective(Enum):
 
 @dataclass(frozen=True)
 class Einsum:
-    """One contraction ``tokens x operand -> tokens``, of one layer.
+    """One contraction ``tokens x operand -> tokens`` in one layer.
 
     Args:
         label: Name for reports and tests, such as ``qkv``.
         equation: Two operands and a result, such as ``"tm,mhd->thd"``.
-        sizes: Size of every rank but ``t`` and ``c``.
-        parallel: The rank that is split over GPUs; empty when none is.
-        split: Which GPUs share it.
-        operand: Where the second operand lives.
+        sizes: Size of every rank except ``t`` and ``c``.
+        parallel: The rank that is split over GPUs; empty for none.
+        split: The GPUs that share this rank.
+        operand: Location of the second operand.
         quant: Storage and arithmetic of the second operand.
         kernel: Kernel class, the key of the calibrated coefficients.
-        fused_with_next: The result stays on chip for the next einsum (attention scores, gate and up projection).
-        gather: All GPUs need the whole of a split result (logits).
+        fused_with_next: Whether the result stays on chip for the next einsum (attention scores, gate and up
+            projection).
+        gather: Whether all GPUs need the whole split result (logits).
     """
 
     label: str
@@ -101,7 +102,7 @@ class Einsum:
 
     @cached_property
     def operands(self) -> tuple[str, str]:
-        """Rank letters of the activation operand and of the second one."""
+        """Rank letters of the activation operand and of the second operand."""
         first, second = self.equation.split("->")[0].split(",")
         return first, second
 
@@ -116,7 +117,7 @@ class Einsum:
         return "".join(dict.fromkeys("".join(self.operands) + self.result))
 
     def volume(self, ranks: str) -> float:
-        """Return the elements spanned by some ranks, ``t`` and ``c`` counted as 1, before any split."""
+        """Return the number of elements that some ranks span, with ``t`` and ``c`` as 1, before any split."""
         product = 1.0
         for rank in ranks:
             product *= self.size_of.get(rank, 1)
@@ -134,12 +135,12 @@ class Einsum:
 
     @cached_property
     def flops_per_token(self) -> float:
-        """Multiply-adds count twice; of an einsum with ``c`` per token of context."""
+        """FLOPs per token, with multiply-adds counted twice; for an einsum with ``c``, per token of context."""
         return 2.0 * self.volume(self.ranks)
 
     @cached_property
     def operand_elements(self) -> float:
-        """Elements of the second operand: of a cache per sequence (and token of context when it has ``c``)."""
+        """Elements of the second operand; for a cache, per sequence (and per token of context if it has ``c``)."""
         return self.volume(self.operands[1])
 
     @cached_property
@@ -154,7 +155,7 @@ class Einsum:
 
     @cached_property
     def collective(self) -> Collective:
-        """A split rank that is summed over leaves partial sums on every GPU, hence an all-reduce."""
+        """Collective that the split implies: a sum over a split rank leaves partial sums, hence an all-reduce."""
         if self.split is Split.TENSOR and self.parallel and self.parallel not in self.result:
             return Collective.ALL_REDUCE
         if self.gather:

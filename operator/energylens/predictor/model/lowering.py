@@ -1,8 +1,8 @@
 """From the layers of a :class:`ModelSpec` to the einsums that a serving engine runs.
 
-Sources of the shapes: the attention and feed-forward forms of Llama, Qwen, Gemma and gpt-oss model cards; multi-head
-latent attention in its absorbed form, as engines run it at decode (DeepSeek-V2, arXiv 2405.04434, appendix C);
-Mamba-2 (arXiv 2405.21060); gated delta rule (arXiv 2412.06464).
+Sources of the shapes: the attention and feed-forward forms in the model cards of Llama, Qwen, Gemma and gpt-oss;
+multi-head latent attention in its absorbed form, as engines run it at decode (DeepSeek-V2, arXiv 2405.04434, appendix
+C); Mamba-2 (arXiv 2405.21060); gated delta rule (arXiv 2412.06464).
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class AttentionReach:
     top_k: int | None = None
     compress_ratio: int = 1
     gathered: bool = False
-    """Entries of a window and a compressed past are gathered by one kernel (DeepSeek V4)."""
+    """Whether one kernel gathers the entries of a window and a compressed past (DeepSeek V4)."""
     prompt_flops: float = 1.0
-    """FLOPs per pair of a prompt's tokens over those of a decoded token and a cached one."""
+    """Ratio of the FLOPs per pair of prompt tokens to those per decoded token and cached token."""
     exponentials: int = 0
-    """Exponentials per pair of a prompt's tokens: the query heads, at the scores of an attention with softmax."""
+    """Exponentials per pair of prompt tokens: the number of query heads, at the scores of softmax attention."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,11 @@ class Operation:
 
 @dataclass(frozen=True)
 class Lowered:
-    """A model as operations, with the counts that launch and host terms need."""
+    """A model as operations, with the counts for launch and host terms."""
 
     operations: tuple[Operation, ...]
     mixer_layers: int
-    """Layers with a mixer of any kind."""
+    """Layers with a mixer."""
     recurrent_layers: int
     ffn_layers: int
     moe_layers: int
@@ -97,7 +97,7 @@ def _attention(a: Attention, m: int, q: Quantization, kv: Quantization) -> list[
     ]
     if not (a.shared_kv or a.shared_kv_projection):
         out.append(_gemm("value", "tm,mgv->tgv", q, "g", m=m, g=a.kv_heads, v=value))
-    # r query heads read the same key head, which is what makes grouped-query attention cheap in bytes.
+    # r query heads read the same key head, which saves bytes in grouped-query attention.
     out.append(_attend("scores", "tgrd,cgd->tgrc", "g", True, kv, g=a.kv_heads, r=group, d=a.head_dim))
     values = Operand.ACTIVATION if a.shared_kv else CACHE
     sizes = (("g", a.kv_heads), ("r", group), ("v", value))
@@ -121,7 +121,8 @@ def _indexer(m: int, source: int, heads: int, dim: int, q: Quantization, kv: Qua
 def _latent(a: LatentAttention, m: int, q: Quantization, kv: Quantization) -> list[tuple[Einsum, AttentionReach]]:
     nope, rope, rank = a.qk_nope_head_dim, a.qk_rope_head_dim, a.kv_lora_rank
     reach = AttentionReach(None, a.top_k_tokens)
-    # Prompts attend with expanded keys and values, of fewer FLOPs; sparse attention reads the cache in both phases.
+    # Prompts attend with expanded keys and values, which takes fewer FLOPs; sparse attention reads the cache in both
+    # phases.
     expanded = a.top_k_tokens is None
     reaches = {
         "scores": replace(reach, prompt_flops=(nope + rope) / (rank + rope) if expanded else 1.0, exponentials=a.heads),
@@ -137,7 +138,7 @@ def _latent(a: LatentAttention, m: int, q: Quantization, kv: Quantization) -> li
         _gemm("latent", "tm,me->te", q, "", m=m, e=rank + rope),
         _gemm("absorb_key", "thn,hne->the", q, "h", h=a.heads, n=nope, e=rank),
         _attend("scores", "the,ce->thc", "h", True, kv, h=a.heads, e=rank + rope),
-        # The values are the same cached vectors as the keys: no bytes of their own.
+        # The values are the same cached vectors as the keys and need no additional bytes.
         Einsum(
             "values", "thc,ce->the", (("h", a.heads), ("e", rank)), "h", TENSOR, Operand.ACTIVATION, kv, "attention"
         ),
@@ -165,7 +166,7 @@ def _compressed(
         (_gemm("query", "tl,lhd->thd", q, "h", l=a.q_lora_rank, h=h, d=d), window),
         (_gemm("key", "tm,md->td", q, "", m=m, d=d), window),
         (_attend("scores", "thd,cd->thc", "h", True, kv, h=h, d=d), near),
-        # An entry is key and value at once.
+        # An entry serves as both key and value.
         (Einsum("values", "thc,cd->thd", sizes, "h", TENSOR, Operand.ACTIVATION, kv, "attention"), window),
         (_gemm("output_down", "thd,hdl->tl", q, "h", h=h, d=d, l=a.o_lora_rank), window),
         (_gemm("output", "tgl,glm->tm", q, "g", g=a.o_groups, l=a.o_lora_rank, m=m), window),
@@ -255,7 +256,7 @@ def _ffn(ffn: FeedForward, model: ModelSpec) -> list[tuple[Einsum, MoeFfn | None
 
 @lru_cache(maxsize=256)
 def lower(model: ModelSpec) -> Lowered:
-    """Return the operations of one pass of a token through a model, output head included."""
+    """Return the operations of one pass of a token through a model, including the output head."""
     kv = Quantization("fp8" if model.kv_bytes_per_element < 2 else "bfloat16")
     merged: dict[tuple[Einsum, AttentionReach, MoeFfn | None, int], int] = {}
     mixers = recurrent = ffns = moes = latent = chunked = norms = 0

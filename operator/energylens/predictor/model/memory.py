@@ -26,13 +26,13 @@ from energylens.predictor.requests import running_shares
 from energylens.predictor.types import FloatArray, GpuSpec, Layouts, Memory, Workload
 
 ENGINE_BYTES = 1.5e9
-"""Context, workspaces, graphs and communication buffers per GPU."""
+"""Bytes of context, workspaces, graphs and communication buffers per GPU."""
 ACTIVATION_TOKENS = 8192.0
-"""Tokens of the largest batched step, which sizes the activations."""
+"""Tokens of the largest step, which size the activations."""
 
 FULL_CACHE = 1.1
-"""Sequences in a full KV cache over those of :attr:`Memory.max_concurrency`, which is cautious. Chosen among 1.0 to
-1.35 by the errors of the eleven ML.ENERGY v3 runs with more sequences than fit; 1.1 to 1.2 differ little."""
+"""Ratio of the sequences in a full KV cache to :attr:`Memory.max_concurrency`, which is conservative. Chosen among 1.0
+to 1.35 by the errors of the eleven ML.ENERGY v3 runs with more sequences than fit; 1.1 to 1.2 differ little."""
 
 
 def memory(
@@ -47,18 +47,18 @@ def memory(
     longest_request: int | None = None,
     draft: ModelSpec | None = None,
 ) -> Memory:
-    """Return what a GPU holds for every candidate.
+    """Return the memory of a GPU for every candidate.
 
     Args:
         model: The architecture.
         gpu: The product.
         layouts: Candidates, shape (n,).
-        workload: Mean request.
+        workload: The mean request.
         utilization: Share of the GPU's memory that the engine may use (vLLM's ``--gpu-memory-utilization``).
         step_tokens: Tokens of the largest step, which size the activations; None for :data:`ACTIVATION_TOKENS`.
-        fixed_cache_bytes: KV cache of a GPU where it is fixed instead of what ``utilization`` leaves.
-        longest_request: Tokens of a request for which the cache must have room at the start; None for the workload's.
-        draft: A model that drafts tokens, held beside it on every stage's GPUs.
+        fixed_cache_bytes: KV cache of a GPU if it is fixed; None for the memory that ``utilization`` leaves.
+        longest_request: Tokens of a request for which the cache must have room at start-up; None for the workload's.
+        draft: A draft model, stored on the GPUs of every stage as well.
     """
     degrees = layouts.tensor_parallel, layouts.pipeline_parallel, layouts.data_parallel
     tp, pp, dp = (degree.astype(np.float64) for degree in degrees)
@@ -69,7 +69,7 @@ def memory(
         weights = weights + drafting_bytes(model, draft) / tp
     reserved = _reserved(model, tp, step_tokens or ACTIVATION_TOKENS)
     room = _room(gpu, utilization, weights, reserved, fixed_cache_bytes)
-    # What is verified at once has its places in the cache, accepted or not.
+    # Tokens that are verified together occupy the cache whether they are accepted or not.
     ahead = workload.verified - 1.0
     full = sum(
         part * (each.input_tokens + each.output_tokens)
@@ -82,7 +82,7 @@ def memory(
     if draft is not None:
         longest = longest + kv_cache_bytes(draft, full) / full * kv_share(draft, tp) * most
     fits = room >= longest
-    # A stage of the pipeline holds the cache of all micro-batches in flight, so the whole cache is shared by b.
+    # A pipeline stage holds the cache of all micro-batches in flight, so they share the whole cache.
     running = np.where(fits, dp * np.maximum(room - shared, 0.0) / per_sequence, 0.0)
     tokens = np.where(room > 0, np.maximum(room, 0.0) / np.maximum(per_token + state / full, 1.0), 0.0)
     return Memory(
@@ -97,7 +97,7 @@ def memory(
 
 
 def _weights(model: ModelSpec, tp: FloatArray, pp: FloatArray, dp: FloatArray) -> FloatArray:
-    """Return the bytes of weights on a GPU by the degrees of parallelism, shape of each."""
+    """Return the bytes of weights on a GPU by degree of parallelism, shape of each."""
     dense = sum(
         g.count
         * (
@@ -110,12 +110,12 @@ def _weights(model: ModelSpec, tp: FloatArray, pp: FloatArray, dp: FloatArray) -
         g.count * routed_expert_parameters(g.ffn, model.hidden) for g in model.layers
     )
     ends = embedding_parameters(model) * model.head_quant.bytes_per_weight + model.extra_weight_bytes
-    # Experts are split over all GPUs of the replica, by expert or by slice; the rest over tensor-parallel ranks.
+    # Experts are split over all GPUs of the replica, by expert or by slice; other weights over tensor-parallel ranks.
     return np.asarray(dense / (tp * pp) + experts / (tp * dp * pp) + ends / tp / np.minimum(pp, 2.0))
 
 
 def _reserved(model: ModelSpec, tp: FloatArray, step_tokens: float) -> FloatArray:
-    """Return the bytes of a GPU beside weights and cache, shape of ``tp``: the engine's own, and activations."""
+    """Return the bytes of a GPU besides weights and cache, shape of ``tp``: the engine's own, and activations."""
     width = max([model.hidden * 2.0] + [3.0 * _ffn_width(g.ffn) for g in model.layers])
     return np.asarray(ENGINE_BYTES + step_tokens * (width / tp + 2.0 * model.hidden) * 2.0)
 
@@ -123,19 +123,19 @@ def _reserved(model: ModelSpec, tp: FloatArray, step_tokens: float) -> FloatArra
 def _room(
     gpu: GpuSpec, utilization: float, weights: FloatArray, reserved: FloatArray, fixed_cache_bytes: float | None
 ) -> FloatArray:
-    """Return the bytes of a GPU that are left for the cache, shape of ``weights``; below 0 where none is."""
+    """Return the bytes of a GPU that are left for the cache, shape of ``weights``; negative if there is no room."""
     if fixed_cache_bytes is None:
         return np.asarray(gpu.memory_bytes * utilization - weights - reserved)
-    # The share is ignored then; what is asked for and not there ends the start.
+    # With a fixed cache the share is ignored, and the engine exits at start-up if the cache does not fit.
     return np.where(gpu.memory_bytes - weights - reserved >= fixed_cache_bytes, fixed_cache_bytes, 0.0)
 
 
 def _cached(
     model: ModelSpec, draft: ModelSpec | None, workload: Workload, tp: FloatArray, pp: FloatArray
 ) -> tuple[FloatArray, float, FloatArray]:
-    """Return what sequences hold in the cache: bytes of a token, tokens of one in mid-life, bytes of their prefixes.
+    """Return what sequences hold in the cache: bytes per token, tokens in mid-life, and bytes of prefixes.
 
-    Bytes are of one GPU, shape (n,). Each class has a prefix of its own, which the cache holds once.
+    Bytes are for one GPU, shape (n,). Each class has its own prefix, which the cache holds once.
     """
     share, index, parts = kv_share(model, tp) / pp, index_cache_bytes(model), workload.parts
     held, prefixes, middle = np.zeros_like(tp), np.zeros_like(tp), 0.0
@@ -152,7 +152,7 @@ def _cached(
 
 
 def drafting_bytes(model: ModelSpec, draft: ModelSpec) -> float:
-    """Return the weights that a draft holds beside its target: one in the target's format uses its embeddings."""
+    """Return the weights that a draft stores besides its target; in the target's format it shares the embeddings."""
     shared = draft.hidden == model.hidden and draft.vocab == model.vocab
     return weight_bytes(draft) - shared * embedding_parameters(draft) * draft.head_quant.bytes_per_weight
 
@@ -160,15 +160,15 @@ def drafting_bytes(model: ModelSpec, draft: ModelSpec) -> float:
 def resident_sequences(
     concurrency: FloatArray, layouts: Layouts, held: Memory, full_cache: float = FULL_CACHE
 ) -> FloatArray:
-    """Return how many of ``concurrency`` requests in flight are decoded at a time, shape (n,); the others wait.
+    """Return how many of ``concurrency`` requests in flight are decoded at once, shape (n,); the others wait.
 
-    The engine preempts what its KV cache has no room for, and starts no more than ``max_batch_size`` on a rank.
+    The engine preempts requests for which its KV cache has no room, and runs at most ``max_batch_size`` on a rank.
 
     Args:
         concurrency: Requests in flight, shape (n,).
         layouts: Candidates, shape (n,).
-        held: Their memory.
-        full_cache: Of the engine's profile: sequences in a full KV cache over those of `Memory.max_concurrency`.
+        held: Memory of the candidates.
+        full_cache: Ratio of the sequences in a full KV cache to `Memory.max_concurrency`, from the engine's profile.
     """
     most = np.minimum(layouts.max_batch_size * layouts.data_parallel, full_cache * held.max_concurrency)
     return np.asarray(np.minimum(concurrency, most))
@@ -181,7 +181,7 @@ def _ffn_width(ffn: object) -> float:
 def kv_share(model: ModelSpec, tp: FloatArray) -> FloatArray:
     """Return the part of the KV cache that one tensor-parallel rank holds, shape of ``tp``.
 
-    KV heads beyond the group's size are split, fewer are replicated; a latent cache has one head.
+    KV heads are split if there are at least as many as ranks, otherwise replicated; a latent cache has one head.
     """
     heads = 1
     for group in model.layers:

@@ -1,6 +1,6 @@
 """Parameter counts and resident bytes of a model, derived from its shapes.
 
-Norms, biases and attention sinks are left out; they are below 0.1 % of any model.
+Norms, biases and attention sinks are ignored; they are below 0.1 % of any model.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _latent_parameters(a: LatentAttention, hidden: int) -> int:
     total += a.kv_lora_rank * a.heads * (a.qk_nope_head_dim + a.v_head_dim)
     total += outputs * hidden * (2 if a.output_gate else 1)
     if a.index_heads:
-        # The indexer's queries come from the compressed query, its key and head weights from the hidden state.
+        # The indexer computes its queries from the compressed query, its key and head weights from the hidden state.
         total += (a.q_lora_rank or hidden) * a.index_heads * a.index_head_dim + hidden * (
             a.index_head_dim + a.index_heads
         )
@@ -81,7 +81,7 @@ def routed_expert_parameters(ffn: FeedForward | None, hidden: int) -> int:
 
 
 def shared_ffn_parameters(ffn: FeedForward | None, hidden: int) -> int:
-    """Return the feed-forward weights of one layer that every token passes: dense, shared experts, router, latents."""
+    """Return the feed-forward weights of one layer that every token uses: dense, shared experts, router, latents."""
     if ffn is None:
         return 0
     matrices = 3 if ffn.gated else 2
@@ -92,7 +92,7 @@ def shared_ffn_parameters(ffn: FeedForward | None, hidden: int) -> int:
 
 
 def embedding_parameters(model: ModelSpec) -> int:
-    """Return the weights of the embedding and the output head, once when they are tied."""
+    """Return the weights of the embedding and the output head; once if they are tied."""
     return model.vocab * model.hidden * (1 if model.tied_embeddings else 2)
 
 
@@ -110,12 +110,12 @@ def parameter_count(model: ModelSpec) -> int:
 
 
 def served_parameter_count(model: ModelSpec) -> int:
-    """Return the parameters that an engine loads: the text part, and what is beside it in 16 bit, such as a tower."""
+    """Return the parameters that an engine loads: the text part, and 16-bit parts besides it, such as an encoder."""
     return parameter_count(model) + round(model.extra_weight_bytes / 2)
 
 
 def active_parameter_count(model: ModelSpec) -> int:
-    """Return the parameters that one token passes: all but the routed experts that it is not sent to."""
+    """Return the parameters that one token uses: all but the routed experts to which it is not sent."""
     idle = 0
     for group in model.layers:
         if isinstance(group.ffn, MoeFfn):
@@ -125,9 +125,9 @@ def active_parameter_count(model: ModelSpec) -> int:
 
 
 def weight_bytes(model: ModelSpec) -> float:
-    """Return the bytes of all weights that an engine loads, vision tower included, over all GPUs together.
+    """Return the bytes of all weights that an engine loads, including vision encoders, over all GPUs together.
 
-    Routers stay in 16 bit in every published quantisation.
+    Routers stay in 16 bits in every published quantisation.
     """
     total = embedding_parameters(model) * model.head_quant.bytes_per_weight + model.extra_weight_bytes
     for group in model.layers:
@@ -171,7 +171,7 @@ def kv_cache_bytes(model: ModelSpec, context: float) -> float:
 
 
 def index_cache_bytes(model: ModelSpec) -> float:
-    """Return the part of a token's KV cache bytes that is the indexer's keys beside grouped-query attention."""
+    """Return the part of a token's KV cache bytes that holds the indexer's keys beside grouped-query attention."""
     keys = sum(
         g.count * g.mixer.index_head_dim
         for g in model.layers
@@ -181,12 +181,12 @@ def index_cache_bytes(model: ModelSpec) -> float:
 
 
 def kv_bytes_per_token(model: ModelSpec) -> float:
-    """Return the KV cache bytes that a token takes while every window still holds it."""
+    """Return the KV cache bytes of a token while every window still contains it."""
     return kv_cache_bytes(model, 1.0)
 
 
 def state_bytes_per_sequence(model: ModelSpec) -> float:
-    """Return the bytes of recurrent and convolution state that a sequence takes, whatever its length."""
+    """Return the bytes of recurrent and convolution state of a sequence, independent of its length."""
     return sum(group.count * _state_bytes(group) for group in model.layers)
 
 

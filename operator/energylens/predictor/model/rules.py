@@ -1,4 +1,4 @@
-"""Which layouts split a model's heads, widths, layers and experts at all, whatever the engine, and why not."""
+"""Which layouts can split a model's heads, widths, layers and experts, whatever the engine, and why others cannot."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from energylens.predictor.types import BoolArray, IntArray, Layouts
 
 
 def unsupported_reasons(model: ModelSpec, layouts: Layouts) -> npt.NDArray[np.str_]:
-    """Return why a candidate cannot run, empty where it can; shape (n,). The first rule that fails is named."""
+    """Return why a candidate cannot run, shape (n,): the first rule that fails, or empty text."""
     tp = layouts.tensor_parallel
     ep = layouts.expert_parallel
     stage = tp * layouts.data_parallel
@@ -52,7 +52,7 @@ def unsupported_reasons(model: ModelSpec, layouts: Layouts) -> npt.NDArray[np.st
 
 
 def splits_experts(moe: MoeFfn, ranks: IntArray, expert_parallel: IntArray) -> BoolArray:
-    """Return where experts can be split over tensor x data parallel ranks: whole, or in equal slices; shape (n,)."""
+    """Return where experts can be split over tensor x data parallel ranks, whole or in equal slices; shape (n,)."""
     whole, slices = ranks <= moe.experts, moe.intermediate % ranks == 0
     return np.asarray(np.where(expert_parallel > 1, whole, slices))
 

@@ -39,22 +39,23 @@ from energylens.predictor.step.work import (
 from energylens.predictor.types import FloatArray, GpuSpec, Layouts
 
 SORT_FREE_FAMILIES = frozenset({"gpt_oss", "nemotron_h"})
-"""Families whose published generation_config.json sets neither top_p nor top_k: sampling needs no sort then."""
+"""Families whose published generation_config.json sets neither top_p nor top_k, so that sampling needs no sort."""
 
 
 SOFTMAX_FLOPS = {"blackwell": 540.0}
-"""FLOPs that the matrix units do in the time of one exponential and what softmax does around it, by architecture."""
+"""FLOPs of the matrix units in the time of one exponential and the surrounding softmax work, by architecture."""
 OTHER_SOFTMAX_FLOPS = 270.0
-"""The same elsewhere. Both from the kernel tables of context attention (H100, H200, B200; heads of 64 and 128)."""
+"""The same for other architectures. Both come from the kernel tables of context attention (H100, H200, B200; heads of
+64 and 128)."""
 PROMPT_TILE = 400.0
-"""Entries beyond the causal half that a prompt's query costs, as tiles are computed whole: from the same tables, for
-prompts of 1,024 to 8,192 tokens."""
+"""Additional entries beyond the causal half that a prompt's query costs, as tiles are computed whole; from the same
+tables, for prompts of 1,024 to 8,192 tokens."""
 
 
 def eager_mixers(lowered: Lowered) -> int:
-    """Return the mixers whose kernels are launched one by one in every step.
+    """Return the mixers whose kernels are launched individually in every step.
 
-    Chunked attention (Llama 4) builds its metadata again in each step, which no CUDA graph can hold; one such layer
+    Chunked attention (Llama 4) rebuilds its metadata in each step, which CUDA graphs do not support; one such layer
     keeps vLLM from capturing the others.
     """
     return lowered.mixer_layers if lowered.chunked_layers else 0
@@ -75,7 +76,7 @@ def build_work(model: ModelSpec, gpu: GpuSpec, layouts: Layouts, load: StepLoad,
 
     Args:
         model: The architecture.
-        gpu: The product, for the kernel tables that apply.
+        gpu: The GPU product, which selects the kernel tables.
         layouts: Candidates, shape (n,).
         load: Tokens per data-parallel rank and micro-batch, shape (n,).
         tables: Measured efficiency of grouped expert kernels.
@@ -111,16 +112,16 @@ def build_work(model: ModelSpec, gpu: GpuSpec, layouts: Layouts, load: StepLoad,
 
 
 def step_tokens(load: StepLoad, ranks: FloatArray) -> StepTokens:
-    """Return the tokens of a step by what is computed of them.
+    """Return the tokens of a step by the computation they need.
 
     Args:
-        load: Of one data-parallel rank, shape (n,).
-        ranks: Data-parallel ranks, shape (n,).
+        load: Load of one data-parallel rank, shape (n,).
+        ranks: Number of data-parallel ranks, shape (n,).
     """
     queries = load.decode_tokens * load.queries
     # Logits are needed for running sequences and for prompts that end in this step.
     ending = load.prefill_tokens / np.maximum(load.prefill_length, 1.0)
-    # Experts see the tokens of all ranks, few of which have a prompt in the same step.
+    # Experts process the tokens of all ranks, few of which have a prompt in the same step.
     together = load.prefill_tokens * ranks if load.all_prefill_tokens is None else load.all_prefill_tokens
     return StepTokens(
         queries=queries,
@@ -134,7 +135,7 @@ def step_tokens(load: StepLoad, ranks: FloatArray) -> StepTokens:
 
 @dataclass
 class _Columns:
-    """The arrays of `Work` that have a row for each operation, under the same names: shape (k,) or (k, n)."""
+    """The arrays of `Work` with a row for each operation, under the same names: shape (k,) or (k, n)."""
 
     kernel: npt.NDArray[np.int64]
     launches: FloatArray
@@ -154,7 +155,7 @@ class _Columns:
 
     @classmethod
     def empty(cls, k: int, n: int) -> Self:
-        """Return k operations that nothing is known of yet, on n candidates."""
+        """Return empty rows for k operations on n candidates."""
         rows: dict[str, Any] = {f.name: np.zeros((k, n)) for f in fields(cls)}
         rows |= {"kernel": np.zeros(k, dtype=np.int64), "launches": np.zeros(k)}
         return cls(**rows | {"imbalance": np.ones((k, n)), "weight_imbalance": np.ones((k, n))})
@@ -177,7 +178,7 @@ class _Builder:
         self.model, self.gpu, self.layouts, self.load = model, gpu, layouts, load
         self.tokens, self.lowered, self.tables, self.columns = tokens, lowered, tables, columns
         self.tp, self.dp = layouts.tensor_parallel.astype(np.float64), layouts.data_parallel.astype(np.float64)
-        # Decoding latent attention on Blackwell runs in a kernel for all 128 heads, whatever share a GPU has of them.
+        # On Blackwell the decode kernel of latent attention computes all 128 heads, however few of them a GPU has.
         self.all_heads = lowered.latent_layers > 0 and gpu.architecture == "blackwell"
         self.softmax_flops = SOFTMAX_FLOPS.get(gpu.architecture, OTHER_SOFTMAX_FLOPS)
         self.skew = routing_skew(model)
@@ -212,7 +213,7 @@ class _Builder:
         if reach not in self._visible:
             load = self.load
             if load.classes:
-                # Windows cut the long contexts of a class and leave the short ones of another.
+                # Windows shorten the long contexts of one class and not the short contexts of another.
                 half = self._mean(reach, "prompt_tokens", lambda part: part.prefix + part.length / 2.0)
                 decode = self._mean(reach, "running", lambda part: part.context)
             else:
@@ -224,7 +225,7 @@ class _Builder:
         return self._visible[reach]
 
     def _mean(self, reach: AttentionReach, weight: str, tokens: Callable[[ClassLoad], float]) -> FloatArray:
-        """Return the visible entries of ``tokens`` over classes, which count by a share of theirs."""
+        """Return the mean visible entries of ``tokens`` over classes, weighted by a share of each class."""
         ones = np.ones_like(self.load.context_tokens)
         return np.asarray(
             sum(getattr(part, weight) * visible_tokens(reach, ones * tokens(part)) for part in self.load.classes)
@@ -241,7 +242,7 @@ class _Builder:
         to.prefill_attention_flops[i] = each * self.load.prefill_tokens
         if e.operand is Operand.CACHE:
             width = self.model.kv_bytes_per_element * e.operand_elements * op.count
-            # The tokens of one sequence that are verified together read its cache once.
+            # Tokens of one sequence that are verified together read its cache once.
             to.cache_bytes[i] = width * share * decode * self.load.decode_tokens
             if self.load.prefix_tokens > 0.0:
                 if self.load.classes:
@@ -282,7 +283,7 @@ class _Builder:
         else:
             large = coarse_tiles(expert) if kernel == "moe:bfloat16" else np.zeros_like(expert.pairs)
             to.tile_flops[i] = per_row * tile_rows(expert, 16.0 + 48.0 * large)
-            # Full tiles are no loss: then tuned ones are large, too.
+            # Full tiles lose nothing, because tuned tiles are large as well then.
             to.coarse_tiles[i] = large / (1.0 + expert.pairs / np.maximum(expert.hit, 1e-12) / 64.0)
         if is_tensorrt(to.kernel[i], self.gpu):
             to.tile_flops[i] = per_row * tile_rows(expert, np.full_like(expert.pairs, 64.0))
@@ -301,10 +302,10 @@ class _Builder:
         return expert_load(moe, op.width, bytes_per_weight, self.tokens.routed, ep, stage / ep, self.skew)
 
     def table_seconds(self, op: Operation, e: MoeFfn, expert: ExpertLoad) -> FloatArray:
-        """Return the time from the kernel tables, shape (n,); zeros where there is none."""
+        """Return the time from the kernel tables, shape (n,); zeros without a table."""
         gpu, kernel = self.gpu, kernel_class("moe", op.einsum.quant)
         ep, tp = expert.expert_parallel, expert.tensor_parallel
-        # Time is that of the most loaded GPU.
+        # The time is that of the most loaded GPU.
         tokens = expert.tokens * expert.max_over_mean
         ratio = expert_ratio(self.tables, gpu, kernel, e, op.width, tokens, ep, tp)
         if ratio is None:
@@ -314,13 +315,14 @@ class _Builder:
             e.experts, e.top_k, op.width, e.intermediate, 3.0 if e.gated else 2.0, tokens, ep, tp,
             op.einsum.quant.bytes_per_weight, gpu.memory_bandwidth, flops,
         )  # fmt: skip
-        # The tables are of tokens dealt out in turn; drawn ones share experts, popular ones above all, and hit fewer.
+        # The tables deal tokens out to experts in turn. Randomly routed tokens share experts, above all popular ones,
+        # and hit fewer.
         uneven = np.maximum(experts_hit(e.experts, e.top_k, tokens, self.skew) / ep, 1.0)
         even = np.maximum(evenly_hit(e.experts, e.top_k, tokens) / ep, 1.0)
         return ratio * roof * op.count * uneven / even
 
     def small_bytes(self) -> FloatArray:
-        """Return the bytes that norms, rotary embeddings and activation functions move, shape (n,)."""
+        """Return the bytes moved by norms, rotary embeddings and activation functions, shape (n,)."""
         layers = self.lowered.mixer_layers + self.lowered.ffn_layers
         # Two norms with residual read and write four hidden vectors per layer part; activations and rotary about two.
         return 6.0 * ACTIVATION_BYTES * self.model.hidden * layers * self.tokens.computed

@@ -1,4 +1,4 @@
-"""The kernels that engines run for an operation, and the rows that grouped kernels of experts compute."""
+"""The kernels that engines run for an operation, and the rows that grouped expert kernels compute."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ KERNELS = (
     "moe:4bit",
     "moe:fp4",
 )
-"""Kernel classes: the rows of the calibrated coefficients. ``8bit`` and ``4bit`` are weights that kernels turn into 16
-bit to compute (on Blackwell 4 bit into 8), ``fp4`` computes in 4 bit."""
+"""Kernel classes: the rows of the calibrated coefficients. ``8bit`` and ``4bit`` are weights that kernels widen to 16
+bits to compute (on Blackwell 4 bits to 8); ``fp4`` computes in 4 bits."""
 KERNEL_INDEX = {name: i for i, name in enumerate(KERNELS)}
 
 
 def kernel_class(kernel: str, quant: Quantization) -> str:
-    """Return the kernel class of an einsum by how its weights are stored and scaled."""
+    """Return the kernel class of an einsum from the storage and scaling of its weights."""
     if kernel in ("attention", "state"):
         return kernel
     if quant.weight in ("fp8", "int8") and quant.activation == "bfloat16":
@@ -54,8 +54,8 @@ def kernel_class(kernel: str, quant: Quantization) -> str:
 def engine_path(kernel: str, lowered: Lowered, op: Operation) -> str:
     """Return the class of the kernels that engines run for an operation.
 
-    DeepSeek's block-scaled experts run on other kernels than those of models with plain attention, and latent and
-    sparse attention on kernels of their own.
+    DeepSeek's block-scaled experts run on other kernels than the experts of models with plain attention; latent and
+    sparse attention have their own kernels.
     """
     if kernel == "attention":
         if op.reach.gathered or op.reach.top_k is not None or op.einsum.label.startswith("index"):
@@ -65,37 +65,37 @@ def engine_path(kernel: str, lowered: Lowered, op: Operation) -> str:
 
 
 def coarse_tiles(expert: ExpertLoad) -> FloatArray:
-    """Return 1 where a step has more tokens than a GPU has experts, shape (n,).
+    """Return 1 if a step has more tokens than a GPU has experts, shape (n,).
 
-    Without tuned tile sizes for a shape vLLM 0.11 takes tiles of 16 x 32 up to that many tokens and of 64 x 64 beyond,
-    whose rows are mostly padding. It ships none for the bfloat16 shapes of the models that are served most.
+    Without tuned tile sizes for a shape, vLLM 0.11 uses tiles of 16 x 32 up to that many tokens and of 64 x 64 beyond,
+    whose rows are mostly padding. It ships no tuned sizes for the bfloat16 shapes of the most popular models.
     """
     local = expert.experts / expert.expert_parallel
     return np.asarray(1.0 / (1.0 + (1.04 * local / np.maximum(expert.tokens, 1.0)) ** 48))
 
 
 def tile_rows(expert: ExpertLoad, tile: FloatArray) -> FloatArray:
-    """Return the rows that grouped experts compute on one GPU when each hit expert fills whole tiles, shape (n,)."""
+    """Return the rows that grouped experts compute on one GPU if each hit expert fills whole tiles, shape (n,)."""
     return np.maximum(expert.hit * tile, expert.pairs + expert.hit * (tile - 1.0) / 2.0)
 
 
 def aligned_rows(expert: ExpertLoad) -> FloatArray:
     """Return the rows of a contiguous grouped kernel that aligns every local expert to 128 rows, shape (n,).
 
-    vLLM 0.11 runs block-scaled FP8 experts so (DeepGEMM). It sizes the buffer before routing is known, for all pairs of
-    the step whichever GPU holds their expert, and computes all of it.
+    vLLM 0.11 runs block-scaled FP8 experts this way (DeepGEMM). It sizes the buffer before routing is known, for all
+    pairs of the step whichever GPU holds their expert, and computes the whole buffer.
     """
     local = expert.experts / expert.expert_parallel
     return np.asarray(expert.tokens * expert.top_k + 127.0 * local)
 
 
 def has_other_kernels(kernel: int, gpu: GpuSpec) -> bool:
-    """Block-scaled FP8 experts on Blackwell: the tables hold Triton's kernels, engines of 2026 run TensorRT-LLM's."""
+    """Whether engines run other kernels than the tables: TensorRT-LLM's for FP8 block experts on Blackwell."""
     return kernel == KERNEL_INDEX["moe:fp8_block"] and gpu.architecture == "blackwell"
 
 
 def is_tensorrt(kernel: int, gpu: GpuSpec) -> bool:
-    """DeepSeek's experts on Blackwell run in TensorRT-LLM's kernels, which the kernel tables of vLLM do not hold."""
+    """Whether TensorRT-LLM's kernels run: DeepSeek's experts on Blackwell, absent from vLLM's kernel tables."""
     return kernel == KERNEL_INDEX["moe:fp8_block_latent"] and gpu.architecture == "blackwell"
 
 
@@ -103,13 +103,13 @@ _FUSED = frozenset(KERNEL_INDEX[f"moe:{kind}"] for kind in ("fp4", "4bit", "fp8_
 
 
 def fused_experts(kernels: npt.NDArray[np.int64], gpu: GpuSpec) -> bool:
-    """Return whether one launch does a layer's routed experts, from routing to their sum.
+    """Return whether one launch computes a layer's routed experts, from routing to their sum.
 
-    So do TensorRT-LLM's kernels, which engines run on Blackwell; elsewhere sorting, both products, the activation
-    between them, quantization and the sum are launched one by one.
+    TensorRT-LLM's kernels, which engines run on Blackwell, do so. Elsewhere sorting, both products, the activation
+    between them, quantization and the sum are separate launches.
 
     Args:
-        kernels: Classes of the model's operations, shape (k,).
-        gpu: The product.
+        kernels: Kernel classes of the model's operations, shape (k,).
+        gpu: The GPU product.
     """
     return gpu.architecture == "blackwell" and not _FUSED.isdisjoint(kernels.tolist())

@@ -1,9 +1,9 @@
-"""How long one engine step takes: roofline per operation, collectives, launches, host.
+"""The duration of one engine step: roofline per operation, collectives, launches, host.
 
-Roofline: Williams et al., CACM 2009, with measured efficiencies and a soft corner between the memory and the compute
-side. Mixture-of-experts kernels take their shape from measured tables instead. The host terms follow from how vLLM
-captures CUDA graphs: pure decode steps up to a token limit replay one graph, steps that also prefill replay pieces of
-one between eagerly launched attention, and larger steps launch every kernel from the host.
+Roofline: Williams et al., CACM 2009, with measured efficiencies and a soft corner between memory and compute limits.
+Mixture-of-experts kernels take their curve from measured tables instead. The host terms follow from how vLLM captures
+CUDA graphs: pure decode steps up to a token limit replay one graph, steps that also prefill replay pieces of a graph
+between eagerly launched attention, and larger steps launch every kernel from the host.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from energylens.predictor.types import FloatArray
 FRONTEND_SOFT = 4.0
 LATENT = KERNEL_INDEX["moe:fp8_block_latent"]
 SOFT = 4.0
-"""Exponent of the soft maximum of memory and compute time; 1 adds them, infinity takes the larger."""
+"""Exponent of the soft maximum of memory and compute time: 1 adds them, infinity takes the larger."""
 
 
 FULL_LINK_SHARE = 16.0 / 132.0
@@ -31,18 +31,18 @@ FULL_LINK_SHARE = 16.0 / 132.0
 
 @dataclass(frozen=True)
 class Overlap:
-    """Collectives that run beside kernels, Megatron style."""
+    """Overlap of collectives with kernels, Megatron style."""
 
     stages: int
-    """Parts that a step's tokens are cut into; 1 overlaps nothing."""
+    """Parts into which a step's tokens are divided; 1 means no overlap."""
     sm_share: float
-    """Share of the SMs that collectives hold meanwhile, between 0 and 1."""
+    """Share of the SMs that collectives occupy meanwhile, between 0 and 1."""
 
     def __post_init__(self) -> None:
         if self.stages < 1:
-            raise ValueError(f"overlap stages is {self.stages}; at least 1 is needed")
+            raise ValueError(f"overlap stages must be at least 1, not {self.stages}")
         if not 0.0 < self.sm_share < 1.0:
-            raise ValueError(f"overlap sm_share is {self.sm_share}; a number between 0 and 1 is needed")
+            raise ValueError(f"overlap sm_share must be between 0 and 1, not {self.sm_share}")
 
 
 @dataclass(frozen=True)
@@ -50,21 +50,21 @@ class StepTime:
     """Seconds of one step, arrays of shape (n,)."""
 
     operations: FloatArray
-    """Per operation, shape (k, n)."""
+    """Time per operation, shape (k, n)."""
     kernels: FloatArray
-    """All GPU kernels, small ones included, without collectives."""
+    """All GPU kernels, including small ones, without collectives."""
     collectives: FloatArray
     launch: FloatArray
-    """Host time to launch what is not in a CUDA graph; it hides behind the kernels when these take longer."""
+    """Host time to launch kernels outside of CUDA graphs; it is hidden if the kernels take longer."""
     host: FloatArray
-    """Scheduling and input preparation: adds to the GPU's time."""
+    """Scheduling and input preparation, which add to the GPU's time."""
     sampler: FloatArray
     """Sorting the logits for top-p sampling, on the GPU after the model."""
     total: FloatArray
 
     @property
     def busy(self) -> FloatArray:
-        """Time in which the GPU runs something."""
+        """Time during which the GPU runs anything."""
         return self.kernels + self.collectives + self.sampler
 
 
@@ -73,7 +73,7 @@ def soft_maximum(a: FloatArray, b: FloatArray, exponent: float = SOFT) -> FloatA
     larger, smaller = np.maximum(a, b), np.minimum(a, b)
     ratio = smaller / np.maximum(larger, 1e-30)
     if exponent == 4.0:
-        # Products and roots take a fifth of the time of a general power, which was a sixth of all planning.
+        # Products and roots take a fifth of the time of a general power, which took a sixth of the planning time.
         square = ratio * ratio
         return np.asarray(larger * np.sqrt(np.sqrt(1.0 + square * square)))
     if exponent == 3.0:
@@ -104,7 +104,7 @@ def operation_seconds(work: Work, rates: KernelRates, c: Constants) -> FloatArra
     launches = work.launches if work.launches.ndim == 2 else work.launches[:, None]
     aligned = c["moe_aligned_flops"] * per_operation(rates.flops, pick) / c["moe_flops"]
     seconds += c["aligned_rows"] * work.aligned_flops / aligned
-    # One expert with many rows runs like a dense product.
+    # An expert with many rows runs like a dense product.
     seconds += work.padded_flops / per_operation(rates.dense_flops, pick)
     return np.asarray(seconds + launches * per_operation(rates.launch, pick))
 
@@ -113,8 +113,8 @@ def collective_seconds(work: CollectiveWork, c: Constants, sheet: DataSheet) -> 
     """Return the time of all collectives of a step, shape (n,).
 
     All-reduce: a floor per group size plus the bytes of a bandwidth-optimal schedule, 2 (g-1)/g of the message (Thakur
-    et al., IJHPCA 2005). All-gather and all-to-all move (g-1)/g. What leaves an NVLink island goes over the host link,
-    and what leaves a node over the network, where that is known.
+    et al., IJHPCA 2005). All-gather and all-to-all move (g-1)/g. Bytes that leave an NVLink island use the host link,
+    and bytes that leave a node use the network, if its speed is known.
     """
     total = np.zeros(work.group.shape[1])
     network = np.zeros_like(work.host_share) if work.network_share is None else work.network_share
@@ -141,11 +141,11 @@ def collective_seconds(work: CollectiveWork, c: Constants, sheet: DataSheet) -> 
 def _network_seconds(
     kind: Collective, moved: FloatArray, group: FloatArray, node_gpus: int, c: Constants, sheet: DataSheet
 ) -> FloatArray:
-    """Return the time in which what each GPU moves is through the network of its node, shape of ``moved``.
+    """Return the time in which the bytes that each GPU moves pass the network of its node, shape of ``moved``.
 
-    Rings pass all that they move through each node once, whatever GPUs it has; all-to-all sends what each GPU of the
-    node has for others. On the way it passes PCIe: of one GPU, or of all that NVLink joins, each with an adapter. The
-    network is taken to reach the share of its peak that links between GPUs do, which no run has measured.
+    A ring passes all of its bytes through each node once, however many GPUs the node has; all-to-all sends the bytes of
+    every GPU of the node. On the way the bytes pass PCIe: of one GPU, or of all GPUs that NVLink connects, each with an
+    adapter. The network is assumed to reach the same share of its peak as links between GPUs; no run has measured that.
     """
     here = np.minimum(group, float(node_gpus))
     each = here if kind is Collective.ALL_TO_ALL else 1.0
@@ -155,7 +155,7 @@ def _network_seconds(
 
 
 def reduce_floor(c: Constants, group: FloatArray) -> FloatArray:
-    """Return the latency floor of a collective in seconds: measured at 2, 4 and 8 GPUs, log-linear between."""
+    """Return the latency floor of a collective, s: measured at 2, 4 and 8 GPUs, log-linear in between."""
     steps = np.log2(np.maximum(group, 2.0))
     two, four, eight = (np.asarray(c[f"reduce_floor_{g}_us"]) for g in (2, 4, 8))
     low = two + (four - two) * np.clip(steps - 1.0, 0.0, 1.0)
@@ -163,11 +163,12 @@ def reduce_floor(c: Constants, group: FloatArray) -> FloatArray:
 
 
 def overlapped(kernels: FloatArray, collectives: FloatArray, compute: FloatArray, overlap: Overlap) -> FloatArray:
-    """Return the time of kernels and collectives that run side by side, shape (n,).
+    """Return the time of kernels and collectives that overlap, shape (n,).
 
-    The batch is cut into stages: the first stage's kernels and the last one's collectives stand alone, between them a
-    stage's collectives run beside the next one's kernels. Meanwhile the collectives hold a share of the SMs, which
-    slows the arithmetic; with too few SMs they miss the link's bandwidth (arXiv 2605.14249, section 3; Megatron-LM).
+    The batch is divided into stages: the first stage's kernels and the last stage's collectives run alone; in between,
+    a stage's collectives run beside the next stage's kernels. Meanwhile the collectives occupy a share of the SMs,
+    which slows the arithmetic; with too few SMs they do not reach the link's bandwidth (arXiv 2605.14249, section 3;
+    Megatron-LM).
 
     Args:
         kernels: Seconds of all kernels on all SMs, shape (n,).
@@ -189,12 +190,12 @@ def step_time(
     """Return the time of one step for every candidate.
 
     Args:
-        work: What the step does.
+        work: Work of the step.
         rates: Kernel rates of the GPU product.
         c: Constants of the GPU product and the engine.
         sheet: Peaks of the GPU product.
-        mixed: The step also prefills.
-        overlap: How the engine runs collectives beside kernels; None for one after the other, as vLLM does.
+        mixed: Whether the step also prefills.
+        overlap: How the engine overlaps collectives with kernels; None if they run one after the other, as in vLLM.
     """
     operations = operation_seconds(work, rates, c)
     layers = work.layers
@@ -209,8 +210,8 @@ def step_time(
     others = (layers.moes - layers.fused) * c["launch_moe_us"] + layers.fused * c["launch_fused_us"]
     others = others + layers.ffns * c["launch_ffn_us"]
     ungraphed = 1.0 / (1.0 + (1.03 * work.graph_tokens / np.maximum(work.tokens, 1.0)) ** 32)
-    # Steps above the graph limit launch all kernels of a layer one by one, mixed ones only attention, between pieces of
-    # the graph that hold the rest.
+    # Steps above the graph limit launch all kernels of a layer individually. Mixed steps launch only attention
+    # individually, between graph pieces with the other kernels.
     pieces = c["piecewise_share"] if mixed else 0.0
     launch = 1e-6 * (attention * (pieces + (1.0 - pieces) * ungraphed) + others * ungraphed)
     several = work.gpus > 1
@@ -228,7 +229,7 @@ def step_time(
     launch = launch + 1e-6 * layers.eager * c["eager_mixer_us"]
     total = soft_maximum(gpu, launch + np.zeros_like(gpu), 3.0) + host + sampler
     for draft, passes in work.drafts:
-        # The host prepares a step once, and its passes find what it prepared.
+        # The host prepares a step once for all of its passes.
         one = step_time(draft, rates, c, sheet, mixed=False)
         kernels, collectives = kernels + passes * one.kernels, collectives + passes * one.collectives
         launch, sampler = launch + passes * one.launch, sampler + passes * one.sampler

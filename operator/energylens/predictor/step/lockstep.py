@@ -1,4 +1,4 @@
-"""How an engine's data-parallel ranks step together."""
+"""How an engine's data-parallel ranks synchronise their steps."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Lockstep:
-    """How data-parallel ranks that exchange experts' tokens step together."""
+    """How data-parallel ranks that exchange experts' tokens synchronise their steps."""
 
     padded: bool = False
-    """Every rank passes as many tokens through the model as the one with the longest prompt does (vLLM, where any step
-    uses CUDA graphs). Rows that pad are alike, so the router sends all of them to the same experts."""
+    """Whether every rank passes as many tokens through the model as the rank with the longest prompt (vLLM, if any step
+    uses CUDA graphs). Padding rows are equal, so the router sends all of them to the same experts."""
     clump: float = 1.0
-    """Requests that ranks admit in one step at any load: a scheduler that looks for new requests every few steps, as
-    SGLang's recipes for attention data parallelism do, finds several at once."""
+    """Requests that ranks admit in one step at any load: a scheduler that checks for new requests only every few steps,
+    as in SGLang's recipes for attention data parallelism, finds several at once."""
 
 
 APART = Lockstep()

@@ -1,4 +1,4 @@
-"""The messages of one engine step: which collectives the GPUs of a replica run, how often and over how many bytes."""
+"""The communication of one engine step: which collectives a replica runs, how often and with how many bytes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from energylens.predictor.types import FloatArray, GpuSpec, Layouts
 def step_collectives(
     lowered: Lowered, layouts: Layouts, tokens: StepTokens, hidden: int, gpu: GpuSpec
 ) -> CollectiveWork:
-    """Return the messages of one step on n candidates.
+    """Return the collectives of one step on n candidates.
 
     Args:
         lowered: The operations of a step.
         layouts: Candidates, shape (n,).
-        tokens: Tokens of the step.
+        tokens: Tokens of the step by the computation they need.
         hidden: Width of the model.
-        gpu: The product, with the links between its GPUs.
+        gpu: The GPU product with its links.
     """
     tp, dp = layouts.tensor_parallel.astype(np.float64), layouts.data_parallel.astype(np.float64)
     kinds: list[Collective] = []
@@ -40,9 +40,10 @@ def step_collectives(
         e = op.einsum
         if op.moe is not None:
             message = ACTIVATION_BYTES * op.width * tokens.computed
-            # Experts over the tensor-parallel group of one rank: tokens are everywhere already, sums are not.
+            # Experts over the tensor-parallel group of one rank: all GPUs already have the tokens, but the sums must be
+            # combined.
             add(Collective.ALL_REDUCE, op.count * one_rank, message, tp)
-            # Data-parallel ranks gather the tokens of all before the experts, and scatter the sums after them.
+            # Data-parallel ranks gather all tokens before the experts and scatter the sums after them.
             spread = np.where(one_rank, 1.0, tp * dp)
             gathered = ACTIVATION_BYTES * op.width * (tokens.routed + tokens.padding)
             add(Collective.ALL_TO_ALL, 2.0 * op.count * ~one_rank, gathered, spread)

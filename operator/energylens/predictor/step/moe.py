@@ -1,6 +1,6 @@
-"""Mixtures of experts: how many experts a step touches, and how uneven the load is over GPUs.
+"""Mixtures of experts: how many experts a step uses, and how uneven the load is over GPUs.
 
-EnergyLens (arXiv 2605.14249) takes the average load for energy and the most loaded rank for time; so does this.
+Like EnergyLens (arXiv 2605.14249), this uses the average load for energy and the most loaded rank for time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from energylens.predictor.types import FloatArray
 
 @dataclass(frozen=True)
 class ExpertLoad:
-    """Load of the routed experts of one layer on one GPU, arrays of shape (n,); means over GPUs unless said."""
+    """Load of the routed experts of one layer on one GPU, arrays of shape (n,).
+
+    Means over GPUs unless stated otherwise.
+    """
 
     experts: int
     top_k: int
@@ -27,19 +30,19 @@ class ExpertLoad:
     expert_parallel: FloatArray
     tensor_parallel: FloatArray
     hit: FloatArray
-    """Local experts that at least one token is routed to."""
+    """Local experts that receive at least one token."""
     pairs: FloatArray
     """Token-expert pairs that this GPU computes."""
     flops: FloatArray
     weight_bytes: FloatArray
     activation_bytes: FloatArray
     max_over_mean: FloatArray
-    """Pairs on the most loaded GPU over the mean."""
+    """Ratio of the pairs on the most loaded GPU to the mean."""
     hit_max_over_mean: FloatArray
-    """Experts hit on the most loaded GPU over the mean: once all are hit, more pairs read no more weights."""
+    """Ratio of experts hit on the most loaded GPU to the mean: once all are hit, more pairs read no more weights."""
 
 
-# Gauss-Hermite nodes and weights of a standard normal: popularity quantiles of experts.
+# Gauss-Hermite nodes and weights of a standard normal distribution, for popularity quantiles of experts.
 _NODES = np.array([-2.8569700138728056, -1.3556261799742657, 0.0, 1.3556261799742657, 2.8569700138728056])
 _WEIGHTS = np.array(
     [0.011257411327720693, 0.22207592200561263, 0.5333333333333333, 0.22207592200561263, 0.011257411327720693]
@@ -47,10 +50,10 @@ _WEIGHTS = np.array(
 
 
 def experts_hit(experts: float, top_k: float, tokens: FloatArray, skew: float = 0.0) -> FloatArray:
-    """Return the expected experts that a step reads, shape of ``tokens``.
+    """Return the expected number of experts that a step reads, shape of ``tokens``.
 
-    Routed uniformly: ``E (1 - (1 - k/E)^T)``, since each of T tokens misses a given expert with probability 1 - k/E.
-    With a skew the experts' popularity is log-normal, ``skew`` being the standard deviation of its logarithm.
+    With uniform routing it is ``E (1 - (1 - k/E)^T)``, since each of T tokens misses a given expert with probability 1
+    - k/E. With a skew the experts' popularity is log-normal; ``skew`` is the standard deviation of its logarithm.
     """
     if top_k >= experts:
         return np.full_like(tokens, experts)
@@ -58,7 +61,7 @@ def experts_hit(experts: float, top_k: float, tokens: FloatArray, skew: float = 
         return np.asarray(experts * -np.expm1(tokens * np.log1p(-top_k / experts)))
     weights = np.exp(skew * _NODES)
     weights /= _WEIGHTS @ weights
-    # No expert gets more than every token; what the popular ones cannot take goes to the others.
+    # An expert gets each token at most once; the excess of popular experts goes to the others.
     share = np.minimum(top_k / experts * weights, 0.999)
     for _ in range(3):
         share = np.minimum(share * (top_k / experts) / (_WEIGHTS @ share), 0.999)
@@ -67,24 +70,25 @@ def experts_hit(experts: float, top_k: float, tokens: FloatArray, skew: float = 
 
 
 def evenly_hit(experts: float, top_k: float, tokens: FloatArray) -> FloatArray:
-    """Return the experts that a step reads when its tokens are dealt out to them in turn, shape of ``tokens``.
+    """Return the experts that a step reads if its tokens are dealt out to them in turn, shape of ``tokens``.
 
-    The kernel tables of balanced routing were measured so: no expert gets a second token before each has one.
+    The kernel tables of balanced routing were measured this way: no expert gets a second token before every expert has
+    one.
     """
     return np.minimum(experts, top_k * tokens)
 
 
 def most_loaded(pairs: FloatArray, ranks: FloatArray, experts: float = np.inf, skew: float = 0.0) -> FloatArray:
-    """Return the expected load of the most loaded of ``ranks`` GPUs over the mean, shape of ``pairs``.
+    """Return the expected load of the most loaded of ``ranks`` GPUs relative to the mean, shape of ``pairs``.
 
-    Pairs per rank are close to normal with variance equal to their mean, beside which the popularity of a rank's own
-    experts varies, whatever the number of tokens; the expected maximum of r normals is about ``sqrt(2 ln r)`` standard
-    deviations above the mean. It cannot exceed what one rank could get at all.
+    Pairs per rank are nearly normal, with a variance equal to their mean, plus a variance of the popularity of a rank's
+    experts, independent of the number of tokens. The expected maximum of r normals is about ``sqrt(2 ln r)`` standard
+    deviations above the mean. The result is capped at the most that one rank can get.
 
     Args:
         pairs: Mean token-expert pairs per rank.
         ranks: GPUs that share the experts.
-        experts: All experts of the layer.
+        experts: Number of experts of the layer.
         skew: Unevenness of routing, see :func:`experts_hit`.
     """
     spread = np.sqrt(2.0 * np.log(np.maximum(ranks, 1.0)))
@@ -106,7 +110,7 @@ def expert_load(
 
     Args:
         moe: The mixture.
-        width: Hidden width that the experts work in.
+        width: Hidden width in which the experts work.
         bytes_per_weight: Stored bytes per weight, scales included.
         tokens: Tokens of the step over all data-parallel ranks, shape (n,).
         expert_parallel: GPUs that share the experts, shape (n,).

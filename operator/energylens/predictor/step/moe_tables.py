@@ -1,7 +1,7 @@
 """Measured efficiency of grouped expert kernels, as the ratio of measured time to roofline time.
 
-A curve belongs to a GPU, a kernel class and the shape of the local experts; it is the ratio over tokens. Shapes that
-were not measured take the nearest measured one: ratios carry over between shapes where times do not.
+A curve is the ratio over tokens for one GPU, kernel class and shape of the local experts. Unmeasured shapes use the
+nearest measured one: ratios transfer between shapes, times do not.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class MoeCurves:
     """Curves of one GPU and kernel class."""
 
     shapes: FloatArray
-    """log of experts, experts per token, width, intermediate width, tensor and expert parallel; shape (m, 6)."""
+    """Logarithms of experts, experts per token, width, intermediate width, tensor and expert parallel; shape (m, 6)."""
     tokens: FloatArray
-    """Shape (p,), ascending."""
+    """Numbers of tokens, shape (p,), ascending."""
     log_ratio: FloatArray
     """log(measured / roofline), shape (m, p)."""
 
@@ -46,7 +46,7 @@ def roofline_seconds(
     bandwidth: float,
     flops_per_second: float,
 ) -> FloatArray:
-    """Return the time below which a layer's routed experts cannot run: bytes of hit experts, or FLOPs.
+    """Return the least time of a layer's routed experts by roofline: bytes of hit experts, or FLOPs.
 
     Tokens are dealt out to the experts in turn, as in the tables.
     """
@@ -58,7 +58,7 @@ def roofline_seconds(
 
 
 def table_gpu(gpu: GpuSpec, tables: MoeTables, kernel: str) -> str | None:
-    """Return the GPU whose curves serve ``gpu``: itself, else one of its architecture, else Hopper's."""
+    """Return the GPU whose curves serve ``gpu``: itself, otherwise one of its architecture, otherwise Hopper's."""
     order = [gpu.name] + (["B200"] if gpu.architecture == "blackwell" else ["H100", "H200"])
     for name in [*order, "H100", "B200", "H200"]:
         if f"{name}/{kernel}" in tables:
@@ -68,14 +68,15 @@ def table_gpu(gpu: GpuSpec, tables: MoeTables, kernel: str) -> str | None:
 
 NEIGHBOURS = 3
 FEW_TOKENS = 8.0
-"""Below it tables hold times of one token that are twice those of two, which no engine waits for: it pads the step."""
+"""Tokens below which curves are not used: for one token the tables have twice the time of two, which engines avoid by
+padding the step."""
 
 
 def _log_ratio(curves: MoeCurves, shape: tuple[float, ...]) -> FloatArray:
-    """Return the curve at one shape: the mean of the nearest ones, weighted by inverse distance, shape (p,)."""
+    """Return the curve at one shape: the mean of the nearest curves, weighted by inverse distance, shape (p,)."""
     own = np.log(np.array(shape))
     delta = curves.shapes - own
-    # What a kernel sees is the width of an expert on this GPU and how many experts it has.
+    # A kernel depends on the width of an expert on this GPU and on the number of its experts.
     local = np.stack(
         [delta[:, 0] - delta[:, 5], delta[:, 1], delta[:, 2], delta[:, 3] - delta[:, 4], delta[:, 5] * 0.3, delta[:, 0]]
     )
@@ -87,10 +88,10 @@ def _log_ratio(curves: MoeCurves, shape: tuple[float, ...]) -> FloatArray:
 
 
 def _rising(tokens: FloatArray, log_ratio: FloatArray, shape: tuple[float, ...]) -> FloatArray:
-    """Return a curve along which a few tokens never take longer than more of them do, shape (p,)."""
+    """Return a curve along which fewer tokens never take longer than more tokens, shape (p,)."""
     experts, top_k, expert_parallel = shape[0], shape[1], shape[5]
     few = tokens <= FEW_TOKENS
-    # A few tokens are limited by the weights of the experts that they hit.
+    # With few tokens the weights of the hit experts limit the time.
     hit = np.log(np.maximum(evenly_hit(experts, top_k, tokens[few]) / expert_parallel, 1.0))
     log_time = log_ratio[few] + hit
     out = log_ratio.copy()
@@ -108,7 +109,7 @@ def expert_ratio(
     expert_parallel: FloatArray,
     tensor_parallel: FloatArray,
 ) -> FloatArray | None:
-    """Return measured over roofline time for every candidate, shape (n,); None when no curve applies."""
+    """Return the ratio of measured to roofline time for every candidate, shape (n,); None if no curve applies."""
     key = table_gpu(gpu, tables, kernel)
     if key is None:
         return None
@@ -128,7 +129,7 @@ def expert_ratio(
 
 
 class _Keyed:
-    """Curves hashable by their identity, so that interpolated shapes can be cached."""
+    """Curves that are hashable by identity, so that interpolated shapes can be cached."""
 
     def __init__(self, curves: MoeCurves, key: str) -> None:
         self.curves, self.key = curves, key

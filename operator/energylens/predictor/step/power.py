@@ -1,7 +1,7 @@
 """Energy of a step and power over time: joules per byte and per FLOP, static power, and the power limit.
 
 The form is the additive energy roofline of Choi et al. (IPDPS 2013): energy = static power x time + energy per
-operation x operations. Energies are added over operations whatever overlaps in time.
+operation x operations. Energies are added over operations even if these overlap in time.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ _EXPERTS = [index for name, index in KERNEL_INDEX.items() if name.startswith("mo
 
 @dataclass(frozen=True)
 class StepEnergy:
-    """Joules of one step on one GPU, static power apart; arrays of shape (n,)."""
+    """Joules of one step on one GPU without static power; arrays of shape (n,)."""
 
     weights: FloatArray
     cache: FloatArray
     """KV cache and recurrent state."""
     activations: FloatArray
-    """Including the bytes moved by small kernels."""
+    """Other memory traffic, including bytes moved by small kernels."""
     compute: FloatArray
     link: FloatArray
     overhead: FloatArray
-    """Clocks of a GPU at work, sampling, and the padding of expert kernels."""
+    """Clocks of a busy GPU, sampling, and the padding of expert kernels."""
 
     @property
     def total(self) -> FloatArray:
-        """All of it."""
+        """Sum of all parts."""
         return self.weights + self.cache + self.activations + self.compute + self.link + self.overhead
 
 
 def moved_bytes(work: CollectiveWork) -> FloatArray:
-    """Return the bytes that each GPU puts on the link per step, shape (n,)."""
+    """Return the bytes that each GPU sends over the link per step, shape (n,)."""
     total = np.zeros(work.group.shape[1])
     for kind, count, message, group in zip(work.kind, work.count, work.message_bytes, work.group, strict=True):
         factor = {Collective.ALL_REDUCE: 2.0, Collective.NONE: 1.0}.get(kind, 1.0)
@@ -54,8 +54,8 @@ def step_energy(work: Work, time: StepTime, rates: KernelRates, c: Constants) ->
     """Return the dynamic energy of one step on an average GPU.
 
     Args:
-        work: What the step does.
-        time: What it takes.
+        work: Work of the step.
+        time: Time of the step.
         rates: Kernel rates of the GPU product.
         c: Constants of the GPU product and the engine.
     """
@@ -65,7 +65,8 @@ def step_energy(work: Work, time: StepTime, rates: KernelRates, c: Constants) ->
     compute = (work.flops + work.prefill_attention_flops) * per_operation(rates.joules_per_flop, pick)
     small = work.small_bytes * c["energy_byte_pj"] * 1e-12
     link = moved_bytes(work.collectives) * c["energy_link_byte_pj"] * 1e-12
-    # Rows that pad a tile are zeros, which switch fewer gates; those of an aligned buffer are whatever was there.
+    # Rows that pad a tile are zeros, which switch fewer gates; padding rows of an aligned buffer have arbitrary
+    # contents.
     zeros = np.where(work.tile_flops > 0, np.maximum(work.tile_flops - work.flops, 0.0), 0.0) * c["padding_energy"]
     stale = np.where(work.aligned_flops > 0, np.maximum(work.aligned_flops - work.flops, 0.0), 0.0)
     stale = stale * c["aligned_rows"]
@@ -81,7 +82,7 @@ def step_energy(work: Work, time: StepTime, rates: KernelRates, c: Constants) ->
         overhead,
     )
     for draft, passes in work.drafts:
-        # The times of the step have those of its drafts: what runs meanwhile is counted above.
+        # The step's times include its drafts; the energy of the drafts themselves is counted above.
         one, none = step_energy(draft, time, rates, c), "overhead"
         more = {f.name: getattr(found, f.name) + passes * getattr(one, f.name) for f in fields(one) if f.name != none}
         found = StepEnergy(**more, overhead=found.overhead)
@@ -91,9 +92,10 @@ def step_energy(work: Work, time: StepTime, rates: KernelRates, c: Constants) ->
 def waiting_energy(
     decode: Work, mixed: Work, td: StepTime, tm: StepTime, rates: KernelRates, c: Constants
 ) -> FloatArray:
-    """Return what a step with a prompt on other ranks costs a rank beyond a step that only decodes, shape (n,), joules.
+    """Return the additional joules on a rank while other ranks have a prompt, beyond a decode step, shape (n,).
 
-    Its GPU computes its share of the experts' work for all ranks, and polls in a collective for the rest of the time.
+    The rank's GPU computes its share of the experts' work for all ranks, and polls in a collective for the rest of the
+    time.
     """
     experts = _expert_energy(mixed, rates, c) - _expert_energy(decode, rates, c)
     longer = np.maximum(tm.total - td.total, 0.0)
@@ -110,13 +112,13 @@ def _expert_energy(work: Work, rates: KernelRates, c: Constants) -> FloatArray:
 
 
 def capped(power: FloatArray, limit: FloatArray) -> FloatArray:
-    """Return the power per GPU under a limit, with a soft corner just below it; never above ``limit``."""
+    """Return the power per GPU under a limit, with a soft corner just below the limit; never above ``limit``."""
     ratio = power / limit
     return np.asarray(limit * ratio / (1.0 + ratio**12) ** (1.0 / 12.0))
 
 
 def frequency_fraction(power: FloatArray, idle: FloatArray, limit: FloatArray) -> FloatArray:
-    """Return the share of the boost clock at which ``power`` meets ``limit``, 1 where it already does.
+    """Return the share of the boost clock at which ``power`` meets ``limit``; 1 if it already does.
 
     Dynamic power follows V^2 f, and voltage falls about linearly with frequency above its floor, which together is
     close to a power of 2 over the range that power limits reach on Ampere to Blackwell. Below 40 % of the clock the
@@ -128,6 +130,6 @@ def frequency_fraction(power: FloatArray, idle: FloatArray, limit: FloatArray) -
 
 
 def sheet_limit(sheet: DataSheet, caps: FloatArray) -> FloatArray:
-    """Return the limit in force per GPU: the product's, or a lower cap; NaN means no cap."""
+    """Return the effective limit per GPU, W: the product's limit, or a lower cap; NaN means no cap."""
     default = np.asarray(sheet.power_limit, dtype=np.float64)
     return np.where(np.isnan(caps), default, np.minimum(caps, default))

@@ -1,7 +1,7 @@
-"""Calibrated constants turned into rates for one GPU product: what a byte, a FLOP and a launch cost.
+"""Calibrated constants as rates of one GPU product: the cost of a byte, a FLOP and a launch.
 
-A constant is dimensionless (a fraction of the data sheet's peak) or carries its unit in its name. The same names serve
-predicting, where a constant is a number, and fitting, where it is an array over the runs.
+A constant is dimensionless (a fraction of the data sheet's peak) or has its unit in its name. The same names serve
+prediction, where a constant is a number, and fitting, where it is an array over the runs.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class DataSheet:
     flops_fp8: Number
     flops_fp4: Number
     link_bandwidth: Number
-    """Bandwidth of NVLink; without NVLink that of the host link, which all messages then take."""
+    """Bandwidth of NVLink; without NVLink, of the host link, which all messages then use."""
     host_link_bandwidth: Number
-    """Bandwidth of PCIe, which messages beyond an NVLink island take."""
+    """Bandwidth of PCIe, which messages beyond an NVLink island use."""
     power_limit: Number
     network_bandwidth: Number = 0.0
-    """Of a node to other nodes; 0 where it is not known."""
+    """Bandwidth from a node to other nodes; 0 if it is unknown."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,13 @@ class KernelRates:
     cache_bandwidth: FloatArray
     flops: FloatArray
     dense_flops: FloatArray
-    """FLOP per second of one large product of the same kind."""
+    """FLOP per second of one large matrix product of the same kind."""
     prefill_flops: FloatArray
     """FLOP per second of attention over a prompt."""
     launch: FloatArray
     """Seconds per launch beyond the transfer or the arithmetic."""
     table_factor: FloatArray
-    """Multiplies the time that the kernel tables give."""
+    """Factor on the time in the kernel tables."""
     joules_per_byte: FloatArray
     joules_per_cache_byte: FloatArray
     joules_per_flop: FloatArray
@@ -62,7 +62,7 @@ _PREFILL = {
     "attention_latent": "attention_latent_flops",
     "attention_sparse": "attention_sparse_flops",
 }
-"""Constants of the arithmetic of prompts, by kernel class; the others have that of plain attention."""
+"""Constants of the arithmetic of prompts by kernel class; other classes use that of plain attention."""
 
 
 def data_sheet(gpu: GpuSpec) -> DataSheet:
@@ -80,7 +80,10 @@ def data_sheet(gpu: GpuSpec) -> DataSheet:
 
 
 def _native_four_bit(sheet: DataSheet) -> BoolArray:
-    """Blackwell multiplies 4-bit weights as they are, with 8-bit activations; older GPUs widen them to 16 bit."""
+    """Return whether the GPU multiplies 4-bit weights directly, with 8-bit activations (Blackwell).
+
+    Older GPUs widen them.
+    """
     return np.asarray(np.greater(sheet.flops_fp4, sheet.flops_fp8))
 
 
@@ -106,10 +109,10 @@ def _flop_energy(kernel: str, c: Constants, sheet: DataSheet) -> Number:
 
 def _byte_energy(kernel: str, c: Constants) -> Number:
     if kernel.endswith("4bit"):
-        return c["energy_4bit_byte_pj"]  # includes turning four bits into sixteen
+        return c["energy_4bit_byte_pj"]  # includes widening four bits to sixteen
     plain = c["energy_moe_byte_pj"] if kernel.startswith("moe") else c["energy_byte_pj"]
     if kernel.endswith("8bit"):
-        # A byte holds one weight to turn into sixteen bits instead of two.
+        # A byte has one weight to widen to sixteen bits, instead of two.
         return plain + 0.5 * np.maximum(c["energy_4bit_byte_pj"] - c["energy_moe_byte_pj"], 0.0)
     return plain
 
@@ -167,8 +170,8 @@ def per_operation(rate: FloatArray, kernel: npt.NDArray[np.int64]) -> FloatArray
     """Return a kernel class's rate for every operation.
 
     Args:
-        rate: Shape (classes,), or (classes, n) with rates of their own per candidate.
-        kernel: Class of each operation, shape (k,), or (k, n) when candidates differ in model.
+        rate: Shape (classes,), or (classes, n) with different rates per candidate.
+        kernel: Class of each operation, shape (k,), or (k, n) if candidates differ in model.
 
     Returns:
         Shape (k, 1) or (k, n).

@@ -1,14 +1,15 @@
-"""How evenly a model's router spreads tokens over its experts."""
+"""How evenly a model's router distributes tokens over its experts."""
 
 from __future__ import annotations
 
 from energylens.predictor.model.architecture import ModelSpec, MoeFfn
 
 ROUTING_SKEW = 0.9
-"""Standard deviation of the logarithm of an expert's popularity within one step; of 1.2, 0.9 and 0.6, left-out mixtures
-of experts of vLLM 0.11.1 and of the GPU types agree best with 0.9."""
+"""Standard deviation of the logarithm of an expert's popularity within one step. Among 1.2, 0.9 and 0.6, the value 0.9
+agrees best with left-out mixtures of experts of vLLM 0.11.1 and of the GPU types."""
 BALANCED_SKEW = 0.3
-"""The same where a bias on every expert's score is moved until all get alike many tokens (arXiv 2408.15664)."""
+"""The same for routers with a bias on every expert's score that is adjusted until all get similar numbers of tokens
+(arXiv 2408.15664)."""
 BALANCED_FAMILIES = frozenset(
     (
         "bailing_moe_v2", "deepseek_ref", "deepseek_v3", "deepseek_v32", "deepseek_v4", "dots1", "ernie4_5_moe",

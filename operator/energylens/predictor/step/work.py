@@ -1,7 +1,7 @@
 """Work of one engine step on the most loaded GPU: FLOPs, bytes and messages per operation.
 
-Nothing here is calibrated; see :mod:`energylens.predictor.step.latency` for what the work costs, and
-:mod:`energylens.predictor.step.building` for how it follows from a model.
+Nothing here is calibrated; :mod:`energylens.predictor.step.latency` computes the time of the work, and
+:mod:`energylens.predictor.step.building` derives the work from a model.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from energylens.predictor.model.einsum import Collective
 from energylens.predictor.types import FloatArray, Layouts
 
 LARGEST_GRAPH = 512.0
-"""Tokens; vLLM captures no CUDA graph for a larger step."""
+"""Tokens of the largest step for which vLLM captures a CUDA graph."""
 
 
 def graph_tokens(layouts: Layouts) -> FloatArray:
-    """Return the tokens of the largest step that vLLM captures a CUDA graph for: twice ``max_num_seqs``, bounded."""
+    """Return the tokens of the largest step for which vLLM captures a CUDA graph: twice ``max_num_seqs``, bounded."""
     return np.asarray(np.minimum(2.0 * layouts.max_batch_size, LARGEST_GRAPH))
 
 
 @dataclass(frozen=True)
 class ClassLoad:
-    """What sequences of one class attend to in a step, tokens."""
+    """Context of the sequences of one class in a step, tokens."""
 
     running: float
-    """Share of the sequences that decode."""
+    """Share of the decoding sequences."""
     prompts: float
     """Share of the prompts that end in the step."""
     prompt_tokens: float
-    """Share of the prompt tokens that are computed."""
+    """Share of the computed prompt tokens."""
     context: float
-    """Mean context of a sequence that decodes."""
+    """Mean context of a decoding sequence."""
     length: float
     """Mean computed prompt."""
     prefix: float
-    """Cached tokens in front of it."""
+    """Cached tokens before the prompt."""
 
 
 @dataclass(frozen=True)
@@ -46,38 +46,38 @@ class StepLoad:
     """Tokens of one step on one data-parallel rank and pipeline stage, arrays of shape (n,)."""
 
     decode_tokens: FloatArray
-    """Running sequences: one token each."""
+    """Running sequences, one token each."""
     context_tokens: FloatArray
-    """Mean context length of those sequences."""
+    """Mean context length of the running sequences."""
     prefill_tokens: FloatArray
     prefill_length: FloatArray
-    """Mean prompt length, over which prefill attention grows."""
+    """Mean prompt length, with which prefill attention grows."""
     queries: float = 1.0
-    """Tokens that are computed for each running sequence: more than one where drafted tokens are verified."""
+    """Tokens that are computed for each running sequence: more than one if drafts are verified."""
     prefix_tokens: float = 0.0
-    """Cached tokens in front of each prompt, which its tokens attend to."""
+    """Cached tokens before each prompt, to which its tokens attend."""
     all_prefill_tokens: FloatArray | None = None
-    """Prompt tokens of all ranks that step together; None where each has as many as this one."""
+    """Prompt tokens of all ranks that step together; None if each rank has as many as this one."""
     padding_tokens: FloatArray | None = None
-    """Rows that pad the other ranks to this one's length, which all go to the same experts; None for none."""
+    """Rows that pad the other ranks to this rank's length, all routed to the same experts; None for none."""
     classes: tuple[ClassLoad, ...] = ()
-    """Where sequences are of unlike shapes: what each class attends to. Empty: all attend to the means above."""
+    """Context of each class, if sequences have different shapes. Empty if all attend to the means above."""
 
 
 @dataclass(frozen=True)
 class StepTokens:
-    """Tokens of one step by what is computed of them, arrays of shape (n,)."""
+    """Tokens of one step by the computation they need, arrays of shape (n,)."""
 
     queries: FloatArray
-    """Of running sequences, drafts that are verified included."""
+    """Tokens of running sequences, including verified drafts."""
     computed: FloatArray
-    """The same and the prompts'."""
+    """Tokens of running sequences and prompts."""
     sequences: FloatArray
-    """Sequences that sample a token: those that run, and prompts that end in this step."""
+    """Sequences that sample a token: running ones, and prompts that end in this step."""
     head: FloatArray
     """Tokens whose logits are needed."""
     routed: FloatArray
-    """Tokens of all data-parallel ranks, which experts see."""
+    """Tokens of all data-parallel ranks, which experts process."""
     padding: FloatArray | float
     """Rows that pad the other ranks."""
 
@@ -99,11 +99,11 @@ class Work:
     activation_bytes: FloatArray
     prefill_attention_flops: FloatArray
     table_seconds: FloatArray
-    """Time from the kernel tables where there is one, else 0."""
+    """Time from the kernel tables, or 0 without a table."""
     imbalance: FloatArray
-    """Pairs of the most loaded GPU over the mean, 1 where a table has it; time follows it, energy does not."""
+    """Ratio of the pairs on the most loaded GPU to the mean, 1 if a table includes it; affects time, not energy."""
     weight_imbalance: FloatArray
-    """The same of the weights that it reads."""
+    """Ratio of the weights that the most loaded GPU reads to the mean."""
     small_bytes: FloatArray
     """Bytes that norms, rotary embeddings and activation functions move, shape (n,)."""
     collectives: CollectiveWork
@@ -115,24 +115,24 @@ class Work:
     gpus: FloatArray
     """GPUs of the replica, shape (n,)."""
     graph_tokens: FloatArray
-    """Tokens of the largest step that a CUDA graph was captured for, shape (n,)."""
+    """Tokens of the largest step with a captured CUDA graph, shape (n,)."""
     sampled_vocab: FloatArray | float
     sorts: FloatArray | float
-    """1 when sampling sorts the logits (top-p or top-k), else 0."""
+    """1 if sampling sorts the logits (top-p or top-k), otherwise 0."""
     tile_flops: FloatArray
-    """FLOPs of grouped experts on all rows of their tiles, padding included, shape (k, n)."""
+    """FLOPs of grouped experts on all rows of their tiles, including padding, shape (k, n)."""
     aligned_flops: FloatArray
-    """The same where every expert gets whole tiles, with or without tokens: block-scaled FP8, shape (k, n)."""
+    """The same if every expert gets whole tiles, with or without tokens: block-scaled FP8, shape (k, n)."""
     padded_flops: FloatArray
-    """FLOPs of one expert on the rows that pad data-parallel ranks, shape (k, n): they wait for its GPU."""
+    """FLOPs of one expert on the rows that pad data-parallel ranks, shape (k, n); these ranks wait for its GPU."""
     replaced: FloatArray
-    """1 where an engine may run other kernels than the tables hold, shape (k, n)."""
+    """1 if an engine may run other kernels than those in the tables, shape (k, n)."""
     coarse_tiles: FloatArray
-    """1 where grouped 16-bit experts run in large tiles that are nearly empty, 0 elsewhere, shape (k, n)."""
+    """1 if grouped 16-bit experts run in large, nearly empty tiles, otherwise 0, shape (k, n)."""
     logit_rows: FloatArray | None = None
-    """Tokens whose logits are sampled from or verified, shape (n,); None: one for each sequence."""
+    """Tokens whose logits are sampled or verified, shape (n,); None for one per sequence."""
     drafts: tuple[tuple[Work, float], ...] = ()
-    """Work of a model that drafts tokens, and how many times it is done, one after the other."""
+    """Work of a draft model, and how often it is repeated in sequence."""
 
 
 @dataclass(frozen=True)
@@ -144,18 +144,19 @@ class CollectiveWork:
     message_bytes: FloatArray
     """Bytes that each GPU contributes."""
     group: FloatArray
-    """GPUs that take part; 1 means that nothing is sent."""
+    """Number of participating GPUs; 1 means that nothing is sent."""
     host_share: FloatArray
-    """Share of each GPU's bytes that leave its NVLink island over the host link; 0 where the group fits into one."""
+    """Share of each GPU's bytes that leave its NVLink island over the host link; 0 if the group fits into one island.
+    """
     network_share: FloatArray | None = None
-    """The part of it that goes on over a network of known speed; None where no speed is known."""
+    """Part of that share that continues over a network of known speed; None if no speed is known."""
     node_gpus: int = 1
-    """GPUs that share that network."""
+    """GPUs that share the network."""
 
 
 @dataclass(frozen=True)
 class LayerCounts:
-    """Layers of a model by what they launch; arrays over runs when fitting."""
+    """Layers of a model by the kernels that they launch; arrays over runs when fitting."""
 
     mixers: FloatArray | float
     recurrent: FloatArray | float
@@ -163,6 +164,6 @@ class LayerCounts:
     moes: FloatArray | float
     latent: FloatArray | float
     eager: FloatArray | float
-    """Mixers that no CUDA graph covers even in a step that only decodes."""
+    """Mixers that no CUDA graph covers, even in a step that only decodes."""
     fused: FloatArray | float = 0.0
-    """Layers of ``moes`` whose routed experts are one kernel, routing and activation included."""
+    """Layers of ``moes`` whose routed experts are a single kernel, including routing and activation."""

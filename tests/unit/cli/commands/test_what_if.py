@@ -77,7 +77,7 @@ def test_a_format_that_is_refused_is_answered_beside_the_refusal(tmp_path: Path)
     result = run("plan", "-f", asked, "--inventory", INVENTORY, "--what-if", "NVFP4")
     assert result.exit_code == 3
     assert "no plan: ModelUnsupported" in result.stdout
-    assert "cannot be made from meta-llama/Llama-3.1-70B-Instruct" in result.stdout
+    assert "cannot be created from meta-llama/Llama-3.1-70B-Instruct" in result.stdout
     rows = [line.split()[:2] for line in result.stdout.splitlines() if line.startswith(("  as stored", "  NVFP4  "))]
     assert rows[0] == ["as", "stored"]
     assert rows[1][0] == "NVFP4"

@@ -537,7 +537,9 @@ def test_sparse_weights_are_refused(beside: dict[str, Any]) -> None:
     quant = {"quant_method": "compressed-tensors", "config_groups": {"g": {"targets": ["Linear"], "weights": weights}}}
     config = SMALL | {"max_position_embeddings": 4096}
     assert model_from_config(config | {"quantization_config": quant}, "m").quant_method == "compressed-tensors"
-    with pytest.raises(UnsupportedConfigError, match=r"format is .*; allowed: dense \(sparse weights are not served"):
+    with pytest.raises(
+        UnsupportedConfigError, match=r"format is .*; allowed: dense \(engines no longer serve sparse weights"
+    ):
         model_from_config(config | {"quantization_config": quant | beside}, "m")
 
 

@@ -357,10 +357,10 @@ def test_a_format_that_the_checkpoint_has_is_no_change() -> None:
 @pytest.mark.parametrize(
     ("name", "requested", "message"),
     [
-        ("Qwen/Qwen3-8B", "NVFP4", "stored as bfloat16; ask for FP8"),
-        ("openai/gpt-oss-120b", "FP8", "stored as mxfp4; ask for nothing"),
-        ("openai/gpt-oss-120b", "None", "quantization None cannot be made"),
-        ("Qwen/Qwen3-8B", "FP3", "'FP3' is not known; allowed: None, FP8"),
+        ("Qwen/Qwen3-8B", "NVFP4", "stored as bfloat16; use FP8"),
+        ("openai/gpt-oss-120b", "FP8", "stored as mxfp4; leave spec.model.quantization unset"),
+        ("openai/gpt-oss-120b", "None", "quantization None cannot be created"),
+        ("Qwen/Qwen3-8B", "FP3", "'FP3' is unknown; allowed: None, FP8"),
     ],
 )
 def test_a_format_that_cannot_be_had_is_refused(name: str, requested: str, message: str) -> None:
