@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 
 from tests.controlplane.test_operator_rollouts import LEADER_WORKER_SETS, TWO_NODES
 from tests.support.operator_cluster import MEASURED, Object, OperatorCluster, Team, layout, llmdeployment
@@ -143,3 +144,59 @@ def test_the_operators_own_kind_goes_and_comes_again(operator: OperatorCluster, 
     eventually(lambda: team.kubectl.apply(llmdeployment()))
     team.ready()
     assert operator.cluster.operator_pid == pid
+
+
+DEPLOYMENTS = "llmdeployments.energylens.dev"
+SINCE = (("plan", "kvCacheTokens"), ("plan", "predicted", "utilizationPercent"), ("plan", "alternatives", "reason"))
+"""Fields of a status that an older definition does not have; of a list the fields of its elements."""
+
+
+@contextmanager
+def older(api: Kubectl) -> Iterator[None]:
+    """Serve a definition without some fields of the status."""
+    body = api.get("crd", DEPLOYMENTS)
+    assert body is not None
+    schema = body["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]
+    removals, additions = [], []
+    for path in SINCE:
+        where, at = "/spec/versions/0/schema/openAPIV3Schema/properties/status", schema
+        for name in path:
+            inside = "items" in at
+            where += f"{'/items' if inside else ''}/properties/{name}"
+            at = (at["items"] if inside else at)["properties"][name]
+        removals.append({"op": "remove", "path": where})
+        additions.append({"op": "add", "path": where, "value": at})
+    # As the chart's own, so that an upgrade finds no other owner of its fields.
+    patch = ("patch", "crd", DEPLOYMENTS, "--type=json", "--field-manager=helm", "-p")
+    api.run(*patch, json.dumps(removals))
+    try:
+        yield
+    finally:
+        api.run(*patch, json.dumps(additions))
+
+
+def test_an_operator_that_is_newer_than_its_definition_writes_what_that_declares(
+    operator: OperatorCluster, team: Team
+) -> None:
+    priorities = count(1)
+
+    def written(undeclared: int) -> Object:
+        """Let another status be written; return it once so many fields are known not to be declared."""
+        team.apply(planning={"overrides": {"tensorParallel": 1}}, energy={"priority": next(priorities)})
+        plan: Object = team.ready()["plan"]
+        found = operator.metric('energylens_undeclared_status_fields{kind="LLMDeployment"}')
+        assert found == undeclared
+        return plan
+
+    with older(operator.api):
+        # The API server goes by the former definition for a moment.
+        plan = eventually(lambda: written(len(SINCE)))
+        assert "kvCacheTokens" not in plan
+        assert plan["predicted"]["powerWatts"] > 0
+        assert "utilizationPercent" not in plan["predicted"]
+        assert plan["alternatives"]
+        assert not any("reason" in other for other in plan["alternatives"])
+    # Nothing has to be done but to install the definition, which is noticed within seconds.
+    plan = eventually(lambda: written(0))
+    assert plan["kvCacheTokens"] > 0
+    assert all("reason" in other for other in plan["alternatives"])

@@ -10,13 +10,14 @@ changes nothing makes no new resource version. Deleting an object collects what 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from energylens.cluster.errors import ClusterError, ConflictError, NotFoundError
+from energylens.cluster.errors import ClusterError, ConflictError, NotFoundError, error_for
 from energylens.cluster.port import Identity, Object
 from energylens.cluster.resources import EVENT, LLM_DEPLOYMENT, Resource, resource_of
+from energylens.cluster.undeclared import ELEMENT, Path, without
 
 ObjectKey = tuple[str, str, str]
 """Kind, namespace ("" for cluster-scoped objects) and name."""
@@ -47,6 +48,8 @@ class FakeCluster:
     """Kinds that cannot be listed, and why; NotFoundError takes them from discovery too."""
     denied: set[tuple[str, str]] = field(default_factory=set)
     """Rights that are not granted: a verb, and a plural with its subresource."""
+    undeclared: Mapping[str, frozenset[Path]] = field(default_factory=dict)
+    """By kind: fields of statuses that the schema of an older CustomResourceDefinition does not have."""
     writes: list[Write] = field(default_factory=list)
     """What the operator wrote; events and what users and nodes do are not in it."""
     events: list[Object] = field(default_factory=list)
@@ -108,6 +111,9 @@ class FakeCluster:
         key = _key(manifest)
         live = copy.deepcopy(self._found(key))
         part = {"status": copy.deepcopy(dict(manifest.get("status") or {}))}
+        unknown = [path for path in self.undeclared.get(key[0], ()) if without(part, [path]) != part]
+        if unknown:
+            raise refusal(key, unknown)
         _apply(live, self._applied.get((key, "status"), {}), part, _STATUS_KEYS)
         self._applied[key, "status"] = part
         return self._write("apply status", key, live)
@@ -237,6 +243,14 @@ class FakeCluster:
     def _tell(self, kind: str, body: Object, *, deleted: bool) -> None:
         for listener in self.listeners:
             listener(kind, copy.deepcopy(body), deleted)
+
+
+def refusal(key: ObjectKey, paths: Sequence[Path]) -> ClusterError:
+    """Return what a server-side apply is answered when the schema does not have these fields."""
+    named = ["." + ".".join(path).replace(f".{ELEMENT}", "[0]") + ": field not declared in schema" for path in paths]
+    found = named[0] if len(named) == 1 else "errors:\n  " + "\n  ".join(named)
+    text = f"failed to create typed patch object ({key[1]}/{key[2]}; energylens.dev/v1alpha1, Kind={key[0]}): {found}"
+    return error_for(500, f"PATCH /{key[2]}/status: 500 {text}", {})
 
 
 def _at(body: Mapping[str, Any], path: str) -> Any:

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from energylens.api.energybudget import EnergyBudgetStatus
 from energylens.api.timestamp import moment_of
+from energylens.cluster.resources import CLUSTER_ENERGY_BUDGET, ENERGY_BUDGET, LLM_DEPLOYMENT
 from energylens.controller.status_metrics import OBJECT, StatusCollector
 from energylens.controller.store import Key, Store
 from energylens.decide.reasons import NO_PLAN_REASONS
@@ -44,7 +45,8 @@ class Metrics:
     def __init__(self, store: Store | None = None) -> None:
         """Register the metrics; those of objects are read off ``store``."""
         self.registry = CollectorRegistry()
-        self.registry.register(StatusCollector(store or Store()))
+        store = store or Store()
+        self.registry.register(StatusCollector(store))
 
         def gauge(name: str, text: str, labels: tuple[str, ...] = ()) -> Gauge:
             return Gauge(name, text, labels, registry=self.registry)
@@ -65,6 +67,11 @@ class Metrics:
         self.writes = counter("energylens_writes_total", "Requests that write to the API server.", ("kind",))
         self.collect_failures = counter(
             "energylens_measurement_failures_total", "Reads of a metrics target without a result.", ("reason",)
+        )
+        self.undeclared_fields = gauge(
+            "energylens_undeclared_status_fields",
+            "Fields that the installed CustomResourceDefinition of a kind does not declare.",
+            ("kind",),
         )
         self._begin_at_zero()
         self.queue_length = gauge(
@@ -95,10 +102,15 @@ class Metrics:
         self.budget_checked = budget("energylens_budget_checked", "1 while a budget can be checked, else 0.")
         self.budget_taken = budget("energylens_budget_shed_watts", "Power taken from members, W.")
 
+        for memory in filter(None, (store.statuses, store.budget_statuses)):
+            memory.gaps.show = lambda kind, count: self.undeclared_fields.labels(kind).set(count)
+
     def _begin_at_zero(self) -> None:
         """Make every series that is known beforehand: to PromQL one that begins at 1 has not increased."""
         for result in RESULTS:
             self.reconciles.labels(result)
+        for kind in (LLM_DEPLOYMENT, ENERGY_BUDGET, CLUSTER_ENERGY_BUDGET):
+            self.undeclared_fields.labels(kind.kind)
         for reason in get_args(FailureReason):
             self.collect_failures.labels(reason)
         for decision, reasons in PLAN_DECISIONS.items():

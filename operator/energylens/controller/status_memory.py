@@ -6,12 +6,14 @@ with: then a status is checked as far as it can be (:mod:`energylens.decide.depl
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from energylens.clock import Clock
+from energylens.controller.schema_gaps import SchemaGaps
 from energylens.decide.stated import Checked
 from energylens.decide.trimmed import shared
 
@@ -27,17 +29,25 @@ _MOST_NAMED = 3
 class _Written:
     uid: str
     status: dict[str, Any]
-    attempt: dict[str, Any] | None = None
-    """What a write that was never answered may have written."""
+    sent: dict[str, Any] | None = None
+    """What the API server was sent of it, where its schema does not have all of it; None: the whole status."""
+    attempt: tuple[dict[str, Any], dict[str, Any]] | None = None
+    """A status and what was sent of it by a write that was never answered."""
+
+    @property
+    def expected(self) -> dict[str, Any]:
+        """The status as the API server has it."""
+        return self.status if self.sent is None else self.sent
 
 
 class StatusMemory:
     """The statuses of one kind."""
 
-    def __init__(self, check: Check, own_part: OwnPart = dict) -> None:
+    def __init__(self, check: Check, own_part: OwnPart = dict, monotonic: Callable[[], float] = time.monotonic) -> None:
         """Check statuses of unknown origin with ``check``; only their ``own_part`` is ours."""
         self._check = check
         self._own_part = own_part
+        self.gaps = SchemaGaps(monotonic)
         self._written: dict[Key, _Written] = {}
 
     def believed(self, key: Key, body: Body) -> Checked:
@@ -46,23 +56,23 @@ class StatusMemory:
         kept = self._kept(key, body)
         if kept is None:
             return self._check(body)
-        if stated != kept.status and stated == kept.attempt:
-            kept.status, kept.attempt = stated, None
-        return kept.status, () if stated == kept.status else differences(kept.status, stated)
+        if stated != kept.expected and kept.attempt is not None and stated == kept.attempt[1]:
+            (kept.status, kept.sent), kept.attempt = kept.attempt, None
+        return kept.status, () if stated == kept.expected else differences(kept.expected, stated)
 
     def hold(self, key: Key, body: Body) -> None:
         """Go by the status of ``body`` from now on, unless another one was written already."""
         if self._kept(key, body) is None:
             self._written[key] = _Written(_uid(body), dict(body.get("status") or {}))
 
-    def attempts(self, key: Key, body: Body, status: Body) -> None:
-        """Say that a write begins; whether it is carried out may never be known."""
+    def attempts(self, key: Key, body: Body, status: Body, sent: Body) -> None:
+        """Say that a write begins, and what is sent of the status; whether it is carried out may never be known."""
         self.hold(key, body)
-        self._written[key].attempt = dict(status)
+        self._written[key].attempt = dict(status), dict(sent)
 
-    def wrote(self, key: Key, body: Body, status: Body) -> None:
+    def wrote(self, key: Key, body: Body, status: Body, sent: Body) -> None:
         """Say that a write was answered."""
-        self._written[key] = _Written(_uid(body), shared(status))
+        self._written[key] = _Written(_uid(body), shared(status), None if sent == status else shared(sent))
 
     def foreign(self, status: Body, answer: Body) -> dict[str, Any]:
         """Return the merge patch that takes out of an answer what an apply of ``status`` left of other managers."""
@@ -85,7 +95,7 @@ class StatusMemory:
 
 def remembering(check: Callable[[Body, datetime], Checked], own_part: OwnPart, clock: Clock) -> StatusMemory:
     """Return a memory whose checks know the current time."""
-    return StatusMemory(lambda body: check(body, clock.now()), own_part)
+    return StatusMemory(lambda body: check(body, clock.now()), own_part, clock.monotonic)
 
 
 def _uid(body: Body) -> str:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from energylens.cluster.errors import NotFoundError
+from energylens.cluster.errors import NotFoundError, RefusedError
 from energylens.cluster.port import ClusterPort, Object
 from energylens.cluster.resources import LLM_DEPLOYMENT, Resource
+from energylens.cluster.undeclared import refused_paths
 from energylens.controller.metrics import Metrics
+from energylens.controller.schema_gaps import sent_without
 from energylens.controller.status_memory import StatusMemory
-from energylens.controller.store import Body, Store
+from energylens.controller.store import Body, Key, Store
 
 
 async def write_status(
@@ -45,20 +47,50 @@ async def write_status(
         "metadata": {name: metadata[name] for name in ("name", "namespace", "uid") if name in metadata},
     }
     writes = metrics.writes.labels(f"{resource.kind}/status")
-    if memory is not None:
-        memory.attempts(key, body, status)
-    writes.inc()
+
+    async def apply(sent: Mapping[str, Any]) -> Object:
+        writes.inc()
+        return await cluster.apply_status({**manifest, "status": sent})
+
     try:
-        answer = await cluster.apply_status({**manifest, "status": status})
-        foreign = memory.foreign(status, answer) if memory is not None else {}
+        if memory is None:
+            return await apply(status)
+        answer, sent = await _declared_part(apply, resource.kind, memory, (key, body), status)
+        foreign = memory.foreign(sent, answer)
         if foreign:
             writes.inc()
             answer = await cluster.patch_status({**manifest, "status": foreign})
     except NotFoundError:
         return None
-    if memory is not None:
-        memory.wrote(key, body, status)
+    memory.wrote(key, body, status, sent)
     return answer
+
+
+async def _declared_part(
+    apply: Callable[[Mapping[str, Any]], Awaitable[Object]],
+    kind: str,
+    memory: StatusMemory,
+    of: tuple[Key, Body],
+    status: Mapping[str, Any],
+) -> tuple[Object, dict[str, Any]]:
+    """Apply what the API server's schema declares of a status; return the answer and what was sent.
+
+    An older CustomResourceDefinition refuses the whole status for one field of it.
+    """
+    left_out = memory.gaps.of(kind)
+    while True:
+        sent = sent_without(status, left_out)
+        memory.attempts(*of, status, sent)
+        try:
+            answer = await apply(sent)
+        except RefusedError as error:
+            refused = refused_paths(str(error))
+            if sent_without(sent, refused) == sent:
+                raise
+            left_out |= refused
+        else:
+            memory.gaps.learn(kind, status, left_out)
+            return answer, sent
 
 
 class StatusWriter:

@@ -32,8 +32,8 @@ def test_a_status_of_unknown_origin_is_checked_until_something_is_known() -> Non
 
 def test_a_write_whose_answer_was_lost_may_have_been_carried_out_or_not() -> None:
     memory = StatusMemory(check)
-    memory.wrote(KEY, body({}), {"a": 1})
-    memory.attempts(KEY, body({}), {"a": 2})
+    memory.wrote(KEY, body({}), {"a": 1}, {"a": 1})
+    memory.attempts(KEY, body({}), {"a": 2}, {"a": 2})
     assert memory.believed(KEY, body({"a": 1})) == ({"a": 1}, ())
     assert memory.believed(KEY, body({"a": 2})) == ({"a": 2}, ())
     assert memory.believed(KEY, body({"a": 1})) == ({"a": 2}, ("status.a",))
@@ -41,7 +41,7 @@ def test_a_write_whose_answer_was_lost_may_have_been_carried_out_or_not() -> Non
 
 def test_an_object_of_the_same_name_is_another_one() -> None:
     memory = StatusMemory(check)
-    memory.wrote(KEY, body({}), {"a": 1})
+    memory.wrote(KEY, body({}), {"a": 1}, {"a": 1})
     assert memory.believed(KEY, body({"a": 1}, uid="2"))[1] == ("left out",)
     memory.forget(KEY)
     assert memory.believed(KEY, body({"a": 1}))[1] == ("left out",)
@@ -83,3 +83,12 @@ def test_a_write_takes_out_what_others_left_but_their_own_conditions(
 ) -> None:
     memory = StatusMemory(check, own_part)
     assert memory.foreign({"conditions": [READY]}, body(stated)) == patch
+
+
+def test_what_the_api_server_was_not_sent_is_remembered_and_missing_from_no_status() -> None:
+    memory = StatusMemory(check)
+    memory.wrote(KEY, body({}), {"a": 1, "new": 1}, {"a": 1})
+    assert memory.believed(KEY, body({"a": 1})) == ({"a": 1, "new": 1}, ())
+    assert memory.believed(KEY, body({"a": 2})) == ({"a": 1, "new": 1}, ("status.a",))
+    memory.attempts(KEY, body({}), {"a": 3, "new": 3}, {"a": 3})
+    assert memory.believed(KEY, body({"a": 3})) == ({"a": 3, "new": 3}, ())

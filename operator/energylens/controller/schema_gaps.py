@@ -1,0 +1,84 @@
+"""What the installed CustomResourceDefinitions do not declare of the statuses that this release writes.
+
+An operator may be upgraded before its CustomResourceDefinitions. Statuses are then written without the fields that the
+API server names, and the log and a metric say so for as long as that lasts.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from energylens.cluster.undeclared import Path, as_text, without
+
+AGAIN_SECONDS = 15.0
+"""After so long a whole status is sent again, one of a kind: the definition may have been replaced meanwhile."""
+NAMED_FIELDS = 5
+
+log = logging.getLogger("energylens")
+
+Gauge = Callable[[str, int], object]
+"""Takes a kind and how many fields of its status are not declared."""
+
+
+@dataclass
+class _Gap:
+    paths: frozenset[Path]
+    """From the top of the object."""
+    known_at: float
+
+
+class SchemaGaps:
+    """The fields that are left out, by kind."""
+
+    def __init__(self, monotonic: Callable[[], float], show: Gauge = lambda kind, count: None) -> None:
+        """Begin with none; ``show`` hears of each change."""
+        self._monotonic = monotonic
+        self._gaps: dict[str, _Gap] = {}
+        self.show = show
+
+    def of(self, kind: str) -> frozenset[Path]:
+        """Return the fields to leave out; none once in a while, so that a newer definition is noticed."""
+        gap = self._gaps.get(kind)
+        if gap is None:
+            return frozenset()
+        now = self._monotonic()
+        if now - gap.known_at < AGAIN_SECONDS:
+            return gap.paths
+        # Others that write meanwhile go on without the fields.
+        gap.known_at = now
+        return frozenset()
+
+    def learn(self, kind: str, status: Mapping[str, Any], left_out: frozenset[Path]) -> None:
+        """Note that a status of a kind was taken without some fields, and with all others that it has."""
+        known = self._gaps.get(kind)
+        before = frozenset[Path]() if known is None else known.paths
+        declared = {path for path in before - left_out if sent_without(status, {path}) != status}
+        paths = (before - declared) | left_out
+        if paths == before:
+            return
+        if paths:
+            self._gaps[kind] = _Gap(paths, self._monotonic())
+        else:
+            del self._gaps[kind]
+        self.show(kind, len(paths))
+        if not paths:
+            log.info("the CustomResourceDefinition of %s declares every field of the status again", kind)
+            return
+        names = sorted(map(as_text, paths))
+        more = f" and {len(names) - NAMED_FIELDS} more" if len(names) > NAMED_FIELDS else ""
+        log.warning(
+            "the CustomResourceDefinition of %s is older than this operator: statuses are written without %s%s; "
+            "install the CustomResourceDefinitions of this release",
+            kind,
+            ", ".join(names[:NAMED_FIELDS]),
+            more,
+        )
+
+
+def sent_without(status: Mapping[str, Any], paths: Collection[Path]) -> dict[str, Any]:
+    """Return a status without the fields of paths that begin at the top of the object."""
+    sent: dict[str, Any] = without({"status": status}, paths)["status"]
+    return sent
