@@ -23,6 +23,7 @@ from energylens.api.llmdeployment import (
 )
 from energylens.api.quantity import parse_quantity
 from energylens.api.words import counted
+from energylens.planner.engines import EngineSettings
 from energylens.planner.inventory.products import resolve_products
 from energylens.planner.search import describe
 from energylens.planner.search.identity import LAYOUT_FIELDS
@@ -104,6 +105,11 @@ def pinned_to(deployment: LLMDeployment, running: PlanStatus, gpus: Mapping[str,
     """
     spec = deployment.spec
     choices = {name: getattr(running, name) for name in Overrides.model_fields}
+    settings, steps = EngineSettings.of(spec.engine), running.max_batched_tokens
+    if settings.fixes_steps and steps is not None:
+        given = settings.arguments.written(settings.names.step)
+        return f"spec.engine.extraArgs has {given!r}, and the running plan has steps of {steps} tokens"
+    choices["max_batched_tokens"] = _steps_of(running, spec.planning.overrides, settings, gpus)
     for name, wanted in spec.planning.overrides.model_dump(exclude_none=True).items():
         if choices[name] != wanted:
             field = f"spec.planning.overrides.{Overrides.model_fields[name].alias}"
@@ -122,6 +128,16 @@ def pinned_to(deployment: LLMDeployment, running: PlanStatus, gpus: Mapping[str,
     energy = spec.energy.model_copy(update={"power_cap": pinned_cap})
     pinned = spec.model_copy(update={"planning": planning, "hardware": hardware, "energy": energy})
     return deployment.model_copy(update={"spec": pinned})
+
+
+def _steps_of(
+    running: PlanStatus, overrides: Overrides, settings: EngineSettings, gpus: Mapping[str, GpuSpec]
+) -> int | None:
+    """Return the tokens of a step to fix a running plan to: 0 for the engine's default, unless an override names it."""
+    if settings.fixes_steps or running.max_batched_tokens is not None:
+        return running.max_batched_tokens
+    own = settings.own_steps(gpus.get(running.gpu_product), running.data_parallel)
+    return own if overrides.max_batched_tokens == own else 0
 
 
 def decide(

@@ -109,7 +109,7 @@ def plan(
     shown = table(rows, order, reasons)
     if spec.planning.disaggregation == "Compare":
         status, shown = with_pair(problem, solution, i, status, shown)
-    _check(status, spec)
+    _check(status, spec, step_tokens=int(rows.step_tokens[i]))
     restricted = power_restricts(solution, spec)
     inputs = _inputs_hash(problem if restricted else replace(problem, allowance=None), most)
     return Feasible(sealed(status, inputs), solution.rejections, shown, restricted, most)
@@ -298,8 +298,11 @@ def _lowest_power(solution: Solution) -> int | None:
     return round(float(solution.rows.power_watts[mask].min())) if mask.any() else None
 
 
-def _check(status: PlanStatus, spec: LLMDeploymentSpec) -> None:
-    """Check the finished plan against the limits that it must never exceed, independently of the candidate arrays."""
+def _check(status: PlanStatus, spec: LLMDeploymentSpec, *, step_tokens: int) -> None:
+    """Check the finished plan against the limits that it must never exceed, independently of the candidate arrays.
+
+    ``step_tokens`` is the most that a step computes, the engine's default if the plan sets nothing.
+    """
     per_replica = status.tensor_parallel * status.pipeline_parallel * status.data_parallel
     if status.gpus != per_replica * status.replicas:
         raise PlanCheckError(
@@ -312,5 +315,8 @@ def _check(status: PlanStatus, spec: LLMDeploymentSpec) -> None:
         if limit is not None and value > limit:
             raise PlanCheckError(f"the plan uses {value} GPUs, more than spec.hardware.{field}={limit}")
     for name, wanted in spec.planning.overrides.model_dump(exclude_none=True).items():
-        if getattr(status, name) != wanted:
-            raise PlanCheckError(f"the plan has {name} {getattr(status, name)} instead of the override {wanted}")
+        found = getattr(status, name)
+        if name == "max_batched_tokens":
+            found = step_tokens if wanted else found or 0
+        if found != wanted:
+            raise PlanCheckError(f"the plan has {name} {found} instead of the override {wanted}")

@@ -171,7 +171,7 @@ class Predictor:
         point = self._arriving(scenario, requests_per_second, held)
         _, measured = self.constants(gpu)
         served = served_pace(point, self._adjustment(point, measured).factors["step"])
-        schedule = Schedule(self.profile.steps_ahead, self.profile.tokens_of_step(gpu))
+        schedule = Schedule(self.profile.steps_ahead, self.profile.step_limits(gpu, layouts, model))
         found = arrival_latencies(point, served, schedule, by_class=True)
         return tuple({level: 1e3 * seconds for level, seconds in each.items()} for each in found.class_ttft)
 

@@ -96,7 +96,9 @@ def _latencies(
     if point.waiting is not None:
         ttft = dict(ttft_in_flight_ms(point, served, profile.steps_ahead))
         return ttft, saturated_steps(point), saturated_decoding(point)
-    schedule = Schedule(profile.steps_ahead, profile.tokens_of_step(point.scenario.gpu))
+    scenario = point.scenario
+    limits = profile.step_limits(scenario.gpu, scenario.layouts, scenario.model)
+    schedule = Schedule(profile.steps_ahead, limits)
     found = arrival_latencies(point, served, schedule)
     ttft = {level: 1e3 * seconds for level, seconds in found.ttft.items()}
     steps = {level: seconds / served.step_factor for level, seconds in found.step.items()}

@@ -87,6 +87,14 @@ class Layouts:
     """Most sequences running at once on each data-parallel rank (vLLM's ``--max-num-seqs``)."""
     power_cap_watts: FloatArray
     """Power cap per GPU, W; NaN means the product's default limit."""
+    max_batched_tokens: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    """Tokens that a step of each data-parallel rank computes at most (vLLM's ``--max-num-batched-tokens``); 0 means the
+    engine's default, and an empty array that default for all."""
+
+    def __post_init__(self) -> None:
+        """Take the engine's default where no tokens are given."""
+        if not self.max_batched_tokens.size:
+            object.__setattr__(self, "max_batched_tokens", np.zeros_like(self.tensor_parallel))
 
     @property
     def gpus(self) -> IntArray:

@@ -28,6 +28,13 @@ def check(deployment: LLMDeployment) -> None:
         ServingError: Naming the field, its value and what to do instead.
     """
     check_engine(deployment.spec.engine)
+    settings, steps = EngineSettings.of(deployment.spec.engine), deployment.spec.planning.overrides.max_batched_tokens
+    if steps is not None and settings.fixes_steps:
+        raise ServingError(
+            "spec.planning.overrides.maxBatchedTokens",
+            f"{steps}, and {settings.arguments.written(settings.names.step)!r} in spec.engine.extraArgs says it, too; "
+            "leave one of them out",
+        )
     merge_pod_template({}, deployment.spec.pod_template or {})
 
 

@@ -21,7 +21,7 @@ def commands(launch: Launch) -> tuple[EngineCommand, EngineCommand | None]:
     # SGLang has data-parallel attention, whose tensor-parallel size counts all GPUs, and independent dense copies.
     attention_ranks = plan.data_parallel if launch.model.is_moe else 1
     given = launch.settings.arguments
-    multi_node = plan.nodes_per_replica > 1
+    multi_node, steps = plan.nodes_per_replica > 1, plan.max_batched_tokens
     args = flags(
         {
             "--model-path": model_argument(spec.model),
@@ -36,6 +36,8 @@ def commands(launch: Launch) -> tuple[EngineCommand, EngineCommand | None]:
             "--ep-size": plan.expert_parallel if plan.expert_parallel > 1 else None,
             # SGLang divides it by the attention ranks (model_executor/pool_configurator.py); a plan counts per rank.
             "--max-running-requests": plan.max_batch_size * attention_ranks,
+            # So is this one (server_args.py).
+            "--chunked-prefill-size": steps * attention_ranks if steps is not None else None,
             "--enable-metrics": True,
             "--nnodes": plan.nodes_per_replica if multi_node else None,
             "--node-rank": "$(LWS_WORKER_INDEX)" if multi_node else None,

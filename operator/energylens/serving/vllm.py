@@ -74,6 +74,7 @@ def _base(launch: Launch) -> list[str]:
                 "--data-parallel-size": plan.data_parallel if plan.data_parallel > 1 else None,
                 "--enable-expert-parallel": plan.expert_parallel > 1,
                 "--max-num-seqs": plan.max_batch_size,
+                "--max-num-batched-tokens": plan.max_batched_tokens,
                 "--max-model-len": _context(launch) if given.value("--max-model-len") is None else None,
                 "--shutdown-timeout": launch.drain_seconds if version >= _SHUTDOWN_TIMEOUT_SINCE else None,
             }

@@ -193,6 +193,11 @@ RULES = (
         ("expertParallel (16)", "tensorParallel (4) x dataParallel (2) = 8", "8 or less"),
     ),
     Bad(
+        {"spec.planning.overrides": {"maxBatchSize": 256, "maxBatchedTokens": 128}},
+        "spec.planning.overrides",
+        ("maxBatchSize (256)", "maxBatchedTokens (128)", "256 or more"),
+    ),
+    Bad(
         {"spec.planning": {"overrides": {"replicas": 2}, "spareReplicas": 2}},
         "spec.planning",
         ("overrides.replicas (2)", "spareReplicas (2)", "3 or more"),
@@ -358,6 +363,8 @@ GOOD: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("LLMDeployment", {"spec.energy.budget": {"energyWattHours": 1000}}),
     ("LLMDeployment", {"spec.planning.overrides": {"tensorParallel": 8}, "spec.hardware.maxGPUsPerReplica": 8}),
     ("LLMDeployment", {"spec.planning.overrides": {"expertParallel": 8, "tensorParallel": 1, "dataParallel": 8}}),
+    ("LLMDeployment", {"spec.planning.overrides": {"maxBatchSize": 64, "maxBatchedTokens": 0}}),
+    ("LLMDeployment", {"spec.planning.overrides": {"maxBatchSize": 64, "maxBatchedTokens": 64}}),
     ("LLMDeployment", {"spec.model.cache": {"hostPath": "/data"}}),
     ("LLMDeployment", {"spec.model.source": {"hub": {"endpoint": "http://10.0.0.1:8080/hf", "caRef": {"name": "ca"}}}}),
     (

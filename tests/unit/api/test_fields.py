@@ -48,7 +48,7 @@ WRITTEN = {
         f"Alternative.{name}": ("planner/search/placement.py", rf'^        "?{name}"?[:=] ?')
         for name in (
             "gpu_product", "gpus", "replicas", "nodes_per_replica", "tensor_parallel", "pipeline_parallel",
-            "expert_parallel", "data_parallel", "max_batch_size", "power_cap_watts_per_gpu",
+            "expert_parallel", "data_parallel", "max_batch_size", "max_batched_tokens", "power_cap_watts_per_gpu",
         )
     },
     **{
@@ -63,7 +63,7 @@ WRITTEN = {
         for owner in ("PlanStatus", "PrefillReplicas")
         for name in (
             "gpu_product", "gpus", "replicas", "nodes_per_replica", "tensor_parallel", "pipeline_parallel",
-            "expert_parallel", "data_parallel", "max_batch_size", "power_cap_watts_per_gpu",
+            "expert_parallel", "data_parallel", "max_batch_size", "max_batched_tokens", "power_cap_watts_per_gpu",
         )
         if owner == "PlanStatus" or name not in ("gpu_product", "gpus", "nodes_per_replica")
     },
@@ -71,7 +71,7 @@ WRITTEN = {
         f"RejectedPlan.{name}": ("decide/deployment/rollback.py", COPIED)
         for name in (
             "hash", "gpu_product", "replicas", "nodes_per_replica", "tensor_parallel", "pipeline_parallel",
-            "expert_parallel", "data_parallel", "max_batch_size", "power_cap_watts_per_gpu",
+            "expert_parallel", "data_parallel", "max_batch_size", "max_batched_tokens", "power_cap_watts_per_gpu",
         )
     },
 }  # fmt: skip

@@ -82,6 +82,19 @@ def test_extra_arguments_may_not_undo_the_plan(
 
 
 @pytest.mark.parametrize(
+    ("engine", "argument"), [("VLLM", "--max_num_batched_tokens=4096"), ("SGLang", "--chunked-prefill-size=-1")]
+)
+def test_the_tokens_of_a_step_are_said_once(engine: str, argument: str, make_deployment: Deploy) -> None:
+    planning = {"overrides": {"maxBatchedTokens": 2048}}
+    with pytest.raises(ServingError) as raised:
+        check(make_deployment(engine={"type": engine, "extraArgs": [argument]}, planning=planning))
+    assert raised.value.field == "spec.planning.overrides.maxBatchedTokens"
+    assert f"2048, and {argument!r} in spec.engine.extraArgs" in str(raised.value)
+    check(make_deployment(engine={"type": engine}, planning=planning))
+    check(make_deployment(engine={"type": engine, "extraArgs": [argument]}))
+
+
+@pytest.mark.parametrize(
     "arguments", [["--enable-prefix-caching"], ["--kv-cache-dtype=fp8"], ["--max-num-batched-tokens", "4096"]]
 )
 def test_other_extra_arguments_come_last(

@@ -89,6 +89,22 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"model": "Qwen/Qwen3-235B-A22B-Instruct-2507", "engine": {"type": "SGLang"}},
         {"tensor_parallel": 4, "data_parallel": 2, "expert_parallel": 8, "gpu_product": "NVIDIA-H200"},
     ),
+    "8b-short-steps": (
+        "8b",
+        {"model": "meta-llama/Llama-3.1-8B-Instruct"},
+        {"gpu_product": "NVIDIA-L40S", "max_batched_tokens": 1024},
+    ),
+    "moe-sglang-short-steps": (
+        "moe",
+        {"model": "Qwen/Qwen3-235B-A22B-Instruct-2507", "engine": {"type": "SGLang"}},
+        {
+            "tensor_parallel": 4,
+            "data_parallel": 2,
+            "expert_parallel": 8,
+            "gpu_product": "NVIDIA-H200",
+            "max_batched_tokens": 2048,
+        },
+    ),
     "405b-sglang-two-nodes": (
         "405b",
         {"model": "meta-llama/Llama-3.1-405B-Instruct", "engine": {"type": "SGLang"}},

@@ -58,6 +58,11 @@ class ReplicaLayout(ApiModel):
     )
     data_parallel: int = Field(description="Copies of the attention layers in one replica.")
     max_batch_size: int = Field(description="Maximum number of sequences running at once per data-parallel rank.")
+    max_batched_tokens: int | None = Field(
+        default=None,
+        description="Maximum number of tokens that a step computes per data-parallel rank; absent: the default of the "
+        "engine, or the value in spec.engine.extraArgs.",
+    )
     power_cap_watts_per_gpu: int | None = Field(
         default=None, description="Power limit of each GPU, W; absent: the product's default limit."
     )
@@ -220,7 +225,8 @@ def describe_replicas(layout: ReplicaLayout, product: str = "") -> str:
     """Return replicas in short: ``2 x NVIDIA-H200 TP4, max batch 64`` is two replicas of four GPUs each."""
     cap = "" if layout.power_cap_watts_per_gpu is None else f", {layout.power_cap_watts_per_gpu} W per GPU"
     where = f"{product} {layout.degrees}" if product else layout.degrees
-    return f"{layout.replicas} x {where}, max batch {layout.max_batch_size}{cap}"
+    steps = "" if layout.max_batched_tokens is None else f", steps of {layout.max_batched_tokens} tokens"
+    return f"{layout.replicas} x {where}, max batch {layout.max_batch_size}{steps}{cap}"
 
 
 def describe_plan(plan: PlanStatus) -> str:

@@ -40,10 +40,30 @@ _EXPERTS_WITHIN_REPLICA = Rule(
 )
 
 
+def _batch_within_step(overrides: Overrides) -> str | None:
+    batch, tokens = overrides.max_batch_size, overrides.max_batched_tokens
+    if batch is None or not tokens or batch <= tokens:
+        return None
+    return (
+        f"maxBatchSize ({batch}) is more than maxBatchedTokens ({tokens}), and every sequence takes a token of a step; "
+        f"set maxBatchedTokens to {batch} or more"
+    )
+
+
+_BATCH_WITHIN_STEP = Rule(
+    summary="maxBatchSize is at most maxBatchedTokens where both are set",
+    cel="!has(self.maxBatchSize) || !has(self.maxBatchedTokens) || self.maxBatchedTokens == 0 || "
+    "self.maxBatchSize <= self.maxBatchedTokens",
+    message_cel="'maxBatchSize (%s) is more than maxBatchedTokens (%s), and every sequence takes a token of a step; "
+    "set maxBatchedTokens to %s or more'.format([self.maxBatchSize, self.maxBatchedTokens, self.maxBatchSize])",
+    check=_batch_within_step,
+)
+
+
 class Overrides(ApiModel):
     """Choices that are fixed instead of planned; each field that is set is a constraint."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (_EXPERTS_WITHIN_REPLICA,)
+    rules: ClassVar[tuple[Rule, ...]] = (_EXPERTS_WITHIN_REPLICA, _BATCH_WITHIN_STEP)
 
     tensor_parallel: int | None = Field(default=None, ge=1, le=1024, description="GPUs that split each layer.")
     pipeline_parallel: int | None = Field(default=None, ge=1, le=1024, description="Stages of layers.")
@@ -59,6 +79,14 @@ class Overrides(ApiModel):
     replicas: int | None = Field(default=None, ge=1, le=10_000, description="Copies of the model.")
     max_batch_size: int | None = Field(
         default=None, ge=1, le=65_536, description="Maximum number of sequences running at once per data-parallel rank."
+    )
+    max_batched_tokens: int | None = Field(
+        default=None,
+        ge=0,
+        le=1_048_576,
+        description="Maximum number of tokens that a step computes per data-parallel rank, prompts and outputs "
+        "together (--max-num-batched-tokens of vLLM, --chunked-prefill-size of SGLang); at least maxBatchSize. 0: the "
+        "default of the engine.",
     )
 
 

@@ -48,6 +48,10 @@ class ActiveRevision(ApiModel):
     max_batch_size: int | None = Field(
         default=None, description="Maximum number of sequences at once per data-parallel rank."
     )
+    max_batched_tokens: int | None = Field(
+        default=None,
+        description="Maximum number of tokens of a step per data-parallel rank; absent: the default of the engine.",
+    )
     joules_per_output_token: Quantity | None = Field(
         default=None, description="Predicted GPU energy per generated token of this plan, J."
     )

@@ -28,6 +28,7 @@ _OVERRIDES = {
     "dp": "data_parallel",
     "replicas": "replicas",
     "batch": "max_batch_size",
+    "tokens": "max_batched_tokens",
 }
 _KEYS = (*_OVERRIDES, "gpu", "cap")
 
@@ -38,8 +39,9 @@ _KEYS = (*_OVERRIDES, "gpu", "cap")
 @click.option(
     "--why",
     metavar="KEY=VALUE[,...]",
-    help="Ask why no plan with these choices was chosen: tp, pp, ep, dp, replicas, batch, gpu, or cap in W per GPU "
-    "(cap=none: the product's limit). Example: tp=4,gpu=H100. Choices not named are left to the planner.",
+    help="Ask why no plan with these choices was chosen: tp, pp, ep, dp, replicas, batch, tokens (of a step), gpu, or "
+    "cap in W per GPU (cap=none: the product's limit). Example: tp=4,gpu=H100. Choices not named are left to the "
+    "planner.",
 )
 @WHAT_IF
 @OUTPUT

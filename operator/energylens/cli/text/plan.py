@@ -31,6 +31,7 @@ _COLUMNS = {
     "EP": "expertParallel",
     "DP": "dataParallel",
     "BATCH": "maxBatchSize",
+    "STEP": "maxBatchedTokens",
     "CAP W": "powerCapWattsPerGPU",
     "J/TOKEN": "joulesPerOutputToken",
     "WATTS": "powerWatts",
@@ -41,7 +42,8 @@ _COLUMNS = {
     "E2E MS": "endToEndMilliseconds",
     "WHY NOT": "reason",
 }
-"""Heading and field of each column; caps are shown where a row has one, nodes where a replica spans several,
+"""Heading and field of each column; caps and tokens of a step are shown where a row has one, nodes where a replica
+spans several,
 TPOT and the end-to-end latency (E2E) where the spec bounds them."""
 
 _MILLI = re.compile(r"[0-9]+(\.[0-9]+)?m")

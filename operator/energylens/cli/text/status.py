@@ -204,7 +204,8 @@ def _running(deployment: LLMDeployment) -> list[str]:
 def _layout(active: ActiveRevision) -> str:
     if active.gpu_product is None:
         return ""
-    return f" ({active.replicas} x {active.gpu_product} {active.layout}, max batch {active.max_batch_size})"
+    steps = "" if active.max_batched_tokens is None else f", steps of {active.max_batched_tokens} tokens"
+    return f" ({active.replicas} x {active.gpu_product} {active.layout}, max batch {active.max_batch_size}{steps})"
 
 
 def _figures(deployment: LLMDeployment) -> Iterator[Figure]:

@@ -115,6 +115,7 @@ def _running(observed: Observation, running_hash: str) -> ActiveRevision:
                     "replicas": plan.replicas,
                     "layout": plan.layout,
                     "max_batch_size": plan.max_batch_size,
+                    "max_batched_tokens": plan.max_batched_tokens,
                     "joules_per_output_token": plan.predicted.joules_per_output_token,
                     "itl_milliseconds": plan.predicted.itl_milliseconds,
                     "power_watts": plan.predicted.power_watts,

@@ -17,16 +17,8 @@ from energylens.planner.engines.splits import Slice, experts, slices
 from energylens.predictor.model.architecture import Mamba2, ModelSpec
 from energylens.predictor.types import BoolArray, GpuSpec, IntArray, Layouts, Workload
 
-_GIB = 2**30
 MEGA_MOE = ("deepseek_v4",)
 """Families whose experts vLLM can only divide evenly (models/deepseek_v4/nvidia/model.py, ``MegaMoE``)."""
-
-
-def default_step_tokens(gpu: GpuSpec) -> int:
-    """Return vLLM's default of ``--max-num-batched-tokens`` on a GPU for its OpenAI server (engine/arg_utils.py)."""
-    if gpu.memory_bytes >= 160 * _GIB:
-        return 16384
-    return 8192 if gpu.memory_bytes >= 70 * _GIB and "A100" not in gpu.name.upper() else 2048
 
 
 def refusals(
@@ -152,12 +144,23 @@ def _vllm(
     model: ModelSpec, gpu: GpuSpec, layouts: Layouts, settings: EngineSettings
 ) -> Iterator[tuple[BoolArray, str]]:
     """Refuse what vLLM refuses: a batch larger than a step (config/scheduler.py), and MegaMoE with uneven experts."""
-    tokens = settings.step_tokens or default_step_tokens(gpu)
-    for batch in _sizes(layouts.max_batch_size[layouts.max_batch_size > tokens]):
+    limits = settings.step_limits(model, gpu, layouts)
+    batches = layouts.max_batch_size
+    for batch, tokens in sorted(set(zip(batches.tolist(), limits.tolist(), strict=True))):
+        if batch > tokens:
+            field = settings.names.step + " in spec.engine.extraArgs"
+            field = field if settings.fixes_steps else "spec.planning.overrides.maxBatchedTokens"
+            yield (
+                np.asarray((batches == batch) & (limits == tokens)),
+                f"max batch {batch} is more than the {tokens} tokens of a step on {gpu.name}; raise {field}",
+            )
+    if settings.unchunked:
+        context = settings.context_tokens or settings.context_of(model)
+        given = layouts.max_batched_tokens
         yield (
-            np.asarray(layouts.max_batch_size == batch),
-            f"max batch {batch} is more than the {tokens} tokens of a step on {gpu.name}; raise "
-            f"{settings.names.step} in spec.engine.extraArgs",
+            np.asarray((given > 0) & (given < context)),
+            f"without chunked prefill a step must hold the {context} tokens of the context; raise "
+            "spec.planning.overrides.maxBatchedTokens, or leave it out",
         )
     if model.family in MEGA_MOE:
         yield from _whole_experts(model, layouts, settings)
@@ -172,6 +175,12 @@ def _sglang(
     ``arg_groups/validation_hook.py`` refuses ``dp_size`` above 1 on several nodes and requires the GPUs of a replica to
     be divisible by its nodes, which holds for every layout.
     """
+    page = settings.block_tokens or 1
+    # server_args.py: chunked_prefill_size must be divisible by page_size.
+    yield (
+        np.asarray(layouts.max_batched_tokens % page > 0),
+        f"the tokens of a step are not a multiple of the {page} tokens of a page of the KV cache",
+    )
     yield from _whole_experts(model, layouts, settings)
     if model.is_moe and settings.arguments.value("--moe-a2a-backend") not in (None, "none"):
         # arg_groups/overrides.py: every other backend sets ep_size to tp_size.

@@ -11,8 +11,9 @@ from typing import Any
 from energylens.api.llmdeployment import Engine
 from energylens.planner.engines.arguments import Arguments, read_arguments
 from energylens.planner.engines.versions import PROVED, Version, display, version_of
-from energylens.predictor.fitted.profiles import EngineProfile
+from energylens.predictor.fitted.profiles import EngineProfile, default_step_tokens, step_limits
 from energylens.predictor.model.architecture import ModelSpec
+from energylens.predictor.types import GpuSpec, IntArray, Layouts
 
 _BINARY = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _DECIMAL = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
@@ -154,6 +155,28 @@ class EngineSettings:
     def unchunked(self) -> bool:
         """Whether the arguments make vLLM process every prompt in one step."""
         return self.engine == "VLLM" and self.arguments.switch("--enable-chunked-prefill") is False
+
+    @property
+    def fixes_steps(self) -> bool:
+        """Whether an argument says how many tokens a step computes."""
+        return self.arguments.value(self.names.step) is not None
+
+    @property
+    def plans_steps(self) -> bool:
+        """Whether the tokens of a step are for the plan to choose: no argument says them, and prompts are chunked."""
+        return not (self.fixes_steps or self.unchunked or self.arguments.value("--max-num-scheduled-tokens"))
+
+    def step_limits(self, model: ModelSpec, gpu: GpuSpec, layouts: Layouts) -> IntArray:
+        """Return the tokens that a step of a data-parallel rank computes at most, shape (n,)."""
+        engine = self.engine.lower()
+        return step_limits(engine, self.step_tokens or default_step_tokens(engine, gpu), layouts, model)
+
+    def own_steps(self, gpu: GpuSpec | None, data_parallel: int) -> int | None:
+        """Return the tokens of a step of a plan that says none; None where the product is not known."""
+        if self.step_tokens is not None or gpu is None:
+            return self.step_tokens
+        ranks = data_parallel if self.engine == "SGLang" else 1
+        return max(default_step_tokens(self.engine.lower(), gpu) // ranks, 1)
 
     @cached_property
     def block_tokens(self) -> int | None:

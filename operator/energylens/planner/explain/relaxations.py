@@ -182,7 +182,7 @@ def _chosen(problem: Problem, field: str, column: str, value: int) -> Iterator[R
     rows = solution.rows
     if solution.chosen is None:
         return
-    taken = np.asarray(getattr(rows if column == "replicas" else rows.layouts, column), dtype=np.float64)
+    taken = rows.choice(column)
     defaults = np.asarray([problem.gpus[product].power_limit_watts for product in rows.products])[rows.product]
     taken = np.where(np.isnan(taken), defaults, taken)
     mask = feasible(solution.constraints, len(rows))

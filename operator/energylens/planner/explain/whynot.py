@@ -22,7 +22,7 @@ from energylens.planner.search.constraints import Constraint, build_constraints,
 from energylens.planner.search.objective import best, objective_values
 from energylens.planner.search.problem import Problem, Solution, solve
 from energylens.planner.types import Change, Rejection
-from energylens.predictor.types import BoolArray, FloatArray
+from energylens.predictor.types import BoolArray
 
 Verdict = Literal["Chosen", "Loses", "Removed"]
 NOT_SET = "not set"
@@ -228,16 +228,12 @@ def _with_choice(problem: Problem, choice: Choice) -> Problem:
     return replace(problem, spec=spec.model_copy(update={"planning": planning, "energy": energy}))
 
 
-def _column(rows: Candidates, name: str) -> FloatArray:
-    return np.asarray(getattr(rows if name == "replicas" else rows.layouts, name), dtype=np.float64)
-
-
 def _matches(rows: Candidates, choice: Choice) -> BoolArray:
     mask = np.ones(len(rows), dtype=bool)
     if choice.gpu_product is not None:
         mask &= np.asarray([product == choice.gpu_product for product in rows.products], dtype=bool)[rows.product]
     for name, value in choice.overrides.model_dump(exclude_none=True).items():
-        mask &= _column(rows, name) == value
+        mask &= rows.choice(name) == value
     if choice.power_cap_watts is not None:
         caps = rows.layouts.power_cap_watts
         mask &= np.isnan(caps) if math.isnan(choice.power_cap_watts) else caps == choice.power_cap_watts
@@ -249,7 +245,7 @@ def _fixed(spec: LLMDeploymentSpec, choice: Choice, rows: Candidates) -> tuple[C
     changes = []
     for name, value in choice.overrides.model_dump(exclude_none=True).items():
         given = getattr(spec.planning.overrides, name)
-        tried = value in set(_column(rows, name).tolist())
+        tried = value in set(rows.choice(name).tolist())
         if (given is not None and given != value) or (given is None and not tried):
             field = f"spec.planning.overrides.{Overrides.model_fields[name].alias}"
             changes.append(Change(field, NOT_SET if given is None else str(given), str(value)))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from energylens.planner.search.ranking import Risk
+from energylens.planner.search.space import concatenate
 from energylens.predictor.load.steady import Role
 from energylens.predictor.types import BoolArray, FloatArray, IntArray, Layouts
 
@@ -59,6 +61,8 @@ class Candidates:
     burst_sequences: FloatArray
     """Sequences that run at once on a data-parallel rank in a burst, as far as its KV cache has room; 0 for a load by
     concurrency."""
+    step_tokens: IntArray
+    """Most tokens that a step of a data-parallel rank computes; the engine's default if the layout sets nothing."""
     kv_cache_tokens: FloatArray
     """Tokens in the KV cache of one data-parallel rank."""
     unshared_deviation: FloatArray
@@ -91,6 +95,22 @@ class Candidates:
 
     def __len__(self) -> int:
         return len(self.layouts)
+
+    def choice(self, name: str) -> FloatArray:
+        """Return what the candidates have of a field of ``spec.planning.overrides``, or of layouts; shape (n,)."""
+        if name == "max_batched_tokens":
+            return self.step_tokens.astype(np.float64)
+        return np.asarray(getattr(self if name == "replicas" else self.layouts, name), dtype=np.float64)
+
+    def joined(self, others: Candidates) -> Candidates:
+        """Return these rows, then others with the same products."""
+        shared = ("products", "layouts", "role")
+        columns: dict[str, Any] = {
+            f.name: np.concatenate([getattr(self, f.name), getattr(others, f.name)])
+            for f in fields(self)
+            if f.name not in shared
+        }
+        return replace(self, layouts=concatenate([self.layouts, others.layouts]), **columns)
 
     def take(self, index: IntArray) -> Candidates:
         """Return the rows of an index array of shape (m,)."""

@@ -52,8 +52,10 @@ def by_risk(rows: Candidates, i: int, winners: Candidates, j: int, objective: Ob
     own, its = costs[worse]
     if worse == _NEAREST:
         why = f"nearer measured runs ({_near(its)} instead of {_near(own)})"
-    else:
+    elif worse < _NEAREST:
         why = f"{_SIMPLER[worse]} ({its} instead of {own})"
+    else:
+        why = "the engine's default tokens per step"
     return f"{text}, which is within the prediction error; the tie goes to {why}"
 
 

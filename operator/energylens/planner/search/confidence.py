@@ -19,6 +19,7 @@ GRADES: tuple[Confidence, ...] = ("Measured", "Interpolated", "Interpolated", "E
 CAPPED = "no run had a power cap"
 DRAFTED = "no run drafted tokens"
 APART = "no run had separate prefill and decode"
+STEPPED = "no run had steps of {} tokens"
 
 
 @runtime_checkable
@@ -58,17 +59,18 @@ def confidence_of(
         apart: Whether prefill runs on separate replicas.
     """
     capped = bool(np.isfinite(layouts.power_cap_watts).any())
+    stepped = [STEPPED.format(tokens) for tokens in layouts.max_batched_tokens.tolist() if tokens]
     unmeasured = [APART] * apart + [CAPPED] * capped + [DRAFTED] * (workload.speculation is not None)
     if not isinstance(witness, Witness):
-        return GRADES[nearest], "; ".join(unmeasured)
+        return GRADES[max(nearest, MODEL if stepped else nearest)], "; ".join([*unmeasured, *stepped])
     found = witness.evidence(model, gpu, layouts, workload, np.array([max(running, 1.0)]))
-    words = [*unmeasured, *_near(found, engine, gpu, layouts, running)]
+    words = [*unmeasured, *_near(found, engine, gpu, layouts, running), *stepped]
     other = _other_version(found, engine, told="; ".join(words))
     if unmeasured or found.nearest == NOTHING:
         return "Extrapolated", "; ".join([*words, *other])
     if found.nearest == LAYOUT:
-        if other:
-            return "Interpolated", other[0]
+        if other or stepped:
+            return "Interpolated", "; ".join([*other, *stepped])
         return "Measured", words[0]
     return "Interpolated", "; ".join([*words, *other])
 

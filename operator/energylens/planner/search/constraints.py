@@ -25,6 +25,8 @@ from energylens.predictor.types import BoolArray, FloatArray
 Kind = Literal["Structure", "Memory", "GPUs", "Load", "SLO", "Power"]
 
 
+LATENCIES = ("TTFTTooHigh", "ITLTooHigh", "TPOTTooHigh", "E2ETooHigh")
+"""Rules of latency objectives."""
 FREE_GPUS = "free GPUs"
 """Field of a constraint that the cluster sets, not the spec."""
 

@@ -150,6 +150,7 @@ def _evaluate_product(
         fits=fits[index],
         sustainable=sustainable,
         nearest=nearest,
+        step_tokens=settings.step_limits(model, space.gpu, space.layouts)[index],
         role=role,
         **figures,
     )

@@ -43,6 +43,7 @@ LAYOUT_FIELDS = (
     "expert_parallel",
     "data_parallel",
     "max_batch_size",
+    "max_batched_tokens",
     "power_cap_watts_per_gpu",
 )
 """Fields of a plan that define how one replica runs."""
@@ -64,6 +65,9 @@ def action_hash(plan: PlanStatus) -> str:
     with the same action have the same hash, whatever their inputs and predictions.
     """
     action = plan.model_dump(mode="json", include=_ACTION)
+    if plan.max_batched_tokens is None:
+        # Plans of older releases had no such field, and their pods stay.
+        del action["max_batched_tokens"]
     return _digest(action | {"replicas": plan.shed_from_replicas or plan.replicas})
 
 

@@ -32,9 +32,11 @@ def joules_at_risk(rows: Candidates) -> FloatArray:
 def complexity(rows: Candidates) -> tuple[IntArray, ...]:
     """Return the criteria between candidates that predictions cannot distinguish, shape (n,) each, lower first.
 
-    They are the nodes of a replica, its pipeline stages, and how far the nearest measured run is.
+    They are the nodes of a replica, its pipeline stages, how far the nearest measured run is, and whether the tokens
+    per step differ from the engine's default.
     """
-    return rows.nodes_per_replica, rows.layouts.pipeline_parallel, rows.nearest
+    other_steps = (rows.layouts.max_batched_tokens > 0).astype(np.int64)
+    return rows.nodes_per_replica, rows.layouts.pipeline_parallel, rows.nearest, other_steps
 
 
 def ranked(rows: Candidates, mask: BoolArray, objective: Objective) -> IntArray:
@@ -93,7 +95,7 @@ def _roomier(rows: Candidates, mask: BoolArray, objective: Objective, i: int) ->
     same &= (rows.nodes_per_replica == rows.nodes_per_replica[i]) & (
         layouts.max_batch_size >= layouts.max_batch_size[i]
     )
-    for degree in layouts.split:
+    for degree in (*layouts.split, layouts.max_batched_tokens):
         same &= degree == degree[i]
     index = np.flatnonzero(same)
     for values in (objective_values(rows, objective), joules_at_risk(rows)):

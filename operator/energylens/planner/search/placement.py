@@ -19,6 +19,7 @@ def layout_at(rows: Candidates, i: int) -> ReplicaLayout:
         expert_parallel=int(layouts.expert_parallel[i]),
         data_parallel=int(layouts.data_parallel[i]),
         max_batch_size=int(layouts.max_batch_size[i]),
+        max_batched_tokens=int(layouts.max_batched_tokens[i]) or None,
         power_cap_watts_per_gpu=None if math.isnan(cap) else round(cap),
     )
 

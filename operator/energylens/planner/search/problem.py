@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,6 +22,7 @@ from energylens.planner.search.load import Load, Reserve
 from energylens.planner.search.objective import best, objective_values
 from energylens.planner.search.replica import ReplicaPredictor
 from energylens.planner.search.space import ProductSpace, enumerate_space
+from energylens.planner.search.steps import with_other_steps, with_steps
 from energylens.planner.types import GpuNode, PowerAllowance, Rejection
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.requests import RequestClass
@@ -155,20 +156,34 @@ def solve(problem: Problem, most_gpus: int | None = None) -> Solution:
         for space, (few, gpus) in zip(spaces, smaller, strict=True)
         if len(few) < len(space)
     )
-    rows = evaluate(
-        [few for few, _ in smaller],
-        problem.model,
-        problem.predictor,
-        load,
-        spec.slo.percentile,
-        margin=spec.planning.safety_margin_percent / 100.0,
-        corrections=problem.corrections,
-        settings=EngineSettings.of(spec.engine),
-        reserve=reserve_of(spec.planning),
-    )
-    free = [problem.free_gpus(product) for product in problem.products]
-    constraints = build_constraints(rows, spec, problem.allowed_products, free, problem.allowance)
+    settings, free = EngineSettings.of(spec.engine), [problem.free_gpus(product) for product in problem.products]
+
+    def predicted(spaces: Sequence[ProductSpace]) -> Candidates:
+        return evaluate(
+            spaces,
+            problem.model,
+            problem.predictor,
+            load,
+            spec.slo.percentile,
+            margin=spec.planning.safety_margin_percent / 100.0,
+            corrections=problem.corrections,
+            settings=settings,
+            reserve=reserve_of(spec.planning),
+        )
+
+    def constrained(rows: Candidates) -> tuple[Constraint, ...]:
+        return build_constraints(rows, spec, problem.allowed_products, free, problem.allowance)
+
+    rows = predicted([few for few, _ in smaller])
+    constraints = constrained(rows)
     chosen = best(rows, feasible(constraints, len(rows)), spec.energy.objective)
+    if settings.plans_steps and spec.planning.overrides.max_batched_tokens is None and load.concurrency is None:
+        gpus = [problem.gpus[product] for product in problem.products]
+        more = with_other_steps(rows, constraints, chosen, spec, gpus, predicted, constrained)
+        if more is not None:
+            rows = rows.joined(more)
+            constraints = constrained(rows)
+            chosen = best(rows, feasible(constraints, len(rows)), spec.energy.objective)
     return Solution(rows, constraints, chosen, left_out)
 
 
@@ -178,7 +193,7 @@ def spaces_of(problem: Problem, most_gpus: int | None = None) -> list[ProductSpa
     With ``most_gpus`` the spaces contain only candidates of at most that many GPUs per product.
     """
     spec = problem.spec
-    return [
+    spaces = [
         enumerate_space(
             problem.model,
             problem.gpus[product],
@@ -189,6 +204,13 @@ def spaces_of(problem: Problem, most_gpus: int | None = None) -> list[ProductSpa
             most_gpus=most_gpus,
         )
         for product in problem.products
+    ]
+    settings, tokens = EngineSettings.of(spec.engine), spec.planning.overrides.max_batched_tokens
+    if not tokens or settings.fixes_steps:
+        return spaces
+    return [
+        replace(space, layouts=with_steps(space.layouts, tokens, problem.model, space.gpu, settings))
+        for space in spaces
     ]
 
 

@@ -8,6 +8,7 @@ No heuristic prunes the space. The axes are:
   data-parallel ranks of a dense model as independent copies, which replicas already are;
 * expert parallel: off, or over all tensor x data parallel GPUs (engines support no other size);
 * max batch: powers of two up to 1024, the largest default of current engines;
+* tokens per step: the engine's default; :mod:`energylens.planner.search.steps` tries others near the best plan;
 * nodes per replica: one node if the replica fits into one, and the fewest nodes of each smaller size;
 * replicas: as many as the nodes hold when nothing else runs on them.
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
+from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.model.memory import FULL_CACHE
 from energylens.predictor.step.latency import Overlap
 from energylens.predictor.step.lockstep import APART, Lockstep
-from energylens.predictor.types import GpuSpec
+from energylens.predictor.types import FloatArray, GpuSpec, IntArray, Layouts
 
 _SGLANG_STEPS = ((20.0, 2048), (60.0, 4096), (160.0, 8192), (float("inf"), 16384))
 """Memory in GiB below which a GPU uses the chunk size, and that chunk size in tokens."""
@@ -57,20 +60,10 @@ class EngineProfile:
         """Label that separates runs of this engine from those of the engine of the constants; empty for the latter."""
         return f"@{self.name}" if self.factors else ""
 
-    def tokens_of_step(self, gpu: GpuSpec) -> int:
-        """Return the most tokens in a step of a rank on a GPU, as set by an argument or by default.
-
-        vLLM's OpenAI server (engine/arg_utils.py, ``get_batch_defaults``) and SGLang's ``--chunked-prefill-size``
-        (server_args.py) depend on the GPU's memory.
-        """
-        if self.step_tokens is not None:
-            return self.step_tokens
-        gib = gpu.memory_bytes / 2**30
-        if self.engine == "sglang":
-            return next(tokens for below, tokens in _SGLANG_STEPS if gib < below)
-        if gib >= 160:
-            return 16384
-        return 8192 if gib >= 70 and "A100" not in gpu.name.upper() else 2048
+    def step_limits(self, gpu: GpuSpec, layouts: Layouts, model: ModelSpec) -> FloatArray:
+        """Return the tokens that a step of a data-parallel rank computes at most, shape (n,)."""
+        tokens = self.step_tokens or default_step_tokens(self.engine, gpu)
+        return step_limits(self.engine, tokens, layouts, model).astype(np.float64)
 
     @property
     def divides_itl(self) -> bool:
@@ -84,6 +77,37 @@ class EngineProfile:
     def covers(self, version: tuple[int, ...]) -> bool:
         """Return whether a version falls into the range."""
         return self.minimum <= version and (self.below is None or version < self.below)
+
+
+def default_step_tokens(engine: str, gpu: GpuSpec) -> int:
+    """Return the tokens that a step computes at most on a GPU where no argument says so; ``vllm`` or ``sglang``.
+
+    vLLM's OpenAI server (``--max-num-batched-tokens``; engine/arg_utils.py, ``get_batch_defaults``) and SGLang
+    (``--chunked-prefill-size``; server_args.py) go by the GPU's memory.
+    """
+    gib = gpu.memory_bytes / 2**30
+    if engine == "sglang":
+        return next(tokens for below, tokens in _SGLANG_STEPS if gib < below)
+    if gib >= 160:
+        return 16384
+    return 8192 if gib >= 70 and "A100" not in gpu.name.upper() else 2048
+
+
+def step_limits(engine: str, tokens: int, layouts: Layouts, model: ModelSpec) -> IntArray:
+    """Return the tokens that a step of a data-parallel rank computes at most, shape (n,).
+
+    Those of the layout where it has any. SGLang 0.5.23 divides its argument, and the default, by the ranks of
+    data-parallel attention (server_args.py).
+
+    Args:
+        engine: ``vllm`` or ``sglang``.
+        tokens: The argument of the engine, or its default.
+        layouts: Candidates, shape (n,).
+        model: The architecture.
+    """
+    given = layouts.max_batched_tokens
+    ranks = layouts.data_parallel if engine == "sglang" and model.is_moe else np.ones_like(given)
+    return np.where(given > 0, given, np.maximum(tokens // ranks, 1))
 
 
 class UnknownEngineError(LookupError):

@@ -53,7 +53,7 @@ class OpenLoop:
     arrival_variation: FloatArray
     output_variation: float
     output_steps: float
-    step_tokens: float
+    step_tokens: FloatArray
     """Most tokens that a step of a rank computes."""
     prompt_tokens: float
     """Mean computed tokens of a prompt."""
@@ -75,11 +75,11 @@ class OpenLoop:
         return self.rate / self.lanes
 
 
-def room_of(step_tokens: float, running: FloatArray, ranks: FloatArray, prompt_tokens: float) -> FloatArray:
+def room_of(step_tokens: FloatArray, running: FloatArray, ranks: FloatArray, prompt_tokens: float) -> FloatArray:
     """Return the prompts of mean length for which a step has room beside the decoding sequences.
 
     Args:
-        step_tokens: Most tokens in a step of a rank.
+        step_tokens: Most tokens in a step of a rank, shape (n,).
         running: Sequences that decode in the step, on all ranks that step together.
         ranks: Number of ranks that step together.
         prompt_tokens: Mean computed tokens of a prompt.

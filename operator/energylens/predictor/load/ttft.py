@@ -46,8 +46,8 @@ class Schedule:
 
     steps_ahead: float
     """Steps that are composed before the step that a request joins."""
-    step_tokens: float
-    """Most tokens in a step of a rank."""
+    step_tokens: FloatArray
+    """Most tokens in a step of a rank, shape (n,)."""
 
 
 def arrival_latencies(

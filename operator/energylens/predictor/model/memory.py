@@ -55,7 +55,8 @@ def memory(
         layouts: Candidates, shape (n,).
         workload: The mean request.
         utilization: Share of the GPU's memory that the engine may use (vLLM's ``--gpu-memory-utilization``).
-        step_tokens: Tokens of the largest step, which size the activations; None for :data:`ACTIVATION_TOKENS`.
+        step_tokens: Tokens of the largest step if the layout sets none, which size the activations; None for
+            :data:`ACTIVATION_TOKENS`.
         fixed_cache_bytes: KV cache of a GPU if it is fixed; None for the memory that ``utilization`` leaves.
         longest_request: Tokens of a request for which the cache must have room at start-up; None for the workload's.
         draft: A draft model, stored on the GPUs of every stage as well.
@@ -67,7 +68,8 @@ def memory(
     state = state_bytes_per_sequence(model) / (tp * pp)
     if draft is not None:
         weights = weights + drafting_bytes(model, draft) / tp
-    reserved = _reserved(model, tp, step_tokens or ACTIVATION_TOKENS)
+    given = layouts.max_batched_tokens
+    reserved = _reserved(model, tp, np.where(given > 0, given, step_tokens or ACTIVATION_TOKENS))
     room = _room(gpu, utilization, weights, reserved, fixed_cache_bytes)
     # Tokens that are verified together occupy the cache whether they are accepted or not.
     ahead = workload.verified - 1.0
@@ -114,7 +116,7 @@ def _weights(model: ModelSpec, tp: FloatArray, pp: FloatArray, dp: FloatArray) -
     return np.asarray(dense / (tp * pp) + experts / (tp * dp * pp) + ends / tp / np.minimum(pp, 2.0))
 
 
-def _reserved(model: ModelSpec, tp: FloatArray, step_tokens: float) -> FloatArray:
+def _reserved(model: ModelSpec, tp: FloatArray, step_tokens: FloatArray) -> FloatArray:
     """Return the bytes of a GPU besides weights and cache, shape of ``tp``: the engine's own, and activations."""
     width = max([model.hidden * 2.0] + [3.0 * _ffn_width(g.ffn) for g in model.layers])
     return np.asarray(ENGINE_BYTES + step_tokens * (width / tp + 2.0 * model.hidden) * 2.0)

@@ -14,8 +14,8 @@ from energylens.data import find_gpu, known_models, load_gpus, load_model
 from energylens.planner.engines import EngineSettings, refusals
 from energylens.planner.engines.caveats import caveats
 from energylens.planner.engines.kernels import capability, missing_kernels
-from energylens.planner.engines.layouts import default_step_tokens
 from energylens.planner.search.space import enumerate_space
+from energylens.predictor.fitted.profiles import default_step_tokens
 from energylens.predictor.huggingface.config import model_from_config
 from energylens.predictor.huggingface.fields import UnsupportedConfigError
 from energylens.predictor.model.architecture import Attention, DenseFfn, LayerGroup, ModelSpec, Quantization
@@ -313,12 +313,12 @@ def test_yarn_that_is_counted_already_is_so_for_every_version() -> None:
     ("gpu", "tokens"), [("B200", 16384), ("H200", 8192), ("H100", 8192), ("A100-SXM4-80GB", 2048), ("L40S", 2048)]
 )
 def test_the_tokens_of_a_step_follow_from_the_gpu(gpu: str, tokens: int) -> None:
-    assert default_step_tokens(find_gpu(gpu)) == tokens
+    assert default_step_tokens("vllm", find_gpu(gpu)) == tokens
 
 
 @pytest.mark.parametrize(("gib", "tokens"), [(160, 16384), (159, 8192), (70, 8192), (69, 2048)])
 def test_the_tokens_of_a_step_change_at_whole_sizes_of_memory(gib: int, tokens: int) -> None:
-    assert default_step_tokens(replace(H100, memory_bytes=float(gib * 2**30))) == tokens
+    assert default_step_tokens("vllm", replace(H100, memory_bytes=float(gib * 2**30))) == tokens
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,8 @@ def candidates(*rows: Row) -> Candidates:
         ttft_upper_ms=column("ttft", 500), joules_per_output_token=joules, joules_low=joules, joules_high=joules,
         joules_upper=joules, power_watts=column("watts", 800), idle_power_watts=nothing,
         output_tokens_per_second=nothing, concurrency=nothing, utilization=nothing, utilization_limit=nothing,
-        burst_sequences=column("burst", 0), kv_cache_tokens=nothing, unshared_deviation=column("unshared", 0),
+        burst_sequences=column("burst", 0), kv_cache_tokens=nothing, step_tokens=8192 * one,
+        unshared_deviation=column("unshared", 0),
         layout_deviation=column("own", 0), nearest=nearest,
     )  # fmt: skip
 

@@ -38,7 +38,7 @@ def loop(ranks: float, together: float = 1.0, bursts: float = 4.0, rate: float =
         arrival_variation=one(1.0 + (bursts - 1.0) * ranks),
         output_variation=0.3,
         output_steps=100.0,
-        step_tokens=8192.0,
+        step_tokens=one(8192.0),
         prompt_tokens=300.0,
         steps_ahead=1.0,
         prompts=(Group(1.0, 1.0, 0.5),),

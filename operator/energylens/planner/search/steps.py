@@ -1,0 +1,158 @@
+"""Steps of another size: a lever on latency that is tried where the engine's default breaks an objective.
+
+An engine computes at most so many tokens in one step (vLLM's ``--max-num-batched-tokens``, SGLang's
+``--chunked-prefill-size``). A prompt beyond that takes several steps, each of them shorter: fewer tokens smooth the
+inter-token latency of the requests that run beside it, and delay the prompt's first token. So fewer are tried where
+inter-token latencies are too long, and more where first tokens are late. (More tokens can lower a percentile of the
+inter-token latency, too: they gather the long steps beyond it, where no objective looks.) Throughput and energy are
+taken as those of the default, since the steps that a prompt is spread over decode anyway. So the axis need not be part
+of the whole space: what could win with other steps are candidates that would be chosen but for their latency.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from energylens.api.llmdeployment import LLMDeploymentSpec
+from energylens.planner.engines import EngineSettings
+from energylens.planner.search.candidates import Candidates
+from energylens.planner.search.constraints import LATENCIES, Constraint, feasible
+from energylens.planner.search.objective import joules_at_risk, objective_values
+from energylens.planner.search.ranking import LARGEST_TIE
+from energylens.planner.search.space import ProductSpace
+from energylens.predictor.model.architecture import ModelSpec
+from energylens.predictor.types import BoolArray, FloatArray, GpuSpec, IntArray, Layouts
+
+STEP_TOKENS = (1024, 2048, 4096, 8192, 16384)
+"""Tokens of a step that are tried. With fewer, matrix products no longer fill a GPU (the roofline of an H100 bends at
+600 tokens in FP8), which costs energy. SGLang takes at most 16,384 prompt tokens at once by default
+(``--max-prefill-tokens``)."""
+MOST_TRIED = 1024
+"""Candidates that are tried with other steps, the best first."""
+_AT_ONCE = 256
+
+
+def with_steps(layouts: Layouts, tokens: int, model: ModelSpec, gpu: GpuSpec, settings: EngineSettings) -> Layouts:
+    """Return layouts with so many tokens in a step; 0, the engine's default, where that is the same."""
+    own = settings.step_limits(model, gpu, layouts)
+    return replace(layouts, max_batched_tokens=np.where(own == tokens, 0, tokens))
+
+
+def with_other_steps(
+    rows: Candidates,
+    constraints: Sequence[Constraint],
+    chosen: int | None,
+    spec: LLMDeploymentSpec,
+    gpus: Sequence[GpuSpec],
+    predicted: Callable[[Sequence[ProductSpace]], Candidates],
+    constrained: Callable[[Candidates], Sequence[Constraint]],
+) -> Candidates | None:
+    """Return candidates that hold their latency objectives with other steps, or come nearer to them; None for none.
+
+    Of each candidate the steps nearest to the engine's default that hold everything, else those that break least.
+
+    Args:
+        rows: With the engine's default.
+        constraints: Theirs.
+        chosen: The best of them; None where none holds every constraint.
+        spec: What is asked for.
+        gpus: The products of the rows.
+        predicted: From spaces, one per product, to candidates.
+        constrained: From candidates to their constraints.
+    """
+    values = objective_values(rows, spec.energy.objective)
+    fewer, more = _directions(rows, constraints)
+    index = np.flatnonzero(fewer | more)
+    most = np.inf if chosen is None else float(values[chosen]) * LARGEST_TIE
+    index = index[values[index] <= most]
+    index = index[np.lexsort((joules_at_risk(rows)[index], values[index]))][:MOST_TRIED]
+    distance = _distance(constraints)
+    found: list[Candidates] = []
+    for start in range(0, index.size, _AT_ONCE):
+        some = index[start : start + _AT_ONCE]
+        if values[some[0]] > most:
+            break
+        spaces, origin = _spaces(rows, some, fewer, more, gpus)
+        others = predicted(spaces)
+        if not len(others):
+            continue
+        limits = constrained(others)
+        holds, far = feasible(limits, len(others)), _distance(limits)
+        keep = _nearest(rows.step_tokens[origin], others.step_tokens, origin, holds, far, distance[origin])
+        if keep.size:
+            found.append(others.take(keep))
+            held = objective_values(others, spec.energy.objective)[holds]
+            most = min(most, float(held.min(initial=np.inf)) * LARGEST_TIE)
+    if not found:
+        return None
+    joined, *rest = found
+    for others in rest:
+        joined = joined.joined(others)
+    return joined
+
+
+def _directions(rows: Candidates, constraints: Sequence[Constraint]) -> tuple[BoolArray, BoolArray]:
+    """Return for which candidates fewer tokens may help, and for which more, shape (n,) each.
+
+    They break nothing but latencies, power, or a load that they have the capacity for.
+    """
+    broken = {c.rule: ~c.holds for c in constraints if c.rule in LATENCIES}
+    others = [c for c in constraints if c.rule not in LATENCIES and c.kind not in ("Load", "Power")]
+    able = feasible(others, len(rows)) & np.isfinite(rows.joules_per_output_token)
+    # A queue of prompts without bound, though the replicas are fast enough: steps are too short for the prompts.
+    queued = rows.utilization <= np.minimum(rows.utilization_limit, 1.0 - 1e-9)
+    able &= rows.sustainable | (queued & ~np.isfinite(rows.ttft_upper_ms))
+    none = np.zeros(len(rows), dtype=bool)
+    between = broken.get("ITLTooHigh", none) | broken.get("TPOTTooHigh", none)
+    late = broken.get("TTFTTooHigh", none) | ~rows.sustainable
+    whole = broken.get("E2ETooHigh", none)
+    return able & ~late & (between | whole), able & ~between & (late | whole)
+
+
+def _spaces(
+    rows: Candidates, index: IntArray, fewer: BoolArray, more: BoolArray, gpus: Sequence[GpuSpec]
+) -> tuple[list[ProductSpace], IntArray]:
+    """Return some candidates with other numbers of tokens, by product, and which candidate each is of."""
+    spaces, origins = [], []
+    options = np.asarray(STEP_TOKENS)
+    for number, gpu in enumerate(gpus):
+        mine = index[rows.product[index] == number]
+        origin, tokens = np.repeat(mine, options.size), np.tile(options, mine.size)
+        # A batch takes a token of a step for each sequence.
+        own = rows.step_tokens[origin]
+        other = np.where(tokens < own, fewer[origin], more[origin]) & (tokens != own)
+        other &= tokens >= rows.layouts.max_batch_size[origin]
+        origin, tokens = origin[other], tokens[other]
+        layouts = replace(rows.layouts.take(origin), max_batched_tokens=tokens)
+        replicas = rows.replicas[origin]
+        spaces.append(ProductSpace(gpu, layouts, rows.nodes_per_replica[origin], replicas, replicas))
+        origins.append(origin)
+    return spaces, np.concatenate(origins)
+
+
+def _distance(constraints: Sequence[Constraint]) -> FloatArray:
+    return np.asarray(np.sum([c.distance for c in constraints], axis=0), dtype=np.float64)
+
+
+def _nearest(
+    own: IntArray, tokens: IntArray, origin: IntArray, holds: BoolArray, far: FloatArray, before: FloatArray
+) -> IntArray:
+    """Return of each candidate the other steps that are worth knowing, shape (m,).
+
+    Args:
+        own: Tokens of a step by default, shape (n,), as all.
+        tokens: Of the other steps.
+        origin: Which candidate they are of.
+        holds: Whether they hold every constraint.
+        far: By how much they break constraints.
+        before: By how much the candidate with its own steps does.
+    """
+    apart = np.abs(np.log2(tokens / own))
+    order = np.lexsort((apart, np.where(holds, 0.0, far), ~holds, origin))
+    _, first = np.unique(origin[order], return_index=True)
+    kept = order[first]
+    better = holds[kept] | (np.isfinite(far[kept]) & (far[kept] < before[kept]))
+    return np.sort(kept[better])
