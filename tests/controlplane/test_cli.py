@@ -144,7 +144,7 @@ def test_the_plugin_through_kubectl(team: Team, asked: Path) -> None:
     assert "month" in [b["metadata"]["name"] for b in named.get("items", [named])]
     usage = kubectl(team, "energylens", "nonsense")
     assert usage.returncode == 2
-    assert "Usage: kubectl energylens" in usage.stderr
+    assert "see `kubectl energylens --help`" in usage.stderr
 
 
 def test_kubectl_completes_the_plugin(team: Team) -> None:

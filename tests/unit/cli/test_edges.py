@@ -84,10 +84,45 @@ def test_every_command_says_in_one_line_what_is_wrong_with_a_file(name: str, kin
     found = CliRunner().invoke(cli, COMMANDS[name](str(bad), str(good)))
     assert isinstance(found.exception, SystemExit), found.exception
     assert found.exit_code == 2
-    *usage, last = found.stderr.splitlines()
-    assert last.startswith("Error: ")
-    # Click's own checks of an option come with the usage.
-    assert not usage or usage[0].startswith("Usage: ")
+    (line,) = found.stderr.splitlines()
+    assert line.startswith("Error: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["plan", "--price", "x"], "Invalid value for '--price': 'x' must be a number of at least 0"),
+        (["plan", "--price", "-1"], "Invalid value for '--price': -1.0 must be a number of at least 0"),
+        (["plan", "--pue", "9"], "Invalid value for '--pue': 9.0 must be a number from 1 to 5"),
+        (
+            ["accuracy", "--after-windows", "1.5"],
+            "Invalid value for '--after-windows': '1.5' must be a whole number from 1 to 20",
+        ),
+        (["plan", "--price"], "Option '--price' requires an argument."),
+        (["--coefficients", "/nope.json", "plan"], "--coefficients: /nope.json: No such file or directory"),
+    ],
+)
+def test_a_wrong_value_of_an_option_takes_one_line_that_says_what_is_allowed(
+    arguments: list[str], message: str
+) -> None:
+    found = CliRunner().invoke(cli, arguments)
+    assert (found.exit_code, found.stdout, found.stderr) == (2, "", f"Error: {message}\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "beginning", "command"),
+    [
+        (["plna"], "No such command 'plna'", "energylens"),
+        (["plan", "--nope"], "No such option", "energylens plan"),
+        (["calibrate", "fit"], "Missing option '--out'", "energylens calibrate fit"),
+    ],
+)
+def test_a_wrong_call_takes_one_line_that_names_the_help(arguments: list[str], beginning: str, command: str) -> None:
+    found = CliRunner().invoke(cli, arguments, prog_name="energylens")
+    assert (found.exit_code, found.stdout) == (2, "")
+    (line,) = found.stderr.splitlines()
+    assert line.startswith(f"Error: {beginning}")
+    assert line.endswith(f"; see `{command} --help`")
 
 
 def test_what_is_piped_in_may_be_closed(monkeypatch: pytest.MonkeyPatch) -> None:

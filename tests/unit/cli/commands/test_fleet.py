@@ -211,7 +211,7 @@ def test_a_page_of_what_does_not_fit_says_why(arithmetic: Run, write: Write, tmp
     ("options", "message"),
     [
         (["--report", "fleet.pdf"], "Error: --report fleet.pdf: the name must end in .html"),
-        (["--budget-watts", "0"], "0 is not in the range x>=1"),
+        (["--budget-watts", "0"], "0 must be a whole number of at least 1"),
     ],
 )
 def test_bad_options(options: list[str], message: str, arithmetic: Run, write: Write) -> None:
