@@ -1,4 +1,4 @@
-# The operator's image: `docker build -t REGISTRY/energylens:0.1.0 .`; `make image-test` builds and runs it without a daemon.
+# The operator's image: `make image IMAGE=REGISTRY/energylens:0.1.0`; `make image-test` builds and runs it without a daemon.
 # Pin the base image by digest in builds that must be repeatable: --build-arg PYTHON_IMAGE=python:3.13-slim@sha256:...
 ARG PYTHON_IMAGE=python:3.13-slim
 

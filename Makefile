@@ -9,7 +9,7 @@ VLLM_VERSION := 0.33.0
 VLLM_VENV ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/energylens/vllm-$(VLLM_VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit coverage fuzz faults transitions soak image-test engine-test lint format generate gallery docs lock clean
+.PHONY: help demo test test-unit coverage fuzz faults transitions soak image sbom image-test engine-test lint format generate gallery docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -49,6 +49,23 @@ transitions: $(STAMP) ## Walk an LLMDeployment through 2,000 specs drawn from th
 soak: $(STAMP) ## Change specs 10,000 times and watch the operator's memory and open files (an hour or two); CHANGES=N for another number
 	ENERGYLENS_SOAK=$(or $(CHANGES),10000) $(BIN)/pytest tests/controlplane/test_operator_soak.py -rP
 
+# An empty BASE_IMAGE leaves the base image to the Dockerfile; a release pins its digest.
+image: $(STAMP) ## Build the operator's image, the same for the same commit; IMAGE=REGISTRY/energylens:0.1.0 ENGINE=podman BASE_IMAGE=python:3.13-slim@sha256:...
+	$(BIN)/python -m tools.image $(if $(IMAGE),--tag=$(IMAGE)) $(if $(ENGINE),--engine=$(ENGINE)) $(if $(BASE_IMAGE),--base=$(BASE_IMAGE))
+
+sbom: $(VENV)-sbom/.installed ## List the packages of the image with versions and licences in dist/energylens.cdx.json (CycloneDX)
+	mkdir -p dist
+	$(VENV)-sbom/bin/cyclonedx-py environment $(VENV)-image/bin/python --pyproject pyproject.toml --mc-type application --output-reproducible --output-file dist/energylens.cdx.json
+
+# The packages of the image, installed as the Dockerfile installs them, beside the program that lists them.
+$(VENV)-sbom/.installed: requirements/sbom.txt requirements/image.txt
+	$(PYTHON) -m venv --clear $(VENV)-sbom
+	$(PYTHON) -m venv --clear --without-pip $(VENV)-image
+	$(VENV)-sbom/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(VENV)-sbom/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/sbom.txt
+	$(VENV)-sbom/bin/python -m pip --python $(VENV)-image/bin/python install --quiet --disable-pip-version-check --no-compile --require-hashes -r requirements/image.txt
+	@touch $@
+
 image-test: $(STAMP) ## Build the Dockerfile without a daemon and run the image until an example is Ready (root, buildah, crun)
 	$(BIN)/python -m tools.image_test
 
@@ -80,7 +97,7 @@ gallery: $(STAMP) ## Write the expected output of every example anew, after a wa
 	$(BIN)/python -m tests.gallery write
 
 clean: ## Remove the virtual environment and caches of this checkout
-	rm -rf $(VENV) $(VENV)-docs $(VENV)-lock site .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-docs $(VENV)-lock $(VENV)-sbom $(VENV)-image dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 docs: $(VENV)-docs/.installed ## Build the site of docs/ into site/, with every link checked
 	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --strict --quiet
@@ -100,6 +117,7 @@ lock: ## Resolve dependencies anew into requirements/, with hashes; UPGRADE=--up
 	$(COMPILE) pyproject.toml -o requirements/image.txt
 	$(COMPILE) pyproject.toml --extra dev -c requirements/image.txt -o requirements/dev.txt
 	$(COMPILE) --group docs -o requirements/docs.txt
+	$(COMPILE) requirements/sbom.in -o requirements/sbom.txt
 
 # From the lock only: --require-hashes refuses any file that is not in it.
 $(STAMP): pyproject.toml requirements/build.txt requirements/dev.txt

@@ -404,6 +404,37 @@ def test_an_install_serves_the_custom_resources_and_one_service_account(api: Kub
     assert "llama" in inside.run("get", "llmd")
 
 
+def test_definitions_of_another_installer_are_taken_over_when_helm_is_told_to(helm: Helm, api: Kubectl) -> None:
+    """As docs/operator.md says, for definitions that were applied by hand or kept from another release."""
+    asked = (
+        "upgrade", "other", str(CHART), "--install", "--namespace=other", "--create-namespace", "--set=replicaCount=0",
+        "--set=fullnameOverride=other",
+    )  # fmt: skip
+    definitions = [o for (kind, _, _), o in render(helm).items() if kind == "CustomResourceDefinition"]
+    for definition in definitions:
+        definition["metadata"].pop("annotations")
+        definition["metadata"].pop("labels")
+    names = [definition["metadata"]["name"] for definition in definitions]
+    owner = ("meta.helm.sh/release-name-", "meta.helm.sh/release-namespace-", "app.kubernetes.io/managed-by-")
+    api.run("apply", "--server-side", "--force-conflicts", "--filename=-", stdin=yaml.safe_dump_all(definitions))
+    for verb, removed in (("annotate", owner[:2]), ("label", owner[2:])):
+        api.run(verb, "crd", *names, *removed)
+    try:
+        with pytest.raises(DevClusterError, match="invalid ownership metadata"):
+            helm.run(*asked)
+        helm.run("uninstall", "other", "--namespace=other", "--ignore-not-found")
+        helm.run(*asked, "--take-ownership")
+        for name in names:
+            found = api.get("crd", name)
+            assert found is not None
+            assert found["metadata"]["annotations"]["meta.helm.sh/release-name"] == "other"
+    finally:
+        helm.run("uninstall", "other", "--namespace=other", "--ignore-not-found")
+        kept = [name for name in names if api.get("crd", name) is not None]
+        api.run("delete", "crd", *kept)
+    assert kept == names
+
+
 def may(api: Kubectl, verb: str, resource: str, *arguments: str, user: str = ACCOUNT, groups: str = "") -> bool:
     """Ask the API server, by a SubjectAccessReview."""
     command = [str(api.program), f"--kubeconfig={api.kubeconfig}", f"--cache-dir={api.cache}", "auth", "can-i"]

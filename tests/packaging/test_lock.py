@@ -39,8 +39,8 @@ def asked(*groups: list[str]) -> list[Requirement]:
     return found
 
 
-def test_there_is_a_lock_for_the_build_the_image_the_tests_and_the_docs() -> None:
-    assert [path.stem for path in FILES] == ["build", "dev", "docs", "image"]
+def test_there_is_a_lock_for_the_build_the_image_the_tests_the_docs_and_the_sbom() -> None:
+    assert [path.stem for path in FILES] == ["build", "dev", "docs", "image", "sbom"]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -1,4 +1,4 @@
-"""`make image-test`: build the Dockerfile as it is, and run the image until an example is Ready.
+"""`make image-test`: build the Dockerfile as it is, twice to the same image, and run that until an example is Ready.
 
 No container daemon: buildah builds with chroot isolation, and crun runs the image as the chart's Deployment would: its
 arguments, user 65532, a read-only root, no capabilities, a token of the chart's service account. The rest of the
@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from tools.image import build_arguments, origin
 from tools.image_test.base import ensure_base, named_base
 from tools.image_test.bundle import SERVICE_ACCOUNT, bundle
-from tools.image_test.programs import BUILDAH, CRUN, Buildah, Crun, ImageTestError, check, run
+from tools.image_test.programs import BUILDAH, CRUN, Buildah, Crun, ImageTestError, check
 
-from energylens import __version__
 from energylens_dev import devcluster
 from energylens_dev.devcluster import DevClusterError, Interrupted, Kubectl, StreamProgress, eventually
 from energylens_dev.devcluster.folders import user_folder
@@ -80,15 +80,19 @@ def build(buildah: Buildah) -> str:
     cache = user_folder(os.environ, "XDG_CACHE_HOME", ".cache") / "energylens" / "image-base"
     base = ensure_base(buildah, named_base(ROOT / "Dockerfile"), cache, say)
     say(f"base: {base}")
-    revision = run("git", "-C", ROOT, "rev-parse", "HEAD").strip()
-    arguments = [f"--build-arg=VERSION={__version__}", f"--build-arg=REVISION={revision}"]
-    buildah.run(
-        "build", "--isolation=chroot", "--pull-never", "--quiet", *_handed_in(), *arguments, f"--tag={TAG}", ".",
-        seconds=BUILD_SECONDS, cwd=ROOT,
-    )  # fmt: skip
-    inspected = json.loads(buildah.run("inspect", "--type=image", TAG))
-    say(f"built {TAG}, {inspected['FromImageID'][:12]}")
+    images = [_built(buildah) for _ in range(2)]
+    if len(set(images)) != 1:
+        raise ImageTestError(f"two builds of one commit gave two images: {', '.join(images)}")
+    say(f"built {TAG} twice, both {images[0][:12]}")
     return TAG
+
+
+def _built(buildah: Buildah) -> str:
+    """Build the Dockerfile and return the image's id, a digest of its layers and settings."""
+    arguments = build_arguments("buildah", TAG, origin(ROOT))
+    buildah.run(*arguments[:-1], "--isolation=chroot", "--pull-never", "--quiet", *_handed_in(), arguments[-1],
+                seconds=BUILD_SECONDS, cwd=ROOT)  # fmt: skip
+    return str(json.loads(buildah.run("inspect", "--type=image", TAG))["FromImageID"])
 
 
 def _handed_in() -> list[str]:
