@@ -3,6 +3,8 @@
 ARG PYTHON_IMAGE=python:3.13-slim
 
 FROM ${PYTHON_IMAGE} AS build
+# pip imports packages that it has just installed; their bytecode would hold the time of the build.
+ENV PYTHONDONTWRITEBYTECODE=1
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY requirements/ requirements/

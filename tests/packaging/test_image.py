@@ -58,6 +58,12 @@ def test_it_needs_no_writable_root() -> None:
     assert {"PYTHONDONTWRITEBYTECODE=1", "HOME=/tmp"} <= set(shlex.split(environment))
 
 
+def test_the_build_leaves_no_bytecode_which_would_hold_its_time() -> None:
+    assert "PYTHONDONTWRITEBYTECODE=1" in values(stages()[0], "ENV")
+    (command,) = values(stages()[0], "RUN")
+    assert command.count("install --no-cache-dir --no-compile") == command.count("pip --python /opt/energylens") == 2
+
+
 def test_it_has_no_installer() -> None:
     (command,) = values(stages()[0], "RUN")
     assert "-m venv --without-pip /opt/energylens" in command
