@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
 from energylens.api.llmdeployment import LLMDeployment
@@ -140,7 +141,7 @@ class Reconciler:
             self._resting.wake(key)
             return None
         if self._resting.is_at_rest(key, body, self._besides):
-            return self._settings.resync_seconds
+            return self._until(self._resting.until(key))
         try:
             deployment = parse_llmdeployment(body, strict=False)
         except InvalidResourceError as error:
@@ -166,9 +167,15 @@ class Reconciler:
         soon = ROLLOUT_LOOK_SECONDS if looks_again(after) else None
         retry = HANDOVER_RETRY_SECONDS if unmoved else written.again_seconds
         pending = [seconds for seconds in (soon, retry, self._edits.wait(key)) if seconds]
+        look = self._until(after.planning.next_look)
         if not (wrote or acts or pending or written.refused):
             self._resting.settle(key, body, after, self._besides)
-        return self._next_look(key, body, 0.0 if acts else min([*pending, self._settings.resync_seconds]))
+        return self._next_look(key, body, 0.0 if acts else min([*pending, look]))
+
+    def _until(self, moment: datetime | None) -> float:
+        """Return the seconds until a moment, at most those until the next resync, s."""
+        most = self._settings.resync_seconds
+        return most if moment is None else min(most, max(0.0, (moment - self._clock.now()).total_seconds()))
 
     def _must_return(self, key: Key, before: LLMDeployment) -> bool:
         """Return whether a rollback became due in this pass."""
@@ -210,7 +217,7 @@ class Reconciler:
                 self._look_at_budgets()
             if planning.replica is not None:
                 self._inventory.verify(key, planning.replica)
-            if planning.adopted and planning.plan is not None:
+            if (planning.adopted or planning.scaled) and planning.plan is not None:
                 self._inventory.adopt(key, planning.plan.model_dump(mode="json", by_alias=True, exclude_none=True))
                 # What is committed now is what the conditions of this pass are about.
                 allowed = self.allowances.of(with_account(self._inventory.with_plan(key, body), account))

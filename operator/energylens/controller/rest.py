@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from datetime import datetime
 
 from energylens.clock import Clock
 from energylens.controller.inventory import Inventory
@@ -33,6 +34,8 @@ class _Rest:
     reach: int | None
     """GPUs of a product beyond which nodes do not concern the plan; None: all nodes do."""
     since: float
+    until: datetime | None
+    """When the schedule of the deployment asks for another plan; None where it never does."""
 
 
 class Resting:
@@ -94,7 +97,13 @@ class Resting:
             return
         restricted, reach = after.planning.restricted, after.planning.reach
         seen, values = self._seen(key, body), self._values(body, others, restricted, reach)
-        self._resting[key] = _Rest(seen, values, restricted, reach, self._clock.monotonic())
+        until = after.planning.next_look
+        self._resting[key] = _Rest(seen, values, restricted, reach, self._clock.monotonic(), until)
+
+    def until(self, key: Key) -> datetime | None:
+        """Return when a deployment at rest is to be looked at whatever else happens; None for never."""
+        rest = self._resting.get(key)
+        return None if rest is None else rest.until
 
     def wake(self, key: Key) -> None:
         """Let the next look at a deployment be a whole pass."""
@@ -110,6 +119,7 @@ class Resting:
         if (
             key not in self._store.edited
             and self._clock.monotonic() - rest.since < most
+            and (rest.until is None or self._clock.now() < rest.until)
             and len(now) == len(rest.seen)
             and all(a is b for a, b in zip(now, rest.seen, strict=True))
             and self._values(body, others, rest.restricted, rest.reach) == rest.values

@@ -19,6 +19,7 @@ from energylens.decide.deployment.rollouts import late_rollout
 from energylens.decide.deployment.workloads import NO_WORKLOADS, Workloads
 from energylens.decide.learned.corrections import Pool
 from energylens.measure.types import WindowMeasurement
+from energylens.planner.search.identity import action_hash
 from energylens.planner.types import ClusterSnapshot, PowerAllowance
 
 
@@ -79,6 +80,7 @@ def gather(
         present: What there is of it already.
         now: The current time.
     """
+    deployment = _without_schedule(deployment)
     seen, window = present.seen, present.window
     workload = present.workloads.running(deployment.status.plan)
     verifies = seen is not None and is_asked(deployment)
@@ -99,3 +101,14 @@ def gather(
         load=followed_load(deployment, whole_load(window, seen) if seen is not None else window),
         beside=beside(deployment, workload, present.table, seen, window) if seen is not None and verifies else None,
     )
+
+
+def _without_schedule(deployment: LLMDeployment) -> LLMDeployment:
+    """Return a deployment whose plan is one of a constant load, where the spec has no profile any more."""
+    plan = deployment.status.plan
+    if deployment.spec.workload.profile is not None or plan is None or plan.planned_replicas is None:
+        return deployment
+    constant = plan.model_copy(update={"planned_replicas": None})
+    constant = constant.model_copy(update={"hash": action_hash(constant)})
+    status = deployment.status.model_copy(update={"plan": constant})
+    return deployment.model_copy(update={"status": status})

@@ -42,6 +42,8 @@ class HeldPlan:
     """The budget that took replicas; "" for none."""
     shed_from_power_watts: int | None
     """With the replicas that were taken."""
+    peak_power_watts: int = 0
+    """Highest predicted power of any hour of a plan whose replicas follow the week; 0 for any other plan."""
 
     @classmethod
     def read(cls, plan: Body) -> HeldPlan:
@@ -60,6 +62,7 @@ class HeldPlan:
             fewer_replicas=tuple((int(e["replicas"]), int(e["powerWatts"])) for e in plan.get("fewerReplicas") or ()),
             shed_by=str(plan.get("shedBy") or ""),
             shed_from_power_watts=None if shed is None else int(shed),
+            peak_power_watts=int(plan.get("peakPowerWatts") or 0),
         )
 
 
@@ -124,6 +127,12 @@ class PlannedDeployment:
         if not self.awaits_approval:
             return planned
         return 0 if self.running_power_watts is None else max(planned, self.running_power_watts)
+
+    @property
+    def reserved_watts(self) -> int:
+        """Power that no other deployment is planned on, W: the most of any hour where replicas follow the week."""
+        committed = self.committed_watts
+        return committed if not committed or self.plan is None else max(committed, self.plan.peak_power_watts)
 
     def drawn_watts(self, gpus: int) -> float:
         """Return the predicted power of some GPUs that its pods hold, W.

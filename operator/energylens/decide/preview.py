@@ -170,7 +170,7 @@ def _preview(deployment: LLMDeployment, world: World, service: PlanningService, 
         now=now,
     )
     planning = service.planning_for(inputs)
-    if planning.adopted and planning.plan is not None:
+    if (planning.adopted or planning.scaled) and planning.plan is not None:
         plan = planning.plan.model_dump(mode="json", by_alias=True, exclude_none=True)
         allowed = world.allowance(with_account({**body, "status": {**body["status"], "plan": plan}}, account), now)
     mounted = claims_of(deployment, {name: body for (space, name), body in world.claims.items() if space == key[0]})

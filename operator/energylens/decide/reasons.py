@@ -158,6 +158,7 @@ class EventReason(StrEnum):
     VERIFICATION_STARTED = "VerificationStarted"
     PLAN_GIVEN_UP = "PlanGivenUp"
     LOAD_FOLLOWED = "LoadFollowed"
+    REPLICAS_SCALED = "ReplicasScaled"
     ROLLOUT_STARTED = "RolloutStarted"
     STATUS_RESTORED = "StatusRestored"
     FIELD_MANAGER_CONFLICT = "FieldManagerConflict"

@@ -63,7 +63,7 @@ def shared_limits(
         if growth is None:
             raise UnusableBudgetError(f"{name}: {problem}")
         rest = [d for d in map(planned, others.deployments.values()) if is_member(spec, namespace, d, around)]
-        left = growth.watts - sum(d.committed_watts * share(spec, d, around) for d in rest)
+        left = growth.watts - sum(d.reserved_watts * share(spec, d, around) for d in rest)
         counted = counted_nodes(spec, around)
         inside = {n.product for n in others.snapshot.nodes if counted is not None and n.name in counted}
         outside = {n.product for n in others.snapshot.nodes if counted is not None and n.name not in counted}

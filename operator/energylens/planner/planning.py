@@ -40,6 +40,7 @@ from energylens.planner.search.placement import layout_at, placement_at
 from energylens.planner.search.problem import Problem, Solution, binding_constraint
 from energylens.planner.search.reach import power_restricts, reach_of, solve_within
 from energylens.planner.search.replica import ReplicaPredictor
+from energylens.planner.search.week_load import at_peak
 from energylens.planner.types import ClusterSnapshot, Feasible, Infeasible, PlanningResult, PowerAllowance
 from energylens.predictor import Predictor as ProfiledPredictor
 from energylens.predictor.model.architecture import ModelSpec
@@ -78,6 +79,7 @@ def plan(
     Raises:
         PlanCheckError: The finished plan breaks ``maxGPUs`` or an override.
     """
+    deployment = at_peak(deployment)
     try:
         served = with_quantization(model, deployment.spec.model.quantization)
     except UnsupportedQuantizationError as error:
@@ -173,8 +175,10 @@ def problem_for(
 ) -> Problem:
     """Return the problem that :func:`plan` solves, from the same arguments; ``model`` already has its number format.
 
-    This function applies the memory and KV cache settings of ``spec.engine``.
+    This function applies the memory and KV cache settings of ``spec.engine``. A load with a profile is planned at its
+    highest rate.
     """
+    deployment = at_peak(deployment)
     settings = EngineSettings.of(deployment.spec.engine)
     nodes = usable_nodes(deployment.spec, snapshot, gpus)
     return Problem(

@@ -175,6 +175,51 @@ RULES = (
         ("planning.followLoad Auto", "workload.requestsPerSecond", "concurrency (4)", "Never"),
     ),
     Bad(
+        {"spec.workload.profile": {"hours": [{"fromHour": 22, "toHour": 6, "requestsPerSecond": 5}]}},
+        "spec.workload.profile.hours[0]",
+        ("fromHour (22)", "toHour (6)", "midnight as two entries"),
+    ),
+    Bad(
+        {"spec.workload.profile": {"timeZone": "Mars/Base", "hours": [{"requestsPerSecond": 5}]}},
+        "spec.workload.profile",
+        ("Mars/Base", "IANA time zone", "Europe/Berlin"),
+    ),
+    Bad(
+        {
+            "spec.workload": {
+                "inputTokens": 1,
+                "outputTokens": 1,
+                "concurrency": 4,
+                "profile": {"hours": [{"requestsPerSecond": 5}]},
+            }
+        },
+        "spec.workload",
+        ("profile needs requestsPerSecond",),
+    ),
+    *(
+        Bad(
+            {"spec.workload.profile": {"hours": [{"requestsPerSecond": 5}]}, path: value},
+            "spec",
+            (name, "cannot be combined with workload.profile"),
+        )
+        for path, value, name in (
+            ("spec.planning.followLoad", "Auto", "planning.followLoad Auto"),
+            ("spec.planning.disaggregation", "Compare", "planning.disaggregation Compare"),
+            ("spec.rollout.verify", "Measured", "rollout.verify Measured"),
+            ("spec.rollout.rollbackOn", ["HigherEnergy"], "rollout.rollbackOn"),
+            ("spec.validation.onDrift", "Rollback", "validation.onDrift Rollback"),
+        )
+    ),
+    Bad({"spec.scaling": {"maxReplicas": 4}}, "spec", ("scaling needs workload.profile", "overrides.replicas")),
+    Bad(
+        {
+            "spec.workload.profile": {"hours": [{"requestsPerSecond": 5}]},
+            "spec.scaling": {"minReplicas": 5, "maxReplicas": 4},
+        },
+        "spec.scaling",
+        ("minReplicas (5)", "maxReplicas (4)"),
+    ),
+    Bad(
         {"spec.rollout.verify": "Measured", "spec.validation.source": "None"},
         "spec",
         ("rollout.verify Measured", "validation.source is None", "Never", "DCGMExporter"),
@@ -333,6 +378,19 @@ GOOD: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("LLMDeployment", {"spec.hardware.tolerations": [{"operator": "Exists"}, {"key": "gpu", "value": "yes"}]}),
     ("LLMDeployment", {"spec.energy.powerCap": {"mode": "Fixed", "wattsPerGPU": 400}}),
     ("LLMDeployment", {"spec.workload.prefixCacheHitPercent": 100}),
+    (
+        "LLMDeployment",
+        {
+            "spec.workload.profile": {
+                "timeZone": "Europe/Berlin",
+                "hours": [
+                    {"days": ["Mon", "Fri"], "fromHour": 8, "toHour": 18, "requestsPerSecond": "20"},
+                    {"fromHour": 22, "requestsPerSecond": "500m"},
+                ],
+            },
+            "spec.scaling": {"minReplicas": 1, "maxReplicas": 4, "startSeconds": 90, "startJoules": 20000},
+        },
+    ),
     ("LLMDeployment", {"spec.workload.arrivalSCV": 4}),
     ("LLMDeployment", {"spec.workload": {"requestsPerSecond": 1, "classes": CLASSES}}),
     ("LLMDeployment", {"spec.workload": {"concurrency": 8, "classes": [{**CLASSES[0], "sharePercent": 100}]}}),

@@ -23,6 +23,7 @@ READ = {
         "api/llmdeployment/shapes.py",
         r"prefix_cache_hit_percent=self\.prefix_cache_hit_percent",
     ),
+    "Energy.min_replicas": ("decide/planned.py", r'energy\.get\("minReplicas"'),
     "Energy.priority": ("decide/planned.py", r'energy\.get\("priority"'),
     "ClusterEnergyBudgetSpec.node_selector": (
         "decide/budgets/membership.py",

@@ -31,7 +31,10 @@ from energylens.api.llmdeployment.plan import (
     describe_plan,
     describe_replicas,
 )
+from energylens.api.llmdeployment.profile import WEEKDAYS, LoadProfile, ProfileHours, Weekday
 from energylens.api.llmdeployment.resource import LLMDeployment
+from energylens.api.llmdeployment.scaling import Scaling
+from energylens.api.llmdeployment.schedule import ScheduledReplicas, ScheduleStatus
 from energylens.api.llmdeployment.shapes import RequestShape
 from energylens.api.llmdeployment.spec import (
     LLMDeploymentSpec,
@@ -73,6 +76,7 @@ from energylens.api.llmdeployment.workload import (
 )
 
 __all__ = [
+    "WEEKDAYS",
     "ActiveRevision",
     "Alternative",
     "BudgetStatus",
@@ -93,6 +97,7 @@ __all__ = [
     "LLMDeploymentStatus",
     "LastGoodPlan",
     "LearnedCorrection",
+    "LoadProfile",
     "LoadStatus",
     "Measured",
     "Model",
@@ -109,6 +114,7 @@ __all__ = [
     "PredictedFigures",
     "PredictionStatus",
     "PrefillReplicas",
+    "ProfileHours",
     "RejectedPlan",
     "RelaxationStatus",
     "Replan",
@@ -118,6 +124,9 @@ __all__ = [
     "RollbackReason",
     "RollbackStatus",
     "Rollout",
+    "Scaling",
+    "ScheduleStatus",
+    "ScheduledReplicas",
     "SecretKeyRef",
     "Slo",
     "SpeculationMethod",
@@ -126,6 +135,7 @@ __all__ = [
     "Validation",
     "VerdictReason",
     "VerificationStatus",
+    "Weekday",
     "WorkloadRef",
     "WorkloadSpec",
     "describe_layout",

@@ -211,6 +211,16 @@ class PlanStatus(ReplicaLayout, GpuChoice, PlanIdentity):
     shed_from_replicas: int | None = Field(
         default=None, description="Replicas before the budget removed some; hash identifies the plan with all replicas."
     )
+    planned_replicas: int | None = Field(
+        default=None,
+        description="Highest number of replicas of any hour, with workload.profile; hash identifies the plan with so "
+        "many replicas, and replicas and predicted are those of the present hour.",
+    )
+    peak_power_watts: int | None = Field(
+        default=None,
+        description="Highest predicted power of any hour, with workload.profile, W; budgets keep this power for the "
+        "deployment.",
+    )
     predicted: PredictedFigures = Field(description="Predicted figures of the plan.")
     correction: CorrectionFactors | None = Field(
         default=None, description="Learned correction factors in the predicted figures; absent without a correction."

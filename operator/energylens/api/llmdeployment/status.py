@@ -12,6 +12,7 @@ from pydantic import Field
 from energylens.api.base import ATOMIC_LIST, ApiModel, Condition, map_list
 from energylens.api.energybudget_status import Time
 from energylens.api.llmdeployment.plan import CorrectionFactors, PlanStatus, ReplicaLayout
+from energylens.api.llmdeployment.schedule import ScheduleStatus
 from energylens.api.quantity import Quantity
 
 
@@ -338,6 +339,7 @@ class LLMDeploymentStatus(ApiModel):
     load: LoadStatus | None = Field(
         default=None, description="The load that plans are made for, with spec.planning.followLoad Auto."
     )
+    schedule: ScheduleStatus | None = Field(default=None, description="Replicas over the week, with workload.profile.")
     relaxations: Annotated[tuple[RelaxationStatus, ...], Field(max_length=20, json_schema_extra=ATOMIC_LIST)] | None = (
         Field(
             default=None,

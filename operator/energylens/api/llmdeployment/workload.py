@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from energylens.api.base import ApiModel, Rule
+from energylens.api.llmdeployment.profile import LoadProfile
 from energylens.api.llmdeployment.shapes import Shapes
 from energylens.api.quantity import PositiveQuantity, SquaredVariation
 
@@ -102,15 +103,34 @@ _BURSTS_ARRIVE = Rule(
 )
 
 
+def _profile_has_a_base(workload: WorkloadSpec) -> str | None:
+    if workload.profile is None or workload.requests_per_second is not None:
+        return None
+    return "profile needs requestsPerSecond, the rate of the hours that profile.hours does not name"
+
+
+_PROFILE_HAS_A_BASE = Rule(
+    summary="profile needs requestsPerSecond, the rate of the hours that profile.hours does not name",
+    cel="!has(self.profile) || has(self.requestsPerSecond)",
+    message_cel="'profile needs requestsPerSecond, the rate of the hours that profile.hours does not name'",
+    check=_profile_has_a_base,
+)
+
+
 class WorkloadSpec(Shapes):
     """The load: the shapes of requests, and either an arrival rate or a number of concurrent requests."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (*Shapes.rules, _ONE_LOAD, _BURSTS_ARRIVE)
+    rules: ClassVar[tuple[Rule, ...]] = (*Shapes.rules, _ONE_LOAD, _BURSTS_ARRIVE, _PROFILE_HAS_A_BASE)
 
     requests_per_second: PositiveQuantity | None = Field(
         default=None,
         description='Mean arrival rate over all replicas, above 0: a whole number (2) or a string ("0.5", 500m). '
         "A number with a fraction (0.5 without quotes) is refused. Set this or concurrency.",
+    )
+    profile: LoadProfile | None = Field(
+        default=None,
+        description="Hours of the week with another rate than requestsPerSecond. The plan then has one layout, and a "
+        "number of replicas for each hour. Absent: the rate is constant.",
     )
     concurrency: int | None = Field(
         default=None,

@@ -16,10 +16,10 @@ from energylens.cli.text.tables import dump
 from energylens.cli.text.what_if import answers_for, as_objects, parse_formats
 from energylens.cli.text.what_if import report as what_if_report
 from energylens.data import find_gpu
-from energylens.decide.deployment.planning import problem_of
+from energylens.decide.deployment.planning import problem_of, solution_of
 from energylens.decide.preview import Preview
 from energylens.planner.explain.whynot import Choice, why_not
-from energylens.planner.search.problem import Problem, solve
+from energylens.planner.search.problem import Problem
 
 _OVERRIDES = {
     "tp": "tensor_parallel",
@@ -116,4 +116,4 @@ def _explain(preview: Preview, choice: Choice | None) -> Explained:
         return Explained(preview)
     if choice is not None:
         return Explained(preview, problem, answer=why_not(problem, choice))
-    return Explained(preview, problem, solution=solve(problem))
+    return Explained(preview, problem, solution=solution_of(problem, planning))

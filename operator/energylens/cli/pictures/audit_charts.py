@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from energylens.audit.assessment import Assessment
-from energylens.cli.pictures.charts import PAGE, Colours, blank, dress
+from energylens.cli.pictures.charts import blank, dress
+from energylens.cli.pictures.colours import PAGE, Colours
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,7 +11,8 @@ from zoneinfo import ZoneInfo
 
 from energylens.api.timestamp import moment_of
 from energylens.cli.errors import InputError
-from energylens.cli.pictures.charts import FILE, Colours, blank, dress
+from energylens.cli.pictures.charts import blank, dress
+from energylens.cli.pictures.colours import FILE, Colours
 from energylens.cli.pictures.plot import check_plot
 from energylens.cli.text.budgets import Budget, name_of
 

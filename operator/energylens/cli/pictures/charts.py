@@ -5,46 +5,20 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from energylens.cli.errors import InputError
+from energylens.cli.pictures.colours import FILE, MARKS, NAMES, PAGE, Colours
 from energylens.cli.pictures.plan import Panel, Picture
 from energylens.cli.pictures.product_style import product_style
+from energylens.cli.pictures.week import WeekPicture, draw_week
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, FigureBase
-
-
-@dataclass(frozen=True)
-class Colours:
-    """Colours of a chart."""
-
-    ink: str
-    muted: str
-    grid: str
-    surface: str
-    bad: str
-    series: tuple[str, ...]
-    """Okabe and Ito (2008): told apart by readers with any colour vision."""
-
-
-FILE = Colours(
-    ink="#1b1f24",
-    muted="#6b7280",
-    grid="#e5e7eb",
-    surface="#ffffff",
-    bad="#c2410c",
-    series=("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#a67c00", "#56b4e9"),
-)
-_NAMES = ("ink", "muted", "grid", "surface", "bad", *(f"series-{i}" for i in range(6)))
-_MARKS = [f"#f{i:02x}0d{i:x}" for i in range(len(_NAMES))]
-PAGE = Colours(_MARKS[0], _MARKS[1], _MARKS[2], _MARKS[3], _MARKS[4], tuple(_MARKS[5:]))
-"""Stand-ins that :func:`svg` turns into the page's CSS variables ``--ink``, ``--muted``, ``--series-0`` and so on."""
 
 
 def check_matplotlib(option: str) -> None:
@@ -62,16 +36,30 @@ def check_matplotlib(option: str) -> None:
 def plan_figure(pictures: Sequence[Picture], colours: Colours = FILE) -> Figure:
     """Return energy against ITL and TTFT (and TPOT where it is bounded), a row of panels per deployment."""
     most = max((len(picture.panels) for picture in pictures), default=2)
-    figure = blank((5.5 * most, 4.9 * len(pictures)), colours)
-    rows = figure.subfigures(len(pictures), 1, squeeze=False)[:, 0]
-    for part, picture in zip(rows, pictures, strict=True):
+    parts: list[tuple[Picture, WeekPicture | None]] = []
+    for picture in pictures:
+        parts += [(picture, None), *([] if picture.week is None else [(picture, picture.week)])]
+    figure = blank((5.5 * most, 4.9 * len(parts)), colours)
+    rows = figure.subfigures(len(parts), 1, squeeze=False)[:, 0]
+    for part, (picture, week) in zip(rows, parts, strict=True):
         part.set_facecolor(colours.surface)
+        if week is not None:
+            part.suptitle(week.title, color=colours.ink, fontsize=11.5, x=0.01, ha="left")
+            draw_week(part, week, colours)
+            continue
         part.suptitle(f"{picture.title}\n{picture.subtitle}", color=colours.ink, fontsize=11.5, x=0.01, ha="left")
         axes = part.subplots(1, len(picture.panels), sharey=True)
         for number, panel in enumerate(picture.panels):
             draw_panel(axes[number], picture, panel, colours)
         axes[0].set_ylabel("J per output token", color=colours.ink)
         _legend(part, axes, colours, columns=7)
+    return figure
+
+
+def week_figure(week: WeekPicture, colours: Colours = PAGE) -> Figure:
+    """Return the week of a schedule as a figure of its own."""
+    figure = blank((5.6, 4.7), colours)
+    draw_week(figure, week, colours)
     return figure
 
 
@@ -223,7 +211,7 @@ def svg(figure: Figure, tips: Sequence[str] = ()) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg class="chart" role="img" viewBox="\1">', text, count=1)
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    for mark, name in zip(_MARKS, _NAMES, strict=True):
+    for mark, name in zip(MARKS, NAMES, strict=True):
         text = text.replace(mark, f"var(--{name})")
     for number, tip in enumerate(tips):
         text = text.replace(f'<g id="tip-{number}">', f"<g><title>{_escaped(tip)}</title>")

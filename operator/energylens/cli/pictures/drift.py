@@ -6,7 +6,8 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from energylens.cli.pictures.charts import FILE, blank, dress
+from energylens.cli.pictures.charts import blank, dress
+from energylens.cli.pictures.colours import FILE
 from energylens.cli.text.drift import FIGURES, DriftRow
 
 if TYPE_CHECKING:

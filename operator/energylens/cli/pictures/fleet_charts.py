@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from energylens.cli.inputs.fleet_solve import BUDGET, FleetResult
-from energylens.cli.pictures.charts import PAGE, Colours, blank, dress
+from energylens.cli.pictures.charts import blank, dress
+from energylens.cli.pictures.colours import PAGE, Colours
 from energylens.cli.text.fleet import chosen, teams
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from energylens import __version__
-from energylens.cli.pictures.charts import PAGE, Colours, blank, dress, svg
+from energylens.cli.pictures.charts import blank, dress, svg
+from energylens.cli.pictures.colours import PAGE, Colours
 from energylens.cli.pictures.page import charts, heading, page, paragraph, table, tiles
 from energylens.cli.text.measured_runs import FIGURES, Compared, table_rows
 from energylens.clock import SystemClock

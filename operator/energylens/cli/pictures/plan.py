@@ -8,6 +8,7 @@ import numpy as np
 
 from energylens.api.llmdeployment import Slo
 from energylens.api.quantity import parse_quantity
+from energylens.cli.pictures.week import WeekPicture
 from energylens.planner.search import describe
 from energylens.planner.search.candidates import Candidates
 from energylens.planner.search.constraints import feasible
@@ -52,6 +53,8 @@ class Picture:
     chosen: int | None
     joules_limit: float | None
     predictor_version: str
+    week: WeekPicture | None = None
+    """Replicas over the week; None for a constant load."""
 
 
 def picture(name: str, problem: Problem, solution: Solution) -> Picture | None:

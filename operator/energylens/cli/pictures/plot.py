@@ -5,19 +5,22 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from energylens.cli.errors import InputError
-from energylens.cli.pictures.charts import check_matplotlib, panel_figure, plan_figure, svg
+from energylens.cli.pictures.charts import check_matplotlib, panel_figure, plan_figure, svg, week_figure
 from energylens.cli.pictures.page import charts, heading, page, paragraph, table
 from energylens.cli.pictures.plan import Picture, picture
+from energylens.cli.pictures.week import week_picture
 from energylens.cli.text.plan import table_rows
 from energylens.cli.text.provenance import Provenance
+from energylens.cli.text.week import WEEK_HEADER, week_rows, week_text
 from energylens.cli.text.what_if import NOTE, WhatIfs
 from energylens.cli.text.what_if import table_rows as what_if_rows
-from energylens.decide.deployment.planning import problem_of
+from energylens.decide.deployment.observation import PlanChoice
+from energylens.decide.deployment.planning import problem_of, solution_of
 from energylens.decide.preview import Preview
-from energylens.planner.search.problem import solve
 from energylens.planner.types import Feasible
 
 SUFFIXES = (".png", ".svg", ".html")
@@ -94,7 +97,11 @@ def _picture(preview: Preview) -> Picture | None:
     problem = problem_of(preview.inputs, planning.model)
     if not problem.allowed_products:
         return None
-    return picture(preview.deployment.metadata.name, problem, solve(problem))
+    found = picture(preview.deployment.metadata.name, problem, solution_of(problem, planning))
+    if found is None or planning.week is None:
+        return found
+    title = f"{found.title}, {planning.week.load.peak_text}"
+    return replace(found, title=title, week=week_picture(found.title, planning.week))
 
 
 def _page(drawn: Sequence[tuple[Preview, Picture, WhatIfs | None]], cluster: str) -> str:
@@ -108,6 +115,7 @@ def _page(drawn: Sequence[tuple[Preview, Picture, WhatIfs | None]], cluster: str
                 (svg(panel_figure(found, panel), found.labels), f"Energy against {panel.name}")
                 for panel in found.panels
             ),
+            *_week(planning, found),
         ]
         if isinstance(planning.result, Feasible):
             header, *rows = table_rows(preview.deployment, planning.result.table)
@@ -120,6 +128,19 @@ def _page(drawn: Sequence[tuple[Preview, Picture, WhatIfs | None]], cluster: str
     first = drawn[0][0].inputs
     predictors = [found.predictor_version for _, found, _ in drawn]
     return page("EnergyLens plan", body, Provenance(first.now, cluster, first.snapshot).text(predictors))
+
+
+def _week(planning: PlanChoice, found: Picture) -> list[str]:
+    """Return the week of a schedule; nothing for a constant load."""
+    if found.week is None or planning.schedule is None:
+        return []
+    return [
+        heading("The week", 3),
+        paragraph(week_text(planning.schedule)),
+        charts([(svg(week_figure(found.week)), f"Load, replicas and power over the week ({found.week.zone})")]),
+        table(WEEK_HEADER, week_rows(planning.schedule)),
+        heading("The highest rate", 3),
+    ]
 
 
 _LEGEND = (

@@ -10,6 +10,7 @@ from typing import Any
 from energylens.api.llmdeployment import Alternative
 from energylens.api.quantity import format_milli
 from energylens.cli.text.tables import columns, confidence_text, joules
+from energylens.cli.text.week import other_lines, week_lines
 from energylens.decide.deployment.caveats import caveats_of
 from energylens.decide.preview import Preview
 from energylens.planner.explain.breakdown import parts_of, prices
@@ -54,20 +55,27 @@ def report(one: Explained) -> str:
     if one.problem is None or (one.answer is None and planning.plan is None):
         return "\n".join([*lines, f"  no plan: {planning.reason}", f"  {planning.message}"])
     if one.answer is not None:
-        return "\n".join([*lines, *_answer(one.problem, one.answer)])
+        week = planning.week
+        peak = [] if week is None else [f"  at the highest rate, {week.load.peak_text}:"]
+        return "\n".join([*lines, *peak, *_answer(one.problem, one.answer)])
     solution = one.solution
     if solution is None or solution.chosen is None:
         return "\n".join([*lines, f"  no plan: {planning.reason}", f"  {planning.message}"])
+    if planning.week is not None and planning.plan is not None and planning.schedule is not None:
+        lines += week_lines(deployment, planning.plan, planning.schedule)
+        lines += [*other_lines(planning.week), "", f"At the highest rate, {planning.week.load.peak_text}:"]
     lines.append(f"  plan  {describe.candidate(solution.rows, solution.chosen)}")
     if planning.plan is not None:
         lines.append(f"  confidence  {confidence_text(planning.plan)}")
         network = planning.plan.inter_node_network
         lines += [f"  network  {network}"] if network else []
-    lines.append(f"  risk  {_risk(one.problem, solution)}")
+    if planning.week is None:
+        lines.append(f"  risk  {_risk(one.problem, solution)}")
     lines += [f"  note  {note}" for note in caveats_of(deployment, planning)]
     lines += ["", *_breakdown(one.problem, [("PLAN", solution.rows, solution.chosen)])]
     lines += _classes(one.problem, solution.rows, solution.chosen)
-    return "\n".join([*lines, "", *_prices(one.problem, solution)])
+    # The costs of constraints and risk at one rate are no evidence about a week.
+    return "\n".join(lines if planning.week is not None else [*lines, "", *_prices(one.problem, solution)])
 
 
 def as_object(one: Explained) -> dict[str, Any]:
@@ -80,6 +88,9 @@ def as_object(one: Explained) -> dict[str, Any]:
         solution = one.solution
         assert solution is not None
         assert solution.chosen is not None
+        if planning.week is not None:
+            plan = _candidate(one.problem, solution.rows, solution.chosen)
+            return {**found, **_week_object(one.preview), "plan": plan}
         costs = prices(one.problem, solution)
         return {
             **found,
@@ -107,6 +118,17 @@ def as_object(one: Explained) -> dict[str, Any]:
         **{name: _candidate(one.problem, row.rows, row.index) for name, row in rows.items()},
         "rejections": [{"rule": r.rule, "candidates": r.candidates, "message": r.message} for r in answer.rejections],
         "changes": [_change_object(winning) for winning in answer.winning],
+    }
+
+
+def _week_object(preview: Preview) -> dict[str, Any]:
+    """Return the schedule and the best week of each other product; nothing for a constant load."""
+    week, schedule = preview.planning.week, preview.planning.schedule
+    if week is None or schedule is None:
+        return {}
+    return {
+        "schedule": schedule.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"inputs_hash"}),
+        "otherProducts": [{"plan": other.text, "weekWattHours": round(other.joules / 3600.0)} for other in week.others],
     }
 
 

@@ -13,6 +13,7 @@ from energylens.cli.inputs.rates import NO_RATES, Rates
 from energylens.cli.text.money import basis, cost_lines, cost_object
 from energylens.cli.text.own_budget import own_budget_lines
 from energylens.cli.text.tables import cache_text, columns, confidence_text, correction_text, joules, plan_with_hash
+from energylens.cli.text.week import week_lines
 from energylens.decide.deployment.caveats import caveats_of
 from energylens.decide.preview import Preview
 from energylens.decide.reasons import Reason
@@ -58,6 +59,8 @@ def report(preview: Preview, rates: Rates = NO_RATES) -> str:
         lines += [*_plan(planning.plan), *_cost(planning.plan, rates)]
         lines += _counted(deployment)
         lines += [f"  note        {note}" for note in caveats_of(deployment, planning)]
+    if planning.plan is not None and planning.schedule is not None:
+        lines += week_lines(deployment, planning.plan, planning.schedule)
     lines += own_budget_lines(preview.deployment, preview.own_account, planning.plan)
     if not planning.good:
         lines += [
@@ -68,7 +71,8 @@ def report(preview: Preview, rates: Rates = NO_RATES) -> str:
         lines += [f"  kept        {planning.message}"]
     lines += _waiting(preview)
     if isinstance(planning.result, Feasible):
-        lines += ["", *_table(deployment, _first(planning.result.table)), _margin(deployment)]
+        peak = [] if planning.week is None else [f"Plans for the highest rate, {planning.week.load.peak_text}:"]
+        lines += ["", *peak, *_table(deployment, _first(planning.result.table)), _margin(deployment)]
     elif planning.result is not None:
         lines += _relaxations(planning.result)
     if planning.result is not None and planning.result.rejections:

@@ -22,6 +22,7 @@ from energylens.cli.text.money import basis, cost_lines, cost_object
 from energylens.cli.text.own_budget import own_budget_lines
 from energylens.cli.text.shapes import shapes_text
 from energylens.cli.text.tables import cache_text, columns, confidence_text, correction_text, joules, plan_with_hash
+from energylens.cli.text.week import week_lines
 
 _UNKNOWN = "-"
 
@@ -53,6 +54,7 @@ def as_object(deployment: LLMDeployment, rates: Rates = NO_RATES) -> dict[str, A
         )
     for name, part in (
         ("activeRevision", status.active_revision),
+        ("schedule", status.schedule),
         ("predicted", status.plan.predicted if status.plan is not None else None),
         ("measured", status.measured),
         ("prediction", status.prediction),
@@ -87,6 +89,8 @@ def page(deployment: LLMDeployment, rates: Rates = NO_RATES) -> str:
     ]
     lines += [f"  {_kind_of(deployment):<11} {_plan(status.plan)}", *_running(deployment), *_verifying(status)]
     lines += [] if status.plan is None else _about(status.plan)
+    if status.plan is not None and status.schedule is not None:
+        lines += [*week_lines(deployment, status.plan, status.schedule)]
     figures = list(_figures(deployment))
     if figures:
         rows = [("FIGURE", "PREDICTED", "MEASURED", "PREDICTION OFF BY")]

@@ -37,6 +37,8 @@ class _Claim:
     spec: EnergyBudgetSpec
     status: EnergyBudgetStatus
     own: float
+    granted: float
+    """Power that the plan may draw in its busiest hour, W; ``own`` where its replicas are constant."""
     own_share: float
     """The part of ``own`` that counts against this budget."""
     others: float
@@ -62,7 +64,7 @@ class _Claim:
         if self.cap is not None:
             left = self.cap
         elif self.problem:
-            left = max(self.own, 1.0)
+            left = max(self.granted, 1.0)
         elif self.growth is not None:
             left = max(self.own, self.growth.watts - self.others - self.beyond, 1.0)
         return left if self.ceiling is None else min(left, max(self.ceiling.watts, 1.0))
@@ -131,7 +133,7 @@ class _Claim:
 def counted_watts(
     spec: EnergyBudgetSpec, namespace: str, deployment: PlannedDeployment, around: Surroundings
 ) -> float | None:
-    """Return the watts of a deployment that count against a budget; None where it is no member.
+    """Return the watts of a deployment that no other member may be planned on; None where it is no member.
 
     Args:
         spec: The budget's.
@@ -141,7 +143,7 @@ def counted_watts(
     """
     if not is_member(spec, namespace, deployment, around):
         return None
-    return deployment.committed_watts * share(spec, deployment, around)
+    return deployment.reserved_watts * share(spec, deployment, around)
 
 
 def allowance(
@@ -188,7 +190,7 @@ def allowance(
             claims.append(claim if gone is None else replace(claim, growth=None, problem=gone, awaits_look=False))
     mine = _own_claim(deployment, now)
     claims += [] if mine is None else [mine]
-    found, own = _together(claims), float(deployment.committed_watts)
+    found, own = _together(claims), float(deployment.reserved_watts)
     if unreadable is not None:
         text = f"{unreadable.name}: {unreadable.problem}; growth is not allowed"
         view, why = BudgetView("Unknown", Reason.BUDGET_UNREADABLE, text), "it cannot be read"
@@ -246,6 +248,7 @@ def _claim(
         spec=spec,
         status=status,
         own=float(deployment.committed_watts),
+        granted=float(deployment.reserved_watts),
         own_share=own_share,
         others=others,
         growth=growth,
@@ -277,6 +280,7 @@ def _own_claim(deployment: PlannedDeployment, now: datetime) -> _Claim | None:
         spec=spec,
         status=status,
         own=float(committed),
+        granted=float(deployment.reserved_watts),
         own_share=1.0,
         others=0.0,
         growth=growth,

@@ -127,9 +127,13 @@ class Case:
 
     def priced(self, load: FollowedLoad | None, plan: PlanStatus) -> PlanStatus:
         """Return a plan that says what it draws with fewer replicas."""
+        return self.priced_at(self.asked(load), plan)
+
+    def priced_at(self, asked: LLMDeployment, plan: PlanStatus) -> PlanStatus:
+        """Return a plan that says what it draws with fewer replicas under the load that ``asked`` declares."""
         if is_priced(plan, self.inputs.deployment.spec.energy.min_replicas):
             return plan
-        return plan.model_copy(update={"fewer_replicas": replica_powers(self.running(self.asked(load), plan))})
+        return plan.model_copy(update={"fewer_replicas": replica_powers(self.running(asked, plan))})
 
 
 def in_words(plan: PlanStatus) -> str:

@@ -22,6 +22,8 @@ def transitions(observed: Observation, children: Children, status: Mapping[str, 
     if old_load is not None and load is not None and load["requestsPerSecond"] != old_load.requests_per_second:
         text = f"{load['requestsPerSecond']} requests per second instead of {old_load.requests_per_second}"
         found.append((EventReason.LOAD_FOLLOWED, f"plans are made for {text}"))
+    if planning.scaled and children.acting:
+        found.append((EventReason.REPLICAS_SCALED, planning.scaled))
     if planning.began:
         found.append((EventReason.VERIFICATION_STARTED, planning.message))
     if planning.gave_up is not None:

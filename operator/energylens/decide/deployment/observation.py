@@ -16,6 +16,7 @@ from energylens.api.llmdeployment import (
     LearnedCorrection,
     LLMDeployment,
     PlanStatus,
+    ScheduleStatus,
     VerificationStatus,
 )
 from energylens.decide.deployment import approval
@@ -26,6 +27,7 @@ from energylens.decide.reasons import Reason
 from energylens.measure.types import WindowMeasurement
 from energylens.planner.search.identity import action_hash
 from energylens.planner.types import ClusterSnapshot, PlanningResult, PowerAllowance
+from energylens.planner.week.planning import WeekPlan
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.serving.claims import NO_CLAIMS, Claims
 from energylens.serving.metadata import (
@@ -80,6 +82,14 @@ class PlanChoice:
     """The plan that this pass gives up."""
     reach: int | None = None
     """GPUs of a product beyond which the cluster does not concern the plan that stands; None: all of it does."""
+    schedule: ScheduleStatus | None = None
+    """Replicas over the week that the plan is of; None without ``workload.profile``."""
+    next_look: datetime | None = None
+    """When the schedule asks for another plan; None where it never does."""
+    week: WeekPlan | None = None
+    """What planning answered for the week; None when nothing had to be planned, or could be."""
+    scaled: str = ""
+    """That the replicas of the same pods follow the schedule, with both numbers; "" where they stay."""
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,16 @@ from energylens.decide.deployment.inputs import Inputs
 from energylens.decide.deployment.load import FollowedLoad
 from energylens.decide.deployment.observation import PlanChoice
 from energylens.decide.deployment.policies import Question, choose, return_to_last_good
+from energylens.decide.deployment.scheduled import Weeks, scheduled
 from energylens.decide.deployment.served import ModelProblemError, model_of, predictor_of
 from energylens.decide.deployment.verifying import verified
 from energylens.decide.reasons import Reason
 from energylens.planner.answers import Answers
 from energylens.planner.planning import problem_for
 from energylens.planner.search.identity import identified, sealed
-from energylens.planner.search.problem import Problem
+from energylens.planner.search.problem import Problem, Solution, solve
 from energylens.planner.types import ClusterSnapshot, Feasible, PlanningResult
+from energylens.planner.week.planning import marked
 from energylens.predictor.fitted.profiles import UnknownEngineError
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.model.requantize import UnsupportedQuantizationError, with_quantization
@@ -42,12 +44,15 @@ class PlanningService:
     resync_seconds: float = 300.0
     answers: Answers = field(default_factory=Answers)
     _remembered: dict[tuple[str, str], _Remembered] = field(default_factory=dict)
+    _weeks: Weeks = field(default_factory=dict)
 
     def planning_for(self, inputs: Inputs) -> PlanChoice:
         """Return the plan to follow; pure but for its memory, and slow: run it off the event loop."""
         case = _case(inputs, self.answers)
         if isinstance(case, PlanChoice):
             return case
+        if inputs.deployment.spec.workload.profile is not None:
+            return scheduled(case, self._weeks)
         returned = return_to_last_good(case)
         if isinstance(returned, PlanChoice):
             return verified(case, returned)
@@ -204,3 +209,9 @@ def problem_of(inputs: Inputs, model: ModelSpec) -> Problem:
     return problem_for(
         deployment, served, inputs.snapshot, load_gpus(), predictor, inputs.allowance, inputs.corrections
     )
+
+
+def solution_of(problem: Problem, planning: PlanChoice) -> Solution:
+    """Return the solution of a problem of :func:`problem_of`, with the layout of the week as its best candidate."""
+    solution = solve(problem)
+    return solution if planning.week is None else marked(solution, planning.week)

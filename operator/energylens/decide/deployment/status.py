@@ -17,6 +17,7 @@ from energylens.api.llmdeployment import (
     PredictionStatus,
     RelaxationStatus,
     RollbackStatus,
+    ScheduleStatus,
     VerificationStatus,
     WorkloadRef,
 )
@@ -28,7 +29,8 @@ from energylens.decide.deployment.conditions import all_conditions
 from energylens.decide.deployment.following import load_status
 from energylens.decide.deployment.observation import Observation
 from energylens.decide.deployment.replica import is_asked
-from energylens.decide.deployment.rollouts import rollout
+from energylens.decide.deployment.rollouts import rollout, workload_revision
+from energylens.decide.deployment.schedule import with_measured_start
 from energylens.decide.deployment.verification import without_trial
 from energylens.decide.learned.comparison import energy_error_percent, error_percent
 from energylens.decide.planned import Body
@@ -90,6 +92,7 @@ def status_of(observed: Observation, children: Children) -> dict[str, Any]:
         plan=plan,
         plan_adoption_time=_adoption_time(observed, children),
         load=load_status(observed.load),
+        schedule=_schedule(observed),
         relaxations=_relaxations(observed.planning.result),
         active_revision=active,
         measured=measured,
@@ -150,6 +153,18 @@ def _rollback(observed: Observation) -> RollbackStatus | None:
         # Beside the replica of a new plan the others have less of the load than they had.
         return deployment.status.rollback
     return rollback.after_window(deployment, planning.plan, found)
+
+
+def _schedule(observed: Observation) -> ScheduleStatus | None:
+    """Return the replicas over the week, with the start-up time once it was measured."""
+    deployment, planning = observed.deployment, observed.planning
+    if deployment.spec.workload.profile is None:
+        return None
+    if planning.schedule is None or planning.plan is None:
+        return deployment.status.schedule
+    live = observed.workload
+    mine = () if live is None else [pod for pod in observed.pods if pod.revision == workload_revision(live)]
+    return with_measured_start(planning.schedule, deployment, planning.plan.replicas, mine)
 
 
 def _verification(observed: Observation) -> VerificationStatus | None:

@@ -12,11 +12,13 @@ from typing import Any, get_args
 
 from energylens.api.base import Condition
 from energylens.api.llmdeployment import (
+    WEEKDAYS,
     LLMDeploymentStatus,
     LoadStatus,
     Measured,
     PlanStatus,
     RollbackStatus,
+    ScheduleStatus,
     VerificationStatus,
 )
 from energylens.api.parse import InvalidResourceError, parse_llmdeployment
@@ -42,6 +44,8 @@ from energylens.planner.search.identity import action_hash
 
 MOST = 10**12
 """No count, power, rate or latency of a plan is larger; what is beyond would overflow what is computed of it."""
+MOST_START_SECONDS_STATED = 86_400
+"""The longest start that a spec may state."""
 MOST_LOAD_RATIO = 1e4
 """A followed load beyond so many times the declared one, or below that part of it, was not measured."""
 
@@ -129,6 +133,7 @@ def _untrue(status: LLMDeploymentStatus, generation: int, now: datetime) -> Iter
     for name, why in (
         ("plan", "" if status.plan is None else _plan_problem(status.plan)),
         ("plan_adoption_time", time_problem(status.plan_adoption_time, now)),
+        ("schedule", "" if status.schedule is None else _schedule_problem(status.schedule, now)),
         ("load", "" if status.load is None else _load_problem(status.load, now)),
         ("rollback", "" if status.rollback is None else _rollback_problem(status.rollback)),
         ("verification", "" if status.verification is None else _verification_problem(status.verification, now)),
@@ -174,6 +179,19 @@ def _load_problem(load: LoadStatus, now: datetime) -> str:
         return f"{highest} requests per second"
     times = (load.change_time, load.window_end, load.below_since)
     return next((why for time in times if (why := time_problem(time, now))), "")
+
+
+def _schedule_problem(schedule: ScheduleStatus, now: datetime) -> str:
+    starts = [24 * WEEKDAYS.index(entry.day) + entry.hour for entry in schedule.hours]
+    if not starts or starts != sorted(set(starts)):
+        return "hours that are not in order"
+    for entry in schedule.hours:
+        if entry.replicas > MOST or entry.power_watts > MOST or parse_quantity(entry.requests_per_second) <= 0:
+            rate = entry.requests_per_second
+            return f"{entry.replicas} replicas of {entry.power_watts} W for {rate} requests per second"
+    if not 0 <= schedule.start_seconds <= MOST_START_SECONDS_STATED:
+        return f"{schedule.start_seconds} seconds of a start"
+    return time_problem(schedule.starting_since, now)
 
 
 def _rollback_problem(rollback: RollbackStatus) -> str:

@@ -149,7 +149,7 @@ def as_many(memory: VerificationStatus, running: PlanStatus, wanted: PlanStatus)
 
 def same_pods(a: PlanStatus, b: PlanStatus) -> bool:
     """Return whether two plans run the same pods: they may differ in the number of replicas."""
-    alone = {"replicas": 1, "shed_from_replicas": None}
+    alone = {"replicas": 1, "shed_from_replicas": None, "planned_replicas": None}
     return action_hash(a.model_copy(update=alone)) == action_hash(b.model_copy(update=alone))
 
 

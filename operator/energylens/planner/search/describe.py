@@ -106,3 +106,8 @@ def _rounded_quantity(value: float, rounding: str) -> str:
 def watt_hours(joules: float) -> str:
     """Return an energy in watt-hours with at most three significant digits, such as ``57 Wh``."""
     return f"{joules / 3600:.3g} Wh"
+
+
+def kilowatt_hours(joules: float) -> str:
+    """Return an energy in kilowatt hours with four significant digits at most: ``153.2 kWh``."""
+    return f"{joules / 3.6e6:.4g} kWh"

@@ -61,14 +61,15 @@ def serving_hash(spec: LLMDeploymentSpec) -> str:
 def action_hash(plan: PlanStatus) -> str:
     """Return the hash of a plan's action: what it serves, on which GPUs, in which layout, with how many replicas.
 
-    A plan whose replicas a budget shed counts with all of its replicas, because the full plan was approved. Two plans
-    with the same action have the same hash, whatever their inputs and predictions.
+    A plan whose replicas a budget shed counts with all of its replicas, because the full plan was approved; a plan
+    whose replicas follow the hours of the week counts with the most replicas of any hour. Two plans with the same
+    action have the same hash, whatever their inputs and predictions.
     """
     action = plan.model_dump(mode="json", include=_ACTION)
     if plan.max_batched_tokens is None:
         # Plans of older releases had no such field, and their pods stay.
         del action["max_batched_tokens"]
-    return _digest(action | {"replicas": plan.shed_from_replicas or plan.replicas})
+    return _digest(action | {"replicas": plan.planned_replicas or plan.shed_from_replicas or plan.replicas})
 
 
 def identified(plan: PlanStatus, spec: LLMDeploymentSpec) -> PlanStatus:
@@ -122,6 +123,7 @@ def planning_inputs(spec: LLMDeploymentSpec) -> dict[str, Any]:
         "slo": dump.get("slo"),
         "energy": energy,
         "hardware": dump.get("hardware"),
+        "scaling": dump.get("scaling"),
         "overrides": planning.get("overrides"),
         "disaggregation": planning.get("disaggregation"),
         "safetyMarginPercent": planning.get("safetyMarginPercent"),

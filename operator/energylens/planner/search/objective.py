@@ -52,7 +52,7 @@ def ranked(rows: Candidates, mask: BoolArray, objective: Objective) -> IntArray:
         rounded(joules_at_risk(taken)),
         taken.gpus,
         taken.replicas,
-        _steps(taken.ttft_upper_ms),
+        latency_steps(taken.ttft_upper_ms),
         taken.layouts.max_batch_size,
         index,
     )
@@ -105,7 +105,7 @@ def _roomier(rows: Candidates, mask: BoolArray, objective: Objective, i: int) ->
     return int(index[np.argmax(batches)] if not enough.size else enough[np.argmin(layouts.max_batch_size[enough])])
 
 
-def _steps(latencies: FloatArray) -> FloatArray:
+def latency_steps(latencies: FloatArray) -> FloatArray:
     """Return latencies as whole steps of 5 %, the least that users notice; a queue for a small batch is more."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(np.nan_to_num(np.floor(np.log(latencies) / np.log(1.05)), nan=np.inf))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -156,27 +157,11 @@ def solve(problem: Problem, most_gpus: int | None = None) -> Solution:
         for space, (few, gpus) in zip(spaces, smaller, strict=True)
         if len(few) < len(space)
     )
-    settings, free = EngineSettings.of(spec.engine), [problem.free_gpus(product) for product in problem.products]
-
-    def predicted(spaces: Sequence[ProductSpace]) -> Candidates:
-        return evaluate(
-            spaces,
-            problem.model,
-            problem.predictor,
-            load,
-            spec.slo.percentile,
-            margin=spec.planning.safety_margin_percent / 100.0,
-            corrections=problem.corrections,
-            settings=settings,
-            reserve=reserve_of(spec.planning),
-        )
-
-    def constrained(rows: Candidates) -> tuple[Constraint, ...]:
-        return build_constraints(rows, spec, problem.allowed_products, free, problem.allowance)
-
+    predicted, constrained = partial(_predicted, problem), partial(_constrained, problem)
     rows = predicted([few for few, _ in smaller])
     constraints = constrained(rows)
     chosen = best(rows, feasible(constraints, len(rows)), spec.energy.objective)
+    settings = EngineSettings.of(spec.engine)
     if settings.plans_steps and spec.planning.overrides.max_batched_tokens is None and load.concurrency is None:
         gpus = [problem.gpus[product] for product in problem.products]
         more = with_other_steps(rows, constraints, chosen, spec, gpus, predicted, constrained)
@@ -185,6 +170,38 @@ def solve(problem: Problem, most_gpus: int | None = None) -> Solution:
             constraints = constrained(rows)
             chosen = best(rows, feasible(constraints, len(rows)), spec.energy.objective)
     return Solution(rows, constraints, chosen, left_out)
+
+
+def evaluated(problem: Problem, spaces: Sequence[ProductSpace]) -> Solution:
+    """Return the candidates of some spaces, every rule, and the best candidate, with the steps that the layouts have.
+
+    Args:
+        problem: The problem.
+        spaces: Candidates, in the order of the problem's products.
+    """
+    rows = _predicted(problem, spaces)
+    constraints = _constrained(problem, rows)
+    return Solution(rows, constraints, best(rows, feasible(constraints, len(rows)), problem.spec.energy.objective))
+
+
+def _predicted(problem: Problem, spaces: Sequence[ProductSpace]) -> Candidates:
+    spec = problem.spec
+    return evaluate(
+        spaces,
+        problem.model,
+        problem.predictor,
+        problem.load,
+        spec.slo.percentile,
+        margin=spec.planning.safety_margin_percent / 100.0,
+        corrections=problem.corrections,
+        settings=EngineSettings.of(spec.engine),
+        reserve=reserve_of(spec.planning),
+    )
+
+
+def _constrained(problem: Problem, rows: Candidates) -> tuple[Constraint, ...]:
+    free = [problem.free_gpus(product) for product in problem.products]
+    return build_constraints(rows, problem.spec, problem.allowed_products, free, problem.allowance)
 
 
 def spaces_of(problem: Problem, most_gpus: int | None = None) -> list[ProductSpace]:

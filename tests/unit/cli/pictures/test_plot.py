@@ -13,7 +13,8 @@ from tests.unit.cli.conftest import GPUS, POOLS, Run, Write, chat, model
 from tests.unit.planner.conftest import ArithmeticPredictor
 
 from energylens.api.parse import parse_llmdeployment
-from energylens.cli.pictures.charts import FILE, plan_figure
+from energylens.cli.pictures.charts import plan_figure
+from energylens.cli.pictures.colours import FILE
 from energylens.cli.pictures.plan import Picture, picture
 from energylens.cli.pictures.product_style import product_style
 from energylens.data import find_gpu

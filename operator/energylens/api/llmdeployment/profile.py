@@ -1,0 +1,67 @@
+"""The load over the hours of a week, where it is not the same all the time."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from energylens.api.base import ATOMIC_LIST, DISTINCT, SET_LIST, ApiModel, Rule
+from energylens.api.quantity import PositiveQuantity
+from energylens.api.time_zone import KNOWN_TIME_ZONE, TimeZone
+
+Weekday = Literal["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]
+WEEKDAYS: tuple[Weekday, ...] = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+
+
+def _from_before_to(hours: ProfileHours) -> str | None:
+    if hours.from_hour < hours.to_hour:
+        return None
+    return (
+        f"fromHour ({hours.from_hour}) must be less than toHour ({hours.to_hour}); "
+        "write hours that span midnight as two entries"
+    )
+
+
+_FROM_BEFORE_TO = Rule(
+    summary="fromHour is less than toHour; hours that span midnight are two entries",
+    cel="self.fromHour < self.toHour",
+    message_cel="'fromHour (%s) must be less than toHour (%s); write hours that span midnight as two entries'.format("
+    "[self.fromHour, self.toHour])",
+    check=_from_before_to,
+)
+
+
+class ProfileHours(ApiModel):
+    """The same hours of some days of the week, and the load in these hours."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (_FROM_BEFORE_TO,)
+
+    days: Annotated[
+        tuple[Weekday, ...], Field(min_length=1, max_length=len(WEEKDAYS), json_schema_extra=SET_LIST), DISTINCT
+    ] = Field(default=WEEKDAYS, description="Days of the week. Default: every day.")
+    from_hour: int = Field(default=0, ge=0, le=23, description="First hour of each day, 0 to 23.")
+    to_hour: int = Field(
+        default=24, ge=1, le=24, description="Hour at which these hours end, 1 to 24, more than fromHour."
+    )
+    requests_per_second: PositiveQuantity = Field(
+        description="Mean arrival rate over all replicas in these hours, above 0."
+    )
+
+
+class LoadProfile(ApiModel):
+    """Arrival rates of the 168 hours of a week; every week is the same."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (KNOWN_TIME_ZONE,)
+
+    time_zone: TimeZone = Field(
+        default="UTC",
+        description="Time zone of the hours: a name of the IANA time zone database, such as Europe/Berlin. The hours "
+        "follow the local clock, also when clocks change.",
+    )
+    hours: Annotated[tuple[ProfileHours, ...], Field(min_length=1, max_length=64, json_schema_extra=ATOMIC_LIST)] = (
+        Field(
+            description="Hours with another load than workload.requestsPerSecond. If several entries have the same "
+            "hour, the last of these entries applies."
+        )
+    )

@@ -1,0 +1,52 @@
+"""How many replicas run: bounds, and what a start costs."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from energylens.api.base import ApiModel, Rule
+
+
+def _min_within_max(scaling: Scaling) -> str | None:
+    least, most = scaling.min_replicas, scaling.max_replicas
+    if most is None or least <= most:
+        return None
+    return f"minReplicas ({least}) must be at most maxReplicas ({most})"
+
+
+_MIN_WITHIN_MAX = Rule(
+    summary="minReplicas is at most maxReplicas",
+    cel="!has(self.maxReplicas) || self.minReplicas <= self.maxReplicas",
+    message_cel="'minReplicas (%s) must be at most maxReplicas (%s)'.format([self.minReplicas, self.maxReplicas])",
+    check=_min_within_max,
+)
+
+
+class Scaling(ApiModel):
+    """The replicas of a plan with workload.profile, which follow the hours of the week."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (_MIN_WITHIN_MAX,)
+
+    min_replicas: int = Field(default=1, ge=1, le=10_000, description="Minimum number of replicas in any hour.")
+    max_replicas: int | None = Field(
+        default=None,
+        ge=1,
+        le=10_000,
+        description="Maximum number of replicas in any hour. Default: as many as GPUs and budgets allow.",
+    )
+    start_seconds: int | None = Field(
+        default=None,
+        ge=0,
+        le=86_400,
+        description="Measured time from the creation of a pod until it is ready, s. Default: an estimate from the "
+        "weights' bytes; replicas are started earlier by the time that the last start took.",
+    )
+    start_joules: int | None = Field(
+        default=None,
+        ge=0,
+        le=1_000_000_000,
+        description="Measured GPU energy of the start of one replica, J. Default: an estimate from the start time and "
+        "the idle power of the replica's GPUs.",
+    )

@@ -1,0 +1,149 @@
+"""The replicas of a week as the status keeps them: sealed, followed by the clock, started as early as was measured."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from energylens.api.llmdeployment import (
+    LLMDeployment,
+    PlanStatus,
+    ScheduledReplicas,
+    ScheduleStatus,
+)
+from energylens.api.timestamp import moment_of, timestamp
+from energylens.decide.deployment.observation import PodState
+from energylens.decide.deployment.timetable import Timetable
+from energylens.planner.search.identity import LAYOUT_FIELDS
+from energylens.planner.search.week_load import WeekLoad
+from energylens.planner.week.planning import WeekPlan
+
+MOST_START_SECONDS = 3600
+"""A replica that took longer waited for something else than its start, such as GPUs of others."""
+
+
+@dataclass(frozen=True)
+class Followed:
+    """The entry of a schedule that is to be followed now."""
+
+    entry: ScheduledReplicas
+    token: str
+    """Tells this entry of this schedule from every other one."""
+
+
+def schedule_of(found: WeekPlan) -> ScheduleStatus:
+    """Return a planned week as the status has it, not sealed and without what depends on the time."""
+    spans = zip(found.load.spans, found.replicas, found.watts, strict=True)
+    entries = tuple(
+        ScheduledReplicas(
+            day=span.day,
+            hour=span.hour,
+            requests_per_second=span.requests_per_second,
+            replicas=replicas,
+            power_watts=round(watts),
+        )
+        for span, replicas, watts in spans
+    )
+    constant = found.constant
+    return ScheduleStatus(
+        replicas=found.replicas[0],
+        start_seconds=math.ceil(found.start.seconds),
+        start_joules=round(found.start.joules),
+        week_watt_hours=round(found.joules / 3600.0),
+        starts=found.starts,
+        constant_watt_hours=None if constant is None else round(constant.joules / 3600.0),
+        constant_plan=None if constant is None else constant.text,
+        released_gpu_hours=round(found.released_gpu_hours),
+        hours=entries,
+    )
+
+
+def sealed(schedule: ScheduleStatus, plan: PlanStatus, inputs: str) -> ScheduleStatus:
+    """Return a schedule that says what it was made from; ``inputs`` is a hash, "" to plan again next time."""
+    return schedule.model_copy(update={"inputs_hash": _seal(schedule, plan, inputs) if inputs else ""})
+
+
+def is_made_from(schedule: ScheduleStatus, plan: PlanStatus, inputs: str) -> bool:
+    """Return whether a schedule was made for a layout from these inputs, and is as it was then."""
+    return bool(schedule.inputs_hash) and schedule.inputs_hash == _seal(schedule, plan, inputs)
+
+
+def timetable_of(deployment: LLMDeployment, schedule: ScheduleStatus) -> Timetable:
+    """Return the replicas of a schedule by the clock of the spec's time zone."""
+    load = WeekLoad.of(deployment.spec.workload)
+    return Timetable(load, schedule.hours, timedelta(seconds=schedule.start_seconds))
+
+
+def followed(timetable: Timetable, schedule: ScheduleStatus, now: datetime) -> Followed:
+    """Return what is to be followed now."""
+    index = timetable.entry_at(now)
+    return Followed(timetable.entries[index], _digest([_document(schedule), index]))
+
+
+def peak_watts(schedule: ScheduleStatus) -> int:
+    """Return the highest predicted power of any hour, W."""
+    return max(entry.power_watts for entry in schedule.hours)
+
+
+def at(schedule: ScheduleStatus, timetable: Timetable, now: datetime) -> ScheduleStatus:
+    """Return a schedule with the replicas of now, and the next change of them."""
+    change = timetable.next_change(now)
+    return schedule.model_copy(
+        update={
+            "replicas": timetable.entries[timetable.entry_at(now)].replicas,
+            "next_change_time": None if change is None else timestamp(change[0]),
+            "next_replicas": None if change is None else change[1],
+        }
+    )
+
+
+def with_measured_start(
+    schedule: ScheduleStatus, deployment: LLMDeployment, replicas: int, pods: Sequence[PodState]
+) -> ScheduleStatus:
+    """Return a schedule with the time that the last start took, once all replicas are ready.
+
+    Pods that were created since replicas were last added count, from their creation until they were ready; so does the
+    time in which an autoscaler adds a node. What the spec says was measured by the site, and stays.
+
+    Args:
+        schedule: With the time since which replicas start, if they do.
+        deployment: The deployment.
+        replicas: That are to be ready.
+        pods: Its pods.
+    """
+    since = moment_of(schedule.starting_since)
+    if since is None or len([pod for pod in pods if pod.ready and pod.leads]) < replicas:
+        return schedule
+    settled = schedule.model_copy(update={"starting_since": None})
+    scaling = deployment.spec.scaling
+    if scaling is not None and scaling.start_seconds is not None:
+        return settled
+    took = []
+    for pod in pods:
+        created, ready = moment_of(pod.created or None), moment_of(pod.ready_since or None)
+        if pod.ready and created is not None and ready is not None and created >= since:
+            took.append(math.ceil((ready - created).total_seconds()))
+    longest = max(took, default=0)
+    if not 0 < longest <= MOST_START_SECONDS:
+        return settled
+    return settled.model_copy(update={"start_seconds": longest})
+
+
+def _document(schedule: ScheduleStatus) -> dict[str, object]:
+    """Return what of a schedule was planned: not what depends on the time, nor what was measured."""
+    passing = {"replicas", "next_change_time", "next_replicas", "start_seconds", "starting_since", "inputs_hash"}
+    return schedule.model_dump(mode="json", by_alias=True, exclude_none=True, exclude=passing)
+
+
+def _seal(schedule: ScheduleStatus, plan: PlanStatus, inputs: str) -> str:
+    layout = plan.model_dump(mode="json", include={"serving_hash", "planned_replicas", *LAYOUT_FIELDS})
+    return _digest([inputs, layout, _document(schedule)])
+
+
+def _digest(document: object) -> str:
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,349 @@
+"""Which layout and how many replicas to follow where the load has a profile. Pure but for what is remembered."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, MutableMapping
+from dataclasses import dataclass, replace
+
+from energylens.api.llmdeployment import LLMDeployment, PlanStatus, ScheduledReplicas, ScheduleStatus
+from energylens.api.quantity import format_milli
+from energylens.api.timestamp import timestamp
+from energylens.api.words import counted
+from energylens.decide.deployment import schedule as weekly
+from energylens.decide.deployment.case import Case, in_words
+from energylens.decide.deployment.observation import PlanChoice
+from energylens.decide.deployment.timetable import Timetable
+from energylens.decide.reasons import Reason
+from energylens.planner import adoption, effective_allowance
+from energylens.planner.search.identity import LAYOUT_FIELDS, identified, is_made_from, sealed
+from energylens.planner.search.week_load import HOURS, at_rate
+from energylens.planner.shedding import with_fewer_replicas
+from energylens.planner.types import Feasible, Infeasible, PlanningResult, PowerAllowance
+from energylens.planner.week.planning import WeekPlan, WeekProblem, plan_week, saving_text
+from energylens.predictor.model.parameters import weight_bytes
+
+Weeks = MutableMapping[tuple[Hashable, ...], WeekPlan | Infeasible]
+"""Weeks that were planned before, by what they follow from."""
+MOST_WEEKS = 64
+
+
+@dataclass(frozen=True)
+class _Week:
+    """The schedule to follow, and why it is that one."""
+
+    schedule: ScheduleStatus
+    layout: PlanStatus
+    """A plan of its layout, whatever its replicas."""
+    good: bool = True
+    reason: Reason = Reason.PLANNED
+    message: str = ""
+    decision: str = "SamePlan"
+    weighed: str = ""
+    result: PlanningResult | None = None
+    found: WeekPlan | None = None
+
+
+def scheduled(case: Case, weeks: Weeks) -> PlanChoice:
+    """Return the plan of the present hour, with the schedule that it is of."""
+    week = _standing(case) or _waits(case) or _planned(case, weeks)
+    if isinstance(week, PlanChoice):
+        return week
+    now, deployment = case.inputs.now, case.inputs.deployment
+    timetable = weekly.timetable_of(deployment, week.schedule)
+    target = weekly.followed(timetable, week.schedule, now)
+    before, current = deployment.status.schedule, deployment.status.plan
+    limited = _limited(case, target.entry)
+    stands = (
+        current is not None
+        and week.decision == "SamePlan"
+        and not limited
+        and current.shed_by is None
+        and current == identified(current, deployment.spec)
+        and is_made_from(current, target.token)
+    )
+    if stands and current is not None:
+        plan, shed = current, ""
+    else:
+        plan, shed = _of_hour(case, week, target)
+    choice = PlanChoice(
+        plan,
+        case.model,
+        week.good,
+        week.reason,
+        week.message or f"{in_words(plan)}; {_saving(week.schedule)}",
+        adopted=bool(week.weighed),
+        decision=week.decision,
+        table=None if week.found is None else week.found.table,
+        result=week.result,
+        week=week.found,
+        weighed=week.weighed,
+    )
+    if shed:
+        choice = replace(choice, reason=Reason.SHED, message=shed, decision="Shed")
+    elif limited and plan.replicas < target.entry.replicas and choice.good:
+        choice = replace(choice, good=False, reason=Reason.BUDGET_EXCEEDED, message=limited, decision="Limited")
+    schedule = _with_start(case, weekly.at(week.schedule, timetable, now), before, plan)
+    return replace(
+        choice,
+        schedule=schedule,
+        next_look=timetable.next_entry(now),
+        scaled=_scaled(current, plan, target.entry, timetable, schedule),
+    )
+
+
+def _standing(case: Case) -> _Week | None:
+    """Return the schedule in status where it is made from the same inputs."""
+    status = case.inputs.deployment.status
+    schedule, plan = status.schedule, status.plan
+    if schedule is None or plan is None or case.inputs.want_table:
+        return None
+    if plan.serving_hash != identified(plan, case.inputs.deployment.spec).serving_hash:
+        return None
+    return _Week(schedule, plan) if _made_from(case, schedule, plan) else None
+
+
+def _waits(case: Case) -> PlanChoice | None:
+    """Return that planning waits for the first look at a budget; None where it need not."""
+    allowance, deployment = case.inputs.allowance, case.inputs.deployment
+    if allowance is None or not allowance.awaits_look:
+        return None
+    text = f"{allowance.source}: {allowance.because}; planning waits for the operator's next look at the budget"
+    before = case.inputs.standing or deployment.status.plan
+    return PlanChoice(before, case.model, False, Reason.AWAITING_BUDGET, text, decision="AwaitingBudget")
+
+
+def _made_from(case: Case, schedule: ScheduleStatus, plan: PlanStatus) -> str:
+    """Return the hash of today's inputs where a schedule was made from them, "" where they are others."""
+    asked, allowance = case.inputs.deployment, _growth(case)
+    free = case.hash_of(asked, None, restricted=False)
+    if weekly.is_made_from(schedule, plan, free):
+        return free if allowance is None or weekly.peak_watts(schedule) <= allowance.watts else ""
+    exact = case.hash_of(asked, None)
+    return exact if allowance is not None and weekly.is_made_from(schedule, plan, exact) else ""
+
+
+def _growth(case: Case) -> PowerAllowance | None:
+    """Return the power that every hour must keep to; what a budget sheds is taken from the hour alone."""
+    allowance = effective_allowance(case.inputs.deployment.spec, case.inputs.allowance)
+    return None if allowance is None or allowance.sheds else allowance
+
+
+def _planned(case: Case, weeks: Weeks) -> _Week | PlanChoice:
+    """Plan the week, and choose between the best layout and the one that is followed."""
+    deployment, current = case.inputs.deployment, case.inputs.deployment.status.plan
+    result = _week_of(case, deployment, weeks)
+    if isinstance(result, Infeasible):
+        return _without(case, result)
+    found, decision, weighed = result, "FirstPlan", f"first schedule: {saving_text(result)}"
+    if current is not None and _layout(current) != _layout(result.plan):
+        found, decision, weighed = _worth_it(case, current, result, weeks)
+    elif current is not None:
+        before = deployment.status.schedule
+        same = before is not None and before.hours == weekly.schedule_of(result).hours
+        decision, weighed = ("SamePlan", "") if same else ("NewSchedule", f"new schedule: {saving_text(result)}")
+    inputs = case.hash_of(deployment, None, restricted=_is_restricted(case, result))
+    unsealed = weekly.schedule_of(found)
+    sealable = found is result
+    return _Week(
+        weekly.sealed(unsealed, found.plan, inputs if sealable else ""),
+        found.plan,
+        reason=Reason.PLANNED if sealable else Reason.KEEPING_RUNNING_PLAN,
+        message="" if sealable else weighed,
+        decision=decision,
+        weighed=weighed if sealable else "",
+        result=replace(found.peak, table=found.table),
+        found=found,
+    )
+
+
+def _is_restricted(case: Case, result: WeekPlan) -> bool:
+    """Return whether budgets may have kept a better week from being chosen."""
+    allowance = _growth(case)
+    return allowance is not None and result.peak.restricted
+
+
+def _week_of(case: Case, asked: LLMDeployment, weeks: Weeks) -> WeekPlan | Infeasible:
+    """Return the best week; one that follows from the same inputs and free GPUs is not planned again."""
+    inputs = case.inputs
+    nodes = tuple((node.name, node.free_now, node.schedulable) for node in inputs.snapshot.nodes)
+    allowance = _growth(case)
+    key = (asked.metadata.uid, asked.spec.model_dump_json(), case.hash_of(asked, None), nodes, allowance)
+    known = weeks.get(key)
+    if known is None:
+        problem = WeekProblem(
+            asked, case.model, inputs.snapshot, case.gpus, case.predictor, allowance, inputs.corrections
+        )
+        within = _within_nodes(case, problem)
+        known = plan_week(within)
+        if isinstance(known, Infeasible) and within is not problem:
+            known = plan_week(problem)
+        while len(weeks) >= MOST_WEEKS:
+            weeks.pop(next(iter(weeks)))
+        weeks[key] = known
+    return known
+
+
+def _within_nodes(case: Case, problem: WeekProblem) -> WeekProblem:
+    """Return the problem with replicas of one node where nothing can run others."""
+    nodes = case.inputs.snapshot.nodes
+    if case.inputs.serves_lws or not nodes:
+        return problem
+    spec = problem.deployment.spec
+    largest = max(node.allocatable for node in nodes)
+    limit = min(largest, spec.hardware.max_gpus_per_replica or largest)
+    hardware = spec.hardware.model_copy(update={"max_gpus_per_replica": limit})
+    capped = problem.deployment.model_copy(update={"spec": spec.model_copy(update={"hardware": hardware})})
+    return replace(problem, deployment=capped)
+
+
+def _without(case: Case, refused: Infeasible) -> _Week | PlanChoice:
+    """No week meets the spec: the schedule that is followed goes on, and the condition says why."""
+    status = case.inputs.deployment.status
+    kept = "; the running plan stays" if status.plan is not None else ""
+    reason, message = Reason(refused.reason), f"{refused.message}{kept}"
+    if status.plan is None or status.schedule is None:
+        return PlanChoice(status.plan, case.model, False, reason, message, decision="Infeasible", result=refused)
+    return _Week(
+        status.schedule,
+        status.plan,
+        good=False,
+        reason=reason,
+        message=message,
+        decision="Infeasible",
+        result=refused,
+    )
+
+
+def _worth_it(case: Case, current: PlanStatus, best: WeekPlan, weeks: Weeks) -> tuple[WeekPlan, str, str]:
+    """Return the week of the best layout, or of the running layout where leaving it is not worth a restart."""
+    deployment, inputs = case.inputs.deployment, case.inputs
+    # Replicas are those of the schedule, or those that the spec fixes.
+    asked = current.model_copy(update={"replicas": deployment.spec.planning.overrides.replicas})
+    pinned = adoption.pinned_to(deployment, asked, case.gpus)
+    kept = pinned if isinstance(pinned, str) else _week_of(case, pinned, weeks)
+    running: PlanningResult | str = Feasible(_mean(kept), ()) if isinstance(kept, WeekPlan) else kept
+    since = inputs.adopted_at
+    decision = adoption.decide(
+        identified(_mean(kept) if isinstance(kept, WeekPlan) else current, deployment.spec),
+        Feasible(_mean(best), ()),
+        running=running,
+        objective=deployment.spec.energy.objective,
+        replan=deployment.spec.planning.replan,
+        seconds_since_adoption=None if since is None else (inputs.now - since).total_seconds(),
+        cost=adoption.switch_cost(best.plan, float(weight_bytes(case.model)), case.gpus[best.plan.gpu_product]),
+    )
+    if decision.adopt or not isinstance(kept, WeekPlan):
+        return best, decision.reason, f"{decision.message}; {saving_text(best)}"
+    return kept, decision.reason, decision.message
+
+
+def _mean(week: WeekPlan) -> PlanStatus:
+    """Return the plan of a week with the mean figures of the week, starts included."""
+    seconds = HOURS * 3600.0
+    spans = zip(week.load.spans, week.replicas, strict=True)
+    per_replica = week.plan.gpus // week.plan.replicas
+    mean_gpus = sum(span.hours * count * per_replica for span, count in spans) / HOURS
+    predicted = week.plan.predicted.model_copy(
+        update={
+            "joules_per_output_token": format_milli(week.joules / week.tokens),
+            "power_watts": round(week.joules / seconds),
+            "output_tokens_per_second": max(1, round(week.tokens / seconds)),
+        }
+    )
+    return week.plan.model_copy(update={"predicted": predicted, "gpus": math.ceil(mean_gpus)})
+
+
+def _layout(plan: PlanStatus) -> tuple[object, ...]:
+    return tuple(getattr(plan, name) for name in LAYOUT_FIELDS)
+
+
+def _of_hour(case: Case, week: _Week, target: weekly.Followed) -> tuple[PlanStatus, str]:
+    """Return the plan of an hour with its figures, within what budgets leave, and why a budget took replicas."""
+    entry, current = target.entry, case.inputs.deployment.status.plan
+    asked = at_rate(case.inputs.deployment, entry.requests_per_second)
+    found = case.running(asked, week.layout).at(entry.replicas)
+    if found is None:
+        # The spec forbids the layout that runs; the schedule says that it has no plan.
+        return current or week.layout, ""
+    plan = _identified(case, week, found)
+    allowance = effective_allowance(case.inputs.deployment.spec, case.inputs.allowance)
+    if allowance is None or plan.predicted.power_watts <= allowance.watts:
+        plan = case.priced_at(asked, plan)
+        return sealed(plan, target.token), ""
+    fewer = with_fewer_replicas(case.running(asked, plan), allowance)
+    if fewer is None:
+        return case.priced_at(asked, plan), ""
+    if allowance.sheds:
+        shed = _identified(case, week, fewer)
+        text = (
+            f"{allowance.source} leaves {allowance.watts:.0f} W: {counted(shed.replicas, 'replica')} of "
+            f"{entry.replicas} run"
+        )
+        return case.priced_at(asked, shed), text
+    whole = {"shed_by": None, "shed_from_replicas": None, "shed_from_power_watts": None}
+    return case.priced_at(asked, _identified(case, week, fewer.model_copy(update=whole))), ""
+
+
+def _identified(case: Case, week: _Week, plan: PlanStatus) -> PlanStatus:
+    peak = max(entry.replicas for entry in week.schedule.hours)
+    update = {
+        "planned_replicas": peak,
+        "peak_power_watts": max(weekly.peak_watts(week.schedule), plan.predicted.power_watts),
+        "binding_constraint": plan.binding_constraint if plan.shed_by else week.layout.binding_constraint,
+        "alternatives": (),
+        "lowest_power_watts": None,
+    }
+    return identified(plan.model_copy(update=update), case.inputs.deployment.spec)
+
+
+def _limited(case: Case, entry: ScheduledReplicas) -> str:
+    """Return why budgets do not leave the power of an hour; "" where they do."""
+    allowance = effective_allowance(case.inputs.deployment.spec, case.inputs.allowance)
+    if allowance is None or entry.power_watts <= allowance.watts:
+        return ""
+    return (
+        f"{entry.day} {entry.hour:02d}:00 needs {counted(entry.replicas, 'replica')} ({entry.power_watts} W), and "
+        f"{allowance} leaves {allowance.watts:.0f} W"
+    )
+
+
+def _with_start(
+    case: Case, schedule: ScheduleStatus, before: ScheduleStatus | None, plan: PlanStatus
+) -> ScheduleStatus:
+    """Return a schedule that knows how long starts take, and since when replicas start."""
+    current, scaling = case.inputs.deployment.status.plan, case.inputs.deployment.spec.scaling
+    same = current is not None and before is not None and _layout(current) == _layout(plan)
+    update: dict[str, object] = {}
+    if same and before is not None:
+        stated = scaling is not None and scaling.start_seconds is not None
+        update["starting_since"] = before.starting_since
+        update["start_seconds"] = schedule.start_seconds if stated else before.start_seconds
+    if not same or (current is not None and plan.replicas > current.replicas):
+        update["starting_since"] = timestamp(case.inputs.now)
+    return schedule.model_copy(update=update)
+
+
+def _scaled(
+    current: PlanStatus | None,
+    plan: PlanStatus,
+    entry: ScheduledReplicas,
+    timetable: Timetable,
+    schedule: ScheduleStatus,
+) -> str:
+    """Return that the replicas of the same pods change, with both numbers; "" where they do not."""
+    if current is None or current.replicas == plan.replicas or _layout(current) != _layout(plan):
+        return ""
+    return (
+        f"{entry.day} {entry.hour:02d}:00 {timetable.load.zone.key}: {counted(plan.replicas, 'replica')} instead of "
+        f"{current.replicas} for {entry.requests_per_second} requests per second, {plan.predicted.power_watts} W "
+        f"instead of {current.predicted.power_watts} W; {_saving(schedule)}"
+    )
+
+
+def _saving(schedule: ScheduleStatus) -> str:
+    """Return the energy of the week beside that of the best constant plan, from a status."""
+    text = f"the week takes {schedule.week_watt_hours / 1000.0:.4g} kWh"
+    if schedule.constant_watt_hours is None:
+        return text
+    return f"{text}, the best constant plan {schedule.constant_watt_hours / 1000.0:.4g} kWh"

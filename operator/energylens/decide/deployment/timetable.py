@@ -1,0 +1,69 @@
+"""The replicas of a schedule at a moment, and when they change next. Pure: the moment is passed in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from energylens.api.llmdeployment import WEEKDAYS, ScheduledReplicas
+from energylens.planner.search.week_load import HOURS, WeekLoad
+
+LOOK_AHEAD = timedelta(hours=HOURS + 25)
+"""A schedule that does not change within a week, in which clocks may change, never changes."""
+
+
+@dataclass(frozen=True)
+class Timetable:
+    """The replicas of every hour, started early by the time that a start takes."""
+
+    load: WeekLoad
+    """Of the time zone; its rates are those of the spec, which may be newer than the entries."""
+    entries: Sequence[ScheduledReplicas]
+    """Changes of the replicas, from Monday 0:00 on; at least one."""
+    lead: timedelta
+
+    def entry_at(self, moment: datetime) -> int:
+        """Return the index of the entry to follow at a moment.
+
+        That is the entry of the hour, or one that begins within the lead and has more replicas: the one of the most.
+        """
+        ahead = []
+        for hour in self.load.hours_from(moment):
+            if hour > moment + self.lead:
+                break
+            ahead.append(self._entry_of(self.load.hour_at(hour)))
+        return max(ahead, key=lambda index: self.entries[index].replicas)
+
+    def next_entry(self, moment: datetime) -> datetime | None:
+        """Return the next moment at which another entry is to be followed; None where that never is."""
+        now = self.entry_at(moment)
+        return next((time for time in self._moments(moment) if self.entry_at(time) != now), None)
+
+    def next_change(self, moment: datetime) -> tuple[datetime, int] | None:
+        """Return the next moment at which the number of replicas changes, and the number; None where it never does."""
+        now = self.entries[self.entry_at(moment)].replicas
+        for time in self._moments(moment):
+            replicas = self.entries[self.entry_at(time)].replicas
+            if replicas != now:
+                return time, replicas
+        return None
+
+    def _moments(self, moment: datetime) -> Iterator[datetime]:
+        """Yield the moments after one at which the entry can change, in order: hours begin, and begin to be in reach.
+
+        Whole seconds, as a status has times.
+        """
+        if len(self.entries) == 1:
+            return
+        found: set[datetime] = set()
+        for hour in self.load.hours_from(moment):
+            if hour > moment + LOOK_AHEAD + self.lead:
+                break
+            found |= {hour.astimezone(UTC), (hour - self.lead).astimezone(UTC)}
+        yield from sorted(time for time in found if time > moment)
+
+    def _entry_of(self, hour: int) -> int:
+        starts = [24 * WEEKDAYS.index(entry.day) + entry.hour for entry in self.entries]
+        found = [index for index, start in enumerate(starts) if start <= hour]
+        return found[-1] if found else len(starts) - 1

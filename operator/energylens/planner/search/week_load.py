@@ -1,0 +1,123 @@
+"""The load of a week as spans of equal rates, and which span a moment belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
+from zoneinfo import ZoneInfo
+
+from energylens.api.llmdeployment import WEEKDAYS, LLMDeployment, Weekday, WorkloadSpec
+from energylens.api.quantity import parse_quantity
+
+HOURS = 168
+"""Of a week, in which a day has 24 hours: that in which clocks change counts as any other."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """Consecutive hours of a week with one rate; the last span of a week may reach into the next week."""
+
+    start: int
+    """First hour, from Monday 0:00 on."""
+    hours: int
+    requests_per_second: str
+    """As the spec has it."""
+
+    @property
+    def day(self) -> Weekday:
+        """Weekday of the first hour."""
+        return WEEKDAYS[self.start // 24]
+
+    @property
+    def hour(self) -> int:
+        """Hour of the first hour, 0 to 23."""
+        return self.start % 24
+
+    def __str__(self) -> str:
+        return f"{self.day} {self.hour:02d}:00"
+
+
+@dataclass(frozen=True)
+class WeekLoad:
+    """The rates of a week."""
+
+    zone: ZoneInfo
+    rates: tuple[str, ...]
+    """Requests per second of each hour from Monday 0:00 on, as the spec has them, shape (168,)."""
+
+    @classmethod
+    def of(cls, workload: WorkloadSpec) -> WeekLoad:
+        """Return the week of a workload with a profile.
+
+        Raises:
+            ValueError: There is no profile, or no base rate.
+        """
+        profile, base = workload.profile, workload.requests_per_second
+        if profile is None or base is None:
+            raise ValueError("a week needs workload.profile and workload.requestsPerSecond")
+        rates = [base] * HOURS
+        for entry in profile.hours:
+            for day in entry.days:
+                first = 24 * WEEKDAYS.index(day)
+                for hour in range(first + entry.from_hour, first + entry.to_hour):
+                    rates[hour] = entry.requests_per_second
+        return cls(ZoneInfo(profile.time_zone), tuple(rates))
+
+    @cached_property
+    def spans(self) -> tuple[Span, ...]:
+        """The hours in spans of equal rates, by their first hour; of a constant load one span."""
+        values = [parse_quantity(rate) for rate in self.rates]
+        starts = [hour for hour in range(HOURS) if values[hour] != values[hour - 1]] or [0]
+        ends = [*starts[1:], starts[0] + HOURS]
+        return tuple(Span(start, end - start, self.rates[start]) for start, end in zip(starts, ends, strict=True))
+
+    @property
+    def peak(self) -> Span:
+        """The first span of the highest rate."""
+        return max(self.spans, key=lambda span: parse_quantity(span.requests_per_second))
+
+    @property
+    def peak_text(self) -> str:
+        """The highest rate in words: ``Mon 09:00, 40 requests per second``."""
+        return f"{self.peak}, {self.peak.requests_per_second} requests per second"
+
+    def hour_at(self, moment: datetime) -> int:
+        """Return the hour of the week of a moment, by the clock of the time zone."""
+        local = moment.astimezone(self.zone)
+        return 24 * local.weekday() + local.hour
+
+    def span_at(self, moment: datetime) -> int:
+        """Return the index of the span of a moment."""
+        hour = self.hour_at(moment)
+        found = [index for index, span in enumerate(self.spans) if span.start <= hour]
+        return found[-1] if found else len(self.spans) - 1
+
+    def hours_from(self, moment: datetime) -> Iterator[datetime]:
+        """Yield the moment, and then without end the starts of the hours of the local clock after it, in its zone.
+
+        Where clocks change by less than an hour, a start may be within an hour: no hour of the clock is left out.
+        """
+        yield moment
+        while True:
+            local = moment.astimezone(self.zone)
+            past = timedelta(minutes=local.minute, seconds=local.second, microseconds=local.microsecond)
+            moment = moment + timedelta(hours=1) - past
+            yield moment
+
+
+def at_rate(deployment: LLMDeployment, requests_per_second: str) -> LLMDeployment:
+    """Return the deployment with a constant load in place of its profile."""
+    spec = deployment.spec
+    update = {"requests_per_second": requests_per_second, "profile": None}
+    workload = spec.workload.model_copy(update=update)
+    return deployment.model_copy(update={"spec": spec.model_copy(update={"workload": workload, "scaling": None})})
+
+
+def at_peak(deployment: LLMDeployment) -> LLMDeployment:
+    """Return the deployment with the highest rate of its profile as a constant load; as it is without a profile."""
+    workload = deployment.spec.workload
+    if workload.profile is None:
+        return deployment
+    return at_rate(deployment, WeekLoad.of(workload).peak.requests_per_second)
