@@ -12,7 +12,13 @@ import numpy as np
 from energylens.planner.search.ranking import Risk
 from energylens.predictor.fitted.features import NOTHING
 from energylens.predictor.fitted.profiles import UnknownEngineError
-from energylens.predictor.load.workloads import loaded, sampled_of, standing_share, workload_of
+from energylens.predictor.load.workloads import (
+    loaded,
+    recipe_step_tokens,
+    sampled_of,
+    standing_share,
+    workload_of,
+)
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.types import (
     BoolArray,
@@ -199,7 +205,9 @@ def quantities(prediction: Prediction, standing: float = 0.0) -> dict[str, tuple
 
 def _layouts(runs: Sequence[Run]) -> Layouts:
     names = "tensor_parallel", "expert_parallel", "data_parallel", "max_num_seqs"
-    return layouts_of(*(np.array([getattr(run, name) for run in runs], dtype=np.int64) for name in names))
+    tensor, expert, data, sequences = (np.array([getattr(run, name) for run in runs], dtype=np.int64) for name in names)
+    tokens = [recipe_step_tokens(run.task, run.engine, run.data_parallel) for run in runs]
+    return layouts_of(tensor, expert, data, sequences, np.array(tokens, dtype=np.int64))
 
 
 def measured_arrays(runs: Sequence[Run]) -> dict[str, FloatArray]:

@@ -182,8 +182,9 @@ def _worked(
     workload, layouts = one.workload(0), one.layouts
     model, gpu = models[str(one.model_id[0])], gpus[str(one.gpu_model[0])]
     sampled = sampled_of(str(one.task[0]), float(one.max_num_seqs[0]))
-    running, lockstep = one.concurrency, engine.lockstep
+    running = one.concurrency
     model = served_on(loaded(str(one.task[0]), model), fp4_arithmetic=gpu.flops_fp4 > 0)
+    lockstep = engine.lockstep_of(gpu, layouts, model)
     if one.waiting_counts[0]:
         held = memory(model, gpu, layouts, workload, engine.memory_utilization)
         # The memory estimate may leave no room for a run that nevertheless ran.

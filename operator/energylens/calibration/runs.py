@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from energylens.calibration.products import relative_of
-from energylens.predictor.load.workloads import workload_of
+from energylens.predictor.load.workloads import recipe_step_tokens, workload_of
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.types import BoolArray, FloatArray, IntArray, Layouts, Workload
 from energylens.runs import Resolved, Run, RunsFileError, weight_precision
@@ -75,7 +75,9 @@ class Runs:
     @property
     def layouts(self) -> Layouts:
         """The layout of each run."""
-        return layouts_of(self.tensor_parallel, self.expert_parallel, self.data_parallel, self.max_num_seqs)
+        named = zip(self.task.tolist(), self.engine.tolist(), self.data_parallel.tolist(), strict=True)
+        tokens = np.array([recipe_step_tokens(task, engine, ranks) for task, engine, ranks in named], dtype=np.int64)
+        return layouts_of(self.tensor_parallel, self.expert_parallel, self.data_parallel, self.max_num_seqs, tokens)
 
 
 def read_runs(path: Path) -> tuple[Run, ...]:

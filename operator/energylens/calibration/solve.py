@@ -53,7 +53,7 @@ def predicted_logs(
             data.itl_decode, data.itl_mixed, data.itl_starts, there, sheet, no_cap[rows], None, ranks
         )  # fmt: skip
         itl[rows] = other.mixture.quantile(data.itl_level)
-    tpot = state.mixture.tpot(data.running / data.ranks)
+    tpot = state.mixture.tpot(data.running)
     return {
         "step": np.log(np.where(np.isnan(data.runs.median_tpot_ms), state.mean_step, tpot)),
         "itl": np.log(itl),

@@ -74,9 +74,8 @@ def energy_parts(
     mean = np.nan_to_num(prediction.concurrency, nan=1.0)
     busy = np.ones_like(mean) if saturated else np.where(prediction.sustainable, -np.expm1(-mean), 1.0)
     running = np.maximum(mean / np.maximum(busy, 1e-12), 1.0)
-    decode, mixed, starts = phase_work(
-        model, gpu, layouts, workload, running, predictor.coefficients, role, predictor.profile.lockstep
-    )
+    lockstep = predictor.profile.lockstep_of(gpu, layouts, model)
+    decode, mixed, starts = phase_work(model, gpu, layouts, workload, running, predictor.coefficients, role, lockstep)
     no_cap = np.full(len(layouts), np.nan)
     steady = combine(decode, mixed, starts, c, sheet, no_cap, predictor.profile.overlap)
     share = steady.mixture.mixed_share

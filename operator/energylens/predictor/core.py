@@ -262,7 +262,7 @@ class Predictor:
             self.coefficients,
             scenario.role,
             self.profile.overlap,
-            self.profile.lockstep,
+            self.profile.lockstep_of(scenario.gpu, scenario.layouts, scenario.model),
             self._rates_of(scenario.gpu, constants),
         )
 
@@ -284,7 +284,7 @@ class Predictor:
             running,
             self.coefficients,
             scenario.role,
-            self.profile.lockstep,
+            self.profile.lockstep_of(scenario.gpu, scenario.layouts, scenario.model),
         )
         sheet, rates = data_sheet(scenario.gpu), self._rates_of(scenario.gpu, constants)
         return step_mixture(decode, mixed, starts, rates, constants, sheet, self.profile.overlap)[0]

@@ -112,7 +112,7 @@ def served_pace(point: OperatingPoint, factor: FloatArray) -> ServedPace:
     each = scenario.tokens_per_step
     arriving = point.rate * scenario.workload.output_tokens
     throughput = np.where(point.utilization >= 1.0, each * point.running / step, arriving)
-    tpot = 1e3 * factor * mixture.tpot(point.running_while_busy / scenario.lockstep_ranks) / each
+    tpot = 1e3 * factor * mixture.tpot(point.running_while_busy / scenario.lanes) / each
     return ServedPace(factor, step, tpot, throughput)
 
 

@@ -103,9 +103,13 @@ class Layouts:
 
     @property
     def split(self) -> tuple[FloatArray | IntArray, ...]:
-        """Columns that distinguish candidates beyond their places: degrees and cap, shape (n,) each."""
+        """Columns that distinguish candidates beyond their places, shape (n,) each.
+
+        Degrees, cap, and the tokens of a step of ranks that wait for each other.
+        """
         degrees = (self.tensor_parallel, self.pipeline_parallel, self.expert_parallel, self.data_parallel)
-        return (*degrees, np.nan_to_num(self.power_cap_watts, nan=-1.0))
+        tokens = np.where(self.data_parallel > 1, self.max_batched_tokens, 0)
+        return (*degrees, np.nan_to_num(self.power_cap_watts, nan=-1.0), tokens)
 
     def __len__(self) -> int:
         return int(self.tensor_parallel.shape[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -64,6 +64,10 @@ class EngineProfile:
         """Return the tokens that a step of a data-parallel rank computes at most, shape (n,)."""
         tokens = self.step_tokens or default_step_tokens(self.engine, gpu)
         return step_limits(self.engine, tokens, layouts, model).astype(np.float64)
+
+    def lockstep_of(self, gpu: GpuSpec, layouts: Layouts, model: ModelSpec) -> Lockstep:
+        """Return how the ranks of candidates step together."""
+        return replace(self.lockstep, chunk=self.step_limits(gpu, layouts, model))
 
     @property
     def divides_itl(self) -> bool:

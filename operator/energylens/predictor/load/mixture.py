@@ -76,7 +76,8 @@ class StepMixture:
         """Return the mean time per output token of a request, with the prefill of other requests but not its own.
 
         Args:
-            running: Sequences of the rank, shape (n,), of which one is the request itself.
+            running: Sequences whose prompts hold up each other, those of all ranks that step together, shape (n,): all
+                but one of the prompts are others'.
         """
         others = np.maximum(1.0 - 1.0 / np.maximum(running, 1.0), 0.0)
         return np.asarray(self.decode + (self.mean - self.decode) * others)
@@ -88,7 +89,7 @@ class StepMixture:
         Poisson number, each of log-normal length. The mean of k such steps has 1/k of the variance of one step.
 
         Args:
-            running: Sequences of the rank, shape (n,), as for :meth:`tpot`.
+            running: Sequences whose prompts hold up each other, shape (n,), as for :meth:`tpot`.
             output_tokens: Output tokens of a request; the harmonic mean if outputs differ.
         """
         base, slope = self._line()

@@ -35,6 +35,11 @@ class Scenario:
         return np.where(self.model.is_moe, self.layouts.data_parallel, 1).astype(np.float64)
 
     @property
+    def lanes(self) -> FloatArray:
+        """Groups of data-parallel ranks that step together, shape (n,): as many as ranks where each steps alone."""
+        return self.layouts.data_parallel / self.lockstep_ranks
+
+    @property
     def tokens_per_step(self) -> float:
         """Output tokens that a step adds to each sequence; on a prefill replica, one."""
         return 1.0 if self.role == "prefill" else self.workload.tokens_per_step

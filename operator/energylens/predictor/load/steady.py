@@ -13,6 +13,7 @@ import numpy as np
 from energylens.predictor.fitted.coefficients import Coefficients
 from energylens.predictor.load.mixture import StepMixture
 from energylens.predictor.load.pipeline import Pipeline, pipeline_of
+from energylens.predictor.load.ranks import rank_prompts
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.model.drafts import draft_of
 from energylens.predictor.requests import prompt_shares, running_shares
@@ -125,23 +126,24 @@ def phase_work(
     decode = replace(decode, drafts=drafted) if drafted else decode
     if role == "decode":
         return decode, decode, starts * 0.0
-    # Ranks that exchange experts' tokens step together, and micro-batches of a pipeline follow one another, so a prompt
-    # on one of them delays all.
-    together = layouts.data_parallel.astype(np.float64) if model.is_moe else np.ones_like(running)
-    starts = starts * together * pipeline.in_flight
+    # Micro-batches of a pipeline follow one another: a prompt in one of them holds up all.
+    starts = starts * pipeline.in_flight
     clump = 1.0 + (START_CLUMP - 1.0) * np.minimum(starts, 1.0)
-    # Ranks that wait for each other synchronise: the replacements of all requests that ended meanwhile start at once.
-    clump = np.where(together > 1.0, np.maximum(1.0 + (START_CLUMP - 1.0) * starts, lockstep.clump), clump)
-    starts = starts / clump
-    share = -np.expm1(-starts)
-    prompts = np.maximum(clump * starts / np.maximum(share, 1e-12), 1.0)
-    prompts = np.maximum(prompts / pipeline.holding(prompts), 1.0)
-    # Several prompts are on different ranks as often as on the same rank.
-    apart = np.where(together > 1.0, together * -np.expm1(-prompts / together), 1.0)
-    tokens = prompt * np.maximum(prompts / apart, 1.0)
-    everywhere = prompt * prompts * layouts.data_parallel / together
-    padding = (together - apart) * tokens if lockstep.padded else zero
-    padding = np.maximum(padding, 0.0)
+    share = -np.expm1(-starts / clump)
+    prompts = np.maximum(starts / np.maximum(share, 1e-12), 1.0)
+    tokens = prompt * np.maximum(prompts / pipeline.holding(prompts), 1.0)
+    everywhere, padding = tokens * layouts.data_parallel, zero
+    if model.is_moe and (layouts.data_parallel > 1).any():
+        # Ranks that exchange experts' tokens step together: a prompt on one of them holds up all.
+        ranks = layouts.data_parallel.astype(np.float64)
+        found = rank_prompts(starts, ranks, prompt, pipeline.in_flight, lockstep)
+        several, holding = ranks > 1.0, pipeline.holding(found.everywhere / prompt)
+        tokens = np.where(several, found.tokens / holding, tokens)
+        everywhere = np.where(several, found.everywhere / holding, everywhere)
+        padding = np.where(several, found.padding / holding, padding)
+        starts = np.where(several, found.starts, starts / clump)
+    else:
+        starts = starts / clump
     load = StepLoad(running, context, tokens, length, queries, prefix, everywhere, padding, classes)
     mixed = build_work(model, gpu, layouts, load, coefficients.tables)
     return decode, replace(mixed, drafts=drafted) if drafted else mixed, starts
@@ -235,9 +237,10 @@ def combine(
     # A prompt delays all data-parallel ranks, but only the ranks that process it spend energy on it.
     micro = 1.0 if pipeline is None else pipeline.in_flight
     working = share * np.minimum(np.maximum(mixture.starts_when_mixed, 1.0) / (ranks * micro), 1.0)
+    several = np.asarray(ranks) > 1.0
+    working = np.where(several, -np.expm1(-mixture.starts / ranks) / micro, working)
     joules = (1.0 - working) * step_energy(decode, td, rates, c).total
     joules = joules + working * step_energy(mixed, tm, rates, c).total
-    several = np.asarray(ranks) > 1.0
     if several.any():
         waiting = (share - working) * waiting_energy(decode, mixed, td, tm, rates, c)
         joules = joules + np.where(several, waiting, 0.0)

@@ -81,7 +81,7 @@ def arrival_latencies(
 
 def saturated_decoding(point: OperatingPoint) -> Decoding:
     """Return how requests decode if a fixed number is in flight: they differ by the prompts that start beside them."""
-    running = point.running_while_busy / point.scenario.lockstep_ranks
+    running = point.running_while_busy / point.scenario.lanes
     spread = point.pace.mixture.tpot_spread(running, point.scenario.workload.averaged_steps)
     return Decoding(np.ones_like(spread), spread, np.full_like(spread, np.inf))
 
@@ -102,7 +102,7 @@ def open_loop(point: OperatingPoint, served: ServedPace, schedule: Schedule) -> 
     running, together = point.running_while_busy, point.starts_together
     lockstep = scenario.lockstep_ranks
     # A step of a pipeline is a round of all its micro-batches.
-    lanes = layouts.data_parallel / lockstep
+    lanes = scenario.lanes
     base = mixture.with_starts(np.zeros_like(running))
     prompt = (mixture.with_starts(1.0 / together) - base) * factor
     room = prompt * room_of(schedule.step_tokens, running / lanes, lockstep, workload.computed_prompt)

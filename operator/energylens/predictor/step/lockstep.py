@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
+
+from energylens.predictor.types import FloatArray
 
 
 @dataclass(frozen=True)
@@ -15,6 +18,8 @@ class Lockstep:
     clump: float = 1.0
     """Requests that ranks admit in one step at any load: a scheduler that checks for new requests only every few steps,
     as in SGLang's recipes for attention data parallelism, finds several at once."""
+    chunk: float | FloatArray = inf
+    """Prompt tokens that a step of a rank computes at most, one number or shape (n,); it depends on candidates."""
 
 
 APART = Lockstep()

@@ -42,4 +42,4 @@ def test_only_ranks_that_exchange_the_tokens_of_experts_count_as_several() -> No
         load_model("openai/gpt-oss-120b"), find_gpu("B200"), where, Workload(1000.0, 1000.0), np.full(2, 64.0)
     )
     tensor, data = (found.tpot.high / found.tpot.low).tolist()
-    assert data > 1.5 * tensor
+    assert data > 1.3 * tensor

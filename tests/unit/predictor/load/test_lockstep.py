@@ -30,9 +30,9 @@ def layouts(tensor: int, experts: int, ranks: int) -> Layouts:
 
 
 def test_a_prompt_on_one_rank_is_computed_by_the_experts_once() -> None:
-    ranks = layouts(1, 8, 8)
-    _, mixed, _ = phase_work(MODEL, GPU, ranks, LONG, np.array([64.0]), COEFFICIENTS)
-    _, whole, _ = phase_work(MODEL, GPU, layouts(8, 8, 1), LONG, np.array([64.0]), COEFFICIENTS)
+    ranks, few = layouts(1, 8, 8), np.array([8.0])
+    _, mixed, _ = phase_work(MODEL, GPU, ranks, LONG, few, COEFFICIENTS)
+    _, whole, _ = phase_work(MODEL, GPU, layouts(8, 8, 1), LONG, few, COEFFICIENTS)
     experts = mixed.labels.index("experts")
     # The eight GPUs share the routed tokens of one prompt, however attention is split.
     assert mixed.flops[experts, 0] == pytest.approx(whole.flops[experts, 0], rel=0.1)
