@@ -65,6 +65,7 @@ def prediction(
         decoding_p50_ms=rest[0.5],
         decoding_p95_ms=rest[0.95],
         decoding_p99_ms=rest[0.99],
+        itl_decode_ms=point.pace.mixture.decode * itl_factor * 1e3 / each,
         itl_p50_ms=itl[0.5],
         itl_p90_ms=itl[0.9],
         itl_p95_ms=itl[0.95],

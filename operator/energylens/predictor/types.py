@@ -342,6 +342,8 @@ class Prediction:
     """Time from a request's first token to its last, quantiles over requests."""
     decoding_p95_ms: FloatArray
     decoding_p99_ms: FloatArray
+    itl_decode_ms: FloatArray
+    """ITL of a step that computes no prompt: steps of any size leave no high percentile below."""
     itl_p50_ms: FloatArray
     itl_p90_ms: FloatArray
     itl_p95_ms: FloatArray

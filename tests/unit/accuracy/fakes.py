@@ -114,6 +114,7 @@ class FakePredictor:
             decoding_p50_ms=itl,
             decoding_p95_ms=itl,
             decoding_p99_ms=itl,
+            itl_decode_ms=itl,
             itl_p50_ms=itl,
             itl_p90_ms=itl,
             itl_p95_ms=itl,

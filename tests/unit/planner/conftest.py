@@ -133,6 +133,7 @@ class ArithmeticPredictor:
             decoding_p50_ms=known(itl * 1.2 * (workload.output_tokens - 1)),
             decoding_p95_ms=known(itl * 1.25 * (workload.output_tokens - 1)),
             decoding_p99_ms=known(itl * 1.28 * (workload.output_tokens - 1)),
+            itl_decode_ms=known(itl),
             itl_p50_ms=known(itl),
             itl_p90_ms=known(itl * 1.05),
             itl_p95_ms=known(itl * 1.1),

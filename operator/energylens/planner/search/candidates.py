@@ -37,6 +37,8 @@ class Candidates:
     """Latency at the percentile of the SLO."""
     itl_upper_ms: FloatArray
     """The same latency with the safety margin."""
+    itl_decode_upper_ms: FloatArray
+    """ITL of a step that computes no prompt, with the safety margin."""
     tpot_ms: FloatArray
     tpot_upper_ms: FloatArray
     ttft_ms: FloatArray

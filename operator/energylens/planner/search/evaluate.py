@@ -177,6 +177,7 @@ def _in_cache(space: ProductSpace, index: IntArray, rows: IntArray) -> Iterator[
 _FIGURES = (
     "itl_ms",
     "itl_upper_ms",
+    "itl_decode_upper_ms",
     "tpot_ms",
     "tpot_upper_ms",
     "ttft_ms",
@@ -211,12 +212,14 @@ def _figures(
     rest = {"P50": p.decoding_p50_ms, "P95": p.decoding_p95_ms, "P99": p.decoding_p99_ms}[percentile] * correction.itl
     # Median and percentile of the TTFT, then of the time from the first token to the last.
     whole = p.ttft_p50_ms * correction.ttft, ttft, p.decoding_p50_ms * correction.itl, rest
+    itl_margin = _widened(p.itl, p.itl_p50_ms, margin)
     ttft_margin, tpot_margin = _widened(p.ttft, p.ttft_p50_ms, margin), _widened(p.tpot, p.tpot_ms, margin)
     joules = p.joules_per_output_token * correction.energy
     high = p.energy.high * correction.energy
     return {
         "itl_ms": itl,
-        "itl_upper_ms": itl * _widened(p.itl, p.itl_p50_ms, margin),
+        "itl_upper_ms": itl * itl_margin,
+        "itl_decode_upper_ms": p.itl_decode_ms * correction.itl * itl_margin,
         "tpot_ms": tpot,
         "tpot_upper_ms": tpot * tpot_margin,
         "ttft_ms": ttft,

@@ -65,6 +65,9 @@ def with_other_steps(
     """
     values = objective_values(rows, spec.energy.objective)
     fewer, more = _directions(rows, constraints)
+    if spec.slo.itl_milliseconds is not None:
+        # Where steps without any prompt are too long already, their size does not matter.
+        fewer &= rows.itl_decode_upper_ms <= spec.slo.itl_milliseconds
     index = np.flatnonzero(fewer | more)
     most = np.inf if chosen is None else float(values[chosen]) * LARGEST_TIE
     index = index[values[index] <= most]
@@ -75,8 +78,12 @@ def with_other_steps(
         some = index[start : start + _AT_ONCE]
         if values[some[0]] > most:
             break
-        spaces, origin = _spaces(rows, some, fewer, more, gpus)
-        others = predicted(spaces)
+        options = _options(rows, some, fewer, more)
+        ends = _ends(options, rows.step_tokens[some])
+        others, origin = _tried(rows, some, ends, gpus, predicted)
+        promising = np.isin(some, origin[_promising(others, constrained(others), rows.step_tokens[origin])])
+        between, inner = _tried(rows, some, options & ~ends & promising[:, None], gpus, predicted)
+        others, origin = others.joined(between), np.concatenate([origin, inner])
         if not len(others):
             continue
         limits = constrained(others)
@@ -112,25 +119,47 @@ def _directions(rows: Candidates, constraints: Sequence[Constraint]) -> tuple[Bo
     return able & ~late & (between | whole), able & ~between & (late | whole)
 
 
-def _spaces(
-    rows: Candidates, index: IntArray, fewer: BoolArray, more: BoolArray, gpus: Sequence[GpuSpec]
-) -> tuple[list[ProductSpace], IntArray]:
-    """Return some candidates with other numbers of tokens, by product, and which candidate each is of."""
+def _options(rows: Candidates, index: IntArray, fewer: BoolArray, more: BoolArray) -> BoolArray:
+    """Return which of `STEP_TOKENS` may help each of the candidates of an index array of shape (m,), shape (m, k)."""
+    options, own = np.asarray(STEP_TOKENS), rows.step_tokens[index][:, None]
+    helps = np.where(options < own, fewer[index][:, None], more[index][:, None])
+    # A batch takes a token of a step for each sequence.
+    return np.asarray(helps & (options != own) & (options >= rows.layouts.max_batch_size[index][:, None]))
+
+
+def _ends(options: BoolArray, own: IntArray) -> BoolArray:
+    """Return the fewest and the most of the options: where these do not help, none between them does."""
+    below = options & (np.asarray(STEP_TOKENS) < own[:, None])
+    above = options & ~below
+    first = below & (np.cumsum(below, axis=1) == 1)
+    last = above & (np.cumsum(above[:, ::-1], axis=1)[:, ::-1] == 1)
+    return np.asarray(first | last)
+
+
+def _promising(others: Candidates, limits: Sequence[Constraint], own: IntArray) -> BoolArray:
+    """Return which candidates hold what their steps are changed for, shape (n,); ``own`` is the engine's default."""
+    between = feasible([c for c in limits if c.rule in ("ITLTooHigh", "TPOTTooHigh")], len(others))
+    late = feasible([c for c in limits if c.rule == "TTFTTooHigh" or c.kind == "Load"], len(others))
+    return np.where(others.step_tokens < own, between, late)
+
+
+def _tried(
+    rows: Candidates,
+    index: IntArray,
+    options: BoolArray,
+    gpus: Sequence[GpuSpec],
+    predicted: Callable[[Sequence[ProductSpace]], Candidates],
+) -> tuple[Candidates, IntArray]:
+    """Return candidates with the options of each, shape (m, k), and the candidate that each of them is of."""
     spaces, origins = [], []
-    options = np.asarray(STEP_TOKENS)
     for number, gpu in enumerate(gpus):
-        mine = index[rows.product[index] == number]
-        origin, tokens = np.repeat(mine, options.size), np.tile(options, mine.size)
-        # A batch takes a token of a step for each sequence.
-        own = rows.step_tokens[origin]
-        other = np.where(tokens < own, fewer[origin], more[origin]) & (tokens != own)
-        other &= tokens >= rows.layouts.max_batch_size[origin]
-        origin, tokens = origin[other], tokens[other]
-        layouts = replace(rows.layouts.take(origin), max_batched_tokens=tokens)
+        place, option = np.nonzero(options & (rows.product[index] == number)[:, None])
+        origin = index[place]
+        layouts = replace(rows.layouts.take(origin), max_batched_tokens=np.asarray(STEP_TOKENS)[option])
         replicas = rows.replicas[origin]
         spaces.append(ProductSpace(gpu, layouts, rows.nodes_per_replica[origin], replicas, replicas))
         origins.append(origin)
-    return spaces, np.concatenate(origins)
+    return predicted(spaces), np.concatenate(origins)
 
 
 def _distance(constraints: Sequence[Constraint]) -> FloatArray:

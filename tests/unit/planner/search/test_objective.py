@@ -29,7 +29,7 @@ def candidates(*rows: Row) -> Candidates:
     return Candidates(
         products=("NVIDIA-H200",), product=0 * one, layouts=layouts, nodes_per_replica=nodes, replicas=replicas,
         supported=yes, reason=np.full(n, "", dtype=object), fits=yes, sustainable=yes, itl_ms=nothing,
-        itl_upper_ms=nothing, tpot_ms=nothing, tpot_upper_ms=nothing, ttft_ms=nothing,
+        itl_upper_ms=nothing, itl_decode_upper_ms=nothing, tpot_ms=nothing, tpot_upper_ms=nothing, ttft_ms=nothing,
         end_to_end_ms=nothing, end_to_end_upper_ms=nothing,
         ttft_upper_ms=column("ttft", 500), joules_per_output_token=joules, joules_low=joules, joules_high=joules,
         joules_upper=joules, power_watts=column("watts", 800), idle_power_watts=nothing,
