@@ -19,7 +19,7 @@ PACKAGES = {
     "budget": ("ledgers, periods, shedding", "pure"),
     "benchmark": ("loads for a running engine", "io"),
     "calibration": ("fits of coefficients", "pure"),
-    "cli": ("commands, pictures, text, inputs", "io"),
+    "cli": ("commands, site, pictures, text, inputs", "io"),
     "audit": ("what serves models now, beside a plan", "pure"),
     "cluster": ("the Kubernetes client", "io"),
     "controller": ("watches, queue, Lease, writes", "io"),

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +23,20 @@ BIN = Path(sys.executable).parent
 PASSING = ("lastTransitionTime", "planAdoptionTime")
 
 
-def run(team: Team, *arguments: str, program: Path | str = BIN / "energylens") -> subprocess.CompletedProcess[str]:
-    """Run a command as a user whose current context is the team's namespace."""
-    environment = {
+def environment(team: Team) -> dict[str, str]:
+    """Return the environment of a user whose current context is the team's namespace."""
+    return {
         **os.environ,
         "KUBECONFIG": str(team.kubectl.kubeconfig),
         "PATH": f"{BIN}{os.pathsep}{team.kubectl.program.parent}{os.pathsep}/usr/bin{os.pathsep}/bin",
         "KUBERC": "off",
     }
+
+
+def run(team: Team, *arguments: str, program: Path | str = BIN / "energylens") -> subprocess.CompletedProcess[str]:
+    """Run a command as that user."""
     return subprocess.run(
-        [program, *arguments], capture_output=True, text=True, env=environment, timeout=120, check=False
+        [program, *arguments], capture_output=True, text=True, env=environment(team), timeout=120, check=False
     )
 
 
@@ -112,6 +119,28 @@ def kubectl(team: Team, *arguments: str) -> subprocess.CompletedProcess[str]:
     return run(team, *arguments, program=team.kubectl.program)
 
 
+def pages_of_ui(team: Team, *paths: str) -> dict[str, tuple[int, str]]:
+    """Return the status and the page of each address of `kubectl energylens ui`; ``{}`` is the namespace."""
+    command = [str(team.kubectl.program), "energylens", "ui", "-n", team.namespace, "--port=0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment(team)) as process:
+        try:
+            assert process.stderr is not None
+            url, _, rest = process.stderr.readline().partition(" shows ")
+            assert rest, url
+            found = {}
+            for path in paths:
+                try:
+                    with urllib.request.urlopen(url.rstrip("/") + path.format(team.namespace), timeout=60) as answer:
+                        found[path] = answer.status, answer.read().decode()
+                except urllib.error.HTTPError as error:
+                    with error:
+                        found[path] = error.code, error.read().decode()
+            return found
+        finally:
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 0
+
+
 def test_the_plugin_through_kubectl(team: Team, asked: Path) -> None:
     assert "kubectl-energylens" in kubectl(team, "plugin", "list").stdout
     planned = kubectl(team, "energylens", "plan", "-f", str(asked), "-n", team.namespace)
@@ -142,6 +171,11 @@ def test_the_plugin_through_kubectl(team: Team, asked: Path) -> None:
     named = json.loads(budget.stdout)
     # ClusterEnergyBudgets of other tests may be there, too.
     assert "month" in [b["metadata"]["name"] for b in named.get("items", [named])]
+    pages = pages_of_ui(team, "/", "/deployments/{}/llama", "/plan/{}/llama", "/fleet", "/budgets", "/drift", "/audit")
+    assert [status for status, _ in pages.values()] == [200, 200, 200, 200, 200, 200, 502], pages
+    assert f'href="/deployments/{team.namespace}/llama">{team.namespace}/llama</a>' in pages["/"][1]
+    assert f"{team.namespace}/month" in pages["/budgets"][1]
+    assert "<svg" in pages["/plan/{}/llama"][1]
     usage = kubectl(team, "energylens", "nonsense")
     assert usage.returncode == 2
     assert "see `kubectl energylens --help`" in usage.stderr

@@ -12,14 +12,15 @@ from typing import Any, TypeVar
 import click
 
 from energylens.audit.assessment import Assessment, Question
-from energylens.audit.cluster import assessments, product_by_node
-from energylens.audit.served import ServedModel, served_models
+from energylens.audit.served import ServedModel
 from energylens.audit.telemetry import Telemetry
 from energylens.cli.errors import InputError, one_line_errors
 from energylens.cli.inputs.audit import (
     Audited,
+    assessed,
     audited_cluster,
     audited_file,
+    served,
     telemetry_of_files,
     telemetry_of_pods,
     telemetry_of_prometheus,
@@ -28,15 +29,11 @@ from energylens.cli.inputs.decorated import with_options
 from energylens.cli.inputs.live import ClusterAccess, cluster_options
 from energylens.cli.inputs.options import OUTPUT
 from energylens.cli.inputs.rates import Rates, rates_options
-from energylens.cli.progress import progress
 from energylens.cli.text.audit import as_object, manifest, report
 from energylens.cli.text.provenance import Provenance
 from energylens.cli.text.tables import dump
 from energylens.clock import SystemClock
-from energylens.data import load_gpus
 from energylens.measure.prometheus_http import Access
-from energylens.planner.inventory.snapshot import snapshot_from_objects
-from energylens.planner.types import ClusterSnapshot
 
 MIN_SECONDS = 30.0
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -195,11 +192,11 @@ def audit(
         if inventory is not None and (kubeconfig is not None or context is not None):
             raise InputError("--inventory describes the cluster; --kubeconfig and --context read another: give one")
         audited = audited_file(inventory) if inventory is not None else audited_cluster(access)
-        snapshot, found = _served(audited, ids, inventory)
+        snapshot, found = served(audited, ids, str(inventory))
         found = [each for each in found if namespace is None or each.owner.namespace == namespace]
         _check_ids(ids, found)
         telemetry = _telemetry(metrics, audited, found, access, is_live=inventory is None)
-        answers = _assess(found, audited, telemetry, question)
+        answers = assessed(found, audited, telemetry, question)
         if report_file is not None:
             where = f"inventory {inventory.name}" if inventory is not None else "the live cluster"
             made = Provenance(SystemClock().now(), where, snapshot).text(
@@ -236,25 +233,6 @@ def _telemetry(
         return Telemetry(0.0, 0.0)
     click.echo(f"reading the pages of pods for {metrics.seconds:.0f} s ...", err=True)
     return telemetry_of_pods(access, audited, found, metrics.seconds)
-
-
-def _served(audited: Audited, ids: dict[str, str], inventory: Path | None) -> tuple[ClusterSnapshot, list[ServedModel]]:
-    """Return the GPUs and what is served, of objects that a person may have written."""
-    try:
-        snapshot = snapshot_from_objects(audited.nodes, audited.pods, load_gpus())
-        return snapshot, served_models(audited.pods, product_by_node(snapshot), audited.config_maps, ids)
-    except KeyError as error:
-        raise InputError(f"{inventory}: an object lacks the field {error.args[0]!r}, which kubectl prints") from error
-    except (AttributeError, TypeError, ValueError) as error:
-        raise InputError(f"{inventory}: an object is not as kubectl prints it: {error}") from error
-
-
-def _assess(
-    models: Sequence[ServedModel], audited: Audited, telemetry: Telemetry, question: Question
-) -> list[Assessment]:
-    found = assessments(models, audited.nodes, audited.pods, telemetry, load_gpus(), SystemClock().now(), question)
-    with progress(found, "auditing", len(models), worth_showing=12) as answers:
-        return list(answers)
 
 
 def _model_ids(given: Sequence[str]) -> dict[str, str]:

@@ -8,13 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from energylens.audit.assessment import Assessment, Question
+from energylens.audit.cluster import assessments, product_by_node
 from energylens.audit.containers import config_map_names, pod_spec, reference_of
-from energylens.audit.served import ServedModel
+from energylens.audit.served import ServedModel, served_models
 from energylens.audit.telemetry import Telemetry
 from energylens.cli.errors import InputError
 from energylens.cli.inputs.files import objects_of, read_documents, read_text
 from energylens.cli.inputs.live import ClusterAccess, read_cluster
+from energylens.cli.progress import progress
 from energylens.clock import Clock, SystemClock
+from energylens.data import load_gpus
 from energylens.documents import DocumentError, json_document
 from energylens.measure.dcgm import METRICS, parse_dcgm
 from energylens.measure.engine_metrics import ENGINE_METRICS, parse_engine
@@ -23,6 +27,8 @@ from energylens.measure.prometheus import LabelMap, Series, observations, series
 from energylens.measure.prometheus_engines import engine_observations
 from energylens.measure.prometheus_http import Access, PrometheusError, PrometheusHttp
 from energylens.measure.types import EngineObservation, GpuObservation, PodRef
+from energylens.planner.inventory.snapshot import snapshot_from_objects
+from energylens.planner.types import ClusterSnapshot
 
 if TYPE_CHECKING:
     from energylens.cluster.client import KubeClient
@@ -102,6 +108,35 @@ def audited_cluster(access: ClusterAccess) -> Audited:
         named = [(CONFIG_MAP, *key) for key in sorted(wanted)]
         maps = read_cluster(access, named=named, if_allowed=(CONFIG_MAP,)).objects.get(CONFIG_MAP.kind, [])
     return Audited(found[NODE.kind], found[POD.kind], _keyed(maps))
+
+
+def served(audited: Audited, ids: Mapping[str, str], source: str) -> tuple[ClusterSnapshot, list[ServedModel]]:
+    """Return the GPUs and the models that are served.
+
+    Args:
+        audited: Objects, which a person may have written.
+        ids: Hugging Face ids by the name of what serves a model from a path.
+        source: Where the objects are from, for messages.
+
+    Raises:
+        InputError: An object is not as kubectl prints it.
+    """
+    try:
+        snapshot = snapshot_from_objects(audited.nodes, audited.pods, load_gpus())
+        return snapshot, served_models(audited.pods, product_by_node(snapshot), audited.config_maps, ids)
+    except KeyError as error:
+        raise InputError(f"{source}: an object lacks the field {error.args[0]!r}, which kubectl prints") from error
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InputError(f"{source}: an object is not as kubectl prints it: {error}") from error
+
+
+def assessed(
+    models: Sequence[ServedModel], audited: Audited, telemetry: Telemetry, question: Question
+) -> list[Assessment]:
+    """Return the assessment of each model, by the clock of this machine; long work shows its progress."""
+    found = assessments(models, audited.nodes, audited.pods, telemetry, load_gpus(), SystemClock().now(), question)
+    with progress(found, "auditing", len(models), worth_showing=12) as answers:
+        return list(answers)
 
 
 def _asks_for_gpus(pod: Object) -> bool:

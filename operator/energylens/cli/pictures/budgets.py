@@ -18,6 +18,7 @@ from energylens.cli.text.budgets import Budget, name_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _SUFFIXES = (".png", ".svg")
 
@@ -80,13 +81,19 @@ def write_burn_down(path: Path, budgets: Sequence[Budget]) -> None:
     drawn = [found for budget in budgets if (found := burn_down(budget)) is not None]
     if not drawn:
         raise InputError(f"--plot {path}: no budget has a limit of energy of which something was counted")
-    figure = blank((9.0, 3.4 * len(drawn)), FILE)
-    for axes, found in zip(figure.subplots(len(drawn), 1, squeeze=False)[:, 0], drawn, strict=True):
-        _draw(axes, found, FILE)
+    figure = burn_down_figure(drawn)
     try:
         figure.savefig(path, dpi=150)
     except OSError as error:
         raise InputError(f"--plot {path}: {error.strerror or error}") from error
+
+
+def burn_down_figure(drawn: Sequence[BurnDown], colours: Colours = FILE) -> Figure:
+    """Return the burn-downs one below the other."""
+    figure = blank((9.0, 3.4 * len(drawn)), colours)
+    for axes, found in zip(figure.subplots(len(drawn), 1, squeeze=False)[:, 0], drawn, strict=True):
+        _draw(axes, found, colours)
+    return figure
 
 
 def _draw(axes: Axes, found: BurnDown, colours: Colours) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from html import escape
 from xml.sax.saxutils import quoteattr
 
@@ -21,6 +22,12 @@ h2 { font-size: 18px; margin: 34px 0 6px; }
 h3 { font-size: 15px; margin: 20px 0 4px; }
 p { margin: 6px 0; max-width: 78ch; }
 .muted { color: var(--muted); }
+a { color: var(--series-0); }
+a:focus-visible { outline: 2px solid var(--series-0); outline-offset: 2px; }
+nav { display: flex; flex-wrap: wrap; gap: 4px 18px; margin: 0 0 16px; padding-bottom: 10px;
+  border-bottom: 1px solid var(--grid); }
+nav a { text-decoration: none; padding: 4px 0; }
+nav a[aria-current] { color: var(--ink); font-weight: 600; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(165px, 1fr)); gap: 12px; margin: 18px 0; }
 .tile, figure, .table { background: var(--surface); border: 1px solid var(--grid); border-radius: 10px; }
 .tile { padding: 12px 14px; }
@@ -35,9 +42,11 @@ footer { margin-top: 36px; padding-top: 10px; border-top: 1px solid var(--grid);
 table { border-collapse: collapse; width: 100%; font-size: 13.5px; }
 th, td { padding: 7px 8px; text-align: left; white-space: nowrap; border-bottom: 1px solid var(--grid); }
 th { color: var(--muted); font-weight: 600; }
+thead th { white-space: normal; vertical-align: bottom; }
 tbody tr:last-child td { border-bottom: 0; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 td.wide { white-space: normal; min-width: 170px; }
+.facts th { width: 150px; }
 tr.pick td { font-weight: 600; }
 .bad { color: var(--bad); }
 @media (max-width: 640px) {
@@ -51,15 +60,35 @@ tr.pick td { font-weight: 600; }
   tbody tr:last-child { border-bottom: 0; }
   td, td.number { display: block; padding: 2px 4px; border: 0; text-align: left; white-space: normal; }
   td.wide { grid-column: 1 / -1; }
+  .facts tr { display: block; }
+  .facts th { display: block; width: auto; padding: 2px 4px; border: 0; }
+  .facts td::before { content: none; }
   td::before { content: attr(data-label) " "; color: var(--muted); font-weight: 400; }
 }
-@media print { body { background: #fff; } main { max-width: none; } .table { overflow: visible; }
+@media print { nav { display: none; } body { background: #fff; } main { max-width: none; } .table { overflow: visible; }
   th, td { white-space: normal; } }
 """
 
 
 _LONG = 32
 """Characters beyond which a cell wraps."""
+_MAIN = "<main>\n"
+
+
+@dataclass(frozen=True)
+class Link:
+    """Text that leads to another page."""
+
+    text: str
+    href: str
+
+    @property
+    def html(self) -> str:
+        """The link as an element."""
+        return f"<a href={quoteattr(self.href)}>{escape(self.text)}</a>"
+
+
+Cell = str | Link
 
 
 def page(title: str, body: Iterable[str], made: str) -> str:
@@ -74,9 +103,24 @@ def page(title: str, body: Iterable[str], made: str) -> str:
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{escape(title)}</h1>\n{parts}\n"
+        f"<style>{_STYLE}</style>\n</head>\n<body>\n{_MAIN}<h1>{escape(title)}</h1>\n{parts}\n"
         f"<footer>{escape(made)}</footer>\n</main>\n</body>\n</html>\n"
     )
+
+
+def navigated(document: str, entries: Iterable[Link], current: str) -> str:
+    """Return a document of :func:`page` with links to the other pages above its heading.
+
+    Args:
+        document: The document.
+        entries: Links to all pages that readers choose from.
+        current: Address of the entry that the document belongs to.
+    """
+    links = "".join(
+        entry.html.replace("<a ", '<a aria-current="page" ', 1) if entry.href == current else entry.html
+        for entry in entries
+    )
+    return document.replace(_MAIN, f'{_MAIN}<nav aria-label="Pages">{links}</nav>\n', 1)
 
 
 def tiles(figures: Iterable[tuple[str, str]]) -> str:
@@ -97,30 +141,39 @@ def charts(found: Iterable[tuple[str, str]]) -> str:
     return f'<div class="charts">{cells}</div>'
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, picked: int | None = None) -> str:
+def table(header: Sequence[str], rows: Iterable[Sequence[Cell]], *, picked: int | None = None) -> str:
     """Return a table; columns of numbers are set right, those with a long cell wrap.
 
     On a narrow screen each row becomes a block in which every cell names its column, so that no column is cut off.
 
     Args:
         header: Column names.
-        rows: Cells as text.
+        rows: Cells as text, or as links.
         picked: Row that is set off.
     """
     body = [list(row) for row in rows]
-    numbers = [bool(body) and all(_is_number(row[i]) for row in body) for i in range(len(header))]
-    wide = [any(len(row[i]) > _LONG for row in body) for i in range(len(header))]
+    texts = [[cell.text if isinstance(cell, Link) else cell for cell in row] for row in body]
+    numbers = [_is_numeric([row[i] for row in texts]) for i in range(len(header))]
+    wide = [any(len(row[i]) > _LONG for row in texts) for i in range(len(header))]
     head = "".join(f"<th{_class(n)}>{escape(name)}</th>" for name, n in zip(header, numbers, strict=True))
     lines = [
         ('<tr class="pick">' if at == picked else "<tr>")
         + "".join(
-            f"<td{_class(n, w)} data-label={quoteattr(name)}>{escape(cell)}</td>"
+            f"<td{_class(n, w)} data-label={quoteattr(name)}>{_html(cell)}</td>"
             for name, cell, n, w in zip(header, row, numbers, wide, strict=True)
         )
         + "</tr>"
         for at, row in enumerate(body)
     ]
     return f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+
+
+def facts(rows: Iterable[tuple[str, str]]) -> str:
+    """Return labels, each with a text beside it."""
+    lines = "".join(
+        f'<tr><th scope="row">{escape(label)}</th><td class="wide">{escape(text)}</td></tr>' for label, text in rows
+    )
+    return f'<div class="table facts"><table><tbody>{lines}</tbody></table></div>'
 
 
 def paragraph(text: str, kind: str = "") -> str:
@@ -134,9 +187,19 @@ def heading(text: str, level: int = 2) -> str:
     return f"<h{level}>{escape(text)}</h{level}>"
 
 
+def _html(cell: Cell) -> str:
+    return cell.html if isinstance(cell, Link) else escape(cell)
+
+
 def _class(number: bool, wide: bool = False) -> str:
     return ' class="number"' if number else ' class="wide"' if wide else ""
 
 
+def _is_numeric(cells: Sequence[str]) -> bool:
+    """Return whether a column has numbers, and nothing else but blanks."""
+    found = [text for text in cells if text not in ("", "-")]
+    return bool(found) and all(map(_is_number, found))
+
+
 def _is_number(text: str) -> bool:
-    return text in ("", "-") or text.replace(",", "").replace(".", "", 1).lstrip("+-").removesuffix(" %").isdecimal()
+    return text.replace(",", "").replace(".", "", 1).lstrip("+-").removesuffix(" %").isdecimal()

@@ -47,7 +47,7 @@ def check_plot(path: Path, option: str = "--plot", suffixes: Sequence[str] = SUF
 
 
 def write_plot(path: Path, previews: Sequence[Preview], cluster: str, what_ifs: Sequence[WhatIfs] = ()) -> None:
-    """Write the pictures of plans; deployments without any candidate are left out.
+    """Write the pictures of plans; deployments without any candidate have none, and on a page the reason alone.
 
     Args:
         path: Written to; its suffix says what is written.
@@ -58,20 +58,15 @@ def write_plot(path: Path, previews: Sequence[Preview], cluster: str, what_ifs: 
     Raises:
         InputError: Nothing can be drawn, or the file cannot be written.
     """
-    asked: Sequence[WhatIfs | None] = what_ifs or [None] * len(previews)
-    drawn = [
-        (preview, found, answers)
-        for preview, answers in zip(previews, asked, strict=True)
-        if (found := _picture(preview)) is not None
-    ]
+    drawn = [found for preview in previews if (found := _picture(preview)) is not None]
     if not drawn:
         raise InputError(
             f"--plot {path}: no candidate can run the load of any deployment, so that there is nothing to draw"
         )
     if path.suffix == ".html":
-        write_text(path, _page(drawn, cluster), "--plot")
+        write_text(path, plan_page(previews, cluster, what_ifs), "--plot")
         return
-    figure = plan_figure([found for _, found, _ in drawn])
+    figure = plan_figure(drawn)
     try:
         figure.savefig(path, dpi=150)
     except OSError as error:
@@ -104,29 +99,38 @@ def _picture(preview: Preview) -> Picture | None:
     return replace(found, title=title, week=week_picture(found.title, planning.week))
 
 
-def _page(drawn: Sequence[tuple[Preview, Picture, WhatIfs | None]], cluster: str) -> str:
+def plan_page(previews: Sequence[Preview], cluster: str, what_ifs: Sequence[WhatIfs] = ()) -> str:
+    """Return a page of plans: the message of each, its charts and its table of candidates.
+
+    Args:
+        previews: Answers for the deployments, one at least.
+        cluster: Where the cluster was read from.
+        what_ifs: Answers to ``--what-if`` for each of them; empty without the option.
+    """
     body = [paragraph(_LEGEND, "muted")]
-    for preview, found, answers in drawn:
-        planning = preview.planning
-        body += [
-            heading(found.title),
-            paragraph(planning.message, "" if planning.good else "bad"),
-            charts(
-                (svg(panel_figure(found, panel), found.labels), f"Energy against {panel.name}")
-                for panel in found.panels
-            ),
-            *_week(planning, found),
-        ]
+    predictors = []
+    for number, preview in enumerate(previews):
+        planning, drawn = preview.planning, _picture(preview)
+        title = preview.deployment.metadata.name if drawn is None else drawn.title
+        body += [heading(title), paragraph(planning.message, "" if planning.good else "bad")]
+        if drawn is not None:
+            predictors.append(drawn.predictor_version)
+            body.append(
+                charts(
+                    (svg(panel_figure(drawn, panel), drawn.labels), f"Energy against {panel.name}")
+                    for panel in drawn.panels
+                )
+            )
+            body += _week(planning, drawn)
         if isinstance(planning.result, Feasible):
             header, *rows = table_rows(preview.deployment, planning.result.table)
             picked = next(i for i, row in enumerate(planning.result.table) if row["chosen"])
             body.append(table(header, rows, picked=picked))
-        if answers is not None:
-            head, *lines = what_if_rows(answers)
+        if what_ifs:
+            head, *lines = what_if_rows(what_ifs[number])
             body += [heading("What if", 3), paragraph(NOTE, "muted"), table(head, lines)]
     # Each deployment is planned on what those before it leave: the nodes themselves are the same for all.
-    first = drawn[0][0].inputs
-    predictors = [found.predictor_version for _, found, _ in drawn]
+    first = previews[0].inputs
     return page("EnergyLens plan", body, Provenance(first.now, cluster, first.snapshot).text(predictors))
 
 

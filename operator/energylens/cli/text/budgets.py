@@ -11,8 +11,8 @@ from energylens.cli.text.money import basis, energy_text, month_text
 from energylens.cli.text.tables import columns
 
 Budget = EnergyBudget | ClusterEnergyBudget
-_HEAD = ("NAME", "USED", "REMAINING", "FORECAST", "MEMBERS", "ACTION", "READY")
-_MEMBER_HEAD = ("MEMBER", "PRIORITY", "COMMITTED", "MEASURED", "USED", "LEFT TO IT")
+HEAD = ("NAME", "USED", "REMAINING", "FORECAST", "MEMBERS", "ACTION", "READY")
+MEMBER_HEAD = ("MEMBER", "PRIORITY", "COMMITTED", "MEASURED", "USED", "LEFT TO IT")
 
 
 def name_of(budget: Budget) -> str:
@@ -23,7 +23,7 @@ def name_of(budget: Budget) -> str:
 
 def overview(budgets: Sequence[Budget], own: Sequence[tuple[str, ...]] = (), rates: Rates = NO_RATES) -> str:
     """Return a table of budgets, and below them of those in the specs of LLMDeployments."""
-    lines = [line[2:] for line in columns([_HEAD, *(_row(budget) for budget in budgets), *own])]
+    lines = [line[2:] for line in columns([HEAD, *(row(budget) for budget in budgets), *own])]
     if rates.is_stated:
         lines += ["", *(f"{name_of(each)}: {text}" for each in budgets for text in _cost(each, rates)), *basis(rates)]
     return "\n".join(lines)
@@ -54,8 +54,26 @@ def _cost(budget: Budget, rates: Rates) -> list[str]:
 
 def page(budget: Budget, rates: Rates = NO_RATES) -> str:
     """Return everything about one budget."""
+    status = budget.status
+    lines = [headline(budget), *(f"  {label:<11} {text}" for label, text in facts(budget, rates)), *basis(rates)]
+    if status.members:
+        lines += ["", *columns([MEMBER_HEAD, *member_rows(budget)])]
+        lines += [f"  and {hidden} more"] if (hidden := hidden_members(budget)) else []
+    for condition in status.conditions:
+        text = f": {condition.message}" if condition.message else ""
+        lines += [""] if condition is status.conditions[0] else []
+        lines.append(f"  {condition.type:<19} {condition.status:<8} {condition.reason}{text}")
+    return "\n".join(lines)
+
+
+def headline(budget: Budget) -> str:
+    """Return the kind, name and action of a budget."""
+    return f"{budget.kind} {name_of(budget)}: {budget.spec.action}"
+
+
+def facts(budget: Budget, rates: Rates = NO_RATES) -> list[tuple[str, str]]:
+    """Return limits, use, power and forecast of a budget, each with its label; what is not known is left out."""
     spec, status = budget.spec, budget.status
-    lines = [f"{budget.kind} {name_of(budget)}: {spec.action}"]
     limits = [
         f"{spec.power_watts} W" if spec.power_watts is not None else "",
         f"{spec.energy_watt_hours} Wh per {spec.period.lower()}" if spec.energy_watt_hours is not None else "",
@@ -73,7 +91,7 @@ def page(budget: Budget, rates: Rates = NO_RATES) -> str:
         f"{status.burn_rate_watts} W" if status.burn_rate_watts is not None else "",
         f"{status.burn_rate_percent} % of what lasts until the reset" if status.burn_rate_percent is not None else "",
     ]
-    facts = (
+    found = (
         ("limits", ", ".join(filter(None, limits))),
         ("period", period),
         ("used", (status.used or "") + (f", {predicted} Wh of it predicted" if predicted else "")),
@@ -84,20 +102,21 @@ def page(budget: Budget, rates: Rates = NO_RATES) -> str:
         ("carbon", f"{status.used_grams} g CO2e used" if status.used_grams is not None else ""),
         ("cost", "".join(_cost(budget, rates)) if rates.is_stated else ""),
     )
-    lines += [f"  {label:<11} {text}" for label, text in facts if text]
-    lines += basis(rates)
-    if status.members:
-        lines += ["", *columns([_MEMBER_HEAD, *map(_member_row, status.members)])]
-        hidden = (status.member_count or 0) - len(status.members)
-        lines += [f"  and {hidden} more"] if hidden > 0 else []
-    for condition in status.conditions:
-        text = f": {condition.message}" if condition.message else ""
-        lines += [""] if condition is status.conditions[0] else []
-        lines.append(f"  {condition.type:<19} {condition.status:<8} {condition.reason}{text}")
-    return "\n".join(lines)
+    return [(label, text) for label, text in found if text]
 
 
-def _row(budget: Budget) -> tuple[str, ...]:
+def member_rows(budget: Budget) -> list[tuple[str, ...]]:
+    """Return a row for each member that the status lists."""
+    return [_member_row(member) for member in budget.status.members]
+
+
+def hidden_members(budget: Budget) -> int:
+    """Return how many members the status counts and does not list."""
+    return max(0, (budget.status.member_count or 0) - len(budget.status.members))
+
+
+def row(budget: Budget) -> tuple[str, ...]:
+    """Return a row of :data:`HEAD`."""
     status = budget.status
     ready = next((c.status for c in status.conditions if c.type == "Ready"), "")
     count = "" if status.member_count is None else str(status.member_count)

@@ -11,6 +11,22 @@ from energylens import __version__
 from energylens.planner.types import ClusterSnapshot
 
 
+def made_from(made: datetime, cluster: str, predictors: Iterable[str] = ()) -> str:
+    """Return when, from what and by which version a page was made.
+
+    Args:
+        made: When.
+        cluster: Where the cluster was read from.
+        predictors: Versions of code and coefficients that made the figures.
+    """
+    return f"Made {made:%Y-%m-%d %H:%M} UTC by energylens {__version__}{_versions(predictors)}, from {cluster}."
+
+
+def _versions(predictors: Iterable[str]) -> str:
+    versions = ", ".join(sorted(set(predictors)))
+    return f", predictor {versions}" if versions else ""
+
+
 @dataclass(frozen=True)
 class Provenance:
     """When, from which cluster and by which predictor."""
@@ -31,9 +47,7 @@ class Provenance:
             gpus[node.product] += node.allocatable
         nodes = len(self.snapshot.nodes)
         at_hand = ", ".join(f"{count} {product.removeprefix('NVIDIA-')}" for product, count in sorted(gpus.items()))
-        versions = ", ".join(sorted(set(predictors)))
         return (
-            f"Made {self.made:%Y-%m-%d %H:%M} UTC by energylens {__version__}"
-            f"{f', predictor {versions}' if versions else ''}, from {self.cluster}: "
+            f"{made_from(self.made, self.cluster, predictors).removesuffix('.')}: "
             f"{nodes} node{'' if nodes == 1 else 's'} with GPUs{f' ({at_hand})' if at_hand else ''}."
         )

@@ -72,45 +72,82 @@ def as_object(deployment: LLMDeployment, rates: Rates = NO_RATES) -> dict[str, A
 
 def page(deployment: LLMDeployment, rates: Rates = NO_RATES) -> str:
     """Return the page: what is asked, planned, running, measured, what budgets leave, and every condition."""
-    metadata, status, spec = deployment.metadata, deployment.status, deployment.spec
-    lines = [
-        f"{metadata.namespace}/{metadata.name}: {spec.model.name} on {spec.engine.type}",
-        f"  load        {_load(deployment)}",
-        f"  objectives  {_objectives(deployment)}",
-    ]
+    status = deployment.status
+    lines = [headline(deployment), *(f"  {label:<11} {text}" for label, text in facts(deployment))]
+    if status.plan is not None and status.schedule is not None:
+        lines += week_lines(deployment, status.plan, status.schedule)
+    figures = figure_rows(deployment)
+    if figures:
+        rows = [tuple(name.upper() for name in FIGURE_COLUMNS), *figures]
+        lines += ["", *columns(rows), *(f"  {text}" for text in about_figures(deployment))]
+    costs = costs_of(deployment, rates)
+    lines += ["", *costs] if costs else []
+    budget = budget_lines(deployment)
+    lines += ["", *budget, *([""] if budget else [])]
+    conditions = condition_rows(status.conditions)
+    if conditions:
+        lines += columns([tuple(name.upper() for name in CONDITION_COLUMNS), *conditions])
+    else:
+        lines.append(f"  {NOT_RECONCILED}")
+    return "\n".join(lines).rstrip()
+
+
+FIGURE_COLUMNS = ("Figure", "Predicted", "Measured", "Prediction off by")
+CONDITION_COLUMNS = ("Condition", "Status", "Reason", "Since", "Message")
+NOT_RECONCILED = "The operator has not reconciled it yet."
+
+
+def headline(deployment: LLMDeployment) -> str:
+    """Return which object runs which model on which engine."""
+    metadata, spec = deployment.metadata, deployment.spec
+    return f"{metadata.namespace}/{metadata.name}: {spec.model.name} on {spec.engine.type}"
+
+
+def facts(deployment: LLMDeployment) -> list[tuple[str, str]]:
+    """Return what is asked, planned and running, each with its label; what needs a person comes early."""
+    metadata, status = deployment.metadata, deployment.status
+    found = [("load", _load(deployment)), ("objectives", _objectives(deployment))]
     if status.observed_generation != metadata.generation:
         seen = "not at all" if status.observed_generation is None else f"up to generation {status.observed_generation}"
-        lines.append(f"  outdated    the operator has seen the spec {seen}, it is at {metadata.generation}")
+        found.append(("outdated", f"the operator has seen the spec {seen}, it is at {metadata.generation}"))
     # What needs a person must not be the last of nine rows.
-    lines += [
-        f"  degraded    {c.reason} at generation {c.observed_generation or metadata.generation}: {c.message}"
+    found += [
+        ("degraded", f"{c.reason} at generation {c.observed_generation or metadata.generation}: {c.message}")
         for c in status.conditions
         if c.type == "Degraded" and c.status == "True"
     ]
-    lines += [f"  {_kind_of(deployment):<11} {_plan(status.plan)}", *_running(deployment), *_verifying(status)]
-    lines += [] if status.plan is None else _about(status.plan)
-    if status.plan is not None and status.schedule is not None:
-        lines += [*week_lines(deployment, status.plan, status.schedule)]
-    figures = list(_figures(deployment))
-    if figures:
-        rows = [("FIGURE", "PREDICTED", "MEASURED", "PREDICTION OFF BY")]
-        rows += [
-            (
-                figure.name,
-                figure.predicted or _UNKNOWN,
-                figure.measured or _UNKNOWN,
-                _UNKNOWN if figure.error_percent is None else f"{figure.error_percent:+d} %",
-            )
-            for figure in figures
-        ]
-        lines += ["", *columns(rows), f"  {_window(deployment)}"]
-        learned = correction_text(status.plan)
-        lines += [f"  predicted figures include learned corrections: {learned}"] if learned else []
-    if rates.is_stated:
-        costs = [line for name, amounts in _amounts(status) for line in cost_lines(rates, *amounts, label=name)]
-        lines += ["", *costs, *basis(rates)] if costs else []
-    lines += ["", *_budget(deployment), *_conditions(status.conditions)]
-    return "\n".join(lines).rstrip()
+    found += [(_kind_of(deployment), _plan(status.plan)), ("running", _running(deployment)), *_verifying(status)]
+    return found if status.plan is None else [*found, *_about(status.plan)]
+
+
+def figure_rows(deployment: LLMDeployment) -> list[tuple[str, ...]]:
+    """Return a row of :data:`FIGURE_COLUMNS` for each figure; none without a plan."""
+    return [
+        (
+            figure.name,
+            figure.predicted or _UNKNOWN,
+            figure.measured or _UNKNOWN,
+            _UNKNOWN if figure.error_percent is None else f"{figure.error_percent:+d} %",
+        )
+        for figure in _figures(deployment)
+    ]
+
+
+def about_figures(deployment: LLMDeployment) -> list[str]:
+    """Return when the measured figures were measured, and what was learned that is in the predicted ones."""
+    learned = correction_text(deployment.status.plan)
+    return [
+        _window(deployment),
+        *([f"predicted figures include learned corrections: {learned}"] if learned else []),
+    ]
+
+
+def costs_of(deployment: LLMDeployment, rates: Rates) -> list[str]:
+    """Return lines of money and carbon, predicted and measured; none if nobody asked for them."""
+    if not rates.is_stated:
+        return []
+    costs = [line for name, found in _amounts(deployment.status) for line in cost_lines(rates, *found, label=name)]
+    return [*costs, *basis(rates)] if costs else []
 
 
 def _amounts(status: LLMDeploymentStatus) -> Iterator[tuple[str, tuple[float, int, float | None]]]:
@@ -128,13 +165,13 @@ def _amounts(status: LLMDeploymentStatus) -> Iterator[tuple[str, tuple[float, in
         )
 
 
-def _about(plan: PlanStatus) -> list[str]:
+def _about(plan: PlanStatus) -> list[tuple[str, str]]:
     """Return how full the replicas are, what their KV caches hold, and how far the figures can be trusted."""
     busy, cache = plan.predicted.utilization_percent, cache_text(plan)
-    lines = [f"  capacity    {busy} % used at the load"] if busy is not None else []
-    lines += [f"  KV cache    {cache}"] if cache else []
-    lines += [f"  network     {plan.inter_node_network}"] if plan.inter_node_network else []
-    return [*lines, f"  confidence  {confidence_text(plan)}"]
+    found = [("capacity", f"{busy} % used at the load")] if busy is not None else []
+    found += [("KV cache", cache)] if cache else []
+    found += [("network", plan.inter_node_network)] if plan.inter_node_network else []
+    return [*found, ("confidence", confidence_text(plan))]
 
 
 def _load(deployment: LLMDeployment) -> str:
@@ -177,24 +214,24 @@ def _kind_of(deployment: LLMDeployment) -> str:
     return "advice" if plan is not None and planning.mode == "Advisory" else "plan"
 
 
-def _verifying(status: LLMDeploymentStatus) -> list[str]:
+def _verifying(status: LLMDeploymentStatus) -> list[tuple[str, str]]:
     """Return the plan of which one replica is measured, and how far that is; nothing where none is."""
     found = status.verification
     if found is None or found.plan is None:
         return []
     held = f"{counted(found.good_windows, 'window')} held, {found.bad_windows} broke"
-    return [f"  verifying   {plan_with_hash(found.plan)}: {held}; {found.message or 'nothing is known yet'}"]
+    return [("verifying", f"{plan_with_hash(found.plan)}: {held}; {found.message or 'nothing is known yet'}")]
 
 
 def _plan(plan: PlanStatus | None) -> str:
     return "none" if plan is None else plan_with_hash(plan)
 
 
-def _running(deployment: LLMDeployment) -> list[str]:
+def _running(deployment: LLMDeployment) -> str:
     status = deployment.status
     active = status.active_revision
     if active is None:
-        return ["  running     nothing"]
+        return "nothing"
     plan = status.plan
     wanted = f" of {plan.replicas}" if plan is not None and plan.hash == active.plan_hash else ""
     other = "" if wanted else f" of plan {active.plan_hash}{_layout(active)}"
@@ -202,7 +239,7 @@ def _running(deployment: LLMDeployment) -> list[str]:
     ready = active.ready_replicas or 0
     found = f"{ready}{wanted} replicas" if wanted else f"{counted(ready, 'replica')}{other}"
     verb = "is" if ready == 1 and not wanted else "are"
-    return [f"  running     {found} {verb} ready, {ref.kind} {ref.name}"]
+    return f"{found} {verb} ready, {ref.kind} {ref.name}"
 
 
 def _layout(active: ActiveRevision) -> str:
@@ -258,10 +295,11 @@ def _window(deployment: LLMDeployment) -> str:
     )
 
 
-def _budget(deployment: LLMDeployment) -> list[str]:
+def budget_lines(deployment: LLMDeployment) -> list[str]:
+    """Return what budgets leave to it, and what its own budget does; nothing without any."""
     budget, own = deployment.status.budget, own_budget_lines(deployment, deployment.status.energy_account)
     if budget is None:
-        return [*own, ""] if own else []
+        return own
     said = [
         "" if budget.name is None else f"{budget.name} {'reports only' if budget.action == 'Report' else 'binds'}",
         f"{budget.allowed_power_watts} W allowed" if budget.allowed_power_watts is not None else "",
@@ -269,12 +307,9 @@ def _budget(deployment: LLMDeployment) -> list[str]:
         f"{budget.remaining_watt_hours} Wh left" if budget.remaining_watt_hours is not None else "",
         f"next period {budget.reset_time}" if budget.reset_time is not None else "",
     ]
-    return [f"  budget      {', '.join(text for text in said if text)}", *own, ""]
+    return [f"  budget      {', '.join(text for text in said if text)}", *own]
 
 
-def _conditions(conditions: tuple[Condition, ...]) -> list[str]:
-    if not conditions:
-        return ["  The operator has not reconciled it yet."]
-    rows = [("CONDITION", "STATUS", "REASON", "SINCE", "MESSAGE")]
-    rows += [(c.type, c.status, c.reason, c.last_transition_time or _UNKNOWN, c.message) for c in conditions]
-    return columns(rows)
+def condition_rows(conditions: tuple[Condition, ...]) -> list[tuple[str, ...]]:
+    """Return a row of :data:`CONDITION_COLUMNS` for each condition."""
+    return [(c.type, c.status, c.reason, c.last_transition_time or _UNKNOWN, c.message) for c in conditions]

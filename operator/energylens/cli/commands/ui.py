@@ -1,0 +1,87 @@
+"""`energylens ui`: the pages of the other commands in a browser, read-only, made from the cluster at each request."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+import click
+
+from energylens.cli.errors import InputError, one_line_errors
+from energylens.cli.inputs.live import ClusterAccess, cluster_options
+from energylens.cli.inputs.options import INVENTORY_HELP
+from energylens.cli.inputs.rates import Rates, rates_options
+from energylens.clock import SystemClock
+from energylens.measure.prometheus_http import Access
+
+DEFAULT_PORT = 8765
+
+
+@click.command()
+@click.option("--inventory", type=click.Path(path_type=Path), metavar="FILE", help=INVENTORY_HELP)
+@cluster_options
+@click.option("-n", "--namespace", metavar="NAME", help="Show only this namespace. Default: all namespaces.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=DEFAULT_PORT, show_default=True, help="0: any free port."
+)
+@click.option("--prometheus", metavar="URL", help="A Prometheus that scrapes engines and dcgm-exporter, for the audit.")
+@click.option(
+    "--prometheus-token-file", type=click.Path(path_type=Path), metavar="FILE", help="Bearer token for --prometheus."
+)
+@click.option(
+    "--prometheus-ca-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="PEM file of the trusted certificate authorities.",
+)
+@click.option(
+    "--window-minutes",
+    type=click.IntRange(2, 10_080),
+    default=60,
+    show_default=True,
+    help="Length of the window that is read from --prometheus.",
+)
+@rates_options
+def ui(
+    inventory: Path | None,
+    kubeconfig: Path | None,
+    context: str | None,
+    namespace: str | None,
+    port: int,
+    prometheus: str | None,
+    prometheus_token_file: Path | None,
+    prometheus_ca_file: Path | None,
+    window_minutes: int,
+    rates: Rates,
+) -> None:
+    """Show deployments, plans, the fleet, budgets, drift and an audit in a browser.
+
+    Pages are made from the cluster when they are asked for, with your rights, and nothing is written. The server
+    listens on 127.0.0.1: every user of this machine can read the pages while it runs. Ctrl-C ends it.
+    """
+    from energylens.cli.pictures.charts import check_matplotlib
+    from energylens.cli.site.clusters import FileCluster, LiveCluster
+    from energylens.cli.site.server import SiteServer
+    from energylens.cli.site.site import Cluster, Site
+
+    with one_line_errors(InputError):
+        check_matplotlib("ui")
+        cluster: Cluster
+        if inventory is not None:
+            if kubeconfig is not None or context is not None or namespace is not None or prometheus is not None:
+                raise InputError("--inventory describes the cluster; the other options read another: give one")
+            cluster = FileCluster(inventory)
+        else:
+            access = None if prometheus is None else Access(prometheus, prometheus_token_file, prometheus_ca_file)
+            cluster = LiveCluster(
+                ClusterAccess(kubeconfig, context, namespace, namespace is None), access, 60.0 * window_minutes
+            )
+        # What cannot be read is said before a browser is opened.
+        cluster.deployments()
+        try:
+            server = SiteServer(Site(cluster, rates, SystemClock()), port)
+        except OSError as error:
+            raise InputError(f"--port {port}: {error.strerror or error}") from error
+    click.echo(f"{server.url} shows {cluster.text}; Ctrl-C ends it", err=True)
+    with server, suppress(KeyboardInterrupt):
+        server.serve_forever()
