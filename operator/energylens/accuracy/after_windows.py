@@ -15,8 +15,9 @@ from zlib import crc32
 import numpy as np
 
 from energylens.accuracy.evaluate import QUANTITIES, Predicted
+from energylens.predictor.fitted.features import load_kind
 from energylens.predictor.fitted.lessons import Lessons
-from energylens.predictor.fitted.recalibration import MeasuredPoint, factors_at
+from energylens.predictor.fitted.recalibration import MeasuredPoint, Places, factors_at
 from energylens.predictor.types import BoolArray, FloatArray
 from energylens.runs import Run
 
@@ -102,9 +103,18 @@ def _factors(
             for figure, quantity in (("itl", latency), ("ttft", "ttft"), ("power", "power"), ("energy", "energy"))
         }
         known = {f"{figure}_ratio": float(ratio) for figure, ratio in ratios.items() if np.isfinite(ratio)}
-        lessons.learn(layout_of(runs[i]), runs[i].concurrency, MeasuredPoint(**known))
-    layouts = np.array([layout_of(runs[i]) for i in rest], dtype=np.str_)
-    return factors_at(lessons.applied(), layouts, np.array([runs[i].concurrency for i in rest]))
+        run = runs[i]
+        kind = load_kind(run.input_tokens, run.output_tokens)
+        lessons.learn(layout_of(run), kind, run.concurrency, MeasuredPoint(**known))
+    return factors_at(lessons.applied(), _places([runs[i] for i in rest]))
+
+
+def _places(runs: Sequence[Run]) -> Places:
+    return Places(
+        np.array([layout_of(run) for run in runs], dtype=np.str_),
+        np.array([load_kind(run.input_tokens, run.output_tokens) for run in runs], dtype=np.str_),
+        np.array([run.concurrency for run in runs]),
+    )
 
 
 def _judged(

@@ -33,7 +33,7 @@ def test_a_site_that_is_off_alike_everywhere_is_right_after_two_windows() -> Non
     found = judged(runs, 2)
     assert list(found) == ["all", "engine vllm==0.11.1", "engine vllm==0.24.0", "GPU B200", "GPU H100"]
     assert found["GPU H100"].before["energy"] == pytest.approx(100 / 3)
-    assert found["GPU H100"].after["energy"] < 6.0
+    assert found["GPU H100"].after["energy"] < 7.0
     # Where predictions were right nothing is corrected.
     assert found["GPU B200"].after["energy"] == found["GPU B200"].before["energy"] == 0.0
     assert (found["all"].sites, found["all"].runs) == (2, 8)

@@ -99,5 +99,5 @@ def test_a_refit_to_a_part_is_the_fit_to_that_part() -> None:
 
 
 def test_runs_that_share_an_id_cannot_be_told_apart() -> None:
-    with pytest.raises(FitError, match="run_id 'H100-8' is that of 2 runs"):
+    with pytest.raises(FitError, match="run_id 'H100-8' is used by 2 runs"):
         refits([*RUNS, RUNS[0]])

@@ -582,7 +582,7 @@ def test_a_correction_scales_what_is_predicted(setup: Setup, make_snapshot: Snap
     plain = plan(*args)
     sequences = plain.plan.predicted.concurrency / plain.plan.replicas
     taught = Learned({"power": math.log(1.25), "energy": math.log(1.5)}, {"power": 1e6, "energy": 1e6})
-    corrected = plan(*args, corrections=Corrections({H100: (Lesson(plain.plan.layout, sequences, taught),)}))
+    corrected = plan(*args, corrections=Corrections({H100: (Lesson(plain.plan.layout, "", sequences, taught),)}))
     assert corrected.plan.layout == plain.plan.layout
     assert energy(corrected) == pytest.approx(1.5 * energy(plain), rel=0.01)
     assert corrected.plan.predicted.power_watts == pytest.approx(1.25 * plain.plan.predicted.power_watts, rel=0.01)

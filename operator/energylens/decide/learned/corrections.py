@@ -16,6 +16,7 @@ from typing import Any
 from energylens.api.llmdeployment import LearnedCorrection, LLMDeployment, PlanStatus
 from energylens.api.quantity import format_milli
 from energylens.planner.search.corrections import Corrections
+from energylens.predictor.fitted.features import load_kind
 from energylens.predictor.fitted.lessons import LOAD_WIDTH, LessonRecord, Lessons, Place, rounded
 from energylens.predictor.fitted.recalibration import (
     FIGURES,
@@ -28,6 +29,8 @@ from energylens.predictor.fitted.recalibration import (
 
 CONFIG_MAP_NAME = "energylens-corrections"
 DATA_KEY = "corrections.json"
+VERSION = 3
+"""Version of the format in which everything learned is stored."""
 MOST_ENTRIES = 1000
 """Lessons in a ConfigMap that must stay below 1 MiB; the ones learned from last stay."""
 
@@ -59,7 +62,7 @@ class Pool:
         product = (*subject(deployment), plan.gpu_product)
         lessons = self._lessons.pop(product, None) or Lessons()
         self._lessons[product] = lessons
-        moved = lessons.learn(plan.layout, _sequences(plan), point)
+        moved = lessons.learn(plan.layout, kind_of(deployment), _sequences(plan), point)
         while sum(len(one.entries) for one in self._lessons.values()) > MOST_ENTRIES:
             self._forget_oldest()
         self.changed = True
@@ -85,7 +88,7 @@ class Pool:
         windows = 0.0 if lessons is None else lessons.windows(plan.layout)
         if lessons is None or not windows:
             return None
-        known = factors_of(lessons.learned(), plan.layout, _sequences(plan))
+        known = factors_of(lessons.learned(), plan.layout, kind_of(deployment), _sequences(plan))
         return LearnedCorrection(
             **{name: format_milli(getattr(known, name)) for name in FIGURES},
             gpu_product=plan.gpu_product,
@@ -99,16 +102,18 @@ class Pool:
             return None
         about = subject(deployment)
         found = {key[2]: lessons.applied() for key, lessons in self._lessons.items() if key[:2] == about}
-        return Corrections({product: lessons for product, lessons in found.items() if lessons}) if found else None
+        if not found:
+            return None
+        return Corrections({product: lessons for product, lessons in found.items() if lessons}, kind_of(deployment))
 
     def dump(self) -> str:
         """Return everything as JSON, a line per entry."""
         lines = [
-            json.dumps({"key": [*product, layout, load], **_plain(entry)}, separators=(",", ":"))
+            json.dumps({"key": [*product, layout, kind, load], **_plain(entry)}, separators=(",", ":"))
             for product, lessons in self._lessons.items()
-            for (layout, load), entry in lessons.entries.items()
+            for (layout, kind, load), entry in lessons.entries.items()
         ]
-        return '{"version":2,"entries":[\n' + ",\n".join(lines) + "\n]}"
+        return f'{{"version":{VERSION},"entries":[\n' + ",\n".join(lines) + "\n]}"
 
     def load(self, text: str) -> None:
         """Take what :meth:`dump` wrote.
@@ -118,14 +123,18 @@ class Pool:
         """
         try:
             document = json.loads(text)
-            if document["version"] != 2:
-                raise CorrectionsError(f"version {document['version']!r} is unknown; the known version is 2")
+            version = document["version"]
+            if version not in (2, VERSION):
+                raise CorrectionsError(f"version {version!r} is unknown; the known versions are 2 and {VERSION}")
             found: dict[Product, dict[Place, LessonRecord]] = {}
             for each in document["entries"]:
-                if len(each["key"]) != 5:
-                    raise CorrectionsError(f"key {each['key']!r} must have 5 parts")
-                engine, model, product, layout = map(str, each["key"][:4])
-                found.setdefault((engine, model, product), {})[layout, _load_from(each["key"][4])] = _entry(each)
+                key = each["key"]
+                if version == 2:  # without kinds of load
+                    key = [*key[:4], "", *key[4:]]
+                if len(key) != 6:
+                    raise CorrectionsError(f"key {each['key']!r} must have {6 if version == VERSION else 5} parts")
+                engine, model, product, layout, kind = map(str, key[:5])
+                found.setdefault((engine, model, product), {})[layout, kind, _load_from(key[5])] = _entry(each)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, CorrectionsError):
                 raise
@@ -139,6 +148,12 @@ def subject(deployment: LLMDeployment) -> Subject:
     model = deployment.spec.model
     name = model.name if model.quantization is None else f"{model.name}@{model.quantization}"
     return deployment.spec.engine.type, name
+
+
+def kind_of(deployment: LLMDeployment) -> str:
+    """Return the kind of a deployment's load."""
+    workload = deployment.spec.workload
+    return load_kind(workload.mean_input_tokens, workload.mean_output_tokens)
 
 
 def _sequences(plan: PlanStatus) -> float:

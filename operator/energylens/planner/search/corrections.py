@@ -14,7 +14,7 @@ import numpy as np
 
 from energylens.api.llmdeployment import CorrectionFactors, describe_layout
 from energylens.api.quantity import format_milli
-from energylens.predictor.fitted.recalibration import FIGURES, Factors, Lesson, factors_at, factors_of
+from energylens.predictor.fitted.recalibration import FIGURES, Factors, Lesson, Places, factors_at, factors_of
 from energylens.predictor.types import FloatArray, Layouts
 
 
@@ -34,11 +34,13 @@ class Corrections:
     """Factors learned for one model under one engine."""
 
     lessons: Mapping[str, tuple[Lesson, ...]] = field(default_factory=dict)
-    """Learned errors by GPU product."""
+    """Lessons by GPU product."""
+    kind: str = ""
+    """Kind of the planned load, see `predictor.fitted.features.load_kind`."""
 
     def of(self, product: str, layout: str, sequences: float) -> Factors:
         """Return the factors of a layout on a product, with ``sequences`` running at once in one replica."""
-        return factors_of(self.lessons.get(product, ()), layout, sequences)
+        return factors_of(self.lessons.get(product, ()), layout, self.kind, sequences)
 
     def for_candidates(self, product: str, layouts: Layouts, sequences: FloatArray) -> Correction:
         """Return one factor per layout, arrays of shape (n,); ``sequences``, shape (n,), run at once in one replica."""
@@ -53,17 +55,18 @@ class Corrections:
             [describe_layout(tensor=int(t), pipeline=int(p), expert=int(e), data=int(d)) for t, p, e, d in distinct.T],
             dtype=np.str_,
         )
-        return Correction(**factors_at(lessons, names[inverse.reshape(-1)], sequences))
+        places = Places(names[inverse.reshape(-1)], np.full(len(layouts), self.kind), sequences)
+        return Correction(**factors_at(lessons, places))
 
     def document(self) -> dict[str, Any]:
         """Return plain values that are equal for equal corrections; empty if nothing was learned."""
         return {
-            f"{product} {one.layout} {one.sequences:.6g}": {
+            f"{product} {one.layout} {one.kind} {one.sequences:.6g}": {
                 name: [round(one.learned.means[name], 6), round(weight, 4)]
                 for name, weight in sorted(one.learned.weights.items())
             }
             for product, lessons in sorted(self.lessons.items())
-            for one in sorted(lessons, key=lambda one: (one.layout, one.sequences))
+            for one in sorted(lessons, key=lambda one: (one.layout, one.kind, one.sequences))
         }
 
 

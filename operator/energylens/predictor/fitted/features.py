@@ -35,12 +35,17 @@ def is_unpacked(model: ModelSpec) -> bool:
 
 
 def load_key(workload: Workload) -> str:
+    """Return the kind of load of the mean request; see :func:`load_kind`."""
+    return load_kind(workload.input_tokens, workload.output_tokens)
+
+
+def load_kind(input_tokens: float, output_tokens: float) -> str:
     """Return the kind of load: long reasoning outputs, long prompts, prompts longer than outputs, or other."""
-    if workload.output_tokens >= LONG_OUTPUT:
+    if output_tokens >= LONG_OUTPUT:
         return "long-output"
-    if workload.input_tokens >= LONGEST_PROMPT:
+    if input_tokens >= LONGEST_PROMPT:
         return "longest-prompt"
-    return "long-prompt" if workload.input_tokens >= LONG_PROMPT else "chat"
+    return "long-prompt" if input_tokens >= LONG_PROMPT else "chat"
 
 
 def beyond_island(gpu: GpuSpec, layouts: Layouts) -> BoolArray:

@@ -1,7 +1,7 @@
 """Results of the measured windows of one model on one product, which the operator stores and plans use.
 
-Windows of one layout at about the same load form one lesson. Plans use new factors only after a change of some size, so
-that small fluctuations do not replan a cluster with every window.
+Windows of one layout under one kind of load, at about the same load, form one lesson. Plans use new factors only after
+a change of some size, so that small fluctuations do not replan a cluster with every window.
 """
 
 from __future__ import annotations
@@ -12,7 +12,15 @@ from math import exp, log, log1p
 
 import numpy as np
 
-from energylens.predictor.fitted.recalibration import FIGURES, Learned, Lesson, MeasuredPoint, factors_at, learn
+from energylens.predictor.fitted.recalibration import (
+    FIGURES,
+    Learned,
+    Lesson,
+    MeasuredPoint,
+    Places,
+    factors_at,
+    learn,
+)
 
 STEP = 0.05
 """Plans use new factors when one of them changed by this share since the last time."""
@@ -25,9 +33,9 @@ FADING = 0.995
 LEAST_WEIGHT = 0.05
 """Weight below which a lesson is forgotten."""
 
-Place = tuple[str, int]
-"""A layout such as TP4-PP2, and a load: the logarithm of the running sequences of one replica in units of
-``LOAD_WIDTH``."""
+Place = tuple[str, str, int]
+"""A layout such as TP4-PP2, a kind of load (`features.load_kind`), and a load: the logarithm of the running sequences
+of one replica in units of ``LOAD_WIDTH``."""
 
 
 @dataclass
@@ -44,18 +52,19 @@ class Lessons:
 
     entries: dict[Place, LessonRecord] = field(default_factory=dict)
 
-    def learn(self, layout: str, sequences: float, point: MeasuredPoint) -> bool:
+    def learn(self, layout: str, kind: str, sequences: float, point: MeasuredPoint) -> bool:
         """Take in one window; return whether the factors that plans use have changed.
 
         Args:
             layout: The measured layout, such as TP4-PP2.
+            kind: The kind of the load.
             sequences: Running sequences of one replica, as predicted for the window's load.
             point: Ratios of measured to predicted figures, the predictions without any correction.
 
         Raises:
             MeasuredPointError: A ratio is not finite and positive.
         """
-        place = (layout, load_of(sequences))
+        place = (layout, kind, load_of(sequences))
         taught = learn(self.entries[place].learned if place in self.entries else Learned(), point)
         own = self.entries.pop(place, None) or LessonRecord()
         for other, entry in list(self.entries.items()):
@@ -78,14 +87,12 @@ class Lessons:
 
     def windows(self, layout: str) -> float:
         """Return the number of windows behind a layout's lessons; forgotten ones count by their remaining weight."""
-        return sum(entry.learned.points for (own, _), entry in self.entries.items() if own == layout)
+        return sum(entry.learned.points for (own, *_), entry in self.entries.items() if own == layout)
 
     def _apply(self) -> bool:
         """Let plans use everything that is known if that changes a factor of a lesson's layout by more than a step."""
-        layouts = np.array([layout for layout, _ in self.entries], dtype=np.str_)
-        sequences = np.array([exp(load * LOAD_WIDTH) for _, load in self.entries])
-        before = factors_at(self.applied(), layouts, sequences)
-        after = factors_at(self.learned(), layouts, sequences)
+        places = Places.of(self.learned())
+        before, after = factors_at(self.applied(), places), factors_at(self.learned(), places)
         if max(float(np.abs(np.log(after[name] / before[name])).max()) for name in FIGURES) <= log1p(STEP):
             return False
         for entry in self.entries.values():
@@ -95,8 +102,8 @@ class Lessons:
     @staticmethod
     def _lessons(known: Mapping[Place, Learned]) -> tuple[Lesson, ...]:
         return tuple(
-            Lesson(layout, exp(load * LOAD_WIDTH), learned)
-            for (layout, load), learned in known.items()
+            Lesson(layout, kind, exp(load * LOAD_WIDTH), learned)
+            for (layout, kind, load), learned in known.items()
             if learned.weights
         )
 

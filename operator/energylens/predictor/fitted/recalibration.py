@@ -4,7 +4,8 @@ Prefill and decode have one factor each, by the latency that each determines: TT
 that run both phases cannot be split, so power and energy have one factor for the whole.
 
 A factor is not a single number. One part of a prediction's error is shared by all ways to run a model on a product, one
-part by similar loads, and one part belongs to a layout. The sizes of these parts come from the errors of left-out
+part by similar loads, one by similar loads of one kind (chats, long prompts, long outputs), and one part belongs to a
+layout. The sizes of these parts come from the errors of left-out
 models. A Gaussian process over the parts (as in :mod:`energylens.predictor.fitted.residual`) transfers a window's
 result to other candidates.
 """
@@ -20,25 +21,31 @@ import numpy.typing as npt
 from energylens.predictor.types import FloatArray
 
 FIGURES = ("itl", "ttft", "power", "energy")
-PRIOR_DEVIATION = {"itl": 0.12, "ttft": 0.5, "power": 0.12, "energy": 0.12}
-"""Prior standard deviation of the logarithm of the part that all candidates of a model on a product share. A wider
-prior would apply one window's error to all loads and make latencies worse than without correction."""
-POINT_DEVIATION = {"itl": 0.10, "ttft": 0.25, "power": 0.06, "energy": 0.08}
-"""Standard deviation of one measured window around its factor, due to load, temperature and the errors of physics."""
+PRIOR_DEVIATION = {"itl": 0.03, "ttft": 0.5, "power": 0.03, "energy": 0.03}
+"""Prior standard deviation of the logarithm of the part that all candidates of a model on a product share."""
+NOISE = {"itl": 0.08, "ttft": 0.25, "power": 0.045, "energy": 0.045}
+"""Standard deviation between one window and the factor it is evidence for: load, temperature, and model error."""
+OUTLIER_REACH = {"itl": 0.30, "ttft": 0.75, "power": 0.18, "energy": 0.24}
+"""Distance from the known mean, in the logarithm, beyond which a point counts as this far away, once some points are
+known."""
 BOUND = {"itl": 5.0, "ttft": 5.0, "power": 2.0, "energy": 5.0}
 """Largest factor, and the reciprocal of the smallest."""
-LIKE_LOADS, LOADS_REACH = 0.11, 1.5
-"""Standard deviation of the part that all layouts share at similar loads, and its length scale in the logarithm of the
-sequences per replica."""
-OWN, OWN_REACH = 0.11, 2.3
-"""The same for a layout's own part. Both come from the errors of the shipped runs with each model left out: 51 pairs of
-a model and a GPU type, by maximum likelihood, with one size for all figures."""
+LIKE_LOADS = 0.07
+"""Prior standard deviation of the part that all layouts share at similar numbers of running sequences."""
+LIKE_KIND = 0.065
+"""The same for the part that all layouts share under one kind of load (`features.load_kind`)."""
+OWN = 0.075
+"""The same for a layout's own part."""
+REACH = 1.5
+"""Length over which numbers of running sequences are similar, in their logarithm. These values, `PRIOR_DEVIATION` and
+`NOISE` are of maximum likelihood, rounded to one value for all figures, for the errors of the shipped runs with each
+model left out: 46 combinations of a model, number format, GPU type and engine."""
 MEMORY_POINTS = 20.0
 """Number of points after which the weight of a point has fallen to 1/e: three hours for windows of ten minutes."""
 LARGEST_LOG = 7.0
 """Largest logarithm of measured / predicted that counts, far beyond any factor."""
-OUTLIER = 3.0
-"""Standard deviations at which an outlying point is clipped, once some points are known."""
+SURE_POINTS = 3.0
+"""Points of a lesson from which `OUTLIER_REACH` applies."""
 
 
 class MeasuredPointError(ValueError):
@@ -94,8 +101,8 @@ def learn(known: Learned, point: MeasuredPoint) -> Learned:
             continue
         value, weight = _log(f"{name}_ratio", ratio), weights.get(name, 0.0)
         value = float(np.clip(value, -LARGEST_LOG, LARGEST_LOG))
-        if weight >= OUTLIER:
-            reach = OUTLIER * POINT_DEVIATION[name]
+        if weight >= SURE_POINTS:
+            reach = OUTLIER_REACH[name]
             value = float(np.clip(value, means[name] - reach, means[name] + reach))
         weight *= float(np.exp(-1.0 / MEMORY_POINTS))
         means[name] = (weight * means.get(name, 0.0) + value) / (weight + 1.0)
@@ -105,57 +112,71 @@ def learn(known: Learned, point: MeasuredPoint) -> Learned:
 
 @dataclass(frozen=True)
 class Lesson:
-    """Factors learned from the windows of one layout at about the same load."""
+    """Factors learned from the windows of one layout under one kind of load, at about the same load."""
 
     layout: str
     """Layout, such as TP4-PP2."""
+    kind: str
+    """Kind of the load, see `features.load_kind`."""
     sequences: float
     """Running sequences of one replica."""
     learned: Learned
 
 
-def factors_at(
-    lessons: Sequence[Lesson], layouts: npt.NDArray[np.str_], sequences: FloatArray
-) -> dict[str, FloatArray]:
+@dataclass(frozen=True)
+class Places:
+    """Where factors apply, arrays of shape (n,)."""
+
+    layouts: npt.NDArray[np.str_]
+    kinds: npt.NDArray[np.str_]
+    """Kinds of load."""
+    sequences: FloatArray
+    """Running sequences in one replica; values below 1 count as 1."""
+
+    @classmethod
+    def of(cls, lessons: Sequence[Lesson]) -> Places:
+        """Return the places of lessons."""
+        layouts, kinds = (
+            np.array([getattr(one, name) for one in lessons], dtype=np.str_) for name in ("layout", "kind")
+        )
+        return cls(layouts, kinds, np.array([one.sequences for one in lessons], dtype=np.float64))
+
+
+def factors_at(lessons: Sequence[Lesson], places: Places) -> dict[str, FloatArray]:
     """Return the factors of maximum posterior by figure, shape (n,), log-normal around 1 and bounded.
 
     Args:
         lessons: Lessons of one model under one engine on one product.
-        layouts: Layout of each candidate, shape (n,).
-        sequences: Running sequences in one replica of each candidate, shape (n,); values below 1 count as 1.
+        places: Where the factors apply, n of them.
     """
     found = {}
-    where = np.log(np.maximum(sequences, 1.0))
     for name in FIGURES:
         told = [one for one in lessons if one.learned.weights.get(name, 0.0) > 0.0]
         if not told:
-            found[name] = np.ones(where.shape)
+            found[name] = np.ones(places.sequences.shape)
             continue
-        own = np.array([one.layout for one in told], dtype=np.str_)
-        loads = np.log(np.maximum([one.sequences for one in told], 1.0))
+        known = Places.of(told)
         means = np.array([one.learned.means[name] for one in told])
         weights = np.array([one.learned.weights[name] for one in told])
-        matrix = _covariance(name, own, loads, own, loads) + np.diag(POINT_DEVIATION[name] ** 2 / weights)
-        mean = _covariance(name, layouts, where, own, loads) @ np.linalg.solve(matrix, means)
+        matrix = _covariance(name, known, known) + np.diag(NOISE[name] ** 2 / weights)
+        mean = _covariance(name, places, known) @ np.linalg.solve(matrix, means)
         limit = float(np.log(BOUND[name]))
         found[name] = np.exp(np.clip(mean, -limit, limit))
     return found
 
 
-def factors_of(lessons: Sequence[Lesson], layout: str, sequences: float) -> Factors:
+def factors_of(lessons: Sequence[Lesson], layout: str, kind: str, sequences: float) -> Factors:
     """Return the factors of one candidate; see :func:`factors_at`."""
-    found = factors_at(lessons, np.array([layout]), np.array([sequences]))
+    found = factors_at(lessons, Places(np.array([layout]), np.array([kind]), np.array([sequences])))
     return Factors(**{name: float(values[0]) for name, values in found.items()})
 
 
-def _covariance(
-    name: str, layouts: npt.NDArray[np.str_], loads: FloatArray, others: npt.NDArray[np.str_], their_loads: FloatArray
-) -> FloatArray:
-    """Return the prior covariance of logarithms between n and m candidates, shape (n, m)."""
-    squared = (loads[:, None] - their_loads[None, :]) ** 2
-    shared = PRIOR_DEVIATION[name] ** 2 + LIKE_LOADS**2 * np.exp(-0.5 * squared / LOADS_REACH**2)
-    same = layouts[:, None] == others[None, :]
-    return np.asarray(shared + same * OWN**2 * np.exp(-0.5 * squared / OWN_REACH**2))
+def _covariance(name: str, one: Places, other: Places) -> FloatArray:
+    """Return the prior covariance of logarithms between n and m places, shape (n, m)."""
+    mine, theirs = (np.log(np.maximum(each.sequences, 1.0)) for each in (one, other))
+    similar = np.exp(-0.5 * (mine[:, None] - theirs[None, :]) ** 2 / REACH**2)
+    layout, kind = one.layouts[:, None] == other.layouts[None, :], one.kinds[:, None] == other.kinds[None, :]
+    return np.asarray(PRIOR_DEVIATION[name] ** 2 + similar * (LIKE_LOADS**2 + kind * LIKE_KIND**2 + layout * OWN**2))
 
 
 def _log(name: str, ratio: float) -> float:

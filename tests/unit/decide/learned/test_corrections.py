@@ -92,6 +92,20 @@ def test_what_is_stored_is_what_is_loaded() -> None:
     assert not again.changed
 
 
+def test_what_a_release_without_kinds_of_load_stored_is_kept() -> None:
+    document, pool = json.loads(taught().dump()), Pool()
+    for each in document["entries"]:
+        del each["key"][4]
+    pool.load(json.dumps({**document, "version": 2}))
+    assert 1.0 < energy(pool) < energy(taught())
+
+
+def test_long_prompts_learn_less_of_chats_than_chats_do() -> None:
+    pool = taught(20)
+    long = asking(workload={"inputTokens": 8000, "outputTokens": 256, "requestsPerSecond": "2"})
+    assert 1.0 < energy(pool, of=long) < energy(pool)
+
+
 def test_the_oldest_layouts_are_forgotten_when_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("energylens.decide.learned.corrections.MOST_ENTRIES", 5)
     pool = Pool()
@@ -126,10 +140,10 @@ def broken(**changes: Any) -> str:
     [
         ("", "not in the operator's format"),
         ("[]", "not in the operator's format"),
-        ('{"version": 1}', "version 1 is unknown; the known version is 2"),
-        (broken(key=["a"]), "must have 5 parts"),
-        (broken(key=["a", "b", "c", "d", -1]), "load -1 is not a whole number"),
-        (broken(key=["a", "b", "c", "d", 1e3]), "load 1000.0 is not a whole number"),
+        ('{"version": 1}', "version 1 is unknown; the known versions are 2 and 3"),
+        (broken(key=["a"]), "must have 6 parts"),
+        (broken(key=["a", "b", "c", "d", "chat", -1]), "load -1 is not a whole number"),
+        (broken(key=["a", "b", "c", "d", "chat", 1e3]), "load 1000.0 is not a whole number"),
         (broken(applied={"means": {"energy": 900}, "weights": {"energy": 1}}), "mean energy=900.0 is not within"),
         (broken(means={"energy": "Infinity"}), "not finite"),
         (broken(weights={"energy": -120.0}), "weight energy=-120.0 is not within 0 and 21"),
@@ -210,10 +224,10 @@ def test_the_lessons_of_a_product_are_not_more_than_planning_can_take() -> None:
 def test_factors_go_to_the_candidates_of_their_layout() -> None:
     sure = {"energy": 1e6}
     lessons = (
-        Lesson("TP1", 8.0, Learned({"energy": np.log(1.2)}, sure)),
-        Lesson("TP2", 8.0, Learned({"energy": np.log(1.5)}, sure)),
+        Lesson("TP1", "chat", 8.0, Learned({"energy": np.log(1.2)}, sure)),
+        Lesson("TP2", "chat", 8.0, Learned({"energy": np.log(1.5)}, sure)),
     )
-    learned = Corrections({PRODUCT: lessons})
+    learned = Corrections({PRODUCT: lessons}, "chat")
     ones = np.ones(3, dtype=np.int64)
     layouts = Layouts(np.array([1, 2, 4]), ones, ones, ones, ones * 8, np.full(3, np.nan))
     found = learned.for_candidates(PRODUCT, layouts, np.full(3, 8.0))
@@ -221,5 +235,5 @@ def test_factors_go_to_the_candidates_of_their_layout() -> None:
     assert found.energy[:2] == pytest.approx([1.2, 1.5], rel=1e-3)
     assert 1.2 < found.energy[2] < 1.5
     assert learned.for_candidates("NVIDIA-L4", layouts, np.full(3, 8.0)).energy == 1.0
-    assert learned.document()[f"{PRODUCT} TP2 8"] == {"energy": [round(float(np.log(1.5)), 6), 1e6]}
+    assert learned.document()[f"{PRODUCT} TP2 chat 8"] == {"energy": [round(float(np.log(1.5)), 6), 1e6]}
     assert Corrections().document() == {}

@@ -73,7 +73,7 @@ def test_a_stand_in_for_the_predictor_has_no_parts(problem: Problem) -> None:
     assert parts_of(problem, solution.rows, solution.chosen) is None
 
 
-LESSON = Lesson("TP8", 16.0, Learned({"energy": 0.1}, {"energy": 5.0}))
+LESSON = Lesson("TP8", "", 16.0, Learned({"energy": 0.1}, {"energy": 5.0}))
 
 
 @pytest.mark.parametrize("load", [{"requestsPerSecond": "2"}, {"concurrency": 24}])
