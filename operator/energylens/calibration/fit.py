@@ -74,8 +74,8 @@ def fit(
     gpus: Mapping[str, GpuSpec],
     tables: MoeTables,
     profiles: Sequence[EngineProfile],
-) -> Coefficients:
-    """Return coefficients fitted to runs; host-bound and data-parallel runs are left out.
+) -> FitResult:
+    """Fit coefficients to runs; host-bound and data-parallel runs are left out.
 
     Args:
         runs: Measured runs.
@@ -88,17 +88,6 @@ def fit(
         FitError: There is no clean run, a product has an unknown architecture, or an engine has no profile.
         KeyError: A model or a product is unknown.
     """
-    return fit_full(runs, models, gpus, tables, profiles).coefficients
-
-
-def fit_full(
-    runs: Runs,
-    models: Mapping[str, ModelSpec],
-    gpus: Mapping[str, GpuSpec],
-    tables: MoeTables,
-    profiles: Sequence[EngineProfile],
-) -> FitResult:
-    """Fit as :func:`fit` does, and also return the parameters, their covariance and the errors."""
     return fit_data(clean_data(runs, models, gpus, tables, profiles), gpus, tables, profiles)
 
 

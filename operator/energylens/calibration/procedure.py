@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from energylens.calibration.fit import FitResult, fit_full
+from energylens.calibration.fit import FitResult, fit
 from energylens.calibration.kernels import moe_curves
 from energylens.calibration.runs import Runs, read_runs, resolve_runs
 from energylens.data.gpus import load_gpus
@@ -112,7 +112,7 @@ def calibrate_files(runs_file: Path | None, kernel_directory: Path | None, add_s
         except ImportError as error:
             raise CalibrationError("kernel tables need pyarrow: pip install 'energylens[calibrate]'") from error
     profiles = load_profiles()
-    result = fit_full(known.runs, known.models, gpus, tables, profiles)
+    result = fit(known.runs, known.models, gpus, tables, profiles)
     others = [text for text in SOURCES if shipped or not text.startswith("Serving runs")]
     sources = [*([f"Serving runs: {runs_file.name}"] if runs_file else []), *others]
     return Calibration(result, _document(known.runs, sources, result), tables)

@@ -92,6 +92,23 @@ def _plan(status: Status) -> Samples:
 
 
 _PREDICTED = ("plan", "predicted")
+_LATENCIES = (
+    ("itl", "inter-token latency", "itlMilliseconds"),
+    ("tpot", "time per output token of a request", "tpotMilliseconds"),
+    ("end_to_end", "time from a request's arrival to its last token", "endToEndMilliseconds"),
+    ("ttft", "time to first token", "ttftMilliseconds"),
+)
+"""Latencies with a predicted and a measured family: part of the name, words of the help text, field of the status."""
+
+
+def _latency_families(name: str, words: str, field: str) -> tuple[_Family, _Family]:
+    at = f"{words} at the percentile of spec.slo, s."
+    return (
+        _Family(f"energylens_predicted_{name}_seconds", f"Predicted {at}", _at(*_PREDICTED, field, scale=1e-3)),
+        _Family(f"energylens_measured_{name}_seconds", f"Measured {at}", _measured(field, 1e-3)),
+    )
+
+
 DEPLOYMENT_FAMILIES = (
     _Family(
         "energylens_predicted_joules_per_output_token",
@@ -110,46 +127,7 @@ DEPLOYMENT_FAMILIES = (
         "Measured power of all GPUs owned while no request ran, W.",
         _measured("idlePowerWatts"),
     ),
-    _Family(
-        "energylens_predicted_itl_seconds",
-        "Predicted inter-token latency at the percentile of spec.slo, s.",
-        _at(*_PREDICTED, "itlMilliseconds", scale=1e-3),
-    ),
-    _Family(
-        "energylens_measured_itl_seconds",
-        "Measured inter-token latency at the percentile of spec.slo, s.",
-        _measured("itlMilliseconds", 1e-3),
-    ),
-    _Family(
-        "energylens_predicted_tpot_seconds",
-        "Predicted time per output token of a request at the percentile of spec.slo, s.",
-        _at(*_PREDICTED, "tpotMilliseconds", scale=1e-3),
-    ),
-    _Family(
-        "energylens_measured_tpot_seconds",
-        "Measured time per output token of a request at the percentile of spec.slo, s.",
-        _measured("tpotMilliseconds", 1e-3),
-    ),
-    _Family(
-        "energylens_predicted_end_to_end_seconds",
-        "Predicted time from a request's arrival to its last token at the percentile of spec.slo, s.",
-        _at(*_PREDICTED, "endToEndMilliseconds", scale=1e-3),
-    ),
-    _Family(
-        "energylens_measured_end_to_end_seconds",
-        "Measured time from a request's arrival to its last token at the percentile of spec.slo, s.",
-        _measured("endToEndMilliseconds", 1e-3),
-    ),
-    _Family(
-        "energylens_predicted_ttft_seconds",
-        "Predicted time to first token at the percentile of spec.slo, s.",
-        _at(*_PREDICTED, "ttftMilliseconds", scale=1e-3),
-    ),
-    _Family(
-        "energylens_measured_ttft_seconds",
-        "Measured time to first token at the percentile of spec.slo, s.",
-        _measured("ttftMilliseconds", 1e-3),
-    ),
+    *(family for latency in _LATENCIES for family in _latency_families(*latency)),
     _Family(
         "energylens_predicted_output_tokens_per_second",
         "Tokens per second that the plan was made for.",

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from energylens.accuracy.evaluate import predict_runs
 from energylens.calibration.dataset import build_dataset, engine_profiles
-from energylens.calibration.fit import FitError, FitResult, fit_full, stand_ins
+from energylens.calibration.fit import FitError, FitResult, fit, stand_ins
 from energylens.calibration.parameters import CONSTANTS
 from energylens.calibration.procedure import gpus_by_name, shipped_runs
 from energylens.calibration.runs import ResolvedRuns, Runs, RunsError, read_runs, resolve_runs
@@ -46,7 +46,7 @@ def refitted(shipped: ResolvedRuns) -> FitResult:
 
 
 def fitted(runs: Runs, known: ResolvedRuns) -> FitResult:
-    return fit_full(runs, known.models, gpus_by_name(), load_coefficients().tables, load_profiles())
+    return fit(runs, known.models, gpus_by_name(), load_coefficients().tables, load_profiles())
 
 
 def test_the_shipped_coefficients_are_what_the_fit_writes(refitted: FitResult) -> None:

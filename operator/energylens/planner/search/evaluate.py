@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -19,7 +19,16 @@ from energylens.predictor.fitted.features import NOTHING
 from energylens.predictor.load.decoding import end_to_end
 from energylens.predictor.load.steady import Role
 from energylens.predictor.model.architecture import ModelSpec
-from energylens.predictor.types import FloatArray, IntArray, Interval, Prediction
+from energylens.predictor.types import (
+    BoolArray,
+    FloatArray,
+    GpuSpec,
+    IntArray,
+    Interval,
+    Layouts,
+    Prediction,
+    Workload,
+)
 
 CACHED_ROWS = 8192
 """Candidates per call of the predictor: larger arrays exceed a core's cache, smaller ones make the calls themselves
@@ -54,11 +63,18 @@ def evaluate(
         settings: The engine and the settings from its arguments; vLLM's defaults if None.
         reserve: Capacity to keep free.
     """
-    learned, engine = corrections or Corrections(), settings or EngineSettings()
-    parts = [
-        _evaluate_product(space, model, predictor, load, percentile, margin, learned, role, engine, reserve)
-        for space in spaces
-    ]
+    question = _Question(
+        model,
+        predictor,
+        load,
+        percentile,
+        margin,
+        corrections or Corrections(),
+        role,
+        settings or EngineSettings(),
+        reserve,
+    )
+    parts = [_evaluate_product(space, question) for space in spaces]
     columns = {
         name: np.concatenate([getattr(part, name) for part in parts])
         for name in (f.name for f in fields(Candidates))
@@ -80,21 +96,41 @@ def _splits_boards(space: ProductSpace) -> bool:
     return bool(several.any()) and (space.gpu.network_bandwidth > 0.0 or bool(small.any()))
 
 
-def _evaluate_product(
-    space: ProductSpace,
-    model: ModelSpec,
-    predictor: ReplicaPredictor,
-    load: Load,
-    percentile: Percentile,
-    margin: float,
-    corrections: Corrections,
-    role: Role,
-    settings: EngineSettings,
-    reserve: Reserve,
-) -> Candidates:
-    # A prefill replica finishes a request after the first token.
-    workload = load.workload.first_tokens if role == "prefill" else load.workload
-    supported, reason, fits = structure(space, model, predictor, load.workload, workload, settings)
+@dataclass(frozen=True)
+class _Question:
+    """The arguments of :func:`evaluate` that all products share."""
+
+    model: ModelSpec
+    predictor: ReplicaPredictor
+    load: Load
+    percentile: Percentile
+    margin: float
+    corrections: Corrections
+    role: Role
+    settings: EngineSettings
+    reserve: Reserve
+
+    @property
+    def workload(self) -> Workload:
+        """The part of each request that a replica of the role processes."""
+        # A prefill replica finishes a request after the first token.
+        return self.load.workload.first_tokens if self.role == "prefill" else self.load.workload
+
+
+@dataclass(frozen=True)
+class _UnderLoad:
+    """Replicas under their part of the load; arrays of shape (m,)."""
+
+    prediction: Prediction
+    sustainable: BoolArray
+    utilization: FloatArray
+    utilization_limit: FloatArray
+    burst_sequences: FloatArray
+
+
+def _evaluate_product(space: ProductSpace, question: _Question) -> Candidates:
+    model, predictor, load = question.model, question.predictor, question.load
+    supported, reason, fits = structure(space, model, predictor, load.workload, question.workload, question.settings)
     index, replicas = space.expand()
     figures = {name: np.full(index.size, np.nan) for name in _FIGURES}
     sustainable, nearest = np.zeros(index.size, dtype=bool), np.full(index.size, NOTHING)
@@ -102,43 +138,17 @@ def _evaluate_product(
     groups = by_node_size(space, index, runnable, apart=predictor.sees_nodes or _splits_boards(space))
     for gpu, rows in ((gpu, part) for gpu, group in groups for part in _in_cache(space, index, group)):
         layouts = space.layouts.take(index[rows])
-        if load.concurrency is not None:
-            share = load.concurrency / replicas[rows]
-            prediction = predictor.at_concurrency(model, gpu, layouts, load.workload, share)
-            # Requests beyond the batch queue in the engine, so the fullest replica must hold its share as well.
-            left = np.maximum(replicas[rows] - reserve.spare, 0)
-            with np.errstate(divide="ignore"):
-                fullest = np.ceil(load.concurrency / left)
-            sustainable[rows] = prediction.sustainable & (fullest <= prediction.max_concurrency)
-            figures["utilization"][rows] = share / prediction.max_concurrency
-            figures["utilization_limit"][rows] = reserve.left(replicas[rows])
-            figures["burst_sequences"][rows] = 0.0
-        else:
-            rate = (load.requests_per_second or 0.0) / replicas[rows]
-            thinned_load = thinned(workload, replicas[rows])
-            prediction = predictor.at_rate(model, gpu, layouts, thinned_load, rate, role)
-            figures["utilization"][rows] = prediction.utilization
-            limit = reserve.allowed(prediction) * reserve.left(replicas[rows])
-            figures["utilization_limit"][rows] = limit
-            sustainable[rows] = prediction.sustainable & (prediction.utilization <= limit * (1.0 + 1e-9))
-            ranks = layouts.data_parallel
-            figures["burst_sequences"][rows] = np.minimum(
-                burst(prediction.concurrency / ranks, thinned(thinned_load, ranks).arrival_variation),
-                np.floor(prediction.memory.max_concurrency / ranks),
-            )
+        under_load = _with_fixed_concurrency if load.concurrency is not None else _under_arrivals
+        found = under_load(question, gpu, layouts, replicas[rows])
         # No run behind the coefficients had a power cap or only one phase.
-        unlike = np.isfinite(layouts.power_cap_watts) | (role != "aggregated")
-        nearest[rows] = np.where(unlike, NOTHING, prediction.nearest)
-        correction = corrections.for_candidates(space.gpu.product, layouts, prediction.concurrency)
-        for name, values in _figures(prediction, percentile, margin, correction, replicas[rows]).items():
+        unlike = np.isfinite(layouts.power_cap_watts) | (question.role != "aggregated")
+        nearest[rows] = np.where(unlike, NOTHING, found.prediction.nearest)
+        correction = question.corrections.for_candidates(space.gpu.product, layouts, found.prediction.concurrency)
+        for name, values in _figures(found, question, correction, replicas[rows]).items():
             figures[name][rows] = values
-        if load.concurrency is not None:
-            # A fixed number of requests in flight yields fewer tokens when each takes longer; an arrival rate is
-            # unaffected.
-            figures["output_tokens_per_second"][rows] /= correction.itl
         # Just below capacity the rate is sustainable, but the queue still grows without bound.
-        for name in ("ttft_upper_ms", "itl_upper_ms", "tpot_upper_ms"):
-            sustainable[rows] &= np.isfinite(figures[name][rows])
+        bounded = [np.isfinite(figures[name][rows]) for name in ("ttft_upper_ms", "itl_upper_ms", "tpot_upper_ms")]
+        sustainable[rows] = np.logical_and.reduce([found.sustainable, *bounded])
     return Candidates(
         products=(space.gpu.product,),
         product=np.zeros(index.size, dtype=np.int64),
@@ -150,9 +160,48 @@ def _evaluate_product(
         fits=fits[index],
         sustainable=sustainable,
         nearest=nearest,
-        step_tokens=settings.step_limits(model, space.gpu, space.layouts)[index],
-        role=role,
+        step_tokens=question.settings.step_limits(model, space.gpu, space.layouts)[index],
+        role=question.role,
         **figures,
+    )
+
+
+def _with_fixed_concurrency(question: _Question, gpu: GpuSpec, layouts: Layouts, replicas: IntArray) -> _UnderLoad:
+    """Return replicas that share a fixed number of requests in flight."""
+    load, reserve = question.load, question.reserve
+    assert load.concurrency is not None
+    share = load.concurrency / replicas
+    prediction = question.predictor.at_concurrency(question.model, gpu, layouts, load.workload, share)
+    # Requests beyond the batch queue in the engine, so the fullest replica must hold its share as well.
+    left = np.maximum(replicas - reserve.spare, 0)
+    with np.errstate(divide="ignore"):
+        fullest = np.ceil(load.concurrency / left)
+    return _UnderLoad(
+        prediction,
+        sustainable=prediction.sustainable & (fullest <= prediction.max_concurrency),
+        utilization=share / prediction.max_concurrency,
+        utilization_limit=reserve.left(replicas),
+        burst_sequences=np.zeros(replicas.shape),
+    )
+
+
+def _under_arrivals(question: _Question, gpu: GpuSpec, layouts: Layouts, replicas: IntArray) -> _UnderLoad:
+    """Return replicas among which requests that arrive at a rate are split."""
+    load, reserve = question.load, question.reserve
+    rate = (load.requests_per_second or 0.0) / replicas
+    workload = thinned(question.workload, replicas)
+    prediction = question.predictor.at_rate(question.model, gpu, layouts, workload, rate, question.role)
+    limit = reserve.allowed(prediction) * reserve.left(replicas)
+    ranks = layouts.data_parallel
+    return _UnderLoad(
+        prediction,
+        sustainable=prediction.sustainable & (prediction.utilization <= limit * (1.0 + 1e-9)),
+        utilization=prediction.utilization,
+        utilization_limit=limit,
+        burst_sequences=np.minimum(
+            burst(prediction.concurrency / ranks, thinned(workload, ranks).arrival_variation),
+            np.floor(prediction.memory.max_concurrency / ranks),
+        ),
     )
 
 
@@ -202,9 +251,9 @@ _FIGURES = (
 
 
 def _figures(
-    prediction: Prediction, percentile: Percentile, margin: float, correction: Correction, replicas: IntArray
+    found: _UnderLoad, question: _Question, correction: Correction, replicas: IntArray
 ) -> dict[str, FloatArray]:
-    p = prediction
+    p, percentile, margin = found.prediction, question.percentile, question.margin
     itl = {"P50": p.itl_p50_ms, "P95": p.itl_p95_ms, "P99": p.itl_p99_ms}[percentile] * correction.itl
     # One token takes a request one step, whichever of the two latencies provides it.
     tpot = {"P50": p.tpot_ms, "P95": p.tpot_p95_ms, "P99": p.tpot_p99_ms}[percentile] * correction.itl
@@ -216,6 +265,8 @@ def _figures(
     ttft_margin, tpot_margin = _widened(p.ttft, p.ttft_p50_ms, margin), _widened(p.tpot, p.tpot_ms, margin)
     joules = p.joules_per_output_token * correction.energy
     high = p.energy.high * correction.energy
+    # A fixed number of requests in flight yields fewer tokens when each takes longer; an arrival rate is unaffected.
+    slower = correction.itl if question.load.concurrency is not None else 1.0
     return {
         "itl_ms": itl,
         "itl_upper_ms": itl * itl_margin,
@@ -234,8 +285,11 @@ def _figures(
         "joules_upper": joules + margin * (high - joules),
         "power_watts": p.power_watts * correction.power * replicas,
         "idle_power_watts": p.idle_power_watts * correction.power * replicas,
-        "output_tokens_per_second": p.output_tokens_per_second * replicas,
+        "output_tokens_per_second": p.output_tokens_per_second * replicas / slower,
         "concurrency": p.concurrency * replicas,
+        "utilization": found.utilization,
+        "utilization_limit": found.utilization_limit,
+        "burst_sequences": found.burst_sequences,
         "kv_cache_tokens": p.memory.kv_capacity_tokens,
         "unshared_deviation": p.unshared_deviation,
         "layout_deviation": p.layout_deviation,

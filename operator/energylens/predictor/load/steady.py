@@ -232,39 +232,68 @@ def combine(
     """
     rates = kernel_rates(c, sheet) if rates is None else rates
     mixture, td, tm = step_mixture(decode, mixed, starts, rates, c, sheet, overlap)
+    steps = _Steps(decode, mixed, mixture, td, tm)
+    joules, busy = _energy_and_busy(steps, rates, c, ranks, pipeline)
+    power, stretch = _under_cap(steps, joules, busy, c, sheet, caps)
+    mixture = StepMixture(
+        starts, mixture.decode * stretch, mixture.mixed * stretch, mixture.base * stretch, mixture.prompt_spread
+    )
+    return Steady(mixture, mixture.mean, power, td, tm)
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """Both kinds of steps of a replica whose power is not capped: their work, their mixture, and their times."""
+
+    decode: Work
+    mixed: Work
+    mixture: StepMixture
+    decode_time: StepTime
+    mixed_time: StepTime
+
+
+def _energy_and_busy(
+    steps: _Steps, rates: KernelRates, c: Constants, ranks: float | FloatArray, pipeline: Pipeline | None
+) -> tuple[FloatArray, FloatArray]:
+    """Return the dynamic energy of a mean step on one GPU, J, and the time in which the GPU runs anything, s."""
+    mixture, td, tm = steps.mixture, steps.decode_time, steps.mixed_time
     share = mixture.mixed_share
-    mean = mixture.mean
     # A prompt delays all data-parallel ranks, but only the ranks that process it spend energy on it.
     micro = 1.0 if pipeline is None else pipeline.in_flight
     working = share * np.minimum(np.maximum(mixture.starts_when_mixed, 1.0) / (ranks * micro), 1.0)
     several = np.asarray(ranks) > 1.0
     working = np.where(several, -np.expm1(-mixture.starts / ranks) / micro, working)
-    joules = (1.0 - working) * step_energy(decode, td, rates, c).total
-    joules = joules + working * step_energy(mixed, tm, rates, c).total
+    joules = (1.0 - working) * step_energy(steps.decode, td, rates, c).total
+    joules = joules + working * step_energy(steps.mixed, tm, rates, c).total
     if several.any():
-        waiting = (share - working) * waiting_energy(decode, mixed, td, tm, rates, c)
+        waiting = (share - working) * waiting_energy(steps.decode, steps.mixed, td, tm, rates, c)
         joules = joules + np.where(several, waiting, 0.0)
     busy = (1.0 - working) * td.busy + working * tm.busy
     if pipeline is not None and pipeline.staged.any():
         worked = pipeline.filled * ((1.0 - working) * td.total + working * tm.total)
-        polling = np.maximum(mean - worked, 0.0) * c["collective_activity"] * c["active_watts"]
+        polling = np.maximum(mixture.mean - worked, 0.0) * c["collective_activity"] * c["active_watts"]
         joules = np.where(pipeline.staged, pipeline.filled * joules + polling, joules)
         busy = np.where(pipeline.staged, pipeline.filled * busy, busy)
+    return joules, busy
+
+
+def _under_cap(
+    steps: _Steps, joules: FloatArray, busy: FloatArray, c: Constants, sheet: DataSheet, caps: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return the power of one GPU under its power cap, W, and the factor by which the cap lengthens steps."""
     static = np.asarray(c["static_watts"], dtype=np.float64)
-    power = static + joules / mean
     limit = sheet_limit(sheet, caps)
-    default = capped(power, np.asarray(sheet.power_limit, dtype=np.float64) * c["power_ceiling"])
+    default = capped(
+        static + joules / steps.mixture.mean, np.asarray(sheet.power_limit, dtype=np.float64) * c["power_ceiling"]
+    )
     fraction = frequency_fraction(default, static, limit)
     slowed = np.isfinite(caps) & (fraction < 1.0)
+    share = steps.mixture.mixed_share
     # Only the computing part of kernels follows the core clock; memory keeps its own clock until the core clock is very
     # low.
-    compute = (mixed.flops.sum(axis=0) * share + decode.flops.sum(axis=0) * (1.0 - share)) / (
+    compute = (steps.mixed.flops.sum(axis=0) * share + steps.decode.flops.sum(axis=0) * (1.0 - share)) / (
         c["gemm_flops"] * sheet.flops_bf16
     )
     bound = np.clip(compute / np.maximum(busy, 1e-12), 0.1, 1.0)
-    stretch = np.where(slowed, 1.0 + bound * (1.0 / fraction - 1.0), 1.0)
     power = np.minimum(np.where(slowed, static + (default - static) * fraction**2, default), limit)
-    mixture = StepMixture(
-        starts, mixture.decode * stretch, mixture.mixed * stretch, mixture.base * stretch, mixture.prompt_spread
-    )
-    return Steady(mixture, mixture.mean, power, td, tm)
+    return power, np.where(slowed, 1.0 + bound * (1.0 / fraction - 1.0), 1.0)

@@ -11,6 +11,34 @@ from energylens.predictor.step.work import CollectiveWork, StepTokens
 from energylens.predictor.types import FloatArray, GpuSpec, Layouts
 
 
+class _Messages:
+    """The collectives of one step, collected one by one."""
+
+    def __init__(self) -> None:
+        """Begin without any."""
+        self.kinds: list[Collective] = []
+        self.counts: list[FloatArray] = []
+        self.bytes: list[FloatArray] = []
+        self.groups: list[FloatArray] = []
+
+    def add(self, kind: Collective, count: FloatArray | float, message: FloatArray, group: FloatArray) -> None:
+        """Add a collective that runs ``count`` times with ``message`` bytes per GPU over ``group`` GPUs."""
+        self.kinds.append(kind)
+        self.counts.append(np.broadcast_to(np.asarray(count, dtype=np.float64), message.shape))
+        self.bytes.append(message)
+        self.groups.append(group)
+
+    def beyond(self, size: int, layouts: Layouts) -> FloatArray:
+        """Return the share of each collective's bytes that leaves ``size`` neighbouring GPUs, shape (c, n)."""
+        tp, pp = (each.astype(np.float64) for each in (layouts.tensor_parallel, layouts.pipeline_parallel))
+        return np.stack(
+            [
+                stage_share(tp, pp, size) if kind is Collective.NONE else host_share(kind, group, size)
+                for kind, group in zip(self.kinds, self.groups, strict=True)
+            ]
+        )
+
+
 def step_collectives(
     lowered: Lowered, layouts: Layouts, tokens: StepTokens, hidden: int, gpu: GpuSpec
 ) -> CollectiveWork:
@@ -24,17 +52,7 @@ def step_collectives(
         gpu: The GPU product with its links.
     """
     tp, dp = layouts.tensor_parallel.astype(np.float64), layouts.data_parallel.astype(np.float64)
-    kinds: list[Collective] = []
-    counts: list[FloatArray] = []
-    messages: list[FloatArray] = []
-    groups: list[FloatArray] = []
-
-    def add(kind: Collective, count: FloatArray | float, message: FloatArray, group: FloatArray) -> None:
-        kinds.append(kind)
-        counts.append(np.broadcast_to(np.asarray(count, dtype=np.float64), message.shape))
-        messages.append(message)
-        groups.append(group)
-
+    found = _Messages()
     one_rank = dp == 1
     for op in lowered.operations:
         e = op.einsum
@@ -42,39 +60,30 @@ def step_collectives(
             message = ACTIVATION_BYTES * op.width * tokens.computed
             # Experts over the tensor-parallel group of one rank: all GPUs already have the tokens, but the sums must be
             # combined.
-            add(Collective.ALL_REDUCE, op.count * one_rank, message, tp)
+            found.add(Collective.ALL_REDUCE, op.count * one_rank, message, tp)
             # Data-parallel ranks gather all tokens before the experts and scatter the sums after them.
             spread = np.where(one_rank, 1.0, tp * dp)
             gathered = ACTIVATION_BYTES * op.width * (tokens.routed + tokens.padding)
-            add(Collective.ALL_TO_ALL, 2.0 * op.count * ~one_rank, gathered, spread)
+            found.add(Collective.ALL_TO_ALL, 2.0 * op.count * ~one_rank, gathered, spread)
         elif e.label.startswith("shared_"):
             continue  # summed together with the routed experts
         elif e.collective is Collective.ALL_REDUCE:
             message = ACTIVATION_BYTES * e.result_elements * tokens.computed
-            add(Collective.ALL_REDUCE, op.count, message, tp)
+            found.add(Collective.ALL_REDUCE, op.count, message, tp)
         elif e.collective is Collective.ALL_GATHER:
-            add(Collective.ALL_GATHER, op.count, 2.0 * e.result_elements / tp * tokens.head, tp)
+            found.add(Collective.ALL_GATHER, op.count, 2.0 * e.result_elements / tp * tokens.head, tp)
     if lowered.norm_layers:
         # Queries and keys each need the sum of squares over all heads of a token.
-        add(Collective.ALL_REDUCE, float(lowered.norm_layers), 8.0 * tokens.computed, tp)
+        found.add(Collective.ALL_REDUCE, float(lowered.norm_layers), 8.0 * tokens.computed, tp)
     pp = layouts.pipeline_parallel.astype(np.float64)
-    add(Collective.NONE, pp - 1.0, ACTIVATION_BYTES * hidden * tokens.computed, np.where(pp > 1, 2.0, 1.0))
-
-    def beyond(size: int) -> FloatArray:
-        return np.stack(
-            [
-                stage_share(tp, pp, size) if kind is Collective.NONE else host_share(kind, group, size)
-                for kind, group in zip(kinds, groups, strict=True)
-            ]
-        )
-
+    found.add(Collective.NONE, pp - 1.0, ACTIVATION_BYTES * hidden * tokens.computed, np.where(pp > 1, 2.0, 1.0))
     known, size = gpu.network_bandwidth > 0.0, node_size(gpu)
     return CollectiveWork(
-        tuple(kinds),
-        np.stack(counts),
-        np.stack(messages),
-        np.stack(groups),
-        beyond(nvlink_island(gpu)),
-        beyond(size) if known else None,
+        tuple(found.kinds),
+        np.stack(found.counts),
+        np.stack(found.bytes),
+        np.stack(found.groups),
+        found.beyond(nvlink_island(gpu), layouts),
+        found.beyond(size, layouts) if known else None,
         size,
     )

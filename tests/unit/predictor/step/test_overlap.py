@@ -54,7 +54,12 @@ def test_without_collectives_nothing_changes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stages", "share", "text"), [(0, 0.1, "stages must be at least 1, not 0"), (4, 0.0, "sm_share must be between 0 and 1, not 0"), (4, 1.0, "sm_share must be between 0 and 1, not 1")]
+    ("stages", "share", "text"),
+    [
+        (0, 0.1, "stages must be at least 1, not 0"),
+        (4, 0.0, "sm_share must be between 0 and 1, not 0"),
+        (4, 1.0, "sm_share must be between 0 and 1, not 1"),
+    ],
 )
 def test_an_impossible_overlap_is_named(stages: int, share: float, text: str) -> None:
     with pytest.raises(ValueError, match=text):

@@ -139,8 +139,8 @@ class ControlPlane:
             stages: kwok's files, see `energylens_dev.devcluster.stages`.
             clock: For the validity of certificates.
         """
-        self._directory = directory
-        self._programs = programs
+        self.directory = directory
+        self.programs = programs
         self._stages = stages
         self._clock = clock
 
@@ -151,7 +151,7 @@ class ControlPlane:
             DevClusterError: When a process ends or is not ready in time.
         """
         files = self._write_files(state)
-        lines = command_lines(self._programs, state.ports, files)
+        lines = command_lines(self.programs, state.ports, files)
         urls = health_urls(state.ports)
         context = client_context(files.authority, *files.etcd)
         self._start_group(launcher, (ETCD,), lines, lambda name: answers(urls[name], context))
@@ -173,7 +173,7 @@ class ControlPlane:
                 launcher.wait(name, lambda name=name: ready(name))  # type: ignore[misc]
 
     def _write_files(self, state: State) -> Files:
-        directory = self._directory
+        directory = self.directory
         authority = Authority(directory.pki, self._clock)
         hosts = [
             LOOPBACK, "localhost", KUBERNETES_SERVICE_IP,
@@ -204,8 +204,8 @@ class ControlPlane:
         """Write what kwok needs in the cluster: its roles, their bindings and the storage class that it provisions."""
         texts = [path.read_text(encoding="utf-8") for path in manifest_files(self._stages)]
         texts.append(yaml.safe_dump_all(kwok_bindings(), sort_keys=False))
-        self._directory.bootstrap.write_text("\n---\n".join(texts), encoding="utf-8")
-        return self._directory.bootstrap
+        self.directory.bootstrap.write_text("\n---\n".join(texts), encoding="utf-8")
+        return self.directory.bootstrap
 
 
 def ensure_nodes(kubectl: Kubectl, pools: Sequence[NodePool], progress: Progress) -> None:

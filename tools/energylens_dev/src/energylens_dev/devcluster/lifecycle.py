@@ -158,23 +158,30 @@ def up(
                 state.programs = {name: str(programs[name]) for name in ("kubectl", "helm")}
                 state.ports = choose_ports(state, processes)
                 files.save(state)
-                kubectl = Kubectl(programs["kubectl"], files.kubeconfig, files.tool_caches / "kubectl")
-                ControlPlane(files, programs, stages, clock).start(launcher, kubectl, state)
-                ensure_nodes(kubectl, state.pools, progress)
-                if chart:
-                    helm = operators.Helm(programs["helm"], files.kubeconfig, files.tool_caches / "helm")
-                    state.chart = operators.ensure_chart(helm, kubectl, chart_folder, state.chart, progress)
-                    files.save(state)
-                if operator:
-                    _run_operator(launcher, kubectl, files, state, clock)
-                elif processes.stop([OPERATOR], grace_seconds=10):
-                    progress.say("stopped the operator")
+                plane = ControlPlane(files, programs, stages, clock)
+                _bring_up(plane, launcher, state, chart_folder if chart else None, clock)
                 return _running(files, state, processes, frozenset(launcher.started()))
             except BaseException:
                 # A second Ctrl-C must not leave half of it behind.
                 with deferred():
                     stop(processes, launcher.started())
                 raise
+
+
+def _bring_up(plane: ControlPlane, launcher: Launcher, state: State, chart_folder: Path | None, clock: Clock) -> None:
+    """Start the missing processes of a cluster, and its nodes, chart and operator as ``state`` has them."""
+    files, programs, progress = plane.directory, plane.programs, launcher.progress
+    kubectl = Kubectl(programs["kubectl"], files.kubeconfig, files.tool_caches / "kubectl")
+    plane.start(launcher, kubectl, state)
+    ensure_nodes(kubectl, state.pools, progress)
+    if chart_folder is not None:
+        helm = operators.Helm(programs["helm"], files.kubeconfig, files.tool_caches / "helm")
+        state.chart = operators.ensure_chart(helm, kubectl, chart_folder, state.chart, progress)
+        files.save(state)
+    if state.operator:
+        _run_operator(launcher, kubectl, files, state, clock)
+    elif launcher.processes.stop([OPERATOR], grace_seconds=10):
+        progress.say("stopped the operator")
 
 
 def down(directory: Path | None = None, *, purge: bool = False, progress: Progress | None = None) -> list[str]:
