@@ -6,7 +6,8 @@ is a missing test, or has a reason: the change alters no behaviour, or the wordi
 The tests are collected once. A first pass with counting functions finds the tests that call each function. Then, for
 each mutant, the process forks, the fork replaces the code object of the changed function (or the value of a constant,
 in every module that imported the constant) and runs those tests, quickest first, until one fails. Default arguments,
-decorators, class bodies and strings are not mutated. ``--sample N`` draws N mutants with a fixed seed.
+decorators, class bodies and strings are not mutated. ``--sample N`` draws N mutants with a fixed seed,
+and ``--again LOG`` takes the survivors of an earlier run, to try them with other tests.
 """
 
 from __future__ import annotations
@@ -262,6 +263,9 @@ class Plugin:
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Run the mutants."""
         found = [mutant for path in self.paths for mutant in mutants(path)]
+        if self.options.again:
+            survivors = named_in(self.options.again)
+            found = [mutant for mutant in found if str(mutant) in survivors]
         total = len(found)
         if self.options.sample and self.options.sample < total:
             found = random.Random(self.options.seed).sample(found, self.options.sample)
@@ -344,6 +348,12 @@ def _count(module: types.ModuleType, called: set[str]) -> None:
             function.__code__ = code
 
 
+def named_in(log: Path) -> set[str]:
+    """Return the mutants that an earlier run printed: those that survived, and those without a test."""
+    lines = log.read_text(encoding="utf-8").splitlines()
+    return {line.partition(": ")[2] for line in lines if line.startswith(("survived: ", "no test: "))}
+
+
 def say(text: str) -> None:
     """Print a line past pytest's capture."""
     os.write(_OUT, f"{text}\n".encode())
@@ -358,6 +368,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("sources", nargs="+", type=Path, help="modules, or folders of modules, below operator/")
     parser.add_argument("--tests", nargs="+", required=True, help="arguments of pytest: files, folders, options")
     parser.add_argument("--sample", type=int, help="how many mutants to draw; default: all")
+    parser.add_argument("--again", type=Path, metavar="LOG", help="only mutants that survived in this earlier output")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
     parser.add_argument("--seconds", type=float, default=60, help="a mutant that runs longer counts as killed")
     parser.add_argument("--tests-per-mutant", type=int, help="run only so many of the quickest tests")

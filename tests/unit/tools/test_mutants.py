@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-from tools.mutants import mutants
+from tools.mutants import mutants, named_in
 
 SOURCE = """
 LIMIT = 5
@@ -31,3 +31,12 @@ def test_each_place_of_functions_and_constants_is_changed_once(tmp_path: Path) -
     assert {mutant.function for mutant in found} == {"LIMIT", "within"}
     assert [mutant.is_constant for mutant in found if mutant.function == "LIMIT"] == [True]
     assert len(set(texts)) == len(texts)
+
+
+def test_survivors_of_an_earlier_run_are_found_again(tmp_path: Path) -> None:
+    path, log = tmp_path / "module.py", tmp_path / "log"
+    path.write_text(SOURCE)
+    log.write_text(
+        "# 3 of 3 tests\nsurvived: a.py:2 f: Lt -> LtE\nno test: b.py:3 g: 1 -> 2\n2 of 2 mutants: 1 survived\n"
+    )
+    assert named_in(log) == {"a.py:2 f: Lt -> LtE", "b.py:3 g: 1 -> 2"}
