@@ -1,1 +1,1 @@
-"""Energy budgets as pure accounting: periods, the ledger, forecasts, what is left, and who gives power up."""
+"""Energy budgets as pure accounting: periods, ledger, forecasts, remaining energy, and which members shed power."""

@@ -1,4 +1,4 @@
-"""A forecast of the grid's carbon intensity, and what it makes of energy."""
+"""A forecast of the grid's carbon intensity, and conversions between energy and carbon."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ _JOULES_PER_KILOWATT_HOUR = 3.6e6
 
 
 class ForecastError(ValueError):
-    """A forecast cannot be read, or does not cover a moment that matters; one line."""
+    """A forecast cannot be read or does not cover a relevant moment; one line."""
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """Grams of CO2 equivalent per kilowatt-hour by time, each value from its time to the next one's."""
+    """Grams of CO2 equivalent per kilowatt-hour by time; each value holds from its time to the next value's time."""
 
     times: tuple[datetime, ...]
-    """Ascending, at least one."""
+    """Times in ascending order, at least one."""
     grams_per_kwh: tuple[float, ...]
 
     @property
     def end(self) -> datetime:
-        """When the last value ends: one hour after its time."""
+        """End of the last value: one hour after its time."""
         return self.times[-1] + _STEP
 
     @property
@@ -43,11 +43,11 @@ class Forecast:
     def mean(self, start: datetime, end: datetime) -> float:
         """Return the mean intensity of a constant power from ``start`` to ``end``, g/kWh.
 
-        What comes after the forecast's end counts with the mean of what it says of the time from ``start``: a forecast
-        of a few days cannot cover a month.
+        Time after the forecast's end counts with the forecast's mean from ``start`` on, because a forecast of a few
+        days cannot cover a month.
 
         Raises:
-            ForecastError: the forecast does not cover ``start``, or ``end`` is not after it.
+            ForecastError: The forecast does not cover ``start``, or ``end`` is not after it.
         """
         if end <= start:
             raise ForecastError(f"from {_text(start)} to {_text(end)} there is no time")
@@ -62,13 +62,16 @@ class Forecast:
         return weighted / (until - start).total_seconds()
 
     def grams(self, joules: float, start: datetime, end: datetime) -> float | None:
-        """Return what energy that was drawn evenly from ``start`` to ``end`` caused, g; None without a forecast."""
+        """Return the grams caused by energy that was drawn evenly from ``start`` to ``end``.
+
+        None without a forecast.
+        """
         if not self.covers(start, end) or end <= start:
             return None
         return joules / _JOULES_PER_KILOWATT_HOUR * self.mean(start, end)
 
     def watt_hours(self, grams: float, start: datetime, end: datetime) -> float:
-        """Return the energy of a constant power from ``start`` to ``end`` that causes so many grams, Wh.
+        """Return the energy, Wh, of a constant power from ``start`` to ``end`` that causes the given grams.
 
         Raises:
             ForecastError: as :meth:`mean`.
@@ -81,7 +84,7 @@ def parse_forecast(text: str) -> Forecast:
     """Return the forecast of a CSV text with the columns time (RFC 3339) and gramsPerKilowattHour.
 
     Raises:
-        ForecastError: it is not such a text; names the line, the value and what is allowed.
+        ForecastError: The text is malformed; the message names the line, the value and what is allowed.
     """
     rows = [row for row in csv.reader(io.StringIO(text)) if row]
     if not rows or tuple(cell.strip() for cell in rows[0]) != HEADER:

@@ -1,9 +1,8 @@
-"""The energy ledger: per member what was used in this period, and the moment up to which it is counted.
+"""The energy ledger: for each member its energy in this period, and the moment up to which it is counted.
 
-That moment is the watermark: energy before it is in the figures, energy after it is not. Figures and watermark are
-written together, so that whatever is counted after a crash is counted from where the last write ended. Time that
-nobody measured is counted with the predicted power, and marked as such; a measurement that comes later for the same
-time changes nothing.
+That moment is the watermark: the figures contain the energy before it and no energy after it. Figures and watermark are
+written together, so that counting after a crash resumes where the last write ended. Time without a measurement is
+counted with the predicted power and marked as such; a later measurement of the same time changes nothing.
 """
 
 from __future__ import annotations
@@ -18,15 +17,15 @@ from energylens.budget.carbon import Forecast
 from energylens.budget.periods import Span
 
 WAIT_SECONDS = 300.0
-"""Longest delay of a measurement; older time without a measurement is counted with the predicted power."""
+"""Longest delay of a measurement, s; older time without a measurement is counted with the predicted power."""
 MOST_GONE = 256
-"""Most accounts of deleted members; each takes some 300 bytes of an object that may have 1.5 MB."""
+"""Most accounts of deleted members; each takes about 300 bytes of an object that may have 1.5 MB."""
 FOLDED = "others"
-"""Identity of the account into which the oldest of these accounts are folded."""
+"""Identity of the account into which the oldest of these accounts are merged."""
 MOST_WRITTEN = 256
-"""Most accounts of one status; each takes some 650 bytes, more than half of them in managedFields."""
+"""Most accounts of one status; each takes about 650 bytes, more than half of them in managedFields."""
 SMALLER = "members"
-"""Identity of the account into which the accounts of members beyond these are folded where they are written."""
+"""Identity of the account into which the accounts of further members are merged when they are written."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,8 @@ class Entry:
     ungraded_joules: float = 0.0
     """Part of both energies: energy of time without a carbon forecast."""
     predicted_watts: float = 0.0
-    """Predicted power at the last check: counts for the time since then if the member is gone at the next check."""
+    """Predicted power at the last check, which counts for the time since then if the member is gone at the next check.
+    """
 
     @property
     def joules(self) -> float:
@@ -64,17 +64,17 @@ class Entry:
 def account(
     entry: Entry, now: datetime, measured: MeasuredEnergy | None, predicted_watts: float, forecast: Forecast | None
 ) -> Entry:
-    """Return an entry with the time since its watermark counted, as far as it can be.
+    """Return an entry with the time since its watermark counted, as far as possible.
 
     Args:
         entry: The account.
         now: The current time.
-        measured: Energy of a span whose end may be after the watermark; what lies before it was counted already.
-        predicted_watts: Power of the member's pods, for the time that is not measured.
-        forecast: Carbon intensity; None where there is no carbon limit, or no forecast.
+        measured: Energy of a span that may begin before the watermark; the part before it is already counted.
+        predicted_watts: Predicted power of the member's pods, for time without measurement.
+        forecast: Carbon intensity; None without a carbon limit or forecast.
 
-    A measured span leaves a gap behind the watermark when it begins after it: the gap is predicted. Without a measured
-    span, time is predicted once it is older than ``WAIT_SECONDS``.
+    If a measured span begins after the watermark, the gap is predicted. Without a measured span, time is predicted once
+    it is older than ``WAIT_SECONDS``.
     """
     if measured is not None:
         end = _whole(min(measured.end, now))
@@ -89,9 +89,9 @@ def account(
 
 
 def close(entry: Entry, now: datetime, forecast: Forecast | None) -> Entry:
-    """Return the account of a member that is gone: what it drew since it was last seen is predicted, once.
+    """Return the account of a deleted member, with the energy since it was last seen predicted once.
 
-    When it went is not known where the operator was away meanwhile; it counts up to now then.
+    If the operator was down meanwhile, the time of deletion is unknown and the energy counts up to now.
     """
     if entry.predicted_watts > 0:
         return replace(_predict(entry, now, entry.predicted_watts, forecast), predicted_watts=0.0)
@@ -99,7 +99,7 @@ def close(entry: Entry, now: datetime, forecast: Forecast | None) -> Entry:
 
 
 def _predict(entry: Entry, end: datetime, watts: float, forecast: Forecast | None) -> Entry:
-    # Up to the next whole second, so that the measured part begins where the predicted one ends.
+    # Rounded up to the next whole second, so that the measured part begins where the predicted part ends.
     end = _whole(end)
     seconds = (end - entry.until).total_seconds()
     return _count(entry, end, watts * seconds, forecast, is_measured=False) if seconds > 0 else entry
@@ -118,7 +118,7 @@ def _count(entry: Entry, end: datetime, joules: float, forecast: Forecast | None
 
 
 def begin(entries: Iterable[Entry], period: Span) -> tuple[Entry, ...]:
-    """Return the accounts of a new period: nothing used, and counted from its start or from where the old one ended."""
+    """Return the accounts of a new period, without energy, counted from its start or from where the old one ended."""
     return tuple(
         Entry(
             entry.uid,
@@ -132,10 +132,10 @@ def begin(entries: Iterable[Entry], period: Span) -> tuple[Entry, ...]:
 
 
 def without_old(gone: Iterable[Entry]) -> tuple[Entry, ...]:
-    """Return the accounts of members that are gone, few enough for one object.
+    """Return the accounts of deleted members, few enough for one object.
 
-    Those with nothing in this period are left out, and the oldest beyond ``MOST_GONE`` become one: a month may see
-    thousands of deployments come and go.
+    Accounts without energy in this period are left out, and the oldest beyond ``MOST_GONE`` are merged, since thousands
+    of deployments may come and go in a month.
     """
     used = sorted((e for e in gone if e.joules or e.predicted_watts), key=lambda e: (e.uid == FOLDED, e.until, e.uid))
     if len(used) <= MOST_GONE:
@@ -148,10 +148,10 @@ def without_old(gone: Iterable[Entry]) -> tuple[Entry, ...]:
 
 
 def written(entries: Iterable[Entry]) -> tuple[Entry, ...]:
-    """Return the accounts as a status has them, by name: beyond ``MOST_WRITTEN`` the others together are one.
+    """Return the accounts as a status has them, by name; those beyond ``MOST_WRITTEN`` are merged into one.
 
-    That one counts up to the earliest of their watermarks, so that no time is left out when a later operator counts its
-    members on from there; and it draws nothing, since each of them does.
+    The merged account has the earliest watermark of its members, so that no time is lost when a later operator resumes
+    from there, and a power of 0, since its members have their own.
     """
     known = sorted(entries, key=lambda e: (e.uid != FOLDED, e.namespace, e.name, e.uid))
     if len(known) > MOST_WRITTEN:
@@ -161,9 +161,9 @@ def written(entries: Iterable[Entry]) -> tuple[Entry, ...]:
 
 
 def read_back(entries: Iterable[Entry]) -> tuple[dict[str, Entry], datetime | None]:
-    """Return the accounts of a status by uid, and from when members without one of their own are to be counted.
+    """Return the accounts of a status by uid, and the time from which members without their own account are counted.
 
-    None where every member has one: then a member without an account is new.
+    That time is None if every member has an account; a member without one is then new.
     """
     found = {entry.uid: entry for entry in entries}
     smaller = found.pop(SMALLER, None)
@@ -190,7 +190,7 @@ def _together(uid: str, entries: Iterable[Entry], until: datetime) -> Entry:
 
 
 def to_status(entry: Entry) -> LedgerEntry:
-    """Return an account as it is written."""
+    """Return an account in the form of the status."""
     return LedgerEntry(
         uid=entry.uid,
         namespace=entry.namespace,
@@ -205,7 +205,7 @@ def to_status(entry: Entry) -> LedgerEntry:
 
 
 def from_status(written: LedgerEntry) -> Entry:
-    """Return an account as it was read."""
+    """Return an account from its form in the status."""
     return Entry(
         uid=written.uid,
         namespace=written.namespace,

@@ -1,4 +1,4 @@
-"""The hours, days, weeks and months over which energy counts, in any time zone."""
+"""The hours, days, weeks and months over which energy is counted, in any time zone."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ class Span:
         return (self.end - self.start) / _HOUR
 
     def hours_left(self, now: datetime) -> float:
-        """Return the hours from ``now`` to the end; at least 0."""
+        """Return the hours from ``now`` to the end, at least 0."""
         return max(0.0, (self.end - now) / _HOUR)
 
 
 def period_at(period: Period, zone: ZoneInfo, now: datetime) -> Span:
-    """Return the period that a moment is in.
+    """Return the period that contains a moment.
 
-    Days, weeks (from Monday) and months begin at midnight of the zone, or where that does not exist at the moment when
-    the clocks are put forward past it; a day has 23, 24 or 25 hours then. Hours are those of UTC: an hour of wall-clock
-    time may happen twice or never.
+    Days, weeks (from Monday) and months begin at midnight of the zone or, if that does not exist, at the moment when
+    the clocks are put forward past it; days with a clock change have 23 or 25 hours. Hours are UTC hours, because an
+    hour of wall-clock time may occur twice or never.
 
     Args:
-        period: Which kind.
-        zone: Where midnight is.
+        period: Kind of the period.
+        zone: Time zone of midnight.
         now: An aware moment.
     """
     moment = now.astimezone(UTC)
@@ -57,7 +57,7 @@ def period_at(period: Period, zone: ZoneInfo, now: datetime) -> Span:
 
 
 def _midnight(day: date, zone: ZoneInfo) -> datetime:
-    """Return the first midnight of a date; a midnight that is skipped is the moment of the skip."""
+    """Return the first midnight of a date; for a skipped midnight, the moment of the clock change."""
     return datetime.combine(day, time(0), tzinfo=zone).astimezone(UTC)
 
 

@@ -1,4 +1,4 @@
-"""Which members give power up when a budget is exceeded, how much, and when power is given back."""
+"""Which members shed power when a budget is exceeded, how much, and when power is restored."""
 
 from __future__ import annotations
 
@@ -8,44 +8,44 @@ from dataclasses import dataclass
 from itertools import groupby
 
 Key = tuple[str, str]
-"""Namespace and name."""
+"""Namespace and name of a member."""
 _WATT = 0.5
-"""Less than this is nothing: figures are whole watts."""
+"""Power below which differences count as zero, since figures are whole watts."""
 COMING_DOWN_SECONDS = 120.0
-"""A member adopts a smaller plan within so long after power was taken; one that has not then counts as it is."""
+"""Time within which a member adopts a smaller plan after power was shed; later its current plan counts."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """A member of a budget; only watts that count against the budget are in the figures."""
+    """A member of a budget; figures contain only watts that count against the budget."""
 
     key: Key
     priority: int
     watts: float
-    """Predicted power of the present plan."""
+    """Predicted power of the current plan."""
     least_watts: float
-    """Predicted power of the plan of least power that holds the member's objectives."""
+    """Predicted power of the plan of least power that meets the member's objectives."""
     levels_watts: tuple[float, ...] = ()
     """Predicted power with each smaller number of replicas that shedding may leave."""
     is_priced: bool = True
-    """Whether ``levels_watts`` are known; a member that has just been planned may lack them for a moment."""
+    """Whether ``levels_watts`` are known; a newly planned member may lack them for a moment."""
     has_answered: bool = False
-    """The plan was made under the present cap: a plan above the cap cannot draw less."""
+    """Whether the plan was made under the current cap; a plan above the cap then cannot draw less."""
     cap_watts: float | None = None
-    """Power left by earlier shedding; None when no power was taken."""
+    """Power left by earlier shedding; None if no power was shed."""
     former_watts: float | None = None
-    """Predicted power before any power was taken."""
+    """Predicted power before any power was shed."""
     whole_watts: float | None = None
-    """Predicted power with the replicas that this budget took; None where it took none."""
+    """Predicted power with the replicas that this budget shed; None if it shed none."""
 
     @property
     def most_watts(self) -> float:
-        """Power before any was taken, also where a plan for power given back was not adopted yet."""
+        """Power before any was shed, even if the plan for restored power is not adopted yet."""
         return max(self.former_watts or self.watts, self.whole_watts or 0.0)
 
     @property
     def floor_watts(self) -> float:
-        """The least power that shedding can leave to the member."""
+        """Least power to which shedding can reduce the member."""
         return min((self.watts, self.least_watts, *self.levels_watts))
 
 
@@ -59,15 +59,15 @@ class Cap:
 
 @dataclass(frozen=True)
 class Shed:
-    """The caps that hold from now on."""
+    """The caps that apply from now on."""
 
     caps: Mapping[Key, Cap]
     took: bool
-    """Whether power was taken from a member in this step."""
+    """Whether power was shed from a member in this step."""
     missing_watts: float
-    """Power by which the budget stays exceeded with every member at its floor."""
+    """Power by which the budget remains exceeded with every member at its floor."""
     waits: bool = False
-    """Members are above their caps, or their power with fewer replicas is not known yet: check again soon."""
+    """Whether members exceed their caps, or their power with fewer replicas is unknown: check again soon."""
 
 
 def shed(
@@ -79,26 +79,25 @@ def shed(
     seconds_since: float | None,
     cooldown_seconds: float,
 ) -> Shed:
-    """Return the caps under which members draw no more than ``allowed_watts`` together.
+    """Return the caps under which members together draw at most ``allowed_watts``.
 
-    Power is taken from the lowest priority first, and of equals from the one that draws most: first as much as plans of
-    less power save, then replicas, and only then from the next priority. A member is left with what it is predicted to
-    draw with so many replicas, never with a part of a replica's power. It is given back in the
-    opposite order, to a member's former plan or at least to a plan that holds its objectives, and only where the budget
-    then has ``hysteresis_percent`` of it left. Where priorities changed meanwhile, so that one member gave power up
-    that now another one of lower priority should, all is shared out again.
+    Power is shed from the lowest priority first, and among equals from the member that draws most: first by plans of
+    less power, then by removing replicas, and only then from the next priority. A cap is always the predicted power
+    with a whole number of replicas. Power is restored in the opposite order, up to a member's former plan or at least
+    to a plan that meets its objectives, and only if the budget then has ``hysteresis_percent`` left. If priorities
+    changed so that a member of lower priority should shed instead, all caps are recomputed.
 
     Args:
         shares: All members.
-        allowed_watts: What the budget allows now.
-        growth_watts: What it allows for giving back; None for ``allowed_watts``.
-        hysteresis_percent: Share of the budget that giving back leaves free, %.
-        seconds_since: Since power was last taken; None: it never was.
-        cooldown_seconds: Least time between taking power and giving it back.
+        allowed_watts: Power that the budget allows now.
+        growth_watts: Power up to which power may be restored; None for ``allowed_watts``.
+        hysteresis_percent: Share of the budget that restoring leaves free, %.
+        seconds_since: Time since power was last shed; None if it never was.
+        cooldown_seconds: Least time between shedding and restoring power.
     """
     caps = {s.key: Cap(s.cap_watts, s.most_watts) for s in shares if s.cap_watts is not None}
     above = {s.key for s in shares if s.key in caps and s.watts > caps[s.key].watts + _WATT}
-    # A member above its cap is on the way down, and some never come: no plan of theirs draws so little.
+    # A member above its cap is expected to adopt a smaller plan, but some have no plan that draws so little.
     late = seconds_since is None or seconds_since >= COMING_DOWN_SECONDS
     stuck = {s.key for s in shares if s.key in above and (late or s.has_answered)}
     waits = bool(above - stuck)
@@ -121,7 +120,10 @@ def shed(
 
 
 def _give_back(shares: Sequence[Share], draws: Mapping[Key, float], caps: dict[Key, Cap], room: float) -> bool:
-    """Raise or lift the caps that ``room`` watts have space for, the highest priority first; return whether any was."""
+    """Raise or lift the caps for which ``room`` watts suffice, the highest priority first.
+
+    Return whether any changed.
+    """
     given = False
     for share in reversed(_in_order(shares)):
         if share.key not in caps:
@@ -141,7 +143,7 @@ def _give_back(shares: Sequence[Share], draws: Mapping[Key, float], caps: dict[K
 def _is_out_of_order(
     shares: Sequence[Share], draws: Mapping[Key, float], floors: Mapping[Key, float], caps: Mapping[Key, Cap]
 ) -> bool:
-    """Return whether power was taken from a member while one of lower priority has some to give."""
+    """Return whether a member shed power although a member of lower priority could shed more."""
     giving = [s.priority for s in shares if draws[s.key] > floors[s.key] + _WATT]
     return any(s.priority > min(giving, default=s.priority) for s in shares if s.key in caps)
 
@@ -157,7 +159,7 @@ def _take(
     took, done, kept = False, False, frozenset(stuck)
     for _, group in groupby(_in_order(shares), key=lambda share: share.priority):
         members = [share for share in group if share.key not in kept]
-        # The next priority has to give only what this one cannot, which is not known of all yet.
+        # The next priority sheds only what this one cannot, which is not known for all members yet.
         done = not all(share.is_priced for share in members)
         for find in (_less_power,) if done else (_less_power, _fewer_replicas):
             for share in members:
@@ -176,14 +178,17 @@ def _take(
 
 
 def _less_power(share: Share, draws: float, excess: float) -> float | None:
-    """Return the whole watts to leave for a plan of less power; None where it has none."""
+    """Return the whole watts of a plan of less power; None if there is none."""
     left = max(math.ceil(share.least_watts), math.floor(draws - excess))
     return float(left) if left < draws - _WATT else None
 
 
 def _fewer_replicas(share: Share, draws: float, excess: float) -> float | None:
-    """Return the watts of the most replicas that give all of the excess, else of least power; None without any."""
-    # Where all is shared out again, one that gave replicas up may also stay as it is.
+    """Return the watts of the most replicas that remove all of the excess, otherwise of least power.
+
+    None without any.
+    """
+    # When all caps are recomputed, a member that shed replicas may also keep its current ones.
     known = map(math.ceil, (*share.levels_watts, share.watts))
     levels = [level for level in known if level < draws - _WATT]
     enough = [level for level in levels if draws - level >= excess - _WATT]

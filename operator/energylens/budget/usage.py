@@ -1,4 +1,4 @@
-"""Energy left of a budget, its burn rate, and the power that the budget allows."""
+"""Remaining energy of a budget, its burn rate, and the power that the budget allows."""
 
 from __future__ import annotations
 
@@ -14,47 +14,47 @@ from energylens.budget.periods import Span
 
 _JOULES_PER_WATT_HOUR = 3600.0
 BURN_SECONDS = 3600.0
-"""Time over which the burn rate is the mean power."""
+"""Time, s, over which the burn rate is averaged."""
 LEAST_BURN_SECONDS = 300.0
-"""With a shorter ledger the present power is used as the burn rate."""
+"""Length of the ledger, s, below which the current power is used as the burn rate."""
 
 
 @dataclass(frozen=True)
 class Usage:
-    """A period's figures."""
+    """Energy figures of a period."""
 
     used_watt_hours: float
     predicted_watt_hours: float
     used_grams: float | None
-    """None without a forecast."""
+    """Grams of carbon; None without a forecast."""
     allowed_watt_hours: float | None
-    """Most energy of the period that all limits allow; None without a limit of energy."""
+    """Most energy of the period that all limits allow; None without an energy limit."""
     limit: str
-    """The field of the limit behind ``allowed_watt_hours``; "" without one."""
+    """Field of the limit behind ``allowed_watt_hours``; "" without one."""
 
     @property
     def remaining_watt_hours(self) -> float | None:
-        """Never below 0; None without a limit of energy."""
+        """Remaining energy, never below 0; None without an energy limit."""
         return None if self.allowed_watt_hours is None else max(0.0, self.allowed_watt_hours - self.used_watt_hours)
 
 
 def usage(
     spec: EnergyBudgetSpec, entries: Sequence[Entry], period: Span, now: datetime, forecast: Forecast | None
 ) -> Usage:
-    """Return what is used and allowed in a period.
+    """Return the used and allowed energy of a period.
 
-    A carbon allowance becomes energy: what is used, and what a constant power may draw until the period ends with the
-    grams that are left.
+    A carbon allowance is converted to energy: the used energy, plus the energy that a constant power may draw with the
+    remaining grams until the period ends.
 
     Args:
-        spec: The budget's.
-        entries: Its ledger.
-        period: The one that ``now`` is in.
+        spec: The budget's spec.
+        entries: The budget's ledger.
+        period: The period that contains ``now``.
         now: The current time.
-        forecast: Carbon intensity; must be there when the spec has a carbon limit.
+        forecast: Carbon intensity; required if the spec has a carbon limit.
 
     Raises:
-        ForecastError: the forecast does not cover ``now``.
+        ForecastError: The forecast does not cover ``now``.
     """
     used = sum(entry.joules for entry in entries) / _JOULES_PER_WATT_HOUR
     predicted = sum(entry.predicted_joules for entry in entries) / _JOULES_PER_WATT_HOUR
@@ -64,11 +64,11 @@ def usage(
     grams = None
     if spec.carbon is not None and forecast is not None:
         ungraded = sum(entry.ungraded_joules for entry in entries) / _JOULES_PER_WATT_HOUR
-        # Time that no forecast covered counts with the worst that this one knows.
+        # Time without a forecast counts with the highest intensity in this forecast.
         grams = sum(entry.grams for entry in entries) + ungraded / 1000.0 * forecast.highest
         left = max(0.0, spec.carbon.grams_per_period - grams)
         more = forecast.watt_hours(left, now, period.end)
-        # A grid without carbon allows energy without end.
+        # A grid without carbon allows unlimited energy.
         if math.isfinite(more):
             limits.append((used + more, "spec.carbon.gramsPerPeriod"))
     allowed, limit = min(limits, default=(None, ""))
@@ -81,11 +81,11 @@ class PowerAllowed:
 
     watts: float
     limit: str
-    """The field of the limit that allows no more."""
+    """Field of the limit that determines the power."""
 
 
 def power_allowed(spec: EnergyBudgetSpec, used: Usage, period: Span, now: datetime) -> PowerAllowed | None:
-    """Return the most power that holds every limit until the period ends; None where nothing limits it."""
+    """Return the most power that meets every limit until the period ends; None without a limit."""
     limits: list[PowerAllowed] = []
     if spec.power_watts is not None:
         limits.append(PowerAllowed(float(spec.power_watts), "spec.powerWatts"))
@@ -97,10 +97,10 @@ def power_allowed(spec: EnergyBudgetSpec, used: Usage, period: Span, now: dateti
 
 
 def growth_allowed(spec: EnergyBudgetSpec, used: Usage, period: Span, now: datetime) -> PowerAllowed | None:
-    """Return the most power that a new or larger plan may bring the members to; None where nothing limits it.
+    """Return the most power that members may have after a new or larger plan; None without a limit.
 
-    A plan stays when the period ends, so that it must hold what is left of this period and a whole one after it too. In
-    steps of a hundredth of the mean power of a period, so that a plan's inputs do not change in every reconcile.
+    A plan outlives the period, so it must fit the rest of this period and a whole one after it. The result has steps of
+    a hundredth of a period's mean power, so that a plan's inputs do not change in every reconcile.
     """
     allowed = power_allowed(spec, used, period, now)
     whole = used.allowed_watt_hours if used.limit == "spec.energyWattHours" else None
@@ -119,7 +119,7 @@ Point = tuple[datetime, float]
 
 
 def burn_rate_watts(points: Sequence[Point], present_watts: float) -> float:
-    """Return the mean power over the last hour of the ledger, W; the present power where there is too little of it."""
+    """Return the mean power over the last hour of the ledger, W; the current power if the ledger is too short."""
     if len(points) >= 2:
         end, used = points[-1]
         start, before = next(p for p in points if (end - p[0]).total_seconds() <= BURN_SECONDS)
@@ -130,7 +130,7 @@ def burn_rate_watts(points: Sequence[Point], present_watts: float) -> float:
 
 
 def exhaustion(used: Usage, period: Span, now: datetime, burn_watts: float) -> datetime | None:
-    """Return when the energy runs out at a burn rate; None when it lasts until the period ends."""
+    """Return when the energy will be used up at a burn rate; None if it lasts until the period ends."""
     left = used.remaining_watt_hours
     if left is None:
         return None

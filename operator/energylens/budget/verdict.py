@@ -9,28 +9,28 @@ from energylens.api.energybudget import EnergyBudgetSpec
 
 @dataclass(frozen=True)
 class Figures:
-    """Figures that are compared with the limits of a budget, in the whole units of statuses."""
+    """Figures to compare with the limits of a budget, in the whole units of statuses."""
 
     committed_watts: int
-    """Predicted power of the plans."""
+    """Predicted power of the plans, W."""
     measured_watts: int | None
-    """None where a member that draws is not measured."""
+    """Measured power, W; None if a member that draws power is not measured."""
     used_watt_hours: int | None
-    """In this period; None while energy is not counted."""
+    """Energy used in this period, Wh; None while energy is not counted."""
     remaining_watt_hours: int | None
-    """In this period; None without a limit of energy."""
+    """Remaining energy of this period, Wh; None without an energy limit."""
     energy_limit: str | None
     """Field of the limit behind ``remaining_watt_hours``."""
 
 
 def exceeded(spec: EnergyBudgetSpec, figures: Figures, prefix: str = "spec.", *, by_how_much: bool = True) -> list[str]:
-    """Return what is exceeded, a text for each; empty where the budget holds.
+    """Return what is exceeded, one text each; empty if the budget is met.
 
     Args:
-        spec: The budget's.
-        figures: Of its members together.
+        spec: The budget's spec.
+        figures: Figures of all members together.
         prefix: Path of the budget's spec.
-        by_how_much: Say it with figures, which move with every member; else only which limits are exceeded.
+        by_how_much: Whether the texts have figures, which change with every member, or only name the exceeded limits.
     """
     found, power = [], spec.power_watts
     for what, watts in (("committed", figures.committed_watts), ("measured", figures.measured_watts)):

@@ -1,4 +1,4 @@
-"""Energy and token counters in, joules per output token over a window out.
+"""Measuring: from energy and token counters to joules per output token over a window.
 
 How the parts meet: a source (`source.EnergySource`) reads GPU observations, `engines.EngineScraper` reads the engines'
 metrics, `history.History` keeps both for a while, and `window.measure_window` turns a history into one measurement.

@@ -1,4 +1,4 @@
-"""Sources and engines into the history, and one deployment's window out of it."""
+"""Collects sources and engines into histories, and measures one deployment's window."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from energylens.measure.types import EnergyReason, Percentile, PodRef, WindowMea
 from energylens.measure.window import WindowOptions, measure_window
 
 MAX_NAMED = 3
-"""Failures spelled out in a message; the rest are counted."""
+"""Number of failures that a message spells out; it only counts the rest."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class CollectReport:
 class Collector:
     """Feeds histories from sources and engines, and measures windows on them.
 
-    Each source has a history of its own: two that report one GPU read it at different moments, and perhaps by
+    Each source has its own history: two sources that report the same GPU read it at different moments, and perhaps with
     different clocks.
     """
 
@@ -55,7 +55,7 @@ class Collector:
         self._engine_failures: dict[PodRef, TargetFailure] = {}
 
     async def collect(self, targets: Iterable[EngineTarget] = ()) -> CollectReport:
-        """Read every source and every engine once, all at the same time, and remember what they say."""
+        """Read every source and every engine once, concurrently, and record the results."""
         targets = tuple(targets)
         async with asyncio.TaskGroup() as group:
             engines = group.create_task(self._engines.read(targets))
@@ -188,7 +188,7 @@ class Collector:
     def _why_no_series(self, source: str, measured: WindowMeasurement, found: Attribution) -> WindowMeasurement:
         reason: EnergyReason = "NoSeries"
         failures, history = self._source_failures.get(source, ()), self._gpus[source]
-        # A source that answers without a counter is there: a Prometheus does, once an exporter has been dead for long.
+        # A source may answer without a counter, such as a Prometheus whose exporter has been down for long.
         if any(failure.reason != "NoEnergyCounter" for failure in failures):
             reason, detail = "SourceUnreachable", _sentences(failures)
         elif failures:

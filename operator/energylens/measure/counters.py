@@ -1,4 +1,4 @@
-"""Reset-aware accumulation of counters, and interpolation on them. Times in seconds, energies in joules."""
+"""Reset-aware accumulation and interpolation of counters. Times in seconds, energies in joules."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Track:
-    """A counter with its resets taken out: what was counted since the first sample. Arrays of shape (n,), n >= 1."""
+    """A counter without its resets: what was counted since the first sample. Arrays of shape (n,), n >= 1."""
 
     times: FloatArray
     """Strictly ascending."""
     total: FloatArray
     """Starts at 0, never falls."""
     lost: FloatArray
-    """Upper bound, per sample, of what happened since the sample before it and was not counted."""
+    """Upper bound, per sample, of what was lost uncounted since the previous sample."""
 
     @property
     def first(self) -> float:
@@ -43,7 +43,7 @@ class Track:
         return float(self.at(end) - self.at(start))
 
     def lost_between(self, start: float, end: float) -> float:
-        """Return the bound on what went uncounted in intervals that touch (start, end)."""
+        """Return the bound on what was lost uncounted in intervals that touch (start, end)."""
         touching = (self.times[1:] > start) & (self.times[:-1] < end)
         return float(self.lost[1:][touching].sum())
 
@@ -59,7 +59,7 @@ class Track:
 
 
 def ordered(samples: Iterable[Sample]) -> list[Sample]:
-    """Return samples by time, one per time: of several at the same time the first one given stays."""
+    """Return samples by time, one per time; among samples with equal time the first one given remains."""
     by_time: dict[float, Sample] = {}
     for sample in samples:
         by_time.setdefault(sample.time, sample)

@@ -1,7 +1,7 @@
-"""What dcgm-exporter serves, in joules and watts by GPU UUID.
+"""The metrics of dcgm-exporter, in joules and watts by GPU UUID.
 
-Both generations of names are met in the field: DCGM 4.6 renamed the fields and dcgm-exporter 4.9.0 took the new names
-as its default, while a custom counter file keeps the old ones. The unit is a property of the name, in one table.
+Both generations of names are in use: DCGM 4.6 renamed the fields and dcgm-exporter 4.9.0 made the new names its
+default, while a custom counter file may keep the old ones. The unit is a property of the name, in one table.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ PLAIN = (("pod", "namespace"), ("pod_name", "pod_namespace"))
 _FP64_BLANK = 2.0**47
 _INT64_BLANK = float(0x7FFFFFFFFFFFFFF0)
 MAX_WATTS = 1e5
-"""No GPU, board or superchip draws as much; INT32 blanks of power fields are above it."""
+"""Upper bound of any GPU, board or superchip, W; the INT32 blanks of power fields are above it."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,11 @@ class DcgmReading:
 
     gpus: tuple[GpuObservation, ...]
     rejected: tuple[str, ...] = ()
-    """One sentence for each sample that cannot be true: blanks, negative values, no UUID."""
+    """One sentence for each impossible sample: blanks, negative values, no UUID."""
 
 
 def is_blank(value: float) -> bool:
-    """Whether a raw value is one of DCGM's blanks rather than a reading."""
+    """Return whether a raw value is one of DCGM's blanks rather than a reading."""
     return value >= _INT64_BLANK or _FP64_BLANK <= value < _FP64_BLANK + 16
 
 
@@ -80,7 +80,7 @@ def parse_dcgm(text: str, *, time: float, source: str) -> DcgmReading:
 
 
 def observe(samples: Iterable[MetricSample], *, time: float, source: str) -> DcgmReading:
-    """Merge samples of the metrics in `METRICS`, wherever they come from, into one observation per GPU."""
+    """Merge samples of the metrics in `METRICS`, from any source, into one observation per GPU."""
     samples = list(samples)
     renamed = any(sample.labels.get(EXPORTED[0]) for sample in samples)
     values: dict[str, dict[Quantity, tuple[int, float, float]]] = defaultdict(dict)
@@ -108,7 +108,7 @@ def observe(samples: Iterable[MetricSample], *, time: float, source: str) -> Dcg
         rank = _RANK[sample.name]
         known = values[uuid].get(quantity)
         if known is None or rank < known[0]:
-            # A stamp that has not come yet is of another clock.
+            # A timestamp in the future comes from another clock.
             values[uuid][quantity] = (rank, value, time if sample.time is None else min(sample.time, time))
     gpus = tuple(
         GpuObservation(
@@ -133,7 +133,7 @@ def _value(quantities: Mapping[Quantity, tuple[int, float, float]], quantity: Qu
 
 
 def _owner(labels: Mapping[str, str], renamed: bool) -> PodRef | None:
-    """The pod that holds the GPU; empty labels mean none.
+    """Return the pod that holds the GPU; empty labels mean none.
 
     When any series of the batch carries exported_* labels, the plain ones name the exporter's own pod everywhere.
     """

@@ -1,4 +1,4 @@
-"""Energy of some pods' GPUs since a moment: what a ledger counts, whatever the pods were doing."""
+"""Energy of pods' GPUs since a moment, for a ledger, whatever the pods were doing."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ class EnergySpan:
 def energy_span(
     series: Sequence[GpuEnergySeries], gpus_owned: int, since: float, power_limit_watts: float | None
 ) -> EnergySpan | None:
-    """Return the energy of all GPUs from ``since``, or from when all have samples, until the newest sample of all.
+    """Return the energy of all GPUs from ``since``, or from the first time with samples of all, to the last such time.
 
     Args:
         series: Counters of the GPUs that the pods hold, one for each GPU.
-        gpus_owned: How many GPUs the pods hold.
-        since: Begin no earlier, in seconds since the Unix epoch.
-        power_limit_watts: Of one GPU, where its series has none; a higher reading is not believed.
+        gpus_owned: Number of GPUs that the pods hold.
+        since: Earliest start, in seconds since the Unix epoch.
+        power_limit_watts: Power limit of one GPU if its series has none; a higher reading is rejected.
 
     Returns:
-        None where a GPU has no samples, where there is no time that all of them cover, and where the energy is more
-        than the GPUs can draw.
+        None if a GPU has no samples, if no time is covered by all GPUs, or if the energy exceeds what the GPUs can
+        draw.
     """
     if not series or len(series) != gpus_owned:
         return None

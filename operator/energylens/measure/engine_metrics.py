@@ -17,7 +17,7 @@ from energylens.measure.types import EngineObservation, Histogram, PodRef
 
 @dataclass(frozen=True)
 class EngineNames:
-    """Metric names of one engine; where there are several the first one present wins."""
+    """Metric names of one engine; if there are several, the first one present wins."""
 
     engine: Literal["vllm", "sglang"]
     generation_tokens: tuple[str, ...]
@@ -30,20 +30,20 @@ class EngineNames:
     ttft: tuple[str, ...]
     itl: tuple[str, ...]
     tpot: tuple[str, ...]
-    """Of a request: one observation each, the mean over its tokens after the first."""
+    """Time per output token of a request: one observation per request, the mean over its tokens after the first."""
     end_to_end: tuple[str, ...]
-    """Of a request, from its arrival to its last token."""
+    """Time of a request from its arrival to its last token."""
     draft_rounds: tuple[str, ...] = ()
-    """Steps of one sequence that verified drafted tokens; counters, as the two below."""
+    """Steps of a sequence that verified draft tokens; a counter, like the two below."""
     drafted_tokens: tuple[str, ...] = ()
     accepted_tokens: tuple[str, ...] = ()
     accept_length: tuple[str, ...] = ()
-    """Accepted tokens per such step and the one that follows them; gauges, as the one below."""
+    """Tokens per such step: the accepted drafts and the token that follows them; a gauge, like the one below."""
     accept_rate: tuple[str, ...] = ()
     """Accepted over drafted tokens."""
 
     def lines(self) -> frozenset[str]:
-        """Every name that a line of interest may start with."""
+        """Every name with which a relevant line may start."""
         scalars = self.generation_tokens + self.prompt_tokens + self.cached_prompt_tokens + self.requests
         scalars += self.draft_rounds + self.drafted_tokens + self.accepted_tokens
         gauges = self.running + self.waiting + self.kv_cache_usage + self.accept_length + self.accept_rate
@@ -96,7 +96,7 @@ _REPLICA_LABELS = ("model_name", "engine", "dp_rank")
 
 
 def parse_engine(text: str, *, pod: PodRef, time: float) -> EngineObservation | None:
-    """Return what an engine's exposition says, or None when it holds no metric of a known engine.
+    """Return the observation in an engine's exposition, or None if it has no metric of a known engine.
 
     Counters and histograms are added over all label sets (data-parallel ranks, streaming or not). ``time`` is when the
     text was read, in seconds since the Unix epoch.
@@ -108,7 +108,7 @@ def parse_engine(text: str, *, pod: PodRef, time: float) -> EngineObservation | 
 
 
 def observe_engine(samples: Iterable[MetricSample], *, pod: PodRef, time: float) -> EngineObservation | None:
-    """Return what samples of one engine at one moment say, wherever they come from; see :func:`parse_engine`.
+    """Return the observation in an engine's samples at one moment, from any source; see :func:`parse_engine`.
 
     Raises:
         MalformedExpositionError: a bucket of a histogram has no bound.

@@ -21,7 +21,7 @@ class EngineTarget:
 
 
 class EngineScraper:
-    """Reads engines of any known kind; which one it is, its metrics say."""
+    """Reads engines of any known kind; their metrics identify the engine."""
 
     def __init__(self, scraper: Scraper) -> None:
         """Fetch pages with ``scraper``."""
@@ -30,7 +30,7 @@ class EngineScraper:
     async def read(
         self, targets: Iterable[EngineTarget]
     ) -> tuple[tuple[EngineObservation, ...], tuple[TargetFailure, ...]]:
-        """Return one observation or one failure per target; raises for no fault of a target."""
+        """Return one observation or one failure per target; faults of targets raise nothing."""
         answers = await asyncio.gather(*(self._read(target) for target in targets))
         observations = tuple(answer for answer in answers if isinstance(answer, EngineObservation))
         return observations, tuple(answer for answer in answers if isinstance(answer, TargetFailure))

@@ -1,4 +1,4 @@
-"""Prometheus text exposition in, samples out: only the metrics asked for, so that a page costs what is used of it."""
+"""Parses Prometheus text exposition, only the requested metrics, so that large pages cost little."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 
 
 class MalformedExpositionError(ValueError):
-    """A line of a metric that was asked for is not Prometheus text exposition; the message says which."""
+    """A line of a requested metric is not Prometheus text exposition; the message names the line."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class MetricSample:
 def parse(text: str, names: Collection[str]) -> Iterator[MetricSample]:
     """Yield the samples of the named metrics, in the order of the text; NaN values are left out.
 
-    Lines of other metrics are not even parsed: an engine writes thousands, and a fault in one of them is not ours.
+    Lines of other metrics are not parsed: an engine writes thousands, and faults in them are irrelevant here.
 
     Raises:
         MalformedExpositionError: a line of a named metric cannot be parsed.

@@ -1,7 +1,7 @@
-"""A bounded memory of what sources and engines said, and the series of a deployment's pods out of it.
+"""A bounded history of observations from sources and engines, and the series of a deployment's pods.
 
-Identity is the GPU's UUID. Which pod holds it is a property of each observation, since GPUs change hands, and since
-dcgm-exporter serves a scrape without pod labels whenever it cannot reach the kubelet.
+A GPU is identified by its UUID. The pod that holds it is a property of each observation, because GPUs change owners,
+and because dcgm-exporter omits pod labels whenever it cannot reach the kubelet.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from energylens.measure.types import (
 _Observation = TypeVar("_Observation", GpuObservation, EngineObservation)
 
 LABEL_GRACE_SECONDS = 120.0
-"""A GPU seen without pod labels keeps its last known pods so long: four default collect intervals of dcgm-exporter."""
+"""Time for which a GPU without pod labels keeps its last known pods: four default collect intervals of dcgm-exporter.
+"""
 MAX_PODS_REMEMBERED = 16
-"""Of one GPU; beyond it the pods that no observation names any more are forgotten."""
+"""Most pods remembered per GPU; beyond it, pods that no observation names any more are forgotten."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,9 @@ class Attribution:
 
     series: tuple[GpuEnergySeries, ...]
     shared: tuple[str, ...] = ()
-    """One sentence for each GPU whose energy is not only theirs."""
+    """One sentence for each GPU whose energy does not belong only to these pods."""
     unlabelled: tuple[str, ...] = ()
-    """UUIDs that were theirs and have carried no pod labels for longer than the grace."""
+    """UUIDs of GPUs that belonged to the pods and have had no pod labels for longer than the grace period."""
 
 
 @dataclass
@@ -57,7 +58,7 @@ class History:
         max_samples: int = 4096,
         label_grace_seconds: float = LABEL_GRACE_SECONDS,
     ) -> None:
-        """Keep observations for the longest window that will be asked for, and a little more.
+        """Keep observations for the longest window that will be measured, and a little longer.
 
         Raises:
             ValueError: a limit is not positive.
@@ -72,19 +73,19 @@ class History:
         self._engines: dict[PodRef, list[EngineObservation]] = {}
 
     def record_gpus(self, observations: Iterable[GpuObservation]) -> None:
-        """Take in observations in any order; one already known by its time changes nothing."""
+        """Record observations in any order; an observation with a known time changes nothing."""
         for observation in observations:
             memory = self._gpus.setdefault(observation.uuid, _GpuMemory())
             _insert(memory.observations, observation, self._max_samples)
             memory.pods |= observation.owners
 
     def record_engines(self, observations: Iterable[EngineObservation]) -> None:
-        """Take in observations in any order; one already known by its time changes nothing."""
+        """Record observations in any order; an observation with a known time changes nothing."""
         for observation in observations:
             _insert(self._engines.setdefault(observation.pod, []), observation, self._max_samples)
 
     def prune(self, now: float) -> None:
-        """Forget what is older than ``max_age_seconds`` at ``now``, and identities of which nothing is left."""
+        """Remove observations older than ``max_age_seconds`` at ``now``, and identities without observations."""
         oldest = now - self._max_age
         for uuid, memory in list(self._gpus.items()):
             del memory.observations[: bisect.bisect_left(memory.observations, oldest, key=_time)]
@@ -103,7 +104,7 @@ class History:
         return len(self._gpus)
 
     def any_pod_labels(self) -> bool:
-        """Whether the newest observation of any GPU names a pod; GPUs that are read no more do not count."""
+        """Whether the newest observation of any GPU that is still read names a pod."""
         last = [memory.observations[-1] for memory in self._gpus.values()]
         newest = max((observation.time for observation in last), default=0.0)
         return any(seen.owners for seen in last if seen.time >= newest - self._grace)
@@ -140,7 +141,7 @@ class History:
         return Attribution(tuple(series), tuple(shared), tuple(unlabelled))
 
     def engines_of(self, pods: Collection[PodRef]) -> tuple[TokenSeries, ...]:
-        """Return the serving counters of ``pods``, those that are known."""
+        """Return the known serving counters of ``pods``."""
         return tuple(_tokens(pod, self._engines[pod]) for pod in sorted(pods) if pod in self._engines)
 
     def _with_owners(

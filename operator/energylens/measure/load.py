@@ -1,4 +1,4 @@
-"""What engines say of their load over a span of time: tokens, requests, running sequences, drafts and latencies."""
+"""Load of engines over a span of time: tokens, requests, running sequences, drafts and latencies."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from energylens.measure.types import Percentile, Sample, TokenSeries
 
 
 def load_figures(tokens: Sequence[TokenSeries], start: float, end: float, percentile: Percentile) -> dict[str, Any]:
-    """Return the fields of a :class:`~energylens.measure.types.WindowMeasurement` that the engines' counters give.
+    """Return the fields of a :class:`~energylens.measure.types.WindowMeasurement` that come from the engines' counters.
 
     Args:
         tokens: Series of the engines, each with tokens over the whole span.
-        start: Where the span begins, in seconds since the Unix epoch.
-        end: Where it ends.
-        percentile: Of ``latency``.
+        start: Start of the span, in seconds since the Unix epoch.
+        end: End of the span.
+        percentile: Percentile of ``latency``.
     """
     tracks = [track for series in tokens if (track := token_track(series.generation_tokens)) is not None]
     output_tokens = sum(track.between(start, end) for track in tracks)
     requests = _counted([series.requests for series in tokens], start, end)
     running = _mean_sum([series.running for series in tokens], start, end)
     drafted, acceptance = _speculation(tokens, start, end)
-    # An engine that counts drafts observes ITL once for all tokens of a step, as vLLM does.
+    # Engines that count drafts, such as vLLM, observe ITL once for all tokens of a step.
     together = 1.0
     if drafted is not None and acceptance is not None and any(series.draft_rounds for series in tokens):
         together += drafted * acceptance
@@ -52,7 +52,7 @@ def load_figures(tokens: Sequence[TokenSeries], start: float, end: float, percen
 
 
 def is_fresh(series: TokenSeries, end: float, stale_after_seconds: float) -> bool:
-    """Return whether an engine's tokens were counted so shortly before ``end``."""
+    """Return whether an engine's latest tokens were counted shortly enough before ``end``."""
     return any(sample.time >= end - stale_after_seconds for sample in series.generation_tokens)
 
 
@@ -64,14 +64,14 @@ def step_values(samples: Sequence[Sample], grid: FloatArray) -> FloatArray:
 
 
 def _counted(counters: Sequence[Sequence[Sample]], start: float, end: float) -> float | None:
-    """Return what all counters together counted; None unless every one is there over the whole span."""
+    """Return the sum of all counters; None unless every counter covers the whole span."""
     tracks = [token_track(samples) for samples in counters]
     whole = [track for track in tracks if track is not None and track.first <= start and track.last >= end]
     return sum(track.between(start, end) for track in whole) if len(whole) == len(counters) else None
 
 
 def _speculation(tokens: Sequence[TokenSeries], start: float, end: float) -> tuple[float | None, float | None]:
-    """Return the tokens drafted per step of a sequence, and the share accepted; None unless every engine drafts."""
+    """Return the draft tokens per step of a sequence, and the accepted share; None unless every engine drafts."""
     rounds, drafted, accepted = (
         _counted([getattr(series, name) for series in tokens], start, end)
         for name in ("draft_rounds", "drafted_tokens", "accepted_tokens")
@@ -87,7 +87,7 @@ def _speculation(tokens: Sequence[TokenSeries], start: float, end: float) -> tup
 
 
 def _mean_sum(gauges: Sequence[Sequence[Sample]], start: float, end: float) -> float | None:
-    """Return the mean over time of the sum of all gauges; None unless every one is there."""
+    """Return the mean over time of the sum of all gauges; None unless every gauge is present."""
     if not gauges or not all(gauges):
         return None
     times = {sample.time for samples in gauges for sample in samples if start < sample.time < end}

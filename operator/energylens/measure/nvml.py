@@ -1,6 +1,6 @@
-"""GPU energy of the machine that this runs on, by NVML: only reads that need no privilege.
+"""GPU energy of this machine by NVML, with reads that need no privilege.
 
-NVML knows no pods, so this source serves ``energylens measure`` on a node, not the operator.
+NVML does not know pods, so this source serves ``energylens measure`` on a node, not the operator.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ MILLI = 1e-3
 
 
 class NvmlUnavailableError(Exception):
-    """There is no NVML on this machine; the message is one line."""
+    """NVML is not available on this machine; the message is one line."""
 
 
 class NvmlSource(NvmlSession):
-    """Reads all GPUs of this machine, for ``with``, which raises NvmlUnavailableError without a driver.
+    """Reads all GPUs of this machine, as a context manager, which raises NvmlUnavailableError without a driver.
 
     The energy counter (nvmlDeviceGetTotalEnergyConsumption, Volta and later) runs from the last load of the driver and
     moves about every 100 ms. Power is a mean over 1 s on Ampere and later but instantaneous on GA100 (A100) and before,
-    so that it is a cross-check only. Grace-Hopper counts no energy of the GPU alone: there the GPU is a failure,
-    since its module's counter has the CPU in it.
+    so that it is only a cross-check. Grace-Hopper does not count the energy of the GPU alone: its GPU counts as a
+    failure, since the module's counter includes the CPU.
     """
 
     name = "nvml"
@@ -45,7 +45,7 @@ class NvmlSource(NvmlSession):
         self._clock = clock
 
     async def read(self) -> SourceReading:
-        """Read every GPU once; one that cannot be read is a failure of its own."""
+        """Read every GPU once; an unreadable GPU is a separate failure."""
         return await asyncio.to_thread(self._read)
 
     def _read(self) -> SourceReading:
@@ -66,7 +66,7 @@ class NvmlSource(NvmlSession):
         nvml = self._nvml
         device = nvml.nvmlDeviceGetHandleByIndex(index)
         power = limit = None
-        # The counter is read last, so that its time is the nearest to it.
+        # The counter is read last, so that the recorded time is closest to it.
         with self._unless_unsupported():
             power = nvml.nvmlDeviceGetPowerUsage(device) * MILLI
         with self._unless_unsupported():

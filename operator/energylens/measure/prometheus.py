@@ -1,7 +1,8 @@
-"""GPU energy out of a Prometheus that scrapes dcgm-exporter: raw samples, never its ``increase()``.
+"""GPU energy from a Prometheus that scrapes dcgm-exporter: raw samples, never its ``increase()``.
 
-`increase()` extrapolates to the edges of its window, takes every fall for a reset, and loses the first sample of a new
-series. So a range selector asks for the samples as they were scraped, and the window maths does the rest.
+`increase()` extrapolates to the edges of its window, treats every decrease as a reset, and loses the first sample of a
+new series. A range selector therefore requests the samples as they were scraped, and the window calculation does the
+rest.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ from energylens.measure.source import ENERGY_COUNTERS, SourceReading
 from energylens.measure.types import GpuObservation
 
 OVERLAP_SECONDS = 60.0
-"""Asked for again at each read: remote storage and federation show a sample later than its time."""
+"""Overlap of consecutive reads, s: remote storage and federation show a sample some time after its timestamp."""
 CLOCK_TOLERANCE_SECONDS = 0.5
-"""Differences of two clocks below it are not told from the time that an answer takes, and move no sample."""
+"""Clock differences below this, s, are indistinguishable from the duration of the answer and shift no sample."""
 MAX_REJECTED = 20
 
 
 @dataclass(frozen=True)
 class LabelMap:
-    """Which labels say what, for Prometheus servers that rename them; empty: as dcgm-exporter and Prometheus do."""
+    """Names of labels on Prometheus servers that rename them; empty for the names of dcgm-exporter and Prometheus."""
 
     uuid: str = ""
     pod: str = ""
@@ -47,7 +48,7 @@ class Series:
 
 
 class PrometheusSource:
-    """Reads what was scraped since the last read."""
+    """Reads the samples that were scraped since the last read."""
 
     name = "prometheus"
 
@@ -60,12 +61,12 @@ class PrometheusSource:
         matchers: str = "",
         labels: LabelMap = LabelMap(),
     ) -> None:
-        """Ask for ``lookback_seconds`` at the first read and after an outage, so that no energy goes uncounted.
+        """Read ``lookback_seconds`` first and after an outage, so that no energy is lost.
 
         Args:
-            prometheus: Where to ask.
-            clock: Of this process; samples are moved to it by the difference between the two clocks.
-            lookback_seconds: The longest range that is asked for.
+            prometheus: The Prometheus API.
+            clock: Clock of this process; samples are shifted to it by the difference between the two clocks.
+            lookback_seconds: The longest range to request.
             matchers: More label matchers for the selector, such as ``cluster="a"``.
             labels: Labels that were renamed.
         """
@@ -86,14 +87,14 @@ class PrometheusSource:
             since = self._lookback
             if self._read_until is not None:
                 since = min(self._lookback, server - self._read_until + OVERLAP_SECONDS)
-            # A clock that was set back must not ask for less than nothing.
+            # After the clock was set back, the range must not be negative.
             answer = await self._prometheus.query(self._selector(max(since, OVERLAP_SECONDS)), server)
             series = series_of(answer.data)
         except PrometheusError as error:
             return SourceReading((), (TargetFailure(self._prometheus.url, "Prometheus", str(error)),))
         self._read_until = server
         offset = clock_offset(before, server, after)
-        # A sample that is read twice must have the same time twice.
+        # A sample that is read twice must get the same time both times.
         if abs(offset - self._offset) > CLOCK_TOLERANCE_SECONDS:
             self._offset = offset
         reading = await asyncio.to_thread(observations, series, self._labels, self._offset, self.name)
@@ -111,12 +112,12 @@ class PrometheusSource:
 
 
 def clock_offset(before: float, server: float, after: float) -> float:
-    """Return the seconds that the server's clock is ahead; 0 when the time that the question took explains it.
+    """Return by how many seconds the server's clock is ahead; 0 if the duration of the request explains the difference.
 
     Args:
-        before: This process's clock when the server was asked for its time.
-        server: The server's answer.
-        after: This process's clock at the answer.
+        before: This process's clock before the request.
+        server: Time in the server's answer.
+        after: This process's clock after the answer.
     """
     if before <= server <= after:
         return 0.0
@@ -124,7 +125,7 @@ def clock_offset(before: float, server: float, after: float) -> float:
 
 
 def series_of(data: Mapping[str, Any], names: Collection[str] = METRICS) -> list[Series]:
-    """Return the series of a ``matrix``, of the metrics named; samples that are no number are left out.
+    """Return the series of the given metrics in a ``matrix``, without samples that are not numbers.
 
     Raises:
         PrometheusError: the data is something else.
@@ -148,17 +149,17 @@ def series_of(data: Mapping[str, Any], names: Collection[str] = METRICS) -> list
 def observations(series: Iterable[Series], labels: LabelMap, offset: float, source: str) -> SourceReading:
     """Return one observation per GPU and scrape.
 
-    All metrics of one scrape carry one time, so samples are put together by it, whatever labels their series have:
-    a scrape without pod labels is a series of its own, and so is the copy of a second Prometheus.
+    All metrics of one scrape have the same time, which groups the samples whatever labels their series have: a scrape
+    without pod labels is a separate series, and so is the copy of a second Prometheus.
 
     Args:
-        series: What was scraped.
+        series: The scraped series.
         labels: Labels that were renamed.
         offset: Seconds that the times of the series are ahead of this process's clock.
         source: Name for the observations.
     """
     series = list(series)
-    # A job is one way to scrape: where it renames the exporter's labels, it does so for all of its targets.
+    # A job that renames the exporter's labels does so for all of its targets.
     renaming = {each.labels.get("job", "") for each in series if each.labels.get(EXPORTED[0])}
     by_time: dict[float, list[MetricSample]] = defaultdict(list)
     for each in series:
@@ -176,7 +177,10 @@ def observations(series: Iterable[Series], labels: LabelMap, offset: float, sour
 
 
 def _exporters_labels(labels: Mapping[str, str], wanted: LabelMap, renamed: bool) -> Mapping[str, str]:
-    """Return the labels as dcgm-exporter wrote them; where the job renames, the plain ones are the scraped pod's."""
+    """Return the labels as dcgm-exporter wrote them.
+
+    If the job renames labels, the plain ones belong to the scraped pod.
+    """
     moved = {"UUID": wanted.uuid, "pod": wanted.pod, "namespace": wanted.namespace}
     if renamed:
         moved["pod"], moved["namespace"] = wanted.pod or EXPORTED[0], wanted.namespace or EXPORTED[1]

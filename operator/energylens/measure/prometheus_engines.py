@@ -1,4 +1,4 @@
-"""The serving metrics of engines out of a Prometheus that scrapes them, as observations of each pod."""
+"""Serving metrics of engines from a Prometheus that scrapes them, as observations of each pod."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _POD_LABELS = (
     ("kubernetes_pod_name", "kubernetes_namespace"),
     ("pod_name", "namespace"),
 )
-"""Labels that name an engine's pod, by the usual scrape configurations; those of the engine itself go first."""
+"""Labels that identify an engine's pod in common scrape configurations; labels of the engine itself take precedence."""
 
 
 def engine_observations(series: Iterable[Series], pods_by_address: Mapping[str, PodRef]) -> list[EngineObservation]:
@@ -24,7 +24,7 @@ def engine_observations(series: Iterable[Series], pods_by_address: Mapping[str, 
 
     Args:
         series: What was scraped, of any metric.
-        pods_by_address: Pods by IP address, for scrapes whose only mark is the label ``instance``.
+        pods_by_address: Pods by IP address, for scrapes that only have the label ``instance``.
 
     Raises:
         MalformedExpositionError: A bucket of a histogram has no bound.

@@ -1,6 +1,6 @@
-"""Asking a Prometheus HTTP API: authentication, TLS, limits, and what its errors say.
+"""The Prometheus HTTP API: authentication, TLS, limits, and the messages of its errors.
 
-Anything that speaks ``/api/v1/query`` will do: Prometheus, Thanos, Mimir, VictoriaMetrics.
+Any implementation of ``/api/v1/query`` works: Prometheus, Thanos, Mimir, VictoriaMetrics.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from energylens.tls import client_context
 
 
 class PrometheusError(Exception):
-    """No usable answer; the message is one line without the URL."""
+    """There is no usable answer; the message is one line without the URL."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ class QueryData:
 
     data: Mapping[str, Any]
     warnings: tuple[str, ...] = ()
-    """Such as a Thanos store that did not take part: what is missing may exist."""
+    """Warnings, such as a Thanos store that did not answer: existing data may be missing."""
 
 
 class Prometheus(Protocol):
-    """A place that evaluates PromQL at one instant."""
+    """A service that evaluates PromQL at one instant."""
 
     @property
     def url(self) -> str:
@@ -40,7 +40,7 @@ class Prometheus(Protocol):
         ...
 
     async def query(self, expression: str, time: float | None = None) -> QueryData:
-        """Evaluate at ``time``, seconds since the Unix epoch by the server's clock; None: now.
+        """Evaluate at ``time``, in seconds since the Unix epoch by the server's clock; None means now.
 
         Raises:
             PrometheusError: there is no usable answer.
@@ -55,15 +55,18 @@ class Access:
     url: str
     """Base URL, without /api/v1."""
     bearer_token_file: Path | None = None
-    """Read at each request, since tokens are rotated."""
+    """Function that reads the token before each request, since tokens are rotated."""
     ca_file: Path | None = None
     """PEM file of the authorities to trust instead of the system's."""
     headers: Mapping[str, str] = field(default_factory=dict)
-    """Sent with each request, such as X-Scope-OrgID."""
+    """Headers of each request, such as X-Scope-OrgID."""
 
 
 class PrometheusHttp(HttpSession):
-    """An HTTP session to one API, for ``async with``; follows no redirect, so that a token goes nowhere else."""
+    """An HTTP session with one API, as an async context manager.
+
+    It follows no redirects, which would leak the token.
+    """
 
     def __init__(self, access: Access, *, timeout_seconds: float = 15.0, max_bytes: int = 64 * MEBIBYTE) -> None:
         """Set the limits: seconds for a whole request, bytes of a decompressed body."""
@@ -137,7 +140,7 @@ class PrometheusHttp(HttpSession):
 
 
 def _answer(status: int, body: bytes) -> QueryData:
-    """Return what an answer says; errors of the API carry their text in JSON, those of a proxy do not."""
+    """Return the content of an answer; errors of the API have a text in JSON, errors of a proxy do not."""
     try:
         document = json.loads(body)
     except ValueError:

@@ -12,11 +12,11 @@ from energylens.measure.types import Histogram, HistogramSample
 
 
 def window_histogram(series: Iterable[Sequence[HistogramSample]], start: float, end: float) -> Histogram | None:
-    """Return what was observed from ``start`` to ``end`` (seconds), all series together.
+    """Return the observations from ``start`` to ``end``, s, of all series together.
 
-    An interval between two samples that the window cuts counts by the share of its time inside. A falling count is a
-    restart of the engine. Series with different buckets meet on the bounds they share, which is exact for cumulative
-    counts. None without any observation.
+    An interval between samples that lies partly in the window counts by the share of its time inside. A falling count
+    means that the engine restarted. Series with different buckets are combined on their common bounds, which is exact
+    for cumulative counts. None without any observation.
     """
     parts = [part for samples in series for part in _parts(samples, start, end)]
     if not parts:
@@ -47,8 +47,8 @@ def _parts(samples: Sequence[HistogramSample], start: float, end: float) -> Iter
 def quantile(histogram: Histogram, q: float) -> tuple[float, float, float]:
     """Return the ``q`` quantile, linear within its bucket, and the bounds of that bucket.
 
-    Buckets start at 0. A quantile in the infinite bucket is known only to be above the last finite bound, which is
-    returned for it.
+    Buckets start at 0. For a quantile in the infinite bucket, the last finite bound is returned, since the quantile is
+    only known to be above it.
 
     Raises:
         ValueError: ``q`` is not within (0, 1], or the histogram is empty.

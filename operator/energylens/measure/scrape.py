@@ -1,4 +1,4 @@
-"""Reading metrics pages over HTTP. Every fault of a target becomes a value that says which target and what."""
+"""Reading metrics pages over HTTP. Every fault of a target becomes a value that names the target and the fault."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ FailureReason = Literal[
     "NVML",
     "Defect",
 ]
-"""Why a target gave nothing; ``Defect``: the fault is ours."""
+"""Why a target returned nothing; ``Defect`` means an internal error."""
 MEBIBYTE = 1 << 20
 
 
 @dataclass(frozen=True)
 class TargetFailure:
-    """A target that gave no usable answer."""
+    """A target that returned no usable answer."""
 
     target: str
     """Its URL."""
@@ -50,22 +50,22 @@ class Page:
     target: str
     text: str
     time: float
-    """When the answer began, in seconds since the Unix epoch."""
+    """Time at which the answer began, in seconds since the Unix epoch."""
 
 
 class Scraper(Protocol):
-    """Fetches pages; the only way that measuring reaches the network."""
+    """Fetches pages; the only network access of measuring."""
 
     async def fetch(self, url: str) -> Page | TargetFailure:
-        """Return the page at ``url`` or why there is none; raises for no fault of the target."""
+        """Return the page at ``url``, or why there is none; faults of the target raise nothing."""
         ...
 
 
 class HttpSession(ABC):
-    """An aiohttp session for ``async with``."""
+    """An aiohttp session as an async context manager."""
 
     def __init__(self) -> None:
-        """Open nothing yet."""
+        """Create the object without opening a session."""
         self._opened: aiohttp.ClientSession | None = None
 
     @property
@@ -92,7 +92,10 @@ class HttpSession(ABC):
 
 
 class HttpScraper(HttpSession):
-    """An aiohttp session with limits, for ``async with``; follows no redirect, uses no proxy of the environment."""
+    """An aiohttp session with limits, as an async context manager.
+
+    It follows no redirects and ignores proxy settings.
+    """
 
     def __init__(
         self, clock: Clock, *, timeout_seconds: float = 5.0, max_bytes: int = 8 * MEBIBYTE, max_concurrency: int = 32

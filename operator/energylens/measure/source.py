@@ -1,4 +1,4 @@
-"""Where GPU energy comes from: one small interface, one class per kind of source."""
+"""Sources of GPU energy: one small interface, one class per kind of source."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ class SourceReading:
     """Observations of one source at one collect."""
 
     observations: tuple[GpuObservation, ...]
-    """Newest last where a source returns several per GPU (Prometheus ranges)."""
+    """Observations; the newest last if a source returns several per GPU (Prometheus ranges)."""
     failures: tuple[TargetFailure, ...] = ()
     rejected: tuple[str, ...] = ()
-    """One sentence for each value that cannot be true and was left out."""
+    """One sentence for each impossible value, which was left out."""
 
 
 class EnergySource(Protocol):
-    """A place that knows GPU energy counters."""
+    """A source of GPU energy counters."""
 
     @property
     def name(self) -> str:
-        """Short and stable, such as ``dcgm-exporter``; kept on every observation."""
+        """Short, stable name, such as ``dcgm-exporter``; stored with every observation."""
         ...
 
     async def read(self) -> SourceReading:
-        """Return what is new. A target's fault is a failure in the reading, never an exception."""
+        """Return new observations. A target's fault is a failure in the reading, never an exception."""
         ...
 
 
@@ -46,12 +46,12 @@ class DcgmExporterSource:
     name = "dcgm-exporter"
 
     def __init__(self, scraper: Scraper, targets: Callable[[], Sequence[str]]) -> None:
-        """Read the URLs that ``targets`` returns at each read, so that they may come and go."""
+        """Read the URLs that ``targets`` returns at each read, so that targets may come and go."""
         self._scraper = scraper
         self._targets = targets
 
     async def read(self) -> SourceReading:
-        """Scrape all targets at once; each stands for itself."""
+        """Scrape all targets concurrently and independently."""
         readings = await asyncio.gather(*(self._read(url) for url in self._targets()))
         return SourceReading(
             observations=tuple(gpu for reading in readings for gpu in reading.observations),

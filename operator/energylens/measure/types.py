@@ -72,17 +72,17 @@ class GpuObservation:
     power_watts: float | None = None
     power_limit_watts: float | None = None
     owners: frozenset[PodRef] = frozenset()
-    """Pods that hold the GPU; several under time-slicing, MPS, MIG and shared DRA claims."""
+    """Pods that hold the GPU; several with time-slicing, MPS, MIG and shared DRA claims."""
     partly_unallocated: bool = False
-    """Some MIG instances of the board belong to no pod, so its energy is not only the owners'."""
+    """Whether some MIG instances of the board belong to no pod, so that not all of its energy belongs to the owners."""
     product: str = ""
     index: str = ""
-    """Index of the GPU on its machine, which is no identity."""
+    """Index of the GPU on its machine, which does not identify it."""
 
 
 @dataclass(frozen=True)
 class EngineObservation:
-    """The serving metrics of one engine pod at one moment; what the engine does not report is None."""
+    """The serving metrics of one engine pod at one moment; None for metrics that the engine lacks."""
 
     pod: PodRef
     time: float
@@ -95,23 +95,23 @@ class EngineObservation:
     running: float | None = None
     waiting: float | None = None
     kv_cache_usage: float | None = None
-    """Use of the KV cache on the fullest data-parallel rank, 0 to 1."""
+    """KV cache usage of the fullest data-parallel rank, 0 to 1."""
     ttft: Histogram | None = None
     itl: Histogram | None = None
     tpot: Histogram | None = None
     end_to_end: Histogram | None = None
     draft_rounds: float | None = None
-    """Steps of one sequence that verified drafted tokens, with what was drafted and accepted in them: counters."""
+    """Counters of speculative decoding: steps of a sequence that verified drafts, and drafted and accepted tokens."""
     drafted_tokens: float | None = None
     accepted_tokens: float | None = None
     accept_length: float | None = None
-    """Tokens that such a step adds, and what share of the drafted ones is accepted, of engines with gauges of them."""
+    """Gauges of speculative decoding, of engines that have them: tokens per step, and the accepted share of drafts."""
     accept_rate: float | None = None
 
 
 @dataclass(frozen=True)
 class GpuEnergySeries:
-    """The energy counter of one GPU, in joules whatever the exporter's unit was."""
+    """The energy counter of one GPU, in joules whatever the exporter's unit."""
 
     uuid: str
     samples: tuple[Sample, ...]
@@ -150,21 +150,22 @@ class TokenSeries:
 class LatencyQuantiles:
     """Milliseconds at one percentile, from the engine's histograms over the window; None without observations.
 
-    A histogram tells no more than the bucket: the figure is a linear guess inside it, the median ITL the mean where
-    that lies in it. vLLM's default buckets of ITL end at 10, 25, 50, 75 and 100 ms, so that a P95 of 28 ms may read
-    37 ms. Beyond the last finite bound the figure is that bound, and the bucket ends at infinity.
+    A histogram only determines the bucket. The figure is interpolated linearly within the bucket; for the median ITL
+    the mean is used if it lies in the bucket. vLLM's default buckets of ITL end at 10, 25, 50, 75 and 100 ms, so that a
+    P95 of 28 ms may read 37 ms. Beyond the last finite bound the figure is that bound, and the bucket ends at infinity.
     """
 
     ttft_ms: float | None
     itl_ms: float | None
     ttft_bucket_ms: tuple[float, float] | None = None
     itl_bucket_ms: tuple[float, float] | None = None
-    """Bounds of the bucket that holds the quantile: what is certain."""
+    """Bounds of the bucket that contains the quantile: the certain part of the figure."""
     tpot_ms: float | None = None
-    """Of a request, the mean over its tokens after the first; over the requests that ended in the window."""
+    """Time per output token of a request, the mean over its tokens after the first; over the requests that ended in the
+    window."""
     tpot_bucket_ms: tuple[float, float] | None = None
     end_to_end_ms: float | None = None
-    """Of the requests that ended in the window."""
+    """End-to-end latency of the requests that ended in the window."""
     end_to_end_bucket_ms: tuple[float, float] | None = None
 
 
@@ -189,28 +190,28 @@ class WindowMeasurement:
     idle_power_watts: float | None = None
     output_tokens_per_second: float | None = None
     joules_per_output_token: float | None = None
-    """Withheld (None) below the token floor."""
+    """None if there are fewer tokens than the floor."""
     error_bound_joules: float | None = None
     mean_running: float | None = None
     """Mean number of running sequences, all pods together."""
     mean_waiting: float | None = None
     """Mean number of requests that wait in the engines, all pods together."""
     kv_cache_usage: float | None = None
-    """Largest share of the KV cache that was in use in any pod, 0 to 1."""
+    """Largest KV cache usage of any pod, 0 to 1."""
     draft_tokens: float | None = None
     """Mean tokens drafted per step of a sequence; None without speculative decoding."""
     acceptance: float | None = None
     """Accepted over drafted tokens, 0 to 1."""
     latency: LatencyQuantiles | None = None
-    """At the percentile that was asked for."""
+    """Latencies at the requested percentile."""
     source: str = ""
     """Name of the energy source."""
     latency_by_percentile: Mapping[Percentile, LatencyQuantiles] = field(default_factory=dict)
 
     @property
     def prefix_cache_hits(self) -> float | None:
-        """Share of the prompt tokens that the prefix cache had, 0 to 1; None where one of both was not counted."""
+        """Share of the prompt tokens that were in the prefix cache, 0 to 1; None if either counter is missing."""
         if not self.prompt_tokens or self.cached_prompt_tokens is None:
             return None
-        # A preempted request looks its prompt up once more.
+        # A preempted request looks up its prompt a second time.
         return min(self.cached_prompt_tokens / self.prompt_tokens, 1.0)

@@ -1,7 +1,7 @@
-"""The window maths: counters of GPUs and engines in, one measurement out. Pure.
+"""The window calculation: from counters of GPUs and engines to one measurement. Pure.
 
-Energy and tokens come from different targets at different instants, so both are interpolated to the span they share.
-The energy counter is the only sound source of energy: power gauges are sampled far apart and serve as a cross-check.
+Energy and tokens come from different targets at different instants, so both are interpolated to their common span. The
+energy counter is the only sound source of energy: power gauges are sampled far apart and serve as a cross-check.
 """
 
 from __future__ import annotations
@@ -23,37 +23,38 @@ from energylens.measure.types import (
 )
 
 DEFAULT_CEILING_WATTS = 2000.0
-"""Assumed where no power limit is known; above the limit of any GPU board sold in 2026 (B300: 1400 W)."""
+"""Limit assumed if no power limit is known, W; above the limit of any GPU board sold in 2026 (B300: 1400 W)."""
 FLOOR_WATTS = 2.0
-"""No data-centre GPU idles below it (the smallest, L4, draws 14 W); any GPU read 1000-fold too small is below it."""
+"""Power below which no data-centre GPU idles, W (the smallest, L4, draws 14 W); a GPU that reads 1000-fold too low is
+below it."""
 CEILING_MARGIN = 1.1
-"""Boards overshoot their limit for moments; a 1000-fold unit error is far outside."""
+"""Tolerated factor above the power limit: boards exceed it briefly, whereas a 1000-fold unit error is far above."""
 POWER_AGREEMENT = 3.0
-"""Counter and gauge may differ by this factor: a gauge sampled every 30 s misses bursts."""
+"""Largest factor between counter and gauge: a gauge sampled every 30 s misses bursts."""
 MIN_POWER_SAMPLES = 4
 
 
 @dataclass(frozen=True)
 class WindowOptions:
-    """Which window, and what makes its figures acceptable. Times in seconds since the Unix epoch."""
+    """A window, and the requirements on its figures. Times in seconds since the Unix epoch."""
 
     end: float
     window_seconds: float
     not_before: float = float("-inf")
-    """The window begins no earlier: the revision's readiness plus warm-up."""
+    """Earliest start of the window: the revision's readiness plus warm-up."""
     percentile: Percentile = "P95"
     power_limit_watts: float | None = None
-    """Per GPU, where the series carries none."""
+    """Power limit per GPU, W, if the series has none."""
     engines_expected: int = 1
-    """Engine pods whose counters must be there for the ratio."""
+    """Number of engine pods whose counters the ratio needs."""
     min_output_tokens: float = 100.0
-    """Below it the ratio is withheld: idle energy over a handful of tokens says nothing about serving."""
+    """Fewest tokens for the ratio: idle energy divided by a few tokens says nothing about serving."""
     min_overlap: float = 0.8
     """Share of the window that energy and tokens must cover together."""
     min_intervals: float = 4.0
-    """The window must be as long as so many intervals between energy samples, else its edges dominate."""
+    """Least length of the window in intervals between energy samples; in shorter windows the edges dominate."""
     stale_after_seconds: float = 120.0
-    """Four collect intervals of dcgm-exporter at its default of 30 s."""
+    """Longest age of a sample: four collect intervals of dcgm-exporter at its default of 30 s."""
 
     @property
     def start(self) -> float:
@@ -74,15 +75,16 @@ def measure_window(
     """Measure one window of one deployment.
 
     Args:
-        energy: counters of the GPUs attributed to the deployment; series of one UUID are merged.
+        energy: Counters of the GPUs attributed to the deployment; series of one UUID are merged.
         tokens: counters of its engine pods.
         gpus_owned: GPUs that the plan holds, all replicas together.
         options: the window and its acceptance rules.
 
     Returns:
-        A measurement whose ``reason`` is ``Measured`` when every figure is there. Energy figures are withheld when GPUs
-        are missing, too many, or implausible; the ratio also when tokens are missing or too few. ``error_bound_joules``
-        estimates what the edges can hide (two collect intervals x the range of power seen) plus energy lost at resets.
+        A measurement whose ``reason`` is ``Measured`` if every figure is available. Energy figures are None if GPUs are
+        missing, too many, or implausible; the ratio also if tokens are missing or too few. ``error_bound_joules``
+        estimates the uncertainty at the edges (two collect intervals x the range of power seen) plus energy lost at
+        resets.
 
     Raises:
         ValueError: ``gpus_owned`` or ``window_seconds`` is not positive.
@@ -136,7 +138,7 @@ def _check(gpus_owned: int, options: WindowOptions) -> None:
 
 
 def _silence(gpus: Sequence[_Gpu], gpus_owned: int, options: WindowOptions) -> str:
-    """Return why there is nothing to measure, where no counter is there or none moves; "" else."""
+    """Return why nothing can be measured, if no counter is present or none changes; otherwise ""."""
     if not gpus:
         return f"no energy counter for any of {counted(gpus_owned, 'GPU')}"
     newest, allowed = max(gpu.track.last for gpu in gpus), _allowed_age(gpus, options)
@@ -184,7 +186,7 @@ def _collecting(what: str, seconds: float, needed: float) -> str:
 
 
 def _implausible(gpu: _Gpu, start: float, end: float) -> list[str]:
-    """Say why a GPU's energy cannot be true; empty when it can."""
+    """Return why a GPU's energy is impossible; empty if it is plausible."""
     joules = gpu.track.between(start, end)
     watts = joules / (end - start)
     # A scrape shows a value collected up to one collect interval earlier, so the window may hold one interval more.
@@ -264,10 +266,10 @@ def _energy_only(
 
 
 def _error_bound(gpu: _Gpu, start: float, end: float) -> float:
-    """Joules that interpolation at the two edges, the age of a collected value, and resets can hide.
+    """Return the joules that interpolation at both edges, the age of a collected value, and resets may hide.
 
-    Each edge cuts an interval in which power may be anywhere in the range seen: together at most one interval x range.
-    A value is up to one collect interval older than its scrape: at most one more.
+    At each edge the power within an interval may be anywhere in the observed range: together at most one interval x
+    range. A value is up to one collect interval older than its scrape: at most one more.
     """
     seen = np.concatenate(
         [
@@ -282,10 +284,10 @@ def _error_bound(gpu: _Gpu, start: float, end: float) -> float:
 def _idle_watts(
     gpus: Sequence[_Gpu], tokens: Sequence[TokenSeries], tracks: Sequence[Track], start: float, end: float
 ) -> float | None:
-    """Mean power while no engine had a running sequence and none made a token; None when there was no such span.
+    """Return the mean power while no engine had a running sequence or generated a token; None without such a span.
 
-    A span is shortened by one interval of the energy samples at both ends, so that no interpolated joule of a busy
-    moment enters it.
+    A span is shortened by one interval of the energy samples at both ends, so that it contains no interpolated energy
+    of a busy moment.
     """
     if not tokens or not all(series.running for series in tokens):
         return None
@@ -307,7 +309,7 @@ def _idle_watts(
 
 
 def measure_load(tokens: Sequence[TokenSeries], options: WindowOptions) -> WindowMeasurement:
-    """Measure tokens and latencies where no energy is known; the energy figures are None.
+    """Measure tokens and latencies without energy; the energy figures are None.
 
     Args:
         tokens: Counters of the engine pods.
