@@ -1,4 +1,4 @@
-"""Answers of an API server, and why there is none, as objects and words."""
+"""Answers of an API server, and the reasons for missing answers, as objects and words."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from energylens.cluster.errors import TransientError
 from energylens.cluster.port import Object
 
 REQUEST_SECONDS = 15.0
-"""A request without an answer for so long has failed."""
+"""Seconds after which a request without an answer has failed."""
 
 
 def failure_text(error: Exception) -> str:

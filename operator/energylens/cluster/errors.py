@@ -1,11 +1,11 @@
-"""What can go wrong between the operator and the API server, by what to do about it."""
+"""Errors between the operator and the API server, classified by the reaction to them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 MOST_PAUSE_SECONDS = 60.0
-"""The longest wait that a Retry-After is obeyed for: a proxy may answer with hours, and the server is asked again."""
+"""Longest wait that a Retry-After header can cause, s: a proxy may answer with hours, and the server is asked again."""
 
 
 class ClusterError(Exception):

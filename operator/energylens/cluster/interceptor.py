@@ -1,4 +1,4 @@
-"""Intercepts the writes to a cluster; reads go through."""
+"""Intercepts the writes to a cluster; reads pass through."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from energylens.cluster.port import ClusterPort, Identity, Object
 from energylens.cluster.resources import Resource
 
 Send = Callable[[], Awaitable[Object]]
-"""Carries a write out and returns its answer."""
+"""Function that performs a write and returns its answer."""
 
 
 @dataclass

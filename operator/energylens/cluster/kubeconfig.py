@@ -1,4 +1,4 @@
-"""What a kubeconfig lacks, in words: the client's own errors name neither the file nor the way out.
+"""Missing parts of a kubeconfig, in words: the client's own errors name neither the file nor a remedy.
 
 As kubectl reads it: https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/
 """

@@ -19,7 +19,7 @@ from energylens.cluster.resources import LEASE
 
 Sleep = Callable[[float], Awaitable[None]]
 Report = Callable[[str], None]
-"""Takes why the lease cannot be read or written, "" where it can: also where another holder has it."""
+"""Function that receives why the lease cannot be read or written; "" if it can, even if another holder has it."""
 
 
 def _unheard(problem: str) -> None:
@@ -51,7 +51,7 @@ class LeaseGuard:
 
     @property
     def is_held(self) -> bool:
-        """Whether nobody else can have the lease yet, by this process's own clock.
+        """Return whether no other operator can hold the lease yet, by this process's own clock.
 
         A process that stood still finds this out before :meth:`hold` does.
         """

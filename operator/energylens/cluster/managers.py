@@ -1,4 +1,4 @@
-"""Who owns fields of an object, by its managedFields. Pure."""
+"""Owners of an object's fields, from its managedFields. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the controller needs of a cluster; the tests have another implementation, with faults."""
+"""The operations of a cluster that the controller needs; the tests have another implementation, with faults."""
 
 from __future__ import annotations
 

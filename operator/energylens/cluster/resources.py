@@ -20,7 +20,7 @@ class Resource:
 
     @property
     def api_version(self) -> str:
-        """Such as ``apps/v1``."""
+        """API version, such as ``apps/v1``."""
         return f"{self.group}/{self.version}" if self.group else self.version
 
     def path(self, namespace: str | None = None, name: str | None = None, subresource: str | None = None) -> str:
@@ -48,7 +48,7 @@ NAMESPACE = Resource("", "v1", "Namespace", "namespaces", namespaced=False)
 EVENT = Resource("events.k8s.io", "v1", "Event", "events")
 LEASE = Resource("coordination.k8s.io", "v1", "Lease", "leases")
 REVIEW = Resource("authorization.k8s.io", "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews", namespaced=False)
-"""The question whether who asks may do something."""
+"""The request that asks whether the sender has a right."""
 
 CHILDREN = (DEPLOYMENT, LEADER_WORKER_SET, SERVICE, CONFIG_MAP, POD_DISRUPTION_BUDGET)
 """Kinds that an LLMDeployment may own."""

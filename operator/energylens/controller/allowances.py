@@ -1,8 +1,4 @@
-"""What budgets leave one deployment, given the plans that all others hold.
-
-What each member commits is kept and counted again where that member changed: with thousands of members a pass over one
-of them would else look at all of them.
-"""
+"""The power that budgets leave to one deployment, given the plans of all others."""
 
 from __future__ import annotations
 
@@ -22,7 +18,7 @@ from energylens.planner.types import GpuNode
 
 @dataclass
 class _Counted:
-    """What the members of one budget commit, by deployment."""
+    """Power that the members of one budget commit, by deployment."""
 
     budget: Budget
     namespaces: int
@@ -30,7 +26,7 @@ class _Counted:
     """The namespaces, by their version, and the nodes that membership was judged by; None where nodes do not count."""
     watts: dict[Key, float]
     total: float | None = None
-    """None after a change."""
+    """Sum over the members; None after a change."""
 
 
 class Allowances:

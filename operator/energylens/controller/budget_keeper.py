@@ -72,9 +72,9 @@ class _Account:
     unpriced_since: dict[str, datetime] = field(default_factory=dict)
     """When a member was first seen without what it draws with fewer replicas."""
     excess_ratio: float | None = None
-    """By the status at first sight, for members that were not judged since."""
+    """Excess ratio in the status at first sight, for members that were not judged since."""
     unlisted_since: datetime | None = None
-    """From when members without an account of their own are counted at first sight; None where they are new."""
+    """Time from which members without an account of their own are counted at first sight; None if they are new."""
     written_at: datetime | None = None
     was_unsettled: bool = False
 

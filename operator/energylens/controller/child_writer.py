@@ -40,7 +40,7 @@ class Written:
     """Why children were not written; "" where all were, or need not be."""
     reason: Reason = Reason.APPLY_REFUSED
     contested: str = ""
-    """Who changes which field of a child again and again; "" where nobody does."""
+    """Field manager that repeatedly changes a field of a child, and the field; "" if none does."""
     unsettled: str = ""
     """Why a child that requests are answered by is not as it was written, or may not stay so; "" where all are."""
     again_seconds: float | None = None

@@ -1,4 +1,4 @@
-"""What ended kopf, and whether watching again may help."""
+"""Why kopf ended, and whether watching again may help."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ BUDGET_VERDICTS: Mapping[str, str] = {
     BudgetConditionType.READY: "False",
     BudgetConditionType.WITHIN_ENERGY_BUDGET: "Unknown",
 }
-"""As :data:`DEPLOYMENT_VERDICTS`: a budget that is not Ready denies growth and takes nothing."""
+"""Like :data:`DEPLOYMENT_VERDICTS`: a budget that is not Ready denies growth and sheds nothing."""
 _MESSAGE_LENGTH = 1000
 
 log = logging.getLogger("energylens")

@@ -35,7 +35,7 @@ ERROR_BACKOFFS = (1.0, 2.0, 3.0, 5.0)
 """Seconds between kopf's tries of a request; by default it tries for a minute, however the request was refused."""
 Enqueue = Callable[[Key], None]
 Handle = Callable[[dict[str, Any], bool], None]
-"""Takes an object and whether it was deleted."""
+"""Function that receives an object and whether it was deleted."""
 
 
 def watched_children(kinds: Collection[Resource]) -> tuple[Resource, ...]:

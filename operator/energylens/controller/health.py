@@ -1,8 +1,4 @@
-"""What the probes say, and when the log repeats it.
-
-Readiness fails with the reason while something that the operator needs does not work: a lease that cannot be read, a
-kind that may not be listed. Liveness fails only where a restart would help, and it would not help against those.
-"""
+"""The answers of the probes, and when the log repeats them."""
 
 from __future__ import annotations
 

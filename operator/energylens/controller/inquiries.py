@@ -1,4 +1,4 @@
-"""What is not watched and is asked for only when it matters: volume claims, and events about pods that do not start."""
+"""Objects that are read only on demand instead of watched: volume claims, and events about pods that do not start."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class Inventory:
         self._held: dict[Key, Body | None] = {}
         """Plans that deployments hold and that are not the ones in their statuses, as far as they were asked for."""
         self._read: dict[Key, tuple[Body, PlannedDeployment]] = {}
-        """What others go by of a deployment, and its object."""
+        """The part of each deployment that others depend on, and its object."""
         self._seen: dict[int | None, Hashable] = {}
         self._seen_at = -1
         """Version of the nodes that this was seen of."""

@@ -33,7 +33,7 @@ _CUSTOM = (LLM_DEPLOYMENT, *OPTIONAL)
 ALL_KINDS = frozenset((*NEEDED, *OPTIONAL, NAMESPACE))
 
 Report = Callable[[str, str], None]
-"""Takes what was tried, and why it failed ("" where it worked)."""
+"""Function that receives what was tried, and why it failed ("" if it worked)."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class WatchableKinds:
     left_out: Mapping[Resource, str] = field(default_factory=dict)
     """Why an optional kind is not among them."""
     unserved: frozenset[Resource] = frozenset()
-    """Those left out that the API server does not have, rather than keeps from the operator."""
+    """Kinds left out because the API server lacks them, rather than because the operator may not list them."""
 
 
 class Kinds:

@@ -60,7 +60,7 @@ class _Serving:
 
 
 class Measuring:
-    """Holds the last published window of each deployment."""
+    """Stores the last published window of each deployment."""
 
     def __init__(
         self,

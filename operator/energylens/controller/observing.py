@@ -1,4 +1,4 @@
-"""What a pass decides from: read from the caches, and from the API server where these do not have it."""
+"""The inputs of a pass, read from the caches, or from the API server if the caches lack them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from energylens.serving.claims import Claims
 from energylens.serving.support import table_name
 
 Measurements = Callable[[Key, str], WindowMeasurement | None]
-"""Takes a deployment and the hash of the plan whose pods run; returns its last full window."""
+"""Function from a deployment and the hash of the running plan to its last full window."""
 
 
 def never_measured(key: Key, plan_hash: str) -> WindowMeasurement | None:

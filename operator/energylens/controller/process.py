@@ -1,4 +1,4 @@
-"""What the parts of one operator process share."""
+"""Objects that the parts of one operator process share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from energylens.controller.health import Health
 
 @dataclass(frozen=True)
 class Process:
-    """What the parts of one process share."""
+    """Objects that the parts of one process share."""
 
     identity: str
     """For events and kopf."""

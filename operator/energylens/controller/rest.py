@@ -39,7 +39,7 @@ class _Rest:
 
 
 class Resting:
-    """What was seen of each deployment at rest."""
+    """The state of each deployment at rest when it was last seen."""
 
     def __init__(
         self,

@@ -67,7 +67,7 @@ RIGHTS: tuple[Right, ...] = (
     *_each(PERSISTENT_VOLUME_CLAIM, "get"),
     *_each(EVENT, "create", "list"),
 )
-"""What the operator does besides listing and watching what it watches, and besides its lease."""
+"""Actions of the operator besides listing and watching the watched kinds, and besides its lease."""
 LEFT_OUT_WITHOUT_LIST = (LEADER_WORKER_SET, CLUSTER_ENERGY_BUDGET)
 """Kinds that the operator does without where it may not list them; then it does not write them either."""
 

@@ -1,8 +1,4 @@
-"""What the installed CustomResourceDefinitions do not declare of the statuses that this release writes.
-
-An operator may be upgraded before its CustomResourceDefinitions. Statuses are then written without the fields that the
-API server names, and the log and a metric say so for as long as that lasts.
-"""
+"""Fields of this release's statuses that the installed CustomResourceDefinitions do not declare."""
 
 from __future__ import annotations
 
@@ -14,19 +10,19 @@ from typing import Any
 from energylens.cluster.undeclared import Path, as_text, without
 
 AGAIN_SECONDS = 15.0
-"""After so long a whole status is sent again, one of a kind: the definition may have been replaced meanwhile."""
+"""Seconds after which a whole status of each kind is sent again, since the definition may have been replaced."""
 NAMED_FIELDS = 5
 
 log = logging.getLogger("energylens")
 
 Gauge = Callable[[str, int], object]
-"""Takes a kind and how many fields of its status are not declared."""
+"""Function that receives a kind and the number of undeclared fields of its status."""
 
 
 @dataclass
 class _Gap:
     paths: frozenset[Path]
-    """From the top of the object."""
+    """Paths from the top of the object."""
     known_at: float
 
 

@@ -51,7 +51,7 @@ class PrometheusSettings(_Section):
 
 
 class MeasurementSettings(_Section):
-    """Where energy and tokens are read, and how often."""
+    """Where and how often energy and tokens are read."""
 
     dcgm_endpoints: tuple[str, ...] = Field(
         default=(), description="URLs of dcgm-exporter; empty: pods labelled as dcgm-exporter are found in the cluster."

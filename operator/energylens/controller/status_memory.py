@@ -1,8 +1,4 @@
-"""What the operator wrote into each status, so that an edit by somebody else is known as such.
-
-What was written last is gone by, whatever the API server has meanwhile. After a restart there is nothing to compare
-with: then a status is checked as far as it can be (:mod:`energylens.decide.deployment.status_check`).
-"""
+"""The operator's last write of each status, to recognise edits by others."""
 
 from __future__ import annotations
 
@@ -20,7 +16,7 @@ from energylens.decide.trimmed import shared
 Body = Mapping[str, Any]
 Key = tuple[str, str]
 Check = Callable[[Body], Checked]
-"""Takes an object as the API server has it."""
+"""Function that checks an object as the API server has it."""
 OwnPart = Callable[[Body], dict[str, Any]]
 _MOST_NAMED = 3
 
@@ -30,7 +26,7 @@ class _Written:
     uid: str
     status: dict[str, Any]
     sent: dict[str, Any] | None = None
-    """What the API server was sent of it, where its schema does not have all of it; None: the whole status."""
+    """The part of the status that the API server was sent, if its schema lacks fields; None for the whole status."""
     attempt: tuple[dict[str, Any], dict[str, Any]] | None = None
     """A status and what was sent of it by a write that was never answered."""
 

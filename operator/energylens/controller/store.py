@@ -1,4 +1,4 @@
-"""What the watches said last, trimmed to what deciding needs; and which keys a change concerns."""
+"""The latest objects from the watches, trimmed to what decisions need, and the keys that a change affects."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Edited:
 
     stated: Body
     parts: tuple[str, ...]
-    """Where it differs from what the operator wrote, or cannot be true."""
+    """Parts that differ from the operator's last write, or that cannot be true."""
     managers: tuple[str, ...]
 
 

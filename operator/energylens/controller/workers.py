@@ -1,7 +1,4 @@
-"""Takes keys from the queue and reconciles them.
-
-What fails is tried again, later each time, and at once where it changed meanwhile.
-"""
+"""Take keys from the queue and reconcile them."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from energylens.controller.queue import KeyQueue
 from energylens.controller.store import Key
 
 Show = Callable[[Key, Exception, int], Awaitable[None]]
-"""Takes a key, what its pass raised, and how many passes have failed in a row; does not raise."""
+"""Function that receives a key, the exception of its pass, and the number of failures in a row; it does not raise."""
 RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
 
 log = logging.getLogger("energylens")

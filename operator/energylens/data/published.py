@@ -22,14 +22,14 @@ class PublishedCount:
     """The published parameters of a model."""
 
     model: str
-    """Its Hugging Face id."""
+    """Hugging Face id."""
     parameters: int
-    """Of the whole checkpoint."""
+    """Parameters of the whole checkpoint."""
     source: str
     text_parameters: int | None = None
-    """Of the text part of a multimodal model, where that is published."""
+    """Parameters of the text part of a multimodal model, if they are published."""
     unserved_parameters: int = 0
-    """Of the parts that engines do not load by default."""
+    """Parameters of the parts that engines do not load by default."""
     unserved_part: str = ""
 
     def comparable(self, *, text_only: bool) -> int:

@@ -1,4 +1,4 @@
-"""From the inputs of a plan and from what runs to what should be: children now, and after them the status. Pure."""
+"""From the inputs of a plan and the running objects to the desired state: first the children, then the status. Pure."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from energylens.serving.claims import NO_CLAIMS, Claims
 
 @dataclass(frozen=True)
 class Live:
-    """What runs, as it was seen when the plan was there: planning takes a while."""
+    """The running objects when the plan was made; planning takes a while."""
 
     workloads: Workloads = NO_WORKLOADS
     pods: tuple[PodState, ...] = ()
     canary: Mapping[str, Any] | None = None
-    """What runs the one replica by which a new plan is verified."""
+    """The workload of the one replica that verifies a new plan."""
     claims: Claims = NO_CLAIMS
     """The volume claims that the pods mount."""
     refused_pods: str = ""
@@ -40,7 +40,7 @@ class Outcome:
     """The desired state."""
 
     observed: Observation
-    """What it was decided from; after the writes it is checked again."""
+    """The observation behind the decision, which is checked again after the writes."""
     children: Children
 
     def status(self) -> dict[str, Any]:

@@ -1,8 +1,4 @@
-"""What a decision about one LLMDeployment is made from, put together in one place from what was seen. Pure.
-
-The operator's pass sees it in its watches, a preview in files or in a cluster that it reads once, and a fleet plans as
-if nothing ran yet: all of them plan from the same inputs, made here.
-"""
+"""The inputs of a decision about one LLMDeployment, assembled in one place from the observed objects. Pure."""
 
 from __future__ import annotations
 
@@ -25,14 +21,14 @@ from energylens.planner.types import ClusterSnapshot, PowerAllowance
 
 @dataclass(frozen=True)
 class Offered:
-    """What the cluster offers to a deployment, and what is known of it."""
+    """The resources of the cluster for a deployment, and the learned corrections."""
 
     snapshot: ClusterSnapshot
     """The nodes, with all GPUs taken that are not for this deployment."""
     allowance: PowerAllowance | None
-    """What budgets leave to it; None where none limits it."""
+    """Power from budgets; None if no budget limits the deployment."""
     learned: Pool
-    """What measurement taught."""
+    """Factors learned from measurement."""
     serves_lws: bool
     """Whether the cluster has LeaderWorkerSet."""
 
@@ -42,17 +38,17 @@ class NamedConfig:
     """The ConfigMap of ``spec.model.configRef``."""
 
     body: Body | None = None
-    """None where it does not exist, or none is named."""
+    """The ConfigMap; None if it does not exist, or if none is named."""
     unreadable: str = ""
     """Why it may not be read; "" where it may."""
 
 
 @dataclass(frozen=True)
 class Present:
-    """What there is of a deployment already; by default nothing."""
+    """The existing objects of a deployment; by default none."""
 
     workloads: Workloads = NO_WORKLOADS
-    """What runs."""
+    """The running workloads."""
     table: Body | None = None
     """The ConfigMap beside the pods, with the plan that they were made from."""
     want_table: bool = False
@@ -60,7 +56,7 @@ class Present:
     window: WindowMeasurement | None = None
     """The last full measurement of the plan in status."""
     seen: SeenPods | None = None
-    """What the pods do, where new plans are verified beside those that run; None where nobody looks."""
+    """The state of the pods, if new plans are verified beside the running ones; None if nobody observes it."""
 
 
 def gather(

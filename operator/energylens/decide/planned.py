@@ -26,7 +26,7 @@ class HeldPlan:
     """The plan of a status, as far as it takes GPUs and watts."""
 
     hash: str | None
-    """None in an annotation of an earlier operator."""
+    """Hash; None in an annotation of an earlier operator."""
     gpu_product: str
     gpus: int
     """Over all replicas."""
@@ -35,13 +35,13 @@ class HeldPlan:
     power_watts: int
     """Predicted."""
     lowest_power_watts: int | None
-    """Of any plan that meets the spec; None where that was not found."""
+    """Lowest power of any plan that meets the spec; None if it was not computed."""
     fewer_replicas: tuple[tuple[int, int], ...]
     """Replicas and the watts that so many draw."""
     shed_by: str
     """The budget that took replicas; "" for none."""
     shed_from_power_watts: int | None
-    """With the replicas that were taken."""
+    """Power with the replicas that were shed."""
     peak_power_watts: int = 0
     """Highest predicted power of any hour of a plan whose replicas follow the week; 0 for any other plan."""
 
@@ -68,7 +68,7 @@ class HeldPlan:
 
 @dataclass(frozen=True)
 class PlannedDeployment:
-    """What others go by of one LLMDeployment."""
+    """The part of one LLMDeployment on which others depend."""
 
     key: Key
     uid: str = ""
@@ -84,7 +84,7 @@ class PlannedDeployment:
     min_replicas: int = 1
     plan: HeldPlan | None = None
     running_hash: str | None = None
-    """Of the plan that runs; None where nothing does."""
+    """Hash of the running plan; None if none runs."""
     running_power_watts: int | None = None
     """Predicted power of the plan that runs; None where nothing does."""
     limited_by: str = ""
@@ -94,20 +94,20 @@ class PlannedDeployment:
     allowed_power_watts: float | None = None
     measured_power_watts: int | None = None
     budget: DeploymentBudget | None = None
-    """Of its own spec; None where it has none, or one that no API server takes."""
+    """The budget in its own spec; None if there is none, or if the API server would reject it."""
     window_seconds: int = DEFAULT_WINDOW_SECONDS
     """Length of a measured window."""
     account: EnergyAccount | None = None
-    """What was counted against that; None where nothing was, or it cannot be read."""
+    """The energy counted against that budget; None if none was, or if it cannot be read."""
 
     @property
     def namespace(self) -> str:
-        """Its namespace."""
+        """Namespace of the deployment."""
         return self.key[0]
 
     @property
     def owner(self) -> str:
-        """As allocations of GPUs name it."""
+        """Name of the owner in GPU allocations."""
         return "/".join(self.key)
 
     @property

@@ -1,6 +1,6 @@
-"""What the operator would write for LLMDeployments, found without a cluster and without acting. Pure.
+"""The statuses that the operator would write for LLMDeployments, computed without a cluster and without acting.
 
-The code that decides is the operator's own; only what it looks at is put together here instead of watched.
+Pure.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ from energylens.serving.support import table_name
 
 @dataclass(frozen=True)
 class World:
-    """What the operator would see of a cluster; bodies are plain objects."""
+    """The operator's view of a cluster; bodies are plain objects."""
 
     snapshot: ClusterSnapshot
-    """Its nodes and the GPUs that bound pods hold."""
+    """Nodes, and the GPUs that bound pods hold."""
     deployments: Mapping[Key, Body] = field(default_factory=dict)
     """LLMDeployments that exist."""
     budgets: Sequence[Body] = ()
@@ -90,7 +90,7 @@ class Preview:
     inputs: Inputs
     """Inputs of the plan."""
     status: dict[str, Any]
-    """As it would be written."""
+    """The status that would be written."""
     own_account: EnergyAccount | None = None
     """Energy counted against the deployment's own limit; None without a limit."""
 

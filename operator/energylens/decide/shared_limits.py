@@ -30,7 +30,7 @@ class SharedLimit:
     products: frozenset[str] | None
     """Products whose power counts: of a ClusterEnergyBudget of some nodes those on such a node; None for all."""
     partly: tuple[str, ...]
-    """Of these the products that other nodes have, too."""
+    """Products among these that other nodes have as well."""
 
 
 def shared_limits(

@@ -1,8 +1,4 @@
-"""What a status states, taken as input: which conditions are ours, and which values can be true. Pure.
-
-A status is the operator's memory, and others may edit it. These checks are the same for every kind; the fields of each
-are checked in :mod:`energylens.decide.deployment.status_check` and :mod:`energylens.decide.budgets.status_check`.
-"""
+"""A status as input: which conditions belong to the operator, and which values can be true. Pure."""
 
 from __future__ import annotations
 

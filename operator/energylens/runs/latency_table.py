@@ -20,7 +20,7 @@ from energylens.runs.fields import FieldError, choice, count, positive, required
 from energylens.runs.types import MeasuredRun, Run
 
 COLUMNS = ("mode", "input_tokens", "output_tokens", "tp_size", "attention_dp_size", "ttft_ms", "tpot_ms")
-"""What such a table has, beside ``run_id``, ``engine``, ``model_id`` and ``gpu_model``."""
+"""Columns of such a table besides ``run_id``, ``engine``, ``model_id`` and ``gpu_model``."""
 _ENGINES = ("vllm", "sglang")
 _MODES = ("agg", "disagg")
 _PRECISIONS = {"fp8": "fp8", "fp4": "nvfp4", "bf16": "bfloat16", "fp16": "bfloat16"}

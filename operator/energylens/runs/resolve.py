@@ -24,7 +24,7 @@ _REQUEST = {
 
 @dataclass(frozen=True)
 class Resolved:
-    """What a run refers to by name; ``error`` says why it cannot be predicted."""
+    """The objects that a run refers to by name; ``error`` says why the run cannot be predicted."""
 
     model: ModelSpec | None
     gpu: GpuSpec | None

@@ -1,4 +1,4 @@
-"""What a run is: one configuration of one model on one GPU type under one load, and what was measured of it."""
+"""A run: one configuration of one model on one GPU type under one load, with its measurements."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class MeasuredRun:
     prefill of other requests is part of it, so that it lies near the mean step and above the median ITL."""
     mean_tpot_ms: float | None = None
     tpot_ms: float | None = None
-    """Of a source that does not say which statistic over requests it is."""
+    """TPOT from a source that does not state which statistic over requests it is."""
     median_ttft_ms: float | None = None
     mean_ttft_ms: float | None = None
     ttft_ms: float | None = None
-    """Of a source that does not say which statistic over requests it is."""
+    """TTFT from a source that does not state which statistic over requests it is."""
 
     @property
     def time_per_output_token_ms(self) -> float | None:
@@ -67,7 +67,7 @@ class Run:
     input_tokens: float
     output_tokens: float
     engine: str | None
-    """Such as ``vllm==0.11.1``; None means the newest profile."""
+    """Engine, such as ``vllm==0.11.1``; None means the newest profile."""
     host_bound: bool = False
     measured: MeasuredRun | None = None
     concurrency_counts: str | None = None

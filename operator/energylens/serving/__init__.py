@@ -1,4 +1,4 @@
-"""Plan in, Kubernetes manifests for a serving engine out. Pure."""
+"""Serving: from a plan to Kubernetes manifests for a serving engine. Pure."""
 
 from energylens.serving.errors import ServingError
 from energylens.serving.objects import canary_manifest, check, manifests

@@ -1,4 +1,4 @@
-"""The engine's command line as far as both engines share it, and the check of the user's own arguments."""
+"""The part of the engines' command lines that both engines share, and the check of the user's own arguments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Volume claims that one node or one pod may mount: they decide how pods replace each other, and how many there are."""
+"""Volume claims that one node or one pod may mount: they limit how pods are replaced and how many there may be."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class Claims:
     """The access modes of the PersistentVolumeClaims that the pods mount."""
 
     access_modes: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """``spec.accessModes`` by name of the claim; those that could not be read, or do not exist, are not in it."""
+    """``spec.accessModes`` by name of the claim; claims that could not be read, or do not exist, are absent."""
     unread: str = ""
-    """Why claims could not be read; "" when all were."""
+    """Why claims could not be read; "" if all were read."""
 
     def mounted_by(self, name: str) -> MountedBy | None:
-        """Return who may mount a claim at one time: one pod, the pods of one node, or anybody (None)."""
+        """Return who may mount a claim at one time: one pod, the pods of one node, or any pod (None)."""
         modes = self.access_modes.get(name, ())
         if any(mode in modes for mode in _SHARED):
             return None
@@ -31,7 +31,7 @@ class Claims:
         return "Node" if "ReadWriteOnce" in modes else None
 
     def narrowest(self) -> tuple[str, MountedBy] | None:
-        """Return the claim that the fewest may mount, and who; None where all may be shared."""
+        """Return the most restricted claim, and who may mount it; None if all claims may be shared."""
         found = [(name, by) for name in sorted(self.access_modes) if (by := self.mounted_by(name)) is not None]
         return min(found, key=lambda one: one[1] != "Pod", default=None)
 
@@ -69,7 +69,7 @@ def claims_of(deployment: LLMDeployment, bodies: Mapping[str, Mapping[str, Any]]
 
 
 def conflict(deployment: LLMDeployment, plan: PlanStatus, claims: Claims) -> str:
-    """Return why the pods of a plan can never all mount their claims; "" where they can."""
+    """Return why the pods of a plan can never all mount their claims; "" if they can."""
     pods = plan.replicas * plan.nodes_per_replica
     for name, where in sorted(claim_fields(deployment).items()):
         by = claims.mounted_by(name)
@@ -87,7 +87,10 @@ def conflict(deployment: LLMDeployment, plan: PlanStatus, claims: Claims) -> str
 
 
 def one_at_a_time(claims: Claims) -> tuple[str, MountedBy] | None:
-    """Return why old pods must go before new ones can mount what they hold, and who may mount it; None: no need."""
+    """Return why old pods must stop before new ones can mount their claims, and who may mount them.
+
+    None if they need not.
+    """
     found = claims.narrowest()
     if found is None:
         return None

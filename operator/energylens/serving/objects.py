@@ -18,11 +18,11 @@ from energylens.serving.support import disruption_budget, needs_disruption_budge
 from energylens.serving.workload import workload
 
 _ONE = Strategy("Recreate", 0, 1)
-"""Of a single replica: what replaces it waits for its GPUs."""
+"""Strategy for a single replica: its replacement waits for its GPUs."""
 
 
 def check(deployment: LLMDeployment) -> None:
-    """Check what of a spec can be checked without a plan, so that nothing is planned that could not be served.
+    """Check the parts of a spec that need no plan, so that nothing is planned that could not be served.
 
     Raises:
         ServingError: Naming the field, its value and what to do instead.
@@ -81,7 +81,7 @@ def manifests(
         plan: The plan to serve.
         model: The checkpoint's shape, before ``spec.model.quantization`` is applied.
         strategy: How running pods are replaced.
-        gpu: The plan's product, whose names on nodes the pods look for; None where nobody knows it any more.
+        gpu: The plan's GPU product, whose node labels the pods select; None if the product is no longer known.
         table: Every candidate worth showing, for the ConfigMap. None leaves the ConfigMap out: only the planning that
             made a plan knows its table, and the ConfigMap written then is to stay.
         avoid: Names of nodes that the pods keep away from though their labels fit.
@@ -112,7 +112,7 @@ def canary_manifest(
         deployment: The owner.
         replica: The plan with one replica, its GPUs and its power, under the hash of the whole plan.
         model: The checkpoint's shape, before ``spec.model.quantization`` is applied.
-        gpu: The plan's product, whose names on nodes the pods look for; None where nobody knows it any more.
+        gpu: The plan's GPU product, whose node labels the pods select; None if the product is no longer known.
         avoid: Names of nodes that the pods keep away from though their labels fit.
 
     Raises:

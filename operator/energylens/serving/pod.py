@@ -1,4 +1,4 @@
-"""The pod of an engine: one container with the plan's GPUs, probes that fit its start, and a clean stop."""
+"""The pod of an engine: one container with the plan's GPUs, probes that fit its start-up time, and a clean shutdown."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _CACHES = {
     "VLLM": {"VLLM_CACHE_ROOT": "vllm", "FLASHINFER_WORKSPACE_BASE": "flashinfer"},
     "SGLang": {"SGLANG_CACHE_DIR": "sglang"},
 }
-"""Variables that say where an engine keeps compiled graphs and kernels, and the folder beside the weights for each.
+"""Variables for the locations of compiled graphs and kernels, and the folder beside the weights for each.
 
 vLLM 0.33 keeps FlashInfer's kernels in ``$HOME`` unless FlashInfer is told otherwise (``flashinfer/jit/env.py``);
 SGLang 0.5.23 derives those of Triton, Inductor, FlashInfer and TileLang from one variable (``sglang/srt/environ.py``).
@@ -37,13 +37,13 @@ _PROBE_TIMEOUT_SECONDS = 5
 
 
 def grace_period_seconds(deployment: LLMDeployment) -> int:
-    """Return the pod's grace period: the pod template's, else time for the requests that run to end."""
+    """Return the pod's grace period: the pod template's, otherwise the time that running requests need to end."""
     template = (deployment.spec.pod_template or {}).get("spec") or {}
     return int(template.get("terminationGracePeriodSeconds", timing.DEFAULT_GRACE_PERIOD_SECONDS))
 
 
 NODE_NAME_FIELD = "metadata.name"
-"""The only field that a term of a node affinity may ask for."""
+"""The only field that a node affinity term may select."""
 
 
 def pod_template(

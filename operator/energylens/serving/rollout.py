@@ -36,7 +36,7 @@ from energylens.serving.claims import NO_CLAIMS, Claims, one_at_a_time
 
 @dataclass(frozen=True)
 class Strategy:
-    """Limits of a rolling update, in replicas, and why they were chosen."""
+    """Limits of a rolling update, in replicas, and the reason for them."""
 
     name: Literal["Surge", "Recreate"]
     max_surge: int

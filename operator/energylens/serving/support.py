@@ -1,4 +1,4 @@
-"""What stands beside the pods: a Service, a PodDisruptionBudget, and a ConfigMap with the full plan table."""
+"""Objects beside the pods: a Service, a PodDisruptionBudget, and a ConfigMap with the full plan table."""
 
 from __future__ import annotations
 

@@ -23,7 +23,8 @@ _ALLOW_DEPRECATED_SINCE = (0, 14)
 _CONTEXT_AUTO_SINCE = (0, 14)
 _SHUTDOWN_TIMEOUT_SINCE = (0, 18)
 _FP8_PER_TENSOR_SINCE = (0, 20)
-"""Of ``--quantization``; ``fp8`` no longer converts in 0.33 (layers/quantization/fp8.py). All read in the wheels."""
+"""First version without per-tensor FP8 conversion under this value of ``--quantization``; read in the wheels of each
+version."""
 
 
 def commands(launch: Launch) -> tuple[EngineCommand, EngineCommand | None]:

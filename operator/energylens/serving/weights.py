@@ -1,4 +1,4 @@
-"""Where an engine reads a model's files: what ``spec.model.source`` is in arguments, variables and volumes. Pure."""
+"""The source of a model's files, ``spec.model.source``, as engine arguments, variables and volumes. Pure."""
 
 from __future__ import annotations
 

@@ -31,7 +31,8 @@ LWS_SUFFIX = "-group"
 """A LeaderWorkerSet makes a headless Service of its own name, which must not be that of our Service."""
 CANARY_SUFFIX = f"-{CANARY}"
 MAX_GROUP_NAME_LENGTH = 48
-"""Its StatefulSets add a group number to the name, and a revision hash beside it in one label of 63 characters."""
+"""Longest name of a LeaderWorkerSet: its StatefulSets append a group number, and a label of 63 characters also holds a
+revision hash."""
 
 
 def workload_ref(deployment: LLMDeployment, plan: PlanStatus) -> WorkloadRef:

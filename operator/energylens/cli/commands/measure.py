@@ -18,7 +18,8 @@ from energylens.measure.source import EnergySource
 from energylens.measure.types import WindowMeasurement
 
 MIN_SECONDS = 5.0
-"""On A100 and H100 the sensor sees about a quarter of the time (arXiv 2312.02741): shorter windows say little."""
+"""Shortest window, s. On A100 and H100 the sensor covers about a quarter of the time (arXiv 2312.02741), so that
+shorter windows say little."""
 
 
 @click.command()

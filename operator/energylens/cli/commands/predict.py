@@ -22,7 +22,7 @@ _COLUMNS = {
     "energy": "predicted_joules_per_output_token",
 }
 _CONFIDENCE = ("measurement", "interpolation", "interpolation", "extrapolation")
-"""Of the nearest that was measured, by its index."""
+"""Confidence by the index of the nearest measurement."""
 OUTPUT_COLUMNS = (
     "run_id",
     *(f"{name}{end}" for name in _COLUMNS.values() for end in ("", "_low", "_high")),

@@ -1,1 +1,1 @@
-"""What commands work on: files, a described or live cluster, the options that name them."""
+"""Inputs of commands: files, a described or live cluster, and the options that name them."""

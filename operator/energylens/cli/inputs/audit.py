@@ -1,4 +1,4 @@
-"""What an audit looks at: pods and nodes of a cluster or of a file, and the counters of engines and GPUs."""
+"""Inputs of an audit: pods and nodes of a cluster or of a file, and the counters of engines and GPUs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Object = dict[str, Any]
 LONGEST_STEP_SECONDS = 30
 """Between samples asked of a Prometheus: the pace of dcgm-exporter's counters by default."""
 LEAST_SAMPLES = 120
-"""Of a window, where that takes no step below 5 s."""
+"""Fewest samples of a window, if that needs no step below 5 s."""
 PAUSE_SECONDS = 10.0
 """Between two reads of the pages of pods."""
 _EXPORTER_LABELS = (
@@ -47,7 +47,7 @@ _EXPORTER_LABELS = (
     ("app", "nvidia-dcgm-exporter"),
     ("app", "dcgm-exporter"),
 )
-"""Of NVIDIA's chart and of the GPU operator."""
+"""Labels of NVIDIA's chart and of the GPU operator."""
 _EXPORTER_PORT = 9400
 _NAMES = frozenset({*METRICS, *ENGINE_METRICS})
 

@@ -1,4 +1,4 @@
-"""What a cluster measured as a table of runs, so that the predictor can be fitted to the site."""
+"""A cluster's measurements as a table of runs, so that the predictor can be fitted to the site."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COLUMNS = (
     "median_itl_ms", "p90_itl_ms", "p95_itl_ms", "p99_itl_ms", "output_tokens_per_second", "power_watts",
     "joules_per_output_token",
 )  # fmt: skip
-"""Those of the shipped runs."""
+"""Columns of the shipped runs."""
 TASK = "site"
 
 

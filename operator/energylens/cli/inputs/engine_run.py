@@ -25,7 +25,7 @@ _ASK_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class EngineUnderTest:
-    """What is measured, as its command line and the engine itself say."""
+    """The measured engine, from its command line and its own answers."""
 
     name: str
     """``vllm`` or ``sglang``."""

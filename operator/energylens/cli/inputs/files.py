@@ -27,7 +27,7 @@ _Parse = Callable[..., EnergyBudget | ClusterEnergyBudget]
 _BUDGETS: Mapping[str, _Parse] = {"EnergyBudget": parse_energybudget, "ClusterEnergyBudget": parse_clusterenergybudget}
 _SUFFIXES = (".yaml", ".yml", ".json")
 _MOST_BYTES = 2**30
-"""Of a file; all nodes and pods of the largest clusters are a few hundred MB."""
+"""Largest file, bytes; all nodes and pods of the largest clusters take a few hundred MB."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Asked:
     """Contents of the files of ``-f``."""
 
     deployments: tuple[LLMDeployment, ...]
-    """In the order of the files."""
+    """Deployments in the order of the files."""
     budgets: tuple[Object, ...] = ()
     """EnergyBudgets and ClusterEnergyBudgets, checked."""
     config_maps: tuple[Object, ...] = ()

@@ -44,10 +44,10 @@ class FleetResult:
     """The answer."""
 
     deployments: tuple[FleetMember, ...]
-    """Those that some GPU of the cluster may serve."""
+    """Deployments that some GPU of the cluster may serve."""
     limits: tuple[PowerLimit, ...]
     free_gpus: Mapping[str, int]
-    """By product, before the fleet takes any."""
+    """Free GPUs by product, before the fleet takes any."""
     plan: FleetPlan | None
     """The plan with relaxed objectives, where no plan holds all of them."""
     missing: NoFleetPlan | None

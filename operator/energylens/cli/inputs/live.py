@@ -43,7 +43,7 @@ class ClusterAccess:
     """None: that of the context."""
     all_namespaces: bool = False
     operator_namespace: str | None = None
-    """Where the operator is installed; None: where its Deployment is."""
+    """Namespace of the operator; None for the namespace of its Deployment."""
 
 
 @dataclass(frozen=True)

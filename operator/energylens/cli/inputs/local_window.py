@@ -20,7 +20,7 @@ INTERVAL_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class WindowRequest:
-    """What to measure, and for how long."""
+    """The subject and the length of a measurement."""
 
     seconds: float
     gpus: tuple[str, ...]

@@ -60,7 +60,7 @@ class Source:
 
     @property
     def cluster_text(self) -> str:
-        """Where the cluster is read from, for the foot of a page."""
+        """Source of the cluster, for the foot of a page."""
         if self.inventory is not None:
             return f"inventory {self.inventory.name}"
         return f"the cluster of context {self.access.context}" if self.access.context else "the live cluster"

@@ -1,4 +1,4 @@
-"""What turns energy into money and carbon: options of the commands that print energy."""
+"""Conversion of energy into money and carbon, and the options of commands that print energy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from energylens.cli.inputs.decorated import with_options
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 HOURS_PER_MONTH = 730.0
-"""Of an average month."""
+"""Hours of an average month."""
 _JOULES_PER_KILOWATT_HOUR = 3.6e6
 
 
@@ -26,7 +26,7 @@ class Rates:
     """Prices of GPU energy; None where nobody stated one."""
 
     price: float | None = None
-    """Of a kWh, in any currency."""
+    """Price of a kWh, in any currency."""
     pue: float = 1.0
     """Energy of the site over the energy of its machines."""
     grams: float | None = None
@@ -60,14 +60,14 @@ class Rates:
 
     @property
     def text(self) -> str:
-        """What is in the figures, and what is not."""
+        """Return what the figures include, and what they leave out."""
         if self.pue == 1.0:
             return "energy of the GPUs alone, without hosts and cooling (--pue)"
         return f"energy of the GPUs times a PUE of {self.pue:g}, without their hosts"
 
 
 NO_RATES = Rates()
-"""Where nobody asked for money or carbon."""
+"""Rates without money or carbon."""
 
 
 def grid_grams(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:

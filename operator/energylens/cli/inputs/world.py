@@ -1,4 +1,4 @@
-"""What the operator would see: from a file that describes a cluster, or from a live one."""
+"""The operator's view of a cluster, from a file or from a live cluster."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from energylens.serving.claims import claim_fields
 from energylens.serving.support import table_name
 
 OPERATOR_NAMESPACE = "energylens-system"
-"""Where the chart's instructions install the operator, which keeps what it learned from measurement there."""
+"""Namespace in the chart's instructions, where the operator stores its learned corrections."""
 _OPERATOR_LABELS = {"app.kubernetes.io/name": "energylens", "app.kubernetes.io/managed-by": "Helm"}
-"""Of the operator's own Deployment, by the chart."""
+"""Labels of the operator's own Deployment in the chart."""
 _KINDS = (
     "Node",
     "Pod",

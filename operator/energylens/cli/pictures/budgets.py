@@ -36,7 +36,7 @@ class BurnDown:
     gone: datetime | None
     """When nothing is left at the burn rate; None: not in this period."""
     left_at_end: float
-    """At the burn rate; 0 where it runs out."""
+    """Energy left at the end of the period at the burn rate; 0 if it runs out."""
     zone: ZoneInfo
 
 

@@ -24,7 +24,7 @@ NAMES = {
 BAND = 0.15
 """The default of spec.validation.tolerancePercent."""
 _PANELS = 3
-"""In a row."""
+"""Panels in a row."""
 _PERFECT = "predicted = measured"
 _BAND = f"within {BAND:.0%} (default of tolerancePercent)".replace("%", " %")
 

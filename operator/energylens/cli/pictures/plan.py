@@ -1,4 +1,4 @@
-"""What a picture of a plan shows: candidates, frontiers, objectives and the pick, as plain arrays. Pure."""
+"""The data of a plan's plot: candidates, frontiers, objectives and the chosen plan, as plain arrays. Pure."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Panel:
     """``ITL P95``."""
     latency_ms: FloatArray
     upper_ms: FloatArray
-    """With the safety margin, which objectives are checked with."""
+    """Latency with the safety margin, which is compared with objectives."""
     limit_ms: int | None
     frontier: IntArray
     """Points that no other one beats in both, lowest latency first."""
@@ -46,7 +46,7 @@ class Picture:
     product: IntArray
     joules: FloatArray
     allowed: BoolArray
-    """Holds every constraint."""
+    """Whether the candidate satisfies every constraint."""
     labels: tuple[str, ...]
     panels: tuple[Panel, ...]
     """ITL and TTFT; TPOT and the end-to-end latency between them where the spec bounds them."""

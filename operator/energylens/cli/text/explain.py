@@ -41,9 +41,9 @@ class Explained:
 
     preview: Preview
     problem: Problem | None = None
-    """None where nothing could be planned."""
+    """The planning problem; None if nothing could be planned."""
     answer: Answer | None = None
-    """To --why."""
+    """Answer to --why."""
     solution: Solution | None = None
     """Without --why."""
 

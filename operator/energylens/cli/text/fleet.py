@@ -31,7 +31,7 @@ class Chosen:
 
     @property
     def team(self) -> str:
-        """Its namespace."""
+        """Namespace of the deployment."""
         return self.deployment.name.partition("/")[0]
 
     @property

@@ -1,4 +1,4 @@
-"""What a page was made from, so that a reader a month later knows how far to trust it."""
+"""The sources of a page, so that a later reader can judge it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Provenance:
 
     made: datetime
     cluster: str
-    """Where the cluster was read from: ``inventory pools.yaml``."""
+    """Source of the cluster: ``inventory pools.yaml``."""
     snapshot: ClusterSnapshot
 
     def text(self, predictors: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""What requests look like, in words."""
+"""Shapes of requests, in words."""
 
 from __future__ import annotations
 

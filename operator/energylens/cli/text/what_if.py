@@ -37,12 +37,12 @@ class WhatIfs:
     """The answers for one deployment."""
 
     model: str
-    """As ``spec.model.name`` has it."""
+    """Model as in ``spec.model.name``."""
     planned: Solution | None
-    """Of the checkpoint as the spec asks for it; None where nothing could be planned."""
+    """Solution for the checkpoint's own format; None if nothing could be planned."""
     answers: tuple[WhatIf, ...]
     label: str = "as planned"
-    """Of the checkpoint's row."""
+    """Label of the checkpoint's row."""
 
 
 def parse_formats(text: str) -> tuple[str, ...]:

@@ -55,7 +55,7 @@ class _Claim:
     ceiling: PowerAllowed | None = None
     """Power that no plan may exceed, not even the running plan."""
     path: str = _SPEC
-    """Of the budget's spec, as messages name its fields."""
+    """Path of the budget's spec in messages."""
 
     @property
     def left(self) -> float:
@@ -71,7 +71,7 @@ class _Claim:
 
     @property
     def allowance(self) -> PowerAllowance:
-        """What is left, with the limit behind it."""
+        """The remaining power, with the limit that determines it."""
         watts = float(math.floor(self.left + 1e-6))
         ceiling = self.ceiling
         if ceiling is not None and max(1.0, ceiling.watts) <= self.left:

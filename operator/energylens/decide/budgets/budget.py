@@ -14,7 +14,7 @@ from energylens.budget.usage import PowerAllowed, Usage, growth_allowed
 from energylens.decide.planned import Body, key_of, name_of
 
 CLOSED = "; meanwhile no plan may draw more than the running one"
-"""What condition Ready of a budget that cannot be checked says besides why."""
+"""End of the Ready condition's message for a budget that cannot be checked."""
 
 
 def budget_of(body: Body) -> tuple[EnergyBudgetSpec, EnergyBudgetStatus]:
@@ -40,7 +40,7 @@ class Budget:
     namespace: str
     """"" for a ClusterEnergyBudget."""
     name: str
-    """As messages name it."""
+    """Name in messages."""
     generation: int
     spec: EnergyBudgetSpec | None
     status: EnergyBudgetStatus

@@ -13,12 +13,12 @@ from energylens.measure.energy import EnergySpan
 PRESENT_SECONDS = 300.0
 """The measured power of a member is its mean over so long."""
 LEAST_SECONDS = 30.0
-"""With less of it there is no measured power."""
+"""Shortest span with a measured power, s."""
 STEADY_SECONDS = 240.0
-"""With less of it, since the pods became those of the plan, the plan is not judged by it."""
+"""Shortest span since the pods became those of the plan after which the plan is judged by its measured power, s."""
 
 EnergyOf = Callable[[Key, float, frozenset[str] | None], EnergySpan | None]
-"""Takes a deployment, a moment in seconds since the Unix epoch, and the nodes that count."""
+"""Function from a deployment, a moment in seconds since the Unix epoch, and the counted nodes to measured energy."""
 
 
 @dataclass
@@ -30,7 +30,7 @@ class Steadiness:
     since: datetime | None = None
     """When the pods became those of the plan; None while they are not."""
     excess_ratio: float | None = None
-    """What was drawn beyond the plan when it was last judged, as a share of the plan; negative where it was less."""
+    """Measured power above the plan when it was last judged, relative to the plan; negative if below."""
 
 
 def as_measured(span: EnergySpan | None) -> MeasuredEnergy | None:

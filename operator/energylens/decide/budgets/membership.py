@@ -18,9 +18,9 @@ class Surroundings:
     namespaces: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Labels of every namespace."""
     nodes: Sequence[GpuNode] = ()
-    """With the GPUs that bound pods hold."""
+    """Nodes, with the GPUs that bound pods hold."""
     _selected: dict[frozenset[tuple[str, str]], _Selected] = field(default_factory=dict, compare=False, repr=False)
-    """What was counted of the nodes that a selector selects: thousands of members ask for the same."""
+    """Cached counts of the nodes that a selector selects, because thousands of members ask for the same."""
 
     def selected(self, selector: Mapping[str, str]) -> _Selected:
         """Return the nodes with these labels, and who holds how many GPUs on them."""

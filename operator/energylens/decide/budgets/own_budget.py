@@ -21,7 +21,8 @@ from energylens.decide.planned import Body
 
 FIELD = "spec.energy.budget"
 GENERATION = 0
-"""Of the budget as others have one: the deployment's spec and its account are always those of one pass."""
+"""Generation of the budget in the form of other budgets: the deployment's spec and account always come from the same
+pass."""
 
 
 def with_account(deployment: Body, account: EnergyAccount | None) -> dict[str, Any]:

@@ -42,7 +42,7 @@ class CountedMember:
     committed_watts: float
     least_watts: float
     levels_watts: tuple[float, ...]
-    """With each smaller number of replicas that it may be left with."""
+    """Predicted power with each smaller number of replicas that shedding may leave."""
     is_priced: bool
     """The levels are known, or are not going to be."""
     answered_watts: float | None
@@ -70,7 +70,7 @@ class Look:
     period: Span
     now: datetime
     used: Usage | None
-    """None where the forecast does not cover the current time."""
+    """Energy figures; None if the forecast does not cover the current time."""
     points: Sequence[tuple[datetime, float]]
     """Watt-hours used since the period began, over the last hour, oldest first."""
     problem: tuple[BudgetReason, str] | None

@@ -1,4 +1,4 @@
-"""What ``spec.planning.approvedPlanHash`` says of the plan that waits. Pure."""
+"""The meaning of ``spec.planning.approvedPlanHash`` for the pending plan. Pure."""
 
 from __future__ import annotations
 

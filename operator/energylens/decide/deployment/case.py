@@ -34,11 +34,11 @@ class Case:
     gpus: Mapping[str, GpuSpec]
     """Known GPU products."""
     answers: Answers = field(default_factory=Answers, compare=False)
-    """To questions that were asked before."""
+    """Answers to questions that were asked before."""
     _hashes: list[tuple[tuple[LLMDeployment, PlanStatus | None, bool], str]] = field(
         default_factory=list, compare=False, repr=False
     )
-    """By question; a pass asks for the same one twice."""
+    """Results by question; a pass asks the same question twice."""
 
     def asked(self, load: FollowedLoad | None) -> LLMDeployment:
         """Return the deployment with a load in place of the declared one."""

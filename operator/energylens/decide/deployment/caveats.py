@@ -1,4 +1,4 @@
-"""What to know of a deployment's figures beside the figures, from its spec as it is."""
+"""Caveats of a deployment's figures, from its spec."""
 
 from __future__ import annotations
 

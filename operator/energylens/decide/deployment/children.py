@@ -47,7 +47,7 @@ class Children:
     strategy: Strategy | None = None
     """How the rollout that this change starts goes on; None when no rollout starts."""
     handover: Handover | None = None
-    """What becomes of the workload of the other kind; None where there is none, or nothing is acted on."""
+    """Fate of the workload of the other kind; None if there is none, or if nothing is acted on."""
     canary: tuple[str, str] | None = None
     """Kind and name of the object that runs one replica of a plan that is verified; any other of that sort goes."""
     unguarded: bool = False

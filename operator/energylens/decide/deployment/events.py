@@ -1,4 +1,4 @@
-"""What users see as events in `kubectl describe llmd`: one per transition, never one per pass. Pure."""
+"""Events that users see in `kubectl describe llmd`: one per transition, never one per pass. Pure."""
 
 from __future__ import annotations
 

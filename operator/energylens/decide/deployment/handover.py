@@ -1,10 +1,4 @@
-"""From a Deployment to a LeaderWorkerSet and back: the old workload serves until the new one's pods are ready. Pure.
-
-A plan that moves between one node and several needs another kind of object, and no controller of Kubernetes rolls one
-kind over into another. Both exist for a while; the Service selects whichever pods are ready. The old one goes as soon
-as the new one has all its replicas. Where the new pods wait for GPUs that the old ones hold, old replicas go one by
-one, each time only after what was freed before had time to be used: the rest goes on serving.
-"""
+"""From a Deployment to a LeaderWorkerSet and back: the old workload serves until the new one's pods are ready. Pure."""
 
 from __future__ import annotations
 
@@ -35,11 +29,11 @@ SETTLE_SECONDS = 30
 
 @dataclass(frozen=True)
 class Handover:
-    """What becomes of the old workload in this pass."""
+    """Fate of the old workload in this pass."""
 
     body: Body
     replicas: int
-    """As many are left; 0: the object is deleted."""
+    """Number of replicas that remain; 0 means that the object is deleted."""
 
     @property
     def manifest(self) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""What a plan is made from: one frozen value, so that planning can run in a thread."""
+"""The inputs of a plan, as one frozen value, so that planning can run in a thread."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Inputs:
     load: FollowedLoad | None = None
     """The load to plan for; None for that of the spec."""
     beside: Beside | None = None
-    """What runs, where new plans are verified beside it; None where the spec does not ask for that."""
+    """The running plan beside which new plans are verified; None if the spec does not ask for verification."""
     missing: PlanChoice | None = None
     """Why that config.json is not there, where it is named; then nothing can be planned."""
 

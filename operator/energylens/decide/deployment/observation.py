@@ -1,4 +1,4 @@
-"""What deciding looks at: one frozen value per pass over an LLMDeployment."""
+"""The inputs of a decision: one frozen value per pass over an LLMDeployment."""
 
 from __future__ import annotations
 
@@ -59,19 +59,19 @@ class PlanChoice:
     """Reason of the decision to adopt the plan or to keep the running one."""
     table: Sequence[Mapping[str, object]] | None = None
     result: PlanningResult | None = None
-    """What planning answered; None when nothing had to be planned, or could be."""
+    """The planning result; None if nothing had to be planned, or could be."""
     restricted: bool = True
     """The plan may be the best one only within the watts available from budgets."""
     carried_step: int | None = None
     """Step of the followed load that the plan was made for, lower where no plan carries that load; None: all of it."""
     weighed: str = ""
-    """What the decision to adopt weighed: energy of the switch against energy saved; "" when nothing was adopted."""
+    """Comparison of the energy of the switch with the saved energy, for adoption; "" if nothing was adopted."""
     rollback: Return | None = None
     """The return to the last good plan that this pass makes."""
     no_way_back: str = ""
     """Why a return to the last good plan is due and cannot be made."""
     verification: VerificationStatus | None = None
-    """What is remembered of verifying plans after this pass; None where the spec does not ask for that."""
+    """State of plan verification after this pass; None if the spec does not ask for verification."""
     replica: PlanStatus | None = None
     """One replica of the plan that is being verified, which is to run beside the plan; None: none is."""
     held: bool = False
@@ -87,9 +87,9 @@ class PlanChoice:
     next_look: datetime | None = None
     """When the schedule asks for another plan; None where it never does."""
     week: WeekPlan | None = None
-    """What planning answered for the week; None when nothing had to be planned, or could be."""
+    """The planning result for the week; None if nothing had to be planned, or could be."""
     scaled: str = ""
-    """That the replicas of the same pods follow the schedule, with both numbers; "" where they stay."""
+    """Message that the replicas of the same pods follow the schedule, with both numbers; "" if they stay."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Allowed:
     """Power and energy that budgets leave to one LLMDeployment."""
 
     allowance: PowerAllowance | None
-    """None where no budget limits it."""
+    """Power from budgets; None if no budget limits the deployment."""
     view: BudgetView
     status: BudgetStatus | None
     """The deployment's share of the binding budget; None without a budget."""
@@ -178,7 +178,7 @@ class Observation:
     refused_for: Reason = Reason.APPLY_REFUSED
     """Reason of condition Degraded where a child was refused."""
     contested: str = ""
-    """Who changes what the operator wrote again and again; "" where nobody does."""
+    """Field manager that repeatedly changes what the operator wrote; "" if none does."""
     unsettled: str = ""
     """Why what requests are answered by is not as it was written, or may not stay so; "" where it is."""
     outgoing: Body | None = None
@@ -190,9 +190,9 @@ class Observation:
     unread: str = ""
     """Why it is not known whether they can."""
     canary_pods: tuple[PodState, ...] = ()
-    """Of the one replica by which a new plan is verified; they are not among ``pods``."""
+    """Pods of the one replica that verifies a new plan; they are not among ``pods``."""
     canary: Body | None = None
-    """What runs them."""
+    """The workload of those pods."""
     takes_over: bool = False
     """The workload is of this plan from this pass on."""
 

@@ -152,7 +152,7 @@ def adopt_what_pays(question: Question) -> PlanChoice | None:
 
 
 POLICIES: tuple[Policy, ...] = (take_replicas, stay_at_the_floor, follow_none, give_back, adopt_what_pays)
-"""In the order in which they are asked."""
+"""Policies in the order in which they are asked."""
 
 
 def _adopted(question: Question, plan: PlanStatus, decision: str, weighed: str, result: Feasible) -> PlanChoice:

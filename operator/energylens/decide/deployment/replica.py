@@ -40,7 +40,7 @@ class SeenPods:
 
     pods: tuple[PodState, ...] = ()
     canary: Body | None = None
-    """What runs the replica of the new plan; None where nothing does."""
+    """The workload of the replica of the new plan; None if there is none."""
     window: WindowMeasurement | None = None
     """The last of this replica."""
     claims: Claims = NO_CLAIMS

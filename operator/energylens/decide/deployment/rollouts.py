@@ -23,7 +23,8 @@ RECENT = timedelta(minutes=10)
 OVERDUE = timedelta(seconds=60)
 """A kubelet ends what runs when the grace period is over, and then deletes the pod at once."""
 EXCEEDED_QUOTA = "exceeded quota"
-"""In the API server's refusal of a pod (``plugin/pkg/admission/resourcequota``): less elsewhere would make room."""
+"""Text in the API server's refusal of a pod beyond a quota (``plugin/pkg/admission/resourcequota``); using less
+elsewhere would make room."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class RolloutProgress:
     running_hash: str
     strategy: str
     revision: str = ""
-    """Of the pods that the workload makes now."""
+    """Revision of the pods that the workload creates now."""
     pending: str = ""
     """Why it is not current; "" when it is."""
 

@@ -1,4 +1,4 @@
-"""What a deployment serves: the shape of its model, and the predictor of its engine."""
+"""The served model and the predictor of its engine, from a deployment's spec."""
 
 from __future__ import annotations
 

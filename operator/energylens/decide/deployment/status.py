@@ -46,7 +46,7 @@ SOURCES: dict[str, Literal["Prometheus", "DCGMExporter"]] = {
 }
 """The names of energy sources as the API has them."""
 MAX_RELAXATIONS = 20
-"""As many as the API takes."""
+"""Most relaxations that the API accepts."""
 
 
 def status_of(observed: Observation, children: Children) -> dict[str, Any]:

@@ -1,8 +1,4 @@
-"""What keeps a pod from running, in words: read off the kubelet's status of its containers. Pure.
-
-Reasons are Kubernetes' own: ``pkg/kubelet/images/types.go`` and ``pkg/kubelet/container/sync_result.go`` for containers
-that wait, ``pkg/kubelet/lifecycle`` and ``pkg/kubelet/eviction`` for pods that a node rejects or ends.
-"""
+"""Why a pod does not run, in words, from the kubelet's status of its containers. Pure."""
 
 from __future__ import annotations
 

@@ -1,10 +1,4 @@
-"""What a window of one replica says of its plan: the latencies against the SLO, the energy against the running plan.
-
-The replica gets the share of the load that the Service gives to any pod, which is seldom the load that its plan was
-made for, and energy per token depends on the load more than on anything else. So each side's measured energy is divided
-by what is predicted of it at the load that was measured, and the ratio is taken to the load that is planned for: the
-predictor says how energy changes with load, and its error of level cancels. Pure.
-"""
+"""The verdict of one replica's window on its plan: latencies against the SLO, energy against the running plan."""
 
 from __future__ import annotations
 

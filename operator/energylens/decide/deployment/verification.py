@@ -32,19 +32,19 @@ MOST_WINDOWS = 8
 """Lengths of a window, after the warm-up, within which there must be a verdict: one more replica costs energy."""
 MOST_GIVEN_UP = 10
 PASSING: tuple[VerdictReason, ...] = ("NotMeasured", "Unschedulable")
-"""What is no evidence about the plan, so that it is tried again after the cooldown."""
+"""Reasons that are no evidence about the plan, so that it is tried again after the cooldown."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one window of the replica says."""
+    """Result of one window of the replica."""
 
     good: bool | None
     """None: nothing can be said."""
     text: str
     """The figures, or why nothing can be said."""
     reason: VerdictReason | None = None
-    """What a bad window broke."""
+    """The objective that a bad window broke."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,14 @@ class SeenReplica:
     unschedulable: bool = False
     """No node has room for it."""
     window: WindowMeasurement | None = None
-    """Its last window."""
+    """The last window of the replica."""
     plan_hash: str = ""
     """Hash of the plan that it was made from, by its object; "" where there is none."""
 
 
 @dataclass(frozen=True)
 class Beside:
-    """What runs, as far as verifying a new plan beside it depends on that."""
+    """The running plan, as far as verifying a new plan beside it depends on it."""
 
     running: PlanStatus | None
     """The plan whose pods run; None where nothing runs, or nobody knows its plan."""
@@ -73,7 +73,7 @@ class Beside:
     same_model: bool = True
     """The running pods serve the model that the spec names."""
     window: WindowMeasurement | None = None
-    """Their last window."""
+    """The last window of its pods."""
     replica: SeenReplica = SeenReplica()
     exclusive: str = ""
     """Why no pod more can mount what the running ones hold."""
@@ -81,7 +81,7 @@ class Beside:
 
 @dataclass(frozen=True)
 class Situation:
-    """What one step is taken from."""
+    """Inputs of one step."""
 
     deployment: LLMDeployment
     running: PlanStatus
@@ -105,7 +105,7 @@ class Situation:
 
 @dataclass(frozen=True)
 class Step:
-    """What becomes of the new plan in this pass."""
+    """Fate of the new plan in this pass."""
 
     action: Literal["Follow", "Verify", "Keep"]
     """All replicas follow it, one replica runs it, or none does."""
@@ -117,7 +117,7 @@ class Step:
     began: bool = False
     """One replica of the plan runs from this pass on."""
     gave_up: GivenUpPlan | None = None
-    """What was given up in this pass."""
+    """The plan that was rejected in this pass."""
 
 
 def without_trial(before: VerificationStatus | None) -> VerificationStatus:

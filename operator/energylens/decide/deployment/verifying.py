@@ -35,7 +35,7 @@ from energylens.serving.timing import progress_deadline_seconds, startup_seconds
 from energylens.serving.workload import fits_group
 
 LEAST_SHARE_SERVED = 0.99
-"""Of its share of the load that a replica must be predicted to carry; figures are rounded."""
+"""Share of its part of the load that a replica must be predicted to sustain, below 1 because figures are rounded."""
 
 
 def verified(case: Case, choice: PlanChoice) -> PlanChoice:

@@ -1,1 +1,1 @@
-"""What measurement taught about predictions: the comparison of both, and the factors learned from it."""
+"""Results of measurement about predictions: their comparison, and the learned factors."""

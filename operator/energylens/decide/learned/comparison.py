@@ -1,4 +1,4 @@
-"""What a window says of the plan that was measured: its errors, its objectives, and whether the load was the plan's."""
+"""Comparison of a window with the measured plan: errors, objectives, and whether the load was the plan's."""
 
 from __future__ import annotations
 

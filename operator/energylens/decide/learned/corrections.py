@@ -1,9 +1,4 @@
-"""What measurement taught the cluster about the predictor, pooled over its LLMDeployments and kept in a ConfigMap.
-
-Lessons are kept per engine, model, GPU product, layout and load; each tells something of the others of its product.
-What plans use follows what was learned only in steps, so that a factor that wanders by a percent does not plan the
-cluster again with every window.
-"""
+"""Corrections of the predictor learned by the cluster, pooled over its LLMDeployments and stored in a ConfigMap."""
 
 from __future__ import annotations
 
