@@ -1,1 +1,1 @@
-"""The only importer of kopf: watches, wires observe, decide and apply, writes status and events."""
+"""The only package that imports kopf: it watches, runs passes, and writes status and events."""

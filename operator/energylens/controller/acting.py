@@ -46,11 +46,11 @@ from energylens.measure.source import EnergySource
 
 KIND_CHECK_SECONDS = 10.0
 STUCK_LISTS = 12
-"""Lists in a row, 5 s apart, by which nothing more came in: a watch that kopf lost silently (kopf issue 1276)."""
+"""Consecutive lists, 5 s apart, without progress after which a watch counts as lost silently (kopf issue 1276)."""
 POOL_SECONDS = 10.0
-"""Between two checks whether corrections are to be stored; what was learned since is learned again within hours."""
+"""Seconds between two checks whether corrections must be stored; lost corrections are learned again within hours."""
 KOPF_STOP_SECONDS = 2.0
-"""For kopf to stop politely, and once more after it was cancelled; a pod has 30 s to stop, a user less patience."""
+"""Seconds for kopf to stop, and again after it was cancelled; a pod has 30 s to stop, and users wait less."""
 WATCHING = "watching"
 
 T = TypeVar("T")
@@ -59,11 +59,11 @@ log = logging.getLogger("energylens")
 
 
 class WatchesEndedError(Exception):
-    """The watches ended, and nobody asked for it."""
+    """The watches ended unexpectedly."""
 
 
 class Acting:
-    """Everything that only the holder of the lease runs."""
+    """Everything that runs only while the lease is held."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class Acting:
         prometheus: EnergySource | None,
         process: Process,
     ) -> None:
-        """Build the parts; nothing runs yet.
+        """Build the parts without starting them.
 
         Args:
             options: What the command line says.
@@ -123,7 +123,7 @@ class Acting:
         self._workers = Workers(self._queue, self._reconciler.reconcile, failures.show, self._metrics, clock)
         self._synced = asyncio.Event()
         self._changed = asyncio.Event()
-        """Set when the watches of the moment are to be started again."""
+        """Set when the current watches must be restarted."""
 
     def _reconciling(self, cluster: ClusterPort, clock: Clock) -> Reconciler:
         settings, measuring = self._options.settings, self._measuring
@@ -160,7 +160,7 @@ class Acting:
         return self._metrics.registry
 
     def refresh(self) -> None:
-        """Bring the metrics that are read off up to date."""
+        """Update the metrics that are computed on request."""
         self._metrics.queue_length.set(self._queue.unfinished)
         for name in QUEUES:
             self._metrics.queue_waiting.labels(name).set(self._queue.waiting(name))
@@ -169,7 +169,7 @@ class Acting:
         self._metrics.leading.set(1 if self._process.health.leading else 0)
 
     async def run(self, namespace: str) -> None:
-        """Act with what earlier operators learned from measurement, and keep what is learned."""
+        """Load the corrections of earlier operators, act, and store new corrections."""
         await self._until_done(lambda: load_pool(self._cluster, namespace, self._pool), "reading the corrections")
         tasks = [asyncio.create_task(self._act()), asyncio.create_task(self._keep_pool(namespace))]
         try:
@@ -191,7 +191,10 @@ class Acting:
             await self._until_done(lambda: store_pool(self._cluster, namespace, self._pool), "writing the corrections")
 
     async def _act(self) -> None:
-        """Watch and work until told to stop; watch again when a kind comes or goes, or what ended a watch may pass."""
+        """Watch and work until told to stop.
+
+        Restart watches if the kinds change, or if the cause of an end is temporary.
+        """
         known: WatchableKinds | None = None
         while not self._process.stop.is_set():
             found = await self._kinds.settled()
@@ -215,7 +218,7 @@ class Acting:
             known = found
 
     async def _watch(self, found: WatchableKinds, all_anew: bool) -> None:
-        """Watch and work until told to stop or to watch again; ``all_anew`` looks at every deployment once more.
+        """Watch and work until told to stop or to restart watches; ``all_anew`` reconciles every deployment again.
 
         Raises:
             WatchesEndedError: kopf ended, and did not say why.
@@ -226,8 +229,8 @@ class Acting:
         self._process.health.heartbeats.clear()
         changed, ready = asyncio.Event(), asyncio.Event()
         self._changed = changed
-        # When kopf stops it cancels every task of the loop that was born after it started: ours come first, and they
-        # end before it does.
+        # When kopf stops, it cancels every task of the loop that was created after kopf started. The operator's own
+        # tasks are created first and end before kopf does.
         started = asyncio.create_task(ready.wait())
         ours = [started, *self._tasks(found, ready, changed, all_anew)]
         watching = asyncio.create_task(self._kopf(found, ready, changed))
@@ -237,18 +240,18 @@ class Acting:
             while not watching.done() and not asked.done():
                 done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
                 if started in done:
-                    # kopf has set its own handlers by now.
+                    # By now kopf has set its own signal handlers.
                     self._process.stop_on_signals()
                 for task in done:
                     task.result()
             if not changed.is_set():
                 if started.done():
                     raise WatchesEndedError("kopf ended without an error")
-                # Only a signal that came before the handlers were ours ends kopf without an error.
+                # Only a signal before the operator's handlers were set ends kopf without an error.
                 self._process.stop.set()
         finally:
             self._process.health.synced = False
-            # With the flag set kopf does not kill the process when it takes long to stop.
+            # With this flag set, kopf does not kill a process that stops slowly.
             changed.set()
             for task in ours:
                 task.cancel()
@@ -264,7 +267,7 @@ class Acting:
     def _tasks(
         self, found: WatchableKinds, ready: asyncio.Event, changed: asyncio.Event, all_anew: bool
     ) -> list[asyncio.Task[None]]:
-        """Start everything that runs beside the watches."""
+        """Start all tasks beside the watches."""
         return [
             asyncio.create_task(self._settle(ready, changed, all_anew)),
             *(asyncio.create_task(self._work()) for _ in range(self._options.settings.workers)),
@@ -298,12 +301,12 @@ class Acting:
         )
 
     async def _settle(self, ready: asyncio.Event, changed: asyncio.Event, all_anew: bool) -> None:
-        """Let the initial lists come in before anything is written: half a view would undo what is there."""
+        """Wait for the initial lists before any write, because an incomplete view would undo existing objects."""
         await ready.wait()
         if not await self._comes_in():
             changed.set()
             return
-        # What was deleted while nothing was watched is in the store of an earlier watch.
+        # The store still has objects that were deleted while no watch was running.
         await self._until_done(self._sweeper.sweep, "listing what is watched")
         await self._budget_looks.before_passes()
         if all_anew:
@@ -313,7 +316,7 @@ class Acting:
         self._synced.set()
 
     async def _comes_in(self) -> bool:
-        """Return when the store knows what the API server has; False when that comes no nearer: a watch is dead."""
+        """Return True when the store is complete; False if it makes no progress because a watch is dead."""
         fewest, stuck = float("inf"), 0
         while missing := await self._until_done(self._sweeper.settle, "listing what is watched"):
             stuck = 0 if len(missing) < fewest else stuck + 1
@@ -336,7 +339,7 @@ class Acting:
                 return result
 
     async def _sweep(self, changed: asyncio.Event) -> None:
-        """Find what the watches have missed; watch again where one goes on missing."""
+        """Find changes that the watches missed, and restart watches that keep missing changes."""
         await self._synced.wait()
         missed_before = False
         while True:
@@ -373,7 +376,7 @@ class Acting:
         await self._budget_looks.run()
 
     async def _plan_again(self) -> None:
-        """Look again at what had no plan whenever GPUs came or became free."""
+        """Reconcile deployments without a plan whenever GPUs are added or become free."""
         while True:
             await asyncio.sleep(self._options.settings.replan_seconds)
             for key in self._reconciler.to_plan_again:
@@ -383,7 +386,7 @@ class Acting:
         while True:
             await asyncio.sleep(KIND_CHECK_SECONDS)
             if self._process.health.synced:
-                # They have been up for so long.
+                # The watches have run for this long.
                 self._process.health.report(WATCHING, "")
             if await self._kinds.changed(found):
                 log.info("a kind was installed or removed; starting the watches again")
@@ -391,7 +394,7 @@ class Acting:
                 return
 
     def _hear(self, key: Key) -> None:
-        """Ask for a deployment that a watch event is about; the initial lists say of most only that they are there."""
+        """Enqueue the deployment of a watch event; for most deployments the initial lists only show that they exist."""
         (self._queue.add if self._process.health.synced else self._queue.add_again)(key)
 
     def _is_new(self, key: Key) -> bool:

@@ -30,10 +30,10 @@ class _Counted:
 
 
 class Allowances:
-    """Reads budgets off a store, each once per change, and keeps what their members commit."""
+    """Reads budgets from a store, each once per change, and caches the power that their members commit."""
 
     def __init__(self, store: Store, inventory: Inventory, clock: Clock) -> None:
-        """Count the plans that ``inventory`` knows to be adopted."""
+        """Count the adopted plans in ``inventory``."""
         self._store = store
         self._inventory = inventory
         self._clock = clock
@@ -46,17 +46,17 @@ class Allowances:
         store.observers.append(self)
 
     def node_changed(self, name: str) -> None:
-        """Do nothing: where nodes count, they are compared as a whole."""
+        """Do nothing: if nodes matter, they are compared as a whole."""
 
     def pod_changed(self, pod: Key) -> None:
-        """Do nothing, as with nodes."""
+        """Do nothing, for the same reason as for nodes."""
 
     def deployment_changed(self, key: Key) -> None:
-        """Count what a deployment commits again."""
+        """Recount the power that a deployment commits."""
         self._changed.add(key)
 
     def of(self, body: Body) -> Allowed:
-        """Return what a deployment may draw."""
+        """Return the power that a deployment may draw."""
         deployment = planned(body)
         namespace = deployment.namespace
         capping = {
@@ -75,7 +75,7 @@ class Allowances:
         )
 
     def _others(self, name: Key, budget: Budget, key: Key) -> float:
-        """Return what the members of a budget commit without one of them, W."""
+        """Return the power that the members of a budget except one commit, W."""
         self._count()
         found = self._counted.get(name)
         namespaces = 0 if budget.namespace else self._store.namespaces_version
@@ -91,7 +91,7 @@ class Allowances:
         return found.total - found.watts.get(key, 0.0)
 
     def _count(self) -> None:
-        """Count what changed since the last time, against each budget that may be about it."""
+        """Recount changed deployments against each budget that may cover them."""
         if not self._changed:
             return
         for gone in [name for name in self._counted if name not in self._store.budgets]:
@@ -120,7 +120,7 @@ class Allowances:
         return self._around
 
     def deployments(self) -> dict[Key, PlannedDeployment]:
-        """Return all LLMDeployments, with the plans that they adopted."""
+        """Return all LLMDeployments with their adopted plans."""
         return {key: self._inventory.planned(key) for key in self._store.deployments}
 
     def _budget(self, key: Key, body: Body) -> Budget:

@@ -17,10 +17,10 @@ class _Tries:
 
 
 class Backoff(Generic[K]):
-    """How long to wait before the next try of what keeps failing; times are those of one monotonic clock, s."""
+    """The wait before the next attempt of a failing operation; times are from one monotonic clock, s."""
 
     def __init__(self, first_seconds: float, most_seconds: float, *, free_tries: int = 0) -> None:
-        """Wait ``first_seconds`` after a try, twice as long after each further one, at most ``most_seconds``.
+        """Wait ``first_seconds`` after the first attempt, then twice as long each time, at most ``most_seconds``.
 
         The first ``free_tries`` wait for nothing.
         """
@@ -30,12 +30,12 @@ class Backoff(Generic[K]):
         self._tries: dict[K, _Tries] = {}
 
     def wait(self, key: K, now: float) -> float:
-        """Return the seconds until the next try; 0 when it is due."""
+        """Return the seconds until the next attempt; 0 if it is due."""
         tries = self._tries.get(key)
         return 0.0 if tries is None else max(0.0, tries.until - now)
 
     def tried(self, key: K, now: float, *, at_least: float = 0.0) -> float:
-        """Count a try; return the seconds until the next one."""
+        """Count an attempt; return the seconds until the next one."""
         count = self.count(key)
         # Beyond some doublings the power overflows, and the bound holds anyway.
         doublings = min(count - self._free, 32)
@@ -45,20 +45,20 @@ class Backoff(Generic[K]):
         return pause
 
     def count(self, key: K) -> int:
-        """Return how often a key was tried since it was last forgotten."""
+        """Return the number of attempts for a key since it was last reset."""
         tries = self._tries.get(key)
         return 0 if tries is None else tries.count
 
     def quiet(self, key: K, now: float) -> float:
-        """Return the seconds since the last try."""
+        """Return the seconds since the last attempt."""
         tries = self._tries.get(key)
         return 0.0 if tries is None else now - tries.last
 
     def pause(self, key: K, at_least: float) -> float:
-        """Return the seconds after which a key that was not tried again is over: two of its pauses."""
+        """Return the seconds without an attempt after which a key counts as recovered: two of its pauses."""
         tries = self._tries.get(key)
         return at_least if tries is None else max(at_least, 2.0 * (tries.until - tries.last))
 
     def forget(self, key: K) -> None:
-        """Begin again: what failed has passed."""
+        """Reset the key: the failure has passed."""
         self._tries.pop(key, None)

@@ -67,10 +67,10 @@ class _Account:
     period: Span
     points: list[tuple[datetime, float]] = field(default_factory=list)
     measured_at: dict[str, datetime] = field(default_factory=dict)
-    """When a member was last measured, or began to draw."""
+    """Time at which a member was last measured, or began to draw power."""
     steady: dict[str, Steadiness] = field(default_factory=dict)
     unpriced_since: dict[str, datetime] = field(default_factory=dict)
-    """When a member was first seen without what it draws with fewer replicas."""
+    """Time at which a member was first seen without its power for fewer replicas."""
     excess_ratio: float | None = None
     """Excess ratio in the status at first sight, for members that were not judged since."""
     unlisted_since: datetime | None = None
@@ -93,7 +93,7 @@ class BudgetKeeper:
         metrics: Metrics,
         enqueue: Callable[[Key], None],
     ) -> None:
-        """Keep the budgets of ``store``; ``enqueue`` members when what they are left changes."""
+        """Keep the budgets of ``store``; ``enqueue`` members whose available power changes."""
         self._cluster = cluster
         self._store = store
         self._known = known
@@ -107,7 +107,7 @@ class BudgetKeeper:
         self._in_namespace: dict[str, list[PlannedDeployment]] = {}
         """The LLMDeployments of a step."""
         self._failed: dict[tuple[Key, str], int] = {}
-        """Looks in a row that failed."""
+        """Consecutive failed checks."""
 
     @property
     def owes_a_look(self) -> bool:
@@ -124,13 +124,13 @@ class BudgetKeeper:
             self._metrics.forget_budget(*gone[0])
         self._failed = {identity: count for identity, count in self._failed.items() if identity in alive}
         known = self._known.deployments() if bodies else {}
-        # In order, and once for all budgets.
+        # Sorted once for all budgets.
         self._everywhere = [known[key] for key in sorted(known)]
         self._in_namespace = {}
         for deployment in self._everywhere:
             self._in_namespace.setdefault(deployment.namespace, []).append(deployment)
         for key, body in sorted(bodies.items()):
-            # A budget that fails says so itself; the other budgets have to hold none the less.
+            # A failing budget reports its own failure; the other budgets must be checked nevertheless.
             try:
                 await self._look(key, body)
                 self._failed.pop(_identity(key, body), None)
@@ -206,7 +206,7 @@ class BudgetKeeper:
         status, self.is_unsettled = decided.status, self.is_unsettled or decided.is_unsettled
         self._metrics.observe_budget(*key, status)
         due = kept.written_at is None or (now - kept.written_at).total_seconds() >= self._settings.status_seconds
-        # What members were left with is known now.
+        # The members' caps are known now.
         due |= kept.was_unsettled and not decided.is_unsettled
         kept.was_unsettled = decided.is_unsettled
         if due or _turned(before, status) or key in self._store.edited_budgets:
@@ -214,7 +214,7 @@ class BudgetKeeper:
             kept.written_at = now
 
     def _account(self, key: Key, body: Body, before: EnergyBudgetStatus, period: Span) -> _Account:
-        """Return what is kept of a budget in a period, read from its status at first sight."""
+        """Return the account of a budget in a period, read from its status at first sight."""
         identity = _identity(key, body)
         kept = self._accounts.get(identity)
         if kept is None:
@@ -226,7 +226,7 @@ class BudgetKeeper:
             kept = self._accounts[identity] = _Account(
                 entries, Span(start, period.end), excess_ratio=ratio, unlisted_since=unlisted_since
             )
-        # One that begins earlier, after an edit of the spec, has in it all that was counted.
+        # A period that begins earlier, after an edit of the spec, contains everything that was counted.
         if period.start > kept.period.start:
             kept.entries = {entry.uid: entry for entry in begin(kept.entries.values(), period)}
             kept.points.clear()
@@ -243,7 +243,7 @@ class BudgetKeeper:
         now: datetime,
         forecast: Forecast | None,
     ) -> CountedMember:
-        """Return a member as it is now, its energy counted."""
+        """Return the current state of a member, with its energy counted."""
         key, uid, plan = deployment.key, deployment.uid, deployment.plan
         nodes, gpus = counted_nodes(spec, around), held_gpus(spec, deployment, around)
         silent = self._count(kept, deployment, gpus, nodes, now, forecast)
@@ -295,7 +295,7 @@ class BudgetKeeper:
         now: datetime,
         forecast: Forecast | None,
     ) -> float:
-        """Count the energy of a member that holds ``gpus`` of ``nodes``; return since when none was measured, s."""
+        """Count the energy of a member that holds ``gpus`` of ``nodes``; return the time without measurement, s."""
         key, uid = deployment.key, deployment.uid
         entry = kept.entries.get(uid) or Entry(uid, *key, _counted_from(deployment.created, kept.unlisted_since, now))
         predicted = deployment.drawn_watts(gpus)
@@ -309,7 +309,7 @@ class BudgetKeeper:
         return (now - measured_at).total_seconds()
 
     def _close(self, kept: _Account, members: list[CountedMember], now: datetime, forecast: Forecast | None) -> None:
-        """Move the watermark of those that are no members any more: they draw nothing that counts."""
+        """Advance the watermark of former members, whose power no longer counts."""
         present = {member.uid for member in members}
         gone = [close(entry, now, forecast) for uid, entry in kept.entries.items() if uid not in present]
         for entry in gone:
@@ -331,7 +331,7 @@ class BudgetKeeper:
         return forecast_of(namespace, spec, found)
 
     async def _write(self, key: Key, body: Body, before: EnergyBudgetStatus, status: EnergyBudgetStatus) -> None:
-        """Write a status that differs, and let the members look again when what it means to them changed."""
+        """Write a changed status, and enqueue the members if the change affects them."""
         if status == before and key not in self._store.edited_budgets:
             return
         written = status.model_dump(mode="json", by_alias=True, exclude_none=True)
@@ -339,7 +339,7 @@ class BudgetKeeper:
             self._enqueue_members(key)
 
     async def _put_status(self, key: Key, body: Body, status: Mapping[str, Any]) -> bool:
-        """Write a status; return False where the budget is gone."""
+        """Write a status; return False if the budget no longer exists."""
         resource = ENERGY_BUDGET if key[0] else CLUSTER_ENERGY_BUDGET
         memory, edited = self._store.budget_statuses, self._store.edited_budgets.get(key)
         if edited is not None:
@@ -347,7 +347,7 @@ class BudgetKeeper:
         answer = await write_status(self._cluster, self._metrics, resource, memory, body, status)
         if answer is None:
             return False
-        # The answer may bring an edit of the spec, whose watch event makes no work any more.
+        # The answer may contain an edit of the spec, whose watch event then triggers nothing.
         for other in self._store.put_budget(answer, deleted=False):
             self._enqueue(other)
         return True
@@ -363,7 +363,7 @@ def _identity(key: Key, body: Body) -> tuple[Key, str]:
 
 
 def _levels(plan: HeldPlan | None, fewest: int, committed: int) -> tuple[list[int], bool]:
-    """Return the watts with each smaller number of replicas that is allowed, and whether they are known."""
+    """Return the watts for each smaller allowed number of replicas, and whether they are known."""
     replicas, levels = (1, ()) if plan is None else (plan.replicas, plan.fewer_replicas)
     found = [watts for count, watts in levels if count >= fewest]
     is_priced = not committed or replicas <= fewest or bool(found)
@@ -371,7 +371,7 @@ def _levels(plan: HeldPlan | None, fewest: int, committed: int) -> tuple[list[in
 
 
 def _counted_from(created: str | None, unlisted_since: datetime | None, now: datetime) -> datetime:
-    """Return from when a member without an account is counted: from now on, or from when it was last one of many."""
+    """Return the time from which a member without an account is counted: now, or the watermark of a merged account."""
     start = now.replace(microsecond=0)
     if unlisted_since is None:
         return start
@@ -379,7 +379,7 @@ def _counted_from(created: str | None, unlisted_since: datetime | None, now: dat
 
 
 def _turned(before: EnergyBudgetStatus, status: EnergyBudgetStatus) -> bool:
-    """Return whether members have to look again: another verdict, other caps, another period."""
+    """Return whether members must be reconciled: another verdict, other caps, another period."""
 
     def verdict(found: EnergyBudgetStatus) -> tuple[object, ...]:
         caps = tuple(

@@ -1,4 +1,4 @@
-"""Writes children that differ, and knows when not to: what is refused or undone is tried less and less often."""
+"""Writes children that differ, and backs off from writes that are refused or undone."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from energylens.decide.reasons import Reason
 from energylens.serving.metadata import APPLIED_HASH, OWNER_LABEL
 
 RETRY_SECONDS, MOST_RETRY_SECONDS = 1.0, 60.0
-"""Between two tries of a write that is refused or fails: a policy that is lifted is noticed within a minute."""
+"""Longest wait, s, between attempts of a refused or failing write: a lifted policy is noticed within a minute."""
 REPAIR_SECONDS, MOST_REPAIR_SECONDS = 2.0, 300.0
-"""Between two repairs of a child that somebody else changes again each time; the first two follow at once."""
+"""Waits, s, between repairs of a child that another writer changes each time; the first two repairs are immediate."""
 CONTESTED_AFTER = 3
-"""Repairs in a row from which on the other writer is named in Degraded."""
+"""Consecutive repairs after which Degraded names the other writer."""
 QUIET_SECONDS = 60.0
-"""A child that nobody changed for so long, and for two pauses, is contested no more."""
+"""A child without foreign changes for this long, and for two pauses, is no longer contested."""
 SETTLED_SECONDS = 60.0
-"""A contested child that is as it was written for so long is counted on again."""
+"""A contested child that stays as written for this long counts as reliable again."""
 SERVING = (*WORKLOADS, "Service")
-"""Children without which, as they were written, requests are not answered."""
+"""Children that must be as written for requests to be answered."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,14 @@ class Written:
     """Result of the writes of one reconcile."""
 
     refused: str = ""
-    """Why children were not written; "" where all were, or need not be."""
+    """Why children were not written; "" if all were, or need not be."""
     reason: Reason = Reason.APPLY_REFUSED
     contested: str = ""
     """Field manager that repeatedly changes a field of a child, and the field; "" if none does."""
     unsettled: str = ""
-    """Why a child that requests are answered by is not as it was written, or may not stay so; "" where all are."""
+    """Why a child that serves requests differs from its manifest, or may soon; "" if none does."""
     again_seconds: float | None = None
-    """When to look again; None: when something changes."""
+    """Seconds until the next reconcile; None if only a change triggers one."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class ChildWriter:
     """Server-side apply of children."""
 
     def __init__(self, cluster: ClusterPort, store: Store, clock: Clock, metrics: Metrics) -> None:
-        """Write through ``cluster`` what ``store`` does not hold."""
+        """Write through ``cluster`` the children that ``store`` lacks."""
         self._cluster = cluster
         self._store = store
         self._clock = clock
@@ -69,12 +69,12 @@ class ChildWriter:
         self._contested: dict[ChildKey, str] = {}
         self._of: dict[Key, set[ChildKey]] = {}
         self._held: dict[ChildKey, str] = {}
-        """Digest of the manifest that a child was last found to hold."""
+        """Digest of the manifest that a child was last found to match."""
         self._awaiting: set[ChildKey] = set()
-        """Children that somebody else changed, and that were not written again yet."""
+        """Children that another writer changed and that were not rewritten yet."""
 
     async def apply(self, key: Key, manifests: Sequence[Body]) -> Written:
-        """Write the children that differ, in their order; never raises a ClusterError.
+        """Write the children that differ, in order; never raises a ClusterError.
 
         A workload that is not written ends it: what stands beside the pods belongs to the pods that run.
         """
@@ -101,16 +101,16 @@ class ChildWriter:
         )
 
     def live(self, key: Key) -> tuple[Body | None, ...]:
-        """Return the children of a deployment as they are; None for each that does not exist."""
+        """Return the current children of a deployment; None for a child that does not exist."""
         found = (self._store.children.get(child) for child in sorted(self._of.get(key, ())))
         return tuple(None if child is None else child.body for child in found)
 
     def removed(self, child: ChildKey) -> None:
-        """Forget what a child that the operator deleted was like: made again, it was undone by nobody."""
+        """Forget the state of a child that the operator deleted, so that its re-creation does not count as a repair."""
         self._held.pop(child, None)
 
     def forget(self, key: Key) -> None:
-        """Forget the children of a deployment that is gone."""
+        """Forget the children of a deleted deployment."""
         for child in self._of.pop(key, set()):
             self._refusals.pop(child, None)
             self._contested.pop(child, None)
@@ -120,7 +120,7 @@ class ChildWriter:
             self._repairs.forget(child)
 
     async def _apply_one(self, manifest: Body) -> _Refusal | None:
-        """Write one child where it differs; return why it was not written."""
+        """Write one child if it differs; return why it was not written."""
         child, digest = _child_key(manifest), manifest["metadata"]["annotations"][APPLIED_HASH]
         live, now = self._store.children.get(child), self._clock.monotonic()
         if live is not None and (live.verified == digest or holds(live.body, manifest)):
@@ -179,7 +179,7 @@ class ChildWriter:
             self._contested.pop(child, None)
 
     def _next_repair(self, child: ChildKey, now: float) -> float:
-        """Return the seconds until the next repair is due, or until the contest or a part of it is over."""
+        """Return the seconds until the next repair is due, or until the contest or a part of it ends."""
         quiet = self._repairs.quiet(child, now)
         over = self._repairs.pause(child, QUIET_SECONDS) - quiet
         due = self._repairs.wait(child, now) if child in self._awaiting else 0.0
@@ -193,11 +193,11 @@ class ChildWriter:
         contested = self._contested.get(child, "")
         if child in self._awaiting:
             return contested or f"{child[0]} {child[2]} was changed by somebody else and is written again soon"
-        # A program that undid it so often may do so again at once.
+        # A program that undid the write this often may do so again immediately.
         return contested if contested and self._repairs.quiet(child, now) < SETTLED_SECONDS else ""
 
     async def _count_repair(self, child: ChildKey, manifest: Body, live: Child | None) -> None:
-        """Count one more repair, and name the other writer once it is plain that there is one."""
+        """Count a repair, and name the other writer after enough repairs."""
         self._repairs.tried(child, self._clock.monotonic())
         if self._repairs.count(child) < CONTESTED_AFTER:
             return
@@ -215,7 +215,7 @@ class ChildWriter:
         self._contested[child] = f"{name}: {who} changes {shown} again and again; {slower}"
 
     async def _is_foreign(self, manifest: Body, live: Child | None) -> bool:
-        """Return whether somebody else's object has the name of a child: an apply would take it over.
+        """Return whether an object of another owner has the name of a child; an apply would take it over.
 
         That may be the child of another LLMDeployment, which the store knows.
         """

@@ -14,7 +14,7 @@ log = logging.getLogger("energylens")
 
 
 async def load_pool(cluster: ClusterPort, namespace: str, pool: Pool) -> None:
-    """Take what an earlier operator stored; what cannot be read is told, and learned again.
+    """Load the corrections of an earlier operator; unreadable ones are logged and learned again.
 
     Raises:
         ClusterError: the ConfigMap cannot be read.
@@ -30,7 +30,7 @@ async def load_pool(cluster: ClusterPort, namespace: str, pool: Pool) -> None:
 
 
 async def store_pool(cluster: ClusterPort, namespace: str, pool: Pool) -> None:
-    """Store what was learned since the last time; nothing when that is nothing.
+    """Store the corrections if they changed since the last time.
 
     Where the ConfigMap was deleted meanwhile, everything is forgotten: that is how a user asks for it.
 

@@ -1,4 +1,4 @@
-"""Objects that go: workloads of the previous plan once another kind has taken over, replicas of trials, and guards."""
+"""Removal of objects: earlier workloads after a handover, verification replicas, and PodDisruptionBudgets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from energylens.serving.metadata import OWNER_LABEL
 
 
 class Departures:
-    """Scales down and deletes what a pass does not want any more."""
+    """Scales down and deletes objects that a pass no longer wants."""
 
     def __init__(self, cluster: ClusterPort, store: Store, writer: ChildWriter, metrics: Metrics) -> None:
         """Write through ``cluster`` about the objects of ``store``; ``writer`` forgets what is deleted."""
@@ -25,7 +25,7 @@ class Departures:
         self._metrics = metrics
 
     async def let_go(self, key: Key, wanted: Children, *, all_written: bool) -> str:
-        """Remove what is not wanted any more; return why that failed, "" when it did not.
+        """Remove objects that are no longer wanted; return why that failed, or "".
 
         Args:
             key: The LLMDeployment.
@@ -59,7 +59,7 @@ class Departures:
             raise _NotDoneError(step.body, error) from error
 
     async def _unguard(self, key: Key) -> None:
-        """Delete the PodDisruptionBudget of a plan with more pods; one of somebody else has other labels."""
+        """Delete the PodDisruptionBudget of an earlier plan with more pods; one of another owner has other labels."""
         child = self._store.children.get((POD_DISRUPTION_BUDGET.kind, *key))
         if child is not None and (child.body["metadata"].get("labels") or {}).get(OWNER_LABEL) == key[1]:
             await self._delete(key, child.body)

@@ -6,7 +6,7 @@ import kopf
 
 
 def may_pass(error: Exception) -> bool:
-    """Return whether the API server refused or failed: a missing right, a kind that is gone, credentials that ran out.
+    """Return whether the API server refused or failed: a missing right, a deleted kind, expired credentials.
 
     Anything else is a defect, or a machine that the operator cannot run on.
     """

@@ -27,7 +27,7 @@ from energylens.planner.inventory.snapshot import gpus_of_pod
 log = logging.getLogger("energylens")
 
 WINDOWS = 2
-"""Windows without a measurement after which the account is written by itself."""
+"""Windows without a measurement after which the account alone is written."""
 
 
 @dataclass
@@ -37,11 +37,11 @@ class _Count:
     entry: Entry
     period: Span
     measured_at: datetime
-    """When it was last measured, or began to draw."""
+    """Time at which the deployment was last measured, or began to draw power."""
     not_measured_since: datetime | None
 
     def written(self) -> EnergyAccount:
-        """Return the account as it would be written."""
+        """Return the account in its written form."""
         return account_status(self.entry, self.period, self.not_measured_since)
 
 
@@ -51,7 +51,7 @@ class EnergyAccounts:
     def __init__(
         self, store: Store, energy: EnergyOf, clock: Clock, settings: BudgetSettings, enqueue: Callable[[Key], None]
     ) -> None:
-        """Count for the deployments of ``store``; ``enqueue`` those whose account means something else now."""
+        """Count for the deployments of ``store``; ``enqueue`` those whose account changes a decision."""
         self._store = store
         self._energy = energy
         self._clock = clock
@@ -60,7 +60,7 @@ class EnergyAccounts:
         self._counts: dict[tuple[Key, str], _Count] = {}
 
     def step(self) -> None:
-        """Count what was drawn since the last look."""
+        """Count the energy since the last check."""
         bodies = dict(self._store.deployments)
         alive = {_identity(key, body) for key, body in bodies.items()}
         for gone in [identity for identity in self._counts if identity not in alive]:
@@ -74,14 +74,14 @@ class EnergyAccounts:
             try:
                 count = self._look(deployment, own)
             except Exception:
-                # Deployments after it are counted nevertheless.
+                # The following deployments are counted nevertheless.
                 log.exception("%s/%s: counting energy failed: internal error; retrying", *key)
                 continue
             if not means_the_same(deployment.account, count.written(), own.energy_watt_hours):
                 self._enqueue(key)
 
     def of(self, key: Key, body: Body, *, is_written: bool) -> EnergyAccount | None:
-        """Return the account that a pass over a deployment goes by, and writes; None without a limit of energy.
+        """Return the account that a pass over a deployment uses and writes; None without an energy limit.
 
         Args:
             key: The deployment.

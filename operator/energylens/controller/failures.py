@@ -1,4 +1,4 @@
-"""Shows a pass that failed on the object that it failed for.
+"""Shows a failed pass in the status of its object.
 
 Nothing here plans, or reads a spec: what broke the pass must not break the word of it. A status is taken as it stands,
 so that what is remembered there, such as the plan, survives.
@@ -33,7 +33,7 @@ DEPLOYMENT_VERDICTS: Mapping[str, str] = {
     ConditionType.WITHIN_ENERGY_BUDGET: "Unknown",
     ConditionType.DEGRADED: "True",
 }
-"""The conditions of an LLMDeployment that every pass decides again, and what they are when it could not."""
+"""The conditions of an LLMDeployment that every pass decides, and their values after a failed pass."""
 BUDGET_VERDICTS: Mapping[str, str] = {
     BudgetConditionType.READY: "False",
     BudgetConditionType.WITHIN_ENERGY_BUDGET: "Unknown",
@@ -45,7 +45,7 @@ log = logging.getLogger("energylens")
 
 
 def said(error: Exception) -> str:
-    """Return an error as a condition says it: a failed request in the API server's words, a defect with its place."""
+    """Return an error as text for a condition: a failed request in the API server's words, a defect with its place."""
     return (text_of(error) or type(error).__name__) if isinstance(error, ClusterError) else described(error)
 
 
@@ -80,7 +80,7 @@ def failed_status(
             "observedGeneration": generation,
             "lastTransitionTime": old["lastTransitionTime"] if same else stamp,
         }
-    # Known types in their order; what a newer operator may have written comes after them.
+    # Known types come in their order; types that a newer operator may have written follow.
     order = [kind.value for kind in (*ConditionType, *BudgetConditionType)]
     together = {**known, **written}
     kinds = sorted(together, key=lambda kind: order.index(kind) if kind in order else len(order))
@@ -92,7 +92,7 @@ def failed_status(
 
 
 def _unknown(old: Mapping[str, Any], reason: str, told: str) -> str:
-    """Return why a condition is not known, with what it was before the first of the failures."""
+    """Return why a condition is unknown, with its value before the first failure."""
     if old.get("reason") == reason and old.get("status") == "Unknown":
         return str(old.get("message", ""))
     text = f"the last pass failed, see condition {told}"
@@ -102,7 +102,7 @@ def _unknown(old: Mapping[str, Any], reason: str, told: str) -> str:
 
 
 class Failures:
-    """Writes what failed into the status of an LLMDeployment, and one event when that begins."""
+    """Writes failures into the status of an LLMDeployment, and one event when they begin."""
 
     def __init__(self, cluster: ClusterPort, store: Store, clock: Clock, metrics: Metrics, instance: str) -> None:
         """Write through ``cluster`` about the objects of ``store``; ``instance`` names this operator in events."""
@@ -160,7 +160,7 @@ def failed_budget_status(body: Body, error: Exception, now: datetime) -> dict[st
 
 
 def _said(status: Mapping[str, Any]) -> tuple[object, ...]:
-    """Return what of a failure is worth an event: its reason, and the generation that it began with."""
+    """Return the parts of a failure that identify its event: its reason, and the generation at which it began."""
     conditions = status.get("conditions")
     for condition in conditions if isinstance(conditions, list) else ():
         if isinstance(condition, Mapping) and condition.get("type") == ConditionType.DEGRADED:

@@ -1,4 +1,4 @@
-"""The kopf wiring: watch events into the store and the queue. Handlers decide nothing.
+"""The connection to kopf: handlers pass watch events to the store and the queue, and decide nothing.
 
 Only `on.event` handlers: kopf then writes nothing to any object, and no deletion waits for the operator.
 """
@@ -32,7 +32,7 @@ from energylens.controller.store import Key, Store
 
 MANAGED = "app.kubernetes.io/managed-by=energylens"
 ERROR_BACKOFFS = (1.0, 2.0, 3.0, 5.0)
-"""Seconds between kopf's tries of a request; by default it tries for a minute, however the request was refused."""
+"""Seconds between kopf's attempts of a request; by default kopf retries for a minute, whatever the refusal."""
 Enqueue = Callable[[Key], None]
 Handle = Callable[[dict[str, Any], bool], None]
 """Function that receives an object and whether it was deleted."""
@@ -55,7 +55,7 @@ def settings_for(kinds: Collection[Resource]) -> kopf.OperatorSettings:
     settings.watching.connect_timeout = 30
     settings.networking.error_backoffs = ERROR_BACKOFFS
     settings.queueing.idle_timeout = 0.1
-    # kopf would kill the process so long after it ended with an error, which may pass.
+    # kopf would kill the process this long after it ended with an error, which may be temporary.
     settings.process.ultimate_exiting_timeout = None
     for child in watched_children(kinds):
         settings.watching.label_selectors[child.group, child.version, child.plural] = MANAGED
@@ -63,7 +63,7 @@ def settings_for(kinds: Collection[Resource]) -> kopf.OperatorSettings:
 
 
 def takers(store: Store, enqueue: Enqueue) -> dict[Resource, Handle]:
-    """Return what puts an object of each kind into the store and its deployments into the queue."""
+    """Return functions that put an object of each kind into the store and its deployments into the queue."""
 
     def enqueue_found(key: Key | None) -> None:
         if key is not None:
@@ -98,7 +98,7 @@ def registry_for(
     kubeconfig: Path | None,
     heartbeats: Heartbeats,
 ) -> kopf.OperatorRegistry:
-    """Return the handlers of ``kinds``; ``heartbeats`` hears of each watch."""
+    """Return the handlers of ``kinds``; ``heartbeats`` records each watch."""
     registry = kopf.OperatorRegistry()
 
     def on_event(resource: Resource, handle: Handle) -> None:

@@ -8,16 +8,16 @@ from energylens.clock import Clock
 from energylens.controller.heartbeat import Heartbeats
 
 REPEAT_SECONDS = 60.0
-"""A problem that stays as it is comes into the log this often."""
+"""Interval, s, at which the log repeats an unchanged problem."""
 
 log = logging.getLogger("energylens")
 
 
 class Health:
-    """Collects what works and what does not."""
+    """Collects problems for the probes."""
 
     def __init__(self, clock: Clock, silence_seconds: float) -> None:
-        """Begin without a problem, not leading; a watch that is silent for ``silence_seconds`` is dead."""
+        """Begin without problems and not leading; a watch without data for ``silence_seconds`` is dead."""
         self._clock = clock
         self._silence_seconds = silence_seconds
         self.heartbeats = Heartbeats(clock)
@@ -25,19 +25,19 @@ class Health:
         self._logged: dict[str, tuple[str, float]] = {}
         self.leading = False
         self.synced = False
-        """Whether the initial lists are in."""
+        """Whether the initial lists are complete."""
 
     @property
     def event_age_seconds(self) -> float:
-        """Seconds since the most silent watch brought something, be it a bookmark."""
+        """Seconds since the most silent watch received anything, including bookmarks."""
         return self.heartbeats.longest()[1]
 
     def report(self, what: str, problem: str) -> None:
-        """Note why something does not work, or with "" that it does; log what is new, and now and then what is not."""
+        """Record a problem, or with "" that it is solved; log new problems, and repeat unchanged ones occasionally."""
         if not problem:
             if self._problems.pop(what, None) is not None:
                 self._logged.pop(what, None)
-                # Silence that was explained until now begins now.
+                # Silence with a known cause until now counts from now on.
                 self.heartbeats.clear()
                 log.info("%s: works again", what)
             return
@@ -49,7 +49,7 @@ class Health:
             log.warning("%s: %s; retrying", what, problem)
 
     def alive(self) -> str:
-        """Return "", or why only a restart helps."""
+        """Return why only a restart helps, or ""."""
         if not self.leading or self._problems:
             return ""
         path, seconds = self.heartbeats.longest()
@@ -60,7 +60,7 @@ class Health:
         return f"the watch of {path} has brought nothing for {seconds:.0f} s, not even a bookmark"
 
     def ready(self) -> str:
-        """Return "", or what keeps the operator from its work; a standby that waits for another holder is ready."""
+        """Return why the operator cannot work, or ""; a standby that waits for another holder is ready."""
         if self._problems:
             return "; ".join(f"{what}: {problem}" for what, problem in sorted(self._problems.items()))
         return "the initial lists are not in yet" if self.leading and not self.synced else ""

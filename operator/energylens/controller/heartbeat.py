@@ -1,4 +1,4 @@
-"""When each watch last brought something: an API server sends at least a bookmark every minute.
+"""The time of the last data of each watch: an API server sends at least a bookmark every minute.
 
 kopf opens another watch when nothing came for 70 s and says nothing about it, also where that watch brings nothing
 either. So what arrives is noted where it arrives, in the responses of kopf's session.
@@ -16,7 +16,7 @@ from energylens.clock import Clock
 
 
 class Heartbeats:
-    """The watches by the path of their URL, and when each last brought something."""
+    """The watches by URL path, and the time of their last data."""
 
     def __init__(self, clock: Clock) -> None:
         """Begin without a watch."""
@@ -26,20 +26,20 @@ class Heartbeats:
         self._sessions: list[aiohttp.ClientSession] = []
 
     def asked(self, path: str) -> None:
-        """Note that a watch is asked for; one that follows a silent one does not begin afresh."""
+        """Record that a watch is opened; a watch that follows a silent one keeps its time of last data."""
         self._heard.setdefault(path, self._clock.monotonic())
 
     def heard(self, path: str) -> None:
-        """Note that a watch brought something."""
+        """Record data from a watch."""
         self._heard[path] = self._clock.monotonic()
 
     def failed(self, path: str) -> None:
-        """Note that a watch cannot be opened: its silence has a reason, which the kubelet cannot mend."""
+        """Record that a watch cannot be opened: its silence has a cause that a restart by the kubelet cannot remove."""
         self._heard.pop(path, None)
         self._began = self._clock.monotonic()
 
     def clear(self) -> None:
-        """Forget all watches: others begin, or what explained their silence has passed."""
+        """Forget all watches, because others begin or the cause of their silence has passed."""
         self._heard.clear()
         self._began = self._clock.monotonic()
 
@@ -55,7 +55,7 @@ class Heartbeats:
         return path, now - self._heard[path]
 
     def session(self, **arguments: Any) -> aiohttp.ClientSession:
-        """Return an HTTP session for kopf whose watches are noted; called in the event loop that uses it.
+        """Return an HTTP session for kopf that records its watches; call it in the event loop that uses the session.
 
         ``arguments`` are those of :class:`aiohttp.ClientSession`.
         """
@@ -86,7 +86,7 @@ class _KeptOpen:
 
 
 class _HeardContent:
-    """The body of a response, whose chunks are noted."""
+    """The body of a response that records its chunks."""
 
     def __init__(self, content: aiohttp.StreamReader, heard: Callable[[], None]) -> None:
         self._content = content
@@ -119,7 +119,7 @@ def _heard_session(heartbeats: Heartbeats, **arguments: Any) -> aiohttp.ClientSe
             heartbeats.asked(request.url.path)
 
     async def failed(session: Any, context: Any, request: aiohttp.TraceRequestExceptionParams) -> None:
-        # A cancellation or a time-out is how kopf gives up a watch that brings nothing, not even an answer.
+        # kopf abandons a watch without any answer by cancellation or time-out.
         if _is_watch(request.url) and isinstance(request.exception, aiohttp.ClientConnectionError):
             heartbeats.failed(request.url.path)
 

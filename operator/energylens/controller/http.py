@@ -39,11 +39,11 @@ def application(
 
 
 class ListenError(Exception):
-    """The port cannot be listened on; one line."""
+    """The operator cannot listen on the port; one line."""
 
 
 async def listen(runner: web.BaseRunner, host: str, port: int) -> None:
-    """Serve on a port of an address or a name; without one on all addresses of IPv6 and IPv4, as far as there are any.
+    """Serve on a port of an address or name; without one, on all available IPv6 and IPv4 addresses.
 
     Raises:
         ListenError: somebody else listens there, or there is no such address.
@@ -53,13 +53,13 @@ async def listen(runner: web.BaseRunner, host: str, port: int) -> None:
         await site.start()
     except OSError as error:
         where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}" if host else "any address"
-        # asyncio words its own, with the address in it once more.
+        # asyncio's own message repeats the address.
         why = os.strerror(error.errno or 0) if error.errno in errno.errorcode else str(error)
         raise ListenError(f"cannot listen on {where}: {why}") from error
 
 
 def _everywhere(port: int) -> socket.socket:
-    """Return a socket of both families; of IPv4 alone where the kernel has no IPv6, or no address of it may be used."""
+    """Return a socket for both families, or for IPv4 alone if the kernel has no usable IPv6."""
     if socket.has_dualstack_ipv6():
         try:
             return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)

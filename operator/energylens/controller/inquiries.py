@@ -16,11 +16,12 @@ from energylens.decide.deployment.rollouts import group_size, workload_revision
 from energylens.serving.claims import NO_CLAIMS, Claims, access_modes, claim_fields
 
 SLOW_START = timedelta(seconds=30)
-"""A pod that has its node and no container for so long waits for more than its sandbox: a volume, most often."""
+"""Seconds after which a bound pod without a container waits for more than its sandbox, most often for a volume."""
 REPEATED = timedelta(minutes=20)
-"""A StatefulSet's controller tries again, and says so, at least every 1000 s (client-go's default rate limiter)."""
+"""Longest interval, s, at which a StatefulSet's controller retries and reports it (client-go's default rate limiter).
+"""
 _MOST = 3
-"""Pods whose events are read in one pass."""
+"""Most pods whose events are read in one pass."""
 
 
 async def read_claims(cluster: ClusterPort, deployment: LLMDeployment) -> Claims:
@@ -34,7 +35,7 @@ async def read_claims(cluster: ClusterPort, deployment: LLMDeployment) -> Claims
         try:
             found = await cluster.get(PERSISTENT_VOLUME_CLAIM, deployment.metadata.namespace, name)
         except NotFoundError:
-            # The scheduler says so of the pods.
+            # The scheduler reports this for the pods.
             continue
         except ForbiddenError as error:
             return Claims(modes, f"whether claim {name} may be shared is not known: {error}")
@@ -43,7 +44,7 @@ async def read_claims(cluster: ClusterPort, deployment: LLMDeployment) -> Claims
 
 
 def lacks_pods(workload: Body | None, pods: Iterable[PodState]) -> bool:
-    """Return whether a LeaderWorkerSet has fewer pods than it should; its status does not say why, its events do."""
+    """Return whether a LeaderWorkerSet has too few pods; its events say why, its status does not."""
     if workload is None or workload["kind"] != "LeaderWorkerSet":
         return False
     revision = workload_revision(workload)
@@ -52,7 +53,7 @@ def lacks_pods(workload: Body | None, pods: Iterable[PodState]) -> bool:
 
 
 def slow_pods(pods: Iterable[PodState], now: datetime) -> list[str]:
-    """Return the names of pods that have a node and still no container after some time."""
+    """Return the names of pods that have a node but no container after some time."""
     waiting = [pod for pod in pods if pod.creating and pod.created]
     return [pod.name for pod in waiting if now - datetime.fromisoformat(pod.created) > SLOW_START]
 
@@ -73,7 +74,7 @@ async def why_no_pods(cluster: ClusterPort, workload: Body, now: datetime) -> tu
         found = await cluster.list_objects(EVENT, namespace=metadata["namespace"], field_selector=fields)
     except ForbiddenError as error:
         return "", f"pods are missing, and events, which may say why, cannot be read: {error}"
-    # Of the leaders, and of each group's followers.
+    # The StatefulSets of the leaders, and of each group's followers.
     about = [
         event
         for event in found
@@ -114,7 +115,7 @@ def _last(events: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _told_at(event: Mapping[str, Any]) -> str:
-    """Return when an event was last told, RFC 3339 to the second, as Kubernetes compares as text."""
+    """Return when an event last occurred, as RFC 3339 text to the second, which compares as text."""
     series = event.get("series") or {}
     time = series.get("lastObservedTime") or event.get("deprecatedLastTimestamp") or event.get("eventTime") or ""
     return f"{time[:19]}Z" if time else ""

@@ -1,4 +1,4 @@
-"""The available GPUs for one deployment: what pods hold, and what plans of others still have to get.
+"""The available GPUs for one deployment, without the GPUs of pods and of other plans that are not running yet.
 
 All of it is kept: a node is counted again where it or a pod on it changed, and what a plan lacks where its deployment,
 its workload or its pods did. With thousands of deployments most passes find nothing to do here.
@@ -24,10 +24,10 @@ from energylens.serving.metadata import CANARY, PLAN_SUMMARY, ROLE_LABEL, plan_s
 
 
 class Inventory:
-    """Snapshots of a store, whose changes it hears of."""
+    """Snapshots of a store, updated by its changes."""
 
     def __init__(self, store: Store) -> None:
-        """Read off ``store``."""
+        """Read from ``store``."""
         self._store = store
         self._names = NodeLabels(load_gpus())
         self._usable: dict[str, GpuNode] = {}
@@ -36,7 +36,7 @@ class Inventory:
         """Names of the usable nodes."""
         self._base = ClusterSnapshot(())
         self._reserved: ClusterSnapshot | None = None
-        """For all deployments that lack nothing; None after a change."""
+        """Snapshot for all deployments whose pods have all of their GPUs; None after a change."""
         self._host_of: dict[Key, str] = {}
         self._pods_on: dict[str, set[Key]] = {}
         self._bound: dict[Key, int] = {}
@@ -45,7 +45,7 @@ class Inventory:
         self._verified: dict[Key, Body] = {}
         """Replicas that verify a plan and whose objects may not exist yet."""
         self._held: dict[Key, Body | None] = {}
-        """Plans that deployments hold and that are not the ones in their statuses, as far as they were asked for."""
+        """Requested plans that deployments hold and that differ from the plans in their statuses."""
         self._read: dict[Key, tuple[Body, PlannedDeployment]] = {}
         """The part of each deployment that others depend on, and its object."""
         self._seen: dict[int | None, Hashable] = {}
