@@ -1,7 +1,7 @@
 """The available GPUs for one deployment, without the GPUs of pods and of other plans that are not running yet.
 
-All of it is kept: a node is counted again where it or a pod on it changed, and what a plan lacks where its deployment,
-its workload or its pods did. With thousands of deployments most passes find nothing to do here.
+All counts are cached: a node is recounted if it or one of its pods changed, the missing GPUs of a plan if its
+deployment, workload or pods changed. With thousands of deployments most passes find nothing to recount.
 """
 
 from __future__ import annotations
@@ -57,41 +57,41 @@ class Inventory:
         store.observers.append(self)
 
     def node_changed(self, name: str) -> None:
-        """Count a node again."""
+        """Recount a node."""
         self._nodes_to_count.add(name)
 
     def pod_changed(self, pod: Key) -> None:
-        """Count the node that a pod was on, and the one that it is on, again."""
+        """Recount the previous and the current node of a pod."""
         self._pods_to_place.add(pod)
 
     def deployment_changed(self, key: Key) -> None:
-        """Count again what a deployment lacks."""
+        """Recount the missing GPUs of a deployment."""
         self._keys_to_count.add(key)
         self._held.pop(key, None)
         self._read.pop(key, None)
 
     def adopt(self, key: Key, plan: Body) -> None:
-        """Count the plan that a deployment adopted, until its status says so."""
+        """Count a newly adopted plan until the deployment's status contains it."""
         self._under_way[key] = plan
         self._store.deployment_changed(key)
 
     def verify(self, key: Key, replica: PlanStatus) -> None:
-        """Count one replica of a plan that a deployment verifies, until what runs it is there."""
+        """Count the replica that verifies a plan until its workload exists."""
         self._verified[key] = json.loads(plan_summary(replica))
         self._store.deployment_changed(key)
 
     def settle(self, key: Key) -> None:
-        """Say that the status of a deployment has its plan, or that the deployment is gone."""
+        """Record that the status of a deployment contains its plan, or that the deployment was deleted."""
         known = self._under_way.pop(key, None), self._verified.pop(key, None)
         if any(known):
             self._store.deployment_changed(key)
 
     def with_plan(self, key: Key, body: Body) -> Body:
-        """Return a deployment with the plan that it holds GPUs and power for, also where its status does not say so.
+        """Return a deployment with the plan for which it holds GPUs and power, even if its status has another one.
 
-        That is the plan of the pass that is under way, else the one that its workload was made from: an operator may
-        have ended between writing the two, and a plan in status may wait for approval. The one replica by which
-        another plan is verified counts with it.
+        That is the plan of the current pass, otherwise the plan of its workload: an operator may have ended between
+        writing workload and status, and a plan in status may wait for approval. A replica that verifies another plan is
+        added.
         """
         if self._store.deployments.get(key) is body:
             if key not in self._held:
@@ -102,7 +102,7 @@ class Inventory:
         return body if plan is None else {**body, "status": {**body["status"], "plan": plan}}
 
     def _counted(self, key: Key, body: Body) -> Body | None:
-        """Return the plan to count where that is not the one in status, with the replica that verifies another."""
+        """Return the plan to count if it differs from that in status, with the replica that verifies another plan."""
         found, replica = self._under_way.get(key) or self._running(key, body), self._replica(key)
         plan = found or body["status"].get("plan")
         if replica is None or plan is None:
@@ -115,17 +115,17 @@ class Inventory:
         }
 
     def _planned(self, key: Key, body: Body) -> Body:
-        """Return a deployment with the plan of all but the replica by which another one is verified."""
+        """Return a deployment with its plan, without the replica that verifies another plan."""
         plan = self._under_way.get(key) or self._running(key, body)
         return body if plan is None else {**body, "status": {**body["status"], "plan": plan}}
 
     def _replica(self, key: Key) -> Body | None:
-        """Return the summary of the one replica by which a plan is verified; None where none is."""
+        """Return the summary of the replica that verifies a plan; None if none does."""
         known = [found for live in self._store.canaries(key) if (found := _summary(live)) is not None]
         return self._verified.get(key) or next(iter(known), None)
 
     def _wanted(self, key: Key, body: Body) -> tuple[Reservation, ...]:
-        """Return what a deployment has still to get."""
+        """Return the GPUs that a deployment still lacks."""
         replica, bound = self._replica(key), self._bound.get(key, 0)
         verifying = sum(
             gpus_of_pod(pod)
@@ -134,22 +134,22 @@ class Inventory:
         )
         found = [reservation(planned(self._planned(key, body)), bound - verifying)]
         if replica is not None:
-            # It runs by a plan that may be followed: an approval, or none, was looked at when it began.
+            # The running plan was allowed when it started; approval was checked then.
             alone = {"metadata": body["metadata"], "spec": {}, "status": {"plan": replica}}
             found.append(reservation(planned(alone), verifying))
         return tuple(one for one in found if one is not None)
 
     def planned(self, key: Key) -> PlannedDeployment:
-        """Return what others go by of a deployment of the store, with the plan that it holds GPUs and power for."""
+        """Return a deployment of the store as others see it, with the plan for which it holds GPUs and power."""
         body, known = self._store.deployments[key], self._read.get(key)
         if known is None or known[0] is not body:
             known = self._read[key] = body, planned(self.with_plan(key, body))
         return known[1]
 
     def _running(self, key: Key, body: Body) -> Body | None:
-        """Return the summary of the workload's plan where that is not the one in status.
+        """Return the summary of the workload's plan if it differs from the one in status.
 
-        Where a plan moves between one node and several both workloads run: the one of more power counts.
+        While a plan moves between one node and several, both workloads run and the one with more power counts.
         """
         known = [found for live in self._store.workloads(key).bodies if (found := _summary(live)) is not None]
         held = max(known, key=lambda found: int(found["predicted"]["powerWatts"]), default=None)
@@ -163,7 +163,7 @@ class Inventory:
         return self._base.nodes
 
     def seen_within(self, most: int | None) -> Hashable:
-        """Return what a plan of at most so many GPUs of a product sees of the nodes, free GPUs and labels apart."""
+        """Return the node properties on which plans of at most ``most`` GPUs per product depend, without free GPUs."""
         self._refresh()
         if self._seen_at != self._store.nodes_version:
             self._seen_at, self._seen = self._store.nodes_version, {}
@@ -254,13 +254,13 @@ class Inventory:
 
 
 def _summary(live: Mapping[str, Any]) -> Body | None:
-    """Return what a workload says of its plan; None where it says nothing that can be read."""
+    """Return the summary of its plan on a workload; None if there is no readable one."""
     text = (live["metadata"].get("annotations") or {}).get(PLAN_SUMMARY)
     if text is None:
         return None
     try:
         found = json.loads(text)
-        # Somebody may have edited it; the operator writes it again at its next pass.
+        # Another writer may have edited it; the operator rewrites it in its next pass.
         known = isinstance(found, dict) and int(found["gpus"]) > 0 and int(found["predicted"]["powerWatts"]) >= 0
     except (ValueError, KeyError, TypeError):
         return None

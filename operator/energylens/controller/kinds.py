@@ -1,4 +1,4 @@
-"""Which kinds can be watched now: to watch what is not served, or may not be listed, ends kopf."""
+"""Which kinds can be watched now: watching a kind that is not served, or may not be listed, ends kopf."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class WatchableKinds:
 
 
 class Kinds:
-    """Asks the API server, and goes on asking while it does not answer."""
+    """Asks the API server which kinds can be watched, and retries until it answers."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Kinds:
         self._sleep = sleep
 
     async def settled(self) -> WatchableKinds:
-        """Return the kinds that can be watched, as soon as all that are needed are among them.
+        """Return the kinds that can be watched, as soon as all required kinds are among them.
 
         One that is needed and is not served, or may not be listed, is reported until it can be. Others are left out:
 
@@ -76,7 +76,7 @@ class Kinds:
         An EnergyBudget that may not be listed is reported too: growth would break a cap that nobody sees.
         """
         while True:
-            # Each is asked, so that all that is missing is said at once.
+            # Every kind is checked, so that all missing ones are reported at once.
             needed = [await self._problem(resource, self._namespaces) is None for resource in NEEDED]
             found = await self._optional(self._namespaces)
             if all(needed) and found is not None:
@@ -84,13 +84,13 @@ class Kinds:
             await self._sleep(AGAIN_SECONDS)
 
     async def changed(self, known: WatchableKinds) -> bool:
-        """Return whether a kind came or went since, by a few requests however many namespaces there are."""
+        """Return whether a kind was added or removed, with a few requests regardless of the number of namespaces."""
         found = await self._optional(self._namespaces[:1])
         gone = isinstance(await self._problem(LLM_DEPLOYMENT, self._namespaces[:1]), NotFoundError)
         return gone or (found is not None and found.kinds != known.kinds)
 
     async def _optional(self, namespaces: Sequence[str | None]) -> WatchableKinds | None:
-        """Return what can be watched if all that is needed can; None while nobody knows."""
+        """Return the kinds that can be watched if all required ones can; None if that is unknown."""
         kinds, left_out, unserved = set(NEEDED), {}, set()
         for resource in OPTIONAL:
             problem = await self._problem(resource, namespaces)
@@ -107,10 +107,10 @@ class Kinds:
         return WatchableKinds(frozenset(kinds), left_out, frozenset(unserved))
 
     async def _problem(self, resource: Resource, namespaces: Sequence[str | None]) -> ClusterError | None:
-        """Return why a kind cannot be watched; report what keeps the operator from its work."""
+        """Return why a kind cannot be watched, and report required kinds."""
         problem: ClusterError | None = None
         try:
-            # Lists of a kind that has just been made may work before kopf finds the kind.
+            # Lists of a newly created kind may work before kopf finds the kind.
             if resource in _CUSTOM and not await self._cluster.serves(resource):
                 raise NotFoundError
             for listed in (resource, *((NAMESPACE,) if resource is CLUSTER_ENERGY_BUDGET else ())):
@@ -132,7 +132,7 @@ class Kinds:
 
 
 def _may_lack(resource: Resource, problem: ClusterError) -> bool:
-    """Return whether the operator does without a kind for such a reason."""
+    """Return whether the operator can run without a kind for this reason."""
     if resource not in OPTIONAL:
         return False
     return isinstance(problem, NotFoundError) or (isinstance(problem, ForbiddenError) and resource is not ENERGY_BUDGET)

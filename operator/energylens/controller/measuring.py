@@ -47,12 +47,12 @@ class _Group(NamedTuple):
 
     key: Key
     is_canary: bool
-    """They are of the one replica by which a new plan is verified, and not of the plan that is followed."""
+    """Whether the pods are the replica that verifies a new plan, not the pods of the current plan."""
 
 
 @dataclass(frozen=True)
 class _Serving:
-    """Pods that are all there and ready."""
+    """Pods that all exist and are ready."""
 
     deployment: LLMDeployment
     pods: list[PodState]
@@ -74,8 +74,8 @@ class Measuring:
     ) -> None:
         """Measure what is in ``store``, by ``prometheus`` first.
 
-        ``changed`` is called for each new result, ``count_energy`` for all joules that were measured, each
-        once, and with 0 J where counting begins.
+        ``changed`` is called for each new result, ``count_energy`` once for all measured joules, and with 0 J at the
+        beginning of counting.
         """
         self._store = store
         self._settings = settings
@@ -90,7 +90,8 @@ class Measuring:
         self._counted_until: dict[Key, float] = {}
         self._published: dict[_Group, tuple[str, WindowMeasurement]] = {}
         self._pods: dict[_Group, tuple[tuple[str, frozenset[str]], float]] = {}
-        """Plan and pods that were measured last, and since when: what is measured of others is not theirs."""
+        """Plan and pods that were measured last, and since when, because measurements of other pods do not belong to
+        them."""
 
     def latest(self, key: Key, plan_hash: str) -> WindowMeasurement | None:
         """Return the last published window of a deployment's pods of this plan; None before the first."""
@@ -107,11 +108,11 @@ class Measuring:
     def energy(self, key: Key, since: float, nodes: frozenset[str] | None = None) -> EnergySpan | None:
         """Return the energy of a deployment's pods from ``since``, in seconds since the Unix epoch; None: not measured.
 
-        Nothing is measured of a deployment that was deleted while a look at its budget was under way.
+        A deployment that was deleted during a check of its budget has no measurement.
 
         Args:
             key: The deployment.
-            since: Begin no earlier.
+            since: Earliest start.
             nodes: Only pods on these nodes count; None for all.
         """
         body = self._store.deployments.get(key)
@@ -136,14 +137,14 @@ class Measuring:
         )
 
     async def step(self) -> CollectReport:
-        """Collect once, publish what became due, and return what the collect brought."""
+        """Collect once, publish due results, and return the collected observations."""
         serving: dict[_Group, _Serving] = {}
         defects = []
         async for key in self._each(self._store.deployments):
             try:
                 serving |= self._serving(key)
             except Exception as error:
-                # Its own pass reads the same, and says so on the object.
+                # The deployment's own pass reads the same object and reports the failure on it.
                 log.exception("%s/%s: measuring failed: internal error; retrying", *key)
                 defects.append(_defect(key, error))
         try:
@@ -158,7 +159,7 @@ class Measuring:
         for group in [group for group in self._pods if group.key not in self._store.deployments]:
             del self._pods[group]
         async for key in self._each(group.key for group in serving if not group.is_canary):
-            # Deployments after one that fails are measured nevertheless.
+            # The deployments after a failing one are measured nevertheless.
             for group in [
                 group for group in (_Group(key, is_canary=False), _Group(key, is_canary=True)) if group in serving
             ]:
@@ -169,7 +170,7 @@ class Measuring:
         return replace(report, failures=(*report.failures, *defects))
 
     def _failed(self, group: _Group, plan_hash: str, error: Exception) -> TargetFailure:
-        """Let the deployment say that measuring it failed, and return that failure."""
+        """Report on the deployment that measuring failed, and return the failure."""
         log.error("%s/%s: measuring failed: internal error; retrying", *group.key, exc_info=error)
         said = WindowMeasurement("InternalError", f"measuring failed: internal error: {described(error)}")
         if self._published.get(group) != (plan_hash, said):
@@ -178,10 +179,10 @@ class Measuring:
         return _defect(group.key, error)
 
     async def _each(self, keys: Iterable[Key]) -> AsyncIterator[Key]:
-        """Give the keys whose deployments are still there, and the watches a turn before each.
+        """Yield the keys of existing deployments, and let the watches run before each.
 
-        A millisecond each: thousands in a row would keep the watches waiting. What they hear of meanwhile may be that
-        one is gone.
+        Each takes a millisecond, so thousands in a row would delay the watches. A watch may meanwhile report that a
+        deployment was deleted.
         """
         for key in tuple(keys):
             await asyncio.sleep(0)
@@ -189,7 +190,7 @@ class Measuring:
                 yield key
 
     def _count(self, key: Key) -> None:
-        """Count the energy that came since the last time; the first look only begins."""
+        """Count the energy since the last call; the first call only sets the start."""
         since = self._counted_until.get(key)
         if since is None:
             self._counted_until[key] = self._clock.now().timestamp()
@@ -216,7 +217,7 @@ class Measuring:
             engine_pods=[pod.name for pod in pods if self._answers(key, pod.name)],
             percentile=deployment.spec.slo.percentile,
             power_limit_watts=_power_limit(plan.gpu_product),
-            # Auto is none of them: every source may answer.
+            # Auto is not a source: any source may answer.
             source=next((name for name, asked in SOURCES.items() if asked == validation.source), None),
         )
         old = self._published.get(group)
@@ -228,9 +229,9 @@ class Measuring:
             self._changed(key)
 
     def _unchanged_since(self, group: _Group, plan_hash: str, pods: list[PodState]) -> float:
-        """Return since when these pods serve this plan, in seconds since the Unix epoch; 0 for as long as is known.
+        """Return since when these pods serve this plan, in seconds since the Unix epoch; 0 if they always did.
 
-        A plan of more or fewer replicas keeps the pods that it shares with the one before, at another load for each.
+        A plan with more or fewer replicas keeps the common pods of the previous plan, but their load changes.
         """
         now = plan_hash, frozenset(pod.name for pod in pods)
         known = self._pods.get(group)
@@ -239,7 +240,7 @@ class Measuring:
         return self._pods[group][1]
 
     def _is_due(self, old: WindowMeasurement, new: WindowMeasurement, window_seconds: float) -> bool:
-        """Return whether a window is worth a write: another reason, or a whole window after the last one."""
+        """Return whether a window must be written: its reason changed, or a whole window has passed."""
         if new.reason != old.reason:
             return True
         if new.window_end is None or old.window_end is None:
@@ -247,7 +248,7 @@ class Measuring:
         return new.reason != "Collecting" and new.window_end - old.window_end >= window_seconds
 
     def _serving(self, key: Key) -> dict[_Group, _Serving]:
-        """Return the pods that can be measured: those of the plan, and those of the replica that verifies another.
+        """Return the pods to measure: those of the plan, and those of the replica that verifies another plan.
 
         None of them where nothing is to be measured.
         """
@@ -282,7 +283,7 @@ class Measuring:
     def _answers(self, key: Key, pod: str) -> bool:
         """Return whether a pod serves metrics: followers of a multi-node replica do not."""
         body = self._store.pods.get((key[0], pod))
-        # A pod may go while its counters are read.
+        # A pod may be deleted while its counters are read.
         return body is not None and bool(body["metadata"]["labels"].get(LWS_WORKER_INDEX, "0") == "0")
 
     def _engine_url(self, namespace: str, pod: str) -> str:
@@ -304,7 +305,7 @@ class Measuring:
 
 @asynccontextmanager
 async def prometheus_source(settings: PrometheusSettings | None, clock: Clock) -> AsyncIterator[EnergySource | None]:
-    """Give the Prometheus of the settings as a source; None where none is configured.
+    """Return the Prometheus in the settings as a source; None if none is configured.
 
     Raises:
         PrometheusError: the CA file cannot be used.
@@ -324,7 +325,7 @@ async def prometheus_source(settings: PrometheusSettings | None, clock: Clock) -
 
 
 def _all_serve(live: Mapping[str, Any], pods: Sequence[PodState]) -> bool:
-    """Return whether the pods of a workload are all there, ready, and of no other revision."""
+    """Return whether the pods of a workload all exist, are ready, and have the current revision."""
     return (
         len(pods) == int(live["spec"].get("replicas") or 0) * group_size(live) > 0
         and all(pod.ready for pod in pods)
@@ -333,7 +334,7 @@ def _all_serve(live: Mapping[str, Any], pods: Sequence[PodState]) -> bool:
 
 
 def _power_limit(product: str) -> float | None:
-    """Return the highest power limit that a GPU product takes, W; None where the product is not known."""
+    """Return the highest power limit of a GPU product, W; None if the product is unknown."""
     gpu = load_gpus().get(product)
     return None if gpu is None else gpu.power_limit_max_watts
 

@@ -15,7 +15,7 @@ from energylens.controller.store import Key, Store
 from energylens.decide.reasons import NO_PLAN_REASONS
 from energylens.measure.scrape import FailureReason
 
-# A gauge beside each counter, which says when the process began to count, is one series in three for nothing.
+# Without this, a third of the series would be gauges with the creation times of counters, which nobody needs.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 QUEUE = ("queue",)
@@ -40,10 +40,10 @@ PLAN_DECISIONS: Mapping[str, tuple[str, ...]] = {
 
 
 class Metrics:
-    """All metrics, in a registry of their own so that two operators in one process do not share them."""
+    """All metrics, in a separate registry, so that two operators in one process do not share them."""
 
     def __init__(self, store: Store | None = None) -> None:
-        """Register the metrics; those of objects are read off ``store``."""
+        """Register the metrics; those of objects are computed from ``store``."""
         self.registry = CollectorRegistry()
         store = store or Store()
         self.registry.register(StatusCollector(store))
@@ -106,7 +106,7 @@ class Metrics:
             memory.gaps.show = lambda kind, count: self.undeclared_fields.labels(kind).set(count)
 
     def _begin_at_zero(self) -> None:
-        """Make every series that is known beforehand: to PromQL one that begins at 1 has not increased."""
+        """Create every known series at 0, because PromQL sees no increase in a series that begins at 1."""
         for result in RESULTS:
             self.reconciles.labels(result)
         for kind in (LLM_DEPLOYMENT, ENERGY_BUDGET, CLUSTER_ENERGY_BUDGET):
@@ -118,7 +118,7 @@ class Metrics:
                 self.replans.labels(decision, reason)
 
     def observe_budget(self, namespace: str, name: str, status: EnergyBudgetStatus) -> None:
-        """Set the series of a budget; those of figures that it does not have are removed."""
+        """Set the series of a budget, and remove the series of figures that it lacks."""
         energy = status.energy_limit is not None and status.remaining_watt_hours is not None
         used, left = status.used_watt_hours or 0, status.remaining_watt_hours or 0
         ready = any(c.type == "Ready" and c.status == "True" for c in status.conditions)
@@ -159,7 +159,7 @@ class Metrics:
             _remove(metric, (namespace, name))
 
     def forget(self, key: Key) -> None:
-        """Remove what is counted of a deleted LLMDeployment."""
+        """Remove the series of a deleted LLMDeployment."""
         _remove(self.energy, key)
 
 

@@ -31,7 +31,7 @@ def never_measured(key: Key, plan_hash: str) -> WindowMeasurement | None:
 
 
 class Observing:
-    """Reads what there is of a deployment."""
+    """Reads the objects of a deployment."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Observing:
         return self.measurements(key, plan.hash) if plan is not None and plan.hash == plan_label(workload) else None
 
     def present(self, key: Key, deployment: LLMDeployment, claims: Claims, window: WindowMeasurement | None) -> Present:
-        """Return what there is of a deployment before planning."""
+        """Return the objects of a deployment before planning."""
         return Present(
             workloads=self._store.workloads(key),
             table=self.table(key, deployment),
@@ -72,7 +72,7 @@ class Observing:
         )
 
     async def running(self, key: Key, plan: PlanStatus | None, claims: Claims) -> Live:
-        """Return what runs, and what is asked for only where it matters."""
+        """Return the running workloads, and objects that are read only on demand."""
         workloads = self._store.workloads(key)
         workload = workloads.running(plan)
         pods = self._pods(key)
@@ -83,7 +83,7 @@ class Observing:
         return Live(workloads, await self._with_warnings(key, pods), canary, claims, refused_pods, unread)
 
     async def pods(self, key: Key) -> tuple[PodState, ...]:
-        """Return the pods, those that have long had no container with the last warning about them."""
+        """Return the pods; pods that have had no container for long come with the last warning about them."""
         return await self._with_warnings(key, self._pods(key))
 
     async def named_config(self, deployment: LLMDeployment) -> NamedConfig:
@@ -110,11 +110,11 @@ class Observing:
         table = self.table(key, deployment)
         if table is None:
             return True
-        # A pass that ended before its status may have left the table of a plan that was then given up.
+        # A pass that ended before its status may have left the table of a plan that was then rejected.
         return plan.hash == plan_label(workloads.running(plan)) != plan_label(table)
 
     def _seen(self, key: Key, deployment: LLMDeployment, claims: Claims) -> SeenPods:
-        """Return the pods, and the last window of the one replica by which a plan is verified."""
+        """Return the pods, and the last window of the replica that verifies a plan."""
         memory = deployment.status.verification
         plan = memory.plan if memory is not None else None
         bodies = self._store.canaries(key)

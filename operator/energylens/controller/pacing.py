@@ -1,7 +1,7 @@
-"""Passes of which many become due at the same moment are asked for a few at a time.
+"""Limits the rate of passes that become due at the same moment.
 
-Measured windows end together, and a source that goes silent does so for all: thousands of status writes in one second
-would keep the API server from everybody else.
+Measured windows end together, and a failing source affects all deployments: thousands of status writes in one second
+would overload the API server.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from energylens.controller.store import Key
 
 
 class Pacer:
-    """Passes keys on at a bounded rate, in the order in which they came; a key that waits waits once."""
+    """Forwards keys at a bounded rate, in order of arrival; a waiting key is not added twice."""
 
     def __init__(
         self,
@@ -21,7 +21,7 @@ class Pacer:
         per_second: float,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """Give keys to ``enqueue``, ``per_second`` of them at most."""
+        """Forward at most ``per_second`` keys per second to ``enqueue``."""
         self._enqueue = enqueue
         self._pause = 1.0 / per_second
         self._sleep = sleep
@@ -29,16 +29,16 @@ class Pacer:
         self._some = asyncio.Event()
 
     def __len__(self) -> int:
-        """Keys that wait."""
+        """Return the number of waiting keys."""
         return len(self._waiting)
 
     def add(self, key: Key) -> None:
-        """Ask for a key."""
+        """Add a key."""
         self._waiting.setdefault(key)
         self._some.set()
 
     async def run(self) -> None:
-        """Pass keys on until cancelled."""
+        """Forward keys until cancelled."""
         while True:
             await self._some.wait()
             while self._waiting:

@@ -1,6 +1,6 @@
-"""One pass over one LLMDeployment: observe, decide, apply. Every step may run twice, and a pass may end anywhere.
+"""One pass over one LLMDeployment: observe, decide, apply. A pass may be interrupted or repeated safely.
 
-Children are written before status, so that a crash in between leaves a status that is behind, never one that is ahead.
+Children are written before status, so that a crash in between leaves a stale status, never a premature one.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ from energylens.decide.reasons import EventReason, Reason
 from energylens.measure.energy import EnergySpan
 
 ROLLOUT_LOOK_SECONDS = 20.0
-"""Between two checks of a rollout that no watch may tell more about: events are not watched, and deadlines pass."""
+"""Seconds between checks of a rollout that no watch may update: events are not watched, and deadlines pass."""
 HANDOVER_RETRY_SECONDS = 10.0
-"""Between two tries to scale down or remove the workload of the previous plan."""
+"""Seconds between attempts to scale down or remove the workload of the previous plan."""
 
 
 def _never_counted(key: Key, since: float, nodes: frozenset[str] | None) -> EnergySpan | None:
@@ -58,7 +58,7 @@ def _never_counted(key: Key, since: float, nodes: frozenset[str] | None) -> Ener
 
 
 class Reconciler:
-    """Brings the cluster to what each LLMDeployment asks for."""
+    """Reconciles the cluster with each LLMDeployment."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class Reconciler:
         self._statuses = StatusWriter(cluster, store, metrics)
         self._edits = StatusEdits(clock)
         self._recovered: set[Key] = set()
-        """Deployments that were looked at since the start."""
+        """Deployments that were reconciled since the start."""
         self._accounts = accounts or EnergyAccounts(store, _never_counted, clock, settings.budgets, lambda key: None)
         self._look_at_budgets = look_at_budgets
         self._decided: dict[Key, tuple[str, str]] = {}
@@ -117,15 +117,15 @@ class Reconciler:
 
     @property
     def to_plan_again(self) -> list[Key]:
-        """Deployments that had no feasible plan when last looked at, and for which GPUs have come or gone since."""
+        """Deployments without a feasible plan in their last pass, for which GPUs were added or removed since."""
         now = self._store.inventory_version
         return [key for key, version in self._without_plan.items() if version != now]
 
     async def reconcile(self, key: Key) -> float | None:
-        """Do one pass; return the seconds after which to look again, or None when only a change needs another pass.
+        """Do one pass; return the seconds until the next one, or None if only a change needs another pass.
 
         Raises:
-            ClusterError: the API server did not take a write for a reason that may pass.
+            ClusterError: The API server did not accept a write for a temporary reason.
         """
         body = self._store.deployments.get(key)
         if body is None or body["metadata"].get("deletionTimestamp"):
@@ -162,7 +162,7 @@ class Reconciler:
             self._without_plan.pop(key, None)
         else:
             self._without_plan[key] = inventory
-        # What a window taught or decided is acted on at once.
+        # Act immediately on the results of a window.
         acts = self._learning.pool.version != version or self._must_return(key, deployment)
         soon = ROLLOUT_LOOK_SECONDS if looks_again(after) else None
         retry = HANDOVER_RETRY_SECONDS if unmoved else written.again_seconds
@@ -191,9 +191,9 @@ class Reconciler:
             return False
 
     def _next_look(self, key: Key, seen: Body, seconds: float | None) -> float | None:
-        """Return ``seconds``, or 0 when the answer to a write brought an edit that this pass has not seen.
+        """Return ``seconds``, or 0 if the answer to a write contains an edit that this pass has not seen.
 
-        The watch event of that edit is older than the answer by then, and makes no work.
+        The watch event of that edit is then older than the stored answer and triggers nothing.
         """
         now = self._store.deployments.get(key)
         parts = ("deletionTimestamp", "generation", "labels", "uid")
@@ -201,7 +201,7 @@ class Reconciler:
         return 0.0 if edited else seconds
 
     async def _decide(self, key: Key, body: Body, deployment: LLMDeployment) -> Outcome:
-        """Look, plan, look again at what runs, and return what should be."""
+        """Observe, plan, observe the running workloads again, and return the desired state."""
         config = await self.observing.named_config(deployment)
         running = deployment.status.plan
         window = self.observing.measurement(key, running, self._store.workloads(key).running(running))
@@ -219,13 +219,13 @@ class Reconciler:
                 self._inventory.verify(key, planning.replica)
             if (planning.adopted or planning.scaled) and planning.plan is not None:
                 self._inventory.adopt(key, planning.plan.model_dump(mode="json", by_alias=True, exclude_none=True))
-                # What is committed now is what the conditions of this pass are about.
+                # The conditions of this pass describe the power that is committed now.
                 allowed = self.allowances.of(with_account(self._inventory.with_plan(key, body), account))
         live = await self.observing.running(key, inputs.standing or planning.plan, claims)
         return decide(inputs, planning, allowed, live, now=self._clock.now(), account=account)
 
     async def _look(self, key: Key, wanted: Outcome, written: Written, unmoved: str) -> Outcome:
-        """Return the outcome with what was seen after the writes."""
+        """Return the outcome with the state observed after the writes."""
         before, deployment = wanted.observed, wanted.observed.deployment
         plan, workloads = before.planning.plan, self._store.workloads(key)
         workload = workloads.running(before.standing or plan)
@@ -249,9 +249,12 @@ class Reconciler:
         )
 
     def _recover(self, key: Key, body: Body, deployment: LLMDeployment) -> LLMDeployment:
-        """Return a deployment with the plan to use, which in the first reconcile may not be the plan in its status."""
+        """Return a deployment with the plan to use.
+
+        In the first reconcile it may differ from the plan in its status.
+        """
         if self._store.statuses is not None:
-            # From now on what others write there is known as an edit.
+            # From now on, writes of others to the status are recognised as edits.
             self._store.statuses.hold(key, body)
         if key in self._recovered:
             return deployment
@@ -259,7 +262,7 @@ class Reconciler:
         return recovered(deployment, self.observing.table(key, deployment), workload)
 
     async def _write_status(self, key: Key, body: Body, found: Outcome) -> bool:
-        """Write what differs, and return whether it did."""
+        """Write the status if it differs, and return whether it did."""
         status, edited = found.status(), self._store.edited.get(key)
         if status == body["status"] and (edited is None or self._edits.wait(key) > 0):
             return False
@@ -271,13 +274,13 @@ class Reconciler:
         return True
 
     async def _write_invalid(self, body: Body, message: str) -> None:
-        """Say that the spec cannot be read, and leave everything else as it is."""
+        """Report that the spec cannot be read, and leave everything else unchanged."""
         status = unreadable_status(body, message, self._clock.now())
         if status != body["status"]:
             await self._statuses.write(body, status)
 
     async def _say(self, body: Body, reason: EventReason, note: str) -> None:
-        """Write an event; one that is lost costs a user a line in `describe`, never a wrong state."""
+        """Write an event; a lost event only costs a line in `describe`."""
         try:
             self._metrics.writes.labels("Event").inc()
             await self._cluster.create(EVENT, event(body, reason, note, self._clock.now(), self._instance))
@@ -298,9 +301,9 @@ class Reconciler:
 
 
 def _takes_over(before: Observation, workload: Mapping[str, Any] | None, wanted: Children) -> bool:
-    """Return whether the writes of a pass, which left this workload, brought up another plan than ran before."""
+    """Return whether the writes of a pass started another plan than the one that ran before."""
     plan, active = before.planning.plan, before.deployment.status.active_revision
-    # A workload that somebody deleted is made again, and is no other plan for that.
+    # Re-creating a workload that somebody deleted does not start another plan.
     ran = plan_label(before.workload) or (active.plan_hash if active is not None else "")
     if plan is None or not wanted.acting or plan_label(workload) != plan.hash:
         return False

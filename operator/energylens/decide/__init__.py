@@ -1,1 +1,1 @@
-"""Deciding, pure: from what was observed, what children, status, conditions and events of each object should be."""
+"""Deciding: from observations to the desired children, status, conditions and events of each object. Pure."""

@@ -1,1 +1,1 @@
-"""Decisions about EnergyBudgets and ClusterEnergyBudgets, and what they leave to their members."""
+"""Decisions about EnergyBudgets and ClusterEnergyBudgets, and the power that they leave to their members."""

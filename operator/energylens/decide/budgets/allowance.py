@@ -1,8 +1,8 @@
 """Watts available from budgets to one LLMDeployment, from the budgets and their statuses. Pure.
 
-A budget's status is where energy is counted and where shedding is decided; what is committed is summed here, from the
-plans as they are now, so that two deployments never get the same watts. A budget that cannot be checked allows no
-growth, and takes nothing from what runs.
+The status of a budget contains the counted energy and the shedding decisions. The committed power is summed here from
+the current plans, so that two deployments never get the same watts. A budget that cannot be checked allows no growth
+and sheds nothing.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ class _Claim:
     growth: PowerAllowed | None
     problem: str
     cap: float | None
-    """Power that shedding leaves to the deployment, W; None where no power was taken."""
+    """Power that shedding leaves to the deployment, W; None if no power was shed."""
     period: Span
     now: datetime
     beyond: float = 0.0
-    """Power of the members above their plans, as far as it counts against growth."""
+    """Measured power of the members above their plans, as far as it counts against growth."""
     awaits_look: bool = False
-    """The operator has yet to look at the budget."""
+    """Whether the operator has not checked the budget yet."""
     ceiling: PowerAllowed | None = None
     """Power that no plan may exceed, not even the running plan."""
     path: str = _SPEC
@@ -86,7 +86,7 @@ class _Claim:
         field, others = self.field(limit), self.others + self.beyond
         source, named = (field, "") if self.is_own else (self.name, field)
         if limit == "spec.powerWatts" and self.spec.power_watts is not None:
-            # The watts that its own spec allows are the value of the field.
+            # For the deployment's own budget, the watts are the value of the field.
             made = None if self.is_own else BudgetLimit(named, self.spec.power_watts, None, others)
         elif limit == "spec.energyWattHours" and self.spec.energy_watt_hours is not None:
             left = EnergyLeft(
@@ -99,7 +99,7 @@ class _Claim:
 
     @property
     def is_own(self) -> bool:
-        """It is the budget of the deployment's own spec: every figure of it is one of the deployment."""
+        """Whether this is the budget of the deployment's own spec, whose figures all belong to the deployment."""
         return self.path != _SPEC
 
     @property
@@ -109,7 +109,7 @@ class _Claim:
 
     @property
     def is_held(self) -> bool:
-        """The deployment may not draw more than now, or has to draw less, whatever others do."""
+        """Whether the deployment may not draw more than now, or must draw less, whatever others do."""
         return self.limits and (self.cap is not None or bool(self.problem))
 
     @property
@@ -155,9 +155,9 @@ def allowance(
     unserved: Mapping[str, str] | None = None,
     committed_by_others: Callable[[Budget], float] | None = None,
 ) -> Allowed:
-    """Return the watts that the tightest budget leaves, and what the condition says of all of them.
+    """Return the watts that the tightest budget leaves, and the condition's verdict on all budgets.
 
-    What runs is never pushed out by what others committed: without shedding the allowance is at least its own power.
+    Commitments of others never displace a running plan: without shedding, the allowance is at least its own power.
 
     Args:
         deployment: The one that asks.
@@ -199,7 +199,7 @@ def allowance(
 
 
 def _without_growth(name: str, why: str, view: BudgetView, own: float, found: Allowed) -> Allowed:
-    """Return the allowance where a budget cannot be read: no growth; power that another budget takes is taken."""
+    """Return the allowance if a budget cannot be read: no growth, while other budgets may still shed power."""
     watts = max(own, 1.0)
     if found.allowance is not None and (found.allowance.sheds or found.allowance.watts < watts):
         return replace(found, view=view)
@@ -211,10 +211,10 @@ def _without_growth(name: str, why: str, view: BudgetView, own: float, found: Al
 def _unseen(
     deployment: PlannedDeployment, claims: Sequence[_Claim], unserved: Mapping[str, str], own: float, found: Allowed
 ) -> Allowed:
-    """Return what is left where the API server does not have a kind of budget any more, or never had.
+    """Return the allowance if the API server does not serve a kind of budget.
 
-    The status of a deployment remembers the budget that limited it, also for an operator that started since. One that
-    none limited is not limited now, and its condition says why nobody knows.
+    The status of a deployment names the budget that limited it, even after a restart of the operator. A deployment that
+    no budget limited stays unlimited, and its condition explains that no budget is known.
     """
     before = deployment.limited_by
     gone = unserved.get(before.partition(" ")[0]) if deployment.is_limited else None
@@ -262,14 +262,14 @@ def _claim(
 
 
 def _own_claim(deployment: PlannedDeployment, now: datetime) -> _Claim | None:
-    """Return what the budget of the deployment's own spec says; None where it has none."""
+    """Return the claim of the budget in the deployment's own spec; None without one."""
     own = deployment.budget
     if own is None:
         return None
     committed, period, spec = deployment.committed_watts, period_of(own, now), budget_spec(own)
     measured = deployment.measured_power_watts
     account = in_period(deployment.account, own, now)
-    # Without pods nothing is drawn, whatever the last window said.
+    # Without pods no power is drawn, whatever the last window measured.
     status = own_status(own, account, committed, measured if committed else None)
     growth, problem = growth_of(GENERATION, spec, status, now)
     ceilings = [PowerAllowed(float(own.power_watts), "spec.powerWatts")] if own.power_watts is not None else []
@@ -294,7 +294,7 @@ def _own_claim(deployment: PlannedDeployment, now: datetime) -> _Claim | None:
 
 
 def _measured_above(spec: EnergyBudgetSpec, status: EnergyBudgetStatus) -> float:
-    """Return by how much the members draw more than was predicted, in steps of a hundredth of the limit."""
+    """Return the power of the members above the prediction, in steps of a hundredth of the limit."""
     if spec.power_watts is None:
         return 0.0
     step = max(1.0, spec.power_watts / 100.0)
@@ -313,10 +313,10 @@ def _together(claims: Sequence[_Claim]) -> Allowed:
 
 
 def _status(binding: _Claim, allowed: PowerAllowance | None) -> BudgetStatus:
-    """Return what a deployment says of the budget that binds it.
+    """Return the part of a deployment's status about the budget that binds it.
 
-    Of a budget that it shares only what is about itself: what others commit and use is in the status of the budget,
-    once, and would be written into that of every member here each time one of them changes.
+    For a shared budget it contains only the deployment's own share. Commitments and usage of others are in the status
+    of the budget; here they would be rewritten in every member whenever one of them changes.
     """
     found = BudgetStatus(name=binding.name, action=binding.spec.action if not binding.is_own else None)
     watts = None if allowed is None else round(allowed.watts)
@@ -338,7 +338,7 @@ def _percent(claim: _Claim) -> float:
 
 
 def _view(claims: Sequence[_Claim], binding: _Claim) -> BudgetView:
-    """Say the worst first: power was taken, something is exceeded, something cannot be checked, energy runs out."""
+    """Return the most severe verdict: shed power, an exceeded limit, an uncheckable budget, or energy that runs out."""
     taken = [claim for claim in claims if claim.cap is not None]
     if taken:
         claim = min(taken, key=lambda c: (c.left, c.name))
@@ -361,7 +361,7 @@ def _view(claims: Sequence[_Claim], binding: _Claim) -> BudgetView:
         text += f": {binding.value(binding.growth.limit)}"
     elif binding.growth is not None:
         limit = binding.growth.limit
-        # The watts are the value of a limit of power.
+        # The watts are the value of a power limit.
         limit = binding.field(limit) if limit == "spec.powerWatts" else binding.value(limit)
         text += f": {binding.used} W are committed of {math.floor(binding.growth.watts)} W ({limit})"
     others = len(claims) - 1
@@ -369,7 +369,7 @@ def _view(claims: Sequence[_Claim], binding: _Claim) -> BudgetView:
 
 
 def _exceeded(claim: _Claim) -> list[str]:
-    """Return by how much a budget is exceeded, as its own condition says it; empty where it holds."""
+    """Return by how much a budget is exceeded, in the words of its own condition; empty if it is met."""
     status, is_counted = claim.status, not claim.problem
     figures = Figures(
         claim.used,
@@ -386,7 +386,7 @@ def _exceeded(claim: _Claim) -> list[str]:
 
 
 def _too_fast(claim: _Claim) -> str:
-    """Return that a limit of energy does not last at the power that is committed; "" where it does."""
+    """Return that an energy limit will not last at the committed power; "" if it will."""
     growth = claim.growth
     if growth is None or growth.limit == "spec.powerWatts" or claim.used <= growth.watts:
         return ""

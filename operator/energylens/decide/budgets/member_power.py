@@ -1,4 +1,4 @@
-"""How much more a member draws than its plan predicts, judged only while its pods are those of the plan."""
+"""Measured power of a member above its plan, judged only while its pods are those of the plan."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from energylens.decide.planned import Key, PlannedDeployment
 from energylens.measure.energy import EnergySpan
 
 PRESENT_SECONDS = 300.0
-"""The measured power of a member is its mean over so long."""
+"""Seconds over which the measured power of a member is averaged."""
 LEAST_SECONDS = 30.0
 """Shortest span with a measured power, s."""
 STEADY_SECONDS = 240.0
@@ -26,22 +26,22 @@ class Steadiness:
     """State of one member between two checks."""
 
     pods: tuple[object, ...] = ()
-    """Tells one set of pods from another."""
+    """Identifies a set of pods."""
     since: datetime | None = None
-    """When the pods became those of the plan; None while they are not."""
+    """Time at which the pods became those of the plan; None while they are not."""
     excess_ratio: float | None = None
     """Measured power above the plan when it was last judged, relative to the plan; negative if below."""
 
 
 def as_measured(span: EnergySpan | None) -> MeasuredEnergy | None:
-    """Return a measured span as ledgers count it."""
+    """Return a measured span in the form that ledgers count."""
     if span is None:
         return None
     return MeasuredEnergy(datetime.fromtimestamp(span.start, UTC), datetime.fromtimestamp(span.end, UTC), span.joules)
 
 
 def present_watts(energy: EnergyOf, key: Key, nodes: frozenset[str] | None, now: datetime) -> float | None:
-    """Return the mean power over the last minutes, W; None where too little of them was measured."""
+    """Return the mean power over the last minutes, W; None if too little of that time was measured."""
     span = energy(key, now.timestamp() - PRESENT_SECONDS, nodes)
     return span.watts if span is not None and span.end - span.start >= LEAST_SECONDS else None
 
@@ -55,18 +55,19 @@ def excess_watts(
     nodes: frozenset[str] | None,
     now: datetime,
 ) -> float:
-    """Return by how much a member draws more than is committed for it, W; negative where it draws less.
+    """Return the power of a member above its commitment, W; negative if below.
 
-    While pods come and go, what is measured is that of another plan: the member then counts as it did before, in
-    proportion to its plan. Else power that was just taken would look as if it had not been, and be taken again.
+    While pods are replaced, the measurement belongs to another plan, so the member keeps its previous excess in
+    proportion to its plan. Otherwise power that was just shed would seem not to have been shed, and would be shed
+    again.
 
     Args:
-        known: Of this member; updated.
+        known: State of this member, which is updated.
         deployment: The LLMDeployment, with its plan.
         bound_gpus: GPUs that its pods hold, wherever they are.
-        committed_watts: Of its plan, as far as it counts.
-        energy: Measures.
-        nodes: That count; None for all.
+        committed_watts: Counted power of its plan.
+        energy: Function that measures energy.
+        nodes: Nodes that count; None for all.
         now: The current time.
     """
     plan, running = deployment.plan, deployment.running_hash

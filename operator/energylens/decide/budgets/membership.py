@@ -66,8 +66,8 @@ def is_member(spec: EnergyBudgetSpec, namespace: str, deployment: PlannedDeploym
 def share(spec: EnergyBudgetSpec, deployment: PlannedDeployment, around: Surroundings) -> float:
     """Return the share of a member's plan that counts against a budget, 0 to 1.
 
-    All of it, but where the budget is about some nodes: there the GPUs that its pods hold on them count, and those of
-    pods that are not placed yet, as long as they may come there.
+    The share is 1, unless the budget covers only some nodes. Then the GPUs of pods on these nodes count, and the GPUs
+    of unplaced pods if they may be placed there.
     """
     selector, plan = node_selector(spec), deployment.plan
     if not selector:
@@ -82,12 +82,12 @@ def share(spec: EnergyBudgetSpec, deployment: PlannedDeployment, around: Surroun
 
 
 def node_selector(spec: EnergyBudgetSpec) -> Mapping[str, str]:
-    """Return the labels of the nodes that a budget is about; empty: all of them."""
+    """Return the labels of the nodes that a budget covers; empty for all."""
     return spec.node_selector if isinstance(spec, ClusterEnergyBudgetSpec) else {}
 
 
 def counted_nodes(spec: EnergyBudgetSpec, around: Surroundings) -> frozenset[str] | None:
-    """Return the names of the nodes that a budget is about; None for all of them."""
+    """Return the names of the nodes that a budget covers; None for all."""
     selector = node_selector(spec)
     return frozenset(node.name for node in around.selected(selector).nodes) if selector else None
 

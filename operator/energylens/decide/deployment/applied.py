@@ -1,7 +1,7 @@
-"""Whether a live object still says everything that we applied: stateless, so that a restart knows it too.
+"""Whether a live object still contains everything that the operator applied; stateless, so that it survives restarts.
 
-A live object has more than what was applied (defaults, injected sidecars, other managers' fields), so each applied
-value is looked for in it. Lists of objects are matched by the key that server-side apply merges them by.
+A live object has more fields than were applied (defaults, injected sidecars, other managers' fields), so each applied
+value is searched in it. Lists of objects are matched by the merge key of server-side apply.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ _MERGE_KEYS = ("name", "mountPath", "containerPort", "topologyKey", "key", "type
 def holds(live: Any, applied: Any) -> bool:
     """Return whether ``live`` has every value of ``applied``.
 
-    An empty value in ``applied`` holds where ``live`` has nothing: the API server drops empty maps and lists.
+    An empty value in ``applied`` matches a missing value in ``live``, because the API server drops empty maps and
+    lists.
     """
     if applied is live:
         return True
@@ -43,7 +44,7 @@ def _list_holds(live: Any, applied: list[Any]) -> bool:
 
 
 def differences(live: Any, applied: Any) -> list[tuple[str, ...]]:
-    """Return the fields of ``applied`` that ``live`` does not hold, as the names on the way to them.
+    """Return the fields of ``applied`` that ``live`` does not contain, as paths of names.
 
     An item of a list goes by its merge key's value; a list without one is a field as a whole.
     """

@@ -1,4 +1,4 @@
-"""Which load to plan for where the measured one differs from what the spec says, damped so that noise moves nothing.
+"""The load to plan for if the measured load differs from the spec, damped so that noise changes nothing.
 
 Loads are steps of 25 % above and below the declared rate, so that a plan's inputs change seldom. A load that rises is
 followed at the next window, since objectives break; one that falls only after it was lower for a whole cooldown, to the
@@ -26,9 +26,9 @@ class MeasuredLoad:
     start: datetime
     end: datetime
     requests_per_second: float
-    """Requests that ended."""
+    """Requests that ended in the window."""
     is_saturated: bool = False
-    """More requests wait than run: what ended is what the engines could do, not what was asked."""
+    """Whether more requests wait than run, so that the ended requests show the engines' capacity, not the demand."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Which plan to follow once the best one is known: an ordered chain of policies; the first that applies decides."""
+"""The plan to follow once the best plan is known: a chain of policies, of which the first that applies decides."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from energylens.predictor.model.parameters import weight_bytes
 
 @dataclass(frozen=True)
 class Question:
-    """The best plan for a load, beside the one that is followed."""
+    """The best plan for a load, and the current plan."""
 
     case: Case
     load: FollowedLoad | None
@@ -36,7 +36,7 @@ class Question:
 
     @property
     def before(self) -> PlanStatus | None:
-        """The plan that is followed; a plan that was never approved is nothing to switch from."""
+        """The current plan; a plan that was never approved does not count."""
         return self.case.inputs.standing or self.case.inputs.deployment.status.plan
 
     @cached_property
@@ -46,7 +46,7 @@ class Question:
 
     @cached_property
     def obstacle(self) -> str:
-        """Why the result is nothing that a budget may move the deployment to; "" where it is, or no budget sheds."""
+        """Why a budget may not move the deployment to the result; "" if it may, or if no budget sheds."""
         if isinstance(self.result, Infeasible):
             return self.result.message
         allowance, fewest = self.case.inputs.allowance, self.asked.spec.energy.min_replicas
@@ -75,7 +75,7 @@ def choose(question: Question) -> PlanChoice:
 
 
 def take_replicas(question: Question) -> PlanChoice | None:
-    """A budget sheds, and no plan of less power carries the whole load: the running plan has fewer replicas."""
+    """If a budget sheds and no plan of less power sustains the full load, the running plan gets fewer replicas."""
     case, current = question.case, question.current
     allowance = case.inputs.allowance
     if current is None or not question.obstacle or allowance is None or not allowance.sheds:
@@ -94,7 +94,7 @@ def take_replicas(question: Question) -> PlanChoice | None:
 
 
 def stay_at_the_floor(question: Question) -> PlanChoice | None:
-    """A budget sheds, and leaves only plans with fewer replicas than the spec allows: the running plan stays."""
+    """If a budget sheds and leaves only plans with fewer replicas than the spec allows, the running plan stays."""
     if question.current is None or not question.obstacle or isinstance(question.result, Infeasible):
         return None
     reason = Reason.KEEPING_RUNNING_PLAN
@@ -102,7 +102,7 @@ def stay_at_the_floor(question: Question) -> PlanChoice | None:
 
 
 def follow_none(question: Question) -> PlanChoice | None:
-    """No plan meets the spec: what runs goes on, and the condition says why."""
+    """If no plan meets the spec, the running plan stays, and the condition says why."""
     result = question.result
     if isinstance(result, Feasible):
         return None
@@ -112,7 +112,7 @@ def follow_none(question: Question) -> PlanChoice | None:
 
 
 def give_back(question: Question) -> PlanChoice | None:
-    """A budget that took replicas does so no more: the best plan is followed, whatever it saves."""
+    """If a budget no longer sheds replicas, the best plan is adopted, whatever it saves."""
     current, result = question.current, question.result
     if current is None or current.shed_by is None or isinstance(result, Infeasible):
         return None
@@ -121,7 +121,7 @@ def give_back(question: Question) -> PlanChoice | None:
 
 
 def adopt_what_pays(question: Question) -> PlanChoice | None:
-    """The best plan is adopted where the running one does not meet the spec any more, or where switching pays back."""
+    """The best plan is adopted if the running one no longer meets the spec, or if switching pays back."""
     case, asked, current, result = question.case, question.asked, question.current, question.result
     if isinstance(result, Infeasible):
         return None

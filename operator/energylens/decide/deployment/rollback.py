@@ -1,7 +1,7 @@
 """Going back to the last plan that was measured and good. Pure; its memory is ``status.rollback``.
 
-It cannot flap: a new plan is judged by several windows in a row, is given up at most once per spec, and is not adopted
-again for that spec, whatever the predictor says of it.
+It cannot flap: a new plan is judged by several consecutive windows, is rejected at most once per spec, and is not
+adopted again for that spec, whatever its prediction.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from energylens.measure.types import WindowMeasurement
 from energylens.planner.search.identity import action_hash, planning_inputs
 
 WINDOWS = 2
-"""Windows in a row that decide: one may hold a burst, or the end of a warm-up."""
+"""Number of consecutive windows that decide, because a single one may contain a burst or the end of a warm-up."""
 MORE_ENERGY = 1.05
 """A new plan costs more energy only beyond it: two windows of one plan differ by a few percent."""
 NEWEST_SHARE = 0.3
@@ -89,7 +89,7 @@ def due(deployment: LLMDeployment, late: str) -> Return | None:
 
 
 def after_return(deployment: LLMDeployment, back: Return, now: datetime) -> RollbackStatus:
-    """Return the state once the last good plan is followed again: the plan that is left is not tried again."""
+    """Return the state after the return to the last good plan: the abandoned plan is not tried again."""
     before, left = deployment.status.rollback or RollbackStatus(), deployment.status.plan
     if left is None:
         return before
@@ -123,7 +123,7 @@ def after_window(deployment: LLMDeployment, plan: PlanStatus, found: WindowMeasu
     reason, message = _worse(good, found, broken)
     old = before.trial if before.trial is not None and before.trial.plan_hash == plan.hash else None
     if reason is None and message:
-        # Neither better nor worse: the load is another one.
+        # Neither better nor worse, because the load differs.
         return before
     if reason in asked:
         bad = old.bad_windows + 1 if old is not None else 1
@@ -144,7 +144,7 @@ def _same(a: PlanStatus, b: PlanStatus) -> bool:
 
 
 def _worse(good: LastGoodPlan, found: WindowMeasurement, broken: list[str]) -> tuple[RollbackReason | None, str]:
-    """Return what is worse than the last good plan and the figures; (None, "") when nothing is.
+    """Return what is worse than in the last good plan, with the figures; (None, "") if nothing is.
 
     (None, text) when the loads differ too much to say.
     """
