@@ -292,3 +292,38 @@ async def test_the_morning_has_the_power_that_was_granted_while_nothing_is_measu
     await found.look(seconds=(change - found.clock.now()).total_seconds())
     assert found.condition("WithinEnergyBudget")["reason"] == "BudgetNotChecked"
     assert found.status()["plan"]["predicted"]["powerWatts"] == peak
+
+
+async def test_a_week_of_two_deployments_under_a_budget_takes_the_energy_that_was_planned() -> None:
+    """The pods that run all week are never replaced, the budget holds at every moment, and the saving is as planned."""
+    found, other = World(), ("team", "other")
+    late = {**BUSY, "fromHour": 12, "toHour": 22, "requestsPerSecond": "40"}
+    found.cluster.put(weekly())
+    found.cluster.put({**weekly(late), "metadata": {"name": "other", "namespace": "team"}})
+    keys = (KEY, other)
+    await found.settle(*keys)
+    limit = sum(found.status(key)["plan"]["peakPowerWatts"] for key in keys)
+    found.cluster.put(budget(limit))
+    await found.look(*keys)
+    schedules = {key: found.status(key)["schedule"] for key in keys}
+    start = {name for kind, _, name in found.cluster.objects if kind == "Pod"}
+    # From the next change on, so that the week begins and ends with the same replicas.
+    used, end = dict.fromkeys(keys, 0.0), found.clock.now().timestamp() + 7 * 86400
+    while found.clock.now().timestamp() < end:
+        changes = [moment_of(found.status(key)["schedule"]["nextChangeTime"]) for key in keys]
+        step = min(*(change.timestamp() for change in changes if change is not None), end)
+        seconds = step - found.clock.now().timestamp()
+        watts = {key: found.status(key)["plan"]["predicted"]["powerWatts"] for key in keys}
+        found.meter = {key: float(watts[key]) for key in keys}
+        assert sum(watts.values()) <= limit
+        for key in keys:
+            used[key] += watts[key] * seconds
+        await found.look(*keys, seconds=seconds)
+        assert committed(found) <= limit
+    for key in keys:
+        schedule = schedules[key]
+        started = schedule["starts"] * schedule["startJoules"]
+        assert (used[key] + started) / 3600 == pytest.approx(schedule["weekWattHours"], rel=0.05)
+        assert schedule["weekWattHours"] < 0.9 * schedule["constantWattHours"]
+    assert not events(found, "RolloutStarted")
+    assert start <= {name for kind, _, name in found.cluster.objects if kind == "Pod"}

@@ -54,6 +54,8 @@ class Kind:
     short_name: str
     columns: tuple[Column, ...]
     namespaced: bool = True
+    scale: tuple[str, str, str] | None = None
+    """Paths of the scale subresource: replicas of the spec and of the status, and the selector of pods."""
 
     @property
     def name(self) -> str:
@@ -100,6 +102,7 @@ LLM_DEPLOYMENT = Kind(
         Column("Confidence", ".status.plan.confidence", "How far the plan's prediction can be trusted.", wide=True),
         Column("Reason", '.status.conditions[?(@.type=="Ready")].reason', "Reason of condition Ready.", wide=True),
     ),
+    scale=(".spec.replicas", ".status.replicas", ".status.selector"),
 )
 _BUDGET_COLUMNS = (
     Column("Used", ".status.used", "Energy of this period, or power without a limit of energy."),
@@ -168,11 +171,18 @@ def definition(kind: Kind) -> dict[str, Any]:
                     "storage": True,
                     "additionalPrinterColumns": [column.to_schema() for column in kind.columns],
                     "schema": {"openAPIV3Schema": schema},
-                    "subresources": {"status": {}},
+                    "subresources": {"status": {}} | _scale(kind),
                 }
             ],
         },
     }
+
+
+def _scale(kind: Kind) -> dict[str, Any]:
+    if kind.scale is None:
+        return {}
+    names = ("specReplicasPath", "statusReplicasPath", "labelSelectorPath")
+    return {"scale": dict(zip(names, kind.scale, strict=True))}
 
 
 def _model_of(model: type[ApiModel], field: str) -> type[ApiModel]:

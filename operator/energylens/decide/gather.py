@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from energylens.api.llmdeployment import LLMDeployment
+from energylens.decide.deployment.external import is_external
 from energylens.decide.deployment.following import followed_load
 from energylens.decide.deployment.inputs import Inputs, adopted_at
 from energylens.decide.deployment.model_config import model_config
@@ -76,7 +77,7 @@ def gather(
         present: What there is of it already.
         now: The current time.
     """
-    deployment = _without_schedule(deployment)
+    deployment = _as_scaled(deployment)
     seen, window = present.seen, present.window
     workload = present.workloads.running(deployment.status.plan)
     verifies = seen is not None and is_asked(deployment)
@@ -99,12 +100,20 @@ def gather(
     )
 
 
-def _without_schedule(deployment: LLMDeployment) -> LLMDeployment:
-    """Return a deployment whose plan is one of a constant load, where the spec has no profile any more."""
-    plan = deployment.status.plan
-    if deployment.spec.workload.profile is not None or plan is None or plan.planned_replicas is None:
+def _as_scaled(deployment: LLMDeployment) -> LLMDeployment:
+    """Return a deployment with the replicas that scaling.mode Fixed sets as an override.
+
+    Where the plan decides the replicas of a constant load again, its plan is one of so many replicas as run.
+    """
+    spec, plan = deployment.spec, deployment.status.plan
+    if spec.scaling is not None and spec.scaling.mode == "Fixed":
+        overrides = spec.planning.overrides.model_copy(update={"replicas": spec.replicas})
+        planning = spec.planning.model_copy(update={"overrides": overrides})
+        deployment = deployment.model_copy(update={"spec": spec.model_copy(update={"planning": planning})})
+    varies = spec.workload.profile is not None or is_external(deployment)
+    if varies or plan is None or plan.planned_replicas is None:
         return deployment
-    constant = plan.model_copy(update={"planned_replicas": None})
+    constant = plan.model_copy(update={"planned_replicas": None, "peak_power_watts": None})
     constant = constant.model_copy(update={"hash": action_hash(constant)})
     status = deployment.status.model_copy(update={"plan": constant})
     return deployment.model_copy(update={"status": status})

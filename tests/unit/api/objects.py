@@ -210,7 +210,42 @@ RULES = (
             ("spec.validation.onDrift", "Rollback", "validation.onDrift Rollback"),
         )
     ),
-    Bad({"spec.scaling": {"maxReplicas": 4}}, "spec", ("scaling needs workload.profile", "overrides.replicas")),
+    Bad(
+        {"spec.scaling": {"maxReplicas": 4}},
+        "spec",
+        ("scaling.mode Energy needs workload.profile", "overrides.replicas", "External or Fixed"),
+    ),
+    Bad({"spec.replicas": 3}, "spec", ("replicas (3) needs scaling.mode External or Fixed", "the plan decides")),
+    Bad({"spec.scaling": {"mode": "External"}}, "spec", ("scaling.mode External needs replicas",)),
+    Bad(
+        {"spec.scaling": {"mode": "External", "minReplicas": 2}, "spec.replicas": 1},
+        "spec",
+        ("replicas (1) must be at least scaling.minReplicas (2)",),
+    ),
+    Bad(
+        {"spec.scaling": {"mode": "Fixed", "maxReplicas": 2}, "spec.replicas": 3},
+        "spec",
+        ("replicas (3) must be at most scaling.maxReplicas (2)",),
+    ),
+    Bad(
+        {"spec.scaling.mode": "Fixed", "spec.replicas": 3, "spec.planning.overrides": {"replicas": 2}},
+        "spec",
+        ("replicas (3) and planning.overrides.replicas (2) are both set",),
+    ),
+    Bad(
+        {
+            "spec.scaling.mode": "External",
+            "spec.replicas": 3,
+            "spec.workload.profile": {"hours": [{"requestsPerSecond": 5}]},
+        },
+        "spec",
+        ("workload.profile needs scaling.mode Energy", "scaling.mode is External"),
+    ),
+    Bad(
+        {"spec.scaling.mode": "External", "spec.replicas": 3, "spec.planning.followLoad": "Auto"},
+        "spec",
+        ("planning.followLoad Auto", "cannot be combined with scaling.mode External"),
+    ),
     Bad(
         {
             "spec.workload.profile": {"hours": [{"requestsPerSecond": 5}]},
@@ -378,6 +413,11 @@ GOOD: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("LLMDeployment", {"spec.hardware.tolerations": [{"operator": "Exists"}, {"key": "gpu", "value": "yes"}]}),
     ("LLMDeployment", {"spec.energy.powerCap": {"mode": "Fixed", "wattsPerGPU": 400}}),
     ("LLMDeployment", {"spec.workload.prefixCacheHitPercent": 100}),
+    (
+        "LLMDeployment",
+        {"spec.scaling": {"mode": "External", "minReplicas": 1, "maxReplicas": 4}, "spec.replicas": 4},
+    ),
+    ("LLMDeployment", {"spec.scaling": {"mode": "Fixed"}, "spec.replicas": 2, "spec.planning.followLoad": "Auto"}),
     (
         "LLMDeployment",
         {

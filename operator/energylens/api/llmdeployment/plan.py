@@ -213,8 +213,8 @@ class PlanStatus(ReplicaLayout, GpuChoice, PlanIdentity):
     )
     planned_replicas: int | None = Field(
         default=None,
-        description="Highest number of replicas of any hour, with workload.profile; hash identifies the plan with so "
-        "many replicas, and replicas and predicted are those of the present hour.",
+        description="Replicas that hash identifies the plan with: the most of any hour with workload.profile, those "
+        "for the stated load with scaling.mode External. The fields replicas and predicted describe the replicas now.",
     )
     peak_power_watts: int | None = Field(
         default=None,

@@ -1,8 +1,8 @@
-"""How many replicas run: bounds, and what a start costs."""
+"""How many replicas run: who decides, within which bounds, and what a start costs."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -25,16 +25,28 @@ _MIN_WITHIN_MAX = Rule(
 
 
 class Scaling(ApiModel):
-    """The replicas of a plan with workload.profile, which follow the hours of the week."""
+    """Who decides how many replicas run, and within which bounds."""
 
     rules: ClassVar[tuple[Rule, ...]] = (_MIN_WITHIN_MAX,)
 
-    min_replicas: int = Field(default=1, ge=1, le=10_000, description="Minimum number of replicas in any hour.")
+    mode: Literal["Energy", "External", "Fixed"] = Field(
+        default="Energy",
+        description="Energy: the plan decides; spec.replicas must be absent. External: an autoscaler or a person sets "
+        "spec.replicas through the scale subresource; the plan decides the layout and keeps it. Fixed: the plan is the "
+        "best layout with spec.replicas replicas.",
+    )
+    min_replicas: int = Field(
+        default=1,
+        ge=1,
+        le=10_000,
+        description="Minimum number of replicas: in any hour of workload.profile, or in spec.replicas.",
+    )
     max_replicas: int | None = Field(
         default=None,
         ge=1,
         le=10_000,
-        description="Maximum number of replicas in any hour. Default: as many as GPUs and budgets allow.",
+        description="Maximum number of replicas: in any hour of workload.profile, or in spec.replicas. Default: as "
+        "many as GPUs and budgets allow.",
     )
     start_seconds: int | None = Field(
         default=None,

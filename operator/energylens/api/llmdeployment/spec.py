@@ -15,6 +15,7 @@ from energylens.api.llmdeployment.energy import Energy
 from energylens.api.llmdeployment.engine import Engine, Model
 from energylens.api.llmdeployment.hardware import Hardware
 from energylens.api.llmdeployment.scaling import Scaling
+from energylens.api.llmdeployment.scaling_rules import SCALING_RULES
 from energylens.api.llmdeployment.workload import Slo, WorkloadSpec
 
 PlanningMode = Literal["Auto", "Manual", "Advisory"]
@@ -328,61 +329,6 @@ _VERIFYING_NEEDS_A_SOURCE = Rule(
 )
 
 
-_NOT_WITH_PROFILE: tuple[tuple[str, str, Callable[[LLMDeploymentSpec], bool]], ...] = (
-    ("planning.followLoad Auto", "self.planning.followLoad == 'Auto'", lambda s: s.planning.follow_load == "Auto"),
-    (
-        "planning.disaggregation Compare",
-        "self.planning.disaggregation == 'Compare'",
-        lambda s: s.planning.disaggregation == "Compare",
-    ),
-    ("rollout.verify Measured", "self.rollout.verify == 'Measured'", lambda s: s.rollout.verify == "Measured"),
-    (
-        "rollout.rollbackOn",
-        "has(self.rollout.rollbackOn) && size(self.rollout.rollbackOn) > 0",
-        lambda s: bool(s.rollout.rollback_on),
-    ),
-    (
-        "validation.onDrift Rollback",
-        "self.validation.onDrift == 'Rollback'",
-        lambda s: s.validation.on_drift == "Rollback",
-    ),
-)
-"""Fields that judge or follow one load, each with the CEL and the Python of its use."""
-
-
-def _profile_alone(spec: LLMDeploymentSpec) -> str | None:
-    used = next((name for name, _, is_used in _NOT_WITH_PROFILE if is_used(spec)), None)
-    if spec.workload.profile is None or used is None:
-        return None
-    return f"{used} cannot be combined with workload.profile; leave one of the two out"
-
-
-_PROFILE_ALONE = Rule(
-    summary="workload.profile cannot be combined with followLoad Auto, disaggregation Compare, verify Measured, "
-    "rollbackOn or onDrift Rollback",
-    cel="!has(self.workload.profile) || !(" + " || ".join(f"({cel})" for _, cel, _ in _NOT_WITH_PROFILE) + ")",
-    message_cel="("
-    + " : ".join(f"({cel}) ? '{name}'" for name, cel, _ in _NOT_WITH_PROFILE)
-    + " : '') + ' cannot be combined with workload.profile; leave one of the two out'",
-    check=_profile_alone,
-)
-
-
-def _scaling_needs_a_profile(spec: LLMDeploymentSpec) -> str | None:
-    if spec.scaling is None or spec.workload.profile is not None:
-        return None
-    return "scaling needs workload.profile; fix the replicas of a constant load with planning.overrides.replicas"
-
-
-_SCALING_NEEDS_A_PROFILE = Rule(
-    summary="scaling needs workload.profile",
-    cel="!has(self.scaling) || has(self.workload.profile)",
-    message_cel="'scaling needs workload.profile; fix the replicas of a constant load with "
-    "planning.overrides.replicas'",
-    check=_scaling_needs_a_profile,
-)
-
-
 PodTemplate = Annotated[
     dict[str, Any], WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True})
 ]
@@ -397,8 +343,7 @@ class LLMDeploymentSpec(ApiModel):
         _FOLLOWED_LOAD_IS_A_RATE,
         _DISAGGREGATION_NEEDS_A_RATE,
         _VERIFYING_NEEDS_A_SOURCE,
-        _PROFILE_ALONE,
-        _SCALING_NEEDS_A_PROFILE,
+        *SCALING_RULES,
     )
 
     model: Model = Field(description="The model to serve.")
@@ -410,8 +355,15 @@ class LLMDeploymentSpec(ApiModel):
     energy: Energy = Field(default=Energy(), description="Objective, and the deployment's own budget.")
     hardware: Hardware = Field(default=Hardware(), description="The GPUs that the planner may use.")
     planning: Planning = Field(default=Planning(), description="How plans are made and adopted.")
+    replicas: int | None = Field(
+        default=None,
+        ge=1,
+        le=10_000,
+        description="Replicas to run, with scaling.mode External or Fixed; the scale subresource sets this field.",
+    )
     scaling: Scaling | None = Field(
-        default=None, description="Bounds of the replicas with workload.profile, and the cost of a start."
+        default=None,
+        description="Who decides how many replicas run, the bounds, and the cost of a start. Absent: the plan decides.",
     )
     rollout: Rollout = Field(default=Rollout(), description="How a new plan replaces the running one.")
     validation: Validation = Field(default=Validation(), description="How predictions are checked against measurement.")

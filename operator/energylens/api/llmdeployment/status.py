@@ -326,6 +326,14 @@ class LLMDeploymentStatus(ApiModel):
     """Findings and actions of the operator."""
 
     observed_generation: int | None = Field(default=None, description="metadata.generation that the status describes.")
+    replicas: int | None = Field(
+        default=None, description="Replicas that exist, ready or not; the scale subresource shows this figure."
+    )
+    selector: str | None = Field(
+        default=None,
+        description="Labels of the pods that answer requests, one per replica, as a selector; autoscalers read metrics "
+        "of these pods.",
+    )
     plan: PlanStatus | None = Field(
         default=None,
         description="The plan that the operator has adopted, recommends (mode Advisory) or wants approved (mode "

@@ -101,14 +101,14 @@ class Case:
     def evaluate(self) -> tuple[FollowedLoad | None, PlanningResult]:
         """Return the plan for the followed load, or for as much of it as a plan carries, and that load."""
         load = self.inputs.load
-        result = self._within_what_is_served(self.asked(load))
+        result = self.within_what_is_served(self.asked(load))
         lower = most_carried(load, result)
         if lower is None:
             return load, result
-        carried = self._within_what_is_served(self.asked(lower))
+        carried = self.within_what_is_served(self.asked(lower))
         return (lower, carried) if isinstance(carried, Feasible) else (load, result)
 
-    def _within_what_is_served(self, asked: LLMDeployment) -> PlanningResult:
+    def within_what_is_served(self, asked: LLMDeployment) -> PlanningResult:
         """Plan; without LeaderWorkerSet first within one node, so that it is missed only where it is needed."""
         nodes = self.inputs.snapshot.nodes
         if self.inputs.serves_lws or not nodes:

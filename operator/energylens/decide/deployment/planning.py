@@ -9,6 +9,7 @@ from datetime import datetime
 from energylens.api.llmdeployment import PlanStatus
 from energylens.data import load_gpus
 from energylens.decide.deployment.case import Case, in_words
+from energylens.decide.deployment.external import Refused, external, is_external
 from energylens.decide.deployment.following import at_load
 from energylens.decide.deployment.inputs import Inputs
 from energylens.decide.deployment.load import FollowedLoad
@@ -45,6 +46,7 @@ class PlanningService:
     answers: Answers = field(default_factory=Answers)
     _remembered: dict[tuple[str, str], _Remembered] = field(default_factory=dict)
     _weeks: Weeks = field(default_factory=dict)
+    _refused: Refused = field(default_factory=dict)
 
     def planning_for(self, inputs: Inputs) -> PlanChoice:
         """Return the plan to follow; pure but for its memory, and slow: run it off the event loop."""
@@ -53,6 +55,8 @@ class PlanningService:
             return case
         if inputs.deployment.spec.workload.profile is not None:
             return scheduled(case, self._weeks)
+        if is_external(inputs.deployment):
+            return external(case, self._refused)
         returned = return_to_last_good(case)
         if isinstance(returned, PlanChoice):
             return verified(case, returned)

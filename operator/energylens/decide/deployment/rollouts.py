@@ -85,6 +85,11 @@ def replicas_of(live: Mapping[str, Any]) -> int:
     return int((live.get("spec") or {}).get("replicas") or 0)
 
 
+def existing_replicas(live: Mapping[str, Any] | None) -> int:
+    """Return the replicas that exist of a workload, ready or not, as its controller counts them."""
+    return int(((live or {}).get("status") or {}).get("replicas") or 0)
+
+
 def workload_revision(live: Mapping[str, Any]) -> str:
     """Return the revision of the pods that a workload makes now."""
     return revision_of((template_of(live).get("metadata") or {}).get("labels"))

@@ -11,14 +11,14 @@ from energylens.api.quantity import format_milli
 from energylens.api.timestamp import timestamp
 from energylens.api.words import counted
 from energylens.decide.deployment import schedule as weekly
+from energylens.decide.deployment.at_replicas import Target, layout_of, plan_at, waits_for_budget
 from energylens.decide.deployment.case import Case, in_words
 from energylens.decide.deployment.observation import PlanChoice
 from energylens.decide.deployment.timetable import Timetable
 from energylens.decide.reasons import Reason
 from energylens.planner import adoption, effective_allowance
-from energylens.planner.search.identity import LAYOUT_FIELDS, identified, is_made_from, sealed
+from energylens.planner.search.identity import identified, is_made_from
 from energylens.planner.search.week_load import HOURS, at_rate
-from energylens.planner.shedding import with_fewer_replicas
 from energylens.planner.types import Feasible, Infeasible, PlanningResult, PowerAllowance
 from energylens.planner.week.planning import WeekPlan, WeekProblem, plan_week, saving_text
 from energylens.predictor.model.parameters import weight_bytes
@@ -46,7 +46,7 @@ class _Week:
 
 def scheduled(case: Case, weeks: Weeks) -> PlanChoice:
     """Return the plan of the present hour, with the schedule that it is of."""
-    week = _standing(case) or _waits(case) or _planned(case, weeks)
+    week = _standing(case) or waits_for_budget(case) or _planned(case, weeks)
     if isinstance(week, PlanChoice):
         return week
     now, deployment = case.inputs.now, case.inputs.deployment
@@ -65,7 +65,8 @@ def scheduled(case: Case, weeks: Weeks) -> PlanChoice:
     if stands and current is not None:
         plan, shed = current, ""
     else:
-        plan, shed = _of_hour(case, week, target)
+        found = plan_at(case, _target(case, week, target))
+        plan, shed = found.plan, found.shed
     choice = PlanChoice(
         plan,
         case.model,
@@ -103,16 +104,6 @@ def _standing(case: Case) -> _Week | None:
     return _Week(schedule, plan) if _made_from(case, schedule, plan) else None
 
 
-def _waits(case: Case) -> PlanChoice | None:
-    """Return that planning waits for the first look at a budget; None where it need not."""
-    allowance, deployment = case.inputs.allowance, case.inputs.deployment
-    if allowance is None or not allowance.awaits_look:
-        return None
-    text = f"{allowance.source}: {allowance.because}; planning waits for the operator's next look at the budget"
-    before = case.inputs.standing or deployment.status.plan
-    return PlanChoice(before, case.model, False, Reason.AWAITING_BUDGET, text, decision="AwaitingBudget")
-
-
 def _made_from(case: Case, schedule: ScheduleStatus, plan: PlanStatus) -> str:
     """Return the hash of today's inputs where a schedule was made from them, "" where they are others."""
     asked, allowance = case.inputs.deployment, _growth(case)
@@ -136,7 +127,7 @@ def _planned(case: Case, weeks: Weeks) -> _Week | PlanChoice:
     if isinstance(result, Infeasible):
         return _without(case, result)
     found, decision, weighed = result, "FirstPlan", f"first schedule: {saving_text(result)}"
-    if current is not None and _layout(current) != _layout(result.plan):
+    if current is not None and layout_of(current) != layout_of(result.plan):
         found, decision, weighed = _worth_it(case, current, result, weeks)
     elif current is not None:
         before = deployment.status.schedule
@@ -254,47 +245,16 @@ def _mean(week: WeekPlan) -> PlanStatus:
     return week.plan.model_copy(update={"predicted": predicted, "gpus": math.ceil(mean_gpus)})
 
 
-def _layout(plan: PlanStatus) -> tuple[object, ...]:
-    return tuple(getattr(plan, name) for name in LAYOUT_FIELDS)
-
-
-def _of_hour(case: Case, week: _Week, target: weekly.Followed) -> tuple[PlanStatus, str]:
-    """Return the plan of an hour with its figures, within what budgets leave, and why a budget took replicas."""
-    entry, current = target.entry, case.inputs.deployment.status.plan
-    asked = at_rate(case.inputs.deployment, entry.requests_per_second)
-    found = case.running(asked, week.layout).at(entry.replicas)
-    if found is None:
-        # The spec forbids the layout that runs; the schedule says that it has no plan.
-        return current or week.layout, ""
-    plan = _identified(case, week, found)
-    allowance = effective_allowance(case.inputs.deployment.spec, case.inputs.allowance)
-    if allowance is None or plan.predicted.power_watts <= allowance.watts:
-        plan = case.priced_at(asked, plan)
-        return sealed(plan, target.token), ""
-    fewer = with_fewer_replicas(case.running(asked, plan), allowance)
-    if fewer is None:
-        return case.priced_at(asked, plan), ""
-    if allowance.sheds:
-        shed = _identified(case, week, fewer)
-        text = (
-            f"{allowance.source} leaves {allowance.watts:.0f} W: {counted(shed.replicas, 'replica')} of "
-            f"{entry.replicas} run"
-        )
-        return case.priced_at(asked, shed), text
-    whole = {"shed_by": None, "shed_from_replicas": None, "shed_from_power_watts": None}
-    return case.priced_at(asked, _identified(case, week, fewer.model_copy(update=whole))), ""
-
-
-def _identified(case: Case, week: _Week, plan: PlanStatus) -> PlanStatus:
-    peak = max(entry.replicas for entry in week.schedule.hours)
-    update = {
-        "planned_replicas": peak,
-        "peak_power_watts": max(weekly.peak_watts(week.schedule), plan.predicted.power_watts),
-        "binding_constraint": plan.binding_constraint if plan.shed_by else week.layout.binding_constraint,
-        "alternatives": (),
-        "lowest_power_watts": None,
-    }
-    return identified(plan.model_copy(update=update), case.inputs.deployment.spec)
+def _target(case: Case, week: _Week, target: weekly.Followed) -> Target:
+    entry = target.entry
+    return Target(
+        at_rate(case.inputs.deployment, entry.requests_per_second),
+        week.layout,
+        entry.replicas,
+        max(each.replicas for each in week.schedule.hours),
+        target.token,
+        weekly.peak_watts(week.schedule),
+    )
 
 
 def _limited(case: Case, entry: ScheduledReplicas) -> str:
@@ -313,7 +273,7 @@ def _with_start(
 ) -> ScheduleStatus:
     """Return a schedule that knows how long starts take, and since when replicas start."""
     current, scaling = case.inputs.deployment.status.plan, case.inputs.deployment.spec.scaling
-    same = current is not None and before is not None and _layout(current) == _layout(plan)
+    same = current is not None and before is not None and layout_of(current) == layout_of(plan)
     update: dict[str, object] = {}
     if same and before is not None:
         stated = scaling is not None and scaling.start_seconds is not None
@@ -332,7 +292,7 @@ def _scaled(
     schedule: ScheduleStatus,
 ) -> str:
     """Return that the replicas of the same pods change, with both numbers; "" where they do not."""
-    if current is None or current.replicas == plan.replicas or _layout(current) != _layout(plan):
+    if current is None or current.replicas == plan.replicas or layout_of(current) != layout_of(plan):
         return ""
     return (
         f"{entry.day} {entry.hour:02d}:00 {timetable.load.zone.key}: {counted(plan.replicas, 'replica')} instead of "

@@ -29,7 +29,7 @@ from energylens.decide.deployment.conditions import all_conditions
 from energylens.decide.deployment.following import load_status
 from energylens.decide.deployment.observation import Observation
 from energylens.decide.deployment.replica import is_asked
-from energylens.decide.deployment.rollouts import rollout, workload_revision
+from energylens.decide.deployment.rollouts import existing_replicas, rollout, workload_revision
 from energylens.decide.deployment.schedule import with_measured_start
 from energylens.decide.deployment.verification import without_trial
 from energylens.decide.learned.comparison import energy_error_percent, error_percent
@@ -38,6 +38,7 @@ from energylens.decide.reasons import ConditionType, Reason
 from energylens.measure.types import Percentile, WindowMeasurement
 from energylens.planner.types import Infeasible, PlanningResult, Relaxation
 from energylens.serving import workload_ref
+from energylens.serving.metadata import selector_labels
 
 PERCENTILES: tuple[Percentile, ...] = ("P50", "P90", "P95", "P99")
 SOURCES: dict[str, Literal["Prometheus", "DCGMExporter"]] = {
@@ -89,6 +90,8 @@ def status_of(observed: Observation, children: Children) -> dict[str, Any]:
         prediction = prediction.model_copy(update={"correction": observed.learned or prediction.correction})
     status = LLMDeploymentStatus(
         observed_generation=deployment.metadata.generation,
+        replicas=existing_replicas(observed.workload),
+        selector=",".join(f"{name}={value}" for name, value in selector_labels(deployment).items()),
         plan=plan,
         plan_adoption_time=_adoption_time(observed, children),
         load=load_status(observed.load),

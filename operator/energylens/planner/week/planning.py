@@ -19,6 +19,7 @@ from energylens.api.llmdeployment.plan import GpuChoice
 from energylens.api.words import counted
 from energylens.planner.planning import plan, plan_status, problem_for
 from energylens.planner.search import describe
+from energylens.planner.search.candidates import Candidates
 from energylens.planner.search.constraints import feasible
 from energylens.planner.search.corrections import Corrections
 from energylens.planner.search.frontier import table_row
@@ -29,7 +30,7 @@ from energylens.planner.search.replica import ReplicaPredictor
 from energylens.planner.search.space import ProductSpace
 from energylens.planner.search.week_load import Span, WeekLoad, at_rate
 from energylens.planner.types import Change, ClusterSnapshot, Feasible, Infeasible, PowerAllowance, Relaxation
-from energylens.planner.week.choice import Chosen, Constant, Week, best_constant, choose, layout_keys
+from energylens.planner.week.choice import Chosen, Constant, RateFigures, Week, best_constant, choose, layout_keys
 from energylens.planner.week.starts import Start, start_of
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.model.parameters import weight_bytes
@@ -151,27 +152,27 @@ def plan_week(asked: WeekProblem) -> WeekPlan | Infeasible:
     if isinstance(peak, Infeasible):
         return _at(load.peak, peak)
     problem = replace(asked.problem(load.peak), within_limits=True)
-    at_peak = solve(problem, peak.most_gpus)
-    within = [_bounded(space, asked.scaling) for space in _able(problem, at_peak)]
-    if evaluated(problem, within).chosen is None:
-        return _out_of_bounds(asked, at_peak)
-    rates = list(dict.fromkeys(span.requests_per_second for span in load.spans))
-    solutions = {}
-    for rate in rates:
-        span = next(span for span in load.spans if span.requests_per_second == rate)
-        solutions[rate] = evaluated(asked.problem(span), within)
-    served = weight_bytes(problem.model)
-    week = Week(load, solutions, asked.deployment.spec.energy.objective, _starts(solutions, asked, served))
+    solution = solve(problem, peak.most_gpus)
+    within = [_bounded(space, asked.scaling) for space in _able(problem, solution)]
+    at_peak = evaluated(problem, within)
+    if at_peak.chosen is None:
+        return _out_of_bounds(asked, solution)
+    objective = asked.deployment.spec.energy.objective
+    figures = {load.peak.requests_per_second: RateFigures.of(at_peak, objective)}
+    for span in load.spans:
+        if span.requests_per_second not in figures:
+            found = evaluated(asked.problem(span), within)
+            figures[span.requests_per_second] = RateFigures.of(found, objective)
+    week = Week(load, at_peak.rows, figures, objective, _starts(at_peak.rows, asked, weight_bytes(problem.model)))
     chosen = choose(week)
     if chosen is None:
         return _why_no_layout(asked, load)
-    return _week_plan(week, chosen, problem, peak)
+    return _week_plan(week, chosen, problem, at_peak, peak)
 
 
-def _week_plan(week: Week, chosen: Chosen, problem: Problem, peak: Feasible) -> WeekPlan:
+def _week_plan(week: Week, chosen: Chosen, problem: Problem, at_peak: Solution, peak: Feasible) -> WeekPlan:
     load = week.load
     most = max(chosen.rows, key=lambda row: int(week.rows.replicas[row]))
-    at_peak = week.solutions[load.peak.requests_per_second]
     status = plan_status(problem, replace(at_peak, chosen=most), most)
     # What binds at the highest rate alone; the layout of the week may be another one.
     binding = peak.plan.binding_constraint
@@ -184,27 +185,23 @@ def _week_plan(week: Week, chosen: Chosen, problem: Problem, peak: Feasible) -> 
         plan=identified(status, problem.spec),
         replicas=tuple(int(week.rows.replicas[row]) for row in chosen.rows),
         watts=chosen.watts,
-        start=week.starts[chosen.rows[0]],
+        start=week.start(chosen.rows[0]),
         starts=chosen.starts,
         joules=chosen.joules,
         constant=best_constant(week),
         others=tuple(found),
         peak=peak,
-        tokens=week.tokens(chosen),
+        tokens=week.tokens,
     )
 
 
-def _starts(solutions: Mapping[str, Solution], asked: WeekProblem, served_bytes: float) -> dict[int, Start]:
-    """Return the start of a replica of each candidate, by row."""
-    rows = next(iter(solutions.values())).rows
-    known: dict[tuple[int, int], Start] = {}
-    found = {}
-    for row, (product, gpus) in enumerate(zip(rows.product.tolist(), rows.layouts.gpus.tolist(), strict=True)):
-        if (product, gpus) not in known:
-            gpu = asked.gpus[rows.products[product]]
-            known[product, gpus] = start_of(gpus, gpu, float(served_bytes), asked.scaling)
-        found[row] = known[product, gpus]
-    return found
+def _starts(rows: Candidates, asked: WeekProblem, served_bytes: float) -> dict[tuple[int, int], Start]:
+    """Return the start of a replica, by its product and its GPUs."""
+    kinds = np.unique(np.column_stack([rows.product, rows.layouts.gpus]), axis=0).tolist()
+    return {
+        (product, gpus): start_of(gpus, asked.gpus[rows.products[product]], float(served_bytes), asked.scaling)
+        for product, gpus in kinds
+    }
 
 
 def _bounded(space: ProductSpace, scaling: Scaling) -> ProductSpace:

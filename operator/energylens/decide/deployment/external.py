@@ -1,0 +1,168 @@
+"""The plan to follow where an autoscaler or a person sets the replicas: the layout is planned, and kept. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, MutableMapping
+from dataclasses import replace
+
+from energylens.api.llmdeployment import LLMDeployment, PlanStatus
+from energylens.api.words import counted
+from energylens.decide.deployment.at_replicas import Found, Target, layout_of, plan_at, waits_for_budget
+from energylens.decide.deployment.case import Case, in_words
+from energylens.decide.deployment.observation import PlanChoice
+from energylens.decide.reasons import Reason
+from energylens.planner import adoption, effective_allowance
+from energylens.planner.search.identity import identified, is_made_from
+from energylens.planner.types import Feasible, Infeasible, PlanningResult
+from energylens.predictor.model.parameters import weight_bytes
+
+Refused = MutableMapping[tuple[Hashable, ...], Infeasible]
+"""Loads without a plan, by what that follows from."""
+MOST_REFUSED = 256
+
+
+def is_external(deployment: LLMDeployment) -> bool:
+    """Return whether ``spec.replicas`` decides how many replicas of the planned layout run."""
+    scaling = deployment.spec.scaling
+    return scaling is not None and scaling.mode == "External"
+
+
+def external(case: Case, refused: Refused) -> PlanChoice:
+    """Return the plan of the replicas that the spec has, with the layout that is planned for the stated load."""
+    deployment = case.inputs.deployment
+    wanted, current = deployment.spec.replicas, deployment.status.plan
+    if wanted is None:
+        raise ValueError("scaling.mode External needs replicas; the API server and the parser refuse a spec without")
+    asked = case.asked(None)
+    token = f"{case.hash_of(asked, None, restricted=False)}:{wanted}"
+    if current is not None and _stands(case, current, token):
+        return PlanChoice(current, case.model, True, Reason.PLANNED, _said(case, current))
+    waiting = waits_for_budget(case)
+    if waiting is not None:
+        return waiting
+    result = _planned(case, asked, refused)
+    if isinstance(result, Infeasible) and current is None:
+        reason = Reason(result.reason)
+        return PlanChoice(None, case.model, False, reason, result.message, decision="Infeasible", result=result)
+    base, decision, weighed = _layout(case, result)
+    planned = base.replicas if base.planned_replicas is None or base is not current else base.planned_replicas
+    # Without a plan for the stated load, the next pass looks again.
+    found = plan_at(case, Target(asked, base, wanted, planned, token if isinstance(result, Feasible) else ""))
+    choice = PlanChoice(
+        found.plan,
+        case.model,
+        True,
+        Reason.PLANNED,
+        _said(case, found.plan),
+        adopted=bool(weighed),
+        decision=decision,
+        table=result.table if isinstance(result, Feasible) else None,
+        result=result,
+        weighed=weighed,
+        scaled=_scaled(current, found.plan),
+    )
+    return _judged(case, choice, found, result, wanted)
+
+
+def _planned(case: Case, asked: LLMDeployment, refused: Refused) -> PlanningResult:
+    """Return the plan for the stated load; that there is none is remembered, since finding out takes longest."""
+    inputs, unshed = case.inputs, _unshed(case)
+    nodes = tuple((node.name, node.free_now, node.schedulable) for node in inputs.snapshot.nodes)
+    key = (asked.metadata.uid, case.hash_of(asked, None), nodes, unshed.inputs.allowance, inputs.serves_lws)
+    known = refused.get(key)
+    if known is not None:
+        return known
+    result = unshed.within_what_is_served(asked)
+    if isinstance(result, Infeasible):
+        while len(refused) >= MOST_REFUSED:
+            refused.pop(next(iter(refused)))
+        refused[key] = result
+    return result
+
+
+def _judged(case: Case, choice: PlanChoice, found: Found, result: PlanningResult, wanted: int) -> PlanChoice:
+    """Return the choice with what is wrong with it: no plan for the stated load, or less power than replicas need."""
+    if found.shed:
+        return replace(choice, reason=Reason.SHED, message=found.shed, decision="Shed")
+    if isinstance(result, Infeasible):
+        message = f"{result.message}; the running layout stays"
+        return replace(choice, good=False, reason=Reason(result.reason), message=message, decision="Infeasible")
+    allowance = effective_allowance(case.inputs.deployment.spec, case.inputs.allowance)
+    if allowance is None or found.plan.replicas >= wanted:
+        return choice
+    message = (
+        f"spec.replicas={wanted} needs {found.whole_watts} W, and {allowance} leaves {allowance.watts:.0f} W: "
+        f"{counted(found.plan.replicas, 'replica')} {'runs' if found.plan.replicas == 1 else 'run'}"
+    )
+    return replace(choice, good=False, reason=Reason.BUDGET_EXCEEDED, message=message, decision="Limited")
+
+
+def _stands(case: Case, current: PlanStatus, token: str) -> bool:
+    allowance = effective_allowance(case.inputs.deployment.spec, case.inputs.allowance)
+    return (
+        not case.inputs.want_table
+        and current.shed_by is None
+        and current == identified(current, case.inputs.deployment.spec)
+        and is_made_from(current, token)
+        and (allowance is None or current.predicted.power_watts <= allowance.watts)
+    )
+
+
+def _unshed(case: Case) -> Case:
+    """Return the case without the power that a budget sheds: that takes replicas, and never changes the layout."""
+    allowance = case.inputs.allowance
+    if allowance is None or not allowance.sheds:
+        return case
+    return replace(case, inputs=replace(case.inputs, allowance=None))
+
+
+def _layout(case: Case, result: PlanningResult) -> tuple[PlanStatus, str, str]:
+    """Return a plan of the layout to follow, the decision, and what it weighed; "" where the layout stays."""
+    deployment, inputs = case.inputs.deployment, case.inputs
+    current = deployment.status.plan
+    if not isinstance(result, Feasible):
+        assert current is not None
+        return current, "Infeasible", ""
+    best = result.plan
+    if current is None:
+        return best, "FirstPlan", f"first plan: {in_words(best)}"
+    if layout_of(current) == layout_of(best):
+        return best, "SameLayout", ""
+    pinned = adoption.pinned_to(case.asked(None), current.model_copy(update={"replicas": None}), case.gpus)
+    running = pinned if isinstance(pinned, str) else _unshed(case).plan(pinned)
+    since = inputs.adopted_at
+    decision = adoption.decide(
+        running.plan if isinstance(running, Feasible) else current,
+        result,
+        running=running,
+        objective=deployment.spec.energy.objective,
+        replan=deployment.spec.planning.replan,
+        seconds_since_adoption=None if since is None else (inputs.now - since).total_seconds(),
+        cost=adoption.switch_cost(best, float(weight_bytes(case.model)), case.gpus[best.gpu_product]),
+    )
+    if decision.adopt or not isinstance(running, Feasible):
+        return best, decision.reason, decision.message
+    return running.plan, decision.reason, ""
+
+
+def _said(case: Case, plan: PlanStatus) -> str:
+    """Return a plan in words, with what its replicas draw and how many the stated load would have."""
+    workload = case.inputs.deployment.spec.workload
+    load = (
+        f"{workload.concurrency} requests at once"
+        if workload.requests_per_second is None
+        else f"{workload.requests_per_second} requests per second"
+    )
+    return (
+        f"{in_words(plan)}; spec.replicas decides (scaling.mode External): {plan.predicted.power_watts} W; for {load} "
+        f"the plan would have {counted(plan.planned_replicas or plan.replicas, 'replica')}"
+    )
+
+
+def _scaled(current: PlanStatus | None, plan: PlanStatus) -> str:
+    if current is None or current.replicas == plan.replicas or layout_of(current) != layout_of(plan):
+        return ""
+    return (
+        f"spec.replicas: {counted(plan.replicas, 'replica')} instead of {current.replicas}, "
+        f"{plan.predicted.power_watts} W instead of {current.predicted.power_watts} W"
+    )

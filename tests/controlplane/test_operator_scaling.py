@@ -1,0 +1,82 @@
+"""Replicas that a HorizontalPodAutoscaler and `kubectl scale` set through the scale subresource."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.external_metrics import METRIC, external_metrics
+from tests.support.operator_cluster import OperatorCluster, Team
+
+from energylens_dev.devcluster import KubectlError, eventually
+
+LAYOUT = {"overrides": {"tensorParallel": 1, "maxBatchSize": 32}}
+SYNC_SECONDS = 60.0
+"""The autoscaler looks every 15 seconds."""
+AUTOSCALER: dict[str, Any] = {
+    "apiVersion": "autoscaling/v2",
+    "kind": "HorizontalPodAutoscaler",
+    "metadata": {"name": "llama"},
+    "spec": {
+        "scaleTargetRef": {"apiVersion": "energylens.dev/v1alpha1", "kind": "LLMDeployment", "name": "llama"},
+        "minReplicas": 1,
+        "maxReplicas": 4,
+        "metrics": [
+            {
+                "type": "External",
+                "external": {"metric": {"name": METRIC}, "target": {"type": "AverageValue", "averageValue": "2"}},
+            }
+        ],
+        "behavior": {"scaleDown": {"stabilizationWindowSeconds": 0}},
+    },
+}
+
+
+def workload(team: Team) -> dict[str, Any]:
+    return team.children()["Deployment", "llama"]
+
+
+def runs(team: Team, replicas: int) -> bool:
+    """Fail unless so many replicas are asked for, and run."""
+    found, status = workload(team), team.status()
+    assert (found["spec"]["replicas"], found["status"].get("readyReplicas")) == (replicas, replicas)
+    assert (status["replicas"], status["plan"]["replicas"]) == (replicas, replicas)
+    return True
+
+
+def test_an_autoscaler_sets_the_replicas_and_the_operator_keeps_the_layout(
+    operator: OperatorCluster, team: Team, tmp_path: Path
+) -> None:
+    team.apply(planning=LAYOUT, scaling={"mode": "External"}, replicas=2)
+    before = team.ready()
+    template = workload(team)["spec"]["template"]
+    with external_metrics(operator.api, tmp_path, value=6) as metric:
+        team.kubectl.apply(AUTOSCALER)
+        eventually(lambda: runs(team, 3), SYNC_SECONDS)
+        metric.value = 1
+        eventually(lambda: runs(team, 1), SYNC_SECONDS)
+        generation, asked = workload(team)["metadata"]["generation"], metric.asked
+        # The autoscaler looks again, and nobody writes.
+        eventually(lambda: metric.asked > asked, SYNC_SECONDS)
+    assert workload(team)["metadata"]["generation"] == generation
+    assert workload(team)["spec"]["template"] == template
+    after = team.get()
+    assert (after["spec"]["replicas"], after["status"]["plan"]["hash"]) == (1, before["plan"]["hash"])
+    notes = team.events()["ReplicasScaled"]
+    assert sorted(note.split(",")[0] for note in notes) == [
+        "spec.replicas: 1 replica instead of 3",
+        "spec.replicas: 3 replicas instead of 2",
+    ]
+
+
+def test_scaling_by_hand_is_refused_where_the_plan_decides(team: Team) -> None:
+    team.apply()
+    with pytest.raises(KubectlError, match=r"replicas \(5\) needs scaling.mode External or Fixed"):
+        team.kubectl.run("scale", "llmd", "llama", "--replicas=5")
+    team.apply(planning=LAYOUT, scaling={"mode": "External", "maxReplicas": 4}, replicas=1)
+    team.ready()
+    with pytest.raises(KubectlError, match=r"replicas \(5\) must be at most scaling.maxReplicas \(4\)"):
+        team.kubectl.run("scale", "llmd", "llama", "--replicas=5")
+    team.kubectl.run("scale", "llmd", "llama", "--replicas=3")
+    eventually(lambda: runs(team, 3))

@@ -1,0 +1,130 @@
+"""A deployment whose replicas an autoscaler or a person sets, over writes of the scale subresource and restarts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.support.world import KEY, World, llama
+
+from energylens.cluster.port import Object
+from energylens.planner.explain import relaxations
+
+FREE = {"overrides": {"tensorParallel": 1, "maxBatchSize": 64}}
+
+
+@pytest.fixture(autouse=True)
+def without_nearest_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the nearest load out of the explanations: finding it took most of the time of this file."""
+    monkeypatch.setattr(relaxations, "_loads", lambda *_: ())
+
+
+def scaled(replicas: int, mode: str = "External", **changes: Any) -> Object:
+    parts: dict[str, Any] = {"planning": FREE, "scaling": {"mode": mode}, "replicas": replicas}
+    return llama(**parts | changes)
+
+
+def put(world: World, body: Object) -> None:
+    live = world.cluster.objects["LLMDeployment", *KEY]
+    world.cluster.put(body | {"status": live["status"]})
+
+
+def workload(world: World) -> Object:
+    return world.cluster.objects["Deployment", *KEY]
+
+
+def events(world: World, reason: str) -> list[str]:
+    return [event["note"] for event in world.cluster.events if event["reason"] == reason]
+
+
+async def start(replicas: int = 2, **changes: Any) -> World:
+    world = World()
+    world.cluster.put(scaled(replicas, **changes))
+    await world.settle()
+    return world
+
+
+async def test_the_replicas_of_the_spec_run_and_the_layout_stays() -> None:
+    world = await start(2)
+    status, template = world.status(), workload(world)["spec"]["template"]
+    assert (workload(world)["spec"]["replicas"], status["plan"]["replicas"], status["replicas"]) == (2, 2, 2)
+    assert status["selector"] == "app.kubernetes.io/name=energylens-llm,energylens.dev/llmdeployment=llama"
+    assert "for 2 requests per second the plan would have 1 replica" in world.condition("PlanReady")["message"]
+    before = status["plan"]
+
+    put(world, scaled(5))
+    await world.settle()
+    status = world.status()
+    assert (workload(world)["spec"]["replicas"], status["plan"]["replicas"], status["replicas"]) == (5, 5, 5)
+    assert workload(world)["spec"]["template"] == template
+    assert (status["plan"]["hash"], status["plan"]["plannedReplicas"]) == (before["hash"], 1)
+    assert status["plan"]["predicted"]["powerWatts"] > before["predicted"]["powerWatts"]
+    (note,) = events(world, "ReplicasScaled")
+    assert note.startswith("spec.replicas: 5 replicas instead of 2, ")
+    assert not events(world, "RolloutStarted")
+
+
+async def test_nothing_is_written_while_the_spec_stays() -> None:
+    world = await start(3)
+    mark = world.mark
+    for _ in range(4):
+        world.clock.advance(1200)
+        await world.settle()
+    world.start()
+    await world.settle()
+    assert not world.writes_since(mark)
+
+
+async def test_a_budget_leaves_fewer_replicas_than_the_spec_asks_for_and_the_spec_stays() -> None:
+    world = await start(2)
+    watts = world.status()["plan"]["predicted"]["powerWatts"]
+    world.meter = {KEY: watts}
+    limits = {"powerWatts": watts + 5, "action": "Deny"}
+    cap = {"apiVersion": "energylens.dev/v1alpha1", "kind": "EnergyBudget", "spec": limits}
+    world.cluster.put({**cap, "metadata": {"name": "cap", "namespace": "team"}})
+    await world.look()
+    put(world, scaled(6))
+    await world.look(seconds=30)
+    assert workload(world)["spec"]["replicas"] == 2
+    assert world.cluster.objects["LLMDeployment", *KEY]["spec"]["replicas"] == 6
+    condition = world.condition("PlanReady")
+    assert condition["reason"] == "BudgetExceeded"
+    assert condition["message"].startswith("spec.replicas=6 needs ")
+    assert condition["message"].endswith(": 2 replicas run")
+
+    world.cluster.put(
+        {**cap, "spec": limits | {"powerWatts": 20 * watts}, "metadata": {"name": "cap", "namespace": "team"}}
+    )
+    await world.look(seconds=30)
+    await world.look(seconds=30)
+    assert workload(world)["spec"]["replicas"] == 6
+    assert world.condition("PlanReady")["reason"] == "Planned"
+
+
+async def test_replicas_follow_the_spec_where_no_plan_sustains_the_stated_load() -> None:
+    world = await start(2)
+    workload_part = {"inputTokens": 512, "outputTokens": 256, "requestsPerSecond": 9000}
+    put(world, scaled(3, workload=workload_part))
+    await world.settle()
+    assert workload(world)["spec"]["replicas"] == 3
+    assert world.condition("PlanReady")["reason"] == "LoadTooHigh"
+
+
+async def test_a_fixed_number_of_replicas_is_a_constraint_of_the_plan() -> None:
+    world = await start(3, mode="Fixed")
+    status = world.status()
+    assert (status["plan"]["replicas"], workload(world)["spec"]["replicas"]) == (3, 3)
+    assert "plannedReplicas" not in status["plan"]
+    put(world, scaled(4, mode="Fixed"))
+    await world.settle()
+    assert workload(world)["spec"]["replicas"] == 4
+
+
+async def test_the_plan_decides_again_when_the_mode_is_left() -> None:
+    world = await start(5)
+    template = workload(world)["spec"]["template"]
+    put(world, llama(planning=FREE))
+    world.clock.advance(4000)
+    await world.settle()
+    assert (workload(world)["spec"]["replicas"], world.status()["plan"]["replicas"]) == (1, 1)
+    assert workload(world)["spec"]["template"] == template
