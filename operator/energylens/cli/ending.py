@@ -1,4 +1,4 @@
-"""How a command ends: with its output written, or with one line that says why not."""
+"""The end of a command: with its output written, or with one line that says why not."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TRACEBACK_VARIABLE = "ENERGYLENS_TRACEBACK"
 
 
 def run_to_end(command: Callable[[], object]) -> int:
-    """Run a command, write out what it printed, and return the exit code; one line on stderr says what went wrong."""
+    """Run a command, flush its output, and return the exit code; one line on stderr describes a failure."""
     if sys.stdout is None:
         return _told("standard output is closed: there is nowhere to write to")
     try:
@@ -29,7 +29,7 @@ def run_to_end(command: Callable[[], object]) -> int:
         sys.stdout.flush()
         return code
     except OSError as error:
-        # The interpreter would try once more to write what is left, and complain.
+        # The interpreter would otherwise retry writing the rest, and print an error.
         _drop_output()
         if error.errno == errno.EPIPE:
             return DEFECT

@@ -109,7 +109,7 @@ class LazyGroup(click.Group):
         return command
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Return the subcommands that begin so, importing none of them: a Tab key has no second to spare."""
+        """Return the subcommands with this prefix without importing them, so that completion is fast."""
         from click.shell_completion import CompletionItem
 
         names = [name for name in self.list_commands(ctx) if name.startswith(incomplete)]
@@ -146,12 +146,12 @@ def cli(coefficients_file: Path | None) -> None:
 
 def main() -> None:
     """Entry point of the energylens and kubectl-energylens commands."""
-    # Read when NumPy is loaded. The matrices are small, so that threads only make the libraries wait for each other.
+    # NumPy reads this when it is loaded. The matrices are small, so threads only cost synchronisation.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # Imports make many objects and no garbage: looking for it at every 700th takes a tenth of a plan's time.
+    # Imports create many objects and no garbage: collecting at every 700th object takes a tenth of a plan's time.
     gc.set_threshold(50_000)
     name = "kubectl energylens" if sys.argv[0].endswith("kubectl-energylens") else "energylens"
-    # A service's log keeps the traceback of a defect; it prints nothing that could be lost.
+    # A service's log keeps the traceback of a defect, and a service prints nothing that could be lost.
     is_service = sys.argv[1:2] in (["operator"], ["power-caps"])
     if is_service:
         cli(prog_name=name)

@@ -1,4 +1,4 @@
-"""An LLMDeployment as budgets, and everything that plans beside it, see it: read once from the object. Pure.
+"""An LLMDeployment as budgets and the planning of others see it, read once from the object. Pure.
 
 Objects come from an API server, which has validated them, from files and from a store that trims them; a status may
 have been written by an earlier operator. So absent parts have the defaults of the API.
@@ -23,7 +23,7 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True)
 class HeldPlan:
-    """The plan of a status, as far as it takes GPUs and watts."""
+    """The part of a status's plan that describes its GPUs and watts."""
 
     hash: str | None
     """Hash; None in an annotation of an earlier operator."""
@@ -137,14 +137,14 @@ class PlannedDeployment:
     def drawn_watts(self, gpus: int) -> float:
         """Return the predicted power of some GPUs that its pods hold, W.
 
-        What is not planned by us (an old revision, a plan that is only shown) still draws on its GPUs.
+        Pods without a current plan (of an old revision, or of a plan that is only shown) still draw power.
         """
         plan = self.plan
         return plan.power_watts * gpus / plan.gpus if plan is not None and plan.gpus else 0.0
 
 
 def planned(body: Body) -> PlannedDeployment:
-    """Return what others go by of an LLMDeployment."""
+    """Return the part of an LLMDeployment on which others depend."""
     metadata, spec, status = body["metadata"], body.get("spec") or {}, body.get("status") or {}
     validation = spec.get("validation") or {}
     planning, energy, plan = spec.get("planning") or {}, spec.get("energy") or {}, status.get("plan")
@@ -181,15 +181,15 @@ def key_of(body: Body) -> Key:
 
 
 def name_of(body: Body) -> str:
-    """Return a budget as messages name it: ``EnergyBudget team/cap``, ``ClusterEnergyBudget row-b``."""
+    """Return the name of a budget in messages: ``EnergyBudget team/cap``, ``ClusterEnergyBudget row-b``."""
     namespace, name = key_of(body)
     return f"EnergyBudget {namespace}/{name}" if namespace else f"ClusterEnergyBudget {name}"
 
 
 def _known(found: Body | None, model: type[Model]) -> Model | None:
-    """Return what this code knows of a part of an object that a newer CRD may have let in; None where it is unreadable.
+    """Return a part of an object, without fields that a newer CRD may have allowed; None if it is unreadable.
 
-    The pass over the deployment says so in PlanReady, and plans nothing.
+    The deployment's own pass reports it in PlanReady and plans nothing.
     """
     if found is None:
         return None

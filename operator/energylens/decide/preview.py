@@ -75,7 +75,7 @@ class World:
         return reserve(self.snapshot, [wanted for wanted in lacking if wanted is not None])
 
     def allowance(self, deployment: Body, now: datetime) -> Allowed:
-        """Return the watts available from budgets to a deployment, and what its condition says of them."""
+        """Return the watts available from budgets to a deployment, and its condition's verdict on the budgets."""
         around = Surroundings(self.namespaces, self.snapshot.nodes)
         budgets, others = map(read_budget, self.budgets), map(planned, self.deployments.values())
         return allowance(planned(deployment), budgets, others, now, around)
@@ -83,7 +83,7 @@ class World:
 
 @dataclass(frozen=True)
 class Preview:
-    """One LLMDeployment as the operator would answer it."""
+    """The operator's result for one LLMDeployment."""
 
     deployment: LLMDeployment
     planning: PlanChoice
@@ -96,15 +96,15 @@ class Preview:
 
 
 def counted_from_now(budget: Body, config_maps: Mapping[Key, Body], now: datetime) -> Body:
-    """Return a budget of energy or carbon that is not reconciled yet as after its first reconcile: nothing is used.
+    """Return an unreconciled budget of energy or carbon in its state after the first reconcile: nothing is used.
 
     Args:
-        budget: One of either kind.
-        config_maps: With the forecast of a carbon allowance; without it the budget cannot be checked.
-        now: From when it counts.
+        budget: A budget of either kind.
+        config_maps: ConfigMaps with the forecast of a carbon allowance, without which the budget cannot be checked.
+        now: Start of counting.
 
     Returns:
-        The budget as it is where it was looked at, has no such limit, or cannot be read.
+        The unchanged budget if it was reconciled before, has no such limit, or cannot be read.
     """
     try:
         spec, status = budget_of(budget)
@@ -142,8 +142,8 @@ def preview(deployments: Sequence[LLMDeployment], world: World, now: datetime) -
 
     Args:
         deployments: In the order in which they are applied. One that exists in the world has its status from there.
-        world: What there is.
-        now: For transition times and cooldowns.
+        world: The cluster.
+        now: Current time, for transition times and cooldowns.
     """
     service = PlanningService()
     world = replace(world, budgets=[counted_from_now(budget, world.config_maps, now) for budget in world.budgets])
@@ -181,7 +181,7 @@ def _preview(deployment: LLMDeployment, world: World, service: PlanningService, 
 
 
 def _applied(live: Body | None, wanted: Children) -> Body | None:
-    """Return the workload as it would be right after the apply, before its controller has looked at it."""
+    """Return the workload right after the apply, before its controller has reconciled it."""
     for manifest in wanted.manifests:
         if manifest["kind"] in ("Deployment", "LeaderWorkerSet"):
             if live is not None and live["kind"] == manifest["kind"] and wanted.strategy is None:

@@ -12,7 +12,7 @@ from energylens.planner.types import ClusterSnapshot, GpuAllocation
 
 @dataclass(frozen=True)
 class Reservation:
-    """GPUs and watts that one deployment's plan still has to get."""
+    """GPUs and watts that one deployment's plan still lacks."""
 
     owner: str
     product: str
@@ -21,9 +21,9 @@ class Reservation:
 
 
 def reservation(deployment: PlannedDeployment, bound_gpus: int) -> Reservation | None:
-    """Return what a deployment's plan lacks, given the GPUs that its bound pods hold; None when nothing.
+    """Return the GPUs that a deployment's plan lacks, given the GPUs of its bound pods; None if it lacks none.
 
-    A plan that is only shown, or waits for approval, keeps nobody from the GPUs.
+    A plan that is only shown, or waits for approval, reserves no GPUs.
     """
     plan = deployment.plan
     if plan is None or deployment.is_suspended or deployment.mode == "Advisory" or deployment.awaits_approval:

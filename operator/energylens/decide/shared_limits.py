@@ -40,8 +40,8 @@ def shared_limits(
 
     Args:
         asked: The deployments that are planned together.
-        others: The cluster without them.
-        members: ``namespace/name`` of those that can be planned.
+        others: The cluster without these deployments.
+        members: ``namespace/name`` of the deployments that can be planned.
         now: The current time.
 
     Raises:

@@ -14,9 +14,9 @@ Checked = tuple[dict[str, Any], tuple[str, ...]]
 """The parts of a status that can be true, and one line for each part that was left out."""
 
 CLOCK_SKEW = timedelta(minutes=5)
-"""A time may lie so far ahead: it was written by an operator on another machine."""
+"""Seconds by which a time may lie in the future, because an operator on another machine wrote it."""
 MOST_JOULES = 10**15
-"""No account has more: a gigawatt for eleven days."""
+"""Largest energy of an account, J: a gigawatt for eleven days."""
 FUTURE = "lies in the future"
 
 
@@ -32,7 +32,7 @@ def with_own_conditions(status: Body, types: Sequence[str]) -> dict[str, Any]:
 def corrected(
     stated: dict[str, Any], status: BaseModel, changes: Mapping[str, Any], left_out: Sequence[str]
 ) -> Checked:
-    """Return what is used of a status: as it is stated, or as it was read with the changes where a part is left out."""
+    """Return the used form of a status: unchanged, or as read with the changes if a part was left out."""
     if not left_out:
         return stated, ()
     kept = status.model_copy(update=changes)
@@ -40,12 +40,12 @@ def corrected(
 
 
 def is_amount(value: Any) -> bool:
-    """Return whether a value of a status can be an energy, J."""
+    """Return whether a value in a status is a plausible energy, J."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_JOULES
 
 
 def time_problem(time: str | None, now: datetime) -> str:
-    """Return why a time cannot be one that was written; "" where it can."""
+    """Return why a time is impossible; "" if it is plausible."""
     if time is None:
         return ""
     try:

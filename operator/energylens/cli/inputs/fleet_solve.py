@@ -1,4 +1,4 @@
-"""The joint plan of a fleet with everything that a report says of it."""
+"""The joint plan of a fleet with all figures of its report."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ class FleetResult:
     free_gpus: Mapping[str, int]
     """Free GPUs by product, before the fleet takes any."""
     plan: FleetPlan | None
-    """The plan with relaxed objectives, where no plan holds all of them."""
+    """The plan with relaxed objectives, if no plan meets all of them."""
     missing: NoFleetPlan | None
-    """Why no plan holds everything; None where one does."""
+    """Why no plan meets all constraints; None if one does."""
     unplaced: Mapping[str, str]
     """Deployments that have no plan even with all GPUs free, and why; the plan is that of the others."""
     prices: tuple[ObjectivePrice, ...] = ()
@@ -65,7 +65,7 @@ class FleetResult:
 
     @property
     def holds(self) -> bool:
-        """Whether everything that is asked for holds."""
+        """Whether the plan meets all constraints."""
         return self.missing is None and not self.unplaced
 
 
@@ -159,7 +159,7 @@ def _deployment(
     name, ref = _name(deployment), deployment.spec.model.config_ref
     allowance = replace(world, budgets=()).allowance(new_body(deployment), now).allowance
     inputs = gather(
-        # As if nothing of it ran.
+        # Evaluated as if none of its pods ran.
         deployment.model_copy(update={"status": LLMDeploymentStatus()}),
         Offered(snapshot, allowance, world.learned, world.serves_lws),
         NamedConfig(None if ref is None else world.config_maps.get((deployment.metadata.namespace, ref.name))),

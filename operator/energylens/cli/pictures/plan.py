@@ -17,9 +17,9 @@ from energylens.planner.search.problem import Problem, Solution
 from energylens.predictor.types import BoolArray, FloatArray, IntArray
 
 CELLS = 120
-"""Points closer than this share of an axis lie on top of each other; one of them is drawn."""
+"""Share of an axis within which points overlap, so that only one of them is drawn."""
 MOST_ENERGY = 30.0
-"""Candidates with more than so many times the least energy would only squeeze the rest."""
+"""Largest ratio to the least energy that is drawn; other candidates would compress the rest."""
 
 
 @dataclass(frozen=True)

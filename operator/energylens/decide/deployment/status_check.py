@@ -1,7 +1,7 @@
-"""Which parts of a status can be true. Pure.
+"""The plausible parts of a status. Pure.
 
-A status is the operator's memory, and others may edit it: every part that is read back is checked like input. What
-cannot be true is left out, and found again from the cluster or by planning again.
+A status is the operator's memory, and others may edit it, so every part that is read back is validated like input.
+Impossible parts are left out, and restored from the cluster or by planning again.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from energylens.measure.types import EnergyReason
 from energylens.planner.search.identity import action_hash
 
 MOST = 10**12
-"""No count, power, rate or latency of a plan is larger; what is beyond would overflow what is computed of it."""
+"""Largest count, power, rate or latency of a plan; larger values would overflow the computations."""
 MOST_START_SECONDS_STATED = 86_400
 """The longest start that a spec may state."""
 MOST_LOAD_RATIO = 1e4
@@ -59,10 +59,10 @@ def own_part(status: Body) -> dict[str, Any]:
 
 
 def sane_account(status: Body, now: datetime) -> dict[str, Any] | None:
-    """Return ``status.energyAccount`` without what cannot be true; None where nothing was counted.
+    """Return ``status.energyAccount`` without impossible values; None if nothing was counted.
 
-    An edit lowers nothing that was used: there is no less than was measured in the period, and time of which the energy
-    cannot be read is predicted from the start of the period on.
+    An edit cannot lower the used energy: it is at least the energy measured in the period, and time without readable
+    energy is predicted from the start of the period.
     """
     raw, measured = status.get("energyAccount"), status.get("measured")
     known = measured.get("energyWattHoursThisPeriod") if isinstance(measured, Mapping) else None
@@ -96,7 +96,7 @@ def _is_time(value: Any, now: datetime, ahead: timedelta) -> bool:
 
 
 def checked_status(body: Body, now: datetime) -> Checked:
-    """Return the parts of an LLMDeployment's status that can be true.
+    """Return the plausible parts of an LLMDeployment's status.
 
     Args:
         body: The object as the API server has it.
@@ -127,7 +127,7 @@ def checked_status(body: Body, now: datetime) -> Checked:
 
 
 def _untrue(status: LLMDeploymentStatus, generation: int, now: datetime) -> Iterator[tuple[str, str]]:
-    """Yield the fields that cannot be true, and why."""
+    """Yield the impossible fields, and why they are impossible."""
     if status.observed_generation is not None and not 0 <= status.observed_generation <= generation:
         yield "observed_generation", f"{status.observed_generation}, and metadata.generation is {generation}"
     for name, why in (
@@ -149,7 +149,7 @@ def _untrue(status: LLMDeploymentStatus, generation: int, now: datetime) -> Iter
 
 
 def _plan_problem(plan: PlanStatus) -> str:
-    """Return why a plan is none of ours; "" where it may be."""
+    """Return why a plan cannot be the operator's; "" if it can."""
     if plan.hash != action_hash(plan):
         return f"hash {plan.hash!r} is not that of the plan"
     per_replica = plan.tensor_parallel * plan.pipeline_parallel * plan.data_parallel
@@ -218,13 +218,13 @@ def _verification_problem(found: VerificationStatus, now: datetime) -> str:
 
 
 def _measured_problem(measured: Measured, now: datetime) -> str:
-    # A window that was never whole has no times.
+    # A window that was never complete has no times.
     times = [time for time in (measured.window_start, measured.window_end) if time]
     return next((why for time in times if (why := time_problem(time, now))), "")
 
 
 def _condition(condition: Condition, now: datetime) -> Condition:
-    """Return a condition without a time that cannot be true; it counts from now then."""
+    """Return a condition, with the current time in place of an impossible one."""
     if not condition.last_transition_time or not time_problem(condition.last_transition_time, now):
         return condition
     return condition.model_copy(update={"last_transition_time": ""})

@@ -1,4 +1,4 @@
-"""The replicas of a schedule at a moment, and when they change next. Pure: the moment is passed in."""
+"""The replicas of a schedule at a given moment, and their next change. Pure: the moment is an argument."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from energylens.api.llmdeployment import WEEKDAYS, ScheduledReplicas
 from energylens.planner.search.week_load import HOURS, WeekLoad
 
 LOOK_AHEAD = timedelta(hours=HOURS + 25)
-"""A schedule that does not change within a week, in which clocks may change, never changes."""
+"""Time without a change, a week including clock changes, after which a schedule never changes."""
 
 
 @dataclass(frozen=True)
 class Timetable:
-    """The replicas of every hour, started early by the time that a start takes."""
+    """The replicas of every hour, started early by the start-up time."""
 
     load: WeekLoad
     """Of the time zone; its rates are those of the spec, which may be newer than the entries."""
@@ -26,7 +26,8 @@ class Timetable:
     def entry_at(self, moment: datetime) -> int:
         """Return the index of the entry to follow at a moment.
 
-        That is the entry of the hour, or one that begins within the lead and has more replicas: the one of the most.
+        That is the entry of the hour, or an entry that begins within the lead and has more replicas, the largest of
+        them.
         """
         ahead = []
         for hour in self.load.hours_from(moment):
@@ -36,12 +37,15 @@ class Timetable:
         return max(ahead, key=lambda index: self.entries[index].replicas)
 
     def next_entry(self, moment: datetime) -> datetime | None:
-        """Return the next moment at which another entry is to be followed; None where that never is."""
+        """Return the next moment at which another entry applies; None if there is none."""
         now = self.entry_at(moment)
         return next((time for time in self._moments(moment) if self.entry_at(time) != now), None)
 
     def next_change(self, moment: datetime) -> tuple[datetime, int] | None:
-        """Return the next moment at which the number of replicas changes, and the number; None where it never does."""
+        """Return the next moment at which the number of replicas changes, and the new number.
+
+        None if it never changes.
+        """
         now = self.entries[self.entry_at(moment)].replicas
         for time in self._moments(moment):
             replicas = self.entries[self.entry_at(time)].replicas

@@ -6,20 +6,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 _PASSING = ("", "ContainerCreating", "PodInitializing")
-"""Reasons to wait that every pod has as it starts."""
+"""Reasons for waiting that every starting pod has."""
 _MOST = 300
-"""Characters of a container's last words: an engine's may be a whole traceback."""
+"""Characters of a container's last message, which may be a whole traceback."""
 
 
 def waits(containers: Sequence[Mapping[str, Any]]) -> tuple[str, bool]:
-    """Return what the containers of a pod wait for, or how one ended, and whether that does not pass by itself.
+    """Return why the containers of a pod wait or ended, and whether that needs intervention.
 
     Args:
-        containers: As the store trims them, init containers first.
+        containers: Containers as the store trims them, init containers first.
     """
     stuck = [c for c in containers if c["waiting"].get("reason", "") not in _PASSING]
     if stuck:
-        # The container that runs the engine is often only waiting for a sidecar or an init container.
+        # The engine's container is often only waiting for a sidecar or an init container.
         found = stuck[0]
         text = ": ".join(filter(None, (found["waiting"]["reason"], found["waiting"].get("message", ""))))
         ended = _ended(found)
@@ -34,7 +34,7 @@ def starts(containers: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _ended(container: Mapping[str, Any]) -> str:
-    """Return how a container ended last; "" where it did not, or ended well."""
+    """Return how a container ended last; "" if it did not end, or ended successfully."""
     ended = container["ended"]
     if not ended.get("exitCode") and not ended.get("signal") and ended.get("reason") in (None, "Completed"):
         return ""
@@ -47,7 +47,7 @@ def _ended(container: Mapping[str, Any]) -> str:
 
 
 def why_failed(status: Mapping[str, Any]) -> str:
-    """Return why a pod ended for good: the node's reason and message, else how its containers ended."""
+    """Return why a pod failed permanently: the node's reason and message, otherwise how its containers ended."""
     told = ": ".join(filter(None, (status.get("reason", ""), status.get("message", ""))))
     ends = [f"container {c['name']} {text}" for c in status["containers"] if (text := _ended(c))]
     return told or "; ".join(ends) or "Failed"

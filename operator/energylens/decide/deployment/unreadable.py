@@ -1,4 +1,4 @@
-"""The status of an LLMDeployment whose spec cannot be read: it says so, and keeps everything else. Pure."""
+"""The status of an LLMDeployment whose spec cannot be read: it reports that and keeps everything else. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from energylens.decide.planned import Body
 from energylens.decide.reasons import ConditionType, Reason
 
 SMALLEST_SPEC = {"model": {"name": "unknown"}, "workload": {"inputTokens": 1, "outputTokens": 1, "concurrency": 1}}
-"""A spec that can be read, to read a status beside."""
+"""A readable spec, as a placeholder for reading the status."""
 
 
 def unreadable_status(body: Body, message: str, now: datetime) -> dict[str, Any]:

@@ -19,14 +19,14 @@ def judged(
     window: WindowMeasurement,
     other: WindowMeasurement | None,
 ) -> Verdict:
-    """Return what a window of one replica says of its plan.
+    """Return the verdict of a window of one replica on its plan.
 
     Args:
         case: What is planned.
-        running: The plan that runs.
+        running: The running plan.
         plan: The new plan.
-        window: Of its replica.
-        other: Of the running pods; None where there is none.
+        window: Window of its replica.
+        other: Window of the running pods; None if there is none.
     """
     if window.reason != "Measured" or window.joules_per_output_token is None:
         return Verdict(None, f"{window.reason}: {window.message}")
@@ -56,7 +56,7 @@ def _energy(
     window: WindowMeasurement,
     other: WindowMeasurement | None,
 ) -> Verdict:
-    """Compare the energy of both sides at the load that is planned for."""
+    """Compare the energy of both sides at the planned load."""
     asked, limit = case.asked(case.inputs.load), case.inputs.deployment.spec.slo.joules_per_output_token
     new = _projected(case, asked, plan, 1, window, joules(plan.predicted.joules_per_output_token))
     if new is None:
@@ -67,7 +67,7 @@ def _energy(
     before = figures(case, asked, running, running.replicas)
     promised = None if before is None else joules(before.predicted.joules_per_output_token)
     if promised is None or joules(plan.predicted.joules_per_output_token) >= promised:
-        # A plan that is needed may cost more, and said so.
+        # A required plan may cost more; its adoption message said so.
         return Verdict(True, f"{text}, which was not to be less than that of the running plan")
     if other is None or not _at_one_time(window, other):
         return Verdict(None, "the running replicas have no window of the same time to compare energy with")
@@ -81,14 +81,14 @@ def _energy(
 def _projected(
     case: Case, asked: LLMDeployment, plan: PlanStatus, replicas: int, window: WindowMeasurement, planned: float
 ) -> float | None:
-    """Return the energy per token at the planned load, by what was measured at another one, J; None: not known.
+    """Return the energy per token at the planned load from a measurement at another load, J; None if unknown.
 
     Args:
         case: What is planned.
-        asked: The deployment with the load that is planned for.
-        plan: Whose replicas were measured.
-        replicas: As many of them.
-        window: Of these replicas.
+        asked: The deployment with the planned load.
+        plan: The plan of the measured replicas.
+        replicas: Number of measured replicas.
+        window: Window of these replicas.
         planned: Predicted energy per token of the whole plan at the planned load, J.
     """
     measured, load = window.joules_per_output_token, _load(case, window)
@@ -100,7 +100,7 @@ def _projected(
 
 
 def figures(case: Case, asked: LLMDeployment, plan: PlanStatus, replicas: int) -> PlanStatus | None:
-    """Return what replicas of a plan are predicted to do under a load, budgets aside."""
+    """Return the predicted figures of a plan's replicas under a load, without budgets."""
     inputs = case.inputs
     running = Running(asked, case.model, plan, inputs.snapshot, case.gpus, case.predictor, inputs.corrections)
     return running.at(replicas)
@@ -123,14 +123,14 @@ def _unit(case: Case) -> str:
 
 
 def _load(case: Case, window: WindowMeasurement) -> float:
-    """Return the load of a window in the unit of the spec: a rate by the tokens that came of it."""
+    """Return the load of a window in the unit of the spec; a rate is derived from the generated tokens."""
     if _is_rate(case):
         return (window.output_tokens_per_second or 0.0) / case.inputs.deployment.spec.workload.mean_output_tokens
     return window.mean_running or 0.0
 
 
 def _most_load(case: Case, running: PlanStatus, plan: PlanStatus) -> float:
-    """Return the load up to which a replica is judged: its part of the plan's, or its share beside the running ones."""
+    """Return the largest load at which a replica is judged: its part of the plan's, or its share of the load now."""
     workload = case.asked(case.inputs.load).spec.workload
     whole = float(joules(workload.requests_per_second)) if workload.requests_per_second else workload.concurrency or 0
     return MOST_LOAD * whole / min(plan.replicas, running.replicas + 1)

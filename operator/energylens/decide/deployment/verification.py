@@ -1,8 +1,8 @@
-"""Whether a new plan is followed, by what one replica of it measures beside the running ones. Pure.
+"""Whether a new plan is adopted, by measuring one replica of it beside the running ones. Pure.
 
-The memory is ``status.verification``. Each pass takes one step: a verification begins, goes on, or ends with the plan
-followed or given up. A plan that was given up is not tried again for the same inputs, so that nothing alternates; where
-it was only not possible to judge it, it is tried again after the cooldown.
+The state is ``status.verification``. Each pass takes one step: a verification begins, continues, or ends with the plan
+adopted or rejected. A rejected plan is not tried again for the same inputs, so that plans do not alternate; if it only
+could not be judged, it is tried again after the cooldown.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from energylens.measure.types import WindowMeasurement
 from energylens.planner.search.identity import action_hash
 
 WINDOWS = 2
-"""Windows in a row that decide: one may hold a burst, or the end of a warm-up."""
+"""Number of consecutive windows that decide, because a single one may contain a burst or the end of a warm-up."""
 MOST_WINDOWS = 8
-"""Lengths of a window, after the warm-up, within which there must be a verdict: one more replica costs energy."""
+"""Number of windows after the warm-up within which a verdict is required, because one more replica costs energy."""
 MOST_GIVEN_UP = 10
 PASSING: tuple[VerdictReason, ...] = ("NotMeasured", "Unschedulable")
 """Reasons that are no evidence about the plan, so that it is tried again after the cooldown."""
@@ -40,26 +40,26 @@ class Verdict:
     """Result of one window of the replica."""
 
     good: bool | None
-    """None: nothing can be said."""
+    """None if there is no verdict."""
     text: str
-    """The figures, or why nothing can be said."""
+    """The figures, or why there is no verdict."""
     reason: VerdictReason | None = None
     """The objective that a bad window broke."""
 
 
 @dataclass(frozen=True)
 class SeenReplica:
-    """The one replica of the new plan, as it was seen."""
+    """The observed state of the one replica of the new plan."""
 
     ready: bool = False
     trouble: str = ""
     """Why it is not ready."""
     unschedulable: bool = False
-    """No node has room for it."""
+    """Whether no node has room for it."""
     window: WindowMeasurement | None = None
     """The last window of the replica."""
     plan_hash: str = ""
-    """Hash of the plan that it was made from, by its object; "" where there is none."""
+    """Hash of the plan on its object; "" if there is no object."""
 
 
 @dataclass(frozen=True)
@@ -67,16 +67,16 @@ class Beside:
     """The running plan, as far as verifying a new plan beside it depends on it."""
 
     running: PlanStatus | None
-    """The plan whose pods run; None where nothing runs, or nobody knows its plan."""
+    """The plan whose pods run; None if no pods run, or if their plan is unknown."""
     serving: bool = False
-    """A replica of it is ready."""
+    """Whether a replica of it is ready."""
     same_model: bool = True
-    """The running pods serve the model that the spec names."""
+    """Whether the running pods serve the model in the spec."""
     window: WindowMeasurement | None = None
     """The last window of its pods."""
     replica: SeenReplica = SeenReplica()
     exclusive: str = ""
-    """Why no pod more can mount what the running ones hold."""
+    """Why no further pod can mount the claims of the running ones."""
 
 
 @dataclass(frozen=True)
@@ -87,19 +87,19 @@ class Situation:
     running: PlanStatus
     """The plan whose pods run."""
     wanted: PlanStatus
-    """The plan to follow, by planning."""
+    """The plan that planning would adopt."""
     inputs: str
-    """Hash of what a verdict holds for."""
+    """Hash of the inputs for which a verdict holds."""
     still_holds: Callable[[PlanStatus], bool]
-    """Whether a plan is possible for the spec and the cluster as they are."""
+    """Whether a plan is possible for the current spec and cluster."""
     is_needed: Callable[[], bool]
-    """Whether the running plan does not meet the spec, so that staying with it is no choice."""
+    """Whether the running plan does not meet the spec, so that it cannot stay."""
     obstacle: Callable[[PlanStatus], str]
-    """Why no replica of a plan can be verified beside the running ones now; "" where one can."""
+    """Why no replica of a plan can be verified beside the running ones now; "" if one can."""
     judge: Callable[[PlanStatus, WindowMeasurement], Verdict]
     replica: SeenReplica
     deadline_seconds: float
-    """Within which the replica must be ready."""
+    """Time within which the replica must be ready, s."""
     now: datetime
 
 
@@ -108,20 +108,20 @@ class Step:
     """Fate of the new plan in this pass."""
 
     action: Literal["Follow", "Verify", "Keep"]
-    """All replicas follow it, one replica runs it, or none does."""
+    """Whether all replicas run the new plan, one replica, or none."""
     plan: PlanStatus
     """The new plan."""
     status: VerificationStatus
     reason: Reason
     message: str
     began: bool = False
-    """One replica of the plan runs from this pass on."""
+    """Whether one replica of the plan runs from this pass on."""
     gave_up: GivenUpPlan | None = None
     """The plan that was rejected in this pass."""
 
 
 def without_trial(before: VerificationStatus | None) -> VerificationStatus:
-    """Return the memory with no verification under way."""
+    """Return the state without a verification in progress."""
     known = before or VerificationStatus()
     return VerificationStatus(given_up=known.given_up, followed=known.followed)
 
@@ -129,15 +129,15 @@ def without_trial(before: VerificationStatus | None) -> VerificationStatus:
 def followed_at_once(
     before: VerificationStatus | None, plan: PlanStatus, why: str, now: datetime
 ) -> VerificationStatus:
-    """Return the memory after a plan is followed that nobody measured; ``why`` says why not."""
+    """Return the state after a plan is adopted without measurement; ``why`` is the reason."""
     said = FollowedPlan(plan_hash=plan.hash, verified=False, message=why, time=timestamp(now))
     return without_trial(before).model_copy(update={"followed": said})
 
 
 def as_many(memory: VerificationStatus, running: PlanStatus, wanted: PlanStatus) -> VerificationStatus:
-    """Return the memory while the pods that run are those of the plan to follow, perhaps in another number.
+    """Return the state while the running pods are those of the plan to adopt, possibly in another number.
 
-    What is known of their verification stays theirs; what is known of other pods is no evidence about the next ones.
+    The result of their verification is kept; results of other pods are no evidence about them.
     """
     followed = memory.followed
     if followed is None or followed.plan_hash == wanted.hash:
@@ -148,13 +148,13 @@ def as_many(memory: VerificationStatus, running: PlanStatus, wanted: PlanStatus)
 
 
 def same_pods(a: PlanStatus, b: PlanStatus) -> bool:
-    """Return whether two plans run the same pods: they may differ in the number of replicas."""
+    """Return whether two plans run equal pods, possibly with different numbers of replicas."""
     alone = {"replicas": 1, "shed_from_replicas": None, "planned_replicas": None}
     return action_hash(a.model_copy(update=alone)) == action_hash(b.model_copy(update=alone))
 
 
 def step(situation: Situation) -> Step:
-    """Return what becomes of a new plan whose pods are not those that run."""
+    """Return the next step for a new plan whose pods differ from the running ones."""
     status = situation.deployment.status.verification or VerificationStatus()
     plan = _candidate(situation, status)
     known = _given_up(situation, status, plan)
@@ -175,16 +175,16 @@ def step(situation: Situation) -> Step:
 
 
 def _candidate(situation: Situation, status: VerificationStatus) -> PlanStatus:
-    """Return the plan to verify: the one that is being verified, as long as it is possible for the same inputs.
+    """Return the plan to verify: the one in verification, as long as it is possible for the same inputs.
 
-    Planning may waver between plans that are nearly equal, and each change would begin with no windows.
+    Planning may alternate between nearly equal plans, and each change would restart the windows.
     """
     known, wanted = status.plan, situation.wanted
     if known is None or status.inputs != situation.inputs or same_pods(known, wanted):
         return wanted
     made = situation.replica.plan_hash
     if made and made != known.hash:
-        # The status was edited while nobody looked, or is behind.
+        # The status was edited while no operator ran, or is stale.
         return wanted
     return known if situation.still_holds(known) else wanted
 
@@ -248,15 +248,15 @@ def _after_window(
 
 
 def _is_new(window: WindowMeasurement, status: VerificationStatus) -> bool:
-    """Return whether a window is whole, of this replica, and was not looked at yet."""
+    """Return whether a window is complete, belongs to this replica, and was not judged yet."""
     if window.window_start is None or window.window_end is None or window.reason == "Collecting":
         return False
-    # Whole seconds, as the status keeps them.
+    # Whole seconds, as in the status.
     return _time(window.window_end) != status.window_end and _time(window.window_start) >= (status.start_time or "")
 
 
 def _late(situation: Situation, status: VerificationStatus) -> tuple[VerdictReason, str] | None:
-    """Return why the verification has to end without a verdict; None while there is time."""
+    """Return why the verification must end without a verdict; None while there is time."""
     replica, validation = situation.replica, situation.deployment.spec.validation
     if status.ready_time is None:
         if replica.ready or _age(status.start_time, situation.now) <= situation.deadline_seconds:
@@ -266,7 +266,7 @@ def _late(situation: Situation, status: VerificationStatus) -> tuple[VerdictReas
         return ("Unschedulable" if replica.unschedulable else "ProgressDeadline"), trouble
     limit = max(
         validation.warmup_seconds + MOST_WINDOWS * validation.window_seconds,
-        # A replica that restarts may take as long again as the first time.
+        # A restarting replica may take as long as the first time.
         0 if replica.ready else situation.deadline_seconds,
     )
     if _age(status.ready_time, situation.now) <= limit:
@@ -302,7 +302,7 @@ def _stays(situation: Situation) -> str:
 
 
 def _kept(plan: PlanStatus) -> PlanStatus:
-    """Return a plan without what only its own status shows."""
+    """Return a plan without the parts that only its own status shows."""
     return plan.model_copy(update={"alternatives": (), "fewer_replicas": (), "inputs_hash": None})
 
 

@@ -1,4 +1,4 @@
-"""Whether a new plan is put to the test of one replica, and what planning then follows. Pure."""
+"""Whether a new plan is verified on one replica, and the plan to run meanwhile. Pure."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ LEAST_SHARE_SERVED = 0.99
 
 
 def verified(case: Case, choice: PlanChoice) -> PlanChoice:
-    """Return the plan to follow where the spec asks for a new one to be measured on one replica first.
+    """Return the plan to run if the spec asks to measure a new plan on one replica first.
 
     Args:
         case: What is planned.
-        choice: What planning would follow.
+        choice: The plan that planning would adopt.
     """
     seen, before = case.inputs.beside, case.inputs.deployment.status.verification
     if seen is None:
@@ -51,7 +51,7 @@ def verified(case: Case, choice: PlanChoice) -> PlanChoice:
     spec = case.inputs.deployment.spec
     plain = replace(choice, verification=without_trial(before))
     if choice.rollback is not None:
-        # What is followed now was measured long ago.
+        # The current plan was measured long ago.
         return replace(choice, verification=without_trial(before).model_copy(update={"followed": None}))
     if choice.plan is None or not choice.good or spec.suspend or spec.planning.mode == "Advisory":
         return plain
@@ -63,7 +63,7 @@ def verified(case: Case, choice: PlanChoice) -> PlanChoice:
         return replace(choice, verification=as_many(without_trial(before), running, wanted))
     known = before.followed if before is not None else None
     if known is not None and known.plan_hash == wanted.hash:
-        # It is decided, and its pods are not written yet.
+        # The plan is decided, but its pods are not written yet.
         return plain
     exempt = _exempt(seen)
     if exempt:
@@ -72,7 +72,7 @@ def verified(case: Case, choice: PlanChoice) -> PlanChoice:
 
 
 def _approved(case: Case, plan: PlanStatus) -> PlanStatus | None:
-    """Return the plan that may be followed; None while it waits for approval."""
+    """Return the plan that may be adopted; None while it waits for approval."""
     planning, before = case.inputs.deployment.spec.planning, case.inputs.deployment.status.verification
     if planning.mode != "Manual" or planning.approved_plan_hash == plan.hash:
         return plan
@@ -82,7 +82,7 @@ def _approved(case: Case, plan: PlanStatus) -> PlanStatus | None:
 
 
 def _exempt(seen: Beside) -> str:
-    """Return why there is nothing to measure a new plan against, or to protect; "" where there is."""
+    """Return why a new plan cannot be compared with, or endanger, running pods; "" if it can."""
     if not seen.serving:
         return "no replica of the running plan is ready"
     if not seen.same_model:
@@ -110,7 +110,7 @@ def _situation(case: Case, seen: Beside, running: PlanStatus, wanted: PlanStatus
 
 
 def _inputs(case: Case) -> str:
-    """Return the hash of what a verdict holds for: another spec, model, product or predictor may change it."""
+    """Return the hash of a verdict's inputs: another spec, model, product or predictor may change the verdict."""
     deployment = case.inputs.deployment
     document: Mapping[str, Any] = {
         "spec": inputs_of(deployment.spec),
@@ -123,7 +123,7 @@ def _inputs(case: Case) -> str:
 
 
 def _planned_again(case: Case, plan: PlanStatus) -> PlanStatus | None:
-    """Return a plan with its figures under today's inputs; None where it does not meet the spec."""
+    """Return a plan with its figures under the current inputs; None if it does not meet the spec."""
     asked = case.asked(case.inputs.load)
     pinned = adoption.pinned_to(asked, plan, case.gpus)
     found = None if isinstance(pinned, str) else case.plan(pinned)
@@ -131,7 +131,7 @@ def _planned_again(case: Case, plan: PlanStatus) -> PlanStatus | None:
 
 
 def _obstacle(case: Case, seen: Beside, running: PlanStatus, plan: PlanStatus) -> str:
-    """Return why one replica of a plan cannot be measured beside the running ones; "" where it can."""
+    """Return why one replica of a plan cannot be measured beside the running ones; "" if it can."""
     inputs, replica = case.inputs, one_replica(plan)
     deployment, allowance = inputs.deployment, inputs.allowance
     if seen.exclusive:
@@ -150,7 +150,7 @@ def _obstacle(case: Case, seen: Beside, running: PlanStatus, plan: PlanStatus) -
         )
     trial = deployment.status.verification
     if trial is not None and trial.plan is not None and same_pods(trial.plan, plan):
-        # It has its GPUs, or waits for those that were free when it began.
+        # The replica has its GPUs, or waits for GPUs that were free when it started.
         return ""
     if free_replicas(deployment, plan, inputs.snapshot) < 1:
         gpus = f"{counted(replica.gpus, 'GPU')} of {plan.gpu_product}"
@@ -160,7 +160,7 @@ def _obstacle(case: Case, seen: Beside, running: PlanStatus, plan: PlanStatus) -
 
 
 def _too_much_for_one(case: Case, running: PlanStatus, plan: PlanStatus) -> str:
-    """Return why one replica cannot carry the share of the load that the Service would give it; "" where it can."""
+    """Return why one replica cannot sustain the share of the load that the Service would give it; "" if it can."""
     pods = running.replicas + 1
     if plan.replicas <= pods:
         return ""

@@ -8,13 +8,13 @@ from energylens.measure.types import WindowMeasurement
 from energylens.predictor.fitted.recalibration import MeasuredPoint
 
 LOAD_TOLERANCE_POINTS = 10.0
-"""Percentage points by which hits of the prefix cache and accepted drafts may differ from the spec unsaid."""
+"""Percentage points by which prefix cache hits and accepted drafts may differ from the spec without a message."""
 LEAST_LOAD, MOST_LOAD = 0.75, 1.33
-"""Energy per token depends on the load more than on the plan: outside of these shares of it nothing is compared."""
+"""Load relative to the plan's, outside of which nothing is compared: energy per token depends mostly on the load."""
 
 
 def error_percent(predicted: float | None, measured: float | None) -> int | None:
-    """Return 100 x (predicted - measured) / measured, a whole percent; None where one of them is not known."""
+    """Return 100 x (predicted - measured) / measured as a whole percentage; None if either is unknown."""
     return None if predicted is None or measured is None or measured <= 0 else round(100 * (predicted / measured - 1))
 
 
@@ -29,9 +29,9 @@ def joules(quantity: str) -> float:
 
 
 def load_share(deployment: LLMDeployment, plan: PlanStatus, found: WindowMeasurement) -> float | None:
-    """Return the measured load over the one that the plan was predicted for; None where neither is known.
+    """Return the measured load relative to the plan's; None if either is unknown.
 
-    A load of requests in flight is compared by the sequences that ran, a rate by the tokens that came of it.
+    A load by concurrency is compared by the running sequences, a rate by the generated tokens.
     """
     predicted = plan.predicted
     if deployment.spec.workload.concurrency is not None and found.mean_running is not None:
@@ -42,12 +42,12 @@ def load_share(deployment: LLMDeployment, plan: PlanStatus, found: WindowMeasure
 
 
 def is_comparable(share: float | None) -> bool:
-    """Return whether a window's load is near enough to compare energy and latency."""
+    """Return whether a window's load is close enough to compare energy and latency."""
     return share is not None and LEAST_LOAD <= share <= MOST_LOAD
 
 
 def load_differences(deployment: LLMDeployment, found: WindowMeasurement) -> list[str]:
-    """Return where the load, its size apart, is not what the spec says and the figures are of, a text each."""
+    """Return how the load, apart from its size, differs from the spec and the figures, one text each."""
     workload, texts = deployment.spec.workload, []
     hits = found.prefix_cache_hits
     said = workload.mean_prefix_hit_percent
@@ -77,7 +77,7 @@ def broken_objectives(deployment: LLMDeployment, found: WindowMeasurement | None
 
 
 def objectives(deployment: LLMDeployment, found: WindowMeasurement | None) -> dict[str, tuple[str, bool | None]]:
-    """Return for each objective that is asked for its figures in words, and whether it holds; None: not measured."""
+    """Return for each objective in the spec its figures in words, and whether it is met; None if not measured."""
     slo, latency = deployment.spec.slo, found.latency if found is not None else None
     answers: dict[str, tuple[str, bool | None]] = {}
     for name, limit, value in (
@@ -100,7 +100,7 @@ def objectives(deployment: LLMDeployment, found: WindowMeasurement | None) -> di
 
 
 def measured_point(plan: PlanStatus, found: WindowMeasurement) -> MeasuredPoint:
-    """Return what was measured over what the predictor says without the corrections that are in the plan."""
+    """Return the ratios of measured figures to predictions without the plan's corrections."""
     applied, predicted, latency = plan.correction, plan.predicted, found.latency
 
     def ratio(measured: float | None, expected: float, factor: str) -> float | None:

@@ -25,12 +25,12 @@ from energylens.predictor.fitted.recalibration import (
 CONFIG_MAP_NAME = "energylens-corrections"
 DATA_KEY = "corrections.json"
 VERSION = 3
-"""Version of the format in which everything learned is stored."""
+"""Version of the storage format."""
 MOST_ENTRIES = 1000
-"""Lessons in a ConfigMap that must stay below 1 MiB; the ones learned from last stay."""
+"""Most lessons in a ConfigMap, which must stay below 1 MiB; the latest lessons are kept."""
 
 Subject = tuple[str, str]
-"""Engine and model, the quantization that was asked for included."""
+"""Engine and model, including the requested quantization."""
 
 
 class CorrectionsError(ValueError):
@@ -43,17 +43,17 @@ Product = tuple[str, str, str]
 
 @dataclass
 class Pool:
-    """All that was learned; ``changed`` says that it should be stored, ``version`` counts changes that plans see."""
+    """All corrections; ``changed`` means that they should be stored, ``version`` counts changes that affect plans."""
 
     changed: bool = False
     version: int = 0
     stored: bool = False
-    """Whether there is, as far as is known, a ConfigMap of it."""
+    """Whether a ConfigMap with the corrections is known to exist."""
     _lessons: dict[Product, Lessons] = field(default_factory=dict)
-    """The product learned from last is last."""
+    """Lessons by product; the product with the latest lesson is last."""
 
     def learn(self, deployment: LLMDeployment, plan: PlanStatus, point: MeasuredPoint) -> bool:
-        """Take in one window of a plan; return whether plans see other factors now."""
+        """Take in one window of a plan; return whether the factors that plans use have changed."""
         product = (*subject(deployment), plan.gpu_product)
         lessons = self._lessons.pop(product, None) or Lessons()
         self._lessons[product] = lessons
@@ -72,13 +72,13 @@ class Pool:
             del self._lessons[product]
 
     def forget(self) -> None:
-        """Forget everything: plans see no factor any more."""
+        """Forget everything, so that plans use no factors."""
         self._lessons = {}
         self.changed, self.stored = False, False
         self.version += 1
 
     def of(self, deployment: LLMDeployment, plan: PlanStatus) -> LearnedCorrection | None:
-        """Return what is known of a plan's layout, as its object shows it; None when nothing was learned of it."""
+        """Return the corrections of a plan's layout in the form of its status; None if nothing was learned."""
         lessons = self._lessons.get((*subject(deployment), plan.gpu_product))
         windows = 0.0 if lessons is None else lessons.windows(plan.layout)
         if lessons is None or not windows:
@@ -92,7 +92,7 @@ class Pool:
         )
 
     def for_planning(self, deployment: LLMDeployment) -> Corrections | None:
-        """Return the lessons for a deployment's plans; None where it does not ask for them or nothing was learned."""
+        """Return the lessons for a deployment's plans; None if it does not use corrections, or nothing was learned."""
         if deployment.spec.validation.on_drift != "Recalibrate":
             return None
         about = subject(deployment)
@@ -102,7 +102,7 @@ class Pool:
         return Corrections({product: lessons for product, lessons in found.items() if lessons}, kind_of(deployment))
 
     def dump(self) -> str:
-        """Return everything as JSON, a line per entry."""
+        """Return everything as JSON, one line per entry."""
         lines = [
             json.dumps({"key": [*product, layout, kind, load], **_plain(entry)}, separators=(",", ":"))
             for product, lessons in self._lessons.items()
@@ -111,10 +111,10 @@ class Pool:
         return f'{{"version":{VERSION},"entries":[\n' + ",\n".join(lines) + "\n]}"
 
     def load(self, text: str) -> None:
-        """Take what :meth:`dump` wrote.
+        """Load the output of :meth:`dump`.
 
         Raises:
-            CorrectionsError: the text is something else.
+            CorrectionsError: The text has another format.
         """
         try:
             document = json.loads(text)
@@ -139,7 +139,7 @@ class Pool:
 
 
 def subject(deployment: LLMDeployment) -> Subject:
-    """Return what factors are about, GPU and layout apart."""
+    """Return the subject of factors, without GPU and layout."""
     model = deployment.spec.model
     name = model.name if model.quantization is None else f"{model.name}@{model.quantization}"
     return deployment.spec.engine.type, name
@@ -152,7 +152,7 @@ def kind_of(deployment: LLMDeployment) -> str:
 
 
 def _sequences(plan: PlanStatus) -> float:
-    """Return the sequences at a time in one replica that a plan was predicted for."""
+    """Return the running sequences of one replica in the prediction of a plan."""
     return max(plan.predicted.concurrency / max(plan.replicas, 1), 1.0)
 
 
