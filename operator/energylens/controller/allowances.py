@@ -1,4 +1,8 @@
-"""The power that budgets leave to one deployment, given the plans of all others."""
+"""The power that budgets leave to one deployment, given the plans of all others.
+
+Each member's commitment is cached and recounted when the member changes: with thousands of members a pass over one of
+them would otherwise visit all of them.
+"""
 
 from __future__ import annotations
 

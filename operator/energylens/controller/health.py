@@ -1,4 +1,8 @@
-"""The answers of the probes, and when the log repeats them."""
+"""The answers of the probes, and when the log repeats them.
+
+Readiness fails with a reason while something that the operator needs does not work, such as a lease that cannot be read
+or a kind that may not be listed. Liveness fails only if a restart would help, which it would not in these cases.
+"""
 
 from __future__ import annotations
 

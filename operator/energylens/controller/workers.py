@@ -1,4 +1,7 @@
-"""Take keys from the queue and reconcile them."""
+"""Take keys from the queue and reconcile them.
+
+A failed key is retried with growing delays, and immediately if its object changed meanwhile.
+"""
 
 from __future__ import annotations
 

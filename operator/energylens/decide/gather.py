@@ -1,4 +1,8 @@
-"""The inputs of a decision about one LLMDeployment, assembled in one place from the observed objects. Pure."""
+"""The inputs of a decision about one LLMDeployment, assembled in one place from the observed objects. Pure.
+
+The operator's pass observes through its watches, a preview through files or one read of a cluster, and a fleet plans as
+if nothing ran yet; all of them plan from the same inputs, which are assembled here.
+"""
 
 from __future__ import annotations
 

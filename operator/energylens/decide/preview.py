@@ -1,6 +1,6 @@
 """The statuses that the operator would write for LLMDeployments, computed without a cluster and without acting.
 
-Pure.
+Pure. The deciding code is the operator's own; only its inputs are assembled here instead of watched.
 """
 
 from __future__ import annotations

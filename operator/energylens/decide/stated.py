@@ -1,4 +1,9 @@
-"""A status as input: which conditions belong to the operator, and which values can be true. Pure."""
+"""A status as input: which conditions belong to the operator, and which values can be true. Pure.
+
+A status is the operator's memory, and others may edit it. These checks are common to all kinds;
+:mod:`energylens.decide.deployment.status_check` and :mod:`energylens.decide.budgets.status_check` check the fields of
+each kind.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,10 @@
-"""From a Deployment to a LeaderWorkerSet and back: the old workload serves until the new one's pods are ready. Pure."""
+"""From a Deployment to a LeaderWorkerSet and back: the old workload serves until the new one's pods are ready. Pure.
+
+A plan that moves between one node and several needs another kind of object, and no controller of Kubernetes rolls one
+kind over into another. Both objects exist for a while; the Service selects all ready pods. The old object is deleted as
+soon as the new one has all replicas. If the new pods wait for GPUs of the old ones, old replicas are removed one by
+one, each time only after the freed GPUs had time to be used; the rest keeps serving.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Why a pod does not run, in words, from the kubelet's status of its containers. Pure."""
+"""Why a pod does not run, in words, from the kubelet's status of its containers. Pure.
+
+Reasons are Kubernetes' own: ``pkg/kubelet/images/types.go`` and ``pkg/kubelet/container/sync_result.go`` for waiting
+containers, ``pkg/kubelet/lifecycle`` and ``pkg/kubelet/eviction`` for pods that a node rejects or ends.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,10 @@
-"""The verdict of one replica's window on its plan: latencies against the SLO, energy against the running plan."""
+"""The verdict of one replica's window on its plan: latencies against the SLO, energy against the running plan.
+
+The replica gets the share of the load that the Service gives to any pod, which is seldom the load of its plan, and
+energy per token depends mostly on the load. So each side's measured energy is divided by its prediction at the measured
+load, and the ratio is applied to the prediction at the planned load: the predictor provides the change with load, and
+its constant error cancels. Pure.
+"""
 
 from __future__ import annotations
 

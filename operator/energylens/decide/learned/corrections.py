@@ -1,4 +1,9 @@
-"""Corrections of the predictor learned by the cluster, pooled over its LLMDeployments and stored in a ConfigMap."""
+"""Corrections of the predictor learned by the cluster, pooled over its LLMDeployments and stored in a ConfigMap.
+
+Lessons are stored per engine, model, GPU product, layout and load; each also corrects the others of its product. Plans
+use new factors only after a change of some size, so that small fluctuations do not replan the cluster with every
+window.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,11 @@
-"""A cluster described by hand as a short list of node pools, for planning without a cluster."""
+"""A cluster described by hand as a short list of node pools, for planning without a cluster.
+
+.. code-block:: yaml
+
+    nodes:
+    - {product: NVIDIA-H100-80GB-HBM3, gpus: 8, count: 2}
+    - {product: L40S, gpus: 4, count: 3, used: 1}
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Attention and recurrent mixers of each layer, from a ``config.json``."""
+"""Attention and recurrent mixers of each layer, from a ``config.json``.
+
+The rules follow the configuration classes of the transformers library (version 5.23) and the modelling code that the
+publishers ship with a checkpoint.
+"""
 
 from __future__ import annotations
 

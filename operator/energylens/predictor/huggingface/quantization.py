@@ -1,4 +1,8 @@
-"""Storage format of each part of a model, from the quantisation objects in checkpoints."""
+"""Storage format of each part of a model, from the quantisation objects in checkpoints.
+
+Formats: ``fp8`` and ``fbgemm_fp8`` (transformers), ``compressed-tensors`` (llm-compressor), ``modelopt`` (NVIDIA),
+``mxfp4`` (gpt-oss), ``gptq`` and ``awq``. A part counts as quantised if most of its layers are.
+"""
 
 from __future__ import annotations
 
