@@ -94,3 +94,9 @@ def test_no_time_has_no_mean_and_no_grams() -> None:
 
 def test_a_mean_begins_inside_any_hour_of_the_forecast() -> None:
     assert forecast(100.0, 300.0).mean(START + HOUR / 2, START + HOUR) == 100.0
+
+
+@pytest.mark.parametrize(("first", "grams"), [(0, 100.0), (1, 400.0), (2, 900.0)])
+def test_values_outside_of_the_time_have_no_weight(first: int, grams: float) -> None:
+    begin = START + first * HOUR
+    assert forecast(100.0, 400.0, 900.0).mean(begin, begin + HOUR) == grams

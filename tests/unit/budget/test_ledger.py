@@ -16,6 +16,7 @@ from energylens.budget.carbon import Forecast
 from energylens.budget.ledger import (
     FOLDED,
     MOST_WRITTEN,
+    SMALLER,
     WAIT_SECONDS,
     Entry,
     MeasuredEnergy,
@@ -210,3 +211,24 @@ def test_a_status_has_so_many_accounts_and_loses_no_energy() -> None:
     few = written(many[:MOST_WRITTEN])
     assert few == tuple(many[:MOST_WRITTEN])
     assert read_back(few) == ({entry.uid: entry for entry in few}, None)
+
+
+def test_a_span_that_ends_at_the_watermark_does_not_keep_later_time_from_being_predicted() -> None:
+    late = account(entry(60), at(60 + WAIT_SECONDS + 1), measured(0, 60), 400, None)
+    assert (late.measured_joules, late.predicted_joules) == (0, 400 * (WAIT_SECONDS + 1))
+
+
+def test_a_span_without_length_between_two_seconds_changes_nothing() -> None:
+    assert account(entry(), at(20), MeasuredEnergy(at(10.5), at(10.5), 0.0), 400, None) == entry()
+
+
+def test_the_account_of_the_gone_is_never_folded_with_those_of_members() -> None:
+    gone = Entry(FOLDED, "zz", "zz", at(0), measured_joules=7.0)
+    members = [Entry(f"uid-{n:04}", "team", f"m{n:04}", at(0)) for n in range(MOST_WRITTEN + 1)]
+    kept = {each.uid: each for each in written([*members, gone])}
+    assert kept[FOLDED] == gone
+
+
+def test_accounts_that_are_folded_again_count_from_the_latest_of_their_watermarks() -> None:
+    found, since = read_back([Entry(FOLDED, "", "", at(90)), Entry(SMALLER, "", "", at(30))])
+    assert (found[FOLDED].until, since) == (at(90), at(30))

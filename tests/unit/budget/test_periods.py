@@ -149,3 +149,12 @@ def test_hours_left_never_go_below_zero() -> None:
     left = [span.hours_left(start + timedelta(hours=hours)) for hours in range(4)]
     assert left == [2, 1, 0, 0]
     assert all(a >= b for a, b in pairwise(left))
+
+
+@pytest.mark.parametrize(("now", "day"), [("04:15", 30), ("04:45", 30), ("05:00", 31), ("05:15", 31)])
+def test_the_first_moments_of_a_date_whose_midnight_was_skipped_belong_to_the_day_before(now: str, day: int) -> None:
+    """In Toronto, 23:30 on 30 March 1919 was followed by 00:30: the date began half an hour before its midnight."""
+    found = period_at("Day", ZoneInfo("America/Toronto"), datetime.fromisoformat(f"1919-03-31T{now}:00+00:00"))
+    midnight = datetime(1919, 3, day, 5, tzinfo=UTC)
+    assert found.start == midnight
+    assert found.end == (midnight + timedelta(days=1) if day == 30 else datetime(1919, 4, 1, 4, tzinfo=UTC))
