@@ -93,6 +93,7 @@ async def test_replicas_follow_the_hours_without_a_restart() -> None:
     assert "the week takes" in up
     assert "the best constant plan" in up
     assert not events(found, "RolloutStarted")
+    assert not events(found, "BecameUnready")
 
 
 async def test_replicas_start_early_by_the_time_that_the_last_start_took() -> None:
@@ -113,6 +114,26 @@ async def test_replicas_start_early_by_the_time_that_the_last_start_took() -> No
     assert "startingSince" not in schedule
     # The next change is the stop of Monday evening, on the hour.
     assert schedule["nextChangeTime"] == "2026-03-02T18:00:00Z"
+
+
+async def test_replicas_that_start_early_leave_the_deployment_ready_until_the_hour_needs_them() -> None:
+    found = await world()
+    change = moment_of(found.status()["schedule"]["nextChangeTime"])
+    assert change is not None
+    found.pods_run = False
+    found.clock.advance((change - found.clock.now()).total_seconds())
+    await found.settle()
+    ready = found.condition("Ready")
+    assert (ready["status"], ready["reason"]) == ("True", "PodsReady")
+    assert ready["message"].endswith("the others start early")
+    assert not events(found, "BecameUnready")
+    # At eight o'clock the hour needs them.
+    found.clock.advance((datetime(2026, 3, 2, 8, tzinfo=UTC) - found.clock.now()).total_seconds())
+    await found.settle()
+    assert found.condition("Ready")["status"] == "False"
+    found.pods_run = True
+    await found.settle()
+    assert found.condition("Ready")["status"] == "True"
 
 
 async def test_a_start_that_was_measured_by_the_site_is_taken_as_it_is() -> None:
@@ -238,6 +259,18 @@ async def test_the_power_committed_follows_the_hours_and_the_highest_is_kept_for
     await found.look(KEY, other, seconds=60)
     assert found.status()["plan"]["predicted"]["powerWatts"] == peak
     assert committed(found) == peak + before
+
+
+async def test_power_that_is_kept_for_the_morning_is_not_said_to_be_committed() -> None:
+    found, other = await world(), ("team", "other")
+    found.cluster.put(llama("other"))
+    await found.settle(KEY, other)
+    watts = [found.status(key)["plan"]["predicted"]["powerWatts"] for key in (KEY, other)]
+    found.meter = dict(zip((KEY, other), map(float, watts), strict=True))
+    # Less than the morning needs, and more than the night.
+    found.cluster.put(budget(sum(watts) + 10))
+    await found.look(KEY, other)
+    assert found.condition("WithinEnergyBudget", other)["reason"] == "WithinBudget"
 
 
 async def test_a_budget_that_binds_in_the_morning_is_seen_at_night() -> None:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from energylens.clock import Clock
 from energylens.controller.inventory import Inventory
 from energylens.controller.store import Body, Key, Store
-from energylens.decide.budgets.allowance import allowance, counted_watts
+from energylens.decide.budgets.allowance import allowance
 from energylens.decide.budgets.budget import Budget, read_budget
+from energylens.decide.budgets.counted import CountedWatts, counted_watts, summed
 from energylens.decide.budgets.membership import Surroundings, node_selector
 from energylens.decide.deployment.observation import Allowed
 from energylens.decide.planned import PlannedDeployment, planned
@@ -28,8 +29,8 @@ class _Counted:
     namespaces: int
     nodes: Sequence[GpuNode] | None
     """The namespaces, by their version, and the nodes that membership was judged by; None where nodes do not count."""
-    watts: dict[Key, float]
-    total: float | None = None
+    watts: dict[Key, CountedWatts]
+    total: CountedWatts | None = None
     """Sum over the members; None after a change."""
 
 
@@ -78,8 +79,8 @@ class Allowances:
             committed_by_others=lambda budget: self._others(names[id(budget)], budget, deployment.key),
         )
 
-    def _others(self, name: Key, budget: Budget, key: Key) -> float:
-        """Return the power that the members of a budget except one commit, W."""
+    def _others(self, name: Key, budget: Budget, key: Key) -> CountedWatts:
+        """Return the power that the members of a budget except one commit and reserve, W."""
         self._count()
         found = self._counted.get(name)
         namespaces = 0 if budget.namespace else self._store.namespaces_version
@@ -91,8 +92,9 @@ class Allowances:
             for other in self._store.deployments:
                 self._count_one(found, other)
         if found.total is None:
-            found.total = sum(found.watts.values())
-        return found.total - found.watts.get(key, 0.0)
+            found.total = summed(found.watts.values())
+        own = found.watts.get(key, CountedWatts(0.0, 0.0))
+        return CountedWatts(found.total.committed - own.committed, found.total.reserved - own.reserved)
 
     def _count(self) -> None:
         """Recount changed deployments against each budget that may cover them."""

@@ -19,6 +19,7 @@ from energylens.budget.periods import Span, period_at
 from energylens.budget.usage import PowerAllowed
 from energylens.budget.verdict import Figures, exceeded
 from energylens.decide.budgets.budget import Budget, awaits_look, growth_of
+from energylens.decide.budgets.counted import CountedWatts, counted_watts, summed
 from energylens.decide.budgets.membership import Surroundings, is_member, share
 from energylens.decide.budgets.own_budget import FIELD, GENERATION, budget_spec, in_period, own_status, period_of
 from energylens.decide.deployment.observation import Allowed, BudgetView
@@ -42,6 +43,9 @@ class _Claim:
     own_share: float
     """The part of ``own`` that counts against this budget."""
     others: float
+    """Power that other members reserve, W."""
+    others_now: float
+    """Power that other members commit now, W."""
     growth: PowerAllowed | None
     problem: str
     cap: float | None
@@ -105,7 +109,7 @@ class _Claim:
     @property
     def used(self) -> int:
         """Watts that plans commit against the budget now."""
-        return round(self.own * self.own_share + self.others)
+        return round(self.own * self.own_share + self.others_now)
 
     @property
     def is_held(self) -> bool:
@@ -130,22 +134,6 @@ class _Claim:
         return self.field(limit) + ("" if value is None else f"={value} {unit}")
 
 
-def counted_watts(
-    spec: EnergyBudgetSpec, namespace: str, deployment: PlannedDeployment, around: Surroundings
-) -> float | None:
-    """Return the watts of a deployment that no other member may be planned on; None where it is no member.
-
-    Args:
-        spec: The budget's.
-        namespace: The budget's; "" for a ClusterEnergyBudget.
-        deployment: With the plan that it adopted.
-        around: Namespaces and nodes.
-    """
-    if not is_member(spec, namespace, deployment, around):
-        return None
-    return deployment.reserved_watts * share(spec, deployment, around)
-
-
 def allowance(
     deployment: PlannedDeployment,
     budgets: Iterable[Budget],
@@ -153,7 +141,7 @@ def allowance(
     now: datetime,
     around: Surroundings | None = None,
     unserved: Mapping[str, str] | None = None,
-    committed_by_others: Callable[[Budget], float] | None = None,
+    committed_by_others: Callable[[Budget], CountedWatts] | None = None,
 ) -> Allowed:
     """Return the watts that the tightest budget leaves, and the condition's verdict on all budgets.
 
@@ -181,7 +169,7 @@ def allowance(
             unreadable = unreadable or budget
         elif is_member(spec, namespace, deployment, around):
             taken = (
-                sum(counted_watts(spec, namespace, d, around) or 0.0 for d in others)
+                summed(filter(None, (counted_watts(spec, namespace, d, around) for d in others)))
                 if committed_by_others is None
                 else committed_by_others(budget)
             )
@@ -232,7 +220,7 @@ def _claim(
     budget: Budget,
     spec: EnergyBudgetSpec,
     deployment: PlannedDeployment,
-    others: float,
+    others: CountedWatts,
     now: datetime,
     around: Surroundings,
 ) -> _Claim:
@@ -250,7 +238,8 @@ def _claim(
         own=float(deployment.committed_watts),
         granted=float(deployment.reserved_watts),
         own_share=own_share,
-        others=others,
+        others=others.reserved,
+        others_now=others.committed,
         growth=growth,
         problem=problem,
         cap=cap if spec.action == "Shed" else None,
@@ -283,6 +272,7 @@ def _own_claim(deployment: PlannedDeployment, now: datetime) -> _Claim | None:
         granted=float(deployment.reserved_watts),
         own_share=1.0,
         others=0.0,
+        others_now=0.0,
         growth=growth,
         problem=problem,
         cap=None,

@@ -14,6 +14,7 @@ from energylens.decide.deployment.children import Children
 from energylens.decide.deployment.observation import Observation
 from energylens.decide.deployment.replica import is_asked
 from energylens.decide.deployment.rollouts import RolloutProgress, late, overdue, rollout, trouble
+from energylens.decide.deployment.schedule import needed
 from energylens.decide.learned.comparison import (
     energy_error_percent,
     is_comparable,
@@ -129,6 +130,8 @@ def _ready(observed: Observation, children: Children, state: RolloutProgress) ->
     found = trouble(observed, state)
     if found is not None:
         return _condition(observed, kind, "False", found.reason, f"{text}; {found.text}")
+    if _only_scales(observed, state, behind=behind):
+        return _condition(observed, kind, "True", Reason.PODS_READY, _scaling_text(state))
     waiting = [f"{pod.name}: {pod.waiting}" for pod in observed.pods if pod.waiting]
     ending = [pod.name for pod in observed.pods if pod.ends_by]
     serving = _still_serving(observed, state)
@@ -143,6 +146,25 @@ def _ready(observed: Observation, children: Children, state: RolloutProgress) ->
     elif not all_ready and state.pending:
         text = f"{text}; {state.pending}"
     return _condition(observed, kind, "False", Reason.PODS_NOT_READY, text)
+
+
+def _only_scales(observed: Observation, state: RolloutProgress, *, behind: bool) -> bool:
+    """Return whether replicas of the running pods start early or stop, and those that the hour needs were ready before.
+
+    A schedule changes the number several times a day. Nothing is missing then, and nobody should be alarmed.
+    """
+    schedule, plan = observed.planning.schedule, observed.planning.plan
+    if schedule is None or plan is None or behind or observed.unsettled or observed.outgoing is not None:
+        return False
+    was_ready = any(c.type == ConditionType.READY and c.status == "True" for c in observed.deployment.status.conditions)
+    same = all(pod.revision == state.revision or pod.finished for pod in observed.pods)
+    enough = min(state.wanted, needed(observed.deployment, schedule, observed.now))
+    return was_ready and same and 0 < enough <= state.ready
+
+
+def _scaling_text(state: RolloutProgress) -> str:
+    text = f"{state.ready} of {state.wanted} replicas of plan {state.running_hash} are ready"
+    return f"{text}; the others start early" if state.ready < state.wanted else f"{text}; others stop"
 
 
 def _still_serving(observed: Observation, state: RolloutProgress) -> str:

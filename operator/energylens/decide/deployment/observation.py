@@ -85,7 +85,7 @@ class PlanChoice:
     schedule: ScheduleStatus | None = None
     """Replicas over the week that the plan is of; None without ``workload.profile``."""
     next_look: datetime | None = None
-    """When the schedule asks for another plan; None where it never does."""
+    """When the schedule asks for another plan, or an hour begins for which replicas started early; None for never."""
     week: WeekPlan | None = None
     """The planning result for the week; None if nothing had to be planned, or could be."""
     scaled: str = ""

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from energylens.api.llmdeployment import (
@@ -87,6 +87,12 @@ def followed(timetable: Timetable, schedule: ScheduleStatus, now: datetime) -> F
 def peak_watts(schedule: ScheduleStatus) -> int:
     """Return the highest predicted power of any hour, W."""
     return max(entry.power_watts for entry in schedule.hours)
+
+
+def needed(deployment: LLMDeployment, schedule: ScheduleStatus, now: datetime) -> int:
+    """Return the replicas that the present hour needs; others may have started early for the next hour."""
+    hours = replace(timetable_of(deployment, schedule), lead=timedelta(0))
+    return hours.entries[hours.entry_at(now)].replicas
 
 
 def at(schedule: ScheduleStatus, timetable: Timetable, now: datetime) -> ScheduleStatus:

@@ -88,7 +88,7 @@ def scheduled(case: Case, weeks: Weeks) -> PlanChoice:
     return replace(
         choice,
         schedule=schedule,
-        next_look=timetable.next_entry(now),
+        next_look=timetable.next_look(now),
         scaled=_scaled(current, plan, target.entry, timetable, schedule),
     )
 

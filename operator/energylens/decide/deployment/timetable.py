@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from energylens.api.llmdeployment import WEEKDAYS, ScheduledReplicas
@@ -40,6 +40,12 @@ class Timetable:
         """Return the next moment at which another entry applies; None if there is none."""
         now = self.entry_at(moment)
         return next((time for time in self._moments(moment) if self.entry_at(time) != now), None)
+
+    def next_look(self, moment: datetime) -> datetime | None:
+        """Return the next moment at which another entry is to be followed, or at which its hour begins."""
+        on_time = replace(self, lead=timedelta(0))
+        found = [time for time in (self.next_entry(moment), on_time.next_entry(moment)) if time is not None]
+        return min(found, default=None)
 
     def next_change(self, moment: datetime) -> tuple[datetime, int] | None:
         """Return the next moment at which the number of replicas changes, and the new number.

@@ -291,7 +291,7 @@ def test_a_replica_over_several_nodes_needs_leader_worker_set() -> None:
 def test_every_documented_status_and_reason_is_reached_and_every_reached_one_is_documented() -> None:
     reached = {(kind, status, reason) for kind, status, reason, _ in (c.values for c in CASES)}
     # Reached by tests of their own: above, and in tests/faults.
-    reached |= {("PlanReady", "False", "LeaderWorkerSetMissing"), ("PlanReady", "False", "InvalidSpec")}
+    reached |= {("PlanReady", "False", why) for why in ("LeaderWorkerSetMissing", "InvalidSpec", "AwaitingBudget")}
     for kind, status in DEPLOYMENT_VERDICTS.items():
         reached |= {(str(kind), status, "InternalError"), (str(kind), status, "APIServerError")}
         if (kind, status) not in ((ConditionType.PLAN_READY, "Unknown"), (ConditionType.DEGRADED, "True")):

@@ -60,6 +60,15 @@ def test_the_next_change_is_the_next_other_number_of_replicas() -> None:
     assert steps.next_change(at("2026-03-02T18:00:00+00:00")) == (at("2026-03-09T07:58:00+00:00"), 2)
 
 
+def test_a_look_is_due_when_replicas_start_and_when_their_hour_begins() -> None:
+    found, moments = table(*OFFICE), [at("2026-03-02T07:00:00+00:00")]
+    while len(moments) < 4:
+        following = found.next_look(moments[-1])
+        assert following is not None
+        moments.append(following)
+    assert [moment.strftime("%H:%M") for moment in moments] == ["07:00", "07:58", "08:00", "18:00"]
+
+
 def test_a_number_that_never_changes_has_no_next_change() -> None:
     constant = table(entry("Mon", 0, 2))
     assert constant.next_change(at("2026-03-02T11:00:00+00:00")) is None
