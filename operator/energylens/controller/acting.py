@@ -111,12 +111,8 @@ class Acting:
         self._budgets_wanted = asyncio.Event()
         """Set when a deployment waits for a look at its budget."""
         self._reconciler = self._reconciling(cluster, clock)
-        self._budget_looks = BudgetLooks(
-            self._keeping(cluster, clock),
-            self._accounts.step,
-            self._budgets_wanted,
-            options.settings.measurement.scrape_seconds,
-        )
+        keeper, pace = self._keeping(cluster, clock), options.settings.measurement.scrape_seconds
+        self._budget_looks = BudgetLooks(keeper, self._accounts.step, self._budgets_wanted, pace)
         self._sweeper = Sweeper(cluster, self._store, self._queue.add, options.namespaces)
         self._kinds = Kinds(cluster, options.namespaces, self._process.health.report)
         failures = Failures(cluster, self._store, clock, self._metrics, self._process.identity)
@@ -229,8 +225,7 @@ class Acting:
         self._process.health.heartbeats.clear()
         changed, ready = asyncio.Event(), asyncio.Event()
         self._changed = changed
-        # When kopf stops, it cancels every task of the loop that was created after kopf started. The operator's own
-        # tasks are created first and end before kopf does.
+        # kopf cancels tasks created after its start when it stops. These are created first, and end before kopf does.
         started = asyncio.create_task(ready.wait())
         ours = [started, *self._tasks(found, ready, changed, all_anew)]
         watching = asyncio.create_task(self._kopf(found, ready, changed))

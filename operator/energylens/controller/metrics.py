@@ -51,9 +51,6 @@ class Metrics:
         def gauge(name: str, text: str, labels: tuple[str, ...] = ()) -> Gauge:
             return Gauge(name, text, labels, registry=self.registry)
 
-        def budget(name: str, text: str) -> Gauge:
-            return gauge(name, text, OBJECT)
-
         def counter(name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
             return Counter(name, text, labels, registry=self.registry)
 
@@ -86,6 +83,16 @@ class Metrics:
         )
         self.leading = gauge("energylens_leading", "1 while this operator holds the lease.")
 
+        self._add_budgets()
+        for memory in filter(None, (store.statuses, store.budget_statuses)):
+            memory.gaps.show = lambda kind, count: self.undeclared_fields.labels(kind).set(count)
+
+    def _add_budgets(self) -> None:
+        """Register the metrics of budgets."""
+
+        def budget(name: str, text: str) -> Gauge:
+            return Gauge(name, text, OBJECT, registry=self.registry)
+
         self.budget_used = budget("energylens_budget_used_ratio", "Share of a budget's energy used in this period.")
         self.budget_remaining = budget("energylens_budget_remaining_watt_hours", "Energy left in this period, Wh.")
         self.budget_predicted = budget(
@@ -101,9 +108,6 @@ class Metrics:
         self.budget_allowed = budget("energylens_budget_allowed_watts", "Power that all limits of a budget allow, W.")
         self.budget_checked = budget("energylens_budget_checked", "1 while a budget can be checked, else 0.")
         self.budget_taken = budget("energylens_budget_shed_watts", "Power taken from members, W.")
-
-        for memory in filter(None, (store.statuses, store.budget_statuses)):
-            memory.gaps.show = lambda kind, count: self.undeclared_fields.labels(kind).set(count)
 
     def _begin_at_zero(self) -> None:
         """Create every known series at 0, because PromQL sees no increase in a series that begins at 1."""

@@ -39,7 +39,6 @@ def prediction(
         profile: Profile of the engine.
         static_watts: Static power of one GPU while anything runs, W.
     """
-    n = len(point.running)
     served = served_pace(point, adjusted.factors["step"])
     throughput = served.tokens_per_second
     limit, idle, power = _power(point, adjusted.factors["power"], static_watts)
@@ -52,8 +51,8 @@ def prediction(
     rest = until_last_token(tpot, point.scenario.workload.parts)
     drawn = adjusted.interval("power", power)
     return Prediction(
-        supported=np.ones(n, dtype=np.bool_),
-        reason=np.full(n, ""),
+        supported=np.ones_like(point.running, dtype=np.bool_),
+        reason=np.full(point.running.shape, ""),
         sustainable=np.asarray(point.sustainable & (np.isfinite(ttft[0.5]) | (point.waiting is not None))),
         concurrency=point.running,
         max_concurrency=point.places,

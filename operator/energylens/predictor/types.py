@@ -60,13 +60,11 @@ class GpuSpec:
     """GPUs that NVLink connects: all of an HGX board, 2 or 4 cards of a bridge, 72 of a rack; 1 without NVLink. Beyond
     this island messages use the host link."""
     network_bandwidth: float = 0.0
-    """Bandwidth from a node to other nodes, per direction; 0 if it is unknown. It is a property of the cluster, not of
-    the product."""
+    """Bandwidth between nodes per direction, a property of the cluster; 0 if it is unknown."""
     aliases: tuple[str, ...] = field(default=(), compare=False)
     """Other names in use, such as ``H100 SXM``. Names are not figures: products compare equal without them."""
     label_values: tuple[str, ...] = field(default=(), compare=False)
-    """Other values of the node label ``nvidia.com/gpu.product`` for this product, from older drivers and from published
-    manifests."""
+    """Other values of the node label ``nvidia.com/gpu.product``, from older drivers and published manifests."""
     gke_accelerators: tuple[str, ...] = field(default=(), compare=False)
     """Values of GKE's node label ``cloud.google.com/gke-accelerator`` for this product."""
 
@@ -371,7 +369,7 @@ class Prediction:
     """Standard deviation of the error of log(joules_per_output_token) without the part that all candidates of one model
     and engine share, and without measurement noise."""
     layout_deviation: FloatArray
-    """Part of that deviation by which two layouts of one product differ even if equally much was measured near both."""
+    """Part of that deviation that separates two layouts of one product with equally near measurements."""
     nearest: IntArray
     """The nearest measurement, as indices into `energylens.predictor.fitted.features.NEAREST`."""
     memory: Memory

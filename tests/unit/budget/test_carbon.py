@@ -100,3 +100,10 @@ def test_a_mean_begins_inside_any_hour_of_the_forecast() -> None:
 def test_values_outside_of_the_time_have_no_weight(first: int, grams: float) -> None:
     begin = START + first * HOUR
     assert forecast(100.0, 400.0, 900.0).mean(begin, begin + HOUR) == grams
+
+
+def test_the_message_names_the_time_that_a_forecast_covers() -> None:
+    with pytest.raises(
+        ForecastError, match=r"^covers 2026-11-25T00:00Z to 2026-11-25T02:00Z, and not 2026-11-25T02:00Z$"
+    ):
+        forecast(1.0, 2.0).mean(START + 2 * HOUR, START + 3 * HOUR)

@@ -1,8 +1,4 @@
-"""Storage format of each part of a model, from the quantisation objects in checkpoints.
-
-Formats: ``fp8`` and ``fbgemm_fp8`` (transformers), ``compressed-tensors`` (llm-compressor), ``modelopt`` (NVIDIA),
-``mxfp4`` (gpt-oss), ``gptq`` and ``awq``. A part counts as quantised if most of its layers are.
-"""
+"""Storage format of each part of a model, from the quantisation objects in checkpoints (:data:`METHODS`)."""
 
 from __future__ import annotations
 
@@ -393,6 +389,7 @@ def _names(part: str, layers: Sequence[tuple[Mixer | None, FeedForward | None]],
 
 
 def _majority(names: Iterable[list[str]], assign: Assign, ignore: _Patterns) -> Quantization:
+    # A part counts as quantised if most of its layers are.
     votes: Counter[Quantization] = Counter()
     for spellings in names:
         if any(ignore.match(name) for name in spellings):

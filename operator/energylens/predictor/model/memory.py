@@ -73,10 +73,7 @@ def memory(
     room = _room(gpu, utilization, weights, reserved, fixed_cache_bytes)
     # Tokens that are verified together occupy the cache whether they are accepted or not.
     ahead = workload.verified - 1.0
-    full = sum(
-        part * (each.input_tokens + each.output_tokens)
-        for part, each in zip(running_shares(workload.parts), workload.parts, strict=True)
-    )
+    full = _mean_length(workload)
     per_token, middle, shared = _cached(model, draft, workload, tp, pp)
     per_sequence = per_token * middle + state
     most = max(workload.longest_request, longest_request or 0.0) + ahead
@@ -96,6 +93,13 @@ def memory(
         max_concurrency=running,
         fits=fits,
     )
+
+
+def _mean_length(workload: Workload) -> float:
+    """Return the mean final length over the running sequences, tokens."""
+    parts = workload.parts
+    shares = running_shares(parts)
+    return sum(share * (each.input_tokens + each.output_tokens) for share, each in zip(shares, parts, strict=True))
 
 
 def _weights(model: ModelSpec, tp: FloatArray, pp: FloatArray, dp: FloatArray) -> FloatArray:

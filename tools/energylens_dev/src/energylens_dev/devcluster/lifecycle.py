@@ -150,11 +150,7 @@ def up(
             launcher = Launcher(processes, progress)
             try:
                 state = files.load()
-                state.pods = pods or state.pods
-                state.pools = state.pools if pools is None else tuple(pools)
-                state.operator = operator
-                if operator_arguments is not None:
-                    state.operator_arguments = tuple(operator_arguments)
+                state.choose(pods, pools, operator_arguments, operator=operator)
                 state.programs = {name: str(programs[name]) for name in ("kubectl", "helm")}
                 state.ports = choose_ports(state, processes)
                 files.save(state)

@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,21 @@ class State:
     operator_arguments: tuple[str, ...] = ()
     chart: str | None = None
     programs: dict[str, str] = field(default_factory=dict)
+
+    def choose(
+        self,
+        pods: PodStages | None,
+        pools: Sequence[NodePool] | None,
+        operator_arguments: Sequence[str] | None,
+        *,
+        operator: bool,
+    ) -> None:
+        """Take over the choices of a `dev up`; None keeps the earlier choice."""
+        self.pods = pods or self.pods
+        self.pools = self.pools if pools is None else tuple(pools)
+        self.operator = operator
+        if operator_arguments is not None:
+            self.operator_arguments = tuple(operator_arguments)
 
 
 class StateDirectory:
