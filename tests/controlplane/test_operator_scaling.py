@@ -1,7 +1,8 @@
-"""Replicas that a HorizontalPodAutoscaler and `kubectl scale` set through the scale subresource."""
+"""Replicas that a HorizontalPodAutoscaler, `kubectl scale` or the hours of a week set."""
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from tests.support.external_metrics import METRIC, external_metrics
 from tests.support.operator_cluster import OperatorCluster, Team
 
+from energylens.clock import SystemClock
 from energylens_dev.devcluster import KubectlError, eventually
 
 LAYOUT = {"overrides": {"tensorParallel": 1, "maxBatchSize": 32}}
@@ -80,3 +82,31 @@ def test_scaling_by_hand_is_refused_where_the_plan_decides(team: Team) -> None:
         team.kubectl.run("scale", "llmd", "llama", "--replicas=5")
     team.kubectl.run("scale", "llmd", "llama", "--replicas=3")
     eventually(lambda: runs(team, 3))
+
+
+def test_replicas_follow_the_profile_of_the_week_and_no_pod_restarts(team: Team) -> None:
+    def profile(busy: list[str]) -> dict[str, Any]:
+        hours = [{"days": busy, "requestsPerSecond": "12"}]
+        load = {"inputTokens": 512, "outputTokens": 256, "requestsPerSecond": "1"}
+        return {**load, "profile": {"timeZone": "UTC", "hours": hours}}
+
+    def day(offset: int) -> str:
+        return (SystemClock().now() + timedelta(days=offset)).strftime("%a")
+
+    # Busy yesterday, today and tomorrow: also where midnight passes meanwhile. Then busy on other days only.
+    near, far = [day(offset) for offset in (-1, 0, 1)], [day(offset) for offset in (3, 4)]
+    team.apply(planning=LAYOUT, workload=profile(near))
+    status = team.ready()
+    schedule, many = status["schedule"], status["plan"]["replicas"]
+    assert many == schedule["replicas"] == status["plan"]["plannedReplicas"] > 1
+    assert schedule["weekWattHours"] < schedule["constantWattHours"]
+    template, pods = workload(team)["spec"]["template"], {pod["metadata"]["uid"] for pod in team.pods()}
+
+    team.apply(planning=LAYOUT, workload=profile(far))
+    eventually(lambda: runs(team, 1))
+    assert workload(team)["spec"]["template"] == template
+    assert {pod["metadata"]["uid"] for pod in team.pods()} < pods
+    after = team.status()
+    assert after["schedule"]["nextReplicas"] == many
+    assert after["plan"]["hash"] == status["plan"]["hash"]
+    assert any(note.endswith("kWh") for note in team.events()["ReplicasScaled"])

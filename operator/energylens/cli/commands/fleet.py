@@ -13,6 +13,7 @@ from energylens.cli.inputs.rates import Rates, rates_options
 from energylens.cli.text.fleet import as_object, report
 from energylens.cli.text.provenance import Provenance
 from energylens.cli.text.tables import dump
+from energylens.cli.text.week import peak_notes
 from energylens.clock import SystemClock
 from energylens.planner.fleet.milp import SolverError
 
@@ -54,6 +55,8 @@ def fleet(
             predictors = [part.problem.predictor.version for part in found.deployments]
             made = Provenance(SystemClock().now(), source.cluster_text, world.snapshot).text(predictors)
             _write(report_file, found, made, rates)
+    for note in peak_notes(asked):
+        click.echo(note, err=True)
     if output == "table":
         click.echo(report(found, rates))
     else:

@@ -24,7 +24,8 @@ from energylens.planner.inventory.nodes import unusable
     "--plot",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Draw energy against ITL and TTFT: .png, .svg, or .html with the table of candidates.",
+    help="Draw energy against ITL and TTFT, and the week of a profile: .png, .svg, or .html with the table of "
+    "candidates.",
 )
 @WHAT_IF
 @rates_options

@@ -23,6 +23,7 @@ from energylens.cli.text.own_budget import own_budget_lines
 from energylens.cli.text.shapes import shapes_text
 from energylens.cli.text.tables import cache_text, columns, confidence_text, correction_text, joules, plan_with_hash
 from energylens.cli.text.week import week_lines
+from energylens.planner.search.week_load import WeekLoad
 
 _UNKNOWN = "-"
 
@@ -181,6 +182,8 @@ def _load(deployment: LLMDeployment) -> str:
         if workload.concurrency is not None
         else f"{workload.requests_per_second} requests per second"
     )
+    if workload.profile is not None:
+        rate += f" outside of profile.hours (the highest rate: {WeekLoad.of(workload).peak_text})"
     rate += "" if workload.arrival_scv is None else f" (SCV {workload.arrival_scv})"
     drafts, drafted = workload.speculative, ""
     if drafts is not None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from energylens.api.llmdeployment import WEEKDAYS, LLMDeployment, PlanStatus, ScheduleStatus, Weekday
 from energylens.api.words import counted
 from energylens.cli.text.tables import columns
 from energylens.data import load_gpus
 from energylens.planner.search import describe
+from energylens.planner.search.week_load import WeekLoad
 from energylens.planner.week.planning import WeekPlan
 
 WEEK_HEADER = ("DAYS", "FROM", "REQUESTS/S", "REPLICAS", "WATTS")
@@ -39,6 +40,16 @@ def week_rows(schedule: ScheduleStatus) -> list[tuple[str, ...]]:
     return [
         (_days(found), f"{hour:02d}:00", rate, str(replicas), str(watts))
         for (hour, rate, replicas, watts), found in days.items()
+    ]
+
+
+def peak_notes(deployments: Iterable[LLMDeployment]) -> list[str]:
+    """Return a note for each deployment with a profile, for commands that plan its highest rate alone."""
+    return [
+        f"{deployment.metadata.namespace}/{deployment.metadata.name} has a profile, and is planned for its highest "
+        f"rate: {WeekLoad.of(deployment.spec.workload).peak_text}"
+        for deployment in deployments
+        if deployment.spec.workload.profile is not None
     ]
 
 

@@ -13,6 +13,8 @@ import yaml
 from tests.unit.cli.conftest import POOLS, Run, Write, chat
 
 from energylens.api.llmdeployment import ScheduledReplicas, ScheduleStatus
+from energylens.api.parse import parse_llmdeployment
+from energylens.cli.text.status import page
 from energylens.cli.text.week import week_rows
 
 BUSY = {"days": ["Mon", "Tue", "Wed", "Fri"], "fromHour": 8, "toHour": 18, "requestsPerSecond": "40"}
@@ -82,6 +84,21 @@ def test_the_picture_has_the_week(arithmetic: Run, write: Write, asked: Path, tm
         ElementTree.fromstring(chart.replace('xlink:href="', 'href="'))
     else:
         assert path.stat().st_size > 10_000
+
+
+def test_a_fleet_says_that_it_plans_the_highest_rate(arithmetic: Run, write: Write, asked: Path) -> None:
+    result = arithmetic("fleet", "-f", asked, "--inventory", write("pools.yaml", POOLS))
+    assert result.exit_code == 0, result.output
+    assert "has a profile, and is planned for its highest rate: Mon 08:00, 40 requests per second" in result.stderr
+
+
+def test_the_page_of_a_deployment_says_load_and_week(arithmetic: Run, write: Write, asked: Path) -> None:
+    found = arithmetic("plan", "-f", asked, "--inventory", write("pools.yaml", POOLS), "-o", "json").stdout
+    text = page(parse_llmdeployment(json.loads(found), strict=False))
+    assert (
+        "1 requests per second outside of profile.hours (the highest rate: Mon 08:00, 40 requests per second)" in text
+    )
+    assert "Replicas over the week (Europe/Berlin)" in text
 
 
 def test_the_same_change_on_several_days_is_one_row() -> None:
