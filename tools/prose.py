@@ -50,6 +50,17 @@ WORDS = {
     r"in small letters": "in lower case",
     r"asks? for nothing": "has no objective",
     r"at a like load": "at a similar load",
+    r"(?:tells?|told) apart": "distinguish, distinguishable",
+    r"holds? (?:the bound|every (?:constraint|rule))": "meets the bound; satisfies every constraint",
+    r"(?:the )?nearest that was measured": "the nearest measurement",
+    r"what is asked for": "the deployment's spec, the request",
+    r"sequences at a time": "sequences running at once",
+    r"(?:goes|go) by (?:the|its|what|this)": "uses, depends on",
+    r"holds? up all": "delays all",
+    r"knows? only means": "uses only mean predictions",
+    r"unlike (?:shapes|outputs|batches)": "different",
+    r"plans? (?:is|are|was) given up|gives? (?:a|the) plan up": "rejected",
+    r"what others go by": "the part on which others depend",
 }
 """Regular expression -> what to write instead. Letter case does not matter."""
 WIDTH = 120

@@ -83,7 +83,7 @@ DISTINCT = AfterValidator(_distinct)
 
 
 def distinct_by(field: str) -> AfterValidator:
-    """Return a validator for lists of objects told apart by ``field``: refuses a value that stands twice."""
+    """Return a validator for lists of objects that ``field`` identifies; it refuses duplicate values."""
 
     def check(items: Sequence[T]) -> Sequence[T]:
         _distinct([getattr(item, field) for item in items])
@@ -99,7 +99,7 @@ ATOMIC_LIST: dict[str, Any] = {"x-kubernetes-list-type": "atomic"}
 
 
 def map_list(*keys: str) -> dict[str, Any]:
-    """Return the schema of a list of objects told apart by ``keys``, so that field managers can own one entry each."""
+    """Return the schema of a list of objects identified by ``keys``, so that field managers can own single entries."""
     return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": list(keys)}
 
 

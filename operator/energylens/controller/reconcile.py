@@ -112,7 +112,7 @@ class Reconciler:
 
     @property
     def _besides(self) -> tuple[int, bool]:
-        """What a pass goes by besides the objects of a deployment and its budgets."""
+        """Inputs of a pass besides the objects of a deployment and its budgets."""
         return self._learning.pool.version, self.serves_lws
 
     @property

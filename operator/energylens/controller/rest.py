@@ -79,7 +79,7 @@ class Resting:
             key: The deployment.
             body: What the pass was over.
             after: What the pass saw at its end.
-            others: What else a pass goes by, to be compared.
+            others: Further inputs of a pass, for comparison.
         """
         deployment, plan = after.deployment, after.planning.plan
         if (

@@ -61,7 +61,7 @@ class StatusMemory:
         return kept.status, () if stated == kept.expected else differences(kept.expected, stated)
 
     def hold(self, key: Key, body: Body) -> None:
-        """Go by the status of ``body`` from now on, unless another one was written already."""
+        """Use the status of ``body`` from now on, unless another one was written already."""
         if self._kept(key, body) is None:
             self._written[key] = _Written(_uid(body), dict(body.get("status") or {}))
 

@@ -71,7 +71,7 @@ class Store:
     edited: dict[Key, Edited] = field(default_factory=dict)
     """LLMDeployments whose status is not to be used."""
     statuses: StatusMemory | None = field(default=None, compare=False)
-    """Which status to go by; None to go by what the API server has."""
+    """The operator's own statuses; None to use the API server's."""
     budget_statuses: StatusMemory | None = field(default=None, compare=False)
     edited_budgets: dict[Key, tuple[str, ...]] = field(default_factory=dict)
     """Budgets whose status is not to be used, and where it differs."""
@@ -120,7 +120,7 @@ class Store:
         return None if old is not None and _same(old, trimmed) and not edited else key
 
     def _believe(self, key: Key, body: Body, trimmed: Body) -> bool:
-        """Go by what can be believed of a status; return whether somebody else wrote to it since the last look."""
+        """Use the plausible parts of a status; return whether another writer changed it."""
         if self.statuses is None:
             return False
         trimmed["status"], parts = self.statuses.believed(key, body)

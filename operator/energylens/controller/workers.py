@@ -33,7 +33,7 @@ class Workers:
         metrics: Metrics,
         clock: Clock,
     ) -> None:
-        """Call ``reconcile`` for each key; it returns the seconds after which to look again, or None.
+        """Call ``reconcile`` for each key; it returns the seconds until the next pass, or None.
 
         What it raises is told to ``show``.
         """

@@ -106,8 +106,8 @@ class Collector:
             percentile: of ``latency`` in the answer.
             power_limit_watts: of one GPU, where no source reports it; a higher reading is refused.
             min_output_tokens: fewer withhold the ratio.
-            source: name of the only source to believe; None: the first one that has the whole window, else the first
-                that has energy.
+            source: name of the only source to use; None for the first source that has the whole window, otherwise the
+                first that has energy.
 
         Raises:
             ValueError: ``gpus_owned`` or ``window_seconds`` is not positive.

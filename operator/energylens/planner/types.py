@@ -213,7 +213,7 @@ class Rejection:
 
 @dataclass(frozen=True)
 class Feasible:
-    """A plan that holds every constraint."""
+    """A plan that satisfies every constraint."""
 
     plan: PlanStatus
     rejections: tuple[Rejection, ...]
@@ -241,7 +241,7 @@ InfeasibleReason = Literal[
 
 @dataclass(frozen=True)
 class Infeasible:
-    """No candidate holds every constraint."""
+    """No candidate satisfies every constraint."""
 
     reason: InfeasibleReason
     message: str

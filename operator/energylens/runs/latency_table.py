@@ -64,7 +64,7 @@ def latency_run(row: Mapping[str, str], measured: bool) -> Run:
     ttft, tpot = positive(row, "ttft_ms", None), positive(row, "tpot_ms", None)
     output = positive(row, "output_tokens", None)
     if disaggregated:
-        # Batch and workers are only known of some rows; without them the requests cannot be told apart.
+        # Batch and workers are known only for some rows; without them requests are indistinguishable.
         in_flight = float(count(row, "decode_batch_size", None) * ranks)
         decoding = tpot * max(output - 1.0, 1.0)
         concurrency = in_flight * decoding / (decoding + ttft)

@@ -8,8 +8,8 @@ from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.model.parameters import weight_bytes
 
 SLOW_LOAD_BYTES_PER_SECOND = 0.5e9
-"""Weights from a slow network volume or a download. A probe that gives up earlier restarts the load for ever, whereas
-one that waits too long only delays the restart of an engine that would not have started."""
+"""Weights from a slow network volume or a download. A probe that fails earlier restarts the load endlessly, whereas a
+longer one only delays the restart of an engine that would not have started."""
 COMPILE_SECONDS = 600
 """Compilation, kernel tuning and graph capture. Current vLLM takes 1 to 4 minutes for a 70B model
 (https://github.com/vllm-project/vllm/issues/19824); a cold cache on a busy node takes longer."""

@@ -31,7 +31,7 @@ def commands(launch: Launch) -> tuple[EngineCommand, EngineCommand | None]:
     """Return how to start the pod that serves, and its followers when a replica spans nodes."""
     extra = launch.deployment.spec.engine.extra_args
     env = {
-        # The front end gives up on an engine that loads longer than this, 600 s by default, whatever the probe allows.
+        # The front end ends an engine that loads longer than this, 600 s by default, whatever the probe allows.
         "VLLM_ENGINE_READY_TIMEOUT_S": str(launch.startup_seconds),
         "VLLM_NO_USAGE_STATS": "1",
     }

@@ -67,8 +67,8 @@ def workload(
     """Return the Deployment or LeaderWorkerSet of a plan, or with ``canary`` that of the replica that verifies it.
 
     The canary's pods have the labels that the Service selects and a role besides, by which its own selector and
-    measurement tell them from the others. The selectors of the two Deployments overlap: each goes by the owner of its
-    ReplicaSets, and pods without an owner are not taken over, since ReplicaSets also select by the template's hash.
+    measurement tell them from the others. The selectors of the two Deployments overlap: each Deployment owns its
+    ReplicaSets, and pods without an owner are not adopted, since ReplicaSets also select by the template's hash.
 
     Raises:
         ServingError: The spec's extra arguments or pod template contradict the plan, or the name is too long for it.

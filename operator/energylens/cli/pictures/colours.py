@@ -15,7 +15,7 @@ class Colours:
     surface: str
     bad: str
     series: tuple[str, ...]
-    """Okabe and Ito (2008): told apart by readers with any colour vision."""
+    """Okabe and Ito (2008): distinguishable with any colour vision."""
 
 
 FILE = Colours(

@@ -148,6 +148,7 @@ def _week(planning: PlanChoice, found: Picture) -> list[str]:
 
 
 _LEGEND = (
-    "Each point is a way to serve the load. Filled: holds every constraint; hollow: on the frontier, but breaks one. "
+    "Each point is a way to serve the load. Filled: satisfies every constraint; hollow: on the frontier, but "
+    "breaks one. "
     "The line to the right of a point ends at the latency with the safety margin, which objectives are checked with."
 )

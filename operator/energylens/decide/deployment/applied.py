@@ -46,7 +46,7 @@ def _list_holds(live: Any, applied: list[Any]) -> bool:
 def differences(live: Any, applied: Any) -> list[tuple[str, ...]]:
     """Return the fields of ``applied`` that ``live`` does not contain, as paths of names.
 
-    An item of a list goes by its merge key's value; a list without one is a field as a whole.
+    A list item is named by the value of its merge key; a list without merge key is one field.
     """
     if holds(live, applied):
         return []

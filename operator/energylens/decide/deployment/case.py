@@ -48,7 +48,7 @@ class Case:
         """Return the hash of everything that a plan for ``asked`` is made from.
 
         Args:
-            asked: What is asked for.
+            asked: The deployment with the load to plan for.
             plan: The plan; None for any.
             restricted: The power that budgets leave restricts the choice.
         """

@@ -79,7 +79,7 @@ class PlanChoice:
     began: bool = False
     """The verification begins in this pass."""
     gave_up: GivenUpPlan | None = None
-    """The plan that this pass gives up."""
+    """The plan that this pass rejects."""
     reach: int | None = None
     """GPUs of a product beyond which the cluster does not concern the plan that stands; None: all of it does."""
     schedule: ScheduleStatus | None = None
@@ -134,9 +134,9 @@ class PodState:
     creating: bool = False
     """Whether the pod is bound to a node and none of its containers has started."""
     failed: str = ""
-    """Why it ended for good, as when the kubelet rejects it; "" when it did not."""
+    """Why it failed permanently, for example because the kubelet rejected it; "" if it did not."""
     finished: bool = False
-    """Whether the pod ended for good, failed or not, and holds no GPUs."""
+    """Whether the pod ended permanently, failed or not, and holds no GPUs."""
     created: str = ""
     """RFC 3339; "" when not known."""
     ends_by: str = ""

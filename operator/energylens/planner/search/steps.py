@@ -57,8 +57,8 @@ def with_other_steps(
     Args:
         rows: With the engine's default.
         constraints: Theirs.
-        chosen: The best of them; None where none holds every constraint.
-        spec: What is asked for.
+        chosen: The best of them; None if none satisfies every constraint.
+        spec: The deployment's spec.
         gpus: The products of the rows.
         predicted: From spaces, one per product, to candidates.
         constrained: From candidates to their constraints.
@@ -175,7 +175,7 @@ def _nearest(
         own: Tokens of a step by default, shape (n,), as all.
         tokens: Of the other steps.
         origin: Which candidate they are of.
-        holds: Whether they hold every constraint.
+        holds: Whether they satisfy every constraint.
         far: By how much they break constraints.
         before: By how much the candidate with its own steps does.
     """

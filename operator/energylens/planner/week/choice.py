@@ -160,7 +160,7 @@ def choose(week: Week, product: str | None = None) -> Chosen | None:
     """Return the best layout and its replicas; None where no layout holds every span.
 
     Layouts are compared by what they cost at least, and then exactly, from the lowest bound up, until no other can be
-    as good. Of layouts that predictions cannot tell apart the simplest is taken, as for a constant load.
+    as good. Among layouts that predictions cannot distinguish, the simplest is chosen, as for a constant load.
 
     Args:
         week: The candidates.

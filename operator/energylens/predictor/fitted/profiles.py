@@ -87,7 +87,7 @@ def default_step_tokens(engine: str, gpu: GpuSpec) -> int:
     """Return the tokens that a step computes at most on a GPU where no argument says so; ``vllm`` or ``sglang``.
 
     vLLM's OpenAI server (``--max-num-batched-tokens``; engine/arg_utils.py, ``get_batch_defaults``) and SGLang
-    (``--chunked-prefill-size``; server_args.py) go by the GPU's memory.
+    (``--chunked-prefill-size``; server_args.py) depend on the GPU's memory.
     """
     gib = gpu.memory_bytes / 2**30
     if engine == "sglang":

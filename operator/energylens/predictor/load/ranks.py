@@ -1,4 +1,4 @@
-"""Prompts on data-parallel ranks that step together: how often any of them holds up all, and with how many tokens."""
+"""Prompts on data-parallel ranks that step together: how often one of them delays all, and with how many tokens."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ def phase_work(
     decode = replace(decode, drafts=drafted) if drafted else decode
     if role == "decode":
         return decode, decode, starts * 0.0
-    # Micro-batches of a pipeline follow one another: a prompt in one of them holds up all.
+    # Micro-batches of a pipeline follow one another: a prompt in one of them delays all.
     starts = starts * pipeline.in_flight
     clump = 1.0 + (START_CLUMP - 1.0) * np.minimum(starts, 1.0)
     share = -np.expm1(-starts / clump)
@@ -134,7 +134,7 @@ def phase_work(
     tokens = prompt * np.maximum(prompts / pipeline.holding(prompts), 1.0)
     everywhere, padding = tokens * layouts.data_parallel, zero
     if model.is_moe and (layouts.data_parallel > 1).any():
-        # Ranks that exchange experts' tokens step together: a prompt on one of them holds up all.
+        # Ranks that exchange experts' tokens step together: a prompt on one of them delays all.
         ranks = layouts.data_parallel.astype(np.float64)
         found = rank_prompts(starts, ranks, prompt, pipeline.in_flight, lockstep)
         several, holding = ranks > 1.0, pipeline.holding(found.everywhere / prompt)
