@@ -144,6 +144,8 @@ CAPPED = small(
 )
 
 
+# Hypothesis warns of long examples only while it prints one that failed, and the failure would be lost.
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")
 # Some fifty seconds of processor time, but a busy machine may take ten times as long.
 @pytest.mark.timeout(0 if LONG else 1800)
 @fuzzed
@@ -249,9 +251,9 @@ def holds_what_it_says(body: Mapping[str, Any], room: dict[str, list[int]]) -> N
 
 
 def take(nodes: list[int], pods: int, gpus: int) -> None:
-    """Place equal pods wherever there is room; all of them must have one."""
-    for number, left in enumerate(nodes):
-        here = min(pods, left // gpus)
+    """Place equal pods on the fullest nodes that have room, as reservations do; all of them must have a place."""
+    for number in sorted(range(len(nodes)), key=nodes.__getitem__):
+        here = min(pods, nodes[number] // gpus)
         nodes[number] -= here * gpus
         pods -= here
     assert pods == 0, f"{pods} pods of {gpus} GPUs have no place on {nodes}"
