@@ -1,7 +1,7 @@
-"""Fields that an API server refuses because the installed CustomResourceDefinition does not have them.
+"""Fields that an API server refuses because the installed CustomResourceDefinition lacks them.
 
-A server-side apply is refused as a whole for one field that the schema does not declare, whatever fieldValidation says,
-and the answer names each of these fields. So does the answer to a value that is none of the schema's enumeration.
+A single field that the schema does not declare makes a server-side apply fail as a whole, whatever fieldValidation
+says. The answer names each such field, and each value outside of the schema's enumerations.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Path = tuple[str, ...]
 ELEMENT = "[]"
 _NAME = r"[A-Za-z_][\w-]*"
 _KEY = r'\[(?:"(?:[^"\\]|\\.)*"|[^\]"])*\]'
-# Each step begins with a sign of its own, so that a path can be read in one way only.
+# Each step begins with a distinct character, so that paths are unambiguous.
 _PATH = rf"(?<![\w.\]-])\.?({_NAME}(?:\.{_NAME}|{_KEY})*)"
 _UNDECLARED = re.compile(f"{_PATH}: field not declared in schema")
 _UNSUPPORTED = re.compile(f"{_PATH}: Unsupported value")
@@ -24,13 +24,13 @@ _STEP = re.compile(f"({_NAME})|{_KEY}")
 
 
 def refused_paths(message: str) -> frozenset[Path]:
-    """Return the fields that an answer names as not declared, or as no value of an enumeration."""
+    """Return the fields that an answer names as not declared, or as values outside of an enumeration."""
     found = (*_UNDECLARED.findall(message), *_UNSUPPORTED.findall(message))
     return frozenset(tuple(step[1] or ELEMENT for step in _STEP.finditer(path)) for path in found)
 
 
 def without(value: Any, paths: Iterable[Path]) -> Any:
-    """Return a copy of a JSON value without the fields of these paths; the value itself where there are none."""
+    """Return a copy of a JSON value without the fields of these paths; the value itself if it has none of them."""
     heads: dict[str, list[Path]] = {}
     for first, *rest in filter(None, paths):
         heads.setdefault(first, []).append(tuple(rest))

@@ -1,4 +1,4 @@
-"""When the operator looks at the budgets: before the first pass, every few seconds, and when a deployment waits."""
+"""When the operator checks the budgets: before the first pass, every few seconds, and when a deployment waits."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from contextlib import suppress
 from energylens.controller.budget_keeper import BudgetKeeper
 
 BUDGET_PAUSES = 50.0
-"""Budgets are checked again after as many times as long as the last look took, at least, requests apart: with tens of
-thousands of memberships the looks of an idle operator would else be most of what it does."""
+"""Least ratio of the pause between two checks to the duration of the last check, without requests: with tens of
+thousands of memberships an idle operator would otherwise mostly check budgets."""
 UNSETTLED_SECONDS = 1.0
-"""Between two checks of the budgets while members answer to what was taken: a pass takes less."""
+"""Seconds between two checks while members respond to shedding; a pass takes less."""
 
 log = logging.getLogger("energylens")
 
 
 class BudgetLooks:
-    """Looks at the budgets by way of a keeper."""
+    """Checks budgets through a keeper."""
 
     def __init__(
         self, keeper: BudgetKeeper, count: Callable[[], object], wanted: asyncio.Event, seconds: float
     ) -> None:
-        """Look with ``keeper`` every so many seconds.
+        """Check with ``keeper`` every ``seconds``.
 
         Args:
-            keeper: Keeps the budgets.
-            count: Counts the energy of deployments that limit it themselves.
-            wanted: Set when a deployment waits for a look at its budget.
-            seconds: Pause between two checks, at least.
+            keeper: The keeper of the budgets.
+            count: Function that counts the energy of deployments with their own limit.
+            wanted: Set when a deployment waits for a check of its budget.
+            seconds: Least pause between two checks.
         """
         self._keeper = keeper
         self._count = count
@@ -38,12 +38,12 @@ class BudgetLooks:
         self._seconds = seconds
 
     async def before_passes(self) -> None:
-        """Look at the budgets once, where members would only find that they have to wait for that."""
+        """Check the budgets once, if members would otherwise wait for the first check."""
         if self._keeper.owes_a_look:
             await self._look()
 
     async def run(self) -> None:
-        """Look until cancelled."""
+        """Check until cancelled."""
         while True:
             self._wanted.clear()
             await self._look()

@@ -30,25 +30,25 @@ class SchemaGaps:
     """The fields that are left out, by kind."""
 
     def __init__(self, monotonic: Callable[[], float], show: Gauge = lambda kind, count: None) -> None:
-        """Begin with none; ``show`` hears of each change."""
+        """Begin without gaps; ``show`` receives each change."""
         self._monotonic = monotonic
         self._gaps: dict[str, _Gap] = {}
         self.show = show
 
     def of(self, kind: str) -> frozenset[Path]:
-        """Return the fields to leave out; none once in a while, so that a newer definition is noticed."""
+        """Return the fields to leave out; none from time to time, so that a newer definition is detected."""
         gap = self._gaps.get(kind)
         if gap is None:
             return frozenset()
         now = self._monotonic()
         if now - gap.known_at < AGAIN_SECONDS:
             return gap.paths
-        # Others that write meanwhile go on without the fields.
+        # Concurrent writes meanwhile continue without the fields.
         gap.known_at = now
         return frozenset()
 
     def learn(self, kind: str, status: Mapping[str, Any], left_out: frozenset[Path]) -> None:
-        """Note that a status of a kind was taken without some fields, and with all others that it has."""
+        """Record that a status of a kind was accepted without some fields, and with all of its other fields."""
         known = self._gaps.get(kind)
         before = frozenset[Path]() if known is None else known.paths
         declared = {path for path in before - left_out if sent_without(status, {path}) != status}

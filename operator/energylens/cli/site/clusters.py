@@ -1,4 +1,4 @@
-"""Where the pages of `energylens ui` read a cluster: an API server, or a file."""
+"""Clusters that the pages of `energylens ui` read: an API server, or a file."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ class LiveCluster:
 
     access: ClusterAccess
     prometheus: Access | None
-    """Of an audit; None: pages have none."""
+    """Prometheus for an audit; None for pages without one."""
     window_seconds: float
-    """How far back it is asked."""
+    """Seconds of history for the audit."""
 
     @property
     def text(self) -> str:
-        """Where it is read from."""
+        """Source of the cluster."""
         return f"the cluster of context {self.access.context}" if self.access.context else "the live cluster"
 
     def deployments(self) -> list[LLMDeployment]:
@@ -93,7 +93,7 @@ class FileCluster:
 
     @property
     def text(self) -> str:
-        """Where it is read from."""
+        """Source of the cluster."""
         return f"inventory {self.path.name}"
 
     def deployments(self) -> list[LLMDeployment]:
@@ -113,7 +113,7 @@ class FileCluster:
         return self._world
 
     def audit_page(self, rates: Rates) -> str:
-        """Say that a file of objects has no counters.
+        """Refuse, because a file of objects has no counters.
 
         Raises:
             InputError: Always.

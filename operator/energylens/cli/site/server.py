@@ -1,8 +1,8 @@
-"""Sends pages to a browser on this machine, and takes nothing from it.
+"""Sends pages to a browser on this machine, and accepts no data from it.
 
 Only this machine reaches the server, since it listens on the loopback address; a page of another site that a browser
-shows could still ask for its addresses under a name of its own (DNS rebinding), which is why the Host header must be
-a name of the loopback address.
+shows could still ask for its addresses under a name of its own (DNS rebinding), which is why the Host header must be a
+name of the loopback address.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _HEADERS = {
     "Cache-Control": "no-store",
 }
 _STALLED_SECONDS = 30.0
-"""After which a connection that sends no request is closed."""
+"""Seconds after which a connection without a request is closed."""
 
 
 class SiteServer(ThreadingHTTPServer):
@@ -34,11 +34,11 @@ class SiteServer(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, site: Site, port: int) -> None:
-        """Listen.
+        """Listen on a port.
 
         Args:
-            site: Makes the pages.
-            port: 0: any that is free.
+            site: The site that makes the pages.
+            port: The port; 0 for any free one.
 
         Raises:
             OSError: The port is not available.

@@ -40,7 +40,7 @@ class Cluster(Protocol):
 
     @property
     def text(self) -> str:
-        """Where it is read from, for the foot of a page."""
+        """Source of the cluster, for the foot of a page."""
 
     def deployments(self) -> list[LLMDeployment]:
         """Return the LLMDeployments, by namespace and name."""

@@ -23,20 +23,20 @@ from energylens.planner.search.week_load import WeekLoad
 from energylens.planner.week.planning import WeekPlan
 
 MOST_START_SECONDS = 3600
-"""A replica that took longer waited for something else than its start, such as GPUs of others."""
+"""Longest start-up time that counts; a replica that took longer waited for something else, such as GPUs."""
 
 
 @dataclass(frozen=True)
 class Followed:
-    """The entry of a schedule that is to be followed now."""
+    """The entry of a schedule that applies now."""
 
     entry: ScheduledReplicas
     token: str
-    """Tells this entry of this schedule from every other one."""
+    """Identifies this entry of this schedule."""
 
 
 def schedule_of(found: WeekPlan) -> ScheduleStatus:
-    """Return a planned week as the status has it, not sealed and without what depends on the time."""
+    """Return a planned week in the form of the status, not sealed and without time-dependent parts."""
     spans = zip(found.load.spans, found.replicas, found.watts, strict=True)
     entries = tuple(
         ScheduledReplicas(
@@ -63,12 +63,12 @@ def schedule_of(found: WeekPlan) -> ScheduleStatus:
 
 
 def sealed(schedule: ScheduleStatus, plan: PlanStatus, inputs: str) -> ScheduleStatus:
-    """Return a schedule that says what it was made from; ``inputs`` is a hash, "" to plan again next time."""
+    """Return a schedule with the hash of its inputs; ``inputs`` is a hash, or "" to plan again next time."""
     return schedule.model_copy(update={"inputs_hash": _seal(schedule, plan, inputs) if inputs else ""})
 
 
 def is_made_from(schedule: ScheduleStatus, plan: PlanStatus, inputs: str) -> bool:
-    """Return whether a schedule was made for a layout from these inputs, and is as it was then."""
+    """Return whether a schedule was made for a layout from these inputs, and was not edited since."""
     return bool(schedule.inputs_hash) and schedule.inputs_hash == _seal(schedule, plan, inputs)
 
 
@@ -79,7 +79,7 @@ def timetable_of(deployment: LLMDeployment, schedule: ScheduleStatus) -> Timetab
 
 
 def followed(timetable: Timetable, schedule: ScheduleStatus, now: datetime) -> Followed:
-    """Return what is to be followed now."""
+    """Return the entry that applies now."""
     index = timetable.entry_at(now)
     return Followed(timetable.entries[index], _digest([_document(schedule), index]))
 
@@ -96,7 +96,7 @@ def needed(deployment: LLMDeployment, schedule: ScheduleStatus, now: datetime) -
 
 
 def at(schedule: ScheduleStatus, timetable: Timetable, now: datetime) -> ScheduleStatus:
-    """Return a schedule with the replicas of now, and the next change of them."""
+    """Return a schedule with the current replicas and their next change."""
     change = timetable.next_change(now)
     return schedule.model_copy(
         update={
@@ -112,13 +112,13 @@ def with_measured_start(
 ) -> ScheduleStatus:
     """Return a schedule with the time that the last start took, once all replicas are ready.
 
-    Pods that were created since replicas were last added count, from their creation until they were ready; so does the
-    time in which an autoscaler adds a node. What the spec says was measured by the site, and stays.
+    The time counts from the creation of pods since replicas were last added until they were ready, including the time
+    in which an autoscaler adds a node. A value in the spec was measured by the site and takes precedence.
 
     Args:
-        schedule: With the time since which replicas start, if they do.
+        schedule: The schedule, with the time since which replicas start, if they do.
         deployment: The deployment.
-        replicas: That are to be ready.
+        replicas: Number of replicas that must be ready.
         pods: Its pods.
     """
     since = moment_of(schedule.starting_since)
@@ -140,7 +140,7 @@ def with_measured_start(
 
 
 def _document(schedule: ScheduleStatus) -> dict[str, object]:
-    """Return what of a schedule was planned: not what depends on the time, nor what was measured."""
+    """Return the planned part of a schedule, without time-dependent and measured parts."""
     passing = {"replicas", "next_change_time", "next_replicas", "start_seconds", "starting_since", "inputs_hash"}
     return schedule.model_dump(mode="json", by_alias=True, exclude_none=True, exclude=passing)
 

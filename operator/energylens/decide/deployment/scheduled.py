@@ -1,4 +1,4 @@
-"""Which layout and how many replicas to follow where the load has a profile. Pure but for what is remembered."""
+"""The layout and the number of replicas for a load with a profile. Pure except for its memory."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from energylens.planner.week.planning import WeekPlan, WeekProblem, plan_week, s
 from energylens.predictor.model.parameters import weight_bytes
 
 Weeks = MutableMapping[tuple[Hashable, ...], WeekPlan | Infeasible]
-"""Weeks that were planned before, by what they follow from."""
+"""Planned weeks by their inputs."""
 MOST_WEEKS = 64
 
 
 @dataclass(frozen=True)
 class _Week:
-    """The schedule to follow, and why it is that one."""
+    """The schedule to follow, and why it was chosen."""
 
     schedule: ScheduleStatus
     layout: PlanStatus
-    """A plan of its layout, whatever its replicas."""
+    """A plan of the schedule's layout, with any number of replicas."""
     good: bool = True
     reason: Reason = Reason.PLANNED
     message: str = ""
@@ -45,7 +45,7 @@ class _Week:
 
 
 def scheduled(case: Case, weeks: Weeks) -> PlanChoice:
-    """Return the plan of the present hour, with the schedule that it is of."""
+    """Return the plan of the current hour, with its schedule."""
     week = _standing(case) or waits_for_budget(case) or _planned(case, weeks)
     if isinstance(week, PlanChoice):
         return week
@@ -94,7 +94,7 @@ def scheduled(case: Case, weeks: Weeks) -> PlanChoice:
 
 
 def _standing(case: Case) -> _Week | None:
-    """Return the schedule in status where it is made from the same inputs."""
+    """Return the schedule in status if it was made from the same inputs."""
     status = case.inputs.deployment.status
     schedule, plan = status.schedule, status.plan
     if schedule is None or plan is None or case.inputs.want_table:
@@ -105,7 +105,7 @@ def _standing(case: Case) -> _Week | None:
 
 
 def _made_from(case: Case, schedule: ScheduleStatus, plan: PlanStatus) -> str:
-    """Return the hash of today's inputs where a schedule was made from them, "" where they are others."""
+    """Return the hash of the current inputs if a schedule was made from them, otherwise ""."""
     asked, allowance = case.inputs.deployment, _growth(case)
     free = case.hash_of(asked, None, restricted=False)
     if weekly.is_made_from(schedule, plan, free):
@@ -115,13 +115,13 @@ def _made_from(case: Case, schedule: ScheduleStatus, plan: PlanStatus) -> str:
 
 
 def _growth(case: Case) -> PowerAllowance | None:
-    """Return the power that every hour must keep to; what a budget sheds is taken from the hour alone."""
+    """Return the power limit of every hour; power that a budget sheds is only taken from the current hour."""
     allowance = effective_allowance(case.inputs.deployment.spec, case.inputs.allowance)
     return None if allowance is None or allowance.sheds else allowance
 
 
 def _planned(case: Case, weeks: Weeks) -> _Week | PlanChoice:
-    """Plan the week, and choose between the best layout and the one that is followed."""
+    """Plan the week, and choose between the best layout and the current one."""
     deployment, current = case.inputs.deployment, case.inputs.deployment.status.plan
     result = _week_of(case, deployment, weeks)
     if isinstance(result, Infeasible):
@@ -155,7 +155,7 @@ def _is_restricted(case: Case, result: WeekPlan) -> bool:
 
 
 def _week_of(case: Case, asked: LLMDeployment, weeks: Weeks) -> WeekPlan | Infeasible:
-    """Return the best week; one that follows from the same inputs and free GPUs is not planned again."""
+    """Return the best week; a week with equal inputs and free GPUs is not planned again."""
     inputs = case.inputs
     nodes = tuple((node.name, node.free_now, node.schedulable) for node in inputs.snapshot.nodes)
     allowance = _growth(case)
@@ -176,7 +176,7 @@ def _week_of(case: Case, asked: LLMDeployment, weeks: Weeks) -> WeekPlan | Infea
 
 
 def _within_nodes(case: Case, problem: WeekProblem) -> WeekProblem:
-    """Return the problem with replicas of one node where nothing can run others."""
+    """Return the problem restricted to replicas on one node if no other replicas can run."""
     nodes = case.inputs.snapshot.nodes
     if case.inputs.serves_lws or not nodes:
         return problem
@@ -189,7 +189,7 @@ def _within_nodes(case: Case, problem: WeekProblem) -> WeekProblem:
 
 
 def _without(case: Case, refused: Infeasible) -> _Week | PlanChoice:
-    """No week meets the spec: the schedule that is followed goes on, and the condition says why."""
+    """Keep the current schedule if no week meets the spec; the condition says why."""
     status = case.inputs.deployment.status
     kept = "; the running plan stays" if status.plan is not None else ""
     reason, message = Reason(refused.reason), f"{refused.message}{kept}"
@@ -207,9 +207,9 @@ def _without(case: Case, refused: Infeasible) -> _Week | PlanChoice:
 
 
 def _worth_it(case: Case, current: PlanStatus, best: WeekPlan, weeks: Weeks) -> tuple[WeekPlan, str, str]:
-    """Return the week of the best layout, or of the running layout where leaving it is not worth a restart."""
+    """Return the week of the best layout, or of the running layout if leaving it is not worth a restart."""
     deployment, inputs = case.inputs.deployment, case.inputs
-    # Replicas are those of the schedule, or those that the spec fixes.
+    # The replicas come from the schedule, or are fixed by the spec.
     asked = current.model_copy(update={"replicas": deployment.spec.planning.overrides.replicas})
     pinned = adoption.pinned_to(deployment, asked, case.gpus)
     kept = pinned if isinstance(pinned, str) else _week_of(case, pinned, weeks)
@@ -258,7 +258,7 @@ def _target(case: Case, week: _Week, target: weekly.Followed) -> Target:
 
 
 def _limited(case: Case, entry: ScheduledReplicas) -> str:
-    """Return why budgets do not leave the power of an hour; "" where they do."""
+    """Return why budgets do not allow the power of an hour; "" if they do."""
     allowance = effective_allowance(case.inputs.deployment.spec, case.inputs.allowance)
     if allowance is None or entry.power_watts <= allowance.watts:
         return ""
@@ -271,7 +271,7 @@ def _limited(case: Case, entry: ScheduledReplicas) -> str:
 def _with_start(
     case: Case, schedule: ScheduleStatus, before: ScheduleStatus | None, plan: PlanStatus
 ) -> ScheduleStatus:
-    """Return a schedule that knows how long starts take, and since when replicas start."""
+    """Return a schedule with the start-up time and the time since which replicas start."""
     current, scaling = case.inputs.deployment.status.plan, case.inputs.deployment.spec.scaling
     same = current is not None and before is not None and layout_of(current) == layout_of(plan)
     update: dict[str, object] = {}
@@ -291,7 +291,7 @@ def _scaled(
     timetable: Timetable,
     schedule: ScheduleStatus,
 ) -> str:
-    """Return that the replicas of the same pods change, with both numbers; "" where they do not."""
+    """Return a message that the replicas of the same pods change, with both numbers; "" if they do not."""
     if current is None or current.replicas == plan.replicas or layout_of(current) != layout_of(plan):
         return ""
     return (
@@ -302,7 +302,7 @@ def _scaled(
 
 
 def _saving(schedule: ScheduleStatus) -> str:
-    """Return the energy of the week beside that of the best constant plan, from a status."""
+    """Return the energy of the week compared with the best constant plan, from a status."""
     text = f"the week takes {schedule.week_watt_hours / 1000.0:.4g} kWh"
     if schedule.constant_watt_hours is None:
         return text

@@ -1,12 +1,12 @@
-"""Steps of another size: a lever on latency that is tried where the engine's default breaks an objective.
+"""Step sizes: a lever on latency that is tried if the engine's default breaks an objective.
 
-An engine computes at most so many tokens in one step (vLLM's ``--max-num-batched-tokens``, SGLang's
-``--chunked-prefill-size``). A prompt beyond that takes several steps, each of them shorter: fewer tokens smooth the
-inter-token latency of the requests that run beside it, and delay the prompt's first token. So fewer are tried where
-inter-token latencies are too long, and more where first tokens are late. (More tokens can lower a percentile of the
-inter-token latency, too: they gather the long steps beyond it, where no objective looks.) Throughput and energy are
-taken as those of the default, since the steps that a prompt is spread over decode anyway. So the axis need not be part
-of the whole space: what could win with other steps are candidates that would be chosen but for their latency.
+An engine limits the tokens of a step (vLLM's ``--max-num-batched-tokens``, SGLang's ``--chunked-prefill-size``). A
+longer prompt takes several shorter steps: fewer tokens smooth the inter-token latency of the requests beside it, and
+delay the prompt's first token. So fewer tokens are tried if inter-token latencies are too long, and more if first
+tokens are late. (More tokens can also lower a percentile of the inter-token latency, because they gather the long steps
+beyond that percentile.) Throughput and energy are assumed to equal those of the default, since the steps of a split
+prompt also decode. The axis therefore need not be part of the whole space: other steps can only help candidates that
+fail because of their latency.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.types import BoolArray, FloatArray, GpuSpec, IntArray, Layouts
 
 STEP_TOKENS = (1024, 2048, 4096, 8192, 16384)
-"""Tokens of a step that are tried. With fewer, matrix products no longer fill a GPU (the roofline of an H100 bends at
+"""Step sizes to try, tokens. With smaller ones, matrix products no longer fill a GPU (the roofline of an H100 bends at
 600 tokens in FP8), which costs energy. SGLang takes at most 16,384 prompt tokens at once by default
 (``--max-prefill-tokens``)."""
 MOST_TRIED = 1024
-"""Candidates that are tried with other steps, the best first."""
+"""Number of candidates that are tried with other steps, the best first."""
 _AT_ONCE = 256
 
 
 def with_steps(layouts: Layouts, tokens: int, model: ModelSpec, gpu: GpuSpec, settings: EngineSettings) -> Layouts:
-    """Return layouts with so many tokens in a step; 0, the engine's default, where that is the same."""
+    """Return layouts with the given tokens of a step; 0, the engine's default, if that is equal."""
     own = settings.step_limits(model, gpu, layouts)
     return replace(layouts, max_batched_tokens=np.where(own == tokens, 0, tokens))
 
@@ -50,23 +50,24 @@ def with_other_steps(
     predicted: Callable[[Sequence[ProductSpace]], Candidates],
     constrained: Callable[[Candidates], Sequence[Constraint]],
 ) -> Candidates | None:
-    """Return candidates that hold their latency objectives with other steps, or come nearer to them; None for none.
+    """Return candidates that meet their latency objectives with other steps, or come closer; None if there are none.
 
-    Of each candidate the steps nearest to the engine's default that hold everything, else those that break least.
+    For each candidate, the result has the steps nearest to the engine's default that meet all constraints, otherwise
+    those that break them least.
 
     Args:
-        rows: With the engine's default.
-        constraints: Theirs.
+        rows: Candidates with the engine's default.
+        constraints: Constraints of these candidates.
         chosen: The best of them; None if none satisfies every constraint.
         spec: The deployment's spec.
-        gpus: The products of the rows.
-        predicted: From spaces, one per product, to candidates.
-        constrained: From candidates to their constraints.
+        gpus: GPU products of the rows.
+        predicted: Function from spaces, one per product, to candidates.
+        constrained: Function from candidates to their constraints.
     """
     values = objective_values(rows, spec.energy.objective)
     fewer, more = _directions(rows, constraints)
     if spec.slo.itl_milliseconds is not None:
-        # Where steps without any prompt are too long already, their size does not matter.
+        # If steps without prompts are already too long, their size does not matter.
         fewer &= rows.itl_decode_upper_ms <= spec.slo.itl_milliseconds
     index = np.flatnonzero(fewer | more)
     most = np.inf if chosen is None else float(values[chosen]) * LARGEST_TIE
@@ -104,12 +105,13 @@ def with_other_steps(
 def _directions(rows: Candidates, constraints: Sequence[Constraint]) -> tuple[BoolArray, BoolArray]:
     """Return for which candidates fewer tokens may help, and for which more, shape (n,) each.
 
-    They break nothing but latencies, power, or a load that they have the capacity for.
+    They break only latencies, power, or a load within their capacity.
     """
     broken = {c.rule: ~c.holds for c in constraints if c.rule in LATENCIES}
     others = [c for c in constraints if c.rule not in LATENCIES and c.kind not in ("Load", "Power")]
     able = feasible(others, len(rows)) & np.isfinite(rows.joules_per_output_token)
-    # A queue of prompts without bound, though the replicas are fast enough: steps are too short for the prompts.
+    # The queue of prompts grows without bound although the replicas are fast enough: steps are too short for the
+    # prompts.
     queued = rows.utilization <= np.minimum(rows.utilization_limit, 1.0 - 1e-9)
     able &= rows.sustainable | (queued & ~np.isfinite(rows.ttft_upper_ms))
     none = np.zeros(len(rows), dtype=bool)
@@ -123,12 +125,12 @@ def _options(rows: Candidates, index: IntArray, fewer: BoolArray, more: BoolArra
     """Return which of `STEP_TOKENS` may help each of the candidates of an index array of shape (m,), shape (m, k)."""
     options, own = np.asarray(STEP_TOKENS), rows.step_tokens[index][:, None]
     helps = np.where(options < own, fewer[index][:, None], more[index][:, None])
-    # A batch takes a token of a step for each sequence.
+    # A batch needs one token of a step for each sequence.
     return np.asarray(helps & (options != own) & (options >= rows.layouts.max_batch_size[index][:, None]))
 
 
 def _ends(options: BoolArray, own: IntArray) -> BoolArray:
-    """Return the fewest and the most of the options: where these do not help, none between them does."""
+    """Return the smallest and the largest options: if these do not help, no option between them does."""
     below = options & (np.asarray(STEP_TOKENS) < own[:, None])
     above = options & ~below
     first = below & (np.cumsum(below, axis=1) == 1)
@@ -137,7 +139,10 @@ def _ends(options: BoolArray, own: IntArray) -> BoolArray:
 
 
 def _promising(others: Candidates, limits: Sequence[Constraint], own: IntArray) -> BoolArray:
-    """Return which candidates hold what their steps are changed for, shape (n,); ``own`` is the engine's default."""
+    """Return which candidates meet the objective of their change of steps, shape (n,).
+
+    ``own`` is the engine's default.
+    """
     between = feasible([c for c in limits if c.rule in ("ITLTooHigh", "TPOTTooHigh")], len(others))
     late = feasible([c for c in limits if c.rule == "TTFTTooHigh" or c.kind == "Load"], len(others))
     return np.where(others.step_tokens < own, between, late)
@@ -150,7 +155,7 @@ def _tried(
     gpus: Sequence[GpuSpec],
     predicted: Callable[[Sequence[ProductSpace]], Candidates],
 ) -> tuple[Candidates, IntArray]:
-    """Return candidates with the options of each, shape (m, k), and the candidate that each of them is of."""
+    """Return candidates with the options of each, shape (m, k), and the index of each one's original candidate."""
     spaces, origins = [], []
     for number, gpu in enumerate(gpus):
         place, option = np.nonzero(options & (rows.product[index] == number)[:, None])
@@ -169,15 +174,15 @@ def _distance(constraints: Sequence[Constraint]) -> FloatArray:
 def _nearest(
     own: IntArray, tokens: IntArray, origin: IntArray, holds: BoolArray, far: FloatArray, before: FloatArray
 ) -> IntArray:
-    """Return of each candidate the other steps that are worth knowing, shape (m,).
+    """Return for each candidate the most useful other steps, shape (m,).
 
     Args:
-        own: Tokens of a step by default, shape (n,), as all.
-        tokens: Of the other steps.
-        origin: Which candidate they are of.
+        own: Tokens of a step by default; all arrays have shape (n,).
+        tokens: Tokens of the other steps.
+        origin: Index of the original candidate.
         holds: Whether they satisfy every constraint.
         far: By how much they break constraints.
-        before: By how much the candidate with its own steps does.
+        before: By how much the candidate with its own steps breaks them.
     """
     apart = np.abs(np.log2(tokens / own))
     order = np.lexsort((apart, np.where(holds, 0.0, far), ~holds, origin))

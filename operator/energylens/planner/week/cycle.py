@@ -1,4 +1,4 @@
-"""The cheapest numbers of replicas over a cycle of spans, where each added replica costs a start. Exact."""
+"""The cheapest numbers of replicas over a cycle of spans, in which each added replica costs a start. Exact."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from energylens.predictor.types import FloatArray, IntArray
 
 @dataclass(frozen=True)
 class Cycle:
-    """What one layout costs with each number of replicas."""
+    """The costs of one layout with each number of replicas."""
 
     counts: IntArray
     """Numbers of replicas, ascending, shape (r,)."""
     costs: FloatArray
-    """Of each span with each number, shape (s, r); infinite where a number is not possible."""
+    """Cost of each span with each number, shape (s, r); infinite if a number is impossible."""
     start: float
     """Cost of each added replica."""
 
     def cheapest(self) -> float:
-        """Return the least cost of the cycle; infinite where some span has no possible number.
+        """Return the least cost of the cycle; infinite if some span has no possible number.
 
         Dynamic programming over the spans, for every number of replicas in the first span at once: the cycle must end
         with the number that it begins with. Within a span the number never changes, since every change may be moved to
@@ -52,7 +52,7 @@ class Cycle:
         return found
 
     def starts(self, path: IntArray) -> int:
-        """Return how many replicas are started in a cycle; ``path`` is of :meth:`path`."""
+        """Return how many replicas are started in a cycle; ``path`` is from :meth:`path`."""
         counts = self.counts[path]
         return int(np.maximum(0, counts - np.roll(counts, 1)).sum())
 
@@ -69,7 +69,7 @@ class Cycle:
         return np.asarray(np.diagonal(self._moved(values)))
 
     def _moved(self, values: FloatArray) -> FloatArray:
-        """Return the least cost of coming to each number from any other, shape (k, r) as ``values``."""
+        """Return the least cost of reaching each number from any other, shape (k, r) as ``values``."""
         fewer = np.minimum.accumulate(values[:, ::-1], axis=1)[:, ::-1]
         paid = self.start * self.counts
         more = np.minimum.accumulate(values - paid, axis=1) + paid

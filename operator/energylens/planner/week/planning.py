@@ -40,7 +40,7 @@ from energylens.predictor.types import GpuSpec
 _RATE = "spec.workload.requestsPerSecond"
 _PROFILE = "spec.workload.profile"
 _PLACE = tuple(str(field.alias) for field in (ReplicaLayout.model_fields | GpuChoice.model_fields).values())
-"""Fields of a row that say how a candidate runs."""
+"""Fields of a row that define how a candidate runs."""
 
 
 @dataclass(frozen=True)
@@ -51,23 +51,23 @@ class WeekPlan:
     plan: PlanStatus
     """The layout with the most replicas of any span, and its figures at the highest rate."""
     replicas: tuple[int, ...]
-    """Of each span of the load."""
+    """Replicas in each span of the load."""
     watts: tuple[float, ...]
     """Predicted power in each span, W."""
     start: Start
-    """Of one replica."""
+    """Start of one replica."""
     starts: int
-    """In a week."""
+    """Number of starts in a week."""
     joules: float
-    """Of a week, starts included, J."""
+    """Energy of a week, starts included, J."""
     constant: Constant | None
-    """The best plan with a constant number of replicas; None where none holds every hour."""
+    """The best plan with a constant number of replicas; None if none sustains every hour."""
     others: tuple[Chosen, ...]
     """The best week of every other GPU product, the lowest energy first."""
     peak: Feasible
-    """What planning answers for the highest rate alone."""
+    """The planning result for the highest rate alone."""
     tokens: float
-    """Generated in a week."""
+    """Tokens generated in a week."""
 
     @property
     def table(self) -> tuple[Mapping[str, object], ...]:
@@ -90,7 +90,7 @@ class WeekPlan:
 
     @property
     def released_gpu_hours(self) -> float:
-        """GPU hours of a week in which fewer replicas run than in the span of the most."""
+        """GPU hours of a week that are released because fewer replicas run than in the largest span."""
         per_replica = self.plan.gpus // self.plan.replicas
         most = self.plan.replicas
         spans = zip(self.load.spans, self.replicas, strict=True)
@@ -118,7 +118,7 @@ class WeekProblem:
 
     @property
     def scaling(self) -> Scaling:
-        """Bounds of the replicas, and what was measured of a start."""
+        """Bounds of the replicas, and the measurements of a start."""
         return self.deployment.spec.scaling or Scaling()
 
     def answer(self, span: Span) -> Feasible | Infeasible:
@@ -143,9 +143,9 @@ class WeekProblem:
 def plan_week(asked: WeekProblem) -> WeekPlan | Infeasible:
     """Return the layout and the replicas of least energy over the week, starts included, or why there are none.
 
-    Every layout that holds the highest rate is considered, with every number of replicas in every span; what a layout
-    takes is found exactly (:mod:`energylens.planner.week.cycle`). On clusters so large that a plan for a constant rate
-    leaves candidates out (:mod:`energylens.planner.search.reach`), these are left out here as well.
+    Every layout that sustains the highest rate is considered, with every number of replicas in every span; the energy
+    of a layout is computed exactly (:mod:`energylens.planner.week.cycle`). On clusters so large that a plan for a
+    constant rate leaves candidates out (:mod:`energylens.planner.search.reach`), these are left out here as well.
     """
     load = asked.load
     peak = asked.answer(load.peak)
@@ -174,7 +174,7 @@ def _week_plan(week: Week, chosen: Chosen, problem: Problem, at_peak: Solution, 
     load = week.load
     most = max(chosen.rows, key=lambda row: int(week.rows.replicas[row]))
     status = plan_status(problem, replace(at_peak, chosen=most), most)
-    # What binds at the highest rate alone; the layout of the week may be another one.
+    # The binding constraint is that at the highest rate alone; the layout of the week may differ.
     binding = peak.plan.binding_constraint
     status = status.model_copy(update={"planned_replicas": status.replicas, "binding_constraint": binding})
     mine = week.rows.products[int(week.rows.product[most])]
@@ -212,9 +212,9 @@ def _bounded(space: ProductSpace, scaling: Scaling) -> ProductSpace:
 
 
 def _able(problem: Problem, solution: Solution) -> list[ProductSpace]:
-    """Return the layouts that hold the rate of a solution with some number of replicas, one space for each product.
+    """Return the layouts that sustain the rate of a solution with some number of replicas, one space for each product.
 
-    Every number of replicas up to the most of a layout is in them: quiet hours need fewer.
+    The spaces contain every smaller number of replicas as well, because quiet hours need fewer.
     """
     rows, found = solution.rows, []
     holds = feasible(solution.constraints, len(rows))
@@ -226,7 +226,7 @@ def _able(problem: Problem, solution: Solution) -> list[ProductSpace]:
         able, last = np.zeros(index.size, dtype=bool), np.zeros(index.size, dtype=np.int64)
         np.logical_or.at(able, inverse, holds[mine])
         np.maximum.at(last, inverse, rows.replicas[mine])
-        # In the order of the search, so that ties are broken as for a constant load.
+        # Kept in search order, so that ties are broken as for a constant load.
         kept = np.flatnonzero(able)
         kept = kept[np.argsort(index[kept])]
         chosen = mine[index[kept]]
@@ -252,7 +252,7 @@ def _at(span: Span, refused: Infeasible) -> Infeasible:
 
 
 def _out_of_bounds(asked: WeekProblem, free: Solution) -> Infeasible:
-    """Return that spec.scaling forbids every number of replicas that holds the highest rate."""
+    """Return a message that spec.scaling forbids every number of replicas that sustains the highest rate."""
     scaling, peak, rows = asked.scaling, asked.load.peak, free.rows
     index = np.flatnonzero(feasible(free.constraints, len(rows)))
     counts = rows.replicas[index]
@@ -272,7 +272,7 @@ def _out_of_bounds(asked: WeekProblem, free: Solution) -> Infeasible:
 
 
 def _why_no_layout(asked: WeekProblem, load: WeekLoad) -> Infeasible:
-    """Return why no layout holds every hour although some layouts hold the highest rate."""
+    """Return why no layout sustains every hour although some layouts sustain the highest rate."""
     for span in load.spans:
         answer = asked.answer(span)
         if isinstance(answer, Infeasible):
@@ -299,7 +299,7 @@ def marked(solution: Solution, found: WeekPlan) -> Solution:
 
 
 def saving_text(found: WeekPlan) -> str:
-    """Return the energy of the week beside that of the best constant plan, in words."""
+    """Return the energy of the week compared with the best constant plan, in words."""
     text = f"the week takes {describe.kilowatt_hours(found.joules)}"
     if found.constant is None:
         return f"{text}; no constant number of replicas holds every hour"

@@ -1,4 +1,4 @@
-"""What the start of a replica takes: time and energy until it serves."""
+"""Time and energy of a replica's start, until it serves."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _MEASURED_SECONDS, _MEASURED_JOULES = 127.0, 13_500.0
 _MEASURED_BYTES = 16.06e9
 """Weights of that model, 8.03 billion parameters."""
 _MEASURED_IDLE_WATTS = (76.0 + 123.0) / 2
-"""Mean of what that GPU draws empty and with weights, by its data."""
+"""Mean power of that GPU when empty and with weights, from its data."""
 FIXED_SECONDS = _MEASURED_SECONDS - _MEASURED_BYTES / LOAD_BYTES_PER_SECOND
-"""Start-up apart from reading weights, s: imports, compilation and graphs."""
+"""Start-up time without reading weights, s: imports, compilation and graphs."""
 POWER_RATIO = _MEASURED_JOULES / _MEASURED_SECONDS / _MEASURED_IDLE_WATTS
 """Mean power of a start over the mean of idle power empty and with weights, 1.07."""
 
@@ -27,17 +27,17 @@ class Start:
 
     seconds: float
     joules: float
-    """All of its GPUs together."""
+    """Energy of all GPUs of the replica."""
 
 
 def start_of(gpus: int, gpu: GpuSpec, weight_bytes: float, scaling: Scaling | None) -> Start:
-    """Return time and energy of a start, as measured on the site, else estimated from one measured start.
+    """Return time and energy of a start, as measured on the site, otherwise estimated from one measured start.
 
     Args:
         gpus: GPUs of the replica.
-        gpu: Their product.
+        gpu: The GPU product.
         weight_bytes: Bytes of all weights of the replica.
-        scaling: What was measured on the site.
+        scaling: Measurements of the site.
     """
     seconds = FIXED_SECONDS + weight_bytes / LOAD_BYTES_PER_SECOND
     if scaling is not None and scaling.start_seconds is not None:

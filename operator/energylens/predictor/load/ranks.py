@@ -10,7 +10,7 @@ from energylens.predictor.step.lockstep import Lockstep
 from energylens.predictor.types import FloatArray
 
 BUSIEST = 0.995
-"""Largest share of its steps in which a rank prefills: with more prompts than that fewer sequences run."""
+"""Largest share of a rank's steps that prefill; with more prompts, fewer sequences run."""
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,9 @@ class RankPrompts:
     """Prompts of the steps of a group of ranks, arrays of shape (n,)."""
 
     starts: FloatArray
-    """Mean starts per step of a Poisson process whose steps with a start are those in which any rank prefills."""
+    """Mean starts per step of a Poisson process whose steps with starts match the steps in which any rank prefills."""
     tokens: FloatArray
-    """Prompt tokens in such a step on each rank that has any."""
+    """Prompt tokens in such a step on each rank with prompts."""
     everywhere: FloatArray
     """The same on all ranks together."""
     padding: FloatArray
@@ -38,10 +38,10 @@ def rank_prompts(
 
     Args:
         rate: Requests that start per step on each rank, shape (n,).
-        ranks: That step together, shape (n,).
-        prompt: Tokens of a prompt that are computed.
-        chunks: That a rank computes in a step, shape (n,): one for each micro-batch of a pipeline.
-        lockstep: How the ranks step together.
+        ranks: Number of ranks that step together, shape (n,).
+        prompt: Computed tokens of a prompt.
+        chunks: Chunks that a rank computes in a step, shape (n,): one for each micro-batch of a pipeline.
+        lockstep: How the ranks synchronise their steps.
     """
     busy = np.clip(np.maximum(-np.expm1(-rate), rate * prompt / (lockstep.chunk * chunks)), 1e-12, BUSIEST)
     starts = -ranks * np.log1p(-busy) / lockstep.clump
