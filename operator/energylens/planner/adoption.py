@@ -27,12 +27,10 @@ from energylens.planner.engines import EngineSettings
 from energylens.planner.inventory.products import resolve_products
 from energylens.planner.search import describe
 from energylens.planner.search.identity import LAYOUT_FIELDS
+from energylens.planner.search.starts import LOAD_BYTES_PER_SECOND
 from energylens.planner.types import Feasible, Infeasible, PlanningResult
 from energylens.predictor.types import GpuSpec
 
-LOAD_BYTES_PER_SECOND = 1e9
-"""Rate at which weights are read from a network volume or a download. Page caches are faster; ignoring them keeps the
-cost from being understated."""
 COMPILE_SECONDS = 180.0
 """Compilation, kernel tuning and graph capture: reports for a 70B model on current vLLM are 1 to 4 minutes
 (https://github.com/vllm-project/vllm/issues/19824)."""

@@ -300,7 +300,7 @@ class _Asked:
         those shown.
         """
         spec = self.question.deployment.spec
-        return spec.energy.objective == "MinimizeGPUs" or spec.workload.concurrency is not None
+        return spec.energy.objective == "MinimizeGPUs" or spec.workload.in_flight is not None
 
 
 def _hash(question: Question, served: ModelSpec, nodes: tuple[GpuNode, ...], most: int | None) -> str:

@@ -12,6 +12,7 @@ from energylens.api.llmdeployment import (
     CorrectionFactors,
     LLMDeployment,
     LLMDeploymentSpec,
+    PlannedJob,
     PlanStatus,
     PredictedFigures,
 )
@@ -231,6 +232,7 @@ def plan_status(problem: Problem, solution: Solution, i: int) -> PlanStatus:
         correction=_correction(problem, rows, i),
         inter_node_network=_network(problem, rows, i),
         lowest_power_watts=_lowest_power(solution),
+        job=_planned_job(rows, i),
         predicted=PredictedFigures(
             joules_per_output_token=format_milli(float(rows.joules_per_output_token[i])),
             joules_per_output_token_low=format_milli(float(rows.joules_low[i])),
@@ -247,6 +249,15 @@ def plan_status(problem: Problem, solution: Solution, i: int) -> PlanStatus:
         ),
     )
     return identified(found, problem.spec)
+
+
+def _planned_job(rows: Candidates, i: int) -> PlannedJob | None:
+    if not math.isfinite(rows.completion_seconds[i]):
+        return None
+    return PlannedJob(
+        completion_seconds=describe.up(float(rows.completion_seconds[i])),
+        energy_watt_hours=describe.up(float(rows.job_joules[i]) / 3600.0),
+    )
 
 
 def _network(problem: Problem, rows: Candidates, i: int) -> str | None:

@@ -76,9 +76,39 @@ def _budget(changes: Mapping[str, Any], field: str, *said: str) -> Bad:
     return Bad(changes, field, said, "EnergyBudget")
 
 
+JOB = {"requests": 1000, "completeWithinSeconds": 3600}
 RULES = (
     Bad({"spec.workload.concurrency": 8}, "spec.workload", ("requestsPerSecond (2)", "concurrency (8)", "exactly one")),
     Bad({"spec.workload.requestsPerSecond": ...}, "spec.workload", ("neither requestsPerSecond nor", "exactly one")),
+    Bad({"spec.workload.job": JOB}, "spec.workload", ("job and requestsPerSecond (2)", "exactly one of the three")),
+    Bad(
+        {"spec.workload": {"inputTokens": 1, "outputTokens": 1, "concurrency": 4, "job": JOB}},
+        "spec.workload",
+        ("job and concurrency (4)", "exactly one of the three"),
+    ),
+    Bad(
+        {"spec.workload": {"inputTokens": 1, "outputTokens": 1, "job": JOB}, "spec.slo": {"ttftMilliseconds": 500}},
+        "spec",
+        ("slo.ttftMilliseconds cannot be combined with workload.job",),
+    ),
+    Bad(
+        {
+            "spec.workload": {"inputTokens": 1, "outputTokens": 1, "job": JOB},
+            "spec.slo": {},
+            "spec.rollout": {"verify": "Measured"},
+        },
+        "spec",
+        ("rollout.verify Measured cannot be combined with workload.job",),
+    ),
+    Bad(
+        {
+            "spec.workload": {"inputTokens": 1, "outputTokens": 1, "job": JOB},
+            "spec.slo": {},
+            "spec.planning.followLoad": "Auto",
+        },
+        "spec",
+        ("planning.followLoad Auto needs workload.requestsPerSecond, and workload has a job",),
+    ),
     Bad({"spec.workload.requestsPerSecond": 0}, "spec.workload.requestsPerSecond", ("0", "greater than 0")),
     Bad({"spec.workload.requestsPerSecond": "-500m"}, "spec.workload.requestsPerSecond", ("-500m", "greater than 0")),
     Bad({"spec.workload.arrivalSCV": "0.5"}, "spec.workload.arrivalSCV", ("0.5", "from 1 (Poisson arrivals) to 100")),
@@ -463,6 +493,10 @@ GOOD: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("LLMDeployment", {"spec.planning.overrides": {"expertParallel": 8, "tensorParallel": 1, "dataParallel": 8}}),
     ("LLMDeployment", {"spec.planning.overrides": {"maxBatchSize": 64, "maxBatchedTokens": 0}}),
     ("LLMDeployment", {"spec.planning.overrides": {"maxBatchSize": 64, "maxBatchedTokens": 64}}),
+    (
+        "LLMDeployment",
+        {"spec.workload": {"inputTokens": 1, "outputTokens": 1, "job": JOB}, "spec.slo": {"itlMilliseconds": 100}},
+    ),
     ("LLMDeployment", {"spec.model.cache": {"hostPath": "/data"}}),
     ("LLMDeployment", {"spec.model.source": {"hub": {"endpoint": "http://10.0.0.1:8080/hf", "caRef": {"name": "ca"}}}}),
     (

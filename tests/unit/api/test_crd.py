@@ -115,7 +115,7 @@ def test_every_rule_has_a_message_and_stands_in_the_schema(kind: crd.Kind) -> No
 def test_the_rules_that_users_meet_first_are_there() -> None:
     text = crd.crd_text(crd.LLM_DEPLOYMENT)
     for rule in (
-        "has(self.requestsPerSecond) != has(self.concurrency)",
+        "has(self.job) ? !has(self.requestsPerSecond)",
         "self.maxGPUsPerReplica <= self.maxGPUs",
         "has(self.persistentVolumeClaim) != has(self.hostPath)",
         "size(self.metadata.name) <= 52",

@@ -18,10 +18,12 @@ from energylens.api.llmdeployment.engine import (
     SecretKeyRef,
 )
 from energylens.api.llmdeployment.hardware import Hardware, Toleration
+from energylens.api.llmdeployment.job import BatchJob
 from energylens.api.llmdeployment.plan import (
     Alternative,
     Confidence,
     CorrectionFactors,
+    PlannedJob,
     PlanStatus,
     PredictedFigures,
     PrefillReplicas,
@@ -79,6 +81,7 @@ __all__ = [
     "WEEKDAYS",
     "ActiveRevision",
     "Alternative",
+    "BatchJob",
     "BudgetStatus",
     "Confidence",
     "ConfigMapKeyRef",
@@ -108,6 +111,7 @@ __all__ = [
     "Percentile",
     "PlanStatus",
     "PlanTrial",
+    "PlannedJob",
     "Planning",
     "PlanningMode",
     "PowerCap",

@@ -171,6 +171,18 @@ class PlanIdentity(ApiModel):
     binding_constraint: str = Field(description="The constraint that excludes a plan of lower energy.")
 
 
+class PlannedJob(ApiModel):
+    """When the batch job of a plan is expected to end, and the energy that it takes."""
+
+    completion_seconds: int = Field(
+        description="Time from the creation of the pods to the last answer, loading of the model included, s."
+    )
+    energy_watt_hours: int = Field(
+        description="GPU energy of the whole job: start, requests, and idle power until the deadline with "
+        "afterCompletion Idle, Wh, rounded up."
+    )
+
+
 class PlanStatus(ReplicaLayout, GpuChoice, PlanIdentity):
     """The plan that the operator has adopted or recommends."""
 
@@ -222,6 +234,7 @@ class PlanStatus(ReplicaLayout, GpuChoice, PlanIdentity):
         "deployment.",
     )
     predicted: PredictedFigures = Field(description="Predicted figures of the plan.")
+    job: PlannedJob | None = Field(default=None, description="Expected end and energy of workload.job.")
     correction: CorrectionFactors | None = Field(
         default=None, description="Learned correction factors in the predicted figures; absent without a correction."
     )

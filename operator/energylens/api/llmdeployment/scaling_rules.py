@@ -27,7 +27,7 @@ class _ScaledSpec(Protocol):
     def validation(self) -> Any: ...
 
 
-_NOT_WITH_PROFILE: tuple[tuple[str, str, Callable[[_ScaledSpec], bool]], ...] = (
+FOLLOWS_ONE_LOAD: tuple[tuple[str, str, Callable[[_ScaledSpec], bool]], ...] = (
     ("planning.followLoad Auto", "self.planning.followLoad == 'Auto'", lambda s: s.planning.follow_load == "Auto"),
     (
         "planning.disaggregation Compare",
@@ -50,7 +50,7 @@ _NOT_WITH_PROFILE: tuple[tuple[str, str, Callable[[_ScaledSpec], bool]], ...] = 
 
 
 def _external_alone(spec: _ScaledSpec) -> str | None:
-    used = next((name for name, _, is_used in _NOT_WITH_PROFILE if is_used(spec)), None)
+    used = next((name for name, _, is_used in FOLLOWS_ONE_LOAD if is_used(spec)), None)
     if _mode(spec) != "External" or used is None:
         return None
     return f"{used} cannot be combined with scaling.mode External; leave one of the two out"
@@ -60,17 +60,17 @@ _EXTERNAL_ALONE = Rule(
     summary="scaling.mode External cannot be combined with followLoad Auto, disaggregation Compare, verify Measured, "
     "rollbackOn or onDrift Rollback",
     cel="!(has(self.scaling) && self.scaling.mode == 'External') || !("
-    + " || ".join(f"({cel})" for _, cel, _ in _NOT_WITH_PROFILE)
+    + " || ".join(f"({cel})" for _, cel, _ in FOLLOWS_ONE_LOAD)
     + ")",
     message_cel="("
-    + " : ".join(f"({cel}) ? '{name}'" for name, cel, _ in _NOT_WITH_PROFILE)
+    + " : ".join(f"({cel}) ? '{name}'" for name, cel, _ in FOLLOWS_ONE_LOAD)
     + " : '') + ' cannot be combined with scaling.mode External; leave one of the two out'",
     check=_external_alone,
 )
 
 
 def _profile_alone(spec: _ScaledSpec) -> str | None:
-    used = next((name for name, _, is_used in _NOT_WITH_PROFILE if is_used(spec)), None)
+    used = next((name for name, _, is_used in FOLLOWS_ONE_LOAD if is_used(spec)), None)
     if spec.workload.profile is None or used is None:
         return None
     return f"{used} cannot be combined with workload.profile; leave one of the two out"
@@ -79,9 +79,9 @@ def _profile_alone(spec: _ScaledSpec) -> str | None:
 _PROFILE_ALONE = Rule(
     summary="workload.profile cannot be combined with followLoad Auto, disaggregation Compare, verify Measured, "
     "rollbackOn or onDrift Rollback",
-    cel="!has(self.workload.profile) || !(" + " || ".join(f"({cel})" for _, cel, _ in _NOT_WITH_PROFILE) + ")",
+    cel="!has(self.workload.profile) || !(" + " || ".join(f"({cel})" for _, cel, _ in FOLLOWS_ONE_LOAD) + ")",
     message_cel="("
-    + " : ".join(f"({cel}) ? '{name}'" for name, cel, _ in _NOT_WITH_PROFILE)
+    + " : ".join(f"({cel}) ? '{name}'" for name, cel, _ in FOLLOWS_ONE_LOAD)
     + " : '') + ' cannot be combined with workload.profile; leave one of the two out'",
     check=_profile_alone,
 )

@@ -14,6 +14,7 @@ from energylens.api.base import DISTINCT, SET_LIST, ApiModel, Rule
 from energylens.api.llmdeployment.energy import Energy
 from energylens.api.llmdeployment.engine import Engine, Model
 from energylens.api.llmdeployment.hardware import Hardware
+from energylens.api.llmdeployment.job_rules import JOB_ALONE
 from energylens.api.llmdeployment.scaling import Scaling
 from energylens.api.llmdeployment.scaling_rules import SCALING_RULES
 from energylens.api.llmdeployment.workload import Slo, WorkloadSpec
@@ -151,8 +152,8 @@ class Planning(ApiModel):
         ge=0,
         le=90,
         description="Capacity that a plan for workload.requestsPerSecond leaves free, % of the highest rate that its "
-        "replicas sustain. Default: the error of the predicted throughput, down to the lower end of its 80 % interval, "
-        "above which nine of ten measurements stay.",
+        "replicas sustain; for workload.job, % of the time between start and deadline. Default: the error of the "
+        "predicted throughput, down to the lower end of its 80 % interval, above which nine of ten measurements stay.",
     )
     spare_replicas: int = Field(
         default=0,
@@ -286,9 +287,10 @@ _OVERRIDES_WITHIN_MAX_GPUS = Rule(
 def _needs_a_rate(spec: LLMDeploymentSpec, field: str, value: str) -> str | None:
     if value == "Never" or spec.workload.requests_per_second is not None:
         return None
+    load = "a job" if spec.workload.concurrency is None else f"concurrency ({spec.workload.concurrency})"
     return (
-        f"planning.{field} {value} needs workload.requestsPerSecond, and workload has concurrency "
-        f"({spec.workload.concurrency}); set {field} to Never or give a rate"
+        f"planning.{field} {value} needs workload.requestsPerSecond, and workload has {load}; set {field} to Never or "
+        "give a rate"
     )
 
 
@@ -296,7 +298,10 @@ def _rate_rule(field: str, value: str, check: Callable[[LLMDeploymentSpec], str 
     return Rule(
         summary=f"planning.{field} {value} needs workload.requestsPerSecond",
         cel=f"self.planning.{field} == 'Never' || has(self.workload.requestsPerSecond)",
-        message_cel=f"'planning.{field} {value} needs workload.requestsPerSecond, and workload has concurrency (%s); "
+        message_cel="has(self.workload.job) ? "
+        f"'planning.{field} {value} needs workload.requestsPerSecond, and workload has a job; set {field} to Never or "
+        "give a rate' : "
+        f"'planning.{field} {value} needs workload.requestsPerSecond, and workload has concurrency (%s); "
         f"set {field} to Never or give a rate'.format("
         "[has(self.workload.concurrency) ? self.workload.concurrency : 0])",
         check=check,
@@ -344,6 +349,7 @@ class LLMDeploymentSpec(ApiModel):
         _DISAGGREGATION_NEEDS_A_RATE,
         _VERIFYING_NEEDS_A_SOURCE,
         *SCALING_RULES,
+        JOB_ALONE,
     )
 
     model: Model = Field(description="The model to serve.")

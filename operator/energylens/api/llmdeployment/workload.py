@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from energylens.api.base import ApiModel, Rule
+from energylens.api.llmdeployment.job import BatchJob
 from energylens.api.llmdeployment.profile import LoadProfile
 from energylens.api.llmdeployment.shapes import Shapes
 from energylens.api.quantity import PositiveQuantity, SquaredVariation
@@ -69,21 +70,29 @@ class Speculative(ApiModel):
 
 
 def _one_load(workload: WorkloadSpec) -> str | None:
-    rate, concurrency = workload.requests_per_second, workload.concurrency
+    rate, concurrency, job = workload.requests_per_second, workload.concurrency, workload.job
+    if job is not None and (rate is not None or concurrency is not None):
+        other = "concurrency" if rate is None else "requestsPerSecond"
+        return f"job and {other} ({rate or concurrency}) are both set; set exactly one of the three loads"
     if rate is not None and concurrency is not None:
         return f"requestsPerSecond ({rate}) and concurrency ({concurrency}) are both set; set exactly one"
-    if rate is None and concurrency is None:
-        return "neither requestsPerSecond nor concurrency is set; set exactly one"
+    if rate is None and concurrency is None and job is None:
+        return "neither requestsPerSecond nor concurrency nor job is set; set exactly one"
     return None
 
 
 _ONE_LOAD = Rule(
-    summary="set exactly one of requestsPerSecond and concurrency",
-    cel="has(self.requestsPerSecond) != has(self.concurrency)",
-    message_cel="has(self.concurrency) ? "
+    summary="set exactly one of requestsPerSecond, concurrency and job",
+    cel="has(self.job) ? !has(self.requestsPerSecond) && !has(self.concurrency) : "
+    "has(self.requestsPerSecond) != has(self.concurrency)",
+    message_cel="has(self.job) ? (has(self.requestsPerSecond) ? "
+    "'job and requestsPerSecond (%s) are both set; set exactly one of the three loads'.format("
+    "[self.requestsPerSecond]) : "
+    "'job and concurrency (%s) are both set; set exactly one of the three loads'.format([self.concurrency])) : "
+    "has(self.concurrency) ? "
     "'requestsPerSecond (%s) and concurrency (%s) are both set; set exactly one'.format("
     "[self.requestsPerSecond, self.concurrency]) : "
-    "'neither requestsPerSecond nor concurrency is set; set exactly one'",
+    "'neither requestsPerSecond nor concurrency nor job is set; set exactly one'",
     check=_one_load,
 )
 
@@ -118,7 +127,7 @@ _PROFILE_HAS_A_BASE = Rule(
 
 
 class WorkloadSpec(Shapes):
-    """The load: the shapes of requests, and either an arrival rate or a number of concurrent requests."""
+    """The load: the shapes of requests, and an arrival rate, a number of concurrent requests, or a batch job."""
 
     rules: ClassVar[tuple[Rule, ...]] = (*Shapes.rules, _ONE_LOAD, _BURSTS_ARRIVE, _PROFILE_HAS_A_BASE)
 
@@ -138,6 +147,11 @@ class WorkloadSpec(Shapes):
         le=100_000,
         description="Requests in flight over all replicas. Set this or requestsPerSecond.",
     )
+    job: BatchJob | None = Field(
+        default=None,
+        description="A batch job, instead of requestsPerSecond or concurrency: the plan of least energy that completes "
+        "the requests in time.",
+    )
     arrival_scv: SquaredVariation | None = Field(
         default=None,
         description="Squared coefficient of variation (SCV) of the times between requests: their variance over the "
@@ -147,6 +161,11 @@ class WorkloadSpec(Shapes):
     speculative: Speculative | None = Field(
         default=None, description="Speculative decoding; absent: every step generates one token per request."
     )
+
+    @property
+    def in_flight(self) -> int | None:
+        """Requests in flight: those of a concurrency, or all of a job; None for an arrival rate."""
+        return self.concurrency if self.job is None else self.job.requests
 
 
 class Slo(ApiModel):

@@ -81,7 +81,7 @@ def _load_percent(deployment: LLMDeployment) -> int | None:
     if plan is None or measured is None:
         return None
     predicted, running = plan.predicted, measured.running_requests
-    if deployment.spec.workload.concurrency is not None and running is not None and predicted.concurrency:
+    if deployment.spec.workload.in_flight is not None and running is not None and predicted.concurrency:
         return round(100 * float(parse_quantity(running)) / predicted.concurrency)
     if measured.output_tokens_per_second is None or not predicted.output_tokens_per_second:
         return None

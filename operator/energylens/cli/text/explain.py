@@ -13,7 +13,7 @@ from energylens.cli.text.tables import columns, confidence_text, joules
 from energylens.cli.text.week import other_lines, week_lines
 from energylens.decide.deployment.caveats import caveats_of
 from energylens.decide.preview import Preview
-from energylens.planner.explain.breakdown import parts_of, prices
+from energylens.planner.explain.breakdown import JOB_PART, parts_of, prices
 from energylens.planner.explain.classes import class_figures
 from energylens.planner.explain.risk import risk_taken
 from energylens.planner.explain.whynot import Answer, Winning
@@ -32,6 +32,7 @@ _PARTS = {
     "compute": "compute",
     "links": "links between GPUs",
     "overhead": "clocks, sampling, padding",
+    JOB_PART: "start, idle until the deadline",
 }
 
 
@@ -183,16 +184,19 @@ def _answer(problem: Problem, answer: Answer) -> list[str]:
 
 def _figures(candidates: Sequence[tuple[str, Candidates, int]]) -> list[str]:
     found = [figures(rows, i) for _, rows, i in candidates]
+    # Requests of a job wait for their turn, not for somebody.
+    waits = not any(math.isfinite(rows.completion_seconds[i]) for _, rows, i in candidates)
+    whole = [_with_margin(rows.end_to_end_ms[i], rows.end_to_end_upper_ms[i]) for _, rows, i in candidates]
     table = [
         ("", *(name for name, _, _ in candidates)),
         ("candidate", *(describe.candidate(rows, i) for _, rows, i in candidates)),
         ("GPUs", *(str(one["gpus"]) for one in found)),
         ("J per output token", *(joules(one["joules_per_output_token"]) for one in found)),
         ("power, W", *(str(one["power_watts"]) for one in found)),
-        ("TTFT, ms", *(_with_margin(rows.ttft_ms[i], rows.ttft_upper_ms[i]) for _, rows, i in candidates)),
+        *([("TTFT, ms", *(_with_margin(rows.ttft_ms[i], rows.ttft_upper_ms[i]) for _, rows, i in candidates))] * waits),
         ("ITL, ms", *(_with_margin(rows.itl_ms[i], rows.itl_upper_ms[i]) for _, rows, i in candidates)),
         ("TPOT, ms", *(_with_margin(rows.tpot_ms[i], rows.tpot_upper_ms[i]) for _, rows, i in candidates)),
-        ("E2E, ms", *(_with_margin(rows.end_to_end_ms[i], rows.end_to_end_upper_ms[i]) for _, rows, i in candidates)),
+        *([("E2E, ms", *whole)] * waits),
     ]
     return columns(table)
 
@@ -211,6 +215,8 @@ def _breakdown(problem: Problem, candidates: Sequence[tuple[str, Candidates, int
         return ["  The predictor gives no breakdown of the energy."]
     table = [("J PER OUTPUT TOKEN", *(name for name, _ in known))]
     for key, words in _PARTS.items():
+        if not any(key in parts for _, parts in known):
+            continue
         table.append((words, *(_share(parts[key], sum(parts.values())) for _, parts in known)))
     table.append(("all", *(f"{sum(parts.values()):.3g}" for _, parts in known)))
     return columns(table)

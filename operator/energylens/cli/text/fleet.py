@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -168,9 +169,14 @@ def _deployment_rows(parts: list[Chosen]) -> list[tuple[str, ...]]:
     ]
     for part in parts:
         found, i = part.deployment.solution.rows, part.row
+        # Requests of a job wait for their turn.
+        waits = not math.isfinite(found.completion_seconds[i])
         figures = (
             f"{found.joules_per_output_token[i]:.3g}",
-            *map(str, map(describe.up, (found.ttft_ms[i], found.itl_ms[i], found.tpot_ms[i], found.end_to_end_ms[i]))),
+            str(describe.up(found.ttft_ms[i])) if waits else "-",
+            str(describe.up(found.itl_ms[i])),
+            str(describe.up(found.tpot_ms[i])),
+            str(describe.up(found.end_to_end_ms[i])) if waits else "-",
         )
         rows.append((part.deployment.name, part.text, str(part.gpus), f"{part.watts:.0f}", *figures))
     return rows

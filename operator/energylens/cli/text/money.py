@@ -47,11 +47,12 @@ def host_lines(rates: Rates, gpus: int) -> list[str]:
     ]
 
 
-def basis(rates: Rates) -> list[str]:
+def basis(rates: Rates, *, monthly: bool = True) -> list[str]:
     """Return the line that says what the figures hold; none if nobody asked for money or carbon."""
     if not rates.is_stated:
         return []
-    return [f"  Cost: {rates.text}; a month has {HOURS_PER_MONTH:.0f} hours at this power."]
+    month = f"; a month has {HOURS_PER_MONTH:.0f} hours at this power" if monthly else ""
+    return [f"  Cost: {rates.text}{month}."]
 
 
 def month_heads(rates: Rates) -> tuple[str, ...]:

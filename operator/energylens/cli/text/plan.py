@@ -10,6 +10,7 @@ from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 from energylens.api.quantity import parse_quantity
 from energylens.api.words import counted
 from energylens.cli.inputs.rates import NO_RATES, Rates
+from energylens.cli.text.job import job_cost_lines, job_cost_object, job_text
 from energylens.cli.text.money import basis, cost_lines, cost_object
 from energylens.cli.text.own_budget import own_budget_lines
 from energylens.cli.text.tables import cache_text, columns, confidence_text, correction_text, joules, plan_with_hash
@@ -79,7 +80,7 @@ def report(preview: Preview, rates: Rates = NO_RATES) -> str:
         lines += ["", "Removed before (candidates, rule):"]
         lines += [f"  {r.candidates:>7}  {r.rule}: {r.message}" for r in planning.result.rejections]
     if planning.plan is not None and rates.is_stated:
-        lines += ["", *basis(rates)]
+        lines += ["", *basis(rates, monthly=planning.plan.job is None)]
     return "\n".join(lines)
 
 
@@ -92,7 +93,11 @@ def with_status(preview: Preview, rates: Rates = NO_RATES) -> dict[str, Any]:
     document = deployment.model_dump(mode="json", by_alias=True, exclude_unset=True, include={"metadata", "spec"})
     found = {"apiVersion": deployment.api_version, "kind": deployment.kind} | document | {"status": preview.status}
     plan = preview.planning.plan
-    cost = None if plan is None else cost_object(rates, *_amounts(plan))
+    cost = None
+    if plan is not None:
+        watts, gpus, each = _amounts(plan)
+        job = plan.job
+        cost = cost_object(rates, watts, gpus, each) if job is None else job_cost_object(rates, job, gpus, each)
     return found if cost is None else {**found, "cost": cost}
 
 
@@ -103,19 +108,21 @@ def _amounts(plan: PlanStatus) -> tuple[float, int, float]:
 
 
 def _cost(plan: PlanStatus, rates: Rates) -> list[str]:
-    return cost_lines(rates, *_amounts(plan))
+    return cost_lines(rates, *_amounts(plan)) if plan.job is None else job_cost_lines(rates, plan.job, plan.gpus)
 
 
 def _margin(deployment: LLMDeployment) -> str:
     percent = deployment.spec.planning.safety_margin_percent
     slo = deployment.spec.slo
     bounded = {"TPOT": slo.tpot_milliseconds, "E2E": slo.end_to_end_milliseconds}
-    *most, last = ["TTFT", "ITL", *(name for name, limit in bounded.items() if limit is not None)]
-    names = f"{', '.join(most)} and {last}"
-    start = f"  {names} are as predicted; objectives are checked"
+    shown = ["TTFT"] if deployment.spec.workload.job is None else []
+    shown += ["ITL", *(name for name, limit in bounded.items() if limit is not None)]
+    most, last = shown[:-1], shown[-1]
+    names = f"{', '.join(most)} and {last} are" if most else f"{last} is"
+    start = f"  {names} as predicted; objectives are checked"
     if percent == 100:
-        return f"{start} at the upper end of their 80 % interval."
-    return f"{start} with {percent} % of the way to the upper end of their 80 % interval."
+        return f"{start} at the upper end of {'their' if most else 'its'} 80 % interval."
+    return f"{start} with {percent} % of the way to the upper end of {'their' if most else 'its'} 80 % interval."
 
 
 def _waiting(preview: Preview) -> list[str]:
@@ -142,9 +149,8 @@ def _plan(plan: PlanStatus) -> list[str]:
         f"  energy      {joules(predicted.joules_per_output_token)} J per output token (80 % interval "
         f"{joules(predicted.joules_per_output_token_low)} to {joules(predicted.joules_per_output_token_high)} J)",
         f"  power       {predicted.power_watts} W at the load, {predicted.idle_power_watts} W idle",
-        f"  latency     TTFT {predicted.ttft_milliseconds} ms, ITL {predicted.itl_milliseconds} ms"
-        + (f", TPOT {predicted.tpot_milliseconds} ms" if predicted.tpot_milliseconds is not None else "")
-        + (f", E2E {predicted.end_to_end_milliseconds} ms" if predicted.end_to_end_milliseconds is not None else ""),
+        *([f"  job         {job_text(plan.job)}"] if plan.job is not None else []),
+        f"  latency     {_latencies(plan)}",
         f"  load        {predicted.output_tokens_per_second} tokens/s, "
         f"{counted(predicted.concurrency, 'request')} at once"
         + (f", {predicted.utilization_percent} % of capacity" if predicted.utilization_percent is not None else ""),
@@ -155,6 +161,18 @@ def _plan(plan: PlanStatus) -> list[str]:
         f"  predictor   {plan.predictor_version}",
         *([f"  measured    the figures include learned corrections: {learned}"] if learned else []),
     ]
+
+
+def _latencies(plan: PlanStatus) -> str:
+    """Return the latencies of requests that somebody waits for; those of a job wait for their turn."""
+    predicted, waits = plan.predicted, plan.job is None
+    shown = {
+        "TTFT": predicted.ttft_milliseconds if waits else None,
+        "ITL": predicted.itl_milliseconds,
+        "TPOT": predicted.tpot_milliseconds,
+        "E2E": predicted.end_to_end_milliseconds if waits else None,
+    }
+    return ", ".join(f"{name} {value} ms" for name, value in shown.items() if value is not None)
 
 
 def _counted(deployment: LLMDeployment) -> list[str]:
@@ -197,6 +215,8 @@ def table_rows(deployment: LLMDeployment, rows: Sequence[Mapping[str, object]]) 
     shown = {name: key for name, key in _COLUMNS.items() if any(row.get(key) != plain.get(key) for row in rows)}
     if deployment.spec.slo.tpot_milliseconds is None:
         shown.pop("TPOT MS", None)
+    if deployment.spec.workload.job is not None:
+        shown.pop("TTFT MS", None)
     if deployment.spec.slo.end_to_end_milliseconds is None:
         shown.pop("E2E MS", None)
     return [tuple(shown), *(tuple(_cell(row.get(key)) for key in shown.values()) for row in rows)]

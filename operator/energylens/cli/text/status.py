@@ -14,10 +14,12 @@ from energylens.api.llmdeployment import (
     Measured,
     PlanStatus,
     PredictedFigures,
+    WorkloadSpec,
 )
 from energylens.api.quantity import parse_quantity
 from energylens.api.words import counted
 from energylens.cli.inputs.rates import NO_RATES, Rates
+from energylens.cli.text.job import job_text
 from energylens.cli.text.money import basis, cost_lines, cost_object
 from energylens.cli.text.own_budget import own_budget_lines
 from energylens.cli.text.shapes import shapes_text
@@ -118,7 +120,11 @@ def facts(deployment: LLMDeployment) -> list[tuple[str, str]]:
         if c.type == "Degraded" and c.status == "True"
     ]
     found += [(_kind_of(deployment), _plan(status.plan)), ("running", _running(deployment)), *_verifying(status)]
-    return found if status.plan is None else [*found, *_about(status.plan)]
+    if status.plan is None:
+        return found
+    if status.plan.job is not None:
+        found.append(("job", job_text(status.plan.job, status.plan_adoption_time)))
+    return [*found, *_about(status.plan)]
 
 
 def figure_rows(deployment: LLMDeployment) -> list[tuple[str, ...]]:
@@ -175,13 +181,17 @@ def _about(plan: PlanStatus) -> list[tuple[str, str]]:
     return [*found, ("confidence", confidence_text(plan))]
 
 
+def _rate(workload: WorkloadSpec) -> str:
+    if workload.job is not None:
+        return f"{counted(workload.job.requests, 'request')} within {workload.job.complete_within_seconds} s"
+    if workload.concurrency is not None:
+        return f"{counted(workload.concurrency, 'request')} in flight"
+    return f"{workload.requests_per_second} requests per second"
+
+
 def _load(deployment: LLMDeployment) -> str:
     workload = deployment.spec.workload
-    rate = (
-        f"{counted(workload.concurrency, 'request')} in flight"
-        if workload.concurrency is not None
-        else f"{workload.requests_per_second} requests per second"
-    )
+    rate = _rate(workload)
     if workload.profile is not None:
         rate += f" outside of profile.hours (the highest rate: {WeekLoad.of(workload).peak_text})"
     rate += "" if workload.arrival_scv is None else f" (SCV {workload.arrival_scv})"

@@ -55,7 +55,7 @@ def _unbounded_wait(spec: LLMDeploymentSpec, predicted: PredictedFigures) -> Ite
     """
     wait = predicted.ttft_milliseconds
     answer = predicted.itl_milliseconds * spec.workload.mean_output_tokens
-    if spec.slo.ttft_milliseconds is None and wait > max(_LONG_WAIT_MS, answer):
+    if spec.slo.ttft_milliseconds is None and spec.workload.job is None and wait > max(_LONG_WAIT_MS, answer):
         yield (
             f"a request waits {wait / 1000:.0f} s for its first token ({spec.slo.percentile}), longer than its answer "
             "takes, and no spec.slo.ttftMilliseconds bounds that"

@@ -34,7 +34,7 @@ def load_share(deployment: LLMDeployment, plan: PlanStatus, found: WindowMeasure
     A load by concurrency is compared by the running sequences, a rate by the generated tokens.
     """
     predicted = plan.predicted
-    if deployment.spec.workload.concurrency is not None and found.mean_running is not None:
+    if deployment.spec.workload.in_flight is not None and found.mean_running is not None:
         return found.mean_running / predicted.concurrency if predicted.concurrency else None
     if found.output_tokens_per_second is None or not predicted.output_tokens_per_second:
         return None

@@ -33,6 +33,10 @@ class Price:
     """Row of the best plan without the constraint."""
 
 
+JOB_PART = "startAndIdle"
+"""Part of a job's energy beside serving: the start of the pods, and idling until the deadline."""
+
+
 def parts_of(problem: Problem, rows: Candidates, i: int) -> dict[str, float] | None:
     """Return the joules per output token of a candidate by cause, named as in EnergyParts.
 
@@ -52,8 +56,10 @@ def parts_of(problem: Problem, rows: Candidates, i: int) -> dict[str, float] | N
     found = energy_parts(predictor, problem.model, gpu, layouts, load.workload, prediction, saturated=saturated)
     parts = {f.name: float(getattr(found, f.name)[0]) for f in fields(EnergyParts)}
     # Factors learned from measurement apply to the total.
-    whole = float(rows.joules_per_output_token[i]) / sum(parts.values())
-    return {name: whole * part for name, part in parts.items()}
+    total, beside = float(rows.joules_per_output_token[i]), float(rows.idle_job_share[i])
+    whole = total * (1.0 - beside) / sum(parts.values())
+    found_parts = {name: whole * part for name, part in parts.items()}
+    return found_parts if load.job is None else {**found_parts, JOB_PART: total * beside}
 
 
 def prices(problem: Problem, solution: Solution) -> tuple[Price, ...]:

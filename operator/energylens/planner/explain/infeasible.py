@@ -108,7 +108,7 @@ def _override_message(
             f"{counted(sum(n.product == p for n in problem.nodes), 'node')} of {p}" for p in problem.products
         )
         why = f"no such layout can be placed on {nodes}"
-        if problem.load.concurrency is not None:
+        if problem.load.concurrency is not None and problem.load.job is None:
             why += f" for {counted(problem.load.concurrency, 'concurrent request')}"
     else:
         why = culprit.message
@@ -169,6 +169,14 @@ def _load_message(
     nearest = next((r for r in relaxations if r.field == culprit.field), None)
     most = nearest.allowed if nearest is not None else largest_load(problem, solution, ("SLO", "Power"))
     limit = f" within spec.hardware.maxGPUs={problem.spec.hardware.max_gpus}" if problem.spec.hardware.max_gpus else ""
+    job = problem.load.job
+    if job is not None:
+        start = job.start_of(problem.gpus[problem.products[0]], weight_bytes(problem.model)).seconds
+        return (
+            f"{culprit.field}={culprit.value} is too high for spec.workload.job.completeWithinSeconds="
+            f"{job.seconds:.0f}, of which the start of the pods takes {start:.0f} s: the most that a plan{limit} "
+            f"completes is {most}"
+        )
     return f"{culprit.field}={culprit.value} is too high: the highest load that a plan{limit} sustains is {most}"
 
 

@@ -20,6 +20,7 @@ from energylens.planner.search.constraints import Constraint, feasible
 from energylens.planner.search.objective import best
 from energylens.planner.search.problem import Problem, Solution, solve
 from energylens.planner.types import Change, Relaxation
+from energylens.predictor.model.parameters import weight_bytes
 from energylens.predictor.types import BoolArray
 
 _LOAD_STEP = 2.0
@@ -43,7 +44,13 @@ def nearest_changes(
         solution: Its solution, without a feasible candidate.
         placements: Changes of nodes that suffice.
     """
-    single = (*placements, *_choices(problem), *_limits(problem, solution), *_loads(problem, solution))
+    single = (
+        *placements,
+        *_choices(problem),
+        *_limits(problem, solution),
+        *_loads(problem, solution),
+        *_deadlines(problem, solution),
+    )
     return single or tuple(_pairs(problem, solution))
 
 
@@ -106,6 +113,26 @@ def _loads(problem: Problem, solution: Solution) -> Iterator[Relaxation]:
         relaxed = solve(nearest)
         assert relaxed.chosen is not None
         yield Relaxation(_load_change(solution, nearest), float(relaxed.rows.joules_per_output_token[relaxed.chosen]))
+
+
+def _deadlines(problem: Problem, solution: Solution) -> Iterator[Relaxation]:
+    """Yield the nearest deadline of a job that a plan within all other constraints meets."""
+    rows, job, asked = solution.rows, problem.load.job, problem.spec.workload.job
+    without = [c for c in solution.constraints if c.kind == "Load"]
+    mask = feasible(solution.constraints, len(rows), without=without) & np.isfinite(rows.completion_seconds)
+    mask &= rows.utilization_limit > 0
+    if job is None or asked is None or not mask.any():
+        return
+    start = job.start_of(problem.gpus[problem.products[0]], weight_bytes(problem.model)).seconds
+    seconds = start + (rows.completion_seconds[mask] - start) / rows.utilization_limit[mask]
+    nearest = describe.up(float(seconds.min()))
+    later = asked.model_copy(update={"complete_within_seconds": nearest})
+    workload = problem.spec.workload.model_copy(update={"job": later})
+    relaxed = solve(replace(problem, spec=problem.spec.model_copy(update={"workload": workload})))
+    if relaxed.chosen is not None:
+        field = "spec.workload.job.completeWithinSeconds"
+        change = Change(field, str(asked.complete_within_seconds), str(nearest))
+        yield Relaxation(change, float(relaxed.rows.joules_per_output_token[relaxed.chosen]))
 
 
 def _loads_with_objective(problem: Problem, solution: Solution) -> Iterator[Relaxation]:
@@ -288,7 +315,7 @@ def _written_between(found: Problem, broken: float) -> float | None:
     None if there is none.
     """
     if found.load.concurrency is not None:
-        offered = found.spec.workload.concurrency or 1
+        offered = found.spec.workload.in_flight or 1
         low, high = sorted((found.load.concurrency, int(offered * broken)))
         middle = max(int(np.sqrt(low * high)), low + 1)
         # Half a request more keeps the product from being rounded down to one request fewer.

@@ -67,6 +67,11 @@ class Candidates:
     """Most tokens that a step of a data-parallel rank computes; the engine's default if the layout sets nothing."""
     kv_cache_tokens: FloatArray
     """Tokens in the KV cache of one data-parallel rank."""
+    completion_seconds: FloatArray
+    """From the creation of the pods to the last answer of a job; NaN for other loads, as the next."""
+    job_joules: FloatArray
+    idle_job_share: FloatArray
+    """Share of the energy of a job that goes into the start and into idling until the deadline; 0 for other loads."""
     unshared_deviation: FloatArray
     """Standard deviation of the part of the error of log(energy) that candidates do not share."""
     layout_deviation: FloatArray

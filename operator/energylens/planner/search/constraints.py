@@ -188,7 +188,10 @@ def _ceiling(rule: str, field: str, limit: int, needed: FloatArray, what: str) -
 
 def _load(rows: Candidates, spec: LLMDeploymentSpec) -> Constraint:
     workload = spec.workload
-    if workload.concurrency is not None:
+    if workload.job is not None:
+        field, value = "spec.workload.job.requests", str(workload.job.requests)
+        message = f"cannot complete {value} requests within {workload.job.complete_within_seconds} s of the pods' start"
+    elif workload.concurrency is not None:
         field, value = "spec.workload.concurrency", str(workload.concurrency)
         message = f"cannot keep {value} requests running at once"
     else:
@@ -202,6 +205,9 @@ def _load(rows: Candidates, spec: LLMDeploymentSpec) -> Constraint:
 
     def exceeded(i: int) -> str:
         busy, limit = rows.utilization[i], rows.utilization_limit[i]
+        if workload.job is not None and busy > limit:
+            spare = "" if limit >= 1.0 else f", {describe.percent(limit)} % of it with headroom and spare replicas"
+            return f"{busy * 100:.0f} % of the time after the start is needed{spare}: it {message}"
         # Beyond its capacity a replica shows full utilization, which says less than that it cannot keep up.
         if not limit < busy < 1.0:
             return f"it {message}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from energylens.api.llmdeployment import Percentile
 from energylens.planner.engines import EngineSettings
 from energylens.planner.search.candidates import Candidates
 from energylens.planner.search.corrections import Correction, Corrections
-from energylens.planner.search.load import NO_RESERVE, Load, Reserve, burst, thinned
+from energylens.planner.search.load import NO_RESERVE, Load, Reserve, burst, of_job, thinned
 from energylens.planner.search.replica import ReplicaPredictor, by_node_size
 from energylens.planner.search.space import ProductSpace, concatenate
 from energylens.planner.search.structure import structure
@@ -19,6 +19,7 @@ from energylens.predictor.fitted.features import NOTHING
 from energylens.predictor.load.decoding import end_to_end
 from energylens.predictor.load.steady import Role
 from energylens.predictor.model.architecture import ModelSpec
+from energylens.predictor.model.parameters import weight_bytes
 from energylens.predictor.types import (
     BoolArray,
     FloatArray,
@@ -138,13 +139,19 @@ def _evaluate_product(space: ProductSpace, question: _Question) -> Candidates:
     groups = by_node_size(space, index, runnable, apart=predictor.sees_nodes or _splits_boards(space))
     for gpu, rows in ((gpu, part) for gpu, group in groups for part in _in_cache(space, index, group)):
         layouts = space.layouts.take(index[rows])
-        under_load = _with_fixed_concurrency if load.concurrency is not None else _under_arrivals
-        found = under_load(question, gpu, layouts, replicas[rows])
+        found = _under_load(question, gpu, layouts, replicas[rows])
         # No run behind the coefficients had a power cap or only one phase.
         unlike = np.isfinite(layouts.power_cap_watts) | (question.role != "aggregated")
         nearest[rows] = np.where(unlike, NOTHING, found.prediction.nearest)
         correction = question.corrections.for_candidates(space.gpu.product, layouts, found.prediction.concurrency)
-        for name, values in _figures(found, question, correction, replicas[rows]).items():
+        part = _figures(found, question, correction, replicas[rows])
+        if load.job is not None:
+            part |= of_job(
+                load, load.job, gpu, layouts.gpus * replicas[rows], weight_bytes(model), replicas[rows], part
+            )
+            used = part["utilization"] <= part["utilization_limit"] * (1.0 + 1e-9)
+            found = replace(found, sustainable=found.sustainable & used)
+        for name, values in part.items():
             figures[name][rows] = values
         # Just below capacity the rate is sustainable, but the queue still grows without bound.
         bounded = [np.isfinite(figures[name][rows]) for name in ("ttft_upper_ms", "itl_upper_ms", "tpot_upper_ms")]
@@ -166,16 +173,36 @@ def _evaluate_product(space: ProductSpace, question: _Question) -> Candidates:
     )
 
 
+def _under_load(question: _Question, gpu: GpuSpec, layouts: Layouts, replicas: IntArray) -> _UnderLoad:
+    if question.load.job is not None:
+        return _with_all_requests(question, gpu, layouts, replicas)
+    under_load = _under_arrivals if question.load.concurrency is None else _with_fixed_concurrency
+    return under_load(question, gpu, layouts, replicas)
+
+
+def _with_all_requests(question: _Question, gpu: GpuSpec, layouts: Layouts, replicas: IntArray) -> _UnderLoad:
+    """Return replicas that share the requests of a job, before its time is counted."""
+    load, reserve = question.load, question.reserve
+    share = load.in_flight / replicas
+    prediction = question.predictor.at_concurrency(question.model, gpu, layouts, load.workload, share)
+    return _UnderLoad(
+        prediction,
+        sustainable=prediction.supported,
+        utilization=np.full(replicas.shape, np.nan),
+        utilization_limit=reserve.allowed(prediction) * reserve.left(replicas),
+        burst_sequences=np.zeros(replicas.shape),
+    )
+
+
 def _with_fixed_concurrency(question: _Question, gpu: GpuSpec, layouts: Layouts, replicas: IntArray) -> _UnderLoad:
     """Return replicas that share a fixed number of requests in flight."""
     load, reserve = question.load, question.reserve
-    assert load.concurrency is not None
-    share = load.concurrency / replicas
+    share = load.in_flight / replicas
     prediction = question.predictor.at_concurrency(question.model, gpu, layouts, load.workload, share)
     # Requests beyond the batch queue in the engine, so the fullest replica must hold its share as well.
     left = np.maximum(replicas - reserve.spare, 0)
     with np.errstate(divide="ignore"):
-        fullest = np.ceil(load.concurrency / left)
+        fullest = np.ceil(load.in_flight / left)
     return _UnderLoad(
         prediction,
         sustainable=prediction.sustainable & (fullest <= prediction.max_concurrency),
@@ -245,6 +272,9 @@ _FIGURES = (
     "utilization_limit",
     "burst_sequences",
     "kv_cache_tokens",
+    "completion_seconds",
+    "job_joules",
+    "idle_job_share",
     "unshared_deviation",
     "layout_deviation",
 )
@@ -291,6 +321,9 @@ def _figures(
         "utilization_limit": found.utilization_limit,
         "burst_sequences": found.burst_sequences,
         "kv_cache_tokens": p.memory.kv_capacity_tokens,
+        "completion_seconds": np.full(replicas.shape, np.nan),
+        "job_joules": np.full(replicas.shape, np.nan),
+        "idle_job_share": np.zeros(replicas.shape),
         "unshared_deviation": p.unshared_deviation,
         "layout_deviation": p.layout_deviation,
     }

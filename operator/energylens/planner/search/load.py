@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from energylens.planner.search.job import Job, job_figures, serving_seconds
 from energylens.predictor.load.arrivals import thinned_variation
-from energylens.predictor.types import FloatArray, IntArray, Prediction, Workload
+from energylens.predictor.types import FloatArray, GpuSpec, IntArray, Prediction, Workload
 
 
 @dataclass(frozen=True)
 class Load:
-    """Load of the whole deployment: an arrival rate, or a number of requests in flight."""
+    """Load of the whole deployment: an arrival rate, a number of requests in flight, or a job."""
 
     workload: Workload
     requests_per_second: float | None = None
     concurrency: int | None = None
+    """With a job all of its requests."""
+    job: Job | None = None
+
+    @property
+    def in_flight(self) -> int:
+        """Requests in flight of a concurrency, or all of a job.
+
+        Raises:
+            ValueError: The load is an arrival rate.
+        """
+        if self.concurrency is None:
+            raise ValueError("an arrival rate has no number of requests in flight")
+        return self.concurrency
 
     def scaled(self, factor: float) -> Load:
         """Return the load times a factor; a concurrency stays a whole number of at least 1."""
@@ -63,6 +78,46 @@ def burst(running: FloatArray, variation: float | FloatArray = 1.0) -> FloatArra
     """
     odds = -math.log(BURST_ODDS)
     return np.asarray(running + np.sqrt(2.0 * odds * variation * running) + odds * variation / 3.0)
+
+
+def of_job(
+    load: Load,
+    job: Job,
+    gpu: GpuSpec,
+    gpus: IntArray,
+    weights: float,
+    replicas: IntArray,
+    figures: Mapping[str, FloatArray],
+) -> dict[str, FloatArray]:
+    """Return the figures of candidates that a job replaces or adds, by name, shape (n,) each.
+
+    Args:
+        load: Its requests.
+        job: Deadline and start.
+        gpu: The product.
+        gpus: Over all replicas, shape (n,).
+        weights: Bytes of the weights of a replica.
+        replicas: Shape (n,).
+        figures: While all places are taken, shape (n,) each.
+    """
+    requests, output = load.in_flight, load.workload.output_tokens
+    each, pace = figures["concurrency"] / replicas, figures["output_tokens_per_second"] / replicas
+    seconds = serving_seconds(np.ceil(requests / replicas), each, output * each / pace, load.workload.output_variation)
+    found = job_figures(job, gpu, gpus, weights, seconds, figures["power_watts"], figures["idle_power_watts"])
+    whole = found.serving_joules + found.other_joules
+    changed = {
+        "utilization": found.utilization,
+        "completion_seconds": found.completion_seconds,
+        "job_joules": whole,
+        "idle_job_share": found.other_joules / whole,
+    }
+    for name in ("joules_per_output_token", "joules_low", "joules_high", "joules_upper"):
+        # The interval of the energy while requests are served; start and idling have none.
+        ratio = figures[name] / figures["joules_per_output_token"]
+        changed[name] = (found.serving_joules * ratio + found.other_joules) / (requests * output)
+    for name in ("unshared_deviation", "layout_deviation"):
+        changed[name] = figures[name] * found.serving_joules / whole
+    return changed
 
 
 def thinned(workload: Workload, replicas: IntArray) -> Workload:

@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from energylens.api.llmdeployment import LLMDeploymentSpec, Planning, RequestShape
+from energylens.api.llmdeployment import BatchJob, LLMDeploymentSpec, Planning, RequestShape
 from energylens.api.quantity import parse_quantity
 from energylens.api.words import counted
 from energylens.planner.engines import EngineSettings
@@ -19,6 +19,7 @@ from energylens.planner.search.candidates import Candidates
 from energylens.planner.search.constraints import Constraint, build_constraints, count_rejections, feasible
 from energylens.planner.search.corrections import Corrections
 from energylens.planner.search.evaluate import evaluate
+from energylens.planner.search.job import Job
 from energylens.planner.search.load import Load, Reserve
 from energylens.planner.search.objective import best, objective_values
 from energylens.planner.search.replica import ReplicaPredictor
@@ -82,7 +83,8 @@ class Problem:
                 1.0 if w.arrival_scv is None else float(parse_quantity(w.arrival_scv)),
             ),
             None if w.requests_per_second is None else float(parse_quantity(w.requests_per_second)),
-            w.concurrency,
+            w.in_flight,
+            None if w.job is None else _job_of(w.job),
         )
         return load if self.load_factor == 1.0 else load.scaled(self.load_factor)
 
@@ -92,6 +94,10 @@ class Problem:
         0 if nothing can be scheduled there.
         """
         return tuple(n.free_for(self.owner) if n.schedulable else 0 for n in self.nodes if n.product == product)
+
+
+def _job_of(job: BatchJob) -> Job:
+    return Job(float(job.complete_within_seconds), job.after_completion == "Idle", job.start_seconds)
 
 
 def _class_of(part: RequestShape) -> RequestClass:

@@ -138,7 +138,7 @@ def inventory_within(
             found += [[product, size, count] for size, count in sorted(counts.items())]
             continue
         nodes_of_sizes = tuple(sorted(counts.items()))
-        last = most_replicas(spec.workload.concurrency, spec.planning)
+        last = most_replicas(spec.workload.in_flight, spec.planning)
         overrides, cap = spec.planning.overrides, spec.energy.power_cap
         digest = _space_digest(model, gpus[product], nodes_of_sizes, overrides, cap, last, most)
         found.append([product, most, digest])
@@ -178,7 +178,7 @@ def _is_bounded(spec: LLMDeploymentSpec, corrected: bool) -> bool:
     """Return whether a bound can be proved: with learned factors or a load by concurrency, more GPUs may cost less."""
     if corrected or spec.planning.overrides.replicas is not None or spec.planning.disaggregation == "Compare":
         return False
-    return spec.workload.concurrency is None or spec.energy.objective == "MinimizeGPUs"
+    return spec.workload.in_flight is None or spec.energy.objective == "MinimizeGPUs"
 
 
 def _is_proved(most: int, spec: LLMDeploymentSpec, gpus: int, watts: int, problem: Problem) -> bool:

@@ -15,9 +15,9 @@ from energylens.planner.search.constraints import feasible
 from energylens.planner.search.objective import FREE, complexity, latency_steps, rounded
 from energylens.planner.search.problem import Solution
 from energylens.planner.search.ranking import LARGEST_TIE, simplest
+from energylens.planner.search.starts import Start
 from energylens.planner.search.week_load import WeekLoad
 from energylens.planner.week.cycle import Cycle
-from energylens.planner.week.starts import Start
 from energylens.predictor.types import BoolArray, FloatArray, IntArray
 
 _SECONDS = 3600.0

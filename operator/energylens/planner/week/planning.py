@@ -28,10 +28,10 @@ from energylens.planner.search.placement import layout_at
 from energylens.planner.search.problem import Problem, Solution, clipped, evaluated, solve
 from energylens.planner.search.replica import ReplicaPredictor
 from energylens.planner.search.space import ProductSpace
+from energylens.planner.search.starts import Start, start_of
 from energylens.planner.search.week_load import Span, WeekLoad, at_rate
 from energylens.planner.types import Change, ClusterSnapshot, Feasible, Infeasible, PowerAllowance, Relaxation
 from energylens.planner.week.choice import Chosen, Constant, RateFigures, Week, best_constant, choose, layout_keys
-from energylens.planner.week.starts import Start, start_of
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.model.parameters import weight_bytes
 from energylens.predictor.model.requantize import with_quantization

@@ -13,10 +13,10 @@ from energylens.api.llmdeployment import LLMDeployment
 from energylens.api.quantity import parse_quantity
 from energylens.planner import plan
 from energylens.planner.adoption import pinned_to
+from energylens.planner.search.starts import FIXED_SECONDS, POWER_RATIO, start_of
 from energylens.planner.search.week_load import at_rate
 from energylens.planner.types import ClusterSnapshot, Feasible, Infeasible, PowerAllowance
 from energylens.planner.week.planning import WeekPlan, WeekProblem, plan_week, saving_text
-from energylens.planner.week.starts import FIXED_SECONDS, POWER_RATIO, start_of
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.types import GpuSpec
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from energylens.api.llmdeployment import Scaling
-from energylens.planner.adoption import LOAD_BYTES_PER_SECOND
 from energylens.predictor.types import GpuSpec
 
+LOAD_BYTES_PER_SECOND = 1e9
+"""Rate at which weights are read from a network volume or a download. Page caches are faster; ignoring them keeps the
+cost from being understated."""
 _MEASURED_SECONDS, _MEASURED_JOULES = 127.0, 13_500.0
 """Cold start of an 8B model in 16 bit with vLLM on one H200, measured by this project: torch.compile took 29 s, graphs
 7 s, imports most of the rest. The energy is that of the GPU from the start of the process until it was ready."""

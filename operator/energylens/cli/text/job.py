@@ -1,0 +1,63 @@
+"""The expected end of a batch job, its energy and its price, in words and for programs. Pure."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from energylens.api.llmdeployment import PlannedJob
+from energylens.api.words import counted
+from energylens.cli.inputs.rates import Rates
+from energylens.cli.text.money import energy_text
+
+
+def job_text(job: PlannedJob, started: str | None = None) -> str:
+    """Return when a job ends and what it takes.
+
+    Args:
+        job: The job of a plan.
+        started: When the plan was adopted, RFC 3339; None where nothing runs.
+    """
+    end = f"ends {duration(job.completion_seconds)} after the pods are created"
+    if started is not None:
+        time = datetime.fromisoformat(started) + timedelta(seconds=job.completion_seconds)
+        end = f"ends at about {time:%Y-%m-%d %H:%M} UTC"
+    return f"{end}, {job.energy_watt_hours / 1000.0:,.3g} kWh from the start of the pods"
+
+
+def job_cost_lines(rates: Rates, job: PlannedJob, gpus: int) -> list[str]:
+    """Return what a job costs, a line each for GPUs and hosts; none if nobody asked."""
+    if not rates.is_stated:
+        return []
+    lines = [f"  cost        {energy_text(rates, job.energy_watt_hours)} for the job"]
+    if rates.host_watts is not None:
+        watts = rates.host_watts * gpus
+        hours = job.completion_seconds / 3600.0
+        lines.append(
+            f"  hosts       {watts:,.0f} W more as stated ({rates.host_watts:g} W for each of {counted(gpus, 'GPU')}): "
+            f"{energy_text(rates, watts * hours)} until the last answer"
+        )
+    return lines
+
+
+def job_cost_object(rates: Rates, job: PlannedJob, gpus: int, joules_per_output_token: float) -> dict[str, Any] | None:
+    """Return what :func:`job_cost_lines` says, for programs; None if nobody asked."""
+    if not rates.is_stated:
+        return None
+    found: dict[str, Any] = {
+        "job": rates.of(job.energy_watt_hours / 1000.0),
+        "perMillionOutputTokens": rates.million_tokens(joules_per_output_token),
+    }
+    if rates.host_watts is not None:
+        watts = rates.host_watts * gpus
+        found["hosts"] = {"watts": watts, "job": rates.of(watts * job.completion_seconds / 3.6e6)}
+    return found
+
+
+def duration(seconds: int) -> str:
+    """Return a time in hours and minutes: ``2 h 5 min``, ``48 s``."""
+    if seconds < 120:
+        return f"{seconds} s"
+    minutes = round(seconds / 60)
+    hours, left = divmod(minutes, 60)
+    return f"{hours} h {left} min" if hours else f"{left} min"
