@@ -117,7 +117,7 @@ def _parse(
         try:
             return _validate(model, pruned)
         except ValidationError as error:
-            details = error.errors(include_url=False)
+            details = [detail for detail in error.errors(include_url=False) if not _is_consequence(detail)]
         ignorable = [] if strict else [detail for detail in details if _is_ignorable(detail)]
         if not ignorable:
             raise InvalidResourceError([_problem(model, detail) for detail in details])
@@ -147,6 +147,12 @@ def _plain(value: Any, depth: int = 0) -> Any:
 def _validate(model: type[Resource], obj: Mapping[str, Any]) -> Resource:
     # JSON, since only there does strict mode (no "512" for 512, no true for 1) take lists for tuples. Dates stay text.
     return model.model_validate_json(json.dumps(obj, default=str), strict=True, by_alias=True, by_name=False)
+
+
+def _is_consequence(error: ErrorDetails) -> bool:
+    """Return whether a list is too short only because its bad entries, which have errors of their own, do not count."""
+    given = error["input"]
+    return error["type"] == "too_short" and isinstance(given, list) and len(given) >= error["ctx"]["min_length"]
 
 
 def _is_ignorable(error: ErrorDetails) -> bool:

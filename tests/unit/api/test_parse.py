@@ -96,6 +96,17 @@ def test_messages_for_files(changes: dict[str, Any], message: str) -> None:
     assert str(refused.value) == message
 
 
+def test_a_list_with_a_bad_entry_is_not_empty() -> None:
+    entry = {"sharePercent": 100, "inputTokens": 0, "outputTokens": 3}
+    load = {"requestsPerSecond": "2", "classes": [entry]}
+    with pytest.raises(InvalidResourceError) as raised:
+        parse_llmdeployment(changed(DEPLOYMENT, {"spec.workload": load}), strict=True)
+    assert str(raised.value) == "spec.workload.classes[0].inputTokens: 0 must be at least 1"
+    load["classes"] = []
+    with pytest.raises(InvalidResourceError, match=r"spec\.workload\.classes: must not be empty"):
+        parse_llmdeployment(changed(DEPLOYMENT, {"spec.workload": load}), strict=True)
+
+
 def test_several_problems_are_one_line_with_a_count() -> None:
     bad = changed(DEPLOYMENT, {"spec.slo": {"a": 1, "b": 2, "c": 3, "d": 4, "itlMilliseconds": 0}})
     with pytest.raises(InvalidResourceError, match=r"; and 2 more$") as refused:
