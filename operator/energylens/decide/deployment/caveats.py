@@ -15,7 +15,7 @@ from energylens.planner.inventory.nodes import unknown_products
 from energylens.predictor.types import GpuSpec
 
 _LONG_WAIT_MS = 10_000.0
-"""Shorter waits need no word."""
+"""Longest wait for a first token, ms, that needs no message."""
 
 
 def caveats_of(deployment: LLMDeployment, planning: PlanChoice) -> tuple[str, ...]:
@@ -40,7 +40,7 @@ def _without_effect(spec: LLMDeploymentSpec, gpus: Mapping[str, GpuSpec]) -> Ite
 
 
 def _verified(deployment: LLMDeployment, planning: PlanChoice) -> Iterator[str]:
-    """Yield that a plan is not followed at once, where nobody has looked at the pods that run."""
+    """Yield that a plan is verified before it is adopted, if the verification has not begun yet."""
     before, plan = deployment.status.plan, planning.plan
     if not is_asked(deployment) or planning.verification is not None or before is None or plan is None:
         return
@@ -49,9 +49,9 @@ def _verified(deployment: LLMDeployment, planning: PlanChoice) -> Iterator[str]:
 
 
 def _unbounded_wait(spec: LLMDeploymentSpec, predicted: PredictedFigures) -> Iterator[str]:
-    """Yield that requests wait longer for their first token than for the others, where no objective bounds that.
+    """Yield that requests wait longer for their first token than for the rest, if no objective bounds the wait.
 
-    So it is close to the highest load that a plan sustains, where the queue in front grows without bound.
+    That happens near the highest load that a plan sustains, where the queue grows without bound.
     """
     wait = predicted.ttft_milliseconds
     answer = predicted.itl_milliseconds * spec.workload.mean_output_tokens

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.decide.observations import deployment, plan
 
-from energylens.decide.deployment.applied import holds
+from energylens.decide.deployment.applied import differences, holds
 from energylens.serving.metadata import APPLIED_HASH, child
 
 NAMES = st.text("abcdefgh", min_size=1, max_size=4)
@@ -143,3 +143,20 @@ def test_the_stamp_is_the_hash_of_all_of_the_manifest_and_changes_nothing_else()
     assert once == again
     assert holds(once, body[1])
     assert made(2)["metadata"]["annotations"][APPLIED_HASH] != once["metadata"]["annotations"][APPLIED_HASH]
+
+
+@pytest.mark.parametrize(
+    ("live", "applied", "paths"),
+    [
+        ([{"name": "a", "x": 1}], [{"name": "a", "x": 2}], [("a", "x")]),
+        ([{"name": "a"}], [{"name": "a"}, {"name": "b"}], [("b", "name")]),
+        (["y"], ["x"], [()]),
+        ([{"name": "a"}], [{"name": "a", "x": 1}, "name"], [()]),
+        ([{"name": "a"}], [{"name": "a", "x": 1}, {"name": "a", "x": 2}], [()]),
+        ([{"name": "a"}], [{"name": "a", "x": 1}, {"x": 2}], [()]),
+    ],
+)
+def test_a_list_is_compared_by_item_only_where_every_item_has_a_key_of_its_own(
+    live: list[Any], applied: list[Any], paths: list[tuple[str, ...]]
+) -> None:
+    assert differences(live, applied) == paths

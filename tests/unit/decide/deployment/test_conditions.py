@@ -372,3 +372,21 @@ def test_the_same_observation_gives_the_same_conditions_whenever_it_is_made() ->
     status = {"conditions": [c.model_dump(by_alias=True, exclude_none=True) for c in found]}
     later = replace(first, deployment=deployment(status), now=NOW.replace(year=2027))
     assert all_conditions(later, children(later)) == found
+
+
+@pytest.mark.parametrize(
+    ("tokens", "joules", "text"),
+    [
+        (
+            1000.0,
+            0.5,
+            "the load was 50 % of the one that the plan was made for, so energy per token cannot be compared; it is "
+            "off by -20 %",
+        ),
+        (2000.0, 0.5, "predicted energy per token is off by -20 %; tolerancePercent=15"),
+        (2000.0, 0.32, "predicted energy per token is off by +25 %; tolerancePercent=15"),
+    ],
+)
+def test_the_message_has_the_load_and_the_error_in_percent(tokens: float, joules: float, text: str) -> None:
+    window = measured(output_tokens_per_second=tokens, joules_per_output_token=joules)
+    assert conditions(observation(measurement=window))["PredictionAccurate"].message == text

@@ -1,0 +1,63 @@
+"""What a plan's figures leave out, said only where it matters."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from tests.unit.decide.observations import OTHER, deployment, model, plan
+
+from energylens.api.llmdeployment import PlanStatus, VerificationStatus
+from energylens.decide.deployment.caveats import caveats_of
+from energylens.decide.deployment.observation import PlanChoice
+from energylens.decide.reasons import Reason
+
+
+def choice(chosen: PlanStatus | None = None, **changes: Any) -> PlanChoice:
+    found = PlanChoice(chosen or plan(), good=True, reason=Reason.PLANNED, message="", model=model())
+    return replace(found, **changes)
+
+
+def waiting(ttft_ms: int) -> PlanStatus:
+    predicted = plan().predicted.model_copy(update={"ttft_milliseconds": ttft_ms})
+    return plan(predicted=predicted)
+
+
+def test_without_a_good_plan_nothing_is_said() -> None:
+    assert caveats_of(deployment(), choice(waiting(60_000), good=False)) == ()
+    assert caveats_of(deployment(), choice(plan=None)) == ()
+
+
+@pytest.mark.parametrize(("ttft_ms", "said"), [(10_000, False), (10_001, True), (25_400, True)])
+def test_a_long_wait_without_an_objective_is_said_in_seconds(ttft_ms: int, said: bool) -> None:
+    """An answer of 256 tokens at 20 ms takes 5 s; shorter waits than 10 s are not worth a message."""
+    texts = caveats_of(deployment(), choice(waiting(ttft_ms)))
+    expected = (
+        f"a request waits {ttft_ms / 1000:.0f} s for its first token (P95), longer than its answer takes, and no "
+        "spec.slo.ttftMilliseconds bounds that"
+    )
+    assert (expected in texts) is said
+
+
+@pytest.mark.parametrize(("ttft_ms", "said"), [(20_480, False), (20_481, True)])
+def test_a_wait_that_is_shorter_than_the_answer_is_not_worth_a_message(ttft_ms: int, said: bool) -> None:
+    workload = {"inputTokens": 512, "outputTokens": 1024, "requestsPerSecond": 2}
+    texts = caveats_of(deployment(workload=workload), choice(waiting(ttft_ms)))
+    assert any("waits" in text for text in texts) is said
+
+
+def test_a_wait_that_an_objective_bounds_is_not_said() -> None:
+    assert caveats_of(deployment(slo={"ttftMilliseconds": 60_000}), choice(waiting(50_000))) == ()
+
+
+def test_a_plan_that_will_be_verified_says_so() -> None:
+    text = "one replica of this plan is measured before the rollout, since spec.rollout.verify is Measured"
+    before = {"plan": plan(OTHER, tensor_parallel=2).model_dump(by_alias=True, exclude_none=True)}
+    asked: dict[str, Any] = {"rollout": {"verify": "Measured"}}
+    assert text in caveats_of(deployment(before, **asked), choice())
+    assert text not in caveats_of(deployment(before), choice())
+    assert text not in caveats_of(deployment(**asked), choice())
+    assert text not in caveats_of(deployment(before, **asked), choice(verification=VerificationStatus()))
+    same = {"plan": plan(OTHER, replicas=3, gpus=3).model_dump(by_alias=True, exclude_none=True)}
+    assert text not in caveats_of(deployment(same, **asked), choice())
