@@ -55,9 +55,11 @@ class StatusMemory:
         stated = self._own_part(body.get("status") or {})
         kept = self._kept(key, body)
         if kept is None:
-            return self._check(body)
+            checked, left_out = self._check(body)
+            return shared(checked), left_out
         if stated != kept.expected and kept.attempt is not None and stated == kept.attempt[1]:
-            (kept.status, kept.sent), kept.attempt = kept.attempt, None
+            kept.status, kept.sent = map(shared, kept.attempt)
+            kept.attempt = None
         return kept.status, () if stated == kept.expected else differences(kept.expected, stated)
 
     def hold(self, key: Key, body: Body) -> None:

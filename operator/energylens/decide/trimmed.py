@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 import sys
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from energylens.planner.inventory.snapshot import OWNER_LABEL
@@ -13,6 +16,8 @@ from energylens.serving.support import PLAN_KEY
 Body = dict[str, Any]
 _LONG = 1024
 """Characters of a text in a ConfigMap beyond which only its digest is kept."""
+_UNPACKED = 64
+"""Mappings that stay unpacked, those that were read last: a pass reads the same few many times."""
 _OFTEN = 128
 """Characters up to which a text is likely to be in other objects, too."""
 
@@ -37,6 +42,34 @@ class Digest:
         return hash(self._sha256)
 
 
+class Packed(Mapping[str, Any]):
+    """A mapping that is kept compressed and unpacked when it is read: most children are read once in many minutes."""
+
+    __slots__ = ("_data",)
+
+    def __init__(self, value: Mapping[str, Any]) -> None:
+        """Keep a copy of ``value``."""
+        self._data = zlib.compress(pickle.dumps(dict(value)), level=1)
+
+    def __getitem__(self, name: str) -> Any:
+        """Return an entry; it must not be changed."""
+        return _unpacked(self._data)[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names."""
+        return iter(_unpacked(self._data))
+
+    def __len__(self) -> int:
+        """Return the number of entries."""
+        return len(_unpacked(self._data))
+
+
+@lru_cache(maxsize=_UNPACKED)
+def _unpacked(data: bytes) -> dict[str, Any]:
+    found: dict[str, Any] = pickle.loads(zlib.decompress(data))
+    return found
+
+
 def shared(value: Any) -> Any:
     """Return a copy of a JSON value whose names and short texts are the same objects in all copies.
 
@@ -52,16 +85,19 @@ def shared(value: Any) -> Any:
 
 
 def trim_child(body: Mapping[str, Any]) -> Body:
-    """Return a child without its managed fields; of a ConfigMap's long texts, its plan apart, only digests."""
+    """Return a child without its managed fields, with spec and data packed.
+
+    Of a ConfigMap's long texts, its plan apart, only digests are kept.
+    """
     metadata = {name: value for name, value in body["metadata"].items() if name != "managedFields"}
-    trimmed: Body = shared({**body, "metadata": metadata})
-    data = trimmed.get("data")
-    if isinstance(data, dict):
-        trimmed["data"] = {
+    parts = {name: body[name] for name in ("spec", "data") if isinstance(body.get(name), Mapping)}
+    trimmed: Body = shared({name: value for name, value in body.items() if name not in parts} | {"metadata": metadata})
+    if "data" in parts:
+        parts["data"] = {
             name: Digest(text) if name != PLAN_KEY and isinstance(text, str) and len(text) > _LONG else text
-            for name, text in data.items()
+            for name, text in parts["data"].items()
         }
-    return trimmed
+    return trimmed | {name: Packed(value) for name, value in parts.items()}
 
 
 def trim_node(body: Mapping[str, Any]) -> Body:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import pytest
 
 from energylens.controller.store import Store
 from energylens.decide.deployment.applied import differences, holds
-from energylens.decide.trimmed import Digest, shared, trim_child
+from energylens.decide.trimmed import Digest, Packed, shared, trim_child
 from energylens.serving.support import PLAN_KEY, TABLE_KEY
 
 TABLE = "rank,reason\n" + "1,as good as any other\n" * 200
@@ -47,6 +48,33 @@ def test_a_long_text_is_known_again_without_being_kept(stated: str, same: bool) 
     # A plan is read again after a crash.
     assert kept["data"][PLAN_KEY] == "{}" + " " * 9000
     assert "managedFields" not in kept["metadata"]
+
+
+def test_a_packed_mapping_reads_like_the_one_that_it_was_made_of() -> None:
+    plain: dict[str, Any] = {"replicas": 1, "template": {"spec": {"containers": [{"name": "a"}]}}, "empty": {}}
+    packed = Packed(plain)
+    assert packed == plain
+    assert plain == packed
+    assert packed == Packed(plain) != Packed({**plain, "replicas": 2})
+    assert {**packed} == plain
+    assert packed.get("replicas") == 1
+    assert packed.get("absent") is None
+    assert holds(packed, plain)
+    assert differences(packed, {**plain, "replicas": 2}) == [("replicas",)]
+    assert not Packed({})
+    plain["template"]["spec"]["containers"].append({})
+    assert len(packed["template"]["spec"]["containers"]) == 1
+
+
+def test_a_child_takes_a_fraction_of_the_memory_of_its_object() -> None:
+    containers = [
+        {"name": f"c{number}", "env": [{"name": f"E{at}", "value": "x"} for at in range(40)]} for number in "ab"
+    ]
+    body = {"kind": "Deployment", "metadata": {"name": "a", "namespace": "team"}, "spec": {"template": containers}}
+    kept = trim_child(body)
+    assert kept["spec"]["template"] == containers
+    assert len(kept["spec"]) == 1
+    assert sys.getsizeof(kept["spec"]._data) < len(json.dumps(body)) / 4
 
 
 def test_digests_of_one_text_are_equal() -> None:

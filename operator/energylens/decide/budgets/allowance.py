@@ -226,10 +226,8 @@ def _claim(
 ) -> _Claim:
     status = budget.status
     own_share = share(spec, deployment, around)
-    cap = None
-    for member in status.members:
-        if (member.namespace, member.name) == deployment.key and member.allowed_power_watts is not None:
-            cap = member.allowed_power_watts / own_share if own_share else None
+    allowed = budget.caps.get(deployment.key)
+    cap = allowed / own_share if allowed is not None and own_share else None
     growth, problem = growth_of(budget.generation, spec, status, now)
     return _Claim(
         name=budget.name,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
@@ -11,7 +12,7 @@ from energylens.api.parse import InvalidResourceError, parse_clusterenergybudget
 from energylens.api.timestamp import moment_of
 from energylens.budget.periods import period_at
 from energylens.budget.usage import PowerAllowed, Usage, growth_allowed
-from energylens.decide.planned import Body, key_of, name_of
+from energylens.decide.planned import Body, Key, key_of, name_of
 
 CLOSED = "; meanwhile no plan may draw more than the running one"
 """End of the Ready condition's message for a budget that cannot be checked."""
@@ -44,18 +45,24 @@ class Budget:
     generation: int
     spec: EnergyBudgetSpec | None
     status: EnergyBudgetStatus
+    """Without members and ledger, which grow with the fleet."""
     problem: str = ""
     """Why the spec cannot be read."""
+    caps: Mapping[Key, int] = field(default_factory=dict)
+    """Power that shedding leaves to members, W."""
 
 
 def read_budget(body: Body) -> Budget:
     """Return a budget of either kind, also one whose spec cannot be read."""
     namespace, generation = key_of(body)[0], int(body["metadata"].get("generation", 1))
+    stated = body.get("status") or {}
+    without_ledger = {name: value for name, value in stated.items() if name != "ledger"}
     try:
-        spec, status = budget_of(body)
+        spec, status = budget_of({**body, "status": without_ledger})
     except InvalidResourceError as error:
         return Budget(namespace, name_of(body), generation, None, EnergyBudgetStatus(), str(error))
-    return Budget(namespace, name_of(body), generation, spec, status)
+    caps = {(m.namespace, m.name): m.allowed_power_watts for m in status.members if m.allowed_power_watts is not None}
+    return Budget(namespace, name_of(body), generation, spec, status.model_copy(update={"members": ()}), caps=caps)
 
 
 def awaits_look(budget: Budget, now: datetime) -> bool:

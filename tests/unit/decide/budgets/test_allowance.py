@@ -277,6 +277,15 @@ def test_what_is_measured_above_the_predictions_is_not_there_for_growth() -> Non
     assert watts(allowance(me, [body], [me, member("other", 600)])) == 350.0
 
 
+def test_what_is_kept_of_a_budget_does_not_grow_with_its_members() -> None:
+    members = [{"name": f"m{number}", "namespace": "team", "committedPowerWatts": 100} for number in range(50)]
+    accounts = [{"uid": f"u{number}", "name": "m", "namespace": "team"} for number in range(50)]
+    shed = {"name": "m50", "namespace": "team", "allowedPowerWatts": 40, "formerPowerWatts": 90}
+    found = read_budget({**budget(2000, "Shed"), "status": {"members": [*members, shed], "ledger": accounts}})
+    assert (found.status.members, found.status.ledger) == ((), ())
+    assert found.caps == {("team", "m50"): 40}
+
+
 def test_power_that_is_taken_binds_below_what_runs() -> None:
     me = member("me", 700)
     found = allowance(me, [taken(budget(2000, "Shed"), "me", 450)], [me])
