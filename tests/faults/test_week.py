@@ -221,6 +221,34 @@ async def test_a_plan_of_a_constant_load_with_the_same_layout_follows_the_hours_
     assert workload(found)["spec"]["template"] == template
 
 
+async def test_a_running_layout_stays_while_another_one_saves_too_little_over_the_week() -> None:
+    found = World()
+    found.cluster.put(llama(planning={"overrides": {"tensorParallel": 1, "maxBatchSize": 8}}, workload=LOAD))
+    await found.settle()
+    template = workload(found)["spec"]["template"]
+    body = found.cluster.objects["LLMDeployment", *KEY]
+    overrides = {"overrides": {"tensorParallel": 1}}
+    much = overrides | {"replan": {"minEnergySavingPercent": 100, "cooldownSeconds": 0}}
+    found.cluster.put(weekly(planning=much) | {"status": body["status"]})
+    await found.settle()
+    condition, status = found.condition("PlanReady"), found.status()
+    assert (condition["status"], condition["reason"]) == ("True", "KeepingRunningPlan")
+    assert "less than minEnergySavingPercent=100" in condition["message"]
+    assert (status["plan"]["maxBatchSize"], workload(found)["spec"]["template"]) == (8, template)
+    # The layout that stays follows the hours, too.
+    most = max(entry["replicas"] for entry in status["schedule"]["hours"])
+    status = await to(found, "2026-03-02T09:00:00+00:00")
+    assert (status["plan"]["replicas"], workload(found)["spec"]["replicas"]) == (most, most)
+
+    any_saving = overrides | {"replan": {"minEnergySavingPercent": 0, "cooldownSeconds": 0}}
+    found.cluster.put(weekly(planning=any_saving) | {"status": found.status()})
+    await found.settle()
+    assert found.status()["plan"]["maxBatchSize"] > 8
+    (note,) = events(found, "PlanAdopted")[-1:]
+    assert note.startswith("EnergySaving: ")
+    assert "the week takes" in note
+
+
 async def test_an_approval_holds_for_every_hour() -> None:
     found = await world(planning=FREE | {"mode": "Manual"})
     assert ("Deployment", "team", "llama") not in found.cluster.objects

@@ -25,7 +25,7 @@ from energylens.predictor.model.parameters import weight_bytes
 
 Weeks = MutableMapping[tuple[Hashable, ...], WeekPlan | Infeasible]
 """Planned weeks by their inputs."""
-MOST_WEEKS = 64
+MOST_WEEKS = 256
 
 
 @dataclass(frozen=True)

@@ -138,6 +138,20 @@ def test_a_profile_of_one_rate_has_the_plan_of_a_constant_load(problem: Callable
     assert found.plan.hash == answer.plan.hash
 
 
+def test_gpu_hours_are_minimised_where_the_spec_asks_for_few_gpus(problem: Callable[..., WeekProblem]) -> None:
+    def gpu_hours(found: WeekPlan) -> float:
+        return sum(
+            span.hours * count * found.plan.gpus / found.plan.replicas
+            for span, count in zip(found.load.spans, found.replicas, strict=True)
+        )
+
+    few = plan_week(problem(energy={"objective": "MinimizeGPUs"}))
+    energy = plan_week(problem(scaling={"startJoules": 0}))
+    assert isinstance(few, WeekPlan)
+    assert isinstance(energy, WeekPlan)
+    assert gpu_hours(few) <= gpu_hours(energy)
+
+
 def test_bounds_of_the_spec_hold_every_hour(problem: Callable[..., WeekProblem]) -> None:
     found = plan_week(problem(scaling={"minReplicas": 2, "maxReplicas": 3}))
     assert isinstance(found, WeekPlan)
