@@ -1,1 +1,1 @@
-"""The optional agent that sets the power limits of one node's GPUs: the only code that changes anything of a GPU."""
+"""The optional agent that sets the power limits of a node's GPUs: the only code that changes a GPU's settings."""

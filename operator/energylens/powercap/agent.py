@@ -1,7 +1,7 @@
-"""The loop: look at the pods and GPUs of this node, set what differs, and restore every limit at the end.
+"""The agent's loop: read the pods and GPUs of its node, set the limits that differ, and restore every limit at the end.
 
-A GPU is written into the record before its limit is changed, and taken out after it was restored: whenever the process
-dies, the record has at least the GPUs with a limit of ours.
+A GPU is added to the record before its limit is changed, and removed after the limit is restored. So the record lists
+every GPU whose limit the agent has changed, whenever the process dies.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from energylens.powercap.record import Record
 log = logging.getLogger("energylens")
 
 Caps = Callable[[], Awaitable[Mapping[str, str] | None]]
-"""Returns the annotation of each pod of this node that has one, by UID; None where the API server does not answer."""
+"""Returns the power cap annotations of this node's pods by pod UID; None if the API server does not answer."""
 
 
 class Agent:
-    """Power limits of one node."""
+    """Sets the power limits of one node's GPUs."""
 
     def __init__(self, devices: Devices, caps: Caps, record: Record) -> None:
-        """Act on ``devices`` by what ``caps`` says; ``record`` outlives the process."""
+        """Set limits on ``devices`` as ``caps`` asks; ``record`` keeps the changed GPUs beyond the process."""
         self._devices = devices
         self._caps = caps
         self._record = record
         self._said: frozenset[str] = frozenset()
 
     async def run(self, interval_seconds: float, stop: asyncio.Event) -> None:
-        """Act until ``stop`` is set, then restore the default limits; also when something goes wrong.
+        """Set limits until ``stop`` is set, then restore the defaults; they are restored after an error, too.
 
         Raises:
             DevicesUnavailableError: the driver answers no more.
-            RecordError: the record cannot be kept: nothing is changed without it.
+            RecordError: the record cannot be written, and no limit is changed without it.
         """
         try:
             while not stop.is_set():
@@ -49,7 +49,10 @@ class Agent:
             self.restore()
 
     async def step(self) -> None:
-        """Look once and set what differs. While the API server does not answer, everything stays as it is."""
+        """Make one pass and set the limits that differ.
+
+        While the API server does not answer, everything stays as it is.
+        """
         caps = await self._caps()
         if caps is None:
             return
@@ -73,7 +76,7 @@ class Agent:
             self._record.write(decision.ours | failed)
 
     def restore(self) -> None:
-        """Give every GPU with a limit of ours its default back; one that fails stays in the record."""
+        """Restore the default of every GPU in the record; a GPU whose limit cannot be restored stays in it."""
         ours = self._record.read()
         if not ours:
             return
@@ -81,7 +84,7 @@ class Agent:
         defaults = {gpu.uuid: gpu.default_watts for gpu in self._devices.read()}
         for uuid in sorted(ours):
             if uuid not in defaults:
-                # It is not on this node any more.
+                # The GPU is no longer on this node.
                 continue
             try:
                 self._devices.set_limit(uuid, defaults[uuid])

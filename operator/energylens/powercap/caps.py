@@ -1,6 +1,6 @@
-"""Which power limit each GPU of a node should have. Pure.
+"""The power limit that each GPU of a node should have. Pure.
 
-A GPU is only ever touched for pods that carry the annotation, and gets back its default limit when they are gone.
+Only GPUs of pods with the annotation are changed, and they get their default limit back when these pods are gone.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 POWER_LIMIT_ANNOTATION = "dynamo.nvidia.com/gpu-power-limit"
-"""Whole watts for each GPU of the pod; the name that NVIDIA Dynamo's power agent acts on."""
+"""Annotation of a pod: the power limit of each of its GPUs in whole watts. NVIDIA Dynamo reads it, too."""
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU as NVML shows it; limits in watts."""
+    """A GPU as NVML reports it."""
 
     uuid: str
     product: str
@@ -23,7 +23,7 @@ class Gpu:
     min_watts: float
     max_watts: float
     pods: frozenset[str]
-    """UIDs of the pods whose processes run on it."""
+    """UIDs of the pods whose processes run on the GPU."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,11 @@ class LimitChange:
 
 @dataclass(frozen=True)
 class Decision:
-    """Actions on a node."""
+    """The limits to set on a node."""
 
     changes: tuple[LimitChange, ...]
     ours: frozenset[str]
-    """UUIDs of the GPUs that have a limit of ours afterwards."""
+    """UUIDs of the GPUs whose limits the agent manages afterwards."""
     refused: tuple[str, ...]
     """One sentence for each cap that is not set."""
 
@@ -50,14 +50,14 @@ class Decision:
 def decide(gpus: Iterable[Gpu], caps: Mapping[str, str], ours: frozenset[str]) -> Decision:
     """Return the limits to set.
 
-    A cap outside the range of the GPU, or one that is not whole watts, is refused: the GPU keeps or gets back its
-    default. On a GPU that pods share the highest of their caps counts, and none where one of them has no cap: nobody is
-    slowed down beyond what it asked for.
+    A cap that is not in whole watts or outside the GPU's range is refused, and the GPU keeps or gets back its default
+    limit. If pods share a GPU, the highest of their caps is set, or no cap if one of the pods has none, so that no pod
+    is slowed down more than it asked for.
 
     Args:
         gpus: The node's GPUs.
-        caps: The annotation of each pod of the node that has one, by the pod's UID.
-        ours: UUIDs of the GPUs that have a limit of ours.
+        caps: The annotations of the node's pods by pod UID.
+        ours: UUIDs of the GPUs whose limits the agent manages.
     """
     changes: list[LimitChange] = []
     refused: list[str] = []

@@ -1,4 +1,4 @@
-"""The GPUs of this node by NVML: reading them, and the one call that changes a power limit."""
+"""The GPUs of this node through NVML: reading them, and setting their power limits."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from energylens.powercap.caps import Gpu
 
 log = logging.getLogger("energylens")
 _MILLI = 1000
-"""NVML takes and gives milliwatts."""
+"""NVML's unit of power is the milliwatt."""
 
 
 class DevicesUnavailableError(Exception):
-    """NVML cannot be used on this node; one line."""
+    """NVML cannot be used on this node; the message is one line."""
 
 
 class Devices(NvmlSession):
-    """All GPUs of this node, for ``with``, which raises DevicesUnavailableError without a driver.
+    """The GPUs of this node, a context manager; entering it raises DevicesUnavailableError without a driver.
 
     Setting a limit needs root and CAP_SYS_ADMIN.
     """
@@ -30,7 +30,7 @@ class Devices(NvmlSession):
     hint = "is the NVIDIA driver mounted here?"
 
     def __init__(self, pod_of: Callable[[int], str | None], *, library: Any = pynvml) -> None:
-        """Take ``pod_of``, which returns the pod's UID of a process; ``library`` has the functions of pynvml."""
+        """Take ``pod_of``, which returns the UID of a process's pod, and a ``library`` with the functions of pynvml."""
         super().__init__(library)
         self._pod_of = pod_of
 
@@ -78,6 +78,6 @@ class Devices(NvmlSession):
             default_watts=nvml.nvmlDeviceGetPowerManagementDefaultLimit(handle) / _MILLI,
             min_watts=low / _MILLI,
             max_watts=high / _MILLI,
-            # A process outside of pods is somebody without a cap.
+            # A process outside of pods counts as a pod without a cap.
             pods=frozenset(pod or "" for pod in pods),
         )

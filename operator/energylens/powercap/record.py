@@ -1,4 +1,4 @@
-"""Which GPUs have a limit of ours, in a file that outlives the process: what a crash leaves is found and restored."""
+"""The GPUs whose limits the agent changed, in a file, so that they are restored after a crash of the agent."""
 
 from __future__ import annotations
 
@@ -8,21 +8,24 @@ from pathlib import Path
 
 
 class RecordError(Exception):
-    """The file cannot be written or read; one line."""
+    """The file cannot be written or read; the message is one line."""
 
 
 class Record:
-    """UUIDs of the GPUs with a limit of ours; kept where a reboot ends it, as it ends the limits."""
+    """UUIDs of the GPUs whose limits were changed.
+
+    Their folder is emptied by a reboot, which also resets the limits.
+    """
 
     def __init__(self, path: Path) -> None:
-        """Keep them in ``path``."""
+        """Keep the UUIDs in ``path``."""
         self._path = path
 
     def read(self) -> frozenset[str]:
         """Return the UUIDs; empty when there is no file.
 
         Raises:
-            RecordError: there is one, and it cannot be read.
+            RecordError: the file exists and cannot be read.
         """
         try:
             found = json.loads(self._path.read_text(encoding="utf-8"))
@@ -33,7 +36,7 @@ class Record:
             raise RecordError(f"{self._path}: {error}") from error
 
     def write(self, uuids: frozenset[str]) -> None:
-        """Replace the UUIDs, as a whole or not at all.
+        """Replace the UUIDs in one step: the file is written as a whole or not at all.
 
         Raises:
             RecordError: the file cannot be written.

@@ -18,7 +18,7 @@ _LONGEST_NAME = 34
 
 
 def power_figure(found: Sequence[Assessment], colours: Colours = PAGE) -> Figure:
-    """Return watts of each model now and with its plan, the model that draws most first.
+    """Return the power of each model now and with its plan, the highest first.
 
     Args:
         found: Models whose power is known.

@@ -1,4 +1,4 @@
-"""An audit as a page to hand on, which needs nothing else."""
+"""An audit as a self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from energylens.cli.text.audit import VERDICTS, summary, table_rows
 from energylens.cli.text.money import host_lines
 
 _NAMES = {"GPUS": "GPUs", "W": "W", "J/TOKEN": "J/token", "KWH/MONTH": "kWh/month"}
-"""Headings whose units have letters of their own."""
+"""Headings whose units keep their own case."""
 
 
 def audit_page(found: Sequence[Assessment], rates: Rates, source: str, failures: Sequence[str], made: str) -> str:
@@ -71,7 +71,7 @@ def _tiles(found: Sequence[Assessment], rates: Rates) -> list[tuple[str, str]]:
 
 
 def _models(found: Sequence[Assessment], rates: Rates) -> tuple[list[str], list[list[str]]]:
-    """Return the table with what is saved beside the name, so that a narrow window shows both."""
+    """Return the table with the savings next to the name, so that a narrow window shows both."""
     header, *rows = table_rows(found, rates)
     order = [0, len(header) - 1, len(header) - 2, *range(1, len(header) - 2)]
     names = [_NAMES.get(header[at], header[at].capitalize()) for at in order]

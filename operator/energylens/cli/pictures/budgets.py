@@ -32,9 +32,9 @@ class BurnDown:
     end: datetime
     allowed: float
     points: tuple[tuple[datetime, float], ...]
-    """Moments and the energy left, oldest first; the last one is the present."""
+    """Times and the energy left at each, oldest first; the last time is now."""
     gone: datetime | None
-    """When nothing is left at the burn rate; None: not in this period."""
+    """When the energy runs out at the burn rate; None if not in this period."""
     left_at_end: float
     """Energy left at the end of the period at the burn rate; 0 if it runs out."""
     zone: ZoneInfo
@@ -53,7 +53,7 @@ def burn_down(budget: Budget) -> BurnDown | None:
     now = max([start, *until, *(time for time, _ in points)])
     points = [point for point in points if point[0] < now]
     first = points[0] if points else (now, used)
-    # What was used before the first point was used at some time since the period began.
+    # Energy used before the first point was used at an unknown time since the period began.
     begun = [(start, 0.0)] if first[0] > start else []
     lines = [(time, allowed - wh) for time, wh in (*begun, *points, (now, used))]
     gone = moment_of(status.exhaustion_time)
@@ -64,7 +64,7 @@ def burn_down(budget: Budget) -> BurnDown | None:
 
 
 def check_burn_down(path: Path) -> None:
-    """Refuse what cannot be drawn, before anything is read.
+    """Refuse a picture that cannot be drawn, before any file is read.
 
     Raises:
         InputError: The suffix is not known, or matplotlib is missing.
@@ -133,11 +133,11 @@ _TICKS = (
 
 
 def _ticks(found: BurnDown) -> Iterator[tuple[datetime, str]]:
-    """Yield moments to name, in the budget's time zone."""
+    """Yield the times of the ticks, in the budget's time zone."""
     length = (found.end - found.start).total_seconds() / 3600.0
     step, form = next(((s, f) for most, s, f in _TICKS if length <= most), (timedelta(days=5), "%d %b"))
     local = found.start.astimezone(found.zone)
     while local.astimezone(UTC) < found.end:
         yield local.astimezone(UTC), local.strftime(form)
-        # Of wall-clock time, so that midnights stay midnights when clocks change.
+        # Steps of wall-clock time, so that ticks stay at midnight when the clocks change.
         local += step

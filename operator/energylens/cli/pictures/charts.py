@@ -1,4 +1,4 @@
-"""Charts by matplotlib: in fixed colours for files, or in a page's own colours, so that it can be light or dark."""
+"""Charts by matplotlib: in fixed colours for files, or in a page's own colours, for light and dark pages."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def panel_figure(picture: Picture, panel: Panel, colours: Colours = PAGE) -> Fig
 
 
 def draw_panel(axes: Axes, picture: Picture, panel: Panel, colours: Colours) -> None:
-    """Draw candidates, the frontier, the objective with what breaks it, and the pick."""
+    """Draw candidates, the frontier, the objective with the range that violates it, and the chosen plan."""
     axes.set(xscale="log", yscale="log")
     shown = np.zeros(len(picture.joules), dtype=bool)
     shown[panel.frontier] = True
@@ -111,7 +111,7 @@ def draw_panel(axes: Axes, picture: Picture, panel: Panel, colours: Colours) -> 
 
 
 def _legend(figure: FigureBase, axes: Iterable[Axes], colours: Colours, columns: int) -> None:
-    """Put one legend for all axes below them, where no point can be hidden."""
+    """Put one legend for all axes below them, where it hides no point."""
     found: dict[str, Artist] = {}
     for one in axes:
         handles, labels = one.get_legend_handles_labels()
@@ -175,7 +175,7 @@ def blank(size: tuple[float, float], colours: Colours) -> Figure:
 
 
 def dress(axes: Axes, label: str, colours: Colours) -> None:
-    """Give axes their colours, ticks and the label of the horizontal one."""
+    """Set the colours and ticks of axes, and the label of the horizontal axis."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes.set_facecolor(colours.surface)

@@ -30,7 +30,7 @@ _BAND = f"within {BAND:.0%} (default of tolerancePercent)".replace("%", " %")
 
 
 def png(rows: Sequence[DriftRow]) -> bytes:
-    """Return the picture as a file; figures that nobody measured have an empty panel that says so."""
+    """Return the picture as a file; a figure that was not measured has an empty panel that says so."""
     figure = drift_figure(rows)
     figure.suptitle("Predicted against measured, last window", color=FILE.ink, fontsize=12, x=0.01, ha="left")
     buffer = io.BytesIO()
@@ -72,7 +72,7 @@ def drift_figure(rows: Sequence[DriftRow], figures: Sequence[str] = FIGURES, col
 
 
 def _legend(figure: Figure, models: Sequence[str], colours: Colours, columns: int) -> None:
-    """Name the models, the diagonal and the band below all panels, where no point can be hidden."""
+    """Add a legend of the models, the diagonal and the band below all panels, where it hides no point."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 

@@ -54,7 +54,7 @@ def teams_figure(found: FleetResult, colours: Colours = PAGE) -> tuple[Figure, l
 
 
 def _fitted(name: str, share: float) -> str:
-    """Return as much of a name as a segment of this share of the axis has room for; "" when hardly any."""
+    """Return a name cut to the length of its segment; "" if hardly any letter fits."""
     room = int(share * _AXIS_CHARACTERS)
     if len(name) <= room:
         return name

@@ -1,4 +1,4 @@
-"""A fleet's joint plan as a page that needs nothing else."""
+"""A fleet's joint plan as a self-contained HTML page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measured runs beside their predictions as a page that needs nothing else."""
+"""Measured runs beside their predictions as a self-contained HTML page."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ def navigated(document: str, entries: Iterable[Link], current: str) -> str:
 
 
 def tiles(figures: Iterable[tuple[str, str]]) -> str:
-    """Return large figures, each with what it is."""
+    """Return large figures, each with a label."""
     cells = "".join(
         f'<div class="tile"><b>{escape(value)}</b><span>{escape(what)}</span></div>' for value, what in figures
     )
@@ -132,7 +132,7 @@ def tiles(figures: Iterable[tuple[str, str]]) -> str:
 
 
 def charts(found: Iterable[tuple[str, str]]) -> str:
-    """Return SVG charts side by side where there is room, each with a caption that is read out, too."""
+    """Return SVG charts, side by side if the window is wide enough; screen readers read out their captions."""
     cells = "".join(
         f"<figure>{svg.replace('<svg ', f'<svg aria-label={quoteattr(caption)} ', 1)}"
         f"<figcaption>{escape(caption)}</figcaption></figure>"
@@ -142,14 +142,14 @@ def charts(found: Iterable[tuple[str, str]]) -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Cell]], *, picked: int | None = None) -> str:
-    """Return a table; columns of numbers are set right, those with a long cell wrap.
+    """Return a table; columns of numbers are right-aligned, and columns with a long cell wrap.
 
     On a narrow screen each row becomes a block in which every cell names its column, so that no column is cut off.
 
     Args:
         header: Column names.
         rows: Cells as text, or as links.
-        picked: Row that is set off.
+        picked: Index of the highlighted row.
     """
     body = [list(row) for row in rows]
     texts = [[cell.text if isinstance(cell, Link) else cell for cell in row] for row in body]
@@ -196,7 +196,7 @@ def _class(number: bool, wide: bool = False) -> str:
 
 
 def _is_numeric(cells: Sequence[str]) -> bool:
-    """Return whether a column has numbers, and nothing else but blanks."""
+    """Return whether a column has only numbers and blanks."""
     found = [text for text in cells if text not in ("", "-")]
     return bool(found) and all(map(_is_number, found))
 

@@ -17,7 +17,7 @@ from energylens.planner.search.problem import Problem, Solution
 from energylens.predictor.types import BoolArray, FloatArray, IntArray
 
 CELLS = 120
-"""Share of an axis within which points overlap, so that only one of them is drawn."""
+"""Share of an axis within which points overlap and only one of them is drawn."""
 MOST_ENERGY = 30.0
 """Largest ratio to the least energy that is drawn; other candidates would compress the rest."""
 
@@ -33,7 +33,7 @@ class Panel:
     """Latency with the safety margin, which is compared with objectives."""
     limit_ms: int | None
     frontier: IntArray
-    """Points that no other one beats in both, lowest latency first."""
+    """Points that no other point beats in both energy and latency, lowest latency first."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Picture:
 def picture(name: str, problem: Problem, solution: Solution) -> Picture | None:
     """Return the picture of a solved problem; None when no candidate can run the load.
 
-    Shown is what can run the load on the GPUs allowed, thinned where points lie on top of each other.
+    The picture has the candidates that can run the load on the allowed GPUs, without points that others cover.
 
     Args:
         name: The deployment's.
@@ -115,7 +115,7 @@ def picture(name: str, problem: Problem, solution: Solution) -> Picture | None:
 
 
 def _latencies(rows: Candidates, slo: Slo) -> list[tuple[str, FloatArray, FloatArray, int | None]]:
-    """Return what the panels are of: name, predictions, the same with the margin, and the objective, all in ms."""
+    """Return name, predictions, predictions with the margin, and objective of each panel, in ms."""
     drawn = [
         ("ITL", rows.itl_ms, rows.itl_upper_ms, slo.itl_milliseconds),
         ("TPOT", rows.tpot_ms, rows.tpot_upper_ms, slo.tpot_milliseconds),

@@ -1,4 +1,4 @@
-"""`--plot`: a picture of plans in a file, by its suffix."""
+"""`--plot`: a picture of plans in a file, whose suffix gives the format."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SUFFIXES = (".png", ".svg", ".html")
 
 
 def check_plot(path: Path, option: str = "--plot", suffixes: Sequence[str] = SUFFIXES) -> None:
-    """Refuse what cannot be drawn or written, before any planning.
+    """Refuse a picture that cannot be drawn or written, before any planning.
 
     Raises:
         InputError: The suffix is not known, the file cannot be there, or matplotlib is missing.
@@ -47,10 +47,10 @@ def check_plot(path: Path, option: str = "--plot", suffixes: Sequence[str] = SUF
 
 
 def write_plot(path: Path, previews: Sequence[Preview], cluster: str, what_ifs: Sequence[WhatIfs] = ()) -> None:
-    """Write the pictures of plans; deployments without any candidate have none, and on a page the reason alone.
+    """Write the pictures of plans; a deployment without any candidate has no picture, and on a page only the reason.
 
     Args:
-        path: Written to; its suffix says what is written.
+        path: The file to write; its suffix gives the format.
         previews: Answers for the deployments.
         cluster: Where the cluster was read from.
         what_ifs: Answers to ``--what-if`` for each of them, for pages; empty without the option.
@@ -129,7 +129,7 @@ def plan_page(previews: Sequence[Preview], cluster: str, what_ifs: Sequence[What
         if what_ifs:
             head, *lines = what_if_rows(what_ifs[number])
             body += [heading("What if", 3), paragraph(NOTE, "muted"), table(head, lines)]
-    # Each deployment is planned on what those before it leave: the nodes themselves are the same for all.
+    # Each deployment is planned on the GPUs that earlier ones leave, but all have the same nodes.
     first = previews[0].inputs
     return page("EnergyLens plan", body, Provenance(first.now, cluster, first.snapshot).text(predictors))
 

@@ -12,7 +12,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 COLOURS = 6
 """Series colours of a chart."""
 _FIRST = ("H100", "H200", "B200", "A100", "L40S", "B300")
-"""Products that most often stand in one picture: each has a colour of its own."""
+"""The products that most often appear in one picture; each has its own colour."""
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def running_text(found: Assessment) -> str:
 
 
 def engine_text(found: Assessment) -> str:
-    """Return the engine and its version, as far as the image says."""
+    """Return the engine and, if the image's tag has one, its version."""
     served = found.served
     if served.invocation is None:
         return _UNKNOWN
@@ -69,7 +69,7 @@ def load_text(found: Assessment) -> str:
 
 
 def saving_text(found: Assessment) -> str:
-    """Return what the plan saves: ``38 % (22 to 50)``; what else the verdict is where nothing is saved."""
+    """Return what the plan saves: ``38 % (22 to 50)``; another verdict in words if the plan saves nothing."""
     saved = found.saved_percent
     if found.verdict in ("Saves", "WithinError") and saved is not None:
         best, low, high = saved
@@ -85,7 +85,7 @@ def watts_text(power: Power | None) -> str:
 
 
 def joules_now(found: Assessment) -> float | None:
-    """Return the energy of an output token now, J; None where it is not known."""
+    """Return the present energy per output token, J; None if unknown."""
     tokens = found.load.output_tokens_per_second
     return None if found.now is None or not tokens else found.now.watts / tokens
 
@@ -162,7 +162,7 @@ def _details(found: Assessment) -> Iterator[str]:
 
 
 def _buckets(found: Assessment) -> str:
-    """Return what is certain of the latencies measured: the buckets of the engine's histograms."""
+    """Return the bounds of the measured latencies: the buckets of the engine's histograms."""
     latency = found.load.latency
     texts = []
     for name in ("ttft", "itl", "tpot"):
@@ -178,7 +178,7 @@ def _hours(hours: float) -> str:
 
 
 def summary(found: Sequence[Assessment], rates: Rates) -> Iterator[str]:
-    """Yield what all of it draws, what is sure to be saved, what is idle, and what is not known."""
+    """Yield lines for the total power, the savings, the pods that could not be read, and the idle models."""
     read = [each for each in found if each.verdict != "Unread"]
     models, gpus = counted(len(read), "served model"), counted(sum(each.served.gpus for each in read), "GPU")
     unknown = sum(each.now is None for each in read)
@@ -209,7 +209,7 @@ def _total(found: Sequence[Assessment]) -> float:
 
 
 def as_object(found: Assessment, rates: Rates) -> dict[str, Any]:
-    """Return what an audit says of one model, for programs; what is not known is absent."""
+    """Return an audit of one model for programs; unknown figures are absent."""
     served = found.served
     result: dict[str, Any] = {
         "namespace": served.owner.namespace,
@@ -302,7 +302,7 @@ def _plan_object(found: Assessment, rates: Rates) -> dict[str, Any]:
 
 
 def manifest(deployment: LLMDeployment) -> dict[str, Any]:
-    """Return an LLMDeployment as one would write it, without defaults."""
+    """Return an LLMDeployment as a user would write it, without defaults."""
     spec = deployment.spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     metadata = {"name": deployment.metadata.name, "namespace": deployment.metadata.namespace}
     return {"apiVersion": deployment.api_version, "kind": deployment.kind, "metadata": metadata, "spec": spec}

@@ -30,7 +30,7 @@ def overview(budgets: Sequence[Budget], own: Sequence[tuple[str, ...]] = (), rat
 
 
 def budget_cost(budget: Budget, rates: Rates) -> dict[str, Any] | None:
-    """Return what the energy of a period and the power now cost, for programs; None if nobody asked."""
+    """Return the cost of a period's energy and of the present power for programs; None without prices."""
     if not rates.is_stated:
         return None
     status, found = budget.status, dict[str, Any]()
@@ -72,7 +72,7 @@ def headline(budget: Budget) -> str:
 
 
 def facts(budget: Budget, rates: Rates = NO_RATES) -> list[tuple[str, str]]:
-    """Return limits, use, power and forecast of a budget, each with its label; what is not known is left out."""
+    """Return limits, use, power and forecast of a budget, each with its label; unknown figures are left out."""
     spec, status = budget.spec, budget.status
     limits = [
         f"{spec.power_watts} W" if spec.power_watts is not None else "",
@@ -111,7 +111,7 @@ def member_rows(budget: Budget) -> list[tuple[str, ...]]:
 
 
 def hidden_members(budget: Budget) -> int:
-    """Return how many members the status counts and does not list."""
+    """Return the number of members that the status counts but does not list."""
     return max(0, (budget.status.member_count or 0) - len(budget.status.members))
 
 

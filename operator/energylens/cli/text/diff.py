@@ -19,7 +19,7 @@ _HEADER = ("", "A", "B", "B - A")
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two that are compared."""
+    """One side of a comparison."""
 
     name: str
     world: World
@@ -28,7 +28,7 @@ class Side:
 
 @dataclass(frozen=True)
 class BothSides:
-    """One deployment on both sides; None where a side does not have it."""
+    """A deployment on both sides; None on a side that lacks it."""
 
     namespace: str
     name: str
@@ -38,7 +38,7 @@ class BothSides:
 
 @dataclass(frozen=True)
 class FieldChange:
-    """A value that differs; None where it is not set."""
+    """A value that differs; None on a side where it is not set."""
 
     field: str
     a: Any
@@ -47,7 +47,7 @@ class FieldChange:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything that is compared."""
+    """A comparison of two sets of plans."""
 
     a: Side
     b: Side
@@ -68,7 +68,10 @@ class _Figure:
 
 
 def compare(a: Side, b: Side) -> Comparison:
-    """Return two sides by deployment; where each has one, these two are compared whatever their names."""
+    """Return the two sides matched by deployment.
+
+    If each side has only one, the two are compared even under different names.
+    """
     if len(a.previews) == len(b.previews) == 1:
         (one,), (other,) = a.previews, b.previews
         metadata = one.deployment.metadata
@@ -108,7 +111,7 @@ def as_object(found: Comparison) -> dict[str, Any]:
 
 
 def inventory_changes(found: Comparison) -> Iterator[FieldChange]:
-    """Yield the GPU products of which the two clusters have different numbers."""
+    """Yield the GPU products whose numbers differ between the two clusters."""
     gpus = [Counter[str](), Counter[str]()]
     for count, side in zip(gpus, (found.a, found.b), strict=True):
         for node in side.world.snapshot.nodes:

@@ -24,18 +24,18 @@ class DriftRow:
     gpus: str
     layout: str
     load_percent: int | None
-    """Measured load over the one that the plan was made for: of requests in flight, where the spec gives those, else
-    of tokens per second."""
+    """Measured load in percent of the load that was planned for: requests in flight if the spec gives them, else tokens
+    per second."""
     predicted: Mapping[str, float]
-    """By figure: energy in J per output token, power in W, ITL, TPOT, TTFT and the end-to-end latency in ms."""
+    """Predictions by figure: energy in J per output token, power in W, ITL, TPOT, TTFT and end-to-end latency in ms."""
     found: Mapping[str, float]
-    """The same, measured; a figure that was not measured is not there."""
+    """Measurements by figure, in the same units; figures that were not measured are absent."""
     errors: Mapping[str, int]
-    """Whole percents."""
+    """Errors by figure, in whole percents."""
     correction: str
-    """Corrections from measurement in the predicted figures; "" when there are none."""
+    """Corrections from measurement that the predictions include; "" without any."""
     reason: str
-    """Why there is no measurement, or why it is not compared; "" when there is one and it is."""
+    """Why nothing was measured, or why the measurement is not compared; "" if it is compared."""
 
     @property
     def measured(self) -> bool:
@@ -44,7 +44,7 @@ class DriftRow:
 
     @property
     def comparable(self) -> bool:
-        """Whether it was, at a load like the one that the plan was made for."""
+        """Whether energy per token was measured at a load close to the one that the plan was made for."""
         return self.measured and self.reason not in NOT_COMPARED
 
     def cells(self) -> tuple[str, ...]:

@@ -44,9 +44,9 @@ class Explained:
     problem: Problem | None = None
     """The planning problem; None if nothing could be planned."""
     answer: Answer | None = None
-    """Answer to --why."""
+    """The answer to ``--why``."""
     solution: Solution | None = None
-    """Without --why."""
+    """The explanation without ``--why``."""
 
 
 def report(one: Explained) -> str:
@@ -75,7 +75,7 @@ def report(one: Explained) -> str:
     lines += [f"  note  {note}" for note in caveats_of(deployment, planning)]
     lines += ["", *_breakdown(one.problem, [("PLAN", solution.rows, solution.chosen)])]
     lines += _classes(one.problem, solution.rows, solution.chosen)
-    # The costs of constraints and risk at one rate are no evidence about a week.
+    # The costs of constraints and risk at one rate say nothing about a week.
     return "\n".join(lines if planning.week is not None else [*lines, "", *_prices(one.problem, solution)])
 
 
@@ -157,7 +157,7 @@ def _risk(problem: Problem, solution: Solution) -> str:
 
 
 def _risk_object(problem: Problem, solution: Solution) -> dict[str, Any] | None:
-    """Return the plan that predictions alone would pick, and why it was not; None where that is the plan."""
+    """Return the plan that predictions alone would pick, and why it was not picked; None if it is the plan."""
     taken = risk_taken(solution, problem.spec.energy.objective)
     if taken is None:
         return None
@@ -184,7 +184,7 @@ def _answer(problem: Problem, answer: Answer) -> list[str]:
 
 def _figures(candidates: Sequence[tuple[str, Candidates, int]]) -> list[str]:
     found = [figures(rows, i) for _, rows, i in candidates]
-    # Requests of a job wait for their turn, not for somebody.
+    # Nobody waits for a single request of a job.
     waits = not any(math.isfinite(rows.completion_seconds[i]) for _, rows, i in candidates)
     whole = [_with_margin(rows.end_to_end_ms[i], rows.end_to_end_upper_ms[i]) for _, rows, i in candidates]
     table = [

@@ -53,7 +53,7 @@ class Chosen:
 
     @property
     def text(self) -> str:
-        """The candidate in short."""
+        """Short description of the candidate."""
         return describe.candidate(self.deployment.solution.rows, self.row)
 
 
@@ -142,7 +142,7 @@ def whole_products(found: FleetResult) -> Iterator[str]:
 
 
 def price_rows(found: FleetResult) -> list[tuple[str, ...]]:
-    """Return heading and rows of what objectives cost."""
+    """Return the heading and rows of the table of what each objective costs."""
     percent = round(100 * MARGINAL - 100)
     header = ("DEPLOYMENT", "OBJECTIVE", "NOW", f"W SAVED AT +{percent} %", "W SAVED WITHOUT IT", "WOULD NEED")
     rows = [
@@ -169,7 +169,7 @@ def _deployment_rows(parts: list[Chosen]) -> list[tuple[str, ...]]:
     ]
     for part in parts:
         found, i = part.deployment.solution.rows, part.row
-        # Requests of a job wait for their turn.
+        # Nobody waits for a single request of a job.
         waits = not math.isfinite(found.completion_seconds[i])
         figures = (
             f"{found.joules_per_output_token[i]:.3g}",

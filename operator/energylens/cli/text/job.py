@@ -12,7 +12,7 @@ from energylens.cli.text.money import energy_text
 
 
 def job_text(job: PlannedJob, started: str | None = None) -> str:
-    """Return when a job ends and what it takes.
+    """Return when a job ends and how much energy it needs.
 
     Args:
         job: The job of a plan.
@@ -26,7 +26,7 @@ def job_text(job: PlannedJob, started: str | None = None) -> str:
 
 
 def job_cost_lines(rates: Rates, job: PlannedJob, gpus: int) -> list[str]:
-    """Return what a job costs, a line each for GPUs and hosts; none if nobody asked."""
+    """Return the cost of a job, a line each for GPUs and hosts; no lines without prices."""
     if not rates.is_stated:
         return []
     lines = [f"  cost        {energy_text(rates, job.energy_watt_hours)} for the job"]
@@ -41,7 +41,7 @@ def job_cost_lines(rates: Rates, job: PlannedJob, gpus: int) -> list[str]:
 
 
 def job_cost_object(rates: Rates, job: PlannedJob, gpus: int, joules_per_output_token: float) -> dict[str, Any] | None:
-    """Return what :func:`job_cost_lines` says, for programs; None if nobody asked."""
+    """Return the figures of :func:`job_cost_lines` for programs; None without prices."""
     if not rates.is_stated:
         return None
     found: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Measured rows beside what the predictor says of them."""
+"""Measured rows beside their predictions."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ FIGURES = {
     "power": ("power, W", "power_watts"),
     "energy": ("J per token", "joules_per_output_token"),
 }
-"""Quantity of the predictor to its heading and the property of a measured run."""
+"""The heading and the property of a measured run for each quantity of the predictor."""
 
 
 @dataclass(frozen=True)
 class Compared:
-    """One row; figures by quantity, None where one side has none."""
+    """A measured row and its prediction; figures by quantity, None on a side that lacks the figure."""
 
     run: Run
     measured: dict[str, float | None]
     predicted: dict[str, float]
     error: str
-    """Why there is no prediction; "" where there is one."""
+    """Why there is no prediction; "" if there is one."""
 
     def error_percent(self, quantity: str) -> float | None:
         """Return 100 x (predicted - measured) / measured."""

@@ -12,21 +12,23 @@ _COLUMNS = {"KWH/MONTH": "kilowattHours", "MONEY/MONTH": "money", "KG CO2E/MONTH
 
 
 def month_text(rates: Rates, watts: float) -> str:
-    """Return a month of a mean power in words: ``1,234 kWh, 185 in money, 470 kg CO2e a month``."""
+    """Return energy and cost of a month at a mean power: ``1,234 kWh, 185 in money, 470 kg CO2e a month``."""
     return f"{_whole(rates.month(watts))} a month"
 
 
 def cost_lines(
     rates: Rates, watts: float, gpus: int, joules_per_output_token: float | None = None, label: str = "cost"
 ) -> list[str]:
-    """Return what a mean power costs, a line each for GPUs, hosts and what is in the figures; none if nobody asked.
+    """Return the cost of a mean power, a line each for GPUs, hosts and the scope of the figures.
+
+    Without prices there are no lines.
 
     Args:
         rates: The prices.
         watts: Mean power of the GPUs, W.
-        gpus: Held.
-        joules_per_output_token: Of the GPUs; None where it is not known.
-        label: Of the first line.
+        gpus: GPUs held.
+        joules_per_output_token: Energy of the GPUs per output token; None if unknown.
+        label: Label of the first line.
     """
     if not rates.is_stated:
         return []
@@ -37,7 +39,10 @@ def cost_lines(
 
 
 def host_lines(rates: Rates, gpus: int) -> list[str]:
-    """Return what the hosts of so many GPUs cost by the power that the user stated; none without one."""
+    """Return the cost of the hosts of a number of GPUs, by the host power that the user stated.
+
+    Without a stated power there are no lines.
+    """
     if rates.host_watts is None:
         return []
     watts = rates.host_watts * gpus
@@ -48,7 +53,7 @@ def host_lines(rates: Rates, gpus: int) -> list[str]:
 
 
 def basis(rates: Rates, *, monthly: bool = True) -> list[str]:
-    """Return the line that says what the figures hold; none if nobody asked for money or carbon."""
+    """Return the line that says what the figures include; no line without prices."""
     if not rates.is_stated:
         return []
     month = f"; a month has {HOURS_PER_MONTH:.0f} hours at this power" if monthly else ""
@@ -61,7 +66,7 @@ def month_heads(rates: Rates) -> tuple[str, ...]:
 
 
 def month_cells(rates: Rates, watts: float) -> tuple[str, ...]:
-    """Return a month of a mean power in cells of a table; none if nobody asked."""
+    """Return the energy and cost of a month at a mean power as cells of a table; no cells without prices."""
     month = rates.month(watts)
     return tuple(f"{month[_COLUMNS[name]]:,.0f}" for name in month_heads(rates))
 
@@ -69,7 +74,7 @@ def month_cells(rates: Rates, watts: float) -> tuple[str, ...]:
 def cost_object(
     rates: Rates, watts: float, gpus: int, joules_per_output_token: float | None = None
 ) -> dict[str, Any] | None:
-    """Return what :func:`cost_lines` says, for programs; None if nobody asked."""
+    """Return the figures of :func:`cost_lines` for programs; None without prices."""
     if not rates.is_stated:
         return None
     found: dict[str, Any] = {"perMonth": rates.month(watts)}
@@ -81,7 +86,7 @@ def cost_object(
 
 
 def energy_text(rates: Rates, watt_hours: float) -> str:
-    """Return what energy that was used cost: ``12.3 kWh, 2.46 in money``; "" if nobody asked."""
+    """Return energy that was used and its cost: ``12.3 kWh, 2.46 in money``; "" without prices."""
     return _small(rates.of(watt_hours / 1000.0)) if rates.is_stated else ""
 
 

@@ -12,12 +12,12 @@ from energylens.decide.budgets.own_budget import FIELD, in_period, own_status, u
 def own_budget_lines(
     deployment: LLMDeployment, account: EnergyAccount | None, plan: PlanStatus | None = None
 ) -> list[str]:
-    """Return a line with limits, action and use of a deployment's own budget; none where it has none.
+    """Return a line with limits, action and use of a deployment's own budget; no line without a budget.
 
     Args:
-        deployment: With its spec.
-        account: What counts against the limit of energy; None where nothing was counted.
-        plan: Where it is there, with the power that is compared with ``powerWatts``.
+        deployment: The deployment.
+        account: The energy that counts against the limit; None if nothing was counted.
+        plan: The plan whose power is compared with ``powerWatts``; None without a plan.
     """
     own = deployment.spec.energy.budget
     if own is None:

@@ -53,7 +53,7 @@ _MILLI = re.compile(r"[0-9]+(\.[0-9]+)?m")
 
 
 def report(preview: Preview, rates: Rates = NO_RATES) -> str:
-    """Return the chosen plan, the candidates beside it with the reason why each lost, and what the rules removed."""
+    """Return the chosen plan, the other candidates with the reason why each lost, and those that rules removed."""
     deployment, planning = preview.deployment, preview.planning
     lines = [f"{deployment.metadata.name}: {deployment.spec.model.name}"]
     if planning.plan is not None:
@@ -126,14 +126,14 @@ def _margin(deployment: LLMDeployment) -> str:
 
 
 def _waiting(preview: Preview) -> list[str]:
-    """Return why the operator would not act on a good plan, or that a budget is broken."""
+    """Return why the operator would not adopt a good plan, or that the plan exceeds a budget."""
     shown, followed = [], (Reason.PLANNED, Reason.KEEPING_RUNNING_PLAN)
     for condition in preview.status["conditions"]:
         waits = condition["type"] == "PlanReady" and condition["reason"] not in followed
         over = condition["type"] == "WithinEnergyBudget" and (
             condition["status"] != "True" or condition["reason"] == Reason.RUNS_OUT
         )
-        # What is denied was said as the reason why there is no plan.
+        # A denial was already given as the reason why there is no plan.
         over &= condition["reason"] != Reason.GROWTH_DENIED
         if (waits and preview.planning.good) or over:
             shown.append(f"  {condition['reason']}: {condition['message']}")
@@ -164,7 +164,7 @@ def _plan(plan: PlanStatus) -> list[str]:
 
 
 def _latencies(plan: PlanStatus) -> str:
-    """Return the latencies of requests that somebody waits for; those of a job wait for their turn."""
+    """Return the latencies; a batch job has no TTFT and E2E, as nobody waits for its single requests."""
     predicted, waits = plan.predicted, plan.job is None
     shown = {
         "TTFT": predicted.ttft_milliseconds if waits else None,
@@ -176,7 +176,7 @@ def _latencies(plan: PlanStatus) -> str:
 
 
 def _counted(deployment: LLMDeployment) -> list[str]:
-    """Return what of the load the figures count beside its size."""
+    """Return which properties of the load, besides its size, the figures take into account."""
     workload = deployment.spec.workload
     hits, drafts = round(workload.mean_prefix_hit_percent), speculation_of(deployment.spec)
     uneven = [f"{len(workload.classes)} classes of requests"] if workload.classes else []

@@ -1,4 +1,4 @@
-"""The sources of a page, so that a later reader can judge it."""
+"""The sources of a page: when it was made, and from which cluster and predictor."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ _UNKNOWN = "-"
 
 @dataclass(frozen=True)
 class Figure:
-    """One quantity, predicted and measured; None where it is not known."""
+    """One quantity, predicted and measured; None if unknown."""
 
     name: str
     predicted: str | None
@@ -42,7 +42,7 @@ class Figure:
 
 
 def as_object(deployment: LLMDeployment, rates: Rates = NO_RATES) -> dict[str, Any]:
-    """Return what the page says, for programs; what is not known is absent."""
+    """Return the page's content for programs; unknown figures are absent."""
     status, metadata = deployment.status, deployment.metadata
     found: dict[str, Any] = {
         "namespace": metadata.namespace,
@@ -74,7 +74,7 @@ def as_object(deployment: LLMDeployment, rates: Rates = NO_RATES) -> dict[str, A
 
 
 def page(deployment: LLMDeployment, rates: Rates = NO_RATES) -> str:
-    """Return the page: what is asked, planned, running, measured, what budgets leave, and every condition."""
+    """Return the page: the spec, the plan, what runs, the measurement, the budgets, and every condition."""
     status = deployment.status
     lines = [headline(deployment), *(f"  {label:<11} {text}" for label, text in facts(deployment))]
     if status.plan is not None and status.schedule is not None:
@@ -101,19 +101,19 @@ NOT_RECONCILED = "The operator has not reconciled it yet."
 
 
 def headline(deployment: LLMDeployment) -> str:
-    """Return which object runs which model on which engine."""
+    """Return the deployment's name with its model and engine."""
     metadata, spec = deployment.metadata, deployment.spec
     return f"{metadata.namespace}/{metadata.name}: {spec.model.name} on {spec.engine.type}"
 
 
 def facts(deployment: LLMDeployment) -> list[tuple[str, str]]:
-    """Return what is asked, planned and running, each with its label; what needs a person comes early."""
+    """Return labelled lines for the spec, the plan and what runs; anything that a person has to act on comes early."""
     metadata, status = deployment.metadata, deployment.status
     found = [("load", _load(deployment)), ("objectives", _objectives(deployment))]
     if status.observed_generation != metadata.generation:
         seen = "not at all" if status.observed_generation is None else f"up to generation {status.observed_generation}"
         found.append(("outdated", f"the operator has seen the spec {seen}, it is at {metadata.generation}"))
-    # What needs a person must not be the last of nine rows.
+    # A person has to act on these, so they come before the other rows.
     found += [
         ("degraded", f"{c.reason} at generation {c.observed_generation or metadata.generation}: {c.message}")
         for c in status.conditions
@@ -141,7 +141,7 @@ def figure_rows(deployment: LLMDeployment) -> list[tuple[str, ...]]:
 
 
 def about_figures(deployment: LLMDeployment) -> list[str]:
-    """Return when the measured figures were measured, and what was learned that is in the predicted ones."""
+    """Return when the figures were measured, and which corrections from measurement the predictions include."""
     learned = correction_text(deployment.status.plan)
     return [
         _window(deployment),
@@ -150,7 +150,7 @@ def about_figures(deployment: LLMDeployment) -> list[str]:
 
 
 def costs_of(deployment: LLMDeployment, rates: Rates) -> list[str]:
-    """Return lines of money and carbon, predicted and measured; none if nobody asked for them."""
+    """Return lines of money and carbon, predicted and measured; no lines without prices."""
     if not rates.is_stated:
         return []
     costs = [line for name, found in _amounts(deployment.status) for line in cost_lines(rates, *found, label=name)]
@@ -173,7 +173,7 @@ def _amounts(status: LLMDeploymentStatus) -> Iterator[tuple[str, tuple[float, in
 
 
 def _about(plan: PlanStatus) -> list[tuple[str, str]]:
-    """Return how full the replicas are, what their KV caches hold, and how far the figures can be trusted."""
+    """Return the utilization of the replicas, the size of their KV caches, and how far the figures can be trusted."""
     busy, cache = plan.predicted.utilization_percent, cache_text(plan)
     found = [("capacity", f"{busy} % used at the load")] if busy is not None else []
     found += [("KV cache", cache)] if cache else []
@@ -219,7 +219,7 @@ def _objectives(deployment: LLMDeployment) -> str:
 
 
 def _kind_of(deployment: LLMDeployment) -> str:
-    """Return what the plan in status is: one that is followed, waits for approval, or is only shown."""
+    """Return the state of the plan in the status: followed, waiting for approval, or only shown."""
     status, planning = deployment.status, deployment.spec.planning
     plan, trial = status.plan, status.verification.plan if status.verification is not None else None
     if plan is not None and planning.mode == "Manual" and planning.approved_plan_hash != plan.hash and trial is None:
@@ -228,7 +228,7 @@ def _kind_of(deployment: LLMDeployment) -> str:
 
 
 def _verifying(status: LLMDeploymentStatus) -> list[tuple[str, str]]:
-    """Return the plan of which one replica is measured, and how far that is; nothing where none is."""
+    """Return the plan that is being verified on one replica, and the progress; nothing without a verification."""
     found = status.verification
     if found is None or found.plan is None:
         return []
@@ -309,7 +309,10 @@ def _window(deployment: LLMDeployment) -> str:
 
 
 def budget_lines(deployment: LLMDeployment) -> list[str]:
-    """Return what budgets leave to it, and what its own budget does; nothing without any."""
+    """Return the power that budgets leave to the deployment, and the state of its own budget.
+
+    Without budgets nothing is returned.
+    """
     budget, own = deployment.status.budget, own_budget_lines(deployment, deployment.status.energy_account)
     if budget is None:
         return own

@@ -24,7 +24,7 @@ def joules(quantity: str) -> str:
 
 
 def correction_text(plan: PlanStatus | None) -> str:
-    """Return what measurement put into a plan's predicted figures: ``energy x 1.2, ITL x 1.05``; "" when nothing."""
+    """Return the corrections from measurement in a plan's predictions: ``energy x 1.2, ITL x 1.05``; "" without any."""
     if plan is None or plan.correction is None:
         return ""
     names = {"energy": "energy", "power": "power", "itl": "ITL", "ttft": "TTFT"}
@@ -33,7 +33,7 @@ def correction_text(plan: PlanStatus | None) -> str:
 
 
 def cache_text(plan: PlanStatus) -> str:
-    """Return the room of a plan's KV cache; "" where the plan does not say it."""
+    """Return the size of a plan's KV cache and the longest request; "" if the plan does not state them."""
     longest = plan.longest_request_tokens
     if longest is None:
         return ""
@@ -47,7 +47,7 @@ def confidence_text(plan: PlanStatus) -> str:
 
 
 def plan_with_hash(plan: PlanStatus) -> str:
-    """Return a plan in short with all of its GPUs and its hash."""
+    """Return a short description of a plan, with its total of GPUs and its hash."""
     return f"{describe_plan(plan)} ({plan.gpus} GPU{'' if plan.gpus == 1 else 's'})   hash {plan.hash}"
 
 

@@ -16,7 +16,7 @@ WEEK_HEADER = ("DAYS", "FROM", "REQUESTS/S", "REPLICAS", "WATTS")
 
 
 def week_lines(deployment: LLMDeployment, plan: PlanStatus, schedule: ScheduleStatus) -> list[str]:
-    """Return the energy of a week and what it saves, what starts take, and the replicas of every hour."""
+    """Return the energy and savings of a week, the energy of replica starts, and the replicas of every hour."""
     profile = deployment.spec.workload.profile
     zone = "UTC" if profile is None else profile.time_zone
     return [

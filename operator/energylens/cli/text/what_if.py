@@ -1,4 +1,4 @@
-"""Plans with weights in formats that the checkpoint lacks, for people and for programs; said to be what-ifs."""
+"""Plans with weights in formats other than the checkpoint's, for people and for programs, marked as what-ifs."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ class WhatIfs:
 
 
 def parse_formats(text: str) -> tuple[str, ...]:
-    """Return the formats that ``--what-if`` names, each once.
+    """Return the formats that ``--what-if`` names, without duplicates.
 
     Raises:
-        InputError: One is not known.
+        InputError: A format is not known.
     """
     known = {name.lower(): name for name in ALL_FORMATS}
     found: dict[str, None] = {}
@@ -67,7 +67,7 @@ def answers_for(preview: Preview, formats: Sequence[str]) -> WhatIfs:
     name, inputs, checkpoint = preview.deployment.spec.model.name, preview.inputs, preview.planning.model
     label = WhatIfs.label
     if checkpoint is None and preview.planning.reason is Reason.MODEL_UNSUPPORTED:
-        # The requested format cannot be loaded: what it would save is the question.
+        # The format cannot be loaded; the user asks what it would save.
         inputs, label = _as_stored(inputs), "as stored"
         try:
             checkpoint = model_of(inputs.deployment, inputs.config)
@@ -112,7 +112,7 @@ def as_objects(found: WhatIfs) -> list[dict[str, Any]]:
 
 
 def needs(found: WhatIfs, answer: WhatIf) -> str:
-    """Return what one would have to serve for an answer to come true."""
+    """Return the checkpoint that the user would have to serve to get a what-if's figures."""
     if answer.is_stored:
         return "nothing: the checkpoint is in this format"
     wanted = "16 bits" if answer.format == SIXTEEN_BITS else answer.format
@@ -127,7 +127,7 @@ def needs(found: WhatIfs, answer: WhatIf) -> str:
 
 
 def releases(model: str, wanted: str) -> tuple[str, ...]:
-    """Return the ids of the catalogue that are a model in a format."""
+    """Return the catalogue's ids of a model in a format."""
     return tuple(name for name in releases_of(model) if wanted in stored_formats(load_model(name)))
 
 
@@ -148,7 +148,7 @@ def _cells(solution: Solution, planned: Solution, refused: str) -> tuple[str, ..
 
 
 def _change(energy: float, planned: Solution) -> float | None:
-    """Return the energy against that of the plan, in percent; None where there is no plan, or it is the plan."""
+    """Return the difference in energy from the plan, in percent; None without a plan, and for the plan itself."""
     if planned.chosen is None:
         return None
     change = 100.0 * (energy / float(planned.rows.joules_per_output_token[planned.chosen]) - 1.0)
