@@ -56,11 +56,14 @@ def test_a_cluster_without_gpus_has_nothing_to_explain(output: str, arithmetic: 
     assert "NoMatchingGPUs" in result.stdout
 
 
+KEYS = "tp, pp, ep, dp, replicas, batch, tokens, gpu, cap"
+
+
 @pytest.mark.parametrize(
     ("why", "message"),
     [
-        ("tp", "--why 'tp': must be KEY=VALUE with KEY one of tp, pp, ep, dp, replicas, batch, gpu, cap"),
-        ("tensor=4", "--why 'tensor=4': must be KEY=VALUE with KEY one of tp, pp, ep, dp, replicas, batch, gpu, cap"),
+        ("tp", f"--why 'tp': must be KEY=VALUE with KEY one of {KEYS}"),
+        ("tensor=4", f"--why 'tensor=4': must be KEY=VALUE with KEY one of {KEYS}"),
         ("tp=4,tp=8", "--why: tp appears twice"),
         ("tp=0", "--why tp=0: must be a whole number of at least 1"),
         ("cap=max", "--why cap=max: must be a whole number of at least 1"),
