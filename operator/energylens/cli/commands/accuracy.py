@@ -25,7 +25,7 @@ from energylens.data.predictor import load_coefficients, load_profiles
 from energylens.runs import RowError, Run, RunsFileError, read_runs, resolver
 
 MANY_ALIKE = 3
-"""Rows that are left out for one reason, above which one line names all of them."""
+"""Most rows with the same reason that are reported one by one; more are reported in one line."""
 
 
 @click.command()
@@ -74,7 +74,7 @@ def accuracy(
         runs = [*_read(runs_files, latency_runs), *(shipped_latency_runs() if latency_runs else ())]
         resolve = resolver()
         if windows and leave_out is None and _basis(runs)[1]:
-            # What the fit knows of a site's own runs, no site does.
+            # The fit has seen these windows, so each model is predicted by a fit without its windows.
             leave_out = "model"
         if leave_out is None:
             predicted = predict_runs(runs, resolve, predictor_for)
@@ -116,7 +116,7 @@ def _read(files: Sequence[Path], others: bool) -> list[Run]:
 
 
 def left_out_lines(path: Path, errors: Sequence[RowError]) -> Iterator[str]:
-    """Yield what is said of the rows that cannot be read: one line each, or one for each reason that many share."""
+    """Yield messages on the rows that cannot be read: a line for each row, or one for a reason that many rows share."""
     alike: dict[str, list[RowError]] = {}
     for error in errors:
         alike.setdefault(error.message, []).append(error)

@@ -1,4 +1,4 @@
-"""`energylens audit`: what serves LLMs in a cluster now, what it draws, and what a plan would save. Read-only."""
+"""`energylens audit`: the LLM engines of a cluster, their power, and the savings of a plan. Read-only."""
 
 from __future__ import annotations
 
@@ -42,18 +42,18 @@ _MILLISECONDS = click.IntRange(1, 3_600_000)
 
 @dataclass(frozen=True)
 class _Metrics:
-    """Where metrics are read."""
+    """The sources of metrics."""
 
     prometheus: Access | None
     files: tuple[Path, ...]
     window_seconds: float
-    """How far back a Prometheus is asked."""
+    """Time span of the queries to Prometheus."""
     seconds: float
-    """How long the pages of pods are read."""
+    """Time between the two reads of the pods' metrics pages."""
 
 
 def _metrics_options(command: _Command) -> Callable[..., Any]:
-    """Add the options that say where metrics are read; the command takes them as ``metrics``."""
+    """Add the options for the sources of metrics; the command takes them as ``metrics``."""
 
     @wraps(command)
     def wrapped(
@@ -212,7 +212,7 @@ def audit(
 
 
 def _check_outputs(report_file: Path | None, write_to: Path | None) -> None:
-    """Refuse what cannot be written to, before anything is read."""
+    """Refuse output files that cannot be written, before anything is read."""
     if report_file is not None:
         from energylens.cli.pictures.plot import check_plot
 
@@ -224,7 +224,7 @@ def _check_outputs(report_file: Path | None, write_to: Path | None) -> None:
 def _telemetry(
     metrics: _Metrics, audited: Audited, found: Sequence[ServedModel], access: ClusterAccess, *, is_live: bool
 ) -> Telemetry:
-    """Return what is measured of the models: by files or a Prometheus where named, else by the pages of live pods."""
+    """Return the measurements of the models: from files or a Prometheus if named, else from the pods' metrics pages."""
     if metrics.files:
         return telemetry_of_files(metrics.files, audited)
     if metrics.prometheus is not None:

@@ -1,4 +1,4 @@
-"""`energylens budget`: what energy budgets have left, and a picture of the period's burn-down."""
+"""`energylens budget`: the energy that budgets have left, and a picture of the period's burn-down."""
 
 from __future__ import annotations
 
@@ -67,10 +67,10 @@ def budget(
 def read_budgets(access: ClusterAccess, names: tuple[str, ...]) -> tuple[list[Budget], list[LLMDeployment]]:
     """Return the budgets of a cluster: ClusterEnergyBudgets first, then by namespace and name.
 
-    Also the LLMDeployments with a budget of their own, where no names are asked for and the user may read them.
+    Without names also the LLMDeployments with a budget of their own, if the user may read them.
 
     Raises:
-        InputError: The cluster cannot be read, there is none, or none of a name.
+        InputError: The cluster cannot be read, or has no budget, or none of a given name.
     """
     from energylens.cluster.resources import CLUSTER_ENERGY_BUDGET, ENERGY_BUDGET, LLM_DEPLOYMENT
 

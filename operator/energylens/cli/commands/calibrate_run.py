@@ -121,7 +121,7 @@ def _measure_all(
     no_poisson: bool,
     shape: tuple[int, int],
 ) -> int:
-    """Measure every point that the table lacks; return how many failed."""
+    """Measure every point that the table lacks, and return the number of failures."""
     rows = read_rows(out, subject)
     points = closed_points(levels, subject.max_num_seqs, *shape)
     if not points and (no_poisson or rate is None):
@@ -161,7 +161,7 @@ def _with_arrivals(
     if no_poisson:
         return
     if rate is None:
-        # The rows of an earlier try count, too.
+        # Rows of an earlier run of the command count, too.
         done = [
             float(row["output_tokens_per_second"])
             for row in read_rows(out, subject)

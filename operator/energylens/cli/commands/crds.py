@@ -1,4 +1,4 @@
-"""`energylens crds`: the CustomResourceDefinitions as files, for those who do not install them with the chart."""
+"""`energylens crds`: the CustomResourceDefinitions as files, for installations without the chart."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`energylens diff`: what another spec or another cluster changes in the plan, and what that costs or saves."""
+"""`energylens diff`: how another spec or another cluster changes the plan, and the costs or savings."""
 
 from __future__ import annotations
 

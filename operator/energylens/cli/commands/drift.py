@@ -60,7 +60,7 @@ def drift(
 
 
 def table_of(rows: list[DriftRow]) -> str:
-    """Return the rows as a table, and the mean error of those that were measured at the planned load."""
+    """Return the rows as a table, and the mean error of the rows that were measured at the planned load."""
     header = (
         "NAMESPACE",
         "NAME",

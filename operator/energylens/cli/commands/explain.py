@@ -1,4 +1,4 @@
-"""`energylens explain`: why the plan is what it is, and why another one is not it."""
+"""`energylens explain`: why a plan was chosen, and why another plan was not."""
 
 from __future__ import annotations
 
@@ -76,10 +76,10 @@ def explain(
 
 
 def parse_choice(text: str) -> Choice:
-    """Return what ``--why`` asks about.
+    """Return the plan that ``--why`` describes.
 
     Raises:
-        InputError: A key is unknown or there twice, or a value is not allowed.
+        InputError: A key is unknown or given twice, or a value is not allowed.
     """
     values: dict[str, str] = {}
     for part in text.split(","):

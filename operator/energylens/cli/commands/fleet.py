@@ -1,4 +1,4 @@
-"""`energylens fleet`: many deployments planned together, within watts and GPUs that they share."""
+"""`energylens fleet`: many deployments planned together, within the power and the GPUs that they share."""
 
 from __future__ import annotations
 

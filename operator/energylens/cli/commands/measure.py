@@ -1,4 +1,4 @@
-"""`energylens measure`: energy per token on the machine that this runs on, by NVML and an engine's metrics."""
+"""`energylens measure`: energy per token on this machine, from NVML and an engine's metrics."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def _measure(request: WindowRequest, source: EnergySource, clock: Clock) -
 
 
 def document(found: WindowMeasurement) -> dict[str, object]:
-    """Return a window's figures by name, their units in the names; what was not measured is None."""
+    """Return a window's figures by name, with units in the names; None for a figure that was not measured."""
     latency = {
         f"{name}{percentile}Milliseconds": getattr(found.latency_by_percentile[percentile], f"{name}_ms")
         for name in ("ttft", "itl", "tpot")

@@ -58,7 +58,7 @@ def plan(
             texts[number] = "\n".join([texts[number], *what_if_report(answers)])
         click.echo("\n\n".join(texts))
         left_out = unusable(world.snapshot.excluded)
-        # A message of NoMatchingGPUs has them already.
+        # The message of NoMatchingGPUs lists them already.
         if any(left_out not in preview.planning.message for preview in found):
             click.echo(f"nodes with GPUs {left_out.removeprefix('; ')}", err=True)
     else:

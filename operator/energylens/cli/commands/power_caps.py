@@ -68,7 +68,7 @@ async def _run(node: str, record: Path, interval: float, kubeconfig: Path | None
 
 
 async def caps_of(cluster: KubeClient, node: str) -> Mapping[str, str] | None:
-    """Return the power caps of the pods of a node by their UIDs; None where the API server does not answer."""
+    """Return the power caps of a node's pods by pod UID; None if the API server does not answer."""
     try:
         pods = await cluster.list_objects(POD, label_selector=MANAGED, field_selector=f"spec.nodeName={node}")
     except ClusterError as error:

@@ -22,7 +22,7 @@ _COLUMNS = {
     "energy": "predicted_joules_per_output_token",
 }
 _CONFIDENCE = ("measurement", "interpolation", "interpolation", "extrapolation")
-"""Confidence by the index of the nearest measurement."""
+"""Names of the confidence levels, by number."""
 OUTPUT_COLUMNS = (
     "run_id",
     *(f"{name}{end}" for name in _COLUMNS.values() for end in ("", "_low", "_high")),
@@ -31,8 +31,8 @@ OUTPUT_COLUMNS = (
     "what_if",
     "predicted_ttft_ms",
 )
-"""``what_if``: the number format that the checkpoint lacks, taken as releases in it usually are; empty for its own. The
-time to first token has no interval: it was measured in closed loops alone."""
+"""``what_if``: the number format, if the checkpoint lacks it and the usual releases are assumed; else empty.
+The time to first token has no interval, since it was measured only in closed loops."""
 
 _BLANK = [""] * OUTPUT_COLUMNS[1:].index("error")
 
@@ -76,8 +76,8 @@ def as_csv(table: RunTable, predicted: Predicted, what_ifs: Sequence[str]) -> st
 
     Args:
         table: The rows.
-        predicted: Of the rows that are runs.
-        what_ifs: Of the same rows, the number format that the checkpoint lacks; "" for the checkpoint's own.
+        predicted: Predictions of the valid rows.
+        what_ifs: The number format of each valid row that the checkpoint lacks; "" for the checkpoint's own format.
     """
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, lineterminator="\n")

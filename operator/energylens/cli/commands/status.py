@@ -42,10 +42,10 @@ def status(
 
 
 def read_deployments(access: ClusterAccess, names: tuple[str, ...]) -> list[LLMDeployment]:
-    """Return the LLMDeployments of a cluster, by namespace and name; one that cannot be read is told and left out.
+    """Return the LLMDeployments of a cluster, by namespace and name; one that cannot be read is reported and left out.
 
     Raises:
-        InputError: The cluster cannot be read, there is none, or none of a name.
+        InputError: The cluster cannot be read, or has no LLMDeployment, or none of a given name.
     """
     from energylens.cluster.resources import LLM_DEPLOYMENT
 

@@ -1,4 +1,4 @@
-"""`energylens ui`: the pages of the other commands in a browser, read-only, made from the cluster at each request."""
+"""`energylens ui`: the other commands' pages in a browser, read-only and made from the cluster at each request."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def ui(
             cluster = LiveCluster(
                 ClusterAccess(kubeconfig, context, namespace, namespace is None), access, 60.0 * window_minutes
             )
-        # What cannot be read is said before a browser is opened.
+        # A cluster that cannot be read is reported before a browser is opened.
         cluster.deployments()
         try:
             server = SiteServer(Site(cluster, rates, SystemClock()), port)
