@@ -122,6 +122,7 @@ def _power(point: OperatingPoint, factor: FloatArray, static_watts: float) -> tu
     gpus = layouts.gpus.astype(np.float64)
     limit = sheet_limit(data_sheet(point.scenario.gpu), layouts.power_cap_watts)
     # A cap also applies between requests, and the lowest cap of some products is below their power at that time.
-    idle = gpus * np.minimum(static_watts * IDLE_RETURN, limit)
-    active = gpus * np.minimum(point.pace.power_per_gpu * factor, limit)
-    return gpus * limit, idle, point.busy * active + (1.0 - point.busy) * idle
+    idle = np.minimum(static_watts * IDLE_RETURN, limit)
+    # Requests never lower the power, also where a cap is so low that the corner below it is under the idle power.
+    active = np.clip(point.pace.power_per_gpu * factor, idle, limit)
+    return gpus * limit, gpus * idle, gpus * (point.busy * active + (1.0 - point.busy) * idle)

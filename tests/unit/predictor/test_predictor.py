@@ -90,6 +90,19 @@ def test_a_rate_near_zero_gives_idle_power() -> None:
     assert found.sustainable[0]
 
 
+@pytest.mark.parametrize("product", sorted(load_gpus()))
+def test_requests_never_lower_the_power(product: str) -> None:
+    """A run of `make fuzz` found a cap of 200 W on B200 under which the mean power was below the idle power."""
+    gpu = load_gpus()[product]
+    low, high = gpu.power_limit_min_watts, gpu.power_limit_max_watts
+    rate = np.geomspace(0.001, 100.0, 12)
+    for cap in (low, 1.05 * low, 1.1 * low, 0.5 * (low + high), np.nan):
+        for model in (load_model("meta-llama/Llama-3.1-8B-Instruct"), models.dense()):
+            found = predictor().at_rate(model, gpu, layouts(*[(1, 1, 1, 1)] * len(rate), cap=cap), CHAT, rate)
+            can = found.supported
+            assert (found.power_watts[can] >= found.idle_power_watts[can] - 1e-9).all(), cap
+
+
 def test_a_rate_beyond_capacity_saturates_to_the_full_batch() -> None:
     model = load_model("Qwen/Qwen3-8B")
     where = layouts((1, 1, 1, 1), batch=64)
