@@ -117,7 +117,7 @@ _HARMLESS_VALUES: dict[str, tuple[str, ...]] = {
 """Values with which an option changes no figure; for ``--load-format``, the values that leave the weights unchanged."""
 _OFF_IS_USUAL = ("--enforce-eager", "--enable-lora", "--enable-eplb", "--enable-dbo", "--disable-custom-all-reduce")
 """Switches that are off by default in both engines."""
-_STEP_IS_MEMORY = "the latency of prompts in steps of another size"
+_STEPS_UNDER_ARRIVALS_ONLY = "latency in steps of another size, if workload.concurrency or workload.job is the load"
 REMOTE_CODE_FAMILIES = (
     *("kimi_k2", "kimi_k25", "kimi_linear", "kimi_k3"),
     *("baichuan", "bailing_moe", "bailing_moe_v2", "chatglm", "deepseek", "internlm", "internlm2", "mimo", "minicpm"),
@@ -176,7 +176,7 @@ def _not_counted(settings: EngineSettings) -> Iterator[tuple[str, str]]:
                 continue
             yield what, given.written(option)
     if settings.step_tokens is not None:
-        yield _STEP_IS_MEMORY, given.written(settings.names.step)
+        yield _STEPS_UNDER_ARRIVALS_ONLY, given.written(settings.names.step)
     cache = given.value("--kv-cache-dtype")
     if cache is not None and cache.lower() != "auto" and settings.kv_bytes_per_element is None:
         yield "a KV cache format of unknown size", given.written("--kv-cache-dtype")
