@@ -45,7 +45,7 @@ def complete_for_kubectl(words: list[str]) -> str:
     (https://github.com/kubernetes/kubectl/blob/master/pkg/cmd/plugin_completion.go).
 
     Args:
-        words: What stands after the plugin's name; the last word is the one to complete, "" when nothing is typed yet.
+        words: The words after the plugin's name; the last is the word to complete, "" if nothing was typed yet.
     """
     from energylens.cli.main import cli
 

@@ -1,4 +1,4 @@
-"""The end of a command: with its output written, or with one line that says why not."""
+"""Ends a command: its output is written, or one line says why not."""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ def cli(coefficients_file: Path | None) -> None:
 
 def main() -> None:
     """Entry point of the energylens and kubectl-energylens commands."""
-    # NumPy reads this when it is loaded. The matrices are small, so threads only cost synchronisation.
+    # NumPy reads this when it is loaded. Its matrices are small, so threads would only add synchronisation.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # Imports create many objects and no garbage: collecting at every 700th object takes a tenth of a plan's time.
     gc.set_threshold(50_000)

@@ -1,4 +1,4 @@
-"""How far long work is, on stderr: a bar on a terminal, one plain line elsewhere."""
+"""Progress of long work on stderr: a bar on a terminal, a plain line elsewhere."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import click
 
 _Item = TypeVar("_Item")
 WORTH_SHOWING = 4
-"""Fewer items are done before anybody reads a bar."""
+"""Fewest items that show a bar; fewer are done before anybody could read it."""
 
 
 @contextmanager
 def progress(
     items: Iterable[_Item], label: str, count: int, worth_showing: int = WORTH_SHOWING
 ) -> Iterator[Iterable[_Item]]:
-    """Give the items again, showing how many of ``count`` are done, unless they are fewer than ``worth_showing``."""
+    """Yield the items and show how many of ``count`` are done, unless they are fewer than ``worth_showing``."""
     if count < worth_showing:
         yield items
         return

@@ -36,18 +36,18 @@ if TYPE_CHECKING:
 Object = dict[str, Any]
 
 LONGEST_STEP_SECONDS = 30
-"""Between samples asked of a Prometheus: the pace of dcgm-exporter's counters by default."""
+"""Longest step of the samples read from Prometheus: the default interval of dcgm-exporter."""
 LEAST_SAMPLES = 120
-"""Fewest samples of a window, if that needs no step below 5 s."""
+"""Fewest samples of a window, unless the step would be below 5 s."""
 PAUSE_SECONDS = 10.0
-"""Between two reads of the pages of pods."""
+"""Time between two reads of the pods' metrics pages."""
 _EXPORTER_LABELS = (
     ("app.kubernetes.io/name", "dcgm-exporter"),
     ("app.kubernetes.io/name", "nvidia-dcgm-exporter"),
     ("app", "nvidia-dcgm-exporter"),
     ("app", "dcgm-exporter"),
 )
-"""Labels of NVIDIA's chart and of the GPU operator."""
+"""Labels of dcgm-exporter's pods in NVIDIA's chart and in the GPU operator."""
 _EXPORTER_PORT = 9400
 _NAMES = frozenset({*METRICS, *ENGINE_METRICS})
 
@@ -61,7 +61,7 @@ class Audited:
     config_maps: Mapping[tuple[str, str], Object] = field(default_factory=dict)
 
     def pods_by_address(self) -> dict[str, PodRef]:
-        """Return the pods by IP address; those in the host's network share theirs and are left out."""
+        """Return the pods by IP address, without pods in the host's network, which share their address."""
         return {
             str(pod["status"]["podIP"]): reference_of(pod)
             for pod in self.pods
@@ -87,7 +87,7 @@ def audited_file(path: Path) -> Audited:
 
 
 def audited_cluster(access: ClusterAccess) -> Audited:
-    """Return the objects of a live cluster, ConfigMaps only as far as pods with GPUs name them and they may be read.
+    """Return the objects of a live cluster; of ConfigMaps only those that pods with GPUs name and the user may read.
 
     Raises:
         InputError: The cluster cannot be read.
@@ -114,9 +114,9 @@ def served(audited: Audited, ids: Mapping[str, str], source: str) -> tuple[Clust
     """Return the GPUs and the models that are served.
 
     Args:
-        audited: Objects, which a person may have written.
-        ids: Hugging Face ids by the name of what serves a model from a path.
-        source: Where the objects are from, for messages.
+        audited: The objects, which a person may have written.
+        ids: Hugging Face ids by the name of the workload, for models that are served from a path.
+        source: The origin of the objects, for messages.
 
     Raises:
         InputError: An object is not as kubectl prints it.
@@ -189,7 +189,7 @@ def telemetry_of_prometheus(access: Access, seconds: float, audited: Audited) ->
     """Return the counters that a Prometheus scraped in the last seconds.
 
     Raises:
-        InputError: It does not answer.
+        InputError: The Prometheus does not answer.
     """
     step = round(min(max(seconds / LEAST_SAMPLES, 5), LONGEST_STEP_SECONDS))
     selector = f'{{__name__=~"{"|".join(sorted(_NAMES))}"}}[{round(seconds)}s:{step}s]'
@@ -227,14 +227,14 @@ def telemetry_of_pods(
     clock: Clock | None = None,
     pause: float = PAUSE_SECONDS,
 ) -> Telemetry:
-    """Return the counters that pods serve on their pages, read through the API server again and again.
+    """Return the counters on the pods' metrics pages, read repeatedly through the API server.
 
     Args:
-        access: Which cluster.
-        audited: Its pods; those of dcgm-exporter are read for energy.
-        served: Whose engines are read.
-        seconds: How long.
-        clock: Of this process.
+        access: The cluster.
+        audited: The cluster's pods; dcgm-exporter's are read for energy.
+        served: The models whose engines are read.
+        seconds: Length of the measurement.
+        clock: This process's clock.
         pause: Seconds between two reads.
 
     Raises:

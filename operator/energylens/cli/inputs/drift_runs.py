@@ -29,12 +29,12 @@ TASK = "site"
 
 
 class _LeftOutError(Exception):
-    """A deployment gives no run; the message says why."""
+    """A deployment yields no run; the message says why."""
 
 
 @dataclass(frozen=True)
 class RunsTable:
-    """The CSV text, how many runs it has, and one sentence for each LLMDeployment that gave none."""
+    """The CSV text, its number of runs, and a sentence for each LLMDeployment without a run."""
 
     text: str
     written: int
@@ -42,7 +42,7 @@ class RunsTable:
 
 
 def runs_csv(deployments: Sequence[LLMDeployment]) -> RunsTable:
-    """Return one run per LLMDeployment that was measured completely; what was not measured is never filled in."""
+    """Return one run per LLMDeployment with a complete measurement; missing figures are never filled in."""
     buffer, written, left_out = io.StringIO(newline=""), 0, []
     writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
     writer.writeheader()

@@ -1,4 +1,4 @@
-"""One load at a time on one engine: warm-up, window, and what clients, engine and GPUs say of it."""
+"""One load at a time on one engine: warm-up, window, and the figures of clients, engine and GPUs."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ _LOOK_SECONDS = 0.1
 
 
 class PointFailedError(RuntimeError):
-    """A point could not be measured; one sentence. Others may."""
+    """A point could not be measured, but others may be; the message is one sentence."""
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Where and how points are measured."""
+    """How points are measured: engine, GPUs and window."""
 
     target: Target
     gpus: Sequence[str]
-    """Indices or UUIDs; empty: all of this machine."""
+    """Indices or UUIDs of GPUs; empty for all GPUs of this machine."""
     seconds: float
     """Length of a window; three times as long for arrivals."""
     seed: int
@@ -48,7 +48,7 @@ def measure_point(bench: Bench, point: Point) -> Measured:
 
     Raises:
         PointFailedError: Requests or the client failed, or the window could not be measured.
-        InputError: A GPU or the engine's metrics are not there.
+        InputError: A GPU or the engine's metrics are missing.
     """
     try:
         with running(bench.target, point, bench.seed) as load:
@@ -66,7 +66,7 @@ def measure_point(bench: Bench, point: Point) -> Measured:
         raise PointFailedError(f"requests failed: {failed}")
     if window.reason != "Measured" or window.power_watts is None or not window.output_tokens_per_second:
         raise PointFailedError(f"{window.reason}: {window.message}")
-    # Of a measured window both ends are known.
+    # Both ends of a measured window are known.
     start, end = (window.window_start or 0.0) - ahead, (window.window_end or 0.0) - ahead
     seen = latencies(traces, start, end)
     ours = seen.tokens / (end - start)
@@ -83,7 +83,7 @@ def _window(bench: Bench, point: Point) -> float:
 
 
 def _warm_up(load: Load, point: Point) -> None:
-    """Wait until every closed loop is past its first request, or as many arrivals have ended as are in flight."""
+    """Wait until every closed loop has ended its first request, or as many arrivals have ended as are in flight."""
     begun = time.monotonic()
     wanted = int(point.level) if point.kind == "closed" else max(int(3 * point.level), 10)
     while load.ended < wanted:
@@ -105,7 +105,7 @@ def gpu_names(bench: Bench) -> list[str]:
     """Return the product name of each GPU that is measured.
 
     Raises:
-        InputError: There is none, or one that was asked for is not there.
+        InputError: There is no GPU, or a requested GPU is missing.
     """
     reading = asyncio.run(bench.source.read())
     if not reading.observations and reading.failures:

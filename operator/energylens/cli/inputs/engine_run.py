@@ -1,4 +1,4 @@
-"""An engine that is measured: the one that is up, or one that is started and stopped here."""
+"""The engine that is measured: one that is running, or one that is started and stopped here."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ASK_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class EngineUnderTest:
-    """The measured engine, from its command line and its own answers."""
+    """The measured engine, as its command line and its API describe it."""
 
     name: str
     """``vllm`` or ``sglang``."""
@@ -35,10 +35,10 @@ class EngineUnderTest:
 
 
 def read_command(words: Sequence[str]) -> tuple[str, EngineArguments]:
-    """Return engine and arguments of a command line, a shell's script included.
+    """Return engine and arguments of a command line, which may be a shell script.
 
     Raises:
-        InputError: It starts no engine that can be measured, or names no model.
+        InputError: The command starts no engine that can be measured, or names no model.
     """
     found = find_invocation(command_lines(words, (), os.environ), "", has_command=True)
     if isinstance(found, Unread):
@@ -57,10 +57,10 @@ def read_command(words: Sequence[str]) -> tuple[str, EngineArguments]:
 
 
 def ask_engine(url: str, engine: str, arguments: EngineArguments) -> EngineUnderTest:
-    """Return the engine at a URL with its version and the name that it serves.
+    """Return the engine at a URL with its version and the name of the served model.
 
     Raises:
-        InputError: It does not answer, or not as such an engine does.
+        InputError: The URL does not answer as such an engine does.
     """
     try:
         models, version = asyncio.run(_ask(url, engine))
@@ -98,7 +98,7 @@ async def _json(session: aiohttp.ClientSession, url: str) -> dict[str, Any]:
 
 @contextmanager
 def started(words: Sequence[str], url: str, log: Path, timeout_seconds: float) -> Iterator[float]:
-    """Run an engine and give the seconds until it was healthy; it is stopped with the block.
+    """Run an engine and yield the seconds until it was healthy; it is stopped at the end of the ``with`` block.
 
     Raises:
         InputError: The command cannot be run, ends, or is not healthy in time.

@@ -42,11 +42,11 @@ class Asked:
 
 
 def read_asked(paths: Iterable[Path], namespace: str | None = None) -> Asked:
-    """Return what files and folders ask for; kinds that planning does not read are passed over.
+    """Return the objects of files and folders; kinds that planning does not read are skipped.
 
     Args:
         paths: YAML or JSON files, or folders, which are read with their subfolders.
-        namespace: Of objects that name none; None: ``default``.
+        namespace: Namespace of objects that name none; None for ``default``.
 
     Raises:
         InputError: A path cannot be read, holds no LLMDeployment, or an invalid object, or names one twice.
@@ -99,14 +99,14 @@ def objects_of(documents: Sequence[Any]) -> list[Any]:
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a file; ``-`` is what is piped in.
+    """Return the text of a file; ``-`` stands for the standard input.
 
     Raises:
-        InputError: It cannot be read.
+        InputError: The file cannot be read.
     """
     try:
         raw = _stdin() if path == Path("-") else _bytes(path)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name, or a stream that was closed
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name, or a closed stream
         raise InputError(f"{path}: {(error.strerror if isinstance(error, OSError) else None) or error}") from error
     if len(raw) > _MOST_BYTES:
         raise InputError(f"{path}: larger than {_MOST_BYTES // 2**20} MiB")

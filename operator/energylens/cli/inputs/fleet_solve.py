@@ -41,10 +41,10 @@ BUDGET = "--budget-watts"
 
 @dataclass(frozen=True)
 class FleetResult:
-    """The answer."""
+    """The joint plan and its report."""
 
     deployments: tuple[FleetMember, ...]
-    """Deployments that some GPU of the cluster may serve."""
+    """Deployments that at least one GPU of the cluster can serve."""
     limits: tuple[PowerLimit, ...]
     free_gpus: Mapping[str, int]
     """Free GPUs by product, before the fleet takes any."""
@@ -53,15 +53,15 @@ class FleetResult:
     missing: NoFleetPlan | None
     """Why no plan meets all constraints; None if one does."""
     unplaced: Mapping[str, str]
-    """Deployments that have no plan even with all GPUs free, and why; the plan is that of the others."""
+    """Deployments without a plan even if all GPUs were free, and why; the joint plan is of the others."""
     prices: tuple[ObjectivePrice, ...] = ()
     """Objectives that cost energy, the most expensive first."""
     limit_costs: tuple[LimitCost, ...] = ()
     frontier: tuple[tuple[float, float | None], ...] = ()
-    """Factor on all latency objectives, and the watts of the fleet."""
+    """Pairs of a factor on all latency objectives and the fleet's power, W; None without a plan."""
     alone_watts: float | None = None
     whole_products: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Limits that are about some nodes of these GPU products, and count the power on all nodes of them."""
+    """Limits on some nodes of a GPU product that are checked against the power on all of its nodes."""
 
     @property
     def holds(self) -> bool:
@@ -70,7 +70,7 @@ class FleetResult:
 
 
 def solve_fleet(asked: Sequence[LLMDeployment], world: World, budget_watts: int | None) -> FleetResult:
-    """Return the joint plan and what objectives and budgets cost in it.
+    """Return the joint plan and the costs of objectives and budgets.
 
     Raises:
         InputError: A model, an engine setting or a budget cannot be planned with.
@@ -159,7 +159,7 @@ def _deployment(
     name, ref = _name(deployment), deployment.spec.model.config_ref
     allowance = replace(world, budgets=()).allowance(new_body(deployment), now).allowance
     inputs = gather(
-        # Evaluated as if none of its pods ran.
+        # The deployment is evaluated as if none of its pods ran.
         deployment.model_copy(update={"status": LLMDeploymentStatus()}),
         Offered(snapshot, allowance, world.learned, world.serves_lws),
         NamedConfig(None if ref is None else world.config_maps.get((deployment.metadata.namespace, ref.name))),

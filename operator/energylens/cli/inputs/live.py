@@ -37,10 +37,10 @@ class ClusterAccess:
     """A cluster, and the namespaces to read."""
 
     kubeconfig: Path | None = None
-    """None: as kubectl finds it."""
+    """None for kubectl's own search."""
     context: str | None = None
     namespace: str | None = None
-    """None: that of the context."""
+    """None for the namespace of the context."""
     all_namespaces: bool = False
     operator_namespace: str | None = None
     """Namespace of the operator; None for the namespace of its Deployment."""
@@ -51,7 +51,7 @@ class LiveObjects:
     """Objects of a live cluster, by kind and in the server's order (namespace, then name)."""
 
     namespace: str
-    """The namespace asked for; that of the kubeconfig's context unless one was named."""
+    """The requested namespace, by default that of the kubeconfig's context."""
     objects: dict[str, list[Object]]
 
 
@@ -79,7 +79,7 @@ def namespace_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def namespace_of(access: ClusterAccess) -> str:
-    """Return the namespace asked for: the one named, else that of the kubeconfig's context.
+    """Return the requested namespace, by default that of the kubeconfig's context.
 
     Raises:
         InputError: The kubeconfig is not usable.
@@ -98,11 +98,11 @@ def read_cluster(
     """Return the objects of some kinds.
 
     Args:
-        access: Which cluster and namespace.
-        namespaced: Kinds that are read in the namespace asked for (everywhere with ``all_namespaces``).
+        access: The cluster and the namespace.
+        namespaced: Kinds that are read in the requested namespace (everywhere with ``all_namespaces``).
         everywhere: Kinds that are read in every namespace, and cluster-scoped ones.
-        optional: Kinds of these that the cluster need not know; what it does not know is absent from the answer.
-        if_allowed: Kinds that the user need not be allowed to read; they are absent then.
+        optional: Kinds of these that the cluster may not know; unknown kinds are absent from the answer.
+        if_allowed: Kinds that the user may not be allowed to read; they are then absent from the answer.
         named: Single objects by kind, namespace and name; those that do not exist are left out.
 
     Raises:
@@ -150,7 +150,7 @@ def read_cluster(
 async def _listed(
     client: KubeClient, resource: Resource, namespace: str | None, *, may_lack: bool, may_refuse: bool
 ) -> list[Object] | None:
-    """Return the objects of a kind; None where the cluster may, and does, not know it or refuse to list it."""
+    """Return the objects of a kind; None if an optional kind is unknown or the cluster refuses to list it."""
     from energylens.cluster.errors import ForbiddenError, NotFoundError
 
     try:
@@ -172,7 +172,7 @@ async def _listed(
 async def _named(
     client: KubeClient, resource: Resource, namespace: str, name: str, *, may_refuse: bool
 ) -> list[Object]:
-    """Return the object of a name, if there is one."""
+    """Return the object with a name, or None."""
     from energylens.cluster.errors import ForbiddenError
 
     try:
@@ -190,13 +190,13 @@ def by_name(
 
     Args:
         found: What was read.
-        names: Those asked for.
-        access: Says where it was read.
-        namespace: That was read, unless all were.
-        kind: For the message.
+        names: The requested names.
+        access: Where the objects were read.
+        namespace: The namespace that was read, unless all were.
+        kind: The kind, for the message.
 
     Raises:
-        InputError: There is none, or none of a name.
+        InputError: There is no object, or none with a requested name.
     """
     where = "the cluster" if access.all_namespaces else f"namespace {namespace}"
     known = [each.metadata.name for each in found]
@@ -209,7 +209,10 @@ def by_name(
 
 
 def readable(bodies: Iterable[Mapping[str, Any]], parse: Callable[..., Named]) -> list[Named]:
-    """Return objects of a cluster; one that a newer version understands must not hide the others, and is warned of."""
+    """Return objects of a cluster.
+
+    One that only a newer version understands gives a warning and does not hide the rest.
+    """
     found = []
     for body in bodies:
         try:

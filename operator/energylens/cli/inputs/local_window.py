@@ -20,13 +20,13 @@ INTERVAL_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class WindowRequest:
-    """The subject and the length of a measurement."""
+    """The GPUs and engines of a measurement, and its length."""
 
     seconds: float
     gpus: tuple[str, ...]
-    """Indices or UUIDs; empty: all."""
+    """Indices or UUIDs of GPUs; empty for all."""
     engines: tuple[str, ...]
-    """URLs of the metrics of engines."""
+    """URLs of the engines' metrics."""
 
 
 async def observe(
@@ -67,10 +67,10 @@ async def observe(
 
 
 def select(observed: Sequence[GpuObservation], wanted: Sequence[str]) -> list[GpuObservation]:
-    """Return the GPUs of these indices or UUIDs, each once; all when none is named.
+    """Return the GPUs with these indices or UUIDs, without duplicates; all if none is named.
 
     Raises:
-        InputError: one is not there.
+        InputError: a GPU is missing.
     """
     if not wanted:
         if not observed:

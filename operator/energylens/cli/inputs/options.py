@@ -1,4 +1,4 @@
-"""Options that several planning commands share, and what they mean."""
+"""Options that several planning commands share, and the inputs that they name."""
 
 from __future__ import annotations
 
@@ -66,10 +66,10 @@ class Source:
         return f"the cluster of context {self.access.context}" if self.access.context else "the live cluster"
 
     def read(self, files: tuple[Path, ...]) -> tuple[list[LLMDeployment], World]:
-        """Return the deployments of files and the world they come into.
+        """Return the deployments of files, and the cluster that they are planned for.
 
         Raises:
-            InputError: Something cannot be read, or two clusters are named.
+            InputError: A file or the cluster cannot be read, or two clusters are named.
         """
         if self.inventory is not None:
             if self.cluster or self.access != ClusterAccess():

@@ -23,25 +23,25 @@ _JOULES_PER_KILOWATT_HOUR = 3.6e6
 
 @dataclass(frozen=True)
 class Rates:
-    """Prices of GPU energy; None where nobody stated one."""
+    """Prices of GPU energy; None for a price that was not stated."""
 
     price: float | None = None
     """Price of a kWh, in any currency."""
     pue: float = 1.0
     """Energy of the site over the energy of its machines."""
     grams: float | None = None
-    """CO2 equivalent of a kWh."""
+    """CO2 equivalent per kWh, g."""
     host_watts: float | None = None
     """Power of the hosts, W per GPU that is held. It is shown apart from the GPUs' power, which is predicted or
     measured."""
 
     @property
     def is_stated(self) -> bool:
-        """Whether a user asked for money or carbon."""
+        """Whether the user stated any of the rates."""
         return self != NO_RATES
 
     def of(self, kilowatt_hours: float) -> dict[str, float]:
-        """Return kWh of the site, money and kg of CO2 equivalent of the machines' energy; only what is known."""
+        """Return the site's kWh, the cost and the kg of CO2 equivalent of the machines' energy; only known figures."""
         site = kilowatt_hours * self.pue
         found = {"kilowattHours": site}
         if self.price is not None:
@@ -60,7 +60,7 @@ class Rates:
 
     @property
     def text(self) -> str:
-        """Return what the figures include, and what they leave out."""
+        """Return a sentence on what the figures include and leave out."""
         if self.pue == 1.0:
             return "energy of the GPUs alone, without hosts and cooling (--pue)"
         return f"energy of the GPUs times a PUE of {self.pue:g}, without their hosts"
@@ -74,7 +74,7 @@ def grid_grams(ctx: click.Context, param: click.Parameter, value: str | None) ->
     """Return g/kWh of a number, or the mean of a forecast in a file; the callback of --grid.
 
     Raises:
-        click.BadParameter: It is neither.
+        click.BadParameter: The value is neither.
     """
     if value is None:
         return None

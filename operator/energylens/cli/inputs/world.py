@@ -69,7 +69,7 @@ def world_of_file(path: Path) -> World:
 
 
 def world_of_cluster(access: ClusterAccess, asked: Asked) -> World:
-    """Return what a live cluster has, of ConfigMaps only those that are asked for.
+    """Return the objects of a live cluster; of ConfigMaps only the requested ones.
 
     Raises:
         InputError: It cannot be read.
@@ -89,7 +89,7 @@ def world_of_cluster(access: ClusterAccess, asked: Asked) -> World:
 
     own = (LLM_DEPLOYMENT, ENERGY_BUDGET, CLUSTER_ENERGY_BUDGET, LEADER_WORKER_SET)
     refs = {(d.metadata.namespace, r.name) for d in asked.deployments if (r := d.spec.model.config_ref) is not None}
-    # Beside the pods of a plan that runs while another one waits for approval.
+    # In Manual mode a waiting plan may have a ConfigMap beside the running plan's pods.
     refs |= {(d.metadata.namespace, table_name(d)) for d in asked.deployments if d.spec.planning.mode == "Manual"}
     claims = {(d.metadata.namespace, name) for d in asked.deployments for name in claim_fields(d)}
     found = read_cluster(
@@ -115,10 +115,10 @@ def world_of_cluster(access: ClusterAccess, asked: Asked) -> World:
 
 
 def operator_namespace(deployments: Iterable[Mapping[str, Any]]) -> str:
-    """Return where the operator is installed: where its own Deployment is, else where the chart's instructions put it.
+    """Return the operator's namespace: that of its Deployment, else the one in the chart's instructions.
 
     Raises:
-        InputError: Several namespaces have one.
+        InputError: Several namespaces have an operator.
     """
     found = {
         body["metadata"]["namespace"]
@@ -131,7 +131,7 @@ def operator_namespace(deployments: Iterable[Mapping[str, Any]]) -> str:
 
 
 def world_of_objects(objects: Mapping[str, list[Object]]) -> World:
-    """Return the world that objects make, given by kind; a kind that is missing has none."""
+    """Return the world that consists of objects, given by kind; a missing kind has no objects."""
 
     def keyed(kind: str) -> dict[Key, Object]:
         return {_key(body): body for body in objects.get(kind, ())}
@@ -164,7 +164,7 @@ def world_of_objects(objects: Mapping[str, list[Object]]) -> World:
 
 
 def _learned(config_maps: Mapping[Key, Object]) -> Pool:
-    """Return what the operator learned from measurement, from its ConfigMap; nothing where that is not there."""
+    """Return the corrections that the operator learned, from its ConfigMap; none without the ConfigMap."""
     pool = Pool()
     for (namespace, name), body in sorted(config_maps.items()):
         if name == CONFIG_MAP_NAME:
