@@ -61,8 +61,12 @@ class Upstream:
     def __init__(self) -> None:
         self.done: list[str] = []
         self.lines: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self.refusal = 0
+        """Status of the answers to watches; 0 for streams."""
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
+        if request.query.get("watch") == "true" and self.refusal:
+            return web.json_response({"kind": "Status", "code": self.refusal}, status=self.refusal)
         if request.query.get("watch") == "true":
             response = web.StreamResponse()
             await response.prepare(request)
@@ -213,6 +217,14 @@ async def test_a_watch_comes_as_it_is(upstream: tuple[Upstream, str]) -> None:
         for version in (8, 9):
             upstream[0].say("ADDED", version)
         assert await heard(proxy, 2) == [("ADDED", "8"), ("ADDED", "9")]
+
+
+async def test_a_refused_watch_is_answered_as_the_server_did(upstream: tuple[Upstream, str]) -> None:
+    upstream[0].refusal = 403
+    with broken(upstream[1]) as proxy:
+        async with aiohttp.ClientSession() as session, session.get(f"{proxy.url}{PATH}?watch=true") as answer:
+            assert (answer.status, await answer.json()) == (403, {"kind": "Status", "code": 403})
+        assert proxy.statuses[403] == 1
 
 
 async def test_late_events_keep_their_order(upstream: tuple[Upstream, str]) -> None:

@@ -261,7 +261,11 @@ class FaultyProxy:
             self.upstream + request.path_qs, headers=_passed_on(request.headers), ssl=self._tls
         ) as upstream:
             self.statuses[upstream.status] += 1
-            response = web.StreamResponse(status=upstream.status, headers=_passed_on(upstream.headers))
+            headers = _passed_on(upstream.headers)
+            if upstream.status != 200:
+                # A refusal, such as that of an API server that is still starting, is no stream of events.
+                return web.Response(status=upstream.status, headers=headers, body=await upstream.read())
+            response = web.StreamResponse(status=upstream.status, headers=headers)
             await response.prepare(request)
             self._watches.add(task)
             try:
