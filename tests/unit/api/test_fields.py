@@ -19,6 +19,7 @@ from energylens.api.llmdeployment import BudgetStatus, LLMDeployment, Rollout
 PACKAGE = Path(__file__).resolve().parents[3] / "operator" / "energylens"
 KINDS: tuple[Model, ...] = (LLMDeployment, EnergyBudget, ClusterEnergyBudget)
 READ = {
+    "LLMDeploymentSpec.replicas": ("decide/deployment/external.py", r"deployment\.spec\.replicas"),
     "WorkloadSpec.prefix_cache_hit_percent": (
         "api/llmdeployment/shapes.py",
         r"prefix_cache_hit_percent=self\.prefix_cache_hit_percent",

@@ -16,6 +16,7 @@ from energylens.api.llmdeployment import PlanStatus
 from energylens.api.parse import parse_llmdeployment
 from energylens.cli.main import cli
 from energylens.decide.learned.corrections import Pool
+from energylens.predictor.fitted.lessons import STEP
 from energylens.predictor.fitted.recalibration import MeasuredPoint
 
 NODE = {
@@ -182,7 +183,7 @@ def test_what_the_operator_learned_from_measurement_counts_where_it_is_asked_for
     table = arithmetic("plan", "-f", write("b.yaml", asking), "--inventory", world)
     factors = re.search(r"the figures include learned corrections: energy x (\S+), power x (\S+)$", table.stdout, re.M)
     assert factors is not None
-    assert [float(factor) for factor in factors.groups()] == pytest.approx([1.5, 1.5], rel=0.03)
+    assert [float(factor) for factor in factors.groups()] == pytest.approx([1.5, 1.5], rel=STEP)
     broken = {**learned, "data": {"corrections.json": "{"}}
     result = arithmetic("plan", "-f", write("b.yaml", asking), "--inventory", write("broken.yaml", [POOLS, broken]))
     assert result.exit_code == 2
