@@ -168,7 +168,8 @@ async def test_a_leader_worker_set_that_reports_no_generation_still_becomes_curr
     observed = await observation(world)
     live = copy.deepcopy(dict(observed.workload or {}))
     live["kind"] = "LeaderWorkerSet"
-    live["spec"]["rolloutStrategy"] = {"rollingUpdateConfiguration": {"maxSurge": 1, "maxUnavailable": 0}}
+    strategy = {"rollingUpdateConfiguration": {"maxSurge": 1, "maxUnavailable": 0}}
+    live["spec"] = {**live["spec"], "rolloutStrategy": strategy}
     live["status"] = {"replicas": 2, "updatedReplicas": 2, "readyReplicas": 2}
     observed = replace(observed, workload=live, pods=pods(observed, group="0"))
     assert rollout(observed).current
