@@ -11,7 +11,15 @@ from typing import Any
 from tests.support.operator_cluster import Object, llmdeployment
 from tests.support.spaces import L40S, Space, replicas
 
-from energylens.cluster.resources import CONFIG_MAP, DEPLOYMENT, ENERGY_BUDGET, LLM_DEPLOYMENT, NODE, POD
+from energylens.cluster.resources import (
+    CONFIG_MAP,
+    DEPLOYMENT,
+    ENERGY_BUDGET,
+    LLM_DEPLOYMENT,
+    NODE,
+    POD,
+    SERVICE,
+)
 from energylens_dev.devcluster import eventually
 
 STEP_SECONDS = 240.0
@@ -156,6 +164,23 @@ def delete(place: Space) -> None:
     place.apply(llmdeployment(planning=replicas(1)))
     runs(place, 1)
     settled(place)
+    collected(place, "gone")
+
+
+def collected(place: Space, name: str) -> None:
+    """Wait until the garbage collector has removed the children of a deployment that was deleted."""
+
+    def check() -> bool:
+        children = ((DEPLOYMENT, name), (SERVICE, name), (CONFIG_MAP, f"{name}-plan"))
+        left = [kind.kind for kind, child in children if place.api.get(kind, place.namespace, child) is not None]
+        pods = [
+            pod["metadata"]["labels"].get("app.kubernetes.io/instance") for pod in place.api.list(POD, place.namespace)
+        ]
+        assert not left, f"{place.namespace}/{name}: {', '.join(left)} left"
+        assert name not in pods, f"{place.namespace}/{name}: pods left"
+        return True
+
+    until(check)
 
 
 def node_loss(place: Space) -> None:

@@ -251,6 +251,16 @@ def test_it_listens_on_the_loopback_address_only(server: SiteServer) -> None:
     assert server.server_address[0] == "127.0.0.1"
 
 
+def test_ctrl_c_ends_it(inventory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(server: SiteServer) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SiteServer, "serve_forever", interrupted)
+    result = CliRunner().invoke(cli, ["ui", "--inventory", str(inventory), "--port", "0"])
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "shows inventory cluster.yaml; Ctrl-C ends it" in result.stderr
+
+
 def test_bad_options_are_one_line(inventory: Path, server: SiteServer) -> None:
     taken = str(server.server_address[1])
     for arguments, words in (
