@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Protocol
 
 from energylens.api.base import Rule
+from energylens.api.llmdeployment.exclusive import Use, exclusive
 from energylens.api.llmdeployment.scaling import Scaling
 from energylens.api.llmdeployment.workload import WorkloadSpec
 
@@ -27,7 +27,7 @@ class _ScaledSpec(Protocol):
     def validation(self) -> Any: ...
 
 
-FOLLOWS_ONE_LOAD: tuple[tuple[str, str, Callable[[_ScaledSpec], bool]], ...] = (
+FOLLOWS_ONE_LOAD: tuple[Use, ...] = (
     ("planning.followLoad Auto", "self.planning.followLoad == 'Auto'", lambda s: s.planning.follow_load == "Auto"),
     (
         "planning.disaggregation Compare",
@@ -49,41 +49,20 @@ FOLLOWS_ONE_LOAD: tuple[tuple[str, str, Callable[[_ScaledSpec], bool]], ...] = (
 """Fields that judge or follow one load, each with the CEL and the Python of its use."""
 
 
-def _external_alone(spec: _ScaledSpec) -> str | None:
-    used = next((name for name, _, is_used in FOLLOWS_ONE_LOAD if is_used(spec)), None)
-    if _mode(spec) != "External" or used is None:
-        return None
-    return f"{used} cannot be combined with scaling.mode External; leave one of the two out"
-
-
-_EXTERNAL_ALONE = Rule(
-    summary="scaling.mode External cannot be combined with followLoad Auto, disaggregation Compare, verify Measured, "
-    "rollbackOn or onDrift Rollback",
-    cel="!(has(self.scaling) && self.scaling.mode == 'External') || !("
-    + " || ".join(f"({cel})" for _, cel, _ in FOLLOWS_ONE_LOAD)
-    + ")",
-    message_cel="("
-    + " : ".join(f"({cel}) ? '{name}'" for name, cel, _ in FOLLOWS_ONE_LOAD)
-    + " : '') + ' cannot be combined with scaling.mode External; leave one of the two out'",
-    check=_external_alone,
+_LISTED = "followLoad Auto, disaggregation Compare, verify Measured, rollbackOn or onDrift Rollback"
+_EXTERNAL_ALONE = exclusive(
+    "scaling.mode External",
+    "!(has(self.scaling) && self.scaling.mode == 'External')",
+    lambda spec: _mode(spec) == "External",
+    FOLLOWS_ONE_LOAD,
+    _LISTED,
 )
-
-
-def _profile_alone(spec: _ScaledSpec) -> str | None:
-    used = next((name for name, _, is_used in FOLLOWS_ONE_LOAD if is_used(spec)), None)
-    if spec.workload.profile is None or used is None:
-        return None
-    return f"{used} cannot be combined with workload.profile; leave one of the two out"
-
-
-_PROFILE_ALONE = Rule(
-    summary="workload.profile cannot be combined with followLoad Auto, disaggregation Compare, verify Measured, "
-    "rollbackOn or onDrift Rollback",
-    cel="!has(self.workload.profile) || !(" + " || ".join(f"({cel})" for _, cel, _ in FOLLOWS_ONE_LOAD) + ")",
-    message_cel="("
-    + " : ".join(f"({cel}) ? '{name}'" for name, cel, _ in FOLLOWS_ONE_LOAD)
-    + " : '') + ' cannot be combined with workload.profile; leave one of the two out'",
-    check=_profile_alone,
+_PROFILE_ALONE = exclusive(
+    "workload.profile",
+    "!has(self.workload.profile)",
+    lambda spec: spec.workload.profile is not None,
+    FOLLOWS_ONE_LOAD,
+    _LISTED,
 )
 
 
