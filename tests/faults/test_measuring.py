@@ -281,3 +281,29 @@ async def test_the_replica_of_a_new_plan_is_measured_apart_and_its_energy_is_the
     await made.run(120)
     assert made.measuring.latest_of_canary(KEY, trial) is None
     assert made.measuring.latest(KEY, running) is not None
+
+
+@pytest.mark.parametrize("late_seconds", range(15, 120, 15))
+async def test_a_replica_is_compared_with_the_running_pods_whenever_its_windows_begin(late_seconds: int) -> None:
+    asked: dict[str, Any] = {
+        "rollout": {"verify": "Measured"},
+        "validation": {"warmupSeconds": 0, "windowSeconds": 120},
+    }
+    world = World()
+    world.cluster.put(llama(**asked))
+    await world.settle()
+    made = Lab(world)
+    await made.run(300 + late_seconds)
+    world.cluster.put(llama(**asked, planning=overrides(maxBatchSize=16)))
+    await world.settle()
+    status = world.status()
+    running, trial = status["plan"]["hash"], status["verification"]["plan"]["hash"]
+    compared: dict[float | None, bool | None] = {}
+    for _ in range(5 * 120 // 15):
+        await made.run(15)
+        main, beside = made.measuring.latest(KEY, running), made.measuring.latest_of_canary(KEY, trial)
+        if main is not None and beside is not None and beside.reason == "Measured":
+            # A window is judged once, as soon as it is published.
+            compared.setdefault(beside.window_end, beside.shares_half(main))
+    # The first is published as soon as it is complete.
+    assert list(compared.values()).count(True) >= 3

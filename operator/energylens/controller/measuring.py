@@ -221,7 +221,7 @@ class Measuring:
             source=next((name for name, asked in SOURCES.items() if asked == validation.source), None),
         )
         old = self._published.get(group)
-        if old is None or old[0] != plan.hash or self._is_due(old[1], found, float(validation.window_seconds)):
+        if old is None or old[0] != plan.hash or self._is_due(group, old[1], found, float(validation.window_seconds)):
             self._published[group] = (plan.hash, found)
             # The energy is that of all pods together.
             if not group.is_canary:
@@ -239,13 +239,20 @@ class Measuring:
             self._pods[group] = now, 0.0 if known is None else self._clock.now().timestamp()
         return self._pods[group][1]
 
-    def _is_due(self, old: WindowMeasurement, new: WindowMeasurement, window_seconds: float) -> bool:
-        """Return whether a window must be written: its reason changed, or a whole window has passed."""
+    def _is_due(self, group: _Group, old: WindowMeasurement, new: WindowMeasurement, window_seconds: float) -> bool:
+        """Return whether a window must be published: its reason changed, or a whole window has passed.
+
+        A replica that is compared with the running pods then waits for their next window. Otherwise both would keep the
+        times at which they happened to begin, and windows that share less than half of their time prove nothing.
+        """
         if new.reason != old.reason:
             return True
-        if new.window_end is None or old.window_end is None:
+        if new.window_end is None or old.window_end is None or new.reason == "Collecting":
             return False
-        return new.reason != "Collecting" and new.window_end - old.window_end >= window_seconds
+        if new.window_end - old.window_end < window_seconds:
+            return False
+        running = self._published.get(_Group(group.key, is_canary=False)) if group.is_canary else None
+        return running is None or new.shares_half(running[1]) is not False
 
     def _serving(self, key: Key) -> dict[_Group, _Serving]:
         """Return the pods to measure: those of the plan, and those of the replica that verifies another plan.

@@ -208,6 +208,18 @@ class WindowMeasurement:
     """Name of the energy source."""
     latency_by_percentile: Mapping[Percentile, LatencyQuantiles] = field(default_factory=dict)
 
+    def shares_half(self, other: WindowMeasurement) -> bool | None:
+        """Return whether another window covers at least half of this one's time; None if either has no times.
+
+        Only then do the two figures belong to the same load.
+        """
+        if self.window_start is None or self.window_end is None:
+            return None
+        if other.window_start is None or other.window_end is None:
+            return None
+        common = min(self.window_end, other.window_end) - max(self.window_start, other.window_start)
+        return common >= (self.window_end - self.window_start) / 2
+
     @property
     def prefix_cache_hits(self) -> float | None:
         """Share of the prompt tokens that were in the prefix cache, 0 to 1; None if either counter is missing."""

@@ -75,7 +75,7 @@ def _energy(
     if promised is None or joules(plan.predicted.joules_per_output_token) >= promised:
         # A required plan may cost more; its adoption message said so.
         return Verdict(True, f"{text}, which was not to be less than that of the running plan")
-    if other is None or not _at_one_time(window, other):
+    if other is None or other.joules_per_output_token is None or not window.shares_half(other):
         return Verdict(None, "the running replicas have no window of the same time to compare energy with")
     old = _projected(case, asked, running, running.replicas, other, promised)
     if old is None:
@@ -110,14 +110,6 @@ def figures(case: Case, asked: LLMDeployment, plan: PlanStatus, replicas: int) -
     inputs = case.inputs
     running = Running(asked, case.model, plan, inputs.snapshot, case.gpus, case.predictor, inputs.corrections)
     return running.at(replicas)
-
-
-def _at_one_time(a: WindowMeasurement, b: WindowMeasurement) -> bool:
-    """Return whether two windows overlap by at least half of the first."""
-    if a.window_start is None or a.window_end is None or b.window_start is None or b.window_end is None:
-        return False
-    common = min(a.window_end, b.window_end) - max(a.window_start, b.window_start)
-    return b.joules_per_output_token is not None and common >= (a.window_end - a.window_start) / 2
 
 
 def _is_rate(case: Case) -> bool:
