@@ -6,6 +6,7 @@ import csv
 import io
 import itertools
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -78,6 +79,33 @@ class Forecast:
         """
         mean = self.mean(start, end)
         return math.inf if mean == 0 and grams > 0 else 0.0 if grams <= 0 else 1000.0 * grams / mean
+
+
+def csv_of(forecast: Forecast) -> str:
+    """Return the text that :func:`parse_forecast` reads."""
+    rows = zip(forecast.times, forecast.grams_per_kwh, strict=True)
+    lines = [f"{time.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ},{grams:g}" for time, grams in rows]
+    return "\n".join((",".join(HEADER), *lines, ""))
+
+
+def hourly(points: Iterable[tuple[datetime, float]]) -> Forecast:
+    """Return the means of points, (time, g/kWh), by hour of UTC; the points are spaced evenly, at most an hour apart.
+
+    The first hour counts from its beginning, whichever part of it has points.
+
+    Raises:
+        ForecastError: There is no point, or an hour between the first and the last has none.
+    """
+    by_hour: dict[datetime, list[float]] = {}
+    for time, grams in points:
+        by_hour.setdefault(time.astimezone(UTC).replace(minute=0, second=0, microsecond=0), []).append(grams)
+    if not by_hour:
+        raise ForecastError("holds no values")
+    times = sorted(by_hour)
+    for before, after in itertools.pairwise(times):
+        if after - before > _STEP:
+            raise ForecastError(f"has no value from {_text(before + _STEP)} to {_text(after)}")
+    return Forecast(tuple(times), tuple(sum(by_hour[time]) / len(by_hour[time]) for time in times))
 
 
 def parse_forecast(text: str) -> Forecast:

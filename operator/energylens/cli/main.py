@@ -49,6 +49,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "energylens.cli.commands.budget:budget",
         "Show what energy budgets have left, and draw their burn-down.",
     ),
+    "grid": ("energylens.cli.commands.grid:grid", "Print a grid's carbon intensity by hour, from a service."),
     "ui": ("energylens.cli.commands.ui:ui", "Show deployments, plans, budgets, drift and an audit in a browser."),
     "power-caps": (
         "energylens.cli.commands.power_caps:power_caps",

@@ -10,7 +10,7 @@ import pytest
 from click.testing import Result
 from tests.unit.cli.conftest import Run, Write, chat, run
 
-from energylens.cli.inputs.rates import NO_RATES, Rates
+from energylens.cli.inputs.rates import NO_RATES, Grid, Rates
 from energylens.cli.text.money import basis, cost_lines, cost_object, energy_text
 
 POOLS = {"nodes": [{"product": "H100", "gpus": 8, "count": 2}]}
@@ -18,7 +18,7 @@ FORECAST = "time,gramsPerKilowattHour\n2026-01-01T00:00:00Z,300\n2026-01-01T01:0
 
 
 def test_a_kilowatt_hour_is_3_6_million_joules() -> None:
-    rates = Rates(price=0.25, pue=1.2, grams=400.0)
+    rates = Rates(price=0.25, pue=1.2, grid=Grid(400.0))
     # 1 J per token: 1e6 J = 0.2778 kWh of the GPUs, a fifth more of the site.
     assert rates.million_tokens(1.0) == pytest.approx(
         {"kilowattHours": 1.2 / 3.6, "money": 0.25 * 1.2 / 3.6, "kilogramsCO2": 0.4 * 1.2 / 3.6}
@@ -29,7 +29,7 @@ def test_a_kilowatt_hour_is_3_6_million_joules() -> None:
 def test_what_nobody_stated_is_not_shown() -> None:
     assert (cost_lines(NO_RATES, 1000.0, 8, 1.0), basis(NO_RATES), cost_object(NO_RATES, 1000.0, 8)) == ([], [], None)
     assert energy_text(NO_RATES, 1000.0) == ""
-    assert "money" not in Rates(grams=400.0).month(1000.0)
+    assert "money" not in Rates(grid=Grid(400.0)).month(1000.0)
 
 
 def test_hosts_stand_apart_from_the_gpus() -> None:

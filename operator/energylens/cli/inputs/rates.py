@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
@@ -12,13 +13,25 @@ from typing import Any, TypeVar
 import click
 
 from energylens.budget.carbon import ForecastError, parse_forecast
+from energylens.cli.errors import InputError
 from energylens.cli.inputs.decorated import with_options
+from energylens.clock import SystemClock
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 HOURS_PER_MONTH = 730.0
 """Hours of an average month."""
 _JOULES_PER_KILOWATT_HOUR = 3.6e6
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Carbon intensity of the grid."""
+
+    grams: float
+    """CO2 equivalent per kWh, g."""
+    source: str = ""
+    """The service, its place and the hours, in words; empty for a figure that the user stated."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +42,7 @@ class Rates:
     """Price of a kWh, in any currency."""
     pue: float = 1.0
     """Energy of the site over the energy of its machines."""
-    grams: float | None = None
-    """CO2 equivalent per kWh, g."""
+    grid: Grid | None = None
     host_watts: float | None = None
     """Power of the hosts, W per GPU that is held. It is shown apart from the GPUs' power, which is predicted or
     measured."""
@@ -46,8 +58,8 @@ class Rates:
         found = {"kilowattHours": site}
         if self.price is not None:
             found["money"] = site * self.price
-        if self.grams is not None:
-            found["kilogramsCO2"] = site * self.grams / 1000.0
+        if self.grid is not None:
+            found["kilogramsCO2"] = site * self.grid.grams / 1000.0
         return found
 
     def month(self, watts: float) -> dict[str, float]:
@@ -61,30 +73,51 @@ class Rates:
     @property
     def text(self) -> str:
         """Return a sentence on what the figures include and leave out."""
-        if self.pue == 1.0:
-            return "energy of the GPUs alone, without hosts and cooling (--pue)"
-        return f"energy of the GPUs times a PUE of {self.pue:g}, without their hosts"
+        energy = "energy of the GPUs alone, without hosts and cooling (--pue)"
+        if self.pue != 1.0:
+            energy = f"energy of the GPUs times a PUE of {self.pue:g}, without their hosts"
+        if self.grid is None or not self.grid.source:
+            return energy
+        return f"{energy}; {self.grid.grams:.0f} g CO2e per kWh, the mean of {self.grid.source}"
 
 
 NO_RATES = Rates()
 """Rates without money or carbon."""
 
 
-def grid_grams(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
-    """Return g/kWh of a number, or the mean of a forecast in a file; the callback of --grid.
+def grid_of(ctx: click.Context, param: click.Parameter, value: str | None) -> Grid | None:
+    """Return the intensity of a number, of a forecast in a file, or of a service's place; the callback of --grid.
 
     Raises:
-        click.BadParameter: The value is neither.
+        click.BadParameter: The value is none of them, or the service gives no usable answer.
     """
     if value is None:
         return None
     try:
         grams = float(value)
     except ValueError:
-        return _mean_of(Path(value))
+        return _of_service(value) or Grid(_mean_of(Path(value)))
     if not (math.isfinite(grams) and grams >= 0):
         raise click.BadParameter(f"{value!r} is no number of grams from 0 on")
-    return grams
+    return Grid(grams)
+
+
+def _of_service(value: str) -> Grid | None:
+    """Return the mean intensity of a place; None if the value names no service."""
+    if value.partition(":")[0] not in ("electricitymaps", "watttime"):
+        return None
+    # The HTTP client takes longer to import than most commands to run.
+    from energylens.cli.inputs.grid import intensity, place_of
+
+    try:
+        place = place_of(value)
+        if place is None:
+            return None
+        found = intensity(place, os.environ, SystemClock().now())
+    except InputError as error:
+        raise click.BadParameter(str(error)) from error
+    span = f"{found.times[0]:%Y-%m-%d %H:%M} to {found.end:%Y-%m-%d %H:%M} UTC"
+    return Grid(found.mean(found.times[0], found.end), f"{place.text}, {span}")
 
 
 def _mean_of(path: Path) -> float:
@@ -104,7 +137,7 @@ def rates_options(command: _Command) -> Callable[..., Any]:
     """Add --price, --pue, --grid and --host-watts; the command takes them as ``rates``."""
 
     @wraps(command)
-    def wrapped(*, price: float | None, pue: float, grid: float | None, host_watts: float | None, **rest: Any) -> Any:
+    def wrapped(*, price: float | None, pue: float, grid: Grid | None, host_watts: float | None, **rest: Any) -> Any:
         return command(rates=Rates(price, pue, grid, host_watts), **rest)
 
     options = (
@@ -118,9 +151,12 @@ def rates_options(command: _Command) -> Callable[..., Any]:
         ),
         click.option(
             "--grid",
-            callback=grid_grams,
-            metavar="GRAMS|FILE",
-            help="CO2 equivalent of a kWh, g; or a forecast as EnergyBudgets read it, whose mean is taken.",
+            callback=grid_of,
+            metavar="GRAMS|FILE|SERVICE:PLACE",
+            help="CO2 equivalent of a kWh, g; or a file with a forecast as EnergyBudgets read it, or "
+            "electricitymaps:ZONE, electricitymaps:ZONE:history (the last day) or watttime:REGION, whose mean is "
+            "taken. The services need ELECTRICITYMAPS_TOKEN, or WATTTIME_USER and WATTTIME_PASSWORD; "
+            "ELECTRICITYMAPS_TOKEN_FILE and WATTTIME_PASSWORD_FILE name files instead.",
         ),
         click.option(
             "--host-watts",

@@ -13,7 +13,7 @@ from energylens.audit.arguments import RunningLayout
 from energylens.audit.assessment import Assessment, Power
 from energylens.audit.telemetry import prompt_and_output
 from energylens.cli.inputs.rates import HOURS_PER_MONTH, Rates
-from energylens.cli.text.money import host_lines, month_text
+from energylens.cli.text.money import grid_object, host_lines, month_text
 from energylens.cli.text.tables import columns
 from energylens.planner.engines.versions import NAMES
 from energylens.planner.search import describe
@@ -231,7 +231,7 @@ def as_object(found: Assessment, rates: Rates) -> dict[str, Any]:
             "measured": found.now.is_measured,
             "joulesPerOutputToken": joules_now(found),
             "perMonth": rates.month(found.now.watts),
-        }
+        } | grid_object(rates)
     if found.objectives:
         result["objectives"] = {"percentile": "P95"} | {
             f"{name.partition('_')[0]}Milliseconds": value for name, value in found.objectives.items()

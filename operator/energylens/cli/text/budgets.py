@@ -7,7 +7,7 @@ from typing import Any
 
 from energylens.api.energybudget import BudgetMember, ClusterEnergyBudget, EnergyBudget
 from energylens.cli.inputs.rates import NO_RATES, Rates
-from energylens.cli.text.money import basis, energy_text, month_text
+from energylens.cli.text.money import basis, energy_text, grid_object, month_text
 from energylens.cli.text.tables import columns
 
 Budget = EnergyBudget | ClusterEnergyBudget
@@ -40,7 +40,7 @@ def budget_cost(budget: Budget, rates: Rates) -> dict[str, Any] | None:
         found["committedPerMonth"] = rates.month(status.committed_power_watts)
     if status.measured_power_watts is not None:
         found["measuredPerMonth"] = rates.month(status.measured_power_watts)
-    return found
+    return found | grid_object(rates)
 
 
 def _cost(budget: Budget, rates: Rates) -> list[str]:

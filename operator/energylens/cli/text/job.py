@@ -8,7 +8,7 @@ from typing import Any
 from energylens.api.llmdeployment import PlannedJob
 from energylens.api.words import counted
 from energylens.cli.inputs.rates import Rates
-from energylens.cli.text.money import energy_text
+from energylens.cli.text.money import energy_text, grid_object
 
 
 def job_text(job: PlannedJob, started: str | None = None) -> str:
@@ -51,7 +51,7 @@ def job_cost_object(rates: Rates, job: PlannedJob, gpus: int, joules_per_output_
     if rates.host_watts is not None:
         watts = rates.host_watts * gpus
         found["hosts"] = {"watts": watts, "job": rates.of(watts * job.completion_seconds / 3.6e6)}
-    return found
+    return found | grid_object(rates)
 
 
 def duration(seconds: int) -> str:

@@ -82,7 +82,14 @@ def cost_object(
         found["perMillionOutputTokens"] = rates.million_tokens(joules_per_output_token)
     if rates.host_watts is not None:
         found["hosts"] = {"watts": rates.host_watts * gpus, "perMonth": rates.month(rates.host_watts * gpus)}
-    return found
+    return found | grid_object(rates)
+
+
+def grid_object(rates: Rates) -> dict[str, Any]:
+    """Return the intensity that a service gave, and its source, for programs; empty where no service was asked."""
+    if rates.grid is None or not rates.grid.source:
+        return {}
+    return {"grid": {"gramsPerKilowattHour": rates.grid.grams, "source": rates.grid.source}}
 
 
 def energy_text(rates: Rates, watt_hours: float) -> str:
