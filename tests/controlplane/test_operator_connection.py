@@ -1,4 +1,4 @@
-"""Dead connections, credentials that are replaced, pauses that are asked for, and definitions that change."""
+"""Dead connections, replaced credentials, requested pauses, changed definitions, and a compacted history."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import yaml
 from tests.support.api_client import APPLY, ApiClient
+from tests.support.compaction import compact
 from tests.support.faulty_operator import SYSTEM, FaultyOperator, operator_behind_proxy
-from tests.support.faulty_proxy import Answer, Events
+from tests.support.faulty_proxy import Answer, Events, Hold
 from tests.support.operator_cluster import ROOT, llmdeployment
 from tests.support.spaces import Space, replicas, space
 
@@ -201,4 +202,23 @@ def test_a_definition_may_be_upgraded_under_a_running_operator(
         api.request("PATCH", f"{path}?fieldManager=upgrade&force=true", manifest, APPLY)
         eventually(lambda: not served("v1alpha2"))
     scaled(place, 1)
+    assert faulty.starts == starts, "only a new process could go on"
+
+
+def test_a_change_whose_watch_event_was_compacted_is_found_by_listing_again(
+    chart: RunningCluster, faulty: FaultyOperator, place: Space
+) -> None:
+    starts = faulty.starts
+    held = Hold(of(LLM_DEPLOYMENT.plural))
+    faulty.proxy.faults.append(held)
+    try:
+        faulty.proxy.cut_watches()
+        eventually(lambda: held.fired)
+        place.apply(llmdeployment(planning=replicas(2)))
+        faulty.proxy.statuses.clear()
+        compact(chart)
+    finally:
+        faulty.proxy.release(held)
+    eventually(lambda: faulty.proxy.statuses[410] > 0)
+    runs(place, 2)
     assert faulty.starts == starts, "only a new process could go on"
