@@ -18,7 +18,7 @@ import aiohttp
 import kopf
 import pytest
 from click.testing import CliRunner
-from tests.support.api_server import ApiServer, api_server
+from tests.support.api_server import ApiServer, api_server, error_event
 from tests.support.faulty_proxy import Cut, Events, faulty_proxy
 
 from energylens.cli.commands.operator import operator as command
@@ -167,6 +167,26 @@ async def test_a_right_that_is_missing_shows_in_readiness_until_it_is_given(
             assert said == '503 watching: 403 pods is forbidden: User "me" cannot do that'
             server.refused = {}
             await operator.until(lambda said: said == "200 ok")
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        (error_event(429, "too many requests"), "429 too many requests"),
+        (error_event(500, "etcdserver: request timed out"), "500 etcdserver: request timed out"),
+        (error_event(504, "Timeout: Too large resource version"), "504 Timeout: Too large resource version"),
+        (b'{"type": "MODIFIED", "obj', "an answer that is no JSON: Unterminated string starting at"),
+    ],
+    ids=["429", "500", "504", "half a line"],
+)
+async def test_a_watch_that_ends_with_an_error_is_opened_again(
+    sent: bytes, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with api_server(last_words={"nodes": sent}) as server:
+        async with running(server, tmp_path, monkeypatch) as operator:
+            await operator.until(lambda said: said == "200 ok" and server.watched.count("nodes") == 2)
+    (warned,) = [message for message in caplog.messages if message.startswith("watching: ")]
+    assert warned.startswith(f"watching: {said}")
 
 
 async def test_kinds_that_come_and_go_are_watched_while_they_are_there(

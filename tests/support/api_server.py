@@ -6,6 +6,7 @@ It has no objects but Leases; lists are empty and watches stay open.
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 import threading
 from collections.abc import Coroutine, Iterator
@@ -35,6 +36,8 @@ class ApiServer:
     """Rights that a review does not find: a verb, and a plural with its subresource."""
     pages: dict[str, Object] = field(default_factory=dict)
     """More answers, by path."""
+    last_words: dict[str, bytes] = field(default_factory=dict)
+    """By plural: bytes that the next watch ends with; removed once sent."""
     token: str = ""
     """The only token that is known; "" where everybody is."""
     lease: Object | None = None
@@ -93,7 +96,10 @@ class ApiServer:
         self.watched.append(plural)
         response = web.StreamResponse()
         await response.prepare(request)
-        await self.stopping.wait()
+        if plural in self.last_words:
+            await response.write(self.last_words.pop(plural))
+        else:
+            await self.stopping.wait()
         return response
 
     async def _lease(self, request: web.Request) -> web.Response:
@@ -155,6 +161,14 @@ def _resource(kind: Resource) -> Object:
     }
 
 
+def error_event(status: int, message: str) -> bytes:
+    """Return the event with which an API server ends a watch that it has already answered with 200."""
+    return json.dumps({"type": "ERROR", "object": _status(status, message)}).encode() + b"\n"
+
+
+def _status(status: int, message: str) -> Object:
+    return {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": status, "message": message}
+
+
 def _failure(status: int, message: str) -> web.Response:
-    body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": status, "message": message}
-    return web.json_response(body, status=status)
+    return web.json_response(_status(status, message), status=status)
