@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from tests.controlplane.test_operator_faults import grid as grid
 from tests.support import upgraded_operator
-from tests.support.fault_grid import CRASHES, REQUESTS, WATCHES, Grid
+from tests.support.fault_grid import REQUESTS, WATCHES, Grid, crash_after, stale_after_crash
 from tests.support.fault_scenarios import SCENARIOS
+
+CRASHES = {"crash": crash_after(2), "crash and stale lists": stale_after_crash(3)}
+"""An upgrade changes little: a namespace has about five writes."""
 
 
 def test_an_upgrade_ends_as_it_does_without_faults(grid: Grid) -> None:
