@@ -78,19 +78,20 @@ WORKLOADS = (
 
 
 @contextmanager
-def counting(pods: dict[str, float], namespace: str) -> Iterator[str]:
+def counting(pods: dict[str, float], namespace: str, node: str) -> Iterator[str]:
     """Serve growing counters of engines; give the URL. The replay exporter has the idle draw of their GPUs.
 
     Args:
         pods: Requests per second of each pod.
         namespace: Of the pods.
+        node: A node whose meter reads 9,000 W.
     """
     start = time.monotonic()
 
     class Page(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             seconds = time.monotonic() - start
-            lines = []
+            lines = [f'kepler_platform_watts{{node_name="{node}",chassis_id="System.Embedded.1"}} 9000']
             for pod, rate in pods.items():
                 labels = f'namespace="{namespace}",pod="{pod}"'
                 done = rate * seconds
@@ -151,7 +152,8 @@ def test_what_runs_is_found_measured_and_planned_and_nothing_is_written(
     operator: OperatorCluster, team: Team, served: dict[str, str], tmp_path: Path
 ) -> None:
     loads = {served["chat"]: 1.0, served["summaries-predictor"]: 0.0}
-    with counting(loads, team.namespace) as url:
+    node = team.kubectl.run("get", "pod", served["chat"], "-o", "jsonpath={.spec.nodeName}")
+    with counting(loads, team.namespace, node) as url:
         operator.prometheus.scrape("engines", url)
         arguments = ("--prometheus", operator.prometheus.url, "--window-minutes", "2", "-o", "json")
 
@@ -161,6 +163,7 @@ def test_what_runs_is_found_measured_and_planned_and_nothing_is_written(
             found = {each["name"]: each for each in json.loads(answer.stdout)["items"]}
             assert found["chat"]["now"]["measured"], found["chat"]["notes"]
             assert "load" in found["chat"], found["chat"]["reason"]
+            assert "hostWatts" in found["chat"]["hosts"][0], found["chat"]["hosts"]
             return found
 
         found = eventually(measured)
@@ -173,6 +176,9 @@ def test_what_runs_is_found_measured_and_planned_and_nothing_is_written(
     assert (chat["kind"], chat["engine"], chat["engineVersion"], chat["gpus"]) == ("Deployment", "VLLM", "0.24.0", 4)
     assert chat["layout"]["tensorParallel"] == 4
     assert chat["now"]["watts"] == pytest.approx(4 * find_gpu("H100").idle_watts, rel=0.1)
+    (host,) = chat["hosts"]
+    assert (host["node"], host["meterWatts"]) == (node, pytest.approx(9000))
+    assert host["hostWatts"] == pytest.approx(9000 - host["gpuWatts"])
     assert chat["load"]["requestsPerSecond"] == pytest.approx(1.0, rel=0.1)
     assert (chat["load"]["inputTokens"], chat["load"]["outputTokens"]) == (800, 300)
     assert (found["coder"]["kind"], found["coder"]["model"]) == ("StatefulSet", "Qwen/Qwen3-32B")

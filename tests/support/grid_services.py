@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import parse_qs, urlsplit
+
+from tests.support.loopback import serving
 
 TOKEN = "em-token-1"
 FREE_TOKEN = "em-free-2"
@@ -22,9 +21,9 @@ Answer = tuple[int, object]
 class GridServices:
     """Both services; ``overrides`` replaces the answer of a path."""
 
-    def __init__(self, url: str) -> None:
-        """Listen at ``url``."""
-        self.url = url
+    def __init__(self) -> None:
+        """Answer as the references say."""
+        self.url = ""
         self.overrides: dict[str, Answer] = {}
         self.headers: dict[str, str] = {}
         """Headers of each answer."""
@@ -86,30 +85,11 @@ class GridServices:
 @contextmanager
 def grid_services() -> Iterator[GridServices]:
     """Serve both services on a free port of loopback."""
+    services = GridServices()
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            parts = urlsplit(self.path)
-            query = {name: values[0] for name, values in parse_qs(parts.query).items()}
-            status, body = services.answer(parts.path, query, dict(self.headers))
-            content = body if isinstance(body, bytes) else json.dumps(body).encode()
-            self.send_response(status)
-            for name, value in services.headers.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
+    def answer(path: str, query: Mapping[str, str], headers: Mapping[str, str]) -> tuple[int, bytes, Mapping[str, str]]:
+        status, body = services.answer(path, query, headers)
+        return status, body if isinstance(body, bytes) else json.dumps(body).encode(), services.headers
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    services = GridServices(f"http://127.0.0.1:{server.server_port}")
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
+    with serving(answer) as services.url:
         yield services
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from energylens.audit.served import ServedModel
 from energylens.measure.counters import token_track
 from energylens.measure.history import History
-from energylens.measure.types import EngineObservation, GpuObservation, WindowMeasurement
+from energylens.measure.host_meters import HostMeter
+from energylens.measure.types import EngineObservation, GpuEnergySeries, GpuObservation, PodRef, WindowMeasurement
 from energylens.measure.window import WindowOptions, measure_load, measure_window
 
 PARTS = 12
@@ -29,6 +30,8 @@ class Telemetry:
     """What could not be read, one sentence each."""
     source: str = ""
     """Source of the counters, in words; "" if none was read."""
+    meters: tuple[HostMeter, ...] = ()
+    """Meters of whole machines."""
     _gpus: History = field(init=False)
     _engines: History = field(init=False)
 
@@ -42,6 +45,10 @@ class Telemetry:
         """Record observations in any order."""
         self._gpus.record_gpus(gpus)
         self._engines.record_engines(engines)
+
+    def gpus(self) -> Iterator[tuple[GpuEnergySeries, frozenset[PodRef], str]]:
+        """Yield the counters of every GPU, the pods that held it, and the host name that the exporter wrote."""
+        return self._gpus.gpus()
 
     def window(self, served: ServedModel) -> WindowMeasurement:
         """Return the measurements of a served model; unknown figures are None, and the message says why."""

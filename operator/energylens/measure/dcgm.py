@@ -34,6 +34,7 @@ METRICS: Mapping[str, tuple[Quantity, float]] = {
 _RANK = {name: rank for rank, name in enumerate(METRICS)}
 
 UUID_LABELS = ("UUID", "uuid")
+HOST_LABELS = ("Hostname", "hostname")
 # Prometheus with honorLabels false renames the exporter's own labels to exported_*, because the scraped pod's win; the
 # exporter's option for old names writes pod_name and pod_namespace.
 EXPORTED = ("exported_pod", "exported_namespace")
@@ -87,6 +88,7 @@ def observe(samples: Iterable[MetricSample], *, time: float, source: str) -> Dcg
     owners: dict[str, set[PodRef]] = defaultdict(set)
     instances: dict[str, dict[str, bool]] = defaultdict(dict)
     products: dict[str, str] = {}
+    hosts: dict[str, str] = {}
     rejected = []
     for sample in samples:
         quantity, factor = METRICS[sample.name]
@@ -105,6 +107,7 @@ def observe(samples: Iterable[MetricSample], *, time: float, source: str) -> Dcg
         if instance:
             instances[uuid][instance] = instances[uuid].get(instance, False) or owner is not None
         products[uuid] = sample.labels.get("modelName", "")
+        hosts[uuid] = next((sample.labels[label] for label in HOST_LABELS if sample.labels.get(label)), "")
         rank = _RANK[sample.name]
         known = values[uuid].get(quantity)
         if known is None or rank < known[0]:
@@ -121,6 +124,7 @@ def observe(samples: Iterable[MetricSample], *, time: float, source: str) -> Dcg
             owners=frozenset(owners[uuid]),
             partly_unallocated=bool(owners[uuid]) and not all(instances[uuid].values()),
             product=products[uuid],
+            host=hosts[uuid],
         )
         for uuid, quantities in values.items()
     )

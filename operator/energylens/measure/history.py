@@ -140,6 +140,12 @@ class History:
                 unlabelled.append(uuid)
         return Attribution(tuple(series), tuple(shared), tuple(unlabelled))
 
+    def gpus(self) -> Iterator[tuple[GpuEnergySeries, frozenset[PodRef], str]]:
+        """Yield the counters of every GPU, the pods that held it, and the host name that the exporter wrote."""
+        for uuid, memory in self._gpus.items():
+            host = next((seen.host for seen in reversed(memory.observations) if seen.host), "")
+            yield series_of_gpu(uuid, memory.observations), frozenset(memory.pods), host
+
     def engines_of(self, pods: Collection[PodRef]) -> tuple[TokenSeries, ...]:
         """Return the known serving counters of ``pods``."""
         return tuple(_tokens(pod, self._engines[pod]) for pod in sorted(pods) if pod in self._engines)

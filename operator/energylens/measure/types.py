@@ -78,6 +78,8 @@ class GpuObservation:
     product: str = ""
     index: str = ""
     """Index of the GPU on its machine, which does not identify it."""
+    host: str = ""
+    """Host name that the exporter wrote; it attributes no energy to pods."""
 
 
 @dataclass(frozen=True)

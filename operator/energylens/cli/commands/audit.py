@@ -20,6 +20,7 @@ from energylens.cli.inputs.audit import (
     assessed,
     audited_cluster,
     audited_file,
+    hosts_of,
     served,
     telemetry_of_files,
     telemetry_of_pods,
@@ -28,6 +29,7 @@ from energylens.cli.inputs.audit import (
 from energylens.cli.inputs.decorated import with_options
 from energylens.cli.inputs.live import ClusterAccess, cluster_options
 from energylens.cli.inputs.options import OUTPUT
+from energylens.cli.inputs.prometheus_options import PrometheusWindow, prometheus_options
 from energylens.cli.inputs.rates import Rates, rates_options
 from energylens.cli.text.audit import as_object, manifest, report
 from energylens.cli.text.provenance import Provenance
@@ -58,45 +60,22 @@ def _metrics_options(command: _Command) -> Callable[..., Any]:
     @wraps(command)
     def wrapped(
         *,
-        prometheus: str | None,
-        prometheus_token_file: Path | None,
-        prometheus_ca_file: Path | None,
+        prometheus: PrometheusWindow,
         metrics: tuple[Path, ...],
-        window_minutes: int,
         seconds: float,
         **rest: Any,
     ) -> Any:
-        access = None if prometheus is None else Access(prometheus, prometheus_token_file, prometheus_ca_file)
-        return command(metrics=_Metrics(access, metrics, 60.0 * window_minutes, seconds), **rest)
+        return command(metrics=_Metrics(prometheus.access, metrics, prometheus.seconds, seconds), **rest)
 
     options = (
-        click.option("--prometheus", metavar="URL", help="A Prometheus that scrapes the engines and dcgm-exporter."),
-        click.option(
-            "--prometheus-token-file",
-            type=click.Path(path_type=Path),
-            metavar="FILE",
-            help="Bearer token for --prometheus.",
-        ),
-        click.option(
-            "--prometheus-ca-file",
-            type=click.Path(path_type=Path),
-            metavar="FILE",
-            help="PEM file of the trusted certificate authorities.",
-        ),
+        prometheus_options("A Prometheus that scrapes the engines and dcgm-exporter, and meters of the hosts if any."),
         click.option(
             "--metrics",
             type=click.Path(path_type=Path),
             multiple=True,
             metavar="FILE",
             help="An answer of a Prometheus's /api/v1/query to a selector with a range such as "
-            '{__name__=~"vllm:.*|sglang:.*|DCGM_.*"}[1h:30s]. May be repeated.',
-        ),
-        click.option(
-            "--window-minutes",
-            type=click.IntRange(2, 10_080),
-            default=60,
-            show_default=True,
-            help="Length of the window that is read from --prometheus.",
+            '{__name__=~"vllm:.*|sglang:.*|DCGM_.*|kepler_platform_watts"}[1h:30s]. May be repeated.',
         ),
         click.option(
             "--seconds",
@@ -197,18 +176,22 @@ def audit(
         _check_ids(ids, found)
         telemetry = _telemetry(metrics, audited, found, access, is_live=inventory is None)
         answers = assessed(found, audited, telemetry, question)
+        hosts, unknown = hosts_of(audited, telemetry)
+        failures = (*telemetry.failures, *unknown)
         if report_file is not None:
+            from energylens.cli.pictures.audit_page import audit_page
+
             where = f"inventory {inventory.name}" if inventory is not None else "the live cluster"
             made = Provenance(SystemClock().now(), where, snapshot).text(
                 {each.plan.predictor_version for each in answers if each.plan is not None}
             )
-            _write_page(report_file, answers, rates, telemetry, made)
+            _write_page(report_file, audit_page(answers, rates, telemetry.source, failures, made, hosts))
         if write_to is not None:
             _write_manifests(write_to, answers)
     if output == "table":
-        click.echo(report(answers, rates, telemetry.source, telemetry.failures))
+        click.echo(report(answers, rates, telemetry.source, failures, hosts))
     else:
-        click.echo(dump([as_object(each, rates) for each in answers], output), nl=False)
+        click.echo(dump([as_object(each, rates, hosts) for each in answers], output), nl=False)
 
 
 def _check_outputs(report_file: Path | None, write_to: Path | None) -> None:
@@ -253,11 +236,10 @@ def _check_ids(ids: dict[str, str], found: Sequence[ServedModel]) -> None:
             raise InputError(f"--model={name}: no such name; served here: {there}")
 
 
-def _write_page(path: Path, found: Sequence[Assessment], rates: Rates, telemetry: Telemetry, made: str) -> None:
-    from energylens.cli.pictures.audit_page import audit_page
+def _write_page(path: Path, page: str) -> None:
     from energylens.cli.pictures.plot import write_text
 
-    write_text(path, audit_page(found, rates, telemetry.source, telemetry.failures, made), "--report")
+    write_text(path, page, "--report")
     click.echo(f"wrote {path}", err=True)
 
 

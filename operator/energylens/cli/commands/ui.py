@@ -10,9 +10,9 @@ import click
 from energylens.cli.errors import InputError, one_line_errors
 from energylens.cli.inputs.live import ClusterAccess, cluster_options
 from energylens.cli.inputs.options import INVENTORY_HELP
+from energylens.cli.inputs.prometheus_options import PrometheusWindow, prometheus_options
 from energylens.cli.inputs.rates import Rates, rates_options
 from energylens.clock import SystemClock
-from energylens.measure.prometheus_http import Access
 
 DEFAULT_PORT = 8765
 
@@ -24,23 +24,7 @@ DEFAULT_PORT = 8765
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=DEFAULT_PORT, show_default=True, help="0: any free port."
 )
-@click.option("--prometheus", metavar="URL", help="A Prometheus that scrapes engines and dcgm-exporter, for the audit.")
-@click.option(
-    "--prometheus-token-file", type=click.Path(path_type=Path), metavar="FILE", help="Bearer token for --prometheus."
-)
-@click.option(
-    "--prometheus-ca-file",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="PEM file of the trusted certificate authorities.",
-)
-@click.option(
-    "--window-minutes",
-    type=click.IntRange(2, 10_080),
-    default=60,
-    show_default=True,
-    help="Length of the window that is read from --prometheus.",
-)
+@prometheus_options("A Prometheus that scrapes engines and dcgm-exporter, for the audit.")
 @rates_options
 def ui(
     inventory: Path | None,
@@ -48,10 +32,7 @@ def ui(
     context: str | None,
     namespace: str | None,
     port: int,
-    prometheus: str | None,
-    prometheus_token_file: Path | None,
-    prometheus_ca_file: Path | None,
-    window_minutes: int,
+    prometheus: PrometheusWindow,
     rates: Rates,
 ) -> None:
     """Show deployments, plans, the fleet, budgets, drift and an audit in a browser.
@@ -68,13 +49,12 @@ def ui(
         check_matplotlib("ui")
         cluster: Cluster
         if inventory is not None:
-            if kubeconfig is not None or context is not None or namespace is not None or prometheus is not None:
+            if kubeconfig is not None or context is not None or namespace is not None or prometheus.access is not None:
                 raise InputError("--inventory describes the cluster; the other options read another: give one")
             cluster = FileCluster(inventory)
         else:
-            access = None if prometheus is None else Access(prometheus, prometheus_token_file, prometheus_ca_file)
             cluster = LiveCluster(
-                ClusterAccess(kubeconfig, context, namespace, namespace is None), access, 60.0 * window_minutes
+                ClusterAccess(kubeconfig, context, namespace, namespace is None), prometheus.access, prometheus.seconds
             )
         # A cluster that cannot be read is reported before a browser is opened.
         cluster.deployments()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from energylens.audit.assessment import Assessment, Question
 from energylens.audit.cluster import assessments, product_by_node
 from energylens.audit.containers import config_map_names, pod_spec, reference_of
+from energylens.audit.hosts import HostPower, host_powers, unknown_meters
 from energylens.audit.served import ServedModel, served_models
 from energylens.audit.telemetry import Telemetry
 from energylens.cli.errors import InputError
@@ -23,6 +24,7 @@ from energylens.documents import DocumentError, json_document
 from energylens.measure.dcgm import METRICS, parse_dcgm
 from energylens.measure.engine_metrics import ENGINE_METRICS, parse_engine
 from energylens.measure.exposition import MalformedExpositionError
+from energylens.measure.host_meters import METERS, host_meters
 from energylens.measure.prometheus import LabelMap, Series, observations, series_of
 from energylens.measure.prometheus_engines import engine_observations
 from energylens.measure.prometheus_http import Access, PrometheusError, PrometheusHttp
@@ -49,7 +51,7 @@ _EXPORTER_LABELS = (
 )
 """Labels of dcgm-exporter's pods in NVIDIA's chart and in the GPU operator."""
 _EXPORTER_PORT = 9400
-_NAMES = frozenset({*METRICS, *ENGINE_METRICS})
+_NAMES = frozenset({*METRICS, *ENGINE_METRICS, *METERS})
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,11 @@ def assessed(
         return list(answers)
 
 
+def hosts_of(audited: Audited, telemetry: Telemetry) -> tuple[tuple[HostPower, ...], tuple[str, ...]]:
+    """Return the power of the nodes by their meters, and a sentence for each metric that names no node."""
+    return host_powers(audited.nodes, audited.pods, telemetry), unknown_meters(audited.nodes, telemetry)
+
+
 def _asks_for_gpus(pod: Object) -> bool:
     return "nvidia.com/gpu" in str(pod_spec(pod).get("containers"))
 
@@ -206,10 +213,10 @@ def telemetry_of_prometheus(access: Access, seconds: float, audited: Audited) ->
 
 
 def _of_series(series: Sequence[Series], audited: Audited, source: str) -> Telemetry:
-    times = [time for each in series for time, _ in each.values]
+    times = [time for each in series if each.name not in METERS for time, _ in each.values]
     if not times:
         return Telemetry(0.0, 0.0, (f"{source} has no metric of an engine or a GPU",), source)
-    found = Telemetry(min(times), max(times), source=source)
+    found = Telemetry(min(times), max(times), source=source, meters=host_meters(series))
     gpus = observations([each for each in series if each.name in METRICS], LabelMap(), 0.0, "prometheus")
     try:
         engines = engine_observations(series, audited.pods_by_address())

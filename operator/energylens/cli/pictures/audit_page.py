@@ -5,20 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from energylens.audit.assessment import Assessment
+from energylens.audit.hosts import HostPower
 from energylens.cli.inputs.rates import HOURS_PER_MONTH, Rates
 from energylens.cli.pictures.charts import svg
 from energylens.cli.pictures.page import charts, heading, page, paragraph, table, tiles
-from energylens.cli.text.audit import VERDICTS, summary, table_rows
+from energylens.cli.text.audit import VERDICTS, pods_of, summary, table_rows
+from energylens.cli.text.hosts import hosts_under, measured_host_lines
 from energylens.cli.text.money import host_lines
 
 _NAMES = {"GPUS": "GPUs", "W": "W", "J/TOKEN": "J/token", "KWH/MONTH": "kWh/month"}
 """Headings whose units keep their own case."""
 
 
-def audit_page(found: Sequence[Assessment], rates: Rates, source: str, failures: Sequence[str], made: str) -> str:
+def audit_page(
+    found: Sequence[Assessment],
+    rates: Rates,
+    source: str,
+    failures: Sequence[str],
+    made: str,
+    hosts: Sequence[HostPower] = (),
+) -> str:
     """Return the page; ``made`` says when, from what and by which version."""
     first, *rest = summary(found, rates)
     body = [paragraph(first, "muted"), tiles(_tiles(found, rates)), *(paragraph(text.strip()) for text in rest)]
+    body += [paragraph(text.strip()) for text in measured_host_lines(hosts_under(hosts, pods_of(found)), rates)]
     body += [paragraph(text.strip()) for text in host_lines(rates, sum(each.served.gpus for each in found))]
     drawn = [each for each in found if each.now is not None]
     if drawn:

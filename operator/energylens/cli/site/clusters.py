@@ -12,7 +12,7 @@ from energylens.api.llmdeployment import LLMDeployment
 from energylens.api.parse import parse_clusterenergybudget, parse_energybudget, parse_llmdeployment
 from energylens.audit.assessment import Question
 from energylens.cli.errors import InputError
-from energylens.cli.inputs.audit import assessed, audited_cluster, served, telemetry_of_prometheus
+from energylens.cli.inputs.audit import assessed, audited_cluster, hosts_of, served, telemetry_of_prometheus
 from energylens.cli.inputs.files import Asked
 from energylens.cli.inputs.live import ClusterAccess, LiveObjects, read_cluster, readable
 from energylens.cli.inputs.rates import Rates
@@ -78,7 +78,8 @@ class LiveCluster:
         answers = assessed(models, audited, telemetry, Question({}, 0))
         predictors = {each.plan.predictor_version for each in answers if each.plan is not None}
         made = Provenance(SystemClock().now(), self.text, snapshot).text(predictors)
-        return audit_page(answers, rates, telemetry.source, telemetry.failures, made)
+        hosts, unknown = hosts_of(audited, telemetry)
+        return audit_page(answers, rates, telemetry.source, (*telemetry.failures, *unknown), made, hosts)
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,13 @@ from energylens.api.llmdeployment.plan import describe_layout, describe_plan
 from energylens.api.words import counted
 from energylens.audit.arguments import RunningLayout
 from energylens.audit.assessment import Assessment, Power
+from energylens.audit.hosts import HostPower
 from energylens.audit.telemetry import prompt_and_output
 from energylens.cli.inputs.rates import HOURS_PER_MONTH, Rates
+from energylens.cli.text.hosts import host_objects, hosts_under, measured_host_lines
 from energylens.cli.text.money import grid_object, host_lines, month_text
 from energylens.cli.text.tables import columns
+from energylens.measure.types import PodRef
 from energylens.planner.engines.versions import NAMES
 from energylens.planner.search import describe
 
@@ -90,7 +93,13 @@ def joules_now(found: Assessment) -> float | None:
     return None if found.now is None or not tokens else found.now.watts / tokens
 
 
-def report(found: Sequence[Assessment], rates: Rates, source: str, failures: Sequence[str]) -> str:
+def report(
+    found: Sequence[Assessment],
+    rates: Rates,
+    source: str,
+    failures: Sequence[str],
+    hosts: Sequence[HostPower] = (),
+) -> str:
     """Return the whole audit as text."""
     if not found:
         return "no pod with GPUs is running here"
@@ -98,6 +107,7 @@ def report(found: Sequence[Assessment], rates: Rates, source: str, failures: Seq
     for each in found:
         lines += [*_details(each), ""]
     lines += list(summary(found, rates))
+    lines += measured_host_lines(hosts_under(hosts, pods_of(found)), rates)
     lines += host_lines(rates, sum(each.served.gpus for each in found))
     lines += [f"  {rates.text}; months of {HOURS_PER_MONTH:.0f} hours at the mean power of the window"]
     if source:
@@ -106,6 +116,11 @@ def report(found: Sequence[Assessment], rates: Rates, source: str, failures: Seq
         lines.append("  no metrics were read: give --prometheus, or files of its answers with --metrics")
     lines += [f"  not read: {text}" for text in failures]
     return "\n".join(lines)
+
+
+def pods_of(found: Sequence[Assessment]) -> frozenset[PodRef]:
+    """Return all pods of the served models."""
+    return frozenset(pod for each in found for pod in each.served.pods)
 
 
 def table_rows(found: Sequence[Assessment], rates: Rates) -> list[tuple[str, ...]]:
@@ -208,8 +223,8 @@ def _total(found: Sequence[Assessment]) -> float:
     return sum(each.now.watts for each in found if each.now is not None)
 
 
-def as_object(found: Assessment, rates: Rates) -> dict[str, Any]:
-    """Return an audit of one model for programs; unknown figures are absent."""
+def as_object(found: Assessment, rates: Rates, hosts: Sequence[HostPower] = ()) -> dict[str, Any]:
+    """Return an audit of one model for programs, with the hosts of its pods; unknown figures are absent."""
     served = found.served
     result: dict[str, Any] = {
         "namespace": served.owner.namespace,
@@ -236,7 +251,7 @@ def as_object(found: Assessment, rates: Rates) -> dict[str, Any]:
         result["objectives"] = {"percentile": "P95"} | {
             f"{name.partition('_')[0]}Milliseconds": value for name, value in found.objectives.items()
         }
-    result |= _plan_object(found, rates)
+    result |= _plan_object(found, rates) | host_objects(hosts_under(hosts, served.pods))
     return {key: _without_none(value) for key, value in result.items() if value is not None}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,9 @@ from energylens.api.llmdeployment import (
 )
 from energylens.api.quantity import parse_quantity
 from energylens.api.words import counted
+from energylens.audit.hosts import HostPower
 from energylens.cli.inputs.rates import NO_RATES, Rates
+from energylens.cli.text.hosts import measured_host_lines
 from energylens.cli.text.job import job_text
 from energylens.cli.text.money import basis, cost_lines, cost_object
 from energylens.cli.text.own_budget import own_budget_lines
@@ -73,8 +75,8 @@ def as_object(deployment: LLMDeployment, rates: Rates = NO_RATES) -> dict[str, A
     return found
 
 
-def page(deployment: LLMDeployment, rates: Rates = NO_RATES) -> str:
-    """Return the page: the spec, the plan, what runs, the measurement, the budgets, and every condition."""
+def page(deployment: LLMDeployment, rates: Rates = NO_RATES, hosts: Sequence[HostPower] = ()) -> str:
+    """Return the page: the spec, the plan, what runs, the measurement, hosts, budgets, and every condition."""
     status = deployment.status
     lines = [headline(deployment), *(f"  {label:<11} {text}" for label, text in facts(deployment))]
     if status.plan is not None and status.schedule is not None:
@@ -85,6 +87,8 @@ def page(deployment: LLMDeployment, rates: Rates = NO_RATES) -> str:
         lines += ["", *columns(rows), *(f"  {text}" for text in about_figures(deployment))]
     costs = costs_of(deployment, rates)
     lines += ["", *costs] if costs else []
+    measured = measured_host_lines(hosts, rates)
+    lines += ["", *measured, "  Pods of others may run on these hosts, too."] if measured else []
     budget = budget_lines(deployment)
     lines += ["", *budget, *([""] if budget else [])]
     conditions = condition_rows(status.conditions)

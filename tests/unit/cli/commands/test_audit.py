@@ -87,6 +87,48 @@ def test_programs_get_every_figure(inventory: Path, metrics: Path) -> None:
     assert "savedPercent" not in found["old"]
 
 
+@pytest.fixture
+def metered(tmp_path: Path) -> Path:
+    """Return counters with a meter of node-0, whose eight GPUs draw 1,200 W, and one that names no node."""
+    answer = matrix(LOADS)
+    times = [time for time, _ in answer["data"]["result"][0]["values"]]
+    for name, watts in (("node-0", 3200), ("bmc-7", 900)):
+        labels = {"__name__": "kepler_platform_watts", "node_name": name, "chassis_id": "1"}
+        answer["data"]["result"].append({"metric": labels, "values": [[time, str(watts)] for time in times]})
+    path = tmp_path / "metered.json"
+    path.write_text(json.dumps(answer))
+    return path
+
+
+def test_hosts_are_measured_apart_from_gpus(inventory: Path, metrics: Path, metered: Path, tmp_path: Path) -> None:
+    page = tmp_path / "audit.html"
+    answer = run("--inventory", inventory, "--metrics", metered, "--price", "0.2", "--report", page)
+    assert answer.exit_code == 0, answer.stderr
+    text = answer.stdout
+    assert "  host        node-0: 3,200 W at the meter (Kepler, by Redfish), of which its 8 GPUs drew 1,200 W" in text
+    assert "  host        node-1: not measured: no meter names this node" in text
+    # 2000 W for 730 hours, at 0.2 a kWh.
+    assert (
+        "  hosts       2,000 W more as measured of 1 of 2 hosts, 250 W for each of 8 GPUs: 1,460 kWh, 292 in money"
+    ) in text
+    assert "  not read: kepler_platform_watts names no node of the cluster in bmc-7" in text
+    for expected in ("3,200 W at the meter", "2,000 W more as measured", "in bmc-7"):
+        assert expected in page.read_text()
+    plain = run("--inventory", inventory, "--metrics", metrics, "--price", "0.2").stdout
+    total = "2 served models on 9 GPUs: 1,320 W, 964 kWh, 193 in money a month"
+    assert total in plain
+    assert total in text, "the GPUs' figures do not change by a meter"
+    (host,) = objects(run("--inventory", inventory, "--metrics", metered, "-o", "json"))["chat"]["hosts"]
+    assert host == {
+        "node": "node-0",
+        "gpus": 8,
+        "meter": "kepler_platform_watts",
+        "meterWatts": 3200.0,
+        "gpuWatts": pytest.approx(1200.0),
+        "hostWatts": pytest.approx(2000.0),
+    }
+
+
 def test_a_namespace_is_picked_and_the_others_hold_their_gpus(inventory: Path, metrics: Path) -> None:
     found = objects(run("--inventory", inventory, "--metrics", metrics, "-n", "team", "-o", "json"))
     assert set(found) == {"chat", "old"}

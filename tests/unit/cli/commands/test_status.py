@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ from click.testing import CliRunner
 from tests.unit.api.objects import DEPLOYMENT, changed
 
 from energylens.api.parse import parse_llmdeployment
+from energylens.audit.hosts import HostPower
 from energylens.cli.commands import status as command
 from energylens.cli.inputs.live import ClusterAccess, LiveObjects
 from energylens.cli.inputs.rates import Rates
 from energylens.cli.main import cli
 from energylens.cli.text.status import page
+from energylens.measure.types import PodRef
 
 PLAN = {
     "hash": "0123456789abcdef",
@@ -200,6 +203,27 @@ def test_json_has_what_the_page_says(monkeypatch: pytest.MonkeyPatch) -> None:
     assert document["prediction"] == {**errors, "samples": 4}
     assert document["plan"]["layout"] == "TP4"
     assert document["conditions"][0]["reason"] == "PodsNotReady"
+
+
+def test_hosts_are_read_from_a_prometheus(monkeypatch: pytest.MonkeyPatch) -> None:
+    pods = frozenset({PodRef("team-a", "llama-1")})
+    known = HostPower("node-0", 8, pods, "kepler_platform_watts", 5000.0, 3000.0)
+    partly = HostPower(
+        "node-1", 8, pods, "kepler_platform_watts", 5000.0, None, "the energy of 7 of its 8 GPUs is known"
+    )
+    monkeypatch.setattr(command, "read_cluster", read)
+    answers = ({("team-a", LIVE["metadata"]["name"]): [known, partly]}, ("a meter names no node",))
+    monkeypatch.setattr("energylens.cli.inputs.hosts.hosts_by_deployment", lambda *_: answers)
+    found = CliRunner().invoke(cli, ["status", "--prometheus", "http://127.0.0.1:1", "--price", "0.1"])
+    assert found.exit_code == 0, found.output
+    assert found.stderr == "Warning: a meter names no node\n"
+    assert "node-0: 5,000 W at the meter (Kepler, by Redfish), of which its 8 GPUs drew 3,000 W" in found.stdout
+    assert (
+        "node-1: 5,000 W at the meter (Kepler, by Redfish), with the GPUs; the host's part is not known"
+    ) in found.stdout
+    assert "2,000 W more as measured of 1 of 2 hosts, 250 W for each of 8 GPUs: 1,460 kWh, 146 in" in found.stdout
+    body = json.loads(CliRunner().invoke(cli, ["status", "--prometheus", "http://x", "-o", "json"]).stdout)
+    assert [host.get("hostWatts") for host in body["items"][0]["hosts"]] == [2000.0, None]
 
 
 def test_names_choose_and_a_wrong_one_is_told_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
