@@ -9,7 +9,7 @@ VLLM_VERSION := 0.33.0
 VLLM_VENV ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/energylens/vllm-$(VLLM_VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit coverage fuzz faults transitions soak image sbom image-test engine-test lint format generate gallery docs lock clean
+.PHONY: help demo test test-unit ui-test coverage fuzz faults transitions soak image sbom image-test engine-test lint format generate gallery docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -29,6 +29,9 @@ test: lint ## Run all tests: linters, unit, fault, control-plane and end-to-end 
 
 test-unit: $(STAMP) ## Run the tests that need no control plane (a few minutes)
 	$(BIN)/pytest -n auto --dist worksteal tests/unit tests/faults
+
+ui-test: $(STAMP) ## Look at the pages of `energylens ui` in a Chromium of this machine (CHROMIUM=PATH); skipped without one
+	$(BIN)/pytest tests/ui -rs
 
 coverage: $(STAMP) ## Say which statements unit and fault tests run; lines added since BASE (where the branch left main) have a floor
 	$(BIN)/coverage erase

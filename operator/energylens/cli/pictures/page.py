@@ -11,9 +11,9 @@ _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --muted: #5f6b7a; --grid: #e3e7ec; --surface: #ffffff;
   --back: #f4f6f8; --bad: #b9380b; --series-0: #0072b2; --series-1: #c65500; --series-2: #00835f; --series-3: #b0568a;
   --series-4: #8a6a00; --series-5: #2f8fca; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e8ebef; --muted: #98a4b3; --grid: #2c343e; --surface: #171c22;
-  --back: #0e1216; --bad: #ff8a5c; --series-0: #5db8f5; --series-1: #f59a4c; --series-2: #3ecf9f; --series-3: #e59fc6;
-  --series-4: #e0bd4a; --series-5: #9bd4f7; } }
+@media screen and (prefers-color-scheme: dark) { :root { --ink: #e8ebef; --muted: #98a4b3; --grid: #2c343e;
+  --surface: #171c22; --back: #0e1216; --bad: #ff8a5c; --series-0: #5db8f5; --series-1: #f59a4c; --series-2: #3ecf9f;
+  --series-3: #e59fc6; --series-4: #e0bd4a; --series-5: #9bd4f7; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--back); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
 main { max-width: 1120px; margin: 0 auto; padding: 28px 20px 60px; }
@@ -65,8 +65,9 @@ tr.pick td { font-weight: 600; }
   .facts td::before { content: none; }
   td::before { content: attr(data-label) " "; color: var(--muted); font-weight: 400; }
 }
-@media print { nav { display: none; } body { background: #fff; } main { max-width: none; } .table { overflow: visible; }
-  th, td { white-space: normal; } }
+@media print { :root { color-scheme: light; } nav { display: none; } body { background: #fff; }
+  main { max-width: none; padding: 0; } .table { overflow: visible; } table { font-size: 9px; }
+  th, td { white-space: normal; overflow-wrap: anywhere; padding: 4px; } td.wide { min-width: 0; } }
 """
 
 
