@@ -96,7 +96,7 @@ generate: $(STAMP) ## Write crds/, the chart's copy, docs/api.md and the chart's
 	$(BIN)/python tools/layers.py
 	$(BIN)/python -m tools.chart_readme
 
-gallery: $(STAMP) ## Write the expected output of every example anew, after a wanted change
+gallery: $(STAMP) ## Write the expected output of every example and the samples of docs/cli.md anew, after a wanted change
 	$(BIN)/python -m tests.gallery write
 
 clean: ## Remove the virtual environment and caches of this checkout

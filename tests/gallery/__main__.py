@@ -1,10 +1,12 @@
-"""``python -m tests.gallery write`` regenerates every expected.txt; ``play FILE`` plays one scenario."""
+"""``python -m tests.gallery write`` regenerates every expected.txt and the samples of docs/cli.md; ``play FILE`` plays
+one scenario."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
+from tests.gallery import samples
 from tests.gallery.scenario import play
 from tests.gallery.transcript import ROOT, transcripts, write
 
@@ -18,6 +20,8 @@ def main(arguments: list[str]) -> int:
             for path in transcripts():
                 changed = write(path)
                 sys.stdout.write(f"{'changed' if changed else 'same   '}  {path.relative_to(ROOT)}\n")
+            changed = samples.write()
+            sys.stdout.write(f"{'changed' if changed else 'same   '}  {samples.PAGE.relative_to(ROOT)}\n")
         case ["play", path]:
             sys.stdout.write(play(Path(path)))
         case _:
