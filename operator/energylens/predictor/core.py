@@ -48,7 +48,8 @@ class Predictor:
     """Predicts with one set of coefficients and one engine profile."""
 
     sees_nodes = False
-    """Whether predictions depend on ``GpuSpec.max_gpus_per_node``; if so, planners predict once per node size."""
+    """Whether planners predict once per node size, with ``GpuSpec.max_gpus_per_node``; this predictor reads the size
+    from ``Layouts.node_gpus``, so that one call serves all."""
 
     def __init__(self, coefficients: Coefficients, profile: EngineProfile) -> None:
         self.coefficients = coefficients

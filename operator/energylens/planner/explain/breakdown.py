@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -46,9 +46,7 @@ def parts_of(problem: Problem, rows: Candidates, i: int) -> dict[str, float] | N
     if not isinstance(predictor, Predictor):
         return None
     gpu = problem.gpus[rows.products[int(rows.product[i])]]
-    per_node = int(rows.gpus_per_node[i])
-    widest = per_node if rows.nodes_per_replica[i] > 1 else max(per_node, gpu.max_gpus_per_node)
-    gpu, layouts, load = replace(gpu, max_gpus_per_node=widest), rows.layouts.take(np.asarray([i])), problem.load
+    layouts, load = rows.layouts.take(np.asarray([i])), problem.load
     saturated = load.concurrency is not None
     share = (load.concurrency if load.concurrency is not None else load.requests_per_second or 0.0) / rows.replicas[i]
     predict = predictor.at_concurrency if saturated else predictor.at_rate

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -33,9 +33,7 @@ def class_figures(problem: Problem, rows: Candidates, i: int) -> tuple[ClassFigu
     if not shapes or len(shapes) == 1 or load.requests_per_second is None or not isinstance(predictor, Predictor):
         return ()
     gpu = problem.gpus[rows.products[int(rows.product[i])]]
-    per_node = int(rows.gpus_per_node[i])
-    widest = per_node if rows.nodes_per_replica[i] > 1 else max(per_node, gpu.max_gpus_per_node)
-    gpu, layouts = replace(gpu, max_gpus_per_node=widest), rows.layouts.take(np.asarray([i]))
+    layouts = rows.layouts.take(np.asarray([i]))
     replicas = rows.replicas[np.asarray([i])]
     workload, rate = thinned(load.workload, replicas), load.requests_per_second / replicas
     level = _LEVELS[problem.spec.slo.percentile]

@@ -31,7 +31,7 @@ from energylens.predictor.types import (
     Workload,
 )
 
-CACHED_ROWS = 8192
+CACHED_ROWS = 12_288
 """Candidates per call of the predictor: larger arrays exceed a core's cache, smaller ones make the calls themselves
 costly."""
 
@@ -90,13 +90,6 @@ def evaluate(
     )
 
 
-def _splits_boards(space: ProductSpace) -> bool:
-    """Return whether communication depends on the GPUs of a node: by its network, or because NVLink ends there."""
-    several = space.nodes_per_replica > 1
-    small = several & (space.gpus_per_node < space.gpu.max_gpus_per_node)
-    return bool(several.any()) and (space.gpu.network_bandwidth > 0.0 or bool(small.any()))
-
-
 @dataclass(frozen=True)
 class _Question:
     """The arguments of :func:`evaluate` that all products share."""
@@ -136,7 +129,7 @@ def _evaluate_product(space: ProductSpace, question: _Question) -> Candidates:
     figures = {name: np.full(index.size, np.nan) for name in _FIGURES}
     sustainable, nearest = np.zeros(index.size, dtype=bool), np.full(index.size, NOTHING)
     runnable = np.flatnonzero((supported & fits)[index])
-    groups = by_node_size(space, index, runnable, apart=predictor.sees_nodes or _splits_boards(space))
+    groups = by_node_size(space, index, runnable, apart=predictor.sees_nodes)
     for gpu, rows in ((gpu, part) for gpu, group in groups for part in _in_cache(space, index, group)):
         layouts = space.layouts.take(index[rows])
         found = _under_load(question, gpu, layouts, replicas[rows])

@@ -24,7 +24,10 @@ class ReplicaPredictor(Protocol):
 
     @property
     def sees_nodes(self) -> bool:
-        """Whether predictions depend on ``GpuSpec.max_gpus_per_node``; if not, one call serves all node sizes."""
+        """Whether predictions depend on ``GpuSpec.max_gpus_per_node`` and not on ``Layouts.node_gpus``.
+
+        If not, one call serves all node sizes.
+        """
         ...
 
     def memory(self, model: ModelSpec, gpu: GpuSpec, layouts: Layouts, workload: Workload) -> Memory:

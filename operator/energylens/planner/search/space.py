@@ -158,6 +158,7 @@ def enumerate_space(
     keep &= tp <= largest
     layouts = Layouts(tp, pp, ep, dp, seqs, cap.astype(np.float64)).take(keep)
     layouts, nodes = _split_over_nodes(layouts, node_sizes)
+    layouts = replace(layouts, node_gpus=_node_gpus(layouts, nodes, gpu))
 
     last = np.minimum(replicas_that_fit(node_sizes, layouts.gpus // nodes, nodes), total // layouts.gpus)
     first = np.ones_like(last)
@@ -193,6 +194,16 @@ def _split_over_nodes(layouts: Layouts, node_sizes: Sequence[int]) -> tuple[Layo
         seen.append(nodes)
     index = np.concatenate(rows)
     return layouts.take(index), np.concatenate([nodes[r] for nodes, r in zip(seen, rows, strict=True)])
+
+
+def _node_gpus(layouts: Layouts, nodes: IntArray, gpu: GpuSpec) -> IntArray:
+    """Return the GPUs of the nodes that replicas see: those that a replica over several nodes has on each of them.
+
+    0 where they are as many as nodes of the product usually have, so that equal layouts are predicted once.
+    """
+    here = layouts.gpus // nodes
+    seen = np.where(nodes > 1, here, np.maximum(here, gpu.max_gpus_per_node))
+    return np.where(seen == gpu.max_gpus_per_node, 0, seen)
 
 
 def concatenate(parts: Sequence[Layouts]) -> Layouts:

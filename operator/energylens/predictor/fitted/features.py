@@ -39,6 +39,12 @@ def load_key(workload: Workload) -> str:
     return load_kind(workload.input_tokens, workload.output_tokens)
 
 
+_MOST_EXPERT_GPUS = 99
+"""Layouts over more GPUs of experts count as one: no run has so many."""
+_DEGREES, _MOST_RANKS = 2048, 2**20
+"""Above every degree of tensor or pipeline parallelism, and above every number of ranks."""
+
+
 def load_kind(input_tokens: float, output_tokens: float) -> str:
     """Return the kind of load: long reasoning outputs, long prompts, prompts longer than outputs, or other."""
     if output_tokens >= LONG_OUTPUT:
@@ -50,7 +56,7 @@ def load_kind(input_tokens: float, output_tokens: float) -> str:
 
 def beyond_island(gpu: GpuSpec, layouts: Layouts) -> BoolArray:
     """Return which candidates communicate over the host link, shape (n,)."""
-    return np.asarray(layouts.gpus > nvlink_island(gpu))
+    return np.asarray(layouts.gpus > nvlink_island(gpu, layouts))
 
 
 def parallel_key(gpu: GpuSpec, layouts: Layouts) -> npt.NDArray[np.str_]:
@@ -78,20 +84,14 @@ def run_features(
         engine: The engine's `EngineProfile.tag`, since the residual of one engine is no evidence about another.
     """
     architecture, storage, load = architecture_key(model) + engine, storage_key(model), load_key(workload)
-    code = (
-        layouts.tensor_parallel * 1_000_000
-        + layouts.pipeline_parallel * 10_000
-        + np.minimum(layouts.expert_parallel, 99) * 100
-        + layouts.data_parallel
-    )
-    values, first, inverse = np.unique(code, return_index=True, return_inverse=True)
+    tp, pp, dp = layouts.tensor_parallel, layouts.pipeline_parallel, layouts.data_parallel
+    ep = np.minimum(layouts.expert_parallel, _MOST_EXPERT_GPUS)
+    # The same degrees on small nodes may leave an NVLink island.
+    code = (((tp * _DEGREES + pp) * 128 + ep) * _MOST_RANKS + dp) * 2 + beyond_island(gpu, layouts)
+    _, first, inverse = np.unique(code, return_index=True, return_inverse=True)
+    degrees = zip(*(degree[first].tolist() for degree in (tp, pp, ep, dp)), strict=True)
+    names = [f"{architecture}/{storage}/{gpu.name}/tp{t}pp{p}ep{e}dp{d}" for t, p, e, d in degrees]
     layouts = layouts.take(first)
-    names = []
-    for value in values.tolist():
-        tp, rest = divmod(value, 1_000_000)
-        pp, rest = divmod(rest, 10_000)
-        ep, dp = divmod(rest, 100)
-        names.append(f"{architecture}/{storage}/{gpu.name}/tp{tp}pp{pp}ep{ep}dp{dp}")
     layout = np.array(names, dtype=np.str_)
     single = np.where(layouts.gpus == 1, f"{gpu.name}/one", f"{gpu.name}/several").astype(np.str_)
 

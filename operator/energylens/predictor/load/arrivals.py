@@ -30,6 +30,8 @@ CURVE = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0)
 """Sequences per data-parallel rank at which a layout is timed for the first guess."""
 CLEAR_OF_GRAPHS = 1.25
 """Ratio of a step's tokens to the largest graph beyond which the exact size of that graph does not matter."""
+_MOST_CODES = 2**62
+"""Most codes of rows; int64 holds hardly more."""
 _LIGHT_SLOPE = 0.95
 """Slope of log(C / step(C)) over log(C) under light load."""
 _APART = 1e3
@@ -118,12 +120,25 @@ def thinned_variation(variation: FloatArray | float, parts: IntArray | FloatArra
 
 def distinct(*columns: npt.NDArray[np.generic]) -> tuple[IntArray, IntArray]:
     """Return the first of each distinct row of columns of shape (n,), and each row's index among the distinct rows."""
-    code = np.zeros(columns[0].shape, dtype=np.int64)
+    code, codes = np.zeros(columns[0].shape, dtype=np.int64), 1
     for column in columns:
-        values, number = np.unique(column, return_inverse=True)
-        code = code * values.size + number.reshape(-1)
+        number, size = _numbered(column)
+        if codes * size > _MOST_CODES:
+            code, codes = _numbered(code, dense=True)
+        code, codes = code * size + number, codes * size
     _, first, inverse = np.unique(code, return_index=True, return_inverse=True)
     return np.asarray(first), np.asarray(inverse).reshape(-1)
+
+
+def _numbered(column: npt.NDArray[np.generic], *, dense: bool = False) -> tuple[IntArray, int]:
+    """Return whole numbers from 0 in the order of the values of a column, shape (n,), and a number above all of them.
+
+    Whole values stand for themselves, as degrees do, unless ``dense``: sorting a column takes longer than all else.
+    """
+    if not dense and np.issubdtype(column.dtype, np.integer) and column.size and column.min() >= 0:
+        return column.astype(np.int64), int(column.max()) + 1
+    values, number = np.unique(column, return_inverse=True)
+    return number.reshape(-1).astype(np.int64), max(1, values.size)
 
 
 def _graphed(layouts: Layouts, tokens: FloatArray) -> Layouts:

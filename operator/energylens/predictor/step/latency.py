@@ -17,7 +17,7 @@ from energylens.predictor.step.kernels import KERNEL_INDEX
 from energylens.predictor.step.links import host_link_factor, host_link_floor
 from energylens.predictor.step.rates import Constants, DataSheet, KernelRates, per_operation
 from energylens.predictor.step.work import CollectiveWork, Work
-from energylens.predictor.types import FloatArray
+from energylens.predictor.types import FloatArray, IntArray
 
 FRONTEND_SOFT = 4.0
 LATENT = KERNEL_INDEX["moe:fp8_block_latent"]
@@ -139,7 +139,7 @@ def collective_seconds(work: CollectiveWork, c: Constants, sheet: DataSheet) -> 
 
 
 def _network_seconds(
-    kind: Collective, moved: FloatArray, group: FloatArray, node_gpus: int, c: Constants, sheet: DataSheet
+    kind: Collective, moved: FloatArray, group: FloatArray, node_gpus: int | IntArray, c: Constants, sheet: DataSheet
 ) -> FloatArray:
     """Return the time in which the bytes that each GPU moves pass the network of its node, shape of ``moved``.
 
@@ -147,7 +147,7 @@ def _network_seconds(
     every GPU of the node. On the way the bytes pass PCIe: of one GPU, or of all GPUs that NVLink connects, each with an
     adapter. The network is assumed to reach the same share of its peak as links between GPUs; no run has measured that.
     """
-    here = np.minimum(group, float(node_gpus))
+    here = np.minimum(group, node_gpus)
     each = here if kind is Collective.ALL_TO_ALL else 1.0
     joined = np.not_equal(sheet.link_bandwidth, sheet.host_link_bandwidth) & (kind is not Collective.NONE)
     host = sheet.host_link_bandwidth * np.where(joined | (kind is Collective.ALL_TO_ALL), here, 1.0)

@@ -14,26 +14,33 @@ from __future__ import annotations
 import numpy as np
 
 from energylens.predictor.model.einsum import Collective
-from energylens.predictor.types import FloatArray, GpuSpec
+from energylens.predictor.types import FloatArray, GpuSpec, IntArray, Layouts
 
 LARGEST_BOARD = 16
 """Most GPUs that NVLink connects in one node; a larger island is a rack whose nodes are also connected by NVLink."""
 
 
-def nvlink_island(gpu: GpuSpec) -> int:
-    """Return the number of GPUs of a product that NVLink connects; 1 without NVLink."""
-    if not gpu.nvlink_bandwidth:
-        return 1
-    island = gpu.gpus_per_nvlink_island
-    return island if island > LARGEST_BOARD else min(island, gpu.max_gpus_per_node)
+def nvlink_island(gpu: GpuSpec, layouts: Layouts) -> IntArray:
+    """Return the number of GPUs that NVLink connects for each layout, shape (n,); 1 without NVLink."""
+    island = gpu.gpus_per_nvlink_island if gpu.nvlink_bandwidth else 1
+    if island == 1 or island > LARGEST_BOARD:
+        return np.full(len(layouts), island)
+    return np.minimum(island, _node_gpus(gpu, layouts))
 
 
-def node_size(gpu: GpuSpec) -> int:
-    """Return the number of GPUs beyond which messages use a network: those of a node, or of a rack with NVLink."""
-    return max(gpu.max_gpus_per_node, nvlink_island(gpu))
+def node_size(gpu: GpuSpec, layouts: Layouts) -> IntArray:
+    """Return the number of GPUs beyond which messages of each layout use a network, shape (n,).
+
+    They are the GPUs of a node, or of a rack with NVLink.
+    """
+    return np.maximum(_node_gpus(gpu, layouts), nvlink_island(gpu, layouts))
 
 
-def host_share(kind: Collective, group: FloatArray, island: int) -> FloatArray:
+def _node_gpus(gpu: GpuSpec, layouts: Layouts) -> IntArray:
+    return np.where(layouts.node_gpus > 0, layouts.node_gpus, gpu.max_gpus_per_node)
+
+
+def host_share(kind: Collective, group: FloatArray, island: int | IntArray) -> FloatArray:
     """Return the share of each GPU's bytes that a collective sends over the host link, shape of ``group``.
 
     A ring passes all of its bytes over each hop (Thakur et al., IJHPCA 2005), so a single hop between islands limits
@@ -42,14 +49,14 @@ def host_share(kind: Collective, group: FloatArray, island: int) -> FloatArray:
     Args:
         kind: The collective.
         group: Number of participating GPUs, at least 1.
-        island: Number of GPUs that NVLink connects.
+        island: Number of GPUs that NVLink connects, a number or shape (n,).
     """
     if kind is Collective.ALL_TO_ALL:
         return np.asarray(np.maximum(group - island, 0.0) / np.maximum(group - 1.0, 1.0))
     return np.asarray(group > island, dtype=np.float64)
 
 
-def stage_share(tp: FloatArray, pp: FloatArray, island: int) -> FloatArray:
+def stage_share(tp: FloatArray, pp: FloatArray, island: int | IntArray) -> FloatArray:
     """Return the share of a pipeline's stage borders that lie between islands, shape (n,).
 
     Engines number GPUs with tensor parallelism innermost, so that consecutive stages share an island as far as they
@@ -58,7 +65,7 @@ def stage_share(tp: FloatArray, pp: FloatArray, island: int) -> FloatArray:
     Args:
         tp: GPUs per stage, shape (n,).
         pp: Number of stages, shape (n,).
-        island: Number of GPUs that NVLink connects.
+        island: Number of GPUs that NVLink connects, a number or shape (n,).
     """
     borders = np.maximum(pp - 1.0, 1.0)
     return np.asarray(np.minimum(np.ceil(tp * pp / island) - 1.0, borders) / borders * (pp > 1.0))

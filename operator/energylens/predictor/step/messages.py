@@ -8,7 +8,7 @@ from energylens.predictor.model.einsum import ACTIVATION_BYTES, Collective
 from energylens.predictor.model.lowering import Lowered
 from energylens.predictor.step.links import host_share, node_size, nvlink_island, stage_share
 from energylens.predictor.step.work import CollectiveWork, StepTokens
-from energylens.predictor.types import FloatArray, GpuSpec, Layouts
+from energylens.predictor.types import FloatArray, GpuSpec, IntArray, Layouts
 
 
 class _Messages:
@@ -28,8 +28,8 @@ class _Messages:
         self.bytes.append(message)
         self.groups.append(group)
 
-    def beyond(self, size: int, layouts: Layouts) -> FloatArray:
-        """Return the share of each collective's bytes that leaves ``size`` neighbouring GPUs, shape (c, n)."""
+    def beyond(self, size: IntArray, layouts: Layouts) -> FloatArray:
+        """Return the share of each collective's bytes that leaves ``size`` neighbouring GPUs, (n,); shape (c, n)."""
         tp, pp = (each.astype(np.float64) for each in (layouts.tensor_parallel, layouts.pipeline_parallel))
         return np.stack(
             [
@@ -77,13 +77,13 @@ def step_collectives(
         found.add(Collective.ALL_REDUCE, float(lowered.norm_layers), 8.0 * tokens.computed, tp)
     pp = layouts.pipeline_parallel.astype(np.float64)
     found.add(Collective.NONE, pp - 1.0, ACTIVATION_BYTES * hidden * tokens.computed, np.where(pp > 1, 2.0, 1.0))
-    known, size = gpu.network_bandwidth > 0.0, node_size(gpu)
+    known, size = gpu.network_bandwidth > 0.0, node_size(gpu, layouts)
     return CollectiveWork(
         tuple(found.kinds),
         np.stack(found.counts),
         np.stack(found.bytes),
         np.stack(found.groups),
-        found.beyond(nvlink_island(gpu), layouts),
+        found.beyond(nvlink_island(gpu, layouts), layouts),
         found.beyond(size, layouts) if known else None,
         size,
     )

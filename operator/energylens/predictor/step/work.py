@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from energylens.predictor.model.einsum import Collective
-from energylens.predictor.types import FloatArray, Layouts
+from energylens.predictor.types import FloatArray, IntArray, Layouts
 
 LARGEST_GRAPH = 512.0
 """Tokens of the largest step for which vLLM captures a CUDA graph."""
@@ -150,8 +150,8 @@ class CollectiveWork:
     """
     network_share: FloatArray | None = None
     """Part of that share that continues over a network of known speed; None if no speed is known."""
-    node_gpus: int = 1
-    """GPUs that share the network."""
+    node_gpus: int | IntArray = 1
+    """GPUs that share the network, a number or shape (n,)."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,17 +48,25 @@ def test_nvlink_ends_with_the_node() -> None:
     assert whole.itl_p50_ms[0] == pytest.approx(joined.itl_p50_ms[0])
 
 
-def test_together_or_apart_the_candidates_are_the_same() -> None:
+@pytest.mark.parametrize("gigabits", [0, 400])
+def test_together_or_apart_the_candidates_are_the_same(gigabits: int) -> None:
     class Apart(type(load_predictor())):  # type: ignore[misc]
+        """Knows the size of nodes from the product alone."""
+
         sees_nodes = True
 
-    shipped, gpu, spec = load_predictor(), find_gpu("H100"), load_model("Qwen/Qwen3-30B-A3B")
-    space = enumerate_space(spec, gpu, [4, 4], Overrides(max_batch_size=64), PowerCap())
+        def at_rate(self, model: Any, gpu: Any, layouts: Any, *asked: Any) -> Any:
+            return super().at_rate(model, gpu, replace(layouts, node_gpus=np.zeros(0, dtype=np.int64)), *asked)
+
+    shipped, spec = load_predictor(), load_model("Qwen/Qwen3-30B-A3B")
+    gpu = replace(find_gpu("H100"), network_bandwidth=gigabits * 1e9 / 8.0)
+    space = enumerate_space(spec, gpu, [4, 4, 2], Overrides(max_batch_size=64), PowerCap())
+    assert set(space.layouts.node_gpus.tolist()) == {0, 1, 2, 3, 4}
     load = Load(Workload(300, 200), 2.0)
     together = evaluate([space], spec, shipped, load, "P95")
     apart = evaluate([space], spec, Apart(shipped.coefficients, shipped.profile), load, "P95")
     for name in ("sustainable", "itl_upper_ms", "ttft_upper_ms", "power_watts", "joules_per_output_token"):
-        np.testing.assert_allclose(getattr(together, name), getattr(apart, name), rtol=1e-4)
+        np.testing.assert_allclose(getattr(together, name), getattr(apart, name), rtol=1e-12)
 
 
 @pytest.mark.parametrize("rows", [1, 7, 300])
