@@ -12,7 +12,6 @@ from energylens.api.llmdeployment import (
     CorrectionFactors,
     LLMDeployment,
     LLMDeploymentSpec,
-    PlannedJob,
     PlanStatus,
     PredictedFigures,
 )
@@ -35,7 +34,7 @@ from energylens.planner.search.candidates import Candidates
 from energylens.planner.search.confidence import confidence_of
 from energylens.planner.search.constraints import feasible
 from energylens.planner.search.corrections import Corrections, correction_status
-from energylens.planner.search.frontier import alternatives, frontier_rows, table
+from energylens.planner.search.frontier import alternatives, frontier_rows, planned_job, table
 from energylens.planner.search.identity import identified, inputs_hash, sealed
 from energylens.planner.search.placement import layout_at, placement_at
 from energylens.planner.search.problem import Problem, Solution, binding_constraint
@@ -232,7 +231,7 @@ def plan_status(problem: Problem, solution: Solution, i: int) -> PlanStatus:
         correction=_correction(problem, rows, i),
         inter_node_network=_network(problem, rows, i),
         lowest_power_watts=_lowest_power(solution),
-        job=_planned_job(rows, i),
+        job=planned_job(rows, i),
         predicted=PredictedFigures(
             joules_per_output_token=format_milli(float(rows.joules_per_output_token[i])),
             joules_per_output_token_low=format_milli(float(rows.joules_low[i])),
@@ -249,15 +248,6 @@ def plan_status(problem: Problem, solution: Solution, i: int) -> PlanStatus:
         ),
     )
     return identified(found, problem.spec)
-
-
-def _planned_job(rows: Candidates, i: int) -> PlannedJob | None:
-    if not math.isfinite(rows.completion_seconds[i]):
-        return None
-    return PlannedJob(
-        completion_seconds=describe.up(float(rows.completion_seconds[i])),
-        energy_watt_hours=describe.up(float(rows.job_joules[i]) / 3600.0),
-    )
 
 
 def _network(problem: Problem, rows: Candidates, i: int) -> str | None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
+from tests.unit.cli.conftest import POOLS, Run, Write, budget, chat
 
 from energylens.api.llmdeployment import PlannedJob
 from energylens.cli.inputs.rates import NO_RATES, Rates
@@ -35,3 +39,45 @@ def test_a_job_costs_its_energy_and_no_month() -> None:
     assert found["hosts"]["job"]["kilowattHours"] == pytest.approx(0.8333, rel=1e-3)
     assert job_cost_lines(NO_RATES, JOB, 4) == []
     assert job_cost_object(NO_RATES, JOB, 4, 0.2) is None
+
+
+def nightly(**energy: object) -> dict[str, object]:
+    job = {"requests": 40_000, "completeWithinSeconds": 7200, "afterCompletion": "Release"}
+    return chat(
+        "batch/nightly",
+        "meta-llama/Llama-3.1-8B-Instruct",
+        workload={"inputTokens": 300, "outputTokens": 400, "job": job},
+        slo={"percentile": "P50"},
+        energy=energy,
+    )
+
+
+def planned(run: Run, write: Write, *documents: object) -> tuple[int, dict[str, Any]]:
+    files = ["-f", write("asked.yaml", list(documents)), "--inventory", write("pools.yaml", POOLS)]
+    found = run("plan", *files, "-o", "json")
+    return found.exit_code, json.loads(found.stdout)["status"]
+
+
+def test_a_budget_counts_the_power_of_a_job_while_requests_are_served(arithmetic: Run, write: Write) -> None:
+    code, free = planned(arithmetic, write, nightly())
+    watts = free["plan"]["predicted"]["powerWatts"]
+    assert code == 0
+    # The mean power over the time that the job may take is lower than that, and would fit into this budget.
+    assert 3600 * free["plan"]["job"]["energyWattHours"] / 7200 < watts - 1
+    for cap in ({"budget": {"powerWatts": watts - 1, "action": "Enforce"}}, {}):
+        own = [nightly(**cap)] if cap else [nightly(), budget("batch/cap", watts - 1)]
+        code, less = planned(arithmetic, write, *own)
+        assert code == 0
+        assert less["plan"]["predicted"]["powerWatts"] < watts
+        assert less["plan"]["job"]["completionSeconds"] <= 7200
+
+
+def test_a_job_that_no_budget_can_power_is_refused_with_the_watts_that_it_needs(arithmetic: Run, write: Write) -> None:
+    code, refused = planned(arithmetic, write, nightly(), budget("batch/cap", 50))
+    assert code == 3
+    (ready,) = (c for c in refused["conditions"] if c["type"] == "PlanReady")
+    assert ready["reason"] == "BudgetExceeded"
+    (power,) = (r for r in refused["relaxations"] if "batch/cap" in r["field"])
+    code, allowed = planned(arithmetic, write, nightly(), budget("batch/cap", int(power["allowed"])))
+    assert code == 0
+    assert allowed["plan"]["predicted"]["powerWatts"] <= int(power["allowed"])

@@ -8,17 +8,18 @@ from energylens.cli.pictures.charts import svg
 from energylens.cli.pictures.fleet_charts import frontier_figure, prices_figure, teams_figure
 from energylens.cli.pictures.page import charts, heading, page, paragraph, table, tiles
 from energylens.cli.text.fleet import (
-    HOURS_PER_DAY,
+    Energy,
     chosen,
+    fleet_cost_lines,
     gpus_used,
     headline,
+    latency_cells,
     price_rows,
     teams,
     whole_products,
     why_missing,
 )
-from energylens.cli.text.money import basis, cost_lines
-from energylens.planner.search import describe
+from energylens.cli.text.money import basis
 
 
 def fleet_page(found: FleetResult, made: str, rates: Rates = NO_RATES) -> str:
@@ -28,7 +29,7 @@ def fleet_page(found: FleetResult, made: str, rates: Rates = NO_RATES) -> str:
     body += [paragraph(text, "bad") for text in why_missing(found)]
     if found.plan is not None:
         body.append(tiles(_tiles(found)))
-        lines = cost_lines(rates, found.plan.power_watts, sum(part.gpus for part in parts), label="Cost:")
+        lines = fleet_cost_lines(rates, parts, label="Cost:")
         body += [paragraph(" ".join(line.split())) for line in (*lines, *basis(rates))]
     drawn = []
     if parts:
@@ -71,7 +72,7 @@ def _tiles(found: FleetResult) -> list[tuple[str, str]]:
     watts = plan.power_watts
     shown = [
         (f"{watts / 1000:.1f} kW", "predicted mean power"),
-        (f"{HOURS_PER_DAY * watts / 1000:,.0f} kWh", "per day"),
+        *Energy.of(parts).amounts,
         (f"{sum(part.gpus for part in parts)} of {sum(found.free_gpus.values())}", "GPUs used of those free"),
         (str(len(parts)), f"deployments of {len(teams(parts))} teams"),
     ]
@@ -110,10 +111,7 @@ def _deployments(found: FleetResult) -> tuple[tuple[str, ...], list[tuple[str, .
                 str(part.gpus),
                 f"{part.watts:,.0f}",
                 f"{figures.joules_per_output_token[i]:.3g}",
-                str(describe.up(float(figures.ttft_ms[i]))),
-                str(describe.up(float(figures.itl_ms[i]))),
-                str(describe.up(float(figures.tpot_ms[i]))),
-                str(describe.up(float(figures.end_to_end_ms[i]))),
+                *latency_cells(part),
                 "; ".join(f"{one.field} {one.value} to {one.needed}" for one in part.relaxed),
             )
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +14,8 @@ from energylens.decide.preview import Preview, World
 
 HOURS_PER_DAY = 24
 _ABSENT = "-"
+_IN_KWH = ("energyWattHoursPerDay", "jobEnergyWattHours")
+_SUMMED = ("gpus", "powerWatts", "idlePowerWatts", *_IN_KWH)
 _HEADER = ("", "A", "B", "B - A")
 
 
@@ -169,32 +171,49 @@ def _row(figure: _Figure) -> tuple[str, str, str, str]:
 
 
 def _figures(a: PlanStatus | None, b: PlanStatus | None) -> list[_Figure]:
-    def both(words: str, field: str, of: str, digits: int = 0) -> _Figure:
-        values = [None if plan is None else float(getattr(plan.predicted, of)) for plan in (a, b)]
+    """Return the figures that at least one of two plans has."""
+
+    def both(words: str, field: str, of: Callable[[PlanStatus], float | None], digits: int = 0) -> _Figure:
+        values = [None if plan is None else of(plan) for plan in (a, b)]
         return _Figure(words, field, values[0], values[1], digits)
 
-    joules = [
-        None if plan is None else float(parse_quantity(plan.predicted.joules_per_output_token)) for plan in (a, b)
+    found = [
+        both("GPUs", "gpus", lambda plan: plan.gpus),
+        both(
+            "J per output token",
+            "joulesPerOutputToken",
+            lambda plan: float(parse_quantity(plan.predicted.joules_per_output_token)),
+            3,
+        ),
+        both("power, W", "powerWatts", lambda plan: plan.predicted.power_watts),
+        both("kWh per day", "energyWattHoursPerDay", lambda plan: _unless_job(plan, _kwh_per_day(plan)), 1),
+        both("kWh of the job", "jobEnergyWattHours", _kwh_of_job, 1),
+        both("end of the job, s", "completionSeconds", _end_of_job),
+        both("idle power, W", "idlePowerWatts", lambda plan: plan.predicted.idle_power_watts),
+        both("TTFT, ms", "ttftMilliseconds", lambda plan: _unless_job(plan, plan.predicted.ttft_milliseconds)),
+        both("ITL, ms", "itlMilliseconds", lambda plan: plan.predicted.itl_milliseconds),
+        both("TPOT, ms", "tpotMilliseconds", lambda plan: plan.predicted.tpot_milliseconds),
+        both("E2E, ms", "endToEndMilliseconds", lambda plan: _unless_job(plan, plan.predicted.end_to_end_milliseconds)),
+        both("output tokens per second", "outputTokensPerSecond", lambda plan: plan.predicted.output_tokens_per_second),
     ]
-    gpus = [None if plan is None else float(plan.gpus) for plan in (a, b)]
-    watts = both("power, W", "powerWatts", "power_watts")
-    return [
-        _Figure("GPUs", "gpus", gpus[0], gpus[1]),
-        _Figure("J per output token", "joulesPerOutputToken", joules[0], joules[1], 3),
-        watts,
-        _per_day(watts),
-        both("idle power, W", "idlePowerWatts", "idle_power_watts"),
-        both("TTFT, ms", "ttftMilliseconds", "ttft_milliseconds"),
-        both("ITL, ms", "itlMilliseconds", "itl_milliseconds"),
-        both("TPOT, ms", "tpotMilliseconds", "tpot_milliseconds"),
-        both("E2E, ms", "endToEndMilliseconds", "end_to_end_milliseconds"),
-        both("output tokens per second", "outputTokensPerSecond", "output_tokens_per_second"),
-    ]
+    return [figure for figure in found if figure.a is not None or figure.b is not None]
 
 
-def _per_day(watts: _Figure) -> _Figure:
-    kwh = [None if value is None else HOURS_PER_DAY * value / 1000 for value in (watts.a, watts.b)]
-    return _Figure("kWh per day", "energyWattHoursPerDay", kwh[0], kwh[1], 1)
+def _kwh_per_day(plan: PlanStatus) -> float:
+    return HOURS_PER_DAY * plan.predicted.power_watts / 1000.0
+
+
+def _kwh_of_job(plan: PlanStatus) -> float | None:
+    return None if plan.job is None else plan.job.energy_watt_hours / 1000.0
+
+
+def _end_of_job(plan: PlanStatus) -> float | None:
+    return None if plan.job is None else plan.job.completion_seconds
+
+
+def _unless_job(plan: PlanStatus, value: float | None) -> float | None:
+    """Return a figure of a steady load; None for a job, which runs once and for whose single requests nobody waits."""
+    return value if plan.job is None else None
 
 
 def _totals(pairs: Sequence[BothSides]) -> list[_Figure]:
@@ -203,7 +222,7 @@ def _totals(pairs: Sequence[BothSides]) -> list[_Figure]:
     for pair in pairs:
         a, b = (None if side is None else side.planning.plan for side in (pair.a, pair.b))
         for figure in _figures(a, b) if a is not None and b is not None else ():
-            if figure.field in ("gpus", "powerWatts", "energyWattHoursPerDay", "idlePowerWatts"):
+            if figure.field in _SUMMED:
                 old = sums.get(figure.field, replace(figure, a=0.0, b=0.0))
                 sums[figure.field] = replace(old, a=(old.a or 0) + (figure.a or 0), b=(old.b or 0) + (figure.b or 0))
     return list(sums.values())
@@ -246,7 +265,7 @@ def _figures_object(figures: Sequence[_Figure], side: str) -> dict[str, Any]:
 def _value(field: str, value: float) -> int | str:
     if field == "joulesPerOutputToken":
         return format_milli(value)
-    return round(1000 * value) if field == "energyWattHoursPerDay" else round(value)
+    return round(1000 * value) if field in _IN_KWH else round(value)
 
 
 def _change_object(change: FieldChange) -> dict[str, Any]:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
+from energylens.api.llmdeployment import PlannedJob
 from energylens.api.words import counted
 from energylens.cli.inputs.fleet_solve import FleetResult
 from energylens.cli.inputs.rates import NO_RATES, Rates
+from energylens.cli.text.job import job_cost_lines, job_cost_object
 from energylens.cli.text.money import basis, cost_lines, cost_object, month_cells, month_heads
 from energylens.cli.text.tables import columns
 from energylens.planner.fleet.joint import BrokenObjective
 from energylens.planner.fleet.members import FleetMember
 from energylens.planner.fleet.planning import MARGINAL, FleetPlan
 from energylens.planner.search import describe
-from energylens.planner.search.frontier import alternative
+from energylens.planner.search.frontier import alternative, planned_job
 
 HOURS_PER_DAY = 24
 
@@ -52,6 +53,11 @@ class Chosen:
         return float(self.deployment.solution.rows.power_watts[self.row])
 
     @property
+    def job(self) -> PlannedJob | None:
+        """The batch job that the deployment serves; None for a steady load."""
+        return planned_job(self.deployment.solution.rows, self.row)
+
+    @property
     def text(self) -> str:
         """Short description of the candidate."""
         return describe.candidate(self.deployment.solution.rows, self.row)
@@ -64,6 +70,45 @@ def chosen(found: FleetResult) -> list[Chosen]:
         return []
     parts = (Chosen(d, plan.rows[d.name], plan.relaxed.get(d.name, ())) for d in found.deployments)
     return sorted(parts, key=lambda part: part.deployment.name)
+
+
+@dataclass(frozen=True)
+class Energy:
+    """The energy of some parts of the plan: of steady loads by the day, and of jobs once."""
+
+    steady_watts: float
+    steady_gpus: int
+    job_watt_hours: float
+    jobs: int
+
+    @classmethod
+    def of(cls, parts: Iterable[Chosen]) -> Self:
+        """Return the energy of some parts."""
+        jobs, watts, gpus, watt_hours = 0, 0.0, 0, 0.0
+        for part in parts:
+            job = part.job
+            if job is None:
+                watts, gpus = watts + part.watts, gpus + part.gpus
+            else:
+                jobs, watt_hours = jobs + 1, watt_hours + job.energy_watt_hours
+        return cls(watts, gpus, watt_hours, jobs)
+
+    @property
+    def amounts(self) -> list[tuple[str, str]]:
+        """Energy in words and what it is for: a day of the steady loads, then the jobs, each if there are any."""
+        per_day = [(f"{HOURS_PER_DAY * self.steady_watts / 1000:.0f} kWh", "per day")]
+        jobs = [(f"{self.job_watt_hours / 1000:.3g} kWh", f"for {counted(self.jobs, 'job')}")]
+        return [*(per_day if self.steady_gpus else []), *(jobs if self.jobs else [])]
+
+
+def fleet_cost_lines(rates: Rates, parts: Sequence[Chosen], label: str = "cost") -> list[str]:
+    """Return the cost of a month of the steady loads, and of the jobs; no lines without prices."""
+    found = Energy.of(parts)
+    if not rates.is_stated:
+        return []
+    steady = cost_lines(rates, found.steady_watts, found.steady_gpus, label=label) if found.steady_gpus else []
+    jobs = [job_cost_lines(rates, part.job, part.gpus, of=part.deployment.name) for part in parts if part.job]
+    return [*steady, *(line for lines in jobs for line in lines)]
 
 
 def teams(parts: list[Chosen]) -> dict[str, list[Chosen]]:
@@ -87,7 +132,7 @@ def report(found: FleetResult, rates: Rates = NO_RATES) -> str:
     parts = chosen(found)
     lines = [headline(found), *(f"  {text}" for text in why_missing(found))]
     if parts and found.plan is not None:
-        lines += [*cost_lines(rates, found.plan.power_watts, sum(part.gpus for part in parts)), *basis(rates)]
+        lines += [*fleet_cost_lines(rates, parts), *basis(rates)]
         lines += ["", *columns(_team_rows(found.plan, parts, rates))]
         lines += ["", *columns(_deployment_rows(parts))]
         used = gpus_used(parts)
@@ -107,9 +152,11 @@ def headline(found: FleetResult) -> str:
     start = f"Fleet of {counted(count, 'deployment')}{without}"
     if found.plan is None:
         return f"{start}: no joint plan"
-    watts, gpus = found.plan.power_watts, sum(part.gpus for part in chosen(found))
+    parts = chosen(found)
+    watts, gpus = found.plan.power_watts, sum(part.gpus for part in parts)
     loose = f"only with {len(found.plan.relaxed)} of them relaxed: " if found.missing is not None else ""
-    return f"{start}: {loose}{watts:.0f} W on {counted(gpus, 'GPU')}, {HOURS_PER_DAY * watts / 1000:.0f} kWh per day"
+    energy = [" ".join(amount) for amount in Energy.of(parts).amounts]
+    return ", ".join([f"{start}: {loose}{watts:.0f} W on {counted(gpus, 'GPU')}", *energy])
 
 
 def why_missing(found: FleetResult) -> Iterator[str]:
@@ -153,13 +200,14 @@ def price_rows(found: FleetResult) -> list[tuple[str, ...]]:
 
 
 def _team_rows(plan: FleetPlan, parts: list[Chosen], rates: Rates) -> list[tuple[str, ...]]:
-    costs = month_heads(rates)
-    rows: list[tuple[str, ...]] = [("TEAM", "DEPLOYMENTS", "GPUS", "WATTS", "SHARE", *costs)]
+    heads = month_heads(rates)
+    rows: list[tuple[str, ...]] = [("TEAM", "DEPLOYMENTS", "GPUS", "WATTS", "SHARE", *heads)]
     for team, mine in teams(parts).items():
         watts = sum(part.watts for part in mine)
         share = f"{100 * watts / plan.power_watts:.0f} %"
         gpus = str(sum(part.gpus for part in mine))
-        rows.append((team, str(len(mine)), gpus, f"{watts:.0f}", share, *month_cells(rates, watts)))
+        costs = month_cells(rates, Energy.of(mine).steady_watts)
+        rows.append((team, str(len(mine)), gpus, f"{watts:.0f}", share, *costs))
     return rows
 
 
@@ -168,18 +216,24 @@ def _deployment_rows(parts: list[Chosen]) -> list[tuple[str, ...]]:
         ("DEPLOYMENT", "PLAN", "GPUS", "WATTS", "J/TOKEN", "TTFT MS", "ITL MS", "TPOT MS", "E2E MS")
     ]
     for part in parts:
-        found, i = part.deployment.solution.rows, part.row
-        # Nobody waits for a single request of a job.
-        waits = not math.isfinite(found.completion_seconds[i])
-        figures = (
-            f"{found.joules_per_output_token[i]:.3g}",
-            str(describe.up(found.ttft_ms[i])) if waits else "-",
-            str(describe.up(found.itl_ms[i])),
-            str(describe.up(found.tpot_ms[i])),
-            str(describe.up(found.end_to_end_ms[i])) if waits else "-",
-        )
-        rows.append((part.deployment.name, part.text, str(part.gpus), f"{part.watts:.0f}", *figures))
+        joules = f"{part.deployment.solution.rows.joules_per_output_token[part.row]:.3g}"
+        figures = (str(part.gpus), f"{part.watts:.0f}", joules, *latency_cells(part))
+        rows.append((part.deployment.name, part.text, *figures))
     return rows
+
+
+def latency_cells(part: Chosen) -> tuple[str, ...]:
+    """Return TTFT, ITL, TPOT and E2E as cells; ``-`` where nobody waits, as for the single requests of a job."""
+    found, i, waits = part.deployment.solution.rows, part.row, part.job is None
+    return tuple(
+        str(describe.up(float(values[i]))) if waits or decodes else "-"
+        for values, decodes in (
+            (found.ttft_ms, False),
+            (found.itl_ms, True),
+            (found.tpot_ms, True),
+            (found.end_to_end_ms, False),
+        )
+    )
 
 
 def _limit_rows(found: FleetResult) -> list[tuple[str, ...]]:
@@ -197,11 +251,13 @@ def _limit_rows(found: FleetResult) -> list[tuple[str, ...]]:
 def as_object(found: FleetResult, rates: Rates = NO_RATES) -> dict[str, Any]:
     """Return everything for programs."""
     parts, missing = chosen(found), found.missing
+    energy = Energy.of(parts)
     whole: dict[str, Any] = {"feasible": found.holds}
     if found.plan is not None:
         whole |= {
             "powerWatts": round(found.plan.power_watts),
-            "energyWattHoursPerDay": round(HOURS_PER_DAY * found.plan.power_watts),
+            "energyWattHoursPerDay": round(HOURS_PER_DAY * energy.steady_watts),
+            **({"jobEnergyWattHours": round(energy.job_watt_hours)} if energy.jobs else {}),
             "gpus": sum(part.gpus for part in parts),
             "teams": [
                 {
@@ -214,8 +270,9 @@ def as_object(found: FleetResult, rates: Rates = NO_RATES) -> dict[str, Any]:
             ],
             "deployments": [_part_object(part, rates) for part in parts],
         }
-        cost = cost_object(rates, found.plan.power_watts, sum(part.gpus for part in parts))
-        whole |= {} if cost is None else {"cost": cost}
+        cost = cost_object(rates, energy.steady_watts, energy.steady_gpus)
+        if cost is not None:
+            whole["cost"] = cost | ({"jobs": rates.of(energy.job_watt_hours / 1000.0)} if energy.jobs else {})
     if found.alone_watts is not None:
         whole["powerWattsEachAlone"] = round(found.alone_watts)
     whole["gpusFree"] = dict(sorted(found.free_gpus.items()))
@@ -261,9 +318,15 @@ def _limit_object(found: FleetResult, name: str, watts: float) -> dict[str, Any]
 def _part_object(part: Chosen, rates: Rates) -> dict[str, Any]:
     namespace, _, name = part.deployment.name.partition("/")
     rows = part.deployment.solution.rows
-    plan = alternative(rows, part.row, "").model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"reason"})
+    joules, job = float(rows.joules_per_output_token[part.row]), part.job
+    left_out = {"reason"} if job is None else {"reason", "ttft_milliseconds", "end_to_end_milliseconds"}
+    plan = alternative(rows, part.row, "").model_dump(mode="json", by_alias=True, exclude_none=True, exclude=left_out)
     found: dict[str, Any] = {"namespace": namespace, "name": name, "plan": plan}
-    cost = cost_object(rates, part.watts, part.gpus, float(rows.joules_per_output_token[part.row]))
+    if job is None:
+        cost = cost_object(rates, part.watts, part.gpus, joules)
+    else:
+        found["job"] = job.model_dump(mode="json", by_alias=True)
+        cost = job_cost_object(rates, job, part.gpus, joules)
     if cost is not None:
         found["cost"] = cost
     if part.relaxed:

@@ -25,11 +25,15 @@ def job_text(job: PlannedJob, started: str | None = None) -> str:
     return f"{end}, {job.energy_watt_hours / 1000.0:,.3g} kWh from the start of the pods"
 
 
-def job_cost_lines(rates: Rates, job: PlannedJob, gpus: int) -> list[str]:
-    """Return the cost of a job, a line each for GPUs and hosts; no lines without prices."""
+def job_cost_lines(rates: Rates, job: PlannedJob, gpus: int, of: str = "") -> list[str]:
+    """Return the cost of a job, a line each for GPUs and hosts; no lines without prices.
+
+    ``of`` names the deployment where there are several.
+    """
     if not rates.is_stated:
         return []
-    lines = [f"  cost        {energy_text(rates, job.energy_watt_hours)} for the job"]
+    whose = f"of {of}" if of else "for the job"
+    lines = [f"  cost        {energy_text(rates, job.energy_watt_hours)} {whose}"]
     if rates.host_watts is not None:
         watts = rates.host_watts * gpus
         hours = job.completion_seconds / 3600.0

@@ -30,7 +30,8 @@ class FleetMember:
     problem: Problem
     solution: Solution
     tokens_per_second: float
-    """Output tokens per second at which the deployment's energy is counted."""
+    """Output tokens per second at which the deployment's energy is counted: of a job all tokens over the time that it
+    has, so that its energy is a mean power beside the others'."""
     one_node: bool = False
     """Whether replicas over several nodes cannot run, as without LeaderWorkerSet."""
     _points: dict[tuple[bytes, bool], list[tuple[Point, int]]] = field(default_factory=dict, repr=False, compare=False)
@@ -124,7 +125,11 @@ def _evaluated(name: str, problem: Problem, one_node: bool) -> FleetMember:
     able = rows.sustainable & np.isfinite(rows.joules_per_output_token)
     holding = able & feasible([c for c in solution.constraints if c.rule != "NotEnoughFreeGPUs"], len(rows))
     leader = best(rows, holding if holding.any() else able, "MinimizeEnergy")
-    tokens = np.nan if leader is None else float(rows.output_tokens_per_second[leader])
+    load = problem.load
+    if load.job is not None:
+        tokens = load.in_flight * load.workload.output_tokens / load.job.seconds
+    else:
+        tokens = np.nan if leader is None else float(rows.output_tokens_per_second[leader])
     return FleetMember(name, problem, solution, tokens, one_node)
 
 

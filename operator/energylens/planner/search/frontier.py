@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from energylens.api.llmdeployment import Alternative, LLMDeploymentSpec, describe_replicas
+from energylens.api.llmdeployment import Alternative, LLMDeploymentSpec, PlannedJob, describe_replicas
 from energylens.api.quantity import format_milli
 from energylens.api.words import counted
 from energylens.planner.search import describe
@@ -191,3 +191,13 @@ def figures(rows: Candidates, i: int) -> dict[str, Any]:
         "tpot_milliseconds": whole(float(rows.tpot_ms[i])),
         "end_to_end_milliseconds": whole(float(rows.end_to_end_ms[i])),
     }
+
+
+def planned_job(rows: Candidates, i: int) -> PlannedJob | None:
+    """Return the end and the energy of a batch job on a candidate; None for any other load."""
+    if not math.isfinite(rows.completion_seconds[i]):
+        return None
+    return PlannedJob(
+        completion_seconds=describe.up(float(rows.completion_seconds[i])),
+        energy_watt_hours=describe.up(float(rows.job_joules[i]) / 3600.0),
+    )

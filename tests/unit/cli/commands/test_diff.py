@@ -64,6 +64,38 @@ def test_a_deployment_of_one_side_only(arithmetic: Run, write: Write) -> None:
     assert "default/three\n  only in B\n" in result.stdout
 
 
+def nightly(hours: int, requests: int = 40_000) -> dict[str, object]:
+    job = {"requests": requests, "completeWithinSeconds": 3600 * hours, "afterCompletion": "Release"}
+    return chat(workload={"inputTokens": 300, "outputTokens": 400, "job": job}, slo={})
+
+
+def test_jobs_differ_by_their_end_and_their_energy_and_have_no_day(arithmetic: Run, write: Write) -> None:
+    text = specs(arithmetic, write, nightly(1), nightly(1, 90_000)).stdout
+    rows = {line.strip().split("  ")[0]: line for line in text.splitlines()}
+    assert {"kWh of the job", "end of the job, s", "ITL, ms"} <= set(rows)
+    assert not {"kWh per day", "TTFT, ms", "E2E, ms"} & set(rows)
+    document = json.loads(specs(arithmetic, write, nightly(1), nightly(1, 90_000), "-o", "json").stdout)
+    (pair,) = document["deployments"]
+    jobs = [pair[side]["plan"]["job"] for side in ("a", "b")]
+    assert jobs[0] != jobs[1]
+    difference = pair["difference"]
+    assert difference["completionSeconds"] == jobs[1]["completionSeconds"] - jobs[0]["completionSeconds"]
+    assert difference["jobEnergyWattHours"] == jobs[1]["energyWattHours"] - jobs[0]["energyWattHours"]
+    assert not {"energyWattHoursPerDay", "ttftMilliseconds", "endToEndMilliseconds"} & set(difference)
+
+
+def test_a_job_beside_a_steady_load_has_no_difference_per_day(arithmetic: Run, write: Write) -> None:
+    text = specs(arithmetic, write, nightly(1), chat()).stdout
+    (day,) = (line for line in text.splitlines() if "kWh per day" in line)
+    assert day.split()[3:] == ["-", day.split()[4], "-"]
+    document = json.loads(
+        specs(arithmetic, write, [nightly(1), chat("b")], [nightly(2), chat("b")], "-o", "json").stdout
+    )
+    total, steady = document["total"]["a"], document["deployments"][1]["a"]["plan"]["predicted"]["powerWatts"]
+    assert total["energyWattHoursPerDay"] == 24 * steady
+    assert total["jobEnergyWattHours"] == document["deployments"][0]["a"]["plan"]["job"]["energyWattHours"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -58,6 +58,54 @@ def test_teams_and_deployments_add_up(arithmetic: Run, write: Write) -> None:
     assert document["gpus"] == sum(part["plan"]["gpus"] for part in document["deployments"])
 
 
+JOB = {"requests": 40_000, "completeWithinSeconds": 7200, "afterCompletion": "Release"}
+NIGHTLY = chat(
+    "batch/nightly", SMALL, workload={"inputTokens": 300, "outputTokens": 400, "job": JOB}, slo={"percentile": "P50"}
+)
+
+
+def test_jobs_have_an_end_and_an_energy_and_count_in_no_day(arithmetic: Run, write: Write, tmp_path: Path) -> None:
+    document = json.loads(planned(arithmetic, write, [*FLEET, NIGHTLY], "-o", "json", "--price", 0.2).stdout)
+    parts = {part["name"]: part for part in document["deployments"]}
+    job = parts["nightly"]["job"]
+    assert 0 < job["completionSeconds"] <= 7200
+    assert document["jobEnergyWattHours"] == job["energyWattHours"] > 0
+    steady = document["powerWatts"] - parts["nightly"]["plan"]["powerWatts"]
+    assert document["energyWattHoursPerDay"] == pytest.approx(24 * steady, abs=24)
+    assert document["cost"]["jobs"]["money"] == pytest.approx(0.2 * job["energyWattHours"] / 1000)
+    assert parts["nightly"]["cost"]["job"]["money"] == pytest.approx(document["cost"]["jobs"]["money"])
+    assert not {"ttftMilliseconds", "endToEndMilliseconds"} & set(parts["nightly"]["plan"])
+    page = tmp_path / "fleet.html"
+    text = planned(arithmetic, write, [*FLEET, NIGHTLY], "--price", 0.2, "--report", page).stdout
+    energy = f"{job['energyWattHours'] / 1000:.3g} kWh"
+    assert f" kWh per day, {energy} for 1 job\n" in text
+    assert "in money of batch/nightly\n" in text
+    (row,) = (line for line in text.splitlines() if line.strip().startswith("batch/nightly "))
+    assert [row.split()[-4], row.split()[-1]] == ["-", "-"]
+    assert f"{energy}" in page.read_text()
+    assert "for 1 job" in page.read_text()
+
+
+def test_jobs_alone_have_no_day(arithmetic: Run, write: Write) -> None:
+    text = planned(arithmetic, write, [NIGHTLY], "--price", 0.2).stdout
+    assert "per day" not in text.splitlines()[0]
+    assert " a month" not in text.partition("Cost:")[0]
+
+
+def test_a_budget_bears_the_power_of_a_job_while_requests_are_served(arithmetic: Run, write: Write) -> None:
+    free = json.loads(planned(arithmetic, write, [NIGHTLY], "-o", "json").stdout)
+    tight = free["powerWatts"] - 1
+    capped = planned(arithmetic, write, [NIGHTLY], "--budget-watts", tight, "-o", "json")
+    document = json.loads(capped.stdout)
+    assert capped.exit_code == 0
+    assert document["powerWatts"] <= tight
+    assert document["jobEnergyWattHours"] >= free["jobEnergyWattHours"]
+    assert document["limits"][0]["powerWatts"] == tight
+    none = planned(arithmetic, write, [NIGHTLY, budget("batch/cap", 1)])
+    assert none.exit_code == 3
+    assert "would work: EnergyBudget batch/cap higher by" in none.stdout
+
+
 def test_it_is_never_worse_than_one_after_the_other(arithmetic: Run, write: Write) -> None:
     asked = [chat("a/greedy"), chat("b/needs-h200", hardware={"gpuProducts": ["H200"]}, slo=TIGHT)]
     pools: dict[str, object] = {

@@ -97,6 +97,27 @@ def test_the_joint_plan_is_the_best_of_every_pair(watts: float, tight: int, make
         assert np.isinf(least)
 
 
+@pytest.mark.parametrize("deadline", [1800, 36_000])
+def test_the_energy_of_a_job_counts_as_a_mean_power_over_its_time(deadline: int, make_fleet: Make) -> None:
+    """Joules that a job takes once weigh beside watts that others draw as long as the job may take."""
+    job = {"inputTokens": 300, "outputTokens": 400, "job": {"requests": 3000, "completeWithinSeconds": deadline}}
+    fleet = make_fleet({"workload": job}, {"slo": ITL})
+    least = np.inf
+    batch, steady = fleet.deployments
+    for i in valid(batch):
+        for j in valid(steady):
+            rows = batch.solution.rows, steady.solution.rows
+            watts = rows[0].job_joules[i] / deadline
+            watts += rows[1].joules_per_output_token[j] * rows[1].output_tokens_per_second[j]
+            if watts < least and fits(fleet, (int(i), int(j))):
+                least = float(watts)
+    found = plan_fleet(fleet)
+    assert isinstance(found, FleetPlan)
+    assert found.energy_watts == pytest.approx(least)
+    # A budget has to bear the power while requests are served.
+    assert found.power_watts > found.energy_watts
+
+
 def test_deployments_that_ask_for_the_same_are_evaluated_once(make_fleet: Make) -> None:
     specs = [{"slo": ITL}, {"slo": ITL}, {"slo": {**ITL, "itlMilliseconds": 31}}]
     problems = [deployment.problem for deployment in make_fleet(*specs).deployments]
