@@ -90,7 +90,8 @@ def _given(**fields: Any) -> Object:
 def specs(draw: Draw) -> Object:
     """Draw a spec that the CRD takes, but for the rules over several fields."""
     v = _Values(draw, draw(st.booleans()))
-    rate = v.one_of(True, True, False)
+    load = v.one_of("rate", "rate", "concurrency", "job")
+    profile = load == "rate" and v.is_set()
     models = st.sampled_from(MODELS) | st.deferred(lambda: st.sampled_from(_families()))
     most_gpus = v.whole(1, 100_000, 8, 4, 2) if v.is_set() else None
     products = st.lists(st.sampled_from(USUAL_PRODUCTS), min_size=1, max_size=2, unique=True)
@@ -104,19 +105,20 @@ def specs(draw: Draw) -> Object:
             extraArgs=draw(st.lists(st.sampled_from(EXTRA_ARGS), max_size=2)) if v.is_set() else None,
         ),
         workload=_given(
-            inputTokens=v.whole(1, 10_000_000, 300, 1000, 2000),
-            outputTokens=v.whole(1, 1_000_000, 400, 200, 100),
-            requestsPerSecond=v.rate() if rate else None,
-            concurrency=None if rate else v.whole(1, 100_000, 16, 64),
-            arrivalSCV=v.one_of("1", "4", "100") if rate and v.is_set() else None,
-            prefixCacheHitPercent=v.whole(0, 100, 50, 90) if v.is_set() else None,
+            **draw(shapes(v.calm)),
+            requestsPerSecond=v.rate() if load == "rate" else None,
+            concurrency=v.whole(1, 100_000, 16, 64) if load == "concurrency" else None,
+            job=draw(jobs(v.calm)) if load == "job" else None,
+            profile=draw(profiles(v.calm)) if profile else None,
+            arrivalSCV=v.one_of("1", "4", "100") if load == "rate" and v.is_set() else None,
             speculative=draw(speculations(v.calm)) if v.is_set() else None,
         ),
         slo=_given(
             percentile=v.one_of("P50", "P95", "P99"),
-            ttftMilliseconds=v.whole(1, 3_600_000, 5000, 2000) if v.is_set() else None,
+            ttftMilliseconds=v.whole(1, 3_600_000, 5000, 2000) if load != "job" and v.is_set() else None,
             itlMilliseconds=v.whole(1, 3_600_000, 100, 50) if v.is_set() else None,
             tpotMilliseconds=v.whole(1, 3_600_000, 100, 50) if v.is_set() else None,
+            endToEndMilliseconds=v.whole(1, 3_600_000, 60_000, 20_000) if load != "job" and v.is_set() else None,
             joulesPerOutputToken=v.one_of("2", "9", "0.4", "50m", "1n", "1e-30", "1E") if v.is_set() else None,
         ),
         energy=_given(
@@ -130,14 +132,94 @@ def specs(draw: Draw) -> Object:
             gpuProducts=draw(products) if v.is_set() else None,
             maxGPUs=most_gpus,
             maxGPUsPerReplica=draw(st.integers(1, most_gpus or 100_000)) if v.is_set() else None,
+            interNodeGigabitsPerSecond=v.whole(1, 100_000, 100, 400) if v.is_set() else None,
             nodeSelector=v.one_of({"pool": "a"}, {"pool": "none"}) if v.is_set() else None,
             tolerations=draw(st.lists(tolerations(), min_size=1, max_size=2)) if v.is_set() else None,
         ),
-        planning=draw(plannings(v.calm, rate)),
+        planning=draw(plannings(v.calm, follows=load == "rate" and not profile)),
     )
+    follows = {"followLoad", "disaggregation"} & set(spec.get("planning", {}))
+    if v.is_set():
+        modes = ("Energy",) if profile else ("Fixed",) if follows else ("External", "Fixed")
+        spec |= draw(scalings(v.calm, modes))
     if v.draw(st.integers(0, 9)) == 9:
         spec["suspend"] = True
     return spec
+
+
+@st.composite
+def shapes(draw: Draw, calm: bool) -> Object:
+    """Draw the lengths of requests: of all alike, or of classes whose shares make 100."""
+    v = _Values(draw, calm)
+    if not v.is_set():
+        return draw(_shape(calm))
+    cuts = sorted(draw(st.lists(st.integers(1, 99), max_size=3, unique=True)))
+    shares = [high - low for low, high in zip([0, *cuts], [*cuts, 100], strict=True)]
+    named = v.one_of(True, False)
+    return {
+        "classes": [
+            {"sharePercent": share, **draw(_shape(calm)), **({"name": f"class-{number}"} if named else {})}
+            for number, share in enumerate(shares)
+        ]
+    }
+
+
+@st.composite
+def _shape(draw: Draw, calm: bool) -> Object:
+    v = _Values(draw, calm)
+    return _given(
+        inputTokens=v.whole(1, 10_000_000, 300, 1000, 2000),
+        outputTokens=v.whole(1, 1_000_000, 400, 200, 100),
+        inputTokensSCV=v.one_of("0", "1", "0.3", "100") if v.is_set() else None,
+        outputTokensSCV=v.one_of("0", "1", "0.5", "100") if v.is_set() else None,
+        prefixCacheHitPercent=v.whole(0, 100, 50, 90) if v.is_set() else None,
+    )
+
+
+@st.composite
+def jobs(draw: Draw, calm: bool) -> Object:
+    """Draw ``spec.workload.job``."""
+    v = _Values(draw, calm)
+    return _given(
+        requests=v.whole(1, 10**9, 10_000, 500),
+        completeWithinSeconds=v.whole(1, 31_536_000, 3600, 14_400),
+        afterCompletion=v.one_of("Idle", "Release", None),
+        startSeconds=v.whole(0, 86_400, 120) if v.is_set() else None,
+    )
+
+
+@st.composite
+def profiles(draw: Draw, calm: bool) -> Object:
+    """Draw ``spec.workload.profile``; each further rate costs as much time as another plan."""
+    v = _Values(draw, calm)
+    hours = []
+    for _ in range(draw(st.integers(1, 3))):
+        first = draw(st.integers(0, 23))
+        hours.append(
+            _given(
+                days=v.one_of(None, ["Mon", "Tue", "Wed", "Thu", "Fri"], ["Sun"]),
+                fromHour=first,
+                toHour=draw(st.integers(first + 1, 24)),
+                requestsPerSecond=v.rate(),
+            )
+        )
+    return _given(timeZone=v.one_of(None, "Europe/Berlin", "America/New_York"), hours=hours)
+
+
+@st.composite
+def scalings(draw: Draw, calm: bool, modes: tuple[str, ...]) -> Object:
+    """Draw ``spec.scaling`` and the ``spec.replicas`` that belong to the mode."""
+    v = _Values(draw, calm)
+    mode = v.one_of(*modes)
+    least, most = sorted((v.whole(1, 10_000, 1, 2), v.whole(1, 10_000, 2, 4)))
+    scaling = _given(
+        mode=mode,
+        minReplicas=least if v.is_set() else None,
+        maxReplicas=most if v.is_set() else None,
+        startSeconds=v.whole(0, 86_400, 120) if v.is_set() else None,
+        startJoules=v.whole(0, 10**9, 13_500) if v.is_set() else None,
+    )
+    return {"scaling": scaling} if mode == "Energy" else {"scaling": scaling, "replicas": v.one_of(least, most)}
 
 
 @st.composite
@@ -154,8 +236,8 @@ def speculations(draw: Draw, calm: bool) -> Object:
 
 
 @st.composite
-def plannings(draw: Draw, calm: bool, rate: bool) -> Object:
-    """Draw ``spec.planning``; what follows a rate only where there is one."""
+def plannings(draw: Draw, calm: bool, follows: bool) -> Object:
+    """Draw ``spec.planning``; with what follows one rate only where ``follows`` says that there is one."""
     v = _Values(draw, calm)
     overrides = {}
     if v.is_set():
@@ -166,14 +248,17 @@ def plannings(draw: Draw, calm: bool, rate: bool) -> Object:
             dataParallel=v.whole(1, 1024, 1, 2) if v.is_set() else None,
             replicas=v.whole(1, 10_000, 1, 2) if v.is_set() else None,
             maxBatchSize=v.whole(1, 65_536, 64, 256) if v.is_set() else None,
+            maxBatchedTokens=v.whole(0, 1_048_576, 2048, 8192) if v.is_set() else None,
         )
     return _given(
         mode=v.one_of("Auto", "Auto", "Manual", "Advisory"),
         approvedPlanHash="0123456789abcdef" if v.is_set() else None,
         overrides=overrides,
         safetyMarginPercent=v.whole(0, 300, 50, 100) if v.is_set() else None,
-        disaggregation="Compare" if rate and v.is_set() and v.is_set() else None,
-        followLoad="Auto" if rate and v.is_set() else None,
+        headroomPercent=v.whole(0, 90, 20, 0) if v.is_set() else None,
+        spareReplicas=v.whole(0, 100, 1) if v.is_set() else None,
+        disaggregation="Compare" if follows and v.is_set() and v.is_set() else None,
+        followLoad="Auto" if follows and v.is_set() else None,
     )
 
 
@@ -230,7 +315,13 @@ def _drop_contradictions(spec: Object) -> None:
         "metadata": {"name": "a"},
         "spec": spec,
     }
-    for path in (("planning", "overrides"), ("hardware", "maxGPUsPerReplica"), ("hardware", "maxGPUs"), ("hardware",)):
+    for path in (
+        ("planning", "overrides"),
+        ("planning", "spareReplicas"),
+        ("hardware", "maxGPUsPerReplica"),
+        ("hardware", "maxGPUs"),
+        ("hardware",),
+    ):
         try:
             parse_llmdeployment(document, strict=True)
         except InvalidResourceError:
@@ -344,5 +435,6 @@ CHOICES = st.sampled_from(
     [
         "tp=2", "tp=1", "pp=2", "ep=2", "dp=2", "replicas=1", "replicas=9999", "batch=1", "batch=65536",
         "gpu=H100", "gpu=L4", "cap=300", "cap=none", "cap=1", "tp=4,pp=2,gpu=H200", "tp=1,replicas=2,batch=32",
+        "tokens=1024", "tokens=0", "tokens=1048576", "tp=1,tokens=16384",
     ]
 )  # fmt: skip
