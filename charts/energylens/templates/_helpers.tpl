@@ -69,6 +69,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
   verbs: [list, watch, create, patch, delete]
+# The GPUs that serving pods claim on nodes of dynamic resource allocation; those of earlier plans are deleted.
+- apiGroups: [resource.k8s.io]
+  resources: [resourceclaimtemplates]
+  verbs: [list, watch, create, patch, delete]
 # Whether the volume claims that a spec names may be mounted by one pod or one node only.
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
@@ -85,6 +89,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 - apiGroups: [""]
   resources: [nodes, namespaces]
   verbs: [list, watch]
+# GPUs of dynamic resource allocation, and how pods may ask for them.
+- apiGroups: [resource.k8s.io]
+  resources: [resourceslices, deviceclasses]
+  verbs: [list, watch]
 # Caps over several namespaces or nodes.
 - apiGroups: [energylens.dev]
   resources: [clusterenergybudgets]
@@ -100,5 +108,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 # GPUs in use, readiness of the serving pods, and the addresses of their metrics.
 - apiGroups: [""]
   resources: [pods]
+  verbs: [list, watch]
+# GPUs in use that were allocated through dynamic resource allocation.
+- apiGroups: [resource.k8s.io]
+  resources: [resourceclaims]
   verbs: [list, watch]
 {{- end -}}

@@ -13,7 +13,7 @@ from energylens.audit.served import ServedModel
 from energylens.audit.telemetry import Telemetry
 from energylens.decide.preview import World
 from energylens.measure.types import PodRef
-from energylens.planner.inventory.snapshot import OWNER_LABEL, snapshot_from_objects
+from energylens.planner.inventory.snapshot import NO_DEVICE_OBJECTS, OWNER_LABEL, DeviceObjects, snapshot_from_objects
 from energylens.planner.types import ClusterSnapshot
 from energylens.predictor.types import GpuSpec
 
@@ -34,6 +34,7 @@ def assessments(
     gpus: Mapping[str, GpuSpec],
     now: datetime,
     question: Question = NOTHING_ASKED,
+    devices: DeviceObjects = NO_DEVICE_OBJECTS,
 ) -> Iterator[Assessment]:
     """Yield the audit's result for each served model.
 
@@ -48,10 +49,11 @@ def assessments(
         gpus: Known products by label.
         now: Current time for the previews.
         question: The parameters of the audit.
+        devices: The objects of dynamic resource allocation.
     """
     names = _names(models)
     owners = {pod: name for model, name in zip(models, names, strict=True) for pod in model.pods}
-    world = World(snapshot_from_objects(nodes, [_owned(pod, owners) for pod in pods], gpus))
+    world = World(snapshot_from_objects(nodes, [_owned(pod, owners) for pod in pods], gpus, devices))
     for model, name in zip(models, names, strict=True):
         yield assess(model, name, telemetry, world, gpus, now, question)
 

@@ -44,13 +44,17 @@ POD_DISRUPTION_BUDGET = Resource("policy", "v1", "PodDisruptionBudget", "poddisr
 POD = Resource("", "v1", "Pod", "pods")
 PERSISTENT_VOLUME_CLAIM = Resource("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims")
 NODE = Resource("", "v1", "Node", "nodes", namespaced=False)
+RESOURCE_SLICE = Resource("resource.k8s.io", "v1", "ResourceSlice", "resourceslices", namespaced=False)
+RESOURCE_CLAIM = Resource("resource.k8s.io", "v1", "ResourceClaim", "resourceclaims")
+RESOURCE_CLAIM_TEMPLATE = Resource("resource.k8s.io", "v1", "ResourceClaimTemplate", "resourceclaimtemplates")
+DEVICE_CLASS = Resource("resource.k8s.io", "v1", "DeviceClass", "deviceclasses", namespaced=False)
 NAMESPACE = Resource("", "v1", "Namespace", "namespaces", namespaced=False)
 EVENT = Resource("events.k8s.io", "v1", "Event", "events")
 LEASE = Resource("coordination.k8s.io", "v1", "Lease", "leases")
 REVIEW = Resource("authorization.k8s.io", "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews", namespaced=False)
 """The request that asks whether the sender has a right."""
 
-CHILDREN = (DEPLOYMENT, LEADER_WORKER_SET, SERVICE, CONFIG_MAP, POD_DISRUPTION_BUDGET)
+CHILDREN = (DEPLOYMENT, LEADER_WORKER_SET, SERVICE, CONFIG_MAP, POD_DISRUPTION_BUDGET, RESOURCE_CLAIM_TEMPLATE)
 """Kinds that an LLMDeployment may own."""
 
 _BY_KIND = {

@@ -9,7 +9,7 @@ from energylens.clock import Clock
 from energylens.cluster.errors import BusyError, ClusterError, ForbiddenError, RefusedError
 from energylens.cluster.managers import managers_of
 from energylens.cluster.port import ClusterPort
-from energylens.cluster.resources import resource_of
+from energylens.cluster.resources import RESOURCE_CLAIM_TEMPLATE, resource_of
 from energylens.controller.backoff import Backoff
 from energylens.controller.metrics import Metrics
 from energylens.controller.store import Body, Child, ChildKey, Key, Store
@@ -28,6 +28,8 @@ QUIET_SECONDS = 60.0
 """A child without foreign changes for this long, and for two pauses, is no longer contested."""
 SETTLED_SECONDS = 60.0
 """A contested child that stays as written for this long counts as reliable again."""
+NEEDED_BY_OTHERS = (*WORKLOADS, RESOURCE_CLAIM_TEMPLATE.kind)
+"""Children without which those written after them are not useful."""
 SERVING = (*WORKLOADS, "Service")
 """Children that must be as written for requests to be answered."""
 
@@ -76,7 +78,8 @@ class ChildWriter:
     async def apply(self, key: Key, manifests: Sequence[Body]) -> Written:
         """Write the children that differ, in order; never raises a ClusterError.
 
-        A workload that is not written ends it: what stands beside the pods belongs to the pods that run.
+        A workload that is not written ends it: what stands beside the pods belongs to the pods that run. So does a
+        ResourceClaimTemplate, without which no pod starts.
         """
         refused: list[_Refusal] = []
         self._of.setdefault(key, set()).update(map(_child_key, manifests))
@@ -85,7 +88,7 @@ class ChildWriter:
             if refusal is None:
                 continue
             refused.append(refusal)
-            if refusal.reason is not Reason.APPLY_REFUSED or manifest["kind"] in WORKLOADS:
+            if refusal.reason is not Reason.APPLY_REFUSED or manifest["kind"] in NEEDED_BY_OTHERS:
                 break
         children = [_child_key(manifest) for manifest in manifests]
         contested = [text for child in children if (text := self._contested.get(child))]

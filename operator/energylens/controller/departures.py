@@ -1,10 +1,10 @@
-"""Removal of objects: earlier workloads after a handover, verification replicas, and PodDisruptionBudgets."""
+"""Removal of objects: earlier workloads after a handover, verification replicas, and what no pods need any more."""
 
 from __future__ import annotations
 
 from energylens.cluster.errors import ClusterError
 from energylens.cluster.port import ClusterPort
-from energylens.cluster.resources import POD_DISRUPTION_BUDGET, resource_of
+from energylens.cluster.resources import POD_DISRUPTION_BUDGET, RESOURCE_CLAIM_TEMPLATE, resource_of
 from energylens.controller.child_writer import ChildWriter
 from energylens.controller.metrics import Metrics
 from energylens.controller.store import Key, Store
@@ -40,6 +40,8 @@ class Departures:
                     await self._delete(key, body)
             if wanted.unguarded:
                 await self._unguard(key)
+            if all_written and wanted.acting:
+                await self._drop_claim_templates(key, wanted)
         except _NotDoneError as error:
             return str(error)
         return ""
@@ -63,6 +65,21 @@ class Departures:
         child = self._store.children.get((POD_DISRUPTION_BUDGET.kind, *key))
         if child is not None and (child.body["metadata"].get("labels") or {}).get(OWNER_LABEL) == key[1]:
             await self._delete(key, child.body)
+
+    async def _drop_claim_templates(self, key: Key, wanted: Children) -> None:
+        """Delete the ResourceClaimTemplates of earlier plans whose pods are gone.
+
+        While an old pod exists, the controller of its workload may create it again.
+        """
+        kept = self._store.claim_templates(key)
+        if not kept:
+            return
+        needed = {m["metadata"]["name"] for m in wanted.manifests if m["kind"] == RESOURCE_CLAIM_TEMPLATE.kind}
+        for pod in self._store.pods_owned(key):
+            needed |= {claim.get("resourceClaimTemplateName") for claim in pod["spec"].get("resourceClaims", ())}
+        for body in kept:
+            if body["metadata"]["name"] not in needed:
+                await self._delete(key, body)
 
     async def _delete(self, key: Key, body: Body) -> None:
         kind, metadata = body["kind"], body["metadata"]

@@ -15,6 +15,7 @@ from energylens.cluster.resources import (
     CLUSTER_ENERGY_BUDGET,
     CONFIG_MAP,
     DEPLOYMENT,
+    DEVICE_CLASS,
     ENERGY_BUDGET,
     LEADER_WORKER_SET,
     LLM_DEPLOYMENT,
@@ -22,6 +23,9 @@ from energylens.cluster.resources import (
     NODE,
     POD,
     POD_DISRUPTION_BUDGET,
+    RESOURCE_CLAIM,
+    RESOURCE_CLAIM_TEMPLATE,
+    RESOURCE_SLICE,
     SERVICE,
     Resource,
 )
@@ -33,6 +37,8 @@ from energylens.controller.store import Key, Store
 MANAGED = "app.kubernetes.io/managed-by=energylens"
 ERROR_BACKOFFS = (1.0, 2.0, 3.0, 5.0)
 """Seconds between kopf's attempts of a request; by default kopf retries for a minute, whatever the refusal."""
+DEVICE_KINDS = (DEVICE_CLASS, RESOURCE_SLICE, RESOURCE_CLAIM)
+"""Kinds of dynamic resource allocation, from which GPUs are counted."""
 Enqueue = Callable[[Key], None]
 Handle = Callable[[dict[str, Any], bool], None]
 """Function that receives an object and whether it was deleted."""
@@ -40,7 +46,8 @@ Handle = Callable[[dict[str, Any], bool], None]
 
 def watched_children(kinds: Collection[Resource]) -> tuple[Resource, ...]:
     """Return the kinds of children that are watched; PodDisruptionBudgets change with every pod and are not."""
-    return tuple(kind for kind in (DEPLOYMENT, SERVICE, CONFIG_MAP, LEADER_WORKER_SET) if kind in kinds)
+    children = (DEPLOYMENT, SERVICE, CONFIG_MAP, LEADER_WORKER_SET, RESOURCE_CLAIM_TEMPLATE)
+    return tuple(kind for kind in children if kind in kinds)
 
 
 def settings_for(kinds: Collection[Resource]) -> kopf.OperatorSettings:
@@ -72,6 +79,9 @@ def takers(store: Store, enqueue: Enqueue) -> dict[Resource, Handle]:
     def child(kind: str) -> Handle:
         return lambda body, deleted: enqueue_found(store.put_child(kind, body, deleted))
 
+    def device(kind: str) -> Handle:
+        return lambda body, deleted: store.put_device_object(kind, body, deleted)
+
     def budget(body: dict[str, Any], deleted: bool) -> None:
         for key in store.put_budget(body, deleted):
             enqueue(key)
@@ -87,6 +97,7 @@ def takers(store: Store, enqueue: Enqueue) -> dict[Resource, Handle]:
         NAMESPACE: namespace,
         NODE: store.put_node,
         POD: lambda body, deleted: enqueue_found(store.put_pod(body, deleted)),
+        **{kind: device(kind.kind) for kind in DEVICE_KINDS},
         **{kind: child(kind.kind) for kind in (*watched_children(ALL_KINDS), POD_DISRUPTION_BUDGET)},
     }
 

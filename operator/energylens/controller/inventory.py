@@ -218,9 +218,10 @@ class Inventory:
         pods = [self._store.pods[pod] for pod in self._pods_on.get(name, ())]
         if not pods:
             self._pods_on.pop(name, None)
-        found = (
-            ClusterSnapshot(()) if body is None else snapshot_from_objects([body], pods, self._names.gpus, self._names)
-        )
+        found = ClusterSnapshot(())
+        if body is not None:
+            devices = self._store.devices.of(name)
+            found = snapshot_from_objects([body], pods, self._names.gpus, devices, self._names)
         for node in found.nodes:
             self._usable[name] = node
         for left_out in found.excluded:

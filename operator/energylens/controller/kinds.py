@@ -12,6 +12,7 @@ from energylens.cluster.resources import (
     CLUSTER_ENERGY_BUDGET,
     CONFIG_MAP,
     DEPLOYMENT,
+    DEVICE_CLASS,
     ENERGY_BUDGET,
     LEADER_WORKER_SET,
     LLM_DEPLOYMENT,
@@ -19,6 +20,9 @@ from energylens.cluster.resources import (
     NODE,
     POD,
     POD_DISRUPTION_BUDGET,
+    RESOURCE_CLAIM,
+    RESOURCE_CLAIM_TEMPLATE,
+    RESOURCE_SLICE,
     SERVICE,
     Resource,
 )
@@ -28,8 +32,10 @@ AGAIN_SECONDS = 2.0
 NEEDED = (LLM_DEPLOYMENT, NODE, POD, DEPLOYMENT, SERVICE, CONFIG_MAP, POD_DISRUPTION_BUDGET)
 """Kinds without which nothing can be decided."""
 BUDGET_KINDS = (ENERGY_BUDGET, CLUSTER_ENERGY_BUDGET)
-OPTIONAL = (*BUDGET_KINDS, LEADER_WORKER_SET)
-_CUSTOM = (LLM_DEPLOYMENT, *OPTIONAL)
+DYNAMIC_KINDS = (DEVICE_CLASS, RESOURCE_SLICE, RESOURCE_CLAIM, RESOURCE_CLAIM_TEMPLATE)
+"""Kinds of dynamic resource allocation; GPUs cannot be counted by some of them."""
+OPTIONAL = (*BUDGET_KINDS, LEADER_WORKER_SET, *DYNAMIC_KINDS)
+_CUSTOM = (LLM_DEPLOYMENT, *BUDGET_KINDS, LEADER_WORKER_SET)
 ALL_KINDS = frozenset((*NEEDED, *OPTIONAL, NAMESPACE))
 
 Report = Callable[[str, str], None]
@@ -69,6 +75,8 @@ class Kinds:
         One that is needed and is not served, or may not be listed, is reported until it can be. Others are left out:
 
         - LeaderWorkerSet where it is not served or may not be listed: plans over several nodes wait for it.
+        - the kinds of dynamic resource allocation, all of them, where one is not served or may not be listed: GPUs are
+          then counted by what device plugins report.
         - EnergyBudget and ClusterEnergyBudget where they are not served: what was under a budget may not grow.
         - ClusterEnergyBudget where it, or the namespaces that it selects, may not be listed, as by an operator of some
           namespaces only.
@@ -104,6 +112,8 @@ class Kinds:
                 left_out[resource] = str(problem)
         if CLUSTER_ENERGY_BUDGET in kinds:
             kinds.add(NAMESPACE)
+        if not kinds.issuperset(DYNAMIC_KINDS):
+            kinds.difference_update(DYNAMIC_KINDS)
         return WatchableKinds(frozenset(kinds), left_out, frozenset(unserved))
 
     async def _problem(self, resource: Resource, namespaces: Sequence[str | None]) -> ClusterError | None:

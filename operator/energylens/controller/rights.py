@@ -23,6 +23,7 @@ from energylens.cluster.resources import (
     LLM_DEPLOYMENT,
     PERSISTENT_VOLUME_CLAIM,
     POD_DISRUPTION_BUDGET,
+    RESOURCE_CLAIM_TEMPLATE,
     SERVICE,
     Resource,
 )
@@ -64,11 +65,12 @@ RIGHTS: tuple[Right, ...] = (
     *_each(SERVICE, "create", "patch"),
     *_each(CONFIG_MAP, "create", "patch", "get"),
     *_each(POD_DISRUPTION_BUDGET, "create", "patch", "delete"),
+    *_each(RESOURCE_CLAIM_TEMPLATE, "create", "patch", "delete"),
     *_each(PERSISTENT_VOLUME_CLAIM, "get"),
     *_each(EVENT, "create", "list"),
 )
 """Actions of the operator besides listing and watching the watched kinds, and besides its lease."""
-LEFT_OUT_WITHOUT_LIST = (LEADER_WORKER_SET, CLUSTER_ENERGY_BUDGET)
+LEFT_OUT_WITHOUT_LIST = (LEADER_WORKER_SET, CLUSTER_ENERGY_BUDGET, RESOURCE_CLAIM_TEMPLATE)
 """Kinds that the operator does without where it may not list them; then it does not write them either."""
 
 

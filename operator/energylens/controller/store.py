@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 from energylens.cluster.managers import status_managers
 from energylens.cluster.port import Identity
+from energylens.cluster.resources import RESOURCE_CLAIM_TEMPLATE
+from energylens.controller.devices import CLAIM, DeviceStore
 from energylens.controller.status_memory import StatusMemory
 from energylens.decide.deployment.rollouts import WORKLOADS
 from energylens.decide.deployment.workloads import Workloads
@@ -76,11 +78,13 @@ class Store:
     edited_budgets: dict[Key, tuple[str, ...]] = field(default_factory=dict)
     """Budgets whose status is not to be used, and where it differs."""
     children: dict[ChildKey, Child] = field(default_factory=dict)
+    _claim_templates: dict[Key, set[ChildKey]] = field(default_factory=dict)
     nodes: dict[str, Body] = field(default_factory=dict)
+    devices: DeviceStore = field(default_factory=DeviceStore)
     pods: dict[Key, Body] = field(default_factory=dict)
     pods_of: dict[Key, set[Key]] = field(default_factory=dict)
     versions: dict[ChildKey, str] = field(default_factory=dict)
-    """Resource versions of nodes, namespaces and pods: what is kept of them is compared, and has none."""
+    """Resource versions of nodes, namespaces, pods and devices: what is kept of them is compared, and has none."""
     inventory_version: int = 0
     """Counts changes of nodes and of GPUs held by pods."""
     nodes_version: int = 0
@@ -196,8 +200,9 @@ class Store:
             return None
         else:
             self.children[child_key] = Child(trim_child(body))
-        self._child_changed(child_key)
-        return (metadata["namespace"], owner) if owner else None
+        key = (metadata["namespace"], owner) if owner else None
+        self._child_changed(child_key, key)
+        return key
 
     def put_node(self, body: Body, deleted: bool) -> None:
         """Take a node."""
@@ -215,6 +220,23 @@ class Store:
             self.nodes[name] = trimmed
         for observer in self.observers:
             observer.node_changed(name)
+
+    def put_device_object(self, kind: str, body: Body, deleted: bool) -> None:
+        """Take a ResourceSlice, ResourceClaim or DeviceClass."""
+        key = _key(body)
+        old = self.devices.bodies[kind].get(key)
+        if deleted and not _is_same_object(body, old):
+            return
+        if not self._heard(kind, body, deleted, known=old):
+            return
+        nodes = self.devices.put(kind, key, None if deleted else body)
+        if not nodes:
+            return
+        self.inventory_version += 1
+        self.nodes_version += kind != CLAIM
+        for observer in self.observers:
+            for node in sorted(nodes):
+                observer.node_changed(node)
 
     def put_pod(self, body: Body, deleted: bool) -> Key | None:
         """Take a pod; return the key of its LLMDeployment when it has one and something changed."""
@@ -259,11 +281,16 @@ class Store:
 
     def drop_child(self, kind: str, namespace: str, name: str) -> None:
         """Forget a child that was deleted just now."""
-        self.children.pop((kind, namespace, name), None)
-        self._child_changed((kind, namespace, name))
+        old = self.children.pop((kind, namespace, name), None)
+        self._child_changed((kind, namespace, name), None if old is None else _owner(old.body))
 
-    def _child_changed(self, child: ChildKey) -> None:
+    def _child_changed(self, child: ChildKey, owner: Key | None) -> None:
         kind, namespace, name = child
+        if kind == RESOURCE_CLAIM_TEMPLATE.kind and owner is not None:
+            names = self._claim_templates.setdefault(owner, set())
+            (names.add if child in self.children else names.discard)(child)
+            if not names:
+                del self._claim_templates[owner]
         if kind == "Deployment":
             self.deployment_changed((namespace, name))
         elif kind == "LeaderWorkerSet":
@@ -298,6 +325,10 @@ class Store:
         found = [self.children.get((kind, key[0], name)) for kind in WORKLOADS]
         return _owned_by(key, found)
 
+    def claim_templates(self, key: Key) -> tuple[Body, ...]:
+        """Return the ResourceClaimTemplates of an LLMDeployment, by name."""
+        return tuple(self.children[name].body for name in sorted(self._claim_templates.get(key, ())))
+
     def pods_owned(self, key: Key) -> list[Body]:
         """Return the pods of an LLMDeployment, by name."""
         return [self.pods[pod] for pod in sorted(self.pods_of.get(key, ()))]
@@ -313,10 +344,10 @@ def _key(body: Mapping[str, Any]) -> Key:
     return body["metadata"].get("namespace") or "", body["metadata"]["name"]
 
 
-def _owner(pod: Body | None) -> Key | None:
+def _owner(pod: Mapping[str, Any] | None) -> Key | None:
     if pod is None:
         return None
-    name = pod["metadata"]["labels"].get(OWNER_LABEL)
+    name = (pod["metadata"].get("labels") or {}).get(OWNER_LABEL)
     return (pod["metadata"]["namespace"], name) if name else None
 
 
@@ -324,7 +355,8 @@ def _holding(pod: Body | None) -> tuple[Any, ...]:
     if pod is None or pod["status"]["phase"] in ("Succeeded", "Failed"):
         return ()
     gpus = [c["resources"] for group in ("containers", "initContainers") for c in pod["spec"].get(group, ())]
-    return (pod["spec"]["nodeName"], str(gpus), _owner(pod)) if any(gpus) else ()
+    claims = pod["spec"].get("resourceClaims", ())
+    return (pod["spec"]["nodeName"], str(gpus), _owner(pod)) if any(gpus) or claims else ()
 
 
 def _is_same_object(deleted: Mapping[str, Any], known: Mapping[str, Any] | None) -> bool:

@@ -22,9 +22,10 @@ from energylens.cluster.resources import (
     NODE,
     POD,
     POD_DISRUPTION_BUDGET,
+    RESOURCE_CLAIM_TEMPLATE,
     Resource,
 )
-from energylens.controller.handlers import MANAGED, Handle, takers, watched_children
+from energylens.controller.handlers import DEVICE_KINDS, MANAGED, Handle, takers, watched_children
 from energylens.controller.kinds import ALL_KINDS, WatchableKinds
 from energylens.controller.store import Key, Store
 
@@ -134,10 +135,14 @@ class Sweeper:
                 there = name in listed and listed[name].uid == uid
                 if not there and now.get(name) == uid:
                     self._drop(resource, name, uid, handles[resource])
-        if LEADER_WORKER_SET in self.found.unserved:
-            # They went with their kind; whether somebody heard of each does not matter.
-            for name, uid in self._uids(LEADER_WORKER_SET).items():
-                self._drop(LEADER_WORKER_SET, name, uid, handles[LEADER_WORKER_SET])
+        for kind in (LEADER_WORKER_SET, RESOURCE_CLAIM_TEMPLATE):
+            if kind in self.found.unserved:
+                # They went with their kind; whether somebody heard of each does not matter.
+                self._drop_all(kind, handles[kind])
+        for kind in DEVICE_KINDS:
+            if kind not in self.found.kinds:
+                # GPUs are not counted by objects of which no watch tells any more.
+                self._drop_all(kind, handles[kind])
         await self.hear_of_disruption_budgets()
         return behind
 
@@ -162,7 +167,7 @@ class Sweeper:
                 self._drop(POD_DISRUPTION_BUDGET, name, uid, handle)
 
     def _watched(self) -> Iterator[Resource]:
-        order = (LLM_DEPLOYMENT, ENERGY_BUDGET, NODE, POD, CLUSTER_ENERGY_BUDGET, NAMESPACE)
+        order = (LLM_DEPLOYMENT, ENERGY_BUDGET, NODE, POD, CLUSTER_ENERGY_BUDGET, NAMESPACE, *DEVICE_KINDS)
         yield from (kind for kind in order if kind in self.found.kinds)
         yield from watched_children(self.found.kinds)
 
@@ -188,6 +193,9 @@ class Sweeper:
             return {key: _identity_of(body) for key, body in store.deployments.items()}
         if resource is POD:
             return {key: heard(*key, body["metadata"]["uid"]) for key, body in store.pods.items()}
+        if resource in DEVICE_KINDS:
+            bodies = store.devices.bodies[resource.kind]
+            return {key: heard(*key, body["metadata"]["uid"]) for key, body in bodies.items()}
         if resource is NODE:
             return {("", name): heard("", name, "") for name in store.nodes}
         if resource is NAMESPACE:
@@ -201,6 +209,10 @@ class Sweeper:
             for (kind, namespace, name), child in store.children.items()
             if kind == resource.kind
         }
+
+    def _drop_all(self, resource: Resource, handle: Handle) -> None:
+        for name, uid in self._uids(resource).items():
+            self._drop(resource, name, uid, handle)
 
     def _drop(self, resource: Resource, name: ObjectName, uid: str, handle: Handle) -> None:
         metadata: dict[str, Any] = {"namespace": name[0], "name": name[1], "uid": uid}

@@ -6,10 +6,12 @@ import hashlib
 import pickle
 import sys
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
+from energylens.planner.inventory.devices import DRIVER, PRODUCT_ATTRIBUTE
+from energylens.planner.inventory.node_gpus import GPU_RESOURCE
 from energylens.planner.inventory.snapshot import OWNER_LABEL
 from energylens.serving.support import PLAN_KEY
 
@@ -153,6 +155,7 @@ def trim_pod(body: Mapping[str, Any]) -> Body:
                 for group in ("containers", "initContainers")
                 if spec.get(group)
             },
+            **({"resourceClaims": _claims(spec["resourceClaims"])} if spec.get("resourceClaims") else {}),
         },
         "status": {
             "phase": status.get("phase", ""),
@@ -172,12 +175,71 @@ def trim_pod(body: Mapping[str, Any]) -> Body:
     }
 
 
+def _claims(claims: Iterable[Mapping[str, Any]]) -> list[Body]:
+    return [{name: c[name] for name in ("name", "resourceClaimTemplateName") if name in c} for c in claims]
+
+
+def trim_slice(body: Mapping[str, Any]) -> Body:
+    """Return the part of a ResourceSlice that inventory reads; of slices of other drivers only the driver."""
+    metadata, spec = body["metadata"], body.get("spec") or {}
+    kept = {"metadata": _identity(metadata), "spec": {"driver": spec.get("driver")}}
+    if spec.get("driver") != DRIVER:
+        return kept
+    kept["spec"] |= {name: spec[name] for name in ("nodeName", "pool") if name in spec}
+    kept["spec"]["devices"] = [_device(device) for device in spec.get("devices") or ()]
+    return kept
+
+
+def _device(device: Mapping[str, Any]) -> Body:
+    return {
+        "name": device["name"],
+        "attributes": _only(device.get("attributes") or {}, "type", PRODUCT_ATTRIBUTE),
+        "capacity": _only(device.get("capacity") or {}, "memory"),
+        "consumesCounters": [{"counterSet": c["counterSet"]} for c in device.get("consumesCounters") or ()],
+        **{name: device[name] for name in ("taints", "allowMultipleAllocations") if device.get(name)},
+    }
+
+
+def _only(values: Mapping[str, Any], *names: str) -> Body:
+    return {name: value for name, value in values.items() if name.removeprefix(f"{DRIVER}/") in names}
+
+
+def trim_claim(body: Mapping[str, Any]) -> Body:
+    """Return the part of a ResourceClaim that inventory reads: the GPUs that it holds and the pods that use it."""
+    metadata, status = body["metadata"], body.get("status") or {}
+    results = ((status.get("allocation") or {}).get("devices") or {}).get("results") or ()
+    own = [
+        {name: result[name] for name in ("driver", "pool", "device", "adminAccess") if name in result}
+        for result in results
+        if result.get("driver") == DRIVER
+    ]
+    kept: Body = {"metadata": _identity(metadata)}
+    if own:
+        owners = [{"kind": o["kind"], "name": o["name"]} for o in metadata.get("ownerReferences") or ()]
+        users = [{name: use.get(name) for name in ("resource", "name")} for use in status.get("reservedFor") or ()]
+        kept["metadata"]["ownerReferences"] = owners
+        kept["status"] = {"allocation": {"devices": {"results": own}}, "reservedFor": users}
+    return kept
+
+
+def trim_class(body: Mapping[str, Any]) -> Body:
+    """Return the part of a DeviceClass that inventory reads."""
+    metadata, spec = body["metadata"], body.get("spec") or {}
+    kept = {name: spec[name] for name in ("extendedResourceName",) if name in spec}
+    return {"metadata": _identity(metadata, "creationTimestamp"), "spec": kept}
+
+
+def _identity(metadata: Mapping[str, Any], *more: str) -> Body:
+    names = ("name", "namespace", *more)
+    return {"uid": metadata.get("uid", ""), **{name: metadata[name] for name in names if name in metadata}}
+
+
 def _container(container: Mapping[str, Any]) -> Body:
     resources = container.get("resources") or {}
     kept = {
-        kind: {"nvidia.com/gpu": resources[kind]["nvidia.com/gpu"]}
+        kind: {GPU_RESOURCE: resources[kind][GPU_RESOURCE]}
         for kind in ("requests", "limits")
-        if "nvidia.com/gpu" in (resources.get(kind) or {})
+        if GPU_RESOURCE in (resources.get(kind) or {})
     }
     return {"resources": kept, **({"restartPolicy": p} if (p := container.get("restartPolicy")) else {})}
 

@@ -40,6 +40,10 @@ HOST_LABELS = ("Hostname", "hostname")
 EXPORTED = ("exported_pod", "exported_namespace")
 PLAIN = (("pod", "namespace"), ("pod_name", "pod_namespace"))
 
+CLAIMED_PART = "dra_mig_device_uuid"
+"""Label of a board's series for each MIG device that a ResourceClaim holds (``internal/pkg/transformation`` of
+dcgm-exporter); devices that no claim holds have no series, so that the rest of the board is not known."""
+
 # DCGM's blank values, "not supported" and "not permissioned" among them, are a base and the few numbers after it
 # (dcgm_structs.h: DCGM_FP64_BLANK is 2^47, DCGM_INT64_BLANK 0x7ffffffffffffff0). Old exporters served them.
 _FP64_BLANK = 2.0**47
@@ -87,6 +91,7 @@ def observe(samples: Iterable[MetricSample], *, time: float, source: str) -> Dcg
     values: dict[str, dict[Quantity, tuple[int, float, float]]] = defaultdict(dict)
     owners: dict[str, set[PodRef]] = defaultdict(set)
     instances: dict[str, dict[str, bool]] = defaultdict(dict)
+    claimed_parts: set[str] = set()
     products: dict[str, str] = {}
     hosts: dict[str, str] = {}
     rejected = []
@@ -103,6 +108,8 @@ def observe(samples: Iterable[MetricSample], *, time: float, source: str) -> Dcg
         owner = _owner(sample.labels, renamed)
         if owner is not None:
             owners[uuid].add(owner)
+        if sample.labels.get(CLAIMED_PART):
+            claimed_parts.add(uuid)
         instance = sample.labels.get("GPU_I_ID", "")
         if instance:
             instances[uuid][instance] = instances[uuid].get(instance, False) or owner is not None
@@ -122,7 +129,7 @@ def observe(samples: Iterable[MetricSample], *, time: float, source: str) -> Dcg
             power_watts=_value(quantities, "power_watts"),
             power_limit_watts=_value(quantities, "power_limit_watts"),
             owners=frozenset(owners[uuid]),
-            partly_unallocated=bool(owners[uuid]) and not all(instances[uuid].values()),
+            partly_unallocated=bool(owners[uuid]) and (uuid in claimed_parts or not all(instances[uuid].values())),
             product=products[uuid],
             host=hosts[uuid],
         )

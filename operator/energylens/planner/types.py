@@ -21,6 +21,11 @@ class Taint:
     effect: str = "NoSchedule"
 
 
+GpuAccess = Literal["Resource", "Claim"]
+"""How a pod gets its GPUs: by a request of ``nvidia.com/gpu``, or by a ResourceClaim."""
+BY_RESOURCE: frozenset[GpuAccess] = frozenset({"Resource"})
+
+
 @dataclass(frozen=True)
 class GpuAllocation:
     """GPUs on a node requested by pods of one owner."""
@@ -43,6 +48,8 @@ class GpuNode:
     taints: tuple[Taint, ...] = ()
     schedulable: bool = True
     """Ready and not cordoned."""
+    access: frozenset[GpuAccess] = BY_RESOURCE
+    """The ways in which pods may get the node's GPUs; at least one."""
 
     def free_for(self, owner: str) -> int:
         """Return the GPUs that would be free if ``owner`` released its own; never negative."""

@@ -1,14 +1,16 @@
 """Serving: from a plan to Kubernetes manifests for a serving engine. Pure."""
 
 from energylens.serving.errors import ServingError
-from energylens.serving.objects import canary_manifest, check, manifests
+from energylens.serving.gpus import Placement
+from energylens.serving.objects import canary_manifests, check, manifests
 from energylens.serving.rollout import Strategy, choose_strategy, strategy_of
 from energylens.serving.workload import canary_ref, workload_ref
 
 __all__ = [
+    "Placement",
     "ServingError",
     "Strategy",
-    "canary_manifest",
+    "canary_manifests",
     "canary_ref",
     "check",
     "choose_strategy",

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from energylens.planner.inventory.snapshot import CLAIMED_GPUS_LABEL
 from energylens.serving.errors import ServingError
+from energylens.serving.gpus import CLAIM, CLAIMED_PRODUCT_LABEL
 from energylens.serving.metadata import PLAN_LABEL, REVISION_LABEL, ROLE_LABEL
 
 ENGINE_CONTAINER = "engine"
@@ -14,6 +16,8 @@ _MERGE_KEYS = {
     "containers": "name",
     "initContainers": "name",
     "volumes": "name",
+    "resourceClaims": "name",
+    "claims": "name",
     "env": "name",
     "volumeMounts": "mountPath",
     "ports": "containerPort",
@@ -23,6 +27,7 @@ _MERGE_KEYS = {
 }
 """Lists of Kubernetes' PodSpec that merge by a key (the patchMergeKey of its API types); others are replaced."""
 
+_OWN_LABELS = (PLAN_LABEL, REVISION_LABEL, ROLE_LABEL, CLAIMED_GPUS_LABEL, CLAIMED_PRODUCT_LABEL)
 _APPENDED = ("tolerations", "envFrom")
 
 
@@ -36,7 +41,7 @@ def merge_pod_template(ours: dict[str, Any], theirs: Mapping[str, Any]) -> dict[
     merged: dict[str, Any] = _merge(ours, theirs)
     reserved = ours.get("metadata", {}).get("labels", {})
     for label, value in (theirs.get("metadata") or {}).get("labels", {}).items():
-        if label in (PLAN_LABEL, REVISION_LABEL, ROLE_LABEL) or (label in reserved and reserved[label] != value):
+        if label in _OWN_LABELS or (label in reserved and reserved[label] != value):
             raise ServingError("spec.podTemplate.metadata.labels", f"{label} is set by the operator; use another label")
     return merged
 
@@ -53,6 +58,10 @@ def _check(theirs: Mapping[str, Any]) -> None:
         raise ServingError(
             "spec.podTemplate.spec.affinity.nodeAffinity",
             "the plan must know the nodes that it may use; set spec.hardware.nodeSelector instead",
+        )
+    if any(claim.get("name") == CLAIM for claim in spec.get("resourceClaims") or ()):
+        raise ServingError(
+            "spec.podTemplate.spec.resourceClaims", f"the operator names its own claim {CLAIM}; use another name"
         )
     for container in spec.get("containers") or ():
         if container.get("name") != ENGINE_CONTAINER:

@@ -9,9 +9,9 @@ from energylens.api.llmdeployment import Engine, LLMDeployment, PlanStatus
 from energylens.planner.engines import EngineSettings, SettingError
 from energylens.planner.engines.versions import NAMES, other_engine
 from energylens.predictor.model.architecture import ModelSpec
-from energylens.predictor.types import GpuSpec
 from energylens.serving import reserved
 from energylens.serving.errors import ServingError
+from energylens.serving.gpus import BY_REQUEST, Placement, claim_template
 from energylens.serving.merge import merge_pod_template
 from energylens.serving.rollout import Strategy
 from energylens.serving.support import disruption_budget, needs_disruption_budget, plan_table, service
@@ -70,9 +70,8 @@ def manifests(
     model: ModelSpec,
     *,
     strategy: Strategy,
-    gpu: GpuSpec | None = None,
+    placement: Placement = BY_REQUEST,
     table: Sequence[Mapping[str, object]] | None = None,
-    avoid: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """Return the objects that serve a plan, in the order to apply them.
 
@@ -81,16 +80,16 @@ def manifests(
         plan: The plan to serve.
         model: The checkpoint's shape, before ``spec.model.quantization`` is applied.
         strategy: How running pods are replaced.
-        gpu: The plan's GPU product, whose node labels the pods select; None if the product is no longer known.
+        placement: Where the pods may run, and how they get their GPUs.
         table: Every candidate worth showing, for the ConfigMap. None leaves the ConfigMap out: only the planning that
             made a plan knows its table, and the ConfigMap written then is to stay.
-        avoid: Names of nodes that the pods keep away from though their labels fit.
 
     Raises:
         ServingError: The spec contradicts the plan. The message names the field and what to do instead.
     """
     check(deployment)
-    objects = [workload(deployment, plan, model, strategy, gpu, avoid), service(deployment, plan)]
+    objects = [claim_template(deployment, plan, placement)] if placement.access == "Claim" else []
+    objects += [workload(deployment, plan, model, strategy, placement), service(deployment, plan)]
     if needs_disruption_budget(plan):
         objects.append(disruption_budget(deployment, plan))
     if table is not None:
@@ -98,25 +97,20 @@ def manifests(
     return objects
 
 
-def canary_manifest(
-    deployment: LLMDeployment,
-    replica: PlanStatus,
-    model: ModelSpec,
-    *,
-    gpu: GpuSpec | None = None,
-    avoid: Sequence[str] = (),
-) -> dict[str, Any]:
-    """Return the object that runs one replica of a plan beside the pods of another one.
+def canary_manifests(
+    deployment: LLMDeployment, replica: PlanStatus, model: ModelSpec, *, placement: Placement = BY_REQUEST
+) -> list[dict[str, Any]]:
+    """Return the objects that run one replica of a plan beside the pods of another one, in the order to apply them.
 
     Args:
         deployment: The owner.
         replica: The plan with one replica, its GPUs and its power, under the hash of the whole plan.
         model: The checkpoint's shape, before ``spec.model.quantization`` is applied.
-        gpu: The plan's GPU product, whose node labels the pods select; None if the product is no longer known.
-        avoid: Names of nodes that the pods keep away from though their labels fit.
+        placement: Where the pods may run, and how they get their GPUs.
 
     Raises:
         ServingError: The spec contradicts the plan. The message names the field and what to do instead.
     """
     check(deployment)
-    return workload(deployment, replica, model, _ONE, gpu, avoid, canary=True)
+    objects = [claim_template(deployment, replica, placement)] if placement.access == "Claim" else []
+    return [*objects, workload(deployment, replica, model, _ONE, placement, canary=True)]

@@ -10,9 +10,9 @@ from energylens.planner.inventory.capacity import GPU_TOLERATION
 from energylens.planner.inventory.node_gpus import OS_LABEL, OTHER_OS
 from energylens.planner.inventory.products import GKE_LABEL, PRODUCT_LABEL
 from energylens.predictor.gpu_names import node_label_values
-from energylens.predictor.types import GpuSpec
 from energylens.serving import timing
 from energylens.serving.arguments import HTTP_PORT, EngineCommand, gpus_per_pod
+from energylens.serving.gpus import Placement, claim_labels, pod_claims, resources
 from energylens.serving.images import ENGINE_IMAGES
 from energylens.serving.merge import ENGINE_CONTAINER, merge_pod_template
 from energylens.serving.metadata import FOLLOWER_APPLICATION, POWER_LIMIT, labels
@@ -51,8 +51,7 @@ def pod_template(
     plan: PlanStatus,
     command: EngineCommand,
     startup_seconds: int,
-    gpu: GpuSpec | None,
-    avoid: Sequence[str] = (),
+    placement: Placement,
 ) -> dict[str, Any]:
     """Return the pod template of one kind of pod of a plan, the user's ``spec.podTemplate`` merged into it.
 
@@ -61,8 +60,7 @@ def pod_template(
         plan: The plan to serve.
         command: How the engine is started in this kind of pod.
         startup_seconds: How long the engine may take to start.
-        gpu: The plan's product, for the names by which nodes have it; None where it is not in the table of products.
-        avoid: Names of nodes that the pods keep away from though their labels fit.
+        placement: Where the pods may run, and how they get their GPUs.
 
     Raises:
         ServingError: ``spec.podTemplate`` sets what the plan decides.
@@ -75,13 +73,13 @@ def pod_template(
             "prometheus.io/port": str(HTTP_PORT),
             "prometheus.io/path": "/metrics",
         }
-    own_labels = labels(deployment)
+    own_labels = labels(deployment) | claim_labels(plan, placement)
     if not command.serves_http:
         own_labels["app.kubernetes.io/name"] = FOLLOWER_APPLICATION
     pod_spec: dict[str, Any] = {
-        "affinity": {"nodeAffinity": _node_affinity(plan.gpu_product, gpu, avoid)},
+        "affinity": {"nodeAffinity": _node_affinity(plan.gpu_product, placement)},
         "automountServiceAccountToken": False,
-        "containers": [_container(deployment, plan, command, startup_seconds)],
+        "containers": [_container(deployment, plan, command, startup_seconds, placement)],
         # Variables of every Service in the namespace clash with the engines' own: VLLM_PORT of a Service named vllm.
         "enableServiceLinks": False,
         "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
@@ -89,6 +87,9 @@ def pod_template(
         "tolerations": _tolerations(deployment),
         "volumes": _volumes(deployment, plan),
     }
+    claims = pod_claims(deployment, plan, placement)
+    if claims:
+        pod_spec["resourceClaims"] = claims
     if spec.hardware.node_selector:
         pod_spec["nodeSelector"] = dict(spec.hardware.node_selector)
     template: dict[str, Any] = {
@@ -107,16 +108,15 @@ def pod_template(
 
 
 def _container(
-    deployment: LLMDeployment, plan: PlanStatus, command: EngineCommand, startup_seconds: int
+    deployment: LLMDeployment, plan: PlanStatus, command: EngineCommand, startup_seconds: int, placement: Placement
 ) -> dict[str, Any]:
-    gpus = str(gpus_per_pod(plan))
     container: dict[str, Any] = {
         "name": ENGINE_CONTAINER,
         "image": deployment.spec.engine.image or ENGINE_IMAGES[deployment.spec.engine.type],
         "command": list(command.command),
         "args": list(command.args),
         "env": _environment(deployment, command),
-        "resources": {"limits": {"nvidia.com/gpu": gpus}, "requests": {"nvidia.com/gpu": gpus}},
+        "resources": resources(deployment, plan, placement),
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
         "volumeMounts": [
             {"name": "shm", "mountPath": "/dev/shm"},
@@ -194,10 +194,15 @@ def _volumes(deployment: LLMDeployment, plan: PlanStatus) -> list[dict[str, Any]
     return [{"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": f"{gib}Gi"}}, models, *sources]
 
 
-def _node_affinity(product: str, gpu: GpuSpec | None, avoid: Sequence[str]) -> dict[str, Any]:
-    """Return the nodes that have a product, by each of the labels that the planner knows them by, without some."""
-    terms: list[dict[str, Any]] = [_term((PRODUCT_LABEL, "In", (product,)))]
-    if gpu is not None:
+def _node_affinity(product: str, placement: Placement) -> dict[str, Any]:
+    """Return the nodes that have a product, by each of the labels that the planner knows them by, without some.
+
+    A claim selects the product by the devices themselves: nodes of dynamic resource allocation need no such label.
+    """
+    gpu, avoid = placement.gpu, placement.avoid
+    by_claim = placement.access == "Claim"
+    terms: list[dict[str, Any]] = [_term() if by_claim else _term((PRODUCT_LABEL, "In", (product,)))]
+    if gpu is not None and not by_claim:
         older = tuple(value for value in node_label_values(gpu) if value != product)
         terms.append(_term((PRODUCT_LABEL, "In", older)))
         if gpu.gke_accelerators:

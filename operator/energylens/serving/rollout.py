@@ -28,6 +28,7 @@ from typing import Any, Literal
 import numpy as np
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
+from energylens.planner.inventory.access import with_one_access
 from energylens.planner.inventory.capacity import eligible, replicas_that_fit
 from energylens.planner.types import ClusterSnapshot
 from energylens.serving.arguments import gpus_per_pod
@@ -89,13 +90,12 @@ def choose_strategy(
 def free_replicas(deployment: LLMDeployment, plan: PlanStatus, snapshot: ClusterSnapshot) -> int:
     """Return how many replicas of a plan fit on GPUs that no pod requests now, the deployment's own pods included."""
     hardware = deployment.spec.hardware
-    free = [
-        node.free_now
+    nodes = tuple(
+        node
         for node in snapshot.nodes
-        if node.product == plan.gpu_product
-        and node.schedulable
-        and eligible(node, hardware.node_selector, hardware.tolerations)
-    ]
+        if node.product == plan.gpu_product and eligible(node, hardware.node_selector, hardware.tolerations)
+    )
+    free = [node.free_now for node in with_one_access(nodes) if node.schedulable]
     pod, pods = np.asarray([gpus_per_pod(plan)]), np.asarray([plan.nodes_per_replica])
     return int(replicas_that_fit(free, pod, pods)[0])
 

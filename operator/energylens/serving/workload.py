@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus, WorkloadRef
 from energylens.predictor.model.architecture import ModelSpec
-from energylens.predictor.types import GpuSpec
 from energylens.serving import sglang, vllm
 from energylens.serving.arguments import Launch
 from energylens.serving.errors import ServingError
+from energylens.serving.gpus import Placement
 from energylens.serving.metadata import (
     CANARY,
     LWS_RECREATE_AFTER_START,
@@ -59,8 +58,7 @@ def workload(
     plan: PlanStatus,
     model: ModelSpec,
     strategy: Strategy,
-    gpu: GpuSpec | None,
-    avoid: Sequence[str] = (),
+    placement: Placement,
     *,
     canary: bool = False,
 ) -> dict[str, Any]:
@@ -86,8 +84,8 @@ def workload(
             "metadata.name",
             f"{deployment.metadata.name!r} must have at most {most} characters where a replica spans several nodes",
         )
-    template = pod_template(deployment, plan, leader, startup, gpu, avoid)
-    followers = None if follower is None else pod_template(deployment, plan, follower, startup, gpu, avoid)
+    template = pod_template(deployment, plan, leader, startup, placement)
+    followers = None if follower is None else pod_template(deployment, plan, follower, startup, placement)
     role = {ROLE_LABEL: CANARY} if canary else {}
     label = {REVISION_LABEL: revision(template, followers, plan.nodes_per_replica), **role}
     for one in (template, followers):

@@ -6,13 +6,14 @@ import random
 from typing import Any
 
 import pytest
+from tests.support.devices import claim, device_class, gpu, resource_slice
 
 from energylens.controller.inventory import Inventory
 from energylens.controller.store import Key, Store
 from energylens.data import load_gpus
 from energylens.decide.planned import planned
 from energylens.decide.reservations import reservation, reserve
-from energylens.planner.inventory.snapshot import OWNER_LABEL, snapshot_from_objects
+from energylens.planner.inventory.snapshot import CLAIMED_GPUS_LABEL, OWNER_LABEL, DeviceObjects, snapshot_from_objects
 from energylens.planner.types import ClusterSnapshot
 
 PRODUCTS = ("NVIDIA-H100-80GB-HBM3", "NVIDIA-L40S")
@@ -91,6 +92,64 @@ def test_after_any_changes_the_snapshot_is_that_of_counting_anew(seed: int) -> N
             under_way.pop(key, None)
         asked = ("team", random_.choice(NAMES))
         assert inventory.snapshot(asked) == counted_anew(store, asked, under_way), f"step {step}"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_after_any_changes_of_devices_the_snapshot_is_that_of_counting_anew(seed: int) -> None:
+    random_ = random.Random(seed)
+    store = Store()
+    inventory = Inventory(store)
+    for index in range(3):
+        body = node(f"n{index}", PRODUCTS[0])
+        del body["status"]["allocatable"]
+        store.put_node(body, deleted=False)
+    for step in range(150):
+        host, name = f"n{random_.randrange(3)}", random_.choice(NAMES)
+        gone, action = not random_.randrange(3), random_.randrange(5)
+        if action == 0:
+            body = resource_slice(host, [gpu(i) for i in range(random_.randrange(4))], name=f"s{random_.randrange(4)}")
+            body["spec"]["pool"]["resourceSliceCount"] = random_.choice((1, 2))
+            store.put_device_object("ResourceSlice", body, gone)
+        elif action in (1, 2):
+            body = claim(
+                f"c{random_.randrange(4)}", host, f"gpu-{random_.randrange(4)}", pod=f"p{random_.randrange(4)}"
+            )
+            store.put_device_object("ResourceClaim", body, gone)
+        elif action == 3:
+            body = device_class(**random_.choice(({}, {"extendedResourceName": "nvidia.com/gpu"})))
+            store.put_device_object("DeviceClass", body, gone)
+        else:
+            body = pod(f"p{random_.randrange(4)}", name, host, 0)
+            body["spec"]["resourceClaims"] = [{"name": "gpus", "resourceClaimTemplateName": "t"}]
+            body["metadata"]["labels"][CLAIMED_GPUS_LABEL] = "1"
+            store.put_pod(body, deleted=gone)
+        kinds = ("ResourceSlice", "ResourceClaim", "DeviceClass")
+        # By name: of two claims of one device, which only a faulty allocator makes, the first counts.
+        devices = DeviceObjects(*([body for _, body in sorted(store.devices.bodies[kind].items())] for kind in kinds))
+        anew = snapshot_from_objects(store.nodes.values(), store.pods.values(), load_gpus(), devices)
+        assert inventory.snapshot(("team", "x")) == anew, f"step {step}"
+
+
+def test_an_allocation_is_a_change_of_the_inventory_and_another_drivers_is_not() -> None:
+    store = Store()
+    store.put_device_object("ResourceSlice", resource_slice("n", [gpu(0)]), deleted=False)
+    versions = store.inventory_version, store.nodes_version
+    store.put_device_object("ResourceClaim", claim("a", "n", "nic-0", driver="dra.net"), deleted=False)
+    assert (store.inventory_version, store.nodes_version) == versions
+    store.put_device_object("ResourceClaim", claim("b", "n", "gpu-0"), deleted=False)
+    assert (store.inventory_version, store.nodes_version) == (versions[0] + 1, versions[1])
+    store.put_device_object("ResourceClaim", claim("b", "n", "gpu-0"), deleted=True)
+    assert store.inventory_version == versions[0] + 2
+
+
+def test_a_late_deletion_of_a_claim_takes_no_successor_of_its_name_away() -> None:
+    store = Store()
+    store.put_device_object("ResourceSlice", resource_slice("n", [gpu(0)]), deleted=False)
+    first, second = claim("a", "n", "gpu-0"), claim("a", "n", "gpu-0")
+    first["metadata"]["uid"], second["metadata"]["uid"] = "1", "2"
+    for body, deleted in ((first, False), (second, False), (first, True)):
+        store.put_device_object("ResourceClaim", body, deleted)
+    assert list(store.devices.bodies["ResourceClaim"]) == [("team", "a")]
 
 
 def test_a_snapshot_is_made_once_per_change_of_nodes_and_pods() -> None:

@@ -6,13 +6,14 @@ import copy
 from typing import Any
 
 import pytest
+from tests.support.devices import claim, device_class, gpu, resource_slice
 from tests.support.fake_pods import node
 from tests.support.world import KEY, World, llama
 
 from energylens.cluster.errors import ForbiddenError, NotFoundError
 from energylens.cluster.port import Identity, Object
-from energylens.cluster.resources import ENERGY_BUDGET, LEADER_WORKER_SET, Resource
-from energylens.controller.kinds import ALL_KINDS, WatchableKinds
+from energylens.cluster.resources import ENERGY_BUDGET, LEADER_WORKER_SET, RESOURCE_CLAIM, Resource
+from energylens.controller.kinds import ALL_KINDS, DYNAMIC_KINDS, WatchableKinds
 from energylens.controller.sweep import LISTS_GET_OLD_AFTER, Sweeper
 from energylens.planner.inventory.snapshot import OWNER_LABEL
 
@@ -212,3 +213,24 @@ async def test_a_list_that_is_refused_is_an_error(swept: Swept) -> None:
     swept.world.cluster.list_identities = refused  # type: ignore[method-assign]
     with pytest.raises(ForbiddenError):
         await swept.sweeper.settle()
+
+
+async def test_devices_that_are_not_watched_any_more_are_not_counted_by(swept: Swept) -> None:
+    store, cluster = swept.world.store, swept.world.cluster
+    for body in (resource_slice("n", [gpu(0)]), claim("a", "n", "gpu-0"), device_class()):
+        store.put_device_object(body["kind"], cluster.put(body), deleted=False)
+    await swept.sweeper.sweep()
+    assert all(store.devices.bodies.values())
+    # Of the kinds of dynamic resource allocation some are not enough.
+    swept.sweeper.found = WatchableKinds(ALL_KINDS - set(DYNAMIC_KINDS), {RESOURCE_CLAIM: "forbidden"})
+    await swept.sweeper.sweep()
+    assert not any(store.devices.bodies.values())
+
+
+async def test_allocations_that_no_watch_told_the_end_of_are_dropped(swept: Swept) -> None:
+    store, cluster = swept.world.store, swept.world.cluster
+    body = cluster.put(claim("a", "n", "gpu-0"))
+    store.put_device_object("ResourceClaim", body, deleted=False)
+    cluster.remove("ResourceClaim", "team", "a")
+    await swept.sweeper.sweep()
+    assert not store.devices.bodies["ResourceClaim"]

@@ -16,7 +16,7 @@ from energylens.decide.reasons import Reason
 from energylens.measure.types import EnergyReason, LatencyQuantiles, WindowMeasurement
 from energylens.planner.types import ClusterSnapshot, GpuNode
 from energylens.predictor.model.architecture import ModelSpec
-from energylens.serving import Strategy, manifests
+from energylens.serving import Placement, Strategy, manifests
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 HASH, OTHER = "a" * 16, "b" * 16
@@ -92,7 +92,9 @@ def workload(
     """Return a live Deployment of a plan."""
     served = made_from or plan()
     gpu = load_gpus().get(served.gpu_product)
-    body: dict[str, Any] = dict(manifests(deployment(**spec), served, model(), strategy=strategy, gpu=gpu)[0])
+    body: dict[str, Any] = dict(
+        manifests(deployment(**spec), served, model(), strategy=strategy, placement=Placement(gpu))[0]
+    )
     body["metadata"] = {**body["metadata"], "generation": 2, "uid": "d1"}
     body["status"] = {
         "observedGeneration": 2 if seen else 1,

@@ -177,3 +177,22 @@ def test_any_text_is_read_or_refused(text):
             read(prefix + text)
         except MalformedExpositionError:
             continue
+
+
+DRA = {
+    "dra_claim_name": "llama-0-gpus",
+    "dra_claim_namespace": "team",
+    "dra_driver_name": "gpu.nvidia.com",
+    "dra_pool_name": "node-a",
+    "dra_device_name": "gpu-0",
+}
+
+
+def test_a_gpu_of_a_claim_belongs_to_its_pod():
+    (found,) = read(energy(pod="llama-0", namespace="team", container="engine", **DRA)).gpus
+    assert (found.owners, found.partly_unallocated) == ({POD}, False)
+
+
+def test_a_board_of_which_a_claim_holds_a_part_is_not_the_pods_alone():
+    (found,) = read(energy(pod="llama-0", namespace="team", **DRA, dra_mig_device_uuid="MIG-1")).gpus
+    assert (found.owners, found.partly_unallocated) == ({POD}, True)

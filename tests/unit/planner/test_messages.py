@@ -262,7 +262,8 @@ def test_no_gpu_at_all(refuse: Refuse) -> None:
     excluded = ExcludedNode("a", "NVIDIA-H100-80GB-HBM3-MIG-1g.10gb", "its GPUs are partitioned (MIG)")
     message = refuse(snapshot=ClusterSnapshot((), (excluded,))).message
     assert message == (
-        "the cluster has no node with allocatable nvidia.com/gpu; not usable: a: its GPUs are partitioned (MIG)"
+        "the cluster has no node with allocatable nvidia.com/gpu or with GPUs in ResourceSlices; not usable: "
+        "a: its GPUs are partitioned (MIG)"
     )
 
 

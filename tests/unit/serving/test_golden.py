@@ -13,7 +13,7 @@ import yaml
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 from energylens.data import load_gpus
 from energylens.predictor.model.architecture import ModelSpec
-from energylens.serving import Strategy, manifests
+from energylens.serving import Placement, Strategy, manifests
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
@@ -125,7 +125,9 @@ def test_manifests(
     table = [{"gpuProduct": "NVIDIA-H200", "reason": "uses 12 % more energy"}]
     made = make_plan(**plan)
     gpu = load_gpus()[made.gpu_product]
-    objects = manifests(deployment, made, models[model], strategy=Strategy("Surge", 1, 0), gpu=gpu, table=table)
+    objects = manifests(
+        deployment, made, models[model], strategy=Strategy("Surge", 1, 0), placement=Placement(gpu), table=table
+    )
     path = GOLDEN / f"{case}.yaml"
     if os.environ.get("UPDATE_GOLDEN"):
         path.write_text(yaml.safe_dump_all(objects, sort_keys=False, width=120))

@@ -12,7 +12,7 @@ from energylens.planner.inventory.products import GKE_LABEL, PRODUCT_LABEL, Node
 from energylens.planner.types import Taint
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.model.parameters import weight_bytes
-from energylens.serving import ServingError, Strategy, check, manifests
+from energylens.serving import Placement, ServingError, Strategy, check, manifests
 
 Deploy = Callable[..., LLMDeployment]
 Plan = Callable[..., PlanStatus]
@@ -21,7 +21,9 @@ STRATEGY = Strategy("Surge", 1, 0)
 
 def pod(deployment: LLMDeployment, plan: PlanStatus, model: ModelSpec) -> dict[str, Any]:
     gpu = load_gpus().get(plan.gpu_product)
-    found: dict[str, Any] = manifests(deployment, plan, model, strategy=STRATEGY, gpu=gpu)[0]["spec"]["template"]
+    found: dict[str, Any] = manifests(deployment, plan, model, strategy=STRATEGY, placement=Placement(gpu))[0]["spec"][
+        "template"
+    ]
     return found
 
 

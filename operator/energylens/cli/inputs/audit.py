@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from energylens.audit.assessment import Assessment, Question
+from energylens.audit.claimed import with_claimed_gpus
 from energylens.audit.cluster import assessments, product_by_node
 from energylens.audit.containers import config_map_names, pod_spec, reference_of
 from energylens.audit.hosts import HostPower, host_powers, unknown_meters
 from energylens.audit.served import ServedModel, served_models
 from energylens.audit.telemetry import Telemetry
 from energylens.cli.errors import InputError
-from energylens.cli.inputs.files import objects_of, read_documents, read_text
+from energylens.cli.inputs.files import device_objects, objects_of, read_documents, read_text
 from energylens.cli.inputs.live import ClusterAccess, read_cluster
 from energylens.cli.progress import progress
 from energylens.clock import Clock, SystemClock
@@ -29,7 +30,7 @@ from energylens.measure.prometheus import LabelMap, Series, observations, series
 from energylens.measure.prometheus_engines import engine_observations
 from energylens.measure.prometheus_http import Access, PrometheusError, PrometheusHttp
 from energylens.measure.types import EngineObservation, GpuObservation, PodRef
-from energylens.planner.inventory.snapshot import snapshot_from_objects
+from energylens.planner.inventory.snapshot import NO_DEVICE_OBJECTS, DeviceObjects, snapshot_from_objects
 from energylens.planner.types import ClusterSnapshot
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ class Audited:
     nodes: Sequence[Object]
     pods: Sequence[Object]
     config_maps: Mapping[tuple[str, str], Object] = field(default_factory=dict)
+    devices: DeviceObjects = NO_DEVICE_OBJECTS
+    """ResourceSlices, ResourceClaims and DeviceClasses."""
 
     def pods_by_address(self) -> dict[str, PodRef]:
         """Return the pods by IP address, without pods in the host's network, which share their address."""
@@ -74,10 +77,13 @@ class Audited:
 def audited_file(path: Path) -> Audited:
     """Return the objects of a file, as ``kubectl get nodes,pods,configmaps -A -o json`` prints them.
 
+    With dynamic resource allocation also resourceslices, resourceclaims and deviceclasses.
+
     Raises:
         InputError: The file cannot be read or has no pod.
     """
-    by_kind: dict[str, list[Object]] = {"Node": [], "Pod": [], "ConfigMap": []}
+    kinds = ("Node", "Pod", "ConfigMap", "ResourceSlice", "ResourceClaim", "DeviceClass")
+    by_kind: dict[str, list[Object]] = {kind: [] for kind in kinds}
     for found in objects_of(read_documents(path)):
         if isinstance(found, Mapping) and found.get("kind") in by_kind:
             if not isinstance(found.get("metadata"), Mapping) or not found["metadata"].get("name"):
@@ -85,7 +91,7 @@ def audited_file(path: Path) -> Audited:
             by_kind[found["kind"]].append(dict(found))
     if not by_kind["Pod"]:
         raise InputError(f"{path}: holds no Pod; write the file with `kubectl get nodes,pods -A -o json`")
-    return Audited(by_kind["Node"], by_kind["Pod"], _keyed(by_kind["ConfigMap"]))
+    return _claimed(by_kind, _keyed(by_kind["ConfigMap"]), str(path))
 
 
 def audited_cluster(access: ClusterAccess) -> Audited:
@@ -94,10 +100,13 @@ def audited_cluster(access: ClusterAccess) -> Audited:
     Raises:
         InputError: The cluster cannot be read.
     """
-    from energylens.cluster.resources import CONFIG_MAP, NODE, POD
+    from energylens.cluster.resources import CONFIG_MAP, DEVICE_CLASS, NODE, POD, RESOURCE_CLAIM, RESOURCE_SLICE
 
+    devices = (RESOURCE_SLICE, RESOURCE_CLAIM, DEVICE_CLASS)
     # GPUs that pods of other namespaces hold are not free, whichever namespace is asked for.
-    found = read_cluster(access, everywhere=(NODE, POD)).objects
+    everywhere = (NODE, POD, *devices)
+    found = read_cluster(access, everywhere=everywhere, optional=devices, if_allowed=devices).objects
+    found = {**found, POD.kind: list(_claimed(found, {}, "the cluster").pods)}
     wanted = {
         (pod["metadata"]["namespace"], name)
         for pod in found[POD.kind]
@@ -109,7 +118,22 @@ def audited_cluster(access: ClusterAccess) -> Audited:
     if wanted:
         named = [(CONFIG_MAP, *key) for key in sorted(wanted)]
         maps = read_cluster(access, named=named, if_allowed=(CONFIG_MAP,)).objects.get(CONFIG_MAP.kind, [])
-    return Audited(found[NODE.kind], found[POD.kind], _keyed(maps))
+    return _claimed(found, _keyed(maps), "the cluster")
+
+
+def _claimed(found: Mapping[str, list[Object]], maps: Mapping[tuple[str, str], Object], source: str) -> Audited:
+    """Return what an audit reads, with the GPUs that pods claim among their requests.
+
+    Raises:
+        InputError: An object is not as kubectl prints it.
+    """
+    devices = device_objects(found)
+    try:
+        return Audited(found["Node"], with_claimed_gpus(found["Pod"], devices), maps, devices)
+    except KeyError as error:
+        raise InputError(f"{source}: an object lacks the field {error.args[0]!r}, which kubectl prints") from error
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InputError(f"{source}: an object is not as kubectl prints it: {error}") from error
 
 
 def served(audited: Audited, ids: Mapping[str, str], source: str) -> tuple[ClusterSnapshot, list[ServedModel]]:
@@ -124,7 +148,7 @@ def served(audited: Audited, ids: Mapping[str, str], source: str) -> tuple[Clust
         InputError: An object is not as kubectl prints it.
     """
     try:
-        snapshot = snapshot_from_objects(audited.nodes, audited.pods, load_gpus())
+        snapshot = snapshot_from_objects(audited.nodes, audited.pods, load_gpus(), audited.devices)
         return snapshot, served_models(audited.pods, product_by_node(snapshot), audited.config_maps, ids)
     except KeyError as error:
         raise InputError(f"{source}: an object lacks the field {error.args[0]!r}, which kubectl prints") from error
@@ -136,7 +160,8 @@ def assessed(
     models: Sequence[ServedModel], audited: Audited, telemetry: Telemetry, question: Question
 ) -> list[Assessment]:
     """Return the assessment of each model, by the clock of this machine; long work shows its progress."""
-    found = assessments(models, audited.nodes, audited.pods, telemetry, load_gpus(), SystemClock().now(), question)
+    now = SystemClock().now()
+    found = assessments(models, audited.nodes, audited.pods, telemetry, load_gpus(), now, question, audited.devices)
     with progress(found, "auditing", len(models), worth_showing=12) as answers:
         return list(answers)
 

@@ -18,6 +18,7 @@ from energylens.api.parse import (
 )
 from energylens.cli.errors import InputError
 from energylens.documents import DocumentError, json_document, yaml_documents
+from energylens.planner.inventory.snapshot import DeviceObjects
 from energylens.predictor.huggingface.config import UnsupportedConfigError, model_from_config
 from energylens.serving import ServingError, check
 
@@ -96,6 +97,11 @@ def objects_of(documents: Sequence[Any]) -> list[Any]:
         is_list = isinstance(document, Mapping) and isinstance(document.get("items"), list)
         objects += document["items"] if is_list else [document]
     return objects
+
+
+def device_objects(objects: Mapping[str, list[Object]]) -> DeviceObjects:
+    """Return the objects of dynamic resource allocation among objects by kind."""
+    return DeviceObjects(*(objects.get(kind, ()) for kind in ("ResourceSlice", "ResourceClaim", "DeviceClass")))
 
 
 def read_text(path: Path) -> str:

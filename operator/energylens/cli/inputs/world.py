@@ -10,7 +10,7 @@ from typing import Any
 from energylens.api.llmdeployment import LLMDeployment
 from energylens.api.parse import InvalidResourceError, parse_llmdeployment
 from energylens.cli.errors import InputError
-from energylens.cli.inputs.files import Asked, Key, Object, objects_of, read_documents
+from energylens.cli.inputs.files import Asked, Key, Object, device_objects, objects_of, read_documents
 from energylens.cli.inputs.live import ClusterAccess, read_cluster
 from energylens.data import find_gpu, load_gpus
 from energylens.decide.budgets.budget import budget_of
@@ -41,6 +41,9 @@ _KINDS = (
     "Deployment",
     "LeaderWorkerSet",
     "PersistentVolumeClaim",
+    "ResourceSlice",
+    "ResourceClaim",
+    "DeviceClass",
 )
 
 
@@ -78,6 +81,7 @@ def world_of_cluster(access: ClusterAccess, asked: Asked) -> World:
         CLUSTER_ENERGY_BUDGET,
         CONFIG_MAP,
         DEPLOYMENT,
+        DEVICE_CLASS,
         ENERGY_BUDGET,
         LEADER_WORKER_SET,
         LLM_DEPLOYMENT,
@@ -85,8 +89,11 @@ def world_of_cluster(access: ClusterAccess, asked: Asked) -> World:
         NODE,
         PERSISTENT_VOLUME_CLAIM,
         POD,
+        RESOURCE_CLAIM,
+        RESOURCE_SLICE,
     )
 
+    devices = (RESOURCE_SLICE, RESOURCE_CLAIM, DEVICE_CLASS)
     own = (LLM_DEPLOYMENT, ENERGY_BUDGET, CLUSTER_ENERGY_BUDGET, LEADER_WORKER_SET)
     refs = {(d.metadata.namespace, r.name) for d in asked.deployments if (r := d.spec.model.config_ref) is not None}
     # In Manual mode a waiting plan may have a ConfigMap beside the running plan's pods.
@@ -94,8 +101,8 @@ def world_of_cluster(access: ClusterAccess, asked: Asked) -> World:
     claims = {(d.metadata.namespace, name) for d in asked.deployments for name in claim_fields(d)}
     found = read_cluster(
         access,
-        everywhere=(NODE, POD, NAMESPACE, DEPLOYMENT, *own),
-        optional=own,
+        everywhere=(NODE, POD, NAMESPACE, DEPLOYMENT, *devices, *own),
+        optional=(*devices, *own),
         if_allowed=(CLUSTER_ENERGY_BUDGET, NAMESPACE, PERSISTENT_VOLUME_CLAIM),
         named=[
             *((CONFIG_MAP, *ref) for ref in sorted(refs)),
@@ -149,7 +156,9 @@ def world_of_objects(objects: Mapping[str, list[Object]]) -> World:
             pods[key] = (*pods.get(key, ()), pod_state(trim_pod(pod)))
     config_maps = keyed("ConfigMap")
     return World(
-        snapshot=snapshot_from_objects(objects.get("Node", ()), objects.get("Pod", ()), load_gpus()),
+        snapshot=snapshot_from_objects(
+            objects.get("Node", ()), objects.get("Pod", ()), load_gpus(), device_objects(objects)
+        ),
         deployments={key: {"status": {}, **_placed(body)} for key, body in deployments.items()},
         budgets=[*map(_placed, objects.get("EnergyBudget", ())), *map(_bare, objects.get("ClusterEnergyBudget", ()))],
         namespaces={

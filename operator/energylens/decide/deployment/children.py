@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,20 +15,22 @@ from energylens.decide.deployment.handover import Handover, handover
 from energylens.decide.deployment.observation import Observation, plan_label
 from energylens.decide.deployment.rollouts import (
     EXCEEDED_QUOTA,
+    WORKLOADS,
     group_size,
     live_strategy,
-    pod_spec_of,
     refused_pods,
     replicas_of,
+    template_of,
     workload_revision,
 )
 from energylens.decide.reasons import Reason
-from energylens.planner.inventory.node_gpus import GPU_RESOURCE
-from energylens.planner.inventory.products import PRODUCT_LABEL
+from energylens.planner.inventory.access import access_to
+from energylens.planner.inventory.nodes import usable_nodes
 from energylens.planner.search.identity import serving_hash
-from energylens.planner.types import ClusterSnapshot, GpuAllocation
-from energylens.serving import ServingError, Strategy, canary_manifest, canary_ref, choose_strategy, manifests
+from energylens.planner.types import BY_RESOURCE, ClusterSnapshot, GpuAccess, GpuAllocation
+from energylens.serving import ServingError, Strategy, canary_manifests, canary_ref, choose_strategy, manifests
 from energylens.serving.claims import conflict, one_at_a_time
+from energylens.serving.gpus import Placement, access_of, gpus_of, product_of
 from energylens.serving.metadata import APPLIED_HASH
 from energylens.serving.support import needs_disruption_budget
 
@@ -113,11 +115,31 @@ def _held(observed: Observation) -> Children:
     now = uncounted(observed.snapshot, replica)
     avoid = to_avoid(avoided(live), now, observed.canary_pods) if live is not None else now
     try:
-        gpu = load_gpus().get(replica.gpu_product)
-        manifest = canary_manifest(deployment, replica, model, gpu=gpu, avoid=avoid)
+        beside = canary_manifests(deployment, replica, model, placement=_placement(observed, replica, live, avoid))
     except ServingError as error:
         return replace(main, reason=Reason.INVALID_ENGINE_SETTINGS, message=str(error))
-    return replace(main, manifests=(*main.manifests, manifest), canary=(ref.kind, ref.name))
+    # Both plans may share a ResourceClaimTemplate.
+    known = {_name(manifest) for manifest in main.manifests}
+    more = [manifest for manifest in beside if _name(manifest) not in known]
+    return replace(main, manifests=(*main.manifests, *more), canary=(ref.kind, ref.name))
+
+
+def _name(manifest: Mapping[str, Any]) -> tuple[str, str]:
+    return manifest["kind"], manifest["metadata"]["name"]
+
+
+def _placement(
+    observed: Observation, plan: PlanStatus, live: Mapping[str, Any] | None, avoid: tuple[str, ...]
+) -> Placement:
+    """Return where the pods of a plan may run, and how they get their GPUs; where possible as the live pods do."""
+    before = None if live is None else access_of(template_of(live))
+    gpus = load_gpus()
+    access: GpuAccess = "Resource"
+    # Most clusters have device plugins only; there no node need be looked at closely.
+    if before == "Claim" or any(node.access != BY_RESOURCE for node in observed.snapshot.nodes):
+        usable = usable_nodes(observed.deployment.spec, observed.snapshot, gpus)
+        access = access_to(usable, plan.gpu_product, before)
+    return Placement(gpus.get(plan.gpu_product), avoid, access)
 
 
 def _needs_groups(plan: PlanStatus) -> str:
@@ -132,7 +154,7 @@ def _without_canary(observed: Observation) -> ClusterSnapshot:
     metadata, live = observed.deployment.metadata, observed.canary
     if live is None or observed.planning.replica is not None:
         return observed.snapshot
-    gone = GpuAllocation(f"{metadata.namespace}/{metadata.name}", _gpus(pod_spec_of(live)))
+    gone = GpuAllocation(f"{metadata.namespace}/{metadata.name}", gpus_of(template_of(live)))
     nodes = []
     for node in observed.snapshot.nodes:
         left = list(node.allocations)
@@ -154,12 +176,11 @@ def _acted(observed: Observation) -> Children:
     if plan is None or model is None:
         return Children((), False)
 
-    gpu = load_gpus().get(plan.gpu_product)
-
     now = uncounted(observed.snapshot, plan)
 
     def made(strategy: Strategy, avoid: tuple[str, ...]) -> list[dict[str, Any]]:
-        return manifests(deployment, plan, model, strategy=strategy, gpu=gpu, table=planning.table, avoid=avoid)
+        placement = _placement(observed, plan, live, avoid)
+        return manifests(deployment, plan, model, strategy=strategy, placement=placement, table=planning.table)
 
     if live is None:
         if not planning.good:
@@ -169,8 +190,9 @@ def _acted(observed: Observation) -> Children:
     current = live_strategy(live) or Strategy("Recreate", 0, 1, FOREIGN_MESSAGE)
     kept = to_avoid(avoided(live), now, observed.pods)
     wanted = made(current, kept)
-    same = same_template(live, wanted[0])
-    if not planning.good and not same and _digest(live) != _digest(wanted[0]):
+    main = _workload(wanted)
+    same = same_template(live, main)
+    if not planning.good and not same and _digest(live) != _digest(main):
         # The spec as it is has no plan: what it says of the pods belongs to a plan that does not exist.
         return Children((), False)
     if not same:
@@ -195,11 +217,12 @@ def _kept(observed: Observation, plan: PlanStatus | None) -> tuple[dict[str, Any
         return ()
     strategy = live_strategy(live) or Strategy("Recreate", 0, 1, FOREIGN_MESSAGE)
     try:
-        gpu = load_gpus().get(plan.gpu_product)
-        wanted = manifests(deployment, plan, model, strategy=strategy, gpu=gpu, avoid=avoided(live))
+        gpu, access = load_gpus().get(plan.gpu_product), access_of(template_of(live))
+        wanted = manifests(deployment, plan, model, strategy=strategy, placement=Placement(gpu, avoided(live), access))
     except ServingError:
         return ()
-    unchanged = same_template(live, wanted[0]) or _digest(live) == _digest(wanted[0])
+    main = _workload(wanted)
+    unchanged = same_template(live, main) or _digest(live) == _digest(main)
     return tuple(wanted) if unchanged else ()
 
 
@@ -217,11 +240,11 @@ def shape_of(live: Mapping[str, Any], plan: PlanStatus) -> PlanStatus:
     Read from the workload and not from the last status: that may show a plan which was never acted on, because it
     waits for approval or because the write of the workload failed.
     """
-    pod, nodes = pod_spec_of(live), group_size(live)
-    gpus = _gpus(pod)
+    template, nodes = template_of(live), group_size(live)
+    gpus = gpus_of(template)
     return plan.model_copy(
         update={
-            "gpu_product": _product(pod),
+            "gpu_product": product_of(template),
             "replicas": replicas_of(live),
             "nodes_per_replica": nodes,
             "tensor_parallel": gpus * nodes,
@@ -231,23 +254,9 @@ def shape_of(live: Mapping[str, Any], plan: PlanStatus) -> PlanStatus:
     )
 
 
-def _gpus(pod: Mapping[str, Any]) -> int:
-    return sum(
-        int(((container.get("resources") or {}).get("limits") or {}).get(GPU_RESOURCE) or 0)
-        for container in pod.get("containers") or ()
-    )
-
-
-def _product(pod: Mapping[str, Any]) -> str:
-    """Return the GPU product that a pod's node affinity asks for; "" for none, as after an edit by others."""
-    required = ((pod.get("affinity") or {}).get("nodeAffinity") or {}).get(
-        "requiredDuringSchedulingIgnoredDuringExecution"
-    ) or {}
-    for term in required.get("nodeSelectorTerms") or ():
-        for expression in term.get("matchExpressions") or ():
-            if expression["key"] == PRODUCT_LABEL and expression["operator"] == "In":
-                return str(expression["values"][0])
-    return ""
+def _workload(wanted: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the manifest that runs the pods."""
+    return next(manifest for manifest in wanted if manifest["kind"] in WORKLOADS)
 
 
 def _digest(manifest: Mapping[str, Any]) -> str:

@@ -1,7 +1,9 @@
 """Which GPUs a node offers to pods as whole GPUs, and why some nodes offer none that can be planned.
 
 Predictions are made for whole GPUs of a known product. A node may be labelled with GPUs but offer none of them, or
-offer shares of GPUs under the name of whole GPUs.
+offer shares of GPUs under the name of whole GPUs. GPUs come from a device plugin, which counts them in the node's
+status, or from the ResourceSlices of dynamic resource allocation. If a node has both, the device plugin's count holds,
+as it does for the scheduler.
 """
 
 from __future__ import annotations
@@ -12,7 +14,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from energylens.api.quantity import parse_quantity
+from energylens.planner.inventory.devices import (
+    DEVICE_CLASS,
+    DRIVER,
+    MIG,
+    NO_CLASSES,
+    NO_DEVICES,
+    WHOLE,
+    Classes,
+    Device,
+    DeviceKey,
+    NodeDevices,
+    summary,
+)
 from energylens.planner.inventory.products import GKE_LABEL, PRODUCT_LABEL, NodeLabels
+from energylens.planner.types import BY_RESOURCE, GpuAccess
 from energylens.predictor.gpu_names import nearest_first
 
 GPU_RESOURCE = "nvidia.com/gpu"
@@ -34,6 +50,7 @@ MEMORY_LABEL = "nvidia.com/gpu.memory"
 OS_LABEL = "kubernetes.io/os"
 OTHER_OS = "windows"
 """The only operating system besides Linux that the kubelet supports; engine images are built for Linux."""
+_WINDOWS = f"it runs Windows ({OS_LABEL}), but engines need Linux"
 COUNT_LABELS = (
     "nvidia.com/gpu.count",
     "cloud.google.com/gke-accelerator-count",
@@ -77,14 +94,27 @@ class NodeGpus:
     """Whole GPUs that pods may request."""
     reason: str | None
     """Why the GPUs cannot be planned; None if they can."""
+    access: frozenset[GpuAccess] = BY_RESOURCE
+    """How pods may get the GPUs; empty if they cannot be planned."""
+    devices: frozenset[DeviceKey] = frozenset()
+    """The GPUs by their names in ResourceSlices, if these are what pods get."""
 
 
-def node_gpus(node: Mapping[str, Any], names: NodeLabels) -> NodeGpus | None:
-    """Return what GPUs a node offers; None if neither labels nor resources show a GPU.
+def node_gpus(
+    node: Mapping[str, Any],
+    names: NodeLabels,
+    listed: NodeDevices = NO_DEVICES,
+    classes: Classes = NO_CLASSES,
+    held: frozenset[DeviceKey] = frozenset(),
+) -> NodeGpus | None:
+    """Return what GPUs a node offers; None if neither labels, resources nor ResourceSlices show a GPU.
 
     Args:
         node: A Node object.
         names: The table of products by label.
+        listed: The devices of the node's ResourceSlices.
+        classes: How pods may ask for these devices.
+        held: Devices that claims hold: a GPU that was tainted after its allocation is still held.
     """
     labels = labels_of(node)
     status = node.get("status") or {}
@@ -95,10 +125,12 @@ def node_gpus(node: Mapping[str, Any], names: NodeLabels) -> NodeGpus | None:
         gpus, most = gpu_count(allocatable), gpu_count(capacity)
     except ValueError as error:
         return NodeGpus(product, 0, f"its status is malformed: {error}")
+    if gpus == 0 and listed:
+        return _of_slices(labels, names, listed, classes, held)
     if not (product or gpus or most or _present(labels) or any(map(_is_part, _others(allocatable)))):
         return None
     reason = (
-        (f"it runs Windows ({OS_LABEL}), but engines need Linux" if labels.get(OS_LABEL) == OTHER_OS else None)
+        (_WINDOWS if labels.get(OS_LABEL) == OTHER_OS else None)
         or _parts(labels, product)
         or _shared(labels, allocatable, gpus, most)
         or (_nothing(allocatable, most) if gpus == 0 else None)
@@ -106,6 +138,72 @@ def node_gpus(node: Mapping[str, Any], names: NodeLabels) -> NodeGpus | None:
         or _too_small(labels, known, names)
     )
     return NodeGpus(product, gpus, reason)
+
+
+def _of_slices(
+    labels: Mapping[str, str], names: NodeLabels, listed: NodeDevices, classes: Classes, held: frozenset[DeviceKey]
+) -> NodeGpus:
+    """Return the whole GPUs of a node's ResourceSlices: those of one product, where a node has several.
+
+    Labels about shared or partitioned GPUs describe the device plugin and are ignored.
+    """
+    whole = {key: device for key, device in listed.devices.items() if device.kind == WHOLE and not device.is_shared}
+    usable = {key: device for key, device in whole.items() if not device.taint or key in held}
+    by_product: dict[str, set[DeviceKey]] = {}
+    for key, device in usable.items():
+        if not _is_share(device, names):
+            by_product.setdefault(names.of_value(device.product) or device.product, set()).add(key)
+    product = max(
+        sorted(by_product), key=lambda name: (name in names.gpus, len(by_product[name])), default=_first_product(listed)
+    )
+    found = frozenset(by_product.get(product, ()))
+    reason = None if found else _no_whole_gpu(listed, whole, usable, names)
+    if reason is None and not classes.by_claim:
+        reason = f"its GPUs are in ResourceSlices, but there is no DeviceClass {DEVICE_CLASS} to claim them by"
+    if labels.get(OS_LABEL) == OTHER_OS:
+        reason = _WINDOWS
+    # Requests of the extended resource do not tell products apart; the pods of a plan do so by the node's label.
+    labelled = len(by_product) == 1 and names.product(labels) == product
+    ways: set[GpuAccess] = {"Claim"} if classes.by_claim else set()
+    if classes.by_resource and labelled:
+        ways.add("Resource")
+    # Claims select by product only, so that they would be given what is left out here, too.
+    return NodeGpus(product, len(found) or len(usable), reason, frozenset(ways), found)
+
+
+def _first_product(listed: NodeDevices) -> str:
+    return next((device.product for device in listed.devices.values() if device.product), "")
+
+
+def _is_share(device: Device, names: NodeLabels) -> bool:
+    """Return whether a device has too little memory for a whole GPU of its product, as virtual GPUs have."""
+    known = names.gpus.get(names.of_value(device.product) or "")
+    if known is None:
+        return bool(_VGPU_PRODUCT.search(device.product))
+    return device.memory_bytes is not None and device.memory_bytes < _LEAST_MEMORY * known.memory_bytes
+
+
+def _no_whole_gpu(
+    listed: NodeDevices,
+    whole: Mapping[DeviceKey, Device],
+    usable: Mapping[DeviceKey, Device],
+    names: NodeLabels,
+) -> str:
+    """Return why the ResourceSlices of a node list no whole GPU that pods can get."""
+    if listed.incomplete:
+        return f"its ResourceSlices are incomplete: {listed.incomplete}"
+    if not whole:
+        if any(device.is_shared for device in listed.devices.values()):
+            return "its GPUs are shared between pods (allowMultipleAllocations in their ResourceSlices)"
+        kinds = summary(listed.devices.values())
+        if any(device.kind == MIG for device in listed.devices.values()):
+            return f"its GPUs are partitioned (MIG): its ResourceSlices list {kinds}"
+        return f"its ResourceSlices list no whole GPU: {kinds or 'no device'}"
+    if not usable:
+        taints = sorted({device.taint for device in whole.values()})
+        return f"every GPU in its ResourceSlices has a taint: {', '.join(taints)}"
+    products = sorted({device.product for device in usable.values() if _is_share(device, names)})
+    return f"its GPUs are shares of {', '.join(products)}: their memory is less than that of a whole GPU"
 
 
 def labels_of(node: Mapping[str, Any]) -> dict[str, str]:
@@ -183,8 +281,8 @@ def _nothing(allocatable: Mapping[str, Any], capacity: int) -> str:
     if others:
         return f"it offers {listed} instead of {GPU_RESOURCE}"
     return (
-        f"it is labelled as a GPU node but offers no {GPU_RESOURCE}: the device plugin is not running on it, or its "
-        "GPUs are given out through dynamic resource allocation only"
+        f"it is labelled as a GPU node but offers no {GPU_RESOURCE}: the device plugin is not running on it, and "
+        f"ResourceSlices of {DRIVER} are not known for it either"
     )
 
 

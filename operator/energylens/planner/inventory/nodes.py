@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from energylens.api.llmdeployment import LLMDeploymentSpec
 from energylens.api.selectors import carries
 from energylens.api.words import counted
+from energylens.planner.inventory.access import of_another_access, with_one_access
 from energylens.planner.inventory.capacity import (
     BLOCKING_EFFECTS,
     GPU_TOLERATION,
@@ -29,7 +30,14 @@ _NEAREST = 3
 def usable_nodes(
     spec: LLMDeploymentSpec, snapshot: ClusterSnapshot, gpus: Mapping[str, GpuSpec]
 ) -> tuple[GpuNode, ...]:
-    """Return the nodes whose labels, taints and GPU product allow the deployment's pods, free or not."""
+    """Return the nodes whose labels, taints and GPU product allow the deployment's pods, free or not.
+
+    Of each product only nodes that share a way to their GPUs count (:func:`with_one_access`).
+    """
+    return with_one_access(_usable(spec, snapshot, gpus))
+
+
+def _usable(spec: LLMDeploymentSpec, snapshot: ClusterSnapshot, gpus: Mapping[str, GpuSpec]) -> tuple[GpuNode, ...]:
     hardware = spec.hardware
     # The result for each set of taints is reused: most nodes of a large cluster have equal taints, and most specs
     # select no labels.
@@ -102,13 +110,15 @@ def excluded_for(
     wanted = spec.hardware.gpu_products
     known = {node.product for node in snapshot.excluded if node.product in gpus}
     products = set(resolve_products(wanted, known, gpus) if wanted else known)
-    return tuple(node for node in snapshot.excluded if node.product in products)
+    named = tuple(node for node in snapshot.excluded if node.product in products)
+    allowed = allowed_nodes(spec, _usable(spec, snapshot, gpus), gpus)
+    return (*named, *of_another_access(allowed))
 
 
 def _no_match(spec: LLMDeploymentSpec, snapshot: ClusterSnapshot, gpus: Mapping[str, GpuSpec]) -> str:
     hardware = spec.hardware
     if not snapshot.nodes:
-        return "the cluster has no node with allocatable nvidia.com/gpu"
+        return "the cluster has no node with allocatable nvidia.com/gpu or with GPUs in ResourceSlices"
     wanted = hardware.gpu_products
     matching = resolve_products(wanted, snapshot.products(), gpus) if wanted else snapshot.products()
     if not matching:

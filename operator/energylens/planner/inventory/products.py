@@ -53,6 +53,10 @@ class NodeLabels:
             return self._by_product_label.get(labels[PRODUCT_LABEL])
         return self._by_gke_label.get(labels.get(GKE_LABEL, ""))
 
+    def of_value(self, value: str) -> str | None:
+        """Return the product that a value of the label of feature discovery names; None for an unknown value."""
+        return self._by_product_label.get(value)
+
     def meant(self, name: str) -> str | None:
         """Return the product for any of its names, in any letter case; None if the name is unknown."""
         return self._by_key.get(name_key(name))

@@ -3,20 +3,37 @@
 GPUs are counted as the scheduler counts them: until a pod has succeeded or failed, it counts on the node to which it is
 bound, with the larger of the sum of its containers and its largest init container. Restartable init containers keep
 running beside the containers, so they are added to the sum.
+
+On nodes whose GPUs are in ResourceSlices, the devices that ResourceClaims hold count, each once. There a pod that
+requests ``nvidia.com/gpu`` has a claim too, which the scheduler made for it, and is counted by one of the two.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from energylens.planner.inventory.node_gpus import gpu_count, labels_of, node_gpus
+from energylens.planner.inventory.devices import (
+    Allocated,
+    Classes,
+    DeviceKey,
+    NodeDevices,
+    PodKey,
+    allocated_by,
+    classes_of,
+    devices_of,
+    node_of_slice,
+)
+from energylens.planner.inventory.node_gpus import GPU_RESOURCE, NodeGpus, gpu_count, labels_of, node_gpus
 from energylens.planner.inventory.products import NodeLabels
 from energylens.planner.types import ClusterSnapshot, ExcludedNode, GpuAllocation, GpuNode, Taint
 from energylens.predictor.types import GpuSpec
 
 OWNER_LABEL = "energylens.dev/llmdeployment"
+CLAIMED_GPUS_LABEL = "energylens.dev/claimed-gpus"
+"""Label of the operator's pods that get their GPUs by a ResourceClaim: how many. The pod's own spec does not say it."""
 
 _PASSING_TAINTS = (
     "node.kubernetes.io/",
@@ -31,10 +48,26 @@ _PASSING_TAINTS = (
 """Prefixes of taints for temporary states of a node: starting, unhealthy, being removed."""
 
 
+@dataclass(frozen=True)
+class DeviceObjects:
+    """The objects of dynamic resource allocation, in the form of ``kubectl get -o json``."""
+
+    slices: Sequence[Mapping[str, Any]] = ()
+    """ResourceSlices."""
+    claims: Sequence[Mapping[str, Any]] = ()
+    """ResourceClaims of all namespaces."""
+    classes: Sequence[Mapping[str, Any]] = ()
+    """DeviceClasses."""
+
+
+NO_DEVICE_OBJECTS = DeviceObjects()
+
+
 def snapshot_from_objects(
     nodes: Iterable[Mapping[str, Any]],
     pods: Iterable[Mapping[str, Any]],
     gpus: Mapping[str, GpuSpec],
+    devices: DeviceObjects = NO_DEVICE_OBJECTS,
     names: NodeLabels | None = None,
 ) -> ClusterSnapshot:
     """Return the GPUs of a cluster from its Node and Pod objects, in the form of ``kubectl get -o json``.
@@ -46,38 +79,112 @@ def snapshot_from_objects(
         nodes: The Node objects.
         pods: The Pod objects of all namespaces.
         gpus: The known GPU products.
+        devices: The objects of dynamic resource allocation, if the cluster has it.
         names: The table of products by label, if it is available.
     """
-    held: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    malformed: dict[str, str] = {}
+    names = names or NodeLabels(gpus)
+    by_host: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for pod in pods:
         host = (pod.get("spec") or {}).get("nodeName") or ""
-        if not host:
-            continue
-        try:
-            count = gpus_of_pod(pod)
-        except ValueError as error:
-            malformed[host] = f"its pod {_name_of(pod)} is malformed: {error}"
-            continue
-        if count:
-            held[host][_owner_of(pod)] += count
-    names = names or NodeLabels(gpus)
+        if host:
+            by_host[host].append(pod)
+    slices: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for body in devices.slices:
+        slices[node_of_slice(body)].append(body)
+    claims = [held for claim in devices.claims if (held := allocated_by(claim)) is not None]
+    classes = classes_of(devices.classes, GPU_RESOURCE)
     usable: list[GpuNode] = []
     excluded: list[ExcludedNode] = []
     for node in nodes:
-        found, name = node_gpus(node, names), str(node["metadata"]["name"])
-        if found is None:
-            continue
-        reason = found.reason or malformed.get(name)
-        if reason is not None:
-            excluded.append(ExcludedNode(name, found.product, reason, found.gpus if found.reason else 0))
-        else:
-            usable.append(_gpu_node(node, name, found.product, found.gpus, held[name]))
+        name = str(node["metadata"]["name"])
+        found = _counted_node(node, names, by_host.get(name, ()), _Devices.of(slices.get(name, ()), claims, classes))
+        if isinstance(found, GpuNode):
+            usable.append(found)
+        elif found is not None:
+            excluded.append(found)
     by_name = sorted(usable, key=lambda node: node.name)
     return ClusterSnapshot(tuple(by_name), tuple(sorted(excluded, key=lambda node: node.name)))
 
 
-def _gpu_node(node: Mapping[str, Any], name: str, product: str, gpus: int, held: Mapping[str, int]) -> GpuNode:
+@dataclass(frozen=True)
+class _Devices:
+    """What dynamic resource allocation says of one node."""
+
+    listed: NodeDevices
+    classes: Classes
+    held: Mapping[DeviceKey, tuple[PodKey, ...]]
+    """Pods that hold each whole GPU, or a partition of it."""
+    malformed: str = ""
+
+    @classmethod
+    def of(cls, slices: Sequence[Mapping[str, Any]], claims: Iterable[Allocated], classes: Classes) -> _Devices:
+        if not slices:
+            return _Devices(NodeDevices(), classes, {})
+        try:
+            listed = devices_of(slices)
+        except ValueError as error:
+            return _Devices(NodeDevices(), classes, {}, f"a ResourceSlice of it is malformed: {error}")
+        held: dict[DeviceKey, tuple[PodKey, ...]] = {}
+        for claim in claims:
+            for device in claim.devices:
+                gpu = listed.gpu_of(device)
+                if gpu is not None:
+                    held[gpu] = held.get(gpu, ()) + claim.pods
+        return _Devices(listed, classes, held)
+
+
+def _counted_node(
+    node: Mapping[str, Any], names: NodeLabels, pods: Iterable[Mapping[str, Any]], devices: _Devices
+) -> GpuNode | ExcludedNode | None:
+    name = str(node["metadata"]["name"])
+    found = node_gpus(node, names, devices.listed, devices.classes, frozenset(devices.held))
+    malformed = devices.malformed
+    if found is None:
+        return ExcludedNode(name, "", malformed) if malformed else None
+    held: dict[str, int] = {}
+    try:
+        held = _held(found, pods, devices)
+    except ValueError as error:
+        malformed = str(error)
+    reason = found.reason or malformed
+    if reason:
+        # Claims are placed by product only, so GPUs of an excluded node are avoided by its name.
+        return ExcludedNode(name, found.product, reason, found.gpus if found.reason else 0)
+    return _gpu_node(node, name, found, held)
+
+
+def _held(found: NodeGpus, pods: Iterable[Mapping[str, Any]], devices: _Devices) -> dict[str, int]:
+    """Return the GPUs that each owner holds on a node.
+
+    Raises:
+        ValueError: A pod is malformed; the message names it.
+    """
+    by_pod: dict[PodKey, int] = defaultdict(int)
+    held: dict[str, int] = defaultdict(int)
+    # Where the device plugin counts the GPUs, every GPU in a claim is one that it can no longer give.
+    claimed = found.devices or frozenset(devices.held)
+    for device in sorted(claimed & devices.held.keys()):
+        users = devices.held[device]
+        if users:
+            by_pod[users[0]] += 1
+        else:
+            held[""] += 1
+    for pod in pods:
+        key = _key_of(pod)
+        try:
+            count = gpus_of_pod(pod)
+        except ValueError as error:
+            raise ValueError(f"its pod {'/'.join(key)} is malformed: {error}") from error
+        by_claim = by_pod.pop(key, 0)
+        # A claim may become known after its pod.
+        count = max(count, by_claim) if found.devices or _claims(pod) else count + by_claim
+        if count:
+            held[_owner_of(pod)] += count
+    held[""] += sum(by_pod.values())
+    return {owner: count for owner, count in held.items() if count}
+
+
+def _gpu_node(node: Mapping[str, Any], name: str, found: NodeGpus, held: Mapping[str, int]) -> GpuNode:
     spec = node.get("spec") or {}
     taints = [
         Taint(taint.get("key") or "", taint.get("value") or "", taint.get("effect") or "")
@@ -88,12 +195,13 @@ def _gpu_node(node: Mapping[str, Any], name: str, product: str, gpus: int, held:
     going = bool(node["metadata"].get("deletionTimestamp"))
     return GpuNode(
         name=name,
-        product=product,
-        allocatable=gpus,
+        product=found.product,
+        allocatable=found.gpus,
         allocations=tuple(GpuAllocation(owner, count) for owner, count in sorted(held.items())),
         labels=labels_of(node),
         taints=tuple(taint for taint in taints if taint not in passing),
         schedulable=_ready(node) and not spec.get("unschedulable", False) and not blocked and not going,
+        access=found.access,
     )
 
 
@@ -103,7 +211,7 @@ def _ready(node: Mapping[str, Any]) -> bool:
 
 
 def gpus_of_pod(pod: Mapping[str, Any]) -> int:
-    """Return the GPUs that a pod requests; 0 after it has succeeded or failed.
+    """Return the GPUs that a pod requests, or that the claim of an operator's pod asks for; 0 after the pod has ended.
 
     Raises:
         ValueError: A quantity is not a whole number of GPUs.
@@ -111,6 +219,8 @@ def gpus_of_pod(pod: Mapping[str, Any]) -> int:
     spec = pod.get("spec") or {}
     if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
         return 0
+    if _claims(pod):
+        return gpu_count({GPU_RESOURCE: _labels(pod)[CLAIMED_GPUS_LABEL]})
     containers = sum(container_gpus(c) for c in spec.get("containers") or ())
     sidecars = largest_init = 0
     for container in spec.get("initContainers") or ():
@@ -125,14 +235,24 @@ def gpus_of_pod(pod: Mapping[str, Any]) -> int:
 
 def _owner_of(pod: Mapping[str, Any]) -> str:
     """Return the LLMDeployment that a pod belongs to, as ``namespace/name``; "" for any other pod."""
-    metadata = pod.get("metadata") or {}
-    name = (metadata.get("labels") or {}).get(OWNER_LABEL, "")
-    return f"{metadata.get('namespace', 'default')}/{name}" if name else ""
+    name = _labels(pod).get(OWNER_LABEL, "")
+    return f"{_key_of(pod)[0]}/{name}" if name else ""
 
 
-def _name_of(pod: Mapping[str, Any]) -> str:
+def _key_of(pod: Mapping[str, Any]) -> PodKey:
     metadata = pod.get("metadata") or {}
-    return f"{metadata.get('namespace', 'default')}/{metadata.get('name', '')}"
+    return str(metadata.get("namespace", "default")), str(metadata.get("name", ""))
+
+
+def _labels(pod: Mapping[str, Any]) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = (pod.get("metadata") or {}).get("labels") or {}
+    return found
+
+
+def _claims(pod: Mapping[str, Any]) -> bool:
+    """Return whether a pod is one of the operator's that gets its GPUs by a ResourceClaim."""
+    labels = _labels(pod)
+    return OWNER_LABEL in labels and CLAIMED_GPUS_LABEL in labels
 
 
 def container_gpus(container: Mapping[str, Any]) -> int:

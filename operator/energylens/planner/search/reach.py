@@ -148,10 +148,11 @@ def inventory_within(
 def seen_within(nodes: Collection[GpuNode], most: int | None) -> tuple[object, ...]:
     """Return the properties of nodes that plans of at most ``most`` GPUs per product depend on, without node selectors.
 
-    The result is the node sizes by product and taints, with the number of nodes of each, capped at the most that such a
-    plan can use. Equal results mean equal :func:`inventory_within` under the same bound, and an equal bound.
+    The result is the node sizes by product, taints and access to the GPUs, with the number of nodes of each, capped at
+    the most that such a plan can use. Equal results mean equal :func:`inventory_within` under the same bound, and an
+    equal bound.
     """
-    counts = Counter((node.product, node.allocatable, node.taints) for node in nodes)
+    counts = Counter((node.product, node.allocatable, node.taints, node.access) for node in nodes)
     return _steps(nodes), frozenset(
         (kind, count if most is None else min(count, most)) for kind, count in counts.items()
     )

@@ -10,6 +10,7 @@ from tests.unit.decide.observations import (
     HASH,
     OLD,
     OTHER,
+    PRODUCT,
     RECREATE,
     SURGE,
     deployment,
@@ -25,6 +26,8 @@ from tests.unit.decide.observations import (
 from energylens.decide.deployment.children import SAFE_MESSAGE, children, same_template, shape_of
 from energylens.decide.deployment.observation import PlanChoice
 from energylens.decide.reasons import Reason
+from energylens.planner.types import ClusterSnapshot, GpuAccess, GpuNode
+from energylens.serving.gpus import access_of
 
 LARGER = plan(OTHER, max_batch_size=64)
 
@@ -132,6 +135,46 @@ def test_the_shape_of_what_was_edited_beyond_recognition_is_none_of_ours(part: s
     del live["spec"]["template"]["spec"][part]
     shape = shape_of(live, plan())
     assert shape.gpu_product == "" or shape.tensor_parallel == 0
+
+
+def on_nodes(*access: GpuAccess) -> ClusterSnapshot:
+    return ClusterSnapshot((GpuNode("n", PRODUCT, 8, access=frozenset(access)),))
+
+
+@pytest.mark.parametrize("access", ["Resource", "Claim"])
+def test_pods_get_their_gpus_as_the_nodes_give_them(access: GpuAccess) -> None:
+    found = children(observation(workload=None, pods=(), snapshot=on_nodes(access))).manifests
+    assert [body["kind"] for body in found].count("ResourceClaimTemplate") == (access == "Claim")
+    (pod,) = [body["spec"]["template"] for body in found if body["kind"] == "Deployment"]
+    assert access_of(pod) == access
+
+
+def claiming() -> dict[str, Any]:
+    """Return a Deployment whose pods claim their GPUs."""
+    first = children(observation(workload=None, pods=(), snapshot=on_nodes("Claim"))).manifests
+    return next(body for body in first if body["kind"] == "Deployment")
+
+
+def test_running_pods_keep_their_way_to_gpus_while_nodes_offer_it() -> None:
+    live = claiming()
+    shape = shape_of(live, plan())
+    assert (shape.gpu_product, shape.tensor_parallel) == (PRODUCT, 1)
+    kept = children(observation(workload=live, snapshot=on_nodes("Claim", "Resource"))).manifests
+    assert any(same_template(live, body) for body in kept)
+    # No node of the product is known for a moment.
+    gone = children(observation(workload=live, snapshot=ClusterSnapshot(()))).manifests
+    assert any(same_template(live, body) for body in gone)
+    moved = children(observation(workload=live, snapshot=on_nodes("Resource"))).manifests
+    assert not any(same_template(live, body) for body in moved)
+    assert all(body["kind"] != "ResourceClaimTemplate" for body in moved)
+
+
+def test_pods_that_wait_for_approval_keep_their_way_to_gpus() -> None:
+    live = claiming()
+    waiting = deployment(planning={"mode": "Manual"})
+    found = children(observation(workload=live, deployment=waiting, snapshot=on_nodes("Resource"), standing=plan()))
+    assert not found.acting
+    assert any(same_template(live, body) for body in found.manifests)
 
 
 def test_another_kind_of_workload_never_has_the_same_template() -> None:

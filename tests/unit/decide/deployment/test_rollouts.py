@@ -34,7 +34,7 @@ from energylens.decide.deployment.rollouts import (
 )
 from energylens.decide.reasons import Reason
 from energylens.decide.trimmed import trim_pod
-from energylens.serving import Strategy, manifests
+from energylens.serving import Placement, Strategy, manifests
 from energylens.serving.claims import Claims
 from energylens.serving.metadata import OWNER_LABEL, REVISION_LABEL
 from energylens.serving.timing import startup_seconds
@@ -287,7 +287,9 @@ SEVERAL = plan(nodes_per_replica=2, tensor_parallel=16, gpus=16, replicas=1)
 def groups(*, ready: int = 1, **spec: Any) -> dict[str, Any]:
     """Return a live LeaderWorkerSet of one group of two pods."""
     strategy, gpu = Strategy("Surge", 1, 0), load_gpus()[PRODUCT]
-    body: dict[str, Any] = dict(manifests(deployment(**spec), SEVERAL, model(), strategy=strategy, gpu=gpu)[0])
+    body: dict[str, Any] = dict(
+        manifests(deployment(**spec), SEVERAL, model(), strategy=strategy, placement=Placement(gpu))[0]
+    )
     status = {"observedGeneration": 1, "replicas": 1, "updatedReplicas": 1, "readyReplicas": ready}
     return {**body, "metadata": {**body["metadata"], "generation": 1, "uid": "g1"}, "status": status}
 
