@@ -65,6 +65,7 @@ def test_an_autoscaler_sets_the_replicas_and_the_operator_keeps_the_layout(
     assert workload(team)["spec"]["template"] == template
     after = team.get()
     assert (after["spec"]["replicas"], after["status"]["plan"]["hash"]) == (1, before["plan"]["hash"])
+    assert "BecameUnready" not in team.events()
     notes = team.events()["ReplicasScaled"]
     assert sorted(note.split(",")[0] for note in notes) == [
         "spec.replicas: 1 replica instead of 3",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.support.fake_pods import run_pods
 from tests.support.world import KEY, World, llama
 
 from energylens.cluster.port import Object
@@ -62,6 +63,80 @@ async def test_the_replicas_of_the_spec_run_and_the_layout_stays() -> None:
     (note,) = events(world, "ReplicasScaled")
     assert note.startswith("spec.replicas: 5 replicas instead of 2, ")
     assert not events(world, "RolloutStarted")
+
+
+def start_pods(world: World, ready: int, unschedulable: str = "") -> None:
+    """Create the pods of the workload, of which so many are ready and the others start, or wait for a node."""
+    run_pods(world.cluster)
+    scheduled: Object = {"type": "PodScheduled", "status": "True"}
+    if unschedulable:
+        scheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": unschedulable}
+    serving = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+    starting = {"phase": "Pending", "conditions": [scheduled, {"type": "Ready", "status": "False"}]}
+    for index in range(workload(world)["spec"]["replicas"]):
+        pod = world.cluster.objects["Pod", KEY[0], f"llama-{index}"]
+        world.cluster.put({**pod, "status": serving if index < ready else starting})
+
+
+async def test_replicas_that_an_autoscaler_adds_leave_the_deployment_ready() -> None:
+    world = await start(2)
+    world.pods_run = False
+    put(world, scaled(5))
+    await world.settle()
+    start_pods(world, ready=2)
+    await world.settle()
+    ready, progressing = world.condition("Ready"), world.condition("Progressing")
+    assert (ready["status"], ready["reason"]) == ("True", "PodsReady")
+    assert ready["message"].startswith("2 of 5 replicas of plan ")
+    assert ready["message"].endswith("are ready; the others start")
+    assert (progressing["status"], progressing["reason"]) == ("True", "Starting")
+    # The operator knows after a restart which replicas served before.
+    start_pods(world, ready=4)
+    world.start()
+    await world.settle()
+    assert world.condition("Ready")["status"] == "True"
+    assert not events(world, "BecameUnready")
+
+    # One of the four that served fails: that is no start.
+    start_pods(world, ready=3)
+    await world.settle()
+    assert world.condition("Ready")["status"] == "False"
+    (note,) = events(world, "BecameUnready")
+    assert "3 of 5 replicas" in note
+    start_pods(world, ready=5)
+    await world.settle()
+    assert world.condition("Ready")["message"].startswith("5 of 5 replicas")
+
+
+async def test_replicas_that_find_no_gpus_leave_the_deployment_ready_and_are_named() -> None:
+    world = await start(2)
+    world.pods_run = False
+    put(world, scaled(4))
+    await world.settle()
+    start_pods(world, ready=2, unschedulable="0/2 nodes are available")
+    await world.settle()
+    for kind in ("Ready", "Progressing"):
+        found = world.condition(kind)
+        assert found["status"] == "True"
+        assert found["message"].endswith("llama-2 waits for a node: 0/2 nodes are available")
+
+
+async def test_fewer_replicas_leave_the_deployment_ready_while_others_stop() -> None:
+    world = await start(4)
+    world.pods_run = False
+    put(world, scaled(1))
+    await world.settle()
+    assert world.condition("Ready")["message"].endswith("are ready; others stop")
+    assert not events(world, "BecameUnready")
+
+
+async def test_all_replicas_of_the_first_start_are_needed() -> None:
+    world = World(pods_run=False)
+    world.cluster.put(scaled(3))
+    await world.settle()
+    start_pods(world, ready=2)
+    await world.settle()
+    assert world.condition("Ready")["status"] == "False"
 
 
 async def test_nothing_is_written_while_the_spec_stays() -> None:

@@ -79,20 +79,36 @@ def plan(
     Raises:
         PlanCheckError: The finished plan breaks ``maxGPUs`` or an override.
     """
+    return plan_and_solution(
+        deployment, model, snapshot, gpus, predictor, allowance=allowance, corrections=corrections
+    )[0]
+
+
+def plan_and_solution(
+    deployment: LLMDeployment,
+    model: ModelSpec,
+    snapshot: ClusterSnapshot,
+    gpus: Mapping[str, GpuSpec],
+    predictor: ReplicaPredictor,
+    *,
+    allowance: PowerAllowance | None = None,
+    corrections: Corrections | None = None,
+) -> tuple[PlanningResult, Solution | None]:
+    """Return the result of :func:`plan`, with the same arguments, and all candidates; None if none were evaluated."""
     deployment = at_peak(deployment)
     try:
         served = with_quantization(model, deployment.spec.model.quantization)
     except UnsupportedQuantizationError as error:
-        return Infeasible("ModelUnsupported", f"spec.model.{error}")
+        return Infeasible("ModelUnsupported", f"spec.model.{error}"), None
     problem = problem_for(deployment, served, snapshot, gpus, predictor, allowance, corrections)
     settings = EngineSettings.of(deployment.spec.engine)
     beyond = too_long(problem.model, problem.load.workload, settings)
     if beyond:
-        return Infeasible("ContextTooShort", f"spec.workload: {beyond}")
+        return Infeasible("ContextTooShort", f"spec.workload: {beyond}"), None
     if not problem.allowed_products:
         none = no_matching_gpus(deployment.spec, snapshot, gpus)
         changes = placement_changes(problem, snapshot)
-        return replace(none, message=with_options(none.message, changes), relaxations=changes)
+        return replace(none, message=with_options(none.message, changes), relaxations=changes), None
     solution, most = solve_within(problem)
     if solution.chosen is None:
         refused = with_hint(problem, explain_infeasible(problem, solution, placement_changes(problem, snapshot)))
@@ -102,7 +118,7 @@ def plan(
             unknown = unknown_products(deployment.spec, gpus)
             ignored = f"; spec.hardware.gpuProducts: {unknown}" if unknown else ""
             refused = replace(refused, message=refused.message + left_out + ignored)
-        return refused
+        return refused, solution
     spec, rows, i = deployment.spec, solution.rows, solution.chosen
     order, reasons = frontier_rows(rows, solution.constraints, i, spec)
     status = plan_status(problem, solution, i).model_copy(
@@ -114,7 +130,7 @@ def plan(
     _check(status, spec, step_tokens=int(rows.step_tokens[i]))
     restricted = power_restricts(solution, spec)
     inputs = _inputs_hash(problem if restricted else replace(problem, allowance=None), most)
-    return Feasible(sealed(status, inputs), solution.rejections, shown, restricted, most)
+    return Feasible(sealed(status, inputs), solution.rejections, shown, restricted, most), solution
 
 
 def plan_inputs_hash(

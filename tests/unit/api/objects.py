@@ -104,6 +104,16 @@ RULES = (
         {
             "spec.workload": {"inputTokens": 1, "outputTokens": 1, "job": JOB},
             "spec.slo": {},
+            "spec.scaling": {"mode": "External"},
+            "spec.replicas": 2,
+        },
+        "spec",
+        ("scaling.mode External cannot be combined with workload.job",),
+    ),
+    Bad(
+        {
+            "spec.workload": {"inputTokens": 1, "outputTokens": 1, "job": JOB},
+            "spec.slo": {},
             "spec.planning.followLoad": "Auto",
         },
         "spec",

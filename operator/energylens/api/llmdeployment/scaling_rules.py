@@ -49,11 +49,18 @@ FOLLOWS_ONE_LOAD: tuple[Use, ...] = (
 """Fields that judge or follow one load, each with the CEL and the Python of its use."""
 
 
+EXTERNAL_MODE: Use = (
+    "scaling.mode External",
+    "has(self.scaling) && self.scaling.mode == 'External'",
+    lambda spec: _mode(spec) == "External",
+)
+"""Replicas that an autoscaler or a person sets."""
+
 _LISTED = "followLoad Auto, disaggregation Compare, verify Measured, rollbackOn or onDrift Rollback"
 _EXTERNAL_ALONE = exclusive(
-    "scaling.mode External",
-    "!(has(self.scaling) && self.scaling.mode == 'External')",
-    lambda spec: _mode(spec) == "External",
+    EXTERNAL_MODE[0],
+    f"!({EXTERNAL_MODE[1]})",
+    EXTERNAL_MODE[2],
     FOLLOWS_ONE_LOAD,
     _LISTED,
 )

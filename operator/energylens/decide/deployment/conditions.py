@@ -11,6 +11,7 @@ from energylens.api.timestamp import timestamp
 from energylens.api.words import counted
 from energylens.decide.deployment.caveats import caveats_of
 from energylens.decide.deployment.children import Children
+from energylens.decide.deployment.external import is_external
 from energylens.decide.deployment.observation import Observation
 from energylens.decide.deployment.replica import is_asked
 from energylens.decide.deployment.rollouts import RolloutProgress, late, overdue, rollout, trouble
@@ -128,10 +129,10 @@ def _ready(observed: Observation, children: Children, state: RolloutProgress) ->
         why = f"plan {plan.hash} is not applied yet" if behind and plan is not None else state.pending
         text = f"plan {state.running_hash} is not rolled out yet: {why}"
     found = trouble(observed, state)
+    if _only_scales(observed, state, behind=behind):
+        return _condition(observed, kind, "True", Reason.PODS_READY, _scaling_text(observed, state))
     if found is not None:
         return _condition(observed, kind, "False", found.reason, f"{text}; {found.text}")
-    if _only_scales(observed, state, behind=behind):
-        return _condition(observed, kind, "True", Reason.PODS_READY, _scaling_text(state))
     waiting = [f"{pod.name}: {pod.waiting}" for pod in observed.pods if pod.waiting]
     ending = [pod.name for pod in observed.pods if pod.ends_by]
     serving = _still_serving(observed, state)
@@ -149,22 +150,38 @@ def _ready(observed: Observation, children: Children, state: RolloutProgress) ->
 
 
 def _only_scales(observed: Observation, state: RolloutProgress, *, behind: bool) -> bool:
-    """Return whether replicas of the running pods start early or stop, and those that the hour needs were ready before.
+    """Return whether replicas of the running pods start or stop beside those that are needed, which stayed ready.
 
-    A schedule changes the number several times a day. Nothing is missing then, and nobody should be alarmed.
+    A schedule changes the number several times a day, and an autoscaler more often. Requests are served as before
+    meanwhile; ``Progressing`` and ``Degraded`` say how the added replicas start.
     """
-    schedule, plan = observed.planning.schedule, observed.planning.plan
-    if schedule is None or plan is None or behind or observed.unsettled or observed.outgoing is not None:
+    if observed.planning.plan is None or behind or observed.unsettled or observed.outgoing is not None:
         return False
     was_ready = any(c.type == ConditionType.READY and c.status == "True" for c in observed.deployment.status.conditions)
     same = all(pod.revision == state.revision or pod.finished for pod in observed.pods)
-    enough = min(state.wanted, needed(observed.deployment, schedule, observed.now))
-    return was_ready and same and 0 < enough <= state.ready
+    return was_ready and same and 0 < min(state.wanted, _needed(observed)) <= state.ready
 
 
-def _scaling_text(state: RolloutProgress) -> str:
+def _needed(observed: Observation) -> int:
+    """Return the replicas without which a deployment that was ready is no longer ready; 0 where all are needed.
+
+    Those are the replicas of the present hour of a schedule. With ``scaling.mode: External``, they are the replicas
+    that were ready in the last pass: the autoscaler may ask for any number, and more cannot be ready at once.
+    """
+    deployment, schedule = observed.deployment, observed.planning.schedule
+    if schedule is not None:
+        return needed(deployment, schedule, observed.now)
+    active = deployment.status.active_revision
+    return active.ready_replicas if is_external(deployment) and active is not None else 0
+
+
+def _scaling_text(observed: Observation, state: RolloutProgress) -> str:
     text = f"{state.ready} of {state.wanted} replicas of plan {state.running_hash} are ready"
-    return f"{text}; the others start early" if state.ready < state.wanted else f"{text}; others stop"
+    if state.ready >= state.wanted:
+        return f"{text}; others stop"
+    found = trouble(observed, state)
+    how = "start early" if observed.planning.schedule is not None else "start"
+    return f"{text}; the others {how}" + ("" if found is None else f"; {found.text}")
 
 
 def _still_serving(observed: Observation, state: RolloutProgress) -> str:
@@ -187,7 +204,8 @@ def _progressing(observed: Observation, state: RolloutProgress) -> Condition:
         return _condition(observed, kind, "False", Reason.PROGRESS_DEADLINE_EXCEEDED, f"{text}; {missed}")
     others = any(pod.revision != state.revision for pod in observed.pods if not pod.finished)
     if not others and not _replacing(observed):
-        return _condition(observed, kind, "True", Reason.STARTING, text)
+        found = trouble(observed, state)
+        return _condition(observed, kind, "True", Reason.STARTING, text if found is None else f"{text}; {found.text}")
     surge = state.strategy == "Surge"
     reason = Reason.ROLLING_SURGE if surge else Reason.ROLLING_RECREATE
     how = "new replicas start before old ones stop" if surge else "old replicas stop first"

@@ -59,7 +59,7 @@ class RateFigures:
     """
 
     costs: FloatArray
-    """The quantity to minimise, per second, shape (n,); infinite if a constraint is broken."""
+    """The quantity to minimise, per second, shape (n,); infinite if a constraint is broken, or if not evaluated."""
     watts: FloatArray
     """Predicted power, W, shape (n,)."""
     tokens_per_second: float
@@ -77,6 +77,12 @@ class RateFigures:
         holds = feasible(solution.constraints, len(rows))
         tokens = rows.output_tokens_per_second[holds]
         return cls(np.where(holds, costs, np.inf), watts, float(tokens[0]) if tokens.size else 0.0)
+
+    def placed(self, index: IntArray, size: int) -> RateFigures:
+        """Return the figures as those of ``index``, shape (n,), of ``size`` candidates; the others cost infinitely."""
+        costs, watts = np.full(size, np.inf), np.zeros(size)
+        costs[index], watts[index] = self.costs, self.watts
+        return RateFigures(costs, watts, self.tokens_per_second)
 
 
 @dataclass(frozen=True)

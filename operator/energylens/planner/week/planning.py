@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,7 +17,7 @@ from energylens.api.llmdeployment import (
 )
 from energylens.api.llmdeployment.plan import GpuChoice
 from energylens.api.words import counted
-from energylens.planner.planning import plan, plan_status, problem_for
+from energylens.planner.planning import plan_and_solution, plan_status, problem_for
 from energylens.planner.search import describe
 from energylens.planner.search.candidates import Candidates
 from energylens.planner.search.constraints import feasible
@@ -25,13 +25,14 @@ from energylens.planner.search.corrections import Corrections
 from energylens.planner.search.frontier import table_row
 from energylens.planner.search.identity import identified
 from energylens.planner.search.placement import layout_at
-from energylens.planner.search.problem import Problem, Solution, clipped, evaluated, solve
+from energylens.planner.search.problem import Problem, Solution, clipped, evaluated
 from energylens.planner.search.replica import ReplicaPredictor
 from energylens.planner.search.space import ProductSpace
 from energylens.planner.search.starts import Start, start_of
 from energylens.planner.search.week_load import Span, WeekLoad, at_rate
 from energylens.planner.types import Change, ClusterSnapshot, Feasible, Infeasible, PowerAllowance, Relaxation
-from energylens.planner.week.choice import Chosen, Constant, RateFigures, Week, best_constant, choose, layout_keys
+from energylens.planner.week.choice import Chosen, Constant, Week, best_constant, choose, layout_keys
+from energylens.planner.week.rates import figures_by_rate
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.model.parameters import weight_bytes
 from energylens.predictor.model.requantize import with_quantization
@@ -121,9 +122,9 @@ class WeekProblem:
         """Bounds of the replicas, and the measurements of a start."""
         return self.deployment.spec.scaling or Scaling()
 
-    def answer(self, span: Span) -> Feasible | Infeasible:
-        """Return the plan for the rate of one span alone."""
-        return plan(
+    def solved(self, span: Span) -> tuple[Feasible | Infeasible, Solution | None]:
+        """Return the plan for the rate of one span alone, and all candidates; None where none were evaluated."""
+        return plan_and_solution(
             at_rate(self.deployment, span.requests_per_second),
             self.model,
             self.snapshot,
@@ -133,9 +134,13 @@ class WeekProblem:
             corrections=self.corrections,
         )
 
-    def problem(self, span: Span) -> Problem:
-        """Return the problem of the rate of one span."""
-        asked = at_rate(self.deployment, span.requests_per_second)
+    def answer(self, span: Span) -> Feasible | Infeasible:
+        """Return the plan for the rate of one span alone."""
+        return self.solved(span)[0]
+
+    def problem(self, requests_per_second: str) -> Problem:
+        """Return the problem of one rate."""
+        asked = at_rate(self.deployment, requests_per_second)
         served = with_quantization(self.model, asked.spec.model.quantization)
         return problem_for(asked, served, self.snapshot, self.gpus, self.predictor, self.allowance, self.corrections)
 
@@ -148,21 +153,22 @@ def plan_week(asked: WeekProblem) -> WeekPlan | Infeasible:
     constant rate leaves candidates out (:mod:`energylens.planner.search.reach`), these are left out here as well.
     """
     load = asked.load
-    peak = asked.answer(load.peak)
+    peak, solution = asked.solved(load.peak)
     if isinstance(peak, Infeasible):
         return _at(load.peak, peak)
-    problem = replace(asked.problem(load.peak), within_limits=True)
-    solution = solve(problem, peak.most_gpus)
+    assert solution is not None
+    problem = asked.problem(load.peak.requests_per_second)
     within = [_bounded(space, asked.scaling) for space in _able(problem, solution)]
     at_peak = evaluated(problem, within)
     if at_peak.chosen is None:
         return _out_of_bounds(asked, solution)
     objective = asked.deployment.spec.energy.objective
-    figures = {load.peak.requests_per_second: RateFigures.of(at_peak, objective)}
-    for span in load.spans:
-        if span.requests_per_second not in figures:
-            found = evaluated(asked.problem(span), within)
-            figures[span.requests_per_second] = RateFigures.of(found, objective)
+
+    def at(rate: str, spaces: Sequence[ProductSpace]) -> Solution:
+        return evaluated(asked.problem(rate), spaces)
+
+    rates = list(dict.fromkeys(span.requests_per_second for span in load.spans))
+    figures = figures_by_rate(rates, within, at_peak, at, objective)
     week = Week(load, at_peak.rows, figures, objective, _starts(at_peak.rows, asked, weight_bytes(problem.model)))
     chosen = choose(week)
     if chosen is None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import math
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from energylens.decide.deployment.load import LOWEST_STEP, FollowedLoad, MeasuredLoad, follow, rate_of
+from energylens.decide.deployment.load import LOWEST_STEP, RAISE, FollowedLoad, MeasuredLoad, follow, rate_of
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 WINDOW, HOLD = timedelta(minutes=10), timedelta(hours=1)
+DAY = 144
+"""Windows of a day."""
 
 
 def run(
@@ -82,6 +85,25 @@ def test_noise_around_a_constant_load_ends_in_one_step(mean: float, noise: list[
     changes = [after for before, after in zip([0, *steps], steps, strict=False) if after != before]
     assert len(changes) <= 2
     assert len(set(changes)) == len(changes)
+
+
+@settings(max_examples=100)
+@given(
+    night=st.floats(0.5, 8),
+    growth=st.floats(1, 20),
+    noise=st.lists(st.floats(0.91, 1.09), min_size=DAY, max_size=DAY),
+)
+def test_a_noisy_day_is_followed_up_once_and_down_once(night: float, growth: float, noise: list[float]) -> None:
+    """A day rises and falls once: noise adds no rise and no fall, and every window keeps within the safety margin."""
+    day = [night * growth ** math.sin(math.pi * number / DAY) for number in range(DAY)]
+    rates = [rate * factor for rate, factor in zip(day, noise, strict=True)]
+    # A day before brings the load from the declared rate to that of the night.
+    loads = run([night] * 12 + rates)[12:]
+    steps = [load.step for load in loads]
+    changes = [after - before for before, after in itertools.pairwise(steps) if after != before]
+    turns = sum((earlier > 0) != (later > 0) for earlier, later in itertools.pairwise(changes))
+    assert turns <= 1
+    assert all(rate <= load.requests_per_second * RAISE for rate, load in zip(rates, loads, strict=True))
 
 
 @settings(max_examples=200)
