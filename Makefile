@@ -44,7 +44,7 @@ fuzz: $(STAMP) ## Plan 20,000 random valid specs, clusters and budgets (an hour 
 	ENERGYLENS_FUZZ_EXAMPLES=$(or $(FUZZ_EXAMPLES),20000) $(BIN)/pytest tests/fuzz -p no:cacheprovider
 
 faults: $(STAMP) ## Play every scenario under every fault between operator and API server (hours)
-	ENERGYLENS_FAULTS=all $(BIN)/pytest tests/controlplane/test_operator_faults.py tests/controlplane/check_upgrade.py -rP
+	ENERGYLENS_FAULTS=all $(BIN)/pytest tests/controlplane/test_operator_faults.py tests/controlplane/check_upgrade.py tests/controlplane/test_operator_availability.py -rP
 
 transitions: $(STAMP) ## Walk an LLMDeployment through 2,000 specs drawn from the schema (an hour or two); CHANGES=N for another number
 	ENERGYLENS_TRANSITIONS=$(or $(CHANGES),2000) $(BIN)/pytest tests/controlplane/check_transitions.py -rP

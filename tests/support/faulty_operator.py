@@ -7,8 +7,6 @@ import ssl
 import subprocess
 import sys
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +17,7 @@ import yaml
 from tests.support.api_client import ApiClient
 from tests.support.faulty_proxy import FaultyProxy, faulty_proxy
 from tests.support.operator_cluster import ROOT, SETTINGS, read_metric
+from tests.support.operator_process import end, probe
 
 from energylens.clock import SystemClock
 from energylens_dev.devcluster import RunningCluster, eventually
@@ -29,7 +28,6 @@ from energylens_dev.devcluster.ports import free_port
 SYSTEM = "energylens-system"
 FAST: Mapping[str, Any] = {**SETTINGS, "resyncSeconds": 8}
 """Settings with which faults are overcome in times that a test can wait for."""
-END_SECONDS = 30.0
 PROBE_SECONDS = 0.5
 PROBES = 3
 """Failed liveness probes in a row after which the operator is started again, as the chart's probe has it."""
@@ -60,14 +58,8 @@ class FaultyOperator:
         """End the process for good."""
         self._stopped.set()
         self._keeper.join()
-        process = self._process
-        assert process is not None
-        process.terminate()
-        try:
-            process.wait(END_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(END_SECONDS)
+        assert self._process is not None
+        end(self._process)
 
     def kill(self) -> None:
         """End the process as a crash does; it is started again."""
@@ -98,15 +90,7 @@ class FaultyOperator:
 
     def probe(self, name: str) -> str:
         """Return what a probe says, such as ``200 ok``; "" while nothing answers."""
-        url = metrics_url(self.port).replace("/metrics", f"/{name}")
-        try:
-            with urllib.request.urlopen(url, timeout=5) as answer:
-                return f"{answer.status} {answer.read().decode().strip()}"
-        except urllib.error.HTTPError as error:
-            with error:
-                return f"{error.code} {error.read().decode().strip()}"
-        except OSError:
-            return ""
+        return probe(self.port, name)
 
     def _launch(self) -> None:
         environment = {**os.environ, "POD_NAMESPACE": SYSTEM, "POD_NAME": "faulty"}
@@ -126,12 +110,7 @@ class FaultyOperator:
             failed = failed + 1 if said.startswith("503") else 0
             if failed >= PROBES:
                 self.unhealthy.append(said)
-                self._process.terminate()
-                try:
-                    self._process.wait(END_SECONDS)
-                except subprocess.TimeoutExpired:
-                    self._process.kill()
-                    self._process.wait(END_SECONDS)
+                end(self._process)
 
 
 @contextmanager

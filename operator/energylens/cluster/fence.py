@@ -3,11 +3,15 @@
 A process that stood still, or was cut off, may have lost its lease without knowing: its workers go on where they were,
 before the task that renews the lease has had its turn. What they write then would undo what the next holder wrote.
 The lease is therefore asked for twice: before a write is prepared, and again with no step in between before its bytes
-go out, since a process may stand still while it waits for a connection.
+go out, since a process may stand still while it waits for a connection. After that the bytes are the kernel's, which
+in a cut network sends them again for minutes, also when the process has ended with its lease; so connections are reset
+when they are closed, which drops what the server has not acknowledged.
 """
 
 from __future__ import annotations
 
+import socket
+import struct
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter
     from aiohttp.connector import Connection
 
+_LINGER_NOT = struct.pack("ii", 1, 0)
+"""``struct linger`` of socket(7): on, for 0 seconds."""
 _may_send: ContextVar[Callable[[], bool]] = ContextVar("may_send", default=lambda: True)
 
 
@@ -71,9 +77,17 @@ class FencedRequest(aiohttp.ClientRequest):
         self, writer: AbstractStreamWriter, conn: Connection, content_length: int | None = None
     ) -> None:
         """Send the body, or close the connection; the caller gets :class:`aiohttp.ClientOSError`."""
+        _reset_when_closed(conn)
         if _may_send.get()():
             await super().write_bytes(writer, conn, content_length)
             return
         if conn.protocol is not None:
             conn.protocol.set_exception(aiohttp.ClientOSError(None, "not sent: the lease has run out"))
         conn.close()
+
+
+def _reset_when_closed(connection: Connection) -> None:
+    """Let the kernel drop unacknowledged bytes when the connection is closed, or the process ends."""
+    opened = None if connection.transport is None else connection.transport.get_extra_info("socket")
+    if opened is not None:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)

@@ -17,6 +17,9 @@ from energylens.cluster.errors import ClusterError, ConflictError, NotFoundError
 from energylens.cluster.port import ClusterPort
 from energylens.cluster.resources import LEASE
 
+READ_SECONDS = 1.0
+"""Longest time, s, between two reads of the Lease by a standby, which learns so late of a renewal or a release."""
+
 Sleep = Callable[[float], Awaitable[None]]
 Report = Callable[[str], None]
 """Function that receives why the lease cannot be read or written; "" if it can, even if another holder has it."""
@@ -42,12 +45,20 @@ class LeaseGuard:
     _holder: str = field(default="", init=False)
     _seen_version: str = field(default="", init=False)
     _seen_at: float = field(default=0.0, init=False)
+    _free_at: float = field(default=float("-inf"), init=False)
+    """When the lease of another holder runs out unless it is renewed."""
     _held_until: float = field(default=float("-inf"), init=False)
 
     async def acquire(self) -> None:
-        """Return when the lease is ours; wait as long as another holder renews it."""
+        """Return when the lease is ours; wait as long as another holder renews it.
+
+        A holder that ends without giving the lease back is succeeded at most :data:`READ_SECONDS` after its lease ran
+        out, besides the time of two requests.
+        """
         while not await self._try():
-            await self.sleep(self.renew_seconds)
+            pause = min(self.renew_seconds, READ_SECONDS)
+            left = self._free_at - self.clock.monotonic()
+            await self.sleep(min(pause, left) if left > 0 else pause)
 
     @property
     def is_held(self) -> bool:
@@ -60,7 +71,8 @@ class LeaseGuard:
     async def hold(self) -> None:
         """Renew for ever; return when the lease is lost."""
         while True:
-            await self.sleep(self.renew_seconds)
+            # The process ends with the lease, though the next renewal would be due later.
+            await self.sleep(max(0.0, min(self.renew_seconds, self._held_until - self.clock.monotonic())))
             started = self.clock.monotonic()
             try:
                 # Not wait_for, which may start a task: kopf cancels every task born after it when it stops.
@@ -126,8 +138,8 @@ class LeaseGuard:
         if version != self._seen_version:
             self._seen_version, self._seen_at = version, now
         self._holder = holder
-        expired = now - self._seen_at >= float(spec.get("leaseDurationSeconds") or self.duration_seconds)
-        if holder not in ("", self.identity) and not expired:
+        self._free_at = self._seen_at + float(spec.get("leaseDurationSeconds") or self.duration_seconds)
+        if holder not in ("", self.identity) and now < self._free_at:
             return False
         lease["spec"] = self._spec(spec)
         await self.cluster.replace(LEASE, lease)

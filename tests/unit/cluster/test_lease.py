@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from energylens.cluster.errors import ClusterError, ConflictError, ForbiddenError, NotFoundError, TransientError
-from energylens.cluster.lease import LeaseGuard
+from energylens.cluster.lease import READ_SECONDS, LeaseGuard
 from energylens.cluster.port import Object
 from energylens.cluster.resources import LEASE, Resource
 
@@ -166,6 +166,35 @@ async def test_a_holder_that_stopped_renewing_is_succeeded_after_its_duration_an
     assert guard.port.lease["spec"]["acquireTime"] == "2026-03-01T00:16:55.000000Z"
 
 
+@pytest.mark.parametrize("renewed_at", [0.0, 0.3, 0.99, 4.5, 21.7])
+async def test_a_dead_holder_is_succeeded_within_a_second_after_its_lease(guard: Guard, renewed_at: float) -> None:
+    guard.port.foreign_write("other")
+    clock, last = guard.clock, [0.0]
+
+    def renews(number: int) -> None:
+        while (next_at := min(last[0] + 5.0, renewed_at)) <= clock.seconds and last[0] < renewed_at:
+            guard.port.foreign_write("other")
+            last[0] = next_at
+
+    guard.meanwhile = renews
+    await guard.make("me").acquire()
+    assert last == [renewed_at]
+    assert 0.0 <= clock.seconds - (renewed_at + 15.0) <= READ_SECONDS
+
+
+async def test_a_lease_that_is_given_back_is_taken_within_a_second(guard: Guard) -> None:
+    guard.port.foreign_write("other")
+
+    def gives_back(number: int) -> None:
+        if number == 7:
+            guard.port.foreign_write("", duration=1)
+
+    guard.meanwhile = gives_back
+    await guard.make().acquire()
+    assert guard.sleeps == 7
+    assert guard.clock.seconds <= 7 * READ_SECONDS
+
+
 async def test_the_duration_that_counts_is_the_holders(guard: Guard) -> None:
     guard.port.foreign_write("other", duration=40)
     await guard.make().acquire()
@@ -234,6 +263,20 @@ async def test_a_holder_cut_off_from_the_api_server_stops_when_its_lease_has_run
     await mine.hold()
     # Renewed last at 20 s; nobody else takes it before 35 s.
     assert guard.clock.seconds == 35.0
+
+
+async def test_a_cut_off_holder_stops_with_its_lease_though_no_renewal_is_due_then(guard: Guard) -> None:
+    mine = guard.make()
+    mine.renew_seconds = 4.0
+    await mine.acquire()
+
+    def cut_off(number: int) -> None:
+        guard.port.down = number > 2
+
+    guard.meanwhile = cut_off
+    await mine.hold()
+    # Renewed last at 8 s; attempts at 12, 16 and 20 s.
+    assert guard.clock.seconds == 23.0
 
 
 async def test_a_short_break_does_not_stop_the_holder(guard: Guard) -> None:
