@@ -65,6 +65,37 @@ def test_panels_do_not_overlap_and_have_titles_and_numbers_of_their_own() -> Non
         cells |= own
 
 
+def test_panels_follow_the_rules_of_grafana_s_linter() -> None:
+    """The linter itself needs modules that are not free to use; the exclusions are in dashboards/.lint."""
+    panels = [panel for panel in dashboard()["panels"] if panel["type"] != "row"]
+    assert [panel["title"] for panel in panels if not panel.get("description", "").endswith(".")] == []
+    assert [panel["title"] for panel in panels if not panel["fieldConfig"]["defaults"].get("unit")] == []
+    assert [query for query in queries() if re.search(r"\brate\(", query) and "[$__rate_interval]" not in query] == []
+    counters = re.compile(r"(\w+\()?energylens_\w+_total\b")
+    bare = [
+        query
+        for query in queries()
+        if any(match[1] not in ("rate(", "irate(", "increase(") for match in counters.finditer(query))
+    ]
+    assert bare == []
+    sources = {json.dumps(target["datasource"]) for panel in panels for target in panel["targets"]}
+    assert sources == {json.dumps({"type": "prometheus", "uid": "${datasource}"})}
+
+
+def test_the_first_row_has_single_figures() -> None:
+    first, *panels = dashboard()["panels"]
+    assert first["type"] == "row"
+    figures = [panel["title"] for panel in panels if panel["type"] == "stat"]
+    assert figures[:5] == [
+        "Power",
+        "Energy in 24 hours",
+        "Energy in 30 days",
+        "J per output token",
+        "Saved against a week ago",
+    ]
+    assert all(panel["gridPos"]["y"] == 1 for panel in panels[: len(figures)])
+
+
 def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
     sections = re.findall(r"^## (\w+)$", (ROOT / "docs" / "runbooks.md").read_text(), re.MULTILINE)
     assert sections == [rule["alert"] for rule in alerts()]
