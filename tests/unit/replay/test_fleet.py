@@ -128,3 +128,13 @@ def test_the_histogram_has_the_runs_percentiles(percentiles):
 def test_an_idle_h100_draws_what_is_known_of_it(fleet):
     fleet.update(cluster(nodes=[node(product=H100)]), 0)
     assert 65 <= fleet.gpus[("h100-0", 0)].watts <= 80
+
+
+def test_power_follows_the_hours_of_a_profile(fleet):
+    hours = [{"fromHour": 8, "toHour": 18, "requestsPerSecond": "4"}]
+    week = deployment(requestsPerSecond="1", profile={"hours": hours})
+    watts = []
+    for hour in (7, 8, 17, 18):
+        fleet.update(cluster(pod(), deployments=[week]), hour * 3600)
+        watts.append(fleet.gpus[("h100-0", 0)].watts)
+    assert watts[0] == watts[3] < watts[1] == watts[2]

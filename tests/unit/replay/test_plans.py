@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from tests.unit.replay.objects import H100, MODEL, deployment, pod
 
 from energylens_dev.replay.plans import gpu_pods, load_of, plan_of
 from energylens_dev.replay.runs import Load, NoRunError
+
+MONDAY = datetime(2026, 1, 5, tzinfo=UTC)
 
 
 def only(**changes):
@@ -57,6 +61,21 @@ def test_a_pod_that_is_ending_is_not_ready():
 
 
 def test_replicas_share_the_load():
-    assert load_of(deployment(concurrency=100), 4) == Load(concurrency=25)
-    assert load_of(deployment(requestsPerSecond="2500m"), 2) == Load(output_tokens_per_second=1000)
-    assert load_of(None, 1) == Load()
+    assert load_of(deployment(concurrency=100), 4, MONDAY) == Load(concurrency=25)
+    assert load_of(deployment(requestsPerSecond="2500m"), 2, MONDAY) == Load(output_tokens_per_second=1000)
+    assert load_of(None, 1, MONDAY) == Load()
+
+
+def test_a_load_with_a_profile_follows_the_local_clock():
+    hours = [
+        {"days": ["Mon"], "fromHour": 7, "toHour": 20, "requestsPerSecond": "8"},
+        {"fromHour": 9, "toHour": 10, "requestsPerSecond": "16"},
+    ]
+    week = deployment(requestsPerSecond="2", profile={"timeZone": "Europe/Berlin", "hours": hours})
+
+    def requests(hour):
+        return load_of(week, 2, MONDAY + timedelta(hours=hour)).output_tokens_per_second * 2 / 800
+
+    # Berlin is an hour ahead of UTC in January.
+    assert [requests(hour) for hour in (5.99, 6, 8, 8.99, 9, 18.99, 19)] == [2, 8, 16, 16, 8, 8, 2]
+    assert [requests(24 + hour) for hour in (7, 8, 9)] == [2, 16, 2]

@@ -7,6 +7,7 @@ import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,8 @@ class Fleet:
     """All GPUs and engines. `update` takes in the cluster, `advance` lets time pass; times in seconds."""
 
     time: float
+    origin: datetime = datetime(2026, 1, 5, tzinfo=UTC)
+    """The date at time 0, which loads with a profile follow; a Monday, midnight, unless stated."""
     gpus: dict[tuple[str, int], Gpu] = field(default_factory=dict)
     engines: dict[PodRef, Engine] = field(default_factory=dict)
     missing: dict[PodRef, str] = field(default_factory=dict)
@@ -102,13 +105,14 @@ class Fleet:
         replicas = Counter((pod.namespace, pod.deployment) for pod in serving)
         products = {gpu.node: gpu.product for gpu in self.gpus.values()}
         engines: dict[PodRef, Engine] = {}
+        now = self.origin + timedelta(seconds=self.time)
         self.missing = {}
         for pod in serving:
             ref = PodRef(pod.namespace, pod.name)
             deployment = deployments.get((pod.namespace, pod.deployment or ""))
             try:
                 plan = plan_of(pod, products[pod.node], deployment)
-                point = operating_point(plan, load_of(deployment, replicas[(pod.namespace, pod.deployment)]))
+                point = operating_point(plan, load_of(deployment, replicas[(pod.namespace, pod.deployment)], now))
             except NoRunError as error:
                 self.missing[ref] = str(error)
                 continue

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from energylens.api.quantity import parse_quantity
 from energylens_dev.replay.runs import Load, NoRunError, Plan
@@ -19,6 +21,7 @@ _TENSOR = ("--tensor-parallel-size", "-tp", "--tp-size")
 _PIPELINE = ("--pipeline-parallel-size", "-pp", "--pp-size")
 _DATA = ("--data-parallel-size", "-dp", "--dp-size")
 _BATCH = ("--max-num-seqs", "--max-running-requests")
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _QUANTIZATION = ("--quantization", "-q")
 
 
@@ -102,15 +105,26 @@ def plan_of(pod: Pod, product: str, deployment: Mapping[str, Any] | None) -> Pla
     return plan
 
 
-def load_of(deployment: Mapping[str, Any] | None, replicas: int) -> Load:
-    """Return one replica's share of an LLMDeployment's load; without a deployment the replica is saturated."""
+def load_of(deployment: Mapping[str, Any] | None, replicas: int, now: datetime) -> Load:
+    """Return one replica's share of an LLMDeployment's load at a moment; without a deployment it is saturated."""
     workload = (deployment or {}).get("spec", {}).get("workload", {})
     if workload.get("concurrency"):
         return Load(concurrency=workload["concurrency"] / replicas)
     if workload.get("requestsPerSecond"):
-        rate = float(parse_quantity(workload["requestsPerSecond"])) * workload["outputTokens"]
+        rate = float(parse_quantity(_rate_at(workload, now))) * workload["outputTokens"]
         return Load(output_tokens_per_second=rate / replicas)
     return Load()
+
+
+def _rate_at(workload: Mapping[str, Any], now: datetime) -> Any:
+    """Return the arrival rate of the hour, as a quantity."""
+    rate, profile = workload["requestsPerSecond"], workload.get("profile") or {}
+    local = now.astimezone(ZoneInfo(profile.get("timeZone") or "UTC"))
+    for entry in profile.get("hours", ()):
+        is_day = "days" not in entry or _DAYS[local.weekday()] in entry["days"]
+        if is_day and entry.get("fromHour", 0) <= local.hour < entry.get("toHour", 24):
+            rate = entry["requestsPerSecond"]
+    return rate
 
 
 def _value(arguments: Sequence[str], names: Sequence[str]) -> str | None:

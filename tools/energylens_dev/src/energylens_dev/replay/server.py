@@ -40,7 +40,7 @@ class Replay:
         self.options = options
         self._clock = clock
         self._origin = clock.monotonic()
-        self.fleet = Fleet(time=0.0)
+        self.fleet = Fleet(time=0.0, origin=clock.now())
         self.faults: dict[str, Fault] = {}
         self.engine_faults: dict[str, EngineFault] = {}
         self._collected: tuple[float, list[Row]] | None = None
