@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -193,6 +194,63 @@ async def test_a_load_that_no_plan_sustains_keeps_the_schedule() -> None:
     assert found.status()["schedule"]["hours"] == before["hours"]
     status = await to(found, "2026-03-02T09:00:00+00:00")
     assert status["plan"]["replicas"] == max(entry["replicas"] for entry in before["hours"])
+
+
+def rates(*hours: dict[str, Any], text: str = "") -> Object:
+    data = {"hours.yaml": text or json.dumps(list(hours or (BUSY,)))}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "rates", "namespace": "team"}, "data": data}
+
+
+async def test_the_hours_of_a_config_map_are_followed_and_planned_again_when_they_change() -> None:
+    found = World()
+    workload_part = LOAD | {"profile": {"hoursConfigMapRef": {"name": "rates"}}}
+    found.cluster.put(llama(planning=FREE, workload=workload_part))
+    await found.settle()
+    condition = found.condition("PlanReady")
+    assert (condition["status"], condition["reason"]) == ("False", "ProfileMissing")
+    assert condition["message"] == "spec.workload.profile.hoursConfigMapRef: ConfigMap rates does not exist"
+    assert "plan" not in found.status()
+
+    found.cluster.put(rates())
+    await found.settle()
+    inline = await world()
+    assert found.status()["schedule"]["hours"] == inline.status()["schedule"]["hours"]
+    most = max(entry["replicas"] for entry in found.status()["schedule"]["hours"])
+    mark = found.mark
+    found.clock.advance(60)
+    await found.settle()
+    assert not found.writes_since(mark)
+
+    # Twice the load and another hour, without an edit of the deployment.
+    found.cluster.put(rates({**BUSY, "fromHour": 6, "requestsPerSecond": "120"}))
+    await found.settle()
+    status = await to(found, "2026-03-02T06:30:00+00:00")
+    assert status["plan"]["replicas"] > most
+    assert not events(found, "RolloutStarted")
+
+
+async def test_a_schedule_is_followed_while_its_config_map_is_gone_or_wrong() -> None:
+    found = World()
+    found.cluster.put(rates())
+    found.cluster.put(llama(planning=FREE, workload=LOAD | {"profile": {"hoursConfigMapRef": {"name": "rates"}}}))
+    await found.settle()
+    before = found.status()["schedule"]["hours"]
+    found.cluster.put(rates(text="[{requestsPerSecond: -3}]"))
+    status = await to(found, "2026-03-02T09:00:00+00:00")
+    condition = found.condition("PlanReady")
+    assert (condition["status"], condition["reason"]) == ("False", "ProfileInvalid")
+    wrong = "ConfigMap rates, key 'hours.yaml': entry 1, requestsPerSecond: '-3' must be greater than 0"
+    assert condition["message"] == f"spec.workload.profile.hoursConfigMapRef: {wrong}; the running plan stays"
+    assert status["schedule"]["hours"] == before
+    assert status["plan"]["replicas"] == max(entry["replicas"] for entry in before)
+    assert found.condition("Ready")["status"] == "True"
+    found.cluster.remove("ConfigMap", "team", "rates")
+    status = await to(found, "2026-03-02T19:00:00+00:00")
+    assert found.condition("PlanReady")["reason"] == "ProfileMissing"
+    assert status["plan"]["replicas"] == 1
+    found.cluster.put(rates())
+    await found.settle()
+    assert found.condition("PlanReady")["reason"] == "Planned"
 
 
 async def test_without_a_profile_the_plan_is_one_of_a_constant_load() -> None:

@@ -14,9 +14,10 @@ from energylens.cluster.resources import CONFIG_MAP
 from energylens.controller.inquiries import lacks_pods, slow_pods, why_no_pods, why_slow
 from energylens.controller.store import Body, Key, Store
 from energylens.decide.decide import Live
+from energylens.decide.deployment.named_maps import NamedMap, NamedMaps, config_name, hours_name
 from energylens.decide.deployment.observation import PodState, plan_label, pod_state
 from energylens.decide.deployment.replica import SeenPods
-from energylens.decide.gather import NamedConfig, Present
+from energylens.decide.gather import Present
 from energylens.measure.types import WindowMeasurement
 from energylens.serving.claims import Claims
 from energylens.serving.support import table_name
@@ -86,17 +87,23 @@ class Observing:
         """Return the pods; pods that have had no container for long come with the last warning about them."""
         return await self._with_warnings(key, self._pods(key))
 
-    async def named_config(self, deployment: LLMDeployment) -> NamedConfig:
-        """Return the ConfigMap of ``spec.model.configRef``, or why it may not be read."""
-        ref = deployment.spec.model.config_ref
-        if ref is None:
-            return NamedConfig()
+    async def named_maps(self, deployment: LLMDeployment) -> NamedMaps:
+        """Return the ConfigMaps that the spec names, or why they may not be read."""
+        namespace = deployment.metadata.namespace
+        return NamedMaps(
+            await self._named_map(namespace, config_name(deployment)),
+            await self._named_map(namespace, hours_name(deployment)),
+        )
+
+    async def _named_map(self, namespace: str, name: str | None) -> NamedMap:
+        if name is None:
+            return NamedMap()
         try:
-            return NamedConfig(await self._cluster.get(CONFIG_MAP, deployment.metadata.namespace, ref.name))
+            return NamedMap(await self._cluster.get(CONFIG_MAP, namespace, name))
         except NotFoundError:
-            return NamedConfig()
+            return NamedMap()
         except ForbiddenError as error:
-            return NamedConfig(unreadable=str(error))
+            return NamedMap(unreadable=str(error))
 
     def table(self, key: Key, deployment: LLMDeployment) -> Body | None:
         """Return the ConfigMap beside the pods, with the plan that they were made from."""

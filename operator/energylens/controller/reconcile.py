@@ -202,7 +202,7 @@ class Reconciler:
 
     async def _decide(self, key: Key, body: Body, deployment: LLMDeployment) -> Outcome:
         """Observe, plan, observe the running workloads again, and return the desired state."""
-        config = await self.observing.named_config(deployment)
+        named = await self.observing.named_maps(deployment)
         running = deployment.status.plan
         window = self.observing.measurement(key, running, self._store.workloads(key).running(running))
         account = self._accounts.of(key, body, is_written=is_new_window(deployment, window))
@@ -211,7 +211,7 @@ class Reconciler:
             allowed = self.allowances.of(with_account(body, account))
             offered = Offered(self._inventory.snapshot(key), allowed.allowance, self._learning.pool, self.serves_lws)
             present = self.observing.present(key, deployment, claims, window)
-            inputs = gather(deployment, offered, config, present, now=self._clock.now())
+            inputs = gather(deployment, offered, named, present, now=self._clock.now())
             planning = await asyncio.to_thread(self._planning.planning_for, inputs)
             if planning.reason is Reason.AWAITING_BUDGET:
                 self._look_at_budgets()

@@ -15,6 +15,7 @@ from energylens.clock import Clock
 from energylens.controller.inventory import Inventory
 from energylens.controller.store import Body, Key, Store
 from energylens.decide.deployment import rollback
+from energylens.decide.deployment.named_maps import names_of
 from energylens.decide.deployment.observation import Allowed, Observation
 from energylens.serving.claims import claim_fields
 
@@ -86,7 +87,7 @@ class Resting:
             after.planning.decision != "SamePlan"
             or not after.planning.good
             or plan is None
-            or deployment.spec.model.config_ref is not None
+            or names_of(deployment)
             or after.energy_account is not None
             or after.standing is not None
             or after.outgoing is not None

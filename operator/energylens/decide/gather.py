@@ -14,7 +14,9 @@ from energylens.decide.deployment.external import is_external
 from energylens.decide.deployment.following import followed_load
 from energylens.decide.deployment.inputs import Inputs, adopted_at
 from energylens.decide.deployment.model_config import model_config
+from energylens.decide.deployment.named_maps import NamedMaps
 from energylens.decide.deployment.observation import Body, standing_plan
+from energylens.decide.deployment.profile_hours import with_hours
 from energylens.decide.deployment.replica import SeenPods, beside, is_asked, whole_load
 from energylens.decide.deployment.rollouts import late_rollout
 from energylens.decide.deployment.workloads import NO_WORKLOADS, Workloads
@@ -39,16 +41,6 @@ class Offered:
 
 
 @dataclass(frozen=True)
-class NamedConfig:
-    """The ConfigMap of ``spec.model.configRef``."""
-
-    body: Body | None = None
-    """The ConfigMap; None if it does not exist, or if none is named."""
-    unreadable: str = ""
-    """Why it may not be read; "" where it may."""
-
-
-@dataclass(frozen=True)
 class Present:
     """The existing objects of a deployment; by default none."""
 
@@ -67,7 +59,7 @@ class Present:
 def gather(
     deployment: LLMDeployment,
     offered: Offered,
-    named: NamedConfig,
+    named: NamedMaps,
     present: Present = Present(),
     *,
     now: datetime,
@@ -77,19 +69,20 @@ def gather(
     Args:
         deployment: With its last status.
         offered: By the cluster.
-        named: Its config.json, where it names one.
+        named: The ConfigMaps that its spec names.
         present: What there is of it already.
         now: The current time.
     """
-    deployment = _as_scaled(deployment)
+    deployment, no_hours = with_hours(_as_scaled(deployment), named.hours)
     seen, window = present.seen, present.window
     workload = present.workloads.running(deployment.status.plan)
     verifies = seen is not None and is_asked(deployment)
-    config, missing = model_config(deployment, named.body, named.unreadable)
+    config, missing = model_config(deployment, named.config)
     return Inputs(
         deployment=deployment,
         config=config,
         missing=missing,
+        no_hours=no_hours,
         snapshot=offered.snapshot,
         allowance=offered.allowance,
         serves_lws=offered.serves_lws,

@@ -25,10 +25,11 @@ from energylens.decide.budgets.status import Look, status_of_budget
 from energylens.decide.decide import Live, decide
 from energylens.decide.deployment.children import Children
 from energylens.decide.deployment.inputs import Inputs
+from energylens.decide.deployment.named_maps import NamedMaps
 from energylens.decide.deployment.observation import Allowed, Body, PlanChoice, PodState
 from energylens.decide.deployment.planning import PlanningService
 from energylens.decide.deployment.workloads import NO_WORKLOADS, Workloads
-from energylens.decide.gather import NamedConfig, Offered, Present, gather
+from energylens.decide.gather import Offered, Present, gather
 from energylens.decide.learned.corrections import Pool
 from energylens.decide.planned import Key, key_of, planned
 from energylens.decide.reasons import BudgetReason
@@ -160,12 +161,11 @@ def _preview(deployment: LLMDeployment, world: World, service: PlanningService, 
     account = None if own is None else in_period(deployment.status.energy_account, own, now)
     body = _body(deployment, deployment.status.model_dump(mode="json", by_alias=True))
     allowed = world.allowance(with_account(body, account), now)
-    ref = deployment.spec.model.config_ref
     workloads = world.workloads.get(key, NO_WORKLOADS)
     inputs = gather(
         deployment,
         Offered(world.snapshot_for(key), allowed.allowance, world.learned, world.serves_lws),
-        NamedConfig(None if ref is None else world.config_maps.get((key[0], ref.name))),
+        NamedMaps.of(deployment, lambda name: world.config_maps.get((key[0], name))),
         Present(workloads, world.config_maps.get((key[0], table_name(deployment))), want_table=True),
         now=now,
     )

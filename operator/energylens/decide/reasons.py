@@ -34,6 +34,8 @@ class Reason(StrEnum):
     MODEL_UNKNOWN = "ModelUnknown"
     MODEL_UNSUPPORTED = "ModelUnsupported"
     MODEL_CONFIG_MISSING = "ModelConfigMissing"
+    PROFILE_MISSING = "ProfileMissing"
+    PROFILE_INVALID = "ProfileInvalid"
     NO_MATCHING_GPUS = "NoMatchingGPUs"
     MODEL_TOO_LARGE = "ModelTooLarge"
     CONTEXT_TOO_SHORT = "ContextTooShort"
@@ -104,6 +106,8 @@ NO_PLAN_REASONS = tuple(
         Reason.MODEL_UNKNOWN,
         Reason.MODEL_UNSUPPORTED,
         Reason.MODEL_CONFIG_MISSING,
+        Reason.PROFILE_MISSING,
+        Reason.PROFILE_INVALID,
         Reason.NO_MATCHING_GPUS,
         Reason.MODEL_TOO_LARGE,
         Reason.CONTEXT_TOO_SHORT,

@@ -236,6 +236,16 @@ RULES = (
         "spec.workload",
         ("profile needs requestsPerSecond",),
     ),
+    Bad(
+        {"spec.workload.profile": {"timeZone": "UTC"}},
+        "spec.workload.profile",
+        ("neither hours nor hoursConfigMapRef is set; set exactly one",),
+    ),
+    Bad(
+        {"spec.workload.profile": {"hours": [{"requestsPerSecond": 5}], "hoursConfigMapRef": {"name": "rates"}}},
+        "spec.workload.profile",
+        ("hours and hoursConfigMapRef ('rates') are both set; set exactly one",),
+    ),
     *(
         Bad(
             {"spec.workload.profile": {"hours": [{"requestsPerSecond": 5}]}, path: value},
@@ -471,6 +481,7 @@ GOOD: tuple[tuple[str, Mapping[str, Any]], ...] = (
             "spec.scaling": {"minReplicas": 1, "maxReplicas": 4, "startSeconds": 90, "startJoules": 20000},
         },
     ),
+    ("LLMDeployment", {"spec.workload.profile": {"hoursConfigMapRef": {"name": "rates", "key": "week"}}}),
     ("LLMDeployment", {"spec.workload.arrivalSCV": 4}),
     ("LLMDeployment", {"spec.workload": {"requestsPerSecond": 1, "classes": CLASSES}}),
     ("LLMDeployment", {"spec.workload": {"concurrency": 8, "classes": [{**CLASSES[0], "sharePercent": 100}]}}),

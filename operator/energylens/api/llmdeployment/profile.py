@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from energylens.api.base import ATOMIC_LIST, DISTINCT, SET_LIST, ApiModel, Rule
+from energylens.api.base import ATOMIC_LIST, DISTINCT, SET_LIST, ApiModel, DataKey, ObjectName, Rule
 from energylens.api.quantity import PositiveQuantity
 from energylens.api.time_zone import KNOWN_TIME_ZONE, TimeZone
 
@@ -49,19 +49,54 @@ class ProfileHours(ApiModel):
     )
 
 
+class HoursRef(ApiModel):
+    """A key of a ConfigMap in the object's namespace."""
+
+    name: ObjectName = Field(description="Name of the ConfigMap.")
+    key: DataKey = Field(
+        default="hours.yaml", description="Key that holds the list, in YAML or JSON, with the fields of hours."
+    )
+
+
+def _one_source(profile: LoadProfile) -> str | None:
+    ref = profile.hours_config_map_ref
+    if profile.hours is not None and ref is not None:
+        return f"hours and hoursConfigMapRef ('{ref.name}') are both set; set exactly one"
+    if profile.hours is None and ref is None:
+        return "neither hours nor hoursConfigMapRef is set; set exactly one"
+    return None
+
+
+_ONE_SOURCE = Rule(
+    summary="set exactly one of hours and hoursConfigMapRef",
+    cel="has(self.hours) != has(self.hoursConfigMapRef)",
+    message_cel="has(self.hoursConfigMapRef) ? \"hours and hoursConfigMapRef ('%s') are both set; set exactly one\"."
+    "format([self.hoursConfigMapRef.name]) : 'neither hours nor hoursConfigMapRef is set; set exactly one'",
+    check=_one_source,
+)
+MOST_ENTRIES = 168
+"""Most entries of a list in a ConfigMap: one for each hour of the week."""
+
+
 class LoadProfile(ApiModel):
     """Arrival rates of the 168 hours of a week; every week is the same."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (KNOWN_TIME_ZONE,)
+    rules: ClassVar[tuple[Rule, ...]] = (_ONE_SOURCE, KNOWN_TIME_ZONE)
 
     time_zone: TimeZone = Field(
         default="UTC",
         description="Time zone of the hours: a name of the IANA time zone database, such as Europe/Berlin. The hours "
         "follow the local clock, also when clocks change.",
     )
-    hours: Annotated[tuple[ProfileHours, ...], Field(min_length=1, max_length=64, json_schema_extra=ATOMIC_LIST)] = (
-        Field(
-            description="Hours with another load than workload.requestsPerSecond. If several entries have the same "
-            "hour, the last of these entries applies."
-        )
+    hours: (
+        Annotated[tuple[ProfileHours, ...], Field(min_length=1, max_length=64, json_schema_extra=ATOMIC_LIST)] | None
+    ) = Field(
+        default=None,
+        description="Hours with another load than workload.requestsPerSecond. If several entries have the same hour, "
+        "the last of these entries applies. Set this or hoursConfigMapRef.",
+    )
+    hours_config_map_ref: HoursRef | None = Field(
+        default=None,
+        description="ConfigMap with the list of hours, up to 168 entries, such as one that a forecast writes. The "
+        "operator reads it at every resync and plans again when the list changes. Set this or hours.",
     )

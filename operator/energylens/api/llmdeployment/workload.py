@@ -115,13 +115,13 @@ _BURSTS_ARRIVE = Rule(
 def _profile_has_a_base(workload: WorkloadSpec) -> str | None:
     if workload.profile is None or workload.requests_per_second is not None:
         return None
-    return "profile needs requestsPerSecond, the rate of the hours that profile.hours does not name"
+    return "profile needs requestsPerSecond, the rate of the hours that the profile does not name"
 
 
 _PROFILE_HAS_A_BASE = Rule(
-    summary="profile needs requestsPerSecond, the rate of the hours that profile.hours does not name",
+    summary="profile needs requestsPerSecond, the rate of the hours that the profile does not name",
     cel="!has(self.profile) || has(self.requestsPerSecond)",
-    message_cel="'profile needs requestsPerSecond, the rate of the hours that profile.hours does not name'",
+    message_cel="'profile needs requestsPerSecond, the rate of the hours that the profile does not name'",
     check=_profile_has_a_base,
 )
 

@@ -11,9 +11,10 @@ from energylens.api.llmdeployment import LLMDeployment, LLMDeploymentStatus
 from energylens.cli.errors import InputError
 from energylens.cli.progress import progress
 from energylens.clock import SystemClock
+from energylens.decide.deployment.named_maps import NamedMaps
 from energylens.decide.deployment.planning import problem_of
 from energylens.decide.deployment.served import ModelProblemError, model_of
-from energylens.decide.gather import NamedConfig, Offered, gather
+from energylens.decide.gather import Offered, gather
 from energylens.decide.preview import World, new_body
 from energylens.decide.shared_limits import UnusableBudgetError, shared_limits
 from energylens.planner.explain.infeasible import explain_infeasible
@@ -156,17 +157,18 @@ def _deployment(
     known: dict[tuple[object, ...], FleetMember],
 ) -> FleetMember | str:
     """Return a deployment with its candidates, or why no GPU can serve it; equal ones are evaluated once."""
-    name, ref = _name(deployment), deployment.spec.model.config_ref
+    name = _name(deployment)
     allowance = replace(world, budgets=()).allowance(new_body(deployment), now).allowance
     inputs = gather(
         # The deployment is evaluated as if none of its pods ran.
         deployment.model_copy(update={"status": LLMDeploymentStatus()}),
         Offered(snapshot, allowance, world.learned, world.serves_lws),
-        NamedConfig(None if ref is None else world.config_maps.get((deployment.metadata.namespace, ref.name))),
+        NamedMaps.of(deployment, lambda name: world.config_maps.get((deployment.metadata.namespace, name))),
         now=now,
     )
-    if inputs.missing is not None:
-        raise InputError(f"{name}: {inputs.missing.message}")
+    missing = inputs.missing or inputs.no_hours
+    if missing is not None:
+        raise InputError(f"{name}: {missing.message}")
     try:
         asked = problem_of(inputs, model_of(deployment, inputs.config))
     except (ModelProblemError, UnknownEngineError, UnsupportedQuantizationError) as error:

@@ -15,6 +15,7 @@ from energylens.cli.inputs.live import ClusterAccess, read_cluster
 from energylens.data import find_gpu, load_gpus
 from energylens.decide.budgets.budget import budget_of
 from energylens.decide.budgets.forecasts import place
+from energylens.decide.deployment.named_maps import names_of
 from energylens.decide.deployment.observation import PodState, pod_state
 from energylens.decide.deployment.workloads import NO_WORKLOADS, Workloads
 from energylens.decide.learned.corrections import CONFIG_MAP_NAME, DATA_KEY, CorrectionsError, Pool
@@ -95,7 +96,7 @@ def world_of_cluster(access: ClusterAccess, asked: Asked) -> World:
 
     devices = (RESOURCE_SLICE, RESOURCE_CLAIM, DEVICE_CLASS)
     own = (LLM_DEPLOYMENT, ENERGY_BUDGET, CLUSTER_ENERGY_BUDGET, LEADER_WORKER_SET)
-    refs = {(d.metadata.namespace, r.name) for d in asked.deployments if (r := d.spec.model.config_ref) is not None}
+    refs = {(d.metadata.namespace, name) for d in asked.deployments for name in names_of(d)}
     # In Manual mode a waiting plan may have a ConfigMap beside the running plan's pods.
     refs |= {(d.metadata.namespace, table_name(d)) for d in asked.deployments if d.spec.planning.mode == "Manual"}
     claims = {(d.metadata.namespace, name) for d in asked.deployments for name in claim_fields(d)}

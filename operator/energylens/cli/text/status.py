@@ -26,8 +26,7 @@ from energylens.cli.text.money import basis, cost_lines, cost_object
 from energylens.cli.text.own_budget import own_budget_lines
 from energylens.cli.text.shapes import shapes_text
 from energylens.cli.text.tables import cache_text, columns, confidence_text, correction_text, joules, plan_with_hash
-from energylens.cli.text.week import week_lines
-from energylens.planner.search.week_load import WeekLoad
+from energylens.cli.text.week import peak_of, week_lines
 
 _UNKNOWN = "-"
 
@@ -197,7 +196,7 @@ def _load(deployment: LLMDeployment) -> str:
     workload = deployment.spec.workload
     rate = _rate(workload)
     if workload.profile is not None:
-        rate += f" outside of profile.hours (the highest rate: {WeekLoad.of(workload).peak_text})"
+        rate += f" outside of the profile ({peak_of(workload)})"
     rate += "" if workload.arrival_scv is None else f" (SCV {workload.arrival_scv})"
     drafts, drafted = workload.speculative, ""
     if drafts is not None:

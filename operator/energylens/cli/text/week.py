@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from energylens.api.llmdeployment import WEEKDAYS, LLMDeployment, PlanStatus, ScheduleStatus, Weekday
+from energylens.api.llmdeployment import WEEKDAYS, LLMDeployment, PlanStatus, ScheduleStatus, Weekday, WorkloadSpec
 from energylens.api.words import counted
 from energylens.cli.text.tables import columns
 from energylens.data import load_gpus
@@ -46,11 +46,20 @@ def week_rows(schedule: ScheduleStatus) -> list[tuple[str, ...]]:
 def peak_notes(deployments: Iterable[LLMDeployment]) -> list[str]:
     """Return a note for each deployment with a profile, for commands that plan its highest rate alone."""
     return [
-        f"{deployment.metadata.namespace}/{deployment.metadata.name} has a profile, and is planned for its highest "
-        f"rate: {WeekLoad.of(deployment.spec.workload).peak_text}"
+        f"{deployment.metadata.namespace}/{deployment.metadata.name} has a profile, and is planned for "
+        f"{peak_of(deployment.spec.workload)}"
         for deployment in deployments
         if deployment.spec.workload.profile is not None
     ]
+
+
+def peak_of(workload: WorkloadSpec) -> str:
+    """Return the highest rate of a profile in words, or which ConfigMap has its hours; the workload has a profile."""
+    profile = workload.profile
+    assert profile is not None
+    if profile.hours is None and profile.hours_config_map_ref is not None:
+        return f"the highest rate of ConfigMap {profile.hours_config_map_ref.name}"
+    return f"the highest rate: {WeekLoad.of(workload).peak_text}"
 
 
 def other_lines(found: WeekPlan) -> list[str]:

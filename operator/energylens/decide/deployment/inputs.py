@@ -11,6 +11,7 @@ from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 from energylens.api.timestamp import moment_of
 from energylens.decide.deployment.load import FollowedLoad
 from energylens.decide.deployment.observation import PlanChoice
+from energylens.decide.deployment.profile_hours import NoHours
 from energylens.decide.deployment.verification import Beside
 from energylens.planner.search.corrections import Corrections
 from energylens.planner.types import ClusterSnapshot, PowerAllowance
@@ -42,6 +43,8 @@ class Inputs:
     """The running plan beside which new plans are verified; None if the spec does not ask for verification."""
     missing: PlanChoice | None = None
     """Why that config.json is not there, where it is named; then nothing can be planned."""
+    no_hours: NoHours | None = None
+    """Why the hours of the profile are not there, where a ConfigMap has them; then no week can be planned."""
 
 
 def adopted_at(deployment: LLMDeployment) -> datetime | None:

@@ -46,7 +46,11 @@ class _Week:
 
 def scheduled(case: Case, weeks: Weeks) -> PlanChoice:
     """Return the plan of the current hour, with its schedule."""
-    week = _standing(case) or waits_for_budget(case) or _planned(case, weeks)
+    no_hours = case.inputs.no_hours
+    if no_hours is not None:
+        week: _Week | PlanChoice = _without(case, no_hours.reason, no_hours.message)
+    else:
+        week = _standing(case) or waits_for_budget(case) or _planned(case, weeks)
     if isinstance(week, PlanChoice):
         return week
     now, deployment = case.inputs.now, case.inputs.deployment
@@ -125,7 +129,7 @@ def _planned(case: Case, weeks: Weeks) -> _Week | PlanChoice:
     deployment, current = case.inputs.deployment, case.inputs.deployment.status.plan
     result = _week_of(case, deployment, weeks)
     if isinstance(result, Infeasible):
-        return _without(case, result)
+        return _without(case, Reason(result.reason), result.message, result)
     found, decision, weighed = result, "FirstPlan", f"first schedule: {saving_text(result)}"
     if current is not None and layout_of(current) != layout_of(result.plan):
         found, decision, weighed = _worth_it(case, current, result, weeks)
@@ -188,11 +192,11 @@ def _within_nodes(case: Case, problem: WeekProblem) -> WeekProblem:
     return replace(problem, deployment=capped)
 
 
-def _without(case: Case, refused: Infeasible) -> _Week | PlanChoice:
-    """Keep the current schedule if no week meets the spec; the condition says why."""
+def _without(case: Case, reason: Reason, why: str, refused: Infeasible | None = None) -> _Week | PlanChoice:
+    """Keep the current schedule if there is no week to plan, or none meets the spec; the condition says why."""
     status = case.inputs.deployment.status
     kept = "; the running plan stays" if status.plan is not None else ""
-    reason, message = Reason(refused.reason), f"{refused.message}{kept}"
+    message = f"{why}{kept}"
     if status.plan is None or status.schedule is None:
         return PlanChoice(status.plan, case.model, False, reason, message, decision="Infeasible", result=refused)
     return _Week(

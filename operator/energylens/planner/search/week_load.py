@@ -51,6 +51,8 @@ class WeekLoad:
     def of(cls, workload: WorkloadSpec) -> WeekLoad:
         """Return the week of a workload with a profile.
 
+        A profile whose hours are in a ConfigMap has the base rate in every hour, until the list is put in.
+
         Raises:
             ValueError: There is no profile, or no base rate.
         """
@@ -58,7 +60,7 @@ class WeekLoad:
         if profile is None or base is None:
             raise ValueError("a week needs workload.profile and workload.requestsPerSecond")
         rates = [base] * HOURS
-        for entry in profile.hours:
+        for entry in profile.hours or ():
             for day in entry.days:
                 first = 24 * WEEKDAYS.index(day)
                 for hour in range(first + entry.from_hour, first + entry.to_hour):

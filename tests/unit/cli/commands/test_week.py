@@ -89,15 +89,13 @@ def test_the_picture_has_the_week(arithmetic: Run, write: Write, asked: Path, tm
 def test_a_fleet_says_that_it_plans_the_highest_rate(arithmetic: Run, write: Write, asked: Path) -> None:
     result = arithmetic("fleet", "-f", asked, "--inventory", write("pools.yaml", POOLS))
     assert result.exit_code == 0, result.output
-    assert "has a profile, and is planned for its highest rate: Mon 08:00, 40 requests per second" in result.stderr
+    assert "has a profile, and is planned for the highest rate: Mon 08:00, 40 requests per second" in result.stderr
 
 
 def test_the_page_of_a_deployment_says_load_and_week(arithmetic: Run, write: Write, asked: Path) -> None:
     found = arithmetic("plan", "-f", asked, "--inventory", write("pools.yaml", POOLS), "-o", "json").stdout
     text = page(parse_llmdeployment(json.loads(found), strict=False))
-    assert (
-        "1 requests per second outside of profile.hours (the highest rate: Mon 08:00, 40 requests per second)" in text
-    )
+    assert "1 requests per second outside of the profile (the highest rate: Mon 08:00, 40 requests per second)" in text
     assert "Replicas over the week (Europe/Berlin)" in text
 
 

@@ -1,0 +1,84 @@
+"""The hours of a profile from the ConfigMap that ``spec.workload.profile.hoursConfigMapRef`` names. Pure."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from energylens.api.llmdeployment import LLMDeployment, ProfileHours
+from energylens.api.llmdeployment.profile import MOST_ENTRIES
+from energylens.decide.deployment.named_maps import NamedMap
+from energylens.decide.reasons import Reason
+from energylens.documents import DocumentError, yaml_documents
+
+_LIST: TypeAdapter[tuple[ProfileHours, ...]] = TypeAdapter(tuple[ProfileHours, ...])
+
+
+@dataclass(frozen=True)
+class NoHours:
+    """Why a profile has no hours."""
+
+    reason: Reason
+    message: str
+
+
+def with_hours(deployment: LLMDeployment, named: NamedMap) -> tuple[LLMDeployment, NoHours | None]:
+    """Return a deployment with the hours of its ConfigMap in its spec, or as it is and why there are none.
+
+    The reference stays in the spec, so that both fields are set.
+
+    Args:
+        deployment: A deployment; without hoursConfigMapRef it is returned as it is.
+        named: The ConfigMap.
+    """
+    spec = deployment.spec
+    profile = spec.workload.profile
+    if profile is None or profile.hours_config_map_ref is None:
+        return deployment, None
+    ref = profile.hours_config_map_ref
+    where = f"spec.workload.profile.hoursConfigMapRef: ConfigMap {ref.name}"
+    text, missing = named.text(where, ref.key)
+    if missing:
+        return deployment, NoHours(Reason.PROFILE_MISSING, missing)
+    try:
+        hours = parse_hours(text)
+    except ValueError as error:
+        return deployment, NoHours(Reason.PROFILE_INVALID, f"{where}, key {ref.key!r}: {error}")
+    stated = profile.model_copy(update={"hours": hours})
+    workload = spec.workload.model_copy(update={"profile": stated})
+    return deployment.model_copy(update={"spec": spec.model_copy(update={"workload": workload})}), None
+
+
+def parse_hours(text: str) -> tuple[ProfileHours, ...]:
+    """Return the hours of a YAML or JSON list.
+
+    Raises:
+        ValueError: The text is no list of hours; the message names the entry, the field and the value.
+    """
+    try:
+        documents = yaml_documents(text)
+    except DocumentError as error:
+        raise ValueError(str(error)) from error
+    if len(documents) != 1 or not isinstance(documents[0], list):
+        raise ValueError("must be one list of entries with days, fromHour, toHour and requestsPerSecond")
+    entries = documents[0]
+    if not 1 <= len(entries) <= MOST_ENTRIES:
+        raise ValueError(f"has {len(entries)} entries; 1 to {MOST_ENTRIES} are allowed")
+    try:
+        return _LIST.validate_json(json.dumps(entries, default=str), strict=True, by_alias=True, by_name=False)
+    except ValidationError as error:
+        raise ValueError(_said(error)) from error
+
+
+def _said(error: ValidationError) -> str:
+    """Return the first problem: its entry, counted from 1, the field, the value, and what is allowed."""
+    first: Any = error.errors(include_url=False)[0]
+    entry, *fields = first["loc"]
+    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fields).lstrip(".")
+    message, given = str(first["msg"]).removeprefix("Value error, "), first["input"]
+    is_said = isinstance(given, dict) or f"'{given}'" in message
+    value = "" if is_said else f": {json.dumps(given, default=str)}"
+    return f"entry {entry + 1}{f', {field}' if field else ''}{value}: {message}"
