@@ -68,6 +68,7 @@ def test_defaults_are_filled_in_and_are_those_of_the_models(kubectl: Kubectl) ->
     }
     assert stored["spec"]["planning"] == {
         "disaggregation": "Never",
+        "followLengths": "Never",
         "followLoad": "Never",
         "mode": "Auto",
         "overrides": {},

@@ -20,6 +20,8 @@ class Served(World):
 
     rate: float | None = None
     waiting: float = 0.0
+    prompt: float | None = None
+    """Mean tokens of a prompt."""
 
     def start(self, port: Any = None) -> None:
         super().start(port)
@@ -38,6 +40,9 @@ class Served(World):
             requests_per_second=self.rate,
             mean_running=8.0,
             mean_waiting=self.waiting,
+            requests=600.0 * self.rate,
+            prompt_tokens=None if self.prompt is None else 600.0 * self.rate * self.prompt,
+            output_tokens=600.0 * self.rate * LOAD["outputTokens"],
         )
 
     async def serve(self, rate: float, *, minutes: int = 10, waiting: float = 0.0) -> Object:
@@ -73,6 +78,30 @@ async def test_a_higher_load_is_planned_for_at_once_and_said() -> None:
     (note,) = events(served, "LoadFollowed")
     assert note.endswith(" requests per second instead of 2000m")
     assert events(served, "PlanAdopted")[-1].startswith("NoLongerValid: the running plan no longer meets the spec: ")
+
+
+async def test_longer_prompts_are_planned_for_and_said_with_both_numbers() -> None:
+    served = await world("60", followLengths="Auto")
+    served.prompt = 4000.0
+    before = served.status()["plan"]
+    status = await served.serve(60.0)
+    assert status["load"]["inputTokens"]["tokens"] >= 4000
+    assert status["load"]["outputTokens"] == {"tokens": 256, "declaredTokens": 256, "steps": 0}
+    assert status["plan"]["gpus"] > before["gpus"]
+    (note,) = events(served, "LoadFollowed")
+    assert note == f"plans are made for prompts of {status['load']['inputTokens']['tokens']} tokens instead of 512"
+    mark = served.mark
+    served.start()
+    await served.settle()
+    assert served.writes_since(mark) == []
+
+
+async def test_lengths_are_not_followed_unless_asked() -> None:
+    served = await world("60")
+    served.prompt = 4000.0
+    status = await served.serve(60.0)
+    assert "inputTokens" not in status["load"]
+    assert events(served, "LoadFollowed") == []
 
 
 async def test_a_lower_load_is_planned_for_after_the_cooldown() -> None:

@@ -250,6 +250,7 @@ def plannings(draw: Draw, calm: bool, follows: bool) -> Object:
             maxBatchSize=v.whole(1, 65_536, 64, 256) if v.is_set() else None,
             maxBatchedTokens=v.whole(0, 1_048_576, 2048, 8192) if v.is_set() else None,
         )
+    follow_load = "Auto" if follows and v.is_set() else None
     return _given(
         mode=v.one_of("Auto", "Auto", "Manual", "Advisory"),
         approvedPlanHash="0123456789abcdef" if v.is_set() else None,
@@ -258,7 +259,8 @@ def plannings(draw: Draw, calm: bool, follows: bool) -> Object:
         headroomPercent=v.whole(0, 90, 20, 0) if v.is_set() else None,
         spareReplicas=v.whole(0, 100, 1) if v.is_set() else None,
         disaggregation="Compare" if follows and v.is_set() and v.is_set() else None,
-        followLoad="Auto" if follows and v.is_set() else None,
+        followLoad=follow_load,
+        followLengths="Auto" if follow_load and v.is_set() else None,
     )
 
 

@@ -33,6 +33,10 @@ class EngineNames:
     """Time per output token of a request: one observation per request, the mean over its tokens after the first."""
     end_to_end: tuple[str, ...]
     """Time of a request from its arrival to its last token."""
+    prompt_length: tuple[str, ...] = ()
+    """Tokens of a request's prompt, cached ones included; one observation per request that ended."""
+    output_length: tuple[str, ...] = ()
+    """Tokens generated for a request; the same."""
     draft_rounds: tuple[str, ...] = ()
     """Steps of a sequence that verified draft tokens; a counter, like the two below."""
     drafted_tokens: tuple[str, ...] = ()
@@ -47,7 +51,8 @@ class EngineNames:
         scalars = self.generation_tokens + self.prompt_tokens + self.cached_prompt_tokens + self.requests
         scalars += self.draft_rounds + self.drafted_tokens + self.accepted_tokens
         gauges = self.running + self.waiting + self.kv_cache_usage + self.accept_length + self.accept_rate
-        histograms = self.ttft + self.itl + self.tpot + self.end_to_end
+        histograms = self.ttft + self.itl + self.tpot + self.end_to_end + self.prompt_length
+        histograms += self.output_length
         return frozenset(scalars + gauges + tuple(f"{name}_bucket" for name in histograms))
 
 
@@ -66,6 +71,8 @@ VLLM = EngineNames(
     itl=("vllm:inter_token_latency_seconds", "vllm:time_per_output_token_seconds"),
     tpot=("vllm:request_time_per_output_token_seconds",),
     end_to_end=("vllm:e2e_request_latency_seconds",),
+    prompt_length=("vllm:request_prompt_tokens",),
+    output_length=("vllm:request_generation_tokens",),
     draft_rounds=("vllm:spec_decode_num_drafts_total",),
     drafted_tokens=("vllm:spec_decode_num_draft_tokens_total",),
     accepted_tokens=("vllm:spec_decode_num_accepted_tokens_total",),
@@ -83,6 +90,9 @@ SGLANG = EngineNames(
     itl=("sglang:inter_token_latency_seconds", "sglang:time_per_output_token_seconds"),
     tpot=("sglang:request_time_per_output_token_seconds",),
     end_to_end=("sglang:e2e_request_latency_seconds",),
+    # Releases that have --collect-tokens-histogram serve these only with that argument.
+    prompt_length=("sglang:prompt_tokens_histogram",),
+    output_length=("sglang:generation_tokens_histogram",),
     accept_length=("sglang:spec_accept_length",),
     accept_rate=("sglang:spec_accept_rate",),
 )
@@ -143,6 +153,8 @@ def _observation(
         itl=_histogram(names.itl, by_name),
         tpot=_histogram(names.tpot, by_name),
         end_to_end=_histogram(names.end_to_end, by_name),
+        prompt_length=_histogram(names.prompt_length, by_name),
+        output_length=_histogram(names.output_length, by_name),
         draft_rounds=read(names.draft_rounds, _sum),
         drafted_tokens=read(names.drafted_tokens, _sum),
         accepted_tokens=read(names.accepted_tokens, _sum),

@@ -193,6 +193,10 @@ def _tokens(pod: PodRef, known: list[EngineObservation]) -> TokenSeries:
         values = ((seen.time, getattr(seen, name)) for seen in known)
         return tuple(Sample(time, value) for time, value in values if value is not None)
 
+    def histograms(name: str) -> tuple[HistogramSample, ...]:
+        values = ((seen.time, getattr(seen, name)) for seen in known)
+        return tuple(HistogramSample(time, value) for time, value in values if value is not None)
+
     return TokenSeries(
         pod=pod.pod,
         namespace=pod.namespace,
@@ -203,12 +207,15 @@ def _tokens(pod: PodRef, known: list[EngineObservation]) -> TokenSeries:
         running=scalars("running"),
         waiting=scalars("waiting"),
         kv_cache_usage=scalars("kv_cache_usage"),
-        **{
-            name: scalars(name)
-            for name in ("draft_rounds", "drafted_tokens", "accepted_tokens", "accept_length", "accept_rate")
-        },
-        ttft=tuple(HistogramSample(seen.time, seen.ttft) for seen in known if seen.ttft is not None),
-        itl=tuple(HistogramSample(seen.time, seen.itl) for seen in known if seen.itl is not None),
-        tpot=tuple(HistogramSample(seen.time, seen.tpot) for seen in known if seen.tpot is not None),
-        end_to_end=tuple(HistogramSample(seen.time, seen.end_to_end) for seen in known if seen.end_to_end is not None),
+        draft_rounds=scalars("draft_rounds"),
+        drafted_tokens=scalars("drafted_tokens"),
+        accepted_tokens=scalars("accepted_tokens"),
+        accept_length=scalars("accept_length"),
+        accept_rate=scalars("accept_rate"),
+        ttft=histograms("ttft"),
+        itl=histograms("itl"),
+        tpot=histograms("tpot"),
+        end_to_end=histograms("end_to_end"),
+        prompt_length=histograms("prompt_length"),
+        output_length=histograms("output_length"),
     )

@@ -9,6 +9,7 @@ import numpy as np
 
 from energylens.measure.counters import FloatArray, ordered, token_track
 from energylens.measure.latencies import latencies_of
+from energylens.measure.lengths import lengths_of
 from energylens.measure.types import Percentile, Sample, TokenSeries
 
 
@@ -48,6 +49,8 @@ def load_figures(tokens: Sequence[TokenSeries], start: float, end: float, percen
         ),
         "latency": latencies[percentile],
         "latency_by_percentile": latencies,
+        "prompt_lengths": lengths_of((series.prompt_length for series in tokens), start, end),
+        "output_lengths": lengths_of((series.output_length for series in tokens), start, end),
     }
 
 

@@ -49,7 +49,7 @@ class Histogram:
     """A cumulative histogram: ``counts[i]`` observations were at most ``bounds[i]``; the last bound is infinite."""
 
     bounds: tuple[float, ...]
-    """Seconds for latencies, ascending."""
+    """Seconds for latencies, tokens for lengths; ascending."""
     counts: tuple[float, ...]
 
 
@@ -102,6 +102,8 @@ class EngineObservation:
     itl: Histogram | None = None
     tpot: Histogram | None = None
     end_to_end: Histogram | None = None
+    prompt_length: Histogram | None = None
+    output_length: Histogram | None = None
     draft_rounds: float | None = None
     """Counters of speculative decoding: steps of a sequence that verified drafts, and drafted and accepted tokens."""
     drafted_tokens: float | None = None
@@ -141,6 +143,8 @@ class TokenSeries:
     itl: tuple[HistogramSample, ...] = ()
     tpot: tuple[HistogramSample, ...] = ()
     end_to_end: tuple[HistogramSample, ...] = ()
+    prompt_length: tuple[HistogramSample, ...] = ()
+    output_length: tuple[HistogramSample, ...] = ()
     draft_rounds: tuple[Sample, ...] = ()
     drafted_tokens: tuple[Sample, ...] = ()
     accepted_tokens: tuple[Sample, ...] = ()
@@ -169,6 +173,20 @@ class LatencyQuantiles:
     end_to_end_ms: float | None = None
     """End-to-end latency of the requests that ended in the window."""
     end_to_end_bucket_ms: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class LengthQuantile:
+    """A quantile of the lengths of the requests that ended in a window, tokens.
+
+    A histogram only determines the bucket; the figure is interpolated linearly within the bucket. vLLM's buckets end at
+    1, 2, 5, 10, 20, 50 and so on, so that prompts of 300 tokens each read 200 to 500. Beyond the last finite bound the
+    figure is that bound, and the bucket ends at infinity.
+    """
+
+    tokens: float
+    bucket: tuple[float, float]
+    """Bounds of the bucket that contains the quantile: the certain part of the figure."""
 
 
 @dataclass(frozen=True)
@@ -209,6 +227,9 @@ class WindowMeasurement:
     source: str = ""
     """Name of the energy source."""
     latency_by_percentile: Mapping[Percentile, LatencyQuantiles] = field(default_factory=dict)
+    prompt_lengths: Mapping[Percentile, LengthQuantile] = field(default_factory=dict)
+    """Lengths of prompts by percentile, P50 and P95; empty if the engines observe none."""
+    output_lengths: Mapping[Percentile, LengthQuantile] = field(default_factory=dict)
 
     def shares_half(self, other: WindowMeasurement) -> bool | None:
         """Return whether another window covers at least half of this one's time; None if either has no times.

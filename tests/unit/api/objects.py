@@ -210,6 +210,11 @@ RULES = (
         ("4 GPUs per replica x replicas 3 = 12", "maxGPUs (8)"),
     ),
     Bad(
+        {"spec.planning.followLengths": "Auto"},
+        "spec.planning",
+        ("followLengths Auto needs followLoad Auto", "followLengths to Never"),
+    ),
+    Bad(
         {"spec.planning.followLoad": "Auto", "spec.workload": {"inputTokens": 1, "outputTokens": 1, "concurrency": 4}},
         "spec",
         ("planning.followLoad Auto", "workload.requestsPerSecond", "concurrency (4)", "Never"),

@@ -68,6 +68,11 @@ async def test_the_measured_run_is_found(generation, labels, collect_seconds):
     low, high = result.latency.tpot_bucket_ms
     assert low <= 1000 * POINT.concurrency / POINT.output_tokens_per_second <= high
     assert low <= result.latency.tpot_ms <= high
+    assert result.prompt_tokens / result.requests == pytest.approx(POINT.input_tokens, rel=1e-3)
+    for lengths, mean in ((result.prompt_lengths, POINT.input_tokens), (result.output_lengths, POINT.output_tokens)):
+        low, high = lengths["P95"].bucket
+        assert low <= mean <= high
+        assert low <= lengths["P95"].tokens <= high
 
 
 @pytest.mark.parametrize(

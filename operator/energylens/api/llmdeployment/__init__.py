@@ -19,6 +19,7 @@ from energylens.api.llmdeployment.engine import (
 )
 from energylens.api.llmdeployment.hardware import Hardware, Toleration
 from energylens.api.llmdeployment.job import BatchJob
+from energylens.api.llmdeployment.measured import ItlPercentiles, LengthPercentiles, Measured
 from energylens.api.llmdeployment.plan import (
     Alternative,
     Confidence,
@@ -51,14 +52,13 @@ from energylens.api.llmdeployment.status import (
     ActiveRevision,
     BudgetStatus,
     EnergyAccount,
+    FollowedLength,
     FollowedPlan,
     GivenUpPlan,
-    ItlPercentiles,
     LastGoodPlan,
     LearnedCorrection,
     LLMDeploymentStatus,
     LoadStatus,
-    Measured,
     PlanTrial,
     PredictionStatus,
     RejectedPlan,
@@ -91,6 +91,7 @@ __all__ = [
     "EnergyAccount",
     "Engine",
     "EnvVar",
+    "FollowedLength",
     "FollowedPlan",
     "GivenUpPlan",
     "Hardware",
@@ -100,6 +101,7 @@ __all__ = [
     "LLMDeploymentStatus",
     "LastGoodPlan",
     "LearnedCorrection",
+    "LengthPercentiles",
     "LoadProfile",
     "LoadStatus",
     "Measured",

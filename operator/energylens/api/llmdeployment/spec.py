@@ -125,10 +125,24 @@ class Replan(ApiModel):
     )
 
 
+def _lengths_follow_the_load(planning: Planning) -> str | None:
+    if planning.follow_lengths == "Never" or planning.follow_load == "Auto":
+        return None
+    return "followLengths Auto needs followLoad Auto; set followLoad to Auto or followLengths to Never"
+
+
+_LENGTHS_FOLLOW_THE_LOAD = Rule(
+    summary="followLengths Auto needs followLoad Auto",
+    cel="self.followLengths == 'Never' || self.followLoad == 'Auto'",
+    message_cel="'followLengths Auto needs followLoad Auto; set followLoad to Auto or followLengths to Never'",
+    check=_lengths_follow_the_load,
+)
+
+
 class Planning(ApiModel):
     """How plans are made and adopted."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (_SPARE_BELOW_REPLICAS,)
+    rules: ClassVar[tuple[Rule, ...]] = (_SPARE_BELOW_REPLICAS, _LENGTHS_FOLLOW_THE_LOAD)
 
     mode: PlanningMode = Field(
         default="Auto",
@@ -173,6 +187,12 @@ class Planning(ApiModel):
         default="Never",
         description="Never: plans are made for workload.requestsPerSecond. Auto: plans are made for the measured rate: "
         "at once if the rate rises, after cooldownSeconds if it falls. The rules of replan apply, too.",
+    )
+    follow_lengths: Literal["Never", "Auto"] = Field(
+        default="Never",
+        description="Never: plans are made for the request lengths of workload. Auto, with followLoad Auto: plans are "
+        "made for the measured mean lengths of prompts and outputs, by the same rules as for the rate; with classes, "
+        "the lengths of all classes change by the same factor.",
     )
 
 

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from energylens.api.base import ATOMIC_LIST, ApiModel, Condition, map_list
 from energylens.api.energybudget_status import Time
+from energylens.api.llmdeployment.measured import Measured
 from energylens.api.llmdeployment.plan import CorrectionFactors, PlanStatus, ReplicaLayout
 from energylens.api.llmdeployment.schedule import ScheduleStatus
 from energylens.api.quantity import Quantity
@@ -65,74 +66,6 @@ class ActiveRevision(ApiModel):
     )
 
 
-class ItlPercentiles(ApiModel):
-    """Inter-token latency, ms, from the engine's histogram, as precise as its buckets."""
-
-    p50: Quantity = Field(description="Median, ms.")
-    p90: Quantity = Field(description="90th percentile, ms.")
-    p95: Quantity = Field(description="95th percentile, ms.")
-    p99: Quantity = Field(description="99th percentile, ms.")
-
-
-class Measured(ApiModel):
-    """Figures from the counters over the last full window. A figure that was not measured is absent, never zero."""
-
-    window_start: str = Field(description="RFC 3339, UTC.")
-    window_end: str = Field(description="RFC 3339, UTC.")
-    source: Literal["Prometheus", "DCGMExporter"] | None = Field(
-        default=None, description="Source of the energy counters."
-    )
-    coverage_percent: int = Field(
-        description="GPUs with samples over the whole window, as a share of the deployment's GPUs, %."
-    )
-    power_watts: int | None = Field(default=None, description="Mean power of all GPUs of the deployment, W.")
-    idle_power_watts: int | None = Field(default=None, description="Mean power while no request ran, W.")
-    output_tokens_per_second: int | None = Field(default=None, description="Tokens generated per second.")
-    requests_per_second: Quantity | None = Field(default=None, description="Completed requests per second.")
-    input_tokens: int | None = Field(
-        default=None, description="Mean prompt tokens of a request, including cached tokens."
-    )
-    output_tokens: int | None = Field(default=None, description="Mean generated tokens of a request.")
-    running_requests: Quantity | None = Field(default=None, description="Mean number of running requests.")
-    waiting_requests: Quantity | None = Field(
-        default=None, description="Mean number of requests waiting in the engines."
-    )
-    kv_cache_percent: int | None = Field(default=None, description="Highest use of the KV cache in any replica, %.")
-    prefix_cache_hit_percent: int | None = Field(
-        default=None, description="Share of prompt tokens found in the prefix cache, by the engine's counters, %."
-    )
-    draft_tokens: Quantity | None = Field(
-        default=None, description="Mean tokens drafted per sequence and step; absent without speculative decoding."
-    )
-    acceptance_percent: int | None = Field(default=None, description="Accepted tokens over drafted tokens, %.")
-    joules_per_output_token: Quantity | None = Field(default=None, description="GPU energy per generated token, J.")
-    energy_bound_percent: int | None = Field(
-        default=None, description="Largest error of the energy from the window's edges and counter resets, %."
-    )
-    energy_watt_hours_this_period: int | None = Field(
-        default=None,
-        description="GPU energy measured since the period of spec.energy.budget began, Wh; absent without "
-        "spec.energy.budget.energyWattHours.",
-    )
-    ttft_milliseconds: int | None = Field(
-        default=None, description="Time to first token at the percentile of spec.slo, from the engine's histogram, ms."
-    )
-    itl_milliseconds: int | None = Field(
-        default=None, description="Inter-token latency at the percentile of spec.slo, from the engine's histogram, ms."
-    )
-    tpot_milliseconds: int | None = Field(
-        default=None,
-        description="Time per output token of a request at the percentile of spec.slo, from the engine's histogram, "
-        "ms.",
-    )
-    end_to_end_milliseconds: int | None = Field(
-        default=None,
-        description="From a request's arrival to its last token at the percentile of spec.slo, from the engine's "
-        "histogram, ms.",
-    )
-    itl_percentiles: ItlPercentiles | None = Field(default=None, description="Inter-token latency by percentile.")
-
-
 class LearnedCorrection(CorrectionFactors):
     """Factors learned from measured windows, with exponential forgetting."""
 
@@ -141,6 +74,21 @@ class LearnedCorrection(CorrectionFactors):
     windows: int = Field(
         description="Number of windows behind the factors; old windows count with their remaining weight."
     )
+
+
+class FollowedLength(ApiModel):
+    """The mean length of requests that plans are made for, with spec.planning.followLengths Auto."""
+
+    tokens: int = Field(description="Mean tokens that plans are made for, over all classes of requests.")
+    declared_tokens: int = Field(
+        description="Mean tokens of spec.workload when following began; a change restarts following."
+    )
+    steps: int = Field(description="Steps of 25 % above (below: negative) the declared mean.")
+    change_time: str | None = Field(default=None, description="Time of the last change of tokens; RFC 3339, UTC.")
+    below_since: str | None = Field(
+        default=None, description="Time since which the mean has been lower; followed after cooldownSeconds."
+    )
+    highest_below_tokens: int | None = Field(default=None, description="Highest mean measured since belowSince.")
 
 
 class LoadStatus(ApiModel):
@@ -159,6 +107,12 @@ class LoadStatus(ApiModel):
     )
     highest_below_requests_per_second: Quantity | None = Field(
         default=None, description="Highest rate measured since belowSince."
+    )
+    input_tokens: FollowedLength | None = Field(
+        default=None, description="Prompt lengths that plans are made for; absent unless lengths are followed."
+    )
+    output_tokens: FollowedLength | None = Field(
+        default=None, description="Output lengths that plans are made for; absent unless lengths are followed."
     )
 
 

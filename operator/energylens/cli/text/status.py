@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from energylens.api.base import Condition
@@ -11,15 +10,14 @@ from energylens.api.llmdeployment import (
     ActiveRevision,
     LLMDeployment,
     LLMDeploymentStatus,
-    Measured,
     PlanStatus,
-    PredictedFigures,
     WorkloadSpec,
 )
 from energylens.api.quantity import parse_quantity
 from energylens.api.words import counted
 from energylens.audit.hosts import HostPower
 from energylens.cli.inputs.rates import NO_RATES, Rates
+from energylens.cli.text.figures import figures_of
 from energylens.cli.text.hosts import measured_host_lines
 from energylens.cli.text.job import job_text
 from energylens.cli.text.money import basis, cost_lines, cost_object
@@ -29,17 +27,6 @@ from energylens.cli.text.tables import cache_text, columns, confidence_text, cor
 from energylens.cli.text.week import peak_of, week_lines
 
 _UNKNOWN = "-"
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One quantity, predicted and measured; None if unknown."""
-
-    name: str
-    predicted: str | None
-    measured: str | None
-    error_percent: int | None
-    """100 x (predicted - measured) / measured, as the operator wrote it."""
 
 
 def as_object(deployment: LLMDeployment, rates: Rates = NO_RATES) -> dict[str, Any]:
@@ -139,7 +126,7 @@ def figure_rows(deployment: LLMDeployment) -> list[tuple[str, ...]]:
             figure.measured or _UNKNOWN,
             _UNKNOWN if figure.error_percent is None else f"{figure.error_percent:+d} %",
         )
-        for figure in _figures(deployment)
+        for figure in figures_of(deployment)
     ]
 
 
@@ -263,41 +250,6 @@ def _layout(active: ActiveRevision) -> str:
         return ""
     steps = "" if active.max_batched_tokens is None else f", steps of {active.max_batched_tokens} tokens"
     return f" ({active.replicas} x {active.gpu_product} {active.layout}, max batch {active.max_batch_size}{steps})"
-
-
-def _figures(deployment: LLMDeployment) -> Iterator[Figure]:
-    plan, measured, off = deployment.status.plan, deployment.status.measured, deployment.status.prediction
-    if plan is None:
-        return
-    for name, field, error in (
-        ("J per output token", "joules_per_output_token", off.energy_error_percent if off else None),
-        ("power, W", "power_watts", off.power_error_percent if off else None),
-        ("idle power, W", "idle_power_watts", None),
-        ("output tokens per second", "output_tokens_per_second", None),
-        (f"TTFT {deployment.spec.slo.percentile}, ms", "ttft_milliseconds", off.ttft_error_percent if off else None),
-        (f"ITL {deployment.spec.slo.percentile}, ms", "itl_milliseconds", off.itl_error_percent if off else None),
-        (f"TPOT {deployment.spec.slo.percentile}, ms", "tpot_milliseconds", off.tpot_error_percent if off else None),
-        (
-            f"E2E {deployment.spec.slo.percentile}, ms",
-            "end_to_end_milliseconds",
-            off.end_to_end_error_percent if off else None,
-        ),
-    ):
-        yield Figure(name, _shown(plan.predicted, field), _shown(measured, field), error)
-    workload = deployment.spec.workload
-    hits, drafts = round(workload.mean_prefix_hit_percent), workload.speculative
-    found = None if measured is None else measured.prefix_cache_hit_percent
-    if hits or found:
-        yield Figure("prefix cache hits, %", str(hits), None if found is None else str(found), None)
-    accepted = None if measured is None else measured.acceptance_percent
-    if drafts is not None or accepted is not None:
-        planned = None if drafts is None else str(drafts.acceptance_percent)
-        yield Figure("accepted drafts, %", planned, None if accepted is None else str(accepted), None)
-
-
-def _shown(part: PredictedFigures | Measured | None, field: str) -> str | None:
-    value = None if part is None else getattr(part, field)
-    return joules(value) if isinstance(value, str) else None if value is None else str(value)
 
 
 def _window(deployment: LLMDeployment) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from energylens.api.base import Condition
-from energylens.api.llmdeployment import describe_plan
+from energylens.api.llmdeployment import LoadStatus, describe_plan
 from energylens.decide.deployment.children import Children
 from energylens.decide.deployment.observation import Observation
 from energylens.decide.reasons import ConditionType, EventReason, Reason
@@ -19,9 +19,8 @@ def transitions(observed: Observation, children: Children, status: Mapping[str, 
     found: list[tuple[EventReason, str]] = []
     planning = observed.planning
     old_load, load = observed.deployment.status.load, status.get("load")
-    if old_load is not None and load is not None and load["requestsPerSecond"] != old_load.requests_per_second:
-        text = f"{load['requestsPerSecond']} requests per second instead of {old_load.requests_per_second}"
-        found.append((EventReason.LOAD_FOLLOWED, f"plans are made for {text}"))
+    if old_load is not None and load is not None and (changes := list(_followed(old_load, load))):
+        found.append((EventReason.LOAD_FOLLOWED, f"plans are made for {' and '.join(changes)}"))
     if planning.scaled and children.acting:
         found.append((EventReason.REPLICAS_SCALED, planning.scaled))
     if planning.began:
@@ -58,6 +57,22 @@ def transitions(observed: Observation, children: Children, status: Mapping[str, 
         found.append((EventReason.BECAME_UNREADY, f"{ready['reason']}: {ready.get('message', '')}"))
     found += _budget(observed, before, after)
     return found
+
+
+def _followed(before: LoadStatus, after: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the parts of the followed load that changed, each with both numbers."""
+    if after["requestsPerSecond"] != before.requests_per_second:
+        yield f"{after['requestsPerSecond']} requests per second instead of {before.requests_per_second}"
+    for what, key, old in (
+        ("prompts", "inputTokens", before.input_tokens),
+        ("outputs", "outputTokens", before.output_tokens),
+    ):
+        new = after.get(key)
+        if new is None:
+            continue
+        tokens = new["declaredTokens"] if old is None else old.tokens
+        if new["tokens"] != tokens:
+            yield f"{what} of {new['tokens']} tokens instead of {tokens}"
 
 
 def _is_first(observed: Observation) -> bool:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from energylens.api.llmdeployment import LLMDeployment, LoadStatus
 from energylens.api.quantity import format_milli, parse_quantity
 from energylens.api.timestamp import moment_of, timestamp
+from energylens.decide.deployment.lengths import changed_lengths, follow_lengths, known_lengths, length_status
 from energylens.decide.deployment.load import STEP, FollowedLoad, MeasuredLoad, follow
 from energylens.measure.types import WindowMeasurement
 from energylens.planner.types import Infeasible, PlanningResult
@@ -23,15 +24,25 @@ def followed_load(deployment: LLMDeployment, window: WindowMeasurement | None) -
     before = _known(deployment.status.load, float(parse_quantity(declared)))
     measured = _measured(window)
     hold = timedelta(seconds=spec.planning.replan.cooldown_seconds)
-    return before if measured is None else follow(before, measured, hold)
+    found = before if measured is None else follow(before, measured, hold)
+    if spec.planning.follow_lengths == "Never":
+        return found
+    lengths = known_lengths(deployment, before.counted)
+    if window is not None and measured is not None:
+        lengths = follow_lengths(lengths, window, measured, hold)
+    return replace(found, prompts=lengths.prompts, outputs=lengths.outputs)
 
 
 def at_load(deployment: LLMDeployment, load: FollowedLoad | None) -> LLMDeployment:
     """Return the deployment with the load to plan for as the load that it declares."""
-    if load is None or load.step == 0:
+    if load is None:
         return deployment
-    rate = format_milli(load.requests_per_second)
-    workload = deployment.spec.workload.model_copy(update={"requests_per_second": rate})
+    changes = changed_lengths(deployment.spec.workload, load)
+    if load.step:
+        changes["requests_per_second"] = format_milli(load.requests_per_second)
+    if not changes:
+        return deployment
+    workload = deployment.spec.workload.model_copy(update=changes)
     return deployment.model_copy(update={"spec": deployment.spec.model_copy(update={"workload": workload})})
 
 
@@ -65,6 +76,8 @@ def load_status(load: FollowedLoad | None) -> LoadStatus | None:
         window_end=_time(load.counted),
         below_since=_time(load.below_since),
         highest_below_requests_per_second=None if load.below_since is None else format_milli(load.highest_below),
+        input_tokens=length_status(load.prompts),
+        output_tokens=length_status(load.outputs),
     )
 
 

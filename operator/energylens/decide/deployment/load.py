@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 STEP = 1.25
 RAISE = 1.1
@@ -21,35 +22,53 @@ LOWEST_STEP = -10
 
 @dataclass(frozen=True)
 class MeasuredLoad:
-    """The load of one window."""
+    """The load of one window, or the mean length of its requests."""
 
     start: datetime
     end: datetime
-    requests_per_second: float
-    """Requests that ended in the window."""
+    value: float
+    """Requests per second that ended in the window, or their mean tokens."""
     is_saturated: bool = False
     """Whether more requests wait than run, so that the ended requests show the engines' capacity, not the demand."""
 
 
 @dataclass(frozen=True)
-class FollowedLoad:
-    """The load that is planned for, and what damps its changes."""
+class Followed:
+    """A quantity of the load that is planned for, and what damps its changes."""
 
     declared: float
-    """Requests per second of the spec when following began; another one begins again."""
+    """By the spec when following began, requests per second or tokens; another value begins again."""
     step: int = 0
     changed: datetime | None = None
     below_since: datetime | None = None
     """Since when every window was low enough to lower the step; None when the last one was not."""
     highest_below: float = 0.0
-    """Highest rate since then."""
+    """Highest value since then."""
     counted: datetime | None = None
     """End of the last window that was looked at; each counts once."""
 
     @property
+    def value(self) -> float:
+        """The value to plan for."""
+        return rate_of(self.declared, self.step)
+
+
+@dataclass(frozen=True)
+class FollowedLoad(Followed):
+    """The request rate that is planned for, and the lengths of requests if these are followed, too."""
+
+    prompts: Followed | None = None
+    """Mean tokens of a prompt."""
+    outputs: Followed | None = None
+    """Mean tokens generated per request."""
+
+    @property
     def requests_per_second(self) -> float:
         """The rate to plan for."""
-        return rate_of(self.declared, self.step)
+        return self.value
+
+
+_Followed = TypeVar("_Followed", bound=Followed)
 
 
 def rate_of(declared: float, step: int) -> float:
@@ -57,18 +76,18 @@ def rate_of(declared: float, step: int) -> float:
     return float(f"{declared * STEP**step:.3g}") if step else declared
 
 
-def follow(before: FollowedLoad, window: MeasuredLoad, hold: timedelta) -> FollowedLoad:
+def follow(before: _Followed, window: MeasuredLoad, hold: timedelta) -> _Followed:
     """Return the load to plan for after a window; one that was looked at before changes nothing.
 
     Args:
-        before: The load that was planned for.
+        before: The load, or the mean length of requests, that was planned for.
         window: What was measured since.
         hold: How long a load must stay lower before it is followed down.
     """
     if before.counted is not None and window.end <= before.counted:
         return before
     before = replace(before, counted=window.end)
-    planned, rate = before.requests_per_second, window.requests_per_second
+    planned, rate = before.value, window.value
     if window.is_saturated:
         rate = max(rate, planned * STEP)
     if rate > planned * RAISE:
@@ -82,8 +101,8 @@ def follow(before: FollowedLoad, window: MeasuredLoad, hold: timedelta) -> Follo
     return _at(before, _step(before.declared, highest))
 
 
-def _at(before: FollowedLoad, step: int) -> FollowedLoad:
-    return FollowedLoad(before.declared, step, changed=before.counted, counted=before.counted)
+def _at(before: _Followed, step: int) -> _Followed:
+    return replace(before, step=step, changed=before.counted, below_since=None, highest_below=0.0)
 
 
 def _step(declared: float, rate: float) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ from energylens.api.llmdeployment import (
     ActiveRevision,
     BudgetStatus,
     ItlPercentiles,
+    LengthPercentiles,
     LLMDeployment,
     LLMDeploymentStatus,
     Measured,
@@ -35,7 +37,7 @@ from energylens.decide.deployment.verification import without_trial
 from energylens.decide.learned.comparison import energy_error_percent, error_percent
 from energylens.decide.planned import Body
 from energylens.decide.reasons import ConditionType, Reason
-from energylens.measure.types import Percentile, WindowMeasurement
+from energylens.measure.types import LengthQuantile, Percentile, WindowMeasurement
 from energylens.planner.types import Infeasible, PlanningResult, Relaxation
 from energylens.serving import workload_ref
 from energylens.serving.metadata import selector_labels
@@ -248,6 +250,8 @@ def measured_status(found: WindowMeasurement) -> Measured:
         requests_per_second=quantity(found.requests_per_second),
         input_tokens=per_request(found.prompt_tokens),
         output_tokens=per_request(found.output_tokens),
+        input_tokens_percentiles=_length_percentiles(found.prompt_lengths),
+        output_tokens_percentiles=_length_percentiles(found.output_lengths),
         running_requests=quantity(found.mean_running),
         waiting_requests=quantity(found.mean_waiting),
         kv_cache_percent=percent(usage),
@@ -263,6 +267,24 @@ def measured_status(found: WindowMeasurement) -> Measured:
         tpot_milliseconds=up(found.latency.tpot_ms) if found.latency else None,
         end_to_end_milliseconds=up(found.latency.end_to_end_ms) if found.latency else None,
         itl_percentiles=_itl_percentiles(found),
+    )
+
+
+def _length_percentiles(found: Mapping[Percentile, LengthQuantile]) -> LengthPercentiles | None:
+    p50, p95 = found.get("P50"), found.get("P95")
+    if p50 is None or p95 is None:
+        return None
+
+    def end(quantile: LengthQuantile) -> int | None:
+        return round(quantile.bucket[1]) if math.isfinite(quantile.bucket[1]) else None
+
+    return LengthPercentiles(
+        p50=round(p50.tokens),
+        p50_from=round(p50.bucket[0]),
+        p50_to=end(p50),
+        p95=round(p95.tokens),
+        p95_from=round(p95.bucket[0]),
+        p95_to=end(p95),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,53 @@ def test_nothing_measured_is_not_shown_as_zero() -> None:
     assert "  J per output token        0.412      -         -" in text
     assert "Nothing was measured yet." in text
     assert " 0 " not in text
+
+
+def rows(text: str) -> dict[str, list[str]]:
+    """Return the cells of each row of figures by name."""
+    cells = [re.split(r"\s{2,}", line.strip()) for line in text.splitlines()]
+    return {line[0]: line[1:] for line in cells if len(line) == 4}
+
+
+def test_measured_requests_stand_beside_those_of_the_spec() -> None:
+    found = rows(
+        shown(
+            {
+                "status.measured.inputTokens": 640,
+                "status.measured.outputTokens": 128,
+                "status.measured.runningRequests": "80",
+                "status.measured.waitingRequests": "15",
+                "status.measured.inputTokensPercentiles": {
+                    "p50": 350, "p50From": 200, "p50To": 500, "p95": 1500, "p95From": 1000, "p95To": 2000
+                },
+                "status.measured.outputTokensPercentiles": {
+                    "p50": 150, "p50From": 100, "p50To": 200, "p95": 100000, "p95From": 100000
+                },
+            }
+        )
+    )  # fmt: skip
+    assert found["requests at once"] == ["90", "95", "-"]
+    assert found["prompt tokens"] == ["512", "640", "-20 %"]
+    assert found["prompt tokens P95"] == ["-", "1500 (1000 to 2000)", "-"]
+    assert found["output tokens"] == ["128", "128", "+0 %"]
+    assert found["output tokens P95"] == ["128", "100000 (100000 to no end)", "-"]
+
+
+def test_followed_lengths_are_what_is_planned_for() -> None:
+    length = {"tokens": 640, "declaredTokens": 512, "steps": 1}
+    found = rows(
+        shown(
+            {
+                "spec.planning.followLoad": "Auto",
+                "spec.planning.followLengths": "Auto",
+                "status.load": {
+                    "requestsPerSecond": "2", "declaredRequestsPerSecond": "2", "inputTokens": length
+                },
+                "status.measured.inputTokens": 640,
+            }
+        )
+    )  # fmt: skip
+    assert found["prompt tokens"] == ["640", "640", "+0 %"]
 
 
 def test_hits_and_drafts_stand_beside_what_was_planned() -> None:

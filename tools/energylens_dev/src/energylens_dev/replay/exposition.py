@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from energylens_dev.replay.fleet import ITL_BOUNDS, Engine, Fleet
+from energylens_dev.replay.fleet import ITL_BOUNDS, LENGTH_BOUNDS, Engine, Fleet
 
 Generation = Literal["old", "new"]
 LabelStyle = Literal["plain", "exported", "pod-name"]
@@ -88,7 +88,10 @@ def _labels(row: Row, generation: Generation, style: LabelStyle) -> str:
 
 
 def vllm(engine: Engine) -> str:
-    """Return vLLM's text. The runs hold no time to first token and no prompt length, so neither is served."""
+    """Return vLLM's text. The runs hold no time to first token, so none is served.
+
+    All requests have the mean lengths of the run; that of prompts is an assumption of the source.
+    """
     point = engine.point
     labels = f'engine="0",model_name="{point.model_id}"'
     itl = "vllm:inter_token_latency_seconds"
@@ -111,5 +114,20 @@ def vllm(engine: Engine) -> str:
         f"# TYPE {tpot} histogram",
         *(f'{tpot}_bucket{{{labels},le="{le}"}} {n:.3f}' for le, n in zip(bounds, engine.tpot_counts, strict=True)),
         f"{tpot}_count{{{labels}}} {engine.requests:.3f}",
+        "# TYPE vllm:prompt_tokens_total counter",
+        f"vllm:prompt_tokens_total{{{labels}}} {engine.requests * point.input_tokens:.3f}",
+        *_lengths("vllm:request_prompt_tokens", labels, engine.requests, point.input_tokens),
+        *_lengths("vllm:request_generation_tokens", labels, engine.requests, point.output_tokens),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _lengths(name: str, labels: str, requests: float, tokens: float) -> list[str]:
+    """Return a histogram of requests of one length."""
+    bounds = [(str(bound), bound) for bound in LENGTH_BOUNDS] + [("+Inf", float("inf"))]
+    return [
+        f"# TYPE {name} histogram",
+        *(f'{name}_bucket{{{labels},le="{le}"}} {requests * (tokens <= bound):.3f}' for le, bound in bounds),
+        f"{name}_sum{{{labels}}} {requests * tokens:.3f}",
+        f"{name}_count{{{labels}}} {requests:.3f}",
+    ]

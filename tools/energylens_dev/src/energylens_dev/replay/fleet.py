@@ -22,6 +22,11 @@ ITL_BOUNDS = (
     0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0,
 )  # fmt: skip
 
+# vLLM's buckets of request lengths up to a context of 131,072 tokens (build_1_2_5_buckets in the same file).
+LENGTH_BOUNDS = tuple(
+    float(first * 10**power) for power in range(6) for first in (1, 2, 5) if first * 10**power <= 131_072
+)
+
 
 @dataclass(frozen=True)
 class ClusterState:

@@ -71,6 +71,8 @@ class ReplicaFigures:
     output_tokens_per_second: float
     output_tokens: float
     """Per request."""
+    input_tokens: float
+    """Per request, as the source of the runs assumes: it measured no prompt lengths."""
     power_watts: float
     """All GPUs of the replica."""
     itl_ms: tuple[float, float, float, float]
@@ -197,6 +199,7 @@ def _at(curve: Sequence[Run], plan: Plan, load: Load, away: float) -> ReplicaFig
         concurrency=math.exp(mix([math.log(run.concurrency) for run in ends])),
         output_tokens_per_second=mix([r for m in found if (r := m.output_tokens_per_second) is not None]),
         output_tokens=mix([run.output_tokens for run in ends]),
+        input_tokens=mix([run.input_tokens for run in ends]),
         power_watts=mix([w for m in found if (w := m.power_watts) is not None]),
         itl_ms=(median, p90, p95, p99),
         distance=away,

@@ -1,0 +1,116 @@
+"""The lengths of requests that a deployment is planned for where ``spec.planning.followLengths`` is Auto. Pure.
+
+The mean tokens of prompts and outputs are followed in the same steps as the request rate. The means are those of the
+engines' counters over the requests that ended in a window; a histogram would only add the width of its buckets.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from energylens.api.llmdeployment import FollowedLength, LLMDeployment, WorkloadSpec
+from energylens.api.timestamp import moment_of, timestamp
+from energylens.decide.deployment.load import Followed, FollowedLoad, MeasuredLoad, follow
+from energylens.measure.types import WindowMeasurement
+
+FEWEST_REQUESTS = 100
+"""Requests that must have ended in a window before the mean of their lengths counts: lengths with the spread of an
+exponential distribution (SCV 1) then have a mean that is known to 10 %, as far as a step may be exceeded."""
+
+
+@dataclass(frozen=True)
+class FollowedLengths:
+    """The mean lengths that are planned for, tokens."""
+
+    prompts: Followed
+    outputs: Followed
+
+
+def known_lengths(deployment: LLMDeployment, counted: datetime | None) -> FollowedLengths:
+    """Return the lengths that were planned for last, those of the spec at first.
+
+    ``counted`` is the end of the last window that was looked at.
+    """
+    load, workload = deployment.status.load, deployment.spec.workload
+    return FollowedLengths(
+        _known(None if load is None else load.input_tokens, workload.mean_input_tokens, counted),
+        _known(None if load is None else load.output_tokens, workload.mean_output_tokens, counted),
+    )
+
+
+def follow_lengths(
+    before: FollowedLengths, window: WindowMeasurement, measured: MeasuredLoad, hold: timedelta
+) -> FollowedLengths:
+    """Return the lengths to plan for after a window; a window of fewer than `FEWEST_REQUESTS` changes nothing.
+
+    Args:
+        before: The lengths that were planned for.
+        window: The figures of the window.
+        measured: The same window as a load.
+        hold: How long a mean must stay lower before it is followed down.
+    """
+    requests = window.requests
+    if requests is None or requests < FEWEST_REQUESTS:
+        return before
+
+    def after(length: Followed, tokens: float | None) -> Followed:
+        # Without tokens nothing was measured: an engine without the counter, or a prefill that never ended.
+        return (
+            follow(length, replace(measured, value=tokens / requests, is_saturated=False), hold) if tokens else length
+        )
+
+    return FollowedLengths(after(before.prompts, window.prompt_tokens), after(before.outputs, window.output_tokens))
+
+
+def changed_lengths(workload: WorkloadSpec, load: FollowedLoad) -> dict[str, Any]:
+    """Return the fields of a workload with the followed lengths; empty where they are those of the spec."""
+    factors = {
+        name: length.value / length.declared
+        for name, length in (("input_tokens", load.prompts), ("output_tokens", load.outputs))
+        if length is not None and length.step
+    }
+    if not factors:
+        return {}
+    if not workload.classes:
+        return {name: _tokens(getattr(workload, name) * factor) for name, factor in factors.items()}
+    return {
+        "classes": tuple(
+            part.model_copy(update={name: _tokens(getattr(part, name) * factor) for name, factor in factors.items()})
+            for part in workload.classes
+        )
+    }
+
+
+def length_status(length: Followed | None) -> FollowedLength | None:
+    """Return a followed length as it is written."""
+    if length is None:
+        return None
+    below = length.below_since
+    return FollowedLength(
+        tokens=_tokens(length.value),
+        declared_tokens=_tokens(length.declared),
+        steps=length.step,
+        change_time=None if length.changed is None else timestamp(length.changed),
+        below_since=None if below is None else timestamp(below),
+        highest_below_tokens=None if below is None else math.ceil(length.highest_below),
+    )
+
+
+def _known(status: FollowedLength | None, declared: float, counted: datetime | None) -> Followed:
+    if status is None or status.declared_tokens != _tokens(declared):
+        return Followed(declared, counted=counted)
+    return Followed(
+        declared,
+        status.steps,
+        moment_of(status.change_time),
+        moment_of(status.below_since),
+        float(status.highest_below_tokens or 0),
+        counted,
+    )
+
+
+def _tokens(value: float) -> int:
+    return max(1, round(value))
