@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.controlplane.test_cli import pages_of_ui
 from tests.support.operator_cluster import OperatorCluster, Team
 
 from energylens.data import find_gpu
@@ -167,11 +168,16 @@ def test_what_runs_is_found_measured_and_planned_and_nothing_is_written(
             return found
 
         found = eventually(measured)
+        seen = pages_of_ui(team, "/audit", options=arguments[:4])["/audit"]
         log = operator.audit()
         written = audit(team, *arguments, "--write", str(tmp_path / "plans"))
         assert written.returncode == 0, written.stderr
         persons = {event.user for event in log.events() if event.is_write and not event.user.startswith("system:")}
         assert persons == set(), "nothing is written as the user of the command"
+    status, page = seen
+    assert status == 200
+    for expected in (f"{team.namespace}/chat", "9,000 W at the meter (Kepler, by Redfish)", "Measured from Prometheus"):
+        assert expected in page
     chat = found["chat"]
     assert (chat["kind"], chat["engine"], chat["engineVersion"], chat["gpus"]) == ("Deployment", "VLLM", "0.24.0", 4)
     assert chat["layout"]["tensorParallel"] == 4

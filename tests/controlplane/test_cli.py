@@ -8,6 +8,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -118,9 +119,9 @@ def kubectl(team: Team, *arguments: str) -> subprocess.CompletedProcess[str]:
     return run(team, *arguments, program=team.kubectl.program)
 
 
-def pages_of_ui(team: Team, *paths: str) -> dict[str, tuple[int, str]]:
+def pages_of_ui(team: Team, *paths: str, options: Sequence[str] = ()) -> dict[str, tuple[int, str]]:
     """Return the status and the page of each address of `kubectl energylens ui`; ``{}`` is the namespace."""
-    command = [str(team.kubectl.program), "energylens", "ui", "-n", team.namespace, "--port=0"]
+    command = [str(team.kubectl.program), "energylens", "ui", "-n", team.namespace, "--port=0", *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment(team)) as process:
         try:
             assert process.stderr is not None
