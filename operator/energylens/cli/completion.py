@@ -23,8 +23,8 @@ def completion(shell: str) -> None:
     zsh:   source <(energylens completion zsh)
     fish:  energylens completion fish | source
 
-    `kubectl energylens` completes by itself where kubectl's own completion is set up and kubectl_complete-energylens,
-    which is installed beside this command, is on PATH.
+    `kubectl energylens` completes, too, if kubectl's own completion is set up and kubectl_complete-energylens, which is
+    installed beside this command, is on PATH.
     """  # noqa: D301 - Click keeps the lines of a paragraph that begins with a backspace, which a raw string has not
     from energylens.cli.main import cli
 

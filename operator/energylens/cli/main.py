@@ -43,7 +43,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "audit": (
         "energylens.cli.commands.audit:audit",
-        "Show what serves LLMs now, what it draws, and what a plan would save.",
+        "Show which workloads serve LLMs now, their power, and the saving of a plan.",
     ),
     "budget": (
         "energylens.cli.commands.budget:budget",

@@ -54,8 +54,8 @@ MANY_ALIKE = 3
     "windows",
     type=click.IntRange(1, 20),
     metavar="N",
-    help="Replay sites: N runs of a model on a GPU type go through the operator's correction as measured windows, its "
-    "other runs are judged. Starts from predictions with the model left out, or from those of --leave-out.",
+    help="Replay sites: N runs of a model on a GPU type enter the operator's correction as measured windows, and the "
+    "model's other runs are judged. Starts from predictions with the model left out, or from those of --leave-out.",
 )
 @click.option("--plot", "plot_directory", type=click.Path(path_type=Path), metavar="DIR", help="Write PNG files there.")
 @click.option("-o", "output", type=click.Choice(["table", "json"]), default="table", show_default=True)

@@ -82,8 +82,8 @@ def _metrics_options(command: _Command) -> Callable[..., Any]:
             type=click.FloatRange(min=MIN_SECONDS, max=3600),
             default=180.0,
             show_default=True,
-            help="How long the pages of pods are read, through the API server, where no Prometheus is named. "
-            "dcgm-exporter's counters move every 30 s, and four moves are needed.",
+            help="Without --prometheus and --metrics: time over which the metrics pages of pods are read through the "
+            "API server, s. dcgm-exporter's counters change every 30 s, and a window needs four changes.",
         ),
     )
     return with_options(wrapped, options)
@@ -123,15 +123,15 @@ def _question_options(command: _Command) -> Callable[..., Any]:
     help="Objects as `kubectl get nodes,pods,configmaps -A -o json` prints them, instead of a live cluster.",
 )
 @cluster_options
-@click.option("-n", "--namespace", metavar="NAME", help="Default: all namespaces.")
+@click.option("-n", "--namespace", metavar="NAME", help="Show only this namespace. Default: all namespaces.")
 @_metrics_options
 @click.option(
     "--model",
     "models",
     multiple=True,
     metavar="NAME=ID",
-    help="Hugging Face id of a model that is served from a path; NAME or NAMESPACE/NAME is that of what runs it. May "
-    "be repeated.",
+    help="Hugging Face id of a model that is served from a path. NAME or NAMESPACE/NAME is the workload's, such as "
+    "team-a/chat. May be repeated.",
 )
 @_question_options
 @rates_options
@@ -157,10 +157,10 @@ def audit(
     write_to: Path | None,
     output: str,
 ) -> None:
-    """Show what serves LLMs now, what it draws, and the plan that would do the same load with less energy.
+    """Show which workloads serve LLMs now, their power, and the plan that would serve the same load with less energy.
 
-    Nothing is installed and nothing is written to the cluster: pods and nodes are read, and the counters of engines
-    and GPUs. A plan must hold today's measured latencies unless others are named.
+    The command installs nothing and writes nothing to the cluster: it reads pods, nodes, and the counters of engines
+    and GPUs. A plan must meet today's measured latencies, or the bounds of --ttft-ms, --itl-ms and --tpot-ms.
     """
     access = ClusterAccess(kubeconfig, context)
     with one_line_errors(InputError):

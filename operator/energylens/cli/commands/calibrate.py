@@ -45,9 +45,9 @@ def fit_command(
 ) -> None:
     """Fit the constants and the residual, and write the coefficient file.
 
-    Deterministic: the same runs and tables give the same file. Runs of a site, such as those of `energylens drift
-    --runs`, are few: with --add-shipped they say how its GPUs, engine and models differ from what is known already. Use
-    the file with `energylens --coefficients FILE ...`.
+    Deterministic: the same runs and tables give the same file. A site has few runs, such as those of `energylens drift
+    --runs`. With --add-shipped, the fit uses the shipped runs, too, and the site's runs determine how its GPUs, engine
+    and models deviate. Use the file with `energylens --coefficients FILE ...`.
     """
     from energylens.calibration.fit import FitError
     from energylens.calibration.procedure import CalibrationError, calibrate_files

@@ -32,7 +32,11 @@ FAILED = 1
 @click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="URL of the engine, without /v1.")
 @click.option("--start", is_flag=True, help="Start COMMAND, wait until it is healthy, and stop it at the end.")
 @click.option(
-    "--start-timeout", type=click.FloatRange(min=1), default=1800.0, show_default=True, help="Seconds until healthy."
+    "--start-timeout",
+    type=click.FloatRange(min=1),
+    default=1800.0,
+    show_default=True,
+    help="Maximum time until the engine is healthy, s.",
 )
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, metavar="FILE", help="CSV file.")
 @click.option(
@@ -59,7 +63,7 @@ FAILED = 1
     type=click.FloatRange(min=MIN_SECONDS, max=3600),
     default=20.0,
     show_default=True,
-    help="Length of a window; three times as long for arrivals.",
+    help="Length of the window of a closed loop, s; Poisson arrivals take three times as long.",
 )
 @click.option("--name", help="Name of the measurement, and prefix of every run_id. Default: model and GPU.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Seed of the prompts, which are random tokens.")
@@ -84,10 +88,10 @@ def run_command(
 ) -> None:
     """Measure an engine on this machine: latency by streaming clients, energy by NVML, a row per load.
 
-    COMMAND is the engine's command line, after `--`: it says model and layout, and is run with --start only. Closed
-    loops come first, then Poisson arrivals. Nothing but this command may use the engine and its GPUs meanwhile. Rows
-    are written one by one; the same command again measures what is missing. `calibrate fit --runs FILE --add-shipped`
-    fits to them. Exit code 1: a load could not be measured.
+    COMMAND, after `--`, is the engine's command line. It states the model and the layout; only --start runs it. Closed
+    loops come first, then Poisson arrivals. Nothing else may use the engine or its GPUs meanwhile. Rows are written one
+    by one; running the same command again measures the missing rows. `calibrate fit --runs FILE --add-shipped` fits to
+    the rows. Exit code 1: a load could not be measured.
     """
     clock = SystemClock()
     with one_line_errors(InputError, NvmlUnavailableError, RecordError), ExitStack() as stack:

@@ -45,8 +45,8 @@ def diff(
 ) -> None:
     """Compare the plans of two specs on one cluster (A B), or of one spec on two inventories (-f).
 
-    A and B are files or folders of LLMDeployments; those of the same namespace and name are compared. Exit code 0: both
-    sides have a plan for everything; 3: something has none; 2: bad input.
+    A and B are files or folders of LLMDeployments, which are matched by namespace and name. Exit code 0: every
+    deployment has a plan on both sides; 3: at least one has none; 2: bad input.
     """
     with one_line_errors(InputError):
         found = compare(*_sides(specs, files, inventories, source))

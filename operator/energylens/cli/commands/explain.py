@@ -39,9 +39,9 @@ _KEYS = (*_OVERRIDES, "gpu", "cap")
 @click.option(
     "--why",
     metavar="KEY=VALUE[,...]",
-    help="Ask why no plan with these choices was chosen: tp, pp, ep, dp, replicas, batch, tokens (of a step), gpu, or "
-    "cap in W per GPU (cap=none: the product's limit). Example: tp=4,gpu=H100. Choices not named are left to the "
-    "planner.",
+    help="Explain why no plan with these values was chosen: tp, pp, ep, dp, replicas, batch, tokens (of a step), gpu, "
+    "or cap in W per GPU (cap=none: the product's limit). Example: tp=4,gpu=H100. The planner chooses the other "
+    "values.",
 )
 @WHAT_IF
 @OUTPUT
@@ -52,7 +52,7 @@ def explain(
     what_if: str | None,
     output: str,
 ) -> None:
-    """Say where the plan's energy goes and what each constraint costs, or why another plan was not chosen.
+    """Show where the plan's energy goes and the cost of each constraint, or why another plan was not chosen.
 
     Exit code 0: every deployment has a plan; 3: at least one has none; 2: bad input.
     """

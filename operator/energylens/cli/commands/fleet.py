@@ -38,10 +38,10 @@ def fleet(
     rates: Rates,
     output: str,
 ) -> None:
-    """Plan many LLMDeployments together: the least energy of all within the GPUs and watts that they share.
+    """Plan many LLMDeployments together, with the least total energy within the GPUs and watts that they share.
 
     The result is exact, while `energylens plan` gives each deployment the resources that earlier ones leave. Prints the
-    cost of each objective and each budget, and the constraints to relax where not everything fits. Exit code 0: a plan
+    cost of each objective and each budget or, if no joint plan exists, the constraints to relax. Exit code 0: a plan
     for all; 3: no plan; 2: bad input.
     """
     with one_line_errors(InputError, SolverError):

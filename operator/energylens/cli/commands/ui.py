@@ -22,7 +22,11 @@ DEFAULT_PORT = 8765
 @cluster_options
 @click.option("-n", "--namespace", metavar="NAME", help="Show only this namespace. Default: all namespaces.")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=DEFAULT_PORT, show_default=True, help="0: any free port."
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=DEFAULT_PORT,
+    show_default=True,
+    help="Port on 127.0.0.1; 0: any free port.",
 )
 @prometheus_options("A Prometheus that scrapes engines and dcgm-exporter, for the audit.")
 @rates_options
@@ -37,8 +41,8 @@ def ui(
 ) -> None:
     """Show deployments, plans, the fleet, budgets, drift and an audit in a browser.
 
-    Pages are made from the cluster when they are asked for, with your rights, and nothing is written. The server
-    listens on 127.0.0.1: every user of this machine can read the pages while it runs. Ctrl-C ends it.
+    Each request reads the cluster with your rights; nothing is written. The server listens on 127.0.0.1, where every
+    user of this machine can read the pages while the server runs. Ctrl-C ends the server.
     """
     from energylens.cli.pictures.charts import check_matplotlib
     from energylens.cli.site.clusters import FileCluster, LiveCluster

@@ -44,7 +44,7 @@ WHAT_IF = click.option(
     "--what-if",
     "what_if",
     metavar="FORMAT[,...]",
-    help="Also say what weights in another format would save, by the usual recipe of such releases: None (16 bits), "
+    help="Also estimate the saving of weights in another format, by the usual recipe of such releases: None (16 bits), "
     "FP8, INT8, MXFP4, NVFP4, INT4, or all. The operator never follows such a plan.",
 )
 
