@@ -1,4 +1,4 @@
-"""The week of a schedule as a picture: load, replicas, and power beside that of the best constant plan."""
+"""The week of a schedule as a picture: load, replicas, and power beside the power of the best constant plan."""
 
 from __future__ import annotations
 

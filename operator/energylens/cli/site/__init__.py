@@ -1,1 +1,1 @@
-"""The pages of `energylens ui`: which there are, and the server that sends them."""
+"""The pages of `energylens ui`, their addresses, and the server that sends them."""

@@ -32,7 +32,7 @@ _NO_COUNTERS = (
 
 @dataclass(frozen=True)
 class LiveCluster:
-    """A cluster that is read for every page, as the user of a kubeconfig."""
+    """A cluster that is read for every page, with the rights of a kubeconfig's user."""
 
     access: ClusterAccess
     prometheus: Access | None
@@ -57,7 +57,7 @@ class LiveCluster:
         return _budgets(_budget_objects(self.access).objects)
 
     def world(self, deployments: Sequence[LLMDeployment]) -> World:
-        """Return what planning the deployments needs."""
+        """Return the cluster as planning needs it."""
         budgets = [body for bodies in _budget_objects(self.access).objects.values() for body in bodies]
         asked = Asked(tuple(deployments), tuple(budgets))
         return join(asked, world_of_cluster(self.access, asked))[1]
@@ -84,7 +84,7 @@ class LiveCluster:
 
 @dataclass(frozen=True)
 class FileCluster:
-    """A cluster that a file describes, as for ``--inventory``; it is read once."""
+    """A cluster that a file describes, as for ``--inventory``; the file is read once."""
 
     path: Path
 

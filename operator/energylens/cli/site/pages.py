@@ -37,7 +37,7 @@ def plan_path(deployment: LLMDeployment) -> str:
 
 
 def overview(deployments: Sequence[LLMDeployment], budgets: Sequence[Budget], rates: Rates, made: str) -> str:
-    """Return the first page: what runs, what it draws, and what budgets have left."""
+    """Return the first page: the deployments, their power, and the energy that budgets have left."""
     body = [tiles(_totals(deployments, rates))]
     if rates.is_stated:
         body += [paragraph(text.strip(), "muted") for text in basis(rates)]
@@ -102,7 +102,7 @@ def _totals(deployments: Sequence[LLMDeployment], rates: Rates) -> list[tuple[st
 
 
 def deployment_page(deployment: LLMDeployment, rates: Rates, made: str) -> str:
-    """Return everything that the status of a deployment says."""
+    """Return the page with the whole status of a deployment."""
     metadata = deployment.metadata
     body = [
         paragraph(f"{deployment.spec.model.name} on {deployment.spec.engine.type}", "muted"),
@@ -172,7 +172,7 @@ _BURN_DOWN = "Energy that is left of this period, the even rate, and how long it
 
 
 def drift_page(rows: Sequence[DriftRow], made: str) -> str:
-    """Return predicted against measured of every deployment, as charts and as a table."""
+    """Return the page that compares predicted with measured figures of every deployment."""
     if not rows:
         return page(f"{TITLE} drift", [paragraph("There is no LLMDeployment.")], made)
     body = []
@@ -205,7 +205,7 @@ def _drift_caption(name: str) -> str:
 
 
 def message_page(title: str, text: str, made: str) -> str:
-    """Return a page that says why there is nothing else to show."""
+    """Return a page with the reason why there is nothing else to show."""
     return page(title, [paragraph(text, "bad")], made)
 
 

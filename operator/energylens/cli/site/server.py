@@ -1,8 +1,8 @@
 """Sends pages to a browser on this machine, and accepts no data from it.
 
-Only this machine reaches the server, since it listens on the loopback address; a page of another site that a browser
-shows could still ask for its addresses under a name of its own (DNS rebinding), which is why the Host header must be a
-name of the loopback address.
+Only this machine reaches the server, because the server listens on the loopback address. A page of another site in the
+browser could still send requests to that address under a host name of its own (DNS rebinding); therefore the Host
+header must be a name of the loopback address.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LOOPBACK = "127.0.0.1"
 _NAMES = (LOOPBACK, "localhost")
 _HEADERS = {
     "Content-Type": "text/html; charset=utf-8",
-    # Pages have one style sheet of their own, and neither scripts nor anything from elsewhere.
+    # Pages have one style sheet of their own, no scripts, and nothing from other servers.
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",

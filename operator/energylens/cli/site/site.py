@@ -1,4 +1,4 @@
-"""The addresses of `energylens ui`, and the pages behind them, each made from the cluster when it is requested."""
+"""The addresses of `energylens ui` and their pages; each page is made from the cluster on request."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Cluster(Protocol):
         """Return the budgets that may be read."""
 
     def world(self, deployments: Sequence[LLMDeployment]) -> World:
-        """Return what planning these deployments needs."""
+        """Return the cluster as planning these deployments needs it."""
 
     def audit_page(self, rates: Rates) -> str:
         """Return the page of an audit."""
@@ -57,14 +57,14 @@ class Cluster(Protocol):
 
 @dataclass(frozen=True)
 class Answer:
-    """A page, and the HTTP status that it is sent with."""
+    """A page and its HTTP status."""
 
     status: int
     html: str
 
 
 class Site:
-    """Makes pages; one at a time, since the pictures' settings belong to the whole process."""
+    """Makes pages, one at a time, since the settings of pictures belong to the whole process."""
 
     def __init__(self, cluster: Cluster, rates: Rates, clock: Clock) -> None:
         """Show a cluster.
@@ -72,7 +72,7 @@ class Site:
         Args:
             cluster: Read for each page.
             rates: Prices of energy.
-            clock: Says when a page was made.
+            clock: The time that pages show as their own.
         """
         self._cluster = cluster
         self._rates = rates
@@ -87,7 +87,7 @@ class Site:
         }
 
     def answer(self, path: str) -> Answer:
-        """Return the page of an address, without its query; a page with the reason where there is none."""
+        """Return the page of an address without its query, or a page with the reason why there is none."""
         parts = [unquote(part) for part in path.strip("/").split("/")]
         make = self._fixed.get(path)
         if make is None and len(parts) == 3 and parts[0] in ("deployments", "plan"):
@@ -154,4 +154,4 @@ class Site:
 
 
 class _NotThereError(Exception):
-    """No object of a name."""
+    """There is no object with a name."""

@@ -1,4 +1,4 @@
-"""The plan of a layout with a given number of replicas, within what budgets leave. Pure."""
+"""The plan of a layout with a given number of replicas, within the power that budgets leave. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from energylens.planner.shedding import with_fewer_replicas
 
 @dataclass(frozen=True)
 class Target:
-    """What is to run."""
+    """The layout and the number of replicas to run."""
 
     asked: LLMDeployment
     """The deployment with the load that the figures are predicted for."""
@@ -43,7 +43,7 @@ class Found:
 
 
 def plan_at(case: Case, target: Target) -> Found:
-    """Return the plan of a target with its figures; where budgets leave less, with as many replicas as they leave."""
+    """Return the plan of a target with its figures, with fewer replicas if budgets leave less power."""
     asked, current = target.asked, case.inputs.deployment.status.plan
     found = case.running(asked, target.layout).at(target.replicas)
     if found is None:
@@ -70,12 +70,12 @@ def plan_at(case: Case, target: Target) -> Found:
 
 
 def layout_of(plan: PlanStatus) -> tuple[object, ...]:
-    """Return what makes two plans run the same pods, their model and engine apart."""
+    """Return a key that is equal for two plans with the same pods, apart from model and engine."""
     return tuple(getattr(plan, name) for name in LAYOUT_FIELDS)
 
 
 def waits_for_budget(case: Case) -> PlanChoice | None:
-    """Return that planning waits for the first look at a budget; None where it need not."""
+    """Return the choice to wait for the first check of a budget; None if there is no need to wait."""
     allowance, deployment = case.inputs.allowance, case.inputs.deployment
     if allowance is None or not allowance.awaits_look:
         return None

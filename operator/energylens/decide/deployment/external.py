@@ -1,4 +1,4 @@
-"""The plan to follow where an autoscaler or a person sets the replicas: the layout is planned, and kept. Pure."""
+"""The plan to follow if an autoscaler or a person sets the replicas: the planned layout is kept. Pure."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ MOST_REFUSED = 256
 
 
 def is_external(deployment: LLMDeployment) -> bool:
-    """Return whether ``spec.replicas`` decides how many replicas of the planned layout run."""
+    """Return whether ``spec.replicas`` sets the number of replicas of the planned layout."""
     scaling = deployment.spec.scaling
     return scaling is not None and scaling.mode == "External"
 
 
 def external(case: Case, refused: Refused) -> PlanChoice:
-    """Return the plan of the replicas that the spec has, with the layout that is planned for the stated load."""
+    """Return the plan for the replicas of the spec, with the layout that is planned for the stated load."""
     deployment = case.inputs.deployment
     wanted, current = deployment.spec.replicas, deployment.status.plan
     if wanted is None:
@@ -46,7 +46,7 @@ def external(case: Case, refused: Refused) -> PlanChoice:
         return PlanChoice(None, case.model, False, reason, result.message, decision="Infeasible", result=result)
     base, decision, weighed = _layout(case, result)
     planned = base.replicas if base.planned_replicas is None or base is not current else base.planned_replicas
-    # Without a plan for the stated load, the next pass looks again.
+    # Without a plan for the stated load, the next reconcile searches again.
     found = plan_at(case, Target(asked, base, wanted, planned, token if isinstance(result, Feasible) else ""))
     choice = PlanChoice(
         found.plan,
@@ -65,7 +65,7 @@ def external(case: Case, refused: Refused) -> PlanChoice:
 
 
 def _planned(case: Case, asked: LLMDeployment, refused: Refused) -> PlanningResult:
-    """Return the plan for the stated load; that there is none is remembered, since finding out takes longest."""
+    """Return the plan for the stated load; a missing plan is remembered, since vain searches take longest."""
     inputs, unshed = case.inputs, _unshed(case)
     nodes = tuple((node.name, node.free_now, node.schedulable) for node in inputs.snapshot.nodes)
     key = (asked.metadata.uid, case.hash_of(asked, None), nodes, unshed.inputs.allowance, inputs.serves_lws)
@@ -81,7 +81,7 @@ def _planned(case: Case, asked: LLMDeployment, refused: Refused) -> PlanningResu
 
 
 def _judged(case: Case, choice: PlanChoice, found: Found, result: PlanningResult, wanted: int) -> PlanChoice:
-    """Return the choice with what is wrong with it: no plan for the stated load, or less power than replicas need."""
+    """Return the choice with its problem: no plan for the stated load, or less power than the replicas need."""
     if found.shed:
         return replace(choice, reason=Reason.SHED, message=found.shed, decision="Shed")
     if isinstance(result, Infeasible):
@@ -109,7 +109,7 @@ def _stands(case: Case, current: PlanStatus, token: str) -> bool:
 
 
 def _unshed(case: Case) -> Case:
-    """Return the case without the power that a budget sheds: that takes replicas, and never changes the layout."""
+    """Return the case without the power that a budget sheds: shedding removes replicas and keeps the layout."""
     allowance = case.inputs.allowance
     if allowance is None or not allowance.sheds:
         return case
@@ -117,7 +117,7 @@ def _unshed(case: Case) -> Case:
 
 
 def _layout(case: Case, result: PlanningResult) -> tuple[PlanStatus, str, str]:
-    """Return a plan of the layout to follow, the decision, and what it weighed; "" where the layout stays."""
+    """Return a plan of the layout to follow, the decision, and its reasons; "" if the layout stays."""
     deployment, inputs = case.inputs.deployment, case.inputs
     current = deployment.status.plan
     if not isinstance(result, Feasible):
@@ -146,7 +146,7 @@ def _layout(case: Case, result: PlanningResult) -> tuple[PlanStatus, str, str]:
 
 
 def _said(case: Case, plan: PlanStatus) -> str:
-    """Return a plan in words, with what its replicas draw and how many the stated load would have."""
+    """Return a plan in words, with the power of its replicas and the number that the planner would choose."""
     workload = case.inputs.deployment.spec.workload
     load = (
         f"{workload.concurrency} requests at once"

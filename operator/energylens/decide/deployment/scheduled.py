@@ -98,7 +98,7 @@ def scheduled(case: Case, weeks: Weeks) -> PlanChoice:
 
 
 def _standing(case: Case) -> _Week | None:
-    """Return the schedule in status if it was made from the same inputs."""
+    """Return the schedule in the status if it was made from the same inputs."""
     status = case.inputs.deployment.status
     schedule, plan = status.schedule, status.plan
     if schedule is None or plan is None or case.inputs.want_table:
@@ -153,13 +153,13 @@ def _planned(case: Case, weeks: Weeks) -> _Week | PlanChoice:
 
 
 def _is_restricted(case: Case, result: WeekPlan) -> bool:
-    """Return whether budgets may have kept a better week from being chosen."""
+    """Return whether budgets may have ruled out a better week."""
     allowance = _growth(case)
     return allowance is not None and result.peak.restricted
 
 
 def _week_of(case: Case, asked: LLMDeployment, weeks: Weeks) -> WeekPlan | Infeasible:
-    """Return the best week; a week with equal inputs and free GPUs is not planned again."""
+    """Return the best week; with the same inputs and free GPUs, the week is not planned again."""
     inputs = case.inputs
     nodes = tuple((node.name, node.free_now, node.schedulable) for node in inputs.snapshot.nodes)
     allowance = _growth(case)

@@ -1,4 +1,4 @@
-"""Which layout takes the least energy over a week, with the best replicas of each span; and the best constant plan."""
+"""The layout with the least energy over a week, with the best replicas of each span; and the best constant plan."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class RateFigures:
         return cls(np.where(holds, costs, np.inf), watts, float(tokens[0]) if tokens.size else 0.0)
 
     def placed(self, index: IntArray, size: int) -> RateFigures:
-        """Return the figures as those of ``index``, shape (n,), of ``size`` candidates; the others cost infinitely."""
+        """Return the figures of ``index``, shape (n,), among ``size`` candidates; the others have infinite costs."""
         costs, watts = np.full(size, np.inf), np.zeros(size)
         costs[index], watts[index] = self.costs, self.watts
         return RateFigures(costs, watts, self.tokens_per_second)
@@ -209,12 +209,12 @@ def _values(week: Week, product: str | None) -> tuple[list[float], list[IntArray
 
 
 def _at_most(week: Week, group: IntArray) -> int:
-    """Return the candidate of a layout that costs least at the highest rate."""
+    """Return the candidate of a layout with the least cost at the highest rate."""
     return int(group[np.argmin(week.figures[week.load.peak.requests_per_second].costs[group])])
 
 
 def _roomier(week: Week, index: IntArray, values: FloatArray, best: int) -> int:
-    """Return the same layout with a batch that holds a burst, if that costs nothing, as for a constant load."""
+    """Return the layout with a batch large enough for bursts if that costs nothing, as for a constant load."""
     rows, i = week.rows, int(index[best])
     layouts, wanted = rows.layouts, float(rows.burst_sequences[i])
     batches = layouts.max_batch_size[index]
@@ -240,7 +240,7 @@ def _chosen(week: Week, group: IntArray) -> Chosen:
 
 
 def best_constant(week: Week) -> Constant | None:
-    """Return the plan of one layout and a constant number of replicas that costs least over the week."""
+    """Return the plan of one layout and a constant number of replicas with the least cost over the week."""
     costs = week.rate_seconds @ week.costs
     if not np.isfinite(costs).any():
         return None

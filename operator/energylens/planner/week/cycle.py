@@ -52,7 +52,7 @@ class Cycle:
         return found
 
     def starts(self, path: IntArray) -> int:
-        """Return how many replicas are started in a cycle; ``path`` is from :meth:`path`."""
+        """Return the number of replica starts in a cycle; ``path`` is from :meth:`path`."""
         counts = self.counts[path]
         return int(np.maximum(0, counts - np.roll(counts, 1)).sum())
 
@@ -61,7 +61,7 @@ class Cycle:
         return np.asarray(self.costs.sum(axis=0))
 
     def _closed(self) -> FloatArray:
-        """Return the least cost of the cycles that begin with each number of replicas, shape (r,)."""
+        """Return the least cost of a cycle for each number of replicas at its beginning, shape (r,)."""
         size = self.counts.size
         values = np.where(np.eye(size, dtype=bool), self.costs[0][:, None], np.inf)
         for costs in self.costs[1:]:

@@ -1,4 +1,4 @@
-"""From a deployment with a profile to one layout and its replicas in every hour, or why there is none. Pure."""
+"""One layout and its replicas in every hour for a deployment with a profile, or why there is none. Pure."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class WeekPlan:
 
 @dataclass(frozen=True)
 class WeekProblem:
-    """A deployment with a profile to plan, with everything that the plan depends on."""
+    """A deployment with a profile, and all other inputs of its plan."""
 
     deployment: LLMDeployment
     model: ModelSpec
@@ -148,9 +148,9 @@ class WeekProblem:
 def plan_week(asked: WeekProblem) -> WeekPlan | Infeasible:
     """Return the layout and the replicas of least energy over the week, starts included, or why there are none.
 
-    Every layout that sustains the highest rate is considered, with every number of replicas in every span; the energy
-    of a layout is computed exactly (:mod:`energylens.planner.week.cycle`). On clusters so large that a plan for a
-    constant rate leaves candidates out (:mod:`energylens.planner.search.reach`), these are left out here as well.
+    The search covers every layout that sustains the highest rate, with every number of replicas in every span, and
+    computes the energy of a layout exactly (:mod:`energylens.planner.week.cycle`). If a plan for a constant rate leaves
+    out candidates on a large cluster (:mod:`energylens.planner.search.reach`), the search leaves them out, too.
     """
     load = asked.load
     peak, solution = asked.solved(load.peak)
@@ -180,7 +180,7 @@ def _week_plan(week: Week, chosen: Chosen, problem: Problem, at_peak: Solution, 
     load = week.load
     most = max(chosen.rows, key=lambda row: int(week.rows.replicas[row]))
     status = plan_status(problem, replace(at_peak, chosen=most), most)
-    # The binding constraint is that at the highest rate alone; the layout of the week may differ.
+    # The binding constraint is the one at the highest rate alone; the layout of the week may differ.
     binding = peak.plan.binding_constraint
     status = status.model_copy(update={"planned_replicas": status.replicas, "binding_constraint": binding})
     mine = week.rows.products[int(week.rows.product[most])]
@@ -243,7 +243,7 @@ def _able(problem: Problem, solution: Solution) -> list[ProductSpace]:
 
 
 def _at(span: Span, refused: Infeasible) -> Infeasible:
-    """Return why one rate has no plan, as an answer about the profile."""
+    """Return why one rate has no plan, as an answer for the profile."""
 
     def renamed(change: Change | None) -> Change | None:
         return change if change is None or change.field != _RATE else replace(change, field=f"{_PROFILE} at {span}")
