@@ -1,4 +1,4 @@
-"""The API server over HTTP, as plain dicts: the typed models of the client would reject what they do not know."""
+"""The API server over HTTP, with plain dicts: the client's typed models would reject unknown fields."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class KubeClient:
     def __init__(self, configuration: Configuration, read_again: ReadConfiguration | None = None) -> None:
         """Talk to the server of ``configuration``; see :func:`energylens.cluster.connecting.connect`.
 
-        ``read_again`` is asked when the server refuses the credentials, or shows a certificate that is not trusted:
+        If the server refuses the credentials or presents an untrusted certificate, ``read_again`` is called, since
         tokens and authorities are replaced while an operator runs.
         """
         self._read_again = read_again
@@ -89,7 +89,7 @@ class KubeClient:
         name: str | None = None,
         field_selector: str = "",
     ) -> list[Object]:
-        """See the port; reads in pages, so that a large cluster never comes as one answer.
+        """See the port; reads in pages, so that a large cluster never arrives as one answer.
 
         ``field_selector`` is such as ``spec.nodeName=a``; with ``name`` it is not used.
         """
@@ -231,7 +231,7 @@ class KubeClient:
         try:
             return await self._send_by(used, method, path, body, content_type, accept)
         except (UnauthorizedError, UntrustedError):
-            # Nothing was carried out, so that a write may be sent again.
+            # The server carried out nothing, so a write may be sent again.
             if not await self._renewed(used):
                 raise
         finally:
@@ -242,7 +242,7 @@ class KubeClient:
         return await self._send_by(self._api, method, path, body, content_type, accept)
 
     async def _renewed(self, used: ApiClient) -> bool:
-        """Return whether there are other credentials than those of ``used``; read them where nobody has yet."""
+        """Return whether the credentials differ from those of ``used``; reads them again if no other request has."""
         async with self._renewal:
             if self._api is not used:
                 return True
@@ -267,7 +267,7 @@ class KubeClient:
         queries: list[tuple[str, str]] = []
         what = f"{method} {path.split('?', 1)[0]}"
         loop = asyncio.get_running_loop()
-        # A lease that is renewed late is lost, and API servers have a queue of its own for it.
+        # A lease that is renewed late is lost; API servers have a separate queue for leases.
         if f"/{LEASE.plural}/" not in path and (pause := self._busy_until - loop.time()) > 0:
             await self.sleep(pause)
         try:
@@ -279,7 +279,7 @@ class KubeClient:
         except aiohttp.ClientSSLError as error:
             raise UntrustedError(f"{what}: {failure_text(error)}") from error
         except (TimeoutError, aiohttp.ClientError, OSError, kube_config.ConfigException) as error:
-            # The last one: the kubelet is just writing a new token.
+            # The last known token: the kubelet is writing a new one at this moment.
             raise TransientError(f"{what}: {failure_text(error)}") from error
         if response.status < 300:
             return bytes(raw)
@@ -290,7 +290,7 @@ class KubeClient:
 
 
 def _digest(configuration: Configuration) -> str:
-    """Return what tells credentials apart: the address, the token, and what is in the files that are named."""
+    """Return a digest of the credentials: the address, the token, and the content of the named files."""
     digest = hashlib.sha256(repr((configuration.host, sorted(configuration.api_key.items()))).encode())
     for name in (configuration.ssl_ca_cert, configuration.cert_file, configuration.key_file):
         try:

@@ -40,7 +40,7 @@ async def _configuration(kubeconfig: Path | None) -> Configuration:
 
 
 async def connect_as_user(kubeconfig: Path | None, context: str | None = None) -> tuple[KubeClient, str]:
-    """Return a client as kubectl would connect, and the namespace of the context ("default" where it names none).
+    """Return a client that connects as kubectl does, and the namespace of the context ("default" if it has none).
 
     Args:
         kubeconfig: The file; None for the files of $KUBECONFIG, else ~/.kube/config.

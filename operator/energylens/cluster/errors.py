@@ -25,18 +25,18 @@ class ForbiddenError(ClusterError):
 
 
 class UnauthorizedError(ClusterError):
-    """The server does not know who asks: a token has expired, or is not of this cluster.
+    """The server does not know the user: the token has expired or belongs to another cluster.
 
-    No ForbiddenError: nothing was said about rights, and the request may succeed with the next token.
+    This is no ForbiddenError: the answer says nothing about rights, and the request may succeed with the next token.
     """
 
 
 class RefusedError(ClusterError):
-    """The server will never take this request as it is: a validation error or an unknown field."""
+    """The server will never accept this request: a validation error or an unknown field."""
 
 
 class BusyError(ClusterError):
-    """The server asks to come back later."""
+    """The server asks the client to retry later."""
 
     def __init__(self, message: str, retry_after_seconds: float) -> None:
         super().__init__(message)
@@ -72,5 +72,5 @@ def error_for(status: int, message: str, headers: Mapping[str, str]) -> ClusterE
 
 
 def _seconds(retry_after: str) -> float:
-    """Return the seconds of a Retry-After header, at most 60; 1 without one, and where a proxy wrote a date."""
+    """Return the seconds of a Retry-After header, at most 60; 1 without the header or if a proxy wrote a date."""
     return min(float(retry_after), MOST_PAUSE_SECONDS) if retry_after.isdecimal() else 1.0

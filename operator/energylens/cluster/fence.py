@@ -1,11 +1,11 @@
-"""A cluster that is written to only while the lease is held.
+"""A cluster that accepts writes only while this process holds the lease.
 
-A process that stood still, or was cut off, may have lost its lease without knowing: its workers go on where they were,
-before the task that renews the lease has had its turn. What they write then would undo what the next holder wrote.
-The lease is therefore asked for twice: before a write is prepared, and again with no step in between before its bytes
-go out, since a process may stand still while it waits for a connection. After that the bytes are the kernel's, which
-in a cut network sends them again for minutes, also when the process has ended with its lease; so connections are reset
-when they are closed, which drops what the server has not acknowledged.
+A process that was paused or cut off may have lost its lease without noticing: its workers continue before the task that
+renews the lease runs again, and their writes would undo the writes of the next holder. The lease is therefore checked
+twice: before a write is prepared, and again immediately before its bytes are sent, since a process may be paused while
+it waits for a connection. After that, the bytes belong to the kernel, which retransmits them for minutes over a broken
+network, even after the process has ended with its lease. Connections are therefore reset when they are closed, which
+drops unacknowledged bytes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _may_send: ContextVar[Callable[[], bool]] = ContextVar("may_send", default=lambd
 
 
 class LeaseLostError(ClusterError):
-    """The lease has run out, so that another operator may act."""
+    """The lease has expired, so another operator may act."""
 
 
 @dataclass
@@ -68,9 +68,9 @@ class FencedCluster(WriteInterceptor):
 
 
 class FencedRequest(aiohttp.ClientRequest):
-    """A request that breaks off before its body is sent when the write of a fenced cluster may no longer be made.
+    """A request that aborts before its body is sent if the fenced cluster no longer allows the write.
 
-    Every write has a body, and a server carries out no request whose body it does not have.
+    Every write has a body, and a server carries out no request without its whole body.
     """
 
     async def write_bytes(

@@ -1,4 +1,4 @@
-"""Missing parts of a kubeconfig, in words: the client's own errors name neither the file nor a remedy.
+"""Checks of a kubeconfig, since the client's own errors name neither the file nor a remedy.
 
 As kubectl reads it: https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/
 """
@@ -20,11 +20,11 @@ DEFAULT = Path("~/.kube/config")
 
 
 class UnusableConfigError(Exception):
-    """There is no usable way to the API server; one line."""
+    """The kubeconfig gives no usable access to the API server; one line."""
 
 
 def check_kubeconfig(kubeconfig: Path | None, context: str | None = None) -> None:
-    """Check that kubeconfig files have what a connection needs: a context, its cluster and user, an installed plugin.
+    """Check that kubeconfig files have all parts of a connection: a context, its cluster and user, an installed plugin.
 
     Args:
         kubeconfig: The file; None for the files of $KUBECONFIG, else ~/.kube/config.
@@ -85,7 +85,7 @@ def _document(file: Path, where: str) -> Mapping[str, Any]:
 
 
 def _named(parts: Sequence[Mapping[str, Any]], field: str) -> dict[str, Mapping[str, Any]]:
-    """Return the entries of a list by name; the first of a name counts, as in kubectl."""
+    """Return the entries of a list by name; of equal names the first counts, as in kubectl."""
     found: dict[str, Mapping[str, Any]] = {}
     for part in parts:
         entries = part.get(field)

@@ -1,7 +1,7 @@
-"""A lease that one operator holds at a time: kopf has no leader election of its own.
+"""A lease that one operator holds at a time, since kopf has no leader election.
 
-Renewing is a read and a replace with the resource version; any error counts as a failed renewal, and the holder stops
-acting when its own clock says that the lease ran out, whatever the API server says.
+Renewing is a read and a replace with the resource version; any error counts as a failed renewal. The holder
+stops acting once the lease has expired by its own clock, whatever the API server says.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ class LeaseGuard:
     _held_until: float = field(default=float("-inf"), init=False)
 
     async def acquire(self) -> None:
-        """Return when the lease is ours; wait as long as another holder renews it.
+        """Return once this process holds the lease; wait as long as another holder renews the lease.
 
-        A holder that ends without giving the lease back is succeeded at most :data:`READ_SECONDS` after its lease ran
-        out, besides the time of two requests.
+        If a holder ends without releasing the lease, the successor takes over at most :data:`READ_SECONDS` after the
+        lease expired, plus the time of two requests.
         """
         while not await self._try():
             pause = min(self.renew_seconds, READ_SECONDS)
@@ -62,16 +62,16 @@ class LeaseGuard:
 
     @property
     def is_held(self) -> bool:
-        """Return whether no other operator can hold the lease yet, by this process's own clock.
+        """Return whether, by this process's own clock, no other operator can hold the lease yet.
 
-        A process that stood still finds this out before :meth:`hold` does.
+        After a pause of the process, this method notices the loss before :meth:`hold` does.
         """
         return self.clock.monotonic() < self._held_until
 
     async def hold(self) -> None:
         """Renew for ever; return when the lease is lost."""
         while True:
-            # The process ends with the lease, though the next renewal would be due later.
+            # The process must end with the lease, even if the next renewal is due later.
             await self.sleep(max(0.0, min(self.renew_seconds, self._held_until - self.clock.monotonic())))
             started = self.clock.monotonic()
             try:
@@ -85,7 +85,7 @@ class LeaseGuard:
                 return
 
     async def release(self) -> None:
-        """Give the lease back, so that the next operator need not wait; an error only costs that wait."""
+        """Release the lease, so that the next operator need not wait; after an error, the next operator waits."""
         try:
             lease = await self.cluster.get(LEASE, self.namespace, self.name)
             if lease["spec"].get("holderIdentity") == self.identity:
@@ -133,7 +133,7 @@ class LeaseGuard:
         spec = lease.get("spec") or {}
         holder = spec.get("holderIdentity") or ""
         now = self.clock.monotonic()
-        # Clocks of machines differ, so a foreign lease counts from when this process saw it last change.
+        # Clocks of machines differ, so the age of a foreign lease counts from its last change that this process saw.
         version = f"{holder}/{lease['metadata'].get('resourceVersion')}"
         if version != self._seen_version:
             self._seen_version, self._seen_at = version, now

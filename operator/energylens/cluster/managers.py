@@ -11,7 +11,7 @@ Path = tuple[str, ...]
 
 
 def managers_of(managed: Iterable[Mapping[str, Any]], paths: Sequence[Path]) -> list[str]:
-    """Return the field managers other than ours that own any of these fields, else the one that wrote last.
+    """Return the field managers other than ours that own any of these fields, else the last writer.
 
     Args:
         managed: ``metadata.managedFields``.

@@ -14,7 +14,7 @@ FIELD_MANAGER = "energylens"
 
 
 class Identity(NamedTuple):
-    """Which object it is, and which state of it."""
+    """The identity of an object, and its version."""
 
     uid: str
     version: str
@@ -47,11 +47,11 @@ class ClusterPort(Protocol):
     async def list_identities(
         self, resource: Resource, *, namespace: str | None = None, label_selector: str = ""
     ) -> dict[tuple[str, str], Identity]:
-        """Return which objects of a kind there are, by namespace ("" for cluster-scoped objects) and name."""
+        """Return the identities of a kind's objects, by namespace ("" for cluster-scoped objects) and name."""
         ...
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Object:
-        """Return one object; NotFoundError when there is none."""
+        """Return one object; NotFoundError if there is none."""
         ...
 
     async def apply(self, manifest: Mapping[str, Any]) -> Object:
@@ -67,25 +67,25 @@ class ClusterPort(Protocol):
         ...
 
     async def create(self, resource: Resource, manifest: Mapping[str, Any]) -> Object:
-        """Create; ConflictError when it exists."""
+        """Create an object; ConflictError if the object exists."""
         ...
 
     async def replace(self, resource: Resource, manifest: Mapping[str, Any]) -> Object:
-        """Replace what still has the manifest's resourceVersion; ConflictError otherwise."""
+        """Replace an object that still has the manifest's resourceVersion; ConflictError otherwise."""
         ...
 
     async def delete(self, resource: Resource, namespace: str, name: str, uid: str) -> None:
-        """Delete the object that has this uid, and its dependents; do nothing when it is gone."""
+        """Delete the object with this uid and its dependents; do nothing if the object is gone."""
         ...
 
     async def may_list(self, resource: Resource, *, namespace: str | None = None) -> None:
-        """Return when a kind can be listed; ForbiddenError or NotFoundError says why it cannot."""
+        """Return if a kind can be listed; ForbiddenError or NotFoundError gives the reason why not."""
         ...
 
     async def may(self, verb: str, resource: Resource, subresource: str = "", *, namespace: str | None = None) -> bool:
         """Return whether the operator has a right, in a namespace or (None) in all of them.
 
-        ForbiddenError or NotFoundError where nobody may ask.
+        ForbiddenError or NotFoundError if the user may not ask.
         """
         ...
 

@@ -1,7 +1,7 @@
 """Fields that an API server refuses because the installed CustomResourceDefinition lacks them.
 
 A single field that the schema does not declare makes a server-side apply fail as a whole, whatever fieldValidation
-says. The answer names each such field, and each value outside of the schema's enumerations.
+says. The answer names each undeclared field, and each value outside the schema's enumerations.
 """
 
 from __future__ import annotations

@@ -52,12 +52,12 @@ class Launch:
 
 
 def listening(*command: str) -> tuple[str, ...]:
-    """Return a command whose server takes connections at every address of its pod, where probes and the Service go.
+    """Return a command whose server listens on every address of its pod, for probes and the Service.
 
-    No value of ``--host`` does so everywhere. vLLM opens an IPv4 socket for its default and for 0.0.0.0, and an IPv6
-    one for ``::`` (entrypoints/launchers/launcher.py, 0.33), which a node without IPv6 refuses; so does SGLang, whose
-    IPv6 socket takes no IPv4 (uvicorn, by asyncio). So the family is that of the pod's own address. With ``exec`` the
-    engine gets the signals.
+    No value of ``--host`` achieves this everywhere. vLLM opens an IPv4 socket for its default and for 0.0.0.0, and an
+    IPv6 socket for ``::`` (entrypoints/launchers/launcher.py, 0.33), which a node without IPv6 refuses. SGLang does the
+    same, and its IPv6 socket takes no IPv4 (uvicorn, by asyncio). The address family is therefore that of the pod's own
+    address. With ``exec`` the engine gets the signals.
     """
     return ("/bin/sh", "-c", _LISTEN, *command)
 

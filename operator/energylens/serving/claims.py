@@ -1,4 +1,4 @@
-"""Volume claims that one node or one pod may mount: they limit how pods are replaced and how many there may be."""
+"""Volume claims that only one node or one pod may mount; they limit the number of pods and how pods are replaced."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Claims:
     """Why claims could not be read; "" if all were read."""
 
     def mounted_by(self, name: str) -> MountedBy | None:
-        """Return who may mount a claim at one time: one pod, the pods of one node, or any pod (None)."""
+        """Return which pods may mount a claim at the same time: one pod, the pods of one node, or any pod (None)."""
         modes = self.access_modes.get(name, ())
         if any(mode in modes for mode in _SHARED):
             return None

@@ -44,8 +44,8 @@ BY_REQUEST = Placement()
 def claim_template(deployment: LLMDeployment, plan: PlanStatus, placement: Placement) -> dict[str, Any]:
     """Return the ResourceClaimTemplate of a plan's pods.
 
-    Its name has a hash of its content, because Kubernetes allows no change of the content: while a plan replaces
-    another one, pods of both may be created.
+    The name contains a hash of the content, because Kubernetes allows no change of the content, and pods of two plans
+    may be created while one plan replaces the other.
     """
     spec = _claim_spec(plan, placement.gpu)
     name = _template_name(deployment, spec)
@@ -69,7 +69,7 @@ def pod_claims(deployment: LLMDeployment, plan: PlanStatus, placement: Placement
 
 
 def claim_labels(plan: PlanStatus, placement: Placement) -> dict[str, str]:
-    """Return the labels of a pod that say what its claim asks for; none if the pod requests its GPUs."""
+    """Return the labels of a pod that describe its claim; none if the pod requests its GPUs."""
     if placement.access != "Claim":
         return {}
     return {CLAIMED_GPUS_LABEL: str(gpus_per_pod(plan)), CLAIMED_PRODUCT_LABEL: plan.gpu_product}

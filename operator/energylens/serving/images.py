@@ -1,4 +1,4 @@
-"""Engine images that the arguments and probes of this package were written for."""
+"""The engine images for which the arguments and probes of this package were written."""
 
 from __future__ import annotations
 

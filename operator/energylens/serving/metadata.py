@@ -45,7 +45,7 @@ def labels(deployment: LLMDeployment) -> dict[str, str]:
 
 
 def selector_labels(deployment: LLMDeployment) -> dict[str, str]:
-    """Return the labels that select the deployment's pods that answer requests, whatever runs them."""
+    """Return the labels that select the deployment's pods that answer requests, of any kind of workload."""
     return {"app.kubernetes.io/name": APPLICATION, OWNER_LABEL: deployment.metadata.name}
 
 
@@ -55,7 +55,7 @@ def group_labels(deployment: LLMDeployment) -> dict[str, str]:
 
 
 def revision(*parts: object) -> str:
-    """Return the hash of what pods are: their templates, and what else tells one kind of pod from another."""
+    """Return the hash of the pods' templates and of everything else that distinguishes kinds of pods."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -67,7 +67,7 @@ def revision_of(labels: Mapping[str, str] | None) -> str:
 
 
 def plan_labels(plan: PlanStatus) -> dict[str, str]:
-    """Return the label that ties an object to the plan it was made from."""
+    """Return the label with the plan from which an object was made."""
     return {PLAN_LABEL: plan.hash}
 
 

@@ -22,7 +22,7 @@ _ONE = Strategy("Recreate", 0, 1)
 
 
 def check(deployment: LLMDeployment) -> None:
-    """Check the parts of a spec that need no plan, so that nothing is planned that could not be served.
+    """Check the parts of a spec that need no plan, before anything is planned that could not be served.
 
     Raises:
         ServingError: Naming the field, its value and what to do instead.
@@ -39,7 +39,7 @@ def check(deployment: LLMDeployment) -> None:
 
 
 def check_engine(engine: Engine) -> None:
-    """Check that an engine's arguments and environment do not undo the plan, and that it would start with them.
+    """Check that an engine starts with its arguments and environment, and that these do not undo the plan.
 
     Raises:
         ServingError: Naming the argument or variable, and what to do instead.

@@ -93,7 +93,7 @@ def pod_template(
     if spec.hardware.node_selector:
         pod_spec["nodeSelector"] = dict(spec.hardware.node_selector)
     template: dict[str, Any] = {
-        # Nothing here may follow the number of replicas: a change of the template restarts every pod.
+        # Nothing here may depend on the number of replicas: a changed template restarts every pod.
         "metadata": {"labels": own_labels, "annotations": annotations},
         "spec": pod_spec,
     }
@@ -133,7 +133,7 @@ def _container(
             "livenessProbe": _probe(10, 10),
         }
     elif command.answers_health:
-        # A follower that waits for its leader is ended by the engine, which knows why, and by no probe.
+        # No probe: the engine itself ends a follower that waits for its leader, and knows the reason.
         container["readinessProbe"] = _probe(5, 3, HTTP_PORT)
     return container
 
@@ -173,7 +173,7 @@ def _environment(deployment: LLMDeployment, command: EngineCommand) -> list[dict
     if secret is not None and "HF_TOKEN" not in own:
         reference = {"secretKeyRef": {"name": secret.name, "key": secret.key}}
         env.append({"name": "HF_TOKEN", "valueFrom": reference})
-    # First, because Kubernetes expands $(POD_IP) only from variables that stand before.
+    # First, because Kubernetes expands $(POD_IP) only from earlier variables.
     return [{"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}, *env]
 
 
@@ -195,7 +195,7 @@ def _volumes(deployment: LLMDeployment, plan: PlanStatus) -> list[dict[str, Any]
 
 
 def _node_affinity(product: str, placement: Placement) -> dict[str, Any]:
-    """Return the nodes that have a product, by each of the labels that the planner knows them by, without some.
+    """Return a node affinity for a product, by every label that the planner reads, without the excluded nodes.
 
     A claim selects the product by the devices themselves: nodes of dynamic resource allocation need no such label.
     """
@@ -206,7 +206,7 @@ def _node_affinity(product: str, placement: Placement) -> dict[str, Any]:
         older = tuple(value for value in node_label_values(gpu) if value != product)
         terms.append(_term((PRODUCT_LABEL, "In", older)))
         if gpu.gke_accelerators:
-            # Where GPU feature discovery runs too, its label decides: it tells shared and partitioned GPUs apart.
+            # The label of GPU feature discovery has precedence: it distinguishes shared and partitioned GPUs.
             terms.append(_term((GKE_LABEL, "In", gpu.gke_accelerators), (PRODUCT_LABEL, "DoesNotExist", ())))
     # The API server takes one name in each.
     fields = [{"key": NODE_NAME_FIELD, "operator": "NotIn", "values": [name]} for name in avoid]
@@ -226,6 +226,6 @@ def _term(*expressions: tuple[str, str, Sequence[str]]) -> dict[str, Any]:
 
 
 def _tolerations(deployment: LLMDeployment) -> list[dict[str, Any]]:
-    """Return ours first: the first toleration that matches decides how long a taint is borne."""
+    """Return our tolerations first: the first matching toleration decides how long a taint is tolerated."""
     every = dict.fromkeys((GPU_TOLERATION, *deployment.spec.hardware.tolerations))
     return [toleration.model_dump(by_alias=True, exclude_none=True) for toleration in every]

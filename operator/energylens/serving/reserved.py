@@ -1,4 +1,4 @@
-"""Options that the plan or the operator decides, and what to set instead."""
+"""Options that the plan or the operator decides, and the fields to set instead."""
 
 from __future__ import annotations
 
@@ -161,10 +161,10 @@ SGLANG: dict[str, str] = {
 
 
 def undone(arguments: Arguments, reserved: Mapping[str, str]) -> str | None:
-    """Return which argument would undo the plan, and what to set instead; None where none does.
+    """Return the argument that would undo the plan, and the field to set instead; None if there is none.
 
-    The last of two equal options wins in both engines, so that a repeated one would silently undo the plan. What the
-    engine does not know, but begins like a reserved option, is answered like that option.
+    The last of two equal options wins in both engines, so that a repeated one would silently undo the plan. An
+    unknown argument that begins like a reserved option gets the answer for that option.
 
     Args:
         arguments: ``spec.engine.extraArgs`` as the engine reads them.

@@ -1,23 +1,25 @@
-"""How one plan's pods replace another's so that the rollout can always go on, even when all GPUs are taken.
+"""How the pods of a new plan replace the old ones so that a rollout never blocks, even if all GPUs are in use.
 
-A Deployment moves on when a new pod becomes ready or when it may stop an old one. Its limits are chosen such that one
-of the two is always possible:
+A rollout of a Deployment advances when a new pod becomes ready or an old pod may stop. The limits are chosen so that
+one of the two is always possible:
 
-* Recreate stops one old pod before it starts a new one. On the same GPU product that always makes room: an old pod that
-  is no larger than a new one blocks at most one place for it, and one that is larger leaves at least one.
-* Surge starts one new pod first, for which a place must be free. It goes on from there only if the new pods are no
-  larger than the old ones; larger ones surge only if all of them fit beside the old ones.
-* On another product all new pods fit beside the old ones, else the plan would not have been made: they come all first.
+* Recreate stops one old pod before it starts a new one. On the same GPU product, this always frees enough GPUs: an old
+  pod that is no larger than a new pod blocks at most one place, and a larger old pod frees at least one place.
+* Surge starts one new pod first, for which a place must be free. The rollout can continue only if the new pods are no
+  larger than the old pods; larger pods surge only if all of them fit beside the old pods.
+* On another product, all new pods fit beside the old pods (otherwise there would be no such plan) and start first.
 
-A plan that moves between one node and several gets another object: a Deployment cannot become a LeaderWorkerSet. The
-old one's pods serve until the new one's are ready. Where no GPU is free for a new replica, old ones stop one by one,
-each time only as new pods wait for GPUs that old ones hold (``energylens.decide.deployment.handover``).
+A plan that moves between one node and several gets another object, since a Deployment cannot become a LeaderWorkerSet.
+The pods of the old object serve until the pods of the new object are ready. If no GPU is free for a new replica, old
+replicas stop one by one, each only while new pods wait for GPUs that old pods hold
+(``energylens.decide.deployment.handover``).
 
-A volume claim that one pod or one node may mount rules out that new pods come first: they would wait for the old ones'
-volume for ever.
+If only one pod or one node may mount a volume claim, new pods cannot start first: they would wait for the volume of the
+old pods for ever.
 
-Where the new plan has more replicas than the old, the Deployment controller first scales the *old* ReplicaSet up to the
-new number. So many more replicas may be unavailable, else the controller waits for pods that cannot be placed.
+If the new plan has more replicas than the old plan, the Deployment controller first scales the *old* ReplicaSet up to
+the new number. As many additional replicas may be unavailable; otherwise the controller waits for pods that cannot be
+placed.
 """
 
 from __future__ import annotations
@@ -56,7 +58,7 @@ def choose_strategy(
     snapshot: ClusterSnapshot,
     claims: Claims = NO_CLAIMS,
 ) -> Strategy:
-    """Return how to replace the running pods by those of a new plan.
+    """Return the strategy to replace the running pods by the pods of a new plan.
 
     Args:
         deployment: ``spec.rollout.strategy`` Surge and Recreate fix which of the two is used.
@@ -73,7 +75,7 @@ def choose_strategy(
     exclusive = one_at_a_time(claims)
     if exclusive is not None:
         why, by = exclusive
-        # Pods of one node: a new one may come to another node, where the last of the old ones must have gone.
+        # Pods of one node: a new pod may be placed on another node, after the last old pod has ended.
         return Strategy("Recreate", 0, more + 1 if by == "Pod" else max(1, new.replicas, running.replicas), why)
     slots = free_replicas(deployment, new, snapshot)
     if (new.nodes_per_replica > 1) != (running.nodes_per_replica > 1):
@@ -88,7 +90,7 @@ def choose_strategy(
 
 
 def free_replicas(deployment: LLMDeployment, plan: PlanStatus, snapshot: ClusterSnapshot) -> int:
-    """Return how many replicas of a plan fit on GPUs that no pod requests now, the deployment's own pods included."""
+    """Return the number of replicas of a plan that fit on GPUs that no pod requests, not even the deployment's own."""
     hardware = deployment.spec.hardware
     nodes = tuple(
         node

@@ -44,11 +44,11 @@ def commands(launch: Launch) -> tuple[EngineCommand, EngineCommand | None]:
             "--dist-init-addr": f"$(LWS_LEADER_ADDRESS):{DIST_INIT_PORT}" if multi_node else None,
         }
     )
-    # By default every health check generates a token, which costs energy on an idle engine and counts as output.
+    # By default, every health check generates a token, which costs energy on an idle engine and counts as output.
     env = {"SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION": "false"}
     command = listening("python3", "-m", "sglang.launch_server")
     leader = EngineCommand(command, (*args, *spec.engine.extra_args), env)
     if not multi_node:
         return leader, None
-    # Ranks beyond the first answer health checks at the same port, nothing else (entrypoints/engine.py).
+    # Ranks beyond the first answer only health checks at the same port (entrypoints/engine.py).
     return leader, EngineCommand(command, leader.args, env, serves_http=False)

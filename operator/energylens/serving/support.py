@@ -24,14 +24,14 @@ def service_name(deployment: LLMDeployment) -> str:
 
 
 def table_name(deployment: LLMDeployment) -> str:
-    """Return the name of the ConfigMap with the plan's table, apart from a ConfigMap that the user may have."""
+    """Return the name of the ConfigMap with the plan's table, which must not clash with a user's ConfigMap."""
     return f"{deployment.metadata.name}-plan"
 
 
 def service(deployment: LLMDeployment, plan: PlanStatus) -> dict[str, Any]:
-    """Return the Service in front of the pods that answer requests, of a Deployment and of groups alike.
+    """Return the Service in front of the pods that answer requests, of Deployments and LeaderWorkerSets alike.
 
-    A plan that moves between one node and several has both for a while: whichever are ready serve.
+    A plan that moves between one node and several has pods of both for a while; the ready pods serve.
     """
     body = {
         "type": "ClusterIP",
@@ -42,15 +42,16 @@ def service(deployment: LLMDeployment, plan: PlanStatus) -> dict[str, Any]:
 
 
 def needs_disruption_budget(plan: PlanStatus) -> bool:
-    """Return whether a PodDisruptionBudget would say anything: with one pod ``maxUnavailable: 1`` allows all."""
+    """Return whether a PodDisruptionBudget has an effect: with one pod, ``maxUnavailable: 1`` allows everything."""
     return plan.replicas * plan.nodes_per_replica > 1
 
 
 def disruption_budget(deployment: LLMDeployment, plan: PlanStatus) -> dict[str, Any]:
     """Return the PodDisruptionBudget: drains take one replica at a time, and never wait for one that is not ready.
 
-    The node of an only replica may be drained; ``minAvailable: 1`` would block that for ever.
-    All pods of all groups count: a follower's end ends its group, and until the group is back nothing else may go.
+    The node of a single replica may be drained; ``minAvailable: 1`` would block the drain for ever.
+    All pods of all groups count: the end of a follower ends its group, and no other pod may be evicted until the group
+    is back.
     """
     body = {
         "maxUnavailable": 1,

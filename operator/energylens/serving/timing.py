@@ -36,12 +36,12 @@ def startup_seconds(model: ModelSpec) -> int:
 
 
 def progress_deadline_seconds(asked: int | None, startup_seconds: int) -> int:
-    """Return how long a rollout may make no progress: as asked for, else long enough for the model to start."""
+    """Return the maximum time without progress of a rollout: from the spec, else long enough for the model to start."""
     return asked if asked is not None else max(PROGRESS_DEADLINE_SECONDS, startup_seconds + 60)
 
 
 def drain_seconds(grace_period_seconds: int) -> int:
-    """Return how long requests may go on after SIGTERM so that all ends within the pod's grace period."""
+    """Return the time for running requests after SIGTERM, so that the pod ends within its grace period."""
     return max(0, grace_period_seconds - PRE_STOP_SECONDS - TEARDOWN_SECONDS)
 
 

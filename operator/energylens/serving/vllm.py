@@ -31,7 +31,7 @@ def commands(launch: Launch) -> tuple[EngineCommand, EngineCommand | None]:
     """Return how to start the pod that serves, and its followers when a replica spans nodes."""
     extra = launch.deployment.spec.engine.extra_args
     env = {
-        # The front end ends an engine that loads longer than this, 600 s by default, whatever the probe allows.
+        # The front end ends an engine that loads for longer than this (600 s by default), regardless of the probe.
         "VLLM_ENGINE_READY_TIMEOUT_S": str(launch.startup_seconds),
         "VLLM_NO_USAGE_STATS": "1",
     }
@@ -90,11 +90,11 @@ def _conversion(launch: Launch) -> str | None:
 
 
 def _context(launch: Launch) -> str | int:
-    """Return the context to ask for: as much of the checkpoint's as the KV cache holds.
+    """Return the context to request: as much of the checkpoint's context as the KV cache holds.
 
-    With the whole context of the checkpoint the engine refuses to start where the cache cannot hold one such request.
-    LongRoPE's unasked context is the one before its extension, and old versions cannot find out by themselves: they get
-    room for requests of twice the mean.
+    With the whole context of the checkpoint, the engine refuses to start if the cache cannot hold one such request. The
+    default context of LongRoPE is the one before its extension, and old versions cannot compute a fitting context: they
+    get room for requests of twice the mean.
     """
     longest, model = launch.deployment.spec.workload.longest_request, launch.model
     wanted = min(launch.settings.context_of(model), 2 * (longest.input_tokens + longest.output_tokens))
@@ -108,7 +108,7 @@ def _data_parallel(launch: Launch, base: list[str], env: dict[str, str]) -> tupl
     extra = launch.deployment.spec.engine.extra_args
     local = launch.gpus_per_node // (launch.plan.tensor_parallel * launch.plan.pipeline_parallel)
     shared = {"--data-parallel-size-local": local, "--data-parallel-rpc-port": DATA_PARALLEL_RPC_PORT}
-    # The leader binds to its address, and a socket cannot be bound to a DNS name.
+    # The leader binds to its address; a socket cannot be bound to a DNS name.
     leader = flags(shared | {"--data-parallel-address": "$(POD_IP)"})
     follower = flags(shared | {"--data-parallel-address": "$(LWS_LEADER_ADDRESS)", "--headless": True})
     # Kubernetes expands $(NAME), does no arithmetic and takes $$ for $. With exec the engine gets SIGTERM.

@@ -12,7 +12,7 @@ _NOTHING_IS_DOWNLOADED = {"HF_HUB_OFFLINE": "1"}
 
 
 def model_argument(model: Model) -> str:
-    """Return what the engine is told to serve: the id on a hub, or the folder in its container."""
+    """Return the engine's model argument: the id on a hub, or the folder in the container."""
     source = model.source
     if source is None or source.hub is not None:
         return model.name
@@ -22,15 +22,15 @@ def model_argument(model: Model) -> str:
 
 
 def served_name(model: Model) -> str | None:
-    """Return the name to serve a folder by, so that clients need not know the path; None where it is the id anyhow."""
+    """Return the name under which a folder is served, so that clients need not know the path; None for an id."""
     return None if model_argument(model) == model.name else model.name
 
 
 def source_environment(model: Model) -> dict[str, str]:
     """Return the variables of the engine's container that the source needs.
 
-    ``SSL_CERT_FILE`` is read by httpx and by Python's ssl, ``REQUESTS_CA_BUNDLE`` by requests: huggingface_hub went
-    from the second to the first with 1.0.
+    httpx and Python's ssl read ``SSL_CERT_FILE``, requests reads ``REQUESTS_CA_BUNDLE``; huggingface_hub moved from
+    requests to httpx with 1.0.
     """
     if model.source is None:
         return {}
@@ -57,7 +57,7 @@ def source_volumes(model: Model) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         config_map = {"name": ref.name, "items": [{"key": ref.key, "path": ref.key}]}
         return [_mounted({"name": CERTIFICATES_VOLUME, "configMap": config_map}, CERTIFICATES_PATH)]
     if source.persistent_volume_claim is not None:
-        # Read-only in the mount alone: a claim that is attached for reading only cannot be written by its other pods.
+        # Read-only in the mount alone: if the claim were attached read-only, its other pods could not write.
         claim = {"claimName": source.persistent_volume_claim.claim_name}
         return [_mounted({"name": WEIGHTS_VOLUME, "persistentVolumeClaim": claim}, WEIGHTS_PATH)]
     assert source.image is not None

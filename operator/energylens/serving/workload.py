@@ -35,7 +35,7 @@ revision hash."""
 
 
 def workload_ref(deployment: LLMDeployment, plan: PlanStatus) -> WorkloadRef:
-    """Return which object runs the pods of a plan."""
+    """Return a reference to the object that runs the pods of a plan."""
     name = deployment.metadata.name
     if plan.nodes_per_replica > 1:
         return WorkloadRef(api_version=LWS_API_VERSION, kind="LeaderWorkerSet", name=f"{name}{LWS_SUFFIX}")
@@ -43,7 +43,7 @@ def workload_ref(deployment: LLMDeployment, plan: PlanStatus) -> WorkloadRef:
 
 
 def canary_ref(deployment: LLMDeployment, plan: PlanStatus) -> WorkloadRef:
-    """Return which object runs the one replica by which a plan is verified."""
+    """Return a reference to the object that runs the replica that verifies a plan."""
     name = f"{deployment.metadata.name}{CANARY_SUFFIX}"
     return workload_ref(deployment, plan).model_copy(update={"name": name})
 
@@ -62,10 +62,10 @@ def workload(
     *,
     canary: bool = False,
 ) -> dict[str, Any]:
-    """Return the Deployment or LeaderWorkerSet of a plan, or with ``canary`` that of the replica that verifies it.
+    """Return the Deployment or LeaderWorkerSet of a plan or, with ``canary``, of the replica that verifies the plan.
 
-    The canary's pods have the labels that the Service selects and a role besides, by which its own selector and
-    measurement tell them from the others. The selectors of the two Deployments overlap: each Deployment owns its
+    The canary's pods have the labels that the Service selects, and a role by which the canary's own selector and the
+    measurement distinguish these pods. The selectors of the two Deployments overlap: each Deployment owns its
     ReplicaSets, and pods without an owner are not adopted, since ReplicaSets also select by the template's hash.
 
     Raises:
@@ -123,7 +123,7 @@ def _deployment_spec(
 def _group_spec(leader: dict[str, Any], follower: dict[str, Any], strategy: Strategy, size: int) -> dict[str, Any]:
     """Return the spec of a LeaderWorkerSet with groups of ``size`` pods, but for its replicas."""
     return {
-        # Leaders turn ready only after their workers have joined, so that waiting for them would never end.
+        # Leaders become ready only after their workers have joined, so waiting for ready leaders would never end.
         "startupPolicy": "LeaderCreated",
         "rolloutStrategy": {
             "type": "RollingUpdate",
