@@ -593,6 +593,33 @@ def test_a_correction_scales_what_is_predicted(setup: Setup, make_snapshot: Snap
     assert corrected.plan.inputs_hash != plain.plan.inputs_hash
 
 
+def capacity_used(setup: Setup, snapshot: ClusterSnapshot, itl: float, **planning: Any) -> int | str:
+    """Return the utilization of a plan of one replica with a learned factor on ITL, or why there is none."""
+    planning = {"overrides": {"replicas": 1, "tensorParallel": 4, "maxBatchSize": 64}, **planning}
+    args = (setup.make_deployment(planning=planning), setup.models["70b"], snapshot, setup.gpus, setup.predictor)
+    taught = Lesson("TP4", "", 8.0, Learned({"itl": math.log(itl)}, {"itl": 1e9}))
+    found = plan(*args, corrections=Corrections({H100: (taught,)}))
+    if isinstance(found, Infeasible):
+        return found.reason
+    assert found.plan.predicted.utilization_percent is not None
+    return found.plan.predicted.utilization_percent
+
+
+def test_steps_that_were_measured_to_be_slower_take_capacity(setup: Setup, make_snapshot: Snapshot) -> None:
+    snapshot = make_snapshot((H100, 8, 1))
+    plain = capacity_used(setup, snapshot, 1.0)
+    assert isinstance(plain, int)
+    assert 0 < plain < 60
+    slower = capacity_used(setup, snapshot, 1.3)
+    assert isinstance(slower, int)
+    # Both are rounded up to whole percents.
+    assert 1.3 * (plain - 1) <= slower <= 1.3 * plain + 1
+    # A window below the capacity says nothing of a higher one.
+    assert capacity_used(setup, snapshot, 0.7) == plain
+    assert capacity_used(setup, snapshot, 1.3, headroomPercent=round(100 - 1.15 * plain)) == "LoadTooHigh"
+    assert capacity_used(setup, snapshot, 1.0, headroomPercent=round(100 - 1.15 * plain)) == plain
+
+
 def test_confidence_follows_the_predictor(setup: Setup, make_snapshot: Snapshot) -> None:
     for tensor, confidence in ((4, "Interpolated"), (8, "Extrapolated")):
         planning = {"overrides": {"tensorParallel": tensor, "pipelineParallel": 1}}

@@ -137,6 +137,7 @@ def _evaluate_product(space: ProductSpace, question: _Question) -> Candidates:
         unlike = np.isfinite(layouts.power_cap_watts) | (question.role != "aggregated")
         nearest[rows] = np.where(unlike, NOTHING, found.prediction.nearest)
         correction = question.corrections.for_candidates(space.gpu.product, layouts, found.prediction.concurrency)
+        found = _slowed(found, load, correction)
         part = _figures(found, question, correction, replicas[rows])
         if load.job is not None:
             part |= of_job(
@@ -223,6 +224,19 @@ def _under_arrivals(question: _Question, gpu: GpuSpec, layouts: Layouts, replica
             np.floor(prediction.memory.max_concurrency / ranks),
         ),
     )
+
+
+def _slowed(found: _UnderLoad, load: Load, correction: Correction) -> _UnderLoad:
+    """Return replicas under arrivals whose steps were measured to be slower: they have less capacity by that factor.
+
+    Faster steps add none, since windows below the capacity do not show it. A concurrency takes places, not speed, and
+    the time of a job already follows from the corrected throughput.
+    """
+    if load.concurrency is not None or np.all(np.asarray(correction.itl) <= 1.0):
+        return found
+    utilization = found.utilization * np.maximum(correction.itl, 1.0)
+    sustainable = found.sustainable & (utilization <= found.utilization_limit * (1.0 + 1e-9))
+    return replace(found, utilization=utilization, sustainable=sustainable)
 
 
 def _in_cache(space: ProductSpace, index: IntArray, rows: IntArray) -> Iterator[IntArray]:
