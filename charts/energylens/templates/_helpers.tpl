@@ -73,6 +73,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 - apiGroups: [resource.k8s.io]
   resources: [resourceclaimtemplates]
   verbs: [list, watch, create, patch, delete]
+# What Kueue says about pods that wait in a queue.
+- apiGroups: [kueue.x-k8s.io]
+  resources: [workloads]
+  verbs: [list]
 # Whether the volume claims that a spec names may be mounted by one pod or one node only.
 - apiGroups: [""]
   resources: [persistentvolumeclaims]

@@ -50,6 +50,8 @@ RESOURCE_CLAIM_TEMPLATE = Resource("resource.k8s.io", "v1", "ResourceClaimTempla
 DEVICE_CLASS = Resource("resource.k8s.io", "v1", "DeviceClass", "deviceclasses", namespaced=False)
 NAMESPACE = Resource("", "v1", "Namespace", "namespaces", namespaced=False)
 EVENT = Resource("events.k8s.io", "v1", "Event", "events")
+WORKLOAD = Resource("kueue.x-k8s.io", "v1beta2", "Workload", "workloads")
+"""Kueue's object about a pod, or a group of pods, that it admits."""
 LEASE = Resource("coordination.k8s.io", "v1", "Lease", "leases")
 REVIEW = Resource("authorization.k8s.io", "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews", namespaced=False)
 """The request that asks whether the sender has a right."""

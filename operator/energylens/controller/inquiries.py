@@ -10,7 +10,7 @@ from energylens.api.llmdeployment import LLMDeployment
 from energylens.api.timestamp import timestamp
 from energylens.cluster.errors import ForbiddenError, NotFoundError
 from energylens.cluster.port import ClusterPort
-from energylens.cluster.resources import EVENT, PERSISTENT_VOLUME_CLAIM
+from energylens.cluster.resources import EVENT, PERSISTENT_VOLUME_CLAIM, WORKLOAD
 from energylens.decide.deployment.observation import Body, PodState
 from energylens.decide.deployment.rollouts import group_size, workload_revision
 from energylens.serving.claims import NO_CLAIMS, Claims, access_modes, claim_fields
@@ -20,6 +20,8 @@ SLOW_START = timedelta(seconds=30)
 REPEATED = timedelta(minutes=20)
 """Longest interval, s, at which a StatefulSet's controller retries and reports it (client-go's default rate limiter).
 """
+KUEUE_JOB = "kueue.x-k8s.io/job-uid"
+"""Label of Kueue's Workloads: uid of the pod, or of the LeaderWorkerSet, that they are about."""
 _MOST = 3
 """Most pods whose events are read in one pass."""
 
@@ -102,6 +104,27 @@ async def why_slow(cluster: ClusterPort, namespace: str, names: Iterable[str]) -
             last = max(found, key=_told_at)
             told[name] = f"{last.get('reason', '')}: {last.get('note', '')}"
     return told
+
+
+async def why_queued(cluster: ClusterPort, namespace: str, uids: Iterable[str]) -> str:
+    """Return what Kueue says about pods that it does not admit, by the uids of the pods or of their LeaderWorkerSet.
+
+    "" without Kueue, without the right to read its Workloads, and while it has said nothing.
+
+    Raises:
+        ClusterError: The Workloads cannot be read for a reason that may pass.
+    """
+    for uid in list(uids)[:_MOST]:
+        try:
+            found = await cluster.list_objects(WORKLOAD, namespace=namespace, label_selector=f"{KUEUE_JOB}={uid}")
+        except (ForbiddenError, NotFoundError):
+            return ""
+        for workload in found:
+            for condition in (workload.get("status") or {}).get("conditions") or ():
+                refused = condition["type"] == "QuotaReserved" and condition["status"] == "False"
+                if refused and condition.get("message"):
+                    return str(condition["message"])
+    return ""
 
 
 def _is_of(workload: str, stateful_set: str) -> bool:

@@ -11,11 +11,11 @@ from energylens.clock import Clock
 from energylens.cluster.errors import ForbiddenError, NotFoundError
 from energylens.cluster.port import ClusterPort
 from energylens.cluster.resources import CONFIG_MAP
-from energylens.controller.inquiries import lacks_pods, slow_pods, why_no_pods, why_slow
+from energylens.controller.inquiries import lacks_pods, slow_pods, why_no_pods, why_queued, why_slow
 from energylens.controller.store import Body, Key, Store
 from energylens.decide.decide import Live
 from energylens.decide.deployment.named_maps import NamedMap, NamedMaps, config_name, hours_name
-from energylens.decide.deployment.observation import PodState, plan_label, pod_state
+from energylens.decide.deployment.observation import BY_KUEUE, PodState, plan_label, pod_state
 from energylens.decide.deployment.replica import SeenPods
 from energylens.decide.gather import Present
 from energylens.measure.types import WindowMeasurement
@@ -133,6 +133,19 @@ class Observing:
         return tuple(pod_state(pod) for pod in self._store.pods_owned(key))
 
     async def _with_warnings(self, key: Key, pods: tuple[PodState, ...]) -> tuple[PodState, ...]:
+        pods = await self._with_queues(key, pods)
         slow = slow_pods(pods, self._clock.now())
         told = await why_slow(self._cluster, key[0], slow) if slow else {}
         return tuple(replace(pod, waiting=told[pod.name], failing=True) if pod.name in told else pod for pod in pods)
+
+    async def _with_queues(self, key: Key, pods: tuple[PodState, ...]) -> tuple[PodState, ...]:
+        """Return the pods, those that Kueue holds back with what it says."""
+        queued = {pod.name for pod in pods if pod.queued.startswith(BY_KUEUE)}
+        if not queued:
+            return pods
+        uids = [pod["metadata"]["uid"] for pod in self._store.pods_owned(key) if pod["metadata"]["name"] in queued]
+        groups = [body["metadata"]["uid"] for body in self._store.workloads(key).bodies]
+        told = await why_queued(self._cluster, key[0], (*groups, *uids))
+        if not told:
+            return pods
+        return tuple(replace(pod, queued=f"{pod.queued}: {told}") if pod.name in queued else pod for pod in pods)

@@ -15,6 +15,7 @@ from energylens.decide.deployment.rollouts import WORKLOADS
 from energylens.decide.deployment.workloads import Workloads
 from energylens.decide.trimmed import shared, trim_child, trim_node, trim_pod
 from energylens.planner.inventory.snapshot import OWNER_LABEL
+from energylens.serving.queues import PASSED_ANNOTATIONS
 from energylens.serving.workload import CANARY_SUFFIX, LWS_SUFFIX
 
 Key = tuple[str, str]
@@ -112,7 +113,8 @@ class Store:
             "apiVersion": body.get("apiVersion"),
             "kind": body.get("kind"),
             "metadata": {
-                name: value for name, value in body["metadata"].items() if name not in ("managedFields", "annotations")
+                **{n: value for n, value in body["metadata"].items() if n not in ("managedFields", "annotations")},
+                **_passed_annotations(body["metadata"]),
             },
             "spec": body.get("spec") or {},
             "status": body.get("status") or {},
@@ -376,9 +378,17 @@ def _same(old: Body, new: Body) -> bool:
 
     def seen(body: Body) -> tuple[Any, ...]:
         metadata = body["metadata"]
-        return body["spec"], body["status"], metadata.get("deletionTimestamp"), metadata.get("labels")
+        parts = ("deletionTimestamp", "labels", "annotations")
+        return body["spec"], body["status"], *(metadata.get(part) for part in parts)
 
     return seen(old) == seen(new)
+
+
+def _passed_annotations(metadata: Mapping[str, Any]) -> Body:
+    """Return the annotations that pods get; others change often, and nothing depends on them."""
+    given = metadata.get("annotations") or {}
+    kept = {name: given[name] for name in PASSED_ANNOTATIONS if name in given}
+    return {"annotations": kept} if kept else {}
 
 
 def _newer(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:

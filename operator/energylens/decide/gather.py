@@ -91,7 +91,7 @@ def gather(
         want_table=present.want_table,
         standing=standing_plan(deployment, present.table, workload),
         corrections=offered.learned.for_planning(deployment),
-        late=late_rollout(deployment, deployment.status.plan, workload),
+        late=late_rollout(deployment, deployment.status.plan, workload, () if seen is None else seen.running_pods, now),
         load=followed_load(deployment, whole_load(window, seen) if seen is not None else window),
         beside=beside(deployment, workload, present.table, seen, window) if seen is not None and verifies else None,
     )

@@ -59,6 +59,7 @@ class Reason(StrEnum):
     NOT_STARTED = "NotStarted"
     PODS_NOT_READY = "PodsNotReady"
     UNSCHEDULABLE = "Unschedulable"
+    QUEUED = "Queued"
     PODS_REFUSED = "PodsRefused"
     PODS_FAILING = "PodsFailing"
     SUSPENDED = "Suspended"

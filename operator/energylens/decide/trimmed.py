@@ -135,6 +135,7 @@ def trim_pod(body: Mapping[str, Any]) -> Body:
     metadata, spec, status = body["metadata"], body.get("spec") or {}, body.get("status") or {}
     # Clusters have many pods of others, of which the GPUs they hold are enough.
     own = OWNER_LABEL in (metadata.get("labels") or {})
+    gates = (spec.get("schedulingGates") or ()) if own else ()
     return {
         "metadata": {
             "name": metadata["name"],
@@ -156,6 +157,11 @@ def trim_pod(body: Mapping[str, Any]) -> Body:
                 if spec.get(group)
             },
             **({"resourceClaims": _claims(spec["resourceClaims"])} if spec.get("resourceClaims") else {}),
+            **(
+                {"schedulingGates": [g["name"] for g in gates]}
+                if own and (gates := spec.get("schedulingGates"))
+                else {}
+            ),
         },
         "status": {
             "phase": status.get("phase", ""),

@@ -89,6 +89,7 @@ def child(
     body: dict[str, Any],
     plan: PlanStatus,
     annotations: Mapping[str, str] | None = None,
+    more_labels: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Return a child object: owned by the deployment, labelled, and carrying the hash of its own content."""
     metadata = deployment.metadata
@@ -98,7 +99,7 @@ def child(
         "metadata": {
             "name": name,
             "namespace": metadata.namespace,
-            "labels": labels(deployment) | plan_labels(plan),
+            "labels": {**(more_labels or {}), **labels(deployment), **plan_labels(plan)},
             **({"annotations": dict(annotations)} if annotations else {}),
             "ownerReferences": [
                 {

@@ -35,7 +35,16 @@ def check(deployment: LLMDeployment) -> None:
             f"{steps}, and {settings.arguments.written(settings.names.step)!r} in spec.engine.extraArgs says it, too; "
             "leave one of them out",
         )
-    merge_pod_template({}, deployment.spec.pod_template or {})
+    template = deployment.spec.pod_template or {}
+    merge_pod_template({}, template)
+    scheduling = deployment.spec.scheduling.model_dump(by_alias=True, exclude_none=True)
+    for field, value in scheduling.items():
+        other = (template.get("spec") or {}).get(field, value)
+        if other != value:
+            raise ServingError(
+                f"spec.podTemplate.spec.{field}",
+                f"{other!r}, and spec.scheduling.{field} is {value!r}; leave one of them out",
+            )
 
 
 def check_engine(engine: Engine) -> None:

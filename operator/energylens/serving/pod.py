@@ -16,6 +16,7 @@ from energylens.serving.gpus import Placement, claim_labels, pod_claims, resourc
 from energylens.serving.images import ENGINE_IMAGES
 from energylens.serving.merge import ENGINE_CONTAINER, merge_pod_template
 from energylens.serving.metadata import FOLLOWER_APPLICATION, POWER_LIMIT, labels
+from energylens.serving.queues import pod_annotations, pod_labels
 from energylens.serving.weights import source_environment, source_volumes
 
 SHARED_MEMORY_GIB_PER_GPU = 2
@@ -66,14 +67,15 @@ def pod_template(
         ServingError: ``spec.podTemplate`` sets what the plan decides.
     """
     spec = deployment.spec
-    annotations = {}
+    annotations: dict[str, str] = {}
     if command.serves_http:
         annotations = {
             "prometheus.io/scrape": "true",
             "prometheus.io/port": str(HTTP_PORT),
             "prometheus.io/path": "/metrics",
         }
-    own_labels = labels(deployment) | claim_labels(plan, placement)
+    annotations |= pod_annotations(deployment.metadata)
+    own_labels = pod_labels(deployment.metadata) | labels(deployment) | claim_labels(plan, placement)
     if not command.serves_http:
         own_labels["app.kubernetes.io/name"] = FOLLOWER_APPLICATION
     pod_spec: dict[str, Any] = {
@@ -87,6 +89,9 @@ def pod_template(
         "tolerations": _tolerations(deployment),
         "volumes": _volumes(deployment, plan),
     }
+    scheduling = spec.scheduling
+    names = {"schedulerName": scheduling.scheduler_name, "priorityClassName": scheduling.priority_class_name}
+    pod_spec |= {field: name for field, name in names.items() if name is not None}
     claims = pod_claims(deployment, plan, placement)
     if claims:
         pod_spec["resourceClaims"] = claims

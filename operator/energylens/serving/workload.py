@@ -22,6 +22,7 @@ from energylens.serving.metadata import (
     selector_labels,
 )
 from energylens.serving.pod import grace_period_seconds, pod_template
+from energylens.serving.queues import owner_labels
 from energylens.serving.rollout import Strategy
 from energylens.serving.timing import drain_seconds, progress_deadline_seconds, startup_seconds
 
@@ -101,7 +102,8 @@ def workload(
     annotations = {PLAN_SUMMARY: plan_summary(plan)}
     if followers is not None:
         annotations[LWS_RECREATE_AFTER_START] = "true"
-    return child(deployment, ref.api_version, ref.kind, ref.name, {"spec": body}, plan, annotations)
+    queue = owner_labels(deployment.metadata)
+    return child(deployment, ref.api_version, ref.kind, ref.name, {"spec": body}, plan, annotations, queue)
 
 
 def _deployment_spec(

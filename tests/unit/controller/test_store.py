@@ -154,6 +154,14 @@ def test_what_nobody_reads_of_a_deployment_is_not_kept_and_is_no_work(store: Sto
     assert store.deployments[KEY]["metadata"]["resourceVersion"] == "2"
 
 
+def test_an_annotation_that_pods_get_is_kept_and_is_work(store: Store) -> None:
+    store.put_deployment(deployment(), deleted=False)
+    queued = deployment(2)
+    queued["metadata"]["annotations"]["scheduling.volcano.sh/queue-name"] = "q"
+    assert store.put_deployment(queued, deleted=False) == KEY
+    assert store.deployments[KEY]["metadata"]["annotations"] == {"scheduling.volcano.sh/queue-name": "q"}
+
+
 def test_a_foreign_write_of_the_status_and_a_deletion_are_work(store: Store) -> None:
     store.put_deployment(deployment(1, status={"plan": {"hash": "a"}}), deleted=False)
     assert store.put_deployment(deployment(2, status={}), deleted=False) == KEY

@@ -38,6 +38,7 @@ from energylens.api.llmdeployment.profile import WEEKDAYS, LoadProfile, ProfileH
 from energylens.api.llmdeployment.resource import LLMDeployment
 from energylens.api.llmdeployment.scaling import Scaling
 from energylens.api.llmdeployment.schedule import ScheduledReplicas, ScheduleStatus
+from energylens.api.llmdeployment.scheduling import Scheduling
 from energylens.api.llmdeployment.shapes import RequestShape
 from energylens.api.llmdeployment.spec import (
     LLMDeploymentSpec,
@@ -133,6 +134,7 @@ __all__ = [
     "Scaling",
     "ScheduleStatus",
     "ScheduledReplicas",
+    "Scheduling",
     "SecretKeyRef",
     "Slo",
     "SpeculationMethod",

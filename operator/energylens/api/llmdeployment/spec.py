@@ -17,6 +17,7 @@ from energylens.api.llmdeployment.hardware import Hardware
 from energylens.api.llmdeployment.job_rules import JOB_ALONE
 from energylens.api.llmdeployment.scaling import Scaling
 from energylens.api.llmdeployment.scaling_rules import SCALING_RULES
+from energylens.api.llmdeployment.scheduling import Scheduling
 from energylens.api.llmdeployment.workload import Slo, WorkloadSpec
 
 PlanningMode = Literal["Auto", "Manual", "Advisory"]
@@ -393,6 +394,7 @@ class LLMDeploymentSpec(ApiModel):
     )
     rollout: Rollout = Field(default=Rollout(), description="How a new plan replaces the running one.")
     validation: Validation = Field(default=Validation(), description="How predictions are checked against measurement.")
+    scheduling: Scheduling = Field(default=Scheduling(), description="Scheduler and priority of the serving pods.")
     pod_template: PodTemplate | None = Field(
         default=None,
         description="A PodTemplateSpec merged into the serving pods by strategic merge; the plan's own fields win.",

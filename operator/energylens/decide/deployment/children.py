@@ -18,6 +18,7 @@ from energylens.decide.deployment.rollouts import (
     WORKLOADS,
     group_size,
     live_strategy,
+    queued_for_long,
     refused_pods,
     replicas_of,
     template_of,
@@ -279,8 +280,9 @@ def _stuck(observed: Observation, strategy: Strategy) -> bool:
         return False
     revision = workload_revision(live)
     old = [pod for pod in observed.pods if pod.revision != revision and not pod.finished]
-    if old and EXCEEDED_QUOTA in refused_pods(observed):
+    new = [pod for pod in observed.pods if pod.revision == revision]
+    if old and (EXCEEDED_QUOTA in refused_pods(observed) or queued_for_long(new, observed.now)):
         return True
     nodes = {node.name for node in observed.snapshot.nodes if node.product == plan.gpu_product}
     in_the_way = any(pod.node in nodes for pod in old)
-    return in_the_way and any(pod.unschedulable for pod in observed.pods if pod.revision == revision)
+    return in_the_way and any(pod.unschedulable for pod in new)

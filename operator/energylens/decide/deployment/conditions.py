@@ -199,6 +199,9 @@ def _progressing(observed: Observation, state: RolloutProgress) -> Condition:
     if state.current and state.ready >= state.wanted:
         return _condition(observed, kind, "False", Reason.COMPLETE, f"plan {state.running_hash} is rolled out")
     text = f"{state.updated} of {state.wanted} replicas are of plan {state.running_hash}, {state.ready} are ready"
+    found = trouble(observed, state)
+    if found is not None and found.reason is Reason.QUEUED:
+        return _condition(observed, kind, "True", Reason.QUEUED, f"{text}; {found.text}")
     missed = late(observed, state)
     if missed:
         return _condition(observed, kind, "False", Reason.PROGRESS_DEADLINE_EXCEEDED, f"{text}; {missed}")

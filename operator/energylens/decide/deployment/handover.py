@@ -20,6 +20,7 @@ from energylens.decide.deployment.rollouts import (
     group_size,
     live_strategy,
     pod_spec_of,
+    queued_for_long,
     refused_pods,
     replicas_of,
     rollout,
@@ -100,7 +101,7 @@ def _waits_for(observed: Observation, state: RolloutProgress, old: Body) -> bool
     grace = int(pod_spec_of(old).get("terminationGracePeriodSeconds") or DEFAULT_GRACE_PERIOD_SECONDS)
     if told and (observed.now - datetime.fromisoformat(told)).total_seconds() < grace + SETTLE_SECONDS:
         return False
-    if EXCEEDED_QUOTA in refused_pods(observed):
+    if EXCEEDED_QUOTA in refused_pods(observed) or queued_for_long(new, observed.now):
         return not _starting(new, observed)
     plan = observed.planning.plan
     nodes = {node.name for node in observed.snapshot.nodes if plan is not None and node.product == plan.gpu_product}

@@ -38,9 +38,12 @@ from energylens.serving.metadata import (
     ROLE_LABEL,
     revision_of,
 )
+from energylens.serving.queues import KUEUE_GATE, KUEUE_MANAGED, KUEUE_QUEUE
 from energylens.serving.support import PLAN_KEY
 
 Body = Mapping[str, Any]
+BY_KUEUE = "admission by Kueue"
+"""Begin of the reason of pods that Kueue holds back."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +150,10 @@ class PodState:
     """Whether the pod answers requests, so is no follower of a group."""
     canary: bool = False
     """It is of the one replica by which a new plan is verified."""
+    queued: str = ""
+    """What holds the pod back from being scheduled, such as a queue of Kueue; "" if nothing does."""
+    admitted_since: str = ""
+    """When a pod that Kueue had held back was bound to a node, RFC 3339; "" for any other pod."""
 
 
 @dataclass(frozen=True)
@@ -205,6 +212,8 @@ def pod_state(pod: Body) -> PodState:
     ready, scheduled = conditions.get("Ready", {}), conditions.get("PodScheduled", {})
     finished = status["phase"] in ("Failed", "Succeeded")
     is_ready = ready.get("status") == "True" and not metadata["deleting"] and not finished
+    gates = pod["spec"].get("schedulingGates", ())
+    held_back = KUEUE_MANAGED in labels and scheduled.get("status") == "True"
     waiting, failing = ("", False) if finished or is_ready else waits(status["containers"])
     not_started = not finished and not is_ready and starts(status["containers"])
     return PodState(
@@ -224,7 +233,16 @@ def pod_state(pod: Body) -> PodState:
         group=labels.get(LWS_GROUP_INDEX, ""),
         leads=labels.get(LWS_WORKER_INDEX, "0") == "0",
         canary=labels.get(ROLE_LABEL) == CANARY,
+        queued="" if finished or not gates else _held_by(gates, labels),
+        admitted_since=scheduled.get("lastTransitionTime", "") if held_back else "",
     )
+
+
+def _held_by(gates: Sequence[str], labels: Mapping[str, str]) -> str:
+    if KUEUE_GATE not in gates:
+        return f"scheduling gates {', '.join(gates)}"
+    queue = labels.get(KUEUE_QUEUE)
+    return f"{BY_KUEUE}{f', queue {queue}' if queue else ''}"
 
 
 def standing_plan(deployment: LLMDeployment, table: Body | None, workload: Body | None) -> PlanStatus | None:

@@ -47,6 +47,11 @@ class SeenPods:
     """The volume claims that the pods mount."""
 
     @property
+    def running_pods(self) -> tuple[PodState, ...]:
+        """The pods of all other replicas."""
+        return tuple(pod for pod in self.pods if not pod.canary)
+
+    @property
     def canary_pods(self) -> tuple[PodState, ...]:
         """The pods of this replica, also those that are being stopped."""
         return tuple(pod for pod in self.pods if pod.canary)
@@ -99,13 +104,16 @@ def _seen(canary: Body | None, pods: Sequence[PodState], window: WindowMeasureme
     made = [pod for pod in pods if pod.revision == workload_revision(canary) and not pod.ends_by]
     own = [pod for pod in made if not pod.finished]
     ready = len(own) >= group_size(canary) and all(pod.ready for pod in own)
+    queues = [f"{pod.name} waits for {pod.queued}" for pod in own if pod.queued]
     waits = [f"{pod.name} waits for a node: {pod.unschedulable}" for pod in own if pod.unschedulable]
     said = [f"{pod.name}: {pod.failed or pod.waiting}" for pod in made if pod.failed or pod.waiting]
-    told = (*said, *waits, *_refusals(canary))
+    told = (*said, *queues, *waits, *_refusals(canary))
     return SeenReplica(
         ready=ready,
         trouble="" if ready or not told else told[0],
         unschedulable=bool(waits),
+        queued=bool(queues),
+        admitted_since=max((pod.admitted_since for pod in own), default=""),
         window=window if ready else None,
         plan_hash=plan_label(canary),
     )

@@ -14,12 +14,14 @@ from energylens.decide.reasons import ConditionType, Reason
 from energylens.serving import Strategy, strategy_of
 from energylens.serving.claims import one_at_a_time
 from energylens.serving.metadata import PLAN_LABEL, revision_of
-from energylens.serving.timing import progress_deadline_seconds, startup_seconds
+from energylens.serving.timing import PROGRESS_DEADLINE_SECONDS, progress_deadline_seconds, startup_seconds
 
 WORKLOADS = ("Deployment", "LeaderWorkerSet")
 """Kinds of children that run the pods."""
 RECENT = timedelta(minutes=10)
 """Failures older than this are no evidence about pods that are started now; Kubernetes keeps thousands of them."""
+QUEUE_PATIENCE = timedelta(seconds=60)
+"""Kueue admits a pod within seconds if its queue has quota."""
 OVERDUE = timedelta(seconds=60)
 """A kubelet ends what runs when the grace period is over, and then deletes the pod at once."""
 EXCEEDED_QUOTA = "exceeded quota"
@@ -55,7 +57,7 @@ class Trouble:
     @property
     def needs_a_person(self) -> bool:
         """Whether it does not pass as pods start and GPUs become free."""
-        return self.reason is not Reason.UNSCHEDULABLE
+        return self.reason not in (Reason.UNSCHEDULABLE, Reason.QUEUED)
 
 
 def live_strategy(live: Mapping[str, Any]) -> Strategy | None:
@@ -169,6 +171,9 @@ def trouble(observed: Observation, state: RolloutProgress) -> Trouble | None:
     if shared:
         return Trouble(Reason.PODS_FAILING, shared)
     for pod in alive:
+        if pod.queued:
+            return Trouble(Reason.QUEUED, f"{pod.name} waits for {pod.queued}")
+    for pod in alive:
         if pod.unschedulable:
             return Trouble(Reason.UNSCHEDULABLE, f"{pod.name} waits for a node: {pod.unschedulable}")
     return None
@@ -199,6 +204,8 @@ def looks_again(observed: Observation) -> bool:
         return True
     if not state.exists or (state.current and state.ready >= state.wanted):
         return False
+    if any(pod.queued or pod.admitted_since for pod in observed.pods):
+        return True
     groups = (observed.workload or {}).get("kind") == "LeaderWorkerSet"
     return groups or observed.outgoing is not None or any(pod.creating for pod in observed.pods)
 
@@ -227,10 +234,30 @@ def late(observed: Observation, state: RolloutProgress) -> str:
     live = observed.workload
     if live is None or (state.current and state.ready >= state.wanted):
         return ""
+    if waits_in_queue(live, observed.pods, observed.now):
+        return ""
     if live["kind"] == "LeaderWorkerSet":
         return _late_group(observed, state)
     told = deadline_exceeded(live)
     return told + _shorter_than_the_start(observed) if told else ""
+
+
+def waits_in_queue(live: Body, pods: Iterable[PodState], now: datetime) -> bool:
+    """Return whether a queue holds pods of a workload back, or did so less than a progress deadline ago.
+
+    The controllers of workloads do not know about queues: to them a pod that waits for a quota makes no progress.
+    """
+    own = [pod for pod in pods if pod.revision == workload_revision(live) and not pod.finished]
+    if any(pod.queued for pod in own):
+        return True
+    limit = int((live.get("spec") or {}).get("progressDeadlineSeconds") or PROGRESS_DEADLINE_SECONDS)
+    admitted = [_time(pod.admitted_since) for pod in own if pod.admitted_since]
+    return bool(admitted) and (now - max(admitted)).total_seconds() <= limit
+
+
+def queued_for_long(pods: Iterable[PodState], now: datetime) -> bool:
+    """Return whether a pod has waited in a queue for so long that what it waits for may be held by older pods."""
+    return any(pod.queued and pod.created and now - _time(pod.created) > QUEUE_PATIENCE for pod in pods)
 
 
 def deadline_exceeded(workload: Body | None) -> str:
@@ -268,9 +295,25 @@ def _late_group(observed: Observation, state: RolloutProgress) -> str:
     return f"no replica became ready for {limit} s" + _shorter_than_the_start(observed)
 
 
-def late_rollout(deployment: LLMDeployment, plan: PlanStatus | None, workload: Body | None) -> str:
-    """Return why the rollout of a plan missed its deadline; "" when it did not, or the workload is of another plan."""
+def late_rollout(
+    deployment: LLMDeployment,
+    plan: PlanStatus | None,
+    workload: Body | None,
+    pods: Iterable[PodState] = (),
+    now: datetime | None = None,
+) -> str:
+    """Return why the rollout of a plan missed its deadline; "" when it did not, or the workload is of another plan.
+
+    Args:
+        deployment: With its last status.
+        plan: The plan in status.
+        workload: What runs the pods.
+        pods: The pods, if they are known: time in a queue does not count.
+        now: The current time, with ``pods``.
+    """
     live = workload or {}
+    if workload is not None and now is not None and waits_in_queue(workload, pods, now):
+        return ""
     running = (live.get("metadata", {}).get("labels") or {}).get(PLAN_LABEL)
     if plan is None or running != plan.hash:
         return ""

@@ -56,6 +56,10 @@ class SeenReplica:
     """Why it is not ready."""
     unschedulable: bool = False
     """Whether no node has room for it."""
+    queued: bool = False
+    """Whether a queue holds it back; that time does not count as a failure."""
+    admitted_since: str = ""
+    """When its last pod left a queue, RFC 3339; "" for pods that were in none."""
     window: WindowMeasurement | None = None
     """The last window of the replica."""
     plan_hash: str = ""
@@ -258,8 +262,11 @@ def _is_new(window: WindowMeasurement, status: VerificationStatus) -> bool:
 def _late(situation: Situation, status: VerificationStatus) -> tuple[VerdictReason, str] | None:
     """Return why the verification must end without a verdict; None while there is time."""
     replica, validation = situation.replica, situation.deployment.spec.validation
+    if replica.queued:
+        return None
     if status.ready_time is None:
-        if replica.ready or _age(status.start_time, situation.now) <= situation.deadline_seconds:
+        began = max(status.start_time or "", replica.admitted_since) or None
+        if replica.ready or _age(began, situation.now) <= situation.deadline_seconds:
             return None
         text = f"the replica was not ready within {situation.deadline_seconds:.0f} s"
         trouble = f"{text}: {replica.trouble}" if replica.trouble else text

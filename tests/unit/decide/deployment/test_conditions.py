@@ -103,6 +103,8 @@ CASES = [
         workload=workload(plan(OTHER)),
         pods=(pod("a"), pod("b")),
     ),
+    case("Ready", "False", "Queued", pods=(pod("p0"), pod("p1", ready=False, node="", queued="admission by Kueue"))),
+    case("Progressing", "True", "Queued", pods=(pod("p1", ready=False, node="", queued="admission by Kueue"),)),
     case("Ready", "False", "Unschedulable", pods=(pod("p0"), pod("p1", ready=False, unschedulable="no node"))),
     case("Ready", "False", "PodsRefused", workload=workload(ready=0, conditions=REFUSED), pods=()),
     case("Ready", "False", "PodsFailing", pods=(pod("p0"), pod("p1", ready=False, failed="Evicted", finished=True))),

@@ -143,6 +143,17 @@ def test_what_is_needed_does_not_wait_for_room_and_what_saves_does() -> None:
     assert not found.status.followed.verified
 
 
+def test_time_in_a_queue_does_not_count_against_a_replica() -> None:
+    late = timedelta(seconds=2000)
+    status = begun()
+    queued = SeenReplica(trouble="p0 waits for admission by Kueue", queued=True)
+    assert step(situation(status, replica=queued, now=NOW + late)).action == "Verify"
+    admitted = (NOW + late - timedelta(seconds=100)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    assert step(situation(status, replica=SeenReplica(admitted_since=admitted), now=NOW + late)).action == "Verify"
+    gone = step(situation(status, replica=SeenReplica(admitted_since=admitted), now=NOW + 2 * late))
+    assert gone.reason is Reason.GIVEN_UP
+
+
 def test_what_says_nothing_of_the_plan_is_tried_again_after_the_cooldown() -> None:
     memory = begun()
     waits = SeenReplica(trouble="p0 waits for a node", unschedulable=True)

@@ -1,0 +1,40 @@
+"""What Kueue says about pods that it holds back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.support.fake_cluster import FakeCluster
+
+from energylens.cluster.errors import ClusterError, ForbiddenError, NotFoundError
+from energylens.cluster.port import Object
+from energylens.cluster.resources import Resource
+from energylens.controller.inquiries import why_queued
+
+
+def workload(uid: str, message: str, status: str = "False") -> Object:
+    condition = {"type": "QuotaReserved", "status": status, "message": message}
+    return {
+        "kind": "Workload",
+        "metadata": {"name": uid, "namespace": "team", "labels": {"kueue.x-k8s.io/job-uid": uid}},
+        "status": {"conditions": [{"type": "Admitted", "status": "False", "message": "no"}, condition]},
+    }
+
+
+async def test_the_first_pod_that_kueue_says_something_of_is_quoted() -> None:
+    cluster = FakeCluster()
+    for body in (workload("p0", "quota reserved", "True"), workload("p1", "no quota"), workload("other", "full")):
+        cluster.put(body)
+    assert await why_queued(cluster, "team", ["group", "p0", "p1"]) == "no quota"
+    assert await why_queued(cluster, "team", ["p0"]) == ""
+    assert await why_queued(cluster, "elsewhere", ["p1"]) == ""
+
+
+@pytest.mark.parametrize("error", [ForbiddenError("no"), NotFoundError("no such kind")])
+async def test_without_kueue_or_the_right_nothing_is_quoted(error: ClusterError) -> None:
+    class Refusing(FakeCluster):
+        async def list_objects(self, resource: Resource, **_: Any) -> list[Object]:
+            raise error
+
+    assert await why_queued(Refusing(), "team", ["p0"]) == ""
