@@ -69,6 +69,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
   verbs: [list, watch, create, patch, delete]
+# The pods among which a gateway chooses, spec.routing.inferencePool.
+- apiGroups: [inference.networking.k8s.io]
+  resources: [inferencepools]
+  verbs: [list, watch, create, patch, delete]
 # The GPUs that serving pods claim on nodes of dynamic resource allocation; those of earlier plans are deleted.
 - apiGroups: [resource.k8s.io]
   resources: [resourceclaimtemplates]

@@ -38,6 +38,7 @@ CLUSTER_ENERGY_BUDGET = Resource(
 )
 DEPLOYMENT = Resource("apps", "v1", "Deployment", "deployments")
 LEADER_WORKER_SET = Resource("leaderworkerset.x-k8s.io", "v1", "LeaderWorkerSet", "leaderworkersets")
+INFERENCE_POOL = Resource("inference.networking.k8s.io", "v1", "InferencePool", "inferencepools")
 SERVICE = Resource("", "v1", "Service", "services")
 CONFIG_MAP = Resource("", "v1", "ConfigMap", "configmaps")
 POD_DISRUPTION_BUDGET = Resource("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets")
@@ -56,7 +57,15 @@ LEASE = Resource("coordination.k8s.io", "v1", "Lease", "leases")
 REVIEW = Resource("authorization.k8s.io", "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews", namespaced=False)
 """The request that asks whether the sender has a right."""
 
-CHILDREN = (DEPLOYMENT, LEADER_WORKER_SET, SERVICE, CONFIG_MAP, POD_DISRUPTION_BUDGET, RESOURCE_CLAIM_TEMPLATE)
+CHILDREN = (
+    DEPLOYMENT,
+    LEADER_WORKER_SET,
+    SERVICE,
+    INFERENCE_POOL,
+    CONFIG_MAP,
+    POD_DISRUPTION_BUDGET,
+    RESOURCE_CLAIM_TEMPLATE,
+)
 """Kinds that an LLMDeployment may own."""
 
 _BY_KIND = {

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from energylens.clock import Clock
-from energylens.cluster.errors import BusyError, ClusterError, ForbiddenError, RefusedError
+from energylens.cluster.errors import BusyError, ClusterError, ForbiddenError, NotFoundError, RefusedError
 from energylens.cluster.managers import managers_of
 from energylens.cluster.port import ClusterPort
 from energylens.cluster.resources import RESOURCE_CLAIM_TEMPLATE, resource_of
@@ -151,7 +151,10 @@ class ChildWriter:
         except ClusterError as error:
             for_good = isinstance(error, RefusedError | ForbiddenError)
             reason = Reason.APPLY_REFUSED if for_good else Reason.API_SERVER_ERROR
-            text = f"{manifest['kind']} {manifest['metadata']['name']}: {error}; retrying"
+            unserved = await self._unserved(manifest, error)
+            if unserved:
+                reason = Reason.APPLY_REFUSED
+            text = f"{manifest['kind']} {manifest['metadata']['name']}: {unserved or error}; retrying"
             at_least = error.retry_after_seconds if isinstance(error, BusyError) else 0.0
             return self._refuse(child, _Refusal(digest, text, reason), at_least)
         self._store.put_child(manifest["kind"], answer, deleted=False)
@@ -160,6 +163,16 @@ class ChildWriter:
             written.verified = self._held[child] = digest
         self._written(child, now)
         return None
+
+    async def _unserved(self, manifest: Body, error: ClusterError) -> str:
+        """Return that the API server lacks the kind of a child, if that is why a write failed; "" if it is not."""
+        resource = resource_of(manifest)
+        try:
+            if not isinstance(error, NotFoundError) or await self._cluster.serves(resource):
+                return ""
+        except ClusterError:
+            return ""
+        return f"the API server does not serve {resource.plural} of {resource.api_version}; install its definition"
 
     def _refuse(self, child: ChildKey, refusal: _Refusal, at_least: float = 0.0) -> _Refusal:
         known = self._refusals.get(child)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from energylens.cluster.errors import ClusterError
 from energylens.cluster.port import ClusterPort
-from energylens.cluster.resources import POD_DISRUPTION_BUDGET, RESOURCE_CLAIM_TEMPLATE, resource_of
+from energylens.cluster.resources import INFERENCE_POOL, POD_DISRUPTION_BUDGET, RESOURCE_CLAIM_TEMPLATE, resource_of
 from energylens.controller.child_writer import ChildWriter
 from energylens.controller.metrics import Metrics
 from energylens.controller.store import Key, Store
@@ -40,6 +40,8 @@ class Departures:
                     await self._delete(key, body)
             if wanted.unguarded:
                 await self._unguard(key)
+            if wanted.acting:
+                await self._drop_pool(key, wanted)
             if all_written and wanted.acting:
                 await self._drop_claim_templates(key, wanted)
         except _NotDoneError as error:
@@ -64,6 +66,14 @@ class Departures:
         """Delete the PodDisruptionBudget of an earlier plan with more pods; one of another owner has other labels."""
         child = self._store.children.get((POD_DISRUPTION_BUDGET.kind, *key))
         if child is not None and (child.body["metadata"].get("labels") or {}).get(OWNER_LABEL) == key[1]:
+            await self._delete(key, child.body)
+
+    async def _drop_pool(self, key: Key, wanted: Children) -> None:
+        """Delete the InferencePool that the spec no longer asks for; one of another owner has other labels."""
+        child = self._store.children.get((INFERENCE_POOL.kind, *key))
+        if child is None or any(manifest["kind"] == INFERENCE_POOL.kind for manifest in wanted.manifests):
+            return
+        if (child.body["metadata"].get("labels") or {}).get(OWNER_LABEL) == key[1]:
             await self._delete(key, child.body)
 
     async def _drop_claim_templates(self, key: Key, wanted: Children) -> None:

@@ -17,6 +17,7 @@ from energylens.cluster.resources import (
     DEPLOYMENT,
     DEVICE_CLASS,
     ENERGY_BUDGET,
+    INFERENCE_POOL,
     LEADER_WORKER_SET,
     LLM_DEPLOYMENT,
     NAMESPACE,
@@ -46,7 +47,7 @@ Handle = Callable[[dict[str, Any], bool], None]
 
 def watched_children(kinds: Collection[Resource]) -> tuple[Resource, ...]:
     """Return the kinds of children that are watched; PodDisruptionBudgets change with every pod and are not."""
-    children = (DEPLOYMENT, SERVICE, CONFIG_MAP, LEADER_WORKER_SET, RESOURCE_CLAIM_TEMPLATE)
+    children = (DEPLOYMENT, SERVICE, CONFIG_MAP, LEADER_WORKER_SET, RESOURCE_CLAIM_TEMPLATE, INFERENCE_POOL)
     return tuple(kind for kind in children if kind in kinds)
 
 

@@ -14,6 +14,7 @@ from energylens.cluster.resources import (
     DEPLOYMENT,
     DEVICE_CLASS,
     ENERGY_BUDGET,
+    INFERENCE_POOL,
     LEADER_WORKER_SET,
     LLM_DEPLOYMENT,
     NAMESPACE,
@@ -34,8 +35,8 @@ NEEDED = (LLM_DEPLOYMENT, NODE, POD, DEPLOYMENT, SERVICE, CONFIG_MAP, POD_DISRUP
 BUDGET_KINDS = (ENERGY_BUDGET, CLUSTER_ENERGY_BUDGET)
 DYNAMIC_KINDS = (DEVICE_CLASS, RESOURCE_SLICE, RESOURCE_CLAIM, RESOURCE_CLAIM_TEMPLATE)
 """Kinds of dynamic resource allocation; GPUs cannot be counted by some of them."""
-OPTIONAL = (*BUDGET_KINDS, LEADER_WORKER_SET, *DYNAMIC_KINDS)
-_CUSTOM = (LLM_DEPLOYMENT, *BUDGET_KINDS, LEADER_WORKER_SET)
+OPTIONAL = (*BUDGET_KINDS, LEADER_WORKER_SET, INFERENCE_POOL, *DYNAMIC_KINDS)
+_CUSTOM = (LLM_DEPLOYMENT, *BUDGET_KINDS, LEADER_WORKER_SET, INFERENCE_POOL)
 ALL_KINDS = frozenset((*NEEDED, *OPTIONAL, NAMESPACE))
 
 Report = Callable[[str, str], None]
@@ -75,6 +76,7 @@ class Kinds:
         One that is needed and is not served, or may not be listed, is reported until it can be. Others are left out:
 
         - LeaderWorkerSet where it is not served or may not be listed: plans over several nodes wait for it.
+        - InferencePool where it is not served or may not be listed: deployments that ask for one say so.
         - the kinds of dynamic resource allocation, all of them, where one is not served or may not be listed: GPUs are
           then counted by what device plugins report.
         - EnergyBudget and ClusterEnergyBudget where they are not served: what was under a budget may not grow.

@@ -19,6 +19,7 @@ from energylens.cluster.resources import (
     DEPLOYMENT,
     ENERGY_BUDGET,
     EVENT,
+    INFERENCE_POOL,
     LEADER_WORKER_SET,
     LLM_DEPLOYMENT,
     PERSISTENT_VOLUME_CLAIM,
@@ -65,12 +66,13 @@ RIGHTS: tuple[Right, ...] = (
     *_each(SERVICE, "create", "patch"),
     *_each(CONFIG_MAP, "create", "patch", "get"),
     *_each(POD_DISRUPTION_BUDGET, "create", "patch", "delete"),
+    *_each(INFERENCE_POOL, "create", "patch", "delete"),
     *_each(RESOURCE_CLAIM_TEMPLATE, "create", "patch", "delete"),
     *_each(PERSISTENT_VOLUME_CLAIM, "get"),
     *_each(EVENT, "create", "list"),
 )
 """Actions of the operator besides listing and watching the watched kinds, and besides its lease."""
-LEFT_OUT_WITHOUT_LIST = (LEADER_WORKER_SET, CLUSTER_ENERGY_BUDGET, RESOURCE_CLAIM_TEMPLATE)
+LEFT_OUT_WITHOUT_LIST = (LEADER_WORKER_SET, CLUSTER_ENERGY_BUDGET, RESOURCE_CLAIM_TEMPLATE, INFERENCE_POOL)
 """Kinds that the operator does without where it may not list them; then it does not write them either."""
 
 

@@ -16,6 +16,7 @@ from energylens.cluster.port import ClusterPort, Identity
 from energylens.cluster.resources import (
     CLUSTER_ENERGY_BUDGET,
     ENERGY_BUDGET,
+    INFERENCE_POOL,
     LEADER_WORKER_SET,
     LLM_DEPLOYMENT,
     NAMESPACE,
@@ -135,7 +136,7 @@ class Sweeper:
                 there = name in listed and listed[name].uid == uid
                 if not there and now.get(name) == uid:
                     self._drop(resource, name, uid, handles[resource])
-        for kind in (LEADER_WORKER_SET, RESOURCE_CLAIM_TEMPLATE):
+        for kind in (LEADER_WORKER_SET, RESOURCE_CLAIM_TEMPLATE, INFERENCE_POOL):
             if kind in self.found.unserved:
                 # They went with their kind; whether somebody heard of each does not matter.
                 self._drop_all(kind, handles[kind])

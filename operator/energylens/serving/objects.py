@@ -14,7 +14,7 @@ from energylens.serving.errors import ServingError
 from energylens.serving.gpus import BY_REQUEST, Placement, claim_template
 from energylens.serving.merge import merge_pod_template
 from energylens.serving.rollout import Strategy
-from energylens.serving.support import disruption_budget, needs_disruption_budget, plan_table, service
+from energylens.serving.support import disruption_budget, inference_pool, needs_disruption_budget, plan_table, service
 from energylens.serving.workload import workload
 
 _ONE = Strategy("Recreate", 0, 1)
@@ -101,6 +101,9 @@ def manifests(
     objects += [workload(deployment, plan, model, strategy, placement), service(deployment, plan)]
     if needs_disruption_budget(plan):
         objects.append(disruption_budget(deployment, plan))
+    pool = deployment.spec.routing.inference_pool
+    if pool is not None:
+        objects.append(inference_pool(deployment, plan, pool))
     if table is not None:
         objects.append(plan_table(deployment, plan, table))
     return objects

@@ -7,12 +7,14 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from energylens.api.llmdeployment import LLMDeployment, PlanStatus
+from energylens.api.llmdeployment import InferencePool, LLMDeployment, PlanStatus
 from energylens.serving.arguments import HTTP_PORT
 from energylens.serving.metadata import child, group_labels, selector_labels
 
 MAX_TABLE_BYTES = 900 * 1024
 """The API server refuses objects of more than 1 MiB, metadata and managed fields included."""
+POOL_API_VERSION, POOL_KIND = "inference.networking.k8s.io/v1", "InferencePool"
+"""Gateway API inference extension (https://gateway-api-inference-extension.sigs.k8s.io/api-types/inferencepool/)."""
 TABLE_KEY = "candidates.csv"
 PLAN_KEY = "plan.json"
 
@@ -39,6 +41,26 @@ def service(deployment: LLMDeployment, plan: PlanStatus) -> dict[str, Any]:
         "ports": [{"name": "http", "port": HTTP_PORT, "targetPort": "http", "protocol": "TCP", "appProtocol": "http"}],
     }
     return child(deployment, "v1", "Service", service_name(deployment), {"spec": body}, plan)
+
+
+def inference_pool(deployment: LLMDeployment, plan: PlanStatus, pool: InferencePool) -> dict[str, Any]:
+    """Return the InferencePool of the pods that the Service selects, whatever plan they are of.
+
+    Gateways route to pods that the site's endpoint picker chooses among them.
+    """
+    picker = pool.endpoint_picker
+    body = {
+        "selector": {"matchLabels": selector_labels(deployment)},
+        "targetPorts": [{"number": HTTP_PORT}],
+        "endpointPickerRef": {
+            "group": "",
+            "kind": "Service",
+            "name": picker.name,
+            "port": {"number": picker.port},
+            "failureMode": picker.failure_mode,
+        },
+    }
+    return child(deployment, POOL_API_VERSION, POOL_KIND, deployment.metadata.name, {"spec": body}, plan)
 
 
 def needs_disruption_budget(plan: PlanStatus) -> bool:

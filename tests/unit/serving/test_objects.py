@@ -204,3 +204,20 @@ def test_a_name_that_is_too_long_for_a_group_is_refused(
         manifests(make_deployment(name="a" * 43), group, models["405b"], strategy=STRATEGY)
     assert manifests(make_deployment(name="a" * 42), group, models["405b"], strategy=STRATEGY)
     assert manifests(make_deployment(name="a" * 52), make_plan(), models["70b"], strategy=STRATEGY)
+
+
+def test_a_pool_selects_what_the_service_selects_and_names_the_sites_picker(
+    make_deployment: Callable[..., LLMDeployment], make_plan: Callable[..., PlanStatus], models: dict[str, ModelSpec]
+) -> None:
+    routing = {"inferencePool": {"endpointPicker": {"name": "epp", "port": 9003}}}
+    deployment = make_deployment(routing=routing)
+    by_kind = {
+        body["kind"]: body for body in manifests(deployment, make_plan(), models["70b"], strategy=STRATEGY, table=[])
+    }
+    pool = by_kind["InferencePool"]
+    assert pool["metadata"]["name"] == "chat"
+    assert pool["spec"]["selector"]["matchLabels"] == by_kind["Service"]["spec"]["selector"]
+    assert pool["spec"]["endpointPickerRef"]["port"] == {"number": 9003}
+    assert pool["spec"]["endpointPickerRef"]["failureMode"] == "FailClose"
+    plain = manifests(make_deployment(), make_plan(), models["70b"], strategy=STRATEGY)
+    assert all(body["kind"] != "InferencePool" for body in plain)

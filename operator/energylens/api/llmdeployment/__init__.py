@@ -36,6 +36,7 @@ from energylens.api.llmdeployment.plan import (
 )
 from energylens.api.llmdeployment.profile import WEEKDAYS, LoadProfile, ProfileHours, Weekday
 from energylens.api.llmdeployment.resource import LLMDeployment
+from energylens.api.llmdeployment.routing import EndpointPicker, InferencePool, Routing
 from energylens.api.llmdeployment.scaling import Scaling
 from energylens.api.llmdeployment.schedule import ScheduledReplicas, ScheduleStatus
 from energylens.api.llmdeployment.scheduling import Scheduling
@@ -88,6 +89,7 @@ __all__ = [
     "ConfigMapKeyRef",
     "CorrectionFactors",
     "DeploymentBudget",
+    "EndpointPicker",
     "Energy",
     "EnergyAccount",
     "Engine",
@@ -96,6 +98,7 @@ __all__ = [
     "FollowedPlan",
     "GivenUpPlan",
     "Hardware",
+    "InferencePool",
     "ItlPercentiles",
     "LLMDeployment",
     "LLMDeploymentSpec",
@@ -131,6 +134,7 @@ __all__ = [
     "RollbackReason",
     "RollbackStatus",
     "Rollout",
+    "Routing",
     "Scaling",
     "ScheduleStatus",
     "ScheduledReplicas",

@@ -15,6 +15,7 @@ from energylens.api.llmdeployment.energy import Energy
 from energylens.api.llmdeployment.engine import Engine, Model
 from energylens.api.llmdeployment.hardware import Hardware
 from energylens.api.llmdeployment.job_rules import JOB_ALONE
+from energylens.api.llmdeployment.routing import Routing
 from energylens.api.llmdeployment.scaling import Scaling
 from energylens.api.llmdeployment.scaling_rules import SCALING_RULES
 from energylens.api.llmdeployment.scheduling import Scheduling
@@ -395,6 +396,7 @@ class LLMDeploymentSpec(ApiModel):
     rollout: Rollout = Field(default=Rollout(), description="How a new plan replaces the running one.")
     validation: Validation = Field(default=Validation(), description="How predictions are checked against measurement.")
     scheduling: Scheduling = Field(default=Scheduling(), description="Scheduler and priority of the serving pods.")
+    routing: Routing = Field(default=Routing(), description="How requests reach the pods, besides the Service.")
     pod_template: PodTemplate | None = Field(
         default=None,
         description="A PodTemplateSpec merged into the serving pods by strategic merge; the plan's own fields win.",
