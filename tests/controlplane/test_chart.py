@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.support.api_client import ApiClient, ApiError
 from tests.unit.api.objects import BUDGET, CLUSTER_BUDGET, DEPLOYMENT, changed
 
 from energylens import __version__
@@ -402,6 +403,32 @@ def test_an_install_serves_the_custom_resources_and_one_service_account(api: Kub
     assert service["spec"]["ports"][0]["targetPort"] == "http"
     eventually(lambda: inside.run("apply", "--filename=-", stdin=json.dumps(DEPLOYMENT)))
     assert "llama" in inside.run("get", "llmd")
+
+
+@pytest.mark.usefixtures("release")
+def test_two_operators_stand_on_two_nodes_and_a_drain_leaves_one(
+    own_cluster: RunningCluster, helm: Helm, api: Kubectl
+) -> None:
+    # The only node without GPUs is one; those with GPUs have a taint.
+    install(helm, "replicaCount=2", "tolerations[0].operator=Exists")
+    inside, client = api.within(NAMESPACE), ApiClient(own_cluster.kubeconfig)
+
+    def standing() -> list[dict[str, Any]]:
+        (budget,) = inside.list("poddisruptionbudgets")
+        assert budget["status"]["disruptionsAllowed"] == 1
+        return inside.list("pods", "--selector=app.kubernetes.io/name=energylens")
+
+    def evict(pod: dict[str, Any]) -> None:
+        metadata = {"namespace": NAMESPACE, "name": pod["metadata"]["name"]}
+        eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": metadata}
+        client.request("POST", f"/api/v1/namespaces/{NAMESPACE}/pods/{metadata['name']}/eviction", eviction)
+
+    first, second = eventually(standing)
+    assert first["spec"]["nodeName"] != second["spec"]["nodeName"]
+    evict(first)
+    with pytest.raises(ApiError, match="would violate the pod's disruption budget"):
+        evict(second)
+    client.close()
 
 
 def test_definitions_of_another_installer_are_taken_over_when_helm_is_told_to(helm: Helm, api: Kubectl) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -28,6 +29,8 @@ QUIET_SECONDS = 1.0
 """Without a write of the operator and a change of the object for so long a deployment is at rest."""
 OF_PODS = (ConditionType.READY.value, ConditionType.PROGRESSING.value)
 """Conditions that follow the pods: how far a rollout is depends on when one looks."""
+LOOKED_AT = "looked-at"
+"""A label that means nothing to the operator."""
 NEVER = (Reason.INTERNAL_ERROR.value, Reason.API_SERVER_ERROR.value)
 """Reasons of defects and of faults of the wire, of which there are none here."""
 
@@ -110,7 +113,8 @@ def decided(state: State, name: str) -> State:
         if key == "Pods" or not key.split(" ", 1)[1].startswith(name):
             continue
         kept: Object = {part: value for part, value in body.items() if part not in ("status", "metadata")}
-        kept["labels"] = body["metadata"].get("labels")
+        labels = body["metadata"].get("labels") or {}
+        kept["labels"] = {name: value for name, value in labels.items() if name != LOOKED_AT}
         if body["kind"] == LLM_DEPLOYMENT.kind:
             status = body["status"]
             kept["plan"] = status.get("plan")
@@ -189,7 +193,7 @@ class Transitions(RuleBasedStateMachine):
         world, place = self.world, self.world.walk
         world.at_rest(place, self.name)
         writes, passes = world.writes(place), self._passes()
-        world.apply(place, self.name, self.spec, labels={"looked-at": str(time.monotonic_ns())})
+        world.apply(place, self.name, self.spec, labels={LOOKED_AT: str(time.monotonic_ns())})
         eventually(lambda: self._passes() > passes, STEP_SECONDS, interval=0.05)
         eventually(lambda: world.operator.metric("energylens_queue_length") == 0, STEP_SECONDS, interval=0.05)
         new = [call for call in world.operator.proxy.calls if call.is_write and call.namespace == place.namespace]
@@ -254,7 +258,7 @@ class Transitions(RuleBasedStateMachine):
     def _are_alike(self, what: str, expected: State) -> None:
         def check() -> bool:
             found = list(differences(expected, self._state(self.world.walk)))
-            assert not found, f"{what}: {'; '.join(found[:8])}"
+            assert not found, f"{what}: {'; '.join(found[:8])}; the spec: {json.dumps(self.spec)}"
             return True
 
         eventually(check, 60, interval=POLL_SECONDS)
