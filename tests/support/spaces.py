@@ -35,7 +35,10 @@ class Space:
             placed["metadata"]["namespace"] = self.namespace
             if placed["kind"] == LLM_DEPLOYMENT.kind:
                 hardware = placed["spec"].setdefault("hardware", {})
-                hardware["nodeSelector"] = {**hardware.get("nodeSelector", {}), SPACE_LABEL: self.namespace}
+                selector = hardware.setdefault("nodeSelector", {}) if isinstance(hardware, dict) else None
+                # What is neither is for the API server to refuse.
+                if isinstance(selector, dict):
+                    selector[SPACE_LABEL] = self.namespace
             self.api.apply(resource_of(placed), placed)
 
     def add_nodes(self, product: str, count: int, gpus: int) -> None:

@@ -192,12 +192,15 @@ class Transitions(RuleBasedStateMachine):
         """A label that means nothing brings the deployment into the queue; nothing is written."""
         world, place = self.world, self.world.walk
         world.at_rest(place, self.name)
+        before = world.get(place, self.name)
         writes, passes = world.writes(place), self._passes()
         world.apply(place, self.name, self.spec, labels={LOOKED_AT: str(time.monotonic_ns())})
         eventually(lambda: self._passes() > passes, STEP_SECONDS, interval=0.05)
         eventually(lambda: world.operator.metric("energylens_queue_length") == 0, STEP_SECONDS, interval=0.05)
         new = [call for call in world.operator.proxy.calls if call.is_write and call.namespace == place.namespace]
-        assert len(new) == writes, f"a second pass wrote {new[writes:]}"
+        if len(new) != writes:
+            changed = "; ".join(differences(before["status"], world.get(place, self.name)["status"]))
+            raise AssertionError(f"a second pass wrote {new[writes:]}: {changed}; the spec: {json.dumps(self.spec)}")
         world.steps["second pass"] += 1
 
     def _passes(self) -> float:
