@@ -115,9 +115,9 @@ class Hardware(ApiModel):
         default=None,
         ge=1,
         le=100_000,
-        description="Network speed of a node in one direction, Gbit/s, all adapters for GPU traffic together; for "
-        "replicas that span nodes. Absent: the node label energylens.dev/inter-node-gigabits-per-second, else the type "
-        "of the cloud's machine, of the slowest node; where neither says it, that of the PCIe of one GPU.",
+        description="Network speed of a node in one direction over all adapters for GPU traffic, Gbit/s, for replicas "
+        "that span nodes. Absent: the lowest speed that the nodes state by the label "
+        "energylens.dev/inter-node-gigabits-per-second or by the cloud's machine type; else the PCIe speed of one GPU.",
     )
     node_selector: Labels = Field(default_factory=dict, description="Labels that nodes must have.")
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=32, json_schema_extra=ATOMIC_LIST)] = Field(

@@ -201,8 +201,8 @@ class PlanStatus(ReplicaLayout, GpuChoice, PlanIdentity):
     )
     inter_node_network: str | None = Field(
         default=None,
-        description="Speed of the network between the nodes of a replica that the figures count, and where it was "
-        "read; absent for replicas of one node.",
+        description="Network speed between the nodes of a replica that the figures assume, and its source; absent for "
+        "replicas on one node.",
     )
     lowest_power_watts: int | None = Field(
         default=None, description="Minimum power of any plan that meets the spec, budgets aside, W."
@@ -225,8 +225,8 @@ class PlanStatus(ReplicaLayout, GpuChoice, PlanIdentity):
     )
     planned_replicas: int | None = Field(
         default=None,
-        description="Replicas that hash identifies the plan with: the most of any hour with workload.profile, those "
-        "for the stated load with scaling.mode External. The fields replicas and predicted describe the replicas now.",
+        description="Number of replicas in hash: with workload.profile the highest number of any hour, with "
+        "scaling.mode External the number for the stated load. replicas and predicted describe the present replicas.",
     )
     peak_power_watts: int | None = Field(
         default=None,

@@ -159,9 +159,8 @@ class Planning(ApiModel):
         default=100,
         ge=0,
         le=300,
-        description="How far above the prediction spec.slo is checked, in percent of the distance to the upper end of "
-        "the 80 % interval. 100: at the upper end, below which nine of ten measurements stay. 0: at the prediction "
-        "itself.",
+        description="Safety margin above the prediction with which spec.slo is checked, % of the distance to the upper "
+        "end of the 80 % interval. 100: the upper end, which nine of ten measurements do not exceed. 0: no margin.",
     )
     headroom_percent: int | None = Field(
         default=None,
