@@ -80,15 +80,14 @@ def with_other_steps(
         if values[some[0]] > most:
             break
         options = _options(rows, some, fewer, more)
-        ends = _ends(options, rows.step_tokens[some])
-        others, origin = _tried(rows, some, ends, gpus, predicted)
-        promising = np.isin(some, origin[_promising(others, constrained(others), rows.step_tokens[origin])])
-        between, inner = _tried(rows, some, options & ~ends & promising[:, None], gpus, predicted)
-        others, origin = others.joined(between), np.concatenate([origin, inner])
+        others, origin, is_end = _tried(rows, some, options, gpus, predicted)
         if not len(others):
             continue
         limits = constrained(others)
-        holds, far = feasible(limits, len(others)), _distance(limits)
+        # Where neither end of the options helps, none between them is meant to.
+        promising = np.isin(origin, origin[is_end & _promising(others, limits, rows.step_tokens[origin])])
+        holds, far = feasible(limits, len(others)), np.where(is_end | promising, _distance(limits), np.inf)
+        holds &= is_end | promising
         keep = _nearest(rows.step_tokens[origin], others.step_tokens, origin, holds, far, distance[origin])
         if keep.size:
             found.append(others.take(keep))
@@ -154,9 +153,14 @@ def _tried(
     options: BoolArray,
     gpus: Sequence[GpuSpec],
     predicted: Callable[[Sequence[ProductSpace]], Candidates],
-) -> tuple[Candidates, IntArray]:
-    """Return candidates with the options of each, shape (m, k), and the index of each one's original candidate."""
-    spaces, origins = [], []
+) -> tuple[Candidates, IntArray, BoolArray]:
+    """Return candidates with the options of each, shape (m, k).
+
+    The second value is the index of each one's original candidate, the third whether an option is one of :func:`_ends`.
+    All options are predicted at once, since the calls cost more than the few candidates in them.
+    """
+    ends = _ends(options, rows.step_tokens[index])
+    spaces, origins, at_ends = [], [], []
     for number, gpu in enumerate(gpus):
         place, option = np.nonzero(options & (rows.product[index] == number)[:, None])
         origin = index[place]
@@ -164,7 +168,11 @@ def _tried(
         replicas = rows.replicas[origin]
         spaces.append(ProductSpace(gpu, layouts, rows.nodes_per_replica[origin], replicas, replicas))
         origins.append(origin)
-    return predicted(spaces), np.concatenate(origins)
+        at_ends.append(ends[place, option])
+    is_end = np.concatenate(at_ends)
+    # Of two options as far from the default, one at an end comes first.
+    order = np.argsort(~is_end, kind="stable")
+    return predicted(spaces).take(order), np.concatenate(origins)[order], is_end[order]
 
 
 def _distance(constraints: Sequence[Constraint]) -> FloatArray:
