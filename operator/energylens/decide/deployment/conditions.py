@@ -12,6 +12,7 @@ from energylens.api.words import counted
 from energylens.decide.deployment.caveats import caveats_of
 from energylens.decide.deployment.children import Children
 from energylens.decide.deployment.external import is_external
+from energylens.decide.deployment.following import at_load
 from energylens.decide.deployment.observation import Observation
 from energylens.decide.deployment.replica import is_asked
 from energylens.decide.deployment.rollouts import RolloutProgress, late, overdue, rollout, trouble
@@ -358,7 +359,8 @@ def _accuracy(observed: Observation) -> Condition:
     if error is None or plan is None or found is None:
         return _condition(observed, kind, "Unknown", Reason.NOT_MEASURED, "no energy per token was measured")
     share = load_share(observed.deployment, plan, found)
-    other = "".join(f"; {difference}" for difference in load_differences(observed.deployment, found))
+    asked = at_load(observed.deployment, observed.load)
+    other = "".join(f"; {difference}" for difference in load_differences(asked, found))
     if not is_comparable(share):
         served = "unknown" if share is None else f"{100 * share:.0f} % of the one that the plan was made for"
         text = f"the load was {served}, so energy per token cannot be compared; it is off by {error:+d} %{other}"

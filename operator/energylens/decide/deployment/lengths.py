@@ -14,11 +14,8 @@ from typing import Any
 from energylens.api.llmdeployment import FollowedLength, LLMDeployment, WorkloadSpec
 from energylens.api.timestamp import moment_of, timestamp
 from energylens.decide.deployment.load import Followed, FollowedLoad, MeasuredLoad, follow
+from energylens.decide.learned.comparison import FEWEST_REQUESTS
 from energylens.measure.types import WindowMeasurement
-
-FEWEST_REQUESTS = 100
-"""Requests that must have ended in a window before the mean of their lengths counts: lengths with the spread of an
-exponential distribution (SCV 1) then have a mean that is known to 10 %, as far as a step may be exceeded."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,10 @@ LOAD_TOLERANCE_POINTS = 10.0
 LEAST_LOAD, MOST_LOAD = 0.75, 1.33
 """Load relative to the plan's, outside of which nothing is compared: energy per token depends mostly on the load."""
 
+FEWEST_REQUESTS = 100
+"""Requests that must have ended in a window before the mean of their lengths counts: lengths with the spread of an
+exponential distribution (SCV 1) then have a mean that is known to 10 %."""
+
 
 def error_percent(predicted: float | None, measured: float | None) -> int | None:
     """Return 100 x (predicted - measured) / measured as a whole percentage; None if either is unknown."""
@@ -47,8 +51,20 @@ def is_comparable(share: float | None) -> bool:
 
 
 def load_differences(deployment: LLMDeployment, found: WindowMeasurement) -> list[str]:
-    """Return how the load, apart from its size, differs from the spec and the figures, one text each."""
+    """Return how the load, apart from its size, differs from the spec and the figures, one text each.
+
+    The spec is that of the load that plans are made for.
+    """
     workload, texts = deployment.spec.workload, []
+    for name, planned, tokens in (
+        ("prompts", workload.mean_input_tokens, found.prompt_tokens),
+        ("outputs", workload.mean_output_tokens, found.output_tokens),
+    ):
+        if tokens is None or (found.requests or 0.0) < FEWEST_REQUESTS:
+            continue
+        mean = tokens / (found.requests or 1.0)
+        if not is_comparable(mean / planned):
+            texts.append(f"{name} have {mean:.0f} tokens on average, and the plan counts {planned:.0f}")
     hits = found.prefix_cache_hits
     said = workload.mean_prefix_hit_percent
     if hits is not None and abs(100 * hits - said) > LOAD_TOLERANCE_POINTS:

@@ -11,8 +11,8 @@ from tests.unit.decide.observations import deployment
 
 from energylens.api.llmdeployment import LLMDeployment
 from energylens.decide.deployment.following import at_load, followed_load, load_status
-from energylens.decide.deployment.lengths import FEWEST_REQUESTS
 from energylens.decide.deployment.load import FollowedLoad
+from energylens.decide.learned.comparison import FEWEST_REQUESTS
 from energylens.measure.types import WindowMeasurement
 
 AUTO = {"overrides": {"tensorParallel": 1, "maxBatchSize": 64}, "followLoad": "Auto", "followLengths": "Auto"}

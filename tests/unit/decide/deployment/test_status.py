@@ -124,6 +124,23 @@ def test_ten_points_of_difference_are_no_difference(
     assert [text.split(",")[0] for text in texts] == said
 
 
+@pytest.mark.parametrize(
+    ("requests", "prompt", "output", "said"),
+    [
+        (1200.0, 512.0, 256.0, []),
+        (1200.0, 640.0, 200.0, []),
+        (1200.0, 1024.0, 256.0, ["prompts have 1024 tokens on average, and the plan counts 512"]),
+        (1200.0, 512.0, 64.0, ["outputs have 64 tokens on average, and the plan counts 256"]),
+        (99.0, 1024.0, 64.0, []),
+    ],
+)
+def test_other_lengths_than_planned_for_are_said(
+    requests: float, prompt: float, output: float, said: list[str]
+) -> None:
+    found = measured(requests=requests, prompt_tokens=requests * prompt, output_tokens=requests * output)
+    assert load_differences(deployment(), found) == said
+
+
 def test_a_window_in_which_no_request_ended_has_no_mean_request() -> None:
     found = measured(requests=0.0, requests_per_second=0.0, prompt_tokens=100.0)
     status = written(after(written(observation()), measurement=found))["measured"]
