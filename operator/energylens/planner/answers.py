@@ -2,8 +2,12 @@
 
 A plan depends on its inputs (:mod:`energylens.planner.search.identity`) and on where GPUs are free. Of both, only the
 part counts that can affect a plan of this power: in a large cluster neither one more node nor pods of others change the
-question. The power available from budgets counts only if the best plan would draw more. If it is too little for any
-plan, that answer is also kept, for all deployments with the same available watts.
+question. When other GPUs are free, the answer is chosen again among the few candidates that can matter
+(:mod:`energylens.planner.search.contenders`), without predicting them. Every answer is that of a new search, but for
+its rejections, which only the command line shows: no answer depends on which questions were asked before.
+
+The power available from budgets counts only if the best plan would draw more. If it is too little for any plan, that
+answer is also kept, for all deployments with the same available watts.
 """
 
 from __future__ import annotations
@@ -14,15 +18,17 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from threading import Lock
-from typing import cast
+from typing import Any, NamedTuple
 
 from energylens.api.llmdeployment import LLMDeployment
 from energylens.planner.engines import EngineSettings
 from energylens.planner.inventory.network import with_networks
 from energylens.planner.inventory.nodes import allowed_nodes, usable_nodes
-from energylens.planner.planning import effective_allowance, plan
+from energylens.planner.planning import effective_allowance, plan, plan_again, plan_and_solution
+from energylens.planner.search.candidates import Candidates
 from energylens.planner.search.corrections import Corrections
-from energylens.planner.search.identity import identified, inputs_hash
+from energylens.planner.search.identity import identified, inputs_hash, sealed
+from energylens.planner.search.problem import kept_candidates
 from energylens.planner.search.reach import inventory_within, places_within
 from energylens.planner.types import ClusterSnapshot, Feasible, GpuNode, Infeasible, PlanningResult, PowerAllowance
 from energylens.predictor import Predictor
@@ -30,13 +36,13 @@ from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.model.requantize import UnsupportedQuantizationError, with_quantization
 from energylens.predictor.types import GpuSpec
 
+MOST_BYTES = 24 * 2**20
+"""Size of the kept answers and candidates, compressed: for one question about 60 kB with bounds on its space, and up to
+170 kB without. Those of the most recent questions are kept."""
 MOST_ANSWERS = 2048
-"""Number of answers kept, those to the most recent questions; each takes about 2 kB."""
-MOST_OF_ONE = 4
-"""Number of answers kept for one question, each for different free GPUs."""
-
-HARDWARE_LIMITS = ("spec.hardware.gpuProducts", "spec.hardware.maxGPUs", "spec.hardware.maxGPUsPerReplica")
-"""Constraints by which a spec limits GPUs."""
+"""Number of specs for which a bound is kept, and of refusals for lack of power."""
+MOST_OF_ONE = 2
+"""Number of answers kept for one question, each for different free GPUs; about 4 kB each."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,28 @@ class Question:
             corrections=self.corrections,
         )
 
+    def searched(self) -> tuple[PlanningResult, Candidates | None]:
+        """Return a newly planned answer without an allowance, and the candidates for :meth:`chosen_again`."""
+        answer, solution = plan_and_solution(
+            self.deployment, self.model, self.snapshot, self.gpus, self.predictor, corrections=self.corrections
+        )
+        if solution is None or not isinstance(answer, Feasible):
+            return answer, None
+        return answer, kept_candidates(solution, self.deployment.spec)
+
+    def chosen_again(self, rows: Candidates, most: int | None) -> Feasible | None:
+        """Return the answer found among candidates of the same question; None if only a search can tell."""
+        return plan_again(
+            self.deployment,
+            self.model,
+            self.snapshot,
+            self.gpus,
+            self.predictor,
+            rows,
+            most,
+            corrections=self.corrections,
+        )
+
     @property
     def is_limited(self) -> bool:
         """Whether the spec itself limits power, apart from all budgets."""
@@ -74,10 +102,10 @@ class Question:
 class Answers:
     """The plans of the most recent questions. Several threads may use one object."""
 
-    def __init__(self, most: int = MOST_ANSWERS) -> None:
-        """Keep at most ``most`` answers."""
-        self._most = most
-        self._kept: OrderedDict[tuple[object, ...], tuple[_Kept, ...]] = OrderedDict()
+    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
+        """Keep answers and candidates of at most ``most_bytes``."""
+        self._most_bytes = most_bytes
+        self._kept: OrderedDict[_Key, _Kept] = OrderedDict()
         self._bounds: OrderedDict[str, int | None] = OrderedDict()
         """By spec: the bound within which its last plan was found, the only bound under which a kept answer is looked
         up."""
@@ -85,9 +113,10 @@ class Answers:
         """By spec and available watts: why no plan fits."""
         self._lock = Lock()
 
-    def __len__(self) -> int:
-        """Return the number of kept answers."""
-        return sum(map(len, self._kept.values()))
+    @property
+    def size(self) -> int:
+        """Bytes of the kept answers and candidates."""
+        return sum(kept.size for kept in self._kept.values())
 
     def of(self, question: Question) -> PlanningResult:
         """Return the answer to a question, kept or newly planned.
@@ -104,13 +133,11 @@ class Answers:
             return question.planned(allowance)
         known = self._known(asked)
         if known is None:
-            answer = question.planned(None)
+            answer, candidates = question.searched()
             if not isinstance(answer, Feasible):
                 return answer if allowance is None else question.planned(allowance)
-            self._keep(asked, answer)
+            self._keep(asked, answer, None if candidates is None else _packed(candidates))
             known = answer
-        # Fields that do not decide a plan, such as the image of the engine, still belong to its identity.
-        known = replace(known, plan=identified(known.plan, spec))
         if allowance is None:
             return known
         if known.plan.predicted.power_watts > allowance.watts:
@@ -131,7 +158,7 @@ class Answers:
             with self._lock:
                 self._without_power[key] = _Refused(answer, within, places)
                 self._without_power.move_to_end(key)
-                while len(self._without_power) > self._most:
+                while len(self._without_power) > MOST_ANSWERS:
                     self._without_power.popitem(last=False)
         return answer
 
@@ -139,26 +166,37 @@ class Answers:
         with self._lock:
             if asked.base not in self._bounds:
                 return None
-            bound = self._bounds[asked.base]
-        key, places = asked.within(bound), asked.places(bound)
+            most = self._bounds[asked.base]
+        key, places = asked.within(most), asked.places(most)
         with self._lock:
-            for kept in self._kept.get(key, ()):
-                if kept.answers(places, is_exact=asked.depends_on_places or kept.is_bound_by_hardware):
-                    self._kept.move_to_end(key)
-                    self._bounds.move_to_end(asked.base)
-                    return kept.unpacked()
-        return None
+            kept = self._kept.get(key)
+            if kept is None:
+                return None
+            self._kept.move_to_end(key)
+            self._bounds.move_to_end(asked.base)
+        same = next((packed for found, packed in kept.answers if found == places), None)
+        if same is not None:
+            answer: Feasible = _unpacked(same)
+            # Fields that do not decide a plan, such as the image of the engine, still belong to its identity.
+            return replace(answer, plan=sealed(identified(answer.plan, asked.question.deployment.spec), key.inputs))
+        again = None if kept.candidates is None else asked.question.chosen_again(_unpacked(kept.candidates), most)
+        if again is not None:
+            self._keep(asked, again, kept.candidates)
+        return again
 
-    def _keep(self, asked: _Asked, answer: Feasible) -> None:
-        key = asked.within(answer.most_gpus)
-        kept = _Kept.of(answer, asked.places(answer.most_gpus))
+    def _keep(self, asked: _Asked, answer: Feasible, candidates: bytes | None) -> None:
+        most = answer.most_gpus
+        key, places = asked.within(most), asked.places(most)
+        packed = _packed(replace(answer, rejections=()))
         with self._lock:
-            # Clusters fill up, so the latest answer is the most likely to fit.
-            self._kept[key] = (kept, *self._kept.pop(key, ())[: MOST_OF_ONE - 1])
-            self._bounds[asked.base] = answer.most_gpus
-            while len(self) > self._most:
+            before = self._kept.pop(key, _Kept()).answers
+            others = tuple(entry for entry in before if entry[0] != places)
+            self._kept[key] = _Kept(((places, packed), *others[: MOST_OF_ONE - 1]), candidates)
+            self._bounds[asked.base] = most
+            self._bounds.move_to_end(asked.base)
+            while self._kept and self.size > self._most_bytes:
                 self._kept.popitem(last=False)
-            while len(self._bounds) > self._most:
+            while len(self._bounds) > MOST_ANSWERS:
                 self._bounds.popitem(last=False)
 
 
@@ -168,43 +206,28 @@ Places = Mapping[str, Mapping[int, int]]
 
 @dataclass(frozen=True)
 class _Kept:
-    """An answer, and the free GPUs for which it was found."""
+    """What is kept for one question.
 
-    packed: bytes
-    """The compressed answer: its table is a hundred times the size of the plan, and 500 uncompressed tables take 50
-    MiB."""
-    places: Places
-    needs: Places
-    """Places that the largest of the shown candidates need, the chosen one included."""
-    is_bound_by_hardware: bool
-    """Whether the answer names a limit on GPUs, and so depends on a candidate beyond that limit, which is not shown.
-
-    If no candidate beyond the limit was better, fewer places cannot make one better.
+    Everything is compressed: an answer's table is a hundred times the size of its plan.
     """
 
-    @classmethod
-    def of(cls, answer: Feasible, places: Places) -> _Kept:
-        """Return the kept form of an answer."""
-        packed = zlib.compress(pickle.dumps(answer), level=1)
-        return cls(packed, places, _needs(answer), answer.plan.binding_constraint in HARDWARE_LIMITS)
+    answers: tuple[tuple[Places, bytes], ...] = ()
+    """The latest answers, and the places for which they were found."""
+    candidates: bytes | None = None
+    """The candidates from which the answer for other places is chosen; None if they do not suffice."""
 
-    def unpacked(self) -> Feasible:
-        """Return the answer."""
-        answer: Feasible = pickle.loads(zlib.decompress(self.packed))
-        return answer
+    @property
+    def size(self) -> int:
+        """Size in bytes."""
+        return sum(len(packed) for _, packed in self.answers) + len(self.candidates or b"")
 
-    def answers(self, places: Places, *, is_exact: bool) -> bool:
-        """Return whether this answer also holds for other free GPUs.
 
-        Fewer places add no candidate, and if every shown candidate still fits, each missing candidate was beaten by one
-        of them. With ``is_exact`` only equal places count, because the answer may depend on candidates that are not
-        shown.
-        """
-        if places == self.places:
-            return True
-        if is_exact or places.keys() != self.places.keys():
-            return False
-        return _covers(self.places, places) and _covers(places, self.needs)
+def _packed(value: Feasible | Candidates) -> bytes:
+    return zlib.compress(pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL), level=1)
+
+
+def _unpacked(packed: bytes) -> Any:
+    return pickle.loads(zlib.decompress(packed))
 
 
 @dataclass(frozen=True)
@@ -212,7 +235,7 @@ class _Refused:
     """The answer that no plan fits the available power, and the cluster for which it was found."""
 
     answer: Infeasible
-    within: tuple[object, ...]
+    within: _Key
     places: Places
 
     def still_holds(self, asked: _Asked) -> bool:
@@ -221,28 +244,16 @@ class _Refused:
         return asked.within(most) == self.within and asked.places(most) == self.places
 
 
-def _covers(places: Places, wanted: Places) -> bool:
-    """Return whether all wanted pods can be placed."""
-    return all(
-        count <= places.get(product, {}).get(size, 0)
-        for product, sizes in wanted.items()
-        for size, count in sizes.items()
-    )
+class _Key(NamedTuple):
+    """A question without free GPUs, for answers found within a bound."""
 
-
-def _needs(answer: Feasible) -> Places:
-    """Return by product the most pods of each size that a shown candidate takes."""
-    plan = answer.plan
-    shown = [(plan.gpu_product, plan.gpus, plan.replicas, plan.nodes_per_replica)]
-    shown += [(a.gpu_product, a.gpus, a.replicas, a.nodes_per_replica) for a in plan.alternatives]
-    names = ("gpuProduct", "gpus", "replicas", "nodesPerReplica")
-    shown += [cast(tuple[str, int, int, int], tuple(row[name] for name in names)) for row in answer.table]
-    found: dict[str, dict[int, int]] = {}
-    for product, gpus, replicas, nodes in shown:
-        size = gpus // (replicas * nodes)
-        sizes = found.setdefault(product, {})
-        sizes[size] = max(sizes.get(size, 0), replicas * nodes)
-    return found
+    inputs: str
+    """Hash of the plan's inputs."""
+    others: str
+    """The nodes of all products: products that the spec forbids are evaluated too, to report what allowing them would
+    save."""
+    speeds: tuple[tuple[str, float], ...]
+    """Network bandwidth by product."""
 
 
 @dataclass(frozen=True)
@@ -268,15 +279,14 @@ class _Asked:
         usable = usable_nodes(spec, question.snapshot, question.gpus)
         return cls(question, served, usable, _hash(question, served, (), None))
 
-    def within(self, most: int | None) -> tuple[object, ...]:
+    def within(self, most: int | None) -> _Key:
         """Return the key of the question, without free GPUs, for answers found within a bound."""
         question, spec = self.question, self.question.deployment.spec
-        # Products that the spec forbids are evaluated too, to report what allowing them would save.
         allowed = allowed_nodes(spec, self.usable, question.gpus)
         others = inventory_within(spec, self.served, self.usable, question.gpus, most)
         networks = with_networks(spec, self.usable, question.gpus)
         speeds = sorted((node.product, networks[node.product].network_bandwidth) for node in self.usable)
-        return _hash(question, self.served, allowed, most), str(others), tuple(dict(speeds).items())
+        return _Key(_hash(question, self.served, allowed, most), str(others), tuple(dict(speeds).items()))
 
     def places(self, most: int | None) -> Places:
         """Return how many pods of each size can be placed, by product."""
@@ -291,16 +301,6 @@ class _Asked:
     def may_use_every_node(self) -> bool:
         """Whether neither labels nor taints keep the deployment off a node."""
         return len(self.usable) == len(self.question.snapshot.nodes)
-
-    @property
-    def depends_on_places(self) -> bool:
-        """Whether free GPUs may change the answer through candidates that are not shown.
-
-        That is so when more power may mean less energy per token: then the candidate of least power need not be among
-        those shown.
-        """
-        spec = self.question.deployment.spec
-        return spec.energy.objective == "MinimizeGPUs" or spec.workload.in_flight is not None
 
 
 def _hash(question: Question, served: ModelSpec, nodes: tuple[GpuNode, ...], most: int | None) -> str:

@@ -37,7 +37,7 @@ from energylens.planner.search.corrections import Corrections, correction_status
 from energylens.planner.search.frontier import alternatives, frontier_rows, planned_job, table
 from energylens.planner.search.identity import identified, inputs_hash, sealed
 from energylens.planner.search.placement import layout_at, placement_at
-from energylens.planner.search.problem import Problem, Solution, binding_constraint
+from energylens.planner.search.problem import Problem, Solution, binding_constraint, solve_again
 from energylens.planner.search.reach import power_restricts, reach_of, solve_within
 from energylens.planner.search.replica import ReplicaPredictor
 from energylens.planner.search.week_load import at_peak
@@ -119,7 +119,52 @@ def plan_and_solution(
             ignored = f"; spec.hardware.gpuProducts: {unknown}" if unknown else ""
             refused = replace(refused, message=refused.message + left_out + ignored)
         return refused, solution
-    spec, rows, i = deployment.spec, solution.rows, solution.chosen
+    return _found(problem, solution, most), solution
+
+
+def plan_again(
+    deployment: LLMDeployment,
+    model: ModelSpec,
+    snapshot: ClusterSnapshot,
+    gpus: Mapping[str, GpuSpec],
+    predictor: ReplicaPredictor,
+    rows: Candidates,
+    most_gpus: int | None,
+    *,
+    corrections: Corrections | None = None,
+) -> Feasible | None:
+    """Return the plan for other free GPUs without predicting candidates, equal to that of :func:`plan`.
+
+    Its rejections are left out. None if only a search can tell.
+
+    Args:
+        deployment: A deployment that differs in nothing that planning reads.
+        model: The checkpoint's shape.
+        snapshot: The same cluster but for free GPUs and nodes beyond the bound.
+        gpus: Known GPU products.
+        predictor: Predicts one replica.
+        rows: From :func:`energylens.planner.search.problem.kept_candidates`, of an earlier answer.
+        most_gpus: The bound of that answer.
+        corrections: Factors learned from measurement.
+
+    Raises:
+        PlanCheckError: The finished plan breaks ``maxGPUs`` or an override.
+    """
+    deployment = at_peak(deployment)
+    served = with_quantization(model, deployment.spec.model.quantization)
+    problem = problem_for(deployment, served, snapshot, gpus, predictor, None, corrections)
+    solution = solve_again(problem, rows)
+    if solution is None:
+        return None
+    found = _found(problem, solution, most_gpus)
+    reach = reach_of(found.plan, problem.spec, problem.nodes, problem.gpus, corrected=corrections is not None)
+    return replace(found, rejections=()) if reach == most_gpus else None
+
+
+def _found(problem: Problem, solution: Solution, most: int | None) -> Feasible:
+    """Return the plan of a solution that has one."""
+    spec, rows, i = problem.spec, solution.rows, solution.chosen
+    assert i is not None
     order, reasons = frontier_rows(rows, solution.constraints, i, spec)
     status = plan_status(problem, solution, i).model_copy(
         update={"alternatives": alternatives(rows, solution.constraints, order, reasons, i, problem.spec)}
@@ -130,7 +175,7 @@ def plan_and_solution(
     _check(status, spec, step_tokens=int(rows.step_tokens[i]))
     restricted = power_restricts(solution, spec)
     inputs = _inputs_hash(problem if restricted else replace(problem, allowance=None), most)
-    return Feasible(sealed(status, inputs), solution.rejections, shown, restricted, most), solution
+    return Feasible(sealed(status, inputs), solution.rejections, shown, restricted, most)
 
 
 def plan_inputs_hash(

@@ -17,6 +17,7 @@ from energylens.planner.inventory.capacity import replicas_that_fit
 from energylens.planner.inventory.nodes import allowed_nodes
 from energylens.planner.search.candidates import Candidates
 from energylens.planner.search.constraints import Constraint, build_constraints, count_rejections, feasible
+from energylens.planner.search.contenders import contenders
 from energylens.planner.search.corrections import Corrections
 from energylens.planner.search.evaluate import evaluate
 from energylens.planner.search.job import Job
@@ -24,7 +25,7 @@ from energylens.planner.search.load import Load, Reserve
 from energylens.planner.search.objective import best, objective_values
 from energylens.planner.search.replica import ReplicaPredictor
 from energylens.planner.search.space import ProductSpace, enumerate_space
-from energylens.planner.search.steps import with_other_steps, with_steps
+from energylens.planner.search.steps import directions, highest_tried, with_other_steps, with_steps
 from energylens.planner.types import GpuNode, PowerAllowance, Rejection
 from energylens.predictor.model.architecture import ModelSpec
 from energylens.predictor.requests import RequestClass
@@ -146,7 +147,7 @@ def solve(problem: Problem, most_gpus: int | None = None) -> Solution:
     Candidates that ``maxGPUs``, ``gpuProducts`` and the GPUs of other pods forbid are evaluated too, so that an answer
     can say which limit binds and what relaxing it would give.
     """
-    spec, load = problem.spec, problem.load
+    spec = problem.spec
     powered = most_powered(problem, problem.floor_watts) if problem.within_power else None
     if powered is not None:
         most_gpus = max(1, powered if most_gpus is None else min(most_gpus, powered))
@@ -167,8 +168,7 @@ def solve(problem: Problem, most_gpus: int | None = None) -> Solution:
     rows = predicted([few for few, _ in smaller])
     constraints = constrained(rows)
     chosen = best(rows, feasible(constraints, len(rows)), spec.energy.objective)
-    settings = EngineSettings.of(spec.engine)
-    if settings.plans_steps and spec.planning.overrides.max_batched_tokens is None and load.concurrency is None:
+    if _tries_steps(problem.spec):
         gpus = [problem.gpus[product] for product in problem.products]
         more = with_other_steps(rows, constraints, chosen, spec, gpus, predicted, constrained)
         if more is not None:
@@ -176,6 +176,48 @@ def solve(problem: Problem, most_gpus: int | None = None) -> Solution:
             constraints = constrained(rows)
             chosen = best(rows, feasible(constraints, len(rows)), spec.energy.objective)
     return Solution(rows, constraints, chosen, left_out)
+
+
+def _tries_steps(spec: LLMDeploymentSpec) -> bool:
+    """Return whether candidates that break latencies are tried with other tokens per step."""
+    plans = EngineSettings.of(spec.engine).plans_steps and spec.workload.in_flight is None
+    return plans and spec.planning.overrides.max_batched_tokens is None
+
+
+def kept_candidates(solution: Solution, spec: LLMDeploymentSpec) -> Candidates | None:
+    """Return the candidates from which :func:`solve_again` finds the solution for other free GPUs.
+
+    None if the solution needed other tokens per step. Power must not be limited.
+    """
+    rows = solution.rows
+    if _tries_steps(spec) and rows.layouts.max_batched_tokens.any():
+        return None
+    return rows.take(contenders(rows, solution.constraints, spec))
+
+
+def solve_again(problem: Problem, rows: Candidates) -> Solution | None:
+    """Return the optimum of a problem without predicting its candidates.
+
+    The rejections of the solution do not count all candidates.
+
+    Args:
+        problem: A problem without a limit on power.
+        rows: From :func:`kept_candidates`, of a problem that differs at most in the free GPUs.
+
+    Returns:
+        None if no candidate fits, or if some must be predicted with other tokens per step.
+    """
+    objective = problem.spec.energy.objective
+    constraints = _constrained(problem, rows)
+    chosen = best(rows, feasible(constraints, len(rows)), objective)
+    if chosen is None:
+        return None
+    if _tries_steps(problem.spec):
+        values = objective_values(rows, objective)
+        fewer, more = directions(rows, constraints, problem.spec)
+        if ((fewer | more) & (values <= highest_tried(values, chosen))).any():
+            return None
+    return Solution(rows, constraints, chosen)
 
 
 def evaluated(problem: Problem, spaces: Sequence[ProductSpace]) -> Solution:

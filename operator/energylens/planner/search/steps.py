@@ -11,6 +11,7 @@ fail because of their latency.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -65,13 +66,9 @@ def with_other_steps(
         constrained: Function from candidates to their constraints.
     """
     values = objective_values(rows, spec.energy.objective)
-    fewer, more = _directions(rows, constraints)
-    if spec.slo.itl_milliseconds is not None:
-        # If steps without prompts are already too long, their size does not matter.
-        fewer &= rows.itl_decode_upper_ms <= spec.slo.itl_milliseconds
-    index = np.flatnonzero(fewer | more)
-    most = np.inf if chosen is None else float(values[chosen]) * LARGEST_TIE
-    index = index[values[index] <= most]
+    fewer, more = directions(rows, constraints, spec)
+    most = highest_tried(values, chosen)
+    index = np.flatnonzero((fewer | more) & (values <= most))
     index = index[np.lexsort((joules_at_risk(rows)[index], values[index]))][:MOST_TRIED]
     distance = _distance(constraints)
     found: list[Candidates] = []
@@ -101,7 +98,17 @@ def with_other_steps(
     return joined
 
 
-def _directions(rows: Candidates, constraints: Sequence[Constraint]) -> tuple[BoolArray, BoolArray]:
+def highest_tried(values: FloatArray, chosen: int | None) -> float:
+    """Return the highest value with which a candidate is tried with other steps.
+
+    ``values`` are what is minimised, shape (n,), and ``chosen`` is the best candidate with the engine's default.
+    """
+    return math.inf if chosen is None else float(values[chosen]) * LARGEST_TIE
+
+
+def directions(
+    rows: Candidates, constraints: Sequence[Constraint], spec: LLMDeploymentSpec
+) -> tuple[BoolArray, BoolArray]:
     """Return for which candidates fewer tokens may help, and for which more, shape (n,) each.
 
     They break only latencies, power, or a load within their capacity.
@@ -117,7 +124,11 @@ def _directions(rows: Candidates, constraints: Sequence[Constraint]) -> tuple[Bo
     between = broken.get("ITLTooHigh", none) | broken.get("TPOTTooHigh", none)
     late = broken.get("TTFTTooHigh", none) | ~rows.sustainable
     whole = broken.get("E2ETooHigh", none)
-    return able & ~late & (between | whole), able & ~between & (late | whole)
+    fewer, more = able & ~late & (between | whole), able & ~between & (late | whole)
+    if spec.slo.itl_milliseconds is not None:
+        # If steps without prompts are already too long, their size does not matter.
+        fewer &= rows.itl_decode_upper_ms <= spec.slo.itl_milliseconds
+    return fewer, more
 
 
 def _options(rows: Candidates, index: IntArray, fewer: BoolArray, more: BoolArray) -> BoolArray:
