@@ -39,7 +39,7 @@ from energylens.predictor.types import (
     spread,
 )
 
-CODE_VERSION = "9"
+CODE_VERSION = "10"
 BESIDE = 1.5
 """Ratio to the running sequences at which a replica is also timed, to learn how steps grow."""
 

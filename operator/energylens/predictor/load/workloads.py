@@ -9,7 +9,7 @@ latency cover the whole run, at the end of which the batch drains.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import expm1
+from math import expm1, tanh
 
 from energylens.predictor.model.architecture import Attention, ModelSpec, MoeFfn
 from energylens.predictor.types import Sampled, Workload
@@ -17,9 +17,9 @@ from energylens.predictor.types import Sampled, Workload
 LIFETIME = 0.75
 """Mean age of a running sequence / mean output in steady state: (1 + v^2) / 2 for outputs with a coefficient of
 variation v of 0.7 (length-biased sampling; Cox, Renewal Theory, 1962)."""
-DRAIN = 0.9
-"""Tokens that are generated after the queue is empty, relative to those of one batch of mean outputs: the lengths' own
-share, (1 + v^2) / 2, plus the contribution of a batch of equal age."""
+MEDIAN_AGE = 0.75
+"""Share of the time with a queue after which sequences have the age of the step with the median inter-token latency, if
+most tokens come from the draining batch."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,9 @@ class Protocol:
     """Batch size for each time that all prompts are sent."""
     length: float
     """Ratio of the mean prompt to the assumed one, derived from throughput at large batches."""
+    variation: float
+    """Coefficient of variation of the lengths of outputs. Not published: assumed, higher for chats than for reasoning.
+    """
     cached: bool = True
     """Whether repeated prompts are still in the prefix cache; long prompts have been evicted by then."""
 
@@ -50,18 +53,26 @@ class Protocol:
     def sampled(self, batch: float) -> Sampled:
         """Return where in the run the median inter-token latency lies.
 
-        Once the queue is empty the batch drains, about evenly over all sizes, and no request starts.
+        Once the queue is empty the batch drains, about evenly over all sizes, and no request starts. A place serves
+        requests one after the other, so that the queue of q requests per place is empty after q - w mean outputs, with
+        w = (1 + v^2) / 2 for lengths with a coefficient of variation v (the expected number of renewals; Cox, Renewal
+        Theory, 1962), and the share w / q of all tokens is left. Until then, sequences grow older, up to an age of w.
+        Compared with a simulation of such runs, the median is right within 4 %, but 4 to 15 % too low where the cache
+        takes most of a step.
         """
-        draining = DRAIN * batch / (self.prompts * self.repeats(batch))
+        lifetime = (1.0 + self.variation**2) / 2.0
+        queue = self.prompts * self.repeats(batch) / batch
+        draining = lifetime / queue
         if draining < 0.5:
             return Sampled((0.5 - draining) / (1.0 - draining), 1.0, None)
-        return Sampled(0.0, 0.5 / min(draining, 1.0), 1.0)
+        age = lifetime * tanh(MEDIAN_AGE * (queue - lifetime) / lifetime)
+        return Sampled(0.0, 0.5 / draining, age)
 
 
 PROTOCOLS = {
-    "lm-arena-chat": Protocol(1024.0, 700.0, 0.6),
-    "gpqa": Protocol(198.0, 150.0, 1.0),
-    "sourcegraph-fim": Protocol(1024.0, 190.0, 1.25, cached=False),
+    "lm-arena-chat": Protocol(1024.0, 700.0, 0.6, 0.9),
+    "gpqa": Protocol(198.0, 150.0, 1.0, 0.7),
+    "sourcegraph-fim": Protocol(1024.0, 190.0, 1.25, 0.7, cached=False),
 }
 
 

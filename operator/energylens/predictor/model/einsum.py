@@ -70,9 +70,10 @@ class Einsum:
         operand: Location of the second operand.
         quant: Storage and arithmetic of the second operand.
         kernel: Kernel class, the key of the calibrated coefficients.
-        fused_with_next: Whether the result stays on chip for the next einsum (attention scores, gate and up
-            projection).
+        fused_with_next: Whether one kernel computes this einsum and the next one (attention scores and values,
+            projections of merged weights).
         gather: Whether all GPUs need the whole split result (logits).
+        launches: Kernels that the result takes, with those that select from it.
     """
 
     label: str
@@ -85,6 +86,7 @@ class Einsum:
     kernel: str = "gemm"
     fused_with_next: bool = False
     gather: bool = False
+    launches: int = 1
 
     def __post_init__(self) -> None:
         left, result = self.equation.split("->")

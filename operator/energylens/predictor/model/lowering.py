@@ -7,6 +7,7 @@ C); Mamba-2 (arXiv 2405.21060); gated delta rule (arXiv 2412.06464).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -27,6 +28,10 @@ from energylens.predictor.model.einsum import Einsum, Operand, Split
 
 BF16 = Quantization()
 TENSOR, WEIGHT, CACHE = Split.TENSOR, Operand.WEIGHT, Operand.CACHE
+INDEX_LAUNCHES = 3
+"""Kernels of a step that decodes, for one indexer: the scores, the selection among them, and the merge of the parts of
+the context that were selected from (MiniMax M3, `minimax_m3_index_decode` of vLLM 0.24) or the translation of positions
+into addresses of the cache (DeepSeek in vLLM, `triton_convert_req_index_to_global_index`)."""
 
 
 @dataclass(frozen=True)
@@ -45,16 +50,38 @@ class AttentionReach:
 
 
 @dataclass(frozen=True)
-class Operation:
-    """An einsum and how often a model runs it per token pass."""
+class Part:
+    """An einsum, and the context that its queries read."""
 
     einsum: Einsum
-    count: int
     reach: AttentionReach = AttentionReach()
+
+
+@dataclass(frozen=True)
+class Operation:
+    """The einsums that one kernel computes, and how often a model launches that kernel per token pass."""
+
+    parts: tuple[Part, ...]
+    count: int
     moe: MoeFfn | None = None
     """The mixture of experts that a grouped einsum belongs to."""
     width: int = 0
     """Hidden width of that mixture's experts."""
+
+    @property
+    def einsum(self) -> Einsum:
+        """The first einsum, whose class and storage are those of the kernel."""
+        return self.parts[0].einsum
+
+    @property
+    def launches(self) -> int:
+        """Kernels that one pass through all layers launches."""
+        return self.count * max(part.einsum.launches for part in self.parts)
+
+    @property
+    def reach(self) -> AttentionReach:
+        """The context that queries of the first einsum read."""
+        return self.parts[0].reach
 
 
 @dataclass(frozen=True)
@@ -74,10 +101,17 @@ class Lowered:
 
 
 def _gemm(
-    label: str, equation: str, quant: Quantization, parallel: str = "", gather: bool = False, **sizes: int
+    label: str,
+    equation: str,
+    quant: Quantization,
+    parallel: str = "",
+    gather: bool = False,
+    *,
+    fused: bool = False,
+    **sizes: int,
 ) -> Einsum:
     split = TENSOR if parallel else Split.NONE
-    return Einsum(label, equation, tuple(sizes.items()), parallel, split, WEIGHT, quant, "gemm", gather=gather)
+    return Einsum(label, equation, tuple(sizes.items()), parallel, split, WEIGHT, quant, "gemm", fused, gather=gather)
 
 
 def _attend(label: str, equation: str, parallel: str, fused: bool, quant: Quantization, **sizes: int) -> Einsum:
@@ -85,18 +119,27 @@ def _attend(label: str, equation: str, parallel: str, fused: bool, quant: Quanti
     return Einsum(label, equation, tuple(sizes.items()), parallel, split, CACHE, quant, "attention", fused)
 
 
-def _attention(a: Attention, m: int, q: Quantization, kv: Quantization) -> list[tuple[Einsum, AttentionReach]]:
+def _attention(a: Attention, m: int, q: Quantization, kv: Quantization) -> list[Part]:
+    """Return the einsums of one layer.
+
+    vLLM and SGLang merge the weights of queries, keys and values (`QKVParallelLinear`), and MiniMax M3's of the indexer
+    as well, whose query heads are split like the KV heads (`MinimaxM3QKVParallelLinearWithIndexer`, vLLM 0.24).
+    """
     value = a.v_head_dim or a.head_dim
     group = a.heads // a.kv_heads
     reach = AttentionReach(a.window, a.top_k_tokens)
     soft = replace(reach, exponentials=a.heads)
     queries = a.heads * (2 if a.output_gate else 1)
-    out = [
+    projections = [
         _gemm("query", "tm,mhd->thd", q, "h", m=m, h=queries, d=a.head_dim),
         _gemm("key", "tm,mgd->tgd", q, "g", m=m, g=a.kv_heads, d=a.head_dim),
     ]
     if not (a.shared_kv or a.shared_kv_projection):
-        out.append(_gemm("value", "tm,mgv->tgv", q, "g", m=m, g=a.kv_heads, v=value))
+        projections.append(_gemm("value", "tm,mgv->tgv", q, "g", m=m, g=a.kv_heads, v=value))
+    if a.index_heads:
+        projections.append(_gemm("index_query", "tm,mid->tid", q, "i", m=m, i=a.index_heads, d=a.index_head_dim))
+        projections.append(_gemm("index_key", "tm,md->td", q, "", m=m, d=a.index_head_dim))
+    out = _one_kernel(projections)
     # r query heads read the same key head, which saves bytes in grouped-query attention.
     out.append(_attend("scores", "tgrd,cgd->tgrc", "g", True, kv, g=a.kv_heads, r=group, d=a.head_dim))
     values = Operand.ACTIVATION if a.shared_kv else CACHE
@@ -104,21 +147,30 @@ def _attention(a: Attention, m: int, q: Quantization, kv: Quantization) -> list[
     out.append(Einsum("values", "tgrc,cgv->tgrv", sizes, "g", TENSOR, values, kv, "attention"))
     out.append(_gemm("output", "thv,hvm->tm", q, "h", m=m, h=a.heads, v=value))
     if a.index_heads:
-        out += _indexer(m, m, a.index_heads, a.index_head_dim, q, kv)
-    whole = AttentionReach(a.window)
-    reaches = {"scores": soft, "index_query": whole, "index_key": whole, "index_scores": whole}
-    return [(e, reaches.get(e.label, reach)) for e in out]
+        out.append(_index_scores(a.index_heads, a.index_head_dim, kv, "i"))
+    reaches = {"scores": soft, "values": reach, "index_scores": AttentionReach(a.window)}
+    return [Part(e, reaches.get(e.label, AttentionReach())) for e in out]
+
+
+def _one_kernel(einsums: list[Einsum]) -> list[Einsum]:
+    """Return einsums of the same input as those of one kernel."""
+    return [replace(e, fused_with_next=e is not einsums[-1]) for e in einsums]
 
 
 def _indexer(m: int, source: int, heads: int, dim: int, q: Quantization, kv: Quantization) -> list[Einsum]:
     return [
         _gemm("index_query", "tm,mid->tid", q, "", m=source, i=heads, d=dim),
         _gemm("index_key", "tm,md->td", q, "", m=m, d=dim),
-        _attend("index_scores", "tid,cd->tic", "", False, kv, i=heads, d=dim),
+        _index_scores(heads, dim, kv),
     ]
 
 
-def _latent(a: LatentAttention, m: int, q: Quantization, kv: Quantization) -> list[tuple[Einsum, AttentionReach]]:
+def _index_scores(heads: int, dim: int, kv: Quantization, parallel: str = "") -> Einsum:
+    scores = _attend("index_scores", "tid,cd->tic", parallel, False, kv, i=heads, d=dim)
+    return replace(scores, launches=INDEX_LAUNCHES)
+
+
+def _latent(a: LatentAttention, m: int, q: Quantization, kv: Quantization) -> list[Part]:
     nope, rope, rank = a.qk_nope_head_dim, a.qk_rope_head_dim, a.kv_lora_rank
     reach = AttentionReach(None, a.top_k_tokens)
     # Prompts attend with expanded keys and values, which takes fewer FLOPs; sparse attention reads the cache in both
@@ -128,14 +180,15 @@ def _latent(a: LatentAttention, m: int, q: Quantization, kv: Quantization) -> li
         "scores": replace(reach, prompt_flops=(nope + rope) / (rank + rope) if expanded else 1.0, exponentials=a.heads),
         "values": replace(reach, prompt_flops=a.v_head_dim / rank if expanded else 1.0),
     }
-    out = []
+    down = [_gemm("latent", "tm,me->te", q, "", m=m, e=rank + rope)]
     source = m
     if a.q_lora_rank is not None:
-        out.append(_gemm("query_down", "tm,ml->tl", q, "", m=m, l=a.q_lora_rank))
+        # One product of merged weights: vLLM's fused_qkv_a_proj, SGLang's fused_qkv_a_proj_with_mqa.
+        down = _one_kernel([_gemm("query_down", "tm,ml->tl", q, "", m=m, l=a.q_lora_rank), *down])
         source = a.q_lora_rank
-    out += [
+    out = [
+        *down,
         _gemm("query", "tl,lhd->thd", q, "h", l=source, h=a.heads, d=nope + rope),
-        _gemm("latent", "tm,me->te", q, "", m=m, e=rank + rope),
         _gemm("absorb_key", "thn,hne->the", q, "h", h=a.heads, n=nope, e=rank),
         _attend("scores", "the,ce->thc", "h", True, kv, h=a.heads, e=rank + rope),
         # The values are the same cached vectors as the keys and need no additional bytes.
@@ -149,57 +202,61 @@ def _latent(a: LatentAttention, m: int, q: Quantization, kv: Quantization) -> li
         out.append(_gemm("output_gate", "tm,mhv->thv", q, "h", m=m, h=a.heads, v=a.v_head_dim))
     if a.index_heads:
         out += _indexer(m, a.q_lora_rank or m, a.index_heads, a.index_head_dim, q, kv)
-    return [(e, AttentionReach() if e.label.startswith("index") else reaches.get(e.label, reach)) for e in out]
+    return [Part(e, reaches.get(e.label, AttentionReach())) for e in out]
 
 
-def _compressed(
-    a: CompressedAttention, m: int, q: Quantization, kv: Quantization
-) -> list[tuple[Einsum, AttentionReach]]:
+def _compressed(a: CompressedAttention, m: int, q: Quantization, kv: Quantization) -> list[Part]:
     d, h = a.head_dim, a.heads
     ratio = max(a.compress_ratio, 1)
     past = AttentionReach(None, a.top_k_entries, ratio, gathered=True)
     window = AttentionReach(a.window, gathered=True)
     near, far = replace(window, exponentials=h), replace(past, exponentials=h)
     sizes = (("h", h), ("d", d))
-    pairs = [
-        (_gemm("query_down", "tm,ml->tl", q, "", m=m, l=a.q_lora_rank), window),
-        (_gemm("query", "tl,lhd->thd", q, "h", l=a.q_lora_rank, h=h, d=d), window),
-        (_gemm("key", "tm,md->td", q, "", m=m, d=d), window),
-        (_attend("scores", "thd,cd->thc", "h", True, kv, h=h, d=d), near),
+    # Queries and keys from one product of merged weights (vLLM 0.24: fused_wqa_wkv).
+    down = [_gemm("query_down", "tm,ml->tl", q, "", m=m, l=a.q_lora_rank), _gemm("key", "tm,md->td", q, "", m=m, d=d)]
+    out = [
+        *_one_kernel(down),
+        _gemm("query", "tl,lhd->thd", q, "h", l=a.q_lora_rank, h=h, d=d),
+        _attend("scores", "thd,cd->thc", "h", True, kv, h=h, d=d),
         # An entry serves as both key and value.
-        (Einsum("values", "thc,cd->thd", sizes, "h", TENSOR, Operand.ACTIVATION, kv, "attention"), window),
-        (_gemm("output_down", "thd,hdl->tl", q, "h", h=h, d=d, l=a.o_lora_rank), window),
-        (_gemm("output", "tgl,glm->tm", q, "g", g=a.o_groups, l=a.o_lora_rank, m=m), window),
+        Einsum("values", "thc,cd->thd", sizes, "h", TENSOR, Operand.ACTIVATION, kv, "attention"),
+        _gemm("output_down", "thd,hdl->tl", q, "h", h=h, d=d, l=a.o_lora_rank),
+        _gemm("output", "tgl,glm->tm", q, "g", g=a.o_groups, l=a.o_lora_rank, m=m),
     ]
+    reaches = {"scores": near, "values": window, "past_scores": far, "past_values": past}
     if a.compress_ratio:
-        pairs.append((_gemm("compress", "tm,md->td", q, "", m=m, d=d * (4 if a.index_heads else 2)), window))
-        pairs.append((_attend("past_scores", "thd,cd->thc", "h", True, kv, h=h, d=d), far))
-        values = Einsum("past_values", "thc,cd->thd", sizes, "h", TENSOR, Operand.ACTIVATION, kv, "attention")
-        pairs.append((values, past))
+        out += [
+            _gemm("compress", "tm,md->td", q, "", m=m, d=d * (4 if a.index_heads else 2)),
+            _attend("past_scores", "thd,cd->thc", "h", True, kv, h=h, d=d),
+            Einsum("past_values", "thc,cd->thd", sizes, "h", TENSOR, Operand.ACTIVATION, kv, "attention"),
+        ]
     if a.index_heads:
-        whole = AttentionReach(None, None, ratio)
-        indexer = _indexer(m, a.q_lora_rank, a.index_heads, a.index_head_dim, q, kv)
-        pairs += [(e, whole) for e in indexer]
-    return pairs
+        reaches["index_scores"] = AttentionReach(None, None, ratio)
+        out += _indexer(m, a.q_lora_rank, a.index_heads, a.index_head_dim, q, kv)
+    return [Part(e, reaches.get(e.label, AttentionReach())) for e in out]
 
 
-def _mamba2(a: Mamba2, m: int, q: Quantization) -> list[tuple[Einsum, AttentionReach]]:
+def _mamba2(a: Mamba2, m: int, q: Quantization) -> list[Part]:
     inner = a.heads * a.head_dim
     state = Quantization("int8" if a.state_bytes_per_element < 2 else "bfloat16")
     # Gate, convolved input, B and C of each group, and one step size per head, in one projection.
     out = [
-        _gemm("input_heads", "tm,mhd->thd", q, "h", m=m, h=a.heads, d=2 * a.head_dim + 1),
-        _gemm("input_groups", "tm,mgn->tgn", q, "g", m=m, g=a.groups, n=2 * a.state_size),
+        *_one_kernel(
+            [
+                _gemm("input_heads", "tm,mhd->thd", q, "h", m=m, h=a.heads, d=2 * a.head_dim + 1),
+                _gemm("input_groups", "tm,mgn->tgn", q, "g", m=m, g=a.groups, n=2 * a.state_size),
+            ]
+        ),
         Einsum("state_update", "thp,hpn->thpn", (("h", a.heads), ("p", a.head_dim), ("n", a.state_size)), "h", TENSOR,
                CACHE, state, "state", True),
         Einsum("state_read", "thpn,hn->thp", (("h", a.heads), ("p", a.head_dim), ("n", a.state_size)), "h", TENSOR,
                Operand.ACTIVATION, state, "state"),
         _gemm("output", "tk,km->tm", q, "k", k=inner, m=m),
     ]  # fmt: skip
-    return [(e, AttentionReach()) for e in out]
+    return [Part(e) for e in out]
 
 
-def _delta(a: GatedDeltaNet, m: int, q: Quantization) -> list[tuple[Einsum, AttentionReach]]:
+def _delta(a: GatedDeltaNet, m: int, q: Quantization) -> list[Part]:
     state = Quantization("int8" if a.state_bytes_per_element < 2 else "bfloat16")
     sizes = (("h", a.v_heads), ("k", a.k_dim), ("v", a.v_dim))
     out = [
@@ -209,10 +266,10 @@ def _delta(a: GatedDeltaNet, m: int, q: Quantization) -> list[tuple[Einsum, Atte
         Einsum("state_read", "thkv,hk->thv", sizes, "h", TENSOR, Operand.ACTIVATION, state, "state"),
         _gemm("output", "thv,hvm->tm", q, "h", h=a.v_heads, v=a.v_dim, m=m),
     ]
-    return [(e, AttentionReach()) for e in out]
+    return [Part(e) for e in out]
 
 
-def _mixer(mixer: Mixer, m: int, q: Quantization, kv: Quantization) -> list[tuple[Einsum, AttentionReach]]:
+def _mixer(mixer: Mixer, m: int, q: Quantization, kv: Quantization) -> list[Part]:
     if isinstance(mixer, Attention):
         return _attention(mixer, m, q, kv)
     if isinstance(mixer, LatentAttention):
@@ -258,7 +315,7 @@ def _ffn(ffn: FeedForward, model: ModelSpec) -> list[tuple[Einsum, MoeFfn | None
 def lower(model: ModelSpec) -> Lowered:
     """Return the operations of one pass of a token through a model, including the output head."""
     kv = Quantization("fp8" if model.kv_bytes_per_element < 2 else "bfloat16")
-    merged: dict[tuple[Einsum, AttentionReach, MoeFfn | None, int], int] = {}
+    merged: dict[tuple[tuple[Part, ...], MoeFfn | None, int], int] = {}
     mixers = recurrent = ffns = moes = latent = chunked = norms = 0
     for group in model.layers:
         if group.mixer is not None:
@@ -267,16 +324,26 @@ def lower(model: ModelSpec) -> Lowered:
             latent += group.count * isinstance(group.mixer, LatentAttention)
             chunked += group.count * (isinstance(group.mixer, Attention) and group.mixer.chunked)
             norms += group.count * (isinstance(group.mixer, Attention) and group.mixer.norm_over_heads)
-            for einsum, reach in _mixer(group.mixer, model.hidden, model.attention_quant, kv):
-                mixed = (einsum, reach, None, 0)
+            for parts in _kernels(_mixer(group.mixer, model.hidden, model.attention_quant, kv)):
+                mixed = (parts, None, 0)
                 merged[mixed] = merged.get(mixed, 0) + group.count
         if group.ffn is not None:
             ffns += group.count
             moes += group.count * isinstance(group.ffn, MoeFfn)
             for einsum, moe, width in _ffn(group.ffn, model):
-                part = (einsum, AttentionReach(), moe, width)
-                merged[part] = merged.get(part, 0) + group.count
+                fed = ((Part(einsum),), moe, width)
+                merged[fed] = merged.get(fed, 0) + group.count
     head = _gemm("head", "tm,mn->tn", model.head_quant, "n", True, m=model.hidden, n=model.vocab)
-    merged[(head, AttentionReach(), None, 0)] = 1
-    operations = tuple(Operation(e, n, reach, moe, width) for (e, reach, moe, width), n in merged.items())
+    merged[((Part(head),), None, 0)] = 1
+    operations = tuple(Operation(parts, n, moe, width) for (parts, moe, width), n in merged.items())
     return Lowered(operations, mixers, recurrent, ffns, moes, latent, chunked, norms)
+
+
+def _kernels(parts: list[Part]) -> Iterator[tuple[Part, ...]]:
+    """Yield the parts that one kernel computes."""
+    chain: list[Part] = []
+    for part in parts:
+        chain.append(part)
+        if not part.einsum.fused_with_next:
+            yield tuple(chain)
+            chain = []

@@ -190,7 +190,7 @@ class _Builder:
         op = self.lowered.operations[i]
         e = op.einsum
         self.columns.kernel[i] = KERNEL_INDEX[engine_path(kernel_class(e.kernel, e.quant), self.lowered, op)]
-        self.columns.launches[i] = 0.0 if e.fused_with_next else float(op.count)
+        self.columns.launches[i] = float(op.launches)
         if op.moe is not None:
             self._experts(i, op, op.moe)
         elif e.kernel == "attention":
@@ -232,43 +232,62 @@ class _Builder:
         )
 
     def _attention(self, i: int, op: Operation) -> None:
-        to, e, share = self.columns, op.einsum, self.share(op.einsum)
-        per_token = e.flops_per_token * op.count
-        decode, half = self.visible(op.reach)
-        rows = 1.0 if self.all_heads and e.parallel == "h" else share
-        to.flops[i] = per_token * rows * decode * self.tokens.queries
-        softmax = op.reach.exponentials * self.softmax_flops * op.count
-        each = (per_token * op.reach.prompt_flops + softmax) * share * half
-        to.prefill_attention_flops[i] = each * self.load.prefill_tokens
-        if e.operand is Operand.CACHE:
-            width = self.model.kv_bytes_per_element * e.operand_elements * op.count
-            # Tokens of one sequence that are verified together read its cache once.
-            to.cache_bytes[i] = width * share * decode * self.load.decode_tokens
-            if self.load.prefix_tokens > 0.0:
-                if self.load.classes:
-                    prefix = self._mean(op.reach, "prompts", lambda part: part.prefix)
-                else:
-                    prefix = visible_tokens(op.reach, np.full_like(decode, self.load.prefix_tokens))
-                to.cache_bytes[i] += width * share * prefix * (self.tokens.sequences - self.load.decode_tokens)
+        to = self.columns
+        for part in op.parts:
+            e, reach, share = part.einsum, part.reach, self.share(part.einsum)
+            per_token = e.flops_per_token * op.count
+            decode, half = self.visible(reach)
+            rows = 1.0 if self.all_heads and e.parallel == "h" else share
+            to.flops[i] += per_token * rows * decode * self.tokens.queries
+            softmax = reach.exponentials * self.softmax_flops * op.count
+            each = (per_token * reach.prompt_flops + softmax) * share * half
+            to.prefill_attention_flops[i] += each * self.load.prefill_tokens
+            if e.operand is Operand.CACHE:
+                self._cache(i, e, reach, op.count)
+
+    def _cache(self, i: int, e: Einsum, reach: AttentionReach, count: int) -> None:
+        """Add the bytes of the KV cache that an einsum reads in ``count`` layers."""
+        # Entries that all heads share are on every GPU, and every GPU reads all of them.
+        share = self.share(e) if e.parallel and e.parallel in e.operands[1] else 1.0
+        width = self.model.kv_bytes_per_element * e.operand_elements * count
+        decode, _ = self.visible(reach)
+        # Tokens of one sequence that are verified together read its cache once.
+        self.columns.cache_bytes[i] += width * share * decode * self.load.decode_tokens
+        if self.load.prefix_tokens > 0.0:
+            if self.load.classes:
+                prefix = self._mean(reach, "prompts", lambda part: part.prefix)
+            else:
+                prefix = visible_tokens(reach, np.full_like(decode, self.load.prefix_tokens))
+            self.columns.cache_bytes[i] += width * share * prefix * (self.tokens.sequences - self.load.decode_tokens)
 
     def _state(self, i: int, op: Operation) -> None:
-        to, e, share = self.columns, op.einsum, self.share(op.einsum)
-        per_token = e.flops_per_token * op.count
-        to.flops[i] = per_token * share * self.tokens.queries
-        to.prefill_attention_flops[i] = per_token * share * self.load.prefill_tokens
-        if e.operand is Operand.CACHE:
-            # The state is read, updated and written back.
-            width = 2.0 * e.quant.bytes_per_weight * e.operand_elements * op.count
-            to.cache_bytes[i] = width * share * self.tokens.queries
+        to = self.columns
+        for part in op.parts:
+            e, share = part.einsum, self.share(part.einsum)
+            per_token = e.flops_per_token * op.count
+            to.flops[i] += per_token * share * self.tokens.queries
+            to.prefill_attention_flops[i] += per_token * share * self.load.prefill_tokens
+            if e.operand is Operand.CACHE:
+                # The state is read, updated and written back.
+                width = 2.0 * e.quant.bytes_per_weight * e.operand_elements * op.count
+                to.cache_bytes[i] += width * share * self.tokens.queries
 
     def _projection(self, i: int, op: Operation) -> None:
-        to, e, share = self.columns, op.einsum, self.share(op.einsum)
-        tokens = self.tokens.head if e.label == "head" else self.tokens.computed
-        to.flops[i] = e.flops_per_token * op.count * share * tokens
-        to.weight_bytes[i] = e.operand_elements * e.quant.bytes_per_weight * op.count * share
-        inputs = e.input_elements * (share if e.parallel in e.operands[0] and e.parallel else 1.0)
-        outputs = e.result_elements * (share if e.parallel in e.result and e.parallel else 1.0)
-        to.activation_bytes[i] = ACTIVATION_BYTES * op.count * tokens * (inputs + outputs)
+        to, first = self.columns, op.einsum
+        tokens = self.tokens.head if first.label == "head" else self.tokens.computed
+        # Merged einsums read the same input, once.
+        split_input = first.parallel and first.parallel in first.operands[0]
+        moved = first.input_elements * (self.share(first) if split_input else 1.0)
+        flops: FloatArray | float = 0.0
+        weights: FloatArray | float = 0.0
+        for part in op.parts:
+            e, share = part.einsum, self.share(part.einsum)
+            flops = flops + e.flops_per_token * share
+            weights = weights + e.operand_elements * e.quant.bytes_per_weight * share
+            moved = moved + e.result_elements * (share if e.parallel and e.parallel in e.result else 1.0)
+        to.flops[i] = op.count * flops * tokens
+        to.weight_bytes[i] = op.count * weights
+        to.activation_bytes[i] = ACTIVATION_BYTES * op.count * tokens * moved
 
     def _experts(self, i: int, op: Operation, moe: MoeFfn) -> None:
         to, kernel = self.columns, kernel_class("moe", op.einsum.quant)

@@ -55,7 +55,8 @@ def step_collectives(
     found = _Messages()
     one_rank = dp == 1
     for op in lowered.operations:
-        e = op.einsum
+        # Of merged einsums the last one decides; none of them sums over a split rank.
+        e = op.parts[-1].einsum
         if op.moe is not None:
             message = ACTIVATION_BYTES * op.width * tokens.computed
             # Experts over the tensor-parallel group of one rank: all GPUs already have the tokens, but the sums must be

@@ -170,7 +170,7 @@ def test_the_nearest_power_cap_is_known_to_the_watt(
     def capped(watts: int) -> PlanningResult:
         asked = make_deployment(
             workload=LOAD | {"requestsPerSecond": "5"},
-            slo={"percentile": "P50", "itlMilliseconds": 9},
+            slo={"percentile": "P50", "itlMilliseconds": 8},
             energy={"powerCap": {"mode": "Fixed", "wattsPerGPU": watts}},
         )
         return plan(asked, model, make_snapshot((H100, 1, 1)), gpus, predictor)

@@ -37,8 +37,8 @@ def test_a_prompt_on_one_rank_is_computed_by_the_experts_once() -> None:
     # The eight GPUs share the routed tokens of one prompt, however attention is split.
     assert mixed.flops[experts, 0] == pytest.approx(whole.flops[experts, 0], rel=0.1)
     # Attention of that prompt is one rank's alone.
-    query = mixed.labels.index("query")
-    assert mixed.flops[query, 0] == pytest.approx(8.0 * whole.flops[query, 0], rel=0.1)
+    output = mixed.labels.index("output")
+    assert mixed.flops[output, 0] == pytest.approx(8.0 * whole.flops[output, 0], rel=0.1)
 
 
 def test_ranks_gather_the_tokens_of_all_before_the_experts() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.unit.predictor.models import layouts
 
 from energylens.data import find_gpu, load_model, load_predictor
-from energylens.predictor.load.workloads import DRAIN, LIFETIME, PROTOCOLS, sampled_of, workload_of
+from energylens.predictor.load.workloads import LIFETIME, PROTOCOLS, sampled_of, workload_of
 from energylens.predictor.types import Sampled, Workload
 
 batches = st.floats(1, 5000)
@@ -47,9 +47,20 @@ def test_the_median_moves_from_full_load_to_the_draining_batch(task: str, batch:
 def test_a_batch_that_is_small_beside_the_requests_is_steady_state() -> None:
     found = sampled_of("lm-arena-chat", 8)
     assert found is not None
-    draining = DRAIN * 8 / 1024
+    draining = (1 + 0.9**2) / 2 * 8 / 1024
     assert found.level == pytest.approx((0.5 - draining) / (1 - draining))
     assert found.running_share == 1.0
+
+
+def test_most_tokens_of_a_large_batch_come_after_the_queue_from_sequences_that_are_not_old() -> None:
+    # 198 questions in a batch of 150: the simulated run has 54 to 58 % of its tokens after the queue is empty.
+    found = sampled_of("gpqa", 150)
+    assert found is not None
+    draining = 0.5 / found.running_share
+    assert 0.54 < draining < 0.58
+    # The queue lasts for 0.54 to 0.59 of a mean output, in which sequences reach that age at most.
+    assert found.age_share is not None
+    assert 0.3 < found.age_share < 0.5
 
 
 def test_a_prediction_takes_the_median_where_the_benchmark_does_and_the_rest_in_steady_state() -> None:

@@ -34,12 +34,15 @@ def row(work: Work, label: str, name: str) -> np.ndarray:
 
 def test_a_dense_layer_of_llama_by_hand() -> None:
     work = step(models.dense(), layouts((1, 1, 1, 1)), decode=10, context=100)
-    # 2 layers, hidden 128, 8 heads and 2 KV heads of 16, feed-forward 256.
-    assert row(work, "query", "flops")[0] == 2 * 2 * 10 * 128 * 8 * 16
-    assert row(work, "key", "weight_bytes")[0] == 2 * 2 * 128 * 2 * 16
-    assert row(work, "scores", "flops")[0] == 2 * 2 * 10 * 8 * 16 * 100
-    assert row(work, "scores", "cache_bytes")[0] == 2 * 2 * 10 * 100 * 2 * 16
-    assert row(work, "values", "cache_bytes")[0] == 2 * 2 * 10 * 100 * 2 * 16
+    # 2 layers, hidden 128, 8 heads and 2 KV heads of 16, feed-forward 256. One kernel computes all of the projection.
+    assert row(work, "query", "launches") == 2
+    assert row(work, "query", "flops")[0] == 2 * 2 * 10 * 128 * (8 + 2 + 2) * 16
+    assert row(work, "query", "weight_bytes")[0] == 2 * 2 * 128 * (8 + 2 + 2) * 16
+    assert row(work, "query", "activation_bytes")[0] == 2 * 2 * 10 * (128 + (8 + 2 + 2) * 16)
+    # Another one computes scores and values.
+    assert row(work, "scores", "launches") == 2
+    assert row(work, "scores", "flops")[0] == 2 * 2 * 10 * 8 * 16 * 100 * 2
+    assert row(work, "scores", "cache_bytes")[0] == 2 * 2 * 10 * 100 * (2 + 2) * 16
     assert row(work, "up", "weight_bytes")[0] == 2 * 2 * 128 * 512
     assert row(work, "down", "flops")[0] == 2 * 2 * 10 * 256 * 128
     assert row(work, "head", "flops")[0] == 2 * 10 * 128 * 1000
@@ -89,7 +92,8 @@ def test_a_sliding_window_bounds_what_a_query_reads() -> None:
 
 def test_latent_attention_caches_one_vector_whatever_the_heads_and_does_not_split_it() -> None:
     work = step(models.latent(), layouts((1, 1, 1, 1), (8, 1, 8, 1)), decode=10, context=100)
-    assert work.cache_bytes.sum(axis=0)[0] == 2 * 10 * 100 * (32 + 8) * 2.0
+    # Every GPU reads all of it.
+    assert work.cache_bytes.sum(axis=0).tolist() == [2 * 10 * 100 * (32 + 8) * 2.0] * 2
     assert row(work, "absorb_key", "flops")[0] == 2 * 2 * 10 * 8 * 16 * 32
 
 
@@ -171,7 +175,10 @@ def test_deepseek_s_experts_are_not_aligned_and_take_no_table_on_blackwell() -> 
 def test_the_einsums_hold_every_parameter_of_a_model(name: str, billions: float) -> None:
     model = load_model(name)
     weights = sum(
-        op.count * op.einsum.operand_elements for op in lower(model).operations if op.einsum.operand.value == "weight"
+        op.count * part.einsum.operand_elements
+        for op in lower(model).operations
+        for part in op.parts
+        if part.einsum.operand.value == "weight"
     )
     embedding = 0 if model.tied_embeddings else model.vocab * model.hidden
     assert (weights + embedding) / 1e9 == pytest.approx(billions, rel=0.01)
@@ -183,9 +190,10 @@ def test_the_einsums_of_each_mixer_hold_its_parameters() -> None:
         expected = mixer_parameters(group.mixer, model.hidden) + shared_ffn_parameters(group.ffn, model.hidden)
         single = ModelSpec("one", model.family, model.hidden, model.vocab, (group,))
         found = sum(
-            op.count * op.einsum.operand_elements
+            op.count * part.einsum.operand_elements
             for op in lower(single).operations
-            if op.einsum.operand.value == "weight" and op.einsum.label != "head" and op.moe is None
+            for part in op.parts
+            if part.einsum.operand.value == "weight" and part.einsum.label != "head" and op.moe is None
         )
         assert found == expected * group.count
 

@@ -6,11 +6,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from tests.unit.predictor.models import layouts
 
 from energylens.data import load_gpus, load_model
 from energylens.data.predictor import load_coefficients
 from energylens.predictor.load.steady import phase_work
-from energylens.predictor.model.architecture import LatentAttention, LayerGroup, ModelSpec, served_on
+from energylens.predictor.model.architecture import (
+    Attention,
+    CompressedAttention,
+    LatentAttention,
+    LayerGroup,
+    ModelSpec,
+    served_on,
+)
 from energylens.predictor.model.lowering import lower
 from energylens.predictor.step.kernels import KERNELS
 from energylens.predictor.step.work import Work
@@ -58,7 +66,8 @@ def test_latent_prompts_attend_with_expanded_keys_and_sparse_ones_with_the_cache
         ),
     )
     expanded, absorbed = (
-        {op.einsum.label: op.reach.prompt_flops for op in lower(model).operations} for model in (dense, sparse)
+        {part.einsum.label: part.reach.prompt_flops for op in lower(model).operations for part in op.parts}
+        for model in (dense, sparse)
     )
     assert expanded["scores"] == pytest.approx(192 / 576)
     assert expanded["values"] == pytest.approx(128 / 512)
@@ -67,20 +76,67 @@ def test_latent_prompts_attend_with_expanded_keys_and_sparse_ones_with_the_cache
 
 def test_softmax_costs_the_same_for_narrow_heads() -> None:
     wide = load_model("meta-llama/Llama-3.1-8B-Instruct")
-    work = mixed(wide, GPUS["H200"])
-    scores, values = (float(work.prefill_attention_flops[work.labels.index(name), 0]) for name in ("scores", "values"))
+    narrow = replace(
+        wide,
+        layers=tuple(
+            replace(g, mixer=replace(g.mixer, head_dim=64)) if isinstance(g.mixer, Attention) else g
+            for g in wide.layers
+        ),
+    )
+    found = [mixed(model, GPUS["H200"]) for model in (wide, narrow)]
+    one, half = (float(work.prefill_attention_flops[work.labels.index("scores"), 0]) for work in found)
     # Scores and values are products of one size; 270 FLOPs for each exponential come to those of the scores.
-    assert scores / values == pytest.approx((2 * 128 + 270) / (2 * 128))
+    assert one / half == pytest.approx((2 * 2 * 128 + 270) / (2 * 2 * 64 + 270))
 
 
 def test_deepseek_v4_reads_keys_and_values_from_the_same_entries() -> None:
-    labels = {op.einsum.label for op in lower(load_model("deepseek-ai/DeepSeek-V4-Pro")).operations}
-    assert {"scores", "values", "past_scores", "past_values"} <= labels
-    work = mixed(load_model("deepseek-ai/DeepSeek-V4-Pro"), GPUS["B200"])
+    model = load_model("deepseek-ai/DeepSeek-V4-Pro")
+    assert {("scores", "values"), ("past_scores", "past_values")} <= set(kernels_of(model))
+    work = mixed(model, GPUS["B200"])
     assert kernel_of(work, "scores") == "attention_sparse"
-    rows = [work.labels.index(name) for name in ("past_scores", "past_values")]
-    assert work.cache_bytes[rows[0], 0] > 0.0
-    assert work.cache_bytes[rows[1], 0] == 0.0
+    (group, *_) = [g for g in model.layers if isinstance(g.mixer, CompressedAttention)]
+    assert isinstance(group.mixer, CompressedAttention)
+    layers = sum(g.count for g in model.layers if isinstance(g.mixer, CompressedAttention))
+    window = layers * group.mixer.window * group.mixer.head_dim * model.kv_bytes_per_element * 8
+    assert work.cache_bytes[work.labels.index("scores"), 0] == window
+
+
+def kernels_of(model: ModelSpec) -> list[tuple[str, ...]]:
+    """Return the labels of the einsums of each kernel."""
+    return [tuple(part.einsum.label for part in op.parts) for op in lower(model).operations]
+
+
+@pytest.mark.parametrize(
+    ("name", "merged"),
+    [
+        ("meta-llama/Llama-3.1-8B-Instruct", ("query", "key", "value")),
+        ("deepseek-ai/DeepSeek-V3", ("query_down", "latent")),
+        ("deepseek-ai/DeepSeek-V4-Pro", ("query_down", "key")),
+        ("MiniMaxAI/MiniMax-M3", ("query", "key", "value", "index_query", "index_key")),
+        ("nvidia/NVIDIA-Nemotron-Nano-12B-v2", ("input_heads", "input_groups")),
+    ],
+)
+def test_one_kernel_computes_projections_of_merged_weights(name: str, merged: tuple[str, ...]) -> None:
+    assert merged in kernels_of(load_model(name))
+
+
+def test_an_indexer_selects_with_kernels_of_their_own() -> None:
+    model = load_model("MiniMaxAI/MiniMax-M3")
+    launches = {op.einsum.label: op.launches / op.count for op in lower(model).operations}
+    assert launches.pop("index_scores") == 3
+    assert set(launches.values()) == {1}
+
+
+def test_index_heads_of_minimax_m3_are_split_like_kv_heads() -> None:
+    model, gpu = load_model("MiniMaxAI/MiniMax-M3"), GPUS["H200"]
+    few, many = (
+        phase_work(model, gpu, layouts((tp, 1, 1, 1)), Workload(8000, 1000), np.array([8.0]), COEFFICIENTS)[0]
+        for tp in (1, 4)
+    )
+    row = few.labels.index("index_scores")
+    assert many.flops[row, 0] == few.flops[row, 0] / 4
+    # Every GPU reads the keys, which all heads share.
+    assert many.cache_bytes[row, 0] == few.cache_bytes[row, 0]
 
 
 def test_minimax_m2_exchanges_norms_over_heads() -> None:
