@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -15,6 +16,7 @@ FREE = {"overrides": {"tensorParallel": 1, "maxBatchSize": 64}, "followLoad": "A
 LOAD = {"inputTokens": 512, "outputTokens": 256}
 
 
+@dataclass
 class Served(World):
     """A world whose engines report a rate."""
 
@@ -22,6 +24,8 @@ class Served(World):
     waiting: float = 0.0
     prompt: float | None = None
     """Mean tokens of a prompt."""
+    minutes: int = 10
+    """Length of a window."""
 
     def start(self, port: Any = None) -> None:
         super().start(port)
@@ -31,7 +35,7 @@ class Served(World):
         if self.rate is None:
             return None
         end = self.clock.now()
-        start = end - timedelta(minutes=10)
+        start = end - timedelta(minutes=self.minutes)
         return WindowMeasurement(
             "Measured",
             "measured",
@@ -48,8 +52,8 @@ class Served(World):
     async def serve(self, rate: float, *, minutes: int = 10, waiting: float = 0.0) -> Object:
         """Let windows of a rate pass, and return the status."""
         self.rate, self.waiting = rate, waiting
-        for _ in range(minutes // 10):
-            self.clock.advance(600)
+        for _ in range(minutes // self.minutes):
+            self.clock.advance(60 * self.minutes)
             await self.settle()
         return self.status()
 
@@ -160,3 +164,50 @@ async def test_never_follows_nothing() -> None:
     status = await served.serve(60.0)
     assert "load" not in status
     assert status["plan"]["replicas"] == 1
+
+
+async def test_the_rates_of_a_week_are_learned_and_its_replicas_follow_them() -> None:
+    served = Served(minutes=60)
+    load = LOAD | {"requestsPerSecond": "60", "profile": {"timeZone": "UTC", "learned": {"minCoveragePercent": 60}}}
+    served.cluster.put(llama(planning={"overrides": {"tensorParallel": 1, "maxBatchSize": 64}}, workload=load))
+    await served.settle()
+    declared, template = served.status()["plan"]["replicas"], deployment_of(served)["spec"]["template"]
+    assert declared > 1
+    text = (
+        "spec.workload.profile.learned: 0 of 168 hours of the week were measured, and minCoveragePercent=60 needs 101"
+    )
+    assert text in served.condition("PlanReady")["message"]
+    seen = set()
+    for hour in range(8 * 24):
+        # The clock starts on a Sunday, at midnight.
+        status = await served.serve(60.0 if 8 <= hour % 24 < 18 else 4.0, minutes=60)
+        if hour < 100:
+            assert status["plan"]["replicas"] == declared
+        elif hour >= 7 * 24:
+            seen.add((8 <= (hour + 1) % 24 < 18, status["schedule"]["replicas"]))
+    assert "spec.workload.profile.learned" not in served.condition("PlanReady")["message"]
+    # At night one replica; before eight o'clock the others start early, if the pass is late enough.
+    assert {replicas for is_day, replicas in seen if is_day} == {declared}
+    assert 1 in {replicas for is_day, replicas in seen if not is_day}
+    learned = status["learnedLoad"]
+    assert (learned["coveredHours"], len(learned["plannedSteps"])) == (168, 168)
+    assert len(status["schedule"]["hours"]) == 14
+    assert deployment_of(served)["spec"]["template"] == template
+    assert not events(served, "RolloutStarted")
+
+    # What was learned survives a restart, and the same window counts once.
+    mark = served.mark
+    served.start()
+    await served.settle()
+    assert not served.writes_since(mark)
+    # Nonsense in the status begins anew.
+    body = served.cluster.objects["LLMDeployment", "team", "llama"]
+    edited = {**learned, "requestsPerSecond": ["-1"] * 168}
+    served.cluster.put({**body, "status": {**body["status"], "learnedLoad": edited}})
+    served.start()
+    await served.settle()
+    assert served.status()["learnedLoad"]["coveredHours"] == 1
+
+
+def deployment_of(served: Served) -> Object:
+    return served.cluster.objects["Deployment", "team", "llama"]

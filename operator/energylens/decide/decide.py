@@ -95,6 +95,7 @@ def decide(
         now=now,
         standing=inputs.standing,
         load=carried_load(inputs.load, planning.carried_step),
+        learned_hours=inputs.learned,
         energy_account=account,
     )
     return Outcome(observed, children(observed))

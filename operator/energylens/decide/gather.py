@@ -11,8 +11,9 @@ from datetime import datetime
 
 from energylens.api.llmdeployment import LLMDeployment
 from energylens.decide.deployment.external import is_external
-from energylens.decide.deployment.following import followed_load
+from energylens.decide.deployment.following import followed_load, measured_load
 from energylens.decide.deployment.inputs import Inputs, adopted_at
+from energylens.decide.deployment.learned_hours import learned_hours, with_learned
 from energylens.decide.deployment.model_config import model_config
 from energylens.decide.deployment.named_maps import NamedMaps
 from energylens.decide.deployment.observation import Body, standing_plan
@@ -76,6 +77,9 @@ def gather(
     deployment, no_hours = with_hours(_as_scaled(deployment), named.hours)
     seen, window = present.seen, present.window
     workload = present.workloads.running(deployment.status.plan)
+    load_window = whole_load(window, seen) if seen is not None else window
+    learned = learned_hours(deployment, measured_load(load_window))
+    deployment = with_learned(deployment, learned)
     verifies = seen is not None and is_asked(deployment)
     config, missing = model_config(deployment, named.config)
     return Inputs(
@@ -92,7 +96,8 @@ def gather(
         standing=standing_plan(deployment, present.table, workload),
         corrections=offered.learned.for_planning(deployment),
         late=late_rollout(deployment, deployment.status.plan, workload, () if seen is None else seen.running_pods, now),
-        load=followed_load(deployment, whole_load(window, seen) if seen is not None else window),
+        load=followed_load(deployment, load_window),
+        learned=learned,
         beside=beside(deployment, workload, present.table, seen, window) if seen is not None and verifies else None,
     )
 

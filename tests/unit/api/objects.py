@@ -244,12 +244,22 @@ RULES = (
     Bad(
         {"spec.workload.profile": {"timeZone": "UTC"}},
         "spec.workload.profile",
-        ("neither hours nor hoursConfigMapRef is set; set exactly one",),
+        ("none of hours, hoursConfigMapRef and learned is set; set exactly one",),
     ),
     Bad(
         {"spec.workload.profile": {"hours": [{"requestsPerSecond": 5}], "hoursConfigMapRef": {"name": "rates"}}},
         "spec.workload.profile",
-        ("hours and hoursConfigMapRef ('rates') are both set; set exactly one",),
+        ("hours and hoursConfigMapRef are both set; set exactly one of hours, hoursConfigMapRef and learned",),
+    ),
+    Bad(
+        {"spec.workload.profile": {"learned": {}, "hoursConfigMapRef": {"name": "rates"}}},
+        "spec.workload.profile",
+        ("hoursConfigMapRef and learned are both set; set exactly one of hours, hoursConfigMapRef and learned",),
+    ),
+    Bad(
+        {"spec.workload.profile": {"learned": {}}, "spec.validation.source": "None"},
+        "spec",
+        ("workload.profile.learned needs measured windows, and validation.source is None",),
     ),
     *(
         Bad(
@@ -487,6 +497,7 @@ GOOD: tuple[tuple[str, Mapping[str, Any]], ...] = (
         },
     ),
     ("LLMDeployment", {"spec.workload.profile": {"hoursConfigMapRef": {"name": "rates", "key": "week"}}}),
+    ("LLMDeployment", {"spec.workload.profile": {"learned": {"minCoveragePercent": 90, "earlierWeeksPercent": 0}}}),
     ("LLMDeployment", {"spec.workload.arrivalSCV": 4}),
     ("LLMDeployment", {"spec.workload": {"requestsPerSecond": 1, "classes": CLASSES}}),
     ("LLMDeployment", {"spec.workload": {"concurrency": 8, "classes": [{**CLASSES[0], "sharePercent": 100}]}}),

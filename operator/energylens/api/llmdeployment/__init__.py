@@ -19,6 +19,7 @@ from energylens.api.llmdeployment.engine import (
 )
 from energylens.api.llmdeployment.hardware import Hardware, Toleration
 from energylens.api.llmdeployment.job import BatchJob
+from energylens.api.llmdeployment.learned_load import LearnedLoadStatus
 from energylens.api.llmdeployment.measured import ItlPercentiles, LengthPercentiles, Measured
 from energylens.api.llmdeployment.plan import (
     Alternative,
@@ -105,6 +106,7 @@ __all__ = [
     "LLMDeploymentStatus",
     "LastGoodPlan",
     "LearnedCorrection",
+    "LearnedLoadStatus",
     "LengthPercentiles",
     "LoadProfile",
     "LoadStatus",

@@ -58,20 +58,44 @@ class HoursRef(ApiModel):
     )
 
 
+class LearnedProfile(ApiModel):
+    """Rates of the hours that the operator learns from measured windows."""
+
+    min_coverage_percent: int = Field(
+        default=80,
+        ge=1,
+        le=100,
+        description="Share of the 168 hours of a week that must have been measured before hours are planned for less "
+        "than workload.requestsPerSecond, %.",
+    )
+    earlier_weeks_percent: int = Field(
+        default=50,
+        ge=0,
+        le=95,
+        description="Weight of the measurements of all earlier weeks, when an hour of the week is measured again, % "
+        "of their weight before. 0: only the last week counts.",
+    )
+
+
+_SOURCES = ("hours", "hoursConfigMapRef", "learned")
+
+
 def _one_source(profile: LoadProfile) -> str | None:
-    ref = profile.hours_config_map_ref
-    if profile.hours is not None and ref is not None:
-        return f"hours and hoursConfigMapRef ('{ref.name}') are both set; set exactly one"
-    if profile.hours is None and ref is None:
-        return "neither hours nor hoursConfigMapRef is set; set exactly one"
-    return None
+    values = (profile.hours, profile.hours_config_map_ref, profile.learned)
+    found = [name for name, value in zip(_SOURCES, values, strict=True) if value is not None]
+    if len(found) > 1:
+        return f"{found[0]} and {found[1]} are both set; set exactly one of hours, hoursConfigMapRef and learned"
+    return None if found else "none of hours, hoursConfigMapRef and learned is set; set exactly one"
 
 
 _ONE_SOURCE = Rule(
-    summary="set exactly one of hours and hoursConfigMapRef",
-    cel="has(self.hours) != has(self.hoursConfigMapRef)",
-    message_cel="has(self.hoursConfigMapRef) ? \"hours and hoursConfigMapRef ('%s') are both set; set exactly one\"."
-    "format([self.hoursConfigMapRef.name]) : 'neither hours nor hoursConfigMapRef is set; set exactly one'",
+    summary="set exactly one of hours, hoursConfigMapRef and learned",
+    cel="[has(self.hours), has(self.hoursConfigMapRef), has(self.learned)].filter(x, x).size() == 1",
+    message_cel="!has(self.hours) && !has(self.hoursConfigMapRef) && !has(self.learned) ? "
+    "'none of hours, hoursConfigMapRef and learned is set; set exactly one' : "
+    "(has(self.hours) ? 'hours' : 'hoursConfigMapRef') + ' and ' + "
+    "(has(self.hours) && has(self.hoursConfigMapRef) ? 'hoursConfigMapRef' : 'learned') + "
+    "' are both set; set exactly one of hours, hoursConfigMapRef and learned'",
     check=_one_source,
 )
 MOST_ENTRIES = 168
@@ -93,10 +117,15 @@ class LoadProfile(ApiModel):
     ) = Field(
         default=None,
         description="Hours with another load than workload.requestsPerSecond. If several entries have the same hour, "
-        "the last of these entries applies. Set this or hoursConfigMapRef.",
+        "the last of these entries applies. Set this, hoursConfigMapRef or learned.",
     )
     hours_config_map_ref: HoursRef | None = Field(
         default=None,
         description="ConfigMap with the list of hours, up to 168 entries, such as one that a forecast writes. The "
-        "operator reads it at every resync and plans again when the list changes. Set this or hours.",
+        "operator reads it at every resync and plans again when the list changes. Set this, hours or learned.",
+    )
+    learned: LearnedProfile | None = Field(
+        default=None,
+        description="The operator learns the rate of each hour from measured windows (status.learnedLoad); until an "
+        "hour was measured, workload.requestsPerSecond applies. Set this, hours or hoursConfigMapRef.",
     )

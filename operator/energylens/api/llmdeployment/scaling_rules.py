@@ -156,7 +156,27 @@ _ONE_NUMBER_OF_REPLICAS = Rule(
 )
 
 
+def _learning_needs_a_source(spec: _ScaledSpec) -> str | None:
+    profile = spec.workload.profile
+    if profile is None or profile.learned is None or spec.validation.source != "None":
+        return None
+    return (
+        "workload.profile.learned needs measured windows, and validation.source is None; set validation.source to "
+        "Auto, Prometheus or DCGMExporter, or write the hours"
+    )
+
+
+_LEARNING_NEEDS_A_SOURCE = Rule(
+    summary="workload.profile.learned needs a validation.source other than None",
+    cel="!(has(self.workload.profile) && has(self.workload.profile.learned)) || self.validation.source != 'None'",
+    message_cel="'workload.profile.learned needs measured windows, and validation.source is None; set "
+    "validation.source to Auto, Prometheus or DCGMExporter, or write the hours'",
+    check=_learning_needs_a_source,
+)
+
+
 SCALING_RULES = (
+    _LEARNING_NEEDS_A_SOURCE,
     _PROFILE_ALONE,
     _ENERGY_NEEDS_A_PROFILE,
     _EXTERNAL_ALONE,

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from energylens.api.base import ATOMIC_LIST, ApiModel, Condition, map_list
 from energylens.api.energybudget_status import Time
+from energylens.api.llmdeployment.learned_load import LearnedLoadStatus
 from energylens.api.llmdeployment.measured import Measured
 from energylens.api.llmdeployment.plan import CorrectionFactors, PlanStatus, ReplicaLayout
 from energylens.api.llmdeployment.schedule import ScheduleStatus
@@ -302,6 +303,9 @@ class LLMDeploymentStatus(ApiModel):
         default=None, description="The load that plans are made for, with spec.planning.followLoad Auto."
     )
     schedule: ScheduleStatus | None = Field(default=None, description="Replicas over the week, with workload.profile.")
+    learned_load: LearnedLoadStatus | None = Field(
+        default=None, description="Measured rates of the hours of a week, with workload.profile.learned."
+    )
     relaxations: Annotated[tuple[RelaxationStatus, ...], Field(max_length=20, json_schema_extra=ATOMIC_LIST)] | None = (
         Field(
             default=None,

@@ -11,7 +11,13 @@ from energylens.clock import Clock, SystemClock
 from energylens.decide.preview import Preview, World, preview
 from energylens.decide.reasons import Reason
 
-_BAD_INPUT = (Reason.MODEL_UNKNOWN, Reason.MODEL_CONFIG_MISSING, Reason.INVALID_ENGINE_SETTINGS)
+_BAD_INPUT = (
+    Reason.MODEL_UNKNOWN,
+    Reason.MODEL_CONFIG_MISSING,
+    Reason.PROFILE_MISSING,
+    Reason.PROFILE_INVALID,
+    Reason.INVALID_ENGINE_SETTINGS,
+)
 
 
 def previews(deployments: Sequence[LLMDeployment], world: World, clock: Clock | None = None) -> list[Preview]:

@@ -54,11 +54,13 @@ def peak_notes(deployments: Iterable[LLMDeployment]) -> list[str]:
 
 
 def peak_of(workload: WorkloadSpec) -> str:
-    """Return the highest rate of a profile in words, or which ConfigMap has its hours; the workload has a profile."""
+    """Return the highest rate of a profile in words, or where its hours are; the workload has a profile."""
     profile = workload.profile
     assert profile is not None
     if profile.hours is None and profile.hours_config_map_ref is not None:
         return f"the highest rate of ConfigMap {profile.hours_config_map_ref.name}"
+    if profile.hours is None and profile.learned is not None:
+        return "the highest learned rate"
     return f"the highest rate: {WeekLoad.of(workload).peak_text}"
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from energylens.api.llmdeployment import LLMDeployment, LLMDeploymentSpec, PredictedFigures
 from energylens.data import load_gpus
+from energylens.decide.deployment.learned_hours import coverage_text
 from energylens.decide.deployment.observation import PlanChoice
 from energylens.decide.deployment.replica import is_asked
 from energylens.decide.deployment.verification import same_pods
@@ -26,7 +27,13 @@ def caveats_of(deployment: LLMDeployment, planning: PlanChoice) -> tuple[str, ..
     gpus, spec = load_gpus(), deployment.spec
     settings = EngineSettings.of(spec.engine)
     known = caveats(settings, planning.model, gpus.get(plan.gpu_product), spec.workload)
-    own = (*_without_effect(spec, gpus), *_unbounded_wait(spec, plan.predicted), *_verified(deployment, planning))
+    coverage = coverage_text(spec.workload, deployment.status.learned_load)
+    own = (
+        *_without_effect(spec, gpus),
+        *_unbounded_wait(spec, plan.predicted),
+        *_verified(deployment, planning),
+        *((f"spec.workload.profile.learned: {coverage}",) if coverage else ()),
+    )
     return *own, *known
 
 

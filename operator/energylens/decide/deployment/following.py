@@ -22,7 +22,7 @@ def followed_load(deployment: LLMDeployment, window: WindowMeasurement | None) -
     if spec.planning.follow_load == "Never" or declared is None:
         return None
     before = _known(deployment.status.load, float(parse_quantity(declared)))
-    measured = _measured(window)
+    measured = measured_load(window)
     hold = timedelta(seconds=spec.planning.replan.cooldown_seconds)
     found = before if measured is None else follow(before, measured, hold)
     if spec.planning.follow_lengths == "Never":
@@ -95,7 +95,8 @@ def _known(status: LoadStatus | None, declared: float) -> FollowedLoad:
     )
 
 
-def _measured(window: WindowMeasurement | None) -> MeasuredLoad | None:
+def measured_load(window: WindowMeasurement | None) -> MeasuredLoad | None:
+    """Return the load of a window; None where it has no rate."""
     if window is None or window.requests_per_second is None or window.window_start is None or window.window_end is None:
         return None
     running, waiting = window.mean_running, window.mean_waiting

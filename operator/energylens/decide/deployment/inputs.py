@@ -9,6 +9,7 @@ from typing import Any
 
 from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 from energylens.api.timestamp import moment_of
+from energylens.decide.deployment.learned_hours import LearnedHours
 from energylens.decide.deployment.load import FollowedLoad
 from energylens.decide.deployment.observation import PlanChoice
 from energylens.decide.deployment.profile_hours import NoHours
@@ -45,6 +46,8 @@ class Inputs:
     """Why that config.json is not there, where it is named; then nothing can be planned."""
     no_hours: NoHours | None = None
     """Why the hours of the profile are not there, where a ConfigMap has them; then no week can be planned."""
+    learned: LearnedHours | None = None
+    """The measured rates of the hours; None where the profile is not learned."""
 
 
 def adopted_at(deployment: LLMDeployment) -> datetime | None:

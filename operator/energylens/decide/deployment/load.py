@@ -91,22 +91,22 @@ def follow(before: _Followed, window: MeasuredLoad, hold: timedelta) -> _Followe
     if window.is_saturated:
         rate = max(rate, planned * STEP)
     if rate > planned * RAISE:
-        return _at(before, _step(before.declared, rate))
+        return _at(before, step_of(before.declared, rate))
     if rate >= planned / (STEP * RAISE) or before.step <= LOWEST_STEP:
         return replace(before, below_since=None, highest_below=0.0)
     since = before.below_since or window.start
     highest = max(before.highest_below, rate)
     if window.end - since < hold:
         return replace(before, below_since=since, highest_below=highest)
-    return _at(before, _step(before.declared, highest))
+    return _at(before, step_of(before.declared, highest))
 
 
 def _at(before: _Followed, step: int) -> _Followed:
     return replace(before, step=step, changed=before.counted, below_since=None, highest_below=0.0)
 
 
-def _step(declared: float, rate: float) -> int:
-    """Return the lowest step whose rate is not exceeded by more than noise."""
+def step_of(declared: float, rate: float) -> int:
+    """Return the lowest step above or below the declared rate whose rate is at least ``rate``."""
     if rate <= 0:
         return LOWEST_STEP
     step = math.ceil(math.log(rate / declared, STEP) - 1e-9)

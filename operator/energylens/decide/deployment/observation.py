@@ -20,6 +20,7 @@ from energylens.api.llmdeployment import (
     VerificationStatus,
 )
 from energylens.decide.deployment import approval
+from energylens.decide.deployment.learned_hours import LearnedHours
 from energylens.decide.deployment.load import FollowedLoad
 from energylens.decide.deployment.rollback import Return
 from energylens.decide.deployment.troubles import starts, waits, why_failed
@@ -176,6 +177,8 @@ class Observation:
     """Correction learned of the plan's model, GPU and layout."""
     load: FollowedLoad | None = None
     """The load that is planned for; None for that of the spec."""
+    learned_hours: LearnedHours | None = None
+    """The measured rates of the hours of a week; None where the profile is not learned."""
     budget_status: BudgetStatus | None = None
     """The deployment's share of the binding budget; None without a budget."""
     energy_account: EnergyAccount | None = None

@@ -29,6 +29,7 @@ from energylens.decide.deployment import rollback
 from energylens.decide.deployment.children import Children
 from energylens.decide.deployment.conditions import all_conditions
 from energylens.decide.deployment.following import load_status
+from energylens.decide.deployment.learned_hours import learned_status
 from energylens.decide.deployment.observation import Observation
 from energylens.decide.deployment.replica import is_asked
 from energylens.decide.deployment.rollouts import existing_replicas, rollout, workload_revision
@@ -98,6 +99,7 @@ def status_of(observed: Observation, children: Children) -> dict[str, Any]:
         plan_adoption_time=_adoption_time(observed, children),
         load=load_status(observed.load),
         schedule=_schedule(observed),
+        learned_load=learned_status(observed.learned_hours),
         relaxations=_relaxations(observed.planning.result),
         active_revision=active,
         measured=measured,

@@ -13,6 +13,7 @@ from typing import Any, get_args
 from energylens.api.base import Condition
 from energylens.api.llmdeployment import (
     WEEKDAYS,
+    LearnedLoadStatus,
     LLMDeploymentStatus,
     LoadStatus,
     Measured,
@@ -134,6 +135,7 @@ def _untrue(status: LLMDeploymentStatus, generation: int, now: datetime) -> Iter
         ("plan", "" if status.plan is None else _plan_problem(status.plan)),
         ("plan_adoption_time", time_problem(status.plan_adoption_time, now)),
         ("schedule", "" if status.schedule is None else _schedule_problem(status.schedule, now)),
+        ("learned_load", "" if status.learned_load is None else _learned_problem(status.learned_load, now)),
         ("load", "" if status.load is None else _load_problem(status.load, now)),
         ("rollback", "" if status.rollback is None else _rollback_problem(status.rollback)),
         ("verification", "" if status.verification is None else _verification_problem(status.verification, now)),
@@ -179,6 +181,14 @@ def _load_problem(load: LoadStatus, now: datetime) -> str:
         return f"{highest} requests per second"
     times = (load.change_time, load.window_end, load.below_since)
     return next((why for time in times if (why := time_problem(time, now))), "")
+
+
+def _learned_problem(learned: LearnedLoadStatus, now: datetime) -> str:
+    if parse_quantity(learned.declared_requests_per_second) <= 0:
+        return f"{learned.declared_requests_per_second} requests per second"
+    wrong = (rate for rate in learned.requests_per_second if not 0 <= float(parse_quantity(rate)) <= MOST)
+    rate = next(wrong, None)
+    return time_problem(learned.window_end, now) if rate is None else f"{rate} requests per second"
 
 
 def _schedule_problem(schedule: ScheduleStatus, now: datetime) -> str:

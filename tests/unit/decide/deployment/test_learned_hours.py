@@ -1,0 +1,195 @@
+"""Rates of the hours of a week from measured windows: weighted by week, damped, and only used once there are enough."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import random
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.unit.decide.observations import deployment
+
+from energylens.api.llmdeployment import LLMDeployment
+from energylens.decide.deployment.learned_hours import (
+    LearnedHours,
+    coverage_text,
+    learn,
+    learned_hours,
+    learned_status,
+    with_learned,
+)
+from energylens.decide.deployment.load import RAISE, STEP, MeasuredLoad, rate_of
+from energylens.planner.search.week_load import WeekLoad
+
+MONDAY = datetime(2026, 3, 2, tzinfo=UTC)
+NOTHING = LearnedHours("UTC", 4.0)
+
+
+def window(start: datetime, rate: float, minutes: int = 60, *, saturated: bool = False) -> MeasuredLoad:
+    return MeasuredLoad(start, start + timedelta(minutes=minutes), rate, saturated)
+
+
+def after(rates: Iterable[float], *, before: LearnedHours = NOTHING, hour: int = 0, keep: float = 0.5) -> LearnedHours:
+    """Return what is known after windows of an hour each."""
+    for number, rate in enumerate(rates):
+        before = learn(before, window(MONDAY + timedelta(hours=hour + number), rate), keep)
+    return before
+
+
+def day(hour: int) -> float:
+    """Return the rate of an hour: 2 at night, 10 by day."""
+    return 10.0 if 8 <= hour % 24 < 18 else 2.0
+
+
+def asked(status: dict[str, Any] | None = None, **learned: Any) -> LLMDeployment:
+    workload = {"inputTokens": 300, "outputTokens": 100, "requestsPerSecond": "4"}
+    workload |= {"profile": {"timeZone": "UTC", "learned": learned}}
+    return deployment(status, workload=workload)
+
+
+def test_a_week_is_learned_and_planned_by_the_hour() -> None:
+    found = after(day(hour) for hour in range(169))
+    assert found.covered == 168
+    assert found.rates == tuple(day(hour) for hour in range(168))
+    for hour, rate in enumerate(found.planned(80)):
+        assert day(hour) / 1.001 <= rate <= day(hour) * STEP
+    load = WeekLoad.of(with_learned(asked(), found).spec.workload)
+    assert [span.hour for span in load.spans[:3]] == [8, 18, 8]
+
+
+def test_until_enough_hours_were_measured_no_hour_is_planned_for_less_than_was_declared() -> None:
+    found = after(day(hour) for hour in range(100))
+    assert found.covered == 100
+    assert min(found.planned(60)) == 4.0
+    assert min(found.planned(59)) < 4.0
+    # More than was declared is planned for at once.
+    assert found.planned(60)[9] >= 10.0
+    text = coverage_text(asked(minCoveragePercent=60).spec.workload, learned_status(found))
+    assert text.startswith("100 of 168 hours of the week were measured, and minCoveragePercent=60 needs 101; ")
+    assert coverage_text(asked(minCoveragePercent=59).spec.workload, learned_status(found)) == ""
+    assert coverage_text(asked().spec.workload, None).startswith("0 of 168 hours")
+
+
+def test_an_hour_counts_once_a_quarter_of_it_was_measured() -> None:
+    short = learn(NOTHING, window(MONDAY, 2.0, minutes=14), 0.5)
+    assert (short.covered, short.seconds[0]) == (0, 840)
+    assert learn(short, window(MONDAY + timedelta(minutes=30), 2.0, minutes=1), 0.5).covered == 1
+
+
+def test_a_later_week_weighs_more_than_all_before() -> None:
+    first = after([8.0] * 169)
+    second = after([2.0] * 168, before=first, hour=169)
+    # Half of the first week's 3,600 s against 3,600 s.
+    assert second.rates[5] == pytest.approx((8.0 * 1800 + 2.0 * 3600) / 5400, abs=1e-3)
+    assert second.seconds[5] == 5400
+    assert after([2.0] * 168, before=first, hour=169, keep=0.0).rates[5] == 2.0
+
+
+def test_windows_of_one_hour_share_its_weight_and_decay_it_once() -> None:
+    found = after([6.0] * 168)
+    start = MONDAY + timedelta(days=7)
+    for minute in range(0, 60, 10):
+        found = learn(found, window(start + timedelta(minutes=minute), 3.0, minutes=10), 0.5)
+    assert found.seconds[0] == 5400
+    assert found.rates[0] == pytest.approx((6.0 * 1800 + 3.0 * 3600) / 5400, abs=1e-2)
+
+
+def test_a_window_over_several_hours_counts_for_each() -> None:
+    found = learn(NOTHING, window(MONDAY + timedelta(minutes=50), 5.0, minutes=80), 0.5)
+    assert found.seconds[:4] == (600, 3600, 600, 0)
+    assert found.rates[:4] == (5.0, 5.0, 5.0, 0.0)
+
+
+def test_windows_that_overlap_count_once() -> None:
+    found = learn(NOTHING, window(MONDAY, 5.0, minutes=30), 0.5)
+    found = learn(found, window(MONDAY + timedelta(minutes=20), 5.0, minutes=30), 0.5)
+    assert found.seconds[0] == 3000
+    assert learn(found, window(MONDAY + timedelta(minutes=20), 50.0, minutes=30), 0.5) is found
+
+
+def test_hours_are_those_of_the_local_clock_also_when_clocks_change() -> None:
+    berlin = replace(NOTHING, zone="Europe/Berlin")
+    # On 29 March 2026 the hour from 2:00 to 3:00 does not exist.
+    start = datetime(2026, 3, 29, 1, tzinfo=ZoneInfo("Europe/Berlin")).astimezone(UTC)
+    found = learn(berlin, window(start, 5.0, minutes=120), 0.5)
+    sunday = 6 * 24
+    assert found.seconds[sunday : sunday + 5] == (0, 3600, 0, 3600, 0)
+
+
+def test_a_rate_above_the_step_is_planned_for_at_once_and_others_at_the_end_of_the_day() -> None:
+    found = after(day(hour) for hour in range(169))
+    monday = MONDAY + timedelta(days=7)
+    before = found.planned(80)
+    busy = learn(found, window(monday + timedelta(hours=8), 30.0), 0.5)
+    assert busy.planned(80)[8] >= 30.0 / RAISE
+    quiet = learn(busy, window(monday + timedelta(hours=9), 0.5), 0.0)
+    assert quiet.planned(80)[9] == before[9]
+    assert learn(quiet, window(monday + timedelta(hours=24), 2.0), 0.5).planned(80)[9] < 1.0
+
+
+def test_saturated_engines_hide_the_load_so_that_a_step_is_added() -> None:
+    found = learn(NOTHING, window(MONDAY, 4.0, saturated=True), 0.5)
+    assert found.planned(80)[0] >= 4.0 * STEP
+
+
+def test_what_is_known_survives_its_way_through_the_status() -> None:
+    found = after(day(hour) + hour / 7 for hour in range(170))
+    status = learned_status(found)
+    assert status is not None
+    text = json.dumps(status.model_dump(mode="json", by_alias=True))
+    assert len(text) < 4000
+    kept = asked({"learnedLoad": json.loads(text)})
+    assert learned_hours(kept, None) == found
+    assert learned_status(learned_hours(kept, None)) == status
+
+
+def test_another_time_zone_begins_anew_and_another_declared_rate_keeps_the_measurements() -> None:
+    found = after(day(hour) for hour in range(169))
+    status = learned_status(found)
+    assert status is not None
+    moved = status.model_copy(update={"time_zone": "Europe/Berlin"})
+    assert learned_hours(asked({"learnedLoad": moved.model_dump(by_alias=True)}), None) == NOTHING
+    other = status.model_copy(update={"declared_requests_per_second": "64"})
+    again = learned_hours(asked({"learnedLoad": other.model_dump(by_alias=True)}), None)
+    assert again is not None
+    assert again.rates == found.rates
+    assert all(rate >= day(hour) / 1.001 for hour, rate in enumerate(again.planned(80)))
+
+
+def test_a_profile_with_hours_learns_nothing() -> None:
+    plain = deployment()
+    assert learned_hours(plain, window(MONDAY, 5.0)) is None
+    assert with_learned(plain, None) is plain
+    assert learned_status(learned_hours(asked(), None)) is None
+
+
+@settings(max_examples=30)
+@given(night=st.floats(0.5, 8), growth=st.floats(1, 20), seed=st.integers(0, 2**32))
+def test_noise_changes_the_step_of_an_hour_at_most_once(night: float, growth: float, seed: int) -> None:
+    """Four weeks with noise of 9 %, after a first week: what is planned covers the mean up to the safety margin."""
+    noise = random.Random(seed)
+    rates = [night * growth ** math.sin(math.pi * (hour % 24) / 24) for hour in range(168)]
+    found = after(rate * noise.uniform(0.91, 1.09) for rate in (*rates, rates[0]))
+    changes = [0] * 168
+    for number in range(169, 4 * 168):
+        before, hour = found, number % 168
+        rate = rates[hour] * noise.uniform(0.91, 1.09)
+        found = learn(found, window(MONDAY + timedelta(hours=number), rate), 0.5)
+        assert found.rates[hour] <= rate_of(4.0, found.steps[hour]) * RAISE
+        if found.steps != before.steps:
+            changes = [count + (old != new) for count, old, new in zip(changes, before.steps, found.steps, strict=True)]
+    assert max(changes) <= 1
+
+
+def test_the_lowest_step_is_a_tenth_of_the_declared_rate() -> None:
+    found = after([0.0] * 193)
+    assert found.planned(80)[0] == rate_of(4.0, -10)
+    assert all(later >= earlier for earlier, later in itertools.pairwise(found.seconds[:24]))
