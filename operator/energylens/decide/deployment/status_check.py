@@ -6,6 +6,7 @@ Impossible parts are left out, and restored from the cluster or by planning agai
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any, get_args
@@ -27,6 +28,7 @@ from energylens.api.quantity import parse_quantity
 from energylens.api.timestamp import timestamp
 from energylens.api.words import counted
 from energylens.data import load_gpus
+from energylens.decide.deployment.load import LOWEST_STEP, STEP
 from energylens.decide.deployment.unreadable import SMALLEST_SPEC
 from energylens.decide.deployment.verification import WINDOWS
 from energylens.decide.planned import Body
@@ -47,6 +49,10 @@ MOST = 10**12
 """Largest count, power, rate or latency of a plan; larger values would overflow the computations."""
 MOST_START_SECONDS_STATED = 86_400
 """The longest start that a spec may state."""
+MOST_TOKENS = 10_000_000
+"""The longest prompt of a spec."""
+HIGHEST_STEP = math.ceil(math.log(MOST_TOKENS, STEP))
+"""Steps from one token to the longest prompt."""
 MOST_LOAD_RATIO = 1e4
 """A followed load beyond so many times the declared one, or below that part of it, was not measured."""
 
@@ -179,7 +185,15 @@ def _load_problem(load: LoadStatus, now: datetime) -> str:
     highest = load.highest_below_requests_per_second
     if highest is not None and float(parse_quantity(highest)) < 0:
         return f"{highest} requests per second"
-    times = (load.change_time, load.window_end, load.below_since)
+    times = [load.change_time, load.window_end, load.below_since]
+    for length in (load.input_tokens, load.output_tokens):
+        if length is None:
+            continue
+        if not 1 <= length.declared_tokens <= MOST_TOKENS or not LOWEST_STEP <= length.steps <= HIGHEST_STEP:
+            return f"{length.declared_tokens} tokens and {length.steps} steps"
+        if not 0 <= (length.highest_below_tokens or 0) <= MOST_TOKENS:
+            return f"highestBelowTokens {length.highest_below_tokens}"
+        times += [length.change_time, length.below_since]
     return next((why for time in times if (why := time_problem(time, now))), "")
 
 

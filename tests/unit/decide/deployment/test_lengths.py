@@ -7,11 +7,12 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from tests.unit.decide.observations import deployment
+from tests.unit.decide.observations import NOW, deployment
 
 from energylens.api.llmdeployment import LLMDeployment
 from energylens.decide.deployment.following import at_load, followed_load, load_status
 from energylens.decide.deployment.load import FollowedLoad
+from energylens.decide.deployment.status_check import checked_status
 from energylens.decide.learned.comparison import FEWEST_REQUESTS
 from energylens.measure.types import WindowMeasurement
 
@@ -122,6 +123,37 @@ def test_a_changed_spec_begins_again() -> None:
     assert again is not None
     assert again.prompts is not None
     assert again.prompts.value == 800
+
+
+LENGTH = {"tokens": 640, "declaredTokens": 512, "steps": 1}
+
+
+@pytest.mark.parametrize(
+    ("edit", "stays"),
+    [
+        ({}, True),
+        ({"belowSince": "1970-01-01T00:00:00Z", "highestBelowTokens": 300}, True),
+        ({"steps": 10**9}, False),
+        ({"steps": -(10**9)}, False),
+        ({"declaredTokens": 0}, False),
+        ({"highestBelowTokens": -5}, False),
+        ({"belowSince": "never"}, False),
+        ({"changeTime": "2126-03-01T00:00:00Z"}, False),
+    ],
+)
+@pytest.mark.parametrize("field", ["inputTokens", "outputTokens"])
+def test_a_followed_length_that_nobody_can_have_measured_is_left_out(
+    edit: dict[str, Any], stays: bool, field: str
+) -> None:
+    load = {"requestsPerSecond": "2", "declaredRequestsPerSecond": "2", field: LENGTH | edit}
+    body = {
+        "apiVersion": "energylens.dev/v1alpha1",
+        "kind": "LLMDeployment",
+        "metadata": {"name": "llama", "namespace": "team", "uid": "u1", "generation": 1},
+        "spec": {"model": {"name": "m"}, "workload": {"inputTokens": 1, "outputTokens": 1, "requestsPerSecond": 2}},
+        "status": {"load": load},
+    }
+    assert ("load" in checked_status(body, NOW)[0]) == stays
 
 
 def test_without_the_field_lengths_stay_those_of_the_spec() -> None:
