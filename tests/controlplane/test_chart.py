@@ -239,8 +239,8 @@ def test_reading_the_whole_cluster_can_be_left_to_others(helm: Helm) -> None:
     assert "nodes" not in resources
 
 
-DELETED = {"deployments", "leaderworkersets", "poddisruptionbudgets"}
-"""What a plan of another kind or of one pod leaves over."""
+DELETED = {"deployments", "leaderworkersets", "poddisruptionbudgets", "resourceclaimtemplates", "inferencepools"}
+"""What a plan of another kind, of other GPUs or of one pod leaves over, and a field that was removed."""
 
 
 def test_no_rule_has_a_wildcard_deletes_more_than_its_own_or_reads_secrets(helm: Helm) -> None:
@@ -495,6 +495,8 @@ NEEDED = (
     ("watch", "nodes", ""),
     *((verb, r, "") for verb in ("list", "watch") for r in ("namespaces", "clusterenergybudgets.energylens.dev")),
     ("patch", "clusterenergybudgets.energylens.dev/status", ""),
+    *((verb, "resourceclaimtemplates.resource.k8s.io", "default") for verb in ("list", "create", "patch", "delete")),
+    *(("watch", f"{plural}.resource.k8s.io", "") for plural in ("resourceslices", "deviceclasses", "resourceclaims")),
     ("list", "pods", "default"),
     ("watch", "pods", "default"),
     *((verb, "leases.coordination.k8s.io", NAMESPACE) for verb in ("get", "create", "update")),
@@ -512,6 +514,8 @@ FORBIDDEN = (
     *((verb, "nodes", "") for verb in ("patch", "update", "delete")),
     ("list", "customresourcedefinitions.apiextensions.k8s.io", ""),
     ("patch", "namespaces", ""),
+    *((verb, "resourceclaims.resource.k8s.io", "default") for verb in ("create", "patch", "delete")),
+    ("create", "resourceslices.resource.k8s.io", ""),
     ("create", "clusterroles.rbac.authorization.k8s.io", ""),
     ("create", "leases.coordination.k8s.io", "default"),
     ("delete", "leases.coordination.k8s.io", NAMESPACE),

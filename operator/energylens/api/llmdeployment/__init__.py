@@ -49,7 +49,6 @@ from energylens.api.llmdeployment.spec import (
     PlanningMode,
     Replan,
     Rollout,
-    Validation,
 )
 from energylens.api.llmdeployment.status import (
     ActiveRevision,
@@ -72,6 +71,7 @@ from energylens.api.llmdeployment.status import (
     VerificationStatus,
     WorkloadRef,
 )
+from energylens.api.llmdeployment.validation import Validation
 from energylens.api.llmdeployment.workload import (
     Percentile,
     Slo,
