@@ -102,9 +102,13 @@ def address(tmp_path_factory: pytest.TempPathFactory, prometheus: Access) -> Ite
     server.server_close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Yield a Chromium of this machine; tests are skipped without one, and nothing is downloaded."""
+    """Yield a Chromium of this machine; tests are skipped without one, and nothing is downloaded.
+
+    Playwright keeps an event loop running in this thread, so that it must end before tests of other modules, which have
+    loops of their own.
+    """
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (make ui-test)")
     if CHROMIUM is None:
         pytest.skip("no chromium, chromium-browser or google-chrome on the PATH, and CHROMIUM is not set")
