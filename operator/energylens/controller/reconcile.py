@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
@@ -102,6 +103,9 @@ class Reconciler:
         self._look_at_budgets = look_at_budgets
         self._decided: dict[Key, tuple[str, str]] = {}
         self._one_plan_at_a_time = Turns()
+        # glibc gives each thread an arena that keeps the memory of the largest search of the thread: 262 MiB with six
+        # threads that take turns, 168 MiB with one.
+        self._planner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="planner")
         self._without_plan: dict[Key, int] = {}
         """Deployments without a feasible plan, and the version of the inventory when the pass began that found none."""
         self._inventory = Inventory(store)
@@ -212,7 +216,9 @@ class Reconciler:
             offered = Offered(self._inventory.snapshot(key), allowed.allowance, self._learning.pool, self.serves_lws)
             present = self.observing.present(key, deployment, claims, window)
             inputs = gather(deployment, offered, named, present, now=self._clock.now())
-            planning = await asyncio.to_thread(self._planning.planning_for, inputs)
+            planning = await asyncio.get_running_loop().run_in_executor(
+                self._planner, self._planning.planning_for, inputs
+            )
             if planning.reason is Reason.AWAITING_BUDGET:
                 self._look_at_budgets()
             if planning.replica is not None:
