@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from tests.support.external_metrics import METRIC, external_metrics
-from tests.support.operator_cluster import OperatorCluster, Team
+from tests.support.operator_cluster import ROOT, OperatorCluster, Team
 
 from energylens.clock import SystemClock
 from energylens_dev.devcluster import KubectlError, eventually
 
+PAGE = ROOT / "docs" / "planning.md"
+CRD = "httpscaledobjects.http.keda.sh"
+DEFINITION = Path(__file__).parent / "data" / "httpscaledobjects.yaml"
 LAYOUT = {"overrides": {"tensorParallel": 1, "maxBatchSize": 32}}
 SYNC_SECONDS = 60.0
 """The autoscaler looks every 15 seconds."""
@@ -83,6 +88,35 @@ def test_scaling_by_hand_is_refused_where_the_plan_decides(team: Team) -> None:
         team.kubectl.run("scale", "llmd", "llama", "--replicas=5")
     team.kubectl.run("scale", "llmd", "llama", "--replicas=3")
     eventually(lambda: runs(team, 3))
+
+
+def test_the_last_replica_is_stopped_and_started_again(team: Team) -> None:
+    team.apply(planning=LAYOUT, scaling={"mode": "External", "minReplicas": 0}, replicas=1)
+    before = team.ready()
+    team.kubectl.run("scale", "llmd", "llama", "--replicas=0")
+    team.wait("Ready", "False", "ScaledToZero")
+    eventually(lambda: not team.pods(), SYNC_SECONDS)
+    assert team.status()["plan"]["hash"] == before["plan"]["hash"]
+    team.kubectl.run("scale", "llmd", "llama", "--replicas=1")
+    eventually(lambda: runs(team, 1), SYNC_SECONDS)
+    assert "BecameUnready" not in team.events()
+
+
+def test_the_manifest_that_scales_from_zero_is_valid_where_the_http_add_on_is_installed(team: Team) -> None:
+    """The definition is the add-on's own, and the port is one of the Service that the operator makes."""
+    blocks = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    (manifest,) = [block for block in blocks if "kind: HTTPScaledObject" in block]
+    target = yaml.safe_load(manifest)["spec"]["scaleTargetRef"]
+    team.kubectl.apply(DEFINITION.read_text(encoding="utf-8"))
+    try:
+        team.kubectl.run("wait", "--for=condition=Established", f"crd/{CRD}", "--timeout=60s")
+        team.kubectl.run("create", "--validate=strict", "-f", "-", stdin=manifest)
+        team.apply(target["name"])
+        service = eventually(lambda: team.kubectl.get("service", target["service"]))
+        assert service is not None
+        assert target["port"] in [port["port"] for port in service["spec"]["ports"]]
+    finally:
+        team.kubectl.run("delete", "crd", CRD, "--ignore-not-found")
 
 
 def test_replicas_follow_the_profile_of_the_week_and_no_pod_restarts(team: Team) -> None:

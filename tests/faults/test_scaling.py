@@ -130,6 +130,60 @@ async def test_fewer_replicas_leave_the_deployment_ready_while_others_stop() -> 
     assert not events(world, "BecameUnready")
 
 
+async def test_an_autoscaler_stops_the_last_replica_and_starts_it_again() -> None:
+    zero = {"mode": "External", "minReplicas": 0, "startSeconds": 90, "startJoules": 9000}
+    world = await start(2, scaling=zero)
+    before, template = world.status()["plan"], workload(world)["spec"]["template"]
+    message = world.condition("PlanReady")["message"]
+    idle = before["predicted"]["idlePowerWatts"] / 2
+    assert f"zero replicas save the {idle:.0f} W of the last idle one, which pays for the 9 kJ of a start" in message
+    assert message.endswith("the next request waits about 90 s longer for its first token")
+    watts = before["predicted"]["powerWatts"]
+    world.meter = {KEY: watts}
+    cap = {"apiVersion": "energylens.dev/v1alpha1", "kind": "EnergyBudget", "spec": {"powerWatts": 10 * watts}}
+    world.cluster.put({**cap, "metadata": {"name": "cap", "namespace": "team"}})
+    await world.look()
+
+    put(world, scaled(0, scaling=zero))
+    await world.look(seconds=60)
+    await world.look(seconds=60)
+    status, ready = world.status(), world.condition("Ready")
+    assert (workload(world)["spec"]["replicas"], status["replicas"]) == (0, 0)
+    assert (ready["status"], ready["reason"]) == ("False", "ScaledToZero")
+    assert world.condition("PlanReady")["reason"] == "Planned"
+    assert status["plan"]["hash"] == before["hash"]
+    assert world.cluster.objects["EnergyBudget", "team", "cap"]["status"]["committedPowerWatts"] == 0
+    assert not [name for kind, _, name in world.cluster.objects if kind == "Pod"]
+    mark = world.mark
+    await world.settle()
+    world.start()
+    await world.settle()
+    assert not world.writes_since(mark)
+
+    put(world, scaled(1, scaling=zero))
+    await world.settle()
+    assert (workload(world)["spec"]["replicas"], world.condition("Ready")["status"]) == (1, "True")
+    assert workload(world)["spec"]["template"] == template
+    assert [note.split(",")[0] for note in events(world, "ReplicasScaled")] == [
+        "spec.replicas: 0 replicas instead of 2",
+        "spec.replicas: 1 replica instead of 0",
+    ]
+    assert not events(world, "BecameUnready")
+    assert not events(world, "RolloutStarted")
+
+
+async def test_a_deployment_at_zero_leaves_its_gpus_to_others() -> None:
+    zero = {"mode": "External", "minReplicas": 0}
+    world = World()
+    full = {"overrides": {"tensorParallel": 1, "maxBatchSize": 64}}
+    world.cluster.put(scaled(0, scaling=zero))
+    world.cluster.put({**scaled(16, planning=full), "metadata": {"name": "other", "namespace": "team"}})
+    other = ("team", "other")
+    await world.settle(KEY, other)
+    assert world.condition("Ready", other)["status"] == "True"
+    assert len([name for kind, _, name in world.cluster.objects if kind == "Pod"]) == 16
+
+
 async def test_all_replicas_of_the_first_start_are_needed() -> None:
     world = World(pods_run=False)
     world.cluster.put(scaled(3))

@@ -78,6 +78,7 @@ class PlannedDeployment:
     node_selector: Mapping[str, str] = field(default_factory=dict)
     """Labels of the nodes that its pods may come to."""
     is_suspended: bool = False
+    """Whether no pods are to run: it is suspended, or scaled to zero from outside."""
     mode: str = "Auto"
     approved_plan_hash: str | None = None
     priority: int = 0
@@ -156,7 +157,7 @@ def planned(body: Body) -> PlannedDeployment:
         created=metadata.get("creationTimestamp"),
         labels=metadata.get("labels") or {},
         node_selector=(spec.get("hardware") or {}).get("nodeSelector") or {},
-        is_suspended=bool(spec.get("suspend")),
+        is_suspended=bool(spec.get("suspend")) or _is_at_zero(spec),
         mode=planning.get("mode", "Auto"),
         approved_plan_hash=planning.get("approvedPlanHash"),
         priority=int(energy.get("priority") or 0),
@@ -173,6 +174,10 @@ def planned(body: Body) -> PlannedDeployment:
         budget=_known(energy.get("budget"), DeploymentBudget),
         account=_known(status.get("energyAccount"), EnergyAccount),
     )
+
+
+def _is_at_zero(spec: Body) -> bool:
+    return (spec.get("scaling") or {}).get("mode") == "External" and spec.get("replicas") == 0
 
 
 def key_of(body: Body) -> Key:

@@ -63,6 +63,7 @@ class Reason(StrEnum):
     PODS_REFUSED = "PodsRefused"
     PODS_FAILING = "PodsFailing"
     SUSPENDED = "Suspended"
+    SCALED_TO_ZERO = "ScaledToZero"
     STARTING = "Starting"
     ROLLING_SURGE = "RollingSurge"
     ROLLING_RECREATE = "RollingRecreate"

@@ -77,7 +77,7 @@ def workload(
     launch = Launch(deployment, plan, model, startup, drain_seconds(grace_period_seconds(deployment)))
     engine = vllm if spec.engine.type == "VLLM" else sglang
     leader, follower = engine.commands(launch)
-    replicas = 0 if spec.suspend else plan.replicas
+    replicas = 0 if spec.is_stopped else plan.replicas
     ref = canary_ref(deployment, plan) if canary else workload_ref(deployment, plan)
     if follower is not None and not fits_group(ref.name):
         most = MAX_GROUP_NAME_LENGTH - (len(ref.name) - len(deployment.metadata.name))

@@ -283,6 +283,16 @@ RULES = (
     Bad({"spec.replicas": 3}, "spec", ("replicas (3) needs scaling.mode External or Fixed", "the plan decides")),
     Bad({"spec.scaling": {"mode": "External"}}, "spec", ("scaling.mode External needs replicas",)),
     Bad(
+        {"spec.scaling": {"mode": "Fixed", "minReplicas": 0}, "spec.replicas": 1},
+        "spec.scaling",
+        ("minReplicas (0) needs mode External, and mode is Fixed; set it to 1 or more; suspend stops all replicas",),
+    ),
+    Bad(
+        {"spec.scaling": {"mode": "External"}, "spec.replicas": 0},
+        "spec",
+        ("replicas (0) must be at least scaling.minReplicas (1)",),
+    ),
+    Bad(
         {"spec.scaling": {"mode": "External", "minReplicas": 2}, "spec.replicas": 1},
         "spec",
         ("replicas (1) must be at least scaling.minReplicas (2)",),
@@ -482,6 +492,7 @@ GOOD: tuple[tuple[str, Mapping[str, Any]], ...] = (
         "LLMDeployment",
         {"spec.scaling": {"mode": "External", "minReplicas": 1, "maxReplicas": 4}, "spec.replicas": 4},
     ),
+    ("LLMDeployment", {"spec.scaling": {"mode": "External", "minReplicas": 0}, "spec.replicas": 0}),
     ("LLMDeployment", {"spec.scaling": {"mode": "Fixed"}, "spec.replicas": 2, "spec.planning.followLoad": "Auto"}),
     (
         "LLMDeployment",

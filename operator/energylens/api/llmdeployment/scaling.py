@@ -24,10 +24,28 @@ _MIN_WITHIN_MAX = Rule(
 )
 
 
+def _zero_is_external(scaling: Scaling) -> str | None:
+    if scaling.min_replicas or scaling.mode == "External":
+        return None
+    return (
+        f"minReplicas (0) needs mode External, and mode is {scaling.mode}; set it to 1 or more; suspend stops all "
+        "replicas"
+    )
+
+
+_ZERO_IS_EXTERNAL = Rule(
+    summary="minReplicas is 0 with mode External only",
+    cel="self.minReplicas > 0 || self.mode == 'External'",
+    message_cel="'minReplicas (0) needs mode External, and mode is %s; set it to 1 or more; suspend stops all "
+    "replicas'.format([self.mode])",
+    check=_zero_is_external,
+)
+
+
 class Scaling(ApiModel):
     """Who decides how many replicas run, and within which bounds."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (_MIN_WITHIN_MAX,)
+    rules: ClassVar[tuple[Rule, ...]] = (_MIN_WITHIN_MAX, _ZERO_IS_EXTERNAL)
 
     mode: Literal["Energy", "External", "Fixed"] = Field(
         default="Energy",
@@ -37,9 +55,10 @@ class Scaling(ApiModel):
     )
     min_replicas: int = Field(
         default=1,
-        ge=1,
+        ge=0,
         le=10_000,
-        description="Minimum number of replicas: in any hour of workload.profile, or in spec.replicas.",
+        description="Minimum number of replicas: in any hour of workload.profile, or in spec.replicas. 0, with mode "
+        "External only: an autoscaler may stop all pods, and something must hold requests while a pod starts.",
     )
     max_replicas: int | None = Field(
         default=None,

@@ -364,7 +364,7 @@ class LLMDeploymentSpec(ApiModel):
     planning: Planning = Field(default=Planning(), description="How plans are made and adopted.")
     replicas: int | None = Field(
         default=None,
-        ge=1,
+        ge=0,
         le=10_000,
         description="Replicas to run, with scaling.mode External or Fixed; the scale subresource sets this field.",
     )
@@ -381,3 +381,13 @@ class LLMDeploymentSpec(ApiModel):
         description="A PodTemplateSpec merged into the serving pods by strategic merge; the plan's own fields win.",
     )
     suspend: bool = Field(default=False, description="Stops all replicas and keeps the plan.")
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether no pods are to run: the deployment is suspended, or scaled to zero from outside."""
+        return self.suspend or self.is_at_zero
+
+    @property
+    def is_at_zero(self) -> bool:
+        """Whether an autoscaler or a person set ``replicas`` to 0."""
+        return self.scaling is not None and self.scaling.mode == "External" and self.replicas == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from energylens.api.llmdeployment import LLMDeployment, LLMDeploymentSpec, PredictedFigures
+from energylens.api.llmdeployment import LLMDeployment, LLMDeploymentSpec, PlanStatus, PredictedFigures
 from energylens.data import load_gpus
 from energylens.decide.deployment.learned_hours import coverage_text
 from energylens.decide.deployment.observation import PlanChoice
@@ -13,6 +13,10 @@ from energylens.decide.deployment.verification import same_pods
 from energylens.planner.engines import EngineSettings
 from energylens.planner.engines.caveats import caveats
 from energylens.planner.inventory.nodes import unknown_products
+from energylens.planner.search.starts import start_of
+from energylens.predictor.model.architecture import ModelSpec
+from energylens.predictor.model.parameters import weight_bytes
+from energylens.predictor.model.requantize import with_quantization
 from energylens.predictor.types import GpuSpec
 
 _LONG_WAIT_MS = 10_000.0
@@ -33,6 +37,7 @@ def caveats_of(deployment: LLMDeployment, planning: PlanChoice) -> tuple[str, ..
         *_unbounded_wait(spec, plan.predicted),
         *_verified(deployment, planning),
         *((f"spec.workload.profile.learned: {coverage}",) if coverage else ()),
+        *_zero(spec, plan, planning.model, gpus),
     )
     return *own, *known
 
@@ -67,3 +72,21 @@ def _unbounded_wait(spec: LLMDeploymentSpec, predicted: PredictedFigures) -> Ite
             f"a request waits {wait / 1000:.0f} s for its first token ({spec.slo.percentile}), longer than its answer "
             "takes, and no spec.slo.ttftMilliseconds bounds that"
         )
+
+
+def _zero(
+    spec: LLMDeploymentSpec, plan: PlanStatus, model: ModelSpec | None, gpus: Mapping[str, GpuSpec]
+) -> Iterator[str]:
+    """Yield what stopping the last replica saves and costs, where an autoscaler may do so."""
+    scaling, ttft = spec.scaling, spec.slo.ttft_milliseconds
+    if scaling is None or scaling.min_replicas > 0 or model is None:
+        return
+    served = with_quantization(model, spec.model.quantization)
+    start = start_of(plan.gpus // plan.replicas, gpus[plan.gpu_product], float(weight_bytes(served)), scaling)
+    idle = plan.predicted.idle_power_watts / plan.replicas
+    late = "" if ttft is None or ttft >= 1000.0 * start.seconds else f"; spec.slo.ttftMilliseconds={ttft} excludes that"
+    yield (
+        f"zero replicas save the {idle:.0f} W of the last idle one, which pays for the {start.joules / 1000.0:.3g} kJ "
+        f"of a start after {start.joules / idle:.0f} s without requests; the next request waits about "
+        f"{start.seconds:.0f} s longer for its first token{late}"
+    )

@@ -68,7 +68,7 @@ def children(observed: Observation) -> Children:
     if planning.held:
         return _held(observed)
     # Stopping needs no approval.
-    stops = spec.suspend and observed.workload is not None
+    stops = spec.is_stopped and observed.workload is not None
     if waits(observed.deployment, plan) and not stops:
         return Children(
             _kept(observed, observed.standing),

@@ -107,6 +107,8 @@ def _ready(observed: Observation, children: Children, state: RolloutProgress) ->
     kind, spec = ConditionType.READY, observed.deployment.spec
     if spec.suspend:
         return _condition(observed, kind, "False", Reason.SUSPENDED, "spec.suspend is true: no pods are kept")
+    if spec.is_at_zero:
+        return _condition(observed, kind, "False", Reason.SCALED_TO_ZERO, "spec.replicas is 0: no pods are kept")
     if not state.exists:
         why = children.message or observed.planning.message
         return _condition(observed, kind, "False", Reason.NOT_STARTED, why)
@@ -195,7 +197,7 @@ def _still_serving(observed: Observation, state: RolloutProgress) -> str:
 
 def _progressing(observed: Observation, state: RolloutProgress) -> Condition:
     kind = ConditionType.PROGRESSING
-    if not state.exists or observed.deployment.spec.suspend:
+    if not state.exists or observed.deployment.spec.is_stopped:
         return _condition(observed, kind, "False", Reason.NOT_STARTED, "no rollout is under way")
     if state.current and state.ready >= state.wanted:
         return _condition(observed, kind, "False", Reason.COMPLETE, f"plan {state.running_hash} is rolled out")
@@ -280,7 +282,7 @@ def _degraded(observed: Observation, state: RolloutProgress) -> Condition:
         return _condition(observed, kind, "True", observed.refused_for, observed.refused)
     if observed.contested:
         return _condition(observed, kind, "True", Reason.FIELD_MANAGER_CONFLICT, observed.contested)
-    if state.exists and not observed.deployment.spec.suspend and not (state.current and state.ready >= state.wanted):
+    if state.exists and not observed.deployment.spec.is_stopped and not (state.current and state.ready >= state.wanted):
         found = trouble(observed, state)
         if found is not None and found.needs_a_person:
             return _condition(observed, kind, "True", found.reason, found.text)

@@ -53,7 +53,9 @@ def transitions(observed: Observation, children: Children, status: Mapping[str, 
     fights = degraded["reason"] == Reason.FIELD_MANAGER_CONFLICT
     if fights and (old_degraded is None or old_degraded.reason != degraded["reason"]):
         found.append((EventReason.FIELD_MANAGER_CONFLICT, degraded.get("message", "")))
-    if ready["status"] == "False" and old_ready is not None and old_ready.status == "True":
+    # An autoscaler that stops the last replica is reported by ReplicasScaled.
+    stopped = ready["reason"] == Reason.SCALED_TO_ZERO
+    if ready["status"] == "False" and old_ready is not None and old_ready.status == "True" and not stopped:
         found.append((EventReason.BECAME_UNREADY, f"{ready['reason']}: {ready.get('message', '')}"))
     found += _budget(observed, before, after)
     return found

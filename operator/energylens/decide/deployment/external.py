@@ -33,10 +33,11 @@ def external(case: Case, refused: Refused) -> PlanChoice:
     wanted, current = deployment.spec.replicas, deployment.status.plan
     if wanted is None:
         raise ValueError("scaling.mode External needs replicas; the API server and the parser refuse a spec without")
-    asked = case.asked(None)
+    asked, wanted = case.asked(None), max(wanted, 1)
     token = f"{case.hash_of(asked, None, restricted=False)}:{wanted}"
     if current is not None and _stands(case, current, token):
-        return PlanChoice(current, case.model, True, Reason.PLANNED, _said(case, current))
+        scaled = _scaled(deployment, current, current)
+        return PlanChoice(current, case.model, True, Reason.PLANNED, _said(case, current), scaled=scaled)
     waiting = waits_for_budget(case)
     if waiting is not None:
         return waiting
@@ -59,7 +60,7 @@ def external(case: Case, refused: Refused) -> PlanChoice:
         table=result.table if isinstance(result, Feasible) else None,
         result=result,
         weighed=weighed,
-        scaled=_scaled(current, found.plan),
+        scaled=_scaled(deployment, current, found.plan),
     )
     return _judged(case, choice, found, result, wanted)
 
@@ -159,10 +160,14 @@ def _said(case: Case, plan: PlanStatus) -> str:
     )
 
 
-def _scaled(current: PlanStatus | None, plan: PlanStatus) -> str:
-    if current is None or current.replicas == plan.replicas or layout_of(current) != layout_of(plan):
+def _scaled(deployment: LLMDeployment, current: PlanStatus | None, plan: PlanStatus) -> str:
+    """Return that the replicas of the same pods change, with both numbers and powers; "" where they stay."""
+    if current is None or layout_of(current) != layout_of(plan):
         return ""
-    return (
-        f"spec.replicas: {counted(plan.replicas, 'replica')} instead of {current.replicas}, "
-        f"{plan.predicted.power_watts} W instead of {current.predicted.power_watts} W"
-    )
+    was_zero = any(c.reason == Reason.SCALED_TO_ZERO for c in deployment.status.conditions)
+    before, watts = (0, 0) if was_zero else (current.replicas, current.predicted.power_watts)
+    is_zero = deployment.spec.is_at_zero
+    after, then = (0, 0) if is_zero else (plan.replicas, plan.predicted.power_watts)
+    if after == before:
+        return ""
+    return f"spec.replicas: {counted(after, 'replica')} instead of {before}, {then} W instead of {watts} W"

@@ -72,7 +72,7 @@ def handover(observed: Observation) -> Handover | None:
 
 def _left(observed: Observation, old: Body, new: Body) -> int:
     running, state = replicas_of(old), rollout(observed)
-    if observed.deployment.spec.suspend:
+    if observed.deployment.spec.is_stopped:
         return 0
     seen = int((new.get("status") or {}).get("observedGeneration") or 0) >= int(new["metadata"].get("generation") or 0)
     if new["kind"] == "LeaderWorkerSet" and "observedGeneration" not in (new.get("status") or {}):

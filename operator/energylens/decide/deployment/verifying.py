@@ -53,7 +53,7 @@ def verified(case: Case, choice: PlanChoice) -> PlanChoice:
     if choice.rollback is not None:
         # The current plan was measured long ago.
         return replace(choice, verification=without_trial(before).model_copy(update={"followed": None}))
-    if choice.plan is None or not choice.good or spec.suspend or spec.planning.mode == "Advisory":
+    if choice.plan is None or not choice.good or spec.is_stopped or spec.planning.mode == "Advisory":
         return plain
     wanted = _approved(case, choice.plan)
     running = seen.running

@@ -44,6 +44,8 @@ INFEASIBLE = (
     Reason.MODEL_UNKNOWN,
     Reason.MODEL_UNSUPPORTED,
     Reason.MODEL_CONFIG_MISSING,
+    Reason.PROFILE_MISSING,
+    Reason.PROFILE_INVALID,
     Reason.NO_MATCHING_GPUS,
     Reason.MODEL_TOO_LARGE,
     Reason.CONTEXT_TOO_SHORT,
@@ -109,6 +111,12 @@ CASES = [
     case("Ready", "False", "PodsRefused", workload=workload(ready=0, conditions=REFUSED), pods=()),
     case("Ready", "False", "PodsFailing", pods=(pod("p0"), pod("p1", ready=False, failed="Evicted", finished=True))),
     case("Ready", "False", "Suspended", deployment=deployment(suspend=True)),
+    case(
+        "Ready",
+        "False",
+        "ScaledToZero",
+        deployment=deployment(scaling={"mode": "External", "minReplicas": 0}, replicas=0),
+    ),
     # Progressing
     case("Progressing", "False", "Complete"),
     case("Progressing", "False", "NotStarted", **FRESH),
