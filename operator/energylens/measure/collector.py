@@ -204,7 +204,8 @@ class Collector:
                 "PodLabelsMissing",
                 (
                     f"none of {counted(history.gpu_count, 'GPU')} carries pod labels; dcgm-exporter needs "
-                    "DCGM_EXPORTER_KUBERNETES=true and the kubelet's pod-resources socket"
+                    "DCGM_EXPORTER_KUBERNETES=true and the kubelet's pod-resources socket, and for GPUs of "
+                    "ResourceClaims KUBERNETES_ENABLE_DRA=true"
                 ),
             )
         else:

@@ -20,6 +20,7 @@ from energylens.planner.fleet.joint import (
 )
 from energylens.planner.fleet.members import FleetMember, member_of
 from energylens.planner.fleet.packing import Node
+from energylens.planner.inventory.access import with_one_access
 from energylens.planner.types import ClusterSnapshot
 
 RELAXATIONS = (1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
@@ -83,10 +84,10 @@ class ObjectivePrice:
 
 
 def nodes_of(snapshot: ClusterSnapshot, owners: Collection[str]) -> tuple[Node, ...]:
-    """Return the GPUs of each node that nobody but the owners holds."""
+    """Return the GPUs of each node that nobody but the owners holds, of nodes that a plan may use together."""
     return tuple(
         Node(n.name, n.product, max(0, n.allocatable - sum(a.gpus for a in n.allocations if a.owner not in owners)))
-        for n in snapshot.nodes
+        for n in with_one_access(snapshot.nodes)
         if n.schedulable
     )
 

@@ -10,6 +10,7 @@ from tests.support.devices import claim, counted_by, device_class, gpu, mig, res
 
 from energylens.data import load_gpus
 from energylens.decide.trimmed import trim_claim, trim_class, trim_node, trim_pod, trim_slice
+from energylens.planner.fleet.planning import nodes_of
 from energylens.planner.inventory.access import access_to, of_another_access, with_one_access
 from energylens.planner.inventory.devices import label_form
 from energylens.planner.inventory.snapshot import CLAIMED_GPUS_LABEL, OWNER_LABEL, DeviceObjects, snapshot_from_objects
@@ -296,6 +297,11 @@ def test_the_way_of_running_pods_stays_while_it_is_possible() -> None:
     # While the nodes are gone, nothing is known against it.
     assert access_to((), H100, "Claim") == "Claim"
     assert access_to((), H100) == "Resource"
+
+
+def test_a_fleet_is_placed_on_nodes_that_its_plans_may_use_together() -> None:
+    found = nodes_of(ClusterSnapshot(nodes(ASKED, CLAIMED, CLAIMED)), ())
+    assert [(node.name, node.gpus) for node in found] == [("n1", 8), ("n2", 8)]
 
 
 def test_products_have_ways_of_their_own() -> None:
