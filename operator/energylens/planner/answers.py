@@ -39,8 +39,8 @@ from energylens.predictor.types import GpuSpec
 MOST_BYTES = 24 * 2**20
 """Size of the kept answers and candidates, compressed: for one question about 60 kB with bounds on its space, and up to
 170 kB without. Those of the most recent questions are kept."""
-MOST_ANSWERS = 2048
-"""Number of specs for which a bound is kept, and of refusals for lack of power."""
+MOST_REFUSED = 2048
+"""Number of kept refusals for lack of power."""
 MOST_OF_ONE = 2
 """Number of answers kept for one question, each for different free GPUs; about 4 kB each."""
 
@@ -105,10 +105,9 @@ class Answers:
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
         """Keep answers and candidates of at most ``most_bytes``."""
         self._most_bytes = most_bytes
-        self._kept: OrderedDict[_Key, _Kept] = OrderedDict()
-        self._bounds: OrderedDict[str, int | None] = OrderedDict()
-        """By spec: the bound within which its last plan was found, the only bound under which a kept answer is looked
-        up."""
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        """By spec: what its last plan was found among. One of another bound takes its place, so that what is kept does
+        not grow while a cluster fills up and plans draw more."""
         self._without_power: OrderedDict[tuple[str, PowerAllowance], _Refused] = OrderedDict()
         """By spec and available watts: why no plan fits."""
         self._lock = Lock()
@@ -158,22 +157,19 @@ class Answers:
             with self._lock:
                 self._without_power[key] = _Refused(answer, within, places)
                 self._without_power.move_to_end(key)
-                while len(self._without_power) > MOST_ANSWERS:
+                while len(self._without_power) > MOST_REFUSED:
                     self._without_power.popitem(last=False)
         return answer
 
     def _known(self, asked: _Asked) -> Feasible | None:
         with self._lock:
-            if asked.base not in self._bounds:
-                return None
-            most = self._bounds[asked.base]
-        key, places = asked.within(most), asked.places(most)
+            kept = self._kept.get(asked.base)
+        if kept is None or asked.within(kept.most) != kept.key:
+            return None
         with self._lock:
-            kept = self._kept.get(key)
-            if kept is None:
-                return None
-            self._kept.move_to_end(key)
-            self._bounds.move_to_end(asked.base)
+            if asked.base in self._kept:
+                self._kept.move_to_end(asked.base)
+        key, most, places = kept.key, kept.most, asked.places(kept.most)
         same = next((packed for found, packed in kept.answers if found == places), None)
         if same is not None:
             answer: Feasible = _unpacked(same)
@@ -189,15 +185,12 @@ class Answers:
         key, places = asked.within(most), asked.places(most)
         packed = _packed(replace(answer, rejections=()))
         with self._lock:
-            before = self._kept.pop(key, _Kept()).answers
-            others = tuple(entry for entry in before if entry[0] != places)
-            self._kept[key] = _Kept(((places, packed), *others[: MOST_OF_ONE - 1]), candidates)
-            self._bounds[asked.base] = most
-            self._bounds.move_to_end(asked.base)
+            before = self._kept.pop(asked.base, None)
+            others = () if before is None or before.key != key else before.answers
+            others = tuple(entry for entry in others if entry[0] != places)
+            self._kept[asked.base] = _Kept(key, most, ((places, packed), *others[: MOST_OF_ONE - 1]), candidates)
             while self._kept and self.size > self._most_bytes:
                 self._kept.popitem(last=False)
-            while len(self._bounds) > MOST_ANSWERS:
-                self._bounds.popitem(last=False)
 
 
 Places = Mapping[str, Mapping[int, int]]
@@ -211,9 +204,12 @@ class _Kept:
     Everything is compressed: an answer's table is a hundred times the size of its plan.
     """
 
-    answers: tuple[tuple[Places, bytes], ...] = ()
+    key: _Key
+    most: int | None
+    """The bound within which the answers were found."""
+    answers: tuple[tuple[Places, bytes], ...]
     """The latest answers, and the places for which they were found."""
-    candidates: bytes | None = None
+    candidates: bytes | None
     """The candidates from which the answer for other places is chosen; None if they do not suffice."""
 
     @property

@@ -7,7 +7,7 @@ of draft trees (SGLang's ``--speculative-eagle-topk`` above 1) or of parallel dr
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
+from functools import lru_cache
 from typing import Literal
 
 from energylens.predictor.model.architecture import (
@@ -35,7 +35,7 @@ def draft_of(target: ModelSpec, speculation: Speculation) -> ModelSpec | None:
     return draft_model(target, speculation.method, speculation.draft_parameters)
 
 
-@cache
+@lru_cache(maxsize=64)
 def draft_model(target: ModelSpec, method: Method, parameters: float | None) -> ModelSpec | None:
     """Return the draft model; None if nothing is computed on the GPU (n-grams of the prompt).
 

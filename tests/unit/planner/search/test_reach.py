@@ -273,6 +273,14 @@ def test_no_more_is_kept_than_asked_for(counted: list[str]) -> None:
     assert counted == ["a"]
 
 
+def test_a_spec_is_kept_for_the_latest_nodes_only() -> None:
+    answers = Answers()
+    answers.of(question(nodes=10))
+    size = answers.size
+    answers.of(question(nodes=1))
+    assert 0 < answers.size < size
+
+
 def test_places_count_only_where_they_are_fewer_than_a_candidate_needs() -> None:
     assert places_within([8] * 10, 16) == places_within([8] * 9 + [8, 3], 16)
     assert places_within([8, 8], 16) != places_within([8, 7], 16)
