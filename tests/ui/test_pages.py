@@ -52,6 +52,8 @@ READ_CONTRASTS = """() => {
 @contextmanager
 def tab(browser: Any, **options: Any) -> Iterator[Any]:
     context = browser.new_context(**{"viewport": DESKTOP, **options})
+    # A page of the fleet takes a second, and a minute on a machine that does twenty other things.
+    context.set_default_timeout(120_000)
     try:
         yield context.new_page()
     finally:
