@@ -1,4 +1,4 @@
-"""Draws what users may write: specs that the CRD takes, clusters as nodes have them, and budgets.
+"""Draws what users may write: specs that the CRD takes.
 
 Values lean to the ends of their ranges and to what is usual, since defects sit at the first and users at the second.
 """
@@ -58,7 +58,7 @@ def _families() -> list[str]:
     return [name for members in groups.values() for name in (members * 4)[:4]]
 
 
-class _Values:
+class Values:
     """How values are drawn for one object: calm ones are what users write, the others go to every end."""
 
     def __init__(self, draw: Draw, calm: bool) -> None:
@@ -82,29 +82,30 @@ class _Values:
         )
 
 
-def _given(**fields: Any) -> Object:
+def given(**fields: Any) -> Object:
+    """Return the fields that are there: no None, and no empty part."""
     return {name: value for name, value in fields.items() if value is not None and value != {}}
 
 
 @st.composite
 def specs(draw: Draw) -> Object:
     """Draw a spec that the CRD takes, but for the rules over several fields."""
-    v = _Values(draw, draw(st.booleans()))
+    v = Values(draw, draw(st.booleans()))
     load = v.one_of("rate", "rate", "concurrency", "job")
     profile = load == "rate" and v.is_set()
     models = st.sampled_from(MODELS) | st.deferred(lambda: st.sampled_from(_families()))
     most_gpus = v.whole(1, 100_000, 8, 4, 2) if v.is_set() else None
     products = st.lists(st.sampled_from(USUAL_PRODUCTS), min_size=1, max_size=2, unique=True)
-    spec = _given(
-        model=_given(
+    spec = given(
+        model=given(
             name=draw(models),
             quantization=v.one_of("None", "FP8", "MXFP4", "NVFP4", "INT8", "INT4") if v.is_set() else None,
         ),
-        engine=_given(
+        engine=given(
             type=v.one_of("VLLM", "SGLang"),
             extraArgs=draw(st.lists(st.sampled_from(EXTRA_ARGS), max_size=2)) if v.is_set() else None,
         ),
-        workload=_given(
+        workload=given(
             **draw(shapes(v.calm)),
             requestsPerSecond=v.rate() if load == "rate" else None,
             concurrency=v.whole(1, 100_000, 16, 64) if load == "concurrency" else None,
@@ -113,7 +114,7 @@ def specs(draw: Draw) -> Object:
             arrivalSCV=v.one_of("1", "4", "100") if load == "rate" and v.is_set() else None,
             speculative=draw(speculations(v.calm)) if v.is_set() else None,
         ),
-        slo=_given(
+        slo=given(
             percentile=v.one_of("P50", "P95", "P99"),
             ttftMilliseconds=v.whole(1, 3_600_000, 5000, 2000) if load != "job" and v.is_set() else None,
             itlMilliseconds=v.whole(1, 3_600_000, 100, 50) if v.is_set() else None,
@@ -121,14 +122,14 @@ def specs(draw: Draw) -> Object:
             endToEndMilliseconds=v.whole(1, 3_600_000, 60_000, 20_000) if load != "job" and v.is_set() else None,
             joulesPerOutputToken=v.one_of("2", "9", "0.4", "50m", "1n", "1e-30", "1E") if v.is_set() else None,
         ),
-        energy=_given(
+        energy=given(
             objective=v.one_of("MinimizeEnergy", "MinimizePower", "MinimizeGPUs"),
             budget=draw(deployment_budgets(v.calm)) if v.is_set() else None,
             powerCap=draw(power_caps(v.calm)) if v.is_set() else None,
             priority=draw(st.integers(-3, 3)) if v.is_set() else None,
             minReplicas=v.whole(1, 10_000, 2) if v.is_set() else None,
         ),
-        hardware=_given(
+        hardware=given(
             gpuProducts=draw(products) if v.is_set() else None,
             maxGPUs=most_gpus,
             maxGPUsPerReplica=draw(st.integers(1, most_gpus or 100_000)) if v.is_set() else None,
@@ -140,7 +141,7 @@ def specs(draw: Draw) -> Object:
     )
     follows = {"followLoad", "disaggregation"} & set(spec.get("planning", {}))
     if v.is_set():
-        modes = ("Energy",) if profile else ("Fixed",) if follows else ("External", "Fixed")
+        modes = ("Energy",) if profile else ("Fixed",) if follows or load == "job" else ("External", "Fixed")
         spec |= draw(scalings(v.calm, modes))
     if v.draw(st.integers(0, 9)) == 9:
         spec["suspend"] = True
@@ -150,7 +151,7 @@ def specs(draw: Draw) -> Object:
 @st.composite
 def shapes(draw: Draw, calm: bool) -> Object:
     """Draw the lengths of requests: of all alike, or of classes whose shares make 100."""
-    v = _Values(draw, calm)
+    v = Values(draw, calm)
     if not v.is_set():
         return draw(_shape(calm))
     cuts = sorted(draw(st.lists(st.integers(1, 99), max_size=3, unique=True)))
@@ -166,8 +167,8 @@ def shapes(draw: Draw, calm: bool) -> Object:
 
 @st.composite
 def _shape(draw: Draw, calm: bool) -> Object:
-    v = _Values(draw, calm)
-    return _given(
+    v = Values(draw, calm)
+    return given(
         inputTokens=v.whole(1, 10_000_000, 300, 1000, 2000),
         outputTokens=v.whole(1, 1_000_000, 400, 200, 100),
         inputTokensSCV=v.one_of("0", "1", "0.3", "100") if v.is_set() else None,
@@ -179,8 +180,8 @@ def _shape(draw: Draw, calm: bool) -> Object:
 @st.composite
 def jobs(draw: Draw, calm: bool) -> Object:
     """Draw ``spec.workload.job``."""
-    v = _Values(draw, calm)
-    return _given(
+    v = Values(draw, calm)
+    return given(
         requests=v.whole(1, 10**9, 10_000, 500),
         completeWithinSeconds=v.whole(1, 31_536_000, 3600, 14_400),
         afterCompletion=v.one_of("Idle", "Release", None),
@@ -191,28 +192,28 @@ def jobs(draw: Draw, calm: bool) -> Object:
 @st.composite
 def profiles(draw: Draw, calm: bool) -> Object:
     """Draw ``spec.workload.profile``; each further rate costs as much time as another plan."""
-    v = _Values(draw, calm)
+    v = Values(draw, calm)
     hours = []
     for _ in range(draw(st.integers(1, 3))):
         first = draw(st.integers(0, 23))
         hours.append(
-            _given(
+            given(
                 days=v.one_of(None, ["Mon", "Tue", "Wed", "Thu", "Fri"], ["Sun"]),
                 fromHour=first,
                 toHour=draw(st.integers(first + 1, 24)),
                 requestsPerSecond=v.rate(),
             )
         )
-    return _given(timeZone=v.one_of(None, "Europe/Berlin", "America/New_York"), hours=hours)
+    return given(timeZone=v.one_of(None, "Europe/Berlin", "America/New_York"), hours=hours)
 
 
 @st.composite
 def scalings(draw: Draw, calm: bool, modes: tuple[str, ...]) -> Object:
     """Draw ``spec.scaling`` and the ``spec.replicas`` that belong to the mode."""
-    v = _Values(draw, calm)
+    v = Values(draw, calm)
     mode = v.one_of(*modes)
     least, most = sorted((v.whole(1, 10_000, 1, 2), v.whole(1, 10_000, 2, 4)))
-    scaling = _given(
+    scaling = given(
         mode=mode,
         minReplicas=least if v.is_set() else None,
         maxReplicas=most if v.is_set() else None,
@@ -225,9 +226,9 @@ def scalings(draw: Draw, calm: bool, modes: tuple[str, ...]) -> Object:
 @st.composite
 def speculations(draw: Draw, calm: bool) -> Object:
     """Draw ``spec.workload.speculative`` with every method."""
-    v = _Values(draw, calm)
+    v = Values(draw, calm)
     method = v.one_of(None, "NGram", "EAGLE", "MTP", "DraftModel")
-    return _given(
+    return given(
         method=method,
         draftTokens=v.whole(1, 64, 3, 1),
         acceptancePercent=v.whole(0, 100, 60, 80),
@@ -238,10 +239,10 @@ def speculations(draw: Draw, calm: bool) -> Object:
 @st.composite
 def plannings(draw: Draw, calm: bool, follows: bool) -> Object:
     """Draw ``spec.planning``; with what follows one rate only where ``follows`` says that there is one."""
-    v = _Values(draw, calm)
+    v = Values(draw, calm)
     overrides = {}
     if v.is_set():
-        overrides = _given(
+        overrides = given(
             tensorParallel=v.whole(1, 1024, 1, 2, 4) if v.is_set() else None,
             pipelineParallel=v.whole(1, 1024, 1, 2) if v.is_set() else None,
             expertParallel=v.whole(1, 1024, 1, 2, 8) if v.is_set() else None,
@@ -251,7 +252,7 @@ def plannings(draw: Draw, calm: bool, follows: bool) -> Object:
             maxBatchedTokens=v.whole(0, 1_048_576, 2048, 8192) if v.is_set() else None,
         )
     follow_load = "Auto" if follows and v.is_set() else None
-    return _given(
+    return given(
         mode=v.one_of("Auto", "Auto", "Manual", "Advisory"),
         approvedPlanHash="0123456789abcdef" if v.is_set() else None,
         overrides=overrides,
@@ -267,8 +268,8 @@ def plannings(draw: Draw, calm: bool, follows: bool) -> Object:
 @st.composite
 def deployment_budgets(draw: Draw, calm: bool) -> Object:
     """Draw ``spec.energy.budget``."""
-    v = _Values(draw, calm)
-    return _given(
+    v = Values(draw, calm)
+    return given(
         powerWatts=v.whole(1, 10**9, 1000, 5000),
         energyWattHours=v.whole(1, 10**12, 10**6) if v.is_set() else None,
         period=v.one_of("Hour", "Day", "Week", "Month"),
@@ -279,16 +280,16 @@ def deployment_budgets(draw: Draw, calm: bool) -> Object:
 @st.composite
 def power_caps(draw: Draw, calm: bool) -> Object:
     """Draw ``spec.energy.powerCap``."""
-    v = _Values(draw, calm)
+    v = Values(draw, calm)
     mode = v.one_of("Plan", "Never", "Fixed")
-    return _given(mode=mode, wattsPerGPU=v.whole(1, 10_000, 400, 300) if mode == "Fixed" else None)
+    return given(mode=mode, wattsPerGPU=v.whole(1, 10_000, 400, 300) if mode == "Fixed" else None)
 
 
 @st.composite
 def tolerations(draw: Draw) -> Object:
     """Draw a toleration."""
     if draw(st.booleans()):
-        return _given(operator="Exists", key=draw(st.none() | st.just("team")))
+        return given(operator="Exists", key=draw(st.none() | st.just("team")))
     return {
         "key": "team",
         "value": draw(st.sampled_from(["a", ""])),
@@ -323,6 +324,8 @@ def _drop_contradictions(spec: Object) -> None:
         ("hardware", "maxGPUsPerReplica"),
         ("hardware", "maxGPUs"),
         ("hardware",),
+        ("scaling",),
+        ("replicas",),
     ):
         try:
             parse_llmdeployment(document, strict=True)
@@ -334,103 +337,6 @@ def _drop_contradictions(spec: Object) -> None:
         else:
             return
     parse_llmdeployment(document, strict=True)
-
-
-# Clusters
-
-
-@st.composite
-def pools(draw: Draw) -> Object:
-    """Draw an inventory as people write it by hand."""
-    return {"nodes": draw(st.lists(_pool(draw(st.booleans())), min_size=1, max_size=3))}
-
-
-@st.composite
-def _pool(draw: Draw, calm: bool) -> Object:
-    v = _Values(draw, calm)
-    gpus = v.one_of(8, 1, 2, 4, 16, 7, 3)
-    return _given(
-        product=draw(st.sampled_from(USUAL_PRODUCTS) | st.sampled_from(PRODUCTS)),
-        gpus=gpus,
-        count=v.one_of(1, 2, 3, 6),
-        used=draw(st.integers(0, gpus)) if v.is_set() else None,
-        labels={"pool": "a"} if v.is_set() else None,
-        taints=[{"key": "team", "value": "a", "effect": "NoSchedule"}] if v.is_set() else None,
-    )
-
-
-@st.composite
-def node_lists(draw: Draw) -> Object:
-    """Draw nodes and pods as `kubectl get -o json` prints them, with holes."""
-    v = _Values(draw, draw(st.booleans()))
-    ready = {"type": "Ready", "status": "True"}
-    labels_of_others = ({"pool": "a"}, {"nvidia.com/gpu.count": "8"}, {"nvidia.com/gpu.replicas": "x"})
-    items: list[Object] = []
-    for number in range(draw(st.integers(1, 5))):
-        name, gpus = f"n{number}", v.one_of(8, 1, 2, 4, 7, 0)
-        product = v.one_of("NVIDIA-GB999", "NVIDIA-A10G-SHARED", "") if v.is_set() and v.is_set() else None
-        labels = dict(v.one_of(*labels_of_others)) if v.is_set() else {}
-        product = product if product is not None else v.one_of(*USUAL_PRODUCTS)
-        if product:
-            labels["nvidia.com/gpu.product"] = product
-        status = {"allocatable": {"cpu": "8", "nvidia.com/gpu": str(gpus)}, "conditions": [ready]}
-        if v.is_set() and v.is_set():
-            status = v.one_of({}, {**status, "conditions": [{**ready, "status": "Unknown"}]}, {"conditions": [ready]})
-        items.append(
-            {
-                "kind": "Node",
-                "metadata": {"name": name, "labels": labels},
-                "spec": _given(
-                    unschedulable=True if v.is_set() and v.is_set() else None,
-                    taints=[{"key": "team", "effect": "NoSchedule"}] if v.is_set() else None,
-                ),
-                "status": status,
-            }
-        )
-        if gpus and v.is_set():
-            items.append(_pod(f"p{number}", name, draw(st.integers(1, gpus)), draw(st.booleans())))
-    return {"kind": "List", "apiVersion": "v1", "items": items}
-
-
-def _pod(name: str, node: str, gpus: int, ours: bool) -> Object:
-    labels = {"energylens.dev/llmdeployment": "a"} if ours else {}
-    container = {"name": "c", "resources": {"limits": {"nvidia.com/gpu": str(gpus)}}}
-    return {
-        "kind": "Pod",
-        "metadata": {"name": name, "namespace": NAMESPACE, "labels": labels, "uid": name},
-        "spec": {"nodeName": node, "containers": [container]},
-        "status": {"phase": "Running"},
-    }
-
-
-@st.composite
-def budgets(draw: Draw) -> Object:
-    """Draw an EnergyBudget or a ClusterEnergyBudget."""
-    v = _Values(draw, draw(st.booleans()))
-    kind = v.one_of("EnergyBudget", "ClusterEnergyBudget")
-    spec = _given(
-        powerWatts=v.whole(1, 10**9, 1000, 3000, 50_000),
-        energyWattHours=v.whole(1, 10**12, 10**6) if v.is_set() else None,
-        period=v.one_of("Hour", "Day", "Week", "Month"),
-        action=v.one_of("Deny", "Report", "Shed"),
-        selector={"matchLabels": {"no": "body"}} if v.is_set() else None,
-    )
-    namespace = {"namespace": NAMESPACE} if kind == "EnergyBudget" else {}
-    return {
-        "apiVersion": "energylens.dev/v1alpha1",
-        "kind": kind,
-        "metadata": {"name": "cap", **namespace},
-        "spec": spec,
-    }
-
-
-@st.composite
-def worlds(draw: Draw) -> tuple[list[Object], Object]:
-    """Draw the objects of `-f`, and the document of `--inventory`."""
-    names = draw(st.sampled_from([["a"], ["a"], ["a"], ["a", "b"]]))
-    asked = [draw(deployments(name)) for name in names]
-    budget = draw(st.none() | budgets())
-    return [*asked, *([budget] if budget else [])], draw(pools() | pools() | node_lists())
 
 
 CHOICES = st.sampled_from(

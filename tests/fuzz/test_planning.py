@@ -16,7 +16,8 @@ import pytest
 from click.testing import CliRunner, Result
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
-from tests.fuzz.strategies import CHOICES, NAMESPACE, Object, worlds
+from tests.fuzz.clusters import worlds
+from tests.fuzz.strategies import CHOICES, NAMESPACE, Object
 
 from energylens.api.parse import parse_llmdeployment
 from energylens.api.quantity import parse_quantity

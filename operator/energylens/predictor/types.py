@@ -89,14 +89,12 @@ class Layouts:
     """Tokens that a step of each data-parallel rank computes at most (vLLM's ``--max-num-batched-tokens``); 0 means the
     engine's default, and an empty array that default for all."""
     node_gpus: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    """GPUs of the nodes that the replica runs on, which decide the links that are inside a node; 0 means
-    ``GpuSpec.max_gpus_per_node``, and an empty array that for all."""
+    """GPUs of a node of the replica, which decide what links it has; 0 or empty: ``GpuSpec.max_gpus_per_node``."""
 
     def __post_init__(self) -> None:
         """Take the defaults of the engine and of the product where nothing is given."""
-        for name in ("max_batched_tokens", "node_gpus"):
-            if not getattr(self, name).size:
-                object.__setattr__(self, name, np.zeros_like(self.tensor_parallel))
+        for name in (name for name in ("max_batched_tokens", "node_gpus") if not getattr(self, name).size):
+            object.__setattr__(self, name, np.zeros_like(self.tensor_parallel))
 
     @property
     def gpus(self) -> IntArray:
@@ -105,10 +103,7 @@ class Layouts:
 
     @property
     def split(self) -> tuple[FloatArray | IntArray, ...]:
-        """Columns that distinguish candidates beyond their places, shape (n,) each.
-
-        Degrees, cap, the tokens of a step of ranks that wait for each other, and the GPUs of a node.
-        """
+        """Columns that tell candidates apart beyond places, (n,) each; step tokens where ranks wait for others."""
         degrees = (self.tensor_parallel, self.pipeline_parallel, self.expert_parallel, self.data_parallel)
         tokens = np.where(self.data_parallel > 1, self.max_batched_tokens, 0)
         return (*degrees, np.nan_to_num(self.power_cap_watts, nan=-1.0), tokens, self.node_gpus)
