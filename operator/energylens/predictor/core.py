@@ -15,11 +15,11 @@ from energylens.predictor.fitted.coefficients import Coefficients
 from energylens.predictor.fitted.evidence import Evidence, evidence
 from energylens.predictor.fitted.features import run_features
 from energylens.predictor.fitted.profiles import EngineProfile
-from energylens.predictor.fitted.residual import RunFeatures, correct
+from energylens.predictor.fitted.residual import correct
 from energylens.predictor.load.arrivals import Step, busy_share, distinct, running_sequences
 from energylens.predictor.load.mixture import StepMixture
 from energylens.predictor.load.operating_point import Beside, OperatingPoint, Scenario
-from energylens.predictor.load.steady import Role, Steady, phase_work, steady_state, step_mixture
+from energylens.predictor.load.steady import Role, Steady, phase_mixture, steady_state
 from energylens.predictor.load.ttft import Schedule, arrival_latencies
 from energylens.predictor.model.architecture import ModelSpec, served_on
 from energylens.predictor.model.drafts import draft_of
@@ -277,18 +277,19 @@ class Predictor:
         if np.isfinite(scenario.layouts.power_cap_watts).any():
             return self._steady(scenario, running, constants).mixture
         # The time depends on the power only under a cap, and the power takes a quarter of the work.
-        decode, mixed, starts = phase_work(
+        return phase_mixture(
             scenario.model,
             scenario.gpu,
             scenario.layouts,
             scenario.workload,
             running,
+            constants,
             self.coefficients,
             scenario.role,
+            self.profile.overlap,
             self.profile.lockstep_of(scenario.gpu, scenario.layouts, scenario.model),
+            self._rates_of(scenario.gpu, constants),
         )
-        sheet, rates = data_sheet(scenario.gpu), self._rates_of(scenario.gpu, constants)
-        return step_mixture(decode, mixed, starts, rates, constants, sheet, self.profile.overlap)[0]
 
     def _mean_step(self, scenario: Scenario, constants: dict[str, float], measured: bool) -> Step:
         """Return the mean step of some layouts, s, as a function of the running sequences."""
@@ -303,7 +304,7 @@ class Predictor:
             if residual is None or features is None:
                 return seconds
             assert features.rows is not None
-            runs = RunFeatures(features.keys, np.log(running), features.rows[index])
+            runs = features.at(features.rows[index], np.log(running))
             return np.asarray(seconds * np.exp(correct(residual, runs, ("step",))["step"][0]))
 
         return step

@@ -8,7 +8,7 @@ run all kernels are zero, and so is the correction.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar
 
@@ -38,6 +38,12 @@ class RunFeatures:
     """Logarithm of the batch, shape (n,)."""
     rows: IntArray | None = None
     """Kind of each run, shape (n,); None if each is its own kind."""
+    alike: dict[tuple[int, tuple[str, ...]], _Agreements] = field(default_factory=dict, compare=False, repr=False)
+    """Cache of :func:`_agreements` for these labels, by the identity of the training runs and the keys."""
+
+    def at(self, rows: IntArray, log_batch: FloatArray) -> RunFeatures:
+        """Return candidates of the given kinds, shape (n,), with the same labels."""
+        return RunFeatures(self.keys, log_batch, rows, self.alike)
 
     def each(self, values: npt.NDArray[_Value]) -> npt.NDArray[_Value]:
         """Expand values by kind, shape (u,), to values by run, shape (n,)."""
@@ -185,8 +191,35 @@ def _kinds(
     training: RunFeatures, runs: RunFeatures, keys: Sequence[str]
 ) -> Iterator[tuple[IntArray, dict[str, BoolArray]]]:
     """Return sets of candidates and, by key, the training runs, shape (m,), with which all of the set agree."""
+    asked = id(training), tuple(keys)
+    if asked not in runs.alike:
+        runs.alike[asked] = _agreements(training, runs, keys)
+    agreements = runs.alike[asked].by_key
+    kind = runs.each(runs.alike[asked].kind)
+    for value in np.flatnonzero(np.bincount(kind)).tolist():
+        rest, agreed = value, {}
+        for key in reversed(keys):
+            rest, row = divmod(rest, len(agreements[key]))
+            agreed[key] = agreements[key][row]
+        yield np.flatnonzero(kind == value), agreed
+
+
+@dataclass(frozen=True)
+class _Agreements:
+    """Sets of kinds of candidates that agree with the same training runs."""
+
+    training: RunFeatures
+    """The training runs, kept so that their identity stays theirs."""
+    kind: IntArray
+    """Set of each kind of candidates, shape (u,): the numbers of its agreements as digits, in the order of the keys."""
+    by_key: dict[str, list[BoolArray]]
+    """By key, the training runs with which candidates agree, each of shape (m,)."""
+
+
+def _agreements(training: RunFeatures, runs: RunFeatures, keys: Sequence[str]) -> _Agreements:
+    """Return the sets of candidates that agree in every key with the same training runs."""
     kind = np.zeros(runs.keys[keys[0]].shape, dtype=np.int64)
-    agreements: dict[str, BoolArray] = {}
+    agreements: dict[str, list[BoolArray]] = {}
     for key in keys:
         labels, codes = _codes(runs.keys[key])
         # Labels without training runs are equivalent.
@@ -194,15 +227,9 @@ def _kinds(
         none = np.zeros(training.log_batch.shape[0], dtype=np.bool_)
         agreeing = [training.members[key].get(label, none).tobytes() for label in labels]
         alike = np.array([rows.setdefault(row, len(rows)) for row in agreeing], dtype=np.int64)
-        agreements[key] = np.array([np.frombuffer(row, dtype=np.bool_) for row in rows])
+        agreements[key] = [np.frombuffer(row, dtype=np.bool_) for row in rows]
         kind = kind * len(rows) + alike[codes]
-    kind = runs.each(kind)
-    for value in np.flatnonzero(np.bincount(kind)).tolist():
-        rest, agreed = value, {}
-        for key in reversed(keys):
-            rest, row = divmod(rest, len(agreements[key]))
-            agreed[key] = agreements[key][row]
-        yield np.flatnonzero(kind == value), agreed
+    return _Agreements(training, kind, agreements)
 
 
 def _codes(values: npt.NDArray[np.str_]) -> tuple[list[str], IntArray]:

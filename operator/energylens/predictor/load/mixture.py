@@ -8,6 +8,7 @@ so that the median mostly excludes prefill.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import erf, sqrt
 
 import numpy as np
@@ -202,6 +203,7 @@ def normal_quantiles(levels: FloatArray) -> FloatArray:
     return np.asarray(np.where(smaller < _TAIL_BELOW, np.where(p < 0.5, tail, -tail), middle))
 
 
+@lru_cache(maxsize=256)
 def normal_quantile(level: float) -> float:
     """Return the standard normal quantile by bisection.
 

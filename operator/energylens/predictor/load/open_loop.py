@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 
 from energylens.predictor.load.arrivals import thinned_variation
 from energylens.predictor.load.decoding import Decoding, Life, decoding
@@ -140,12 +142,20 @@ def _alike(loop: OpenLoop, waits: BoolArray) -> tuple[IntArray, IntArray]:
     fields = vars(loop) | {"places": np.where(waits, loop.places, -1.0), "most": np.where(waits, loop.most, -1.0)}
     rows = [*fields.values(), *vars(loop.terms).values()]
     columns = np.stack([row for row in rows if isinstance(row, np.ndarray) and row.shape == loop.rate.shape], axis=1)
-    # Looking up bytes in a dictionary takes a fifth of the time of sorting rows.
-    raw, width = columns.tobytes(), columns.shape[1] * columns.itemsize
-    kinds: dict[bytes, int] = {}
-    starts = range(0, len(raw), width)
-    same = np.array([kinds.setdefault(raw[i : i + width], len(kinds)) for i in starts], dtype=np.int64)
-    return np.unique(same, return_index=True)[1], same
+    bits = columns.astype(np.float64).view(np.uint64)
+    # A number for each row takes a tenth of the time of looking up or sorting rows; rows are compared below.
+    numbers = (bits * _odd_numbers(bits.shape[1])).sum(axis=1, dtype=np.uint64)
+    _, first, same = np.unique(numbers, return_index=True, return_inverse=True)
+    same = same.reshape(-1)
+    if not (bits == bits[first[same]]).all():
+        _, first, same = np.unique(bits, axis=0, return_index=True, return_inverse=True)
+    return np.asarray(first), np.asarray(same).reshape(-1)
+
+
+@lru_cache(maxsize=16)
+def _odd_numbers(count: int) -> npt.NDArray[np.uint64]:
+    """Return ``count`` fixed odd numbers of 64 random bits, which tell sums of other numbers apart."""
+    return np.random.default_rng(0).integers(0, 2**63, count, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
 
 
 def _terms_at(loop: OpenLoop, states: FloatArray) -> StepTerms:

@@ -22,7 +22,7 @@ from energylens.predictor.step.latency import Overlap, StepTime, step_time
 from energylens.predictor.step.lockstep import APART, Lockstep
 from energylens.predictor.step.power import capped, frequency_fraction, sheet_limit, step_energy, waiting_energy
 from energylens.predictor.step.rates import Constants, DataSheet, KernelRates, data_sheet, kernel_rates
-from energylens.predictor.step.work import ClassLoad, StepLoad, Work
+from energylens.predictor.step.work import ClassLoad, StepLoad, Work, joined
 from energylens.predictor.types import FloatArray, GpuSpec, IntArray, Layouts, Workload
 
 START_CLUMP = 2.5
@@ -94,6 +94,17 @@ def steady_state(
     return combine(decode, mixed, starts, constants, sheet, layouts.power_cap_watts, overlap, ranks, pipeline, rates)
 
 
+@dataclass(frozen=True)
+class _Loads:
+    """Loads of both kinds of steps of n candidates."""
+
+    decode: StepLoad
+    mixed: StepLoad | None
+    """Load of a step that also prefills; None if the role has one kind of steps."""
+    starts: FloatArray
+    """Mean starts per step, shape (n,)."""
+
+
 def phase_work(
     model: ModelSpec,
     gpu: GpuSpec,
@@ -108,6 +119,57 @@ def phase_work(
 
     A step of a pipeline is a round in which each micro-batch passes all stages; the work is for one micro-batch.
     """
+    loads = _phase_loads(model, layouts, workload, sequences, role, lockstep)
+    decode = build_work(model, gpu, layouts, loads.decode, coefficients.tables)
+    drafted: tuple[tuple[Work, float], ...] = ()
+    if role != "prefill":
+        drafted = _drafts(model, gpu, layouts, workload, loads.decode, coefficients)
+        decode = replace(decode, drafts=drafted) if drafted else decode
+    if loads.mixed is None:
+        return decode, decode, loads.starts
+    mixed = build_work(model, gpu, layouts, loads.mixed, coefficients.tables)
+    return decode, replace(mixed, drafts=drafted) if drafted else mixed, loads.starts
+
+
+def phase_mixture(
+    model: ModelSpec,
+    gpu: GpuSpec,
+    layouts: Layouts,
+    workload: Workload,
+    sequences: FloatArray,
+    constants: Constants,
+    coefficients: Coefficients,
+    role: Role,
+    overlap: Overlap | None,
+    lockstep: Lockstep,
+    rates: KernelRates,
+) -> StepMixture:
+    """Return the steps of replicas without a power cap; the arguments are those of :func:`steady_state`.
+
+    Both kinds of steps are computed as the candidates of one call, because on few candidates the number of calls
+    decides.
+    """
+    sheet = data_sheet(gpu)
+    if role != "aggregated" or workload.speculation is not None:
+        decode, mixed, starts = phase_work(model, gpu, layouts, workload, sequences, coefficients, role, lockstep)
+        return step_mixture(decode, mixed, starts, rates, constants, sheet, overlap)[0]
+    loads = _phase_loads(model, layouts, workload, sequences, role, lockstep)
+    assert loads.mixed is not None
+    n = len(layouts)
+    twice = layouts.take(np.tile(np.arange(n), 2))
+    work = build_work(model, gpu, twice, joined(loads.decode, loads.mixed), coefficients.tables)
+    time = step_time(work, rates, constants, sheet, mixed=np.arange(2 * n) >= n, overlap=overlap)
+    busy = time.kernels + time.collectives
+    growing = np.maximum(busy[n:] - busy[:n], 0.0)
+    decode_total, mixed_total = time.total[:n], time.total[n:]
+    base = np.maximum(mixed_total - decode_total - growing, 0.0)
+    longest = np.maximum(mixed_total, decode_total)
+    return StepMixture(loads.starts, decode_total, longest, base, constants["prompt_spread"])
+
+
+def _phase_loads(
+    model: ModelSpec, layouts: Layouts, workload: Workload, sequences: FloatArray, role: Role, lockstep: Lockstep
+) -> _Loads:
     pipeline = pipeline_of(layouts, sequences)
     running = np.maximum(sequences / (layouts.data_parallel * pipeline.in_flight), 1e-6)
     prompt, queries, prefix = workload.computed_prompt, workload.verified, workload.shared_prefix
@@ -116,16 +178,12 @@ def phase_work(
     zero = np.zeros_like(running)
     classes = _class_loads(workload)
     if role == "prefill":
-        load = StepLoad(zero + 1e-9, length, length * running, length, prefix_tokens=prefix, classes=classes)
-        only = build_work(model, gpu, layouts, load, coefficients.tables)
-        return only, only, np.maximum(running, 1e-9)
+        only = StepLoad(zero + 1e-9, length, length * running, length, prefix_tokens=prefix, classes=classes)
+        return _Loads(only, None, np.maximum(running, 1e-9))
     starts = running / workload.decode_steps
-    only_decode = StepLoad(running, context, zero, length, queries, classes=classes)
-    decode = build_work(model, gpu, layouts, only_decode, coefficients.tables)
-    drafted = _drafts(model, gpu, layouts, workload, running, context, coefficients)
-    decode = replace(decode, drafts=drafted) if drafted else decode
+    decode = StepLoad(running, context, zero, length, queries, classes=classes)
     if role == "decode":
-        return decode, decode, starts * 0.0
+        return _Loads(decode, None, starts * 0.0)
     # Micro-batches of a pipeline follow one another: a prompt in one of them delays all.
     starts = starts * pipeline.in_flight
     clump = 1.0 + (START_CLUMP - 1.0) * np.minimum(starts, 1.0)
@@ -144,9 +202,9 @@ def phase_work(
         starts = np.where(several, found.starts, starts / clump)
     else:
         starts = starts / clump
-    load = StepLoad(running, context, tokens, length, queries, prefix, everywhere, padding, classes)
-    mixed = build_work(model, gpu, layouts, load, coefficients.tables)
-    return decode, replace(mixed, drafts=drafted) if drafted else mixed, starts
+    return _Loads(
+        decode, StepLoad(running, context, tokens, length, queries, prefix, everywhere, padding, classes), starts
+    )
 
 
 def _class_loads(workload: Workload) -> tuple[ClassLoad, ...]:
@@ -166,8 +224,7 @@ def _drafts(
     gpu: GpuSpec,
     layouts: Layouts,
     workload: Workload,
-    running: FloatArray,
-    context: FloatArray,
+    decode: StepLoad,
     coefficients: Coefficients,
 ) -> tuple[tuple[Work, float], ...]:
     """Return the passes that draft a step's tokens: one pass per draft token, over one token of every running sequence.
@@ -178,10 +235,10 @@ def _drafts(
     drafts = None if speculation is None else draft_of(model, speculation)
     if speculation is None or drafts is None:
         return ()
-    zero, one = np.zeros_like(running), np.ones_like(running)
+    zero, one = np.zeros_like(decode.decode_tokens), np.ones_like(decode.decode_tokens)
     # Only the last stage of a pipeline drafts.
     place = replace(layouts, pipeline_parallel=np.ones_like(layouts.pipeline_parallel))
-    load = StepLoad(running, context, zero, one, classes=_class_loads(workload))
+    load = StepLoad(decode.decode_tokens, decode.context_tokens, zero, one, classes=decode.classes)
     work = build_work(drafts, gpu, place, load, coefficients.tables)
     # Drafting takes the most likely token, which needs no sort.
     return ((replace(work, sorts=0.0), float(speculation.draft_tokens)),)

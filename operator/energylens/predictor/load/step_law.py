@@ -258,4 +258,5 @@ def normal_share(x: FloatArray) -> FloatArray:
     Uses E. Page's logistic approximation (Applied Statistics 26, 1977), which takes a tenth of the time of an error
     function.
     """
-    return np.asarray(1.0 / (1.0 + np.exp(np.clip(-x * (1.5976 + 0.07056 * x * x), -300.0, 300.0))))
+    # minimum and maximum take half of the time of clip on short arrays.
+    return np.asarray(1.0 / (1.0 + np.exp(np.minimum(np.maximum(-x * (1.5976 + 0.07056 * x * x), -300.0), 300.0))))

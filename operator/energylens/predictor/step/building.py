@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -156,9 +156,12 @@ class _Columns:
     @classmethod
     def empty(cls, k: int, n: int) -> Self:
         """Return empty rows for k operations on n candidates."""
-        rows: dict[str, Any] = {f.name: np.zeros((k, n)) for f in fields(cls)}
+        names = cls.__dataclass_fields__
+        rows: dict[str, Any] = dict(zip(names, np.zeros((len(names), k, n)), strict=True))
         rows |= {"kernel": np.zeros(k, dtype=np.int64), "launches": np.zeros(k)}
-        return cls(**rows | {"imbalance": np.ones((k, n)), "weight_imbalance": np.ones((k, n))})
+        rows["imbalance"] += 1.0
+        rows["weight_imbalance"] += 1.0
+        return cls(**rows)
 
 
 class _Builder:

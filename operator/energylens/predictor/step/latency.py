@@ -17,7 +17,7 @@ from energylens.predictor.step.kernels import KERNEL_INDEX
 from energylens.predictor.step.links import host_link_factor, host_link_floor
 from energylens.predictor.step.rates import Constants, DataSheet, KernelRates, per_operation
 from energylens.predictor.step.work import CollectiveWork, Work
-from energylens.predictor.types import FloatArray, IntArray
+from energylens.predictor.types import BoolArray, FloatArray, IntArray
 
 FRONTEND_SOFT = 4.0
 LATENT = KERNEL_INDEX["moe:fp8_block_latent"]
@@ -116,26 +116,23 @@ def collective_seconds(work: CollectiveWork, c: Constants, sheet: DataSheet) -> 
     et al., IJHPCA 2005). All-gather and all-to-all move (g-1)/g. Bytes that leave an NVLink island use the host link,
     and bytes that leave a node use the network, if its speed is known.
     """
-    total = np.zeros(work.group.shape[1])
-    network = np.zeros_like(work.host_share) if work.network_share is None else work.network_share
-    rows = zip(work.kind, work.count, work.message_bytes, work.group, work.host_share, network, strict=True)
-    for kind, count, message, group, share, wired in rows:
-        active = group > 1
-        if not active.any():
-            continue
-        if kind is Collective.NONE:
-            moved = message
-        else:
-            moved = (2.0 if kind is Collective.ALL_REDUCE else 1.0) * message * (group - 1.0) / group
-        near = moved / (c["link_bandwidth"] * sheet.link_bandwidth)
+    kinds, group, share = np.array(work.kind, dtype=object)[:, None], work.group, work.host_share
+    handed = kinds == Collective.NONE
+    # All rows at once: the arrays are so short that the number of calls decides.
+    ring = np.where(kinds == Collective.ALL_REDUCE, 2.0, 1.0) * (group - 1.0) / group
+    moved = work.message_bytes * np.where(handed, 1.0, ring)
+    near = moved / (c["link_bandwidth"] * sheet.link_bandwidth)
+    seconds = reduce_floor(c, group) + (1.0 - share) * near
+    if share.any():
+        wired = 0.0 if work.network_share is None else work.network_share
         far = moved / (c["link_bandwidth"] * host_link_factor(group) * sheet.host_link_bandwidth)
-        crossing = share if kind is Collective.NONE else share > 0.0
-        floor = reduce_floor(c, group) + crossing * host_link_floor(group)
-        seconds = floor + (1.0 - share) * near + np.maximum(share - wired, 0.0) * far
-        if work.network_share is not None:
-            seconds = seconds + wired * _network_seconds(kind, moved, group, work.node_gpus, c, sheet)
-        total += np.where(active, count * seconds, 0.0)
-    return total
+        crossing = np.where(handed, share, share > 0.0)
+        seconds += crossing * host_link_floor(group) + np.maximum(share - wired, 0.0) * far
+    if work.network_share is not None:
+        for row, kind in enumerate(work.kind):
+            passing = _network_seconds(kind, moved[row], group[row], work.node_gpus, c, sheet)
+            seconds[row] += work.network_share[row] * passing
+    return np.asarray(np.where(group > 1, work.count * seconds, 0.0).sum(axis=0))
 
 
 def _network_seconds(
@@ -185,7 +182,12 @@ def overlapped(kernels: FloatArray, collectives: FloatArray, compute: FloatArray
 
 
 def step_time(
-    work: Work, rates: KernelRates, c: Constants, sheet: DataSheet, mixed: bool, overlap: Overlap | None = None
+    work: Work,
+    rates: KernelRates,
+    c: Constants,
+    sheet: DataSheet,
+    mixed: bool | BoolArray,
+    overlap: Overlap | None = None,
 ) -> StepTime:
     """Return the time of one step for every candidate.
 
@@ -194,7 +196,7 @@ def step_time(
         rates: Kernel rates of the GPU product.
         c: Constants of the GPU product and the engine.
         sheet: Peaks of the GPU product.
-        mixed: Whether the step also prefills.
+        mixed: Whether the step also prefills, for all candidates or of shape (n,).
         overlap: How the engine overlaps collectives with kernels; None if they run one after the other, as in vLLM.
     """
     operations = operation_seconds(work, rates, c)
@@ -212,7 +214,7 @@ def step_time(
     ungraphed = 1.0 / (1.0 + (1.03 * work.graph_tokens / np.maximum(work.tokens, 1.0)) ** 32)
     # Steps above the graph limit launch all kernels of a layer individually. Mixed steps launch only attention
     # individually, between graph pieces with the other kernels.
-    pieces = c["piecewise_share"] if mixed else 0.0
+    pieces = c["piecewise_share"] * mixed
     launch = 1e-6 * (attention * (pieces + (1.0 - pieces) * ungraphed) + others * ungraphed)
     several = work.gpus > 1
     host = 1e-3 * c["host_step_ms"] * np.where(several, c["host_multi"], 1.0)
@@ -220,8 +222,7 @@ def step_time(
     rows = work.sequences if work.logit_rows is None else work.logit_rows
     logits = 1e-6 * rows * work.sampled_vocab / 128_256.0
     sampler = logits * (c["sampler_us"] + c["sampler_sort_us"] * work.sorts)
-    if mixed:
-        host = host + 1e-3 * c["host_prefill_ms"]
+    host = host + 1e-3 * c["host_prefill_ms"] * mixed
     gpu = kernels + collectives
     if overlap is not None:
         arithmetic = (work.flops / per_operation(rates.flops, work.kernel)).sum(axis=0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from energylens.predictor.model.einsum import ACTIVATION_BYTES, Collective
@@ -14,24 +16,34 @@ from energylens.predictor.types import FloatArray, GpuSpec, IntArray, Layouts
 class _Messages:
     """The collectives of one step, collected one by one."""
 
-    def __init__(self) -> None:
-        """Begin without any."""
+    def __init__(self, candidates: int) -> None:
+        """Begin without any, for n candidates."""
+        self.candidates = candidates
         self.kinds: list[Collective] = []
-        self.counts: list[FloatArray] = []
+        self.counts: list[FloatArray | float] = []
         self.bytes: list[FloatArray] = []
         self.groups: list[FloatArray] = []
 
     def add(self, kind: Collective, count: FloatArray | float, message: FloatArray, group: FloatArray) -> None:
         """Add a collective that runs ``count`` times with ``message`` bytes per GPU over ``group`` GPUs."""
         self.kinds.append(kind)
-        self.counts.append(np.broadcast_to(np.asarray(count, dtype=np.float64), message.shape))
+        self.counts.append(count)
         self.bytes.append(message)
         self.groups.append(group)
 
+    def rows(self, values: Sequence[FloatArray | float]) -> FloatArray:
+        """Return a value of each collective as rows, shape (c, n)."""
+        out = np.empty((len(values), self.candidates))
+        for row, value in zip(out, values, strict=True):
+            row[:] = value
+        return out
+
     def beyond(self, size: IntArray, layouts: Layouts) -> FloatArray:
         """Return the share of each collective's bytes that leaves ``size`` neighbouring GPUs, (n,); shape (c, n)."""
+        if (layouts.gpus <= size).all():
+            return np.zeros((len(self.kinds), len(layouts)))
         tp, pp = (each.astype(np.float64) for each in (layouts.tensor_parallel, layouts.pipeline_parallel))
-        return np.stack(
+        return self.rows(
             [
                 stage_share(tp, pp, size) if kind is Collective.NONE else host_share(kind, group, size)
                 for kind, group in zip(self.kinds, self.groups, strict=True)
@@ -52,7 +64,7 @@ def step_collectives(
         gpu: The GPU product with its links.
     """
     tp, dp = layouts.tensor_parallel.astype(np.float64), layouts.data_parallel.astype(np.float64)
-    found = _Messages()
+    found = _Messages(len(layouts))
     one_rank = dp == 1
     for op in lowered.operations:
         # Of merged einsums the last one decides; none of them sums over a split rank.
@@ -81,9 +93,9 @@ def step_collectives(
     known, size = gpu.network_bandwidth > 0.0, node_size(gpu, layouts)
     return CollectiveWork(
         tuple(found.kinds),
-        np.stack(found.counts),
-        np.stack(found.bytes),
-        np.stack(found.groups),
+        found.rows(found.counts),
+        found.rows(found.bytes),
+        found.rows(found.groups),
         found.beyond(nvlink_island(gpu, layouts), layouts),
         found.beyond(size, layouts) if known else None,
         size,

@@ -6,7 +6,7 @@ Nothing here is calibrated; :mod:`energylens.predictor.step.latency` computes th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -62,6 +62,27 @@ class StepLoad:
     """Rows that pad the other ranks to this rank's length, all routed to the same experts; None for none."""
     classes: tuple[ClassLoad, ...] = ()
     """Context of each class, if sequences have different shapes. Empty if all attend to the means above."""
+
+
+def joined(decode: StepLoad, mixed: StepLoad) -> StepLoad:
+    """Return the loads of both kinds of steps of n candidates as those of 2 n candidates, first those that only decode.
+
+    Args:
+        decode: Load without prompts, for which prefix tokens have no effect.
+        mixed: Load of the same sequences with prompts, with the prompt tokens and the padding of all ranks.
+    """
+    assert mixed.all_prefill_tokens is not None
+    assert mixed.padding_tokens is not None
+    none = np.zeros_like(mixed.prefill_tokens)
+    return replace(
+        mixed,
+        decode_tokens=np.concatenate([decode.decode_tokens, mixed.decode_tokens]),
+        context_tokens=np.concatenate([decode.context_tokens, mixed.context_tokens]),
+        prefill_tokens=np.concatenate([decode.prefill_tokens, mixed.prefill_tokens]),
+        prefill_length=np.concatenate([decode.prefill_length, mixed.prefill_length]),
+        all_prefill_tokens=np.concatenate([none, mixed.all_prefill_tokens]),
+        padding_tokens=np.concatenate([none, mixed.padding_tokens]),
+    )
 
 
 @dataclass(frozen=True)
