@@ -96,8 +96,9 @@ def test_a_noisy_load_ends_in_one_plan_and_no_plan_comes_back(
     adopted = follow_load(declared, [mean * factor for factor in noise])
     assert len(set(layouts(adopted))) == len(adopted)
     assert len(adopted) <= 3
+    # Noise that stays low for an hour may leave the step of the first hours, but not come back to it.
     settled = START + timedelta(hours=3)
-    assert [time for time, _ in adopted if time > settled] == []
+    assert len([time for time, _ in adopted if time > settled]) <= 1
 
 
 @settings(max_examples=30, deadline=None)
