@@ -13,7 +13,7 @@ from energylens_dev import devcluster
 from energylens_dev.devcluster import RunningCluster, eventually
 from energylens_dev.devcluster.commands import API_SERVER, ETCD
 from energylens_dev.devcluster.health import client_context
-from energylens_dev.devcluster.ports import LOOPBACK
+from energylens_dev.devcluster.ports import LOOPBACK, is_free
 from energylens_dev.devcluster.processes import start_identity
 from energylens_dev.devcluster.state import StateDirectory
 
@@ -24,11 +24,11 @@ def compact(cluster: RunningCluster) -> None:
     The API server is killed. After SIGTERM, it would wait a minute for open watches; meanwhile no node could renew its
     lease, so the node lifecycle controller would mark the pods unready, and kwok does not make them ready again.
     """
-    pki, port = cluster.directory / "pki", StateDirectory(cluster.directory).load().ports[ETCD]
+    pki, ports = cluster.directory / "pki", StateDirectory(cluster.directory).load().ports
     context = client_context(pki / "ca.crt", pki / "etcd.crt", pki / "etcd.key")
 
     def etcd(path: str, body: dict[str, Any]) -> dict[str, Any]:
-        request = urllib.request.Request(f"https://{LOOPBACK}:{port}/v3/{path}", json.dumps(body).encode())
+        request = urllib.request.Request(f"https://{LOOPBACK}:{ports[ETCD]}/v3/{path}", json.dumps(body).encode())
         with urllib.request.urlopen(request, context=context, timeout=30) as answer:
             found: dict[str, Any] = json.load(answer)
         return found
@@ -38,5 +38,6 @@ def compact(cluster: RunningCluster) -> None:
     etcd("kv/compaction", {"revision": revision, "physical": True})
     pid = cluster.pids[API_SERVER]
     os.kill(pid, signal.SIGKILL)
-    eventually(lambda: start_identity(pid) is None)
+    # The kernel may close the socket after the first thread has ended; the server would start on another port.
+    eventually(lambda: start_identity(pid) is None and is_free(ports[API_SERVER]))
     devcluster.up(cluster.directory, operator=False)
