@@ -9,7 +9,7 @@ from energylens.clock import Clock
 from energylens.cluster.errors import BusyError, ClusterError, ForbiddenError, NotFoundError, RefusedError
 from energylens.cluster.managers import managers_of
 from energylens.cluster.port import ClusterPort
-from energylens.cluster.resources import RESOURCE_CLAIM_TEMPLATE, resource_of
+from energylens.cluster.resources import INFERENCE_POOL, RESOURCE_CLAIM_TEMPLATE, resource_of
 from energylens.controller.backoff import Backoff
 from energylens.controller.metrics import Metrics
 from energylens.controller.store import Body, Child, ChildKey, Key, Store
@@ -28,6 +28,8 @@ QUIET_SECONDS = 60.0
 """A child without foreign changes for this long, and for two pauses, is no longer contested."""
 SETTLED_SECONDS = 60.0
 """A contested child that stays as written for this long counts as reliable again."""
+UNNEEDED = (INFERENCE_POOL.kind,)
+"""Children without which pods and Service are whole, so that earlier workloads may go."""
 NEEDED_BY_OTHERS = (*WORKLOADS, RESOURCE_CLAIM_TEMPLATE.kind)
 """Children without which those written after them are not useful."""
 SERVING = (*WORKLOADS, "Service")
@@ -41,6 +43,8 @@ class Written:
     refused: str = ""
     """Why children were not written; "" if all were, or need not be."""
     reason: Reason = Reason.APPLY_REFUSED
+    complete: bool = True
+    """Whether all children are there that pods and Service need."""
     contested: str = ""
     """Field manager that repeatedly changes a field of a child, and the field; "" if none does."""
     unsettled: str = ""
@@ -82,12 +86,14 @@ class ChildWriter:
         ResourceClaimTemplate, without which no pod starts.
         """
         refused: list[_Refusal] = []
+        complete = True
         self._of.setdefault(key, set()).update(map(_child_key, manifests))
         for manifest in manifests:
             refusal = await self._apply_one(manifest)
             if refusal is None:
                 continue
             refused.append(refusal)
+            complete = complete and manifest["kind"] in UNNEEDED
             if refusal.reason is not Reason.APPLY_REFUSED or manifest["kind"] in NEEDED_BY_OTHERS:
                 break
         children = [_child_key(manifest) for manifest in manifests]
@@ -98,6 +104,7 @@ class ChildWriter:
         return Written(
             refused="; ".join(refusal.text for refusal in refused),
             reason=refused[0].reason if refused else Reason.APPLY_REFUSED,
+            complete=complete,
             contested="; ".join(contested),
             unsettled="; ".join(text for child in children if (text := self._unsettled(child, now))),
             again_seconds=min(waits, default=None),

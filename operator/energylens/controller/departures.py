@@ -30,7 +30,7 @@ class Departures:
         Args:
             key: The LLMDeployment.
             wanted: What should be.
-            all_written: Every child that should be is there; else the workload of the previous plan stays.
+            all_written: Every child that pods and Service need is there; else the workload of the previous plan stays.
         """
         try:
             if all_written and wanted.handover is not None:

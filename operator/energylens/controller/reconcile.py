@@ -155,7 +155,7 @@ class Reconciler:
         version, inventory = self._learning.pool.version, self._store.inventory_version
         wanted = await self._decide(key, body, deployment)
         written = await self._writer.apply(key, wanted.children.manifests)
-        unmoved = await self._departures.let_go(key, wanted.children, all_written=not written.refused)
+        unmoved = await self._departures.let_go(key, wanted.children, all_written=written.complete)
         found = await self._look(key, wanted, written, unmoved)
         wrote = await self._write_status(key, body, found)
         after = found.observed

@@ -224,6 +224,8 @@ def trim_claim(body: Mapping[str, Any]) -> Body:
         owners = [{"kind": o["kind"], "name": o["name"]} for o in metadata.get("ownerReferences") or ()]
         users = [{name: use.get(name) for name in ("resource", "name")} for use in status.get("reservedFor") or ()]
         kept["metadata"]["ownerReferences"] = owners
+        if owner := (metadata.get("labels") or {}).get(OWNER_LABEL):
+            kept["metadata"]["labels"] = {OWNER_LABEL: owner}
         kept["status"] = {"allocation": {"devices": {"results": own}}, "reservedFor": users}
     return kept
 

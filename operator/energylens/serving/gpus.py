@@ -12,7 +12,7 @@ from energylens.api.llmdeployment import LLMDeployment, PlanStatus
 from energylens.planner.inventory.devices import DEVICE_CLASS, DRIVER, PRODUCT_ATTRIBUTE
 from energylens.planner.inventory.node_gpus import GPU_RESOURCE
 from energylens.planner.inventory.products import PRODUCT_LABEL
-from energylens.planner.inventory.snapshot import CLAIMED_GPUS_LABEL
+from energylens.planner.inventory.snapshot import CLAIMED_GPUS_LABEL, OWNER_LABEL
 from energylens.planner.types import GpuAccess
 from energylens.predictor.gpu_names import node_label_values
 from energylens.predictor.types import GpuSpec
@@ -47,7 +47,7 @@ def claim_template(deployment: LLMDeployment, plan: PlanStatus, placement: Place
     The name contains a hash of the content, because Kubernetes allows no change of the content, and pods of two plans
     may be created while one plan replaces the other.
     """
-    spec = _claim_spec(plan, placement.gpu)
+    spec = _claim_spec(deployment, plan, placement.gpu)
     name = _template_name(deployment, spec)
     return child(deployment, "resource.k8s.io/v1", "ResourceClaimTemplate", name, {"spec": spec}, plan)
 
@@ -64,7 +64,7 @@ def pod_claims(deployment: LLMDeployment, plan: PlanStatus, placement: Placement
     """Return ``resourceClaims`` of a pod; none if the pod requests its GPUs."""
     if placement.access != "Claim":
         return []
-    name = _template_name(deployment, _claim_spec(plan, placement.gpu))
+    name = _template_name(deployment, _claim_spec(deployment, plan, placement.gpu))
     return [{"name": CLAIM, "resourceClaimTemplateName": name}]
 
 
@@ -84,7 +84,8 @@ def access_of(template: Mapping[str, Any]) -> GpuAccess:
 def gpus_of(template: Mapping[str, Any]) -> int:
     """Return the GPUs of a pod of a template; 0 after an edit by others."""
     if access_of(template) == "Claim":
-        return int(_label(template, CLAIMED_GPUS_LABEL) or 0)
+        text = _label(template, CLAIMED_GPUS_LABEL)
+        return int(text) if text.isdecimal() else 0
     return sum(
         int(((container.get("resources") or {}).get("limits") or {}).get(GPU_RESOURCE) or 0)
         for container in (template.get("spec") or {}).get("containers") or ()
@@ -114,10 +115,11 @@ def _template_name(deployment: LLMDeployment, spec: Mapping[str, Any]) -> str:
     return f"{deployment.metadata.name}-gpus-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def _claim_spec(plan: PlanStatus, gpu: GpuSpec | None) -> dict[str, Any]:
+def _claim_spec(deployment: LLMDeployment, plan: PlanStatus, gpu: GpuSpec | None) -> dict[str, Any]:
     """Return the claim of one pod: whole GPUs of the plan's product.
 
-    The driver names products as NVML does, with blanks where the node label has dashes.
+    The driver names products as NVML does, with blanks where the node label has dashes. The label says whose GPUs a
+    claim holds while its pod has no node yet, and after the pod is gone.
     """
     values = ", ".join(json.dumps(value) for value in (node_label_values(gpu) if gpu else (plan.gpu_product,)))
     product = f'device.attributes["{DRIVER}"].{PRODUCT_ATTRIBUTE}.replace(" ", "-") in [{values}]'
@@ -127,4 +129,7 @@ def _claim_spec(plan: PlanStatus, gpu: GpuSpec | None) -> dict[str, Any]:
         "count": gpus_per_pod(plan),
         "selectors": [{"cel": {"expression": product}}],
     }
-    return {"spec": {"devices": {"requests": [{"name": "gpus", "exactly": request}]}}}
+    return {
+        "metadata": {"labels": {OWNER_LABEL: deployment.metadata.name}},
+        "spec": {"devices": {"requests": [{"name": "gpus", "exactly": request}]}},
+    }

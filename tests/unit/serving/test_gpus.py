@@ -46,6 +46,7 @@ def test_each_pod_claims_whole_gpus_of_the_product(
     expected = f'device.attributes["gpu.nvidia.com"].productName.replace(" ", "-") in {names}'
     assert selector["cel"]["expression"] == expected
     assert claims["metadata"]["ownerReferences"][0]["kind"] == "LLMDeployment"
+    assert claims["spec"]["metadata"]["labels"] == {"energylens.dev/llmdeployment": "chat"}
     pod = workload["spec"]["template"]["spec"]
     assert pod["resourceClaims"] == [{"name": CLAIM, "resourceClaimTemplateName": claims["metadata"]["name"]}]
     assert pod["containers"][0]["resources"] == {"claims": [{"name": CLAIM}]}
@@ -72,6 +73,15 @@ def test_what_pods_hold_is_read_from_their_template(
     assert (access_of(template), gpus_of(template), product_of(template)) == (access, 2, H100)
     assert gpus_of_pod({**template, "status": {"phase": "Running"}}) == 2
     assert gpus_of_pod({**template, "status": {"phase": "Failed"}}) == 0
+
+
+def test_an_edited_label_of_claimed_gpus_is_no_gpu(
+    make_deployment: MakeDeployment, make_plan: MakePlan, models: Models
+) -> None:
+    made = objects(make_deployment(), make_plan(), models["70b"])
+    template = next(body for body in made if body["kind"] == "Deployment")["spec"]["template"]
+    template["metadata"]["labels"]["energylens.dev/claimed-gpus"] = "eight"
+    assert gpus_of(template) == 0
 
 
 def test_another_claim_gets_another_template_and_the_same_one_stays(

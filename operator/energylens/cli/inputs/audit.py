@@ -61,9 +61,16 @@ class Audited:
 
     nodes: Sequence[Object]
     pods: Sequence[Object]
+    """With requests of the GPUs that their claims hold."""
     config_maps: Mapping[tuple[str, str], Object] = field(default_factory=dict)
     devices: DeviceObjects = NO_DEVICE_OBJECTS
     """ResourceSlices, ResourceClaims and DeviceClasses."""
+    pods_as_read: Sequence[Object] | None = None
+    """The pods without requests of the GPUs that their claims hold; None if no pod has such requests."""
+
+    def snapshot_pods(self) -> Sequence[Object]:
+        """Return the pods for a snapshot, which counts the claims itself."""
+        return self.pods if self.pods_as_read is None else self.pods_as_read
 
     def pods_by_address(self) -> dict[str, PodRef]:
         """Return the pods by IP address, without pods in the host's network, which share their address."""
@@ -106,10 +113,10 @@ def audited_cluster(access: ClusterAccess) -> Audited:
     # GPUs that pods of other namespaces hold are not free, whichever namespace is asked for.
     everywhere = (NODE, POD, *devices)
     found = read_cluster(access, everywhere=everywhere, optional=devices, if_allowed=devices).objects
-    found = {**found, POD.kind: list(_claimed(found, {}, "the cluster").pods)}
+    pods = _claimed(found, {}, "the cluster").pods
     wanted = {
         (pod["metadata"]["namespace"], name)
-        for pod in found[POD.kind]
+        for pod in pods
         if _asks_for_gpus(pod)
         for name in config_map_names(pod)
         if name
@@ -129,7 +136,7 @@ def _claimed(found: Mapping[str, list[Object]], maps: Mapping[tuple[str, str], O
     """
     devices = device_objects(found)
     try:
-        return Audited(found["Node"], with_claimed_gpus(found["Pod"], devices), maps, devices)
+        return Audited(found["Node"], with_claimed_gpus(found["Pod"], devices), maps, devices, found["Pod"])
     except KeyError as error:
         raise InputError(f"{source}: an object lacks the field {error.args[0]!r}, which kubectl prints") from error
     except (AttributeError, TypeError, ValueError) as error:
@@ -148,7 +155,7 @@ def served(audited: Audited, ids: Mapping[str, str], source: str) -> tuple[Clust
         InputError: An object is not as kubectl prints it.
     """
     try:
-        snapshot = snapshot_from_objects(audited.nodes, audited.pods, load_gpus(), audited.devices)
+        snapshot = snapshot_from_objects(audited.nodes, audited.snapshot_pods(), load_gpus(), audited.devices)
         return snapshot, served_models(audited.pods, product_by_node(snapshot), audited.config_maps, ids)
     except KeyError as error:
         raise InputError(f"{source}: an object lacks the field {error.args[0]!r}, which kubectl prints") from error
@@ -161,7 +168,8 @@ def assessed(
 ) -> list[Assessment]:
     """Return the assessment of each model, by the clock of this machine; long work shows its progress."""
     now = SystemClock().now()
-    found = assessments(models, audited.nodes, audited.pods, telemetry, load_gpus(), now, question, audited.devices)
+    pods = audited.snapshot_pods()
+    found = assessments(models, audited.nodes, pods, telemetry, load_gpus(), now, question, audited.devices)
     with progress(found, "auditing", len(models), worth_showing=12) as answers:
         return list(answers)
 

@@ -100,8 +100,15 @@ def objects_of(documents: Sequence[Any]) -> list[Any]:
 
 
 def device_objects(objects: Mapping[str, list[Object]]) -> DeviceObjects:
-    """Return the objects of dynamic resource allocation among objects by kind."""
-    return DeviceObjects(*(objects.get(kind, ()) for kind in ("ResourceSlice", "ResourceClaim", "DeviceClass")))
+    """Return the objects of dynamic resource allocation among objects by kind.
+
+    Without one of the kinds, as for a user who may not list it, there are none: GPUs of slices without their claims
+    would all seem free. The operator does the same.
+    """
+    kinds = ("ResourceSlice", "ResourceClaim", "DeviceClass")
+    return (
+        DeviceObjects(*(objects[kind] for kind in kinds)) if all(kind in objects for kind in kinds) else DeviceObjects()
+    )
 
 
 def read_text(path: Path) -> str:

@@ -104,7 +104,7 @@ def world_of_cluster(access: ClusterAccess, asked: Asked) -> World:
         access,
         everywhere=(NODE, POD, NAMESPACE, DEPLOYMENT, *devices, *own),
         optional=(*devices, *own),
-        if_allowed=(CLUSTER_ENERGY_BUDGET, NAMESPACE, PERSISTENT_VOLUME_CLAIM),
+        if_allowed=(*devices, CLUSTER_ENERGY_BUDGET, NAMESPACE, PERSISTENT_VOLUME_CLAIM),
         named=[
             *((CONFIG_MAP, *ref) for ref in sorted(refs)),
             *((PERSISTENT_VOLUME_CLAIM, *ref) for ref in sorted(claims)),

@@ -13,10 +13,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from energylens.planner.inventory.devices import (
-    Allocated,
     Classes,
     DeviceKey,
     NodeDevices,
@@ -91,7 +90,7 @@ def snapshot_from_objects(
     slices: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for body in devices.slices:
         slices[node_of_slice(body)].append(body)
-    claims = [held for claim in devices.claims if (held := allocated_by(claim)) is not None]
+    claims = [held for claim in devices.claims if (held := _held_by(claim)) is not None]
     classes = classes_of(devices.classes, GPU_RESOURCE)
     usable: list[GpuNode] = []
     excluded: list[ExcludedNode] = []
@@ -106,30 +105,52 @@ def snapshot_from_objects(
     return ClusterSnapshot(tuple(by_name), tuple(sorted(excluded, key=lambda node: node.name)))
 
 
+class _User(NamedTuple):
+    """Who uses a device that a claim holds."""
+
+    pod: PodKey | None
+    """None for a claim that is allocated to no pod."""
+    owner: str
+    """The LLMDeployment that the claim was made for, as ``namespace/name``; "" for any other claim."""
+
+
+class _Claim(NamedTuple):
+    devices: tuple[DeviceKey, ...]
+    users: tuple[_User, ...]
+
+
+def _held_by(claim: Mapping[str, Any]) -> _Claim | None:
+    found = allocated_by(claim)
+    if found is None:
+        return None
+    pods: tuple[PodKey | None, ...] = found.pods or (None,)
+    return _Claim(found.devices, tuple(_User(pod, _owner_of(claim)) for pod in pods))
+
+
 @dataclass(frozen=True)
 class _Devices:
     """What dynamic resource allocation says of one node."""
 
     listed: NodeDevices
     classes: Classes
-    held: Mapping[DeviceKey, tuple[PodKey, ...]]
-    """Pods that hold each whole GPU, or a partition of it."""
+    held: Mapping[DeviceKey, tuple[_User, ...]]
+    """Who holds each whole GPU, or a partition of it; at least one user each."""
     malformed: str = ""
 
     @classmethod
-    def of(cls, slices: Sequence[Mapping[str, Any]], claims: Iterable[Allocated], classes: Classes) -> _Devices:
+    def of(cls, slices: Sequence[Mapping[str, Any]], claims: Iterable[_Claim], classes: Classes) -> _Devices:
         if not slices:
             return _Devices(NodeDevices(), classes, {})
         try:
             listed = devices_of(slices)
         except ValueError as error:
             return _Devices(NodeDevices(), classes, {}, f"a ResourceSlice of it is malformed: {error}")
-        held: dict[DeviceKey, tuple[PodKey, ...]] = {}
+        held: dict[DeviceKey, tuple[_User, ...]] = {}
         for claim in claims:
             for device in claim.devices:
                 gpu = listed.gpu_of(device)
                 if gpu is not None:
-                    held[gpu] = held.get(gpu, ()) + claim.pods
+                    held[gpu] = held.get(gpu, ()) + claim.users
         return _Devices(listed, classes, held)
 
 
@@ -160,15 +181,17 @@ def _held(found: NodeGpus, pods: Iterable[Mapping[str, Any]], devices: _Devices)
         ValueError: A pod is malformed; the message names it.
     """
     by_pod: dict[PodKey, int] = defaultdict(int)
+    owners: dict[PodKey, str] = {}
     held: dict[str, int] = defaultdict(int)
     # Where the device plugin counts the GPUs, every GPU in a claim is one that it can no longer give.
     claimed = found.devices or frozenset(devices.held)
     for device in sorted(claimed & devices.held.keys()):
-        users = devices.held[device]
-        if users:
-            by_pod[users[0]] += 1
+        user = devices.held[device][0]
+        if user.pod is None:
+            held[user.owner] += 1
         else:
-            held[""] += 1
+            by_pod[user.pod] += 1
+            owners[user.pod] = user.owner
     for pod in pods:
         key = _key_of(pod)
         try:
@@ -180,7 +203,9 @@ def _held(found: NodeGpus, pods: Iterable[Mapping[str, Any]], devices: _Devices)
         count = max(count, by_claim) if found.devices or _claims(pod) else count + by_claim
         if count:
             held[_owner_of(pod)] += count
-    held[""] += sum(by_pod.values())
+    # A claim is allocated before its pod is bound, and is held for some seconds after the pod is gone.
+    for key, count in by_pod.items():
+        held[owners[key]] += count
     return {owner: count for owner, count in held.items() if count}
 
 
@@ -233,10 +258,10 @@ def gpus_of_pod(pod: Mapping[str, Any]) -> int:
     return max(containers + sidecars, largest_init)
 
 
-def _owner_of(pod: Mapping[str, Any]) -> str:
-    """Return the LLMDeployment that a pod belongs to, as ``namespace/name``; "" for any other pod."""
-    name = _labels(pod).get(OWNER_LABEL, "")
-    return f"{_key_of(pod)[0]}/{name}" if name else ""
+def _owner_of(body: Mapping[str, Any]) -> str:
+    """Return the LLMDeployment that a pod or claim belongs to, as ``namespace/name``; "" for any other one."""
+    name = _labels(body).get(OWNER_LABEL, "")
+    return f"{_key_of(body)[0]}/{name}" if name else ""
 
 
 def _key_of(pod: Mapping[str, Any]) -> PodKey:

@@ -11,8 +11,9 @@ from tests.support.devices import claim, device_class, gpu, mig, resource_slice
 
 from energylens.cli.errors import InputError
 from energylens.cli.inputs.audit import audited_file, served
+from energylens.cli.inputs.files import device_objects
 from energylens.cli.inputs.world import world_of_file
-from energylens.planner.inventory.snapshot import gpus_of_pod
+from energylens.planner.inventory.snapshot import NO_DEVICE_OBJECTS, gpus_of_pod
 from energylens.planner.types import GpuAllocation
 
 Object = dict[str, Any]
@@ -61,6 +62,28 @@ def test_an_audit_reads_the_gpus_that_pods_claim(tmp_path: Path) -> None:
     assert model.model == "meta-llama/Llama-3.1-8B-Instruct"
     assert model.products == {"NVIDIA-H100-80GB-HBM3": 2}
     assert snapshot.nodes[0].allocations == (GpuAllocation("", 2),)
+
+
+def test_an_audit_counts_a_claimed_gpu_once_where_a_device_plugin_offers_it_too(tmp_path: Path) -> None:
+    both = node()
+    both["metadata"]["labels"] = {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"}
+    both["status"]["allocatable"]["nvidia.com/gpu"] = "3"
+    held = claim("a", "n", "gpu-0", "gpu-1", pod="engine")
+    slices = resource_slice("n", [gpu(0), gpu(1), gpu(2)])
+    audited = audited_file(written(tmp_path, both, pod("engine"), slices, held, device_class()))
+    snapshot, (model,) = served(audited, {}, "a file")
+    assert model.gpus == 2
+    assert snapshot.nodes[0].free_now == 1
+    found = world_of_file(written(tmp_path, both, pod("engine"), slices, held, device_class()))
+    assert found.snapshot == snapshot
+
+
+@pytest.mark.parametrize("missing", ["ResourceSlice", "ResourceClaim", "DeviceClass"])
+def test_devices_are_not_counted_without_one_of_their_kinds(missing: str) -> None:
+    objects = {"ResourceSlice": [DEVICES[0]], "ResourceClaim": [DEVICES[1]], "DeviceClass": [DEVICES[3]]}
+    assert device_objects(objects).claims == [DEVICES[1]]
+    del objects[missing]
+    assert device_objects(objects) == NO_DEVICE_OBJECTS
 
 
 def test_a_slice_that_is_not_as_kubectl_prints_it_is_one_line(tmp_path: Path) -> None:

@@ -20,10 +20,13 @@ from energylens.cluster import connecting as module
 from energylens.cluster.errors import ForbiddenError, NotFoundError
 from energylens.cluster.resources import (
     CONFIG_MAP,
+    DEVICE_CLASS,
     ENERGY_BUDGET,
     LLM_DEPLOYMENT,
     NODE,
     PERSISTENT_VOLUME_CLAIM,
+    RESOURCE_CLAIM,
+    RESOURCE_SLICE,
     Resource,
 )
 
@@ -132,6 +135,19 @@ def test_a_live_plan_knows_who_may_mount_its_claims(monkeypatch: pytest.MonkeyPa
     (found,) = previews(*join(asked, world_of_cluster(ClusterAccess(), asked)))
     (ready,) = [c for c in found.status["conditions"] if c["type"] == "PlanReady"]
     assert ready["reason"] == reason
+
+
+def test_a_live_plan_needs_no_right_to_list_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kubernetes 1.34 and newer serve these kinds whether a cluster uses them or not."""
+    allowed: list[Resource] = []
+
+    def answer(access: ClusterAccess, *_: object, if_allowed: Any = (), **__: object) -> LiveObjects:
+        allowed.extend(if_allowed)
+        return LiveObjects("team", {})
+
+    monkeypatch.setattr(world, "read_cluster", answer)
+    world_of_cluster(ClusterAccess(), Asked(()))
+    assert {RESOURCE_SLICE, RESOURCE_CLAIM, DEVICE_CLASS} <= set(allowed)
 
 
 def deployed(namespace: str, **labels: str) -> dict[str, Any]:

@@ -160,6 +160,20 @@ def test_a_claim_of_a_pod_that_is_not_known_yet_holds_its_gpu() -> None:
     assert only(*slices, claims=[owned], pods=[pod("mine", "chat")]).allocations == (GpuAllocation("team/chat", 1),)
 
 
+def test_a_claim_without_its_pod_on_the_node_holds_its_gpus_for_its_llmdeployment() -> None:
+    """The scheduler allocates before it binds, and a claim outlives its pod by seconds."""
+    own = claim("a", "n", "gpu-0", "gpu-1", pod="mine")
+    own["metadata"]["labels"] = {OWNER_LABEL: "chat", "other": "label"}
+    slices = [resource_slice("n", [gpu(0), gpu(1), gpu(2)])]
+    for pods in ((), (pod("mine", "chat", claimed=2, host=""),)):
+        assert only(*slices, claims=[own], pods=pods).allocations == (GpuAllocation("team/chat", 2),)
+    own["status"]["reservedFor"] = []
+    assert only(*slices, claims=[own]).allocations == (GpuAllocation("team/chat", 2),)
+    # The pod itself says best whose it is.
+    own["status"]["reservedFor"] = [{"resource": "pods", "name": "mine", "uid": "mine"}]
+    assert only(*slices, claims=[own], pods=[pod("mine")]).allocations == (GpuAllocation("", 2),)
+
+
 def test_a_pod_whose_claim_is_not_known_yet_holds_what_it_asks_for() -> None:
     found = only(resource_slice("n", [gpu(0), gpu(1)]), pods=[pod("mine", "chat", claimed=2)])
     assert found.allocations == (GpuAllocation("team/chat", 2),)
