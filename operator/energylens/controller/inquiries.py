@@ -22,6 +22,8 @@ REPEATED = timedelta(minutes=20)
 """
 KUEUE_JOB = "kueue.x-k8s.io/job-uid"
 """Label of Kueue's Workloads: uid of the pod, or of the LeaderWorkerSet, that they are about."""
+NOT_FOR_QUOTA = ("Inadmissible", "Misconfigured", "Suspended", "AdmissionGated")
+"""Reasons of Kueue's condition QuotaReserved that no quota ends (``apis/kueue/v1beta2/workload_types.go``)."""
 _MOST = 3
 """Most pods whose events are read in one pass."""
 
@@ -106,25 +108,37 @@ async def why_slow(cluster: ClusterPort, namespace: str, names: Iterable[str]) -
     return told
 
 
-async def why_queued(cluster: ClusterPort, namespace: str, uids: Iterable[str]) -> str:
-    """Return what Kueue says about pods that it does not admit, by the uids of the pods or of their LeaderWorkerSet.
+async def why_queued(cluster: ClusterPort, namespace: str, uids: Iterable[str]) -> tuple[str, bool]:
+    """Return what Kueue says about pods that it does not admit, and whether they may wait for quota of older pods.
 
-    "" without Kueue, without the right to read its Workloads, and while it has said nothing.
+    They do not where Kueue says that it cannot admit them at all, as with a queue that is stopped or does not exist
+    (:data:`NOT_FOR_QUOTA`), or has reserved quota for them and waits for something else, as a new node. The text is ""
+    without Kueue, without the right to read its Workloads, and while it has said nothing.
+
+    Args:
+        cluster: Where to ask.
+        namespace: Of the pods.
+        uids: Of the pods, or of their LeaderWorkerSet.
 
     Raises:
         ClusterError: The Workloads cannot be read for a reason that may pass.
     """
+    elsewhere, said = False, ""
     for uid in list(uids)[:_MOST]:
         try:
             found = await cluster.list_objects(WORKLOAD, namespace=namespace, label_selector=f"{KUEUE_JOB}={uid}")
         except (ForbiddenError, NotFoundError):
-            return ""
+            return "", True
         for workload in found:
             for condition in (workload.get("status") or {}).get("conditions") or ():
-                refused = condition["type"] == "QuotaReserved" and condition["status"] == "False"
-                if refused and condition.get("message"):
-                    return str(condition["message"])
-    return ""
+                if condition["type"] != "QuotaReserved":
+                    continue
+                reserved = condition["status"] == "True"
+                text = "" if reserved else str(condition.get("message") or "")
+                if not reserved and condition.get("reason") not in NOT_FOR_QUOTA:
+                    return text, True
+                elsewhere, said = True, said or text
+    return said, not elsewhere
 
 
 def _is_of(workload: str, stateful_set: str) -> bool:

@@ -145,7 +145,10 @@ class Observing:
             return pods
         uids = [pod["metadata"]["uid"] for pod in self._store.pods_owned(key) if pod["metadata"]["name"] in queued]
         groups = [body["metadata"]["uid"] for body in self._store.workloads(key).bodies]
-        told = await why_queued(self._cluster, key[0], (*groups, *uids))
-        if not told:
-            return pods
-        return tuple(replace(pod, queued=f"{pod.queued}: {told}") if pod.name in queued else pod for pod in pods)
+        told, for_quota = await why_queued(self._cluster, key[0], (*groups, *uids))
+        return tuple(
+            replace(pod, queued=f"{pod.queued}: {told}" if told else pod.queued, waits_for_quota=for_quota)
+            if pod.name in queued
+            else pod
+            for pod in pods
+        )

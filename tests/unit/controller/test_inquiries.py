@@ -13,8 +13,8 @@ from energylens.cluster.resources import Resource
 from energylens.controller.inquiries import why_queued
 
 
-def workload(uid: str, message: str, status: str = "False") -> Object:
-    condition = {"type": "QuotaReserved", "status": status, "message": message}
+def workload(uid: str, message: str, status: str = "False", reason: str = "Pending") -> Object:
+    condition = {"type": "QuotaReserved", "status": status, "reason": reason, "message": message}
     return {
         "kind": "Workload",
         "metadata": {"name": uid, "namespace": "team", "labels": {"kueue.x-k8s.io/job-uid": uid}},
@@ -26,9 +26,21 @@ async def test_the_first_pod_that_kueue_says_something_of_is_quoted() -> None:
     cluster = FakeCluster()
     for body in (workload("p0", "quota reserved", "True"), workload("p1", "no quota"), workload("other", "full")):
         cluster.put(body)
-    assert await why_queued(cluster, "team", ["group", "p0", "p1"]) == "no quota"
-    assert await why_queued(cluster, "team", ["p0"]) == ""
-    assert await why_queued(cluster, "elsewhere", ["p1"]) == ""
+    assert await why_queued(cluster, "team", ["group", "p0", "p1"]) == ("no quota", True)
+    assert await why_queued(cluster, "elsewhere", ["p1"]) == ("", True)
+
+
+async def test_only_quota_may_be_held_by_older_pods() -> None:
+    cluster = FakeCluster()
+    for body in (
+        workload("p0", "quota reserved", "True", "QuotaReserved"),
+        workload("p1", "LocalQueue serving doesn't exist", reason="Inadmissible"),
+        workload("p2", "no quota"),
+    ):
+        cluster.put(body)
+    assert await why_queued(cluster, "team", ["p0"]) == ("", False)
+    assert await why_queued(cluster, "team", ["p0", "p1"]) == ("LocalQueue serving doesn't exist", False)
+    assert await why_queued(cluster, "team", ["p1", "p2"]) == ("no quota", True)
 
 
 @pytest.mark.parametrize("error", [ForbiddenError("no"), NotFoundError("no such kind")])
@@ -37,4 +49,4 @@ async def test_without_kueue_or_the_right_nothing_is_quoted(error: ClusterError)
         async def list_objects(self, resource: Resource, **_: Any) -> list[Object]:
             raise error
 
-    assert await why_queued(Refusing(), "team", ["p0"]) == ""
+    assert await why_queued(Refusing(), "team", ["p0"]) == ("", True)

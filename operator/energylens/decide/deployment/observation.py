@@ -153,6 +153,8 @@ class PodState:
     """It is of the one replica by which a new plan is verified."""
     queued: str = ""
     """What holds the pod back from being scheduled, such as a queue of Kueue; "" if nothing does."""
+    waits_for_quota: bool = False
+    """Whether what holds the pod back may be quota that older pods have."""
     admitted_since: str = ""
     """When a pod that Kueue had held back was bound to a node, RFC 3339; "" for any other pod."""
 
@@ -237,6 +239,7 @@ def pod_state(pod: Body) -> PodState:
         leads=labels.get(LWS_WORKER_INDEX, "0") == "0",
         canary=labels.get(ROLE_LABEL) == CANARY,
         queued="" if finished or not gates else _held_by(gates, labels),
+        waits_for_quota=not finished and KUEUE_GATE in gates,
         admitted_since=scheduled.get("lastTransitionTime", "") if held_back else "",
     )
 

@@ -256,8 +256,8 @@ def waits_in_queue(live: Body, pods: Iterable[PodState], now: datetime) -> bool:
 
 
 def queued_for_long(pods: Iterable[PodState], now: datetime) -> bool:
-    """Return whether a pod has waited in a queue for so long that what it waits for may be held by older pods."""
-    return any(pod.queued and pod.created and now - _time(pod.created) > QUEUE_PATIENCE for pod in pods)
+    """Return whether a pod has waited for quota for so long that older pods may hold it."""
+    return any(pod.waits_for_quota and pod.created and now - _time(pod.created) > QUEUE_PATIENCE for pod in pods)
 
 
 def deadline_exceeded(workload: Body | None) -> str:

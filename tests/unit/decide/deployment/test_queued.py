@@ -43,7 +43,9 @@ def read(*gates: str, labels: dict[str, str] | None = None, **status: Any) -> Po
     ],
 )
 def test_gates_say_what_a_pod_waits_for(gates: tuple[str, ...], labels: dict[str, str], expected: str) -> None:
-    assert read(*gates, labels=labels).queued == expected
+    found = read(*gates, labels=labels)
+    assert found.queued == expected
+    assert found.waits_for_quota is (GATE in gates)
 
 
 def test_a_pod_that_ended_waits_for_nothing() -> None:
@@ -109,9 +111,9 @@ def test_the_deadline_begins_when_pods_leave_the_queue(pods: tuple[PodState, ...
     assert bool(told) is is_late
 
 
-@pytest.mark.parametrize(("seconds", "stops"), [(5, False), (61, True)])
-def test_old_pods_make_room_in_a_queue_that_stays_full(seconds: float, stops: bool) -> None:
-    queued = pod("p1", ready=False, node="", queued="admission by Kueue", created=stamp(seconds))
+@pytest.mark.parametrize(("seconds", "quota", "stops"), [(5, True, False), (61, True, True), (61, False, False)])
+def test_old_pods_make_room_in_a_queue_that_stays_full(seconds: float, quota: bool, stops: bool) -> None:
+    queued = pod("p1", ready=False, node="", queued="a gate", waits_for_quota=quota, created=stamp(seconds))
     observed = observation(workload=workload(strategy=SURGE), pods=(pod("p0", OLD), queued))
     found = children(observed)
     assert (found.strategy is not None and found.strategy.name == "Recreate") is stops
