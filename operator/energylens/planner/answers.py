@@ -29,7 +29,7 @@ from energylens.planner.search.candidates import Candidates
 from energylens.planner.search.corrections import Corrections
 from energylens.planner.search.identity import identified, inputs_hash, sealed
 from energylens.planner.search.problem import kept_candidates
-from energylens.planner.search.reach import inventory_within, places_within
+from energylens.planner.search.reach import inventory_within, is_tried, places_within
 from energylens.planner.types import ClusterSnapshot, Feasible, GpuNode, Infeasible, PlanningResult, PowerAllowance
 from energylens.predictor import Predictor
 from energylens.predictor.model.architecture import ModelSpec
@@ -250,6 +250,8 @@ class _Key(NamedTuple):
     save."""
     speeds: tuple[tuple[str, float], ...]
     """Network bandwidth by product."""
+    is_bounded: bool
+    """Whether a search tries the bound: without nodes that were removed since, it may evaluate the whole cluster."""
 
 
 @dataclass(frozen=True)
@@ -282,7 +284,8 @@ class _Asked:
         others = inventory_within(spec, self.served, self.usable, question.gpus, most)
         networks = with_networks(spec, self.usable, question.gpus)
         speeds = sorted((node.product, networks[node.product].network_bandwidth) for node in self.usable)
-        return _Key(_hash(question, self.served, allowed, most), str(others), tuple(dict(speeds).items()))
+        hashed, tried = _hash(question, self.served, allowed, most), is_tried(most, self.usable)
+        return _Key(hashed, str(others), tuple(dict(speeds).items()), tried)
 
     def places(self, most: int | None) -> Places:
         """Return how many pods of each size can be placed, by product."""

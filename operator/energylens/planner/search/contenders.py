@@ -103,9 +103,24 @@ def _frontier(rows: Candidates, mask: BoolArray, costs: Sequence[FloatArray], pl
     keep = np.zeros(len(rows), dtype=bool)
     for number in range(len(rows.products)):
         index = np.flatnonzero(mask & (rows.product == number))
-        columns = [np.nan_to_num(values[index], nan=np.inf) for values in costs]
-        keep[index[pareto(np.column_stack([*columns, places.implied[index]]), resolution=0.0)]] = True
+        columns = np.column_stack([np.nan_to_num(values[index], nan=np.inf) for values in costs])
+        kept = pareto(np.column_stack([columns, places.implied[index]]), resolution=0.0)
+        keep[index[_with_equal_before(columns, kept)]] = True
     return keep
+
+
+def _with_equal_before(columns: FloatArray, kept: IntArray) -> BoolArray:
+    """Return which rows are kept, or equal to a kept one that comes after them, shape (n,).
+
+    Of candidates with equal costs, the frontier that is shown has the first.
+    """
+    order = np.lexsort(columns.T)
+    differs = (columns[order[1:]] != columns[order[:-1]]).any(axis=1)
+    group = np.zeros(len(columns), dtype=np.int64)
+    group[order[1:]] = np.cumsum(differs)
+    last = np.full(len(columns), -1)
+    np.maximum.at(last, group[kept], kept)
+    return np.asarray(np.arange(len(columns)) <= last[group])
 
 
 def _near(rows: Candidates, mask: BoolArray, values: FloatArray, reach: float, places: _Places) -> BoolArray:

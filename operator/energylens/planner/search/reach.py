@@ -94,6 +94,11 @@ def bounds(spec: LLMDeploymentSpec, nodes: Collection[GpuNode], *, corrected: bo
     yield None
 
 
+def is_tried(most: int | None, nodes: Iterable[GpuNode]) -> bool:
+    """Return whether a plan on these nodes may be searched within a bound, without evaluating the whole cluster."""
+    return most in _steps(nodes)
+
+
 def _steps(nodes: Iterable[GpuNode]) -> tuple[int, ...]:
     """Return the bounds that leave candidates out, the lowest first; none in a small cluster."""
     largest = max(_totals(nodes).values(), default=0)

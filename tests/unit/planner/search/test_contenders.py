@@ -125,3 +125,15 @@ def test_candidates_that_nothing_can_bring_to_light_are_left_out() -> None:
     spec = asked(slo={}).spec
     constraints = build_constraints(rows, spec, rows.products, [[8]], None)
     assert contenders(rows, constraints, spec).tolist() == [0, 2]
+
+
+def test_of_equal_candidates_the_first_stays_beside_one_with_smaller_pods() -> None:
+    # Two candidates of an early TTFT alike, of one pod with four GPUs and of two pods with two: the first is shown.
+    early = {"joules": 1.2, "watts": 2400, "ttft": 100, "replicas": 1, "tensor": 4}
+    rows, spec = candidates({}, early, early | {"nodes": 2}), asked(slo={}).spec
+    free = ((8,),)
+    constraints = build_constraints(rows, spec, rows.products, free, None)
+    few = rows.take(contenders(rows, constraints, spec))
+    for some in (rows, few):
+        order, _ = frontier_rows(some, build_constraints(some, spec, some.products, free, None), 0, spec)
+        assert some.nodes_per_replica[order].tolist() == [1, 1]

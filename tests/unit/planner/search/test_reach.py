@@ -281,6 +281,17 @@ def test_a_spec_is_kept_for_the_latest_nodes_only() -> None:
     assert 0 < answers.size < size
 
 
+def test_a_cluster_that_became_small_is_searched_whole() -> None:
+    answers = Answers()
+    large, small = question(nodes=10), question(nodes=8)
+    assert answers.of(large).most_gpus == 16
+    found, anew = answers.of(small), small.planned(None)
+    assert isinstance(found, Feasible)
+    assert isinstance(anew, Feasible)
+    assert anew.most_gpus is None
+    assert replace(found, rejections=()) == replace(anew, rejections=())
+
+
 def test_places_count_only_where_they_are_fewer_than_a_candidate_needs() -> None:
     assert places_within([8] * 10, 16) == places_within([8] * 9 + [8, 3], 16)
     assert places_within([8, 8], 16) != places_within([8, 7], 16)
