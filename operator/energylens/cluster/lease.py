@@ -7,6 +7,7 @@ stops acting once the lease has expired by its own clock, whatever the API serve
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -151,7 +152,8 @@ class LeaseGuard:
         changed = old.get("holderIdentity") != self.identity
         return {
             "holderIdentity": self.identity,
-            "leaseDurationSeconds": int(self.duration_seconds),
+            # Whole seconds in the Lease: others must not take over before this process stops to act.
+            "leaseDurationSeconds": math.ceil(self.duration_seconds),
             "acquireTime": now if changed else old.get("acquireTime", now),
             "renewTime": now,
             "leaseTransitions": int(old.get("leaseTransitions") or 0) + (1 if changed and old else 0),

@@ -20,14 +20,15 @@ def may_pass(error: Exception) -> bool:
     """Return whether the API server refused or failed: a missing right, a deleted kind, expired credentials.
 
     An API server may also end an open watch with a Status, such as 500 when etcd does not answer in time, and a proxy
-    may end it in the middle of a line. Anything else is a defect, or a machine that the operator cannot run on.
+    may end it in the middle of a line or of a character. Anything else is a defect, or a machine that the operator
+    cannot run on.
     """
-    return isinstance(error, kopf.LoginError | json.JSONDecodeError) or bool(_answer(error))
+    return isinstance(error, kopf.LoginError | json.JSONDecodeError | UnicodeDecodeError) or bool(_answer(error))
 
 
 def said_by(error: Exception) -> str:
     """Return the server's words, such as ``403 pods is forbidden: User "a" cannot watch resource "pods"``."""
-    if isinstance(error, json.JSONDecodeError):
+    if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
         return f"an answer that is no JSON: {error}"
     answer = _answer(error)
     message = answer.get("message") or " ".join(str(part) for part in error.args[:1])

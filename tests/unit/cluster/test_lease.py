@@ -147,6 +147,15 @@ async def test_the_first_operator_creates_the_lease_without_waiting(guard: Guard
     }
 
 
+async def test_others_wait_for_a_part_of_a_second_too(guard: Guard) -> None:
+    holder = guard.make("me")
+    holder.duration_seconds = 15.5
+    await holder.acquire()
+    await guard.make("other").acquire()
+    assert guard.port.holder == "other"
+    assert not holder.is_held
+
+
 async def test_a_holder_that_renews_is_waited_for(guard: Guard) -> None:
     guard.port.foreign_write("other")
     guard.meanwhile = lambda number: guard.port.foreign_write("other")
