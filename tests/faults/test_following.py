@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from tests.support.world import World, llama
 
 from energylens.api.quantity import parse_quantity
 from energylens.cluster.port import Object
 from energylens.measure.types import WindowMeasurement
+from energylens.planner.explain import relaxations
 
 FREE = {"overrides": {"tensorParallel": 1, "maxBatchSize": 64}, "followLoad": "Auto"}
 LOAD = {"inputTokens": 512, "outputTokens": 256}
@@ -207,6 +209,45 @@ async def test_the_rates_of_a_week_are_learned_and_its_replicas_follow_them() ->
     served.start()
     await served.settle()
     assert served.status()["learnedLoad"]["coveredHours"] == 1
+
+
+async def test_an_hour_with_more_load_than_any_plan_sustains_leaves_the_other_hours_followed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(relaxations, "_loads", lambda *_: ())
+    served = Served()
+    load = LOAD | {"requestsPerSecond": "60", "profile": {"timeZone": "UTC", "learned": {}}}
+    served.cluster.put(llama(planning={"overrides": {"tensorParallel": 1, "maxBatchSize": 64}}, workload=load))
+    await served.settle()
+    before, template = served.status()["plan"], deployment_of(served)["spec"]["template"]
+    # Sunday from 0:00, when the clock starts, and from 6:00.
+    steps = [0] * 168
+    steps[144], steps[150] = 3, 20
+    learned = {
+        "timeZone": "UTC",
+        "declaredRequestsPerSecond": "60",
+        "windowEnd": "2026-03-01T00:00:00Z",
+        "coveredHours": 0,
+        "requestsPerSecond": ["0"] * 168,
+        "measuredSeconds": [0] * 168,
+        "plannedSteps": steps,
+    }
+    body = served.cluster.objects["LLMDeployment", "team", "llama"]
+    served.cluster.put({**body, "status": {**body["status"], "learnedLoad": learned}})
+    served.start()
+    await served.settle()
+    status, condition = served.status(), served.condition("PlanReady")
+    assert status["plan"]["replicas"] > before["replicas"]
+    assert deployment_of(served)["spec"]["template"] == template
+    assert condition["status"] == "True"
+    most = max(float(parse_quantity(entry["requestsPerSecond"])) for entry in status["schedule"]["hours"])
+    assert 60 * 1.25**3 < most < 60 * 1.25**20
+    text = f"; no learned hour is planned for more than {most * 1000:.0f}m requests per second: Sun 06:00, "
+    assert text in condition["message"]
+    mark = served.mark
+    served.start()
+    await served.settle()
+    assert not served.writes_since(mark)
 
 
 def deployment_of(served: Served) -> Object:

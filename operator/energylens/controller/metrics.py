@@ -32,6 +32,7 @@ PLAN_DECISIONS: Mapping[str, tuple[str, ...]] = {
         "RolledBack",
         "Shed",
         "AtTheFloor",
+        "MostCarried",
     ),
     "rollback": ("RolledBack",),
     "none": NO_PLAN_REASONS,

@@ -10,12 +10,12 @@ week measures an hour once, so that noise of 9 % in single weeks must neither ra
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from energylens.api.llmdeployment import WEEKDAYS, LLMDeployment, ProfileHours, WorkloadSpec
+from energylens.api.llmdeployment import WEEKDAYS, LLMDeployment, ProfileHours, ScheduleStatus, WorkloadSpec
 from energylens.api.llmdeployment.learned_load import LearnedLoadStatus
 from energylens.api.quantity import format_milli, parse_quantity
 from energylens.api.timestamp import moment_of, timestamp
@@ -61,7 +61,9 @@ class LearnedHours:
         return tuple(rate_of(self.declared, step if is_covered else max(step, 0)) for step in self.steps)
 
 
-def learn(before: LearnedHours, window: MeasuredLoad, earlier_weeks: float) -> LearnedHours:
+def learn(
+    before: LearnedHours, window: MeasuredLoad, earlier_weeks: float, made_for: Sequence[float] | None = None
+) -> LearnedHours:
     """Return what is known after a window; one that was counted before changes nothing.
 
     Args:
@@ -69,6 +71,9 @@ def learn(before: LearnedHours, window: MeasuredLoad, earlier_weeks: float) -> L
         window: The measured window. Where engines were saturated, ended requests understate the demand, which is taken
             as one step more than the plan was made for.
         earlier_weeks: Factor on the weight of an hour's measurements in earlier weeks, 0 to 1.
+        made_for: Rate that the replicas of each hour were planned for, requests per second, shape (168,); by default
+            that of its step. It is lower where no plan sustains the step: engines stay saturated there, and the step
+            must not rise with every window.
     """
     if before.counted is not None and window.end <= before.counted:
         return before
@@ -77,7 +82,8 @@ def learn(before: LearnedHours, window: MeasuredLoad, earlier_weeks: float) -> L
     rates, seconds, steps = list(before.rates), list(before.seconds), list(before.steps)
     for hour, length, is_new in _parts(start, window.end, zone, before.counted):
         planned = rate_of(before.declared, steps[hour])
-        rate = max(window.value, planned * STEP) if window.is_saturated else window.value
+        served = planned if made_for is None else made_for[hour]
+        rate = max(window.value, served * STEP) if window.is_saturated else window.value
         old = int(seconds[hour] * earlier_weeks) if is_new else seconds[hour]
         seconds[hour] = min(old + length, MOST_SECONDS)
         rates[hour] = _rounded((rates[hour] * old + rate * length) / (old + length))
@@ -95,7 +101,11 @@ def learned_hours(deployment: LLMDeployment, measured: MeasuredLoad | None) -> L
     if profile is None or profile.learned is None or declared is None:
         return None
     before = _known(deployment.status.learned_load, profile.time_zone, float(parse_quantity(declared)))
-    return before if measured is None else learn(before, measured, profile.learned.earlier_weeks_percent / 100.0)
+    if measured is None:
+        return before
+    schedule = deployment.status.schedule
+    made_for = None if schedule is None else _rates_of(schedule)
+    return learn(before, measured, profile.learned.earlier_weeks_percent / 100.0, made_for)
 
 
 def with_learned(deployment: LLMDeployment, learned: LearnedHours | None) -> LLMDeployment:
@@ -139,6 +149,31 @@ def coverage_text(workload: WorkloadSpec, status: LearnedLoadStatus | None) -> s
         f"{profile.learned.min_coverage_percent} needs {needed}; until then no hour is planned for less than "
         f"workload.requestsPerSecond={workload.requests_per_second}"
     )
+
+
+def limited_to(deployment: LLMDeployment, requests_per_second: str) -> LLMDeployment:
+    """Return a deployment with no hour of its profile above a rate."""
+    spec = deployment.spec
+    profile, most = spec.workload.profile, parse_quantity(requests_per_second)
+    if profile is None or profile.hours is None:
+        return deployment
+    hours = tuple(
+        entry.model_copy(update={"requests_per_second": requests_per_second})
+        if parse_quantity(entry.requests_per_second) > most
+        else entry
+        for entry in profile.hours
+    )
+    workload = spec.workload.model_copy(update={"profile": profile.model_copy(update={"hours": hours})})
+    return deployment.model_copy(update={"spec": spec.model_copy(update={"workload": workload})})
+
+
+def _rates_of(schedule: ScheduleStatus) -> tuple[float, ...]:
+    """Return the rate that each hour of a schedule was planned for, requests per second, shape (168,)."""
+    found = [float(parse_quantity(schedule.hours[-1].requests_per_second))] * HOURS
+    for entry in schedule.hours:
+        first = 24 * WEEKDAYS.index(entry.day) + entry.hour
+        found[first:] = [float(parse_quantity(entry.requests_per_second))] * (HOURS - first)
+    return tuple(found)
 
 
 def _known(status: LearnedLoadStatus | None, zone: str, declared: float) -> LearnedHours:

@@ -68,9 +68,23 @@ def parse_hours(text: str) -> tuple[ProfileHours, ...]:
     if not 1 <= len(entries) <= MOST_ENTRIES:
         raise ValueError(f"has {len(entries)} entries; 1 to {MOST_ENTRIES} are allowed")
     try:
-        return _LIST.validate_json(json.dumps(entries, default=str), strict=True, by_alias=True, by_name=False)
+        return _LIST.validate_json(_as_json(entries), strict=True, by_alias=True, by_name=False)
     except ValidationError as error:
         raise ValueError(_said(error)) from error
+
+
+def _as_json(entries: list[Any]) -> str:
+    """Return the entries as JSON, in which keys are text. YAML reads an unquoted date as a date, as a key too.
+
+    Such keys of values are left out: no field is a mapping, so that the value is refused anyway.
+    """
+    plain = [
+        {key if isinstance(key, str) else str(key): value for key, value in entry.items()}
+        if isinstance(entry, dict)
+        else entry
+        for entry in entries
+    ]
+    return json.dumps(plain, default=str, skipkeys=True)
 
 
 def _said(error: ValidationError) -> str:
@@ -80,5 +94,5 @@ def _said(error: ValidationError) -> str:
     field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fields).lstrip(".")
     message, given = str(first["msg"]).removeprefix("Value error, "), first["input"]
     is_said = isinstance(given, dict) or f"'{given}'" in message
-    value = "" if is_said else f": {json.dumps(given, default=str)}"
+    value = "" if is_said else f": {json.dumps(given, default=str, skipkeys=True)}"
     return f"entry {entry + 1}{f', {field}' if field else ''}{value}: {message}"

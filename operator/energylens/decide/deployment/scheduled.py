@@ -13,6 +13,8 @@ from energylens.api.words import counted
 from energylens.decide.deployment import schedule as weekly
 from energylens.decide.deployment.at_replicas import Target, layout_of, plan_at, waits_for_budget
 from energylens.decide.deployment.case import Case, in_words
+from energylens.decide.deployment.learned_hours import limited_to
+from energylens.decide.deployment.load import rate_of
 from energylens.decide.deployment.observation import PlanChoice
 from energylens.decide.deployment.timetable import Timetable
 from energylens.decide.reasons import Reason
@@ -42,6 +44,8 @@ class _Week:
     weighed: str = ""
     result: PlanningResult | None = None
     found: WeekPlan | None = None
+    note: str = ""
+    """Which hours are planned for less than their learned rate."""
 
 
 def scheduled(case: Case, weeks: Weeks) -> PlanChoice:
@@ -76,7 +80,7 @@ def scheduled(case: Case, weeks: Weeks) -> PlanChoice:
         case.model,
         week.good,
         week.reason,
-        week.message or f"{in_words(plan)}; {_saving(week.schedule)}",
+        (week.message or f"{in_words(plan)}; {_saving(week.schedule)}") + week.note,
         adopted=bool(week.weighed),
         decision=week.decision,
         table=None if week.found is None else week.found.table,
@@ -127,12 +131,16 @@ def _growth(case: Case) -> PowerAllowance | None:
 def _planned(case: Case, weeks: Weeks) -> _Week | PlanChoice:
     """Plan the week, and choose between the best layout and the current one."""
     deployment, current = case.inputs.deployment, case.inputs.deployment.status.plan
-    result = _week_of(case, deployment, weeks)
+    result, note = _week_of(case, deployment, weeks), ""
     if isinstance(result, Infeasible):
-        return _without(case, Reason(result.reason), result.message, result)
+        carried = _most_carried(case, weeks)
+        if carried is None:
+            return _without(case, Reason(result.reason), result.message, result)
+        note = f"; no learned hour is planned for more than {carried[0]} requests per second: {result.message}"
+        _, deployment, result = carried
     found, decision, weighed = result, "FirstPlan", f"first schedule: {saving_text(result)}"
     if current is not None and layout_of(current) != layout_of(result.plan):
-        found, decision, weighed = _worth_it(case, current, result, weeks)
+        found, decision, weighed = _worth_it(case, deployment, current, result, weeks)
     elif current is not None:
         before = deployment.status.schedule
         same = before is not None and before.hours == weekly.schedule_of(result).hours
@@ -141,15 +149,38 @@ def _planned(case: Case, weeks: Weeks) -> _Week | PlanChoice:
     unsealed = weekly.schedule_of(found)
     sealable = found is result
     return _Week(
-        weekly.sealed(unsealed, found.plan, inputs if sealable else ""),
+        # A week that leaves out a part of the load is planned again as soon as GPUs or budgets may allow more.
+        weekly.sealed(unsealed, found.plan, inputs if sealable and not note else ""),
         found.plan,
         reason=Reason.PLANNED if sealable else Reason.KEEPING_RUNNING_PLAN,
         message="" if sealable else weighed,
-        decision=decision,
+        decision="MostCarried" if note and decision == "SamePlan" else decision,
         weighed=weighed if sealable else "",
         result=replace(found.peak, table=found.table),
         found=found,
+        note=note,
     )
+
+
+def _most_carried(case: Case, weeks: Weeks) -> tuple[str, LLMDeployment, WeekPlan] | None:
+    """Return the week in which learned hours have at most the highest step that a plan sustains, and that rate.
+
+    None where hours are not learned, or where the declared rate has no plan: then the spec itself has none.
+    """
+    learned, found = case.inputs.learned, None
+    if learned is None:
+        return None
+    low, high = 0, max(learned.steps)
+    while low < high:
+        step = (low + high) // 2
+        limit = format_milli(rate_of(learned.declared, step))
+        asked = limited_to(case.inputs.deployment, limit)
+        week = _week_of(case, asked, weeks)
+        if isinstance(week, WeekPlan):
+            found, low = (limit, asked, week), step + 1
+        else:
+            high = step
+    return found
 
 
 def _is_restricted(case: Case, result: WeekPlan) -> bool:
@@ -210,9 +241,11 @@ def _without(case: Case, reason: Reason, why: str, refused: Infeasible | None = 
     )
 
 
-def _worth_it(case: Case, current: PlanStatus, best: WeekPlan, weeks: Weeks) -> tuple[WeekPlan, str, str]:
+def _worth_it(
+    case: Case, deployment: LLMDeployment, current: PlanStatus, best: WeekPlan, weeks: Weeks
+) -> tuple[WeekPlan, str, str]:
     """Return the week of the best layout, or of the running layout if leaving it is not worth a restart."""
-    deployment, inputs = case.inputs.deployment, case.inputs
+    inputs = case.inputs
     # The replicas come from the schedule, or are fixed by the spec.
     asked = current.model_copy(update={"replicas": deployment.spec.planning.overrides.replicas})
     pinned = adoption.pinned_to(deployment, asked, case.gpus)

@@ -140,6 +140,27 @@ def test_saturated_engines_hide_the_load_so_that_a_step_is_added() -> None:
     assert found.planned(80)[0] >= 4.0 * STEP
 
 
+def test_engines_that_stay_saturated_add_one_step_to_what_their_replicas_were_planned_for() -> None:
+    found = NOTHING
+    for minute in range(0, 60, 10):
+        late = window(MONDAY + timedelta(minutes=minute), 3.0, minutes=10, saturated=True)
+        found = learn(found, late, 0.5, made_for=(4.0,) * 168)
+    assert (found.steps[0], found.rates[0]) == (1, 4.0 * STEP)
+
+
+def test_what_replicas_were_planned_for_is_read_from_the_schedule() -> None:
+    hours = [
+        {"day": day, "hour": hour, "requestsPerSecond": rate, "replicas": 1, "powerWatts": 1}
+        for day, hour, rate in (("Mon", 8, "10"), ("Mon", 18, "2"))
+    ]
+    figures = {"replicas": 1, "startSeconds": 1, "startJoules": 1, "weekWattHours": 1, "starts": 1}
+    before = asked({"schedule": {**figures, "releasedGPUHours": 0, "hours": hours}})
+    for hour, made_for in ((7, 2.0), (8, 10.0), (17, 10.0), (18, 2.0), (100, 2.0)):
+        found = learned_hours(before, window(MONDAY + timedelta(hours=hour), 0.1, saturated=True))
+        assert found is not None
+        assert found.rates[hour] == made_for * STEP
+
+
 def test_what_is_known_survives_its_way_through_the_status() -> None:
     found = after(day(hour) + hour / 7 for hour in range(170))
     status = learned_status(found)
