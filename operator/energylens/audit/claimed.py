@@ -6,7 +6,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from energylens.planner.inventory.devices import WHOLE, PodKey, allocated_by, devices_of, node_of_slice
+from energylens.planner.inventory.devices import (
+    WHOLE,
+    NodeDevices,
+    PodKey,
+    allocated_by,
+    devices_of,
+    node_of_slice,
+)
 from energylens.planner.inventory.node_gpus import GPU_RESOURCE
 from energylens.planner.inventory.snapshot import DeviceObjects, container_gpus
 
@@ -26,16 +33,31 @@ def with_claimed_gpus(pods: Sequence[Object], devices: DeviceObjects) -> list[Ob
     return [_with(pod, held.get(_key(pod), 0)) for pod in pods] if held else list(pods)
 
 
-def _whole_gpus(devices: DeviceObjects) -> Mapping[PodKey, int]:
+def listed_gpus(devices: DeviceObjects) -> dict[str, int]:
+    """Return the GPUs of each node whose ResourceSlices list all GPUs as whole ones.
+
+    Of a node with partitions of a GPU that is not listed itself, the number of boards is not known.
+
+    Raises:
+        ValueError: A ResourceSlice is malformed.
+    """
+    return {
+        node: sum(device.kind == WHOLE for device in found.devices.values())
+        for node, found in _by_node(devices).items()
+        if not found.incomplete and all(found.gpu_of(key) is not None for key in found.devices)
+    }
+
+
+def _by_node(devices: DeviceObjects) -> dict[str, NodeDevices]:
     by_node: dict[str, list[Mapping[str, Any]]] = {}
     for body in devices.slices:
         by_node.setdefault(node_of_slice(body), []).append(body)
+    return {node: devices_of(slices) for node, slices in by_node.items() if node}
+
+
+def _whole_gpus(devices: DeviceObjects) -> Mapping[PodKey, int]:
     whole = {
-        key
-        for node, slices in by_node.items()
-        if node
-        for key, device in devices_of(slices).devices.items()
-        if device.kind == WHOLE
+        key for found in _by_node(devices).values() for key, device in found.devices.items() if device.kind == WHOLE
     }
     held: Counter[PodKey] = Counter()
     for claim in devices.claims:

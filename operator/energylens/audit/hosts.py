@@ -14,6 +14,7 @@ from energylens.measure.types import GpuEnergySeries, PodRef
 
 Object = Mapping[str, Any]
 _GPUS = "nvidia.com/gpu"
+NOTHING_LISTED: Mapping[str, int] = {}
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,16 @@ class HostPower:
         return (self.meter_watts or 0.0) - (self.gpu_watts or 0.0)
 
 
-def host_powers(nodes: Sequence[Object], pods: Sequence[Object], telemetry: Telemetry) -> tuple[HostPower, ...]:
+def host_powers(
+    nodes: Sequence[Object], pods: Sequence[Object], telemetry: Telemetry, listed: Mapping[str, int] = NOTHING_LISTED
+) -> tuple[HostPower, ...]:
     """Return the power of every node with GPUs, by name; no nodes if no meter was read.
 
     Args:
         nodes: Nodes of the cluster.
         pods: Pods of all namespaces.
         telemetry: Counters of GPUs, and meters.
+        listed: GPUs by node that ResourceSlices list, for nodes without a device plugin.
     """
     if not telemetry.meters:
         return ()
@@ -61,10 +65,11 @@ def host_powers(nodes: Sequence[Object], pods: Sequence[Object], telemetry: Tele
             by_node.setdefault(node, set()).add(reference_of(pod))
     meters = _metered(telemetry.meters, names)
     series = _gpu_series(telemetry, {pod: node for node, found in by_node.items() for pod in found}, names)
+    counts = {node["metadata"]["name"]: _gpu_count(node) for node in nodes}
     return tuple(
         _host(name, gpus, frozenset(by_node.get(name, ())), meters.get(name, []), series.get(name, []), telemetry)
-        for name, gpus in sorted((node["metadata"]["name"], _gpu_count(node)) for node in nodes)
-        if gpus
+        for name, count in sorted(counts.items())
+        if (gpus := count or listed.get(name, 0))
     )
 
 

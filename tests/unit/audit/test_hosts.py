@@ -52,6 +52,13 @@ def test_the_host_is_the_meter_less_all_gpus_of_the_node() -> None:
     assert host.host_watts == pytest.approx(900.0)
 
 
+def test_a_node_without_a_device_plugin_has_the_gpus_of_its_slices() -> None:
+    bare = {**NODE, "status": {}}
+    assert host_powers([bare], [CHAT], telemetry([meter(1500.0)], [HELD, FREE])) == ()
+    host = only(host_powers([bare], [CHAT], telemetry([meter(1500.0)], [HELD, FREE]), {"node-0": 2}))
+    assert host.host_watts == pytest.approx(900.0)
+
+
 def test_parts_of_a_machine_are_not_added_to_the_whole() -> None:
     whole, cpus = meter(1500.0), meter(200.0)
     host = only(host_powers([NODE], [CHAT], telemetry([cpus, whole], [HELD, FREE])))

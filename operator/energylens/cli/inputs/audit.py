@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from energylens.audit.assessment import Assessment, Question
-from energylens.audit.claimed import with_claimed_gpus
+from energylens.audit.claimed import listed_gpus, with_claimed_gpus
 from energylens.audit.cluster import assessments, product_by_node
 from energylens.audit.containers import config_map_names, pod_spec, reference_of
 from energylens.audit.hosts import HostPower, host_powers, unknown_meters
@@ -176,7 +176,8 @@ def assessed(
 
 def hosts_of(audited: Audited, telemetry: Telemetry) -> tuple[tuple[HostPower, ...], tuple[str, ...]]:
     """Return the power of the nodes by their meters, and a sentence for each metric that names no node."""
-    return host_powers(audited.nodes, audited.pods, telemetry), unknown_meters(audited.nodes, telemetry)
+    listed = listed_gpus(audited.devices)
+    return host_powers(audited.nodes, audited.pods, telemetry, listed), unknown_meters(audited.nodes, telemetry)
 
 
 def _asks_for_gpus(pod: Object) -> bool:

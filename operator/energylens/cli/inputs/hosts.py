@@ -6,6 +6,7 @@ from energylens.audit.containers import reference_of
 from energylens.audit.hosts import HostPower
 from energylens.cli.errors import InputError
 from energylens.cli.inputs.audit import Audited, hosts_of, telemetry_of_prometheus
+from energylens.cli.inputs.files import device_objects
 from energylens.cli.inputs.live import ClusterAccess, read_cluster
 from energylens.measure.host_meters import METERS
 from energylens.measure.prometheus_http import Access
@@ -22,10 +23,11 @@ def hosts_by_deployment(
     Raises:
         InputError: The cluster or the Prometheus cannot be read, or the Prometheus has no meter of a host.
     """
-    from energylens.cluster.resources import NODE, POD
+    from energylens.cluster.resources import DEVICE_CLASS, NODE, POD, RESOURCE_CLAIM, RESOURCE_SLICE
 
-    found = read_cluster(access, everywhere=(NODE, POD)).objects
-    audited = Audited(found[NODE.kind], found[POD.kind])
+    devices = (RESOURCE_SLICE, RESOURCE_CLAIM, DEVICE_CLASS)
+    found = read_cluster(access, everywhere=(NODE, POD, *devices), optional=devices, if_allowed=devices).objects
+    audited = Audited(found[NODE.kind], found[POD.kind], devices=device_objects(found))
     telemetry = telemetry_of_prometheus(prometheus, seconds, audited)
     if not telemetry.meters:
         why = "; ".join(telemetry.failures) or f"it has none of {', '.join(METERS)}"

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.devices import claim, device_class, gpu, mig, resource_slice
+from tests.support.devices import claim, counted_by, device_class, gpu, mig, resource_slice
 
+from energylens.audit.claimed import listed_gpus
 from energylens.cli.errors import InputError
 from energylens.cli.inputs.audit import audited_file, served
 from energylens.cli.inputs.files import device_objects
 from energylens.cli.inputs.world import world_of_file
-from energylens.planner.inventory.snapshot import NO_DEVICE_OBJECTS, gpus_of_pod
+from energylens.planner.inventory.snapshot import NO_DEVICE_OBJECTS, DeviceObjects, gpus_of_pod
 from energylens.planner.types import GpuAllocation
 
 Object = dict[str, Any]
@@ -76,6 +77,16 @@ def test_an_audit_counts_a_claimed_gpu_once_where_a_device_plugin_offers_it_too(
     assert snapshot.nodes[0].free_now == 1
     found = world_of_file(written(tmp_path, both, pod("engine"), slices, held, device_class()))
     assert found.snapshot == snapshot
+
+
+def test_hosts_have_the_gpus_of_slices_unless_a_board_is_only_listed_in_parts() -> None:
+    slices = [
+        resource_slice("whole", [gpu(0), gpu(1)]),
+        resource_slice("both", [counted_by(gpu(0), 0), counted_by(mig(0), 0)]),
+        resource_slice("parts", [gpu(0), mig(1)]),
+        resource_slice("half", [gpu(0)], of=2),
+    ]
+    assert listed_gpus(DeviceObjects(slices)) == {"whole": 2, "both": 1}
 
 
 @pytest.mark.parametrize("missing", ["ResourceSlice", "ResourceClaim", "DeviceClass"])
