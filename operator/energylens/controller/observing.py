@@ -144,7 +144,9 @@ class Observing:
         if not queued:
             return pods
         uids = [pod["metadata"]["uid"] for pod in self._store.pods_owned(key) if pod["metadata"]["name"] in queued]
-        groups = [body["metadata"]["uid"] for body in self._store.workloads(key).bodies]
+        # Of pods of a Deployment Kueue admits each on its own.
+        bodies = (*self._store.workloads(key).bodies, *self._store.canaries(key))
+        groups = [body["metadata"]["uid"] for body in bodies if body["kind"] == "LeaderWorkerSet"]
         told, for_quota = await why_queued(self._cluster, key[0], (*groups, *uids))
         return tuple(
             replace(pod, queued=f"{pod.queued}: {told}" if told else pod.queued, waits_for_quota=for_quota)

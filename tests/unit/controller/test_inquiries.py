@@ -7,10 +7,15 @@ from typing import Any
 import pytest
 from tests.support.fake_cluster import FakeCluster
 
+from energylens.clock import SystemClock
 from energylens.cluster.errors import ClusterError, ForbiddenError, NotFoundError
 from energylens.cluster.port import Object
 from energylens.cluster.resources import Resource
 from energylens.controller.inquiries import why_queued
+from energylens.controller.observing import Observing
+from energylens.controller.store import Store
+from energylens.serving.claims import NO_CLAIMS
+from energylens.serving.metadata import OWNER_LABEL
 
 
 def workload(uid: str, message: str, status: str = "False", reason: str = "Pending") -> Object:
@@ -41,6 +46,24 @@ async def test_only_quota_may_be_held_by_older_pods() -> None:
     assert await why_queued(cluster, "team", ["p0"]) == ("", False)
     assert await why_queued(cluster, "team", ["p0", "p1"]) == ("LocalQueue serving doesn't exist", False)
     assert await why_queued(cluster, "team", ["p1", "p2"]) == ("no quota", True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "about"), [("LeaderWorkerSet", "chat-canary", "set"), ("Deployment", "chat", "p2")]
+)
+async def test_workloads_of_groups_and_of_single_pods_are_asked_for(kind: str, name: str, about: str) -> None:
+    store, cluster, labels = Store(), FakeCluster(), {OWNER_LABEL: "chat"}
+    metadata = {"name": name, "namespace": "team", "uid": "set", "labels": labels}
+    store.put_child(kind, {"apiVersion": "v1", "kind": kind, "metadata": metadata, "spec": {}}, deleted=False)
+    for pod in ("p0", "p1", "p2"):
+        body = {
+            "metadata": {"name": pod, "namespace": "team", "uid": pod, "labels": labels},
+            "spec": {"schedulingGates": [{"name": "kueue.x-k8s.io/admission"}]},
+        }
+        store.put_pod(body, deleted=False)
+    cluster.put(workload(about, "no quota"))
+    found = await Observing(cluster, store, SystemClock()).running(("team", "chat"), None, NO_CLAIMS)
+    assert [pod.queued for pod in found.pods] == ["admission by Kueue: no quota"] * 3
 
 
 @pytest.mark.parametrize("error", [ForbiddenError("no"), NotFoundError("no such kind")])
