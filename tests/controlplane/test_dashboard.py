@@ -5,11 +5,11 @@ A cluster has some of them only after an hour, or when something fails; the oper
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from prometheus_client import start_http_server
+from tests.support.dashboard import filled_queries
 from tests.support.prometheus import prometheus
 
 from energylens.api.energybudget import EnergyBudgetStatus
@@ -19,7 +19,6 @@ from energylens.controller.store import Store
 from energylens_dev.devcluster import eventually
 from energylens_dev.devcluster.ports import free_port
 
-DASHBOARD = Path(__file__).resolve().parents[2] / "charts" / "energylens" / "dashboards" / "energylens.json"
 PREDICTED = {"joulesPerOutputToken": "400m", "powerWatts": 2000, "outputTokensPerSecond": 5000, "itlMilliseconds": 20,
              "tpotMilliseconds": 22, "ttftMilliseconds": 150, "endToEndMilliseconds": 6000}  # fmt: skip
 STATUS: dict[str, Any] = {
@@ -88,16 +87,8 @@ def test_every_family_of_a_deployment_has_a_series_here() -> None:
     assert {family.name for family in DEPLOYMENT_FAMILIES} <= found
 
 
-def filled(query: str) -> str:
-    """Return a query with its variables filled in, and without offsets: this Prometheus has no last week."""
-    for variable, value in (("$__rate_interval", "1m"), ("$namespace", "team"), ("$name", ".*"), (" offset 7d", "")):
-        query = query.replace(variable, value)
-    return query
-
-
 def test_every_query_of_the_dashboard_yields_numbers(tmp_path: Path) -> None:
-    dashboard = json.loads(DASHBOARD.read_text())
-    queries = {target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())}
+    queries = filled_queries("team")
     metrics, port = full(), free_port()
     server, thread = start_http_server(port, "127.0.0.1", registry=metrics.registry)
     try:
@@ -106,10 +97,9 @@ def test_every_query_of_the_dashboard_yields_numbers(tmp_path: Path) -> None:
 
             def silent() -> list[str]:
                 work(metrics)
-                asked = {query: filled(query) for query in queries}
                 return [
                     query
-                    for query, expression in asked.items()
+                    for query, expression in queries.items()
                     if not [value for _, value in scraping.values(expression) if value == value]
                 ]
 

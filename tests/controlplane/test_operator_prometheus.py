@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.support.dashboard import filled_queries
 from tests.support.operator_cluster import OperatorCluster, Team, read_metrics
 from tests.support.prometheus import promtool
 
@@ -220,15 +221,13 @@ def test_every_query_of_the_dashboard_and_the_alerts_runs(operator: OperatorClus
     team.apply(**MEASURED | {"validation": VALIDATION | {"tolerancePercent": 40}})
     team.ready()
     team.wait("EnergyMetricsAvailable", "True", "Measured")
-    dashboard = json.loads((CHART / "dashboards" / "energylens.json").read_text())
-    targets = [target for panel in dashboard["panels"] for target in panel.get("targets", ())]
     # What this run has nothing of: idle moments; in the replayed runs, times to first token; reads that fail; an hour
     # of a budget; decisions after the first scrape. test_dashboard.py has them all.
     missing = ("idle", "measured_ttft", "failures", "burn_rate", "plan_decisions")
 
     def every_query_answers() -> bool:
-        asked = [target["expr"].replace("$namespace", team.namespace).replace("$name", ".*") for target in targets]
-        empty = [expression for expression in asked if not operator.prometheus.values(expression)]
+        asked = filled_queries(team.namespace)
+        empty = [query for query, filled in asked.items() if not operator.prometheus.values(filled)]
         assert [each for each in empty if not any(word in each for word in missing)] == []
         return True
 
