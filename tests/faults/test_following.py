@@ -102,6 +102,32 @@ async def test_longer_prompts_are_planned_for_and_said_with_both_numbers() -> No
     assert served.writes_since(mark) == []
 
 
+async def test_a_followed_length_stays_within_the_context_of_the_model() -> None:
+    served = await world("0.1", followLengths="Auto")
+    # The step above 115,000 tokens is 136,000, and the model has a context of 131,072.
+    served.prompt = 115_000.0
+    served.minutes = 60
+    status = await served.serve(0.5, minutes=60)
+    assert status["load"]["inputTokens"]["tokens"] == 136_000
+    assert served.condition("PlanReady")["reason"] == "Planned", served.condition("PlanReady")
+
+
+async def test_lengths_beyond_any_plan_leave_what_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relaxations, "_loads", lambda *_: ())
+    served = await world("60", followLengths="Auto")
+    before, spec = served.status()["plan"], deployment_of(served)["spec"]
+    served.prompt = 100_000.0
+    for _ in range(2):
+        status = await served.serve(60.0)
+        assert status["plan"] == before
+        assert deployment_of(served)["spec"] == spec
+        assert served.condition("Ready")["status"] == "True"
+        found = served.condition("PlanReady")
+        assert (found["status"], found["reason"]) == ("False", "LoadTooHigh")
+        assert found["message"].endswith("; the running plan stays")
+        served.start()
+
+
 async def test_lengths_are_not_followed_unless_asked() -> None:
     served = await world("60")
     served.prompt = 4000.0

@@ -19,7 +19,7 @@ from energylens.api.llmdeployment import WEEKDAYS, LLMDeployment, ProfileHours, 
 from energylens.api.llmdeployment.learned_load import LearnedLoadStatus
 from energylens.api.quantity import format_milli, parse_quantity
 from energylens.api.timestamp import moment_of, timestamp
-from energylens.decide.deployment.load import RAISE, STEP, MeasuredLoad, rate_of, step_of
+from energylens.decide.deployment.load import RAISE, STEP, MeasuredLoad, rate_of, step_above, step_of
 from energylens.planner.search.week_load import HOURS
 
 COVERED_SECONDS = 900
@@ -83,12 +83,14 @@ def learn(
     for hour, length, is_new in _parts(start, window.end, zone, before.counted):
         planned = rate_of(before.declared, steps[hour])
         served = planned if made_for is None else made_for[hour]
-        rate = max(window.value, served * STEP) if window.is_saturated else window.value
+        rate, step = window.value, step_of(before.declared, window.value)
+        if window.is_saturated:
+            rate, step = max(rate, served * STEP), max(step, step_above(before.declared, served))
         old = int(seconds[hour] * earlier_weeks) if is_new else seconds[hour]
         seconds[hour] = min(old + length, MOST_SECONDS)
         rates[hour] = _rounded((rates[hour] * old + rate * length) / (old + length))
         if rate > planned * RAISE:
-            steps[hour] = step_of(before.declared, rate)
+            steps[hour] = step
     found = replace(before, rates=tuple(rates), seconds=tuple(seconds), steps=tuple(steps), counted=window.end)
     is_new_day = before.counted is not None and _day(before.counted, zone) != _day(window.end, zone)
     return replace(found, steps=_settled(found)) if is_new_day else found

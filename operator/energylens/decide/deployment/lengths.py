@@ -7,11 +7,13 @@ engines' counters over the requests that ended in a window; a histogram would on
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from energylens.api.llmdeployment import FollowedLength, LLMDeployment, WorkloadSpec
+from energylens.api.llmdeployment.shapes import RequestShape
 from energylens.api.timestamp import moment_of, timestamp
 from energylens.decide.deployment.load import Followed, FollowedLoad, MeasuredLoad, follow
 from energylens.decide.learned.comparison import FEWEST_REQUESTS
@@ -63,7 +65,10 @@ def follow_lengths(
 
 
 def changed_lengths(workload: WorkloadSpec, load: FollowedLoad) -> dict[str, Any]:
-    """Return the fields of a workload with the followed lengths; empty where they are those of the spec."""
+    """Return the fields of a workload with the followed lengths; empty where they are those of the spec.
+
+    A step may be beyond the longest request that the engine accepts although the measured mean is not.
+    """
     factors = {
         name: length.value / length.declared
         for name, length in (("input_tokens", load.prompts), ("output_tokens", load.outputs))
@@ -72,13 +77,19 @@ def changed_lengths(workload: WorkloadSpec, load: FollowedLoad) -> dict[str, Any
     if not factors:
         return {}
     if not workload.classes:
-        return {name: _tokens(getattr(workload, name) * factor) for name, factor in factors.items()}
-    return {
-        "classes": tuple(
-            part.model_copy(update={name: _tokens(getattr(part, name) * factor) for name, factor in factors.items()})
-            for part in workload.classes
-        )
-    }
+        return _scaled(workload, factors, load.longest)
+    parts = (part.model_copy(update=_scaled(part, factors, load.longest)) for part in workload.classes)
+    return {"classes": tuple(parts)}
+
+
+def _scaled(part: WorkloadSpec | RequestShape, factors: Mapping[str, float], longest: int | None) -> dict[str, Any]:
+    """Return the lengths of requests times factors, where they grow no longer together than the longest request."""
+    declared = {"input_tokens": part.input_tokens or 0, "output_tokens": part.output_tokens or 0}
+    found = {name: _tokens(tokens * factors.get(name, 1.0)) for name, tokens in declared.items()}
+    for name, other in (("input_tokens", "output_tokens"), ("output_tokens", "input_tokens")):
+        if longest is not None:
+            found[name] = min(found[name], max(declared[name], longest - found[other]))
+    return {name: found[name] for name in factors}
 
 
 def length_status(length: Followed | None) -> FollowedLength | None:

@@ -61,6 +61,8 @@ class FollowedLoad(Followed):
     """Mean tokens of a prompt."""
     outputs: Followed | None = None
     """Mean tokens generated per request."""
+    longest: int | None = None
+    """Most tokens of a request that the engine accepts; None if not known. No longer request can be measured."""
 
     @property
     def requests_per_second(self) -> float:
@@ -89,7 +91,7 @@ def follow(before: _Followed, window: MeasuredLoad, hold: timedelta) -> _Followe
     before = replace(before, counted=window.end)
     planned, rate = before.value, window.value
     if window.is_saturated:
-        rate = max(rate, planned * STEP)
+        return _at(before, max(step_of(before.declared, rate), before.step + 1))
     if rate > planned * RAISE:
         return _at(before, step_of(before.declared, rate))
     if rate >= planned / (STEP * RAISE) or before.step <= LOWEST_STEP:
@@ -107,7 +109,13 @@ def _at(before: _Followed, step: int) -> _Followed:
 
 def step_of(declared: float, rate: float) -> int:
     """Return the lowest step above or below the declared rate whose rate is at least ``rate``."""
-    if rate <= 0:
+    ratio = rate / declared
+    if ratio <= 0:
         return LOWEST_STEP
-    step = math.ceil(math.log(rate / declared, STEP) - 1e-9)
+    step = math.ceil(math.log(ratio, STEP) - 1e-9)
     return max(LOWEST_STEP, step)
+
+
+def step_above(declared: float, rate: float) -> int:
+    """Return the step above that of a planned rate, which has three digits as :func:`rate_of` returns."""
+    return max(LOWEST_STEP, round(math.log(rate / declared, STEP))) + 1

@@ -20,6 +20,8 @@ from energylens.decide.deployment.served import ModelProblemError, model_of, pre
 from energylens.decide.deployment.verifying import verified
 from energylens.decide.reasons import Reason
 from energylens.planner.answers import Answers
+from energylens.planner.engines import EngineSettings
+from energylens.planner.engines.layouts import longest_request
 from energylens.planner.planning import problem_for
 from energylens.planner.search.identity import identified, sealed
 from energylens.planner.search.problem import Problem, Solution, solve
@@ -110,7 +112,9 @@ def _case(inputs: Inputs, answers: Answers) -> Case | PlanChoice:
     current = deployment.status.plan
     try:
         check(deployment)
-        case = Case(inputs, model_of(deployment, inputs.config), predictor_of(deployment), load_gpus(), answers)
+        model = model_of(deployment, inputs.config)
+        within = _within_context(inputs, model)
+        case = Case(within, model, predictor_of(deployment), load_gpus(), answers)
         # An impossible number format is found here.
         with_quantization(case.model, deployment.spec.model.quantization)
         return case
@@ -122,6 +126,15 @@ def _case(inputs: Inputs, answers: Answers) -> Case | PlanChoice:
         return PlanChoice(current, None, False, Reason.MODEL_UNSUPPORTED, f"spec.model.{error}")
     except UnknownEngineError as error:
         return PlanChoice(current, None, False, Reason.INVALID_ENGINE_SETTINGS, f"spec.engine: {error}")
+
+
+def _within_context(inputs: Inputs, model: ModelSpec) -> Inputs:
+    """Return the inputs with a followed load that knows the longest request that the engine accepts."""
+    load = inputs.load
+    if load is None or (load.prompts is None and load.outputs is None):
+        return inputs
+    longest = longest_request(model, EngineSettings.of(inputs.deployment.spec.engine))
+    return replace(inputs, load=replace(load, longest=longest))
 
 
 def _stands(case: Case, current: PlanStatus, load: FollowedLoad | None) -> str:
@@ -207,7 +220,7 @@ def problem_of(inputs: Inputs, model: ModelSpec) -> Problem:
         inputs: Those of a plan.
         model: As planning found it.
     """
-    deployment = at_load(inputs.deployment, inputs.load)
+    deployment = at_load(inputs.deployment, _within_context(inputs, model).load)
     served = with_quantization(model, deployment.spec.model.quantization)
     predictor = predictor_of(deployment)
     return problem_for(

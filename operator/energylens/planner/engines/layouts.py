@@ -51,6 +51,13 @@ def refusals(
     return reason
 
 
+def longest_request(model: ModelSpec, settings: EngineSettings) -> int:
+    """Return the tokens of the longest request, prompt and output together, that the engine accepts."""
+    given, cache = settings.context_tokens, settings.cache_tokens
+    longest = settings.context_of(model) if given is None else given
+    return longest if cache is None else min(longest, cache)
+
+
 def too_long(model: ModelSpec, workload: Workload, settings: EngineSettings) -> str:
     """Return why the engine would reject the mean request of a workload or of one of its classes; "" if it would not.
 

@@ -138,6 +138,11 @@ def test_a_rate_above_the_step_is_planned_for_at_once_and_others_at_the_end_of_t
 def test_saturated_engines_hide_the_load_so_that_a_step_is_added() -> None:
     found = learn(NOTHING, window(MONDAY, 4.0, saturated=True), 0.5)
     assert found.planned(80)[0] >= 4.0 * STEP
+    found = replace(NOTHING, declared=60.0)
+    for number in range(1, 9):
+        late = window(MONDAY + timedelta(minutes=5 * number), 60.0, minutes=5, saturated=True)
+        found = learn(found, late, 0.5)
+        assert found.steps[0] == number
 
 
 def test_engines_that_stay_saturated_add_one_step_to_what_their_replicas_were_planned_for() -> None:

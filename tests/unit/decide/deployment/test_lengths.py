@@ -108,6 +108,26 @@ def test_classes_keep_their_shares_and_grow_alike() -> None:
     assert short.output_tokens == 300
 
 
+def test_no_class_grows_beyond_the_longest_request() -> None:
+    classes = [
+        {"sharePercent": 85, "inputTokens": 400, "outputTokens": 300},
+        {"sharePercent": 15, "inputTokens": 30_000, "outputTokens": 200},
+    ]
+    mean = 0.85 * 400 + 0.15 * 30_000
+    asked, load = after(window(1, 1.15 * mean, 285), workload={"classes": classes, "requestsPerSecond": 2})
+    short, long = at_load(asked, replace(load, longest=32_768)).spec.workload.classes or ()
+    assert (short.input_tokens, long.input_tokens) == (500, 32_568)
+    short, long = at_load(asked, replace(load, longest=20_000)).spec.workload.classes or ()
+    # A spec beyond the context stays as it is, and the plan says so.
+    assert (short.input_tokens, long.input_tokens) == (500, 30_000)
+
+
+def test_outputs_grow_no_longer_than_prompts_leave() -> None:
+    asked, load = after(window(1, 512, 800))
+    found = at_load(asked, replace(load, longest=1300)).spec.workload
+    assert (found.input_tokens, found.output_tokens) == (512, 788)
+
+
 def test_a_changed_spec_begins_again() -> None:
     _, load = after(window(1, 900, 256))
     status = load_status(load)

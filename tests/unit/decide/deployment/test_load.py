@@ -56,6 +56,9 @@ def test_one_busy_window_begins_the_hold_anew() -> None:
 def test_saturated_engines_hide_the_load_so_that_a_step_is_added() -> None:
     assert run([4.0], saturated=True)[-1].step == 1
     assert run([4.0, 4.0, 4.0], saturated=True)[-1].step == 3
+    # 60 x 1.25^2 is 93.8 to three digits, and 93.8 x 1.25 is more than 60 x 1.25^3.
+    assert [load.step for load in run([60.0] * 8, 60.0, saturated=True)] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert rate_of(4.0, run([30.0], saturated=True)[-1].step) >= 30.0
 
 
 def test_without_requests_a_tenth_of_the_declared_load_stays() -> None:
