@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from tests.support.fake_pods import node
-from tests.support.world import World, llama
+from tests.support.world import KEY, World, llama
 
 from energylens.api.quantity import parse_quantity
 from energylens.cluster.errors import BusyError
 from energylens.controller.corrections_store import load_pool, store_pool
 from energylens.decide.learned.corrections import Pool
 from energylens.measure.types import LatencyQuantiles, WindowMeasurement
+from energylens.planner.explain import relaxations
 
 L40S = "NVIDIA-L40S"
 NAMESPACE = "energylens-system"
@@ -97,6 +99,38 @@ async def test_recalibration_moves_the_prediction_to_the_measurement_and_touches
     assert 1.4 < float(parse_quantity(learned["energy"])) < 1.6
     assert 5 <= learned["windows"] <= 6
     assert status["plan"]["correction"]["energy"] != "1000m"
+
+
+@pytest.mark.parametrize("most", [None, "running"])
+async def test_steps_that_were_measured_to_be_slower_stop_no_pod(most: str | None, monkeypatch: Any) -> None:
+    monkeypatch.setattr(relaxations, "_loads", lambda *_: ())
+    spec: dict[str, Any] = {
+        "validation": {"onDrift": "Recalibrate"},
+        "planning": {"overrides": {"tensorParallel": 1, "maxBatchSize": 64}},
+        "workload": {"inputTokens": 512, "outputTokens": 256, "requestsPerSecond": "60"},
+    }
+    world = await serving(**spec)
+    plan, running = world.status()["plan"], pods(world)
+    if most is not None:
+        # No plan of more replicas is allowed.
+        live = world.cluster.objects["LLMDeployment", *KEY]
+        body = llama(**spec, hardware={"maxGPUs": plan["gpus"]})
+        world.cluster.put({**body, "status": live["status"]})
+        await world.settle()
+        assert world.status()["plan"]["hash"] == plan["hash"]
+    slow = 1.9 * plan["predicted"]["itlMilliseconds"]
+    await Meter(world, lambda plan: {"joules": joules(plan), "itl": slow}).windows(8)
+    status, ready, found = world.status(), world.condition("Ready"), world.condition("PlanReady")
+    assert float(parse_quantity(status["prediction"]["correction"]["itl"])) > 1.5
+    assert running <= pods(world)
+    assert ready["status"] == "True"
+    if most is None:
+        assert status["plan"]["replicas"] > plan["replicas"]
+        assert found["status"] == "True"
+    else:
+        assert status["plan"]["replicas"] == plan["replicas"]
+        assert (found["status"], found["reason"]) == ("False", "LoadTooHigh")
+        assert found["message"].endswith("; the running plan stays")
 
 
 async def test_the_same_window_is_learned_from_once_whatever_the_number_of_passes() -> None:
