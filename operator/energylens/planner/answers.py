@@ -6,8 +6,9 @@ question. When other GPUs are free, the answer is chosen again among the few can
 (:mod:`energylens.planner.search.contenders`), without predicting them. Every answer is that of a new search, but for
 its rejections, which only the command line shows: no answer depends on which questions were asked before.
 
-The power available from budgets counts only if the best plan would draw more. If it is too little for any plan, that
-answer is also kept, for all deployments with the same available watts.
+The power available from budgets counts only if the best plan would draw more. Otherwise the alternatives are those of a
+search without budgets, and those that draw too much say so; a search within the budget may show others. If the power is
+too little for any plan, that answer is also kept, for all deployments with the same available watts.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ from energylens.predictor.model.requantize import UnsupportedQuantizationError, 
 from energylens.predictor.types import GpuSpec
 
 MOST_BYTES = 24 * 2**20
-"""Size of the kept answers and candidates, compressed: for one question about 60 kB with bounds on its space, and up to
-170 kB without. Those of the most recent questions are kept."""
+"""Size of the kept answers and candidates, compressed: for one question about 60 kB with bounds on its space; without,
+up to 170 kB on 720 GPUs and 400 kB on 1,200. Those of the most recent questions are kept."""
 MOST_REFUSED = 2048
 """Number of kept refusals for lack of power."""
 MOST_OF_ONE = 2
