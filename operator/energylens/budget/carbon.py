@@ -8,7 +8,7 @@ import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import MAXYEAR, UTC, datetime, timedelta
 
 HEADER = ("time", "gramsPerKilowattHour")
 _STEP = timedelta(hours=1)
@@ -140,6 +140,9 @@ def _time(text: str, number: int) -> datetime:
         raise ForecastError(f"line {number}: time {text!r} is not RFC 3339, such as 2026-11-25T13:00:00Z") from None
     if moment.tzinfo is None:
         raise ForecastError(f"line {number}: time {text!r} has no time zone; write 2026-11-25T13:00:00Z")
+    if not 1 < moment.year < MAXYEAR:
+        # The first and the last year have hours that no other zone can express.
+        raise ForecastError(f"line {number}: time {text!r} must be in the years 2 to {MAXYEAR - 1}")
     return moment.astimezone(UTC)
 
 

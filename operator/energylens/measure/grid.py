@@ -13,11 +13,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import MAXYEAR, datetime
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -46,6 +45,8 @@ _KINDS: Mapping[Service, str] = {
 _PLACE = re.compile(r"[A-Za-z0-9_-]{1,40}")
 _WATTTIME_UNITS = "lbs_co2_per_mwh"
 _MAX_TEXT = 300
+_MOST = 1e6
+"""Upper bound of an answer's intensities; coal has about 1,000 g/kWh, or 2,200 lb/MWh."""
 
 
 class GridError(Exception):
@@ -239,8 +240,10 @@ def _hours(rows: object, name: str, time_key: str, value_key: str, factor: float
         time, value = _moment(row.get(time_key)), row.get(value_key)
         if time is None:
             raise GridError(f"answered with {time_key} {_shown(row.get(time_key))}, which is no time with a zone")
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-            raise GridError(f"answered with {value_key} {_shown(value)} at {row[time_key]}, no number of at least 0")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _MOST:
+            raise GridError(
+                f"answered with {value_key} {_shown(value)} at {row[time_key]}, no number from 0 to {_MOST:g}"
+            )
         points.append((time, value * factor))
     try:
         return hourly(points)
@@ -253,7 +256,8 @@ def _moment(value: object) -> datetime | None:
         found = datetime.fromisoformat(value) if isinstance(value, str) else None
     except ValueError:
         return None
-    return found if found is not None and found.tzinfo is not None else None
+    usable = found is not None and found.tzinfo is not None and 1 < found.year < MAXYEAR
+    return found if usable else None
 
 
 def _document(status: int, body: bytes, wait: str) -> Mapping[str, Any]:
@@ -264,7 +268,7 @@ def _document(status: int, body: bytes, wait: str) -> Mapping[str, Any]:
         raise GridError(f"answered with status {status}{_said(None, body)}")
     try:
         document = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict):
         raise GridError("answered with something that is no JSON object")
@@ -276,7 +280,7 @@ def _said(status: int | None, body: bytes) -> str:
     number = "" if status is None else f" (status {status})"
     try:
         document = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return number
     if isinstance(document, Mapping):
         for key in ("message", "error", "detail"):

@@ -32,6 +32,8 @@ def test_a_text_is_read() -> None:
         ("time,gramsPerKilowattHour\n2026-11-25T00:00:00Z\n", "line 2 has 1 values, must have 2"),
         ("time,gramsPerKilowattHour\nnoon,300\n", "line 2: time 'noon' is not RFC 3339"),
         ("time,gramsPerKilowattHour\n2026-11-25T00:00:00,300\n", "has no time zone"),
+        ("time,gramsPerKilowattHour\n0001-01-01T00:00:00+05:00,300\n", "must be in the years 2 to 9998"),
+        ("time,gramsPerKilowattHour\n9999-12-31T23:00:00-05:00,300\n", "must be in the years 2 to 9998"),
         ("time,gramsPerKilowattHour\n2026-11-25T00:00:00Z,nan\n", "gramsPerKilowattHour 'nan' must be a number"),
         ("time,gramsPerKilowattHour\n2026-11-25T00:00:00Z,-1\n", "must be a number of at least 0"),
         (
