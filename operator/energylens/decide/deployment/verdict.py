@@ -121,9 +121,13 @@ def _unit(case: Case) -> str:
 
 
 def _load(case: Case, window: WindowMeasurement) -> float:
-    """Return the load of a window in the unit of the spec; a rate is derived from the generated tokens."""
+    """Return the load of a window in the unit of the spec; a rate is derived from the generated tokens.
+
+    Requests are of the length that plans are made for, which may be followed and not that of the spec.
+    """
     if _is_rate(case):
-        return (window.output_tokens_per_second or 0.0) / case.inputs.deployment.spec.workload.mean_output_tokens
+        tokens = case.asked(case.inputs.load).spec.workload.mean_output_tokens
+        return (window.output_tokens_per_second or 0.0) / tokens
     return window.mean_running or 0.0
 
 

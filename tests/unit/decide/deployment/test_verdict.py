@@ -13,6 +13,7 @@ from energylens.api.quantity import parse_quantity
 from energylens.data import load_gpus
 from energylens.decide.deployment.case import Case
 from energylens.decide.deployment.inputs import Inputs
+from energylens.decide.deployment.load import Followed, FollowedLoad
 from energylens.decide.deployment.served import predictor_of
 from energylens.decide.deployment.verdict import figures, judged, with_share
 from energylens.decide.deployment.verification import Verdict
@@ -92,6 +93,17 @@ def test_a_broken_latency_is_bad_whatever_the_energy() -> None:
     found = Pair(slo={"itlMilliseconds": 40}).verdict(0.5, 1.0, itl=41.0)
     assert (found.good, found.reason) == (False, "SLOViolation")
     assert found.text.startswith("ITL P95 41 ms > 40 ms at 1.333 requests/s")
+
+
+def test_the_load_is_counted_in_requests_of_the_followed_length() -> None:
+    pair = Pair(slo={"itlMilliseconds": 40})
+    load = FollowedLoad(RATE, outputs=Followed(TOKENS, step=3))
+    assert load.outputs is not None
+    tokens = round(load.outputs.value)
+    assert tokens > 1.9 * TOKENS
+    case = replace(pair.case, inputs=replace(pair.case.inputs, load=load))
+    window = pair.window(1.0, 1 / 3, itl=41.0, output_tokens_per_second=RATE / 3 * tokens)
+    assert judged(case, pair.running, pair.new, window, None).text == "ITL P95 41 ms > 40 ms at 1.333 requests/s"
 
 
 def test_without_the_figures_there_is_no_verdict() -> None:
