@@ -136,6 +136,7 @@ def test_every_reason_to_adopt_or_keep_a_plan_is_counted_from_zero() -> None:
         "Shed",
         "ShedEnded",
         "AtTheFloor",
+        "MostCarried",
         "OtherModelOrEngine",
     }
     assert known == set(get_args(AdoptionReason))
