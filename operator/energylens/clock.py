@@ -6,6 +6,9 @@ import time
 from datetime import UTC, datetime
 from typing import Protocol
 
+_UPTIME = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""CLOCK_BOOTTIME exists on Linux only; elsewhere CLOCK_MONOTONIC is the nearest clock."""
+
 
 class Clock(Protocol):
     """Wall-clock and monotonic time."""
@@ -15,7 +18,7 @@ class Clock(Protocol):
         ...
 
     def monotonic(self) -> float:
-        """Return seconds from an arbitrary origin that never goes back."""
+        """Return seconds from an arbitrary origin that never goes back and counts a suspension of the machine."""
         ...
 
 
@@ -27,5 +30,8 @@ class SystemClock:
         return datetime.now(tz=UTC)  # noqa: TID251
 
     def monotonic(self) -> float:
-        """Return seconds from an arbitrary origin that never goes back."""
-        return time.monotonic()
+        """Return seconds from an arbitrary origin that never goes back and counts a suspension of the machine.
+
+        Linux stops CLOCK_MONOTONIC meanwhile (clock_gettime(2)), so a lease would seem to be held after it ran out.
+        """
+        return time.clock_gettime(_UPTIME)
