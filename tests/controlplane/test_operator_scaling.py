@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from tests.support.external_metrics import METRIC, external_metrics
+from tests.support.go_modules import HTTP_ADD_ON
 from tests.support.operator_cluster import ROOT, OperatorCluster, Team
 
 from energylens.clock import SystemClock
@@ -17,7 +18,7 @@ from energylens_dev.devcluster import KubectlError, eventually
 
 PAGE = ROOT / "docs" / "planning.md"
 CRD = "httpscaledobjects.http.keda.sh"
-DEFINITION = Path(__file__).parent / "data" / "httpscaledobjects.yaml"
+DEFINITION = "config/crd/bases/http.keda.sh_httpscaledobjects.yaml"
 LAYOUT = {"overrides": {"tensorParallel": 1, "maxBatchSize": 32}}
 SYNC_SECONDS = 60.0
 """The autoscaler looks every 15 seconds."""
@@ -102,12 +103,14 @@ def test_the_last_replica_is_stopped_and_started_again(team: Team) -> None:
     assert "BecameUnready" not in team.events()
 
 
-def test_the_manifest_that_scales_from_zero_is_valid_where_the_http_add_on_is_installed(team: Team) -> None:
+def test_the_manifest_that_scales_from_zero_is_valid_where_the_http_add_on_is_installed(
+    team: Team, tmp_path: Path
+) -> None:
     """The definition is the add-on's own, and the port is one of the Service that the operator makes."""
     blocks = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     (manifest,) = [block for block in blocks if "kind: HTTPScaledObject" in block]
     target = yaml.safe_load(manifest)["spec"]["scaleTargetRef"]
-    team.kubectl.apply(DEFINITION.read_text(encoding="utf-8"))
+    team.kubectl.apply(HTTP_ADD_ON.file(DEFINITION, tmp_path).read_text(encoding="utf-8"))
     try:
         team.kubectl.run("wait", "--for=condition=Established", f"crd/{CRD}", "--timeout=60s")
         team.kubectl.run("create", "--validate=strict", "-f", "-", stdin=manifest)
