@@ -26,7 +26,6 @@ from energylens_dev.devcluster import Kubectl, PodStages, RunningCluster, Stream
 from scale_meters import Seen, WriteCounter, cpu_seconds, memory_mib, watching
 from scale_report import plotted, table
 
-OPERATOR = "operator"
 CHUNK = 100
 """Objects of one kubectl create."""
 POLL_SECONDS = 2.0
@@ -54,11 +53,6 @@ class Phase:
     """Passes of the operator over an LLMDeployment."""
     cut_short: bool = False
     """The part's time was over before the operator was at rest."""
-
-    @property
-    def operator_cpu(self) -> float:
-        """Processor time of the operator, s."""
-        return self.cpu_seconds.get(OPERATOR, 0.0)
 
 
 class Record:

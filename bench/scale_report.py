@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 Run = Mapping[str, Any]
-MIB = 1 << 20
 PROCESSES = ("operator", "kube-apiserver", "kube-controller-manager", "etcd", "kube-scheduler", "kwok")
 
 

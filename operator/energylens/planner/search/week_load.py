@@ -1,4 +1,4 @@
-"""The load of a week as spans of equal rates, and which span a moment belongs to."""
+"""The load of a week as spans of equal rates, and which hour of the week a moment belongs to."""
 
 from __future__ import annotations
 
@@ -89,12 +89,6 @@ class WeekLoad:
         """Return the hour of the week of a moment, by the clock of the time zone."""
         local = moment.astimezone(self.zone)
         return 24 * local.weekday() + local.hour
-
-    def span_at(self, moment: datetime) -> int:
-        """Return the index of the span of a moment."""
-        hour = self.hour_at(moment)
-        found = [index for index, span in enumerate(self.spans) if span.start <= hour]
-        return found[-1] if found else len(self.spans) - 1
 
     def hours_from(self, moment: datetime) -> Iterator[datetime]:
         """Yield the moment, and then without end the starts of the hours of the local clock after it, in its zone.
