@@ -1,4 +1,4 @@
-"""What every custom resource shares: camelCase names on the wire, unknown fields refused, rules, conditions."""
+"""Base of all custom resources: camelCase names in YAML, unknown fields rejected, rules over fields, conditions."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ def camel(name: str) -> str:
 
 @dataclass(frozen=True)
 class Rule:
-    """A constraint over the fields of one object, said for the API server (CEL) and for files (Python).
+    """A constraint over the fields of one object, for the API server (CEL) and for files (Python).
 
-    Both sides are held to the same table of good and bad objects by tests/controlplane/test_crds.py.
+    tests/controlplane/test_crds.py applies one table of valid and invalid objects to both.
     """
 
     summary: str
-    """What is allowed, in one sentence: the documentation, and the message when ``message_cel`` cannot be evaluated."""
+    """The constraint in one sentence: documentation, and the message when ``message_cel`` cannot be evaluated."""
     cel: str
     """A CEL expression over ``self``; true means valid."""
     message_cel: str
-    """A CEL expression for the message: it names the field, the value and what is allowed."""
+    """A CEL expression for the message, which names the field, the value and the allowed values."""
     check: Callable[[Any], str | None]
     """Takes the model; returns the message, or None when the model is valid."""
     only_on_create: bool = False
-    """Checked when an object is created. For rules over the whole object: API servers skip a failing rule only where
-    the value it covers did not change, and the whole object always changes, so that a rule made stricter later would
-    block finalizers and metadata of objects that exist."""
+    """Checked only when an object is created. For rules over the whole object: API servers skip a failing rule only if
+    the value that the rule covers did not change. The whole object always changes, so that a rule that a release made
+    stricter would block changes of metadata of existing objects."""
 
     def to_schema(self) -> dict[str, Any]:
         """Return the entry of ``x-kubernetes-validations``."""
@@ -79,11 +79,11 @@ def _distinct(items: Sequence[T]) -> Sequence[T]:
 
 
 DISTINCT = AfterValidator(_distinct)
-"""For lists that are sets: refuses an entry that stands twice."""
+"""For lists that are sets: rejects a repeated entry."""
 
 
 def distinct_by(field: str) -> AfterValidator:
-    """Return a validator for lists of objects that ``field`` identifies; it refuses duplicate values."""
+    """Return a validator for lists of objects that ``field`` identifies, which rejects duplicate values."""
 
     def check(items: Sequence[T]) -> Sequence[T]:
         _distinct([getattr(item, field) for item in items])
@@ -93,7 +93,7 @@ def distinct_by(field: str) -> AfterValidator:
 
 
 SET_LIST: dict[str, Any] = {"x-kubernetes-list-type": "set"}
-"""Schema of a list in which each value stands once."""
+"""Schema of a list without repeated values."""
 ATOMIC_LIST: dict[str, Any] = {"x-kubernetes-list-type": "atomic"}
 """Schema of a list that one field manager owns as a whole; the order matters."""
 
@@ -127,14 +127,14 @@ class Condition(ApiModel):
     status: Literal["True", "False", "Unknown"] = Field(
         description="Whether the condition holds; Unknown: not known yet."
     )
-    reason: str = Field(description="Why, as one CamelCase word that programs may rely on.")
+    reason: str = Field(description="Reason as one CamelCase word; programs may rely on this word.")
     message: str = Field(
-        default="", description="Why, in words: the field, the value, and the nearest value that works."
+        default="", description="Reason in words: the field, the value, and the nearest value that works."
     )
     observed_generation: int | None = Field(
-        default=None, description="metadata.generation that the condition is about."
+        default=None, description="metadata.generation that the condition describes."
     )
-    last_transition_time: str = Field(default="", description="When status last changed; RFC 3339, UTC.")
+    last_transition_time: str = Field(default="", description="Time of the last change of status; RFC 3339, UTC.")
 
 
 class ObjectMeta(ApiModel):

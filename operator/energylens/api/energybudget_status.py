@@ -1,6 +1,7 @@
 """The status of a budget: its accounting, and the power that it currently allows.
 
-Whole watts, watt-hours and percents; the ledger keeps joules and milligrams, so that rounding never adds up.
+Figures are whole watts, watt-hours and percents; the ledger keeps joules and milligrams, so that rounding errors do not
+accumulate.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ def _is_a_moment(text: str) -> str:
 
 
 Time = Annotated[str, AfterValidator(_is_a_moment), Field(json_schema_extra={"format": "date-time"})]
-"""RFC 3339; API servers refuse anything else, so that no edit of a status leaves a ledger that cannot be read."""
+"""RFC 3339. API servers reject any other text, so that the ledger stays readable after an edit of the status."""
 
 
 class BudgetMember(ApiModel):
@@ -60,7 +61,7 @@ class LedgerEntry(ApiModel):
 class UsagePoint(ApiModel):
     """Energy used since the period began, at one point in time."""
 
-    time: Time = Field(description="RFC 3339, UTC.")
+    time: Time = Field(description="Time of the figure; RFC 3339, UTC.")
     used_watt_hours: int = Field(description="Energy of all members since the period began, Wh.")
 
 
@@ -127,7 +128,7 @@ class EnergyBudgetStatus(ApiModel):
         default=None, description="Time at which power was last taken from a member; RFC 3339, UTC."
     )
     ledger: Annotated[tuple[LedgerEntry, ...], Field(json_schema_extra=map_list("uid"))] = Field(
-        default=(), description="Energy of each member in this period, including deleted ones."
+        default=(), description="Energy of each member in this period, including deleted members."
     )
     history: Annotated[tuple[UsagePoint, ...], Field(json_schema_extra=ATOMIC_LIST)] = Field(
         default=(), description="Energy used over this period, at some points for the burn-down."

@@ -1,4 +1,4 @@
-"""Rates of the hours of a week as they were measured, in the status."""
+"""Measured rates of the hours of a week, in the status."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ Step = Annotated[int, Field(ge=-10, le=200)]
 class LearnedLoadStatus(ApiModel):
     """Rates of the 168 hours of a week from measured windows, with workload.profile.learned; Monday 0:00 is first."""
 
-    time_zone: str = Field(description="Time zone of the hours; with another one in the spec, learning starts again.")
+    time_zone: str = Field(
+        description="Time zone of the hours; if the spec has another time zone, learning starts again."
+    )
     declared_requests_per_second: Quantity = Field(
         description="workload.requestsPerSecond, of which the planned rates are steps."
     )
     window_end: str = Field(description="End of the last evaluated window; RFC 3339, UTC.")
     covered_hours: int = Field(ge=0, le=HOURS_OF_WEEK, description="Hours that were measured for long enough.")
     requests_per_second: Annotated[tuple[Quantity, ...], Field(**_LENGTH, json_schema_extra=ATOMIC_LIST)] = Field(
-        description="Mean measured rate of each hour, older weeks with less weight; 0 if it was not measured."
+        description="Mean measured rate of each hour, older weeks with less weight; 0 if the hour was not measured."
     )
     measured_seconds: Annotated[tuple[Seconds, ...], Field(**_LENGTH, json_schema_extra=ATOMIC_LIST)] = Field(
         description="Measured time of each hour, older weeks with less weight, s."

@@ -36,8 +36,8 @@ class LengthPercentiles(ApiModel):
 class Measured(ApiModel):
     """Figures from the counters over the last full window. A figure that was not measured is absent, never zero."""
 
-    window_start: str = Field(description="RFC 3339, UTC.")
-    window_end: str = Field(description="RFC 3339, UTC.")
+    window_start: str = Field(description="Start of the window; RFC 3339, UTC.")
+    window_end: str = Field(description="End of the window; RFC 3339, UTC.")
     source: Literal["Prometheus", "DCGMExporter"] | None = Field(
         default=None, description="Source of the energy counters."
     )
@@ -53,10 +53,12 @@ class Measured(ApiModel):
     )
     output_tokens: int | None = Field(default=None, description="Mean generated tokens of a request.")
     input_tokens_percentiles: LengthPercentiles | None = Field(
-        default=None, description="Prompt tokens of a request by percentile; absent if the engine does not count them."
+        default=None,
+        description="Prompt tokens of a request by percentile; absent if the engine has no histogram of them.",
     )
     output_tokens_percentiles: LengthPercentiles | None = Field(
-        default=None, description="Generated tokens of a request by percentile; absent as above."
+        default=None,
+        description="Generated tokens of a request by percentile; absent if the engine has no histogram of them.",
     )
     running_requests: Quantity | None = Field(default=None, description="Mean number of running requests.")
     waiting_requests: Quantity | None = Field(

@@ -37,7 +37,7 @@ class PredictedFigures(ApiModel):
     end_to_end_milliseconds: int | None = Field(
         default=None,
         description="From a request's arrival to its last token at the percentile of spec.slo, ms, rounded up; absent "
-        "in plans of releases that did not predict it.",
+        "in plans of older releases.",
     )
 
 

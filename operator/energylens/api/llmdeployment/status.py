@@ -158,15 +158,15 @@ class PlanTrial(ApiModel):
 
 
 class RejectedPlan(ReplicaLayout):
-    """A plan that was rolled back. It is not adopted again for the same spec."""
+    """A plan that was rolled back; the plan is not adopted again for the same spec."""
 
     hash: str = Field(description="hash of the plan.")
     gpu_product: str = Field(description="GPU product, as in the node label nvidia.com/gpu.product.")
     nodes_per_replica: int = Field(description="Nodes that one replica spans.")
     inputs: str = Field(description="Hash of the planning fields of the spec for which the plan was made.")
     reason: RollbackReason = Field(description="Why the plan was rolled back.")
-    message: str = Field(description="The figures.")
-    time: str = Field(description="When; RFC 3339, UTC.")
+    message: str = Field(description="Measured figures of the plan, or the state of its pods.")
+    time: str = Field(description="Time of the rollback; RFC 3339, UTC.")
 
 
 class RollbackStatus(ApiModel):
@@ -195,11 +195,11 @@ class GivenUpPlan(ApiModel):
         "again once the hash changes."
     )
     reason: VerdictReason = Field(
-        description="Reason. After NotMeasured and Unschedulable, the plan is tried again after "
+        description="Reason of the verdict. After NotMeasured and Unschedulable, the plan is tried again after "
         "spec.planning.replan.cooldownSeconds."
     )
-    message: str = Field(description="The figures.")
-    time: str = Field(description="When; RFC 3339, UTC.")
+    message: str = Field(description="Measured figures of the plan, or the state of its canary.")
+    time: str = Field(description="Time of the verdict; RFC 3339, UTC.")
 
 
 class FollowedPlan(ApiModel):
@@ -207,8 +207,8 @@ class FollowedPlan(ApiModel):
 
     plan_hash: str = Field(description="hash of the plan.")
     verified: bool = Field(description="Whether a canary replica of the plan was measured first.")
-    message: str = Field(description="The figures, or the reason why the plan was not verified.")
-    time: str = Field(description="When; RFC 3339, UTC.")
+    message: str = Field(description="Measured figures, or the reason why the plan was not verified.")
+    time: str = Field(description="Time of the decision; RFC 3339, UTC.")
 
 
 class VerificationStatus(ApiModel):
@@ -320,7 +320,7 @@ class LLMDeploymentStatus(ApiModel):
         default=None, description="State of rollbacks; absent if the spec does not ask for rollbacks."
     )
     verification: VerificationStatus | None = Field(
-        default=None, description="State of rollout.verify: Measured; absent if the spec does not ask for it."
+        default=None, description="State of rollout.verify: Measured; absent without this setting."
     )
     budget: BudgetStatus | None = Field(default=None, description="The deployment's share of its budgets.")
     energy_account: EnergyAccount | None = Field(
