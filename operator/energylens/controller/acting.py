@@ -24,6 +24,7 @@ from energylens.controller.energy_accounts import EnergyAccounts
 from energylens.controller.failures import Failures
 from energylens.controller.handlers import registry_for, settings_for
 from energylens.controller.kinds import AGAIN_SECONDS, BUDGET_KINDS, Kinds, WatchableKinds
+from energylens.controller.kopf_state import NoMemories
 from energylens.controller.measuring import Measuring
 from energylens.controller.metrics import Metrics
 from energylens.controller.options import Options
@@ -286,6 +287,7 @@ class Acting:
                 self._store, self._hear, found.kinds, self._options.kubeconfig, self._process.health.heartbeats
             ),
             settings=settings_for(found.kinds),
+            memories=NoMemories(),
             # kopf would make one of the user's name, which a number without an entry in /etc/passwd has not.
             identity=cast(Any, self._process.identity),
             standalone=True,

@@ -32,6 +32,7 @@ from energylens.cluster.resources import (
 )
 from energylens.controller.heartbeat import Heartbeats
 from energylens.controller.kinds import ALL_KINDS
+from energylens.controller.kopf_state import NoDiffs, NoProgress
 from energylens.controller.login import log_in
 from energylens.controller.store import Key, Store
 
@@ -57,6 +58,8 @@ def settings_for(kinds: Collection[Resource]) -> kopf.OperatorSettings:
     settings.posting.enabled = False
     settings.peering.standalone = True
     settings.scanning.disabled = True
+    settings.persistence.diffbase_storage = NoDiffs()
+    settings.persistence.progress_storage = NoProgress()
     settings.watching.chunk_size = 500
     settings.watching.server_timeout = 300
     settings.watching.client_timeout = 310

@@ -10,16 +10,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from energylens.api.llmdeployment import LLMDeployment, PlanStatus
-from energylens.api.parse import InvalidResourceError, parse_llmdeployment
 from energylens.clock import Clock
+from energylens.controller.asked import Asked, AskedOfAll, ServedPlan
 from energylens.controller.settings import MeasurementSettings, PrometheusSettings
 from energylens.controller.store import Key, Store
 from energylens.data import load_gpus
 from energylens.decide.deployment.observation import PodState, pod_state
-from energylens.decide.deployment.replica import one_replica
 from energylens.decide.deployment.rollouts import group_size, workload_revision
-from energylens.decide.deployment.status import SOURCES
 from energylens.decide.deployment.workloads import Workloads
 from energylens.described import described
 from energylens.measure.collector import Collector, CollectReport
@@ -54,9 +51,9 @@ class _Group(NamedTuple):
 class _Serving:
     """Pods that all exist and are ready."""
 
-    deployment: LLMDeployment
+    asked: Asked
     pods: list[PodState]
-    plan: PlanStatus
+    plan: ServedPlan
 
 
 class Measuring:
@@ -78,6 +75,7 @@ class Measuring:
         beginning of counting.
         """
         self._store = store
+        self._asked = AskedOfAll(store)
         self._settings = settings
         self._clock = clock
         self._changed = changed
@@ -140,6 +138,7 @@ class Measuring:
         """Collect once, publish due results, and return the collected observations."""
         serving: dict[_Group, _Serving] = {}
         defects = []
+        self._asked.forget_gone()
         async for key in self._each(self._store.deployments):
             try:
                 serving |= self._serving(key)
@@ -202,26 +201,24 @@ class Measuring:
             self._count_energy(key, span.joules)
 
     def _measure(self, group: _Group, serving: _Serving) -> None:
-        key, deployment, pods, plan = group.key, serving.deployment, serving.pods, serving.plan
-        validation = deployment.spec.validation
+        key, asked, pods, plan = group.key, serving.asked, serving.pods, serving.plan
         found = self._collector.measurement(
             key[0],
             [pod.name for pod in pods],
             plan.gpus,
-            float(validation.window_seconds),
+            asked.window_seconds,
             ready_since=max(
                 self._unchanged_since(group, plan.hash, pods),
                 *(datetime.fromisoformat(pod.ready_since).timestamp() for pod in pods),
             ),
-            warmup_seconds=float(validation.warmup_seconds),
+            warmup_seconds=asked.warmup_seconds,
             engine_pods=[pod.name for pod in pods if self._answers(key, pod.name)],
-            percentile=deployment.spec.slo.percentile,
+            percentile=asked.percentile,
             power_limit_watts=_power_limit(plan.gpu_product),
-            # Auto is not a source: any source may answer.
-            source=next((name for name, asked in SOURCES.items() if asked == validation.source), None),
+            source=asked.source,
         )
         old = self._published.get(group)
-        if old is None or old[0] != plan.hash or self._is_due(group, old[1], found, float(validation.window_seconds)):
+        if old is None or old[0] != plan.hash or self._is_due(group, old[1], found, asked.window_seconds):
             self._published[group] = (plan.hash, found)
             # The energy is that of all pods together.
             if not group.is_canary:
@@ -259,26 +256,24 @@ class Measuring:
 
         None of them where nothing is to be measured.
         """
-        body = self._store.deployments[key]
+        asked = self._asked.of(key)
+        if asked is None:
+            return {}
+        live = {_Group(key, is_canary=False): (asked.plan, self._store.workloads(key))}
+        if asked.trial is not None:
+            live[_Group(key, is_canary=True)] = asked.trial, Workloads(self._store.canaries(key))
+        served = {
+            group: (plan, workload)
+            for group, (plan, workloads) in live.items()
+            if plan is not None and (workload := workloads.only(plan.hash)) is not None
+        }
+        if not served:
+            return {}
         pods = [pod for pod in map(pod_state, self._store.pods_owned(key)) if not pod.finished]
-        if not any(pod.ready for pod in pods):
-            return {}
-        try:
-            deployment = parse_llmdeployment(body, strict=False)
-        except InvalidResourceError:
-            return {}
-        if deployment.spec.validation.source == "None":
-            return {}
-        plan, memory = deployment.status.plan, deployment.status.verification
-        found = {_Group(key, is_canary=False): (plan, self._store.workloads(key).only(plan))}
-        trial = None if memory is None or memory.plan is None else one_replica(memory.plan)
-        found[_Group(key, is_canary=True)] = trial, Workloads(self._store.canaries(key)).only(trial)
         return {
-            group: _Serving(deployment, own, served)
-            for group, (served, live) in found.items()
-            if served is not None
-            and live is not None
-            and _all_serve(live, own := [pod for pod in pods if pod.canary == group.is_canary])
+            group: _Serving(asked, own, plan)
+            for group, (plan, workload) in served.items()
+            if _all_serve(workload, own := [pod for pod in pods if pod.canary == group.is_canary])
         }
 
     def _targets(self, serving: Mapping[_Group, _Serving]) -> Iterable[EngineTarget]:

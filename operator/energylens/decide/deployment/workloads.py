@@ -26,9 +26,9 @@ class Workloads:
         """Return the object of the other kind, from which the pods of a plan take over; None where there is none."""
         return next(iter(self._of(plan)[1:]), None)
 
-    def only(self, plan: PlanStatus | None) -> Body | None:
+    def only(self, plan_hash: str) -> Body | None:
         """Return the object that was made from a plan; None while another one is there, beside it or in its place."""
-        if plan is None or [plan_label(body) for body in self.bodies] != [plan.hash]:
+        if [plan_label(body) for body in self.bodies] != [plan_hash]:
             return None
         return self.bodies[0]
 
