@@ -1,4 +1,4 @@
-"""From the inputs of a plan and the running objects to the desired state: first the children, then the status. Pure."""
+"""The desired state (children, then status) from the inputs of a plan and the running objects. Pure."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from energylens.serving.claims import NO_CLAIMS, Claims
 
 @dataclass(frozen=True)
 class Live:
-    """The running objects when the plan was made; planning takes a while."""
+    """The running objects at the time of the plan; planning takes a while."""
 
     workloads: Workloads = NO_WORKLOADS
     pods: tuple[PodState, ...] = ()
     canary: Mapping[str, Any] | None = None
-    """The workload of the one replica that verifies a new plan."""
+    """The workload of the canary replica of a new plan."""
     claims: Claims = NO_CLAIMS
     """The volume claims that the pods mount."""
     refused_pods: str = ""
     """Why the pods of a LeaderWorkerSet cannot be created, by its events."""
     unread: str = ""
-    """Why it is not known whether they can."""
+    """Why these events are not known; "" if they are."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Outcome:
     """The desired state."""
 
     observed: Observation
-    """The observation behind the decision, which is checked again after the writes."""
+    """The observation behind the decision; :meth:`after` replaces it after the writes."""
     children: Children
 
     def status(self) -> dict[str, Any]:
@@ -48,11 +48,11 @@ class Outcome:
         return status_of(self.observed, self.children)
 
     def events(self, status: dict[str, Any]) -> list[tuple[EventReason, str]]:
-        """Return what changed with a status that a user would want to know."""
+        """Return the events for the changes between two statuses."""
         return transitions(self.observed, self.children, status)
 
     def after(self, **seen: Any) -> Outcome:
-        """Return the outcome of the same decision, with what was seen after the writes in place of what was before."""
+        """Return the outcome of the same decision with the observation from after the writes."""
         return replace(self, observed=replace(self.observed, **seen))
 
 
@@ -65,15 +65,15 @@ def decide(
     now: datetime,
     account: EnergyAccount | None = None,
 ) -> Outcome:
-    """Return what should be.
+    """Return the desired state.
 
     Args:
-        inputs: What was planned from.
-        planning: The plan to follow, and why.
-        allowed: What budgets leave, this plan counted.
-        running: What runs.
+        inputs: The inputs of the plan.
+        planning: The plan to follow, and the reason.
+        allowed: The power that budgets allow, with this plan included.
+        running: The running objects.
         now: The current time.
-        account: What is counted against the deployment's own limit of energy.
+        account: The energy counted against the deployment's own energy limit.
     """
     plan = inputs.standing or planning.plan
     observed = Observation(

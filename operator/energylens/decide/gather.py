@@ -1,7 +1,7 @@
 """The inputs of a decision about one LLMDeployment, assembled in one place from the observed objects. Pure.
 
-The operator's pass observes through its watches, a preview through files or one read of a cluster, and a fleet plans as
-if nothing ran yet; all of them plan from the same inputs, which are assembled here.
+A reconcile observes through watches, a preview through files or a single read of a cluster, and ``fleet`` plans as if
+no pods ran. All three plan from the inputs that are assembled here.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Offered:
     """The resources of the cluster for a deployment, and the learned corrections."""
 
     snapshot: ClusterSnapshot
-    """The nodes, with all GPUs taken that are not for this deployment."""
+    """The nodes, with all GPUs taken that this deployment may not use."""
     allowance: PowerAllowance | None
     """Power from budgets; None if no budget limits the deployment."""
     learned: Pool
@@ -43,14 +43,14 @@ class Offered:
 
 @dataclass(frozen=True)
 class Present:
-    """The existing objects of a deployment; by default none."""
+    """The existing objects of a deployment; none by default."""
 
     workloads: Workloads = NO_WORKLOADS
     """The running workloads."""
     table: Body | None = None
-    """The ConfigMap beside the pods, with the plan that they were made from."""
+    """The ConfigMap ``<name>-plan``, with the plan from which the pods were created."""
     want_table: bool = False
-    """The table of plans has to be written."""
+    """Whether the table of plans must be written."""
     window: WindowMeasurement | None = None
     """The last full measurement of the plan in status."""
     seen: SeenPods | None = None
@@ -65,13 +65,13 @@ def gather(
     *,
     now: datetime,
 ) -> Inputs:
-    """Return what planning reads.
+    """Return the inputs of planning.
 
     Args:
-        deployment: With its last status.
-        offered: By the cluster.
-        named: The ConfigMaps that its spec names.
-        present: What there is of it already.
+        deployment: The LLMDeployment, with its last status.
+        offered: The resources of the cluster.
+        named: The ConfigMaps that the spec names.
+        present: The existing objects of the deployment.
         now: The current time.
     """
     deployment, no_hours = with_hours(_as_scaled(deployment), named.hours)
@@ -105,7 +105,8 @@ def gather(
 def _as_scaled(deployment: LLMDeployment) -> LLMDeployment:
     """Return a deployment with the replicas that scaling.mode Fixed sets as an override.
 
-    Where the plan decides the replicas of a constant load again, its plan is one of so many replicas as run.
+    After a change back to planned replicas and a constant load, the plan in the status counts as a plan of the running
+    number of replicas.
     """
     spec, plan = deployment.spec, deployment.status.plan
     if spec.scaling is not None and spec.scaling.mode == "Fixed":

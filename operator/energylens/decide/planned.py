@@ -1,7 +1,7 @@
-"""An LLMDeployment as budgets and the planning of others see it, read once from the object. Pure.
+"""The part of an LLMDeployment that budgets and the planning of other deployments read, parsed once. Pure.
 
-Objects come from an API server, which has validated them, from files and from a store that trims them; a status may
-have been written by an earlier operator. So absent parts have the defaults of the API.
+Objects come from an API server, which has validated them, from files, and from a store that trims them; an earlier
+operator may have written the status. Absent fields therefore have the defaults of the API.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ class HeldPlan:
     """Hash; None in an annotation of an earlier operator."""
     gpu_product: str
     gpus: int
-    """Over all replicas."""
+    """GPUs over all replicas."""
     gpus_per_pod: int
     replicas: int
     power_watts: int
-    """Predicted."""
+    """Predicted power, W."""
     lowest_power_watts: int | None
     """Lowest power of any plan that meets the spec; None if it was not computed."""
     fewer_replicas: tuple[tuple[int, int], ...]
-    """Replicas and the watts that so many draw."""
+    """Smaller numbers of replicas, each with the predicted power, W."""
     shed_by: str
-    """The budget that took replicas; "" for none."""
+    """The budget that removed replicas; "" for none."""
     shed_from_power_watts: int | None
-    """Power with the replicas that were shed."""
+    """Power including the removed replicas, W."""
     peak_power_watts: int = 0
     """Highest predicted power of any hour of a plan whose replicas follow the week; 0 for any other plan."""
 
     @classmethod
     def read(cls, plan: Body) -> HeldPlan:
-        """Return the plan of a status, or of the annotation of a workload that was made from one."""
+        """Return the plan of a status or of a workload's annotation."""
         degrees = [int(plan.get(name) or 1) for name in ("tensorParallel", "pipelineParallel", "dataParallel")]
         per_replica = degrees[0] * degrees[1] * degrees[2]
         lowest, shed = plan.get("lowestPowerWatts"), plan.get("shedFromPowerWatts")
@@ -73,12 +73,12 @@ class PlannedDeployment:
     key: Key
     uid: str = ""
     created: str | None = None
-    """When the API server got it; None for an object of a file."""
+    """Creation time in the API server; None for an object from a file."""
     labels: Mapping[str, str] = field(default_factory=dict)
     node_selector: Mapping[str, str] = field(default_factory=dict)
-    """Labels of the nodes that its pods may come to."""
+    """Labels of the nodes to which its pods may be scheduled."""
     is_suspended: bool = False
-    """Whether no pods are to run: it is suspended, or scaled to zero from outside."""
+    """Whether no pods should run: the deployment is suspended, or an autoscaler scaled it to zero."""
     mode: str = "Auto"
     approved_plan_hash: str | None = None
     priority: int = 0
@@ -87,11 +87,11 @@ class PlannedDeployment:
     running_hash: str | None = None
     """Hash of the running plan; None if none runs."""
     running_power_watts: int | None = None
-    """Predicted power of the plan that runs; None where nothing does."""
+    """Predicted power of the running plan, W; None if none runs."""
     limited_by: str = ""
-    """The budget that its status names."""
+    """The budget named in its status."""
     is_limited: bool = False
-    """Whether that budget limits it, rather than reports."""
+    """Whether that budget limits the deployment, rather than only reports."""
     allowed_power_watts: float | None = None
     measured_power_watts: int | None = None
     budget: DeploymentBudget | None = None
@@ -99,7 +99,7 @@ class PlannedDeployment:
     window_seconds: int = DEFAULT_WINDOW_SECONDS
     """Length of a measured window."""
     account: EnergyAccount | None = None
-    """The energy counted against that budget; None if none was, or if it cannot be read."""
+    """The energy counted against ``budget``; None if none was counted, or if the account cannot be read."""
 
     @property
     def namespace(self) -> str:
@@ -113,14 +113,15 @@ class PlannedDeployment:
 
     @property
     def awaits_approval(self) -> bool:
-        """Whether its plan is one that nobody approved."""
+        """Whether the plan in the status waits for approval."""
         return self.mode == "Manual" and self.approved_plan_hash != (None if self.plan is None else self.plan.hash)
 
     @property
     def committed_watts(self) -> int:
-        """Predicted power of the plan, W; 0 without one, while suspended, and where the plan is only shown.
+        """Predicted power of the plan, W; 0 without a plan, while suspended, and with mode Advisory.
 
-        A plan that waits for approval commits nothing before something runs, and after that no less than what runs.
+        A plan that waits for approval commits nothing if no pods run, and otherwise at least the power of the running
+        plan.
         """
         if self.is_suspended or self.mode == "Advisory":
             return 0
@@ -131,7 +132,7 @@ class PlannedDeployment:
 
     @property
     def reserved_watts(self) -> int:
-        """Power that no other deployment is planned on, W: the most of any hour where replicas follow the week."""
+        """Power kept from other deployments, W; the highest power of any hour if replicas follow the week."""
         committed = self.committed_watts
         return committed if not committed or self.plan is None else max(committed, self.plan.peak_power_watts)
 
@@ -145,7 +146,7 @@ class PlannedDeployment:
 
 
 def planned(body: Body) -> PlannedDeployment:
-    """Return the part of an LLMDeployment on which others depend."""
+    """Return the parsed part of an LLMDeployment."""
     metadata, spec, status = body["metadata"], body.get("spec") or {}, body.get("status") or {}
     validation = spec.get("validation") or {}
     planning, energy, plan = spec.get("planning") or {}, spec.get("energy") or {}, status.get("plan")
@@ -192,9 +193,9 @@ def name_of(body: Body) -> str:
 
 
 def _known(found: Body | None, model: type[Model]) -> Model | None:
-    """Return a part of an object, without fields that a newer CRD may have allowed; None if it is unreadable.
+    """Return a part of an object, without fields that a newer CRD may have allowed; None if the part is unreadable.
 
-    The deployment's own pass reports it in PlanReady and plans nothing.
+    The reconcile of the deployment itself reports an unreadable part in PlanReady.
     """
     if found is None:
         return None

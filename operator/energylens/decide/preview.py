@@ -1,6 +1,6 @@
 """The statuses that the operator would write for LLMDeployments, computed without a cluster and without acting.
 
-Pure. The deciding code is the operator's own; only its inputs are assembled here instead of watched.
+Pure. The decisions are the operator's own code; this module assembles the inputs that the operator watches.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class World:
     """Corrections that the operator learned from measurement."""
 
     def snapshot_for(self, key: Key) -> ClusterSnapshot:
-        """Return the nodes with all GPUs taken that are not for the deployment of this key."""
+        """Return the nodes with all GPUs taken that the deployment of this key may not use."""
         held: dict[str, int] = {}
         for node in self.snapshot.nodes:
             for allocation in node.allocations:
@@ -139,10 +139,10 @@ def counted_from_now(budget: Body, config_maps: Mapping[Key, Body], now: datetim
 
 
 def preview(deployments: Sequence[LLMDeployment], world: World, now: datetime) -> Iterator[Preview]:
-    """Yield what the operator would write, one deployment after the other, each seeing the plans of those before it.
+    """Yield the statuses that the operator would write; each deployment sees the plans of the deployments before it.
 
     Args:
-        deployments: In the order in which they are applied. One that exists in the world has its status from there.
+        deployments: In the order in which they are applied. A deployment that exists in the world has its status.
         world: The cluster.
         now: Current time, for transition times and cooldowns.
     """
@@ -193,7 +193,7 @@ def _applied(live: Body | None, wanted: Children) -> Body | None:
 
 
 def new_body(deployment: LLMDeployment) -> Body:
-    """Return a deployment as an object, as if nothing of it ran: with what its own budget has counted, and no plan."""
+    """Return the object of a deployment without pods: no plan, but the energy counted by its own budget."""
     account = deployment.status.energy_account
     return with_account(_body(deployment, {}), account)
 

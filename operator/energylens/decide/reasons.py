@@ -1,4 +1,4 @@
-"""Every reason of a condition or an event, in one place; docs/conditions.md has a row for each."""
+"""All reasons of conditions and events; docs/conditions.md has a row for each."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ConditionType(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a condition has its status."""
+    """Reason for the status of a condition."""
 
     # PlanReady
     PLANNED = "Planned"
@@ -72,7 +72,7 @@ class Reason(StrEnum):
     APPLY_REFUSED = "ApplyRefused"
     FIELD_MANAGER_CONFLICT = "FieldManagerConflict"
     CANNOT_ROLL_BACK = "CannotRollBack"
-    # Every condition that a pass decides
+    # Every condition that a reconcile decides
     INTERNAL_ERROR = "InternalError"
     API_SERVER_ERROR = "APIServerError"
     AS_EXPECTED = "AsExpected"
@@ -121,7 +121,7 @@ NO_PLAN_REASONS = tuple(
         Reason.INVALID_ENGINE_SETTINGS,
     )
 )
-"""Why there is no plan for a spec."""
+"""Reasons why there is no plan for a spec."""
 
 
 class BudgetConditionType(StrEnum):
@@ -133,7 +133,7 @@ class BudgetConditionType(StrEnum):
 
 
 class BudgetReason(StrEnum):
-    """Why a condition of a budget has its status; docs/budgets.md has a row for each."""
+    """Reason for the status of a budget's condition; docs/budgets.md has a row for each."""
 
     # Ready
     CHECKED = "Checked"
@@ -154,7 +154,7 @@ class BudgetReason(StrEnum):
 
 
 class EventReason(StrEnum):
-    """Why an event was written."""
+    """Reason of an event."""
 
     PLAN_ADOPTED = "PlanAdopted"
     PLAN_PENDING = "PlanPending"

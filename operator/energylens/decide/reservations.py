@@ -1,4 +1,4 @@
-"""GPUs of plans whose pods are not bound to nodes yet, so that two deployments never plan on the same last GPUs."""
+"""GPUs of plans whose pods are not bound to nodes yet, so that two plans never use the same free GPUs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from energylens.planner.types import ClusterSnapshot, GpuAllocation
 
 @dataclass(frozen=True)
 class Reservation:
-    """GPUs and watts that one deployment's plan still lacks."""
+    """GPUs and watts of one deployment's plan that its pods do not hold yet."""
 
     owner: str
     product: str
@@ -21,9 +21,9 @@ class Reservation:
 
 
 def reservation(deployment: PlannedDeployment, bound_gpus: int) -> Reservation | None:
-    """Return the GPUs that a deployment's plan lacks, given the GPUs of its bound pods; None if it lacks none.
+    """Return the GPUs of a plan beyond the GPUs of its bound pods; None if there are none.
 
-    A plan that is only shown, or waits for approval, reserves no GPUs.
+    A plan that waits for approval, or a plan of mode Advisory, reserves no GPUs.
     """
     plan = deployment.plan
     if plan is None or deployment.is_suspended or deployment.mode == "Advisory" or deployment.awaits_approval:
@@ -35,12 +35,12 @@ def reservation(deployment: PlannedDeployment, bound_gpus: int) -> Reservation |
 
 
 def reserve(snapshot: ClusterSnapshot, reservations: Iterable[Reservation]) -> ClusterSnapshot:
-    """Return the snapshot with the reserved GPUs taken, each pod on the fullest node that it fits on."""
+    """Return the snapshot with the reserved GPUs taken: each pod on the fullest node with room for the pod."""
     # Nodes have few different numbers of free GPUs: per product a heap of node indices for each.
     pools: dict[str, dict[int, list[int]]] = {}
     for index, node in enumerate(snapshot.nodes):
         if node.schedulable:
-            # Indices rise, so that each list is a heap already.
+            # Indices ascend, so that each list already is a heap.
             pools.setdefault(node.product, {}).setdefault(node.free_now, []).append(index)
     taken: dict[int, list[GpuAllocation]] = {}
     for wanted in reservations:

@@ -26,11 +26,11 @@ class SharedLimit:
     watts: float
     """Power left after the commitments of other deployments."""
     members: frozenset[str]
-    """``namespace/name`` of the deployments planned together that it selects."""
+    """``namespace/name`` of its members among the deployments that are planned together."""
     products: frozenset[str] | None
-    """Products whose power counts: of a ClusterEnergyBudget of some nodes those on such a node; None for all."""
+    """Products whose power counts: the products on the nodes of a ClusterEnergyBudget; None for all."""
     partly: tuple[str, ...]
-    """Products among these that other nodes have as well."""
+    """Products among these that nodes outside the budget also have."""
 
 
 def shared_limits(

@@ -1,4 +1,4 @@
-"""A status as input: which conditions belong to the operator, and which values can be true. Pure.
+"""A status as input: conditions of the operator, and plausible values. Pure.
 
 A status is the operator's memory, and others may edit it. These checks are common to all kinds;
 :mod:`energylens.decide.deployment.status_check` and :mod:`energylens.decide.budgets.status_check` check the fields of
@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from energylens.decide.planned import Body
 
 Checked = tuple[dict[str, Any], tuple[str, ...]]
-"""The parts of a status that can be true, and one line for each part that was left out."""
+"""The plausible parts of a status, and one line for each discarded part."""
 
 CLOCK_SKEW = timedelta(minutes=5)
 """Seconds by which a time may lie in the future, because an operator on another machine wrote it."""
@@ -37,7 +37,7 @@ def with_own_conditions(status: Body, types: Sequence[str]) -> dict[str, Any]:
 def corrected(
     stated: dict[str, Any], status: BaseModel, changes: Mapping[str, Any], left_out: Sequence[str]
 ) -> Checked:
-    """Return the used form of a status: unchanged, or as read with the changes if a part was left out."""
+    """Return the status to use: unchanged, or as read with the changes if a part was discarded."""
     if not left_out:
         return stated, ()
     kept = status.model_copy(update=changes)
@@ -45,7 +45,7 @@ def corrected(
 
 
 def is_amount(value: Any) -> bool:
-    """Return whether a value in a status is a plausible energy, J."""
+    """Return whether a value of a status is a plausible energy, J."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_JOULES
 
 

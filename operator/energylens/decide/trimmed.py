@@ -1,4 +1,4 @@
-"""The part of watched objects that deciding reads, kept small: a large cluster has many, and they change often."""
+"""The part of watched objects that decisions read, kept small because a large cluster has many objects."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ Body = dict[str, Any]
 _LONG = 1024
 """Characters of a text in a ConfigMap beyond which only its digest is kept."""
 _UNPACKED = 64
-"""Mappings that stay unpacked, those that were read last: a pass reads the same few many times."""
+"""Most recently read mappings that stay unpacked: a reconcile reads the same few mappings many times."""
 _OFTEN = 128
-"""Characters up to which a text is likely to be in other objects, too."""
+"""Length up to which other objects are likely to have the same text, characters."""
 
 
 class Digest:
-    """A long text that is only ever compared: equal to the text that it is the digest of."""
+    """Digest of a text that is only compared; equal to that text."""
 
     __slots__ = ("_sha256",)
 
     def __init__(self, text: str) -> None:
-        """Forget ``text``, and know it again."""
+        """Keep the digest of ``text``."""
         self._sha256 = hashlib.sha256(text.encode()).digest()
 
     def __eq__(self, other: object) -> bool:
-        """Return whether ``other`` is the text, or the digest of an equal one."""
+        """Return whether ``other`` is the text, or the digest of an equal text."""
         if isinstance(other, str):
             other = Digest(other)
         return isinstance(other, Digest) and other._sha256 == self._sha256
 
     def __hash__(self) -> int:
-        """Return a hash, which is not that of the text."""
+        """Return a hash, which differs from the hash of the text."""
         return hash(self._sha256)
 
 
 class Packed(Mapping[str, Any]):
-    """A mapping that is kept compressed and unpacked when it is read: most children are read once in many minutes."""
+    """A compressed mapping, unpacked when it is read: most children are read once in many minutes."""
 
     __slots__ = ("_data",)
 
@@ -54,7 +54,7 @@ class Packed(Mapping[str, Any]):
         self._data = zlib.compress(pickle.dumps(dict(value)), level=1)
 
     def __getitem__(self, name: str) -> Any:
-        """Return an entry; it must not be changed."""
+        """Return an entry, which must not be changed."""
         return _unpacked(self._data)[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -75,7 +75,7 @@ def _unpacked(data: bytes) -> dict[str, Any]:
 def shared(value: Any) -> Any:
     """Return a copy of a JSON value whose names and short texts are the same objects in all copies.
 
-    Each object that comes from an API server brings its names with it: of thousands these are most of the memory.
+    Each object from an API server has its own copies of names, which would take most of the memory.
     """
     if isinstance(value, str):
         return sys.intern(str(value)) if len(value) <= _OFTEN else value
@@ -89,7 +89,7 @@ def shared(value: Any) -> Any:
 def trim_child(body: Mapping[str, Any]) -> Body:
     """Return a child without its managed fields, with spec and data packed.
 
-    Of a ConfigMap's long texts, its plan apart, only digests are kept.
+    Of long texts in a ConfigMap, other than its plan, only digests are kept.
     """
     metadata = {name: value for name, value in body["metadata"].items() if name != "managedFields"}
     parts = {name: body[name] for name in ("spec", "data") if isinstance(body.get(name), Mapping)}
@@ -133,7 +133,7 @@ def trim_node(body: Mapping[str, Any]) -> Body:
 def trim_pod(body: Mapping[str, Any]) -> Body:
     """Return the part of a pod that inventory, readiness and measurement read."""
     metadata, spec, status = body["metadata"], body.get("spec") or {}, body.get("status") or {}
-    # Clusters have many pods of others, of which the GPUs they hold are enough.
+    # Clusters have many foreign pods, of which only the GPUs matter.
     own = OWNER_LABEL in (metadata.get("labels") or {})
     gates = (spec.get("schedulingGates") or ()) if own else ()
     return {
@@ -211,7 +211,7 @@ def _only(values: Mapping[str, Any], *names: str) -> Body:
 
 
 def trim_claim(body: Mapping[str, Any]) -> Body:
-    """Return the part of a ResourceClaim that inventory reads: the GPUs that it holds and the pods that use it."""
+    """Return the part of a ResourceClaim that inventory reads: its GPUs and the pods that use the claim."""
     metadata, status = body["metadata"], body.get("status") or {}
     results = ((status.get("allocation") or {}).get("devices") or {}).get("results") or ()
     own = [
@@ -253,7 +253,7 @@ def _container(container: Mapping[str, Any]) -> Body:
 
 
 def _container_status(status: Mapping[str, Any]) -> Body:
-    """Return what a container waits for and how it ended last, without times: they change with nothing else."""
+    """Return why a container waits and how it last terminated, without times, which alone decide nothing."""
     state, last = status.get("state") or {}, status.get("lastState") or {}
     waiting, ended = state.get("waiting") or {}, state.get("terminated") or last.get("terminated") or {}
     return {

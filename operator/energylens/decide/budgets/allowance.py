@@ -148,13 +148,13 @@ def allowance(
     Commitments of others never displace a running plan: without shedding, the allowance is at least its own power.
 
     Args:
-        deployment: The one that asks.
+        deployment: The LLMDeployment.
         budgets: EnergyBudgets and ClusterEnergyBudgets, with their statuses.
-        deployments: All LLMDeployments, with the plans that they adopted.
+        deployments: All LLMDeployments, with their adopted plans.
         now: The current time.
         around: Namespaces and nodes, for ClusterEnergyBudgets.
-        unserved: Why budgets of a kind cannot be seen any more, by kind; those of it are as they were last seen.
-        committed_by_others: Returns what ``deployments`` commit, W, where that is known without looking at each.
+        unserved: Why the API server serves no budgets of a kind, by kind; ``budgets`` has their last known state.
+        committed_by_others: Returns the sum of the power that ``deployments`` commit, W, if that sum is cached.
     """
     unserved = unserved or {}
     around = around or Surroundings()

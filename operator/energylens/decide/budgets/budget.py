@@ -1,4 +1,4 @@
-"""A budget of either kind as it was read from its object, and the power that it leaves for growth. Pure."""
+"""A budget of either kind, read from its object, and the power that the budget allows for growth. Pure."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ CLOSED = "; meanwhile no plan may draw more than the running one"
 
 
 def budget_of(body: Body) -> tuple[EnergyBudgetSpec, EnergyBudgetStatus]:
-    """Return what a budget of either kind says.
+    """Return a budget of either kind, parsed.
 
     Raises:
-        InvalidResourceError: its spec cannot be read.
+        InvalidResourceError: the spec cannot be read.
     """
     namespaced = bool(key_of(body)[0])
     head = {
@@ -36,7 +36,7 @@ def budget_of(body: Body) -> tuple[EnergyBudgetSpec, EnergyBudgetStatus]:
 
 @dataclass(frozen=True)
 class Budget:
-    """A budget as it was read; reading it costs more than deciding by it."""
+    """A parsed budget, which is kept because parsing costs more than deciding."""
 
     namespace: str
     """"" for a ClusterEnergyBudget."""
@@ -45,7 +45,7 @@ class Budget:
     generation: int
     spec: EnergyBudgetSpec | None
     status: EnergyBudgetStatus
-    """Without members and ledger, which grow with the fleet."""
+    """The status without members and ledger, which grow with the fleet."""
     problem: str = ""
     """Why the spec cannot be read."""
     caps: Mapping[Key, int] = field(default_factory=dict)
@@ -53,7 +53,7 @@ class Budget:
 
 
 def read_budget(body: Body) -> Budget:
-    """Return a budget of either kind, also one whose spec cannot be read."""
+    """Return a budget of either kind; ``problem`` is set if the spec cannot be read."""
     namespace, generation = key_of(body)[0], int(body["metadata"].get("generation", 1))
     stated = body.get("status") or {}
     without_ledger = {name: value for name, value in stated.items() if name != "ledger"}
@@ -71,11 +71,11 @@ def awaits_look(budget: Budget, now: datetime) -> bool:
 
 
 def _uncounted(generation: int, spec: EnergyBudgetSpec, status: EnergyBudgetStatus, now: datetime) -> str:
-    """Return what the next look at a budget will count; "" where nothing is missing, or a look found a problem."""
+    """Return what the next check of a budget will count; "" if nothing is missing, or the check found a problem."""
     seen = status.observed_generation == generation
     ready = next((c for c in status.conditions if c.type == "Ready"), None)
     if spec.energy_watt_hours is None and spec.carbon is None:
-        # What is committed is known before anything is measured.
+        # Committed power is known before the first measurement.
         return ""
     if not seen or ready is None:
         return "its energy is not counted yet"
@@ -88,7 +88,7 @@ def _uncounted(generation: int, spec: EnergyBudgetSpec, status: EnergyBudgetStat
 def growth_of(
     generation: int, spec: EnergyBudgetSpec, status: EnergyBudgetStatus, now: datetime
 ) -> tuple[PowerAllowed | None, str]:
-    """Return the power that a budget allows for growth, and why it cannot be checked ("" where it can)."""
+    """Return the power that a budget allows for growth, and why the budget cannot be checked ("" if it can)."""
     seen = status.observed_generation == generation
     ready = next((c for c in status.conditions if c.type == "Ready"), None)
     if seen and ready is not None and ready.status != "True":

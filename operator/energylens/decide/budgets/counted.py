@@ -14,9 +14,9 @@ class CountedWatts(NamedTuple):
     """Power that counts against a budget, W."""
 
     committed: float
-    """By plans as they are now."""
+    """Committed by the current plans."""
     reserved: float
-    """That no other plan may use: where replicas follow the hours of the week, the power of the busiest hour."""
+    """Not available to other plans: the power of the busiest hour if replicas follow the hours of the week."""
 
 
 def summed(found: Iterable[CountedWatts]) -> CountedWatts:
@@ -31,9 +31,9 @@ def counted_watts(
     """Return the power of a deployment that counts against a budget; None if it is no member.
 
     Args:
-        spec: The budget's.
-        namespace: The budget's; "" for a ClusterEnergyBudget.
-        deployment: With the plan that it adopted.
+        spec: Spec of the budget.
+        namespace: Namespace of the budget; "" for a ClusterEnergyBudget.
+        deployment: The LLMDeployment, with its adopted plan.
         around: Namespaces and nodes.
     """
     if not is_member(spec, namespace, deployment, around):

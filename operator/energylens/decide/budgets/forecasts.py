@@ -14,14 +14,14 @@ Problem = tuple[BudgetReason, str]
 
 
 def place(namespace: str, spec: EnergyBudgetSpec) -> tuple[str, str]:
-    """Return namespace and name of the ConfigMap; the spec has a carbon limit, the budget is of ``namespace``."""
+    """Return namespace and name of the ConfigMap of a spec with a carbon limit, in a budget of ``namespace``."""
     assert spec.carbon is not None
     ref = spec.carbon.forecast_config_map_ref
     return ref.namespace or namespace, ref.name
 
 
 def where(namespace: str, spec: EnergyBudgetSpec) -> str:
-    """Return the ConfigMap as messages name it."""
+    """Return the name of the ConfigMap for messages."""
     return f"spec.carbon.forecastConfigMapRef: ConfigMap {'/'.join(place(namespace, spec))}"
 
 
@@ -31,9 +31,9 @@ def forecast_of(
     """Return a budget's forecast, or why there is none; neither without a carbon limit.
 
     Args:
-        namespace: The budget's; "" for a ClusterEnergyBudget.
-        spec: The budget's.
-        found: The ConfigMap; None where it does not exist.
+        namespace: Namespace of the budget; "" for a ClusterEnergyBudget.
+        spec: Spec of the budget.
+        found: The ConfigMap; None if it does not exist.
     """
     if spec.carbon is None:
         return None, None

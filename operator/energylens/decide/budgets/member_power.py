@@ -1,4 +1,4 @@
-"""Measured power of a member above its plan, judged only while its pods are those of the plan."""
+"""Measured power of a member above its plan, judged only while all pods belong to the plan."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PRESENT_SECONDS = 300.0
 LEAST_SECONDS = 30.0
 """Shortest span with a measured power, s."""
 STEADY_SECONDS = 240.0
-"""Shortest span since the pods became those of the plan after which the plan is judged by its measured power, s."""
+"""Time for which all pods must have belonged to the plan before its measured power is judged, s."""
 
 EnergyOf = Callable[[Key, float, frozenset[str] | None], EnergySpan | None]
 """Function from a deployment, a moment in seconds since the Unix epoch, and the counted nodes to measured energy."""
@@ -28,7 +28,7 @@ class Steadiness:
     pods: tuple[object, ...] = ()
     """Identifies a set of pods."""
     since: datetime | None = None
-    """Time at which the pods became those of the plan; None while they are not."""
+    """Time since which all pods belong to the plan; None while some do not."""
     excess_ratio: float | None = None
     """Measured power above the plan when it was last judged, relative to the plan; negative if below."""
 

@@ -1,4 +1,4 @@
-"""Which LLMDeployments are members of a budget, and which share of each counts. Pure."""
+"""Membership of LLMDeployments in a budget, and the share of each member that counts. Pure."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Surroundings:
     nodes: Sequence[GpuNode] = ()
     """Nodes, with the GPUs that bound pods hold."""
     _selected: dict[frozenset[tuple[str, str]], _Selected] = field(default_factory=dict, compare=False, repr=False)
-    """Cached counts of the nodes that a selector selects, because thousands of members ask for the same."""
+    """Cached counts of the nodes that a selector selects: thousands of members share a selector."""
 
     def selected(self, selector: Mapping[str, str]) -> _Selected:
-        """Return the nodes with these labels, and who holds how many GPUs on them."""
+        """Return the nodes with these labels, and the GPUs on them by owner."""
         key = frozenset(selector.items())
         if key not in self._selected:
             nodes = tuple(node for node in self.nodes if carries(node.labels, selector))
@@ -43,11 +43,11 @@ class _Selected:
 
 
 def is_member(spec: EnergyBudgetSpec, namespace: str, deployment: PlannedDeployment, around: Surroundings) -> bool:
-    """Return whether a deployment is under a budget.
+    """Return whether a deployment is a member of a budget.
 
     Args:
-        spec: The budget's.
-        namespace: The budget's; "" for a ClusterEnergyBudget.
+        spec: Spec of the budget.
+        namespace: Namespace of the budget; "" for a ClusterEnergyBudget.
         deployment: An LLMDeployment.
         around: Namespaces and nodes.
     """
@@ -93,7 +93,7 @@ def counted_nodes(spec: EnergyBudgetSpec, around: Surroundings) -> frozenset[str
 
 
 def held_gpus(spec: EnergyBudgetSpec, deployment: PlannedDeployment, around: Surroundings) -> int:
-    """Return the GPUs that a member's pods hold where the budget counts."""
+    """Return the GPUs that a member's pods hold on the nodes that the budget covers."""
     return around.selected(node_selector(spec)).held.get(deployment.owner, 0)
 
 

@@ -1,7 +1,7 @@
-"""The budget in an LLMDeployment's own spec, as the budget of one member that it is. Pure.
+"""The budget in an LLMDeployment's own spec, treated as an EnergyBudget with a single member. Pure.
 
-``Warn`` is what ``Report`` is to an EnergyBudget, ``Enforce`` what ``Deny`` is; besides, every plan has to hold
-``powerWatts``, and ``energyWattHours`` over a whole period, the running one too.
+``Warn`` corresponds to the action ``Report`` of an EnergyBudget, and ``Enforce`` to ``Deny``. With ``Enforce``, every
+plan, including the running one, must also keep to ``powerWatts``, and to ``energyWattHours`` over a whole period.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def with_account(deployment: Body, account: EnergyAccount | None) -> dict[str, A
 
 
 def budget_spec(own: DeploymentBudget) -> EnergyBudgetSpec:
-    """Return the budget as an EnergyBudget of this deployment alone would have it."""
+    """Return the spec of an equal EnergyBudget whose only member is this deployment."""
     return EnergyBudgetSpec(
         power_watts=own.power_watts,
         energy_watt_hours=own.energy_watt_hours,
@@ -45,14 +45,14 @@ def budget_spec(own: DeploymentBudget) -> EnergyBudgetSpec:
 
 
 def period_of(own: DeploymentBudget, now: datetime) -> Span:
-    """Return the period that ``now`` is in."""
+    """Return the period that contains ``now``."""
     return period_at(own.period, ZoneInfo(own.time_zone), now)
 
 
 def entry_of(account: EnergyAccount | None, uid: str, key: tuple[str, str], period: Span, now: datetime) -> Entry:
-    """Return an account to count on in a period: what was counted in it, or nothing from ``now`` on.
+    """Return the ledger entry from which counting continues in a period: empty at ``now`` without an account.
 
-    A period that begins earlier than the one of the account, after an edit of the spec, has in it all that was counted.
+    If an edit of the spec moved the start of the period to an earlier time, the entry keeps all counted energy.
     """
     start = now.replace(microsecond=0)
     if account is None:
@@ -66,7 +66,7 @@ def entry_of(account: EnergyAccount | None, uid: str, key: tuple[str, str], peri
         predicted_watts=float(account.predicted_watts),
     )
     if not account.predicted_watts:
-        # No pod held a GPU at that moment, and when one does the account is written at once.
+        # No pod held a GPU at that time; the account is written as soon as a pod holds one.
         entry = replace(entry, until=start)
     if period.start > datetime.fromisoformat(account.period_start):
         (entry,) = begin([entry], period)
@@ -74,7 +74,7 @@ def entry_of(account: EnergyAccount | None, uid: str, key: tuple[str, str], peri
 
 
 def account_status(entry: Entry, period: Span, not_measured_since: datetime | None) -> EnergyAccount:
-    """Return an account as it is written."""
+    """Return the account for the status."""
     return EnergyAccount(
         period_start=timestamp(period.start),
         reset_time=timestamp(period.end),
@@ -87,7 +87,7 @@ def account_status(entry: Entry, period: Span, not_measured_since: datetime | No
 
 
 def in_period(account: EnergyAccount | None, own: DeploymentBudget, now: datetime) -> EnergyAccount | None:
-    """Return the account as it counts at a moment, without a look at what pods drew since; None without a limit."""
+    """Return the account at ``now``, without the energy drawn since the last check; None without an energy limit."""
     if own.energy_watt_hours is None:
         return None
     period = period_of(own, now)
@@ -101,7 +101,7 @@ def used_watt_hours(account: EnergyAccount) -> float:
 
 
 def means_the_same(before: EnergyAccount | None, now: EnergyAccount, limit: int) -> bool:
-    """Return whether an account says of a limit of so many watt-hours what the written one says of it."""
+    """Return whether two accounts differ in nothing that a decision depends on, for a limit in Wh."""
 
     def meaning(found: EnergyAccount) -> tuple[object, ...]:
         return (
@@ -118,13 +118,13 @@ def means_the_same(before: EnergyAccount | None, now: EnergyAccount, limit: int)
 def own_status(
     own: DeploymentBudget, account: EnergyAccount | None, committed_watts: int, measured_watts: int | None
 ) -> EnergyBudgetStatus:
-    """Return what the status of such an EnergyBudget would say.
+    """Return the status of the equal EnergyBudget (:func:`budget_spec`).
 
     Args:
         own: The budget.
-        account: In the present period; None without a limit of energy.
+        account: Account in the current period; None without an energy limit.
         committed_watts: Predicted power of the plan.
-        measured_watts: Measured power; None where it is not known.
+        measured_watts: Measured power; None if it is unknown.
     """
     limit = own.energy_watt_hours
     silent = account.not_measured_since if account is not None else None

@@ -1,4 +1,4 @@
-"""The status of a budget: what is used, left and forecast, who gives power up, and its conditions. Pure."""
+"""The status of a budget: used and remaining energy, forecast, shedding by member, and conditions. Pure."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from energylens.decide.reasons import BudgetConditionType, BudgetReason
 
 MAX_MEMBERS = 256
 HISTORY_POINTS = 96
-"""Points of the burn-down: with a period of a day one for each quarter of an hour."""
+"""Points of the burn-down; for a period of a day, one point per 15 minutes."""
 _MESSAGE_LENGTH = 1000
 _NAMED = 3
 
 
 @dataclass(frozen=True)
 class CountedMember:
-    """One member of a budget; only watts that count against the budget are in the figures."""
+    """One member of a budget, with the power that counts against the budget."""
 
     key: Key
     uid: str
@@ -44,14 +44,14 @@ class CountedMember:
     levels_watts: tuple[float, ...]
     """Predicted power with each smaller number of replicas that shedding may leave."""
     is_priced: bool
-    """The levels are known, or are not going to be."""
+    """Whether the levels are known, or will never be known."""
     answered_watts: float | None
-    """The watts that its plan was made for, of this budget; None where another one binds it, or none."""
+    """Power from this budget that its plan was made for, W; None if another budget, or none, binds the plan."""
     whole_watts: float | None
-    """Predicted power with the replicas that this budget took; None where it took none."""
+    """Predicted power including the replicas that this budget removed, W; None if it removed none."""
     measured_watts: float | None
     excess_watts: float
-    """Measured minus committed power; negative where the member draws less."""
+    """Measured minus committed power, W; negative if the member draws less."""
     draws: bool
     """Whether the member's pods hold GPUs that count."""
     is_silent: bool
@@ -60,7 +60,7 @@ class CountedMember:
 
 @dataclass(frozen=True)
 class Look:
-    """Everything that a budget's status is made from."""
+    """The inputs of a budget's status at one check."""
 
     spec: EnergyBudgetSpec
     generation: int
@@ -79,11 +79,11 @@ class Look:
 
 @dataclass(frozen=True)
 class Decided:
-    """A budget's status, and whether it is to be checked again soon."""
+    """A budget's status, and whether the budget must be checked again soon."""
 
     status: EnergyBudgetStatus
     is_unsettled: bool
-    """Power was just taken, or members have not answered yet."""
+    """Whether power was just taken, or members have not reacted yet."""
 
 
 def status_of_budget(look: Look) -> EnergyBudgetStatus:
@@ -92,7 +92,7 @@ def status_of_budget(look: Look) -> EnergyBudgetStatus:
 
 
 def decide(look: Look) -> Decided:
-    """Return the status of a budget whose spec can be read, and whether what it took is not answered yet."""
+    """Return the status of a budget whose spec can be read, and whether members have yet to react to shedding."""
     spec, before, now, used = look.spec, look.before, look.now, look.used
     committed = sum(member.committed_watts for member in look.members)
     drawing = [member for member in look.members if member.draws]
@@ -142,7 +142,7 @@ def decide(look: Look) -> Decided:
 
 
 def unreadable_status(before: EnergyBudgetStatus, generation: int, message: str, now: datetime) -> EnergyBudgetStatus:
-    """Return the status of a budget whose spec cannot be read: what was counted stays."""
+    """Return the status of a budget whose spec cannot be read, with the counted energy unchanged."""
     condition = Condition(
         type=BudgetConditionType.READY.value,
         status="False",
@@ -165,7 +165,7 @@ def _silence(look: Look) -> tuple[BudgetReason, str] | None:
 
 
 def _shed(look: Look, allowed: PowerAllowed | None, excess: float, *, checked: bool) -> Shed:
-    """Return the caps that hold from now on; a budget that cannot be checked takes nothing and gives nothing back."""
+    """Return the caps from now on; a budget that cannot be checked changes no cap."""
     caps = {
         (m.namespace, m.name): Cap(float(m.allowed_power_watts), float(m.former_power_watts or m.allowed_power_watts))
         for m in look.before.members
@@ -274,13 +274,13 @@ def _members(look: Look, caps: Mapping[Key, Cap]) -> tuple[BudgetMember, ...]:
             )
         )
     found.sort(key=lambda m: (m.allowed_power_watts is None, -m.committed_power_watts, m.namespace, m.name))
-    # What was taken is remembered here only.
+    # No other object remembers the power that was taken.
     taken = sum(m.allowed_power_watts is not None for m in found)
     return tuple(found[: max(MAX_MEMBERS, taken)])
 
 
 def _history(look: Look) -> tuple[UsagePoint, ...]:
-    """Return the burn-down with the present point, where the last one is old enough."""
+    """Return the burn-down, with the current point if the last point is old enough."""
     start = timestamp(look.period.start)
     kept = look.before.history if look.before.period_start == start else ()
     if look.used is None:
@@ -300,7 +300,7 @@ def _percent(spec: EnergyBudgetSpec, used: Usage | None, committed: float) -> in
 
 
 def _burn_percent(look: Look, burn: float) -> int | None:
-    """Return the burn rate as a share of the rate at which the energy left lasts until the reset."""
+    """Return the burn rate relative to the rate at which the remaining energy lasts until the reset, %."""
     left = look.used.remaining_watt_hours if look.used is not None else None
     hours = look.period.hours_left(look.now)
     if not left or not hours:

@@ -1,8 +1,8 @@
-"""Which parts of a budget's status can be true. Pure.
+"""Checks of a budget's status after a start. Pure.
 
-The ledger is memory that no other object has. What in it cannot be true never makes a budget larger: an account that
-cannot be read is counted again from the start of the period with the predicted power, as time is that nobody measured,
-and a ledger that has less than the status says was used is filled up.
+No other object remembers the ledger. An impossible value never makes a budget larger: an account that cannot be read is
+counted again from the start of the period with the predicted power, like unmeasured time, and a ledger with less energy
+than the status reports as used is filled up.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def own_part(status: Body) -> dict[str, Any]:
 
 
 def checked_budget_status(body: Body, now: datetime) -> Checked:
-    """Return the status of a budget of either kind as far as it can be true.
+    """Return the plausible parts of the status of a budget of either kind.
 
     Args:
-        body: The object as the API server has it.
+        body: The object of the API server.
         now: The current time.
     """
     stated = own_part(body.get("status") or {})
@@ -48,7 +48,7 @@ def checked_budget_status(body: Body, now: datetime) -> Checked:
     try:
         spec, status = budget_of(whole)
     except InvalidResourceError:
-        # Nothing is counted under such a spec; the status stays as it is until the spec can be read.
+        # Nothing is counted while the spec is unreadable, so the status stays unchanged.
         return stated, ()
     period = period_at(spec.period, ZoneInfo(spec.time_zone), now)
     ledger, left_out = _ledger(stated.get("ledger"), period.start, now)
@@ -92,7 +92,7 @@ def _was_edited(body: Body, status: EnergyBudgetStatus) -> bool:
 
 
 def _ledger(stated: Any, start: datetime, now: datetime) -> tuple[tuple[LedgerEntry, ...], list[str]]:
-    """Return the accounts, those that cannot be true counted again, and one line for each of these."""
+    """Return the accounts, with impossible accounts counted again, and one line for each of these."""
     found, left_out = [], []
     for raw in stated if isinstance(stated, list) else ():
         uid = raw.get("uid") if isinstance(raw, Mapping) else None
@@ -112,7 +112,7 @@ def _ledger(stated: Any, start: datetime, now: datetime) -> tuple[tuple[LedgerEn
                 wrong.append("an unknown field")
         left_out.append(f"status.ledger[{uid}]: {', '.join(wrong)}")
         sane = {name: 0 if name in wrong else value for name, value in amounts.items()}
-        # An account whose energy is known goes on from now; else its time is predicted.
+        # An account with known energy continues from now; otherwise its time is predicted.
         known = not any(name in wrong for name in ("measuredJoules", "predictedJoules"))
         since = until if "accountedUntil" not in wrong and known else timestamp(now if known else start)
         names = {name: str(raw.get(name) or "") for name in ("namespace", "name")}
@@ -121,7 +121,7 @@ def _ledger(stated: Any, start: datetime, now: datetime) -> tuple[tuple[LedgerEn
 
 
 def _missing_joules(status: EnergyBudgetStatus, ledger: tuple[LedgerEntry, ...]) -> int:
-    """Return by how much a ledger has less than was used, J; 0 where it has all of it, up to rounding."""
+    """Return the used energy that a ledger lacks, J; 0 if the ledger is complete, up to rounding."""
     counted = sum(entry.measured_joules + entry.predicted_joules for entry in ledger)
     points = [point.used_watt_hours for point in status.history[-1:]]
     members = [member.used_watt_hours or 0 for member in status.members]

@@ -11,22 +11,22 @@ from energylens.planner.search.identity import HASH_LENGTH
 _FIELD = "spec.planning.approvedPlanHash"
 _DIGITS = frozenset("0123456789abcdef")
 _MISTYPED = 0.8
-"""Share of digits in common from which on a hash is taken for a mistyped one; chance gives about a third."""
+"""Share of common digits above which a hash counts as mistyped; two random hashes share about a third."""
 
 
 def waits(deployment: LLMDeployment, plan: PlanStatus) -> bool:
-    """Return whether a plan is not to be acted on before a person approves it."""
+    """Return whether a plan needs an approval before the operator follows the plan."""
     planning = deployment.spec.planning
     return planning.mode == "Manual" and planning.approved_plan_hash != plan.hash
 
 
 def why_it_waits(deployment: LLMDeployment, plan: PlanStatus, running_hash: str) -> str:
-    """Return what to approve, and what is wrong with an approval that is given already.
+    """Return the message of a plan that waits for approval: how to approve it, and why a given approval does not apply.
 
     Args:
-        deployment: With the approval.
+        deployment: The LLMDeployment, with its approval.
         plan: The plan that waits.
-        running_hash: Hash of the plan that runs; "" where nothing does.
+        running_hash: Hash of the running plan; "" if none runs.
     """
     approved = deployment.spec.planning.approved_plan_hash
     ask = f"set {_FIELD} to {plan.hash} to approve this plan"

@@ -1,4 +1,4 @@
-"""The plan of a layout with a given number of replicas, within the power that budgets leave. Pure."""
+"""The plan of a layout with a given number of replicas, within the power available from budgets. Pure."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class Target:
     """The layout and the number of replicas to run."""
 
     asked: LLMDeployment
-    """The deployment with the load that the figures are predicted for."""
+    """The deployment, with the load of the predicted figures."""
     layout: PlanStatus
-    """A plan of the layout, whatever its replicas."""
+    """A plan of the layout, with any number of replicas."""
     replicas: int
     planned: int
-    """Replicas that the plan's hash identifies it with."""
+    """Number of replicas in the plan's hash."""
     token: str
-    """Tells the target from every other one."""
+    """Identifies the target."""
     peak_watts: int | None = None
-    """Predicted power of the busiest hour, W; None where the replicas follow no hours."""
+    """Predicted power of the busiest hour, W; None without a schedule."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +39,15 @@ class Found:
     whole_watts: int
     """Predicted power with all replicas of the target, W."""
     shed: str = ""
-    """Why a budget sheds replicas; "" where none does."""
+    """Why a budget sheds replicas; "" if none does."""
 
 
 def plan_at(case: Case, target: Target) -> Found:
-    """Return the plan of a target with its figures, with fewer replicas if budgets leave less power."""
+    """Return the plan of a target with its figures, with fewer replicas if budgets allow less power."""
     asked, current = target.asked, case.inputs.deployment.status.plan
     found = case.running(asked, target.layout).at(target.replicas)
     if found is None:
-        # The spec forbids the layout that runs, and the condition says so.
+        # The spec forbids the running layout; the condition reports that.
         kept = current or target.layout
         return Found(kept, kept.predicted.power_watts)
     plan = _identified(case, target, found)

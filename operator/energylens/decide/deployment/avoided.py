@@ -1,8 +1,8 @@
-"""Which nodes the pods of a plan keep away from: those that they would fit on and the planner does not count. Pure.
+"""Nodes that the pods of a plan must avoid, because the planner does not count their GPUs. Pure.
 
-Labels name their GPUs as whole ones, and counts say that they are shares of GPUs, or too small. A change of the list
-would restart every pod, so it waits for the next rollout unless pods are on such a node, or wait for one that has
-become whole.
+The labels of these nodes claim whole GPUs, but their counts show shares of GPUs, or too few. A change of the list
+restarts every pod, so a change waits for the next rollout, unless pods run on such a node or wait for a node that now
+has whole GPUs.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from energylens.planner.types import ClusterSnapshot
 from energylens.serving.pod import NODE_NAME_FIELD
 
 MOST = 50
-"""Nodes on the list: each has a line in every term of the affinity."""
+"""Maximum number of nodes on the list: each adds a line to every term of the affinity."""
 
 
 def uncounted(snapshot: ClusterSnapshot, plan: PlanStatus) -> tuple[str, ...]:
-    """Return the nodes on which pods of a plan would find GPUs of its product that nobody planned with, sorted."""
+    """Return the nodes whose labels offer GPUs of the plan's product that the planner does not count, sorted."""
     return tuple(node.name for node in snapshot.excluded if node.gpus and node.product == plan.gpu_product)[:MOST]
 
 
 def avoided(live: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the nodes that the pods of a workload keep away from."""
+    """Return the nodes that the pods of a workload avoid."""
     affinity = (pod_spec_of(live).get("affinity") or {}).get("nodeAffinity") or {}
     terms = (affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}).get("nodeSelectorTerms") or ()
     fields = (terms[0].get("matchFields") or ()) if terms else ()
@@ -39,12 +39,12 @@ def avoided(live: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def to_avoid(known: tuple[str, ...], now: tuple[str, ...], pods: Iterable[PodState]) -> tuple[str, ...]:
-    """Return the list for pods that may go on as they are.
+    """Return the list for the pods: the list of the live workload unless a pod needs the current one.
 
     Args:
         known: The list of the live workload.
-        now: The nodes as they are.
-        pods: Of the deployment.
+        now: The current list.
+        pods: The pods of the deployment.
     """
     alive = [pod for pod in pods if not pod.finished and not pod.ends_by]
     strayed = any(pod.node in now and pod.node not in known for pod in alive)

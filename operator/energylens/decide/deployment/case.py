@@ -1,4 +1,4 @@
-"""A deployment with the model and the predictor that it is planned with, and what can be asked of the three."""
+"""A deployment with its model and predictor, and the questions that planning asks about the three."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ class Case:
     """Results by question; a pass asks the same question twice."""
 
     def asked(self, load: FollowedLoad | None) -> LLMDeployment:
-        """Return the deployment with a load in place of the declared one."""
+        """Return the deployment with another load than the declared load."""
         return at_load(self.inputs.deployment, load)
 
     def hash_of(self, asked: LLMDeployment, plan: PlanStatus | None, *, restricted: bool = True) -> str:
-        """Return the hash of everything that a plan for ``asked`` is made from.
+        """Return the hash of all inputs of a plan for ``asked``.
 
         Args:
             asked: The deployment with the load to plan for.
             plan: The plan; None for any.
-            restricted: The power that budgets leave restricts the choice.
+            restricted: Whether the power available from budgets restricts the choice.
         """
         inputs, question = self.inputs, (asked, plan, restricted)
         for known, found in self._hashes:
@@ -71,15 +71,15 @@ class Case:
         return found
 
     def reach(self, asked: LLMDeployment, plan: PlanStatus) -> int | None:
-        """Return the GPUs of a product beyond which the cluster does not concern a plan; None: all of it does."""
+        """Return the number of GPUs of a product beyond which further GPUs change no plan; None if there is none."""
         inputs, spec = self.inputs, asked.spec
         usable = usable_nodes(spec, inputs.snapshot, self.gpus)
         return reach_of(plan, spec, usable, self.gpus, corrected=inputs.corrections is not None)
 
     def made_from(self, asked: LLMDeployment, plan: PlanStatus) -> str:
-        """Return the hash of today's inputs where a plan was made from them, "" where they are others.
+        """Return the hash of the current inputs if a plan was made from them; "" if it was made from other inputs.
 
-        A plan that no budget restricted stays what planning would answer while budgets leave as much as it draws.
+        A plan that no budget restricted stays valid while budgets allow its power.
         """
         free = self.hash_of(asked, plan, restricted=False)
         allowance = effective_allowance(asked.spec, self.inputs.allowance)
@@ -99,7 +99,7 @@ class Case:
         return self.answers.of(question)
 
     def evaluate(self) -> tuple[FollowedLoad | None, PlanningResult]:
-        """Return the plan for the followed load, or for as much of it as a plan carries, and that load."""
+        """Return the plan for the followed load, or for the part of the load that a plan sustains, and that load."""
         load = self.inputs.load
         result = self.within_what_is_served(self.asked(load))
         lower = most_carried(load, result)
@@ -109,7 +109,7 @@ class Case:
         return (lower, carried) if isinstance(carried, Feasible) else (load, result)
 
     def within_what_is_served(self, asked: LLMDeployment) -> PlanningResult:
-        """Plan; without LeaderWorkerSet first within one node, so that it is missed only where it is needed."""
+        """Return the plan; without LeaderWorkerSet, plan within one node first: only a plan over nodes needs the kind."""
         nodes = self.inputs.snapshot.nodes
         if self.inputs.serves_lws or not nodes:
             return self.plan(asked)
@@ -121,23 +121,23 @@ class Case:
         return within if isinstance(within, Feasible) else self.plan(asked)
 
     def running(self, asked: LLMDeployment, plan: PlanStatus) -> Running:
-        """Return a plan as it runs, for the questions what it draws with fewer replicas."""
+        """Return a plan in the form for which the power of fewer replicas is predicted."""
         inputs = self.inputs
         return Running(asked, self.model, plan, inputs.snapshot, self.gpus, self.predictor, inputs.corrections)
 
     def priced(self, load: FollowedLoad | None, plan: PlanStatus) -> PlanStatus:
-        """Return a plan that says what it draws with fewer replicas."""
+        """Return a plan with its power for fewer replicas."""
         return self.priced_at(self.asked(load), plan)
 
     def priced_at(self, asked: LLMDeployment, plan: PlanStatus) -> PlanStatus:
-        """Return a plan that says what it draws with fewer replicas under the load that ``asked`` declares."""
+        """Return a plan with its power for fewer replicas under the load that ``asked`` declares."""
         if is_priced(plan, self.inputs.deployment.spec.energy.min_replicas):
             return plan
         return plan.model_copy(update={"fewer_replicas": replica_powers(self.running(asked, plan))})
 
 
 def in_words(plan: PlanStatus) -> str:
-    """Return a plan with its energy and what binds it, for messages."""
+    """Return a plan in words for messages, with its energy and its binding constraint."""
     return (
         f"{describe_plan(plan)}: "
         f"{joules(float(parse_quantity(plan.predicted.joules_per_output_token)))} per output token; bound by "

@@ -24,7 +24,7 @@ _LONG_WAIT_MS = 10_000.0
 
 
 def caveats_of(deployment: LLMDeployment, planning: PlanChoice) -> tuple[str, ...]:
-    """Return what the figures of a plan leave out, and what its engine needs besides; empty without a good plan."""
+    """Return the caveats of a plan's figures, and further needs of its engine; empty without a feasible plan."""
     plan = planning.plan
     if plan is None or not planning.good:
         return ()
@@ -52,7 +52,7 @@ def _without_effect(spec: LLMDeploymentSpec, gpus: Mapping[str, GpuSpec]) -> Ite
 
 
 def _verified(deployment: LLMDeployment, planning: PlanChoice) -> Iterator[str]:
-    """Yield that a plan is verified before it is adopted, if the verification has not begun yet."""
+    """Yield that a plan will be verified before adoption, if the verification has not begun yet."""
     before, plan = deployment.status.plan, planning.plan
     if not is_asked(deployment) or planning.verification is not None or before is None or plan is None:
         return
@@ -61,9 +61,9 @@ def _verified(deployment: LLMDeployment, planning: PlanChoice) -> Iterator[str]:
 
 
 def _unbounded_wait(spec: LLMDeploymentSpec, predicted: PredictedFigures) -> Iterator[str]:
-    """Yield that requests wait longer for their first token than for the rest, if no objective bounds the wait.
+    """Yield that requests wait longer for their first token than for all later tokens, if no objective bounds the wait.
 
-    That happens near the highest load that a plan sustains, where the queue grows without bound.
+    Such waits occur near the highest load that a plan sustains, where the queue grows without bound.
     """
     wait = predicted.ttft_milliseconds
     answer = predicted.itl_milliseconds * spec.workload.mean_output_tokens
@@ -77,7 +77,7 @@ def _unbounded_wait(spec: LLMDeploymentSpec, predicted: PredictedFigures) -> Ite
 def _zero(
     spec: LLMDeploymentSpec, plan: PlanStatus, model: ModelSpec | None, gpus: Mapping[str, GpuSpec]
 ) -> Iterator[str]:
-    """Yield what stopping the last replica saves and costs, where an autoscaler may do so."""
+    """Yield the saving and the cost of stopping the last replica, if an autoscaler may stop it."""
     scaling, ttft = spec.scaling, spec.slo.ttft_milliseconds
     if scaling is None or scaling.min_replicas > 0 or model is None:
         return

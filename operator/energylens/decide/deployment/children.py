@@ -41,24 +41,24 @@ FOREIGN_MESSAGE = "the limits of the rolling update were edited; an old replica 
 
 @dataclass(frozen=True)
 class Children:
-    """The manifests to hold, or why there are none to act on."""
+    """The desired manifests, or why there are none."""
 
     manifests: tuple[dict[str, Any], ...]
     acting: bool
     reason: Reason | None = None
     message: str = ""
     strategy: Strategy | None = None
-    """How the rollout that this change starts goes on; None when no rollout starts."""
+    """Strategy of the rollout that this change starts; None if no rollout starts."""
     handover: Handover | None = None
-    """Fate of the workload of the other kind; None if there is none, or if nothing is acted on."""
+    """Handover from the workload of the other kind; None if there is none, or if the plan is not followed."""
     canary: tuple[str, str] | None = None
-    """Kind and name of the object that runs one replica of a plan that is verified; any other of that sort goes."""
+    """Kind and name of the canary's workload; canaries of other kinds or names are deleted."""
     unguarded: bool = False
-    """One pod serves: the PodDisruptionBudget of an earlier plan goes."""
+    """Whether a single pod serves, so that the PodDisruptionBudget of an earlier plan is deleted."""
 
 
 def children(observed: Observation) -> Children:
-    """Return the children of the plan that is followed; none where the plan is only shown."""
+    """Return the children of the followed plan; none with mode Advisory."""
     spec, planning = observed.deployment.spec, observed.planning
     plan = planning.plan
     if plan is None or planning.model is None:
@@ -93,10 +93,10 @@ def children(observed: Observation) -> Children:
 
 
 def _held(observed: Observation) -> Children:
-    """Return the children while a new plan is not followed: those of the plan that runs, and one replica beside them.
+    """Return the children while a new plan is not followed: the children of the running plan, and the canary.
 
-    Where the spec names another engine or other arguments of it, the running pods stay as they are: what is new there
-    is part of the new plan.
+    If the spec names another engine or other arguments, the running pods stay unchanged: such a change is part of the
+    new plan.
     """
     deployment, planning = observed.deployment, observed.planning
     plan, model, replica = planning.plan, planning.model, planning.replica
@@ -132,11 +132,11 @@ def _name(manifest: Mapping[str, Any]) -> tuple[str, str]:
 def _placement(
     observed: Observation, plan: PlanStatus, live: Mapping[str, Any] | None, avoid: tuple[str, ...]
 ) -> Placement:
-    """Return where the pods of a plan may run, and how they get their GPUs; where possible as the live pods do."""
+    """Return where the pods of a plan may run, and how they get their GPUs; if possible as the live pods do."""
     before = None if live is None else access_of(template_of(live))
     gpus = load_gpus()
     access: GpuAccess = "Resource"
-    # Most clusters have device plugins only; there no node need be looked at closely.
+    # Most clusters have device plugins only, so that the nodes need no closer inspection.
     if before == "Claim" or any(node.access != BY_RESOURCE for node in observed.snapshot.nodes):
         usable = usable_nodes(observed.deployment.spec, observed.snapshot, gpus)
         access = access_to(usable, plan.gpu_product, before)
@@ -151,7 +151,7 @@ def _needs_groups(plan: PlanStatus) -> str:
 
 
 def _without_canary(observed: Observation) -> ClusterSnapshot:
-    """Return the nodes with the GPUs free that the replica of a verified plan gives back as its plan is followed."""
+    """Return the nodes with the GPUs of the canary free, which are released when its plan is followed."""
     metadata, live = observed.deployment.metadata, observed.canary
     if live is None or observed.planning.replica is not None:
         return observed.snapshot
@@ -194,7 +194,7 @@ def _acted(observed: Observation) -> Children:
     main = _workload(wanted)
     same = same_template(live, main)
     if not planning.good and not same and _digest(live) != _digest(main):
-        # The spec as it is has no plan: what it says of the pods belongs to a plan that does not exist.
+        # The spec has no plan, so its pod settings belong to no plan either.
         return Children((), False)
     if not same:
         running = shape_of(live, plan)
@@ -211,7 +211,7 @@ def _acted(observed: Observation) -> Children:
 def _kept(observed: Observation, plan: PlanStatus | None) -> tuple[dict[str, Any], ...]:
     """Return the children of the running plan while another plan waits, so that edits by others are reverted meanwhile.
 
-    Nothing where the spec says other pods than those that run: what changed it waits along with the plan.
+    There are none if the spec changes the running pods: the change waits together with the plan.
     """
     deployment, model, live = observed.deployment, observed.planning.model, observed.workload
     if plan is None or model is None or live is None:
@@ -238,8 +238,8 @@ def same_template(live: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
 def shape_of(live: Mapping[str, Any], plan: PlanStatus) -> PlanStatus:
     """Return ``plan`` with the product, replicas and GPUs per pod of the live workload.
 
-    Read from the workload and not from the last status: that may show a plan which was never acted on, because it
-    waits for approval or because the write of the workload failed.
+    The workload is read, because the last status may contain a plan that was never followed: a plan that waits for
+    approval, or a plan whose workload could not be written.
     """
     template, nodes = template_of(live), group_size(live)
     gpus = gpus_of(template)
@@ -265,18 +265,18 @@ def _digest(manifest: Mapping[str, Any]) -> str:
 
 
 def _stuck(observed: Observation, strategy: Strategy) -> bool:
-    """Return whether a surging rollout waits for what old pods hold: GPUs, a volume, or their share of a quota.
+    """Return whether a surging rollout waits for resources of old pods: GPUs, a volume, or their share of a quota.
 
-    Old pods on another product hold no GPU that a new one could use: stopping them would end the service for nothing.
+    Old pods on another product hold no GPU that a new pod could use: stopping them would only reduce capacity.
     """
     plan, live = observed.planning.plan, observed.workload
     if plan is None or live is None or strategy.max_surge == 0:
         return False
     if observed.canary_pods and observed.planning.replica is None:
-        # They are being stopped, and hold GPUs meanwhile.
+        # Terminating pods still hold GPUs.
         return False
     if observed.deployment.spec.rollout.strategy == "Surge" and one_at_a_time(observed.claims) is None:
-        # Asked for, it waits.
+        # With strategy Surge, the rollout waits.
         return False
     revision = workload_revision(live)
     old = [pod for pod in observed.pods if pod.revision != revision and not pod.finished]

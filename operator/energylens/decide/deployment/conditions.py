@@ -1,4 +1,4 @@
-"""The conditions of an LLMDeployment, each a pure function of what was observed."""
+"""The conditions of an LLMDeployment, each a pure function of the observation."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from energylens.measure.types import EnergyReason
 _SLO_REASONS = (Reason.SLO_INFEASIBLE, Reason.LOAD_TOO_HIGH)
 _MESSAGE_LENGTH = 1000
 _DISPROVED = ("NoSource", "SourceUnreachable", "NoSeries", "PodLabelsMissing", "NotAttributable", "InternalError")
-"""Verdicts that come before there is anything to collect: they are over once a window is being collected."""
+"""Reasons for which no window can be collected; obsolete once a window is being collected."""
 KEPT_WINDOWS = 3
-"""Windows, and the warm-up, for which the last measurement is kept without a new one: a pod that restarts costs one."""
+"""Windows, besides the warm-up, for which the last measurement is kept; the restart of a pod costs one window."""
 LEAST_KEPT_SECONDS = 900.0
-"""However short the windows are: an operator that is updated takes minutes."""
+"""Shortest time for which a measurement is kept, s: an update of the operator takes minutes."""
 
 
 _COLLECTING = "Collecting"
@@ -58,11 +58,11 @@ _VERDICTS: dict[ConditionType, dict[str, str]] = {
         Reason.VIOLATED.value: "False",
     },
 }
-"""Condition on a measurement -> its reasons -> the status that goes with each."""
+"""Condition on a measurement -> its reasons -> the status of each reason."""
 
 
 def all_conditions(observed: Observation, children: Children) -> tuple[Condition, ...]:
-    """Return every condition, in the order of ConditionType, with transition times kept where nothing changed."""
+    """Return all conditions in the order of ConditionType; unchanged conditions keep their transition times."""
     state = rollout(observed)
     found = [
         _ready(observed, children, state),
@@ -115,7 +115,7 @@ def _ready(observed: Observation, children: Children, state: RolloutProgress) ->
     plan = observed.planning.plan
     runs = next((p for p in (plan, observed.standing) if p is not None and p.hash == state.running_hash), None)
     if runs is not None and state.wanted < runs.replicas:
-        # Somebody else scaled it: what the workload asks for is not what the plan does.
+        # Somebody scaled the workload to another number of replicas than the plan's.
         text = f"{state.ready} of {runs.replicas} replicas of plan {state.running_hash} are ready"
         return _condition(
             observed, kind, "False", Reason.PODS_NOT_READY, f"{text}; the workload asks for {state.wanted}"
@@ -128,7 +128,7 @@ def _ready(observed: Observation, children: Children, state: RolloutProgress) ->
     if state.current and all_ready and not behind:
         return _condition(observed, kind, "True", Reason.PODS_READY, text)
     if all_ready:
-        # All are ready of what was there before, or are ready beside what has still to go.
+        # All required replicas are ready, possibly beside pods that still have to stop.
         why = f"plan {plan.hash} is not applied yet" if behind and plan is not None else state.pending
         text = f"plan {state.running_hash} is not rolled out yet: {why}"
     found = trouble(observed, state)
@@ -153,10 +153,10 @@ def _ready(observed: Observation, children: Children, state: RolloutProgress) ->
 
 
 def _only_scales(observed: Observation, state: RolloutProgress, *, behind: bool) -> bool:
-    """Return whether replicas of the running pods start or stop beside those that are needed, which stayed ready.
+    """Return whether replicas start or stop while all needed replicas stay ready.
 
-    A schedule changes the number several times a day, and an autoscaler more often. Requests are served as before
-    meanwhile; ``Progressing`` and ``Degraded`` say how the added replicas start.
+    A schedule changes the number several times a day, and an autoscaler more often. The needed replicas serve
+    meanwhile; ``Progressing`` and ``Degraded`` report the start of added replicas.
     """
     if observed.planning.plan is None or behind or observed.unsettled or observed.outgoing is not None:
         return False
@@ -166,10 +166,10 @@ def _only_scales(observed: Observation, state: RolloutProgress, *, behind: bool)
 
 
 def _needed(observed: Observation) -> int:
-    """Return the replicas without which a deployment that was ready is no longer ready; 0 where all are needed.
+    """Return the number of replicas that must be ready for ``Ready`` to stay True; 0 if all replicas must.
 
-    Those are the replicas of the present hour of a schedule. With ``scaling.mode: External``, they are the replicas
-    that were ready in the last pass: the autoscaler may ask for any number, and more cannot be ready at once.
+    With a schedule, these are the replicas of the current hour. With ``scaling.mode: External``, these are the
+    replicas that were ready at the last reconcile: added replicas cannot be ready at once.
     """
     deployment, schedule = observed.deployment, observed.planning.schedule
     if schedule is not None:
@@ -188,7 +188,7 @@ def _scaling_text(observed: Observation, state: RolloutProgress) -> str:
 
 
 def _still_serving(observed: Observation, state: RolloutProgress) -> str:
-    """Return which pods serve while those of the wanted revision start; "" where there are none."""
+    """Return which pods serve while pods of the wanted revision start; "" if none do."""
     old = sum(pod.ready and pod.leads for pod in observed.pods if pod.revision != state.revision)
     if not old or state.ready >= state.wanted:
         return ""
@@ -236,7 +236,7 @@ def _plan_ready(observed: Observation, children: Children) -> Condition:
 
 
 def _plan_verified(observed: Observation) -> list[Condition]:
-    """Return whether the plan that runs was measured before all replicas followed it, where the spec asks for that."""
+    """Return whether the running plan was verified before its rollout; None unless the spec asks for verification."""
     kind, planning = ConditionType.PLAN_VERIFIED, observed.planning
     if not is_asked(observed.deployment):
         return []
@@ -271,7 +271,7 @@ def _budget(observed: Observation) -> Condition:
         Reason.RUNS_OUT,
         Reason.NO_BUDGET,
     ):
-        # What runs is within the budget; what the spec asks for is not.
+        # The running plan is within the budget; the plan that the spec needs is not.
         return _condition(observed, ConditionType.WITHIN_ENERGY_BUDGET, "False", Reason.GROWTH_DENIED, planning.message)
     return _condition(observed, ConditionType.WITHIN_ENERGY_BUDGET, view.status, view.reason, view.message)
 
@@ -311,7 +311,7 @@ def _measured(observed: Observation) -> list[Condition]:
 
 
 def _as_before(observed: Observation, kinds: Sequence[ConditionType], message: str) -> list[Condition]:
-    """Keep what was last said of the same revision, so that a restart changes nothing; but not for long."""
+    """Return the last verdict on the same revision, for a limited time, so that a restart changes nothing."""
     status = observed.deployment.status
     state = rollout(observed)
     if not state.ready:
@@ -322,7 +322,7 @@ def _as_before(observed: Observation, kinds: Sequence[ConditionType], message: s
     reason, text = _COLLECTING, message or "the first window is not complete"
     if old_window:
         text = f"{old_window}; {state.ready} of {state.wanted} replicas are ready"
-    # Without a window there may still be a verdict, such as that no metrics are found: it stays while pods serve.
+    # Without a window there may be a verdict, such as missing metrics, which stays while pods serve.
     passed = (Reason.NOT_SERVING.value, Reason.DISABLED.value)
     old = {
         condition.type: condition
@@ -335,7 +335,7 @@ def _as_before(observed: Observation, kinds: Sequence[ConditionType], message: s
     kept = []
     for kind in kinds:
         before = old.get(kind.value)
-        # Somebody may have edited the status meanwhile: the reason must be one of this condition, and decides.
+        # The status may have been edited: the reason must belong to this condition, and determines its status.
         said = None if before is None else _VERDICTS[kind].get(before.reason)
         kept.append(
             _condition(observed, kind, said, before.reason, before.message)
@@ -346,7 +346,7 @@ def _as_before(observed: Observation, kinds: Sequence[ConditionType], message: s
 
 
 def _too_old(observed: Observation) -> str:
-    """Return why the last window is stale; "" where there is no window, or a current one."""
+    """Return why the last window is stale; "" if there is no window, or a current window."""
     measured, validation = observed.deployment.status.measured, observed.deployment.spec.validation
     if measured is None or not measured.window_end:
         return ""

@@ -1,4 +1,4 @@
-"""Events that users see in `kubectl describe llmd`: one per transition, never one per pass. Pure."""
+"""Events that users see in `kubectl describe llmd`: one per transition, never one per reconcile. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from energylens.decide.reasons import ConditionType, EventReason, Reason
 
 
 def transitions(observed: Observation, children: Children, status: Mapping[str, Any]) -> list[tuple[EventReason, str]]:
-    """Return what changed in this pass that a user would want to know."""
+    """Return the events for the transitions of this reconcile."""
     before = {c.type: c for c in observed.deployment.status.conditions}
     after = {c["type"]: c for c in status["conditions"]}
     found: list[tuple[EventReason, str]] = []
@@ -78,12 +78,12 @@ def _followed(before: LoadStatus, after: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _is_first(observed: Observation) -> bool:
-    """Return whether a plan is followed for which nobody waited: BecameReady follows, and one event is enough."""
+    """Return whether the plan is a first plan of mode Auto: BecameReady follows, and one event is enough."""
     return observed.planning.decision == "FirstPlan" and observed.deployment.spec.planning.mode == "Auto"
 
 
 def _is_new(observed: Observation, children: Children, before: Condition | None) -> bool:
-    """Return whether a plan is proposed that was not before."""
+    """Return whether another plan is proposed than before."""
     if children.reason not in (Reason.AWAITING_APPROVAL, Reason.ADVISORY) or observed.planning.plan is None:
         return False
     old = observed.deployment.status.plan
@@ -93,9 +93,9 @@ def _is_new(observed: Observation, children: Children, before: Condition | None)
 def _budget(
     observed: Observation, before: Mapping[str, Condition], after: Mapping[str, Mapping[str, Any]]
 ) -> list[tuple[EventReason, str]]:
-    """Return that the deployment's own budget is exceeded, or holds again.
+    """Return the event that the deployment's own budget is exceeded, or holds again.
 
-    Members of a budget that is shared have no event each: its own condition says so once.
+    A shared budget has no event per member: the condition of the budget reports the change once.
     """
     if observed.deployment.spec.energy.budget is None:
         return []

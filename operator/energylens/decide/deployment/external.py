@@ -17,7 +17,7 @@ from energylens.planner.types import Feasible, Infeasible, PlanningResult
 from energylens.predictor.model.parameters import weight_bytes
 
 Refused = MutableMapping[tuple[Hashable, ...], Infeasible]
-"""Loads without a plan, by what that follows from."""
+"""Loads without a plan, by the inputs of the search."""
 MOST_REFUSED = 256
 
 
@@ -28,7 +28,7 @@ def is_external(deployment: LLMDeployment) -> bool:
 
 
 def external(case: Case, refused: Refused) -> PlanChoice:
-    """Return the plan for the replicas of the spec, with the layout that is planned for the stated load."""
+    """Return the plan for the replicas of the spec, with the layout planned for the stated load."""
     deployment = case.inputs.deployment
     wanted, current = deployment.spec.replicas, deployment.status.plan
     if wanted is None:
@@ -66,7 +66,7 @@ def external(case: Case, refused: Refused) -> PlanChoice:
 
 
 def _planned(case: Case, asked: LLMDeployment, refused: Refused) -> PlanningResult:
-    """Return the plan for the stated load; a missing plan is remembered, since vain searches take longest."""
+    """Return the plan for the stated load; an infeasible load is remembered, since its search takes longest."""
     inputs, unshed = case.inputs, _unshed(case)
     nodes = tuple((node.name, node.free_now, node.schedulable) for node in inputs.snapshot.nodes)
     key = (asked.metadata.uid, case.hash_of(asked, None), nodes, unshed.inputs.allowance, inputs.serves_lws)
@@ -82,7 +82,7 @@ def _planned(case: Case, asked: LLMDeployment, refused: Refused) -> PlanningResu
 
 
 def _judged(case: Case, choice: PlanChoice, found: Found, result: PlanningResult, wanted: int) -> PlanChoice:
-    """Return the choice with its problem: no plan for the stated load, or less power than the replicas need."""
+    """Return the choice with its problem: no plan for the stated load, or too little power for the replicas."""
     if found.shed:
         return replace(choice, reason=Reason.SHED, message=found.shed, decision="Shed")
     if isinstance(result, Infeasible):
@@ -147,7 +147,7 @@ def _layout(case: Case, result: PlanningResult) -> tuple[PlanStatus, str, str]:
 
 
 def _said(case: Case, plan: PlanStatus) -> str:
-    """Return a plan in words, with the power of its replicas and the number that the planner would choose."""
+    """Return a plan in words, with the power of its replicas and the planner's number of replicas."""
     workload = case.inputs.deployment.spec.workload
     load = (
         f"{workload.concurrency} requests at once"
@@ -161,7 +161,7 @@ def _said(case: Case, plan: PlanStatus) -> str:
 
 
 def _scaled(deployment: LLMDeployment, current: PlanStatus | None, plan: PlanStatus) -> str:
-    """Return that the replicas of the same pods change, with both numbers and powers; "" where they stay."""
+    """Return the message of a change of replicas, with both numbers and powers; "" without a change."""
     if current is None or layout_of(current) != layout_of(plan):
         return ""
     was_zero = any(c.reason == Reason.SCALED_TO_ZERO for c in deployment.status.conditions)

@@ -1,4 +1,4 @@
-"""Comparison of a window with the measured plan: errors, objectives, and whether the load was the plan's."""
+"""Comparison of a window with the measured plan: errors, objectives, and whether the load matches the plan."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def is_comparable(share: float | None) -> bool:
 def load_differences(deployment: LLMDeployment, found: WindowMeasurement) -> list[str]:
     """Return how the load, apart from its size, differs from the spec and the figures, one text each.
 
-    The spec is that of the load that plans are made for.
+    The spec has the load that plans are made for, which may be a followed load.
     """
     workload, texts = deployment.spec.workload, []
     for name, planned, tokens in (

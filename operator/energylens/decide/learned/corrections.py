@@ -1,8 +1,8 @@
 """Corrections of the predictor learned by the cluster, pooled over its LLMDeployments and stored in a ConfigMap.
 
-Lessons are stored per engine, model, GPU product, layout and load; each also corrects the others of its product. Plans
-use new factors only after a change of some size, so that small fluctuations do not replan the cluster with every
-window.
+Lessons are stored per engine, model, GPU product, layout and load; each lesson also corrects the other layouts and
+loads of its product. Plans use new factors only after a change of a minimum size, so that small fluctuations do not
+replan the cluster with every window.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Product = tuple[str, str, str]
 
 @dataclass
 class Pool:
-    """All corrections; ``changed`` means that they should be stored, ``version`` counts changes that affect plans."""
+    """All corrections; ``changed`` means that the ConfigMap is stale, ``version`` counts changes that affect plans."""
 
     changed: bool = False
     version: int = 0
@@ -58,7 +58,7 @@ class Pool:
     """Lessons by product; the product with the latest lesson is last."""
 
     def learn(self, deployment: LLMDeployment, plan: PlanStatus, point: MeasuredPoint) -> bool:
-        """Take in one window of a plan; return whether the factors that plans use have changed."""
+        """Learn from one window of a plan; return whether the factors that plans use have changed."""
         product = (*subject(deployment), plan.gpu_product)
         lessons = self._lessons.pop(product, None) or Lessons()
         self._lessons[product] = lessons
@@ -107,7 +107,7 @@ class Pool:
         return Corrections({product: lessons for product, lessons in found.items() if lessons}, kind_of(deployment))
 
     def dump(self) -> str:
-        """Return everything as JSON, one line per entry."""
+        """Return all lessons as JSON, one line per entry."""
         lines = [
             json.dumps({"key": [*product, layout, kind, load], **_plain(entry)}, separators=(",", ":"))
             for product, lessons in self._lessons.items()
